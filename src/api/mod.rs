@@ -1,0 +1,3 @@
+//! What users write.
+
+pub mod crd;
