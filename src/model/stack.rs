@@ -323,7 +323,7 @@ pub struct Binding {
     /// Its port, as the Ingress writes it.
     pub service_port: PortReference,
     /// Who may reach the targets.
-    pub source: Value<SecurityGroupId>,
+    pub source: SecurityGroupReference,
     /// On which ports of the targets: TCP, each by number or by the pod's name for it. Empty means every TCP port in one rule.
     pub ports: Vec<PortReference>,
 }
