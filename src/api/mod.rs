@@ -1,0 +1,3 @@
+//! What users write: the annotations they set, and the types of the objects that carry them.
+
+pub mod annotations;
