@@ -82,7 +82,7 @@ fn check_one(kind: ObjectKind, key: &str, value: &str) -> Option<Finding> {
     let (prefix, name) = ours(kind, key)?;
     let nearest = nearest(kind, prefix, name);
     let problem = if key.starts_with(prefix) {
-        "".into()
+        String::new()
     } else {
         format!(": its prefix is not `{}`", prefix.trim_end_matches('/'))
     };

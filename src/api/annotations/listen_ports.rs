@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn ports() {
-        let cases: &[(&str, Result<&[(u16, Protocol)], &str>)] = &[
+        type Expected = Result<&'static [(u16, Protocol)], &'static str>;
+        let cases: &[(&str, Expected)] = &[
             (r#"[{"HTTP":80}]"#, Ok(&[(80, Http)])),
             (
                 r#"[{"HTTP":80},{"HTTPS":443}]"#,

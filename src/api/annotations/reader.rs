@@ -34,7 +34,7 @@ pub struct AnnotationError {
     /// The value as it is written, in full.
     pub value: String,
     /// What is wrong with it, where that says more than what is allowed.
-    pub reason: Option<String>,
+    pub reason: Option<Box<str>>,
     /// What is allowed, in words.
     pub allowed: String,
     /// What to do.
@@ -264,7 +264,7 @@ impl Found<'_> {
                 origin: self.origin,
                 key: self.key.into(),
                 value: self.value.into(),
-                reason: grammar.reason_helps().then_some(reason),
+                reason: grammar.reason_helps().then(|| reason.into()),
                 allowed: grammar.describe(),
                 fix: grammar.fix(self.value),
             })

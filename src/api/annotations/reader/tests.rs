@@ -150,19 +150,52 @@ fn messages() {
         ),
     ]);
     let annotations = Annotations::of_ingress(&ingress);
-    assert_snapshot!(message(annotations.enumerated("scheme", &["internal", "internet-facing"])), @"");
-    assert_snapshot!(message(annotations.enumerated("backend-protocol", &["HTTP", "HTTPS"])), @"");
-    assert_snapshot!(message(annotations.bool("use-regex-path-match")), @"");
-    assert_snapshot!(message(annotations.i32("group.order")), @"");
-    assert_snapshot!(message(annotations.i32("healthcheck-interval-seconds")), @"");
-    assert_snapshot!(message(annotations.string("load-balancer-name")), @"");
-    assert_snapshot!(message(annotations.string_map("tags")), @"");
-    assert_snapshot!(message(annotations.string_list("inbound-cidrs")), @"");
-    assert_snapshot!(message(annotations.listen_ports()), @"");
-    assert_snapshot!(message(annotations.action("answer")), @"");
+    assert_snapshot!(message(annotations.enumerated("scheme", &["internal", "internet-facing"])), @r#"
+        annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`
+        fix: write `internal` or `internet-facing`
+        "#);
+    assert_snapshot!(message(annotations.enumerated("backend-protocol", &["HTTP", "HTTPS"])), @r#"
+        annotation `alb.ingress.kubernetes.io/backend-protocol` has the value `https`; allowed: `HTTP` or `HTTPS`
+        fix: write `HTTPS`
+        "#);
+    assert_snapshot!(message(annotations.bool("use-regex-path-match")), @r#"
+        annotation `alb.ingress.kubernetes.io/use-regex-path-match` has the value `yes`; allowed: `true` or `false`
+        fix: write `true`
+        "#);
+    assert_snapshot!(message(annotations.i32("group.order")), @r#"
+        annotation `alb.ingress.kubernetes.io/group.order` has the value `1001`; allowed: a whole number from -1000 to 1000
+        fix: write a whole number from -1000 to 1000
+        "#);
+    assert_snapshot!(message(annotations.i32("healthcheck-interval-seconds")), @r#"
+        annotation `alb.ingress.kubernetes.io/healthcheck-interval-seconds` has the value `15s`; allowed: a whole number
+        fix: write a whole number
+        "#);
+    assert_snapshot!(message(annotations.string("load-balancer-name")), @r#"
+        annotation `alb.ingress.kubernetes.io/load-balancer-name` has the value `a-name-that-is-longer-than-aws-allows`; allowed: text of at most 32 characters
+        fix: write text of at most 32 characters
+        "#);
+    assert_snapshot!(message(annotations.string_map("tags")), @r#"
+        annotation `alb.ingress.kubernetes.io/tags` has the value `a=1,b`: `b` is not a pair `key=value`; allowed: pairs `key=value` separated by commas
+        fix: write pairs `key=value` separated by commas; a comma inside a value is written `\,`
+        "#);
+    assert_snapshot!(message(annotations.string_list("inbound-cidrs")), @r#"
+        annotation `alb.ingress.kubernetes.io/inbound-cidrs` has the value `10.0.0.0`: `10.0.0.0` is not an address range; allowed: address ranges such as `10.0.0.0/8`, separated by commas
+        fix: write address ranges such as `10.0.0.0/8`, separated by commas
+        "#);
+    assert_snapshot!(message(annotations.listen_ports()), @r#"
+        annotation `alb.ingress.kubernetes.io/listen-ports` has the value `[{"HTTP":80},                                                                  …`: it is not JSON: trailing comma at line 2 column 91; allowed: a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`
+        fix: write a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`
+        "#);
+    assert_snapshot!(message(annotations.action("answer")), @r#"
+        annotation `alb.ingress.kubernetes.io/actions.answer` has the value `{"type":"fixed-response","fixedResponseConfig":{"statusCode":503}}`: fixedResponseConfig.statusCode is a whole number, not a string; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration
+        fix: write a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration
+        "#);
     let (service, ingress) = (alb([("tags", "x")]), alb([("tags", "a=1")]));
     let layered = Annotations::of_service_over_ingress(&service, &ingress);
-    assert_snapshot!(message(layered.merged_string_map("tags")), @"");
+    assert_snapshot!(message(layered.merged_string_map("tags")), @r#"
+        annotation `alb.ingress.kubernetes.io/tags` of the Service has the value `x`: `x` is not a pair `key=value`; allowed: pairs `key=value` separated by commas
+        fix: write pairs `key=value` separated by commas; a comma inside a value is written `\,`
+        "#);
 }
 
 /// A value that the grammar does not allow, where there is one.
