@@ -173,7 +173,13 @@ impl Stack {
     /// A stack that wants nothing: what it has in AWS is to be deleted.
     #[must_use]
     pub fn empty(group: GroupId) -> Self {
-        Self { group, security_group: None, load_balancer: None, target_groups: IndexMap::new(), listeners: BTreeMap::new() }
+        Self {
+            group,
+            security_group: None,
+            load_balancer: None,
+            target_groups: IndexMap::new(),
+            listeners: BTreeMap::new(),
+        }
     }
 }
 

@@ -4,7 +4,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::{
     api::crd,
-    model::{PortReference, SecurityGroupId, SecurityGroupReference, TargetGroup, TargetGroupArn, TargetGroupProtocol, TargetType},
+    model::{
+        PortReference, SecurityGroupId, SecurityGroupReference, TargetGroup, TargetGroupArn, TargetGroupProtocol,
+        TargetType,
+    },
 };
 
 fn port(reference: &PortReference) -> IntOrString {
@@ -24,9 +27,9 @@ pub fn spec(
     let binding = &target_group.binding;
     let source = source(&binding.source)?;
     let rule = |ports: Option<IntOrString>| crd::NetworkingIngressRule {
-        from: vec![crd::NetworkingPeer {
+        from: vec![crd::Peer {
             security_group: Some(crd::SecurityGroup { group_id: source.to_string() }),
-            ..crd::NetworkingPeer::default()
+            ..crd::Peer::default()
         }],
         ports: vec![crd::NetworkingPort { protocol: Some(crd::NetworkingProtocol::Tcp), port: ports }],
     };

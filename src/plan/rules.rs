@@ -131,7 +131,8 @@ impl RuleChange<'_> {
         let room = LARGEST_PRIORITY - now.last().copied().unwrap_or(0).min(LARGEST_PRIORITY);
         if u32::try_from(created).is_ok_and(|created| created > room) {
             now = (1..).take(now.len()).collect();
-            let priorities = self.existing.iter().zip(&now).map(|(rule, p)| (RuleReference::Existing(rule.arn.clone()), *p));
+            let priorities =
+                self.existing.iter().zip(&now).map(|(rule, p)| (RuleReference::Existing(rule.arn.clone()), *p));
             steps.before_default.push(step(
                 StepAction::SetRulePriorities { port: self.port, priorities: priorities.collect() },
                 self.cause.clone(),
@@ -143,7 +144,9 @@ impl RuleChange<'_> {
         let mut order: Vec<(RuleReference, u32)> = Vec::new();
         for (index, (rule, matched)) in self.wanted.iter().zip(&matches).enumerate() {
             match matched {
-                Some(existing) => order.push((RuleReference::Existing(self.existing[*existing].arn.clone()), now[*existing])),
+                Some(existing) => {
+                    order.push((RuleReference::Existing(self.existing[*existing].arn.clone()), now[*existing]))
+                }
                 None => {
                     order.push((RuleReference::Created(self.port, index), next));
                     let create = StepAction::CreateRule {
@@ -215,7 +218,6 @@ impl RuleChange<'_> {
             .filter_map(|(wanted, matched)| Some((wanted, &self.existing[matched?])))
             .collect()
     }
-
 }
 
 fn step(action: StepAction, cause: Cause) -> Step {

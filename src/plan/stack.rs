@@ -26,7 +26,8 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Plan {
         .target_groups
         .iter()
         .filter_map(|(id, wanted)| {
-            let existing = observed.target_groups.iter().find(|o| o.resource().as_ref() == Some(id) && replaces_not(wanted, o))?;
+            let existing =
+                observed.target_groups.iter().find(|o| o.resource().as_ref() == Some(id) && replaces_not(wanted, o))?;
             Some((id.clone(), existing))
         })
         .collect();
@@ -129,7 +130,13 @@ impl<'a> Planner<'a> {
             }
             Some(group) => {
                 let name = format!("security group {}", group.name);
-                self.tags(TaggedResource::SecurityGroup(group.id.clone()), name, &wanted.tags, &group.tags, &wanted.cause);
+                self.tags(
+                    TaggedResource::SecurityGroup(group.id.clone()),
+                    name,
+                    &wanted.tags,
+                    &group.tags,
+                    &wanted.cause,
+                );
                 (SecurityGroupTarget::Existing(group.id.clone()), group.ingress.clone())
             }
         };
@@ -193,7 +200,8 @@ impl<'a> Planner<'a> {
         let groups: Option<BTreeSet<SecurityGroupId>> =
             wanted.security_groups.iter().map(|reference| self.security_group_id(reference)).collect();
         if groups.as_ref() != Some(&existing.security_groups) {
-            let set = StepAction::SetSecurityGroups { arn: existing.arn.clone(), groups: wanted.security_groups.clone() };
+            let set =
+                StepAction::SetSecurityGroups { arn: existing.arn.clone(), groups: wanted.security_groups.clone() };
             self.push(set, &wanted.cause);
         }
     }
@@ -230,7 +238,9 @@ impl<'a> Planner<'a> {
         self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
 
         // Certificates: add, change over, remove.
-        let present = |c: &crate::model::CertificateArn| existing.certificates.contains(c) || existing.default_certificate.as_ref() == Some(c);
+        let present = |c: &crate::model::CertificateArn| {
+            existing.certificates.contains(c) || existing.default_certificate.as_ref() == Some(c)
+        };
         let mut missing: Vec<_> = wanted.certificates.iter().filter(|c| !present(c)).cloned().collect();
         // The certificate that is the default now and shall be one of the others has to be among them first.
         missing.extend(
@@ -241,7 +251,8 @@ impl<'a> Planner<'a> {
                 .cloned(),
         );
         if !missing.is_empty() && existing.protocol == Some(wanted.protocol) {
-            let add = StepAction::AddListenerCertificates { listener: reference.clone(), certificates: missing.clone() };
+            let add =
+                StepAction::AddListenerCertificates { listener: reference.clone(), certificates: missing.clone() };
             self.push(add, &wanted.cause);
         }
 
@@ -272,7 +283,10 @@ impl<'a> Planner<'a> {
         let listener_change = ListenerChange {
             protocol: Some(wanted.protocol).filter(|p| existing.protocol != Some(*p)),
             ssl_policy: wanted.ssl_policy.clone().filter(|p| existing.ssl_policy.as_ref() != Some(p)),
-            default_certificate: wanted.default_certificate.clone().filter(|c| existing.default_certificate.as_ref() != Some(c)),
+            default_certificate: wanted
+                .default_certificate
+                .clone()
+                .filter(|c| existing.default_certificate.as_ref() != Some(c)),
             default_action: Some(wanted.default_action.clone()).filter(|_| !default_stays),
         };
         if listener_change != ListenerChange::default() {

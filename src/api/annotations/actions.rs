@@ -6,11 +6,7 @@ use super::json::{Document, Node};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// A fixed response. The status code is text, not empty, and otherwise left for AWS to judge.
-    FixedResponse {
-        content_type: Option<String>,
-        message_body: Option<String>,
-        status_code: String,
-    },
+    FixedResponse { content_type: Option<String>, message_body: Option<String>, status_code: String },
     /// A redirect. Fields that are absent keep the request's own value. The status code (`HTTP_301`, `HTTP_302`) is not empty and
     /// otherwise left for AWS to judge.
     Redirect {
@@ -22,10 +18,7 @@ pub enum Action {
         status_code: String,
     },
     /// A forward to target groups. The list may be empty if the annotation says so; with more than one, each has a weight.
-    Forward {
-        target_groups: Vec<ForwardTarget>,
-        stickiness: Option<Stickiness>,
-    },
+    Forward { target_groups: Vec<ForwardTarget>, stickiness: Option<Stickiness> },
 }
 
 /// How long a client stays with the target group that it was given.
@@ -68,18 +61,9 @@ pub fn parse_action(value: &str) -> Result<Action, String> {
     let root = Node::root(&document);
     let kind = root.optional_string("type")?.unwrap_or_default();
     let target_group = existing_target_group(&root)?;
-    let fixed_response = root
-        .field("fixedResponseConfig")?
-        .map(|node| fixed_response(&node))
-        .transpose()?;
-    let redirect = root
-        .field("redirectConfig")?
-        .map(|node| redirect(&node))
-        .transpose()?;
-    let forward = root
-        .field("forwardConfig")?
-        .map(|node| Forward::read(&node))
-        .transpose()?;
+    let fixed_response = root.field("fixedResponseConfig")?.map(|node| fixed_response(&node)).transpose()?;
+    let redirect = root.field("redirectConfig")?.map(|node| redirect(&node)).transpose()?;
+    let forward = root.field("forwardConfig")?.map(|node| Forward::read(&node)).transpose()?;
     match kind.as_str() {
         "fixed-response" => with_status_code(fixed_response, "fixedResponseConfig"),
         "redirect" => with_status_code(redirect, "redirectConfig"),
@@ -89,7 +73,9 @@ pub fn parse_action(value: &str) -> Result<Action, String> {
             }
             (None, Some(forward)) => forward.check(),
             (None, None) => Err("a forward needs targetGroupARN, targetGroupName or forwardConfig".into()),
-            (Some(_), Some(_)) => Err("a forward takes either targetGroupARN or targetGroupName, or forwardConfig, not both".into()),
+            (Some(_), Some(_)) => {
+                Err("a forward takes either targetGroupARN or targetGroupName, or forwardConfig, not both".into())
+            }
         },
         "" => Err("type is missing".into()),
         "authenticate-cognito" | "authenticate-oidc" | "jwt-validation" => {
@@ -100,13 +86,8 @@ pub fn parse_action(value: &str) -> Result<Action, String> {
 }
 
 fn existing_target_group(node: &Node) -> Result<Option<ForwardBackend>, String> {
-    let (arn, name) = (
-        node.optional_string("targetGroupARN")?,
-        node.optional_string("targetGroupName")?,
-    );
-    Ok(arn
-        .map(ForwardBackend::TargetGroupArn)
-        .or(name.map(ForwardBackend::TargetGroupName)))
+    let (arn, name) = (node.optional_string("targetGroupARN")?, node.optional_string("targetGroupName")?);
+    Ok(arn.map(ForwardBackend::TargetGroupArn).or(name.map(ForwardBackend::TargetGroupName)))
 }
 
 fn fixed_response(node: &Node) -> Result<Action, String> {
@@ -158,70 +139,43 @@ impl Forward {
     fn read(node: &Node) -> Result<Self, String> {
         let targets = match node.field("targetGroups")? {
             None => Vec::new(),
-            Some(targets) => targets
-                .items()?
-                .iter()
-                .map(WrittenTarget::read)
-                .collect::<Result<_, _>>()?,
+            Some(targets) => targets.items()?.iter().map(WrittenTarget::read).collect::<Result<_, _>>()?,
         };
         let stickiness = match node.field("targetGroupStickinessConfig")? {
             None => None,
             Some(node) => Some(Stickiness {
                 enabled: node.field("enabled")?.map(|node| node.bool()).transpose()?,
-                duration_seconds: node
-                    .field("durationSeconds")?
-                    .map(|node| node.i32())
-                    .transpose()?,
+                duration_seconds: node.field("durationSeconds")?.map(|node| node.i32()).transpose()?,
             }),
         };
-        Ok(Self {
-            targets,
-            stickiness,
-        })
+        Ok(Self { targets, stickiness })
     }
 
     fn check(self) -> Result<Action, String> {
         let weights_needed = self.targets.len() > 1;
-        let target_groups = self
-            .targets
-            .into_iter()
-            .map(|target| target.check(weights_needed))
-            .collect::<Result<_, _>>()?;
-        Ok(Action::Forward {
-            target_groups,
-            stickiness: self.stickiness,
-        })
+        let target_groups =
+            self.targets.into_iter().map(|target| target.check(weights_needed)).collect::<Result<_, _>>()?;
+        Ok(Action::Forward { target_groups, stickiness: self.stickiness })
     }
 }
 
 impl WrittenTarget {
     fn read(node: &Node) -> Result<Self, String> {
-        let port = node
-            .field("servicePort")?
-            .map(|node| node.i32_or_string())
-            .transpose()?;
+        let port = node.field("servicePort")?.map(|node| node.i32_or_string()).transpose()?;
         Ok(Self {
             place: node.place().into(),
             target_group: existing_target_group(node)?,
             service: node.optional_string("serviceName")?,
-            port: port.map(
-                |port| match port.or_else(|text| text.parse().map_err(|_| text)) {
-                    Ok(number) => ServicePort::Number(number),
-                    Err(name) => ServicePort::Name(name),
-                },
-            ),
+            port: port.map(|port| match port.or_else(|text| text.parse().map_err(|_| text)) {
+                Ok(number) => ServicePort::Number(number),
+                Err(name) => ServicePort::Name(name),
+            }),
             weight: node.field("weight")?.map(|node| node.i32()).transpose()?,
         })
     }
 
     fn check(self, weight_needed: bool) -> Result<ForwardTarget, String> {
-        let Self {
-            place,
-            target_group,
-            service,
-            port,
-            weight,
-        } = self;
+        let Self { place, target_group, service, port, weight } = self;
         let backend = match (target_group, service, port) {
             (Some(_), Some(_), _) => {
                 return Err(format!(
@@ -229,18 +183,14 @@ impl WrittenTarget {
                 ));
             }
             (None, None, _) => {
-                return Err(format!(
-                    "{place} needs targetGroupARN, targetGroupName or serviceName"
-                ));
+                return Err(format!("{place} needs targetGroupARN, targetGroupName or serviceName"));
             }
             (None, Some(_), None) => return Err(format!("{place}.servicePort is missing")),
             (None, Some(name), Some(port)) => ForwardBackend::Service { name, port },
             (Some(target_group), None, _) => target_group,
         };
         if weight_needed && weight.is_none() {
-            return Err(format!(
-                "{place}.weight is missing; with more than one target group each needs a weight"
-            ));
+            return Err(format!("{place}.weight is missing; with more than one target group each needs a weight"));
         }
         Ok(ForwardTarget { backend, weight })
     }
@@ -255,24 +205,15 @@ mod tests {
         Some(value.into())
     }
 
-    fn forward(
-        targets: Vec<(ForwardBackend, Option<i32>)>,
-        stickiness: Option<Stickiness>,
-    ) -> Action {
+    fn forward(targets: Vec<(ForwardBackend, Option<i32>)>, stickiness: Option<Stickiness>) -> Action {
         Action::Forward {
-            target_groups: targets
-                .into_iter()
-                .map(|(backend, weight)| ForwardTarget { backend, weight })
-                .collect(),
+            target_groups: targets.into_iter().map(|(backend, weight)| ForwardTarget { backend, weight }).collect(),
             stickiness,
         }
     }
 
     fn service(name: &str, port: ServicePort) -> ForwardBackend {
-        ForwardBackend::Service {
-            name: name.into(),
-            port,
-        }
+        ForwardBackend::Service { name: name.into(), port }
     }
 
     #[test]
@@ -289,11 +230,7 @@ mod tests {
             ),
             (
                 r#"{"Type":"fixed-response","FixedResponseConfig":{"StatusCode":"200","messageBody":null,"unknown":[1]},"else":true}"#,
-                Action::FixedResponse {
-                    content_type: None,
-                    message_body: None,
-                    status_code: "200".into(),
-                },
+                Action::FixedResponse { content_type: None, message_body: None, status_code: "200".into() },
             ),
             (
                 r#"{"type":"redirect","redirectConfig":{"host":"h","path":"/p","port":"443","protocol":"HTTPS","query":"","statusCode":"HTTP_301"}}"#,
@@ -317,27 +254,18 @@ mod tests {
                     status_code: "HTTP_301".into(),
                 },
             ),
-            (
-                r#"{"type":"forward","targetGroupARN":"arn:aws:tg"}"#,
-                forward(vec![(arn(), None)], None),
-            ),
+            (r#"{"type":"forward","targetGroupARN":"arn:aws:tg"}"#, forward(vec![(arn(), None)], None)),
             (
                 r#"{"type":"forward","targetGroupName":"n","TargetGroupArn":"arn:aws:tg"}"#,
                 forward(vec![(arn(), None)], None),
             ),
             (
                 r#"{"type":"forward","targetGroupName":"n"}"#,
-                forward(
-                    vec![(ForwardBackend::TargetGroupName("n".into()), None)],
-                    None,
-                ),
+                forward(vec![(ForwardBackend::TargetGroupName("n".into()), None)], None),
             ),
             (
                 r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"a","servicePort":"http"}]}}"#,
-                forward(
-                    vec![(service("a", ServicePort::Name("http".into())), None)],
-                    None,
-                ),
+                forward(vec![(service("a", ServicePort::Name("http".into())), None)], None),
             ),
             (
                 r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"a","servicePort":"80","weight":20},
@@ -349,26 +277,14 @@ mod tests {
                         (service("b", ServicePort::Number(80)), Some(0)),
                         (arn(), Some(60)),
                     ],
-                    Some(Stickiness {
-                        enabled: Some(true),
-                        duration_seconds: Some(200),
-                    }),
+                    Some(Stickiness { enabled: Some(true), duration_seconds: Some(200) }),
                 ),
             ),
             (
                 r#"{"type":"forward","forwardConfig":{"targetGroups":[],"targetGroupStickinessConfig":{}}}"#,
-                forward(
-                    vec![],
-                    Some(Stickiness {
-                        enabled: None,
-                        duration_seconds: None,
-                    }),
-                ),
+                forward(vec![], Some(Stickiness { enabled: None, duration_seconds: None })),
             ),
-            (
-                r#"{"type":"forward","forwardConfig":{}}"#,
-                forward(vec![], None),
-            ),
+            (r#"{"type":"forward","forwardConfig":{}}"#, forward(vec![], None)),
         ];
         for (value, expected) in cases {
             assert_eq!(parse_action(value), Ok(expected), "{value}");
@@ -378,38 +294,23 @@ mod tests {
     #[test]
     fn malformed_actions() {
         for (value, reason) in [
-            (
-                "",
-                "it is not JSON: EOF while parsing a value at line 1 column 0",
-            ),
+            ("", "it is not JSON: EOF while parsing a value at line 1 column 0"),
             ("[]", "the value is an array, not an object"),
             ("null", "type is missing"),
             ("{}", "type is missing"),
-            (
-                r#"{"type":"Forward"}"#,
-                "type `Forward` is not `fixed-response`, `redirect` or `forward`",
-            ),
+            (r#"{"type":"Forward"}"#, "type `Forward` is not `fixed-response`, `redirect` or `forward`"),
             (
                 r#"{"type":"authenticate-oidc"}"#,
                 "type `authenticate-oidc` is not set here but by the annotations `auth-type` and `jwt-validation`",
             ),
-            (
-                r#"{"type":"fixed-response"}"#,
-                "fixedResponseConfig is missing",
-            ),
-            (
-                r#"{"type":"fixed-response","fixedResponseConfig":{}}"#,
-                "fixedResponseConfig.statusCode is missing",
-            ),
+            (r#"{"type":"fixed-response"}"#, "fixedResponseConfig is missing"),
+            (r#"{"type":"fixed-response","fixedResponseConfig":{}}"#, "fixedResponseConfig.statusCode is missing"),
             (
                 r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":503}}"#,
                 "fixedResponseConfig.statusCode is a whole number, not a string",
             ),
             (r#"{"type":"redirect"}"#, "redirectConfig is missing"),
-            (
-                r#"{"type":"redirect","redirectConfig":{"statusCode":""}}"#,
-                "redirectConfig.statusCode is missing",
-            ),
+            (r#"{"type":"redirect","redirectConfig":{"statusCode":""}}"#, "redirectConfig.statusCode is missing"),
             (
                 r#"{"type":"redirect","redirectConfig":{"port":443,"statusCode":"HTTP_301"}}"#,
                 "redirectConfig.port is a whole number, not a string",
@@ -419,10 +320,7 @@ mod tests {
                 r#"{"type":"forward","targetGroupARN":"a","redirectConfig":{"port":443}}"#,
                 "redirectConfig.port is a whole number, not a string",
             ),
-            (
-                r#"{"type":"forward"}"#,
-                "a forward needs targetGroupARN, targetGroupName or forwardConfig",
-            ),
+            (r#"{"type":"forward"}"#, "a forward needs targetGroupARN, targetGroupName or forwardConfig"),
             (
                 r#"{"type":"forward","targetGroupARN":"a","forwardConfig":{}}"#,
                 "a forward takes either targetGroupARN or targetGroupName, or forwardConfig, not both",

@@ -3,9 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::registry::{
-    ANNOTATIONS, Annotation, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX, Status, find,
-};
+use super::registry::{ANNOTATIONS, Annotation, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX, Status, find};
 use super::{choice, shorten};
 
 /// Something to tell about one annotation of an object.
@@ -37,21 +35,11 @@ const LONGEST_NAME: usize = 317;
 /// that look like it; on a Service the same, and keys `service.beta.kubernetes.io/aws-load-balancer-*` that are unknown. All other
 /// prefixes belong to others.
 pub fn check(kind: ObjectKind, annotations: &BTreeMap<String, String>) -> Vec<Finding> {
-    annotations
-        .iter()
-        .filter_map(|(key, value)| check_one(kind, key, value))
-        .collect()
+    annotations.iter().filter_map(|(key, value)| check_one(kind, key, value)).collect()
 }
 
 fn check_one(kind: ObjectKind, key: &str, value: &str) -> Option<Finding> {
-    let finding = |kind, message, fix| {
-        Some(Finding {
-            key: key.into(),
-            kind,
-            message,
-            fix,
-        })
-    };
+    let finding = |kind, message, fix| Some(Finding { key: key.into(), kind, message, fix });
     if let Some(annotation) = find(key) {
         if !annotation.is_read_on(kind) {
             // Annotations of Services say nothing on an Ingress, but other tools may have put them there for themselves.
@@ -90,34 +78,21 @@ fn check_one(kind: ObjectKind, key: &str, value: &str) -> Option<Finding> {
         Some(nearest) => format!("write `{nearest}`, if that is what is meant"),
         None => "look it up in the list of annotations, or remove it".into(),
     };
-    let message = format!(
-        "annotation `{}` is not known and has no effect{problem}",
-        shorten(key)
-    );
+    let message = format!("annotation `{}` is not known and has no effect{problem}", shorten(key));
     finding(FindingKind::Unknown { nearest }, message, fix)
 }
 
 fn refused(key: &str, value: &str, annotation: &Annotation) -> (FindingKind, String, String) {
-    let consequence =
-        "the object is refused, because without it access or routing would not be what it asks for";
+    let consequence = "the object is refused, because without it access or routing would not be what it asks for";
     let (message, fix) = match annotation.status {
         Status::BuiltFor(values) => {
             // The spellings of a boolean are one value to a reader.
-            let values = choice(if values == super::values::FALSE {
-                &["false"]
-            } else {
-                values
-            });
+            let values = choice(if values == super::values::FALSE { &["false"] } else { values });
             let message = format!(
                 "annotation `{key}` with the value `{}` is known but not built yet, only {values} is; {consequence}",
                 shorten(value)
             );
-            (
-                message,
-                format!(
-                    "write {values} or remove the annotation, if the object may be served like that"
-                ),
-            )
+            (message, format!("write {values} or remove the annotation, if the object may be served like that"))
         }
         _ => (
             format!("annotation `{key}` is known but not built yet; {consequence}"),
@@ -133,11 +108,8 @@ fn ours(kind: ObjectKind, key: &str) -> Option<(&'static str, &str)> {
     let prefix = prefix.to_ascii_lowercase();
     let own = INGRESS_PREFIX.trim_end_matches('/');
     let looks_alike = || {
-        let begins = ["alb.", "alb-", "alb_", "albingress"]
-            .iter()
-            .any(|start| prefix.starts_with(start));
-        let belongs =
-            prefix.contains("ingress") && (prefix.contains("kubernetes") || prefix.contains("k8s"));
+        let begins = ["alb.", "alb-", "alb_", "albingress"].iter().any(|start| prefix.starts_with(start));
+        let belongs = prefix.contains("ingress") && (prefix.contains("kubernetes") || prefix.contains("k8s"));
         (begins && belongs)
             || (prefix.starts_with('a')
                 && prefix.len() <= 2 * own.len()
@@ -147,8 +119,7 @@ fn ours(kind: ObjectKind, key: &str) -> Option<(&'static str, &str)> {
         return Some((INGRESS_PREFIX, name));
     }
     let of_service = kind == ObjectKind::Service && prefix == SERVICE_PREFIX.trim_end_matches('/');
-    (of_service && name.to_ascii_lowercase().starts_with("aws-load-balancer-"))
-        .then_some((SERVICE_PREFIX, name))
+    (of_service && name.to_ascii_lowercase().starts_with("aws-load-balancer-")).then_some((SERVICE_PREFIX, name))
 }
 
 /// The known key that a name under one of our prefixes is most like, if it is alike enough. Names with a parameter are compared without it.
@@ -164,16 +135,10 @@ fn nearest(kind: ObjectKind, prefix: &str, name: &str) -> Option<String> {
         .map(|annotation| {
             let key = annotation.key;
             let compared = match key.parameter {
-                Some(_) => lower
-                    .split_once('.')
-                    .map_or(lower.as_str(), |(stem, _)| stem),
+                Some(_) => lower.split_once('.').map_or(lower.as_str(), |(stem, _)| stem),
                 None => &lower,
             };
-            (
-                similarity(compared, key.name),
-                Reverse(strsim::damerau_levenshtein(compared, key.name)),
-                key,
-            )
+            (similarity(compared, key.name), Reverse(strsim::damerau_levenshtein(compared, key.name)), key)
         })
         .filter(|(similarity, ..)| *similarity >= ALIKE)
         // Of equals the first one in the list.
@@ -184,11 +149,7 @@ fn nearest(kind: ObjectKind, prefix: &str, name: &str) -> Option<String> {
             Some(parameter) => {
                 let written = name.split_once('.').map(|(_, parameter)| parameter);
                 let upper = written.map(str::to_ascii_uppercase);
-                match [written, upper.as_deref()]
-                    .into_iter()
-                    .flatten()
-                    .find(|written| parameter.accepts(written))
-                {
+                match [written, upper.as_deref()].into_iter().flatten().find(|written| parameter.accepts(written)) {
                     Some(written) => format!("{prefix}{}.{written}", key.name),
                     None => key.to_string(),
                 }
@@ -200,11 +161,7 @@ fn nearest(kind: ObjectKind, prefix: &str, name: &str) -> Option<String> {
 fn similarity(name: &str, known: &str) -> f64 {
     let measured = strsim::jaro_winkler(name, known);
     let shorter = name.len().min(known.len());
-    if shorter >= 6 && (name.ends_with(known) || known.ends_with(name)) {
-        measured.max(0.92)
-    } else {
-        measured
-    }
+    if shorter >= 6 && (name.ends_with(known) || known.ends_with(name)) { measured.max(0.92) } else { measured }
 }
 
 #[cfg(test)]

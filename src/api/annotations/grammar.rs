@@ -52,29 +52,19 @@ pub enum JsonShape {
 impl JsonShape {
     fn describe(self) -> &'static str {
         match self {
-            Self::ListenPorts => {
-                r#"a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`"#
-            }
+            Self::ListenPorts => r#"a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`"#,
             Self::Action => {
                 "a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"
             }
             Self::NetworkAction => "a JSON object with `type` `forward` and a `forwardConfig`",
-            Self::Conditions => {
-                "a JSON array of rule conditions, each with its `field` and configuration"
-            }
+            Self::Conditions => "a JSON array of rule conditions, each with its `field` and configuration",
             Self::Transforms => "a JSON array of rewrites, each with its `type` and configuration",
-            Self::CognitoProvider => {
-                "a JSON object with `userPoolARN`, `userPoolClientID` and `userPoolDomain`"
-            }
+            Self::CognitoProvider => "a JSON object with `userPoolARN`, `userPoolClientID` and `userPoolDomain`",
             Self::OidcProvider => {
                 "a JSON object with `issuer`, `authorizationEndpoint`, `tokenEndpoint`, `userInfoEndpoint` and `secretName`"
             }
-            Self::JwtValidation => {
-                "a JSON object with `jwksEndpoint`, `issuer` and perhaps `additionalClaims`"
-            }
-            Self::MutualAuthentication => {
-                "a JSON array of objects with `port`, `mode` and perhaps `trustStore`"
-            }
+            Self::JwtValidation => "a JSON object with `jwksEndpoint`, `issuer` and perhaps `additionalClaims`",
+            Self::MutualAuthentication => "a JSON array of objects with `port`, `mode` and perhaps `trustStore`",
             Self::Plan => "a JSON document that the controller writes",
         }
     }
@@ -84,29 +74,23 @@ impl JsonShape {
             Self::ListenPorts => parse_listen_ports(value).map(drop),
             Self::Action => parse_action(value).map(drop),
             Self::Plan => Document::parse(value).map(drop),
-            Self::Conditions | Self::Transforms | Self::MutualAuthentication => {
+            Self::Conditions | Self::Transforms | Self::MutualAuthentication => match Document::parse(value)? {
+                Document::Array(_) | Document::Null => Ok(()),
+                _ => Err("it is not a JSON array".into()),
+            },
+            Self::NetworkAction | Self::CognitoProvider | Self::OidcProvider | Self::JwtValidation => {
                 match Document::parse(value)? {
-                    Document::Array(_) | Document::Null => Ok(()),
-                    _ => Err("it is not a JSON array".into()),
+                    Document::Object(_) | Document::Null => Ok(()),
+                    _ => Err("it is not a JSON object".into()),
                 }
             }
-            Self::NetworkAction
-            | Self::CognitoProvider
-            | Self::OidcProvider
-            | Self::JwtValidation => match Document::parse(value)? {
-                Document::Object(_) | Document::Null => Ok(()),
-                _ => Err("it is not a JSON object".into()),
-            },
         }
     }
 }
 
 impl Grammar {
     /// A whole number of 32 bits, whichever.
-    pub const ANY_INT32: Self = Self::Int32 {
-        min: i32::MIN,
-        max: i32::MAX,
-    };
+    pub const ANY_INT32: Self = Self::Int32 { min: i32::MIN, max: i32::MAX };
 
     /// What is allowed, in words, to follow "allowed: " in a message.
     pub fn describe(&self) -> String {
@@ -114,23 +98,17 @@ impl Grammar {
             Self::String => "any text".into(),
             Self::Text { most_bytes } => format!("text of at most {most_bytes} characters"),
             Self::Bool => "`true` or `false`".into(),
-            Self::Int32 {
-                min: i32::MIN,
-                max: i32::MAX,
-            }
-            | Self::Int64 => "a whole number".into(),
+            Self::Int32 { min: i32::MIN, max: i32::MAX } | Self::Int64 => "a whole number".into(),
             Self::Int32 { min, max } => format!("a whole number from {min} to {max}"),
             Self::StringList => "a list separated by commas".into(),
             Self::CidrList => "address ranges such as `10.0.0.0/8`, separated by commas".into(),
             Self::StringMap => "pairs `key=value` separated by commas".into(),
             Self::Enum(words) => choice(words),
             Self::EnumIgnoringCase(words) => format!("{}, in upper or lower case", choice(words)),
-            Self::HealthCheckPort {
-                service_port_names: true,
-            } => "`traffic-port`, a port number or the name of a port of the Service".into(),
-            Self::HealthCheckPort {
-                service_port_names: false,
-            } => "`traffic-port` or a port number".into(),
+            Self::HealthCheckPort { service_port_names: true } => {
+                "`traffic-port`, a port number or the name of a port of the Service".into()
+            }
+            Self::HealthCheckPort { service_port_names: false } => "`traffic-port` or a port number".into(),
             Self::Json(shape) => shape.describe().into(),
         }
     }
@@ -138,44 +116,31 @@ impl Grammar {
     /// Whether a value is allowed; if not, why not.
     pub fn check(&self, value: &str) -> Result<(), String> {
         let require = |allowed: bool, reason: &str| {
-            if allowed {
-                Ok(())
-            } else {
-                Err(reason.to_string())
-            }
+            if allowed { Ok(()) } else { Err(reason.to_string()) }
         };
         match self {
             Self::String | Self::StringList => Ok(()),
             Self::Text { most_bytes } => require(value.len() <= *most_bytes, "it is too long"),
             Self::Bool => values::parse_bool(value).map(drop),
-            Self::Int32 { min, max } => require(
-                (*min..=*max).contains(&values::parse_i32(value)?),
-                "it is out of range",
-            ),
+            Self::Int32 { min, max } => {
+                require((*min..=*max).contains(&values::parse_i32(value)?), "it is out of range")
+            }
             Self::Int64 => values::parse_i64(value).map(drop),
-            Self::CidrList => values::parse_string_list(value)
-                .iter()
-                .try_for_each(|range| {
-                    range
-                        .parse::<ipnet::IpNet>()
-                        .map(drop)
-                        .map_err(|_| format!("`{}` is not an address range", super::shorten(range)))
-                }),
+            Self::CidrList => values::parse_string_list(value).iter().try_for_each(|range| {
+                range
+                    .parse::<ipnet::IpNet>()
+                    .map(drop)
+                    .map_err(|_| format!("`{}` is not an address range", super::shorten(range)))
+            }),
             Self::StringMap => values::parse_string_map(value).map(drop),
             Self::Enum(words) => require(words.contains(&value), "it is none of the allowed words"),
-            Self::EnumIgnoringCase(words) => require(
-                words.iter().any(|word| word.eq_ignore_ascii_case(value)),
-                "it is none of the allowed words",
-            ),
-            Self::HealthCheckPort {
-                service_port_names: true,
-            } => require(!value.is_empty(), "it is empty"),
-            Self::HealthCheckPort {
-                service_port_names: false,
-            } => require(
-                value == "traffic-port" || values::parse_i32(value).is_ok(),
-                "it is neither",
-            ),
+            Self::EnumIgnoringCase(words) => {
+                require(words.iter().any(|word| word.eq_ignore_ascii_case(value)), "it is none of the allowed words")
+            }
+            Self::HealthCheckPort { service_port_names: true } => require(!value.is_empty(), "it is empty"),
+            Self::HealthCheckPort { service_port_names: false } => {
+                require(value == "traffic-port" || values::parse_i32(value).is_ok(), "it is neither")
+            }
             Self::Json(shape) => shape.check(value),
         }
     }
@@ -201,7 +166,9 @@ impl Grammar {
                 Some(word) => format!("write `{word}`"),
                 None => format!("write {}", choice(words)),
             },
-            Self::StringMap => r"write pairs `key=value` separated by commas; a comma inside a value is written `\,`".into(),
+            Self::StringMap => {
+                r"write pairs `key=value` separated by commas; a comma inside a value is written `\,`".into()
+            }
             other => format!("write {}", other.describe()),
         }
     }
@@ -210,11 +177,7 @@ impl Grammar {
 fn nearest_word<'a>(words: &[&'a str], value: &str) -> Option<&'a str> {
     let value = value.to_ascii_lowercase();
     let similarity = |word: &str| strsim::jaro_winkler(&word.to_ascii_lowercase(), &value);
-    words
-        .iter()
-        .copied()
-        .filter(|word| similarity(word) >= 0.85)
-        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+    words.iter().copied().filter(|word| similarity(word) >= 0.85).max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
 }
 
 #[cfg(test)]
@@ -224,16 +187,9 @@ mod tests {
     #[test]
     fn checks() {
         const SCHEMES: &[&str] = &["internal", "internet-facing"];
-        let range = Grammar::Int32 {
-            min: -1000,
-            max: 1000,
-        };
-        let named = Grammar::HealthCheckPort {
-            service_port_names: true,
-        };
-        let unnamed = Grammar::HealthCheckPort {
-            service_port_names: false,
-        };
+        let range = Grammar::Int32 { min: -1000, max: 1000 };
+        let named = Grammar::HealthCheckPort { service_port_names: true };
+        let unnamed = Grammar::HealthCheckPort { service_port_names: false };
         for (grammar, value, allowed) in [
             (Grammar::String, "", true),
             (Grammar::Text { most_bytes: 3 }, "abc", true),
@@ -269,11 +225,7 @@ mod tests {
             (Grammar::Json(JsonShape::Plan), "1", true),
             (Grammar::Json(JsonShape::Plan), "", false),
         ] {
-            assert_eq!(
-                grammar.check(value).is_ok(),
-                allowed,
-                "{grammar:?} {value:?}"
-            );
+            assert_eq!(grammar.check(value).is_ok(), allowed, "{grammar:?} {value:?}");
         }
     }
 
@@ -282,28 +234,12 @@ mod tests {
         for (grammar, value, fix) in [
             (Grammar::Bool, "yes", "write `true`"),
             (Grammar::Bool, "Off", "write `false`"),
-            (
-                Grammar::Bool,
-                "true ",
-                "remove the white space around the value",
-            ),
+            (Grammar::Bool, "true ", "remove the white space around the value"),
             (Grammar::Bool, "2", "write `true` or `false`"),
             (Grammar::Enum(&["HTTP", "HTTPS"]), "https", "write `HTTPS`"),
-            (
-                Grammar::Enum(&["HTTP", "HTTPS"]),
-                "tcp",
-                "write `HTTP` or `HTTPS`",
-            ),
-            (
-                Grammar::Enum(&["internal", "internet-facing"]),
-                "internet",
-                "write `internet-facing`",
-            ),
-            (
-                Grammar::Int32 { min: 1, max: 65535 },
-                "0",
-                "write a whole number from 1 to 65535",
-            ),
+            (Grammar::Enum(&["HTTP", "HTTPS"]), "tcp", "write `HTTP` or `HTTPS`"),
+            (Grammar::Enum(&["internal", "internet-facing"]), "internet", "write `internet-facing`"),
+            (Grammar::Int32 { min: 1, max: 65535 }, "0", "write a whole number from 1 to 65535"),
             (
                 Grammar::StringMap,
                 "a",

@@ -100,39 +100,21 @@ pub struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub fn root(document: &'a Document) -> Self {
-        Self {
-            document,
-            path: String::new(),
-        }
+        Self { document, path: String::new() }
     }
 
     /// Where this is, as the start of a message.
     pub fn place(&self) -> &str {
-        if self.path.is_empty() {
-            "the value"
-        } else {
-            &self.path
-        }
+        if self.path.is_empty() { "the value" } else { &self.path }
     }
 
     fn is_not(&self, expected: &str) -> String {
-        format!(
-            "{} is {}, not {expected}",
-            self.place(),
-            self.document.kind()
-        )
+        format!("{} is {}, not {expected}", self.place(), self.document.kind())
     }
 
     fn child(&self, document: &'a Document, step: &str) -> Node<'a> {
-        let separator = if self.path.is_empty() || step.starts_with('[') {
-            ""
-        } else {
-            "."
-        };
-        Node {
-            document,
-            path: format!("{}{separator}{step}", self.path),
-        }
+        let separator = if self.path.is_empty() || step.starts_with('[') { "" } else { "." };
+        Node { document, path: format!("{}{separator}{step}", self.path) }
     }
 
     /// The field of a struct: the last member whose name is `name` whatever its case, unless it is `null`. A `null` in place of the struct
@@ -153,10 +135,9 @@ impl<'a> Node<'a> {
     pub fn members(&self) -> Result<Vec<(&'a str, Node<'a>)>, String> {
         match self.document {
             Document::Null => Ok(Vec::new()),
-            Document::Object(members) => Ok(members
-                .iter()
-                .map(|(key, value)| (key.as_str(), self.child(value, key)))
-                .collect()),
+            Document::Object(members) => {
+                Ok(members.iter().map(|(key, value)| (key.as_str(), self.child(value, key))).collect())
+            }
             _ => Err(self.is_not("an object")),
         }
     }
@@ -165,11 +146,9 @@ impl<'a> Node<'a> {
     pub fn items(&self) -> Result<Vec<Node<'a>>, String> {
         match self.document {
             Document::Null => Ok(Vec::new()),
-            Document::Array(items) => Ok(items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| self.child(item, &format!("[{index}]")))
-                .collect()),
+            Document::Array(items) => {
+                Ok(items.iter().enumerate().map(|(index, item)| self.child(item, &format!("[{index}]"))).collect())
+            }
             _ => Err(self.is_not("an array")),
         }
     }
@@ -190,8 +169,9 @@ impl<'a> Node<'a> {
 
     pub fn i32(&self) -> Result<i32, String> {
         match self.document {
-            Document::Integer(value) => i32::try_from(*value)
-                .map_err(|_| format!("{} is {value}, beyond 32 bits", self.place())),
+            Document::Integer(value) => {
+                i32::try_from(*value).map_err(|_| format!("{} is {value}, beyond 32 bits", self.place()))
+            }
             _ => Err(self.is_not("a whole number")),
         }
     }
@@ -224,48 +204,22 @@ mod tests {
     fn fields_match_whatever_their_case_and_the_last_one_wins() {
         for (text, expected) in [
             (r#"{"TargetGroupArn":"a"}"#, Ok(Some("a"))),
-            (
-                r#"{"targetGroupARN":"a","targetGroupARN":"b"}"#,
-                Ok(Some("b")),
-            ),
-            (
-                r#"{"targetGroupARN":"a","TARGETGROUPARN":"b"}"#,
-                Ok(Some("b")),
-            ),
-            (
-                r#"{"TARGETGROUPARN":"b","targetGroupARN":"a"}"#,
-                Ok(Some("a")),
-            ),
-            (
-                r#"{"targetGroupARN":"a","targetGroupARN":null}"#,
-                Ok(Some("a")),
-            ),
+            (r#"{"targetGroupARN":"a","targetGroupARN":"b"}"#, Ok(Some("b"))),
+            (r#"{"targetGroupARN":"a","TARGETGROUPARN":"b"}"#, Ok(Some("b"))),
+            (r#"{"TARGETGROUPARN":"b","targetGroupARN":"a"}"#, Ok(Some("a"))),
+            (r#"{"targetGroupARN":"a","targetGroupARN":null}"#, Ok(Some("a"))),
             (r#"{"targetGroupARN":null,"else":[{}]}"#, Ok(None)),
             ("null", Ok(None)),
             ("{}", Ok(None)),
             ("[]", Err("the value is an array, not an object")),
-            (
-                r#"{"targetgrouparn":80}"#,
-                Err("targetGroupARN is a whole number, not a string"),
-            ),
-            (
-                r#"{"targetgrouparn":1e2}"#,
-                Err("targetGroupARN is a number, not a string"),
-            ),
-            (
-                "{}x",
-                Err("it is not JSON: trailing characters at line 1 column 3"),
-            ),
-            (
-                "",
-                Err("it is not JSON: EOF while parsing a value at line 1 column 0"),
-            ),
+            (r#"{"targetgrouparn":80}"#, Err("targetGroupARN is a whole number, not a string")),
+            (r#"{"targetgrouparn":1e2}"#, Err("targetGroupARN is a number, not a string")),
+            ("{}x", Err("it is not JSON: trailing characters at line 1 column 3")),
+            ("", Err("it is not JSON: EOF while parsing a value at line 1 column 0")),
         ] {
             assert_eq!(
                 field_of(text, "targetGroupARN"),
-                expected
-                    .map(|value| value.map(String::from))
-                    .map_err(String::from),
+                expected.map(|value| value.map(String::from)).map_err(String::from),
                 "{text}"
             );
         }
@@ -274,24 +228,10 @@ mod tests {
     #[test]
     fn an_error_names_the_place() {
         let document = Document::parse(r#"{"a":{"b":[{"c":1},{"C":3000000000}]}}"#).unwrap();
-        let items = Node::root(&document)
-            .field("a")
-            .unwrap()
-            .unwrap()
-            .field("b")
-            .unwrap()
-            .unwrap()
-            .items()
-            .unwrap();
+        let items = Node::root(&document).field("a").unwrap().unwrap().field("b").unwrap().unwrap().items().unwrap();
         assert_eq!(items[0].field("c").unwrap().unwrap().i32(), Ok(1));
-        assert_eq!(
-            items[1].field("c").unwrap().unwrap().i32(),
-            Err("a.b[1].c is 3000000000, beyond 32 bits".into())
-        );
-        assert_eq!(
-            items[1].bool(),
-            Err("a.b[1] is an object, not a boolean".into())
-        );
+        assert_eq!(items[1].field("c").unwrap().unwrap().i32(), Err("a.b[1].c is 3000000000, beyond 32 bits".into()));
+        assert_eq!(items[1].bool(), Err("a.b[1] is an object, not a boolean".into()));
     }
 
     proptest! {

@@ -38,10 +38,7 @@ pub fn parse_listen_ports(value: &str) -> Result<BTreeMap<u16, Protocol>, String
                 "HTTP" => Protocol::Http,
                 "HTTPS" => Protocol::Https,
                 other => {
-                    return Err(format!(
-                        "the protocol `{}` is neither `HTTP` nor `HTTPS`",
-                        super::shorten(other)
-                    ));
+                    return Err(format!("the protocol `{}` is neither `HTTP` nor `HTTPS`", super::shorten(other)));
                 }
             };
             let number = port.i32()?;
@@ -51,11 +48,7 @@ pub fn parse_listen_ports(value: &str) -> Result<BTreeMap<u16, Protocol>, String
             };
         }
     }
-    if ports.is_empty() {
-        Err("it names no port".into())
-    } else {
-        Ok(ports)
-    }
+    if ports.is_empty() { Err("it names no port".into()) } else { Ok(ports) }
 }
 
 #[cfg(test)]
@@ -68,66 +61,28 @@ mod tests {
         type Expected = Result<&'static [(u16, Protocol)], &'static str>;
         let cases: &[(&str, Expected)] = &[
             (r#"[{"HTTP":80}]"#, Ok(&[(80, Http)])),
-            (
-                r#"[{"HTTP":80},{"HTTPS":443}]"#,
-                Ok(&[(80, Http), (443, Https)]),
-            ),
-            (
-                r#"[{"HTTPS":443,"HTTP":80}]"#,
-                Ok(&[(80, Http), (443, Https)]),
-            ),
-            (
-                r#" [ {"HTTP": 8080}, {"HTTP":1}, {"HTTPS":65535} ] "#,
-                Ok(&[(1, Http), (8080, Http), (65535, Https)]),
-            ),
+            (r#"[{"HTTP":80},{"HTTPS":443}]"#, Ok(&[(80, Http), (443, Https)])),
+            (r#"[{"HTTPS":443,"HTTP":80}]"#, Ok(&[(80, Http), (443, Https)])),
+            (r#" [ {"HTTP": 8080}, {"HTTP":1}, {"HTTPS":65535} ] "#, Ok(&[(1, Http), (8080, Http), (65535, Https)])),
             (r#"[{"HTTP":80},{"HTTPS":80}]"#, Ok(&[(80, Https)])),
             (r#"[{"HTTP":80,"HTTP":81}]"#, Ok(&[(80, Http), (81, Http)])),
             ("[]", Err("it names no port")),
             ("null", Err("it names no port")),
             ("[{}]", Err("it names no port")),
-            (
-                "",
-                Err("it is not JSON: EOF while parsing a value at line 1 column 0"),
-            ),
+            ("", Err("it is not JSON: EOF while parsing a value at line 1 column 0")),
             ("80", Err("the value is a whole number, not an array")),
-            (
-                r#"{"HTTP":80}"#,
-                Err("the value is an object, not an array"),
-            ),
+            (r#"{"HTTP":80}"#, Err("the value is an object, not an array")),
             ("[80]", Err("[0] is a whole number, not an object")),
-            (
-                r#"[{"http":80}]"#,
-                Err("the protocol `http` is neither `HTTP` nor `HTTPS`"),
-            ),
-            (
-                r#"[{"TCP":80}]"#,
-                Err("the protocol `TCP` is neither `HTTP` nor `HTTPS`"),
-            ),
-            (
-                r#"[{"HTTP":"80"}]"#,
-                Err("[0].HTTP is a string, not a whole number"),
-            ),
-            (
-                r#"[{"HTTP":80.0}]"#,
-                Err("[0].HTTP is a number, not a whole number"),
-            ),
-            (
-                r#"[{"HTTP":0}]"#,
-                Err("the port 0 is not between 1 and 65535"),
-            ),
-            (
-                r#"[{"HTTP":-80}]"#,
-                Err("the port -80 is not between 1 and 65535"),
-            ),
-            (
-                r#"[{"HTTP":80},{"HTTPS":65536}]"#,
-                Err("the port 65536 is not between 1 and 65535"),
-            ),
+            (r#"[{"http":80}]"#, Err("the protocol `http` is neither `HTTP` nor `HTTPS`")),
+            (r#"[{"TCP":80}]"#, Err("the protocol `TCP` is neither `HTTP` nor `HTTPS`")),
+            (r#"[{"HTTP":"80"}]"#, Err("[0].HTTP is a string, not a whole number")),
+            (r#"[{"HTTP":80.0}]"#, Err("[0].HTTP is a number, not a whole number")),
+            (r#"[{"HTTP":0}]"#, Err("the port 0 is not between 1 and 65535")),
+            (r#"[{"HTTP":-80}]"#, Err("the port -80 is not between 1 and 65535")),
+            (r#"[{"HTTP":80},{"HTTPS":65536}]"#, Err("the port 65536 is not between 1 and 65535")),
         ];
         for (value, expected) in cases {
-            let expected = expected
-                .map(|ports| ports.iter().copied().collect())
-                .map_err(String::from);
+            let expected = expected.map(|ports| ports.iter().copied().collect()).map_err(String::from);
             assert_eq!(parse_listen_ports(value), expected, "{value}");
         }
     }

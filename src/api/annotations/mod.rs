@@ -18,8 +18,8 @@ pub use grammar::{Grammar, JsonShape};
 pub use listen_ports::{Protocol, parse_listen_ports};
 pub use reader::{AnnotationError, Annotations, Origin};
 pub use registry::{
-    ANNOTATIONS, Annotation, Group, INGRESS_CLASS, INGRESS_PREFIX, Key, ObjectKind, Parameter,
-    SERVICE_PREFIX, Status, find,
+    ANNOTATIONS, Annotation, Group, INGRESS_CLASS, INGRESS_PREFIX, Key, ObjectKind, Parameter, SERVICE_PREFIX, Status,
+    find,
 };
 
 /// The longest part of a value that is repeated in a message, in characters.
@@ -27,13 +27,8 @@ const LONGEST_IN_MESSAGE: usize = 80;
 
 /// A value as it may stand in a one-line message: control characters become spaces, and what is longer than 80 characters is cut.
 fn shorten(value: &str) -> String {
-    let line = |count: usize| {
-        value
-            .chars()
-            .take(count)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect::<String>()
-    };
+    let line =
+        |count: usize| value.chars().take(count).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     if value.chars().nth(LONGEST_IN_MESSAGE).is_none() {
         line(LONGEST_IN_MESSAGE)
     } else {
@@ -43,10 +38,7 @@ fn shorten(value: &str) -> String {
 
 /// Words as a choice: "`a`", "`a` or `b`", "`a`, `b` or `c`".
 fn choice(words: &[&str]) -> String {
-    let quoted = words
-        .iter()
-        .map(|word| format!("`{word}`"))
-        .collect::<Vec<_>>();
+    let quoted = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>();
     match quoted.split_last() {
         None => String::new(),
         Some((last, [])) => last.clone(),

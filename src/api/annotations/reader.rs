@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::registry::{INGRESS_CLASS, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX, find};
-use super::{
-    Action, Grammar, JsonShape, Protocol, parse_action, parse_listen_ports, shorten, values,
-};
+use super::{Action, Grammar, JsonShape, Protocol, parse_action, parse_listen_ports, shorten, values};
 
 /// The object that a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,24 +41,9 @@ pub struct AnnotationError {
 
 impl fmt::Display for AnnotationError {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let Self {
-            origin,
-            key,
-            value,
-            reason,
-            allowed,
-            fix: _,
-        } = self;
-        let of = if *origin == Origin::Service {
-            " of the Service"
-        } else {
-            ""
-        };
-        write!(
-            formatter,
-            "annotation `{key}`{of} has the value `{}`",
-            shorten(value)
-        )?;
+        let Self { origin, key, value, reason, allowed, fix: _ } = self;
+        let of = if *origin == Origin::Service { " of the Service" } else { "" };
+        write!(formatter, "annotation `{key}`{of} has the value `{}`", shorten(value))?;
         if let Some(reason) = reason {
             write!(formatter, ": {reason}")?;
         }
@@ -82,11 +65,7 @@ pub struct Annotations<'a> {
 impl<'a> Annotations<'a> {
     /// Of an Ingress alone.
     pub const fn of_ingress(ingress: &'a BTreeMap<String, String>) -> Self {
-        Self {
-            prefix: INGRESS_PREFIX,
-            ingress: Some(ingress),
-            service: None,
-        }
+        Self { prefix: INGRESS_PREFIX, ingress: Some(ingress), service: None }
     }
 
     /// Of a Service over those of the Ingress that leads to it.
@@ -94,20 +73,12 @@ impl<'a> Annotations<'a> {
         service: &'a BTreeMap<String, String>,
         ingress: &'a BTreeMap<String, String>,
     ) -> Self {
-        Self {
-            prefix: INGRESS_PREFIX,
-            ingress: Some(ingress),
-            service: Some(service),
-        }
+        Self { prefix: INGRESS_PREFIX, ingress: Some(ingress), service: Some(service) }
     }
 
     /// Of a Service with a load balancer of its own, under its own prefix.
     pub const fn of_service(service: &'a BTreeMap<String, String>) -> Self {
-        Self {
-            prefix: SERVICE_PREFIX,
-            ingress: None,
-            service: Some(service),
-        }
+        Self { prefix: SERVICE_PREFIX, ingress: None, service: Some(service) }
     }
 
     /// The value of `kubernetes.io/ingress.class` on the Ingress.
@@ -144,30 +115,19 @@ impl<'a> Annotations<'a> {
 
     /// A list; present and empty is not the same as absent.
     pub fn string_list(&self, suffix: &str) -> Result<Option<Vec<String>>, AnnotationError> {
-        self.read(suffix, Grammar::StringList, |value| {
-            Ok(values::parse_string_list(value))
-        })
+        self.read(suffix, Grammar::StringList, |value| Ok(values::parse_string_list(value)))
     }
 
-    pub fn string_map(
-        &self,
-        suffix: &str,
-    ) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
+    pub fn string_map(&self, suffix: &str) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
         self.read(suffix, Grammar::StringMap, values::parse_string_map)
     }
 
     /// A map of both layers together, in which the Service wins key by key.
-    pub fn merged_string_map(
-        &self,
-        suffix: &str,
-    ) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
+    pub fn merged_string_map(&self, suffix: &str) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
         let (found, grammar) = self.found(suffix);
         let mut merged = None;
         for found in found.iter().rev() {
-            let map = found.parse(
-                grammar.unwrap_or(Grammar::StringMap),
-                values::parse_string_map,
-            )?;
+            let map = found.parse(grammar.unwrap_or(Grammar::StringMap), values::parse_string_map)?;
             merged.get_or_insert_with(BTreeMap::new).extend(map);
         }
         Ok(merged)
@@ -180,35 +140,18 @@ impl<'a> Annotations<'a> {
         allowed: &'static [&'static str],
     ) -> Result<Option<&'static str>, AnnotationError> {
         let (found, _) = self.found(suffix);
-        let word = |value: &str| {
-            allowed
-                .iter()
-                .copied()
-                .find(|word| *word == value)
-                .ok_or_else(String::new)
-        };
-        found
-            .first()
-            .map(|found| found.parse(Grammar::Enum(allowed), word))
-            .transpose()
+        let word = |value: &str| allowed.iter().copied().find(|word| *word == value).ok_or_else(String::new);
+        found.first().map(|found| found.parse(Grammar::Enum(allowed), word)).transpose()
     }
 
     /// `listen-ports`.
     pub fn listen_ports(&self) -> Result<Option<BTreeMap<u16, Protocol>>, AnnotationError> {
-        self.read(
-            "listen-ports",
-            Grammar::Json(JsonShape::ListenPorts),
-            parse_listen_ports,
-        )
+        self.read("listen-ports", Grammar::Json(JsonShape::ListenPorts), parse_listen_ports)
     }
 
     /// `actions.<name>`.
     pub fn action(&self, name: &str) -> Result<Option<Action>, AnnotationError> {
-        self.read(
-            &format!("actions.{name}"),
-            Grammar::Json(JsonShape::Action),
-            parse_action,
-        )
+        self.read(&format!("actions.{name}"), Grammar::Json(JsonShape::Action), parse_action)
     }
 
     /// Reads the value that counts. It must obey the grammar in the list of annotations (or `grammar`, if it is not in the list) and `parse`.
@@ -219,28 +162,18 @@ impl<'a> Annotations<'a> {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, AnnotationError> {
         let (found, listed) = self.found(suffix);
-        found
-            .first()
-            .map(|found| found.parse(listed.unwrap_or(grammar), parse))
-            .transpose()
+        found.first().map(|found| found.parse(listed.unwrap_or(grammar), parse)).transpose()
     }
 
     /// The layers that have the annotation, the one that counts first, and its grammar in the list of annotations.
     fn found(&self, suffix: &str) -> (Vec<Found<'a>>, Option<Grammar>) {
         let key = format!("{}{suffix}", self.prefix);
         let listed = find(&key);
-        let found = [
-            (Origin::Service, self.service),
-            (Origin::Ingress, self.ingress),
-        ]
-        .into_iter()
-        .filter(|(origin, _)| listed.is_none_or(|annotation| annotation.is_read_on(origin.kind())))
-        .filter_map(|(origin, layer)| {
-            layer?
-                .get_key_value(&key)
-                .map(|(key, value)| Found { origin, key, value })
-        })
-        .collect();
+        let found = [(Origin::Service, self.service), (Origin::Ingress, self.ingress)]
+            .into_iter()
+            .filter(|(origin, _)| listed.is_none_or(|annotation| annotation.is_read_on(origin.kind())))
+            .filter_map(|(origin, layer)| layer?.get_key_value(&key).map(|(key, value)| Found { origin, key, value }))
+            .collect();
         (found, listed.map(|annotation| annotation.grammar))
     }
 }
@@ -252,22 +185,15 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn parse<T>(
-        &self,
-        grammar: Grammar,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<T, AnnotationError> {
-        grammar
-            .check(self.value)
-            .and_then(|()| parse(self.value))
-            .map_err(|reason| AnnotationError {
-                origin: self.origin,
-                key: self.key.into(),
-                value: self.value.into(),
-                reason: grammar.reason_helps().then(|| reason.into()),
-                allowed: grammar.describe(),
-                fix: grammar.fix(self.value),
-            })
+    fn parse<T>(&self, grammar: Grammar, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, AnnotationError> {
+        grammar.check(self.value).and_then(|()| parse(self.value)).map_err(|reason| AnnotationError {
+            origin: self.origin,
+            key: self.key.into(),
+            value: self.value.into(),
+            reason: grammar.reason_helps().then(|| reason.into()),
+            allowed: grammar.describe(),
+            fix: grammar.fix(self.value),
+        })
     }
 }
 

@@ -107,17 +107,12 @@ impl Annotation {
 impl Key {
     /// Whether a full key, prefix included, is this one.
     pub fn matches(&self, key: &str) -> bool {
-        let Some(rest) = key
-            .strip_prefix(self.prefix)
-            .and_then(|name| name.strip_prefix(self.name))
-        else {
+        let Some(rest) = key.strip_prefix(self.prefix).and_then(|name| name.strip_prefix(self.name)) else {
             return false;
         };
         match self.parameter {
             None => rest.is_empty(),
-            Some(parameter) => rest
-                .strip_prefix('.')
-                .is_some_and(|value| parameter.accepts(value)),
+            Some(parameter) => rest.strip_prefix('.').is_some_and(|value| parameter.accepts(value)),
         }
     }
 }
@@ -125,9 +120,7 @@ impl Key {
 impl fmt::Display for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         write!(formatter, "{}{}", self.prefix, self.name)?;
-        self.parameter.map_or(Ok(()), |parameter| {
-            write!(formatter, ".{}", parameter.placeholder())
-        })
+        self.parameter.map_or(Ok(()), |parameter| write!(formatter, ".{}", parameter.placeholder()))
     }
 }
 
@@ -144,25 +137,18 @@ impl Parameter {
 
     /// Whether this can be the parameter; an annotation with another one is never read.
     pub fn accepts(self, value: &str) -> bool {
-        let is_port = |text: &str| {
-            text.parse::<u16>()
-                .is_ok_and(|port| port > 0 && port.to_string() == text)
-        };
+        let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0 && port.to_string() == text);
         let is_listener = |protocols: &[&str]| {
-            value
-                .split_once('-')
-                .is_some_and(|(name, port)| protocols.contains(&name) && is_port(port))
+            value.split_once('-').is_some_and(|(name, port)| protocols.contains(&name) && is_port(port))
         };
         match self {
             Self::Name => !value.is_empty(),
             Self::Listener => is_listener(&["HTTP", "HTTPS"]),
-            Self::NetworkListener => {
-                is_listener(&["TCP", "UDP", "TLS", "TCP_UDP", "QUIC", "TCP_QUIC"])
-            }
+            Self::NetworkListener => is_listener(&["TCP", "UDP", "TLS", "TCP_UDP", "QUIC", "TCP_QUIC"]),
             Self::Port => is_port(value),
-            Self::ServicePort => value
-                .split_once('.')
-                .is_some_and(|(service, port)| !service.is_empty() && !port.is_empty()),
+            Self::ServicePort => {
+                value.split_once('.').is_some_and(|(service, port)| !service.is_empty() && !port.is_empty())
+            }
         }
     }
 }
@@ -210,11 +196,8 @@ static ALL: [Annotation; COUNT] = {
     let mut index = 0;
     while index < COUNT {
         let of_ingresses = ingress::ANNOTATIONS.len();
-        all[index] = if index < of_ingresses {
-            ingress::ANNOTATIONS[index]
-        } else {
-            service::ANNOTATIONS[index - of_ingresses]
-        };
+        all[index] =
+            if index < of_ingresses { ingress::ANNOTATIONS[index] } else { service::ANNOTATIONS[index - of_ingresses] };
         index += 1;
     }
     all
@@ -225,9 +208,7 @@ pub static ANNOTATIONS: &[Annotation] = &ALL;
 
 /// The annotation with this full key, prefix and parameter included.
 pub fn find(key: &str) -> Option<&'static Annotation> {
-    ANNOTATIONS
-        .iter()
-        .find(|annotation| annotation.key.matches(key))
+    ANNOTATIONS.iter().find(|annotation| annotation.key.matches(key))
 }
 
 #[cfg(test)]

@@ -19,26 +19,17 @@ pub fn parse_bool(value: &str) -> Result<bool, String> {
 
 /// A whole number of 32 bits in base 10, with an optional sign and no white space around it.
 pub fn parse_i32(value: &str) -> Result<i32, String> {
-    value
-        .parse()
-        .map_err(|_| "it is not a whole number of 32 bits".into())
+    value.parse().map_err(|_| "it is not a whole number of 32 bits".into())
 }
 
 /// A whole number of 64 bits in base 10, with an optional sign and no white space around it.
 pub fn parse_i64(value: &str) -> Result<i64, String> {
-    value
-        .parse()
-        .map_err(|_| "it is not a whole number of 64 bits".into())
+    value.parse().map_err(|_| "it is not a whole number of 64 bits".into())
 }
 
 /// A list separated by commas. Each item is trimmed and empty items are dropped, so `""` and `" , "` are an empty list.
 pub fn parse_string_list(value: &str) -> Vec<String> {
-    value
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(String::from)
-        .collect()
+    value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(String::from).collect()
 }
 
 /// Pairs `key=value` separated by commas.
@@ -63,10 +54,7 @@ pub fn parse_string_map(value: &str) -> Result<BTreeMap<String, String>, String>
                 "" => pair.push(','),
                 rest if rest.contains('=') => pairs.push(std::mem::take(&mut pair)),
                 rest => {
-                    return Err(format!(
-                        "`{}` is not a pair `key=value`",
-                        super::shorten(rest)
-                    ));
+                    return Err(format!("`{}` is not a pair `key=value`", super::shorten(rest)));
                 }
             },
             other => pair.push(other),
@@ -77,19 +65,10 @@ pub fn parse_string_map(value: &str) -> Result<BTreeMap<String, String>, String>
 }
 
 fn split_pair(pair: &str) -> Result<(String, String), String> {
-    match pair
-        .split_once('=')
-        .map(|(key, value)| (key.trim(), value.trim()))
-    {
+    match pair.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
         None if pair.is_empty() => Err("a pair is empty".into()),
-        None => Err(format!(
-            "`{}` is not a pair `key=value`",
-            super::shorten(pair)
-        )),
-        Some(("", _)) => Err(format!(
-            "`{}` has no key before its `=`",
-            super::shorten(pair)
-        )),
+        None => Err(format!("`{}` is not a pair `key=value`", super::shorten(pair))),
+        Some(("", _)) => Err(format!("`{}` has no key before its `=`", super::shorten(pair))),
         Some((key, value)) => Ok((key.into(), value.into())),
     }
 }
@@ -144,11 +123,7 @@ mod tests {
             ("0x10", None, None),
             ("1.0", None, None),
         ] {
-            assert_eq!(
-                (parse_i32(value).ok(), parse_i64(value).ok()),
-                (small, large),
-                "{value:?}"
-            );
+            assert_eq!((parse_i32(value).ok(), parse_i64(value).ok()), (small, large), "{value:?}");
         }
     }
 
@@ -177,12 +152,7 @@ mod tests {
             ("b=2, a=1", &[("a", "1"), ("b", "2")]),
             (
                 "k1=v1, k2=v2, k3/with-slash=v3, k4/empty=",
-                &[
-                    ("k1", "v1"),
-                    ("k2", "v2"),
-                    ("k3/with-slash", "v3"),
-                    ("k4/empty", ""),
-                ],
+                &[("k1", "v1"), ("k2", "v2"), ("k3/with-slash", "v3"), ("k4/empty", "")],
             ),
             (" a = b \n, c = d ", &[("a", "b"), ("c", "d")]),
             ("a=b=c", &[("a", "b=c")]),
@@ -201,10 +171,7 @@ mod tests {
             ("ä=ö,日=本", &[("ä", "ö"), ("日", "本")]),
         ];
         for (value, expected) in cases {
-            let expected = expected
-                .iter()
-                .map(|(key, value)| (String::from(*key), String::from(*value)))
-                .collect();
+            let expected = expected.iter().map(|(key, value)| (String::from(*key), String::from(*value))).collect();
             assert_eq!(parse_string_map(value), Ok(expected), "{value:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Builder, Failed};
 use crate::{
-    api::annotations::{self, Annotations, ForwardBackend, parse_action},
+    api::annotations::{self, Annotations, ForwardBackend},
     build::{Code, Severity},
     model::{
         Action, ObjectKind, ObjectName, ObjectReference, PortReference, TargetGroupArn, TargetGroupReference,
@@ -45,7 +45,13 @@ impl<'a> Builder<'a> {
             }
             Backend::Resource(kind, name) => {
                 let message = format!("the backend is a resource ({kind} `{name}`), which no load balancer can serve");
-                Err(self.error(&ingress.name, Code::Unsupported, &format!("{field}.resource"), &message, "name a Service"))
+                Err(self.error(
+                    &ingress.name,
+                    Code::Unsupported,
+                    &format!("{field}.resource"),
+                    &message,
+                    "name a Service",
+                ))
             }
             Backend::Nothing => {
                 Err(self.error(&ingress.name, Code::Unsupported, field, "the backend names nothing", "name a Service"))
@@ -61,20 +67,24 @@ impl<'a> Builder<'a> {
         field: &str,
     ) -> Result<Action<TargetGroupReference>, Failed> {
         let key = format!("alb.ingress.kubernetes.io/actions.{name}");
-        let Some(text) = self.value(ingress, None, annotations.string(&format!("actions.{name}")))? else {
+        let Some(action) = self.value(ingress, None, annotations.action(name))? else {
             let severity = if self.config.tolerate_missing_action { Severity::Warning } else { Severity::Error };
             let consequence = if severity == Severity::Warning { "; requests are answered with 503" } else { "" };
             let message = format!("the annotation `{key}` does not exist{consequence}");
             let object = ObjectReference::ingress(&ingress.name);
-            let failed = self.found(severity, object, Code::MissingAction, &format!("{field}.service"), &message, "add the annotation");
-            return if severity == Severity::Warning { Ok(unavailable("Backend action does not exist")) } else { Err(failed) };
-        };
-        let action = match parse_action(&text) {
-            Ok(action) => action,
-            Err(message) => {
-                let fix = "write JSON such as {\"type\": \"redirect\", \"redirectConfig\": {\"protocol\": \"HTTPS\", \"port\": \"443\", \"statusCode\": \"HTTP_301\"}}";
-                return Err(self.error(&ingress.name, Code::InvalidValue, &key, &message, fix));
-            }
+            let failed = self.found(
+                severity,
+                object,
+                Code::MissingAction,
+                &format!("{field}.service"),
+                &message,
+                "add the annotation",
+            );
+            return if severity == Severity::Warning {
+                Ok(unavailable("Backend action does not exist"))
+            } else {
+                Err(failed)
+            };
         };
         match action {
             annotations::Action::FixedResponse { content_type, message_body, status_code } => {
@@ -83,34 +93,54 @@ impl<'a> Builder<'a> {
             annotations::Action::Redirect { host, path, port, protocol, query, status_code } => {
                 Ok(Action::Redirect { host, path, port, protocol, query, status_code })
             }
-            annotations::Action::Forward { target_groups, stickiness } => match (target_groups.as_slice(), stickiness) {
-                ([only], None) => match &only.backend {
-                    ForwardBackend::Service { name, port } => {
-                        let port = match port {
-                            annotations::ServicePort::Name(name) => PortReference::Name(name.clone()),
-                            annotations::ServicePort::Number(number) => match u16::try_from(*number) {
-                                Ok(number) => PortReference::Number(number),
-                                Err(_) => {
-                                    let message = format!("{number} is no port");
-                                    return Err(self.error(&ingress.name, Code::InvalidValue, &key, &message, "write 1 to 65535"));
-                                }
-                            },
-                        };
-                        self.forward_to_service(ingress, name, &port, &key)
+            annotations::Action::Forward { target_groups, stickiness } => {
+                match (target_groups.as_slice(), stickiness) {
+                    ([only], None) => match &only.backend {
+                        ForwardBackend::Service { name, port } => {
+                            let port = match port {
+                                annotations::ServicePort::Name(name) => PortReference::Name(name.clone()),
+                                annotations::ServicePort::Number(number) => match u16::try_from(*number) {
+                                    Ok(number) => PortReference::Number(number),
+                                    Err(_) => {
+                                        let message = format!("{number} is no port");
+                                        return Err(self.error(
+                                            &ingress.name,
+                                            Code::InvalidValue,
+                                            &key,
+                                            &message,
+                                            "write 1 to 65535",
+                                        ));
+                                    }
+                                },
+                            };
+                            self.forward_to_service(ingress, name, &port, &key)
+                        }
+                        ForwardBackend::TargetGroupArn(arn) => {
+                            Ok(forward_to(TargetGroupReference::Foreign(TargetGroupArn::new(arn))))
+                        }
+                        ForwardBackend::TargetGroupName(name) => {
+                            let message = format!("a target group by its name (`{name}`) is not built yet");
+                            Err(self.error(
+                                &ingress.name,
+                                Code::Refused,
+                                &key,
+                                &message,
+                                "write `targetGroupARN` instead",
+                            ))
+                        }
+                    },
+                    _ => {
+                        let message = "forwarding to several target groups, or with stickiness, is not built yet";
+                        Err(self.error(
+                            &ingress.name,
+                            Code::Refused,
+                            &key,
+                            message,
+                            "forward to one Service, without stickiness",
+                        ))
                     }
-                    ForwardBackend::TargetGroupArn(arn) => {
-                        Ok(forward_to(TargetGroupReference::Foreign(TargetGroupArn::new(arn))))
-                    }
-                    ForwardBackend::TargetGroupName(name) => {
-                        let message = format!("a target group by its name (`{name}`) is not built yet");
-                        Err(self.error(&ingress.name, Code::Refused, &key, &message, "write `targetGroupARN` instead"))
-                    }
-                },
-                _ => {
-                    let message = "forwarding to several target groups, or with stickiness, is not built yet";
-                    Err(self.error(&ingress.name, Code::Refused, &key, message, "forward to one Service, without stickiness"))
                 }
-            },
+            }
         }
     }
 
@@ -125,10 +155,15 @@ impl<'a> Builder<'a> {
         let Some(service) = self.snapshot.services.get(&name) else {
             let reference = ObjectReference { kind: ObjectKind::Service, name: name.clone() };
             let severity = if self.config.tolerate_missing_service { Severity::Warning } else { Severity::Error };
-            let consequence = if severity == Severity::Warning { "; requests are answered with 503 until it does" } else { "" };
-            let message = format!("the Service `{}` does not exist in the namespace `{}`{consequence}", name.name, name.namespace);
+            let consequence =
+                if severity == Severity::Warning { "; requests are answered with 503 until it does" } else { "" };
+            let message = format!(
+                "the Service `{}` does not exist in the namespace `{}`{consequence}",
+                name.name, name.namespace
+            );
             let object = ObjectReference::ingress(&ingress.name);
-            let failed = self.found(severity, object, Code::MissingService, field, &message, "create it, or correct the name");
+            let failed =
+                self.found(severity, object, Code::MissingService, field, &message, "create it, or correct the name");
             return if severity == Severity::Warning {
                 self.absent.insert(reference);
                 Ok(unavailable("Backend service does not exist"))
@@ -145,6 +180,7 @@ impl<'a> Builder<'a> {
             let message = format!("the Service `{}` has no port `{port}`; it has {}", service.name, known.join(", "));
             return Err(self.error(&ingress.name, Code::MissingPort, field, &message, "name one of its ports"));
         };
-        self.target_group(ingress, service, service_port, port, field).map(|id| forward_to(TargetGroupReference::Own(id)))
+        self.target_group(ingress, service, service_port, port, field)
+            .map(|id| forward_to(TargetGroupReference::Own(id)))
     }
 }

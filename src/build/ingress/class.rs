@@ -26,7 +26,8 @@ pub enum Ownership {
 #[must_use]
 pub fn ownership(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig) -> Ownership {
     if let Some(class) = ingress.annotations.get(CLASS_ANNOTATION) {
-        let ours = *class == config.ingress_class || (config.ingress_class.is_empty() && matches!(class.as_str(), "alb" | ""));
+        let ours =
+            *class == config.ingress_class || (config.ingress_class.is_empty() && matches!(class.as_str(), "alb" | ""));
         return if ours { Ownership::Ours } else { Ownership::Foreign };
     }
     let broken = |field: &str, message: String, fix: &str| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Builder, Failed, cause};
 use crate::{
-    api::annotations::{Annotations, Protocol, parse_listen_ports},
+    api::annotations::{Annotations, Protocol},
     build::{Code, tags},
     model::{Action, CertificateArn, Listener, ListenerProtocol, ResourceId, TargetGroupReference},
     snapshot::Ingress,
@@ -38,7 +38,9 @@ impl<'a> Builder<'a> {
             Some(port) => match u16::try_from(port).ok().filter(|p| ports.get(p) == Some(&ListenerProtocol::Https)) {
                 Some(port) => Some(port),
                 None => {
-                    let message = format!("requests are to be redirected to port {port}, which is no HTTPS listener of this Ingress");
+                    let message = format!(
+                        "requests are to be redirected to port {port}, which is no HTTPS listener of this Ingress"
+                    );
                     let fix = format!("add {{\"HTTPS\": {port}}} to `{LISTEN_PORTS}`, or name one of its HTTPS ports");
                     return Err(self.error(&ingress.name, Code::InvalidValue, SSL_REDIRECT, &message, &fix));
                 }
@@ -96,7 +98,11 @@ impl<'a> Builder<'a> {
         if failed { Err(Failed) } else { Ok(listeners) }
     }
 
-    fn certificates(&mut self, ingress: &Ingress, annotations: &Annotations<'_>) -> Result<Vec<CertificateArn>, Failed> {
+    fn certificates(
+        &mut self,
+        ingress: &Ingress,
+        annotations: &Annotations<'_>,
+    ) -> Result<Vec<CertificateArn>, Failed> {
         let listed = self.value(ingress, None, annotations.string_list("certificate-arn"))?.unwrap_or_default();
         let mut certificates: Vec<CertificateArn> = Vec::new();
         for arn in listed.into_iter().map(CertificateArn::new) {
@@ -112,23 +118,23 @@ impl<'a> Builder<'a> {
         Ok(certificates)
     }
 
-    fn ports(&mut self, ingress: &Ingress, annotations: &Annotations<'_>) -> Result<BTreeMap<u16, ListenerProtocol>, Failed> {
-        match self.value(ingress, None, annotations.string("listen-ports"))? {
-            None if ingress.annotations.contains_key(CERTIFICATE_ARN) => Ok(BTreeMap::from([(443, ListenerProtocol::Https)])),
+    fn ports(
+        &mut self,
+        ingress: &Ingress,
+        annotations: &Annotations<'_>,
+    ) -> Result<BTreeMap<u16, ListenerProtocol>, Failed> {
+        match self.value(ingress, None, annotations.listen_ports())? {
+            None if ingress.annotations.contains_key(CERTIFICATE_ARN) => {
+                Ok(BTreeMap::from([(443, ListenerProtocol::Https)]))
+            }
             None => Ok(BTreeMap::from([(80, ListenerProtocol::Http)])),
-            Some(text) => match parse_listen_ports(&text) {
-                Ok(ports) => Ok(ports
-                    .into_iter()
-                    .map(|(port, protocol)| match protocol {
-                        Protocol::Http => (port, ListenerProtocol::Http),
-                        Protocol::Https => (port, ListenerProtocol::Https),
-                    })
-                    .collect()),
-                Err(message) => {
-                    let fix = "write a JSON array such as [{\"HTTP\": 80}, {\"HTTPS\": 443}]";
-                    Err(self.error(&ingress.name, Code::InvalidValue, LISTEN_PORTS, &message, fix))
-                }
-            },
+            Some(ports) => Ok(ports
+                .into_iter()
+                .map(|(port, protocol)| match protocol {
+                    Protocol::Http => (port, ListenerProtocol::Http),
+                    Protocol::Https => (port, ListenerProtocol::Https),
+                })
+                .collect()),
         }
     }
 

@@ -45,7 +45,13 @@ pub struct Built {
 
 /// Builds the stack of a group from its members. A group without members gives an empty stack: everything goes.
 #[must_use]
-pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, group: &GroupId, members: &[ObjectName]) -> Built {
+pub fn build(
+    snapshot: &Snapshot,
+    config: &BuildConfig,
+    facts: &Facts,
+    group: &GroupId,
+    members: &[ObjectName],
+) -> Built {
     let mut builder = Builder {
         snapshot,
         config,
@@ -104,8 +110,13 @@ impl<'a> Builder<'a> {
         let (mut load_balancer, listeners) = (load_balancer.ok()?, listeners.ok()?);
         let user_tags = self.user_tags(ingress, None).ok()?;
         let resource = |id: &str| ResourceId(id.to_owned());
-        load_balancer.tags =
-            tags::of_resource(&self.config.cluster, self.group, &resource(tags::LOAD_BALANCER), &self.config.default_tags, &user_tags);
+        load_balancer.tags = tags::of_resource(
+            &self.config.cluster,
+            self.group,
+            &resource(tags::LOAD_BALANCER),
+            &self.config.default_tags,
+            &user_tags,
+        );
         let ingress_rules = listeners
             .keys()
             .map(|port| SecurityGroupRule {
@@ -177,14 +188,26 @@ impl<'a> Builder<'a> {
                 Ok(name) => Value::Known(name),
                 Err(invalid) => {
                     let key = "alb.ingress.kubernetes.io/load-balancer-name";
-                    return Err(self.error(&ingress.name, Code::InvalidValue, key, &invalid.to_string(), "choose another name"));
+                    return Err(self.error(
+                        &ingress.name,
+                        Code::InvalidValue,
+                        key,
+                        &invalid.to_string(),
+                        "choose another name",
+                    ));
                 }
             },
             None => match self.named(|cluster| names::load_balancer(cluster, self.group, scheme)) {
                 Value::Known(Ok(name)) => Value::Known(name),
                 Value::Known(Err(invalid)) => {
                     let fix = "name it with the annotation `alb.ingress.kubernetes.io/load-balancer-name`";
-                    return Err(self.error(&ingress.name, Code::InvalidValue, "metadata.name", &invalid.to_string(), fix));
+                    return Err(self.error(
+                        &ingress.name,
+                        Code::InvalidValue,
+                        "metadata.name",
+                        &invalid.to_string(),
+                        fix,
+                    ));
                 }
                 Value::AfterApply(why) => Value::AfterApply(why),
             },
@@ -259,19 +282,33 @@ impl<'a> Builder<'a> {
     fn user_tags(&mut self, ingress: &Ingress, service: Option<&Service>) -> Result<Tags, Failed> {
         let annotations = layered(ingress, service);
         let user = self.value(ingress, service, annotations.merged_string_map("tags"))?.unwrap_or_default();
-        let external: Vec<&String> = user.keys().filter(|key| self.config.external_managed_tags.contains(*key)).collect();
+        let external: Vec<&String> =
+            user.keys().filter(|key| self.config.external_managed_tags.contains(*key)).collect();
         if let Some(key) = external.first() {
             let message = format!("the tag `{key}` is managed outside of the cluster (--external-managed-tags)");
-            return Err(self.error(&ingress.name, Code::InvalidValue, "alb.ingress.kubernetes.io/tags", &message, "remove it from the annotation"));
+            return Err(self.error(
+                &ingress.name,
+                Code::InvalidValue,
+                "alb.ingress.kubernetes.io/tags",
+                &message,
+                "remove it from the annotation",
+            ));
         }
         Ok(user)
     }
 
     /// The value of an annotation, or the diagnostic of what is wrong with it.
-    fn value<T>(&mut self, ingress: &Ingress, service: Option<&Service>, read: Result<T, AnnotationError>) -> Result<T, Failed> {
+    fn value<T>(
+        &mut self,
+        ingress: &Ingress,
+        service: Option<&Service>,
+        read: Result<T, AnnotationError>,
+    ) -> Result<T, Failed> {
         read.map_err(|error| {
             let object = match (error.origin, service) {
-                (Origin::Service, Some(service)) => ObjectReference { kind: ObjectKind::Service, name: service.name.clone() },
+                (Origin::Service, Some(service)) => {
+                    ObjectReference { kind: ObjectKind::Service, name: service.name.clone() }
+                }
                 _ => ObjectReference::ingress(&ingress.name),
             };
             let diagnostic = Diagnostic {
@@ -291,9 +328,23 @@ impl<'a> Builder<'a> {
         self.found(Severity::Error, ObjectReference::ingress(ingress), code, field, message, fix)
     }
 
-    fn found(&mut self, severity: Severity, object: ObjectReference, code: Code, field: &str, message: &str, fix: &str) -> Failed {
-        let diagnostic =
-            Diagnostic { code, severity, object, field: field.to_owned(), message: message.to_owned(), fix: fix.to_owned() };
+    fn found(
+        &mut self,
+        severity: Severity,
+        object: ObjectReference,
+        code: Code,
+        field: &str,
+        message: &str,
+        fix: &str,
+    ) -> Failed {
+        let diagnostic = Diagnostic {
+            code,
+            severity,
+            object,
+            field: field.to_owned(),
+            message: message.to_owned(),
+            fix: fix.to_owned(),
+        };
         self.report(diagnostic);
         Failed
     }
@@ -309,7 +360,7 @@ impl<'a> Builder<'a> {
 /// An Ingress' annotations, with a Service's over them.
 fn layered<'b>(ingress: &'b Ingress, service: Option<&'b Service>) -> Annotations<'b> {
     match service {
-        Some(service) => Annotations::of_service(&service.annotations, &ingress.annotations),
+        Some(service) => Annotations::of_service_over_ingress(&service.annotations, &ingress.annotations),
         None => Annotations::of_ingress(&ingress.annotations),
     }
 }

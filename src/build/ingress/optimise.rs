@@ -38,7 +38,9 @@ fn paths(rule: &Rule) -> Vec<&String> {
 
 fn has_regular_expressions(rule: &Rule) -> bool {
     rule.conditions.iter().any(|c| match c {
-        Condition::HostHeader { regex_values, .. } | Condition::PathPattern { regex_values, .. } => !regex_values.is_empty(),
+        Condition::HostHeader { regex_values, .. } | Condition::PathPattern { regex_values, .. } => {
+            !regex_values.is_empty()
+        }
         _ => false,
     })
 }
@@ -60,7 +62,8 @@ fn redirects_to_itself(rule: &Rule, listener: ListenerContext) -> bool {
 /// Whether an earlier redirect takes every request that a later rule could take.
 fn hides(earlier: &Rule, later: &Rule) -> bool {
     let redirect = matches!(earlier.action, Action::<TargetGroupReference>::Redirect { .. });
-    let plain = earlier.conditions.iter().all(|c| matches!(c, Condition::HostHeader { .. } | Condition::PathPattern { .. }));
+    let plain =
+        earlier.conditions.iter().all(|c| matches!(c, Condition::HostHeader { .. } | Condition::PathPattern { .. }));
     if !redirect || !plain || has_regular_expressions(earlier) {
         return false;
     }

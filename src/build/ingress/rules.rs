@@ -35,7 +35,13 @@ impl<'a> Builder<'a> {
         if failed { Err(Failed) } else { Ok(optimise::optimise(rules, listener)) }
     }
 
-    fn conditions(&mut self, ingress: &Ingress, host: &str, path: &HttpPath, field: &str) -> Result<Vec<Condition>, Failed> {
+    fn conditions(
+        &mut self,
+        ingress: &Ingress,
+        host: &str,
+        path: &HttpPath,
+        field: &str,
+    ) -> Result<Vec<Condition>, Failed> {
         let values = match path.path_type.as_deref() {
             Some("Exact" | "Prefix") if path.path.contains(['*', '?']) => {
                 let message = format!("the path `{}` has a wildcard, which its path type does not know", path.path);

@@ -32,15 +32,32 @@ impl<'a> Builder<'a> {
         );
         let annotations = layered(ingress, Some(service));
         let target_type = self.value(ingress, Some(service), annotations.enumerated("target-type", TargetType::WORDS));
-        let protocol = self.value(ingress, Some(service), annotations.enumerated("backend-protocol", TargetGroupProtocol::WORDS));
-        let version = self.value(ingress, Some(service), annotations.enumerated("backend-protocol-version", ProtocolVersion::WORDS));
+        let protocol =
+            self.value(ingress, Some(service), annotations.enumerated("backend-protocol", TargetGroupProtocol::WORDS));
+        let version = self.value(
+            ingress,
+            Some(service),
+            annotations.enumerated("backend-protocol-version", ProtocolVersion::WORDS),
+        );
         let (target_type, protocol, version) = (target_type?, protocol?, version?);
-        let target_type = target_type.as_deref().and_then(TargetType::from_word).unwrap_or(self.config.default_target_type);
-        let protocol = protocol.as_deref().and_then(TargetGroupProtocol::from_word).unwrap_or(TargetGroupProtocol::Http);
-        let protocol_version = version.as_deref().and_then(ProtocolVersion::from_word).unwrap_or(ProtocolVersion::Http1);
+        let target_type =
+            target_type.as_deref().and_then(TargetType::from_word).unwrap_or(self.config.default_target_type);
+        let protocol =
+            protocol.as_deref().and_then(TargetGroupProtocol::from_word).unwrap_or(TargetGroupProtocol::Http);
+        let protocol_version =
+            version.as_deref().and_then(ProtocolVersion::from_word).unwrap_or(ProtocolVersion::Http1);
         if service.ipv6 {
-            let message = format!("the Service `{}` has IPv6 addresses, which need a dualstack load balancer; that is not built yet", service.name);
-            return Err(self.error(&ingress.name, Code::Refused, field, &message, "set `spec.ipFamilies: [IPv4]` on the Service"));
+            let message = format!(
+                "the Service `{}` has IPv6 addresses, which need a dualstack load balancer; that is not built yet",
+                service.name
+            );
+            return Err(self.error(
+                &ingress.name,
+                Code::Refused,
+                field,
+                &message,
+                "set `spec.ipFamilies: [IPv4]` on the Service",
+            ));
         }
         let port = match (target_type, &service_port.target_port, service_port.node_port) {
             (TargetType::Ip, PortReference::Number(number), _) => *number,
@@ -56,7 +73,8 @@ impl<'a> Builder<'a> {
                 return Err(self.error(&ingress.name, Code::Unsupported, field, &message, fix));
             }
         };
-        let health_check = self.health_check(ingress, service, &annotations, target_type, protocol, protocol_version)?;
+        let health_check =
+            self.health_check(ingress, service, &annotations, target_type, protocol, protocol_version)?;
         let user_tags = self.user_tags(ingress, Some(service))?;
         let name = if service.uid.is_empty() {
             Value::AfterApply("named after the Service's uid")
@@ -78,7 +96,13 @@ impl<'a> Builder<'a> {
                 Value::Known(Ok(name)) => Value::Known(name),
                 Value::AfterApply(why) => Value::AfterApply(why),
                 Value::Known(Err(invalid)) => {
-                    return Err(self.error(&ingress.name, Code::InvalidValue, field, &invalid.to_string(), "rename the Service"));
+                    return Err(self.error(
+                        &ingress.name,
+                        Code::InvalidValue,
+                        field,
+                        &invalid.to_string(),
+                        "rename the Service",
+                    ));
                 }
             }
         };
@@ -111,8 +135,11 @@ impl<'a> Builder<'a> {
     ) -> Result<HealthCheck, Failed> {
         let service_layer = Some(service);
         let port = self.health_check_port(ingress, service, annotations, target_type);
-        let check_protocol =
-            self.value(ingress, service_layer, annotations.enumerated("healthcheck-protocol", TargetGroupProtocol::WORDS));
+        let check_protocol = self.value(
+            ingress,
+            service_layer,
+            annotations.enumerated("healthcheck-protocol", TargetGroupProtocol::WORDS),
+        );
         let path = self.value(ingress, service_layer, annotations.string("healthcheck-path"));
         let interval = self.value(ingress, service_layer, annotations.i32("healthcheck-interval-seconds"));
         let timeout = self.value(ingress, service_layer, annotations.i32("healthcheck-timeout-seconds"));
@@ -153,15 +180,27 @@ impl<'a> Builder<'a> {
         let key = "alb.ingress.kubernetes.io/healthcheck-port";
         let fix = "write `traffic-port`, a port number, or the name of a port of the Service";
         let Some(port) = service.ports.iter().find(|p| !p.name.is_empty() && p.name == written) else {
-            let message = format!("`{written}` is neither a port number nor the name of a port of the Service `{}`", service.name);
+            let message = format!(
+                "`{written}` is neither a port number nor the name of a port of the Service `{}`",
+                service.name
+            );
             return Err(self.error(&ingress.name, Code::InvalidValue, key, &message, fix));
         };
         match (target_type, &port.target_port, port.node_port) {
             (TargetType::Ip, PortReference::Number(number), _) => Ok(number.to_string()),
             (TargetType::Instance, _, Some(node_port)) => Ok(node_port.to_string()),
             (TargetType::Ip, PortReference::Name(name), _) => {
-                let message = format!("the port `{written}` of the Service `{}` leads to the named port `{name}` of its pods, which may be another number in each", service.name);
-                Err(self.error(&ingress.name, Code::InvalidValue, key, &message, "write the number of the port to check"))
+                let message = format!(
+                    "the port `{written}` of the Service `{}` leads to the named port `{name}` of its pods, which may be another number in each",
+                    service.name
+                );
+                Err(self.error(
+                    &ingress.name,
+                    Code::InvalidValue,
+                    key,
+                    &message,
+                    "write the number of the port to check",
+                ))
             }
             (TargetType::Instance, _, None) => {
                 let message = format!("the port `{written}` of the Service `{}` has no node port", service.name);

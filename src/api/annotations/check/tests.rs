@@ -3,13 +3,7 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 
 fn findings(kind: ObjectKind, pairs: &[(&str, &str)]) -> Vec<Finding> {
-    check(
-        kind,
-        &pairs
-            .iter()
-            .map(|(key, value)| (String::from(*key), String::from(*value)))
-            .collect(),
-    )
+    check(kind, &pairs.iter().map(|(key, value)| (String::from(*key), String::from(*value))).collect())
 }
 
 /// The findings as they would be told, one after the other.
@@ -45,24 +39,12 @@ fn what_is_built_or_not_ours_is_not_told() {
     let service = [
         ("alb.ingress.kubernetes.io/target-type", "ip"),
         ("alb.ingress.kubernetes.io/tags", "a=1"),
-        (
-            "service.beta.kubernetes.io/aws-load-balancer-scheme",
-            "internal",
-        ),
-        (
-            "service.beta.kubernetes.io/aws-load-balancer-target-group-attributes.80",
-            "a=1",
-        ),
-        (
-            "service.beta.kubernetes.io/aws-load-balancer-connection-idle-timeout",
-            "60",
-        ),
+        ("service.beta.kubernetes.io/aws-load-balancer-scheme", "internal"),
+        ("service.beta.kubernetes.io/aws-load-balancer-target-group-attributes.80", "a=1"),
+        ("service.beta.kubernetes.io/aws-load-balancer-connection-idle-timeout", "60"),
         ("service.beta.kubernetes.io/load-balancer-source-range", "x"),
         ("service.kubernetes.io/topology-mode", "auto"),
-        (
-            "service.beta.kubernetes.io/azure-load-balancer-internal",
-            "true",
-        ),
+        ("service.beta.kubernetes.io/azure-load-balancer-internal", "true"),
     ];
     assert_eq!(findings(ObjectKind::Service, &service), []);
 }
@@ -76,10 +58,7 @@ fn the_key_that_was_meant() {
         ("healthcheck-interval", Some("healthcheck-interval-seconds")),
         ("healthcheck-timeout", Some("healthcheck-timeout-seconds")),
         ("healthcheck-success-codes", Some("success-codes")),
-        (
-            "healthcheck-healthy-threshold-count",
-            Some("healthy-threshold-count"),
-        ),
+        ("healthcheck-healthy-threshold-count", Some("healthy-threshold-count")),
         ("unhealthy-threshold", Some("unhealthy-threshold-count")),
         ("certificate-arns", Some("certificate-arn")),
         ("listen-port", Some("listen-ports")),
@@ -88,10 +67,7 @@ fn the_key_that_was_meant() {
         ("security-group", Some("security-groups")),
         ("subnet", Some("subnets")),
         ("tag", Some("tags")),
-        (
-            "backend-protocol-versions",
-            Some("backend-protocol-version"),
-        ),
+        ("backend-protocol-versions", Some("backend-protocol-version")),
         ("loadbalancer-name", Some("load-balancer-name")),
         ("load-balancer-attribute", Some("load-balancer-attributes")),
         ("ssl-redirects", Some("ssl-redirect")),
@@ -100,30 +76,15 @@ fn the_key_that_was_meant() {
         ("actions", Some("actions.<name>")),
         ("actions.", Some("actions.<name>")),
         ("Conditions.My-App", Some("conditions.My-App")),
-        (
-            "listener-attributes.https-443",
-            Some("listener-attributes.HTTPS-443"),
-        ),
-        (
-            "listener-attributes.TCP-443",
-            Some("listener-attributes.<PROTOCOL>-<port>"),
-        ),
-        (
-            "target-control-port.api",
-            Some("target-control-port.<service>.<port>"),
-        ),
+        ("listener-attributes.https-443", Some("listener-attributes.HTTPS-443")),
+        ("listener-attributes.TCP-443", Some("listener-attributes.<PROTOCOL>-<port>")),
+        ("target-control-port.api", Some("target-control-port.<service>.<port>")),
         ("frobnicate", None),
         ("x", None),
         ("", None),
     ] {
-        let found = findings(
-            ObjectKind::Ingress,
-            &[(&format!("{INGRESS_PREFIX}{name}"), "x")],
-        );
-        let kinds = found
-            .into_iter()
-            .map(|finding| finding.kind)
-            .collect::<Vec<_>>();
+        let found = findings(ObjectKind::Ingress, &[(&format!("{INGRESS_PREFIX}{name}"), "x")]);
+        let kinds = found.into_iter().map(|finding| finding.kind).collect::<Vec<_>>();
         let nearest = nearest.map(|name| format!("{INGRESS_PREFIX}{name}"));
         assert_eq!(kinds, [FindingKind::Unknown { nearest }], "{name}");
     }
@@ -141,19 +102,11 @@ fn prefixes_that_look_like_ours() {
         "abl.ingress.kubernetes.io",
         "albingress.kubernetes.io",
     ] {
-        let found = findings(
-            ObjectKind::Ingress,
-            &[(&format!("{prefix}/scheme"), "internal")],
-        );
-        let kinds = found
-            .into_iter()
-            .map(|finding| finding.kind)
-            .collect::<Vec<_>>();
+        let found = findings(ObjectKind::Ingress, &[(&format!("{prefix}/scheme"), "internal")]);
+        let kinds = found.into_iter().map(|finding| finding.kind).collect::<Vec<_>>();
         assert_eq!(
             kinds,
-            [FindingKind::Unknown {
-                nearest: Some("alb.ingress.kubernetes.io/scheme".into())
-            }],
+            [FindingKind::Unknown { nearest: Some("alb.ingress.kubernetes.io/scheme".into()) }],
             "{prefix}"
         );
     }
@@ -221,9 +174,10 @@ fn messages_on_a_service() {
 
 #[test]
 fn every_status_is_told_as_it_is() {
-    for annotation in ANNOTATIONS.iter().filter(|annotation| {
-        annotation.is_read_on(ObjectKind::Ingress) && annotation.key.parameter.is_none()
-    }) {
+    for annotation in ANNOTATIONS
+        .iter()
+        .filter(|annotation| annotation.is_read_on(ObjectKind::Ingress) && annotation.key.parameter.is_none())
+    {
         let kinds = findings(ObjectKind::Ingress, &[(&annotation.key.to_string(), "?!")])
             .into_iter()
             .map(|finding| finding.kind);

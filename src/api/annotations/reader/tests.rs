@@ -4,17 +4,11 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 
 fn map<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
-    pairs
-        .into_iter()
-        .map(|(key, value)| (key.into(), value.into()))
-        .collect()
+    pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
 }
 
 fn alb<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
-    pairs
-        .into_iter()
-        .map(|(key, value)| (format!("{INGRESS_PREFIX}{key}"), value.into()))
-        .collect()
+    pairs.into_iter().map(|(key, value)| (format!("{INGRESS_PREFIX}{key}"), value.into())).collect()
 }
 
 fn message<T: fmt::Debug>(result: Result<Option<T>, AnnotationError>) -> String {
@@ -34,47 +28,25 @@ fn an_ingress_is_read() {
         ("auth-session-timeout", "7"),
         ("ssl-policy", ""),
         ("listen-ports", r#"[{"HTTP":80}]"#),
-        (
-            "actions.answer",
-            r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":"200"}}"#,
-        ),
+        ("actions.answer", r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":"200"}}"#),
     ]);
     let annotations = Annotations::of_ingress(&ingress);
-    assert_eq!(
-        annotations.enumerated("scheme", &["internal", "internet-facing"]),
-        Ok(Some("internal"))
-    );
+    assert_eq!(annotations.enumerated("scheme", &["internal", "internet-facing"]), Ok(Some("internal")));
     assert_eq!(annotations.i32("group.order"), Ok(Some(-5)));
     assert_eq!(annotations.i64("auth-session-timeout"), Ok(Some(7)));
     assert_eq!(annotations.bool("use-regex-path-match"), Ok(Some(true)));
-    assert_eq!(
-        annotations.string_list("certificate-arn"),
-        Ok(Some(vec!["a".into(), "b".into()]))
-    );
+    assert_eq!(annotations.string_list("certificate-arn"), Ok(Some(vec!["a".into(), "b".into()])));
     assert_eq!(annotations.string_list("subnets"), Ok(Some(vec![])));
     assert_eq!(annotations.string_list("security-groups"), Ok(None));
-    assert_eq!(
-        annotations.string_map("tags"),
-        Ok(Some(map([("a", "1"), ("b", "2")])))
-    );
+    assert_eq!(annotations.string_map("tags"), Ok(Some(map([("a", "1"), ("b", "2")]))));
     assert_eq!(annotations.string("ssl-policy"), Ok(Some(String::new())));
-    assert_eq!(
-        annotations.listen_ports(),
-        Ok(Some(BTreeMap::from([(80, Protocol::Http)])))
-    );
-    let answer = Action::FixedResponse {
-        content_type: None,
-        message_body: None,
-        status_code: "200".into(),
-    };
+    assert_eq!(annotations.listen_ports(), Ok(Some(BTreeMap::from([(80, Protocol::Http)]))));
+    let answer = Action::FixedResponse { content_type: None, message_body: None, status_code: "200".into() };
     assert_eq!(annotations.action("answer"), Ok(Some(answer)));
     assert_eq!(annotations.action("other"), Ok(None));
     assert!(annotations.contains("subnets") && !annotations.contains("security-groups"));
     assert_eq!(annotations.ingress_class(), None);
-    assert_eq!(
-        Annotations::of_ingress(&map([("kubernetes.io/ingress.class", "alb")])).ingress_class(),
-        Some("alb")
-    );
+    assert_eq!(Annotations::of_ingress(&map([("kubernetes.io/ingress.class", "alb")])).ingress_class(), Some("alb"));
 }
 
 #[test]
@@ -85,47 +57,25 @@ fn the_service_stands_in_place_of_the_ingress() {
         ("tags", "a=ingress,b=ingress"),
         ("scheme", "internal"),
     ]);
-    let service = alb([
-        ("healthcheck-path", "/service"),
-        ("tags", "b=service,c=service"),
-        ("scheme", "internet-facing"),
-    ]);
+    let service =
+        alb([("healthcheck-path", "/service"), ("tags", "b=service,c=service"), ("scheme", "internet-facing")]);
     let annotations = Annotations::of_service_over_ingress(&service, &ingress);
-    assert_eq!(
-        annotations.value("healthcheck-path"),
-        Some((Origin::Service, "/service"))
-    );
+    assert_eq!(annotations.value("healthcheck-path"), Some((Origin::Service, "/service")));
     assert_eq!(annotations.string("success-codes"), Ok(Some("200".into())));
-    assert_eq!(
-        annotations.string_map("tags"),
-        Ok(Some(map([("b", "service"), ("c", "service")])))
-    );
+    assert_eq!(annotations.string_map("tags"), Ok(Some(map([("b", "service"), ("c", "service")]))));
     assert_eq!(
         annotations.merged_string_map("tags"),
-        Ok(Some(map([
-            ("a", "ingress"),
-            ("b", "service"),
-            ("c", "service")
-        ])))
+        Ok(Some(map([("a", "ingress"), ("b", "service"), ("c", "service")])))
     );
     assert_eq!(
         Annotations::of_ingress(&ingress).merged_string_map("tags"),
         Ok(Some(map([("a", "ingress"), ("b", "ingress")])))
     );
-    assert_eq!(
-        annotations.merged_string_map("target-node-labels"),
-        Ok(None)
-    );
+    assert_eq!(annotations.merged_string_map("target-node-labels"), Ok(None));
     // The scheme is not read on Services.
-    assert_eq!(
-        annotations.value("scheme"),
-        Some((Origin::Ingress, "internal"))
-    );
+    assert_eq!(annotations.value("scheme"), Some((Origin::Ingress, "internal")));
     let own = map([("service.beta.kubernetes.io/aws-load-balancer-name", "n")]);
-    assert_eq!(
-        Annotations::of_service(&own).string("aws-load-balancer-name"),
-        Ok(Some("n".into()))
-    );
+    assert_eq!(Annotations::of_service(&own).string("aws-load-balancer-name"), Ok(Some("n".into())));
 }
 
 #[test]
@@ -137,17 +87,11 @@ fn messages() {
         ("use-regex-path-match", "yes"),
         ("group.order", "1001"),
         ("healthcheck-interval-seconds", "15s"),
-        (
-            "load-balancer-name",
-            "a-name-that-is-longer-than-aws-allows",
-        ),
+        ("load-balancer-name", "a-name-that-is-longer-than-aws-allows"),
         ("tags", "a=1,b"),
         ("inbound-cidrs", "10.0.0.0"),
         ("listen-ports", &long),
-        (
-            "actions.answer",
-            r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":503}}"#,
-        ),
+        ("actions.answer", r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":503}}"#),
     ]);
     let annotations = Annotations::of_ingress(&ingress);
     assert_snapshot!(message(annotations.enumerated("scheme", &["internal", "internet-facing"])), @r#"
@@ -203,9 +147,7 @@ fn wrong_value(grammar: Grammar) -> Option<&'static str> {
     match grammar {
         Grammar::String | Grammar::StringList => None,
         Grammar::Text { .. } => Some("a name that is far longer than any name may be"),
-        Grammar::HealthCheckPort {
-            service_port_names: true,
-        } => Some(""),
+        Grammar::HealthCheckPort { service_port_names: true } => Some(""),
         _ => Some("?!"),
     }
 }
@@ -217,38 +159,27 @@ fn read(annotations: &Annotations, suffix: &str, grammar: Grammar) -> Result<(),
         Grammar::Int32 { .. } => annotations.i32(suffix).map(drop),
         Grammar::Int64 => annotations.i64(suffix).map(drop),
         Grammar::StringList | Grammar::CidrList => annotations.string_list(suffix).map(drop),
-        Grammar::StringMap => annotations
-            .string_map(suffix)
-            .and(annotations.merged_string_map(suffix))
-            .map(drop),
+        Grammar::StringMap => annotations.string_map(suffix).and(annotations.merged_string_map(suffix)).map(drop),
         Grammar::Enum(words) => annotations.enumerated(suffix, words).map(drop),
         Grammar::Json(JsonShape::ListenPorts) => annotations.listen_ports().map(drop),
-        Grammar::Json(JsonShape::Action) => annotations
-            .action(suffix.strip_prefix("actions.").unwrap())
-            .map(drop),
+        Grammar::Json(JsonShape::Action) => annotations.action(suffix.strip_prefix("actions.").unwrap()).map(drop),
         _ => annotations.string(suffix).map(drop),
     }
 }
 
 #[test]
 fn a_wrong_value_of_any_annotation_names_the_key() {
-    for annotation in ANNOTATIONS
-        .iter()
-        .filter(|annotation| annotation.key.prefix != "kubernetes.io/")
-    {
+    for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix != "kubernetes.io/") {
         let Some(value) = wrong_value(annotation.grammar) else {
             continue;
         };
-        let parameter = annotation
-            .key
-            .parameter
-            .map_or("", |parameter| match parameter {
-                Parameter::Name => ".x",
-                Parameter::Listener => ".HTTP-80",
-                Parameter::NetworkListener => ".TCP-80",
-                Parameter::Port => ".80",
-                Parameter::ServicePort => ".x.80",
-            });
+        let parameter = annotation.key.parameter.map_or("", |parameter| match parameter {
+            Parameter::Name => ".x",
+            Parameter::Listener => ".HTTP-80",
+            Parameter::NetworkListener => ".TCP-80",
+            Parameter::Port => ".80",
+            Parameter::ServicePort => ".x.80",
+        });
         let suffix = format!("{}{parameter}", annotation.key.name);
         let key = format!("{}{suffix}", annotation.key.prefix);
         let values = map([(&key, value)]);
@@ -259,10 +190,7 @@ fn a_wrong_value_of_any_annotation_names_the_key() {
         };
         let error = read(&annotations, &suffix, annotation.grammar).expect_err(&key);
         assert_eq!((&error.key, error.value.as_str()), (&key, value));
-        assert!(
-            error.to_string().contains(&key) && !error.fix.is_empty(),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&key) && !error.fix.is_empty(), "{error}");
     }
 }
 

@@ -42,19 +42,12 @@ const SERVICE_NAMES: &str = "
 
 #[test]
 fn the_list_is_complete() {
-    let listed = ANNOTATIONS
-        .iter()
-        .map(|annotation| annotation.key.to_string())
-        .collect::<Vec<_>>();
+    let listed = ANNOTATIONS.iter().map(|annotation| annotation.key.to_string()).collect::<Vec<_>>();
     let expected = INGRESS_NAMES
         .split_whitespace()
         .map(|name| format!("{INGRESS_PREFIX}{name}"))
         .chain([INGRESS_CLASS.to_string()])
-        .chain(
-            SERVICE_NAMES
-                .split_whitespace()
-                .map(|name| format!("{SERVICE_PREFIX}{name}")),
-        )
+        .chain(SERVICE_NAMES.split_whitespace().map(|name| format!("{SERVICE_PREFIX}{name}")))
         .collect::<Vec<_>>();
     assert_eq!(listed, expected);
     assert_eq!(listed.len(), 73 + 54);
@@ -62,40 +55,15 @@ fn the_list_is_complete() {
 
 #[test]
 fn each_entry_is_whole() {
-    let keys = ANNOTATIONS
-        .iter()
-        .map(|annotation| annotation.key.to_string())
-        .collect::<BTreeSet<_>>();
+    let keys = ANNOTATIONS.iter().map(|annotation| annotation.key.to_string()).collect::<BTreeSet<_>>();
     assert_eq!(keys.len(), ANNOTATIONS.len());
     for annotation in ANNOTATIONS {
-        let Annotation {
-            key,
-            objects,
-            grammar,
-            group,
-            default,
-            status,
-            description,
-            source,
-        } = annotation;
-        assert!(
-            !objects.is_empty() && !default.is_empty() && !source.is_empty(),
-            "{key}"
-        );
-        assert!(
-            description.ends_with('.') && !grammar.describe().is_empty(),
-            "{key}"
-        );
-        assert_eq!(
-            *group == Group::NotApplicable,
-            key.prefix == SERVICE_PREFIX,
-            "{key}"
-        );
+        let Annotation { key, objects, grammar, group, default, status, description, source } = annotation;
+        assert!(!objects.is_empty() && !default.is_empty() && !source.is_empty(), "{key}");
+        assert!(description.ends_with('.') && !grammar.describe().is_empty(), "{key}");
+        assert_eq!(*group == Group::NotApplicable, key.prefix == SERVICE_PREFIX, "{key}");
         if let Status::BuiltFor(values) = status {
-            assert!(
-                !values.is_empty() && values.iter().all(|value| grammar.check(value).is_ok()),
-                "{key}"
-            );
+            assert!(!values.is_empty() && values.iter().all(|value| grammar.check(value).is_ok()), "{key}");
         }
     }
 }
@@ -109,10 +77,8 @@ fn what_is_built() {
     let expected = "load-balancer-name scheme tags listen-ports ssl-redirect certificate-arn ssl-policy actions.<name> target-type backend-protocol
         backend-protocol-version healthcheck-port healthcheck-protocol healthcheck-path healthcheck-interval-seconds
         healthcheck-timeout-seconds healthy-threshold-count unhealthy-threshold-count success-codes";
-    let expected = expected
-        .split_whitespace()
-        .map(|name| format!("{INGRESS_PREFIX}{name}"))
-        .chain([INGRESS_CLASS.to_string()]);
+    let expected =
+        expected.split_whitespace().map(|name| format!("{INGRESS_PREFIX}{name}")).chain([INGRESS_CLASS.to_string()]);
     assert_eq!(built.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }
 
@@ -128,30 +94,12 @@ fn keys_are_found() {
         ("alb.ingress.kubernetes.io/actions.a.b", Some("actions")),
         ("alb.ingress.kubernetes.io/actions.", None),
         ("alb.ingress.kubernetes.io/actions", None),
-        (
-            "alb.ingress.kubernetes.io/listener-attributes.HTTPS-443",
-            Some("listener-attributes"),
-        ),
-        (
-            "alb.ingress.kubernetes.io/listener-attributes.HTTPS-0443",
-            None,
-        ),
-        (
-            "alb.ingress.kubernetes.io/listener-attributes.HTTPS-65536",
-            None,
-        ),
-        (
-            "alb.ingress.kubernetes.io/listener-attributes.https-443",
-            None,
-        ),
-        (
-            "alb.ingress.kubernetes.io/listener-attributes.TCP-443",
-            None,
-        ),
-        (
-            "alb.ingress.kubernetes.io/target-control-port.api.http",
-            Some("target-control-port"),
-        ),
+        ("alb.ingress.kubernetes.io/listener-attributes.HTTPS-443", Some("listener-attributes")),
+        ("alb.ingress.kubernetes.io/listener-attributes.HTTPS-0443", None),
+        ("alb.ingress.kubernetes.io/listener-attributes.HTTPS-65536", None),
+        ("alb.ingress.kubernetes.io/listener-attributes.https-443", None),
+        ("alb.ingress.kubernetes.io/listener-attributes.TCP-443", None),
+        ("alb.ingress.kubernetes.io/target-control-port.api.http", Some("target-control-port")),
         ("alb.ingress.kubernetes.io/target-control-port.api", None),
         (
             "service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TCP_UDP-53",
@@ -165,27 +113,14 @@ fn keys_are_found() {
             "service.beta.kubernetes.io/aws-load-balancer-target-group-attributes.80",
             Some("aws-load-balancer-target-group-attributes"),
         ),
-        (
-            "service.beta.kubernetes.io/aws-load-balancer-target-group-attributes.http",
-            None,
-        ),
+        ("service.beta.kubernetes.io/aws-load-balancer-target-group-attributes.http", None),
         ("kubernetes.io/ingress.class", Some("ingress.class")),
     ] {
-        assert_eq!(
-            find(key).map(|annotation| annotation.key.name),
-            name,
-            "{key}"
-        );
+        assert_eq!(find(key).map(|annotation| annotation.key.name), name, "{key}");
     }
-    let keys = ["", ".80"].map(|parameter| {
-        find(&format!(
-            "{SERVICE_PREFIX}aws-load-balancer-target-group-attributes{parameter}"
-        ))
-    });
-    assert_eq!(
-        keys.map(|annotation| annotation.unwrap().key.parameter),
-        [None, Some(Parameter::Port)]
-    );
+    let keys = ["", ".80"]
+        .map(|parameter| find(&format!("{SERVICE_PREFIX}aws-load-balancer-target-group-attributes{parameter}")));
+    assert_eq!(keys.map(|annotation| annotation.unwrap().key.parameter), [None, Some(Parameter::Port)]);
 }
 
 #[test]
