@@ -97,8 +97,8 @@ pub enum StoreError {
     #[error("the lease was changed by another process in the meantime")]
     Conflict,
     /// Anything else. The write may or may not have happened.
-    #[error("{0}")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Where the lease is.

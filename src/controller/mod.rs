@@ -1,3 +1,5 @@
 //! The controller.
 
+pub mod admin;
 pub mod lease;
+pub mod metrics;
