@@ -107,11 +107,7 @@ pub trait LeaseStore: Send + Sync {
     fn read(&self) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send;
 
     /// Replaces the lease of this version; without a version, creates it.
-    fn write(
-        &self,
-        record: &Record,
-        version: Option<&str>,
-    ) -> impl Future<Output = Result<Stored, StoreError>> + Send;
+    fn write(&self, record: &Record, version: Option<&str>) -> impl Future<Output = Result<Stored, StoreError>> + Send;
 }
 
 /// A monotonic clock.
@@ -167,38 +163,23 @@ enum Action {
 }
 
 /// Decides on the lease as just read. Pure: the caller brings the time, and acts.
-fn decide(
-    identity: &str,
-    timing: Timing,
-    state: &State,
-    lease: Option<&Record>,
-    now: Instant,
-) -> Action {
+fn decide(identity: &str, timing: Timing, state: &State, lease: Option<&Record>, now: Instant) -> Action {
     let holder = lease.and_then(|record| record.holder.as_deref());
     match (state.term, lease) {
         // A deleted lease is put back: whoever saw it waits until it would have expired.
         (Some(term), None) => Action::Renew { epoch: term.epoch },
-        (Some(term), Some(record))
-            if holder == Some(identity) && record.transitions == term.epoch =>
-        {
+        (Some(term), Some(record)) if holder == Some(identity) && record.transitions == term.epoch => {
             Action::Renew { epoch: term.epoch }
         }
         (Some(_), Some(_)) => Action::StepDown,
         (None, _) => {
             let last = state.observed.as_ref();
             let held_until = last
-                .filter(|(record, _)| {
-                    record
-                        .holder
-                        .as_deref()
-                        .is_some_and(|holder| holder != identity)
-                })
+                .filter(|(record, _)| record.holder.as_deref().is_some_and(|holder| holder != identity))
                 .map(|(record, since)| *since + record.duration.unwrap_or(timing.lease_duration));
             match held_until {
                 Some(until) if now < until => Action::Wait,
-                _ => Action::Acquire {
-                    epoch: last.map_or(0, |(record, _)| record.transitions.saturating_add(1)),
-                },
+                _ => Action::Acquire { epoch: last.map_or(0, |(record, _)| record.transitions.saturating_add(1)) },
             }
         }
     }
@@ -262,9 +243,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
             let started = self.clock.now();
             // Half the deadline, so that one request that hangs leaves room for another.
             let give_up = started + self.timing.renew_deadline / 2;
-            let deadline = self
-                .deadline()
-                .map_or(give_up, |deadline| deadline.min(give_up));
+            let deadline = self.deadline().map_or(give_up, |deadline| deadline.min(give_up));
             if let Err(error) = self.attempt(deadline).await {
                 warn!(%error, identity = self.identity, "cannot take or renew the leader lease");
             }
@@ -277,9 +256,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
 
     /// Until when this process leads without a renewal.
     fn deadline(&self) -> Option<Instant> {
-        self.state
-            .term
-            .map(|term| term.renewed + self.timing.renew_deadline)
+        self.state.term.map(|term| term.renewed + self.timing.renew_deadline)
     }
 
     /// One look at the lease, and what follows from it.
@@ -296,11 +273,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
             }
             Action::Acquire { epoch } => self.hold(epoch, None, stored, deadline).await,
             Action::Renew { epoch } => {
-                let acquired = self
-                    .state
-                    .observed
-                    .as_ref()
-                    .and_then(|(record, _)| record.acquired);
+                let acquired = self.state.observed.as_ref().and_then(|(record, _)| record.acquired);
                 self.hold(epoch, acquired, stored, deadline).await
             }
         }
@@ -326,19 +299,13 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
         let version = stored.as_ref().map(|stored| stored.version.as_str());
         let written = before(&self.clock, deadline, self.store.write(&record, version)).await?;
         self.state.observe(Some(&written.record), self.clock.now());
-        self.state.term = Some(Term {
-            epoch,
-            renewed: started,
-        });
+        self.state.term = Some(Term { epoch, renewed: started });
         self.publish(Leadership::Leader { epoch });
         Ok(())
     }
 
     fn step_down_when_overdue(&mut self) {
-        if self
-            .deadline()
-            .is_some_and(|deadline| deadline <= self.clock.now())
-        {
+        if self.deadline().is_some_and(|deadline| deadline <= self.clock.now()) {
             self.step_down("the lease could not be renewed in time");
         }
     }
@@ -357,10 +324,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
             changed
         });
         if let (true, Leadership::Leader { epoch }) = (changed, leadership) {
-            info!(
-                identity = self.identity,
-                epoch, "this process is the leader"
-            );
+            info!(identity = self.identity, epoch, "this process is the leader");
         }
     }
 
@@ -385,12 +349,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
                 renewed: Some(wall_clock),
                 transitions: stored.record.transitions,
             };
-            before(
-                &self.clock,
-                deadline,
-                self.store.write(&released, Some(&stored.version)),
-            )
-            .await?;
+            before(&self.clock, deadline, self.store.write(&released, Some(&stored.version))).await?;
             Ok(true)
         }
         .await;
@@ -415,9 +374,7 @@ async fn before<T>(
 ) -> Result<T, StoreError> {
     match select(pin!(request), pin!(clock.sleep_until(deadline))).await {
         Either::Left((answer, _)) => answer,
-        Either::Right(_) => Err(StoreError::Failed(
-            "the API server did not answer in time".into(),
-        )),
+        Either::Right(_) => Err(StoreError::Failed("the API server did not answer in time".into())),
     }
 }
 
@@ -432,20 +389,13 @@ pub struct KubernetesLease {
 impl KubernetesLease {
     /// The Lease `name` in the namespace of `api`. Needs the verbs get, create and patch.
     pub fn new(api: Api<Lease>, name: impl Into<String>) -> Self {
-        Self {
-            api,
-            name: name.into(),
-        }
+        Self { api, name: name.into() }
     }
 }
 
 impl LeaseStore for KubernetesLease {
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
-        let lease = self
-            .api
-            .get_opt(&self.name)
-            .await
-            .map_err(|error| StoreError::Failed(error.into()))?;
+        let lease = self.api.get_opt(&self.name).await.map_err(|error| StoreError::Failed(error.into()))?;
         Ok(lease.as_ref().map(stored))
     }
 
@@ -454,10 +404,7 @@ impl LeaseStore for KubernetesLease {
         let written = match version {
             None => {
                 let lease = Lease {
-                    metadata: ObjectMeta {
-                        name: Some(self.name.clone()),
-                        ..ObjectMeta::default()
-                    },
+                    metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                     spec: Some(spec),
                 };
                 self.api.create(&PostParams::default(), &lease).await
@@ -474,17 +421,13 @@ impl LeaseStore for KubernetesLease {
                         "leaseTransitions": spec.lease_transitions,
                     },
                 });
-                self.api
-                    .patch(&self.name, &PatchParams::default(), &Patch::Merge(patch))
-                    .await
+                self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await
             }
         };
         match written {
             Ok(lease) => Ok(stored(&lease)),
             // 409: created or changed since it was read. 404: deleted since, or, on creation, no such namespace.
-            Err(kube::Error::Api(status))
-                if status.code == 409 || (status.code == 404 && version.is_some()) =>
-            {
+            Err(kube::Error::Api(status)) if status.code == 409 || (status.code == 404 && version.is_some()) => {
                 Err(StoreError::Conflict)
             }
             Err(error) => Err(StoreError::Failed(error.into())),
@@ -512,9 +455,7 @@ fn stored(lease: &Lease) -> Stored {
 fn lease_spec(record: &Record) -> LeaseSpec {
     LeaseSpec {
         holder_identity: record.holder.clone(),
-        lease_duration_seconds: record
-            .duration
-            .map(|duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)),
+        lease_duration_seconds: record.duration.map(|duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)),
         acquire_time: record.acquired.map(MicroTime),
         renew_time: record.renewed.map(MicroTime),
         lease_transitions: Some(record.transitions),

@@ -11,17 +11,15 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::aws::CallObserver;
+
 /// The content type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds in seconds of a stage of a reconcile: from reading a cache to waiting for AWS.
-const STAGE_SECONDS: [f64; 12] = [
-    0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
-];
-/// Upper bounds in seconds of one call of AWS, retries included. The Go client's default buckets, and one more.
-const CALL_SECONDS: [f64; 12] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
+const STAGE_SECONDS: [f64; 12] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// Upper bounds in seconds of one call of AWS. The Go client's default buckets, and one more.
+const CALL_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// All metrics of the process. Cheap to record to, from any thread.
 pub struct Metrics {
@@ -62,17 +60,13 @@ struct PlanStep {
     action: String,
 }
 
-/// One call of an AWS API and how it ended.
+/// One call of an AWS API and how it ended, as [`CallObserver`] tells it; the error code is empty on success.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct AwsCall {
-    /// The service, such as `Elastic Load Balancing v2` or `EC2`.
-    pub service: String,
-    /// The operation, such as `DescribeLoadBalancers`.
-    pub operation: String,
-    /// The HTTP status of the answer, `0` without one.
-    pub status_code: u16,
-    /// The error code that AWS gave, empty on success.
-    pub error_code: String,
+struct AwsCall {
+    service: String,
+    operation: String,
+    status_code: u16,
+    error_code: String,
 }
 
 /// The kinds of failed calls that have a metric of their own.
@@ -91,10 +85,7 @@ impl AwsCall {
     fn error_kind(&self) -> Option<AwsErrorKind> {
         let code = self.error_code.as_str();
         if matches!(self.status_code, 401 | 403)
-            || matches!(
-                code,
-                "AccessDeniedException" | "AccessDenied" | "AuthFailure"
-            )
+            || matches!(code, "AccessDeniedException" | "AccessDenied" | "AuthFailure")
         {
             Some(AwsErrorKind::Permission)
         } else if THROTTLING_CODES.contains(&code) {
@@ -164,12 +155,12 @@ impl Metrics {
         );
         registry.register(
             "aws_api_calls",
-            "Calls of AWS APIs, each with its retries",
+            "Calls of AWS APIs, a retry counting as another call",
             metrics.aws_calls.clone(),
         );
         registry.register(
             "aws_api_call_duration_seconds",
-            "Seconds that a call of an AWS API took, with its retries",
+            "Seconds until an AWS API answered a call",
             metrics.aws_call_durations.clone(),
         );
         registry.register(
@@ -184,7 +175,7 @@ impl Metrics {
         );
         registry.register(
             "aws_api_call_throttled_errors",
-            "Calls of AWS APIs that were throttled to the end of their retries",
+            "Calls of AWS APIs that were throttled",
             metrics.aws_throttled_errors.clone(),
         );
         registry.register(
@@ -202,43 +193,30 @@ impl Metrics {
             "Steps of plans that were carried out, by action",
             metrics.plan_steps.clone(),
         );
-        registry.register(
-            "albatross_leader",
-            "1 while this process is the leader, else 0",
-            metrics.leader.clone(),
-        );
+        registry.register("albatross_leader", "1 while this process is the leader, else 0", metrics.leader.clone());
         metrics
     }
 
     /// Counts an error of a controller (`ingress`, `targetGroupBinding`, …), by category (`build_model_error`, …).
     pub fn reconcile_error(&self, controller: &str, category: &str) {
         self.reconcile_errors
-            .get_or_create(&ReconcileError {
-                controller: controller.to_owned(),
-                error_category: category.to_owned(),
-            })
+            .get_or_create(&ReconcileError { controller: controller.to_owned(), error_category: category.to_owned() })
             .inc();
     }
 
     /// Records how long a stage (`build_model`, `deploy_model`, …) of a controller's reconcile took.
     pub fn reconcile_stage(&self, controller: &str, stage: &str, took: Duration) {
         self.reconcile_stages
-            .get_or_create(&ReconcileStage {
-                controller: controller.to_owned(),
-                reconcile_stage: stage.to_owned(),
-            })
+            .get_or_create(&ReconcileStage { controller: controller.to_owned(), reconcile_stage: stage.to_owned() })
             .observe(took.as_secs_f64());
     }
 
     /// Counts a call of AWS, also by kind when it failed, and records how long it took.
-    pub fn aws_call(&self, call: &AwsCall, took: Duration) {
+    fn aws_call(&self, call: &AwsCall, seconds: f64) {
         self.aws_calls.get_or_create(call).inc();
         self.aws_call_durations
-            .get_or_create(&AwsOperation {
-                service: call.service.clone(),
-                operation: call.operation.clone(),
-            })
-            .observe(took.as_secs_f64());
+            .get_or_create(&AwsOperation { service: call.service.clone(), operation: call.operation.clone() })
+            .observe(seconds);
         let errors = match call.error_kind() {
             Some(AwsErrorKind::Permission) => &self.aws_permission_errors,
             Some(AwsErrorKind::Throttled) => &self.aws_throttled_errors,
@@ -249,23 +227,26 @@ impl Metrics {
         errors.get_or_create(call).inc();
     }
 
+    /// Records one pass over a key of a controller: how long it took, as the stage `reconcile`, and whether it failed.
+    pub fn reconciled(&self, controller: &str, took: Duration, failed: bool) {
+        self.reconcile_stage(controller, "reconcile", took);
+        if failed {
+            self.reconcile_error(controller, "reconcile_error");
+        }
+    }
+
     /// Sets the number of keys that are due and wait for a worker.
-    pub fn set_queue_depth(&self, depth: usize) {
-        self.queue_depth
-            .set(i64::try_from(depth).unwrap_or(i64::MAX));
+    pub fn queue_depth(&self, depth: usize) {
+        self.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
     }
 
     /// Counts a step of a plan, by action.
     pub fn plan_step(&self, action: &str) {
-        self.plan_steps
-            .get_or_create(&PlanStep {
-                action: action.to_owned(),
-            })
-            .inc();
+        self.plan_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
     }
 
     /// Sets whether this process is the leader.
-    pub fn set_leader(&self, leader: bool) {
+    pub fn leader(&self, leader: bool) {
         self.leader.set(i64::from(leader));
     }
 
@@ -274,6 +255,19 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+impl CallObserver for Metrics {
+    fn call(&self, service: &str, operation: &str, seconds: f64, result: Result<(), (u16, &str)>) {
+        let (status_code, error_code) = result.err().unwrap_or((200, ""));
+        let call = AwsCall {
+            service: service.to_owned(),
+            operation: operation.to_owned(),
+            status_code,
+            error_code: error_code.to_owned(),
+        };
+        self.aws_call(&call, seconds);
     }
 }
 
@@ -295,33 +289,26 @@ mod tests {
         let metrics = Metrics::new();
         metrics.reconcile_error("ingress", "build_model_error");
         metrics.reconcile_stage("ingress", "build_model", Duration::from_millis(20));
-        metrics.aws_call(&call(200, ""), Duration::from_millis(250));
-        metrics.aws_call(&call(200, ""), Duration::from_secs(16));
-        metrics.aws_call(
-            &call(403, "UnauthorizedOperation"),
-            Duration::from_millis(250),
-        );
-        metrics.aws_call(
-            &call(503, "RequestLimitExceeded"),
-            Duration::from_millis(250),
-        );
-        metrics.aws_call(
-            &call(400, "RulesPerSecurityGroupLimitExceeded"),
-            Duration::from_millis(250),
-        );
-        metrics.aws_call(&call(400, "ValidationError"), Duration::from_millis(250));
-        metrics.set_queue_depth(3);
+        metrics.call("EC2", "DescribeSubnets", 0.25, Ok(()));
+        metrics.call("EC2", "DescribeSubnets", 16.0, Ok(()));
+        for failure in [
+            (403, "UnauthorizedOperation"),
+            (503, "RequestLimitExceeded"),
+            (400, "RulesPerSecurityGroupLimitExceeded"),
+            (400, "ValidationError"),
+        ] {
+            metrics.call("EC2", "DescribeSubnets", 0.25, Err(failure));
+        }
+        metrics.reconciled("targetGroupBinding", Duration::from_millis(20), true);
+        metrics.queue_depth(3);
         metrics.plan_step("CreateRule");
-        metrics.set_leader(true);
+        metrics.leader(true);
         // Label sets come in any order, and a few of the buckets show enough.
         let text = metrics.encode().unwrap();
         let mut lines: Vec<&str> = text
             .lines()
             .filter(|line| {
-                !line.contains("_bucket{")
-                    || ["\"0.05\"", "\"0.25\"", "\"+Inf\""]
-                        .iter()
-                        .any(|le| line.contains(le))
+                !line.contains("_bucket{") || ["\"0.05\"", "\"0.25\"", "\"+Inf\""].iter().any(|le| line.contains(le))
             })
             .collect();
         lines
@@ -339,14 +326,14 @@ mod tests {
         awslbc_controller_reconcile_stage_duration_count{controller="ingress",reconcile_stage="build_model"} 1
         awslbc_controller_reconcile_stage_duration_bucket{le="0.05",controller="ingress",reconcile_stage="build_model"} 1
         awslbc_controller_reconcile_stage_duration_bucket{le="+Inf",controller="ingress",reconcile_stage="build_model"} 1
-        # HELP aws_api_calls Calls of AWS APIs, each with its retries.
+        # HELP aws_api_calls Calls of AWS APIs, a retry counting as another call.
         # TYPE aws_api_calls counter
         aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="200",error_code=""} 2
         aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="RulesPerSecurityGroupLimitExceeded"} 1
         aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="ValidationError"} 1
         aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="403",error_code="UnauthorizedOperation"} 1
         aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="503",error_code="RequestLimitExceeded"} 1
-        # HELP aws_api_call_duration_seconds Seconds that a call of an AWS API took, with its retries.
+        # HELP aws_api_call_duration_seconds Seconds until an AWS API answered a call.
         # TYPE aws_api_call_duration_seconds histogram
         aws_api_call_duration_seconds_sum{service="EC2",operation="DescribeSubnets"} 17.25
         aws_api_call_duration_seconds_count{service="EC2",operation="DescribeSubnets"} 6
@@ -359,7 +346,7 @@ mod tests {
         # HELP aws_api_call_service_limit_exceeded_errors Calls of AWS APIs that a quota of the account does not allow.
         # TYPE aws_api_call_service_limit_exceeded_errors counter
         aws_api_call_service_limit_exceeded_errors_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="RulesPerSecurityGroupLimitExceeded"} 1
-        # HELP aws_api_call_throttled_errors Calls of AWS APIs that were throttled to the end of their retries.
+        # HELP aws_api_call_throttled_errors Calls of AWS APIs that were throttled.
         # TYPE aws_api_call_throttled_errors counter
         aws_api_call_throttled_errors_total{service="EC2",operation="DescribeSubnets",status_code="503",error_code="RequestLimitExceeded"} 1
         # HELP aws_api_call_validation_errors Calls of AWS APIs that were refused as invalid.
@@ -390,16 +377,8 @@ mod tests {
             (400, "AuthFailure", Some(AwsErrorKind::Permission)),
             (400, "Throttling", Some(AwsErrorKind::Throttled)),
             (503, "RequestLimitExceeded", Some(AwsErrorKind::Throttled)),
-            (
-                400,
-                "LimitExceededException",
-                Some(AwsErrorKind::ServiceLimitExceeded),
-            ),
-            (
-                400,
-                "VpcLimitExceeded",
-                Some(AwsErrorKind::ServiceLimitExceeded),
-            ),
+            (400, "LimitExceededException", Some(AwsErrorKind::ServiceLimitExceeded)),
+            (400, "VpcLimitExceeded", Some(AwsErrorKind::ServiceLimitExceeded)),
             (400, "ValidationError", Some(AwsErrorKind::Validation)),
         ];
         for (status, code, expected) in cases {

@@ -29,44 +29,14 @@ fn decisions() {
         transitions,
         ..Record::default()
     };
-    let without_duration = Record {
-        duration: None,
-        ..record(Some("other"), 4)
-    };
-    let short = Record {
-        duration: Some(seconds(5)),
-        ..record(Some("other"), 4)
-    };
-    let term = Some(Term {
-        epoch: 4,
-        renewed: start,
-    });
+    let without_duration = Record { duration: None, ..record(Some("other"), 4) };
+    let short = Record { duration: Some(seconds(5)), ..record(Some("other"), 4) };
+    let term = Some(Term { epoch: 4, renewed: start });
     // What was seen at `start`, whether this process leads, what the lease says now, and after how many seconds.
     let cases = [
-        (
-            "never held",
-            None,
-            None,
-            None,
-            0,
-            Action::Acquire { epoch: 0 },
-        ),
-        (
-            "just seen held",
-            Some(record(Some("other"), 4)),
-            None,
-            Some(record(Some("other"), 4)),
-            0,
-            Action::Wait,
-        ),
-        (
-            "about to expire",
-            Some(record(Some("other"), 4)),
-            None,
-            Some(record(Some("other"), 4)),
-            14,
-            Action::Wait,
-        ),
+        ("never held", None, None, None, 0, Action::Acquire { epoch: 0 }),
+        ("just seen held", Some(record(Some("other"), 4)), None, Some(record(Some("other"), 4)), 0, Action::Wait),
+        ("about to expire", Some(record(Some("other"), 4)), None, Some(record(Some("other"), 4)), 14, Action::Wait),
         (
             "expired",
             Some(record(Some("other"), 4)),
@@ -75,46 +45,11 @@ fn decisions() {
             15,
             Action::Acquire { epoch: 5 },
         ),
-        (
-            "its own duration",
-            Some(short.clone()),
-            None,
-            Some(short),
-            5,
-            Action::Acquire { epoch: 5 },
-        ),
-        (
-            "no duration",
-            Some(without_duration.clone()),
-            None,
-            Some(without_duration),
-            14,
-            Action::Wait,
-        ),
-        (
-            "released",
-            Some(record(None, 4)),
-            None,
-            Some(record(None, 4)),
-            0,
-            Action::Acquire { epoch: 5 },
-        ),
-        (
-            "deleted while held",
-            Some(record(Some("other"), 4)),
-            None,
-            None,
-            14,
-            Action::Wait,
-        ),
-        (
-            "deleted and expired",
-            Some(record(Some("other"), 4)),
-            None,
-            None,
-            15,
-            Action::Acquire { epoch: 5 },
-        ),
+        ("its own duration", Some(short.clone()), None, Some(short), 5, Action::Acquire { epoch: 5 }),
+        ("no duration", Some(without_duration.clone()), None, Some(without_duration), 14, Action::Wait),
+        ("released", Some(record(None, 4)), None, Some(record(None, 4)), 0, Action::Acquire { epoch: 5 }),
+        ("deleted while held", Some(record(Some("other"), 4)), None, None, 14, Action::Wait),
+        ("deleted and expired", Some(record(Some("other"), 4)), None, None, 15, Action::Acquire { epoch: 5 }),
         (
             "ours of a former term",
             Some(record(Some("me"), 4)),
@@ -123,59 +58,15 @@ fn decisions() {
             0,
             Action::Acquire { epoch: 5 },
         ),
-        (
-            "ours",
-            Some(record(Some("me"), 4)),
-            term,
-            Some(record(Some("me"), 4)),
-            2,
-            Action::Renew { epoch: 4 },
-        ),
-        (
-            "ours, deleted",
-            Some(record(Some("me"), 4)),
-            term,
-            None,
-            2,
-            Action::Renew { epoch: 4 },
-        ),
-        (
-            "taken",
-            Some(record(Some("other"), 5)),
-            term,
-            Some(record(Some("other"), 5)),
-            2,
-            Action::StepDown,
-        ),
-        (
-            "released by hand",
-            Some(record(None, 4)),
-            term,
-            Some(record(None, 4)),
-            2,
-            Action::StepDown,
-        ),
-        (
-            "our name, not our term",
-            Some(record(Some("me"), 5)),
-            term,
-            Some(record(Some("me"), 5)),
-            2,
-            Action::StepDown,
-        ),
+        ("ours", Some(record(Some("me"), 4)), term, Some(record(Some("me"), 4)), 2, Action::Renew { epoch: 4 }),
+        ("ours, deleted", Some(record(Some("me"), 4)), term, None, 2, Action::Renew { epoch: 4 }),
+        ("taken", Some(record(Some("other"), 5)), term, Some(record(Some("other"), 5)), 2, Action::StepDown),
+        ("released by hand", Some(record(None, 4)), term, Some(record(None, 4)), 2, Action::StepDown),
+        ("our name, not our term", Some(record(Some("me"), 5)), term, Some(record(Some("me"), 5)), 2, Action::StepDown),
     ];
     for (name, observed, term, lease, after, expected) in cases {
-        let state = State {
-            observed: observed.map(|record| (record, start)),
-            term,
-        };
-        let action = decide(
-            "me",
-            Timing::default(),
-            &state,
-            lease.as_ref(),
-            start + seconds(after),
-        );
+        let state = State { observed: observed.map(|record| (record, start)), term };
+        let action = decide("me", Timing::default(), &state, lease.as_ref(), start + seconds(after));
         assert_eq!(action, expected, "{name}");
     }
 }
@@ -183,10 +74,7 @@ fn decisions() {
 #[test]
 fn only_a_change_restarts_the_wait() {
     let start = Instant::now();
-    let mut record = Record {
-        holder: Some("other".to_owned()),
-        ..Record::default()
-    };
+    let mut record = Record { holder: Some("other".to_owned()), ..Record::default() };
     let mut state = State::default();
     state.observe(Some(&record), start);
     state.observe(Some(&record), start + seconds(3));
@@ -207,26 +95,14 @@ fn a_lease_object_reads_back_as_it_was_written() {
         transitions: 3,
     };
     let mut lease = Lease {
-        metadata: ObjectMeta {
-            resource_version: Some("7".to_owned()),
-            ..ObjectMeta::default()
-        },
+        metadata: ObjectMeta { resource_version: Some("7".to_owned()), ..ObjectMeta::default() },
         spec: Some(lease_spec(&record)),
     };
     let version = "7".to_owned();
-    assert_eq!(
-        stored(&lease),
-        Stored {
-            record: record.clone(),
-            version: version.clone()
-        }
-    );
+    assert_eq!(stored(&lease), Stored { record: record.clone(), version: version.clone() });
     // Older client-go releases a lease with an empty holder.
     lease.spec.as_mut().unwrap().holder_identity = Some(String::new());
-    let record = Record {
-        holder: None,
-        ..record
-    };
+    let record = Record { holder: None, ..record };
     assert_eq!(stored(&lease), Stored { record, version });
 }
 
@@ -255,9 +131,7 @@ impl FakeClock {
             return false;
         }
         time.now = next;
-        let (due, later) = std::mem::take(&mut time.sleepers)
-            .into_iter()
-            .partition(|(deadline, _)| *deadline <= next);
+        let (due, later) = std::mem::take(&mut time.sleepers).into_iter().partition(|(deadline, _)| *deadline <= next);
         time.sleepers = later;
         drop(time);
         let due: Vec<(Instant, Waker)> = due;
@@ -331,9 +205,7 @@ impl FakeStore {
     }
 
     async fn pass(&self) {
-        self.clock
-            .sleep_until(self.clock.now() + self.latency)
-            .await;
+        self.clock.sleep_until(self.clock.now() + self.latency).await;
     }
 
     fn fault(&self) -> Option<Fault> {
@@ -356,10 +228,7 @@ impl LeaseStore for FakeStore {
                 return Err(StoreError::Conflict);
             }
             let version = version.map_or(0, |version| version.parse::<u64>().unwrap()) + 1;
-            let stored = Stored {
-                record: record.clone(),
-                version: version.to_string(),
-            };
+            let stored = Stored { record: record.clone(), version: version.to_string() };
             *lease = Some(stored.clone());
             Ok(stored)
         })
@@ -385,10 +254,7 @@ impl World {
         Self {
             spawner: pool.spawner(),
             pool,
-            clock: FakeClock(Arc::new(Mutex::new(FakeTime {
-                now: start,
-                sleepers: Vec::new(),
-            }))),
+            clock: FakeClock(Arc::new(Mutex::new(FakeTime { now: start, sleepers: Vec::new() }))),
             start,
             lease: Arc::default(),
             candidates: Vec::new(),
@@ -408,9 +274,7 @@ impl World {
         let candidate = Candidate::new(store, self.clock.clone(), name, Timing::default());
         self.candidates.push((name, candidate.leadership()));
         let (stop, stopped) = oneshot::channel();
-        self.spawner
-            .spawn_local(candidate.run(stopped.map(|_| ())))
-            .unwrap();
+        self.spawner.spawn_local(candidate.run(stopped.map(|_| ()))).unwrap();
         stop
     }
 
@@ -422,16 +286,11 @@ impl World {
             for (name, leadership) in &mut self.candidates {
                 if leadership.has_changed().unwrap_or(false) {
                     let now = (self.clock.now() - self.start).as_millis();
-                    self.history
-                        .push((now, name, *leadership.borrow_and_update()));
+                    self.history.push((now, name, *leadership.borrow_and_update()));
                 }
             }
             let leaders = self.leaders();
-            assert!(
-                leaders.len() <= 1,
-                "several leaders: {leaders:?}: {:?}",
-                self.history
-            );
+            assert!(leaders.len() <= 1, "several leaders: {leaders:?}: {:?}", self.history);
             if !self.clock.advance(end) {
                 break;
             }
@@ -462,11 +321,7 @@ fn one_leads_and_stays_leader() {
 fn a_silent_leader_stops_before_another_takes_over() {
     for fault in [Fault::Refused, Fault::Lost, Fault::AnswerLost] {
         let mut world = World::new();
-        let outage = Outage {
-            fault,
-            from: seconds(20),
-            length: seconds(60),
-        };
+        let outage = Outage { fault, from: seconds(20), length: seconds(60) };
         let _a = world.candidate("a", &[outage]);
         world.run_until(seconds(1));
         let _b = world.candidate("b", &[]);
@@ -477,26 +332,15 @@ fn a_silent_leader_stops_before_another_takes_over() {
             panic!("{fault:?}: {:?}", world.history);
         };
         assert_eq!(*stop, (28_100, "a", Leadership::Standby), "{fault:?}");
-        assert_eq!(
-            (takeover.1, takeover.2),
-            ("b", Leadership::Leader { epoch: 1 }),
-            "{fault:?}"
-        );
-        assert!(
-            (33_000..60_000).contains(&takeover.0),
-            "{fault:?}: {takeover:?}"
-        );
+        assert_eq!((takeover.1, takeover.2), ("b", Leadership::Leader { epoch: 1 }), "{fault:?}");
+        assert!((33_000..60_000).contains(&takeover.0), "{fault:?}: {takeover:?}");
     }
 }
 
 #[test]
 fn a_short_outage_changes_nothing() {
     let mut world = World::new();
-    let outage = Outage {
-        fault: Fault::Lost,
-        from: seconds(20),
-        length: seconds(4),
-    };
+    let outage = Outage { fault: Fault::Lost, from: seconds(20), length: seconds(4) };
     let _a = world.candidate("a", &[outage]);
     world.run_until(seconds(1));
     let _b = world.candidate("b", &[]);
@@ -517,23 +361,9 @@ fn a_released_lease_is_taken_at_the_next_look() {
         panic!("{:?}", world.history);
     };
     assert_eq!(*stop, (20_000, "a", Leadership::Standby));
-    assert_eq!(
-        (takeover.1, takeover.2),
-        ("b", Leadership::Leader { epoch: 1 })
-    );
+    assert_eq!((takeover.1, takeover.2), ("b", Leadership::Leader { epoch: 1 }));
     assert!(takeover.0 <= 22_500, "{takeover:?}");
-    assert_eq!(
-        world
-            .lease
-            .lock()
-            .unwrap()
-            .as_ref()
-            .unwrap()
-            .record
-            .holder
-            .as_deref(),
-        Some("b")
-    );
+    assert_eq!(world.lease.lock().unwrap().as_ref().unwrap().record.holder.as_deref(), Some("b"));
 }
 
 #[test]
@@ -562,11 +392,7 @@ fn a_deleted_lease_is_put_back_by_its_leader() {
 }
 
 fn outages() -> impl Strategy<Value = Vec<Outage>> {
-    let fault = prop_oneof![
-        Just(Fault::Refused),
-        Just(Fault::Lost),
-        Just(Fault::AnswerLost)
-    ];
+    let fault = prop_oneof![Just(Fault::Refused), Just(Fault::Lost), Just(Fault::AnswerLost)];
     let outage = (fault, 0_u64..300_000, 0_u64..40_000).prop_map(|(fault, from, length)| Outage {
         fault,
         from: Duration::from_millis(from),
