@@ -299,7 +299,6 @@ mod tests {
         ] {
             metrics.call("EC2", "DescribeSubnets", 0.25, Err(failure));
         }
-        metrics.reconciled("targetGroupBinding", Duration::from_millis(20), true);
         metrics.queue_depth(3);
         metrics.plan_step("CreateRule");
         metrics.leader(true);
@@ -363,6 +362,21 @@ mod tests {
         albatross_leader 1
         # EOF
         "#);
+    }
+
+    #[test]
+    fn a_pass_over_a_key() {
+        let metrics = Metrics::new();
+        metrics.reconciled("ingress", Duration::from_secs(2), false);
+        metrics.reconciled("ingress", Duration::from_secs(1), true);
+        let text = metrics.encode().unwrap();
+        for line in [
+            r#"awslbc_controller_reconcile_errors_total{controller="ingress",error_category="reconcile_error"} 1"#,
+            r#"awslbc_controller_reconcile_stage_duration_sum{controller="ingress",reconcile_stage="reconcile"} 3.0"#,
+            r#"awslbc_controller_reconcile_stage_duration_count{controller="ingress",reconcile_stage="reconcile"} 2"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
     }
 
     #[test]
