@@ -1,1 +1,16 @@
+//! albatross gives Kubernetes clusters their AWS load balancers: an Ingress becomes an Application Load Balancer, and a
+//! TargetGroupBinding feeds pods into a target group. `ARCHITECTURE.md` says which room holds what.
+
 #![forbid(unsafe_code)]
+
+pub mod api;
+pub mod apply;
+pub mod aws;
+pub mod build;
+pub mod cli;
+pub mod controller;
+pub mod facts;
+pub mod model;
+pub mod plan;
+pub mod snapshot;
+pub mod targets;

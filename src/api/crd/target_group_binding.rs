@@ -1,0 +1,264 @@
+//! TargetGroupBinding: keeps an AWS target group's targets equal to the endpoints of a Service's port.
+
+use k8s_openapi::apimachinery::pkg::{
+    apis::meta::v1::{Condition, LabelSelector, ObjectMeta},
+    util::intstr::IntOrString,
+};
+use kube::{CustomResource, Resource};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+
+// The doc comments of the fields below are the descriptions in the CustomResourceDefinition that `kubectl explain`
+// shows, so they speak to the author of a manifest.
+
+/// What is bound: a target group, a Service's port, and who may reach the targets.
+#[allow(
+    clippy::duplicated_attributes,
+    reason = "printer columns are alike by nature"
+)]
+#[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "elbv2.k8s.aws",
+    version = "v1beta1",
+    kind = "TargetGroupBinding",
+    root = "TargetGroupBindingDefinition",
+    doc = "TargetGroupBinding registers the endpoints of a Service's port as the targets of an AWS target group.",
+    namespaced,
+    status = "TargetGroupBindingStatus",
+    printcolumn(
+        name = "SERVICE-NAME",
+        type_ = "string",
+        json_path = ".spec.serviceRef.name",
+        description = "The name of the Service"
+    ),
+    printcolumn(
+        name = "SERVICE-PORT",
+        type_ = "string",
+        json_path = ".spec.serviceRef.port",
+        description = "The port of the Service"
+    ),
+    printcolumn(
+        name = "TARGET-TYPE",
+        type_ = "string",
+        json_path = ".spec.targetType",
+        description = "The target type of the target group"
+    ),
+    printcolumn(
+        name = "ARN",
+        type_ = "string",
+        json_path = ".spec.targetGroupARN",
+        description = "The Amazon Resource Name of the target group",
+        priority = 1
+    ),
+    printcolumn(
+        name = "NAME",
+        type_ = "string",
+        json_path = ".spec.targetGroupName",
+        description = "The name of the target group",
+        priority = 2
+    ),
+    printcolumn(
+        name = "AGE",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetGroupBindingSpec {
+    /// The ARN of the target group. It or `targetGroupName` is needed; the ARN wins.
+    #[serde(rename = "targetGroupARN", skip_serializing_if = "Option::is_none")]
+    pub target_group_arn: Option<String>,
+    /// The name of the target group, used to find its ARN when `targetGroupARN` is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_group_name: Option<String>,
+    /// Whether other clusters register targets in the same target group. If true, only targets that this binding
+    /// registered are deregistered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multi_cluster_target_group: Option<bool>,
+    /// The target type of the target group. Taken from AWS when not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_type: Option<TargetType>,
+    /// The protocol of the target group. Taken from AWS when not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_group_protocol: Option<TargetGroupProtocol>,
+    /// The Service, and its port, whose endpoints become targets.
+    pub service_ref: ServiceReference,
+    /// Who may reach the targets. Security groups of nodes and pods are not touched when this is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networking: Option<Networking>,
+    /// Which nodes are registered, for target type `instance`. All suitable nodes when not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+    /// The address type of the target group. `ipv4` when not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_address_type: Option<IpAddressType>,
+    /// The VPC of the target group. The controller's VPC when not set.
+    #[serde(rename = "vpcID", skip_serializing_if = "Option::is_none")]
+    pub vpc_id: Option<String>,
+    /// The ARN of the IAM role to assume for calls about this target group, when it is in another AWS account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iam_role_arn_to_assume: Option<String>,
+    /// The external id to give when assuming `iamRoleArnToAssume`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assume_role_external_id: Option<String>,
+}
+
+/// A TargetGroupBinding object as it is read from and written to the API server.
+///
+/// A missing `spec` reads as an empty one: one odd object must not make a whole list unreadable.
+#[derive(Resource, Deserialize, Clone, Debug, Default, PartialEq)]
+#[resource(inherit = TargetGroupBindingDefinition)]
+pub struct TargetGroupBinding {
+    /// Name, namespace, labels, finalizers and so on.
+    pub metadata: ObjectMeta,
+    /// What is wanted.
+    #[serde(default)]
+    pub spec: TargetGroupBindingSpec,
+    /// What the controller last reported.
+    pub status: Option<TargetGroupBindingStatus>,
+}
+
+impl TargetGroupBinding {
+    /// The value of `apiVersion`.
+    pub const API_VERSION: &str = "elbv2.k8s.aws/v1beta1";
+    /// The value of `kind`.
+    pub const KIND: &str = "TargetGroupBinding";
+}
+
+impl Serialize for TargetGroupBinding {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Written<'a> {
+            api_version: &'static str,
+            kind: &'static str,
+            metadata: &'a ObjectMeta,
+            spec: &'a TargetGroupBindingSpec,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            status: Option<&'a TargetGroupBindingStatus>,
+        }
+        Written {
+            api_version: Self::API_VERSION,
+            kind: Self::KIND,
+            metadata: &self.metadata,
+            spec: &self.spec,
+            status: self.status.as_ref(),
+        }
+        .serialize(serializer)
+    }
+}
+
+/// A port of a Service in the binding's namespace.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct ServiceReference {
+    /// The name of the Service.
+    pub name: String,
+    /// The port of the Service, by number or by name.
+    pub port: IntOrString,
+}
+
+/// Who may reach the targets.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Networking {
+    /// The traffic let in to the targets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Vec<NetworkingIngressRule>>,
+}
+
+/// Traffic let in: from any of the peers to any of the ports.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct NetworkingIngressRule {
+    /// Where the traffic comes from.
+    pub from: Vec<Peer>,
+    /// Where the traffic goes to. A rule without ports lets nothing in.
+    pub ports: Vec<NetworkingPort>,
+}
+
+/// A source of traffic: exactly one of the two fields is to be set.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Peer {
+    /// A range of addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_block: Option<IpBlock>,
+    /// A security group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_group: Option<SecurityGroup>,
+}
+
+/// A range of addresses.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct IpBlock {
+    /// An IPv4 or IPv6 CIDR.
+    pub cidr: String,
+}
+
+/// A security group, as the source of traffic.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct SecurityGroup {
+    /// The id of the security group.
+    #[serde(rename = "groupID")]
+    pub group_id: String,
+}
+
+/// A protocol and port on the targets.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct NetworkingPort {
+    /// The protocol. TCP when not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<NetworkingProtocol>,
+    /// The port: for target type `instance` a number, for `ip` a number or the name of a container's port. All ports
+    /// when not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<IntOrString>,
+}
+
+/// What is registered as a target. A target group of type `alb` or `lambda` cannot be bound.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetType {
+    Instance,
+    Ip,
+}
+
+/// The protocol of a target group.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TargetGroupProtocol {
+    Http,
+    Https,
+    Tcp,
+    Tls,
+    Udp,
+    TcpUdp,
+    Quic,
+    TcpQuic,
+}
+
+/// The address type of a target group.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum IpAddressType {
+    Ipv4,
+    Ipv6,
+}
+
+/// The protocol of traffic let in.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum NetworkingProtocol {
+    Tcp,
+    Udp,
+}
+
+/// What the controller last reported.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetGroupBindingStatus {
+    /// The generation of the object that was last reconciled in full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions of the binding. `Ready` is false when the cleanup of a deleted binding failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Vec<Condition>>,
+}

@@ -1,0 +1,108 @@
+//! The Kubernetes objects that are read, with the fields that are used and no others: what is not named here is dropped
+//! while parsing, which is most of what a Pod is. Every field may be missing, so that no object can fail a whole list.
+
+use k8s_openapi::{apimachinery::pkg::util::intstr::IntOrString, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::Resource;
+use serde::{Deserialize, Deserializer};
+
+/// A field that an object may also carry as `null`.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+macro_rules! slim {
+    ($($(#[$attribute:meta])* struct $name:ident { $($(#[$field_attribute:meta])* $field:ident: $type:ty),* $(,)? })*) => {$(
+        $(#[$attribute])*
+        #[derive(Clone, Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        #[allow(missing_docs)]
+        pub struct $name { $($(#[$field_attribute])* #[serde(default, deserialize_with = "or_default")] pub $field: $type),* }
+    )*};
+}
+
+slim! {
+    /// `networking.k8s.io/v1` Ingress
+    #[derive(Resource)]
+    #[resource(inherit = "k8s_openapi::api::networking::v1::Ingress")]
+    struct Ingress { metadata: ObjectMeta, spec: IngressSpec, status: LoadBalancedStatus }
+    struct IngressSpec {
+        ingress_class_name: Option<String>,
+        default_backend: Option<IngressBackend>,
+        rules: Vec<IngressRule>,
+        tls: Vec<IngressTls>,
+    }
+    struct IngressTls { hosts: Vec<String> }
+    struct IngressRule { host: Option<String>, http: Option<HttpIngressRule> }
+    struct HttpIngressRule { paths: Vec<HttpIngressPath> }
+    struct HttpIngressPath { path: Option<String>, path_type: Option<String>, backend: IngressBackend }
+    struct IngressBackend { service: Option<IngressServiceBackend>, resource: Option<ResourceReference> }
+    struct ResourceReference { api_group: Option<String>, kind: String, name: String }
+    struct IngressServiceBackend { name: String, port: Option<ServiceBackendPort> }
+    struct ServiceBackendPort { name: Option<String>, number: Option<i32> }
+    struct LoadBalancedStatus { load_balancer: LoadBalancerStatus }
+    struct LoadBalancerStatus { ingress: Vec<LoadBalancerIngress> }
+    struct LoadBalancerIngress { hostname: Option<String>, ports: Vec<LoadBalancerPort> }
+    struct LoadBalancerPort { port: i32 }
+
+    /// `networking.k8s.io/v1` IngressClass
+    #[derive(Resource)]
+    #[resource(inherit = "k8s_openapi::api::networking::v1::IngressClass")]
+    struct IngressClass { metadata: ObjectMeta, spec: IngressClassSpec }
+    struct IngressClassSpec { controller: Option<String>, parameters: Option<ResourceReference> }
+
+    /// `v1` Service
+    #[derive(Resource)]
+    #[resource(inherit = "k8s_openapi::api::core::v1::Service")]
+    struct Service { metadata: ObjectMeta, spec: ServiceSpec }
+    struct ServiceSpec {
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        ports: Vec<ServicePort>,
+        ip_families: Vec<String>,
+    }
+    struct ServicePort {
+        name: Option<String>,
+        port: i32,
+        target_port: Option<IntOrString>,
+        node_port: Option<i32>,
+        protocol: Option<String>,
+    }
+
+    /// `discovery.k8s.io/v1` EndpointSlice
+    #[derive(Resource)]
+    #[resource(inherit = "k8s_openapi::api::discovery::v1::EndpointSlice")]
+    struct EndpointSlice {
+        metadata: ObjectMeta,
+        address_type: String,
+        endpoints: Vec<Endpoint>,
+        ports: Vec<EndpointPort>,
+    }
+    struct Endpoint {
+        addresses: Vec<String>,
+        conditions: EndpointConditions,
+        target_ref: Option<ObjectReference>,
+    }
+    struct EndpointConditions { ready: Option<bool>, terminating: Option<bool> }
+    struct ObjectReference { kind: Option<String>, namespace: Option<String>, name: Option<String> }
+    struct EndpointPort { name: Option<String>, port: Option<i32> }
+
+    /// `v1` Pod
+    #[derive(Resource)]
+    #[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
+    struct Pod { metadata: ObjectMeta, spec: PodSpec, status: PodStatus }
+    struct PodSpec { node_name: Option<String>, containers: Vec<Container>, readiness_gates: Vec<PodReadinessGate> }
+    struct Container { ports: Vec<ContainerPort> }
+    struct ContainerPort { name: Option<String>, container_port: i32 }
+    struct PodReadinessGate { condition_type: String }
+    struct PodStatus { conditions: Vec<Condition>, #[serde(rename = "podIPs")] pod_ips: Vec<PodIp>, #[serde(rename = "podIP")] pod_ip: Option<String> }
+    struct PodIp { ip: Option<String> }
+    struct Condition { #[serde(rename = "type")] kind: String, status: String }
+
+    /// `v1` Node
+    #[derive(Resource)]
+    #[resource(inherit = "k8s_openapi::api::core::v1::Node")]
+    struct Node { metadata: ObjectMeta, spec: NodeSpec, status: NodeStatus }
+    struct NodeSpec { #[serde(rename = "providerID")] provider_id: Option<String>, taints: Vec<Taint> }
+    struct Taint { key: String, effect: Option<String> }
+    struct NodeStatus { conditions: Vec<Condition> }
+}

@@ -1,0 +1,5 @@
+//! What users write: the Kubernetes types that are read, the custom resources, and the registry of annotations.
+
+pub mod annotations;
+pub mod crd;
+pub mod kubernetes;

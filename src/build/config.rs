@@ -1,0 +1,56 @@
+//! What the flags say that building depends on.
+
+use crate::model::{Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId};
+
+/// The flags that building depends on, with the defaults of aws-load-balancer-controller.
+#[derive(Clone, Debug)]
+pub struct BuildConfig {
+    /// `--cluster-name`
+    pub cluster: String,
+    /// `--ingress-class`; empty takes Ingresses without a class too.
+    pub ingress_class: String,
+    /// `--default-load-balancer-scheme`
+    pub default_scheme: Scheme,
+    /// `--default-target-type`
+    pub default_target_type: TargetType,
+    /// `--default-ssl-policy`
+    pub default_ssl_policy: String,
+    /// `--default-tags`
+    pub default_tags: Tags,
+    /// `--external-managed-tags`
+    pub external_managed_tags: std::collections::BTreeSet<String>,
+    /// `--tolerate-non-existent-backend-service`
+    pub tolerate_missing_service: bool,
+    /// `--tolerate-non-existent-backend-action`
+    pub tolerate_missing_action: bool,
+    /// `--enable-backend-security-group`
+    pub enable_backend_security_group: bool,
+    /// `--backend-security-group`: one that the user keeps, instead of ours.
+    pub backend_security_group: Option<SecurityGroupId>,
+    /// `--disable-restricted-sg-rules`
+    pub disable_restricted_rules: bool,
+    /// The cluster's VPC.
+    pub vpc: Value<VpcId>,
+}
+
+impl BuildConfig {
+    /// The defaults for a cluster in a VPC.
+    #[must_use]
+    pub fn new(cluster: impl Into<String>, vpc: Value<VpcId>) -> Self {
+        Self {
+            cluster: cluster.into(),
+            ingress_class: "alb".to_owned(),
+            default_scheme: Scheme::Internal,
+            default_target_type: TargetType::Instance,
+            default_ssl_policy: "ELBSecurityPolicy-2016-08".to_owned(),
+            default_tags: Tags::new(),
+            external_managed_tags: std::collections::BTreeSet::new(),
+            tolerate_missing_service: true,
+            tolerate_missing_action: true,
+            enable_backend_security_group: true,
+            backend_security_group: None,
+            disable_restricted_rules: false,
+            vpc,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! From what the cluster says to what AWS shall have. Pure: no I/O, no clock. Building never stops at the first mistake:
+//! it returns what it could build with every diagnostic.
+
+pub mod config;
+pub mod diagnostic;
+pub mod ingress;
+pub mod names;
+pub mod tags;
+
+pub use config::BuildConfig;
+pub use diagnostic::{Code, Diagnostic, Severity};

@@ -1,0 +1,165 @@
+//! The names of AWS resources, exactly as aws-load-balancer-controller makes them, so that taking over renames nothing.
+
+use sha2::{Digest, Sha256};
+
+use crate::model::{
+    GroupId, InvalidName, LoadBalancerName, ObjectName, PortReference, ProtocolVersion, Scheme, TargetGroupName,
+    TargetGroupProtocol, TargetType,
+};
+
+/// Description of the security group in front of a load balancer.
+pub const MANAGED_GROUP_DESCRIPTION: &str = "[k8s] Managed SecurityGroup for LoadBalancer";
+/// Description of the security group that all load balancers of a cluster share.
+pub const BACKEND_GROUP_DESCRIPTION: &str = "[k8s] Shared Backend SecurityGroup for LoadBalancer";
+/// Description of the rules on nodes' security groups that are ours; only rules with this text are ever revoked.
+pub const NODE_RULE_DESCRIPTION: &str = "elbv2.k8s.aws/targetGroupBinding=shared";
+
+/// Lower-case hexadecimal SHA-256 of the parts, one behind the other without separators.
+fn hash(parts: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part.as_bytes());
+    }
+    hex::encode(digest.finalize())
+}
+
+/// The first `most` of the characters that AWS's names may have.
+fn plain(text: &str, most: usize) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).take(most).collect()
+}
+
+fn group_name(group: &GroupId, hash: &str) -> String {
+    let hash = &hash[..10];
+    match group {
+        GroupId::Explicit(name) => format!("k8s-{}-{hash}", plain(name, 17)),
+        GroupId::Implicit(name) => format!("k8s-{}-{}-{hash}", plain(&name.namespace, 8), plain(&name.name, 8)),
+    }
+}
+
+/// The name of a group's load balancer where the user gives none.
+///
+/// # Errors
+/// Never for names that Kubernetes accepts; the limits of AWS are checked all the same.
+pub fn load_balancer(cluster: &str, group: &GroupId, scheme: Scheme) -> Result<LoadBalancerName, InvalidName> {
+    LoadBalancerName::new(group_name(group, &hash(&[cluster, &group.to_string(), scheme.as_str()])))
+}
+
+/// The name of the security group in front of a group's load balancer.
+#[must_use]
+pub fn managed_security_group(cluster: &str, group: &GroupId) -> String {
+    group_name(group, &hash(&[cluster, &group.to_string()]))
+}
+
+/// The name of the security group that all load balancers of a cluster share.
+#[must_use]
+pub fn backend_security_group(cluster: &str) -> String {
+    format!("k8s-traffic-{}-{}", plain(cluster, 232), &hash(&[cluster])[..10])
+}
+
+/// What a target group's name is hashed from.
+#[derive(Clone, Copy, Debug)]
+pub struct TargetGroupIdentity<'a> {
+    /// The cluster's name.
+    pub cluster: &'a str,
+    /// The group of Ingresses.
+    pub group: &'a GroupId,
+    /// The Ingress that forwards to it.
+    pub ingress: &'a ObjectName,
+    /// The Service.
+    pub service: &'a ObjectName,
+    /// The Service's `metadata.uid`.
+    pub service_uid: &'a str,
+    /// The Service's port, as the Ingress writes it.
+    pub service_port: &'a PortReference,
+    /// The target group's own port.
+    pub port: u16,
+    /// Instances or addresses.
+    pub target_type: TargetType,
+    /// HTTP or HTTPS.
+    pub protocol: TargetGroupProtocol,
+    /// The version of HTTP.
+    pub protocol_version: ProtocolVersion,
+}
+
+/// The name of a target group.
+///
+/// # Errors
+/// Never for names that Kubernetes accepts; the limits of AWS are checked all the same.
+pub fn target_group(identity: TargetGroupIdentity<'_>) -> Result<TargetGroupName, InvalidName> {
+    let i = identity;
+    let hash = hash(&[
+        i.cluster,
+        &i.group.to_string(),
+        &i.ingress.namespace,
+        &i.ingress.name,
+        i.service_uid,
+        &i.service_port.to_string(),
+        &i.port.to_string(),
+        i.target_type.as_str(),
+        i.protocol.as_str(),
+        i.protocol_version.as_str(),
+    ]);
+    TargetGroupName::new(format!("k8s-{}-{}-{}", plain(&i.service.namespace, 8), plain(&i.service.name, 8), &hash[..10]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web_frontend() -> GroupId {
+        GroupId::Implicit(ObjectName::new("shop", "web-frontend"))
+    }
+
+    #[test]
+    fn load_balancers_are_named_as_the_reference_says() {
+        let edge = GroupId::Explicit("platform.shared-edge".into());
+        for (group, scheme, name) in [
+            (&web_frontend(), Scheme::Internal, "k8s-shop-webfront-f81084de68"),
+            (&web_frontend(), Scheme::InternetFacing, "k8s-shop-webfront-3f22949d94"),
+            (&edge, Scheme::InternetFacing, "k8s-platformsharededg-41e1529432"),
+        ] {
+            assert_eq!(load_balancer("prod-east", group, scheme), LoadBalancerName::new(name));
+        }
+    }
+
+    #[test]
+    fn security_groups_are_named_as_the_reference_says() {
+        assert_eq!(managed_security_group("prod-east", &web_frontend()), "k8s-shop-webfront-a671df8b12");
+        assert_eq!(
+            managed_security_group("prod-east", &GroupId::Explicit("platform.shared-edge".into())),
+            "k8s-platformsharededg-23ce7c9441"
+        );
+        assert_eq!(backend_security_group("prod-east"), "k8s-traffic-prodeast-5fb8fce783");
+    }
+
+    #[test]
+    fn target_groups_are_named_as_the_reference_says() {
+        let edge = GroupId::Explicit("platform.shared-edge".into());
+        let ingress = ObjectName::new("shop", "web-frontend");
+        let service = ObjectName::new("shop", "cart-api");
+        let group = web_frontend();
+        let by_number = TargetGroupIdentity {
+            cluster: "prod-east",
+            group: &group,
+            ingress: &ingress,
+            service: &service,
+            service_uid: "8f14e45f-ceea-4672-a0f1-5e9d2b1c7a11",
+            service_port: &PortReference::Number(80),
+            port: 8080,
+            target_type: TargetType::Ip,
+            protocol: TargetGroupProtocol::Http,
+            protocol_version: ProtocolVersion::Http1,
+        };
+        let by_name = TargetGroupIdentity {
+            group: &edge,
+            service_port: &PortReference::Name("http".into()),
+            port: 31380,
+            target_type: TargetType::Instance,
+            protocol: TargetGroupProtocol::Https,
+            protocol_version: ProtocolVersion::Grpc,
+            ..by_number
+        };
+        assert_eq!(target_group(by_number), TargetGroupName::new("k8s-shop-cartapi-aa8083b1d8"));
+        assert_eq!(target_group(by_name), TargetGroupName::new("k8s-shop-cartapi-0da6fb77c4"));
+    }
+}

@@ -1,0 +1,142 @@
+//! The tags, labels and finalizers that say what belongs to whom, exactly those of aws-load-balancer-controller.
+
+use std::collections::BTreeMap;
+
+use crate::model::{GroupId, ResourceId, Tags};
+
+/// On every AWS resource: the cluster's name.
+pub const CLUSTER: &str = "elbv2.k8s.aws/cluster";
+/// On every resource of an Ingress group: the group.
+pub const INGRESS_STACK: &str = "ingress.k8s.aws/stack";
+/// On every resource of an Ingress group: which of its resources.
+pub const INGRESS_RESOURCE: &str = "ingress.k8s.aws/resource";
+/// On the shared backend security group, which belongs to no stack.
+pub const SHARED_RESOURCE: &str = "elbv2.k8s.aws/resource";
+/// The value of [`SHARED_RESOURCE`] there.
+pub const BACKEND_GROUP: &str = "backend-sg";
+
+/// Keys that no user's tag may have.
+pub const TRACKING: [&str; 10] = [
+    CLUSTER,
+    SHARED_RESOURCE,
+    INGRESS_STACK,
+    INGRESS_RESOURCE,
+    "service.k8s.aws/stack",
+    "service.k8s.aws/resource",
+    "gateway.k8s.aws.nlb/stack",
+    "gateway.k8s.aws.nlb/resource",
+    "gateway.k8s.aws.alb/stack",
+    "gateway.k8s.aws.alb/resource",
+];
+
+/// The resource id of the load balancer.
+pub const LOAD_BALANCER: &str = "LoadBalancer";
+/// The resource id of the security group in front.
+pub const MANAGED_SECURITY_GROUP: &str = "ManagedLBSecurityGroup";
+
+/// On a TargetGroupBinding: finalizer until its targets are deregistered.
+pub const BINDING_FINALIZER: &str = "elbv2.k8s.aws/resources";
+/// On a Service with a load balancer of its own.
+pub const SERVICE_FINALIZER: &str = "service.k8s.aws/resources";
+const IMPLICIT_FINALIZER: &str = "ingress.k8s.aws/resources";
+const EXPLICIT_FINALIZER: &str = "group.ingress.k8s.aws/";
+
+/// The finalizer that holds a member until the group has let go of it.
+#[must_use]
+pub fn ingress_finalizer(group: &GroupId) -> String {
+    match group {
+        GroupId::Explicit(name) => format!("{EXPLICIT_FINALIZER}{name}"),
+        GroupId::Implicit(_) => IMPLICIT_FINALIZER.to_owned(),
+    }
+}
+
+/// Whether a finalizer of an Ingress is one of [`ingress_finalizer`]'s.
+#[must_use]
+pub fn is_ingress_finalizer(finalizer: &str) -> bool {
+    finalizer == IMPLICIT_FINALIZER || finalizer.starts_with(EXPLICIT_FINALIZER)
+}
+
+/// The labels of a TargetGroupBinding of an Ingress group.
+#[must_use]
+pub fn binding_labels(group: &GroupId) -> BTreeMap<String, String> {
+    match group {
+        GroupId::Explicit(name) => BTreeMap::from([(INGRESS_STACK.to_owned(), name.clone())]),
+        GroupId::Implicit(name) => BTreeMap::from([
+            ("ingress.k8s.aws/stack-namespace".to_owned(), name.namespace.clone()),
+            ("ingress.k8s.aws/stack-name".to_owned(), name.name.clone()),
+        ]),
+    }
+}
+
+/// All tags of a resource: tracking tags win over default tags, those over the user's (`user` is merged already).
+#[must_use]
+pub fn of_resource(cluster: &str, group: &GroupId, resource: &ResourceId, default: &Tags, user: &Tags) -> Tags {
+    let mut tags = of_rule(cluster, group, default, user);
+    tags.insert(INGRESS_RESOURCE.to_owned(), resource.0.clone());
+    tags
+}
+
+/// The tags of a rule, as [`of_resource`] but without the one that would repeat its priority.
+#[must_use]
+pub fn of_rule(cluster: &str, group: &GroupId, default: &Tags, user: &Tags) -> Tags {
+    let mut tags = user.clone();
+    tags.extend(default.clone());
+    tags.insert(CLUSTER.to_owned(), cluster.to_owned());
+    tags.insert(INGRESS_STACK.to_owned(), group.to_string());
+    tags
+}
+
+/// The tags of the shared backend security group.
+#[must_use]
+pub fn of_backend_group(cluster: &str, default: &Tags) -> Tags {
+    let mut tags = default.clone();
+    tags.insert(CLUSTER.to_owned(), cluster.to_owned());
+    tags.insert(SHARED_RESOURCE.to_owned(), BACKEND_GROUP.to_owned());
+    tags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ObjectName;
+
+    fn tags(pairs: &[(&str, &str)]) -> Tags {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn tracking_tags_win_over_default_tags_and_those_over_the_users() {
+        let group = GroupId::Implicit(ObjectName::new("shop", "web"));
+        assert_eq!(
+            of_resource(
+                "demo",
+                &group,
+                &ResourceId("443".into()),
+                &tags(&[("Owner", "platform"), (CLUSTER, "other")]),
+                &tags(&[("Owner", "team"), ("Cost", "1"), (INGRESS_STACK, "x")]),
+            ),
+            tags(&[
+                ("Cost", "1"),
+                ("Owner", "platform"),
+                (CLUSTER, "demo"),
+                (INGRESS_RESOURCE, "443"),
+                (INGRESS_STACK, "shop/web"),
+            ])
+        );
+    }
+
+    #[test]
+    fn finalizers_and_labels_tell_explicit_groups_from_implicit_ones() {
+        let explicit = GroupId::Explicit("edge".into());
+        let implicit = GroupId::Implicit(ObjectName::new("shop", "web"));
+        assert_eq!(ingress_finalizer(&explicit), "group.ingress.k8s.aws/edge");
+        assert_eq!(ingress_finalizer(&implicit), "ingress.k8s.aws/resources");
+        assert_eq!(binding_labels(&explicit), tags(&[(INGRESS_STACK, "edge")]));
+        assert_eq!(
+            binding_labels(&implicit),
+            tags(&[("ingress.k8s.aws/stack-name", "web"), ("ingress.k8s.aws/stack-namespace", "shop")])
+        );
+        assert_eq!(GroupId::from_tag("shop/web"), implicit);
+        assert_eq!(GroupId::from_tag("edge"), explicit);
+    }
+}

@@ -1,0 +1,178 @@
+//! What is: the AWS resources and bindings that carry one group's tags and labels.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::{
+    Action, CertificateArn, Condition, HealthCheck, ListenerArn, ListenerProtocol, LoadBalancerArn, ObjectName,
+    ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn,
+};
+
+/// All that AWS and the cluster have of one group of Ingresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ObservedStack {
+    /// Load balancers with the group's tags; more than one only while one is replaced, or after somebody's copy.
+    pub load_balancers: Vec<ObservedLoadBalancer>,
+    /// Target groups with the group's tags, sorted by ARN.
+    pub target_groups: Vec<ObservedTargetGroup>,
+    /// Security groups with the group's tags, sorted by id.
+    pub security_groups: Vec<ObservedSecurityGroup>,
+    /// TargetGroupBindings with the group's labels.
+    pub bindings: Vec<ObservedBinding>,
+}
+
+impl ObservedStack {
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.load_balancers.is_empty()
+            && self.target_groups.is_empty()
+            && self.security_groups.is_empty()
+            && self.bindings.is_empty()
+    }
+}
+
+/// `State.Code` of DescribeLoadBalancers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum LoadBalancerState {
+    /// Serves.
+    Active,
+    /// Serves, without all the capacity that it needs.
+    ActiveImpaired,
+    /// Is being set up, for minutes.
+    Provisioning,
+    /// Could not be set up.
+    Failed,
+}
+
+/// A load balancer in AWS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ObservedLoadBalancer {
+    /// Its ARN.
+    pub arn: LoadBalancerArn,
+    /// Its name.
+    pub name: String,
+    /// As AWS writes it, upper case included.
+    pub dns_name: String,
+    /// Internal or internet-facing.
+    pub scheme: Scheme,
+    /// Whether it serves yet.
+    pub state: LoadBalancerState,
+    /// One a zone.
+    pub subnets: BTreeSet<SubnetId>,
+    /// The groups it is in.
+    pub security_groups: BTreeSet<SecurityGroupId>,
+    /// All its tags.
+    pub tags: Tags,
+    /// By port.
+    pub listeners: BTreeMap<u16, ObservedListener>,
+}
+
+/// A listener in AWS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ObservedListener {
+    /// Its ARN.
+    pub arn: ListenerArn,
+    /// Its port.
+    pub port: u16,
+    /// `None` for a protocol that Application Load Balancers do not have.
+    pub protocol: Option<ListenerProtocol>,
+    /// In order.
+    pub default_actions: Vec<Action<TargetGroupArn>>,
+    /// The default certificate.
+    pub default_certificate: Option<CertificateArn>,
+    /// The certificates besides the default (which may stand here a second time).
+    pub certificates: BTreeSet<CertificateArn>,
+    /// Name of the TLS policy.
+    pub ssl_policy: Option<String>,
+    /// All its tags.
+    pub tags: Tags,
+    /// All rules but the default one, by ascending priority.
+    pub rules: Vec<ObservedRule>,
+}
+
+/// A rule in AWS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ObservedRule {
+    /// Its ARN.
+    pub arn: RuleArn,
+    /// 1 to 50000; the lowest wins.
+    pub priority: u32,
+    /// All must hold.
+    pub conditions: Vec<Condition>,
+    /// In order.
+    pub actions: Vec<Action<TargetGroupArn>>,
+    /// Whether it rewrites requests, which no rule of ours does yet.
+    pub transforms: bool,
+    /// All its tags.
+    pub tags: Tags,
+}
+
+/// A target group in AWS. Words of AWS's that are not known here stay text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ObservedTargetGroup {
+    /// Its ARN.
+    pub arn: TargetGroupArn,
+    /// Its name.
+    pub name: String,
+    /// `instance`, `ip`, `lambda` or `alb`.
+    pub target_type: String,
+    /// For example `HTTP`.
+    pub protocol: String,
+    /// For example `HTTP1`.
+    pub protocol_version: Option<String>,
+    /// `None` where the check is of a kind that no group of ours has.
+    pub health_check: Option<HealthCheck>,
+    /// All its tags.
+    pub tags: Tags,
+}
+
+/// A security group in EC2.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ObservedSecurityGroup {
+    /// Its id.
+    pub id: SecurityGroupId,
+    /// Its name.
+    pub name: String,
+    /// All its tags.
+    pub tags: Tags,
+    /// Who may come in.
+    pub ingress: BTreeSet<SecurityGroupRule>,
+}
+
+/// A TargetGroupBinding that carries the group's labels.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ObservedBinding {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its target group.
+    pub target_group: TargetGroupArn,
+    /// `metadata.resourceVersion`, so that a change made meanwhile is noticed.
+    pub resource_version: String,
+    /// All its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its spec.
+    pub spec: crate::api::crd::TargetGroupBindingSpec,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+impl Eq for ObservedBinding {}
+
+/// The security group that all load balancers of the cluster share, where it exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendSecurityGroup {
+    /// Its id.
+    pub id: SecurityGroupId,
+    /// Whether it is ours to delete (not given by flag).
+    pub managed: bool,
+}
+
+impl ObservedTargetGroup {
+    /// What it is within its stack, by its tag.
+    #[must_use]
+    pub fn resource(&self) -> Option<ResourceId> {
+        self.tags.get(crate::build::tags::INGRESS_RESOURCE).map(|id| ResourceId(id.clone()))
+    }
+}

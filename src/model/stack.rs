@@ -1,0 +1,329 @@
+//! What shall be: the AWS resources of one group of Ingresses.
+
+use std::{collections::BTreeMap, fmt};
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use super::{
+    Action, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol, LoadBalancerName, ObjectName,
+    ProtocolVersion, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn, TargetGroupName,
+    TargetGroupProtocol, TargetType, VpcId,
+};
+
+/// Something that may be known only once AWS or the cluster has answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Value<T> {
+    /// Known now.
+    Known(T),
+    /// Known after apply; the text says what it depends on.
+    AfterApply(&'static str),
+}
+
+impl<T> Value<T> {
+    /// The value, where it is known.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::AfterApply(_) => None,
+        }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Value<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(value) => value.fmt(f),
+            Self::AfterApply(why) => write!(f, "(known after apply: {why})"),
+        }
+    }
+}
+
+/// The Ingresses that share one load balancer: an explicit group by its name, or one Ingress alone.
+/// Its text form is what the tags `ingress.k8s.aws/stack` carry and what names are hashed from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum GroupId {
+    /// `alb.ingress.kubernetes.io/group.name`
+    Explicit(String),
+    /// One Ingress, a group of its own.
+    Implicit(ObjectName),
+}
+
+impl GroupId {
+    /// The group that the tag `ingress.k8s.aws/stack` names.
+    #[must_use]
+    pub fn from_tag(text: &str) -> Self {
+        match text.split_once('/') {
+            Some((namespace, name)) => Self::Implicit(ObjectName::new(namespace, name)),
+            None => Self::Explicit(text.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Explicit(name) => f.write_str(name),
+            Self::Implicit(name) => name.fmt(f),
+        }
+    }
+}
+
+/// What a resource is within its stack: the tag `ingress.k8s.aws/resource` (`LoadBalancer`, `443`, `shop/web-api:80`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ResourceId(pub String);
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The kinds of Kubernetes object that cause something in AWS, or get a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum ObjectKind {
+    /// `networking.k8s.io/v1` Ingress
+    Ingress,
+    /// `networking.k8s.io/v1` IngressClass
+    IngressClass,
+    /// `v1` Service
+    Service,
+    /// `elbv2.k8s.aws/v1beta1` TargetGroupBinding
+    TargetGroupBinding,
+}
+
+impl ObjectKind {
+    /// The kind as manifests write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "Ingress",
+            Self::IngressClass => "IngressClass",
+            Self::Service => "Service",
+            Self::TargetGroupBinding => "TargetGroupBinding",
+        }
+    }
+}
+
+/// A Kubernetes object, as messages name it. A cluster-scoped one has an empty namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ObjectReference {
+    /// Its kind.
+    pub kind: ObjectKind,
+    /// Its namespace and name.
+    pub name: ObjectName,
+}
+
+impl ObjectReference {
+    /// Names an Ingress.
+    #[must_use]
+    pub fn ingress(name: &ObjectName) -> Self {
+        Self { kind: ObjectKind::Ingress, name: name.clone() }
+    }
+}
+
+impl fmt::Display for ObjectReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.namespace.is_empty() {
+            write!(f, "{} {}", self.kind.as_str(), self.name.name)
+        } else {
+            write!(f, "{} {}", self.kind.as_str(), self.name)
+        }
+    }
+}
+
+/// Why a thing is as it is: the object, its generation and the field that asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Cause {
+    /// The object.
+    pub object: ObjectReference,
+    /// `metadata.generation`; 0 where it is not known (files).
+    pub generation: i64,
+    /// Field path or annotation key.
+    pub field: String,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.object)?;
+        if self.generation > 0 {
+            write!(f, " generation {}", self.generation)?;
+        }
+        write!(f, ", {}", self.field)
+    }
+}
+
+/// Everything that one group of Ingresses shall have in AWS. Empty when the group has no members: then everything goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stack {
+    /// Whose it is.
+    pub group: GroupId,
+    /// The security group in front, made and deleted with the load balancer.
+    pub security_group: Option<ManagedSecurityGroup>,
+    /// The load balancer.
+    pub load_balancer: Option<LoadBalancer>,
+    /// Its target groups, in the order in which rules first name them.
+    pub target_groups: IndexMap<ResourceId, TargetGroup>,
+    /// Its listeners, by port.
+    pub listeners: BTreeMap<u16, Listener>,
+}
+
+impl Stack {
+    /// A stack that wants nothing: what it has in AWS is to be deleted.
+    #[must_use]
+    pub fn empty(group: GroupId) -> Self {
+        Self { group, security_group: None, load_balancer: None, target_groups: IndexMap::new(), listeners: BTreeMap::new() }
+    }
+}
+
+/// A security group that the load balancer stands behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ManagedSecurityGroup {
+    /// Its name, hashed from cluster and group.
+    pub name: Value<String>,
+    /// Fixed text; EC2 cannot change it later.
+    pub description: &'static str,
+    /// Who may come in.
+    pub ingress: Vec<SecurityGroupRule>,
+    /// All its tags.
+    pub tags: Tags,
+    /// What asks for it.
+    pub cause: Cause,
+}
+
+/// A security group that a load balancer is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum SecurityGroupReference {
+    /// The stack's own [`ManagedSecurityGroup`].
+    Managed,
+    /// The one that all load balancers of the cluster share, named as source in rules on nodes.
+    SharedBackend(Value<SecurityGroupId>),
+}
+
+/// An Application Load Balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LoadBalancer {
+    /// Used at creation alone; an existing one is found by its tags.
+    pub name: Value<LoadBalancerName>,
+    /// Cannot be changed in place.
+    pub scheme: Scheme,
+    /// Address families.
+    pub ip_address_type: IpAddressType,
+    /// One a zone, sorted by id.
+    pub subnets: Value<Vec<SubnetId>>,
+    /// In the order of the request.
+    pub security_groups: Vec<SecurityGroupReference>,
+    /// All its tags.
+    pub tags: Tags,
+    /// What asks for it.
+    pub cause: Cause,
+}
+
+/// A listener of a load balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// 1 to 65535
+    pub port: u16,
+    /// HTTP or HTTPS.
+    pub protocol: ListenerProtocol,
+    /// What happens to a request that no rule takes.
+    pub default_action: Action<TargetGroupReference>,
+    /// What a client without SNI gets; needed by HTTPS.
+    pub default_certificate: Option<CertificateArn>,
+    /// The other certificates, sorted; the default is not among them.
+    pub certificates: std::collections::BTreeSet<CertificateArn>,
+    /// Name of the TLS policy.
+    pub ssl_policy: Option<String>,
+    /// In order of precedence.
+    pub rules: Vec<Rule>,
+    /// All its tags.
+    pub tags: Tags,
+    /// What asks for it.
+    pub cause: Cause,
+}
+
+/// A rule of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// All must hold.
+    pub conditions: Vec<Condition>,
+    /// What happens then.
+    pub action: Action<TargetGroupReference>,
+    /// Its tags without `ingress.k8s.aws/resource`, which repeats the priority it is created with.
+    pub tags: Tags,
+    /// The path of the Ingress that asks for it.
+    pub cause: Cause,
+}
+
+/// A target group that an action names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum TargetGroupReference {
+    /// One of this stack's.
+    Own(ResourceId),
+    /// Somebody else's, left as it is.
+    Foreign(TargetGroupArn),
+}
+
+/// A target group with its binding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TargetGroup {
+    /// `<namespace>/<ingress>-<service>:<port>`
+    pub resource: ResourceId,
+    /// Used at creation alone; hashed from the Service's UID among others.
+    pub name: Value<TargetGroupName>,
+    /// Cannot be changed in place.
+    pub target_type: TargetType,
+    /// Cannot be changed in place.
+    pub protocol: TargetGroupProtocol,
+    /// Cannot be changed in place.
+    pub protocol_version: ProtocolVersion,
+    /// The port of targets that are registered without one; never compared afterwards.
+    pub port: u16,
+    /// Where the targets are.
+    pub vpc: Value<VpcId>,
+    /// Changed in place.
+    pub health_check: HealthCheck,
+    /// All its tags.
+    pub tags: Tags,
+    /// The TargetGroupBinding that feeds it.
+    pub binding: Binding,
+    /// What asks for it.
+    pub cause: Cause,
+}
+
+/// A port by number or by name, as Services write it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(untagged)]
+pub enum PortReference {
+    /// 1 to 65535
+    Number(u16),
+    /// A port's name.
+    Name(String),
+}
+
+impl fmt::Display for PortReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The TargetGroupBinding of a target group of ours. It has the target group's name, type, protocol and VPC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Binding {
+    /// The Service's namespace.
+    pub namespace: String,
+    /// `ingress.k8s.aws/stack…`
+    pub labels: BTreeMap<String, String>,
+    /// The Service.
+    pub service: String,
+    /// Its port, as the Ingress writes it.
+    pub service_port: PortReference,
+    /// Who may reach the targets.
+    pub source: Value<SecurityGroupId>,
+    /// On which ports of the targets: TCP, each by number or by the pod's name for it. Empty means every TCP port in one rule.
+    pub ports: Vec<PortReference>,
+}

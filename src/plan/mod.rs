@@ -1,0 +1,13 @@
+//! From what shall be and what is to the ordered steps between them, each with its cause. Pure: no I/O, no clock.
+
+mod rules;
+mod stack;
+mod step;
+mod render;
+
+#[cfg(test)]
+mod tests;
+
+pub use render::{render, summary};
+pub use stack::plan;
+pub use step::{ListenerChange, ListenerReference, Plan, RuleReference, SecurityGroupTarget, Step, StepAction, TaggedResource, Wait};

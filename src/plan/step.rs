@@ -1,0 +1,257 @@
+//! The vocabulary of plans.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::model::{
+    Action, Cause, CertificateArn, HealthCheck, Listener, ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn,
+    ManagedSecurityGroup, ObjectName, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId,
+    SecurityGroupReference, SecurityGroupRule, TargetGroup, TargetGroupArn, TargetGroupReference,
+};
+
+/// Steps to run now, in order, and what to wait for afterwards before planning again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// In the order in which they run.
+    pub steps: Vec<Step>,
+    /// What the rest of the change waits for; a change of it brings the next plan.
+    pub wait: Option<Wait>,
+}
+
+/// Something that has to happen before the next plan can go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Wait {
+    /// The TargetGroupBindings are gone: their targets are deregistered then, and their target groups can go.
+    BindingsGone(BTreeSet<ObjectName>),
+}
+
+/// One call that changes something, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// What is done.
+    pub action: StepAction,
+    /// Because of which object and field.
+    pub cause: Cause,
+}
+
+/// A listener of the stack's load balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum ListenerReference {
+    /// It is there.
+    Existing(ListenerArn),
+    /// An earlier step of the plan creates it, on this port.
+    Created(u16),
+}
+
+/// A rule of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum RuleReference {
+    /// It is there.
+    Existing(RuleArn),
+    /// An earlier step of the plan creates it: port of its listener and its place among that listener's wanted rules.
+    Created(u16, usize),
+}
+
+/// A security group that a step changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum SecurityGroupTarget {
+    /// It is there.
+    Existing(SecurityGroupId),
+    /// An earlier step of the plan creates it: the stack's own.
+    Created,
+}
+
+/// A resource of ELB v2 or EC2 whose tags are changed, by ARN or group id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum TaggedResource {
+    /// A load balancer, listener, rule or target group: AddTags.
+    Elb(String),
+    /// A security group: CreateTags.
+    SecurityGroup(SecurityGroupId),
+}
+
+/// What of a listener changes; absent parts stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ListenerChange {
+    /// To another protocol.
+    pub protocol: Option<ListenerProtocol>,
+    /// To another TLS policy.
+    pub ssl_policy: Option<String>,
+    /// To another default certificate.
+    pub default_certificate: Option<CertificateArn>,
+    /// To another default action.
+    pub default_action: Option<Action<TargetGroupReference>>,
+}
+
+/// What a step does. Each is one call, but for those that name many resources (batched by AWS's limits).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum StepAction {
+    /// EC2 CreateSecurityGroup, with tags and without rules.
+    CreateSecurityGroup(ManagedSecurityGroup),
+    /// EC2 AuthorizeSecurityGroupIngress
+    AuthorizeIngress {
+        /// Which group.
+        group: SecurityGroupTarget,
+        /// All in one call.
+        rules: Vec<SecurityGroupRule>,
+    },
+    /// EC2 RevokeSecurityGroupIngress
+    RevokeIngress {
+        /// Which group.
+        group: SecurityGroupId,
+        /// All in one call.
+        rules: Vec<SecurityGroupRule>,
+    },
+    /// EC2 DeleteSecurityGroup; refused while a network interface of the load balancer lingers, then tried again.
+    DeleteSecurityGroup(SecurityGroupId),
+    /// ELB v2 CreateTargetGroup, with tags.
+    CreateTargetGroup(Box<TargetGroup>),
+    /// ELB v2 ModifyTargetGroup: the whole health check.
+    ModifyTargetGroup {
+        /// Which group.
+        arn: TargetGroupArn,
+        /// Its resource id, for people.
+        resource: ResourceId,
+        /// The new check.
+        health_check: HealthCheck,
+    },
+    /// ELB v2 DeleteTargetGroup; refused while it is in use, then tried again.
+    DeleteTargetGroup {
+        /// Which group.
+        arn: TargetGroupArn,
+        /// Its name, for people.
+        name: String,
+    },
+    /// Kubernetes: create the TargetGroupBinding of a target group.
+    CreateBinding(Box<TargetGroup>),
+    /// Kubernetes: replace labels and spec of a TargetGroupBinding.
+    UpdateBinding {
+        /// As it is.
+        existing: Box<ObservedBinding>,
+        /// The target group as it shall be.
+        target_group: Box<TargetGroup>,
+    },
+    /// Kubernetes: delete a TargetGroupBinding.
+    DeleteBinding(ObjectName),
+    /// ELB v2 CreateLoadBalancer, with tags.
+    CreateLoadBalancer(Box<LoadBalancer>),
+    /// ELB v2 SetSecurityGroups
+    SetSecurityGroups {
+        /// Which load balancer.
+        arn: LoadBalancerArn,
+        /// All groups that it shall be in.
+        groups: Vec<SecurityGroupReference>,
+    },
+    /// ELB v2 DeleteLoadBalancer: its listeners and rules go with it.
+    DeleteLoadBalancer {
+        /// Which load balancer.
+        arn: LoadBalancerArn,
+        /// Its name, for people.
+        name: String,
+    },
+    /// ELB v2 CreateListener, with tags, default certificate and default action; rules and other certificates follow.
+    CreateListener {
+        /// On which load balancer; `None` is the one that an earlier step creates.
+        load_balancer: Option<LoadBalancerArn>,
+        /// The listener.
+        listener: Box<Listener>,
+    },
+    /// ELB v2 ModifyListener
+    ModifyListener {
+        /// Which listener.
+        arn: ListenerArn,
+        /// Its port, for people.
+        port: u16,
+        /// What changes.
+        change: ListenerChange,
+    },
+    /// ELB v2 DeleteListener
+    DeleteListener {
+        /// Which listener.
+        arn: ListenerArn,
+        /// Its port, for people.
+        port: u16,
+    },
+    /// ELB v2 AddListenerCertificates
+    AddListenerCertificates {
+        /// Which listener.
+        listener: ListenerReference,
+        /// One call each, as AWS takes one at a time.
+        certificates: Vec<CertificateArn>,
+    },
+    /// ELB v2 RemoveListenerCertificates
+    RemoveListenerCertificates {
+        /// Which listener.
+        arn: ListenerArn,
+        /// Its port, for people.
+        port: u16,
+        /// One call each.
+        certificates: Vec<CertificateArn>,
+    },
+    /// ELB v2 CreateRule, with tags.
+    CreateRule {
+        /// Of which listener.
+        listener: ListenerReference,
+        /// Its port.
+        port: u16,
+        /// The rule's place among the listener's wanted rules.
+        index: usize,
+        /// 1 to 50000
+        priority: u32,
+        /// The rule.
+        rule: Box<Rule>,
+    },
+    /// ELB v2 SetRulePriorities: at once for all.
+    SetRulePriorities {
+        /// Port of the listener, for people.
+        port: u16,
+        /// Rules and their new priorities.
+        priorities: Vec<(RuleReference, u32)>,
+    },
+    /// ELB v2 ModifyRule: the actions alone.
+    ModifyRule {
+        /// Which rule.
+        arn: RuleArn,
+        /// Port of its listener, for people.
+        port: u16,
+        /// What it shall do.
+        rule: Box<Rule>,
+    },
+    /// ELB v2 DeleteRule
+    DeleteRule {
+        /// Which rule.
+        arn: RuleArn,
+        /// Port of its listener, for people.
+        port: u16,
+        /// What it was, for people.
+        priority: u32,
+    },
+    /// ELB v2 AddTags or EC2 CreateTags: adds tags, or changes their values.
+    AddTags {
+        /// Which resource.
+        resource: TaggedResource,
+        /// What it is, for people.
+        name: String,
+        /// The tags that are missing or differ.
+        tags: crate::model::Tags,
+    },
+}
+
+impl StepAction {
+    /// Whether the step takes something away that may serve requests, or that somebody made.
+    #[must_use]
+    pub fn is_destructive(&self) -> bool {
+        matches!(
+            self,
+            Self::DeleteSecurityGroup(_)
+                | Self::DeleteTargetGroup { .. }
+                | Self::DeleteBinding(_)
+                | Self::DeleteLoadBalancer { .. }
+                | Self::DeleteListener { .. }
+                | Self::RemoveListenerCertificates { .. }
+                | Self::DeleteRule { .. }
+                | Self::RevokeIngress { .. }
+        )
+    }
+}
