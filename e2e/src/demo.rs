@@ -16,7 +16,11 @@ pub async fn lab(program: &Path) -> Result<()> {
     let world = &lab.world;
     println!("The lab is up.");
     println!("  export KUBECONFIG={}", lab.kubeconfig.display());
-    println!("  export AWS_ENDPOINT_URL={} AWS_REGION={} AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=y", lab.proxy.url, crate::lab::aws::REGION);
+    println!(
+        "  export AWS_ENDPOINT_URL={} AWS_REGION={} AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=y",
+        lab.proxy.url,
+        crate::lab::aws::REGION
+    );
     println!("  VPC {}, cluster name {}, logs in {}", world.vpc, crate::lab::world::CLUSTER, lab.directory().display());
     for (domain, arn) in &world.certificates {
         println!("  certificate for {domain}: {arn}");
@@ -36,4 +40,15 @@ async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<
         _ = terminate.recv() => Ok(None),
         _ = interrupt.recv() => Ok(None),
     }
+}
+
+/// The demo.
+pub async fn run(program: &Path, once: bool) -> Result<()> {
+    let options = Options { kubelet: true, ..Options::default() };
+    let lab = Lab::start(program, options).await?;
+    let _ = once;
+    let snapshot = crate::symbolic::Snapshot::take(&lab).await?;
+    println!("{:#}", serde_json::json!(snapshot.stacks));
+    println!("{:#}", snapshot.of_namespace(&lab, "default").await?);
+    Ok(())
 }

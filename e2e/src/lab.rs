@@ -77,19 +77,9 @@ impl Lab {
         cluster.apply(&world.node_objects()).await?;
         for node in &world.nodes {
             // The API server taints a new node until a kubelet reports.
-            cluster
-                .merge(
-                    "v1",
-                    "Node",
-                    None,
-                    &node.name,
-                    &json!({"spec": {"taints": null}}),
-                )
-                .await?;
+            cluster.merge("v1", "Node", None, &node.name, &json!({"spec": {"taints": null}})).await?;
         }
-        cluster
-            .install_custom_resource_definitions(&custom_resource_definitions())
-            .await?;
+        cluster.install_custom_resource_definitions(&custom_resource_definitions()).await?;
         cluster
             .apply(&[json!({
                 "apiVersion": "networking.k8s.io/v1",
@@ -98,9 +88,7 @@ impl Lab {
                 "spec": {"controller": "ingress.k8s.aws/alb"},
             })])
             .await?;
-        let kubelet = options
-            .kubelet
-            .then(|| Kubelet::start(&cluster, &world, &aws));
+        let kubelet = options.kubelet.then(|| Kubelet::start(&cluster, &world, &aws));
         Ok(Self {
             kubelet,
             proxy,
@@ -127,10 +115,7 @@ impl Lab {
 
     /// The end of the controller's log.
     pub fn controller_log(&self, lines: usize) -> String {
-        processes::tail(
-            &self.directory().join(format!("{}.log", controller::NAME)),
-            lines,
-        )
+        processes::tail(&self.directory().join(format!("{}.log", controller::NAME)), lines)
     }
 
     /// Waits until the controller has made no AWS call for `quiet`.
@@ -161,9 +146,7 @@ pub fn workspace() -> PathBuf {
 /// Where what takes long to make is kept: `lab` in the target directory that `program` lies in.
 fn cache_directory(program: &Path) -> Result<PathBuf> {
     let target = program.parent().and_then(Path::parent);
-    Ok(target
-        .with_context(|| format!("{} is in no target directory", program.display()))?
-        .join("lab"))
+    Ok(target.with_context(|| format!("{} is in no target directory", program.display()))?.join("lab"))
 }
 
 /// Asks `condition` until it answers with a value, for `deadline` at most. An error counts as "not yet" and is told when
@@ -182,10 +165,7 @@ pub async fn wait_for<T>(
         };
         if Instant::now() >= end {
             let message = format!("waited {} s for {what}", deadline.as_secs());
-            return Err(why.map_or_else(
-                || anyhow!(message.clone()),
-                |why| why.context(message.clone()),
-            ));
+            return Err(why.map_or_else(|| anyhow!(message.clone()), |why| why.context(message.clone())));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -197,8 +177,5 @@ pub async fn wait_until(
     what: &str,
     mut condition: impl AsyncFnMut() -> Result<bool>,
 ) -> Result<()> {
-    wait_for(deadline, what, async || {
-        Ok(condition().await?.then_some(()))
-    })
-    .await
+    wait_for(deadline, what, async || Ok(condition().await?.then_some(()))).await
 }

@@ -36,9 +36,7 @@ impl Snapshot {
     /// What the objects of one namespace made: the AWS resources of its stacks, and the cluster's side of them.
     pub async fn of_namespace(&self, lab: &Lab, namespace: &str) -> Result<Value> {
         let of_namespace = |stack: &&String| {
-            let owner = stack
-                .strip_prefix("ingress:")
-                .or_else(|| stack.strip_prefix("service:"));
+            let owner = stack.strip_prefix("ingress:").or_else(|| stack.strip_prefix("service:"));
             let rest = owner.and_then(|owner| owner.strip_prefix(namespace));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };

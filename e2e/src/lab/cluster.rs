@@ -36,31 +36,20 @@ impl Cluster {
     /// A client for the kubeconfig file. Nothing is asked of the server yet.
     pub async fn connect(kubeconfig: &Path) -> Result<Self> {
         let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         config.proxy_url = None;
-        Ok(Self {
-            client: Client::try_from(config)?,
-        })
+        Ok(Self { client: Client::try_from(config)? })
     }
 
     /// Whether the server says that it is ready and has made its first namespaces.
     pub async fn ready(&self) -> Result<bool> {
         let request = hyper::Request::get("/readyz").body(Vec::new())?;
         self.client.request_text(request).await?;
-        Ok(self
-            .get("v1", "Namespace", None, "default")
-            .await?
-            .is_some())
+        Ok(self.get("v1", "Namespace", None, "default").await?.is_some())
     }
 
     /// The API of a kind by its name, in a namespace or for the whole cluster.
-    pub fn api(
-        &self,
-        api_version: &str,
-        kind: &str,
-        namespace: Option<&str>,
-    ) -> Api<DynamicObject> {
+    pub fn api(&self, api_version: &str, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let kind = GroupVersionKind::gvk(group, version, kind);
         let resource = match kind.kind.as_str() {
@@ -92,9 +81,7 @@ impl Cluster {
         applied.with_context(|| format!("applying {id}"))?;
         if let Some(status) = status {
             let patch = Patch::Merge(json!({"status": status}));
-            let written = api
-                .patch_status(id.name, &PatchParams::default(), &patch)
-                .await;
+            let written = api.patch_status(id.name, &PatchParams::default(), &patch).await;
             written.with_context(|| format!("writing the status of {id}"))?;
         }
         Ok(())
@@ -111,8 +98,7 @@ impl Cluster {
 
     /// Makes a namespace.
     pub async fn namespace(&self, name: &str) -> Result<()> {
-        self.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})])
-            .await
+        self.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})]).await
     }
 
     /// Changes an object by a JSON merge patch.
@@ -125,31 +111,15 @@ impl Cluster {
         patch: &Value,
     ) -> Result<()> {
         let api = self.api(api_version, kind, namespace);
-        let patched = api
-            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-            .await;
-        patched
-            .map(drop)
-            .with_context(|| format!("patching {kind} {name}"))
+        let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.map(drop).with_context(|| format!("patching {kind} {name}"))
     }
 
     /// Asks for an object's deletion and does not wait for it. An object that is not there is no error.
-    pub async fn delete(
-        &self,
-        api_version: &str,
-        kind: &str,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<()> {
-        match self
-            .api(api_version, kind, namespace)
-            .delete(name, &DeleteParams::default())
-            .await
-        {
+    pub async fn delete(&self, api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Result<()> {
+        match self.api(api_version, kind, namespace).delete(name, &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-            result => result
-                .map(drop)
-                .with_context(|| format!("deleting {kind} {name}")),
+            result => result.map(drop).with_context(|| format!("deleting {kind} {name}")),
         }
     }
 
@@ -166,20 +136,9 @@ impl Cluster {
     }
 
     /// All objects of a kind, of one namespace or of all.
-    pub async fn list(
-        &self,
-        api_version: &str,
-        kind: &str,
-        namespace: Option<&str>,
-    ) -> Result<Vec<Value>> {
-        let list = self
-            .api(api_version, kind, namespace)
-            .list(&ListParams::default())
-            .await?;
-        list.items
-            .into_iter()
-            .map(|object| Ok(serde_json::to_value(object)?))
-            .collect()
+    pub async fn list(&self, api_version: &str, kind: &str, namespace: Option<&str>) -> Result<Vec<Value>> {
+        let list = self.api(api_version, kind, namespace).list(&ListParams::default()).await?;
+        list.items.into_iter().map(|object| Ok(serde_json::to_value(object)?)).collect()
     }
 
     /// The events about objects of a namespace, as (type, reason, message, name of the object).
@@ -191,54 +150,25 @@ impl Cluster {
     /// Applies the CRDs of a folder (its kustomization aside) and waits until they are served.
     pub async fn install_custom_resource_definitions(&self, folder: &Path) -> Result<()> {
         let mut names = Vec::new();
-        let entries = std::fs::read_dir(folder).with_context(|| {
-            format!(
-                "reading the custom resource definitions in {}",
-                folder.display()
-            )
-        })?;
-        let mut files = entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<Result<Vec<_>>>()?;
+        let entries = std::fs::read_dir(folder)
+            .with_context(|| format!("reading the custom resource definitions in {}", folder.display()))?;
+        let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
         files.sort();
         for file in files {
-            let yaml = file
-                .extension()
-                .is_some_and(|extension| extension == "yaml" || extension == "yml");
+            let yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
             if !yaml || file.file_stem().is_some_and(|stem| stem == "kustomization") {
                 continue;
             }
             let objects = documents(&std::fs::read_to_string(&file)?)?;
-            self.apply(&objects)
-                .await
-                .with_context(|| format!("of {}", file.display()))?;
-            names.extend(
-                objects
-                    .iter()
-                    .map(|object| text(object, "/metadata/name").to_owned()),
-            );
+            self.apply(&objects).await.with_context(|| format!("of {}", file.display()))?;
+            names.extend(objects.iter().map(|object| text(object, "/metadata/name").to_owned()));
         }
-        ensure!(
-            !names.is_empty(),
-            "no custom resource definition in {}",
-            folder.display()
-        );
+        ensure!(!names.is_empty(), "no custom resource definition in {}", folder.display());
         for name in names {
-            wait_until(
-                Duration::from_secs(30),
-                &format!("{name} to be served"),
-                async || {
-                    let found = self
-                        .get(
-                            "apiextensions.k8s.io/v1",
-                            "CustomResourceDefinition",
-                            None,
-                            &name,
-                        )
-                        .await?;
-                    Ok(found.is_some_and(|found| condition_is_true(&found, "Established")))
-                },
-            )
+            wait_until(Duration::from_secs(30), &format!("{name} to be served"), async || {
+                let found = self.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", None, &name).await?;
+                Ok(found.is_some_and(|found| condition_is_true(&found, "Established")))
+            })
             .await?;
         }
         Ok(())
@@ -258,19 +188,9 @@ pub struct EventLine {
 
 impl EventLine {
     fn of(event: &Value) -> Self {
-        let object = format!(
-            "{}/{}",
-            text(event, "/involvedObject/kind"),
-            text(event, "/involvedObject/name")
-        );
-        let [type_, reason, message] =
-            ["/type", "/reason", "/message"].map(|field| text(event, field).to_owned());
-        Self {
-            type_,
-            reason,
-            message,
-            object,
-        }
+        let object = format!("{}/{}", text(event, "/involvedObject/kind"), text(event, "/involvedObject/name"));
+        let [type_, reason, message] = ["/type", "/reason", "/message"].map(|field| text(event, field).to_owned());
+        Self { type_, reason, message, object }
     }
 }
 
@@ -284,71 +204,45 @@ struct Id<'a> {
 
 impl<'a> Id<'a> {
     fn of(object: &'a Value) -> Result<Self> {
-        let (api_version, kind, name) = (
-            text(object, "/apiVersion"),
-            text(object, "/kind"),
-            text(object, "/metadata/name"),
-        );
+        let (api_version, kind, name) =
+            (text(object, "/apiVersion"), text(object, "/kind"), text(object, "/metadata/name"));
         if api_version.is_empty() || kind.is_empty() || name.is_empty() {
             bail!("a manifest without apiVersion, kind or metadata.name: {object}");
         }
-        let namespace = object
-            .pointer("/metadata/namespace")
-            .and_then(Value::as_str);
-        let namespace = if CLUSTER_SCOPED.contains(&kind) {
-            None
-        } else {
-            Some(namespace.unwrap_or("default"))
-        };
-        Ok(Self {
-            api_version,
-            kind,
-            namespace,
-            name,
-        })
+        let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
+        let namespace = if CLUSTER_SCOPED.contains(&kind) { None } else { Some(namespace.unwrap_or("default")) };
+        Ok(Self { api_version, kind, namespace, name })
     }
 }
 
 impl std::fmt::Display for Id<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ", self.kind)?;
-        self.namespace
-            .map_or(Ok(()), |namespace| write!(f, "{namespace}/"))?;
+        self.namespace.map_or(Ok(()), |namespace| write!(f, "{namespace}/"))?;
         f.write_str(self.name)
     }
 }
 
 /// The text at a JSON pointer, empty when there is none.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The list at a JSON pointer, empty when there is none.
 pub fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// Whether the object's status has the condition with status `True`.
 pub fn condition_is_true(object: &Value, condition: &str) -> bool {
     let conditions = items(object, "/status/conditions");
-    conditions
-        .iter()
-        .any(|found| text(found, "/type") == condition && text(found, "/status") == "True")
+    conditions.iter().any(|found| text(found, "/type") == condition && text(found, "/status") == "True")
 }
 
 /// The documents of a YAML text; empty ones are left out.
 pub fn documents(yaml: &str) -> Result<Vec<Value>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml)?;
-    Ok(documents
-        .into_iter()
-        .filter(|document| !document.is_null())
-        .collect())
+    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
 /// Gives an object of a namespaced kind its namespace, unless it names one.
@@ -357,8 +251,6 @@ pub fn put_in_namespace(object: &mut Value, namespace: &str) {
         return;
     }
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata
-            .entry("namespace")
-            .or_insert_with(|| namespace.into());
+        metadata.entry("namespace").or_insert_with(|| namespace.into());
     }
 }

@@ -51,12 +51,7 @@ impl Programs {
         Ok(Self::Linked(build(cache)?))
     }
 
-    fn spawn(
-        &self,
-        processes: &Processes,
-        name: &str,
-        arguments: Vec<OsString>,
-    ) -> Result<Process> {
+    fn spawn(&self, processes: &Processes, name: &str, arguments: Vec<OsString>) -> Result<Process> {
         match self {
             Self::Assets(folder) => processes.spawn(name, &folder.join(name), arguments, &[]),
             Self::Linked(program) => {
@@ -69,10 +64,7 @@ impl Programs {
 
 /// What follows `key` on its line in go.mod.
 fn go_mod(key: &str) -> &'static str {
-    let line = SOURCES[1]
-        .1
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(key));
+    let line = SOURCES[1].1.lines().find_map(|line| line.trim().strip_prefix(key));
     line.map_or("", str::trim)
 }
 
@@ -84,29 +76,20 @@ fn build(cache: &Path) -> Result<PathBuf> {
         return Ok(program);
     }
     let needed = go_mod("go ");
-    let found = Command::new("go")
-        .arg("version")
-        .stdin(Stdio::null())
-        .output();
+    let found = Command::new("go").arg("version").stdin(Stdio::null()).output();
     ensure!(
         found.is_ok_and(|output| output.status.success()),
         "the lab's Kubernetes control plane is built with Go, and there is no `go` on PATH: install Go {needed} or newer, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kube-controller-manager"
     );
-    tracing::info!(
-        "building etcd and Kubernetes {version} with Go; this takes minutes, and only once"
-    );
+    tracing::info!("building etcd and Kubernetes {version} with Go; this takes minutes, and only once");
     fs::create_dir_all(cache)?;
-    let work = tempfile::Builder::new()
-        .prefix("controlplane-")
-        .tempdir_in(cache)?;
+    let work = tempfile::Builder::new().prefix("controlplane-").tempdir_in(cache)?;
     for (name, text) in SOURCES {
         fs::write(work.path().join(name), text)?;
     }
     let output = Command::new("go")
         .args(["build", "-trimpath", "-ldflags"])
-        .arg(format!(
-            "-s -w -X k8s.io/component-base/version.gitVersion={version}"
-        ))
+        .arg(format!("-s -w -X k8s.io/component-base/version.gitVersion={version}"))
         .args(["-o", "controlplane", "."])
         .current_dir(work.path())
         .stdin(Stdio::null())
@@ -144,16 +127,9 @@ impl ControlPlane {
         let etcd_url = format!("http://127.0.0.1:{etcd_port}");
         let mut arguments = Arguments::default();
         arguments.path("--data-dir", &directory.join("etcd"));
-        arguments
-            .text("--listen-client-urls", &etcd_url)
-            .text("--advertise-client-urls", &etcd_url);
-        arguments.text(
-            "--listen-peer-urls",
-            &format!("http://127.0.0.1:{peer_port}"),
-        );
-        arguments
-            .flag("--unsafe-no-fsync")
-            .text("--log-level", "error");
+        arguments.text("--listen-client-urls", &etcd_url).text("--advertise-client-urls", &etcd_url);
+        arguments.text("--listen-peer-urls", &format!("http://127.0.0.1:{peer_port}"));
+        arguments.flag("--unsafe-no-fsync").text("--log-level", "error");
         let mut etcd = programs.spawn(processes, "etcd", arguments.0)?;
         wait_until(Duration::from_secs(30), "etcd to listen", async || {
             etcd.check_running()?;
@@ -163,60 +139,30 @@ impl ControlPlane {
 
         let mut arguments = Arguments::default();
         arguments.text("--etcd-servers", &etcd_url);
-        arguments.path(
-            "--service-account-key-file",
-            &directory.join("service-account.pub"),
-        );
-        arguments.path(
-            "--service-account-signing-key-file",
-            &directory.join("service-account.key"),
-        );
+        arguments.path("--service-account-key-file", &directory.join("service-account.pub"));
+        arguments.path("--service-account-signing-key-file", &directory.join("service-account.key"));
         arguments.text("--service-account-issuer", "https://kubernetes.default.svc");
-        arguments
-            .path("--token-auth-file", &directory.join("tokens.csv"))
-            .text("--authorization-mode", "RBAC");
-        arguments
-            .text("--service-cluster-ip-range", "10.96.0.0/14")
-            .text("--service-node-port-range", "10000-60000");
-        arguments
-            .text("--secure-port", &api_port.to_string())
-            .text("--bind-address", "127.0.0.1");
-        arguments
-            .path("--cert-dir", &directory.join("certificates"))
-            .flag("--allow-privileged");
+        arguments.path("--token-auth-file", &directory.join("tokens.csv")).text("--authorization-mode", "RBAC");
+        arguments.text("--service-cluster-ip-range", "10.96.0.0/14").text("--service-node-port-range", "10000-60000");
+        arguments.text("--secure-port", &api_port.to_string()).text("--bind-address", "127.0.0.1");
+        arguments.path("--cert-dir", &directory.join("certificates")).flag("--allow-privileged");
         arguments.text("--disable-admission-plugins", "ServiceAccount");
         let mut server = programs.spawn(processes, "kube-apiserver", arguments.0)?;
         let cluster = Cluster::connect(&kubeconfig).await?;
-        wait_until(
-            Duration::from_secs(90),
-            "kube-apiserver to be ready",
-            async || {
-                server.check_running()?;
-                cluster.ready().await
-            },
-        )
+        wait_until(Duration::from_secs(90), "kube-apiserver to be ready", async || {
+            server.check_running()?;
+            cluster.ready().await
+        })
         .await
         .with_context(|| format!("kube-apiserver's log ends:\n{}", server.log_tail(20)))?;
 
         let mut arguments = Arguments::default();
-        arguments
-            .path("--kubeconfig", &kubeconfig)
-            .flag("--leader-elect=false");
-        arguments
-            .text("--controllers", CONTROLLERS)
-            .text("--secure-port", &manager_port.to_string());
-        arguments
-            .text("--bind-address", "127.0.0.1")
-            .path("--cert-dir", &directory.join("manager-certificates"));
+        arguments.path("--kubeconfig", &kubeconfig).flag("--leader-elect=false");
+        arguments.text("--controllers", CONTROLLERS).text("--secure-port", &manager_port.to_string());
+        arguments.text("--bind-address", "127.0.0.1").path("--cert-dir", &directory.join("manager-certificates"));
         let manager = programs.spawn(processes, "kube-controller-manager", arguments.0)?;
 
-        Ok((
-            Self {
-                kubeconfig,
-                _processes: vec![manager, server, etcd],
-            },
-            cluster,
-        ))
+        Ok((Self { kubeconfig, _processes: vec![manager, server, etcd] }, cluster))
     }
 }
 
@@ -249,14 +195,8 @@ fn write_secrets(directory: &Path) -> Result<()> {
     let public: PublicKeyX509Der<'_> = key.public_key().as_der()?;
     let private = pem::encode(&pem::Pem::new("PRIVATE KEY", key.to_pkcs8v1()?.as_ref()));
     fs::write(directory.join("service-account.key"), private)?;
-    fs::write(
-        directory.join("service-account.pub"),
-        pem::encode(&pem::Pem::new("PUBLIC KEY", public.as_ref())),
-    )?;
-    fs::write(
-        directory.join("tokens.csv"),
-        format!("{TOKEN},admin,admin,\"system:masters\"\n"),
-    )?;
+    fs::write(directory.join("service-account.pub"), pem::encode(&pem::Pem::new("PUBLIC KEY", public.as_ref())))?;
+    fs::write(directory.join("tokens.csv"), format!("{TOKEN},admin,admin,\"system:masters\"\n"))?;
     Ok(())
 }
 

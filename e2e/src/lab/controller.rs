@@ -31,11 +31,10 @@ pub struct Controller {
 impl Controller {
     pub(super) fn start(lab: &Lab, extra_flags: &[&str]) -> Result<Self> {
         let [metrics_port, health_port, webhook_port] = free_ports()?;
-        let (program, mut arguments): (PathBuf, Vec<OsString>) =
-            match std::env::var_os("ALBATROSS_BIN") {
-                Some(program) => (program.into(), Vec::new()),
-                None => (lab.program.clone(), vec![SUBCOMMAND.into()]),
-            };
+        let (program, mut arguments): (PathBuf, Vec<OsString>) = match std::env::var_os("ALBATROSS_BIN") {
+            Some(program) => (program.into(), Vec::new()),
+            None => (lab.program.clone(), vec![SUBCOMMAND.into()]),
+        };
         let text = |flag: &str, value: &str| OsString::from(format!("--{flag}={value}"));
         let path = |flag: &str, value: &Path| {
             let mut argument = OsString::from(format!("--{flag}="));
@@ -49,10 +48,7 @@ impl Controller {
             text("aws-region", REGION),
             text("aws-vpc-id", &lab.world.vpc),
             text("metrics-bind-addr", &format!("127.0.0.1:{metrics_port}")),
-            text(
-                "health-probe-bind-addr",
-                &format!("127.0.0.1:{health_port}"),
-            ),
+            text("health-probe-bind-addr", &format!("127.0.0.1:{health_port}")),
             text("webhook-bind-port", &webhook_port.to_string()),
             path("webhook-cert-dir", lab.directory()),
             text("enable-leader-election", "false"),
@@ -68,21 +64,14 @@ impl Controller {
             ("AWS_EC2_METADATA_DISABLED", "true"),
             ("AWS_ENDPOINT_URL", &lab.proxy.url),
         ];
-        let process = lab
-            .processes
-            .spawn(NAME, &program, arguments, &environment)?;
-        Ok(Self {
-            process,
-            health_port,
-            metrics_port,
-        })
+        let process = lab.processes.spawn(NAME, &program, arguments, &environment)?;
+        Ok(Self { process, health_port, metrics_port })
     }
 
     /// Waits until its `/readyz` answers 200.
     pub async fn ready(&mut self, deadline: Duration) -> Result<()> {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        let address: hyper::Uri =
-            format!("http://127.0.0.1:{}/readyz", self.health_port).parse()?;
+        let address: hyper::Uri = format!("http://127.0.0.1:{}/readyz", self.health_port).parse()?;
         wait_until(deadline, "the controller to be ready", async || {
             self.process.check_running()?;
             let status = client.get(address.clone()).await?.status();

@@ -24,11 +24,7 @@ pub struct Moto {
 impl Moto {
     /// Starts it on a free port with an empty account. The virtual environment is kept in `cache`.
     /// `settings` are environment variables of `moto_aws.py`, such as `AWS_PROVISIONING`.
-    pub async fn start(
-        processes: &Processes,
-        cache: &Path,
-        settings: &[(&str, &str)],
-    ) -> Result<Self> {
+    pub async fn start(processes: &Processes, cache: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         let cache = cache.to_owned();
         let python = tokio::task::spawn_blocking(move || environment(&cache)).await??;
         let program = processes.directory().join("moto_aws.py");
@@ -41,10 +37,7 @@ impl Moto {
             Ok(TcpStream::connect(("127.0.0.1", port)).await.is_ok())
         })
         .await?;
-        Ok(Self {
-            url: format!("http://127.0.0.1:{port}"),
-            _process: process,
-        })
+        Ok(Self { url: format!("http://127.0.0.1:{port}"), _process: process })
     }
 }
 
@@ -58,11 +51,7 @@ fn environment(cache: &Path) -> Result<PathBuf> {
     tracing::info!("installing moto {VERSION}; this takes about a minute, and only once");
     fs::create_dir_all(cache)?;
     let work = tempfile::Builder::new().prefix("venv-").tempdir_in(cache)?;
-    let made = Command::new("python3")
-        .args(["-m", "venv"])
-        .arg(work.path())
-        .stdin(Stdio::null())
-        .output();
+    let made = Command::new("python3").args(["-m", "venv"]).arg(work.path()).stdin(Stdio::null()).output();
     let Ok(made) = made else {
         bail!(
             "the lab's AWS emulator is moto, and there is no `python3` on PATH: install Python 3.9 or newer with its venv module"
@@ -75,13 +64,7 @@ fn environment(cache: &Path) -> Result<PathBuf> {
         String::from_utf8_lossy(&made.stderr)
     );
     let installed = Command::new(work.path().join("bin/python"))
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         .arg(format!("moto[server]=={VERSION}"))
         .stdin(Stdio::null())
         .output()?;
@@ -93,10 +76,7 @@ fn environment(cache: &Path) -> Result<PathBuf> {
     // Only the interpreter is run, never a script of the environment, so that it may be moved. Another lab that was
     // faster leaves a folder with the same content; then this one's copy is dropped.
     if fs::rename(work.path(), &folder).is_err() && !python.exists() {
-        bail!(
-            "cannot move the virtual environment to {}",
-            folder.display()
-        );
+        bail!("cannot move the virtual environment to {}", folder.display());
     }
     Ok(python)
 }

@@ -46,10 +46,7 @@ pub struct Process {
 impl Processes {
     /// Makes the lab's directory and the guard. `program` is the lab's own program, which has the subcommand [`GUARD`].
     pub fn start(program: &Path) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("albatross-lab-")
-            .tempdir()?
-            .keep();
+        let directory = tempfile::Builder::new().prefix("albatross-lab-").tempdir()?.keep();
         let mut guard = Command::new(program)
             .arg(GUARD)
             .arg(&directory)
@@ -60,13 +57,7 @@ impl Processes {
             .spawn()
             .with_context(|| format!("starting the guard {}", program.display()))?;
         let pipe = Mutex::new(guard.stdin.take());
-        Ok(Self {
-            inner: Arc::new(Inner {
-                directory,
-                guard: Mutex::new(guard),
-                pipe,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { directory, guard: Mutex::new(guard), pipe }) })
     }
 
     /// The lab's directory. It is removed when the lab ends.
@@ -94,34 +85,16 @@ impl Processes {
             .stderr(output)
             .process_group(0);
         // All the lab's traffic is on loopback; a proxy of the developer's network must not see it.
-        for variable in [
-            "HTTP_PROXY",
-            "HTTPS_PROXY",
-            "ALL_PROXY",
-            "http_proxy",
-            "https_proxy",
-            "all_proxy",
-        ] {
+        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
             command.env_remove(variable);
         }
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+        let child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
         self.tell('+', child.id())?;
-        Ok(Process {
-            name: name.to_owned(),
-            child,
-            log,
-            owner: self.clone(),
-        })
+        Ok(Process { name: name.to_owned(), child, log, owner: self.clone() })
     }
 
     fn tell(&self, sign: char, id: u32) -> Result<()> {
-        let mut pipe = self
-            .inner
-            .pipe
-            .lock()
-            .expect("the guard's pipe is never held over a panic");
+        let mut pipe = self.inner.pipe.lock().expect("the guard's pipe is never held over a panic");
         if let Some(pipe) = pipe.as_mut() {
             writeln!(pipe, "{sign}{id}").context("the lab's guard process is gone")?;
         }
@@ -169,10 +142,7 @@ impl Process {
     pub async fn stop(mut self, deadline: Duration) -> Result<()> {
         self.signal(Signal::TERM);
         let child = &mut self.child;
-        let ended = wait_until(deadline, "the process to end", async || {
-            Ok(child.try_wait()?.is_some())
-        })
-        .await;
+        let ended = wait_until(deadline, "the process to end", async || Ok(child.try_wait()?.is_some())).await;
         ended.with_context(|| format!("{} did not end on SIGTERM and was killed", self.name))
     }
 
@@ -201,10 +171,7 @@ impl Drop for Process {
 pub fn guard(directory: &Path) {
     let mut groups = BTreeSet::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-        match (
-            line.get(..1),
-            line.get(1..).and_then(|id| id.parse::<i32>().ok()),
-        ) {
+        match (line.get(..1), line.get(1..).and_then(|id| id.parse::<i32>().ok())) {
             (Some("+"), Some(id)) => groups.insert(id),
             (_, Some(id)) => groups.remove(&id),
             _ => false,

@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING,
-};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
@@ -65,11 +63,8 @@ pub struct Call {
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:9.3} {}", self.at.as_secs_f64(), self.name)?;
-        self.disturbed
-            .map_or(Ok(()), |disturbed| write!(f, " [{disturbed}]"))?;
-        self.body
-            .as_ref()
-            .map_or(Ok(()), |body| write!(f, " {body}"))
+        self.disturbed.map_or(Ok(()), |disturbed| write!(f, " [{disturbed}]"))?;
+        self.body.as_ref().map_or(Ok(()), |body| write!(f, " {body}"))
     }
 }
 
@@ -100,15 +95,8 @@ impl Proxy {
         };
         // A connection for each call: the emulator's server may close an idle one at any time, and a call that failed
         // for that would look like a fault of the controller's.
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build_http();
-        let state = State {
-            target: target.to_owned(),
-            client,
-            started: Instant::now(),
-            book: Mutex::new(book),
-        };
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+        let state = State { target: target.to_owned(), client, started: Instant::now(), book: Mutex::new(book) };
         let state = Arc::new(state);
         let task = tokio::spawn(accept(listener, state.clone()));
         Ok(Self { url, state, task })
@@ -169,9 +157,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
         async move { state.answer(request).await }
     });
     // An error is a client that went away or an answer that was dropped on purpose.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// The reason to close a connection without an answer.
@@ -189,15 +175,10 @@ impl std::error::Error for AnswerLost {}
 impl State {
     fn book(&self) -> MutexGuard<'_, Book> {
         // A panic of a test cannot happen inside; were it to, the numbers would still be whole.
-        self.book
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, AnswerLost> {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, AnswerLost> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(|_| AnswerLost)?.to_bytes();
         let protocol = Protocol::of(&head.headers);
@@ -205,9 +186,7 @@ impl State {
         let (verdict, latency) = {
             let mut book = self.book();
             let verdict = book.judge.judge(&name);
-            let body = book
-                .keep_bodies
-                .then(|| String::from_utf8_lossy(&body).into_owned());
+            let body = book.keep_bodies.then(|| String::from_utf8_lossy(&body).into_owned());
             book.note(&name, verdict, self.started.elapsed(), body);
             (verdict, book.judge.latency())
         };
@@ -216,11 +195,7 @@ impl State {
         }
         match verdict {
             Verdict::Pass => Ok(self.pass_on(head, body).await),
-            Verdict::Throttle => Ok(protocol.error(
-                StatusCode::BAD_REQUEST,
-                protocol.throttled(),
-                "Rate exceeded",
-            )),
+            Verdict::Throttle => Ok(protocol.error(StatusCode::BAD_REQUEST, protocol.throttled(), "Rate exceeded")),
             Verdict::Deny => {
                 let message = format!("User is not authorized to perform: {name}");
                 Ok(protocol.error(StatusCode::FORBIDDEN, protocol.denied(), &message))
@@ -237,11 +212,7 @@ impl State {
         }
     }
 
-    async fn pass_on(
-        &self,
-        head: hyper::http::request::Parts,
-        body: Bytes,
-    ) -> Response<Full<Bytes>> {
+    async fn pass_on(&self, head: hyper::http::request::Parts, body: Bytes) -> Response<Full<Bytes>> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let forwarded: Result<_> = async {
             let mut request = Request::from_parts(head.clone(), Full::new(body));
@@ -249,10 +220,7 @@ impl State {
             remove_hop_headers(request.headers_mut());
             let (mut head, body) = self.client.request(request).await?.into_parts();
             remove_hop_headers(&mut head.headers);
-            Ok(Response::from_parts(
-                head,
-                Full::new(body.collect().await?.to_bytes()),
-            ))
+            Ok(Response::from_parts(head, Full::new(body.collect().await?.to_bytes())))
         }
         .await;
         forwarded.unwrap_or_else(|error: anyhow::Error| {
@@ -284,28 +252,17 @@ impl Book {
             Verdict::Lose => Some("answer lost after it took effect"),
         };
         if disturbed.is_some() {
-            let map = if verdict == Verdict::Throttle {
-                &mut counts.throttled
-            } else {
-                &mut counts.failed
-            };
+            let map = if verdict == Verdict::Throttle { &mut counts.throttled } else { &mut counts.failed };
             *map.entry(name.to_owned()).or_default() += 1;
         }
-        self.log.push(Call {
-            at,
-            name: name.to_owned(),
-            disturbed,
-            body,
-        });
+        self.log.push(Call { at, name: name.to_owned(), disturbed, body });
     }
 }
 
 /// Whether a call named `service:Action` changes nothing.
 pub fn is_read(name: &str) -> bool {
     let action = name.split_once(':').map_or(name, |(_, action)| action);
-    ["Describe", "List", "Get"]
-        .iter()
-        .any(|verb| action.starts_with(verb))
+    ["Describe", "List", "Get"].iter().any(|verb| action.starts_with(verb))
 }
 
 /// `service:Action`: the service from the signature's scope, the action from the JSON protocol's header or the query
@@ -313,14 +270,10 @@ pub fn is_read(name: &str) -> bool {
 fn call_name(head: &hyper::http::request::Parts, body: &[u8]) -> String {
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let scope = header(AUTHORIZATION.as_str()).and_then(|value| value.split_once("/aws4_request"));
-    let service = scope
-        .and_then(|(scope, _)| scope.rsplit('/').next())
-        .unwrap_or("unknown");
+    let service = scope.and_then(|(scope, _)| scope.rsplit('/').next()).unwrap_or("unknown");
     let from_target = header("x-amz-target").and_then(|target| target.rsplit('.').next());
     let action_of = |form: &str| {
-        form.split('&')
-            .find_map(|pair| pair.strip_prefix("Action="))
-            .map(|action| action.trim().to_owned())
+        form.split('&').find_map(|pair| pair.strip_prefix("Action=")).map(|action| action.trim().to_owned())
     };
     let action = from_target
         .map(str::to_owned)
@@ -340,9 +293,7 @@ enum Protocol {
 
 impl Protocol {
     fn of(headers: &HeaderMap) -> Self {
-        let authorization = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
+        let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if headers.contains_key("x-amz-target") {
             Self::Json
         } else if authorization.is_some_and(|value| value.contains("/ec2/")) {
@@ -369,19 +320,14 @@ impl Protocol {
     }
 
     fn internal_failure(self) -> Response<Full<Bytes>> {
-        self.error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "InternalFailure",
-            "The lab lets this call fail",
-        )
+        self.error(StatusCode::INTERNAL_SERVER_ERROR, "InternalFailure", "The lab lets this call fail")
     }
 
     fn error(self, status: StatusCode, code: &str, message: &str) -> Response<Full<Bytes>> {
         let (content_type, body) = match self {
-            Self::Json => (
-                "application/x-amz-json-1.1",
-                serde_json::json!({"__type": code, "message": message}).to_string(),
-            ),
+            Self::Json => {
+                ("application/x-amz-json-1.1", serde_json::json!({"__type": code, "message": message}).to_string())
+            }
             Self::Ec2Query => (
                 "text/xml",
                 format!(
@@ -397,10 +343,7 @@ impl Protocol {
         };
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = status;
-        response.headers_mut().insert(
-            CONTENT_TYPE,
-            hyper::header::HeaderValue::from_static(content_type),
-        );
+        response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
         response
     }
 }
@@ -420,18 +363,11 @@ mod tests {
     #[test]
     fn calls_are_named_by_signature_and_action() {
         let scope = |service: &str| {
-            format!(
-                "AWS4-HMAC-SHA256 Credential=x/20260101/us-west-2/{service}/aws4_request, SignedHeaders=host"
-            )
+            format!("AWS4-HMAC-SHA256 Credential=x/20260101/us-west-2/{service}/aws4_request, SignedHeaders=host")
         };
         let elb = head(&[("authorization", &scope("elasticloadbalancing"))], "/");
-        let acm = head(
-            &[
-                ("authorization", &scope("acm")),
-                ("x-amz-target", "CertificateManager.ListCertificates"),
-            ],
-            "/",
-        );
+        let acm =
+            head(&[("authorization", &scope("acm")), ("x-amz-target", "CertificateManager.ListCertificates")], "/");
         let names = [
             call_name(&elb, b"Version=2015-12-01&Action=CreateRule&Priority=1"),
             call_name(&acm, b"{}"),
@@ -439,11 +375,7 @@ mod tests {
         ];
         assert_eq!(
             names,
-            [
-                "elasticloadbalancing:CreateRule",
-                "acm:ListCertificates",
-                "unknown:POST /latest/meta-data"
-            ]
+            ["elasticloadbalancing:CreateRule", "acm:ListCertificates", "unknown:POST /latest/meta-data"]
         );
         assert_eq!(names.map(|name| is_read(&name)), [false, true, false]);
     }

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
 use aws_sdk_acm::types::ValidationMethod;
-use aws_sdk_ec2::types::{
-    AddPrefixListEntry, DomainType, InstanceType, ResourceType, Tag, TagSpecification,
-};
+use aws_sdk_ec2::types::{AddPrefixListEntry, DomainType, InstanceType, ResourceType, Tag, TagSpecification};
 use aws_sdk_elasticloadbalancingv2::types::{ProtocolEnum, TargetTypeEnum};
 use serde_json::{Value, json};
 
@@ -68,20 +66,12 @@ impl World {
         let made = ec2.create_vpc().cidr_block("10.0.0.0/16").send().await?;
         self.vpc = owned(made.vpc().and_then(|vpc| vpc.vpc_id()))?;
         let made = ec2.create_internet_gateway().send().await?;
-        let gateway = owned(
-            made.internet_gateway()
-                .and_then(|gateway| gateway.internet_gateway_id()),
-        )?;
-        ec2.attach_internet_gateway()
-            .internet_gateway_id(&gateway)
-            .vpc_id(&self.vpc)
-            .send()
-            .await?;
+        let gateway = owned(made.internet_gateway().and_then(|gateway| gateway.internet_gateway_id()))?;
+        ec2.attach_internet_gateway().internet_gateway_id(&gateway).vpc_id(&self.vpc).send().await?;
         for (number, zone) in ZONES.into_iter().enumerate() {
-            for (kind, role, first) in [
-                ("public", "kubernetes.io/role/elb", 0),
-                ("private", "kubernetes.io/role/internal-elb", 100),
-            ] {
+            for (kind, role, first) in
+                [("public", "kubernetes.io/role/elb", 0), ("private", "kubernetes.io/role/internal-elb", 100)]
+            {
                 let name = format!("{kind}-{zone}");
                 let made = ec2
                     .create_subnet()
@@ -100,11 +90,7 @@ impl World {
                     .await?;
                 let made = ec2.create_route_table().vpc_id(&self.vpc).send().await?;
                 let table = owned(made.route_table().and_then(|table| table.route_table_id()))?;
-                ec2.associate_route_table()
-                    .route_table_id(&table)
-                    .subnet_id(&subnet)
-                    .send()
-                    .await?;
+                ec2.associate_route_table().route_table_id(&table).subnet_id(&subnet).send().await?;
                 if kind == "public" {
                     ec2.create_route()
                         .route_table_id(&table)
@@ -121,41 +107,20 @@ impl World {
 
     async fn make_security_groups(&mut self, aws: &Aws) -> Result<()> {
         let owner = format!("kubernetes.io/cluster/{CLUSTER}");
-        let nodes = self
-            .make_security_group(aws, NODE_SECURITY_GROUP, "nodes", tag(&owner, "owned"))
-            .await?;
+        let nodes = self.make_security_group(aws, NODE_SECURITY_GROUP, "nodes", tag(&owner, "owned")).await?;
         self.node_security_group = nodes;
         for (name, description) in [("my-sg-1", "user-1"), ("my-sg-2", "user-2")] {
-            let group = self
-                .make_security_group(aws, name, description, tag("Name", name))
-                .await?;
+            let group = self.make_security_group(aws, name, description, tag("Name", name)).await?;
             self.security_groups.insert(name.to_owned(), group);
         }
         Ok(())
     }
 
-    async fn make_security_group(
-        &self,
-        aws: &Aws,
-        name: &str,
-        description: &str,
-        tag: Tag,
-    ) -> Result<String> {
-        let made = aws
-            .ec2
-            .create_security_group()
-            .group_name(name)
-            .description(description)
-            .vpc_id(&self.vpc)
-            .send()
-            .await?;
+    async fn make_security_group(&self, aws: &Aws, name: &str, description: &str, tag: Tag) -> Result<String> {
+        let made =
+            aws.ec2.create_security_group().group_name(name).description(description).vpc_id(&self.vpc).send().await?;
         let group = owned(made.group_id())?;
-        aws.ec2
-            .create_tags()
-            .resources(&group)
-            .tags(tag)
-            .send()
-            .await?;
+        aws.ec2.create_tags().resources(&group).tags(tag).send().await?;
         Ok(group)
     }
 
@@ -167,10 +132,7 @@ impl World {
             ("expired.example.net", &[]),
         ];
         for (domain, alternatives) in domains {
-            let names = alternatives
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>();
+            let names = alternatives.iter().map(ToString::to_string).collect::<Vec<_>>();
             let made = aws
                 .acm
                 .request_certificate()
@@ -179,8 +141,7 @@ impl World {
                 .set_subject_alternative_names((!names.is_empty()).then_some(names))
                 .send()
                 .await?;
-            self.certificates
-                .insert(domain.to_owned(), owned(made.certificate_arn())?);
+            self.certificates.insert(domain.to_owned(), owned(made.certificate_arn())?);
         }
         Ok(())
     }
@@ -202,10 +163,7 @@ impl World {
                 .instance_type(InstanceType::M5Large)
                 .send()
                 .await?;
-            let instance = made
-                .instances()
-                .first()
-                .context("no instance was started")?;
+            let instance = made.instances().first().context("no instance was started")?;
             let interface = instance.network_interfaces().first();
             self.nodes.push(Node {
                 name: format!("node-{number}"),
@@ -226,29 +184,16 @@ impl World {
             .prefix_list_name("office")
             .address_family("IPv4")
             .max_entries(5)
-            .entries(
-                AddPrefixListEntry::builder()
-                    .cidr("198.51.100.0/24")
-                    .build(),
-            )
+            .entries(AddPrefixListEntry::builder().cidr("198.51.100.0/24").build())
             .send()
             .await?;
         let list = owned(made.prefix_list().and_then(|list| list.prefix_list_id()))?;
         self.prefix_lists.insert("office".to_owned(), list);
         for name in ZONES {
-            let tags = TagSpecification::builder()
-                .resource_type(ResourceType::ElasticIp)
-                .tags(tag("Name", name))
-                .build();
-            let made = aws
-                .ec2
-                .allocate_address()
-                .domain(DomainType::Vpc)
-                .tag_specifications(tags)
-                .send()
-                .await?;
-            self.elastic_ips
-                .insert(name.to_owned(), owned(made.allocation_id())?);
+            let tags =
+                TagSpecification::builder().resource_type(ResourceType::ElasticIp).tags(tag("Name", name)).build();
+            let made = aws.ec2.allocate_address().domain(DomainType::Vpc).tag_specifications(tags).send().await?;
+            self.elastic_ips.insert(name.to_owned(), owned(made.allocation_id())?);
         }
         for (name, kind) in [
             ("ext-ip", TargetTypeEnum::Ip),
@@ -265,11 +210,7 @@ impl World {
                 .target_type(kind)
                 .send()
                 .await?;
-            let arn = owned(
-                made.target_groups()
-                    .first()
-                    .and_then(|group| group.target_group_arn()),
-            )?;
+            let arn = owned(made.target_groups().first().and_then(|group| group.target_group_arn()))?;
             self.target_groups.insert(name.to_owned(), arn);
         }
         Ok(())
@@ -292,9 +233,7 @@ impl World {
                 "vpc" => &BTreeMap::from([(String::new(), self.vpc.clone())]),
                 _ => bail!("`${{{reference}}}` is of no known kind"),
             };
-            let value = names
-                .get(name)
-                .with_context(|| format!("the lab has no `{reference}`"))?;
+            let value = names.get(name).with_context(|| format!("the lab has no `{reference}`"))?;
             filled.push_str(before);
             filled.push_str(value);
             rest = after;
@@ -325,13 +264,8 @@ impl World {
     /// Puts a pod's address on its node's network interface, as the VPC's CNI does.
     pub async fn assign_address(&self, aws: &Aws, node: &str, address: &str) -> Result<()> {
         let node = self.nodes.iter().find(|known| known.name == node);
-        let interface = &node
-            .context("a pod on a node that the lab does not have")?
-            .interface;
-        let request = aws
-            .ec2
-            .assign_private_ip_addresses()
-            .network_interface_id(interface);
+        let interface = &node.context("a pod on a node that the lab does not have")?.interface;
+        let request = aws.ec2.assign_private_ip_addresses().network_interface_id(interface);
         request.private_ip_addresses(address).send().await?;
         Ok(())
     }
@@ -342,8 +276,7 @@ fn tag(key: &str, value: &str) -> Tag {
 }
 
 fn owned(id: Option<&str>) -> Result<String> {
-    id.map(str::to_owned)
-        .context("the emulator's answer lacks an id")
+    id.map(str::to_owned).context("the emulator's answer lacks an id")
 }
 
 #[cfg(test)]
@@ -359,18 +292,10 @@ mod tests {
             subnets: pair("public-a", "subnet-1"),
             ..World::default()
         };
-        let filled =
-            world.substitute("a: ${cert:*.example.com}\nb: ${subnet:public-a},${vpc} $x {}");
+        let filled = world.substitute("a: ${cert:*.example.com}\nb: ${subnet:public-a},${vpc} $x {}");
         assert_eq!(filled.unwrap(), "a: arn:1\nb: subnet-1,vpc-1 $x {}");
-        let errors = ["${sg:none}", "${what:ever}", "${vpc"]
-            .map(|text| world.substitute(text).unwrap_err().to_string());
-        assert_eq!(
-            errors,
-            [
-                "the lab has no `sg:none`",
-                "`${what:ever}` is of no known kind",
-                "`${` without `}`"
-            ]
-        );
+        let errors =
+            ["${sg:none}", "${what:ever}", "${vpc"].map(|text| world.substitute(text).unwrap_err().to_string());
+        assert_eq!(errors, ["the lab has no `sg:none`", "`${what:ever}` is of no known kind", "`${` without `}`"]);
     }
 }

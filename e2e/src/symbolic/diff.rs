@@ -15,20 +15,13 @@ fn walk(expected: &Value, actual: &Value, path: &str, lines: &mut Vec<String>) {
     match (expected, actual) {
         (Value::Object(left), Value::Object(right)) => {
             for key in left.keys().chain(right.keys()).collect::<BTreeSet<_>>() {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path} > {key}")
-                };
+                let path = if path.is_empty() { key.clone() } else { format!("{path} > {key}") };
                 match (left.get(key), right.get(key)) {
                     (Some(left), Some(right)) => walk(left, right, &path, lines),
-                    (Some(left), None) => {
-                        lines.push(format!("{path}: missing, expected {}", short(left)))
+                    (Some(left), None) => lines.push(format!("{path}: missing, expected {}", short(left))),
+                    (None, right) => {
+                        lines.push(format!("{path}: not expected: {}", right.map(short).unwrap_or_default()))
                     }
-                    (None, right) => lines.push(format!(
-                        "{path}: not expected: {}",
-                        right.map(short).unwrap_or_default()
-                    )),
                 }
             }
         }
@@ -37,21 +30,14 @@ fn walk(expected: &Value, actual: &Value, path: &str, lines: &mut Vec<String>) {
                 walk(pair.0, pair.1, &format!("{path}[{number}]"), lines);
             }
             for (number, left) in left.iter().enumerate().skip(right.len()) {
-                lines.push(format!(
-                    "{path}[{number}]: missing, expected {}",
-                    short(left)
-                ));
+                lines.push(format!("{path}[{number}]: missing, expected {}", short(left)));
             }
             for (number, right) in right.iter().enumerate().skip(left.len()) {
                 lines.push(format!("{path}[{number}]: not expected: {}", short(right)));
             }
         }
         _ if expected == actual => {}
-        _ => lines.push(format!(
-            "{path}: expected {}, found {}",
-            short(expected),
-            short(actual)
-        )),
+        _ => lines.push(format!("{path}: expected {}, found {}", short(expected), short(actual))),
     }
 }
 

@@ -9,16 +9,10 @@ use crate::lab::cluster::{items, text};
 
 pub(super) async fn read(lab: &Lab, snapshot: &Snapshot, namespace: &str) -> Result<Value> {
     let mut state = Map::new();
-    for (api_version, kind, label) in [
-        ("networking.k8s.io/v1", "Ingress", "ingress"),
-        ("v1", "Service", "service"),
-    ] {
+    for (api_version, kind, label) in [("networking.k8s.io/v1", "Ingress", "ingress"), ("v1", "Service", "service")] {
         for object in lab.cluster.list(api_version, kind, Some(namespace)).await? {
             let entries = items(&object, "/status/loadBalancer/ingress");
-            let status: Vec<Value> = entries
-                .iter()
-                .map(|entry| status_entry(snapshot, entry))
-                .collect();
+            let status: Vec<Value> = entries.iter().map(|entry| status_entry(snapshot, entry)).collect();
             let mut finalizers: Vec<&str> = items(&object, "/metadata/finalizers")
                 .iter()
                 .filter_map(Value::as_str)
@@ -31,20 +25,9 @@ pub(super) async fn read(lab: &Lab, snapshot: &Snapshot, namespace: &str) -> Res
             }
         }
     }
-    for binding in lab
-        .cluster
-        .list(
-            "elbv2.k8s.aws/v1beta1",
-            "TargetGroupBinding",
-            Some(namespace),
-        )
-        .await?
-    {
+    for binding in lab.cluster.list("elbv2.k8s.aws/v1beta1", "TargetGroupBinding", Some(namespace)).await? {
         let spec = snapshot.symbols.value(&binding["spec"]);
-        let labels = binding
-            .pointer("/metadata/labels")
-            .cloned()
-            .unwrap_or_else(|| json!({}));
+        let labels = binding.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));
         let name = without_hash(text(&binding, "/metadata/name"));
         let key = format!("tgb/{name} -> {}", text(&spec, "/targetGroupARN"));
         state.insert(key, json!({"spec": spec, "labels": labels}));
@@ -57,16 +40,10 @@ fn status_entry(snapshot: &Snapshot, entry: &Value) -> Value {
     let mut fields = entry.as_object().cloned().unwrap_or_default();
     fields.remove("ipMode");
     let host = text(entry, "/hostname");
-    let name = snapshot
-        .load_balancers
-        .get(host)
-        .map_or(host, String::as_str);
+    let name = snapshot.load_balancers.get(host).map_or(host, String::as_str);
     fields.insert("hostname".to_owned(), format!("lb:{name}").into());
     if let Some(ports) = fields.get_mut("ports") {
-        *ports = items(ports, "")
-            .iter()
-            .map(|port| json!({"port": port["port"]}))
-            .collect();
+        *ports = items(ports, "").iter().map(|port| json!({"port": port["port"]})).collect();
     }
     Value::Object(fields)
 }

@@ -88,11 +88,7 @@ struct Bucket {
 impl Judge {
     pub(super) fn new(faults: Faults) -> Self {
         let dice = fastrand::Rng::with_seed(faults.seed);
-        Self {
-            faults,
-            dice,
-            buckets: BTreeMap::new(),
-        }
+        Self { faults, dice, buckets: BTreeMap::new() }
     }
 
     pub(super) fn latency(&self) -> Duration {
@@ -103,20 +99,11 @@ impl Judge {
         if self.faults.quota && !self.within_quota(call, Instant::now()) {
             return Verdict::Throttle;
         }
-        let chosen = self
-            .faults
-            .only
-            .as_ref()
-            .is_none_or(|only| only.contain(call));
+        let chosen = self.faults.only.as_ref().is_none_or(|only| only.contain(call));
         if chosen && self.dice.f64() < self.faults.throttle_rate {
             return Verdict::Throttle;
         }
-        if self
-            .faults
-            .deny
-            .as_ref()
-            .is_some_and(|deny| deny.contain(call))
-        {
+        if self.faults.deny.as_ref().is_some_and(|deny| deny.contain(call)) {
             return Verdict::Deny;
         }
         let rates = [
@@ -124,9 +111,7 @@ impl Judge {
             (self.faults.error_after_rate, Verdict::FailAfter),
             (self.faults.lost_rate, Verdict::Lose),
         ];
-        let struck = rates
-            .into_iter()
-            .find(|(rate, _)| chosen && self.dice.f64() < *rate);
+        let struck = rates.into_iter().find(|(rate, _)| chosen && self.dice.f64() < *rate);
         struck.map_or(Verdict::Pass, |(_, verdict)| verdict)
     }
 
@@ -140,10 +125,7 @@ impl Judge {
             _ if is_read(call) => ("describe", 40.0, 10.0),
             _ => ("change", 20.0, 3.0),
         };
-        let bucket = self.buckets.entry(class).or_insert(Bucket {
-            tokens: size,
-            filled: now,
-        });
+        let bucket = self.buckets.entry(class).or_insert(Bucket { tokens: size, filled: now });
         let refilled = bucket.tokens + now.duration_since(bucket.filled).as_secs_f64() * per_second;
         bucket.tokens = refilled.min(size);
         bucket.filled = now;
@@ -166,58 +148,32 @@ mod tests {
 
     #[test]
     fn without_faults_every_call_passes() {
-        assert_eq!(
-            judged(Faults::default(), "ec2:CreateSecurityGroup", 3),
-            [Verdict::Pass; 3]
-        );
+        assert_eq!(judged(Faults::default(), "ec2:CreateSecurityGroup", 3), [Verdict::Pass; 3]);
     }
 
     #[test]
     fn a_fault_strikes_only_the_calls_that_it_is_for() {
         let create = "elasticloadbalancing:CreateLoadBalancer";
-        let deny = || Faults {
-            deny: Some(Calls::named(create)),
-            ..Faults::default()
-        };
+        let deny = || Faults { deny: Some(Calls::named(create)), ..Faults::default() };
         assert_eq!(judged(deny(), create, 1), [Verdict::Deny]);
-        assert_eq!(
-            judged(deny(), "elasticloadbalancing:CreateRule", 1),
-            [Verdict::Pass]
-        );
-        let lose = || Faults {
-            lost_rate: 1.0,
-            only: Some(Calls::writes()),
-            ..Faults::default()
-        };
+        assert_eq!(judged(deny(), "elasticloadbalancing:CreateRule", 1), [Verdict::Pass]);
+        let lose = || Faults { lost_rate: 1.0, only: Some(Calls::writes()), ..Faults::default() };
         assert_eq!(judged(lose(), create, 1), [Verdict::Lose]);
-        assert_eq!(
-            judged(lose(), "elasticloadbalancing:DescribeRules", 1),
-            [Verdict::Pass]
-        );
+        assert_eq!(judged(lose(), "elasticloadbalancing:DescribeRules", 1), [Verdict::Pass]);
     }
 
     #[test]
     fn a_rate_strikes_its_share_and_the_same_seed_strikes_the_same_calls() {
-        let faults = || Faults {
-            throttle_rate: 0.5,
-            seed: 7,
-            ..Faults::default()
-        };
+        let faults = || Faults { throttle_rate: 0.5, seed: 7, ..Faults::default() };
         let first = judged(faults(), "ec2:DescribeVpcs", 1000);
-        let struck = first
-            .iter()
-            .filter(|verdict| **verdict == Verdict::Throttle)
-            .count();
+        let struck = first.iter().filter(|verdict| **verdict == Verdict::Throttle).count();
         assert!((400..600).contains(&struck), "{struck} of 1000");
         assert_eq!(first, judged(faults(), "ec2:DescribeVpcs", 1000));
     }
 
     #[test]
     fn the_quota_is_a_bucket_that_refills() {
-        let mut judge = Judge::new(Faults {
-            quota: true,
-            ..Faults::default()
-        });
+        let mut judge = Judge::new(Faults { quota: true, ..Faults::default() });
         let now = Instant::now();
         let create = "elasticloadbalancing:CreateRule";
         let taken = (0..25).filter(|_| judge.within_quota(create, now)).count();
@@ -225,11 +181,6 @@ mod tests {
         assert!(judge.within_quota("elasticloadbalancing:DescribeRules", now));
         assert!(judge.within_quota("ec2:CreateTags", now));
         let later = now + Duration::from_secs(2);
-        assert_eq!(
-            (0..25)
-                .filter(|_| judge.within_quota(create, later))
-                .count(),
-            6
-        );
+        assert_eq!((0..25).filter(|_| judge.within_quota(create, later)).count(), 6);
     }
 }
