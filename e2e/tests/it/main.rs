@@ -1,1 +1,5 @@
-fn main() {}
+//! Tests against a real API server and an AWS emulator. One binary, and one lab at a time: the tests take turns.
+
+mod conformance;
+mod lifecycle;
+mod support;
