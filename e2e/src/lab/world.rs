@@ -13,6 +13,8 @@ use super::aws::{Aws, REGION};
 
 /// The cluster's name.
 pub const CLUSTER: &str = "demo";
+/// The tag that a controller puts on everything that it makes.
+pub const CONTROLLER_TAG: &str = "elbv2.k8s.aws/cluster";
 /// The name of the security group of the nodes.
 pub const NODE_SECURITY_GROUP: &str = "node-sg";
 const ZONES: [&str; 3] = ["a", "b", "c"];

@@ -13,13 +13,12 @@ use super::rules::{actions, conditions, fields};
 use super::{Snapshot, Symbols, without_hash};
 use crate::lab::Lab;
 use crate::lab::aws::Aws;
-use crate::lab::world::NODE_SECURITY_GROUP;
+use crate::lab::world::{CONTROLLER_TAG, NODE_SECURITY_GROUP};
 
 type Tags = BTreeMap<String, String>;
 
 /// The tag of the stacks of Services. Their names hash a UID, which differs from run to run.
 const SERVICE_STACK: &str = "service.k8s.aws/stack";
-const CLUSTER: &str = "elbv2.k8s.aws/cluster";
 /// The tag that repeats a rule's priority, which is the controller's own choice.
 const RESOURCE: &str = "ingress.k8s.aws/resource";
 
@@ -72,7 +71,7 @@ pub(super) async fn read(lab: &Lab, mut symbols: Symbols) -> Result<Snapshot> {
     for group in &groups {
         let tags = security_group_tags(group);
         let name = group.group_name().unwrap_or_default();
-        if tags.contains_key(CLUSTER) || name == NODE_SECURITY_GROUP {
+        if tags.contains_key(CONTROLLER_TAG) || name == NODE_SECURITY_GROUP {
             let state = security_group(&symbols, group, &tags);
             stacks.add(&tags, "securityGroups", unhashed(name, &tags), state);
         }

@@ -26,6 +26,11 @@ pub fn run(test: impl Future<Output = Result<()>>) {
     }
 }
 
+/// Takes a turn without a lab: whoever holds it runs alone.
+pub async fn turn() -> MutexGuard<'static, Option<Lab>> {
+    LAB.lock().await
+}
+
 /// The lab, and a controller that runs in it. Nobody else has it until this is dropped.
 pub struct Stage {
     lab: Option<MutexGuard<'static, Option<Lab>>>,
