@@ -150,7 +150,7 @@ fn cache_directory(program: &Path) -> Result<PathBuf> {
 }
 
 /// Asks `condition` until it answers with a value, for `deadline` at most. An error counts as "not yet" and is told when
-/// the time is up.
+/// the time is up; only [`processes::Ended`] ends the wait at once.
 pub async fn wait_for<T>(
     deadline: Duration,
     what: &str,
@@ -161,6 +161,7 @@ pub async fn wait_for<T>(
         let why = match condition().await {
             Ok(Some(value)) => return Ok(value),
             Ok(None) => None,
+            Err(error) if error.is::<processes::Ended>() => return Err(error),
             Err(error) => Some(error),
         };
         if Instant::now() >= end {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead as _, Write as _};
 use std::net::TcpListener;
@@ -15,7 +16,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::wait_until;
@@ -42,6 +43,18 @@ pub struct Process {
     log: PathBuf,
     owner: Processes,
 }
+
+/// A program that was to stay has ended: waiting for something that needs it is in vain. Holds the end of its output.
+#[derive(Debug)]
+pub struct Ended(String);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
 
 impl Processes {
     /// Makes the lab's directory and the guard. `program` is the lab's own program, which has the subcommand [`GUARD`].
@@ -125,12 +138,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Fails, with the end of its output, when the program has ended.
+    /// Fails with [`Ended`] when the program has ended.
     pub fn check_running(&mut self) -> Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("{} ended: {status}\n{}", self.name, self.log_tail(30));
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(Ended(format!("{} ended: {status}\n{}", self.name, self.log_tail(30))).into()),
         }
-        Ok(())
     }
 
     /// The last lines of the program's output.
