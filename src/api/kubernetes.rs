@@ -1,7 +1,7 @@
 //! The Kubernetes objects that are read, with the fields that are used and no others: what is not named here is dropped
 //! while parsing, which is most of what a Pod is. Every field may be missing, so that no object can fail a whole list.
 
-use k8s_openapi::{apimachinery::pkg::util::intstr::IntOrString, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, apimachinery::pkg::util::intstr::IntOrString};
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 

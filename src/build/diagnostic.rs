@@ -65,7 +65,10 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.message)?;
+        if !self.message.contains(&self.field) {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)?;
         if !self.fix.is_empty() {
             write!(f, "; {}", self.fix)?;
         }

@@ -99,7 +99,12 @@ pub fn target_group(identity: TargetGroupIdentity<'_>) -> Result<TargetGroupName
         i.protocol.as_str(),
         i.protocol_version.as_str(),
     ]);
-    TargetGroupName::new(format!("k8s-{}-{}-{}", plain(&i.service.namespace, 8), plain(&i.service.name, 8), &hash[..10]))
+    TargetGroupName::new(format!(
+        "k8s-{}-{}-{}",
+        plain(&i.service.namespace, 8),
+        plain(&i.service.name, 8),
+        &hash[..10]
+    ))
 }
 
 #[cfg(test)]

@@ -1,3 +1,75 @@
-//! The subcommands.
+//! The command line. One file a subcommand; [`output`] is the only place that prints.
 
+mod controller;
 pub mod crds;
+mod output;
+mod plan;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "albatross",
+    version,
+    about = "AWS load balancers for Kubernetes: Ingresses become Application Load Balancers",
+    after_help = "Without a subcommand, flags alone run the controller, as aws-load-balancer-controller does"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the controller against a cluster
+    Controller(Box<crate::controller::flags::ControllerFlags>),
+    /// Print what manifests would make in AWS; needs neither a cluster nor AWS
+    Plan(plan::PlanArguments),
+    /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
+    Crds,
+}
+
+/// Runs the program with its arguments, the first of which is its name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(with_subcommand(arguments.into_iter().collect())) {
+        Ok(arguments) => arguments,
+        Err(error) => return output::usage(&error),
+    };
+    match arguments.command {
+        Command::Controller(flags) => controller::run(*flags),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Crds => match crds::render() {
+            Ok(text) => output::data(&text),
+            Err(error) => output::error(&error.to_string()),
+        },
+    }
+}
+
+/// Flags alone mean the controller, so that a Deployment of aws-load-balancer-controller works with this image.
+fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let first = arguments.get(1).and_then(|first| first.to_str()).unwrap_or_default();
+    let about_the_program = ["-h", "--help", "-V", "--version"].contains(&first);
+    if first.starts_with('-') && !about_the_program {
+        arguments.insert(1, "controller".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(with_subcommand(line.split(' ').map(OsString::from).collect()))
+    }
+
+    #[test]
+    fn flags_alone_run_the_controller() {
+        let line = "albatross --cluster-name=demo --ingress-class=alb --aws-vpc-id=vpc-1 --aws-region=us-west-2";
+        assert!(matches!(parsed(line), Ok(Arguments { command: Command::Controller(_) })));
+        assert!(matches!(parsed("albatross plan examples"), Ok(Arguments { command: Command::Plan(_) })));
+        assert!(parsed("albatross --version").is_err_and(|e| e.kind() == clap::error::ErrorKind::DisplayVersion));
+    }
+}

@@ -1,1 +1,222 @@
-//! The controller.
+//! The controller: watches fill the snapshot, changes fill the queue, workers walk the road from snapshot to AWS.
+
+pub mod admin;
+mod concerns;
+mod events;
+mod facts;
+pub mod flags;
+mod ingress_group;
+mod kubernetes;
+pub mod lease;
+pub mod metrics;
+mod queue;
+mod start;
+mod watches;
+
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+pub use self::start::{StartError, run};
+use self::{
+    events::{EventType, Events, Subject},
+    facts::FactStore,
+    kubernetes::Kubernetes,
+    lease::Leadership,
+    queue::{Key, Outcome, Queue},
+    watches::Synced,
+};
+use crate::{
+    apply::Applier,
+    aws::Inventory,
+    build::{BuildConfig, ingress, tags},
+    model::{ObjectKind, ObjectName},
+    snapshot::Snapshot,
+    targets::{Targets, TargetsError},
+};
+
+/// Everything that workers share.
+struct Controller {
+    config: BuildConfig,
+    snapshot: Arc<RwLock<Snapshot>>,
+    queue: Arc<Queue>,
+    synced: Arc<Synced>,
+    kubernetes: Kubernetes,
+    events: Events,
+    inventory: Arc<Inventory>,
+    applier: Applier,
+    targets: Targets,
+    facts: FactStore,
+    metrics: Arc<metrics::Metrics>,
+    leadership: tokio::sync::watch::Receiver<Leadership>,
+    /// Read while a group may use the shared security group, written while it is deleted.
+    backend_group_gate: tokio::sync::RwLock<()>,
+}
+
+impl Controller {
+    /// Whether this process may change anything at this moment.
+    fn may_write(&self) -> bool {
+        matches!(*self.leadership.borrow(), Leadership::Leader { .. })
+    }
+
+    /// Takes keys from the queue for ever.
+    async fn work(self: Arc<Self>) {
+        loop {
+            let key = self.queue.next().await;
+            let started = std::time::Instant::now();
+            let worker = Arc::clone(&self);
+            let task_key = key.clone();
+            // A task of its own, so that a panic costs one key's pass and not the worker.
+            let outcome = match tokio::spawn(async move { worker.reconcile(&task_key).await }).await {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    tracing::error!(%key, %error, "work on the key ended in a panic; this is a fault of albatross, please report it");
+                    Outcome::Failed("internal fault, see the log".to_owned())
+                }
+            };
+            self.metrics.reconciled(controller_label(&key), started.elapsed(), matches!(outcome, Outcome::Failed(_)));
+            self.queue.done(&key, &outcome);
+            self.metrics.queue_depth(self.queue.depth());
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Outcome {
+        match key {
+            Key::Group(group) => self.reconcile_group(group).await,
+            Key::Binding(name) => self.reconcile_binding(name).await,
+            Key::NodeRules => match self.targets.reconcile_node_rules(&|| self.may_write()).await {
+                Ok(_) => Outcome::Done,
+                Err(error) => self.targets_failed(None, &error),
+            },
+            Key::BackendSecurityGroup => self.reconcile_backend_security_group().await,
+        }
+    }
+
+    async fn reconcile_binding(&self, name: &ObjectName) -> Outcome {
+        match self.targets.reconcile_binding(name, &|| self.may_write()).await {
+            Ok(outcome) => {
+                if outcome.node_rules {
+                    self.queue.add(Key::NodeRules);
+                }
+                if outcome.changed
+                    && let Some(subject) = self.binding_subject(name)
+                {
+                    self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
+                }
+                Outcome::Done
+            }
+            Err(error) => self.targets_failed(Some(name), &error),
+        }
+    }
+
+    fn binding_subject(&self, name: &ObjectName) -> Option<Subject> {
+        let uid = self.with_snapshot(|s| s.target_group_bindings.get(name).map(|b| b.uid.clone()))?;
+        Some(Subject { kind: ObjectKind::TargetGroupBinding, name: name.clone(), uid })
+    }
+
+    fn targets_failed(&self, name: Option<&ObjectName>, error: &TargetsError) -> Outcome {
+        let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
+        if error.is_transient() {
+            tracing::warn!("{error}{fix}; trying again");
+        } else {
+            tracing::error!("{error}{fix}");
+            let subject = name.or(error.binding()).and_then(|name| self.binding_subject(name));
+            if let Some(subject) = subject {
+                self.events.record(EventType::Warning, &subject, error.reason(), &format!("{error}{fix}"));
+            }
+        }
+        Outcome::Failed(error.to_string())
+    }
+
+    /// Deletes the shared security group when the last load balancer that could use it is gone.
+    async fn reconcile_backend_security_group(&self) -> Outcome {
+        if !self.config.enable_backend_security_group || self.config.backend_security_group.is_some() {
+            return Outcome::Done;
+        }
+        let _unused = self.backend_group_gate.write().await;
+        let needed = self.with_snapshot(|snapshot| {
+            let held = |ingress: &crate::snapshot::Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
+            let ours = |ingress: &crate::snapshot::Ingress| {
+                !ingress.deleting
+                    && ingress::class::ownership(ingress, snapshot, &self.config) == ingress::class::Ownership::Ours
+            };
+            snapshot.ingresses.values().any(|ingress| held(ingress) || ours(ingress))
+        });
+        if needed {
+            return Outcome::Done;
+        }
+        let deleted = async {
+            let Some(group) = self.inventory.backend_security_group().await? else { return Ok(()) };
+            if self.inventory.load_balancer_uses(&group).await? {
+                return Ok(());
+            }
+            self.applier.delete_backend_security_group(&|| self.may_write()).await
+        };
+        match deleted.await {
+            Ok(()) => Outcome::Done,
+            Err(error) if error.is_dependency() => {
+                tracing::debug!("the shared backend security group is still in use: {error}");
+                self.queue.add(Key::NodeRules);
+                Outcome::NotYet
+            }
+            Err(error) => {
+                let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
+                tracing::warn!("cannot delete the shared backend security group: {error}{fix}");
+                Outcome::Failed(error.to_string())
+            }
+        }
+    }
+
+    /// Wants everything looked at: at the start of a term, and every sync period.
+    fn queue_everything(&self) {
+        let keys: Vec<Key> = self.with_snapshot(|snapshot| {
+            snapshot
+                .ingresses
+                .values()
+                .flat_map(ingress::groups_of)
+                .map(Key::Group)
+                .chain(snapshot.target_group_bindings.keys().cloned().map(Key::Binding))
+                .chain([Key::NodeRules, Key::BackendSecurityGroup])
+                .collect()
+        });
+        self.queue.add_all(keys);
+    }
+
+    /// Compares everything with AWS anew, every sync period.
+    async fn resync(self: Arc<Self>, period: Duration) {
+        let mut ticks = tokio::time::interval(period);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            tracing::info!("comparing everything with AWS anew");
+            self.inventory.forget_all();
+            self.facts.forget_subnets();
+            self.queue_everything();
+        }
+    }
+
+    /// What `/debug/state` shows.
+    fn state(&self) -> serde_json::Value {
+        let counts = self.with_snapshot(|s| {
+            serde_json::json!({
+                "ingresses": s.ingresses.len(), "ingressClasses": s.ingress_classes.len(), "services": s.services.len(),
+                "endpointSlices": s.endpoint_slices.len(), "pods": s.pods.len(), "nodes": s.nodes.len(),
+                "targetGroupBindings": s.target_group_bindings.len(),
+            })
+        });
+        serde_json::json!({
+            "leader": self.may_write(),
+            "awaited": self.synced.reasons(),
+            "objects": counts,
+            "queue": self.queue.snapshot(),
+        })
+    }
+}
+
+fn controller_label(key: &Key) -> &'static str {
+    match key {
+        Key::Group(_) | Key::BackendSecurityGroup => "ingress",
+        Key::Binding(_) | Key::NodeRules => "targetGroupBinding",
+    }
+}

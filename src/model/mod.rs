@@ -8,8 +8,8 @@ mod security_group;
 mod stack;
 
 pub use elements::{
-    Action, Condition, HealthCheck, IpAddressType, ListenerProtocol, Matcher, ProtocolVersion, QueryStringValue, Scheme,
-    Stickiness, TargetGroupProtocol, TargetType, WeightedTargetGroup,
+    Action, Condition, HealthCheck, IpAddressType, ListenerProtocol, Matcher, ProtocolVersion, QueryStringValue,
+    Scheme, Stickiness, TargetGroupProtocol, TargetType, WeightedTargetGroup,
 };
 pub use identifiers::{
     CertificateArn, InvalidName, ListenerArn, LoadBalancerArn, LoadBalancerName, ObjectName, RuleArn, SecurityGroupId,

@@ -173,7 +173,13 @@ impl Stack {
     /// A stack that wants nothing: what it has in AWS is to be deleted.
     #[must_use]
     pub fn empty(group: GroupId) -> Self {
-        Self { group, security_group: None, load_balancer: None, target_groups: IndexMap::new(), listeners: BTreeMap::new() }
+        Self {
+            group,
+            security_group: None,
+            load_balancer: None,
+            target_groups: IndexMap::new(),
+            listeners: BTreeMap::new(),
+        }
     }
 }
 
@@ -323,7 +329,7 @@ pub struct Binding {
     /// Its port, as the Ingress writes it.
     pub service_port: PortReference,
     /// Who may reach the targets.
-    pub source: Value<SecurityGroupId>,
+    pub source: SecurityGroupReference,
     /// On which ports of the targets: TCP, each by number or by the pod's name for it. Empty means every TCP port in one rule.
     pub ports: Vec<PortReference>,
 }

@@ -1,13 +1,16 @@
 //! From what shall be and what is to the ordered steps between them, each with its cause. Pure: no I/O, no clock.
 
+pub mod binding;
+mod render;
 mod rules;
 mod stack;
 mod step;
-mod render;
 
 #[cfg(test)]
 mod tests;
 
 pub use render::{render, summary};
 pub use stack::plan;
-pub use step::{ListenerChange, ListenerReference, Plan, RuleReference, SecurityGroupTarget, Step, StepAction, TaggedResource, Wait};
+pub use step::{
+    ListenerChange, ListenerReference, Plan, RuleReference, SecurityGroupTarget, Step, StepAction, TaggedResource, Wait,
+};

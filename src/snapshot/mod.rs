@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use from_files::{FileError, Loaded, from_documents, from_paths};
 pub use records::{
-    AddressFamily, Backend, BackendPort, EndpointAddress, EndpointSlice, EndpointSlicePort, HttpPath, HttpRule, Ingress,
-    IngressClass, Node, Pod, PodPort, Readiness, Service, ServicePort, StatusEntry, TargetGroupBinding,
+    AddressFamily, Backend, BackendPort, EndpointAddress, EndpointSlice, EndpointSlicePort, HttpPath, HttpRule,
+    Ingress, IngressClass, Node, Pod, PodPort, Readiness, Service, ServicePort, StatusEntry, TargetGroupBinding,
 };
 
 use crate::model::ObjectName;

@@ -110,7 +110,9 @@ pub struct StatusEntry {
 fn backend(wire: wire::IngressBackend) -> Backend {
     if let Some(service) = wire.service {
         let port = match service.port {
-            Some(wire::ServiceBackendPort { name: Some(name), .. }) if name == "use-annotation" => BackendPort::UseAnnotation,
+            Some(wire::ServiceBackendPort { name: Some(name), .. }) if name == "use-annotation" => {
+                BackendPort::UseAnnotation
+            }
             Some(wire::ServiceBackendPort { name: Some(name), .. }) if !name.is_empty() => {
                 BackendPort::Port(PortReference::Name(name))
             }

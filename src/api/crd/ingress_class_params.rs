@@ -14,10 +14,7 @@ pub use super::target_group_binding::TargetType;
 
 /// Settings for all Ingresses of the IngressClass that names this object. A field that is set wins over the annotation
 /// of the same meaning.
-#[allow(
-    clippy::duplicated_attributes,
-    reason = "printer columns are alike by nature"
-)]
+#[allow(clippy::duplicated_attributes, reason = "printer columns are alike by nature")]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "elbv2.k8s.aws",
@@ -45,11 +42,7 @@ pub use super::target_group_binding::TargetType;
         json_path = ".spec.ipAddressType",
         description = "The address type of the load balancer"
     ),
-    printcolumn(
-        name = "AGE",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
     validation = Rule::new("!(has(self.prefixListsIDs) && has(self.PrefixListsIDs))")
@@ -149,13 +142,8 @@ impl Serialize for IngressClassParams {
             metadata: &'a ObjectMeta,
             spec: &'a IngressClassParamsSpec,
         }
-        Written {
-            api_version: Self::API_VERSION,
-            kind: Self::KIND,
-            metadata: &self.metadata,
-            spec: &self.spec,
-        }
-        .serialize(serializer)
+        Written { api_version: Self::API_VERSION, kind: Self::KIND, metadata: &self.metadata, spec: &self.spec }
+            .serialize(serializer)
     }
 }
 

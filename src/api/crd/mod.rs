@@ -9,14 +9,16 @@ pub mod target_group_binding;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps,
-    JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps, JSONSchemaPropsOrArray,
+    JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
 pub use ingress_class_params::{IngressClassParams, IngressClassParamsSpec};
 pub use target_group_binding::{
-    TargetGroupBinding, TargetGroupBindingSpec, TargetGroupBindingStatus,
+    IpAddressType, IpBlock, Networking, NetworkingIngressRule, NetworkingPort, NetworkingProtocol, Peer, SecurityGroup,
+    ServiceReference, TargetGroupBinding, TargetGroupBindingSpec, TargetGroupBindingStatus, TargetGroupProtocol,
+    TargetType,
 };
 
 use ingress_class_params::IngressClassParamsDefinition;
@@ -30,30 +32,18 @@ pub const GROUP: &str = "elbv2.k8s.aws";
 /// TargetGroupBinding is stored as `v1beta1` and also served as `v1alpha1`. The versions share one schema and no
 /// conversion: a narrower `v1alpha1` would drop fields from an object that is read and written back through it.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut definitions = vec![
-        IngressClassParamsDefinition::crd(),
-        with_older_version(TargetGroupBindingDefinition::crd(), "v1alpha1"),
-    ];
-    definitions
-        .iter_mut()
-        .flat_map(|definition| &mut definition.spec.versions)
-        .for_each(tidy);
+    let mut definitions =
+        vec![IngressClassParamsDefinition::crd(), with_older_version(TargetGroupBindingDefinition::crd(), "v1alpha1")];
+    definitions.iter_mut().flat_map(|definition| &mut definition.spec.versions).for_each(tidy);
     definitions
 }
 
-fn with_older_version(
-    mut definition: CustomResourceDefinition,
-    name: &str,
-) -> CustomResourceDefinition {
+fn with_older_version(mut definition: CustomResourceDefinition, name: &str) -> CustomResourceDefinition {
     let older: Vec<_> = definition
         .spec
         .versions
         .iter()
-        .map(|version| CustomResourceDefinitionVersion {
-            name: name.to_owned(),
-            storage: false,
-            ..version.clone()
-        })
+        .map(|version| CustomResourceDefinitionVersion { name: name.to_owned(), storage: false, ..version.clone() })
         .collect();
     definition.spec.versions.extend(older);
     definition
@@ -62,11 +52,7 @@ fn with_older_version(
 /// Brings the schema that kube derives to the form of LBC's: `spec` may be missing (an IngressClassParams with nothing
 /// but a name is valid), and fields are left out, not null.
 fn tidy(version: &mut CustomResourceDefinitionVersion) {
-    if let Some(schema) = version
-        .schema
-        .as_mut()
-        .and_then(|validation| validation.open_api_v3_schema.as_mut())
-    {
+    if let Some(schema) = version.schema.as_mut().and_then(|validation| validation.open_api_v3_schema.as_mut()) {
         schema.required = None;
         schema.title = None;
         tidy_schema(schema);

@@ -12,10 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 // shows, so they speak to the author of a manifest.
 
 /// What is bound: a target group, a Service's port, and who may reach the targets.
-#[allow(
-    clippy::duplicated_attributes,
-    reason = "printer columns are alike by nature"
-)]
+#[allow(clippy::duplicated_attributes, reason = "printer columns are alike by nature")]
 #[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "elbv2.k8s.aws",
@@ -57,11 +54,7 @@ use serde::{Deserialize, Serialize, Serializer};
         description = "The name of the target group",
         priority = 2
     ),
-    printcolumn(
-        name = "AGE",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TargetGroupBindingSpec {

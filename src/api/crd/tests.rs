@@ -15,11 +15,8 @@ fn constraints(schema: &JSONSchemaProps, path: &str, lines: &mut Vec<String>) {
         line += " int-or-string";
     }
     if let Some(values) = &schema.enum_ {
-        line += &format!(
-            " {}",
-            serde_json::to_string(&values.iter().map(|value| &value.0).collect::<Vec<_>>())
-                .unwrap()
-        );
+        line +=
+            &format!(" {}", serde_json::to_string(&values.iter().map(|value| &value.0).collect::<Vec<_>>()).unwrap());
     }
     if let Some(pattern) = &schema.pattern {
         line += &format!(" /{pattern}/");
@@ -46,16 +43,8 @@ fn constraints(schema: &JSONSchemaProps, path: &str, lines: &mut Vec<String>) {
 }
 
 fn constraints_of(name: &str) -> String {
-    let definition = all()
-        .into_iter()
-        .find(|definition| definition.metadata.name.as_deref() == Some(name))
-        .unwrap();
-    let schema = definition.spec.versions[0]
-        .schema
-        .clone()
-        .unwrap()
-        .open_api_v3_schema
-        .unwrap();
+    let definition = all().into_iter().find(|definition| definition.metadata.name.as_deref() == Some(name)).unwrap();
+    let schema = definition.spec.versions[0].schema.clone().unwrap().open_api_v3_schema.unwrap();
     let mut lines = Vec::new();
     constraints(&schema, "", &mut lines);
     lines.join("\n")
@@ -195,14 +184,7 @@ fn names_and_versions() {
             })
         })
         .collect();
-    let binding_columns = json!([
-        "SERVICE-NAME 0",
-        "SERVICE-PORT 0",
-        "TARGET-TYPE 0",
-        "ARN 1",
-        "NAME 2",
-        "AGE 0"
-    ]);
+    let binding_columns = json!(["SERVICE-NAME 0", "SERVICE-PORT 0", "TARGET-TYPE 0", "ARN 1", "NAME 2", "AGE 0"]);
     assert_eq!(
         Value::from(summary),
         json!([
@@ -314,15 +296,10 @@ fn ingress_class_params_reads_and_writes_every_field() {
 
 #[test]
 fn an_object_without_a_spec_reads_as_an_empty_one() {
-    let params: IngressClassParams =
-        serde_json::from_value(json!({"metadata": {"name": "alb"}})).unwrap();
+    let params: IngressClassParams = serde_json::from_value(json!({"metadata": {"name": "alb"}})).unwrap();
     assert_eq!(params.spec, IngressClassParamsSpec::default());
-    let binding: TargetGroupBinding =
-        serde_json::from_value(json!({"metadata": {"name": "web"}})).unwrap();
-    assert_eq!(
-        (binding.spec, binding.status),
-        (TargetGroupBindingSpec::default(), None)
-    );
+    let binding: TargetGroupBinding = serde_json::from_value(json!({"metadata": {"name": "web"}})).unwrap();
+    assert_eq!((binding.spec, binding.status), (TargetGroupBindingSpec::default(), None));
 }
 
 /// The constants that objects are written with are those of the definitions.
@@ -331,16 +308,10 @@ fn written_names_are_the_definitions_names() {
     let names = |resource: kube::core::ApiResource| (resource.api_version, resource.kind);
     assert_eq!(
         names(TargetGroupBindingDefinition::api_resource()),
-        (
-            TargetGroupBinding::API_VERSION.to_owned(),
-            TargetGroupBinding::KIND.to_owned()
-        )
+        (TargetGroupBinding::API_VERSION.to_owned(), TargetGroupBinding::KIND.to_owned())
     );
     assert_eq!(
         names(IngressClassParamsDefinition::api_resource()),
-        (
-            IngressClassParams::API_VERSION.to_owned(),
-            IngressClassParams::KIND.to_owned()
-        )
+        (IngressClassParams::API_VERSION.to_owned(), IngressClassParams::KIND.to_owned())
     );
 }

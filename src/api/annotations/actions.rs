@@ -1,0 +1,364 @@
+//! `actions.<name>`: what to do with a request, for backends whose port is named `use-annotation`.
+
+use super::json::{Document, Node};
+
+/// One action of a listener rule, checked as far as it can be without looking at the cluster or at AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// A fixed response. The status code is text, not empty, and otherwise left for AWS to judge.
+    FixedResponse { content_type: Option<String>, message_body: Option<String>, status_code: String },
+    /// A redirect. Fields that are absent keep the request's own value. The status code (`HTTP_301`, `HTTP_302`) is not empty and
+    /// otherwise left for AWS to judge.
+    Redirect {
+        host: Option<String>,
+        path: Option<String>,
+        port: Option<String>,
+        protocol: Option<String>,
+        query: Option<String>,
+        status_code: String,
+    },
+    /// A forward to target groups. The list may be empty if the annotation says so; with more than one, each has a weight.
+    Forward { target_groups: Vec<ForwardTarget>, stickiness: Option<Stickiness> },
+}
+
+/// How long a client stays with the target group that it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stickiness {
+    pub enabled: Option<bool>,
+    /// In seconds; AWS takes 1 to 604800.
+    pub duration_seconds: Option<i32>,
+}
+
+/// One target group of a forward, and its share of the requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardTarget {
+    pub backend: ForwardBackend,
+    /// AWS takes 0 to 999.
+    pub weight: Option<i32>,
+}
+
+/// What a forward leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardBackend {
+    /// A port of a Service in the namespace of the Ingress.
+    Service { name: String, port: ServicePort },
+    /// A target group that exists already, by its ARN. If a name is given too, the ARN wins.
+    TargetGroupArn(String),
+    /// A target group that exists already, by its name.
+    TargetGroupName(String),
+}
+
+/// A port of a Service, by name or by number. A string of decimal digits is a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServicePort {
+    Name(String),
+    Number(i32),
+}
+
+/// Reads an action. Every field is read before any is judged, so a field of the wrong type is an error also where it would not be used.
+pub fn parse_action(value: &str) -> Result<Action, String> {
+    let document = Document::parse(value)?;
+    let root = Node::root(&document);
+    let kind = root.optional_string("type")?.unwrap_or_default();
+    let target_group = existing_target_group(&root)?;
+    let fixed_response = root.field("fixedResponseConfig")?.map(|node| fixed_response(&node)).transpose()?;
+    let redirect = root.field("redirectConfig")?.map(|node| redirect(&node)).transpose()?;
+    let forward = root.field("forwardConfig")?.map(|node| Forward::read(&node)).transpose()?;
+    match kind.as_str() {
+        "fixed-response" => with_status_code(fixed_response, "fixedResponseConfig"),
+        "redirect" => with_status_code(redirect, "redirectConfig"),
+        "forward" => match (target_group, forward) {
+            (Some(backend), None) => {
+                Ok(Action::Forward { target_groups: vec![ForwardTarget { backend, weight: None }], stickiness: None })
+            }
+            (None, Some(forward)) => forward.check(),
+            (None, None) => Err("a forward needs targetGroupARN, targetGroupName or forwardConfig".into()),
+            (Some(_), Some(_)) => {
+                Err("a forward takes either targetGroupARN or targetGroupName, or forwardConfig, not both".into())
+            }
+        },
+        "" => Err("type is missing".into()),
+        "authenticate-cognito" | "authenticate-oidc" | "jwt-validation" => {
+            Err(format!("type `{kind}` is not set here but by the annotations `auth-type` and `jwt-validation`"))
+        }
+        other => Err(format!("type `{}` is not `fixed-response`, `redirect` or `forward`", super::shorten(other))),
+    }
+}
+
+fn existing_target_group(node: &Node) -> Result<Option<ForwardBackend>, String> {
+    let (arn, name) = (node.optional_string("targetGroupARN")?, node.optional_string("targetGroupName")?);
+    Ok(arn.map(ForwardBackend::TargetGroupArn).or(name.map(ForwardBackend::TargetGroupName)))
+}
+
+fn fixed_response(node: &Node) -> Result<Action, String> {
+    Ok(Action::FixedResponse {
+        content_type: node.optional_string("contentType")?,
+        message_body: node.optional_string("messageBody")?,
+        status_code: node.optional_string("statusCode")?.unwrap_or_default(),
+    })
+}
+
+fn redirect(node: &Node) -> Result<Action, String> {
+    Ok(Action::Redirect {
+        host: node.optional_string("host")?,
+        path: node.optional_string("path")?,
+        port: node.optional_string("port")?,
+        protocol: node.optional_string("protocol")?,
+        query: node.optional_string("query")?,
+        status_code: node.optional_string("statusCode")?.unwrap_or_default(),
+    })
+}
+
+fn with_status_code(action: Option<Action>, config: &str) -> Result<Action, String> {
+    match action {
+        None => Err(format!("{config} is missing")),
+        Some(Action::FixedResponse { status_code, .. } | Action::Redirect { status_code, .. })
+            if status_code.is_empty() =>
+        {
+            Err(format!("{config}.statusCode is missing"))
+        }
+        Some(action) => Ok(action),
+    }
+}
+
+/// `forwardConfig` as it is written, before it is judged.
+struct Forward {
+    targets: Vec<WrittenTarget>,
+    stickiness: Option<Stickiness>,
+}
+
+struct WrittenTarget {
+    place: String,
+    target_group: Option<ForwardBackend>,
+    service: Option<String>,
+    port: Option<ServicePort>,
+    weight: Option<i32>,
+}
+
+impl Forward {
+    fn read(node: &Node) -> Result<Self, String> {
+        let targets = match node.field("targetGroups")? {
+            None => Vec::new(),
+            Some(targets) => targets.items()?.iter().map(WrittenTarget::read).collect::<Result<_, _>>()?,
+        };
+        let stickiness = match node.field("targetGroupStickinessConfig")? {
+            None => None,
+            Some(node) => Some(Stickiness {
+                enabled: node.field("enabled")?.map(|node| node.bool()).transpose()?,
+                duration_seconds: node.field("durationSeconds")?.map(|node| node.i32()).transpose()?,
+            }),
+        };
+        Ok(Self { targets, stickiness })
+    }
+
+    fn check(self) -> Result<Action, String> {
+        let weights_needed = self.targets.len() > 1;
+        let target_groups =
+            self.targets.into_iter().map(|target| target.check(weights_needed)).collect::<Result<_, _>>()?;
+        Ok(Action::Forward { target_groups, stickiness: self.stickiness })
+    }
+}
+
+impl WrittenTarget {
+    fn read(node: &Node) -> Result<Self, String> {
+        let port = node.field("servicePort")?.map(|node| node.i32_or_string()).transpose()?;
+        Ok(Self {
+            place: node.place().into(),
+            target_group: existing_target_group(node)?,
+            service: node.optional_string("serviceName")?,
+            port: port.map(|port| match port.or_else(|text| text.parse().map_err(|_| text)) {
+                Ok(number) => ServicePort::Number(number),
+                Err(name) => ServicePort::Name(name),
+            }),
+            weight: node.field("weight")?.map(|node| node.i32()).transpose()?,
+        })
+    }
+
+    fn check(self, weight_needed: bool) -> Result<ForwardTarget, String> {
+        let Self { place, target_group, service, port, weight } = self;
+        let backend = match (target_group, service, port) {
+            (Some(_), Some(_), _) => {
+                return Err(format!(
+                    "{place} takes either a target group (targetGroupARN, targetGroupName) or serviceName, not both"
+                ));
+            }
+            (None, None, _) => {
+                return Err(format!("{place} needs targetGroupARN, targetGroupName or serviceName"));
+            }
+            (None, Some(_), None) => return Err(format!("{place}.servicePort is missing")),
+            (None, Some(name), Some(port)) => ForwardBackend::Service { name, port },
+            (Some(target_group), None, _) => target_group,
+        };
+        if weight_needed && weight.is_none() {
+            return Err(format!("{place}.weight is missing; with more than one target group each needs a weight"));
+        }
+        Ok(ForwardTarget { backend, weight })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(value: &str) -> Option<String> {
+        Some(value.into())
+    }
+
+    fn forward(targets: Vec<(ForwardBackend, Option<i32>)>, stickiness: Option<Stickiness>) -> Action {
+        Action::Forward {
+            target_groups: targets.into_iter().map(|(backend, weight)| ForwardTarget { backend, weight }).collect(),
+            stickiness,
+        }
+    }
+
+    fn service(name: &str, port: ServicePort) -> ForwardBackend {
+        ForwardBackend::Service { name: name.into(), port }
+    }
+
+    #[test]
+    fn actions() {
+        let arn = || ForwardBackend::TargetGroupArn("arn:aws:tg".into());
+        let cases = [
+            (
+                r#"{"type":"fixed-response","fixedResponseConfig":{"contentType":"text/plain","statusCode":"503","messageBody":"503 error text"}}"#,
+                Action::FixedResponse {
+                    content_type: text("text/plain"),
+                    message_body: text("503 error text"),
+                    status_code: "503".into(),
+                },
+            ),
+            (
+                r#"{"Type":"fixed-response","FixedResponseConfig":{"StatusCode":"200","messageBody":null,"unknown":[1]},"else":true}"#,
+                Action::FixedResponse { content_type: None, message_body: None, status_code: "200".into() },
+            ),
+            (
+                r#"{"type":"redirect","redirectConfig":{"host":"h","path":"/p","port":"443","protocol":"HTTPS","query":"","statusCode":"HTTP_301"}}"#,
+                Action::Redirect {
+                    host: text("h"),
+                    path: text("/p"),
+                    port: text("443"),
+                    protocol: text("HTTPS"),
+                    query: text(""),
+                    status_code: "HTTP_301".into(),
+                },
+            ),
+            (
+                r#"{"Type": "redirect", "RedirectConfig": { "Protocol": "HTTPS", "Port": "443", "StatusCode": "HTTP_301"}}"#,
+                Action::Redirect {
+                    host: None,
+                    path: None,
+                    port: text("443"),
+                    protocol: text("HTTPS"),
+                    query: None,
+                    status_code: "HTTP_301".into(),
+                },
+            ),
+            (r#"{"type":"forward","targetGroupARN":"arn:aws:tg"}"#, forward(vec![(arn(), None)], None)),
+            (
+                r#"{"type":"forward","targetGroupName":"n","TargetGroupArn":"arn:aws:tg"}"#,
+                forward(vec![(arn(), None)], None),
+            ),
+            (
+                r#"{"type":"forward","targetGroupName":"n"}"#,
+                forward(vec![(ForwardBackend::TargetGroupName("n".into()), None)], None),
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"a","servicePort":"http"}]}}"#,
+                forward(vec![(service("a", ServicePort::Name("http".into())), None)], None),
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"a","servicePort":"80","weight":20},
+                    {"serviceName":"b","servicePort":80,"weight":0},{"targetGroupARN":"arn:aws:tg","weight":60}],
+                    "TargetGroupStickinessConfig":{"Enabled":true,"durationSeconds":200}}}"#,
+                forward(
+                    vec![
+                        (service("a", ServicePort::Number(80)), Some(20)),
+                        (service("b", ServicePort::Number(80)), Some(0)),
+                        (arn(), Some(60)),
+                    ],
+                    Some(Stickiness { enabled: Some(true), duration_seconds: Some(200) }),
+                ),
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[],"targetGroupStickinessConfig":{}}}"#,
+                forward(vec![], Some(Stickiness { enabled: None, duration_seconds: None })),
+            ),
+            (r#"{"type":"forward","forwardConfig":{}}"#, forward(vec![], None)),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(parse_action(value), Ok(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn malformed_actions() {
+        for (value, reason) in [
+            ("", "it is not JSON: EOF while parsing a value at line 1 column 0"),
+            ("[]", "the value is an array, not an object"),
+            ("null", "type is missing"),
+            ("{}", "type is missing"),
+            (r#"{"type":"Forward"}"#, "type `Forward` is not `fixed-response`, `redirect` or `forward`"),
+            (
+                r#"{"type":"authenticate-oidc"}"#,
+                "type `authenticate-oidc` is not set here but by the annotations `auth-type` and `jwt-validation`",
+            ),
+            (r#"{"type":"fixed-response"}"#, "fixedResponseConfig is missing"),
+            (r#"{"type":"fixed-response","fixedResponseConfig":{}}"#, "fixedResponseConfig.statusCode is missing"),
+            (
+                r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":503}}"#,
+                "fixedResponseConfig.statusCode is a whole number, not a string",
+            ),
+            (r#"{"type":"redirect"}"#, "redirectConfig is missing"),
+            (r#"{"type":"redirect","redirectConfig":{"statusCode":""}}"#, "redirectConfig.statusCode is missing"),
+            (
+                r#"{"type":"redirect","redirectConfig":{"port":443,"statusCode":"HTTP_301"}}"#,
+                "redirectConfig.port is a whole number, not a string",
+            ),
+            // A field of the wrong type is an error also in a part that the type does not use.
+            (
+                r#"{"type":"forward","targetGroupARN":"a","redirectConfig":{"port":443}}"#,
+                "redirectConfig.port is a whole number, not a string",
+            ),
+            (r#"{"type":"forward"}"#, "a forward needs targetGroupARN, targetGroupName or forwardConfig"),
+            (
+                r#"{"type":"forward","targetGroupARN":"a","forwardConfig":{}}"#,
+                "a forward takes either targetGroupARN or targetGroupName, or forwardConfig, not both",
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{}]}}"#,
+                "forwardConfig.targetGroups[0] needs targetGroupARN, targetGroupName or serviceName",
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"targetGroupName":"a","serviceName":"b","servicePort":80}]}}"#,
+                "forwardConfig.targetGroups[0] takes either a target group (targetGroupARN, targetGroupName) or serviceName, not both",
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"b"}]}}"#,
+                "forwardConfig.targetGroups[0].servicePort is missing",
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"b","servicePort":8.5}]}}"#,
+                "forwardConfig.targetGroups[0].servicePort is a number, not a whole number or a string",
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"targetGroupARN":"a","weight":1},{"targetGroupARN":"b"}]}}"#,
+                "forwardConfig.targetGroups[1].weight is missing; with more than one target group each needs a weight",
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"targetGroupARN":"a","weight":"1"}]}}"#,
+                "forwardConfig.targetGroups[0].weight is a string, not a whole number",
+            ),
+        ] {
+            assert_eq!(parse_action(value), Err(reason.into()), "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(value in any::<String>(), inner in r#"[\[\]{}":,a0-9]{0,16}"#) {
+            let _ = parse_action(&value);
+            let _ = parse_action(&format!(r#"{{"type":"forward","forwardConfig":{{"targetGroups":{inner}}}}}"#));
+        }
+    }
+}

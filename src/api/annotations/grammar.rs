@@ -1,0 +1,252 @@
+//! What the value of an annotation may be, in a form that can check a value and say in words what is allowed.
+
+use super::json::Document;
+use super::{choice, parse_action, parse_listen_ports, values};
+
+/// The grammar of an annotation's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grammar {
+    /// Any text, taken as it is.
+    String,
+    /// Text of a limited length, in bytes.
+    Text { most_bytes: usize },
+    /// A boolean as Go reads it; see [`values::parse_bool`].
+    Bool,
+    /// A whole number of 32 bits within a range, both ends included.
+    Int32 { min: i32, max: i32 },
+    /// A whole number of 64 bits.
+    Int64,
+    /// Texts separated by commas; see [`values::parse_string_list`].
+    StringList,
+    /// Address ranges such as `10.0.0.0/8`, separated by commas. Host bits may be set.
+    CidrList,
+    /// Pairs `key=value` separated by commas; see [`values::parse_string_map`].
+    StringMap,
+    /// One of these words, exactly.
+    Enum(&'static [&'static str]),
+    /// One of these words, whatever their case.
+    EnumIgnoringCase(&'static [&'static str]),
+    /// `traffic-port`, a port number, or (where allowed) the name of a port of the Service.
+    HealthCheckPort { service_port_names: bool },
+    /// A JSON document; see [`super::json`].
+    Json(JsonShape),
+}
+
+/// What a JSON annotation describes. A shape that nothing reads yet is only checked to be JSON of the right outermost kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsonShape {
+    ListenPorts,
+    Action,
+    /// The weighted target groups of a listener of a Network Load Balancer.
+    NetworkAction,
+    Conditions,
+    Transforms,
+    CognitoProvider,
+    OidcProvider,
+    JwtValidation,
+    MutualAuthentication,
+    /// The plan that a dry run writes; an output.
+    Plan,
+}
+
+impl JsonShape {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::ListenPorts => r#"a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`"#,
+            Self::Action => {
+                "a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"
+            }
+            Self::NetworkAction => "a JSON object with `type` `forward` and a `forwardConfig`",
+            Self::Conditions => "a JSON array of rule conditions, each with its `field` and configuration",
+            Self::Transforms => "a JSON array of rewrites, each with its `type` and configuration",
+            Self::CognitoProvider => "a JSON object with `userPoolARN`, `userPoolClientID` and `userPoolDomain`",
+            Self::OidcProvider => {
+                "a JSON object with `issuer`, `authorizationEndpoint`, `tokenEndpoint`, `userInfoEndpoint` and `secretName`"
+            }
+            Self::JwtValidation => "a JSON object with `jwksEndpoint`, `issuer` and perhaps `additionalClaims`",
+            Self::MutualAuthentication => "a JSON array of objects with `port`, `mode` and perhaps `trustStore`",
+            Self::Plan => "a JSON document that the controller writes",
+        }
+    }
+
+    fn check(self, value: &str) -> Result<(), String> {
+        match self {
+            Self::ListenPorts => parse_listen_ports(value).map(drop),
+            Self::Action => parse_action(value).map(drop),
+            Self::Plan => Document::parse(value).map(drop),
+            Self::Conditions | Self::Transforms | Self::MutualAuthentication => match Document::parse(value)? {
+                Document::Array(_) | Document::Null => Ok(()),
+                _ => Err("it is not a JSON array".into()),
+            },
+            Self::NetworkAction | Self::CognitoProvider | Self::OidcProvider | Self::JwtValidation => {
+                match Document::parse(value)? {
+                    Document::Object(_) | Document::Null => Ok(()),
+                    _ => Err("it is not a JSON object".into()),
+                }
+            }
+        }
+    }
+}
+
+impl Grammar {
+    /// A whole number of 32 bits, whichever.
+    pub const ANY_INT32: Self = Self::Int32 { min: i32::MIN, max: i32::MAX };
+
+    /// What is allowed, in words, to follow "allowed: " in a message.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::String => "any text".into(),
+            Self::Text { most_bytes } => format!("text of at most {most_bytes} characters"),
+            Self::Bool => "`true` or `false`".into(),
+            Self::Int32 { min: i32::MIN, max: i32::MAX } | Self::Int64 => "a whole number".into(),
+            Self::Int32 { min, max } => format!("a whole number from {min} to {max}"),
+            Self::StringList => "a list separated by commas".into(),
+            Self::CidrList => "address ranges such as `10.0.0.0/8`, separated by commas".into(),
+            Self::StringMap => "pairs `key=value` separated by commas".into(),
+            Self::Enum(words) => choice(words),
+            Self::EnumIgnoringCase(words) => format!("{}, in upper or lower case", choice(words)),
+            Self::HealthCheckPort { service_port_names: true } => {
+                "`traffic-port`, a port number or the name of a port of the Service".into()
+            }
+            Self::HealthCheckPort { service_port_names: false } => "`traffic-port` or a port number".into(),
+            Self::Json(shape) => shape.describe().into(),
+        }
+    }
+
+    /// Whether a value is allowed; if not, why not.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        let require = |allowed: bool, reason: &str| {
+            if allowed { Ok(()) } else { Err(reason.to_string()) }
+        };
+        match self {
+            Self::String | Self::StringList => Ok(()),
+            Self::Text { most_bytes } => require(value.len() <= *most_bytes, "it is too long"),
+            Self::Bool => values::parse_bool(value).map(drop),
+            Self::Int32 { min, max } => {
+                require((*min..=*max).contains(&values::parse_i32(value)?), "it is out of range")
+            }
+            Self::Int64 => values::parse_i64(value).map(drop),
+            Self::CidrList => values::parse_string_list(value).iter().try_for_each(|range| {
+                range
+                    .parse::<ipnet::IpNet>()
+                    .map(drop)
+                    .map_err(|_| format!("`{}` is not an address range", super::shorten(range)))
+            }),
+            Self::StringMap => values::parse_string_map(value).map(drop),
+            Self::Enum(words) => require(words.contains(&value), "it is none of the allowed words"),
+            Self::EnumIgnoringCase(words) => {
+                require(words.iter().any(|word| word.eq_ignore_ascii_case(value)), "it is none of the allowed words")
+            }
+            Self::HealthCheckPort { service_port_names: true } => require(!value.is_empty(), "it is empty"),
+            Self::HealthCheckPort { service_port_names: false } => {
+                require(value == "traffic-port" || values::parse_i32(value).is_ok(), "it is neither")
+            }
+            Self::Json(shape) => shape.check(value),
+        }
+    }
+
+    /// Whether the reason that [`Self::check`] gives says more than [`Self::describe`] does.
+    pub(super) const fn reason_helps(&self) -> bool {
+        matches!(self, Self::CidrList | Self::StringMap | Self::Json(_))
+    }
+
+    /// What to write instead of a value that is not allowed.
+    pub(super) fn fix(&self, value: &str) -> String {
+        let meant = value.trim();
+        if meant != value && self.check(meant).is_ok() {
+            return "remove the white space around the value".into();
+        }
+        match self {
+            Self::Bool => match meant.to_ascii_lowercase().as_str() {
+                "true" | "yes" | "y" | "on" | "enable" | "enabled" => "write `true`".into(),
+                "false" | "no" | "n" | "off" | "disable" | "disabled" => "write `false`".into(),
+                _ => "write `true` or `false`".into(),
+            },
+            Self::Enum(words) | Self::EnumIgnoringCase(words) => match nearest_word(words, meant) {
+                Some(word) => format!("write `{word}`"),
+                None => format!("write {}", choice(words)),
+            },
+            Self::StringMap => {
+                r"write pairs `key=value` separated by commas; a comma inside a value is written `\,`".into()
+            }
+            other => format!("write {}", other.describe()),
+        }
+    }
+}
+
+fn nearest_word<'a>(words: &[&'a str], value: &str) -> Option<&'a str> {
+    let value = value.to_ascii_lowercase();
+    let similarity = |word: &str| strsim::jaro_winkler(&word.to_ascii_lowercase(), &value);
+    words.iter().copied().filter(|word| similarity(word) >= 0.85).max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks() {
+        const SCHEMES: &[&str] = &["internal", "internet-facing"];
+        let range = Grammar::Int32 { min: -1000, max: 1000 };
+        let named = Grammar::HealthCheckPort { service_port_names: true };
+        let unnamed = Grammar::HealthCheckPort { service_port_names: false };
+        for (grammar, value, allowed) in [
+            (Grammar::String, "", true),
+            (Grammar::Text { most_bytes: 3 }, "abc", true),
+            (Grammar::Text { most_bytes: 3 }, "abcd", false),
+            (Grammar::Bool, "T", true),
+            (Grammar::Bool, "yes", false),
+            (range, "-1000", true),
+            (range, "1001", false),
+            (range, "x", false),
+            (Grammar::ANY_INT32, "-2147483648", true),
+            (Grammar::ANY_INT32, "2147483648", false),
+            (Grammar::Int64, "2147483648", true),
+            (Grammar::CidrList, "10.0.0.1/8, ::/0", true),
+            (Grammar::CidrList, "10.0.0.1", false),
+            (Grammar::CidrList, "10.0.0.0/33", false),
+            (Grammar::StringMap, "a=1", true),
+            (Grammar::StringMap, "a", false),
+            (Grammar::Enum(SCHEMES), "internal", true),
+            (Grammar::Enum(SCHEMES), "Internal", false),
+            (Grammar::Enum(SCHEMES), "", false),
+            (Grammar::EnumIgnoringCase(SCHEMES), "INTERNAL", true),
+            (Grammar::EnumIgnoringCase(SCHEMES), "intern", false),
+            (named, "http", true),
+            (named, "", false),
+            (unnamed, "traffic-port", true),
+            (unnamed, "http", false),
+            (Grammar::Json(JsonShape::ListenPorts), "[]", false),
+            (Grammar::Json(JsonShape::Action), "{}", false),
+            (Grammar::Json(JsonShape::Conditions), "[]", true),
+            (Grammar::Json(JsonShape::Conditions), "{}", false),
+            (Grammar::Json(JsonShape::OidcProvider), "{}", true),
+            (Grammar::Json(JsonShape::OidcProvider), "[]", false),
+            (Grammar::Json(JsonShape::Plan), "1", true),
+            (Grammar::Json(JsonShape::Plan), "", false),
+        ] {
+            assert_eq!(grammar.check(value).is_ok(), allowed, "{grammar:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn fixes() {
+        for (grammar, value, fix) in [
+            (Grammar::Bool, "yes", "write `true`"),
+            (Grammar::Bool, "Off", "write `false`"),
+            (Grammar::Bool, "true ", "remove the white space around the value"),
+            (Grammar::Bool, "2", "write `true` or `false`"),
+            (Grammar::Enum(&["HTTP", "HTTPS"]), "https", "write `HTTPS`"),
+            (Grammar::Enum(&["HTTP", "HTTPS"]), "tcp", "write `HTTP` or `HTTPS`"),
+            (Grammar::Enum(&["internal", "internet-facing"]), "internet", "write `internet-facing`"),
+            (Grammar::Int32 { min: 1, max: 65535 }, "0", "write a whole number from 1 to 65535"),
+            (
+                Grammar::StringMap,
+                "a",
+                r"write pairs `key=value` separated by commas; a comma inside a value is written `\,`",
+            ),
+        ] {
+            assert_eq!(grammar.fix(value), fix, "{value:?}");
+        }
+    }
+}

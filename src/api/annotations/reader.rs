@@ -1,0 +1,201 @@
+//! Reading annotations: of an Ingress, of a Service, or of a Service over the Ingress that leads to it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::registry::{INGRESS_CLASS, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX, find};
+use super::{Action, Grammar, JsonShape, Protocol, parse_action, parse_listen_ports, shorten, values};
+
+/// The object that a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    Ingress,
+    Service,
+}
+
+impl Origin {
+    const fn kind(self) -> ObjectKind {
+        match self {
+            Self::Ingress => ObjectKind::Ingress,
+            Self::Service => ObjectKind::Service,
+        }
+    }
+}
+
+/// An annotation whose value is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct AnnotationError {
+    /// The object that carries it.
+    pub origin: Origin,
+    /// The full key.
+    pub key: String,
+    /// The value as it is written, in full.
+    pub value: String,
+    /// What is wrong with it, where that says more than what is allowed.
+    pub reason: Option<Box<str>>,
+    /// What is allowed, in words.
+    pub allowed: String,
+    /// What to do.
+    pub fix: String,
+}
+
+impl fmt::Display for AnnotationError {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let Self { origin, key, value, reason, allowed, fix: _ } = self;
+        let of = if *origin == Origin::Service { " of the Service" } else { "" };
+        write!(formatter, "annotation `{key}`{of} has the value `{}`", shorten(value))?;
+        if let Some(reason) = reason {
+            write!(formatter, ": {reason}")?;
+        }
+        write!(formatter, "; allowed: {allowed}")
+    }
+}
+
+/// The annotations that apply at one place, in one layer or two. Keys are given without their prefix.
+///
+/// With two layers the annotation of the Service stands in place of the Ingress's, as a whole; only where the list of annotations says
+/// that it is read on Services, for the others the Ingress alone counts. An annotation with the value `""` is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Annotations<'a> {
+    prefix: &'static str,
+    ingress: Option<&'a BTreeMap<String, String>>,
+    service: Option<&'a BTreeMap<String, String>>,
+}
+
+impl<'a> Annotations<'a> {
+    /// Of an Ingress alone.
+    pub const fn of_ingress(ingress: &'a BTreeMap<String, String>) -> Self {
+        Self { prefix: INGRESS_PREFIX, ingress: Some(ingress), service: None }
+    }
+
+    /// Of a Service over those of the Ingress that leads to it.
+    pub const fn of_service_over_ingress(
+        service: &'a BTreeMap<String, String>,
+        ingress: &'a BTreeMap<String, String>,
+    ) -> Self {
+        Self { prefix: INGRESS_PREFIX, ingress: Some(ingress), service: Some(service) }
+    }
+
+    /// Of a Service with a load balancer of its own, under its own prefix.
+    pub const fn of_service(service: &'a BTreeMap<String, String>) -> Self {
+        Self { prefix: SERVICE_PREFIX, ingress: None, service: Some(service) }
+    }
+
+    /// The value of `kubernetes.io/ingress.class` on the Ingress.
+    pub fn ingress_class(&self) -> Option<&'a str> {
+        self.ingress?.get(INGRESS_CLASS).map(String::as_str)
+    }
+
+    /// Whether the annotation is there, whatever its value.
+    pub fn contains(&self, suffix: &str) -> bool {
+        self.value(suffix).is_some()
+    }
+
+    /// The value as it is written, and the object that it comes from.
+    pub fn value(&self, suffix: &str) -> Option<(Origin, &'a str)> {
+        let (found, _) = self.found(suffix);
+        found.first().map(|found| (found.origin, found.value))
+    }
+
+    pub fn string(&self, suffix: &str) -> Result<Option<String>, AnnotationError> {
+        self.read(suffix, Grammar::String, |value| Ok(value.into()))
+    }
+
+    pub fn bool(&self, suffix: &str) -> Result<Option<bool>, AnnotationError> {
+        self.read(suffix, Grammar::Bool, values::parse_bool)
+    }
+
+    pub fn i32(&self, suffix: &str) -> Result<Option<i32>, AnnotationError> {
+        self.read(suffix, Grammar::ANY_INT32, values::parse_i32)
+    }
+
+    pub fn i64(&self, suffix: &str) -> Result<Option<i64>, AnnotationError> {
+        self.read(suffix, Grammar::Int64, values::parse_i64)
+    }
+
+    /// A list; present and empty is not the same as absent.
+    pub fn string_list(&self, suffix: &str) -> Result<Option<Vec<String>>, AnnotationError> {
+        self.read(suffix, Grammar::StringList, |value| Ok(values::parse_string_list(value)))
+    }
+
+    pub fn string_map(&self, suffix: &str) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
+        self.read(suffix, Grammar::StringMap, values::parse_string_map)
+    }
+
+    /// A map of both layers together, in which the Service wins key by key.
+    pub fn merged_string_map(&self, suffix: &str) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
+        let (found, grammar) = self.found(suffix);
+        let mut merged = None;
+        for found in found.iter().rev() {
+            let map = found.parse(grammar.unwrap_or(Grammar::StringMap), values::parse_string_map)?;
+            merged.get_or_insert_with(BTreeMap::new).extend(map);
+        }
+        Ok(merged)
+    }
+
+    /// One of the allowed words, exactly.
+    pub fn enumerated(
+        &self,
+        suffix: &str,
+        allowed: &'static [&'static str],
+    ) -> Result<Option<&'static str>, AnnotationError> {
+        let (found, _) = self.found(suffix);
+        let word = |value: &str| allowed.iter().copied().find(|word| *word == value).ok_or_else(String::new);
+        found.first().map(|found| found.parse(Grammar::Enum(allowed), word)).transpose()
+    }
+
+    /// `listen-ports`.
+    pub fn listen_ports(&self) -> Result<Option<BTreeMap<u16, Protocol>>, AnnotationError> {
+        self.read("listen-ports", Grammar::Json(JsonShape::ListenPorts), parse_listen_ports)
+    }
+
+    /// `actions.<name>`.
+    pub fn action(&self, name: &str) -> Result<Option<Action>, AnnotationError> {
+        self.read(&format!("actions.{name}"), Grammar::Json(JsonShape::Action), parse_action)
+    }
+
+    /// Reads the value that counts. It must obey the grammar in the list of annotations (or `grammar`, if it is not in the list) and `parse`.
+    fn read<T>(
+        &self,
+        suffix: &str,
+        grammar: Grammar,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, AnnotationError> {
+        let (found, listed) = self.found(suffix);
+        found.first().map(|found| found.parse(listed.unwrap_or(grammar), parse)).transpose()
+    }
+
+    /// The layers that have the annotation, the one that counts first, and its grammar in the list of annotations.
+    fn found(&self, suffix: &str) -> (Vec<Found<'a>>, Option<Grammar>) {
+        let key = format!("{}{suffix}", self.prefix);
+        let listed = find(&key);
+        let found = [(Origin::Service, self.service), (Origin::Ingress, self.ingress)]
+            .into_iter()
+            .filter(|(origin, _)| listed.is_none_or(|annotation| annotation.is_read_on(origin.kind())))
+            .filter_map(|(origin, layer)| layer?.get_key_value(&key).map(|(key, value)| Found { origin, key, value }))
+            .collect();
+        (found, listed.map(|annotation| annotation.grammar))
+    }
+}
+
+struct Found<'a> {
+    origin: Origin,
+    key: &'a str,
+    value: &'a str,
+}
+
+impl Found<'_> {
+    fn parse<T>(&self, grammar: Grammar, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, AnnotationError> {
+        grammar.check(self.value).and_then(|()| parse(self.value)).map_err(|reason| AnnotationError {
+            origin: self.origin,
+            key: self.key.into(),
+            value: self.value.into(),
+            reason: grammar.reason_helps().then(|| reason.into()),
+            allowed: grammar.describe(),
+            fix: grammar.fix(self.value),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

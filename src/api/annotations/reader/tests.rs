@@ -1,0 +1,214 @@
+use super::*;
+use crate::api::annotations::{ANNOTATIONS, Parameter};
+use insta::assert_snapshot;
+use proptest::prelude::*;
+
+fn map<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+fn alb<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs.into_iter().map(|(key, value)| (format!("{INGRESS_PREFIX}{key}"), value.into())).collect()
+}
+
+fn message<T: fmt::Debug>(result: Result<Option<T>, AnnotationError>) -> String {
+    let error = result.unwrap_err();
+    format!("{error}\nfix: {}", error.fix)
+}
+
+#[test]
+fn an_ingress_is_read() {
+    let ingress = alb([
+        ("scheme", "internal"),
+        ("group.order", "-5"),
+        ("certificate-arn", "a, b"),
+        ("subnets", ""),
+        ("tags", "a=1,b=2"),
+        ("use-regex-path-match", "T"),
+        ("auth-session-timeout", "7"),
+        ("ssl-policy", ""),
+        ("listen-ports", r#"[{"HTTP":80}]"#),
+        ("actions.answer", r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":"200"}}"#),
+    ]);
+    let annotations = Annotations::of_ingress(&ingress);
+    assert_eq!(annotations.enumerated("scheme", &["internal", "internet-facing"]), Ok(Some("internal")));
+    assert_eq!(annotations.i32("group.order"), Ok(Some(-5)));
+    assert_eq!(annotations.i64("auth-session-timeout"), Ok(Some(7)));
+    assert_eq!(annotations.bool("use-regex-path-match"), Ok(Some(true)));
+    assert_eq!(annotations.string_list("certificate-arn"), Ok(Some(vec!["a".into(), "b".into()])));
+    assert_eq!(annotations.string_list("subnets"), Ok(Some(vec![])));
+    assert_eq!(annotations.string_list("security-groups"), Ok(None));
+    assert_eq!(annotations.string_map("tags"), Ok(Some(map([("a", "1"), ("b", "2")]))));
+    assert_eq!(annotations.string("ssl-policy"), Ok(Some(String::new())));
+    assert_eq!(annotations.listen_ports(), Ok(Some(BTreeMap::from([(80, Protocol::Http)]))));
+    let answer = Action::FixedResponse { content_type: None, message_body: None, status_code: "200".into() };
+    assert_eq!(annotations.action("answer"), Ok(Some(answer)));
+    assert_eq!(annotations.action("other"), Ok(None));
+    assert!(annotations.contains("subnets") && !annotations.contains("security-groups"));
+    assert_eq!(annotations.ingress_class(), None);
+    assert_eq!(Annotations::of_ingress(&map([("kubernetes.io/ingress.class", "alb")])).ingress_class(), Some("alb"));
+}
+
+#[test]
+fn the_service_stands_in_place_of_the_ingress() {
+    let ingress = alb([
+        ("healthcheck-path", "/ingress"),
+        ("success-codes", "200"),
+        ("tags", "a=ingress,b=ingress"),
+        ("scheme", "internal"),
+    ]);
+    let service =
+        alb([("healthcheck-path", "/service"), ("tags", "b=service,c=service"), ("scheme", "internet-facing")]);
+    let annotations = Annotations::of_service_over_ingress(&service, &ingress);
+    assert_eq!(annotations.value("healthcheck-path"), Some((Origin::Service, "/service")));
+    assert_eq!(annotations.string("success-codes"), Ok(Some("200".into())));
+    assert_eq!(annotations.string_map("tags"), Ok(Some(map([("b", "service"), ("c", "service")]))));
+    assert_eq!(
+        annotations.merged_string_map("tags"),
+        Ok(Some(map([("a", "ingress"), ("b", "service"), ("c", "service")])))
+    );
+    assert_eq!(
+        Annotations::of_ingress(&ingress).merged_string_map("tags"),
+        Ok(Some(map([("a", "ingress"), ("b", "ingress")])))
+    );
+    assert_eq!(annotations.merged_string_map("target-node-labels"), Ok(None));
+    // The scheme is not read on Services.
+    assert_eq!(annotations.value("scheme"), Some((Origin::Ingress, "internal")));
+    let own = map([("service.beta.kubernetes.io/aws-load-balancer-name", "n")]);
+    assert_eq!(Annotations::of_service(&own).string("aws-load-balancer-name"), Ok(Some("n".into())));
+}
+
+#[test]
+fn messages() {
+    let long = format!("[{{\"HTTP\":80}},\n{}]", " ".repeat(90));
+    let ingress = alb([
+        ("scheme", "public"),
+        ("backend-protocol", "https"),
+        ("use-regex-path-match", "yes"),
+        ("group.order", "1001"),
+        ("healthcheck-interval-seconds", "15s"),
+        ("load-balancer-name", "a-name-that-is-longer-than-aws-allows"),
+        ("tags", "a=1,b"),
+        ("inbound-cidrs", "10.0.0.0"),
+        ("listen-ports", &long),
+        ("actions.answer", r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":503}}"#),
+    ]);
+    let annotations = Annotations::of_ingress(&ingress);
+    assert_snapshot!(message(annotations.enumerated("scheme", &["internal", "internet-facing"])), @r#"
+        annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`
+        fix: write `internal` or `internet-facing`
+        "#);
+    assert_snapshot!(message(annotations.enumerated("backend-protocol", &["HTTP", "HTTPS"])), @r#"
+        annotation `alb.ingress.kubernetes.io/backend-protocol` has the value `https`; allowed: `HTTP` or `HTTPS`
+        fix: write `HTTPS`
+        "#);
+    assert_snapshot!(message(annotations.bool("use-regex-path-match")), @r#"
+        annotation `alb.ingress.kubernetes.io/use-regex-path-match` has the value `yes`; allowed: `true` or `false`
+        fix: write `true`
+        "#);
+    assert_snapshot!(message(annotations.i32("group.order")), @r#"
+        annotation `alb.ingress.kubernetes.io/group.order` has the value `1001`; allowed: a whole number from -1000 to 1000
+        fix: write a whole number from -1000 to 1000
+        "#);
+    assert_snapshot!(message(annotations.i32("healthcheck-interval-seconds")), @r#"
+        annotation `alb.ingress.kubernetes.io/healthcheck-interval-seconds` has the value `15s`; allowed: a whole number
+        fix: write a whole number
+        "#);
+    assert_snapshot!(message(annotations.string("load-balancer-name")), @r#"
+        annotation `alb.ingress.kubernetes.io/load-balancer-name` has the value `a-name-that-is-longer-than-aws-allows`; allowed: text of at most 32 characters
+        fix: write text of at most 32 characters
+        "#);
+    assert_snapshot!(message(annotations.string_map("tags")), @r#"
+        annotation `alb.ingress.kubernetes.io/tags` has the value `a=1,b`: `b` is not a pair `key=value`; allowed: pairs `key=value` separated by commas
+        fix: write pairs `key=value` separated by commas; a comma inside a value is written `\,`
+        "#);
+    assert_snapshot!(message(annotations.string_list("inbound-cidrs")), @r#"
+        annotation `alb.ingress.kubernetes.io/inbound-cidrs` has the value `10.0.0.0`: `10.0.0.0` is not an address range; allowed: address ranges such as `10.0.0.0/8`, separated by commas
+        fix: write address ranges such as `10.0.0.0/8`, separated by commas
+        "#);
+    assert_snapshot!(message(annotations.listen_ports()), @r#"
+        annotation `alb.ingress.kubernetes.io/listen-ports` has the value `[{"HTTP":80},                                                                  …`: it is not JSON: trailing comma at line 2 column 91; allowed: a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`
+        fix: write a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`
+        "#);
+    assert_snapshot!(message(annotations.action("answer")), @r#"
+        annotation `alb.ingress.kubernetes.io/actions.answer` has the value `{"type":"fixed-response","fixedResponseConfig":{"statusCode":503}}`: fixedResponseConfig.statusCode is a whole number, not a string; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration
+        fix: write a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration
+        "#);
+    let (service, ingress) = (alb([("tags", "x")]), alb([("tags", "a=1")]));
+    let layered = Annotations::of_service_over_ingress(&service, &ingress);
+    assert_snapshot!(message(layered.merged_string_map("tags")), @r#"
+        annotation `alb.ingress.kubernetes.io/tags` of the Service has the value `x`: `x` is not a pair `key=value`; allowed: pairs `key=value` separated by commas
+        fix: write pairs `key=value` separated by commas; a comma inside a value is written `\,`
+        "#);
+}
+
+/// A value that the grammar does not allow, where there is one.
+fn wrong_value(grammar: Grammar) -> Option<&'static str> {
+    match grammar {
+        Grammar::String | Grammar::StringList => None,
+        Grammar::Text { .. } => Some("a name that is far longer than any name may be"),
+        Grammar::HealthCheckPort { service_port_names: true } => Some(""),
+        _ => Some("?!"),
+    }
+}
+
+/// Reads an annotation as its grammar in the list says.
+fn read(annotations: &Annotations, suffix: &str, grammar: Grammar) -> Result<(), AnnotationError> {
+    match grammar {
+        Grammar::Bool => annotations.bool(suffix).map(drop),
+        Grammar::Int32 { .. } => annotations.i32(suffix).map(drop),
+        Grammar::Int64 => annotations.i64(suffix).map(drop),
+        Grammar::StringList | Grammar::CidrList => annotations.string_list(suffix).map(drop),
+        Grammar::StringMap => annotations.string_map(suffix).and(annotations.merged_string_map(suffix)).map(drop),
+        Grammar::Enum(words) => annotations.enumerated(suffix, words).map(drop),
+        Grammar::Json(JsonShape::ListenPorts) => annotations.listen_ports().map(drop),
+        Grammar::Json(JsonShape::Action) => annotations.action(suffix.strip_prefix("actions.").unwrap()).map(drop),
+        _ => annotations.string(suffix).map(drop),
+    }
+}
+
+#[test]
+fn a_wrong_value_of_any_annotation_names_the_key() {
+    for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix != "kubernetes.io/") {
+        let Some(value) = wrong_value(annotation.grammar) else {
+            continue;
+        };
+        let parameter = annotation.key.parameter.map_or("", |parameter| match parameter {
+            Parameter::Name => ".x",
+            Parameter::Listener => ".HTTP-80",
+            Parameter::NetworkListener => ".TCP-80",
+            Parameter::Port => ".80",
+            Parameter::ServicePort => ".x.80",
+        });
+        let suffix = format!("{}{parameter}", annotation.key.name);
+        let key = format!("{}{suffix}", annotation.key.prefix);
+        let values = map([(&key, value)]);
+        let annotations = if annotation.is_read_on(ObjectKind::Ingress) {
+            Annotations::of_ingress(&values)
+        } else {
+            Annotations::of_service(&values)
+        };
+        let error = read(&annotations, &suffix, annotation.grammar).expect_err(&key);
+        assert_eq!((&error.key, error.value.as_str()), (&key, value));
+        assert!(error.to_string().contains(&key) && !error.fix.is_empty(), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(value in any::<String>(), near in r#"[\[\]{}":,=\\a-zA-Z0-9 -]{0,16}"#) {
+        for annotation in ANNOTATIONS {
+            for value in [&value, &near] {
+                let suffix = annotation.key.name;
+                let suffix = if annotation.key.parameter == Some(Parameter::Name) { format!("{suffix}.x") } else { suffix.into() };
+                let values = BTreeMap::from([(format!("{}{suffix}", annotation.key.prefix), value.clone())]);
+                for annotations in [Annotations::of_ingress(&values), Annotations::of_service(&values)] {
+                    if let Err(error) = read(&annotations, &suffix, annotation.grammar) {
+                        prop_assert!(error.to_string().contains(&suffix));
+                    }
+                }
+                let _ = annotation.grammar.fix(value);
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The list of every annotation that is known, built or not.
+
+use std::fmt;
+
+use super::Grammar;
+
+/// The prefix of the annotations of Application Load Balancers, on Ingresses and on the Services behind them.
+pub const INGRESS_PREFIX: &str = "alb.ingress.kubernetes.io/";
+/// The prefix of the annotations of Services that get a Network Load Balancer.
+pub const SERVICE_PREFIX: &str = "service.beta.kubernetes.io/";
+/// The annotation that chose an Ingress's controller before `spec.ingressClassName` existed, and that still decides alone where it is set.
+pub const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
+
+/// An annotation: where it is read, what it may say, what it does, and whether that is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Annotation {
+    pub key: Key,
+    /// The objects on which it is read. With both, the Service's annotation replaces the one of the Ingress for that Service.
+    pub objects: &'static [ObjectKind],
+    pub grammar: Grammar,
+    /// What happens when several Ingresses of a group set it.
+    pub group: Group,
+    /// What holds without it, for people.
+    pub default: &'static str,
+    pub status: Status,
+    pub description: &'static str,
+    /// Where its behaviour is written down: document and section of the compatibility reference.
+    pub source: &'static str,
+}
+
+/// The name of an annotation, perhaps with a parameter at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// With the slash at its end.
+    pub prefix: &'static str,
+    /// The name after the prefix, without a parameter and the dot before it.
+    pub name: &'static str,
+    pub parameter: Option<Parameter>,
+}
+
+/// The end of an annotation's name that users choose, after a dot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parameter {
+    /// The name of an action, or of the Service that a path leads to.
+    Name,
+    /// A listener of an Application Load Balancer, such as `HTTPS-443`.
+    Listener,
+    /// A listener of a Network Load Balancer, such as `TCP-80`.
+    NetworkListener,
+    /// The number of a port of the Service.
+    Port,
+    /// A Service and a port of it, by name or number as the backend writes it: `api.80`.
+    ServicePort,
+}
+
+/// The kinds of objects that carry annotations for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    Ingress,
+    Service,
+}
+
+/// How the values of several Ingresses of one group come together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// All that set it must agree: for the whole load balancer, or for a port where it belongs to one.
+    Exclusive,
+    /// The values of all are united. Where they are maps, a key must not have two values.
+    Merged,
+    /// It concerns the Ingress (or the backend) that sets it alone.
+    PerIngress,
+    /// Services have no groups.
+    NotApplicable,
+}
+
+/// Whether what an annotation asks for is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Built,
+    /// Built for these values; with another one the object is refused.
+    BuiltFor(&'static [&'static str]),
+    /// Known and not built; it is ignored with a warning.
+    Later,
+    /// Known and not built, and of a kind that must not be ignored: it concerns identity, access, exposure, membership of a group or what a
+    /// rule matches. The object is refused.
+    Refused,
+}
+
+impl Status {
+    /// Whether an object with this value of the annotation must be refused.
+    pub fn refuses(&self, value: &str) -> bool {
+        match self {
+            Self::Built | Self::Later => false,
+            Self::BuiltFor(values) => !values.contains(&value),
+            Self::Refused => true,
+        }
+    }
+}
+
+impl Annotation {
+    /// Whether it is read on objects of this kind.
+    pub fn is_read_on(&self, kind: ObjectKind) -> bool {
+        self.objects.contains(&kind)
+    }
+}
+
+impl Key {
+    /// Whether a full key, prefix included, is this one.
+    pub fn matches(&self, key: &str) -> bool {
+        let Some(rest) = key.strip_prefix(self.prefix).and_then(|name| name.strip_prefix(self.name)) else {
+            return false;
+        };
+        match self.parameter {
+            None => rest.is_empty(),
+            Some(parameter) => rest.strip_prefix('.').is_some_and(|value| parameter.accepts(value)),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        write!(formatter, "{}{}", self.prefix, self.name)?;
+        self.parameter.map_or(Ok(()), |parameter| write!(formatter, ".{}", parameter.placeholder()))
+    }
+}
+
+impl Parameter {
+    /// What stands for the parameter in documentation and messages.
+    pub const fn placeholder(self) -> &'static str {
+        match self {
+            Self::Name => "<name>",
+            Self::Listener | Self::NetworkListener => "<PROTOCOL>-<port>",
+            Self::Port => "<port>",
+            Self::ServicePort => "<service>.<port>",
+        }
+    }
+
+    /// Whether this can be the parameter; an annotation with another one is never read.
+    pub fn accepts(self, value: &str) -> bool {
+        let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0 && port.to_string() == text);
+        let is_listener = |protocols: &[&str]| {
+            value.split_once('-').is_some_and(|(name, port)| protocols.contains(&name) && is_port(port))
+        };
+        match self {
+            Self::Name => !value.is_empty(),
+            Self::Listener => is_listener(&["HTTP", "HTTPS"]),
+            Self::NetworkListener => is_listener(&["TCP", "UDP", "TLS", "TCP_UDP", "QUIC", "TCP_QUIC"]),
+            Self::Port => is_port(value),
+            Self::ServicePort => {
+                value.split_once('.').is_some_and(|(service, port)| !service.is_empty() && !port.is_empty())
+            }
+        }
+    }
+}
+
+impl ObjectKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "Ingress",
+            Self::Service => "Service",
+        }
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// Rows of the list, in sections that name their source. A row is: name (and parameter), grammar, objects, group, status, default, description.
+macro_rules! annotations {
+    ($($source:literal, $prefix:expr; {
+        $($name:literal $(. $parameter:ident)?, $grammar:expr, $objects:expr, $group:expr, $status:expr, $default:literal, $description:literal;)*
+    })*) => {
+        &[$($(Annotation {
+            key: Key { prefix: $prefix, name: $name, parameter: [$(Some(Parameter::$parameter),)? None][0] },
+            objects: $objects,
+            grammar: $grammar,
+            group: $group,
+            default: $default,
+            status: $status,
+            description: $description,
+            source: $source,
+        },)*)*]
+    };
+}
+
+mod ingress;
+mod service;
+
+const COUNT: usize = ingress::ANNOTATIONS.len() + service::ANNOTATIONS.len();
+
+static ALL: [Annotation; COUNT] = {
+    let mut all = [ingress::ANNOTATIONS[0]; COUNT];
+    let mut index = 0;
+    while index < COUNT {
+        let of_ingresses = ingress::ANNOTATIONS.len();
+        all[index] =
+            if index < of_ingresses { ingress::ANNOTATIONS[index] } else { service::ANNOTATIONS[index - of_ingresses] };
+        index += 1;
+    }
+    all
+};
+
+/// Every annotation that is known, in the order of the compatibility reference: those of Ingresses, then those of Services.
+pub static ANNOTATIONS: &[Annotation] = &ALL;
+
+/// The annotation with this full key, prefix and parameter included.
+pub fn find(key: &str) -> Option<&'static Annotation> {
+    ANNOTATIONS.iter().find(|annotation| annotation.key.matches(key))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! What a backend of an Ingress becomes: an action (reference: ingress §3.4).
+
+use super::{Builder, Failed};
+use crate::{
+    api::annotations::{self, Annotations, ForwardBackend},
+    build::{Code, Severity},
+    model::{
+        Action, ObjectKind, ObjectName, ObjectReference, PortReference, TargetGroupArn, TargetGroupReference,
+        WeightedTargetGroup,
+    },
+    snapshot::{Backend, BackendPort, Ingress},
+};
+
+fn unavailable(body: &str) -> Action<TargetGroupReference> {
+    Action::FixedResponse {
+        content_type: Some("text/plain".to_owned()),
+        message_body: Some(body.to_owned()),
+        status_code: "503".to_owned(),
+    }
+}
+
+fn forward_to(group: TargetGroupReference) -> Action<TargetGroupReference> {
+    Action::Forward { target_groups: vec![WeightedTargetGroup { group, weight: None }], stickiness: None }
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn action(
+        &mut self,
+        ingress: &'a Ingress,
+        annotations: &Annotations<'_>,
+        backend: &Backend,
+        field: &str,
+    ) -> Result<Action<TargetGroupReference>, Failed> {
+        match backend {
+            Backend::Service { name, port: BackendPort::UseAnnotation } => {
+                self.annotated_action(ingress, annotations, name, field)
+            }
+            Backend::Service { name, port: BackendPort::Port(port) } => {
+                self.forward_to_service(ingress, name, port, &format!("{field}.service"))
+            }
+            Backend::Service { name, port: BackendPort::Missing } => {
+                let message = format!("the backend names no port of the Service `{name}`");
+                let fix = "set `port.number` or `port.name`, or the name `use-annotation` for an action annotation";
+                Err(self.error(&ingress.name, Code::MissingPort, &format!("{field}.service.port"), &message, fix))
+            }
+            Backend::Resource(kind, name) => {
+                let message = format!("the backend is a resource ({kind} `{name}`), which no load balancer can serve");
+                Err(self.error(
+                    &ingress.name,
+                    Code::Unsupported,
+                    &format!("{field}.resource"),
+                    &message,
+                    "name a Service",
+                ))
+            }
+            Backend::Nothing => {
+                Err(self.error(&ingress.name, Code::Unsupported, field, "the backend names nothing", "name a Service"))
+            }
+        }
+    }
+
+    fn annotated_action(
+        &mut self,
+        ingress: &'a Ingress,
+        annotations: &Annotations<'_>,
+        name: &str,
+        field: &str,
+    ) -> Result<Action<TargetGroupReference>, Failed> {
+        let key = format!("alb.ingress.kubernetes.io/actions.{name}");
+        let Some(action) = self.value(ingress, None, annotations.action(name))? else {
+            let severity = if self.config.tolerate_missing_action { Severity::Warning } else { Severity::Error };
+            let consequence = if severity == Severity::Warning { "; requests are answered with 503" } else { "" };
+            let message = format!("the annotation `{key}` does not exist{consequence}");
+            let object = ObjectReference::ingress(&ingress.name);
+            let failed = self.found(
+                severity,
+                object,
+                Code::MissingAction,
+                &format!("{field}.service"),
+                &message,
+                "add the annotation",
+            );
+            return if severity == Severity::Warning {
+                Ok(unavailable("Backend action does not exist"))
+            } else {
+                Err(failed)
+            };
+        };
+        match action {
+            annotations::Action::FixedResponse { content_type, message_body, status_code } => {
+                Ok(Action::FixedResponse { content_type, message_body, status_code })
+            }
+            annotations::Action::Redirect { host, path, port, protocol, query, status_code } => {
+                Ok(Action::Redirect { host, path, port, protocol, query, status_code })
+            }
+            annotations::Action::Forward { target_groups, stickiness } => {
+                match (target_groups.as_slice(), stickiness) {
+                    ([only], None) => match &only.backend {
+                        ForwardBackend::Service { name, port } => {
+                            let port = match port {
+                                annotations::ServicePort::Name(name) => PortReference::Name(name.clone()),
+                                annotations::ServicePort::Number(number) => match u16::try_from(*number) {
+                                    Ok(number) => PortReference::Number(number),
+                                    Err(_) => {
+                                        let message = format!("{number} is no port");
+                                        return Err(self.error(
+                                            &ingress.name,
+                                            Code::InvalidValue,
+                                            &key,
+                                            &message,
+                                            "write 1 to 65535",
+                                        ));
+                                    }
+                                },
+                            };
+                            self.forward_to_service(ingress, name, &port, &key)
+                        }
+                        ForwardBackend::TargetGroupArn(arn) => {
+                            Ok(forward_to(TargetGroupReference::Foreign(TargetGroupArn::new(arn))))
+                        }
+                        ForwardBackend::TargetGroupName(name) => {
+                            let message = format!("a target group by its name (`{name}`) is not built yet");
+                            Err(self.error(
+                                &ingress.name,
+                                Code::Refused,
+                                &key,
+                                &message,
+                                "write `targetGroupARN` instead",
+                            ))
+                        }
+                    },
+                    _ => {
+                        let message = "forwarding to several target groups, or with stickiness, is not built yet";
+                        Err(self.error(
+                            &ingress.name,
+                            Code::Refused,
+                            &key,
+                            message,
+                            "forward to one Service, without stickiness",
+                        ))
+                    }
+                }
+            }
+        }
+    }
+
+    fn forward_to_service(
+        &mut self,
+        ingress: &'a Ingress,
+        name: &str,
+        port: &PortReference,
+        field: &str,
+    ) -> Result<Action<TargetGroupReference>, Failed> {
+        let name = ObjectName::new(&ingress.name.namespace, name);
+        let Some(service) = self.snapshot.services.get(&name) else {
+            let reference = ObjectReference { kind: ObjectKind::Service, name: name.clone() };
+            let severity = if self.config.tolerate_missing_service { Severity::Warning } else { Severity::Error };
+            let consequence =
+                if severity == Severity::Warning { "; requests are answered with 503 until it does" } else { "" };
+            let message = format!(
+                "the Service `{}` does not exist in the namespace `{}`{consequence}",
+                name.name, name.namespace
+            );
+            let object = ObjectReference::ingress(&ingress.name);
+            let failed =
+                self.found(severity, object, Code::MissingService, field, &message, "create it, or correct the name");
+            return if severity == Severity::Warning {
+                self.absent.insert(reference);
+                Ok(unavailable("Backend service does not exist"))
+            } else {
+                Err(failed)
+            };
+        };
+        let Some(service_port) = service.port(port) else {
+            let known: Vec<String> = service
+                .ports
+                .iter()
+                .map(|p| if p.name.is_empty() { p.port.to_string() } else { format!("{} ({})", p.port, p.name) })
+                .collect();
+            let message = format!("the Service `{}` has no port `{port}`; it has {}", service.name, known.join(", "));
+            return Err(self.error(&ingress.name, Code::MissingPort, field, &message, "name one of its ports"));
+        };
+        self.target_group(ingress, service, service_port, port, field)
+            .map(|id| forward_to(TargetGroupReference::Own(id)))
+    }
+}

@@ -1,0 +1,244 @@
+//! The target group of an Ingress for one port of a Service, with its health check and binding (reference: ingress §7, §9.3).
+
+use super::{Builder, Failed, cause, layered};
+use crate::{
+    api::annotations::Annotations,
+    build::{Code, names, tags},
+    model::{
+        Binding, HealthCheck, Matcher, PortReference, ProtocolVersion, ResourceId, SecurityGroupReference, TargetGroup,
+        TargetGroupProtocol, TargetType, Value,
+    },
+    snapshot::{Ingress, Service, ServicePort},
+};
+
+impl<'a> Builder<'a> {
+    /// The target group, made at its first use; all rules and listeners of the Ingress share it.
+    pub(super) fn target_group(
+        &mut self,
+        ingress: &'a Ingress,
+        service: &'a Service,
+        service_port: &ServicePort,
+        written: &PortReference,
+        field: &str,
+    ) -> Result<ResourceId, Failed> {
+        let resource = ResourceId(format!("{}-{}:{written}", ingress.name, service.name.name));
+        if self.target_groups.contains_key(&resource) {
+            return Ok(resource);
+        }
+        self.findings(
+            crate::model::ObjectReference { kind: crate::model::ObjectKind::Service, name: service.name.clone() },
+            crate::api::annotations::ObjectKind::Service,
+            &service.annotations,
+        );
+        let annotations = layered(ingress, Some(service));
+        let target_type = self.value(ingress, Some(service), annotations.enumerated("target-type", TargetType::WORDS));
+        let protocol =
+            self.value(ingress, Some(service), annotations.enumerated("backend-protocol", TargetGroupProtocol::WORDS));
+        let version = self.value(
+            ingress,
+            Some(service),
+            annotations.enumerated("backend-protocol-version", ProtocolVersion::WORDS),
+        );
+        let (target_type, protocol, version) = (target_type?, protocol?, version?);
+        let target_type =
+            target_type.as_deref().and_then(TargetType::from_word).unwrap_or(self.config.default_target_type);
+        let protocol =
+            protocol.as_deref().and_then(TargetGroupProtocol::from_word).unwrap_or(TargetGroupProtocol::Http);
+        let protocol_version =
+            version.as_deref().and_then(ProtocolVersion::from_word).unwrap_or(ProtocolVersion::Http1);
+        if service.ipv6 {
+            let message = format!(
+                "the Service `{}` has IPv6 addresses, which need a dualstack load balancer; that is not built yet",
+                service.name
+            );
+            return Err(self.error(
+                &ingress.name,
+                Code::Refused,
+                field,
+                &message,
+                "set `spec.ipFamilies: [IPv4]` on the Service",
+            ));
+        }
+        let port = match (target_type, &service_port.target_port, service_port.node_port) {
+            (TargetType::Ip, PortReference::Number(number), _) => *number,
+            // The pods decide what number the name means, each for itself; every target is registered with its own.
+            (TargetType::Ip, PortReference::Name(_), _) => 1,
+            (TargetType::Instance, _, Some(node_port)) => node_port,
+            (TargetType::Instance, _, None) => {
+                let message = format!(
+                    "the Service `{}` is of type {} and has no node port, but its targets are instances",
+                    service.name, service.kind
+                );
+                let fix = "set `alb.ingress.kubernetes.io/target-type: ip`, or make the Service of type NodePort";
+                return Err(self.error(&ingress.name, Code::Unsupported, field, &message, fix));
+            }
+        };
+        let health_check =
+            self.health_check(ingress, service, &annotations, target_type, protocol, protocol_version)?;
+        let user_tags = self.user_tags(ingress, Some(service))?;
+        let name = if service.uid.is_empty() {
+            Value::AfterApply("named after the Service's uid")
+        } else {
+            match self.named(|cluster| {
+                names::target_group(names::TargetGroupIdentity {
+                    cluster,
+                    group: self.group,
+                    ingress: &ingress.name,
+                    service: &service.name,
+                    service_uid: &service.uid,
+                    service_port: written,
+                    port,
+                    target_type,
+                    protocol,
+                    protocol_version,
+                })
+            }) {
+                Value::Known(Ok(name)) => Value::Known(name),
+                Value::AfterApply(why) => Value::AfterApply(why),
+                Value::Known(Err(invalid)) => {
+                    return Err(self.error(
+                        &ingress.name,
+                        Code::InvalidValue,
+                        field,
+                        &invalid.to_string(),
+                        "rename the Service",
+                    ));
+                }
+            }
+        };
+        let binding = self.binding(ingress, service, service_port, written, target_type, &health_check)?;
+        let group = TargetGroup {
+            resource: resource.clone(),
+            name,
+            target_type,
+            protocol,
+            protocol_version,
+            port,
+            vpc: self.config.vpc.clone(),
+            health_check,
+            tags: tags::of_resource(&self.config.cluster, self.group, &resource, &self.config.default_tags, &user_tags),
+            binding,
+            cause: cause(ingress, field),
+        };
+        self.target_groups.insert(resource.clone(), group);
+        Ok(resource)
+    }
+
+    fn health_check(
+        &mut self,
+        ingress: &Ingress,
+        service: &Service,
+        annotations: &Annotations<'_>,
+        target_type: TargetType,
+        protocol: TargetGroupProtocol,
+        version: ProtocolVersion,
+    ) -> Result<HealthCheck, Failed> {
+        let service_layer = Some(service);
+        let port = self.health_check_port(ingress, service, annotations, target_type);
+        let check_protocol = self.value(
+            ingress,
+            service_layer,
+            annotations.enumerated("healthcheck-protocol", TargetGroupProtocol::WORDS),
+        );
+        let path = self.value(ingress, service_layer, annotations.string("healthcheck-path"));
+        let interval = self.value(ingress, service_layer, annotations.i32("healthcheck-interval-seconds"));
+        let timeout = self.value(ingress, service_layer, annotations.i32("healthcheck-timeout-seconds"));
+        let healthy = self.value(ingress, service_layer, annotations.i32("healthy-threshold-count"));
+        let unhealthy = self.value(ingress, service_layer, annotations.i32("unhealthy-threshold-count"));
+        let codes = self.value(ingress, service_layer, annotations.string("success-codes"));
+        let grpc = version == ProtocolVersion::Grpc;
+        let codes = codes?;
+        Ok(HealthCheck {
+            port: port?,
+            protocol: check_protocol?.as_deref().and_then(TargetGroupProtocol::from_word).unwrap_or(protocol),
+            path: path?.unwrap_or_else(|| if grpc { "/AWS.ALB/healthcheck" } else { "/" }.to_owned()),
+            interval_seconds: interval?.unwrap_or(15),
+            timeout_seconds: timeout?.unwrap_or(5),
+            healthy_threshold: healthy?.unwrap_or(2),
+            unhealthy_threshold: unhealthy?.unwrap_or(2),
+            matcher: if grpc {
+                Matcher::Grpc(codes.unwrap_or_else(|| "12".to_owned()))
+            } else {
+                Matcher::Http(codes.unwrap_or_else(|| "200".to_owned()))
+            },
+        })
+    }
+
+    fn health_check_port(
+        &mut self,
+        ingress: &Ingress,
+        service: &Service,
+        annotations: &Annotations<'_>,
+        target_type: TargetType,
+    ) -> Result<String, Failed> {
+        let Some(written) = self.value(ingress, Some(service), annotations.string("healthcheck-port"))? else {
+            return Ok("traffic-port".to_owned());
+        };
+        if written == "traffic-port" || written.parse::<u16>().is_ok_and(|n| n > 0) {
+            return Ok(written);
+        }
+        let key = "alb.ingress.kubernetes.io/healthcheck-port";
+        let fix = "write `traffic-port`, a port number, or the name of a port of the Service";
+        let Some(port) = service.ports.iter().find(|p| !p.name.is_empty() && p.name == written) else {
+            let message = format!(
+                "`{written}` is neither a port number nor the name of a port of the Service `{}`",
+                service.name
+            );
+            return Err(self.error(&ingress.name, Code::InvalidValue, key, &message, fix));
+        };
+        match (target_type, &port.target_port, port.node_port) {
+            (TargetType::Ip, PortReference::Number(number), _) => Ok(number.to_string()),
+            (TargetType::Instance, _, Some(node_port)) => Ok(node_port.to_string()),
+            (TargetType::Ip, PortReference::Name(name), _) => {
+                let message = format!(
+                    "the port `{written}` of the Service `{}` leads to the named port `{name}` of its pods, which may be another number in each",
+                    service.name
+                );
+                Err(self.error(
+                    &ingress.name,
+                    Code::InvalidValue,
+                    key,
+                    &message,
+                    "write the number of the port to check",
+                ))
+            }
+            (TargetType::Instance, _, None) => {
+                let message = format!("the port `{written}` of the Service `{}` has no node port", service.name);
+                Err(self.error(&ingress.name, Code::InvalidValue, key, &message, fix))
+            }
+        }
+    }
+
+    fn binding(
+        &mut self,
+        ingress: &Ingress,
+        service: &Service,
+        service_port: &ServicePort,
+        written: &PortReference,
+        target_type: TargetType,
+        health_check: &HealthCheck,
+    ) -> Result<Binding, Failed> {
+        let traffic = match (target_type, service_port.node_port) {
+            (TargetType::Instance, Some(node_port)) => PortReference::Number(node_port),
+            _ => service_port.target_port.clone(),
+        };
+        let mut ports = Vec::new();
+        if !self.config.disable_restricted_rules {
+            ports.push(traffic);
+            ports.extend(health_check.port.parse().ok().map(PortReference::Number));
+        }
+        let source = if self.config.enable_backend_security_group {
+            SecurityGroupReference::SharedBackend(self.backend_security_group(ingress)?)
+        } else {
+            SecurityGroupReference::Managed
+        };
+        Ok(Binding {
+            namespace: service.name.namespace.clone(),
+            labels: tags::binding_labels(self.group),
+            service: service.name.name.clone(),
+            service_port: written.clone(),
+            source,
+            ports,
+        })
+    }
+}

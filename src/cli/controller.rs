@@ -1,0 +1,55 @@
+//! `albatross controller`
+
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+use super::output;
+use crate::controller::{self, flags::ControllerFlags};
+
+pub(super) fn run(flags: ControllerFlags) -> ExitCode {
+    if let Err(error) = start_logging(&flags) {
+        return output::error(&format!("--log-level: {error}; write `info`, `debug` or a filter such as `albatross=debug`"));
+    }
+    // Two TLS users with two ideas of a default provider would otherwise panic at the first connection.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider is installed already");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::error(&format!("cannot start: {error}")),
+    };
+    let result = runtime.block_on(controller::run(flags, stop_signal()));
+    // Watches and servers have nothing to finish.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::error(&error.to_string()),
+    }
+}
+
+fn start_logging(flags: &ControllerFlags) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = match flags.log_level.as_str() {
+        "info" => EnvFilter::new("info,kube=warn,aws_config=warn"),
+        "debug" => EnvFilter::new("debug,hyper=info,hyper_util=info,h2=info,rustls=info,tower=info,aws=info,kube_client=info,aws_smithy_runtime=info,aws_smithy_runtime_api=info"),
+        other => EnvFilter::try_new(other)?,
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second subscriber in one process (tests) keeps the first.
+    let _ = if flags.log_format == "json" { subscriber.json().try_init() } else { subscriber.try_init() };
+    Ok(())
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupted = tokio::signal::ctrl_c();
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminated) => {
+            tokio::select! { _ = interrupted => {}, _ = terminated.recv() => {} }
+        }
+        Err(_) => {
+            let _ = interrupted.await;
+        }
+    }
+    tracing::info!("asked to stop");
+}

@@ -1,0 +1,34 @@
+//! The only place that prints: data to standard output, everything else to standard error.
+
+use std::{
+    io::{self, ErrorKind, Write},
+    process::ExitCode,
+};
+
+/// Prints what was asked for. A reader that has gone away (`| head`) is no error.
+pub(super) fn data(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Prints a remark.
+pub(super) fn remark(text: &str) {
+    // Standard error is the last place to complain to, so a failure there has nowhere to go.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Prints what went wrong.
+pub(super) fn error(text: &str) -> ExitCode {
+    remark(&format!("error: {text}"));
+    ExitCode::FAILURE
+}
+
+/// Prints what clap says: help and version to standard output, mistakes to standard error.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}

@@ -1,0 +1,228 @@
+//! Whom a change in the cluster concerns: from an object to the keys that have to be looked at. Pure.
+
+use std::collections::BTreeSet;
+
+use super::queue::Key;
+use crate::{
+    build::{ingress::groups_of, tags},
+    model::{GroupId, ObjectName},
+    snapshot::{
+        Backend, Change, EndpointSlice, Ingress, IngressClass, Node, Pod, Record, Service, Snapshot, TargetGroupBinding,
+        in_namespace,
+    },
+};
+
+/// A kind of object whose changes concern somebody.
+pub trait Concerns: Record {
+    /// The keys that a change concerns; the snapshot has it already.
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key>;
+}
+
+fn now<'a, T>(change: &Change<T>, objects: &'a std::collections::BTreeMap<ObjectName, T>) -> Option<&'a T> {
+    objects.get(&change.name)
+}
+
+impl Concerns for Ingress {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        change.before.iter().chain(now(change, &snapshot.ingresses)).flat_map(groups_of).map(Key::Group).collect()
+    }
+}
+
+impl Concerns for IngressClass {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        // An Ingress without a class may be of a class that became the default, or is it no longer.
+        let concerned = |ingress: &&Ingress| ingress.class.as_ref().is_none_or(|class| *class == change.name.name);
+        snapshot.ingresses.values().filter(concerned).flat_map(groups_of).map(Key::Group).collect()
+    }
+}
+
+/// Whether an Ingress leads to a Service, in a backend or in an action.
+fn names_service(ingress: &Ingress, service: &str) -> bool {
+    let named = |backend: &Backend| matches!(backend, Backend::Service { name, .. } if name == service);
+    ingress.default_backend.iter().any(named)
+        || ingress.rules.iter().flat_map(|rule| &rule.paths).any(|path| named(&path.backend))
+        || ingress
+            .annotations
+            .iter()
+            .any(|(key, value)| key.starts_with("alb.ingress.kubernetes.io/actions.") && value.contains(service))
+}
+
+fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {
+    in_namespace(&snapshot.target_group_bindings, &service.namespace)
+        .filter(|(_, binding)| binding.spec.service_ref.name == service.name)
+        .map(|(name, _)| Key::Binding(name.clone()))
+        .collect()
+}
+
+impl Concerns for Service {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        in_namespace(&snapshot.ingresses, &change.name.namespace)
+            .filter(|(_, ingress)| names_service(ingress, &change.name.name))
+            .flat_map(|(_, ingress)| groups_of(ingress))
+            .map(Key::Group)
+            .chain(bindings_of(snapshot, &change.name))
+            .collect()
+    }
+}
+
+impl Concerns for EndpointSlice {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        change
+            .before
+            .iter()
+            .chain(now(change, &snapshot.endpoint_slices))
+            .flat_map(|slice| bindings_of(snapshot, &ObjectName::new(&slice.name.namespace, &slice.service)))
+            .collect()
+    }
+}
+
+impl Concerns for Pod {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let namespace = &change.name.namespace;
+        if in_namespace(&snapshot.target_group_bindings, namespace).next().is_none() {
+            return BTreeSet::new();
+        }
+        in_namespace(&snapshot.endpoint_slices, namespace)
+            .filter(|(_, slice)| slice.endpoints.iter().any(|e| e.pod.as_ref() == Some(&change.name.name)))
+            .flat_map(|(_, slice)| bindings_of(snapshot, &ObjectName::new(namespace, &slice.service)))
+            .collect()
+    }
+}
+
+impl Concerns for Node {
+    fn keys(_: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        snapshot.target_group_bindings.keys().cloned().map(Key::Binding).collect()
+    }
+}
+
+impl Concerns for TargetGroupBinding {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let mut keys = BTreeSet::from([Key::Binding(change.name.clone())]);
+        for binding in change.before.iter().chain(now(change, &snapshot.target_group_bindings)) {
+            keys.extend(group_of(binding).map(Key::Group));
+            // Of several bindings of one target group only the oldest works, so each matters to the others.
+            if let Some(arn) = &binding.spec.target_group_arn {
+                let others = snapshot.target_group_bindings.values();
+                keys.extend(
+                    others
+                        .filter(|other| other.spec.target_group_arn.as_ref() == Some(arn))
+                        .map(|other| Key::Binding(other.name.clone())),
+                );
+            }
+        }
+        if !change.present {
+            keys.insert(Key::NodeRules);
+        }
+        keys
+    }
+}
+
+/// The group of Ingresses whose binding it is, by its labels.
+#[must_use]
+pub fn group_of(binding: &TargetGroupBinding) -> Option<GroupId> {
+    let label = |key: &str| binding.labels.get(key).cloned();
+    match (label("ingress.k8s.aws/stack-namespace"), label("ingress.k8s.aws/stack-name")) {
+        (Some(namespace), Some(name)) => Some(GroupId::Implicit(ObjectName::new(namespace, name))),
+        _ => label(tags::INGRESS_STACK).map(GroupId::Explicit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Loaded, from_documents};
+
+    const SHOP: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  namespace: shop
+  name: web
+  annotations:
+    alb.ingress.kubernetes.io/actions.weighted: '{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "cart", "servicePort": 80}]}}'
+spec:
+  ingressClassName: alb
+  defaultBackend:
+    service: {name: front, port: {number: 80}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {namespace: other, name: web}
+spec:
+  defaultBackend:
+    service: {name: front, port: {number: 80}}
+---
+apiVersion: elbv2.k8s.aws/v1beta1
+kind: TargetGroupBinding
+metadata:
+  namespace: shop
+  name: k8s-shop-front
+  labels: {ingress.k8s.aws/stack-namespace: shop, ingress.k8s.aws/stack-name: web}
+spec:
+  targetGroupARN: arn:one
+  serviceRef: {name: front, port: 80}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  namespace: shop
+  name: front-1
+  labels: {kubernetes.io/service-name: front}
+addressType: IPv4
+endpoints:
+- addresses: [10.0.0.1]
+  targetRef: {kind: Pod, name: front-a}
+"#;
+
+    fn snapshot() -> Snapshot {
+        let mut loaded = Loaded::default();
+        from_documents(&mut loaded, "test", SHOP).unwrap();
+        loaded.snapshot
+    }
+
+    fn group(namespace: &str) -> Key {
+        Key::Group(GroupId::Implicit(ObjectName::new(namespace, "web")))
+    }
+
+    fn binding() -> Key {
+        Key::Binding(ObjectName::new("shop", "k8s-shop-front"))
+    }
+
+    fn change<T>(namespace: &str, name: &str) -> Change<T> {
+        Change { name: ObjectName::new(namespace, name), before: None, present: true }
+    }
+
+    #[test]
+    fn a_service_concerns_the_ingresses_that_lead_to_it_and_its_bindings() {
+        let snapshot = snapshot();
+        assert_eq!(Service::keys(&change("shop", "front"), &snapshot), BTreeSet::from([group("shop"), binding()]));
+        assert_eq!(Service::keys(&change("shop", "cart"), &snapshot), BTreeSet::from([group("shop")]));
+        assert_eq!(Service::keys(&change("shop", "unused"), &snapshot), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_class_concerns_its_ingresses_and_those_without_one() {
+        let snapshot = snapshot();
+        assert_eq!(IngressClass::keys(&change("", "alb"), &snapshot), BTreeSet::from([group("shop"), group("other")]));
+        assert_eq!(IngressClass::keys(&change("", "nginx"), &snapshot), BTreeSet::from([group("other")]));
+    }
+
+    #[test]
+    fn endpoints_and_pods_concern_the_bindings_of_their_service() {
+        let snapshot = snapshot();
+        assert_eq!(EndpointSlice::keys(&change("shop", "front-1"), &snapshot), BTreeSet::from([binding()]));
+        assert_eq!(Pod::keys(&change("shop", "front-a"), &snapshot), BTreeSet::from([binding()]));
+        assert_eq!(Pod::keys(&change("shop", "front-b"), &snapshot), BTreeSet::new());
+        assert_eq!(Pod::keys(&change("other", "front-a"), &snapshot), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_binding_that_went_concerns_its_group_and_the_rules_of_nodes() {
+        let mut snapshot = snapshot();
+        let gone = snapshot.remove::<TargetGroupBinding>(&ObjectName::new("shop", "k8s-shop-front")).unwrap();
+        assert_eq!(
+            TargetGroupBinding::keys(&gone, &snapshot),
+            BTreeSet::from([binding(), Key::NodeRules, group("shop")])
+        );
+    }
+}

@@ -1,0 +1,346 @@
+//! The controller's flags, named as aws-load-balancer-controller names them, each also an environment variable
+//! (`--cluster-name` is `CLUSTER_NAME`). What has no effect here is accepted and said at start.
+
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args};
+
+use crate::{
+    api::annotations::values::parse_string_map,
+    build::{BuildConfig, tags},
+    model::{Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId},
+};
+
+/// Flags of `albatross controller`.
+#[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct ControllerFlags {
+    /// Name of the Kubernetes cluster; part of the names and tags of everything in AWS
+    #[arg(long, env = "CLUSTER_NAME")]
+    pub cluster_name: String,
+    /// Path of a kubeconfig file; in a cluster, its ServiceAccount is used instead
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// AWS region
+    #[arg(long, env = "AWS_REGION")]
+    pub aws_region: Option<String>,
+    /// VPC of the cluster; asked of the instance metadata service where it is not given
+    #[arg(long, env = "AWS_VPC_ID")]
+    pub aws_vpc_id: Option<String>,
+    /// Tags that tell the VPC of the cluster, as `key=value,…`, where --aws-vpc-id is not given
+    #[arg(long, env = "AWS_VPC_TAGS")]
+    pub aws_vpc_tags: Option<String>,
+    /// Attempts for each read from AWS
+    #[arg(long, env = "AWS_MAX_RETRIES", default_value_t = 10)]
+    pub aws_max_retries: u32,
+    /// Endpoints of AWS services, as `ServiceID=URL,…`
+    #[arg(long, env = "AWS_API_ENDPOINTS")]
+    pub aws_api_endpoints: Option<String>,
+    /// Value of the annotation kubernetes.io/ingress.class that is ours
+    #[arg(long, env = "INGRESS_CLASS", default_value = "alb")]
+    pub ingress_class: String,
+    /// Tags for every AWS resource, as `key=value,…`
+    #[arg(long, env = "DEFAULT_TAGS", default_value = "")]
+    pub default_tags: String,
+    /// Keys of tags that others manage, as `key,…`
+    #[arg(long, env = "EXTERNAL_MANAGED_TAGS", value_delimiter = ',')]
+    pub external_managed_tags: Vec<String>,
+    /// Target type where no annotation says another
+    #[arg(long, env = "DEFAULT_TARGET_TYPE", default_value = "instance", value_parser = ["instance", "ip"])]
+    pub default_target_type: String,
+    /// Scheme where no annotation says another
+    #[arg(long, env = "DEFAULT_LOAD_BALANCER_SCHEME", default_value = "internal", value_parser = ["internal", "internet-facing"])]
+    pub default_load_balancer_scheme: String,
+    /// TLS policy where no annotation says another
+    #[arg(long, env = "DEFAULT_SSL_POLICY", default_value = "ELBSecurityPolicy-2016-08")]
+    pub default_ssl_policy: String,
+    /// Answer 503 for a Service that does not exist, instead of refusing the Ingress
+    #[arg(long, env = "TOLERATE_NON_EXISTENT_BACKEND_SERVICE", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub tolerate_non_existent_backend_service: bool,
+    /// Answer 503 for an action annotation that does not exist, instead of refusing the Ingress
+    #[arg(long, env = "TOLERATE_NON_EXISTENT_BACKEND_ACTION", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub tolerate_non_existent_backend_action: bool,
+    /// Put every load balancer into one shared security group, which rules on nodes name as their source
+    #[arg(long, env = "ENABLE_BACKEND_SECURITY_GROUP", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub enable_backend_security_group: bool,
+    /// Shared security group that is kept by others, instead of one of our own
+    #[arg(long, env = "BACKEND_SECURITY_GROUP")]
+    pub backend_security_group: Option<String>,
+    /// Let the load balancers reach every TCP port of nodes, instead of the ports of targets
+    #[arg(long, env = "DISABLE_RESTRICTED_SG_RULES", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub disable_restricted_sg_rules: bool,
+    /// Tags that further tell which security group of a node gets rules, as `key=value,…`
+    #[arg(long, env = "SERVICE_TARGET_ENI_SECURITY_GROUP_TAGS", default_value = "")]
+    pub service_target_eni_security_group_tags: String,
+    /// Ingress groups that are worked on at the same time
+    #[arg(long, env = "INGRESS_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
+    pub ingress_max_concurrent_reconciles: usize,
+    /// TargetGroupBindings that are worked on at the same time
+    #[arg(long, env = "TARGETGROUPBINDING_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
+    pub targetgroupbinding_max_concurrent_reconciles: usize,
+    /// How often everything is compared with AWS anew, as `10h`, `30m`
+    #[arg(long, env = "SYNC_PERIOD", default_value = "10h", value_parser = duration)]
+    pub sync_period: Duration,
+    /// The one namespace that is watched; empty watches all
+    #[arg(long, env = "WATCH_NAMESPACE", default_value = "")]
+    pub watch_namespace: String,
+    /// Address of /metrics
+    #[arg(long, env = "METRICS_BIND_ADDR", default_value = ":8080")]
+    pub metrics_bind_addr: String,
+    /// Address of /healthz, /readyz and /debug/state
+    #[arg(long, env = "HEALTH_PROBE_BIND_ADDR", default_value = ":61779")]
+    pub health_probe_bind_addr: String,
+    /// Act only while holding the lease, so that one of several replicas acts
+    #[arg(long, env = "ENABLE_LEADER_ELECTION", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub enable_leader_election: bool,
+    /// Name of the lease
+    #[arg(long, env = "LEADER_ELECTION_ID", default_value = "aws-load-balancer-controller-leader")]
+    pub leader_election_id: String,
+    /// Namespace of the lease; empty is the controller's own
+    #[arg(long, env = "LEADER_ELECTION_NAMESPACE", default_value = "")]
+    pub leader_election_namespace: String,
+    /// `debug` or `info`, or a filter such as `albatross=debug,kube=warn`
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// `text` or `json`
+    #[arg(long, env = "LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub log_format: String,
+    #[command(flatten)]
+    without_effect: FlagsWithoutEffect,
+}
+
+macro_rules! flags_without_effect {
+    ($($flag:ident),* $(,)?) => {
+        /// Flags of aws-load-balancer-controller that have no effect here yet, so that its Deployment starts with this image.
+        #[derive(Args, Clone, Debug, Default)]
+        struct FlagsWithoutEffect {
+            $(
+                #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
+                $flag: Option<String>,
+            )*
+        }
+
+        impl FlagsWithoutEffect {
+            fn given(&self) -> Vec<String> {
+                let mut given = Vec::new();
+                $(if self.$flag.is_some() {
+                    given.push(format!("--{}", stringify!($flag).replace('_', "-")));
+                })*
+                given
+            }
+        }
+    };
+}
+
+flags_without_effect!(
+    disable_ingress_class_annotation,
+    disable_ingress_group_name_annotation,
+    allowed_certificate_authority_arns,
+    default_pca_arn,
+    enable_manage_backend_security_group_rules,
+    enable_endpoint_slices,
+    max_targets_per_target_group,
+    targetgroupbinding_max_exponential_backoff_delay,
+    targetgroupbinding_requeue_duration,
+    lb_stabilization_monitor_interval,
+    required_secrets_label,
+    enable_pod_readiness_gate_inject,
+    enable_waf,
+    enable_wafv2,
+    enable_shield,
+    aws_vpc_tag_key,
+    aws_vpc_cache_ttl,
+    aws_api_throttle,
+    webhook_bind_port,
+    webhook_cert_dir,
+    webhook_cert_file,
+    webhook_key_file,
+    kube_ca_pem_filepath,
+    feature_gates,
+    load_balancer_class,
+    quic_environment_variable_name,
+    service_max_concurrent_reconciles,
+    gateway_class_max_concurrent_reconciles,
+    gateway_max_concurrent_reconciles,
+    alb_gateway_max_concurrent_reconciles,
+    nlb_gateway_max_concurrent_reconciles,
+    globalaccelerator_max_concurrent_reconciles,
+    globalaccelerator_max_exponential_backoff_delay,
+    lb_addons_max_concurrent_reconciles,
+);
+
+/// A flag whose value cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{flag}: {message}")]
+pub struct FlagError {
+    /// Its name, without the hyphens in front.
+    pub flag: &'static str,
+    /// What is wrong, and what is allowed.
+    pub message: String,
+}
+
+fn flag_error(flag: &'static str, message: impl Into<String>) -> FlagError {
+    FlagError { flag, message: message.into() }
+}
+
+/// A duration as Go writes it: `10h`, `1m30s`, `15s`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration; write for example `10h`, `1m30s` or `15s`");
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let after = &rest[digits..];
+        let unit_end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let seconds = match &after[..unit_end] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 0.001,
+            _ => return Err(wrong()),
+        };
+        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
+        rest = &after[unit_end..];
+    }
+    if total.is_zero() { Err(wrong()) } else { Ok(total) }
+}
+
+fn tag_map(flag: &'static str, text: &str) -> Result<Tags, FlagError> {
+    let map = parse_string_map(text).map_err(|reason| flag_error(flag, format!("{reason}; write `key=value,key=value`")))?;
+    match map.keys().find(|key| tags::TRACKING.contains(&key.as_str())) {
+        Some(key) => Err(flag_error(flag, format!("the tag `{key}` is the controller's own; choose another key"))),
+        None => Ok(map),
+    }
+}
+
+impl ControllerFlags {
+    /// What building depends on.
+    ///
+    /// # Errors
+    /// When a flag's value cannot be used.
+    pub fn build_config(&self, vpc: VpcId) -> Result<BuildConfig, FlagError> {
+        if self.cluster_name.is_empty() {
+            return Err(flag_error("cluster-name", "it is empty; give the cluster's name"));
+        }
+        let default_tags = tag_map("default-tags", &self.default_tags)?;
+        let external: BTreeSet<String> =
+            self.external_managed_tags.iter().map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect();
+        if let Some(key) = external.iter().find(|key| tags::TRACKING.contains(&key.as_str())) {
+            let message = format!("the tag `{key}` is the controller's own and cannot be managed by others");
+            return Err(flag_error("external-managed-tags", message));
+        }
+        if let Some(key) = external.iter().find(|key| default_tags.contains_key(*key)) {
+            return Err(flag_error("external-managed-tags", format!("the tag `{key}` stands in --default-tags too")));
+        }
+        let backend_security_group = match self.backend_security_group.as_deref().filter(|id| !id.is_empty()) {
+            Some(id) if !id.starts_with("sg-") => {
+                return Err(flag_error("backend-security-group", format!("`{id}` is no security group; write its id, sg-…")));
+            }
+            id => id.map(SecurityGroupId::new),
+        };
+        Ok(BuildConfig {
+            ingress_class: self.ingress_class.clone(),
+            default_scheme: Scheme::from_word(&self.default_load_balancer_scheme).unwrap_or(Scheme::Internal),
+            default_target_type: TargetType::from_word(&self.default_target_type).unwrap_or(TargetType::Instance),
+            default_ssl_policy: self.default_ssl_policy.clone(),
+            default_tags,
+            external_managed_tags: external,
+            tolerate_missing_service: self.tolerate_non_existent_backend_service,
+            tolerate_missing_action: self.tolerate_non_existent_backend_action,
+            enable_backend_security_group: self.enable_backend_security_group,
+            backend_security_group,
+            disable_restricted_rules: self.disable_restricted_sg_rules,
+            ..BuildConfig::new(self.cluster_name.clone(), Value::Known(vpc))
+        })
+    }
+
+    /// `--service-target-eni-security-group-tags`
+    ///
+    /// # Errors
+    /// When it is no list of `key=value`.
+    pub fn node_security_group_tags(&self) -> Result<Tags, FlagError> {
+        let flag = "service-target-eni-security-group-tags";
+        parse_string_map(&self.service_target_eni_security_group_tags).map_err(|reason| flag_error(flag, reason))
+    }
+
+    /// `--aws-vpc-tags`
+    ///
+    /// # Errors
+    /// When it is no list of `key=value`.
+    pub fn vpc_tags(&self) -> Result<Option<Tags>, FlagError> {
+        self.aws_vpc_tags
+            .as_deref()
+            .filter(|text| !text.is_empty())
+            .map(|text| parse_string_map(text).map_err(|reason| flag_error("aws-vpc-tags", reason)))
+            .transpose()
+    }
+
+    /// Flags that were given and have no effect.
+    #[must_use]
+    pub fn without_effect(&self) -> Vec<String> {
+        self.without_effect.given()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: ControllerFlags,
+    }
+
+    fn flags(arguments: &[&str]) -> ControllerFlags {
+        Line::parse_from(["albatross", "--cluster-name", "demo"].iter().chain(arguments)).flags
+    }
+
+    fn refused(arguments: &[&str]) -> String {
+        let flags = flags(arguments);
+        flags.build_config(VpcId::new("vpc-1")).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        for (text, seconds) in [("10h", 36_000.0), ("1m30s", 90.0), ("16m40s", 1000.0), ("500ms", 0.5), ("1.5h", 5400.0)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["", "10", "h", "10x", "-1s", "1h-", "0s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn booleans_are_given_with_or_without_a_value() {
+        assert!(!flags(&["--enable-leader-election=false"]).enable_leader_election);
+        assert!(flags(&["--enable-leader-election"]).enable_leader_election);
+        assert!(flags(&["--disable-restricted-sg-rules"]).disable_restricted_sg_rules);
+    }
+
+    #[test]
+    fn flags_without_effect_are_taken_and_named() {
+        let flags = flags(&["--enable-shield=false", "--webhook-bind-port", "9443", "--feature-gates", "A=true"]);
+        assert_eq!(flags.without_effect(), ["--enable-shield", "--webhook-bind-port", "--feature-gates"]);
+    }
+
+    #[test]
+    fn values_that_cannot_be_used_are_refused_with_what_to_write() {
+        insta::assert_snapshot!(
+            refused(&["--default-tags", "elbv2.k8s.aws/cluster=x"]),
+            @"--default-tags: the tag `elbv2.k8s.aws/cluster` is the controller's own; choose another key"
+        );
+        insta::assert_snapshot!(
+            refused(&["--backend-security-group", "my-group"]),
+            @"--backend-security-group: `my-group` is no security group; write its id, sg-…"
+        );
+        insta::assert_snapshot!(
+            refused(&["--default-tags", "a=b", "--external-managed-tags", "a"]),
+            @"--external-managed-tags: the tag `a` stands in --default-tags too"
+        );
+        insta::assert_snapshot!(refused(&["--cluster-name", ""]), @"--cluster-name: it is empty; give the cluster's name");
+    }
+}

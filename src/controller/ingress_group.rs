@@ -1,0 +1,330 @@
+//! One pass over a group of Ingresses, along the one road: snapshot → build → plan → apply → status, events, finalizers.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    Controller,
+    events::{EventType, Subject},
+    kubernetes::KubernetesError,
+    queue::{Key, Outcome},
+};
+use crate::{
+    apply::ApplyError,
+    aws::AwsError,
+    build::{
+        Code, Diagnostic, Severity,
+        ingress::{self, Built, Membership, class},
+        tags,
+    },
+    facts::{Facts, Incumbent, Want},
+    model::{GroupId, ObjectKind, ObjectName, ObservedBinding, ObservedStack, Stack},
+    plan::{self, Plan},
+    snapshot::{Ingress, Snapshot},
+};
+
+/// Facts may ask for facts; more rounds than this mean that building never ends.
+const ROUNDS: usize = 4;
+
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error("{0}")]
+    Kubernetes(#[from] KubernetesError),
+    #[error("{0}")]
+    Aws(#[from] AwsError),
+    #[error("{0}")]
+    Apply(#[from] ApplyError),
+}
+
+impl Controller {
+    pub(super) async fn reconcile_group(&self, group: &GroupId) -> Outcome {
+        let membership = self.with_snapshot(|snapshot| ingress::membership(snapshot, &self.config, group));
+        for diagnostic in &membership.broken {
+            self.report(diagnostic);
+        }
+        if !membership.broken.is_empty() || membership.is_empty() {
+            return Outcome::Done;
+        }
+        match self.pass(group, &membership).await {
+            Ok(outcome) => outcome,
+            Err(error) => self.failed(group, &membership, &error),
+        }
+    }
+
+    async fn pass(&self, group: &GroupId, membership: &Membership) -> Result<Outcome, PassError> {
+        // While a group is worked on, the shared security group that it may be about to use is not deleted.
+        let _in_use = self.backend_group_gate.read().await;
+        let (built, facts) = match self.build(group, membership).await? {
+            Some(built) => built,
+            None => return Ok(Outcome::Again(Duration::from_secs(1))),
+        };
+        for diagnostic in &built.diagnostics {
+            self.report(diagnostic);
+        }
+        if !built.unavailable.is_empty() {
+            return Ok(Outcome::Failed(built.unavailable.join("; ")));
+        }
+        let Some(stack) = built.stack else {
+            // What it has stays as it is. What is wrong in the cluster brings it back by itself; what is wrong in AWS does not.
+            let only_cluster = built.diagnostics.iter().all(|d| d.code != Code::Subnets);
+            return Ok(if only_cluster {
+                Outcome::Done
+            } else {
+                self.facts.forget_subnets();
+                Outcome::Failed("no subnets for the load balancer".to_owned())
+            });
+        };
+        let observed = self.observe(group).await?;
+        let plan = plan::plan(&stack, &observed);
+        if !plan.steps.is_empty() {
+            if !self.proved(group, membership, &built.absent).await? {
+                // The watch is behind: it will bring the group back, this only makes sure.
+                return Ok(Outcome::Again(Duration::from_secs(1)));
+            }
+            self.hold(group, membership).await?;
+            tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
+            self.applier.apply(group, &plan, &|| self.may_write()).await?;
+            self.queue_after(&plan);
+        }
+        drop(facts);
+        self.publish(group, membership, &stack, &plan).await
+    }
+
+    /// Builds until nothing more is wanted. `None` when the snapshot changed so that it should be tried again.
+    async fn build(&self, group: &GroupId, membership: &Membership) -> Result<Option<(Built, Facts)>, PassError> {
+        let mut facts = Facts::default();
+        if !membership.members.is_empty() {
+            let observed = self.inventory.observe(group).await?;
+            facts.incumbent = observed
+                .load_balancers
+                .first()
+                .map(|balancer| Incumbent { scheme: balancer.scheme, subnets: balancer.subnets.clone() });
+        }
+        for _ in 0..ROUNDS {
+            let built = self
+                .with_snapshot(|snapshot| ingress::build(snapshot, &self.config, &facts, group, &membership.members));
+            let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
+            if built.wants.is_empty() || broken {
+                return Ok(Some((built, facts)));
+            }
+            for want in &built.wants {
+                match want {
+                    Want::Subnets(scheme) => {
+                        let fact = self.facts.subnets(*scheme).await;
+                        facts.subnets.insert(*scheme, fact);
+                    }
+                    Want::BackendSecurityGroup => {
+                        // It may be created here, and whoever needs it has to be known first.
+                        self.hold(group, membership).await?;
+                        let id = self.applier.ensure_backend_security_group(&self.config, &|| self.may_write()).await?;
+                        facts.backend_security_group = Some(crate::facts::Fact::Known(id));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn observe(&self, group: &GroupId) -> Result<ObservedStack, PassError> {
+        let mut observed = self.inventory.observe(group).await?;
+        let labels = tags::binding_labels(group);
+        observed.bindings = self.with_snapshot(|snapshot| {
+            snapshot
+                .target_group_bindings
+                .values()
+                .filter(|binding| labels.iter().all(|(key, value)| binding.labels.get(key) == Some(value)))
+                .filter_map(|binding| {
+                    Some(ObservedBinding {
+                        name: binding.name.clone(),
+                        target_group: crate::model::TargetGroupArn::new(binding.spec.target_group_arn.clone()?),
+                        resource_version: binding.resource_version.clone(),
+                        labels: binding.labels.clone(),
+                        spec: binding.spec.clone(),
+                        deleting: binding.deleting,
+                    })
+                })
+                .collect()
+        });
+        Ok(observed)
+    }
+
+    /// Proves with the API server that what the plan takes for gone is gone, and that who leaves really leaves.
+    async fn proved(
+        &self,
+        group: &GroupId,
+        membership: &Membership,
+        absent: &BTreeSet<crate::model::ObjectReference>,
+    ) -> Result<bool, KubernetesError> {
+        for reference in absent {
+            if reference.kind == ObjectKind::Service && self.kubernetes.service_exists(&reference.name).await? {
+                return Ok(false);
+            }
+        }
+        if membership.members.is_empty() {
+            for name in &membership.leaving {
+                let Some(fresh) = self.kubernetes.ingress(name).await? else { continue };
+                if !fresh.deleting && !self.left(group, &fresh).await? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether an Ingress that is not being deleted is of another class by now, judged by fresh objects.
+    async fn left(&self, group: &GroupId, fresh: &Ingress) -> Result<bool, KubernetesError> {
+        let mut snapshot = Snapshot::default();
+        let classes: Vec<String> = match &fresh.class {
+            Some(class) => vec![class.clone()],
+            None => self.with_snapshot(|known| known.ingress_classes.keys().map(|name| name.name.clone()).collect()),
+        };
+        for class in classes {
+            if let Some(class) = self.kubernetes.ingress_class(&class).await? {
+                snapshot.apply(class);
+            }
+        }
+        snapshot.apply(fresh.clone());
+        let _ = group;
+        Ok(class::ownership(fresh, &snapshot, &self.config) == class::Ownership::Foreign)
+    }
+
+    /// Puts the group's finalizer on its members, before anything is made for them.
+    async fn hold(&self, group: &GroupId, membership: &Membership) -> Result<(), KubernetesError> {
+        let finalizer = tags::ingress_finalizer(group);
+        for name in &membership.members {
+            let held = self.with_snapshot(|s| s.ingresses.get(name).is_some_and(|i| i.finalizers.contains(&finalizer)));
+            if !held && self.may_write() {
+                self.kubernetes.add_ingress_finalizer(name, &finalizer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bindings that the plan made are worked on when their watch brings them; here only what no watch brings.
+    fn queue_after(&self, plan: &Plan) {
+        if plan.steps.iter().any(|step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. })) {
+            self.queue.add(Key::NodeRules);
+        }
+    }
+
+    /// Status of the members, release of those who leave, and the event that all is well.
+    async fn publish(
+        &self,
+        group: &GroupId,
+        membership: &Membership,
+        stack: &Stack,
+        plan: &Plan,
+    ) -> Result<Outcome, PassError> {
+        let observed = self.observe(group).await?;
+        if let Some(balancer) = observed.load_balancers.first().filter(|_| stack.load_balancer.is_some()) {
+            let hostname = balancer.dns_name.to_lowercase();
+            let ports: Vec<u16> = stack.listeners.keys().copied().collect();
+            for name in &membership.members {
+                let current = self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
+                let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
+                    && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == ports.iter().map(|p| i32::from(*p)).collect());
+                if !same && self.may_write() {
+                    self.kubernetes.write_ingress_status(name, &hostname, &ports).await?;
+                }
+            }
+        }
+        if !plan.steps.is_empty() {
+            for subject in self.subjects(&membership.members) {
+                self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
+            }
+        }
+        if !membership.leaving.is_empty() && membership.members.is_empty() {
+            if !observed.is_empty() {
+                // A binding's watch brings the group back when the binding is gone; everything else is gone already.
+                return Ok(if observed.bindings.is_empty() { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done });
+            }
+            if self.may_write() {
+                let finalizer = tags::ingress_finalizer(group);
+                for name in &membership.leaving {
+                    self.kubernetes.remove_ingress_finalizer(name, &finalizer).await?;
+                }
+                self.queue.add_all([Key::NodeRules, Key::BackendSecurityGroup]);
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn failed(&self, group: &GroupId, membership: &Membership, error: &PassError) -> Outcome {
+        let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
+        let (reason, fix, quiet) = match error {
+            PassError::Kubernetes(KubernetesError::Refused { .. }) => ("FailedUpdateStatus", None, false),
+            PassError::Kubernetes(_) => ("FailedUpdateStatus", None, true),
+            PassError::Aws(aws) => ("FailedDeployModel", aws.fix(), aws.is_transient()),
+            PassError::Apply(apply) if apply.is_not_yet() => {
+                tracing::info!(%group, "{apply}; trying again soon");
+                return Outcome::NotYet;
+            }
+            PassError::Apply(apply) => ("FailedDeployModel", apply.fix(), apply.is_transient()),
+        };
+        let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
+        if quiet {
+            tracing::warn!(%group, "{error}{fix}; trying again");
+        } else {
+            tracing::error!(%group, "{error}{fix}");
+            let message = match reason {
+                "FailedDeployModel" => format!("Failed deploy model due to {error}{fix}"),
+                _ => format!("{error}{fix}"),
+            };
+            for subject in self.subjects(&names) {
+                self.events.record(EventType::Warning, &subject, reason, &message);
+            }
+        }
+        Outcome::Failed(error.to_string())
+    }
+
+    fn subjects(&self, ingresses: &[ObjectName]) -> Vec<Subject> {
+        self.with_snapshot(|snapshot| {
+            ingresses
+                .iter()
+                .filter_map(|name| snapshot.ingresses.get(name))
+                .map(|i| Subject { kind: ObjectKind::Ingress, name: i.name.clone(), uid: i.uid.clone() })
+                .collect()
+        })
+    }
+
+    /// Says a diagnostic where its object's owner looks, and in the log.
+    fn report(&self, diagnostic: &Diagnostic) {
+        let object = &diagnostic.object;
+        let uid = self.with_snapshot(|snapshot| match object.kind {
+            ObjectKind::Ingress => snapshot.ingresses.get(&object.name).map(|o| o.uid.clone()),
+            ObjectKind::Service => snapshot.services.get(&object.name).map(|o| o.uid.clone()),
+            ObjectKind::TargetGroupBinding => snapshot.target_group_bindings.get(&object.name).map(|o| o.uid.clone()),
+            ObjectKind::IngressClass => None,
+        });
+        let (reason, message) = match diagnostic.severity {
+            Severity::Error => {
+                tracing::error!(%object, code = ?diagnostic.code, "{diagnostic}");
+                ("FailedBuildModel", format!("Failed build model due to {diagnostic}"))
+            }
+            Severity::Warning => {
+                tracing::debug!(%object, code = ?diagnostic.code, "{diagnostic}");
+                (warning_reason(diagnostic.code), diagnostic.to_string())
+            }
+        };
+        let subject = Subject { kind: object.kind, name: object.name.clone(), uid: uid.unwrap_or_default() };
+        self.events.record(EventType::Warning, &subject, reason, &message);
+    }
+
+    pub(super) fn with_snapshot<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        read(&Arc::as_ref(&self.snapshot).read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The event reason of a warning: one word a kind, so that they can be filtered.
+fn warning_reason(code: Code) -> &'static str {
+    match code {
+        Code::UnknownAnnotation => "UnknownAnnotation",
+        Code::AnnotationNotBuilt => "AnnotationNotBuilt",
+        Code::MissingService => "BackendNotFound",
+        Code::MissingAction => "ActionNotFound",
+        _ => "FailedBuildModel",
+    }
+}

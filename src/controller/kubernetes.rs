@@ -1,0 +1,180 @@
+//! What is written to, and read afresh from, the API server: finalizers, status, and the proof that something is gone.
+
+use std::{future::Future, time::Duration};
+
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{
+    api::kubernetes as wire,
+    model::ObjectName,
+    snapshot::{Ingress, IngressClass},
+};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const ATTEMPTS: u32 = 5;
+
+/// The API server could not be asked, or refused.
+#[derive(Debug, thiserror::Error)]
+pub enum KubernetesError {
+    /// It answered with an error.
+    #[error("{action}: {source}")]
+    Refused {
+        /// What was tried.
+        action: String,
+        /// What it said.
+        source: kube::Error,
+    },
+    /// It did not answer.
+    #[error("{action}: no answer from the API server within {} s", DEADLINE.as_secs())]
+    NoAnswer {
+        /// What was tried.
+        action: String,
+    },
+    /// The object was changed by somebody else each time.
+    #[error("{action}: the object was changed by others {ATTEMPTS} times in a row")]
+    Contended {
+        /// What was tried.
+        action: String,
+    },
+}
+
+async fn ask<T>(action: impl Fn() -> String, call: impl Future<Output = kube::Result<T>>) -> Result<T, KubernetesError> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(KubernetesError::Refused { action: action(), source }),
+        Err(_) => Err(KubernetesError::NoAnswer { action: action() }),
+    }
+}
+
+fn has_code(error: &KubernetesError, wanted: u16) -> bool {
+    matches!(error, KubernetesError::Refused { source: kube::Error::Api(status), .. } if status.code == wanted)
+}
+
+/// Reads and writes single objects.
+#[derive(Clone)]
+pub struct Kubernetes {
+    client: Client,
+}
+
+impl std::fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kubernetes").finish_non_exhaustive()
+    }
+}
+
+impl Kubernetes {
+    /// Works through this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    async fn get<W>(&self, api: Api<W>, name: &str) -> Result<Option<W>, KubernetesError>
+    where
+        W: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        ask(|| format!("cannot read `{name}`"), api.get_opt(name)).await
+    }
+
+    /// An Ingress as it is at this moment.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn ingress(&self, name: &ObjectName) -> Result<Option<Ingress>, KubernetesError> {
+        let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
+        Ok(self.get(api, &name.name).await?.map(Ingress::from))
+    }
+
+    /// An IngressClass as it is at this moment.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn ingress_class(&self, name: &str) -> Result<Option<IngressClass>, KubernetesError> {
+        Ok(self.get(Api::<wire::IngressClass>::all(self.client.clone()), name).await?.map(IngressClass::from))
+    }
+
+    /// Whether a Service exists at this moment.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn service_exists(&self, name: &ObjectName) -> Result<bool, KubernetesError> {
+        let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
+        Ok(self.get(api, &name.name).await?.is_some())
+    }
+
+    /// Adds a finalizer to an Ingress, where it is missing. An Ingress that is gone, or going, is left alone.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn add_ingress_finalizer(&self, name: &ObjectName, finalizer: &str) -> Result<(), KubernetesError> {
+        self.change_finalizers(name, |finalizers, deleting| {
+            let missing = !deleting && !finalizers.iter().any(|f| f == finalizer);
+            missing.then(|| finalizers.iter().cloned().chain([finalizer.to_owned()]).collect())
+        })
+        .await
+    }
+
+    /// Takes a finalizer from an Ingress, where it is.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn remove_ingress_finalizer(&self, name: &ObjectName, finalizer: &str) -> Result<(), KubernetesError> {
+        self.change_finalizers(name, |finalizers, _| {
+            let present = finalizers.iter().any(|f| f == finalizer);
+            present.then(|| finalizers.iter().filter(|f| *f != finalizer).cloned().collect())
+        })
+        .await
+    }
+
+    async fn change_finalizers(
+        &self,
+        name: &ObjectName,
+        change: impl Fn(&[String], bool) -> Option<Vec<String>>,
+    ) -> Result<(), KubernetesError> {
+        let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
+        let action = || format!("cannot change the finalizers of Ingress {name}");
+        for _ in 0..ATTEMPTS {
+            let Some(current) = ask(action, api.get_opt(&name.name)).await? else { return Ok(()) };
+            let metadata = current.meta();
+            let finalizers = metadata.finalizers.clone().unwrap_or_default();
+            let Some(finalizers) = change(&finalizers, metadata.deletion_timestamp.is_some()) else { return Ok(()) };
+            let patch = json!({ "metadata": { "resourceVersion": metadata.resource_version, "finalizers": finalizers } });
+            match ask(action, api.patch(&name.name, &PatchParams::default(), &Patch::Merge(patch))).await {
+                Ok(_) => return Ok(()),
+                Err(error) if has_code(&error, 404) => return Ok(()),
+                Err(error) if has_code(&error, 409) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(KubernetesError::Contended { action: action() })
+    }
+
+    /// Writes `status.loadBalancer` of an Ingress: one entry with the host name and the ports.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn write_ingress_status(&self, name: &ObjectName, hostname: &str, ports: &[u16]) -> Result<(), KubernetesError> {
+        let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
+        let patch = status_patch(hostname, ports);
+        let written = ask(
+            || format!("cannot write the status of Ingress {name}"),
+            api.patch_status(&name.name, &PatchParams::default(), &Patch::Merge(patch)),
+        )
+        .await;
+        match written {
+            Err(error) if has_code(&error, 404) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+}
+
+fn status_patch(hostname: &str, ports: &[u16]) -> Value {
+    // The schema wants a protocol for each port; an empty one is what aws-load-balancer-controller writes.
+    let ports: Vec<Value> = ports.iter().map(|port| json!({ "port": port, "protocol": "" })).collect();
+    json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": hostname, "ports": ports }] } } })
+}

@@ -1,0 +1,321 @@
+//! The work queue: keys, each at most once waiting and at most once running, with a backoff of its own for each.
+//!
+//! Whatever happens to a key while it runs brings it back afterwards. A failed key waits from one second to two minutes, twice
+//! as long each time; when something that concerns it changes, it is tried at once.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::model::{GroupId, ObjectName};
+
+/// What owns something in AWS, and is worked on as one. Ordered by urgency: targets before load balancers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Key {
+    /// A TargetGroupBinding: its targets.
+    Binding(ObjectName),
+    /// The rules on the security groups of nodes and pods, computed from all bindings.
+    NodeRules,
+    /// A group of Ingresses: its load balancer.
+    Group(GroupId),
+    /// The security group that all load balancers share, made with the first and deleted after the last.
+    BackendSecurityGroup,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Binding(name) => write!(f, "TargetGroupBinding {name}"),
+            Self::NodeRules => f.write_str("rules of node security groups"),
+            Self::Group(group) => write!(f, "Ingress group {group}"),
+            Self::BackendSecurityGroup => f.write_str("shared backend security group"),
+        }
+    }
+}
+
+/// How work on a key ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing is left to do until something changes.
+    Done,
+    /// To be looked at again, without anything having failed.
+    Again(Duration),
+    /// AWS is not ready for the rest; tried again soon, without being an error.
+    NotYet,
+    /// Failed; tried again with growing pauses.
+    Failed(String),
+}
+
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+const LONGEST_NOT_YET: Duration = Duration::from_secs(15);
+
+/// The queue's decisions, with the time given from outside.
+#[derive(Debug, Default)]
+struct Schedule {
+    /// By urgency of the key, then by arrival.
+    ready: BTreeMap<(u8, u64), Key>,
+    waiting: HashSet<Key>,
+    /// Running keys; `true` when something happened to it meanwhile.
+    running: HashMap<Key, bool>,
+    delayed: BTreeMap<(Instant, u64), Key>,
+    delayed_until: HashMap<Key, (Instant, u64)>,
+    failures: HashMap<Key, (u32, String)>,
+    arrivals: u64,
+}
+
+/// The queue. Cheap to share behind an `Arc`.
+#[derive(Debug, Default)]
+pub struct Queue {
+    schedule: Mutex<Schedule>,
+    wake: Notify,
+}
+
+/// What the queue holds, for `/debug/state`.
+#[derive(Debug, Serialize)]
+pub struct QueueState {
+    /// Ready to be worked on.
+    pub waiting: Vec<String>,
+    /// Being worked on.
+    pub running: Vec<String>,
+    /// Pausing, with the seconds that are left.
+    pub pausing: BTreeMap<String, f64>,
+    /// The last error of each key that failed last time.
+    pub errors: BTreeMap<String, String>,
+}
+
+fn urgency(key: &Key) -> u8 {
+    match key {
+        Key::Binding(_) => 0,
+        Key::NodeRules => 1,
+        Key::Group(_) => 2,
+        Key::BackendSecurityGroup => 3,
+    }
+}
+
+impl Schedule {
+    fn make_ready(&mut self, key: Key) {
+        if let Some(at) = self.delayed_until.remove(&key) {
+            self.delayed.remove(&at);
+        }
+        if self.waiting.insert(key.clone()) {
+            self.arrivals += 1;
+            self.ready.insert((urgency(&key), self.arrivals), key);
+        }
+    }
+
+    fn delay(&mut self, key: Key, until: Instant) {
+        if self.waiting.contains(&key) || self.delayed_until.get(&key).is_some_and(|(at, _)| *at <= until) {
+            return;
+        }
+        if let Some(at) = self.delayed_until.remove(&key) {
+            self.delayed.remove(&at);
+        }
+        self.arrivals += 1;
+        let at = (until, self.arrivals);
+        self.delayed_until.insert(key.clone(), at);
+        self.delayed.insert(at, key);
+    }
+}
+
+impl Schedule {
+    fn add(&mut self, key: Key) {
+        match self.running.get_mut(&key) {
+            Some(dirty) => *dirty = true,
+            None => self.make_ready(key),
+        }
+    }
+
+    /// The next key, or when the next pause ends.
+    fn take(&mut self, now: Instant) -> Result<Key, Option<Instant>> {
+        while let Some((&at, _)) = self.delayed.first_key_value().filter(|((due, _), _)| *due <= now) {
+            if let Some(key) = self.delayed.remove(&at) {
+                self.delayed_until.remove(&key);
+                self.make_ready(key);
+            }
+        }
+        let Some((_, key)) = self.ready.pop_first() else {
+            return Err(self.delayed.first_key_value().map(|((due, _), _)| *due));
+        };
+        self.waiting.remove(&key);
+        self.running.insert(key.clone(), false);
+        Ok(key)
+    }
+
+    fn done(&mut self, key: &Key, outcome: &Outcome, now: Instant) {
+        let dirty = self.running.remove(key).unwrap_or_default();
+        let pause = |failures: u32, longest: Duration| SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest);
+        let failures = self.failures.get(key).map_or(0, |(n, _)| *n);
+        let after = match outcome {
+            Outcome::Done => {
+                self.failures.remove(key);
+                None
+            }
+            Outcome::Again(after) => {
+                self.failures.remove(key);
+                Some(*after)
+            }
+            Outcome::NotYet => {
+                self.failures.insert(key.clone(), (failures + 1, "waiting for AWS to let go".to_owned()));
+                Some(pause(failures, LONGEST_NOT_YET))
+            }
+            Outcome::Failed(error) => {
+                self.failures.insert(key.clone(), (failures + 1, error.clone()));
+                Some(pause(failures, LONGEST_PAUSE))
+            }
+        };
+        if dirty {
+            self.make_ready(key.clone());
+        } else if let Some(after) = after {
+            self.delay(key.clone(), now + after);
+        }
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Schedule> {
+        // The schedule is consistent between any two statements that could panic, so a poisoned lock says nothing about it.
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wants a key worked on as soon as possible.
+    pub fn add(&self, key: Key) {
+        self.lock().add(key);
+        self.wake.notify_one();
+    }
+
+    /// Wants many keys worked on.
+    pub fn add_all(&self, keys: impl IntoIterator<Item = Key>) {
+        keys.into_iter().for_each(|key| self.add(key));
+    }
+
+    /// The next key; it counts as running until [`Queue::done`].
+    pub async fn next(&self) -> Key {
+        loop {
+            let wake = self.wake.notified();
+            let taken = {
+                let mut schedule = self.lock();
+                let taken = schedule.take(Instant::now());
+                if taken.is_ok() && !schedule.ready.is_empty() {
+                    // One wake-up may stand for several keys; pass it on to the next worker.
+                    self.wake.notify_one();
+                }
+                taken
+            };
+            match taken {
+                Ok(key) => return key,
+                Err(Some(due)) => tokio::select! { () = wake => {}, () = tokio::time::sleep_until(due) => {} },
+                Err(None) => wake.await,
+            }
+        }
+    }
+
+    /// Takes note of how work on a key ended.
+    pub fn done(&self, key: &Key, outcome: &Outcome) {
+        self.lock().done(key, outcome, Instant::now());
+        self.wake.notify_one();
+    }
+
+    /// How many keys wait, run or pause.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        let state = self.lock();
+        state.waiting.len() + state.running.len() + state.delayed.len()
+    }
+
+    /// What the queue holds.
+    #[must_use]
+    pub fn snapshot(&self) -> QueueState {
+        let state = self.lock();
+        let now = Instant::now();
+        let mut running: Vec<String> = state.running.keys().map(ToString::to_string).collect();
+        running.sort();
+        QueueState {
+            waiting: state.ready.values().map(ToString::to_string).collect(),
+            running,
+            pausing: state
+                .delayed
+                .iter()
+                .map(|((due, _), key)| (key.to_string(), due.saturating_duration_since(now).as_secs_f64()))
+                .collect(),
+            errors: state.failures.iter().map(|(key, (_, error))| (key.to_string(), error.clone())).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(name: &str) -> Key {
+        Key::Group(GroupId::Explicit(name.to_owned()))
+    }
+
+    fn binding(name: &str) -> Key {
+        Key::Binding(ObjectName::new("shop", name))
+    }
+
+    fn take_all(schedule: &mut Schedule, now: Instant) -> Vec<Key> {
+        std::iter::from_fn(|| schedule.take(now).ok()).collect()
+    }
+
+    #[test]
+    fn a_key_waits_once_and_targets_come_first() {
+        let mut schedule = Schedule::default();
+        for key in [group("a"), group("b"), group("a"), binding("x")] {
+            schedule.add(key);
+        }
+        assert_eq!(take_all(&mut schedule, Instant::now()), [binding("x"), group("a"), group("b")]);
+    }
+
+    #[test]
+    fn what_happens_to_a_running_key_brings_it_back_afterwards() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Err(None));
+        schedule.done(&group("a"), &Outcome::Done, now);
+        assert_eq!(schedule.take(now), Ok(group("a")));
+    }
+
+    #[test]
+    fn failures_pause_twice_as_long_each_time_until_a_success() {
+        let (mut schedule, mut now) = (Schedule::default(), Instant::now());
+        schedule.add(group("a"));
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            assert_eq!(schedule.take(now), Ok(group("a")));
+            schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
+            let due = schedule.take(now).unwrap_err().unwrap();
+            pauses.push((due - now).as_secs());
+            now = due;
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 120, 120]);
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.done(&group("a"), &Outcome::Done, now);
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
+        assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));
+    }
+
+    #[test]
+    fn a_pausing_key_is_tried_at_once_when_something_changes() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.done(&group("a"), &Outcome::Again(Duration::from_secs(600)), now);
+        assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(600))));
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.done(&group("a"), &Outcome::Done, now);
+        assert_eq!(schedule.take(now), Err(None));
+    }
+}

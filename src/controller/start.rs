@@ -1,0 +1,297 @@
+//! Starting and stopping: from flags to running workers, with a clear word on whatever is missing.
+
+use std::{
+    future::Future,
+    path::Path,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client, Config, Resource,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::sync::watch;
+
+use super::{
+    Controller,
+    admin::{self, AdminError},
+    events::Events,
+    facts::FactStore,
+    flags::{ControllerFlags, FlagError},
+    kubernetes::Kubernetes,
+    lease::{Candidate, KubernetesLease, Leadership, Timing, TokioClock},
+    metrics::Metrics,
+    queue::Queue,
+    watches::{Synced, watch_kind},
+};
+use crate::{
+    api::{crd, kubernetes as wire},
+    apply::Applier,
+    aws::{Aws, AwsError, ConnectError, ConnectOptions, Inventory, parse_endpoints},
+    model::VpcId,
+    snapshot::{self, Snapshot},
+    targets::Targets,
+};
+
+const API_SERVER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why the controller cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A flag cannot be used.
+    #[error(transparent)]
+    Flag(#[from] FlagError),
+    /// Neither a kubeconfig nor a ServiceAccount.
+    #[error("no way to a cluster: {reason}; outside of a cluster set --kubeconfig or KUBECONFIG")]
+    NoCluster {
+        /// What was tried, and why it failed.
+        reason: String,
+    },
+    /// The API server does not answer.
+    #[error("cannot reach the Kubernetes API server at {url}: {reason}; check the address in the kubeconfig, and that nothing blocks the way")]
+    ApiServer {
+        /// Its address.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
+    /// AWS cannot be set up.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// AWS refused something that is needed to start.
+    #[error("{error}{}", fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default())]
+    Aws {
+        /// What it said.
+        error: AwsError,
+        /// What to do.
+        fix: Option<String>,
+    },
+    /// The cluster's VPC is not known.
+    #[error("the VPC of the cluster is not known: {reason}; set --aws-vpc-id or --aws-vpc-tags")]
+    Vpc {
+        /// What was tried.
+        reason: String,
+    },
+    /// A port is taken, or an address is none.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// Another replica leads now.
+    #[error("the lease was lost, so another replica may act now; stopping")]
+    LeaseLost,
+}
+
+fn aws_error(error: AwsError) -> StartError {
+    StartError::Aws { fix: error.fix(), error }
+}
+
+/// Runs the controller until `stop` is ready, or something ends it.
+///
+/// # Errors
+/// When it cannot start, or loses the lease.
+pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
+    let metrics = Arc::new(Metrics::new());
+    for flag in flags.without_effect() {
+        tracing::info!("{flag} has no effect in albatross yet");
+    }
+    // Mistakes in flags are told before anything is waited for.
+    flags.build_config(VpcId::new(""))?;
+    let node_group_tags = flags.node_security_group_tags()?;
+    let client = connect_to_cluster(flags.kubeconfig.as_deref()).await?;
+    let options = ConnectOptions {
+        region: flags.aws_region.clone().filter(|r| !r.is_empty()),
+        max_attempts: flags.aws_max_retries,
+        endpoints: parse_endpoints(flags.aws_api_endpoints.as_deref().unwrap_or_default())?,
+        observer: Some(Arc::clone(&metrics) as _),
+    };
+    let aws = Arc::new(Aws::connect(&options).await?);
+    aws.check_credentials().await.map_err(aws_error)?;
+    let vpc = find_vpc(&flags, &aws).await?;
+    let config = flags.build_config(vpc.clone())?;
+
+    let (namespace, identity) = (lease_namespace(&flags), identity());
+    let candidate = Candidate::new(
+        KubernetesLease::new(Api::<Lease>::namespaced(client.clone(), &namespace), &flags.leader_election_id),
+        TokioClock,
+        identity,
+        Timing::default(),
+    );
+    let (always, never_changes) = watch::channel(Leadership::Leader { epoch: 0 });
+    let leadership = if flags.enable_leader_election { candidate.leadership() } else { never_changes };
+    let snapshot = Arc::new(RwLock::new(Snapshot::default()));
+    let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
+    let controller = Arc::new(Controller {
+        snapshot: Arc::clone(&snapshot),
+        queue: Arc::new(Queue::default()),
+        synced: Arc::new(Synced::new(KINDS)),
+        kubernetes: Kubernetes::new(client.clone()),
+        events: Events::new(client.clone()),
+        applier: Applier::new(Arc::clone(&aws), Arc::clone(&inventory), client.clone()),
+        targets: Targets::new(
+            Arc::clone(&aws),
+            Arc::clone(&inventory),
+            client.clone(),
+            snapshot,
+            config.cluster.clone(),
+            node_group_tags,
+            !config.disable_restricted_rules,
+        ),
+        facts: FactStore::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()),
+        inventory,
+        config,
+        metrics: Arc::clone(&metrics),
+        leadership,
+        backend_group_gate: tokio::sync::RwLock::new(()),
+    });
+    {
+        let leadership = controller.leadership.clone();
+        aws.guard_writes(move || matches!(*leadership.borrow(), Leadership::Leader { .. }));
+    }
+    serve_admin(&flags, &controller, metrics).await?;
+    tracing::info!(cluster = flags.cluster_name, %vpc, region = aws.region(), "albatross {} starts", env!("CARGO_PKG_VERSION"));
+    start_watches(&client, &flags.watch_namespace, &controller);
+
+    let (stopping, mut stopped) = watch::channel(false);
+    let election = flags.enable_leader_election.then(|| {
+        let mut stopped = stopped.clone();
+        tokio::spawn(candidate.run(async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        }))
+    });
+    tokio::spawn(async move {
+        stop.await;
+        stopping.send_replace(true);
+    });
+    let result = tokio::select! {
+        result = lead(Arc::clone(&controller), &flags) => result,
+        _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
+    };
+    drop(always);
+    if result.is_ok() && let Some(election) = election {
+        // Gives the lease back, so that the next replica need not wait for it to run out.
+        let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
+    }
+    tracing::info!("albatross has stopped");
+    result
+}
+
+/// Works as long as this process leads.
+async fn lead(controller: Arc<Controller>, flags: &ControllerFlags) -> Result<(), StartError> {
+    controller.synced.wait().await;
+    tracing::info!("every kind has been listed");
+    let mut leadership = controller.leadership.clone();
+    // The sender lives in the candidate, or in `run`, for as long as this runs.
+    let _ = leadership.wait_for(|l| matches!(l, Leadership::Leader { .. })).await;
+    controller.metrics.leader(true);
+    controller.queue_everything();
+    let workers = flags.ingress_max_concurrent_reconciles.max(1) + flags.targetgroupbinding_max_concurrent_reconciles.max(1);
+    for _ in 0..workers {
+        tokio::spawn(Arc::clone(&controller).work());
+    }
+    tokio::spawn(Arc::clone(&controller).resync(flags.sync_period));
+    let _ = leadership.wait_for(|l| matches!(l, Leadership::Standby)).await;
+    Err(StartError::LeaseLost)
+}
+
+const KINDS: [&str; 7] = ["Ingress", "IngressClass", "Service", "EndpointSlice", "Pod", "Node", "TargetGroupBinding"];
+
+fn start_watches(client: &Client, namespace: &str, controller: &Arc<Controller>) {
+    fn api<W: Resource<Scope = kube::core::NamespaceResourceScope>>(client: &Client, namespace: &str) -> Api<W>
+    where
+        W::DynamicType: Default,
+    {
+        if namespace.is_empty() { Api::all(client.clone()) } else { Api::namespaced(client.clone(), namespace) }
+    }
+    macro_rules! watch {
+        ($kind:literal, $api:expr, $record:ty) => {
+            tokio::spawn(watch_kind::<_, $record>(
+                $kind,
+                $api,
+                Arc::clone(&controller.snapshot),
+                Arc::clone(&controller.queue),
+                Arc::clone(&controller.synced),
+            ))
+        };
+    }
+    watch!("Ingress", api::<wire::Ingress>(client, namespace), snapshot::Ingress);
+    watch!("IngressClass", Api::<wire::IngressClass>::all(client.clone()), snapshot::IngressClass);
+    watch!("Service", api::<wire::Service>(client, namespace), snapshot::Service);
+    watch!("EndpointSlice", api::<wire::EndpointSlice>(client, namespace), snapshot::EndpointSlice);
+    watch!("Pod", api::<wire::Pod>(client, namespace), snapshot::Pod);
+    watch!("Node", Api::<wire::Node>::all(client.clone()), snapshot::Node);
+    watch!("TargetGroupBinding", api::<crd::TargetGroupBinding>(client, namespace), snapshot::TargetGroupBinding);
+}
+
+async fn serve_admin(flags: &ControllerFlags, controller: &Arc<Controller>, metrics: Arc<Metrics>) -> Result<(), StartError> {
+    let synced = Arc::clone(&controller.synced);
+    let for_state = Arc::clone(controller);
+    admin::serve(
+        &flags.metrics_bind_addr,
+        &flags.health_probe_bind_addr,
+        metrics,
+        Arc::new(move || synced.reasons()),
+        Arc::new(move || for_state.state()),
+    )
+    .await?;
+    Ok(())
+}
+
+async fn connect_to_cluster(kubeconfig: Option<&Path>) -> Result<Client, StartError> {
+    let config = match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => {
+            let reason = |error: &dyn std::fmt::Display| StartError::NoCluster {
+                reason: format!("the kubeconfig `{}` cannot be used: {error}", path.display()),
+            };
+            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| reason(&error))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(|error| reason(&error))?
+        }
+        None => Config::infer().await.map_err(|error| StartError::NoCluster { reason: error.to_string() })?,
+    };
+    let url = config.cluster_url.to_string();
+    let failed = |reason: String| StartError::ApiServer { url: url.clone(), reason };
+    let client = Client::try_from(config).map_err(|error| failed(error.to_string()))?;
+    match tokio::time::timeout(API_SERVER_DEADLINE, client.apiserver_version()).await {
+        Ok(Ok(version)) => {
+            tracing::debug!(version = version.git_version, "the API server answers");
+            Ok(client)
+        }
+        Ok(Err(error)) => Err(failed(error.to_string())),
+        Err(_) => Err(failed(format!("no answer within {} s", API_SERVER_DEADLINE.as_secs()))),
+    }
+}
+
+async fn find_vpc(flags: &ControllerFlags, aws: &Aws) -> Result<VpcId, StartError> {
+    if let Some(id) = flags.aws_vpc_id.as_deref().filter(|id| !id.is_empty()) {
+        if !id.starts_with("vpc-") {
+            return Err(StartError::Vpc { reason: format!("--aws-vpc-id is `{id}`, and the id of a VPC starts with `vpc-`") });
+        }
+        return Ok(VpcId::new(id));
+    }
+    if let Some(tags) = flags.vpc_tags()? {
+        let mut found = aws.vpcs_tagged(&tags).await.map_err(aws_error)?;
+        return match (found.pop(), found.len()) {
+            (Some(vpc), 0) => Ok(vpc),
+            (None, _) => Err(StartError::Vpc { reason: "no VPC carries all tags of --aws-vpc-tags".to_owned() }),
+            (Some(_), more) => {
+                Err(StartError::Vpc { reason: format!("{} VPCs carry all tags of --aws-vpc-tags", more + 1) })
+            }
+        };
+    }
+    aws.vpc_of_this_instance().await.map_err(|reason| StartError::Vpc { reason })
+}
+
+fn lease_namespace(flags: &ControllerFlags) -> String {
+    if !flags.leader_election_namespace.is_empty() {
+        return flags.leader_election_namespace.clone();
+    }
+    std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+        .map_or_else(|_| "kube-system".to_owned(), |namespace| namespace.trim().to_owned())
+}
+
+/// Unique to this process: the pod's name, and a part that tells two processes of one name apart.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "albatross".to_owned());
+    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{host}_{}-{:x}", std::process::id(), started.as_nanos())
+}

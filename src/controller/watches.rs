@@ -1,0 +1,191 @@
+//! Watches: from the API server's events to the snapshot, and from changes of the snapshot to the queue.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Resource,
+    runtime::{WatchStreamExt, watcher, watcher::Event},
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::{concerns::Concerns, queue::Queue};
+use crate::snapshot::Snapshot;
+
+/// Which kinds have been listed once. Nothing is decided before all have been.
+#[derive(Debug)]
+pub struct Synced {
+    /// Kinds that are still awaited, each with the last error of its watch.
+    awaited: Mutex<BTreeMap<&'static str, Option<String>>>,
+    complete: watch::Sender<bool>,
+}
+
+impl Synced {
+    /// Awaits these kinds.
+    #[must_use]
+    pub fn new(kinds: impl IntoIterator<Item = &'static str>) -> Self {
+        Self {
+            awaited: Mutex::new(kinds.into_iter().map(|kind| (kind, None)).collect()),
+            complete: watch::channel(false).0,
+        }
+    }
+
+    fn listed(&self, kind: &'static str) {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.remove(kind);
+        if awaited.is_empty() {
+            self.complete.send_replace(true);
+        }
+    }
+
+    fn failed(&self, kind: &'static str, error: &str) {
+        if let Some(last) = self.awaited.lock().unwrap_or_else(PoisonError::into_inner).get_mut(kind) {
+            *last = Some(error.to_owned());
+        }
+    }
+
+    /// Returns when every kind has been listed.
+    pub async fn wait(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
+    }
+
+    /// What is still awaited, for `/readyz`.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited
+            .iter()
+            .map(|(kind, error)| match error {
+                None => format!("{kind}: not listed yet"),
+                Some(error) => format!("{kind}: not listed yet; {error}"),
+            })
+            .collect()
+    }
+}
+
+/// Watches one kind for ever. An error is logged, once until it changes, and the watch tried again with growing pauses.
+pub async fn watch_kind<W, T>(
+    kind: &'static str,
+    api: Api<W>,
+    snapshot: Arc<RwLock<Snapshot>>,
+    queue: Arc<Queue>,
+    synced: Arc<Synced>,
+) where
+    W: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    T: Concerns + From<W>,
+{
+    let stream = watcher(api, watcher::Config::default().page_size(500)).default_backoff();
+    let mut stream = std::pin::pin!(stream);
+    let mut listed: Vec<T> = Vec::new();
+    let mut last_error = None;
+    while let Some(event) = stream.next().await {
+        let changes = match event {
+            Ok(event) => {
+                if last_error.take().is_some() {
+                    tracing::info!(kind, "the watch works again");
+                }
+                match event {
+                    Event::Init => {
+                        listed.clear();
+                        continue;
+                    }
+                    Event::InitApply(object) => {
+                        listed.push(T::from(object));
+                        continue;
+                    }
+                    Event::InitDone => {
+                        let listed = std::mem::take(&mut listed);
+                        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+                        snapshot.replace(listed)
+                    }
+                    Event::Apply(object) => {
+                        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+                        snapshot.apply(T::from(object)).into_iter().collect()
+                    }
+                    Event::Delete(object) => {
+                        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+                        snapshot.remove(T::from(object).name()).into_iter().collect()
+                    }
+                }
+            }
+            Err(error) => {
+                let error = explain(kind, &error);
+                synced.failed(kind, &error);
+                if last_error.as_ref() != Some(&error) {
+                    tracing::warn!(kind, "{error}");
+                    last_error = Some(error);
+                }
+                continue;
+            }
+        };
+        let keys: BTreeSet<_> = {
+            let snapshot = snapshot.read().unwrap_or_else(PoisonError::into_inner);
+            changes.iter().flat_map(|change| T::keys(change, &snapshot)).collect()
+        };
+        queue.add_all(keys);
+        synced.listed(kind);
+    }
+}
+
+fn explain(kind: &str, error: &watcher::Error) -> String {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.as_ref()),
+        watcher::Error::WatchError(status) => Some(status.as_ref()),
+        _ => None,
+    };
+    cause_and_fix(kind, status.map(|s| (s.code, s.message.as_str())), &error.to_string())
+}
+
+fn cause_and_fix(kind: &str, status: Option<(u16, &str)>, otherwise: &str) -> String {
+    match status {
+        Some((404, _)) if kind == "TargetGroupBinding" => {
+            "the CustomResourceDefinition targetgroupbindings.elbv2.k8s.aws is not installed; \
+             install it with `kubectl apply -k config/crd` (or `albatross crds | kubectl apply --server-side -f -`)"
+                .to_owned()
+        }
+        Some((403, message)) => {
+            format!("not allowed to list and watch {kind}: {message}; give the ServiceAccount the ClusterRole of config/rbac")
+        }
+        Some((_, message)) => format!("cannot watch {kind}: {message}"),
+        None => format!("cannot watch {kind}: {otherwise}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_fails_says_what_to_do() {
+        insta::assert_snapshot!(
+            cause_and_fix("TargetGroupBinding", Some((404, "page not found")), ""),
+            @"the CustomResourceDefinition targetgroupbindings.elbv2.k8s.aws is not installed; install it with `kubectl apply -k config/crd` (or `albatross crds | kubectl apply --server-side -f -`)"
+        );
+        insta::assert_snapshot!(
+            cause_and_fix("Pod", Some((403, "pods is forbidden")), ""),
+            @"not allowed to list and watch Pod: pods is forbidden; give the ServiceAccount the ClusterRole of config/rbac"
+        );
+        insta::assert_snapshot!(cause_and_fix("Pod", None, "connection refused"), @"cannot watch Pod: connection refused");
+    }
+
+    #[test]
+    fn readiness_says_which_kinds_are_awaited_and_why() {
+        let synced = Synced::new(["Ingress", "Service"]);
+        synced.failed("Service", "cannot watch Service: no");
+        assert_eq!(
+            synced.reasons(),
+            ["Ingress: not listed yet", "Service: not listed yet; cannot watch Service: no"]
+        );
+        synced.listed("Ingress");
+        synced.listed("Service");
+        assert_eq!(synced.reasons(), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,281 @@
+//! Plans as people read them: one line a step, what it is because of, and what is known only after apply.
+
+use std::fmt::{self, Write as _};
+
+use super::step::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
+use crate::model::{
+    Action, Condition, Listener, LoadBalancer, Rule, SecurityGroupReference, SecurityGroupRule, Tags, TargetGroup,
+    TargetGroupReference, Value,
+};
+
+/// How many steps of which kind a plan has: `7 to create, 1 to change, 2 to delete`.
+#[must_use]
+pub fn summary(plan: &Plan) -> String {
+    let (mut create, mut change, mut delete) = (0, 0, 0);
+    for step in &plan.steps {
+        match &step.action {
+            action if action.is_destructive() => delete += 1,
+            StepAction::CreateSecurityGroup(_)
+            | StepAction::CreateTargetGroup(_)
+            | StepAction::CreateBinding(_)
+            | StepAction::CreateLoadBalancer(_)
+            | StepAction::CreateListener { .. }
+            | StepAction::CreateRule { .. } => create += 1,
+            _ => change += 1,
+        }
+    }
+    format!("{create} to create, {change} to change, {delete} to delete")
+}
+
+/// A whole plan: every step with its details and its cause.
+#[must_use]
+pub fn render(plan: &Plan) -> String {
+    let mut out = String::new();
+    for step in &plan.steps {
+        let sign = match &step.action {
+            action if action.is_destructive() => '-',
+            StepAction::CreateSecurityGroup(_)
+            | StepAction::CreateTargetGroup(_)
+            | StepAction::CreateBinding(_)
+            | StepAction::CreateLoadBalancer(_)
+            | StepAction::CreateListener { .. }
+            | StepAction::CreateRule { .. } => '+',
+            _ => '~',
+        };
+        let _ = writeln!(out, "  {sign} {}", step.action);
+        for (name, value) in details(&step.action) {
+            let _ = writeln!(out, "      {name:<16} {value}");
+        }
+        let _ = writeln!(out, "      {:<16} {}", "because of", step.cause);
+    }
+    if let Some(Wait::BindingsGone(names)) = &plan.wait {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let _ = writeln!(out, "  then wait until the TargetGroupBindings are gone: {}", names.join(", "));
+    }
+    out
+}
+
+fn details(action: &StepAction) -> Vec<(&'static str, String)> {
+    match action {
+        StepAction::CreateSecurityGroup(group) => vec![("tags", tags(&group.tags))],
+        StepAction::CreateTargetGroup(group) => target_group(group),
+        StepAction::CreateLoadBalancer(balancer) => load_balancer(balancer),
+        StepAction::CreateListener { listener, .. } => listener_details(listener),
+        StepAction::CreateRule { rule, .. } | StepAction::ModifyRule { rule, .. } => rule_details(rule),
+        _ => vec![],
+    }
+}
+
+fn tags(tags: &Tags) -> String {
+    tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
+}
+
+fn target_group(group: &TargetGroup) -> Vec<(&'static str, String)> {
+    let check = &group.health_check;
+    vec![
+        (
+            "targets",
+            format!(
+                "{} of Service {}/{} port {}, {} {}",
+                group.target_type,
+                group.binding.namespace,
+                group.binding.service,
+                group.binding.service_port,
+                group.protocol,
+                group.protocol_version
+            ),
+        ),
+        (
+            "health check",
+            format!(
+                "{} {} on {}, every {} s, timeout {} s, healthy after {}, unhealthy after {}",
+                check.protocol,
+                check.path,
+                check.port,
+                check.interval_seconds,
+                check.timeout_seconds,
+                check.healthy_threshold,
+                check.unhealthy_threshold
+            ),
+        ),
+        ("tags", tags(&group.tags)),
+    ]
+}
+
+fn load_balancer(balancer: &LoadBalancer) -> Vec<(&'static str, String)> {
+    let subnets = match &balancer.subnets {
+        Value::Known(subnets) => subnets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        Value::AfterApply(why) => format!("(known after apply: {why})"),
+    };
+    vec![
+        ("scheme", format!("{}, {}", balancer.scheme, balancer.ip_address_type)),
+        ("subnets", subnets),
+        ("security groups", security_groups(&balancer.security_groups)),
+        ("tags", tags(&balancer.tags)),
+    ]
+}
+
+fn security_groups(groups: &[SecurityGroupReference]) -> String {
+    groups
+        .iter()
+        .map(|group| match group {
+            SecurityGroupReference::Managed => "its own".to_owned(),
+            SecurityGroupReference::SharedBackend(id) => format!("the shared backend group {id}"),
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn listener_details(listener: &Listener) -> Vec<(&'static str, String)> {
+    let mut details = vec![("default", action_text(&listener.default_action))];
+    if let Some(certificate) = &listener.default_certificate {
+        details.push(("certificate", certificate.to_string()));
+    }
+    if let Some(policy) = &listener.ssl_policy {
+        details.push(("TLS policy", policy.clone()));
+    }
+    details.push(("tags", tags(&listener.tags)));
+    details
+}
+
+fn rule_details(rule: &Rule) -> Vec<(&'static str, String)> {
+    vec![
+        ("when", rule.conditions.iter().map(condition_text).collect::<Vec<_>>().join(" and ")),
+        ("then", action_text(&rule.action)),
+    ]
+}
+
+fn condition_text(condition: &Condition) -> String {
+    let either = |values: &[String], regex_values: &[String]| {
+        let regular = regex_values.iter().map(|value| format!("/{value}/"));
+        values.iter().cloned().chain(regular).collect::<Vec<_>>().join(" or ")
+    };
+    match condition {
+        Condition::HostHeader { values, regex_values } => format!("host is {}", either(values, regex_values)),
+        Condition::PathPattern { values, regex_values } => format!("path is {}", either(values, regex_values)),
+        Condition::HttpHeader { name, values, regex_values } => {
+            format!("header {name} is {}", either(values, regex_values))
+        }
+        Condition::HttpRequestMethod { values } => format!("method is {}", values.join(" or ")),
+        Condition::SourceIp { values } => format!("client is in {}", values.join(" or ")),
+        Condition::QueryString { values } => {
+            let pairs: Vec<String> = values
+                .iter()
+                .map(|pair| pair.key.as_ref().map_or_else(|| pair.value.clone(), |key| format!("{key}={}", pair.value)))
+                .collect();
+            format!("query has {}", pairs.join(" or "))
+        }
+        Condition::Other(field) => format!("{field} holds"),
+    }
+}
+
+fn action_text(action: &Action<TargetGroupReference>) -> String {
+    match action {
+        Action::Forward { target_groups, .. } => {
+            let groups: Vec<String> = target_groups
+                .iter()
+                .map(|target| {
+                    let group = match &target.group {
+                        TargetGroupReference::Own(id) => id.to_string(),
+                        TargetGroupReference::Foreign(arn) => arn.to_string(),
+                    };
+                    target.weight.map_or(group.clone(), |weight| format!("{group} (weight {weight})"))
+                })
+                .collect();
+            format!("forward to {}", groups.join(", "))
+        }
+        Action::Redirect { host, path, port, protocol, query, status_code } => {
+            let part = |part: &Option<String>, keep: &str| part.clone().unwrap_or_else(|| keep.to_owned());
+            format!(
+                "redirect to {}://{}:{}{}?{} ({status_code})",
+                part(protocol, "#{protocol}"),
+                part(host, "#{host}"),
+                part(port, "#{port}"),
+                part(path, "/#{path}"),
+                part(query, "#{query}")
+            )
+        }
+        Action::FixedResponse { content_type, message_body, status_code } => {
+            let mut text = format!("answer {status_code}");
+            if let Some(body) = message_body {
+                let _ = write!(text, " `{body}`");
+            }
+            if let Some(kind) = content_type {
+                let _ = write!(text, " ({kind})");
+            }
+            text
+        }
+        Action::Other(kind) => kind.clone(),
+    }
+}
+
+fn listed(rules: &[SecurityGroupRule]) -> String {
+    rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The step in one line, without its cause.
+impl fmt::Display for StepAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateSecurityGroup(group) => write!(f, "create security group {}", group.name),
+            Self::AuthorizeIngress { group, rules } => match group {
+                SecurityGroupTarget::Existing(id) => write!(f, "open security group {id}: {}", listed(rules)),
+                SecurityGroupTarget::Created => write!(f, "open the new security group: {}", listed(rules)),
+            },
+            Self::RevokeIngress { group, rules } => write!(f, "close security group {group}: {}", listed(rules)),
+            Self::DeleteSecurityGroup(id) => write!(f, "delete security group {id}"),
+            Self::CreateTargetGroup(group) => write!(f, "create target group {} for {}", group.name, group.resource),
+            Self::ModifyTargetGroup { resource, .. } => write!(f, "change the health check of target group {resource}"),
+            Self::DeleteTargetGroup { name, .. } => write!(f, "delete target group {name}"),
+            Self::CreateBinding(group) => {
+                write!(f, "create TargetGroupBinding {}/{}", group.binding.namespace, group.name)
+            }
+            Self::UpdateBinding { existing, .. } => write!(f, "update TargetGroupBinding {}", existing.name),
+            Self::DeleteBinding(name) => write!(f, "delete TargetGroupBinding {name}"),
+            Self::CreateLoadBalancer(balancer) => write!(f, "create load balancer {}", balancer.name),
+            Self::SetSecurityGroups { groups, .. } => {
+                write!(f, "put the load balancer into security groups: {}", security_groups(groups))
+            }
+            Self::DeleteLoadBalancer { name, .. } => {
+                write!(f, "delete load balancer {name} with its listeners and rules")
+            }
+            Self::CreateListener { listener, .. } => {
+                write!(f, "create listener {} {}", listener.protocol, listener.port)
+            }
+            Self::ModifyListener { port, change, .. } => {
+                let mut changes = Vec::new();
+                changes.extend(change.protocol.map(|p| format!("protocol {p}")));
+                changes.extend(change.ssl_policy.as_ref().map(|p| format!("TLS policy {p}")));
+                changes.extend(change.default_certificate.as_ref().map(|c| format!("default certificate {c}")));
+                changes.extend(change.default_action.as_ref().map(|a| format!("default {}", action_text(a))));
+                write!(f, "change listener {port}: {}", changes.join(", "))
+            }
+            Self::DeleteListener { port, .. } => write!(f, "delete listener {port} with its rules"),
+            Self::AddListenerCertificates { listener, certificates } => {
+                let certificates: Vec<&str> = certificates.iter().map(|c| c.as_str()).collect();
+                let listener = match listener {
+                    ListenerReference::Existing(arn) => arn.to_string(),
+                    ListenerReference::Created(port) => port.to_string(),
+                };
+                write!(f, "add certificates to listener {listener}: {}", certificates.join(", "))
+            }
+            Self::RemoveListenerCertificates { port, certificates, .. } => {
+                let certificates: Vec<&str> = certificates.iter().map(|c| c.as_str()).collect();
+                write!(f, "remove certificates from listener {port}: {}", certificates.join(", "))
+            }
+            Self::CreateRule { port, priority, rule, .. } => {
+                let conditions: Vec<String> = rule.conditions.iter().map(condition_text).collect();
+                write!(f, "create rule {priority} of listener {port}: {}", conditions.join(" and "))
+            }
+            Self::SetRulePriorities { port, priorities } => {
+                let created = priorities.iter().filter(|(rule, _)| matches!(rule, RuleReference::Created(..))).count();
+                write!(f, "put {} rules of listener {port} in order ({created} of them new)", priorities.len())
+            }
+            Self::ModifyRule { port, rule, .. } => {
+                write!(f, "change a rule of listener {port} to: {}", action_text(&rule.action))
+            }
+            Self::DeleteRule { port, priority, .. } => write!(f, "delete rule {priority} of listener {port}"),
+            Self::AddTags { name, tags: added, .. } => write!(f, "tag {name}: {}", tags(added)),
+        }
+    }
+}

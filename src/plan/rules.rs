@@ -1,0 +1,225 @@
+//! The steps that bring a listener's rules into their final order, such that between any two of them, and if they stop there
+//! for ever, every request is answered as before or as after.
+//!
+//! 1. New rules are created below everything, in their final order: they answer only what reached the default action.
+//! 2. One SetRulePriorities puts all rules in their final order at once, those that go at the bottom in their old order:
+//!    they still answer what no other rule takes.
+//! 3. The listener's default action is changed.
+//! 4. The rules that go are deleted, lowest first: what a deleted rule answered falls to no other that goes.
+//!
+//! Where only actions change, each rule is modified in place: its requests change over at once.
+
+use std::collections::BTreeSet;
+
+use super::step::{ListenerReference, RuleReference, Step, StepAction};
+use crate::model::{Action, Cause, ObservedRule, Rule, TargetGroupArn, TargetGroupReference};
+
+/// ELB v2's largest priority.
+const LARGEST_PRIORITY: u32 = 50_000;
+
+/// One listener's rules as they are and as they shall be.
+pub(super) struct RuleChange<'a> {
+    pub(super) listener: ListenerReference,
+    pub(super) port: u16,
+    pub(super) wanted: &'a [Rule],
+    /// By ascending priority.
+    pub(super) existing: &'a [ObservedRule],
+    /// What the target groups of wanted actions are called in AWS; `None` for those that are still to be created.
+    pub(super) resolve: &'a dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>,
+    /// Target groups that some rule or listener of the load balancer names already, so that their targets are health-checked.
+    pub(super) in_use: &'a BTreeSet<TargetGroupArn>,
+    /// Whether the listener's default action stays as it is.
+    pub(super) default_stays: bool,
+    /// What to blame for rules that go.
+    pub(super) cause: &'a Cause,
+}
+
+/// The steps before and after the change of the default action.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct RuleSteps {
+    pub(super) before_default: Vec<Step>,
+    pub(super) after_default: Vec<Step>,
+}
+
+/// Whether AWS does what is wanted. Other actions before it (authentication, say) make it something else.
+pub(super) fn same_action(
+    wanted: &Action<TargetGroupReference>,
+    existing: &[Action<TargetGroupArn>],
+    resolve: &dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>,
+) -> bool {
+    let [existing] = existing else { return false };
+    match wanted.try_map(|reference| resolve(reference).ok_or(())) {
+        Ok(wanted) => normal(wanted) == normal(existing.clone()),
+        Err(()) => false,
+    }
+}
+
+/// Fills in what AWS fills in, and leaves out what has no meaning, so that equal behaviour compares equal.
+fn normal(action: Action<TargetGroupArn>) -> Action<TargetGroupArn> {
+    match action {
+        Action::Forward { mut target_groups, stickiness } => {
+            if let [only] = target_groups.as_mut_slice() {
+                only.weight = None;
+            }
+            for target_group in &mut target_groups {
+                // An explicit weight of 1 is what AWS gives to a group that has none.
+                target_group.weight = target_group.weight.filter(|w| *w != 1);
+            }
+            target_groups.sort();
+            Action::Forward { target_groups, stickiness: stickiness.filter(|s| s.enabled) }
+        }
+        Action::Redirect { host, path, port, protocol, query, status_code } => Action::Redirect {
+            host: Some(host.unwrap_or_else(|| "#{host}".to_owned())),
+            path: Some(path.unwrap_or_else(|| "/#{path}".to_owned())),
+            port: Some(port.unwrap_or_else(|| "#{port}".to_owned())),
+            protocol: Some(protocol.unwrap_or_else(|| "#{protocol}".to_owned())),
+            query: Some(query.unwrap_or_else(|| "#{query}".to_owned())),
+            status_code,
+        },
+        Action::FixedResponse { content_type, message_body, status_code } => Action::FixedResponse {
+            content_type: content_type.filter(|t| !t.is_empty()),
+            message_body: message_body.filter(|b| !b.is_empty()),
+            status_code,
+        },
+        Action::Other(kind) => Action::Other(kind),
+    }
+}
+
+/// The order of conditions means nothing; the order of values within one is AWS's to keep.
+fn same_conditions(wanted: &Rule, existing: &ObservedRule) -> bool {
+    let mut wanted: Vec<_> = wanted.conditions.iter().collect();
+    let mut existing: Vec<_> = existing.conditions.iter().collect();
+    wanted.sort();
+    existing.sort();
+    wanted == existing
+}
+
+impl RuleChange<'_> {
+    fn same(&self, wanted: &Rule, existing: &ObservedRule) -> bool {
+        !existing.transforms
+            && same_conditions(wanted, existing)
+            && same_action(&wanted.action, &existing.actions, self.resolve)
+    }
+
+    /// For each wanted rule, the existing one that is the same, each used once, earlier ones first.
+    fn matches(&self) -> Vec<Option<usize>> {
+        let mut used = vec![false; self.existing.len()];
+        self.wanted
+            .iter()
+            .map(|wanted| {
+                let found = (0..self.existing.len()).find(|&i| !used[i] && self.same(wanted, &self.existing[i]));
+                if let Some(index) = found {
+                    used[index] = true;
+                }
+                found
+            })
+            .collect()
+    }
+
+    pub(super) fn steps(&self) -> RuleSteps {
+        if let Some(steps) = self.actions_alone() {
+            return steps;
+        }
+        let matches = self.matches();
+        let kept: BTreeSet<usize> = matches.iter().flatten().copied().collect();
+        let doomed: Vec<usize> = (0..self.existing.len()).filter(|index| !kept.contains(index)).collect();
+        let created = matches.iter().filter(|m| m.is_none()).count();
+        let mut steps = RuleSteps::default();
+
+        // Priorities as they are; compacted first in the rare case that no room is left below.
+        let mut now: Vec<u32> = self.existing.iter().map(|rule| rule.priority).collect();
+        let room = LARGEST_PRIORITY - now.last().copied().unwrap_or(0).min(LARGEST_PRIORITY);
+        if u32::try_from(created).is_ok_and(|created| created > room) {
+            now = (1..).take(now.len()).collect();
+            let priorities =
+                self.existing.iter().zip(&now).map(|(rule, p)| (RuleReference::Existing(rule.arn.clone()), *p));
+            steps.before_default.push(step(
+                StepAction::SetRulePriorities { port: self.port, priorities: priorities.collect() },
+                self.cause.clone(),
+            ));
+        }
+
+        // 1. New rules at the bottom.
+        let mut next = now.last().copied().unwrap_or(0) + 1;
+        let mut order: Vec<(RuleReference, u32)> = Vec::new();
+        for (index, (rule, matched)) in self.wanted.iter().zip(&matches).enumerate() {
+            match matched {
+                Some(existing) => {
+                    order.push((RuleReference::Existing(self.existing[*existing].arn.clone()), now[*existing]))
+                }
+                None => {
+                    order.push((RuleReference::Created(self.port, index), next));
+                    let create = StepAction::CreateRule {
+                        listener: self.listener.clone(),
+                        port: self.port,
+                        index,
+                        priority: next,
+                        rule: Box::new(rule.clone()),
+                    };
+                    steps.before_default.push(step(create, rule.cause.clone()));
+                    next += 1;
+                }
+            }
+        }
+
+        // 2. The final order, where it is not there yet.
+        if !order.windows(2).all(|pair| pair[0].1 < pair[1].1) {
+            let doomed = doomed.iter().map(|&i| (RuleReference::Existing(self.existing[i].arn.clone()), now[i]));
+            let priorities: Vec<(RuleReference, u32)> = order
+                .into_iter()
+                .chain(doomed)
+                .zip(1..)
+                .filter(|((_, current), wanted)| current != wanted)
+                .map(|((rule, _), wanted)| (rule, wanted))
+                .collect();
+            steps
+                .before_default
+                .push(step(StepAction::SetRulePriorities { port: self.port, priorities }, self.cause.clone()));
+        }
+
+        // 4. What goes, from the lowest.
+        for &index in doomed.iter().rev() {
+            let rule = &self.existing[index];
+            let delete = StepAction::DeleteRule { arn: rule.arn.clone(), port: self.port, priority: rule.priority };
+            steps.after_default.push(step(delete, self.cause.clone()));
+        }
+        steps
+    }
+
+    /// Where rules differ in their actions alone, and those name nothing whose targets are not checked yet.
+    fn actions_alone(&self) -> Option<RuleSteps> {
+        if !self.default_stays || self.wanted.len() != self.existing.len() {
+            return None;
+        }
+        let mut steps = RuleSteps::default();
+        for (wanted, existing) in self.wanted.iter().zip(self.existing) {
+            if existing.transforms || !same_conditions(wanted, existing) {
+                return None;
+            }
+            if same_action(&wanted.action, &existing.actions, self.resolve) {
+                continue;
+            }
+            let checked = |group| (self.resolve)(group).is_some_and(|arn| self.in_use.contains(&arn));
+            if !wanted.action.target_groups().all(checked) {
+                return None;
+            }
+            let modify =
+                StepAction::ModifyRule { arn: existing.arn.clone(), port: self.port, rule: Box::new(wanted.clone()) };
+            steps.before_default.push(step(modify, wanted.cause.clone()));
+        }
+        Some(steps)
+    }
+
+    /// Existing rules that stay, with the wanted rule that each is.
+    pub(super) fn kept(&self) -> Vec<(&Rule, &ObservedRule)> {
+        self.wanted
+            .iter()
+            .zip(self.matches())
+            .filter_map(|(wanted, matched)| Some((wanted, &self.existing[matched?])))
+            .collect()
+    }
+}
+
+fn step(action: StepAction, cause: Cause) -> Step {
+    Step { action, cause }
+}

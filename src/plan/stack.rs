@@ -1,0 +1,365 @@
+//! The plan of one group's stack.
+//!
+//! Order: target group, binding, load balancer, listener, rules, then who may come in. What goes, goes the other way round:
+//! rule or listener, binding, and once the binding has let go of its targets, the target group; the security group last.
+//! A load balancer that exists is never replaced here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    rules::{RuleChange, same_action},
+    step::{ListenerChange, ListenerReference, Plan, SecurityGroupTarget, Step, StepAction, TaggedResource, Wait},
+};
+use crate::{
+    build::tags as known_tags,
+    model::{
+        Cause, GroupId, Listener, LoadBalancer, ManagedSecurityGroup, ObjectName, ObjectReference, ObservedListener,
+        ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId, SecurityGroupId,
+        SecurityGroupReference, SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupReference,
+    },
+};
+
+/// The steps that make what AWS has into what it shall have. Empty when they agree.
+#[must_use]
+pub fn plan(stack: &Stack, observed: &ObservedStack) -> Plan {
+    let matched = stack
+        .target_groups
+        .iter()
+        .filter_map(|(id, wanted)| {
+            let existing =
+                observed.target_groups.iter().find(|o| o.resource().as_ref() == Some(id) && replaces_not(wanted, o))?;
+            Some((id.clone(), existing))
+        })
+        .collect();
+    let mut planner = Planner { stack, observed, matched, plan: Plan::default(), last: Vec::new() };
+    planner.run();
+    planner.plan
+}
+
+/// Whether an existing target group can become the wanted one in place.
+fn replaces_not(wanted: &TargetGroup, existing: &ObservedTargetGroup) -> bool {
+    existing.target_type == wanted.target_type.as_str()
+        && existing.protocol == wanted.protocol.as_str()
+        && existing.protocol_version.as_deref() == Some(wanted.protocol_version.as_str())
+}
+
+struct Planner<'a> {
+    stack: &'a Stack,
+    observed: &'a ObservedStack,
+    /// The existing target group of each wanted one.
+    matched: BTreeMap<ResourceId, &'a ObservedTargetGroup>,
+    plan: Plan,
+    /// Steps that come after everything that serves is in place.
+    last: Vec<Step>,
+}
+
+impl<'a> Planner<'a> {
+    fn run(&mut self) {
+        let stack = self.stack;
+        let existing_group = self.observed.security_groups.first();
+        if let Some(wanted) = &stack.security_group {
+            self.security_group(wanted, existing_group);
+        }
+        for target_group in stack.target_groups.values() {
+            self.target_group(target_group);
+        }
+        // The oldest-known load balancer is the stack's; others are copies, or left over from a replacement.
+        let balancer = self.observed.load_balancers.first();
+        if let Some(wanted) = &stack.load_balancer {
+            match balancer {
+                Some(existing) => self.load_balancer(wanted, existing),
+                None => self.push(StepAction::CreateLoadBalancer(Box::new(wanted.clone())), &wanted.cause),
+            }
+            for listener in stack.listeners.values() {
+                match balancer.and_then(|b| b.listeners.get(&listener.port)) {
+                    Some(existing) => self.listener(listener, existing),
+                    None => self.new_listener(listener, balancer),
+                }
+            }
+            for (port, existing) in balancer.iter().flat_map(|b| &b.listeners) {
+                if !stack.listeners.contains_key(port) {
+                    let delete = StepAction::DeleteListener { arn: existing.arn.clone(), port: *port };
+                    self.push(delete, &wanted.cause);
+                }
+            }
+        }
+        let last = std::mem::take(&mut self.last);
+        self.plan.steps.extend(last);
+        self.removals();
+    }
+
+    fn push(&mut self, action: StepAction, cause: &Cause) {
+        self.plan.steps.push(Step { action, cause: cause.clone() });
+    }
+
+    fn resolve(&self, reference: &TargetGroupReference) -> Option<TargetGroupArn> {
+        match reference {
+            TargetGroupReference::Own(id) => self.matched.get(id).map(|group| group.arn.clone()),
+            TargetGroupReference::Foreign(arn) => Some(arn.clone()),
+        }
+    }
+
+    /// What the stack's members are to blame for.
+    fn cause(&self, field: &str) -> Cause {
+        match (&self.stack.load_balancer, &self.stack.group) {
+            (Some(balancer), _) => Cause { field: field.to_owned(), ..balancer.cause.clone() },
+            (None, GroupId::Implicit(name)) => {
+                Cause { object: ObjectReference::ingress(name), generation: 0, field: field.to_owned() }
+            }
+            (None, GroupId::Explicit(name)) => Cause {
+                object: ObjectReference::ingress(&ObjectName::new("", name)),
+                generation: 0,
+                field: field.to_owned(),
+            },
+        }
+    }
+
+    fn tags(&mut self, resource: TaggedResource, name: String, wanted: &Tags, existing: &Tags, cause: &Cause) {
+        let missing: Tags =
+            wanted.iter().filter(|(k, v)| existing.get(*k) != Some(*v)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        if !missing.is_empty() {
+            self.push(StepAction::AddTags { resource, name, tags: missing }, cause);
+        }
+    }
+
+    fn security_group(&mut self, wanted: &ManagedSecurityGroup, existing: Option<&ObservedSecurityGroup>) {
+        let (target, present) = match existing {
+            None => {
+                self.push(StepAction::CreateSecurityGroup(wanted.clone()), &wanted.cause);
+                (SecurityGroupTarget::Created, BTreeSet::new())
+            }
+            Some(group) => {
+                let name = format!("security group {}", group.name);
+                self.tags(
+                    TaggedResource::SecurityGroup(group.id.clone()),
+                    name,
+                    &wanted.tags,
+                    &group.tags,
+                    &wanted.cause,
+                );
+                (SecurityGroupTarget::Existing(group.id.clone()), group.ingress.clone())
+            }
+        };
+        let has = |rule: &SecurityGroupRule| present.iter().any(|p| p.identity() == rule.identity());
+        let missing: Vec<SecurityGroupRule> = wanted.ingress.iter().filter(|rule| !has(rule)).cloned().collect();
+        let surplus: Vec<SecurityGroupRule> =
+            present.iter().filter(|p| !wanted.ingress.iter().any(|w| w.identity() == p.identity())).cloned().collect();
+        // A port is opened when its listener has all its rules, and closed when its listener is gone.
+        if !missing.is_empty() {
+            let authorize = StepAction::AuthorizeIngress { group: target, rules: missing };
+            self.last.push(Step { action: authorize, cause: wanted.cause.clone() });
+        }
+        if let Some(group) = existing.filter(|_| !surplus.is_empty()) {
+            let revoke = StepAction::RevokeIngress { group: group.id.clone(), rules: surplus };
+            self.last.push(Step { action: revoke, cause: wanted.cause.clone() });
+        }
+    }
+
+    fn target_group(&mut self, wanted: &TargetGroup) {
+        let Some(existing) = self.matched.get(&wanted.resource).copied() else {
+            self.push(StepAction::CreateTargetGroup(Box::new(wanted.clone())), &wanted.cause);
+            self.push(StepAction::CreateBinding(Box::new(wanted.clone())), &wanted.cause);
+            return;
+        };
+        let name = format!("target group {}", existing.name);
+        self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
+        if existing.health_check.as_ref() != Some(&wanted.health_check) {
+            let modify = StepAction::ModifyTargetGroup {
+                arn: existing.arn.clone(),
+                resource: wanted.resource.clone(),
+                health_check: wanted.health_check.clone(),
+            };
+            self.push(modify, &wanted.cause);
+        }
+        let binding = self.observed.bindings.iter().find(|b| b.target_group == existing.arn && !b.deleting);
+        match binding {
+            None => self.push(StepAction::CreateBinding(Box::new(wanted.clone())), &wanted.cause),
+            Some(binding) => {
+                let spec = super::binding::spec(wanted, &existing.arn, &|source| self.security_group_id(source));
+                if spec.as_ref() != Some(&binding.spec) || binding.labels != wanted.binding.labels {
+                    let update = StepAction::UpdateBinding {
+                        existing: Box::new(binding.clone()),
+                        target_group: Box::new(wanted.clone()),
+                    };
+                    self.push(update, &wanted.cause);
+                }
+            }
+        }
+    }
+
+    fn security_group_id(&self, reference: &SecurityGroupReference) -> Option<SecurityGroupId> {
+        match reference {
+            SecurityGroupReference::Managed => self.observed.security_groups.first().map(|g| g.id.clone()),
+            SecurityGroupReference::SharedBackend(id) => id.known().cloned(),
+        }
+    }
+
+    fn load_balancer(&mut self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) {
+        let name = format!("load balancer {}", existing.name);
+        self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
+        let groups: Option<BTreeSet<SecurityGroupId>> =
+            wanted.security_groups.iter().map(|reference| self.security_group_id(reference)).collect();
+        if groups.as_ref() != Some(&existing.security_groups) {
+            let set =
+                StepAction::SetSecurityGroups { arn: existing.arn.clone(), groups: wanted.security_groups.clone() };
+            self.push(set, &wanted.cause);
+        }
+    }
+
+    fn new_listener(&mut self, listener: &Listener, balancer: Option<&ObservedLoadBalancer>) {
+        let create = StepAction::CreateListener {
+            load_balancer: balancer.map(|b| b.arn.clone()),
+            listener: Box::new(listener.clone()),
+        };
+        self.push(create, &listener.cause);
+        let reference = ListenerReference::Created(listener.port);
+        if !listener.certificates.is_empty() {
+            let add = StepAction::AddListenerCertificates {
+                listener: reference.clone(),
+                certificates: listener.certificates.iter().cloned().collect(),
+            };
+            self.push(add, &listener.cause);
+        }
+        for (index, rule) in listener.rules.iter().enumerate() {
+            let create = StepAction::CreateRule {
+                listener: reference.clone(),
+                port: listener.port,
+                index,
+                priority: u32::try_from(index + 1).unwrap_or(u32::MAX),
+                rule: Box::new(rule.clone()),
+            };
+            self.push(create, &rule.cause);
+        }
+    }
+
+    fn listener(&mut self, wanted: &Listener, existing: &ObservedListener) {
+        let reference = ListenerReference::Existing(existing.arn.clone());
+        let name = format!("listener {}", wanted.port);
+        self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
+
+        // Certificates: add, change over, remove.
+        let present = |c: &crate::model::CertificateArn| {
+            existing.certificates.contains(c) || existing.default_certificate.as_ref() == Some(c)
+        };
+        let mut missing: Vec<_> = wanted.certificates.iter().filter(|c| !present(c)).cloned().collect();
+        // The certificate that is the default now and shall be one of the others has to be among them first.
+        missing.extend(
+            existing
+                .default_certificate
+                .iter()
+                .filter(|c| wanted.certificates.contains(*c) && !existing.certificates.contains(*c))
+                .cloned(),
+        );
+        if !missing.is_empty() && existing.protocol == Some(wanted.protocol) {
+            let add =
+                StepAction::AddListenerCertificates { listener: reference.clone(), certificates: missing.clone() };
+            self.push(add, &wanted.cause);
+        }
+
+        let default_stays = same_action(&wanted.default_action, &existing.default_actions, &|r| self.resolve(r));
+        let in_use = self.target_groups_in_use();
+        let cause = Cause { field: "spec.rules".to_owned(), ..wanted.cause.clone() };
+        let change = RuleChange {
+            listener: reference.clone(),
+            port: wanted.port,
+            wanted: &wanted.rules,
+            existing: &existing.rules,
+            resolve: &|r| self.resolve(r),
+            in_use: &in_use,
+            default_stays,
+            cause: &cause,
+        };
+        let steps = change.steps();
+        let retagged: Vec<(TaggedResource, String, Tags, Tags, Cause)> = change
+            .kept()
+            .into_iter()
+            .map(|(rule, observed)| {
+                let name = format!("rule {} of listener {}", observed.priority, wanted.port);
+                let resource = TaggedResource::Elb(observed.arn.to_string());
+                (resource, name, rule.tags.clone(), observed.tags.clone(), rule.cause.clone())
+            })
+            .collect();
+        self.plan.steps.extend(steps.before_default);
+        let listener_change = ListenerChange {
+            protocol: Some(wanted.protocol).filter(|p| existing.protocol != Some(*p)),
+            ssl_policy: wanted.ssl_policy.clone().filter(|p| existing.ssl_policy.as_ref() != Some(p)),
+            default_certificate: wanted
+                .default_certificate
+                .clone()
+                .filter(|c| existing.default_certificate.as_ref() != Some(c)),
+            default_action: Some(wanted.default_action.clone()).filter(|_| !default_stays),
+        };
+        if listener_change != ListenerChange::default() {
+            let modify =
+                StepAction::ModifyListener { arn: existing.arn.clone(), port: wanted.port, change: listener_change };
+            self.push(modify, &wanted.cause);
+        }
+        if !missing.is_empty() && existing.protocol != Some(wanted.protocol) {
+            let add = StepAction::AddListenerCertificates { listener: reference, certificates: missing };
+            self.push(add, &wanted.cause);
+        }
+        self.plan.steps.extend(steps.after_default);
+        let surplus: Vec<_> = existing
+            .certificates
+            .iter()
+            .filter(|c| !wanted.certificates.contains(*c) && wanted.default_certificate.as_ref() != Some(*c))
+            .cloned()
+            .collect();
+        if !surplus.is_empty() && wanted.default_certificate.is_some() {
+            let remove = StepAction::RemoveListenerCertificates {
+                arn: existing.arn.clone(),
+                port: wanted.port,
+                certificates: surplus,
+            };
+            self.push(remove, &wanted.cause);
+        }
+        for (resource, name, wanted_tags, existing_tags, cause) in retagged {
+            self.tags(resource, name, &wanted_tags, &existing_tags, &cause);
+        }
+    }
+
+    fn target_groups_in_use(&self) -> BTreeSet<TargetGroupArn> {
+        self.observed
+            .load_balancers
+            .iter()
+            .flat_map(|balancer| balancer.listeners.values())
+            .flat_map(|listener| listener.default_actions.iter().chain(listener.rules.iter().flat_map(|r| &r.actions)))
+            .flat_map(|action| action.target_groups().cloned())
+            .collect()
+    }
+
+    /// What nothing wants any more.
+    fn removals(&mut self) {
+        let gone = self.stack.load_balancer.is_none();
+        let cause = self.cause(if gone { "metadata.deletionTimestamp" } else { "spec" });
+        if gone {
+            for balancer in &self.observed.load_balancers {
+                let delete = StepAction::DeleteLoadBalancer { arn: balancer.arn.clone(), name: balancer.name.clone() };
+                self.push(delete, &cause);
+            }
+        }
+        let wanted: BTreeSet<&TargetGroupArn> = self.matched.values().map(|group| &group.arn).collect();
+        let surplus: Vec<&ObservedTargetGroup> =
+            self.observed.target_groups.iter().filter(|group| !wanted.contains(&group.arn)).collect();
+        let bindings: Vec<_> = self.observed.bindings.iter().filter(|b| !wanted.contains(&b.target_group)).collect();
+        for binding in bindings.iter().filter(|binding| !binding.deleting) {
+            self.push(StepAction::DeleteBinding(binding.name.clone()), &cause);
+        }
+        if !bindings.is_empty() {
+            self.plan.wait = Some(Wait::BindingsGone(bindings.iter().map(|binding| binding.name.clone()).collect()));
+        }
+        let bound: BTreeSet<&TargetGroupArn> = bindings.iter().map(|binding| &binding.target_group).collect();
+        for group in surplus.iter().filter(|group| !bound.contains(&group.arn)) {
+            let delete = StepAction::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
+            self.push(delete, &cause);
+        }
+        let managed = |group: &&ObservedSecurityGroup| {
+            group.tags.get(known_tags::INGRESS_RESOURCE).is_some_and(|r| r == known_tags::MANAGED_SECURITY_GROUP)
+        };
+        if self.stack.security_group.is_none() && self.plan.wait.is_none() {
+            for group in self.observed.security_groups.iter().filter(managed) {
+                self.push(StepAction::DeleteSecurityGroup(group.id.clone()), &cause);
+            }
+        }
+    }
+}
