@@ -7,6 +7,8 @@ mod convert;
 mod ec2;
 mod elb;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod inventory;
 mod targets;
 
