@@ -1,6 +1,6 @@
 //! `albatross controller`
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use tracing_subscriber::EnvFilter;
 
@@ -38,7 +38,9 @@ fn start_logging(flags: &ControllerFlags) -> Result<(), tracing_subscriber::filt
         ),
         other => EnvFilter::try_new(other)?,
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(colours);
     // A second subscriber in one process (tests) keeps the first.
     let _ = if flags.log_format == "json" { subscriber.json().try_init() } else { subscriber.try_init() };
     Ok(())
