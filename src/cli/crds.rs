@@ -22,10 +22,7 @@ pub fn render() -> Result<String, RenderError> {
 fn document(definition: &CustomResourceDefinition) -> Result<String, RenderError> {
     serde_saphyr::to_string(definition)
         .map(|yaml| format!("---\n{yaml}"))
-        .map_err(|source| RenderError {
-            name: name(definition),
-            source,
-        })
+        .map_err(|source| RenderError { name: name(definition), source })
 }
 
 fn name(definition: &CustomResourceDefinition) -> String {
@@ -45,22 +42,12 @@ mod tests {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/crd");
         let mut generated: BTreeMap<String, String> = crd::all()
             .iter()
-            .map(|definition| {
-                (
-                    format!("{}.yaml", name(definition)),
-                    document(definition).unwrap(),
-                )
-            })
+            .map(|definition| (format!("{}.yaml", name(definition)), document(definition).unwrap()))
             .collect();
-        let resources: String = generated
-            .keys()
-            .map(|file| format!("  - {file}\n"))
-            .collect();
+        let resources: String = generated.keys().map(|file| format!("  - {file}\n")).collect();
         generated.insert(
             "kustomization.yaml".to_owned(),
-            format!(
-                "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{resources}"
-            ),
+            format!("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{resources}"),
         );
 
         if std::env::var_os("UPDATE_GENERATED").is_some() {
@@ -73,10 +60,7 @@ mod tests {
             .unwrap()
             .map(|entry| {
                 let entry = entry.unwrap();
-                (
-                    entry.file_name().into_string().unwrap(),
-                    fs::read_to_string(entry.path()).unwrap(),
-                )
+                (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
             })
             .collect();
         assert!(
@@ -87,8 +71,7 @@ mod tests {
 
     #[test]
     fn rendered_documents_read_back_as_the_definitions() {
-        let read: Vec<CustomResourceDefinition> =
-            serde_saphyr::from_multiple(&render().unwrap()).unwrap();
+        let read: Vec<CustomResourceDefinition> = serde_saphyr::from_multiple(&render().unwrap()).unwrap();
         assert_eq!(read, crd::all());
     }
 }

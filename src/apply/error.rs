@@ -1,0 +1,131 @@
+//! Why a step could not be run, who is to blame, and what helps.
+
+use crate::{
+    aws::AwsError,
+    model::{Cause, ResourceId},
+};
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {source}")]
+pub struct ApplyError {
+    /// The step, as plans print it.
+    pub step: String,
+    /// Why it was to be run.
+    pub cause: Cause,
+    /// What happened.
+    pub source: StepError,
+}
+
+/// What happened to a step.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// AWS did not do it.
+    #[error(transparent)]
+    Aws(AwsError),
+    /// AWS cannot delete it yet, because something else still uses it. Nobody has to do anything.
+    #[error(transparent)]
+    NotYet(AwsError),
+    /// The name that is to be created is taken by something that belongs to others.
+    #[error("the {kind} `{name}` exists and belongs to {owner}, not to {claimant}")]
+    Taken {
+        /// `load balancer` or `target group`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Whose it is, in words.
+        owner: String,
+        /// Who wants it, in words.
+        claimant: String,
+    },
+    /// AWS has it already, although it was not known: what is known was wrong, and is read again.
+    #[error("the {kind} `{name}` was there already")]
+    ThereAlready {
+        /// What it is.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The step names something that neither exists nor was created before.
+    #[error("the {0} is not there")]
+    Unresolved(String),
+    /// Several target groups carry the tags of the one that the step names.
+    #[error("{} target groups carry the tags of {resource}: {}", names.len(), names.join(", "))]
+    Ambiguous {
+        /// The resource.
+        resource: ResourceId,
+        /// The names of those that carry its tags.
+        names: Vec<String>,
+    },
+    /// The API server did not do it.
+    #[error("the API server answers: {message}")]
+    Kubernetes {
+        /// Its words.
+        message: String,
+        /// What helps, where somebody has to do something.
+        fix: Option<String>,
+    },
+    /// Another replica holds the lease.
+    #[error("another replica holds the lease")]
+    NotLeader,
+    /// A forward action names a target group of somebody else's that is not there.
+    #[error(transparent)]
+    ForeignTargetGroup(AwsError),
+}
+
+impl StepError {
+    /// Whether what is known of the group has to be read again.
+    pub(super) fn asks_to_read_again(&self) -> bool {
+        match self {
+            Self::Aws(error) => error.asks_to_read_again(),
+            Self::ThereAlready { .. } | Self::Unresolved(_) | Self::Ambiguous { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+impl ApplyError {
+    /// What the reader can do about it; `None` where trying again is all.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        match &self.source {
+            StepError::Aws(error) => error.fix(),
+            StepError::Taken { kind, name, .. } => Some(format!(
+                "choose another name, or delete or rename the {kind} `{name}`: it is never taken over by its name"
+            )),
+            StepError::Ambiguous { .. } => Some("delete all but one of them".to_owned()),
+            StepError::Kubernetes { fix, .. } => fix.clone(),
+            StepError::ForeignTargetGroup(_) => {
+                Some("check the target group's ARN: it must be in the load balancer's account and region".to_owned())
+            }
+            StepError::NotYet(_) | StepError::ThereAlready { .. } | StepError::Unresolved(_) | StepError::NotLeader => {
+                None
+            }
+        }
+    }
+
+    /// The object and field that asked for the step.
+    #[must_use]
+    pub fn blame(&self) -> &Cause {
+        &self.cause
+    }
+
+    /// Whether planning and trying again helps without anybody changing anything: then nobody needs to be told.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match &self.source {
+            StepError::Aws(error) => error.is_transient(),
+            StepError::NotYet(_) | StepError::ThereAlready { .. } | StepError::Unresolved(_) | StepError::NotLeader => {
+                true
+            }
+            StepError::Taken { .. } | StepError::Ambiguous { .. } | StepError::ForeignTargetGroup(_) => false,
+            StepError::Kubernetes { fix, .. } => fix.is_none(),
+        }
+    }
+
+    /// Whether a deletion has to wait until AWS has let go of something; soon, and no mistake.
+    #[must_use]
+    pub fn is_not_yet(&self) -> bool {
+        matches!(self.source, StepError::NotYet(_))
+    }
+}

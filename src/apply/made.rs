@@ -1,0 +1,131 @@
+//! What the steps of a plan that is being run have made so far, and what they name besides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::StepError;
+use crate::{
+    aws::Inventory,
+    model::{
+        Action, GroupId, ListenerArn, LoadBalancerArn, ResourceId, RuleArn, SecurityGroupId, SecurityGroupReference,
+        TargetGroupArn, TargetGroupReference,
+    },
+    plan::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait},
+};
+
+/// By what later steps name it.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    pub(super) load_balancer: Option<LoadBalancerArn>,
+    pub(super) target_groups: BTreeMap<ResourceId, TargetGroupArn>,
+    pub(super) listeners: BTreeMap<u16, ListenerArn>,
+    pub(super) rules: BTreeMap<(u16, usize), RuleArn>,
+    pub(super) security_group: Option<SecurityGroupId>,
+    /// The target groups that the plan takes away, now or once their bindings are gone: by ARN, and by name.
+    doomed: BTreeSet<TargetGroupArn>,
+    doomed_names: BTreeSet<String>,
+}
+
+impl Made {
+    /// Nothing is made yet.
+    pub(super) fn of(plan: &Plan) -> Self {
+        let mut made = Self::default();
+        for step in &plan.steps {
+            match &step.action {
+                StepAction::DeleteTargetGroup { arn, .. } => {
+                    made.doomed.insert(arn.clone());
+                }
+                // A binding has the name that its target group was created with.
+                StepAction::DeleteBinding(name) => {
+                    made.doomed_names.insert(name.name.clone());
+                }
+                _ => {}
+            }
+        }
+        if let Some(Wait::BindingsGone(names)) = &plan.wait {
+            made.doomed_names.extend(names.iter().map(|name| name.name.clone()));
+        }
+        made
+    }
+
+    /// The target group that stands for a resource: the one just made, or the one that stays.
+    pub(super) fn target_group(
+        &self,
+        inventory: &Inventory,
+        group: &GroupId,
+        resource: &ResourceId,
+    ) -> Result<TargetGroupArn, StepError> {
+        if let Some(arn) = self.target_groups.get(resource) {
+            return Ok(arn.clone());
+        }
+        let mut found = inventory.target_groups_of(group, resource);
+        found.retain(|g| !self.doomed.contains(&g.arn) && !self.doomed_names.contains(&g.name));
+        match found.as_slice() {
+            [one] => Ok(one.arn.clone()),
+            [] => Err(StepError::Unresolved(format!("target group {resource}"))),
+            several => Err(StepError::Ambiguous {
+                resource: resource.clone(),
+                names: several.iter().map(|g| g.name.clone()).collect(),
+            }),
+        }
+    }
+
+    pub(super) fn action(
+        &self,
+        inventory: &Inventory,
+        group: &GroupId,
+        action: &Action<TargetGroupReference>,
+    ) -> Result<Action<TargetGroupArn>, StepError> {
+        action.try_map(|reference| match reference {
+            TargetGroupReference::Own(resource) => self.target_group(inventory, group, resource),
+            TargetGroupReference::Foreign(arn) => Ok(arn.clone()),
+        })
+    }
+
+    pub(super) fn listener(&self, reference: &ListenerReference) -> Result<ListenerArn, StepError> {
+        match reference {
+            ListenerReference::Existing(arn) => Ok(arn.clone()),
+            ListenerReference::Created(port) => {
+                let found = self.listeners.get(port).cloned();
+                found.ok_or_else(|| StepError::Unresolved(format!("listener on port {port}")))
+            }
+        }
+    }
+
+    pub(super) fn rule(&self, reference: &RuleReference) -> Result<RuleArn, StepError> {
+        match reference {
+            RuleReference::Existing(arn) => Ok(arn.clone()),
+            RuleReference::Created(port, index) => {
+                let found = self.rules.get(&(*port, *index)).cloned();
+                found.ok_or_else(|| StepError::Unresolved(format!("rule at place {index} on port {port}")))
+            }
+        }
+    }
+
+    pub(super) fn security_group_target(&self, target: &SecurityGroupTarget) -> Result<SecurityGroupId, StepError> {
+        match target {
+            SecurityGroupTarget::Existing(id) => Ok(id.clone()),
+            SecurityGroupTarget::Created => {
+                self.security_group.clone().ok_or_else(|| StepError::Unresolved("security group".to_owned()))
+            }
+        }
+    }
+
+    pub(super) fn security_group(
+        &self,
+        inventory: &Inventory,
+        group: &GroupId,
+        reference: &SecurityGroupReference,
+    ) -> Result<SecurityGroupId, StepError> {
+        match reference {
+            SecurityGroupReference::Managed => self
+                .security_group
+                .clone()
+                .or_else(|| inventory.managed_security_group(group))
+                .ok_or_else(|| StepError::Unresolved("security group".to_owned())),
+            SecurityGroupReference::SharedBackend(id) => id
+                .known()
+                .cloned()
+                .ok_or_else(|| StepError::Unresolved("security group that all load balancers share".to_owned())),
+        }
+    }
+}

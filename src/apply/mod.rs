@@ -1,0 +1,156 @@
+//! Runs the steps of a plan. Before each it asks whether it may still write; after each the [`Inventory`] knows what
+//! AWS has become, so that the next plan needs no read.
+
+mod bindings;
+mod error;
+mod made;
+mod steps;
+
+use std::sync::Arc;
+
+use crate::{
+    aws::{Aws, AwsError, AwsErrorKind, Inventory},
+    build::{BuildConfig, names, tags},
+    model::{GroupId, LoadBalancerArn, ObservedSecurityGroup, SecurityGroupId},
+    plan::Plan,
+};
+
+use made::Made;
+
+pub use error::{ApplyError, StepError};
+
+/// Makes what plans say. Shared by all workers.
+pub struct Applier {
+    aws: Arc<Aws>,
+    inventory: Arc<Inventory>,
+    bindings: kube::Client,
+    /// Held while the shared security group is looked for and made or deleted.
+    backend_group: tokio::sync::Mutex<()>,
+}
+
+/// What came of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// How many steps were run.
+    pub steps: usize,
+    /// The load balancer, where the plan has created one.
+    pub created_load_balancer: Option<LoadBalancerArn>,
+}
+
+impl Applier {
+    /// Writes through `aws` and `bindings`, and tells `inventory`.
+    #[must_use]
+    pub fn new(aws: Arc<Aws>, inventory: Arc<Inventory>, bindings: kube::Client) -> Self {
+        Self { aws, inventory, bindings, backend_group: tokio::sync::Mutex::default() }
+    }
+
+    /// Runs a plan's steps in order, up to the first that fails. A deletion that has to wait holds up no other step; it
+    /// is answered with [`StepError::NotYet`] when all others are done.
+    ///
+    /// # Errors
+    /// The step that failed, with its cause. What has been done before stays done, and is known to the inventory.
+    pub async fn apply(
+        &self,
+        group: &GroupId,
+        plan: &Plan,
+        may_write: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<Applied, ApplyError> {
+        let mut made = Made::of(plan);
+        let mut applied = Applied::default();
+        let mut waiting = None;
+        for step in &plan.steps {
+            let failed = |source| ApplyError { step: step.action.to_string(), cause: step.cause.clone(), source };
+            if !may_write() {
+                return Err(failed(StepError::NotLeader));
+            }
+            tracing::info!(%group, step = %step.action, cause = %step.cause, "applying");
+            match self.run(group, &step.action, &mut made).await {
+                Ok(()) => applied.steps += 1,
+                Err(source @ StepError::NotYet(_)) => {
+                    tracing::info!(%group, step = %step.action, reason = %source, "not yet");
+                    waiting.get_or_insert(failed(source));
+                }
+                Err(source) => {
+                    if source.asks_to_read_again() {
+                        self.inventory.forget(group);
+                    }
+                    return Err(failed(source));
+                }
+            }
+        }
+        applied.created_load_balancer = made.load_balancer;
+        waiting.map_or(Ok(applied), Err)
+    }
+
+    /// The security group that all load balancers of the cluster share: the one that the flags give, or ours, made if
+    /// it is not there.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn ensure_backend_security_group(&self, config: &BuildConfig) -> Result<SecurityGroupId, AwsError> {
+        if let Some(given) = &config.backend_security_group {
+            return Ok(given.clone());
+        }
+        let _one = self.backend_group.lock().await;
+        if let Some(id) = self.inventory.backend_security_group().await? {
+            return Ok(id);
+        }
+        let name = names::backend_security_group(&config.cluster);
+        let tags = tags::of_backend_group(&config.cluster, &config.default_tags);
+        let vpc = self.inventory.vpc();
+        let created = self.aws.create_security_group(&name, names::BACKEND_GROUP_DESCRIPTION, vpc, &tags).await;
+        if created.as_ref().is_err_and(AwsError::asks_to_read_again) {
+            // A lost answer, or a group of that name: list again, and take it if it carries our tags.
+            self.inventory.give_up_list();
+            if let Some(id) = self.inventory.backend_security_group().await? {
+                return Ok(id);
+            }
+        }
+        let id = created.map_err(|error| match error.kind {
+            AwsErrorKind::Duplicate { code, .. } => AwsError {
+                operation: error.operation,
+                kind: AwsErrorKind::Refused {
+                    code,
+                    message: format!(
+                        "a security group named `{name}` is there and lacks the tags {}={} and {}={}",
+                        tags::CLUSTER,
+                        config.cluster,
+                        tags::SHARED_RESOURCE,
+                        tags::BACKEND_GROUP
+                    ),
+                },
+            },
+            _ => error,
+        })?;
+        tracing::info!(security_group = %id, %name, "created the security group that all load balancers share");
+        let ingress = std::collections::BTreeSet::new();
+        self.inventory.record_security_group(ObservedSecurityGroup { id: id.clone(), name, tags, ingress });
+        Ok(id)
+    }
+
+    /// Deletes the security group that all load balancers of the cluster share, if it is ours and no load balancer is
+    /// in it. Answers whether it is gone.
+    ///
+    /// # Errors
+    /// AWS's; [`AwsErrorKind::Dependency`] while rules of other groups name it.
+    pub async fn delete_backend_security_group(&self) -> Result<bool, AwsError> {
+        let _one = self.backend_group.lock().await;
+        let Some(id) = self.inventory.backend_security_group().await? else { return Ok(true) };
+        if self.inventory.load_balancer_uses(&id).await? {
+            return Ok(false);
+        }
+        match self.aws.delete_security_group(&id).await {
+            Err(error) if !error.is_not_found() => {
+                if error.asks_to_read_again() {
+                    self.inventory.give_up_list();
+                }
+                Err(error)
+            }
+            _ => {
+                tracing::info!(security_group = %id, "deleted the security group that all load balancers shared");
+                self.inventory.record_security_group_deleted(&id);
+                Ok(true)
+            }
+        }
+    }
+}

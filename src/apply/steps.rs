@@ -1,0 +1,361 @@
+//! Each kind of step.
+
+use super::{Applier, StepError, made::Made};
+use crate::{
+    aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer},
+    build::tags,
+    model::{
+        Action, GroupId, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, ObservedSecurityGroup, Rule,
+        SecurityGroupReference, Tags, TargetGroup, TargetGroupReference, Value,
+    },
+    plan::{ListenerChange, ListenerReference, StepAction, TaggedResource},
+};
+
+fn known<'a, T>(value: &'a Value<T>, what: &str) -> Result<&'a T, StepError> {
+    value.known().ok_or_else(|| StepError::Unresolved(what.to_owned()))
+}
+
+/// A deletion: what is gone already is deleted, and what is still used has to wait.
+fn deleted(result: Result<(), AwsError>) -> Result<(), StepError> {
+    match result {
+        Err(error) if matches!(error.kind, AwsErrorKind::Dependency { .. }) => Err(StepError::NotYet(error)),
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result.map_err(StepError::Aws),
+    }
+}
+
+/// A step whose action names target groups: one of somebody else's that is gone is the author's to mend.
+fn forwarding(error: AwsError, action: &Action<TargetGroupReference>) -> StepError {
+    let foreign = action.target_groups().any(|g| matches!(g, TargetGroupReference::Foreign(_)));
+    if foreign && error.code() == Some("TargetGroupNotFound") {
+        StepError::ForeignTargetGroup(error)
+    } else {
+        StepError::Aws(error)
+    }
+}
+
+impl Applier {
+    pub(super) async fn run(&self, group: &GroupId, action: &StepAction, made: &mut Made) -> Result<(), StepError> {
+        let (aws, inventory) = (&*self.aws, &*self.inventory);
+        match action {
+            StepAction::CreateSecurityGroup(wanted) => self.create_security_group(wanted, made).await?,
+            StepAction::AuthorizeIngress { group, rules } => {
+                let id = made.security_group_target(group)?;
+                aws.authorize_ingress(&id, rules).await.map_err(StepError::Aws)?;
+                inventory.record_ingress_authorized(&id, rules);
+            }
+            StepAction::RevokeIngress { group, rules } => {
+                aws.revoke_ingress(group, rules).await.map_err(StepError::Aws)?;
+                inventory.record_ingress_revoked(group, rules);
+            }
+            StepAction::DeleteSecurityGroup(id) => {
+                deleted(aws.delete_security_group(id).await)?;
+                inventory.record_security_group_deleted(id);
+            }
+            StepAction::CreateTargetGroup(wanted) => self.create_target_group(group, wanted, made).await?,
+            StepAction::ModifyTargetGroup { arn, health_check, .. } => {
+                aws.modify_target_group(arn, health_check).await.map_err(StepError::Aws)?;
+                inventory.record_health_check(arn, health_check);
+            }
+            StepAction::DeleteTargetGroup { arn, .. } => {
+                deleted(aws.delete_target_group(arn).await)?;
+                inventory.record_target_group_deleted(arn);
+            }
+            StepAction::CreateBinding(wanted) => self.create_binding(group, wanted, made).await?,
+            StepAction::UpdateBinding { existing, target_group } => {
+                self.update_binding(group, existing, target_group, made).await?;
+            }
+            StepAction::DeleteBinding(name) => self.delete_binding(name).await?,
+            StepAction::CreateLoadBalancer(wanted) => self.create_load_balancer(group, wanted, made).await?,
+            StepAction::SetSecurityGroups { arn, groups } => {
+                self.set_security_groups(group, arn, groups, made).await?;
+            }
+            StepAction::DeleteLoadBalancer { arn, .. } => {
+                deleted(aws.delete_load_balancer(arn).await)?;
+                inventory.record_load_balancer_deleted(arn);
+            }
+            StepAction::CreateListener { load_balancer, listener } => {
+                self.create_listener(group, load_balancer.as_ref(), listener, made).await?;
+            }
+            StepAction::ModifyListener { arn, change, .. } => {
+                let new = self.changed_listener(group, change, made)?;
+                let answer = aws.modify_listener(arn, &new).await;
+                let answer = answer.map_err(|error| match &change.default_action {
+                    Some(action) => forwarding(error, action),
+                    None => StepError::Aws(error),
+                })?;
+                inventory.record_listener_modified(answer);
+            }
+            StepAction::DeleteListener { arn, .. } => {
+                deleted(aws.delete_listener(arn).await)?;
+                inventory.record_listener_deleted(arn);
+            }
+            StepAction::AddListenerCertificates { listener, certificates } => {
+                let arn = made.listener(listener)?;
+                for certificate in certificates {
+                    aws.add_listener_certificate(&arn, certificate).await.map_err(StepError::Aws)?;
+                    inventory.record_on_listener(&arn, |l| {
+                        l.certificates.insert(certificate.clone());
+                    });
+                }
+            }
+            StepAction::RemoveListenerCertificates { arn, certificates, .. } => {
+                for certificate in certificates {
+                    match aws.remove_listener_certificate(arn, certificate).await {
+                        // A certificate that is deleted is on no listener any more.
+                        Err(error) if error.code() != Some("CertificateNotFound") => return Err(StepError::Aws(error)),
+                        _ => inventory.record_on_listener(arn, |l| {
+                            l.certificates.remove(certificate);
+                        }),
+                    }
+                }
+            }
+            StepAction::CreateRule { listener, port, index, priority, rule } => {
+                let arn = self.create_rule(group, listener, *port, *priority, rule, made).await?;
+                made.rules.insert((*port, *index), arn);
+            }
+            StepAction::SetRulePriorities { priorities, .. } => {
+                let priorities: Vec<_> = priorities
+                    .iter()
+                    .map(|(rule, priority)| Ok((made.rule(rule)?, *priority)))
+                    .collect::<Result<_, StepError>>()?;
+                aws.set_rule_priorities(&priorities).await.map_err(StepError::Aws)?;
+                inventory.record_priorities(&priorities);
+            }
+            StepAction::ModifyRule { arn, rule, .. } => {
+                let action = made.action(inventory, group, &rule.action)?;
+                let answer = aws.modify_rule(arn, &action).await.map_err(|error| forwarding(error, &rule.action))?;
+                inventory.record_rule_modified(answer);
+            }
+            StepAction::DeleteRule { arn, .. } => {
+                deleted(aws.delete_rule(arn).await)?;
+                inventory.record_rule_deleted(arn);
+            }
+            StepAction::AddTags { resource, tags, .. } => match resource {
+                TaggedResource::Elb(arn) => {
+                    aws.tag(arn, tags).await.map_err(StepError::Aws)?;
+                    inventory.record_tags(arn, tags);
+                }
+                TaggedResource::SecurityGroup(id) => {
+                    aws.tag_security_group(id, tags).await.map_err(StepError::Aws)?;
+                    inventory.record_security_group_tags(id, tags);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    async fn create_security_group(&self, wanted: &ManagedSecurityGroup, made: &mut Made) -> Result<(), StepError> {
+        let name = known(&wanted.name, "security group's name")?;
+        let vpc = self.inventory.vpc();
+        let created = self.aws.create_security_group(name, wanted.description, vpc, &wanted.tags).await;
+        let id = created.map_err(StepError::Aws)?;
+        self.inventory.record_security_group(ObservedSecurityGroup {
+            id: id.clone(),
+            name: name.clone(),
+            tags: wanted.tags.clone(),
+            ingress: std::collections::BTreeSet::new(),
+        });
+        made.security_group = Some(id);
+        Ok(())
+    }
+
+    async fn create_target_group(
+        &self,
+        group: &GroupId,
+        wanted: &TargetGroup,
+        made: &mut Made,
+    ) -> Result<(), StepError> {
+        let kind = "target group";
+        let name = known(&wanted.name, "target group's name")?;
+        let vpc = known(&wanted.vpc, "VPC")?;
+        let created = match self.aws.create_target_group(wanted, name, vpc).await {
+            Ok(created) => created,
+            Err(error) if error.code() == Some("DuplicateTargetGroupName") => {
+                self.inventory.forget(group);
+                let found = self.inventory.target_group_by_name(name.as_str()).await.map_err(StepError::Aws)?;
+                return Err(self.there_already(kind, name.as_str(), found.map(|g| g.tags).as_ref(), group));
+            }
+            Err(error) => return Err(StepError::Aws(error)),
+        };
+        if let Some(tags) = self.inventory.tags_of(created.arn.as_str()) {
+            return Err(self.there_already(kind, name.as_str(), Some(&tags), group));
+        }
+        made.target_groups.insert(wanted.resource.clone(), created.arn.clone());
+        self.inventory.record_target_group(created);
+        Ok(())
+    }
+
+    async fn create_load_balancer(
+        &self,
+        group: &GroupId,
+        wanted: &LoadBalancer,
+        made: &mut Made,
+    ) -> Result<(), StepError> {
+        let kind = "load balancer";
+        let name = known(&wanted.name, "load balancer's name")?;
+        let groups = wanted.security_groups.iter();
+        let security_groups: Vec<_> =
+            groups.map(|reference| made.security_group(&self.inventory, group, reference)).collect::<Result<_, _>>()?;
+        let new = NewLoadBalancer {
+            name,
+            scheme: wanted.scheme,
+            ip_address_type: wanted.ip_address_type,
+            subnets: known(&wanted.subnets, "subnets")?,
+            security_groups: &security_groups,
+            tags: &wanted.tags,
+        };
+        let created = match self.aws.create_load_balancer(&new).await {
+            Ok(created) => created,
+            Err(error) if error.code() == Some("DuplicateLoadBalancerName") => {
+                self.inventory.forget(group);
+                let found = self.inventory.load_balancer_by_name(name.as_str()).await.map_err(StepError::Aws)?;
+                return Err(self.there_already(kind, name.as_str(), found.map(|b| b.tags).as_ref(), group));
+            }
+            Err(error) => return Err(StepError::Aws(error)),
+        };
+        if let Some(tags) = self.inventory.tags_of(created.arn.as_str()) {
+            return Err(self.there_already(kind, name.as_str(), Some(&tags), group));
+        }
+        made.load_balancer = Some(created.arn.clone());
+        self.inventory.record_load_balancer(created);
+        Ok(())
+    }
+
+    /// A create has met something of the same name: ours is read again, and others' is left alone.
+    fn there_already(&self, kind: &'static str, name: &str, tags: Option<&Tags>, group: &GroupId) -> StepError {
+        let name = name.to_owned();
+        let cluster = self.inventory.cluster();
+        match owner(tags, cluster, group) {
+            None => StepError::ThereAlready { kind, name },
+            Some(owner) => StepError::Taken { kind, name, owner, claimant: format!("{group} of cluster {cluster}") },
+        }
+    }
+
+    async fn set_security_groups(
+        &self,
+        group: &GroupId,
+        arn: &LoadBalancerArn,
+        references: &[SecurityGroupReference],
+        made: &Made,
+    ) -> Result<(), StepError> {
+        let references = references.iter();
+        let ids: Vec<_> = references
+            .map(|reference| made.security_group(&self.inventory, group, reference))
+            .collect::<Result<_, _>>()?;
+        self.aws.set_security_groups(arn, &ids).await.map_err(StepError::Aws)?;
+        self.inventory.record_security_groups(arn, ids.into_iter().collect());
+        Ok(())
+    }
+
+    async fn create_listener(
+        &self,
+        group: &GroupId,
+        balancer: Option<&LoadBalancerArn>,
+        wanted: &Listener,
+        made: &mut Made,
+    ) -> Result<(), StepError> {
+        let balancer = balancer.or(made.load_balancer.as_ref());
+        let balancer = balancer.cloned().ok_or_else(|| StepError::Unresolved("load balancer".to_owned()))?;
+        let new = NewListener {
+            protocol: Some(wanted.protocol),
+            ssl_policy: wanted.ssl_policy.clone(),
+            default_certificate: wanted.default_certificate.clone(),
+            default_action: Some(made.action(&self.inventory, group, &wanted.default_action)?),
+        };
+        let created = self.aws.create_listener(&balancer, wanted.port, &new, &wanted.tags).await;
+        let created = created.map_err(|error| forwarding(error, &wanted.default_action))?;
+        made.listeners.insert(wanted.port, created.arn.clone());
+        self.inventory.record_listener(&balancer, created);
+        Ok(())
+    }
+
+    fn changed_listener(
+        &self,
+        group: &GroupId,
+        change: &ListenerChange,
+        made: &Made,
+    ) -> Result<NewListener, StepError> {
+        let action = change.default_action.as_ref();
+        Ok(NewListener {
+            protocol: change.protocol,
+            ssl_policy: change.ssl_policy.clone(),
+            default_certificate: change.default_certificate.clone(),
+            default_action: action.map(|action| made.action(&self.inventory, group, action)).transpose()?,
+        })
+    }
+
+    async fn create_rule(
+        &self,
+        group: &GroupId,
+        listener: &ListenerReference,
+        port: u16,
+        priority: u32,
+        rule: &Rule,
+        made: &Made,
+    ) -> Result<crate::model::RuleArn, StepError> {
+        let listener = made.listener(listener)?;
+        let action = made.action(&self.inventory, group, &rule.action)?;
+        let mut tags = rule.tags.clone();
+        tags.insert(tags::INGRESS_RESOURCE.to_owned(), format!("{port}:{priority}"));
+        let created = self.aws.create_rule(&listener, priority, &rule.conditions, &action, &tags).await;
+        let created = created.map_err(|error| forwarding(error, &rule.action))?;
+        let arn = created.arn.clone();
+        self.inventory.record_rule(&listener, created);
+        Ok(arn)
+    }
+}
+
+/// Whose something is that carries these tags, in words; `None` where it is the group's own.
+fn owner(tags: Option<&Tags>, cluster: &str, group: &GroupId) -> Option<String> {
+    let Some(tags) = tags else { return Some("something outside this VPC".to_owned()) };
+    let Some(owner) = tags.get(tags::CLUSTER) else {
+        return Some("nobody that this controller knows: it has no tag elbv2.k8s.aws/cluster".to_owned());
+    };
+    let stack =
+        ["ingress.k8s.aws/stack", "service.k8s.aws/stack", "gateway.k8s.aws.alb/stack", "gateway.k8s.aws.nlb/stack"]
+            .into_iter()
+            .find_map(|key| Some((key, tags.get(key)?)));
+    match stack {
+        Some((tags::INGRESS_STACK, stack)) if owner == cluster && *stack == group.to_string() => None,
+        Some((_, stack)) => Some(format!("{stack} of cluster {owner}")),
+        None => Some(format!("cluster {owner}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ObjectName;
+
+    #[test]
+    fn an_owner_is_named_unless_it_is_the_group_itself() {
+        let group = GroupId::Implicit(ObjectName::new("shop", "web"));
+        let tags = |pairs: &[(&str, &str)]| -> Tags {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        for (carried, expected) in [
+            (Some(tags(&[(tags::CLUSTER, "demo"), (tags::INGRESS_STACK, "shop/web")])), None),
+            (
+                Some(tags(&[(tags::CLUSTER, "demo"), (tags::INGRESS_STACK, "shop/other")])),
+                Some("shop/other of cluster demo"),
+            ),
+            (
+                Some(tags(&[(tags::CLUSTER, "prod"), (tags::INGRESS_STACK, "shop/web")])),
+                Some("shop/web of cluster prod"),
+            ),
+            (
+                Some(tags(&[(tags::CLUSTER, "demo"), ("service.k8s.aws/stack", "shop/web")])),
+                Some("shop/web of cluster demo"),
+            ),
+            (Some(tags(&[(tags::CLUSTER, "demo")])), Some("cluster demo")),
+            (
+                Some(tags(&[("Owner", "team")])),
+                Some("nobody that this controller knows: it has no tag elbv2.k8s.aws/cluster"),
+            ),
+            (None, Some("something outside this VPC")),
+        ] {
+            assert_eq!(owner(carried.as_ref(), "demo", &group).as_deref(), expected, "{carried:?}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Watches every HTTP attempt that the SDK makes, for metrics.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents, interceptors};
+use aws_smithy_runtime_api::{box_error::BoxError, client::orchestrator::Metadata};
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
+
+/// Is told of every attempt of every call, those that the SDK repeats by itself included.
+pub trait CallObserver: Send + Sync {
+    /// `service` is AWS's service id (`Elastic Load Balancing v2`, `EC2`). A failure has the HTTP status and AWS's code;
+    /// status 0 and the code `NoAnswer` where there was no answer.
+    fn call(&self, service: &str, operation: &str, seconds: f64, result: Result<(), (u16, &str)>);
+}
+
+/// The SDK's hook that feeds a [`CallObserver`].
+#[derive(Clone)]
+pub(super) struct Watch(pub(super) Arc<dyn CallObserver>);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
+#[derive(Debug)]
+struct Started(Instant);
+
+impl Storable for Started {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Intercept for Watch {
+    fn name(&self) -> &'static str {
+        "albatross call observer"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &interceptors::BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        config.interceptor_state().store_put(Started(Instant::now()));
+        Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &interceptors::FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let seconds = config.load::<Started>().map_or(0.0, |started| started.0.elapsed().as_secs_f64());
+        let (service, operation) = config.load::<Metadata>().map_or(("", ""), |m| (m.service(), m.name()));
+        let failure = match (context.output_or_error(), context.response()) {
+            (Some(Ok(_)), _) => None,
+            (_, Some(response)) => {
+                let body = response.body().bytes().map(String::from_utf8_lossy).unwrap_or_default();
+                Some((response.status().as_u16(), code_in(&body).unwrap_or("Unreadable").to_owned()))
+            }
+            _ => Some((0, "NoAnswer".to_owned())),
+        };
+        let result = failure.as_ref().map_or(Ok(()), |(status, code)| Err((*status, code.as_str())));
+        self.0.call(service, operation, seconds, result);
+        Ok(())
+    }
+}
+
+/// AWS's code in an error of the query protocols: the SDK has parsed it, but shows it to the operation's caller alone.
+fn code_in(body: &str) -> Option<&str> {
+    let (_, rest) = body.split_once("<Code>")?;
+    let (code, _) = rest.split_once("</Code>")?;
+    Some(code.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_of_an_error_is_found_in_both_protocols() {
+        let elb = "<ErrorResponse xmlns=\"x\"><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>";
+        let ec2 = "<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>m</Message></Error></Errors></Response>";
+        assert_eq!(code_in(elb), Some("Throttling"));
+        assert_eq!(code_in(ec2), Some("RequestLimitExceeded"));
+        assert_eq!(code_in("<html>Bad gateway</html>"), None);
+    }
+}

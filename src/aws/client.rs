@@ -1,0 +1,244 @@
+//! The clients, and how writes are repeated.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use super::{AwsError, AwsErrorKind, CallObserver, calls::Watch};
+
+/// How to reach AWS.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// `--aws-region`; else AWS_REGION, the profile, or the instance's metadata.
+    pub region: Option<String>,
+    /// `--aws-max-retries`: attempts at a read in all.
+    pub max_attempts: u32,
+    /// `--aws-api-endpoints`, by service id as [`parse_endpoints`] spells it.
+    pub endpoints: BTreeMap<String, String>,
+    /// Is told of every call.
+    pub observer: Option<Arc<dyn CallObserver>>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self { region: None, max_attempts: 10, endpoints: BTreeMap::new(), observer: None }
+    }
+}
+
+/// Why there can be no clients.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// Neither flag nor environment names a region.
+    #[error("the AWS region is not known; set `--aws-region` or AWS_REGION")]
+    NoRegion,
+    /// `--aws-api-endpoints` cannot be read.
+    #[error(
+        "`{entry}` in `--aws-api-endpoints` is not of the form `ServiceID=URL`, for example `EC2=https://ec2.example`"
+    )]
+    Endpoint {
+        /// The entry.
+        entry: String,
+    },
+}
+
+/// A service id without case and separators, so that `Elastic Load Balancing v2` may be written in any of the usual ways.
+fn service_id(text: &str) -> String {
+    let id: String = text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    match id.as_str() {
+        "elbv2" | "elasticloadbalancing" => "elasticloadbalancingv2".to_owned(),
+        _ => id,
+    }
+}
+
+/// Reads `--aws-api-endpoints`: `ServiceID=URL`, separated by commas.
+///
+/// # Errors
+/// When an entry is not of that form.
+pub fn parse_endpoints(text: &str) -> Result<BTreeMap<String, String>, ConnectError> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| match entry.split_once('=') {
+            Some((id, url))
+                if !service_id(id).is_empty() && (url.starts_with("https://") || url.starts_with("http://")) =>
+            {
+                Ok((service_id(id), url.to_owned()))
+            }
+            _ => Err(ConnectError::Endpoint { entry: entry.to_owned() }),
+        })
+        .collect()
+}
+
+/// One client for each service.
+#[derive(Clone, Debug)]
+pub(crate) struct Clients {
+    pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
+    pub(crate) ec2: aws_sdk_ec2::Client,
+}
+
+type MayWrite = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// The way to AWS. Reads are repeated by the SDK. Writes are repeated here, and only where AWS says that it has not
+/// begun with them, because not all of them may be made twice.
+pub struct Aws {
+    pub(crate) read: Clients,
+    pub(crate) write: Clients,
+    region: String,
+    endpoints: BTreeMap<String, String>,
+    may_write: OnceLock<MayWrite>,
+}
+
+/// How often a throttled write is tried: about half a minute in all.
+const TRIES: u32 = 12;
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Aws {
+    /// Makes the clients. AWS is not called; the environment, the profile files and, without a region, the instance's
+    /// metadata are read.
+    ///
+    /// # Errors
+    /// Without a region.
+    pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
+        if let Some(region) = &options.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Ok(name) = AppName::new("albatross") {
+            loader = loader.app_name(name);
+        }
+        Self::with_config(&loader.load().await, options)
+    }
+
+    fn with_config(config: &SdkConfig, options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let region = config.region().ok_or(ConnectError::NoRegion)?.to_string();
+        let read = RetryConfig::standard().with_max_attempts(options.max_attempts.max(1));
+        Ok(Self {
+            read: Clients::new(config, options, &read),
+            write: Clients::new(config, options, &RetryConfig::disabled()),
+            region,
+            endpoints: options.endpoints.clone(),
+            may_write: OnceLock::new(),
+        })
+    }
+
+    /// Asks `may_write` before every write, and before each time that one is repeated: whether the lease is held.
+    /// Only the first call counts.
+    pub fn guard_writes(&self, may_write: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.may_write.set(Box::new(may_write));
+    }
+
+    /// The region.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// Where a service's calls go, in words.
+    fn endpoint(&self, service: &str) -> String {
+        self.endpoints.get(service).cloned().unwrap_or_else(|| format!("AWS in region {}", self.region))
+    }
+
+    /// Sorts what a read answered.
+    pub(crate) fn answer<T, E>(
+        &self,
+        operation: &'static str,
+        result: Result<T, SdkError<E, HttpResponse>>,
+    ) -> Result<T, AwsError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        result.map_err(|error| {
+            let service = if super::error::is_ec2(operation) { "ec2" } else { "elasticloadbalancingv2" };
+            AwsError::new(operation, &self.endpoint(service), &error)
+        })
+    }
+
+    /// Makes a call that changes something. It is repeated only where AWS says that it has not begun with it.
+    pub(crate) async fn write<T, E, F>(&self, operation: &'static str, call: impl Fn() -> F) -> Result<T, AwsError>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let mut wait = FIRST_WAIT;
+        let mut attempt = 1;
+        loop {
+            if self.may_write.get().is_some_and(|may_write| !may_write()) {
+                return Err(AwsError { operation, kind: AwsErrorKind::Withheld });
+            }
+            let error = match self.answer(operation, call().await) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if attempt >= TRIES || !matches!(error.kind, AwsErrorKind::Throttled { .. }) {
+                return Err(error);
+            }
+            tracing::debug!(operation, attempt, "throttled by AWS, trying again");
+            tokio::time::sleep(jittered(wait)).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+            attempt += 1;
+        }
+    }
+}
+
+/// Between half of `wait` and all of it, so that callers throttled together do not come back together.
+fn jittered(wait: Duration) -> Duration {
+    let share = RandomState::new().build_hasher().finish() % 1000;
+    wait / 2 + wait.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 2000.0)
+}
+
+impl Clients {
+    fn new(config: &SdkConfig, options: &ConnectOptions, retries: &RetryConfig) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .build();
+        macro_rules! client {
+            ($service:ident, $id:literal) => {{
+                let mut builder = $service::config::Builder::from(config)
+                    .retry_config(retries.clone())
+                    .timeout_config(timeouts.clone());
+                if let Some(url) = options.endpoints.get($id) {
+                    builder = builder.endpoint_url(url);
+                }
+                if let Some(observer) = &options.observer {
+                    builder = builder.interceptor(Watch(observer.clone()));
+                }
+                $service::Client::from_conf(builder.build())
+            }};
+        }
+        Self {
+            elb: client!(aws_sdk_elasticloadbalancingv2, "elasticloadbalancingv2"),
+            ec2: client!(aws_sdk_ec2, "ec2"),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Aws {
+    /// Clients that speak with a server on loopback, with made-up credentials.
+    pub(crate) fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> Self {
+        use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new("us-west-2"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("key", "secret", None, None, "test")))
+            .endpoint_url(endpoint)
+            .build();
+        let options = ConnectOptions { max_attempts: 2, observer, ..ConnectOptions::default() };
+        Self::with_config(&config, &options).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,336 @@
+//! EC2: subnets, route tables, zones, instances, network interfaces and security groups. Things are asked for by filter
+//! and not by id, because one id that is gone would fail the whole call.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_ec2::types::{Filter, ResourceType, TagSpecification};
+
+use super::{Aws, AwsError, convert};
+use crate::model::{ObservedSecurityGroup, SecurityGroupId, SecurityGroupRule, SubnetId, Tags, VpcId};
+
+/// How many values one filter takes.
+const FILTER_VALUES: usize = 200;
+
+/// A subnet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubnetInfo {
+    /// Its id.
+    pub id: SubnetId,
+    /// The name of its zone, for example `us-west-2a`.
+    pub zone: String,
+    /// IPv4 addresses that are free.
+    pub available_addresses: i32,
+    /// Whether it has an IPv6 block.
+    pub ipv6: bool,
+    /// Whether it is on an Outpost.
+    pub outpost: bool,
+    /// All its tags.
+    pub tags: Tags,
+}
+
+/// A route table of a VPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTableInfo {
+    /// Whether it is for all subnets that are associated with none.
+    pub main: bool,
+    /// The subnets that are associated with it.
+    pub subnets: BTreeSet<SubnetId>,
+    /// Whether a route of it goes to an internet gateway.
+    pub internet_gateway: bool,
+}
+
+/// A zone of the region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneInfo {
+    /// For example `us-west-2a`.
+    pub name: String,
+    /// `availability-zone`, `local-zone` or `wavelength-zone`.
+    pub zone_type: String,
+}
+
+/// An instance with its network interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceInfo {
+    /// `i-…`
+    pub id: String,
+    /// In AWS's order.
+    pub interfaces: Vec<InterfaceInfo>,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceInfo {
+    /// `eni-…`
+    pub id: String,
+    /// Its place on its instance; 0 is the primary one.
+    pub device_index: Option<i32>,
+    /// Its private IPv4 addresses and its IPv6 addresses.
+    pub addresses: BTreeSet<String>,
+    /// Blocks delegated to it.
+    pub ipv4_prefixes: Vec<String>,
+    /// Blocks delegated to it.
+    pub ipv6_prefixes: Vec<String>,
+    /// The groups it is in.
+    pub security_groups: Vec<SecurityGroupId>,
+}
+
+fn filter(name: &str, values: impl IntoIterator<Item = impl Into<String>>) -> Filter {
+    Filter::builder().name(name).set_values(Some(values.into_iter().map(Into::into).collect())).build()
+}
+
+/// All items of a paged Describe.
+macro_rules! pages {
+    ($aws:expr, $operation:literal, $call:expr) => {{
+        let mut items = Vec::new();
+        let mut stream = $call.into_paginator().items().send();
+        while let Some(item) = stream.next().await {
+            items.push($aws.answer($operation, item)?);
+        }
+        items
+    }};
+}
+
+impl Aws {
+    /// DescribeSubnets of a VPC.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_subnets(&self, vpc: &VpcId) -> Result<Vec<SubnetInfo>, AwsError> {
+        let call = self.read.ec2.describe_subnets().filters(filter("vpc-id", [vpc.as_str()]));
+        let subnets = pages!(self, "DescribeSubnets", call);
+        Ok(subnets
+            .iter()
+            .filter_map(|s| {
+                Some(SubnetInfo {
+                    id: SubnetId::new(s.subnet_id()?),
+                    zone: s.availability_zone().unwrap_or_default().to_owned(),
+                    available_addresses: s.available_ip_address_count().unwrap_or_default(),
+                    ipv6: s.ipv6_cidr_block_association_set().iter().any(|a| a.ipv6_cidr_block().is_some()),
+                    outpost: s.outpost_arn().is_some_and(|arn| !arn.is_empty()),
+                    tags: convert::ec2_tags(s.tags()),
+                })
+            })
+            .collect())
+    }
+
+    /// DescribeRouteTables of a VPC.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_route_tables(&self, vpc: &VpcId) -> Result<Vec<RouteTableInfo>, AwsError> {
+        let call = self.read.ec2.describe_route_tables().filters(filter("vpc-id", [vpc.as_str()]));
+        let tables = pages!(self, "DescribeRouteTables", call);
+        Ok(tables
+            .iter()
+            .map(|t| RouteTableInfo {
+                main: t.associations().iter().any(|a| a.main() == Some(true)),
+                subnets: t.associations().iter().filter_map(|a| a.subnet_id()).map(SubnetId::new).collect(),
+                internet_gateway: t.routes().iter().any(|r| r.gateway_id().is_some_and(|g| g.starts_with("igw-"))),
+            })
+            .collect())
+    }
+
+    /// DescribeAvailabilityZones: those that the account may use.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_availability_zones(&self) -> Result<Vec<ZoneInfo>, AwsError> {
+        let answer = self.read.ec2.describe_availability_zones().send().await;
+        let answer = self.answer("DescribeAvailabilityZones", answer)?;
+        Ok(answer
+            .availability_zones()
+            .iter()
+            .filter_map(|z| {
+                let zone_type = z.zone_type().unwrap_or("availability-zone").to_owned();
+                Some(ZoneInfo { name: z.zone_name()?.to_owned(), zone_type })
+            })
+            .collect())
+    }
+
+    /// DescribeInstances. Instances that are gone are not in the answer.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_instances(&self, ids: &[String]) -> Result<Vec<InstanceInfo>, AwsError> {
+        let mut found = Vec::new();
+        for ids in ids.chunks(FILTER_VALUES) {
+            let call = self.read.ec2.describe_instances().filters(filter("instance-id", ids));
+            let mut pages = call.into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let page = self.answer("DescribeInstances", page)?;
+                let instances = page.reservations().iter().flat_map(|r| r.instances());
+                found.extend(instances.filter_map(|i| {
+                    let interfaces = i.network_interfaces().iter().filter_map(instance_interface).collect();
+                    Some(InstanceInfo { id: i.instance_id()?.to_owned(), interfaces })
+                }));
+            }
+        }
+        Ok(found)
+    }
+
+    /// DescribeNetworkInterfaces of a VPC that have one of these addresses.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_network_interfaces_by_ip(
+        &self,
+        vpc: &VpcId,
+        addresses: &[String],
+    ) -> Result<Vec<InterfaceInfo>, AwsError> {
+        let (six, four): (Vec<&String>, Vec<&String>) = addresses.iter().partition(|a| a.contains(':'));
+        let mut found = Vec::new();
+        for (name, addresses) in [("addresses.private-ip-address", four), ("ipv6-addresses.ipv6-address", six)] {
+            // One value of the limit is the VPC's.
+            for addresses in addresses.chunks(FILTER_VALUES - 1) {
+                let call = self
+                    .read
+                    .ec2
+                    .describe_network_interfaces()
+                    .filters(filter("vpc-id", [vpc.as_str()]))
+                    .filters(filter(name, addresses.iter().copied()));
+                let interfaces = pages!(self, "DescribeNetworkInterfaces", call);
+                found.extend(interfaces.iter().filter_map(interface));
+            }
+        }
+        Ok(found)
+    }
+
+    /// DescribeSecurityGroups. Groups that are gone are not in the answer.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_security_groups(
+        &self,
+        ids: &[SecurityGroupId],
+    ) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        let mut found = Vec::new();
+        for ids in ids.chunks(FILTER_VALUES) {
+            let ids = filter("group-id", ids.iter().map(SecurityGroupId::as_str));
+            let groups = pages!(self, "DescribeSecurityGroups", self.read.ec2.describe_security_groups().filters(ids));
+            found.extend(groups.iter().filter_map(security_group));
+        }
+        Ok(found)
+    }
+
+    /// DescribeSecurityGroups of a VPC by a tag; without values, by the tag's key alone.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn security_groups_tagged(
+        &self,
+        vpc: &VpcId,
+        key: &str,
+        values: &[&str],
+    ) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        let tag = if values.is_empty() {
+            filter("tag-key", [key])
+        } else {
+            filter(&format!("tag:{key}"), values.iter().copied())
+        };
+        let vpc = filter("vpc-id", [vpc.as_str()]);
+        let call = self.read.ec2.describe_security_groups().filters(vpc).filters(tag);
+        let groups = pages!(self, "DescribeSecurityGroups", call);
+        Ok(groups.iter().filter_map(security_group).collect())
+    }
+
+    /// AuthorizeSecurityGroupIngress, all rules in one call: they are taken all or none.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn authorize_ingress(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
+        let rules = Some(convert::to_permissions(rules));
+        let call = self.write.ec2.authorize_security_group_ingress().group_id(id.as_str()).set_ip_permissions(rules);
+        self.write("AuthorizeSecurityGroupIngress", || call.clone().send()).await.map(drop)
+    }
+
+    /// RevokeSecurityGroupIngress, all rules in one call.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn revoke_ingress(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
+        let rules = Some(convert::to_permissions(rules));
+        let call = self.write.ec2.revoke_security_group_ingress().group_id(id.as_str()).set_ip_permissions(rules);
+        self.write("RevokeSecurityGroupIngress", || call.clone().send()).await.map(drop)
+    }
+
+    /// CreateSecurityGroup with tags and without rules.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn create_security_group(
+        &self,
+        name: &str,
+        description: &str,
+        vpc: &VpcId,
+        tags: &Tags,
+    ) -> Result<SecurityGroupId, AwsError> {
+        let operation = "CreateSecurityGroup";
+        let tags = TagSpecification::builder()
+            .resource_type(ResourceType::SecurityGroup)
+            .set_tags(Some(convert::to_ec2_tags(tags)))
+            .build();
+        let call = self
+            .write
+            .ec2
+            .create_security_group()
+            .group_name(name)
+            .description(description)
+            .vpc_id(vpc.as_str())
+            .tag_specifications(tags);
+        let answer = self.write(operation, || call.clone().send()).await?;
+        answer.group_id().map(SecurityGroupId::new).ok_or_else(|| AwsError::incomplete(operation, "GroupId"))
+    }
+
+    /// DeleteSecurityGroup.
+    ///
+    /// # Errors
+    /// AWS's; [`super::AwsErrorKind::Dependency`] while something is still in the group or names it.
+    pub async fn delete_security_group(&self, id: &SecurityGroupId) -> Result<(), AwsError> {
+        let call = self.write.ec2.delete_security_group().group_id(id.as_str());
+        self.write("DeleteSecurityGroup", || call.clone().send()).await.map(drop)
+    }
+
+    /// EC2 CreateTags: adds tags, or changes their values.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub(crate) async fn tag_security_group(&self, id: &SecurityGroupId, tags: &Tags) -> Result<(), AwsError> {
+        let call = self.write.ec2.create_tags().resources(id.as_str()).set_tags(Some(convert::to_ec2_tags(tags)));
+        self.write("CreateTags", || call.clone().send()).await.map(drop)
+    }
+}
+
+fn security_group(group: &aws_sdk_ec2::types::SecurityGroup) -> Option<ObservedSecurityGroup> {
+    Some(ObservedSecurityGroup {
+        id: SecurityGroupId::new(group.group_id()?),
+        name: group.group_name().unwrap_or_default().to_owned(),
+        tags: convert::ec2_tags(group.tags()),
+        ingress: convert::permissions(group.ip_permissions()),
+    })
+}
+
+fn instance_interface(interface: &aws_sdk_ec2::types::InstanceNetworkInterface) -> Option<InterfaceInfo> {
+    let four = interface.private_ip_addresses().iter().filter_map(|a| a.private_ip_address());
+    let six = interface.ipv6_addresses().iter().filter_map(|a| a.ipv6_address());
+    Some(InterfaceInfo {
+        id: interface.network_interface_id()?.to_owned(),
+        device_index: interface.attachment().and_then(|a| a.device_index()),
+        addresses: interface.private_ip_address().into_iter().chain(four).chain(six).map(str::to_owned).collect(),
+        ipv4_prefixes: interface.ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix.clone()).collect(),
+        ipv6_prefixes: interface.ipv6_prefixes().iter().filter_map(|p| p.ipv6_prefix.clone()).collect(),
+        security_groups: interface.groups().iter().filter_map(|g| g.group_id()).map(SecurityGroupId::new).collect(),
+    })
+}
+
+fn interface(interface: &aws_sdk_ec2::types::NetworkInterface) -> Option<InterfaceInfo> {
+    let four = interface.private_ip_addresses().iter().filter_map(|a| a.private_ip_address());
+    let six = interface.ipv6_addresses().iter().filter_map(|a| a.ipv6_address());
+    Some(InterfaceInfo {
+        id: interface.network_interface_id()?.to_owned(),
+        device_index: interface.attachment().and_then(|a| a.device_index()),
+        addresses: interface.private_ip_address().into_iter().chain(four).chain(six).map(str::to_owned).collect(),
+        ipv4_prefixes: interface.ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix.clone()).collect(),
+        ipv6_prefixes: interface.ipv6_prefixes().iter().filter_map(|p| p.ipv6_prefix.clone()).collect(),
+        security_groups: interface.groups().iter().filter_map(|g| g.group_id()).map(SecurityGroupId::new).collect(),
+    })
+}

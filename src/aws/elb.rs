@@ -1,0 +1,431 @@
+//! ELB v2: load balancers, listeners, rules, target groups and their tags.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_elasticloadbalancingv2::types as elb;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{Aws, AwsError, convert};
+use crate::model::{
+    Action, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol, LoadBalancerArn,
+    LoadBalancerName, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme,
+    SecurityGroupId, SubnetId, Tags, TargetGroup, TargetGroupArn, TargetGroupName, VpcId,
+};
+
+/// How many resources one DescribeTags takes.
+const TAGS: usize = 20;
+/// How many calls are made at once where many are needed.
+const AT_ONCE: usize = 4;
+
+/// What CreateLoadBalancer needs.
+pub(crate) struct NewLoadBalancer<'a> {
+    pub(crate) name: &'a LoadBalancerName,
+    pub(crate) scheme: Scheme,
+    pub(crate) ip_address_type: IpAddressType,
+    pub(crate) subnets: &'a [SubnetId],
+    pub(crate) security_groups: &'a [SecurityGroupId],
+    pub(crate) tags: &'a Tags,
+}
+
+/// What CreateListener needs, or ModifyListener changes.
+#[derive(Default)]
+pub(crate) struct NewListener {
+    pub(crate) protocol: Option<ListenerProtocol>,
+    pub(crate) ssl_policy: Option<String>,
+    pub(crate) default_certificate: Option<CertificateArn>,
+    pub(crate) default_action: Option<Action<TargetGroupArn>>,
+}
+
+impl NewListener {
+    fn certificates(&self) -> Option<Vec<elb::Certificate>> {
+        self.default_certificate
+            .as_ref()
+            .map(|arn| vec![elb::Certificate::builder().certificate_arn(arn.as_str()).build()])
+    }
+
+    fn protocol(&self) -> Option<elb::ProtocolEnum> {
+        self.protocol.map(|p| elb::ProtocolEnum::from(p.as_str()))
+    }
+
+    fn actions(&self, operation: &'static str) -> Result<Option<Vec<elb::Action>>, AwsError> {
+        self.default_action.as_ref().map(|action| one(operation, action)).transpose()
+    }
+}
+
+fn one(operation: &'static str, action: &Action<TargetGroupArn>) -> Result<Vec<elb::Action>, AwsError> {
+    let action = convert::to_action(action).ok_or_else(|| AwsError::unsent(operation, "an action of unknown kind"))?;
+    Ok(vec![action])
+}
+
+/// All items of a paged Describe.
+macro_rules! pages {
+    ($aws:expr, $operation:literal, $call:expr) => {{
+        let mut items = Vec::new();
+        let mut stream = $call.into_paginator().items().send();
+        while let Some(item) = stream.next().await {
+            items.push($aws.answer($operation, item)?);
+        }
+        items
+    }};
+}
+
+/// Reads.
+impl Aws {
+    /// DescribeLoadBalancers: all of the region, or these alone.
+    pub(super) async fn load_balancers(&self, arns: Option<Vec<String>>) -> Result<Vec<elb::LoadBalancer>, AwsError> {
+        let call = self.read.elb.describe_load_balancers().set_load_balancer_arns(arns);
+        Ok(pages!(self, "DescribeLoadBalancers", call))
+    }
+
+    /// DescribeTargetGroups: all of the region.
+    pub(super) async fn target_groups(&self) -> Result<Vec<elb::TargetGroup>, AwsError> {
+        Ok(pages!(self, "DescribeTargetGroups", self.read.elb.describe_target_groups()))
+    }
+
+    /// DescribeTags of any number of resources. Those that are gone are not in the answer.
+    pub(super) async fn tags(&self, arns: &[String]) -> Result<BTreeMap<String, Tags>, AwsError> {
+        let batches: Vec<Vec<String>> = arns.chunks(TAGS).map(<[String]>::to_vec).collect();
+        let answers: Vec<_> = stream::iter(batches)
+            .map(|batch| self.tags_of_batch(batch))
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    async fn tags_of_batch(&self, arns: Vec<String>) -> Result<Vec<(String, Tags)>, AwsError> {
+        match self.tags_at_once(arns.clone()).await {
+            // One resource that is gone fails the call for all.
+            Err(error) if error.is_not_found() && arns.len() > 1 => {
+                let mut found = Vec::new();
+                for arn in arns {
+                    match self.tags_at_once(vec![arn]).await {
+                        Err(error) if error.is_not_found() => {}
+                        answer => found.extend(answer?),
+                    }
+                }
+                Ok(found)
+            }
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            answer => answer,
+        }
+    }
+
+    async fn tags_at_once(&self, arns: Vec<String>) -> Result<Vec<(String, Tags)>, AwsError> {
+        let answer = self.read.elb.describe_tags().set_resource_arns(Some(arns)).send().await;
+        let answer = self.answer("DescribeTags", answer)?;
+        let descriptions = answer.tag_descriptions().iter();
+        Ok(descriptions.filter_map(|d| Some((d.resource_arn()?.to_owned(), convert::elb_tags(d.tags())))).collect())
+    }
+
+    /// A load balancer's listeners with rules, certificates and tags.
+    pub(super) async fn listeners(
+        &self,
+        balancer: &LoadBalancerArn,
+    ) -> Result<BTreeMap<u16, ObservedListener>, AwsError> {
+        let call = self.read.elb.describe_listeners().load_balancer_arn(balancer.as_str());
+        let listeners = pages!(self, "DescribeListeners", call);
+        let listeners: Vec<_> = listeners.iter().filter_map(convert::listener).collect();
+        let mut listeners: Vec<_> = stream::iter(listeners)
+            .map(|listener| self.listener_in_full(listener))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let arns: Vec<_> = listeners
+            .iter()
+            .flat_map(|l| std::iter::once(l.arn.as_str()).chain(l.rules.iter().map(|r| r.arn.as_str())))
+            .map(str::to_owned)
+            .collect();
+        let mut tags = self.tags(&arns).await?;
+        for listener in &mut listeners {
+            listener.tags = tags.remove(listener.arn.as_str()).unwrap_or_default();
+            for rule in &mut listener.rules {
+                rule.tags = tags.remove(rule.arn.as_str()).unwrap_or_default();
+            }
+        }
+        Ok(listeners.into_iter().map(|l| (l.port, l)).collect())
+    }
+
+    async fn listener_in_full(&self, mut listener: ObservedListener) -> Result<ObservedListener, AwsError> {
+        let rules = self.read.elb.describe_rules().listener_arn(listener.arn.as_str());
+        listener.rules = pages!(self, "DescribeRules", rules).iter().filter_map(convert::rule).collect();
+        listener.rules.sort_by_key(|rule| rule.priority);
+        if listener.protocol != Some(ListenerProtocol::Http) {
+            let certificates = self.read.elb.describe_listener_certificates().listener_arn(listener.arn.as_str());
+            // The default certificate is told besides, and may stand in the list a second time as one of the others.
+            listener.certificates = pages!(self, "DescribeListenerCertificates", certificates)
+                .iter()
+                .filter(|c| c.is_default() != Some(true))
+                .filter_map(elb::Certificate::certificate_arn)
+                .map(CertificateArn::new)
+                .collect();
+        }
+        Ok(listener)
+    }
+}
+
+/// Writes.
+impl Aws {
+    /// CreateLoadBalancer. Where one of that name has these settings already, AWS answers with it.
+    pub(crate) async fn create_load_balancer(
+        &self,
+        new: &NewLoadBalancer<'_>,
+    ) -> Result<ObservedLoadBalancer, AwsError> {
+        let operation = "CreateLoadBalancer";
+        let subnets = new.subnets.iter().map(|s| elb::SubnetMapping::builder().subnet_id(s.as_str()).build());
+        let groups: Vec<_> = new.security_groups.iter().map(|id| id.as_str().to_owned()).collect();
+        let call = self
+            .write
+            .elb
+            .create_load_balancer()
+            .name(new.name.as_str())
+            .r#type(elb::LoadBalancerTypeEnum::Application)
+            .scheme(elb::LoadBalancerSchemeEnum::from(new.scheme.as_str()))
+            .ip_address_type(elb::IpAddressType::from(new.ip_address_type.as_str()))
+            .set_subnet_mappings(Some(subnets.collect()))
+            .set_security_groups((!groups.is_empty()).then_some(groups))
+            .set_tags(convert::to_elb_tags(new.tags));
+        let answer = self.write(operation, || call.clone().send()).await?;
+        let mut balancer = answer
+            .load_balancers()
+            .first()
+            .and_then(convert::load_balancer)
+            .ok_or_else(|| AwsError::incomplete(operation, "load balancer"))?;
+        balancer.tags = new.tags.clone();
+        Ok(balancer)
+    }
+
+    /// SetSecurityGroups.
+    pub(crate) async fn set_security_groups(
+        &self,
+        balancer: &LoadBalancerArn,
+        groups: &[SecurityGroupId],
+    ) -> Result<(), AwsError> {
+        let groups = groups.iter().map(|id| id.as_str().to_owned()).collect();
+        let call =
+            self.write.elb.set_security_groups().load_balancer_arn(balancer.as_str()).set_security_groups(Some(groups));
+        self.write("SetSecurityGroups", || call.clone().send()).await.map(drop)
+    }
+
+    /// DeleteLoadBalancer; its listeners and rules go with it. One that is gone is no error to AWS.
+    pub(crate) async fn delete_load_balancer(&self, arn: &LoadBalancerArn) -> Result<(), AwsError> {
+        let call = self.write.elb.delete_load_balancer().load_balancer_arn(arn.as_str());
+        self.write("DeleteLoadBalancer", || call.clone().send()).await.map(drop)
+    }
+
+    /// CreateListener. Where the port has one with these settings already, AWS answers with it.
+    pub(crate) async fn create_listener(
+        &self,
+        balancer: &LoadBalancerArn,
+        port: u16,
+        new: &NewListener,
+        tags: &Tags,
+    ) -> Result<ObservedListener, AwsError> {
+        let operation = "CreateListener";
+        let call = self
+            .write
+            .elb
+            .create_listener()
+            .load_balancer_arn(balancer.as_str())
+            .port(i32::from(port))
+            .set_protocol(new.protocol())
+            .set_ssl_policy(new.ssl_policy.clone())
+            .set_certificates(new.certificates())
+            .set_default_actions(new.actions(operation)?)
+            .set_tags(convert::to_elb_tags(tags));
+        let answer = self.write(operation, || call.clone().send()).await?;
+        let mut listener = answer
+            .listeners()
+            .first()
+            .and_then(convert::listener)
+            .ok_or_else(|| AwsError::incomplete(operation, "listener"))?;
+        listener.tags = tags.clone();
+        Ok(listener)
+    }
+
+    /// ModifyListener: what is absent in `change` stays.
+    pub(crate) async fn modify_listener(
+        &self,
+        arn: &ListenerArn,
+        change: &NewListener,
+    ) -> Result<ObservedListener, AwsError> {
+        let operation = "ModifyListener";
+        let call = self
+            .write
+            .elb
+            .modify_listener()
+            .listener_arn(arn.as_str())
+            .set_protocol(change.protocol())
+            .set_ssl_policy(change.ssl_policy.clone())
+            .set_certificates(change.certificates())
+            .set_default_actions(change.actions(operation)?);
+        let answer = self.write(operation, || call.clone().send()).await?;
+        answer
+            .listeners()
+            .first()
+            .and_then(convert::listener)
+            .ok_or_else(|| AwsError::incomplete(operation, "listener"))
+    }
+
+    /// DeleteListener.
+    pub(crate) async fn delete_listener(&self, arn: &ListenerArn) -> Result<(), AwsError> {
+        let call = self.write.elb.delete_listener().listener_arn(arn.as_str());
+        self.write("DeleteListener", || call.clone().send()).await.map(drop)
+    }
+
+    /// AddListenerCertificates.
+    pub(crate) async fn add_listener_certificate(
+        &self,
+        arn: &ListenerArn,
+        certificate: &CertificateArn,
+    ) -> Result<(), AwsError> {
+        let certificate = elb::Certificate::builder().certificate_arn(certificate.as_str()).build();
+        let call = self.write.elb.add_listener_certificates().listener_arn(arn.as_str()).certificates(certificate);
+        self.write("AddListenerCertificates", || call.clone().send()).await.map(drop)
+    }
+
+    /// RemoveListenerCertificates.
+    pub(crate) async fn remove_listener_certificate(
+        &self,
+        arn: &ListenerArn,
+        certificate: &CertificateArn,
+    ) -> Result<(), AwsError> {
+        let certificate = elb::Certificate::builder().certificate_arn(certificate.as_str()).build();
+        let call = self.write.elb.remove_listener_certificates().listener_arn(arn.as_str()).certificates(certificate);
+        self.write("RemoveListenerCertificates", || call.clone().send()).await.map(drop)
+    }
+
+    /// CreateRule.
+    pub(crate) async fn create_rule(
+        &self,
+        listener: &ListenerArn,
+        priority: u32,
+        conditions: &[Condition],
+        action: &Action<TargetGroupArn>,
+        tags: &Tags,
+    ) -> Result<ObservedRule, AwsError> {
+        let operation = "CreateRule";
+        let conditions: Option<Vec<_>> = conditions.iter().map(convert::to_condition).collect();
+        let conditions = conditions.ok_or_else(|| AwsError::unsent(operation, "a condition on an unknown field"))?;
+        let call = self
+            .write
+            .elb
+            .create_rule()
+            .listener_arn(listener.as_str())
+            .priority(i32::try_from(priority).unwrap_or(i32::MAX))
+            .set_conditions(Some(conditions))
+            .set_actions(Some(one(operation, action)?))
+            .set_tags(convert::to_elb_tags(tags));
+        let answer = self.write(operation, || call.clone().send()).await?;
+        let mut rule =
+            answer.rules().first().and_then(convert::rule).ok_or_else(|| AwsError::incomplete(operation, "rule"))?;
+        rule.tags = tags.clone();
+        Ok(rule)
+    }
+
+    /// ModifyRule: the actions alone.
+    pub(crate) async fn modify_rule(
+        &self,
+        arn: &RuleArn,
+        action: &Action<TargetGroupArn>,
+    ) -> Result<ObservedRule, AwsError> {
+        let operation = "ModifyRule";
+        let actions = one(operation, action)?;
+        let call = self.write.elb.modify_rule().rule_arn(arn.as_str()).set_actions(Some(actions));
+        let answer = self.write(operation, || call.clone().send()).await?;
+        answer.rules().first().and_then(convert::rule).ok_or_else(|| AwsError::incomplete(operation, "rule"))
+    }
+
+    /// SetRulePriorities: all at once.
+    pub(crate) async fn set_rule_priorities(&self, priorities: &[(RuleArn, u32)]) -> Result<(), AwsError> {
+        let pairs = priorities.iter().map(|(arn, priority)| {
+            elb::RulePriorityPair::builder()
+                .rule_arn(arn.as_str())
+                .priority(i32::try_from(*priority).unwrap_or(i32::MAX))
+                .build()
+        });
+        let call = self.write.elb.set_rule_priorities().set_rule_priorities(Some(pairs.collect()));
+        self.write("SetRulePriorities", || call.clone().send()).await.map(drop)
+    }
+
+    /// DeleteRule.
+    pub(crate) async fn delete_rule(&self, arn: &RuleArn) -> Result<(), AwsError> {
+        let call = self.write.elb.delete_rule().rule_arn(arn.as_str());
+        self.write("DeleteRule", || call.clone().send()).await.map(drop)
+    }
+
+    /// CreateTargetGroup. Where one of that name has these settings already, AWS answers with it.
+    pub(crate) async fn create_target_group(
+        &self,
+        new: &TargetGroup,
+        name: &TargetGroupName,
+        vpc: &VpcId,
+    ) -> Result<ObservedTargetGroup, AwsError> {
+        let operation = "CreateTargetGroup";
+        let check = &new.health_check;
+        let call = self
+            .write
+            .elb
+            .create_target_group()
+            .name(name.as_str())
+            .protocol(elb::ProtocolEnum::from(new.protocol.as_str()))
+            .protocol_version(new.protocol_version.as_str())
+            .port(i32::from(new.port))
+            .vpc_id(vpc.as_str())
+            .target_type(elb::TargetTypeEnum::from(new.target_type.as_str()))
+            .health_check_enabled(true)
+            .health_check_protocol(elb::ProtocolEnum::from(check.protocol.as_str()))
+            .health_check_port(&check.port)
+            .health_check_path(&check.path)
+            .health_check_interval_seconds(check.interval_seconds)
+            .health_check_timeout_seconds(check.timeout_seconds)
+            .healthy_threshold_count(check.healthy_threshold)
+            .unhealthy_threshold_count(check.unhealthy_threshold)
+            .matcher(convert::to_matcher(&check.matcher))
+            .set_tags(convert::to_elb_tags(&new.tags));
+        let answer = self.write(operation, || call.clone().send()).await?;
+        let mut group = answer
+            .target_groups()
+            .first()
+            .and_then(convert::target_group)
+            .ok_or_else(|| AwsError::incomplete(operation, "target group"))?;
+        group.tags = new.tags.clone();
+        Ok(group)
+    }
+
+    /// ModifyTargetGroup: the whole health check.
+    pub(crate) async fn modify_target_group(&self, arn: &TargetGroupArn, check: &HealthCheck) -> Result<(), AwsError> {
+        let call = self
+            .write
+            .elb
+            .modify_target_group()
+            .target_group_arn(arn.as_str())
+            .health_check_enabled(true)
+            .health_check_protocol(elb::ProtocolEnum::from(check.protocol.as_str()))
+            .health_check_port(&check.port)
+            .health_check_path(&check.path)
+            .health_check_interval_seconds(check.interval_seconds)
+            .health_check_timeout_seconds(check.timeout_seconds)
+            .healthy_threshold_count(check.healthy_threshold)
+            .unhealthy_threshold_count(check.unhealthy_threshold)
+            .matcher(convert::to_matcher(&check.matcher));
+        self.write("ModifyTargetGroup", || call.clone().send()).await.map(drop)
+    }
+
+    /// DeleteTargetGroup. One that is gone is no error to AWS.
+    pub(crate) async fn delete_target_group(&self, arn: &TargetGroupArn) -> Result<(), AwsError> {
+        let call = self.write.elb.delete_target_group().target_group_arn(arn.as_str());
+        self.write("DeleteTargetGroup", || call.clone().send()).await.map(drop)
+    }
+
+    /// ELB v2 AddTags: adds tags, or changes their values.
+    pub(crate) async fn tag(&self, arn: &str, tags: &Tags) -> Result<(), AwsError> {
+        let call = self.write.elb.add_tags().resource_arns(arn).set_tags(convert::to_elb_tags(tags));
+        self.write("AddTags", || call.clone().send()).await.map(drop)
+    }
+}
+
+/// What AWS may have besides what is asked of it.
+pub(super) fn security_groups_of(balancers: &[elb::LoadBalancer]) -> BTreeMap<String, BTreeSet<SecurityGroupId>> {
+    balancers.iter().filter_map(|b| Some((b.load_balancer_arn()?.to_owned(), convert::security_groups(b)))).collect()
+}

@@ -1,0 +1,406 @@
+//! What AWS has, kept true by our own writes.
+//!
+//! One sweep lists every load balancer and target group of the VPC and every security group of the cluster. What hangs
+//! below a load balancer is read when its group is first observed. From then on a write's answer is what is known, and
+//! nothing is read again until an answer was lost or somebody asks for it.
+//!
+//! Reads and writes run side by side, so nothing that a read brings may hide a write that was made meanwhile. Two
+//! counters see to that: `wanted` counts the times that something known was given up, and a read counts only if it
+//! began after the last of those; `writes` counts our own writes, and a sweep leaves alone what was written since it began.
+
+mod record;
+mod sweep;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Aws, AwsError, Target, TargetHealth};
+use crate::{
+    build::tags,
+    model::{
+        GroupId, LoadBalancerArn, LoadBalancerState, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack,
+        ObservedTargetGroup, ResourceId, SecurityGroupId, Tags, TargetGroupArn, VpcId,
+    },
+};
+
+/// What AWS has of one cluster in one VPC. Shared by all workers.
+pub struct Inventory {
+    aws: Arc<Aws>,
+    cluster: String,
+    vpc: VpcId,
+    /// Held while a sweep runs, so that all who need one share it.
+    sweeping: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+/// How a thing that is read apart from its parent is known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Knowledge {
+    /// `wanted` when the last read of it began, or when it was made by us.
+    read: Option<u64>,
+    /// `wanted` when it was last given up.
+    forgotten: u64,
+}
+
+impl Knowledge {
+    fn is_known(self) -> bool {
+        self.read.is_some_and(|read| read >= self.forgotten)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct BalancerEntry {
+    value: ObservedLoadBalancer,
+    tags: Knowledge,
+    listeners: Knowledge,
+    written: u64,
+}
+
+#[derive(Clone, Debug)]
+struct TargetGroupEntry {
+    value: ObservedTargetGroup,
+    tags: Knowledge,
+    written: u64,
+}
+
+#[derive(Clone, Debug)]
+struct SecurityGroupEntry {
+    value: ObservedSecurityGroup,
+    written: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Counts the times that something known was given up.
+    wanted: u64,
+    /// What `wanted` was when the last sweep that succeeded began; `None` before the first.
+    swept: Option<u64>,
+    /// `wanted` as each group was last given up, until a sweep has begun later: a group waits for its own sweep only.
+    forgotten: BTreeMap<GroupId, u64>,
+    /// `wanted` as everything was last given up.
+    all_forgotten: u64,
+    /// Counts our own writes.
+    writes: u64,
+    load_balancers: BTreeMap<LoadBalancerArn, BalancerEntry>,
+    /// Load balancers of other types: nothing of theirs matters but the security groups they are in.
+    others: BTreeMap<String, BTreeSet<SecurityGroupId>>,
+    target_groups: BTreeMap<TargetGroupArn, TargetGroupEntry>,
+    security_groups: BTreeMap<SecurityGroupId, SecurityGroupEntry>,
+    /// Deleted by us: ARN or id, and `writes` at the time. Kept until a sweep that began later has ended.
+    deleted: BTreeMap<String, u64>,
+    targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
+    /// Counts the times that known targets were given up.
+    targets_forgotten: u64,
+}
+
+impl State {
+    /// Whether a sweep is needed, by one group or else by whoever asks about all of them.
+    fn needs_sweep(&self, group: Option<&GroupId>) -> bool {
+        let needed = match group {
+            Some(group) => self.forgotten.get(group).copied().unwrap_or(0).max(self.all_forgotten),
+            None => self.wanted,
+        };
+        self.swept.is_none_or(|swept| swept < needed)
+    }
+}
+
+impl Inventory {
+    /// Knows nothing yet, and asks nothing yet.
+    #[must_use]
+    pub fn new(aws: Arc<Aws>, cluster: impl Into<String>, vpc: VpcId) -> Self {
+        Self { aws, cluster: cluster.into(), vpc, sweeping: tokio::sync::Mutex::default(), state: Mutex::default() }
+    }
+
+    /// The VPC.
+    #[must_use]
+    pub fn vpc(&self) -> &VpcId {
+        &self.vpc
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Every change of the state is made in one piece, so a panic elsewhere leaves nothing half done behind.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The group that tags name, where they are of this cluster.
+    fn group_of(&self, tags: &Tags) -> Option<GroupId> {
+        let ours = tags.get(tags::CLUSTER) == Some(&self.cluster);
+        tags.get(tags::INGRESS_STACK).filter(|_| ours).map(|stack| GroupId::from_tag(stack))
+    }
+
+    /// All that AWS has of a group, without the bindings, which Kubernetes has. Calls AWS only for what is not known.
+    ///
+    /// # Errors
+    /// AWS's, when something that is not known cannot be read.
+    pub async fn observe(&self, group: &GroupId) -> Result<ObservedStack, AwsError> {
+        loop {
+            self.sweep(Some(group)).await?;
+            let (unknown, began) = {
+                let state = self.state();
+                let unknown: Vec<_> = state
+                    .load_balancers
+                    .iter()
+                    .filter(|(_, b)| self.group_of(&b.value.tags).as_ref() == Some(group) && !b.listeners.is_known())
+                    .map(|(arn, _)| arn.clone())
+                    .collect();
+                (unknown, state.wanted)
+            };
+            for arn in &unknown {
+                match self.aws.listeners(arn).await {
+                    Ok(listeners) => {
+                        if let Some(entry) = self.state().load_balancers.get_mut(arn) {
+                            entry.value.listeners = listeners;
+                            entry.listeners.read = Some(began);
+                        }
+                    }
+                    // The load balancer, or a listener while its rules were read, went away: list again what there is.
+                    Err(error) if error.is_not_found() => {
+                        self.forget(group);
+                        return Err(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let state = self.state();
+            if !state.needs_sweep(Some(group)) {
+                return Ok(self.stack(&state, group));
+            }
+        }
+    }
+
+    fn stack(&self, state: &State, group: &GroupId) -> ObservedStack {
+        let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
+        ObservedStack {
+            load_balancers: state
+                .load_balancers
+                .values()
+                .filter(|b| of_group(&b.value.tags))
+                .map(|b| b.value.clone())
+                .collect(),
+            target_groups: state
+                .target_groups
+                .values()
+                .filter(|t| of_group(&t.value.tags))
+                .map(|t| t.value.clone())
+                .collect(),
+            security_groups: state
+                .security_groups
+                .values()
+                .filter(|s| of_group(&s.value.tags))
+                .map(|s| s.value.clone())
+                .collect(),
+            bindings: Vec::new(),
+        }
+    }
+
+    /// All groups of this cluster that have something in AWS.
+    ///
+    /// # Errors
+    /// AWS's, when the sweep fails.
+    pub async fn groups(&self) -> Result<BTreeSet<GroupId>, AwsError> {
+        self.sweep(None).await?;
+        let state = self.state();
+        let tags = state
+            .load_balancers
+            .values()
+            .map(|b| &b.value.tags)
+            .chain(state.target_groups.values().map(|t| &t.value.tags))
+            .chain(state.security_groups.values().map(|s| &s.value.tags));
+        Ok(tags.filter_map(|tags| self.group_of(tags)).collect())
+    }
+
+    /// The security group that all load balancers of the cluster share, where it exists.
+    ///
+    /// # Errors
+    /// AWS's, when the sweep fails.
+    pub async fn backend_security_group(&self) -> Result<Option<SecurityGroupId>, AwsError> {
+        self.sweep(None).await?;
+        let state = self.state();
+        let mut found = state.security_groups.values().filter(|s| {
+            s.value.tags.get(tags::CLUSTER) == Some(&self.cluster)
+                && s.value.tags.get(tags::SHARED_RESOURCE).is_some_and(|r| r == tags::BACKEND_GROUP)
+        });
+        Ok(found.next().map(|s| s.value.id.clone()))
+    }
+
+    /// Whether a load balancer of the VPC, anybody's, is in the security group.
+    ///
+    /// # Errors
+    /// AWS's, when the sweep fails.
+    pub async fn load_balancer_uses(&self, group: &SecurityGroupId) -> Result<bool, AwsError> {
+        self.sweep(None).await?;
+        let state = self.state();
+        Ok(state.load_balancers.values().any(|b| b.value.security_groups.contains(group))
+            || state.others.values().any(|groups| groups.contains(group)))
+    }
+
+    /// A target group of the region, anybody's; its tags are known only if it is in the VPC.
+    ///
+    /// # Errors
+    /// AWS's, when the sweep fails.
+    pub async fn target_group(&self, arn: &TargetGroupArn) -> Result<Option<ObservedTargetGroup>, AwsError> {
+        self.sweep(None).await?;
+        Ok(self.state().target_groups.get(arn).map(|t| t.value.clone()))
+    }
+
+    /// The target group of a name, anybody's: names are unique in an account's region. One that was made by others since
+    /// the last sweep is not found; [`Self::forget_all`] or [`Self::forget`] brings the next.
+    ///
+    /// # Errors
+    /// AWS's, when the sweep fails.
+    pub async fn target_group_by_name(&self, name: &str) -> Result<Option<ObservedTargetGroup>, AwsError> {
+        self.sweep(None).await?;
+        Ok(self.state().target_groups.values().find(|t| t.value.name == name).map(|t| t.value.clone()))
+    }
+
+    /// The Application Load Balancer of a name, anybody's in the VPC.
+    ///
+    /// # Errors
+    /// AWS's, when the sweep fails.
+    pub async fn load_balancer_by_name(&self, name: &str) -> Result<Option<ObservedLoadBalancer>, AwsError> {
+        self.sweep(None).await?;
+        Ok(self.state().load_balancers.values().find(|b| b.value.name == name).map(|b| b.value.clone()))
+    }
+
+    /// The targets of a group. Asks AWS unless they are known: by an earlier answer and what was registered since, or
+    /// because the group was made by this process. Healths are as old as the answer; [`Self::forget_targets`] has them
+    /// read anew.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn targets(&self, arn: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        let forgotten = {
+            let state = self.state();
+            if let Some(targets) = state.targets.get(arn) {
+                return Ok(targets.clone());
+            }
+            state.targets_forgotten
+        };
+        let targets = self.aws.describe_target_health(arn).await?;
+        let mut state = self.state();
+        if state.targets_forgotten == forgotten {
+            state.targets.insert(arn.clone(), targets.clone());
+        }
+        Ok(targets)
+    }
+
+    /// Asks AWS for the state of a load balancer that was not yet active. `None` when it is gone.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn refresh_load_balancer(&self, arn: &LoadBalancerArn) -> Result<Option<LoadBalancerState>, AwsError> {
+        let answer = match self.aws.load_balancers(Some(vec![arn.as_str().to_owned()])).await {
+            Err(error) if error.is_not_found() => Vec::new(),
+            answer => answer?,
+        };
+        let found = answer.first().and_then(super::convert::load_balancer);
+        let mut state = self.state();
+        match (state.load_balancers.get_mut(arn), found) {
+            (Some(entry), Some(found)) => {
+                entry.value.state = found.state;
+                entry.value.dns_name = found.dns_name;
+                Ok(Some(found.state))
+            }
+            (None, Some(found)) => Ok(Some(found.state)),
+            (_, None) => {
+                // Only a complete list proves that it is gone.
+                state.wanted += 1;
+                state.all_forgotten = state.wanted;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Gives up what is known of a group: all is listed again, and the group's resources read again, at the next
+    /// observation. For writes whose answer was lost, and for answers that show that what is known is wrong.
+    pub fn forget(&self, group: &GroupId) {
+        let mut state = self.state();
+        state.wanted += 1;
+        let wanted = state.wanted;
+        state.forgotten.insert(group.clone(), wanted);
+        let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
+        let mut target_groups = Vec::new();
+        for entry in state.load_balancers.values_mut().filter(|b| of_group(&b.value.tags)) {
+            entry.tags.forgotten = wanted;
+            entry.listeners.forgotten = wanted;
+        }
+        for (arn, entry) in state.target_groups.iter_mut().filter(|(_, t)| of_group(&t.value.tags)) {
+            entry.tags.forgotten = wanted;
+            target_groups.push(arn.clone());
+        }
+        state.targets_forgotten += 1;
+        for arn in target_groups {
+            state.targets.remove(&arn);
+        }
+    }
+
+    /// Has everything listed again for whoever asks about more than one group; what hangs below stays known.
+    pub(crate) fn give_up_list(&self) {
+        self.state().wanted += 1;
+    }
+
+    /// Gives up all that is known, so that drift is found. Observations read again what they need.
+    pub fn forget_all(&self) {
+        let mut state = self.state();
+        state.wanted += 1;
+        let wanted = state.wanted;
+        state.all_forgotten = wanted;
+        for entry in state.load_balancers.values_mut() {
+            entry.tags.forgotten = wanted;
+            entry.listeners.forgotten = wanted;
+        }
+        for entry in state.target_groups.values_mut() {
+            entry.tags.forgotten = wanted;
+        }
+        state.targets_forgotten += 1;
+        state.targets.clear();
+    }
+
+    /// Gives up what is known of a target group's targets.
+    pub fn forget_targets(&self, arn: &TargetGroupArn) {
+        let mut state = self.state();
+        state.targets_forgotten += 1;
+        state.targets.remove(arn);
+    }
+
+    /// The group's security group in front of its load balancer, as far as it is known.
+    pub(crate) fn managed_security_group(&self, group: &GroupId) -> Option<SecurityGroupId> {
+        let state = self.state();
+        let mut found = state.security_groups.values().filter(|s| {
+            self.group_of(&s.value.tags).as_ref() == Some(group)
+                && s.value.tags.get(tags::INGRESS_RESOURCE).is_some_and(|r| r == tags::MANAGED_SECURITY_GROUP)
+        });
+        found.next().map(|s| s.value.id.clone())
+    }
+
+    /// The group's target groups of one resource id, as far as they are known: two while one replaces the other.
+    pub(crate) fn target_groups_of(&self, group: &GroupId, resource: &ResourceId) -> Vec<ObservedTargetGroup> {
+        let state = self.state();
+        let entries = state.target_groups.values();
+        entries
+            .filter(|t| {
+                self.group_of(&t.value.tags).as_ref() == Some(group) && t.value.resource().as_ref() == Some(resource)
+            })
+            .map(|t| t.value.clone())
+            .collect()
+    }
+
+    /// Whether a load balancer or target group was known before, and what its tags are.
+    pub(crate) fn tags_of(&self, arn: &str) -> Option<Tags> {
+        let state = self.state();
+        let balancer = state.load_balancers.get(&LoadBalancerArn::new(arn)).map(|b| &b.value.tags);
+        let group = state.target_groups.get(&TargetGroupArn::new(arn)).map(|t| &t.value.tags);
+        balancer.or(group).cloned()
+    }
+}

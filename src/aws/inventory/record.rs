@@ -1,0 +1,251 @@
+//! Our own writes, as they succeed.
+
+use std::collections::BTreeSet;
+
+use super::{BalancerEntry, Inventory, Knowledge, SecurityGroupEntry, State, TargetGroupEntry};
+use crate::{
+    aws::{Target, TargetHealth},
+    model::{
+        HealthCheck, ListenerArn, LoadBalancerArn, ObservedListener, ObservedLoadBalancer, ObservedRule,
+        ObservedSecurityGroup, ObservedTargetGroup, RuleArn, SecurityGroupId, SecurityGroupRule, Tags, TargetGroupArn,
+    },
+};
+
+impl State {
+    /// A number for the next write, higher than those before.
+    fn next_write(&mut self) -> u64 {
+        self.writes += 1;
+        self.writes
+    }
+
+    /// What is made by us is known in full.
+    fn known(&self) -> Knowledge {
+        Knowledge { read: Some(self.wanted), forgotten: 0 }
+    }
+
+    fn listener(&mut self, arn: &ListenerArn) -> Option<&mut ObservedListener> {
+        let written = self.next_write();
+        let entry = self
+            .load_balancers
+            .values_mut()
+            .find(|b| b.value.listeners.values().any(|listener| listener.arn == *arn))?;
+        entry.written = written;
+        entry.value.listeners.values_mut().find(|listener| listener.arn == *arn)
+    }
+
+    fn listener_of_rule(&mut self, arn: &RuleArn) -> Option<&mut ObservedListener> {
+        let listeners = self.load_balancers.values().flat_map(|b| b.value.listeners.values());
+        let mut with_rule = listeners.filter(|listener| listener.rules.iter().any(|rule| rule.arn == *arn));
+        let listener = with_rule.next()?.arn.clone();
+        self.listener(&listener)
+    }
+}
+
+/// Writes to ELB v2 load balancers, listeners and rules.
+impl Inventory {
+    /// A load balancer was created: it has no listeners.
+    pub(crate) fn record_load_balancer(&self, value: ObservedLoadBalancer) {
+        let mut state = self.state();
+        let (written, known) = (state.next_write(), state.known());
+        let entry = BalancerEntry { tags: known, listeners: known, written, value };
+        state.load_balancers.insert(entry.value.arn.clone(), entry);
+    }
+
+    pub(crate) fn record_security_groups(&self, arn: &LoadBalancerArn, groups: BTreeSet<SecurityGroupId>) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.load_balancers.get_mut(arn) {
+            entry.value.security_groups = groups;
+            entry.written = written;
+        }
+    }
+
+    pub(crate) fn record_load_balancer_deleted(&self, arn: &LoadBalancerArn) {
+        let mut state = self.state();
+        let written = state.next_write();
+        state.load_balancers.remove(arn);
+        state.deleted.insert(arn.as_str().to_owned(), written);
+    }
+
+    /// A listener was created: it has no rules and no further certificates.
+    pub(crate) fn record_listener(&self, balancer: &LoadBalancerArn, listener: ObservedListener) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.load_balancers.get_mut(balancer) {
+            entry.value.listeners.insert(listener.port, listener);
+            entry.written = written;
+        }
+    }
+
+    /// A listener was modified; `answer` is without rules, certificates and tags, which stay.
+    pub(crate) fn record_listener_modified(&self, answer: ObservedListener) {
+        if let Some(listener) = self.state().listener(&answer.arn) {
+            *listener = ObservedListener {
+                certificates: std::mem::take(&mut listener.certificates),
+                tags: std::mem::take(&mut listener.tags),
+                rules: std::mem::take(&mut listener.rules),
+                ..answer
+            };
+        }
+    }
+
+    pub(crate) fn record_listener_deleted(&self, arn: &ListenerArn) {
+        let mut state = self.state();
+        let written = state.next_write();
+        for entry in state.load_balancers.values_mut() {
+            let before = entry.value.listeners.len();
+            entry.value.listeners.retain(|_, listener| listener.arn != *arn);
+            if entry.value.listeners.len() < before {
+                entry.written = written;
+            }
+        }
+    }
+
+    /// Applies a write to a listener that is known.
+    pub(crate) fn record_on_listener(&self, arn: &ListenerArn, change: impl FnOnce(&mut ObservedListener)) {
+        if let Some(listener) = self.state().listener(arn) {
+            change(listener);
+        }
+    }
+
+    pub(crate) fn record_rule(&self, listener: &ListenerArn, rule: ObservedRule) {
+        self.record_on_listener(listener, |listener| {
+            listener.rules.push(rule);
+            listener.rules.sort_by_key(|rule| rule.priority);
+        });
+    }
+
+    /// A rule was modified; `answer` is without tags, which stay.
+    pub(crate) fn record_rule_modified(&self, answer: ObservedRule) {
+        if let Some(listener) = self.state().listener_of_rule(&answer.arn)
+            && let Some(rule) = listener.rules.iter_mut().find(|rule| rule.arn == answer.arn)
+        {
+            *rule = ObservedRule { tags: std::mem::take(&mut rule.tags), ..answer };
+        }
+    }
+
+    pub(crate) fn record_priorities(&self, priorities: &[(RuleArn, u32)]) {
+        let mut state = self.state();
+        for (arn, priority) in priorities {
+            if let Some(listener) = state.listener_of_rule(arn) {
+                for rule in listener.rules.iter_mut().filter(|rule| rule.arn == *arn) {
+                    rule.priority = *priority;
+                }
+                listener.rules.sort_by_key(|rule| rule.priority);
+            }
+        }
+    }
+
+    pub(crate) fn record_rule_deleted(&self, arn: &RuleArn) {
+        if let Some(listener) = self.state().listener_of_rule(arn) {
+            listener.rules.retain(|rule| rule.arn != *arn);
+        }
+    }
+
+    /// Tags were added to a load balancer, listener, rule or target group, or changed there.
+    pub(crate) fn record_tags(&self, arn: &str, tags: &Tags) {
+        let mut state = self.state();
+        let written = state.next_write();
+        for entry in state.load_balancers.values_mut() {
+            let value = &mut entry.value;
+            let listeners = value.listeners.values_mut().flat_map(|listener| {
+                let rules = listener.rules.iter_mut().map(|rule| (rule.arn.as_str(), &mut rule.tags));
+                std::iter::once((listener.arn.as_str(), &mut listener.tags)).chain(rules)
+            });
+            let own = std::iter::once((value.arn.as_str(), &mut value.tags));
+            if let Some((_, known)) = own.chain(listeners).find(|(known, _)| *known == arn) {
+                known.extend(tags.clone());
+                entry.written = written;
+                return;
+            }
+        }
+        if let Some(entry) = state.target_groups.get_mut(&TargetGroupArn::new(arn)) {
+            entry.value.tags.extend(tags.clone());
+            entry.written = written;
+        }
+    }
+}
+
+/// Writes to target groups.
+impl Inventory {
+    /// A target group was created: it has no targets.
+    pub(crate) fn record_target_group(&self, value: ObservedTargetGroup) {
+        let mut state = self.state();
+        let (written, known) = (state.next_write(), state.known());
+        state.targets.insert(value.arn.clone(), std::collections::BTreeMap::new());
+        state.target_groups.insert(value.arn.clone(), TargetGroupEntry { tags: known, written, value });
+    }
+
+    pub(crate) fn record_health_check(&self, arn: &TargetGroupArn, check: &HealthCheck) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.target_groups.get_mut(arn) {
+            entry.value.health_check = Some(check.clone());
+            entry.written = written;
+        }
+    }
+
+    pub(crate) fn record_target_group_deleted(&self, arn: &TargetGroupArn) {
+        let mut state = self.state();
+        let written = state.next_write();
+        state.target_groups.remove(arn);
+        state.targets.remove(arn);
+        state.deleted.insert(arn.as_str().to_owned(), written);
+    }
+
+    /// Targets were registered. Nothing is recorded where the group's targets are not known.
+    pub fn record_registered(&self, arn: &TargetGroupArn, targets: &[Target]) {
+        if let Some(known) = self.state().targets.get_mut(arn) {
+            known.extend(targets.iter().map(|target| (target.clone(), TargetHealth::registering())));
+        }
+    }
+
+    /// Targets were deregistered. AWS drains them for a while; here they are gone at once, so that a target that comes
+    /// back is registered again.
+    pub fn record_deregistered(&self, arn: &TargetGroupArn, targets: &[Target]) {
+        if let Some(known) = self.state().targets.get_mut(arn) {
+            for target in targets {
+                known.remove(target);
+            }
+        }
+    }
+}
+
+/// Writes to security groups.
+impl Inventory {
+    pub(crate) fn record_security_group(&self, value: ObservedSecurityGroup) {
+        let mut state = self.state();
+        let written = state.next_write();
+        state.security_groups.insert(value.id.clone(), SecurityGroupEntry { value, written });
+    }
+
+    pub(crate) fn record_security_group_deleted(&self, id: &SecurityGroupId) {
+        let mut state = self.state();
+        let written = state.next_write();
+        state.security_groups.remove(id);
+        state.deleted.insert(id.as_str().to_owned(), written);
+    }
+
+    pub(crate) fn record_ingress_authorized(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) {
+        self.on_security_group(id, |group| group.ingress.extend(rules.iter().cloned()));
+    }
+
+    pub(crate) fn record_ingress_revoked(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) {
+        self.on_security_group(id, |group| {
+            group.ingress.retain(|known| !rules.iter().any(|rule| rule.identity() == known.identity()));
+        });
+    }
+
+    pub(crate) fn record_security_group_tags(&self, id: &SecurityGroupId, tags: &Tags) {
+        self.on_security_group(id, |group| group.tags.extend(tags.clone()));
+    }
+
+    fn on_security_group(&self, id: &SecurityGroupId, change: impl FnOnce(&mut ObservedSecurityGroup)) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.security_groups.get_mut(id) {
+            change(&mut entry.value);
+            entry.written = written;
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The sweep: everything is listed, and the tags of what is not known yet are read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{BalancerEntry, Inventory, Knowledge, SecurityGroupEntry, State, TargetGroupEntry};
+use crate::{
+    aws::{AwsError, convert, elb::security_groups_of},
+    build::tags,
+    model::{GroupId, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, SecurityGroupId, Tags},
+};
+
+/// What a sweep has found. Complete, so what is not in it is not in AWS.
+struct Found {
+    /// `State::wanted` when it began.
+    wanted: u64,
+    /// `State::writes` when it began.
+    writes: u64,
+    load_balancers: Vec<ObservedLoadBalancer>,
+    others: BTreeMap<String, BTreeSet<SecurityGroupId>>,
+    target_groups: Vec<ObservedTargetGroup>,
+    security_groups: Vec<ObservedSecurityGroup>,
+    /// By ARN, of those whose tags were not known.
+    tags: BTreeMap<String, Tags>,
+}
+
+impl Inventory {
+    /// Sees to it that everything has been listed since what is known of the group, or of any, was last given up.
+    pub(super) async fn sweep(&self, group: Option<&GroupId>) -> Result<(), AwsError> {
+        if !self.state().needs_sweep(group) {
+            return Ok(());
+        }
+        let _one = self.sweeping.lock().await;
+        // Who waited for another's sweep has what they need, unless something was given up meanwhile.
+        if !self.state().needs_sweep(group) {
+            return Ok(());
+        }
+        let found = self.find().await?;
+        self.state().merge(found);
+        Ok(())
+    }
+
+    async fn find(&self) -> Result<Found, AwsError> {
+        let (wanted, writes) = {
+            let state = self.state();
+            (state.wanted, state.writes)
+        };
+        let cluster = [self.cluster.as_str()];
+        let (balancers, groups, security_groups) = tokio::try_join!(
+            self.aws.load_balancers(None),
+            self.aws.target_groups(),
+            self.aws.security_groups_tagged(&self.vpc, tags::CLUSTER, &cluster),
+        )?;
+        let vpc = Some(self.vpc.as_str());
+        let in_vpc: Vec<_> = balancers.into_iter().filter(|b| b.vpc_id() == vpc).collect();
+        let load_balancers: Vec<_> = in_vpc.iter().filter_map(convert::load_balancer).collect();
+        let mut others = security_groups_of(&in_vpc);
+        for balancer in &load_balancers {
+            others.remove(balancer.arn.as_str());
+        }
+        let unknown: Vec<String> = {
+            let state = self.state();
+            let balancers = load_balancers
+                .iter()
+                .filter(|b| !state.load_balancers.get(&b.arn).is_some_and(|e| e.tags.is_known()))
+                .map(|b| b.arn.as_str());
+            let groups = groups
+                .iter()
+                .filter(|g| g.vpc_id() == vpc)
+                .filter_map(convert::target_group)
+                .filter(|g| !state.target_groups.get(&g.arn).is_some_and(|e| e.tags.is_known()))
+                .map(|g| g.arn);
+            balancers.map(str::to_owned).chain(groups.map(|arn| arn.as_str().to_owned())).collect()
+        };
+        let tags = self.aws.tags(&unknown).await?;
+        let target_groups = groups.iter().filter_map(convert::target_group).collect();
+        tracing::debug!(
+            load_balancers = load_balancers.len(),
+            target_groups = groups.len(),
+            security_groups = security_groups.len(),
+            tags_read = unknown.len(),
+            "listed what AWS has"
+        );
+        Ok(Found { wanted, writes, load_balancers, others, target_groups, security_groups, tags })
+    }
+}
+
+impl State {
+    /// Takes over what a sweep has found, but for what was written or deleted by us since it began.
+    fn merge(&mut self, mut found: Found) {
+        let since = found.writes;
+        let mut tags_of = |arn: &str, known: Option<(Tags, Knowledge)>| match (found.tags.remove(arn), known) {
+            (Some(tags), known) => {
+                let forgotten = known.map_or(0, |(_, knowledge)| knowledge.forgotten);
+                (tags, Knowledge { read: Some(found.wanted), forgotten })
+            }
+            (None, Some(known)) => known,
+            (None, None) => (Tags::new(), Knowledge { read: Some(found.wanted), forgotten: 0 }),
+        };
+        let deleted = &self.deleted;
+        let gone = |id: &str| deleted.get(id).is_some_and(|at| *at > since);
+
+        let mut old = std::mem::take(&mut self.load_balancers);
+        self.load_balancers = found
+            .load_balancers
+            .into_iter()
+            .filter(|b| !gone(b.arn.as_str()))
+            .map(|mut value| match old.remove(&value.arn) {
+                Some(entry) if entry.written > since => entry,
+                entry => {
+                    let known = entry.as_ref().map(|e| (e.value.tags.clone(), e.tags));
+                    let (tags, tags_known) = tags_of(value.arn.as_str(), known);
+                    value.tags = tags;
+                    let (listeners, known) = entry.map(|e| (e.value.listeners, e.listeners)).unwrap_or_default();
+                    value.listeners = listeners;
+                    BalancerEntry { value, tags: tags_known, listeners: known, written: 0 }
+                }
+            })
+            .map(|entry| (entry.value.arn.clone(), entry))
+            .collect();
+        self.load_balancers.extend(old.into_iter().filter(|(_, entry)| entry.written > since));
+        self.others = found.others;
+
+        let mut old = std::mem::take(&mut self.target_groups);
+        self.target_groups = found
+            .target_groups
+            .into_iter()
+            .filter(|t| !gone(t.arn.as_str()))
+            .map(|mut value| match old.remove(&value.arn) {
+                Some(entry) if entry.written > since => entry,
+                entry => {
+                    let known = entry.map(|e| (e.value.tags, e.tags));
+                    let (tags, tags_known) = tags_of(value.arn.as_str(), known);
+                    value.tags = tags;
+                    TargetGroupEntry { value, tags: tags_known, written: 0 }
+                }
+            })
+            .map(|entry| (entry.value.arn.clone(), entry))
+            .collect();
+        self.target_groups.extend(old.into_iter().filter(|(_, entry)| entry.written > since));
+
+        let old = std::mem::take(&mut self.security_groups);
+        self.security_groups = found
+            .security_groups
+            .into_iter()
+            .filter(|s| !gone(s.id.as_str()))
+            .map(|value| (value.id.clone(), SecurityGroupEntry { value, written: 0 }))
+            .collect();
+        self.security_groups.extend(old.into_iter().filter(|(_, entry)| entry.written > since));
+
+        self.deleted.retain(|_, at| *at > since);
+        self.forgotten.retain(|_, at| *at > found.wanted);
+        self.swept = Some(found.wanted);
+    }
+}

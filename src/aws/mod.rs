@@ -1,0 +1,22 @@
+//! All that is spoken with AWS: clients, errors with their cures, the conversion to [`crate::model`], and the
+//! [`Inventory`] of what AWS has, which our own writes keep true.
+
+mod calls;
+mod client;
+mod convert;
+mod ec2;
+mod elb;
+mod error;
+#[cfg(test)]
+pub(crate) mod fake;
+mod inventory;
+mod targets;
+
+pub use calls::CallObserver;
+pub use client::{Aws, ConnectError, ConnectOptions, parse_endpoints};
+pub use ec2::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, ZoneInfo};
+pub use error::{AwsError, AwsErrorKind};
+pub use inventory::Inventory;
+pub use targets::{Target, TargetHealth};
+
+pub(crate) use elb::{NewListener, NewLoadBalancer};

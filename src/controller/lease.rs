@@ -1,0 +1,467 @@
+//! Leader election on a `coordination.k8s.io/v1` Lease, so that of several replicas one writes to AWS.
+//!
+//! The rules are those of client-go's leader election, so that albatross and aws-load-balancer-controller take turns on
+//! one Lease while the one replaces the other:
+//!
+//! - A lease is expired when *this* process has seen no change of it for its duration. Wall clocks are written into the
+//!   lease for people to read, and never compared.
+//! - Every write names the version that was read, so of two candidates one fails.
+//! - A leader that could not renew for [`Timing::renew_deadline`] stops being leader, before anybody may take over.
+//!
+//! What this cannot do: a process that is frozen whole (a suspended virtual machine) wakes up believing itself leader
+//! until its next attempt. Who writes must therefore carry the epoch along and have it checked where it matters.
+
+use std::{
+    future::Future,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use futures::future::{Either, select};
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{
+    Api,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use thiserror::Error;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// Whether this process is the leader. Changes are published on a [`watch`] channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// Another process leads, or nobody does. Nothing may be written.
+    Standby,
+    /// This process leads.
+    Leader {
+        /// The lease's `leaseTransitions`: grows with every term, also when one process leads twice in a row.
+        epoch: i32,
+    },
+}
+
+/// The times of the election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// For how long others leave a lease alone that does not change.
+    pub lease_duration: Duration,
+    /// After how long without a renewal the leader stops. Must be shorter than `lease_duration`.
+    pub renew_deadline: Duration,
+    /// The time between two attempts. Must be shorter than `renew_deadline`.
+    pub retry_period: Duration,
+}
+
+impl Default for Timing {
+    /// controller-runtime's values, which aws-load-balancer-controller does not change.
+    fn default() -> Self {
+        Self {
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What a lease says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Who leads; nobody after a release.
+    pub holder: Option<String>,
+    /// For how long the holder asks to be left alone, in whole seconds.
+    pub duration: Option<Duration>,
+    /// When the term began, by the holder's clock.
+    pub acquired: Option<Timestamp>,
+    /// When the lease was last renewed, by the holder's clock.
+    pub renewed: Option<Timestamp>,
+    /// The number of terms so far.
+    pub transitions: i32,
+}
+
+/// A lease as it was read or written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// What it says.
+    pub record: Record,
+    /// Its `resourceVersion`.
+    pub version: String,
+}
+
+/// A lease could not be read or written.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The lease is not what it was when read, so nothing was written.
+    #[error("the lease was changed by another process in the meantime")]
+    Conflict,
+    /// Anything else. The write may or may not have happened.
+    #[error(transparent)]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Where the lease is.
+pub trait LeaseStore: Send + Sync {
+    /// Reads the lease, if there is one.
+    fn read(&self) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send;
+
+    /// Replaces the lease of this version; without a version, creates it.
+    fn write(&self, record: &Record, version: Option<&str>) -> impl Future<Output = Result<Stored, StoreError>> + Send;
+}
+
+/// A monotonic clock.
+pub trait Clock: Send + Sync {
+    /// The present.
+    fn now(&self) -> Instant;
+    /// Returns at `deadline`, at once if it has passed.
+    fn sleep_until(&self, deadline: Instant) -> impl Future<Output = ()> + Send;
+}
+
+/// tokio's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokioClock;
+
+impl Clock for TokioClock {
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep_until(deadline.into())
+    }
+}
+
+// === The decision ===
+
+/// What a candidate knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct State {
+    /// The last record seen, and since when it has been so.
+    observed: Option<(Record, Instant)>,
+    term: Option<Term>,
+}
+
+/// A term as leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Term {
+    epoch: i32,
+    /// When the last successful renewal was *begun*: others saw the change later than that.
+    renewed: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// Another process may be leading.
+    Wait,
+    /// The lease is free: take it as this epoch.
+    Acquire { epoch: i32 },
+    /// Extend the present term.
+    Renew { epoch: i32 },
+    /// The lease was taken from the leader that we are.
+    StepDown,
+}
+
+/// Decides on the lease as just read. Pure: the caller brings the time, and acts.
+fn decide(identity: &str, timing: Timing, state: &State, lease: Option<&Record>, now: Instant) -> Action {
+    let holder = lease.and_then(|record| record.holder.as_deref());
+    match (state.term, lease) {
+        // A deleted lease is put back: whoever saw it waits until it would have expired.
+        (Some(term), None) => Action::Renew { epoch: term.epoch },
+        (Some(term), Some(record)) if holder == Some(identity) && record.transitions == term.epoch => {
+            Action::Renew { epoch: term.epoch }
+        }
+        (Some(_), Some(_)) => Action::StepDown,
+        (None, _) => {
+            let last = state.observed.as_ref();
+            let held_until = last
+                .filter(|(record, _)| record.holder.as_deref().is_some_and(|holder| holder != identity))
+                .map(|(record, since)| *since + record.duration.unwrap_or(timing.lease_duration));
+            match held_until {
+                Some(until) if now < until => Action::Wait,
+                _ => Action::Acquire { epoch: last.map_or(0, |(record, _)| record.transitions.saturating_add(1)) },
+            }
+        }
+    }
+}
+
+impl State {
+    /// Notes what was read. A lease that is gone counts as unchanged.
+    fn observe(&mut self, lease: Option<&Record>, now: Instant) {
+        if let Some(record) = lease
+            && self.observed.as_ref().map(|(seen, _)| seen) != Some(record)
+        {
+            self.observed = Some((record.clone(), now));
+        }
+    }
+}
+
+// === The candidate ===
+
+/// One process in the election.
+pub struct Candidate<S, C = TokioClock> {
+    store: S,
+    clock: C,
+    identity: String,
+    timing: Timing,
+    state: State,
+    leadership: watch::Sender<Leadership>,
+}
+
+impl<S: LeaseStore, C: Clock> Candidate<S, C> {
+    /// A candidate that is on standby until [`run`](Self::run). `identity` must be unique to this process: the same
+    /// name in a lease is taken as this process's own.
+    pub fn new(store: S, clock: C, identity: impl Into<String>, timing: Timing) -> Self {
+        Self {
+            store,
+            clock,
+            identity: identity.into(),
+            timing,
+            state: State::default(),
+            leadership: watch::Sender::new(Leadership::Standby),
+        }
+    }
+
+    /// Where changes of leadership are published. The sender lives as long as the candidate.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    /// Takes part in the election until `stop` is ready, then releases the lease so that the next leader need not wait
+    /// for it to expire. Work that needs the lease must have ended before `stop` is.
+    pub async fn run(mut self, stop: impl Future<Output = ()> + Send) {
+        {
+            let campaign = pin!(self.campaign());
+            let stop = pin!(stop);
+            select(campaign, stop).await;
+        }
+        self.release().await;
+    }
+
+    async fn campaign(&mut self) {
+        loop {
+            let started = self.clock.now();
+            // Half the deadline, so that one request that hangs leaves room for another.
+            let give_up = started + self.timing.renew_deadline / 2;
+            let deadline = self.deadline().map_or(give_up, |deadline| deadline.min(give_up));
+            if let Err(error) = self.attempt(deadline).await {
+                warn!(%error, identity = self.identity, "cannot take or renew the leader lease");
+            }
+            let next = started + self.timing.retry_period;
+            let wake = self.deadline().map_or(next, |deadline| deadline.min(next));
+            self.clock.sleep_until(wake).await;
+            self.step_down_when_overdue();
+        }
+    }
+
+    /// Until when this process leads without a renewal.
+    fn deadline(&self) -> Option<Instant> {
+        self.state.term.map(|term| term.renewed + self.timing.renew_deadline)
+    }
+
+    /// One look at the lease, and what follows from it.
+    async fn attempt(&mut self, deadline: Instant) -> Result<(), StoreError> {
+        let stored = before(&self.clock, deadline, self.store.read()).await?;
+        let record = stored.as_ref().map(|stored| &stored.record);
+        let now = self.clock.now();
+        self.state.observe(record, now);
+        match decide(&self.identity, self.timing, &self.state, record, now) {
+            Action::Wait => Ok(()),
+            Action::StepDown => {
+                self.step_down("another process holds the lease");
+                Ok(())
+            }
+            Action::Acquire { epoch } => self.hold(epoch, None, stored, deadline).await,
+            Action::Renew { epoch } => {
+                let acquired = self.state.observed.as_ref().and_then(|(record, _)| record.acquired);
+                self.hold(epoch, acquired, stored, deadline).await
+            }
+        }
+    }
+
+    /// Writes this process into the lease; on success it leads.
+    async fn hold(
+        &mut self,
+        epoch: i32,
+        acquired: Option<Timestamp>,
+        stored: Option<Stored>,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let started = self.clock.now();
+        let wall_clock = Timestamp::now();
+        let record = Record {
+            holder: Some(self.identity.clone()),
+            duration: Some(self.timing.lease_duration),
+            acquired: acquired.or(Some(wall_clock)),
+            renewed: Some(wall_clock),
+            transitions: epoch,
+        };
+        let version = stored.as_ref().map(|stored| stored.version.as_str());
+        let written = before(&self.clock, deadline, self.store.write(&record, version)).await?;
+        self.state.observe(Some(&written.record), self.clock.now());
+        self.state.term = Some(Term { epoch, renewed: started });
+        self.publish(Leadership::Leader { epoch });
+        Ok(())
+    }
+
+    fn step_down_when_overdue(&mut self) {
+        if self.deadline().is_some_and(|deadline| deadline <= self.clock.now()) {
+            self.step_down("the lease could not be renewed in time");
+        }
+    }
+
+    fn step_down(&mut self, reason: &str) {
+        if self.state.term.take().is_some() {
+            warn!(identity = self.identity, reason, "no longer the leader");
+        }
+        self.publish(Leadership::Standby);
+    }
+
+    fn publish(&self, leadership: Leadership) {
+        let changed = self.leadership.send_if_modified(|current| {
+            let changed = *current != leadership;
+            *current = leadership;
+            changed
+        });
+        if let (true, Leadership::Leader { epoch }) = (changed, leadership) {
+            info!(identity = self.identity, epoch, "this process is the leader");
+        }
+    }
+
+    /// Gives the lease up, if it is ours. Reads it first: a renewal may have been cut off on its way.
+    async fn release(&mut self) {
+        let led = self.state.term.take().is_some();
+        self.publish(Leadership::Standby);
+        let deadline = self.clock.now() + self.timing.renew_deadline / 2;
+        let result: Result<bool, StoreError> = async {
+            let Some(stored) = before(&self.clock, deadline, self.store.read()).await? else {
+                return Ok(false);
+            };
+            if stored.record.holder.as_ref() != Some(&self.identity) {
+                return Ok(false);
+            }
+            let wall_clock = Timestamp::now();
+            let released = Record {
+                holder: None,
+                // As client-go writes it; the API wants a positive number.
+                duration: Some(Duration::from_secs(1)),
+                acquired: Some(wall_clock),
+                renewed: Some(wall_clock),
+                transitions: stored.record.transitions,
+            };
+            before(&self.clock, deadline, self.store.write(&released, Some(&stored.version))).await?;
+            Ok(true)
+        }
+        .await;
+        match result {
+            Ok(true) => info!(identity = self.identity, "released the leader lease"),
+            Ok(false) => {}
+            Err(error) => warn!(
+                %error,
+                identity = self.identity,
+                led,
+                "cannot release the leader lease: the next leader waits until it expires"
+            ),
+        }
+    }
+}
+
+/// The answer of `request`, or an error at `deadline`.
+async fn before<T>(
+    clock: &impl Clock,
+    deadline: Instant,
+    request: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match select(pin!(request), pin!(clock.sleep_until(deadline))).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right(_) => Err(StoreError::Failed("the API server did not answer in time".into())),
+    }
+}
+
+// === The Lease object ===
+
+/// The lease as an object of the API server.
+pub struct KubernetesLease {
+    api: Api<Lease>,
+    name: String,
+}
+
+impl KubernetesLease {
+    /// The Lease `name` in the namespace of `api`. Needs the verbs get, create and patch.
+    pub fn new(api: Api<Lease>, name: impl Into<String>) -> Self {
+        Self { api, name: name.into() }
+    }
+}
+
+impl LeaseStore for KubernetesLease {
+    async fn read(&self) -> Result<Option<Stored>, StoreError> {
+        let lease = self.api.get_opt(&self.name).await.map_err(|error| StoreError::Failed(error.into()))?;
+        Ok(lease.as_ref().map(stored))
+    }
+
+    async fn write(&self, record: &Record, version: Option<&str>) -> Result<Stored, StoreError> {
+        let spec = lease_spec(record);
+        let written = match version {
+            None => {
+                let lease = Lease {
+                    metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+                    spec: Some(spec),
+                };
+                self.api.create(&PostParams::default(), &lease).await
+            }
+            // A merge patch, so that labels and fields of others stay. A null empties the holder.
+            Some(version) => {
+                let patch = json!({
+                    "metadata": {"resourceVersion": version},
+                    "spec": {
+                        "holderIdentity": spec.holder_identity,
+                        "leaseDurationSeconds": spec.lease_duration_seconds,
+                        "acquireTime": spec.acquire_time,
+                        "renewTime": spec.renew_time,
+                        "leaseTransitions": spec.lease_transitions,
+                    },
+                });
+                self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await
+            }
+        };
+        match written {
+            Ok(lease) => Ok(stored(&lease)),
+            // 409: created or changed since it was read. 404: deleted since, or, on creation, no such namespace.
+            Err(kube::Error::Api(status)) if status.code == 409 || (status.code == 404 && version.is_some()) => {
+                Err(StoreError::Conflict)
+            }
+            Err(error) => Err(StoreError::Failed(error.into())),
+        }
+    }
+}
+
+fn stored(lease: &Lease) -> Stored {
+    let spec = lease.spec.clone().unwrap_or_default();
+    Stored {
+        record: Record {
+            holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+            duration: spec
+                .lease_duration_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .map(Duration::from_secs),
+            acquired: spec.acquire_time.map(|time| time.0),
+            renewed: spec.renew_time.map(|time| time.0),
+            transitions: spec.lease_transitions.unwrap_or_default(),
+        },
+        version: lease.metadata.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+fn lease_spec(record: &Record) -> LeaseSpec {
+    LeaseSpec {
+        holder_identity: record.holder.clone(),
+        lease_duration_seconds: record.duration.map(|duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)),
+        acquire_time: record.acquired.map(MicroTime),
+        renew_time: record.renewed.map(MicroTime),
+        lease_transitions: Some(record.transitions),
+        ..LeaseSpec::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
