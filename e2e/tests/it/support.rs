@@ -22,7 +22,7 @@ static LAB: LazyLock<Mutex<Option<Lab>>> = LazyLock::new(Mutex::default);
 /// Runs a test's body.
 pub fn run(test: impl Future<Output = Result<()>>) {
     if let Err(error) = RUNTIME.block_on(test) {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
 }
 
