@@ -66,9 +66,8 @@ mod tests {
     }
 
     fn files_in(directory: &Path) -> BTreeMap<String, String> {
-        let text = |entry: fs::DirEntry| {
-            (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
-        };
+        let text =
+            |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap());
         fs::read_dir(directory).unwrap().map(|entry| text(entry.unwrap())).collect()
     }
 
