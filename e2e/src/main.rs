@@ -1,1 +1,80 @@
-fn main() {}
+//! The lab's program: `demo` shows the controller at work, `lab` only starts what it works with.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use e2e::lab::controller::SUBCOMMAND;
+use e2e::lab::processes::{GUARD, guard};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(about = "albatross against a real Kubernetes control plane and an AWS emulator, all on this machine")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the lab and the controller, apply `examples/`, and show the load balancer that comes of it
+    Demo {
+        /// Delete the Ingress again once it is shown, and end when everything is gone
+        #[arg(long)]
+        once: bool,
+    },
+    /// Start the lab only: a cluster with an AWS account behind it, for a controller that you run yourself
+    Lab,
+    #[command(name = GUARD, hide = true)]
+    Guard { directory: PathBuf },
+}
+
+fn main() -> ExitCode {
+    // The lab starts this same program as the controller, so that there is one thing to build.
+    let mut arguments = std::env::args_os();
+    if arguments.nth(1).is_some_and(|first| first == SUBCOMMAND) {
+        let name = OsString::from(SUBCOMMAND);
+        return albatross_main(std::iter::once(name).chain(arguments));
+    }
+    let arguments = Arguments::parse();
+    if let Command::Guard { directory } = &arguments.command {
+        guard(directory);
+        return ExitCode::SUCCESS;
+    }
+    match run(&arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The controller's own program.
+fn albatross_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    albatross::cli::run(arguments)
+}
+
+fn run(command: &Command) -> Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("e2e=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .with_level(false)
+        .init();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let program = std::env::current_exe()?;
+    runtime.block_on(async {
+        match command {
+            Command::Demo { once } => e2e::demo::run(&program, *once).await,
+            Command::Lab => e2e::demo::lab(&program).await,
+            Command::Guard { .. } => Ok(()),
+        }
+    })
+}

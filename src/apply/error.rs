@@ -2,7 +2,7 @@
 
 use crate::{
     aws::AwsError,
-    model::{Cause, GroupId, ResourceId},
+    model::{Cause, ResourceId},
 };
 
 /// A step that failed.
@@ -27,7 +27,7 @@ pub enum StepError {
     #[error(transparent)]
     NotYet(AwsError),
     /// The name that is to be created is taken by something that belongs to others.
-    #[error("the {kind} `{name}` exists and belongs to {owner}, not to {group} of cluster {cluster}")]
+    #[error("the {kind} `{name}` exists and belongs to {owner}, not to {claimant}")]
     Taken {
         /// `load balancer` or `target group`.
         kind: &'static str,
@@ -35,10 +35,8 @@ pub enum StepError {
         name: String,
         /// Whose it is, in words.
         owner: String,
-        /// Who wants it.
-        group: GroupId,
-        /// The cluster of that group.
-        cluster: String,
+        /// Who wants it, in words.
+        claimant: String,
     },
     /// AWS has it already, although it was not known: what is known was wrong, and is read again.
     #[error("the {kind} `{name}` was there already")]

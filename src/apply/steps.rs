@@ -225,10 +225,10 @@ impl Applier {
     /// A create has met something of the same name: ours is read again, and others' is left alone.
     fn there_already(&self, kind: &'static str, name: &str, tags: Option<&Tags>, group: &GroupId) -> StepError {
         let name = name.to_owned();
-        let cluster = self.inventory.cluster().to_owned();
-        match owner(tags, &cluster, group) {
+        let cluster = self.inventory.cluster();
+        match owner(tags, cluster, group) {
             None => StepError::ThereAlready { kind, name },
-            Some(owner) => StepError::Taken { kind, name, owner, group: group.clone(), cluster },
+            Some(owner) => StepError::Taken { kind, name, owner, claimant: format!("{group} of cluster {cluster}") },
         }
     }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_ec2::config::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
@@ -94,6 +95,13 @@ pub struct Aws {
     region: String,
     endpoints: BTreeMap<String, String>,
     may_write: OnceLock<MayWrite>,
+    pub(super) credentials: Option<SharedCredentialsProvider>,
+}
+
+impl std::fmt::Debug for Aws {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Aws").field("region", &self.region).finish_non_exhaustive()
+    }
 }
 
 /// How often a throttled write is tried: about half a minute in all.
@@ -129,6 +137,7 @@ impl Aws {
             region,
             endpoints: options.endpoints.clone(),
             may_write: OnceLock::new(),
+            credentials: config.credentials_provider(),
         })
     }
 
@@ -241,34 +250,4 @@ impl Aws {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoints_are_read_in_the_usual_spellings() {
-        let elb = || ("elasticloadbalancingv2".to_owned(), "http://127.0.0.1:1".to_owned());
-        for text in [
-            "Elastic Load Balancing v2=http://127.0.0.1:1",
-            " elbv2=http://127.0.0.1:1,",
-            "elasticloadbalancing=http://127.0.0.1:1",
-        ] {
-            assert_eq!(parse_endpoints(text), Ok(BTreeMap::from([elb()])), "{text}");
-        }
-        assert_eq!(
-            parse_endpoints("EC2=https://ec2.example,ELBv2=http://127.0.0.1:1"),
-            Ok(BTreeMap::from([elb(), ("ec2".to_owned(), "https://ec2.example".to_owned())]))
-        );
-        assert_eq!(parse_endpoints(""), Ok(BTreeMap::new()));
-        for entry in ["EC2", "EC2=ec2.example", "=https://ec2.example"] {
-            assert_eq!(parse_endpoints(entry), Err(ConnectError::Endpoint { entry: entry.to_owned() }));
-        }
-    }
-
-    #[test]
-    fn waits_are_spread_over_their_upper_half() {
-        for _ in 0..1000 {
-            let wait = jittered(Duration::from_secs(1));
-            assert!((Duration::from_millis(500)..=Duration::from_secs(1)).contains(&wait), "{wait:?}");
-        }
-    }
-}
+mod tests;

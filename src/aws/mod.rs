@@ -6,7 +6,10 @@ mod client;
 mod convert;
 mod ec2;
 mod elb;
+mod environment;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod inventory;
 mod targets;
 

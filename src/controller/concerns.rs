@@ -7,8 +7,8 @@ use crate::{
     build::{ingress::groups_of, tags},
     model::{GroupId, ObjectName},
     snapshot::{
-        Backend, Change, EndpointSlice, Ingress, IngressClass, Node, Pod, Record, Service, Snapshot, TargetGroupBinding,
-        in_namespace,
+        Backend, Change, EndpointSlice, Ingress, IngressClass, Node, Pod, Record, Service, Snapshot,
+        TargetGroupBinding, in_namespace,
     },
 };
 
@@ -47,12 +47,11 @@ fn names_service(ingress: &Ingress, service: &str) -> bool {
             .any(|(key, value)| key.starts_with("alb.ingress.kubernetes.io/actions.") && value.contains(service))
 }
 
-fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> impl Iterator<Item = Key> {
+fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {
     in_namespace(&snapshot.target_group_bindings, &service.namespace)
         .filter(|(_, binding)| binding.spec.service_ref.name == service.name)
         .map(|(name, _)| Key::Binding(name.clone()))
-        .collect::<Vec<_>>()
-        .into_iter()
+        .collect()
 }
 
 impl Concerns for Service {

@@ -56,8 +56,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 const LONGEST_NOT_YET: Duration = Duration::from_secs(15);
 
+/// The queue's decisions, with the time given from outside.
 #[derive(Debug, Default)]
-struct State {
+struct Schedule {
     /// By urgency of the key, then by arrival.
     ready: BTreeMap<(u8, u64), Key>,
     waiting: HashSet<Key>,
@@ -72,7 +73,7 @@ struct State {
 /// The queue. Cheap to share behind an `Arc`.
 #[derive(Debug, Default)]
 pub struct Queue {
-    state: Mutex<State>,
+    schedule: Mutex<Schedule>,
     wake: Notify,
 }
 
@@ -98,7 +99,7 @@ fn urgency(key: &Key) -> u8 {
     }
 }
 
-impl State {
+impl Schedule {
     fn make_ready(&mut self, key: Key) {
         if let Some(at) = self.delayed_until.remove(&key) {
             self.delayed.remove(&at);
@@ -123,20 +124,70 @@ impl State {
     }
 }
 
+impl Schedule {
+    fn add(&mut self, key: Key) {
+        match self.running.get_mut(&key) {
+            Some(dirty) => *dirty = true,
+            None => self.make_ready(key),
+        }
+    }
+
+    /// The next key, or when the next pause ends.
+    fn take(&mut self, now: Instant) -> Result<Key, Option<Instant>> {
+        while let Some((&at, _)) = self.delayed.first_key_value().filter(|((due, _), _)| *due <= now) {
+            if let Some(key) = self.delayed.remove(&at) {
+                self.delayed_until.remove(&key);
+                self.make_ready(key);
+            }
+        }
+        let Some((_, key)) = self.ready.pop_first() else {
+            return Err(self.delayed.first_key_value().map(|((due, _), _)| *due));
+        };
+        self.waiting.remove(&key);
+        self.running.insert(key.clone(), false);
+        Ok(key)
+    }
+
+    fn done(&mut self, key: &Key, outcome: &Outcome, now: Instant) {
+        let dirty = self.running.remove(key).unwrap_or_default();
+        let pause =
+            |failures: u32, longest: Duration| SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest);
+        let failures = self.failures.get(key).map_or(0, |(n, _)| *n);
+        let after = match outcome {
+            Outcome::Done => {
+                self.failures.remove(key);
+                None
+            }
+            Outcome::Again(after) => {
+                self.failures.remove(key);
+                Some(*after)
+            }
+            Outcome::NotYet => {
+                self.failures.insert(key.clone(), (failures + 1, "waiting for AWS to let go".to_owned()));
+                Some(pause(failures, LONGEST_NOT_YET))
+            }
+            Outcome::Failed(error) => {
+                self.failures.insert(key.clone(), (failures + 1, error.clone()));
+                Some(pause(failures, LONGEST_PAUSE))
+            }
+        };
+        if dirty {
+            self.make_ready(key.clone());
+        } else if let Some(after) = after {
+            self.delay(key.clone(), now + after);
+        }
+    }
+}
+
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is consistent between any two statements that could panic, so a poisoned lock says nothing about it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Schedule> {
+        // The schedule is consistent between any two statements that could panic, so a poisoned lock says nothing about it.
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wants a key worked on as soon as possible.
     pub fn add(&self, key: Key) {
-        let mut state = self.lock();
-        match state.running.get_mut(&key) {
-            Some(dirty) => *dirty = true,
-            None => state.make_ready(key),
-        }
-        drop(state);
+        self.lock().add(key);
         self.wake.notify_one();
     }
 
@@ -149,66 +200,26 @@ impl Queue {
     pub async fn next(&self) -> Key {
         loop {
             let wake = self.wake.notified();
-            let due = {
-                let mut state = self.lock();
-                let now = Instant::now();
-                while let Some((&at, _)) = state.delayed.first_key_value().filter(|((due, _), _)| *due <= now) {
-                    if let Some(key) = state.delayed.remove(&at) {
-                        state.delayed_until.remove(&key);
-                        state.make_ready(key);
-                    }
+            let taken = {
+                let mut schedule = self.lock();
+                let taken = schedule.take(Instant::now());
+                if taken.is_ok() && !schedule.ready.is_empty() {
+                    // One wake-up may stand for several keys; pass it on to the next worker.
+                    self.wake.notify_one();
                 }
-                if let Some((_, key)) = state.ready.pop_first() {
-                    state.waiting.remove(&key);
-                    state.running.insert(key.clone(), false);
-                    let more = !state.ready.is_empty();
-                    drop(state);
-                    if more {
-                        self.wake.notify_one();
-                    }
-                    return key;
-                }
-                state.delayed.first_key_value().map(|((due, _), _)| *due)
+                taken
             };
-            match due {
-                Some(due) => tokio::select! { () = wake => {}, () = tokio::time::sleep_until(due) => {} },
-                None => wake.await,
+            match taken {
+                Ok(key) => return key,
+                Err(Some(due)) => tokio::select! { () = wake => {}, () = tokio::time::sleep_until(due) => {} },
+                Err(None) => wake.await,
             }
         }
     }
 
     /// Takes note of how work on a key ended.
     pub fn done(&self, key: &Key, outcome: &Outcome) {
-        let mut state = self.lock();
-        let dirty = state.running.remove(key).unwrap_or_default();
-        let pause = |failures: u32, longest: Duration| {
-            SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest)
-        };
-        let failures = state.failures.get(key).map_or(0, |(n, _)| *n);
-        let until = match outcome {
-            Outcome::Done => {
-                state.failures.remove(key);
-                None
-            }
-            Outcome::Again(after) => {
-                state.failures.remove(key);
-                Some(*after)
-            }
-            Outcome::NotYet => {
-                state.failures.insert(key.clone(), (failures + 1, "waiting for AWS to let go".to_owned()));
-                Some(pause(failures, LONGEST_NOT_YET))
-            }
-            Outcome::Failed(error) => {
-                state.failures.insert(key.clone(), (failures + 1, error.clone()));
-                Some(pause(failures, LONGEST_PAUSE))
-            }
-        };
-        if dirty {
-            state.make_ready(key.clone());
-        } else if let Some(after) = until {
-            state.delay(key.clone(), Instant::now() + after);
-        }
-        drop(state);
+        self.lock().done(key, outcome, Instant::now());
         self.wake.notify_one();
     }
 
@@ -251,67 +262,61 @@ mod tests {
         Key::Binding(ObjectName::new("shop", name))
     }
 
-    async fn ready(queue: &Queue) -> Option<Key> {
-        tokio::time::timeout(Duration::ZERO, queue.next()).await.ok()
+    fn take_all(schedule: &mut Schedule, now: Instant) -> Vec<Key> {
+        std::iter::from_fn(|| schedule.take(now).ok()).collect()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_key_waits_once_and_targets_come_first() {
-        let queue = Queue::default();
-        queue.add_all([group("a"), group("b"), group("a"), binding("x")]);
-        assert_eq!(queue.next().await, binding("x"));
-        assert_eq!(queue.next().await, group("a"));
-        assert_eq!(queue.next().await, group("b"));
-        assert_eq!(ready(&queue).await, None);
+    #[test]
+    fn a_key_waits_once_and_targets_come_first() {
+        let mut schedule = Schedule::default();
+        for key in [group("a"), group("b"), group("a"), binding("x")] {
+            schedule.add(key);
+        }
+        assert_eq!(take_all(&mut schedule, Instant::now()), [binding("x"), group("a"), group("b")]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_happens_to_a_running_key_brings_it_back_afterwards() {
-        let queue = Queue::default();
-        queue.add(group("a"));
-        let key = queue.next().await;
-        queue.add(group("a"));
-        assert_eq!(ready(&queue).await, None);
-        queue.done(&key, &Outcome::Done);
-        assert_eq!(ready(&queue).await, Some(group("a")));
+    #[test]
+    fn what_happens_to_a_running_key_brings_it_back_afterwards() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Err(None));
+        schedule.done(&group("a"), &Outcome::Done, now);
+        assert_eq!(schedule.take(now), Ok(group("a")));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_pause_twice_as_long_each_time_until_a_success() {
-        let queue = Queue::default();
-        queue.add(group("a"));
+    #[test]
+    fn failures_pause_twice_as_long_each_time_until_a_success() {
+        let (mut schedule, mut now) = (Schedule::default(), Instant::now());
+        schedule.add(group("a"));
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            let key = queue.next().await;
-            let started = Instant::now();
-            queue.done(&key, &Outcome::Failed("no".into()));
-            let key = queue.next().await;
-            pauses.push(started.elapsed().as_secs());
-            queue.done(&key, &Outcome::Failed("no".into()));
-            // The second failure of each round is undone by its pause being skipped.
-            queue.add(group("a"));
+            assert_eq!(schedule.take(now), Ok(group("a")));
+            schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
+            let due = schedule.take(now).unwrap_err().unwrap();
+            pauses.push((due - now).as_secs());
+            now = due;
         }
-        assert_eq!(pauses, [1, 4, 16, 64, 120, 120, 120, 120, 120]);
-        let key = queue.next().await;
-        queue.done(&key, &Outcome::Done);
-        queue.add(group("a"));
-        let key = queue.next().await;
-        let started = Instant::now();
-        queue.done(&key, &Outcome::Failed("no".into()));
-        queue.next().await;
-        assert_eq!(started.elapsed().as_secs(), 1);
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 120, 120]);
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.done(&group("a"), &Outcome::Done, now);
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
+        assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_pausing_key_is_tried_at_once_when_something_changes() {
-        let queue = Queue::default();
-        queue.add(group("a"));
-        let key = queue.next().await;
-        queue.done(&key, &Outcome::Again(Duration::from_secs(600)));
-        assert_eq!(ready(&queue).await, None);
-        queue.add(group("a"));
-        assert_eq!(ready(&queue).await, Some(group("a")));
-        queue.done(&group("a"), &Outcome::Done);
-        assert_eq!(queue.depth(), 0);
+    #[test]
+    fn a_pausing_key_is_tried_at_once_when_something_changes() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.done(&group("a"), &Outcome::Again(Duration::from_secs(600)), now);
+        assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(600))));
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.done(&group("a"), &Outcome::Done, now);
+        assert_eq!(schedule.take(now), Err(None));
     }
 }

@@ -210,8 +210,11 @@ impl RuleChange<'_> {
         Some(steps)
     }
 
-    /// Existing rules that stay, with the wanted rule that each is.
+    /// Existing rules that stay, with the wanted rule that each is, or becomes in place.
     pub(super) fn kept(&self) -> Vec<(&Rule, &ObservedRule)> {
+        if self.actions_alone().is_some() {
+            return self.wanted.iter().zip(self.existing).collect();
+        }
         self.wanted
             .iter()
             .zip(self.matches())

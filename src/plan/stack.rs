@@ -31,7 +31,8 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Plan {
             Some((id.clone(), existing))
         })
         .collect();
-    let mut planner = Planner { stack, observed, matched, plan: Plan::default(), last: Vec::new() };
+    let mut planner =
+        Planner { stack, observed, matched, plan: Plan::default(), going: BTreeSet::new(), last: Vec::new() };
     planner.run();
     planner.plan
 }
@@ -49,6 +50,8 @@ struct Planner<'a> {
     /// The existing target group of each wanted one.
     matched: BTreeMap<ResourceId, &'a ObservedTargetGroup>,
     plan: Plan,
+    /// TargetGroupBindings that are going although they are wanted.
+    going: BTreeSet<ObjectName>,
     /// Steps that come after everything that serves is in place.
     last: Vec<Step>,
 }
@@ -56,7 +59,7 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn run(&mut self) {
         let stack = self.stack;
-        let existing_group = self.observed.security_groups.first();
+        let existing_group = self.managed_security_groups().next();
         if let Some(wanted) = &stack.security_group {
             self.security_group(wanted, existing_group);
         }
@@ -171,8 +174,13 @@ impl<'a> Planner<'a> {
             };
             self.push(modify, &wanted.cause);
         }
-        let binding = self.observed.bindings.iter().find(|b| b.target_group == existing.arn && !b.deleting);
-        match binding {
+        let mut bindings = self.observed.bindings.iter().filter(|b| b.target_group == existing.arn);
+        let going = bindings.clone().next();
+        match bindings.find(|binding| !binding.deleting).or(going) {
+            // The new one has the same name, so it can be made only when the old one is gone.
+            Some(binding) if binding.deleting => {
+                self.going.insert(binding.name.clone());
+            }
             None => self.push(StepAction::CreateBinding(Box::new(wanted.clone())), &wanted.cause),
             Some(binding) => {
                 let spec = super::binding::spec(wanted, &existing.arn, &|source| self.security_group_id(source));
@@ -187,9 +195,17 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// The stack's own security groups in front.
+    fn managed_security_groups(&self) -> impl Iterator<Item = &'a ObservedSecurityGroup> + use<'a> {
+        let managed = |group: &&ObservedSecurityGroup| {
+            group.tags.get(known_tags::INGRESS_RESOURCE).is_some_and(|r| r == known_tags::MANAGED_SECURITY_GROUP)
+        };
+        self.observed.security_groups.iter().filter(managed)
+    }
+
     fn security_group_id(&self, reference: &SecurityGroupReference) -> Option<SecurityGroupId> {
         match reference {
-            SecurityGroupReference::Managed => self.observed.security_groups.first().map(|g| g.id.clone()),
+            SecurityGroupReference::Managed => self.managed_security_groups().next().map(|g| g.id.clone()),
             SecurityGroupReference::SharedBackend(id) => id.known().cloned(),
         }
     }
@@ -202,7 +218,8 @@ impl<'a> Planner<'a> {
         if groups.as_ref() != Some(&existing.security_groups) {
             let set =
                 StepAction::SetSecurityGroups { arn: existing.arn.clone(), groups: wanted.security_groups.clone() };
-            self.push(set, &wanted.cause);
+            // Only once the stack's own group is open: a new one lets nobody in.
+            self.last.push(Step { action: set, cause: wanted.cause.clone() });
         }
     }
 
@@ -345,19 +362,18 @@ impl<'a> Planner<'a> {
         for binding in bindings.iter().filter(|binding| !binding.deleting) {
             self.push(StepAction::DeleteBinding(binding.name.clone()), &cause);
         }
-        if !bindings.is_empty() {
-            self.plan.wait = Some(Wait::BindingsGone(bindings.iter().map(|binding| binding.name.clone()).collect()));
+        let mut going = std::mem::take(&mut self.going);
+        going.extend(bindings.iter().map(|binding| binding.name.clone()));
+        if !going.is_empty() {
+            self.plan.wait = Some(Wait::BindingsGone(going));
         }
         let bound: BTreeSet<&TargetGroupArn> = bindings.iter().map(|binding| &binding.target_group).collect();
         for group in surplus.iter().filter(|group| !bound.contains(&group.arn)) {
             let delete = StepAction::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
             self.push(delete, &cause);
         }
-        let managed = |group: &&ObservedSecurityGroup| {
-            group.tags.get(known_tags::INGRESS_RESOURCE).is_some_and(|r| r == known_tags::MANAGED_SECURITY_GROUP)
-        };
         if self.stack.security_group.is_none() && self.plan.wait.is_none() {
-            for group in self.observed.security_groups.iter().filter(managed) {
+            for group in self.managed_security_groups() {
                 self.push(StepAction::DeleteSecurityGroup(group.id.clone()), &cause);
             }
         }

@@ -1,0 +1,182 @@
+//! The lab: everything listens on loopback, lives in one temporary directory, and is gone when [`Lab`] is dropped.
+
+pub mod aws;
+pub mod cluster;
+pub mod control_plane;
+pub mod controller;
+pub mod kubelet;
+pub mod moto;
+pub mod processes;
+pub mod proxy;
+pub mod world;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::json;
+use tokio::time::Instant;
+
+use aws::Aws;
+use cluster::Cluster;
+use control_plane::ControlPlane;
+use controller::Controller;
+use kubelet::Kubelet;
+use moto::Moto;
+use processes::Processes;
+use proxy::Proxy;
+use world::World;
+
+/// A control plane, an AWS account with a VPC and three nodes, and a proxy through which a controller talks to it.
+pub struct Lab {
+    // Fields are dropped in this order: first what talks, then what is talked to, the directory last.
+    /// Plays scheduler and kubelet when it was asked for.
+    pub kubelet: Option<Kubelet>,
+    /// Counts and disturbs the controller's AWS calls.
+    pub proxy: Proxy,
+    /// The AWS account's things.
+    pub world: World,
+    /// AWS without the proxy.
+    pub aws: Aws,
+    /// The Kubernetes API with all rights.
+    pub cluster: Cluster,
+    /// A kubeconfig file for the cluster.
+    pub kubeconfig: PathBuf,
+    program: PathBuf,
+    _control_plane: ControlPlane,
+    _moto: Moto,
+    processes: Processes,
+}
+
+/// What a lab shall have.
+#[derive(Clone, Copy, Default)]
+pub struct Options {
+    /// Run the fake scheduler and kubelet. Without it, pods are as their manifests say.
+    pub kubelet: bool,
+    /// Settings of the emulator, as `moto_aws.py` lists them.
+    pub emulator: &'static [(&'static str, &'static str)],
+}
+
+impl Lab {
+    /// Starts a lab with an `alb` IngressClass and the project's custom resource definitions. `program` is the lab's own
+    /// program: it runs as guard and, unless `ALBATROSS_BIN` names another, as the controller.
+    pub async fn start(program: &Path, options: Options) -> Result<Self> {
+        // Fails only when a provider is installed already, which is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let cache = cache_directory(program)?;
+        let processes = Processes::start(program)?;
+        tracing::info!("starting etcd, kube-apiserver, kube-controller-manager and moto");
+        let ((control_plane, cluster), moto) = tokio::try_join!(
+            ControlPlane::start(&processes, &cache),
+            Moto::start(&processes, &cache, options.emulator)
+        )?;
+        let proxy = Proxy::start(&moto.url).await?;
+        let aws = Aws::new(&moto.url);
+        tracing::info!("making a VPC with subnets, certificates and three nodes");
+        let world = World::make(&aws, 3).await?;
+        cluster.apply(&world.node_objects()).await?;
+        for node in &world.nodes {
+            // The API server taints a new node until a kubelet reports.
+            cluster.merge("v1", "Node", None, &node.name, &json!({"spec": {"taints": null}})).await?;
+        }
+        cluster.install_custom_resource_definitions(&custom_resource_definitions()).await?;
+        cluster
+            .apply(&[json!({
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "IngressClass",
+                "metadata": {"name": "alb"},
+                "spec": {"controller": "ingress.k8s.aws/alb"},
+            })])
+            .await?;
+        let kubelet = options.kubelet.then(|| Kubelet::start(&cluster, &world, &aws));
+        Ok(Self {
+            kubelet,
+            proxy,
+            world,
+            aws,
+            cluster,
+            kubeconfig: control_plane.kubeconfig.clone(),
+            program: program.to_owned(),
+            _control_plane: control_plane,
+            _moto: moto,
+            processes,
+        })
+    }
+
+    /// The lab's directory, with the logs.
+    pub fn directory(&self) -> &Path {
+        self.processes.directory()
+    }
+
+    /// Starts the controller under test. It appends to the same log each time.
+    pub fn controller(&self, extra_flags: &[&str]) -> Result<Controller> {
+        Controller::start(self, extra_flags)
+    }
+
+    /// The end of the controller's log.
+    pub fn controller_log(&self, lines: usize) -> String {
+        processes::tail(&self.directory().join(format!("{}.log", controller::NAME)), lines)
+    }
+
+    /// Waits until the controller has made no AWS call for `quiet`.
+    pub async fn settle(&self, quiet: Duration, deadline: Duration) -> Result<()> {
+        let mut last = (self.proxy.counts().total, Instant::now());
+        wait_until(deadline, "the AWS calls to stop", async || {
+            let total = self.proxy.counts().total;
+            if total != last.0 {
+                last = (total, Instant::now());
+            }
+            Ok(last.1.elapsed() >= quiet)
+        })
+        .await
+    }
+}
+
+/// The custom resource definitions of the checkout, unless `ALBATROSS_CRDS` names another folder.
+fn custom_resource_definitions() -> PathBuf {
+    std::env::var_os("ALBATROSS_CRDS").map_or_else(|| workspace().join("config/crd"), PathBuf::from)
+}
+
+/// The checkout that this program was built from.
+pub fn workspace() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_owned()
+}
+
+/// Where what takes long to make is kept: `lab` in the target directory that `program` lies in.
+fn cache_directory(program: &Path) -> Result<PathBuf> {
+    let target = program.parent().and_then(Path::parent);
+    Ok(target.with_context(|| format!("{} is in no target directory", program.display()))?.join("lab"))
+}
+
+/// Asks `condition` until it answers with a value, for `deadline` at most. An error counts as "not yet" and is told when
+/// the time is up; only [`processes::Ended`] ends the wait at once.
+pub async fn wait_for<T>(
+    deadline: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let end = Instant::now() + deadline;
+    loop {
+        let why = match condition().await {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) => None,
+            Err(error) if error.is::<processes::Ended>() => return Err(error),
+            Err(error) => Some(error),
+        };
+        if Instant::now() >= end {
+            let message = format!("waited {} s for {what}", deadline.as_secs());
+            return Err(why.map_or_else(|| anyhow!(message.clone()), |why| why.context(message.clone())));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// [`wait_for`] a condition to hold.
+pub async fn wait_until(
+    deadline: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Result<bool>,
+) -> Result<()> {
+    wait_for(deadline, what, async || Ok(condition().await?.then_some(()))).await
+}

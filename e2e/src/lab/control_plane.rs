@@ -1,0 +1,214 @@
+//! A Kubernetes control plane: etcd, kube-apiserver and the part of kube-controller-manager that load balancing needs.
+//! No scheduler and no kubelet: [`super::kubelet`] plays them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use super::cluster::Cluster;
+use super::processes::{Process, Processes, free_ports};
+use super::wait_until;
+
+const SOURCES: [(&str, &str); 3] = [
+    ("main.go", include_str!("../../controlplane/main.go")),
+    ("go.mod", include_str!("../../controlplane/go.mod")),
+    ("go.sum", include_str!("../../controlplane/go.sum")),
+];
+const CONTROLLERS: &str = "endpointslice-controller,namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller";
+const TOKEN: &str = "admintoken";
+
+/// Where the control plane's programs are.
+enum Programs {
+    /// A folder with `etcd`, `kube-apiserver` and `kube-controller-manager`, named by KUBEBUILDER_ASSETS.
+    Assets(PathBuf),
+    /// One program whose first argument says which of them it is to be, built from `e2e/controlplane`.
+    Linked(PathBuf),
+}
+
+impl Programs {
+    /// Finds the programs, or builds them once into `cache`.
+    fn find(cache: &Path) -> Result<Self> {
+        if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") {
+            let assets = PathBuf::from(assets);
+            for name in ["etcd", "kube-apiserver", "kube-controller-manager"] {
+                let program = assets.join(name);
+                ensure!(
+                    program.is_file(),
+                    "KUBEBUILDER_ASSETS is set, but {} is missing: put it there, or unset KUBEBUILDER_ASSETS to have the control plane built with Go",
+                    program.display()
+                );
+            }
+            return Ok(Self::Assets(assets));
+        }
+        Ok(Self::Linked(build(cache)?))
+    }
+
+    fn spawn(&self, processes: &Processes, name: &str, arguments: Vec<OsString>) -> Result<Process> {
+        match self {
+            Self::Assets(folder) => processes.spawn(name, &folder.join(name), arguments, &[]),
+            Self::Linked(program) => {
+                let arguments = std::iter::once(OsString::from(name)).chain(arguments);
+                processes.spawn(name, program, arguments, &[])
+            }
+        }
+    }
+}
+
+/// What follows `key` on its line in go.mod.
+fn go_mod(key: &str) -> &'static str {
+    let line = SOURCES[1].1.lines().find_map(|line| line.trim().strip_prefix(key));
+    line.map_or("", str::trim)
+}
+
+/// Builds the linked control plane into `<cache>/controlplane-<version>` unless it is there.
+fn build(cache: &Path) -> Result<PathBuf> {
+    let version = go_mod("k8s.io/kubernetes ");
+    let program = cache.join(format!("controlplane-{version}"));
+    if program.is_file() {
+        return Ok(program);
+    }
+    let needed = go_mod("go ");
+    let found = Command::new("go").arg("version").stdin(Stdio::null()).output();
+    ensure!(
+        found.is_ok_and(|output| output.status.success()),
+        "the lab's Kubernetes control plane is built with Go, and there is no `go` on PATH: install Go {needed} or newer, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kube-controller-manager"
+    );
+    tracing::info!("building etcd and Kubernetes {version} with Go; this takes minutes, and only once");
+    fs::create_dir_all(cache)?;
+    let work = tempfile::Builder::new().prefix("controlplane-").tempdir_in(cache)?;
+    for (name, text) in SOURCES {
+        fs::write(work.path().join(name), text)?;
+    }
+    let output = Command::new("go")
+        .args(["build", "-trimpath", "-ldflags"])
+        .arg(format!("-s -w -X k8s.io/component-base/version.gitVersion={version}"))
+        .args(["-o", "controlplane", "."])
+        .current_dir(work.path())
+        .stdin(Stdio::null())
+        .output()?;
+    if !output.status.success() {
+        bail!(
+            "`go build` of the lab's control plane failed (it needs Go {needed} and the Go module proxy):\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    // A rename is atomic, so that another lab that builds at the same time never runs half a program.
+    fs::rename(work.path().join("controlplane"), &program)?;
+    Ok(program)
+}
+
+/// A running control plane. Dropping it ends its processes.
+pub struct ControlPlane {
+    /// Access to it with all rights.
+    pub kubeconfig: PathBuf,
+    // In the order in which they are dropped: clients before what they talk to.
+    _processes: Vec<Process>,
+}
+
+impl ControlPlane {
+    /// Starts it on free loopback ports and waits until it serves. Built programs are kept in `cache`.
+    pub async fn start(processes: &Processes, cache: &Path) -> Result<(Self, Cluster)> {
+        let cache = cache.to_owned();
+        let programs = tokio::task::spawn_blocking(move || Programs::find(&cache)).await??;
+        let directory = processes.directory();
+        let [etcd_port, peer_port, api_port, manager_port] = free_ports()?;
+        let kubeconfig = directory.join("kubeconfig");
+        write_secrets(directory)?;
+        fs::write(&kubeconfig, kubeconfig_text(api_port))?;
+
+        let etcd_url = format!("http://127.0.0.1:{etcd_port}");
+        let mut arguments = Arguments::default();
+        arguments.path("--data-dir", &directory.join("etcd"));
+        arguments.text("--listen-client-urls", &etcd_url).text("--advertise-client-urls", &etcd_url);
+        arguments.text("--listen-peer-urls", &format!("http://127.0.0.1:{peer_port}"));
+        arguments.flag("--unsafe-no-fsync").text("--log-level", "error");
+        let mut etcd = programs.spawn(processes, "etcd", arguments.0)?;
+        wait_until(Duration::from_secs(30), "etcd to listen", async || {
+            etcd.check_running()?;
+            Ok(TcpStream::connect(("127.0.0.1", etcd_port)).await.is_ok())
+        })
+        .await?;
+
+        let mut arguments = Arguments::default();
+        arguments.text("--etcd-servers", &etcd_url);
+        arguments.path("--service-account-key-file", &directory.join("service-account.pub"));
+        arguments.path("--service-account-signing-key-file", &directory.join("service-account.key"));
+        arguments.text("--service-account-issuer", "https://kubernetes.default.svc");
+        arguments.path("--token-auth-file", &directory.join("tokens.csv")).text("--authorization-mode", "RBAC");
+        arguments.text("--service-cluster-ip-range", "10.96.0.0/14").text("--service-node-port-range", "10000-60000");
+        arguments.text("--secure-port", &api_port.to_string()).text("--bind-address", "127.0.0.1");
+        arguments.path("--cert-dir", &directory.join("certificates")).flag("--allow-privileged");
+        arguments.text("--disable-admission-plugins", "ServiceAccount");
+        let mut server = programs.spawn(processes, "kube-apiserver", arguments.0)?;
+        let cluster = Cluster::connect(&kubeconfig).await?;
+        wait_until(Duration::from_secs(90), "kube-apiserver to be ready", async || {
+            server.check_running()?;
+            cluster.ready().await
+        })
+        .await
+        .with_context(|| format!("kube-apiserver's log ends:\n{}", server.log_tail(20)))?;
+
+        let mut arguments = Arguments::default();
+        arguments.path("--kubeconfig", &kubeconfig).flag("--leader-elect=false");
+        arguments.text("--controllers", CONTROLLERS).text("--secure-port", &manager_port.to_string());
+        arguments.text("--bind-address", "127.0.0.1").path("--cert-dir", &directory.join("manager-certificates"));
+        let manager = programs.spawn(processes, "kube-controller-manager", arguments.0)?;
+
+        Ok((Self { kubeconfig, _processes: vec![manager, server, etcd] }, cluster))
+    }
+}
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn text(&mut self, flag: &str, value: &str) -> &mut Self {
+        self.0.push(format!("{flag}={value}").into());
+        self
+    }
+
+    fn path(&mut self, flag: &str, value: &Path) -> &mut Self {
+        let mut argument = OsString::from(flag);
+        argument.push("=");
+        argument.push(value);
+        self.0.push(argument);
+        self
+    }
+
+    fn flag(&mut self, flag: &str) -> &mut Self {
+        self.0.push(flag.into());
+        self
+    }
+}
+
+/// The key that signs service account tokens, and the one user.
+fn write_secrets(directory: &Path) -> Result<()> {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)?;
+    let public: PublicKeyX509Der<'_> = key.public_key().as_der()?;
+    let private = pem::encode(&pem::Pem::new("PRIVATE KEY", key.to_pkcs8v1()?.as_ref()));
+    fs::write(directory.join("service-account.key"), private)?;
+    fs::write(directory.join("service-account.pub"), pem::encode(&pem::Pem::new("PUBLIC KEY", public.as_ref())))?;
+    fs::write(directory.join("tokens.csv"), format!("{TOKEN},admin,admin,\"system:masters\"\n"))?;
+    Ok(())
+}
+
+fn kubeconfig_text(port: u16) -> String {
+    // JSON is YAML, and every client reads it. The server makes its own certificate and listens on loopback only.
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "lab", "cluster": {"server": format!("https://127.0.0.1:{port}"), "insecure-skip-tls-verify": true}}],
+        "users": [{"name": "lab", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
+        "current-context": "lab",
+    });
+    format!("{config:#}\n")
+}

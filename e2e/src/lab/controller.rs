@@ -1,0 +1,98 @@
+//! The controller under test, as a process of its own with the flags of its Deployment.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+
+use super::aws::REGION;
+use super::processes::{Process, free_ports};
+use super::world::CLUSTER;
+use super::{Lab, wait_until};
+
+/// The name of the process and of its log.
+pub const NAME: &str = "controller";
+/// The hidden subcommand of the lab's program that is the controller's own program.
+pub const SUBCOMMAND: &str = "albatross";
+
+/// A running controller. Dropping it kills it.
+pub struct Controller {
+    process: Process,
+    health_port: u16,
+    /// The port of its metrics.
+    pub metrics_port: u16,
+}
+
+impl Controller {
+    pub(super) fn start(lab: &Lab, extra_flags: &[&str]) -> Result<Self> {
+        let [metrics_port, health_port, webhook_port] = free_ports()?;
+        let (program, mut arguments): (PathBuf, Vec<OsString>) = match std::env::var_os("ALBATROSS_BIN") {
+            Some(program) => (program.into(), Vec::new()),
+            None => (lab.program.clone(), vec![SUBCOMMAND.into()]),
+        };
+        let text = |flag: &str, value: &str| OsString::from(format!("--{flag}={value}"));
+        let path = |flag: &str, value: &Path| {
+            let mut argument = OsString::from(format!("--{flag}="));
+            argument.push(value);
+            argument
+        };
+        arguments.extend([
+            "controller".into(),
+            path("kubeconfig", &lab.kubeconfig),
+            text("cluster-name", CLUSTER),
+            text("aws-region", REGION),
+            text("aws-vpc-id", &lab.world.vpc),
+            text("metrics-bind-addr", &format!("127.0.0.1:{metrics_port}")),
+            text("health-probe-bind-addr", &format!("127.0.0.1:{health_port}")),
+            text("webhook-bind-port", &webhook_port.to_string()),
+            path("webhook-cert-dir", lab.directory()),
+            text("enable-leader-election", "false"),
+            text("enable-waf", "false"),
+            text("enable-wafv2", "false"),
+            text("enable-shield", "false"),
+        ]);
+        arguments.extend(extra_flags.iter().map(OsString::from));
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", "x"),
+            ("AWS_SECRET_ACCESS_KEY", "y"),
+            ("AWS_REGION", REGION),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_ENDPOINT_URL", &lab.proxy.url),
+        ];
+        let process = lab.processes.spawn(NAME, &program, arguments, &environment)?;
+        Ok(Self { process, health_port, metrics_port })
+    }
+
+    /// Waits until its `/readyz` answers 200.
+    pub async fn ready(&mut self, deadline: Duration) -> Result<()> {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let address: hyper::Uri = format!("http://127.0.0.1:{}/readyz", self.health_port).parse()?;
+        wait_until(deadline, "the controller to be ready", async || {
+            self.process.check_running()?;
+            let status = client.get(address.clone()).await?.status();
+            ensure!(status.is_success(), "/readyz answers {status}");
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Fails when it has ended by itself.
+    pub fn check_running(&mut self) -> Result<()> {
+        self.process.check_running()
+    }
+
+    /// Ends it as a rollout does: SIGTERM, then wait.
+    pub async fn stop(self) -> Result<()> {
+        self.process.stop(Duration::from_secs(20)).await
+    }
+
+    /// Ends it as a crash does.
+    pub fn kill(self) {
+        self.process.kill();
+    }
+}

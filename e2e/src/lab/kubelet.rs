@@ -1,0 +1,167 @@
+//! Plays scheduler and kubelet: a pod gets a node, an address on the node's network interface, and becomes Ready; a pod that
+//! is being deleted goes at once. Nothing runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, pin_mut};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, watcher as watch};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::aws::Aws;
+use super::cluster::Cluster;
+use super::world::World;
+
+/// The last number of the first address for a pod. Lower ones are left to manifests that name their pods' addresses.
+const FIRST_HOST: u8 = 150;
+
+/// The running task. Dropping it ends it; pods stay as they are.
+pub struct Kubelet {
+    task: JoinHandle<()>,
+}
+
+impl Kubelet {
+    /// Watches all pods of the cluster.
+    pub fn start(cluster: &Cluster, world: &World, aws: &Aws) -> Self {
+        let mut state =
+            State { cluster: cluster.clone(), world: world.clone(), aws: aws.clone(), addresses: BTreeMap::new() };
+        Self { task: tokio::spawn(async move { state.run().await }) }
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct State {
+    cluster: Cluster,
+    world: World,
+    aws: Aws,
+    /// Node and address of each pod that was given one, by the pod's UID.
+    addresses: BTreeMap<String, (String, String)>,
+}
+
+impl State {
+    async fn run(&mut self) {
+        let pods: Api<Pod> = Api::all(self.cluster.client.clone());
+        let events = watch(pods, watcher::Config::default()).default_backoff();
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            let result = match event {
+                Ok(Event::Apply(pod) | Event::InitApply(pod)) => self.tend(&pod).await,
+                Ok(Event::Delete(pod)) => self.release(&pod).await,
+                Ok(Event::Init | Event::InitDone) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+            // A pod that changed or went meanwhile gives an error here and another event later.
+            if let Err(error) = result {
+                tracing::debug!("kubelet: {error:#}");
+            }
+        }
+    }
+
+    async fn tend(&mut self, pod: &Pod) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &pod.namespace().unwrap_or_default());
+        let name = pod.name_any();
+        if pod.metadata.deletion_timestamp.is_some() {
+            pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+            return Ok(());
+        }
+        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else {
+            return self.bind(&pods, &name).await;
+        };
+        let has_address = pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
+        let given = self.addresses.get(&pod.uid().unwrap_or_default()).map(|(_, address)| address.clone());
+        let address = match given {
+            Some(address) => address,
+            // Its manifest gave it one, so its status is the manifest's business too.
+            None if has_address => return Ok(()),
+            None => self.assign(pod, &node).await?,
+        };
+        let status = running(pod, &address);
+        if !is_written(pod, &status) {
+            let patch = Patch::Merge(json!({ "status": status }));
+            pods.patch_status(&name, &PatchParams::default(), &patch).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the pod on the node with the fewest pods.
+    async fn bind(&self, pods: &Api<Pod>, name: &str) -> Result<()> {
+        let count = |node: &str| self.addresses.values().filter(|(on, _)| on == node).count();
+        let node = self.world.nodes.iter().min_by_key(|node| count(&node.name)).context("no node")?;
+        let binding = json!({
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": name},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node.name},
+        });
+        let _: Value = pods.create_subresource("binding", name, &PostParams::default(), &binding).await?;
+        Ok(())
+    }
+
+    async fn assign(&mut self, pod: &Pod, node: &str) -> Result<String> {
+        let network = self.world.nodes.iter().find(|known| known.name == node).map(|node| node.network.clone());
+        let network = network.context("a pod on a node that the lab does not have")?;
+        let taken: BTreeSet<&String> = self.addresses.values().map(|(_, address)| address).collect();
+        let free = (FIRST_HOST..255).map(|host| format!("{network}.{host}")).find(|address| !taken.contains(address));
+        let address = free.with_context(|| format!("{node} has no address left"))?;
+        self.world.assign_address(&self.aws, node, &address).await?;
+        self.addresses.insert(pod.uid().unwrap_or_default(), (node.to_owned(), address.clone()));
+        Ok(address)
+    }
+
+    async fn release(&mut self, pod: &Pod) -> Result<()> {
+        let Some((node, address)) = self.addresses.remove(&pod.uid().unwrap_or_default()) else {
+            return Ok(());
+        };
+        let node = self.world.nodes.iter().find(|known| known.name == node).context("no such node")?;
+        let request = self.aws.ec2.unassign_private_ip_addresses().network_interface_id(&node.interface);
+        request.private_ip_addresses(address).send().await?;
+        Ok(())
+    }
+}
+
+/// The status of a pod that runs; Ready as soon as all its readiness gates are.
+fn running(pod: &Pod, address: &str) -> Value {
+    let old = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let is_true = |kind: &str| old.iter().any(|condition| condition.type_ == kind && condition.status == "True");
+    let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let ready = gates.map(|gate| gate.condition_type.as_str()).all(is_true);
+    let own = ["Initialized", "ContainersReady", "PodScheduled", "Ready"];
+    // A merge patch replaces the list, so the conditions of others are sent along.
+    let others =
+        old.iter().filter(|condition| !own.contains(&condition.type_.as_str())).map(|condition| json!(condition));
+    let state = |kind: &str| {
+        if kind != "Ready" || ready { "True" } else { "False" }
+    };
+    let conditions = own.iter().map(|kind| json!({"type": kind, "status": state(kind)}));
+    json!({
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "conditions": conditions.chain(others).collect::<Vec<_>>(),
+    })
+}
+
+/// Whether the pod says already what `status` says.
+fn is_written(pod: &Pod, status: &Value) -> bool {
+    let Some(old) = &pod.status else {
+        return false;
+    };
+    let conditions = status["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    let has = |wanted: &Value| {
+        let mut all = old.conditions.iter().flatten();
+        all.any(|condition| wanted["type"] == condition.type_.as_str() && wanted["status"] == condition.status.as_str())
+    };
+    old.phase.as_deref() == Some("Running")
+        && old.pod_ip.as_deref() == status["podIP"].as_str()
+        && conditions.iter().all(has)
+}

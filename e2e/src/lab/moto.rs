@@ -1,0 +1,82 @@
+//! moto, the AWS emulator, in a Python virtual environment of the lab's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use tokio::net::TcpStream;
+
+use super::processes::{Process, Processes, free_ports};
+use super::wait_until;
+
+const VERSION: &str = "5.2.5";
+const PROGRAM: &str = include_str!("../../moto/moto_aws.py");
+
+/// A running emulator. Dropping it ends it, and the AWS account in it is gone.
+pub struct Moto {
+    /// Its endpoint for every AWS service.
+    pub url: String,
+    _process: Process,
+}
+
+impl Moto {
+    /// Starts it on a free port with an empty account. The virtual environment is kept in `cache`.
+    /// `settings` are environment variables of `moto_aws.py`, such as `AWS_PROVISIONING`.
+    pub async fn start(processes: &Processes, cache: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        let cache = cache.to_owned();
+        let python = tokio::task::spawn_blocking(move || environment(&cache)).await??;
+        let program = processes.directory().join("moto_aws.py");
+        fs::write(&program, PROGRAM)?;
+        let [port] = free_ports()?;
+        let arguments = [program.into_os_string(), port.to_string().into()];
+        let mut process = processes.spawn("moto", &python, arguments, settings)?;
+        wait_until(Duration::from_secs(60), "moto to listen", async || {
+            process.check_running()?;
+            Ok(TcpStream::connect(("127.0.0.1", port)).await.is_ok())
+        })
+        .await?;
+        Ok(Self { url: format!("http://127.0.0.1:{port}"), _process: process })
+    }
+}
+
+/// The Python of a virtual environment with moto, made once.
+fn environment(cache: &Path) -> Result<PathBuf> {
+    let folder = cache.join(format!("venv-{VERSION}"));
+    let python = folder.join("bin/python");
+    if python.exists() {
+        return Ok(python);
+    }
+    tracing::info!("installing moto {VERSION}; this takes about a minute, and only once");
+    fs::create_dir_all(cache)?;
+    let work = tempfile::Builder::new().prefix("venv-").tempdir_in(cache)?;
+    let made = Command::new("python3").args(["-m", "venv"]).arg(work.path()).stdin(Stdio::null()).output();
+    let Ok(made) = made else {
+        bail!(
+            "the lab's AWS emulator is moto, and there is no `python3` on PATH: install Python 3.9 or newer with its venv module"
+        );
+    };
+    ensure!(
+        made.status.success(),
+        "`python3 -m venv` failed; install Python's venv module (Debian: python3-venv):\n{}{}",
+        String::from_utf8_lossy(&made.stdout),
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let installed = Command::new(work.path().join("bin/python"))
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .arg(format!("moto[server]=={VERSION}"))
+        .stdin(Stdio::null())
+        .output()?;
+    ensure!(
+        installed.status.success(),
+        "`pip install moto[server]=={VERSION}` failed (it needs PyPI):\n{}",
+        String::from_utf8_lossy(&installed.stderr)
+    );
+    // Only the interpreter is run, never a script of the environment, so that it may be moved. Another lab that was
+    // faster leaves a folder with the same content; then this one's copy is dropped.
+    if fs::rename(work.path(), &folder).is_err() && !python.exists() {
+        bail!("cannot move the virtual environment to {}", folder.display());
+    }
+    Ok(python)
+}

@@ -1,0 +1,227 @@
+//! Child processes that never outlive the lab, however the lab ends.
+//!
+//! Each program runs in a process group of its own, with its output in a file. A small guard process holds the other end of
+//! a pipe: when the lab's process ends, by return, panic or SIGKILL, the pipe closes, and the guard kills every group it was
+//! told of and removes the lab's directory. A Ctrl-C reaches neither the programs nor the guard, only the lab itself.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::wait_until;
+
+/// The hidden subcommand of the lab's program that runs [`guard`].
+pub const GUARD: &str = "guard";
+
+/// Starts programs in one directory and answers for their end.
+#[derive(Clone)]
+pub struct Processes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: PathBuf,
+    guard: Mutex<Child>,
+    pipe: Mutex<Option<ChildStdin>>,
+}
+
+/// A running program. Dropping it kills its whole process group.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    owner: Processes,
+}
+
+/// A program that was to stay has ended: waiting for something that needs it is in vain. Holds the end of its output.
+#[derive(Debug)]
+pub struct Ended(String);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
+
+impl Processes {
+    /// Makes the lab's directory and the guard. `program` is the lab's own program, which has the subcommand [`GUARD`].
+    pub fn start(program: &Path) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("albatross-lab-").tempdir()?.keep();
+        let mut guard = Command::new(program)
+            .arg(GUARD)
+            .arg(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("starting the guard {}", program.display()))?;
+        let pipe = Mutex::new(guard.stdin.take());
+        Ok(Self { inner: Arc::new(Inner { directory, guard: Mutex::new(guard), pipe }) })
+    }
+
+    /// The lab's directory. It is removed when the lab ends.
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
+    /// Starts a program with its output in `<directory>/<name>.log`, to which it is appended.
+    pub fn spawn<A: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+        environment: &[(&str, &str)],
+    ) -> Result<Process> {
+        let log = self.inner.directory.join(format!("{name}.log"));
+        let output = File::options().create(true).append(true).open(&log)?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .current_dir(&self.inner.directory)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(0);
+        // All the lab's traffic is on loopback; a proxy of the developer's network must not see it.
+        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+            command.env_remove(variable);
+        }
+        let child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+        self.tell('+', child.id())?;
+        Ok(Process { name: name.to_owned(), child, log, owner: self.clone() })
+    }
+
+    fn tell(&self, sign: char, id: u32) -> Result<()> {
+        let mut pipe = self.inner.pipe.lock().expect("the guard's pipe is never held over a panic");
+        if let Some(pipe) = pipe.as_mut() {
+            writeln!(pipe, "{sign}{id}").context("the lab's guard process is gone")?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Closing the pipe makes the guard clean up; waiting for it means that nothing is left when the drop returns.
+        if let Ok(pipe) = self.pipe.get_mut() {
+            pipe.take();
+        }
+        if let Ok(guard) = self.guard.get_mut() {
+            let _ = guard.wait();
+        }
+    }
+}
+
+impl Process {
+    /// Where the program's output goes.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Fails with [`Ended`] when the program has ended.
+    pub fn check_running(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(Ended(format!("{} ended: {status}\n{}", self.name, self.log_tail(30))).into()),
+        }
+    }
+
+    /// The last lines of the program's output.
+    pub fn log_tail(&self, lines: usize) -> String {
+        tail(&self.log, lines)
+    }
+
+    /// Asks the program to end (SIGTERM) and waits; kills it after `deadline`.
+    pub async fn stop(mut self, deadline: Duration) -> Result<()> {
+        self.signal(Signal::TERM);
+        let child = &mut self.child;
+        let ended = wait_until(deadline, "the process to end", async || Ok(child.try_wait()?.is_some())).await;
+        ended.with_context(|| format!("{} did not end on SIGTERM and was killed", self.name))
+    }
+
+    /// Ends the program at once, as a crash of its node would.
+    pub fn kill(self) {
+        drop(self);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+        let _ = self.owner.tell('-', self.child.id());
+    }
+}
+
+/// What the guard process does: notes the process groups named on its input (`+id`, `-id`), and when the input ends kills
+/// those that are left and removes `directory`.
+pub fn guard(directory: &Path) {
+    let mut groups = BTreeSet::new();
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        match (line.get(..1), line.get(1..).and_then(|id| id.parse::<i32>().ok())) {
+            (Some("+"), Some(id)) => groups.insert(id),
+            (_, Some(id)) => groups.remove(&id),
+            _ => false,
+        };
+    }
+    for group in groups.into_iter().filter_map(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    // The killed programs may still write for a moment, which makes a removal fail half-way.
+    for _ in 0..50 {
+        if std::fs::remove_dir_all(directory).is_ok() || !directory.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The last lines of a file, or why there are none.
+pub fn tail(path: &Path, lines: usize) -> String {
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            let all: Vec<&str> = text.lines().collect();
+            all[all.len().saturating_sub(lines)..].join("\n")
+        }
+        Err(error) => format!("(no log at {}: {error})", path.display()),
+    }
+}
+
+/// Distinct ports that are free on loopback now. Another program may take one before it is used.
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let mut listeners = Vec::with_capacity(N);
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        *port = listener.local_addr()?.port();
+        listeners.push(listener);
+    }
+    Ok(ports)
+}

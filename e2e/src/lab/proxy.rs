@@ -1,0 +1,382 @@
+//! Stands between the controller and the AWS emulator: names each call `service:Action`, counts and logs it, and can be
+//! told to disturb it in the ways that AWS and the network do.
+
+mod faults;
+
+pub use faults::{Calls, Faults};
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+use faults::Verdict;
+
+/// A running proxy. Dropping it closes its connections.
+pub struct Proxy {
+    /// What the controller uses as its AWS endpoint.
+    pub url: String,
+    state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+/// How many calls were made since the last reset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All calls.
+    pub total: u64,
+    /// Calls whose action is no Describe, List or Get.
+    pub writes: u64,
+    /// Calls by `service:Action`.
+    pub actions: BTreeMap<String, u64>,
+    /// Calls that were answered with a throttle.
+    pub throttled: BTreeMap<String, u64>,
+    /// Calls that were denied, failed or whose answer was lost.
+    pub failed: BTreeMap<String, u64>,
+}
+
+/// One call in the log.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Since the proxy's start.
+    pub at: Duration,
+    /// `service:Action`, as in `elasticloadbalancing:CreateRule`.
+    pub name: String,
+    /// What was done to it when it was not simply passed on.
+    pub disturbed: Option<&'static str>,
+    /// What was sent, when bodies are kept.
+    pub body: Option<String>,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:9.3} {}", self.at.as_secs_f64(), self.name)?;
+        self.disturbed.map_or(Ok(()), |disturbed| write!(f, " [{disturbed}]"))?;
+        self.body.as_ref().map_or(Ok(()), |body| write!(f, " {body}"))
+    }
+}
+
+struct State {
+    target: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+    started: Instant,
+    book: Mutex<Book>,
+}
+
+struct Book {
+    counts: Counts,
+    log: Vec<Call>,
+    keep_bodies: bool,
+    judge: faults::Judge,
+}
+
+impl Proxy {
+    /// Listens on a free loopback port and passes calls on to `target`.
+    pub async fn start(target: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let book = Book {
+            counts: Counts::default(),
+            log: Vec::new(),
+            keep_bodies: false,
+            judge: faults::Judge::new(Faults::default()),
+        };
+        // A connection for each call: the emulator's server may close an idle one at any time, and a call that failed
+        // for that would look like a fault of the controller's.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+        let state = State { target: target.to_owned(), client, started: Instant::now(), book: Mutex::new(book) };
+        let state = Arc::new(state);
+        let task = tokio::spawn(accept(listener, state.clone()));
+        Ok(Self { url, state, task })
+    }
+
+    /// The calls since the last reset.
+    pub fn counts(&self) -> Counts {
+        self.state.book().counts.clone()
+    }
+
+    /// Forgets counts and log. Faults stay.
+    pub fn reset(&self) {
+        let mut book = self.state.book();
+        book.counts = Counts::default();
+        book.log.clear();
+    }
+
+    /// The calls since the last reset, in their order.
+    pub fn log(&self) -> Vec<Call> {
+        self.state.book().log.clone()
+    }
+
+    /// Whether the log keeps what was sent.
+    pub fn keep_bodies(&self, keep: bool) {
+        self.state.book().keep_bodies = keep;
+    }
+
+    /// What shall go wrong from now on. `Faults::default()` ends it.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state.book().judge = faults::Judge::new(faults);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    // Dropping the set ends every connection.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    connections.spawn(serve(stream, state.clone()));
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, state: Arc<State>) {
+    let service = service_fn(move |request| {
+        let state = state.clone();
+        async move { state.answer(request).await }
+    });
+    // An error is a client that went away or an answer that was dropped on purpose.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// The reason to close a connection without an answer.
+#[derive(Debug)]
+struct AnswerLost;
+
+impl fmt::Display for AnswerLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer is lost")
+    }
+}
+
+impl std::error::Error for AnswerLost {}
+
+impl State {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // A panic of a test cannot happen inside; were it to, the numbers would still be whole.
+        self.book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, AnswerLost> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map_err(|_| AnswerLost)?.to_bytes();
+        let protocol = Protocol::of(&head.headers);
+        let name = call_name(&head, &body);
+        let (verdict, latency) = {
+            let mut book = self.book();
+            let verdict = book.judge.judge(&name);
+            let body = book.keep_bodies.then(|| String::from_utf8_lossy(&body).into_owned());
+            book.note(&name, verdict, self.started.elapsed(), body);
+            (verdict, book.judge.latency())
+        };
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        match verdict {
+            Verdict::Pass => Ok(self.pass_on(head, body).await),
+            Verdict::Throttle => Ok(protocol.error(StatusCode::BAD_REQUEST, protocol.throttled(), "Rate exceeded")),
+            Verdict::Deny => {
+                let message = format!("User is not authorized to perform: {name}");
+                Ok(protocol.error(StatusCode::FORBIDDEN, protocol.denied(), &message))
+            }
+            Verdict::FailBefore => Ok(protocol.internal_failure()),
+            Verdict::FailAfter => {
+                self.pass_on(head, body).await;
+                Ok(protocol.internal_failure())
+            }
+            Verdict::Lose => {
+                self.pass_on(head, body).await;
+                Err(AnswerLost)
+            }
+        }
+    }
+
+    async fn pass_on(&self, head: hyper::http::request::Parts, body: Bytes) -> Response<Full<Bytes>> {
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let forwarded: Result<_> = async {
+            let mut request = Request::from_parts(head.clone(), Full::new(body));
+            *request.uri_mut() = format!("{}{path}", self.target).parse::<Uri>()?;
+            remove_hop_headers(request.headers_mut());
+            let (mut head, body) = self.client.request(request).await?.into_parts();
+            remove_hop_headers(&mut head.headers);
+            Ok(Response::from_parts(head, Full::new(body.collect().await?.to_bytes())))
+        }
+        .await;
+        forwarded.unwrap_or_else(|error: anyhow::Error| {
+            let mut response = Response::new(Full::new(format!("{error:#}").into()));
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            response
+        })
+    }
+}
+
+fn remove_hop_headers(headers: &mut HeaderMap) {
+    for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
+        headers.remove(name);
+    }
+}
+
+impl Book {
+    fn note(&mut self, name: &str, verdict: Verdict, at: Duration, body: Option<String>) {
+        let counts = &mut self.counts;
+        counts.total += 1;
+        counts.writes += u64::from(!is_read(name));
+        *counts.actions.entry(name.to_owned()).or_default() += 1;
+        let disturbed = match verdict {
+            Verdict::Pass => None,
+            Verdict::Throttle => Some("throttled"),
+            Verdict::Deny => Some("denied"),
+            Verdict::FailBefore => Some("failed before it took effect"),
+            Verdict::FailAfter => Some("failed after it took effect"),
+            Verdict::Lose => Some("answer lost after it took effect"),
+        };
+        if disturbed.is_some() {
+            let map = if verdict == Verdict::Throttle { &mut counts.throttled } else { &mut counts.failed };
+            *map.entry(name.to_owned()).or_default() += 1;
+        }
+        self.log.push(Call { at, name: name.to_owned(), disturbed, body });
+    }
+}
+
+/// Whether a call named `service:Action` changes nothing.
+pub fn is_read(name: &str) -> bool {
+    let action = name.split_once(':').map_or(name, |(_, action)| action);
+    ["Describe", "List", "Get"].iter().any(|verb| action.starts_with(verb))
+}
+
+/// `service:Action`: the service from the signature's scope, the action from the JSON protocol's header or the query
+/// protocol's form; for others method and path.
+fn call_name(head: &hyper::http::request::Parts, body: &[u8]) -> String {
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let scope = header(AUTHORIZATION.as_str()).and_then(|value| value.split_once("/aws4_request"));
+    let service = scope.and_then(|(scope, _)| scope.rsplit('/').next()).unwrap_or("unknown");
+    let from_target = header("x-amz-target").and_then(|target| target.rsplit('.').next());
+    let action_of = |form: &str| {
+        form.split('&').find_map(|pair| pair.strip_prefix("Action=")).map(|action| action.trim().to_owned())
+    };
+    let action = from_target
+        .map(str::to_owned)
+        .or_else(|| std::str::from_utf8(body).ok().and_then(action_of))
+        .or_else(|| head.uri.query().and_then(action_of))
+        .unwrap_or_else(|| format!("{} {}", head.method, head.uri.path()));
+    format!("{service}:{action}")
+}
+
+/// How a service says that something went wrong.
+#[derive(Clone, Copy)]
+enum Protocol {
+    Json,
+    Ec2Query,
+    Query,
+}
+
+impl Protocol {
+    fn of(headers: &HeaderMap) -> Self {
+        let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if headers.contains_key("x-amz-target") {
+            Self::Json
+        } else if authorization.is_some_and(|value| value.contains("/ec2/")) {
+            Self::Ec2Query
+        } else {
+            Self::Query
+        }
+    }
+
+    fn throttled(self) -> &'static str {
+        match self {
+            Self::Json => "ThrottlingException",
+            Self::Ec2Query => "RequestLimitExceeded",
+            Self::Query => "Throttling",
+        }
+    }
+
+    fn denied(self) -> &'static str {
+        match self {
+            Self::Json => "AccessDeniedException",
+            Self::Ec2Query => "UnauthorizedOperation",
+            Self::Query => "AccessDenied",
+        }
+    }
+
+    fn internal_failure(self) -> Response<Full<Bytes>> {
+        self.error(StatusCode::INTERNAL_SERVER_ERROR, "InternalFailure", "The lab lets this call fail")
+    }
+
+    fn error(self, status: StatusCode, code: &str, message: &str) -> Response<Full<Bytes>> {
+        let (content_type, body) = match self {
+            Self::Json => {
+                ("application/x-amz-json-1.1", serde_json::json!({"__type": code, "message": message}).to_string())
+            }
+            Self::Ec2Query => (
+                "text/xml",
+                format!(
+                    "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>lab</RequestID></Response>"
+                ),
+            ),
+            Self::Query => (
+                "text/xml",
+                format!(
+                    "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>lab</RequestId></ErrorResponse>"
+                ),
+            ),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(headers: &[(&str, &str)], uri: &str) -> hyper::http::request::Parts {
+        let mut request = Request::post(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn calls_are_named_by_signature_and_action() {
+        let scope = |service: &str| {
+            format!("AWS4-HMAC-SHA256 Credential=x/20260101/us-west-2/{service}/aws4_request, SignedHeaders=host")
+        };
+        let elb = head(&[("authorization", &scope("elasticloadbalancing"))], "/");
+        let acm =
+            head(&[("authorization", &scope("acm")), ("x-amz-target", "CertificateManager.ListCertificates")], "/");
+        let names = [
+            call_name(&elb, b"Version=2015-12-01&Action=CreateRule&Priority=1"),
+            call_name(&acm, b"{}"),
+            call_name(&head(&[], "/latest/meta-data"), b""),
+        ];
+        assert_eq!(
+            names,
+            ["elasticloadbalancing:CreateRule", "acm:ListCertificates", "unknown:POST /latest/meta-data"]
+        );
+        assert_eq!(names.map(|name| is_read(&name)), [false, true, false]);
+    }
+}

@@ -1,0 +1,303 @@
+//! The AWS account's things that exist before any controller: a VPC with subnets in three zones, security groups,
+//! certificates, instances that are the cluster's nodes, and what the conformance cases name.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use aws_sdk_acm::types::ValidationMethod;
+use aws_sdk_ec2::types::{AddPrefixListEntry, DomainType, InstanceType, ResourceType, Tag, TagSpecification};
+use aws_sdk_elasticloadbalancingv2::types::{ProtocolEnum, TargetTypeEnum};
+use serde_json::{Value, json};
+
+use super::aws::{Aws, REGION};
+
+/// The cluster's name.
+pub const CLUSTER: &str = "demo";
+/// The tag that a controller puts on everything that it makes.
+pub const CONTROLLER_TAG: &str = "elbv2.k8s.aws/cluster";
+/// The name of the security group of the nodes.
+pub const NODE_SECURITY_GROUP: &str = "node-sg";
+const ZONES: [&str; 3] = ["a", "b", "c"];
+
+/// Ids and ARNs by the names that manifests and dumps use.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    pub vpc: String,
+    /// `public-a` … `private-c`.
+    pub subnets: BTreeMap<String, String>,
+    /// The security group on the nodes' interfaces, tagged as the cluster's.
+    pub node_security_group: String,
+    /// Security groups of the user: `my-sg-1`, `my-sg-2`.
+    pub security_groups: BTreeMap<String, String>,
+    /// Certificate ARNs by domain.
+    pub certificates: BTreeMap<String, String>,
+    pub nodes: Vec<Node>,
+    pub prefix_lists: BTreeMap<String, String>,
+    /// Allocation ids: `a`, `b`, `c`.
+    pub elastic_ips: BTreeMap<String, String>,
+    /// ARNs of target groups that no controller made.
+    pub target_groups: BTreeMap<String, String>,
+}
+
+/// An instance that is a node of the cluster.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    pub instance: String,
+    pub address: String,
+    pub interface: String,
+    pub zone: String,
+    /// The first three numbers of its subnet's addresses, as in `10.0.100`.
+    pub network: String,
+}
+
+impl World {
+    /// Makes everything in an empty account.
+    pub async fn make(aws: &Aws, nodes: usize) -> Result<Self> {
+        let mut world = Self::default();
+        world.make_network(aws).await?;
+        world.make_security_groups(aws).await?;
+        world.make_certificates(aws).await?;
+        world.make_nodes(aws, nodes).await?;
+        world.make_named_things(aws).await?;
+        Ok(world)
+    }
+
+    async fn make_network(&mut self, aws: &Aws) -> Result<()> {
+        let ec2 = &aws.ec2;
+        let made = ec2.create_vpc().cidr_block("10.0.0.0/16").send().await?;
+        self.vpc = owned(made.vpc().and_then(|vpc| vpc.vpc_id()))?;
+        let made = ec2.create_internet_gateway().send().await?;
+        let gateway = owned(made.internet_gateway().and_then(|gateway| gateway.internet_gateway_id()))?;
+        ec2.attach_internet_gateway().internet_gateway_id(&gateway).vpc_id(&self.vpc).send().await?;
+        for (number, zone) in ZONES.into_iter().enumerate() {
+            for (kind, role, first) in
+                [("public", "kubernetes.io/role/elb", 0), ("private", "kubernetes.io/role/internal-elb", 100)]
+            {
+                let name = format!("{kind}-{zone}");
+                let made = ec2
+                    .create_subnet()
+                    .vpc_id(&self.vpc)
+                    .cidr_block(format!("10.0.{}.0/24", first + number))
+                    .availability_zone(format!("{REGION}{zone}"))
+                    .send()
+                    .await?;
+                let subnet = owned(made.subnet().and_then(|subnet| subnet.subnet_id()))?;
+                ec2.create_tags()
+                    .resources(&subnet)
+                    .tags(tag(role, "1"))
+                    .tags(tag(&format!("kubernetes.io/cluster/{CLUSTER}"), "shared"))
+                    .tags(tag("Name", &name))
+                    .send()
+                    .await?;
+                let made = ec2.create_route_table().vpc_id(&self.vpc).send().await?;
+                let table = owned(made.route_table().and_then(|table| table.route_table_id()))?;
+                ec2.associate_route_table().route_table_id(&table).subnet_id(&subnet).send().await?;
+                if kind == "public" {
+                    ec2.create_route()
+                        .route_table_id(&table)
+                        .destination_cidr_block("0.0.0.0/0")
+                        .gateway_id(&gateway)
+                        .send()
+                        .await?;
+                }
+                self.subnets.insert(name, subnet);
+            }
+        }
+        Ok(())
+    }
+
+    async fn make_security_groups(&mut self, aws: &Aws) -> Result<()> {
+        let owner = format!("kubernetes.io/cluster/{CLUSTER}");
+        let nodes = self.make_security_group(aws, NODE_SECURITY_GROUP, "nodes", tag(&owner, "owned")).await?;
+        self.node_security_group = nodes;
+        for (name, description) in [("my-sg-1", "user-1"), ("my-sg-2", "user-2")] {
+            let group = self.make_security_group(aws, name, description, tag("Name", name)).await?;
+            self.security_groups.insert(name.to_owned(), group);
+        }
+        Ok(())
+    }
+
+    async fn make_security_group(&self, aws: &Aws, name: &str, description: &str, tag: Tag) -> Result<String> {
+        let made =
+            aws.ec2.create_security_group().group_name(name).description(description).vpc_id(&self.vpc).send().await?;
+        let group = owned(made.group_id())?;
+        aws.ec2.create_tags().resources(&group).tags(tag).send().await?;
+        Ok(group)
+    }
+
+    async fn make_certificates(&mut self, aws: &Aws) -> Result<()> {
+        let domains: [(&str, &[&str]); 4] = [
+            ("example.com", &[]),
+            ("*.example.com", &[]),
+            ("app.example.org", &["app.example.org", "www.example.org"]),
+            ("expired.example.net", &[]),
+        ];
+        for (domain, alternatives) in domains {
+            let names = alternatives.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let made = aws
+                .acm
+                .request_certificate()
+                .domain_name(domain)
+                .validation_method(ValidationMethod::Dns)
+                .set_subject_alternative_names((!names.is_empty()).then_some(names))
+                .send()
+                .await?;
+            self.certificates.insert(domain.to_owned(), owned(made.certificate_arn())?);
+        }
+        Ok(())
+    }
+
+    async fn make_nodes(&mut self, aws: &Aws, count: usize) -> Result<()> {
+        let images = aws.ec2.describe_images().send().await?;
+        let image = owned(images.images().first().and_then(|image| image.image_id()))?;
+        for number in 0..count {
+            let zone = ZONES[number % ZONES.len()];
+            let subnet = &self.subnets[&format!("private-{zone}")];
+            let made = aws
+                .ec2
+                .run_instances()
+                .image_id(&image)
+                .min_count(1)
+                .max_count(1)
+                .subnet_id(subnet)
+                .security_group_ids(&self.node_security_group)
+                .instance_type(InstanceType::M5Large)
+                .send()
+                .await?;
+            let instance = made.instances().first().context("no instance was started")?;
+            let interface = instance.network_interfaces().first();
+            self.nodes.push(Node {
+                name: format!("node-{number}"),
+                instance: owned(instance.instance_id())?,
+                address: owned(instance.private_ip_address())?,
+                interface: owned(interface.and_then(|interface| interface.network_interface_id()))?,
+                zone: format!("{REGION}{zone}"),
+                network: format!("10.0.{}", 100 + number % ZONES.len()),
+            });
+        }
+        Ok(())
+    }
+
+    async fn make_named_things(&mut self, aws: &Aws) -> Result<()> {
+        let made = aws
+            .ec2
+            .create_managed_prefix_list()
+            .prefix_list_name("office")
+            .address_family("IPv4")
+            .max_entries(5)
+            .entries(AddPrefixListEntry::builder().cidr("198.51.100.0/24").build())
+            .send()
+            .await?;
+        let list = owned(made.prefix_list().and_then(|list| list.prefix_list_id()))?;
+        self.prefix_lists.insert("office".to_owned(), list);
+        for name in ZONES {
+            let tags =
+                TagSpecification::builder().resource_type(ResourceType::ElasticIp).tags(tag("Name", name)).build();
+            let made = aws.ec2.allocate_address().domain(DomainType::Vpc).tag_specifications(tags).send().await?;
+            self.elastic_ips.insert(name.to_owned(), owned(made.allocation_id())?);
+        }
+        for (name, kind) in [
+            ("ext-ip", TargetTypeEnum::Ip),
+            ("ext-inst", TargetTypeEnum::Instance),
+            ("ext-weighted", TargetTypeEnum::Ip),
+        ] {
+            let made = aws
+                .elb
+                .create_target_group()
+                .name(name)
+                .protocol(ProtocolEnum::Http)
+                .port(80)
+                .vpc_id(&self.vpc)
+                .target_type(kind)
+                .send()
+                .await?;
+            let arn = owned(made.target_groups().first().and_then(|group| group.target_group_arn()))?;
+            self.target_groups.insert(name.to_owned(), arn);
+        }
+        Ok(())
+    }
+
+    /// Fills `${cert:…}`, `${sg:…}`, `${subnet:…}`, `${pl:…}`, `${eip:…}`, `${tg:…}` and `${vpc}` in a manifest.
+    pub fn substitute(&self, manifest: &str) -> Result<String> {
+        let mut filled = String::with_capacity(manifest.len());
+        let mut rest = manifest;
+        while let Some((before, after)) = rest.split_once("${") {
+            let (reference, after) = after.split_once('}').context("`${` without `}`")?;
+            let (kind, name) = reference.split_once(':').unwrap_or((reference, ""));
+            let names = match kind {
+                "cert" => &self.certificates,
+                "sg" => &self.security_groups,
+                "subnet" => &self.subnets,
+                "pl" => &self.prefix_lists,
+                "eip" => &self.elastic_ips,
+                "tg" => &self.target_groups,
+                "vpc" => &BTreeMap::from([(String::new(), self.vpc.clone())]),
+                _ => bail!("`${{{reference}}}` is of no known kind"),
+            };
+            let value = names.get(name).with_context(|| format!("the lab has no `{reference}`"))?;
+            filled.push_str(before);
+            filled.push_str(value);
+            rest = after;
+        }
+        Ok(filled + rest)
+    }
+
+    /// The Node objects of the instances, Ready.
+    pub fn node_objects(&self) -> Vec<Value> {
+        let object = |node: &Node| {
+            json!({
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {
+                    "name": node.name,
+                    "labels": {"topology.kubernetes.io/zone": node.zone, "kubernetes.io/os": "linux"},
+                },
+                "spec": {"providerID": format!("aws:///{}/{}", node.zone, node.instance)},
+                "status": {
+                    "addresses": [{"type": "InternalIP", "address": node.address}],
+                    "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ok"}],
+                },
+            })
+        };
+        self.nodes.iter().map(object).collect()
+    }
+
+    /// Puts a pod's address on its node's network interface, as the VPC's CNI does.
+    pub async fn assign_address(&self, aws: &Aws, node: &str, address: &str) -> Result<()> {
+        let node = self.nodes.iter().find(|known| known.name == node);
+        let interface = &node.context("a pod on a node that the lab does not have")?.interface;
+        let request = aws.ec2.assign_private_ip_addresses().network_interface_id(interface);
+        request.private_ip_addresses(address).send().await?;
+        Ok(())
+    }
+}
+
+fn tag(key: &str, value: &str) -> Tag {
+    Tag::builder().key(key).value(value).build()
+}
+
+fn owned(id: Option<&str>) -> Result<String> {
+    id.map(str::to_owned).context("the emulator's answer lacks an id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn substitution_fills_every_kind_and_names_what_is_missing() {
+        let pair = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let world = World {
+            vpc: "vpc-1".to_owned(),
+            certificates: pair("*.example.com", "arn:1"),
+            subnets: pair("public-a", "subnet-1"),
+            ..World::default()
+        };
+        let filled = world.substitute("a: ${cert:*.example.com}\nb: ${subnet:public-a},${vpc} $x {}");
+        assert_eq!(filled.unwrap(), "a: arn:1\nb: subnet-1,vpc-1 $x {}");
+        let errors =
+            ["${sg:none}", "${what:ever}", "${vpc"].map(|text| world.substitute(text).unwrap_err().to_string());
+        assert_eq!(errors, ["the lab has no `sg:none`", "`${what:ever}` is of no known kind", "`${` without `}`"]);
+    }
+}

@@ -1,0 +1,52 @@
+//! The state that a controller made in AWS and in the cluster, as symbolic JSON: no ARN, id or random part, so that the
+//! states of two runs, or of two controllers, are equal when what they made is.
+
+mod aws;
+mod diff;
+mod kubernetes;
+mod rules;
+mod symbols;
+
+pub use diff::diff;
+pub use symbols::{Symbols, without_hash};
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+
+use crate::lab::Lab;
+
+/// The whole account at one moment.
+pub struct Snapshot {
+    /// By stack (`ingress:<namespace>/<name>`, `ingress:<group>`, `service:…`, `none`): kinds of resources by name.
+    pub stacks: BTreeMap<String, Value>,
+    symbols: Symbols,
+    /// Symbolic names of the load balancers by their DNS names.
+    load_balancers: BTreeMap<String, String>,
+}
+
+impl Snapshot {
+    /// Reads everything.
+    pub async fn take(lab: &Lab) -> Result<Self> {
+        let symbols = Symbols::of(lab).await?;
+        aws::read(lab, symbols).await
+    }
+
+    /// What the objects of one namespace made: the AWS resources of its stacks, and the cluster's side of them.
+    pub async fn of_namespace(&self, lab: &Lab, namespace: &str) -> Result<Value> {
+        let of_namespace = |stack: &&String| {
+            let owner = stack.strip_prefix("ingress:").or_else(|| stack.strip_prefix("service:"));
+            let rest = owner.and_then(|owner| owner.strip_prefix(namespace));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let stacks: Map<String, Value> = self
+            .stacks
+            .iter()
+            .filter(|(stack, _)| of_namespace(stack))
+            .map(|(stack, state)| (stack.clone(), state.clone()))
+            .collect();
+        let kubernetes = kubernetes::read(lab, self, namespace).await?;
+        Ok(json!({"aws": stacks, "kubernetes": kubernetes}))
+    }
+}

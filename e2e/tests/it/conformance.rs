@@ -1,0 +1,170 @@
+//! The cases in `e2e/cases`, all at once in one cluster: what the controller makes of them is what is expected, whole.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::lab::cluster::{documents, items, put_in_namespace, text};
+use e2e::lab::{Lab, wait_until, workspace};
+use e2e::symbolic::{Snapshot, diff};
+use serde_json::{Value, json};
+
+use crate::support::{SOON, Stage, run};
+
+/// Set to a part of case names to run these only.
+const ONLY: &str = "E2E_CASES";
+/// No AWS call for so long means that the controller has nothing more to do at once.
+const QUIET: Duration = Duration::from_secs(2);
+/// The same for one that may be waiting to try again.
+const LONG_QUIET: Duration = Duration::from_secs(8);
+const DEADLINE: Duration = Duration::from_secs(120);
+
+#[test]
+fn cases_end_in_the_expected_state() {
+    run(async {
+        let mut stage = Stage::fresh().await?;
+        stage.start_controller(&[]).await?;
+        let cases = cases()?;
+        let (mut states, mut wrong) = (0, String::new());
+        for step in 1.. {
+            let now: Vec<&PathBuf> = cases.iter().filter(|case| manifest(case, step).exists()).collect();
+            if now.is_empty() {
+                break;
+            }
+            apply(&stage, &now, step).await.with_context(|| format!("step {step}"))?;
+            let differences = compare(&stage, &now, step).await?;
+            states += now.len();
+            for (case, lines) in differences {
+                writeln!(wrong, "{case} step {step}: {} differences\n    {}", lines.len(), lines.join("\n    "))?;
+            }
+        }
+        let count = wrong.lines().filter(|line| !line.starts_with(' ')).count();
+        ensure!(wrong.is_empty(), "{count} of {states} states are not as expected:\n{wrong}");
+        println!("{states} states of {} cases are as expected", cases.len());
+        // The next test needs a kubelet and a clean account.
+        Ok(())
+    });
+}
+
+fn cases() -> Result<Vec<PathBuf>> {
+    let only = std::env::var(ONLY).unwrap_or_default();
+    let mut cases = Vec::new();
+    for entry in fs::read_dir(workspace().join("e2e/cases"))? {
+        let path = entry?.path();
+        if path.is_dir() && name(&path).contains(&only) {
+            cases.push(path);
+        }
+    }
+    cases.sort();
+    ensure!(!cases.is_empty(), "no case's name contains `{only}` (the environment variable {ONLY})");
+    Ok(cases)
+}
+
+/// The case's name, which is its namespace too.
+fn name(case: &Path) -> &str {
+    case.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+fn manifest(case: &Path, step: usize) -> PathBuf {
+    case.join(format!("step{step}.yaml"))
+}
+
+/// Applies a step of all cases: what Ingresses name first, then deletions, then the Ingresses.
+async fn apply(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<()> {
+    let (mut backends, mut deletions, mut ingresses) = (Vec::new(), Vec::new(), Vec::new());
+    for case in cases {
+        let namespace = name(case);
+        lab.cluster.namespace(namespace).await?;
+        let manifest = lab.world.substitute(&fs::read_to_string(manifest(case, step))?)?;
+        for mut object in documents(&manifest).with_context(|| format!("in case {namespace}"))? {
+            if let Some(deletion) = object.get("delete").and_then(Value::as_str) {
+                deletions.push((namespace, deletion.to_owned()));
+                continue;
+            }
+            put_in_namespace(&mut object, namespace);
+            if text(&object, "/kind") == "Pod" {
+                let (node, address) = (text(&object, "/spec/nodeName"), text(&object, "/status/podIP"));
+                lab.world.assign_address(&lab.aws, node, address).await?;
+            }
+            let later = matches!(text(&object, "/kind"), "Ingress" | "TargetGroupBinding");
+            if later { &mut ingresses } else { &mut backends }.push(object);
+        }
+    }
+    // Pods before Services, so that the first endpoints are whole.
+    backends.sort_by_key(|object| text(object, "/kind") == "Service");
+    lab.cluster.apply(&backends).await?;
+    for namespace in cases.iter().map(|case| name(case)) {
+        let what = format!("the endpoints in {namespace}");
+        wait_until(SOON, &what, async || endpoints_are_whole(lab, namespace).await).await?;
+    }
+    for (namespace, deletion) in deletions {
+        let (kind, name) = deletion.split_once('/').context("a deletion is `kind/name`")?;
+        let (api_version, kind) = match kind {
+            "pod" => ("v1", "Pod"),
+            "service" => ("v1", "Service"),
+            "ingress" => ("networking.k8s.io/v1", "Ingress"),
+            other => anyhow::bail!("a case deletes a `{other}`, which this test does not know"),
+        };
+        lab.cluster.delete(api_version, kind, Some(namespace), name).await?;
+    }
+    lab.cluster.apply(&ingresses).await
+}
+
+/// Whether each Service's EndpointSlices have the addresses of just the pods that it selects.
+async fn endpoints_are_whole(lab: &Lab, namespace: &str) -> Result<bool> {
+    let pods = lab.cluster.list("v1", "Pod", Some(namespace)).await?;
+    let slices = lab.cluster.list("discovery.k8s.io/v1", "EndpointSlice", Some(namespace)).await?;
+    for service in lab.cluster.list("v1", "Service", Some(namespace)).await? {
+        let Some(selector) = service.pointer("/spec/selector").and_then(Value::as_object) else {
+            continue;
+        };
+        let selected =
+            pods.iter().filter(|pod| selector.iter().all(|(key, value)| pod["metadata"]["labels"][key] == *value));
+        let wanted: BTreeSet<&str> = selected.map(|pod| text(pod, "/status/podIP")).collect();
+        let owner = &service["metadata"]["name"];
+        let mut own = slices
+            .iter()
+            .filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == *owner)
+            .peekable();
+        if own.peek().is_none() {
+            return Ok(false);
+        }
+        let endpoints = own.flat_map(|slice| items(slice, "/endpoints"));
+        let found: BTreeSet<&str> =
+            endpoints.flat_map(|endpoint| items(endpoint, "/addresses")).filter_map(Value::as_str).collect();
+        if wanted != found {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The cases whose state is not as expected once the controller is quiet, with their differences.
+async fn compare(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<Vec<(String, Vec<String>)>> {
+    lab.settle(QUIET, DEADLINE).await?;
+    let early = differences(lab, cases, step).await?;
+    if early.is_empty() {
+        return Ok(early);
+    }
+    lab.settle(LONG_QUIET, DEADLINE).await?;
+    differences(lab, cases, step).await
+}
+
+async fn differences(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<Vec<(String, Vec<String>)>> {
+    let snapshot = Snapshot::take(lab).await?;
+    let mut wrong = Vec::new();
+    for case in cases {
+        let file = case.join(format!("expected.step{step}.json"));
+        let expected = fs::read(&file).with_context(|| file.display().to_string())?;
+        let expected: Value = serde_json::from_slice(&expected)?;
+        let actual = snapshot.of_namespace(lab, name(case)).await?;
+        let lines = diff(&expected, &json!(actual));
+        if !lines.is_empty() {
+            wrong.push((name(case).to_owned(), lines));
+        }
+    }
+    Ok(wrong)
+}
