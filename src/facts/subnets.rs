@@ -6,7 +6,10 @@ use std::{
     fmt::{self, Write},
 };
 
-use crate::model::{Scheme, SubnetId, Tags, VpcId};
+use crate::{
+    aws::{RouteTableInfo, SubnetInfo, ZoneInfo},
+    model::{Scheme, SubnetId, Tags, VpcId},
+};
 
 /// The start of the tag keys that say which clusters use a subnet.
 const CLUSTER_TAG: &str = "kubernetes.io/cluster/";
@@ -39,6 +42,35 @@ pub struct RouteTable {
     pub subnets: BTreeSet<SubnetId>,
     /// Whether one of its routes has an internet gateway.
     pub internet_gateway: bool,
+}
+
+/// A zone of the region (EC2 DescribeAvailabilityZones).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// Its name.
+    pub name: String,
+    /// What kind of place it is.
+    pub locale: Locale,
+}
+
+impl From<SubnetInfo> for SubnetCandidate {
+    fn from(info: SubnetInfo) -> Self {
+        let SubnetInfo { id, zone, available_addresses, outpost, tags, .. } = info;
+        Self { id, zone, available_addresses, on_outpost: outpost, tags }
+    }
+}
+
+impl From<RouteTableInfo> for RouteTable {
+    fn from(info: RouteTableInfo) -> Self {
+        let RouteTableInfo { main, subnets, internet_gateway } = info;
+        Self { main, subnets, internet_gateway }
+    }
+}
+
+impl From<ZoneInfo> for Zone {
+    fn from(info: ZoneInfo) -> Self {
+        Self { locale: Locale::of_zone_type(&info.zone_type), name: info.name }
+    }
 }
 
 /// What kind of place a subnet is in. A load balancer stays within one kind.
@@ -186,6 +218,12 @@ impl fmt::Display for NoSubnets {
 impl std::error::Error for NoSubnets {}
 
 impl NoSubnets {
+    /// What is wrong.
+    #[must_use]
+    pub fn message(&self) -> String {
+        self.to_string()
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn fix(&self) -> String {
@@ -237,8 +275,8 @@ pub fn needs_route_tables(scheme: Scheme, candidates: &[SubnetCandidate]) -> boo
     !candidates.is_empty() && !candidates.iter().any(|candidate| has_role(scheme, candidate))
 }
 
-/// Chooses one subnet in each zone, sorted by id. `zones` gives the kind of each zone by its name (a zone that is missing
-/// counts as an availability zone); `route_tables` are those of the VPC, empty where [`needs_route_tables`] says no.
+/// Chooses one subnet in each zone, sorted by id. A zone that is missing from `zones`
+/// counts as an availability zone; `route_tables` are those of the VPC, empty where [`needs_route_tables`] says no.
 ///
 /// # Errors
 /// When no subnets will do.
@@ -247,7 +285,7 @@ pub fn choose(
     scheme: Scheme,
     cluster: &str,
     candidates: &[SubnetCandidate],
-    zones: &BTreeMap<String, Locale>,
+    zones: &[Zone],
     route_tables: &[RouteTable],
 ) -> Result<Vec<SubnetId>, NoSubnets> {
     let own_tag = format!("{CLUSTER_TAG}{cluster}");
@@ -294,7 +332,7 @@ fn judge(
     scheme: Scheme,
     own_tag: &str,
     by_role: bool,
-    zones: &BTreeMap<String, Locale>,
+    zones: &[Zone],
     route_tables: &[RouteTable],
 ) -> Verdict {
     if by_role {
@@ -325,7 +363,7 @@ fn judge(
     Verdict::Eligible(if candidate.on_outpost {
         Locale::Outpost
     } else {
-        zones.get(&candidate.zone).copied().unwrap_or(Locale::AvailabilityZone)
+        zones.iter().find(|zone| zone.name == candidate.zone).map_or(Locale::AvailabilityZone, |zone| zone.locale)
     })
 }
 
@@ -360,7 +398,8 @@ mod tests {
 
     fn pick(scheme: Scheme, candidates: &[SubnetCandidate], tables: &[RouteTable]) -> Result<Vec<String>, NoSubnets> {
         let zones = [("z-a", "availability-zone"), ("z-b", "availability-zone"), ("z-lax", "local-zone")];
-        let zones = zones.iter().map(|(z, t)| ((*z).to_owned(), Locale::of_zone_type(t))).collect();
+        let zones =
+            zones.map(|(name, kind)| ZoneInfo { name: name.to_owned(), zone_type: kind.to_owned() }).map(Zone::from);
         choose(&VpcId::new("vpc-1"), scheme, "demo", candidates, &zones, tables)
             .map(|ids| ids.iter().map(ToString::to_string).collect())
     }

@@ -26,7 +26,7 @@ pub(super) fn target(id: &str, port: u16) -> Target {
 }
 
 /// What stands behind a target.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TargetOwner {
     /// A pod, at its own address.
     Pod(ObjectName),
