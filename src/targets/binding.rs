@@ -1,0 +1,468 @@
+//! One binding at a time: its target group gets the targets that it shall have.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::atomic::Ordering,
+};
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::{
+    api::crd::{TargetGroupBindingSpec, target_group_binding::TargetType},
+    aws::{AwsErrorKind, Target},
+    build::tags::BINDING_FINALIZER,
+    model::{ObjectName, TargetGroupArn},
+    snapshot::{Snapshot, TargetGroupBinding},
+};
+
+use super::{
+    Cloud, Cluster, MayWrite, Problem, Stage, Subject, TargetGroupKey, Targets, TargetsError, check,
+    endpoints::{Resolution, port_reference, resolve},
+    plan::{TargetPlan, is_draining, plan},
+    status::{self, Report},
+};
+
+/// Something to tell about a binding that is no error: a Warning event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The event's reason.
+    pub reason: &'static str,
+    /// The event's message.
+    pub message: String,
+}
+
+/// What was done about a binding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindingOutcome {
+    /// Registered just now.
+    pub registered: Vec<Target>,
+    /// Deregistered just now.
+    pub deregistered: Vec<Target>,
+    /// Whether anything was registered, deregistered or let go.
+    pub changed: bool,
+    /// What people should be told.
+    pub notices: Vec<Notice>,
+    /// Whether [`Targets::reconcile_node_rules`] has to look again.
+    pub node_rules: bool,
+    /// Other bindings that may do more now than before.
+    pub also: Vec<ObjectName>,
+    /// Whether the binding is gone, or let go.
+    pub gone: bool,
+}
+
+/// How a binding names its target group; the ARN wins.
+pub(super) fn key_of(spec: &TargetGroupBindingSpec) -> Option<TargetGroupKey> {
+    let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+    given(&spec.target_group_arn)
+        .map(|arn| TargetGroupKey::Arn(TargetGroupArn::new(arn)))
+        .or_else(|| given(&spec.target_group_name).map(TargetGroupKey::Name))
+}
+
+/// The field of a spec that cannot be honoured yet.
+pub(super) fn unsupported(spec: &TargetGroupBindingSpec) -> Option<&'static str> {
+    if spec.iam_role_arn_to_assume.as_ref().is_some_and(|role| !role.is_empty()) {
+        Some("iamRoleArnToAssume")
+    } else {
+        (spec.multi_cluster_target_group == Some(true)).then_some("multiClusterTargetGroup")
+    }
+}
+
+impl TargetsError {
+    pub(super) fn of_binding(binding: &ObjectName, stage: Stage, problem: impl Into<Problem>) -> Self {
+        Self { subject: Subject::Binding(binding.clone()), stage, problem: problem.into() }
+    }
+}
+
+impl<C: Cloud, K: Cluster> Targets<C, K> {
+    /// Brings a binding's target group to the targets that it shall have, or lets go of them if the binding is deleted, and
+    /// keeps its finalizer and status. Where nothing has changed, nobody is asked and nothing is written.
+    ///
+    /// # Errors
+    /// When it could not be done, or not in full; what could be done is done.
+    pub async fn reconcile_binding(
+        &self,
+        name: &ObjectName,
+        may_write: MayWrite<'_>,
+    ) -> Result<BindingOutcome, TargetsError> {
+        let binding = self.snapshot().target_group_bindings.get(name).cloned();
+        let Some(binding) = binding else {
+            let had_rules = self.memory().remove(name).is_some_and(|memory| memory.network.is_some());
+            if had_rules {
+                self.node_rules_due.store(true, Ordering::Release);
+            }
+            return Ok(BindingOutcome { node_rules: self.node_rules_due(), gone: true, ..BindingOutcome::default() });
+        };
+        let stage = if binding.deleting { Stage::Cleanup } else { Stage::Reconcile };
+        let result = if binding.deleting {
+            self.clean_up(&binding, may_write).await
+        } else {
+            self.feed(&binding, may_write).await
+        };
+        match result {
+            Ok(mut outcome) => {
+                outcome.node_rules = self.node_rules_due();
+                outcome.changed |= !outcome.registered.is_empty() || !outcome.deregistered.is_empty();
+                Ok(outcome)
+            }
+            Err(Failure(stage_of_error, problem)) => {
+                let error = TargetsError::of_binding(name, stage_of_error.unwrap_or(stage), problem);
+                if !error.is_transient() {
+                    let report = Report { ready: false, reason: error.reason(), message: error.text() };
+                    // What is told is the error itself, also where it could not be written down.
+                    if let Err(status) = self.report(&binding, &report, false, may_write).await {
+                        tracing::warn!(binding = %name, error = %status.1, "the status could not be written");
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Fills in what a binding leaves out, from its target group.
+    pub(super) async fn complete(
+        &self,
+        binding: &TargetGroupBinding,
+    ) -> Result<(TargetGroupBinding, TargetGroupArn), Problem> {
+        let mut binding = binding.clone();
+        let key = key_of(&binding.spec).ok_or(Problem::NoTargetGroup)?;
+        let spec = &mut binding.spec;
+        // Bindings that were made by a controller, or went through a webhook, say it all.
+        let says_it_all = match spec.target_type {
+            Some(TargetType::Instance) => true,
+            Some(TargetType::Ip) => spec.ip_address_type.is_some(),
+            None => false,
+        };
+        if let (TargetGroupKey::Arn(arn), true) = (&key, says_it_all) {
+            let arn = arn.clone();
+            return Ok((binding, arn));
+        }
+        let known = self.groups().get(&key).cloned();
+        let facts = match known {
+            Some(facts) => facts,
+            None => {
+                let found = self.cloud.target_group(&key).await?;
+                let name = match &key {
+                    TargetGroupKey::Arn(arn) => arn.as_str(),
+                    TargetGroupKey::Name(name) => name,
+                };
+                let facts = found.ok_or_else(|| Problem::TargetGroupMissing(name.to_owned()))?;
+                self.groups().insert(key, facts.clone());
+                facts
+            }
+        };
+        let Some(target_type) = facts.bindable_type() else {
+            return Err(Problem::TargetType { arn: facts.arn, target_type: facts.target_type });
+        };
+        spec.target_type.get_or_insert(target_type);
+        spec.ip_address_type.get_or_insert(facts.ip_address_type);
+        self.memory().entry(binding.name.clone()).or_default().target_group = Some(facts.arn.clone());
+        Ok((binding, facts.arn))
+    }
+
+    /// Gives up what is known of a target group that AWS says is gone.
+    fn forget(&self, arn: &TargetGroupArn) {
+        self.cloud.forget_targets(arn);
+        self.groups().retain(|_, facts| facts.arn != *arn);
+    }
+
+    /// All other bindings of a target group, as far as their target groups are known, that are not deleted.
+    fn others(
+        &self,
+        snapshot: &Snapshot,
+        binding: &TargetGroupBinding,
+        arn: &TargetGroupArn,
+    ) -> Vec<TargetGroupBinding> {
+        let memory = self.memory();
+        let has_it = |other: &&TargetGroupBinding| {
+            other.name != binding.name
+                && !other.deleting
+                && match key_of(&other.spec) {
+                    Some(TargetGroupKey::Arn(other)) => other == *arn,
+                    Some(TargetGroupKey::Name(_)) => {
+                        memory.get(&other.name).is_some_and(|memory| memory.target_group.as_ref() == Some(arn))
+                    }
+                    None => false,
+                }
+        };
+        snapshot.target_group_bindings.values().filter(has_it).cloned().collect()
+    }
+
+    /// The older binding that has the target group, if there is one.
+    pub(super) fn holder(
+        &self,
+        snapshot: &Snapshot,
+        binding: &TargetGroupBinding,
+        arn: &TargetGroupArn,
+    ) -> Option<ObjectName> {
+        let mut others = self.others(snapshot, binding, arn);
+        others.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
+        let oldest = others.into_iter().next()?;
+        ((&oldest.created, &oldest.name) < (&binding.created, &binding.name)).then_some(oldest.name)
+    }
+
+    async fn feed(&self, binding: &TargetGroupBinding, may_write: MayWrite<'_>) -> Result<BindingOutcome, Failure> {
+        if let Some(field) = unsupported(&binding.spec) {
+            return Err(Problem::Unsupported(field).into());
+        }
+        let (binding, arn) = self.complete(binding).await?;
+        let resolution = {
+            let snapshot = self.snapshot();
+            if let Some(holder) = self.holder(&snapshot, &binding, &arn) {
+                return Err(Problem::Taken { arn, holder }.into());
+            }
+            resolve(&snapshot, &binding).map_err(Problem::from)?
+        };
+        self.note_network(&binding, &resolution);
+        let present = match self.cloud.targets(&arn).await {
+            Err(error) if error.is_not_found() => {
+                self.forget(&arn);
+                return Err(Problem::TargetGroupMissing(arn.to_string()).into());
+            }
+            present => present.map_err(Problem::from)?,
+        };
+        let mut outcome = BindingOutcome::default();
+        let mut report = Report::reconciled();
+        let wanted: BTreeSet<Target> = match resolution {
+            Resolution::Targets { targets, skipped } => {
+                for skipped in skipped {
+                    tracing::debug!(binding = %binding.name, what = skipped.what, why = skipped.why, "no target");
+                }
+                targets.into_keys().collect()
+            }
+            Resolution::BackendMissing { what } => {
+                if present.values().any(|health| !is_draining(health)) {
+                    self.prove_missing(&binding).await?;
+                }
+                let message =
+                    format!("there is no {what}, so nothing is registered; create it, or correct spec.serviceRef");
+                outcome.notices.push(Notice { reason: "BackendNotFound", message: message.clone() });
+                report = Report { ready: false, reason: "BackendNotFound", message };
+                BTreeSet::new()
+            }
+        };
+        let plan = plan(&wanted, &present, self.settings.most_targets);
+        if !binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER) {
+            check(may_write, "RegisterTargets")?;
+            let added = self.cluster.set_finalizer(&binding, true).await;
+            added.map_err(|error| Failure(Some(Stage::AddFinalizer), error.into()))?;
+        }
+        if !plan.left_out.is_empty() {
+            outcome.notices.push(Notice {
+                reason: "FailedReconcile",
+                message: format!(
+                    "{} targets are left out: --max-targets-per-target-group allows {}",
+                    plan.left_out.len(),
+                    self.settings.most_targets.unwrap_or_default()
+                ),
+            });
+        }
+        self.carry_out(&arn, plan, &mut outcome, may_write).await?;
+        self.report(&binding, &report, true, may_write).await?;
+        Ok(outcome)
+    }
+
+    /// Makes the calls of a plan. What cannot be registered keeps nothing from being deregistered: the targets that go serve
+    /// no more, whatever comes in their place.
+    async fn carry_out(
+        &self,
+        arn: &TargetGroupArn,
+        plan: TargetPlan,
+        outcome: &mut BindingOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        let mut refused = Vec::new();
+        let mut failure = None;
+        let mut batches = VecDeque::from(plan.register);
+        while let Some(batch) = batches.pop_front() {
+            check(may_write, "RegisterTargets")?;
+            match self.cloud.register(arn, &batch).await {
+                Ok(()) => outcome.registered.extend(batch),
+                Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
+                // One instance that is gone fails the whole call: halve it until those that are meant are alone.
+                Err(error) if names_targets(error.code()) && matches!(error.kind, AwsErrorKind::Refused { .. }) => {
+                    if batch.len() == 1 {
+                        refused.extend(batch.into_iter().map(|target| (target, error.clone())));
+                    } else {
+                        let (first, second) = batch.split_at(batch.len() / 2);
+                        batches.push_front(second.to_vec());
+                        batches.push_front(first.to_vec());
+                    }
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        for batch in plan.deregister {
+            check(may_write, "DeregisterTargets")?;
+            match self.cloud.deregister(arn, &batch).await {
+                Ok(()) => outcome.deregistered.extend(batch),
+                Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    break;
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(Problem::Aws(error).into()),
+            None if refused.is_empty() => Ok(()),
+            None => Err(Problem::RefusedTargets(refused).into()),
+        }
+    }
+
+    fn group_is_gone(&self, arn: &TargetGroupArn) -> Failure {
+        self.forget(arn);
+        Problem::TargetGroupMissing(arn.to_string()).into()
+    }
+
+    /// Asks the API server itself before everything is deregistered because of something that the watches do not show.
+    async fn prove_missing(&self, binding: &TargetGroupBinding) -> Result<(), Failure> {
+        let reference = &binding.spec.service_ref;
+        let name = ObjectName::new(&binding.name.namespace, &reference.name);
+        match self.cluster.service(&name).await.map_err(Problem::from)? {
+            Some(service) if service.port(&port_reference(&reference.port)).is_some() => {
+                Err(Problem::Behind(format!("Service {name}")).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn clean_up(&self, binding: &TargetGroupBinding, may_write: MayWrite<'_>) -> Result<BindingOutcome, Failure> {
+        let mut outcome = BindingOutcome { gone: true, ..BindingOutcome::default() };
+        if !binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER) {
+            return Ok(outcome);
+        }
+        if binding.spec.iam_role_arn_to_assume.as_ref().is_some_and(|role| !role.is_empty()) {
+            return Err(Problem::Unsupported("iamRoleArnToAssume").into());
+        }
+        match self.complete(binding).await {
+            Ok((binding, arn)) => {
+                let others = self.others(&self.snapshot(), &binding, &arn);
+                outcome.also = others.into_iter().map(|other| other.name).collect();
+                // Another binding has the target group now, and decides over what is in it.
+                if outcome.also.is_empty() {
+                    self.let_go(&binding, &arn, &mut outcome, may_write).await?;
+                }
+            }
+            // Without a target group there is nothing to let go.
+            Err(Problem::NoTargetGroup | Problem::TargetGroupMissing(_) | Problem::TargetType { .. }) => {}
+            Err(problem) => return Err(problem.into()),
+        }
+        check(may_write, "DeregisterTargets")?;
+        let removed = self.cluster.set_finalizer(binding, false).await;
+        match removed {
+            Ok(()) | Err(super::ClusterError::Gone) => {}
+            Err(error) => return Err(Failure(Some(Stage::RemoveFinalizer), error.into())),
+        }
+        outcome.changed = true;
+        if self.memory().remove(&binding.name).is_some_and(|memory| memory.network.is_some())
+            || binding.spec.networking.is_some()
+        {
+            self.node_rules_due.store(true, Ordering::Release);
+        }
+        Ok(outcome)
+    }
+
+    async fn let_go(
+        &self,
+        binding: &TargetGroupBinding,
+        arn: &TargetGroupArn,
+        outcome: &mut BindingOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        let mut present = match self.cloud.targets(arn).await {
+            Err(error) if error.is_not_found() => {
+                self.forget(arn);
+                return Ok(());
+            }
+            present => present.map_err(Problem::from)?,
+        };
+        // Other clusters' targets are in the same group; ours are those of our Service.
+        if binding.spec.multi_cluster_target_group == Some(true) {
+            let resolution = resolve(&self.snapshot(), binding).map_err(Problem::from)?;
+            let ours = match resolution {
+                Resolution::Targets { targets, .. } => targets,
+                Resolution::BackendMissing { .. } => return Ok(()),
+            };
+            present.retain(|target, _| ours.contains_key(&super::endpoints::target(&target.id, target.port)));
+        }
+        for batch in plan(&BTreeSet::new(), &present, None).deregister {
+            check(may_write, "DeregisterTargets")?;
+            match self.cloud.deregister(arn, &batch).await {
+                Ok(()) => outcome.deregistered.extend(batch),
+                Err(error) if error.is_not_found() => {
+                    self.forget(arn);
+                    return Ok(());
+                }
+                // Targets that are gone themselves.
+                Err(error) if names_targets(error.code()) && matches!(error.kind, AwsErrorKind::Refused { .. }) => {
+                    tracing::warn!(binding = %binding.name, %error, "some targets could not be deregistered");
+                }
+                Err(error) => return Err(Problem::Aws(error).into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note when the node rules have to be computed again because of this binding.
+    fn note_network(&self, binding: &TargetGroupBinding, resolution: &Resolution) {
+        let network = binding.spec.networking.as_ref().map(|networking| {
+            let mut hasher = DefaultHasher::new();
+            serde_json::to_string(networking).unwrap_or_default().hash(&mut hasher);
+            if let Resolution::Targets { targets, .. } = resolution {
+                targets.hash(&mut hasher);
+            }
+            hasher.finish()
+        });
+        let mut memory = self.memory();
+        let remembered = &mut memory.entry(binding.name.clone()).or_default().network;
+        if *remembered != network {
+            *remembered = network;
+            self.node_rules_due.store(true, Ordering::Release);
+        }
+    }
+
+    async fn report(
+        &self,
+        binding: &TargetGroupBinding,
+        report: &Report,
+        complete: bool,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        let written = self.memory().get(&binding.name).and_then(|memory| memory.status.clone());
+        let written = written.filter(|(uid, _)| *uid == binding.uid).map(|(_, status)| status);
+        let next = |current| status::next(current, binding.generation, report, complete, Timestamp::now());
+        // Either what the watch shows says it already, or what was written last, which the watch will show.
+        let Some(status) = next(binding.status.as_ref()) else { return Ok(()) };
+        if written.as_ref().is_some_and(|written| next(Some(written)).is_none()) {
+            return Ok(());
+        }
+        check(may_write, "UpdateStatus")?;
+        match self.cluster.write_status(binding, &status).await {
+            Ok(()) => {}
+            Err(super::ClusterError::Gone) => return Ok(()),
+            Err(error) => return Err(Failure(Some(Stage::UpdateStatus), error.into())),
+        }
+        self.memory().entry(binding.name.clone()).or_default().status = Some((binding.uid.clone(), status));
+        Ok(())
+    }
+}
+
+/// Whether AWS's code says that it is about the targets, and not about the group.
+fn names_targets(code: Option<&str>) -> bool {
+    matches!(code, Some("InvalidTarget" | "ValidationError" | "InvalidInstance"))
+}
+
+/// A problem, and where it arose if that is not the stage of the whole.
+pub(super) struct Failure(Option<Stage>, Problem);
+
+impl<P: Into<Problem>> From<P> for Failure {
+    fn from(problem: P) -> Self {
+        Self(None, problem.into())
+    }
+}
+
+// TESTS

@@ -1,0 +1,188 @@
+//! What this room needs of AWS, and the road to it. A trait, so that tests can be AWS.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    api::crd::target_group_binding::{IpAddressType, TargetType},
+    aws::{Aws, AwsError, InstanceInfo, InterfaceInfo, Inventory, Target, TargetHealth},
+    model::{ObservedSecurityGroup, SecurityGroupId, SecurityGroupRule, TargetGroupArn},
+};
+
+/// How a binding names its target group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TargetGroupKey {
+    /// `spec.targetGroupARN`
+    Arn(TargetGroupArn),
+    /// `spec.targetGroupName`
+    Name(String),
+}
+
+/// What never changes about a target group, and what a binding may leave out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetGroupFacts {
+    /// Its ARN.
+    pub arn: TargetGroupArn,
+    /// The word of AWS's API; `lambda` and `alb` cannot be bound.
+    pub target_type: String,
+    /// AWS says nothing of groups that are older than IPv6, which have IPv4.
+    pub ip_address_type: IpAddressType,
+}
+
+impl TargetGroupFacts {
+    /// The target type, where it is one that can be bound.
+    #[must_use]
+    pub fn bindable_type(&self) -> Option<TargetType> {
+        match self.target_type.as_str() {
+            "instance" => Some(TargetType::Instance),
+            "ip" => Some(TargetType::Ip),
+            _ => None,
+        }
+    }
+}
+
+/// The calls to AWS that this room makes. What `targets` answers stays true by what is registered and deregistered here.
+pub trait Cloud: Send + Sync + 'static {
+    /// The targets of a group.
+    fn targets(
+        &self,
+        group: &TargetGroupArn,
+    ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
+    /// Has the targets of a group read anew the next time.
+    fn forget_targets(&self, group: &TargetGroupArn);
+    /// DescribeTargetGroups of one group; `None` when there is none.
+    fn target_group(
+        &self,
+        key: &TargetGroupKey,
+    ) -> impl Future<Output = Result<Option<TargetGroupFacts>, AwsError>> + Send;
+    /// RegisterTargets, one call.
+    fn register(&self, group: &TargetGroupArn, targets: &[Target])
+    -> impl Future<Output = Result<(), AwsError>> + Send;
+    /// DeregisterTargets, one call.
+    fn deregister(
+        &self,
+        group: &TargetGroupArn,
+        targets: &[Target],
+    ) -> impl Future<Output = Result<(), AwsError>> + Send;
+    /// DescribeInstances
+    fn instances(&self, ids: &[String]) -> impl Future<Output = Result<Vec<InstanceInfo>, AwsError>> + Send;
+    /// DescribeNetworkInterfaces of the VPC that have these addresses.
+    fn interfaces_by_address(
+        &self,
+        addresses: &[String],
+    ) -> impl Future<Output = Result<Vec<InterfaceInfo>, AwsError>> + Send;
+    /// DescribeSecurityGroups
+    fn security_groups(
+        &self,
+        ids: &[SecurityGroupId],
+    ) -> impl Future<Output = Result<Vec<ObservedSecurityGroup>, AwsError>> + Send;
+    /// DescribeSecurityGroups of the VPC that carry the cluster's tag.
+    fn cluster_security_groups(&self) -> impl Future<Output = Result<Vec<ObservedSecurityGroup>, AwsError>> + Send;
+    /// AuthorizeSecurityGroupIngress
+    fn authorize(
+        &self,
+        group: &SecurityGroupId,
+        rules: &[SecurityGroupRule],
+    ) -> impl Future<Output = Result<(), AwsError>> + Send;
+    /// RevokeSecurityGroupIngress
+    fn revoke(
+        &self,
+        group: &SecurityGroupId,
+        rules: &[SecurityGroupRule],
+    ) -> impl Future<Output = Result<(), AwsError>> + Send;
+}
+
+/// AWS itself.
+pub struct LiveCloud {
+    aws: Arc<Aws>,
+    inventory: Arc<Inventory>,
+}
+
+impl LiveCloud {
+    /// Speaks through these clients, and keeps the inventory true.
+    #[must_use]
+    pub fn new(aws: Arc<Aws>, inventory: Arc<Inventory>) -> Self {
+        Self { aws, inventory }
+    }
+
+    /// What a write of targets left behind: known where there was an answer, to be read again where there was none.
+    fn settle(
+        &self,
+        group: &TargetGroupArn,
+        answer: Result<(), AwsError>,
+        record: impl FnOnce(&Inventory),
+    ) -> Result<(), AwsError> {
+        match &answer {
+            Ok(()) => record(&self.inventory),
+            Err(error) if error.asks_to_read_again() => self.inventory.forget_targets(group),
+            Err(_) => {}
+        }
+        answer
+    }
+}
+
+impl Cloud for LiveCloud {
+    async fn targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        self.inventory.targets(group).await
+    }
+
+    fn forget_targets(&self, group: &TargetGroupArn) {
+        self.inventory.forget_targets(group);
+    }
+
+    async fn target_group(&self, key: &TargetGroupKey) -> Result<Option<TargetGroupFacts>, AwsError> {
+        let call = self.aws.read.elb.describe_target_groups();
+        let call = match key {
+            TargetGroupKey::Arn(arn) => call.target_group_arns(arn.as_str()),
+            TargetGroupKey::Name(name) => call.names(name),
+        };
+        let answer = match self.aws.answer("DescribeTargetGroups", call.send().await) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            answer => answer?,
+        };
+        Ok(answer.target_groups().first().and_then(|group| {
+            Some(TargetGroupFacts {
+                arn: TargetGroupArn::new(group.target_group_arn()?),
+                target_type: group.target_type().map(|word| word.as_str().to_owned()).unwrap_or_default(),
+                ip_address_type: match group.ip_address_type().map(|word| word.as_str()) {
+                    Some("ipv6") => IpAddressType::Ipv6,
+                    _ => IpAddressType::Ipv4,
+                },
+            })
+        }))
+    }
+
+    async fn register(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
+        let answer = self.aws.register_targets(group, targets).await;
+        self.settle(group, answer, |inventory| inventory.record_registered(group, targets))
+    }
+
+    async fn deregister(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
+        let answer = self.aws.deregister_targets(group, targets).await;
+        self.settle(group, answer, |inventory| inventory.record_deregistered(group, targets))
+    }
+
+    async fn instances(&self, ids: &[String]) -> Result<Vec<InstanceInfo>, AwsError> {
+        self.aws.describe_instances(ids).await
+    }
+
+    async fn interfaces_by_address(&self, addresses: &[String]) -> Result<Vec<InterfaceInfo>, AwsError> {
+        self.aws.describe_network_interfaces_by_ip(self.inventory.vpc(), addresses).await
+    }
+
+    async fn security_groups(&self, ids: &[SecurityGroupId]) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        self.aws.describe_security_groups(ids).await
+    }
+
+    async fn cluster_security_groups(&self) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        let key = format!("kubernetes.io/cluster/{}", self.inventory.cluster());
+        self.aws.security_groups_tagged(self.inventory.vpc(), &key, &["owned", "shared"]).await
+    }
+
+    async fn authorize(&self, group: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
+        self.aws.authorize_ingress(group, rules).await
+    }
+
+    async fn revoke(&self, group: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
+        self.aws.revoke_ingress(group, rules).await
+    }
+}

@@ -1,0 +1,205 @@
+//! What can go wrong with a binding, as its events and its status tell it.
+
+use std::fmt;
+
+use crate::{
+    aws::{AwsError, AwsErrorKind, Target},
+    model::{ObjectName, SecurityGroupId, TargetGroupArn},
+};
+
+use super::{
+    cluster::ClusterError, endpoints::UnresolvableBinding, network_interfaces::NotLocated,
+    node_rules::InvalidNetworking,
+};
+
+/// The most targets that a message tells of.
+const MOST_TOLD: usize = 5;
+
+/// What was being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Putting on the finalizer.
+    AddFinalizer,
+    /// Taking off the finalizer.
+    RemoveFinalizer,
+    /// Registering and deregistering.
+    Reconcile,
+    /// Letting the load balancer in to nodes and pods.
+    Network,
+    /// Letting go of a deleted binding's targets.
+    Cleanup,
+    /// Writing the status.
+    UpdateStatus,
+}
+
+/// What something went wrong with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A binding.
+    Binding(ObjectName),
+    /// A security group of nodes or pods, for no binding in particular.
+    SecurityGroup(SecurityGroupId),
+    /// All rules on the security groups of nodes and pods.
+    NodeRules,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Binding(name) => write!(f, "TargetGroupBinding {name}"),
+            Self::SecurityGroup(id) => write!(f, "security group {id}"),
+            Self::NodeRules => f.write_str("rules on the security groups of nodes and pods"),
+        }
+    }
+}
+
+/// Something that went wrong, with what, and while doing what.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{subject}: {problem}")]
+pub struct TargetsError {
+    /// With what.
+    pub subject: Subject,
+    /// While doing what.
+    pub stage: Stage,
+    /// What it was.
+    pub problem: Problem,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// It names no target group.
+    #[error("it names no target group")]
+    NoTargetGroup,
+    /// Its target group is not there.
+    #[error("there is no target group `{0}` in this account and region")]
+    TargetGroupMissing(String),
+    /// Its target group is of a type that takes neither pods nor nodes.
+    #[error("the target group {arn} is of type {target_type}, which takes neither pods nor nodes")]
+    TargetType {
+        /// The group.
+        arn: TargetGroupArn,
+        /// Its type, in AWS's word.
+        target_type: String,
+    },
+    /// Another binding has the target group.
+    #[error(
+        "the target group {arn} already has the older TargetGroupBinding {holder}, and each would deregister the targets of the other"
+    )]
+    Taken {
+        /// The group.
+        arn: TargetGroupArn,
+        /// Whose it is.
+        holder: ObjectName,
+    },
+    /// A field that cannot be honoured yet.
+    #[error("spec.{0} is not supported yet, so nothing is registered or deregistered")]
+    Unsupported(&'static str),
+    /// It cannot mean any targets.
+    #[error(transparent)]
+    Unresolvable(#[from] UnresolvableBinding),
+    /// The watches and the API server do not say the same.
+    #[error("{0} has just appeared")]
+    Behind(String),
+    /// AWS takes some targets and refuses others.
+    #[error("{}", refused(.0))]
+    RefusedTargets(Vec<(Target, AwsError)>),
+    /// Where a target is cannot be found out.
+    #[error("{what}: {problem}")]
+    NotLocated {
+        /// The pod or node.
+        what: String,
+        /// Why not.
+        problem: NotLocated,
+    },
+    /// A security group that is to get rules is not there.
+    #[error("the security group {0} is gone")]
+    SecurityGroupGone(SecurityGroupId),
+    /// Its networking means nothing.
+    #[error(transparent)]
+    Networking(#[from] InvalidNetworking),
+    /// AWS.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// The API server.
+    #[error("the API server: {0}")]
+    Cluster(#[from] ClusterError),
+}
+
+fn refused(targets: &[(Target, AwsError)]) -> String {
+    let told: Vec<String> =
+        targets.iter().take(MOST_TOLD).map(|(target, error)| format!("{target} ({error})")).collect();
+    let more = targets.len().saturating_sub(MOST_TOLD);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!("AWS does not take these targets, all others are registered: {}{more}", told.join(", "))
+}
+
+impl TargetsError {
+    /// The reason of the event, as aws-load-balancer-controller words it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self.stage {
+            Stage::AddFinalizer => "FailedAddFinalizer",
+            Stage::RemoveFinalizer => "FailedRemoveFinalizer",
+            Stage::Reconcile => "FailedReconcile",
+            Stage::Network => "FailedNetworkReconcile",
+            Stage::Cleanup => "FailedCleanup",
+            Stage::UpdateStatus => "FailedUpdateStatus",
+        }
+    }
+
+    /// The binding to tell, where there is one.
+    #[must_use]
+    pub fn binding(&self) -> Option<&ObjectName> {
+        match &self.subject {
+            Subject::Binding(name) => Some(name),
+            Subject::SecurityGroup(_) | Subject::NodeRules => None,
+        }
+    }
+
+    /// Whether it may pass without anybody changing anything: nobody needs to be told then.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match &self.problem {
+            Problem::Aws(error) => error.is_transient(),
+            Problem::Cluster(error) => !matches!(error, ClusterError::Refused(_)),
+            Problem::Behind(_) | Problem::SecurityGroupGone(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the lease was lost while it ran.
+    #[must_use]
+    pub fn is_withheld(&self) -> bool {
+        matches!(&self.problem, Problem::Aws(AwsError { kind: AwsErrorKind::Withheld, .. }))
+    }
+
+    /// What to do about it, as a sentence without a full stop; `None` where waiting is all, or the message says it.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        match &self.problem {
+            Problem::NoTargetGroup => Some("set spec.targetGroupARN or spec.targetGroupName".to_owned()),
+            Problem::TargetGroupMissing(_) => Some("correct the name, or create the target group".to_owned()),
+            Problem::TargetType { .. } => Some("bind a target group of type instance or ip".to_owned()),
+            Problem::Taken { .. } => Some("delete one of the two, or give each a target group of its own".to_owned()),
+            Problem::Unsupported(_) if self.stage == Stage::Cleanup => {
+                Some("deregister its targets by hand, then remove the finalizer elbv2.k8s.aws/resources".to_owned())
+            }
+            Problem::Unsupported(field) => Some(format!("remove spec.{field}")),
+            Problem::Unresolvable(error) => Some(error.fix().to_owned()),
+            Problem::RefusedTargets(targets) => targets.first().and_then(|(_, error)| error.fix()),
+            Problem::NotLocated { problem, .. } => Some(problem.fix()),
+            Problem::Aws(error) => error.fix(),
+            Problem::Networking(_) | Problem::Behind(_) | Problem::SecurityGroupGone(_) | Problem::Cluster(_) => None,
+        }
+    }
+
+    /// Problem and fix in one text, for the status.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self.fix() {
+            Some(fix) => format!("{}; {fix}", self.problem),
+            None => self.problem.to_string(),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! TargetGroupBindings: the pods or nodes behind a Service become the targets of a target group, and the security groups
+//! of nodes and pods let the load balancer in.
+
+mod binding;
+mod cloud;
+mod cluster;
+pub mod endpoints;
+mod error;
+mod network_interfaces;
+mod node_rule_state;
+pub mod node_rules;
+pub mod plan;
+mod status;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+pub use binding::{BindingOutcome, Notice};
+pub use cloud::{Cloud, LiveCloud, TargetGroupFacts, TargetGroupKey};
+pub use cluster::{Cluster, ClusterError, LiveCluster};
+pub use error::{Problem, Stage, Subject, TargetsError};
+pub use network_interfaces::NotLocated;
+pub use node_rule_state::NodeRulesOutcome;
+
+use crate::{
+    api::crd::TargetGroupBindingStatus,
+    aws::{Aws, AwsError, AwsErrorKind, Inventory},
+    model::{ObjectName, Tags, TargetGroupArn},
+    snapshot::Snapshot,
+};
+
+/// Whether the lease is held, asked before everything that changes something.
+pub type MayWrite<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// The flags that matter here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `--cluster-name`
+    pub cluster: String,
+    /// The opposite of `--disable-restricted-sg-rules`: one rule for all ports of a source, from the lowest to the highest.
+    pub restricted_rules: bool,
+    /// `--service-target-eni-security-group-tags`
+    pub endpoint_group_tags: Tags,
+    /// `--max-targets-per-target-group`; `None` is no limit.
+    pub most_targets: Option<usize>,
+}
+
+/// What is remembered of a binding from one time to the next.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    /// Its target group, where its spec gives a name.
+    target_group: Option<TargetGroupArn>,
+    /// What its node rules were last computed from, as a hash.
+    network: Option<u64>,
+    /// UID, and the status that was last written: the watch may be behind.
+    status: Option<(String, TargetGroupBindingStatus)>,
+}
+
+/// Feeds the target groups of all bindings. Shared by all workers; one binding is never reconciled twice at the same time.
+pub struct Targets<C: Cloud = LiveCloud, K: Cluster = LiveCluster> {
+    cloud: C,
+    cluster: K,
+    snapshot: Arc<RwLock<Snapshot>>,
+    settings: Settings,
+    memory: Mutex<BTreeMap<ObjectName, Memory>>,
+    groups: Mutex<BTreeMap<TargetGroupKey, TargetGroupFacts>>,
+    node_rules: tokio::sync::Mutex<node_rule_state::State>,
+    node_rules_due: AtomicBool,
+}
+
+impl Targets {
+    /// Speaks with AWS and with the API server. `endpoint_group_tags` are those of
+    /// `--service-target-eni-security-group-tags`; `restricted_rules` is the opposite of `--disable-restricted-sg-rules`.
+    #[must_use]
+    pub fn new(
+        aws: Arc<Aws>,
+        inventory: Arc<Inventory>,
+        client: kube::Client,
+        snapshot: Arc<RwLock<Snapshot>>,
+        cluster: String,
+        endpoint_group_tags: Tags,
+        restricted_rules: bool,
+    ) -> Self {
+        let settings = Settings { cluster, endpoint_group_tags, restricted_rules, most_targets: None };
+        Self::with(LiveCloud::new(aws, inventory), LiveCluster::new(client), snapshot, settings)
+    }
+
+    /// `--max-targets-per-target-group`: 0 is no limit.
+    #[must_use]
+    pub fn with_most_targets(mut self, most: usize) -> Self {
+        self.settings.most_targets = (most > 0).then_some(most);
+        self
+    }
+}
+
+impl<C: Cloud, K: Cluster> Targets<C, K> {
+    /// Speaks with whatever takes their places.
+    #[must_use]
+    pub fn with(cloud: C, cluster: K, snapshot: Arc<RwLock<Snapshot>>, settings: Settings) -> Self {
+        Self {
+            cloud,
+            cluster,
+            snapshot,
+            settings,
+            memory: Mutex::default(),
+            groups: Mutex::default(),
+            node_rules: tokio::sync::Mutex::default(),
+            // Rules from before the start may have to go.
+            node_rules_due: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether [`Self::reconcile_node_rules`] would see something that it has not seen yet.
+    #[must_use]
+    pub fn node_rules_due(&self) -> bool {
+        self.node_rules_due.load(Ordering::Acquire)
+    }
+
+    fn snapshot(&self) -> RwLockReadGuard<'_, Snapshot> {
+        // Whoever panicked while writing has left an object as it was, or as it is.
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<TargetGroupKey, TargetGroupFacts>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same answer that a call gives while another replica holds the lease.
+fn withheld(operation: &'static str) -> AwsError {
+    AwsError { operation, kind: AwsErrorKind::Withheld }
+}
+
+fn check(may_write: MayWrite<'_>, operation: &'static str) -> Result<(), AwsError> {
+    if may_write() { Ok(()) } else { Err(withheld(operation)) }
+}

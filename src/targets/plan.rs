@@ -1,0 +1,145 @@
+//! What to register in a target group, and what to deregister.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::aws::{Target, TargetHealth};
+
+use super::endpoints::target;
+
+/// The most targets of one RegisterTargets or DeregisterTargets call.
+pub const MOST_IN_ONE_CALL: usize = 200;
+
+/// The calls that bring a target group to what it shall have, in their order: registering comes first, so that a rolling
+/// update never leaves the group with less than it had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetPlan {
+    /// One call each.
+    pub register: Vec<Vec<Target>>,
+    /// One call each.
+    pub deregister: Vec<Vec<Target>>,
+    /// Wanted, but more than the limit allows.
+    pub left_out: Vec<Target>,
+}
+
+impl TargetPlan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.register.is_empty() && self.deregister.is_empty()
+    }
+}
+
+/// Whether a target is deregistered, and finishing its connections: registering it again brings it back.
+#[must_use]
+pub fn is_draining(health: &TargetHealth) -> bool {
+    matches!(health.state.as_str(), "draining" | "unhealthy.draining")
+}
+
+fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
+    targets.chunks(MOST_IN_ONE_CALL).map(<[Target]>::to_vec).collect()
+}
+
+/// Compares what a group shall have with what it has. `most` is the limit on targets in one group, where there is one.
+#[must_use]
+pub fn plan(wanted: &BTreeSet<Target>, present: &BTreeMap<Target, TargetHealth>, most: Option<usize>) -> TargetPlan {
+    // AWS may write an IPv6 address in another form than Kubernetes does.
+    let registered: BTreeMap<Target, &Target> = present
+        .iter()
+        .filter(|(_, health)| !is_draining(health))
+        .map(|(written, _)| (target(&written.id, written.port), written))
+        .collect();
+    let mut register: Vec<Target> = wanted.iter().filter(|target| !registered.contains_key(*target)).cloned().collect();
+    let kept = wanted.len() - register.len();
+    let room = most.map_or(usize::MAX, |most| most.saturating_sub(kept));
+    let left_out = register.split_off(room.min(register.len()));
+    let surplus = registered.iter().filter(|(target, _)| !wanted.contains(*target));
+    TargetPlan {
+        register: batches(register),
+        deregister: batches(surplus.map(|(_, written)| (*written).clone()).collect()),
+        left_out,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(names: &[&str]) -> Vec<Target> {
+        names.iter().map(|name| target(name, 80)).collect()
+    }
+
+    fn present(names: &[(&str, &str)]) -> BTreeMap<Target, TargetHealth> {
+        let health = |state: &str| TargetHealth { state: state.to_owned(), reason: None, description: None };
+        names.iter().map(|(name, state)| (Target { id: (*name).to_owned(), port: 80 }, health(state))).collect()
+    }
+
+    #[test]
+    fn the_difference_is_registered_and_deregistered() {
+        let one = |names: &[&str]| if names.is_empty() { vec![] } else { vec![targets(names)] };
+        for (case, wanted, has, most, register, deregister, left_out) in [
+            ("nothing at all", vec![], vec![], None, vec![], vec![], vec![]),
+            ("as it is", vec!["a"], vec![("a", "healthy")], None, vec![], vec![], vec![]),
+            (
+                "new, kept and old",
+                vec!["a", "b"],
+                vec![("b", "unhealthy"), ("c", "initial")],
+                None,
+                vec!["a"],
+                vec!["c"],
+                vec![],
+            ),
+            ("one that drains comes back", vec!["a"], vec![("a", "draining")], None, vec!["a"], vec![], vec![]),
+            ("and so if unhealthy", vec!["a"], vec![("a", "unhealthy.draining")], None, vec!["a"], vec![], vec![]),
+            ("one that drains goes without a call", vec![], vec![("a", "draining")], None, vec![], vec![], vec![]),
+            ("the last one goes", vec![], vec![("a", "unused")], None, vec![], vec!["a"], vec![]),
+            (
+                "a limit keeps what is there",
+                vec!["a", "b", "c"],
+                vec![("c", "healthy")],
+                Some(2),
+                vec!["a"],
+                vec![],
+                vec!["b"],
+            ),
+            (
+                "a limit below what is there takes nothing away",
+                vec!["a", "b", "c"],
+                vec![("b", "healthy"), ("c", "healthy")],
+                Some(1),
+                vec![],
+                vec![],
+                vec!["a"],
+            ),
+        ] {
+            let expected =
+                TargetPlan { register: one(&register), deregister: one(&deregister), left_out: targets(&left_out) };
+            let wanted = targets(&wanted).into_iter().collect();
+            assert_eq!(plan(&wanted, &present(&has), most), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn another_port_is_another_target() {
+        let plan = plan(&[target("a", 81)].into(), &present(&[("a", "healthy")]), None);
+        assert_eq!((plan.register, plan.deregister), (vec![vec![target("a", 81)]], vec![targets(&["a"])]));
+    }
+
+    #[test]
+    fn another_spelling_of_an_address_is_the_same_target() {
+        let has = present(&[("2001:DB8:0::1", "healthy"), ("2001:db8:0:0::2", "healthy")]);
+        let plan = plan(&[target("2001:db8::1", 80)].into(), &has, None);
+        // What goes is named as AWS names it.
+        let gone = Target { id: "2001:db8:0:0::2".to_owned(), port: 80 };
+        assert_eq!((plan.register, plan.deregister), (vec![], vec![vec![gone]]));
+    }
+
+    #[test]
+    fn a_call_names_at_most_two_hundred_targets() {
+        let wanted = (0..401).map(|n| target(&format!("i-{n}"), 80)).collect();
+        let names: Vec<String> = (0..200).map(|n| format!("i-old-{n}")).collect();
+        let has = present(&names.iter().map(|name| (name.as_str(), "healthy")).collect::<Vec<_>>());
+        let plan = plan(&wanted, &has, None);
+        assert_eq!(plan.register.iter().map(Vec::len).collect::<Vec<_>>(), [200, 200, 1]);
+        assert_eq!(plan.deregister.iter().map(Vec::len).collect::<Vec<_>>(), [200]);
+    }
+}
