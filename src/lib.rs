@@ -4,13 +4,13 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
-//pub mod apply;
-//pub mod aws;
+pub mod apply;
+pub mod aws;
 pub mod build;
-//pub mod cli;
-//pub mod controller;
+pub mod cli;
+pub mod controller;
 pub mod facts;
 pub mod model;
 pub mod plan;
 pub mod snapshot;
-//pub mod targets;
+pub mod targets;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_ec2::config::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
@@ -94,6 +95,13 @@ pub struct Aws {
     region: String,
     endpoints: BTreeMap<String, String>,
     may_write: OnceLock<MayWrite>,
+    pub(super) credentials: Option<SharedCredentialsProvider>,
+}
+
+impl std::fmt::Debug for Aws {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Aws").field("region", &self.region).finish_non_exhaustive()
+    }
 }
 
 /// How often a throttled write is tried: about half a minute in all.
@@ -129,6 +137,7 @@ impl Aws {
             region,
             endpoints: options.endpoints.clone(),
             may_write: OnceLock::new(),
+            credentials: config.credentials_provider(),
         })
     }
 

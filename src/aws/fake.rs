@@ -102,7 +102,12 @@ fn decoded(text: &str) -> String {
 /// An answer of ELB v2.
 pub(crate) fn elb(action: &str, result: &str) -> (u16, String) {
     let result = format!("<{action}Result>{result}</{action}Result>");
-    (200, format!("<{action}Response>{result}<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></{action}Response>"))
+    (
+        200,
+        format!(
+            "<{action}Response>{result}<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></{action}Response>"
+        ),
+    )
 }
 
 /// An answer of EC2.

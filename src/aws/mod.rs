@@ -6,6 +6,7 @@ mod client;
 mod convert;
 mod ec2;
 mod elb;
+mod environment;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;

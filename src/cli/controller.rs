@@ -1,6 +1,6 @@
 //! `albatross controller`
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use tracing_subscriber::EnvFilter;
 
@@ -9,7 +9,9 @@ use crate::controller::{self, flags::ControllerFlags};
 
 pub(super) fn run(flags: ControllerFlags) -> ExitCode {
     if let Err(error) = start_logging(&flags) {
-        return output::error(&format!("--log-level: {error}; write `info`, `debug` or a filter such as `albatross=debug`"));
+        return output::error(&format!(
+            "--log-level: {error}; write `info`, `debug` or a filter such as `albatross=debug`"
+        ));
     }
     // Two TLS users with two ideas of a default provider would otherwise panic at the first connection.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
@@ -31,10 +33,14 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
 fn start_logging(flags: &ControllerFlags) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = match flags.log_level.as_str() {
         "info" => EnvFilter::new("info,kube=warn,aws_config=warn"),
-        "debug" => EnvFilter::new("debug,hyper=info,hyper_util=info,h2=info,rustls=info,tower=info,aws=info,kube_client=info,aws_smithy_runtime=info,aws_smithy_runtime_api=info"),
+        "debug" => EnvFilter::new(
+            "debug,hyper=info,hyper_util=info,h2=info,rustls=info,tower=info,aws=info,kube_client=info,aws_smithy_runtime=info,aws_smithy_runtime_api=info",
+        ),
         other => EnvFilter::try_new(other)?,
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(colours);
     // A second subscriber in one process (tests) keeps the first.
     let _ = if flags.log_format == "json" { subscriber.json().try_init() } else { subscriber.try_init() };
     Ok(())

@@ -35,38 +35,40 @@ mod tests {
 
     use super::*;
 
-    /// `config/crd` holds exactly what this version of the code generates. To write it anew:
+    /// `config/crd` and the chart hold exactly what this version of the code generates. To write them anew:
     /// `UPDATE_GENERATED=1 cargo test crds`.
     #[test]
     fn checked_in_definitions_are_current() {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/crd");
-        let mut generated: BTreeMap<String, String> = crd::all()
+        let definitions: BTreeMap<String, String> = crd::all()
             .iter()
             .map(|definition| (format!("{}.yaml", name(definition)), document(definition).unwrap()))
             .collect();
-        let resources: String = generated.keys().map(|file| format!("  - {file}\n")).collect();
-        generated.insert(
+        let resources: String = definitions.keys().map(|file| format!("  - {file}\n")).collect();
+        let mut with_kustomization = definitions.clone();
+        with_kustomization.insert(
             "kustomization.yaml".to_owned(),
             format!("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{resources}"),
         );
-
-        if std::env::var_os("UPDATE_GENERATED").is_some() {
-            fs::create_dir_all(&directory).unwrap();
-            for (file, content) in &generated {
-                fs::write(directory.join(file), content).unwrap();
+        // Helm takes every file of its folder for a definition.
+        for (folder, generated) in [("config/crd", with_kustomization), ("charts/albatross/crds", definitions)] {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            if std::env::var_os("UPDATE_GENERATED").is_some() {
+                fs::create_dir_all(&directory).unwrap();
+                for (file, content) in &generated {
+                    fs::write(directory.join(file), content).unwrap();
+                }
             }
+            assert!(
+                files_in(&directory) == generated,
+                "{folder} is not what the code generates: run `UPDATE_GENERATED=1 cargo test crds`"
+            );
         }
-        let checked_in: BTreeMap<String, String> = fs::read_dir(&directory)
-            .unwrap()
-            .map(|entry| {
-                let entry = entry.unwrap();
-                (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
-            })
-            .collect();
-        assert!(
-            checked_in == generated,
-            "config/crd is not what the code generates: run `UPDATE_GENERATED=1 cargo test crds`"
-        );
+    }
+
+    fn files_in(directory: &Path) -> BTreeMap<String, String> {
+        let text =
+            |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap());
+        fs::read_dir(directory).unwrap().map(|entry| text(entry.unwrap())).collect()
     }
 
     #[test]

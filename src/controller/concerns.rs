@@ -7,8 +7,8 @@ use crate::{
     build::{ingress::groups_of, tags},
     model::{GroupId, ObjectName},
     snapshot::{
-        Backend, Change, EndpointSlice, Ingress, IngressClass, Node, Pod, Record, Service, Snapshot, TargetGroupBinding,
-        in_namespace,
+        Backend, Change, EndpointSlice, Ingress, IngressClass, Node, Pod, Record, Service, Snapshot,
+        TargetGroupBinding, in_namespace,
     },
 };
 

@@ -117,7 +117,8 @@ impl Events {
         let event = event(kind, subject, reason, message, Time(k8s_openapi::jiff::Timestamp::now()));
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace_of(subject));
         tokio::spawn(async move {
-            let written = tokio::time::timeout(Duration::from_secs(10), api.create(&PostParams::default(), &event)).await;
+            let written =
+                tokio::time::timeout(Duration::from_secs(10), api.create(&PostParams::default(), &event)).await;
             match written {
                 Ok(Ok(_)) => {}
                 // A namespace that is going away takes no new objects.

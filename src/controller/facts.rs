@@ -60,7 +60,8 @@ impl FactStore {
     async fn find_subnets(&self, scheme: Scheme) -> Result<Result<Vec<SubnetId>, subnets::NoSubnets>, AwsError> {
         let candidates: Vec<subnets::SubnetCandidate> =
             self.aws.describe_subnets(&self.vpc).await?.into_iter().map(Into::into).collect();
-        let zones: Vec<subnets::Zone> = self.aws.describe_availability_zones().await?.into_iter().map(Into::into).collect();
+        let zones: Vec<subnets::Zone> =
+            self.aws.describe_availability_zones().await?.into_iter().map(Into::into).collect();
         let route_tables: Vec<subnets::RouteTable> = if subnets::needs_route_tables(scheme, &candidates) {
             self.aws.describe_route_tables(&self.vpc).await?.into_iter().map(Into::into).collect()
         } else {

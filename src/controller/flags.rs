@@ -207,7 +207,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn tag_map(flag: &'static str, text: &str) -> Result<Tags, FlagError> {
-    let map = parse_string_map(text).map_err(|reason| flag_error(flag, format!("{reason}; write `key=value,key=value`")))?;
+    let map =
+        parse_string_map(text).map_err(|reason| flag_error(flag, format!("{reason}; write `key=value,key=value`")))?;
     match map.keys().find(|key| tags::TRACKING.contains(&key.as_str())) {
         Some(key) => Err(flag_error(flag, format!("the tag `{key}` is the controller's own; choose another key"))),
         None => Ok(map),
@@ -235,7 +236,10 @@ impl ControllerFlags {
         }
         let backend_security_group = match self.backend_security_group.as_deref().filter(|id| !id.is_empty()) {
             Some(id) if !id.starts_with("sg-") => {
-                return Err(flag_error("backend-security-group", format!("`{id}` is no security group; write its id, sg-…")));
+                return Err(flag_error(
+                    "backend-security-group",
+                    format!("`{id}` is no security group; write its id, sg-…"),
+                ));
             }
             id => id.map(SecurityGroupId::new),
         };
@@ -306,7 +310,9 @@ mod tests {
 
     #[test]
     fn durations_are_written_as_go_writes_them() {
-        for (text, seconds) in [("10h", 36_000.0), ("1m30s", 90.0), ("16m40s", 1000.0), ("500ms", 0.5), ("1.5h", 5400.0)] {
+        for (text, seconds) in
+            [("10h", 36_000.0), ("1m30s", 90.0), ("16m40s", 1000.0), ("500ms", 0.5), ("1.5h", 5400.0)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
         }
         for text in ["", "10", "h", "10x", "-1s", "1h-", "0s"] {

@@ -119,7 +119,7 @@ impl Controller {
                     Want::BackendSecurityGroup => {
                         // It may be created here, and whoever needs it has to be known first.
                         self.hold(group, membership).await?;
-                        let id = self.applier.ensure_backend_security_group(&self.config, &|| self.may_write()).await?;
+                        let id = self.applier.ensure_backend_security_group(&self.config).await?;
                         facts.backend_security_group = Some(crate::facts::Fact::Known(id));
                     }
                 }
@@ -223,7 +223,8 @@ impl Controller {
             let hostname = balancer.dns_name.to_lowercase();
             let ports: Vec<u16> = stack.listeners.keys().copied().collect();
             for name in &membership.members {
-                let current = self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
+                let current =
+                    self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
                 let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
                     && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == ports.iter().map(|p| i32::from(*p)).collect());
                 if !same && self.may_write() {
@@ -239,7 +240,11 @@ impl Controller {
         if !membership.leaving.is_empty() && membership.members.is_empty() {
             if !observed.is_empty() {
                 // A binding's watch brings the group back when the binding is gone; everything else is gone already.
-                return Ok(if observed.bindings.is_empty() { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done });
+                return Ok(if observed.bindings.is_empty() {
+                    Outcome::Again(Duration::from_secs(1))
+                } else {
+                    Outcome::Done
+                });
             }
             if self.may_write() {
                 let finalizer = tags::ingress_finalizer(group);

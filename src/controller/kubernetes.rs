@@ -43,7 +43,10 @@ pub enum KubernetesError {
     },
 }
 
-async fn ask<T>(action: impl Fn() -> String, call: impl Future<Output = kube::Result<T>>) -> Result<T, KubernetesError> {
+async fn ask<T>(
+    action: impl Fn() -> String,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T, KubernetesError> {
     match tokio::time::timeout(DEADLINE, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(source)) => Err(KubernetesError::Refused { action: action(), source }),
@@ -143,7 +146,8 @@ impl Kubernetes {
             let metadata = current.meta();
             let finalizers = metadata.finalizers.clone().unwrap_or_default();
             let Some(finalizers) = change(&finalizers, metadata.deletion_timestamp.is_some()) else { return Ok(()) };
-            let patch = json!({ "metadata": { "resourceVersion": metadata.resource_version, "finalizers": finalizers } });
+            let patch =
+                json!({ "metadata": { "resourceVersion": metadata.resource_version, "finalizers": finalizers } });
             match ask(action, api.patch(&name.name, &PatchParams::default(), &Patch::Merge(patch))).await {
                 Ok(_) => return Ok(()),
                 Err(error) if has_code(&error, 404) => return Ok(()),
@@ -158,7 +162,12 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn write_ingress_status(&self, name: &ObjectName, hostname: &str, ports: &[u16]) -> Result<(), KubernetesError> {
+    pub async fn write_ingress_status(
+        &self,
+        name: &ObjectName,
+        hostname: &str,
+        ports: &[u16],
+    ) -> Result<(), KubernetesError> {
         let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
         let patch = status_patch(hostname, ports);
         let written = ask(

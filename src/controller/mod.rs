@@ -87,7 +87,10 @@ impl Controller {
             Key::Binding(name) => self.reconcile_binding(name).await,
             Key::NodeRules => match self.targets.reconcile_node_rules(&|| self.may_write()).await {
                 Ok(_) => Outcome::Done,
-                Err(error) => self.targets_failed(None, &error),
+                Err(errors) => {
+                    let outcomes: Vec<Outcome> = errors.iter().map(|error| self.targets_failed(error)).collect();
+                    outcomes.into_iter().next().unwrap_or(Outcome::Done)
+                }
             },
             Key::BackendSecurityGroup => self.reconcile_backend_security_group().await,
         }
@@ -99,14 +102,24 @@ impl Controller {
                 if outcome.node_rules {
                     self.queue.add(Key::NodeRules);
                 }
-                if outcome.changed
-                    && let Some(subject) = self.binding_subject(name)
-                {
-                    self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
+                self.queue.add_all(outcome.also.into_iter().map(Key::Binding));
+                if let Some(subject) = self.binding_subject(name) {
+                    for notice in &outcome.notices {
+                        tracing::warn!(binding = %name, "{}", notice.message);
+                        self.events.record(EventType::Warning, &subject, notice.reason, &notice.message);
+                    }
+                    if outcome.changed {
+                        self.events.record(
+                            EventType::Normal,
+                            &subject,
+                            "SuccessfullyReconciled",
+                            "Successfully reconciled",
+                        );
+                    }
                 }
                 Outcome::Done
             }
-            Err(error) => self.targets_failed(Some(name), &error),
+            Err(error) => self.targets_failed(&error),
         }
     }
 
@@ -115,13 +128,13 @@ impl Controller {
         Some(Subject { kind: ObjectKind::TargetGroupBinding, name: name.clone(), uid })
     }
 
-    fn targets_failed(&self, name: Option<&ObjectName>, error: &TargetsError) -> Outcome {
+    fn targets_failed(&self, error: &TargetsError) -> Outcome {
         let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
         if error.is_transient() {
             tracing::warn!("{error}{fix}; trying again");
         } else {
             tracing::error!("{error}{fix}");
-            let subject = name.or(error.binding()).and_then(|name| self.binding_subject(name));
+            let subject = error.binding().and_then(|name| self.binding_subject(name));
             if let Some(subject) = subject {
                 self.events.record(EventType::Warning, &subject, error.reason(), &format!("{error}{fix}"));
             }
@@ -136,7 +149,8 @@ impl Controller {
         }
         let _unused = self.backend_group_gate.write().await;
         let needed = self.with_snapshot(|snapshot| {
-            let held = |ingress: &crate::snapshot::Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
+            let held =
+                |ingress: &crate::snapshot::Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
             let ours = |ingress: &crate::snapshot::Ingress| {
                 !ingress.deleting
                     && ingress::class::ownership(ingress, snapshot, &self.config) == ingress::class::Ownership::Ours
@@ -151,11 +165,11 @@ impl Controller {
             if self.inventory.load_balancer_uses(&group).await? {
                 return Ok(());
             }
-            self.applier.delete_backend_security_group(&|| self.may_write()).await
+            self.applier.delete_backend_security_group().await.map(|_| ())
         };
         match deleted.await {
             Ok(()) => Outcome::Done,
-            Err(error) if error.is_dependency() => {
+            Err(error) if matches!(error.kind, crate::aws::AwsErrorKind::Dependency { .. }) => {
                 tracing::debug!("the shared backend security group is still in use: {error}");
                 self.queue.add(Key::NodeRules);
                 Outcome::NotYet

@@ -150,7 +150,8 @@ impl Schedule {
 
     fn done(&mut self, key: &Key, outcome: &Outcome, now: Instant) {
         let dirty = self.running.remove(key).unwrap_or_default();
-        let pause = |failures: u32, longest: Duration| SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest);
+        let pause =
+            |failures: u32, longest: Duration| SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest);
         let failures = self.failures.get(key).map_or(0, |(n, _)| *n);
         let after = match outcome {
             Outcome::Done => {

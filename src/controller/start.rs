@@ -50,7 +50,9 @@ pub enum StartError {
         reason: String,
     },
     /// The API server does not answer.
-    #[error("cannot reach the Kubernetes API server at {url}: {reason}; check the address in the kubeconfig, and that nothing blocks the way")]
+    #[error(
+        "cannot reach the Kubernetes API server at {url}: {reason}; check the address in the kubeconfig, and that nothing blocks the way"
+    )]
     ApiServer {
         /// Its address.
         url: String,
@@ -168,7 +170,9 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
         _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
     };
     drop(always);
-    if result.is_ok() && let Some(election) = election {
+    if result.is_ok()
+        && let Some(election) = election
+    {
         // Gives the lease back, so that the next replica need not wait for it to run out.
         let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
     }
@@ -185,7 +189,8 @@ async fn lead(controller: Arc<Controller>, flags: &ControllerFlags) -> Result<()
     let _ = leadership.wait_for(|l| matches!(l, Leadership::Leader { .. })).await;
     controller.metrics.leader(true);
     controller.queue_everything();
-    let workers = flags.ingress_max_concurrent_reconciles.max(1) + flags.targetgroupbinding_max_concurrent_reconciles.max(1);
+    let workers =
+        flags.ingress_max_concurrent_reconciles.max(1) + flags.targetgroupbinding_max_concurrent_reconciles.max(1);
     for _ in 0..workers {
         tokio::spawn(Arc::clone(&controller).work());
     }
@@ -223,7 +228,11 @@ fn start_watches(client: &Client, namespace: &str, controller: &Arc<Controller>)
     watch!("TargetGroupBinding", api::<crd::TargetGroupBinding>(client, namespace), snapshot::TargetGroupBinding);
 }
 
-async fn serve_admin(flags: &ControllerFlags, controller: &Arc<Controller>, metrics: Arc<Metrics>) -> Result<(), StartError> {
+async fn serve_admin(
+    flags: &ControllerFlags,
+    controller: &Arc<Controller>,
+    metrics: Arc<Metrics>,
+) -> Result<(), StartError> {
     let synced = Arc::clone(&controller.synced);
     let for_state = Arc::clone(controller);
     admin::serve(
@@ -244,7 +253,9 @@ async fn connect_to_cluster(kubeconfig: Option<&Path>) -> Result<Client, StartEr
                 reason: format!("the kubeconfig `{}` cannot be used: {error}", path.display()),
             };
             let kubeconfig = Kubeconfig::read_from(path).map_err(|error| reason(&error))?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(|error| reason(&error))?
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .map_err(|error| reason(&error))?
         }
         None => Config::infer().await.map_err(|error| StartError::NoCluster { reason: error.to_string() })?,
     };
@@ -264,7 +275,9 @@ async fn connect_to_cluster(kubeconfig: Option<&Path>) -> Result<Client, StartEr
 async fn find_vpc(flags: &ControllerFlags, aws: &Aws) -> Result<VpcId, StartError> {
     if let Some(id) = flags.aws_vpc_id.as_deref().filter(|id| !id.is_empty()) {
         if !id.starts_with("vpc-") {
-            return Err(StartError::Vpc { reason: format!("--aws-vpc-id is `{id}`, and the id of a VPC starts with `vpc-`") });
+            return Err(StartError::Vpc {
+                reason: format!("--aws-vpc-id is `{id}`, and the id of a VPC starts with `vpc-`"),
+            });
         }
         return Ok(VpcId::new(id));
     }

@@ -152,7 +152,9 @@ fn cause_and_fix(kind: &str, status: Option<(u16, &str)>, otherwise: &str) -> St
                 .to_owned()
         }
         Some((403, message)) => {
-            format!("not allowed to list and watch {kind}: {message}; give the ServiceAccount the ClusterRole of config/rbac")
+            format!(
+                "not allowed to list and watch {kind}: {message}; give the ServiceAccount the ClusterRole of config/rbac"
+            )
         }
         Some((_, message)) => format!("cannot watch {kind}: {message}"),
         None => format!("cannot watch {kind}: {otherwise}"),
@@ -180,10 +182,7 @@ mod tests {
     fn readiness_says_which_kinds_are_awaited_and_why() {
         let synced = Synced::new(["Ingress", "Service"]);
         synced.failed("Service", "cannot watch Service: no");
-        assert_eq!(
-            synced.reasons(),
-            ["Ingress: not listed yet", "Service: not listed yet; cannot watch Service: no"]
-        );
+        assert_eq!(synced.reasons(), ["Ingress: not listed yet", "Service: not listed yet; cannot watch Service: no"]);
         synced.listed("Ingress");
         synced.listed("Service");
         assert_eq!(synced.reasons(), Vec::<String>::new());

@@ -40,13 +40,13 @@ pub enum FileError {
         message: String,
     },
     /// A document is YAML, but no object of its kind.
-    #[error("`{name}`: {kind} `{object}` is not valid: {message}")]
+    #[error("`{name}`: {} is not valid: {message}", subject(kind, object))]
     Object {
         /// File name, or `standard input`.
         name: String,
-        /// Its `kind`.
+        /// Its `kind`; empty where it has none.
         kind: String,
-        /// Its `metadata.name`.
+        /// Its `metadata.name`; empty where it has none.
         object: String,
         /// What is wrong.
         message: String,
@@ -57,6 +57,11 @@ pub enum FileError {
         /// Which.
         path: PathBuf,
     },
+}
+
+fn subject(kind: &str, object: &str) -> String {
+    let kind = if kind.is_empty() { "a document" } else { kind };
+    if object.is_empty() { kind.to_owned() } else { format!("{kind} `{object}`") }
 }
 
 /// Reads files and directories (with what is below them, in the order of names). A path `-` is standard input.
@@ -120,10 +125,17 @@ fn add(loaded: &mut Loaded, name: &str, mut document: Value) -> Result<(), FileE
     }
     let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (kind, object, group) = (text("/kind"), text("/metadata/name"), text("/apiVersion"));
-    if kind.ends_with("List")
+    if let Some(item_kind) = kind.strip_suffix("List")
         && let Some(Value::Array(items)) = document.get_mut("items").map(Value::take)
     {
-        return items.into_iter().try_for_each(|item| add(loaded, name, item));
+        return items.into_iter().try_for_each(|mut item| {
+            // The API server's own lists name kind and version once, for all items.
+            if let Some(item) = item.as_object_mut().filter(|_| !item_kind.is_empty()) {
+                item.entry("kind").or_insert_with(|| Value::from(item_kind));
+                item.entry("apiVersion").or_insert_with(|| Value::from(group.as_str()));
+            }
+            add(loaded, name, item)
+        });
     }
     let invalid = |message: String| FileError::Object {
         name: name.to_owned(),

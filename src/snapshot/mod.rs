@@ -4,6 +4,9 @@
 mod from_files;
 mod records;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use from_files::{FileError, Loaded, from_documents, from_paths};

@@ -94,6 +94,8 @@ pub enum BackendPort {
     Port(PortReference),
     /// `use-annotation`
     UseAnnotation,
+    /// A number that no port has; the API server takes none, files may.
+    OutOfRange(i32),
     /// Neither name nor number.
     Missing,
 }
@@ -116,9 +118,8 @@ fn backend(wire: wire::IngressBackend) -> Backend {
             Some(wire::ServiceBackendPort { name: Some(name), .. }) if !name.is_empty() => {
                 BackendPort::Port(PortReference::Name(name))
             }
-            Some(wire::ServiceBackendPort { number: Some(number), .. }) => {
-                u16::try_from(number).map_or(BackendPort::Missing, |n| BackendPort::Port(PortReference::Number(n)))
-            }
+            Some(wire::ServiceBackendPort { number: Some(number), .. }) => u16::try_from(number)
+                .map_or(BackendPort::OutOfRange(number), |n| BackendPort::Port(PortReference::Number(n))),
             _ => BackendPort::Missing,
         };
         Backend::Service { name: service.name, port }

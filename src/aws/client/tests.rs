@@ -111,7 +111,8 @@ async fn a_read_is_repeated_by_the_sdk() {
 
 #[tokio::test]
 async fn codes_of_ec2_are_understood() {
-    let fake = Fake::start(|_| async { ec2_error(400, "DependencyViolation", "resource sg-1 has a dependent object") }).await;
+    let fake =
+        Fake::start(|_| async { ec2_error(400, "DependencyViolation", "resource sg-1 has a dependent object") }).await;
     let error = Aws::at(&fake.endpoint, None).delete_security_group(&SecurityGroupId::new("sg-1")).await.unwrap_err();
     insta::assert_snapshot!(error, @"");
 }
@@ -160,7 +161,12 @@ async fn targets_go_in_batches_of_200() {
     let sizes: Vec<_> = fake
         .calls()
         .iter()
-        .map(|call| (call.action.clone(), (1..).take_while(|i| call.params.contains_key(&format!("Targets.member.{i}.Id"))).count()))
+        .map(|call| {
+            (
+                call.action.clone(),
+                (1..).take_while(|i| call.params.contains_key(&format!("Targets.member.{i}.Id"))).count(),
+            )
+        })
         .collect();
     let expected = [
         ("RegisterTargets", 200),

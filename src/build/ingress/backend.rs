@@ -43,6 +43,11 @@ impl<'a> Builder<'a> {
                 let fix = "set `port.number` or `port.name`, or the name `use-annotation` for an action annotation";
                 Err(self.error(&ingress.name, Code::MissingPort, &format!("{field}.service.port"), &message, fix))
             }
+            Backend::Service { name, port: BackendPort::OutOfRange(number) } => {
+                let message = format!("{number} is no port of the Service `{name}`");
+                let field = format!("{field}.service.port.number");
+                Err(self.error(&ingress.name, Code::MissingPort, &field, &message, "write 1 to 65535"))
+            }
             Backend::Resource(kind, name) => {
                 let message = format!("the backend is a resource ({kind} `{name}`), which no load balancer can serve");
                 Err(self.error(
@@ -177,8 +182,16 @@ impl<'a> Builder<'a> {
                 .iter()
                 .map(|p| if p.name.is_empty() { p.port.to_string() } else { format!("{} ({})", p.port, p.name) })
                 .collect();
-            let message = format!("the Service `{}` has no port `{port}`; it has {}", service.name, known.join(", "));
-            return Err(self.error(&ingress.name, Code::MissingPort, field, &message, "name one of its ports"));
+            let (message, fix) = if known.is_empty() {
+                (format!("the Service `{}` has no ports", service.name), "name a Service with ports")
+            } else {
+                let known = known.join(", ");
+                (
+                    format!("the Service `{}` has no port `{port}`; it has {known}", service.name),
+                    "name one of its ports",
+                )
+            };
+            return Err(self.error(&ingress.name, Code::MissingPort, field, &message, fix));
         };
         self.target_group(ingress, service, service_port, port, field)
             .map(|id| forward_to(TargetGroupReference::Own(id)))

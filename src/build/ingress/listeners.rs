@@ -6,13 +6,23 @@ use super::{Builder, Failed, cause};
 use crate::{
     api::annotations::{Annotations, Protocol},
     build::{Code, tags},
-    model::{Action, CertificateArn, Listener, ListenerProtocol, ResourceId, TargetGroupReference},
+    model::{Action, CertificateArn, Listener, ListenerProtocol, ResourceId, Tags, TargetGroupReference},
     snapshot::Ingress,
 };
 
 const LISTEN_PORTS: &str = "alb.ingress.kubernetes.io/listen-ports";
 const SSL_REDIRECT: &str = "alb.ingress.kubernetes.io/ssl-redirect";
 const CERTIFICATE_ARN: &str = "alb.ingress.kubernetes.io/certificate-arn";
+
+/// What the annotations say of all listeners.
+struct Settings {
+    certificates: Vec<CertificateArn>,
+    ports: BTreeMap<u16, ListenerProtocol>,
+    policy: Option<String>,
+    /// The HTTPS port that all HTTP listeners redirect to.
+    redirect: Option<u16>,
+    user_tags: Tags,
+}
 
 /// What a listener's rules depend on.
 #[derive(Clone, Copy, Debug)]
@@ -27,24 +37,12 @@ impl<'a> Builder<'a> {
         ingress: &'a Ingress,
         annotations: &Annotations<'_>,
     ) -> Result<BTreeMap<u16, Listener>, Failed> {
-        let certificates = self.certificates(ingress, annotations);
-        let ports = self.ports(ingress, annotations);
-        let policy = self.value(ingress, None, annotations.string("ssl-policy"));
-        let redirect = self.value(ingress, None, annotations.i32("ssl-redirect"));
-        let user_tags = self.user_tags(ingress, None);
-        let (certificates, ports, policy, user_tags) = (certificates?, ports?, policy?, user_tags?);
-        let redirect = match redirect? {
-            None => None,
-            Some(port) => match u16::try_from(port).ok().filter(|p| ports.get(p) == Some(&ListenerProtocol::Https)) {
-                Some(port) => Some(port),
-                None => {
-                    let message = format!(
-                        "requests are to be redirected to port {port}, which is no HTTPS listener of this Ingress"
-                    );
-                    let fix = format!("add {{\"HTTPS\": {port}}} to `{LISTEN_PORTS}`, or name one of its HTTPS ports");
-                    return Err(self.error(&ingress.name, Code::InvalidValue, SSL_REDIRECT, &message, &fix));
-                }
-            },
+        let Ok(Settings { certificates, ports, policy, redirect, user_tags }) = self.settings(ingress, annotations)
+        else {
+            // What is wrong with backends and paths is told all the same, whatever the listeners turn out to be.
+            let context = ListenerContext { port: 80, protocol: ListenerProtocol::Http };
+            let _ = (self.default_action(ingress, annotations), self.rules(ingress, annotations, context));
+            return Err(Failed);
         };
         let mut listeners = BTreeMap::new();
         let mut failed = false;
@@ -96,6 +94,29 @@ impl<'a> Builder<'a> {
             listeners.insert(port, listener);
         }
         if failed { Err(Failed) } else { Ok(listeners) }
+    }
+
+    fn settings(&mut self, ingress: &Ingress, annotations: &Annotations<'_>) -> Result<Settings, Failed> {
+        let certificates = self.certificates(ingress, annotations);
+        let ports = self.ports(ingress, annotations);
+        let policy = self.value(ingress, None, annotations.string("ssl-policy"));
+        let redirect = self.value(ingress, None, annotations.i32("ssl-redirect"));
+        let user_tags = self.user_tags(ingress, None);
+        let (certificates, ports, policy, user_tags) = (certificates?, ports?, policy?, user_tags?);
+        let redirect = match redirect? {
+            None => None,
+            Some(port) => match u16::try_from(port).ok().filter(|p| ports.get(p) == Some(&ListenerProtocol::Https)) {
+                Some(port) => Some(port),
+                None => {
+                    let message = format!(
+                        "requests are to be redirected to port {port}, which is no HTTPS listener of this Ingress"
+                    );
+                    let fix = format!("add {{\"HTTPS\": {port}}} to `{LISTEN_PORTS}`, or name one of its HTTPS ports");
+                    return Err(self.error(&ingress.name, Code::InvalidValue, SSL_REDIRECT, &message, &fix));
+                }
+            },
+        };
+        Ok(Settings { certificates, ports, policy, redirect, user_tags })
     }
 
     fn certificates(

@@ -182,21 +182,22 @@ impl<'a> Builder<'a> {
     fn load_balancer(&mut self, ingress: &Ingress, annotations: &Annotations<'_>) -> Result<LoadBalancer, Failed> {
         let scheme_word = self.value(ingress, None, annotations.enumerated("scheme", Scheme::WORDS));
         let name = self.value(ingress, None, annotations.string("load-balancer-name"));
-        let scheme = scheme_word?.as_deref().and_then(Scheme::from_word).unwrap_or(self.config.default_scheme);
-        let name = match name? {
-            Some(name) => match LoadBalancerName::new(name) {
-                Ok(name) => Value::Known(name),
-                Err(invalid) => {
-                    let key = "alb.ingress.kubernetes.io/load-balancer-name";
-                    return Err(self.error(
-                        &ingress.name,
-                        Code::InvalidValue,
-                        key,
-                        &invalid.to_string(),
-                        "choose another name",
-                    ));
-                }
-            },
+        let given_name = name.and_then(|name| {
+            name.map(LoadBalancerName::new).transpose().map_err(|invalid| {
+                let key = "alb.ingress.kubernetes.io/load-balancer-name";
+                let message = invalid.to_string();
+                self.error(&ingress.name, Code::InvalidValue, key, &message, "choose another name")
+            })
+        });
+        let scheme = scheme_word.map(|word| word.and_then(Scheme::from_word).unwrap_or(self.config.default_scheme));
+        let subnets = scheme.and_then(|scheme| Ok((scheme, self.subnets(ingress, scheme)?)));
+        let mut security_groups = vec![SecurityGroupReference::Managed];
+        if self.config.enable_backend_security_group {
+            security_groups.push(SecurityGroupReference::SharedBackend(self.backend_security_group(ingress)?));
+        }
+        let (scheme, subnets) = subnets?;
+        let name = match given_name? {
+            Some(name) => Value::Known(name),
             None => match self.named(|cluster| names::load_balancer(cluster, self.group, scheme)) {
                 Value::Known(Ok(name)) => Value::Known(name),
                 Value::Known(Err(invalid)) => {
@@ -212,11 +213,6 @@ impl<'a> Builder<'a> {
                 Value::AfterApply(why) => Value::AfterApply(why),
             },
         };
-        let subnets = self.subnets(ingress, scheme)?;
-        let mut security_groups = vec![SecurityGroupReference::Managed];
-        if self.config.enable_backend_security_group {
-            security_groups.push(SecurityGroupReference::SharedBackend(self.backend_security_group(ingress)?));
-        }
         Ok(LoadBalancer {
             name,
             scheme,
@@ -286,12 +282,21 @@ impl<'a> Builder<'a> {
             user.keys().filter(|key| self.config.external_managed_tags.contains(*key)).collect();
         if let Some(key) = external.first() {
             let message = format!("the tag `{key}` is managed outside of the cluster (--external-managed-tags)");
-            return Err(self.error(
-                &ingress.name,
+            let on_ingress = Annotations::of_ingress(&ingress.annotations).string_map("tags").ok().flatten();
+            let object = match service {
+                Some(service) if !on_ingress.is_some_and(|tags| tags.contains_key(*key)) => {
+                    ObjectReference { kind: ObjectKind::Service, name: service.name.clone() }
+                }
+                _ => ObjectReference::ingress(&ingress.name),
+            };
+            let fix = "remove it from the annotation";
+            return Err(self.found(
+                Severity::Error,
+                object,
                 Code::InvalidValue,
                 "alb.ingress.kubernetes.io/tags",
                 &message,
-                "remove it from the annotation",
+                fix,
             ));
         }
         Ok(user)

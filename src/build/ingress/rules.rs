@@ -15,10 +15,11 @@ impl<'a> Builder<'a> {
         annotations: &Annotations<'_>,
         listener: ListenerContext,
     ) -> Result<Vec<Rule>, Failed> {
-        let user_tags = self.user_tags(ingress, None)?;
+        let user_tags = self.user_tags(ingress, None);
+        let mut failed = user_tags.is_err();
+        let user_tags = user_tags.unwrap_or_default();
         let tags = tags::of_rule(&self.config.cluster, self.group, &self.config.default_tags, &user_tags);
         let mut rules = Vec::new();
-        let mut failed = false;
         for entry in &ingress.rules {
             for (index, path) in in_order(&entry.paths) {
                 let field = format!("spec.rules[{}].http.paths[{index}]", entry.index);

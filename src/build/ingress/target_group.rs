@@ -39,13 +39,18 @@ impl<'a> Builder<'a> {
             Some(service),
             annotations.enumerated("backend-protocol-version", ProtocolVersion::WORDS),
         );
-        let (target_type, protocol, version) = (target_type?, protocol?, version?);
-        let target_type =
-            target_type.as_deref().and_then(TargetType::from_word).unwrap_or(self.config.default_target_type);
-        let protocol =
-            protocol.as_deref().and_then(TargetGroupProtocol::from_word).unwrap_or(TargetGroupProtocol::Http);
-        let protocol_version =
-            version.as_deref().and_then(ProtocolVersion::from_word).unwrap_or(ProtocolVersion::Http1);
+        let user_tags = self.user_tags(ingress, Some(service));
+        let target_type = target_type?.and_then(TargetType::from_word).unwrap_or(self.config.default_target_type);
+        let word = protocol.as_ref().ok().copied().flatten();
+        let backend_protocol = word.and_then(TargetGroupProtocol::from_word).unwrap_or(TargetGroupProtocol::Http);
+        let word = version.as_ref().ok().copied().flatten();
+        let protocol_version = word.and_then(ProtocolVersion::from_word).unwrap_or(ProtocolVersion::Http1);
+        let health_check =
+            self.health_check(ingress, service, &annotations, target_type, backend_protocol, protocol_version);
+        let (Ok(_), Ok(_), Ok(user_tags), Ok(health_check)) = (protocol, version, user_tags, health_check) else {
+            return Err(Failed);
+        };
+        let protocol = backend_protocol;
         if service.ipv6 {
             let message = format!(
                 "the Service `{}` has IPv6 addresses, which need a dualstack load balancer; that is not built yet",
@@ -73,9 +78,6 @@ impl<'a> Builder<'a> {
                 return Err(self.error(&ingress.name, Code::Unsupported, field, &message, fix));
             }
         };
-        let health_check =
-            self.health_check(ingress, service, &annotations, target_type, protocol, protocol_version)?;
-        let user_tags = self.user_tags(ingress, Some(service))?;
         let name = if service.uid.is_empty() {
             Value::AfterApply("named after the Service's uid")
         } else {
@@ -150,7 +152,7 @@ impl<'a> Builder<'a> {
         let codes = codes?;
         Ok(HealthCheck {
             port: port?,
-            protocol: check_protocol?.as_deref().and_then(TargetGroupProtocol::from_word).unwrap_or(protocol),
+            protocol: check_protocol?.and_then(TargetGroupProtocol::from_word).unwrap_or(protocol),
             path: path?.unwrap_or_else(|| if grpc { "/AWS.ALB/healthcheck" } else { "/" }.to_owned()),
             interval_seconds: interval?.unwrap_or(15),
             timeout_seconds: timeout?.unwrap_or(5),
@@ -174,8 +176,12 @@ impl<'a> Builder<'a> {
         let Some(written) = self.value(ingress, Some(service), annotations.string("healthcheck-port"))? else {
             return Ok("traffic-port".to_owned());
         };
-        if written == "traffic-port" || written.parse::<u16>().is_ok_and(|n| n > 0) {
+        if written == "traffic-port" {
             return Ok(written);
+        }
+        // Written as AWS gives it back: without a sign and leading zeros.
+        if let Some(number) = written.parse::<u16>().ok().filter(|number| *number > 0) {
+            return Ok(number.to_string());
         }
         let key = "alb.ingress.kubernetes.io/healthcheck-port";
         let fix = "write `traffic-port`, a port number, or the name of a port of the Service";

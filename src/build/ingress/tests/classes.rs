@@ -1,0 +1,199 @@
+//! Whose an Ingress is, and who belongs to a group.
+
+use super::{
+    super::class::{Ownership, ownership},
+    *,
+};
+use crate::build::ingress::{Membership, groups_of, membership};
+
+fn class(name: &str, controller: &str, rest: &str) -> String {
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: {name}{}}}\nspec: {{controller: {controller}{rest}}}\n",
+        if rest.contains("default") { ", annotations: {ingressclass.kubernetes.io/is-default-class: 'true'}" } else { "" }
+    )
+    .replace(", default", "")
+}
+
+fn object(metadata: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: web, namespace: shop{metadata}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+const OURS: &str = "ingress.k8s.aws/alb";
+
+#[test]
+fn the_class_decides() {
+    let annotated = |value: &str| format!(", annotations: {{kubernetes.io/ingress.class: '{value}'}}");
+    let default_flag = config();
+    let other_flag = BuildConfig { ingress_class: "edge".to_owned(), ..config() };
+    let empty_flag = BuildConfig { ingress_class: String::new(), ..config() };
+    let named = |name: &str| format!("ingressClassName: {name}");
+    for (what, metadata, spec, classes, flags, expected) in [
+        // The annotation decides alone.
+        ("annotation", annotated("alb"), String::new(), String::new(), &default_flag, "ours"),
+        ("annotation beats spec", annotated("alb"), named("nginx"), class("nginx", "nginx", ""), &default_flag, "ours"),
+        ("annotation of another", annotated("nginx"), named("alb"), class("alb", OURS, ""), &default_flag, "foreign"),
+        ("annotation and flag", annotated("edge"), String::new(), String::new(), &other_flag, "ours"),
+        ("annotation against flag", annotated("alb"), String::new(), String::new(), &other_flag, "foreign"),
+        ("annotation alb, flag empty", annotated("alb"), String::new(), String::new(), &empty_flag, "ours"),
+        ("annotation empty, flag empty", annotated(""), String::new(), String::new(), &empty_flag, "ours"),
+        ("annotation empty", annotated(""), String::new(), String::new(), &default_flag, "foreign"),
+        // The class that the spec names; its controller counts, and not its name or the flag.
+        ("spec", String::new(), named("alb"), class("alb", OURS, ""), &default_flag, "ours"),
+        ("spec, any name", String::new(), named("public"), class("public", OURS, ""), &default_flag, "ours"),
+        ("spec, any flag", String::new(), named("alb"), class("alb", OURS, ""), &other_flag, "ours"),
+        (
+            "spec of another",
+            String::new(),
+            named("nginx"),
+            class("nginx", "k8s.io/nginx", ""),
+            &default_flag,
+            "foreign",
+        ),
+        (
+            "spec names one of two",
+            String::new(),
+            named("a"),
+            class("a", OURS, ", default") + &class("b", OURS, ", default"),
+            &default_flag,
+            "ours",
+        ),
+        // The default class.
+        ("default", String::new(), String::new(), class("alb", OURS, ", default"), &default_flag, "ours"),
+        (
+            "default of another",
+            String::new(),
+            String::new(),
+            class("nginx", "nginx", ", default"),
+            &default_flag,
+            "foreign",
+        ),
+        ("no default", String::new(), String::new(), class("alb", OURS, ""), &default_flag, "foreign"),
+        ("no default, flag empty", String::new(), String::new(), class("alb", OURS, ""), &empty_flag, "ours"),
+        (
+            "default of another, flag empty",
+            String::new(),
+            String::new(),
+            class("nginx", "nginx", ", default"),
+            &empty_flag,
+            "foreign",
+        ),
+        // What cannot be followed.
+        ("missing", String::new(), named("alb"), String::new(), &default_flag, "broken"),
+        (
+            "two defaults",
+            String::new(),
+            String::new(),
+            class("a", OURS, ", default") + &class("b", "nginx", ", default"),
+            &default_flag,
+            "broken",
+        ),
+        (
+            "parameters",
+            String::new(),
+            named("alb"),
+            class("alb", OURS, ", parameters: {apiGroup: elbv2.k8s.aws, kind: IngressClassParams, name: p}"),
+            &default_flag,
+            "broken",
+        ),
+        (
+            "parameters of another",
+            String::new(),
+            named("nginx"),
+            class("nginx", "nginx", ", parameters: {apiGroup: g, kind: K, name: p}"),
+            &default_flag,
+            "foreign",
+        ),
+    ] {
+        let snapshot = snapshot(&format!("{}{classes}", object(&metadata, &spec)));
+        let found = match ownership(&snapshot.ingresses[&web()], &snapshot, flags) {
+            Ownership::Ours => "ours",
+            Ownership::Foreign => "foreign",
+            Ownership::Broken(_) => "broken",
+        };
+        assert_eq!(found, expected, "{what}");
+    }
+}
+
+#[test]
+fn a_class_that_cannot_be_followed_is_explained() {
+    let message = |spec: &str, classes: &str| {
+        let snapshot = snapshot(&format!("{}{classes}", object("", spec)));
+        match ownership(&snapshot.ingresses[&web()], &snapshot, &config()) {
+            Ownership::Broken(diagnostic) => diagnostic.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    insta::assert_snapshot!(message("ingressClassName: alb", ""), @"spec.ingressClassName: the IngressClass `alb` does not exist; create it, or name another class");
+    insta::assert_snapshot!(message("", &(class("a", OURS, ", default") + &class("b", "nginx", ", default"))), @"spec.ingressClassName: no class is named, and several IngressClasses are the default: `a` and `b`; name the class, or take the annotation `ingressclass.kubernetes.io/is-default-class` from all but one");
+    let parameters = ", parameters: {apiGroup: elbv2.k8s.aws, kind: IngressClassParams, name: corporate}";
+    insta::assert_snapshot!(message("ingressClassName: alb", &class("alb", OURS, parameters)), @"spec.ingressClassName: the IngressClass `alb` has parameters (IngressClassParams `corporate`), which are not built yet; use a class without `spec.parameters`; until then nothing of this Ingress changes");
+}
+
+#[derive(Debug, PartialEq)]
+enum Is {
+    Member,
+    Leaving,
+    Broken,
+    Nothing,
+}
+
+fn standing(membership: &Membership) -> Is {
+    assert_eq!(membership.is_empty(), *membership == Membership::default());
+    match (membership.members.len(), membership.leaving.len(), membership.broken.len()) {
+        (1, 0, 0) => Is::Member,
+        (0, 1, 0) => Is::Leaving,
+        (0, 0, 1) => Is::Broken,
+        (0, 0, 0) => Is::Nothing,
+        _ => panic!("{membership:?}"),
+    }
+}
+
+#[test]
+fn membership_follows_class_finalizer_and_deletion() {
+    let held = ", finalizers: [ingress.k8s.aws/resources]";
+    let deleting = ", deletionTimestamp: '2026-01-01T00:00:00Z'";
+    let ours = || class("alb", OURS, "");
+    let foreign = || class("alb", "nginx", "");
+    let parameters =
+        || class("alb", OURS, ", parameters: {apiGroup: elbv2.k8s.aws, kind: IngressClassParams, name: p}");
+    for (what, metadata, classes, expected) in [
+        ("new", String::new(), ours(), Is::Member),
+        ("held", held.to_owned(), ours(), Is::Member),
+        ("deleted and held", format!("{held}{deleting}"), ours(), Is::Leaving),
+        ("deleted and held by others", deleting.to_owned(), ours(), Is::Nothing),
+        ("deleted and held, class gone", format!("{held}{deleting}"), String::new(), Is::Leaving),
+        ("foreign", String::new(), foreign(), Is::Nothing),
+        ("class changed away", held.to_owned(), foreign(), Is::Leaving),
+        ("class gone, never ours", String::new(), String::new(), Is::Nothing),
+        ("class gone, held", held.to_owned(), String::new(), Is::Broken),
+        ("parameters, new", String::new(), parameters(), Is::Broken),
+        ("parameters, held", held.to_owned(), parameters(), Is::Broken),
+        ("held by an explicit group", ", finalizers: [group.ingress.k8s.aws/edge]".to_owned(), foreign(), Is::Nothing),
+    ] {
+        let snapshot = snapshot(&format!("{}{classes}", object(&metadata, "ingressClassName: alb")));
+        let found = membership(&snapshot, &config(), &GroupId::Implicit(web()));
+        assert_eq!(standing(&found), expected, "{what}");
+        assert!(membership(&snapshot, &config(), &GroupId::Explicit("edge".to_owned())).is_empty());
+    }
+    let nobody = membership(&Snapshot::default(), &config(), &GroupId::Implicit(web()));
+    assert!(nobody.is_empty());
+}
+
+#[test]
+fn two_default_classes_are_told_to_those_without_a_class() {
+    let classes = class("a", OURS, ", default") + &class("b", OURS, ", default");
+    let snapshot = snapshot(&format!("{}{classes}", object("", "")));
+    assert_eq!(standing(&membership(&snapshot, &config(), &GroupId::Implicit(web()))), Is::Broken);
+}
+
+#[test]
+fn an_ingress_has_to_do_with_its_own_group_and_those_that_hold_it() {
+    let snapshot =
+        snapshot(&object(", finalizers: [group.ingress.k8s.aws/edge, ingress.k8s.aws/resources, other/one]", ""));
+    assert_eq!(
+        groups_of(&snapshot.ingresses[&web()]),
+        [GroupId::Explicit("edge".to_owned()), GroupId::Implicit(web())].into()
+    );
+}

@@ -1,0 +1,122 @@
+//! What people read when something is wrong, word for word.
+
+use super::*;
+
+fn told(annotations: &[(&str, &str)], spec: &str) -> String {
+    messages(&built(&ingress(&[&[("target-type", "ip")], annotations].concat(), spec)))
+}
+
+fn path(kind: &str, path: &str, service: &str, port: &str) -> String {
+    format!("  rules:\n{}", rules("", &[(kind, path, service, port)]))
+}
+
+#[test]
+fn paths_and_backends() {
+    insta::assert_snapshot!(told(&[], &path("Exact", "/a*", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/a*` has a wildcard, which its path type does not know; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`");
+    insta::assert_snapshot!(told(&[], &path("Prefix", "/a?", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/a?` has a wildcard, which its path type does not know; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`");
+    insta::assert_snapshot!(told(&[], &path("Glob", "/a", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].pathType: the path type `Glob` is not known; use Exact, Prefix or ImplementationSpecific");
+    insta::assert_snapshot!(told(&[], &path("Exact", "/a", "web", "81")), @"Error missing-port on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` has no port `81`; it has 80; name one of its ports");
+    insta::assert_snapshot!(told(&[], &path("Exact", "/a", "api", "https")), @"Error missing-port on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/api` has no port `https`; it has 80 (http), 9000 (admin); name one of its ports");
+    insta::assert_snapshot!(told(&[], "  defaultBackend: {service: {name: web}}\n"), @"Error missing-port on Ingress shop/web: spec.defaultBackend.service.port: the backend names no port of the Service `web`; set `port.number` or `port.name`, or the name `use-annotation` for an action annotation");
+    insta::assert_snapshot!(told(&[], "  defaultBackend: {resource: {apiGroup: g, kind: Bucket, name: files}}\n"), @"Error unsupported on Ingress shop/web: spec.defaultBackend.resource: the backend is a resource (Bucket `files`), which no load balancer can serve; name a Service");
+    insta::assert_snapshot!(told(&[], "  defaultBackend: {}\n"), @"Error unsupported on Ingress shop/web: spec.defaultBackend: the backend names nothing; name a Service");
+}
+
+#[test]
+fn a_port_that_no_service_can_have_is_not_called_missing() {
+    insta::assert_snapshot!(told(&[], "  defaultBackend: {service: {name: web, port: {number: 70000}}}\n"), @"Error missing-port on Ingress shop/web: spec.defaultBackend.service.port.number: 70000 is no port of the Service `web`; write 1 to 65535");
+}
+
+#[test]
+fn a_service_without_ports() {
+    let manifests =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {type: ExternalName}\n---\n";
+    let built = build_with(&format!("{manifests}{}", ingress(&[], &everything())), &config(), &facts());
+    insta::assert_snapshot!(messages(&built), @"Error missing-port on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` has no ports; name a Service with ports");
+}
+
+#[test]
+fn actions() {
+    let action = |json: &str| told(&[("actions.go", json)], &path("Exact", "/", "go", "use-annotation"));
+    insta::assert_snapshot!(action("{"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{`: it is not JSON: EOF while parsing an object at line 1 column 1; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration; write a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration");
+    insta::assert_snapshot!(action(r#"{"type": "teleport"}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "teleport"}`: type `teleport` is not `fixed-response`, `redirect` or `forward`; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration; write a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
+    insta::assert_snapshot!(action(r#"{"type": "redirect", "redirectConfig": {}}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "redirect", "redirectConfig": {}}`: redirectConfig.statusCode is missing; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration; write a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
+    insta::assert_snapshot!(action(r#"{"type": "forward", "targetGroupName": "blue"}"#), @"Error refused on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: a target group by its name (`blue`) is not built yet; write `targetGroupARN` instead");
+    insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 80, "weight": 1}, {"serviceName": "api", "servicePort": 80, "weight": 1}]}}"#), @"Error refused on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: forwarding to several target groups, or with stickiness, is not built yet; forward to one Service, without stickiness");
+    insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 0}]}}"#), @"Error missing-port on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `shop/web` has no port `0`; it has 80; name one of its ports");
+    insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 80000}]}}"#), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: 80000 is no port; write 1 to 65535");
+    insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": []}}"#), @"Error refused on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: forwarding to several target groups, or with stickiness, is not built yet; forward to one Service, without stickiness");
+    insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "nobody", "servicePort": 80}]}}"#), @"Warning missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; requests are answered with 503 until it does; create it, or correct the name");
+}
+
+#[test]
+fn what_asks_for_access_control_is_refused_and_not_served_without_it() {
+    for key in
+        ["auth-type", "group.name", "wafv2-acl-arn", "inbound-cidrs", "security-groups", "conditions.web", "subnets"]
+    {
+        let built = built(&ingress(&[("target-type", "ip"), (key, "oidc")], &everything()));
+        assert_eq!(built.stack, None, "{key}");
+    }
+    insta::assert_snapshot!(told(&[("auth-type", "oidc")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/auth-type` with the value `oidc` is known but not built yet, only `none` is; the object is refused, because without it access or routing would not be what it asks for; write `none` or remove the annotation, if the object may be served like that");
+    insta::assert_snapshot!(told(&[("group.name", "edge")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/group.name` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it");
+    insta::assert_snapshot!(told(&[("auth-type", "none")], &everything()), @"");
+}
+
+#[test]
+fn what_has_no_effect_is_served_with_a_warning() {
+    let annotations = [
+        ("alb-ingress.kubernetes.io/scheme", "internal"),
+        ("healthcheck-pth", "/"),
+        ("shield-advanced-protection", "true"),
+        ("nginx.ingress.kubernetes.io/rewrite-target", "/"),
+    ];
+    let built = built(&ingress(&[&[("target-type", "ip")], &annotations[..]].concat(), &everything()));
+    insta::assert_snapshot!(messages(&built), @r"
+    Warning unknown-annotation on Ingress shop/web: annotation `alb-ingress.kubernetes.io/scheme` is not known and has no effect: its prefix is not `alb.ingress.kubernetes.io`; write `alb.ingress.kubernetes.io/scheme`, if that is what is meant
+    Warning unknown-annotation on Ingress shop/web: annotation `alb.ingress.kubernetes.io/healthcheck-pth` is not known and has no effect; write `alb.ingress.kubernetes.io/healthcheck-path`, if that is what is meant
+    Warning annotation-not-built on Ingress shop/web: annotation `alb.ingress.kubernetes.io/shield-advanced-protection` is known but its effect is not built yet; it is ignored; leave it if the object can do without its effect for now, otherwise do not rely on it
+    ");
+    assert!(built.stack.is_some());
+}
+
+#[test]
+fn values_outside_their_grammar() {
+    insta::assert_snapshot!(told(&[("scheme", "public")], &everything()), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`; write `internal` or `internet-facing`");
+    insta::assert_snapshot!(told(&[("ip-address-type", "dualstack")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/ip-address-type` with the value `dualstack` is known but not built yet, only `ipv4` is; the object is refused, because without it access or routing would not be what it asks for; write `ipv4` or remove the annotation, if the object may be served like that");
+    insta::assert_snapshot!(told(&[("tags", "Owner")], &everything()), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/tags` has the value `Owner`: `Owner` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; write pairs `key=value` separated by commas; a comma inside a value is written `\,`"#);
+}
+
+#[test]
+fn subnets_that_are_not_there() {
+    let mut facts = facts();
+    let absent = Fact::Absent {
+        message: "no subnet of the VPC `vpc-1` has the tag `kubernetes.io/role/internal-elb`".to_owned(),
+        fix: "tag one subnet in each of two zones".to_owned(),
+    };
+    facts.subnets.insert(Scheme::Internal, absent);
+    let built = build_with(&format!("{SERVICES}\n---\n{}", ingress(&[], &everything())), &config(), &facts);
+    insta::assert_snapshot!(messages(&built), @"Error subnets on Ingress shop/web: alb.ingress.kubernetes.io/scheme: no subnet of the VPC `vpc-1` has the tag `kubernetes.io/role/internal-elb`; tag one subnet in each of two zones");
+    let absent = Fact::Absent { message: "no security group".to_owned(), fix: "create it".to_owned() };
+    facts.subnets.insert(Scheme::Internal, Fact::Known(vec![]));
+    facts.backend_security_group = Some(absent);
+    let built = build_with(&format!("{SERVICES}\n---\n{}", ingress(&[], &everything())), &config(), &facts);
+    insta::assert_snapshot!(messages(&built), @"Error unsupported on Ingress shop/web: spec: no security group; create it");
+}
+
+#[test]
+fn several_members_are_refused() {
+    let other = ingress(&[], &everything()).replace("name: web\n", "name: other\n");
+    let manifests = format!("{SERVICES}\n---\n{}\n---\n{other}", ingress(&[], &everything()));
+    let members = [web(), ObjectName::new("shop", "other")];
+    let group = GroupId::Explicit("edge".to_owned());
+    let built = build(&snapshot(&manifests), &config(), &facts(), &group, &members);
+    insta::assert_snapshot!(messages(&built), @"Error refused on Ingress shop/other: alb.ingress.kubernetes.io/group.name: groups of Ingresses are not built yet; remove the annotation to give this Ingress a load balancer of its own");
+    assert_eq!(built.stack, None);
+}
+
+#[test]
+fn one_mistake_that_many_rules_lead_to_is_told_once() {
+    let annotations = [("listen-ports", r#"[{"HTTP": 80}, {"HTTP": 8080}]"#), ("backend-protocol", "h2")];
+    let spec = format!("  rules:\n{}", rules("", &[("Exact", "/a", "web", "80"), ("Exact", "/b", "api", "http")]));
+    insta::assert_snapshot!(told(&annotations, &spec), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/backend-protocol` has the value `h2`; allowed: `HTTP` or `HTTPS`; write `HTTP` or `HTTPS`");
+}

@@ -1,0 +1,181 @@
+//! Building arbitrary Ingresses: it never panics, and the same is built every time.
+
+use std::collections::BTreeMap;
+
+use proptest::{prelude::*, sample::select};
+
+use super::*;
+use crate::{
+    api::annotations::{ANNOTATIONS, INGRESS_PREFIX},
+    facts::Incumbent,
+    model::PortReference,
+    snapshot::{Backend, BackendPort, HttpPath, HttpRule, Ingress, Service, ServicePort},
+};
+
+fn names() -> impl Strategy<Value = String> {
+    prop_oneof![4 => select(vec!["web", "api", "go", "nobody"]).prop_map(str::to_owned), 1 => any::<String>()]
+}
+
+fn ports() -> impl Strategy<Value = PortReference> {
+    prop_oneof![
+        select(vec![80_u16, 81, 0, 65535]).prop_map(PortReference::Number),
+        select(vec!["http", "", "80"]).prop_map(|name| PortReference::Name(name.to_owned())),
+    ]
+}
+
+fn backends() -> impl Strategy<Value = Backend> {
+    prop_oneof![
+        6 => (names(), ports()).prop_map(|(name, port)| Backend::Service { name, port: BackendPort::Port(port) }),
+        2 => names().prop_map(|name| Backend::Service { name, port: BackendPort::UseAnnotation }),
+        1 => names().prop_map(|name| Backend::Service { name, port: BackendPort::Missing }),
+        1 => (names(), any::<i32>()).prop_map(|(name, n)| Backend::Service { name, port: BackendPort::OutOfRange(n) }),
+        1 => (names(), names()).prop_map(|(kind, name)| Backend::Resource(kind, name)),
+        1 => Just(Backend::Nothing),
+    ]
+}
+
+fn values() -> impl Strategy<Value = String> {
+    let likely = vec![
+        "ip",
+        "instance",
+        "80",
+        "443",
+        "true",
+        "HTTPS",
+        "GRPC",
+        "internal",
+        "a=b,c=d",
+        r#"[{"HTTP":80},{"HTTPS":443}]"#,
+        "arn:aws:acm:eu-west-1:1:certificate/a,arn:aws:acm:eu-west-1:1:certificate/b",
+        r#"{"type":"redirect","redirectConfig":{"statusCode":"HTTP_301"}}"#,
+        r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":"200"}}"#,
+        r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"web","servicePort":"80"}]}}"#,
+        r#"{"type":"forward","targetGroupARN":"arn:x"}"#,
+    ];
+    prop_oneof![5 => select(likely).prop_map(str::to_owned), 1 => any::<String>()]
+}
+
+fn annotations(most: usize) -> impl Strategy<Value = BTreeMap<String, String>> {
+    let keys: Vec<String> =
+        ANNOTATIONS.iter().filter(|a| a.key.prefix == INGRESS_PREFIX).map(|a| a.key.to_string()).collect();
+    let key = prop_oneof![
+        4 => select(keys),
+        2 => select(vec!["target-type", "actions.go", "listen-ports", "certificate-arn", "ssl-redirect"])
+            .prop_map(|name| format!("{INGRESS_PREFIX}{name}")),
+        1 => any::<String>(),
+    ];
+    prop::collection::btree_map(key, values(), 0..most)
+}
+
+fn paths() -> impl Strategy<Value = HttpPath> {
+    let path = prop_oneof![4 => select(vec!["/", "", "/a", "/a/", "/*"]).prop_map(str::to_owned), 1 => any::<String>()];
+    let kind = prop::option::of(select(vec!["Exact", "Prefix", "ImplementationSpecific", "Other"]));
+    (path, kind, backends()).prop_map(|(path, kind, backend)| HttpPath {
+        path,
+        path_type: kind.map(str::to_owned),
+        backend,
+    })
+}
+
+fn ingresses() -> impl Strategy<Value = Ingress> {
+    let rule = (prop_oneof![Just(String::new()), any::<String>()], prop::collection::vec(paths(), 0..4));
+    (annotations(5), prop::option::of(backends()), prop::collection::vec(rule, 0..3), any::<i64>()).prop_map(
+        |(annotations, default_backend, rules, generation)| Ingress {
+            name: web(),
+            uid: String::new(),
+            generation,
+            annotations,
+            finalizers: vec![],
+            deleting: false,
+            class: None,
+            default_backend,
+            rules: rules
+                .into_iter()
+                .enumerate()
+                .map(|(index, (host, paths))| HttpRule { index, host, paths })
+                .collect(),
+            status: vec![],
+        },
+    )
+}
+
+fn services() -> impl Strategy<Value = Service> {
+    let port = (any::<u16>(), ports(), prop::option::of(any::<u16>()), select(vec!["", "http"]), any::<bool>());
+    (
+        select(vec!["web", "api"]),
+        annotations(3),
+        prop::collection::vec(port, 0..3),
+        select(vec!["", "uid"]),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(name, annotations, ports, uid, ipv6)| Service {
+            name: ObjectName::new("shop", name),
+            uid: uid.to_owned(),
+            annotations,
+            kind: "NodePort".to_owned(),
+            ports: ports
+                .into_iter()
+                .map(|(port, target_port, node_port, name, usual)| ServicePort {
+                    name: name.to_owned(),
+                    port: if usual { 80 } else { port },
+                    target_port,
+                    node_port,
+                    protocol: "TCP".to_owned(),
+                })
+                .collect(),
+            ipv6,
+        })
+}
+
+fn known() -> impl Strategy<Value = Facts> {
+    let scheme = select(vec![Scheme::Internal, Scheme::InternetFacing]);
+    let incumbent = scheme.prop_map(|scheme| Facts {
+        incumbent: Some(Incumbent { scheme, subnets: [SubnetId::new("subnet-x")].into() }),
+        ..facts()
+    });
+    prop_oneof![4 => Just(facts()), 1 => Just(Facts::default()), 1 => Just(Facts::offline()), 1 => incumbent]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn building_is_total_and_deterministic(
+        ingress in ingresses(),
+        services in prop::collection::vec(services(), 0..3),
+        facts in known(),
+        cluster in select(vec!["demo", ""]),
+    ) {
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(ingress);
+        for service in services {
+            snapshot.apply(service);
+        }
+        let config = BuildConfig { cluster: cluster.to_owned(), ..config() };
+        let group = GroupId::Implicit(web());
+        let first = build(&snapshot, &config, &facts, &group, &[web()]);
+        prop_assert_eq!(&first, &build(&snapshot.clone(), &config, &facts, &group, &[web()]));
+        let failed = first.diagnostics.iter().any(|d| d.severity == Severity::Error);
+        prop_assert_eq!(first.stack.is_some(), !failed && first.wants.is_empty() && first.unavailable.is_empty());
+        for (index, diagnostic) in first.diagnostics.iter().enumerate() {
+            prop_assert!(!diagnostic.message.is_empty() && !diagnostic.field.is_empty());
+            prop_assert!(!first.diagnostics[..index].contains(diagnostic));
+        }
+        if let Some(stack) = first.stack {
+            // A rule that was left out for the sake of a redirect may have named more.
+            let mut named = std::collections::BTreeSet::new();
+            for listener in stack.listeners.values() {
+                prop_assert_eq!(listener.protocol == ListenerProtocol::Https, listener.default_certificate.is_some());
+                prop_assert_eq!(listener.protocol == ListenerProtocol::Https, listener.ssl_policy.is_some());
+                for action in listener.rules.iter().map(|rule| &rule.action).chain([&listener.default_action]) {
+                    named.extend(action.target_groups().filter_map(|group| match group {
+                        TargetGroupReference::Own(id) => Some(id.clone()),
+                        TargetGroupReference::Foreign(_) => None,
+                    }));
+                }
+                prop_assert!(listener.rules.iter().all(|rule| !rule.conditions.is_empty()));
+            }
+            prop_assert!(named.iter().all(|id| stack.target_groups.contains_key(id)));
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! One small stack in full, and what a stack waits for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::{
+    facts::{Incumbent, Want},
+    model::{Cause, ObjectReference},
+};
+
+fn tags(resource: Option<&str>) -> Tags {
+    let mut tags = Tags::from([
+        ("elbv2.k8s.aws/cluster".to_owned(), "demo".to_owned()),
+        ("ingress.k8s.aws/stack".to_owned(), "shop/web".to_owned()),
+    ]);
+    tags.extend(resource.map(|resource| ("ingress.k8s.aws/resource".to_owned(), resource.to_owned())));
+    tags
+}
+
+fn cause(field: &str) -> Cause {
+    Cause { object: ObjectReference::ingress(&web()), generation: 7, field: field.to_owned() }
+}
+
+#[test]
+fn an_ingress_with_one_path_in_full() {
+    let resource = ResourceId("shop/web-web:80".to_owned());
+    let group = TargetGroup {
+        resource: resource.clone(),
+        name: Value::Known(TargetGroupName::new("k8s-shop-web-0").unwrap()),
+        target_type: TargetType::Ip,
+        protocol: TargetGroupProtocol::Http,
+        protocol_version: ProtocolVersion::Http1,
+        port: 8080,
+        vpc: Value::Known(VpcId::new("vpc-1")),
+        health_check: HealthCheck {
+            port: "traffic-port".to_owned(),
+            protocol: TargetGroupProtocol::Http,
+            path: "/".to_owned(),
+            interval_seconds: 15,
+            timeout_seconds: 5,
+            healthy_threshold: 2,
+            unhealthy_threshold: 2,
+            matcher: Matcher::Http("200".to_owned()),
+        },
+        tags: tags(Some("shop/web-web:80")),
+        binding: Binding {
+            namespace: "shop".to_owned(),
+            labels: BTreeMap::from([
+                ("ingress.k8s.aws/stack-name".to_owned(), "web".to_owned()),
+                ("ingress.k8s.aws/stack-namespace".to_owned(), "shop".to_owned()),
+            ]),
+            service: "web".to_owned(),
+            service_port: PortReference::Number(80),
+            source: SecurityGroupReference::SharedBackend(Value::Known(SecurityGroupId::new("sg-shared"))),
+            ports: vec![PortReference::Number(8080)],
+        },
+        cause: cause("spec.rules[0].http.paths[0].backend.service"),
+    };
+    let listener = Listener {
+        port: 80,
+        protocol: ListenerProtocol::Http,
+        default_action: Action::FixedResponse {
+            content_type: Some("text/plain".to_owned()),
+            message_body: None,
+            status_code: "404".to_owned(),
+        },
+        default_certificate: None,
+        certificates: BTreeSet::new(),
+        ssl_policy: None,
+        rules: vec![Rule {
+            conditions: vec![
+                Condition::HostHeader { values: vec!["a.example.com".to_owned()], regex_values: vec![] },
+                Condition::PathPattern { values: vec!["/a".to_owned(), "/a/*".to_owned()], regex_values: vec![] },
+            ],
+            action: Action::Forward {
+                target_groups: vec![WeightedTargetGroup {
+                    group: TargetGroupReference::Own(resource.clone()),
+                    weight: None,
+                }],
+                stickiness: None,
+            },
+            tags: tags(None),
+            cause: cause("spec.rules[0].http.paths[0]"),
+        }],
+        tags: tags(Some("80")),
+        cause: cause("spec"),
+    };
+    let mut expected = Stack {
+        group: GroupId::Implicit(web()),
+        security_group: Some(ManagedSecurityGroup {
+            name: Value::Known("k8s-shop-web-0".to_owned()),
+            description: "[k8s] Managed SecurityGroup for LoadBalancer",
+            ingress: vec![SecurityGroupRule {
+                protocol: "tcp".to_owned(),
+                from_port: Some(80),
+                to_port: Some(80),
+                source: Source::Ipv4("0.0.0.0/0".to_owned()),
+                description: String::new(),
+            }],
+            tags: tags(Some("ManagedLBSecurityGroup")),
+            cause: cause("spec"),
+        }),
+        load_balancer: Some(LoadBalancer {
+            name: Value::Known(LoadBalancerName::new("k8s-shop-web-0").unwrap()),
+            scheme: Scheme::InternetFacing,
+            ip_address_type: IpAddressType::Ipv4,
+            subnets: Value::Known(vec![SubnetId::new("subnet-a"), SubnetId::new("subnet-b")]),
+            security_groups: vec![
+                SecurityGroupReference::Managed,
+                SecurityGroupReference::SharedBackend(Value::Known(SecurityGroupId::new("sg-shared"))),
+            ],
+            tags: tags(Some("LoadBalancer")),
+            cause: cause("spec"),
+        }),
+        target_groups: [(resource.clone(), group)].into_iter().collect(),
+        listeners: BTreeMap::from([(80, listener)]),
+    };
+    let stack = stack(&ingress(
+        &[("target-type", "ip"), ("scheme", "internet-facing")],
+        &format!("  rules:\n{}", rules("a.example.com", &[("Prefix", "/a", "web", "80")])),
+    ));
+    // Names end in hashes, which the vectors of the names' own tests pin; here they are taken over after a look at the rest.
+    let same_start = |name: &str| assert!(name.starts_with("k8s-shop-web-") && name.len() == 23, "{name}");
+    let security_group = stack.security_group.as_ref().unwrap();
+    same_start(security_group.name.known().unwrap());
+    expected.security_group.as_mut().unwrap().name = security_group.name.clone();
+    let balancer = stack.load_balancer.as_ref().unwrap();
+    same_start(balancer.name.known().unwrap().as_str());
+    expected.load_balancer.as_mut().unwrap().name = balancer.name.clone();
+    let group = &stack.target_groups[&resource];
+    same_start(group.name.known().unwrap().as_str());
+    expected.target_groups[&resource].name = group.name.clone();
+    assert_eq!(stack, expected);
+}
+
+/// The names that the same Ingress has under aws-load-balancer-controller in a cluster named `demo`.
+#[test]
+fn load_balancers_have_the_names_that_they_had() {
+    for (namespace, name, scheme, expected) in [
+        ("alb-missing", "web", "internet-facing", "k8s-albmissi-web-2ebefdc74d"),
+        ("alb-named-ports", "web", "internet-facing", "k8s-albnamed-web-671029402b"),
+        ("alb-tags", "web", "internet-facing", "k8s-albtags-web-60ca096ad1"),
+    ] {
+        let manifests = ingress(&[("scheme", scheme)], "  defaultBackend: {service: {name: x, port: {number: 1}}}\n")
+            .replace("namespace: shop", &format!("namespace: {namespace}"));
+        let name = ObjectName::new(namespace, name);
+        let built = build(&snapshot(&manifests), &config(), &facts(), &GroupId::Implicit(name.clone()), &[name]);
+        let stack = built.stack.unwrap();
+        assert_eq!(stack.load_balancer.unwrap().name.to_string(), expected);
+    }
+}
+
+#[test]
+fn a_group_without_members_wants_nothing() {
+    let group = GroupId::Implicit(web());
+    for members in [&[][..], &[web()]] {
+        let built = build(&Snapshot::default(), &config(), &facts(), &group, members);
+        let nothing = Built {
+            stack: Some(Stack::empty(group.clone())),
+            diagnostics: vec![],
+            wants: BTreeSet::new(),
+            unavailable: vec![],
+            absent: BTreeSet::new(),
+        };
+        assert_eq!(built, nothing);
+    }
+}
+
+#[test]
+fn what_is_not_known_yet_is_asked_for_all_at_once() {
+    let manifests = format!("{SERVICES}\n---\n{}", ingress(&[("scheme", "internet-facing")], &everything()));
+    let built = build_with(&manifests, &config(), &Facts::default());
+    assert_eq!(built.stack, None);
+    assert_eq!(built.diagnostics, []);
+    assert_eq!(built.wants, [Want::Subnets(Scheme::InternetFacing), Want::BackendSecurityGroup].into());
+}
+
+#[test]
+fn what_cannot_be_had_now_keeps_everything_as_it_is() {
+    let manifests = format!("{SERVICES}\n---\n{}", ingress(&[], &everything()));
+    let mut facts = facts();
+    facts.subnets.insert(Scheme::Internal, Fact::Unavailable("DescribeSubnets: throttled".to_owned()));
+    let built = build_with(&manifests, &config(), &facts);
+    assert_eq!((built.stack, built.diagnostics), (None, vec![]));
+    assert_eq!(built.unavailable, ["DescribeSubnets: throttled"]);
+}
+
+#[test]
+fn the_shared_security_group_is_not_asked_for_where_it_is_given_or_not_used() {
+    let manifests = format!("{SERVICES}\n---\n{}", ingress(&[("target-type", "ip")], &everything()));
+    let facts = Facts { backend_security_group: None, ..facts() };
+    let given = BuildConfig { backend_security_group: Some(SecurityGroupId::new("sg-given")), ..config() };
+    let unused = BuildConfig { enable_backend_security_group: false, ..config() };
+    let shared = SecurityGroupReference::SharedBackend(Value::Known(SecurityGroupId::new("sg-given")));
+    for (config, groups, source) in [
+        (given, vec![SecurityGroupReference::Managed, shared.clone()], shared),
+        (unused, vec![SecurityGroupReference::Managed], SecurityGroupReference::Managed),
+    ] {
+        let stack = build_with(&manifests, &config, &facts).stack.unwrap();
+        assert_eq!(stack.load_balancer.unwrap().security_groups, groups);
+        assert_eq!(stack.target_groups[0].binding.source, source);
+    }
+}
+
+#[test]
+fn offline_everything_is_known_after_apply_that_aws_or_the_cluster_decides() {
+    let manifests = format!("{SERVICES}\n---\n{}", ingress(&[], &everything())).replace("uid: 1", "x: 1");
+    let config = BuildConfig::new("", Value::AfterApply("the VPC of the cluster"));
+    let stack = build_with(&manifests, &config, &Facts::offline()).stack.unwrap();
+    let balancer = stack.load_balancer.unwrap();
+    let group = &stack.target_groups[0];
+    insta::assert_snapshot!(
+        [
+            balancer.name.to_string(),
+            format!("{:?}", balancer.subnets),
+            stack.security_group.unwrap().name.to_string(),
+            group.name.to_string(),
+            group.vpc.to_string()
+        ]
+        .join("\n"),
+        @r#"
+    (known after apply: named after the cluster, see --cluster-name)
+    AfterApply("subnets are found by their tags in the VPC")
+    (known after apply: named after the cluster, see --cluster-name)
+    (known after apply: named after the Service's uid)
+    (known after apply: the VPC of the cluster)
+    "#
+    );
+}
+
+#[test]
+fn an_existing_load_balancer_keeps_its_subnets_and_its_scheme() {
+    let manifests = |scheme: &str| format!("{SERVICES}\n---\n{}", ingress(&[("scheme", scheme)], &everything()));
+    let incumbent = Incumbent { scheme: Scheme::Internal, subnets: [SubnetId::new("subnet-old")].into() };
+    let facts = Facts { incumbent: Some(incumbent), ..Facts::default() };
+    let config = BuildConfig { backend_security_group: Some(SecurityGroupId::new("sg-given")), ..config() };
+    let kept = build_with(&manifests("internal"), &config, &facts).stack.unwrap().load_balancer.unwrap();
+    assert_eq!(kept.subnets, Value::Known(vec![SubnetId::new("subnet-old")]));
+    let refused = build_with(&manifests("internet-facing"), &config, &facts);
+    insta::assert_snapshot!(messages(&refused), @"Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the load balancer is internal and AWS cannot make it internet-facing in place; replacing it without dropping requests is not built yet; leave the scheme as it is, and make a second Ingress with the new scheme; delete this one when clients have moved");
+}
