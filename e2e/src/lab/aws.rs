@@ -1,5 +1,6 @@
-//! AWS clients that talk to the emulator directly, past the proxy, so that looking is never counted or disturbed.
+//! AWS clients. The lab's own talk to the emulator directly, past the proxy, so that looking is never counted or disturbed.
 
+use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 
 /// The region of the lab.
@@ -13,36 +14,37 @@ pub struct Aws {
     pub acm: aws_sdk_acm::Client,
 }
 
+/// The settings of the three clients are alike, but their types are not.
+macro_rules! client {
+    ($sdk:ident, $endpoint:expr, $retries:expr) => {
+        $sdk::Client::from_conf(
+            $sdk::Config::builder()
+                .behavior_version(BehaviorVersion::v2026_01_12())
+                .region(Region::new(REGION))
+                .endpoint_url($endpoint)
+                .credentials_provider(Credentials::new("x", "y", None, None, "lab"))
+                .retry_config($retries.clone())
+                .build(),
+        )
+    };
+}
+
 impl Aws {
     /// Clients for the emulator at `endpoint`.
     pub fn new(endpoint: &str) -> Self {
-        let credentials = Credentials::new("x", "y", None, None, "lab");
-        let (region, version) = (Region::new(REGION), BehaviorVersion::v2026_01_12());
+        Self::with_retries(endpoint, &RetryConfig::standard())
+    }
+
+    /// Clients that show each answer as it comes.
+    pub fn without_retries(endpoint: &str) -> Self {
+        Self::with_retries(endpoint, &RetryConfig::disabled())
+    }
+
+    fn with_retries(endpoint: &str, retries: &RetryConfig) -> Self {
         Self {
-            ec2: aws_sdk_ec2::Client::from_conf(
-                aws_sdk_ec2::Config::builder()
-                    .behavior_version(version)
-                    .region(region.clone())
-                    .endpoint_url(endpoint)
-                    .credentials_provider(credentials.clone())
-                    .build(),
-            ),
-            elb: aws_sdk_elasticloadbalancingv2::Client::from_conf(
-                aws_sdk_elasticloadbalancingv2::Config::builder()
-                    .behavior_version(version)
-                    .region(region.clone())
-                    .endpoint_url(endpoint)
-                    .credentials_provider(credentials.clone())
-                    .build(),
-            ),
-            acm: aws_sdk_acm::Client::from_conf(
-                aws_sdk_acm::Config::builder()
-                    .behavior_version(version)
-                    .region(region)
-                    .endpoint_url(endpoint)
-                    .credentials_provider(credentials)
-                    .build(),
-            ),
+            ec2: client!(aws_sdk_ec2, endpoint, retries),
+            elb: client!(aws_sdk_elasticloadbalancingv2, endpoint, retries),
+            acm: client!(aws_sdk_acm, endpoint, retries),
         }
     }
 }

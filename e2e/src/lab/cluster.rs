@@ -80,9 +80,7 @@ impl Cluster {
         let applied = api.patch(id.name, &parameters, &Patch::Apply(&body)).await;
         applied.with_context(|| format!("applying {id}"))?;
         if let Some(status) = status {
-            let patch = Patch::Merge(json!({"status": status}));
-            let written = api.patch_status(id.name, &PatchParams::default(), &patch).await;
-            written.with_context(|| format!("writing the status of {id}"))?;
+            self.merge_status(id.api_version, id.kind, id.namespace, id.name, &json!({"status": status})).await?;
         }
         Ok(())
     }
@@ -113,6 +111,20 @@ impl Cluster {
         let api = self.api(api_version, kind, namespace);
         let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.map(drop).with_context(|| format!("patching {kind} {name}"))
+    }
+
+    /// Changes an object's status by a JSON merge patch.
+    pub async fn merge_status(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+        patch: &Value,
+    ) -> Result<()> {
+        let api = self.api(api_version, kind, namespace);
+        let patched = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.map(drop).with_context(|| format!("writing the status of {kind} {name}"))
     }
 
     /// Asks for an object's deletion and does not wait for it. An object that is not there is no error.

@@ -2,5 +2,6 @@
 
 mod conformance;
 mod demo;
+mod lab;
 mod lifecycle;
 mod support;

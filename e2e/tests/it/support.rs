@@ -40,9 +40,14 @@ pub struct Stage {
 impl Stage {
     /// The shared lab with a fake kubelet, without anything that an earlier test left, and a controller.
     pub async fn shared() -> Result<Self> {
-        let mut stage = Self::take(Options { kubelet: true, ..Options::default() }, false).await?;
+        let mut stage = Self::without_controller().await?;
         stage.start_controller(&[]).await?;
         Ok(stage)
+    }
+
+    /// The shared lab with a fake kubelet and no controller.
+    pub async fn without_controller() -> Result<Self> {
+        Self::take(Options { kubelet: true, ..Options::default() }, false).await
     }
 
     /// A lab of its own, without kubelet and controller.
