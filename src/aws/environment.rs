@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::{config::ProvideCredentials, types::Filter};
 
-use super::{Aws, AwsError, AwsErrorKind};
+use super::{Aws, AwsError, AwsErrorKind, error::chain};
 use crate::model::{Tags, VpcId};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -21,7 +21,7 @@ impl Aws {
         };
         match tokio::time::timeout(DEADLINE, provider.provide_credentials()).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(failed(with_sources(&error))),
+            Ok(Err(error)) => Err(failed(chain(&error))),
             Err(_) => Err(failed(format!("no provider answered within {} s", DEADLINE.as_secs()))),
         }
     }
@@ -48,26 +48,11 @@ impl Aws {
             let asked = tokio::time::timeout(DEADLINE, client.get(path)).await;
             match asked {
                 Ok(Ok(answer)) => Ok(answer.as_ref().trim().to_owned()),
-                Ok(Err(error)) => {
-                    Err(format!("the instance metadata service gives no answer: {}", with_sources(&error)))
-                }
+                Ok(Err(error)) => Err(format!("the instance metadata service gives no answer: {}", chain(&error))),
                 Err(_) => Err(format!("the instance metadata service gave no answer within {} s", DEADLINE.as_secs())),
             }
         };
         let address = get("/latest/meta-data/mac".to_owned()).await?;
         get(format!("/latest/meta-data/network/interfaces/macs/{address}/vpc-id")).await.map(VpcId::new)
     }
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = error.source();
-    }
-    text
 }

@@ -164,7 +164,7 @@ pub(super) fn is_ec2(operation: &str) -> bool {
 fn of_code(operation: &'static str, code: &str, message: &str, status: u16) -> AwsErrorKind {
     // EC2 appends a long text that only sts:DecodeAuthorizationMessage can read.
     let message = message.split(" Encoded authorization failure message").next().unwrap_or_default();
-    let (code, message) = (code.to_owned(), without_secrets(message.trim()));
+    let (code, message) = (code.to_owned(), without_secrets(message.trim().trim_end_matches('.')));
     // AWS's words on a bad signature repeat the signed headers, the session token among them.
     if let Some((_, message)) = BAD_CREDENTIALS.iter().find(|(bad, _)| *bad == code) {
         return AwsErrorKind::Credentials { message: format!("{message} ({code})") };
@@ -209,7 +209,7 @@ fn without_secrets(text: &str) -> String {
 }
 
 /// An error and all its sources in one line, each said once.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
@@ -237,7 +237,9 @@ impl AwsError {
             ),
             SdkError::TimeoutError(_) => AwsErrorKind::Unclear { message: chain(error) },
             SdkError::DispatchFailure(failure) => {
-                let message = failure.as_connector_error().map_or_else(|| chain(error), |e| chain(e));
+                // The connector's own words are only a class; what happened is below.
+                let below = failure.as_connector_error().and_then(Error::source);
+                let message = chain(below.unwrap_or(error));
                 of_dispatch(endpoint, message)
             }
             SdkError::ResponseError(context) => of_response(context.raw().status(), chain(error)),
@@ -405,7 +407,7 @@ impl fmt::Display for AwsError {
             AwsErrorKind::Unclear { message } => {
                 write!(f, "{operation} ended without a clear answer and may have taken effect: {message}")
             }
-            AwsErrorKind::Credentials { message } => write!(f, "{operation} has no valid AWS credentials: {message}"),
+            AwsErrorKind::Credentials { message } => write!(f, "no valid AWS credentials for {operation}: {message}"),
             AwsErrorKind::Unreachable { endpoint, message } => {
                 write!(f, "{operation} could not reach {endpoint}: {message}")
             }
@@ -418,144 +420,4 @@ impl fmt::Display for AwsError {
 impl Error for AwsError {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(operation: &'static str, code: &str, message: &str, status: u16) -> AwsError {
-        AwsError { operation, kind: of_code(operation, code, message, status) }
-    }
-
-    /// As people read it.
-    fn text(error: &AwsError) -> String {
-        format!("{error}\nfix: {}\ntransient: {}", error.fix().as_deref().unwrap_or("-"), error.is_transient())
-    }
-
-    #[test]
-    fn a_missing_permission_names_the_action_to_allow() {
-        insta::assert_snapshot!(text(&error(
-            "CreateLoadBalancer",
-            "AccessDenied",
-            "User: arn:aws:sts::123456789012:assumed-role/lbc/x is not authorized to perform: elasticloadbalancing:AddTags on resource: arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/app/*/* because no identity-based policy allows the elasticloadbalancing:AddTags action",
-            403,
-        )), @"");
-        insta::assert_snapshot!(text(&error(
-            "CreateSecurityGroup",
-            "UnauthorizedOperation",
-            "You are not authorized to perform this operation. Encoded authorization failure message: ZbO4kq",
-            403,
-        )), @"");
-        insta::assert_snapshot!(text(&error("CreateRule", "AccessDenied", "denied by test", 403)), @"");
-    }
-
-    #[test]
-    fn a_quota_is_named() {
-        insta::assert_snapshot!(text(&error("CreateRule", "TooManyRules", "You've reached the limit on the number of rules per load balancer.", 400)), @"");
-        insta::assert_snapshot!(text(&error("CreateTrustStore", "TooManyTrustStores", "Too many.", 400)), @"");
-    }
-
-    #[test]
-    fn nothing_of_the_credentials_is_repeated() {
-        insta::assert_snapshot!(text(&error(
-            "DescribeLoadBalancers",
-            "SignatureDoesNotMatch",
-            "The Canonical String for this request should have been 'POST x-amz-security-token:FQoGZXIvYXdzEA'",
-            403,
-        )), @"");
-        insta::assert_snapshot!(
-            without_secrets("tunnel via http://user:pass@word@proxy:3128/ failed, mail me@example.com"),
-            @""
-        );
-    }
-
-    #[test]
-    fn failures_below_http_tell_whether_the_call_was_sent() {
-        for (message, kind) in [
-            (
-                "dispatch failure: io error: client error (Connect): tcp connect error: Connection refused (os error 111)",
-                "unreachable",
-            ),
-            ("timeout: HTTP connect timeout occurred after 3.1s", "unreachable"),
-            (
-                "other: the credential provider was not enabled: no providers in chain provided credentials",
-                "credentials",
-            ),
-            ("io error: client error (SendRequest): connection closed before message completed", "unclear"),
-        ] {
-            let got = match of_dispatch("https://example", message.to_owned()) {
-                AwsErrorKind::Unreachable { .. } => "unreachable",
-                AwsErrorKind::Credentials { .. } => "credentials",
-                AwsErrorKind::Unclear { .. } => "unclear",
-                other => panic!("{other:?}"),
-            };
-            assert_eq!(got, kind, "{message}");
-        }
-    }
-
-    #[test]
-    fn codes_are_sorted_by_what_they_mean() {
-        let kind = |code: &str, status| match of_code("CreateRule", code, "words", status) {
-            AwsErrorKind::Throttled { .. } => "throttled",
-            AwsErrorKind::Refused { .. } => "refused",
-            AwsErrorKind::Denied { .. } => "denied",
-            AwsErrorKind::Dependency { .. } => "dependency",
-            AwsErrorKind::NotFound { .. } => "not found",
-            AwsErrorKind::Duplicate { .. } => "duplicate",
-            AwsErrorKind::Unclear { .. } => "unclear",
-            AwsErrorKind::Credentials { .. } => "credentials",
-            AwsErrorKind::Unreachable { .. } => "unreachable",
-            AwsErrorKind::Withheld => "withheld",
-            AwsErrorKind::Unsent { .. } => "unsent",
-        };
-        for (code, status, expected) in [
-            ("Throttling", 400, "throttled"),
-            ("RequestLimitExceeded", 503, "throttled"),
-            ("PriorRequestNotComplete", 400, "throttled"),
-            ("SomethingNew", 429, "throttled"),
-            ("ValidationError", 400, "refused"),
-            ("CertificateNotFound", 400, "refused"),
-            ("SubnetNotFound", 400, "refused"),
-            ("DuplicateTagKeys", 400, "refused"),
-            ("TooManyRules", 400, "refused"),
-            ("AccessDenied", 403, "denied"),
-            ("UnauthorizedOperation", 403, "denied"),
-            ("DependencyViolation", 400, "dependency"),
-            ("ResourceInUse", 400, "dependency"),
-            ("RuleNotFound", 400, "not found"),
-            ("InvalidGroup.NotFound", 400, "not found"),
-            ("PriorityInUse", 400, "duplicate"),
-            ("InvalidPermission.Duplicate", 400, "duplicate"),
-            ("DuplicateListener", 400, "duplicate"),
-            ("InternalFailure", 500, "unclear"),
-            ("ServiceUnavailable", 503, "unclear"),
-            ("ExpiredToken", 400, "credentials"),
-            ("AuthFailure", 401, "credentials"),
-        ] {
-            assert_eq!(kind(code, status), expected, "{code} {status}");
-        }
-    }
-
-    #[test]
-    fn each_kind_reads_as_one_sentence() {
-        let words = || "words".to_owned();
-        let kinds = [
-            AwsErrorKind::Throttled { code: "Throttling".into(), message: "Rate exceeded".into() },
-            AwsErrorKind::Refused { code: "ValidationError".into(), message: words() },
-            AwsErrorKind::Dependency {
-                code: "DependencyViolation".into(),
-                message: "resource sg-1 has a dependent object".into(),
-            },
-            AwsErrorKind::NotFound { code: "RuleNotFound".into(), message: "One or more rules not found".into() },
-            AwsErrorKind::Duplicate {
-                code: "PriorityInUse".into(),
-                message: "Priority '1' is currently in use".into(),
-            },
-            AwsErrorKind::Unclear { message: "operation attempt timed out after 30 s".into() },
-            AwsErrorKind::Credentials { message: "no providers in chain provided credentials".into() },
-            AwsErrorKind::Unreachable { endpoint: "ELB v2 in us-west-2".into(), message: "dns error".into() },
-            AwsErrorKind::Withheld,
-            AwsErrorKind::Unsent { message: "a region is missing".into() },
-        ];
-        let texts: Vec<_> = kinds.map(|kind| text(&AwsError { operation: "CreateRule", kind })).into();
-        insta::assert_snapshot!(texts.join("\n"), @"");
-    }
-}
+mod tests;

@@ -114,7 +114,7 @@ async fn codes_of_ec2_are_understood() {
     let fake =
         Fake::start(|_| async { ec2_error(400, "DependencyViolation", "resource sg-1 has a dependent object") }).await;
     let error = Aws::at(&fake.endpoint, None).delete_security_group(&SecurityGroupId::new("sg-1")).await.unwrap_err();
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @"DeleteSecurityGroup has to wait: resource sg-1 has a dependent object (DependencyViolation)");
 }
 
 #[tokio::test]
@@ -198,6 +198,9 @@ async fn credentials_that_are_missing_are_told_with_their_cure() {
         .build();
     let aws = Aws::with_config(&config, &ConnectOptions::default()).unwrap();
     let error = aws.register_targets(&group(), &targets(1)).await.unwrap_err();
-    insta::assert_snapshot!(format!("{error}\n{}", error.fix().unwrap()), @"");
+    insta::assert_snapshot!(format!("{error}\n{}", error.fix().unwrap()), @"
+    no valid AWS credentials for RegisterTargets: an error occurred while loading credentials: No such file or directory (os error 2)
+    annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an EKS Pod Identity association, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    ");
     assert!(fake.actions().is_empty());
 }

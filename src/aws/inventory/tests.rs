@@ -1,1 +1,453 @@
+use std::collections::BTreeSet;
 
+use tokio::sync::Notify;
+
+use super::*;
+use crate::{
+    aws::fake::{Call, Fake, ec2, elb, elb_error},
+    model::{
+        ListenerArn, ListenerProtocol, ObjectName, ObservedListener, ObservedRule, RuleArn, Scheme, SecurityGroupRule,
+        Source,
+    },
+};
+
+const CLUSTER: &str = "demo";
+const VPC: &str = "vpc-1";
+
+/// AWS as these tests need it: lists of names, each in the group of its name.
+#[derive(Default)]
+struct World {
+    load_balancers: BTreeSet<String>,
+    target_groups: BTreeSet<String>,
+    security_groups: BTreeSet<String>,
+    /// ARNs that are listed, but whose tags are gone.
+    vanished: BTreeSet<String>,
+    /// Another VPC's.
+    elsewhere: BTreeSet<String>,
+}
+
+type Shared = Arc<Mutex<World>>;
+
+fn balancer_arn(name: &str) -> LoadBalancerArn {
+    LoadBalancerArn::new(format!("arn:loadbalancer/app/{name}/1"))
+}
+
+fn target_group_arn(name: &str) -> TargetGroupArn {
+    TargetGroupArn::new(format!("arn:targetgroup/{name}/1"))
+}
+
+fn group(name: &str) -> GroupId {
+    GroupId::Implicit(ObjectName::new("shop", name))
+}
+
+fn tags_of_group(name: &str) -> Tags {
+    let pairs = [(tags::CLUSTER, CLUSTER.to_owned()), (tags::INGRESS_STACK, format!("shop/{name}"))];
+    pairs.map(|(key, value)| (key.to_owned(), value)).into()
+}
+
+fn joined(items: impl IntoIterator<Item = String>) -> String {
+    items.into_iter().collect()
+}
+
+fn answer(world: &World, call: &Call) -> (u16, String) {
+    let vpc = |name: &str| if world.elsewhere.contains(name) { "vpc-2" } else { VPC };
+    let tag_list =
+        |tags: Tags| joined(tags.iter().map(|(k, v)| format!("<member><Key>{k}</Key><Value>{v}</Value></member>")));
+    match call.action.as_str() {
+        "DescribeLoadBalancers" => {
+            let members = joined(world.load_balancers.iter().map(|name| {
+                let (arn, vpc) = (balancer_arn(name), vpc(name));
+                format!("<member><LoadBalancerArn>{arn}</LoadBalancerArn><LoadBalancerName>{name}</LoadBalancerName><Scheme>internal</Scheme><Type>application</Type><VpcId>{vpc}</VpcId><State><Code>active</Code></State><SecurityGroups><member>sg-{name}</member></SecurityGroups></member>")
+            }));
+            elb(&call.action, &format!("<LoadBalancers>{members}</LoadBalancers>"))
+        }
+        "DescribeTargetGroups" => {
+            let members = joined(world.target_groups.iter().map(|name| {
+                let (arn, vpc) = (target_group_arn(name), vpc(name));
+                format!("<member><TargetGroupArn>{arn}</TargetGroupArn><TargetGroupName>{name}</TargetGroupName><Protocol>HTTP</Protocol><TargetType>ip</TargetType><VpcId>{vpc}</VpcId></member>")
+            }));
+            elb(&call.action, &format!("<TargetGroups>{members}</TargetGroups>"))
+        }
+        "DescribeSecurityGroups" => {
+            let items = joined(world.security_groups.iter().map(|name| {
+                let tags = tags_of_group(name);
+                let tags = joined(tags.iter().map(|(k, v)| format!("<item><key>{k}</key><value>{v}</value></item>")));
+                format!("<item><groupId>sg-{name}</groupId><groupName>{name}</groupName><tagSet>{tags}</tagSet></item>")
+            }));
+            ec2(&call.action, &format!("<securityGroupInfo>{items}</securityGroupInfo>"))
+        }
+        "DescribeTags" => {
+            let arns = call.list("ResourceArns");
+            assert!((1..=20).contains(&arns.len()), "{} ARNs at once", arns.len());
+            if arns.iter().any(|arn| world.vanished.contains(*arn)) {
+                return elb_error(400, "TargetGroupNotFound", "One or more target groups not found");
+            }
+            let members = joined(arns.iter().map(|arn| {
+                let name = arn.split('/').rev().nth(1).unwrap();
+                let tags = tag_list(tags_of_group(name));
+                format!("<member><ResourceArn>{arn}</ResourceArn><Tags>{tags}</Tags></member>")
+            }));
+            elb(&call.action, &format!("<TagDescriptions>{members}</TagDescriptions>"))
+        }
+        "DescribeListeners" => {
+            let name = call.param("LoadBalancerArn").split('/').nth(2).unwrap();
+            let actions = "<DefaultActions><member><Type>fixed-response</Type><FixedResponseConfig><StatusCode>404</StatusCode></FixedResponseConfig></member></DefaultActions>";
+            elb(
+                &call.action,
+                &format!(
+                    "<Listeners><member><ListenerArn>arn:listener/app/{name}/1</ListenerArn><Port>80</Port><Protocol>HTTP</Protocol>{actions}</member></Listeners>"
+                ),
+            )
+        }
+        "DescribeRules" => elb(
+            &call.action,
+            "<Rules><member><RuleArn>arn:listener-rule/app/x/r2</RuleArn><Priority>2</Priority><IsDefault>false</IsDefault></member><member><RuleArn>arn:listener-rule/app/x/r1</RuleArn><Priority>1</Priority><IsDefault>false</IsDefault></member><member><RuleArn>arn:d</RuleArn><Priority>default</Priority><IsDefault>true</IsDefault></member></Rules>",
+        ),
+        "DescribeTargetHealth" => elb(
+            &call.action,
+            "<TargetHealthDescriptions><member><Target><Id>10.0.0.1</Id><Port>80</Port></Target><TargetHealth><State>healthy</State></TargetHealth></member></TargetHealthDescriptions>",
+        ),
+        other => panic!("{other} was not expected"),
+    }
+}
+
+fn world(load_balancers: &[&str], target_groups: &[&str], security_groups: &[&str]) -> Shared {
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Arc::new(Mutex::new(World {
+        load_balancers: set(load_balancers),
+        target_groups: set(target_groups),
+        security_groups: set(security_groups),
+        ..World::default()
+    }))
+}
+
+async fn started(world: &Shared) -> (Fake, Inventory) {
+    let world = world.clone();
+    let fake = Fake::start(move |call| {
+        let answer = answer(&world.lock().unwrap(), &call);
+        async move { answer }
+    })
+    .await;
+    let inventory = inventory(&fake);
+    (fake, inventory)
+}
+
+fn inventory(fake: &Fake) -> Inventory {
+    Inventory::new(Arc::new(Aws::at(&fake.endpoint, None)), CLUSTER, VpcId::new(VPC))
+}
+
+fn created_balancer(name: &str) -> ObservedLoadBalancer {
+    ObservedLoadBalancer {
+        arn: balancer_arn(name),
+        name: name.to_owned(),
+        dns_name: String::new(),
+        scheme: Scheme::Internal,
+        state: LoadBalancerState::Provisioning,
+        subnets: BTreeSet::new(),
+        security_groups: BTreeSet::new(),
+        tags: tags_of_group(name),
+        listeners: BTreeMap::new(),
+    }
+}
+
+fn created_listener(port: u16) -> ObservedListener {
+    ObservedListener {
+        arn: ListenerArn::new(format!("arn:listener/{port}")),
+        port,
+        protocol: Some(ListenerProtocol::Http),
+        default_actions: vec![],
+        default_certificate: None,
+        certificates: BTreeSet::new(),
+        ssl_policy: None,
+        tags: Tags::new(),
+        rules: vec![],
+    }
+}
+
+fn created_rule(name: &str, priority: u32) -> ObservedRule {
+    ObservedRule {
+        arn: RuleArn::new(name),
+        priority,
+        conditions: vec![],
+        actions: vec![],
+        transforms: false,
+        tags: Tags::new(),
+    }
+}
+
+fn created_target_group(name: &str) -> ObservedTargetGroup {
+    ObservedTargetGroup {
+        arn: target_group_arn(name),
+        name: name.to_owned(),
+        target_type: "ip".into(),
+        protocol: "HTTP".into(),
+        protocol_version: None,
+        health_check: None,
+        tags: tags_of_group(name),
+    }
+}
+
+fn names(stack: &ObservedStack) -> (Vec<&str>, Vec<&str>, Vec<&str>) {
+    (
+        stack.load_balancers.iter().map(|b| b.name.as_str()).collect(),
+        stack.target_groups.iter().map(|t| t.name.as_str()).collect(),
+        stack.security_groups.iter().map(|s| s.name.as_str()).collect(),
+    )
+}
+
+#[tokio::test]
+async fn one_sweep_serves_all_and_what_is_known_is_not_read_again() {
+    let world = world(&["a", "b"], &["a"], &["a"]);
+    let (fake, inventory) = started(&world).await;
+    let (of_a, of_b) = (group("a"), group("b"));
+    let (a, b) = tokio::join!(inventory.observe(&of_a), inventory.observe(&of_b));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert_eq!(names(&a), (vec!["a"], vec!["a"], vec!["a"]));
+    assert_eq!(names(&b), (vec!["b"], vec![], vec![]));
+    let listener = &a.load_balancers[0].listeners[&80];
+    let rules: Vec<_> = listener.rules.iter().map(|rule| (rule.arn.as_str(), rule.priority)).collect();
+    assert_eq!(rules, [("arn:listener-rule/app/x/r1", 1), ("arn:listener-rule/app/x/r2", 2)]);
+    assert_eq!(
+        fake.actions(),
+        [
+            "DescribeListeners",
+            "DescribeListeners",
+            "DescribeLoadBalancers",
+            "DescribeRules",
+            "DescribeRules",
+            "DescribeSecurityGroups",
+            "DescribeTags",
+            "DescribeTags",
+            "DescribeTags",
+            "DescribeTargetGroups",
+        ]
+    );
+    assert_eq!(inventory.observe(&of_a).await.unwrap(), a);
+    assert_eq!(inventory.groups().await.unwrap(), BTreeSet::from([of_a, of_b]));
+    assert!(inventory.load_balancer_uses(&SecurityGroupId::new("sg-b")).await.unwrap());
+    assert!(!inventory.load_balancer_uses(&SecurityGroupId::new("sg-c")).await.unwrap());
+    assert!(fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn what_we_make_and_change_ourselves_needs_no_read() {
+    let (fake, inventory) = started(&world(&[], &[], &[])).await;
+    let of_a = group("a");
+    assert!(inventory.observe(&of_a).await.unwrap().is_empty());
+    fake.calls();
+
+    inventory.record_load_balancer(created_balancer("a"));
+    inventory.record_listener(&balancer_arn("a"), created_listener(80));
+    inventory.record_listener(&balancer_arn("a"), created_listener(81));
+    for (name, priority) in [("r2", 2), ("r1", 1), ("r3", 3)] {
+        inventory.record_rule(&ListenerArn::new("arn:listener/80"), created_rule(name, priority));
+    }
+    inventory.record_priorities(&[(RuleArn::new("r1"), 2), (RuleArn::new("r2"), 1)]);
+    inventory.record_rule_deleted(&RuleArn::new("r3"));
+    let modified = ObservedRule { transforms: true, ..created_rule("r1", 2) };
+    inventory.record_tags("r1", &tags_of_group("a"));
+    inventory.record_rule_modified(modified.clone());
+    inventory.record_listener_deleted(&ListenerArn::new("arn:listener/81"));
+    let policy = ObservedListener { ssl_policy: Some("p".into()), ..created_listener(80) };
+    inventory.record_listener_modified(policy.clone());
+    inventory.record_target_group(created_target_group("a"));
+
+    let rules = vec![created_rule("r2", 1), ObservedRule { tags: tags_of_group("a"), ..modified }];
+    let listeners = BTreeMap::from([(80, ObservedListener { rules, ..policy })]);
+    let expected = ObservedStack {
+        load_balancers: vec![ObservedLoadBalancer { listeners, ..created_balancer("a") }],
+        target_groups: vec![created_target_group("a")],
+        security_groups: vec![],
+        bindings: vec![],
+    };
+    assert_eq!(inventory.observe(&of_a).await.unwrap(), expected);
+    assert!(inventory.targets(&target_group_arn("a")).await.unwrap().is_empty());
+
+    inventory.record_load_balancer_deleted(&balancer_arn("a"));
+    inventory.record_target_group_deleted(&target_group_arn("a"));
+    assert!(inventory.observe(&of_a).await.unwrap().is_empty());
+    assert!(fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn a_forgotten_group_is_read_again_and_no_other() {
+    let world = world(&["a", "b"], &["a", "b"], &[]);
+    let (fake, inventory) = started(&world).await;
+    inventory.observe(&group("a")).await.unwrap();
+    inventory.observe(&group("b")).await.unwrap();
+    fake.calls();
+    inventory.forget(&group("a"));
+    // Others wait for nothing.
+    inventory.observe(&group("b")).await.unwrap();
+    assert!(fake.actions().is_empty());
+
+    world.lock().unwrap().load_balancers.insert("c".into());
+    world.lock().unwrap().target_groups.remove("a");
+    let a = inventory.observe(&group("a")).await.unwrap();
+    assert_eq!(names(&a), (vec!["a"], vec![], vec![]));
+    let calls = fake.calls();
+    let tags: Vec<_> =
+        calls.iter().filter(|call| call.action == "DescribeTags").map(|call| call.list("ResourceArns")).collect();
+    assert_eq!(
+        tags,
+        [
+            vec!["arn:loadbalancer/app/a/1", "arn:loadbalancer/app/c/1"],
+            vec!["arn:listener/app/a/1", "arn:listener-rule/app/x/r1", "arn:listener-rule/app/x/r2"],
+        ]
+    );
+    assert_eq!(calls.iter().filter(|call| call.action == "DescribeListeners").count(), 1);
+    inventory.observe(&group("b")).await.unwrap();
+    assert!(fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn after_all_is_forgotten_drift_is_found() {
+    let world = world(&["a"], &["a"], &["a"]);
+    let (_fake, inventory) = started(&world).await;
+    inventory.observe(&group("a")).await.unwrap();
+    *world.lock().unwrap() = World::default();
+    assert!(!inventory.observe(&group("a")).await.unwrap().is_empty());
+    inventory.forget_all();
+    assert!(inventory.observe(&group("a")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_write_during_a_sweep_is_not_lost() {
+    let world = world(&["old"], &["old"], &["old"]);
+    let (listed, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (said, waited, shared) = (listed.clone(), go_on.clone(), world.clone());
+    let fake = Fake::start(move |call| {
+        let (said, waited) = (said.clone(), waited.clone());
+        let answer = answer(&shared.lock().unwrap(), &call);
+        async move {
+            // The sweep has seen the lists, and hangs at the tags.
+            if call.action == "DescribeTags" && call.list("ResourceArns").len() == 2 {
+                said.notify_one();
+                waited.notified().await;
+            }
+            answer
+        }
+    })
+    .await;
+    let inventory = Arc::new(inventory(&fake));
+    let sweeping = tokio::spawn({
+        let inventory = inventory.clone();
+        async move { inventory.groups().await }
+    });
+    listed.notified().await;
+    inventory.record_load_balancer(created_balancer("new"));
+    inventory.record_target_group(created_target_group("new"));
+    inventory.record_security_group(ObservedSecurityGroup {
+        id: SecurityGroupId::new("sg-new"),
+        name: "new".into(),
+        tags: tags_of_group("new"),
+        ingress: BTreeSet::new(),
+    });
+    inventory.record_load_balancer_deleted(&balancer_arn("old"));
+    inventory.record_target_group_deleted(&target_group_arn("old"));
+    inventory.record_security_group_deleted(&SecurityGroupId::new("sg-old"));
+    go_on.notify_one();
+    assert_eq!(sweeping.await.unwrap().unwrap(), BTreeSet::from([group("new")]));
+    let new = inventory.observe(&group("new")).await.unwrap();
+    assert_eq!(names(&new), (vec!["new"], vec!["new"], vec!["new"]));
+    assert!(inventory.observe(&group("old")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_forgotten_during_a_sweep_is_swept_once_more() {
+    let world = world(&["a"], &["a"], &[]);
+    let (listed, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (said, waited, shared) = (listed.clone(), go_on.clone(), world.clone());
+    let first = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let fake = Fake::start(move |call| {
+        let (said, waited) = (said.clone(), waited.clone());
+        let hang = call.action == "DescribeTags" && first.swap(false, std::sync::atomic::Ordering::SeqCst);
+        let answer = answer(&shared.lock().unwrap(), &call);
+        async move {
+            if hang {
+                said.notify_one();
+                waited.notified().await;
+            }
+            answer
+        }
+    })
+    .await;
+    let inventory = Arc::new(inventory(&fake));
+    let observing = tokio::spawn({
+        let inventory = inventory.clone();
+        async move { inventory.observe(&group("a")).await }
+    });
+    listed.notified().await;
+    // A write of the group had no answer, and did take effect after the lists were made.
+    world.lock().unwrap().target_groups.clear();
+    inventory.forget(&group("a"));
+    go_on.notify_one();
+    let a = observing.await.unwrap().unwrap();
+    assert_eq!(names(&a), (vec!["a"], vec![], vec![]));
+    assert_eq!(fake.actions().iter().filter(|action| *action == "DescribeLoadBalancers").count(), 2);
+}
+
+#[tokio::test]
+async fn what_goes_between_list_and_tags_does_no_harm() {
+    let world = world(&["a"], &["a", "b"], &[]);
+    world.lock().unwrap().vanished.insert(target_group_arn("b").as_str().to_owned());
+    let (_fake, inventory) = started(&world).await;
+    assert_eq!(inventory.groups().await.unwrap(), BTreeSet::from([group("a")]));
+}
+
+#[tokio::test]
+async fn other_vpcs_have_no_part_in_it() {
+    let world = world(&["a", "far"], &["a", "far"], &[]);
+    world.lock().unwrap().elsewhere.insert("far".into());
+    let (fake, inventory) = started(&world).await;
+    assert_eq!(inventory.groups().await.unwrap(), BTreeSet::from([group("a")]));
+    let calls = fake.calls();
+    let tags: Vec<_> = calls.iter().filter(|c| c.action == "DescribeTags").map(|c| c.list("ResourceArns")).collect();
+    assert_eq!(tags, [vec!["arn:loadbalancer/app/a/1", "arn:targetgroup/a/1"]]);
+    // A binding may name a target group of another VPC all the same.
+    let far = inventory.target_group_by_name("far").await.unwrap().unwrap();
+    assert_eq!((far.arn, far.tags), (target_group_arn("far"), Tags::new()));
+}
+
+#[tokio::test]
+async fn targets_are_read_once_and_then_as_registered() {
+    let (fake, inventory) = started(&world(&[], &["a"], &[])).await;
+    let arn = target_group_arn("a");
+    let target = |id: &str| Target { id: id.to_owned(), port: 80 };
+    let ids = |targets: BTreeMap<Target, TargetHealth>| -> Vec<String> {
+        targets.iter().map(|(target, health)| format!("{target} {}", health.state)).collect()
+    };
+    assert_eq!(ids(inventory.targets(&arn).await.unwrap()), ["10.0.0.1:80 healthy"]);
+    inventory.record_registered(&arn, &[target("10.0.0.2")]);
+    assert_eq!(ids(inventory.targets(&arn).await.unwrap()), ["10.0.0.1:80 healthy", "10.0.0.2:80 initial"]);
+    inventory.record_deregistered(&arn, &[target("10.0.0.1")]);
+    assert_eq!(ids(inventory.targets(&arn).await.unwrap()), ["10.0.0.2:80 initial"]);
+    assert_eq!(fake.actions(), ["DescribeTargetHealth"]);
+    inventory.forget_targets(&arn);
+    assert_eq!(ids(inventory.targets(&arn).await.unwrap()), ["10.0.0.1:80 healthy"]);
+    assert_eq!(fake.actions(), ["DescribeTargetHealth"]);
+}
+
+#[tokio::test]
+async fn rules_of_security_groups_follow_our_writes() {
+    let (fake, inventory) = started(&world(&[], &[], &["a"])).await;
+    inventory.groups().await.unwrap();
+    fake.calls();
+    let id = SecurityGroupId::new("sg-a");
+    let rule = |port, description: &str| SecurityGroupRule {
+        protocol: "tcp".into(),
+        from_port: Some(port),
+        to_port: Some(port),
+        source: Source::Ipv4("0.0.0.0/0".into()),
+        description: description.into(),
+    };
+    inventory.record_ingress_authorized(&id, &[rule(80, ""), rule(81, "")]);
+    // The description is no part of what a rule is.
+    inventory.record_ingress_revoked(&id, &[rule(80, "other words")]);
+    inventory.record_security_group_tags(&id, &Tags::from([("Owner".into(), "team".into())]));
+    let found = inventory.observe(&group("a")).await.unwrap().security_groups;
+    assert_eq!(found[0].ingress, BTreeSet::from([rule(81, "")]));
+    assert_eq!(found[0].tags.get("Owner").map(String::as_str), Some("team"));
+    assert_eq!(inventory.managed_security_group(&group("a")), None);
+    assert!(fake.actions().is_empty());
+}
