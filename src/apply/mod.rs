@@ -154,3 +154,6 @@ impl Applier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

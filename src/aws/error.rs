@@ -161,7 +161,7 @@ pub(super) fn is_ec2(operation: &str) -> bool {
 }
 
 /// What a code of AWS's means.
-fn of_code(operation: &'static str, code: &str, message: &str, status: u16) -> AwsErrorKind {
+fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
     // EC2 appends a long text that only sts:DecodeAuthorizationMessage can read.
     let message = message.split(" Encoded authorization failure message").next().unwrap_or_default();
     let (code, message) = (code.to_owned(), without_secrets(message.trim().trim_end_matches('.')));
@@ -191,9 +191,7 @@ fn of_code(operation: &'static str, code: &str, message: &str, status: u16) -> A
         _ if status == 429 => AwsErrorKind::Throttled { code, message },
         // AWS answers a definite refusal with 4xx; anything else may have taken effect.
         _ if (400..500).contains(&status) => AwsErrorKind::Refused { code, message },
-        _ => AwsErrorKind::Unclear {
-            message: format!("{operation} answered {status} {code} {message}").trim_end().to_owned(),
-        },
+        _ => AwsErrorKind::Unclear { message: format!("status {status}, {code}: {message}") },
     }
 }
 
@@ -230,7 +228,6 @@ impl AwsError {
     {
         let kind = match error {
             SdkError::ServiceError(context) => of_code(
-                operation,
                 context.err().code().unwrap_or("no code"),
                 context.err().message().unwrap_or("no message"),
                 context.raw().status().as_u16(),
@@ -399,7 +396,7 @@ impl fmt::Display for AwsError {
             AwsErrorKind::Denied { code, message } => write!(f, "AWS does not allow {operation}: {message} ({code})"),
             AwsErrorKind::Dependency { code, message } => write!(f, "{operation} has to wait: {message} ({code})"),
             AwsErrorKind::NotFound { code, message } => {
-                write!(f, "{operation} found something gone that was there: {message} ({code})")
+                write!(f, "{operation} names something that is not there: {message} ({code})")
             }
             AwsErrorKind::Duplicate { code, message } => {
                 write!(f, "{operation} found something there already: {message} ({code})")

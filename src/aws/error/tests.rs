@@ -1,7 +1,7 @@
 use super::*;
 
 fn error(operation: &'static str, code: &str, message: &str, status: u16) -> AwsError {
-    AwsError { operation, kind: of_code(operation, code, message, status) }
+    AwsError { operation, kind: of_code(code, message, status) }
 }
 
 /// As people read it.
@@ -93,7 +93,7 @@ fn failures_below_http_tell_whether_the_call_was_sent() {
 
 #[test]
 fn codes_are_sorted_by_what_they_mean() {
-    let kind = |code: &str, status| match of_code("CreateRule", code, "words", status) {
+    let kind = |code: &str, status| match of_code(code, "words", status) {
         AwsErrorKind::Throttled { .. } => "throttled",
         AwsErrorKind::Refused { .. } => "refused",
         AwsErrorKind::Denied { .. } => "denied",
@@ -163,7 +163,7 @@ fn each_kind_reads_as_one_sentence() {
     CreateRule has to wait: resource sg-1 has a dependent object (DependencyViolation)
     fix: -
     transient: true
-    CreateRule found something gone that was there: One or more rules not found (RuleNotFound)
+    CreateRule names something that is not there: One or more rules not found (RuleNotFound)
     fix: -
     transient: true
     CreateRule found something there already: Priority '1' is currently in use (PriorityInUse)
