@@ -39,8 +39,11 @@ fn start_logging(flags: &ControllerFlags) -> Result<(), tracing_subscriber::filt
         other => EnvFilter::try_new(other)?,
     };
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(colours);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(colours);
     // A second subscriber in one process (tests) keeps the first.
     let _ = if flags.log_format == "json" { subscriber.json().try_init() } else { subscriber.try_init() };
     Ok(())

@@ -49,12 +49,14 @@ const REPEAT_AFTER: Duration = Duration::from_secs(3600);
 /// The API server refuses longer messages.
 const LONGEST_MESSAGE: usize = 1024;
 
+/// What was said: by object and reason, the last message and when.
+type Said = HashMap<(Subject, String), (String, Instant)>;
+
 /// Writes events.
 #[derive(Clone)]
 pub struct Events {
     client: Client,
-    /// By object and reason: the last message and when it was said.
-    said: Arc<Mutex<HashMap<(Subject, String), (String, Instant)>>>,
+    said: Arc<Mutex<Said>>,
 }
 
 impl std::fmt::Debug for Events {
@@ -129,11 +131,6 @@ impl Events {
                 Err(_) => tracing::warn!("cannot write an event: no answer from the API server within 10 s"),
             }
         });
-    }
-
-    /// Forgets what was said about an object, so that it is said again when it comes back.
-    pub fn forget(&self, subject: &Subject) {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| of != subject);
     }
 }
 

@@ -347,6 +347,10 @@ mod tests {
             refused(&["--default-tags", "a=b", "--external-managed-tags", "a"]),
             @"--external-managed-tags: the tag `a` stands in --default-tags too"
         );
-        insta::assert_snapshot!(refused(&["--cluster-name", ""]), @"--cluster-name: it is empty; give the cluster's name");
+        let unnamed = ControllerFlags { cluster_name: String::new(), ..flags(&[]) };
+        insta::assert_snapshot!(
+            unnamed.build_config(VpcId::new("vpc-1")).map(|_| ()).unwrap_err(),
+            @"--cluster-name: it is empty; give the cluster's name"
+        );
     }
 }

@@ -60,10 +60,14 @@ impl Controller {
         matches!(*self.leadership.borrow(), Leadership::Leader { .. })
     }
 
-    /// Takes keys from the queue for ever.
-    async fn work(self: Arc<Self>) {
+    /// Takes keys from the queue until asked to stop; a key that is being worked on is finished first.
+    async fn work(self: Arc<Self>, mut stopped: tokio::sync::watch::Receiver<bool>) {
         loop {
-            let key = self.queue.next().await;
+            let key = tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                key = self.queue.next() => key,
+            };
             let started = std::time::Instant::now();
             let worker = Arc::clone(&self);
             let task_key = key.clone();

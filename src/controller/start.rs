@@ -12,7 +12,7 @@ use kube::{
     Api, Client, Config, Resource,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     Controller,
@@ -154,25 +154,21 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     tracing::info!(cluster = flags.cluster_name, %vpc, region = aws.region(), "albatross {} starts", env!("CARGO_PKG_VERSION"));
     start_watches(&client, &flags.watch_namespace, &controller);
 
-    let (stopping, mut stopped) = watch::channel(false);
+    let (stopping, stopped) = watch::channel(false);
+    let (release, mut released) = watch::channel(false);
     let election = flags.enable_leader_election.then(|| {
-        let mut stopped = stopped.clone();
         tokio::spawn(candidate.run(async move {
-            let _ = stopped.wait_for(|stopped| *stopped).await;
+            let _ = released.wait_for(|released| *released).await;
         }))
     });
     tokio::spawn(async move {
         stop.await;
         stopping.send_replace(true);
     });
-    let result = tokio::select! {
-        result = lead(Arc::clone(&controller), &flags) => result,
-        _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
-    };
+    let result = lead(Arc::clone(&controller), &flags, stopped).await;
     drop(always);
-    if result.is_ok()
-        && let Some(election) = election
-    {
+    release.send_replace(true);
+    if let Some(election) = election {
         // Gives the lease back, so that the next replica need not wait for it to run out.
         let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
     }
@@ -180,23 +176,44 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     result
 }
 
-/// Works as long as this process leads.
-async fn lead(controller: Arc<Controller>, flags: &ControllerFlags) -> Result<(), StartError> {
-    controller.synced.wait().await;
-    tracing::info!("every kind has been listed");
+/// What is being worked on is finished before the lease is given back, within what Kubernetes gives a pod to end.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
+
+/// Works as long as this process leads and is not asked to stop.
+async fn lead(
+    controller: Arc<Controller>,
+    flags: &ControllerFlags,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), StartError> {
     let mut leadership = controller.leadership.clone();
-    // The sender lives in the candidate, or in `run`, for as long as this runs.
-    let _ = leadership.wait_for(|l| matches!(l, Leadership::Leader { .. })).await;
+    let until_stopped = stopped.clone();
+    // The senders live in `run` and in the candidate, for as long as this runs.
+    tokio::select! {
+        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+        () = async {
+            controller.synced.wait().await;
+            tracing::info!("every kind has been listed");
+            let _ = leadership.wait_for(|l| matches!(l, Leadership::Leader { .. })).await;
+        } => {}
+    }
     controller.metrics.leader(true);
     controller.queue_everything();
     let workers =
         flags.ingress_max_concurrent_reconciles.max(1) + flags.targetgroupbinding_max_concurrent_reconciles.max(1);
+    let mut working = JoinSet::new();
     for _ in 0..workers {
-        tokio::spawn(Arc::clone(&controller).work());
+        working.spawn(Arc::clone(&controller).work(until_stopped.clone()));
     }
     tokio::spawn(Arc::clone(&controller).resync(flags.sync_period));
-    let _ = leadership.wait_for(|l| matches!(l, Leadership::Standby)).await;
-    Err(StartError::LeaseLost)
+    tokio::select! {
+        _ = leadership.wait_for(|l| matches!(l, Leadership::Standby)) => Err(StartError::LeaseLost),
+        _ = stopped.wait_for(|stopped| *stopped) => {
+            if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
+                tracing::warn!("stopping in the middle of work; the next start goes on with it");
+            }
+            Ok(())
+        }
+    }
 }
 
 const KINDS: [&str; 7] = ["Ingress", "IngressClass", "Service", "EndpointSlice", "Pod", "Node", "TargetGroupBinding"];

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::step::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
 use crate::model::{
-    Action, Condition, Listener, LoadBalancer, Rule, SecurityGroupReference, SecurityGroupRule, Tags, TargetGroup,
+    Action, Condition, Listener, LoadBalancer, SecurityGroupReference, SecurityGroupRule, Tags, TargetGroup,
     TargetGroupReference, Value,
 };
 
@@ -61,7 +61,10 @@ fn details(action: &StepAction) -> Vec<(&'static str, String)> {
         StepAction::CreateTargetGroup(group) => target_group(group),
         StepAction::CreateLoadBalancer(balancer) => load_balancer(balancer),
         StepAction::CreateListener { listener, .. } => listener_details(listener),
-        StepAction::CreateRule { rule, .. } | StepAction::ModifyRule { rule, .. } => rule_details(rule),
+        StepAction::CreateRule { rule, .. } => vec![("then", action_text(&rule.action))],
+        StepAction::ModifyRule { rule, .. } => {
+            vec![("when", rule.conditions.iter().map(condition_text).collect::<Vec<_>>().join(" and "))]
+        }
         _ => vec![],
     }
 }
@@ -136,13 +139,6 @@ fn listener_details(listener: &Listener) -> Vec<(&'static str, String)> {
     }
     details.push(("tags", tags(&listener.tags)));
     details
-}
-
-fn rule_details(rule: &Rule) -> Vec<(&'static str, String)> {
-    vec![
-        ("when", rule.conditions.iter().map(condition_text).collect::<Vec<_>>().join(" and ")),
-        ("then", action_text(&rule.action)),
-    ]
 }
 
 fn condition_text(condition: &Condition) -> String {
