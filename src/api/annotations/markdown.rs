@@ -17,8 +17,8 @@ What the words in the column *status* mean:
 | refused | It is known and not built, and without it the object would be reachable, protected or routed otherwise than it asks for. So the object is refused: a Warning event names the annotation, and whatever the object has in AWS stays as it is. |
 | ignored | It is known and not built. The object is served without its effect, and a Warning event says so. |
 
-An annotation under `alb.ingress.kubernetes.io/` that is not in the list has no effect, and a Warning event names the one that was probably meant. A
-value that is not allowed is an error: nothing of the object changes until it is mended.
+An annotation under `alb.ingress.kubernetes.io/` that is not in the list has no effect, and a Warning event names the one that was probably meant, where
+one is like it. A value that is not allowed, of an annotation that works, is an error: nothing of the object changes until it is mended.
 
 The annotation `kubernetes.io/ingress.class` is read too: where it is set, it alone decides whose the Ingress is, and `spec.ingressClassName` is not
 looked at.

@@ -71,11 +71,11 @@ fn default(flag: &Arg) -> String {
 fn help(flag: &Arg) -> String {
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
     let values = flag.get_possible_values();
-    // The words of a boolean say nothing that the default does not.
-    if values.is_empty() || values.iter().any(|value| value.get_name() == "true") {
+    let words: Vec<String> = values.iter().map(|value| format!("`{}`", value.get_name())).collect();
+    // The words of a boolean say nothing that the default does not, and some texts name their words.
+    if words.is_empty() || words.iter().any(|word| word == "`true`" || help.contains(word)) {
         return help;
     }
-    let words: Vec<String> = values.iter().map(|value| format!("`{}`", value.get_name())).collect();
     format!("{help}: {}", words.join(" or "))
 }
 
