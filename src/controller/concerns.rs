@@ -24,7 +24,15 @@ fn now<'a, T>(change: &Change<T>, objects: &'a std::collections::BTreeMap<Object
 
 impl Concerns for Ingress {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
-        change.before.iter().chain(now(change, &snapshot.ingresses)).flat_map(groups_of).map(Key::Group).collect()
+        let present = now(change, &snapshot.ingresses);
+        let mut keys: BTreeSet<Key> = change.before.iter().chain(present).flat_map(groups_of).map(Key::Group).collect();
+        // The last Ingress that was let go releases the shared security group: seen here, and not when the finalizer is
+        // taken off, because only now does the snapshot know.
+        let holds = |ingress: &Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
+        if change.before.as_ref().is_some_and(holds) && !present.is_some_and(holds) {
+            keys.insert(Key::BackendSecurityGroup);
+        }
+        keys
     }
 }
 
@@ -198,6 +206,23 @@ endpoints:
         assert_eq!(Service::keys(&change("shop", "front"), &snapshot), BTreeSet::from([group("shop"), binding()]));
         assert_eq!(Service::keys(&change("shop", "cart"), &snapshot), BTreeSet::from([group("shop")]));
         assert_eq!(Service::keys(&change("shop", "unused"), &snapshot), BTreeSet::new());
+    }
+
+    #[test]
+    fn an_ingress_that_was_let_go_concerns_the_shared_security_group() {
+        let mut snapshot = snapshot();
+        let name = ObjectName::new("shop", "web");
+        let mut held = snapshot.ingresses[&name].clone();
+        held.finalizers.push("ingress.k8s.aws/resources".to_owned());
+        let change = snapshot.apply(held.clone()).unwrap();
+        assert_eq!(Ingress::keys(&change, &snapshot), BTreeSet::from([group("shop")]));
+        let both = BTreeSet::from([group("shop"), Key::BackendSecurityGroup]);
+        let let_go = Ingress { finalizers: Vec::new(), ..held.clone() };
+        let change = snapshot.apply(let_go).unwrap();
+        assert_eq!(Ingress::keys(&change, &snapshot), both);
+        snapshot.apply(held);
+        let change = snapshot.remove::<Ingress>(&name).unwrap();
+        assert_eq!(Ingress::keys(&change, &snapshot), both);
     }
 
     #[test]

@@ -251,7 +251,7 @@ impl Controller {
                 for name in &membership.leaving {
                     self.kubernetes.remove_ingress_finalizer(name, &finalizer).await?;
                 }
-                self.queue.add_all([Key::NodeRules, Key::BackendSecurityGroup]);
+                self.queue.add(Key::NodeRules);
             }
         }
         Ok(Outcome::Done)

@@ -210,6 +210,7 @@ impl Controller {
             tracing::info!("comparing everything with AWS anew");
             self.inventory.forget_all();
             self.facts.forget_subnets();
+            self.targets.forget_node_rules().await;
             self.queue_everything();
         }
     }

@@ -138,7 +138,8 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
             config.cluster.clone(),
             node_group_tags,
             !config.disable_restricted_rules,
-        ),
+        )
+        .with_most_targets(flags.max_targets_per_target_group),
         facts: FactStore::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()),
         inventory,
         config,

@@ -465,4 +465,5 @@ impl<P: Into<Problem>> From<P> for Failure {
     }
 }
 
-// TESTS
+#[cfg(test)]
+mod tests;

@@ -131,6 +131,7 @@ impl Cluster for LiveCluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::fake::{Call, Fake};
 
     #[test]
     fn finalizers_of_others_stay() {
@@ -145,5 +146,88 @@ mod tests {
         ] {
             assert_eq!(finalizers(&current, present), wanted, "{current:?} {present}");
         }
+    }
+
+    /// A binding as the API server writes it.
+    fn wire(version: &str, uid: &str, finalizers: &[&str]) -> String {
+        json!({
+            "apiVersion": "elbv2.k8s.aws/v1beta1",
+            "kind": "TargetGroupBinding",
+            "metadata": {
+                "namespace": "shop", "name": "tgb", "uid": uid, "resourceVersion": version, "finalizers": finalizers,
+            },
+            "spec": { "serviceRef": { "name": "cart", "port": 80 } },
+        })
+        .to_string()
+    }
+
+    fn failure(code: u16) -> (u16, String) {
+        let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+            "message": "no", "reason": if code == 409 { "Conflict" } else { "NotFound" } });
+        (code, body.to_string())
+    }
+
+    async fn cluster(answer: impl Fn(&Call) -> (u16, String) + Clone + Send + Sync + 'static) -> (Fake, LiveCluster) {
+        let fake = Fake::start(move |call| std::future::ready(answer(&call))).await;
+        // Whoever makes TLS clients has to choose a provider, also where no TLS is spoken.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
+        (fake, LiveCluster::new(client))
+    }
+
+    fn binding(version: &str, finalizers: &[&str]) -> TargetGroupBinding {
+        let text = wire(version, "u1", finalizers);
+        TargetGroupBinding::from(serde_json::from_str::<crd::TargetGroupBinding>(&text).unwrap())
+    }
+
+    fn patches(fake: &Fake) -> Vec<String> {
+        fake.calls().into_iter().filter(|call| call.action.starts_with("PATCH")).map(|call| call.body).collect()
+    }
+
+    #[tokio::test]
+    async fn a_finalizer_is_put_on_what_others_have_changed_meanwhile() {
+        let (fake, cluster) = cluster(|call| match call.action.split(' ').next() {
+            Some("GET") => (200, wire("2", "u1", &["a/b"])),
+            _ if call.body.contains("\"resourceVersion\":\"1\"") => failure(409),
+            _ => (200, wire("3", "u1", &["a/b", BINDING_FINALIZER])),
+        })
+        .await;
+        assert_eq!(cluster.set_finalizer(&binding("1", &[]), true).await, Ok(()));
+        let patch = |version: &str, finalizers: &[&str]| {
+            json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } }).to_string()
+        };
+        assert_eq!(patches(&fake), [patch("1", &[BINDING_FINALIZER]), patch("2", &["a/b", BINDING_FINALIZER])]);
+        // One that has it already is left alone.
+        assert_eq!(cluster.set_finalizer(&binding("1", &[BINDING_FINALIZER]), true).await, Ok(()));
+        assert_eq!(fake.calls().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn another_binding_of_the_same_name_is_left_alone() {
+        let (fake, cluster) = cluster(|call| match call.action.split(' ').next() {
+            Some("GET") => (200, wire("9", "u2", &[BINDING_FINALIZER])),
+            _ => failure(409),
+        })
+        .await;
+        let known = binding("1", &[BINDING_FINALIZER]);
+        assert_eq!(cluster.set_finalizer(&known, false).await, Err(ClusterError::Gone));
+        assert_eq!(patches(&fake).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_status_goes_to_its_subresource_and_to_that_object_alone() {
+        let (fake, cluster) = cluster(|_| (200, wire("2", "u1", &[]))).await;
+        let status = TargetGroupBindingStatus { observed_generation: Some(3), conditions: None };
+        assert_eq!(cluster.write_status(&binding("1", &[]), &status).await, Ok(()));
+        let calls: Vec<_> = fake.calls().into_iter().map(|call| (call.action, call.body)).collect();
+        let path = "PATCH /apis/elbv2.k8s.aws/v1beta1/namespaces/shop/targetgroupbindings/tgb/status";
+        let body = json!({ "metadata": { "uid": "u1" }, "status": { "observedGeneration": 3 } }).to_string();
+        assert_eq!(calls, [(path.to_owned(), body)]);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_gone_is_no_error() {
+        let (_fake, cluster) = cluster(|_| failure(404)).await;
+        assert_eq!(cluster.service(&ObjectName::new("shop", "cart")).await, Ok(None));
     }
 }

@@ -161,11 +161,18 @@ impl TargetsError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match &self.problem {
+            Problem::Aws(_) if self.names_a_group_that_is_gone() => false,
             Problem::Aws(error) => error.is_transient(),
             Problem::Cluster(error) => !matches!(error, ClusterError::Refused(_)),
             Problem::Behind(_) | Problem::SecurityGroupGone(_) => true,
             _ => false,
         }
+    }
+
+    /// A rule was refused on a group that has just been read, so it is its source that is not there.
+    fn names_a_group_that_is_gone(&self) -> bool {
+        let gone = matches!(&self.problem, Problem::Aws(error) if error.code() == Some("InvalidGroup.NotFound"));
+        gone && self.stage == Stage::Network && self.binding().is_some()
     }
 
     /// Whether the lease was lost while it ran.
@@ -187,9 +194,16 @@ impl TargetsError {
             }
             Problem::Unsupported(field) => Some(format!("remove spec.{field}")),
             Problem::Unresolvable(error) => Some(error.fix().to_owned()),
-            Problem::RefusedTargets(targets) => targets.first().and_then(|(_, error)| error.fix()),
+            Problem::RefusedTargets(targets) => targets.first().map(|(_, error)| {
+                error
+                    .fix()
+                    .unwrap_or_else(|| "instances must run, and addresses be, in the target group's VPC".to_owned())
+            }),
             Problem::NotLocated { problem, .. } => Some(problem.fix()),
-            Problem::Aws(error) => error.fix(),
+            Problem::Aws(error) => error.fix().or_else(|| {
+                let fix = "name security groups in spec.networking that exist in the VPC";
+                self.names_a_group_that_is_gone().then(|| fix.to_owned())
+            }),
             Problem::Networking(_) | Problem::Behind(_) | Problem::SecurityGroupGone(_) | Problem::Cluster(_) => None,
         }
     }

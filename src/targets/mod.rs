@@ -12,6 +12,9 @@ pub mod node_rules;
 pub mod plan;
 mod status;
 
+#[cfg(test)]
+mod fake;
+
 use std::{
     collections::BTreeMap,
     sync::{

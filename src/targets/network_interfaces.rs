@@ -302,4 +302,5 @@ pub async fn read_groups<C: Cloud>(
     Ok(())
 }
 
-// TESTS
+#[cfg(test)]
+mod tests;

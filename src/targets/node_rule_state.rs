@@ -28,6 +28,8 @@ const TOO_MANY_RULES: &str = "RulesPerSecurityGroupLimitExceeded";
 pub(super) struct State {
     interfaces: NetworkInterfaces,
     groups: KnownGroups,
+    /// All groups that may have rules of ours, also those that have to be read again.
+    seen: BTreeSet<SecurityGroupId>,
     /// Whether the cluster's groups were read, where rules from before the start may be.
     swept: bool,
 }
@@ -44,6 +46,23 @@ pub struct NodeRulesOutcome {
 /// A target of a binding: where it is, its named ports, and who it is.
 type Spot = (Whereabouts, Vec<PodPort>, TargetOwner);
 
+/// Everything is let in on all groups before anything is taken away on any: targets may go from one group to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Authorize,
+    Revoke,
+}
+
+/// One group in one pass.
+struct Task<'a> {
+    id: &'a SecurityGroupId,
+    shall_have: &'a BTreeSet<SecurityGroupRule>,
+    complete: bool,
+    pass: Pass,
+    /// Sources whose rules are not revoked, because a new rule of theirs was not added; `None` is every source.
+    keep: Vec<Option<Source>>,
+}
+
 /// What one binding asks for.
 struct Demand {
     binding: TargetGroupBinding,
@@ -55,7 +74,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// no binding asks for any more, once every one of them is understood. Where nothing has changed, nobody is asked.
     ///
     /// # Errors
-    /// All that could not be done, never empty; what could be done is done. While there is any, nothing is revoked.
+    /// All that could not be done, never empty; what could be done is done. While a binding is not understood, nothing is
+    /// revoked.
     pub async fn reconcile_node_rules(&self, may_write: MayWrite<'_>) -> Result<NodeRulesOutcome, Vec<TargetsError>> {
         let mut state = self.node_rules.lock().await;
         self.node_rules_due.store(false, Ordering::Release);
@@ -93,13 +113,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     ) -> Result<(), AwsError> {
         if !state.swept {
             let tagged = self.cloud.cluster_security_groups().await?;
+            state.seen.extend(tagged.iter().map(|group| group.id.clone()));
             state.groups.extend(tagged.into_iter().map(|group| (group.id.clone(), group)));
             state.swept = true;
         }
         let demands = self.demands(problems).await;
         let wanted: BTreeSet<Whereabouts> =
             demands.iter().flat_map(|demand| demand.spots.iter().map(|(place, ..)| place.clone())).collect();
-        let State { interfaces, groups, .. } = state;
+        let State { interfaces, groups, seen, .. } = state;
         let tags = &self.settings.endpoint_group_tags;
         let located = interfaces.locate(&self.cloud, groups, &wanted, &self.settings.cluster, tags).await?;
         let mut rules: BTreeMap<ObjectName, RulesByGroup> = BTreeMap::new();
@@ -109,22 +130,29 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         let askers = askers(&rules);
         let wanted = combine(rules.into_values(), self.settings.restricted_rules);
-        read_groups(&self.cloud, groups, wanted.keys()).await?;
-        for group in
-            wanted.iter().filter(|(id, rules)| !rules.is_empty() && !groups.contains_key(*id)).map(|(id, _)| id)
-        {
+        seen.extend(groups.keys().chain(wanted.keys()).cloned());
+        read_groups(&self.cloud, groups, &*seen).await?;
+        seen.retain(|id| groups.contains_key(id));
+        for group in wanted.iter().filter(|(id, rules)| !rules.is_empty() && !seen.contains(*id)).map(|(id, _)| id) {
             fail(problems, &askers, group, None, &Problem::SecurityGroupGone(group.clone()));
         }
         let complete = problems.is_empty();
         let none = BTreeSet::new();
-        let todo: Vec<SecurityGroupId> = groups.keys().cloned().collect();
-        for id in todo {
-            let shall_have = wanted.get(&id).unwrap_or(&none);
-            if let Err(failure) = self.change_group(groups, &id, shall_have, complete, outcome, may_write).await {
-                if failure.error.kind == AwsErrorKind::Withheld {
-                    return Err(failure.error);
+        // What was not let in keeps its old way in.
+        let mut failed: Vec<Option<Source>> = Vec::new();
+        let mut order = vec![Pass::Authorize];
+        order.extend(complete.then_some(Pass::Revoke));
+        for pass in order {
+            for id in &*seen {
+                let task =
+                    Task { id, shall_have: wanted.get(id).unwrap_or(&none), complete, pass, keep: failed.clone() };
+                if let Err(failure) = self.change_group(groups, &task, outcome, may_write).await {
+                    if failure.error.kind == AwsErrorKind::Withheld {
+                        return Err(failure.error);
+                    }
+                    fail(problems, &askers, id, failure.source.as_ref(), &Problem::Aws(failure.error));
+                    failed.push(failure.source);
                 }
-                fail(problems, &askers, &id, failure.source.as_ref(), &Problem::Aws(failure.error));
             }
         }
         Ok(())
@@ -175,20 +203,30 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     async fn change_group(
         &self,
         groups: &mut KnownGroups,
-        id: &SecurityGroupId,
-        shall_have: &BTreeSet<SecurityGroupRule>,
-        complete: bool,
+        task: &Task<'_>,
         outcome: &mut NodeRulesOutcome,
         may_write: MayWrite<'_>,
     ) -> Result<(), RuleFailure> {
         // A second try, after reading again, for what somebody else has changed meanwhile.
         for last in [false, true] {
-            read_groups(&self.cloud, groups, [id]).await?;
-            let Some(group) = groups.get_mut(id) else { return Ok(()) };
-            let change = changes(shall_have, &group.ingress, complete);
-            match self.change_rules(group, change, outcome, may_write).await {
+            read_groups(&self.cloud, groups, [task.id]).await?;
+            let Some(group) = groups.get_mut(task.id) else { return Ok(()) };
+            let mut change = changes(task.shall_have, &group.ingress, task.complete);
+            match task.pass {
+                // What is to be revoked is known here too: a full group needs it.
+                Pass::Authorize if change.authorize.is_empty() => return Ok(()),
+                Pass::Authorize => {}
+                Pass::Revoke => {
+                    change.authorize.clear();
+                    let kept = |rule: &SecurityGroupRule| {
+                        task.keep.iter().any(|source| source.as_ref().is_none_or(|source| *source == rule.source))
+                    };
+                    change.revoke.retain(|rule| !kept(rule));
+                }
+            }
+            match self.change_rules(group, change, task.pass, outcome, may_write).await {
                 Err(failure) if failure.error.asks_to_read_again() => {
-                    groups.remove(id);
+                    groups.remove(task.id);
                     if last {
                         return Err(failure);
                     }
@@ -203,6 +241,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         &self,
         group: &mut ObservedSecurityGroup,
         change: RuleChange,
+        pass: Pass,
         outcome: &mut NodeRulesOutcome,
         may_write: MayWrite<'_>,
     ) -> Result<(), RuleFailure> {
@@ -230,7 +269,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 Err(error) => return Err((authorize.into_iter().next().map(|rule| rule.source), error).into()),
             }
         }
-        if !revoke.is_empty() {
+        if !revoke.is_empty() && (pass == Pass::Revoke || !late.is_empty()) {
             check(may_write, "RevokeSecurityGroupIngress")?;
             self.cloud.revoke(&group.id, &revoke).await?;
             group.ingress.retain(|rule| !revoke.contains(rule));
@@ -329,3 +368,6 @@ fn fail(
     }
     problems.extend(concerned.into_iter().map(error));
 }
+
+#[cfg(test)]
+mod tests;

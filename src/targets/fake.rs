@@ -1,0 +1,374 @@
+//! An AWS and an API server of the tests' own, which write down what they are asked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, RwLock},
+};
+
+use super::{Cloud, Cluster, ClusterError, Settings, TargetGroupFacts, TargetGroupKey, Targets};
+use crate::{
+    api::crd::{
+        TargetGroupBindingSpec, TargetGroupBindingStatus,
+        target_group_binding::{ServiceReference, TargetType},
+    },
+    aws::{AwsError, AwsErrorKind, InstanceInfo, InterfaceInfo, Target, TargetHealth},
+    build::tags::BINDING_FINALIZER,
+    model::{
+        ObjectName, ObservedSecurityGroup, PortReference, SecurityGroupId, SecurityGroupRule, Tags, TargetGroupArn,
+    },
+    snapshot::{
+        AddressFamily, EndpointAddress, EndpointSlice, EndpointSlicePort, Node, Pod, Readiness, Service, ServicePort,
+        Snapshot, TargetGroupBinding,
+    },
+};
+
+pub const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1";
+
+pub fn refused(operation: &'static str, code: &str) -> AwsError {
+    let (code, message) = (code.to_owned(), "words".to_owned());
+    AwsError { operation, kind: AwsErrorKind::Refused { code, message } }
+}
+
+pub fn not_found(operation: &'static str, code: &str) -> AwsError {
+    let (code, message) = (code.to_owned(), "words".to_owned());
+    AwsError { operation, kind: AwsErrorKind::NotFound { code, message } }
+}
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+#[derive(Default)]
+pub struct World {
+    pub targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
+    pub groups: Vec<(String, TargetGroupFacts)>,
+    pub instances: Vec<InstanceInfo>,
+    pub interfaces: Vec<InterfaceInfo>,
+    pub security_groups: BTreeMap<SecurityGroupId, ObservedSecurityGroup>,
+    /// Targets that AWS does not take.
+    pub bad_targets: BTreeSet<String>,
+    /// The answers to the next calls of a name.
+    pub failures: Vec<(&'static str, AwsError)>,
+    /// Groups that rules from which are refused.
+    pub bad_sources: BTreeSet<String>,
+}
+
+#[derive(Clone, Default)]
+pub struct FakeCloud {
+    pub world: Arc<Mutex<World>>,
+    log: Log,
+}
+
+impl FakeCloud {
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    fn call(&self, name: &'static str, what: impl IntoIterator<Item = impl ToString>) -> Result<(), AwsError> {
+        let what: Vec<String> = what.into_iter().map(|w| w.to_string()).collect();
+        self.log.lock().unwrap().push(format!("{name} {}", what.join(" ")).trim_end().to_owned());
+        let mut world = self.world();
+        match world.failures.iter().position(|(call, _)| *call == name) {
+            Some(at) => Err(world.failures.remove(at).1),
+            None => Ok(()),
+        }
+    }
+}
+
+pub fn health(state: &str) -> TargetHealth {
+    TargetHealth { state: state.to_owned(), reason: None, description: None }
+}
+
+impl Cloud for FakeCloud {
+    async fn targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        // Not written down: the inventory knows them.
+        let known = self.world().targets.get(group).cloned();
+        known.ok_or_else(|| not_found("DescribeTargetHealth", "TargetGroupNotFound"))
+    }
+
+    fn forget_targets(&self, _: &TargetGroupArn) {
+        self.log.lock().unwrap().push("forget".to_owned());
+    }
+
+    async fn target_group(&self, key: &TargetGroupKey) -> Result<Option<TargetGroupFacts>, AwsError> {
+        self.call("group", [format!("{key:?}")])?;
+        let world = self.world();
+        let found = world.groups.iter().find(|(name, facts)| match key {
+            TargetGroupKey::Arn(arn) => facts.arn == *arn,
+            TargetGroupKey::Name(wanted) => name == wanted,
+        });
+        Ok(found.map(|(_, facts)| facts.clone()))
+    }
+
+    async fn register(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
+        self.call("register", targets)?;
+        let mut world = self.world();
+        if targets.iter().any(|target| world.bad_targets.contains(&target.id)) {
+            return Err(refused("RegisterTargets", "InvalidTarget"));
+        }
+        let known = world.targets.get_mut(group).ok_or_else(|| not_found("RegisterTargets", "TargetGroupNotFound"))?;
+        known.extend(targets.iter().map(|target| (target.clone(), health("initial"))));
+        Ok(())
+    }
+
+    async fn deregister(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
+        self.call("deregister", targets)?;
+        if let Some(known) = self.world().targets.get_mut(group) {
+            known.retain(|target, _| !targets.contains(target));
+        }
+        Ok(())
+    }
+
+    async fn instances(&self, ids: &[String]) -> Result<Vec<InstanceInfo>, AwsError> {
+        self.call("instances", ids)?;
+        Ok(self.world().instances.iter().filter(|i| ids.contains(&i.id)).cloned().collect())
+    }
+
+    async fn interfaces_by_address(&self, addresses: &[String]) -> Result<Vec<InterfaceInfo>, AwsError> {
+        self.call("interfaces", addresses)?;
+        let has = |i: &&InterfaceInfo| addresses.iter().any(|address| i.addresses.contains(address));
+        Ok(self.world().interfaces.iter().filter(has).cloned().collect())
+    }
+
+    async fn security_groups(&self, ids: &[SecurityGroupId]) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        self.call("groups", ids)?;
+        Ok(ids.iter().filter_map(|id| self.world().security_groups.get(id).cloned()).collect())
+    }
+
+    async fn cluster_security_groups(&self) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        self.call("sweep", [""])?;
+        let tagged = |g: &&ObservedSecurityGroup| g.tags.contains_key("kubernetes.io/cluster/demo");
+        Ok(self.world().security_groups.values().filter(tagged).cloned().collect())
+    }
+
+    async fn authorize(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
+        self.call("authorize", std::iter::once(id.to_string()).chain(rules.iter().map(|r| format!("[{r}]"))))?;
+        let mut world = self.world();
+        if rules.iter().any(|rule| world.bad_sources.contains(&rule.source.to_string())) {
+            return Err(not_found("AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound"));
+        }
+        if let Some(group) = world.security_groups.get_mut(id) {
+            group.ingress.extend(rules.iter().cloned());
+        }
+        Ok(())
+    }
+
+    async fn revoke(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
+        self.call("revoke", std::iter::once(id.to_string()).chain(rules.iter().map(|r| format!("[{r}]"))))?;
+        if let Some(group) = self.world().security_groups.get_mut(id) {
+            group.ingress.retain(|rule| !rules.contains(rule));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct FakeCluster {
+    pub snapshot: Arc<RwLock<Snapshot>>,
+    /// What the API server has, and the watches have not.
+    pub services: Arc<Mutex<Vec<Service>>>,
+    /// Whether the watches show nothing of what is written.
+    pub behind: bool,
+    log: Log,
+}
+
+impl FakeCluster {
+    fn change(&self, name: &ObjectName, change: impl FnOnce(&mut TargetGroupBinding)) {
+        if let Some(binding) =
+            self.snapshot.write().unwrap().target_group_bindings.get_mut(name).filter(|_| !self.behind)
+        {
+            change(binding);
+        }
+    }
+}
+
+impl Cluster for FakeCluster {
+    async fn set_finalizer(&self, binding: &TargetGroupBinding, present: bool) -> Result<(), ClusterError> {
+        self.log.lock().unwrap().push(format!("finalizer {}", if present { "on" } else { "off" }));
+        self.change(&binding.name, |binding| {
+            binding.finalizers = if present { vec![BINDING_FINALIZER.to_owned()] } else { vec![] };
+        });
+        Ok(())
+    }
+
+    async fn write_status(
+        &self,
+        binding: &TargetGroupBinding,
+        status: &TargetGroupBindingStatus,
+    ) -> Result<(), ClusterError> {
+        let condition = status.conditions.iter().flatten().next().unwrap();
+        let observed = status.observed_generation.map_or("-".to_owned(), |generation| generation.to_string());
+        let line = format!("status {observed} {} {}: {}", condition.status, condition.reason, condition.message);
+        self.log.lock().unwrap().push(line);
+        self.change(&binding.name, |binding| binding.status = Some(status.clone()));
+        Ok(())
+    }
+
+    async fn service(&self, name: &ObjectName) -> Result<Option<Service>, ClusterError> {
+        self.log.lock().unwrap().push(format!("read Service {name}"));
+        Ok(self.services.lock().unwrap().iter().find(|service| service.name == *name).cloned())
+    }
+}
+
+/// Both, with the room between them.
+pub struct Lab {
+    pub cloud: FakeCloud,
+    pub cluster: FakeCluster,
+    pub targets: Targets<FakeCloud, FakeCluster>,
+    log: Log,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        Self::behind(false)
+    }
+
+    pub fn behind(behind: bool) -> Self {
+        let log = Log::default();
+        let cloud = FakeCloud { log: log.clone(), ..FakeCloud::default() };
+        let cluster = FakeCluster { log: log.clone(), behind, ..FakeCluster::default() };
+        cloud.world().targets.insert(TargetGroupArn::new(ARN), BTreeMap::new());
+        let settings = Settings {
+            cluster: "demo".into(),
+            restricted_rules: true,
+            endpoint_group_tags: Tags::new(),
+            most_targets: None,
+        };
+        let targets = Targets::with(cloud.clone(), cluster.clone(), cluster.snapshot.clone(), settings);
+        Self { cloud, cluster, targets, log }
+    }
+
+    /// The same world before a process that knows nothing.
+    pub fn restart(&mut self) {
+        let settings = self.targets.settings.clone();
+        self.targets = Targets::with(self.cloud.clone(), self.cluster.clone(), self.cluster.snapshot.clone(), settings);
+    }
+
+    /// What was asked since the last time.
+    pub fn log(&self) -> Vec<String> {
+        std::mem::take(&mut *self.log.lock().unwrap())
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.cluster.snapshot.write().unwrap());
+    }
+
+    /// A Service `shop/cart`, port 80, with a ready pod at each of the addresses, on the node `n1`.
+    pub fn serve(&self, addresses: &[&str]) {
+        self.change(|snapshot| {
+            snapshot.apply(service("cart"));
+            snapshot.apply(node("n1"));
+            for address in addresses {
+                snapshot.apply(pod(address));
+            }
+            snapshot.apply(slice("cart", addresses));
+        });
+    }
+}
+
+pub fn name(name: &str) -> ObjectName {
+    ObjectName::new("shop", name)
+}
+
+pub fn service(called: &str) -> Service {
+    Service {
+        name: name(called),
+        uid: String::new(),
+        annotations: BTreeMap::new(),
+        kind: "NodePort".into(),
+        ports: vec![ServicePort {
+            name: "http".into(),
+            port: 80,
+            target_port: PortReference::Number(8080),
+            node_port: Some(30_080),
+            protocol: "TCP".into(),
+        }],
+        ipv6: false,
+    }
+}
+
+pub fn node(called: &str) -> Node {
+    Node {
+        name: ObjectName::new("", called),
+        provider_id: format!("aws:///us-west-2a/i-{called}"),
+        labels: BTreeMap::new(),
+        taints: vec![],
+        ready: Readiness::Ready,
+    }
+}
+
+/// A pod named after its address.
+pub fn pod(address: &str) -> Pod {
+    Pod {
+        name: name(address),
+        uid: format!("uid-{address}"),
+        node: "n1".into(),
+        addresses: vec![address.to_owned()],
+        containers_ready: Readiness::Ready,
+        ports: vec![],
+        network_interface: None,
+    }
+}
+
+pub fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
+    let endpoint = |address: &&str| EndpointAddress {
+        address: (*address).to_owned(),
+        ready: Some(true),
+        terminating: false,
+        pod: Some((*address).to_owned()),
+    };
+    EndpointSlice {
+        name: name(&format!("{service}-1")),
+        service: service.to_owned(),
+        family: AddressFamily::Ipv4,
+        ports: vec![EndpointSlicePort { name: "http".into(), number: 8080 }],
+        endpoints: addresses.iter().map(endpoint).collect(),
+    }
+}
+
+/// A binding of `shop/cart` to [`ARN`], without networking.
+pub fn binding(called: &str, target_type: Option<TargetType>) -> TargetGroupBinding {
+    TargetGroupBinding {
+        name: name(called),
+        uid: format!("uid-{called}"),
+        generation: 1,
+        resource_version: "1".into(),
+        created: "2026-01-01T00:00:00Z".into(),
+        labels: BTreeMap::new(),
+        finalizers: vec![],
+        deleting: false,
+        spec: TargetGroupBindingSpec {
+            target_group_arn: Some(ARN.into()),
+            target_type,
+            ip_address_type: Some(crate::api::crd::target_group_binding::IpAddressType::Ipv4),
+            service_ref: ServiceReference {
+                name: "cart".into(),
+                port: k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(80),
+            },
+            ..TargetGroupBindingSpec::default()
+        },
+        status: None,
+    }
+}
+
+pub fn interface(index: i32, addresses: &[&str], prefixes: &[&str], groups: &[&str]) -> InterfaceInfo {
+    InterfaceInfo {
+        id: format!("eni-{index}"),
+        device_index: Some(index),
+        addresses: addresses.iter().map(|a| (*a).to_owned()).collect(),
+        ipv4_prefixes: prefixes.iter().map(|p| (*p).to_owned()).collect(),
+        ipv6_prefixes: vec![],
+        security_groups: groups.iter().map(|g| SecurityGroupId::new(*g)).collect(),
+    }
+}
+
+pub fn instance(node: &str, interfaces: Vec<InterfaceInfo>) -> InstanceInfo {
+    InstanceInfo { id: format!("i-{node}"), interfaces }
+}
+
+pub fn security_group(id: &str, tags: &[(&str, &str)], ingress: &[SecurityGroupRule]) -> ObservedSecurityGroup {
+    ObservedSecurityGroup {
+        id: SecurityGroupId::new(id),
+        name: id.to_owned(),
+        tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        ingress: ingress.iter().cloned().collect(),
+    }
+}

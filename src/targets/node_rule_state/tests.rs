@@ -1,0 +1,217 @@
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::*;
+use crate::{
+    api::crd::target_group_binding::{Networking, NetworkingIngressRule, NetworkingPort, Peer, SecurityGroup},
+    build::names::NODE_RULE_DESCRIPTION,
+    model::Source,
+    snapshot::TargetGroupBinding,
+    targets::fake::{
+        ARN, Lab, binding as bound, instance, interface, name, not_found, refused, security_group, service, slice,
+    },
+};
+
+const TAG: (&str, &str) = ("kubernetes.io/cluster/demo", "owned");
+
+fn yes() -> bool {
+    true
+}
+
+fn rule(from: i32, to: i32, source: &str) -> SecurityGroupRule {
+    SecurityGroupRule {
+        protocol: "tcp".into(),
+        from_port: Some(from),
+        to_port: Some(to),
+        source: Source::SecurityGroup(SecurityGroupId::new(source)),
+        description: NODE_RULE_DESCRIPTION.into(),
+    }
+}
+
+/// A binding of `shop/cart` to a target group of its own that lets `source` in at `port`.
+fn binding(called: &str, source: &str, port: i32) -> TargetGroupBinding {
+    let mut binding = bound(called, Some(TargetType::Ip));
+    binding.spec.target_group_arn = Some(format!("{ARN}/{called}"));
+    binding.spec.networking = Some(Networking {
+        ingress: Some(vec![NetworkingIngressRule {
+            from: vec![Peer { ip_block: None, security_group: Some(SecurityGroup { group_id: source.to_owned() }) }],
+            ports: vec![NetworkingPort { protocol: None, port: Some(IntOrString::Int(port)) }],
+        }]),
+    });
+    binding
+}
+
+/// A lab with a pod at 10.0.0.1 on an instance in `sg-n`, with these rules, and these bindings.
+fn lab(rules: &[SecurityGroupRule], bindings: Vec<TargetGroupBinding>) -> Lab {
+    let lab = Lab::new();
+    lab.serve(&["10.0.0.1"]);
+    {
+        let mut world = lab.cloud.world();
+        world.instances = vec![instance("n1", vec![interface(0, &["10.0.0.1"], &[], &["sg-n"])])];
+        for group in [security_group("sg-n", &[TAG], rules), security_group("sg-other", &[], &[])] {
+            world.security_groups.insert(group.id.clone(), group);
+        }
+    }
+    lab.change(|snapshot| {
+        for binding in bindings {
+            snapshot.apply(binding);
+        }
+    });
+    lab
+}
+
+async fn reconcile(lab: &Lab) -> Vec<String> {
+    let result = lab.targets.reconcile_node_rules(&yes).await;
+    result.err().into_iter().flatten().map(|error| error.to_string()).collect()
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[tokio::test]
+async fn rules_are_added_and_then_nobody_is_asked_again() {
+    let mut lab = lab(&[], vec![binding("a", "sg-lb", 8080), binding("b", "sg-lb", 9090)]);
+    assert!(lab.targets.node_rules_due());
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert_eq!(lab.log(), ["sweep", "instances i-n1", "authorize sg-n [tcp 8080-9090 from sg-lb]"]);
+    assert!(!lab.targets.node_rules_due());
+    reconcile(&lab).await;
+    assert_eq!(lab.log(), NOTHING);
+    lab.restart();
+    reconcile(&lab).await;
+    assert_eq!(lab.log(), ["sweep", "instances i-n1"]);
+}
+
+#[tokio::test]
+async fn a_group_without_the_clusters_tag_is_read_for_its_rules() {
+    let lab = lab(&[], vec![binding("a", "sg-lb", 8080)]);
+    lab.cloud.world().instances[0].interfaces[0].security_groups = vec![SecurityGroupId::new("sg-other")];
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    let calls = ["sweep", "instances i-n1", "groups sg-other", "authorize sg-other [tcp 8080 from sg-lb]"];
+    assert_eq!(lab.log(), calls);
+}
+
+#[tokio::test]
+async fn a_new_range_is_added_before_the_old_one_goes() {
+    let old = rule(8080, 8080, "sg-lb");
+    let lab = lab(&[old], vec![binding("a", "sg-lb", 8080), binding("b", "sg-lb", 9090)]);
+    reconcile(&lab).await;
+    let calls = ["authorize sg-n [tcp 8080-9090 from sg-lb]", "revoke sg-n [tcp 8080 from sg-lb]"];
+    assert_eq!(lab.log()[2..], calls);
+    lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("a"))));
+    lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("b"))));
+    reconcile(&lab).await;
+    assert_eq!(lab.log(), ["revoke sg-n [tcp 8080-9090 from sg-lb]"]);
+}
+
+#[tokio::test]
+async fn in_a_full_group_what_goes_makes_room() {
+    let lab = lab(&[rule(8080, 8080, "sg-lb")], vec![binding("a", "sg-lb", 9090)]);
+    let full = refused("AuthorizeSecurityGroupIngress", "RulesPerSecurityGroupLimitExceeded");
+    lab.cloud.world().failures.push(("authorize", full));
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    let add = "authorize sg-n [tcp 9090 from sg-lb]";
+    assert_eq!(lab.log()[2..], [add, "revoke sg-n [tcp 8080 from sg-lb]", add]);
+}
+
+#[tokio::test]
+async fn nothing_goes_before_every_binding_is_understood() {
+    let mut lost = binding("lost", "sg-lb", 9090);
+    lost.spec.service_ref.name = "lost".into();
+    let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080), lost]);
+    lab.change(|snapshot| {
+        snapshot.apply(service("lost"));
+        snapshot.apply(slice("lost", &["10.0.9.9"]));
+        let mut pod = crate::targets::fake::pod("10.0.9.9");
+        pod.node = "n1".into();
+        snapshot.apply(pod);
+    });
+    // Its interface is alone and may not be the pods': it is taken only because nothing else is found.
+    lab.cloud.world().instances.clear();
+    let told = reconcile(&lab).await;
+    insta::assert_snapshot!(told.join("\n"), @"
+    TargetGroupBinding shop/a: Pod shop/10.0.0.1: no network interface of the VPC has the address 10.0.0.1
+    TargetGroupBinding shop/lost: Pod shop/10.0.9.9: no network interface of the VPC has the address 10.0.9.9
+    ");
+    assert!(lab.targets.node_rules_due());
+    assert_eq!(lab.log(), ["sweep", "instances i-n1", "interfaces 10.0.0.1 10.0.9.9"]);
+    let groups = vec![interface(0, &["10.0.0.1"], &[], &["sg-n"]), interface(1, &["10.0.1.1"], &[], &["sg-other"])];
+    lab.cloud.world().instances = vec![instance("n1", groups)];
+    let told = reconcile(&lab).await;
+    insta::assert_snapshot!(told.join("\n"), @"TargetGroupBinding shop/lost: Pod shop/10.0.9.9: no network interface of the VPC has the address 10.0.9.9");
+    assert_eq!(lab.log()[2..], ["authorize sg-n [tcp 8080 from sg-lb]"]);
+    lab.cloud.world().instances[0].interfaces[1].addresses.insert("10.0.9.9".into());
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    let calls = [
+        "instances i-n1",
+        "groups sg-other",
+        "authorize sg-other [tcp 9090 from sg-lb]",
+        "revoke sg-n [tcp 1 from sg-lb]",
+    ];
+    assert_eq!(lab.log(), calls);
+}
+
+#[tokio::test]
+async fn a_source_that_is_gone_harms_no_other_binding() {
+    let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080), binding("b", "sg-gone", 9090)]);
+    lab.cloud.world().bad_sources.insert("sg-gone".into());
+    let errors = lab.targets.reconcile_node_rules(&yes).await.unwrap_err();
+    assert!(errors.iter().all(|error| !error.is_transient() && error.fix().is_some()), "somebody has to be told");
+    let told: BTreeSet<_> = errors.iter().map(|error| (error.reason(), error.binding().cloned())).collect();
+    assert_eq!(told, [("FailedNetworkReconcile", Some(name("b")))].into());
+    assert!(
+        lab.cloud.world().security_groups[&SecurityGroupId::new("sg-n")].ingress.contains(&rule(8080, 8080, "sg-lb"))
+    );
+}
+
+#[tokio::test]
+async fn what_was_not_let_in_keeps_its_old_way_in() {
+    let old = [rule(1, 1, "sg-lb"), rule(2, 2, "sg-old")];
+    let lab = lab(&old, vec![binding("a", "sg-lb", 8080)]);
+    let odd = refused("AuthorizeSecurityGroupIngress", "Odd");
+    lab.cloud.world().failures.push(("authorize", odd.clone()));
+    let told = reconcile(&lab).await;
+    assert_eq!(told, [format!("TargetGroupBinding shop/a: {odd}")]);
+    assert_eq!(lab.log()[3..], ["revoke sg-n [tcp 2 from sg-old]"]);
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert_eq!(lab.log(), ["authorize sg-n [tcp 8080 from sg-lb]", "revoke sg-n [tcp 1 from sg-lb]"]);
+}
+
+#[tokio::test]
+async fn a_group_is_not_forgotten_when_its_answer_is_lost() {
+    let lab = lab(&[rule(1, 1, "sg-lb")], vec![]);
+    let lost = || not_found("RevokeSecurityGroupIngress", "InvalidPermission.NotFound");
+    lab.cloud.world().failures.extend([("revoke", lost()), ("revoke", lost())]);
+    let told = reconcile(&lab).await;
+    assert_eq!(told, [format!("security group sg-n: {}", lost())]);
+    lab.log();
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert_eq!(lab.log(), ["groups sg-n", "revoke sg-n [tcp 1 from sg-lb]"]);
+}
+
+#[tokio::test]
+async fn what_somebody_else_changed_meanwhile_is_read_again() {
+    let lab = lab(&[rule(1, 1, "sg-lb")], vec![]);
+    lab.cloud.world().failures.push(("revoke", not_found("RevokeSecurityGroupIngress", "InvalidPermission.NotFound")));
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    let revoke = "revoke sg-n [tcp 1 from sg-lb]";
+    assert_eq!(lab.log(), ["sweep", revoke, "groups sg-n", revoke]);
+}
+
+#[tokio::test]
+async fn a_binding_that_is_being_deleted_counts_until_it_is_let_go() {
+    let mut ending = binding("a", "sg-lb", 8080);
+    (ending.deleting, ending.finalizers) = (true, vec![BINDING_FINALIZER.to_owned()]);
+    let lab = lab(&[rule(8080, 8080, "sg-lb")], vec![ending]);
+    reconcile(&lab).await;
+    assert_eq!(lab.log(), ["sweep", "instances i-n1"]);
+    lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("a")).unwrap().finalizers.clear());
+    reconcile(&lab).await;
+    assert_eq!(lab.log(), ["revoke sg-n [tcp 8080 from sg-lb]"]);
+}
+
+#[tokio::test]
+async fn nothing_is_written_without_the_lease() {
+    let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080)]);
+    let errors = lab.targets.reconcile_node_rules(&|| false).await.unwrap_err();
+    assert!(errors.len() == 1 && errors[0].is_withheld());
+    assert_eq!(lab.log(), ["sweep", "instances i-n1"]);
+}
