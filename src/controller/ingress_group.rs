@@ -87,6 +87,7 @@ impl Controller {
             self.hold(group, membership).await?;
             tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
             self.applier.apply(group, &plan, &|| self.may_write()).await?;
+            plan.steps.iter().for_each(|step| self.metrics.plan_step(step.action.kind()));
             self.queue_after(&plan);
         }
         drop(facts);
