@@ -79,7 +79,11 @@ impl Controller {
                     Outcome::Failed("internal fault, see the log".to_owned())
                 }
             };
-            self.metrics.reconciled(controller_label(&key), started.elapsed(), matches!(outcome, Outcome::Failed(_)));
+            self.metrics.reconciled(
+                controller_label(&key),
+                started.elapsed(),
+                matches!(outcome, Outcome::Failed(_) | Outcome::SetAside(_)),
+            );
             self.queue.done(&key, &outcome);
             self.metrics.queue_depth(self.queue.depth());
         }
