@@ -135,6 +135,17 @@ pub fn group_of(binding: &TargetGroupBinding) -> Option<GroupId> {
     }
 }
 
+/// Those groups that no Ingress of the cluster belongs to.
+pub fn without_ingress(groups: BTreeSet<GroupId>, snapshot: &Snapshot) -> BTreeSet<GroupId> {
+    let named = |ingress: &Ingress| ingress.annotations.get("alb.ingress.kubernetes.io/group.name").cloned();
+    let known: BTreeSet<GroupId> = snapshot
+        .ingresses
+        .values()
+        .flat_map(|ingress| groups_of(ingress).into_iter().chain(named(ingress).map(GroupId::Explicit)))
+        .collect();
+    groups.into_iter().filter(|group| !known.contains(group)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,6 +234,14 @@ endpoints:
         snapshot.apply(held);
         let change = snapshot.remove::<Ingress>(&name).unwrap();
         assert_eq!(Ingress::keys(&change, &snapshot), both);
+    }
+
+    #[test]
+    fn what_no_ingress_belongs_to_is_left_over() {
+        let left = GroupId::Implicit(ObjectName::new("shop", "gone"));
+        let known = GroupId::Implicit(ObjectName::new("shop", "web"));
+        let groups = BTreeSet::from([left.clone(), known]);
+        assert_eq!(without_ingress(groups, &snapshot()), BTreeSet::from([left]));
     }
 
     #[test]

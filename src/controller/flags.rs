@@ -171,6 +171,9 @@ flags_without_effect!(
     lb_addons_max_concurrent_reconciles,
 );
 
+#[cfg(test)]
+mod markdown;
+
 /// A flag whose value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("--{flag}: {message}")]
