@@ -179,7 +179,8 @@ async fn a_target_group_that_is_gone_is_looked_for_by_its_group() {
     controller.inventory.observe(&group()).await.unwrap();
     fake.calls();
     assert!(matches!(controller.reconcile(&Key::Binding(binding.clone())).await, Outcome::Failed(_)));
-    assert_eq!(controller.queue.next().await, Key::Group(group()));
+    let next = tokio::time::timeout(Duration::from_secs(10), controller.queue.next());
+    assert_eq!(next.await, Ok(Key::Group(group())));
     fake.calls();
     controller.inventory.observe(&group()).await.unwrap();
     assert!(fake.actions().contains(&"DescribeTargetGroups".to_owned()), "what AWS has is not read again");
