@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answered;
 pub mod api;
 pub mod apply;
 pub mod aws;

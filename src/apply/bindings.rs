@@ -7,6 +7,7 @@ use kube::{
 
 use super::{Applier, StepError, made::Made};
 use crate::{
+    answered::answered,
     api::crd::{TargetGroupBinding, TargetGroupBindingSpec},
     model::{GroupId, ObjectName, ObservedBinding, TargetGroup, TargetGroupArn},
     plan::binding,
@@ -71,7 +72,7 @@ impl Applier {
             status: None,
         };
         let api = self.bindings_in(&wanted.binding.namespace);
-        match api.create(&PostParams::default(), &new).await {
+        match answered(api.create(&PostParams::default(), &new)).await {
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
                 self.take_over_binding(&api, name.as_str(), new).await
             }
@@ -86,7 +87,7 @@ impl Applier {
         name: &str,
         new: TargetGroupBinding,
     ) -> Result<(), StepError> {
-        let existing = api.get(name).await.map_err(|error| failed("get", error))?;
+        let existing = answered(api.get(name)).await.map_err(|error| failed("get", error))?;
         let labels = existing.metadata.labels.clone().unwrap_or_default();
         let ours = new.metadata.labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
         if !ours {
@@ -112,7 +113,7 @@ impl Applier {
         made: &Made,
     ) -> Result<(), StepError> {
         let api = self.bindings_in(&seen.name.namespace);
-        let existing = api.get(&seen.name.name).await.map_err(|error| failed("get", error))?;
+        let existing = answered(api.get(&seen.name.name)).await.map_err(|error| failed("get", error))?;
         if existing.spec != seen.spec || existing.metadata.deletion_timestamp.is_some() != seen.deleting {
             let message = format!("the TargetGroupBinding {} has changed meanwhile", seen.name);
             return Err(StepError::Kubernetes { message, fix: None });
@@ -139,12 +140,13 @@ impl Applier {
             spec: new.spec,
             status: existing.status,
         };
-        let result = api.replace(name, &PostParams::default(), &replaced).await;
+        let result = answered(api.replace(name, &PostParams::default(), &replaced)).await;
         result.map(drop).map_err(|error| failed("update", error))
     }
 
     pub(super) async fn delete_binding(&self, name: &ObjectName) -> Result<(), StepError> {
-        match self.bindings_in(&name.namespace).delete(&name.name, &DeleteParams::default()).await {
+        let api = self.bindings_in(&name.namespace);
+        match answered(api.delete(&name.name, &DeleteParams::default())).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
             result => result.map(drop).map_err(|error| failed("delete", error)),
         }

@@ -35,6 +35,8 @@ use crate::{
     targets::Targets,
 };
 
+/// The API server ends a watch after 290 s; longer silence, also on a list, is a connection that nobody serves any more.
+const SILENCE: Duration = Duration::from_secs(320);
 const API_SERVER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why the controller cannot start, or had to stop.
@@ -267,7 +269,7 @@ async fn serve_admin(
 }
 
 async fn connect_to_cluster(kubeconfig: Option<&Path>) -> Result<Client, StartError> {
-    let config = match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
+    let mut config = match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => {
             let reason = |error: &dyn std::fmt::Display| StartError::NoCluster {
                 reason: format!("the kubeconfig `{}` cannot be used: {error}", path.display()),
@@ -279,6 +281,7 @@ async fn connect_to_cluster(kubeconfig: Option<&Path>) -> Result<Client, StartEr
         }
         None => Config::infer().await.map_err(|error| StartError::NoCluster { reason: error.to_string() })?,
     };
+    (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
     let url = config.cluster_url.to_string();
     let failed = |reason: String| StartError::ApiServer { url: url.clone(), reason };
     let client = Client::try_from(config).map_err(|error| failed(error.to_string()))?;

@@ -7,6 +7,7 @@ use kube::{
 use serde_json::json;
 
 use crate::{
+    answered::answered,
     api::{
         crd::{self, TargetGroupBindingStatus},
         kubernetes as wire,
@@ -96,12 +97,12 @@ impl Cluster for LiveCluster {
             let Some(finalizers) = finalizers(&current, present) else { return Ok(()) };
             // The version makes the API server refuse the patch when the list has changed meanwhile.
             let patch = json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } });
-            match api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            match answered(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await {
                 Ok(_) => return Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
                 Err(error) => return Err(error.into()),
             }
-            let fresh = TargetGroupBinding::from(api.get(&binding.name.name).await?);
+            let fresh = TargetGroupBinding::from(answered(api.get(&binding.name.name)).await?);
             if fresh.uid != binding.uid || (present && fresh.deleting) {
                 return Err(ClusterError::Gone);
             }
@@ -118,13 +119,13 @@ impl Cluster for LiveCluster {
         // The UID makes the API server refuse the patch for another object of the same name.
         let patch = json!({ "metadata": { "uid": binding.uid }, "status": status });
         let api = self.bindings(&binding.name);
-        api.patch_status(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        answered(api.patch_status(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
         Ok(())
     }
 
     async fn service(&self, name: &ObjectName) -> Result<Option<Service>, ClusterError> {
         let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
-        Ok(api.get_opt(&name.name).await?.map(Service::from))
+        Ok(answered(api.get_opt(&name.name)).await?.map(Service::from))
     }
 }
 
