@@ -205,7 +205,8 @@ fn duration(text: &str) -> Result<Duration, String> {
             "ms" => 0.001,
             _ => return Err(wrong()),
         };
-        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
+        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
+        total = total.checked_add(part).ok_or_else(wrong)?;
         rest = &after[unit_end..];
     }
     if total.is_zero() { Err(wrong()) } else { Ok(total) }
@@ -320,7 +321,7 @@ mod tests {
         {
             assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
         }
-        for text in ["", "10", "h", "10x", "-1s", "1h-", "0s"] {
+        for text in ["", "10", "h", "10x", "-1s", "1h-", "0s", "18446744073709549568s18446744073709549568s"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
