@@ -24,7 +24,7 @@ fn pods_become_ready_with_an_address_on_their_node_and_go_with_their_namespace()
             "spec": {
                 "replicas": 4,
                 "selector": {"matchLabels": {"app": "web"}},
-                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "x"}]}},
+                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "app", "image": "x"}]}},
             },
         });
         stage.cluster.apply(&[deployment]).await?;
@@ -64,7 +64,7 @@ fn a_pod_with_a_readiness_gate_waits_for_it() {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": "web", "namespace": namespace},
-            "spec": {"containers": [{"name": "app", "image": "x"}], "readinessGates": [{"conditionType": gate}]},
+            "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "app", "image": "x"}], "readinessGates": [{"conditionType": gate}]},
         });
         stage.cluster.apply(&[pod]).await?;
         let pod = async || stage.cluster.get("v1", "Pod", Some(namespace), "web").await;

@@ -256,7 +256,11 @@ fn deployment(name: &str, replicas: usize) -> Value {
             "selector": {"matchLabels": {"app": name}},
             "template": {
                 "metadata": {"labels": {"app": name}},
-                "spec": {"containers": [{"name": "app", "image": "example.com/app", "ports": [{"containerPort": 8080}]}]},
+                "spec": {
+                    // A namespace's deletion waits for as long as its pods may take to end.
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{"name": "app", "image": "example.com/app", "ports": [{"containerPort": 8080}]}],
+                },
             },
         },
     })
