@@ -24,7 +24,14 @@ fn now<'a, T>(change: &Change<T>, objects: &'a std::collections::BTreeMap<Object
 
 impl Concerns for Ingress {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
-        change.before.iter().chain(now(change, &snapshot.ingresses)).flat_map(groups_of).map(Key::Group).collect()
+        let held = |ingress: &Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
+        let mut keys: BTreeSet<Key> =
+            change.before.iter().chain(now(change, &snapshot.ingresses)).flat_map(groups_of).map(Key::Group).collect();
+        // Whoever let it go may have looked before the watch showed it, and then the shared group seemed still needed.
+        if change.before.as_ref().is_some_and(held) && !now(change, &snapshot.ingresses).is_some_and(held) {
+            keys.insert(Key::BackendSecurityGroup);
+        }
+        keys
     }
 }
 
@@ -214,6 +221,22 @@ endpoints:
         assert_eq!(Pod::keys(&change("shop", "front-a"), &snapshot), BTreeSet::from([binding()]));
         assert_eq!(Pod::keys(&change("shop", "front-b"), &snapshot), BTreeSet::new());
         assert_eq!(Pod::keys(&change("other", "front-a"), &snapshot), BTreeSet::new());
+    }
+
+    #[test]
+    fn an_ingress_that_is_let_go_concerns_the_shared_security_group() {
+        let mut snapshot = snapshot();
+        let name = ObjectName::new("shop", "web");
+        let mut web = snapshot.ingresses[&name].clone();
+        web.finalizers = vec![tags::ingress_finalizer(&GroupId::Implicit(name.clone()))];
+        let held = snapshot.apply(web.clone()).unwrap();
+        assert_eq!(Ingress::keys(&held, &snapshot), BTreeSet::from([group("shop")]));
+        web.finalizers.clear();
+        let let_go = snapshot.apply(web.clone()).unwrap();
+        let expected = BTreeSet::from([group("shop"), Key::BackendSecurityGroup]);
+        assert_eq!(Ingress::keys(&let_go, &snapshot), expected);
+        let gone = snapshot.remove::<Ingress>(&name).unwrap();
+        assert_eq!(Ingress::keys(&gone, &snapshot), BTreeSet::from([group("shop")]));
     }
 
     #[test]
