@@ -24,11 +24,12 @@ fn now<'a, T>(change: &Change<T>, objects: &'a std::collections::BTreeMap<Object
 
 impl Concerns for Ingress {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
-        let held = |ingress: &Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
-        let mut keys: BTreeSet<Key> =
-            change.before.iter().chain(now(change, &snapshot.ingresses)).flat_map(groups_of).map(Key::Group).collect();
-        // Whoever let it go may have looked before the watch showed it, and then the shared group seemed still needed.
-        if change.before.as_ref().is_some_and(held) && !now(change, &snapshot.ingresses).is_some_and(held) {
+        let present = now(change, &snapshot.ingresses);
+        let mut keys: BTreeSet<Key> = change.before.iter().chain(present).flat_map(groups_of).map(Key::Group).collect();
+        // The last Ingress that was let go releases the shared security group: seen here, and not when the finalizer is
+        // taken off, because only now does the snapshot know.
+        let holds = |ingress: &Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
+        if change.before.as_ref().is_some_and(holds) && !present.is_some_and(holds) {
             keys.insert(Key::BackendSecurityGroup);
         }
         keys
@@ -134,6 +135,17 @@ pub fn group_of(binding: &TargetGroupBinding) -> Option<GroupId> {
     }
 }
 
+/// Those groups that no Ingress of the cluster belongs to.
+pub fn without_ingress(groups: BTreeSet<GroupId>, snapshot: &Snapshot) -> BTreeSet<GroupId> {
+    let named = |ingress: &Ingress| ingress.annotations.get("alb.ingress.kubernetes.io/group.name").cloned();
+    let known: BTreeSet<GroupId> = snapshot
+        .ingresses
+        .values()
+        .flat_map(|ingress| groups_of(ingress).into_iter().chain(named(ingress).map(GroupId::Explicit)))
+        .collect();
+    groups.into_iter().filter(|group| !known.contains(group)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +220,31 @@ endpoints:
     }
 
     #[test]
+    fn an_ingress_that_was_let_go_concerns_the_shared_security_group() {
+        let mut snapshot = snapshot();
+        let name = ObjectName::new("shop", "web");
+        let mut held = snapshot.ingresses[&name].clone();
+        held.finalizers.push("ingress.k8s.aws/resources".to_owned());
+        let change = snapshot.apply(held.clone()).unwrap();
+        assert_eq!(Ingress::keys(&change, &snapshot), BTreeSet::from([group("shop")]));
+        let both = BTreeSet::from([group("shop"), Key::BackendSecurityGroup]);
+        let let_go = Ingress { finalizers: Vec::new(), ..held.clone() };
+        let change = snapshot.apply(let_go).unwrap();
+        assert_eq!(Ingress::keys(&change, &snapshot), both);
+        snapshot.apply(held);
+        let change = snapshot.remove::<Ingress>(&name).unwrap();
+        assert_eq!(Ingress::keys(&change, &snapshot), both);
+    }
+
+    #[test]
+    fn what_no_ingress_belongs_to_is_left_over() {
+        let left = GroupId::Implicit(ObjectName::new("shop", "gone"));
+        let known = GroupId::Implicit(ObjectName::new("shop", "web"));
+        let groups = BTreeSet::from([left.clone(), known]);
+        assert_eq!(without_ingress(groups, &snapshot()), BTreeSet::from([left]));
+    }
+
+    #[test]
     fn a_class_concerns_its_ingresses_and_those_without_one() {
         let snapshot = snapshot();
         assert_eq!(IngressClass::keys(&change("", "alb"), &snapshot), BTreeSet::from([group("shop"), group("other")]));
@@ -221,22 +258,6 @@ endpoints:
         assert_eq!(Pod::keys(&change("shop", "front-a"), &snapshot), BTreeSet::from([binding()]));
         assert_eq!(Pod::keys(&change("shop", "front-b"), &snapshot), BTreeSet::new());
         assert_eq!(Pod::keys(&change("other", "front-a"), &snapshot), BTreeSet::new());
-    }
-
-    #[test]
-    fn an_ingress_that_is_let_go_concerns_the_shared_security_group() {
-        let mut snapshot = snapshot();
-        let name = ObjectName::new("shop", "web");
-        let mut web = snapshot.ingresses[&name].clone();
-        web.finalizers = vec![tags::ingress_finalizer(&GroupId::Implicit(name.clone()))];
-        let held = snapshot.apply(web.clone()).unwrap();
-        assert_eq!(Ingress::keys(&held, &snapshot), BTreeSet::from([group("shop")]));
-        web.finalizers.clear();
-        let let_go = snapshot.apply(web.clone()).unwrap();
-        let expected = BTreeSet::from([group("shop"), Key::BackendSecurityGroup]);
-        assert_eq!(Ingress::keys(&let_go, &snapshot), expected);
-        let gone = snapshot.remove::<Ingress>(&name).unwrap();
-        assert_eq!(Ingress::keys(&gone, &snapshot), BTreeSet::from([group("shop")]));
     }
 
     #[test]

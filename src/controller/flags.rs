@@ -78,6 +78,9 @@ pub struct ControllerFlags {
     /// TargetGroupBindings that are worked on at the same time
     #[arg(long, env = "TARGETGROUPBINDING_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
     pub targetgroupbinding_max_concurrent_reconciles: usize,
+    /// Most targets of one target group; 0 is no limit
+    #[arg(long, env = "MAX_TARGETS_PER_TARGET_GROUP", default_value_t = 0)]
+    pub max_targets_per_target_group: usize,
     /// How often everything is compared with AWS anew, as `10h`, `30m`
     #[arg(long, env = "SYNC_PERIOD", default_value = "10h", value_parser = duration)]
     pub sync_period: Duration,
@@ -139,7 +142,6 @@ flags_without_effect!(
     default_pca_arn,
     enable_manage_backend_security_group_rules,
     enable_endpoint_slices,
-    max_targets_per_target_group,
     targetgroupbinding_max_exponential_backoff_delay,
     targetgroupbinding_requeue_duration,
     lb_stabilization_monitor_interval,
@@ -168,6 +170,9 @@ flags_without_effect!(
     globalaccelerator_max_exponential_backoff_delay,
     lb_addons_max_concurrent_reconciles,
 );
+
+#[cfg(test)]
+mod markdown;
 
 /// A flag whose value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -45,7 +45,10 @@ impl Controller {
         for diagnostic in &membership.broken {
             self.report(diagnostic);
         }
-        if !membership.broken.is_empty() || membership.is_empty() {
+        if let Some(first) = membership.broken.first() {
+            return Outcome::SetAside(first.to_string());
+        }
+        if membership.is_empty() {
             return Outcome::Done;
         }
         match self.pass(group, &membership).await {
@@ -69,12 +72,13 @@ impl Controller {
         }
         let Some(stack) = built.stack else {
             // What it has stays as it is. What is wrong in the cluster brings it back by itself; what is wrong in AWS does not.
-            let only_cluster = built.diagnostics.iter().all(|d| d.code != Code::Subnets);
-            return Ok(if only_cluster {
-                Outcome::Done
-            } else {
+            let errors = built.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+            let what = errors.map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            return Ok(if built.diagnostics.iter().any(|d| d.code == Code::Subnets) {
                 self.facts.forget_subnets();
-                Outcome::Failed("no subnets for the load balancer".to_owned())
+                Outcome::Failed(what)
+            } else {
+                Outcome::SetAside(what)
             });
         };
         let observed = self.observe(group).await?;
@@ -87,6 +91,7 @@ impl Controller {
             self.hold(group, membership).await?;
             tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
             self.applier.apply(group, &plan, &|| self.may_write()).await?;
+            plan.steps.iter().for_each(|step| self.metrics.plan_step(step.action.kind()));
             self.queue_after(&plan);
         }
         drop(facts);
@@ -253,7 +258,7 @@ impl Controller {
                 for name in &membership.leaving {
                     self.kubernetes.remove_ingress_finalizer(name, &finalizer).await?;
                 }
-                self.queue.add_all([Key::NodeRules, Key::BackendSecurityGroup]);
+                self.queue.add(Key::NodeRules);
             }
         }
         Ok(Outcome::Done)

@@ -79,7 +79,11 @@ impl Controller {
                     Outcome::Failed("internal fault, see the log".to_owned())
                 }
             };
-            self.metrics.reconciled(controller_label(&key), started.elapsed(), matches!(outcome, Outcome::Failed(_)));
+            self.metrics.reconciled(
+                controller_label(&key),
+                started.elapsed(),
+                matches!(outcome, Outcome::Failed(_) | Outcome::SetAside(_)),
+            );
             self.queue.done(&key, &outcome);
             self.metrics.queue_depth(self.queue.depth());
         }
@@ -210,7 +214,25 @@ impl Controller {
             tracing::info!("comparing everything with AWS anew");
             self.inventory.forget_all();
             self.facts.forget_subnets();
+            self.targets.forget_node_rules().await;
             self.queue_everything();
+            self.report_leftovers().await;
+        }
+    }
+
+    /// Says what AWS has of Ingresses that are gone. It is left alone: nothing is deleted without an object that asks for it.
+    async fn report_leftovers(&self) {
+        let Ok(groups) = self.inventory.groups().await else {
+            // Whoever needs AWS says why it does not answer.
+            return;
+        };
+        for group in self.with_snapshot(|snapshot| concerns::without_ingress(groups, snapshot)) {
+            tracing::warn!(
+                %group,
+                "AWS has resources of an Ingress group that no Ingress belongs to; they are left alone: delete them by hand, \
+                 by their tag {}={group}, or create the Ingress again and delete it",
+                tags::INGRESS_STACK
+            );
         }
     }
 

@@ -44,6 +44,8 @@ impl fmt::Display for Key {
 pub enum Outcome {
     /// Nothing is left to do until something changes.
     Done,
+    /// Nothing can be done until an object is mended, which brings the key back; the text says what is wrong.
+    SetAside(String),
     /// To be looked at again, without anything having failed.
     Again(Duration),
     /// AWS is not ready for the rest; tried again soon, without being an error.
@@ -156,6 +158,10 @@ impl Schedule {
         let after = match outcome {
             Outcome::Done => {
                 self.failures.remove(key);
+                None
+            }
+            Outcome::SetAside(error) => {
+                self.failures.insert(key.clone(), (0, error.clone()));
                 None
             }
             Outcome::Again(after) => {
@@ -305,6 +311,16 @@ mod tests {
         assert_eq!(schedule.take(now), Ok(group("a")));
         schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));
+    }
+
+    #[test]
+    fn what_is_set_aside_waits_for_its_object_and_keeps_its_error() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.add(group("a"));
+        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.done(&group("a"), &Outcome::SetAside("wrong scheme".into()), now);
+        assert_eq!(schedule.take(now), Err(None));
+        assert_eq!(schedule.failures.get(&group("a")), Some(&(0, "wrong scheme".to_owned())));
     }
 
     #[test]

@@ -94,8 +94,9 @@ fn aws_error(error: AwsError) -> StartError {
 /// When it cannot start, or loses the lease.
 pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
     let metrics = Arc::new(Metrics::new());
-    for flag in flags.without_effect() {
-        tracing::info!("{flag} has no effect in albatross yet");
+    let without_effect = flags.without_effect();
+    if !without_effect.is_empty() {
+        tracing::info!("without effect in albatross yet: {}", without_effect.join(", "));
     }
     // Mistakes in flags are told before anything is waited for.
     flags.build_config(VpcId::new(""))?;
@@ -138,7 +139,8 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
             config.cluster.clone(),
             node_group_tags,
             !config.disable_restricted_rules,
-        ),
+        )
+        .with_most_targets(flags.max_targets_per_target_group),
         facts: FactStore::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()),
         inventory,
         config,
@@ -205,6 +207,7 @@ async fn lead(
         working.spawn(Arc::clone(&controller).work(until_stopped.clone()));
     }
     tokio::spawn(Arc::clone(&controller).resync(flags.sync_period));
+    tokio::spawn(async move { controller.report_leftovers().await });
     tokio::select! {
         _ = leadership.wait_for(|l| matches!(l, Leadership::Standby)) => Err(StartError::LeaseLost),
         _ = stopped.wait_for(|stopped| *stopped) => {

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::step::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
+use crate::build::tags::CLUSTER;
 use crate::model::{
     Action, Condition, Listener, LoadBalancer, SecurityGroupReference, SecurityGroupRule, Tags, TargetGroup,
     TargetGroupReference, Value,
@@ -70,7 +71,12 @@ fn details(action: &StepAction) -> Vec<(&'static str, String)> {
 }
 
 fn tags(tags: &Tags) -> String {
-    tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
+    let value = |key: &str, value: &str| {
+        // Only a plan without a cluster has no name for it.
+        let unknown = key == CLUSTER && value.is_empty();
+        if unknown { "(known after apply: see --cluster-name)".to_owned() } else { value.to_owned() }
+    };
+    tags.iter().map(|(key, text)| format!("{key}={}", value(key, text))).collect::<Vec<_>>().join(", ")
 }
 
 fn target_group(group: &TargetGroup) -> Vec<(&'static str, String)> {

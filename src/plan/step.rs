@@ -239,6 +239,36 @@ pub enum StepAction {
 }
 
 impl StepAction {
+    /// The step's name without its details: for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::CreateSecurityGroup(_) => "CreateSecurityGroup",
+            Self::AuthorizeIngress { .. } => "AuthorizeIngress",
+            Self::RevokeIngress { .. } => "RevokeIngress",
+            Self::DeleteSecurityGroup(_) => "DeleteSecurityGroup",
+            Self::CreateTargetGroup(_) => "CreateTargetGroup",
+            Self::ModifyTargetGroup { .. } => "ModifyTargetGroup",
+            Self::DeleteTargetGroup { .. } => "DeleteTargetGroup",
+            Self::CreateBinding(_) => "CreateBinding",
+            Self::UpdateBinding { .. } => "UpdateBinding",
+            Self::DeleteBinding(_) => "DeleteBinding",
+            Self::CreateLoadBalancer(_) => "CreateLoadBalancer",
+            Self::SetSecurityGroups { .. } => "SetSecurityGroups",
+            Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
+            Self::CreateListener { .. } => "CreateListener",
+            Self::ModifyListener { .. } => "ModifyListener",
+            Self::DeleteListener { .. } => "DeleteListener",
+            Self::AddListenerCertificates { .. } => "AddListenerCertificates",
+            Self::RemoveListenerCertificates { .. } => "RemoveListenerCertificates",
+            Self::CreateRule { .. } => "CreateRule",
+            Self::SetRulePriorities { .. } => "SetRulePriorities",
+            Self::ModifyRule { .. } => "ModifyRule",
+            Self::DeleteRule { .. } => "DeleteRule",
+            Self::AddTags { .. } => "AddTags",
+        }
+    }
+
     /// Whether the step takes something away that may serve requests, or that somebody made.
     #[must_use]
     pub fn is_destructive(&self) -> bool {

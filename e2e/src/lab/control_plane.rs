@@ -122,7 +122,9 @@ impl ControlPlane {
         let [etcd_port, peer_port, api_port, manager_port] = free_ports()?;
         let kubeconfig = directory.join("kubeconfig");
         write_secrets(directory)?;
-        fs::write(&kubeconfig, kubeconfig_text(api_port))?;
+        let certificates = directory.join("certificates");
+        let authority = certificates.join("apiserver.crt");
+        fs::write(&kubeconfig, kubeconfig_text(api_port, &authority))?;
 
         let etcd_url = format!("http://127.0.0.1:{etcd_port}");
         let mut arguments = Arguments::default();
@@ -145,9 +147,15 @@ impl ControlPlane {
         arguments.path("--token-auth-file", &directory.join("tokens.csv")).text("--authorization-mode", "RBAC");
         arguments.text("--service-cluster-ip-range", "10.96.0.0/14").text("--service-node-port-range", "10000-60000");
         arguments.text("--secure-port", &api_port.to_string()).text("--bind-address", "127.0.0.1");
-        arguments.path("--cert-dir", &directory.join("certificates")).flag("--allow-privileged");
+        arguments.path("--cert-dir", &certificates).flag("--allow-privileged");
         arguments.text("--disable-admission-plugins", "ServiceAccount");
         let mut server = programs.spawn(processes, "kube-apiserver", arguments.0)?;
+        // The server makes its own certificate and authority, which the client trusts.
+        wait_until(Duration::from_secs(30), "kube-apiserver's certificate", async || {
+            server.check_running()?;
+            Ok(fs::read_to_string(&authority)?.trim_end().ends_with("-----END CERTIFICATE-----"))
+        })
+        .await?;
         let cluster = Cluster::connect(&kubeconfig).await?;
         wait_until(Duration::from_secs(90), "kube-apiserver to be ready", async || {
             server.check_running()?;
@@ -200,12 +208,12 @@ fn write_secrets(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn kubeconfig_text(port: u16) -> String {
-    // JSON is YAML, and every client reads it. The server makes its own certificate and listens on loopback only.
+fn kubeconfig_text(port: u16, authority: &Path) -> String {
+    // JSON is YAML, and every client reads it.
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "lab", "cluster": {"server": format!("https://127.0.0.1:{port}"), "insecure-skip-tls-verify": true}}],
+        "clusters": [{"name": "lab", "cluster": {"server": format!("https://127.0.0.1:{port}"), "certificate-authority": authority}}],
         "users": [{"name": "lab", "user": {"token": TOKEN}}],
         "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
         "current-context": "lab",

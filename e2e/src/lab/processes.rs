@@ -59,16 +59,18 @@ impl std::error::Error for Ended {}
 impl Processes {
     /// Makes the lab's directory and the guard. `program` is the lab's own program, which has the subcommand [`GUARD`].
     pub fn start(program: &Path) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("albatross-lab-").tempdir()?.keep();
+        let directory = tempfile::Builder::new().prefix("albatross-lab-").tempdir()?;
         let mut guard = Command::new(program)
             .arg(GUARD)
-            .arg(&directory)
+            .arg(directory.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting the guard {}", program.display()))?;
+        // From here on the guard removes the directory.
+        let directory = directory.keep();
         let pipe = Mutex::new(guard.stdin.take());
         Ok(Self { inner: Arc::new(Inner { directory, guard: Mutex::new(guard), pipe }) })
     }

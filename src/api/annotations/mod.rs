@@ -8,6 +8,8 @@ mod check;
 mod grammar;
 pub mod json;
 mod listen_ports;
+#[cfg(test)]
+mod markdown;
 mod reader;
 pub mod registry;
 pub mod values;

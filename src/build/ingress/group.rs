@@ -59,7 +59,7 @@ pub fn membership(snapshot: &Snapshot, config: &BuildConfig, group: &GroupId) ->
         Ownership::Ours => membership.members.push(name.clone()),
         Ownership::Foreign if held => membership.leaving.push(name.clone()),
         // A class that went away may come back: nothing is torn down for it.
-        Ownership::Broken(diagnostic) if held || !matches!(ingress.class, Some(ref c) if !exists(snapshot, c)) => {
+        Ownership::Broken(diagnostic) if held || !names_missing_class(snapshot, ingress) || meant_for_us(ingress) => {
             membership.broken.push(*diagnostic);
         }
         Ownership::Foreign | Ownership::Broken(_) => {}
@@ -67,6 +67,12 @@ pub fn membership(snapshot: &Snapshot, config: &BuildConfig, group: &GroupId) ->
     membership
 }
 
-fn exists(snapshot: &Snapshot, class: &str) -> bool {
-    snapshot.ingress_classes.contains_key(&ObjectName::new("", class))
+/// Whether its class does not exist: then it may be any controller's.
+fn names_missing_class(snapshot: &Snapshot, ingress: &Ingress) -> bool {
+    ingress.class.as_ref().is_some_and(|class| !snapshot.ingress_classes.contains_key(&ObjectName::new("", class)))
+}
+
+/// Whether it has annotations that only this controller reads.
+fn meant_for_us(ingress: &Ingress) -> bool {
+    ingress.annotations.keys().any(|key| key.starts_with("alb.ingress.kubernetes.io/"))
 }

@@ -48,6 +48,13 @@ impl<'a> Builder<'a> {
         let mut failed = false;
         for (&port, &protocol) in &ports {
             let context = ListenerContext { port, protocol };
+            let tls = protocol == ListenerProtocol::Https;
+            if tls && certificates.is_empty() {
+                let message = format!("the HTTPS listener on port {port} has no certificate");
+                let fix = "name one or more by ARN; finding them in ACM by host name is not built yet";
+                self.error(&ingress.name, Code::MissingCertificate, CERTIFICATE_ARN, &message, fix);
+                failed = true;
+            }
             let redirected = redirect.filter(|_| protocol == ListenerProtocol::Http);
             let (default_action, rules) = match redirected {
                 Some(https) => (redirect_to(https), Vec::new()),
@@ -63,13 +70,6 @@ impl<'a> Builder<'a> {
                     }
                 }
             };
-            let tls = protocol == ListenerProtocol::Https;
-            if tls && certificates.is_empty() {
-                let message = format!("the HTTPS listener on port {port} has no certificate");
-                let fix = "name one or more by ARN; finding them in ACM by host name is not built yet";
-                self.error(&ingress.name, Code::MissingCertificate, CERTIFICATE_ARN, &message, fix);
-                failed = true;
-            }
             let default_certificate = certificates.first().filter(|_| tls).cloned();
             let others: BTreeSet<CertificateArn> =
                 certificates.iter().filter(|c| tls && Some(*c) != default_certificate.as_ref()).cloned().collect();

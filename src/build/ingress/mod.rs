@@ -322,7 +322,11 @@ impl<'a> Builder<'a> {
                 object,
                 field: error.key.clone(),
                 message: error.to_string(),
-                fix: error.fix.clone(),
+                // What is allowed, the message has said.
+                fix: match error.fix.strip_prefix(&format!("write {}", error.allowed)) {
+                    Some(rest) => rest.trim_start_matches("; ").to_owned(),
+                    None => error.fix.clone(),
+                },
             };
             self.report(diagnostic);
             Failed

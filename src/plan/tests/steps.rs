@@ -146,7 +146,6 @@ fn from_nothing() {
         tags             elbv2.k8s.aws/cluster=demo, ingress.k8s.aws/resource=443, ingress.k8s.aws/stack=shop/web
         because of       Ingress shop/web generation 3, alb.ingress.kubernetes.io/listen-ports
     + create rule 1 of listener 443: host is shop.example.com and path is /api or /api/*
-        when             host is shop.example.com and path is /api or /api/*
         then             forward to shop/web-api:http
         because of       Ingress shop/web generation 3, spec.rules[0].http.paths[0]
     ~ open the new security group: tcp 80 from 0.0.0.0/0, tcp 443 from 0.0.0.0/0

@@ -167,6 +167,12 @@ fn membership_follows_class_finalizer_and_deletion() {
         ("foreign", String::new(), foreign(), Is::Nothing),
         ("class changed away", held.to_owned(), foreign(), Is::Leaving),
         ("class gone, never ours", String::new(), String::new(), Is::Nothing),
+        (
+            "class gone, meant for us",
+            ", annotations: {alb.ingress.kubernetes.io/scheme: internal}".to_owned(),
+            String::new(),
+            Is::Broken,
+        ),
         ("class gone, held", held.to_owned(), String::new(), Is::Broken),
         ("parameters, new", String::new(), parameters(), Is::Broken),
         ("parameters, held", held.to_owned(), parameters(), Is::Broken),

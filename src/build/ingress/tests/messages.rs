@@ -38,9 +38,9 @@ fn a_service_without_ports() {
 #[test]
 fn actions() {
     let action = |json: &str| told(&[("actions.go", json)], &path("Exact", "/", "go", "use-annotation"));
-    insta::assert_snapshot!(action("{"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{`: it is not JSON: EOF while parsing an object at line 1 column 1; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration; write a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration");
-    insta::assert_snapshot!(action(r#"{"type": "teleport"}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "teleport"}`: type `teleport` is not `fixed-response`, `redirect` or `forward`; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration; write a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
-    insta::assert_snapshot!(action(r#"{"type": "redirect", "redirectConfig": {}}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "redirect", "redirectConfig": {}}`: redirectConfig.statusCode is missing; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration; write a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
+    insta::assert_snapshot!(action("{"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{`: it is not JSON: EOF while parsing an object at line 1 column 1; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration");
+    insta::assert_snapshot!(action(r#"{"type": "teleport"}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "teleport"}`: type `teleport` is not `fixed-response`, `redirect` or `forward`; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
+    insta::assert_snapshot!(action(r#"{"type": "redirect", "redirectConfig": {}}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "redirect", "redirectConfig": {}}`: redirectConfig.statusCode is missing; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
     insta::assert_snapshot!(action(r#"{"type": "forward", "targetGroupName": "blue"}"#), @"Error refused on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: a target group by its name (`blue`) is not built yet; write `targetGroupARN` instead");
     insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 80, "weight": 1}, {"serviceName": "api", "servicePort": 80, "weight": 1}]}}"#), @"Error refused on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: forwarding to several target groups, or with stickiness, is not built yet; forward to one Service, without stickiness");
     insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 0}]}}"#), @"Error missing-port on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `shop/web` has no port `0`; it has 80; name one of its ports");
@@ -81,9 +81,9 @@ fn what_has_no_effect_is_served_with_a_warning() {
 
 #[test]
 fn values_outside_their_grammar() {
-    insta::assert_snapshot!(told(&[("scheme", "public")], &everything()), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`; write `internal` or `internet-facing`");
+    insta::assert_snapshot!(told(&[("scheme", "public")], &everything()), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`");
     insta::assert_snapshot!(told(&[("ip-address-type", "dualstack")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/ip-address-type` with the value `dualstack` is known but not built yet, only `ipv4` is; the object is refused, because without it access or routing would not be what it asks for; write `ipv4` or remove the annotation, if the object may be served like that");
-    insta::assert_snapshot!(told(&[("tags", "Owner")], &everything()), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/tags` has the value `Owner`: `Owner` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; write pairs `key=value` separated by commas; a comma inside a value is written `\,`"#);
+    insta::assert_snapshot!(told(&[("tags", "Owner")], &everything()), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/tags` has the value `Owner`: `Owner` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`"#);
 }
 
 #[test]
@@ -118,5 +118,5 @@ fn several_members_are_refused() {
 fn one_mistake_that_many_rules_lead_to_is_told_once() {
     let annotations = [("listen-ports", r#"[{"HTTP": 80}, {"HTTP": 8080}]"#), ("backend-protocol", "h2")];
     let spec = format!("  rules:\n{}", rules("", &[("Exact", "/a", "web", "80"), ("Exact", "/b", "api", "http")]));
-    insta::assert_snapshot!(told(&annotations, &spec), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/backend-protocol` has the value `h2`; allowed: `HTTP` or `HTTPS`; write `HTTP` or `HTTPS`");
+    insta::assert_snapshot!(told(&annotations, &spec), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/backend-protocol` has the value `h2`; allowed: `HTTP` or `HTTPS`");
 }

@@ -162,11 +162,11 @@ fn target_groups_that_cannot_be_are_refused() {
     let without = SERVICES.replace(", nodePort: 30082", "");
     insta::assert_snapshot!(told(&[("healthcheck-port", "admin")], "api", &without), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/healthcheck-port: the port `admin` of the Service `shop/api` has no node port; write `traffic-port`, a port number, or the name of a port of the Service");
     insta::assert_snapshot!(told(&[("target-type", "pod"), ("backend-protocol", "http"), ("backend-protocol-version", "HTTP/2")], "web", SERVICES), @r"
-    Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/target-type` has the value `pod`; allowed: `instance` or `ip`; write `instance` or `ip`
+    Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/target-type` has the value `pod`; allowed: `instance` or `ip`
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/backend-protocol` has the value `http`; allowed: `HTTP` or `HTTPS`; write `HTTP`
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/backend-protocol-version` has the value `HTTP/2`; allowed: `HTTP1`, `HTTP2` or `GRPC`; write `HTTP2`
     ");
-    insta::assert_snapshot!(told(&[("target-type", "ip"), ("healthcheck-interval-seconds", "15s"), ("success-codes", "")], "web", SERVICES), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/healthcheck-interval-seconds` has the value `15s`; allowed: a whole number; write a whole number");
+    insta::assert_snapshot!(told(&[("target-type", "ip"), ("healthcheck-interval-seconds", "15s"), ("success-codes", "")], "web", SERVICES), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/healthcheck-interval-seconds` has the value `15s`; allowed: a whole number");
 }
 
 #[test]
@@ -232,5 +232,5 @@ fn the_load_balancer_takes_the_name_that_it_is_given() {
     insta::assert_snapshot!(told("front_door"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `front_door` is no valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name");
     insta::assert_snapshot!(told("internal-door"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `internal-door` is no valid name: it starts with `internal-`; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name");
     insta::assert_snapshot!(told(""), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `` is no valid name: it is empty; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name");
-    insta::assert_snapshot!(told("a-name-that-is-longer-than-aws-takes"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/load-balancer-name` has the value `a-name-that-is-longer-than-aws-takes`; allowed: text of at most 32 characters; write text of at most 32 characters");
+    insta::assert_snapshot!(told("a-name-that-is-longer-than-aws-takes"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/load-balancer-name` has the value `a-name-that-is-longer-than-aws-takes`; allowed: text of at most 32 characters");
 }
