@@ -58,7 +58,10 @@ impl Made {
             return Ok(arn.clone());
         }
         let mut found = inventory.target_groups_of(group, resource);
-        found.retain(|g| !self.doomed.contains(&g.arn) && !self.doomed_names.contains(&g.name));
+        // The only one stays, also while a binding of its name goes: that is made anew.
+        if found.len() > 1 {
+            found.retain(|g| !self.doomed.contains(&g.arn) && !self.doomed_names.contains(&g.name));
+        }
         match found.as_slice() {
             [one] => Ok(one.arn.clone()),
             [] => Err(StepError::Unresolved(format!("target group {resource}"))),

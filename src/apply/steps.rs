@@ -38,7 +38,7 @@ impl Applier {
     pub(super) async fn run(&self, group: &GroupId, action: &StepAction, made: &mut Made) -> Result<(), StepError> {
         let (aws, inventory) = (&*self.aws, &*self.inventory);
         match action {
-            StepAction::CreateSecurityGroup(wanted) => self.create_security_group(wanted, made).await?,
+            StepAction::CreateSecurityGroup(wanted) => self.create_security_group(group, wanted, made).await?,
             StepAction::AuthorizeIngress { group, rules } => {
                 let id = made.security_group_target(group)?;
                 aws.authorize_ingress(&id, rules).await.map_err(StepError::Aws)?;
@@ -145,11 +145,33 @@ impl Applier {
         Ok(())
     }
 
-    async fn create_security_group(&self, wanted: &ManagedSecurityGroup, made: &mut Made) -> Result<(), StepError> {
+    async fn create_security_group(
+        &self,
+        group: &GroupId,
+        wanted: &ManagedSecurityGroup,
+        made: &mut Made,
+    ) -> Result<(), StepError> {
         let name = known(&wanted.name, "security group's name")?;
         let vpc = self.inventory.vpc();
-        let created = self.aws.create_security_group(name, wanted.description, vpc, &wanted.tags).await;
-        let id = created.map_err(StepError::Aws)?;
+        let id = match self.aws.create_security_group(name, wanted.description, vpc, &wanted.tags).await {
+            Ok(id) => id,
+            Err(error) if error.code() == Some("InvalidGroup.Duplicate") => {
+                self.inventory.forget(group);
+                let (kind, name) = ("security group", name.clone());
+                self.inventory.observe(group).await.map_err(StepError::Aws)?;
+                // Only groups with the cluster's tag are listed, so whose else it is can not be told.
+                return Err(match self.inventory.managed_security_group(group) {
+                    Some(_) => StepError::ThereAlready { kind, name },
+                    None => StepError::Taken {
+                        kind,
+                        name,
+                        owner: "others (it lacks this group's tags)".to_owned(),
+                        claimant: format!("{group} of cluster {}", self.inventory.cluster()),
+                    },
+                });
+            }
+            Err(error) => return Err(StepError::Aws(error)),
+        };
         self.inventory.record_security_group(ObservedSecurityGroup {
             id: id.clone(),
             name: name.clone(),

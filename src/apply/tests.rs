@@ -400,6 +400,64 @@ async fn nothing_is_adopted_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_security_group_of_the_name_is_the_groups_or_told() {
+    let mut texts = Vec::new();
+    for stack in ["shop/web", "shop/other"] {
+        let known = Arc::new(Mutex::new(false));
+        let room = room(move |call| match call.action.as_str() {
+            "CreateSecurityGroup" => {
+                *known.lock().unwrap() = true;
+                Some(ec2_error(400, "InvalidGroup.Duplicate", "The security group already exists"))
+            }
+            "DescribeSecurityGroups" if *known.lock().unwrap() => {
+                let tag = |key: &str, value: &str| format!("<item><key>{key}</key><value>{value}</value></item>");
+                let tags = [
+                    tag(tags::CLUSTER, "demo"),
+                    tag(tags::INGRESS_STACK, stack),
+                    tag(tags::INGRESS_RESOURCE, tags::MANAGED_SECURITY_GROUP),
+                ];
+                let item = format!("<item><groupId>sg-there</groupId><tagSet>{}</tagSet></item>", tags.concat());
+                Some(ec2("DescribeSecurityGroups", &format!("<securityGroupInfo>{item}</securityGroupInfo>")))
+            }
+            _ => None,
+        })
+        .await;
+        room.observe().await;
+        let group = wanted().security_group.unwrap();
+        texts.push(told(room.step(StepAction::CreateSecurityGroup(group)).await));
+    }
+    insta::assert_snapshot!(texts.join("\n"), @"
+    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` was there already
+    blame: Ingress shop/web generation 1, spec
+    fix: -
+    transient: true
+    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` exists and belongs to others (it lacks this group's tags), not to shop/web of cluster demo
+    blame: Ingress shop/web generation 1, spec
+    fix: choose another name, or delete or rename the security group `k8s-shop-web-aba6dfbc4e`: it is never taken over by its name
+    transient: false
+    ");
+}
+
+#[tokio::test]
+async fn the_only_target_group_is_named_also_while_its_binding_goes() {
+    let room = room(|_| None).await;
+    let (stack, nothing) = (wanted(), room.observe().await);
+    room.apply(&plan::plan(&stack, &nothing)).await.unwrap();
+    let rule = StepAction::CreateRule {
+        listener: plan::ListenerReference::Existing(crate::model::ListenerArn::new("arn:l/80")),
+        port: 80,
+        index: 0,
+        priority: 2,
+        rule: Box::new(stack.listeners[&80].rules[0].clone()),
+    };
+    let going = room.observe().await.bindings.into_iter().map(|binding| binding.name).collect();
+    let plan = Plan { wait: Some(plan::Wait::BindingsGone(going)), ..plan_of([rule]) };
+    room.fake.calls();
+    room.apply(&plan).await.unwrap();
+    assert_eq!(room.fake.actions(), ["CreateRule"]);
+}
+
+#[tokio::test]
 async fn an_answer_that_was_lost_has_the_group_read_again() {
     let room =
         room(|call| (call.action == "SetRulePriorities").then(|| elb_error(500, "InternalFailure", "words"))).await;

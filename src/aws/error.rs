@@ -107,6 +107,10 @@ const THROTTLES: [&str; 15] = [
     "SlowDown",
 ];
 
+/// Refusals by which ELB v2 says that something of EC2's which the request names is not there (any more): what we know of
+/// it may be out of date, or it is the user who names it.
+const NAMES_NOTHING: [&str; 3] = ["InvalidSecurityGroup", "SubnetNotFound", "InvalidSubnet"];
+
 /// Codes by which AWS says that it does not take the credentials.
 const BAD_CREDENTIALS: [(&str, &str); 10] = [
     ("ExpiredToken", "the session token has expired"),
@@ -180,6 +184,7 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
         | "RuleNotFound"
         | "TargetGroupNotFound"
         | "InvalidGroup.NotFound"
+        | "InvalidSecurityGroupID.NotFound"
         | "InvalidPermission.NotFound"
         | "InvalidInstanceID.NotFound" => AwsErrorKind::NotFound { code, message },
         "PriorityInUse"
@@ -276,7 +281,7 @@ impl AwsError {
         matches!(
             self.kind,
             AwsErrorKind::NotFound { .. } | AwsErrorKind::Duplicate { .. } | AwsErrorKind::Unclear { .. }
-        )
+        ) || self.code().is_some_and(|code| NAMES_NOTHING.contains(&code))
     }
 
     /// Whether the thing is not there.

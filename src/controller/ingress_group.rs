@@ -83,14 +83,23 @@ impl Controller {
         };
         let observed = self.observe(group).await?;
         let plan = plan::plan(&stack, &observed);
-        if !plan.steps.is_empty() {
+        if plan.steps.is_empty() {
+            // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
+            self.hold(group, membership).await?;
+        } else {
             if !self.proved(group, membership, &built.absent).await? {
                 // The watch is behind: it will bring the group back, this only makes sure.
                 return Ok(Outcome::Again(Duration::from_secs(1)));
             }
             self.hold(group, membership).await?;
             tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
-            self.applier.apply(group, &plan, &|| self.may_write()).await?;
+            if let Err(error) = self.applier.apply(group, &plan, &|| self.may_write()).await {
+                if error.is_not_yet() {
+                    // Only a deletion waits, perhaps for ever; all that serves is in place, and people shall find it.
+                    self.write_status(membership, &stack, &self.observe(group).await?).await?;
+                }
+                return Err(error.into());
+            }
             plan.steps.iter().for_each(|step| self.metrics.plan_step(step.action.kind()));
             self.queue_after(&plan);
         }
@@ -217,15 +226,13 @@ impl Controller {
         }
     }
 
-    /// Status of the members, release of those who leave, and the event that all is well.
-    async fn publish(
+    /// Tells the members where their load balancer is, those that say something else.
+    async fn write_status(
         &self,
-        group: &GroupId,
         membership: &Membership,
         stack: &Stack,
-        plan: &Plan,
-    ) -> Result<Outcome, PassError> {
-        let observed = self.observe(group).await?;
+        observed: &ObservedStack,
+    ) -> Result<(), KubernetesError> {
         if let Some(balancer) = observed.load_balancers.first().filter(|_| stack.load_balancer.is_some()) {
             let hostname = balancer.dns_name.to_lowercase();
             let ports: Vec<u16> = stack.listeners.keys().copied().collect();
@@ -239,6 +246,19 @@ impl Controller {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Status of the members, release of those who leave, and the event that all is well.
+    async fn publish(
+        &self,
+        group: &GroupId,
+        membership: &Membership,
+        stack: &Stack,
+        plan: &Plan,
+    ) -> Result<Outcome, PassError> {
+        let observed = self.observe(group).await?;
+        self.write_status(membership, stack, &observed).await?;
         if !plan.steps.is_empty() {
             for subject in self.subjects(&membership.members) {
                 self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");

@@ -35,6 +35,12 @@ pub enum KubernetesError {
         /// What was tried.
         action: String,
     },
+    /// The object is gone, or going, and the watch has not shown it yet.
+    #[error("{action}: it is gone, or being deleted")]
+    Gone {
+        /// What was tried.
+        action: String,
+    },
     /// The object was changed by somebody else each time.
     #[error("{action}: the object was changed by others {ATTEMPTS} times in a row")]
     Contended {
@@ -133,16 +139,20 @@ impl Kubernetes {
         Ok(self.get(api, &name.name).await?.is_some())
     }
 
-    /// Adds a finalizer to an Ingress, where it is missing. An Ingress that is gone, or going, is left alone.
+    /// Adds a finalizer to an Ingress, where it is missing.
     ///
     /// # Errors
-    /// When the API server does not answer, or refuses.
+    /// When the API server does not answer, or refuses, and for an Ingress that is gone, or going: nothing would hold it
+    /// until what is made for it is taken away again.
     pub async fn add_ingress_finalizer(&self, name: &ObjectName, finalizer: &str) -> Result<(), KubernetesError> {
-        self.change_finalizers(name, |finalizers, deleting| {
+        let change = |finalizers: &[String], deleting: bool| {
             let missing = !deleting && !finalizers.iter().any(|f| f == finalizer);
             missing.then(|| finalizers.iter().cloned().chain([finalizer.to_owned()]).collect())
-        })
-        .await
+        };
+        match self.change_finalizers(name, change).await? {
+            Some((finalizers, false)) if finalizers.iter().any(|f| f == finalizer) => Ok(()),
+            _ => Err(KubernetesError::Gone { action: format!("cannot add a finalizer to Ingress {name}") }),
+        }
     }
 
     /// Takes a finalizer from an Ingress, where it is.
@@ -155,25 +165,28 @@ impl Kubernetes {
             present.then(|| finalizers.iter().filter(|f| *f != finalizer).cloned().collect())
         })
         .await
+        .map(drop)
     }
 
+    /// Answers the finalizers as they are afterwards, and whether the Ingress is being deleted; `None` when it is gone.
     async fn change_finalizers(
         &self,
         name: &ObjectName,
         change: impl Fn(&[String], bool) -> Option<Vec<String>>,
-    ) -> Result<(), KubernetesError> {
+    ) -> Result<Option<(Vec<String>, bool)>, KubernetesError> {
         let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
         let action = || format!("cannot change the finalizers of Ingress {name}");
         for _ in 0..ATTEMPTS {
-            let Some(current) = ask(action, api.get_opt(&name.name)).await? else { return Ok(()) };
+            let Some(current) = ask(action, api.get_opt(&name.name)).await? else { return Ok(None) };
             let metadata = current.meta();
-            let finalizers = metadata.finalizers.clone().unwrap_or_default();
-            let Some(finalizers) = change(&finalizers, metadata.deletion_timestamp.is_some()) else { return Ok(()) };
+            let (finalizers, deleting) =
+                (metadata.finalizers.clone().unwrap_or_default(), metadata.deletion_timestamp.is_some());
+            let Some(finalizers) = change(&finalizers, deleting) else { return Ok(Some((finalizers, deleting))) };
             let patch =
                 json!({ "metadata": { "resourceVersion": metadata.resource_version, "finalizers": finalizers } });
             match ask(action, api.patch(&name.name, &PatchParams::default(), &Patch::Merge(patch))).await {
-                Ok(_) => return Ok(()),
-                Err(error) if has_code(&error, 404) => return Ok(()),
+                Ok(_) => return Ok(Some((finalizers, deleting))),
+                Err(error) if has_code(&error, 404) => return Ok(None),
                 Err(error) if has_code(&error, 409) => {}
                 Err(error) => return Err(error),
             }
@@ -209,4 +222,47 @@ fn status_patch(hostname: &str, ports: &[u16]) -> Value {
     // The schema wants a protocol for each port; an empty one is what aws-load-balancer-controller writes.
     let ports: Vec<Value> = ports.iter().map(|port| json!({ "port": port, "protocol": "" })).collect();
     json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": hostname, "ports": ports }] } } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::fake::Fake;
+
+    /// What comes of adding the finalizer to an Ingress that the API server has like this, and which calls are made.
+    async fn added(metadata: Option<Value>) -> (Result<(), String>, Vec<String>) {
+        // The HTTP stack is built for TLS, too, though none is spoken here.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let answer = match metadata {
+            Some(metadata) => (200, json!({ "metadata": metadata, "spec": {} }).to_string()),
+            None => {
+                (404, json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 }).to_string())
+            }
+        };
+        let fake = Fake::start(move |_| {
+            let answer = answer.clone();
+            async move { answer }
+        })
+        .await;
+        let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
+        let added = Kubernetes::new(client).add_ingress_finalizer(&ObjectName::new("shop", "web"), "ours").await;
+        let methods = fake.calls().into_iter().map(|call| call.action.split(' ').next().unwrap().to_owned());
+        (added.map_err(|error| error.to_string()), methods.collect())
+    }
+
+    #[tokio::test]
+    async fn nothing_is_made_for_an_ingress_that_cannot_be_held() {
+        let gone = Err("cannot add a finalizer to Ingress shop/web: it is gone, or being deleted".to_owned());
+        let going = |finalizer: &str| json!({ "name": "web", "finalizers": [finalizer], "deletionTimestamp": "2026-01-01T00:00:00Z" });
+        let (get, patch) = (vec!["GET".to_owned()], vec!["GET".to_owned(), "PATCH".to_owned()]);
+        for (metadata, expected, methods) in [
+            (Some(json!({ "name": "web" })), Ok(()), &patch),
+            (Some(json!({ "name": "web", "finalizers": ["ours"] })), Ok(()), &get),
+            (Some(going("another's")), gone.clone(), &get),
+            (Some(going("ours")), gone.clone(), &get),
+            (None, gone, &get),
+        ] {
+            assert_eq!(added(metadata.clone()).await, (expected, methods.clone()), "{metadata:?}");
+        }
+    }
 }

@@ -33,7 +33,7 @@ use crate::{
     build::{BuildConfig, ingress, tags},
     model::{ObjectKind, ObjectName},
     snapshot::Snapshot,
-    targets::{Targets, TargetsError},
+    targets::{Problem, Targets, TargetsError},
 };
 
 /// Everything that workers share.
@@ -127,7 +127,22 @@ impl Controller {
                 }
                 Outcome::Done
             }
-            Err(error) => self.targets_failed(&error),
+            Err(error) => {
+                if matches!(error.problem, Problem::TargetGroupMissing(_)) {
+                    self.look_for_target_group(name);
+                }
+                self.targets_failed(&error)
+            }
+        }
+    }
+
+    /// The target group of a binding is not there, though its group may believe so: it was deleted behind our back, and
+    /// whoever made it makes it anew.
+    fn look_for_target_group(&self, binding: &ObjectName) {
+        let group = self.with_snapshot(|s| s.target_group_bindings.get(binding).and_then(concerns::group_of));
+        if let Some(group) = group {
+            self.inventory.forget(&group);
+            self.queue.add(Key::Group(group));
         }
     }
 
@@ -150,13 +165,9 @@ impl Controller {
         Outcome::Failed(error.to_string())
     }
 
-    /// Deletes the shared security group when the last load balancer that could use it is gone.
-    async fn reconcile_backend_security_group(&self) -> Outcome {
-        if !self.config.enable_backend_security_group || self.config.backend_security_group.is_some() {
-            return Outcome::Done;
-        }
-        let _unused = self.backend_group_gate.write().await;
-        let needed = self.with_snapshot(|snapshot| {
+    /// Whether some Ingress has, or will have, a load balancer in the shared security group.
+    fn backend_group_needed(&self) -> bool {
+        self.with_snapshot(|snapshot| {
             let held =
                 |ingress: &crate::snapshot::Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
             let ours = |ingress: &crate::snapshot::Ingress| {
@@ -164,8 +175,21 @@ impl Controller {
                     && ingress::class::ownership(ingress, snapshot, &self.config) == ingress::class::Ownership::Ours
             };
             snapshot.ingresses.values().any(|ingress| held(ingress) || ours(ingress))
-        });
-        if needed {
+        })
+    }
+
+    /// Deletes the shared security group when the last load balancer that could use it is gone.
+    async fn reconcile_backend_security_group(&self) -> Outcome {
+        if !self.config.enable_backend_security_group || self.config.backend_security_group.is_some() {
+            return Outcome::Done;
+        }
+        // Nearly always it is needed. Whoever waits for the gate holds up every group, and may wait as long as the longest
+        // pass takes, so that is asked first.
+        if self.backend_group_needed() {
+            return Outcome::Done;
+        }
+        let _unused = self.backend_group_gate.write().await;
+        if self.backend_group_needed() {
             return Outcome::Done;
         }
         let deleted = async {
@@ -260,3 +284,6 @@ fn controller_label(key: &Key) -> &'static str {
         Key::Binding(_) | Key::NodeRules => "targetGroupBinding",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,8 @@ struct Schedule {
     delayed_until: HashMap<Key, (Instant, u64)>,
     failures: HashMap<Key, (u32, String)>,
     arrivals: u64,
+    /// How many keys of load balancers may run at once; `None` is no limit.
+    most_slow: Option<usize>,
 }
 
 /// The queue. Cheap to share behind an `Arc`.
@@ -96,10 +98,13 @@ fn urgency(key: &Key) -> u8 {
     match key {
         Key::Binding(_) => 0,
         Key::NodeRules => 1,
-        Key::Group(_) => 2,
+        Key::Group(_) => GROUPS,
         Key::BackendSecurityGroup => 3,
     }
 }
+
+/// The urgency from which on keys may take minutes, while AWS throttles.
+const GROUPS: u8 = 2;
 
 impl Schedule {
     fn make_ready(&mut self, key: Key) {
@@ -142,7 +147,13 @@ impl Schedule {
                 self.make_ready(key);
             }
         }
-        let Some((_, key)) = self.ready.pop_first() else {
+        let next = self.ready.first_entry().filter(|first| {
+            let slow = |key: &Key| urgency(key) >= GROUPS;
+            // What comes behind it is no more urgent.
+            !slow(first.get())
+                || self.most_slow.is_none_or(|most| self.running.keys().filter(|k| slow(k)).count() < most)
+        });
+        let Some(key) = next.map(std::collections::btree_map::OccupiedEntry::remove) else {
             return Err(self.delayed.first_key_value().map(|((due, _), _)| *due));
         };
         self.waiting.remove(&key);
@@ -186,6 +197,14 @@ impl Schedule {
 }
 
 impl Queue {
+    /// A queue that gives out so many keys of load balancers at once, and no more: whoever else works is left for targets,
+    /// however long load balancers take.
+    #[must_use]
+    pub fn with_most_load_balancers(most: usize) -> Self {
+        let schedule = Schedule { most_slow: Some(most.max(1)), ..Schedule::default() };
+        Self { schedule: Mutex::new(schedule), wake: Notify::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Schedule> {
         // The schedule is consistent between any two statements that could panic, so a poisoned lock says nothing about it.
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
@@ -311,6 +330,24 @@ mod tests {
         assert_eq!(schedule.take(now), Ok(group("a")));
         schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));
+    }
+
+    #[test]
+    fn load_balancers_leave_workers_for_targets() {
+        let mut schedule = Schedule { most_slow: Some(2), ..Schedule::default() };
+        let now = Instant::now();
+        for key in [group("a"), group("b"), group("c"), Key::BackendSecurityGroup] {
+            schedule.add(key);
+        }
+        assert_eq!(take_all(&mut schedule, now), [group("a"), group("b")]);
+        schedule.add(binding("x"));
+        schedule.add(Key::NodeRules);
+        assert_eq!(take_all(&mut schedule, now), [binding("x"), Key::NodeRules]);
+        schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
+        assert_eq!(schedule.take(now), Ok(group("c")));
+        assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));
+        schedule.done(&group("b"), &Outcome::Done, now);
+        assert_eq!(schedule.take(now), Ok(Key::BackendSecurityGroup));
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
     let controller = Arc::new(Controller {
         snapshot: Arc::clone(&snapshot),
-        queue: Arc::new(Queue::default()),
+        queue: Arc::new(Queue::with_most_load_balancers(flags.ingress_max_concurrent_reconciles)),
         synced: Arc::new(Synced::new(KINDS)),
         kubernetes: Kubernetes::new(client.clone()),
         events: Events::new(client.clone()),

@@ -13,9 +13,10 @@ use super::{
 use crate::{
     build::tags as known_tags,
     model::{
-        Cause, GroupId, Listener, LoadBalancer, ManagedSecurityGroup, ObjectName, ObjectReference, ObservedListener,
-        ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId, SecurityGroupId,
-        SecurityGroupReference, SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupReference,
+        Cause, GroupId, Listener, LoadBalancer, ManagedSecurityGroup, ObjectName, ObjectReference, ObservedBinding,
+        ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId,
+        SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn,
+        TargetGroupReference,
     },
 };
 
@@ -161,7 +162,15 @@ impl<'a> Planner<'a> {
     fn target_group(&mut self, wanted: &TargetGroup) {
         let Some(existing) = self.matched.get(&wanted.resource).copied() else {
             self.push(StepAction::CreateTargetGroup(Box::new(wanted.clone())), &wanted.cause);
-            self.push(StepAction::CreateBinding(Box::new(wanted.clone())), &wanted.cause);
+            // A binding of that name that leads to another target group, one that was deleted behind our back, has to go
+            // first: it is taken away at the end, and its going brings the next plan.
+            let name = |binding: &ObservedBinding| {
+                binding.name.namespace == wanted.binding.namespace
+                    && wanted.name.known().is_some_and(|name| name.as_str() == binding.name.name)
+            };
+            if !self.observed.bindings.iter().any(name) {
+                self.push(StepAction::CreateBinding(Box::new(wanted.clone())), &wanted.cause);
+            }
             return;
         };
         let name = format!("target group {}", existing.name);

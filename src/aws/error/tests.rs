@@ -186,3 +186,18 @@ fn each_kind_reads_as_one_sentence() {
     transient: false
     ");
 }
+
+#[test]
+fn what_names_nothing_has_what_is_known_read_again_and_is_told() {
+    for (operation, code, again) in [
+        ("CreateLoadBalancer", "InvalidSecurityGroup", true),
+        ("SetSecurityGroups", "InvalidSecurityGroup", true),
+        ("CreateTags", "InvalidSecurityGroupID.NotFound", true),
+        ("CreateLoadBalancer", "ValidationError", false),
+        ("CreateLoadBalancer", "TooManyLoadBalancers", false),
+    ] {
+        let error = error(operation, code, "words", 400);
+        assert_eq!(error.asks_to_read_again(), again, "{code}");
+        assert_eq!(error.is_transient(), code.ends_with("NotFound"), "{code}");
+    }
+}

@@ -109,6 +109,12 @@ impl State {
     }
 }
 
+/// Whether a security group with these tags is one in front of a load balancer. A copy of it with other tags is nobody's
+/// to delete, and keeps no Ingress from going.
+fn is_managed(tags: &Tags) -> bool {
+    tags.get(tags::INGRESS_RESOURCE).is_some_and(|resource| resource == tags::MANAGED_SECURITY_GROUP)
+}
+
 impl Inventory {
     /// Knows nothing yet, and asks nothing yet.
     #[must_use]
@@ -197,7 +203,7 @@ impl Inventory {
             security_groups: state
                 .security_groups
                 .values()
-                .filter(|s| of_group(&s.value.tags))
+                .filter(|s| of_group(&s.value.tags) && is_managed(&s.value.tags))
                 .map(|s| s.value.clone())
                 .collect(),
             bindings: Vec::new(),
@@ -377,10 +383,10 @@ impl Inventory {
     /// The group's security group in front of its load balancer, as far as it is known.
     pub(crate) fn managed_security_group(&self, group: &GroupId) -> Option<SecurityGroupId> {
         let state = self.state();
-        let mut found = state.security_groups.values().filter(|s| {
-            self.group_of(&s.value.tags).as_ref() == Some(group)
-                && s.value.tags.get(tags::INGRESS_RESOURCE).is_some_and(|r| r == tags::MANAGED_SECURITY_GROUP)
-        });
+        let mut found = state
+            .security_groups
+            .values()
+            .filter(|s| self.group_of(&s.value.tags).as_ref() == Some(group) && is_managed(&s.value.tags));
         found.next().map(|s| s.value.id.clone())
     }
 

@@ -6,8 +6,9 @@ use super::{BalancerEntry, Inventory, Knowledge, SecurityGroupEntry, State, Targ
 use crate::{
     aws::{Target, TargetHealth},
     model::{
-        HealthCheck, ListenerArn, LoadBalancerArn, ObservedListener, ObservedLoadBalancer, ObservedRule,
-        ObservedSecurityGroup, ObservedTargetGroup, RuleArn, SecurityGroupId, SecurityGroupRule, Tags, TargetGroupArn,
+        HealthCheck, ListenerArn, ListenerProtocol, LoadBalancerArn, ObservedListener, ObservedLoadBalancer,
+        ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, RuleArn, SecurityGroupId, SecurityGroupRule, Tags,
+        TargetGroupArn,
     },
 };
 
@@ -77,11 +78,16 @@ impl Inventory {
         }
     }
 
-    /// A listener was modified; `answer` is without rules, certificates and tags, which stay.
+    /// A listener was modified; `answer` is without rules, certificates and tags, which stay, but for the certificates of
+    /// a listener that does not speak TLS any more: it has none, and needs them all again when it does.
     pub(crate) fn record_listener_modified(&self, answer: ObservedListener) {
         if let Some(listener) = self.state().listener(&answer.arn) {
+            let mut certificates = std::mem::take(&mut listener.certificates);
+            if answer.protocol == Some(ListenerProtocol::Http) {
+                certificates.clear();
+            }
             *listener = ObservedListener {
-                certificates: std::mem::take(&mut listener.certificates),
+                certificates,
                 tags: std::mem::take(&mut listener.tags),
                 rules: std::mem::take(&mut listener.rules),
                 ..answer

@@ -94,7 +94,8 @@ impl State {
                 (tags, Knowledge { read: Some(found.wanted), forgotten })
             }
             (None, Some(known)) => known,
-            (None, None) => (Tags::new(), Knowledge { read: Some(found.wanted), forgotten: 0 }),
+            // Not asked for (of another VPC), or AWS did not know it yet when it was asked: asked the next time.
+            (None, None) => (Tags::new(), Knowledge::default()),
         };
         let deleted = &self.deleted;
         let gone = |id: &str| deleted.get(id).is_some_and(|at| *at > since);

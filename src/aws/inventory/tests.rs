@@ -45,6 +45,13 @@ fn tags_of_group(name: &str) -> Tags {
     pairs.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
+/// The tags of the security group in front of its load balancer.
+fn managed_tags(name: &str) -> Tags {
+    let mut tags = tags_of_group(name);
+    tags.insert(tags::INGRESS_RESOURCE.to_owned(), tags::MANAGED_SECURITY_GROUP.to_owned());
+    tags
+}
+
 fn joined(items: impl IntoIterator<Item = String>) -> String {
     items.into_iter().collect()
 }
@@ -70,7 +77,7 @@ fn answer(world: &World, call: &Call) -> (u16, String) {
         }
         "DescribeSecurityGroups" => {
             let items = joined(world.security_groups.iter().map(|name| {
-                let tags = tags_of_group(name);
+                let tags = managed_tags(name);
                 let tags = joined(tags.iter().map(|(k, v)| format!("<item><key>{k}</key><value>{v}</value></item>")));
                 format!("<item><groupId>sg-{name}</groupId><groupName>{name}</groupName><tagSet>{tags}</tagSet></item>")
             }));
@@ -340,7 +347,7 @@ async fn a_write_during_a_sweep_is_not_lost() {
     inventory.record_security_group(ObservedSecurityGroup {
         id: SecurityGroupId::new("sg-new"),
         name: "new".into(),
-        tags: tags_of_group("new"),
+        tags: managed_tags("new"),
         ingress: BTreeSet::new(),
     });
     inventory.record_load_balancer_deleted(&balancer_arn("old"));
@@ -448,6 +455,59 @@ async fn rules_of_security_groups_follow_our_writes() {
     let found = inventory.observe(&group("a")).await.unwrap().security_groups;
     assert_eq!(found[0].ingress, BTreeSet::from([rule(81, "")]));
     assert_eq!(found[0].tags.get("Owner").map(String::as_str), Some("team"));
-    assert_eq!(inventory.managed_security_group(&group("a")), None);
+    assert_eq!(inventory.managed_security_group(&group("a")), Some(id));
     assert!(fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn a_listener_that_gives_up_tls_has_no_certificates() {
+    let world = world(&[], &[], &[]);
+    let (_fake, inventory) = started(&world).await;
+    inventory.observe(&group("a")).await.unwrap();
+    inventory.record_load_balancer(created_balancer("a"));
+    let certificates = BTreeSet::from([crate::model::CertificateArn::new("arn:b")]);
+    let https = |certificates| ObservedListener {
+        protocol: Some(ListenerProtocol::Https),
+        certificates,
+        ..created_listener(443)
+    };
+    inventory.record_listener(&balancer_arn("a"), https(certificates.clone()));
+    inventory.record_listener_modified(https(BTreeSet::new()));
+    let known = async || {
+        let observed = inventory.observe(&group("a")).await.unwrap();
+        observed.load_balancers[0].listeners[&443].certificates.clone()
+    };
+    assert_eq!(known().await, certificates);
+    inventory.record_listener_modified(created_listener(443));
+    assert_eq!(known().await, BTreeSet::new());
+}
+
+#[tokio::test]
+async fn tags_that_aws_does_not_know_yet_are_asked_for_again() {
+    let world = world(&["a"], &["a"], &[]);
+    world.lock().unwrap().vanished.insert(target_group_arn("a").to_string());
+    let (_fake, inventory) = started(&world).await;
+    assert_eq!(inventory.observe(&group("a")).await.unwrap().target_groups, []);
+    world.lock().unwrap().vanished.clear();
+    inventory.forget(&group("b"));
+    inventory.observe(&group("b")).await.unwrap();
+    assert_eq!(names(&inventory.observe(&group("a")).await.unwrap()).1, ["a"]);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_security_group_is_not_the_groups() {
+    let world = world(&[], &[], &["a"]);
+    let (_fake, inventory) = started(&world).await;
+    let mut copy = tags_of_group("a");
+    copy.insert(tags::INGRESS_RESOURCE.to_owned(), "Copy".to_owned());
+    inventory.groups().await.unwrap();
+    inventory.record_security_group(ObservedSecurityGroup {
+        id: SecurityGroupId::new("sg-copy"),
+        name: "copy".to_owned(),
+        tags: copy,
+        ingress: BTreeSet::new(),
+    });
+    let ids: Vec<_> =
+        inventory.observe(&group("a")).await.unwrap().security_groups.into_iter().map(|s| s.id.to_string()).collect();
+    assert_eq!(ids, ["sg-a"]);
 }

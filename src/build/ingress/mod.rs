@@ -43,7 +43,8 @@ pub struct Built {
     pub absent: BTreeSet<ObjectReference>,
 }
 
-/// Builds the stack of a group from its members. A group without members gives an empty stack: everything goes.
+/// Builds the stack of a group from its members. A group without members gives an empty stack: everything goes. Members
+/// that are not in the snapshot give none: who belongs to the group has to be asked again, and nobody's going is proved.
 #[must_use]
 pub fn build(
     snapshot: &Snapshot,
@@ -65,6 +66,7 @@ pub fn build(
     };
     let ingresses: Vec<&Ingress> = members.iter().filter_map(|name| snapshot.ingresses.get(name)).collect();
     let stack = match ingresses.as_slice() {
+        present if present.len() < members.len() => None,
         [] => Some(Stack::empty(group.clone())),
         [ingress] => builder.stack(ingress),
         [_, more, ..] => {

@@ -410,6 +410,26 @@ fn a_binding_that_is_going_is_made_anew_only_once_it_is_gone() {
 }
 
 #[test]
+fn a_binding_that_leads_to_a_target_group_that_is_no_more_goes_before_its_name_is_used_again() {
+    let stack = built(MANIFESTS);
+    let mut aws = Aws::with(&stack);
+    let balancer = &mut aws.observed.load_balancers[0];
+    for listener in balancer.listeners.values_mut() {
+        listener.rules.clear();
+    }
+    let gone = aws.observed.target_groups.iter().position(|group| group.name == "k8s-shop-api-0e82ee555c").unwrap();
+    aws.observed.target_groups.remove(gone);
+    insta::assert_snapshot!(listed(&plan(&stack, &aws.observed)), @r"
+    create target group k8s-shop-api-0e82ee555c for shop/web-api:http
+    create rule 1 of listener 443: host is shop.example.com and path is /api or /api/*
+    delete TargetGroupBinding shop/k8s-shop-api-0e82ee555c
+    wait for shop/k8s-shop-api-0e82ee555c
+    ");
+    aws.settle(&stack, 2);
+    assert_eq!(aws.observed.bindings.len(), 2);
+}
+
+#[test]
 fn copies_are_left_alone_while_the_stack_lives_and_go_with_it() {
     let stack = built(MANIFESTS);
     let mut observed = Aws::with(&stack).observed;

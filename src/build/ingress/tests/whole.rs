@@ -153,17 +153,15 @@ fn load_balancers_have_the_names_that_they_had() {
 #[test]
 fn a_group_without_members_wants_nothing() {
     let group = GroupId::Implicit(web());
-    for members in [&[][..], &[web()]] {
-        let built = build(&Snapshot::default(), &config(), &facts(), &group, members);
-        let nothing = Built {
-            stack: Some(Stack::empty(group.clone())),
-            diagnostics: vec![],
-            wants: BTreeSet::new(),
-            unavailable: vec![],
-            absent: BTreeSet::new(),
-        };
-        assert_eq!(built, nothing);
-    }
+    let built = build(&Snapshot::default(), &config(), &facts(), &group, &[]);
+    let nothing = Built {
+        stack: Some(Stack::empty(group.clone())),
+        diagnostics: vec![],
+        wants: BTreeSet::new(),
+        unavailable: vec![],
+        absent: BTreeSet::new(),
+    };
+    assert_eq!(built, nothing);
 }
 
 #[test]
@@ -238,4 +236,18 @@ fn an_existing_load_balancer_keeps_its_subnets_and_its_scheme() {
     assert_eq!(kept.subnets, Value::Known(vec![SubnetId::new("subnet-old")]));
     let refused = build_with(&manifests("internet-facing"), &config, &facts);
     insta::assert_snapshot!(messages(&refused), @"Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the load balancer is internal and AWS cannot make it internet-facing in place; replacing it without dropping requests is not built yet; leave the scheme as it is, and make a second Ingress with the new scheme; delete this one when clients have moved");
+}
+
+#[test]
+fn a_member_that_has_vanished_since_gives_no_stack_and_least_of_all_an_empty_one() {
+    let mut cluster = snapshot(&format!("{SERVICES}\n---\n{}", ingress(&[], &everything())));
+    let built = |snapshot: &Snapshot, members: &[ObjectName]| {
+        let group = GroupId::Implicit(web());
+        build(snapshot, &config(), &facts(), &group, members)
+    };
+    assert!(built(&cluster, &[web()]).stack.is_some());
+    cluster.remove::<crate::snapshot::Ingress>(&web());
+    let vanished = built(&cluster, &[web()]);
+    assert_eq!((vanished.stack, vanished.diagnostics), (None, vec![]));
+    assert_eq!(built(&cluster, &[]).stack, Some(Stack::empty(GroupId::Implicit(web()))));
 }

@@ -1,0 +1,243 @@
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::*;
+use crate::{
+    aws::{
+        Aws,
+        fake::{Call, Fake, ec2, elb, elb_error},
+    },
+    build::BuildConfig,
+    model::{GroupId, Value, VpcId},
+    snapshot::{Loaded, TargetGroupBinding, from_documents},
+};
+
+const MANIFESTS: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: alb}
+spec: {controller: ingress.k8s.aws/alb}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: shop, uid: "1", finalizers: [ingress.k8s.aws/resources]}
+spec: {ingressClassName: alb}
+---
+apiVersion: elbv2.k8s.aws/v1beta1
+kind: TargetGroupBinding
+metadata:
+  namespace: shop
+  name: k8s-shop-front
+  finalizers: [elbv2.k8s.aws/resources]
+  labels: {ingress.k8s.aws/stack-namespace: shop, ingress.k8s.aws/stack-name: web}
+spec:
+  targetGroupARN: arn:aws:elasticloadbalancing:us-west-2:111122223333:targetgroup/k8s-shop-front/1
+  targetType: ip
+  ipAddressType: ipv4
+  serviceRef: {name: front, port: 80}
+"#;
+
+fn web() -> ObjectName {
+    ObjectName::new("shop", "web")
+}
+
+fn group() -> GroupId {
+    GroupId::Implicit(web())
+}
+
+fn manifests() -> Snapshot {
+    let mut loaded = Loaded::default();
+    from_documents(&mut loaded, "test", MANIFESTS).unwrap();
+    loaded.snapshot
+}
+
+/// AWS with the load balancer of an Ingress without rules, all as it shall be.
+fn settled(call: &Call) -> Option<(u16, String)> {
+    let action = call.action.as_str();
+    let (balancer, listener) = ("arn:loadbalancer/app/web/1", "arn:listener/app/web/1/80");
+    let tag = |item: &str, key: &str, value: &str| match item {
+        "member" => format!("<member><Key>{key}</Key><Value>{value}</Value></member>"),
+        _ => format!("<item><key>{key}</key><value>{value}</value></item>"),
+    };
+    let tags = |item: &str, resource: &str| {
+        [(tags::CLUSTER, "demo"), (tags::INGRESS_STACK, "shop/web"), (tags::INGRESS_RESOURCE, resource)]
+            .map(|(key, value)| tag(item, key, value))
+            .concat()
+    };
+    Some(match action {
+        "DescribeLoadBalancers" => elb(
+            action,
+            &format!(
+                "<LoadBalancers><member><LoadBalancerArn>{balancer}</LoadBalancerArn><LoadBalancerName>web</LoadBalancerName><DNSName>Web.example</DNSName><Scheme>internal</Scheme><Type>application</Type><VpcId>vpc-1</VpcId><State><Code>active</Code></State><SecurityGroups><member>sg-web</member></SecurityGroups></member></LoadBalancers>"
+            ),
+        ),
+        "DescribeTags" => {
+            let described = call.list("ResourceArns").into_iter().map(|arn| {
+                let resource = if arn == balancer { tags::LOAD_BALANCER } else { "80" };
+                format!("<member><ResourceArn>{arn}</ResourceArn><Tags>{}</Tags></member>", tags("member", resource))
+            });
+            elb(action, &format!("<TagDescriptions>{}</TagDescriptions>", described.collect::<String>()))
+        }
+        "DescribeSecurityGroups" => ec2(
+            action,
+            &format!(
+                "<securityGroupInfo><item><groupId>sg-web</groupId><groupName>web</groupName><tagSet>{}</tagSet><ipPermissions><item><ipProtocol>tcp</ipProtocol><fromPort>80</fromPort><toPort>80</toPort><ipRanges><item><cidrIp>0.0.0.0/0</cidrIp></item></ipRanges></item></ipPermissions></item></securityGroupInfo>",
+                tags("item", tags::MANAGED_SECURITY_GROUP)
+            ),
+        ),
+        "DescribeListeners" => elb(
+            action,
+            &format!(
+                "<Listeners><member><ListenerArn>{listener}</ListenerArn><Port>80</Port><Protocol>HTTP</Protocol><DefaultActions><member><Type>fixed-response</Type><FixedResponseConfig><StatusCode>404</StatusCode><ContentType>text/plain</ContentType></FixedResponseConfig></member></DefaultActions></member></Listeners>"
+            ),
+        ),
+        "DescribeRules" => elb(action, "<Rules/>"),
+        _ => return None,
+    })
+}
+
+/// AWS without anything, and an API server that knows one Ingress, as `ingress` says it is.
+fn answer(call: &Call, ingress: Option<&serde_json::Value>) -> (u16, String) {
+    match call.action.as_str() {
+        action @ ("DescribeLoadBalancers" | "DescribeTargetGroups") => elb(action, ""),
+        action @ "DescribeSecurityGroups" => ec2(action, "<securityGroupInfo/>"),
+        "DescribeTargetHealth" => elb_error(400, "TargetGroupNotFound", "One or more target groups not found"),
+        "GET /apis/networking.k8s.io/v1/namespaces/shop/ingresses/web"
+        | "PATCH /apis/networking.k8s.io/v1/namespaces/shop/ingresses/web" => match ingress {
+            Some(ingress) => (200, ingress.to_string()),
+            None => {
+                (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}).to_string())
+            }
+        },
+        _ => (500, String::new()),
+    }
+}
+
+/// A controller that leads, with this snapshot.
+async fn controller(
+    snapshot: Snapshot,
+    ingress: Option<serde_json::Value>,
+    special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + Sync + 'static,
+) -> (Fake, Controller) {
+    // The HTTP stack is built for TLS, too, though none is spoken here.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let fake = Fake::start(move |call| {
+        let answer = special(&call).unwrap_or_else(|| answer(&call, ingress.as_ref()));
+        async move { answer }
+    })
+    .await;
+    let client = kube::Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
+    let aws = Arc::new(Aws::at(&fake.endpoint, None));
+    let (vpc, cluster) = (VpcId::new("vpc-1"), "demo".to_owned());
+    let inventory = Arc::new(Inventory::new(Arc::clone(&aws), &cluster, vpc.clone()));
+    let snapshot = Arc::new(RwLock::new(snapshot));
+    // Without the sender the last value stays.
+    let leadership = tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1;
+    let controller = Controller {
+        config: BuildConfig::new("demo", Value::Known(vpc.clone())),
+        snapshot: Arc::clone(&snapshot),
+        queue: Arc::default(),
+        synced: Arc::new(Synced::new([])),
+        kubernetes: Kubernetes::new(client.clone()),
+        events: Events::new(client.clone()),
+        applier: Applier::new(Arc::clone(&aws), Arc::clone(&inventory), client.clone()),
+        targets: Targets::new(
+            Arc::clone(&aws),
+            Arc::clone(&inventory),
+            client,
+            snapshot,
+            cluster.clone(),
+            BTreeMap::new(),
+            true,
+        ),
+        facts: FactStore::new(aws, cluster, vpc),
+        inventory,
+        metrics: Arc::new(metrics::Metrics::new()),
+        leadership,
+        backend_group_gate: tokio::sync::RwLock::new(()),
+    };
+    (fake, controller)
+}
+
+#[tokio::test]
+async fn the_shared_security_group_holds_up_nobody_while_it_is_needed() {
+    let (fake, controller) = controller(manifests(), None, |_| None).await;
+    // A group that is being worked on, for minutes.
+    let _pass = controller.backend_group_gate.read().await;
+    let looked = controller.reconcile_backend_security_group();
+    assert_eq!(tokio::time::timeout(Duration::from_secs(10), looked).await, Ok(Outcome::Done));
+    assert!(controller.backend_group_gate.try_read().is_ok());
+    assert!(fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_target_group_that_is_gone_is_looked_for_by_its_group() {
+    let mut snapshot = manifests();
+    let binding = ObjectName::new("shop", "k8s-shop-front");
+    let (fake, controller) = controller(snapshot.clone(), None, |_| None).await;
+    controller.inventory.observe(&group()).await.unwrap();
+    fake.calls();
+    assert!(matches!(controller.reconcile(&Key::Binding(binding.clone())).await, Outcome::Failed(_)));
+    assert_eq!(controller.queue.next().await, Key::Group(group()));
+    fake.calls();
+    controller.inventory.observe(&group()).await.unwrap();
+    assert!(fake.actions().contains(&"DescribeTargetGroups".to_owned()), "what AWS has is not read again");
+
+    // A user's own binding belongs to no group.
+    let mut own: TargetGroupBinding = snapshot.target_group_bindings.remove(&binding).unwrap();
+    own.labels.clear();
+    controller.snapshot.write().unwrap().apply(own);
+    assert!(matches!(controller.reconcile(&Key::Binding(binding)).await, Outcome::Failed(_)));
+    assert_eq!(controller.queue.depth(), 1);
+}
+
+/// The bodies that are sent to the API server for an Ingress.
+fn patches(fake: &Fake) -> Vec<serde_json::Value> {
+    let calls = fake.calls().into_iter().filter(|call| call.action.starts_with("PATCH "));
+    calls.map(|call| serde_json::from_str(&call.body).unwrap()).collect()
+}
+
+/// The snapshot with the Ingress alone, without its finalizer, and what the API server has of it.
+fn unheld() -> (Snapshot, serde_json::Value) {
+    let mut snapshot = manifests();
+    snapshot.target_group_bindings.clear();
+    snapshot.ingresses.get_mut(&web()).unwrap().finalizers.clear();
+    let ingress = json!({ "metadata": { "name": "web", "namespace": "shop", "resourceVersion": "7" }, "spec": { "ingressClassName": "alb" } });
+    (snapshot, ingress)
+}
+
+#[tokio::test]
+async fn an_ingress_that_lost_its_finalizer_gets_it_back_although_nothing_else_is_to_do() {
+    let (mut snapshot, ingress) = unheld();
+    snapshot.ingresses.get_mut(&web()).unwrap().status =
+        vec![crate::snapshot::StatusEntry { hostname: "web.example".to_owned(), ports: vec![80] }];
+    let (fake, mut controller) = controller(snapshot, Some(ingress), settled).await;
+    controller.config.enable_backend_security_group = false;
+    assert_eq!(controller.reconcile(&Key::Group(group())).await, Outcome::Done);
+    let held = json!({ "metadata": { "resourceVersion": "7", "finalizers": ["ingress.k8s.aws/resources"] } });
+    assert_eq!(patches(&fake), [held]);
+}
+
+#[tokio::test]
+async fn the_status_is_written_also_while_a_deletion_has_to_wait() {
+    let (mut snapshot, ingress) = unheld();
+    snapshot.ingresses.get_mut(&web()).unwrap().finalizers.push("ingress.k8s.aws/resources".to_owned());
+    let (fake, mut controller) = controller(snapshot, Some(ingress), |call| {
+        // A target group that nothing wants, and that somebody else's load balancer uses.
+        let group = "<TargetGroups><member><TargetGroupArn>arn:targetgroup/old/1</TargetGroupArn><TargetGroupName>old</TargetGroupName><VpcId>vpc-1</VpcId></member></TargetGroups>";
+        match call.action.as_str() {
+            action @ "DescribeTargetGroups" => Some(elb(action, group)),
+            "DeleteTargetGroup" => Some(elb_error(400, "ResourceInUse", "It is in use")),
+            action if action.ends_with("/ingresses/web/status") => Some((200, json!({ "metadata": {}, "spec": {} }).to_string())),
+            _ => settled(call),
+        }
+    })
+    .await;
+    controller.config.enable_backend_security_group = false;
+    assert_eq!(controller.reconcile(&Key::Group(group())).await, Outcome::NotYet);
+    let ports = json!([{ "port": 80, "protocol": "" }]);
+    let status =
+        json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": "web.example", "ports": ports }] } } });
+    assert_eq!(patches(&fake), [status]);
+}
