@@ -68,7 +68,13 @@ impl Controller {
             self.report(diagnostic);
         }
         if !built.unavailable.is_empty() {
-            return Ok(Outcome::Failed(built.unavailable.join("; ")));
+            let what = built.unavailable.join("; ");
+            tracing::warn!(%group, "{what}; trying again");
+            for subject in self.subjects(&membership.members) {
+                let message = format!("Failed build model due to {what}");
+                self.events.record(EventType::Warning, &subject, "FailedBuildModel", &message);
+            }
+            return Ok(Outcome::Failed(what));
         }
         let Some(stack) = built.stack else {
             // What it has stays as it is. What is wrong in the cluster brings it back by itself; what is wrong in AWS does not.
