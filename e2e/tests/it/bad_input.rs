@@ -13,12 +13,10 @@ use e2e::lab::{wait_until, workspace};
 use serde_json::{Value, json};
 
 use crate::support::{
-    QUIET, SOON, Stage, WITH_RETRIES, apply, finish, gone, ingress, rules_become, run, served, served_within, service,
+    QUIET, SOON, Stage, WITH_RETRIES, apply, gone, ingress, leave, rules_become, run, served, served_within, service,
     stack_of, start_that_fails, stays, warnings_are, warnings_become,
 };
 
-/// What is said of the lab's API server, whose certificate nobody vouches for.
-const INSECURE: &str = " WARN Server cert bypassed\n";
 const DEFINITION: &str = "targetgroupbindings.elbv2.k8s.aws";
 const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y")];
 /// Without it, what is missing is looked for on the instance, which takes long where there is none.
@@ -79,15 +77,14 @@ fn what_aws_needs_is_asked_for_at_the_start() {
   WebIdentityToken: the credential provider was not enabled: $AWS_WEB_IDENTITY_TOKEN_FILE was not set
   EcsContainer: the credential provider was not enabled: ECS provider not configured
   Ec2InstanceMetadata: the credential provider was not enabled: IMDS disabled by AWS_EC2_METADATA_DISABLED env var set to `true`; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an EKS Pod Identity association, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY\n";
-        fails(&without_credentials, &[NO_METADATA], &format!("{INSECURE}{expected}")).await?;
+        fails(&without_credentials, &[NO_METADATA], expected).await?;
 
         let expected = "error: the AWS region is not known; set `--aws-region` or AWS_REGION\n";
-        fails(&[kubeconfig.clone(), vpc.clone()], &[KEYS[0], KEYS[1], NO_METADATA], &format!("{INSECURE}{expected}"))
-            .await?;
+        fails(&[kubeconfig.clone(), vpc.clone()], &[KEYS[0], KEYS[1], NO_METADATA], expected).await?;
 
         let without_vpc = [kubeconfig.clone(), region.clone()];
         let expected = "error: the VPC of the cluster is not known: AWS_EC2_METADATA_DISABLED forbids to ask the instance metadata service; set --aws-vpc-id or --aws-vpc-tags\n";
-        fails(&without_vpc, &[KEYS[0], KEYS[1], NO_METADATA], &format!("{INSECURE}{expected}")).await?;
+        fails(&without_vpc, &[KEYS[0], KEYS[1], NO_METADATA], expected).await?;
 
         let taken = TcpListener::bind("127.0.0.1:0")?;
         let address = taken.local_addr()?;
@@ -95,8 +92,7 @@ fn what_aws_needs_is_asked_for_at_the_start() {
         let expected = format!(
             "error: cannot listen on `{address}`, the value of --metrics-bind-addr: another process listens there, so choose another address or `0` for no server\n"
         );
-        fails(&[kubeconfig, vpc, region, metrics], &[KEYS[0], KEYS[1], NO_METADATA], &format!("{INSECURE}{expected}"))
-            .await?;
+        fails(&[kubeconfig, vpc, region, metrics], &[KEYS[0], KEYS[1], NO_METADATA], &expected).await?;
         stage.leave_clean();
         Ok(())
     });
@@ -141,7 +137,7 @@ fn a_missing_custom_resource_definition_is_waited_for() {
         apply(&stage, namespace, &[service("web"), ingress("web", &[], &["web"])]).await?;
         served(&stage, namespace, "web").await?;
         rules_become(&stage, namespace, "web", &["/web forward"]).await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -186,7 +182,7 @@ fn subnets_that_do_not_fit_are_judged_one_by_one_and_their_mending_is_seen() {
             stage.aws.ec2.delete_subnet().subnet_id(subnet).send().await?;
         }
         stage.aws.ec2.delete_vpc().vpc_id(&vpc).send().await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -223,9 +219,9 @@ fn every_wrong_annotation_is_told() {
         ];
         apply(&stage, namespace, &[service("web"), ingress("web", &wrong, &["web"])]).await?;
         let expected = [
-            "Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`; write `internal` or `internet-facing`",
-            r#"Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/listen-ports` has the value `80,443`: it is not JSON: trailing characters at line 1 column 3; allowed: a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`; write a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`"#,
-            "Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/healthcheck-interval-seconds` has the value `10s`; allowed: a whole number; write a whole number",
+            "Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`",
+            r#"Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/listen-ports` has the value `80,443`: it is not JSON: trailing characters at line 1 column 3; allowed: a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`"#,
+            "Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/healthcheck-interval-seconds` has the value `10s`; allowed: a whole number",
         ];
         warnings_become(&stage, namespace, &expected).await?;
         stage.settle(QUIET, SOON).await?;
@@ -234,7 +230,7 @@ fn every_wrong_annotation_is_told() {
         // Mended, it is served.
         apply(&stage, namespace, &[ingress("web", &[], &["web"])]).await?;
         served(&stage, namespace, "web").await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -253,7 +249,7 @@ fn an_action_that_aws_denies_is_named_as_iam_names_it() {
         served_within(&stage, namespace, "web", WITH_RETRIES).await?;
         rules_become(&stage, namespace, "web", &["/web forward"]).await?;
         warnings_are(&stage, namespace, &[expected]).await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -276,7 +272,7 @@ fn a_class_with_parameters_is_refused() {
         ensure!(stage.proxy.counts().writes == 0, "something was made: {:?}", stage.proxy.counts().actions);
         ensure!(finalizers(&stage, namespace).await?.is_empty(), "it is held although nothing is made for it");
         stage.cluster.delete("networking.k8s.io/v1", "IngressClass", None, "parameters").await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -295,7 +291,7 @@ fn a_group_is_refused_and_makes_nothing() {
         warnings_are(&stage, namespace, &[expected]).await?;
         ensure!(stage.proxy.counts().writes == 0, "something was made: {:?}", stage.proxy.counts().actions);
         ensure!(finalizers(&stage, namespace).await?.is_empty(), "it is held although nothing is made for it");
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -324,7 +320,7 @@ fn a_served_ingress_that_asks_for_what_is_refused_keeps_what_it_has() {
 
         apply(&stage, namespace, &[ingress("web", &[], &["web", "api"])]).await?;
         rules_become(&stage, namespace, "web", &["/web forward", "/api forward"]).await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 

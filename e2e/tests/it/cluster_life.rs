@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use aws_sdk_ec2::types::{ResourceType, Tag as Ec2Tag, TagSpecification};
+use aws_sdk_ec2::types::{NetworkInterface, ResourceType, Tag as Ec2Tag, TagSpecification};
 use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, ProtocolEnum, Tag, TargetTypeEnum};
 use e2e::lab::cluster::{condition_is_true, items, text};
 use e2e::lab::kubelet::READY;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::{
-    QUIET, SOON, Stage, WITH_RETRIES, Way, account_is_empty, apply, finish, gone, ingress, rules_become, run, served,
+    QUIET, SOON, Stage, WITH_RETRIES, Way, account_is_empty, apply, gone, ingress, leave, rules_become, run, served,
     served_within, service, stack_of, stays, warnings_are, warnings_become,
 };
 
@@ -69,7 +69,7 @@ fn an_outage_of_the_api_server_changes_nothing_and_what_happened_meanwhile_is_ca
         gone(&stage, INGRESS.0, INGRESS.1, Some(namespace), "goes").await?;
         apply(&stage, namespace, &[ingress("later", &[], &["web"])]).await?;
         served(&stage, namespace, "later").await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -116,7 +116,7 @@ fn a_controller_that_crashes_while_it_creates_leaves_nothing_twice() {
             gone(&stage, INGRESS.0, INGRESS.1, Some(namespace), name).await?;
         }
         wait_until(SOON, "the account to be empty", async || account_is_empty(&stage).await).await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -165,7 +165,7 @@ fn controllers_take_turns_and_a_stopped_one_gives_the_lease_back() {
         ensure!(calls_of_second.counts().writes > 0, "the calls of the second are not seen");
         stage.cluster.delete(INGRESS.0, INGRESS.1, Some(namespace), "of-first").await?;
         gone(&stage, INGRESS.0, INGRESS.1, Some(namespace), "of-first").await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -243,7 +243,7 @@ fn what_belongs_to_others_is_untouched() {
         for foreign in [untagged, tagged, shared] {
             foreign.delete(&stage).await?;
         }
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -317,7 +317,10 @@ async fn account(stage: &Stage) -> Result<BTreeSet<String>> {
     let groups = ec2.describe_security_groups().send().await?;
     all.extend(groups.security_groups().iter().map(|group| format!("{group:?}")));
     let interfaces = ec2.describe_network_interfaces().send().await?;
-    all.extend(interfaces.network_interfaces().iter().map(|interface| format!("{interface:?}")));
+    // Addresses come and go with pods.
+    let of_interface =
+        |interface: &NetworkInterface| format!("{:?} {:?}", interface.network_interface_id(), interface.groups());
+    all.extend(interfaces.network_interfaces().iter().map(of_interface));
     let subnets = ec2.describe_subnets().send().await?;
     all.extend(subnets.subnets().iter().map(|subnet| format!("{:?} {:?}", subnet.subnet_id(), subnet.tags())));
     Ok(all)
@@ -354,7 +357,7 @@ fn an_ingress_that_goes_to_another_class_is_let_go() {
         // And back.
         apply(&stage, namespace, &[of_class("alb")]).await?;
         served(&stage, namespace, "web").await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -397,7 +400,7 @@ fn an_ingress_whose_class_is_deleted_keeps_what_it_has() {
         stage.cluster.delete(INGRESS.0, INGRESS.1, Some(namespace), "web").await?;
         gone(&stage, INGRESS.0, INGRESS.1, Some(namespace), "web").await?;
         stage.cluster.delete("networking.k8s.io/v1", "IngressClass", None, "second").await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -441,7 +444,7 @@ fn a_service_is_answered_with_503_only_when_it_is_really_gone() {
         })
         .await?;
         warnings_are(&stage, namespace, &expected).await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 
@@ -478,7 +481,7 @@ fn targets_follow_the_readiness_of_pods_and_are_registered_before_others_go() {
 
         stage.cluster.delete("v1", "Pod", Some(namespace), "two").await?;
         targets_become(&stage, namespace, &[]).await?;
-        finish(stage, namespace).await
+        leave(stage, namespace).await
     });
 }
 

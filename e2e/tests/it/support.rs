@@ -430,6 +430,22 @@ pub async fn account_is_empty(lab: &Lab) -> Result<bool> {
     Ok(true)
 }
 
+/// Deletes the Ingresses, finds that they go and that the account is as before, and leaves the lab to the next test. The
+/// namespace goes in its own time, which is five seconds at least.
+pub async fn leave(stage: Stage, namespace: &str) -> Result<()> {
+    let (version, kind) = ("networking.k8s.io/v1", "Ingress");
+    for object in stage.cluster.list(version, kind, Some(namespace)).await? {
+        stage.cluster.delete(version, kind, Some(namespace), text(&object, "/metadata/name")).await?;
+    }
+    for object in stage.cluster.list(version, kind, Some(namespace)).await? {
+        gone(&stage, version, kind, Some(namespace), text(&object, "/metadata/name")).await?;
+    }
+    wait_until(WITH_RETRIES, "the account to be empty", async || account_is_empty(&stage).await).await?;
+    stage.cluster.delete("v1", "Namespace", None, namespace).await?;
+    stage.leave_clean();
+    Ok(())
+}
+
 /// Deletes the namespace, finds that it goes and that the account is as before, and leaves the lab to the next test.
 pub async fn finish(stage: Stage, namespace: &str) -> Result<()> {
     stage.cluster.delete("v1", "Namespace", None, namespace).await?;
