@@ -32,7 +32,8 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
 
 fn start_logging(flags: &ControllerFlags) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = match flags.log_level.as_str() {
-        "info" => EnvFilter::new("info,kube=warn,aws_config=warn"),
+        // What fails on the way to the API server is told by whoever asked, with the cause.
+        "info" => EnvFilter::new("info,kube=warn,kube_client::client::builder=off,aws_config=warn"),
         "debug" => EnvFilter::new(
             "debug,hyper=info,hyper_util=info,h2=info,rustls=info,tower=info,aws=info,kube_client=info,aws_smithy_runtime=info,aws_smithy_runtime_api=info",
         ),

@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
     name = "albatross",
     version,
     about = "AWS load balancers for Kubernetes: Ingresses become Application Load Balancers",
+    args_override_self = true,
     after_help = "Without a subcommand, flags alone run the controller, as aws-load-balancer-controller does"
 )]
 struct Arguments {
@@ -70,6 +71,12 @@ mod tests {
         let line = "albatross --cluster-name=demo --ingress-class=alb --aws-vpc-id=vpc-1 --aws-region=us-west-2";
         assert!(matches!(parsed(line), Ok(Arguments { command: Command::Controller(_) })));
         assert!(matches!(parsed("albatross plan examples"), Ok(Arguments { command: Command::Plan(_) })));
+        // aws-load-balancer-controller takes the last of several, and charts append what users set.
+        let Ok(Arguments { command: Command::Controller(flags) }) = parsed(&format!("{line} --ingress-class=mine"))
+        else {
+            panic!("a flag that is given twice is refused");
+        };
+        assert_eq!(flags.ingress_class, "mine");
         assert!(parsed("albatross --version").is_err_and(|e| e.kind() == clap::error::ErrorKind::DisplayVersion));
     }
 }

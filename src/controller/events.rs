@@ -14,6 +14,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::time::Instant;
 
+use super::kubernetes::words;
 use crate::model::{ObjectKind, ObjectName};
 
 /// The object that an event is about.
@@ -127,7 +128,7 @@ impl Events {
                 Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 404 => {
                     tracing::debug!(message = %status.message, "an event was not taken");
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "cannot write an event"),
+                Ok(Err(error)) => tracing::warn!("cannot write an event: {}", words(&error)),
                 Err(_) => tracing::warn!("cannot write an event: no answer from the API server within 10 s"),
             }
         });

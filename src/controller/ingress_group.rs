@@ -127,10 +127,12 @@ impl Controller {
             let built = self
                 .with_snapshot(|snapshot| ingress::build(snapshot, &self.config, &facts, group, &membership.members));
             let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
-            if built.wants.is_empty() || broken {
+            if built.wants.is_empty() || broken || !built.unavailable.is_empty() {
                 return Ok(Some((built, facts)));
             }
-            for want in &built.wants {
+            // What only has to be read comes first: nothing is created for what then turns out not to be possible.
+            let reads = built.wants.iter().any(|want| matches!(want, Want::Subnets(_)));
+            for want in built.wants.iter().filter(|want| !reads || matches!(want, Want::Subnets(_))) {
                 match want {
                     Want::Subnets(scheme) => {
                         let fact = self.facts.subnets(*scheme).await;

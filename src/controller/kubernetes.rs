@@ -22,7 +22,7 @@ const ATTEMPTS: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
     /// It answered with an error.
-    #[error("{action}: {source}")]
+    #[error("{action}: {}", words(source))]
     Refused {
         /// What was tried.
         action: String,
@@ -47,6 +47,29 @@ pub enum KubernetesError {
         /// What was tried.
         action: String,
     },
+}
+
+/// What the API server said, or else what happened on the way to it, down to the first cause.
+pub(super) fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        kube::Error::Service(cause) => with_causes(cause.as_ref()),
+        error => with_causes(error),
+    }
+}
+
+/// An error with its causes, each said once.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 async fn ask<T>(

@@ -10,7 +10,7 @@ use std::{
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client, Config, Resource,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -20,7 +20,7 @@ use super::{
     events::Events,
     facts::FactStore,
     flags::{ControllerFlags, FlagError},
-    kubernetes::Kubernetes,
+    kubernetes::{Kubernetes, with_causes, words},
     lease::{Candidate, KubernetesLease, Leadership, Timing, TokioClock},
     metrics::Metrics,
     queue::Queue,
@@ -271,27 +271,42 @@ async fn serve_admin(
 async fn connect_to_cluster(kubeconfig: Option<&Path>) -> Result<Client, StartError> {
     let mut config = match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => {
-            let reason = |error: &dyn std::fmt::Display| StartError::NoCluster {
-                reason: format!("the kubeconfig `{}` cannot be used: {error}", path.display()),
+            let unusable = |error: KubeconfigError| StartError::NoCluster {
+                reason: format!("the kubeconfig `{}` cannot be used: {}", path.display(), kubeconfig_words(&error)),
             };
-            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| reason(&error))?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .map_err(|error| reason(&error))?
+            let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)?
         }
-        None => Config::infer().await.map_err(|error| StartError::NoCluster { reason: error.to_string() })?,
+        None => match Config::from_kubeconfig(&KubeConfigOptions::default()).await {
+            Ok(config) => config,
+            Err(kubeconfig) => Config::incluster().map_err(|in_cluster| StartError::NoCluster {
+                reason: format!(
+                    "there is neither a default kubeconfig ({}) nor a ServiceAccount ({})",
+                    kubeconfig_words(&kubeconfig),
+                    with_causes(&in_cluster)
+                ),
+            })?,
+        },
     };
     (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
     let url = config.cluster_url.to_string();
     let failed = |reason: String| StartError::ApiServer { url: url.clone(), reason };
-    let client = Client::try_from(config).map_err(|error| failed(error.to_string()))?;
+    let client = Client::try_from(config).map_err(|error| failed(words(&error)))?;
     match tokio::time::timeout(API_SERVER_DEADLINE, client.apiserver_version()).await {
         Ok(Ok(version)) => {
             tracing::debug!(version = version.git_version, "the API server answers");
             Ok(client)
         }
-        Ok(Err(error)) => Err(failed(error.to_string())),
+        Ok(Err(error)) => Err(failed(words(&error))),
         Err(_) => Err(failed(format!("no answer within {} s", API_SERVER_DEADLINE.as_secs()))),
+    }
+}
+
+fn kubeconfig_words(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(error, _) => error.to_string(),
+        // What follows the first line is the place in the file, with the secrets that stand near it.
+        error => with_causes(error).lines().next().unwrap_or_default().to_owned(),
     }
 }
 
@@ -313,6 +328,10 @@ async fn find_vpc(flags: &ControllerFlags, aws: &Aws) -> Result<VpcId, StartErro
                 Err(StartError::Vpc { reason: format!("{} VPCs carry all tags of --aws-vpc-tags", more + 1) })
             }
         };
+    }
+    if std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
+        let reason = "AWS_EC2_METADATA_DISABLED forbids to ask the instance metadata service".to_owned();
+        return Err(StartError::Vpc { reason });
     }
     aws.vpc_of_this_instance().await.map_err(|reason| StartError::Vpc { reason })
 }

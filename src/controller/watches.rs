@@ -14,7 +14,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{concerns::Concerns, queue::Queue};
+use super::{concerns::Concerns, kubernetes::words, queue::Queue};
 use crate::snapshot::Snapshot;
 
 /// Which kinds have been listed once. Nothing is decided before all have been.
@@ -87,9 +87,7 @@ pub async fn watch_kind<W, T>(
     while let Some(event) = stream.next().await {
         let changes = match event {
             Ok(event) => {
-                if last_error.take().is_some() {
-                    tracing::info!(kind, "the watch works again");
-                }
+                // The start of a list is only an attempt, which says nothing about the error of the last one.
                 match event {
                     Event::Init => {
                         listed.clear();
@@ -124,6 +122,9 @@ pub async fn watch_kind<W, T>(
                 continue;
             }
         };
+        if last_error.take().is_some() {
+            tracing::info!(kind, "the watch works again");
+        }
         let keys: BTreeSet<_> = {
             let snapshot = snapshot.read().unwrap_or_else(PoisonError::into_inner);
             changes.iter().flat_map(|change| T::keys(change, &snapshot)).collect()
@@ -134,14 +135,17 @@ pub async fn watch_kind<W, T>(
 }
 
 fn explain(kind: &str, error: &watcher::Error) -> String {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.as_ref()),
-        watcher::Error::WatchError(status) => Some(status.as_ref()),
-        _ => None,
-    };
-    cause_and_fix(kind, status.map(|s| (s.code, s.message.as_str())), &error.to_string())
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => cause_and_fix(kind, Some((status.code, &status.message)), ""),
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            cause_and_fix(kind, None, &words(error))
+        }
+        NoResourceVersion => cause_and_fix(kind, None, &error.to_string()),
+    }
 }
 
 fn cause_and_fix(kind: &str, status: Option<(u16, &str)>, otherwise: &str) -> String {

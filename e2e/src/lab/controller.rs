@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -70,15 +70,21 @@ impl Controller {
 
     /// Waits until its `/readyz` answers 200.
     pub async fn ready(&mut self, deadline: Duration) -> Result<()> {
-        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        let address: hyper::Uri = format!("http://127.0.0.1:{}/readyz", self.health_port).parse()?;
         wait_until(deadline, "the controller to be ready", async || {
             self.process.check_running()?;
-            let status = client.get(address.clone()).await?.status();
-            ensure!(status.is_success(), "/readyz answers {status}");
+            let (status, reasons) = self.readiness().await?;
+            ensure!(status == 200, "/readyz answers {status}: {reasons}");
             Ok(true)
         })
         .await
+    }
+
+    /// What its `/readyz` answers: the status, and the text with the reasons.
+    pub async fn readiness(&self) -> Result<(u16, String)> {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let answer = client.get(format!("http://127.0.0.1:{}/readyz", self.health_port).parse()?).await?;
+        let status = answer.status().as_u16();
+        Ok((status, String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes()).into_owned()))
     }
 
     /// Fails when it has ended by itself.
@@ -86,9 +92,12 @@ impl Controller {
         self.process.check_running()
     }
 
-    /// Ends it as a rollout does: SIGTERM, then wait.
+    /// Ends it as a rollout does: SIGTERM, then wait. Fails when it takes longer than a pod is given, or ends
+    /// with a failure.
     pub async fn stop(self) -> Result<()> {
-        self.process.stop(Duration::from_secs(20)).await
+        let status = self.process.stop(Duration::from_secs(20)).await?;
+        ensure!(status.success(), "the controller ended on SIGTERM with {status}");
+        Ok(())
     }
 
     /// Ends it as a crash does.

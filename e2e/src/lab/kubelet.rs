@@ -129,18 +129,27 @@ impl State {
     }
 }
 
-/// The status of a pod that runs; Ready as soon as all its readiness gates are.
+/// The annotation that, with the value `false`, makes a pod's containers not ready.
+pub const READY: &str = "lab/ready";
+
+/// The status of a pod that runs; Ready as soon as its containers and all its readiness gates are.
 fn running(pod: &Pod, address: &str) -> Value {
     let old = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
     let is_true = |kind: &str| old.iter().any(|condition| condition.type_ == kind && condition.status == "True");
     let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
-    let ready = gates.map(|gate| gate.condition_type.as_str()).all(is_true);
+    let containers = pod.annotations().get(READY).is_none_or(|ready| ready != "false");
+    let ready = containers && gates.map(|gate| gate.condition_type.as_str()).all(is_true);
     let own = ["Initialized", "ContainersReady", "PodScheduled", "Ready"];
     // A merge patch replaces the list, so the conditions of others are sent along.
     let others =
         old.iter().filter(|condition| !own.contains(&condition.type_.as_str())).map(|condition| json!(condition));
     let state = |kind: &str| {
-        if kind != "Ready" || ready { "True" } else { "False" }
+        let holds = match kind {
+            "Ready" => ready,
+            "ContainersReady" => containers,
+            _ => true,
+        };
+        if holds { "True" } else { "False" }
     };
     let conditions = own.iter().map(|kind| json!({"type": kind, "status": state(kind)}));
     json!({

@@ -12,14 +12,14 @@ use std::io::{BufRead as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::wait_until;
+use super::wait_for;
 
 /// The hidden subcommand of the lab's program that runs [`guard`].
 pub const GUARD: &str = "guard";
@@ -154,10 +154,10 @@ impl Process {
     }
 
     /// Asks the program to end (SIGTERM) and waits; kills it after `deadline`.
-    pub async fn stop(mut self, deadline: Duration) -> Result<()> {
+    pub async fn stop(mut self, deadline: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM);
         let child = &mut self.child;
-        let ended = wait_until(deadline, "the process to end", async || Ok(child.try_wait()?.is_some())).await;
+        let ended = wait_for(deadline, "the process to end", async || Ok(child.try_wait()?)).await;
         ended.with_context(|| format!("{} did not end on SIGTERM and was killed", self.name))
     }
 

@@ -1,22 +1,17 @@
 //! What the controller promises over the life of an Ingress: it follows what it depends on, tells what is wrong, survives
 //! what AWS does, and leaves nothing behind. Every test ends by deleting its namespace and finding the account empty.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, ensure};
-use e2e::lab::cluster::{EventLine, items, text};
+use anyhow::{Context as _, ensure};
 use e2e::lab::proxy::{Calls, Faults, is_read};
+use e2e::lab::wait_until;
 use e2e::lab::world::NODE_SECURITY_GROUP;
-use e2e::lab::{Lab, wait_for, wait_until};
 use e2e::symbolic::Snapshot;
-use serde_json::{Map, Value, json};
 
-use crate::support::{SOON, Stage, run};
+use crate::support::{
+    QUIET, SOON, Stage, WITH_RETRIES, account_is_empty, apply, deployment, finish, gone, ingress, node_rules,
+    rules_become, run, served, served_within, service, targets_are_the_pods, targets_within, warning,
+};
 
-/// For what has to be tried again, with a delay that grows.
-const WITH_RETRIES: Duration = Duration::from_secs(90);
-const QUIET: Duration = Duration::from_secs(3);
 /// The description of the rules that let load balancers reach the nodes.
 const NODE_RULE: &str = "elbv2.k8s.aws/targetGroupBinding=shared";
 
@@ -233,193 +228,4 @@ fn lost_answers_make_no_duplicates() {
         );
         finish(stage, namespace).await
     });
-}
-
-// Manifests.
-
-fn service(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name},
-        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]},
-    })
-}
-
-fn deployment(name: &str, replicas: usize) -> Value {
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {
-                    // A namespace's deletion waits for as long as its pods may take to end.
-                    "terminationGracePeriodSeconds": 1,
-                    "containers": [{"name": "app", "image": "example.com/app", "ports": [{"containerPort": 8080}]}],
-                },
-            },
-        },
-    })
-}
-
-/// An Ingress with a path for each Service, of the Service's name.
-fn ingress(name: &str, annotations: &[(&str, &str)], services: &[&str]) -> Value {
-    let mut all = Map::new();
-    all.insert("alb.ingress.kubernetes.io/scheme".to_owned(), "internet-facing".into());
-    all.insert("alb.ingress.kubernetes.io/target-type".to_owned(), "ip".into());
-    all.extend(annotations.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))));
-    let path = |service: &&str| {
-        json!({
-            "path": format!("/{service}"),
-            "pathType": "Exact",
-            "backend": {"service": {"name": service, "port": {"number": 80}}},
-        })
-    };
-    json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": {"name": name, "annotations": all},
-        "spec": {
-            "ingressClassName": "alb",
-            "rules": [{"host": format!("{name}.example.com"), "http": {"paths": services.iter().map(path).collect::<Vec<_>>()}}],
-        },
-    })
-}
-
-async fn apply(lab: &Lab, namespace: &str, objects: &[Value]) -> Result<()> {
-    let mut objects = objects.to_vec();
-    objects.iter_mut().for_each(|object| object["metadata"]["namespace"] = namespace.into());
-    lab.cluster.apply(&objects).await
-}
-
-// Conditions.
-
-async fn served(lab: &Lab, namespace: &str, ingress: &str) -> Result<()> {
-    served_within(lab, namespace, ingress, SOON).await
-}
-
-/// Waits until the Ingress tells the host name of a load balancer that AWS has.
-async fn served_within(lab: &Lab, namespace: &str, ingress: &str, deadline: Duration) -> Result<()> {
-    let what = format!("Ingress {namespace}/{ingress} to have a load balancer");
-    wait_until(deadline, &what, async || {
-        let object = lab.cluster.get("networking.k8s.io/v1", "Ingress", Some(namespace), ingress).await?;
-        let host = object.map(|object| text(&object, "/status/loadBalancer/ingress/0/hostname").to_owned());
-        let host = host.filter(|host| !host.is_empty());
-        let balancers = lab.aws.elb.describe_load_balancers().send().await?;
-        let mut names = balancers.load_balancers().iter().filter_map(|balancer| balancer.dns_name());
-        Ok(host.is_some_and(|host| names.any(|name| name.eq_ignore_ascii_case(&host))))
-    })
-    .await
-}
-
-/// Waits until the rules of the Ingress's listener on port 80 are these, each `path forward` or `path status`.
-async fn rules_become(lab: &Lab, namespace: &str, ingress: &str, expected: &[&str]) -> Result<()> {
-    let what = format!("the rules of {namespace}/{ingress} to be {expected:?}");
-    wait_until(SOON, &what, async || {
-        let snapshot = Snapshot::take(lab).await?;
-        let stack = snapshot.stacks.get(&format!("ingress:{namespace}/{ingress}")).context("it has no stack")?;
-        let balancers = stack["loadBalancers"].as_object().context("it has no load balancer")?;
-        ensure!(balancers.len() == 1, "it has {} load balancers", balancers.len());
-        let rules = balancers.values().flat_map(|balancer| items(balancer, "/listeners/80/rules"));
-        let found: Vec<String> = rules.map(rule_line).collect();
-        ensure!(found == expected, "they are {found:?}");
-        Ok(true)
-    })
-    .await
-}
-
-fn rule_line(rule: &Value) -> String {
-    let conditions = items(rule, "/conditions").iter();
-    let paths =
-        conditions.flat_map(|condition| items(condition, "/PathPatternConfig/Values")).filter_map(Value::as_str);
-    let action = match text(rule, "/actions/0/Type") {
-        "fixed-response" => text(rule, "/actions/0/FixedResponseConfig/StatusCode"),
-        other => other,
-    };
-    format!("{} {action}", paths.collect::<Vec<_>>().join(","))
-}
-
-async fn targets_are_the_pods(lab: &Lab, namespace: &str, service: &str, count: usize) -> Result<()> {
-    targets_within(lab, namespace, service, count, SOON).await
-}
-
-/// Waits until there are `count` Ready pods of the Service, and its target group's targets are just they.
-async fn targets_within(lab: &Lab, namespace: &str, service: &str, count: usize, deadline: Duration) -> Result<()> {
-    let what = format!("the targets of {namespace}/{service} to be its {count} pods");
-    wait_until(deadline, &what, async || {
-        let pods = lab.cluster.list("v1", "Pod", Some(namespace)).await?;
-        let own = pods.iter().filter(|pod| text(pod, "/metadata/labels/app") == service);
-        let wanted: BTreeSet<String> = own.map(|pod| format!("{}:8080", text(pod, "/status/podIP"))).collect();
-        ensure!(wanted.len() == count, "the pods are {wanted:?}");
-        let snapshot = Snapshot::take(lab).await?;
-        let groups = snapshot.stacks.values().filter_map(|stack| stack["targetGroups"].as_object()).flatten();
-        let end = format!("-{service}:80");
-        let mut groups = groups.filter(|(name, _)| name.contains(&format!("|{namespace}/")) && name.ends_with(&end));
-        let (_, group) = groups.next().context("there is no target group")?;
-        let found: BTreeSet<String> =
-            items(group, "/targets").iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        ensure!(found == wanted, "the targets are {found:?}, the pods {wanted:?}");
-        Ok(true)
-    })
-    .await
-}
-
-/// Waits for a Warning about the object whose message has `part`.
-async fn warning(lab: &Lab, namespace: &str, object: &str, part: &str) -> Result<EventLine> {
-    wait_for(SOON, &format!("a Warning on {object} about {part}"), async || {
-        let events = lab.cluster.events(namespace).await?;
-        let wanted =
-            |event: &&EventLine| event.type_ == "Warning" && event.object == object && event.message.contains(part);
-        match events.iter().find(wanted) {
-            Some(event) => Ok(Some(event.clone())),
-            None => anyhow::bail!("the events are {events:?}"),
-        }
-    })
-    .await
-}
-
-async fn gone(lab: &Lab, api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Result<()> {
-    wait_until(WITH_RETRIES, &format!("{kind} {name} to be gone"), async || {
-        match lab.cluster.get(api_version, kind, namespace, name).await? {
-            None => Ok(true),
-            Some(object) => anyhow::bail!("it is still there: {}", object["metadata"]["finalizers"]),
-        }
-    })
-    .await
-}
-
-/// The ingress rules of the nodes' security group.
-async fn node_rules(lab: &Lab) -> Result<Vec<String>> {
-    let snapshot = Snapshot::take(lab).await?;
-    let group = &snapshot.stacks["none"]["securityGroups"][NODE_SECURITY_GROUP];
-    Ok(items(group, "/ingress").iter().filter_map(Value::as_str).map(str::to_owned).collect())
-}
-
-/// Whether AWS has only what the lab made itself; the error says what else there is.
-async fn account_is_empty(lab: &Lab) -> Result<bool> {
-    let snapshot = Snapshot::take(lab).await?;
-    let mut left = Vec::new();
-    for (stack, kinds) in &snapshot.stacks {
-        for (kind, resources) in kinds.as_object().into_iter().flatten() {
-            let names = resources.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
-            let ours = names.filter(|name| !name.starts_with("tg:ext-") && *name != NODE_SECURITY_GROUP);
-            left.extend(ours.map(|name| format!("{stack} {kind} {name}")));
-        }
-    }
-    left.extend(node_rules(lab).await?);
-    ensure!(left.is_empty(), "there are {left:?}");
-    Ok(true)
-}
-
-/// Deletes the namespace, finds that it goes and that the account is as before, and leaves the lab to the next test.
-async fn finish(stage: Stage, namespace: &str) -> Result<()> {
-    stage.cluster.delete("v1", "Namespace", None, namespace).await?;
-    gone(&stage, "v1", "Namespace", None, namespace).await?;
-    wait_until(WITH_RETRIES, "the account to be empty", async || account_is_empty(&stage).await).await?;
-    stage.leave_clean();
-    Ok(())
 }

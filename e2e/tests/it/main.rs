@@ -1,5 +1,7 @@
 //! Tests against a real API server and an AWS emulator. One binary, and one lab at a time: the tests take turns.
 
+mod bad_input;
+mod cluster_life;
 mod conformance;
 mod demo;
 mod lab;

@@ -1,19 +1,34 @@
 //! The lab that the tests share, in turns.
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use e2e::lab::controller::Controller;
-use e2e::lab::{Lab, Options};
+use anyhow::{Context as _, Result, ensure};
+use e2e::lab::cluster::{EventLine, items, text};
+use e2e::lab::controller::{Controller, SUBCOMMAND};
+use e2e::lab::world::NODE_SECURITY_GROUP;
+use e2e::lab::{Lab, Options, wait_for, wait_until};
+use e2e::symbolic::Snapshot;
+use serde_json::{Map, Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 /// Enough for anything that the controller shall do at once, on a slow machine.
 pub const SOON: Duration = Duration::from_secs(30);
+/// For what has to be tried again, with a delay that grows.
+pub const WITH_RETRIES: Duration = Duration::from_secs(90);
+/// Without an AWS call for this long, the controller has nothing to do.
+pub const QUIET: Duration = Duration::from_secs(3);
 
 /// The lab outlives each test, so what runs in it must too.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
@@ -105,4 +120,337 @@ impl Drop for Stage {
             calls.iter().skip(calls.len().saturating_sub(30)).for_each(|call| eprintln!("{call}"));
         }
     }
+}
+
+// Programs.
+
+/// How a controller that cannot start ended: its exit code, and all that it said.
+pub async fn start_that_fails(flags: &[&str], environment: &[(&str, &str)]) -> Result<(Option<i32>, String)> {
+    let home = tempfile::tempdir()?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_e2e"));
+    command.args([SUBCOMMAND, "controller", "--cluster-name=demo", "--enable-leader-election=false"]).args(flags);
+    command.env_clear().env("HOME", home.path()).envs(environment.iter().copied());
+    command.current_dir(home.path()).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(15), command.output());
+    let output = output.await.context("the controller still runs, although it cannot start")??;
+    ensure!(output.stdout.is_empty(), "it writes to standard output: {}", String::from_utf8_lossy(&output.stdout));
+    let said = String::from_utf8(output.stderr)?;
+    Ok((output.status.code(), said.split_inclusive('\n').map(without_time).collect()))
+}
+
+/// A line of the log without the time that it begins with.
+fn without_time(line: &str) -> &str {
+    match line.split_once("Z ") {
+        Some((time, rest)) if time.starts_with("20") && !time.contains(' ') => rest,
+        _ => line,
+    }
+}
+
+/// A way to a server on loopback that can be cut, as an outage of the server looks to its clients.
+pub struct Way {
+    pub port: u16,
+    server: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Way {
+    pub async fn to(server: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        Ok(Self { port, server, task: tokio::spawn(pass_on(listener, server)) })
+    }
+
+    /// Closes all connections, and refuses new ones.
+    pub async fn cut(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
+    /// Opens it again.
+    pub async fn mend(&mut self) -> Result<()> {
+        self.task = tokio::spawn(pass_on(TcpListener::bind(("127.0.0.1", self.port)).await?, self.server));
+        Ok(())
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn pass_on(listener: TcpListener, server: SocketAddr) {
+    // Dropping the set ends every connection.
+    let mut connections = JoinSet::new();
+    while let Ok((mut client, _)) = listener.accept().await {
+        connections.spawn(async move {
+            let mut server = TcpStream::connect(server).await?;
+            tokio::io::copy_bidirectional(&mut client, &mut server).await
+        });
+    }
+}
+
+// Manifests.
+
+pub fn service(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]},
+    })
+}
+
+pub fn deployment(name: &str, replicas: usize) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {
+                    // A namespace's deletion waits for as long as its pods may take to end.
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{"name": "app", "image": "example.com/app", "ports": [{"containerPort": 8080}]}],
+                },
+            },
+        },
+    })
+}
+
+/// An Ingress with a path for each Service, of the Service's name.
+pub fn ingress(name: &str, annotations: &[(&str, &str)], services: &[&str]) -> Value {
+    let mut all = Map::new();
+    all.insert("alb.ingress.kubernetes.io/scheme".to_owned(), "internet-facing".into());
+    all.insert("alb.ingress.kubernetes.io/target-type".to_owned(), "ip".into());
+    all.extend(annotations.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))));
+    let path = |service: &&str| {
+        json!({
+            "path": format!("/{service}"),
+            "pathType": "Exact",
+            "backend": {"service": {"name": service, "port": {"number": 80}}},
+        })
+    };
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": name, "annotations": all},
+        "spec": {
+            "ingressClassName": "alb",
+            "rules": [{"host": format!("{name}.example.com"), "http": {"paths": services.iter().map(path).collect::<Vec<_>>()}}],
+        },
+    })
+}
+
+pub async fn apply(lab: &Lab, namespace: &str, objects: &[Value]) -> Result<()> {
+    let mut objects = objects.to_vec();
+    objects.iter_mut().for_each(|object| object["metadata"]["namespace"] = namespace.into());
+    lab.cluster.apply(&objects).await
+}
+
+// Conditions.
+
+/// Fails when the condition ever does not hold in this time.
+pub async fn stays(time: Duration, what: &str, mut condition: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        condition().await.with_context(|| format!("it is not so that {what}"))?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+pub async fn served(lab: &Lab, namespace: &str, ingress: &str) -> Result<()> {
+    served_within(lab, namespace, ingress, SOON).await
+}
+
+/// Waits until the Ingress tells the host name of a load balancer that AWS has.
+pub async fn served_within(lab: &Lab, namespace: &str, ingress: &str, deadline: Duration) -> Result<()> {
+    let what = format!("Ingress {namespace}/{ingress} to have a load balancer");
+    wait_until(deadline, &what, async || {
+        let object = lab.cluster.get("networking.k8s.io/v1", "Ingress", Some(namespace), ingress).await?;
+        let host = object.map(|object| text(&object, "/status/loadBalancer/ingress/0/hostname").to_owned());
+        let host = host.filter(|host| !host.is_empty());
+        let balancers = lab.aws.elb.describe_load_balancers().send().await?;
+        let mut names = balancers.load_balancers().iter().filter_map(|balancer| balancer.dns_name());
+        Ok(host.is_some_and(|host| names.any(|name| name.eq_ignore_ascii_case(&host))))
+    })
+    .await
+}
+
+/// Waits until the rules of the Ingress's listener on port 80 are these, each `path forward` or `path status`.
+pub async fn rules_become(lab: &Lab, namespace: &str, ingress: &str, expected: &[&str]) -> Result<()> {
+    let what = format!("the rules of {namespace}/{ingress} to be {expected:?}");
+    wait_until(SOON, &what, async || {
+        let snapshot = Snapshot::take(lab).await?;
+        let stack = snapshot.stacks.get(&format!("ingress:{namespace}/{ingress}")).context("it has no stack")?;
+        let balancers = stack["loadBalancers"].as_object().context("it has no load balancer")?;
+        ensure!(balancers.len() == 1, "it has {} load balancers", balancers.len());
+        let rules = balancers.values().flat_map(|balancer| items(balancer, "/listeners/80/rules"));
+        let found: Vec<String> = rules.map(rule_line).collect();
+        ensure!(found == expected, "they are {found:?}");
+        Ok(true)
+    })
+    .await
+}
+
+fn rule_line(rule: &Value) -> String {
+    let conditions = items(rule, "/conditions").iter();
+    let paths =
+        conditions.flat_map(|condition| items(condition, "/PathPatternConfig/Values")).filter_map(Value::as_str);
+    let action = match text(rule, "/actions/0/Type") {
+        "fixed-response" => text(rule, "/actions/0/FixedResponseConfig/StatusCode"),
+        other => other,
+    };
+    format!("{} {action}", paths.collect::<Vec<_>>().join(","))
+}
+
+pub async fn targets_are_the_pods(lab: &Lab, namespace: &str, service: &str, count: usize) -> Result<()> {
+    targets_within(lab, namespace, service, count, SOON).await
+}
+
+/// Waits until there are `count` Ready pods of the Service, and its target group's targets are just they.
+pub async fn targets_within(lab: &Lab, namespace: &str, service: &str, count: usize, deadline: Duration) -> Result<()> {
+    let what = format!("the targets of {namespace}/{service} to be its {count} pods");
+    wait_until(deadline, &what, async || {
+        let pods = lab.cluster.list("v1", "Pod", Some(namespace)).await?;
+        let own = pods.iter().filter(|pod| text(pod, "/metadata/labels/app") == service);
+        let wanted: BTreeSet<String> = own.map(|pod| format!("{}:8080", text(pod, "/status/podIP"))).collect();
+        ensure!(wanted.len() == count, "the pods are {wanted:?}");
+        let snapshot = Snapshot::take(lab).await?;
+        let groups = snapshot.stacks.values().filter_map(|stack| stack["targetGroups"].as_object()).flatten();
+        let end = format!("-{service}:80");
+        let mut groups = groups.filter(|(name, _)| name.contains(&format!("|{namespace}/")) && name.ends_with(&end));
+        let (_, group) = groups.next().context("there is no target group")?;
+        let found: BTreeSet<String> =
+            items(group, "/targets").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        ensure!(found == wanted, "the targets are {found:?}, the pods {wanted:?}");
+        Ok(true)
+    })
+    .await
+}
+
+/// Waits for a Warning about the object whose message has `part`.
+pub async fn warning(lab: &Lab, namespace: &str, object: &str, part: &str) -> Result<EventLine> {
+    wait_for(SOON, &format!("a Warning on {object} about {part}"), async || {
+        let events = lab.cluster.events(namespace).await?;
+        let wanted =
+            |event: &&EventLine| event.type_ == "Warning" && event.object == object && event.message.contains(part);
+        match events.iter().find(wanted) {
+            Some(event) => Ok(Some(event.clone())),
+            None => anyhow::bail!("the events are {events:?}"),
+        }
+    })
+    .await
+}
+
+/// Waits until the Warnings in the namespace are exactly these, in any order, each `Kind/name reason: message` with the
+/// hashes of names as `*`.
+pub async fn warnings_become(lab: &Lab, namespace: &str, expected: &[&str]) -> Result<()> {
+    wait_until(SOON, &format!("the Warnings in {namespace} to be as expected"), async || {
+        warnings_are(lab, namespace, expected).await.map(|()| true)
+    })
+    .await
+}
+
+/// Fails unless the controller's Warnings in the namespace are exactly these.
+pub async fn warnings_are(lab: &Lab, namespace: &str, expected: &[&str]) -> Result<()> {
+    let events = lab.cluster.list("v1", "Event", Some(namespace)).await?;
+    // Kubernetes has Warnings of its own.
+    let ours = |event: &&Value| {
+        let of_us = ["ingress", "service", "targetGroupBinding"].contains(&text(event, "/source/component"));
+        of_us && text(event, "/type") == "Warning"
+    };
+    let line = |event: &Value| {
+        let [kind, name] = ["/involvedObject/kind", "/involvedObject/name"].map(|field| text(event, field));
+        without_hashes(&format!("{kind}/{name} {}: {}", text(event, "/reason"), text(event, "/message")))
+    };
+    let mut found: Vec<String> = events.iter().filter(ours).map(line).collect();
+    found.sort();
+    let mut expected = expected.to_vec();
+    expected.sort_unstable();
+    ensure!(found == expected, "they are:\n  {}\nand not:\n  {}", found.join("\n  "), expected.join("\n  "));
+    Ok(())
+}
+
+/// The text with the hashes at the ends of generated names replaced.
+fn without_hashes(text: &str) -> String {
+    let in_name = |character: char| character.is_ascii_alphanumeric() || character == '-';
+    let mut left = text;
+    let mut all = String::new();
+    while let Some(first) = left.chars().next() {
+        let end = left.find(|character| !in_name(character)).unwrap_or(left.len());
+        let (name, rest) = left.split_at(end.max(first.len_utf8()));
+        all.push_str(&e2e::symbolic::without_hash(name));
+        left = rest;
+    }
+    all
+}
+
+/// What an Ingress has in AWS.
+pub async fn stack_of(lab: &Lab, namespace: &str, ingress: &str) -> Result<Value> {
+    let mut snapshot = Snapshot::take(lab).await?;
+    let stack = snapshot.stacks.remove(&format!("ingress:{namespace}/{ingress}"));
+    stack.with_context(|| format!("Ingress {namespace}/{ingress} has nothing in AWS"))
+}
+
+pub async fn gone(lab: &Lab, api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Result<()> {
+    wait_until(WITH_RETRIES, &format!("{kind} {name} to be gone"), async || {
+        match lab.cluster.get(api_version, kind, namespace, name).await? {
+            None => Ok(true),
+            Some(object) => anyhow::bail!("it is still there: {}", object["metadata"]["finalizers"]),
+        }
+    })
+    .await
+}
+
+/// The ingress rules of the nodes' security group.
+pub async fn node_rules(lab: &Lab) -> Result<Vec<String>> {
+    let snapshot = Snapshot::take(lab).await?;
+    let group = &snapshot.stacks["none"]["securityGroups"][NODE_SECURITY_GROUP];
+    Ok(items(group, "/ingress").iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// Whether AWS has only what the lab made itself; the error says what else there is.
+pub async fn account_is_empty(lab: &Lab) -> Result<bool> {
+    let snapshot = Snapshot::take(lab).await?;
+    let mut left = Vec::new();
+    for (stack, kinds) in &snapshot.stacks {
+        for (kind, resources) in kinds.as_object().into_iter().flatten() {
+            let names = resources.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+            let ours = names.filter(|name| !name.starts_with("tg:ext-") && *name != NODE_SECURITY_GROUP);
+            left.extend(ours.map(|name| format!("{stack} {kind} {name}")));
+        }
+    }
+    left.extend(node_rules(lab).await?);
+    ensure!(left.is_empty(), "there are {left:?}");
+    Ok(true)
+}
+
+/// Deletes the Ingresses, finds that they go and that the account is as before, and leaves the lab to the next test. The
+/// namespace goes in its own time, which is five seconds at least.
+pub async fn leave(stage: Stage, namespace: &str) -> Result<()> {
+    let (version, kind) = ("networking.k8s.io/v1", "Ingress");
+    for object in stage.cluster.list(version, kind, Some(namespace)).await? {
+        stage.cluster.delete(version, kind, Some(namespace), text(&object, "/metadata/name")).await?;
+    }
+    for object in stage.cluster.list(version, kind, Some(namespace)).await? {
+        gone(&stage, version, kind, Some(namespace), text(&object, "/metadata/name")).await?;
+    }
+    wait_until(WITH_RETRIES, "the account to be empty", async || account_is_empty(&stage).await).await?;
+    stage.cluster.delete("v1", "Namespace", None, namespace).await?;
+    stage.leave_clean();
+    Ok(())
+}
+
+/// Deletes the namespace, finds that it goes and that the account is as before, and leaves the lab to the next test.
+pub async fn finish(stage: Stage, namespace: &str) -> Result<()> {
+    stage.cluster.delete("v1", "Namespace", None, namespace).await?;
+    gone(&stage, "v1", "Namespace", None, namespace).await?;
+    wait_until(WITH_RETRIES, "the account to be empty", async || account_is_empty(&stage).await).await?;
+    stage.leave_clean();
+    Ok(())
 }
