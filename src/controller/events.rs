@@ -1,5 +1,5 @@
 //! Events in the core API group, as aws-load-balancer-controller records them, so that its RBAC suffices.
-//! What was said once is not said again for an hour, unless something else was said in between.
+//! A warning that was said is not said again, word for word, for an hour.
 
 use std::{
     collections::HashMap,

@@ -60,9 +60,8 @@ impl Controller {
     async fn pass(&self, group: &GroupId, membership: &Membership) -> Result<Outcome, PassError> {
         // While a group is worked on, the shared security group that it may be about to use is not deleted.
         let _in_use = self.backend_group_gate.read().await;
-        let (built, facts) = match self.build(group, membership).await? {
-            Some(built) => built,
-            None => return Ok(Outcome::Again(Duration::from_secs(1))),
+        let Some(built) = self.build(group, membership).await? else {
+            return Ok(Outcome::Again(Duration::from_secs(1)));
         };
         for diagnostic in &built.diagnostics {
             self.report(diagnostic);
@@ -93,7 +92,7 @@ impl Controller {
             // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
             self.hold(group, membership).await?;
         } else {
-            if !self.proved(group, membership, &built.absent).await? {
+            if !self.proved(membership, &built.absent).await? {
                 // The watch is behind: it will bring the group back, this only makes sure.
                 return Ok(Outcome::Again(Duration::from_secs(1)));
             }
@@ -109,12 +108,11 @@ impl Controller {
             plan.steps.iter().for_each(|step| self.metrics.plan_step(step.action.kind()));
             self.queue_after(&plan);
         }
-        drop(facts);
         self.publish(group, membership, &stack, &plan).await
     }
 
-    /// Builds until nothing more is wanted. `None` when the snapshot changed so that it should be tried again.
-    async fn build(&self, group: &GroupId, membership: &Membership) -> Result<Option<(Built, Facts)>, PassError> {
+    /// Builds until nothing more is wanted. `None` when that does not come to an end, and should be tried again.
+    async fn build(&self, group: &GroupId, membership: &Membership) -> Result<Option<Built>, PassError> {
         let mut facts = Facts::default();
         if !membership.members.is_empty() {
             let observed = self.inventory.observe(group).await?;
@@ -128,7 +126,7 @@ impl Controller {
                 .with_snapshot(|snapshot| ingress::build(snapshot, &self.config, &facts, group, &membership.members));
             let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
             if built.wants.is_empty() || broken || !built.unavailable.is_empty() {
-                return Ok(Some((built, facts)));
+                return Ok(Some(built));
             }
             // What only has to be read comes first: nothing is created for what then turns out not to be possible.
             let reads = built.wants.iter().any(|want| matches!(want, Want::Subnets(_)));
@@ -176,7 +174,6 @@ impl Controller {
     /// Proves with the API server that what the plan takes for gone is gone, and that who leaves really leaves.
     async fn proved(
         &self,
-        group: &GroupId,
         membership: &Membership,
         absent: &BTreeSet<crate::model::ObjectReference>,
     ) -> Result<bool, KubernetesError> {
@@ -188,7 +185,7 @@ impl Controller {
         if membership.members.is_empty() {
             for name in &membership.leaving {
                 let Some(fresh) = self.kubernetes.ingress(name).await? else { continue };
-                if !fresh.deleting && !self.left(group, &fresh).await? {
+                if !fresh.deleting && !self.left(&fresh).await? {
                     return Ok(false);
                 }
             }
@@ -197,7 +194,7 @@ impl Controller {
     }
 
     /// Whether an Ingress that is not being deleted is of another class by now, judged by fresh objects.
-    async fn left(&self, group: &GroupId, fresh: &Ingress) -> Result<bool, KubernetesError> {
+    async fn left(&self, fresh: &Ingress) -> Result<bool, KubernetesError> {
         let mut snapshot = Snapshot::default();
         let classes: Vec<String> = match &fresh.class {
             Some(class) => vec![class.clone()],
@@ -209,7 +206,6 @@ impl Controller {
             }
         }
         snapshot.apply(fresh.clone());
-        let _ = group;
         Ok(class::ownership(fresh, &snapshot, &self.config) == class::Ownership::Foreign)
     }
 
