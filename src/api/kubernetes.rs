@@ -53,12 +53,17 @@ slim! {
     /// `v1` Service
     #[derive(Resource)]
     #[resource(inherit = "k8s_openapi::api::core::v1::Service")]
-    struct Service { metadata: ObjectMeta, spec: ServiceSpec }
+    struct Service { metadata: ObjectMeta, spec: ServiceSpec, status: LoadBalancedStatus }
     struct ServiceSpec {
         #[serde(rename = "type")]
         kind: Option<String>,
         ports: Vec<ServicePort>,
         ip_families: Vec<String>,
+        load_balancer_class: Option<String>,
+        load_balancer_source_ranges: Vec<String>,
+        external_traffic_policy: Option<String>,
+        health_check_node_port: Option<i32>,
+        allocate_load_balancer_node_ports: Option<bool>,
     }
     struct ServicePort {
         name: Option<String>,

@@ -29,6 +29,16 @@ pub struct BuildConfig {
     pub backend_security_group: Option<SecurityGroupId>,
     /// `--disable-restricted-sg-rules`
     pub disable_restricted_rules: bool,
+    /// `--load-balancer-class`: the Services that are ours by class.
+    pub load_balancer_class: String,
+    /// `--enable-manage-backend-security-group-rules`: whether the way to the targets is opened also from security groups
+    /// that users give their load balancers, where no annotation says otherwise.
+    pub enable_manage_backend_security_group_rules: bool,
+    /// The feature gate `ServiceTypeLoadBalancerOnly`: annotations alone make no Service of another type ours.
+    pub service_type_load_balancer_only: bool,
+    /// The feature gate `EnableTCPUDPListener`: a TCP and a UDP port of one number become one listener, where no annotation
+    /// says otherwise.
+    pub enable_tcp_udp_listener: bool,
     /// The cluster's VPC.
     pub vpc: Value<VpcId>,
 }
@@ -50,6 +60,10 @@ impl BuildConfig {
             enable_backend_security_group: true,
             backend_security_group: None,
             disable_restricted_rules: false,
+            load_balancer_class: "service.k8s.aws/nlb".to_owned(),
+            enable_manage_backend_security_group_rules: false,
+            service_type_load_balancer_only: false,
+            enable_tcp_udp_listener: false,
             vpc,
         }
     }

@@ -3,8 +3,8 @@
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    GroupId, InvalidName, LoadBalancerName, ObjectName, PortReference, ProtocolVersion, Scheme, TargetGroupName,
-    TargetGroupProtocol, TargetType,
+    HealthCheckProtocol, InvalidName, LoadBalancerName, ObjectName, PortReference, ProtocolVersion, Scheme, StackId,
+    TargetGroupName, TargetGroupProtocol, TargetType,
 };
 
 /// Description of the security group in front of a load balancer.
@@ -28,11 +28,13 @@ fn plain(text: &str, most: usize) -> String {
     text.chars().filter(char::is_ascii_alphanumeric).take(most).collect()
 }
 
-fn group_name(group: &GroupId, hash: &str) -> String {
+fn group_name(group: &StackId, hash: &str) -> String {
     let hash = &hash[..10];
     match group {
-        GroupId::Explicit(name) => format!("k8s-{}-{hash}", plain(name, 17)),
-        GroupId::Implicit(name) => format!("k8s-{}-{}-{hash}", plain(&name.namespace, 8), plain(&name.name, 8)),
+        StackId::Group(name) => format!("k8s-{}-{hash}", plain(name, 17)),
+        StackId::Ingress(name) | StackId::Service(name) => {
+            format!("k8s-{}-{}-{hash}", plain(&name.namespace, 8), plain(&name.name, 8))
+        }
     }
 }
 
@@ -40,14 +42,77 @@ fn group_name(group: &GroupId, hash: &str) -> String {
 ///
 /// # Errors
 /// Never for names that Kubernetes accepts; the limits of AWS are checked all the same.
-pub fn load_balancer(cluster: &str, group: &GroupId, scheme: Scheme) -> Result<LoadBalancerName, InvalidName> {
+pub fn load_balancer(cluster: &str, group: &StackId, scheme: Scheme) -> Result<LoadBalancerName, InvalidName> {
     LoadBalancerName::new(group_name(group, &hash(&[cluster, &group.to_string(), scheme.as_str()])))
 }
 
 /// The name of the security group in front of a group's load balancer.
 #[must_use]
-pub fn managed_security_group(cluster: &str, group: &GroupId) -> String {
+pub fn managed_security_group(cluster: &str, group: &StackId) -> String {
     group_name(group, &hash(&[cluster, &group.to_string()]))
+}
+
+/// The name of a Service's load balancer where the user gives none.
+///
+/// # Errors
+/// Never for names that Kubernetes accepts; the limits of AWS are checked all the same.
+pub fn network_load_balancer(
+    cluster: &str,
+    service: &ObjectName,
+    service_uid: &str,
+    scheme: Scheme,
+) -> Result<LoadBalancerName, InvalidName> {
+    let hash = hash(&[cluster, service_uid, scheme.as_str()]);
+    LoadBalancerName::new(group_name(&StackId::Service(service.clone()), &hash))
+}
+
+/// The name of the security group in front of a Service's load balancer.
+#[must_use]
+pub fn service_security_group(cluster: &str, service: &ObjectName, service_uid: &str) -> String {
+    let hash = hash(&[cluster, &service.name, &service.namespace, service_uid]);
+    group_name(&StackId::Service(service.clone()), &hash)
+}
+
+/// What the name of a Service's target group is hashed from.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceTargetGroupIdentity<'a> {
+    /// The cluster's name.
+    pub cluster: &'a str,
+    /// The Service.
+    pub service: &'a ObjectName,
+    /// The Service's `metadata.uid`.
+    pub service_uid: &'a str,
+    /// The target group's own port.
+    pub port: u16,
+    /// The number of the Service's port.
+    pub service_port: u16,
+    /// Instances or addresses.
+    pub target_type: TargetType,
+    /// What is spoken to targets.
+    pub protocol: TargetGroupProtocol,
+    /// What health checks speak.
+    pub check_protocol: HealthCheckProtocol,
+    /// The seconds between health checks.
+    pub check_interval: i32,
+}
+
+/// The name of a Service's target group.
+///
+/// # Errors
+/// Never for names that Kubernetes accepts; the limits of AWS are checked all the same.
+pub fn service_target_group(identity: ServiceTargetGroupIdentity<'_>) -> Result<TargetGroupName, InvalidName> {
+    let i = identity;
+    let hash = hash(&[
+        i.cluster,
+        i.service_uid,
+        &i.port.to_string(),
+        &i.service_port.to_string(),
+        i.target_type.as_str(),
+        i.protocol.as_str(),
+        i.check_protocol.as_str(),
+        &i.check_interval.to_string(),
+    ]);
+    TargetGroupName::new(group_name(&StackId::Service(i.service.clone()), &hash))
 }
 
 /// The name of the security group that all load balancers of a cluster share.
@@ -62,7 +127,7 @@ pub struct TargetGroupIdentity<'a> {
     /// The cluster's name.
     pub cluster: &'a str,
     /// The group of Ingresses.
-    pub group: &'a GroupId,
+    pub group: &'a StackId,
     /// The Ingress that forwards to it.
     pub ingress: &'a ObjectName,
     /// The Service.
@@ -111,13 +176,13 @@ pub fn target_group(identity: TargetGroupIdentity<'_>) -> Result<TargetGroupName
 mod tests {
     use super::*;
 
-    fn web_frontend() -> GroupId {
-        GroupId::Implicit(ObjectName::new("shop", "web-frontend"))
+    fn web_frontend() -> StackId {
+        StackId::Ingress(ObjectName::new("shop", "web-frontend"))
     }
 
     #[test]
     fn load_balancers_are_named_as_the_reference_says() {
-        let edge = GroupId::Explicit("platform.shared-edge".into());
+        let edge = StackId::Group("platform.shared-edge".into());
         for (group, scheme, name) in [
             (&web_frontend(), Scheme::Internal, "k8s-shop-webfront-f81084de68"),
             (&web_frontend(), Scheme::InternetFacing, "k8s-shop-webfront-3f22949d94"),
@@ -131,7 +196,7 @@ mod tests {
     fn security_groups_are_named_as_the_reference_says() {
         assert_eq!(managed_security_group("prod-east", &web_frontend()), "k8s-shop-webfront-a671df8b12");
         assert_eq!(
-            managed_security_group("prod-east", &GroupId::Explicit("platform.shared-edge".into())),
+            managed_security_group("prod-east", &StackId::Group("platform.shared-edge".into())),
             "k8s-platformsharededg-23ce7c9441"
         );
         assert_eq!(backend_security_group("prod-east"), "k8s-traffic-prodeast-5fb8fce783");
@@ -139,7 +204,7 @@ mod tests {
 
     #[test]
     fn target_groups_are_named_as_the_reference_says() {
-        let edge = GroupId::Explicit("platform.shared-edge".into());
+        let edge = StackId::Group("platform.shared-edge".into());
         let ingress = ObjectName::new("shop", "web-frontend");
         let service = ObjectName::new("shop", "cart-api");
         let group = web_frontend();

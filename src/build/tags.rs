@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{GroupId, ResourceId, Tags};
+use crate::model::{ResourceId, StackId, Tags};
 
 /// On every AWS resource: the cluster's name.
 pub const CLUSTER: &str = "elbv2.k8s.aws/cluster";
@@ -10,6 +10,10 @@ pub const CLUSTER: &str = "elbv2.k8s.aws/cluster";
 pub const INGRESS_STACK: &str = "ingress.k8s.aws/stack";
 /// On every resource of an Ingress group: which of its resources.
 pub const INGRESS_RESOURCE: &str = "ingress.k8s.aws/resource";
+/// On every resource of a Service with a load balancer of its own: the Service.
+pub const SERVICE_STACK: &str = "service.k8s.aws/stack";
+/// On every resource of such a Service: which of its resources.
+pub const SERVICE_RESOURCE: &str = "service.k8s.aws/resource";
 /// On the shared backend security group, which belongs to no stack.
 pub const SHARED_RESOURCE: &str = "elbv2.k8s.aws/resource";
 /// The value of [`SHARED_RESOURCE`] there.
@@ -21,8 +25,8 @@ pub const TRACKING: [&str; 10] = [
     SHARED_RESOURCE,
     INGRESS_STACK,
     INGRESS_RESOURCE,
-    "service.k8s.aws/stack",
-    "service.k8s.aws/resource",
+    SERVICE_STACK,
+    SERVICE_RESOURCE,
     "gateway.k8s.aws.nlb/stack",
     "gateway.k8s.aws.nlb/resource",
     "gateway.k8s.aws.alb/stack",
@@ -41,48 +45,81 @@ pub const SERVICE_FINALIZER: &str = "service.k8s.aws/resources";
 const IMPLICIT_FINALIZER: &str = "ingress.k8s.aws/resources";
 const EXPLICIT_FINALIZER: &str = "group.ingress.k8s.aws/";
 
-/// The finalizer that holds a member until the group has let go of it.
+/// The finalizer that holds a member until its stack has let go of it.
 #[must_use]
-pub fn ingress_finalizer(group: &GroupId) -> String {
-    match group {
-        GroupId::Explicit(name) => format!("{EXPLICIT_FINALIZER}{name}"),
-        GroupId::Implicit(_) => IMPLICIT_FINALIZER.to_owned(),
+pub fn finalizer(stack: &StackId) -> String {
+    match stack {
+        StackId::Group(name) => format!("{EXPLICIT_FINALIZER}{name}"),
+        StackId::Ingress(_) => IMPLICIT_FINALIZER.to_owned(),
+        StackId::Service(_) => SERVICE_FINALIZER.to_owned(),
     }
 }
 
-/// Whether a finalizer of an Ingress is one of [`ingress_finalizer`]'s.
+/// The stack that tags name, of whatever cluster.
+#[must_use]
+pub fn stack_of(tags: &Tags) -> Option<StackId> {
+    match (tags.get(INGRESS_STACK), tags.get(SERVICE_STACK)) {
+        (Some(stack), _) => Some(StackId::of_ingress_tag(stack)),
+        (None, Some(stack)) => StackId::of_service_tag(stack),
+        (None, None) => None,
+    }
+}
+
+/// Which resource of its stack it is, by its tags.
+#[must_use]
+pub fn resource_of(tags: &Tags) -> Option<&String> {
+    tags.get(INGRESS_RESOURCE).or_else(|| tags.get(SERVICE_RESOURCE))
+}
+
+/// The key of the tag that says which stack.
+#[must_use]
+pub fn stack_key(stack: &StackId) -> &'static str {
+    if matches!(stack, StackId::Service(_)) { SERVICE_STACK } else { INGRESS_STACK }
+}
+
+/// The key of the tag that says which resource of its stack.
+#[must_use]
+pub fn resource_key(stack: &StackId) -> &'static str {
+    if matches!(stack, StackId::Service(_)) { SERVICE_RESOURCE } else { INGRESS_RESOURCE }
+}
+
+/// Whether a finalizer of an Ingress is one of [`finalizer`]'s.
 #[must_use]
 pub fn is_ingress_finalizer(finalizer: &str) -> bool {
     finalizer == IMPLICIT_FINALIZER || finalizer.starts_with(EXPLICIT_FINALIZER)
 }
 
-/// The labels of a TargetGroupBinding of an Ingress group.
+/// The labels of a TargetGroupBinding of a stack.
 #[must_use]
-pub fn binding_labels(group: &GroupId) -> BTreeMap<String, String> {
+pub fn binding_labels(group: &StackId) -> BTreeMap<String, String> {
     match group {
-        GroupId::Explicit(name) => BTreeMap::from([(INGRESS_STACK.to_owned(), name.clone())]),
-        GroupId::Implicit(name) => BTreeMap::from([
+        StackId::Group(name) => BTreeMap::from([(INGRESS_STACK.to_owned(), name.clone())]),
+        StackId::Ingress(name) => BTreeMap::from([
             ("ingress.k8s.aws/stack-namespace".to_owned(), name.namespace.clone()),
             ("ingress.k8s.aws/stack-name".to_owned(), name.name.clone()),
+        ]),
+        StackId::Service(name) => BTreeMap::from([
+            ("service.k8s.aws/stack-namespace".to_owned(), name.namespace.clone()),
+            ("service.k8s.aws/stack-name".to_owned(), name.name.clone()),
         ]),
     }
 }
 
 /// All tags of a resource: tracking tags win over default tags, those over the user's (`user` is merged already).
 #[must_use]
-pub fn of_resource(cluster: &str, group: &GroupId, resource: &ResourceId, default: &Tags, user: &Tags) -> Tags {
-    let mut tags = of_rule(cluster, group, default, user);
-    tags.insert(INGRESS_RESOURCE.to_owned(), resource.0.clone());
+pub fn of_resource(cluster: &str, stack: &StackId, resource: &ResourceId, default: &Tags, user: &Tags) -> Tags {
+    let mut tags = of_rule(cluster, stack, default, user);
+    tags.insert(resource_key(stack).to_owned(), resource.0.clone());
     tags
 }
 
 /// The tags of a rule, as [`of_resource`] but without the one that would repeat its priority.
 #[must_use]
-pub fn of_rule(cluster: &str, group: &GroupId, default: &Tags, user: &Tags) -> Tags {
+pub fn of_rule(cluster: &str, stack: &StackId, default: &Tags, user: &Tags) -> Tags {
     let mut tags = user.clone();
     tags.extend(default.clone());
     tags.insert(CLUSTER.to_owned(), cluster.to_owned());
-    tags.insert(INGRESS_STACK.to_owned(), group.to_string());
+    tags.insert(stack_key(stack).to_owned(), stack.to_string());
     tags
 }
 
@@ -106,7 +143,7 @@ mod tests {
 
     #[test]
     fn tracking_tags_win_over_default_tags_and_those_over_the_users() {
-        let group = GroupId::Implicit(ObjectName::new("shop", "web"));
+        let group = StackId::Ingress(ObjectName::new("shop", "web"));
         assert_eq!(
             of_resource(
                 "demo",
@@ -127,16 +164,16 @@ mod tests {
 
     #[test]
     fn finalizers_and_labels_tell_explicit_groups_from_implicit_ones() {
-        let explicit = GroupId::Explicit("edge".into());
-        let implicit = GroupId::Implicit(ObjectName::new("shop", "web"));
-        assert_eq!(ingress_finalizer(&explicit), "group.ingress.k8s.aws/edge");
-        assert_eq!(ingress_finalizer(&implicit), "ingress.k8s.aws/resources");
+        let explicit = StackId::Group("edge".into());
+        let implicit = StackId::Ingress(ObjectName::new("shop", "web"));
+        assert_eq!(finalizer(&explicit), "group.ingress.k8s.aws/edge");
+        assert_eq!(finalizer(&implicit), "ingress.k8s.aws/resources");
         assert_eq!(binding_labels(&explicit), tags(&[(INGRESS_STACK, "edge")]));
         assert_eq!(
             binding_labels(&implicit),
             tags(&[("ingress.k8s.aws/stack-name", "web"), ("ingress.k8s.aws/stack-namespace", "shop")])
         );
-        assert_eq!(GroupId::from_tag("shop/web"), implicit);
-        assert_eq!(GroupId::from_tag("edge"), explicit);
+        assert_eq!(StackId::of_ingress_tag("shop/web"), implicit);
+        assert_eq!(StackId::of_ingress_tag("edge"), explicit);
     }
 }

@@ -45,6 +45,13 @@ words! {
         /// From the internet.
         InternetFacing = "internet-facing",
     }
+    /// The types of load balancer that are made here.
+    LoadBalancerKind {
+        /// Application Load Balancer: HTTP and HTTPS, with rules.
+        Application = "application",
+        /// Network Load Balancer: TCP, UDP and TLS.
+        Network = "network",
+    }
     /// The address families of a load balancer or target group.
     IpAddressType {
         /// IPv4 alone.
@@ -56,12 +63,20 @@ words! {
         /// IPv6 from the internet, IPv4 inside.
         DualstackWithoutPublicIpv4 = "dualstack-without-public-ipv4",
     }
-    /// What a listener of an Application Load Balancer speaks.
+    /// What a listener speaks.
     ListenerProtocol {
         /// Plain HTTP.
         Http = "HTTP",
         /// HTTP over TLS; needs a certificate.
         Https = "HTTPS",
+        /// TCP, passed on as it is.
+        Tcp = "TCP",
+        /// TLS, ended at the load balancer; needs a certificate.
+        Tls = "TLS",
+        /// UDP.
+        Udp = "UDP",
+        /// TCP and UDP on one port.
+        TcpUdp = "TCP_UDP",
     }
     /// What the load balancer speaks to targets.
     TargetGroupProtocol {
@@ -69,6 +84,23 @@ words! {
         Http = "HTTP",
         /// HTTP over TLS; certificates are not checked by AWS.
         Https = "HTTPS",
+        /// TCP.
+        Tcp = "TCP",
+        /// TLS; certificates are not checked by AWS.
+        Tls = "TLS",
+        /// UDP.
+        Udp = "UDP",
+        /// TCP and UDP on one port.
+        TcpUdp = "TCP_UDP",
+    }
+    /// What a health check speaks.
+    HealthCheckProtocol {
+        /// Plain HTTP.
+        Http = "HTTP",
+        /// HTTP over TLS; certificates are not checked by AWS.
+        Https = "HTTPS",
+        /// A connection that is accepted is healthy: Network Load Balancers alone.
+        Tcp = "TCP",
     }
     /// The version of HTTP towards targets.
     ProtocolVersion {
@@ -85,6 +117,25 @@ words! {
         Instance = "instance",
         /// Addresses, of pods.
         Ip = "ip",
+    }
+}
+
+impl ListenerProtocol {
+    /// Whether clients speak TLS, so that there are certificates and a policy.
+    #[must_use]
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Https | Self::Tls)
+    }
+}
+
+impl TargetGroupProtocol {
+    /// What Application Load Balancers speak to targets.
+    pub const OF_APPLICATION_LOAD_BALANCERS: &'static [&'static str] = &["HTTP", "HTTPS"];
+
+    /// Whether UDP is among what is passed on.
+    #[must_use]
+    pub fn has_udp(self) -> bool {
+        matches!(self, Self::Udp | Self::TcpUdp)
     }
 }
 
@@ -261,10 +312,10 @@ pub struct QueryStringValue {
 pub struct HealthCheck {
     /// A port number, or `traffic-port`.
     pub port: String,
-    /// HTTP or HTTPS.
-    pub protocol: TargetGroupProtocol,
-    /// With its leading slash; for gRPC `/package.service/method`.
-    pub path: String,
+    /// HTTP or HTTPS; TCP for Network Load Balancers too.
+    pub protocol: HealthCheckProtocol,
+    /// With its leading slash; for gRPC `/package.service/method`. None for TCP.
+    pub path: Option<String>,
     /// Between checks, 5 to 300.
     pub interval_seconds: i32,
     /// For an answer, 2 to 120.
@@ -273,8 +324,8 @@ pub struct HealthCheck {
     pub healthy_threshold: i32,
     /// Failures in a row that make it unhealthy, 2 to 10.
     pub unhealthy_threshold: i32,
-    /// The answers that count as success.
-    pub matcher: Matcher,
+    /// The answers that count as success. None for TCP.
+    pub matcher: Option<Matcher>,
 }
 
 /// Codes that count as healthy, as AWS writes them (`200`, `200-299`, `200,301`).

@@ -8,8 +8,8 @@ mod security_group;
 mod stack;
 
 pub use elements::{
-    Action, Condition, HealthCheck, IpAddressType, ListenerProtocol, Matcher, ProtocolVersion, QueryStringValue,
-    Scheme, Stickiness, TargetGroupProtocol, TargetType, WeightedTargetGroup,
+    Action, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerProtocol, LoadBalancerKind, Matcher,
+    ProtocolVersion, QueryStringValue, Scheme, Stickiness, TargetGroupProtocol, TargetType, WeightedTargetGroup,
 };
 pub use identifiers::{
     CertificateArn, InvalidName, ListenerArn, LoadBalancerArn, LoadBalancerName, ObjectName, RuleArn, SecurityGroupId,
@@ -21,9 +21,13 @@ pub use observed::{
 };
 pub use security_group::{SecurityGroupRule, Source};
 pub use stack::{
-    Binding, Cause, GroupId, Listener, LoadBalancer, ManagedSecurityGroup, ObjectKind, ObjectReference, PortReference,
-    ResourceId, Rule, SecurityGroupReference, Stack, TargetGroup, TargetGroupReference, Value,
+    Binding, Cause, Listener, LoadBalancer, ManagedSecurityGroup, NetworkingPeer, NetworkingPort, NetworkingRule,
+    ObjectKind, ObjectReference, PortReference, ResourceId, Rule, SecurityGroupReference, Stack, StackId,
+    SubnetMapping, TargetGroup, TargetGroupReference, Value,
 };
+
+/// Attributes of a load balancer, listener or target group, by key, as AWS names and writes them.
+pub type Attributes = std::collections::BTreeMap<String, String>;
 
 /// AWS tags, by key. AWS allows 50 on one resource, keys of 128 and values of 256 characters.
 pub type Tags = std::collections::BTreeMap<String, String>;

@@ -1,15 +1,16 @@
-//! What is: the AWS resources and bindings that carry one group's tags and labels.
+//! What is: the AWS resources and bindings that carry one stack's tags and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::{
-    Action, CertificateArn, Condition, HealthCheck, ListenerArn, ListenerProtocol, LoadBalancerArn, ObjectName,
-    ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn,
+    Action, Attributes, CertificateArn, Condition, HealthCheck, ListenerArn, ListenerProtocol, LoadBalancerArn,
+    LoadBalancerKind, ObjectName, ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, Tags,
+    TargetGroupArn,
 };
 
-/// All that AWS and the cluster have of one group of Ingresses.
+/// All that AWS and the cluster have of one stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ObservedStack {
     /// Load balancers with the group's tags; more than one only while one is replaced, or after somebody's copy.
@@ -53,6 +54,8 @@ pub struct ObservedLoadBalancer {
     pub arn: LoadBalancerArn,
     /// Its name.
     pub name: String,
+    /// Application or Network.
+    pub kind: LoadBalancerKind,
     /// As AWS writes it, upper case included.
     pub dns_name: String,
     /// Internal or internet-facing.
@@ -63,6 +66,8 @@ pub struct ObservedLoadBalancer {
     pub subnets: BTreeSet<SubnetId>,
     /// The groups it is in.
     pub security_groups: BTreeSet<SecurityGroupId>,
+    /// `None` while they have not been read.
+    pub attributes: Option<Attributes>,
     /// All its tags.
     pub tags: Tags,
     /// By port.
@@ -76,7 +81,7 @@ pub struct ObservedListener {
     pub arn: ListenerArn,
     /// Its port.
     pub port: u16,
-    /// `None` for a protocol that Application Load Balancers do not have.
+    /// `None` for a protocol that is not known here.
     pub protocol: Option<ListenerProtocol>,
     /// In order.
     pub default_actions: Vec<Action<TargetGroupArn>>,
@@ -86,6 +91,10 @@ pub struct ObservedListener {
     pub certificates: BTreeSet<CertificateArn>,
     /// Name of the TLS policy.
     pub ssl_policy: Option<String>,
+    /// `AlpnPolicy`, where it has one.
+    pub alpn_policy: Option<String>,
+    /// `None` while they have not been read.
+    pub attributes: Option<Attributes>,
     /// All its tags.
     pub tags: Tags,
     /// All rules but the default one, by ascending priority.
@@ -124,6 +133,8 @@ pub struct ObservedTargetGroup {
     pub protocol_version: Option<String>,
     /// `None` where the check is of a kind that no group of ours has.
     pub health_check: Option<HealthCheck>,
+    /// `None` while they have not been read.
+    pub attributes: Option<Attributes>,
     /// All its tags.
     pub tags: Tags,
 }
@@ -173,6 +184,6 @@ impl ObservedTargetGroup {
     /// What it is within its stack, by its tag.
     #[must_use]
     pub fn resource(&self) -> Option<ResourceId> {
-        self.tags.get(crate::build::tags::INGRESS_RESOURCE).map(|id| ResourceId(id.clone()))
+        crate::build::tags::resource_of(&self.tags).map(|id| ResourceId(id.clone()))
     }
 }

@@ -1,4 +1,4 @@
-//! What shall be: the AWS resources of one group of Ingresses.
+//! What shall be: the AWS resources of one stack, which a group of Ingresses or a Service asks for.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,9 +6,9 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::{
-    Action, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol, LoadBalancerName, ObjectName,
-    ProtocolVersion, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn, TargetGroupName,
-    TargetGroupProtocol, TargetType, VpcId,
+    Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol, LoadBalancerKind,
+    LoadBalancerName, ObjectName, ProtocolVersion, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, Tags,
+    TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType, VpcId,
 };
 
 /// Something that may be known only once AWS or the cluster has answered.
@@ -39,32 +39,52 @@ impl<T: fmt::Display> fmt::Display for Value<T> {
     }
 }
 
-/// The Ingresses that share one load balancer: an explicit group by its name, or one Ingress alone.
-/// Its text form is what the tags `ingress.k8s.aws/stack` carry and what names are hashed from.
+/// Whose stack it is: the Ingresses that share one load balancer (an explicit group by its name, or one Ingress alone), or a
+/// Service. Its text form is what the tags `ingress.k8s.aws/stack` and `service.k8s.aws/stack` carry, and what the names of an
+/// Ingress's resources are hashed from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum GroupId {
+pub enum StackId {
     /// `alb.ingress.kubernetes.io/group.name`
-    Explicit(String),
+    Group(String),
     /// One Ingress, a group of its own.
-    Implicit(ObjectName),
+    Ingress(ObjectName),
+    /// A Service with a load balancer of its own.
+    Service(ObjectName),
 }
 
-impl GroupId {
+impl StackId {
     /// The group that the tag `ingress.k8s.aws/stack` names.
     #[must_use]
-    pub fn from_tag(text: &str) -> Self {
+    pub fn of_ingress_tag(text: &str) -> Self {
         match text.split_once('/') {
-            Some((namespace, name)) => Self::Implicit(ObjectName::new(namespace, name)),
-            None => Self::Explicit(text.to_owned()),
+            Some((namespace, name)) => Self::Ingress(ObjectName::new(namespace, name)),
+            None => Self::Group(text.to_owned()),
+        }
+    }
+
+    /// The Service that the tag `service.k8s.aws/stack` names. `None` for a text that names none.
+    #[must_use]
+    pub fn of_service_tag(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/')?;
+        Some(Self::Service(ObjectName::new(namespace, name)))
+    }
+
+    /// What the stack belongs to, as messages name it.
+    #[must_use]
+    pub fn object(&self) -> ObjectReference {
+        match self {
+            Self::Group(name) => ObjectReference::ingress(&ObjectName::new("", name)),
+            Self::Ingress(name) => ObjectReference::ingress(name),
+            Self::Service(name) => ObjectReference::service(name),
         }
     }
 }
 
-impl fmt::Display for GroupId {
+impl fmt::Display for StackId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Explicit(name) => f.write_str(name),
-            Self::Implicit(name) => name.fmt(f),
+            Self::Group(name) => f.write_str(name),
+            Self::Ingress(name) | Self::Service(name) => name.fmt(f),
         }
     }
 }
@@ -121,6 +141,12 @@ impl ObjectReference {
     pub fn ingress(name: &ObjectName) -> Self {
         Self { kind: ObjectKind::Ingress, name: name.clone() }
     }
+
+    /// Names a Service.
+    #[must_use]
+    pub fn service(name: &ObjectName) -> Self {
+        Self { kind: ObjectKind::Service, name: name.clone() }
+    }
 }
 
 impl fmt::Display for ObjectReference {
@@ -154,11 +180,11 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Everything that one group of Ingresses shall have in AWS. Empty when the group has no members: then everything goes.
+/// Everything that a group of Ingresses or a Service shall have in AWS. Empty when nobody asks for it: then everything goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stack {
     /// Whose it is.
-    pub group: GroupId,
+    pub id: StackId,
     /// The security group in front, made and deleted with the load balancer.
     pub security_group: Option<ManagedSecurityGroup>,
     /// The load balancer.
@@ -172,9 +198,9 @@ pub struct Stack {
 impl Stack {
     /// A stack that wants nothing: what it has in AWS is to be deleted.
     #[must_use]
-    pub fn empty(group: GroupId) -> Self {
+    pub fn empty(id: StackId) -> Self {
         Self {
-            group,
+            id,
             security_group: None,
             load_balancer: None,
             target_groups: IndexMap::new(),
@@ -205,25 +231,50 @@ pub enum SecurityGroupReference {
     Managed,
     /// The one that all load balancers of the cluster share, named as source in rules on nodes.
     SharedBackend(Value<SecurityGroupId>),
+    /// One that the user keeps, and whose rules are the user's.
+    Given(Value<SecurityGroupId>),
 }
 
-/// An Application Load Balancer.
+/// A load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LoadBalancer {
+    /// Cannot be changed in place.
+    pub kind: LoadBalancerKind,
     /// Used at creation alone; an existing one is found by its tags.
     pub name: Value<LoadBalancerName>,
     /// Cannot be changed in place.
     pub scheme: Scheme,
     /// Address families.
     pub ip_address_type: IpAddressType,
-    /// One a zone, sorted by id.
-    pub subnets: Value<Vec<SubnetId>>,
-    /// In the order of the request.
+    /// One a zone.
+    pub subnets: Value<Vec<SubnetMapping>>,
+    /// In the order of the request. Empty for a Network Load Balancer without any, which can never be given one.
     pub security_groups: Vec<SecurityGroupReference>,
+    /// Those that somebody asks for; all others stay as they are.
+    pub attributes: Attributes,
     /// All its tags.
     pub tags: Tags,
     /// What asks for it.
     pub cause: Cause,
+}
+
+/// A subnet of a load balancer, with the addresses that it shall have there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct SubnetMapping {
+    /// The subnet.
+    pub subnet: SubnetId,
+    /// `AllocationId` of an Elastic IP address: internet-facing Network Load Balancers alone.
+    pub allocation: Option<String>,
+    /// `PrivateIPv4Address`: internal Network Load Balancers alone.
+    pub private_ipv4: Option<String>,
+}
+
+impl SubnetMapping {
+    /// A subnet in which AWS chooses the address.
+    #[must_use]
+    pub fn plain(subnet: SubnetId) -> Self {
+        Self { subnet, allocation: None, private_ipv4: None }
+    }
 }
 
 /// A listener of a load balancer.
@@ -231,7 +282,7 @@ pub struct LoadBalancer {
 pub struct Listener {
     /// 1 to 65535
     pub port: u16,
-    /// HTTP or HTTPS.
+    /// HTTP or HTTPS; TCP, UDP, TCP_UDP or TLS on a Network Load Balancer.
     pub protocol: ListenerProtocol,
     /// What happens to a request that no rule takes.
     pub default_action: Action<TargetGroupReference>,
@@ -241,6 +292,10 @@ pub struct Listener {
     pub certificates: std::collections::BTreeSet<CertificateArn>,
     /// Name of the TLS policy.
     pub ssl_policy: Option<String>,
+    /// `AlpnPolicy` of a TLS listener.
+    pub alpn_policy: Option<String>,
+    /// Those that somebody asks for; all others stay as they are.
+    pub attributes: Attributes,
     /// In order of precedence.
     pub rules: Vec<Rule>,
     /// All its tags.
@@ -274,7 +329,7 @@ pub enum TargetGroupReference {
 /// A target group with its binding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TargetGroup {
-    /// `<namespace>/<ingress>-<service>:<port>`
+    /// `<namespace>/<ingress>-<service>:<port>`, or `<namespace>/<service>:<port>` of a Service.
     pub resource: ResourceId,
     /// Used at creation alone; hashed from the Service's UID among others.
     pub name: Value<TargetGroupName>,
@@ -283,13 +338,15 @@ pub struct TargetGroup {
     /// Cannot be changed in place.
     pub protocol: TargetGroupProtocol,
     /// Cannot be changed in place.
-    pub protocol_version: ProtocolVersion,
+    pub protocol_version: Option<ProtocolVersion>,
     /// The port of targets that are registered without one; never compared afterwards.
     pub port: u16,
     /// Where the targets are.
     pub vpc: Value<VpcId>,
     /// Changed in place.
     pub health_check: HealthCheck,
+    /// Those that somebody asks for; all others stay as they are.
+    pub attributes: Attributes,
     /// All its tags.
     pub tags: Tags,
     /// The TargetGroupBinding that feeds it.
@@ -328,8 +385,49 @@ pub struct Binding {
     pub service: String,
     /// Its port, as the Ingress writes it.
     pub service_port: PortReference,
-    /// Who may reach the targets.
-    pub source: SecurityGroupReference,
-    /// On which ports of the targets: TCP, each by number or by the pod's name for it. Empty means every TCP port in one rule.
-    pub ports: Vec<PortReference>,
+    /// Which nodes are targets: `spec.nodeSelector.matchLabels`. Empty is all.
+    pub node_labels: BTreeMap<String, String>,
+    /// Who may reach the targets; `None` where the rules of nodes and pods are somebody else's.
+    pub networking: Option<Vec<NetworkingRule>>,
+}
+
+/// Who may reach the targets of a binding, on which ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NetworkingRule {
+    /// Any of them.
+    pub from: Vec<NetworkingPeer>,
+    /// Any of them.
+    pub ports: Vec<NetworkingPort>,
+}
+
+/// Where traffic to targets comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum NetworkingPeer {
+    /// Members of a security group.
+    SecurityGroup(SecurityGroupReference),
+    /// A block of addresses.
+    Cidr(String),
+}
+
+/// A port of targets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NetworkingPort {
+    /// UDP, and not TCP.
+    pub udp: bool,
+    /// By number or by the pod's name for it; `None` is every port.
+    pub port: Option<PortReference>,
+}
+
+impl NetworkingPort {
+    /// A port of TCP.
+    #[must_use]
+    pub fn tcp(port: Option<PortReference>) -> Self {
+        Self { udp: false, port }
+    }
+
+    /// A port of UDP.
+    #[must_use]
+    pub fn udp(port: Option<PortReference>) -> Self {
+        Self { udp: true, port }
+    }
 }

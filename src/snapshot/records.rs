@@ -163,17 +163,17 @@ impl From<wire::Ingress> for Ingress {
                     })
                 })
                 .collect(),
-            status: status
-                .load_balancer
-                .ingress
-                .into_iter()
-                .map(|entry| StatusEntry {
-                    hostname: entry.hostname.unwrap_or_default(),
-                    ports: entry.ports.into_iter().map(|p| p.port).collect(),
-                })
-                .collect(),
+            status: status_entries(status),
         }
     }
+}
+
+fn status_entries(status: wire::LoadBalancedStatus) -> Vec<StatusEntry> {
+    let entry = |entry: wire::LoadBalancerIngress| StatusEntry {
+        hostname: entry.hostname.unwrap_or_default(),
+        ports: entry.ports.into_iter().map(|p| p.port).collect(),
+    };
+    status.load_balancer.ingress.into_iter().map(entry).collect()
 }
 
 /// An IngressClass.
@@ -210,14 +210,32 @@ pub struct Service {
     pub name: ObjectName,
     /// `metadata.uid`; empty in files.
     pub uid: String,
+    /// `metadata.generation`; 0 in files, and in clusters that do not count the generations of Services.
+    pub generation: i64,
     /// All annotations.
     pub annotations: BTreeMap<String, String>,
+    /// All finalizers.
+    pub finalizers: Vec<String>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
     pub kind: String,
     /// In the order of the manifest.
     pub ports: Vec<ServicePort>,
     /// Whether one of its address families is IPv6.
     pub ipv6: bool,
+    /// `spec.loadBalancerClass`
+    pub load_balancer_class: Option<String>,
+    /// `spec.loadBalancerSourceRanges`
+    pub load_balancer_source_ranges: Vec<String>,
+    /// Whether `spec.externalTrafficPolicy` is `Local`: nodes without a pod of it answer no traffic.
+    pub local_traffic: bool,
+    /// `spec.healthCheckNodePort`, which a Service of type LoadBalancer has with the traffic policy `Local`.
+    pub health_check_node_port: Option<u16>,
+    /// `spec.allocateLoadBalancerNodePorts`; absent is true.
+    pub allocate_load_balancer_node_ports: bool,
+    /// `status.loadBalancer.ingress`
+    pub status: Vec<StatusEntry>,
 }
 
 /// A port of a Service.
@@ -236,6 +254,15 @@ pub struct ServicePort {
 }
 
 impl Service {
+    /// A Service that says nothing but its name, for tests to begin with.
+    #[cfg(test)]
+    pub(crate) fn bare(name: ObjectName) -> Self {
+        Self::from(wire::Service {
+            metadata: ObjectMeta { namespace: Some(name.namespace), name: Some(name.name), ..ObjectMeta::default() },
+            ..wire::Service::default()
+        })
+    }
+
     /// The port that a number or a name means.
     #[must_use]
     pub fn port(&self, wanted: &PortReference) -> Option<&ServicePort> {
@@ -251,7 +278,10 @@ impl From<wire::Service> for Service {
         Self {
             name: name_of(&wire.metadata),
             uid: wire.metadata.uid.unwrap_or_default(),
+            generation: wire.metadata.generation.unwrap_or_default(),
             annotations: wire.metadata.annotations.unwrap_or_default(),
+            finalizers: wire.metadata.finalizers.unwrap_or_default(),
+            deleting: wire.metadata.deletion_timestamp.is_some(),
             kind: wire.spec.kind.unwrap_or_else(|| "ClusterIP".to_owned()),
             ports: wire
                 .spec
@@ -269,6 +299,16 @@ impl From<wire::Service> for Service {
                 })
                 .collect(),
             ipv6: wire.spec.ip_families.iter().any(|family| family == "IPv6"),
+            load_balancer_class: wire.spec.load_balancer_class,
+            load_balancer_source_ranges: wire.spec.load_balancer_source_ranges,
+            local_traffic: wire.spec.external_traffic_policy.is_some_and(|policy| policy == "Local"),
+            health_check_node_port: wire
+                .spec
+                .health_check_node_port
+                .and_then(|n| u16::try_from(n).ok())
+                .filter(|n| *n > 0),
+            allocate_load_balancer_node_ports: wire.spec.allocate_load_balancer_node_ports.unwrap_or(true),
+            status: status_entries(wire.status),
         }
     }
 }

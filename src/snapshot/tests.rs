@@ -16,10 +16,6 @@ fn name(namespace: &str, name: &str) -> ObjectName {
 
 fn service(port: u16) -> Service {
     Service {
-        name: name("shop", "web"),
-        uid: String::new(),
-        annotations: BTreeMap::new(),
-        kind: "ClusterIP".to_owned(),
         ports: vec![ServicePort {
             name: String::new(),
             port,
@@ -27,7 +23,7 @@ fn service(port: u16) -> Service {
             node_port: None,
             protocol: "TCP".to_owned(),
         }],
-        ipv6: false,
+        ..Service::bare(name("shop", "web"))
     }
 }
 
