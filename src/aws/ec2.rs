@@ -1,9 +1,9 @@
-//! EC2: subnets, route tables, zones, instances, network interfaces and security groups. Things are asked for by filter
+//! EC2: the VPC, its subnets and route tables, zones, instances, network interfaces and security groups. Things are asked for by filter
 //! and not by id, because one id that is gone would fail the whole call.
 
 use std::collections::BTreeSet;
 
-use aws_sdk_ec2::types::{Filter, ResourceType, TagSpecification};
+use aws_sdk_ec2::types::{Filter, ResourceType, TagSpecification, VpcCidrBlockStateCode};
 
 use super::{Aws, AwsError, convert};
 use crate::model::{ObservedSecurityGroup, SecurityGroupId, SecurityGroupRule, SubnetId, Tags, VpcId};
@@ -18,6 +18,8 @@ pub struct SubnetInfo {
     pub id: SubnetId,
     /// The name of its zone, for example `us-west-2a`.
     pub zone: String,
+    /// Its IPv4 block. A subnet of IPv6 alone has none.
+    pub cidr: Option<String>,
     /// IPv4 addresses that are free.
     pub available_addresses: i32,
     /// Whether it has an IPv6 block.
@@ -104,6 +106,7 @@ impl Aws {
                 Some(SubnetInfo {
                     id: SubnetId::new(s.subnet_id()?),
                     zone: s.availability_zone().unwrap_or_default().to_owned(),
+                    cidr: s.cidr_block().filter(|block| !block.is_empty()).map(str::to_owned),
                     available_addresses: s.available_ip_address_count().unwrap_or_default(),
                     ipv6: s.ipv6_cidr_block_association_set().iter().any(|a| a.ipv6_cidr_block().is_some()),
                     outpost: s.outpost_arn().is_some_and(|arn| !arn.is_empty()),
@@ -111,6 +114,23 @@ impl Aws {
                 })
             })
             .collect())
+    }
+
+    /// DescribeVpcs: the IPv4 blocks that are associated with a VPC, or nothing where there is no such VPC.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn vpc_ipv4_blocks(&self, vpc: &VpcId) -> Result<Option<Vec<String>>, AwsError> {
+        let call = self.read.ec2.describe_vpcs().filters(filter("vpc-id", [vpc.as_str()]));
+        let vpcs = pages!(self, "DescribeVpcs", call);
+        Ok(vpcs.first().map(|vpc| {
+            let associations = vpc.cidr_block_association_set().iter();
+            let associated = associations.filter(|association| {
+                let state = association.cidr_block_state().and_then(|state| state.state());
+                state == Some(&VpcCidrBlockStateCode::Associated)
+            });
+            associated.filter_map(|association| association.cidr_block()).map(str::to_owned).collect()
+        }))
     }
 
     /// DescribeRouteTables of a VPC.
@@ -208,6 +228,31 @@ impl Aws {
             let ids = filter("group-id", ids.iter().map(SecurityGroupId::as_str));
             let groups = pages!(self, "DescribeSecurityGroups", self.read.ec2.describe_security_groups().filters(ids));
             found.extend(groups.iter().filter_map(security_group));
+        }
+        Ok(found)
+    }
+
+    /// DescribeSecurityGroups of a VPC by id and by `Name` tag. Those that are not there are not in the answer; names
+    /// with `*` or `?` bring others too, because EC2's filters take them for wildcards.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn security_groups_of_vpc(
+        &self,
+        vpc: &VpcId,
+        ids: &[&str],
+        names: &[&str],
+    ) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        let mut found = Vec::new();
+        for (key, values) in [("group-id", ids), ("tag:Name", names)] {
+            // One value of the limit is the VPC's.
+            for values in values.chunks(FILTER_VALUES - 1) {
+                let vpc = filter("vpc-id", [vpc.as_str()]);
+                let wanted = filter(key, values.iter().copied());
+                let call = self.read.ec2.describe_security_groups().filters(vpc).filters(wanted);
+                let groups = pages!(self, "DescribeSecurityGroups", call);
+                found.extend(groups.iter().filter_map(security_group));
+            }
         }
         Ok(found)
     }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,11 +13,11 @@ use tokio::time::Instant;
 
 use crate::{
     aws::{Aws, AwsError},
-    facts::{Fact, subnets},
-    model::{Scheme, SubnetId, VpcId},
+    facts::{Fact, Facts, Subnet, SubnetQuery, Want, security_groups, subnets},
+    model::{SecurityGroupId, VpcId},
 };
 
-/// Subnets and their tags change rarely, and matter only to load balancers that are new.
+/// Subnets, security groups and their tags change rarely. What is not found is asked for anew every time.
 const MAXIMUM_AGE: Duration = Duration::from_secs(300);
 
 /// Facts with their ages.
@@ -23,55 +26,206 @@ pub struct FactStore {
     aws: Arc<Aws>,
     cluster: String,
     vpc: VpcId,
-    subnets: Mutex<BTreeMap<Scheme, (Vec<SubnetId>, Instant)>>,
+    ages: Ages,
     /// One reader at a time: whoever waited finds the answer.
-    reading: tokio::sync::Mutex<()>,
+    places: tokio::sync::Mutex<Places>,
+    /// The same, for each list of names.
+    security_groups: Mutex<BTreeMap<Vec<String>, Cell<Vec<SecurityGroupId>>>>,
+    vpc_blocks: tokio::sync::Mutex<Option<Reading<Vec<String>>>>,
+}
+
+/// Where load balancers may go: what every question about subnets is answered from.
+#[derive(Debug, Default)]
+struct Places {
+    subnets: Option<Reading<Vec<subnets::SubnetCandidate>>>,
+    zones: Option<Reading<Vec<subnets::Zone>>>,
+    route_tables: Option<Reading<Vec<subnets::RouteTable>>>,
+}
+
+type Cell<T> = Arc<tokio::sync::Mutex<Option<Reading<T>>>>;
+
+/// What AWS answered.
+#[derive(Debug)]
+struct Reading<T> {
+    value: T,
+    at: Instant,
+    /// The how manieth reading it is.
+    number: u64,
+}
+
+/// Counts readings, so that one that began before a question, or before everything was forgotten, is known for old.
+#[derive(Debug, Default)]
+struct Ages {
+    begun: AtomicU64,
+    forgotten: AtomicU64,
+}
+
+impl Ages {
+    /// The last reading that has begun.
+    fn now(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    fn is_valid<T>(&self, reading: &Reading<T>) -> bool {
+        reading.number > self.forgotten.load(Ordering::SeqCst) && reading.at.elapsed() < MAXIMUM_AGE
+    }
+
+    /// What is kept, or what `read` answers.
+    async fn get<'a, T>(
+        &self,
+        kept: &'a mut Option<Reading<T>>,
+        read: impl Future<Output = Result<T, AwsError>>,
+    ) -> Result<&'a Reading<T>, AwsError> {
+        let valid = kept.take().filter(|reading| self.is_valid(reading));
+        let reading = match valid {
+            Some(reading) => reading,
+            None => {
+                let (at, number) = (Instant::now(), self.begun.fetch_add(1, Ordering::SeqCst) + 1);
+                Reading { value: read.await?, at, number }
+            }
+        };
+        Ok(kept.insert(reading))
+    }
+}
+
+fn converted<T, U: From<T>>(items: Vec<T>) -> Vec<U> {
+    items.into_iter().map(U::from).collect()
+}
+
+fn unavailable<T>(error: &AwsError) -> Fact<T> {
+    let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
+    Fact::Unavailable(format!("{error}{fix}"))
 }
 
 impl FactStore {
     /// Asks through `aws`.
     #[must_use]
     pub fn new(aws: Arc<Aws>, cluster: String, vpc: VpcId) -> Self {
-        Self { aws, cluster, vpc, subnets: Mutex::default(), reading: tokio::sync::Mutex::default() }
-    }
-
-    /// The subnets for a new load balancer.
-    pub async fn subnets(&self, scheme: Scheme) -> Fact<Vec<SubnetId>> {
-        let _reading = self.reading.lock().await;
-        if let Some((known, at)) = self.subnets.lock().unwrap_or_else(PoisonError::into_inner).get(&scheme)
-            && at.elapsed() < MAXIMUM_AGE
-        {
-            return Fact::Known(known.clone());
-        }
-        match self.find_subnets(scheme).await {
-            Ok(Ok(found)) => {
-                let mut known = self.subnets.lock().unwrap_or_else(PoisonError::into_inner);
-                known.insert(scheme, (found.clone(), Instant::now()));
-                Fact::Known(found)
-            }
-            Ok(Err(none)) => Fact::Absent { message: none.message(), fix: none.fix() },
-            Err(error) => {
-                let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
-                Fact::Unavailable(format!("{error}{fix}"))
-            }
+        Self {
+            aws,
+            cluster,
+            vpc,
+            ages: Ages::default(),
+            places: tokio::sync::Mutex::default(),
+            security_groups: Mutex::default(),
+            vpc_blocks: tokio::sync::Mutex::default(),
         }
     }
 
-    async fn find_subnets(&self, scheme: Scheme) -> Result<Result<Vec<SubnetId>, subnets::NoSubnets>, AwsError> {
-        let candidates: Vec<subnets::SubnetCandidate> =
-            self.aws.describe_subnets(&self.vpc).await?.into_iter().map(Into::into).collect();
-        let zones: Vec<subnets::Zone> =
-            self.aws.describe_availability_zones().await?.into_iter().map(Into::into).collect();
-        let route_tables: Vec<subnets::RouteTable> = if subnets::needs_route_tables(scheme, &candidates) {
-            self.aws.describe_route_tables(&self.vpc).await?.into_iter().map(Into::into).collect()
-        } else {
-            Vec::new()
+    /// Puts into `facts` what is wanted. The shared security group is not looked up here: looking it up may make it.
+    pub async fn answer(&self, want: &Want, facts: &mut Facts) {
+        match want {
+            Want::Subnets(query) => {
+                let fact = self.subnets(query).await;
+                facts.subnets.insert(query.clone(), fact);
+            }
+            Want::SecurityGroups(names) => {
+                let fact = self.security_groups(names).await;
+                facts.security_groups.insert(names.clone(), fact);
+            }
+            Want::VpcBlocks => facts.vpc_blocks = Some(self.vpc_blocks().await),
+            Want::BackendSecurityGroup => {}
+        }
+    }
+
+    async fn subnets(&self, query: &SubnetQuery) -> Fact<Vec<Subnet>> {
+        let asked = self.ages.now();
+        let mut places = self.places.lock().await;
+        let mut answer = self.find_subnets(query, &mut places).await;
+        // A subnet that was made or tagged a minute ago is not missed for minutes.
+        let is_older = |number| number <= asked;
+        if matches!(answer, Ok(Fact::Absent { .. })) && places.subnets.as_ref().is_some_and(|r| is_older(r.number)) {
+            (places.subnets, places.route_tables) = (None, None);
+            answer = self.find_subnets(query, &mut places).await;
+        }
+        answer.unwrap_or_else(|error| unavailable(&error))
+    }
+
+    async fn find_subnets(&self, query: &SubnetQuery, places: &mut Places) -> Result<Fact<Vec<Subnet>>, AwsError> {
+        let Places { subnets, zones, route_tables } = places;
+        let read = async { self.aws.describe_subnets(&self.vpc).await.map(converted) };
+        let candidates = &self.ages.get(subnets, read).await?.value;
+        let read = async { self.aws.describe_availability_zones().await.map(converted) };
+        let zones = &self.ages.get(zones, read).await?.value;
+        Ok(match query {
+            SubnetQuery::Discovered { kind, scheme } => {
+                let tables: &[subnets::RouteTable] = if subnets::needs_route_tables(*scheme, candidates) {
+                    let read = async { self.aws.describe_route_tables(&self.vpc).await.map(converted) };
+                    &self.ages.get(route_tables, read).await?.value
+                } else {
+                    &[]
+                };
+                match subnets::choose(&self.vpc, *kind, *scheme, &self.cluster, candidates, zones, tables) {
+                    Ok(chosen) => Fact::Known(chosen),
+                    Err(none) => Fact::Absent { message: none.message(), fix: none.fix() },
+                }
+            }
+            SubnetQuery::Named { kind, names } => {
+                match subnets::resolve_named(&self.vpc, *kind, names, candidates, zones) {
+                    Ok(named) => Fact::Known(named),
+                    Err(unfit) => Fact::Absent { message: unfit.message(), fix: unfit.fix() },
+                }
+            }
+        })
+    }
+
+    async fn security_groups(&self, names: &[String]) -> Fact<Vec<SecurityGroupId>> {
+        let cell = self.security_group_cell(names);
+        let mut kept = cell.lock().await;
+        let mut missing = None;
+        let (ids, tags): (Vec<&str>, Vec<&str>) =
+            names.iter().map(String::as_str).partition(|name| security_groups::is_id(name));
+        let read = async {
+            let candidates = self.aws.security_groups_of_vpc(&self.vpc, &ids, &tags).await?;
+            let found = security_groups::resolve(&self.vpc, names, &candidates);
+            Ok(found.unwrap_or_else(|none| {
+                missing = Some(none);
+                Vec::new()
+            }))
         };
-        Ok(subnets::choose(&self.vpc, scheme, &self.cluster, &candidates, &zones, &route_tables))
+        let found = self.ages.get(&mut kept, read).await.map(|reading| reading.value.clone());
+        if let Some(missing) = missing {
+            *kept = None;
+            return Fact::Absent { message: missing.message(), fix: missing.fix() };
+        }
+        found.map_or_else(|error| unavailable(&error), Fact::Known)
+    }
+
+    /// Where the answer for some names is kept. Those that nobody has asked for in a while make room.
+    fn security_group_cell(&self, names: &[String]) -> Cell<Vec<SecurityGroupId>> {
+        let mut cells = self.security_groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = cells.get(names) {
+            return Arc::clone(cell);
+        }
+        cells.retain(|_, cell| {
+            let kept = cell.try_lock().map(|kept| kept.as_ref().is_some_and(|reading| self.ages.is_valid(reading)));
+            Arc::strong_count(cell) > 1 || kept.unwrap_or(true)
+        });
+        Arc::clone(cells.entry(names.to_vec()).or_default())
+    }
+
+    async fn vpc_blocks(&self) -> Fact<Vec<String>> {
+        let mut kept = self.vpc_blocks.lock().await;
+        let read = async { Ok(self.aws.vpc_ipv4_blocks(&self.vpc).await?.unwrap_or_default()) };
+        let blocks = self.ages.get(&mut kept, read).await.map(|reading| reading.value.clone());
+        match blocks {
+            Ok(blocks) if blocks.is_empty() => {
+                *kept = None;
+                Fact::Absent {
+                    message: format!("AWS tells of no IPv4 blocks of {}", self.vpc),
+                    fix: "check --aws-vpc-id and --aws-region".to_owned(),
+                }
+            }
+            Ok(blocks) => Fact::Known(blocks),
+            Err(error) => unavailable(&error),
+        }
     }
 
     /// Forgets what was found, so that it is asked for anew: something about it did not fit.
-    pub fn forget_subnets(&self) {
-        self.subnets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    pub fn forget(&self) {
+        self.ages.forgotten.store(self.ages.now(), Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests;

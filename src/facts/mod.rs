@@ -1,18 +1,59 @@
 //! What must be known of AWS before building, asked for as data.
 
+pub mod security_groups;
 pub mod subnets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Scheme, SecurityGroupId, SubnetId};
+use crate::model::{LoadBalancerKind, Scheme, SecurityGroupId, SubnetId};
 
 /// Something that building asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Want {
-    /// The subnets that a new load balancer of this scheme goes to.
-    Subnets(Scheme),
+    /// The subnets that a load balancer goes to.
+    Subnets(SubnetQuery),
+    /// The security groups that a user names, by id or `Name` tag, in the user's order.
+    SecurityGroups(Vec<String>),
+    /// The address blocks of the VPC.
+    VpcBlocks,
     /// The security group that all load balancers of the cluster share.
     BackendSecurityGroup,
+}
+
+impl Want {
+    /// Whether looking it up changes nothing in AWS.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        !matches!(self, Self::BackendSecurityGroup)
+    }
+}
+
+/// Which subnets are wanted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SubnetQuery {
+    /// Found by their tags, for a new load balancer.
+    Discovered {
+        /// A Network Load Balancer can do with one.
+        kind: LoadBalancerKind,
+        /// Which tag they carry.
+        scheme: Scheme,
+    },
+    /// Named by a user, by id or `Name` tag, in the user's order.
+    Named {
+        /// A Network Load Balancer can do with one.
+        kind: LoadBalancerKind,
+        /// Ids and names.
+        names: Vec<String>,
+    },
+}
+
+/// A subnet that a load balancer goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    /// Its id.
+    pub id: SubnetId,
+    /// Its IPv4 blocks.
+    pub ipv4_blocks: Vec<String>,
 }
 
 /// What is known of something that was asked for.
@@ -36,8 +77,14 @@ pub enum Fact<T> {
 /// What is known for one build. What is not in it yet is asked for with [`Want`].
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// By scheme.
-    pub subnets: BTreeMap<Scheme, Fact<Vec<SubnetId>>>,
+    /// By what was asked.
+    pub subnets: BTreeMap<SubnetQuery, Fact<Vec<Subnet>>>,
+    /// By what was asked.
+    pub security_groups: BTreeMap<Vec<String>, Fact<Vec<SecurityGroupId>>>,
+    /// The IPv4 blocks of the VPC.
+    pub vpc_blocks: Option<Fact<Vec<String>>>,
+    /// Nobody asks AWS: what is not known is known after apply.
+    pub offline: bool,
     /// The shared security group.
     pub backend_security_group: Option<Fact<SecurityGroupId>>,
     /// Our own load balancer as it is now, where there is one.
@@ -47,8 +94,12 @@ pub struct Facts {
 /// What of an existing load balancer decides over the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incumbent {
+    /// Application or Network.
+    pub kind: LoadBalancerKind,
     /// Its scheme.
     pub scheme: Scheme,
+    /// Whether it is in a security group. A Network Load Balancer that was made without can never be given one.
+    pub has_security_groups: bool,
     /// Its subnets: kept as long as the scheme stays, also when others carry the tags by now.
     pub subnets: BTreeSet<SubnetId>,
 }
@@ -57,11 +108,65 @@ impl Facts {
     /// What a build knows that may ask neither AWS nor a cluster.
     #[must_use]
     pub fn offline() -> Self {
-        let subnets = "subnets are found by their tags in the VPC";
-        Self {
-            subnets: [Scheme::Internal, Scheme::InternetFacing].map(|s| (s, Fact::AfterApply(subnets))).into(),
-            backend_security_group: Some(Fact::AfterApply("shared by all load balancers of the cluster")),
-            incumbent: None,
-        }
+        Self { offline: true, ..Self::default() }
     }
+
+    /// The same subnets for every load balancer that names none.
+    #[cfg(test)]
+    pub(crate) fn discovered(ids: &[SubnetId]) -> BTreeMap<SubnetQuery, Fact<Vec<Subnet>>> {
+        let found: Vec<Subnet> = ids.iter().map(|id| Subnet { id: id.clone(), ipv4_blocks: Vec::new() }).collect();
+        let mut subnets = BTreeMap::new();
+        for kind in [LoadBalancerKind::Application, LoadBalancerKind::Network] {
+            for scheme in [Scheme::Internal, Scheme::InternetFacing] {
+                subnets.insert(SubnetQuery::Discovered { kind, scheme }, Fact::Known(found.clone()));
+            }
+        }
+        subnets
+    }
+
+    /// The subnets that a query finds, or the want of them.
+    #[must_use]
+    pub fn subnets(&self, query: &SubnetQuery) -> Option<Fact<Vec<Subnet>>> {
+        let unknown = match query {
+            SubnetQuery::Discovered { .. } => "subnets are found by their tags in the VPC",
+            SubnetQuery::Named { .. } => "subnets are looked up in the VPC",
+        };
+        self.subnets.get(query).cloned().or_else(|| self.offline.then_some(Fact::AfterApply(unknown)))
+    }
+
+    /// The security groups that a user names, or the want of them.
+    #[must_use]
+    pub fn security_groups(&self, names: &[String]) -> Option<Fact<Vec<SecurityGroupId>>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("security groups are looked up in the VPC"));
+        self.security_groups.get(names).cloned().or_else(unknown)
+    }
+
+    /// The blocks of the VPC, or the want of them.
+    #[must_use]
+    pub fn vpc_blocks(&self) -> Option<Fact<Vec<String>>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("the address blocks of the VPC"));
+        self.vpc_blocks.clone().or_else(unknown)
+    }
+
+    /// The shared security group, or the want of it.
+    #[must_use]
+    pub fn backend_security_group(&self) -> Option<Fact<SecurityGroupId>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("shared by all load balancers of the cluster"));
+        self.backend_security_group.clone().or_else(unknown)
+    }
+}
+
+/// A list as one says it: `a`, `a and b`, `a, b and c`, or with another word before the last.
+fn list(items: impl IntoIterator<Item = impl AsRef<str>>, last: &str) -> String {
+    let items: Vec<_> = items.into_iter().collect();
+    let mut text = String::new();
+    for (place, item) in items.iter().enumerate() {
+        match items.len() - place {
+            _ if place == 0 => {}
+            1 => text.extend([" ", last, " "]),
+            _ => text.push_str(", "),
+        }
+        text.push_str(item.as_ref());
+    }
+    text
 }

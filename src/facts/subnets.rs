@@ -1,14 +1,19 @@
 //! Which subnets a new load balancer goes to when nobody names them: the auto-discovery of aws-load-balancer-controller,
-//! with a verdict on every subnet when it finds none.
+//! with a verdict on every subnet when it finds none; and those that a user names.
+
+mod named;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
 };
 
+pub use named::{UnfitSubnets, resolve_named};
+
+use super::Subnet;
 use crate::{
     aws::{RouteTableInfo, SubnetInfo, ZoneInfo},
-    model::{Scheme, SubnetId, Tags, VpcId},
+    model::{LoadBalancerKind, Scheme, SubnetId, Tags, VpcId},
 };
 
 /// The start of the tag keys that say which clusters use a subnet.
@@ -29,6 +34,8 @@ pub struct SubnetCandidate {
     pub available_addresses: i32,
     /// Whether it is on an Outpost.
     pub on_outpost: bool,
+    /// Its IPv4 blocks.
+    pub ipv4_blocks: Vec<String>,
     /// All its tags.
     pub tags: Tags,
 }
@@ -55,8 +62,22 @@ pub struct Zone {
 
 impl From<SubnetInfo> for SubnetCandidate {
     fn from(info: SubnetInfo) -> Self {
-        let SubnetInfo { id, zone, available_addresses, outpost, tags, .. } = info;
-        Self { id, zone, available_addresses, on_outpost: outpost, tags }
+        let SubnetInfo { id, zone, available_addresses, outpost, tags, cidr, .. } = info;
+        let ipv4_blocks = cidr.into_iter().collect();
+        Self { id, zone, available_addresses, on_outpost: outpost, ipv4_blocks, tags }
+    }
+}
+
+impl SubnetCandidate {
+    fn locale(&self, zones: &[Zone]) -> Locale {
+        if self.on_outpost {
+            return Locale::Outpost;
+        }
+        zones.iter().find(|zone| zone.name == self.zone).map_or(Locale::AvailabilityZone, |zone| zone.locale)
+    }
+
+    fn chosen(&self) -> Subnet {
+        Subnet { id: self.id.clone(), ipv4_blocks: self.ipv4_blocks.clone() }
     }
 }
 
@@ -158,7 +179,7 @@ pub enum Lack {
     EmptyVpc,
     /// None of its subnets will do.
     NoneEligible,
-    /// All that will do are in one zone.
+    /// All that will do are in one zone, which is not enough for an Application Load Balancer.
     OneZone,
     /// Those that will do are in places of different kinds.
     MixedLocales,
@@ -170,6 +191,8 @@ pub struct NoSubnets {
     /// The VPC.
     pub vpc: VpcId,
     /// What the load balancer is.
+    pub kind: LoadBalancerKind,
+    /// Which tag was looked for.
     pub scheme: Scheme,
     /// Why.
     pub lack: Lack,
@@ -180,15 +203,16 @@ pub struct NoSubnets {
 impl fmt::Display for NoSubnets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { vpc, scheme, .. } = self;
+        let one = match self.kind {
+            LoadBalancerKind::Application => format!("an {scheme} load balancer"),
+            LoadBalancerKind::Network => format!("an {scheme} Network Load Balancer"),
+        };
         match self.lack {
             Lack::EmptyVpc => {
-                return write!(
-                    f,
-                    "{vpc} has no subnets, or they may not be read, so an {scheme} load balancer has no place"
-                );
+                return write!(f, "{vpc} has no subnets, or they may not be read, so {one} has no place");
             }
             Lack::NoneEligible => {
-                write!(f, "no subnet of {vpc} will do for an {scheme} load balancer")?;
+                write!(f, "no subnet of {vpc} will do for {one}")?;
             }
             Lack::OneZone => write!(
                 f,
@@ -196,7 +220,7 @@ impl fmt::Display for NoSubnets {
             )?,
             Lack::MixedLocales => write!(
                 f,
-                "the subnets of {vpc} for an {scheme} load balancer are in places of different kinds, and it can be in one kind alone"
+                "the subnets of {vpc} for {one} are in places of different kinds, and it can be in one kind alone"
             )?,
         }
         // Those that come closest are told first: a VPC may have hundreds of subnets without any tag.
@@ -228,6 +252,10 @@ impl NoSubnets {
     #[must_use]
     pub fn fix(&self) -> String {
         let tag = role_tag(self.scheme);
+        let enough = match self.kind {
+            LoadBalancerKind::Application => "a subnet in each of two zones",
+            LoadBalancerKind::Network => "a subnet",
+        };
         let subnets = |wanted: fn(&Verdict) -> bool| -> Vec<&str> {
             let chosen = self.verdicts.iter().filter(|(_, (_, verdict))| wanted(verdict));
             chosen.map(|(id, _)| id.as_str()).collect()
@@ -235,10 +263,10 @@ impl NoSubnets {
         let mut fix = match self.lack {
             Lack::EmptyVpc => {
                 return format!(
-                    "check --aws-vpc-id and that ec2:DescribeSubnets is allowed; then tag a subnet in each of two zones with {tag}=1"
+                    "check --aws-vpc-id and that ec2:DescribeSubnets is allowed; then tag {enough} with {tag}=1"
                 );
             }
-            Lack::NoneEligible | Lack::OneZone => format!("tag a subnet in each of two zones with {tag}=1"),
+            Lack::NoneEligible | Lack::OneZone => format!("tag {enough} with {tag}=1"),
             Lack::MixedLocales => format!("tag the subnets of one kind alone with {tag}=1"),
         };
         let foreign = subnets(|v| matches!(v, Verdict::OtherCluster(_)));
@@ -275,6 +303,20 @@ pub fn needs_route_tables(scheme: Scheme, candidates: &[SubnetCandidate]) -> boo
     !candidates.is_empty() && !candidates.iter().any(|candidate| has_role(scheme, candidate))
 }
 
+/// A subnet that will do, and what kind of place it is in.
+type Place<'a> = (&'a SubnetCandidate, Locale);
+
+/// The subnets of one zone that will do, the best first.
+type Ranked<'a> = BTreeMap<(bool, &'a SubnetId), Place<'a>>;
+
+/// The least subnets that a load balancer in such a place takes.
+fn least(kind: LoadBalancerKind, locale: Locale) -> usize {
+    match (kind, locale) {
+        (LoadBalancerKind::Application, Locale::AvailabilityZone) => 2,
+        _ => 1,
+    }
+}
+
 /// Chooses one subnet in each zone, sorted by id. A zone that is missing from `zones`
 /// counts as an availability zone; `route_tables` are those of the VPC, empty where [`needs_route_tables`] says no.
 ///
@@ -282,49 +324,50 @@ pub fn needs_route_tables(scheme: Scheme, candidates: &[SubnetCandidate]) -> boo
 /// When no subnets will do.
 pub fn choose(
     vpc: &VpcId,
+    kind: LoadBalancerKind,
     scheme: Scheme,
     cluster: &str,
     candidates: &[SubnetCandidate],
     zones: &[Zone],
     route_tables: &[RouteTable],
-) -> Result<Vec<SubnetId>, NoSubnets> {
+) -> Result<Vec<Subnet>, NoSubnets> {
     let own_tag = format!("{CLUSTER_TAG}{cluster}");
     let by_role = !needs_route_tables(scheme, candidates);
     let mut verdicts = BTreeMap::new();
     // The candidates that will do, by zone, in the order of preference: this cluster's own first, then the smallest id.
-    let mut eligible: BTreeMap<&str, BTreeMap<(bool, &SubnetId), Locale>> = BTreeMap::new();
+    let mut eligible: BTreeMap<&str, Ranked<'_>> = BTreeMap::new();
     for candidate in candidates {
         let verdict = judge(candidate, scheme, &own_tag, by_role, zones, route_tables);
         if let Verdict::Eligible(locale) = verdict {
             let preference = (!candidate.tags.contains_key(&own_tag), &candidate.id);
-            eligible.entry(&candidate.zone).or_default().insert(preference, locale);
+            eligible.entry(&candidate.zone).or_default().insert(preference, (candidate, locale));
         }
         verdicts.insert(candidate.id.clone(), (candidate.zone.clone(), verdict));
     }
-    let mut chosen: BTreeMap<&SubnetId, Locale> = BTreeMap::new();
+    let mut chosen: BTreeMap<&SubnetId, Place<'_>> = BTreeMap::new();
     for ranked in eligible.values() {
         let mut ranked = ranked.iter();
-        let Some(((_, best), locale)) = ranked.next() else { continue };
-        chosen.insert(best, *locale);
+        let Some(((_, best), found)) = ranked.next() else { continue };
+        chosen.insert(best, *found);
         for ((_, other), _) in ranked {
             if let Some((_, verdict)) = verdicts.get_mut(*other) {
                 *verdict = Verdict::AnotherInZone((*best).clone());
             }
         }
     }
-    let locales: BTreeSet<Locale> = chosen.values().copied().collect();
+    let locales: BTreeSet<Locale> = chosen.values().map(|(_, locale)| *locale).collect();
     let lack = if candidates.is_empty() {
         Lack::EmptyVpc
     } else if chosen.is_empty() {
         Lack::NoneEligible
     } else if locales.len() > 1 {
         Lack::MixedLocales
-    } else if chosen.len() < 2 && locales.contains(&Locale::AvailabilityZone) {
+    } else if locales.iter().any(|locale| chosen.len() < least(kind, *locale)) {
         Lack::OneZone
     } else {
-        return Ok(chosen.into_keys().cloned().collect());
+        return Ok(chosen.into_values().map(|(candidate, _)| candidate.chosen()).collect());
     };
-    Err(NoSubnets { vpc: vpc.clone(), scheme, lack, verdicts })
+    Err(NoSubnets { vpc: vpc.clone(), kind, scheme, lack, verdicts })
 }
 
 fn judge(
@@ -360,188 +403,8 @@ fn judge(
     if candidate.available_addresses < LEAST_ADDRESSES {
         return Verdict::TooFewAddresses(candidate.available_addresses);
     }
-    Verdict::Eligible(if candidate.on_outpost {
-        Locale::Outpost
-    } else {
-        zones.iter().find(|zone| zone.name == candidate.zone).map_or(Locale::AvailabilityZone, |zone| zone.locale)
-    })
+    Verdict::Eligible(candidate.locale(zones))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const INTERNAL: (&str, &str) = ("kubernetes.io/role/internal-elb", "1");
-    const ELB: (&str, &str) = ("kubernetes.io/role/elb", "");
-    const OWN: (&str, &str) = ("kubernetes.io/cluster/demo", "shared");
-    const OTHER: (&str, &str) = ("kubernetes.io/cluster/other", "owned");
-
-    fn subnet(id: &str, zone: &str, tags: &[(&str, &str)]) -> SubnetCandidate {
-        SubnetCandidate {
-            id: SubnetId::new(id),
-            zone: zone.to_owned(),
-            available_addresses: 100,
-            on_outpost: false,
-            tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        }
-    }
-
-    fn full(mut candidate: SubnetCandidate, addresses: i32) -> SubnetCandidate {
-        candidate.available_addresses = addresses;
-        candidate
-    }
-
-    fn outpost(mut candidate: SubnetCandidate) -> SubnetCandidate {
-        candidate.on_outpost = true;
-        candidate
-    }
-
-    fn pick(scheme: Scheme, candidates: &[SubnetCandidate], tables: &[RouteTable]) -> Result<Vec<String>, NoSubnets> {
-        let zones = [("z-a", "availability-zone"), ("z-b", "availability-zone"), ("z-lax", "local-zone")];
-        let zones =
-            zones.map(|(name, kind)| ZoneInfo { name: name.to_owned(), zone_type: kind.to_owned() }).map(Zone::from);
-        choose(&VpcId::new("vpc-1"), scheme, "demo", candidates, &zones, tables)
-            .map(|ids| ids.iter().map(ToString::to_string).collect())
-    }
-
-    fn refusal(scheme: Scheme, candidates: &[SubnetCandidate], tables: &[RouteTable]) -> String {
-        let error = pick(scheme, candidates, tables).expect_err("subnets were found");
-        format!("{error}\nfix: {}", error.fix())
-    }
-
-    fn table(main: bool, subnets: &[&str], internet_gateway: bool) -> RouteTable {
-        RouteTable { main, subnets: subnets.iter().map(|s| SubnetId::new(*s)).collect(), internet_gateway }
-    }
-
-    #[test]
-    fn one_tagged_subnet_a_zone_is_chosen() {
-        let internal = Scheme::Internal;
-        for (case, scheme, candidates, wanted) in [
-            (
-                "role tag with 1 or nothing, the other scheme's left out, sorted by id",
-                internal,
-                vec![
-                    subnet("subnet-4", "z-a", &[("kubernetes.io/role/internal-elb", "")]),
-                    subnet("subnet-2", "z-b", &[INTERNAL]),
-                    subnet("subnet-1", "z-a", &[ELB]),
-                ],
-                vec!["subnet-2", "subnet-4"],
-            ),
-            (
-                "this cluster's own goes before a smaller id, then the smallest id",
-                internal,
-                vec![
-                    subnet("subnet-1", "z-a", &[INTERNAL]),
-                    subnet("subnet-2", "z-a", &[INTERNAL, OWN]),
-                    subnet("subnet-4", "z-b", &[INTERNAL]),
-                    subnet("subnet-3", "z-b", &[INTERNAL]),
-                ],
-                vec!["subnet-2", "subnet-3"],
-            ),
-            (
-                "a subnet of several clusters is this one's too; one of others alone is not",
-                Scheme::InternetFacing,
-                vec![
-                    subnet("subnet-1", "z-a", &[ELB, OTHER]),
-                    subnet("subnet-2", "z-a", &[ELB, OTHER, OWN]),
-                    subnet("subnet-3", "z-b", &[ELB]),
-                ],
-                vec!["subnet-2", "subnet-3"],
-            ),
-            (
-                "a full subnet is passed over",
-                internal,
-                vec![
-                    full(subnet("subnet-1", "z-a", &[INTERNAL]), 7),
-                    full(subnet("subnet-2", "z-a", &[INTERNAL]), 8),
-                    subnet("subnet-3", "z-b", &[INTERNAL]),
-                ],
-                vec!["subnet-2", "subnet-3"],
-            ),
-            ("one local zone is enough", internal, vec![subnet("subnet-1", "z-lax", &[INTERNAL])], vec!["subnet-1"]),
-            (
-                "one Outpost is enough",
-                internal,
-                vec![outpost(subnet("subnet-1", "z-a", &[INTERNAL]))],
-                vec!["subnet-1"],
-            ),
-        ] {
-            assert!(!needs_route_tables(scheme, &candidates), "{case}");
-            assert_eq!(pick(scheme, &candidates, &[]), Ok(wanted.into_iter().map(str::to_owned).collect()), "{case}");
-        }
-    }
-
-    #[test]
-    fn without_role_tags_the_route_tables_decide() {
-        let candidates = [
-            subnet("subnet-1", "z-a", &[]),
-            subnet("subnet-2", "z-b", &[OWN]),
-            subnet("subnet-3", "z-a", &[]),
-            subnet("subnet-4", "z-b", &[]),
-        ];
-        let tables = [table(true, &[], false), table(false, &["subnet-1", "subnet-4"], true)];
-        assert!(needs_route_tables(Scheme::Internal, &candidates));
-        assert_eq!(pick(Scheme::InternetFacing, &candidates, &tables), Ok(vec!["subnet-1".into(), "subnet-4".into()]));
-        assert_eq!(pick(Scheme::Internal, &candidates, &tables), Ok(vec!["subnet-2".into(), "subnet-3".into()]));
-    }
-
-    #[test]
-    fn an_empty_vpc_asks_for_its_id_and_rights() {
-        assert!(!needs_route_tables(Scheme::Internal, &[]));
-        insta::assert_snapshot!(refusal(Scheme::Internal, &[], &[]), @"
-        vpc-1 has no subnets, or they may not be read, so an internal load balancer has no place
-        fix: check --aws-vpc-id and that ec2:DescribeSubnets is allowed; then tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1
-        ");
-    }
-
-    #[test]
-    fn untagged_subnets_are_told_with_where_they_lead() {
-        let candidates = [subnet("subnet-1", "z-a", &[]), subnet("subnet-2", "z-b", &[])];
-        insta::assert_snapshot!(refusal(Scheme::InternetFacing, &candidates, &[table(true, &[], false)]), @"
-        no subnet of vpc-1 will do for an internet-facing load balancer: subnet-1 (z-a) private: its route table leads to no internet gateway; subnet-2 (z-b) private: its route table leads to no internet gateway
-        fix: tag a subnet in each of two zones with kubernetes.io/role/elb=1
-        ");
-        insta::assert_snapshot!(refusal(Scheme::Internal, &candidates, &[]), @"
-        no subnet of vpc-1 will do for an internal load balancer: subnet-1 (z-a) no role tag, and no route table to judge it by; subnet-2 (z-b) no role tag, and no route table to judge it by
-        fix: tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1
-        ");
-    }
-
-    #[test]
-    fn tagged_subnets_that_will_not_do_are_told_one_by_one() {
-        let mut candidates = vec![
-            full(subnet("subnet-1", "z-a", &[INTERNAL]), 3),
-            subnet("subnet-2", "z-b", &[INTERNAL, OTHER]),
-            subnet("subnet-0", "z-b", &[]),
-            subnet("subnet-3", "z-b", &[("kubernetes.io/role/internal-elb", "yes")]),
-        ];
-        insta::assert_snapshot!(refusal(Scheme::Internal, &candidates, &[]), @"
-        no subnet of vpc-1 will do for an internal load balancer: subnet-1 (z-a) 3 free addresses, and 8 are needed; subnet-2 (z-b) for another cluster, by its tag `kubernetes.io/cluster/other`; subnet-3 (z-b) its role tag has the value `yes`, not `1`; subnet-0 (z-b) no role tag
-        fix: tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1; to share subnet-2 with other clusters, remove its kubernetes.io/cluster tags or add this cluster's; release addresses in subnet-1, or tag a subnet that has them
-        ");
-        candidates.extend((4..12).map(|n| subnet(&format!("subnet-x{n:02}"), "z-a", &[])));
-        assert!(refusal(Scheme::Internal, &candidates, &[]).contains("; and 4 more\n"));
-    }
-
-    #[test]
-    fn one_zone_is_not_enough() {
-        let candidates = [subnet("subnet-1", "z-a", &[INTERNAL]), subnet("subnet-2", "z-a", &[INTERNAL])];
-        insta::assert_snapshot!(refusal(Scheme::Internal, &candidates, &[]), @"
-        an Application Load Balancer needs subnets in two zones, and vpc-1 has them for an internal one in a single zone: subnet-1 (z-a) eligible; subnet-2 (z-a) passed over for subnet-1 in the same zone
-        fix: tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1
-        ");
-    }
-
-    #[test]
-    fn zones_of_different_kinds_do_not_mix() {
-        let candidates = [
-            subnet("subnet-1", "z-a", &[INTERNAL]),
-            subnet("subnet-2", "z-b", &[INTERNAL]),
-            subnet("subnet-3", "z-lax", &[INTERNAL]),
-        ];
-        insta::assert_snapshot!(refusal(Scheme::Internal, &candidates, &[]), @"
-        the subnets of vpc-1 for an internal load balancer are in places of different kinds, and it can be in one kind alone: subnet-1 (z-a) eligible; subnet-2 (z-b) eligible; subnet-3 (z-lax) eligible, in a local zone
-        fix: tag the subnets of one kind alone with kubernetes.io/role/internal-elb=1
-        ");
-    }
-}
+mod tests;

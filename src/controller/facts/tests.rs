@@ -1,0 +1,169 @@
+use super::*;
+use crate::{
+    aws::fake::{Call, Fake, ec2, ec2_error},
+    model::{LoadBalancerKind, Scheme, SubnetId},
+};
+
+const SUBNETS: &str = "<subnetSet><item><subnetId>subnet-1</subnetId><availabilityZone>z-a</availabilityZone>\
+    <availableIpAddressCount>100</availableIpAddressCount><cidrBlock>10.0.0.0/24</cidrBlock>\
+    <tagSet><item><key>Name</key><value>web</value></item></tagSet></item></subnetSet>";
+const ZONES: &str = "<availabilityZoneInfo><item><zoneName>z-a</zoneName><zoneType>availability-zone</zoneType></item>\
+    </availabilityZoneInfo>";
+const TABLES: &str = "<routeTableSet><item><associationSet><item><main>true</main></item></associationSet></item>\
+    </routeTableSet>";
+const BLOCKS: &str = "<vpcSet><item><vpcId>vpc-1</vpcId><cidrBlockAssociationSet>\
+    <item><cidrBlock>10.0.0.0/16</cidrBlock><cidrBlockState><state>associated</state></cidrBlockState></item>\
+    <item><cidrBlock>10.1.0.0/16</cidrBlock><cidrBlockState><state>disassociated</state></cidrBlockState></item>\
+    <item><cidrBlock>10.2.0.0/16</cidrBlock><cidrBlockState><state>associated</state></cidrBlockState></item>\
+    </cidrBlockAssociationSet></item></vpcSet>";
+
+fn aws(call: &Call) -> (u16, String) {
+    let group = |id: &str, name: &str| {
+        let tag = format!("<tagSet><item><key>Name</key><value>{name}</value></item></tagSet>");
+        format!("<securityGroupInfo><item><groupId>{id}</groupId>{tag}</item></securityGroupInfo>")
+    };
+    let result = match call.action.as_str() {
+        "DescribeSubnets" => SUBNETS.to_owned(),
+        "DescribeAvailabilityZones" => ZONES.to_owned(),
+        "DescribeRouteTables" => TABLES.to_owned(),
+        "DescribeVpcs" => BLOCKS.to_owned(),
+        "DescribeSecurityGroups" => match call.param("Filter.2.Name") {
+            "group-id" => group("sg-1", "other"),
+            _ => group("sg-2", "web"),
+        },
+        _ => return ec2_error(400, "UnknownAction", &call.action),
+    };
+    ec2(&call.action, &result)
+}
+
+async fn store(answer: fn(&Call) -> (u16, String)) -> (Fake, FactStore) {
+    let fake = Fake::start(move |call| async move { answer(&call) }).await;
+    let aws = Arc::new(Aws::at(&fake.endpoint, None));
+    (fake, FactStore::new(aws, "demo".to_owned(), VpcId::new("vpc-1")))
+}
+
+fn named(names: &[&str]) -> SubnetQuery {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    SubnetQuery::Named { kind: LoadBalancerKind::Network, names }
+}
+
+async fn subnets(store: &FactStore, query: &SubnetQuery) -> Fact<Vec<Subnet>> {
+    let mut facts = Facts::default();
+    store.answer(&Want::Subnets(query.clone()), &mut facts).await;
+    facts.subnets(query).unwrap()
+}
+
+async fn groups(store: &FactStore, names: &[&str]) -> Fact<Vec<SecurityGroupId>> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut facts = Facts::default();
+    store.answer(&Want::SecurityGroups(names.clone()), &mut facts).await;
+    facts.security_groups(&names).unwrap()
+}
+
+fn the_subnet() -> Fact<Vec<Subnet>> {
+    Fact::Known(vec![Subnet { id: SubnetId::new("subnet-1"), ipv4_blocks: vec!["10.0.0.0/24".to_owned()] }])
+}
+
+#[tokio::test]
+async fn one_reading_of_the_vpc_answers_all_questions_about_its_subnets() {
+    let (fake, store) = store(aws).await;
+    assert_eq!(subnets(&store, &named(&["web"])).await, the_subnet());
+    assert_eq!(subnets(&store, &named(&["subnet-1"])).await, the_subnet());
+    assert_eq!(fake.actions(), ["DescribeAvailabilityZones", "DescribeSubnets"]);
+    // No subnet has a role tag.
+    let discovered = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme: Scheme::Internal };
+    assert_eq!(subnets(&store, &discovered).await, the_subnet());
+    assert_eq!(subnets(&store, &discovered).await, the_subnet());
+    assert_eq!(fake.actions(), ["DescribeRouteTables"]);
+    store.forget();
+    assert_eq!(subnets(&store, &discovered).await, the_subnet());
+    assert_eq!(fake.actions(), ["DescribeAvailabilityZones", "DescribeRouteTables", "DescribeSubnets"]);
+}
+
+#[tokio::test]
+async fn a_subnet_that_is_not_there_is_looked_for_again() {
+    let (fake, store) = store(aws).await;
+    for calls in [&["DescribeAvailabilityZones", "DescribeSubnets"][..], &["DescribeSubnets"]] {
+        let Fact::Absent { message, fix } = subnets(&store, &named(&["wbe"])).await else { panic!("it was found") };
+        assert_eq!(fake.actions(), calls);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(format!("{message}\nfix: {fix}"), @"
+            vpc-1 has no subnet `wbe`
+            fix: name subnets of vpc-1, by id or by the tag `Name`; the nearest it has: `web`
+            ");
+        }
+    }
+    // What was read for the one serves the other.
+    assert_eq!(subnets(&store, &named(&["web"])).await, the_subnet());
+    assert_eq!(fake.actions(), [""; 0]);
+}
+
+#[tokio::test]
+async fn security_groups_are_asked_for_by_filter_and_kept() {
+    let (fake, store) = store(aws).await;
+    let known = Fact::Known(vec![SecurityGroupId::new("sg-1"), SecurityGroupId::new("sg-2")]);
+    assert_eq!(groups(&store, &["web", "sg-1"]).await, known);
+    let calls = fake.calls();
+    let filters = calls.iter().map(|call| {
+        let filter = |n: u8| (call.param(&format!("Filter.{n}.Name")), call.param(&format!("Filter.{n}.Value.1")));
+        [filter(1), filter(2)]
+    });
+    assert_eq!(
+        filters.collect::<Vec<_>>(),
+        [[("vpc-id", "vpc-1"), ("group-id", "sg-1")], [("vpc-id", "vpc-1"), ("tag:Name", "web")]]
+    );
+    assert_eq!(groups(&store, &["web", "sg-1"]).await, known);
+    assert_eq!(fake.actions(), [""; 0]);
+    store.forget();
+    assert_eq!(groups(&store, &["web", "sg-1"]).await, known);
+    assert_eq!(fake.actions(), ["DescribeSecurityGroups", "DescribeSecurityGroups"]);
+}
+
+#[tokio::test]
+async fn a_security_group_that_is_not_there_is_looked_for_again() {
+    let (fake, store) = store(aws).await;
+    for _ in 0..2 {
+        let Fact::Absent { message, fix } = groups(&store, &["db", "sg-9"]).await else { panic!("it was found") };
+        assert_eq!(fake.actions(), ["DescribeSecurityGroups", "DescribeSecurityGroups"]);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(format!("{message}\nfix: {fix}"), @"
+            vpc-1 has no security group `db` or `sg-9`
+            fix: name security groups of vpc-1, by id or by the tag `Name` (the group's own name does not count)
+            ");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_blocks_of_the_vpc_are_those_that_are_associated() {
+    let (fake, store) = store(aws).await;
+    let known = Some(Fact::Known(vec!["10.0.0.0/16".to_owned(), "10.2.0.0/16".to_owned()]));
+    let mut facts = Facts::default();
+    for calls in [&["DescribeVpcs"][..], &[]] {
+        store.answer(&Want::VpcBlocks, &mut facts).await;
+        assert_eq!(facts.vpc_blocks, known);
+        assert_eq!(fake.actions(), calls);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_to_allow_and_is_not_kept() {
+    let (fake, store) = store(|_| ec2_error(403, "UnauthorizedOperation", "You are not authorized")).await;
+    let mut facts = Facts::default();
+    store.answer(&Want::VpcBlocks, &mut facts).await;
+    let answers = [
+        format!("{:?}", subnets(&store, &named(&["web"])).await),
+        format!("{:?}", groups(&store, &["sg-1"]).await),
+        format!("{:?}", facts.vpc_blocks),
+    ];
+    insta::assert_snapshot!(answers.join("\n"), @r#"
+    Unavailable("AWS does not allow DescribeSubnets: You are not authorized (UnauthorizedOperation); allow the action `ec2:DescribeSubnets` in the IAM policy of the controller's role")
+    Unavailable("AWS does not allow DescribeSecurityGroups: You are not authorized (UnauthorizedOperation); allow the action `ec2:DescribeSecurityGroups` in the IAM policy of the controller's role")
+    Some(Unavailable("AWS does not allow DescribeVpcs: You are not authorized (UnauthorizedOperation); allow the action `ec2:DescribeVpcs` in the IAM policy of the controller's role"))
+    "#);
+    fake.calls();
+    subnets(&store, &named(&["web"])).await;
+    groups(&store, &["sg-1"]).await;
+    store.answer(&Want::VpcBlocks, &mut facts).await;
+    assert_eq!(fake.actions(), ["DescribeSecurityGroups", "DescribeSubnets", "DescribeVpcs"]);
+}
