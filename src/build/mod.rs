@@ -3,9 +3,12 @@
 
 pub mod config;
 pub mod diagnostic;
+mod findings;
 pub mod ingress;
 pub mod names;
+pub mod service;
 pub mod tags;
 
 pub use config::BuildConfig;
 pub use diagnostic::{Code, Diagnostic, Severity};
+pub use findings::Built;

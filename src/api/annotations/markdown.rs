@@ -35,8 +35,8 @@ for that Service; of tags, key by key.
 const ON_SERVICES: &str = "
 ## On Services of their own: `service.beta.kubernetes.io/`
 
-Services of type LoadBalancer do not get a Network Load Balancer from albatross yet, so none of these has an effect, and none is remarked upon. The
-list is what they will mean.
+They are read on Services that this controller makes a Network Load Balancer for: those of the class `service.k8s.aws/nlb` (`--load-balancer-class`), and
+those without a class whose `aws-load-balancer-type` is `nlb-ip`, or `external` beside a target type. On all other Services they say nothing here.
 
 ";
 

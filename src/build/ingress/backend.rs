@@ -77,7 +77,7 @@ impl<'a> Builder<'a> {
             let consequence = if severity == Severity::Warning { "; requests are answered with 503" } else { "" };
             let message = format!("the annotation `{key}` does not exist{consequence}");
             let object = ObjectReference::ingress(&ingress.name);
-            let failed = self.found(
+            let failed = self.findings.found(
                 severity,
                 object,
                 Code::MissingAction,
@@ -167,10 +167,16 @@ impl<'a> Builder<'a> {
                 name.name, name.namespace
             );
             let object = ObjectReference::ingress(&ingress.name);
-            let failed =
-                self.found(severity, object, Code::MissingService, field, &message, "create it, or correct the name");
+            let failed = self.findings.found(
+                severity,
+                object,
+                Code::MissingService,
+                field,
+                &message,
+                "create it, or correct the name",
+            );
             return if severity == Severity::Warning {
-                self.absent.insert(reference);
+                self.findings.absent.insert(reference);
                 Ok(unavailable("Backend service does not exist"))
             } else {
                 Err(failed)

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use super::class::{Ownership, ownership};
 use crate::{
-    build::{BuildConfig, Diagnostic, tags},
-    model::{GroupId, ObjectName},
+    api::annotations::Annotations,
+    build::{BuildConfig, Code, Diagnostic, Severity, findings::Findings, tags},
+    model::{ObjectName, ObjectReference, StackId},
     snapshot::{Ingress, Snapshot},
 };
 
@@ -31,11 +32,11 @@ impl Membership {
 
 /// The groups that an Ingress has to do with: the one it belongs to, and those whose finalizers it carries.
 #[must_use]
-pub fn groups_of(ingress: &Ingress) -> BTreeSet<GroupId> {
-    let mut groups = BTreeSet::from([GroupId::Implicit(ingress.name.clone())]);
+pub fn groups_of(ingress: &Ingress) -> BTreeSet<StackId> {
+    let mut groups = BTreeSet::from([StackId::Ingress(ingress.name.clone())]);
     for finalizer in &ingress.finalizers {
         if let Some(name) = finalizer.strip_prefix("group.ingress.k8s.aws/") {
-            groups.insert(GroupId::Explicit(name.to_owned()));
+            groups.insert(StackId::Group(name.to_owned()));
         }
     }
     groups
@@ -43,14 +44,16 @@ pub fn groups_of(ingress: &Ingress) -> BTreeSet<GroupId> {
 
 /// Tells who belongs to a group.
 #[must_use]
-pub fn membership(snapshot: &Snapshot, config: &BuildConfig, group: &GroupId) -> Membership {
+pub fn membership(snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> Membership {
     let mut membership = Membership::default();
     // What another controller made of an explicit group stays as it is until groups are built.
-    let GroupId::Implicit(name) = group else { return membership };
+    let StackId::Ingress(name) = group else { return membership };
     let Some(ingress) = snapshot.ingresses.get(name) else { return membership };
-    let held = ingress.finalizers.contains(&tags::ingress_finalizer(group));
+    let held = ingress.finalizers.contains(&tags::finalizer(group));
     if ingress.deleting {
-        if held {
+        if held && let Some(diagnostic) = protected(ingress) {
+            membership.broken.push(diagnostic);
+        } else if held {
             membership.leaving.push(name.clone());
         }
         return membership;
@@ -76,3 +79,31 @@ fn names_missing_class(snapshot: &Snapshot, ingress: &Ingress) -> bool {
 fn meant_for_us(ingress: &Ingress) -> bool {
     ingress.annotations.keys().any(|key| key.starts_with("alb.ingress.kubernetes.io/"))
 }
+
+/// Why a deleted Ingress must stay: its own annotation protects the load balancer. What AWS says does not count, nor a value that is
+/// no truth (reference: ingress §1.5).
+fn protected(ingress: &Ingress) -> Option<Diagnostic> {
+    let object = ObjectReference::ingress(&ingress.name);
+    let annotations = Annotations::of_ingress(&ingress.annotations);
+    match annotations.string_map("load-balancer-attributes") {
+        Ok(attributes) => {
+            let value = attributes?.remove("deletion_protection.enabled")?;
+            TRUE.contains(&value.as_str()).then(|| Diagnostic {
+                code: Code::Refused,
+                severity: Severity::Error,
+                object,
+                field: "alb.ingress.kubernetes.io/load-balancer-attributes".to_owned(),
+                message: "the Ingress is deleted, but `deletion_protection.enabled` keeps its load balancer".to_owned(),
+                fix: "set `deletion_protection.enabled=false` in the annotation, and the load balancer goes with the Ingress".to_owned(),
+            })
+        }
+        Err(error) => {
+            let mut findings = Findings::default();
+            findings.annotation_error(object, &error);
+            findings.diagnostics.pop()
+        }
+    }
+}
+
+/// What Go takes for true.
+const TRUE: [&str; 6] = ["1", "t", "T", "TRUE", "true", "True"];

@@ -55,6 +55,11 @@ impl<'a> Builder<'a> {
                 self.error(&ingress.name, Code::MissingCertificate, CERTIFICATE_ARN, &message, fix);
                 failed = true;
             }
+            let name = format!("listener-attributes.{protocol}-{port}");
+            let Ok(attributes) = self.value(ingress, None, annotations.string_map(&name)) else {
+                failed = true;
+                continue;
+            };
             let redirected = redirect.filter(|_| protocol == ListenerProtocol::Http);
             let (default_action, rules) = match redirected {
                 Some(https) => (redirect_to(https), Vec::new()),
@@ -80,6 +85,8 @@ impl<'a> Builder<'a> {
                 default_action,
                 default_certificate,
                 certificates: others,
+                alpn_policy: None,
+                attributes: attributes.unwrap_or_default(),
                 ssl_policy: tls.then(|| policy.clone().unwrap_or_else(|| self.config.default_ssl_policy.clone())),
                 rules,
                 tags: tags::of_resource(

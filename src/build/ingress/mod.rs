@@ -1,5 +1,6 @@
 //! A group of Ingresses, built into the stack that AWS shall have.
 
+mod access;
 mod backend;
 pub mod class;
 mod group;
@@ -11,37 +12,24 @@ mod target_group;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use indexmap::IndexMap;
 
 pub use self::group::{Membership, groups_of, membership};
-use super::{BuildConfig, Code, Diagnostic, Severity, names, tags};
+use super::{
+    BuildConfig, Built, Code, Severity,
+    findings::{Failed, Findings},
+    names, tags,
+};
 use crate::{
-    api::annotations::{self, AnnotationError, Annotations, FindingKind, Origin},
-    facts::{Fact, Facts, Want},
+    api::annotations::{self, AnnotationError, Annotations, Origin},
+    facts::{Facts, SubnetQuery, Want},
     model::{
-        Cause, GroupId, IpAddressType, LoadBalancer, LoadBalancerName, ManagedSecurityGroup, ObjectKind, ObjectName,
-        ObjectReference, ResourceId, Scheme, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source, Stack,
-        Tags, TargetGroup, Value,
+        Cause, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, ObjectName, ObjectReference,
+        ResourceId, Scheme, SecurityGroupId, SecurityGroupReference, Stack, StackId, SubnetMapping, Tags, TargetGroup,
+        Value,
     },
     snapshot::{Ingress, Service, Snapshot},
 };
-
-/// What came of building.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Built {
-    /// What AWS shall have. `None` when it cannot be said: what is there then stays as it is.
-    pub stack: Option<Stack>,
-    /// Everything that was found, errors and warnings.
-    pub diagnostics: Vec<Diagnostic>,
-    /// What has to be known before the stack can be built.
-    pub wants: BTreeSet<Want>,
-    /// What could not be had from AWS right now.
-    pub unavailable: Vec<String>,
-    /// Objects that the stack treats as not being there; to be proved before anything is answered with 503 for it.
-    pub absent: BTreeSet<ObjectReference>,
-}
 
 /// Builds the stack of a group from its members. A group without members gives an empty stack: everything goes. Members
 /// that are not in the snapshot give none: who belongs to the group has to be asked again, and nobody's going is proved.
@@ -50,7 +38,7 @@ pub fn build(
     snapshot: &Snapshot,
     config: &BuildConfig,
     facts: &Facts,
-    group: &GroupId,
+    group: &StackId,
     members: &[ObjectName],
 ) -> Built {
     let mut builder = Builder {
@@ -58,11 +46,9 @@ pub fn build(
         config,
         facts,
         group,
-        diagnostics: Vec::new(),
-        wants: BTreeSet::new(),
-        unavailable: Vec::new(),
-        absent: BTreeSet::new(),
+        findings: Findings::default(),
         target_groups: IndexMap::new(),
+        backend_source: None,
     };
     let ingresses: Vec<&Ingress> = members.iter().filter_map(|name| snapshot.ingresses.get(name)).collect();
     let stack = match ingresses.as_slice() {
@@ -74,76 +60,54 @@ pub fn build(
             None
         }
     };
-    let failed = builder.diagnostics.iter().any(|d| d.severity == Severity::Error);
-    let waiting = !builder.wants.is_empty() || !builder.unavailable.is_empty();
-    Built {
-        stack: stack.filter(|_| !failed && !waiting),
-        diagnostics: builder.diagnostics,
-        wants: builder.wants,
-        unavailable: builder.unavailable,
-        absent: builder.absent,
-    }
+    builder.findings.built(stack)
 }
 
 const NO_GROUPS: &str = "groups of Ingresses are not built yet";
 const NO_GROUPS_FIX: &str = "remove the annotation to give this Ingress a load balancer of its own";
 
-/// A step of building that went wrong; the diagnostics say what.
-struct Failed;
+const SUBNETS: &str = "alb.ingress.kubernetes.io/subnets";
 
 struct Builder<'a> {
     snapshot: &'a Snapshot,
     config: &'a BuildConfig,
     facts: &'a Facts,
-    group: &'a GroupId,
-    diagnostics: Vec<Diagnostic>,
-    wants: BTreeSet<Want>,
-    unavailable: Vec<String>,
-    absent: BTreeSet<ObjectReference>,
+    group: &'a StackId,
+    findings: Findings,
     target_groups: IndexMap<ResourceId, TargetGroup>,
+    /// Whom the targets let in; `None` where their rules are the user's.
+    backend_source: Option<SecurityGroupReference>,
 }
 
 impl<'a> Builder<'a> {
     fn stack(&mut self, ingress: &'a Ingress) -> Option<Stack> {
         self.check_annotations(ingress);
         let annotations = Annotations::of_ingress(&ingress.annotations);
+        let access = self.access(ingress, &annotations);
+        let sources = match &access {
+            Ok(access) if !access.is_managed() => Ok(Vec::new()),
+            _ => self.inbound_sources(ingress, &annotations),
+        };
+        self.backend_source = access.as_ref().ok().and_then(|access| access.backend_source.clone());
         let load_balancer = self.load_balancer(ingress, &annotations);
         let listeners = self.listeners(ingress, &annotations);
+        let (access, sources) = (access.ok()?, sources.ok()?);
         let (mut load_balancer, listeners) = (load_balancer.ok()?, listeners.ok()?);
         let user_tags = self.user_tags(ingress, None).ok()?;
-        let resource = |id: &str| ResourceId(id.to_owned());
         load_balancer.tags = tags::of_resource(
             &self.config.cluster,
             self.group,
-            &resource(tags::LOAD_BALANCER),
+            &ResourceId(tags::LOAD_BALANCER.to_owned()),
             &self.config.default_tags,
             &user_tags,
         );
-        let ingress_rules = listeners
-            .keys()
-            .map(|port| SecurityGroupRule {
-                protocol: "tcp".to_owned(),
-                from_port: Some(i32::from(*port)),
-                to_port: Some(i32::from(*port)),
-                source: Source::Ipv4("0.0.0.0/0".to_owned()),
-                description: String::new(),
-            })
-            .collect();
+        let security_group = access
+            .is_managed()
+            .then(|| self.managed_security_group(ingress, listeners.keys().copied(), &sources, &user_tags));
+        load_balancer.security_groups = access.security_groups;
         Some(Stack {
-            group: self.group.clone(),
-            security_group: Some(ManagedSecurityGroup {
-                name: self.named(|cluster| names::managed_security_group(cluster, self.group)),
-                description: names::MANAGED_GROUP_DESCRIPTION,
-                ingress: ingress_rules,
-                tags: tags::of_resource(
-                    &self.config.cluster,
-                    self.group,
-                    &resource(tags::MANAGED_SECURITY_GROUP),
-                    &self.config.default_tags,
-                    &user_tags,
-                ),
-                cause: cause(ingress, "spec"),
-            }),
+            id: self.group.clone(),
+            security_group,
             load_balancer: Some(load_balancer),
             target_groups: std::mem::take(&mut self.target_groups),
             listeners,
@@ -160,25 +124,8 @@ impl<'a> Builder<'a> {
     }
 
     fn check_annotations(&mut self, ingress: &Ingress) {
-        self.findings(ObjectReference::ingress(&ingress.name), annotations::ObjectKind::Ingress, &ingress.annotations);
-    }
-
-    fn findings(&mut self, object: ObjectReference, kind: annotations::ObjectKind, all: &BTreeMap<String, String>) {
-        for finding in annotations::check(kind, all) {
-            let (code, severity) = match finding.kind {
-                FindingKind::Unknown { .. } => (Code::UnknownAnnotation, Severity::Warning),
-                FindingKind::Later => (Code::AnnotationNotBuilt, Severity::Warning),
-                FindingKind::Refused => (Code::Refused, Severity::Error),
-            };
-            self.report(Diagnostic {
-                code,
-                severity,
-                object: object.clone(),
-                field: finding.key,
-                message: finding.message,
-                fix: finding.fix,
-            });
-        }
+        let object = ObjectReference::ingress(&ingress.name);
+        self.findings.check_annotations(&object, annotations::ObjectKind::Ingress, &ingress.annotations);
     }
 
     fn load_balancer(&mut self, ingress: &Ingress, annotations: &Annotations<'_>) -> Result<LoadBalancer, Failed> {
@@ -192,11 +139,8 @@ impl<'a> Builder<'a> {
             })
         });
         let scheme = scheme_word.map(|word| word.and_then(Scheme::from_word).unwrap_or(self.config.default_scheme));
-        let subnets = scheme.and_then(|scheme| Ok((scheme, self.subnets(ingress, scheme)?)));
-        let mut security_groups = vec![SecurityGroupReference::Managed];
-        if self.config.enable_backend_security_group {
-            security_groups.push(SecurityGroupReference::SharedBackend(self.backend_security_group(ingress)?));
-        }
+        let subnets = scheme.and_then(|scheme| Ok((scheme, self.subnets(ingress, annotations, scheme)?)));
+        let attributes = self.value(ingress, None, annotations.string_map("load-balancer-attributes"));
         let (scheme, subnets) = subnets?;
         let name = match given_name? {
             Some(name) => Value::Known(name),
@@ -216,18 +160,26 @@ impl<'a> Builder<'a> {
             },
         };
         Ok(LoadBalancer {
+            kind: LoadBalancerKind::Application,
             name,
             scheme,
             ip_address_type: IpAddressType::Ipv4,
             subnets,
-            security_groups,
+            security_groups: Vec::new(),
+            attributes: attributes?.unwrap_or_default(),
             tags: Tags::new(),
             cause: cause(ingress, "spec"),
         })
     }
 
-    fn subnets(&mut self, ingress: &Ingress, scheme: Scheme) -> Result<Value<Vec<crate::model::SubnetId>>, Failed> {
+    fn subnets(
+        &mut self,
+        ingress: &Ingress,
+        annotations: &Annotations<'_>,
+        scheme: Scheme,
+    ) -> Result<Value<Vec<SubnetMapping>>, Failed> {
         let key = "alb.ingress.kubernetes.io/scheme";
+        let names = self.value(ingress, None, annotations.string_list("subnets"))?;
         if let Some(incumbent) = &self.facts.incumbent {
             if incumbent.scheme != scheme {
                 let message = format!(
@@ -237,43 +189,34 @@ impl<'a> Builder<'a> {
                 let fix = "leave the scheme as it is, and make a second Ingress with the new scheme; delete this one when clients have moved";
                 return Err(self.error(&ingress.name, Code::ReplacementNeeded, key, &message, fix));
             }
-            return Ok(Value::Known(incumbent.subnets.iter().cloned().collect()));
-        }
-        match self.facts.subnets.get(&scheme) {
-            Some(Fact::Known(subnets)) => Ok(Value::Known(subnets.clone())),
-            Some(Fact::AfterApply(why)) => Ok(Value::AfterApply(why)),
-            Some(Fact::Absent { message, fix }) => Err(self.error(&ingress.name, Code::Subnets, key, message, fix)),
-            Some(Fact::Unavailable(why)) => {
-                self.unavailable.push(why.clone());
-                Err(Failed)
-            }
-            None => {
-                self.wants.insert(Want::Subnets(scheme));
-                Err(Failed)
+            if names.is_none() {
+                return Ok(Value::Known(incumbent.subnets.iter().cloned().map(SubnetMapping::plain).collect()));
             }
         }
+        let kind = LoadBalancerKind::Application;
+        let (query, key) = match names {
+            Some(names) if names.is_empty() => {
+                let fix = "name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags";
+                return Err(self.error(&ingress.name, Code::Subnets, SUBNETS, "the list of subnets is empty", fix));
+            }
+            Some(names) => (SubnetQuery::Named { kind, names }, SUBNETS),
+            None => (SubnetQuery::Discovered { kind, scheme }, key),
+        };
+        let fact = self.facts.subnets(&query);
+        let object = ObjectReference::ingress(&ingress.name);
+        Ok(match self.findings.settle(fact, Want::Subnets(query), object, Code::Subnets, key)? {
+            Value::Known(found) => Value::Known(found.into_iter().map(|s| SubnetMapping::plain(s.id)).collect()),
+            Value::AfterApply(why) => Value::AfterApply(why),
+        })
     }
 
     fn backend_security_group(&mut self, ingress: &Ingress) -> Result<Value<SecurityGroupId>, Failed> {
         if let Some(id) = &self.config.backend_security_group {
             return Ok(Value::Known(id.clone()));
         }
-        match &self.facts.backend_security_group {
-            Some(Fact::Known(id)) => Ok(Value::Known(id.clone())),
-            Some(Fact::AfterApply(why)) => Ok(Value::AfterApply(why)),
-            Some(Fact::Absent { message, fix }) => {
-                let (message, fix) = (message.clone(), fix.clone());
-                Err(self.error(&ingress.name, Code::Unsupported, "spec", &message, &fix))
-            }
-            Some(Fact::Unavailable(why)) => {
-                self.unavailable.push(why.clone());
-                Err(Failed)
-            }
-            None => {
-                self.wants.insert(Want::BackendSecurityGroup);
-                Err(Failed)
-            }
-        }
+        let fact = self.facts.backend_security_group();
+        let object = ObjectReference::ingress(&ingress.name);
+        self.findings.settle(fact, Want::BackendSecurityGroup, object, Code::Unsupported, "spec")
     }
 
     /// The tags that users ask for: the Service's win over the Ingress'.
@@ -287,12 +230,12 @@ impl<'a> Builder<'a> {
             let on_ingress = Annotations::of_ingress(&ingress.annotations).string_map("tags").ok().flatten();
             let object = match service {
                 Some(service) if !on_ingress.is_some_and(|tags| tags.contains_key(*key)) => {
-                    ObjectReference { kind: ObjectKind::Service, name: service.name.clone() }
+                    ObjectReference::service(&service.name)
                 }
                 _ => ObjectReference::ingress(&ingress.name),
             };
             let fix = "remove it from the annotation";
-            return Err(self.found(
+            return Err(self.findings.found(
                 Severity::Error,
                 object,
                 Code::InvalidValue,
@@ -313,58 +256,15 @@ impl<'a> Builder<'a> {
     ) -> Result<T, Failed> {
         read.map_err(|error| {
             let object = match (error.origin, service) {
-                (Origin::Service, Some(service)) => {
-                    ObjectReference { kind: ObjectKind::Service, name: service.name.clone() }
-                }
+                (Origin::Service, Some(service)) => ObjectReference::service(&service.name),
                 _ => ObjectReference::ingress(&ingress.name),
             };
-            let diagnostic = Diagnostic {
-                code: Code::InvalidValue,
-                severity: Severity::Error,
-                object,
-                field: error.key.clone(),
-                message: error.to_string(),
-                // What is allowed, the message has said.
-                fix: match error.fix.strip_prefix(&format!("write {}", error.allowed)) {
-                    Some(rest) => rest.trim_start_matches("; ").to_owned(),
-                    None => error.fix.clone(),
-                },
-            };
-            self.report(diagnostic);
-            Failed
+            self.findings.annotation_error(object, &error)
         })
     }
 
     fn error(&mut self, ingress: &ObjectName, code: Code, field: &str, message: &str, fix: &str) -> Failed {
-        self.found(Severity::Error, ObjectReference::ingress(ingress), code, field, message, fix)
-    }
-
-    fn found(
-        &mut self,
-        severity: Severity,
-        object: ObjectReference,
-        code: Code,
-        field: &str,
-        message: &str,
-        fix: &str,
-    ) -> Failed {
-        let diagnostic = Diagnostic {
-            code,
-            severity,
-            object,
-            field: field.to_owned(),
-            message: message.to_owned(),
-            fix: fix.to_owned(),
-        };
-        self.report(diagnostic);
-        Failed
-    }
-
-    /// Keeps a diagnostic once, however many rules lead to it.
-    fn report(&mut self, diagnostic: Diagnostic) {
-        if !self.diagnostics.contains(&diagnostic) {
-            self.diagnostics.push(diagnostic);
-        }
+        self.findings.found(Severity::Error, ObjectReference::ingress(ingress), code, field, message, fix)
     }
 }
 

@@ -1,12 +1,15 @@
 //! The target group of an Ingress for one port of a Service, with its health check and binding (reference: ingress §7, §9.3).
 
+use std::collections::BTreeMap;
+
 use super::{Builder, Failed, cause, layered};
 use crate::{
-    api::annotations::Annotations,
+    api::annotations::{self, Annotations},
     build::{Code, names, tags},
     model::{
-        Binding, HealthCheck, Matcher, PortReference, ProtocolVersion, ResourceId, SecurityGroupReference, TargetGroup,
-        TargetGroupProtocol, TargetType, Value,
+        Binding, HealthCheck, HealthCheckProtocol, Matcher, NetworkingPeer, NetworkingPort, NetworkingRule,
+        ObjectReference, PortReference, ProtocolVersion, ResourceId, TargetGroup, TargetGroupProtocol, TargetType,
+        Value,
     },
     snapshot::{Ingress, Service, ServicePort},
 };
@@ -25,21 +28,26 @@ impl<'a> Builder<'a> {
         if self.target_groups.contains_key(&resource) {
             return Ok(resource);
         }
-        self.findings(
-            crate::model::ObjectReference { kind: crate::model::ObjectKind::Service, name: service.name.clone() },
-            crate::api::annotations::ObjectKind::Service,
+        self.findings.check_annotations(
+            &ObjectReference::service(&service.name),
+            annotations::ObjectKind::Service,
             &service.annotations,
         );
         let annotations = layered(ingress, Some(service));
         let target_type = self.value(ingress, Some(service), annotations.enumerated("target-type", TargetType::WORDS));
-        let protocol =
-            self.value(ingress, Some(service), annotations.enumerated("backend-protocol", TargetGroupProtocol::WORDS));
+        let protocol = self.value(
+            ingress,
+            Some(service),
+            annotations.enumerated("backend-protocol", TargetGroupProtocol::OF_APPLICATION_LOAD_BALANCERS),
+        );
         let version = self.value(
             ingress,
             Some(service),
             annotations.enumerated("backend-protocol-version", ProtocolVersion::WORDS),
         );
         let user_tags = self.user_tags(ingress, Some(service));
+        let attributes = self.value(ingress, Some(service), annotations.string_map("target-group-attributes"));
+        let node_labels = self.value(ingress, Some(service), annotations.string_map("target-node-labels"));
         let target_type = target_type?.and_then(TargetType::from_word).unwrap_or(self.config.default_target_type);
         let word = protocol.as_ref().ok().copied().flatten();
         let backend_protocol = word.and_then(TargetGroupProtocol::from_word).unwrap_or(TargetGroupProtocol::Http);
@@ -50,6 +58,7 @@ impl<'a> Builder<'a> {
         let (Ok(_), Ok(_), Ok(user_tags), Ok(health_check)) = (protocol, version, user_tags, health_check) else {
             return Err(Failed);
         };
+        let (attributes, node_labels) = (attributes?.unwrap_or_default(), node_labels?);
         let protocol = backend_protocol;
         if service.ipv6 {
             let message = format!(
@@ -108,16 +117,19 @@ impl<'a> Builder<'a> {
                 }
             }
         };
-        let binding = self.binding(ingress, service, service_port, written, target_type, &health_check)?;
+        // Pods are chosen by the Service alone.
+        let node_labels = node_labels.filter(|_| target_type == TargetType::Instance).unwrap_or_default();
+        let binding = self.binding(node_labels, service, service_port, written, target_type, &health_check);
         let group = TargetGroup {
             resource: resource.clone(),
             name,
             target_type,
             protocol,
-            protocol_version,
+            protocol_version: Some(protocol_version),
             port,
             vpc: self.config.vpc.clone(),
             health_check,
+            attributes,
             tags: tags::of_resource(&self.config.cluster, self.group, &resource, &self.config.default_tags, &user_tags),
             binding,
             cause: cause(ingress, field),
@@ -140,7 +152,7 @@ impl<'a> Builder<'a> {
         let check_protocol = self.value(
             ingress,
             service_layer,
-            annotations.enumerated("healthcheck-protocol", TargetGroupProtocol::WORDS),
+            annotations.enumerated("healthcheck-protocol", TargetGroupProtocol::OF_APPLICATION_LOAD_BALANCERS),
         );
         let path = self.value(ingress, service_layer, annotations.string("healthcheck-path"));
         let interval = self.value(ingress, service_layer, annotations.i32("healthcheck-interval-seconds"));
@@ -152,17 +164,20 @@ impl<'a> Builder<'a> {
         let codes = codes?;
         Ok(HealthCheck {
             port: port?,
-            protocol: check_protocol?.and_then(TargetGroupProtocol::from_word).unwrap_or(protocol),
-            path: path?.unwrap_or_else(|| if grpc { "/AWS.ALB/healthcheck" } else { "/" }.to_owned()),
+            protocol: check_protocol?.and_then(HealthCheckProtocol::from_word).unwrap_or(match protocol {
+                TargetGroupProtocol::Https => HealthCheckProtocol::Https,
+                _ => HealthCheckProtocol::Http,
+            }),
+            path: Some(path?.unwrap_or_else(|| if grpc { "/AWS.ALB/healthcheck" } else { "/" }.to_owned())),
             interval_seconds: interval?.unwrap_or(15),
             timeout_seconds: timeout?.unwrap_or(5),
             healthy_threshold: healthy?.unwrap_or(2),
             unhealthy_threshold: unhealthy?.unwrap_or(2),
-            matcher: if grpc {
+            matcher: Some(if grpc {
                 Matcher::Grpc(codes.unwrap_or_else(|| "12".to_owned()))
             } else {
                 Matcher::Http(codes.unwrap_or_else(|| "200".to_owned()))
-            },
+            }),
         })
     }
 
@@ -216,35 +231,37 @@ impl<'a> Builder<'a> {
     }
 
     fn binding(
-        &mut self,
-        ingress: &Ingress,
+        &self,
+        node_labels: BTreeMap<String, String>,
         service: &Service,
         service_port: &ServicePort,
         written: &PortReference,
         target_type: TargetType,
         health_check: &HealthCheck,
-    ) -> Result<Binding, Failed> {
+    ) -> Binding {
         let traffic = match (target_type, service_port.node_port) {
             (TargetType::Instance, Some(node_port)) => PortReference::Number(node_port),
             _ => service_port.target_port.clone(),
         };
         let mut ports = Vec::new();
-        if !self.config.disable_restricted_rules {
-            ports.push(traffic);
-            ports.extend(health_check.port.parse().ok().map(PortReference::Number));
-        }
-        let source = if self.config.enable_backend_security_group {
-            SecurityGroupReference::SharedBackend(self.backend_security_group(ingress)?)
+        if self.config.disable_restricted_rules {
+            ports.push(NetworkingPort::tcp(None));
         } else {
-            SecurityGroupReference::Managed
-        };
-        Ok(Binding {
+            ports.push(NetworkingPort::tcp(Some(traffic)));
+            let check = health_check.port.parse().ok().map(PortReference::Number);
+            ports.extend(check.map(|port| NetworkingPort::tcp(Some(port))));
+        }
+        Binding {
             namespace: service.name.namespace.clone(),
             labels: tags::binding_labels(self.group),
             service: service.name.name.clone(),
             service_port: written.clone(),
-            source,
-            ports,
-        })
+            node_labels,
+            // One rule a port, as aws-load-balancer-controller writes it.
+            networking: self.backend_source.as_ref().map(|source| {
+                let from = vec![NetworkingPeer::SecurityGroup(source.clone())];
+                ports.into_iter().map(|port| NetworkingRule { from: from.clone(), ports: vec![port] }).collect()
+            }),
+        }
     }
 }

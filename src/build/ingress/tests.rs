@@ -1,5 +1,7 @@
 //! From manifests, as users write them, to stacks and diagnostics.
 
+mod access;
+mod attributes;
 mod classes;
 mod listeners;
 mod messages;
@@ -13,7 +15,7 @@ use std::fmt::Write as _;
 use super::{Built, build};
 use crate::{
     build::{BuildConfig, Severity},
-    facts::{Fact, Facts},
+    facts::{Fact, Facts, Subnet, SubnetQuery},
     model::*,
     snapshot::{Loaded, Snapshot, from_documents},
 };
@@ -53,12 +55,34 @@ fn config() -> BuildConfig {
 }
 
 fn facts() -> Facts {
-    let subnets = || Fact::Known(vec![SubnetId::new("subnet-a"), SubnetId::new("subnet-b")]);
+    let subnets = || Fact::Known(vec![subnet("subnet-a"), subnet("subnet-b")]);
     Facts {
-        subnets: [Scheme::Internal, Scheme::InternetFacing].map(|scheme| (scheme, subnets())).into(),
+        subnets: [Scheme::Internal, Scheme::InternetFacing].map(|scheme| (discovered(scheme), subnets())).into(),
         backend_security_group: Some(Fact::Known(SecurityGroupId::new("sg-shared"))),
-        incumbent: None,
+        ..Facts::default()
     }
+}
+
+fn subnet(id: &str) -> Subnet {
+    Subnet { id: SubnetId::new(id), ipv4_blocks: vec![] }
+}
+
+fn discovered(scheme: Scheme) -> SubnetQuery {
+    SubnetQuery::Discovered { kind: LoadBalancerKind::Application, scheme }
+}
+
+/// From which security group, on which ports; `-` where the rules are the user's.
+fn networking(binding: &Binding) -> (Option<SecurityGroupReference>, String) {
+    let Some(rules) = &binding.networking else { return (None, "-".to_owned()) };
+    let mut from = None;
+    let mut ports = Vec::new();
+    for rule in rules {
+        let ([NetworkingPeer::SecurityGroup(group)], [port]) = (&*rule.from, &*rule.ports) else { panic!("{rule:?}") };
+        assert!(!port.udp && from.as_ref().is_none_or(|from| from == group));
+        from = Some(group.clone());
+        ports.push(port.port.as_ref().map_or("every port".to_owned(), ToString::to_string));
+    }
+    (from, ports.join(","))
 }
 
 fn web() -> ObjectName {
@@ -99,7 +123,7 @@ fn everything() -> String {
 }
 
 fn build_with(manifests: &str, config: &BuildConfig, facts: &Facts) -> Built {
-    let group = GroupId::Implicit(web());
+    let group = StackId::Ingress(web());
     let built = build(&snapshot(manifests), config, facts, &group, &[web()]);
     let failed = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
     assert_eq!(

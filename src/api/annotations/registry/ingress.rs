@@ -26,13 +26,13 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
             "Whether the load balancer has public addresses. A change needs another load balancer.";
         "ip-address-type", Enum(&["ipv4", "dualstack", "dualstack-without-public-ipv4"]), INGRESS, Exclusive, BuiltFor(&["ipv4"]), "`ipv4`",
             "The kinds of addresses of the load balancer.";
-        "subnets", StringList, INGRESS, Exclusive, Refused, "discovered by their tags",
+        "subnets", StringList, INGRESS, Exclusive, Built, "discovered by their tags",
             "The subnets of the load balancer, by identifier or by `Name` tag, one to an availability zone.";
         "customer-owned-ipv4-pool", String, INGRESS, Exclusive, Refused, "none",
             "The pool of customer-owned addresses on an Outpost.";
         "ipam-ipv4-pool-id", String, INGRESS, Exclusive, Later, "none: addresses of Amazon",
             "The address manager's pool that public addresses are taken from.";
-        "load-balancer-attributes", StringMap, INGRESS, Merged, Later, "none: attributes stay as they are",
+        "load-balancer-attributes", StringMap, INGRESS, Merged, Built, "none: attributes stay as they are",
             "Attributes of the load balancer. Only those named here are set; removing one does not reset it.";
         "minimum-load-balancer-capacity", StringMap, INGRESS, Merged, Later, "none: the reservation stays as it is",
             "The capacity to reserve, as `CapacityUnits=<number>`; 0 ends the reservation.";
@@ -48,13 +48,13 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
             "The former name of `waf-acl-id`, read where that one is absent.";
         "shield-advanced-protection", Bool, INGRESS, Exclusive, Later, "none: the protection stays as it is",
             "Whether Shield Advanced protects the load balancer.";
-        "security-groups", StringList, INGRESS, Exclusive, Refused, "a security group that the controller manages",
+        "security-groups", StringList, INGRESS, Exclusive, Built, "a security group that the controller manages",
             "The security groups of the load balancer, by identifier or by `Name` tag, in place of a managed one.";
-        "manage-backend-security-group-rules", Bool, INGRESS, Exclusive, Later, "`false`, or what `--enable-manage-backend-security-group-rules` says",
+        "manage-backend-security-group-rules", Bool, INGRESS, Exclusive, Built, "`false`, or what `--enable-manage-backend-security-group-rules` says",
             "With `security-groups`: whether the controller also opens the way from the load balancer to the targets.";
-        "security-group-prefix-lists", StringList, INGRESS, Exclusive, Refused, "none",
+        "security-group-prefix-lists", StringList, INGRESS, Exclusive, Built, "none",
             "The prefix lists that the managed security group lets in.";
-        "inbound-cidrs", CidrList, INGRESS, Exclusive, Refused, "`0.0.0.0/0`, and `::/0` where the load balancer has IPv6",
+        "inbound-cidrs", CidrList, INGRESS, Exclusive, Built, "`0.0.0.0/0`, and `::/0` where the load balancer has IPv6",
             "The address ranges that the managed security group lets in.";
         "dry-run-plan", Json(Plan), INGRESS, PerIngress, Later, "none",
             "An output: the plan that a dry run found for the group of the Ingress.";
@@ -70,7 +70,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
             "The security policy of the HTTPS listeners: protocol versions and ciphers.";
         "mutual-authentication", Json(MutualAuthentication), INGRESS, Exclusive, Refused, "none: the setting stays as it is",
             "Whether and how HTTPS listeners ask clients for a certificate.";
-        "listener-attributes".Listener, StringMap, INGRESS, Merged, Later, "none: attributes stay as they are",
+        "listener-attributes".Listener, StringMap, INGRESS, Merged, Built, "none: attributes stay as they are",
             "Attributes of the listener with this protocol and port. Only those named here are set; removing one does not reset it.";
         "create-acm-cert", Bool, INGRESS, PerIngress, BuiltFor(FALSE), "`false`",
             "Whether to request certificates from ACM for the host names of the Ingress.";
@@ -112,7 +112,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
             "The protocol between the load balancer and the targets.";
         "backend-protocol-version", Enum(&["HTTP1", "HTTP2", "GRPC"]), BOTH, PerIngress, Built, "`HTTP1`",
             "The version of the protocol between the load balancer and the targets. A change needs another target group.";
-        "target-group-attributes", StringMap, BOTH, PerIngress, Later, "none: attributes stay as they are",
+        "target-group-attributes", StringMap, BOTH, PerIngress, Built, "none: attributes stay as they are",
             "Attributes of the target groups. Only those named here are set; removing one does not reset it.";
         "healthcheck-port", HealthCheckPort { service_port_names: true }, BOTH, PerIngress, Built, "`traffic-port`",
             "The port that health checks go to.";
@@ -130,7 +130,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
             "How many health checks in a row must fail before a target is unhealthy; AWS takes 2 to 10.";
         "success-codes", String, BOTH, PerIngress, Built, "`200`, for gRPC `12`",
             "The status codes of a successful health check, such as `200,301` or `200-299`.";
-        "target-node-labels", StringMap, BOTH, PerIngress, Later, "all nodes",
+        "target-node-labels", StringMap, BOTH, PerIngress, Built, "all nodes",
             "With instance targets: the labels of the nodes to register.";
         "multi-cluster-target-group", Bool, BOTH, PerIngress, BuiltFor(FALSE), "`false`",
             "Whether other clusters register targets in the same target group.";

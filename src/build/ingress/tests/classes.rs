@@ -162,6 +162,30 @@ fn membership_follows_class_finalizer_and_deletion() {
         ("new", String::new(), ours(), Is::Member),
         ("held", held.to_owned(), ours(), Is::Member),
         ("deleted and held", format!("{held}{deleting}"), ours(), Is::Leaving),
+        (
+            "deleted, held and protected",
+            format!(
+                "{held}{deleting}, annotations: {{alb.ingress.kubernetes.io/load-balancer-attributes: 'deletion_protection.enabled=True'}}"
+            ),
+            ours(),
+            Is::Broken,
+        ),
+        (
+            "deleted, held, protection taken off",
+            format!(
+                "{held}{deleting}, annotations: {{alb.ingress.kubernetes.io/load-balancer-attributes: 'deletion_protection.enabled=false'}}"
+            ),
+            ours(),
+            Is::Leaving,
+        ),
+        (
+            "class changed away, protected",
+            format!(
+                "{held}, annotations: {{alb.ingress.kubernetes.io/load-balancer-attributes: 'deletion_protection.enabled=true'}}"
+            ),
+            foreign(),
+            Is::Leaving,
+        ),
         ("deleted and held by others", deleting.to_owned(), ours(), Is::Nothing),
         ("deleted and held, class gone", format!("{held}{deleting}"), String::new(), Is::Leaving),
         ("foreign", String::new(), foreign(), Is::Nothing),
@@ -179,11 +203,11 @@ fn membership_follows_class_finalizer_and_deletion() {
         ("held by an explicit group", ", finalizers: [group.ingress.k8s.aws/edge]".to_owned(), foreign(), Is::Nothing),
     ] {
         let snapshot = snapshot(&format!("{}{classes}", object(&metadata, "ingressClassName: alb")));
-        let found = membership(&snapshot, &config(), &GroupId::Implicit(web()));
+        let found = membership(&snapshot, &config(), &StackId::Ingress(web()));
         assert_eq!(standing(&found), expected, "{what}");
-        assert!(membership(&snapshot, &config(), &GroupId::Explicit("edge".to_owned())).is_empty());
+        assert!(membership(&snapshot, &config(), &StackId::Group("edge".to_owned())).is_empty());
     }
-    let nobody = membership(&Snapshot::default(), &config(), &GroupId::Implicit(web()));
+    let nobody = membership(&Snapshot::default(), &config(), &StackId::Ingress(web()));
     assert!(nobody.is_empty());
 }
 
@@ -191,7 +215,7 @@ fn membership_follows_class_finalizer_and_deletion() {
 fn two_default_classes_are_told_to_those_without_a_class() {
     let classes = class("a", OURS, ", default") + &class("b", OURS, ", default");
     let snapshot = snapshot(&format!("{}{classes}", object("", "")));
-    assert_eq!(standing(&membership(&snapshot, &config(), &GroupId::Implicit(web()))), Is::Broken);
+    assert_eq!(standing(&membership(&snapshot, &config(), &StackId::Ingress(web()))), Is::Broken);
 }
 
 #[test]
@@ -200,6 +224,19 @@ fn an_ingress_has_to_do_with_its_own_group_and_those_that_hold_it() {
         snapshot(&object(", finalizers: [group.ingress.k8s.aws/edge, ingress.k8s.aws/resources, other/one]", ""));
     assert_eq!(
         groups_of(&snapshot.ingresses[&web()]),
-        [GroupId::Explicit("edge".to_owned()), GroupId::Implicit(web())].into()
+        [StackId::Group("edge".to_owned()), StackId::Ingress(web())].into()
     );
+}
+
+#[test]
+fn what_keeps_a_deleted_ingress_is_told_with_the_way_out() {
+    let told = |attributes: &str| {
+        let metadata = format!(
+            ", finalizers: [ingress.k8s.aws/resources], deletionTimestamp: '2026-01-01T00:00:00Z', annotations: {{alb.ingress.kubernetes.io/load-balancer-attributes: '{attributes}'}}"
+        );
+        let snapshot = snapshot(&format!("{}{}", object(&metadata, ""), class("alb", OURS, "")));
+        membership(&snapshot, &config(), &StackId::Ingress(web())).broken[0].to_string()
+    };
+    insta::assert_snapshot!(told("deletion_protection.enabled=true"), @"alb.ingress.kubernetes.io/load-balancer-attributes: the Ingress is deleted, but `deletion_protection.enabled` keeps its load balancer; set `deletion_protection.enabled=false` in the annotation, and the load balancer goes with the Ingress");
+    insta::assert_snapshot!(told("deletion_protection.enabled"), @r"annotation `alb.ingress.kubernetes.io/load-balancer-attributes` has the value `deletion_protection.enabled`: `deletion_protection.enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
 }

@@ -51,9 +51,7 @@ fn actions() {
 
 #[test]
 fn what_asks_for_access_control_is_refused_and_not_served_without_it() {
-    for key in
-        ["auth-type", "group.name", "wafv2-acl-arn", "inbound-cidrs", "security-groups", "conditions.web", "subnets"]
-    {
+    for key in ["auth-type", "group.name", "wafv2-acl-arn", "conditions.web"] {
         let built = built(&ingress(&[("target-type", "ip"), (key, "oidc")], &everything()));
         assert_eq!(built.stack, None, "{key}");
     }
@@ -93,11 +91,11 @@ fn subnets_that_are_not_there() {
         message: "no subnet of the VPC `vpc-1` has the tag `kubernetes.io/role/internal-elb`".to_owned(),
         fix: "tag one subnet in each of two zones".to_owned(),
     };
-    facts.subnets.insert(Scheme::Internal, absent);
+    facts.subnets.insert(discovered(Scheme::Internal), absent);
     let built = build_with(&format!("{SERVICES}\n---\n{}", ingress(&[], &everything())), &config(), &facts);
     insta::assert_snapshot!(messages(&built), @"Error subnets on Ingress shop/web: alb.ingress.kubernetes.io/scheme: no subnet of the VPC `vpc-1` has the tag `kubernetes.io/role/internal-elb`; tag one subnet in each of two zones");
     let absent = Fact::Absent { message: "no security group".to_owned(), fix: "create it".to_owned() };
-    facts.subnets.insert(Scheme::Internal, Fact::Known(vec![]));
+    facts.subnets.insert(discovered(Scheme::Internal), Fact::Known(vec![]));
     facts.backend_security_group = Some(absent);
     let built = build_with(&format!("{SERVICES}\n---\n{}", ingress(&[], &everything())), &config(), &facts);
     insta::assert_snapshot!(messages(&built), @"Error unsupported on Ingress shop/web: spec: no security group; create it");
@@ -108,7 +106,7 @@ fn several_members_are_refused() {
     let other = ingress(&[], &everything()).replace("name: web\n", "name: other\n");
     let manifests = format!("{SERVICES}\n---\n{}\n---\n{other}", ingress(&[], &everything()));
     let members = [web(), ObjectName::new("shop", "other")];
-    let group = GroupId::Explicit("edge".to_owned());
+    let group = StackId::Group("edge".to_owned());
     let built = build(&snapshot(&manifests), &config(), &facts(), &group, &members);
     insta::assert_snapshot!(messages(&built), @"Error refused on Ingress shop/other: alb.ingress.kubernetes.io/group.name: groups of Ingresses are not built yet; remove the annotation to give this Ingress a load balancer of its own");
     assert_eq!(built.stack, None);

@@ -45,6 +45,10 @@ fn values() -> impl Strategy<Value = String> {
         "GRPC",
         "internal",
         "a=b,c=d",
+        "deletion_protection.enabled=true",
+        "10.1.2.3/8, 10.0.0.0/8, ::/0",
+        "::/0",
+        "pl-1",
         r#"[{"HTTP":80},{"HTTPS":443}]"#,
         "arn:aws:acm:eu-west-1:1:certificate/a,arn:aws:acm:eu-west-1:1:certificate/b",
         r#"{"type":"redirect","redirectConfig":{"statusCode":"HTTP_301"}}"#,
@@ -60,7 +64,8 @@ fn annotations(most: usize) -> impl Strategy<Value = BTreeMap<String, String>> {
         ANNOTATIONS.iter().filter(|a| a.key.prefix == INGRESS_PREFIX).map(|a| a.key.to_string()).collect();
     let key = prop_oneof![
         4 => select(keys),
-        2 => select(vec!["target-type", "actions.go", "listen-ports", "certificate-arn", "ssl-redirect"])
+        2 => select(vec!["target-type", "actions.go", "listen-ports", "certificate-arn", "ssl-redirect", "subnets", "security-groups",
+            "manage-backend-security-group-rules", "inbound-cidrs", "security-group-prefix-lists", "listener-attributes.HTTP-80"])
             .prop_map(|name| format!("{INGRESS_PREFIX}{name}")),
         1 => any::<String>(),
     ];
@@ -109,7 +114,6 @@ fn services() -> impl Strategy<Value = Service> {
         prop::bool::weighted(0.1),
     )
         .prop_map(|(name, annotations, ports, uid, ipv6)| Service {
-            name: ObjectName::new("shop", name),
             uid: uid.to_owned(),
             annotations,
             kind: "NodePort".to_owned(),
@@ -124,13 +128,19 @@ fn services() -> impl Strategy<Value = Service> {
                 })
                 .collect(),
             ipv6,
+            ..Service::bare(ObjectName::new("shop", name))
         })
 }
 
 fn known() -> impl Strategy<Value = Facts> {
     let scheme = select(vec![Scheme::Internal, Scheme::InternetFacing]);
     let incumbent = scheme.prop_map(|scheme| Facts {
-        incumbent: Some(Incumbent { scheme, subnets: [SubnetId::new("subnet-x")].into() }),
+        incumbent: Some(Incumbent {
+            kind: LoadBalancerKind::Application,
+            scheme,
+            has_security_groups: true,
+            subnets: [SubnetId::new("subnet-x")].into(),
+        }),
         ..facts()
     });
     prop_oneof![4 => Just(facts()), 1 => Just(Facts::default()), 1 => Just(Facts::offline()), 1 => incumbent]
@@ -152,7 +162,7 @@ proptest! {
             snapshot.apply(service);
         }
         let config = BuildConfig { cluster: cluster.to_owned(), ..config() };
-        let group = GroupId::Implicit(web());
+        let group = StackId::Ingress(web());
         let first = build(&snapshot, &config, &facts, &group, &[web()]);
         prop_assert_eq!(&first, &build(&snapshot.clone(), &config, &facts, &group, &[web()]));
         let failed = first.diagnostics.iter().any(|d| d.severity == Severity::Error);
@@ -174,6 +184,23 @@ proptest! {
                     }));
                 }
                 prop_assert!(listener.rules.iter().all(|rule| !rule.conditions.is_empty()));
+            }
+            let groups = &stack.load_balancer.as_ref().unwrap().security_groups;
+            let managed = groups.contains(&SecurityGroupReference::Managed);
+            prop_assert_eq!(managed, stack.security_group.is_some());
+            prop_assert!(!groups.is_empty());
+            for group in stack.target_groups.values() {
+                // Targets let in only a group that the load balancer is in, and are left to the user only with their own groups.
+                match networking(&group.binding).0 {
+                    Some(source) => prop_assert!(groups.contains(&source)),
+                    None => prop_assert!(!managed),
+                }
+                prop_assert!(group.target_type == TargetType::Instance || group.binding.node_labels.is_empty());
+            }
+            if let Some(managed) = &stack.security_group {
+                let once: std::collections::BTreeSet<_> = managed.ingress.iter().collect();
+                prop_assert_eq!(once.len(), managed.ingress.len());
+                prop_assert!(!managed.ingress.is_empty() || stack.listeners.is_empty());
             }
             prop_assert!(named.iter().all(|id| stack.target_groups.contains_key(id)));
         }

@@ -7,7 +7,7 @@ fn short(stack: &Stack) -> String {
     let mut text = String::new();
     for group in stack.target_groups.values() {
         let check = &group.health_check;
-        let matcher = match &check.matcher {
+        let matcher = match check.matcher.as_ref().unwrap() {
             Matcher::Http(codes) => format!("HTTP {codes}"),
             Matcher::Grpc(codes) => format!("gRPC {codes}"),
         };
@@ -17,10 +17,10 @@ fn short(stack: &Stack) -> String {
             group.resource,
             group.target_type,
             group.protocol,
-            group.protocol_version,
+            group.protocol_version.unwrap(),
             group.port,
             check.protocol,
-            check.path,
+            check.path.as_deref().unwrap(),
             check.port,
             check.interval_seconds,
             check.timeout_seconds,
@@ -28,7 +28,7 @@ fn short(stack: &Stack) -> String {
             check.unhealthy_threshold,
             group.binding.service,
             group.binding.service_port,
-            group.binding.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            networking(&group.binding).1
         )
         .unwrap();
     }
@@ -76,7 +76,7 @@ fn addresses_use_the_pods_ports_and_instances_the_node_ports() {
     ");
     let config = BuildConfig { default_target_type: TargetType::Ip, disable_restricted_rules: true, ..config() };
     let built = build_with(&format!("{SERVICES}\n---\n{}", ingress(&[], &everything())), &config, &facts());
-    insta::assert_snapshot!(short(&built.stack.unwrap()), @"shop/web-web:80: ip HTTP HTTP1 port 8080; check HTTP / on traffic-port 15/5 2/2 HTTP 200; bound to web:80 through");
+    insta::assert_snapshot!(short(&built.stack.unwrap()), @"shop/web-web:80: ip HTTP HTTP1 port 8080; check HTTP / on traffic-port 15/5 2/2 HTTP 200; bound to web:80 through every port");
 }
 
 #[test]
@@ -140,8 +140,8 @@ fn the_health_check_port_may_be_named() {
         ("ip", "+8081", "web", "8081", "8080 8081"),
     ] {
         let group = with(kind, port, service);
-        let ports: Vec<String> = group.binding.ports.iter().map(ToString::to_string).collect();
-        assert_eq!((&*group.health_check.port, &*ports.join(" ")), (expected, through), "{kind} {port}");
+        let ports = networking(&group.binding).1.replace(',', " ");
+        assert_eq!((&*group.health_check.port, &*ports), (expected, through), "{kind} {port}");
     }
 }
 

@@ -29,19 +29,20 @@ fn an_ingress_with_one_path_in_full() {
         name: Value::Known(TargetGroupName::new("k8s-shop-web-0").unwrap()),
         target_type: TargetType::Ip,
         protocol: TargetGroupProtocol::Http,
-        protocol_version: ProtocolVersion::Http1,
+        protocol_version: Some(ProtocolVersion::Http1),
         port: 8080,
         vpc: Value::Known(VpcId::new("vpc-1")),
         health_check: HealthCheck {
             port: "traffic-port".to_owned(),
-            protocol: TargetGroupProtocol::Http,
-            path: "/".to_owned(),
+            protocol: HealthCheckProtocol::Http,
+            path: Some("/".to_owned()),
             interval_seconds: 15,
             timeout_seconds: 5,
             healthy_threshold: 2,
             unhealthy_threshold: 2,
-            matcher: Matcher::Http("200".to_owned()),
+            matcher: Some(Matcher::Http("200".to_owned())),
         },
+        attributes: Attributes::new(),
         tags: tags(Some("shop/web-web:80")),
         binding: Binding {
             namespace: "shop".to_owned(),
@@ -51,8 +52,13 @@ fn an_ingress_with_one_path_in_full() {
             ]),
             service: "web".to_owned(),
             service_port: PortReference::Number(80),
-            source: SecurityGroupReference::SharedBackend(Value::Known(SecurityGroupId::new("sg-shared"))),
-            ports: vec![PortReference::Number(8080)],
+            node_labels: BTreeMap::new(),
+            networking: Some(vec![NetworkingRule {
+                from: vec![NetworkingPeer::SecurityGroup(SecurityGroupReference::SharedBackend(Value::Known(
+                    SecurityGroupId::new("sg-shared"),
+                )))],
+                ports: vec![NetworkingPort::tcp(Some(PortReference::Number(8080)))],
+            }]),
         },
         cause: cause("spec.rules[0].http.paths[0].backend.service"),
     };
@@ -67,6 +73,8 @@ fn an_ingress_with_one_path_in_full() {
         default_certificate: None,
         certificates: BTreeSet::new(),
         ssl_policy: None,
+        alpn_policy: None,
+        attributes: Attributes::new(),
         rules: vec![Rule {
             conditions: vec![
                 Condition::HostHeader { values: vec!["a.example.com".to_owned()], regex_values: vec![] },
@@ -86,7 +94,7 @@ fn an_ingress_with_one_path_in_full() {
         cause: cause("spec"),
     };
     let mut expected = Stack {
-        group: GroupId::Implicit(web()),
+        id: StackId::Ingress(web()),
         security_group: Some(ManagedSecurityGroup {
             name: Value::Known("k8s-shop-web-0".to_owned()),
             description: "[k8s] Managed SecurityGroup for LoadBalancer",
@@ -101,14 +109,16 @@ fn an_ingress_with_one_path_in_full() {
             cause: cause("spec"),
         }),
         load_balancer: Some(LoadBalancer {
+            kind: LoadBalancerKind::Application,
             name: Value::Known(LoadBalancerName::new("k8s-shop-web-0").unwrap()),
             scheme: Scheme::InternetFacing,
             ip_address_type: IpAddressType::Ipv4,
-            subnets: Value::Known(vec![SubnetId::new("subnet-a"), SubnetId::new("subnet-b")]),
+            subnets: Value::Known(["subnet-a", "subnet-b"].map(|id| SubnetMapping::plain(SubnetId::new(id))).to_vec()),
             security_groups: vec![
                 SecurityGroupReference::Managed,
                 SecurityGroupReference::SharedBackend(Value::Known(SecurityGroupId::new("sg-shared"))),
             ],
+            attributes: Attributes::new(),
             tags: tags(Some("LoadBalancer")),
             cause: cause("spec"),
         }),
@@ -144,7 +154,7 @@ fn load_balancers_have_the_names_that_they_had() {
         let manifests = ingress(&[("scheme", scheme)], "  defaultBackend: {service: {name: x, port: {number: 1}}}\n")
             .replace("namespace: shop", &format!("namespace: {namespace}"));
         let name = ObjectName::new(namespace, name);
-        let built = build(&snapshot(&manifests), &config(), &facts(), &GroupId::Implicit(name.clone()), &[name]);
+        let built = build(&snapshot(&manifests), &config(), &facts(), &StackId::Ingress(name.clone()), &[name]);
         let stack = built.stack.unwrap();
         assert_eq!(stack.load_balancer.unwrap().name.to_string(), expected);
     }
@@ -152,7 +162,7 @@ fn load_balancers_have_the_names_that_they_had() {
 
 #[test]
 fn a_group_without_members_wants_nothing() {
-    let group = GroupId::Implicit(web());
+    let group = StackId::Ingress(web());
     let built = build(&Snapshot::default(), &config(), &facts(), &group, &[]);
     let nothing = Built {
         stack: Some(Stack::empty(group.clone())),
@@ -170,14 +180,14 @@ fn what_is_not_known_yet_is_asked_for_all_at_once() {
     let built = build_with(&manifests, &config(), &Facts::default());
     assert_eq!(built.stack, None);
     assert_eq!(built.diagnostics, []);
-    assert_eq!(built.wants, [Want::Subnets(Scheme::InternetFacing), Want::BackendSecurityGroup].into());
+    assert_eq!(built.wants, [Want::Subnets(discovered(Scheme::InternetFacing)), Want::BackendSecurityGroup].into());
 }
 
 #[test]
 fn what_cannot_be_had_now_keeps_everything_as_it_is() {
     let manifests = format!("{SERVICES}\n---\n{}", ingress(&[], &everything()));
     let mut facts = facts();
-    facts.subnets.insert(Scheme::Internal, Fact::Unavailable("DescribeSubnets: throttled".to_owned()));
+    facts.subnets.insert(discovered(Scheme::Internal), Fact::Unavailable("DescribeSubnets: throttled".to_owned()));
     let built = build_with(&manifests, &config(), &facts);
     assert_eq!((built.stack, built.diagnostics), (None, vec![]));
     assert_eq!(built.unavailable, ["DescribeSubnets: throttled"]);
@@ -196,7 +206,7 @@ fn the_shared_security_group_is_not_asked_for_where_it_is_given_or_not_used() {
     ] {
         let stack = build_with(&manifests, &config, &facts).stack.unwrap();
         assert_eq!(stack.load_balancer.unwrap().security_groups, groups);
-        assert_eq!(stack.target_groups[0].binding.source, source);
+        assert_eq!(networking(&stack.target_groups[0].binding).0, Some(source));
     }
 }
 
@@ -229,11 +239,16 @@ fn offline_everything_is_known_after_apply_that_aws_or_the_cluster_decides() {
 #[test]
 fn an_existing_load_balancer_keeps_its_subnets_and_its_scheme() {
     let manifests = |scheme: &str| format!("{SERVICES}\n---\n{}", ingress(&[("scheme", scheme)], &everything()));
-    let incumbent = Incumbent { scheme: Scheme::Internal, subnets: [SubnetId::new("subnet-old")].into() };
+    let incumbent = Incumbent {
+        kind: LoadBalancerKind::Application,
+        scheme: Scheme::Internal,
+        has_security_groups: true,
+        subnets: [SubnetId::new("subnet-old")].into(),
+    };
     let facts = Facts { incumbent: Some(incumbent), ..Facts::default() };
     let config = BuildConfig { backend_security_group: Some(SecurityGroupId::new("sg-given")), ..config() };
     let kept = build_with(&manifests("internal"), &config, &facts).stack.unwrap().load_balancer.unwrap();
-    assert_eq!(kept.subnets, Value::Known(vec![SubnetId::new("subnet-old")]));
+    assert_eq!(kept.subnets, Value::Known(vec![SubnetMapping::plain(SubnetId::new("subnet-old"))]));
     let refused = build_with(&manifests("internet-facing"), &config, &facts);
     insta::assert_snapshot!(messages(&refused), @"Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the load balancer is internal and AWS cannot make it internet-facing in place; replacing it without dropping requests is not built yet; leave the scheme as it is, and make a second Ingress with the new scheme; delete this one when clients have moved");
 }
@@ -242,12 +257,12 @@ fn an_existing_load_balancer_keeps_its_subnets_and_its_scheme() {
 fn a_member_that_has_vanished_since_gives_no_stack_and_least_of_all_an_empty_one() {
     let mut cluster = snapshot(&format!("{SERVICES}\n---\n{}", ingress(&[], &everything())));
     let built = |snapshot: &Snapshot, members: &[ObjectName]| {
-        let group = GroupId::Implicit(web());
+        let group = StackId::Ingress(web());
         build(snapshot, &config(), &facts(), &group, members)
     };
     assert!(built(&cluster, &[web()]).stack.is_some());
     cluster.remove::<crate::snapshot::Ingress>(&web());
     let vanished = built(&cluster, &[web()]);
     assert_eq!((vanished.stack, vanished.diagnostics), (None, vec![]));
-    assert_eq!(built(&cluster, &[]).stack, Some(Stack::empty(GroupId::Implicit(web()))));
+    assert_eq!(built(&cluster, &[]).stack, Some(Stack::empty(StackId::Ingress(web()))));
 }
