@@ -1,0 +1,178 @@
+//! A Service, built into the stack of its Network Load Balancer (reference: service §1, §6 to §14).
+
+mod checks;
+mod listeners;
+mod load_balancer;
+mod security_group;
+mod target_group;
+
+#[cfg(test)]
+mod tests;
+
+use indexmap::IndexMap;
+
+use super::{
+    BuildConfig, Built, Code, Severity,
+    findings::{Failed, Findings},
+    tags,
+};
+use crate::{
+    api::annotations::{AnnotationError, Annotations, SERVICE_PREFIX},
+    facts::Facts,
+    model::{Cause, ObjectName, ObjectReference, ResourceId, Stack, StackId, Tags, Value},
+    snapshot::{Service, Snapshot},
+};
+
+const TYPE: &str = "aws-load-balancer-type";
+const TARGET_TYPE: &str = "aws-load-balancer-nlb-target-type";
+const ATTRIBUTES: &str = "aws-load-balancer-attributes";
+
+/// Whose a Service's load balancer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// This controller makes it.
+    Ours,
+    /// Somebody else's, or nobody's: a Service that has no load balancer, that another controller serves, or that is
+    /// being deleted.
+    Foreign,
+}
+
+/// Decides whose a Service's load balancer is (reference: service §1). Where a class is set, it alone decides.
+#[must_use]
+pub fn ownership(service: &Service, config: &BuildConfig) -> Ownership {
+    let annotation = |suffix: &str| service.annotations.get(&key(suffix)).map(String::as_str);
+    let by_annotation = || match annotation(TYPE) {
+        Some("nlb-ip") => true,
+        Some("external") => matches!(annotation(TARGET_TYPE), Some("ip" | "instance")),
+        _ => false,
+    };
+    let of_other_type = config.service_type_load_balancer_only && service.kind != "LoadBalancer";
+    let ours = !service.deleting
+        && !of_other_type
+        && match &service.load_balancer_class {
+            Some(class) => *class == config.load_balancer_class,
+            None => by_annotation(),
+        };
+    if ours { Ownership::Ours } else { Ownership::Foreign }
+}
+
+/// Builds the stack of a Service. One that has been ours (it has our finalizer) and is not any more, or that is being
+/// deleted, gives an empty stack: everything goes. One that is not in the snapshot gives none, because nobody's going is
+/// proved; and one that was never ours gives none either.
+#[must_use]
+pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &ObjectName) -> Built {
+    let Some(service) = snapshot.services.get(name) else {
+        return Findings::default().built(None);
+    };
+    let mut builder = Builder {
+        config,
+        facts,
+        service,
+        annotations: Annotations::of_service(&service.annotations),
+        id: StackId::Service(name.clone()),
+        findings: Findings::default(),
+    };
+    let held = service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER);
+    let stack = match ownership(service, config) {
+        Ownership::Ours => builder.not_orphaning().and_then(|()| builder.stack()).ok(),
+        Ownership::Foreign if held => builder.unprotected().map(|()| Stack::empty(builder.id.clone())).ok(),
+        Ownership::Foreign if service.deleting => Some(Stack::empty(builder.id.clone())),
+        Ownership::Foreign => None,
+    };
+    builder.findings.built(stack)
+}
+
+/// The full key of an annotation.
+fn key(suffix: &str) -> String {
+    format!("{SERVICE_PREFIX}{suffix}")
+}
+
+struct Builder<'a> {
+    config: &'a BuildConfig,
+    facts: &'a Facts,
+    service: &'a Service,
+    annotations: Annotations<'a>,
+    id: StackId,
+    findings: Findings,
+}
+
+impl<'a> Builder<'a> {
+    fn stack(&mut self) -> Result<Stack, Failed> {
+        self.check_annotations();
+        let user_tags = self.user_tags();
+        let access = self.access();
+        let placement = self.placement(access.as_ref().ok());
+        let load_balancer = self.load_balancer(access.as_ref().ok(), placement.as_ref().ok(), user_tags.as_ref().ok());
+        let security_group = match (&access, &user_tags) {
+            (Ok(access), Ok(user_tags)) => self.managed_security_group(access, user_tags),
+            _ => Err(Failed),
+        };
+        let (fronts, complete) = self.fronts();
+        let mut target_groups = IndexMap::new();
+        let mut failed = false;
+        for front in &fronts {
+            let group =
+                self.target_group(front, access.as_ref().ok(), placement.as_ref().ok(), user_tags.as_ref().ok());
+            match group {
+                Ok(group) => drop(target_groups.insert(group.resource.clone(), group)),
+                Err(Failed) => failed = true,
+            }
+        }
+        let listeners = self.listeners(&fronts, user_tags.as_ref().ok());
+        let (load_balancer, security_group, listeners) = (load_balancer?, security_group?, listeners?);
+        complete?;
+        if failed {
+            return Err(Failed);
+        }
+        Ok(Stack { id: self.id.clone(), security_group, load_balancer: Some(load_balancer), target_groups, listeners })
+    }
+
+    /// The tags that the user asks for.
+    fn user_tags(&mut self) -> Result<Tags, Failed> {
+        const SUFFIX: &str = "aws-load-balancer-additional-resource-tags";
+        let user = self.value(self.annotations.string_map(SUFFIX))?.unwrap_or_default();
+        let mut outcome = Ok(());
+        for external in user.keys().filter(|key| self.config.external_managed_tags.contains(*key)) {
+            let message = format!("the tag `{external}` is managed outside of the cluster (--external-managed-tags)");
+            outcome = Err(self.error(Code::InvalidValue, &key(SUFFIX), &message, "remove it from the annotation"));
+        }
+        outcome.map(|()| user)
+    }
+
+    fn tags(&self, resource: &str, user: &Tags) -> Tags {
+        let resource = ResourceId(resource.to_owned());
+        tags::of_resource(&self.config.cluster, &self.id, &resource, &self.config.default_tags, user)
+    }
+
+    /// A name that is hashed from the cluster's and the Service's uid.
+    fn named<T>(&self, name: impl FnOnce(&str, &str) -> T) -> Value<T> {
+        if self.config.cluster.is_empty() {
+            Value::AfterApply("named after the cluster, see --cluster-name")
+        } else if self.service.uid.is_empty() {
+            Value::AfterApply("named after the Service's uid")
+        } else {
+            Value::Known(name(&self.config.cluster, &self.service.uid))
+        }
+    }
+
+    fn object(&self) -> ObjectReference {
+        ObjectReference::service(&self.service.name)
+    }
+
+    fn cause(&self, field: impl Into<String>) -> Cause {
+        Cause { object: self.object(), generation: self.service.generation, field: field.into() }
+    }
+
+    /// The value of an annotation, or the diagnostic of what is wrong with it.
+    fn value<T>(&mut self, read: Result<T, AnnotationError>) -> Result<T, Failed> {
+        read.map_err(|error| self.findings.annotation_error(ObjectReference::service(&self.service.name), &error))
+    }
+
+    fn error(&mut self, code: Code, field: &str, message: &str, fix: &str) -> Failed {
+        self.findings.found(Severity::Error, self.object(), code, field, message, fix)
+    }
+
+    fn warning(&mut self, code: Code, field: &str, message: &str, fix: &str) {
+        let Failed = self.findings.found(Severity::Warning, self.object(), code, field, message, fix);
+    }
+}

@@ -1,0 +1,174 @@
+//! What people are told.
+
+use super::*;
+
+#[test]
+fn annotations_of_classic_load_balancers() {
+    let written = [
+        IP,
+        ("aws-load-balancer-connection-draining-enabled", "true"),
+        ("aws-load-balancer-connection-draining-timeout", "60"),
+        ("aws-load-balancer-connection-idle-timeout", "60"),
+        ("aws-load-balancer-extra-security-groups", "sg-1"),
+        ("aws-load-balancer-access-log-emit-interval", "5"),
+        ("aws-load-balancer-ssl-cert", "arn:aws:acm:eu-west-1:1:certificate/a"),
+        ("aws-load-balancer-ssl-ports", "*"),
+        ("aws-load-balancer-sheme", "internal"),
+    ];
+    let built = build_with(&service(&written, &format!("{CLASS}{TWO_PORTS}")), &config(), &facts());
+    insta::assert_snapshot!(messages(&built), @r"
+    Warning unknown-annotation on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-sheme` is not known and has no effect; write `service.beta.kubernetes.io/aws-load-balancer-scheme`, if that is what is meant
+    Warning annotation-not-built on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-access-log-emit-interval` has no effect on a Network Load Balancer; remove it: a Network Load Balancer writes its access logs every 5 minutes, which cannot be changed
+    Warning annotation-not-built on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-connection-draining-enabled` has no effect on a Network Load Balancer; a Network Load Balancer always drains; write `deregistration_delay.timeout_seconds=<seconds>` in `service.beta.kubernetes.io/aws-load-balancer-target-group-attributes` for how long
+    Warning annotation-not-built on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-connection-draining-timeout` has no effect on a Network Load Balancer; write `deregistration_delay.timeout_seconds=<seconds>` in `service.beta.kubernetes.io/aws-load-balancer-target-group-attributes`
+    Warning annotation-not-built on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-connection-idle-timeout` has no effect on a Network Load Balancer; write `tcp.idle_timeout.seconds=<seconds>` in `service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TCP-<port>`
+    Warning annotation-not-built on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-extra-security-groups` has no effect on a Network Load Balancer; name all security groups in `service.beta.kubernetes.io/aws-load-balancer-security-groups`, which takes the place of the managed one
+    Warning invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-ports: `*` is for Classic Load Balancers; here it is read as every port that is not UDP; remove the annotation, which means the same
+    ");
+    assert!(built.stack.unwrap().listeners.values().all(|listener| listener.protocol == ListenerProtocol::Tls));
+}
+
+#[test]
+fn what_is_not_built_and_must_not_be_ignored() {
+    let written = [
+        ("aws-load-balancer-ip-address-type", "dualstack"),
+        ("aws-load-balancer-quic-enabled-ports", "443"),
+        ("actions.TCP-80", "{}"),
+        ("aws-load-balancer-multi-cluster-target-group", "true"),
+        ("aws-load-balancer-inbound-sg-rules-on-private-link-traffic", "on"),
+    ];
+    insta::assert_snapshot!(told(&written, PORT), @r"
+    Error refused on Service shop/web: annotation `service.beta.kubernetes.io/actions.TCP-80` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
+    Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-inbound-sg-rules-on-private-link-traffic` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
+    Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-ip-address-type` with the value `dualstack` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; write `ipv4` or remove the annotation, if the object may be served like that
+    Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-multi-cluster-target-group` with the value `true` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that
+    Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
+    ");
+    let harmless =
+        [("aws-load-balancer-ip-address-type", "ipv4"), ("aws-load-balancer-multi-cluster-target-group", "false")];
+    assert_eq!(told(&harmless, PORT), "");
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let written = [
+        ("aws-load-balancer-scheme", "public"),
+        ("aws-load-balancer-healthcheck-port", "nowhere"),
+        ("aws-load-balancer-ssl-ports", "443,admin"),
+        ("aws-load-balancer-ssl-cert", "my-certificate"),
+        ("aws-load-balancer-proxy-protocol", "true"),
+        ("aws-load-balancer-name", "not_a_name"),
+        ("load-balancer-source-ranges", "::/0"),
+        ("aws-load-balancer-attributes", "dns_record.client_routing_policy=near"),
+        ("aws-load-balancer-target-group-attributes", "preserve_client_ip.enabled=yes"),
+    ];
+    insta::assert_snapshot!(told(&written, "  ports: [{port: 80}, {port: 90, protocol: SCTP}]\n"), @r"
+    Error invalid-value on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-scheme` of the Service has the value `public`; allowed: `internal` or `internet-facing`
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-attributes: `dns_record.client_routing_policy=near` is no policy that AWS knows; write one of `any_availability_zone`, `partial_availability_zone_affinity`, `availability_zone_affinity`
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-name: `not_a_name` is no valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/load-balancer-source-ranges: `::/0` is a block of IPv6, and the load balancer has IPv4 addresses alone; remove it
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-cert: `my-certificate` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
+    Error missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-ports: `443`, `admin` is no port of the Service; it has TCP/80, SCTP/90; name its ports by name or number
+    Error unsupported on Service shop/web: spec.ports[1].protocol: a Network Load Balancer does not speak SCTP; write `TCP` or `UDP`, or move the port to another Service
+    Error unsupported on Service shop/web: spec.ports[0].nodePort: port 80 of the Service of type LoadBalancer has no node port, but its targets are instances; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or write the node port that the API server has given it
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-healthcheck-port: `nowhere` is neither a port number nor the name of a port of the Service; write `traffic-port`, a port number, or the name of a port of the Service
+    Error invalid-value on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-proxy-protocol` of the Service has the value `true`; allowed: `*`
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-target-group-attributes: `preserve_client_ip.enabled=yes` is no boolean; write `true` or `false`
+    ");
+}
+
+#[test]
+fn ports() {
+    let one =
+        "  ports:\n  - {name: t, port: 53, nodePort: 30053}\n  - {name: u, port: 53, protocol: UDP, nodePort: 30054}\n";
+    insta::assert_snapshot!(told(&[], one), @r#"Warning unsupported on Service shop/web: spec.ports[1]: the ports `t` (TCP/53) and `u` (UDP/53) have one number; the first alone gets a listener, the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port"#);
+    let thrice = format!("{one}  - {{name: x, port: 53, nodePort: 30055}}\n");
+    insta::assert_snapshot!(told(&[("aws-load-balancer-enable-tcp-udp-listener", "true")], &thrice), @"Error unsupported on Service shop/web: spec.ports[0]: the ports `t` (TCP/53) and `u` (UDP/53) and `x` (TCP/53) cannot become one listener; give a number to one TCP and one UDP port at most");
+    insta::assert_snapshot!(told(&[("aws-load-balancer-enable-tcp-udp-listener", "perhaps")], PORT), @"Warning invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: the value `perhaps` is no boolean and has no effect; write `true` or `false`");
+    insta::assert_snapshot!(told(&[("aws-load-balancer-nlb-target-type", "IP")], "  ports: [{port: 80}]\n"), @r"
+    Warning invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: `IP` is no target type; the targets are instances; write `ip` or `instance`
+    Error unsupported on Service shop/web: spec.ports[0].nodePort: port 80 of the Service of type LoadBalancer has no node port, but its targets are instances; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or write the node port that the API server has given it
+    ");
+    insta::assert_snapshot!(told(&[], &format!("{PORT}  externalTrafficPolicy: Local\n")), @"Error missing-port on Service shop/web: spec.healthCheckNodePort: the traffic policy is `Local`, and the Service has no port for health checks; write the port that the API server has given it, or one in `service.beta.kubernetes.io/aws-load-balancer-healthcheck-port`");
+    insta::assert_snapshot!(told(&[IP], &format!("{PORT}  ipFamilies: [IPv4, IPv6]\n")), @"Error refused on Service shop/web: spec.ipFamilies: the Service has IPv6 addresses, which need a dualstack load balancer; that is not built yet; set `spec.ipFamilies: [IPv4]`");
+}
+
+#[test]
+fn what_is_written_for_nothing() {
+    let written = [
+        ("aws-load-balancer-listener-attributes.TCP-80", "tcp.idle_timeout.seconds=60"),
+        ("aws-load-balancer-listener-attributes.TLS-443", "tcp.idle_timeout.seconds=60"),
+        ("aws-load-balancer-listener-attributes.TCP-443", "tcp.idle_timeout.seconds=60"),
+        ("aws-load-balancer-ssl-cert", "arn:aws:acm:eu-west-1:1:certificate/a"),
+        ("aws-load-balancer-ssl-ports", "443"),
+        ("aws-load-balancer-target-group-attributes.81", "a=b"),
+        ("aws-load-balancer-proxy-protocol-per-target-group", "82"),
+    ];
+    insta::assert_snapshot!(told(&written, TWO_PORTS), @r"
+    Warning missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TCP-443: the load balancer has no listener `TCP-443`; the annotation has no effect; name one of its listeners: `TCP-80`, `TLS-443`
+    Warning missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-target-group-attributes.81: the Service has no port 81; what is written for it has no effect; name one of its ports by number
+    Warning missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-proxy-protocol-per-target-group: the Service has no port 82; what is written for it has no effect; name one of its ports by number
+    Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TLS-443: a TLS listener has no attributes; the annotation has no effect; remove it
+    ");
+    insta::assert_snapshot!(told(&[("aws-load-balancer-ssl-ports", "443")], TWO_PORTS), @"Warning missing-certificate on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-ports: without a certificate no port gets TLS; they are served without it; name the certificate in `service.beta.kubernetes.io/aws-load-balancer-ssl-cert`, or remove the annotation");
+    let given =
+        [("aws-load-balancer-security-groups", "my-sg-1"), ("aws-load-balancer-security-group-prefix-lists", "pl-1")];
+    insta::assert_snapshot!(told(&given, &format!("{PORT}  loadBalancerSourceRanges: [10.0.0.0/8]\n")), @r"
+    Warning unsupported on Service shop/web: spec.loadBalancerSourceRanges: it has no effect: the load balancer is in security groups of yours, whose rules are yours; write what may come in into the rules of a security group that the load balancer is in
+    Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-security-group-prefix-lists: it has no effect: the load balancer is in security groups of yours, whose rules are yours; write what may come in into the rules of a security group that the load balancer is in
+    ");
+    let none = [IP, ("aws-load-balancer-disable-nlb-sg", "true"), ("aws-load-balancer-security-groups", "my-sg-1")];
+    insta::assert_snapshot!(told(&none, &format!("{PORT}  loadBalancerSourceRanges: [10.0.0.0/8]\n")), @r"
+    Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-security-groups: the annotation has no effect: the load balancer is in no security group, as `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg` asks; remove one of the two annotations
+    Warning unsupported on Service shop/web: spec.loadBalancerSourceRanges: it has no effect: the load balancer is in no security group, and its targets do not see clients' addresses; write `preserve_client_ip.enabled=true` in `service.beta.kubernetes.io/aws-load-balancer-target-group-attributes`
+    ");
+}
+
+#[test]
+fn addresses_and_subnets() {
+    insta::assert_snapshot!(told(&[("aws-load-balancer-eip-allocations", "eipalloc-1")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-eip-allocations: the load balancer is internal, and only one that is internet-facing can have such addresses; remove the annotation, or write `internet-facing` in `service.beta.kubernetes.io/aws-load-balancer-scheme`");
+    insta::assert_snapshot!(told(&[("aws-load-balancer-scheme", "internet-facing"), ("aws-load-balancer-eip-allocations", "eipalloc-1")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-eip-allocations: the annotation has 1 addresses for 2 subnets (subnet-a, subnet-b); write one a subnet, or choose the subnets with `service.beta.kubernetes.io/aws-load-balancer-subnets`");
+    insta::assert_snapshot!(told(&[("aws-load-balancer-private-ipv4-addresses", "10.0.0.8,10.0.0.9")], PORT), @r"
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-private-ipv4-addresses: 2 of the addresses lie in the subnet `subnet-a` (10.0.0.0/24), and it needs exactly one; write one address of each subnet
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-private-ipv4-addresses: 0 of the addresses lie in the subnet `subnet-b` (10.0.1.0/24), and it needs exactly one; write one address of each subnet
+    ");
+    insta::assert_snapshot!(told(&[("aws-load-balancer-private-ipv4-addresses", "10.0.0.8,x")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-private-ipv4-addresses: `x` is not an IPv4 address; write addresses such as `10.0.0.5`");
+    insta::assert_snapshot!(told(&[("aws-load-balancer-subnets", "")], PORT), @"Error subnets on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-subnets: the annotation names no subnet; name subnets by id or by their tag `Name`, or remove the annotation");
+}
+
+#[test]
+fn what_aws_cannot_change_in_place() {
+    let told = |annotations: &[(&str, &str)], facts: &Facts| {
+        let built = build_with(&service(annotations, &format!("{CLASS}{PORT}")), &config(), facts);
+        assert_eq!(built.stack, None);
+        messages(&built)
+    };
+    insta::assert_snapshot!(told(&[("aws-load-balancer-scheme", "internet-facing")], &incumbent(Scheme::Internal, true)), @"Error replacement-needed on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-scheme: the load balancer is internal and AWS cannot make it internet-facing in place; replacing it without dropping connections is not built yet; leave the scheme as it is, and make a second Service with the new scheme; delete this one when clients have moved");
+    insta::assert_snapshot!(told(&[("aws-load-balancer-disable-nlb-sg", "true")], &incumbent(Scheme::Internal, true)), @"Error replacement-needed on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: the load balancer is in security groups, and AWS cannot take a Network Load Balancer out of all of them; remove the annotation, or make a second Service with it and delete this one when clients have moved");
+    let config = BuildConfig {
+        external_managed_tags: ["Owner".to_owned()].into(),
+        enable_backend_security_group: false,
+        ..config()
+    };
+    let annotations = [
+        ("aws-load-balancer-additional-resource-tags", "Owner=me"),
+        ("aws-load-balancer-security-groups", "my-sg-1"),
+        ("aws-load-balancer-manage-backend-security-group-rules", "true"),
+    ];
+    let built = build_with(&service(&annotations, &format!("{CLASS}{PORT}")), &config, &facts());
+    insta::assert_snapshot!(messages(&built), @r"
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-additional-resource-tags: the tag `Owner` is managed outside of the cluster (--external-managed-tags); remove it from the annotation
+    Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-manage-backend-security-group-rules: rules on nodes and pods name the shared security group as their source, and --enable-backend-security-group=false does without it; set the annotation to `false` and open the way to the targets yourself, or start the controller with the shared security group
+    ");
+}
+
+#[test]
+fn what_must_be_known_is_asked_for_together() {
+    let annotations = [("aws-load-balancer-disable-nlb-sg", "true")];
+    let built = build_with(&service(&annotations, &format!("{CLASS}{PORT}")), &config(), &Facts::default());
+    assert_eq!((built.stack.is_none(), messages(&built)), (true, String::new()));
+    let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), &config(), &Facts::default());
+    let query = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme: Scheme::Internal };
+    let wanted = [crate::facts::Want::Subnets(query), crate::facts::Want::BackendSecurityGroup];
+    assert_eq!(built.wants, wanted.into());
+}

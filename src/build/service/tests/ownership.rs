@@ -1,0 +1,92 @@
+//! Whose a Service is, and what becomes of one that is not ours any more.
+
+use super::*;
+
+fn of(manifest: &str, config: &BuildConfig) -> Ownership {
+    ownership(&snapshot(manifest).services[&web()], config)
+}
+
+#[test]
+fn class_and_annotations_decide() {
+    use Ownership::{Foreign, Ours};
+    const TYPE: &str = "aws-load-balancer-type";
+    let plain = "  type: LoadBalancer\n";
+    let node_port = "  type: NodePort\n";
+    let other = "  type: LoadBalancer\n  loadBalancerClass: example.com/x\n";
+    for (annotations, spec, expected) in [
+        (&[][..], CLASS, Ours),
+        (&[(TYPE, "nlb")], CLASS, Ours),
+        (&[(TYPE, "nlb-ip")], other, Foreign),
+        (&[], plain, Foreign),
+        (&[(TYPE, "nlb")], plain, Foreign),
+        (&[(TYPE, "nlb"), IP], plain, Foreign),
+        (&[(TYPE, "nlb-ip")], plain, Ours),
+        (&[(TYPE, "nlb-ip")], node_port, Ours),
+        (&[(TYPE, "external")], plain, Foreign),
+        (&[(TYPE, "external"), IP], plain, Ours),
+        (&[(TYPE, "external"), ("aws-load-balancer-nlb-target-type", "instance")], node_port, Ours),
+        (&[(TYPE, "external"), ("aws-load-balancer-nlb-target-type", "IP")], plain, Foreign),
+        (&[(TYPE, " nlb-ip")], plain, Foreign),
+    ] {
+        assert_eq!(of(&service(annotations, spec), &config()), expected, "{annotations:?} {spec}");
+    }
+    let only = BuildConfig { service_type_load_balancer_only: true, ..config() };
+    assert_eq!(of(&service(&[(TYPE, "nlb-ip")], node_port), &only), Foreign);
+    assert_eq!(of(&service(&[(TYPE, "nlb-ip")], plain), &only), Ours);
+    let own = BuildConfig { load_balancer_class: "example.com/x".to_owned(), ..config() };
+    assert_eq!((of(&service(&[], other), &own), of(&service(&[], CLASS), &own)), (Ours, Foreign));
+}
+
+fn held(annotations: &[(&str, &str)], spec: &str) -> String {
+    service(annotations, spec).replace("  generation: 3\n", "  finalizers: [service.k8s.aws/resources]\n")
+}
+
+#[test]
+fn what_is_not_ours_any_more_goes() {
+    let empty = Some(Stack::empty(StackId::Service(web())));
+    let plain = "  type: LoadBalancer\n";
+    let going =
+        held(&[], CLASS).replace("  annotations:", "  deletionTimestamp: '2026-01-01T00:00:00Z'\n  annotations:");
+    for (manifest, expected) in [
+        (held(&[], plain), &empty),
+        (held(&[("aws-load-balancer-attributes", "deletion_protection.enabled=false")], plain), &empty),
+        (going, &empty),
+        (service(&[("aws-load-balancer-scheme", "nonsense")], plain), &None),
+        ("apiVersion: v1\nkind: Service\nmetadata: {name: other, namespace: shop}\n".to_owned(), &None),
+    ] {
+        let built = build_with(&manifest, &config(), &Facts::default());
+        assert_eq!((&built.stack, &*messages(&built)), (expected, ""), "{manifest}");
+    }
+}
+
+#[test]
+fn a_protected_load_balancer_stays() {
+    let protected = |value: &str| {
+        let manifest = held(
+            &[("aws-load-balancer-attributes", &format!("deletion_protection.enabled={value}"))],
+            "  type: LoadBalancer\n",
+        );
+        let built = build_with(&manifest, &config(), &Facts::default());
+        assert_eq!(built.stack, None);
+        messages(&built)
+    };
+    insta::assert_snapshot!(protected("true"), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-attributes: the load balancer is protected from deletion, so it stays, and the Service with it; write `deletion_protection.enabled=false` in the annotation if it may be deleted");
+    insta::assert_snapshot!(protected("yes"), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-attributes: `deletion_protection.enabled=yes`: it is not a boolean, so the load balancer stays; write `deletion_protection.enabled=false` in the annotation if it may be deleted");
+}
+
+#[test]
+fn a_load_balancer_of_the_cloud_provider_is_not_orphaned_silently() {
+    const HOST: &str = "a1b2-123.eu-west-1.elb.amazonaws.com";
+    let classic = |annotations: &[(&str, &str)]| {
+        let status = format!("{CLASS}{PORT}status: {{loadBalancer: {{ingress: [{{hostname: {HOST}}}]}}}}\n");
+        let finalizers = "  finalizers: [service.kubernetes.io/load-balancer-cleanup]\n";
+        let manifest = service(annotations, &status).replace("  generation: 3\n", finalizers);
+        build_with(&manifest, &config(), &facts())
+    };
+    insta::assert_snapshot!(messages(&classic(&[])), @"Error replacement-needed on Service shop/web: status.loadBalancer.ingress: the Service still has the load balancer `a1b2-123.eu-west-1.elb.amazonaws.com` of the cloud provider built into Kubernetes (finalizer `service.kubernetes.io/load-balancer-cleanup`); if the Service were taken here, nobody would look after that one or delete it; make a second Service for the Network Load Balancer and delete this one when clients have moved; or write `service.beta.kubernetes.io/albatross-acknowledge-orphaned-load-balancer: a1b2-123.eu-west-1.elb.amazonaws.com` to have it taken all the same, then delete the old load balancer in AWS and remove that finalizer yourself");
+    assert_eq!(classic(&[]).stack, None);
+    let key = "albatross-acknowledge-orphaned-load-balancer";
+    assert_eq!(classic(&[(key, "another.elb.amazonaws.com")]).stack, None);
+    let taken = classic(&[(key, HOST)]);
+    assert_eq!((messages(&taken), taken.stack.is_some()), (String::new(), true));
+}
