@@ -1,12 +1,12 @@
 //! The spec of the TargetGroupBinding of a target group, as aws-load-balancer-controller writes it (reference: ingress §9.3).
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
 
 use crate::{
     api::crd,
     model::{
-        PortReference, SecurityGroupId, SecurityGroupReference, TargetGroup, TargetGroupArn, TargetGroupProtocol,
-        TargetType,
+        NetworkingPeer, NetworkingPort, NetworkingRule, PortReference, SecurityGroupId, SecurityGroupReference,
+        TargetGroup, TargetGroupArn, TargetGroupProtocol, TargetType,
     },
 };
 
@@ -17,6 +17,31 @@ fn port(reference: &PortReference) -> IntOrString {
     }
 }
 
+fn networking_rule(
+    rule: &NetworkingRule,
+    source: &dyn Fn(&SecurityGroupReference) -> Option<SecurityGroupId>,
+) -> Option<crd::NetworkingIngressRule> {
+    let peer = |peer: &NetworkingPeer| {
+        Some(match peer {
+            NetworkingPeer::SecurityGroup(reference) => crd::Peer {
+                security_group: Some(crd::SecurityGroup { group_id: source(reference)?.to_string() }),
+                ..crd::Peer::default()
+            },
+            NetworkingPeer::Cidr(cidr) => {
+                crd::Peer { ip_block: Some(crd::IpBlock { cidr: cidr.clone() }), ..crd::Peer::default() }
+            }
+        })
+    };
+    let networking_port = |wanted: &NetworkingPort| crd::NetworkingPort {
+        protocol: Some(if wanted.udp { crd::NetworkingProtocol::Udp } else { crd::NetworkingProtocol::Tcp }),
+        port: wanted.port.as_ref().map(port),
+    };
+    Some(crd::NetworkingIngressRule {
+        from: rule.from.iter().map(peer).collect::<Option<_>>()?,
+        ports: rule.ports.iter().map(networking_port).collect(),
+    })
+}
+
 /// The spec, once the source of traffic and the VPC are known.
 #[must_use]
 pub fn spec(
@@ -25,18 +50,12 @@ pub fn spec(
     source: &dyn Fn(&SecurityGroupReference) -> Option<SecurityGroupId>,
 ) -> Option<crd::TargetGroupBindingSpec> {
     let binding = &target_group.binding;
-    let source = source(&binding.source)?;
-    let rule = |ports: Option<IntOrString>| crd::NetworkingIngressRule {
-        from: vec![crd::Peer {
-            security_group: Some(crd::SecurityGroup { group_id: source.to_string() }),
-            ..crd::Peer::default()
-        }],
-        ports: vec![crd::NetworkingPort { protocol: Some(crd::NetworkingProtocol::Tcp), port: ports }],
-    };
-    let ingress = if binding.ports.is_empty() {
-        vec![rule(None)]
-    } else {
-        binding.ports.iter().map(|reference| rule(Some(port(reference)))).collect()
+    let networking = match &binding.networking {
+        Some(rules) => {
+            let ingress: Option<Vec<_>> = rules.iter().map(|rule| networking_rule(rule, source)).collect();
+            Some(crd::Networking { ingress: Some(ingress?) })
+        }
+        None => None,
     };
     Some(crd::TargetGroupBindingSpec {
         target_group_arn: Some(arn.to_string()),
@@ -47,9 +66,15 @@ pub fn spec(
         target_group_protocol: Some(match target_group.protocol {
             TargetGroupProtocol::Http => crd::TargetGroupProtocol::Http,
             TargetGroupProtocol::Https => crd::TargetGroupProtocol::Https,
+            TargetGroupProtocol::Tcp => crd::TargetGroupProtocol::Tcp,
+            TargetGroupProtocol::Tls => crd::TargetGroupProtocol::Tls,
+            TargetGroupProtocol::Udp => crd::TargetGroupProtocol::Udp,
+            TargetGroupProtocol::TcpUdp => crd::TargetGroupProtocol::TcpUdp,
         }),
         service_ref: crd::ServiceReference { name: binding.service.clone(), port: port(&binding.service_port) },
-        networking: Some(crd::Networking { ingress: Some(ingress) }),
+        networking,
+        node_selector: (!binding.node_labels.is_empty())
+            .then(|| LabelSelector { match_labels: Some(binding.node_labels.clone()), match_expressions: None }),
         ip_address_type: Some(crd::IpAddressType::Ipv4),
         vpc_id: Some(target_group.vpc.known()?.to_string()),
         ..crd::TargetGroupBindingSpec::default()

@@ -1,6 +1,7 @@
 //! From what shall be and what is to the ordered steps between them, each with its cause. Pure: no I/O, no clock.
 
 pub mod binding;
+pub mod defaults;
 mod render;
 mod rules;
 mod stack;
@@ -10,7 +11,8 @@ mod step;
 mod tests;
 
 pub use render::{render, summary};
-pub use stack::plan;
+pub use stack::{plan, reads};
 pub use step::{
-    ListenerChange, ListenerReference, Plan, RuleReference, SecurityGroupTarget, Step, StepAction, TaggedResource, Wait,
+    AttributesOf, ListenerChange, ListenerReference, Plan, Reads, RuleReference, SecurityGroupTarget, Step, StepAction,
+    TaggedResource, Wait,
 };

@@ -5,8 +5,8 @@ use std::fmt::{self, Write as _};
 use super::step::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
 use crate::build::tags::CLUSTER;
 use crate::model::{
-    Action, Condition, Listener, LoadBalancer, SecurityGroupReference, SecurityGroupRule, Tags, TargetGroup,
-    TargetGroupReference, Value,
+    Action, Condition, Listener, LoadBalancer, SecurityGroupReference, SecurityGroupRule, SubnetMapping, Tags,
+    TargetGroup, TargetGroupReference, Value,
 };
 
 /// How many steps of which kind a plan has: `7 to create, 1 to change, 2 to delete`.
@@ -85,21 +85,21 @@ fn target_group(group: &TargetGroup) -> Vec<(&'static str, String)> {
         (
             "targets",
             format!(
-                "{} of Service {}/{} port {}, {} {}",
+                "{} of Service {}/{} port {}, {}{}",
                 group.target_type,
                 group.binding.namespace,
                 group.binding.service,
                 group.binding.service_port,
                 group.protocol,
-                group.protocol_version
+                group.protocol_version.map(|version| format!(" {version}")).unwrap_or_default()
             ),
         ),
         (
             "health check",
             format!(
-                "{} {} on {}, every {} s, timeout {} s, healthy after {}, unhealthy after {}",
+                "{}{} on {}, every {} s, timeout {} s, healthy after {}, unhealthy after {}",
                 check.protocol,
-                check.path,
+                check.path.as_ref().map(|path| format!(" {path}")).unwrap_or_default(),
                 check.port,
                 check.interval_seconds,
                 check.timeout_seconds,
@@ -113,7 +113,7 @@ fn target_group(group: &TargetGroup) -> Vec<(&'static str, String)> {
 
 fn load_balancer(balancer: &LoadBalancer) -> Vec<(&'static str, String)> {
     let subnets = match &balancer.subnets {
-        Value::Known(subnets) => subnets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        Value::Known(subnets) => subnets.iter().map(subnet_mapping).collect::<Vec<_>>().join(", "),
         Value::AfterApply(why) => format!("(known after apply: {why})"),
     };
     vec![
@@ -124,12 +124,20 @@ fn load_balancer(balancer: &LoadBalancer) -> Vec<(&'static str, String)> {
     ]
 }
 
+fn subnet_mapping(mapping: &SubnetMapping) -> String {
+    match mapping.allocation.as_ref().or(mapping.private_ipv4.as_ref()) {
+        Some(address) => format!("{} ({address})", mapping.subnet),
+        None => mapping.subnet.to_string(),
+    }
+}
+
 fn security_groups(groups: &[SecurityGroupReference]) -> String {
     groups
         .iter()
         .map(|group| match group {
             SecurityGroupReference::Managed => "its own".to_owned(),
             SecurityGroupReference::SharedBackend(id) => format!("the shared backend group {id}"),
+            SecurityGroupReference::Given(id) => id.to_string(),
         })
         .collect::<Vec<_>>()
         .join(", ")
@@ -237,6 +245,14 @@ impl fmt::Display for StepAction {
             Self::CreateLoadBalancer(balancer) => write!(f, "create load balancer {}", balancer.name),
             Self::SetSecurityGroups { groups, .. } => {
                 write!(f, "put the load balancer into security groups: {}", security_groups(groups))
+            }
+            Self::SetSubnets { subnets, .. } => {
+                let subnets: Vec<String> = subnets.iter().map(subnet_mapping).collect();
+                write!(f, "put the load balancer into subnets: {}", subnets.join(", "))
+            }
+            Self::ModifyAttributes { name, attributes, .. } => {
+                let pairs: Vec<String> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                write!(f, "set attributes of {name}: {}", pairs.join(", "))
             }
             Self::DeleteLoadBalancer { name, .. } => {
                 write!(f, "delete load balancer {name} with its listeners and rules")

@@ -1,4 +1,4 @@
-//! The plan of one group's stack.
+//! The plan of one stack.
 //!
 //! Order: target group, binding, load balancer, listener, rules, then who may come in. What goes, goes the other way round:
 //! rule or listener, binding, and once the binding has let go of its targets, the target group; the security group last.
@@ -7,16 +7,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    defaults,
     rules::{RuleChange, same_action},
-    step::{ListenerChange, ListenerReference, Plan, SecurityGroupTarget, Step, StepAction, TaggedResource, Wait},
+    step::{
+        AttributesOf, ListenerChange, ListenerReference, Plan, Reads, SecurityGroupTarget, Step, StepAction,
+        TaggedResource, Wait,
+    },
 };
 use crate::{
     build::tags as known_tags,
     model::{
-        Cause, GroupId, Listener, LoadBalancer, ManagedSecurityGroup, ObjectName, ObjectReference, ObservedBinding,
-        ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId,
-        SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn,
-        TargetGroupReference,
+        Attributes, Cause, Listener, LoadBalancer, ManagedSecurityGroup, ObjectName, ObservedBinding, ObservedListener,
+        ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId, SecurityGroupId,
+        SecurityGroupReference, SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupReference,
+        Value,
     },
 };
 
@@ -42,7 +46,33 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Plan {
 fn replaces_not(wanted: &TargetGroup, existing: &ObservedTargetGroup) -> bool {
     existing.target_type == wanted.target_type.as_str()
         && existing.protocol == wanted.protocol.as_str()
-        && existing.protocol_version.as_deref() == Some(wanted.protocol_version.as_str())
+        && wanted.protocol_version.is_none_or(|v| existing.protocol_version.as_deref() == Some(v.as_str()))
+}
+
+/// Attributes that the stack asks for of resources that exist, and that have not been read: a plan that does without them
+/// leaves them as they are.
+#[must_use]
+pub fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
+    let mut reads = Reads::default();
+    if let (Some(wanted), Some(existing)) = (&stack.load_balancer, observed.load_balancers.first()) {
+        reads.load_balancer =
+            Some(existing.arn.clone()).filter(|_| !wanted.attributes.is_empty() && existing.attributes.is_none());
+        let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
+        reads.listeners = listeners
+            .filter_map(|listener| existing.listeners.get(&listener.port))
+            .filter(|listener| listener.attributes.is_none())
+            .map(|listener| listener.arn.clone())
+            .collect();
+    }
+    let target_groups = stack.target_groups.values().filter(|group| !group.attributes.is_empty());
+    reads.target_groups = target_groups
+        .filter_map(|wanted| {
+            let unread = |o: &&ObservedTargetGroup| o.attributes.is_none() && replaces_not(wanted, o);
+            observed.target_groups.iter().find(|o| o.resource().as_ref() == Some(&wanted.resource) && unread(o))
+        })
+        .map(|group| group.arn.clone())
+        .collect();
+    reads
 }
 
 struct Planner<'a> {
@@ -72,7 +102,16 @@ impl<'a> Planner<'a> {
         if let Some(wanted) = &stack.load_balancer {
             match balancer {
                 Some(existing) => self.load_balancer(wanted, existing),
-                None => self.push(StepAction::CreateLoadBalancer(Box::new(wanted.clone())), &wanted.cause),
+                None => {
+                    self.push(StepAction::CreateLoadBalancer(Box::new(wanted.clone())), &wanted.cause);
+                    self.attributes(
+                        AttributesOf::LoadBalancer(None),
+                        "load balancer".to_owned(),
+                        &wanted.attributes,
+                        &defaults::load_balancer(wanted.kind),
+                        &wanted.cause,
+                    );
+                }
             }
             for listener in stack.listeners.values() {
                 match balancer.and_then(|b| b.listeners.get(&listener.port)) {
@@ -105,16 +144,9 @@ impl<'a> Planner<'a> {
 
     /// What the stack's members are to blame for.
     fn cause(&self, field: &str) -> Cause {
-        match (&self.stack.load_balancer, &self.stack.group) {
+        match (&self.stack.load_balancer, &self.stack.id) {
             (Some(balancer), _) => Cause { field: field.to_owned(), ..balancer.cause.clone() },
-            (None, GroupId::Implicit(name)) => {
-                Cause { object: ObjectReference::ingress(name), generation: 0, field: field.to_owned() }
-            }
-            (None, GroupId::Explicit(name)) => Cause {
-                object: ObjectReference::ingress(&ObjectName::new("", name)),
-                generation: 0,
-                field: field.to_owned(),
-            },
+            (None, id) => Cause { object: id.object(), generation: 0, field: field.to_owned() },
         }
     }
 
@@ -123,6 +155,15 @@ impl<'a> Planner<'a> {
             wanted.iter().filter(|(k, v)| existing.get(*k) != Some(*v)).map(|(k, v)| (k.clone(), v.clone())).collect();
         if !missing.is_empty() {
             self.push(StepAction::AddTags { resource, name, tags: missing }, cause);
+        }
+    }
+
+    /// The attributes that differ from what is known. What is not known is not guessed: it is read first ([`super::reads`]).
+    fn attributes(&mut self, of: AttributesOf, name: String, wanted: &Attributes, known: &Attributes, cause: &Cause) {
+        let attributes: Attributes =
+            wanted.iter().filter(|(k, v)| known.get(*k) != Some(*v)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        if !attributes.is_empty() {
+            self.push(StepAction::ModifyAttributes { of, name, attributes }, cause);
         }
     }
 
@@ -162,6 +203,13 @@ impl<'a> Planner<'a> {
     fn target_group(&mut self, wanted: &TargetGroup) {
         let Some(existing) = self.matched.get(&wanted.resource).copied() else {
             self.push(StepAction::CreateTargetGroup(Box::new(wanted.clone())), &wanted.cause);
+            self.attributes(
+                AttributesOf::TargetGroup(TargetGroupReference::Own(wanted.resource.clone())),
+                format!("target group {}", wanted.resource),
+                &wanted.attributes,
+                &defaults::target_group(wanted.protocol),
+                &wanted.cause,
+            );
             // A binding of that name that leads to another target group, one that was deleted behind our back, has to go
             // first: it is taken away at the end, and its going brings the next plan.
             let name = |binding: &ObservedBinding| {
@@ -175,6 +223,11 @@ impl<'a> Planner<'a> {
         };
         let name = format!("target group {}", existing.name);
         self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
+        if let Some(known) = &existing.attributes {
+            let name = format!("target group {}", existing.name);
+            let of = AttributesOf::TargetGroup(TargetGroupReference::Foreign(existing.arn.clone()));
+            self.attributes(of, name, &wanted.attributes, known, &wanted.cause);
+        }
         if existing.health_check.as_ref() != Some(&wanted.health_check) {
             let modify = StepAction::ModifyTargetGroup {
                 arn: existing.arn.clone(),
@@ -207,7 +260,7 @@ impl<'a> Planner<'a> {
     /// The stack's own security groups in front.
     fn managed_security_groups(&self) -> impl Iterator<Item = &'a ObservedSecurityGroup> + use<'a> {
         let managed = |group: &&ObservedSecurityGroup| {
-            group.tags.get(known_tags::INGRESS_RESOURCE).is_some_and(|r| r == known_tags::MANAGED_SECURITY_GROUP)
+            known_tags::resource_of(&group.tags).is_some_and(|r| r == known_tags::MANAGED_SECURITY_GROUP)
         };
         self.observed.security_groups.iter().filter(managed)
     }
@@ -215,13 +268,25 @@ impl<'a> Planner<'a> {
     fn security_group_id(&self, reference: &SecurityGroupReference) -> Option<SecurityGroupId> {
         match reference {
             SecurityGroupReference::Managed => self.managed_security_groups().next().map(|g| g.id.clone()),
-            SecurityGroupReference::SharedBackend(id) => id.known().cloned(),
+            SecurityGroupReference::SharedBackend(id) | SecurityGroupReference::Given(id) => id.known().cloned(),
         }
     }
 
     fn load_balancer(&mut self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) {
         let name = format!("load balancer {}", existing.name);
         self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
+        if let Value::Known(subnets) = &wanted.subnets {
+            let ids: BTreeSet<_> = subnets.iter().map(|mapping| mapping.subnet.clone()).collect();
+            if ids != existing.subnets {
+                let set = StepAction::SetSubnets { arn: existing.arn.clone(), subnets: subnets.clone() };
+                self.push(set, &wanted.cause);
+            }
+        }
+        if let Some(known) = &existing.attributes {
+            let name = format!("load balancer {}", existing.name);
+            let of = AttributesOf::LoadBalancer(Some(existing.arn.clone()));
+            self.attributes(of, name, &wanted.attributes, known, &wanted.cause);
+        }
         let groups: Option<BTreeSet<SecurityGroupId>> =
             wanted.security_groups.iter().map(|reference| self.security_group_id(reference)).collect();
         if groups.as_ref() != Some(&existing.security_groups) {
@@ -239,6 +304,13 @@ impl<'a> Planner<'a> {
         };
         self.push(create, &listener.cause);
         let reference = ListenerReference::Created(listener.port);
+        self.attributes(
+            AttributesOf::Listener(reference.clone()),
+            format!("listener {}", listener.port),
+            &listener.attributes,
+            &defaults::listener(listener.protocol),
+            &listener.cause,
+        );
         if !listener.certificates.is_empty() {
             let add = StepAction::AddListenerCertificates {
                 listener: reference.clone(),
@@ -262,6 +334,12 @@ impl<'a> Planner<'a> {
         let reference = ListenerReference::Existing(existing.arn.clone());
         let name = format!("listener {}", wanted.port);
         self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
+
+        if let Some(known) = &existing.attributes {
+            let of = AttributesOf::Listener(reference.clone());
+            let name = format!("listener {}", wanted.port);
+            self.attributes(of, name, &wanted.attributes, known, &wanted.cause);
+        }
 
         // Certificates: add, change over, remove.
         let present = |c: &crate::model::CertificateArn| {
@@ -313,6 +391,7 @@ impl<'a> Planner<'a> {
                 .default_certificate
                 .clone()
                 .filter(|c| existing.default_certificate.as_ref() != Some(c)),
+            alpn_policy: wanted.alpn_policy.clone().filter(|p| existing.alpn_policy.as_ref() != Some(p)),
             default_action: Some(wanted.default_action.clone()).filter(|_| !default_stays),
         };
         if listener_change != ListenerChange::default() {

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::model::{
-    Action, Cause, CertificateArn, HealthCheck, Listener, ListenerArn, ListenerProtocol, LoadBalancer, LoadBalancerArn,
-    ManagedSecurityGroup, ObjectName, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId,
-    SecurityGroupReference, SecurityGroupRule, TargetGroup, TargetGroupArn, TargetGroupReference,
+    Action, Attributes, Cause, CertificateArn, HealthCheck, Listener, ListenerArn, ListenerProtocol, LoadBalancer,
+    LoadBalancerArn, ManagedSecurityGroup, ObjectName, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId,
+    SecurityGroupReference, SecurityGroupRule, SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference,
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
@@ -71,6 +71,36 @@ pub enum TaggedResource {
     SecurityGroup(SecurityGroupId),
 }
 
+/// Whose attributes are changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum AttributesOf {
+    /// A load balancer; `None` is the one that an earlier step creates.
+    LoadBalancer(Option<LoadBalancerArn>),
+    /// A listener.
+    Listener(ListenerReference),
+    /// A target group: the stack's, or one by its ARN.
+    TargetGroup(TargetGroupReference),
+}
+
+/// What has to be read before a plan can say everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// The attributes of this load balancer.
+    pub load_balancer: Option<LoadBalancerArn>,
+    /// The attributes of these listeners.
+    pub listeners: Vec<ListenerArn>,
+    /// The attributes of these target groups.
+    pub target_groups: Vec<TargetGroupArn>,
+}
+
+impl Reads {
+    /// Whether everything is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.load_balancer.is_none() && self.listeners.is_empty() && self.target_groups.is_empty()
+    }
+}
+
 /// What of a listener changes; absent parts stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ListenerChange {
@@ -80,6 +110,8 @@ pub struct ListenerChange {
     pub ssl_policy: Option<String>,
     /// To another default certificate.
     pub default_certificate: Option<CertificateArn>,
+    /// To another policy of ALPN.
+    pub alpn_policy: Option<String>,
     /// To another default action.
     pub default_action: Option<Action<TargetGroupReference>>,
 }
@@ -142,6 +174,22 @@ pub enum StepAction {
         arn: LoadBalancerArn,
         /// All groups that it shall be in.
         groups: Vec<SecurityGroupReference>,
+    },
+    /// ELB v2 SetSubnets
+    SetSubnets {
+        /// Which load balancer.
+        arn: LoadBalancerArn,
+        /// All subnets that it shall be in.
+        subnets: Vec<SubnetMapping>,
+    },
+    /// ELB v2 ModifyLoadBalancerAttributes, ModifyListenerAttributes or ModifyTargetGroupAttributes
+    ModifyAttributes {
+        /// Whose.
+        of: AttributesOf,
+        /// What it is, for people.
+        name: String,
+        /// Those that change; all others stay.
+        attributes: Attributes,
     },
     /// ELB v2 DeleteLoadBalancer: its listeners and rules go with it.
     DeleteLoadBalancer {
@@ -255,6 +303,8 @@ impl StepAction {
             Self::DeleteBinding(_) => "DeleteBinding",
             Self::CreateLoadBalancer(_) => "CreateLoadBalancer",
             Self::SetSecurityGroups { .. } => "SetSecurityGroups",
+            Self::SetSubnets { .. } => "SetSubnets",
+            Self::ModifyAttributes { .. } => "ModifyAttributes",
             Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
             Self::CreateListener { .. } => "CreateListener",
             Self::ModifyListener { .. } => "ModifyListener",

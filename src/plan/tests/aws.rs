@@ -7,7 +7,8 @@ use crate::{
     build::tags,
     model::*,
     plan::{
-        ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, TaggedResource, Wait, binding, plan,
+        AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, TaggedResource, Wait,
+        binding, defaults, plan,
     },
 };
 
@@ -119,7 +120,7 @@ impl Aws {
                         o.resource().as_ref() == Some(id)
                             && o.target_type == wanted.target_type.as_str()
                             && o.protocol == wanted.protocol.as_str()
-                            && o.protocol_version.as_deref() == Some(wanted.protocol_version.as_str())
+                            && o.protocol_version.as_deref() == wanted.protocol_version.map(ProtocolVersion::as_str)
                     };
                     self.observed.target_groups.iter().find(fits).map(|o| &o.arn)
                 })
@@ -161,12 +162,12 @@ impl Aws {
                 .clone()
                 .or_else(|| {
                     let managed = |g: &&ObservedSecurityGroup| {
-                        g.tags.get(tags::INGRESS_RESOURCE).is_some_and(|id| id == tags::MANAGED_SECURITY_GROUP)
+                        tags::resource_of(&g.tags).is_some_and(|id| id == tags::MANAGED_SECURITY_GROUP)
                     };
                     self.observed.security_groups.iter().find(managed).map(|g| g.id.clone())
                 })
                 .ok_or_else(|| "InvalidGroup.NotFound".to_owned()),
-            SecurityGroupReference::SharedBackend(id) => {
+            SecurityGroupReference::SharedBackend(id) | SecurityGroupReference::Given(id) => {
                 id.known().cloned().ok_or_else(|| "InvalidGroup.NotFound".to_owned())
             }
         }
@@ -253,8 +254,9 @@ impl Aws {
                     name,
                     target_type: group.target_type.to_string(),
                     protocol: group.protocol.to_string(),
-                    protocol_version: Some(group.protocol_version.to_string()),
+                    protocol_version: group.protocol_version.map(|version| version.to_string()),
                     health_check: Some(group.health_check.clone()),
+                    attributes: Some(defaults::target_group(group.protocol)),
                     tags: group.tags.clone(),
                 });
                 self.observed.target_groups.sort_by(|a, b| a.arn.cmp(&b.arn));
@@ -301,9 +303,17 @@ impl Aws {
                     arn: LoadBalancerArn::new(format!("arn:loadbalancer/app/{name}/{number}")),
                     dns_name: format!("{name}.elb.amazonaws.com"),
                     name,
+                    kind: balancer.kind,
+                    attributes: Some(defaults::load_balancer(balancer.kind)),
                     scheme: balancer.scheme,
                     state: LoadBalancerState::Provisioning,
-                    subnets: balancer.subnets.known().ok_or("the subnets are not known")?.iter().cloned().collect(),
+                    subnets: balancer
+                        .subnets
+                        .known()
+                        .ok_or("the subnets are not known")?
+                        .iter()
+                        .map(|mapping| mapping.subnet.clone())
+                        .collect(),
                     security_groups,
                     tags: balancer.tags.clone(),
                     listeners: BTreeMap::new(),
@@ -314,6 +324,24 @@ impl Aws {
                 let balancer = self.balancer()?;
                 refuse(balancer.arn != *arn || groups.is_empty(), || "InvalidConfigurationRequest".to_owned())?;
                 balancer.security_groups = groups;
+            }
+            StepAction::SetSubnets { arn, subnets } => {
+                let balancer = self.balancer()?;
+                refuse(balancer.arn != *arn || subnets.is_empty(), || "InvalidConfigurationRequest".to_owned())?;
+                balancer.subnets = subnets.iter().map(|mapping| mapping.subnet.clone()).collect();
+            }
+            StepAction::ModifyAttributes { of, attributes, .. } => {
+                refuse(attributes.is_empty(), || "MissingParameter".to_owned())?;
+                let known = match of {
+                    AttributesOf::LoadBalancer(_) => &mut self.balancer()?.attributes,
+                    AttributesOf::Listener(reference) => &mut self.listener(reference)?.attributes,
+                    AttributesOf::TargetGroup(reference) => {
+                        let arn = self.resolve(stack, reference)?;
+                        let group = self.observed.target_groups.iter_mut().find(|g| g.arn == arn);
+                        &mut group.ok_or("TargetGroupNotFound")?.attributes
+                    }
+                };
+                known.get_or_insert_default().extend(attributes.clone());
             }
             StepAction::DeleteLoadBalancer { arn, .. } => {
                 let before = self.observed.load_balancers.len();
@@ -327,7 +355,7 @@ impl Aws {
                 refuse(load_balancer.as_ref().map_or(!created, |arn| balancer.arn != *arn), || {
                     "LoadBalancerNotFound".to_owned()
                 })?;
-                let tls = listener.protocol == ListenerProtocol::Https;
+                let tls = listener.protocol.is_secure();
                 refuse(tls != listener.default_certificate.is_some() || tls != listener.ssl_policy.is_some(), || {
                     "certificate and policy go with HTTPS".to_owned()
                 })?;
@@ -343,6 +371,8 @@ impl Aws {
                         default_certificate: listener.default_certificate.clone(),
                         certificates: BTreeSet::new(),
                         ssl_policy: listener.ssl_policy.clone(),
+                        alpn_policy: listener.alpn_policy.clone(),
+                        attributes: Some(defaults::listener(listener.protocol)),
                         tags: listener.tags.clone(),
                         rules: Vec::new(),
                     },
@@ -354,7 +384,7 @@ impl Aws {
                     change.default_action.as_ref().map(|action| self.action(stack, action)).transpose()?;
                 let listener = self.listener(&ListenerReference::Existing(arn.clone()))?;
                 listener.protocol = change.protocol.or(listener.protocol);
-                if listener.protocol == Some(ListenerProtocol::Http) {
+                if listener.protocol.is_some_and(|protocol| !protocol.is_secure()) {
                     refuse(change.default_certificate.is_some() || change.ssl_policy.is_some(), || {
                         "an HTTP listener has neither certificate nor policy".to_owned()
                     })?;
@@ -376,7 +406,7 @@ impl Aws {
             }
             StepAction::AddListenerCertificates { listener, certificates } => {
                 let listener = self.listener(listener)?;
-                refuse(listener.protocol != Some(ListenerProtocol::Https), || {
+                refuse(!listener.protocol.is_some_and(ListenerProtocol::is_secure), || {
                     "only an HTTPS listener has certificates".to_owned()
                 })?;
                 refuse(certificates.is_empty(), || "no certificates".to_owned())?;

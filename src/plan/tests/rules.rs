@@ -123,12 +123,14 @@ fn random_rule(random: &mut Random) -> Rule {
 
 /// A stack with one listener and nothing that is not about rules.
 fn stack(rules: Vec<Rule>, default_action: Action<TargetGroupReference>) -> Stack {
-    let mut stack = Stack::empty(GroupId::Implicit(ObjectName::new("shop", "web")));
+    let mut stack = Stack::empty(StackId::Ingress(ObjectName::new("shop", "web")));
     stack.load_balancer = Some(LoadBalancer {
+        kind: LoadBalancerKind::Application,
         name: Value::Known(LoadBalancerName::new("web").unwrap()),
         scheme: Scheme::Internal,
         ip_address_type: IpAddressType::Ipv4,
-        subnets: Value::Known(vec![SubnetId::new("subnet-1")]),
+        subnets: Value::Known(vec![SubnetMapping::plain(SubnetId::new("subnet-1"))]),
+        attributes: Attributes::new(),
         security_groups: vec![SecurityGroupReference::SharedBackend(Value::Known(SecurityGroupId::new("sg-1")))],
         tags: Tags::new(),
         cause: cause("spec"),
@@ -136,6 +138,8 @@ fn stack(rules: Vec<Rule>, default_action: Action<TargetGroupReference>) -> Stac
     let listener = Listener {
         port: 80,
         protocol: ListenerProtocol::Http,
+        alpn_policy: None,
+        attributes: Attributes::new(),
         default_action,
         default_certificate: None,
         certificates: BTreeSet::new(),

@@ -156,12 +156,13 @@ fn stack(choice: &Choice) -> Stack {
         group.name = Value::Known(TargetGroupName::new(name).unwrap());
         group.resource = resource.clone();
         group.protocol = chosen.protocol;
-        group.protocol_version = chosen.version;
-        group.health_check.path = format!("/{}", chosen.path);
+        group.protocol_version = Some(chosen.version);
+        group.health_check.path = Some(format!("/{}", chosen.path));
         group.tags.insert(crate::build::tags::INGRESS_RESOURCE.to_owned(), resource.0.clone());
         group.tags = tagged(&group.tags, choice.owner);
+        group.attributes.insert("deregistration_delay.timeout_seconds".to_owned(), format!("{}00", chosen.path + 1));
         if !chosen.restricted {
-            group.binding.ports.clear();
+            group.binding.networking = None;
         }
         stack.target_groups.insert(resource, group);
     }
@@ -194,6 +195,11 @@ fn stack(choice: &Choice) -> Stack {
             default_certificate,
             certificates,
             ssl_policy: tls.then(|| policy.to_owned()),
+            alpn_policy: None,
+            attributes: Attributes::from([(
+                "routing.http.response.server.enabled".to_owned(),
+                chosen.policy.to_string(),
+            )]),
             rules,
             tags: tagged(&sample.tags, chosen.owner),
             cause: sample.cause.clone(),
@@ -214,6 +220,7 @@ fn stack(choice: &Choice) -> Stack {
         .collect();
     let balancer = stack.load_balancer.as_mut().unwrap();
     balancer.tags = tagged(&balancer.tags, choice.owner);
+    balancer.attributes.insert("routing.http2.enabled".to_owned(), choice.ports_open.to_string());
     stack
 }
 
@@ -240,7 +247,7 @@ proptest! {
         prop_assert_eq!(balancer.listeners.keys().collect::<Vec<_>>(), after.listeners.keys().collect::<Vec<_>>());
         prop_assert_eq!(aws.observed.target_groups.len(), after.target_groups.len());
         prop_assert_eq!(aws.observed.bindings.len(), after.target_groups.len());
-        let nothing = Stack::empty(after.group.clone());
+        let nothing = Stack::empty(after.id.clone());
         aws.settle(&nothing, 2);
         prop_assert!(aws.observed.is_empty());
     }

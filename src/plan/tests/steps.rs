@@ -44,8 +44,8 @@ spec:
   ports: [{name: http, port: 8080, targetPort: serve}]
 "#;
 
-fn group() -> GroupId {
-    GroupId::Implicit(ObjectName::new("shop", "web"))
+fn group() -> StackId {
+    StackId::Ingress(ObjectName::new("shop", "web"))
 }
 
 /// The stack of some manifests, everything known.
@@ -54,11 +54,9 @@ pub(super) fn built(manifests: &str) -> Stack {
     from_documents(&mut loaded, "manifests", manifests).unwrap();
     let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
     let facts = Facts {
-        subnets: [Scheme::Internal, Scheme::InternetFacing]
-            .map(|scheme| (scheme, Fact::Known(vec![SubnetId::new("subnet-a"), SubnetId::new("subnet-b")])))
-            .into(),
+        subnets: Facts::discovered(&[SubnetId::new("subnet-a"), SubnetId::new("subnet-b")]),
         backend_security_group: Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP))),
-        incumbent: None,
+        ..Facts::default()
     };
     let built = ingress::build(&loaded.snapshot, &config, &facts, &group(), &[ObjectName::new("shop", "web")]);
     assert_eq!(built.diagnostics, []);
@@ -210,7 +208,7 @@ fn deletion_takes_two_rounds_and_waits_for_the_bindings() {
 
 #[test]
 fn a_health_check_is_changed_in_place() {
-    insta::assert_snapshot!(changed(|stack| group_of(stack, "shop/web-web:80").health_check.path = "/ready".to_owned()), @"change the health check of target group shop/web-web:80");
+    insta::assert_snapshot!(changed(|stack| group_of(stack, "shop/web-web:80").health_check.path = Some("/ready".to_owned())), @"change the health check of target group shop/web-web:80");
 }
 
 #[test]
