@@ -9,7 +9,7 @@ use super::{Applier, StepError, made::Made};
 use crate::{
     answered::answered,
     api::crd::{TargetGroupBinding, TargetGroupBindingSpec},
-    model::{GroupId, ObjectName, ObservedBinding, TargetGroup, TargetGroupArn},
+    model::{ObjectName, ObservedBinding, StackId, TargetGroup, TargetGroupArn},
     plan::binding,
 };
 
@@ -43,7 +43,7 @@ impl Applier {
 
     fn spec(
         &self,
-        group: &GroupId,
+        group: &StackId,
         wanted: &TargetGroup,
         arn: &TargetGroupArn,
         made: &Made,
@@ -55,7 +55,7 @@ impl Applier {
 
     pub(super) async fn create_binding(
         &self,
-        group: &GroupId,
+        group: &StackId,
         wanted: &TargetGroup,
         made: &Made,
     ) -> Result<(), StepError> {
@@ -107,7 +107,7 @@ impl Applier {
 
     pub(super) async fn update_binding(
         &self,
-        group: &GroupId,
+        group: &StackId,
         seen: &ObservedBinding,
         wanted: &TargetGroup,
         made: &Made,

@@ -6,7 +6,7 @@ use super::StepError;
 use crate::{
     aws::Inventory,
     model::{
-        Action, GroupId, ListenerArn, LoadBalancerArn, ResourceId, RuleArn, SecurityGroupId, SecurityGroupReference,
+        Action, ListenerArn, LoadBalancerArn, ResourceId, RuleArn, SecurityGroupId, SecurityGroupReference, StackId,
         TargetGroupArn, TargetGroupReference,
     },
     plan::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait},
@@ -51,7 +51,7 @@ impl Made {
     pub(super) fn target_group(
         &self,
         inventory: &Inventory,
-        group: &GroupId,
+        group: &StackId,
         resource: &ResourceId,
     ) -> Result<TargetGroupArn, StepError> {
         if let Some(arn) = self.target_groups.get(resource) {
@@ -75,7 +75,7 @@ impl Made {
     pub(super) fn action(
         &self,
         inventory: &Inventory,
-        group: &GroupId,
+        group: &StackId,
         action: &Action<TargetGroupReference>,
     ) -> Result<Action<TargetGroupArn>, StepError> {
         action.try_map(|reference| match reference {
@@ -116,7 +116,7 @@ impl Made {
     pub(super) fn security_group(
         &self,
         inventory: &Inventory,
-        group: &GroupId,
+        group: &StackId,
         reference: &SecurityGroupReference,
     ) -> Result<SecurityGroupId, StepError> {
         match reference {
@@ -125,10 +125,10 @@ impl Made {
                 .clone()
                 .or_else(|| inventory.managed_security_group(group))
                 .ok_or_else(|| StepError::Unresolved("security group".to_owned())),
-            SecurityGroupReference::SharedBackend(id) => id
+            SecurityGroupReference::SharedBackend(id) | SecurityGroupReference::Given(id) => id
                 .known()
                 .cloned()
-                .ok_or_else(|| StepError::Unresolved("security group that all load balancers share".to_owned())),
+                .ok_or_else(|| StepError::Unresolved("security group that is not known yet".to_owned())),
         }
     }
 }

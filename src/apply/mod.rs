@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::{
     aws::{Aws, AwsError, AwsErrorKind, Inventory},
     build::{BuildConfig, names, tags},
-    model::{GroupId, LoadBalancerArn, ObservedSecurityGroup, SecurityGroupId},
+    model::{LoadBalancerArn, ObservedSecurityGroup, SecurityGroupId, StackId},
     plan::Plan,
 };
 
@@ -51,7 +51,7 @@ impl Applier {
     /// The step that failed, with its cause. What has been done before stays done, and is known to the inventory.
     pub async fn apply(
         &self,
-        group: &GroupId,
+        group: &StackId,
         plan: &Plan,
         may_write: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<Applied, ApplyError> {

@@ -5,10 +5,11 @@ use crate::{
     aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer},
     build::tags,
     model::{
-        Action, GroupId, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, ObservedSecurityGroup, Rule,
-        SecurityGroupReference, Tags, TargetGroup, TargetGroupReference, Value,
+        Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, ObservedListener,
+        ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, Rule, SecurityGroupReference, StackId, Tags,
+        TargetGroup, TargetGroupReference, Value,
     },
-    plan::{ListenerChange, ListenerReference, StepAction, TaggedResource},
+    plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
 };
 
 fn known<'a, T>(value: &'a Value<T>, what: &str) -> Result<&'a T, StepError> {
@@ -35,7 +36,7 @@ fn forwarding(error: AwsError, action: &Action<TargetGroupReference>) -> StepErr
 }
 
 impl Applier {
-    pub(super) async fn run(&self, group: &GroupId, action: &StepAction, made: &mut Made) -> Result<(), StepError> {
+    pub(super) async fn run(&self, group: &StackId, action: &StepAction, made: &mut Made) -> Result<(), StepError> {
         let (aws, inventory) = (&*self.aws, &*self.inventory);
         match action {
             StepAction::CreateSecurityGroup(wanted) => self.create_security_group(group, wanted, made).await?,
@@ -70,8 +71,15 @@ impl Applier {
             StepAction::SetSecurityGroups { arn, groups } => {
                 self.set_security_groups(group, arn, groups, made).await?;
             }
+            StepAction::SetSubnets { arn, subnets } => {
+                aws.set_subnets(arn, subnets).await.map_err(StepError::Aws)?;
+                inventory.record_subnets(arn, subnets.iter().map(|mapping| mapping.subnet.clone()).collect());
+            }
+            StepAction::ModifyAttributes { of, attributes, .. } => {
+                self.modify_attributes(group, of, attributes, made).await?;
+            }
             StepAction::DeleteLoadBalancer { arn, .. } => {
-                deleted(aws.delete_load_balancer(arn).await)?;
+                self.delete_load_balancer(arn).await?;
                 inventory.record_load_balancer_deleted(arn);
             }
             StepAction::CreateListener { load_balancer, listener } => {
@@ -145,9 +153,56 @@ impl Applier {
         Ok(())
     }
 
+    async fn modify_attributes(
+        &self,
+        group: &StackId,
+        of: &AttributesOf,
+        attributes: &Attributes,
+        made: &Made,
+    ) -> Result<(), StepError> {
+        let (aws, inventory) = (&*self.aws, &*self.inventory);
+        match of {
+            AttributesOf::LoadBalancer(arn) => {
+                let arn = arn.as_ref().or(made.load_balancer.as_ref());
+                let arn = arn.ok_or_else(|| StepError::Unresolved("load balancer".to_owned()))?;
+                let all = aws.modify_load_balancer_attributes(arn, attributes).await.map_err(StepError::Aws)?;
+                inventory.record_load_balancer_attributes(arn, all);
+            }
+            AttributesOf::Listener(listener) => {
+                let arn = made.listener(listener)?;
+                let all = aws.modify_listener_attributes(&arn, attributes).await.map_err(StepError::Aws)?;
+                inventory.record_on_listener(&arn, |listener| listener.attributes = Some(all));
+            }
+            AttributesOf::TargetGroup(reference) => {
+                let arn = match reference {
+                    TargetGroupReference::Own(resource) => made.target_group(inventory, group, resource)?,
+                    TargetGroupReference::Foreign(arn) => arn.clone(),
+                };
+                let all = aws.modify_target_group_attributes(&arn, attributes).await.map_err(StepError::Aws)?;
+                inventory.record_target_group_attributes(&arn, all);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a load balancer, after its protection from deletion, which somebody has set by hand: where an annotation
+    /// asks for the protection, no plan deletes it (reference: service §5, §15.3).
+    async fn delete_load_balancer(&self, arn: &LoadBalancerArn) -> Result<(), StepError> {
+        let refused = match self.aws.delete_load_balancer(arn).await {
+            Err(error) if error.code() == Some("OperationNotPermitted") && error.says("deletion protection") => error,
+            result => return deleted(result),
+        };
+        let off = Attributes::from([("deletion_protection.enabled".to_owned(), "false".to_owned())]);
+        if self.aws.modify_load_balancer_attributes(arn, &off).await.is_err() {
+            return Err(StepError::Aws(refused));
+        }
+        tracing::info!(load_balancer = %arn, "switched off its protection from deletion");
+        deleted(self.aws.delete_load_balancer(arn).await)
+    }
+
     async fn create_security_group(
         &self,
-        group: &GroupId,
+        group: &StackId,
         wanted: &ManagedSecurityGroup,
         made: &mut Made,
     ) -> Result<(), StepError> {
@@ -184,7 +239,7 @@ impl Applier {
 
     async fn create_target_group(
         &self,
-        group: &GroupId,
+        group: &StackId,
         wanted: &TargetGroup,
         made: &mut Made,
     ) -> Result<(), StepError> {
@@ -204,13 +259,16 @@ impl Applier {
             return Err(self.there_already(kind, name.as_str(), Some(&tags), group));
         }
         made.target_groups.insert(wanted.resource.clone(), created.arn.clone());
-        self.inventory.record_target_group(created);
+        self.inventory.record_target_group(ObservedTargetGroup {
+            attributes: Some(defaults::target_group(wanted.protocol)),
+            ..created
+        });
         Ok(())
     }
 
     async fn create_load_balancer(
         &self,
-        group: &GroupId,
+        group: &StackId,
         wanted: &LoadBalancer,
         made: &mut Made,
     ) -> Result<(), StepError> {
@@ -220,6 +278,7 @@ impl Applier {
         let security_groups: Vec<_> =
             groups.map(|reference| made.security_group(&self.inventory, group, reference)).collect::<Result<_, _>>()?;
         let new = NewLoadBalancer {
+            kind: wanted.kind,
             name,
             scheme: wanted.scheme,
             ip_address_type: wanted.ip_address_type,
@@ -240,12 +299,15 @@ impl Applier {
             return Err(self.there_already(kind, name.as_str(), Some(&tags), group));
         }
         made.load_balancer = Some(created.arn.clone());
-        self.inventory.record_load_balancer(created);
+        self.inventory.record_load_balancer(ObservedLoadBalancer {
+            attributes: Some(defaults::load_balancer(wanted.kind)),
+            ..created
+        });
         Ok(())
     }
 
     /// A create has met something of the same name: ours is read again, and others' is left alone.
-    fn there_already(&self, kind: &'static str, name: &str, tags: Option<&Tags>, group: &GroupId) -> StepError {
+    fn there_already(&self, kind: &'static str, name: &str, tags: Option<&Tags>, group: &StackId) -> StepError {
         let name = name.to_owned();
         let cluster = self.inventory.cluster();
         match owner(tags, cluster, group) {
@@ -256,7 +318,7 @@ impl Applier {
 
     async fn set_security_groups(
         &self,
-        group: &GroupId,
+        group: &StackId,
         arn: &LoadBalancerArn,
         references: &[SecurityGroupReference],
         made: &Made,
@@ -272,7 +334,7 @@ impl Applier {
 
     async fn create_listener(
         &self,
-        group: &GroupId,
+        group: &StackId,
         balancer: Option<&LoadBalancerArn>,
         wanted: &Listener,
         made: &mut Made,
@@ -282,19 +344,23 @@ impl Applier {
         let new = NewListener {
             protocol: Some(wanted.protocol),
             ssl_policy: wanted.ssl_policy.clone(),
+            alpn_policy: wanted.alpn_policy.clone(),
             default_certificate: wanted.default_certificate.clone(),
             default_action: Some(made.action(&self.inventory, group, &wanted.default_action)?),
         };
         let created = self.aws.create_listener(&balancer, wanted.port, &new, &wanted.tags).await;
         let created = created.map_err(|error| forwarding(error, &wanted.default_action))?;
         made.listeners.insert(wanted.port, created.arn.clone());
-        self.inventory.record_listener(&balancer, created);
+        self.inventory.record_listener(
+            &balancer,
+            ObservedListener { attributes: Some(defaults::listener(wanted.protocol)), ..created },
+        );
         Ok(())
     }
 
     fn changed_listener(
         &self,
-        group: &GroupId,
+        group: &StackId,
         change: &ListenerChange,
         made: &Made,
     ) -> Result<NewListener, StepError> {
@@ -302,6 +368,7 @@ impl Applier {
         Ok(NewListener {
             protocol: change.protocol,
             ssl_policy: change.ssl_policy.clone(),
+            alpn_policy: change.alpn_policy.clone(),
             default_certificate: change.default_certificate.clone(),
             default_action: action.map(|action| made.action(&self.inventory, group, action)).transpose()?,
         })
@@ -309,7 +376,7 @@ impl Applier {
 
     async fn create_rule(
         &self,
-        group: &GroupId,
+        group: &StackId,
         listener: &ListenerReference,
         port: u16,
         priority: u32,
@@ -319,7 +386,7 @@ impl Applier {
         let listener = made.listener(listener)?;
         let action = made.action(&self.inventory, group, &rule.action)?;
         let mut tags = rule.tags.clone();
-        tags.insert(tags::INGRESS_RESOURCE.to_owned(), format!("{port}:{priority}"));
+        tags.insert(tags::resource_key(group).to_owned(), format!("{port}:{priority}"));
         let created = self.aws.create_rule(&listener, priority, &rule.conditions, &action, &tags).await;
         let created = created.map_err(|error| forwarding(error, &rule.action))?;
         let arn = created.arn.clone();
@@ -329,17 +396,19 @@ impl Applier {
 }
 
 /// Whose something is that carries these tags, in words; `None` where it is the group's own.
-fn owner(tags: Option<&Tags>, cluster: &str, group: &GroupId) -> Option<String> {
+fn owner(tags: Option<&Tags>, cluster: &str, group: &StackId) -> Option<String> {
     let Some(tags) = tags else { return Some("something outside this VPC".to_owned()) };
     let Some(owner) = tags.get(tags::CLUSTER) else {
         return Some("nobody that this controller knows: it has no tag elbv2.k8s.aws/cluster".to_owned());
     };
+    if owner == cluster && tags::stack_of(tags).as_ref() == Some(group) {
+        return None;
+    }
     let stack =
         ["ingress.k8s.aws/stack", "service.k8s.aws/stack", "gateway.k8s.aws.alb/stack", "gateway.k8s.aws.nlb/stack"]
             .into_iter()
             .find_map(|key| Some((key, tags.get(key)?)));
     match stack {
-        Some((tags::INGRESS_STACK, stack)) if owner == cluster && *stack == group.to_string() => None,
         Some((_, stack)) => Some(format!("{stack} of cluster {owner}")),
         None => Some(format!("cluster {owner}")),
     }
@@ -352,7 +421,7 @@ mod tests {
 
     #[test]
     fn an_owner_is_named_unless_it_is_the_group_itself() {
-        let group = GroupId::Implicit(ObjectName::new("shop", "web"));
+        let group = StackId::Ingress(ObjectName::new("shop", "web"));
         let tags = |pairs: &[(&str, &str)]| -> Tags {
             pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
         };

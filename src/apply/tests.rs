@@ -40,20 +40,17 @@ spec:
     http: {paths: [{path: /api, pathType: Prefix, backend: {service: {name: api, port: {number: 80}}}}]}
 ";
 
-fn group() -> GroupId {
-    GroupId::Implicit(ObjectName::new("shop", "web"))
+fn group() -> StackId {
+    StackId::Ingress(ObjectName::new("shop", "web"))
 }
 
 fn stack(manifests: &str, members: &[ObjectName], config: &BuildConfig, subnets: &[SubnetId]) -> Stack {
     let mut loaded = Loaded::default();
     from_documents(&mut loaded, "test", manifests).unwrap();
-    let known = Fact::Known(subnets.to_vec());
     let facts = Facts {
-        subnets: [crate::model::Scheme::Internal, crate::model::Scheme::InternetFacing]
-            .map(|s| (s, known.clone()))
-            .into(),
+        subnets: Facts::discovered(subnets),
         backend_security_group: Some(Fact::Known(SecurityGroupId::new("sg-backend"))),
-        incumbent: None,
+        ..Facts::default()
     };
     let built = ingress::build(&loaded.snapshot, config, &facts, &group(), members);
     built.stack.unwrap_or_else(|| panic!("{:?}", built.diagnostics))

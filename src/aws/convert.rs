@@ -6,10 +6,10 @@ use aws_sdk_ec2::types as ec2;
 use aws_sdk_elasticloadbalancingv2::types as elb;
 
 use crate::model::{
-    Action, CertificateArn, Condition, HealthCheck, ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerState,
-    Matcher, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, QueryStringValue, RuleArn,
-    Scheme, SecurityGroupId, SecurityGroupRule, Source, Stickiness, SubnetId, Tags, TargetGroupArn,
-    TargetGroupProtocol, WeightedTargetGroup,
+    Action, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, ListenerArn, ListenerProtocol,
+    LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedListener, ObservedLoadBalancer,
+    ObservedRule, ObservedTargetGroup, QueryStringValue, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, Source,
+    Stickiness, SubnetId, SubnetMapping, Tags, TargetGroupArn, WeightedTargetGroup,
 };
 
 fn texts(values: Option<&Vec<String>>) -> Vec<String> {
@@ -249,7 +249,7 @@ pub(super) fn rule(rule: &elb::Rule) -> Option<ObservedRule> {
 pub(super) fn listener(listener: &elb::Listener) -> Option<ObservedListener> {
     let protocol = listener.protocol().and_then(|p| ListenerProtocol::from_word(p.as_str()));
     // Listeners that do not speak TLS have no policy and no certificate, whatever an answer says.
-    let secure = protocol != Some(ListenerProtocol::Http);
+    let secure = protocol.is_none_or(ListenerProtocol::is_secure);
     let certificate = listener.certificates().iter().find_map(elb::Certificate::certificate_arn);
     Some(ObservedListener {
         arn: ListenerArn::new(listener.listener_arn()?),
@@ -259,6 +259,8 @@ pub(super) fn listener(listener: &elb::Listener) -> Option<ObservedListener> {
         default_certificate: certificate.filter(|_| secure).map(CertificateArn::new),
         certificates: BTreeSet::new(),
         ssl_policy: listener.ssl_policy().filter(|policy| secure && !policy.is_empty()).map(str::to_owned),
+        alpn_policy: listener.alpn_policy().first().filter(|_| secure).cloned(),
+        attributes: None,
         tags: Tags::new(),
         rules: Vec::new(),
     })
@@ -269,15 +271,23 @@ pub(super) fn security_groups(balancer: &elb::LoadBalancer) -> BTreeSet<Security
     balancer.security_groups().iter().map(SecurityGroupId::new).collect()
 }
 
-/// An Application Load Balancer without listeners and tags. `None` for other types.
+/// A subnet as CreateLoadBalancer and SetSubnets take it.
+pub(super) fn to_subnet_mapping(mapping: &SubnetMapping) -> elb::SubnetMapping {
+    elb::SubnetMapping::builder()
+        .subnet_id(mapping.subnet.as_str())
+        .set_allocation_id(mapping.allocation.clone())
+        .set_private_ipv4_address(mapping.private_ipv4.clone())
+        .build()
+}
+
+/// An Application or Network Load Balancer without listeners and tags. `None` for other types.
 pub(super) fn load_balancer(balancer: &elb::LoadBalancer) -> Option<ObservedLoadBalancer> {
-    if balancer.r#type() != Some(&elb::LoadBalancerTypeEnum::Application) {
-        return None;
-    }
+    let kind = LoadBalancerKind::from_word(balancer.r#type()?.as_str())?;
     let state = balancer.state().and_then(|s| s.code());
     Some(ObservedLoadBalancer {
         arn: LoadBalancerArn::new(balancer.load_balancer_arn()?),
         name: balancer.load_balancer_name()?.to_owned(),
+        kind,
         dns_name: balancer.dns_name().unwrap_or_default().to_owned(),
         scheme: Scheme::from_word(balancer.scheme()?.as_str())?,
         state: match state.map_or("", elb::LoadBalancerStateEnum::as_str) {
@@ -288,6 +298,7 @@ pub(super) fn load_balancer(balancer: &elb::LoadBalancer) -> Option<ObservedLoad
         },
         subnets: balancer.availability_zones().iter().filter_map(|z| Some(SubnetId::new(z.subnet_id()?))).collect(),
         security_groups: security_groups(balancer),
+        attributes: None,
         tags: Tags::new(),
         listeners: std::collections::BTreeMap::new(),
     })
@@ -302,24 +313,27 @@ pub(super) fn target_group(group: &elb::TargetGroup) -> Option<ObservedTargetGro
         protocol: group.protocol().map(|p| p.as_str().to_owned()).unwrap_or_default(),
         protocol_version: group.protocol_version().map(str::to_owned),
         health_check: health_check(group),
+        attributes: None,
         tags: Tags::new(),
     })
 }
 
 fn health_check(group: &elb::TargetGroup) -> Option<HealthCheck> {
-    let matcher = group.matcher()?;
-    let matcher = match (matcher.grpc_code(), matcher.http_code()) {
-        (Some(code), _) if !code.is_empty() => Matcher::Grpc(code.to_owned()),
-        (_, Some(code)) => Matcher::Http(code.to_owned()),
-        _ => return None,
-    };
     if group.health_check_enabled() == Some(false) {
         return None;
     }
+    let protocol = HealthCheckProtocol::from_word(group.health_check_protocol()?.as_str())?;
+    // A check that only connects has neither path nor codes, whatever an answer says.
+    let asks = protocol != HealthCheckProtocol::Tcp;
+    let matcher = group.matcher().filter(|_| asks).and_then(|m| match (m.grpc_code(), m.http_code()) {
+        (Some(code), _) if !code.is_empty() => Some(Matcher::Grpc(code.to_owned())),
+        (_, Some(code)) => Some(Matcher::Http(code.to_owned())),
+        _ => None,
+    });
     Some(HealthCheck {
         port: group.health_check_port()?.to_owned(),
-        protocol: TargetGroupProtocol::from_word(group.health_check_protocol()?.as_str())?,
-        path: group.health_check_path()?.to_owned(),
+        protocol,
+        path: group.health_check_path().filter(|_| asks).map(str::to_owned),
         interval_seconds: group.health_check_interval_seconds()?,
         timeout_seconds: group.health_check_timeout_seconds()?,
         healthy_threshold: group.healthy_threshold_count()?,

@@ -7,9 +7,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Aws, AwsError, convert};
 use crate::model::{
-    Action, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol, LoadBalancerArn,
-    LoadBalancerName, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme,
-    SecurityGroupId, SubnetId, Tags, TargetGroup, TargetGroupArn, TargetGroupName, VpcId,
+    Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol,
+    LoadBalancerArn, LoadBalancerKind, LoadBalancerName, ObservedListener, ObservedLoadBalancer, ObservedRule,
+    ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetMapping, Tags, TargetGroup, TargetGroupArn,
+    TargetGroupName, VpcId,
 };
 
 /// How many resources one DescribeTags takes.
@@ -19,10 +20,11 @@ const AT_ONCE: usize = 4;
 
 /// What CreateLoadBalancer needs.
 pub(crate) struct NewLoadBalancer<'a> {
+    pub(crate) kind: LoadBalancerKind,
     pub(crate) name: &'a LoadBalancerName,
     pub(crate) scheme: Scheme,
     pub(crate) ip_address_type: IpAddressType,
-    pub(crate) subnets: &'a [SubnetId],
+    pub(crate) subnets: &'a [SubnetMapping],
     pub(crate) security_groups: &'a [SecurityGroupId],
     pub(crate) tags: &'a Tags,
 }
@@ -33,6 +35,7 @@ pub(crate) struct NewListener {
     pub(crate) protocol: Option<ListenerProtocol>,
     pub(crate) ssl_policy: Option<String>,
     pub(crate) default_certificate: Option<CertificateArn>,
+    pub(crate) alpn_policy: Option<String>,
     pub(crate) default_action: Option<Action<TargetGroupArn>>,
 }
 
@@ -41,6 +44,10 @@ impl NewListener {
         self.default_certificate
             .as_ref()
             .map(|arn| vec![elb::Certificate::builder().certificate_arn(arn.as_str()).build()])
+    }
+
+    fn alpn_policy(&self) -> Option<Vec<String>> {
+        self.alpn_policy.as_ref().map(|policy| vec![policy.clone()])
     }
 
     fn protocol(&self) -> Option<elb::ProtocolEnum> {
@@ -55,6 +62,10 @@ impl NewListener {
 fn one(operation: &'static str, action: &Action<TargetGroupArn>) -> Result<Vec<elb::Action>, AwsError> {
     let action = convert::to_action(action).ok_or_else(|| AwsError::unsent(operation, "an action of unknown kind"))?;
     Ok(vec![action])
+}
+
+fn pair(key: Option<&str>, value: Option<&str>) -> Option<(String, String)> {
+    Some((key?.to_owned(), value.unwrap_or_default().to_owned()))
 }
 
 /// All items of a paged Describe.
@@ -118,7 +129,28 @@ impl Aws {
         Ok(descriptions.filter_map(|d| Some((d.resource_arn()?.to_owned(), convert::elb_tags(d.tags())))).collect())
     }
 
-    /// A load balancer's listeners with rules, certificates and tags.
+    /// DescribeLoadBalancerAttributes.
+    pub(super) async fn load_balancer_attributes(&self, arn: &LoadBalancerArn) -> Result<Attributes, AwsError> {
+        let answer = self.read.elb.describe_load_balancer_attributes().load_balancer_arn(arn.as_str()).send().await;
+        let answer = self.answer("DescribeLoadBalancerAttributes", answer)?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// DescribeTargetGroupAttributes.
+    pub(super) async fn target_group_attributes(&self, arn: &TargetGroupArn) -> Result<Attributes, AwsError> {
+        let answer = self.read.elb.describe_target_group_attributes().target_group_arn(arn.as_str()).send().await;
+        let answer = self.answer("DescribeTargetGroupAttributes", answer)?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// DescribeListenerAttributes.
+    pub(super) async fn listener_attributes(&self, arn: &ListenerArn) -> Result<Attributes, AwsError> {
+        let answer = self.read.elb.describe_listener_attributes().listener_arn(arn.as_str()).send().await;
+        let answer = self.answer("DescribeListenerAttributes", answer)?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// A load balancer's listeners with rules, certificates and tags. Those of a Network Load Balancer have no rules.
     pub(super) async fn listeners(
         &self,
         balancer: &LoadBalancerArn,
@@ -147,10 +179,13 @@ impl Aws {
     }
 
     async fn listener_in_full(&self, mut listener: ObservedListener) -> Result<ObservedListener, AwsError> {
-        let rules = self.read.elb.describe_rules().listener_arn(listener.arn.as_str());
-        listener.rules = pages!(self, "DescribeRules", rules).iter().filter_map(convert::rule).collect();
-        listener.rules.sort_by_key(|rule| rule.priority);
-        if listener.protocol != Some(ListenerProtocol::Http) {
+        let ruled = matches!(listener.protocol, None | Some(ListenerProtocol::Http | ListenerProtocol::Https));
+        if ruled {
+            let rules = self.read.elb.describe_rules().listener_arn(listener.arn.as_str());
+            listener.rules = pages!(self, "DescribeRules", rules).iter().filter_map(convert::rule).collect();
+            listener.rules.sort_by_key(|rule| rule.priority);
+        }
+        if listener.protocol.is_none_or(ListenerProtocol::is_secure) {
             let certificates = self.read.elb.describe_listener_certificates().listener_arn(listener.arn.as_str());
             // The default certificate is told besides, and may stand in the list a second time as one of the others.
             listener.certificates = pages!(self, "DescribeListenerCertificates", certificates)
@@ -172,14 +207,14 @@ impl Aws {
         new: &NewLoadBalancer<'_>,
     ) -> Result<ObservedLoadBalancer, AwsError> {
         let operation = "CreateLoadBalancer";
-        let subnets = new.subnets.iter().map(|s| elb::SubnetMapping::builder().subnet_id(s.as_str()).build());
+        let subnets = new.subnets.iter().map(convert::to_subnet_mapping);
         let groups: Vec<_> = new.security_groups.iter().map(|id| id.as_str().to_owned()).collect();
         let call = self
             .write
             .elb
             .create_load_balancer()
             .name(new.name.as_str())
-            .r#type(elb::LoadBalancerTypeEnum::Application)
+            .r#type(elb::LoadBalancerTypeEnum::from(new.kind.as_str()))
             .scheme(elb::LoadBalancerSchemeEnum::from(new.scheme.as_str()))
             .ip_address_type(elb::IpAddressType::from(new.ip_address_type.as_str()))
             .set_subnet_mappings(Some(subnets.collect()))
@@ -207,6 +242,67 @@ impl Aws {
         self.write("SetSecurityGroups", || call.clone().send()).await.map(drop)
     }
 
+    /// SetSubnets: all that the load balancer shall be in.
+    pub(crate) async fn set_subnets(&self, arn: &LoadBalancerArn, subnets: &[SubnetMapping]) -> Result<(), AwsError> {
+        let mappings = subnets.iter().map(convert::to_subnet_mapping).collect();
+        let call = self.write.elb.set_subnets().load_balancer_arn(arn.as_str()).set_subnet_mappings(Some(mappings));
+        self.write("SetSubnets", || call.clone().send()).await.map(drop)
+    }
+
+    /// ModifyLoadBalancerAttributes; answers all attributes.
+    pub(crate) async fn modify_load_balancer_attributes(
+        &self,
+        arn: &LoadBalancerArn,
+        attributes: &Attributes,
+    ) -> Result<Attributes, AwsError> {
+        let attribute =
+            |(key, value): (&String, &String)| elb::LoadBalancerAttribute::builder().key(key).value(value).build();
+        let call = self
+            .write
+            .elb
+            .modify_load_balancer_attributes()
+            .load_balancer_arn(arn.as_str())
+            .set_attributes(Some(attributes.iter().map(attribute).collect()));
+        let answer = self.write("ModifyLoadBalancerAttributes", || call.clone().send()).await?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// ModifyTargetGroupAttributes; answers all attributes.
+    pub(crate) async fn modify_target_group_attributes(
+        &self,
+        arn: &TargetGroupArn,
+        attributes: &Attributes,
+    ) -> Result<Attributes, AwsError> {
+        let attribute =
+            |(key, value): (&String, &String)| elb::TargetGroupAttribute::builder().key(key).value(value).build();
+        let call = self
+            .write
+            .elb
+            .modify_target_group_attributes()
+            .target_group_arn(arn.as_str())
+            .set_attributes(Some(attributes.iter().map(attribute).collect()));
+        let answer = self.write("ModifyTargetGroupAttributes", || call.clone().send()).await?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// ModifyListenerAttributes; answers all attributes.
+    pub(crate) async fn modify_listener_attributes(
+        &self,
+        arn: &ListenerArn,
+        attributes: &Attributes,
+    ) -> Result<Attributes, AwsError> {
+        let attribute =
+            |(key, value): (&String, &String)| elb::ListenerAttribute::builder().key(key).value(value).build();
+        let call = self
+            .write
+            .elb
+            .modify_listener_attributes()
+            .listener_arn(arn.as_str())
+            .set_attributes(Some(attributes.iter().map(attribute).collect()));
+        let answer = self.write("ModifyListenerAttributes", || call.clone().send()).await?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
     /// DeleteLoadBalancer; its listeners and rules go with it. One that is gone is no error to AWS.
     pub(crate) async fn delete_load_balancer(&self, arn: &LoadBalancerArn) -> Result<(), AwsError> {
         let call = self.write.elb.delete_load_balancer().load_balancer_arn(arn.as_str());
@@ -230,6 +326,7 @@ impl Aws {
             .port(i32::from(port))
             .set_protocol(new.protocol())
             .set_ssl_policy(new.ssl_policy.clone())
+            .set_alpn_policy(new.alpn_policy())
             .set_certificates(new.certificates())
             .set_default_actions(new.actions(operation)?)
             .set_tags(convert::to_elb_tags(tags));
@@ -257,6 +354,7 @@ impl Aws {
             .listener_arn(arn.as_str())
             .set_protocol(change.protocol())
             .set_ssl_policy(change.ssl_policy.clone())
+            .set_alpn_policy(change.alpn_policy())
             .set_certificates(change.certificates())
             .set_default_actions(change.actions(operation)?);
         let answer = self.write(operation, || call.clone().send()).await?;
@@ -369,19 +467,19 @@ impl Aws {
             .create_target_group()
             .name(name.as_str())
             .protocol(elb::ProtocolEnum::from(new.protocol.as_str()))
-            .protocol_version(new.protocol_version.as_str())
+            .set_protocol_version(new.protocol_version.map(|version| version.as_str().to_owned()))
             .port(i32::from(new.port))
             .vpc_id(vpc.as_str())
             .target_type(elb::TargetTypeEnum::from(new.target_type.as_str()))
             .health_check_enabled(true)
             .health_check_protocol(elb::ProtocolEnum::from(check.protocol.as_str()))
             .health_check_port(&check.port)
-            .health_check_path(&check.path)
+            .set_health_check_path(check.path.clone())
             .health_check_interval_seconds(check.interval_seconds)
             .health_check_timeout_seconds(check.timeout_seconds)
             .healthy_threshold_count(check.healthy_threshold)
             .unhealthy_threshold_count(check.unhealthy_threshold)
-            .matcher(convert::to_matcher(&check.matcher))
+            .set_matcher(check.matcher.as_ref().map(convert::to_matcher))
             .set_tags(convert::to_elb_tags(&new.tags));
         let answer = self.write(operation, || call.clone().send()).await?;
         let mut group = answer
@@ -403,12 +501,12 @@ impl Aws {
             .health_check_enabled(true)
             .health_check_protocol(elb::ProtocolEnum::from(check.protocol.as_str()))
             .health_check_port(&check.port)
-            .health_check_path(&check.path)
+            .set_health_check_path(check.path.clone())
             .health_check_interval_seconds(check.interval_seconds)
             .health_check_timeout_seconds(check.timeout_seconds)
             .healthy_threshold_count(check.healthy_threshold)
             .unhealthy_threshold_count(check.unhealthy_threshold)
-            .matcher(convert::to_matcher(&check.matcher));
+            .set_matcher(check.matcher.as_ref().map(convert::to_matcher));
         self.write("ModifyTargetGroup", || call.clone().send()).await.map(drop)
     }
 

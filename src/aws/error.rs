@@ -290,6 +290,13 @@ impl AwsError {
         matches!(self.kind, AwsErrorKind::NotFound { .. })
     }
 
+    /// Whether AWS has refused with words that contain these, in whatever case.
+    #[must_use]
+    pub fn says(&self, words: &str) -> bool {
+        matches!(&self.kind, AwsErrorKind::Refused { message, .. } | AwsErrorKind::Dependency { message, .. }
+            if message.to_lowercase().contains(&words.to_lowercase()))
+    }
+
     /// AWS's code, where AWS has answered with one.
     #[must_use]
     pub fn code(&self) -> Option<&str> {

@@ -159,16 +159,18 @@ fn listeners_without_tls_have_neither_policy_nor_certificate() {
         default_certificate: tls.then(|| CertificateArn::new("arn:c")),
         certificates: BTreeSet::new(),
         ssl_policy: tls.then(|| "ELBSecurityPolicy-2016-08".to_owned()),
+        alpn_policy: None,
+        attributes: None,
         tags: Tags::new(),
         rules: vec![],
     };
     assert_eq!(listener(&answer(elb::ProtocolEnum::Https)), Some(expected(Some(ListenerProtocol::Https), true)));
     assert_eq!(listener(&answer(elb::ProtocolEnum::Http)), Some(expected(Some(ListenerProtocol::Http), false)));
-    assert_eq!(listener(&answer(elb::ProtocolEnum::Tls)), Some(expected(None, true)));
+    assert_eq!(listener(&answer(elb::ProtocolEnum::Tls)), Some(expected(Some(ListenerProtocol::Tls), true)));
 }
 
 #[test]
-fn only_application_load_balancers_are_read() {
+fn application_and_network_load_balancers_are_read() {
     let answer = |kind| {
         let zone = |subnet: &str| elb::AvailabilityZone::builder().zone_name("z").subnet_id(subnet).build();
         elb::LoadBalancer::builder()
@@ -183,21 +185,28 @@ fn only_application_load_balancers_are_read() {
             .security_groups("sg-1")
             .build()
     };
-    assert_eq!(load_balancer(&answer(elb::LoadBalancerTypeEnum::Network)), None);
-    assert_eq!(
-        load_balancer(&answer(elb::LoadBalancerTypeEnum::Application)),
+    let expected = |kind| {
         Some(ObservedLoadBalancer {
             arn: LoadBalancerArn::new("arn:b"),
+            kind,
             name: "b".into(),
             dns_name: "B-1.elb.amazonaws.com".into(),
             scheme: Scheme::InternetFacing,
             state: LoadBalancerState::Active,
             subnets: ["subnet-1", "subnet-2"].map(SubnetId::new).into(),
             security_groups: [SecurityGroupId::new("sg-1")].into(),
+            attributes: None,
             tags: Tags::new(),
             listeners: std::collections::BTreeMap::new(),
         })
-    );
+    };
+    for (kind, read) in [
+        (elb::LoadBalancerTypeEnum::Gateway, None),
+        (elb::LoadBalancerTypeEnum::Network, expected(LoadBalancerKind::Network)),
+        (elb::LoadBalancerTypeEnum::Application, expected(LoadBalancerKind::Application)),
+    ] {
+        assert_eq!(load_balancer(&answer(kind)), read);
+    }
 }
 
 #[test]
@@ -221,13 +230,13 @@ fn health_checks_are_read_where_they_are_of_our_kind() {
     };
     let check = HealthCheck {
         port: "traffic-port".into(),
-        protocol: TargetGroupProtocol::Http,
-        path: "/a.b/c".into(),
+        protocol: HealthCheckProtocol::Http,
+        path: Some("/a.b/c".into()),
         interval_seconds: 15,
         timeout_seconds: 5,
         healthy_threshold: 2,
         unhealthy_threshold: 3,
-        matcher: Matcher::Grpc("12".into()),
+        matcher: Some(Matcher::Grpc("12".into())),
     };
     let expected = ObservedTargetGroup {
         arn: TargetGroupArn::new("arn:t"),
@@ -236,18 +245,24 @@ fn health_checks_are_read_where_they_are_of_our_kind() {
         protocol: "HTTP".into(),
         protocol_version: Some("GRPC".into()),
         health_check: Some(check.clone()),
+        attributes: None,
         tags: Tags::new(),
     };
-    let grpc = Some(to_matcher(&check.matcher));
+    let grpc = check.matcher.as_ref().map(to_matcher);
     assert_eq!(target_group(&answer(grpc.clone()).build()), Some(expected.clone()));
     let http = Some(to_matcher(&Matcher::Http("200-299".into())));
-    let check = HealthCheck { matcher: Matcher::Http("200-299".into()), ..check };
+    let check = HealthCheck { matcher: Some(Matcher::Http("200-299".into())), ..check };
     let of_http = ObservedTargetGroup { health_check: Some(check), ..expected.clone() };
     assert_eq!(target_group(&answer(http).build()), Some(of_http));
-    let none = ObservedTargetGroup { health_check: None, ..expected };
-    let tcp = answer(grpc).health_check_protocol(elb::ProtocolEnum::Tcp);
-    assert_eq!(target_group(&tcp.build()), Some(none.clone()));
-    assert_eq!(target_group(&answer(None).build()), Some(none));
+    let check = expected.health_check.clone().map(|check| HealthCheck { matcher: None, ..check });
+    let without_codes = ObservedTargetGroup { health_check: check.clone(), ..expected.clone() };
+    assert_eq!(target_group(&answer(None).build()), Some(without_codes));
+    let check = check.map(|check| HealthCheck { protocol: HealthCheckProtocol::Tcp, path: None, ..check });
+    let connecting = ObservedTargetGroup { health_check: check, ..expected.clone() };
+    let tcp = answer(grpc.clone()).health_check_protocol(elb::ProtocolEnum::Tcp);
+    assert_eq!(target_group(&tcp.build()), Some(connecting));
+    let unknown = answer(grpc).health_check_protocol(elb::ProtocolEnum::from("QUIC"));
+    assert_eq!(target_group(&unknown.build()), Some(ObservedTargetGroup { health_check: None, ..expected }));
 }
 
 #[test]

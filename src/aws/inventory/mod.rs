@@ -23,9 +23,10 @@ use super::{Aws, AwsError, Target, TargetHealth};
 use crate::{
     build::tags,
     model::{
-        GroupId, LoadBalancerArn, LoadBalancerState, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack,
-        ObservedTargetGroup, ResourceId, SecurityGroupId, Tags, TargetGroupArn, VpcId,
+        LoadBalancerArn, LoadBalancerState, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack,
+        ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId,
     },
+    plan::Reads,
 };
 
 /// What AWS has of one cluster in one VPC. Shared by all workers.
@@ -81,7 +82,7 @@ struct State {
     /// What `wanted` was when the last sweep that succeeded began; `None` before the first.
     swept: Option<u64>,
     /// `wanted` as each group was last given up, until a sweep has begun later: a group waits for its own sweep only.
-    forgotten: BTreeMap<GroupId, u64>,
+    forgotten: BTreeMap<StackId, u64>,
     /// `wanted` as everything was last given up.
     all_forgotten: u64,
     /// Counts our own writes.
@@ -100,7 +101,7 @@ struct State {
 
 impl State {
     /// Whether a sweep is needed, by one group or else by whoever asks about all of them.
-    fn needs_sweep(&self, group: Option<&GroupId>) -> bool {
+    fn needs_sweep(&self, group: Option<&StackId>) -> bool {
         let needed = match group {
             Some(group) => self.forgotten.get(group).copied().unwrap_or(0).max(self.all_forgotten),
             None => self.wanted,
@@ -112,7 +113,7 @@ impl State {
 /// Whether a security group with these tags is one in front of a load balancer. A copy of it with other tags is nobody's
 /// to delete, and keeps no Ingress from going.
 fn is_managed(tags: &Tags) -> bool {
-    tags.get(tags::INGRESS_RESOURCE).is_some_and(|resource| resource == tags::MANAGED_SECURITY_GROUP)
+    tags::resource_of(tags).is_some_and(|resource| resource == tags::MANAGED_SECURITY_GROUP)
 }
 
 impl Inventory {
@@ -140,16 +141,16 @@ impl Inventory {
     }
 
     /// The group that tags name, where they are of this cluster.
-    fn group_of(&self, tags: &Tags) -> Option<GroupId> {
+    fn group_of(&self, tags: &Tags) -> Option<StackId> {
         let ours = tags.get(tags::CLUSTER) == Some(&self.cluster);
-        tags.get(tags::INGRESS_STACK).filter(|_| ours).map(|stack| GroupId::from_tag(stack))
+        tags::stack_of(tags).filter(|_| ours)
     }
 
     /// All that AWS has of a group, without the bindings, which Kubernetes has. Calls AWS only for what is not known.
     ///
     /// # Errors
     /// AWS's, when something that is not known cannot be read.
-    pub async fn observe(&self, group: &GroupId) -> Result<ObservedStack, AwsError> {
+    pub async fn observe(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
         loop {
             self.sweep(Some(group)).await?;
             let (unknown, began) = {
@@ -185,7 +186,7 @@ impl Inventory {
         }
     }
 
-    fn stack(&self, state: &State, group: &GroupId) -> ObservedStack {
+    fn stack(&self, state: &State, group: &StackId) -> ObservedStack {
         let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
         ObservedStack {
             load_balancers: state
@@ -210,11 +211,47 @@ impl Inventory {
         }
     }
 
+    /// Reads the attributes that a plan depends on.
+    ///
+    /// # Errors
+    /// AWS's. What is gone meanwhile is listed again at the next observation.
+    pub async fn read(&self, stack: &StackId, reads: &Reads) -> Result<(), AwsError> {
+        let result = self.read_attributes(reads).await;
+        if result.as_ref().is_err_and(AwsError::is_not_found) {
+            self.forget(stack);
+        }
+        result
+    }
+
+    async fn read_attributes(&self, reads: &Reads) -> Result<(), AwsError> {
+        if let Some(arn) = &reads.load_balancer {
+            let attributes = self.aws.load_balancer_attributes(arn).await?;
+            if let Some(entry) = self.state().load_balancers.get_mut(arn) {
+                entry.value.attributes = Some(attributes);
+            }
+        }
+        for arn in &reads.listeners {
+            let attributes = self.aws.listener_attributes(arn).await?;
+            let mut state = self.state();
+            let listeners = state.load_balancers.values_mut().flat_map(|b| b.value.listeners.values_mut());
+            for listener in listeners.filter(|listener| listener.arn == *arn) {
+                listener.attributes = Some(attributes.clone());
+            }
+        }
+        for arn in &reads.target_groups {
+            let attributes = self.aws.target_group_attributes(arn).await?;
+            if let Some(entry) = self.state().target_groups.get_mut(arn) {
+                entry.value.attributes = Some(attributes);
+            }
+        }
+        Ok(())
+    }
+
     /// All groups of this cluster that have something in AWS.
     ///
     /// # Errors
     /// AWS's, when the sweep fails.
-    pub async fn groups(&self) -> Result<BTreeSet<GroupId>, AwsError> {
+    pub async fn groups(&self) -> Result<BTreeSet<StackId>, AwsError> {
         self.sweep(None).await?;
         let state = self.state();
         let tags = state
@@ -270,7 +307,7 @@ impl Inventory {
         Ok(self.state().target_groups.values().find(|t| t.value.name == name).map(|t| t.value.clone()))
     }
 
-    /// The Application Load Balancer of a name, anybody's in the VPC.
+    /// The load balancer of a name, anybody's in the VPC.
     ///
     /// # Errors
     /// AWS's, when the sweep fails.
@@ -330,7 +367,7 @@ impl Inventory {
 
     /// Gives up what is known of a group: all is listed again, and the group's resources read again, at the next
     /// observation. For writes whose answer was lost, and for answers that show that what is known is wrong.
-    pub fn forget(&self, group: &GroupId) {
+    pub fn forget(&self, group: &StackId) {
         let mut state = self.state();
         state.wanted += 1;
         let wanted = state.wanted;
@@ -340,9 +377,11 @@ impl Inventory {
         for entry in state.load_balancers.values_mut().filter(|b| of_group(&b.value.tags)) {
             entry.tags.forgotten = wanted;
             entry.listeners.forgotten = wanted;
+            entry.value.attributes = None;
         }
         for (arn, entry) in state.target_groups.iter_mut().filter(|(_, t)| of_group(&t.value.tags)) {
             entry.tags.forgotten = wanted;
+            entry.value.attributes = None;
             target_groups.push(arn.clone());
         }
         state.targets_forgotten += 1;
@@ -365,9 +404,11 @@ impl Inventory {
         for entry in state.load_balancers.values_mut() {
             entry.tags.forgotten = wanted;
             entry.listeners.forgotten = wanted;
+            entry.value.attributes = None;
         }
         for entry in state.target_groups.values_mut() {
             entry.tags.forgotten = wanted;
+            entry.value.attributes = None;
         }
         state.targets_forgotten += 1;
         state.targets.clear();
@@ -381,7 +422,7 @@ impl Inventory {
     }
 
     /// The group's security group in front of its load balancer, as far as it is known.
-    pub(crate) fn managed_security_group(&self, group: &GroupId) -> Option<SecurityGroupId> {
+    pub(crate) fn managed_security_group(&self, group: &StackId) -> Option<SecurityGroupId> {
         let state = self.state();
         let mut found = state
             .security_groups
@@ -391,7 +432,7 @@ impl Inventory {
     }
 
     /// The group's target groups of one resource id, as far as they are known: two while one replaces the other.
-    pub(crate) fn target_groups_of(&self, group: &GroupId, resource: &ResourceId) -> Vec<ObservedTargetGroup> {
+    pub(crate) fn target_groups_of(&self, group: &StackId, resource: &ResourceId) -> Vec<ObservedTargetGroup> {
         let state = self.state();
         let entries = state.target_groups.values();
         entries

@@ -6,8 +6,8 @@ use super::{BalancerEntry, Inventory, Knowledge, SecurityGroupEntry, State, Targ
 use crate::{
     aws::{Target, TargetHealth},
     model::{
-        HealthCheck, ListenerArn, ListenerProtocol, LoadBalancerArn, ObservedListener, ObservedLoadBalancer,
-        ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, RuleArn, SecurityGroupId, SecurityGroupRule, Tags,
+        Attributes, HealthCheck, ListenerArn, LoadBalancerArn, ObservedListener, ObservedLoadBalancer, ObservedRule,
+        ObservedSecurityGroup, ObservedTargetGroup, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId, Tags,
         TargetGroupArn,
     },
 };
@@ -61,6 +61,33 @@ impl Inventory {
         }
     }
 
+    pub(crate) fn record_subnets(&self, arn: &LoadBalancerArn, subnets: BTreeSet<SubnetId>) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.load_balancers.get_mut(arn) {
+            entry.value.subnets = subnets;
+            entry.written = written;
+        }
+    }
+
+    pub(crate) fn record_load_balancer_attributes(&self, arn: &LoadBalancerArn, attributes: Attributes) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.load_balancers.get_mut(arn) {
+            entry.value.attributes = Some(attributes);
+            entry.written = written;
+        }
+    }
+
+    pub(crate) fn record_target_group_attributes(&self, arn: &TargetGroupArn, attributes: Attributes) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.target_groups.get_mut(arn) {
+            entry.value.attributes = Some(attributes);
+            entry.written = written;
+        }
+    }
+
     pub(crate) fn record_load_balancer_deleted(&self, arn: &LoadBalancerArn) {
         let mut state = self.state();
         let written = state.next_write();
@@ -83,13 +110,14 @@ impl Inventory {
     pub(crate) fn record_listener_modified(&self, answer: ObservedListener) {
         if let Some(listener) = self.state().listener(&answer.arn) {
             let mut certificates = std::mem::take(&mut listener.certificates);
-            if answer.protocol == Some(ListenerProtocol::Http) {
+            if answer.protocol.is_some_and(|protocol| !protocol.is_secure()) {
                 certificates.clear();
             }
             *listener = ObservedListener {
                 certificates,
                 tags: std::mem::take(&mut listener.tags),
                 rules: std::mem::take(&mut listener.rules),
+                attributes: listener.attributes.take(),
                 ..answer
             };
         }

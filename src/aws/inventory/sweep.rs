@@ -6,7 +6,7 @@ use super::{BalancerEntry, Inventory, Knowledge, SecurityGroupEntry, State, Targ
 use crate::{
     aws::{AwsError, convert, elb::security_groups_of},
     build::tags,
-    model::{GroupId, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, SecurityGroupId, Tags},
+    model::{ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, SecurityGroupId, StackId, Tags},
 };
 
 /// What a sweep has found. Complete, so what is not in it is not in AWS.
@@ -25,7 +25,7 @@ struct Found {
 
 impl Inventory {
     /// Sees to it that everything has been listed since what is known of the group, or of any, was last given up.
-    pub(super) async fn sweep(&self, group: Option<&GroupId>) -> Result<(), AwsError> {
+    pub(super) async fn sweep(&self, group: Option<&StackId>) -> Result<(), AwsError> {
         if !self.state().needs_sweep(group) {
             return Ok(());
         }
@@ -111,6 +111,7 @@ impl State {
                     let known = entry.as_ref().map(|e| (e.value.tags.clone(), e.tags));
                     let (tags, tags_known) = tags_of(value.arn.as_str(), known);
                     value.tags = tags;
+                    value.attributes = entry.as_ref().and_then(|e| e.value.attributes.clone());
                     let (listeners, known) = entry.map(|e| (e.value.listeners, e.listeners)).unwrap_or_default();
                     value.listeners = listeners;
                     BalancerEntry { value, tags: tags_known, listeners: known, written: 0 }
@@ -129,6 +130,7 @@ impl State {
             .map(|mut value| match old.remove(&value.arn) {
                 Some(entry) if entry.written > since => entry,
                 entry => {
+                    value.attributes = entry.as_ref().and_then(|e| e.value.attributes.clone());
                     let known = entry.map(|e| (e.value.tags, e.tags));
                     let (tags, tags_known) = tags_of(value.arn.as_str(), known);
                     value.tags = tags;

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     aws::fake::{Call, Fake, ec2, elb, elb_error},
     model::{
-        ListenerArn, ListenerProtocol, ObjectName, ObservedListener, ObservedRule, RuleArn, Scheme, SecurityGroupRule,
-        Source,
+        ListenerArn, ListenerProtocol, LoadBalancerKind, ObjectName, ObservedListener, ObservedRule, RuleArn, Scheme,
+        SecurityGroupRule, Source,
     },
 };
 
@@ -36,8 +36,8 @@ fn target_group_arn(name: &str) -> TargetGroupArn {
     TargetGroupArn::new(format!("arn:targetgroup/{name}/1"))
 }
 
-fn group(name: &str) -> GroupId {
-    GroupId::Implicit(ObjectName::new("shop", name))
+fn group(name: &str) -> StackId {
+    StackId::Ingress(ObjectName::new("shop", name))
 }
 
 fn tags_of_group(name: &str) -> Tags {
@@ -147,11 +147,13 @@ fn created_balancer(name: &str) -> ObservedLoadBalancer {
     ObservedLoadBalancer {
         arn: balancer_arn(name),
         name: name.to_owned(),
+        kind: LoadBalancerKind::Application,
         dns_name: String::new(),
         scheme: Scheme::Internal,
         state: LoadBalancerState::Provisioning,
         subnets: BTreeSet::new(),
         security_groups: BTreeSet::new(),
+        attributes: None,
         tags: tags_of_group(name),
         listeners: BTreeMap::new(),
     }
@@ -166,6 +168,8 @@ fn created_listener(port: u16) -> ObservedListener {
         default_certificate: None,
         certificates: BTreeSet::new(),
         ssl_policy: None,
+        alpn_policy: None,
+        attributes: None,
         tags: Tags::new(),
         rules: vec![],
     }
@@ -190,6 +194,7 @@ fn created_target_group(name: &str) -> ObservedTargetGroup {
         protocol: "HTTP".into(),
         protocol_version: None,
         health_check: None,
+        attributes: None,
         tags: tags_of_group(name),
     }
 }
