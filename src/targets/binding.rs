@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     api::crd::{TargetGroupBindingSpec, target_group_binding::TargetType},
-    aws::{AwsErrorKind, Target},
+    aws::{AwsError, AwsErrorKind, Target},
     build::tags::BINDING_FINALIZER,
     model::{ObjectName, TargetGroupArn},
     snapshot::{Snapshot, TargetGroupBinding},
@@ -18,8 +18,8 @@ use crate::{
 
 use super::{
     Cloud, Cluster, MayWrite, Problem, Stage, Subject, TargetGroupKey, Targets, TargetsError, check,
-    endpoints::{Resolution, port_reference, resolve},
-    plan::{TargetPlan, is_draining, plan},
+    endpoints::{Resolution, port_reference, ready_pod, resolve, standing},
+    plan::{Standing, TargetPlan, Unregistered, is_draining, may_go, plan},
     status::{self, Report},
 };
 
@@ -156,7 +156,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         };
         spec.target_type.get_or_insert(target_type);
         spec.ip_address_type.get_or_insert(facts.ip_address_type);
-        self.memory().entry(binding.name.clone()).or_default().target_group = Some(facts.arn.clone());
         Ok((binding, facts.arn))
     }
 
@@ -166,22 +165,21 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.groups().retain(|_, facts| facts.arn != *arn);
     }
 
-    /// All other bindings of a target group, as far as their target groups are known, that are not deleted.
+    /// All other bindings of a target group that are not deleted. A name is compared with the one in the ARN, so that nobody
+    /// has to have looked at the other binding yet: right after a start the younger may come first.
     fn others(
         &self,
         snapshot: &Snapshot,
         binding: &TargetGroupBinding,
         arn: &TargetGroupArn,
     ) -> Vec<TargetGroupBinding> {
-        let memory = self.memory();
+        let name = arn.as_str().split('/').nth(1);
         let has_it = |other: &&TargetGroupBinding| {
             other.name != binding.name
                 && !other.deleting
                 && match key_of(&other.spec) {
                     Some(TargetGroupKey::Arn(other)) => other == *arn,
-                    Some(TargetGroupKey::Name(_)) => {
-                        memory.get(&other.name).is_some_and(|memory| memory.target_group.as_ref() == Some(arn))
-                    }
+                    Some(TargetGroupKey::Name(other)) => name == Some(&*other),
                     None => false,
                 }
         };
@@ -223,6 +221,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         };
         let mut outcome = BindingOutcome::default();
         let mut report = Report::reconciled();
+        let serves_none = !matches!(&resolution, Resolution::Targets { targets, .. } if !targets.is_empty());
+        if serves_none && present.values().any(|health| !is_draining(health)) {
+            self.prove_nothing(&binding, &resolution).await?;
+        }
         let wanted: BTreeSet<Target> = match resolution {
             Resolution::Targets { targets, skipped } => {
                 for skipped in skipped {
@@ -231,9 +233,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 targets.into_keys().collect()
             }
             Resolution::BackendMissing { what } => {
-                if present.values().any(|health| !is_draining(health)) {
-                    self.prove_missing(&binding).await?;
-                }
                 let message =
                     format!("there is no {what}, so nothing is registered; create it, or correct spec.serviceRef");
                 outcome.notices.push(Notice { reason: "BackendNotFound", message: message.clone() });
@@ -248,24 +247,23 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             added.map_err(|error| Failure(Some(Stage::AddFinalizer), error.into()))?;
         }
         if !plan.left_out.is_empty() {
-            outcome.notices.push(Notice {
-                reason: "FailedReconcile",
-                message: format!(
-                    "{} targets are left out: --max-targets-per-target-group allows {}",
-                    plan.left_out.len(),
-                    self.settings.most_targets.unwrap_or_default()
-                ),
-            });
+            let message = format!(
+                "{} targets are left out: --max-targets-per-target-group allows {}",
+                plan.left_out.len(),
+                self.settings.most_targets.unwrap_or_default()
+            );
+            outcome.notices.push(Notice { reason: "FailedReconcile", message: message.clone() });
+            report = Report { ready: false, reason: "FailedReconcile", message };
         }
-        self.carry_out(&arn, plan, &mut outcome, may_write).await?;
+        self.carry_out(&binding, &arn, plan, &mut outcome, may_write).await?;
         self.report(&binding, &report, true, may_write).await?;
         Ok(outcome)
     }
 
-    /// Makes the calls of a plan. What cannot be registered keeps nothing from being deregistered: the targets that go serve
-    /// no more, whatever comes in their place.
+    /// Makes the calls of a plan. [`may_go`] says what is deregistered when not all could be registered.
     async fn carry_out(
         &self,
+        binding: &TargetGroupBinding,
         arn: &TargetGroupArn,
         plan: TargetPlan,
         outcome: &mut BindingOutcome,
@@ -273,16 +271,21 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     ) -> Result<(), Failure> {
         let mut refused = Vec::new();
         let mut failure = None;
+        let mut unregistered = Unregistered::default();
         let mut batches = VecDeque::from(plan.register);
         while let Some(batch) = batches.pop_front() {
             check(may_write, "RegisterTargets")?;
             match self.cloud.register(arn, &batch).await {
                 Ok(()) => outcome.registered.extend(batch),
                 Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
-                // One instance that is gone fails the whole call: halve it until those that are meant are alone.
+                // One instance that is gone fails the whole call. AWS mostly says which; where it does not, halve the call
+                // until those that are meant are alone.
                 Err(error) if names_targets(error.code()) && matches!(error.kind, AwsErrorKind::Refused { .. }) => {
-                    if batch.len() == 1 {
-                        refused.extend(batch.into_iter().map(|target| (target, error.clone())));
+                    let (meant, others): (Vec<_>, Vec<_>) =
+                        batch.iter().cloned().partition(|target| batch.len() == 1 || names(&error, target));
+                    if !meant.is_empty() {
+                        refused.extend(meant.into_iter().map(|target| (target, error.clone())));
+                        batches.extend((!others.is_empty()).then_some(others));
                     } else {
                         let (first, second) = batch.split_at(batch.len() / 2);
                         batches.push_front(second.to_vec());
@@ -290,12 +293,22 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     }
                 }
                 Err(error) => {
+                    let missing = batch.len() + batches.iter().map(Vec::len).sum::<usize>();
+                    match error.kind {
+                        AwsErrorKind::Refused { .. } | AwsErrorKind::Denied { .. } => unregistered.refused = missing,
+                        _ => unregistered.pending = missing,
+                    }
                     failure = Some(error);
                     break;
                 }
             }
         }
-        for batch in plan.deregister {
+        unregistered.refused += refused.len();
+        let gone = {
+            let snapshot = self.snapshot();
+            may_go(plan.surplus, unregistered, |target| standing(&snapshot, binding, target))
+        };
+        for batch in gone {
             check(may_write, "DeregisterTargets")?;
             match self.cloud.deregister(arn, &batch).await {
                 Ok(()) => outcome.deregistered.extend(batch),
@@ -318,15 +331,38 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Problem::TargetGroupMissing(arn.to_string()).into()
     }
 
-    /// Asks the API server itself before everything is deregistered because of something that the watches do not show.
-    async fn prove_missing(&self, binding: &TargetGroupBinding) -> Result<(), Failure> {
+    /// Asks the API server itself before everything is taken away from a binding because of something that the watches do
+    /// not show.
+    pub(super) async fn prove_nothing(
+        &self,
+        binding: &TargetGroupBinding,
+        resolution: &Resolution,
+    ) -> Result<(), Problem> {
         let reference = &binding.spec.service_ref;
         let name = ObjectName::new(&binding.name.namespace, &reference.name);
-        match self.cluster.service(&name).await.map_err(Problem::from)? {
-            Some(service) if service.port(&port_reference(&reference.port)).is_some() => {
-                Err(Problem::Behind(format!("Service {name}")).into())
+        match resolution {
+            Resolution::BackendMissing { .. } => match self.cluster.service(&name).await? {
+                Some(service) if service.port(&port_reference(&reference.port)).is_some() => {
+                    Err(Problem::Behind(format!("Service {name}")))
+                }
+                _ => Ok(()),
+            },
+            Resolution::Targets { .. } if binding.spec.target_type == Some(TargetType::Ip) => {
+                let slices = self.cluster.endpoint_slices(&name).await?;
+                let service = self.snapshot().services.get(&name).cloned();
+                let ready = service.and_then(|service| ready_pod(&slices, binding, &service));
+                let Some(pod) = ready.map(|pod| ObjectName::new(&name.namespace, pod)) else { return Ok(()) };
+                // Slices that somebody else writes may name pods that were never there.
+                if self.cluster.has_pod(&pod).await? { Err(Problem::Behind(format!("Pod {pod}"))) } else { Ok(()) }
             }
-            _ => Ok(()),
+            Resolution::Targets { .. } => {
+                let unknown = self.snapshot().nodes.is_empty();
+                if unknown && self.cluster.has_nodes().await? {
+                    Err(Problem::Behind("a Node".to_owned()))
+                } else {
+                    Ok(())
+                }
+            }
         }
     }
 
@@ -389,7 +425,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             };
             present.retain(|target, _| ours.contains_key(&super::endpoints::target(&target.id, target.port)));
         }
-        for batch in plan(&BTreeSet::new(), &present, None).deregister {
+        let surplus = plan(&BTreeSet::new(), &present, None).surplus;
+        for batch in may_go(surplus, Unregistered::default(), |_| Standing::Gone) {
             check(may_write, "DeregisterTargets")?;
             match self.cloud.deregister(arn, &batch).await {
                 Ok(()) => outcome.deregistered.extend(batch),
@@ -454,6 +491,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 /// Whether AWS's code says that it is about the targets, and not about the group.
 fn names_targets(code: Option<&str>) -> bool {
     matches!(code, Some("InvalidTarget" | "ValidationError" | "InvalidInstance"))
+}
+
+/// Whether AWS's words name a target.
+fn names(error: &AwsError, target: &Target) -> bool {
+    let AwsErrorKind::Refused { message, .. } = &error.kind else { return false };
+    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-');
+    message.split(|c| !word(c)).any(|text| text.trim_end_matches(['.', ':']) == target.id)
 }
 
 /// A problem, and where it arose if that is not the stage of the whole.

@@ -1,8 +1,8 @@
-//! What this room writes to Kubernetes, and the one thing that it reads past the watches.
+//! What this room writes to Kubernetes, and the few things that it reads past the watches.
 
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use crate::{
     },
     build::tags::BINDING_FINALIZER,
     model::ObjectName,
-    snapshot::{Service, TargetGroupBinding},
+    snapshot::{EndpointSlice, Service, TargetGroupBinding},
 };
 
 /// How often a write is tried again after somebody else's.
@@ -61,6 +61,17 @@ pub trait Cluster: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
     /// A Service, read from the API server itself: the proof that it is gone.
     fn service(&self, name: &ObjectName) -> impl Future<Output = Result<Option<Service>, ClusterError>> + Send;
+    /// The EndpointSlices of a Service, read from the API server itself: the proof that it has no endpoints.
+    fn endpoint_slices(
+        &self,
+        service: &ObjectName,
+    ) -> impl Future<Output = Result<Vec<EndpointSlice>, ClusterError>> + Send;
+    /// Whether the API server has a pod.
+    fn has_pod(&self, name: &ObjectName) -> impl Future<Output = Result<bool, ClusterError>> + Send;
+    /// Whether the API server has any node.
+    fn has_nodes(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
+    /// Whether the API server has any TargetGroupBinding.
+    fn has_bindings(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
 }
 
 /// The API server itself.
@@ -126,6 +137,27 @@ impl Cluster for LiveCluster {
     async fn service(&self, name: &ObjectName) -> Result<Option<Service>, ClusterError> {
         let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
         Ok(answered(api.get_opt(&name.name)).await?.map(Service::from))
+    }
+
+    async fn endpoint_slices(&self, service: &ObjectName) -> Result<Vec<EndpointSlice>, ClusterError> {
+        let api: Api<wire::EndpointSlice> = Api::namespaced(self.client.clone(), &service.namespace);
+        let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={}", service.name));
+        Ok(answered(api.list(&of_service)).await?.items.into_iter().map(EndpointSlice::from).collect())
+    }
+
+    async fn has_pod(&self, name: &ObjectName) -> Result<bool, ClusterError> {
+        let api: Api<wire::Pod> = Api::namespaced(self.client.clone(), &name.namespace);
+        Ok(answered(api.get_opt(&name.name)).await?.is_some())
+    }
+
+    async fn has_nodes(&self) -> Result<bool, ClusterError> {
+        let api: Api<wire::Node> = Api::all(self.client.clone());
+        Ok(!answered(api.list(&ListParams::default().limit(1))).await?.items.is_empty())
+    }
+
+    async fn has_bindings(&self) -> Result<bool, ClusterError> {
+        let api: Api<crd::TargetGroupBinding> = Api::all(self.client.clone());
+        Ok(!answered(api.list(&ListParams::default().limit(1))).await?.items.is_empty())
     }
 }
 
@@ -230,5 +262,33 @@ mod tests {
     async fn a_service_that_is_gone_is_no_error() {
         let (_fake, cluster) = cluster(|_| failure(404)).await;
         assert_eq!(cluster.service(&ObjectName::new("shop", "cart")).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_proves_an_absence_is_read_from_the_api_server() {
+        let slice = json!({ "metadata": { "namespace": "shop", "name": "cart-1",
+            "labels": { "kubernetes.io/service-name": "cart" } }, "addressType": "IPv4", "ports": [],
+            "endpoints": [{ "addresses": ["10.0.0.1"], "targetRef": { "kind": "Pod", "name": "p" } }] });
+        let list = move |items: &[&serde_json::Value]| json!({ "metadata": {}, "items": items }).to_string();
+        let (fake, cluster) = cluster(move |call| match call.action.as_str() {
+            action if action.contains("endpointslices") => (200, list(&[&slice])),
+            action if action.contains("pods") => failure(404),
+            action if action.contains("nodes") => (200, list(&[&json!({ "metadata": { "name": "n1" } })])),
+            _ => (200, list(&[])),
+        })
+        .await;
+        let slices = cluster.endpoint_slices(&ObjectName::new("shop", "cart")).await.unwrap();
+        let pods: Vec<_> = slices.iter().flat_map(|slice| &slice.endpoints).map(|e| e.pod.as_deref()).collect();
+        assert_eq!(pods, [Some("p")]);
+        assert_eq!(cluster.has_pod(&ObjectName::new("shop", "p")).await, Ok(false));
+        assert_eq!(cluster.has_nodes().await, Ok(true));
+        assert_eq!(cluster.has_bindings().await, Ok(false));
+        let asked: Vec<String> = fake.calls().into_iter().map(|call| call.action).collect();
+        insta::assert_snapshot!(asked.join("\n"), @"
+        GET /apis/discovery.k8s.io/v1/namespaces/shop/endpointslices
+        GET /api/v1/namespaces/shop/pods/p
+        GET /api/v1/nodes
+        GET /apis/elbv2.k8s.aws/v1beta1/targetgroupbindings
+        ");
     }
 }

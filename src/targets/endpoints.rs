@@ -5,11 +5,15 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
 
 use crate::{
-    api::crd::target_group_binding::{IpAddressType, TargetType},
+    api::crd::target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
     aws::Target,
     model::{ObjectName, PortReference},
-    snapshot::{AddressFamily, Node, Readiness, Service, ServicePort, Snapshot, TargetGroupBinding, in_namespace},
+    snapshot::{
+        AddressFamily, EndpointSlice, Node, Readiness, Service, ServicePort, Snapshot, TargetGroupBinding, in_namespace,
+    },
 };
+
+use super::plan::Standing;
 
 /// Labels of nodes that take no traffic of load balancers, whatever their value.
 const EXCLUDING_LABELS: [&str; 3] = [
@@ -130,7 +134,7 @@ pub fn resolve(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Result<Reso
         return Ok(Resolution::BackendMissing { what: format!("Service {name}") });
     };
     let wanted = port_reference(&reference.port);
-    let Some(port) = service.port(&wanted) else {
+    let Some(port) = port_of(service, &wanted, binding.spec.target_group_protocol) else {
         return Ok(Resolution::BackendMissing { what: format!("port {wanted} of Service {name}") });
     };
     match binding.spec.target_type {
@@ -139,11 +143,73 @@ pub fn resolve(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Result<Reso
     }
 }
 
-fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, port: &ServicePort) -> Resolution {
-    let family = match binding.spec.ip_address_type {
+/// The port that a reference means. TCP and UDP may share a number, and have node ports of their own.
+fn port_of<'a>(
+    service: &'a Service,
+    wanted: &PortReference,
+    protocol: Option<TargetGroupProtocol>,
+) -> Option<&'a ServicePort> {
+    use TargetGroupProtocol::{Http, Https, Quic, Tcp, TcpQuic, TcpUdp, Tls, Udp};
+    let first = service.port(wanted)?;
+    let transport = match protocol {
+        Some(Http | Https | Tcp | Tls) => "TCP",
+        Some(Udp | Quic) => "UDP",
+        Some(TcpUdp | TcpQuic) | None => return Some(first),
+    };
+    let fits = |port: &&ServicePort| port.port == first.port && port.protocol == transport;
+    // A name means one port alone.
+    let by_number = matches!(wanted, PortReference::Number(_));
+    Some(if by_number { service.ports.iter().find(fits).unwrap_or(first) } else { first })
+}
+
+/// A pod that the slices of a binding's Service show as ready at its port, if there is one.
+pub(super) fn ready_pod<'a>(
+    slices: &'a [EndpointSlice],
+    binding: &TargetGroupBinding,
+    service: &Service,
+) -> Option<&'a str> {
+    let wanted = port_reference(&binding.spec.service_ref.port);
+    let port = port_of(service, &wanted, binding.spec.target_group_protocol)?;
+    let family = family(binding);
+    let at_port = |slice: &&EndpointSlice| {
+        slice.family == family && slice.ports.iter().any(|p| port.name.is_empty() || p.name == port.name)
+    };
+    let mut ready =
+        slices.iter().filter(at_port).flat_map(|slice| &slice.endpoints).filter(|e| e.ready.unwrap_or(true));
+    ready.find_map(|endpoint| endpoint.pod.as_deref())
+}
+
+/// What stands behind a target that is registered and not wanted.
+pub(super) fn standing(snapshot: &Snapshot, binding: &TargetGroupBinding, written: &Target) -> Standing {
+    let usual = target(&written.id, written.port).id;
+    let is = |address: &str| address == usual || target(address, written.port).id == usual;
+    if binding.spec.target_type != Some(TargetType::Ip) {
+        let there = snapshot.nodes.values().any(|node| node.instance_id() == Some(written.id.as_str()));
+        return if there { Standing::Living } else { Standing::Gone };
+    }
+    let namespace = &binding.name.namespace;
+    let service = &binding.spec.service_ref.name;
+    let slices = in_namespace(&snapshot.endpoint_slices, namespace).filter(|(_, slice)| slice.service == *service);
+    let mut endpoints = slices.flat_map(|(_, slice)| &slice.endpoints).filter(|endpoint| is(&endpoint.address));
+    if let Some(first) = endpoints.next() {
+        // An address that comes back is listed twice for a while.
+        let terminating = first.terminating && endpoints.all(|endpoint| endpoint.terminating);
+        return if terminating { Standing::Terminating } else { Standing::Living };
+    }
+    // Pods that the Service has ceased to select serve on.
+    let mut pods = in_namespace(&snapshot.pods, namespace);
+    if pods.any(|(_, pod)| pod.addresses.iter().any(|address| is(address))) { Standing::Living } else { Standing::Gone }
+}
+
+fn family(binding: &TargetGroupBinding) -> AddressFamily {
+    match binding.spec.ip_address_type {
         Some(IpAddressType::Ipv6) => AddressFamily::Ipv6,
         Some(IpAddressType::Ipv4) | None => AddressFamily::Ipv4,
-    };
+    }
+}
+
+fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, port: &ServicePort) -> Resolution {
+    let family = family(binding);
     let namespace = &service.name.namespace;
     let slices = in_namespace(&snapshot.endpoint_slices, namespace)
         .map(|(_, slice)| slice)

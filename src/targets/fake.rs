@@ -45,8 +45,12 @@ pub struct World {
     pub security_groups: BTreeMap<SecurityGroupId, ObservedSecurityGroup>,
     /// Targets that AWS does not take.
     pub bad_targets: BTreeSet<String>,
+    /// How many registering calls pass before the failures are answered.
+    pub after: usize,
     /// The answers to the next calls of a name.
     pub failures: Vec<(&'static str, AwsError)>,
+    /// Whether AWS's words name the targets that it does not take.
+    pub names_bad_targets: bool,
     /// Groups that rules from which are refused.
     pub bad_sources: BTreeSet<String>,
 }
@@ -66,6 +70,10 @@ impl FakeCloud {
         let what: Vec<String> = what.into_iter().map(|w| w.to_string()).collect();
         self.log.lock().unwrap().push(format!("{name} {}", what.join(" ")).trim_end().to_owned());
         let mut world = self.world();
+        if name == "register" && world.after > 0 {
+            world.after -= 1;
+            return Ok(());
+        }
         match world.failures.iter().position(|(call, _)| *call == name) {
             Some(at) => Err(world.failures.remove(at).1),
             None => Ok(()),
@@ -102,7 +110,13 @@ impl Cloud for FakeCloud {
         self.call("register", targets)?;
         let mut world = self.world();
         if targets.iter().any(|target| world.bad_targets.contains(&target.id)) {
-            return Err(refused("RegisterTargets", "InvalidTarget"));
+            let bad: Vec<String> =
+                targets.iter().filter(|t| world.bad_targets.contains(&t.id)).map(|t| format!("'{}'", t.id)).collect();
+            let mut error = refused("RegisterTargets", "InvalidTarget");
+            if let (AwsErrorKind::Refused { message, .. }, true) = (&mut error.kind, world.names_bad_targets) {
+                *message = format!("The following targets are not in a running state: {}", bad.join(", "));
+            }
+            return Err(error);
         }
         let known = world.targets.get_mut(group).ok_or_else(|| not_found("RegisterTargets", "TargetGroupNotFound"))?;
         known.extend(targets.iter().map(|target| (target.clone(), health("initial"))));
@@ -165,6 +179,12 @@ pub struct FakeCluster {
     pub snapshot: Arc<RwLock<Snapshot>>,
     /// What the API server has, and the watches have not.
     pub services: Arc<Mutex<Vec<Service>>>,
+    /// The same.
+    pub slices: Arc<Mutex<Vec<EndpointSlice>>>,
+    /// The same: names of pods.
+    pub pods: Arc<Mutex<BTreeSet<ObjectName>>>,
+    /// The same: whether there are nodes, and whether there are bindings.
+    pub others: Arc<Mutex<(bool, bool)>>,
     /// Whether the watches show nothing of what is written.
     pub behind: bool,
     log: Log,
@@ -205,6 +225,27 @@ impl Cluster for FakeCluster {
     async fn service(&self, name: &ObjectName) -> Result<Option<Service>, ClusterError> {
         self.log.lock().unwrap().push(format!("read Service {name}"));
         Ok(self.services.lock().unwrap().iter().find(|service| service.name == *name).cloned())
+    }
+
+    async fn endpoint_slices(&self, service: &ObjectName) -> Result<Vec<EndpointSlice>, ClusterError> {
+        self.log.lock().unwrap().push(format!("read EndpointSlices of {service}"));
+        let of_service = |slice: &&EndpointSlice| slice.service == service.name;
+        Ok(self.slices.lock().unwrap().iter().filter(of_service).cloned().collect())
+    }
+
+    async fn has_pod(&self, name: &ObjectName) -> Result<bool, ClusterError> {
+        self.log.lock().unwrap().push(format!("read Pod {name}"));
+        Ok(self.pods.lock().unwrap().contains(name))
+    }
+
+    async fn has_nodes(&self) -> Result<bool, ClusterError> {
+        self.log.lock().unwrap().push("read a Node".to_owned());
+        Ok(self.others.lock().unwrap().0)
+    }
+
+    async fn has_bindings(&self) -> Result<bool, ClusterError> {
+        self.log.lock().unwrap().push("read a TargetGroupBinding".to_owned());
+        Ok(self.others.lock().unwrap().1)
     }
 }
 
@@ -270,9 +311,6 @@ pub fn name(name: &str) -> ObjectName {
 
 pub fn service(called: &str) -> Service {
     Service {
-        name: name(called),
-        uid: String::new(),
-        annotations: BTreeMap::new(),
         kind: "NodePort".into(),
         ports: vec![ServicePort {
             name: "http".into(),
@@ -281,7 +319,7 @@ pub fn service(called: &str) -> Service {
             node_port: Some(30_080),
             protocol: "TCP".into(),
         }],
-        ipv6: false,
+        ..Service::bare(name(called))
     }
 }
 

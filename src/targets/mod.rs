@@ -33,7 +33,7 @@ pub use node_rule_state::NodeRulesOutcome;
 use crate::{
     api::crd::TargetGroupBindingStatus,
     aws::{Aws, AwsError, AwsErrorKind, Inventory},
-    model::{ObjectName, Tags, TargetGroupArn},
+    model::{ObjectName, Tags},
     snapshot::Snapshot,
 };
 
@@ -56,8 +56,6 @@ pub struct Settings {
 /// What is remembered of a binding from one time to the next.
 #[derive(Clone, Debug, Default)]
 struct Memory {
-    /// Its target group, where its spec gives a name.
-    target_group: Option<TargetGroupArn>,
     /// What its node rules were last computed from, as a hash.
     network: Option<u64>,
     /// UID, and the status that was last written: the watch may be behind.

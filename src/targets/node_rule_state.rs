@@ -17,7 +17,7 @@ use super::{
     Cloud, Cluster, MayWrite, Problem, Stage, Subject, Targets, TargetsError, binding, check,
     endpoints::{Resolution, TargetOwner, resolve},
     network_interfaces::{KnownGroups, Located, NetworkInterfaces, Whereabouts, read_groups, whereabouts},
-    node_rules::{Place, RuleChange, RulesByGroup, changes, combine, of_binding},
+    node_rules::{Place, RuleChange, RulesByGroup, changes, combine, of_binding, sources},
 };
 
 /// The code of EC2's refusal of one rule too many.
@@ -117,7 +117,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             state.groups.extend(tagged.into_iter().map(|group| (group.id.clone(), group)));
             state.swept = true;
         }
-        let demands = self.demands(problems).await;
+        let (demands, empty) = self.demands(problems).await;
         let wanted: BTreeSet<Whereabouts> =
             demands.iter().flat_map(|demand| demand.spots.iter().map(|(place, ..)| place.clone())).collect();
         let State { interfaces, groups, seen, .. } = state;
@@ -136,10 +136,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         for group in wanted.iter().filter(|(id, rules)| !rules.is_empty() && !seen.contains(*id)).map(|(id, _)| id) {
             fail(problems, &askers, group, None, &Problem::SecurityGroupGone(group.clone()));
         }
-        let complete = problems.is_empty();
         let none = BTreeSet::new();
+        let mut known = seen.iter().filter_map(|id| groups.get(id));
+        let revokes =
+            known.any(|group| !changes(wanted.get(&group.id).unwrap_or(&none), &group.ingress, true).revoke.is_empty());
+        if revokes && problems.is_empty() {
+            self.prove_unasked(empty, problems).await;
+        }
+        let complete = problems.is_empty();
         // What was not let in keeps its old way in.
-        let mut failed: Vec<Option<Source>> = Vec::new();
+        let mut failed = self.untouched();
         let mut order = vec![Pass::Authorize];
         order.extend(complete.then_some(Pass::Revoke));
         for pass in order {
@@ -158,8 +164,34 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(())
     }
 
-    /// All bindings that ask for rules, with their targets. Those that are not understood are problems.
-    async fn demands(&self, problems: &mut Vec<TargetsError>) -> Vec<Demand> {
+    /// Asks the API server itself before rules go because no binding asks for them: a watch that shows nothing may be wrong.
+    async fn prove_unasked(&self, empty: Vec<(TargetGroupBinding, Resolution)>, problems: &mut Vec<TargetsError>) {
+        for (binding, resolution) in empty {
+            if let Err(problem) = self.prove_nothing(&binding, &resolution).await {
+                problems.push(TargetsError::of_binding(&binding.name, Stage::Network, problem));
+            }
+        }
+        let no_bindings = self.snapshot().target_group_bindings.is_empty();
+        if no_bindings {
+            let problem = match self.cluster.has_bindings().await {
+                Ok(false) => return,
+                Ok(true) => Problem::Behind("a TargetGroupBinding".to_owned()),
+                Err(error) => error.into(),
+            };
+            problems.push(TargetsError { subject: Subject::NodeRules, stage: Stage::Network, problem });
+        }
+    }
+
+    /// Whom the bindings let in that are refused as a whole: what another controller has set up for them stays as it is.
+    fn untouched(&self) -> Vec<Option<Source>> {
+        let snapshot = self.snapshot();
+        let refused = snapshot.target_group_bindings.values().filter(|b| binding::unsupported(&b.spec).is_some());
+        refused.filter_map(|binding| binding.spec.networking.as_ref()).flat_map(sources).collect()
+    }
+
+    /// All bindings that ask for rules, with their targets, and those of which no target is known. Those that are not
+    /// understood are problems.
+    async fn demands(&self, problems: &mut Vec<TargetsError>) -> (Vec<Demand>, Vec<(TargetGroupBinding, Resolution)>) {
         let asks = |binding: &&TargetGroupBinding| {
             let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
             binding.spec.networking.is_some()
@@ -169,6 +201,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         };
         let bindings: Vec<_> = self.snapshot().target_group_bindings.values().filter(asks).cloned().collect();
         let mut demands = Vec::new();
+        let mut empty = Vec::new();
         for binding in bindings {
             let mut fail = |problem| problems.push(TargetsError::of_binding(&binding.name, Stage::Network, problem));
             let (completed, arn) = match self.complete(&binding).await {
@@ -183,7 +216,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 continue;
             }
             match resolve(&snapshot, &completed) {
-                Ok(Resolution::Targets { targets, .. }) => {
+                Ok(Resolution::Targets { targets, .. }) if !targets.is_empty() => {
                     let spot = |(target, owner): (crate::aws::Target, TargetOwner)| {
                         let ports = match &owner {
                             TargetOwner::Pod(name) => snapshot.pods.get(name).map(|pod| pod.ports.clone()),
@@ -193,11 +226,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     };
                     demands.push(Demand { binding: completed, spots: targets.into_iter().filter_map(spot).collect() });
                 }
-                Ok(Resolution::BackendMissing { .. }) => {}
+                Ok(nothing) => empty.push((completed, nothing)),
                 Err(error) => fail(error.into()),
             }
         }
-        demands
+        (demands, empty)
     }
 
     async fn change_group(
@@ -212,17 +245,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             read_groups(&self.cloud, groups, [task.id]).await?;
             let Some(group) = groups.get_mut(task.id) else { return Ok(()) };
             let mut change = changes(task.shall_have, &group.ingress, task.complete);
+            let kept = |rule: &SecurityGroupRule| {
+                task.keep.iter().any(|source| source.as_ref().is_none_or(|source| *source == rule.source))
+            };
+            change.revoke.retain(|rule| !kept(rule));
             match task.pass {
                 // What is to be revoked is known here too: a full group needs it.
                 Pass::Authorize if change.authorize.is_empty() => return Ok(()),
                 Pass::Authorize => {}
-                Pass::Revoke => {
-                    change.authorize.clear();
-                    let kept = |rule: &SecurityGroupRule| {
-                        task.keep.iter().any(|source| source.as_ref().is_none_or(|source| *source == rule.source))
-                    };
-                    change.revoke.retain(|rule| !kept(rule));
-                }
+                Pass::Revoke => change.authorize.clear(),
             }
             match self.change_rules(group, change, task.pass, outcome, may_write).await {
                 Err(failure) if failure.error.asks_to_read_again() => {

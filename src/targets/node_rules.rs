@@ -66,6 +66,12 @@ fn source(peer: &Peer) -> Result<Source, InvalidNetworking> {
     }
 }
 
+/// Whom a binding lets in; `None` is a source that cannot be read, and may be any.
+#[must_use]
+pub fn sources(networking: &Networking) -> Vec<Option<Source>> {
+    networking.ingress.iter().flatten().flat_map(|ingress| &ingress.from).map(|peer| source(peer).ok()).collect()
+}
+
 /// The rules that one binding asks for. `to_pods` says whether its targets are pods, whose ports may have names.
 ///
 /// # Errors

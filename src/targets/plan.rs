@@ -15,8 +15,8 @@ pub const MOST_IN_ONE_CALL: usize = 200;
 pub struct TargetPlan {
     /// One call each.
     pub register: Vec<Vec<Target>>,
-    /// One call each.
-    pub deregister: Vec<Vec<Target>>,
+    /// What is registered and not wanted; [`may_go`] says which of it goes now.
+    pub surplus: Vec<Target>,
     /// Wanted, but more than the limit allows.
     pub left_out: Vec<Target>,
 }
@@ -25,7 +25,7 @@ impl TargetPlan {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.register.is_empty() && self.deregister.is_empty()
+        self.register.is_empty() && self.surplus.is_empty()
     }
 }
 
@@ -33,6 +33,56 @@ impl TargetPlan {
 #[must_use]
 pub fn is_draining(health: &TargetHealth) -> bool {
     matches!(health.state.as_str(), "draining" | "unhealthy.draining")
+}
+
+/// What stands behind a target that is registered and not wanted, from the least to the most that it can still do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Nothing: the pod or node is not there.
+    Gone,
+    /// A pod that finishes its connections.
+    Terminating,
+    /// A pod or node that may well serve.
+    Living,
+}
+
+/// How many wanted targets are not registered although that was tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unregistered {
+    /// They will be: AWS was throttling, did not answer, could not be reached.
+    pub pending: usize,
+    /// AWS said that it will not take them.
+    pub refused: usize,
+}
+
+/// Which of the surplus is deregistered, one call each.
+///
+/// A rollout does not wait for AWS: Kubernetes lets old pods go as new ones become ready in Kubernetes. So while new ones
+/// could not be registered yet, one target of the surplus stands in for each of them, and the count of registered targets
+/// never falls below what is wanted because of us: the best of the surplus, that is what lives, then what terminates.
+/// That may even be a target whose pod is gone. It answers nothing, but health checks take it out by themselves, and it is
+/// let go as soon as its successor is registered, which is tried again in a second; a group that empties while AWS throttles
+/// answers nothing either, and to whoever looks at it, it looks like our doing.
+///
+/// Nobody comes in place of what AWS refuses for good, and what is gone or going would wait forever. It goes at once, which
+/// also makes room where a quota was the reason. What lives stays all the same: a port that was changed, or labels that
+/// select other pods, are no reason to empty a group that works.
+#[must_use]
+pub fn may_go(
+    surplus: Vec<Target>,
+    unregistered: Unregistered,
+    standing: impl Fn(&Target) -> Standing,
+) -> Vec<Vec<Target>> {
+    let Unregistered { pending, refused } = unregistered;
+    if pending + refused == 0 {
+        return batches(surplus);
+    }
+    let mut surplus: Vec<(Standing, Target)> = surplus.into_iter().map(|target| (standing(&target), target)).collect();
+    surplus.sort();
+    let living = surplus.iter().filter(|(standing, _)| *standing == Standing::Living).count();
+    let kept = living.min(pending + refused).max(pending);
+    surplus.truncate(surplus.len().saturating_sub(kept));
+    batches(surplus.into_iter().map(|(_, target)| target).collect())
 }
 
 fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
@@ -55,7 +105,7 @@ pub fn plan(wanted: &BTreeSet<Target>, present: &BTreeMap<Target, TargetHealth>,
     let surplus = registered.iter().filter(|(target, _)| !wanted.contains(*target));
     TargetPlan {
         register: batches(register),
-        deregister: batches(surplus.map(|(_, written)| (*written).clone()).collect()),
+        surplus: surplus.map(|(_, written)| (*written).clone()).collect(),
         left_out,
     }
 }
@@ -112,7 +162,7 @@ mod tests {
             ),
         ] {
             let expected =
-                TargetPlan { register: one(&register), deregister: one(&deregister), left_out: targets(&left_out) };
+                TargetPlan { register: one(&register), surplus: targets(&deregister), left_out: targets(&left_out) };
             let wanted = targets(&wanted).into_iter().collect();
             assert_eq!(plan(&wanted, &present(&has), most), expected, "{case}");
         }
@@ -121,7 +171,7 @@ mod tests {
     #[test]
     fn another_port_is_another_target() {
         let plan = plan(&[target("a", 81)].into(), &present(&[("a", "healthy")]), None);
-        assert_eq!((plan.register, plan.deregister), (vec![vec![target("a", 81)]], vec![targets(&["a"])]));
+        assert_eq!((plan.register, plan.surplus), (vec![vec![target("a", 81)]], targets(&["a"])));
     }
 
     #[test]
@@ -130,16 +180,42 @@ mod tests {
         let plan = plan(&[target("2001:db8::1", 80)].into(), &has, None);
         // What goes is named as AWS names it.
         let gone = Target { id: "2001:db8:0:0::2".to_owned(), port: 80 };
-        assert_eq!((plan.register, plan.deregister), (vec![], vec![vec![gone]]));
+        assert_eq!((plan.register, plan.surplus), (vec![], vec![gone]));
     }
 
     #[test]
     fn a_call_names_at_most_two_hundred_targets() {
         let wanted = (0..401).map(|n| target(&format!("i-{n}"), 80)).collect();
-        let names: Vec<String> = (0..200).map(|n| format!("i-old-{n}")).collect();
+        let names: Vec<String> = (0..201).map(|n| format!("i-old-{n}")).collect();
         let has = present(&names.iter().map(|name| (name.as_str(), "healthy")).collect::<Vec<_>>());
         let plan = plan(&wanted, &has, None);
         assert_eq!(plan.register.iter().map(Vec::len).collect::<Vec<_>>(), [200, 200, 1]);
-        assert_eq!(plan.deregister.iter().map(Vec::len).collect::<Vec<_>>(), [200]);
+        let gone = may_go(plan.surplus, Unregistered::default(), |_| Standing::Gone);
+        assert_eq!(gone.iter().map(Vec::len).collect::<Vec<_>>(), [200, 1]);
+    }
+
+    #[test]
+    fn what_is_not_registered_yet_has_a_stand_in() {
+        // By the first letter of its name a target lives, terminates or is gone.
+        let standing = |target: &Target| match target.id.as_bytes().first() {
+            Some(b'l') => Standing::Living,
+            Some(b't') => Standing::Terminating,
+            _ => Standing::Gone,
+        };
+        for (case, surplus, pending, refused, goes) in [
+            ("all is registered", vec!["g", "l", "t"], 0, 0, vec!["g", "l", "t"]),
+            ("one is not: what lives stands in", vec!["g", "l", "t"], 1, 0, vec!["g", "t"]),
+            ("two are not: what terminates does too", vec!["g", "l", "t"], 2, 0, vec!["g"]),
+            ("three are not: nothing goes", vec!["g", "l", "t"], 3, 0, vec![]),
+            ("more are not than there is", vec!["t1", "t2"], 5, 0, vec![]),
+            ("refused for good: only what lives stays", vec!["g", "l", "t"], 0, 3, vec!["g", "t"]),
+            ("and no more of it than is missing", vec!["l1", "l2"], 0, 1, vec!["l1"]),
+            ("both", vec!["g", "l", "t"], 1, 1, vec!["g", "t"]),
+            ("both, and nothing lives", vec!["g", "t1", "t2"], 1, 1, vec!["g", "t1"]),
+            ("nothing to let go", vec![], 1, 1, vec![]),
+        ] {
+            let gone = may_go(targets(&surplus), Unregistered { pending, refused }, standing);
+            assert_eq!(gone.concat(), targets(&goes), "{case}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     api::crd::target_group_binding::IpAddressType,
-    snapshot::Service,
+    snapshot::{EndpointSlice, Node, Pod, Service},
     targets::{
         TargetGroupFacts,
         fake::{ARN, Lab, binding, health, name, not_found, refused, service, slice},
@@ -230,10 +230,119 @@ async fn one_bad_target_harms_no_other() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_registered_keeps_nothing_registered() {
+async fn bad_targets_that_aws_names_cost_one_call_more() {
+    let lab = lab(&["10.0.0.1", "10.0.0.2", "10.0.0.22"]);
+    lab.cloud.world().bad_targets.insert("10.0.0.2".into());
+    lab.cloud.world().names_bad_targets = true;
+    let error = reconcile(&lab, "tgb").await.unwrap_err();
+    assert!(matches!(&error.problem, Problem::RefusedTargets(targets) if targets.len() == 1));
+    let calls = ["register 10.0.0.1:8080 10.0.0.2:8080 10.0.0.22:8080", "register 10.0.0.1:8080 10.0.0.22:8080"];
+    assert_eq!(lab.log()[1..3], calls);
+}
+
+/// Removes the pod at an address and its endpoint.
+fn vanish(lab: &Lab, address: &str) {
+    lab.change(|snapshot| {
+        snapshot.remove::<Pod>(&name(address));
+        let slice = snapshot.endpoint_slices.get(&name("cart-1")).cloned();
+        let mut slice = slice.unwrap();
+        slice.endpoints.retain(|endpoint| endpoint.address != address);
+        snapshot.apply(slice);
+    });
+}
+
+/// Has the pod at an address terminate.
+fn terminate(lab: &Lab, address: &str) {
+    lab.change(|snapshot| {
+        let slice = snapshot.endpoint_slices.get(&name("cart-1")).cloned();
+        let mut slice = slice.unwrap();
+        let endpoint = slice.endpoints.iter_mut().find(|endpoint| endpoint.address == address).unwrap();
+        (endpoint.ready, endpoint.terminating) = (Some(false), true);
+        snapshot.apply(slice);
+    });
+}
+
+fn throttle(lab: &Lab) {
+    let kind = AwsErrorKind::Throttled { code: "Throttling".into(), message: "words".into() };
+    lab.cloud.world().failures.push(("register", AwsError { operation: "RegisterTargets", kind }));
+}
+
+#[tokio::test]
+async fn while_aws_throttles_old_targets_wait_for_the_new_ones() {
+    for leave in [terminate, vanish] {
+        let lab = lab(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        reconcile(&lab, "tgb").await.unwrap();
+        lab.log();
+        // Two new ones are ready, and all old ones leave: three registered ones for two that are wanted.
+        lab.serve(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"]);
+        for address in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+            leave(&lab, address);
+        }
+        throttle(&lab);
+        assert!(reconcile(&lab, "tgb").await.unwrap_err().is_transient());
+        assert_eq!(lab.log(), ["register 10.0.0.4:8080 10.0.0.5:8080", "deregister 10.0.0.1:8080"]);
+        throttle(&lab);
+        reconcile(&lab, "tgb").await.unwrap_err();
+        assert_eq!(lab.log(), ["register 10.0.0.4:8080 10.0.0.5:8080"]);
+        reconcile(&lab, "tgb").await.unwrap();
+        let calls = ["register 10.0.0.4:8080 10.0.0.5:8080", "deregister 10.0.0.2:8080 10.0.0.3:8080"];
+        assert_eq!(lab.log(), calls);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_throttled_holds_only_what_it_replaces() {
+    let address = |n: u32| format!("10.{}.{}.1", n / 250, n % 250);
+    let all: Vec<String> = (0..402).map(address).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let old = &all[..201];
+    let lab = lab(old);
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.log();
+    lab.serve(&all);
+    old.iter().for_each(|address| terminate(&lab, address));
+    // The first batch passes, the second, of a single target, does not.
+    lab.cloud.world().after = 1;
+    throttle(&lab);
+    reconcile(&lab, "tgb").await.unwrap_err();
+    let sizes = |log: Vec<String>| -> Vec<(String, usize)> {
+        let words = log.iter().map(|line| line.split(' ').collect::<Vec<_>>());
+        words.map(|words| (words[0].to_owned(), words.len() - 1)).collect()
+    };
+    let call = |name: &str, size| (name.to_owned(), size);
+    assert_eq!(sizes(lab.log()), [call("register", 200), call("register", 1), call("deregister", 200)]);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(sizes(lab.log()), [call("register", 1), call("deregister", 1)]);
+}
+
+#[tokio::test]
+async fn what_is_refused_for_good_holds_only_what_lives() {
+    for (leave, goes) in [(Some(terminate as fn(&Lab, &str)), true), (Some(vanish), true), (None, false)] {
+        let lab = lab(&["10.0.0.1"]);
+        reconcile(&lab, "tgb").await.unwrap();
+        lab.serve(&["10.0.0.1", "10.0.0.2"]);
+        match leave {
+            Some(leave) => leave(&lab, "10.0.0.1"),
+            // The Service selects other pods now, and the old one lives on.
+            None => lab.serve(&["10.0.0.2"]),
+        }
+        lab.cloud.world().bad_targets.insert("10.0.0.2".into());
+        lab.log();
+        reconcile(&lab, "tgb").await.unwrap_err();
+        assert_eq!(lab.log().contains(&"deregister 10.0.0.1:8080".to_owned()), goes);
+        // Once it is taken, nothing stands in any more.
+        lab.cloud.world().bad_targets.clear();
+        reconcile(&lab, "tgb").await.unwrap();
+        assert_eq!(lab.cloud.world().targets[&TargetGroupArn::new(ARN)].len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_full_quota_lets_what_is_gone_make_room() {
     let lab = lab(&["10.0.0.1"]);
     reconcile(&lab, "tgb").await.unwrap();
-    lab.serve(&["10.0.0.2"]);
+    lab.serve(&["10.0.0.1", "10.0.0.2"]);
+    vanish(&lab, "10.0.0.1");
     lab.cloud.world().failures.push(("register", refused("RegisterTargets", "TooManyTargets")));
     lab.log();
     insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @"
@@ -245,6 +354,80 @@ async fn what_cannot_be_registered_keeps_nothing_registered() {
     assert_eq!(log[..2], ["register 10.0.0.2:8080", "deregister 10.0.0.1:8080"]);
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["register 10.0.0.2:8080", READY]);
+}
+
+#[tokio::test]
+async fn watches_that_show_no_endpoints_are_not_believed_at_once() {
+    let lab = lab(&["10.0.0.1"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.cluster.slices.lock().unwrap().push(slice("cart", &["10.0.0.1"]));
+    lab.cluster.pods.lock().unwrap().insert(name("10.0.0.1"));
+    lab.log();
+    let reads = ["read EndpointSlices of shop/cart", "read Pod shop/10.0.0.1"];
+    // Neither a list of EndpointSlices that is falsely empty, nor one of pods.
+    lab.change(|snapshot| drop(snapshot.remove::<EndpointSlice>(&name("cart-1"))));
+    for _ in 0..2 {
+        let error = reconcile(&lab, "tgb").await.unwrap_err();
+        assert_eq!((error.problem.clone(), error.is_transient()), (Problem::Behind("Pod shop/10.0.0.1".into()), true));
+        assert_eq!(lab.log(), reads);
+        lab.serve(&["10.0.0.1"]);
+        lab.change(|snapshot| drop(snapshot.remove::<Pod>(&name("10.0.0.1"))));
+    }
+    // A pod that the slices name and that is not there is no target.
+    lab.cluster.pods.lock().unwrap().clear();
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), [reads[0], reads[1], "deregister 10.0.0.1:8080"]);
+    // With nothing registered, nobody is asked.
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_service_scaled_to_nothing_is_proved_with_one_read() {
+    let lab = lab(&["10.0.0.1"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.log();
+    terminate(&lab, "10.0.0.1");
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["read EndpointSlices of shop/cart", "deregister 10.0.0.1:8080"]);
+}
+
+#[tokio::test]
+async fn a_cluster_without_nodes_is_not_believed_at_once() {
+    let lab = lab(&[]);
+    lab.change(|snapshot| drop(snapshot.apply(binding("tgb", Some(TargetType::Instance)))));
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.log();
+    lab.change(|snapshot| drop(snapshot.remove::<Node>(&ObjectName::new("", "n1"))));
+    lab.cluster.others.lock().unwrap().0 = true;
+    let error = reconcile(&lab, "tgb").await.unwrap_err();
+    assert_eq!((error.problem, lab.log()), (Problem::Behind("a Node".into()), vec!["read a Node".to_owned()]));
+    lab.cluster.others.lock().unwrap().0 = false;
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["read a Node", "deregister i-n1:30080"]);
+}
+
+#[tokio::test]
+async fn an_older_binding_by_name_has_the_target_group_before_anybody_looked_at_it() {
+    let lab = lab(&["10.0.0.1"]);
+    let mut older = binding("older", None);
+    older.created = "2025-01-01T00:00:00Z".into();
+    older.spec.target_group_arn = None;
+    older.spec.target_group_name = Some("cart".into());
+    lab.change(|snapshot| drop(snapshot.apply(older)));
+    let error = reconcile(&lab, "tgb").await.unwrap_err();
+    assert_eq!(error.problem, Problem::Taken { arn: TargetGroupArn::new(ARN), holder: name("older") });
+}
+
+#[tokio::test]
+async fn a_binding_whose_targets_are_left_out_is_not_ready() {
+    let mut lab = lab(&["10.0.0.1", "10.0.0.2"]);
+    lab.targets.settings.most_targets = Some(1);
+    let message = "1 targets are left out: --max-targets-per-target-group allows 1";
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(outcome.notices, [Notice { reason: "FailedReconcile", message: message.into() }]);
+    let status = format!("status 1 False FailedReconcile: {message}");
+    assert_eq!(lab.log(), ["finalizer on", "register 10.0.0.1:8080", &status]);
 }
 
 #[tokio::test]

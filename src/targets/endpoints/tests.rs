@@ -31,14 +31,7 @@ fn port(name: &str, number: u16, node_port: Option<u16>) -> ServicePort {
 }
 
 fn service(kind: &str, ports: Vec<ServicePort>) -> Service {
-    Service {
-        name: ObjectName::new("shop", "cart"),
-        uid: String::new(),
-        annotations: BTreeMap::new(),
-        kind: kind.to_owned(),
-        ports,
-        ipv6: false,
-    }
+    Service { kind: kind.to_owned(), ports, ..Service::bare(ObjectName::new("shop", "cart")) }
 }
 
 fn pod(name: &str, node: &str, containers_ready: Readiness) -> Pod {
@@ -302,4 +295,28 @@ fn instances_need_node_ports() {
     };
     insta::assert_snapshot!(refusal(service("ClusterIP", vec![port("http", 80, None)])), @"Service shop/cart is of type ClusterIP, which has no node ports for the target type instance; make the Service's type NodePort or LoadBalancer, or use the target type ip");
     insta::assert_snapshot!(refusal(service("LoadBalancer", vec![port("http", 80, None)])), @"port 80 of Service shop/cart has no node port for the target type instance; set allocateLoadBalancerNodePorts: true, or use the target type ip");
+}
+
+#[test]
+fn the_port_of_the_target_groups_protocol_is_meant() {
+    use crate::api::crd::target_group_binding::TargetGroupProtocol as Protocol;
+    let mut udp = port("udp", 53, Some(30_054));
+    udp.protocol = "UDP".into();
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(service("NodePort", vec![port("tcp", 53, Some(30_053)), udp]));
+    snapshot.apply(node("n1", Readiness::Ready));
+    for (reference, protocol, number) in [
+        (IntOrString::Int(53), None, 30_053),
+        (IntOrString::Int(53), Some(Protocol::Tcp), 30_053),
+        (IntOrString::Int(53), Some(Protocol::Tls), 30_053),
+        (IntOrString::Int(53), Some(Protocol::TcpUdp), 30_053),
+        (IntOrString::Int(53), Some(Protocol::Udp), 30_054),
+        (IntOrString::String("tcp".into()), Some(Protocol::Udp), 30_053),
+    ] {
+        let mut binding = binding(reference.clone(), TargetType::Instance);
+        binding.spec.target_group_protocol = protocol;
+        let targets = BTreeMap::from([(target("i-n1", number), TargetOwner::Node("n1".into()))]);
+        let resolution = Resolution::Targets { targets, skipped: vec![] };
+        assert_eq!(resolve(&snapshot, &binding), Ok(resolution), "{reference:?} {protocol:?}");
+    }
 }

@@ -99,7 +99,7 @@ async fn a_new_range_is_added_before_the_old_one_goes() {
     lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("a"))));
     lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("b"))));
     reconcile(&lab).await;
-    assert_eq!(lab.log(), ["revoke sg-n [tcp 8080-9090 from sg-lb]"]);
+    assert_eq!(lab.log(), ["read a TargetGroupBinding", "revoke sg-n [tcp 8080-9090 from sg-lb]"]);
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn a_group_is_not_forgotten_when_its_answer_is_lost() {
     assert_eq!(told, [format!("security group sg-n: {}", lost())]);
     lab.log();
     assert_eq!(reconcile(&lab).await, NOTHING);
-    assert_eq!(lab.log(), ["groups sg-n", "revoke sg-n [tcp 1 from sg-lb]"]);
+    assert_eq!(lab.log(), ["groups sg-n", "read a TargetGroupBinding", "revoke sg-n [tcp 1 from sg-lb]"]);
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn what_somebody_else_changed_meanwhile_is_read_again() {
     lab.cloud.world().failures.push(("revoke", not_found("RevokeSecurityGroupIngress", "InvalidPermission.NotFound")));
     assert_eq!(reconcile(&lab).await, NOTHING);
     let revoke = "revoke sg-n [tcp 1 from sg-lb]";
-    assert_eq!(lab.log(), ["sweep", revoke, "groups sg-n", revoke]);
+    assert_eq!(lab.log(), ["sweep", "read a TargetGroupBinding", revoke, "groups sg-n", revoke]);
 }
 
 #[tokio::test]
@@ -214,4 +214,45 @@ async fn nothing_is_written_without_the_lease() {
     let errors = lab.targets.reconcile_node_rules(&|| false).await.unwrap_err();
     assert!(errors.len() == 1 && errors[0].is_withheld());
     assert_eq!(lab.log(), ["sweep", "instances i-n1"]);
+}
+
+#[tokio::test]
+async fn a_list_of_bindings_that_is_falsely_empty_revokes_nothing() {
+    let lab = lab(&[rule(8080, 8080, "sg-lb")], vec![]);
+    lab.cluster.others.lock().unwrap().1 = true;
+    let problem = "rules on the security groups of nodes and pods: a TargetGroupBinding has just appeared";
+    assert_eq!(reconcile(&lab).await, [problem]);
+    assert_eq!(lab.log(), ["sweep", "read a TargetGroupBinding"]);
+    assert!(lab.targets.node_rules_due());
+    lab.cluster.others.lock().unwrap().1 = false;
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert_eq!(lab.log(), ["read a TargetGroupBinding", "revoke sg-n [tcp 8080 from sg-lb]"]);
+}
+
+#[tokio::test]
+async fn a_binding_without_targets_is_proved_before_its_rules_go() {
+    let lab = lab(&[], vec![binding("a", "sg-lb", 8080)]);
+    reconcile(&lab).await;
+    lab.log();
+    lab.cluster.services.lock().unwrap().push(service("cart"));
+    lab.change(|snapshot| drop(snapshot.remove::<crate::snapshot::Service>(&name("cart"))));
+    assert_eq!(reconcile(&lab).await, ["TargetGroupBinding shop/a: Service shop/cart has just appeared"]);
+    assert_eq!(lab.log(), ["read Service shop/cart"]);
+    lab.cluster.services.lock().unwrap().clear();
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert_eq!(lab.log(), ["read Service shop/cart", "revoke sg-n [tcp 8080 from sg-lb]"]);
+    // Where nothing would be revoked, nobody is asked.
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert_eq!(lab.log(), NOTHING);
+}
+
+#[tokio::test]
+async fn what_a_refused_binding_lets_in_stays_as_it_is() {
+    let mut refused = binding("refused", "sg-peer", 9090);
+    refused.spec.multi_cluster_target_group = Some(true);
+    let rules = [rule(7070, 7070, "sg-peer"), rule(1, 1, "sg-lb")];
+    let lab = lab(&rules, vec![binding("a", "sg-lb", 8080), refused]);
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    let calls = ["authorize sg-n [tcp 8080 from sg-lb]", "revoke sg-n [tcp 1 from sg-lb]"];
+    assert_eq!(lab.log()[2..], calls);
 }
