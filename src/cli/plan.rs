@@ -10,9 +10,10 @@ use crate::{
     build::{
         BuildConfig, Diagnostic, Severity,
         ingress::{self, Membership, class::CONTROLLER},
+        service,
     },
     facts::Facts,
-    model::{GroupId, ObjectName, ObservedStack, Scheme, TargetType, Value, VpcId},
+    model::{ObjectName, ObjectReference, ObservedStack, Scheme, StackId, TargetType, Value, VpcId},
     plan::{self, Plan},
     snapshot::{self, IngressClass, Snapshot},
 };
@@ -39,9 +40,11 @@ pub(super) struct PlanArguments {
     output: String,
 }
 
-/// The plan of one group.
+/// The plan of one stack.
 #[derive(Serialize)]
-struct GroupPlan {
+struct StackPlan {
+    /// Of which object.
+    object: String,
     group: String,
     plan: Option<Plan>,
     diagnostics: Vec<Diagnostic>,
@@ -66,7 +69,7 @@ pub(super) fn run(arguments: &PlanArguments) -> ExitCode {
     if failed { ExitCode::FAILURE } else { printed }
 }
 
-fn plan_all(mut snapshot: Snapshot, arguments: &PlanArguments) -> Vec<GroupPlan> {
+fn plan_all(mut snapshot: Snapshot, arguments: &PlanArguments) -> Vec<StackPlan> {
     let config = BuildConfig {
         ingress_class: arguments.ingress_class.clone(),
         default_target_type: TargetType::from_word(&arguments.default_target_type).unwrap_or(TargetType::Instance),
@@ -79,7 +82,19 @@ fn plan_all(mut snapshot: Snapshot, arguments: &PlanArguments) -> Vec<GroupPlan>
         let controller = CONTROLLER.to_owned();
         snapshot.apply(IngressClass { name: class, controller, parameters: None, default: false });
     }
-    let groups: Vec<GroupId> = snapshot.ingresses.keys().cloned().map(GroupId::Implicit).collect();
+    let services = snapshot.services.values().filter(|s| service::ownership(s, &config) == service::Ownership::Ours);
+    let services: Vec<StackPlan> = services
+        .map(|owner| {
+            let built = service::build(&snapshot, &config, &Facts::offline(), &owner.name);
+            StackPlan {
+                object: ObjectReference::service(&owner.name).to_string(),
+                group: owner.name.to_string(),
+                plan: built.stack.map(|stack| plan::plan(&stack, &ObservedStack::default())),
+                diagnostics: built.diagnostics,
+            }
+        })
+        .collect();
+    let groups: Vec<StackId> = snapshot.ingresses.keys().cloned().map(StackId::Ingress).collect();
     groups
         .into_iter()
         .filter_map(|group| {
@@ -88,25 +103,28 @@ fn plan_all(mut snapshot: Snapshot, arguments: &PlanArguments) -> Vec<GroupPlan>
                 return None;
             }
             if !broken.is_empty() {
-                return Some(GroupPlan { group: group.to_string(), plan: None, diagnostics: broken });
+                let object = group.object().to_string();
+                return Some(StackPlan { object, group: group.to_string(), plan: None, diagnostics: broken });
             }
             let built = ingress::build(&snapshot, &config, &Facts::offline(), &group, &members);
-            Some(GroupPlan {
+            Some(StackPlan {
+                object: group.object().to_string(),
                 group: group.to_string(),
                 plan: built.stack.map(|stack| plan::plan(&stack, &ObservedStack::default())),
                 diagnostics: built.diagnostics,
             })
         })
+        .chain(services)
         .collect()
 }
 
-fn render(plans: &[GroupPlan]) -> String {
+fn render(plans: &[StackPlan]) -> String {
     if plans.is_empty() {
-        return "No Ingress of ours in these manifests: nothing would be made.\n".to_owned();
+        return "No Ingress and no Service of ours in these manifests: nothing would be made.\n".to_owned();
     }
     let mut out = String::new();
-    for GroupPlan { group, plan, diagnostics } in plans {
-        let _ = writeln!(out, "Ingress {group}");
+    for StackPlan { object, plan, diagnostics, .. } in plans {
+        let _ = writeln!(out, "{object}");
         for diagnostic in diagnostics {
             let severity = match diagnostic.severity {
                 Severity::Error => "error",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::queue::Key;
 use crate::{
     build::{ingress::groups_of, tags},
-    model::{GroupId, ObjectName},
+    model::{ObjectName, StackId},
     snapshot::{
         Backend, Change, EndpointSlice, Ingress, IngressClass, Node, Pod, Record, Service, Snapshot,
         TargetGroupBinding, in_namespace,
@@ -25,7 +25,7 @@ fn now<'a, T>(change: &Change<T>, objects: &'a std::collections::BTreeMap<Object
 impl Concerns for Ingress {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let present = now(change, &snapshot.ingresses);
-        let mut keys: BTreeSet<Key> = change.before.iter().chain(present).flat_map(groups_of).map(Key::Group).collect();
+        let mut keys: BTreeSet<Key> = change.before.iter().chain(present).flat_map(groups_of).map(Key::Stack).collect();
         // The last Ingress that was let go releases the shared security group: seen here, and not when the finalizer is
         // taken off, because only now does the snapshot know.
         let holds = |ingress: &Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
@@ -40,7 +40,7 @@ impl Concerns for IngressClass {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         // An Ingress without a class may be of a class that became the default, or is it no longer.
         let concerned = |ingress: &&Ingress| ingress.class.as_ref().is_none_or(|class| *class == change.name.name);
-        snapshot.ingresses.values().filter(concerned).flat_map(groups_of).map(Key::Group).collect()
+        snapshot.ingresses.values().filter(concerned).flat_map(groups_of).map(Key::Stack).collect()
     }
 }
 
@@ -64,12 +64,20 @@ fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {
 
 impl Concerns for Service {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
-        in_namespace(&snapshot.ingresses, &change.name.namespace)
+        let present = now(change, &snapshot.services);
+        let mut keys: BTreeSet<Key> = in_namespace(&snapshot.ingresses, &change.name.namespace)
             .filter(|(_, ingress)| names_service(ingress, &change.name.name))
             .flat_map(|(_, ingress)| groups_of(ingress))
-            .map(Key::Group)
+            .chain(change.before.iter().chain(present).filter_map(stack_of_service))
+            .map(Key::Stack)
             .chain(bindings_of(snapshot, &change.name))
-            .collect()
+            .collect();
+        // As with Ingresses: the last that was let go releases the shared security group.
+        let held = |service: &Service| service.finalizers.iter().any(|f| f == tags::SERVICE_FINALIZER);
+        if change.before.as_ref().is_some_and(held) && !present.is_some_and(held) {
+            keys.insert(Key::BackendSecurityGroup);
+        }
+        keys
     }
 }
 
@@ -107,7 +115,7 @@ impl Concerns for TargetGroupBinding {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let mut keys = BTreeSet::from([Key::Binding(change.name.clone())]);
         for binding in change.before.iter().chain(now(change, &snapshot.target_group_bindings)) {
-            keys.extend(group_of(binding).map(Key::Group));
+            keys.extend(stack_of(binding).map(Key::Stack));
             // Of several bindings of one target group only the oldest works, so each matters to the others.
             if let Some(arn) = &binding.spec.target_group_arn {
                 let others = snapshot.target_group_bindings.values();
@@ -125,25 +133,37 @@ impl Concerns for TargetGroupBinding {
     }
 }
 
-/// The group of Ingresses whose binding it is, by its labels.
-#[must_use]
-pub fn group_of(binding: &TargetGroupBinding) -> Option<GroupId> {
-    let label = |key: &str| binding.labels.get(key).cloned();
-    match (label("ingress.k8s.aws/stack-namespace"), label("ingress.k8s.aws/stack-name")) {
-        (Some(namespace), Some(name)) => Some(GroupId::Implicit(ObjectName::new(namespace, name))),
-        _ => label(tags::INGRESS_STACK).map(GroupId::Explicit),
-    }
+/// The stack of a Service that may have a load balancer of its own; the pass over it decides.
+pub fn stack_of_service(service: &Service) -> Option<StackId> {
+    let asked = service.kind == "LoadBalancer"
+        || service.finalizers.iter().any(|f| f == tags::SERVICE_FINALIZER)
+        || service.annotations.contains_key("service.beta.kubernetes.io/aws-load-balancer-type");
+    asked.then(|| StackId::Service(service.name.clone()))
 }
 
-/// Those groups that no Ingress of the cluster belongs to.
-pub fn without_ingress(groups: BTreeSet<GroupId>, snapshot: &Snapshot) -> BTreeSet<GroupId> {
+/// The stack whose binding it is, by its labels.
+#[must_use]
+pub fn stack_of(binding: &TargetGroupBinding) -> Option<StackId> {
+    let label = |key: &str| binding.labels.get(key).cloned();
+    let named = |prefix: &str| {
+        Some(ObjectName::new(label(&format!("{prefix}/stack-namespace"))?, label(&format!("{prefix}/stack-name"))?))
+    };
+    named("ingress.k8s.aws")
+        .map(StackId::Ingress)
+        .or_else(|| label(tags::INGRESS_STACK).map(StackId::Group))
+        .or_else(|| named("service.k8s.aws").map(StackId::Service))
+}
+
+/// Those stacks that no Ingress and no Service of the cluster belongs to.
+pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot) -> BTreeSet<StackId> {
     let named = |ingress: &Ingress| ingress.annotations.get("alb.ingress.kubernetes.io/group.name").cloned();
-    let known: BTreeSet<GroupId> = snapshot
+    let known: BTreeSet<StackId> = snapshot
         .ingresses
         .values()
-        .flat_map(|ingress| groups_of(ingress).into_iter().chain(named(ingress).map(GroupId::Explicit)))
+        .flat_map(|ingress| groups_of(ingress).into_iter().chain(named(ingress).map(StackId::Group)))
+        .chain(snapshot.services.values().filter_map(stack_of_service))
         .collect();
-    groups.into_iter().filter(|group| !known.contains(group)).collect()
+    stacks.into_iter().filter(|stack| !known.contains(stack)).collect()
 }
 
 #[cfg(test)]
@@ -200,7 +220,7 @@ endpoints:
     }
 
     fn group(namespace: &str) -> Key {
-        Key::Group(GroupId::Implicit(ObjectName::new(namespace, "web")))
+        Key::Stack(StackId::Ingress(ObjectName::new(namespace, "web")))
     }
 
     fn binding() -> Key {
@@ -238,10 +258,10 @@ endpoints:
 
     #[test]
     fn what_no_ingress_belongs_to_is_left_over() {
-        let left = GroupId::Implicit(ObjectName::new("shop", "gone"));
-        let known = GroupId::Implicit(ObjectName::new("shop", "web"));
+        let left = StackId::Ingress(ObjectName::new("shop", "gone"));
+        let known = StackId::Ingress(ObjectName::new("shop", "web"));
         let groups = BTreeSet::from([left.clone(), known]);
-        assert_eq!(without_ingress(groups, &snapshot()), BTreeSet::from([left]));
+        assert_eq!(without_object(groups, &snapshot()), BTreeSet::from([left]));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args};
 
 use crate::{
-    api::annotations::values::parse_string_map,
+    api::annotations::values::{parse_bool, parse_string_map},
     build::{BuildConfig, tags},
     model::{Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId},
 };
@@ -78,6 +78,15 @@ pub struct ControllerFlags {
     /// TargetGroupBindings that are worked on at the same time
     #[arg(long, env = "TARGETGROUPBINDING_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
     pub targetgroupbinding_max_concurrent_reconciles: usize,
+    /// The `loadBalancerClass` of the Services that get a Network Load Balancer
+    #[arg(long, env = "LOAD_BALANCER_CLASS", default_value = "service.k8s.aws/nlb")]
+    pub load_balancer_class: String,
+    /// Open the way to the targets also from security groups that users give, where no annotation says otherwise
+    #[arg(long, env = "ENABLE_MANAGE_BACKEND_SECURITY_GROUP_RULES", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub enable_manage_backend_security_group_rules: bool,
+    /// `ServiceTypeLoadBalancerOnly=true` and `EnableTCPUDPListener=true`, separated by commas; other gates have no effect
+    #[arg(long, env = "FEATURE_GATES", default_value = "")]
+    pub feature_gates: String,
     /// Most targets of one target group; 0 is no limit
     #[arg(long, env = "MAX_TARGETS_PER_TARGET_GROUP", default_value_t = 0)]
     pub max_targets_per_target_group: usize,
@@ -140,7 +149,6 @@ flags_without_effect!(
     disable_ingress_group_name_annotation,
     allowed_certificate_authority_arns,
     default_pca_arn,
-    enable_manage_backend_security_group_rules,
     enable_endpoint_slices,
     targetgroupbinding_max_exponential_backoff_delay,
     targetgroupbinding_requeue_duration,
@@ -158,8 +166,6 @@ flags_without_effect!(
     webhook_cert_file,
     webhook_key_file,
     kube_ca_pem_filepath,
-    feature_gates,
-    load_balancer_class,
     quic_environment_variable_name,
     service_max_concurrent_reconciles,
     gateway_class_max_concurrent_reconciles,
@@ -261,8 +267,31 @@ impl ControllerFlags {
             enable_backend_security_group: self.enable_backend_security_group,
             backend_security_group,
             disable_restricted_rules: self.disable_restricted_sg_rules,
+            load_balancer_class: self.load_balancer_class.clone(),
+            enable_manage_backend_security_group_rules: self.enable_manage_backend_security_group_rules,
+            service_type_load_balancer_only: self.feature_gate("ServiceTypeLoadBalancerOnly")?,
+            enable_tcp_udp_listener: self.feature_gate("EnableTCPUDPListener")?,
             ..BuildConfig::new(self.cluster_name.clone(), Value::Known(vpc))
         })
+    }
+
+    /// Whether a feature gate is switched on; all that are read here are off by themselves.
+    fn feature_gate(&self, name: &str) -> Result<bool, FlagError> {
+        let mut on = false;
+        for gate in self.feature_gates.split(',').map(str::trim).filter(|gate| !gate.is_empty()) {
+            let Some((key, value)) = gate.split_once('=') else {
+                return Err(flag_error(
+                    "feature-gates",
+                    format!("`{gate}` is no gate; write `<name>=true` or `<name>=false`"),
+                ));
+            };
+            let value = parse_bool(value.trim())
+                .map_err(|reason| flag_error("feature-gates", format!("`{gate}`: {reason}")))?;
+            if key.trim() == name {
+                on = value;
+            }
+        }
+        Ok(on)
     }
 
     /// `--service-target-eni-security-group-tags`
@@ -335,8 +364,16 @@ mod tests {
 
     #[test]
     fn flags_without_effect_are_taken_and_named() {
-        let flags = flags(&["--enable-shield=false", "--webhook-bind-port", "9443", "--feature-gates", "A=true"]);
-        assert_eq!(flags.without_effect(), ["--enable-shield", "--webhook-bind-port", "--feature-gates"]);
+        let flags = flags(&["--enable-shield=false", "--webhook-bind-port", "9443"]);
+        assert_eq!(flags.without_effect(), ["--enable-shield", "--webhook-bind-port"]);
+    }
+
+    #[test]
+    fn feature_gates_are_read_and_others_are_ignored() {
+        let config = |gates| flags(&["--feature-gates", gates]).build_config(VpcId::new("vpc-1")).unwrap();
+        let on = config("WAFV2=true, ServiceTypeLoadBalancerOnly=true,EnableTCPUDPListener=false");
+        assert_eq!((on.service_type_load_balancer_only, on.enable_tcp_udp_listener), (true, false));
+        insta::assert_snapshot!(refused(&["--feature-gates", "EnableTCPUDPListener"]), @"--feature-gates: `EnableTCPUDPListener` is no gate; write `<name>=true` or `<name>=false`");
     }
 
     #[test]

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::{
     api::kubernetes as wire,
-    model::ObjectName,
-    snapshot::{Ingress, IngressClass},
+    model::{ObjectKind, ObjectName, ObjectReference},
+    snapshot::{Ingress, IngressClass, Service},
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -87,6 +87,11 @@ fn has_code(error: &KubernetesError, wanted: u16) -> bool {
     matches!(error, KubernetesError::Refused { source: kube::Error::Api(status), .. } if status.code == wanted)
 }
 
+/// The finalizers of an object, and whether it is being deleted.
+type Finalizers = (Vec<String>, bool);
+/// From the finalizers that an object has, and whether it is being deleted, to those that it shall have, if others.
+type FinalizerChange<'a> = dyn 'a + Fn(&[String], bool) -> Option<Vec<String>> + Sync;
+
 /// Reads and writes single objects.
 #[derive(Clone)]
 pub struct Kubernetes {
@@ -130,61 +135,77 @@ impl Kubernetes {
         Ok(self.get(Api::<wire::IngressClass>::all(self.client.clone()), name).await?.map(IngressClass::from))
     }
 
-    /// Whether a Service exists at this moment.
+    /// A Service as it is at this moment.
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn service_exists(&self, name: &ObjectName) -> Result<bool, KubernetesError> {
+    pub async fn service(&self, name: &ObjectName) -> Result<Option<Service>, KubernetesError> {
         let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
-        Ok(self.get(api, &name.name).await?.is_some())
+        Ok(self.get(api, &name.name).await?.map(Service::from))
     }
 
-    /// Adds a finalizer to an Ingress, where it is missing.
+    /// Adds the finalizer of a stack to an Ingress or Service, where it is missing.
     ///
     /// # Errors
-    /// When the API server does not answer, or refuses, and for an Ingress that is gone, or going: nothing would hold it
+    /// When the API server does not answer, or refuses, and for an object that is gone, or going: nothing would hold it
     /// until what is made for it is taken away again.
-    pub async fn add_ingress_finalizer(&self, name: &ObjectName, finalizer: &str) -> Result<(), KubernetesError> {
+    pub async fn add_finalizer(&self, object: &ObjectReference, finalizer: &str) -> Result<(), KubernetesError> {
         let change = |finalizers: &[String], deleting: bool| {
             let missing = !deleting && !finalizers.iter().any(|f| f == finalizer);
             missing.then(|| finalizers.iter().cloned().chain([finalizer.to_owned()]).collect())
         };
-        match self.change_finalizers(name, change).await? {
+        match self.change_finalizers(object, &change).await? {
             Some((finalizers, false)) if finalizers.iter().any(|f| f == finalizer) => Ok(()),
-            _ => Err(KubernetesError::Gone { action: format!("cannot add a finalizer to Ingress {name}") }),
+            _ => Err(KubernetesError::Gone { action: format!("cannot add a finalizer to {object}") }),
         }
     }
 
-    /// Takes a finalizer from an Ingress, where it is.
+    /// Takes a finalizer from an Ingress or Service, where it is.
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn remove_ingress_finalizer(&self, name: &ObjectName, finalizer: &str) -> Result<(), KubernetesError> {
-        self.change_finalizers(name, |finalizers, _| {
+    pub async fn remove_finalizer(&self, object: &ObjectReference, finalizer: &str) -> Result<(), KubernetesError> {
+        let change = |finalizers: &[String], _: bool| {
             let present = finalizers.iter().any(|f| f == finalizer);
             present.then(|| finalizers.iter().filter(|f| *f != finalizer).cloned().collect())
-        })
-        .await
-        .map(drop)
+        };
+        self.change_finalizers(object, &change).await.map(drop)
     }
 
-    /// Answers the finalizers as they are afterwards, and whether the Ingress is being deleted; `None` when it is gone.
     async fn change_finalizers(
         &self,
-        name: &ObjectName,
-        change: impl Fn(&[String], bool) -> Option<Vec<String>>,
-    ) -> Result<Option<(Vec<String>, bool)>, KubernetesError> {
-        let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
-        let action = || format!("cannot change the finalizers of Ingress {name}");
+        object: &ObjectReference,
+        change: &FinalizerChange<'_>,
+    ) -> Result<Option<Finalizers>, KubernetesError> {
+        let (client, namespace) = (self.client.clone(), &object.name.namespace);
+        match object.kind {
+            ObjectKind::Service => {
+                Self::change_finalizers_of(Api::<wire::Service>::namespaced(client, namespace), object, change).await
+            }
+            _ => Self::change_finalizers_of(Api::<wire::Ingress>::namespaced(client, namespace), object, change).await,
+        }
+    }
+
+    /// Answers the finalizers as they are afterwards, and whether the object is being deleted; `None` when it is gone.
+    async fn change_finalizers_of<W>(
+        api: Api<W>,
+        object: &ObjectReference,
+        change: &FinalizerChange<'_>,
+    ) -> Result<Option<Finalizers>, KubernetesError>
+    where
+        W: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let action = || format!("cannot change the finalizers of {object}");
+        let name = &object.name.name;
         for _ in 0..ATTEMPTS {
-            let Some(current) = ask(action, api.get_opt(&name.name)).await? else { return Ok(None) };
+            let Some(current) = ask(action, api.get_opt(name)).await? else { return Ok(None) };
             let metadata = current.meta();
             let (finalizers, deleting) =
                 (metadata.finalizers.clone().unwrap_or_default(), metadata.deletion_timestamp.is_some());
             let Some(finalizers) = change(&finalizers, deleting) else { return Ok(Some((finalizers, deleting))) };
             let patch =
                 json!({ "metadata": { "resourceVersion": metadata.resource_version, "finalizers": finalizers } });
-            match ask(action, api.patch(&name.name, &PatchParams::default(), &Patch::Merge(patch))).await {
+            match ask(action, api.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await {
                 Ok(_) => return Ok(Some((finalizers, deleting))),
                 Err(error) if has_code(&error, 404) => return Ok(None),
                 Err(error) if has_code(&error, 409) => {}
@@ -204,23 +225,55 @@ impl Kubernetes {
         hostname: &str,
         ports: &[u16],
     ) -> Result<(), KubernetesError> {
+        // The schema wants a protocol for each port; an empty one is what aws-load-balancer-controller writes.
+        let ports: Vec<(u16, &str)> = ports.iter().map(|port| (*port, "")).collect();
         let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
-        let patch = status_patch(hostname, ports);
-        let written = ask(
-            || format!("cannot write the status of Ingress {name}"),
-            api.patch_status(&name.name, &PatchParams::default(), &Patch::Merge(patch)),
-        )
-        .await;
-        match written {
-            Err(error) if has_code(&error, 404) => Ok(()),
-            other => other.map(|_| ()),
-        }
+        write_status(api, &ObjectReference::ingress(name), status_patch(hostname, &ports)).await
+    }
+
+    /// Writes `status.loadBalancer` of a Service: one entry with the host name and the ports.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn write_service_status(
+        &self,
+        name: &ObjectName,
+        hostname: &str,
+        ports: &[(u16, &str)],
+    ) -> Result<(), KubernetesError> {
+        let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
+        write_status(api, &ObjectReference::service(name), status_patch(hostname, ports)).await
+    }
+
+    /// Empties `status.loadBalancer` of a Service whose load balancer is gone.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn clear_service_status(&self, name: &ObjectName) -> Result<(), KubernetesError> {
+        let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
+        let patch = json!({ "status": { "loadBalancer": { "ingress": null } } });
+        write_status(api, &ObjectReference::service(name), patch).await
     }
 }
 
-fn status_patch(hostname: &str, ports: &[u16]) -> Value {
-    // The schema wants a protocol for each port; an empty one is what aws-load-balancer-controller writes.
-    let ports: Vec<Value> = ports.iter().map(|port| json!({ "port": port, "protocol": "" })).collect();
+async fn write_status<W>(api: Api<W>, object: &ObjectReference, patch: Value) -> Result<(), KubernetesError>
+where
+    W: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let written = ask(
+        || format!("cannot write the status of {object}"),
+        api.patch_status(&object.name.name, &PatchParams::default(), &Patch::Merge(patch)),
+    )
+    .await;
+    match written {
+        Err(error) if has_code(&error, 404) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+fn status_patch(hostname: &str, ports: &[(u16, &str)]) -> Value {
+    let ports: Vec<Value> =
+        ports.iter().map(|(port, protocol)| json!({ "port": port, "protocol": protocol })).collect();
     json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": hostname, "ports": ports }] } } })
 }
 
@@ -245,7 +298,9 @@ mod tests {
         })
         .await;
         let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
-        let added = Kubernetes::new(client).add_ingress_finalizer(&ObjectName::new("shop", "web"), "ours").await;
+        let added = Kubernetes::new(client)
+            .add_finalizer(&ObjectReference::ingress(&ObjectName::new("shop", "web")), "ours")
+            .await;
         let methods = fake.calls().into_iter().map(|call| call.action.split(' ').next().unwrap().to_owned());
         (added.map_err(|error| error.to_string()), methods.collect())
     }

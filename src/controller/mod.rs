@@ -5,11 +5,11 @@ mod concerns;
 mod events;
 mod facts;
 pub mod flags;
-mod ingress_group;
 mod kubernetes;
 pub mod lease;
 pub mod metrics;
 mod queue;
+mod stack;
 mod start;
 mod watches;
 
@@ -30,8 +30,8 @@ use self::{
 use crate::{
     apply::Applier,
     aws::Inventory,
-    build::{BuildConfig, ingress, tags},
-    model::{ObjectKind, ObjectName},
+    build::{BuildConfig, ingress, service, tags},
+    model::{ObjectKind, ObjectName, StackId},
     snapshot::Snapshot,
     targets::{Problem, Targets, TargetsError},
 };
@@ -91,7 +91,7 @@ impl Controller {
 
     async fn reconcile(&self, key: &Key) -> Outcome {
         match key {
-            Key::Group(group) => self.reconcile_group(group).await,
+            Key::Stack(group) => self.reconcile_stack(group).await,
             Key::Binding(name) => self.reconcile_binding(name).await,
             Key::NodeRules => match self.targets.reconcile_node_rules(&|| self.may_write()).await {
                 Ok(_) => Outcome::Done,
@@ -139,10 +139,10 @@ impl Controller {
     /// The target group of a binding is not there, though its group may believe so: it was deleted behind our back, and
     /// whoever made it makes it anew.
     fn look_for_target_group(&self, binding: &ObjectName) {
-        let group = self.with_snapshot(|s| s.target_group_bindings.get(binding).and_then(concerns::group_of));
+        let group = self.with_snapshot(|s| s.target_group_bindings.get(binding).and_then(concerns::stack_of));
         if let Some(group) = group {
             self.inventory.forget(&group);
-            self.queue.add(Key::Group(group));
+            self.queue.add(Key::Stack(group));
         }
     }
 
@@ -165,7 +165,7 @@ impl Controller {
         Outcome::Failed(error.to_string())
     }
 
-    /// Whether some Ingress has, or will have, a load balancer in the shared security group.
+    /// Whether some Ingress or Service has, or will have, a load balancer in the shared security group.
     fn backend_group_needed(&self) -> bool {
         self.with_snapshot(|snapshot| {
             let held =
@@ -175,6 +175,10 @@ impl Controller {
                     && ingress::class::ownership(ingress, snapshot, &self.config) == ingress::class::Ownership::Ours
             };
             snapshot.ingresses.values().any(|ingress| held(ingress) || ours(ingress))
+                || snapshot.services.values().any(|service| {
+                    service.finalizers.iter().any(|f| f == tags::SERVICE_FINALIZER)
+                        || service::ownership(service, &self.config) == service::Ownership::Ours
+                })
         })
     }
 
@@ -221,7 +225,8 @@ impl Controller {
                 .ingresses
                 .values()
                 .flat_map(ingress::groups_of)
-                .map(Key::Group)
+                .chain(snapshot.services.values().filter_map(concerns::stack_of_service))
+                .map(Key::Stack)
                 .chain(snapshot.target_group_bindings.keys().cloned().map(Key::Binding))
                 .chain([Key::NodeRules, Key::BackendSecurityGroup])
                 .collect()
@@ -237,25 +242,25 @@ impl Controller {
             ticks.tick().await;
             tracing::info!("comparing everything with AWS anew");
             self.inventory.forget_all();
-            self.facts.forget_subnets();
+            self.facts.forget();
             self.targets.forget_node_rules().await;
             self.queue_everything();
             self.report_leftovers().await;
         }
     }
 
-    /// Says what AWS has of Ingresses that are gone. It is left alone: nothing is deleted without an object that asks for it.
+    /// Says what AWS has of Ingresses and Services that are gone. It is left alone: nothing is deleted without an object that asks for it.
     async fn report_leftovers(&self) {
         let Ok(groups) = self.inventory.groups().await else {
             // Whoever needs AWS says why it does not answer.
             return;
         };
-        for group in self.with_snapshot(|snapshot| concerns::without_ingress(groups, snapshot)) {
+        for stack in self.with_snapshot(|snapshot| concerns::without_object(groups, snapshot)) {
+            let (object, key) = (stack.object(), tags::stack_key(&stack));
             tracing::warn!(
-                %group,
-                "AWS has resources of an Ingress group that no Ingress belongs to; they are left alone: delete them by hand, \
-                 by their tag {}={group}, or create the Ingress again and delete it",
-                tags::INGRESS_STACK
+                %stack,
+                "AWS has resources of {object}, which is gone, or not held by its finalizer any more; they are left alone: \
+                 delete them by hand, by their tag {key}={stack}, or create the object again and delete it"
             );
         }
     }
@@ -280,7 +285,8 @@ impl Controller {
 
 fn controller_label(key: &Key) -> &'static str {
     match key {
-        Key::Group(_) | Key::BackendSecurityGroup => "ingress",
+        Key::Stack(StackId::Service(_)) => "service",
+        Key::Stack(_) | Key::BackendSecurityGroup => "ingress",
         Key::Binding(_) | Key::NodeRules => "targetGroupBinding",
     }
 }

@@ -1,7 +1,7 @@
 //! The work queue: keys, each at most once waiting and at most once running, with a backoff of its own for each.
 //!
 //! Whatever happens to a key while it runs brings it back afterwards. A failed key waits from one second to two minutes, twice
-//! as long each time; when something that concerns it changes, it is tried at once.
+//! as long each time; when something that concerns it changes, it is tried after a second at the latest.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,7 +13,7 @@ use std::{
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::model::{GroupId, ObjectName};
+use crate::model::{ObjectName, StackId};
 
 /// What owns something in AWS, and is worked on as one. Ordered by urgency: targets before load balancers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -22,8 +22,8 @@ pub enum Key {
     Binding(ObjectName),
     /// The rules on the security groups of nodes and pods, computed from all bindings.
     NodeRules,
-    /// A group of Ingresses: its load balancer.
-    Group(GroupId),
+    /// A group of Ingresses, or a Service: its load balancer.
+    Stack(StackId),
     /// The security group that all load balancers share, made with the first and deleted after the last.
     BackendSecurityGroup,
 }
@@ -33,7 +33,8 @@ impl fmt::Display for Key {
         match self {
             Self::Binding(name) => write!(f, "TargetGroupBinding {name}"),
             Self::NodeRules => f.write_str("rules of node security groups"),
-            Self::Group(group) => write!(f, "Ingress group {group}"),
+            Self::Stack(StackId::Service(name)) => write!(f, "Service {name}"),
+            Self::Stack(stack) => write!(f, "Ingress group {stack}"),
             Self::BackendSecurityGroup => f.write_str("shared backend security group"),
         }
     }
@@ -69,6 +70,10 @@ struct Schedule {
     delayed: BTreeMap<(Instant, u64), Key>,
     delayed_until: HashMap<Key, (Instant, u64)>,
     failures: HashMap<Key, (u32, String)>,
+    /// When a key that pauses after a failure may be tried again at the earliest, whatever happens to it.
+    resting: HashMap<Key, Instant>,
+    /// Keys whose pause an event has shortened: that they fail again does not make their pauses longer.
+    hurried: HashSet<Key>,
     arrivals: u64,
     /// How many keys of load balancers may run at once; `None` is no limit.
     most_slow: Option<usize>,
@@ -98,7 +103,7 @@ fn urgency(key: &Key) -> u8 {
     match key {
         Key::Binding(_) => 0,
         Key::NodeRules => 1,
-        Key::Group(_) => GROUPS,
+        Key::Stack(_) => GROUPS,
         Key::BackendSecurityGroup => 3,
     }
 }
@@ -132,10 +137,27 @@ impl Schedule {
 }
 
 impl Schedule {
-    fn add(&mut self, key: Key) {
+    fn add(&mut self, key: Key, now: Instant) {
         match self.running.get_mut(&key) {
             Some(dirty) => *dirty = true,
-            None => self.make_ready(key),
+            None => self.hurry(key, now),
+        }
+    }
+
+    /// Something has happened to a key, so a long pause has lost its reason; but while AWS fails, and pods come and go, it
+    /// is tried no more often than after the shortest.
+    fn hurry(&mut self, key: Key, now: Instant) {
+        match self.resting.get(&key).copied().filter(|until| *until > now) {
+            Some(until) => {
+                self.hurried.insert(key.clone());
+                self.delay(key, until);
+            }
+            None => {
+                if self.delayed_until.contains_key(&key) {
+                    self.hurried.insert(key.clone());
+                }
+                self.make_ready(key);
+            }
         }
     }
 
@@ -165,7 +187,9 @@ impl Schedule {
         let dirty = self.running.remove(key).unwrap_or_default();
         let pause =
             |failures: u32, longest: Duration| SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest);
-        let failures = self.failures.get(key).map_or(0, |(n, _)| *n);
+        let hurried = self.hurried.remove(key);
+        let failures = self.failures.get(key).map_or(0, |(n, _)| if hurried { n.saturating_sub(1) } else { *n });
+        self.resting.remove(key);
         let after = match outcome {
             Outcome::Done => {
                 self.failures.remove(key);
@@ -185,11 +209,12 @@ impl Schedule {
             }
             Outcome::Failed(error) => {
                 self.failures.insert(key.clone(), (failures + 1, error.clone()));
+                self.resting.insert(key.clone(), now + SHORTEST_PAUSE);
                 Some(pause(failures, LONGEST_PAUSE))
             }
         };
         if dirty {
-            self.make_ready(key.clone());
+            self.hurry(key.clone(), now);
         } else if let Some(after) = after {
             self.delay(key.clone(), now + after);
         }
@@ -212,7 +237,7 @@ impl Queue {
 
     /// Wants a key worked on as soon as possible.
     pub fn add(&self, key: Key) {
-        self.lock().add(key);
+        self.lock().add(key, Instant::now());
         self.wake.notify_one();
     }
 
@@ -280,7 +305,7 @@ mod tests {
     use super::*;
 
     fn group(name: &str) -> Key {
-        Key::Group(GroupId::Explicit(name.to_owned()))
+        Key::Stack(StackId::Group(name.to_owned()))
     }
 
     fn binding(name: &str) -> Key {
@@ -293,19 +318,19 @@ mod tests {
 
     #[test]
     fn a_key_waits_once_and_targets_come_first() {
-        let mut schedule = Schedule::default();
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
         for key in [group("a"), group("b"), group("a"), binding("x")] {
-            schedule.add(key);
+            schedule.add(key, now);
         }
-        assert_eq!(take_all(&mut schedule, Instant::now()), [binding("x"), group("a"), group("b")]);
+        assert_eq!(take_all(&mut schedule, now), [binding("x"), group("a"), group("b")]);
     }
 
     #[test]
     fn what_happens_to_a_running_key_brings_it_back_afterwards() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.add(group("a"));
+        schedule.add(group("a"), now);
         assert_eq!(schedule.take(now), Ok(group("a")));
-        schedule.add(group("a"));
+        schedule.add(group("a"), now);
         assert_eq!(schedule.take(now), Err(None));
         schedule.done(&group("a"), &Outcome::Done, now);
         assert_eq!(schedule.take(now), Ok(group("a")));
@@ -314,7 +339,7 @@ mod tests {
     #[test]
     fn failures_pause_twice_as_long_each_time_until_a_success() {
         let (mut schedule, mut now) = (Schedule::default(), Instant::now());
-        schedule.add(group("a"));
+        schedule.add(group("a"), now);
         let mut pauses = Vec::new();
         for _ in 0..9 {
             assert_eq!(schedule.take(now), Ok(group("a")));
@@ -326,10 +351,41 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 120, 120]);
         assert_eq!(schedule.take(now), Ok(group("a")));
         schedule.done(&group("a"), &Outcome::Done, now);
-        schedule.add(group("a"));
+        schedule.add(group("a"), now);
         assert_eq!(schedule.take(now), Ok(group("a")));
         schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));
+    }
+
+    #[test]
+    fn events_shorten_a_pause_and_make_no_later_one_longer() {
+        let (mut schedule, mut now) = (Schedule::default(), Instant::now());
+        schedule.add(binding("x"), now);
+        assert_eq!(schedule.take(now), Ok(binding("x")));
+        let second = Duration::from_secs(1);
+        // Pods come and go all the time while AWS fails: some before the shortest pause is over, some during the attempt.
+        for _ in 0..20 {
+            schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
+            schedule.add(binding("x"), now + Duration::from_millis(10));
+            assert_eq!(schedule.take(now + Duration::from_millis(20)), Err(Some(now + second)));
+            now += second;
+            assert_eq!(schedule.take(now), Ok(binding("x")));
+            schedule.add(binding("x"), now);
+        }
+        schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
+        assert_eq!(schedule.take(now), Err(Some(now + second)));
+        // Left alone, the pauses grow from where they were.
+        now += second;
+        for seconds in [1, 2, 4] {
+            assert_eq!(schedule.take(now), Ok(binding("x")));
+            schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
+            now += Duration::from_secs(seconds);
+        }
+        // A pause that was longer than the shortest ends at once.
+        assert_eq!(schedule.take(now), Ok(binding("x")));
+        schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
+        schedule.add(binding("x"), now + second * 3);
+        assert_eq!(schedule.take(now + second * 3), Ok(binding("x")));
     }
 
     #[test]
@@ -337,11 +393,11 @@ mod tests {
         let mut schedule = Schedule { most_slow: Some(2), ..Schedule::default() };
         let now = Instant::now();
         for key in [group("a"), group("b"), group("c"), Key::BackendSecurityGroup] {
-            schedule.add(key);
+            schedule.add(key, now);
         }
         assert_eq!(take_all(&mut schedule, now), [group("a"), group("b")]);
-        schedule.add(binding("x"));
-        schedule.add(Key::NodeRules);
+        schedule.add(binding("x"), now);
+        schedule.add(Key::NodeRules, now);
         assert_eq!(take_all(&mut schedule, now), [binding("x"), Key::NodeRules]);
         schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
         assert_eq!(schedule.take(now), Ok(group("c")));
@@ -353,7 +409,7 @@ mod tests {
     #[test]
     fn what_is_set_aside_waits_for_its_object_and_keeps_its_error() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.add(group("a"));
+        schedule.add(group("a"), now);
         assert_eq!(schedule.take(now), Ok(group("a")));
         schedule.done(&group("a"), &Outcome::SetAside("wrong scheme".into()), now);
         assert_eq!(schedule.take(now), Err(None));
@@ -363,11 +419,11 @@ mod tests {
     #[test]
     fn a_pausing_key_is_tried_at_once_when_something_changes() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.add(group("a"));
+        schedule.add(group("a"), now);
         assert_eq!(schedule.take(now), Ok(group("a")));
         schedule.done(&group("a"), &Outcome::Again(Duration::from_secs(600)), now);
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(600))));
-        schedule.add(group("a"));
+        schedule.add(group("a"), now);
         assert_eq!(schedule.take(now), Ok(group("a")));
         schedule.done(&group("a"), &Outcome::Done, now);
         assert_eq!(schedule.take(now), Err(None));

@@ -9,7 +9,7 @@ use crate::{
         fake::{Call, Fake, ec2, elb, elb_error},
     },
     build::BuildConfig,
-    model::{GroupId, Value, VpcId},
+    model::{StackId, Value, VpcId},
     snapshot::{Loaded, TargetGroupBinding, from_documents},
 };
 
@@ -42,8 +42,8 @@ fn web() -> ObjectName {
     ObjectName::new("shop", "web")
 }
 
-fn group() -> GroupId {
-    GroupId::Implicit(web())
+fn group() -> StackId {
+    StackId::Ingress(web())
 }
 
 fn manifests() -> Snapshot {
@@ -180,7 +180,7 @@ async fn a_target_group_that_is_gone_is_looked_for_by_its_group() {
     fake.calls();
     assert!(matches!(controller.reconcile(&Key::Binding(binding.clone())).await, Outcome::Failed(_)));
     let next = tokio::time::timeout(Duration::from_secs(10), controller.queue.next());
-    assert_eq!(next.await, Ok(Key::Group(group())));
+    assert_eq!(next.await, Ok(Key::Stack(group())));
     fake.calls();
     controller.inventory.observe(&group()).await.unwrap();
     assert!(fake.actions().contains(&"DescribeTargetGroups".to_owned()), "what AWS has is not read again");
@@ -215,7 +215,7 @@ async fn an_ingress_that_lost_its_finalizer_gets_it_back_although_nothing_else_i
         vec![crate::snapshot::StatusEntry { hostname: "web.example".to_owned(), ports: vec![80] }];
     let (fake, mut controller) = controller(snapshot, Some(ingress), settled).await;
     controller.config.enable_backend_security_group = false;
-    assert_eq!(controller.reconcile(&Key::Group(group())).await, Outcome::Done);
+    assert_eq!(controller.reconcile(&Key::Stack(group())).await, Outcome::Done);
     let held = json!({ "metadata": { "resourceVersion": "7", "finalizers": ["ingress.k8s.aws/resources"] } });
     assert_eq!(patches(&fake), [held]);
 }
@@ -236,7 +236,7 @@ async fn the_status_is_written_also_while_a_deletion_has_to_wait() {
     })
     .await;
     controller.config.enable_backend_security_group = false;
-    assert_eq!(controller.reconcile(&Key::Group(group())).await, Outcome::NotYet);
+    assert_eq!(controller.reconcile(&Key::Stack(group())).await, Outcome::NotYet);
     let ports = json!([{ "port": 80, "protocol": "" }]);
     let status =
         json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": "web.example", "ports": ports }] } } });

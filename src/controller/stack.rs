@@ -1,4 +1,4 @@
-//! One pass over a group of Ingresses, along the one road: snapshot → build → plan → apply → status, events, finalizers.
+//! One pass over a group of Ingresses or a Service, along the one road: snapshot → build → plan → apply → status, events, finalizers.
 
 use std::{
     collections::BTreeSet,
@@ -16,14 +16,14 @@ use crate::{
     apply::ApplyError,
     aws::AwsError,
     build::{
-        Code, Diagnostic, Severity,
-        ingress::{self, Built, Membership, class},
-        tags,
+        BuildConfig, Built, Code, Diagnostic, Severity,
+        ingress::{self, Membership, class},
+        service, tags,
     },
     facts::{Facts, Incumbent, Want},
-    model::{GroupId, ObjectKind, ObjectName, ObservedBinding, ObservedStack, Stack},
+    model::{ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedStack, Stack, StackId},
     plan::{self, Plan},
-    snapshot::{Ingress, Snapshot},
+    snapshot::{Ingress, Service, Snapshot},
 };
 
 /// Facts may ask for facts; more rounds than this mean that building never ends.
@@ -40,8 +40,11 @@ enum PassError {
 }
 
 impl Controller {
-    pub(super) async fn reconcile_group(&self, group: &GroupId) -> Outcome {
-        let membership = self.with_snapshot(|snapshot| ingress::membership(snapshot, &self.config, group));
+    pub(super) async fn reconcile_stack(&self, group: &StackId) -> Outcome {
+        let membership = self.with_snapshot(|snapshot| match group {
+            StackId::Service(name) => service_membership(snapshot, &self.config, name),
+            _ => ingress::membership(snapshot, &self.config, group),
+        });
         for diagnostic in &membership.broken {
             self.report(diagnostic);
         }
@@ -57,7 +60,7 @@ impl Controller {
         }
     }
 
-    async fn pass(&self, group: &GroupId, membership: &Membership) -> Result<Outcome, PassError> {
+    async fn pass(&self, group: &StackId, membership: &Membership) -> Result<Outcome, PassError> {
         // While a group is worked on, the shared security group that it may be about to use is not deleted.
         let _in_use = self.backend_group_gate.read().await;
         let Some(built) = self.build(group, membership).await? else {
@@ -69,7 +72,7 @@ impl Controller {
         if !built.unavailable.is_empty() {
             let what = built.unavailable.join("; ");
             tracing::warn!(%group, "{what}; trying again");
-            for subject in self.subjects(&membership.members) {
+            for subject in self.subjects(group, &membership.members) {
                 let message = format!("Failed build model due to {what}");
                 self.events.record(EventType::Warning, &subject, "FailedBuildModel", &message);
             }
@@ -80,19 +83,24 @@ impl Controller {
             let errors = built.diagnostics.iter().filter(|d| d.severity == Severity::Error);
             let what = errors.map(ToString::to_string).collect::<Vec<_>>().join("; ");
             return Ok(if built.diagnostics.iter().any(|d| d.code == Code::Subnets) {
-                self.facts.forget_subnets();
+                self.facts.forget();
                 Outcome::Failed(what)
             } else {
                 Outcome::SetAside(what)
             });
         };
-        let observed = self.observe(group).await?;
+        let mut observed = self.observe(group).await?;
+        let reads = plan::reads(&stack, &observed);
+        if !reads.is_empty() {
+            self.inventory.read(group, &reads).await?;
+            observed = self.observe(group).await?;
+        }
         let plan = plan::plan(&stack, &observed);
         if plan.steps.is_empty() {
             // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
             self.hold(group, membership).await?;
         } else {
-            if !self.proved(membership, &built.absent).await? {
+            if !self.proved(group, membership, &built.absent).await? {
                 // The watch is behind: it will bring the group back, this only makes sure.
                 return Ok(Outcome::Again(Duration::from_secs(1)));
             }
@@ -112,43 +120,43 @@ impl Controller {
     }
 
     /// Builds until nothing more is wanted. `None` when that does not come to an end, and should be tried again.
-    async fn build(&self, group: &GroupId, membership: &Membership) -> Result<Option<Built>, PassError> {
+    async fn build(&self, group: &StackId, membership: &Membership) -> Result<Option<Built>, PassError> {
         let mut facts = Facts::default();
         if !membership.members.is_empty() {
             let observed = self.inventory.observe(group).await?;
-            facts.incumbent = observed
-                .load_balancers
-                .first()
-                .map(|balancer| Incumbent { scheme: balancer.scheme, subnets: balancer.subnets.clone() });
+            facts.incumbent = observed.load_balancers.first().map(|balancer| Incumbent {
+                kind: balancer.kind,
+                scheme: balancer.scheme,
+                has_security_groups: !balancer.security_groups.is_empty(),
+                subnets: balancer.subnets.clone(),
+            });
         }
         for _ in 0..ROUNDS {
-            let built = self
-                .with_snapshot(|snapshot| ingress::build(snapshot, &self.config, &facts, group, &membership.members));
+            let built = self.with_snapshot(|snapshot| match group {
+                StackId::Service(name) => service::build(snapshot, &self.config, &facts, name),
+                _ => ingress::build(snapshot, &self.config, &facts, group, &membership.members),
+            });
             let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
             if built.wants.is_empty() || broken || !built.unavailable.is_empty() {
                 return Ok(Some(built));
             }
             // What only has to be read comes first: nothing is created for what then turns out not to be possible.
-            let reads = built.wants.iter().any(|want| matches!(want, Want::Subnets(_)));
-            for want in built.wants.iter().filter(|want| !reads || matches!(want, Want::Subnets(_))) {
-                match want {
-                    Want::Subnets(scheme) => {
-                        let fact = self.facts.subnets(*scheme).await;
-                        facts.subnets.insert(*scheme, fact);
-                    }
-                    Want::BackendSecurityGroup => {
-                        // It may be created here, and whoever needs it has to be known first.
-                        self.hold(group, membership).await?;
-                        let id = self.applier.ensure_backend_security_group(&self.config).await?;
-                        facts.backend_security_group = Some(crate::facts::Fact::Known(id));
-                    }
+            let reads = built.wants.iter().any(Want::is_read);
+            for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
+                if want.is_read() {
+                    self.facts.answer(want, &mut facts).await;
+                } else {
+                    // It may be created here, and whoever needs it has to be known first.
+                    self.hold(group, membership).await?;
+                    let id = self.applier.ensure_backend_security_group(&self.config).await?;
+                    facts.backend_security_group = Some(crate::facts::Fact::Known(id));
                 }
             }
         }
         Ok(None)
     }
 
-    async fn observe(&self, group: &GroupId) -> Result<ObservedStack, PassError> {
+    async fn observe(&self, group: &StackId) -> Result<ObservedStack, PassError> {
         let mut observed = self.inventory.observe(group).await?;
         let labels = tags::binding_labels(group);
         observed.bindings = self.with_snapshot(|snapshot| {
@@ -174,13 +182,19 @@ impl Controller {
     /// Proves with the API server that what the plan takes for gone is gone, and that who leaves really leaves.
     async fn proved(
         &self,
+        group: &StackId,
         membership: &Membership,
-        absent: &BTreeSet<crate::model::ObjectReference>,
+        absent: &BTreeSet<ObjectReference>,
     ) -> Result<bool, KubernetesError> {
         for reference in absent {
-            if reference.kind == ObjectKind::Service && self.kubernetes.service_exists(&reference.name).await? {
+            if reference.kind == ObjectKind::Service && self.kubernetes.service(&reference.name).await?.is_some() {
                 return Ok(false);
             }
+        }
+        if let (StackId::Service(name), [_, ..]) = (group, membership.leaving.as_slice()) {
+            let fresh = self.kubernetes.service(name).await?;
+            let ours = |fresh: &Service| service::ownership(fresh, &self.config) == service::Ownership::Ours;
+            return Ok(!fresh.is_some_and(|fresh| ours(&fresh)));
         }
         if membership.members.is_empty() {
             for name in &membership.leaving {
@@ -210,12 +224,15 @@ impl Controller {
     }
 
     /// Puts the group's finalizer on its members, before anything is made for them.
-    async fn hold(&self, group: &GroupId, membership: &Membership) -> Result<(), KubernetesError> {
-        let finalizer = tags::ingress_finalizer(group);
+    async fn hold(&self, group: &StackId, membership: &Membership) -> Result<(), KubernetesError> {
+        let finalizer = tags::finalizer(group);
         for name in &membership.members {
-            let held = self.with_snapshot(|s| s.ingresses.get(name).is_some_and(|i| i.finalizers.contains(&finalizer)));
+            let held = self.with_snapshot(|s| match group {
+                StackId::Service(_) => s.services.get(name).is_some_and(|o| o.finalizers.contains(&finalizer)),
+                _ => s.ingresses.get(name).is_some_and(|o| o.finalizers.contains(&finalizer)),
+            });
             if !held && self.may_write() {
-                self.kubernetes.add_ingress_finalizer(name, &finalizer).await?;
+                self.kubernetes.add_finalizer(&member(group, name), &finalizer).await?;
             }
         }
         Ok(())
@@ -237,6 +254,9 @@ impl Controller {
     ) -> Result<(), KubernetesError> {
         if let Some(balancer) = observed.load_balancers.first().filter(|_| stack.load_balancer.is_some()) {
             let hostname = balancer.dns_name.to_lowercase();
+            if let StackId::Service(name) = &stack.id {
+                return self.write_service_status(name, &hostname).await;
+            }
             let ports: Vec<u16> = stack.listeners.keys().copied().collect();
             for name in &membership.members {
                 let current =
@@ -251,10 +271,30 @@ impl Controller {
         Ok(())
     }
 
+    /// Tells a Service where its load balancer is. Only one of type LoadBalancer has a place for it: the API server refuses
+    /// it on others, so that those are told by an event.
+    async fn write_service_status(&self, name: &ObjectName, hostname: &str) -> Result<(), KubernetesError> {
+        let Some(service) = self.with_snapshot(|s| s.services.get(name).cloned()) else { return Ok(()) };
+        if service.kind != "LoadBalancer" {
+            let subject = Subject { kind: ObjectKind::Service, name: name.clone(), uid: service.uid.clone() };
+            let message = format!("The load balancer's host name is {hostname}");
+            self.events.record(EventType::Normal, &subject, "LoadBalancerHostname", &message);
+            return Ok(());
+        }
+        let ports: Vec<(u16, &str)> = service.ports.iter().map(|port| (port.port, port.protocol.as_str())).collect();
+        let numbers: BTreeSet<i32> = ports.iter().map(|(port, _)| i32::from(*port)).collect();
+        let same = matches!(service.status.as_slice(), [entry] if entry.hostname == hostname
+            && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == numbers);
+        if !same && self.may_write() {
+            self.kubernetes.write_service_status(name, hostname, &ports).await?;
+        }
+        Ok(())
+    }
+
     /// Status of the members, release of those who leave, and the event that all is well.
     async fn publish(
         &self,
-        group: &GroupId,
+        group: &StackId,
         membership: &Membership,
         stack: &Stack,
         plan: &Plan,
@@ -262,7 +302,7 @@ impl Controller {
         let observed = self.observe(group).await?;
         self.write_status(membership, stack, &observed).await?;
         if !plan.steps.is_empty() {
-            for subject in self.subjects(&membership.members) {
+            for subject in self.subjects(group, &membership.members) {
                 self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
             }
         }
@@ -276,9 +316,13 @@ impl Controller {
                 });
             }
             if self.may_write() {
-                let finalizer = tags::ingress_finalizer(group);
+                let finalizer = tags::finalizer(group);
                 for name in &membership.leaving {
-                    self.kubernetes.remove_ingress_finalizer(name, &finalizer).await?;
+                    let kept = |s: &Snapshot| s.services.get(name).is_some_and(|o| !o.deleting && !o.status.is_empty());
+                    if matches!(group, StackId::Service(_)) && self.with_snapshot(kept) {
+                        self.kubernetes.clear_service_status(name).await?;
+                    }
+                    self.kubernetes.remove_finalizer(&member(group, name), &finalizer).await?;
                 }
                 self.queue.add(Key::NodeRules);
             }
@@ -286,7 +330,7 @@ impl Controller {
         Ok(Outcome::Done)
     }
 
-    fn failed(&self, group: &GroupId, membership: &Membership, error: &PassError) -> Outcome {
+    fn failed(&self, group: &StackId, membership: &Membership, error: &PassError) -> Outcome {
         let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
         let (reason, fix, quiet) = match error {
             PassError::Kubernetes(KubernetesError::Refused { .. }) => ("FailedUpdateStatus", None, false),
@@ -307,20 +351,21 @@ impl Controller {
                 "FailedDeployModel" => format!("Failed deploy model due to {error}{fix}"),
                 _ => format!("{error}{fix}"),
             };
-            for subject in self.subjects(&names) {
+            for subject in self.subjects(group, &names) {
                 self.events.record(EventType::Warning, &subject, reason, &message);
             }
         }
         Outcome::Failed(error.to_string())
     }
 
-    fn subjects(&self, ingresses: &[ObjectName]) -> Vec<Subject> {
+    fn subjects(&self, group: &StackId, members: &[ObjectName]) -> Vec<Subject> {
         self.with_snapshot(|snapshot| {
-            ingresses
-                .iter()
-                .filter_map(|name| snapshot.ingresses.get(name))
-                .map(|i| Subject { kind: ObjectKind::Ingress, name: i.name.clone(), uid: i.uid.clone() })
-                .collect()
+            let uid = |name: &ObjectName| match group {
+                StackId::Service(_) => snapshot.services.get(name).map(|o| o.uid.clone()),
+                _ => snapshot.ingresses.get(name).map(|o| o.uid.clone()),
+            };
+            let kind = group.object().kind;
+            members.iter().filter_map(|name| Some(Subject { kind, name: name.clone(), uid: uid(name)? })).collect()
         })
     }
 
@@ -350,6 +395,24 @@ impl Controller {
     pub(super) fn with_snapshot<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
         read(&Arc::as_ref(&self.snapshot).read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Who a Service's stack is for: the Service itself, or nobody any more.
+fn service_membership(snapshot: &Snapshot, config: &BuildConfig, name: &ObjectName) -> Membership {
+    let mut membership = Membership::default();
+    if let Some(service) = snapshot.services.get(name) {
+        if service::ownership(service, config) == service::Ownership::Ours {
+            membership.members.push(name.clone());
+        } else if service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER) {
+            membership.leaving.push(name.clone());
+        }
+    }
+    membership
+}
+
+/// A member of a stack, as messages name it.
+fn member(stack: &StackId, name: &ObjectName) -> ObjectReference {
+    ObjectReference { kind: stack.object().kind, name: name.clone() }
 }
 
 /// The event reason of a warning: one word a kind, so that they can be filtered.
