@@ -10,7 +10,7 @@ mod symbols;
 pub use diff::diff;
 pub use symbols::{Symbols, without_hash};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
@@ -33,7 +33,8 @@ impl Snapshot {
         aws::read(lab, symbols).await
     }
 
-    /// What the objects of one namespace made: the AWS resources of its stacks, and the cluster's side of them.
+    /// What the objects of one namespace made: the AWS resources of its stacks, the cluster's side of them, and the target
+    /// groups of somebody else that are bound there.
     pub async fn of_namespace(&self, lab: &Lab, namespace: &str) -> Result<Value> {
         let of_namespace = |stack: &&String| {
             let owner = stack.strip_prefix("ingress:").or_else(|| stack.strip_prefix("service:"));
@@ -47,6 +48,24 @@ impl Snapshot {
             .map(|(stack, state)| (stack.clone(), state.clone()))
             .collect();
         let kubernetes = kubernetes::read(lab, self, namespace).await?;
-        Ok(json!({"aws": stacks, "kubernetes": kubernetes}))
+        let external = self.external(&kubernetes);
+        let mut state = json!({"aws": stacks, "kubernetes": kubernetes});
+        if !external.is_empty() {
+            state["external"] = external.into();
+        }
+        Ok(state)
+    }
+
+    /// The target groups of nobody's stack that bindings of the namespace name.
+    fn external(&self, kubernetes: &Value) -> Map<String, Value> {
+        let bound: BTreeSet<&str> = kubernetes
+            .as_object()
+            .into_iter()
+            .flat_map(|objects| objects.values())
+            .filter_map(|object| object.pointer("/spec/targetGroupARN").and_then(Value::as_str))
+            .collect();
+        let all = self.stacks.get("none").and_then(|stack| stack["targetGroups"].as_object());
+        let bound = all.into_iter().flatten().filter(|(symbol, _)| bound.contains(symbol.as_str()));
+        bound.map(|(symbol, state)| (symbol.clone(), state.clone())).collect()
     }
 }

@@ -58,6 +58,38 @@ pub struct Call {
     pub disturbed: Option<&'static str>,
     /// What was sent, when bodies are kept.
     pub body: Option<String>,
+    /// When AWS had done it, since the proxy's start; `None` when it was not done, or not yet.
+    pub done: Option<Duration>,
+    number: u64,
+}
+
+impl Call {
+    /// A field of the form that was sent, when bodies are kept.
+    pub fn field(&self, name: &str) -> Option<String> {
+        let pairs = self.body.as_deref()?.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| decoded(value))
+    }
+
+    /// The fields `prefix.1.name`, `prefix.2.name` and so on of the form that was sent.
+    pub fn members(&self, prefix: &str, name: &str) -> Vec<Option<String>> {
+        let own = format!("{prefix}.");
+        let pairs = self.body.iter().flat_map(|body| body.split('&')).filter_map(|pair| pair.strip_prefix(&own));
+        let count = pairs.filter_map(|rest| rest.split_once('.')?.0.parse::<usize>().ok()).max().unwrap_or_default();
+        (1..=count).map(|number| self.field(&format!("{prefix}.{number}.{name}"))).collect()
+    }
+}
+
+/// A form's value without its encoding.
+fn decoded(value: &str) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let [first, after @ ..] = rest {
+        let hex = after.get(..2).filter(|_| *first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(byte.unwrap_or(if *first == b'+' { b' ' } else { *first }));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl fmt::Display for Call {
@@ -79,6 +111,7 @@ struct Book {
     counts: Counts,
     log: Vec<Call>,
     keep_bodies: bool,
+    next: u64,
     judge: faults::Judge,
 }
 
@@ -91,6 +124,7 @@ impl Proxy {
             counts: Counts::default(),
             log: Vec::new(),
             keep_bodies: false,
+            next: 0,
             judge: faults::Judge::new(Faults::default()),
         };
         // A connection for each call: the emulator's server may close an idle one at any time, and a call that failed
@@ -183,18 +217,18 @@ impl State {
         let body = body.collect().await.map_err(|_| AnswerLost)?.to_bytes();
         let protocol = Protocol::of(&head.headers);
         let name = call_name(&head, &body);
-        let (verdict, latency) = {
+        let (verdict, latency, number) = {
             let mut book = self.book();
             let verdict = book.judge.judge(&name);
             let body = book.keep_bodies.then(|| String::from_utf8_lossy(&body).into_owned());
-            book.note(&name, verdict, self.started.elapsed(), body);
-            (verdict, book.judge.latency())
+            let number = book.note(&name, verdict, self.started.elapsed(), body);
+            (verdict, book.judge.latency(), number)
         };
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
         match verdict {
-            Verdict::Pass => Ok(self.pass_on(head, body).await),
+            Verdict::Pass => Ok(self.pass_on(head, body, number).await),
             Verdict::Throttle => Ok(protocol.error(StatusCode::BAD_REQUEST, protocol.throttled(), "Rate exceeded")),
             Verdict::Deny => {
                 let message = format!("User is not authorized to perform: {name}");
@@ -202,17 +236,31 @@ impl State {
             }
             Verdict::FailBefore => Ok(protocol.internal_failure()),
             Verdict::FailAfter => {
-                self.pass_on(head, body).await;
+                self.pass_on(head, body, number).await;
                 Ok(protocol.internal_failure())
             }
             Verdict::Lose => {
-                self.pass_on(head, body).await;
+                self.pass_on(head, body, number).await;
                 Err(AnswerLost)
             }
         }
     }
 
-    async fn pass_on(&self, head: hyper::http::request::Parts, body: Bytes) -> Response<Full<Bytes>> {
+    /// Lets AWS do it, and takes note when it did.
+    async fn pass_on(&self, head: hyper::http::request::Parts, body: Bytes, number: u64) -> Response<Full<Bytes>> {
+        let response = self.forward(head, body).await;
+        if response.status().is_success() {
+            let mut book = self.book();
+            let done = self.started.elapsed();
+            // It is not there when the log was reset meanwhile.
+            if let Some(call) = book.log.iter_mut().rev().find(|call| call.number == number) {
+                call.done = Some(done);
+            }
+        }
+        response
+    }
+
+    async fn forward(&self, head: hyper::http::request::Parts, body: Bytes) -> Response<Full<Bytes>> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let forwarded: Result<_> = async {
             let mut request = Request::from_parts(head.clone(), Full::new(body));
@@ -238,7 +286,7 @@ fn remove_hop_headers(headers: &mut HeaderMap) {
 }
 
 impl Book {
-    fn note(&mut self, name: &str, verdict: Verdict, at: Duration, body: Option<String>) {
+    fn note(&mut self, name: &str, verdict: Verdict, at: Duration, body: Option<String>) -> u64 {
         let counts = &mut self.counts;
         counts.total += 1;
         counts.writes += u64::from(!is_read(name));
@@ -255,7 +303,9 @@ impl Book {
             let map = if verdict == Verdict::Throttle { &mut counts.throttled } else { &mut counts.failed };
             *map.entry(name.to_owned()).or_default() += 1;
         }
-        self.log.push(Call { at, name: name.to_owned(), disturbed, body });
+        self.next += 1;
+        self.log.push(Call { at, name: name.to_owned(), disturbed, body, done: None, number: self.next });
+        self.next
     }
 }
 
@@ -358,6 +408,24 @@ mod tests {
             request = request.header(*name, *value);
         }
         request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn fields_of_the_form_are_read() {
+        let body = "Action=RegisterTargets&TargetGroupArn=arn%3Aaws%2Fx+y%&Targets.member.1.Id=10.0.0.1&Targets.member.1.Port=80&Targets.member.2.Id=i-2";
+        let call = Call {
+            at: Duration::ZERO,
+            name: String::new(),
+            disturbed: None,
+            body: Some(body.to_owned()),
+            done: None,
+            number: 1,
+        };
+        assert_eq!(call.field("TargetGroupArn").as_deref(), Some("arn:aws/x y%"));
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(call.members("Targets.member", "Id"), [some("10.0.0.1"), some("i-2")]);
+        assert_eq!(call.members("Targets.member", "Port"), [some("80"), None]);
+        assert_eq!(call.field("Nothing"), None);
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn manifest(case: &Path, step: usize) -> PathBuf {
     case.join(format!("step{step}.yaml"))
 }
 
-/// Applies a step of all cases: what Ingresses name first, then deletions, then the Ingresses.
+/// Applies a step of all cases: first what others name, Services as its last; then deletions; then Ingresses and bindings.
 async fn apply(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<()> {
     let (mut backends, mut deletions, mut ingresses) = (Vec::new(), Vec::new(), Vec::new());
     for case in cases {
@@ -106,6 +106,7 @@ async fn apply(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<()> {
             "pod" => ("v1", "Pod"),
             "service" => ("v1", "Service"),
             "ingress" => ("networking.k8s.io/v1", "Ingress"),
+            "targetgroupbinding" => ("elbv2.k8s.aws/v1beta1", "TargetGroupBinding"),
             other => anyhow::bail!("a case deletes a `{other}`, which this test does not know"),
         };
         lab.cluster.delete(api_version, kind, Some(namespace), name).await?;

@@ -1,9 +1,12 @@
 //! Tests against a real API server and an AWS emulator. One binary, and one lab at a time: the tests take turns.
 
 mod bad_input;
+mod bindings;
 mod cluster_life;
 mod conformance;
 mod demo;
 mod lab;
 mod lifecycle;
+mod rollout;
+mod services;
 mod support;

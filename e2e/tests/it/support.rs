@@ -117,7 +117,7 @@ impl Drop for Stage {
             eprintln!("--- the end of the controller's log\n{}", lab.controller_log(60));
             let calls = lab.proxy.log();
             eprintln!("--- the last AWS calls");
-            calls.iter().skip(calls.len().saturating_sub(30)).for_each(|call| eprintln!("{call}"));
+            calls.iter().skip(calls.len().saturating_sub(30)).for_each(|call| eprintln!("{:.300}", call.to_string()));
         }
     }
 }
