@@ -20,6 +20,11 @@ use crate::lab::{Lab, Options, wait_until, workspace};
 const NAMESPACE: &str = "default";
 /// The domain whose certificate of the lab takes the place of the one that the examples name.
 const DOMAIN: &str = "example.com";
+/// Where the examples name it.
+const CERTIFICATES: [&str; 2] = [
+    "/metadata/annotations/alb.ingress.kubernetes.io~1certificate-arn",
+    "/metadata/annotations/service.beta.kubernetes.io~1aws-load-balancer-ssl-cert",
+];
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Starts a lab and keeps it until Ctrl-C or SIGTERM.
@@ -64,8 +69,9 @@ async fn show(program: &Path, once: bool) -> Result<()> {
     println!("Applying {}\n\nWhat albatross changes in AWS:", folder.display());
     lab.cluster.apply(&objects).await?;
     let ingresses: Vec<&str> = names(&objects, "Ingress");
+    let services: Vec<&str> = load_balanced(&objects).map(|service| text(service, "/metadata/name")).collect();
     let mut told = 0;
-    let served = wait_until(DEADLINE, "the load balancer with healthy targets", async || {
+    let served = wait_until(DEADLINE, "the load balancers with healthy targets", async || {
         controller.check_running()?;
         tell_writes(&lab, &mut told);
         is_served(&lab, &objects).await
@@ -91,18 +97,21 @@ async fn show(program: &Path, once: bool) -> Result<()> {
         }
     }
 
-    println!("\nDeleting the Ingress. What albatross changes in AWS:");
+    println!("\nDeleting the Ingress and the Service. What albatross changes in AWS:");
+    for service in &services {
+        lab.cluster.delete("v1", "Service", Some(NAMESPACE), service).await?;
+    }
     for ingress in &ingresses {
         lab.cluster.delete("networking.k8s.io/v1", "Ingress", Some(NAMESPACE), ingress).await?;
     }
-    let gone = wait_until(DEADLINE, "the Ingress and all that it made to be gone", async || {
+    let gone = wait_until(DEADLINE, "the Ingress, the Service and all that was made for them to be gone", async || {
         controller.check_running()?;
         tell_writes(&lab, &mut told);
-        is_gone(&lab, &ingresses).await
+        is_gone(&lab, &ingresses, &services).await
     })
     .await;
     gone.with_context(|| format!("albatross's log ends:\n{}", lab.controller_log(20)))?;
-    println!("\nThe Ingress is gone, and so is everything that was made for it in AWS.");
+    println!("\nThe Ingress and the Service are gone, and so is everything that was made for them in AWS.");
     controller.stop().await
 }
 
@@ -116,9 +125,10 @@ fn examples(folder: &Path, lab: &Lab) -> Result<Vec<Value>> {
     let mut objects = Vec::new();
     for file in files {
         for mut object in documents(&fs::read_to_string(&file)?).with_context(|| file.display().to_string())? {
-            let annotation = "/metadata/annotations/alb.ingress.kubernetes.io~1certificate-arn";
-            if let Some(arn) = object.pointer_mut(annotation) {
-                *arn = certificate.as_str().into();
+            for annotation in CERTIFICATES {
+                if let Some(arn) = object.pointer_mut(annotation) {
+                    *arn = certificate.as_str().into();
+                }
             }
             objects.push(object);
         }
@@ -132,6 +142,11 @@ fn names<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a str> {
     of_kind.map(|object| text(object, "/metadata/name")).collect()
 }
 
+/// The Services that get a load balancer of their own.
+fn load_balanced(objects: &[Value]) -> impl Iterator<Item = &Value> {
+    objects.iter().filter(|o| text(o, "/kind") == "Service" && text(o, "/spec/type") == "LoadBalancer")
+}
+
 /// Prints the calls that change something and were made since the last time.
 fn tell_writes(lab: &Lab, told: &mut usize) {
     let log = lab.proxy.log();
@@ -141,7 +156,7 @@ fn tell_writes(lab: &Lab, told: &mut usize) {
     *told = log.len();
 }
 
-/// Whether each Ingress has a host name, and each pod of the Deployments is a healthy target.
+/// Whether each load balancer's object has a host name, and each pod of the Deployments is a healthy target behind each.
 async fn is_served(lab: &Lab, objects: &[Value]) -> Result<bool> {
     for ingress in names(objects, "Ingress") {
         let object = lab.cluster.get("networking.k8s.io/v1", "Ingress", Some(NAMESPACE), ingress).await?;
@@ -149,15 +164,32 @@ async fn is_served(lab: &Lab, objects: &[Value]) -> Result<bool> {
             return Ok(false);
         }
     }
-    let deployments = objects.iter().filter(|object| text(object, "/kind") == "Deployment");
-    let replicas = deployments.map(|object| object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1));
-    let wanted = usize::try_from(replicas.sum::<u64>())?;
+    let deployments: Vec<&Value> = objects.iter().filter(|object| text(object, "/kind") == "Deployment").collect();
+    let replicas = |object: &Value| object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
+    let mut wanted: u64 = deployments.iter().map(|object| replicas(object)).sum();
+    for service in load_balanced(objects) {
+        let name = text(service, "/metadata/name");
+        let object = lab.cluster.get("v1", "Service", Some(NAMESPACE), name).await?;
+        if object.is_none_or(|object| text(&object, "/status/loadBalancer/ingress/0/hostname").is_empty()) {
+            return Ok(false);
+        }
+        let app = text(service, "/spec/selector/app");
+        let behind = deployments.iter().filter(|object| text(object, "/spec/selector/matchLabels/app") == app);
+        let ports = service.pointer("/spec/ports").and_then(Value::as_array).map_or(0, Vec::len);
+        wanted += behind.map(|object| replicas(object)).sum::<u64>() * u64::try_from(ports)?;
+    }
+    let wanted = usize::try_from(wanted)?;
     Ok(table::healthy_targets(&lab.aws).await? >= wanted)
 }
 
-async fn is_gone(lab: &Lab, ingresses: &[&str]) -> Result<bool> {
+async fn is_gone(lab: &Lab, ingresses: &[&str], services: &[&str]) -> Result<bool> {
     for ingress in ingresses {
         if lab.cluster.get("networking.k8s.io/v1", "Ingress", Some(NAMESPACE), ingress).await?.is_some() {
+            return Ok(false);
+        }
+    }
+    for service in services {
+        if lab.cluster.get("v1", "Service", Some(NAMESPACE), service).await?.is_some() {
             return Ok(false);
         }
     }

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::support::{run, turn};
 
 #[test]
-fn the_demo_shows_a_load_balancer_and_cleans_up() {
+fn the_demo_shows_both_load_balancers_and_cleans_up() {
     run(async {
         let _turn = turn().await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_e2e"));
@@ -22,7 +22,9 @@ fn the_demo_shows_a_load_balancer_and_cleans_up() {
             "redirect to HTTPS on port 443 (HTTP_301)",
             "Service service1:9376 of Ingress default/shop",
             "healthy",
-            "The Ingress is gone, and so is everything that was made for it in AWS.",
+            "LOAD BALANCER  k8s-default-shopdire-",
+            "forward to k8s-default-shopdire-",
+            "The Ingress and the Service are gone, and so is everything that was made for them in AWS.",
         ] {
             ensure!(text.contains(part), "the demo does not say `{part}`:\n{text}");
         }
