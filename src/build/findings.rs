@@ -20,6 +20,9 @@ pub struct Built {
     pub wants: BTreeSet<Want>,
     /// What could not be had from AWS right now.
     pub unavailable: Vec<String>,
+    /// AWS has answered that something which the objects ask for is not there. No change in the cluster tells when it is, so
+    /// it has to be looked for again.
+    pub lacking: bool,
     /// Objects that the stack treats as not being there; to be proved before anything is answered with 503 for it.
     pub absent: BTreeSet<ObjectReference>,
 }
@@ -34,6 +37,7 @@ pub(super) struct Findings {
     pub(super) diagnostics: Vec<Diagnostic>,
     pub(super) wants: BTreeSet<Want>,
     pub(super) unavailable: Vec<String>,
+    pub(super) lacking: bool,
     pub(super) absent: BTreeSet<ObjectReference>,
 }
 
@@ -47,6 +51,7 @@ impl Findings {
             diagnostics: self.diagnostics,
             wants: self.wants,
             unavailable: self.unavailable,
+            lacking: self.lacking,
             absent: self.absent,
         }
     }
@@ -113,6 +118,7 @@ impl Findings {
             Some(Fact::Known(value)) => Ok(Value::Known(value)),
             Some(Fact::AfterApply(why)) => Ok(Value::AfterApply(why)),
             Some(Fact::Absent { message, fix }) => {
+                self.lacking = true;
                 Err(self.found(Severity::Error, object, code, field, &message, &fix))
             }
             Some(Fact::Unavailable(why)) => {

@@ -82,7 +82,7 @@ impl Controller {
             // What it has stays as it is. What is wrong in the cluster brings it back by itself; what is wrong in AWS does not.
             let errors = built.diagnostics.iter().filter(|d| d.severity == Severity::Error);
             let what = errors.map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            return Ok(if built.diagnostics.iter().any(|d| d.code == Code::Subnets) {
+            return Ok(if built.lacking {
                 self.facts.forget();
                 Outcome::Failed(what)
             } else {

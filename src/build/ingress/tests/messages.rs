@@ -109,7 +109,25 @@ fn several_members_are_refused() {
     let group = StackId::Group("edge".to_owned());
     let built = build(&snapshot(&manifests), &config(), &facts(), &group, &members);
     insta::assert_snapshot!(messages(&built), @"Error refused on Ingress shop/other: alb.ingress.kubernetes.io/group.name: groups of Ingresses are not built yet; remove the annotation to give this Ingress a load balancer of its own");
-    assert_eq!(built.stack, None);
+    assert_eq!((built.stack, built.lacking), (None, false));
+}
+
+#[test]
+fn what_aws_lacks_is_to_be_looked_for_again() {
+    fn absent<T>() -> Fact<T> {
+        Fact::Absent { message: "not there".to_owned(), fix: "create it".to_owned() }
+    }
+    let built = |annotations: &[(&str, &str)], facts: &Facts| {
+        build_with(&format!("{SERVICES}\n---\n{}", ingress(annotations, &everything())), &config(), facts)
+    };
+    let mut without_groups = facts();
+    without_groups.security_groups.insert(vec!["front".to_owned()], absent());
+    assert!(built(&[("security-groups", "front")], &without_groups).lacking);
+    let mut without_subnets = facts();
+    without_subnets.subnets.insert(discovered(Scheme::Internal), absent());
+    assert!(built(&[], &without_subnets).lacking);
+    // A mistake in the annotation is mended there, and that is seen.
+    assert!(!built(&[("subnets", "")], &facts()).lacking);
 }
 
 #[test]

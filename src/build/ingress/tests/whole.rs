@@ -168,6 +168,7 @@ fn a_group_without_members_wants_nothing() {
         stack: Some(Stack::empty(group.clone())),
         diagnostics: vec![],
         wants: BTreeSet::new(),
+        lacking: false,
         unavailable: vec![],
         absent: BTreeSet::new(),
     };
