@@ -1,7 +1,12 @@
 //! The Kubernetes objects that are read, with the fields that are used and no others: what is not named here is dropped
 //! while parsing, which is most of what a Pod is. Every field may be missing, so that no object can fail a whole list.
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, apimachinery::pkg::util::intstr::IntOrString};
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
@@ -10,21 +15,56 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserial
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// What is used of `metadata`. The rest of it, `managedFields` above all, is more than half of a Pod, and as many small
+/// allocations as all else together.
+fn used_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    let used: UsedMetadata = or_default(deserializer)?;
+    Ok(ObjectMeta {
+        annotations: used.annotations,
+        creation_timestamp: used.creation_timestamp,
+        deletion_timestamp: used.deletion_timestamp,
+        finalizers: used.finalizers,
+        generation: used.generation,
+        labels: used.labels,
+        name: used.name,
+        namespace: used.namespace,
+        resource_version: used.resource_version,
+        uid: used.uid,
+        ..ObjectMeta::default()
+    })
+}
+
 macro_rules! slim {
-    ($($(#[$attribute:meta])* struct $name:ident { $($(#[$field_attribute:meta])* $field:ident: $type:ty),* $(,)? })*) => {$(
+    ($($(#[$attribute:meta])* struct $name:ident { $(@$metadata:ident,)? $($(#[$field_attribute:meta])* $field:ident: $type:ty),* $(,)? })*) => {$(
         $(#[$attribute])*
         #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(rename_all = "camelCase")]
         #[allow(missing_docs)]
-        pub struct $name { $($(#[$field_attribute])* #[serde(default, deserialize_with = "or_default")] pub $field: $type),* }
+        pub struct $name {
+            $(#[serde(default, deserialize_with = "used_metadata")] pub $metadata: ObjectMeta,)?
+            $($(#[$field_attribute])* #[serde(default, deserialize_with = "or_default")] pub $field: $type),*
+        }
     )*};
 }
 
 slim! {
+    struct UsedMetadata {
+        annotations: Option<BTreeMap<String, String>>,
+        creation_timestamp: Option<Time>,
+        deletion_timestamp: Option<Time>,
+        finalizers: Option<Vec<String>>,
+        generation: Option<i64>,
+        labels: Option<BTreeMap<String, String>>,
+        name: Option<String>,
+        namespace: Option<String>,
+        resource_version: Option<String>,
+        uid: Option<String>,
+    }
+
     /// `networking.k8s.io/v1` Ingress
     #[derive(Resource)]
     #[resource(inherit = "k8s_openapi::api::networking::v1::Ingress")]
-    struct Ingress { metadata: ObjectMeta, spec: IngressSpec, status: LoadBalancedStatus }
+    struct Ingress { @metadata, spec: IngressSpec, status: LoadBalancedStatus }
     struct IngressSpec {
         ingress_class_name: Option<String>,
         default_backend: Option<IngressBackend>,
@@ -47,13 +87,13 @@ slim! {
     /// `networking.k8s.io/v1` IngressClass
     #[derive(Resource)]
     #[resource(inherit = "k8s_openapi::api::networking::v1::IngressClass")]
-    struct IngressClass { metadata: ObjectMeta, spec: IngressClassSpec }
+    struct IngressClass { @metadata, spec: IngressClassSpec }
     struct IngressClassSpec { controller: Option<String>, parameters: Option<ResourceReference> }
 
     /// `v1` Service
     #[derive(Resource)]
     #[resource(inherit = "k8s_openapi::api::core::v1::Service")]
-    struct Service { metadata: ObjectMeta, spec: ServiceSpec, status: LoadBalancedStatus }
+    struct Service { @metadata, spec: ServiceSpec, status: LoadBalancedStatus }
     struct ServiceSpec {
         #[serde(rename = "type")]
         kind: Option<String>,
@@ -77,7 +117,7 @@ slim! {
     #[derive(Resource)]
     #[resource(inherit = "k8s_openapi::api::discovery::v1::EndpointSlice")]
     struct EndpointSlice {
-        metadata: ObjectMeta,
+        @metadata,
         address_type: String,
         endpoints: Vec<Endpoint>,
         ports: Vec<EndpointPort>,
@@ -94,7 +134,7 @@ slim! {
     /// `v1` Pod
     #[derive(Resource)]
     #[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
-    struct Pod { metadata: ObjectMeta, spec: PodSpec, status: PodStatus }
+    struct Pod { @metadata, spec: PodSpec, status: PodStatus }
     struct PodSpec { node_name: Option<String>, containers: Vec<Container>, readiness_gates: Vec<PodReadinessGate> }
     struct Container { ports: Vec<ContainerPort> }
     struct ContainerPort { name: Option<String>, container_port: i32 }
@@ -106,7 +146,7 @@ slim! {
     /// `v1` Node
     #[derive(Resource)]
     #[resource(inherit = "k8s_openapi::api::core::v1::Node")]
-    struct Node { metadata: ObjectMeta, spec: NodeSpec, status: NodeStatus }
+    struct Node { @metadata, spec: NodeSpec, status: NodeStatus }
     struct NodeSpec { #[serde(rename = "providerID")] provider_id: Option<String>, taints: Vec<Taint> }
     struct Taint { key: String, effect: Option<String> }
     struct NodeStatus { conditions: Vec<Condition> }

@@ -69,6 +69,9 @@ impl Synced {
     }
 }
 
+/// Objects that one answer of a list holds.
+const PAGE: u32 = 200;
+
 /// Watches one kind for ever. An error is logged, once until it changes, and the watch tried again with growing pauses.
 pub async fn watch_kind<W, T>(
     kind: &'static str,
@@ -80,7 +83,8 @@ pub async fn watch_kind<W, T>(
     W: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     T: Concerns + From<W>,
 {
-    let stream = watcher(api, watcher::Config::default().page_size(500)).default_backoff();
+    // A page is held in memory as text and as objects at once, so a small one is most of what a large cluster costs.
+    let stream = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff();
     let mut stream = std::pin::pin!(stream);
     let mut listed: Vec<T> = Vec::new();
     let mut last_error = None;
