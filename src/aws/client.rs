@@ -237,15 +237,27 @@ impl Clients {
 impl Aws {
     /// Clients that speak with a server on loopback, with made-up credentials.
     pub(crate) fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> Self {
-        use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
-        let config = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new("us-west-2"))
-            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("key", "secret", None, None, "test")))
-            .endpoint_url(endpoint)
-            .build();
+        let config = Self::test_config().into_builder().endpoint_url(endpoint).build();
         let options = ConnectOptions { max_attempts: 2, observer, ..ConnectOptions::default() };
         Self::with_config(&config, &options).unwrap()
+    }
+
+    /// Clients whose requests `client` answers, in this process. Reads are not repeated.
+    #[allow(dead_code)]
+    pub(crate) fn over(client: aws_smithy_runtime_api::client::http::SharedHttpClient) -> Self {
+        let config = Self::test_config().into_builder().http_client(client).build();
+        let options = ConnectOptions { max_attempts: 1, ..ConnectOptions::default() };
+        Self::with_config(&config, &options).unwrap()
+    }
+
+    fn test_config() -> SdkConfig {
+        use aws_sdk_ec2::config::Credentials;
+        let credentials = Credentials::new("key", "secret", None, None, "test");
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new("us-west-2"))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build()
     }
 }
 

@@ -292,4 +292,6 @@ fn controller_label(key: &Key) -> &'static str {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -1,0 +1,1 @@
+//! AWS in this process, behind the HTTP boundary of the SDK.

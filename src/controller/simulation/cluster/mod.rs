@@ -1,0 +1,1 @@
+//! The API server in this process, behind the HTTP boundary of kube.
