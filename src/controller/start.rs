@@ -16,7 +16,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     Controller,
-    admin::{self, AdminError},
+    admin::{self, AdminError, Sources},
     events::Events,
     facts::FactStore,
     flags::{ControllerFlags, FlagError},
@@ -24,6 +24,8 @@ use super::{
     lease::{Candidate, KubernetesLease, Leadership, Timing, TokioClock},
     metrics::Metrics,
     queue::Queue,
+    records::Records,
+    waits::Waits,
     watches::{Synced, watch_kind},
 };
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
     apply::Applier,
     aws::{Aws, AwsError, ConnectError, ConnectOptions, Inventory, parse_endpoints},
     model::VpcId,
+    record::{self, Header},
     snapshot::{self, Snapshot},
     targets::Targets,
 };
@@ -116,6 +119,13 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     let config = flags.build_config(vpc.clone())?;
 
     let (namespace, identity) = (lease_namespace(&flags), identity());
+    let header = Header {
+        format: record::FORMAT,
+        cluster: config.cluster.clone(),
+        region: aws.region().to_owned(),
+        vpc: vpc.to_string(),
+        holder: identity.clone(),
+    };
     let candidate = Candidate::new(
         KubernetesLease::new(Api::<Lease>::namespaced(client.clone(), &namespace), &flags.leader_election_id),
         TokioClock,
@@ -144,6 +154,8 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
         )
         .with_most_targets(flags.max_targets_per_target_group),
         facts: FactStore::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()),
+        records: Records::new(client.clone(), &namespace, &flags.leader_election_id, header),
+        waits: Waits::default(),
         inventory,
         config,
         metrics: Arc::clone(&metrics),
@@ -201,6 +213,8 @@ async fn lead(
         } => {}
     }
     controller.metrics.leader(true);
+    controller.records.load().await;
+    controller.inventory.claim(controller.records.all_clean());
     controller.queue_everything();
     let workers =
         flags.ingress_max_concurrent_reconciles.max(1) + flags.targetgroupbinding_max_concurrent_reconciles.max(1);
@@ -208,13 +222,19 @@ async fn lead(
     for _ in 0..workers {
         working.spawn(Arc::clone(&controller).work(until_stopped.clone()));
     }
-    tokio::spawn(Arc::clone(&controller).resync(flags.sync_period));
-    tokio::spawn(async move { controller.report_leftovers().await });
+    tokio::spawn(Arc::clone(&controller).audit(flags.sync_period));
+    let keeper = Arc::clone(&controller);
+    tokio::spawn(async move { keeper.records.keep_written().await });
+    let reporter = Arc::clone(&controller);
+    tokio::spawn(async move { reporter.report_leftovers().await });
     tokio::select! {
         _ = leadership.wait_for(|l| matches!(l, Leadership::Standby)) => Err(StartError::LeaseLost),
         _ = stopped.wait_for(|stopped| *stopped) => {
             if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
                 tracing::warn!("stopping in the middle of work; the next start goes on with it");
+            }
+            if let Err(error) = controller.records.flush().await {
+                tracing::warn!("{error}; the next start reads from AWS what they would have spared");
             }
             Ok(())
         }
@@ -256,13 +276,16 @@ async fn serve_admin(
     metrics: Arc<Metrics>,
 ) -> Result<(), StartError> {
     let synced = Arc::clone(&controller.synced);
-    let for_state = Arc::clone(controller);
+    let (for_pending, for_state) = (Arc::clone(controller), Arc::clone(controller));
     admin::serve(
         &flags.metrics_bind_addr,
         &flags.health_probe_bind_addr,
-        metrics,
-        Arc::new(move || synced.reasons()),
-        Arc::new(move || for_state.state()),
+        Sources {
+            metrics,
+            not_ready: Arc::new(move || synced.reasons()),
+            pending: Arc::new(move || for_pending.pending()),
+            state: Arc::new(move || for_state.state()),
+        },
     )
     .await?;
     Ok(())

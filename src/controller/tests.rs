@@ -134,6 +134,14 @@ async fn controller(
     let snapshot = Arc::new(RwLock::new(snapshot));
     // Without the sender the last value stays.
     let leadership = tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1;
+    let header = crate::record::Header {
+        format: crate::record::FORMAT,
+        cluster: cluster.clone(),
+        region: aws.region().to_owned(),
+        vpc: vpc.to_string(),
+        holder: "test".to_owned(),
+    };
+    let records = Records::new(client.clone(), "kube-system", "lease", header);
     let controller = Controller {
         config: BuildConfig::new("demo", Value::Known(vpc.clone())),
         snapshot: Arc::clone(&snapshot),
@@ -152,6 +160,8 @@ async fn controller(
             true,
         ),
         facts: FactStore::new(aws, cluster, vpc),
+        records,
+        waits: Waits::default(),
         inventory,
         metrics: Arc::new(metrics::Metrics::new()),
         leadership,

@@ -56,6 +56,17 @@ pub fn render(plan: &Plan) -> String {
     out
 }
 
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BindingsGone(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("TargetGroupBinding {name}")).collect();
+                write!(f, "waiting for {} to be gone", names.join(", "))
+            }
+        }
+    }
+}
+
 fn details(action: &StepAction) -> Vec<(&'static str, String)> {
     match action {
         StepAction::CreateSecurityGroup(group) => vec![("tags", tags(&group.tags))],

@@ -47,6 +47,9 @@ pub trait Cloud: Send + Sync + 'static {
         &self,
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
+    /// Whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
+    /// is known better or was given up.
+    fn takes_word_for_targets(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
     /// Has the targets of a group read anew the next time.
     fn forget_targets(&self, group: &TargetGroupArn);
     /// DescribeTargetGroups of one group; `None` when there is none.
@@ -123,6 +126,10 @@ impl LiveCloud {
 impl Cloud for LiveCloud {
     async fn targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
         self.inventory.targets(group).await
+    }
+
+    async fn takes_word_for_targets(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
+        self.inventory.takes_word_for_targets(group).await
     }
 
     fn forget_targets(&self, group: &TargetGroupArn) {
