@@ -19,6 +19,9 @@ const CHECKING: Duration = Duration::from_secs(20);
 /// How many targets one call takes.
 const AT_ONCE: usize = 200;
 
+/// A state, and why, as a code and in words.
+type Health = (&'static str, Option<(&'static str, &'static str)>);
+
 fn invalid(message: impl Into<String>) -> Refusal {
     refusal("ValidationError", message)
 }
@@ -305,7 +308,7 @@ impl Session<'_> {
         let draining = ("draining", Some(("Target.DeregistrationInProgress", "Target deregistration is in progress")));
         let all = group.targets.iter().map(|(target, at)| (target, health(*at)));
         let all = all.chain(group.draining.keys().map(|target| (target, draining)));
-        let description = |((id, port), (state, why)): (&(String, u16), (&str, Option<(&str, &str)>))| {
+        let description = |((id, port), (state, why)): (&(String, u16), Health)| {
             let why = why.map(|(reason, words)| text("Reason", reason) + &text("Description", words));
             element("Target", &(text("Id", id) + &text("Port", port)))
                 + &element("TargetHealth", &(text("State", state) + &why.unwrap_or_default()))

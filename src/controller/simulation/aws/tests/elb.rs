@@ -72,8 +72,10 @@ async fn an_application_load_balancer_is_read_as_it_was_made() {
 async fn the_state_is_told_by_name() {
     let world = world();
     let front = world.security_group("front").await;
-    let balancer =
-        world.try_balancer(LoadBalancerKind::Application, "web", &["a", "b"], &[front.clone()]).await.unwrap();
+    let balancer = world
+        .try_balancer(LoadBalancerKind::Application, "web", &["a", "b"], std::slice::from_ref(&front))
+        .await
+        .unwrap();
     let api = world.target_group("api").await;
     let listener = world.listener(&balancer.arn, 80, &http(forward(&[&api.arn]))).await;
     world.rule(&listener.arn, 7).await.unwrap();

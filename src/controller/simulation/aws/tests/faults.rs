@@ -189,11 +189,13 @@ async fn others_have_their_own() {
 #[tokio::test(start_paused = true)]
 async fn somebody_changes_one_thing_at_a_time() {
     let mut seen = BTreeSet::new();
-    for seed in 0..100 {
+    for seed in 0..120 {
         let world = world();
         let front = world.security_group("front").await;
-        let balancer =
-            world.try_balancer(LoadBalancerKind::Application, "web", &["a", "b"], &[front.clone()]).await.unwrap();
+        let balancer = world
+            .try_balancer(LoadBalancerKind::Application, "web", &["a", "b"], std::slice::from_ref(&front))
+            .await
+            .unwrap();
         let api = world.target_group("api").await;
         world.aws.tag(api.arn.as_str(), &Tags::from([("team".to_owned(), "a".to_owned())])).await.unwrap();
         let target = crate::aws::Target { id: "10.0.3.4".to_owned(), port: 8080 };
