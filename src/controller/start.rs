@@ -32,7 +32,8 @@ use crate::{
     api::{crd, kubernetes as wire},
     apply::Applier,
     aws::{Aws, AwsError, ConnectError, ConnectOptions, Inventory, parse_endpoints},
-    model::VpcId,
+    build::BuildConfig,
+    model::{Tags, VpcId},
     record::{self, Header},
     snapshot::{self, Snapshot},
     targets::Targets,
@@ -93,6 +94,90 @@ fn aws_error(error: AwsError) -> StartError {
     StartError::Aws { fix: error.fix(), error }
 }
 
+/// What a controller is made of.
+pub(super) struct Parts {
+    pub(super) client: Client,
+    pub(super) aws: Arc<Aws>,
+    pub(super) config: BuildConfig,
+    pub(super) vpc: VpcId,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) leadership: watch::Receiver<Leadership>,
+    /// Names this process among those that take turns.
+    pub(super) identity: String,
+}
+
+/// The flags that say how work is done, and not what building makes of objects.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) watch_namespace: String,
+    pub(super) load_balancers_at_once: usize,
+    pub(super) bindings_at_once: usize,
+    pub(super) node_group_tags: Tags,
+    pub(super) most_targets: usize,
+    pub(super) sync_period: Duration,
+    /// Where the lease is, and the records beside it.
+    pub(super) lease_namespace: String,
+    pub(super) lease: String,
+}
+
+impl Settings {
+    fn of(flags: &ControllerFlags) -> Result<Self, FlagError> {
+        Ok(Self {
+            watch_namespace: flags.watch_namespace.clone(),
+            load_balancers_at_once: flags.ingress_max_concurrent_reconciles,
+            bindings_at_once: flags.targetgroupbinding_max_concurrent_reconciles,
+            node_group_tags: flags.node_security_group_tags()?,
+            most_targets: flags.max_targets_per_target_group,
+            sync_period: flags.sync_period,
+            lease_namespace: lease_namespace(flags),
+            lease: flags.leader_election_id.clone(),
+        })
+    }
+}
+
+/// Puts a controller together. It does nothing yet; from here on no write leaves `aws` without the lease.
+pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
+    let Parts { client, aws, config, vpc, metrics, leadership, identity } = parts;
+    let header = Header {
+        format: record::FORMAT,
+        cluster: config.cluster.clone(),
+        region: aws.region().to_owned(),
+        vpc: vpc.to_string(),
+        holder: identity,
+    };
+    let records = Records::new(client.clone(), &settings.lease_namespace, &settings.lease, header);
+    let snapshot = Arc::new(RwLock::new(Snapshot::default()));
+    let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
+    let lease = leadership.clone();
+    aws.guard_writes(move || matches!(*lease.borrow(), Leadership::Leader { .. }));
+    Arc::new(Controller {
+        snapshot: Arc::clone(&snapshot),
+        queue: Arc::new(Queue::with_most_load_balancers(settings.load_balancers_at_once)),
+        synced: Arc::new(Synced::new(KINDS)),
+        kubernetes: Kubernetes::new(client.clone()),
+        events: Events::new(client.clone()),
+        applier: Applier::new(Arc::clone(&aws), Arc::clone(&inventory), client.clone()),
+        targets: Targets::new(
+            Arc::clone(&aws),
+            Arc::clone(&inventory),
+            client,
+            snapshot,
+            config.cluster.clone(),
+            settings.node_group_tags.clone(),
+            !config.disable_restricted_rules,
+        )
+        .with_most_targets(settings.most_targets),
+        facts: FactStore::new(aws, config.cluster.clone(), vpc),
+        records,
+        waits: Waits::default(),
+        inventory,
+        config,
+        metrics,
+        leadership,
+        backend_group_gate: tokio::sync::RwLock::new(()),
+    })
+}
+
 /// Runs the controller until `stop` is ready, or something ends it.
 ///
 /// # Errors
@@ -105,7 +190,7 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     }
     // Mistakes in flags are told before anything is waited for.
     flags.build_config(VpcId::new(""))?;
-    let node_group_tags = flags.node_security_group_tags()?;
+    let settings = Settings::of(&flags)?;
     let client = connect_to_cluster(flags.kubeconfig.as_deref()).await?;
     let options = ConnectOptions {
         region: flags.aws_region.clone().filter(|r| !r.is_empty()),
@@ -118,57 +203,30 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     let vpc = find_vpc(&flags, &aws).await?;
     let config = flags.build_config(vpc.clone())?;
 
-    let (namespace, identity) = (lease_namespace(&flags), identity());
-    let header = Header {
-        format: record::FORMAT,
-        cluster: config.cluster.clone(),
-        region: aws.region().to_owned(),
-        vpc: vpc.to_string(),
-        holder: identity.clone(),
-    };
+    let identity = identity();
     let candidate = Candidate::new(
-        KubernetesLease::new(Api::<Lease>::namespaced(client.clone(), &namespace), &flags.leader_election_id),
+        KubernetesLease::new(Api::<Lease>::namespaced(client.clone(), &settings.lease_namespace), &settings.lease),
         TokioClock,
-        identity,
+        identity.clone(),
         Timing::default(),
     );
     let (always, never_changes) = watch::channel(Leadership::Leader { epoch: 0 });
     let leadership = if flags.enable_leader_election { candidate.leadership() } else { never_changes };
-    let snapshot = Arc::new(RwLock::new(Snapshot::default()));
-    let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
-    let controller = Arc::new(Controller {
-        snapshot: Arc::clone(&snapshot),
-        queue: Arc::new(Queue::with_most_load_balancers(flags.ingress_max_concurrent_reconciles)),
-        synced: Arc::new(Synced::new(KINDS)),
-        kubernetes: Kubernetes::new(client.clone()),
-        events: Events::new(client.clone()),
-        applier: Applier::new(Arc::clone(&aws), Arc::clone(&inventory), client.clone()),
-        targets: Targets::new(
-            Arc::clone(&aws),
-            Arc::clone(&inventory),
-            client.clone(),
-            snapshot,
-            config.cluster.clone(),
-            node_group_tags,
-            !config.disable_restricted_rules,
-        )
-        .with_most_targets(flags.max_targets_per_target_group),
-        facts: FactStore::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()),
-        records: Records::new(client.clone(), &namespace, &flags.leader_election_id, header),
-        waits: Waits::default(),
-        inventory,
-        config,
-        metrics: Arc::clone(&metrics),
-        leadership,
-        backend_group_gate: tokio::sync::RwLock::new(()),
-    });
-    {
-        let leadership = controller.leadership.clone();
-        aws.guard_writes(move || matches!(*leadership.borrow(), Leadership::Leader { .. }));
-    }
+    let controller = assemble(
+        Parts {
+            client: client.clone(),
+            aws: Arc::clone(&aws),
+            config,
+            vpc: vpc.clone(),
+            metrics: Arc::clone(&metrics),
+            leadership,
+            identity,
+        },
+        &settings,
+    );
     serve_admin(&flags, &controller, metrics).await?;
     tracing::info!(cluster = flags.cluster_name, %vpc, region = aws.region(), "albatross {} starts", env!("CARGO_PKG_VERSION"));
-    start_watches(&client, &flags.watch_namespace, &controller);
+    let _watches = start_watches(&client, &settings.watch_namespace, &controller);
 
     let (stopping, stopped) = watch::channel(false);
     let (release, mut released) = watch::channel(false);
@@ -181,7 +239,7 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
         stop.await;
         stopping.send_replace(true);
     });
-    let result = lead(Arc::clone(&controller), &flags, stopped).await;
+    let result = lead(Arc::clone(&controller), &settings, stopped).await;
     drop(always);
     release.send_replace(true);
     if let Some(election) = election {
@@ -196,9 +254,9 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
 
 /// Works as long as this process leads and is not asked to stop.
-async fn lead(
+pub(super) async fn lead(
     controller: Arc<Controller>,
-    flags: &ControllerFlags,
+    settings: &Settings,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
     let mut leadership = controller.leadership.clone();
@@ -216,20 +274,20 @@ async fn lead(
     controller.records.load().await;
     controller.inventory.claim(controller.records.all_clean());
     controller.queue_everything();
-    let workers =
-        flags.ingress_max_concurrent_reconciles.max(1) + flags.targetgroupbinding_max_concurrent_reconciles.max(1);
+    let workers = settings.load_balancers_at_once.max(1) + settings.bindings_at_once.max(1);
     let mut working = JoinSet::new();
     for _ in 0..workers {
         working.spawn(Arc::clone(&controller).work(until_stopped.clone()));
     }
-    tokio::spawn(Arc::clone(&controller).audit(flags.sync_period));
+    let mut beside = JoinSet::new();
+    beside.spawn(Arc::clone(&controller).audit(settings.sync_period));
     let keeper = Arc::clone(&controller);
-    tokio::spawn(async move { keeper.records.keep_written().await });
+    beside.spawn(async move { keeper.records.keep_written().await });
     let reporter = Arc::clone(&controller);
-    tokio::spawn(async move { reporter.report_leftovers().await });
+    beside.spawn(async move { reporter.report_leftovers().await });
     tokio::select! {
-        _ = leadership.wait_for(|l| matches!(l, Leadership::Standby)) => Err(StartError::LeaseLost),
-        _ = stopped.wait_for(|stopped| *stopped) => {
+        () = until(&mut leadership, |l| matches!(l, Leadership::Standby)) => Err(StartError::LeaseLost),
+        () = until(&mut stopped, |stopped| *stopped) => {
             if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
                 tracing::warn!("stopping in the middle of work; the next start goes on with it");
             }
@@ -241,18 +299,25 @@ async fn lead(
     }
 }
 
+/// Waits for a value, and holds no lock on it afterwards. The sender has to live as long.
+async fn until<T>(receiver: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) {
+    let _ = receiver.wait_for(wanted).await;
+}
+
 const KINDS: [&str; 7] = ["Ingress", "IngressClass", "Service", "EndpointSlice", "Pod", "Node", "TargetGroupBinding"];
 
-fn start_watches(client: &Client, namespace: &str, controller: &Arc<Controller>) {
+/// Starts a watch of each kind; they end when what is answered is dropped.
+pub(super) fn start_watches(client: &Client, namespace: &str, controller: &Arc<Controller>) -> JoinSet<()> {
     fn api<W: Resource<Scope = kube::core::NamespaceResourceScope>>(client: &Client, namespace: &str) -> Api<W>
     where
         W::DynamicType: Default,
     {
         if namespace.is_empty() { Api::all(client.clone()) } else { Api::namespaced(client.clone(), namespace) }
     }
+    let mut watches = JoinSet::new();
     macro_rules! watch {
         ($kind:literal, $api:expr, $record:ty) => {
-            tokio::spawn(watch_kind::<_, $record>(
+            watches.spawn(watch_kind::<_, $record>(
                 $kind,
                 $api,
                 Arc::clone(&controller.snapshot),
@@ -268,6 +333,7 @@ fn start_watches(client: &Client, namespace: &str, controller: &Arc<Controller>)
     watch!("Pod", api::<wire::Pod>(client, namespace), snapshot::Pod);
     watch!("Node", Api::<wire::Node>::all(client.clone()), snapshot::Node);
     watch!("TargetGroupBinding", api::<crd::TargetGroupBinding>(client, namespace), snapshot::TargetGroupBinding);
+    watches
 }
 
 async fn serve_admin(

@@ -4,3 +4,4 @@
 
 mod aws;
 mod cluster;
+mod random;

@@ -1,1 +1,270 @@
-//! The API server in this process, behind the HTTP boundary of kube.
+//! The API server in this process, behind the HTTP boundary of kube. It knows no schemas and does not validate; all else that
+//! the controller can notice is as in a real one: versions, generations, finalizers, conflicts, pages, watches that end.
+
+mod server;
+mod store;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{sync::watch as channel, time::Instant};
+
+use super::random::Random;
+use store::{Answer, Part, Store};
+pub(crate) use store::{Change, Kind, finalizers, is_deleting};
+
+/// What goes wrong, as probabilities for each request or event.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults {
+    /// A request is answered with 500 and has no effect.
+    pub(crate) fails_before: f64,
+    /// A write is answered with 500 and has its effect.
+    pub(crate) fails_after: f64,
+    /// A request is never answered and has no effect.
+    pub(crate) lost_before: f64,
+    /// A write is never answered and has its effect.
+    pub(crate) lost_after: f64,
+    /// Somebody else writes an object just before a write.
+    pub(crate) contended: f64,
+    /// A list is in several pages, and expires in between.
+    pub(crate) torn_lists: f64,
+    /// Before an event the connection of its watch ends.
+    pub(crate) breaks: f64,
+    /// An event and all that follow are lost, until the watch ends with 410 Gone.
+    pub(crate) expires: f64,
+    /// An event is told twice.
+    pub(crate) duplicates: f64,
+    /// By how much an event is late at most, each watch by itself.
+    pub(crate) latest: Duration,
+    /// How long a request takes at most.
+    pub(crate) slowest: Duration,
+}
+
+/// What the controller watches.
+const WATCHED: [&str; 7] =
+    ["ingresses", "ingressclasses", "services", "endpointslices", "pods", "nodes", "targetgroupbindings"];
+
+/// A request that was made, for the history.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) at: Instant,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) body: Value,
+    /// The code of the answer, and what was done to it.
+    pub(crate) outcome: String,
+}
+
+impl Request {
+    pub(crate) fn is_write(&self) -> bool {
+        self.method != "GET"
+    }
+}
+
+/// A watch that is open.
+struct Stream {
+    life: Life,
+    plural: &'static str,
+    /// The last version that was told.
+    version: u64,
+}
+
+struct State {
+    store: Store,
+    streams: BTreeMap<u64, Stream>,
+    opened: u64,
+    /// Versions up to this one are forgotten: a watch from there is gone.
+    compacted: u64,
+    /// What is left of lists that are read in pages, with their versions.
+    pages: BTreeMap<u64, (u64, Vec<Arc<Value>>)>,
+    faults: Faults,
+    random: Random,
+    requests: Vec<Request>,
+}
+
+impl State {
+    fn open(&mut self, stream: Stream) -> u64 {
+        self.opened += 1;
+        self.streams.insert(self.opened, stream);
+        self.opened
+    }
+}
+
+struct Inner {
+    started: Instant,
+    state: Mutex<State>,
+    /// The version of the store.
+    news: channel::Sender<u64>,
+    connections: channel::Sender<u64>,
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn now(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_secs()).unwrap()
+    }
+
+    /// Changes objects, and tells the watches.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        let changed = change(&mut state);
+        self.news.send_replace(state.store.version);
+        changed
+    }
+}
+
+/// Whether a process of the controller lives. Nothing that a dead one asks for is heard or answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Life(Arc<AtomicBool>);
+
+impl Life {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        !self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// The cluster.
+#[derive(Clone)]
+pub(crate) struct SimulatedCluster(Arc<Inner>);
+
+impl SimulatedCluster {
+    pub(crate) fn new(seed: u64) -> Self {
+        let state = State {
+            store: Store::default(),
+            streams: BTreeMap::new(),
+            opened: 0,
+            compacted: 0,
+            pages: BTreeMap::new(),
+            faults: Faults::default(),
+            random: Random::new(seed),
+            requests: Vec::new(),
+        };
+        Self(Arc::new(Inner {
+            started: Instant::now(),
+            state: Mutex::new(state),
+            news: channel::Sender::new(0),
+            connections: channel::Sender::new(0),
+        }))
+    }
+
+    /// A client for one process.
+    pub(crate) fn client(&self, life: &Life) -> kube::Client {
+        server::client(Arc::clone(&self.0), life.clone())
+    }
+
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        self.0.state().faults = faults;
+    }
+
+    /// Creates an object of a user's.
+    pub(crate) fn create(&self, object: Value) -> Answer {
+        let kind = Kind::named(object["kind"].as_str().unwrap_or_default()).expect("a kind that the cluster knows");
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        let now = self.0.now();
+        self.0.change(|state| state.store.create(kind, &namespace, object, now))
+    }
+
+    /// Changes an object, or its status, as a user or another controller does. Nothing happens where there is none.
+    pub(crate) fn edit(
+        &self,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+        edit: impl FnOnce(&mut Value),
+    ) -> Option<Arc<Value>> {
+        let kind = Kind::of(plural)?;
+        self.0.change(|state| {
+            let mut object = Value::clone(&*state.store.get(kind, namespace, name).ok()?);
+            edit(&mut object);
+            state.store.replace(kind, namespace, name, object, Part::Main).ok()
+        })
+    }
+
+    /// Writes the status of an object, as another controller does.
+    pub(crate) fn set_status(&self, plural: &str, namespace: &str, name: &str, status: Value) {
+        let kind = Kind::of(plural).expect("a kind that the cluster knows");
+        let status = serde_json::json!({ "status": status });
+        self.0.change(|state| state.store.patch(kind, namespace, name, &status, Part::Status)).unwrap();
+    }
+
+    pub(crate) fn delete(&self, plural: &str, namespace: &str, name: &str) {
+        if let Some(kind) = Kind::of(plural) {
+            let now = self.0.now();
+            let _ = self.0.change(|state| state.store.delete(kind, namespace, name, &Value::Null, now));
+        }
+    }
+
+    pub(crate) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.0.state().store.get(Kind::of(plural)?, namespace, name).ok()
+    }
+
+    /// All objects of a kind.
+    pub(crate) fn list(&self, plural: &str) -> Vec<Arc<Value>> {
+        Kind::of(plural).map(|kind| self.0.state().store.list(kind, "")).unwrap_or_default()
+    }
+
+    /// All that has happened, oldest first.
+    pub(crate) fn log(&self) -> Vec<Change> {
+        self.0.state().store.log.clone()
+    }
+
+    /// Whether a process has heard of everything that has happened to the kinds that the controller watches.
+    pub(crate) fn has_heard(&self, life: &Life) -> bool {
+        let state = self.0.state();
+        let of_process = |stream: &&Stream| Arc::ptr_eq(&stream.life.0, &life.0);
+        let heard: Vec<&Stream> = state
+            .streams
+            .values()
+            .filter(of_process)
+            .filter(|stream| state.store.changes_after(stream.plural, stream.version).next().is_none())
+            .collect();
+        WATCHED.iter().all(|plural| heard.iter().any(|stream| stream.plural == *plural))
+    }
+
+    /// Grows with each change of any object.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.state().store.version
+    }
+
+    /// Ends the connections of all watches.
+    pub(crate) fn disconnect(&self) {
+        self.0.connections.send_modify(|number| *number += 1);
+    }
+
+    /// Ends the connections of all watches, and forgets what has happened: all begin with a list.
+    pub(crate) fn compact(&self) {
+        {
+            let mut state = self.0.state();
+            state.store.version += 1;
+            state.compacted = state.store.version;
+        }
+        self.disconnect();
+    }
+
+    /// The requests since the last time, but for watches.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        std::mem::take(&mut self.0.state().requests)
+    }
+}
