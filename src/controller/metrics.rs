@@ -3,7 +3,7 @@
 //! Where aws-load-balancer-controller has a metric of the same meaning, its name and labels are used, so that dashboards
 //! and alerts keep working. Ours begin with `albatross_`.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -32,6 +32,9 @@ pub struct Metrics {
     aws_service_limit_exceeded_errors: Family<AwsCall, Counter>,
     aws_throttled_errors: Family<AwsCall, Counter>,
     aws_validation_errors: Family<AwsCall, Counter>,
+    budget_rates: Family<BudgetClass, Gauge<f64, AtomicU64>>,
+    budget_waits: Family<BudgetClass, Counter<f64, AtomicU64>>,
+    budget_throttles: Family<BudgetClass, Counter>,
     queue_depth: Gauge,
     plan_steps: Family<PlanStep, Counter>,
     leader: Gauge,
@@ -53,6 +56,11 @@ struct ReconcileStage {
 struct AwsOperation {
     service: String,
     operation: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BudgetClass {
+    class: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -137,6 +145,9 @@ impl Metrics {
             aws_service_limit_exceeded_errors: Family::default(),
             aws_throttled_errors: Family::default(),
             aws_validation_errors: Family::default(),
+            budget_rates: Family::default(),
+            budget_waits: Family::default(),
+            budget_throttles: Family::default(),
             queue_depth: Gauge::default(),
             plan_steps: Family::default(),
             leader: Gauge::default(),
@@ -182,6 +193,21 @@ impl Metrics {
             "aws_api_call_validation_errors",
             "Calls of AWS APIs that were refused as invalid",
             metrics.aws_validation_errors.clone(),
+        );
+        registry.register(
+            "albatross_aws_budget_rate",
+            "Calls of AWS a second that a class of calls has now; absent while it has no limit",
+            metrics.budget_rates.clone(),
+        );
+        registry.register(
+            "albatross_aws_budget_waited_seconds",
+            "Seconds that calls of AWS have waited for their turn",
+            metrics.budget_waits.clone(),
+        );
+        registry.register(
+            "albatross_aws_budget_throttles",
+            "Calls of AWS that were throttled, by the class that AWS counts them in",
+            metrics.budget_throttles.clone(),
         );
         registry.register(
             "albatross_queue_depth",
@@ -269,6 +295,20 @@ impl CallObserver for Metrics {
         };
         self.aws_call(&call, seconds);
     }
+
+    fn budget(&self, class: &'static str, rate: Option<f64>, seconds_waited: f64, throttled: bool) {
+        let class = BudgetClass { class };
+        match rate {
+            Some(rate) => {
+                self.budget_rates.get_or_create(&class).set(rate);
+            }
+            None => {
+                self.budget_rates.remove(&class);
+            }
+        }
+        self.budget_waits.get_or_create(&class).inc_by(seconds_waited);
+        self.budget_throttles.get_or_create(&class).inc_by(u64::from(throttled));
+    }
 }
 
 #[cfg(test)]
@@ -299,6 +339,11 @@ mod tests {
         ] {
             metrics.call("EC2", "DescribeSubnets", 0.25, Err(failure));
         }
+        metrics.budget("elb_writes", None, 0.0, false);
+        metrics.budget("elb_writes", Some(3.5), 0.0, true);
+        metrics.budget("elb_writes", Some(3.25), 1.5, false);
+        metrics.budget("elb_reads", Some(9.0), 0.0, true);
+        metrics.budget("elb_reads", None, 0.0, false);
         metrics.queue_depth(3);
         metrics.plan_step("CreateRule");
         metrics.leader(true);

@@ -24,12 +24,12 @@ use self::{
     facts::FactStore,
     kubernetes::Kubernetes,
     lease::Leadership,
-    queue::{Key, Outcome, Queue},
+    queue::{Cause, Key, Outcome, Queue},
     watches::Synced,
 };
 use crate::{
     apply::Applier,
-    aws::Inventory,
+    aws::{Inventory, Priority, with_priority},
     build::{BuildConfig, ingress, service, tags},
     model::{ObjectKind, ObjectName, StackId},
     snapshot::Snapshot,
@@ -63,16 +63,16 @@ impl Controller {
     /// Takes keys from the queue until asked to stop; a key that is being worked on is finished first.
     async fn work(self: Arc<Self>, mut stopped: tokio::sync::watch::Receiver<bool>) {
         loop {
-            let key = tokio::select! {
+            let (key, cause) = tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stopped| *stopped) => return,
-                key = self.queue.next() => key,
+                next = self.queue.next() => next,
             };
             let started = std::time::Instant::now();
             let worker = Arc::clone(&self);
             let task_key = key.clone();
             // A task of its own, so that a panic costs one key's pass and not the worker.
-            let outcome = match tokio::spawn(async move { worker.reconcile(&task_key).await }).await {
+            let outcome = match tokio::spawn(async move { with_priority(priority(cause), worker.reconcile(&task_key)).await }).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     tracing::error!(%key, %error, "work on the key ended in a panic; this is a fault of albatross, please report it");
@@ -231,7 +231,7 @@ impl Controller {
                 .chain([Key::NodeRules, Key::BackendSecurityGroup])
                 .collect()
         });
-        self.queue.add_all(keys);
+        self.queue.resync(keys);
     }
 
     /// Compares everything with AWS anew, every sync period.
@@ -279,7 +279,16 @@ impl Controller {
             "awaited": self.synced.reasons(),
             "objects": counts,
             "queue": self.queue.snapshot(),
+            "budgets": self.inventory.aws().budgets(),
         })
+    }
+}
+
+/// How urgent the calls of a pass are.
+fn priority(cause: Cause) -> Priority {
+    match cause {
+        Cause::Change => Priority::Edit,
+        Cause::Resync => Priority::Resync,
     }
 }
 
