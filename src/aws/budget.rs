@@ -218,12 +218,7 @@ impl Budgets {
             (class, (Queue::new(Gate::adaptive(burst, floor)), Mutex::default()))
         };
         let fixed = fixed.iter().map(|limit| (limit.clone(), Queue::new(Gate::fixed(limit.burst, limit.rate, now))));
-        Self {
-            classes: Class::ALL.map(class).into(),
-            fixed: fixed.collect(),
-            arrivals: AtomicU64::new(0),
-            observer,
-        }
+        Self { classes: Class::ALL.map(class).into(), fixed: fixed.collect(), arrivals: AtomicU64::new(0), observer }
     }
 
     pub(super) fn call(&self, service: &str, operation: &'static str) -> Call<'_> {
@@ -294,7 +289,11 @@ impl Call<'_> {
         let (before, after) = {
             let mut gate = queue.lock();
             let before = gate.rate(now);
-            if throttled { gate.throttled(sent, now) } else { gate.passed(now) }
+            if throttled {
+                gate.throttled(sent, now)
+            } else {
+                gate.passed(now)
+            }
             (before, gate.rate(now))
         };
         if throttled {

@@ -228,7 +228,12 @@ impl Aws {
         let mut found = Vec::new();
         for ids in ids.chunks(FILTER_VALUES) {
             let ids = filter("group-id", ids.iter().map(SecurityGroupId::as_str));
-            let groups = pages!(self, "DescribeSecurityGroups", self.ec2.describe_security_groups().filters(ids), security_groups);
+            let groups = pages!(
+                self,
+                "DescribeSecurityGroups",
+                self.ec2.describe_security_groups().filters(ids),
+                security_groups
+            );
             found.extend(groups.iter().filter_map(security_group));
         }
         Ok(found)

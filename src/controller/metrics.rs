@@ -196,7 +196,7 @@ impl Metrics {
         );
         registry.register(
             "albatross_aws_budget_rate",
-            "Calls of AWS a second that a class of calls has now; absent while it has no limit",
+            "Calls of AWS a second that a class of calls had at its last call; absent where that was no limit",
             metrics.budget_rates.clone(),
         );
         registry.register(
@@ -339,11 +339,8 @@ mod tests {
         ] {
             metrics.call("EC2", "DescribeSubnets", 0.25, Err(failure));
         }
-        metrics.budget("elb_writes", None, 0.0, false);
         metrics.budget("elb_writes", Some(3.5), 0.0, true);
         metrics.budget("elb_writes", Some(3.25), 1.5, false);
-        metrics.budget("elb_reads", Some(9.0), 0.0, true);
-        metrics.budget("elb_reads", None, 0.0, false);
         metrics.queue_depth(3);
         metrics.plan_step("CreateRule");
         metrics.leader(true);
@@ -396,6 +393,15 @@ mod tests {
         # HELP aws_api_call_validation_errors Calls of AWS APIs that were refused as invalid.
         # TYPE aws_api_call_validation_errors counter
         aws_api_call_validation_errors_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="ValidationError"} 1
+        # HELP albatross_aws_budget_rate Calls of AWS a second that a class of calls had at its last call; absent where that was no limit.
+        # TYPE albatross_aws_budget_rate gauge
+        albatross_aws_budget_rate{class="elb_writes"} 3.25
+        # HELP albatross_aws_budget_waited_seconds Seconds that calls of AWS have waited for their turn.
+        # TYPE albatross_aws_budget_waited_seconds counter
+        albatross_aws_budget_waited_seconds_total{class="elb_writes"} 1.5
+        # HELP albatross_aws_budget_throttles Calls of AWS that were throttled, by the class that AWS counts them in.
+        # TYPE albatross_aws_budget_throttles counter
+        albatross_aws_budget_throttles_total{class="elb_writes"} 1
         # HELP albatross_queue_depth Keys that are due and wait for a worker.
         # TYPE albatross_queue_depth gauge
         albatross_queue_depth 3
@@ -407,6 +413,15 @@ mod tests {
         albatross_leader 1
         # EOF
         "#);
+    }
+
+    #[test]
+    fn a_budget_without_a_limit_has_no_rate() {
+        let metrics = Metrics::new();
+        for (rate, shown) in [(None, false), (Some(9.0), true), (None, false)] {
+            metrics.budget("elb_reads", rate, 0.0, false);
+            assert_eq!(metrics.encode().unwrap().contains("albatross_aws_budget_rate{"), shown, "{rate:?}");
+        }
     }
 
     #[test]

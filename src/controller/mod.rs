@@ -72,7 +72,11 @@ impl Controller {
             let worker = Arc::clone(&self);
             let task_key = key.clone();
             // A task of its own, so that a panic costs one key's pass and not the worker.
-            let outcome = match tokio::spawn(async move { with_priority(priority(cause), worker.reconcile(&task_key)).await }).await {
+            let outcome = match tokio::spawn(async move {
+                with_priority(priority(cause), worker.reconcile(&task_key)).await
+            })
+            .await
+            {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     tracing::error!(%key, %error, "work on the key ended in a panic; this is a fault of albatross, please report it");

@@ -377,6 +377,40 @@ mod tests {
     }
 
     #[test]
+    fn a_change_counts_until_a_pass_has_finished_with_it() {
+        let (mut schedule, mut now) = (Schedule::default(), Instant::now());
+        let again = |schedule: &mut Schedule, outcome: &Outcome, now: &mut Instant| {
+            schedule.done(&group("a"), outcome, *now);
+            *now += LONGEST_PAUSE;
+            schedule.take(*now).map(|(_, cause)| cause)
+        };
+        schedule.add(group("a"), Cause::Resync, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Resync)));
+        assert_eq!(again(&mut schedule, &Outcome::Failed("no".into()), &mut now), Ok(Cause::Resync));
+        // Both, in whatever order, are a change; also when it happens while a resync is under way.
+        schedule.add(group("a"), Cause::Change, now);
+        schedule.add(group("a"), Cause::Resync, now);
+        for outcome in [Outcome::Done, Outcome::Failed("no".into()), Outcome::NotYet] {
+            assert_eq!(again(&mut schedule, &outcome, &mut now), Ok(Cause::Change), "{outcome:?}");
+        }
+        schedule.add(group("a"), Cause::Resync, now);
+        assert_eq!(again(&mut schedule, &Outcome::Done, &mut now), Ok(Cause::Resync));
+        assert_eq!(again(&mut schedule, &Outcome::Done, &mut now), Err(None));
+    }
+
+    #[test]
+    fn at_the_start_of_a_term_nothing_is_news() {
+        let (queue, now) = (Queue::default(), Instant::now());
+        queue.add(group("a"));
+        queue.forget_changes();
+        queue.resync([group("a"), group("b")]);
+        queue.add(group("c"));
+        let taken: Vec<_> = std::iter::from_fn(|| queue.lock().take(now).ok()).collect();
+        let (resync, change) = (Cause::Resync, Cause::Change);
+        assert_eq!(taken, [(group("a"), resync), (group("b"), resync), (group("c"), change)]);
+    }
+
+    #[test]
     fn failures_pause_twice_as_long_each_time_until_a_success() {
         let (mut schedule, mut now) = (Schedule::default(), Instant::now());
         schedule.add(group("a"), Cause::Change, now);

@@ -64,7 +64,7 @@ struct Adaptation {
     passed: f64,
     /// When `passed` was true.
     counted: Option<Instant>,
-    /// The last throttle, and when the rate was last lowered: whatever was sent before that says nothing of the new rate.
+    /// The last throttle, and when the rate was last lowered: whatever was sent by then says nothing of the new rate.
     throttled: Option<(Instant, Instant)>,
 }
 
@@ -159,7 +159,7 @@ impl Gate {
         let through = adaptation.count(0.0, now);
         let before = self.bucket.as_ref().map(|bucket| bucket.rate);
         // Calls that were under way together are throttled together.
-        let known = adaptation.throttled.is_some_and(|(_, lowered)| sent < lowered);
+        let known = adaptation.throttled.is_some_and(|(_, lowered)| sent <= lowered);
         let rate = match before {
             Some(rate) if known => rate,
             before => (before.unwrap_or(f64::INFINITY).min(through) * CUT).max(adaptation.floor),

@@ -25,7 +25,9 @@ impl FixedLimit {
 
 /// An entry of `--aws-api-throttle` that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{entry}`: {reason}; write `<service id>:<regular expression of operations>=<calls a second>:<calls at once>`, separated by commas, for example `Elastic Load Balancing v2:^Describe=10:40`")]
+#[error(
+    "`{entry}`: {reason}; write `<service id>:<regular expression of operations>=<calls a second>:<calls at once>`, separated by commas, for example `Elastic Load Balancing v2:^Describe=10:40`"
+)]
 pub struct ThrottleError {
     /// The entry.
     pub entry: String,
@@ -40,8 +42,7 @@ pub struct ThrottleError {
 /// With the first entry that is not of that form.
 pub fn parse_throttle(text: &str) -> Result<Vec<FixedLimit>, ThrottleError> {
     let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    let limit =
-        |entry: &str| parse_entry(entry).map_err(|reason| ThrottleError { entry: entry.to_owned(), reason });
+    let limit = |entry: &str| parse_entry(entry).map_err(|reason| ThrottleError { entry: entry.to_owned(), reason });
     entries.map(limit).collect()
 }
 
