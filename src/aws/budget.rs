@@ -233,7 +233,7 @@ impl Budgets {
         }
     }
 
-    /// By class, those that have waited or were throttled and those that have a limit now.
+    /// By class.
     pub(super) fn state(&self) -> BTreeMap<&'static str, BudgetState> {
         let now = Instant::now();
         let state = self.classes.iter().map(|(class, (queue, cost))| {

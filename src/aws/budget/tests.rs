@@ -234,7 +234,7 @@ impl Throttling {
         self.tokens = (self.tokens + (now - self.filled) * self.rate).min(self.burst);
         self.filled = now;
         self.calls += 1;
-        if self.tokens < 1.0 || self.unlucky.is_some_and(|every| self.calls % every == 0) {
+        if self.tokens < 1.0 || self.unlucky.is_some_and(|every| self.calls.is_multiple_of(every)) {
             return false;
         }
         self.tokens -= 1.0;
