@@ -26,14 +26,14 @@ use self::{
     facts::FactStore,
     kubernetes::Kubernetes,
     lease::Leadership,
-    queue::{Key, Outcome, Queue},
+    queue::{Cause, Key, Outcome, Queue},
     records::Records,
     waits::Waits,
     watches::Synced,
 };
 use crate::{
     apply::Applier,
-    aws::Inventory,
+    aws::{Inventory, Priority, with_priority},
     build::{BuildConfig, ingress, service, tags},
     model::{ObjectKind, ObjectName, StackId, TargetGroupArn},
     snapshot::Snapshot,
@@ -69,16 +69,20 @@ impl Controller {
     /// Takes keys from the queue until asked to stop; a key that is being worked on is finished first.
     async fn work(self: Arc<Self>, mut stopped: tokio::sync::watch::Receiver<bool>) {
         loop {
-            let key = tokio::select! {
+            let (key, cause) = tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stopped| *stopped) => return,
-                key = self.queue.next() => key,
+                next = self.queue.next() => next,
             };
             let started = std::time::Instant::now();
             let worker = Arc::clone(&self);
             let task_key = key.clone();
             // A task of its own, so that a panic costs one key's pass and not the worker.
-            let outcome = match tokio::spawn(async move { worker.reconcile(&task_key).await }).await {
+            let outcome = match tokio::spawn(async move {
+                with_priority(priority(cause), worker.reconcile(&task_key)).await
+            })
+            .await
+            {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     tracing::error!(%key, %error, "work on the key ended in a panic; this is a fault of albatross, please report it");
@@ -241,7 +245,7 @@ impl Controller {
 
     /// Wants everything looked at, at the start of a term.
     fn queue_everything(&self) {
-        self.queue.add_all(self.keys());
+        self.queue.resync(self.keys());
     }
 
     /// Compares everything with AWS anew, one thing after the other, once every `period`: what others have changed there by
@@ -254,7 +258,7 @@ impl Controller {
             for key in keys {
                 tokio::time::sleep(pause).await;
                 self.give_up(&key).await;
-                self.queue.add(key);
+                self.queue.audit(key);
             }
             self.report_leftovers().await;
         }
@@ -323,7 +327,17 @@ impl Controller {
             "queue": self.queue.snapshot(),
             "waits": self.waits.all(),
             "records": {"kept": self.records.are_kept(), "written": self.records.is_written(), "stacks": records, "clean": clean},
+            "budgets": self.inventory.aws().budgets(),
         })
+    }
+}
+
+/// How urgent the calls of a pass are.
+fn priority(cause: Cause) -> Priority {
+    match cause {
+        Cause::Change => Priority::Edit,
+        Cause::Resync => Priority::Resync,
+        Cause::Audit => Priority::Audit,
     }
 }
 

@@ -191,11 +191,13 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     // Mistakes in flags are told before anything is waited for.
     flags.build_config(VpcId::new(""))?;
     let settings = Settings::of(&flags)?;
+    let fixed_limits = flags.fixed_limits()?;
     let client = connect_to_cluster(flags.kubeconfig.as_deref()).await?;
     let options = ConnectOptions {
         region: flags.aws_region.clone().filter(|r| !r.is_empty()),
         max_attempts: flags.aws_max_retries,
         endpoints: parse_endpoints(flags.aws_api_endpoints.as_deref().unwrap_or_default())?,
+        fixed_limits,
         observer: Some(Arc::clone(&metrics) as _),
     };
     let aws = Arc::new(Aws::connect(&options).await?);
@@ -273,6 +275,8 @@ pub(super) async fn lead(
     controller.metrics.leader(true);
     controller.records.load().await;
     controller.inventory.claim(controller.records.all_clean());
+    // What happened before this term is no news for anybody.
+    controller.queue.forget_changes();
     controller.queue_everything();
     let workers = settings.load_balancers_at_once.max(1) + settings.bindings_at_once.max(1);
     let mut working = JoinSet::new();

@@ -190,7 +190,7 @@ async fn a_target_group_that_is_gone_is_looked_for_by_its_group() {
     fake.calls();
     assert!(matches!(controller.reconcile(&Key::Binding(binding.clone())).await, Outcome::Failed(_)));
     let next = tokio::time::timeout(Duration::from_secs(10), controller.queue.next());
-    assert_eq!(next.await, Ok(Key::Stack(group())));
+    assert_eq!(next.await, Ok((Key::Stack(group()), Cause::Change)));
     fake.calls();
     controller.inventory.observe(&group()).await.unwrap();
     assert!(fake.actions().contains(&"DescribeTargetGroups".to_owned()), "what AWS has is not read again");

@@ -137,12 +137,12 @@ impl Cloud for LiveCloud {
     }
 
     async fn target_group(&self, key: &TargetGroupKey) -> Result<Option<TargetGroupFacts>, AwsError> {
-        let call = self.aws.read.elb.describe_target_groups();
+        let call = self.aws.elb.describe_target_groups();
         let call = match key {
             TargetGroupKey::Arn(arn) => call.target_group_arns(arn.as_str()),
             TargetGroupKey::Name(name) => call.names(name),
         };
-        let answer = match self.aws.answer("DescribeTargetGroups", call.send().await) {
+        let answer = match self.aws.read("DescribeTargetGroups", || call.clone().send()).await {
             Err(error) if error.is_not_found() => return Ok(None),
             answer => answer?,
         };

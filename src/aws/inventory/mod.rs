@@ -142,6 +142,12 @@ impl Inventory {
         Self { aws, cluster: cluster.into(), vpc, sweeping: tokio::sync::Mutex::default(), state: Mutex::default() }
     }
 
+    /// The way to AWS.
+    #[must_use]
+    pub fn aws(&self) -> &Aws {
+        &self.aws
+    }
+
     /// The VPC.
     #[must_use]
     pub fn vpc(&self) -> &VpcId {
