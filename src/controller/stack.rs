@@ -181,6 +181,8 @@ impl Controller {
             for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
                 if want.is_read() {
                     self.facts.answer(want, &mut facts).await;
+                    let others = self.askers.note(group, want, &facts);
+                    self.queue.resync(others.into_iter().map(Key::Stack));
                 } else {
                     // It may be created here, and whoever needs it has to be known first.
                     self.hold(group, membership).await?;
@@ -354,7 +356,8 @@ impl Controller {
     ) -> Result<Outcome, PassError> {
         let observed = self.observe(group).await?;
         self.write_status(membership, stack, &observed).await?;
-        if !membership.members.is_empty() && plan::plan(stack, &observed) == Plan::default() {
+        let complete = plan::reads(stack, &observed).is_empty() && plan::plan(stack, &observed) == Plan::default();
+        if !membership.members.is_empty() && complete {
             self.records.promise(group, Clean::of(stack, &observed));
         }
         if !plan.steps.is_empty() {

@@ -17,6 +17,7 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{
     Controller,
     admin::{self, AdminError, Sources},
+    askers::Askers,
     events::Events,
     facts::FactStore,
     flags::{ControllerFlags, FlagError},
@@ -168,6 +169,7 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         )
         .with_most_targets(settings.most_targets),
         facts: FactStore::new(aws, config.cluster.clone(), vpc),
+        askers: Askers::default(),
         records,
         waits: Waits::default(),
         inventory,

@@ -14,7 +14,8 @@ use crate::model::{LoadBalancerArn, ObservedBinding, ObservedStack, SecurityGrou
 #[cfg(test)]
 mod tests;
 
-/// Counts changes of what records mean. One of another format is not read: everything is read from AWS instead.
+/// Counts changes of what records mean; also to be raised when planning learns to see a difference that it did not see
+/// before. One of another format is not read: everything is read from AWS instead.
 pub const FORMAT: u32 = 1;
 
 /// How many ConfigMaps there are: one for each hexadecimal digit.

@@ -1,5 +1,7 @@
 //! What records vouch for: whose a load balancer or target group is, without reading its tags.
 
+use std::collections::BTreeMap;
+
 use super::Inventory;
 use crate::{
     aws::AwsError,
@@ -23,14 +25,17 @@ impl Inventory {
     /// # Errors
     /// AWS's, when the sweep fails.
     pub async fn listed(&self, stack: &StackId, clean: &Clean) -> Result<Option<ObservedStack>, AwsError> {
-        if !clean.arns().all(|arn| self.state().claims.get(arn) == Some(stack)) {
+        let claimed = |claims: &BTreeMap<String, StackId>| {
+            // One that names nothing could not be given up.
+            clean.arns().next().is_some() && clean.arns().all(|arn| claims.get(arn) == Some(stack))
+        };
+        if !claimed(&self.state().claims) {
             return Ok(None);
         }
         self.sweep(Some(stack)).await?;
         let state = self.state();
         let listed = self.stack(&state, stack);
-        let claimed = clean.arns().all(|arn| state.claims.get(arn) == Some(stack));
-        Ok(Some(listed).filter(|listed| claimed && clean.names_all_of(listed)))
+        Ok(Some(listed).filter(|listed| claimed(&state.claims) && clean.names_all_of(listed)))
     }
 
     /// Reads the tags of what is a stack's by a record's word alone.
