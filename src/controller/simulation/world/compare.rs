@@ -78,7 +78,10 @@ pub(super) fn made_of(cluster: &SimulatedCluster, names: &Names) -> String {
                 "finalizers": finalizers(&object), "deleting": is_deleting(&object), "ports": ports, "made": spec,
                 "ready": object["status"]["conditions"][0]["status"],
             });
-            of_kind.insert(object["metadata"]["name"].as_str().unwrap_or_default().to_owned(), told);
+            // A binding has the name that its target group would be given now, which may not be the one that it has.
+            let group = object["spec"]["targetGroupARN"].as_str().and_then(|arn| arn.split('/').nth(1));
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            of_kind.insert(group.filter(|_| is_made(&object)).unwrap_or(name).to_owned(), told);
         }
         made.insert(plural.to_owned(), Value::Object(of_kind));
     }
