@@ -13,5 +13,6 @@ pub mod controller;
 pub mod facts;
 pub mod model;
 pub mod plan;
+pub mod record;
 pub mod snapshot;
 pub mod targets;

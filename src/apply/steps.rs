@@ -193,8 +193,11 @@ impl Applier {
             result => return deleted(result),
         };
         let off = Attributes::from([("deletion_protection.enabled".to_owned(), "false".to_owned())]);
-        if self.aws.modify_load_balancer_attributes(arn, &off).await.is_err() {
-            return Err(StepError::Aws(refused));
+        match self.aws.modify_load_balancer_attributes(arn, &off).await {
+            Ok(all) => self.inventory.record_load_balancer_attributes(arn, all),
+            // It may be off by now.
+            Err(error) if error.asks_to_read_again() => return Err(StepError::Aws(error)),
+            Err(_) => return Err(StepError::Aws(refused)),
         }
         tracing::info!(load_balancer = %arn, "switched off its protection from deletion");
         deleted(self.aws.delete_load_balancer(arn).await)

@@ -1,3 +1,5 @@
+mod network;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

@@ -6,11 +6,15 @@ use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents, interceptors}
 use aws_smithy_runtime_api::{box_error::BoxError, client::orchestrator::Metadata};
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
-/// Is told of every attempt of every call, those that the SDK repeats by itself included.
+/// Is told of every attempt of every call, and what it waits for.
 pub trait CallObserver: Send + Sync {
     /// `service` is AWS's service id (`Elastic Load Balancing v2`, `EC2`). A failure has the HTTP status and AWS's code;
     /// status 0 and the code `NoAnswer` where there was no answer.
     fn call(&self, service: &str, operation: &str, seconds: f64, result: Result<(), (u16, &str)>);
+
+    /// The budget of a class of calls lets `rate` calls a second through (`None` is no limit); a call has waited for it so
+    /// long, or AWS has throttled one.
+    fn budget(&self, _class: &'static str, _rate: Option<f64>, _seconds_waited: f64, _throttled: bool) {}
 }
 
 /// The SDK's hook that feeds a [`CallObserver`].

@@ -1,4 +1,4 @@
-//! The clients, and how writes are repeated.
+//! The clients, and how calls take their turn and are repeated.
 
 use std::{
     collections::BTreeMap,
@@ -12,8 +12,11 @@ use aws_config::{AppName, BehaviorVersion, Region, SdkConfig, retry::RetryConfig
 use aws_sdk_ec2::config::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use tokio::time::Instant;
 
-use super::{AwsError, AwsErrorKind, CallObserver, calls::Watch};
+use super::{
+    AwsError, AwsErrorKind, BudgetState, CallObserver, FixedLimit, budget::Budgets, calls::Watch, error::service_of,
+};
 
 /// How to reach AWS.
 #[derive(Clone)]
@@ -24,13 +27,15 @@ pub struct ConnectOptions {
     pub max_attempts: u32,
     /// `--aws-api-endpoints`, by service id as [`parse_endpoints`] spells it.
     pub endpoints: BTreeMap<String, String>,
+    /// `--aws-api-throttle`
+    pub fixed_limits: Vec<FixedLimit>,
     /// Is told of every call.
     pub observer: Option<Arc<dyn CallObserver>>,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { region: None, max_attempts: 10, endpoints: BTreeMap::new(), observer: None }
+        Self { region: None, max_attempts: 10, endpoints: BTreeMap::new(), fixed_limits: Vec::new(), observer: None }
     }
 }
 
@@ -51,7 +56,7 @@ pub enum ConnectError {
 }
 
 /// A service id without case and separators, so that `Elastic Load Balancing v2` may be written in any of the usual ways.
-fn service_id(text: &str) -> String {
+pub(super) fn service_id(text: &str) -> String {
     let id: String = text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     match id.as_str() {
         "elbv2" | "elasticloadbalancing" => "elasticloadbalancingv2".to_owned(),
@@ -78,20 +83,17 @@ pub fn parse_endpoints(text: &str) -> Result<BTreeMap<String, String>, ConnectEr
         .collect()
 }
 
-/// One client for each service.
-#[derive(Clone, Debug)]
-pub(crate) struct Clients {
-    pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
-    pub(crate) ec2: aws_sdk_ec2::Client,
-}
-
 type MayWrite = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// The way to AWS. Reads are repeated by the SDK. Writes are repeated here, and only where AWS says that it has not
-/// begun with them, because not all of them may be made twice.
+/// The way to AWS. The SDK repeats nothing: every attempt takes its turn from the budget of its class. Reads are repeated
+/// whenever that may help. Writes are repeated only where AWS says that it has not begun with them, because not all of them
+/// may be made twice.
 pub struct Aws {
-    pub(crate) read: Clients,
-    pub(crate) write: Clients,
+    pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
+    pub(crate) ec2: aws_sdk_ec2::Client,
+    budgets: Budgets,
+    /// Attempts at a read in all.
+    max_attempts: u32,
     region: String,
     endpoints: BTreeMap<String, String>,
     may_write: OnceLock<MayWrite>,
@@ -130,10 +132,29 @@ impl Aws {
 
     fn with_config(config: &SdkConfig, options: &ConnectOptions) -> Result<Self, ConnectError> {
         let region = config.region().ok_or(ConnectError::NoRegion)?.to_string();
-        let read = RetryConfig::standard().with_max_attempts(options.max_attempts.max(1));
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .build();
+        macro_rules! client {
+            ($service:ident, $id:literal) => {{
+                let mut builder = $service::config::Builder::from(config)
+                    .retry_config(RetryConfig::disabled())
+                    .timeout_config(timeouts.clone());
+                if let Some(url) = options.endpoints.get($id) {
+                    builder = builder.endpoint_url(url);
+                }
+                if let Some(observer) = &options.observer {
+                    builder = builder.interceptor(Watch(observer.clone()));
+                }
+                $service::Client::from_conf(builder.build())
+            }};
+        }
         Ok(Self {
-            read: Clients::new(config, options, &read),
-            write: Clients::new(config, options, &RetryConfig::disabled()),
+            elb: client!(aws_sdk_elasticloadbalancingv2, "elasticloadbalancingv2"),
+            ec2: client!(aws_sdk_ec2, "ec2"),
+            budgets: Budgets::new(&options.fixed_limits, options.observer.clone()),
+            max_attempts: options.max_attempts.max(1),
             region,
             endpoints: options.endpoints.clone(),
             may_write: OnceLock::new(),
@@ -158,19 +179,25 @@ impl Aws {
         self.endpoints.get(service).cloned().unwrap_or_else(|| format!("AWS in region {}", self.region))
     }
 
-    /// Sorts what a read answered.
-    pub(crate) fn answer<T, E>(
-        &self,
-        operation: &'static str,
-        result: Result<T, SdkError<E, HttpResponse>>,
-    ) -> Result<T, AwsError>
+    /// What the budgets of calls are at, by class.
+    #[must_use]
+    pub fn budgets(&self) -> BTreeMap<&'static str, BudgetState> {
+        self.budgets.state()
+    }
+
+    /// Makes a call that changes nothing. It is repeated where AWS throttles, gives no clear answer, or is not reached.
+    pub(crate) async fn read<T, E, F>(&self, operation: &'static str, call: impl Fn() -> F) -> Result<T, AwsError>
     where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: ProvideErrorMetadata + Error + 'static,
     {
-        result.map_err(|error| {
-            let service = if super::error::is_ec2(operation) { "ec2" } else { "elasticloadbalancingv2" };
-            AwsError::new(operation, &self.endpoint(service), &error)
-        })
+        let again = |kind: &AwsErrorKind| {
+            matches!(
+                kind,
+                AwsErrorKind::Throttled { .. } | AwsErrorKind::Unclear { .. } | AwsErrorKind::Unreachable { .. }
+            )
+        };
+        self.attempts(operation, call, self.max_attempts, || true, again).await
     }
 
     /// Makes a call that changes something. It is repeated only where AWS says that it has not begun with it.
@@ -179,20 +206,42 @@ impl Aws {
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: ProvideErrorMetadata + Error + 'static,
     {
+        let may_write = || self.may_write.get().is_none_or(|may_write| may_write());
+        let again = |kind: &AwsErrorKind| matches!(kind, AwsErrorKind::Throttled { .. });
+        self.attempts(operation, call, TRIES, may_write, again).await
+    }
+
+    /// Makes a call up to `most` times, while it `may` be made, and as long as its failures are to be tried `again`.
+    async fn attempts<T, E, F>(
+        &self,
+        operation: &'static str,
+        call: impl Fn() -> F,
+        most: u32,
+        may: impl Fn() -> bool,
+        again: impl Fn(&AwsErrorKind) -> bool,
+    ) -> Result<T, AwsError>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let service = service_of(operation);
+        let budget = self.budgets.call(service, operation);
         let mut wait = FIRST_WAIT;
         let mut attempt = 1;
         loop {
-            if self.may_write.get().is_some_and(|may_write| !may_write()) {
+            budget.turn().await;
+            // Asked after the wait, in which a lot may have happened.
+            if !may() {
                 return Err(AwsError { operation, kind: AwsErrorKind::Withheld });
             }
-            let error = match self.answer(operation, call().await) {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
+            let sent = Instant::now();
+            let answer = call().await.map_err(|error| AwsError::new(operation, &self.endpoint(service), &error));
+            budget.ended(sent, &answer);
+            let error = match answer {
+                Err(error) if attempt < most && again(&error.kind) => error,
+                answer => return answer,
             };
-            if attempt >= TRIES || !matches!(error.kind, AwsErrorKind::Throttled { .. }) {
-                return Err(error);
-            }
-            tracing::debug!(operation, attempt, "throttled by AWS, trying again");
+            tracing::debug!(operation, attempt, %error, "trying again");
             tokio::time::sleep(jittered(wait)).await;
             wait = (wait * 2).min(LONGEST_WAIT);
             attempt += 1;
@@ -204,33 +253,6 @@ impl Aws {
 fn jittered(wait: Duration) -> Duration {
     let share = RandomState::new().build_hasher().finish() % 1000;
     wait / 2 + wait.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 2000.0)
-}
-
-impl Clients {
-    fn new(config: &SdkConfig, options: &ConnectOptions, retries: &RetryConfig) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .build();
-        macro_rules! client {
-            ($service:ident, $id:literal) => {{
-                let mut builder = $service::config::Builder::from(config)
-                    .retry_config(retries.clone())
-                    .timeout_config(timeouts.clone());
-                if let Some(url) = options.endpoints.get($id) {
-                    builder = builder.endpoint_url(url);
-                }
-                if let Some(observer) = &options.observer {
-                    builder = builder.interceptor(Watch(observer.clone()));
-                }
-                $service::Client::from_conf(builder.build())
-            }};
-        }
-        Self {
-            elb: client!(aws_sdk_elasticloadbalancingv2, "elasticloadbalancingv2"),
-            ec2: client!(aws_sdk_ec2, "ec2"),
-        }
-    }
 }
 
 #[cfg(test)]

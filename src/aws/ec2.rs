@@ -80,15 +80,22 @@ fn filter(name: &str, values: impl IntoIterator<Item = impl Into<String>>) -> Fi
     Filter::builder().name(name).set_values(Some(values.into_iter().map(Into::into).collect())).build()
 }
 
-/// All items of a paged Describe.
+/// All `$items` of a paged Describe.
 macro_rules! pages {
-    ($aws:expr, $operation:literal, $call:expr) => {{
+    ($aws:expr, $operation:literal, $call:expr, $items:ident) => {{
+        let call = $call;
         let mut items = Vec::new();
-        let mut stream = $call.into_paginator().items().send();
-        while let Some(item) = stream.next().await {
-            items.push($aws.answer($operation, item)?);
+        let mut token: Option<String> = None;
+        loop {
+            let page = $aws.read($operation, || call.clone().set_next_token(token.clone()).send()).await?;
+            let next = page.next_token().filter(|next| !next.is_empty()).map(str::to_owned);
+            items.extend(page.$items.unwrap_or_default());
+            match next {
+                None => break items,
+                next if next == token => return Err(AwsError::incomplete($operation, "next page")),
+                next => token = next,
+            }
         }
-        items
     }};
 }
 
@@ -98,8 +105,8 @@ impl Aws {
     /// # Errors
     /// AWS's.
     pub async fn describe_subnets(&self, vpc: &VpcId) -> Result<Vec<SubnetInfo>, AwsError> {
-        let call = self.read.ec2.describe_subnets().filters(filter("vpc-id", [vpc.as_str()]));
-        let subnets = pages!(self, "DescribeSubnets", call);
+        let call = self.ec2.describe_subnets().filters(filter("vpc-id", [vpc.as_str()]));
+        let subnets = pages!(self, "DescribeSubnets", call, subnets);
         Ok(subnets
             .iter()
             .filter_map(|s| {
@@ -121,8 +128,8 @@ impl Aws {
     /// # Errors
     /// AWS's.
     pub async fn vpc_ipv4_blocks(&self, vpc: &VpcId) -> Result<Option<Vec<String>>, AwsError> {
-        let call = self.read.ec2.describe_vpcs().filters(filter("vpc-id", [vpc.as_str()]));
-        let vpcs = pages!(self, "DescribeVpcs", call);
+        let call = self.ec2.describe_vpcs().filters(filter("vpc-id", [vpc.as_str()]));
+        let vpcs = pages!(self, "DescribeVpcs", call, vpcs);
         Ok(vpcs.first().map(|vpc| {
             let associations = vpc.cidr_block_association_set().iter();
             let associated = associations.filter(|association| {
@@ -138,8 +145,8 @@ impl Aws {
     /// # Errors
     /// AWS's.
     pub async fn describe_route_tables(&self, vpc: &VpcId) -> Result<Vec<RouteTableInfo>, AwsError> {
-        let call = self.read.ec2.describe_route_tables().filters(filter("vpc-id", [vpc.as_str()]));
-        let tables = pages!(self, "DescribeRouteTables", call);
+        let call = self.ec2.describe_route_tables().filters(filter("vpc-id", [vpc.as_str()]));
+        let tables = pages!(self, "DescribeRouteTables", call, route_tables);
         Ok(tables
             .iter()
             .map(|t| RouteTableInfo {
@@ -155,8 +162,8 @@ impl Aws {
     /// # Errors
     /// AWS's.
     pub async fn describe_availability_zones(&self) -> Result<Vec<ZoneInfo>, AwsError> {
-        let answer = self.read.ec2.describe_availability_zones().send().await;
-        let answer = self.answer("DescribeAvailabilityZones", answer)?;
+        let call = self.ec2.describe_availability_zones();
+        let answer = self.read("DescribeAvailabilityZones", || call.clone().send()).await?;
         Ok(answer
             .availability_zones()
             .iter()
@@ -174,16 +181,12 @@ impl Aws {
     pub async fn describe_instances(&self, ids: &[String]) -> Result<Vec<InstanceInfo>, AwsError> {
         let mut found = Vec::new();
         for ids in ids.chunks(FILTER_VALUES) {
-            let call = self.read.ec2.describe_instances().filters(filter("instance-id", ids));
-            let mut pages = call.into_paginator().send();
-            while let Some(page) = pages.next().await {
-                let page = self.answer("DescribeInstances", page)?;
-                let instances = page.reservations().iter().flat_map(|r| r.instances());
-                found.extend(instances.filter_map(|i| {
-                    let interfaces = i.network_interfaces().iter().filter_map(instance_interface).collect();
-                    Some(InstanceInfo { id: i.instance_id()?.to_owned(), interfaces })
-                }));
-            }
+            let call = self.ec2.describe_instances().filters(filter("instance-id", ids));
+            let reservations = pages!(self, "DescribeInstances", call, reservations);
+            found.extend(reservations.iter().flat_map(|r| r.instances()).filter_map(|i| {
+                let interfaces = i.network_interfaces().iter().filter_map(instance_interface).collect();
+                Some(InstanceInfo { id: i.instance_id()?.to_owned(), interfaces })
+            }));
         }
         Ok(found)
     }
@@ -203,12 +206,11 @@ impl Aws {
             // One value of the limit is the VPC's.
             for addresses in addresses.chunks(FILTER_VALUES - 1) {
                 let call = self
-                    .read
                     .ec2
                     .describe_network_interfaces()
                     .filters(filter("vpc-id", [vpc.as_str()]))
                     .filters(filter(name, addresses.iter().copied()));
-                let interfaces = pages!(self, "DescribeNetworkInterfaces", call);
+                let interfaces = pages!(self, "DescribeNetworkInterfaces", call, network_interfaces);
                 found.extend(interfaces.iter().filter_map(interface));
             }
         }
@@ -226,7 +228,12 @@ impl Aws {
         let mut found = Vec::new();
         for ids in ids.chunks(FILTER_VALUES) {
             let ids = filter("group-id", ids.iter().map(SecurityGroupId::as_str));
-            let groups = pages!(self, "DescribeSecurityGroups", self.read.ec2.describe_security_groups().filters(ids));
+            let groups = pages!(
+                self,
+                "DescribeSecurityGroups",
+                self.ec2.describe_security_groups().filters(ids),
+                security_groups
+            );
             found.extend(groups.iter().filter_map(security_group));
         }
         Ok(found)
@@ -249,8 +256,8 @@ impl Aws {
             for values in values.chunks(FILTER_VALUES - 1) {
                 let vpc = filter("vpc-id", [vpc.as_str()]);
                 let wanted = filter(key, values.iter().copied());
-                let call = self.read.ec2.describe_security_groups().filters(vpc).filters(wanted);
-                let groups = pages!(self, "DescribeSecurityGroups", call);
+                let call = self.ec2.describe_security_groups().filters(vpc).filters(wanted);
+                let groups = pages!(self, "DescribeSecurityGroups", call, security_groups);
                 found.extend(groups.iter().filter_map(security_group));
             }
         }
@@ -273,8 +280,8 @@ impl Aws {
             filter(&format!("tag:{key}"), values.iter().copied())
         };
         let vpc = filter("vpc-id", [vpc.as_str()]);
-        let call = self.read.ec2.describe_security_groups().filters(vpc).filters(tag);
-        let groups = pages!(self, "DescribeSecurityGroups", call);
+        let call = self.ec2.describe_security_groups().filters(vpc).filters(tag);
+        let groups = pages!(self, "DescribeSecurityGroups", call, security_groups);
         Ok(groups.iter().filter_map(security_group).collect())
     }
 
@@ -284,7 +291,7 @@ impl Aws {
     /// AWS's.
     pub async fn authorize_ingress(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
         let rules = Some(convert::to_permissions(rules));
-        let call = self.write.ec2.authorize_security_group_ingress().group_id(id.as_str()).set_ip_permissions(rules);
+        let call = self.ec2.authorize_security_group_ingress().group_id(id.as_str()).set_ip_permissions(rules);
         self.write("AuthorizeSecurityGroupIngress", || call.clone().send()).await.map(drop)
     }
 
@@ -294,7 +301,7 @@ impl Aws {
     /// AWS's.
     pub async fn revoke_ingress(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
         let rules = Some(convert::to_permissions(rules));
-        let call = self.write.ec2.revoke_security_group_ingress().group_id(id.as_str()).set_ip_permissions(rules);
+        let call = self.ec2.revoke_security_group_ingress().group_id(id.as_str()).set_ip_permissions(rules);
         self.write("RevokeSecurityGroupIngress", || call.clone().send()).await.map(drop)
     }
 
@@ -315,7 +322,6 @@ impl Aws {
             .set_tags(Some(convert::to_ec2_tags(tags)))
             .build();
         let call = self
-            .write
             .ec2
             .create_security_group()
             .group_name(name)
@@ -331,7 +337,7 @@ impl Aws {
     /// # Errors
     /// AWS's; [`super::AwsErrorKind::Dependency`] while something is still in the group or names it.
     pub async fn delete_security_group(&self, id: &SecurityGroupId) -> Result<(), AwsError> {
-        let call = self.write.ec2.delete_security_group().group_id(id.as_str());
+        let call = self.ec2.delete_security_group().group_id(id.as_str());
         self.write("DeleteSecurityGroup", || call.clone().send()).await.map(drop)
     }
 
@@ -340,7 +346,7 @@ impl Aws {
     /// # Errors
     /// AWS's.
     pub(crate) async fn tag_security_group(&self, id: &SecurityGroupId, tags: &Tags) -> Result<(), AwsError> {
-        let call = self.write.ec2.create_tags().resources(id.as_str()).set_tags(Some(convert::to_ec2_tags(tags)));
+        let call = self.ec2.create_tags().resources(id.as_str()).set_tags(Some(convert::to_ec2_tags(tags)));
         self.write("CreateTags", || call.clone().send()).await.map(drop)
     }
 }

@@ -68,15 +68,22 @@ fn pair(key: Option<&str>, value: Option<&str>) -> Option<(String, String)> {
     Some((key?.to_owned(), value.unwrap_or_default().to_owned()))
 }
 
-/// All items of a paged Describe.
+/// All `$items` of a paged Describe.
 macro_rules! pages {
-    ($aws:expr, $operation:literal, $call:expr) => {{
+    ($aws:expr, $operation:literal, $call:expr, $items:ident) => {{
+        let call = $call;
         let mut items = Vec::new();
-        let mut stream = $call.into_paginator().items().send();
-        while let Some(item) = stream.next().await {
-            items.push($aws.answer($operation, item)?);
+        let mut marker: Option<String> = None;
+        loop {
+            let page = $aws.read($operation, || call.clone().set_marker(marker.clone()).send()).await?;
+            let next = page.next_marker().filter(|next| !next.is_empty()).map(str::to_owned);
+            items.extend(page.$items.unwrap_or_default());
+            match next {
+                None => break items,
+                next if next == marker => return Err(AwsError::incomplete($operation, "next page")),
+                next => marker = next,
+            }
         }
-        items
     }};
 }
 
@@ -84,13 +91,13 @@ macro_rules! pages {
 impl Aws {
     /// DescribeLoadBalancers: all of the region, or these alone.
     pub(super) async fn load_balancers(&self, arns: Option<Vec<String>>) -> Result<Vec<elb::LoadBalancer>, AwsError> {
-        let call = self.read.elb.describe_load_balancers().set_load_balancer_arns(arns);
-        Ok(pages!(self, "DescribeLoadBalancers", call))
+        let call = self.elb.describe_load_balancers().set_load_balancer_arns(arns);
+        Ok(pages!(self, "DescribeLoadBalancers", call, load_balancers))
     }
 
     /// DescribeTargetGroups: all of the region.
     pub(super) async fn target_groups(&self) -> Result<Vec<elb::TargetGroup>, AwsError> {
-        Ok(pages!(self, "DescribeTargetGroups", self.read.elb.describe_target_groups()))
+        Ok(pages!(self, "DescribeTargetGroups", self.elb.describe_target_groups(), target_groups))
     }
 
     /// DescribeTags of any number of resources. Those that are gone are not in the answer.
@@ -123,30 +130,30 @@ impl Aws {
     }
 
     async fn tags_at_once(&self, arns: Vec<String>) -> Result<Vec<(String, Tags)>, AwsError> {
-        let answer = self.read.elb.describe_tags().set_resource_arns(Some(arns)).send().await;
-        let answer = self.answer("DescribeTags", answer)?;
+        let call = self.elb.describe_tags().set_resource_arns(Some(arns));
+        let answer = self.read("DescribeTags", || call.clone().send()).await?;
         let descriptions = answer.tag_descriptions().iter();
         Ok(descriptions.filter_map(|d| Some((d.resource_arn()?.to_owned(), convert::elb_tags(d.tags())))).collect())
     }
 
     /// DescribeLoadBalancerAttributes.
     pub(super) async fn load_balancer_attributes(&self, arn: &LoadBalancerArn) -> Result<Attributes, AwsError> {
-        let answer = self.read.elb.describe_load_balancer_attributes().load_balancer_arn(arn.as_str()).send().await;
-        let answer = self.answer("DescribeLoadBalancerAttributes", answer)?;
+        let call = self.elb.describe_load_balancer_attributes().load_balancer_arn(arn.as_str());
+        let answer = self.read("DescribeLoadBalancerAttributes", || call.clone().send()).await?;
         Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
     }
 
     /// DescribeTargetGroupAttributes.
     pub(super) async fn target_group_attributes(&self, arn: &TargetGroupArn) -> Result<Attributes, AwsError> {
-        let answer = self.read.elb.describe_target_group_attributes().target_group_arn(arn.as_str()).send().await;
-        let answer = self.answer("DescribeTargetGroupAttributes", answer)?;
+        let call = self.elb.describe_target_group_attributes().target_group_arn(arn.as_str());
+        let answer = self.read("DescribeTargetGroupAttributes", || call.clone().send()).await?;
         Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
     }
 
     /// DescribeListenerAttributes.
     pub(super) async fn listener_attributes(&self, arn: &ListenerArn) -> Result<Attributes, AwsError> {
-        let answer = self.read.elb.describe_listener_attributes().listener_arn(arn.as_str()).send().await;
-        let answer = self.answer("DescribeListenerAttributes", answer)?;
+        let call = self.elb.describe_listener_attributes().listener_arn(arn.as_str());
+        let answer = self.read("DescribeListenerAttributes", || call.clone().send()).await?;
         Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
     }
 
@@ -155,8 +162,8 @@ impl Aws {
         &self,
         balancer: &LoadBalancerArn,
     ) -> Result<BTreeMap<u16, ObservedListener>, AwsError> {
-        let call = self.read.elb.describe_listeners().load_balancer_arn(balancer.as_str());
-        let listeners = pages!(self, "DescribeListeners", call);
+        let call = self.elb.describe_listeners().load_balancer_arn(balancer.as_str());
+        let listeners = pages!(self, "DescribeListeners", call, listeners);
         let listeners: Vec<_> = listeners.iter().filter_map(convert::listener).collect();
         let mut listeners: Vec<_> = stream::iter(listeners)
             .map(|listener| self.listener_in_full(listener))
@@ -181,14 +188,14 @@ impl Aws {
     async fn listener_in_full(&self, mut listener: ObservedListener) -> Result<ObservedListener, AwsError> {
         let ruled = matches!(listener.protocol, None | Some(ListenerProtocol::Http | ListenerProtocol::Https));
         if ruled {
-            let rules = self.read.elb.describe_rules().listener_arn(listener.arn.as_str());
-            listener.rules = pages!(self, "DescribeRules", rules).iter().filter_map(convert::rule).collect();
+            let rules = self.elb.describe_rules().listener_arn(listener.arn.as_str());
+            listener.rules = pages!(self, "DescribeRules", rules, rules).iter().filter_map(convert::rule).collect();
             listener.rules.sort_by_key(|rule| rule.priority);
         }
         if listener.protocol.is_none_or(ListenerProtocol::is_secure) {
-            let certificates = self.read.elb.describe_listener_certificates().listener_arn(listener.arn.as_str());
+            let certificates = self.elb.describe_listener_certificates().listener_arn(listener.arn.as_str());
             // The default certificate is told besides, and may stand in the list a second time as one of the others.
-            listener.certificates = pages!(self, "DescribeListenerCertificates", certificates)
+            listener.certificates = pages!(self, "DescribeListenerCertificates", certificates, certificates)
                 .iter()
                 .filter(|c| c.is_default() != Some(true))
                 .filter_map(elb::Certificate::certificate_arn)
@@ -210,7 +217,6 @@ impl Aws {
         let subnets = new.subnets.iter().map(convert::to_subnet_mapping);
         let groups: Vec<_> = new.security_groups.iter().map(|id| id.as_str().to_owned()).collect();
         let call = self
-            .write
             .elb
             .create_load_balancer()
             .name(new.name.as_str())
@@ -238,14 +244,14 @@ impl Aws {
     ) -> Result<(), AwsError> {
         let groups = groups.iter().map(|id| id.as_str().to_owned()).collect();
         let call =
-            self.write.elb.set_security_groups().load_balancer_arn(balancer.as_str()).set_security_groups(Some(groups));
+            self.elb.set_security_groups().load_balancer_arn(balancer.as_str()).set_security_groups(Some(groups));
         self.write("SetSecurityGroups", || call.clone().send()).await.map(drop)
     }
 
     /// SetSubnets: all that the load balancer shall be in.
     pub(crate) async fn set_subnets(&self, arn: &LoadBalancerArn, subnets: &[SubnetMapping]) -> Result<(), AwsError> {
         let mappings = subnets.iter().map(convert::to_subnet_mapping).collect();
-        let call = self.write.elb.set_subnets().load_balancer_arn(arn.as_str()).set_subnet_mappings(Some(mappings));
+        let call = self.elb.set_subnets().load_balancer_arn(arn.as_str()).set_subnet_mappings(Some(mappings));
         self.write("SetSubnets", || call.clone().send()).await.map(drop)
     }
 
@@ -258,7 +264,6 @@ impl Aws {
         let attribute =
             |(key, value): (&String, &String)| elb::LoadBalancerAttribute::builder().key(key).value(value).build();
         let call = self
-            .write
             .elb
             .modify_load_balancer_attributes()
             .load_balancer_arn(arn.as_str())
@@ -276,7 +281,6 @@ impl Aws {
         let attribute =
             |(key, value): (&String, &String)| elb::TargetGroupAttribute::builder().key(key).value(value).build();
         let call = self
-            .write
             .elb
             .modify_target_group_attributes()
             .target_group_arn(arn.as_str())
@@ -294,7 +298,6 @@ impl Aws {
         let attribute =
             |(key, value): (&String, &String)| elb::ListenerAttribute::builder().key(key).value(value).build();
         let call = self
-            .write
             .elb
             .modify_listener_attributes()
             .listener_arn(arn.as_str())
@@ -305,7 +308,7 @@ impl Aws {
 
     /// DeleteLoadBalancer; its listeners and rules go with it. One that is gone is no error to AWS.
     pub(crate) async fn delete_load_balancer(&self, arn: &LoadBalancerArn) -> Result<(), AwsError> {
-        let call = self.write.elb.delete_load_balancer().load_balancer_arn(arn.as_str());
+        let call = self.elb.delete_load_balancer().load_balancer_arn(arn.as_str());
         self.write("DeleteLoadBalancer", || call.clone().send()).await.map(drop)
     }
 
@@ -319,7 +322,6 @@ impl Aws {
     ) -> Result<ObservedListener, AwsError> {
         let operation = "CreateListener";
         let call = self
-            .write
             .elb
             .create_listener()
             .load_balancer_arn(balancer.as_str())
@@ -348,7 +350,6 @@ impl Aws {
     ) -> Result<ObservedListener, AwsError> {
         let operation = "ModifyListener";
         let call = self
-            .write
             .elb
             .modify_listener()
             .listener_arn(arn.as_str())
@@ -367,7 +368,7 @@ impl Aws {
 
     /// DeleteListener.
     pub(crate) async fn delete_listener(&self, arn: &ListenerArn) -> Result<(), AwsError> {
-        let call = self.write.elb.delete_listener().listener_arn(arn.as_str());
+        let call = self.elb.delete_listener().listener_arn(arn.as_str());
         self.write("DeleteListener", || call.clone().send()).await.map(drop)
     }
 
@@ -378,7 +379,7 @@ impl Aws {
         certificate: &CertificateArn,
     ) -> Result<(), AwsError> {
         let certificate = elb::Certificate::builder().certificate_arn(certificate.as_str()).build();
-        let call = self.write.elb.add_listener_certificates().listener_arn(arn.as_str()).certificates(certificate);
+        let call = self.elb.add_listener_certificates().listener_arn(arn.as_str()).certificates(certificate);
         self.write("AddListenerCertificates", || call.clone().send()).await.map(drop)
     }
 
@@ -389,7 +390,7 @@ impl Aws {
         certificate: &CertificateArn,
     ) -> Result<(), AwsError> {
         let certificate = elb::Certificate::builder().certificate_arn(certificate.as_str()).build();
-        let call = self.write.elb.remove_listener_certificates().listener_arn(arn.as_str()).certificates(certificate);
+        let call = self.elb.remove_listener_certificates().listener_arn(arn.as_str()).certificates(certificate);
         self.write("RemoveListenerCertificates", || call.clone().send()).await.map(drop)
     }
 
@@ -406,7 +407,6 @@ impl Aws {
         let conditions: Option<Vec<_>> = conditions.iter().map(convert::to_condition).collect();
         let conditions = conditions.ok_or_else(|| AwsError::unsent(operation, "a condition on an unknown field"))?;
         let call = self
-            .write
             .elb
             .create_rule()
             .listener_arn(listener.as_str())
@@ -429,7 +429,7 @@ impl Aws {
     ) -> Result<ObservedRule, AwsError> {
         let operation = "ModifyRule";
         let actions = one(operation, action)?;
-        let call = self.write.elb.modify_rule().rule_arn(arn.as_str()).set_actions(Some(actions));
+        let call = self.elb.modify_rule().rule_arn(arn.as_str()).set_actions(Some(actions));
         let answer = self.write(operation, || call.clone().send()).await?;
         answer.rules().first().and_then(convert::rule).ok_or_else(|| AwsError::incomplete(operation, "rule"))
     }
@@ -442,13 +442,13 @@ impl Aws {
                 .priority(i32::try_from(*priority).unwrap_or(i32::MAX))
                 .build()
         });
-        let call = self.write.elb.set_rule_priorities().set_rule_priorities(Some(pairs.collect()));
+        let call = self.elb.set_rule_priorities().set_rule_priorities(Some(pairs.collect()));
         self.write("SetRulePriorities", || call.clone().send()).await.map(drop)
     }
 
     /// DeleteRule.
     pub(crate) async fn delete_rule(&self, arn: &RuleArn) -> Result<(), AwsError> {
-        let call = self.write.elb.delete_rule().rule_arn(arn.as_str());
+        let call = self.elb.delete_rule().rule_arn(arn.as_str());
         self.write("DeleteRule", || call.clone().send()).await.map(drop)
     }
 
@@ -462,7 +462,6 @@ impl Aws {
         let operation = "CreateTargetGroup";
         let check = &new.health_check;
         let call = self
-            .write
             .elb
             .create_target_group()
             .name(name.as_str())
@@ -494,7 +493,6 @@ impl Aws {
     /// ModifyTargetGroup: the whole health check.
     pub(crate) async fn modify_target_group(&self, arn: &TargetGroupArn, check: &HealthCheck) -> Result<(), AwsError> {
         let call = self
-            .write
             .elb
             .modify_target_group()
             .target_group_arn(arn.as_str())
@@ -512,13 +510,13 @@ impl Aws {
 
     /// DeleteTargetGroup. One that is gone is no error to AWS.
     pub(crate) async fn delete_target_group(&self, arn: &TargetGroupArn) -> Result<(), AwsError> {
-        let call = self.write.elb.delete_target_group().target_group_arn(arn.as_str());
+        let call = self.elb.delete_target_group().target_group_arn(arn.as_str());
         self.write("DeleteTargetGroup", || call.clone().send()).await.map(drop)
     }
 
     /// ELB v2 AddTags: adds tags, or changes their values.
     pub(crate) async fn tag(&self, arn: &str, tags: &Tags) -> Result<(), AwsError> {
-        let call = self.write.elb.add_tags().resource_arns(arn).set_tags(convert::to_elb_tags(tags));
+        let call = self.elb.add_tags().resource_arns(arn).set_tags(convert::to_elb_tags(tags));
         self.write("AddTags", || call.clone().send()).await.map(drop)
     }
 }

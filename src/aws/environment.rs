@@ -33,8 +33,8 @@ impl Aws {
     pub async fn vpcs_tagged(&self, tags: &Tags) -> Result<Vec<VpcId>, AwsError> {
         let filters =
             tags.iter().map(|(key, value)| Filter::builder().name(format!("tag:{key}")).values(value).build());
-        let call = self.read.ec2.describe_vpcs().set_filters(Some(filters.collect()));
-        let answer = self.answer("DescribeVpcs", call.send().await)?;
+        let call = self.ec2.describe_vpcs().set_filters(Some(filters.collect()));
+        let answer = self.read("DescribeVpcs", || call.clone().send()).await?;
         Ok(answer.vpcs().iter().filter_map(|vpc| vpc.vpc_id()).map(VpcId::new).collect())
     }
 

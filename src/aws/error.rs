@@ -160,8 +160,13 @@ const EC2_OPERATIONS: [&str; 13] = [
 ];
 
 /// Whether an operation is EC2's.
-pub(super) fn is_ec2(operation: &str) -> bool {
+fn is_ec2(operation: &str) -> bool {
     EC2_OPERATIONS.contains(&operation)
+}
+
+/// The service of an operation, as `--aws-api-endpoints` and `--aws-api-throttle` are read.
+pub(super) fn service_of(operation: &str) -> &'static str {
+    if is_ec2(operation) { "ec2" } else { "elasticloadbalancingv2" }
 }
 
 /// What a code of AWS's means.

@@ -1,6 +1,7 @@
 //! All that is spoken with AWS: clients, errors with their cures, the conversion to [`crate::model`], and the
 //! [`Inventory`] of what AWS has, which our own writes keep true.
 
+mod budget;
 mod calls;
 mod client;
 mod convert;
@@ -13,6 +14,7 @@ pub(crate) mod fake;
 mod inventory;
 mod targets;
 
+pub use budget::{BudgetState, FixedLimit, Priority, ThrottleError, parse_throttle, with_priority};
 pub use calls::CallObserver;
 pub use client::{Aws, ConnectError, ConnectOptions, parse_endpoints};
 pub use ec2::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, ZoneInfo};

@@ -57,7 +57,6 @@ impl Aws {
     pub async fn register_targets(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
         for batch in targets.chunks(BATCH) {
             let call = self
-                .write
                 .elb
                 .register_targets()
                 .target_group_arn(group.as_str())
@@ -74,7 +73,6 @@ impl Aws {
     pub async fn deregister_targets(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
         for batch in targets.chunks(BATCH) {
             let call = self
-                .write
                 .elb
                 .deregister_targets()
                 .target_group_arn(group.as_str())
@@ -92,8 +90,8 @@ impl Aws {
         &self,
         group: &TargetGroupArn,
     ) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
-        let answer = self.read.elb.describe_target_health().target_group_arn(group.as_str()).send().await;
-        let answer = self.answer("DescribeTargetHealth", answer)?;
+        let call = self.elb.describe_target_health().target_group_arn(group.as_str());
+        let answer = self.read("DescribeTargetHealth", || call.clone().send()).await?;
         Ok(answer.target_health_descriptions().iter().filter_map(health).collect())
     }
 }

@@ -36,6 +36,8 @@ pub struct Sources {
     pub metrics: Arc<Metrics>,
     /// `/readyz`: the reasons not to be ready, one sentence each; ready when there are none.
     pub not_ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// `/idle`: what is being worked on or waited for; idle when there is nothing.
+    pub pending: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// `/debug/state`. Must hold no secrets.
     pub state: Arc<dyn Fn() -> Value + Send + Sync>,
 }
@@ -72,14 +74,8 @@ pub struct Servers {
 }
 
 /// Listens as [`Servers::bind`] and answers for as long as the process runs.
-pub async fn serve(
-    metrics_address: &str,
-    health_address: &str,
-    metrics: Arc<Metrics>,
-    not_ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    state: Arc<dyn Fn() -> Value + Send + Sync>,
-) -> Result<(), AdminError> {
-    let servers = Servers::bind(metrics_address, health_address, Sources { metrics, not_ready, state }).await?;
+pub async fn serve(metrics_address: &str, health_address: &str, sources: Sources) -> Result<(), AdminError> {
+    let servers = Servers::bind(metrics_address, health_address, sources).await?;
     tokio::spawn(async move {
         if let Err(error) = servers.serve(pending()).await {
             error!(%error, "metrics and health are no longer served");
@@ -145,14 +141,16 @@ fn metrics_response(metrics: &Metrics) -> Response {
 
 fn health_routes(sources: &Sources) -> Router {
     let not_ready = sources.not_ready.clone();
+    let idle = sources.pending.clone();
     let state = sources.state.clone();
     Router::new()
         .route("/healthz", get("ok"))
-        .route("/readyz", get(async move || readiness_response(&not_ready())))
+        .route("/readyz", get(async move || reasons_response(&not_ready())))
+        .route("/idle", get(async move || reasons_response(&idle())))
         .route("/debug/state", get(async move || Json(state())))
 }
 
-fn readiness_response(reasons: &[String]) -> (StatusCode, String) {
+fn reasons_response(reasons: &[String]) -> (StatusCode, String) {
     if reasons.is_empty() {
         return (StatusCode::OK, "ok".to_owned());
     }
@@ -256,6 +254,7 @@ mod tests {
         Sources {
             metrics: Arc::new(Metrics::new()),
             not_ready: Arc::new(move || not_ready.lock().unwrap().clone()),
+            pending: Arc::new(|| vec!["Service shop/web".to_owned()]),
             state: Arc::new(|| json!({"keys": ["shop/web"]})),
         }
     }
@@ -299,6 +298,7 @@ mod tests {
             request(health, "/readyz").await,
             (503, text.clone(), "Ingresses are not listed yet\nServices are not listed yet\n".to_owned())
         );
+        assert_eq!(request(health, "/idle").await.2, "Service shop/web\n");
         not_ready.lock().unwrap().clear();
         assert_eq!(request(health, "/readyz").await, (200, text, "ok".to_owned()));
         assert_eq!(

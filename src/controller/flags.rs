@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 
 use crate::{
     api::annotations::values::{parse_bool, parse_string_map},
+    aws::{FixedLimit, parse_throttle},
     build::{BuildConfig, tags},
     model::{Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId},
 };
@@ -36,6 +37,9 @@ pub struct ControllerFlags {
     /// Endpoints of AWS services, as `ServiceID=URL,…`
     #[arg(long, env = "AWS_API_ENDPOINTS")]
     pub aws_api_endpoints: Option<String>,
+    /// Limits of calls besides the budgets that follow AWS's own, as `ServiceID:regex=rate:burst,…`: operations of the service that match, calls a second, calls at once
+    #[arg(long, env = "AWS_API_THROTTLE")]
+    pub aws_api_throttle: Option<String>,
     /// Value of the annotation kubernetes.io/ingress.class that is ours
     #[arg(long, env = "INGRESS_CLASS", default_value = "alb")]
     pub ingress_class: String,
@@ -160,7 +164,6 @@ flags_without_effect!(
     enable_shield,
     aws_vpc_tag_key,
     aws_vpc_cache_ttl,
-    aws_api_throttle,
     webhook_bind_port,
     webhook_cert_dir,
     webhook_cert_file,
@@ -303,6 +306,15 @@ impl ControllerFlags {
         parse_string_map(&self.service_target_eni_security_group_tags).map_err(|reason| flag_error(flag, reason))
     }
 
+    /// `--aws-api-throttle`
+    ///
+    /// # Errors
+    /// When an entry of it is no limit.
+    pub fn fixed_limits(&self) -> Result<Vec<FixedLimit>, FlagError> {
+        let text = self.aws_api_throttle.as_deref().unwrap_or_default();
+        parse_throttle(text).map_err(|error| flag_error("aws-api-throttle", error.to_string()))
+    }
+
     /// `--aws-vpc-tags`
     ///
     /// # Errors
@@ -389,6 +401,10 @@ mod tests {
         insta::assert_snapshot!(
             refused(&["--default-tags", "a=b", "--external-managed-tags", "a"]),
             @"--external-managed-tags: the tag `a` stands in --default-tags too"
+        );
+        insta::assert_snapshot!(
+            flags(&["--aws-api-throttle", "EC2:^Describe=5"]).fixed_limits().unwrap_err(),
+            @"--aws-api-throttle: `EC2:^Describe=5`: there is not one `:` behind the `=`; write `<service id>:<regular expression of operations>=<calls a second>:<calls at once>`, separated by commas, for example `Elastic Load Balancing v2:^Describe=10:40`"
         );
         let unnamed = ControllerFlags { cluster_name: String::new(), ..flags(&[]) };
         insta::assert_snapshot!(

@@ -3,7 +3,7 @@
 //! Where aws-load-balancer-controller has a metric of the same meaning, its name and labels are used, so that dashboards
 //! and alerts keep working. Ours begin with `albatross_`.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -32,6 +32,9 @@ pub struct Metrics {
     aws_service_limit_exceeded_errors: Family<AwsCall, Counter>,
     aws_throttled_errors: Family<AwsCall, Counter>,
     aws_validation_errors: Family<AwsCall, Counter>,
+    budget_rates: Family<BudgetClass, Gauge<f64, AtomicU64>>,
+    budget_waits: Family<BudgetClass, Counter<f64, AtomicU64>>,
+    budget_throttles: Family<BudgetClass, Counter>,
     queue_depth: Gauge,
     plan_steps: Family<PlanStep, Counter>,
     leader: Gauge,
@@ -53,6 +56,11 @@ struct ReconcileStage {
 struct AwsOperation {
     service: String,
     operation: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BudgetClass {
+    class: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -137,6 +145,9 @@ impl Metrics {
             aws_service_limit_exceeded_errors: Family::default(),
             aws_throttled_errors: Family::default(),
             aws_validation_errors: Family::default(),
+            budget_rates: Family::default(),
+            budget_waits: Family::default(),
+            budget_throttles: Family::default(),
             queue_depth: Gauge::default(),
             plan_steps: Family::default(),
             leader: Gauge::default(),
@@ -182,6 +193,21 @@ impl Metrics {
             "aws_api_call_validation_errors",
             "Calls of AWS APIs that were refused as invalid",
             metrics.aws_validation_errors.clone(),
+        );
+        registry.register(
+            "albatross_aws_budget_rate",
+            "Calls of AWS a second that a class of calls had at its last call; absent where that was no limit",
+            metrics.budget_rates.clone(),
+        );
+        registry.register(
+            "albatross_aws_budget_waited_seconds",
+            "Seconds that calls of AWS have waited for their turn",
+            metrics.budget_waits.clone(),
+        );
+        registry.register(
+            "albatross_aws_budget_throttles",
+            "Calls of AWS that were throttled, by the class that AWS counts them in",
+            metrics.budget_throttles.clone(),
         );
         registry.register(
             "albatross_queue_depth",
@@ -269,6 +295,20 @@ impl CallObserver for Metrics {
         };
         self.aws_call(&call, seconds);
     }
+
+    fn budget(&self, class: &'static str, rate: Option<f64>, seconds_waited: f64, throttled: bool) {
+        let class = BudgetClass { class };
+        match rate {
+            Some(rate) => {
+                self.budget_rates.get_or_create(&class).set(rate);
+            }
+            None => {
+                self.budget_rates.remove(&class);
+            }
+        }
+        self.budget_waits.get_or_create(&class).inc_by(seconds_waited);
+        self.budget_throttles.get_or_create(&class).inc_by(u64::from(throttled));
+    }
 }
 
 #[cfg(test)]
@@ -299,6 +339,8 @@ mod tests {
         ] {
             metrics.call("EC2", "DescribeSubnets", 0.25, Err(failure));
         }
+        metrics.budget("elb_writes", Some(3.5), 0.0, true);
+        metrics.budget("elb_writes", Some(3.25), 1.5, false);
         metrics.queue_depth(3);
         metrics.plan_step("CreateRule");
         metrics.leader(true);
@@ -351,6 +393,15 @@ mod tests {
         # HELP aws_api_call_validation_errors Calls of AWS APIs that were refused as invalid.
         # TYPE aws_api_call_validation_errors counter
         aws_api_call_validation_errors_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="ValidationError"} 1
+        # HELP albatross_aws_budget_rate Calls of AWS a second that a class of calls had at its last call; absent where that was no limit.
+        # TYPE albatross_aws_budget_rate gauge
+        albatross_aws_budget_rate{class="elb_writes"} 3.25
+        # HELP albatross_aws_budget_waited_seconds Seconds that calls of AWS have waited for their turn.
+        # TYPE albatross_aws_budget_waited_seconds counter
+        albatross_aws_budget_waited_seconds_total{class="elb_writes"} 1.5
+        # HELP albatross_aws_budget_throttles Calls of AWS that were throttled, by the class that AWS counts them in.
+        # TYPE albatross_aws_budget_throttles counter
+        albatross_aws_budget_throttles_total{class="elb_writes"} 1
         # HELP albatross_queue_depth Keys that are due and wait for a worker.
         # TYPE albatross_queue_depth gauge
         albatross_queue_depth 3
@@ -362,6 +413,15 @@ mod tests {
         albatross_leader 1
         # EOF
         "#);
+    }
+
+    #[test]
+    fn a_budget_without_a_limit_has_no_rate() {
+        let metrics = Metrics::new();
+        for (rate, shown) in [(None, false), (Some(9.0), true), (None, false)] {
+            metrics.budget("elb_reads", rate, 0.0, false);
+            assert_eq!(metrics.encode().unwrap().contains("albatross_aws_budget_rate{"), shown, "{rate:?}");
+        }
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod kubernetes;
 pub mod lease;
 pub mod metrics;
 mod queue;
+mod records;
 mod stack;
 mod start;
+mod waits;
 mod watches;
 
 use std::{
@@ -24,14 +26,16 @@ use self::{
     facts::FactStore,
     kubernetes::Kubernetes,
     lease::Leadership,
-    queue::{Key, Outcome, Queue},
+    queue::{Cause, Key, Outcome, Queue},
+    records::Records,
+    waits::Waits,
     watches::Synced,
 };
 use crate::{
     apply::Applier,
-    aws::Inventory,
+    aws::{Inventory, Priority, with_priority},
     build::{BuildConfig, ingress, service, tags},
-    model::{ObjectKind, ObjectName, StackId},
+    model::{ObjectKind, ObjectName, StackId, TargetGroupArn},
     snapshot::Snapshot,
     targets::{Problem, Targets, TargetsError},
 };
@@ -48,6 +52,8 @@ struct Controller {
     applier: Applier,
     targets: Targets,
     facts: FactStore,
+    records: Records,
+    waits: Waits,
     metrics: Arc<metrics::Metrics>,
     leadership: tokio::sync::watch::Receiver<Leadership>,
     /// Read while a group may use the shared security group, written while it is deleted.
@@ -63,16 +69,20 @@ impl Controller {
     /// Takes keys from the queue until asked to stop; a key that is being worked on is finished first.
     async fn work(self: Arc<Self>, mut stopped: tokio::sync::watch::Receiver<bool>) {
         loop {
-            let key = tokio::select! {
+            let (key, cause) = tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stopped| *stopped) => return,
-                key = self.queue.next() => key,
+                next = self.queue.next() => next,
             };
             let started = std::time::Instant::now();
             let worker = Arc::clone(&self);
             let task_key = key.clone();
             // A task of its own, so that a panic costs one key's pass and not the worker.
-            let outcome = match tokio::spawn(async move { worker.reconcile(&task_key).await }).await {
+            let outcome = match tokio::spawn(async move {
+                with_priority(priority(cause), worker.reconcile(&task_key)).await
+            })
+            .await
+            {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     tracing::error!(%key, %error, "work on the key ended in a panic; this is a fault of albatross, please report it");
@@ -125,7 +135,7 @@ impl Controller {
                         );
                     }
                 }
-                Outcome::Done
+                if outcome.unsettled { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done }
             }
             Err(error) => {
                 if matches!(error.problem, Problem::TargetGroupMissing(_)) {
@@ -218,9 +228,9 @@ impl Controller {
         }
     }
 
-    /// Wants everything looked at: at the start of a term, and every sync period.
-    fn queue_everything(&self) {
-        let keys: Vec<Key> = self.with_snapshot(|snapshot| {
+    /// Everything that is worked on.
+    fn keys(&self) -> Vec<Key> {
+        self.with_snapshot(|snapshot| {
             snapshot
                 .ingresses
                 .values()
@@ -230,22 +240,42 @@ impl Controller {
                 .chain(snapshot.target_group_bindings.keys().cloned().map(Key::Binding))
                 .chain([Key::NodeRules, Key::BackendSecurityGroup])
                 .collect()
-        });
-        self.queue.add_all(keys);
+        })
     }
 
-    /// Compares everything with AWS anew, every sync period.
-    async fn resync(self: Arc<Self>, period: Duration) {
-        let mut ticks = tokio::time::interval(period);
-        ticks.tick().await;
+    /// Wants everything looked at, at the start of a term.
+    fn queue_everything(&self) {
+        self.queue.resync(self.keys());
+    }
+
+    /// Compares everything with AWS anew, one thing after the other, once every `period`: what others have changed there by
+    /// hand is found and put right, and AWS is never asked about everything at once.
+    async fn audit(self: Arc<Self>, period: Duration) {
         loop {
-            ticks.tick().await;
-            tracing::info!("comparing everything with AWS anew");
-            self.inventory.forget_all();
-            self.facts.forget();
-            self.targets.forget_node_rules().await;
-            self.queue_everything();
+            let keys = self.keys();
+            let pause = period / u32::try_from(keys.len()).unwrap_or(u32::MAX).max(1);
+            tracing::debug!(keys = keys.len(), ?pause, "comparing everything with AWS anew, one after the other");
+            for key in keys {
+                tokio::time::sleep(pause).await;
+                self.give_up(&key).await;
+                self.queue.audit(key);
+            }
             self.report_leftovers().await;
+        }
+    }
+
+    /// Gives up what is known of a key's part of AWS, so that it is read.
+    async fn give_up(&self, key: &Key) {
+        match key {
+            Key::Stack(stack) => self.inventory.forget(stack),
+            Key::Binding(name) => {
+                let arn = self.with_snapshot(|s| s.target_group_bindings.get(name)?.spec.target_group_arn.clone());
+                if let Some(arn) = arn {
+                    self.inventory.forget_targets(&TargetGroupArn::new(arn));
+                }
+            }
+            Key::NodeRules => self.targets.forget_node_rules().await,
+            Key::BackendSecurityGroup => self.facts.forget(),
         }
     }
 
@@ -265,6 +295,21 @@ impl Controller {
         }
     }
 
+    /// What is being worked on or waited for, a line each: what `/idle` shows.
+    fn pending(&self) -> Vec<String> {
+        let mut pending = self.synced.reasons();
+        if !self.may_write() {
+            pending.push("another replica leads".to_owned());
+        }
+        let queue = self.queue.snapshot();
+        pending.extend(queue.running.into_iter().chain(queue.waiting));
+        pending.extend(queue.pausing.into_iter().map(|(key, seconds)| format!("{key}, in {seconds:.1} s")));
+        if !self.records.is_written() {
+            pending.push("records that are not written yet".to_owned());
+        }
+        pending
+    }
+
     /// What `/debug/state` shows.
     fn state(&self) -> serde_json::Value {
         let counts = self.with_snapshot(|s| {
@@ -274,12 +319,25 @@ impl Controller {
                 "targetGroupBindings": s.target_group_bindings.len(),
             })
         });
+        let (records, clean) = self.records.counts();
         serde_json::json!({
             "leader": self.may_write(),
             "awaited": self.synced.reasons(),
             "objects": counts,
             "queue": self.queue.snapshot(),
+            "waits": self.waits.all(),
+            "records": {"kept": self.records.are_kept(), "written": self.records.is_written(), "stacks": records, "clean": clean},
+            "budgets": self.inventory.aws().budgets(),
         })
+    }
+}
+
+/// How urgent the calls of a pass are.
+fn priority(cause: Cause) -> Priority {
+    match cause {
+        Cause::Change => Priority::Edit,
+        Cause::Resync => Priority::Resync,
+        Cause::Audit => Priority::Audit,
     }
 }
 

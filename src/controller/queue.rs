@@ -55,9 +55,28 @@ pub enum Outcome {
     Failed(String),
 }
 
+/// Why a key is worked on, the most urgent first; of several the most urgent counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Something that concerns it has changed, perhaps besides being looked at again.
+    Change,
+    /// It is looked at again, though nothing is known to have changed.
+    Resync,
+    /// It is compared with AWS anew, though nothing is known to have changed there either.
+    Audit,
+}
+
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 const LONGEST_NOT_YET: Duration = Duration::from_secs(15);
+
+/// A key that is being worked on.
+#[derive(Debug)]
+struct Running {
+    /// Whether it was wanted once more meanwhile.
+    wanted: bool,
+    cause: Cause,
+}
 
 /// The queue's decisions, with the time given from outside.
 #[derive(Debug, Default)]
@@ -65,8 +84,9 @@ struct Schedule {
     /// By urgency of the key, then by arrival.
     ready: BTreeMap<(u8, u64), Key>,
     waiting: HashSet<Key>,
-    /// Running keys; `true` when something happened to it meanwhile.
-    running: HashMap<Key, bool>,
+    running: HashMap<Key, Running>,
+    /// Why each key is wanted.
+    causes: HashMap<Key, Cause>,
     delayed: BTreeMap<(Instant, u64), Key>,
     delayed_until: HashMap<Key, (Instant, u64)>,
     failures: HashMap<Key, (u32, String)>,
@@ -137,9 +157,15 @@ impl Schedule {
 }
 
 impl Schedule {
-    fn add(&mut self, key: Key, now: Instant) {
+    fn cause(&mut self, key: &Key, cause: Cause) {
+        let wanted = self.causes.entry(key.clone()).or_insert(cause);
+        *wanted = cause.min(*wanted);
+    }
+
+    fn add(&mut self, key: Key, cause: Cause, now: Instant) {
+        self.cause(&key, cause);
         match self.running.get_mut(&key) {
-            Some(dirty) => *dirty = true,
+            Some(running) => running.wanted = true,
             None => self.hurry(key, now),
         }
     }
@@ -161,8 +187,8 @@ impl Schedule {
         }
     }
 
-    /// The next key, or when the next pause ends.
-    fn take(&mut self, now: Instant) -> Result<Key, Option<Instant>> {
+    /// The next key and why it is to be worked on, or when the next pause ends.
+    fn take(&mut self, now: Instant) -> Result<(Key, Cause), Option<Instant>> {
         while let Some((&at, _)) = self.delayed.first_key_value().filter(|((due, _), _)| *due <= now) {
             if let Some(key) = self.delayed.remove(&at) {
                 self.delayed_until.remove(&key);
@@ -179,12 +205,17 @@ impl Schedule {
             return Err(self.delayed.first_key_value().map(|((due, _), _)| *due));
         };
         self.waiting.remove(&key);
-        self.running.insert(key.clone(), false);
-        Ok(key)
+        let cause = self.causes.remove(&key).unwrap_or(Cause::Resync);
+        self.running.insert(key.clone(), Running { wanted: false, cause });
+        Ok((key, cause))
     }
 
     fn done(&mut self, key: &Key, outcome: &Outcome, now: Instant) {
-        let dirty = self.running.remove(key).unwrap_or_default();
+        let ran = self.running.remove(key);
+        let finished = matches!(outcome, Outcome::Done | Outcome::SetAside(_));
+        if let Some(ran) = ran.as_ref().filter(|_| !finished) {
+            self.cause(key, ran.cause);
+        }
         let pause =
             |failures: u32, longest: Duration| SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest);
         let hurried = self.hurried.remove(key);
@@ -213,7 +244,7 @@ impl Schedule {
                 Some(pause(failures, LONGEST_PAUSE))
             }
         };
-        if dirty {
+        if ran.is_some_and(|ran| ran.wanted) {
             self.hurry(key.clone(), now);
         } else if let Some(after) = after {
             self.delay(key.clone(), now + after);
@@ -235,9 +266,13 @@ impl Queue {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wants a key worked on as soon as possible.
+    /// Wants a key worked on as soon as possible, because something that concerns it has changed.
     pub fn add(&self, key: Key) {
-        self.lock().add(key, Instant::now());
+        self.add_for(Cause::Change, key);
+    }
+
+    fn add_for(&self, cause: Cause, key: Key) {
+        self.lock().add(key, cause, Instant::now());
         self.wake.notify_one();
     }
 
@@ -246,8 +281,23 @@ impl Queue {
         keys.into_iter().for_each(|key| self.add(key));
     }
 
-    /// The next key; it counts as running until [`Queue::done`].
-    pub async fn next(&self) -> Key {
+    /// Wants many keys looked at, though nothing has changed.
+    pub fn resync(&self, keys: impl IntoIterator<Item = Key>) {
+        keys.into_iter().for_each(|key| self.add_for(Cause::Resync, key));
+    }
+
+    /// Wants a key compared with AWS anew, when nothing else is to do.
+    pub fn audit(&self, key: Key) {
+        self.add_for(Cause::Audit, key);
+    }
+
+    /// What has changed so far is no more urgent than a resync.
+    pub fn forget_changes(&self) {
+        self.lock().causes.clear();
+    }
+
+    /// The next key, and why it is to be worked on; it counts as running until [`Queue::done`].
+    pub async fn next(&self) -> (Key, Cause) {
         loop {
             let wake = self.wake.notified();
             let taken = {
@@ -260,7 +310,7 @@ impl Queue {
                 taken
             };
             match taken {
-                Ok(key) => return key,
+                Ok(next) => return next,
                 Err(Some(due)) => tokio::select! { () = wake => {}, () = tokio::time::sleep_until(due) => {} },
                 Err(None) => wake.await,
             }
@@ -313,14 +363,14 @@ mod tests {
     }
 
     fn take_all(schedule: &mut Schedule, now: Instant) -> Vec<Key> {
-        std::iter::from_fn(|| schedule.take(now).ok()).collect()
+        std::iter::from_fn(|| schedule.take(now).ok()).map(|(key, _)| key).collect()
     }
 
     #[test]
     fn a_key_waits_once_and_targets_come_first() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
         for key in [group("a"), group("b"), group("a"), binding("x")] {
-            schedule.add(key, now);
+            schedule.add(key, Cause::Change, now);
         }
         assert_eq!(take_all(&mut schedule, now), [binding("x"), group("a"), group("b")]);
     }
@@ -328,31 +378,68 @@ mod tests {
     #[test]
     fn what_happens_to_a_running_key_brings_it_back_afterwards() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.add(group("a"), now);
-        assert_eq!(schedule.take(now), Ok(group("a")));
-        schedule.add(group("a"), now);
+        schedule.add(group("a"), Cause::Change, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
+        schedule.add(group("a"), Cause::Change, now);
         assert_eq!(schedule.take(now), Err(None));
         schedule.done(&group("a"), &Outcome::Done, now);
-        assert_eq!(schedule.take(now), Ok(group("a")));
+        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
+    }
+
+    #[test]
+    fn a_change_counts_until_a_pass_has_finished_with_it() {
+        let (mut schedule, mut now) = (Schedule::default(), Instant::now());
+        let again = |schedule: &mut Schedule, outcome: &Outcome, now: &mut Instant| {
+            schedule.done(&group("a"), outcome, *now);
+            *now += LONGEST_PAUSE;
+            schedule.take(*now).map(|(_, cause)| cause)
+        };
+        schedule.add(group("a"), Cause::Resync, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Resync)));
+        assert_eq!(again(&mut schedule, &Outcome::Failed("no".into()), &mut now), Ok(Cause::Resync));
+        // Both, in whatever order, are a change; also when it happens while a resync is under way.
+        schedule.add(group("a"), Cause::Change, now);
+        schedule.add(group("a"), Cause::Resync, now);
+        for outcome in [Outcome::Done, Outcome::Failed("no".into()), Outcome::NotYet] {
+            assert_eq!(again(&mut schedule, &outcome, &mut now), Ok(Cause::Change), "{outcome:?}");
+        }
+        schedule.add(group("a"), Cause::Audit, now);
+        schedule.add(group("a"), Cause::Resync, now);
+        assert_eq!(again(&mut schedule, &Outcome::Done, &mut now), Ok(Cause::Resync));
+        schedule.add(group("a"), Cause::Audit, now);
+        assert_eq!(again(&mut schedule, &Outcome::Done, &mut now), Ok(Cause::Audit));
+        assert_eq!(again(&mut schedule, &Outcome::Done, &mut now), Err(None));
+    }
+
+    #[test]
+    fn at_the_start_of_a_term_nothing_is_news() {
+        let (queue, now) = (Queue::default(), Instant::now());
+        queue.add(group("a"));
+        queue.forget_changes();
+        queue.resync([group("a"), group("b")]);
+        queue.add(group("c"));
+        let taken: Vec<_> = std::iter::from_fn(|| queue.lock().take(now).ok()).collect();
+        let (resync, change) = (Cause::Resync, Cause::Change);
+        assert_eq!(taken, [(group("a"), resync), (group("b"), resync), (group("c"), change)]);
     }
 
     #[test]
     fn failures_pause_twice_as_long_each_time_until_a_success() {
         let (mut schedule, mut now) = (Schedule::default(), Instant::now());
-        schedule.add(group("a"), now);
+        schedule.add(group("a"), Cause::Change, now);
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            assert_eq!(schedule.take(now), Ok(group("a")));
+            assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
             schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
             let due = schedule.take(now).unwrap_err().unwrap();
             pauses.push((due - now).as_secs());
             now = due;
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 120, 120]);
-        assert_eq!(schedule.take(now), Ok(group("a")));
+        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
         schedule.done(&group("a"), &Outcome::Done, now);
-        schedule.add(group("a"), now);
-        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.add(group("a"), Cause::Change, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
         schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));
     }
@@ -360,32 +447,32 @@ mod tests {
     #[test]
     fn events_shorten_a_pause_and_make_no_later_one_longer() {
         let (mut schedule, mut now) = (Schedule::default(), Instant::now());
-        schedule.add(binding("x"), now);
-        assert_eq!(schedule.take(now), Ok(binding("x")));
+        schedule.add(binding("x"), Cause::Change, now);
+        assert_eq!(schedule.take(now), Ok((binding("x"), Cause::Change)));
         let second = Duration::from_secs(1);
         // Pods come and go all the time while AWS fails: some before the shortest pause is over, some during the attempt.
         for _ in 0..20 {
             schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
-            schedule.add(binding("x"), now + Duration::from_millis(10));
+            schedule.add(binding("x"), Cause::Change, now + Duration::from_millis(10));
             assert_eq!(schedule.take(now + Duration::from_millis(20)), Err(Some(now + second)));
             now += second;
-            assert_eq!(schedule.take(now), Ok(binding("x")));
-            schedule.add(binding("x"), now);
+            assert_eq!(schedule.take(now), Ok((binding("x"), Cause::Change)));
+            schedule.add(binding("x"), Cause::Change, now);
         }
         schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
         assert_eq!(schedule.take(now), Err(Some(now + second)));
         // Left alone, the pauses grow from where they were.
         now += second;
         for seconds in [1, 2, 4] {
-            assert_eq!(schedule.take(now), Ok(binding("x")));
+            assert_eq!(schedule.take(now), Ok((binding("x"), Cause::Change)));
             schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
             now += Duration::from_secs(seconds);
         }
         // A pause that was longer than the shortest ends at once.
-        assert_eq!(schedule.take(now), Ok(binding("x")));
+        assert_eq!(schedule.take(now), Ok((binding("x"), Cause::Change)));
         schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
-        schedule.add(binding("x"), now + second * 3);
-        assert_eq!(schedule.take(now + second * 3), Ok(binding("x")));
+        schedule.add(binding("x"), Cause::Change, now + second * 3);
+        assert_eq!(schedule.take(now + second * 3), Ok((binding("x"), Cause::Change)));
     }
 
     #[test]
@@ -393,24 +480,24 @@ mod tests {
         let mut schedule = Schedule { most_slow: Some(2), ..Schedule::default() };
         let now = Instant::now();
         for key in [group("a"), group("b"), group("c"), Key::BackendSecurityGroup] {
-            schedule.add(key, now);
+            schedule.add(key, Cause::Change, now);
         }
         assert_eq!(take_all(&mut schedule, now), [group("a"), group("b")]);
-        schedule.add(binding("x"), now);
-        schedule.add(Key::NodeRules, now);
+        schedule.add(binding("x"), Cause::Change, now);
+        schedule.add(Key::NodeRules, Cause::Change, now);
         assert_eq!(take_all(&mut schedule, now), [binding("x"), Key::NodeRules]);
         schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
-        assert_eq!(schedule.take(now), Ok(group("c")));
+        assert_eq!(schedule.take(now), Ok((group("c"), Cause::Change)));
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));
         schedule.done(&group("b"), &Outcome::Done, now);
-        assert_eq!(schedule.take(now), Ok(Key::BackendSecurityGroup));
+        assert_eq!(schedule.take(now), Ok((Key::BackendSecurityGroup, Cause::Change)));
     }
 
     #[test]
     fn what_is_set_aside_waits_for_its_object_and_keeps_its_error() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.add(group("a"), now);
-        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.add(group("a"), Cause::Change, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
         schedule.done(&group("a"), &Outcome::SetAside("wrong scheme".into()), now);
         assert_eq!(schedule.take(now), Err(None));
         assert_eq!(schedule.failures.get(&group("a")), Some(&(0, "wrong scheme".to_owned())));
@@ -419,12 +506,12 @@ mod tests {
     #[test]
     fn a_pausing_key_is_tried_at_once_when_something_changes() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.add(group("a"), now);
-        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.add(group("a"), Cause::Change, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
         schedule.done(&group("a"), &Outcome::Again(Duration::from_secs(600)), now);
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(600))));
-        schedule.add(group("a"), now);
-        assert_eq!(schedule.take(now), Ok(group("a")));
+        schedule.add(group("a"), Cause::Change, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
         schedule.done(&group("a"), &Outcome::Done, now);
         assert_eq!(schedule.take(now), Err(None));
     }

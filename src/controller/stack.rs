@@ -11,6 +11,8 @@ use super::{
     events::{EventType, Subject},
     kubernetes::KubernetesError,
     queue::{Key, Outcome},
+    records::RecordError,
+    waits::Due,
 };
 use crate::{
     apply::ApplyError,
@@ -23,6 +25,7 @@ use crate::{
     facts::{Facts, Incumbent, Want},
     model::{ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedStack, Stack, StackId},
     plan::{self, Plan},
+    record::{self, Clean},
     snapshot::{Ingress, Service, Snapshot},
 };
 
@@ -37,6 +40,8 @@ enum PassError {
     Aws(#[from] AwsError),
     #[error("{0}")]
     Apply(#[from] ApplyError),
+    #[error("{0}")]
+    Record(#[from] RecordError),
 }
 
 impl Controller {
@@ -52,6 +57,7 @@ impl Controller {
             return Outcome::SetAside(first.to_string());
         }
         if membership.is_empty() {
+            self.waits.note(group, None);
             return Outcome::Done;
         }
         match self.pass(group, &membership).await {
@@ -63,7 +69,8 @@ impl Controller {
     async fn pass(&self, group: &StackId, membership: &Membership) -> Result<Outcome, PassError> {
         // While a group is worked on, the shared security group that it may be about to use is not deleted.
         let _in_use = self.backend_group_gate.read().await;
-        let Some(built) = self.build(group, membership).await? else {
+        let vouched = self.vouched(group, membership).await?;
+        let Some(built) = self.build(group, membership, vouched.as_ref().map(|(_, listed)| listed)).await? else {
             return Ok(Outcome::Again(Duration::from_secs(1)));
         };
         for diagnostic in &built.diagnostics {
@@ -89,6 +96,15 @@ impl Controller {
                 Outcome::SetAside(what)
             });
         };
+        if let Some((clean, mut listed)) = vouched {
+            listed.bindings = self.bindings(group);
+            if clean.fingerprint == record::fingerprint(&stack, &listed.bindings) {
+                // Nothing is read, as nothing is left to do, but for what people may have taken off in the cluster.
+                self.hold(group, membership).await?;
+                self.write_status(membership, &stack, &listed).await?;
+                return Ok(Outcome::Done);
+            }
+        }
         let mut observed = self.observe(group).await?;
         let reads = plan::reads(&stack, &observed);
         if !reads.is_empty() {
@@ -105,6 +121,7 @@ impl Controller {
                 return Ok(Outcome::Again(Duration::from_secs(1)));
             }
             self.hold(group, membership).await?;
+            self.records.take_back(group).await?;
             tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
             if let Err(error) = self.applier.apply(group, &plan, &|| self.may_write()).await {
                 if error.is_not_yet() {
@@ -116,14 +133,33 @@ impl Controller {
             plan.steps.iter().for_each(|step| self.metrics.plan_step(step.action.kind()));
             self.queue_after(&plan);
         }
-        self.publish(group, membership, &stack, &plan).await
+        let outcome = self.publish(group, membership, &stack, &plan).await?;
+        Ok(match self.waits.note(group, plan.wait.as_ref()) {
+            Some(Due::Later(left)) if outcome == Outcome::Done => Outcome::Again(left),
+            Some(Due::Tell(message)) => {
+                tracing::warn!(%group, "{message}");
+                for subject in self.subjects(group, &[&*membership.members, &membership.leaving].concat()) {
+                    self.events.record(EventType::Warning, &subject, "WaitTakesLong", &message);
+                }
+                outcome
+            }
+            _ => outcome,
+        })
     }
 
     /// Builds until nothing more is wanted. `None` when that does not come to an end, and should be tried again.
-    async fn build(&self, group: &StackId, membership: &Membership) -> Result<Option<Built>, PassError> {
+    async fn build(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        listed: Option<&ObservedStack>,
+    ) -> Result<Option<Built>, PassError> {
         let mut facts = Facts::default();
         if !membership.members.is_empty() {
-            let observed = self.inventory.observe(group).await?;
+            let observed = match listed {
+                Some(listed) => listed.clone(),
+                None => self.inventory.observe(group).await?,
+            };
             facts.incumbent = observed.load_balancers.first().map(|balancer| Incumbent {
                 kind: balancer.kind,
                 scheme: balancer.scheme,
@@ -156,10 +192,28 @@ impl Controller {
         Ok(None)
     }
 
+    /// The promise that nothing is left to do, where one was made and AWS lists what it names.
+    async fn vouched(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+    ) -> Result<Option<(Clean, ObservedStack)>, PassError> {
+        let Some(clean) = self.records.clean(group).filter(|_| !membership.members.is_empty()) else {
+            return Ok(None);
+        };
+        Ok(self.inventory.listed(group, &clean).await?.map(|listed| (clean, listed)))
+    }
+
     async fn observe(&self, group: &StackId) -> Result<ObservedStack, PassError> {
         let mut observed = self.inventory.observe(group).await?;
+        observed.bindings = self.bindings(group);
+        Ok(observed)
+    }
+
+    /// The bindings of a stack, as the cluster has them.
+    fn bindings(&self, group: &StackId) -> Vec<ObservedBinding> {
         let labels = tags::binding_labels(group);
-        observed.bindings = self.with_snapshot(|snapshot| {
+        self.with_snapshot(|snapshot| {
             snapshot
                 .target_group_bindings
                 .values()
@@ -175,8 +229,7 @@ impl Controller {
                     })
                 })
                 .collect()
-        });
-        Ok(observed)
+        })
     }
 
     /// Proves with the API server that what the plan takes for gone is gone, and that who leaves really leaves.
@@ -301,6 +354,9 @@ impl Controller {
     ) -> Result<Outcome, PassError> {
         let observed = self.observe(group).await?;
         self.write_status(membership, stack, &observed).await?;
+        if !membership.members.is_empty() && plan::plan(stack, &observed) == Plan::default() {
+            self.records.promise(group, Clean::of(stack, &observed));
+        }
         if !plan.steps.is_empty() {
             for subject in self.subjects(group, &membership.members) {
                 self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
@@ -324,6 +380,7 @@ impl Controller {
                     }
                     self.kubernetes.remove_finalizer(&member(group, name), &finalizer).await?;
                 }
+                self.records.remove(group);
                 self.queue.add(Key::NodeRules);
             }
         }
@@ -335,6 +392,7 @@ impl Controller {
         let (reason, fix, quiet) = match error {
             PassError::Kubernetes(KubernetesError::Refused { .. }) => ("FailedUpdateStatus", None, false),
             PassError::Kubernetes(_) => ("FailedUpdateStatus", None, true),
+            PassError::Record(_) => ("FailedWriteRecord", None, true),
             PassError::Aws(aws) => ("FailedDeployModel", aws.fix(), aws.is_transient()),
             PassError::Apply(apply) if apply.is_not_yet() => {
                 tracing::info!(%group, "{apply}; trying again soon");

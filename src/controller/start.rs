@@ -16,7 +16,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     Controller,
-    admin::{self, AdminError},
+    admin::{self, AdminError, Sources},
     events::Events,
     facts::FactStore,
     flags::{ControllerFlags, FlagError},
@@ -24,6 +24,8 @@ use super::{
     lease::{Candidate, KubernetesLease, Leadership, Timing, TokioClock},
     metrics::Metrics,
     queue::Queue,
+    records::Records,
+    waits::Waits,
     watches::{Synced, watch_kind},
 };
 use crate::{
@@ -32,6 +34,7 @@ use crate::{
     aws::{Aws, AwsError, ConnectError, ConnectOptions, Inventory, parse_endpoints},
     build::BuildConfig,
     model::{Tags, VpcId},
+    record::{self, Header},
     snapshot::{self, Snapshot},
     targets::Targets,
 };
@@ -99,6 +102,8 @@ pub(super) struct Parts {
     pub(super) vpc: VpcId,
     pub(super) metrics: Arc<Metrics>,
     pub(super) leadership: watch::Receiver<Leadership>,
+    /// Names this process among those that take turns.
+    pub(super) identity: String,
 }
 
 /// The flags that say how work is done, and not what building makes of objects.
@@ -110,6 +115,9 @@ pub(super) struct Settings {
     pub(super) node_group_tags: Tags,
     pub(super) most_targets: usize,
     pub(super) sync_period: Duration,
+    /// Where the lease is, and the records beside it.
+    pub(super) lease_namespace: String,
+    pub(super) lease: String,
 }
 
 impl Settings {
@@ -121,13 +129,23 @@ impl Settings {
             node_group_tags: flags.node_security_group_tags()?,
             most_targets: flags.max_targets_per_target_group,
             sync_period: flags.sync_period,
+            lease_namespace: lease_namespace(flags),
+            lease: flags.leader_election_id.clone(),
         })
     }
 }
 
 /// Puts a controller together. It does nothing yet; from here on no write leaves `aws` without the lease.
 pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
-    let Parts { client, aws, config, vpc, metrics, leadership } = parts;
+    let Parts { client, aws, config, vpc, metrics, leadership, identity } = parts;
+    let header = Header {
+        format: record::FORMAT,
+        cluster: config.cluster.clone(),
+        region: aws.region().to_owned(),
+        vpc: vpc.to_string(),
+        holder: identity,
+    };
+    let records = Records::new(client.clone(), &settings.lease_namespace, &settings.lease, header);
     let snapshot = Arc::new(RwLock::new(Snapshot::default()));
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
     let lease = leadership.clone();
@@ -150,6 +168,8 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         )
         .with_most_targets(settings.most_targets),
         facts: FactStore::new(aws, config.cluster.clone(), vpc),
+        records,
+        waits: Waits::default(),
         inventory,
         config,
         metrics,
@@ -171,11 +191,13 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     // Mistakes in flags are told before anything is waited for.
     flags.build_config(VpcId::new(""))?;
     let settings = Settings::of(&flags)?;
+    let fixed_limits = flags.fixed_limits()?;
     let client = connect_to_cluster(flags.kubeconfig.as_deref()).await?;
     let options = ConnectOptions {
         region: flags.aws_region.clone().filter(|r| !r.is_empty()),
         max_attempts: flags.aws_max_retries,
         endpoints: parse_endpoints(flags.aws_api_endpoints.as_deref().unwrap_or_default())?,
+        fixed_limits,
         observer: Some(Arc::clone(&metrics) as _),
     };
     let aws = Arc::new(Aws::connect(&options).await?);
@@ -183,11 +205,11 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     let vpc = find_vpc(&flags, &aws).await?;
     let config = flags.build_config(vpc.clone())?;
 
-    let (namespace, identity) = (lease_namespace(&flags), identity());
+    let identity = identity();
     let candidate = Candidate::new(
-        KubernetesLease::new(Api::<Lease>::namespaced(client.clone(), &namespace), &flags.leader_election_id),
+        KubernetesLease::new(Api::<Lease>::namespaced(client.clone(), &settings.lease_namespace), &settings.lease),
         TokioClock,
-        identity,
+        identity.clone(),
         Timing::default(),
     );
     let (always, never_changes) = watch::channel(Leadership::Leader { epoch: 0 });
@@ -200,6 +222,7 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
             vpc: vpc.clone(),
             metrics: Arc::clone(&metrics),
             leadership,
+            identity,
         },
         &settings,
     );
@@ -250,6 +273,10 @@ pub(super) async fn lead(
         } => {}
     }
     controller.metrics.leader(true);
+    controller.records.load().await;
+    controller.inventory.claim(controller.records.all_clean());
+    // What happened before this term is no news for anybody.
+    controller.queue.forget_changes();
     controller.queue_everything();
     let workers = settings.load_balancers_at_once.max(1) + settings.bindings_at_once.max(1);
     let mut working = JoinSet::new();
@@ -257,13 +284,19 @@ pub(super) async fn lead(
         working.spawn(Arc::clone(&controller).work(until_stopped.clone()));
     }
     let mut beside = JoinSet::new();
-    beside.spawn(Arc::clone(&controller).resync(settings.sync_period));
-    beside.spawn(async move { controller.report_leftovers().await });
+    beside.spawn(Arc::clone(&controller).audit(settings.sync_period));
+    let keeper = Arc::clone(&controller);
+    beside.spawn(async move { keeper.records.keep_written().await });
+    let reporter = Arc::clone(&controller);
+    beside.spawn(async move { reporter.report_leftovers().await });
     tokio::select! {
         () = until(&mut leadership, |l| matches!(l, Leadership::Standby)) => Err(StartError::LeaseLost),
         () = until(&mut stopped, |stopped| *stopped) => {
             if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
                 tracing::warn!("stopping in the middle of work; the next start goes on with it");
+            }
+            if let Err(error) = controller.records.flush().await {
+                tracing::warn!("{error}; the next start reads from AWS what they would have spared");
             }
             Ok(())
         }
@@ -313,13 +346,16 @@ async fn serve_admin(
     metrics: Arc<Metrics>,
 ) -> Result<(), StartError> {
     let synced = Arc::clone(&controller.synced);
-    let for_state = Arc::clone(controller);
+    let (for_pending, for_state) = (Arc::clone(controller), Arc::clone(controller));
     admin::serve(
         &flags.metrics_bind_addr,
         &flags.health_probe_bind_addr,
-        metrics,
-        Arc::new(move || synced.reasons()),
-        Arc::new(move || for_state.state()),
+        Sources {
+            metrics,
+            not_ready: Arc::new(move || synced.reasons()),
+            pending: Arc::new(move || for_pending.pending()),
+            state: Arc::new(move || for_state.state()),
+        },
     )
     .await?;
     Ok(())

@@ -134,6 +134,14 @@ async fn controller(
     let snapshot = Arc::new(RwLock::new(snapshot));
     // Without the sender the last value stays.
     let leadership = tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1;
+    let header = crate::record::Header {
+        format: crate::record::FORMAT,
+        cluster: cluster.clone(),
+        region: aws.region().to_owned(),
+        vpc: vpc.to_string(),
+        holder: "test".to_owned(),
+    };
+    let records = Records::new(client.clone(), "kube-system", "lease", header);
     let controller = Controller {
         config: BuildConfig::new("demo", Value::Known(vpc.clone())),
         snapshot: Arc::clone(&snapshot),
@@ -152,6 +160,8 @@ async fn controller(
             true,
         ),
         facts: FactStore::new(aws, cluster, vpc),
+        records,
+        waits: Waits::default(),
         inventory,
         metrics: Arc::new(metrics::Metrics::new()),
         leadership,
@@ -180,7 +190,7 @@ async fn a_target_group_that_is_gone_is_looked_for_by_its_group() {
     fake.calls();
     assert!(matches!(controller.reconcile(&Key::Binding(binding.clone())).await, Outcome::Failed(_)));
     let next = tokio::time::timeout(Duration::from_secs(10), controller.queue.next());
-    assert_eq!(next.await, Ok(Key::Stack(group())));
+    assert_eq!(next.await, Ok((Key::Stack(group()), Cause::Change)));
     fake.calls();
     controller.inventory.observe(&group()).await.unwrap();
     assert!(fake.actions().contains(&"DescribeTargetGroups".to_owned()), "what AWS has is not read again");

@@ -119,7 +119,7 @@ checked_name! {
 }
 
 /// Namespace and name of a namespaced Kubernetes object; ordered as the text `namespace/name` is written.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectName {
     /// `metadata.namespace`
     pub namespace: String,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol, LoadBalancerKind,
@@ -42,7 +42,7 @@ impl<T: fmt::Display> fmt::Display for Value<T> {
 /// Whose stack it is: the Ingresses that share one load balancer (an explicit group by its name, or one Ingress alone), or a
 /// Service. Its text form is what the tags `ingress.k8s.aws/stack` and `service.k8s.aws/stack` carry, and what the names of an
 /// Ingress's resources are hashed from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum StackId {
     /// `alb.ingress.kubernetes.io/group.name`
     Group(String),

@@ -56,6 +56,17 @@ pub fn render(plan: &Plan) -> String {
     out
 }
 
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BindingsGone(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("TargetGroupBinding {name}")).collect();
+                write!(f, "waiting for {} to be gone", names.join(", "))
+            }
+        }
+    }
+}
+
 fn details(action: &StepAction) -> Vec<(&'static str, String)> {
     match action {
         StepAction::CreateSecurityGroup(group) => vec![("tags", tags(&group.tags))],
@@ -132,6 +143,9 @@ fn subnet_mapping(mapping: &SubnetMapping) -> String {
 }
 
 fn security_groups(groups: &[SecurityGroupReference]) -> String {
+    if groups.is_empty() {
+        return "none".to_owned();
+    }
     groups
         .iter()
         .map(|group| match group {
@@ -150,6 +164,9 @@ fn listener_details(listener: &Listener) -> Vec<(&'static str, String)> {
     }
     if let Some(policy) = &listener.ssl_policy {
         details.push(("TLS policy", policy.clone()));
+    }
+    if let Some(policy) = &listener.alpn_policy {
+        details.push(("ALPN policy", policy.clone()));
     }
     details.push(("tags", tags(&listener.tags)));
     details
@@ -264,6 +281,7 @@ impl fmt::Display for StepAction {
                 let mut changes = Vec::new();
                 changes.extend(change.protocol.map(|p| format!("protocol {p}")));
                 changes.extend(change.ssl_policy.as_ref().map(|p| format!("TLS policy {p}")));
+                changes.extend(change.alpn_policy.as_ref().map(|p| format!("ALPN policy {p}")));
                 changes.extend(change.default_certificate.as_ref().map(|c| format!("default certificate {c}")));
                 changes.extend(change.default_action.as_ref().map(|a| format!("default {}", action_text(a))));
                 write!(f, "change listener {port}: {}", changes.join(", "))

@@ -58,8 +58,11 @@ pub fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
         reads.load_balancer =
             Some(existing.arn.clone()).filter(|_| !wanted.attributes.is_empty() && existing.attributes.is_none());
         let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
+        // What one has that is about to speak something else does not matter, and a TLS listener has none to read.
         reads.listeners = listeners
-            .filter_map(|listener| existing.listeners.get(&listener.port))
+            .filter_map(|listener| {
+                existing.listeners.get(&listener.port).filter(|l| l.protocol == Some(listener.protocol))
+            })
             .filter(|listener| listener.attributes.is_none())
             .map(|listener| listener.arn.clone())
             .collect();
@@ -335,12 +338,6 @@ impl<'a> Planner<'a> {
         let name = format!("listener {}", wanted.port);
         self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
 
-        if let Some(known) = &existing.attributes {
-            let of = AttributesOf::Listener(reference.clone());
-            let name = format!("listener {}", wanted.port);
-            self.attributes(of, name, &wanted.attributes, known, &wanted.cause);
-        }
-
         // Certificates: add, change over, remove.
         let present = |c: &crate::model::CertificateArn| {
             existing.certificates.contains(c) || existing.default_certificate.as_ref() == Some(c)
@@ -398,6 +395,13 @@ impl<'a> Planner<'a> {
             let modify =
                 StepAction::ModifyListener { arn: existing.arn.clone(), port: wanted.port, change: listener_change };
             self.push(modify, &wanted.cause);
+        }
+        // Which attributes a listener can have depends on what it speaks; what it has is not known when that has changed.
+        let unknown = Some(Attributes::new()).filter(|_| existing.protocol != Some(wanted.protocol));
+        if let Some(known) = unknown.as_ref().or(existing.attributes.as_ref()) {
+            let of = AttributesOf::Listener(reference.clone());
+            let name = format!("listener {}", wanted.port);
+            self.attributes(of, name, &wanted.attributes, known, &wanted.cause);
         }
         if !missing.is_empty() && existing.protocol != Some(wanted.protocol) {
             let add = StepAction::AddListenerCertificates { listener: reference, certificates: missing };

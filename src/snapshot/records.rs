@@ -520,6 +520,8 @@ pub struct TargetGroupBinding {
     pub finalizers: Vec<String>,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// What vouches for its targets: the annotation [`crate::record::CHECKPOINT`].
+    pub checkpoint: Option<String>,
     /// Its spec.
     pub spec: crd::TargetGroupBindingSpec,
     /// Its status.
@@ -538,6 +540,7 @@ impl From<crd::TargetGroupBinding> for TargetGroupBinding {
             labels: metadata.labels.unwrap_or_default(),
             finalizers: metadata.finalizers.unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
+            checkpoint: metadata.annotations.and_then(|mut annotations| annotations.remove(crate::record::CHECKPOINT)),
             spec,
             status,
         }

@@ -13,6 +13,7 @@ use crate::{
     aws::{AwsError, AwsErrorKind, Target},
     build::tags::BINDING_FINALIZER,
     model::{ObjectName, TargetGroupArn},
+    record,
     snapshot::{Snapshot, TargetGroupBinding},
 };
 
@@ -49,6 +50,8 @@ pub struct BindingOutcome {
     pub also: Vec<ObjectName>,
     /// Whether the binding is gone, or let go.
     pub gone: bool,
+    /// Whether to look again soon, so that the binding can vouch for its targets once they keep still.
+    pub unsettled: bool,
 }
 
 /// How a binding names its target group; the ARN wins.
@@ -212,6 +215,17 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             resolve(&snapshot, &binding).map_err(Problem::from)?
         };
         self.note_network(&binding, &resolution);
+        let vouched = match &resolution {
+            Resolution::Targets { targets, .. } => Some(record::of_targets(&arn, targets.keys())),
+            Resolution::BackendMissing { .. } => None,
+        };
+        let checkpoint = self.checkpoint(&binding);
+        let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
+        let may_vouch = held && vouched.is_some() && vouched == checkpoint;
+        if may_vouch && self.cloud.takes_word_for_targets(&arn).await.map_err(Problem::from)? {
+            self.report(&binding, &Report::reconciled(), true, may_write).await?;
+            return Ok(BindingOutcome::default());
+        }
         let present = match self.cloud.targets(&arn).await {
             Err(error) if error.is_not_found() => {
                 self.forget(&arn);
@@ -241,7 +255,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             }
         };
         let plan = plan(&wanted, &present, self.settings.most_targets);
-        if !binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER) {
+        if !held {
             check(may_write, "RegisterTargets")?;
             let added = self.cluster.set_finalizer(&binding, true).await;
             added.map_err(|error| Failure(Some(Stage::AddFinalizer), error.into()))?;
@@ -255,9 +269,40 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             outcome.notices.push(Notice { reason: "FailedReconcile", message: message.clone() });
             report = Report { ready: false, reason: "FailedReconcile", message };
         }
+        let (complete, changes) = (plan.left_out.is_empty(), !plan.is_empty());
+        if changes && checkpoint.is_some() {
+            self.write_checkpoint(&binding, None, may_write).await?;
+        }
         self.carry_out(&binding, &arn, plan, &mut outcome, may_write).await?;
         self.report(&binding, &report, true, may_write).await?;
+        // While pods come and go, one word at the end is enough.
+        outcome.unsettled = changes;
+        if !changes && complete && checkpoint != vouched {
+            self.write_checkpoint(&binding, vouched, may_write).await?;
+        }
         Ok(outcome)
+    }
+
+    /// What the binding says of its targets: the watch may be behind what was written last.
+    fn checkpoint(&self, binding: &TargetGroupBinding) -> Option<String> {
+        let written = self.memory().get(&binding.name).and_then(|memory| memory.checkpoint.clone());
+        let written = written.filter(|(uid, _)| *uid == binding.uid);
+        written.map_or_else(|| binding.checkpoint.clone(), |(_, checkpoint)| checkpoint)
+    }
+
+    async fn write_checkpoint(
+        &self,
+        binding: &TargetGroupBinding,
+        checkpoint: Option<String>,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        check(may_write, "WriteCheckpoint")?;
+        match self.cluster.write_checkpoint(binding, checkpoint.as_deref()).await {
+            Ok(()) | Err(super::ClusterError::Gone) => {}
+            Err(error) => return Err(Failure(Some(Stage::WriteCheckpoint), error.into())),
+        }
+        self.memory().entry(binding.name.clone()).or_default().checkpoint = Some((binding.uid.clone(), checkpoint));
+        Ok(())
     }
 
     /// Makes the calls of a plan. [`may_go`] says what is deregistered when not all could be registered.

@@ -47,6 +47,9 @@ pub trait Cloud: Send + Sync + 'static {
         &self,
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
+    /// Whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
+    /// is known better or was given up.
+    fn takes_word_for_targets(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
     /// Has the targets of a group read anew the next time.
     fn forget_targets(&self, group: &TargetGroupArn);
     /// DescribeTargetGroups of one group; `None` when there is none.
@@ -125,17 +128,21 @@ impl Cloud for LiveCloud {
         self.inventory.targets(group).await
     }
 
+    async fn takes_word_for_targets(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
+        self.inventory.takes_word_for_targets(group).await
+    }
+
     fn forget_targets(&self, group: &TargetGroupArn) {
         self.inventory.forget_targets(group);
     }
 
     async fn target_group(&self, key: &TargetGroupKey) -> Result<Option<TargetGroupFacts>, AwsError> {
-        let call = self.aws.read.elb.describe_target_groups();
+        let call = self.aws.elb.describe_target_groups();
         let call = match key {
             TargetGroupKey::Arn(arn) => call.target_group_arns(arn.as_str()),
             TargetGroupKey::Name(name) => call.names(name),
         };
-        let answer = match self.aws.answer("DescribeTargetGroups", call.send().await) {
+        let answer = match self.aws.read("DescribeTargetGroups", || call.clone().send()).await {
             Err(error) if error.is_not_found() => return Ok(None),
             answer => answer?,
         };

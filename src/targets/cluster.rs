@@ -14,6 +14,7 @@ use crate::{
     },
     build::tags::BINDING_FINALIZER,
     model::ObjectName,
+    record::CHECKPOINT,
     snapshot::{EndpointSlice, Service, TargetGroupBinding},
 };
 
@@ -52,6 +53,12 @@ pub trait Cluster: Send + Sync + 'static {
         &self,
         binding: &TargetGroupBinding,
         present: bool,
+    ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// Writes a binding's checkpoint, or takes it away.
+    fn write_checkpoint(
+        &self,
+        binding: &TargetGroupBinding,
+        checkpoint: Option<&str>,
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
     /// Writes a binding's status.
     fn write_status(
@@ -120,6 +127,18 @@ impl Cluster for LiveCluster {
             (current, version) = (fresh.finalizers, fresh.resource_version);
         }
         Err(ClusterError::Contended)
+    }
+
+    async fn write_checkpoint(
+        &self,
+        binding: &TargetGroupBinding,
+        checkpoint: Option<&str>,
+    ) -> Result<(), ClusterError> {
+        // The UID makes the API server refuse the patch for another object of the same name.
+        let patch = json!({ "metadata": { "uid": binding.uid, "annotations": { CHECKPOINT: checkpoint } } });
+        let api = self.bindings(&binding.name);
+        answered(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        Ok(())
     }
 
     async fn write_status(

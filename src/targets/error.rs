@@ -30,6 +30,8 @@ pub enum Stage {
     Cleanup,
     /// Writing the status.
     UpdateStatus,
+    /// Writing the checkpoint, or taking it away.
+    WriteCheckpoint,
 }
 
 /// What something went wrong with.
@@ -145,6 +147,7 @@ impl TargetsError {
             Stage::Network => "FailedNetworkReconcile",
             Stage::Cleanup => "FailedCleanup",
             Stage::UpdateStatus => "FailedUpdateStatus",
+            Stage::WriteCheckpoint => "FailedWriteCheckpoint",
         }
     }
 

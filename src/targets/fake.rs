@@ -53,6 +53,8 @@ pub struct World {
     pub names_bad_targets: bool,
     /// Groups that rules from which are refused.
     pub bad_sources: BTreeSet<String>,
+    /// Whether a binding's checkpoint counts.
+    pub takes_word: bool,
 }
 
 #[derive(Clone, Default)]
@@ -90,6 +92,10 @@ impl Cloud for FakeCloud {
         // Not written down: the inventory knows them.
         let known = self.world().targets.get(group).cloned();
         known.ok_or_else(|| not_found("DescribeTargetHealth", "TargetGroupNotFound"))
+    }
+
+    async fn takes_word_for_targets(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
+        Ok(self.world().takes_word && self.world().targets.contains_key(group))
     }
 
     fn forget_targets(&self, _: &TargetGroupArn) {
@@ -206,6 +212,19 @@ impl Cluster for FakeCluster {
         self.change(&binding.name, |binding| {
             binding.finalizers = if present { vec![BINDING_FINALIZER.to_owned()] } else { vec![] };
         });
+        Ok(())
+    }
+
+    async fn write_checkpoint(
+        &self,
+        binding: &TargetGroupBinding,
+        checkpoint: Option<&str>,
+    ) -> Result<(), ClusterError> {
+        // Only taking it away has a place among the calls: it comes before what it no longer vouches for.
+        if checkpoint.is_none() {
+            self.log.lock().unwrap().push("checkpoint off".to_owned());
+        }
+        self.change(&binding.name, |binding| binding.checkpoint = checkpoint.map(str::to_owned));
         Ok(())
     }
 
@@ -373,6 +392,7 @@ pub fn binding(called: &str, target_type: Option<TargetType>) -> TargetGroupBind
         labels: BTreeMap::new(),
         finalizers: vec![],
         deleting: false,
+        checkpoint: None,
         spec: TargetGroupBindingSpec {
             target_group_arn: Some(ARN.into()),
             target_type,

@@ -60,6 +60,8 @@ struct Memory {
     network: Option<u64>,
     /// UID, and the status that was last written: the watch may be behind.
     status: Option<(String, TargetGroupBindingStatus)>,
+    /// UID, and the checkpoint that was last written or taken away.
+    checkpoint: Option<(String, Option<String>)>,
 }
 
 /// Feeds the target groups of all bindings. Shared by all workers; one binding is never reconciled twice at the same time.

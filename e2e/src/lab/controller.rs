@@ -81,8 +81,23 @@ impl Controller {
 
     /// What its `/readyz` answers: the status, and the text with the reasons.
     pub async fn readiness(&self) -> Result<(u16, String)> {
+        self.ask("/readyz").await
+    }
+
+    /// Waits until its `/idle` says that nothing is being worked on or waited for.
+    pub async fn idle(&mut self, deadline: Duration) -> Result<()> {
+        wait_until(deadline, "the controller to be idle", async || {
+            self.process.check_running()?;
+            let (status, pending) = self.ask("/idle").await?;
+            ensure!(status == 200, "/idle answers {status}: {pending}");
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn ask(&self, path: &str) -> Result<(u16, String)> {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        let answer = client.get(format!("http://127.0.0.1:{}/readyz", self.health_port).parse()?).await?;
+        let answer = client.get(format!("http://127.0.0.1:{}{path}", self.health_port).parse()?).await?;
         let status = answer.status().as_u16();
         Ok((status, String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes()).into_owned()))
     }

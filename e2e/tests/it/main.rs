@@ -7,6 +7,7 @@ mod conformance;
 mod demo;
 mod lab;
 mod lifecycle;
+mod restarts;
 mod rollout;
 mod services;
 mod support;

@@ -94,6 +94,15 @@ impl Stage {
         self.controller.take().context("no controller runs")?.stop().await
     }
 
+    /// Ends the lab, with all that this test has left in it.
+    pub fn end_lab(mut self) {
+        self.controller.take();
+        if let Some(lab) = self.lab.as_mut() {
+            lab.take();
+        }
+        self.lab.take();
+    }
+
     /// Keeps the lab for the next test: everything that this one made is gone.
     pub fn leave_clean(mut self) {
         self.controller.take();

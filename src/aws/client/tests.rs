@@ -11,7 +11,7 @@ use aws_config::{
 use super::*;
 use crate::{
     aws::{
-        fake::{Fake, ec2_error, elb, elb_error},
+        fake::{Fake, ec2, ec2_error, elb, elb_error},
         targets::Target,
     },
     model::{SecurityGroupId, TargetGroupArn},
@@ -100,13 +100,58 @@ async fn a_write_that_may_have_taken_effect_or_was_refused_is_not_repeated() {
     }
 }
 
-#[tokio::test]
-async fn a_read_is_repeated_by_the_sdk() {
-    let fake = Fake::start(|_| async { ec2_error(503, "ServiceUnavailable", "words") }).await;
+/// Answers a read with each of these in turn, and with the last again and again.
+async fn reads(answers: Vec<(u16, String)>) -> (Result<usize, AwsError>, usize, Aws) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let fake = Fake::start(move |_| {
+        let at = count.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
+        let answer = answers[at].clone();
+        async move { answer }
+    })
+    .await;
     let aws = Aws::at(&fake.endpoint, None);
-    let error = aws.describe_security_groups(&[SecurityGroupId::new("sg-1")]).await.unwrap_err();
-    assert!(matches!(error.kind, AwsErrorKind::Unclear { .. }), "{error:?}");
-    assert_eq!(fake.actions(), ["DescribeSecurityGroups", "DescribeSecurityGroups"]);
+    let answer = aws.describe_security_groups(&[SecurityGroupId::new("sg-1")]).await;
+    (answer.map(|groups| groups.len()), fake.actions().len(), aws)
+}
+
+#[tokio::test]
+async fn a_read_is_repeated_where_that_may_help() {
+    let found = || ec2("DescribeSecurityGroups", "<securityGroupInfo/>");
+    for (status, code) in [(503, "RequestLimitExceeded"), (503, "ServiceUnavailable"), (500, "InternalError")] {
+        let (answer, calls, _) = reads(vec![ec2_error(status, code, "words"), found()]).await;
+        assert_eq!((answer, calls), (Ok(0), 2), "{code}");
+    }
+    // Only so often as `--aws-max-retries` says.
+    let (answer, calls, _) = reads(vec![ec2_error(503, "ServiceUnavailable", "words")]).await;
+    let error = answer.unwrap_err();
+    assert!(matches!(error.kind, AwsErrorKind::Unclear { .. }) && calls == 2, "{error:?} after {calls} calls");
+    for (status, code) in [(400, "InvalidParameterValue"), (403, "UnauthorizedOperation")] {
+        let (answer, calls, _) = reads(vec![ec2_error(status, code, "words")]).await;
+        assert!(answer.is_err() && calls == 1, "{code}: {answer:?} after {calls} calls");
+    }
+}
+
+#[tokio::test]
+async fn a_throttle_sets_the_budget_of_its_class() {
+    let throttle = ec2_error(503, "RequestLimitExceeded", "words");
+    let (_, _, aws) = reads(vec![throttle, ec2("DescribeSecurityGroups", "<securityGroupInfo/>")]).await;
+    let budgets = aws.budgets();
+    let limited: Vec<_> = budgets.iter().filter(|(_, budget)| budget.rate.is_some()).map(|(class, _)| *class).collect();
+    assert_eq!(limited, ["ec2_reads"]);
+    assert_eq!((budgets["ec2_reads"].throttled, budgets["ec2_reads"].waiting), (1, 0));
+}
+
+#[tokio::test]
+async fn all_pages_are_read_and_a_page_that_points_to_itself_is_an_error() {
+    let page = |token: &str| {
+        let item = "<securityGroupInfo><item><groupId>sg-1</groupId></item></securityGroupInfo>";
+        ec2("DescribeSecurityGroups", &format!("{item}<nextToken>{token}</nextToken>"))
+    };
+    let (answer, calls, _) = reads(vec![page("a"), page("b"), page("")]).await;
+    assert_eq!((answer, calls), (Ok(3), 3));
+    let (answer, calls, _) = reads(vec![page("a")]).await;
+    insta::assert_snapshot!(answer.unwrap_err(), @"DescribeSecurityGroups ended without a clear answer and may have taken effect: the answer has no next page");
+    assert_eq!(calls, 2);
 }
 
 #[tokio::test]

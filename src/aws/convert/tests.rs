@@ -141,13 +141,14 @@ fn the_default_rule_is_none() {
 }
 
 #[test]
-fn listeners_without_tls_have_neither_policy_nor_certificate() {
+fn listeners_without_tls_have_neither_policies_nor_certificate() {
     let answer = |protocol| {
         elb::Listener::builder()
             .listener_arn("arn:l")
             .port(443)
             .protocol(protocol)
             .ssl_policy("ELBSecurityPolicy-2016-08")
+            .alpn_policy("HTTP2Only")
             .certificates(elb::Certificate::builder().certificate_arn("arn:c").build())
             .build()
     };
@@ -159,14 +160,23 @@ fn listeners_without_tls_have_neither_policy_nor_certificate() {
         default_certificate: tls.then(|| CertificateArn::new("arn:c")),
         certificates: BTreeSet::new(),
         ssl_policy: tls.then(|| "ELBSecurityPolicy-2016-08".to_owned()),
-        alpn_policy: None,
+        alpn_policy: tls.then(|| "HTTP2Only".to_owned()),
         attributes: None,
         tags: Tags::new(),
         rules: vec![],
     };
-    assert_eq!(listener(&answer(elb::ProtocolEnum::Https)), Some(expected(Some(ListenerProtocol::Https), true)));
-    assert_eq!(listener(&answer(elb::ProtocolEnum::Http)), Some(expected(Some(ListenerProtocol::Http), false)));
-    assert_eq!(listener(&answer(elb::ProtocolEnum::Tls)), Some(expected(Some(ListenerProtocol::Tls), true)));
+    for (protocol, read, tls) in [
+        (elb::ProtocolEnum::Https, Some(ListenerProtocol::Https), true),
+        (elb::ProtocolEnum::Http, Some(ListenerProtocol::Http), false),
+        (elb::ProtocolEnum::Tls, Some(ListenerProtocol::Tls), true),
+        (elb::ProtocolEnum::Tcp, Some(ListenerProtocol::Tcp), false),
+        (elb::ProtocolEnum::Udp, Some(ListenerProtocol::Udp), false),
+        (elb::ProtocolEnum::TcpUdp, Some(ListenerProtocol::TcpUdp), false),
+        // Of what is not known here nothing is left out.
+        (elb::ProtocolEnum::from("QUIC"), None, true),
+    ] {
+        assert_eq!(listener(&answer(protocol)), Some(expected(read, tls)));
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! counters see to that: `wanted` counts the times that something known was given up, and a read counts only if it
 //! began after the last of those; `writes` counts our own writes, and a sweep leaves alone what was written since it began.
 
+mod claims;
 mod record;
 mod sweep;
 
@@ -97,9 +98,27 @@ struct State {
     targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
     /// Counts the times that known targets were given up.
     targets_forgotten: u64,
+    /// Target groups whose targets were given up and not read since: nobody's word counts for them.
+    targets_doubted: BTreeSet<TargetGroupArn>,
+    /// Whose a load balancer or target group is by a record's word, which spares reading its tags.
+    claims: BTreeMap<String, StackId>,
 }
 
 impl State {
+    /// Whether a load balancer or target group is listed.
+    fn knows(&self, arn: &str) -> bool {
+        self.load_balancers.contains_key(&LoadBalancerArn::new(arn))
+            || self.target_groups.contains_key(&TargetGroupArn::new(arn))
+    }
+
+    /// Whether the tags of a load balancer or target group are known.
+    fn tags_known(&self, arn: &str) -> bool {
+        let balancer = self.load_balancers.get(&LoadBalancerArn::new(arn)).map(|b| b.tags);
+        balancer
+            .or_else(|| self.target_groups.get(&TargetGroupArn::new(arn)).map(|t| t.tags))
+            .is_some_and(Knowledge::is_known)
+    }
+
     /// Whether a sweep is needed, by one group or else by whoever asks about all of them.
     fn needs_sweep(&self, group: Option<&StackId>) -> bool {
         let needed = match group {
@@ -121,6 +140,12 @@ impl Inventory {
     #[must_use]
     pub fn new(aws: Arc<Aws>, cluster: impl Into<String>, vpc: VpcId) -> Self {
         Self { aws, cluster: cluster.into(), vpc, sweeping: tokio::sync::Mutex::default(), state: Mutex::default() }
+    }
+
+    /// The way to AWS.
+    #[must_use]
+    pub fn aws(&self) -> &Aws {
+        &self.aws
     }
 
     /// The VPC.
@@ -146,6 +171,11 @@ impl Inventory {
         tags::stack_of(tags).filter(|_| ours)
     }
 
+    /// The group that a load balancer or target group belongs to, by a record's word or else by its tags.
+    fn owner(&self, state: &State, arn: &str, tags: &Tags) -> Option<StackId> {
+        state.claims.get(arn).cloned().or_else(|| self.group_of(tags))
+    }
+
     /// All that AWS has of a group, without the bindings, which Kubernetes has. Calls AWS only for what is not known.
     ///
     /// # Errors
@@ -153,6 +183,7 @@ impl Inventory {
     pub async fn observe(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
         loop {
             self.sweep(Some(group)).await?;
+            self.read_claimed(group).await?;
             let (unknown, began) = {
                 let state = self.state();
                 let unknown: Vec<_> = state
@@ -187,24 +218,24 @@ impl Inventory {
     }
 
     fn stack(&self, state: &State, group: &StackId) -> ObservedStack {
-        let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
+        let of_group = |arn: &str, tags: &Tags| self.owner(state, arn, tags).as_ref() == Some(group);
         ObservedStack {
             load_balancers: state
                 .load_balancers
                 .values()
-                .filter(|b| of_group(&b.value.tags))
+                .filter(|b| of_group(b.value.arn.as_str(), &b.value.tags))
                 .map(|b| b.value.clone())
                 .collect(),
             target_groups: state
                 .target_groups
                 .values()
-                .filter(|t| of_group(&t.value.tags))
+                .filter(|t| of_group(t.value.arn.as_str(), &t.value.tags))
                 .map(|t| t.value.clone())
                 .collect(),
             security_groups: state
                 .security_groups
                 .values()
-                .filter(|s| of_group(&s.value.tags) && is_managed(&s.value.tags))
+                .filter(|s| self.group_of(&s.value.tags).as_ref() == Some(group) && is_managed(&s.value.tags))
                 .map(|s| s.value.clone())
                 .collect(),
             bindings: Vec::new(),
@@ -257,10 +288,10 @@ impl Inventory {
         let tags = state
             .load_balancers
             .values()
-            .map(|b| &b.value.tags)
-            .chain(state.target_groups.values().map(|t| &t.value.tags))
-            .chain(state.security_groups.values().map(|s| &s.value.tags));
-        Ok(tags.filter_map(|tags| self.group_of(tags)).collect())
+            .map(|b| (b.value.arn.as_str(), &b.value.tags))
+            .chain(state.target_groups.values().map(|t| (t.value.arn.as_str(), &t.value.tags)))
+            .chain(state.security_groups.values().map(|s| (s.value.id.as_str(), &s.value.tags)));
+        Ok(tags.filter_map(|(arn, tags)| self.owner(&state, arn, tags)).collect())
     }
 
     /// The security group that all load balancers of the cluster share, where it exists.
@@ -334,6 +365,7 @@ impl Inventory {
         let mut state = self.state();
         if state.targets_forgotten == forgotten {
             state.targets.insert(arn.clone(), targets.clone());
+            state.targets_doubted.remove(arn);
         }
         Ok(targets)
     }
@@ -372,6 +404,7 @@ impl Inventory {
         state.wanted += 1;
         let wanted = state.wanted;
         state.forgotten.insert(group.clone(), wanted);
+        let claimed: Vec<String> = state.claims.extract_if(.., |_, claim| claim == group).map(|(arn, _)| arn).collect();
         let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
         let mut target_groups = Vec::new();
         for entry in state.load_balancers.values_mut().filter(|b| of_group(&b.value.tags)) {
@@ -385,8 +418,11 @@ impl Inventory {
             target_groups.push(arn.clone());
         }
         state.targets_forgotten += 1;
+        // Load balancers among them do no harm: nobody asks for their targets.
+        target_groups.extend(claimed.into_iter().map(TargetGroupArn::new));
         for arn in target_groups {
             state.targets.remove(&arn);
+            state.targets_doubted.insert(arn);
         }
     }
 
@@ -410,8 +446,10 @@ impl Inventory {
             entry.tags.forgotten = wanted;
             entry.value.attributes = None;
         }
+        state.claims.clear();
         state.targets_forgotten += 1;
         state.targets.clear();
+        state.targets_doubted = state.target_groups.keys().cloned().collect();
     }
 
     /// Gives up what is known of a target group's targets.
@@ -419,6 +457,7 @@ impl Inventory {
         let mut state = self.state();
         state.targets_forgotten += 1;
         state.targets.remove(arn);
+        state.targets_doubted.insert(arn.clone());
     }
 
     /// The group's security group in front of its load balancer, as far as it is known.

@@ -105,8 +105,9 @@ impl Inventory {
         }
     }
 
-    /// A listener was modified; `answer` is without rules, certificates and tags, which stay, but for the certificates of
-    /// a listener that does not speak TLS any more: it has none, and needs them all again when it does.
+    /// A listener was modified; `answer` is without rules, certificates, attributes and tags, which stay, but for the
+    /// certificates of a listener that does not speak TLS any more: it has none, and needs them all again when it does.
+    /// The attributes of one that speaks something else now are not known any more.
     pub(crate) fn record_listener_modified(&self, answer: ObservedListener) {
         if let Some(listener) = self.state().listener(&answer.arn) {
             let mut certificates = std::mem::take(&mut listener.certificates);
@@ -117,7 +118,7 @@ impl Inventory {
                 certificates,
                 tags: std::mem::take(&mut listener.tags),
                 rules: std::mem::take(&mut listener.rules),
-                attributes: listener.attributes.take(),
+                attributes: listener.attributes.take().filter(|_| answer.protocol == listener.protocol),
                 ..answer
             };
         }

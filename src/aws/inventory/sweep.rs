@@ -6,7 +6,10 @@ use super::{BalancerEntry, Inventory, Knowledge, SecurityGroupEntry, State, Targ
 use crate::{
     aws::{AwsError, convert, elb::security_groups_of},
     build::tags,
-    model::{ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, SecurityGroupId, StackId, Tags},
+    model::{
+        ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, SecurityGroupId, StackId, Tags,
+        TargetGroupArn,
+    },
 };
 
 /// What a sweep has found. Complete, so what is not in it is not in AWS.
@@ -61,12 +64,14 @@ impl Inventory {
             let state = self.state();
             let balancers = load_balancers
                 .iter()
+                .filter(|b| !state.claims.contains_key(b.arn.as_str()))
                 .filter(|b| !state.load_balancers.get(&b.arn).is_some_and(|e| e.tags.is_known()))
                 .map(|b| b.arn.as_str());
             let groups = groups
                 .iter()
                 .filter(|g| g.vpc_id() == vpc)
                 .filter_map(convert::target_group)
+                .filter(|g| !state.claims.contains_key(g.arn.as_str()))
                 .filter(|g| !state.target_groups.get(&g.arn).is_some_and(|e| e.tags.is_known()))
                 .map(|g| g.arn);
             balancers.map(str::to_owned).chain(groups.map(|arn| arn.as_str().to_owned())).collect()
@@ -150,6 +155,8 @@ impl State {
             .collect();
         self.security_groups.extend(old.into_iter().filter(|(_, entry)| entry.written > since));
 
+        let listed: BTreeSet<TargetGroupArn> = self.target_groups.keys().cloned().collect();
+        self.targets_doubted.retain(|arn| listed.contains(arn));
         self.deleted.retain(|_, at| *at > since);
         self.forgotten.retain(|_, at| *at > found.wanted);
         self.swept = Some(found.wanted);

@@ -110,6 +110,14 @@ fn answer(world: &World, call: &Call) -> (u16, String) {
             &call.action,
             "<Rules><member><RuleArn>arn:listener-rule/app/x/r2</RuleArn><Priority>2</Priority><IsDefault>false</IsDefault></member><member><RuleArn>arn:listener-rule/app/x/r1</RuleArn><Priority>1</Priority><IsDefault>false</IsDefault></member><member><RuleArn>arn:d</RuleArn><Priority>default</Priority><IsDefault>true</IsDefault></member></Rules>",
         ),
+        "DescribeLoadBalancerAttributes" | "DescribeTargetGroupAttributes" | "DescribeListenerAttributes" => {
+            let arn = ["LoadBalancerArn", "TargetGroupArn", "ListenerArn"].map(|name| call.param(name)).concat();
+            if world.vanished.contains(&arn) {
+                return elb_error(400, "LoadBalancerNotFound", "One or more load balancers not found");
+            }
+            let attribute = format!("<member><Key>of</Key><Value>{arn}</Value></member>");
+            elb(&call.action, &format!("<Attributes>{attribute}<member><Key>empty</Key></member></Attributes>"))
+        }
         "DescribeTargetHealth" => elb(
             &call.action,
             "<TargetHealthDescriptions><member><Target><Id>10.0.0.1</Id><Port>80</Port></Target><TargetHealth><State>healthy</State></TargetHealth></member></TargetHealthDescriptions>",
@@ -515,4 +523,50 @@ async fn a_copy_of_a_security_group_is_not_the_groups() {
     let ids: Vec<_> =
         inventory.observe(&group("a")).await.unwrap().security_groups.into_iter().map(|s| s.id.to_string()).collect();
     assert_eq!(ids, ["sg-a"]);
+}
+
+#[tokio::test]
+async fn attributes_are_known_until_they_are_given_up() {
+    let world = world(&["a", "b"], &["a", "b"], &[]);
+    let (fake, inventory) = started(&world).await;
+    let listener = ListenerArn::new("arn:listener/app/a/1");
+    let reads = Reads {
+        load_balancer: Some(balancer_arn("a")),
+        listeners: vec![listener.clone()],
+        target_groups: vec![target_group_arn("a")],
+    };
+    let known = async || {
+        let observed = inventory.observe(&group("a")).await.unwrap();
+        let balancer = &observed.load_balancers[0];
+        [&balancer.attributes, &balancer.listeners[&80].attributes, &observed.target_groups[0].attributes]
+            .map(Clone::clone)
+    };
+    let of = |arn: &str| Some([("empty", ""), ("of", arn)].map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    let read = [of(balancer_arn("a").as_str()), of(listener.as_str()), of(target_group_arn("a").as_str())];
+    assert_eq!(known().await, [None, None, None]);
+    inventory.read(&group("a"), &reads).await.unwrap();
+    assert_eq!(known().await, read);
+
+    // Another's sweep leaves them, and what was not asked for is not read.
+    inventory.forget(&group("b"));
+    let b = inventory.observe(&group("b")).await.unwrap();
+    assert_eq!((&b.load_balancers[0].attributes, &b.target_groups[0].attributes), (&None, &None));
+    assert_eq!(known().await, read);
+    let attributes = fake.actions().into_iter().filter(|action| action.ends_with("Attributes")).collect::<Vec<_>>();
+    assert_eq!(
+        attributes,
+        ["DescribeListenerAttributes", "DescribeLoadBalancerAttributes", "DescribeTargetGroupAttributes"]
+    );
+
+    inventory.forget(&group("a"));
+    assert_eq!(known().await, [None, None, None]);
+    inventory.read(&group("a"), &reads).await.unwrap();
+    inventory.forget_all();
+    assert_eq!(known().await, [None, None, None]);
+
+    // What is gone meanwhile is listed again.
+    world.lock().unwrap().vanished.insert(balancer_arn("a").to_string());
+    world.lock().unwrap().load_balancers.remove("a");
+    assert!(inventory.read(&group("a"), &reads).await.unwrap_err().is_not_found());
+    assert_eq!(inventory.observe(&group("a")).await.unwrap().load_balancers, []);
 }

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::limits::{Outcome, attribute_fits, leads_to, mapped, refuse, speaks};
 use crate::{
     build::tags,
     model::*,
     plan::{
         AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, TaggedResource, Wait,
-        binding, defaults, plan,
+        binding, defaults, plan, reads,
     },
 };
 
@@ -18,18 +19,14 @@ pub(super) const BACKEND_GROUP: &str = "sg-shared";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Aws {
     pub(super) observed: ObservedStack,
+    /// The subnets of the load balancer with their addresses, which stay as they were given.
+    mappings: BTreeMap<SubnetId, SubnetMapping>,
     made: u32,
     created_groups: BTreeMap<ResourceId, TargetGroupArn>,
     created_listeners: BTreeSet<u16>,
     created_rules: BTreeMap<(u16, usize), RuleArn>,
     created_security_group: Option<SecurityGroupId>,
     created_balancer: bool,
-}
-
-type Outcome<T = ()> = Result<T, String>;
-
-fn refuse<T>(when: bool, why: impl FnOnce() -> T) -> Result<(), T> {
-    if when { Err(why()) } else { Ok(()) }
 }
 
 impl Aws {
@@ -56,7 +53,8 @@ impl Aws {
     /// Plans and runs until nothing is left to do, which has to be after so many rounds; bindings go in between.
     pub(super) fn settle(&mut self, stack: &Stack, most_rounds: usize) {
         for _ in 0..most_rounds {
-            let plan = plan(stack, &self.observed);
+            let plan = plan(stack, &self.seen(stack));
+            assert_eq!(plan, crate::plan::plan(stack, &self.observed), "what is not read makes no difference");
             self.run(stack, &plan);
             if let Some(Wait::BindingsGone(names)) = &plan.wait {
                 let deleting: BTreeSet<ObjectName> =
@@ -70,7 +68,41 @@ impl Aws {
 
     /// What earlier plans created is no longer called so.
     pub(super) fn begin(&mut self) {
-        *self = Self { observed: std::mem::take(&mut self.observed), made: self.made, ..Self::default() };
+        *self = Self {
+            observed: std::mem::take(&mut self.observed),
+            mappings: std::mem::take(&mut self.mappings),
+            made: self.made,
+            ..Self::default()
+        };
+    }
+
+    /// What a controller sees that has just started: attributes are read where the stack asks for some.
+    fn seen(&self, stack: &Stack) -> ObservedStack {
+        let mut seen = self.observed.clone();
+        for balancer in &mut seen.load_balancers {
+            balancer.attributes = None;
+            balancer.listeners.values_mut().for_each(|listener| listener.attributes = None);
+        }
+        seen.target_groups.iter_mut().for_each(|group| group.attributes = None);
+        let wanted = reads(stack, &seen);
+        for (balancer, known) in seen.load_balancers.iter_mut().zip(&self.observed.load_balancers) {
+            if wanted.load_balancer.as_ref() == Some(&balancer.arn) {
+                balancer.attributes.clone_from(&known.attributes);
+            }
+            for (listener, known) in balancer.listeners.values_mut().zip(known.listeners.values()) {
+                if wanted.listeners.contains(&listener.arn) {
+                    assert_ne!(known.protocol, Some(ListenerProtocol::Tls), "a TLS listener has no attributes to read");
+                    listener.attributes.clone_from(&known.attributes);
+                }
+            }
+        }
+        for (group, known) in seen.target_groups.iter_mut().zip(&self.observed.target_groups) {
+            if wanted.target_groups.contains(&group.arn) {
+                group.attributes.clone_from(&known.attributes);
+            }
+        }
+        assert!(reads(stack, &seen).is_empty(), "what is read is not read again");
+        seen
     }
 
     fn number(&mut self) -> u32 {
@@ -153,6 +185,16 @@ impl Aws {
             Action::FixedResponse { .. } | Action::Other(_) => {}
         }
         Ok(vec![action])
+    }
+
+    /// Refuses target groups that a listener of the protocol cannot lead to.
+    fn leading(&self, protocol: Option<ListenerProtocol>, actions: &[Action<TargetGroupArn>]) -> Outcome {
+        for arn in actions.iter().flat_map(Action::target_groups) {
+            let group = self.observed.target_groups.iter().find(|group| group.arn == *arn);
+            let fits = group.zip(protocol).is_none_or(|(group, protocol)| leads_to(protocol, &group.protocol));
+            refuse(!fits, || format!("InvalidConfigurationRequest: {arn} behind {protocol:?}"))?;
+        }
+        Ok(())
     }
 
     fn security_group_id(&self, reference: &SecurityGroupReference) -> Outcome<SecurityGroupId> {
@@ -247,6 +289,13 @@ impl Aws {
                 let name = group.name.known().ok_or("the name is not known")?.to_string();
                 let duplicate = self.observed.target_groups.iter().any(|g| g.name == name);
                 refuse(duplicate, || "DuplicateTargetGroupName".to_owned())?;
+                let http = matches!(group.protocol, TargetGroupProtocol::Http | TargetGroupProtocol::Https);
+                let check = &group.health_check;
+                let connects = check.protocol == HealthCheckProtocol::Tcp;
+                refuse(
+                    http != group.protocol_version.is_some() || (connects && (http || check.path.is_some())),
+                    || "ValidationError: protocol version or health check".to_owned(),
+                )?;
                 let arn = TargetGroupArn::new(format!("arn:targetgroup/{name}/{number}"));
                 self.created_groups.insert(group.resource.clone(), arn.clone());
                 self.observed.target_groups.push(ObservedTargetGroup {
@@ -297,7 +346,11 @@ impl Aws {
                 let name = balancer.name.known().ok_or("the name is not known")?.to_string();
                 refuse(!self.observed.load_balancers.is_empty(), || "a second load balancer".to_owned())?;
                 let groups = balancer.security_groups.iter().map(|g| self.security_group_id(g));
-                let security_groups = groups.collect::<Outcome<_>>()?;
+                let security_groups = groups.collect::<Outcome<BTreeSet<_>>>()?;
+                let bare = balancer.kind == LoadBalancerKind::Application && security_groups.is_empty();
+                refuse(bare, || "ValidationError: no security group".to_owned())?;
+                let subnets = balancer.subnets.known().ok_or("the subnets are not known")?;
+                self.mappings = mapped(balancer.kind, balancer.scheme, subnets)?;
                 self.created_balancer = true;
                 self.observed.load_balancers.push(ObservedLoadBalancer {
                     arn: LoadBalancerArn::new(format!("arn:loadbalancer/app/{name}/{number}")),
@@ -307,13 +360,7 @@ impl Aws {
                     attributes: Some(defaults::load_balancer(balancer.kind)),
                     scheme: balancer.scheme,
                     state: LoadBalancerState::Provisioning,
-                    subnets: balancer
-                        .subnets
-                        .known()
-                        .ok_or("the subnets are not known")?
-                        .iter()
-                        .map(|mapping| mapping.subnet.clone())
-                        .collect(),
+                    subnets: self.mappings.keys().cloned().collect(),
                     security_groups,
                     tags: balancer.tags.clone(),
                     listeners: BTreeMap::new(),
@@ -322,25 +369,43 @@ impl Aws {
             StepAction::SetSecurityGroups { arn, groups } => {
                 let groups: BTreeSet<_> = groups.iter().map(|g| self.security_group_id(g)).collect::<Outcome<_>>()?;
                 let balancer = self.balancer()?;
-                refuse(balancer.arn != *arn || groups.is_empty(), || "InvalidConfigurationRequest".to_owned())?;
+                // A Network Load Balancer that was made without security groups stays without.
+                let bare = balancer.security_groups.is_empty();
+                refuse(balancer.arn != *arn || groups.is_empty() || bare, || "InvalidConfigurationRequest".to_owned())?;
                 balancer.security_groups = groups;
             }
             StepAction::SetSubnets { arn, subnets } => {
                 let balancer = self.balancer()?;
-                refuse(balancer.arn != *arn || subnets.is_empty(), || "InvalidConfigurationRequest".to_owned())?;
-                balancer.subnets = subnets.iter().map(|mapping| mapping.subnet.clone()).collect();
+                refuse(balancer.arn != *arn, || "LoadBalancerNotFound".to_owned())?;
+                let after = mapped(balancer.kind, balancer.scheme, subnets)?;
+                balancer.subnets = after.keys().cloned().collect();
+                let moved = self.mappings.values().any(|m| after.get(&m.subnet).is_some_and(|after| after != m));
+                refuse(moved, || "InvalidConfigurationRequest: the address of a subnet that stays".to_owned())?;
+                self.mappings = after;
             }
             StepAction::ModifyAttributes { of, attributes, .. } => {
                 refuse(attributes.is_empty(), || "MissingParameter".to_owned())?;
-                let known = match of {
-                    AttributesOf::LoadBalancer(_) => &mut self.balancer()?.attributes,
-                    AttributesOf::Listener(reference) => &mut self.listener(reference)?.attributes,
+                let (http, known) = match of {
+                    AttributesOf::LoadBalancer(_) => {
+                        let balancer = self.balancer()?;
+                        (balancer.kind == LoadBalancerKind::Application, &mut balancer.attributes)
+                    }
+                    AttributesOf::Listener(reference) => {
+                        let listener = self.listener(reference)?;
+                        let without = matches!(listener.protocol, Some(ListenerProtocol::Tls | ListenerProtocol::Udp));
+                        refuse(without, || "InvalidConfigurationRequest: no attributes".to_owned())?;
+                        let http = listener.protocol.is_some_and(|p| speaks(LoadBalancerKind::Application, p));
+                        (http, &mut listener.attributes)
+                    }
                     AttributesOf::TargetGroup(reference) => {
                         let arn = self.resolve(stack, reference)?;
                         let group = self.observed.target_groups.iter_mut().find(|g| g.arn == arn);
-                        &mut group.ok_or("TargetGroupNotFound")?.attributes
+                        let group = group.ok_or("TargetGroupNotFound")?;
+                        (group.protocol.starts_with("HTTP"), &mut group.attributes)
                     }
                 };
+                let strange = attributes.keys().find(|key| !attribute_fits(key, http));
+                refuse(strange.is_some(), || format!("InvalidConfigurationRequest: {strange:?}"))?;
                 known.get_or_insert_default().extend(attributes.clone());
             }
             StepAction::DeleteLoadBalancer { arn, .. } => {
@@ -350,6 +415,7 @@ impl Aws {
             }
             StepAction::CreateListener { load_balancer, listener } => {
                 let default_actions = self.action(stack, &listener.default_action)?;
+                self.leading(Some(listener.protocol), &default_actions)?;
                 let created = self.created_balancer;
                 let balancer = self.balancer()?;
                 refuse(load_balancer.as_ref().map_or(!created, |arn| balancer.arn != *arn), || {
@@ -357,8 +423,12 @@ impl Aws {
                 })?;
                 let tls = listener.protocol.is_secure();
                 refuse(tls != listener.default_certificate.is_some() || tls != listener.ssl_policy.is_some(), || {
-                    "certificate and policy go with HTTPS".to_owned()
+                    "certificate and policy go with TLS".to_owned()
                 })?;
+                refuse(listener.alpn_policy.is_some() && listener.protocol != ListenerProtocol::Tls, || {
+                    "ALPN goes with TLS".to_owned()
+                })?;
+                refuse(!speaks(balancer.kind, listener.protocol), || "UnsupportedProtocol".to_owned())?;
                 let port = listener.port;
                 refuse(balancer.listeners.contains_key(&port), || "DuplicateListener".to_owned())?;
                 balancer.listeners.insert(
@@ -383,22 +453,38 @@ impl Aws {
                 let default_actions =
                     change.default_action.as_ref().map(|action| self.action(stack, action)).transpose()?;
                 let listener = self.listener(&ListenerReference::Existing(arn.clone()))?;
-                listener.protocol = change.protocol.or(listener.protocol);
-                if listener.protocol.is_some_and(|protocol| !protocol.is_secure()) {
+                let mut after = listener.clone();
+                after.protocol = change.protocol.or(listener.protocol);
+                if after.protocol != listener.protocol {
+                    after.attributes = after.protocol.map(defaults::listener);
+                }
+                if after.protocol != Some(ListenerProtocol::Tls) {
+                    refuse(change.alpn_policy.is_some(), || "ALPN goes with TLS".to_owned())?;
+                    after.alpn_policy = None;
+                }
+                after.alpn_policy = change.alpn_policy.clone().or(after.alpn_policy);
+                if after.protocol.is_some_and(|protocol| !protocol.is_secure()) {
                     refuse(change.default_certificate.is_some() || change.ssl_policy.is_some(), || {
-                        "an HTTP listener has neither certificate nor policy".to_owned()
+                        "a listener without TLS has neither certificate nor policy".to_owned()
                     })?;
-                    (listener.default_certificate, listener.ssl_policy) = (None, None);
-                    listener.certificates.clear();
+                    (after.default_certificate, after.ssl_policy) = (None, None);
+                    after.certificates.clear();
                 } else {
-                    listener.default_certificate =
-                        change.default_certificate.clone().or(listener.default_certificate.take());
-                    listener.ssl_policy = change.ssl_policy.clone().or(listener.ssl_policy.take());
-                    refuse(listener.default_certificate.is_none(), || "ValidationError: no certificate".to_owned())?;
+                    after.default_certificate = change.default_certificate.clone().or(after.default_certificate);
+                    after.ssl_policy = change.ssl_policy.clone().or(after.ssl_policy);
+                    refuse(after.default_certificate.is_none() || after.ssl_policy.is_none(), || {
+                        "ValidationError: no certificate or policy".to_owned()
+                    })?;
                 }
                 if let Some(actions) = default_actions {
-                    listener.default_actions = actions;
+                    after.default_actions = actions;
                 }
+                *listener = after.clone();
+                let kind = self.balancer()?.kind;
+                refuse(after.protocol.is_some_and(|protocol| !speaks(kind, protocol)), || {
+                    "UnsupportedProtocol".to_owned()
+                })?;
+                self.leading(after.protocol, &after.default_actions)?;
             }
             StepAction::DeleteListener { arn, .. } => {
                 let port = self.listener(&ListenerReference::Existing(arn.clone()))?.port;
@@ -424,6 +510,10 @@ impl Aws {
             }
             StepAction::CreateRule { listener, port, index, priority, rule } => {
                 let actions = self.action(stack, &rule.action)?;
+                let network = self.balancer()?.kind == LoadBalancerKind::Network;
+                refuse(network, || {
+                    "UnsupportedOperation: listeners of a Network Load Balancer have no rules".to_owned()
+                })?;
                 let found = self.listener(listener)?;
                 refuse(found.port != *port, || "the step names another port".to_owned())?;
                 refuse(!(1..=50_000).contains(priority), || format!("ValidationError: priority {priority}"))?;

@@ -16,6 +16,7 @@ fn binding(port: IntOrString, target_type: TargetType) -> TargetGroupBinding {
         labels: BTreeMap::new(),
         finalizers: vec![],
         deleting: false,
+        checkpoint: None,
         spec: TargetGroupBindingSpec {
             service_ref: ServiceReference { name: "cart".into(), port },
             target_type: Some(target_type),

@@ -91,7 +91,7 @@ async fn security_groups_are_found_by_id_name_and_tag() {
     world.aws.tag_security_group(&front, &more).await.unwrap();
     assert_eq!(world.aws.security_groups_tagged(&vpc(), key, &["owned", "shared"]).await.unwrap().len(), 2);
     let tag = aws_sdk_ec2::types::Tag::builder().key(key).build();
-    world.aws.write.ec2.delete_tags().resources(front.as_str()).tags(tag).send().await.unwrap();
+    world.aws.ec2.delete_tags().resources(front.as_str()).tags(tag).send().await.unwrap();
     assert_eq!(world.aws.security_groups_tagged(&vpc(), key, &["owned", "shared"]).await.unwrap().len(), 1);
     let gone = SecurityGroupId::new("sg-gone");
     assert_eq!(code(world.aws.tag_security_group(&gone, &more).await), "InvalidGroup.NotFound");

@@ -430,8 +430,8 @@ async fn lists_come_in_pages_and_tags_in_twenties() {
     assert_eq!(world.observed().await, observed);
     assert_eq!(world.operations().iter().filter(|operation| *operation == "DescribeTargetGroups").count(), 7);
     let arns: Vec<_> = observed.target_groups.iter().take(21).map(|group| group.arn.as_str().to_owned()).collect();
-    let many = world.aws.read.elb.describe_tags().set_resource_arns(Some(arns)).send().await;
-    assert_eq!(code(world.aws.answer("DescribeTags", many)), "ValidationError");
+    let call = world.aws.elb.describe_tags().set_resource_arns(Some(arns));
+    assert_eq!(code(world.aws.read("DescribeTags", || call.clone().send()).await), "ValidationError");
 }
 
 #[tokio::test(start_paused = true)]
@@ -442,7 +442,7 @@ async fn tags_are_added_changed_and_removed() {
     world.aws.tag(group.arn.as_str(), &more).await.unwrap();
     assert_eq!(world.simulation.state().target_groups["api"].tags["team"], "a");
     assert_eq!(world.simulation.state().target_groups["api"].tags[tags::CLUSTER], "other");
-    let keys = world.aws.write.elb.remove_tags().resource_arns(group.arn.as_str()).tag_keys("team");
+    let keys = world.aws.elb.remove_tags().resource_arns(group.arn.as_str()).tag_keys("team");
     keys.send().await.unwrap();
     assert!(!world.simulation.state().target_groups["api"].tags.contains_key("team"));
     let many: Tags = (0..51).map(|number| (format!("key-{number}"), String::new())).collect();
@@ -495,7 +495,7 @@ async fn attributes_are_those_of_aws_and_those_that_were_set() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_simulated_is_told() {
     let world = world();
-    let elb = &world.aws.read.elb;
+    let elb = &world.aws.elb;
     assert!(elb.describe_account_limits().send().await.is_err());
     assert!(!world.simulation.state().is_sound());
     let resource = "arn:aws:elasticloadbalancing:us-west-2:123456789012:targetgroup/gone/1";

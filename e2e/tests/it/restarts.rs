@@ -1,0 +1,279 @@
+//! Restarts: what was as it shall be is not read again, what has changed is, and a crash at any moment leaves nothing behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aws_sdk_elasticloadbalancingv2::types::{ProtocolEnum, TargetTypeEnum};
+use e2e::lab::wait_until;
+use serde_json::{Value, json};
+
+use crate::support::{
+    QUIET, SOON, Stage, WITH_RETRIES, account_is_empty, apply, deployment, finish, gone, ingress, leave, rules_become,
+    run, served_within, service, stack_of, targets_are_the_pods,
+};
+
+const INGRESS: (&str, &str) = ("networking.k8s.io/v1", "Ingress");
+
+/// The calls since the last reset, by operation.
+fn calls(stage: &Stage) -> BTreeMap<String, usize> {
+    let counts = stage.proxy.counts();
+    counts
+        .actions
+        .iter()
+        .map(|(action, count)| (action.rsplit(':').next().unwrap_or(action).to_owned(), *count))
+        .collect()
+}
+
+async fn idle(stage: &mut Stage) -> Result<()> {
+    stage.controller.as_mut().context("no controller")?.idle(WITH_RETRIES).await
+}
+
+/// Lists of everything, and what the nodes' rules are computed from: they cost the same however much there is.
+fn is_a_list(operation: &str) -> bool {
+    let lists = ["DescribeLoadBalancers", "DescribeTargetGroups", "DescribeSecurityGroups"];
+    lists.contains(&operation) || ["DescribeInstances", "DescribeNetworkInterfaces"].contains(&operation)
+}
+
+#[test]
+fn a_restart_reads_only_lists_and_what_has_changed_meanwhile() {
+    run(async {
+        let mut stage = Stage::shared().await?;
+        let namespace = "restart";
+        stage.cluster.namespace(namespace).await?;
+        apply(&stage, namespace, &[service("web"), service("api"), deployment("web", 2)]).await?;
+        let names = ["one", "two", "three"];
+        apply(&stage, namespace, &names.map(|name| ingress(name, &[], &["web"]))).await?;
+        let mut network = service("network");
+        network["spec"]["type"] = json!("LoadBalancer");
+        network["spec"]["loadBalancerClass"] = json!("service.k8s.aws/nlb");
+        apply(&stage, namespace, &[network]).await?;
+        for name in names {
+            served_within(&stage, namespace, name, WITH_RETRIES).await?;
+            rules_become(&stage, namespace, name, &["/web forward"]).await?;
+        }
+        targets_are_the_pods(&stage, namespace, "web", 2).await?;
+        stage.settle(QUIET, WITH_RETRIES).await?;
+        idle(&mut stage).await?;
+
+        // Killed, as nothing is pending: all is written that a restart needs.
+        stage.controller.take().context("no controller")?.kill();
+        stage.proxy.reset();
+        stage.start_controller(&[]).await?;
+        stage.settle(QUIET, SOON).await?;
+        let made = calls(&stage);
+        ensure!(made.keys().all(|operation| is_a_list(operation)), "a restart where nothing changed calls {made:?}");
+        ensure!(made.values().sum::<usize>() <= 10, "it calls {made:?}");
+
+        // One of three is edited, and one loses a rule: the first is worked on, the second believed.
+        stage.proxy.reset();
+        apply(&stage, namespace, &[ingress("one", &[], &["web", "api"])]).await?;
+        rules_become(&stage, namespace, "one", &["/web forward", "/api forward"]).await?;
+        idle(&mut stage).await?;
+        let listeners = calls(&stage).get("DescribeListeners").copied().unwrap_or_default();
+        ensure!(listeners == 1, "an edit of one reads the listeners of {listeners} load balancers");
+
+        // What others do while nobody looks is found by the audit.
+        stage.stop_controller().await?;
+        delete_rules(&stage, namespace, "two").await?;
+        delete_load_balancer(&stage, namespace, "three").await?;
+        stage.start_controller(&[]).await?;
+        // A load balancer that is gone is seen at once, as it is missing in the list.
+        served_within(&stage, namespace, "three", WITH_RETRIES).await?;
+        rules_become(&stage, namespace, "three", &["/web forward"]).await?;
+        idle(&mut stage).await?;
+        stage.stop_controller().await?;
+        stage.start_controller(&["--sync-period=10s"]).await?;
+        rules_become(&stage, namespace, "two", &["/web forward"]).await?;
+        finish(stage, namespace).await
+    });
+}
+
+async fn balancer_of(stage: &Stage, namespace: &str, name: &str) -> Result<String> {
+    let object = stage.cluster.get(INGRESS.0, INGRESS.1, Some(namespace), name).await?.context("no Ingress")?;
+    let host = e2e::lab::cluster::text(&object, "/status/loadBalancer/ingress/0/hostname").to_owned();
+    let balancers = stage.aws.elb.describe_load_balancers().send().await?;
+    let found =
+        balancers.load_balancers().iter().find(|b| b.dns_name().is_some_and(|name| name.eq_ignore_ascii_case(&host)));
+    Ok(found.and_then(|b| b.load_balancer_arn()).context("no load balancer")?.to_owned())
+}
+
+async fn delete_rules(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
+    let balancer = balancer_of(stage, namespace, name).await?;
+    let listeners = stage.aws.elb.describe_listeners().load_balancer_arn(balancer).send().await?;
+    for listener in listeners.listeners() {
+        let arn = listener.listener_arn().unwrap_or_default();
+        for rule in stage.aws.elb.describe_rules().listener_arn(arn).send().await?.rules() {
+            if rule.is_default() != Some(true) {
+                stage.aws.elb.delete_rule().rule_arn(rule.rule_arn().unwrap_or_default()).send().await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn delete_load_balancer(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
+    let balancer = balancer_of(stage, namespace, name).await?;
+    stage.aws.elb.delete_load_balancer().load_balancer_arn(balancer).send().await?;
+    Ok(())
+}
+
+/// A stream of numbers from a seed (splitmix64), so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+#[test]
+fn ten_crashes_while_twenty_ingresses_come_and_go_leave_nothing_behind() {
+    run(async {
+        let seed = match std::env::var("E2E_SEED") {
+            Ok(seed) => seed.parse()?,
+            Err(_) => u64::from(std::process::id()),
+        };
+        println!("E2E_SEED={seed}");
+        let mut random = Random(seed);
+        let mut stage = Stage::shared().await?;
+        let namespace = "crashes";
+        stage.cluster.namespace(namespace).await?;
+        let names: Vec<String> = (0..20).map(|number| format!("web-{number}")).collect();
+        apply(&stage, namespace, &[service("web"), service("api")]).await?;
+        let ingresses: Vec<Value> = names.iter().map(|name| ingress(name, &[], &["web", "api"])).collect();
+        apply(&stage, namespace, &ingresses).await?;
+        for _ in 0..5 {
+            crash(&mut stage, &mut random).await?;
+        }
+        for name in &names {
+            served_within(&stage, namespace, name, WITH_RETRIES).await?;
+            rules_become(&stage, namespace, name, &["/web forward", "/api forward"]).await?;
+        }
+        stage.settle(QUIET, WITH_RETRIES).await?;
+        let first = same_for_all(&stage, namespace, &names).await?;
+        // One that was made without any crash is no other.
+        apply(&stage, namespace, &[ingress("calm", &[], &["web", "api"])]).await?;
+        served_within(&stage, namespace, "calm", WITH_RETRIES).await?;
+        rules_become(&stage, namespace, "calm", &["/web forward", "/api forward"]).await?;
+        stage.settle(QUIET, WITH_RETRIES).await?;
+        let calm = without_name(&stack_of(&stage, namespace, "calm").await?, "calm");
+        ensure!(first == calm, "after crashes:\n{first}\nwithout:\n{calm}");
+
+        for name in names.iter().map(String::as_str).chain(["calm"]) {
+            stage.cluster.delete(INGRESS.0, INGRESS.1, Some(namespace), name).await?;
+        }
+        for _ in 0..5 {
+            crash(&mut stage, &mut random).await?;
+        }
+        for name in names.iter().map(String::as_str).chain(["calm"]) {
+            gone(&stage, INGRESS.0, INGRESS.1, Some(namespace), name).await?;
+        }
+        wait_until(WITH_RETRIES, "the account to be empty", async || account_is_empty(&stage).await).await?;
+        leave(stage, namespace).await
+    });
+}
+
+/// Kills the controller after a random number of writes, and starts it again.
+async fn crash(stage: &mut Stage, random: &mut Random) -> Result<()> {
+    let writes = usize::try_from(random.below(25))?;
+    stage.proxy.reset();
+    let mut last = 0;
+    // It may have nothing more to write.
+    let waited = wait_until(Duration::from_secs(8), "some writes", async || {
+        last = stage.proxy.counts().writes;
+        Ok(last >= writes)
+    })
+    .await;
+    println!("killed after {last} writes{}", if waited.is_err() { ", at rest" } else { "" });
+    stage.controller.take().context("no controller")?.kill();
+    stage.start_controller(&[]).await
+}
+
+/// What each has in AWS, which is the same for all of them but for the name.
+async fn same_for_all(stage: &Stage, namespace: &str, names: &[String]) -> Result<String> {
+    let mut all = BTreeSet::new();
+    for name in names {
+        all.insert(without_name(&stack_of(stage, namespace, name).await?, name));
+    }
+    ensure!(all.len() == 1, "they differ:\n{}", all.into_iter().collect::<Vec<_>>().join("\n"));
+    all.pop_first().context("there is none")
+}
+
+fn without_name(stack: &Value, name: &str) -> String {
+    let text = serde_json::to_string_pretty(stack).unwrap_or_default();
+    // Generated names hold the name without its hyphens.
+    text.replace(name, "NAME").replace(&name.replace('-', ""), "NAME")
+}
+
+#[test]
+fn a_crowded_account_is_listed_and_not_described_one_by_one() {
+    run(async {
+        let mut stage = Stage::without_controller().await?;
+        let namespace = "crowd";
+        stage.cluster.namespace(namespace).await?;
+        let (balancers, groups) = (300, 1000);
+        let elb = &stage.aws.elb;
+        let subnets = ["public-a", "public-b"].map(|subnet| stage.world.subnets[subnet].clone());
+        for number in 0..balancers {
+            let made = elb.create_load_balancer().name(format!("foreign-{number}"));
+            made.set_subnets(Some(subnets.to_vec())).send().await?;
+        }
+        for number in 0..groups {
+            let made =
+                elb.create_target_group().name(format!("foreign-{number}")).protocol(ProtocolEnum::Http).port(80);
+            made.vpc_id(&stage.world.vpc).target_type(TargetTypeEnum::Ip).send().await?;
+        }
+        let before = foreign(&stage).await?;
+        ensure!(before.len() == balancers + groups, "there are {}", before.len());
+        stage.proxy.reset();
+        stage.start_controller(&[]).await?;
+        apply(&stage, namespace, &[service("web"), ingress("web", &[], &["web"])]).await?;
+        served_within(&stage, namespace, "web", WITH_RETRIES).await?;
+        rules_become(&stage, namespace, "web", &["/web forward"]).await?;
+        idle(&mut stage).await?;
+        let made = calls(&stage);
+        let reads: usize = made.iter().filter(|(name, _)| name.starts_with("Describe")).map(|(_, count)| count).sum();
+        println!("calls in a crowded account: {made:?}");
+        // Tags come in batches of 20; everything else is a handful.
+        ensure!(reads <= (balancers + groups) / 20 + 25, "{reads} reads: {made:?}");
+
+        stage.proxy.reset();
+        stage.stop_controller().await?;
+        stage.start_controller(&[]).await?;
+        idle(&mut stage).await?;
+        stage.settle(QUIET, SOON).await?;
+        println!("calls of a restart in a crowded account: {:?}", calls(&stage));
+        stage.cluster.delete(INGRESS.0, INGRESS.1, Some(namespace), "web").await?;
+        gone(&stage, INGRESS.0, INGRESS.1, Some(namespace), "web").await?;
+        let after = foreign(&stage).await?;
+        ensure!(before == after, "something foreign was touched");
+        // Tidying up one by one would take longer than a new lab.
+        stage.end_lab();
+        Ok(())
+    });
+}
+
+/// All load balancers and target groups, as AWS describes them but for their state.
+async fn foreign(stage: &Stage) -> Result<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    let mut balancers = stage.aws.elb.describe_load_balancers().into_paginator().items().send();
+    while let Some(balancer) = balancers.next().await {
+        let balancer = balancer?;
+        all.insert(format!(
+            "{:?} {:?} {:?}",
+            balancer.load_balancer_arn(),
+            balancer.security_groups(),
+            balancer.scheme()
+        ));
+    }
+    let mut groups = stage.aws.elb.describe_target_groups().into_paginator().items().send();
+    while let Some(group) = groups.next().await {
+        all.insert(format!("{:?}", group?));
+    }
+    Ok(all)
+}

@@ -1,0 +1,313 @@
+//! One budget of calls for each class of call, shared by all who work.
+//!
+//! AWS gives an account, in each region and for each class of call, a token bucket: so many calls at once, and so many a
+//! second from then on. Its size is not told, and others empty it too. So nobody waits until AWS throttles; from then on
+//! calls of that class go out at about the rate that gets through, which rises with every call that AWS takes and falls
+//! when it throttles again, until it has not throttled for a while.
+//!
+//! While calls have to wait, the most urgent [`Priority`] goes first, and whoever came first among equals. That is strict:
+//! as long as more urgent calls use up all that AWS allows, less urgent ones of the same class wait, without a limit.
+//!
+//! Decisions ([`gate`]) have the time given from outside; this file only waits.
+
+mod gate;
+mod limits;
+
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::{sync::Notify, time::Instant};
+
+use self::gate::{Gate, Ticket};
+pub use self::limits::{FixedLimit, ThrottleError, parse_throttle};
+use super::{AwsError, AwsErrorKind, CallObserver};
+
+/// How urgent a call is, compared with others that wait. The most urgent comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Priority {
+    /// DeregisterTargets: requests go where nobody answers any more.
+    Deregister,
+    /// RegisterTargets: a new pod waits for requests.
+    Register,
+    /// Somebody has changed something and waits for it.
+    Edit,
+    /// The start of a term, or the sync period: nobody waits for it.
+    Resync,
+    /// Looking for drift.
+    Audit,
+}
+
+tokio::task_local! {
+    static PRIORITY: Priority;
+}
+
+/// Does `work` so that its calls have this priority. Without it they are [`Priority::Edit`]; registering and deregistering
+/// targets have their own. A task that `work` spawns does not inherit it.
+pub async fn with_priority<F: Future>(priority: Priority, work: F) -> F::Output {
+    PRIORITY.scope(priority, work).await
+}
+
+fn priority_of(operation: &str) -> Priority {
+    match operation {
+        "DeregisterTargets" => Priority::Deregister,
+        "RegisterTargets" => Priority::Register,
+        _ => PRIORITY.try_with(|priority| *priority).unwrap_or(Priority::Edit),
+    }
+}
+
+/// Calls that AWS counts together, as far as it says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Class {
+    /// ELB v2's Describe.
+    ElbReads,
+    /// ELB v2's changes but those of targets.
+    ElbWrites,
+    /// RegisterTargets and DeregisterTargets.
+    Registrations,
+    /// EC2's Describe.
+    Ec2Reads,
+    /// EC2's changes.
+    Ec2Writes,
+    /// All other services.
+    Others,
+}
+
+impl Class {
+    const ALL: [Self; 6] =
+        [Self::ElbReads, Self::ElbWrites, Self::Registrations, Self::Ec2Reads, Self::Ec2Writes, Self::Others];
+
+    /// `service` is an id as [`super::client::service_id`] spells it.
+    fn of(service: &str, operation: &str) -> Self {
+        let read = operation.starts_with("Describe");
+        match (service, operation) {
+            ("elasticloadbalancingv2", "RegisterTargets" | "DeregisterTargets") => Self::Registrations,
+            ("elasticloadbalancingv2", _) if read => Self::ElbReads,
+            ("elasticloadbalancingv2", _) => Self::ElbWrites,
+            ("ec2", _) if read => Self::Ec2Reads,
+            ("ec2", _) => Self::Ec2Writes,
+            _ => Self::Others,
+        }
+    }
+
+    /// Its name in metrics and `/debug/state`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::ElbReads => "elb_reads",
+            Self::ElbWrites => "elb_writes",
+            Self::Registrations => "registrations",
+            Self::Ec2Reads => "ec2_reads",
+            Self::Ec2Writes => "ec2_writes",
+            Self::Others => "others",
+        }
+    }
+
+    /// How many calls AWS takes at once after a pause, and the rate below which we do not go, calls a second: half of what
+    /// AWS gives an account. Where others of the account leave less than that, the pauses of each throttled call do the rest.
+    fn size(self) -> (f64, f64) {
+        match self {
+            Self::ElbReads => (40.0, 5.0),
+            Self::ElbWrites => (20.0, 1.5),
+            Self::Registrations => (20.0, 2.0),
+            // "Request throttling for the Amazon EC2 API": reads without a filter 50 at 10/s, changes 50 at 5/s.
+            Self::Ec2Reads => (50.0, 5.0),
+            Self::Ec2Writes => (50.0, 2.5),
+            Self::Others => (10.0, 0.5),
+        }
+    }
+}
+
+/// What a class's budget is at, for `/debug/state`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetState {
+    /// Calls a second; nothing while there is no limit, because AWS has not throttled lately.
+    pub rate: Option<f64>,
+    /// Calls that wait for their turn.
+    pub waiting: usize,
+    /// Seconds that calls have waited since the start, added up.
+    pub seconds_waited: f64,
+    /// Calls that AWS has throttled since the start.
+    pub throttled: u64,
+}
+
+/// A gate with those who wait before it.
+struct Queue {
+    gate: Mutex<Gate>,
+    changed: Notify,
+}
+
+/// A place in a queue, given up however the wait ends.
+struct Place<'a> {
+    queue: &'a Queue,
+    ticket: Ticket,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.queue.lock().leave(self.ticket);
+        self.queue.changed.notify_waiters();
+    }
+}
+
+impl Queue {
+    fn new(gate: Gate) -> Self {
+        Self { gate: Mutex::new(gate), changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gate> {
+        // A gate is consistent between any two statements that could panic.
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a turn.
+    async fn turn(&self, ticket: Ticket) {
+        self.lock().enter(ticket);
+        let _place = Place { queue: self, ticket };
+        loop {
+            // Asked for first, so that a change between looking and waiting is not missed.
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let turn = self.lock().take(ticket, Instant::now());
+            match turn {
+                Ok(()) => return,
+                Err(Some(due)) => tokio::select! { () = changed => {}, () = tokio::time::sleep_until(due) => {} },
+                Err(None) => changed.await,
+            }
+        }
+    }
+}
+
+/// What one class has cost so far.
+#[derive(Default)]
+struct Cost {
+    waited: Duration,
+    throttled: u64,
+}
+
+/// The budgets of all classes, and the fixed limits of `--aws-api-throttle`.
+pub(super) struct Budgets {
+    classes: BTreeMap<Class, (Queue, Mutex<Cost>)>,
+    fixed: Vec<(FixedLimit, Queue)>,
+    arrivals: AtomicU64,
+    observer: Option<Arc<dyn CallObserver>>,
+}
+
+/// One call with all its attempts, which keeps the place that it had when it came.
+pub(super) struct Call<'a> {
+    budgets: &'a Budgets,
+    operation: &'static str,
+    class: Class,
+    ticket: Ticket,
+    fixed: Vec<&'a Queue>,
+}
+
+impl Budgets {
+    pub(super) fn new(fixed: &[FixedLimit], observer: Option<Arc<dyn CallObserver>>) -> Self {
+        let now = Instant::now();
+        let class = |class: Class| {
+            let (burst, floor) = class.size();
+            (class, (Queue::new(Gate::adaptive(burst, floor)), Mutex::default()))
+        };
+        let fixed = fixed.iter().map(|limit| (limit.clone(), Queue::new(Gate::fixed(limit.burst, limit.rate, now))));
+        Self { classes: Class::ALL.map(class).into(), fixed: fixed.collect(), arrivals: AtomicU64::new(0), observer }
+    }
+
+    pub(super) fn call(&self, service: &str, operation: &'static str) -> Call<'_> {
+        let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed);
+        let fixed = self.fixed.iter().filter(|(limit, _)| limit.concerns(service, operation));
+        Call {
+            budgets: self,
+            operation,
+            class: Class::of(service, operation),
+            ticket: (priority_of(operation), arrival),
+            fixed: fixed.map(|(_, queue)| queue).collect(),
+        }
+    }
+
+    /// By class.
+    pub(super) fn state(&self) -> BTreeMap<&'static str, BudgetState> {
+        let now = Instant::now();
+        let state = self.classes.iter().map(|(class, (queue, cost))| {
+            let (mut gate, cost) = (queue.lock(), cost.lock().unwrap_or_else(PoisonError::into_inner));
+            let state = BudgetState {
+                rate: gate.rate(now),
+                waiting: gate.waiting(),
+                seconds_waited: cost.waited.as_secs_f64(),
+                throttled: cost.throttled,
+            };
+            (class.name(), state)
+        });
+        state.collect()
+    }
+
+    fn observe(&self, class: Class, rate: Option<f64>, waited: Duration, throttled: bool) {
+        let Some((_, cost)) = self.classes.get(&class) else { return };
+        let mut cost = cost.lock().unwrap_or_else(PoisonError::into_inner);
+        cost.waited += waited;
+        cost.throttled += u64::from(throttled);
+        drop(cost);
+        if let Some(observer) = &self.observer {
+            observer.budget(class.name(), rate, waited.as_secs_f64(), throttled);
+        }
+    }
+}
+
+impl Call<'_> {
+    /// Waits until an attempt may be made.
+    pub(super) async fn turn(&self) {
+        let began = Instant::now();
+        for queue in &self.fixed {
+            queue.turn(self.ticket).await;
+        }
+        let Some((queue, _)) = self.budgets.classes.get(&self.class) else { return };
+        queue.turn(self.ticket).await;
+        let now = Instant::now();
+        let rate = queue.lock().rate(now);
+        self.budgets.observe(self.class, rate, now - began, false);
+    }
+
+    /// Takes note of how an attempt ended that was `sent` then.
+    pub(super) fn ended<T>(&self, sent: Instant, answer: &Result<T, AwsError>) {
+        let Some((queue, _)) = self.budgets.classes.get(&self.class) else { return };
+        let now = Instant::now();
+        let throttled = match answer {
+            Err(AwsError { kind: AwsErrorKind::Throttled { .. }, .. }) => true,
+            // AWS has taken the call, even where it refuses what the call wants.
+            Ok(_) => false,
+            Err(error) if error.code().is_some() => false,
+            Err(_) => return,
+        };
+        let (before, after) = {
+            let mut gate = queue.lock();
+            let before = gate.rate(now);
+            if throttled {
+                gate.throttled(sent, now)
+            } else {
+                gate.passed(now)
+            }
+            (before, gate.rate(now))
+        };
+        if throttled {
+            let (class, operation) = (self.class.name(), self.operation);
+            match (before, after) {
+                (None, Some(rate)) => {
+                    tracing::info!(class, operation, rate, "AWS throttles, so these calls go out more slowly now");
+                }
+                _ => tracing::debug!(class, operation, rate = after, "throttled by AWS"),
+            }
+        }
+        self.budgets.observe(self.class, after, Duration::ZERO, throttled);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! Where records are kept: ConfigMaps in the controller's namespace, one writer at a time. Taking a record's promise back is
+//! waited for; giving it is not, and is written with others a moment later.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::sync::Notify;
+
+use super::kubernetes::words;
+use crate::{
+    answered::answered,
+    model::StackId,
+    record::{self, Clean, HEADER_KEY, Header, Record, SHARDS},
+};
+
+/// How often a ConfigMap is written again after somebody else's write.
+const TRIES: u32 = 5;
+
+/// How long promises are gathered before they are written.
+const GATHER: Duration = Duration::from_millis(500);
+
+/// A record could not be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Another process writes the records, so it leads.
+    #[error("another process ({0}) writes the records by now, so this one does not lead any more")]
+    Deposed(String),
+    /// The API server refused, or did not answer.
+    #[error("cannot write the ConfigMap {name} in namespace {namespace}, which holds the records: {reason}")]
+    Unwritten {
+        /// The ConfigMap.
+        name: String,
+        /// Where it is.
+        namespace: String,
+        /// What the API server said.
+        reason: String,
+    },
+}
+
+/// One ConfigMap.
+#[derive(Debug, Default)]
+struct Shard {
+    records: BTreeMap<String, Record>,
+    /// Counts changes of `records`.
+    changed: u64,
+    /// What `changed` was when they were last written.
+    written: u64,
+}
+
+/// What is known of a ConfigMap as the API server has it; locked while it is written.
+#[derive(Debug, Default)]
+struct Stored {
+    /// `None` when it is not there.
+    version: Option<String>,
+}
+
+/// The records of all stacks. Shared by all workers.
+pub struct Records {
+    api: Api<ConfigMap>,
+    namespace: String,
+    lease: String,
+    header: Header,
+    shards: Mutex<Vec<Shard>>,
+    stored: Vec<tokio::sync::Mutex<Stored>>,
+    /// Without the permission to write them, there are none.
+    usable: AtomicBool,
+    changes: Notify,
+}
+
+impl Records {
+    /// Keeps records in `namespace`, for those that take turns at `lease`, under `header`. Nothing is read yet, and until [`Self::load`] nothing is kept.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, lease: &str, header: Header) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            namespace: namespace.to_owned(),
+            lease: lease.to_owned(),
+            header,
+            shards: Mutex::new((0..SHARDS).map(|_| Shard::default()).collect()),
+            stored: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
+            usable: AtomicBool::new(false),
+            changes: Notify::new(),
+        }
+    }
+
+    fn shards(&self) -> MutexGuard<'_, Vec<Shard>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the records over at the start of a term: whoever wrote them before can write no more. Those that cannot be
+    /// read count for nothing, and without the permission for ConfigMaps there are none; both are said once.
+    pub async fn load(&self) {
+        self.usable.store(true, Ordering::Release);
+        let loaded = futures::future::join_all((0..SHARDS).map(|shard| self.take_over(shard))).await;
+        let failed: BTreeSet<String> = loaded.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
+        if let Some(reason) = failed.first() {
+            self.usable.store(false, Ordering::Release);
+            self.shards().iter_mut().for_each(|shard| shard.records.clear());
+            tracing::warn!(
+                "{reason}; without records all of AWS is read at every start: let the ServiceAccount get, create and update \
+                 ConfigMaps in namespace {}, as config/rbac does",
+                self.namespace
+            );
+        }
+    }
+
+    async fn take_over(&self, shard: usize) -> Result<(), RecordError> {
+        let name = record::shard_name(&self.lease, shard);
+        let mut stored = self.stored[shard].lock().await;
+        let found = answered(self.api.get_opt(&name)).await.map_err(|error| self.unwritten(shard, &error))?;
+        let Some(found) = found else { return Ok(()) };
+        let read = record::read(&self.header, &found.data.unwrap_or_default());
+        if !read.unreadable.is_empty() {
+            tracing::warn!(
+                config_map = name,
+                keys = read.unreadable.join(", "),
+                "records cannot be read; AWS is read instead"
+            );
+        }
+        stored.version = found.metadata.resource_version;
+        self.shards()[shard].records = read.records;
+        self.put(shard, &mut stored, read.header.as_ref()).await
+    }
+
+    /// The promise about a stack, where there is one.
+    #[must_use]
+    pub fn clean(&self, stack: &StackId) -> Option<Clean> {
+        let key = record::key(stack);
+        self.shards()[record::shard(&key)].records.get(&key).and_then(|record| record.clean.clone())
+    }
+
+    /// All promises.
+    #[must_use]
+    pub fn all_clean(&self) -> Vec<(StackId, Clean)> {
+        let shards = self.shards();
+        let records = shards.iter().flat_map(|shard| shard.records.values());
+        records.filter_map(|record| Some((record.stack.clone(), record.clean.clone()?))).collect()
+    }
+
+    /// How many stacks have a record, and how many of those a promise.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let shards = self.shards();
+        let records = || shards.iter().flat_map(|shard| shard.records.values());
+        (records().count(), records().filter(|record| record.clean.is_some()).count())
+    }
+
+    /// Whether records are kept at all.
+    #[must_use]
+    pub fn are_kept(&self) -> bool {
+        self.usable.load(Ordering::Acquire)
+    }
+
+    /// Changes a stack's record; answers whether it was another before.
+    fn set(&self, stack: &StackId, record: Option<Record>) -> bool {
+        let key = record::key(stack);
+        let mut shards = self.shards();
+        let shard = &mut shards[record::shard(&key)];
+        let before = match record.clone() {
+            Some(record) => shard.records.insert(key, record),
+            None => shard.records.remove(&key),
+        };
+        let changed = before != record;
+        shard.changed += u64::from(changed);
+        changed
+    }
+
+    /// Takes the promise about a stack back, where there is one, and returns when that is written.
+    ///
+    /// # Errors
+    /// When it cannot be written: nothing of the stack may be changed then.
+    pub async fn take_back(&self, stack: &StackId) -> Result<(), RecordError> {
+        if !self.are_kept() || self.clean(stack).is_none() {
+            // It may be taken back already and that not yet be written.
+            return if self.are_kept() { self.write(record::shard(&record::key(stack))).await } else { Ok(()) };
+        }
+        self.set(stack, Some(Record { stack: stack.clone(), clean: None }));
+        self.write(record::shard(&record::key(stack))).await
+    }
+
+    /// Promises that a stack is as it shall be. It is written soon.
+    pub fn promise(&self, stack: &StackId, clean: Clean) {
+        if self.are_kept() && self.set(stack, Some(Record { stack: stack.clone(), clean: Some(clean) })) {
+            self.changes.notify_one();
+        }
+    }
+
+    /// Forgets a stack that is no more. It is written soon.
+    pub fn remove(&self, stack: &StackId) {
+        if self.are_kept() && self.set(stack, None) {
+            self.changes.notify_one();
+        }
+    }
+
+    /// Whether everything is written.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        !self.are_kept() || self.shards().iter().all(|shard| shard.changed == shard.written)
+    }
+
+    /// Writes what has changed, a moment after it did, for ever.
+    pub async fn keep_written(&self) {
+        loop {
+            self.changes.notified().await;
+            tokio::time::sleep(GATHER).await;
+            if let Err(error) = self.flush().await {
+                tracing::warn!("{error}; trying again");
+                self.changes.notify_one();
+            }
+        }
+    }
+
+    /// Writes what has changed.
+    ///
+    /// # Errors
+    /// The first of those that could not be written; the others are.
+    pub async fn flush(&self) -> Result<(), RecordError> {
+        let written = futures::future::join_all((0..SHARDS).map(|shard| self.write(shard))).await;
+        written.into_iter().collect()
+    }
+
+    async fn write(&self, shard: usize) -> Result<(), RecordError> {
+        let needed = {
+            let shards = self.shards();
+            (shards[shard].changed > shards[shard].written).then_some(shards[shard].changed)
+        };
+        let Some(needed) = needed.filter(|_| self.are_kept()) else { return Ok(()) };
+        let mut stored = self.stored[shard].lock().await;
+        // Who waited for another's write may have been written with it.
+        if self.shards()[shard].written >= needed {
+            return Ok(());
+        }
+        self.put(shard, &mut stored, Some(&self.header)).await
+    }
+
+    /// Writes a ConfigMap whole. `last` is the header that it is known to have.
+    async fn put(&self, shard: usize, stored: &mut Stored, last: Option<&Header>) -> Result<(), RecordError> {
+        let name = record::shard_name(&self.lease, shard);
+        for _ in 0..TRIES {
+            let (data, changed) = {
+                let shards = self.shards();
+                (record::write(&self.header, &shards[shard].records), shards[shard].changed)
+            };
+            let object = ConfigMap {
+                metadata: ObjectMeta {
+                    name: Some(name.clone()),
+                    resource_version: stored.version.clone(),
+                    labels: Some([("app.kubernetes.io/managed-by".to_owned(), "albatross".to_owned())].into()),
+                    ..ObjectMeta::default()
+                },
+                data: Some(data),
+                ..ConfigMap::default()
+            };
+            let parameters = PostParams::default();
+            let answer = match stored.version {
+                Some(_) => answered(self.api.replace(&name, &parameters, &object)).await,
+                None => answered(self.api.create(&parameters, &object)).await,
+            };
+            match answer {
+                Ok(answer) => {
+                    stored.version = answer.metadata.resource_version;
+                    let mut shards = self.shards();
+                    shards[shard].written = shards[shard].written.max(changed);
+                    return Ok(());
+                }
+                // Somebody has written or deleted it, or an answer to ourselves was lost.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                    let found = answered(self.api.get_opt(&name)).await.map_err(|e| self.unwritten(shard, &e))?;
+                    let data = found.as_ref().and_then(|found| found.data.as_ref());
+                    let header: Option<Header> =
+                        data.and_then(|data| data.get(HEADER_KEY)).and_then(|text| serde_json::from_str(text).ok());
+                    if let Some(header) = header
+                        && header.holder != self.header.holder
+                        && last.is_none_or(|last| header.holder != last.holder)
+                    {
+                        return Err(RecordError::Deposed(header.holder));
+                    }
+                    stored.version = found.and_then(|found| found.metadata.resource_version);
+                }
+                Err(error) => return Err(self.unwritten(shard, &error)),
+            }
+        }
+        Err(RecordError::Unwritten {
+            name,
+            namespace: self.namespace.clone(),
+            reason: format!("others have changed it {TRIES} times in a row"),
+        })
+    }
+
+    fn unwritten(&self, shard: usize, error: &kube::Error) -> RecordError {
+        RecordError::Unwritten {
+            name: record::shard_name(&self.lease, shard),
+            namespace: self.namespace.clone(),
+            reason: words(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::{
+    aws::fake::{Call, Fake},
+    model::{LoadBalancerArn, ObjectName},
+    record::FORMAT,
+};
+
+fn header(holder: &str) -> Header {
+    Header {
+        format: FORMAT,
+        cluster: "demo".to_owned(),
+        region: "us-west-2".to_owned(),
+        vpc: "vpc-1".to_owned(),
+        holder: holder.to_owned(),
+    }
+}
+
+fn stack(name: &str) -> StackId {
+    StackId::Ingress(ObjectName::new("shop", name))
+}
+
+fn clean(fingerprint: &str) -> Clean {
+    Clean {
+        fingerprint: fingerprint.to_owned(),
+        load_balancers: BTreeSet::from([LoadBalancerArn::new("arn:lb/1")]),
+        target_groups: BTreeSet::new(),
+        security_groups: BTreeSet::new(),
+    }
+}
+
+/// The ConfigMaps of a namespace, by name.
+type Stored = Arc<Mutex<BTreeMap<String, Json>>>;
+
+fn status(code: u16, reason: &str) -> (u16, String) {
+    let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+        "message": format!("answer {code}"), "reason": reason });
+    (code, body.to_string())
+}
+
+/// An API server's ConfigMaps, with the check of versions.
+fn answer(stored: &Stored, call: &Call) -> (u16, String) {
+    let (method, path) = call.action.split_once(' ').unwrap();
+    let path = path.strip_prefix("/api/v1/namespaces/kube-system/configmaps").unwrap();
+    let mut stored = stored.lock().unwrap();
+    let mut object: Json = serde_json::from_str(&call.body).unwrap_or_default();
+    let name =
+        object["metadata"]["name"].as_str().map_or_else(|| path.trim_start_matches('/').to_owned(), str::to_owned);
+    let version = stored.get(&name).map(|object| object["metadata"]["resourceVersion"].as_str().unwrap().to_owned());
+    match (method, version) {
+        ("GET", Some(_)) => return (200, stored[&name].to_string()),
+        ("POST", None) => object["metadata"]["resourceVersion"] = json!("1"),
+        ("PUT", Some(version)) if object["metadata"]["resourceVersion"] == json!(version) => {
+            object["metadata"]["resourceVersion"] = json!((version.parse::<u32>().unwrap() + 1).to_string());
+        }
+        ("POST" | "PUT", Some(_)) => return status(409, "Conflict"),
+        _ => return status(404, "NotFound"),
+    }
+    stored.insert(name, object.clone());
+    (200, object.to_string())
+}
+
+async fn server(
+    stored: &Stored,
+    special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + Sync + 'static,
+) -> Fake {
+    // The HTTP stack is built for TLS, too, though none is spoken here.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let stored = Arc::clone(stored);
+    Fake::start(move |call| {
+        let answered = special(&call).unwrap_or_else(|| answer(&stored, &call));
+        async move { answered }
+    })
+    .await
+}
+
+async fn records(fake: &Fake, holder: &str) -> Records {
+    let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
+    let records = Records::new(client, "kube-system", "aws-load-balancer-controller-leader", header(holder));
+    records.load().await;
+    fake.calls();
+    records
+}
+
+fn writes(fake: &Fake) -> Vec<String> {
+    fake.actions().into_iter().filter(|action| !action.starts_with("GET")).collect()
+}
+
+#[tokio::test]
+async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_changed() {
+    let stored = Stored::default();
+    let fake = server(&stored, |_| None).await;
+    let first = records(&fake, "first").await;
+    first.promise(&stack("web"), clean("1"));
+    assert!(!first.is_written());
+    first.flush().await.unwrap();
+    assert!(first.is_written());
+    let name = format!("albatross-records-{}", record::shard(&record::key(&stack("web"))));
+    assert_eq!(writes(&fake), ["POST /api/v1/namespaces/kube-system/configmaps"]);
+
+    let second = records(&fake, "second").await;
+    assert_eq!(second.all_clean(), [(stack("web"), clean("1"))]);
+    second.take_back(&stack("web")).await.unwrap();
+    assert_eq!(writes(&fake), [format!("PUT /api/v1/namespaces/kube-system/configmaps/{name}")]);
+    let third = records(&fake, "third").await;
+    assert_eq!((third.clean(&stack("web")), third.counts()), (None, (1, 0)));
+
+    // What was not promised costs no write to take back, and the same promise no second one.
+    third.take_back(&stack("web")).await.unwrap();
+    third.promise(&stack("web"), clean("2"));
+    third.flush().await.unwrap();
+    third.promise(&stack("web"), clean("2"));
+    third.flush().await.unwrap();
+    assert_eq!(writes(&fake).len(), 1);
+    third.remove(&stack("web"));
+    third.flush().await.unwrap();
+    assert_eq!(records(&fake, "fourth").await.counts(), (0, 0));
+}
+
+#[tokio::test]
+async fn whoever_was_deposed_can_promise_nothing_and_change_nothing() {
+    let stored = Stored::default();
+    let fake = server(&stored, |_| None).await;
+    let first = records(&fake, "first").await;
+    first.promise(&stack("web"), clean("1"));
+    first.flush().await.unwrap();
+    let second = records(&fake, "second").await;
+    let deposed = Err(RecordError::Deposed("second".to_owned()));
+    assert_eq!(first.take_back(&stack("web")).await, deposed);
+    first.promise(&stack("web"), clean("2"));
+    assert_eq!(first.flush().await, deposed);
+    assert_eq!(second.all_clean(), [(stack("web"), clean("1"))]);
+    insta::assert_snapshot!(deposed.unwrap_err(), @"another process (second) writes the records by now, so this one does not lead any more");
+}
+
+#[tokio::test]
+async fn a_lost_answer_and_a_deleted_config_map_are_no_obstacle() {
+    let stored = Stored::default();
+    let lost = Arc::new(Mutex::new(false));
+    let (lose, behind) = (Arc::clone(&lost), Arc::clone(&stored));
+    let fake = server(&stored, move |call| {
+        let lose = call.action.starts_with("PUT") && std::mem::take(&mut *lose.lock().unwrap());
+        lose.then(|| {
+            answer(&behind, call);
+            status(500, "InternalError")
+        })
+    })
+    .await;
+    let records = records(&fake, "first").await;
+    records.promise(&stack("web"), clean("1"));
+    records.flush().await.unwrap();
+    *lost.lock().unwrap() = true;
+    insta::assert_snapshot!(records.take_back(&stack("web")).await.unwrap_err(), @r"cannot write the ConfigMap albatross-records-0 in namespace kube-system, which holds the records: answer 500");
+    // It has taken effect, so that the version is another now; the holder is still this process.
+    records.take_back(&stack("web")).await.unwrap();
+    assert!(records.is_written());
+
+    stored.lock().unwrap().clear();
+    records.promise(&stack("web"), clean("2"));
+    records.flush().await.unwrap();
+    assert_eq!(stored.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn without_the_permission_there_are_no_records_and_work_goes_on() {
+    let fake = server(&Stored::default(), |_| Some(status(403, "Forbidden"))).await;
+    let records = records(&fake, "first").await;
+    assert!(!records.are_kept());
+    records.promise(&stack("web"), clean("1"));
+    assert_eq!((records.take_back(&stack("web")).await, records.flush().await), (Ok(()), Ok(())));
+    assert_eq!(records.all_clean(), []);
+    assert!(fake.calls().is_empty());
+}

@@ -1,0 +1,58 @@
+//! What AWS refuses of load balancers, listeners and target groups, whatever it has already.
+
+use std::collections::BTreeMap;
+
+use crate::model::*;
+
+/// What a call comes to: its refusal in words.
+pub(super) type Outcome<T = ()> = Result<T, String>;
+
+pub(super) fn refuse<T>(when: bool, why: impl FnOnce() -> T) -> Result<(), T> {
+    if when { Err(why()) } else { Ok(()) }
+}
+
+/// What the listeners of a kind of load balancer speak.
+pub(super) fn speaks(kind: LoadBalancerKind, protocol: ListenerProtocol) -> bool {
+    let of_application = matches!(protocol, ListenerProtocol::Http | ListenerProtocol::Https);
+    of_application == (kind == LoadBalancerKind::Application)
+}
+
+/// To which target groups a listener can lead.
+pub(super) fn leads_to(listener: ListenerProtocol, target_group: &str) -> bool {
+    let protocols = match listener {
+        ListenerProtocol::Http | ListenerProtocol::Https => ["HTTP", "HTTPS"],
+        ListenerProtocol::Tcp => ["TCP", "TCP_UDP"],
+        ListenerProtocol::Tls => ["TCP", "TLS"],
+        ListenerProtocol::Udp => ["UDP", "TCP_UDP"],
+        ListenerProtocol::TcpUdp => ["TCP_UDP"; 2],
+    };
+    protocols.contains(&target_group)
+}
+
+/// Whether attributes that begin so can be had where HTTP is spoken, and where it is not; others can be had everywhere.
+pub(super) fn attribute_fits(key: &str, http: bool) -> bool {
+    let of_http = ["routing.", "idle_timeout.", "slow_start.", "load_balancing.algorithm."];
+    let of_network = ["load_balancing.cross_zone.", "dns_record.", "tcp.", "proxy_protocol_v2.", "preserve_client_ip."];
+    let begins = |starts: &[&str]| starts.iter().any(|start| key.starts_with(start));
+    if http { !begins(&of_network) } else { !begins(&of_http) }
+}
+
+/// Subnets with addresses, as a load balancer can have them.
+pub(super) fn mapped(
+    kind: LoadBalancerKind,
+    scheme: Scheme,
+    subnets: &[SubnetMapping],
+) -> Outcome<BTreeMap<SubnetId, SubnetMapping>> {
+    refuse(subnets.is_empty(), || "InvalidConfigurationRequest: no subnets".to_owned())?;
+    let network = kind == LoadBalancerKind::Network;
+    for SubnetMapping { allocation, private_ipv4, .. } in subnets {
+        let elastic = network && scheme == Scheme::InternetFacing;
+        let private = network && scheme == Scheme::Internal;
+        refuse((allocation.is_some() && !elastic) || (private_ipv4.is_some() && !private), || {
+            "InvalidConfigurationRequest: no such addresses".to_owned()
+        })?;
+    }
+    let by_subnet: BTreeMap<_, _> = subnets.iter().map(|m| (m.subnet.clone(), m.clone())).collect();
+    refuse(by_subnet.len() != subnets.len(), || "InvalidConfigurationRequest: a subnet twice".to_owned())?;
+    Ok(by_subnet)
+}
