@@ -72,8 +72,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts one, which leads from the start.
-    pub(super) fn start(cluster: &SimulatedCluster, aws: &SimulatedAws) -> Self {
+    /// Starts one, which leads from the start. Its number tells it from all others.
+    pub(super) fn start(cluster: &SimulatedCluster, aws: &SimulatedAws, number: usize) -> Self {
         let life = Life::new();
         let client = cluster.client(&life);
         let to_aws = SharedHttpClient::new(Mortal { inner: aws.client(), life: life.clone() });
@@ -87,6 +87,8 @@ impl Process {
             node_group_tags: Tags::new(),
             most_targets: 0,
             sync_period: Duration::from_secs(36_000),
+            lease_namespace: "kube-system".to_owned(),
+            lease: "aws-load-balancer-controller-leader".to_owned(),
         };
         let parts = Parts {
             client: client.clone(),
@@ -95,6 +97,7 @@ impl Process {
             vpc,
             metrics: Arc::new(Metrics::new()),
             leadership: leads,
+            identity: format!("process-{number}"),
         };
         let controller = assemble(parts, &settings);
         let watches = start_watches(&client, &settings.watch_namespace, &controller);
@@ -111,7 +114,9 @@ impl Process {
 
     /// Whether there is nothing that it waits for or works on.
     pub(super) fn is_idle(&self) -> bool {
-        self.controller.synced.reasons().is_empty() && self.controller.queue.depth() == 0
+        self.controller.synced.reasons().is_empty()
+            && self.controller.queue.depth() == 0
+            && self.controller.records.is_written()
     }
 
     /// Kills it. What is on its way to AWS or to the API server may arrive there; no answer comes back.

@@ -65,6 +65,7 @@ pub(super) struct World {
     pub(super) cluster: SimulatedCluster,
     pub(super) aws: SimulatedAws,
     process: Option<Process>,
+    processes: usize,
     /// Fires when the process has come to the call at which it shall crash.
     crash: Option<oneshot::Receiver<()>>,
     ingresses: Vec<String>,
@@ -110,6 +111,7 @@ impl World {
             cluster,
             aws,
             process: None,
+            processes: 0,
             crash: None,
             pods,
             broken: BTreeSet::new(),
@@ -129,7 +131,8 @@ impl World {
     pub(super) fn start(&mut self) {
         if self.process.is_none() {
             self.tell("the controller starts");
-            self.process = Some(Process::start(&self.cluster, &self.aws));
+            self.processes += 1;
+            self.process = Some(Process::start(&self.cluster, &self.aws, self.processes));
         }
     }
 
