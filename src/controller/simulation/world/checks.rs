@@ -187,15 +187,19 @@ fn targets_may_go(call: &Call, log: &[Change]) -> Result<(), String> {
         change.plural == "targetgroupbindings" && change.object["spec"]["targetGroupARN"] == **group
     });
     let [first, ..] = bindings.as_slice() else { return Ok(()) };
-    let service = first.object["spec"]["serviceRef"]["name"].clone();
+    let (service, port) = (&first.object["spec"]["serviceRef"]["name"], &first.object["spec"]["serviceRef"]["port"]);
+    let has_port = |change: &&Change| {
+        let mut ports = change.object["spec"]["ports"].as_array().into_iter().flatten();
+        stands(change) && ports.any(|has| has["port"] == *port || has["name"] == *port)
+    };
     let services =
-        lately(log, call.at, |change| change.plural == "services" && change.object["metadata"]["name"] == service);
-    if !bindings.iter().all(stands) || !services.iter().all(stands) || first.at + OLD > call.at {
+        lately(log, call.at, |change| change.plural == "services" && change.object["metadata"]["name"] == *service);
+    if !bindings.iter().all(stands) || !services.iter().all(has_port) || first.at + OLD > call.at {
         return Ok(());
     }
     let slices = lately(log, call.at, |change| {
         change.plural == "endpointslices"
-            && change.object["metadata"]["labels"]["kubernetes.io/service-name"] == service
+            && change.object["metadata"]["labels"]["kubernetes.io/service-name"] == *service
     });
     for (field, address) in call.params.iter().filter(|(field, _)| field.ends_with(".Id")) {
         let serves = |change: &&Change| {
