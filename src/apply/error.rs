@@ -23,7 +23,7 @@ pub enum StepError {
     /// AWS did not do it.
     #[error(transparent)]
     Aws(AwsError),
-    /// AWS cannot delete it yet, because something else still uses it. Nobody has to do anything.
+    /// AWS cannot delete it yet, because something else still uses it, or does not know it. Nobody has to do anything.
     #[error(transparent)]
     NotYet(AwsError),
     /// The name that is to be created is taken by something that belongs to others.
@@ -77,7 +77,7 @@ impl StepError {
     /// Whether what is known of the group has to be read again.
     pub(super) fn asks_to_read_again(&self) -> bool {
         match self {
-            Self::Aws(error) => error.asks_to_read_again(),
+            Self::Aws(error) | Self::NotYet(error) => error.asks_to_read_again(),
             Self::ThereAlready { .. } | Self::Unresolved(_) | Self::Ambiguous { .. } => true,
             _ => false,
         }

@@ -68,6 +68,9 @@ impl Applier {
                 Ok(()) => applied.steps += 1,
                 Err(source @ StepError::NotYet(_)) => {
                     tracing::info!(%group, step = %step.action, reason = %source, "not yet");
+                    if source.asks_to_read_again() {
+                        self.inventory.forget(group);
+                    }
                     waiting.get_or_insert(failed(source));
                 }
                 Err(source) => {
@@ -140,13 +143,17 @@ impl Applier {
             return Ok(false);
         }
         match self.aws.delete_security_group(&id).await {
-            Err(error) if !error.is_not_found() => {
+            Err(error) => {
                 if error.asks_to_read_again() {
                     self.inventory.give_up_list();
                 }
-                Err(error)
+                // One that is made a moment ago may not be known everywhere yet: only a list shows that it is gone.
+                match error.is_not_found() && self.inventory.backend_security_group().await?.is_none() {
+                    true => Ok(true),
+                    false => Err(error),
+                }
             }
-            _ => {
+            Ok(()) => {
                 tracing::info!(security_group = %id, "deleted the security group that all load balancers shared");
                 self.inventory.record_security_group_deleted(&id);
                 Ok(true)

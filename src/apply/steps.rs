@@ -16,11 +16,13 @@ fn known<'a, T>(value: &'a Value<T>, what: &str) -> Result<&'a T, StepError> {
     value.known().ok_or_else(|| StepError::Unresolved(what.to_owned()))
 }
 
-/// A deletion: what is gone already is deleted, and what is still used has to wait.
+/// A deletion. What is still used has to wait; and what is said not to be there was perhaps made a moment ago, and AWS does
+/// not know it everywhere yet: only a list shows that it is gone.
 fn deleted(result: Result<(), AwsError>) -> Result<(), StepError> {
     match result {
-        Err(error) if matches!(error.kind, AwsErrorKind::Dependency { .. }) => Err(StepError::NotYet(error)),
-        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) if matches!(error.kind, AwsErrorKind::Dependency { .. }) || error.is_not_found() => {
+            Err(StepError::NotYet(error))
+        }
         result => result.map_err(StepError::Aws),
     }
 }

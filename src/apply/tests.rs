@@ -336,7 +336,6 @@ async fn a_deletion_that_has_to_wait_holds_up_no_other() {
             "ResourceInUse",
             "Target group 'arn:t/used' is currently in use by a listener or a rule",
         )),
-        "DeleteRule" => Some(elb_error(400, "RuleNotFound", "One or more rules not found")),
         _ => None,
     })
     .await;
@@ -356,6 +355,27 @@ async fn a_deletion_that_has_to_wait_holds_up_no_other() {
     transient: true
     ");
     assert_eq!(room.fake.actions(), ["DeleteRule", "DeleteSecurityGroup", "DeleteTargetGroup", "DeleteTargetGroup"]);
+}
+
+#[tokio::test]
+async fn what_is_not_there_to_be_deleted_is_looked_for_again() {
+    let room = room(|call| match call.action.as_str() {
+        "DeleteSecurityGroup" => {
+            Some(ec2_error(400, "InvalidGroup.NotFound", "The security group 'sg-1' does not exist"))
+        }
+        _ => None,
+    })
+    .await;
+    room.observe().await;
+    room.fake.calls();
+    let rule = StepAction::DeleteRule { arn: crate::model::RuleArn::new("arn:r/1"), port: 80, priority: 1 };
+    let plan = plan_of([StepAction::DeleteSecurityGroup(SecurityGroupId::new("sg-1")), rule]);
+    let result = room.apply(&plan).await;
+    assert!(result.as_ref().is_err_and(ApplyError::is_not_yet), "{result:?}");
+    assert_eq!(room.fake.actions(), ["DeleteRule", "DeleteSecurityGroup"]);
+    room.fake.calls();
+    room.observe().await;
+    assert!(room.fake.actions().contains(&"DescribeSecurityGroups".to_owned()));
 }
 
 #[tokio::test]

@@ -275,7 +275,11 @@ pub(super) async fn lead(
         } => {}
     }
     controller.metrics.leader(true);
-    controller.records.load().await;
+    tokio::select! {
+        () = until(&mut leadership, |l| matches!(l, Leadership::Standby)) => return Err(StartError::LeaseLost),
+        () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
+        () = controller.records.load() => {}
+    }
     controller.inventory.claim(controller.records.all_clean());
     // What happened before this term is no news for anybody.
     controller.queue.forget_changes();

@@ -523,6 +523,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             return Ok(());
         }
         check(may_write, "UpdateStatus")?;
+        // Whether a write without an answer has taken effect, the watch will show.
+        self.memory().entry(binding.name.clone()).or_default().status = None;
         match self.cluster.write_status(binding, &status).await {
             Ok(()) => {}
             Err(super::ClusterError::Gone) => return Ok(()),

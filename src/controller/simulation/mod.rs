@@ -4,4 +4,7 @@
 
 mod aws;
 mod cluster;
+mod process;
 mod random;
+mod tests;
+mod world;

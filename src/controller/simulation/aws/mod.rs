@@ -89,6 +89,9 @@ pub(crate) enum Outcome {
 /// A call that reached AWS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Call {
+    /// When it was carried out, or failed.
+    #[serde(skip)]
+    pub(crate) at: Instant,
     pub(crate) operation: String,
     /// The form's fields, without operation and version.
     pub(crate) params: BTreeMap<String, String>,
@@ -205,6 +208,11 @@ impl SimulatedAws {
         told
     }
 
+    /// The process that shall crash lives on.
+    pub(crate) fn disarm(&self) {
+        self.inner().crash = None;
+    }
+
     /// Everything in the account.
     pub(crate) fn state(&self) -> State {
         self.inner().account.state()
@@ -215,9 +223,9 @@ impl SimulatedAws {
         std::mem::take(&mut self.inner().calls)
     }
 
-    /// Makes other people's load balancers and target groups in the same VPC.
-    pub(crate) fn add_foreign(&self, load_balancers: usize, target_groups: usize) {
-        self.inner().account.add_foreign(load_balancers, target_groups);
+    /// Makes other people's load balancers and target groups in the same VPC, and answers the ARNs of the latter.
+    pub(crate) fn add_foreign(&self, load_balancers: usize, target_groups: usize) -> Vec<String> {
+        self.inner().account.add_foreign(load_balancers, target_groups)
     }
 
     /// Somebody changes something of the cluster's by hand. Tells what; `None` where there is nothing to change.
@@ -323,7 +331,7 @@ impl Inner {
             }
         };
         let (operation, is_write) = (request.operation.clone(), request.is_write());
-        self.calls.push(Call { operation, params: request.params, is_write, took_effect, outcome });
+        self.calls.push(Call { at: Instant::now(), operation, params: request.params, is_write, took_effect, outcome });
         reply
     }
 }
@@ -371,5 +379,17 @@ impl Outcome {
     /// Whether something was asked that is not simulated.
     pub(crate) fn is_not_simulated(&self) -> bool {
         *self == Self::Refused(UNSUPPORTED.to_owned())
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.operation)?;
+        for (field, value) in self.params.iter().filter(|(_, value)| !value.is_empty()) {
+            let value = value.replace("arn:aws:elasticloadbalancing:us-west-2:123456789012:", "");
+            write!(f, " {}={value}", field.replace(".member.", "."))?;
+        }
+        let effect = if self.took_effect { "" } else { ", without effect" };
+        write!(f, " -> {:?}{effect}", self.outcome)
     }
 }

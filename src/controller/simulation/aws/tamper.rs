@@ -25,7 +25,7 @@ fn others() -> Tags {
 
 impl Account {
     /// Makes other people's load balancers, each with a listener, and target groups; the first of those are in use.
-    pub(super) fn add_foreign(&mut self, load_balancers: usize, target_groups: usize) {
+    pub(super) fn add_foreign(&mut self, load_balancers: usize, target_groups: usize) -> Vec<String> {
         let now = Instant::now();
         let groups: Vec<_> = (0..target_groups).map(|_| self.add_foreign_target_group(now)).collect();
         let security_group = format!("sg-{}", self.id());
@@ -81,6 +81,7 @@ impl Account {
             };
             self.balancers.insert(arn, balancer);
         }
+        groups
     }
 
     fn add_foreign_target_group(&mut self, now: Instant) -> String {

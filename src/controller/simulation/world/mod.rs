@@ -1,0 +1,343 @@
+//! A world: a cluster, an AWS and a process of the controller between them, and what happens to them.
+
+mod checks;
+mod compare;
+mod edits;
+mod objects;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    aws::{self, Call, SimulatedAws},
+    cluster::{self, Request, SimulatedCluster},
+    process::Process,
+    random::Random,
+};
+use objects::Pods;
+
+/// How much there is of everything, and what happens.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) ingresses: usize,
+    pub(super) services: usize,
+    pub(super) bindings: usize,
+    pub(super) backends: usize,
+    pub(super) edits: usize,
+    pub(super) cluster_faults: bool,
+    pub(super) aws_faults: bool,
+    /// How likely the process ends after an edit, in one way or another.
+    pub(super) ends: f64,
+    /// Whether everything is deleted in the end.
+    pub(super) deleted: bool,
+}
+
+impl Shape {
+    /// Most worlds are tiny, so that many can be tried.
+    pub(super) fn of(random: &mut Random) -> Self {
+        let (objects, edits) = match random.below(100) {
+            0..=84 => (1 + random.below(2), 2 + random.below(4)),
+            85..=97 => (2 + random.below(4), 3 + random.below(6)),
+            98 => (6 + random.below(6), 10),
+            _ => (15 + random.below(16), 15),
+        };
+        let services = (0..objects).filter(|_| random.chance(0.3)).count();
+        Self {
+            ingresses: objects - services,
+            services,
+            bindings: usize::from(random.chance(0.2)),
+            backends: 1 + random.below(objects.min(4)),
+            edits,
+            cluster_faults: random.chance(0.6),
+            aws_faults: random.chance(0.6),
+            ends: if random.chance(0.5) { 0.3 } else { 0.0 },
+            deleted: random.chance(0.25),
+        }
+    }
+}
+
+/// The world.
+pub(super) struct World {
+    pub(super) seed: u64,
+    random: Random,
+    shape: Shape,
+    pub(super) cluster: SimulatedCluster,
+    pub(super) aws: SimulatedAws,
+    process: Option<Process>,
+    processes: usize,
+    /// Fires when the process has come to the call at which it shall crash.
+    crash: Option<oneshot::Receiver<()>>,
+    ingresses: Vec<String>,
+    services: Vec<String>,
+    bindings: Vec<String>,
+    /// Of the backends, then of the Services with load balancers.
+    pods: Vec<Pods>,
+    /// Kind and name of objects that nothing can be made of.
+    broken: BTreeSet<(&'static str, String)>,
+    foreign: Vec<String>,
+    started: Instant,
+    told: Vec<(Instant, String)>,
+    calls: Vec<Call>,
+    requests: Vec<Request>,
+    /// From when to when a process lived that had lost its lease.
+    deposed: Vec<(Instant, Instant)>,
+}
+
+/// How long a world may take to come to rest, in its own time: a connection that goes silent is noticed after 320 s, a key
+/// that fails pauses for two minutes.
+const DEADLINE: Duration = Duration::from_secs(1800);
+
+impl World {
+    /// A world in which nobody has asked for anything yet.
+    pub(super) fn new(seed: u64, shape: Shape) -> Self {
+        let cluster = SimulatedCluster::new(seed);
+        let aws = SimulatedAws::new(seed);
+        objects::foundation(&cluster);
+        let foreign = aws.add_foreign(1, shape.bindings);
+        let mut pods = Vec::new();
+        let backends = (0..shape.backends).map(objects::backend_name);
+        for service in backends.chain((0..shape.services).map(service_name)) {
+            pods.push(Pods::new(&service, pods.len()));
+        }
+        let random = Random::new(seed).fork(1);
+        Self {
+            seed,
+            random,
+            ingresses: (0..shape.ingresses).map(|number| format!("web-{number}")).collect(),
+            services: (0..shape.services).map(service_name).collect(),
+            bindings: (0..shape.bindings).map(|number| format!("own-{number}")).collect(),
+            shape,
+            cluster,
+            aws,
+            process: None,
+            processes: 0,
+            crash: None,
+            pods,
+            broken: BTreeSet::new(),
+            foreign,
+            started: Instant::now(),
+            told: Vec::new(),
+            calls: Vec::new(),
+            requests: Vec::new(),
+            deposed: Vec::new(),
+        }
+    }
+
+    fn tell(&mut self, what: impl Into<String>) {
+        self.told.push((Instant::now(), what.into()));
+    }
+
+    pub(super) fn start(&mut self) {
+        if self.process.is_none() {
+            self.tell("the controller starts");
+            self.processes += 1;
+            self.process = Some(Process::start(&self.cluster, &self.aws, self.processes));
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            self.tell("the controller is killed");
+            process.kill();
+        }
+    }
+
+    /// Lets time pass. A process that has come to where it shall crash is killed, and another started a little later.
+    async fn pass(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        if let Some(crash) = &mut self.crash {
+            if tokio::time::timeout_at(until, crash).await.is_err() {
+                return;
+            }
+            self.crash = None;
+            self.tell("the controller has come to the call at which it crashes");
+            self.kill();
+            let pause = self.random.up_to(Duration::from_secs(20));
+            tokio::time::sleep(pause).await;
+            self.start();
+        }
+        tokio::time::sleep_until(until).await;
+    }
+
+    /// Has the process crash at one of its next writes to AWS.
+    fn arm(&mut self, write: u64, takes_effect: bool) {
+        self.tell(format!("the controller shall crash at write {write} from here, which takes effect: {takes_effect}"));
+        self.crash = Some(self.aws.crash_at(write, takes_effect));
+    }
+
+    async fn end_process(&mut self) {
+        match self.random.below(4) {
+            0 => self.kill(),
+            1 => {
+                if let Some(process) = self.process.take() {
+                    self.tell("the controller loses its lease");
+                    let lost = Instant::now();
+                    process.lose_lease().await;
+                    self.deposed.push((lost, Instant::now()));
+                }
+            }
+            2 => {
+                if let Some(process) = self.process.take() {
+                    self.tell("the controller is asked to stop");
+                    process.stop().await;
+                }
+            }
+            _ => {
+                if self.crash.is_none() {
+                    let (write, takes_effect) = (self.random.below(12) as u64, self.random.chance(0.5));
+                    self.arm(write, takes_effect);
+                }
+                return;
+            }
+        }
+        let pause = self.random.up_to(Duration::from_secs(20));
+        tokio::time::sleep(pause).await;
+        self.start();
+    }
+
+    fn faults(&mut self, on: bool) {
+        self.tell(if on { "faults begin" } else { "faults end" });
+        let in_cluster = cluster::Faults {
+            fails_before: 0.04,
+            fails_after: 0.04,
+            lost_before: 0.01,
+            lost_after: 0.02,
+            contended: 0.05,
+            torn_lists: 0.1,
+            breaks: 0.03,
+            expires: 0.03,
+            duplicates: 0.05,
+            latest: Duration::from_secs(3),
+            slowest: Duration::from_millis(300),
+        };
+        let in_aws = aws::Faults {
+            throttle: 0.1,
+            fails_before: 0.03,
+            fails_after: 0.03,
+            lost_before: 0.01,
+            lost_after: 0.02,
+            fresh_for: Duration::from_secs(2),
+            unlisted_for: Duration::ZERO,
+        };
+        self.cluster.set_faults(if on && self.shape.cluster_faults { in_cluster } else { cluster::Faults::default() });
+        self.aws.set_faults(if on && self.shape.aws_faults { in_aws } else { aws::Faults::default() });
+    }
+
+    /// Waits until nothing happens any more.
+    pub(super) async fn settle(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut quiet = 0;
+        let mut seen = (0, 0);
+        loop {
+            self.pass(Duration::from_secs(1)).await;
+            self.calls.extend(self.aws.calls());
+            let now = (self.cluster.version(), self.calls.len());
+            let idle = self.process.as_ref().is_some_and(|p| p.is_idle() && self.cluster.has_heard(p.life()));
+            quiet = if idle && seen == now { quiet + 1 } else { 0 };
+            seen = now;
+            if quiet >= 3 {
+                self.tell("all is quiet");
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let state = self.process.as_ref().map(|process| process.controller.state().to_string());
+                return Err(format!("it does not come to rest: {}", state.unwrap_or_default()));
+            }
+        }
+    }
+
+    fn keep_requests(&mut self) {
+        self.requests.extend(self.cluster.requests());
+        self.calls.extend(self.aws.calls());
+    }
+
+    /// All that has happened, for people.
+    pub(super) fn history(&mut self) -> String {
+        self.keep_requests();
+        let told = self.told.iter().map(|(at, what)| (*at, format!("** {what}")));
+        let calls = self.calls.iter().filter(|call| call.is_write).map(|call| (call.at, format!("   AWS  {call}")));
+        let requests = self.requests.iter().filter(|request| request.is_write() && !request.path.ends_with("/events"));
+        let requests = requests
+            .map(|r| (r.at, format!("   K8s  {} {} {} -> {}", r.method, r.path, shortened(&r.body), r.outcome)));
+        let mut lines: Vec<(Instant, String)> = told.chain(calls).chain(requests).collect();
+        lines.sort_by_key(|(at, _)| *at);
+        let line =
+            |(at, what): &(Instant, String)| format!("{:9.3} {what}", at.duration_since(self.started).as_secs_f64());
+        lines.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Everything is created, then changed, then deleted, each time until all is quiet; the controller crashes once on the
+    /// way. Answers how many writes AWS has seen, and what it had after each part.
+    pub(super) async fn script(&mut self, crash: Option<(u64, bool)>) -> Result<Vec<aws::State>, String> {
+        if let Some((write, takes_effect)) = crash {
+            self.arm(write, takes_effect);
+        }
+        let mut states = Vec::new();
+        self.create_everything();
+        self.start();
+        self.settle().await?;
+        states.push(self.aws.state());
+        for _ in 0..self.shape.edits {
+            self.edit();
+        }
+        self.mend_everything();
+        self.settle().await?;
+        states.push(self.aws.state());
+        self.delete_everything();
+        self.settle().await?;
+        states.push(self.aws.state());
+        Ok(states)
+    }
+
+    /// How many writes AWS has seen.
+    pub(super) fn writes(&self) -> usize {
+        self.calls.iter().filter(|call| call.is_write).count()
+    }
+
+    /// Everything is created, and then things happen, with and without faults.
+    pub(super) async fn live(&mut self) -> Result<(), String> {
+        self.faults(true);
+        self.create_everything();
+        self.start();
+        if self.random.chance(0.3) {
+            let (write, takes_effect) = (self.random.below(15) as u64, self.random.chance(0.5));
+            self.arm(write, takes_effect);
+        }
+        for _ in 0..self.shape.edits {
+            // Sometimes at once, sometimes in the middle of what the last one has begun, sometimes long after.
+            let pause = match self.random.below(4) {
+                0 => Duration::from_millis(1),
+                1 => Duration::from_secs(60),
+                _ => self.random.up_to(Duration::from_secs(5)),
+            };
+            self.pass(pause).await;
+            self.edit();
+            if self.shape.ends > 0.0 && self.random.chance(self.shape.ends) {
+                self.end_process().await;
+            }
+            if self.shape.cluster_faults && self.random.chance(0.1) {
+                self.tell("all watches break, and begin with a list");
+                self.cluster.compact();
+            }
+        }
+        self.pass(Duration::from_secs(1)).await;
+        self.faults(false);
+        self.crash = None;
+        self.aws.disarm();
+        self.start();
+        self.mend_everything();
+        self.settle().await?;
+        self.create_bindings();
+        self.settle().await
+    }
+}
+
+pub(super) fn service_name(number: usize) -> String {
+    format!("front-{number}")
+}
+
+fn shortened(body: &serde_json::Value) -> String {
+    let text = body.to_string();
+    if text.chars().count() > 200 { text.chars().take(200).chain(['…']).collect() } else { text }
+}
