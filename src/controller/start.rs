@@ -278,9 +278,8 @@ pub(super) async fn lead(
     tokio::select! {
         () = until(&mut leadership, |l| matches!(l, Leadership::Standby)) => return Err(StartError::LeaseLost),
         () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
-        () = controller.records.load() => {}
+        promises = controller.records.load() => controller.inventory.claim(promises),
     }
-    controller.inventory.claim(controller.records.all_clean());
     // What happened before this term is no news for anybody.
     controller.queue.forget_changes();
     controller.queue_everything();

@@ -3,7 +3,7 @@
 use super::*;
 
 fn checkpoint(lab: &Lab) -> Option<String> {
-    lab.snapshot.read().unwrap().target_group_bindings[&name("tgb")].checkpoint.clone()
+    lab.targets.snapshot().target_group_bindings[&name("tgb")].checkpoint.clone()
 }
 
 fn vouched(targets: &[&str]) -> Option<String> {
