@@ -297,11 +297,17 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
         check(may_write, "WriteCheckpoint")?;
+        let remember = |checkpoint| {
+            self.memory().entry(binding.name.clone()).or_default().checkpoint = Some((binding.uid.clone(), checkpoint));
+        };
+        // Without an answer it may say the one or the other, and the watch may be behind. What vouches for nothing is taken
+        // back before anything changes, and written again when nothing does.
+        remember(Some(String::new()));
         match self.cluster.write_checkpoint(binding, checkpoint.as_deref()).await {
             Ok(()) | Err(super::ClusterError::Gone) => {}
             Err(error) => return Err(Failure(Some(Stage::WriteCheckpoint), error.into())),
         }
-        self.memory().entry(binding.name.clone()).or_default().checkpoint = Some((binding.uid.clone(), checkpoint));
+        remember(checkpoint);
         Ok(())
     }
 

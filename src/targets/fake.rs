@@ -193,6 +193,8 @@ pub struct FakeCluster {
     pub others: Arc<Mutex<(bool, bool)>>,
     /// Whether the watches show nothing of what is written.
     pub behind: bool,
+    /// How many of the next writes of a status or checkpoint take effect and are not answered.
+    pub unanswered: Arc<Mutex<usize>>,
     log: Log,
 }
 
@@ -203,6 +205,12 @@ impl FakeCluster {
         {
             change(binding);
         }
+    }
+
+    fn answer(&self) -> Result<(), ClusterError> {
+        let mut unanswered = self.unanswered.lock().unwrap();
+        let lost = unanswered.checked_sub(1).map(|left| *unanswered = left);
+        lost.map_or(Ok(()), |()| Err(ClusterError::Refused("no answer".to_owned())))
     }
 }
 
@@ -225,7 +233,7 @@ impl Cluster for FakeCluster {
             self.log.lock().unwrap().push("checkpoint off".to_owned());
         }
         self.change(&binding.name, |binding| binding.checkpoint = checkpoint.map(str::to_owned));
-        Ok(())
+        self.answer()
     }
 
     async fn write_status(
@@ -238,7 +246,7 @@ impl Cluster for FakeCluster {
         let line = format!("status {observed} {} {}: {}", condition.status, condition.reason, condition.message);
         self.log.lock().unwrap().push(line);
         self.change(&binding.name, |binding| binding.status = Some(status.clone()));
-        Ok(())
+        self.answer()
     }
 
     async fn service(&self, name: &ObjectName) -> Result<Option<Service>, ClusterError> {

@@ -205,6 +205,34 @@ async fn a_missing_service_is_proved_before_anything_is_deregistered() {
 }
 
 #[tokio::test]
+async fn a_status_whose_write_was_not_answered_is_written_again() {
+    let lab = lab(&["10.0.0.1"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.change(|snapshot| drop(snapshot.remove::<Service>(&name("cart"))));
+    *lab.cluster.unanswered.lock().unwrap() = 1;
+    reconcile(&lab, "tgb").await.unwrap_err();
+    lab.log();
+    lab.serve(&["10.0.0.1"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["register 10.0.0.1:8080", READY]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_whose_write_was_not_answered_is_taken_back_before_anything_changes() {
+    let lab = lab(&["10.0.0.1"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.serve(&["10.0.0.2"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    *lab.cluster.unanswered.lock().unwrap() = 1;
+    reconcile(&lab, "tgb").await.unwrap_err();
+    lab.log();
+    lab.serve(&["10.0.0.3"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["checkpoint off", "register 10.0.0.3:8080", "deregister 10.0.0.2:8080", READY]);
+}
+
+#[tokio::test]
 async fn one_bad_target_harms_no_other() {
     let lab = lab(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     lab.cloud

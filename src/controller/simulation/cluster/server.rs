@@ -121,10 +121,8 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
         let slowest = state.faults.slowest;
         (state.random.up_to(slowest), fate(&mut state, method != "GET"))
     };
+    // What is on its way arrives, also when whoever sent it is dead by then.
     tokio::time::sleep(Duration::from_micros(500) + latency / 2).await;
-    if life.is_over() {
-        return pending().await;
-    }
     if is_watch && fate == Fate::Answered {
         return watch(cluster, life, &target, &parts.uri);
     }

@@ -88,7 +88,7 @@ pub(super) fn made_of(cluster: &SimulatedCluster, names: &Names) -> String {
     text(renamed(Value::Object(made), names))
 }
 
-pub(super) fn compared(what: &str, is: &str, shall_be: &str) -> Result<(), String> {
+pub(in super::super) fn compared(what: &str, is: &str, shall_be: &str) -> Result<(), String> {
     if is == shall_be {
         return Ok(());
     }
