@@ -117,9 +117,20 @@ impl Records {
     /// Answers all promises.
     pub async fn load(&self) -> Vec<(StackId, Clean)> {
         self.usable.store(true, Ordering::Release);
-        let loaded = futures::future::join_all((0..SHARDS).map(|shard| self.take_over(shard))).await;
-        let loaded: Result<Vec<_>, RecordError> = loaded.into_iter().collect();
-        if let Err(reason) = &loaded {
+        // One after the other, so that only one is in memory as text.
+        let mut promises = Vec::new();
+        let mut failed = None;
+        for shard in 0..SHARDS {
+            match self.take_over(shard).await {
+                Ok(more) => promises.extend(more),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        if let Some(reason) = failed {
+            promises.clear();
             self.usable.store(false, Ordering::Release);
             self.shards().iter_mut().for_each(|shard| shard.records.clear());
             tracing::warn!(
@@ -128,27 +139,45 @@ impl Records {
                 self.namespace
             );
         }
-        loaded.unwrap_or_default().into_iter().flatten().collect()
+        promises
     }
 
+    /// Takes a ConfigMap over, or makes it: from then on whoever had it fails at its version.
     async fn take_over(&self, shard: usize) -> Result<Vec<(StackId, Clean)>, RecordError> {
         let name = record::shard_name(&self.lease, shard);
         let mut stored = self.stored[shard].lock().await;
-        let found = answered(self.api.get_opt(&name)).await.map_err(|error| self.unwritten(shard, &error))?;
-        let Some(found) = found else { return Ok(Vec::new()) };
-        let read = record::read(&self.header, &found.data.unwrap_or_default());
-        if !read.unreadable.is_empty() {
-            tracing::warn!(
-                config_map = name,
-                keys = read.unreadable.join(", "),
-                "records cannot be read; AWS is read instead"
-            );
+        let mut last = None;
+        for attempt in 0..TRIES {
+            if attempt > 0 {
+                tokio::time::sleep(GATHER).await;
+            }
+            let found = match answered(self.api.get_opt(&name)).await {
+                Ok(found) => found.unwrap_or_default(),
+                Err(error) if is_final(&error) => return Err(self.unwritten(shard, &error)),
+                Err(error) => {
+                    last = Some(self.unwritten(shard, &error));
+                    continue;
+                }
+            };
+            let read = record::read(&self.header, &found.data.unwrap_or_default());
+            stored.version = found.metadata.resource_version;
+            self.shards()[shard].records =
+                read.records.iter().map(|(key, record)| (key.clone(), Entry::of(record))).collect();
+            match self.put(shard, &mut stored).await {
+                Ok(()) => {
+                    if !read.unreadable.is_empty() {
+                        let keys = read.unreadable.join(", ");
+                        tracing::warn!(config_map = name, keys, "records cannot be read; AWS is read instead");
+                    }
+                    let promise = |record: Record| Some((record.stack, record.clean?));
+                    return Ok(read.records.into_values().filter_map(promise).collect());
+                }
+                Err(error) if is_final(&error) => return Err(self.unwritten(shard, &error)),
+                // Also whoever led before may have written it just now.
+                Err(error) => last = Some(self.unwritten(shard, &error)),
+            }
         }
-        stored.version = found.metadata.resource_version;
-        self.shards()[shard].records =
-            read.records.iter().map(|(key, record)| (key.clone(), Entry::of(record))).collect();
-        self.put(shard, &mut stored, read.header.as_ref()).await?;
-        Ok(read.records.into_values().filter_map(|record| Some((record.stack, record.clean?))).collect())
+        Err(last.unwrap_or_else(|| self.contended(shard)))
     }
 
     /// Whether there is a promise about a stack.
@@ -240,10 +269,12 @@ impl Records {
     /// Writes what has changed.
     ///
     /// # Errors
-    /// The first of those that could not be written; the others are.
+    /// The first that could not be written; those behind it are not tried.
     pub async fn flush(&self) -> Result<(), RecordError> {
-        let written = futures::future::join_all((0..SHARDS).map(|shard| self.write(shard))).await;
-        written.into_iter().collect()
+        for shard in 0..SHARDS {
+            self.write(shard).await?;
+        }
+        Ok(())
     }
 
     async fn write(&self, shard: usize) -> Result<(), RecordError> {
@@ -257,62 +288,63 @@ impl Records {
         if self.shards()[shard].written >= needed {
             return Ok(());
         }
-        self.put(shard, &mut stored, Some(&self.header)).await
+        for _ in 0..TRIES {
+            let error = match self.put(shard, &mut stored).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let kube::Error::Api(status) = &error else { return Err(self.unwritten(shard, &error)) };
+            if !matches!(status.code, 404 | 409) {
+                return Err(self.unwritten(shard, &error));
+            }
+            // Somebody has written or deleted it, or an answer to ourselves was lost.
+            let name = record::shard_name(&self.lease, shard);
+            let found = answered(self.api.get_opt(&name)).await.map_err(|error| self.unwritten(shard, &error))?;
+            let header = found.as_ref().and_then(|found| found.data.as_ref()?.get(HEADER_KEY));
+            let header: Option<Header> = header.and_then(|text| serde_json::from_str(text).ok());
+            if let Some(header) = header.filter(|header| header.holder != self.header.holder) {
+                return Err(RecordError::Deposed(header.holder));
+            }
+            stored.version = found.and_then(|found| found.metadata.resource_version);
+        }
+        Err(self.contended(shard))
     }
 
-    /// Writes a ConfigMap whole. `last` is the header that it is known to have.
-    async fn put(&self, shard: usize, stored: &mut Stored, last: Option<&Header>) -> Result<(), RecordError> {
+    /// Writes a ConfigMap whole, as the next version of the one that is known.
+    async fn put(&self, shard: usize, stored: &mut Stored) -> kube::Result<()> {
         let name = record::shard_name(&self.lease, shard);
-        for _ in 0..TRIES {
-            let (data, changed) = {
-                let shards = self.shards();
-                let records = shards[shard].records.iter().map(|(key, entry)| (key, &entry.text));
-                (record::write(&self.header, records), shards[shard].changed)
-            };
-            let object = ConfigMap {
-                metadata: ObjectMeta {
-                    name: Some(name.clone()),
-                    resource_version: stored.version.clone(),
-                    labels: Some([("app.kubernetes.io/managed-by".to_owned(), "albatross".to_owned())].into()),
-                    ..ObjectMeta::default()
-                },
-                data: Some(data),
-                ..ConfigMap::default()
-            };
-            let parameters = PostParams::default();
-            let answer = match stored.version {
-                Some(_) => answered(self.api.replace(&name, &parameters, &object)).await,
-                None => answered(self.api.create(&parameters, &object)).await,
-            };
-            match answer {
-                Ok(answer) => {
-                    stored.version = answer.metadata.resource_version;
-                    let mut shards = self.shards();
-                    shards[shard].written = shards[shard].written.max(changed);
-                    return Ok(());
-                }
-                // Somebody has written or deleted it, or an answer to ourselves was lost.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-                    let found = answered(self.api.get_opt(&name)).await.map_err(|e| self.unwritten(shard, &e))?;
-                    let data = found.as_ref().and_then(|found| found.data.as_ref());
-                    let header: Option<Header> =
-                        data.and_then(|data| data.get(HEADER_KEY)).and_then(|text| serde_json::from_str(text).ok());
-                    if let Some(header) = header
-                        && header.holder != self.header.holder
-                        && last.is_none_or(|last| header.holder != last.holder)
-                    {
-                        return Err(RecordError::Deposed(header.holder));
-                    }
-                    stored.version = found.and_then(|found| found.metadata.resource_version);
-                }
-                Err(error) => return Err(self.unwritten(shard, &error)),
-            }
-        }
-        Err(RecordError::Unwritten {
-            name,
+        let (data, changed) = {
+            let shards = self.shards();
+            let records = shards[shard].records.iter().map(|(key, entry)| (key, &entry.text));
+            (record::write(&self.header, records), shards[shard].changed)
+        };
+        let object = ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                resource_version: stored.version.clone(),
+                labels: Some([("app.kubernetes.io/managed-by".to_owned(), "albatross".to_owned())].into()),
+                ..ObjectMeta::default()
+            },
+            data: Some(data),
+            ..ConfigMap::default()
+        };
+        let parameters = PostParams::default();
+        let answer = match stored.version {
+            Some(_) => answered(self.api.replace(&name, &parameters, &object)).await?,
+            None => answered(self.api.create(&parameters, &object)).await?,
+        };
+        stored.version = answer.metadata.resource_version;
+        let mut shards = self.shards();
+        shards[shard].written = shards[shard].written.max(changed);
+        Ok(())
+    }
+
+    fn contended(&self, shard: usize) -> RecordError {
+        RecordError::Unwritten {
+            name: record::shard_name(&self.lease, shard),
             namespace: self.namespace.clone(),
             reason: format!("others have changed it {TRIES} times in a row"),
-        })
+        }
     }
 
     fn unwritten(&self, shard: usize, error: &kube::Error) -> RecordError {
@@ -322,6 +354,11 @@ impl Records {
             reason: words(error),
         }
     }
+}
+
+/// Whether trying again is of no use.
+fn is_final(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 401 | 403 | 422))
 }
 
 #[cfg(test)]

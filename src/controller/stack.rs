@@ -359,7 +359,7 @@ impl Controller {
         let (reason, fix, quiet) = match error {
             PassError::Kubernetes(KubernetesError::Refused { .. }) => ("FailedUpdateStatus", None, false),
             PassError::Kubernetes(_) => ("FailedUpdateStatus", None, true),
-            PassError::Record(_) => ("FailedWriteRecord", None, true),
+            PassError::Record(_) => ("FailedWriteRecord", None, false),
             PassError::Aws(aws) => ("FailedDeployModel", aws.fix(), aws.is_transient()),
             PassError::Apply(apply) if apply.is_not_yet() => {
                 tracing::info!(%group, "{apply}; trying again soon");

@@ -113,7 +113,7 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
     first.flush().await.unwrap();
     assert!(first.is_written());
     let name = format!("albatross-records-{}", record::shard(&record::key(&stack("web"))));
-    assert_eq!(writes(&fake), ["POST /api/v1/namespaces/kube-system/configmaps"]);
+    assert_eq!(writes(&fake), [format!("PUT /api/v1/namespaces/kube-system/configmaps/{name}")]);
 
     let (second, promises) = loaded(&fake, "second").await;
     assert_eq!(promises, promised("1"));
@@ -177,6 +177,30 @@ async fn a_lost_answer_and_a_deleted_config_map_are_no_obstacle() {
     records.promise(&stack("web"), &observed("2"));
     records.flush().await.unwrap();
     assert_eq!(stored.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_led_before_is_overwritten_although_it_writes_in_the_last_moment() {
+    let stored = Stored::default();
+    let meddled = Arc::new(Mutex::new(0));
+    let (meddle, behind) = (Arc::clone(&meddled), Arc::clone(&stored));
+    let fake = server(&stored, move |call| {
+        // Between the reading of the next and its writing.
+        let write = call.action.starts_with("POST") && call.body.contains("albatross-records-0");
+        let mut meddle = meddle.lock().unwrap();
+        if write && *meddle == 0 {
+            *meddle += 1;
+            let body = call.body.replace("second", "first");
+            answer(&behind, &Call { body, ..call.clone() });
+        }
+        None
+    })
+    .await;
+    let second = records(&fake, "second").await;
+    assert!(second.are_kept());
+    assert_eq!(*meddled.lock().unwrap(), 1);
+    let text = stored.lock().unwrap()["albatross-records-0"]["data"]["header"].to_string();
+    assert!(text.contains("second"), "{text}");
 }
 
 #[tokio::test]
