@@ -17,8 +17,11 @@ use crate::{
     model::{SecurityGroupId, VpcId},
 };
 
-/// Subnets, security groups and their tags change rarely. What is not found is asked for anew every time.
+/// Subnets, security groups, route tables and their tags change rarely. What is not found is asked for anew every time.
 const MAXIMUM_AGE: Duration = Duration::from_secs(300);
+
+/// A region gets new zones, and a VPC new blocks of addresses, more rarely still.
+const MAXIMUM_AGE_OF_PLACES: Duration = Duration::from_secs(3600);
 
 /// Facts with their ages.
 #[derive(Debug)]
@@ -66,17 +69,18 @@ impl Ages {
         self.begun.load(Ordering::SeqCst)
     }
 
-    fn is_valid<T>(&self, reading: &Reading<T>) -> bool {
-        reading.number > self.forgotten.load(Ordering::SeqCst) && reading.at.elapsed() < MAXIMUM_AGE
+    fn is_valid<T>(&self, reading: &Reading<T>, maximum_age: Duration) -> bool {
+        reading.number > self.forgotten.load(Ordering::SeqCst) && reading.at.elapsed() < maximum_age
     }
 
-    /// What is kept, or what `read` answers.
+    /// What is kept, unless it is too old, or what `read` answers.
     async fn get<'a, T>(
         &self,
         kept: &'a mut Option<Reading<T>>,
+        maximum_age: Duration,
         read: impl Future<Output = Result<T, AwsError>>,
     ) -> Result<&'a Reading<T>, AwsError> {
-        let valid = kept.take().filter(|reading| self.is_valid(reading));
+        let valid = kept.take().filter(|reading| self.is_valid(reading, maximum_age));
         let reading = match valid {
             Some(reading) => reading,
             None => {
@@ -144,14 +148,14 @@ impl FactStore {
     async fn find_subnets(&self, query: &SubnetQuery, places: &mut Places) -> Result<Fact<Vec<Subnet>>, AwsError> {
         let Places { subnets, zones, route_tables } = places;
         let read = async { self.aws.describe_subnets(&self.vpc).await.map(converted) };
-        let candidates = &self.ages.get(subnets, read).await?.value;
+        let candidates = &self.ages.get(subnets, MAXIMUM_AGE, read).await?.value;
         let read = async { self.aws.describe_availability_zones().await.map(converted) };
-        let zones = &self.ages.get(zones, read).await?.value;
+        let zones = &self.ages.get(zones, MAXIMUM_AGE_OF_PLACES, read).await?.value;
         Ok(match query {
             SubnetQuery::Discovered { kind, scheme } => {
                 let tables: &[subnets::RouteTable] = if subnets::needs_route_tables(*scheme, candidates) {
                     let read = async { self.aws.describe_route_tables(&self.vpc).await.map(converted) };
-                    &self.ages.get(route_tables, read).await?.value
+                    &self.ages.get(route_tables, MAXIMUM_AGE, read).await?.value
                 } else {
                     &[]
                 };
@@ -183,7 +187,7 @@ impl FactStore {
                 Vec::new()
             }))
         };
-        let found = self.ages.get(&mut kept, read).await.map(|reading| reading.value.clone());
+        let found = self.ages.get(&mut kept, MAXIMUM_AGE, read).await.map(|reading| reading.value.clone());
         if let Some(missing) = missing {
             *kept = None;
             return Fact::Absent { message: missing.message(), fix: missing.fix() };
@@ -198,7 +202,9 @@ impl FactStore {
             return Arc::clone(cell);
         }
         cells.retain(|_, cell| {
-            let kept = cell.try_lock().map(|kept| kept.as_ref().is_some_and(|reading| self.ages.is_valid(reading)));
+            let kept = cell
+                .try_lock()
+                .map(|kept| kept.as_ref().is_some_and(|reading| self.ages.is_valid(reading, MAXIMUM_AGE)));
             Arc::strong_count(cell) > 1 || kept.unwrap_or(true)
         });
         Arc::clone(cells.entry(names.to_vec()).or_default())
@@ -207,7 +213,7 @@ impl FactStore {
     async fn vpc_blocks(&self) -> Fact<Vec<String>> {
         let mut kept = self.vpc_blocks.lock().await;
         let read = async { Ok(self.aws.vpc_ipv4_blocks(&self.vpc).await?.unwrap_or_default()) };
-        let blocks = self.ages.get(&mut kept, read).await.map(|reading| reading.value.clone());
+        let blocks = self.ages.get(&mut kept, MAXIMUM_AGE_OF_PLACES, read).await.map(|reading| reading.value.clone());
         match blocks {
             Ok(blocks) if blocks.is_empty() => {
                 *kept = None;

@@ -1,6 +1,7 @@
 //! The controller: watches fill the snapshot, changes fill the queue, workers walk the road from snapshot to AWS.
 
 pub mod admin;
+mod askers;
 mod concerns;
 mod events;
 mod facts;
@@ -22,6 +23,7 @@ use std::{
 
 pub use self::start::{StartError, run};
 use self::{
+    askers::Askers,
     events::{EventType, Events, Subject},
     facts::FactStore,
     kubernetes::Kubernetes,
@@ -52,6 +54,7 @@ struct Controller {
     applier: Applier,
     targets: Targets,
     facts: FactStore,
+    askers: Askers,
     records: Records,
     waits: Waits,
     metrics: Arc<metrics::Metrics>,

@@ -2,7 +2,7 @@
 //! waited for; giving it is not, and is written with others a moment later.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::kubernetes::words;
 use crate::{
     answered::answered,
-    model::StackId,
+    model::{ObservedStack, StackId},
     record::{self, Clean, HEADER_KEY, Header, Record, SHARDS},
 };
 
@@ -48,10 +48,24 @@ pub enum RecordError {
     },
 }
 
+/// A record as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    text: String,
+    clean: bool,
+}
+
+impl Entry {
+    fn of(record: &Record) -> Self {
+        Self { text: record::text(record), clean: record.clean.is_some() }
+    }
+}
+
 /// One ConfigMap.
 #[derive(Debug, Default)]
 struct Shard {
-    records: BTreeMap<String, Record>,
+    /// As they are written: they are read only when they are taken over.
+    records: BTreeMap<String, Entry>,
     /// Counts changes of `records`.
     changed: u64,
     /// What `changed` was when they were last written.
@@ -100,11 +114,12 @@ impl Records {
 
     /// Takes the records over at the start of a term: whoever wrote them before can write no more. Those that cannot be
     /// read count for nothing, and without the permission for ConfigMaps there are none; both are said once.
-    pub async fn load(&self) {
+    /// Answers all promises.
+    pub async fn load(&self) -> Vec<(StackId, Clean)> {
         self.usable.store(true, Ordering::Release);
         let loaded = futures::future::join_all((0..SHARDS).map(|shard| self.take_over(shard))).await;
-        let failed: BTreeSet<String> = loaded.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
-        if let Some(reason) = failed.first() {
+        let loaded: Result<Vec<_>, RecordError> = loaded.into_iter().collect();
+        if let Err(reason) = &loaded {
             self.usable.store(false, Ordering::Release);
             self.shards().iter_mut().for_each(|shard| shard.records.clear());
             tracing::warn!(
@@ -113,13 +128,14 @@ impl Records {
                 self.namespace
             );
         }
+        loaded.unwrap_or_default().into_iter().flatten().collect()
     }
 
-    async fn take_over(&self, shard: usize) -> Result<(), RecordError> {
+    async fn take_over(&self, shard: usize) -> Result<Vec<(StackId, Clean)>, RecordError> {
         let name = record::shard_name(&self.lease, shard);
         let mut stored = self.stored[shard].lock().await;
         let found = answered(self.api.get_opt(&name)).await.map_err(|error| self.unwritten(shard, &error))?;
-        let Some(found) = found else { return Ok(()) };
+        let Some(found) = found else { return Ok(Vec::new()) };
         let read = record::read(&self.header, &found.data.unwrap_or_default());
         if !read.unreadable.is_empty() {
             tracing::warn!(
@@ -129,23 +145,17 @@ impl Records {
             );
         }
         stored.version = found.metadata.resource_version;
-        self.shards()[shard].records = read.records;
-        self.put(shard, &mut stored, read.header.as_ref()).await
+        self.shards()[shard].records =
+            read.records.iter().map(|(key, record)| (key.clone(), Entry::of(record))).collect();
+        self.put(shard, &mut stored, read.header.as_ref()).await?;
+        Ok(read.records.into_values().filter_map(|record| Some((record.stack, record.clean?))).collect())
     }
 
-    /// The promise about a stack, where there is one.
+    /// Whether there is a promise about a stack.
     #[must_use]
-    pub fn clean(&self, stack: &StackId) -> Option<Clean> {
+    pub fn is_clean(&self, stack: &StackId) -> bool {
         let key = record::key(stack);
-        self.shards()[record::shard(&key)].records.get(&key).and_then(|record| record.clean.clone())
-    }
-
-    /// All promises.
-    #[must_use]
-    pub fn all_clean(&self) -> Vec<(StackId, Clean)> {
-        let shards = self.shards();
-        let records = shards.iter().flat_map(|shard| shard.records.values());
-        records.filter_map(|record| Some((record.stack.clone(), record.clean.clone()?))).collect()
+        self.shards()[record::shard(&key)].records.get(&key).is_some_and(|entry| entry.clean)
     }
 
     /// How many stacks have a record, and how many of those a promise.
@@ -153,7 +163,7 @@ impl Records {
     pub fn counts(&self) -> (usize, usize) {
         let shards = self.shards();
         let records = || shards.iter().flat_map(|shard| shard.records.values());
-        (records().count(), records().filter(|record| record.clean.is_some()).count())
+        (records().count(), records().filter(|entry| entry.clean).count())
     }
 
     /// Whether records are kept at all.
@@ -165,13 +175,14 @@ impl Records {
     /// Changes a stack's record; answers whether it was another before.
     fn set(&self, stack: &StackId, record: Option<Record>) -> bool {
         let key = record::key(stack);
+        let entry = record.as_ref().map(Entry::of);
         let mut shards = self.shards();
         let shard = &mut shards[record::shard(&key)];
-        let before = match record.clone() {
-            Some(record) => shard.records.insert(key, record),
-            None => shard.records.remove(&key),
-        };
-        let changed = before != record;
+        let changed = shard.records.get(&key) != entry.as_ref();
+        match entry {
+            Some(entry) => drop(shard.records.insert(key, entry)),
+            None => drop(shard.records.remove(&key)),
+        }
         shard.changed += u64::from(changed);
         changed
     }
@@ -181,18 +192,23 @@ impl Records {
     /// # Errors
     /// When it cannot be written: nothing of the stack may be changed then.
     pub async fn take_back(&self, stack: &StackId) -> Result<(), RecordError> {
-        if !self.are_kept() || self.clean(stack).is_none() {
-            // It may be taken back already and that not yet be written.
-            return if self.are_kept() { self.write(record::shard(&record::key(stack))).await } else { Ok(()) };
+        if !self.are_kept() {
+            return Ok(());
         }
-        self.set(stack, Some(Record { stack: stack.clone(), clean: None }));
+        if self.is_clean(stack) {
+            self.set(stack, Some(Record { stack: stack.clone(), clean: None }));
+        }
+        // One that was taken back before may not be written yet.
         self.write(record::shard(&record::key(stack))).await
     }
 
-    /// Promises that a stack is as it shall be. It is written soon.
-    pub fn promise(&self, stack: &StackId, clean: Clean) {
-        if self.are_kept() && self.set(stack, Some(Record { stack: stack.clone(), clean: Some(clean) })) {
-            self.changes.notify_one();
+    /// Promises that nothing is left to do for a stack, which AWS has as it was observed. It is written soon.
+    pub fn promise(&self, stack: &StackId, observed: &ObservedStack) {
+        if self.are_kept() {
+            let clean = Some(Clean::of(observed));
+            if self.set(stack, Some(Record { stack: stack.clone(), clean })) {
+                self.changes.notify_one();
+            }
         }
     }
 
@@ -250,7 +266,8 @@ impl Records {
         for _ in 0..TRIES {
             let (data, changed) = {
                 let shards = self.shards();
-                (record::write(&self.header, &shards[shard].records), shards[shard].changed)
+                let records = shards[shard].records.iter().map(|(key, entry)| (key, &entry.text));
+                (record::write(&self.header, records), shards[shard].changed)
             };
             let object = ConfigMap {
                 metadata: ObjectMeta {

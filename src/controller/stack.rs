@@ -25,7 +25,6 @@ use crate::{
     facts::{Facts, Incumbent, Want},
     model::{ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedStack, Stack, StackId},
     plan::{self, Plan},
-    record::{self, Clean},
     snapshot::{Ingress, Service, Snapshot},
 };
 
@@ -69,8 +68,7 @@ impl Controller {
     async fn pass(&self, group: &StackId, membership: &Membership) -> Result<Outcome, PassError> {
         // While a group is worked on, the shared security group that it may be about to use is not deleted.
         let _in_use = self.backend_group_gate.read().await;
-        let vouched = self.vouched(group, membership).await?;
-        let Some(built) = self.build(group, membership, vouched.as_ref().map(|(_, listed)| listed)).await? else {
+        let Some(built) = self.build(group, membership).await? else {
             return Ok(Outcome::Again(Duration::from_secs(1)));
         };
         for diagnostic in &built.diagnostics {
@@ -96,15 +94,6 @@ impl Controller {
                 Outcome::SetAside(what)
             });
         };
-        if let Some((clean, mut listed)) = vouched {
-            listed.bindings = self.bindings(group);
-            if clean.fingerprint == record::fingerprint(&stack, &listed.bindings) {
-                // Nothing is read, as nothing is left to do, but for what people may have taken off in the cluster.
-                self.hold(group, membership).await?;
-                self.write_status(membership, &stack, &listed).await?;
-                return Ok(Outcome::Done);
-            }
-        }
         let mut observed = self.observe(group).await?;
         let reads = plan::reads(&stack, &observed);
         if !reads.is_empty() {
@@ -148,18 +137,10 @@ impl Controller {
     }
 
     /// Builds until nothing more is wanted. `None` when that does not come to an end, and should be tried again.
-    async fn build(
-        &self,
-        group: &StackId,
-        membership: &Membership,
-        listed: Option<&ObservedStack>,
-    ) -> Result<Option<Built>, PassError> {
+    async fn build(&self, group: &StackId, membership: &Membership) -> Result<Option<Built>, PassError> {
         let mut facts = Facts::default();
         if !membership.members.is_empty() {
-            let observed = match listed {
-                Some(listed) => listed.clone(),
-                None => self.inventory.observe(group).await?,
-            };
+            let observed = self.inventory.observe(group).await?;
             facts.incumbent = observed.load_balancers.first().map(|balancer| Incumbent {
                 kind: balancer.kind,
                 scheme: balancer.scheme,
@@ -181,6 +162,8 @@ impl Controller {
             for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
                 if want.is_read() {
                     self.facts.answer(want, &mut facts).await;
+                    let others = self.askers.note(group, want, &facts);
+                    self.queue.resync(others.into_iter().map(Key::Stack));
                 } else {
                     // It may be created here, and whoever needs it has to be known first.
                     self.hold(group, membership).await?;
@@ -192,28 +175,10 @@ impl Controller {
         Ok(None)
     }
 
-    /// The promise that nothing is left to do, where one was made and AWS lists what it names.
-    async fn vouched(
-        &self,
-        group: &StackId,
-        membership: &Membership,
-    ) -> Result<Option<(Clean, ObservedStack)>, PassError> {
-        let Some(clean) = self.records.clean(group).filter(|_| !membership.members.is_empty()) else {
-            return Ok(None);
-        };
-        Ok(self.inventory.listed(group, &clean).await?.map(|listed| (clean, listed)))
-    }
-
     async fn observe(&self, group: &StackId) -> Result<ObservedStack, PassError> {
         let mut observed = self.inventory.observe(group).await?;
-        observed.bindings = self.bindings(group);
-        Ok(observed)
-    }
-
-    /// The bindings of a stack, as the cluster has them.
-    fn bindings(&self, group: &StackId) -> Vec<ObservedBinding> {
         let labels = tags::binding_labels(group);
-        self.with_snapshot(|snapshot| {
+        observed.bindings = self.with_snapshot(|snapshot| {
             snapshot
                 .target_group_bindings
                 .values()
@@ -229,7 +194,8 @@ impl Controller {
                     })
                 })
                 .collect()
-        })
+        });
+        Ok(observed)
     }
 
     /// Proves with the API server that what the plan takes for gone is gone, and that who leaves really leaves.
@@ -354,8 +320,9 @@ impl Controller {
     ) -> Result<Outcome, PassError> {
         let observed = self.observe(group).await?;
         self.write_status(membership, stack, &observed).await?;
-        if !membership.members.is_empty() && plan::plan(stack, &observed) == Plan::default() {
-            self.records.promise(group, Clean::of(stack, &observed));
+        let complete = plan::reads(stack, &observed).is_empty() && plan::plan(stack, &observed) == Plan::default();
+        if !membership.members.is_empty() && complete {
+            self.records.promise(group, &observed);
         }
         if !plan.steps.is_empty() {
             for subject in self.subjects(group, &membership.members) {

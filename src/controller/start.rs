@@ -17,6 +17,7 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{
     Controller,
     admin::{self, AdminError, Sources},
+    askers::Askers,
     events::Events,
     facts::FactStore,
     flags::{ControllerFlags, FlagError},
@@ -168,6 +169,7 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         )
         .with_most_targets(settings.most_targets),
         facts: FactStore::new(aws, config.cluster.clone(), vpc),
+        askers: Askers::default(),
         records,
         waits: Waits::default(),
         inventory,
@@ -276,9 +278,8 @@ pub(super) async fn lead(
     tokio::select! {
         () = until(&mut leadership, |l| matches!(l, Leadership::Standby)) => return Err(StartError::LeaseLost),
         () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
-        () = controller.records.load() => {}
+        promises = controller.records.load() => controller.inventory.claim(promises),
     }
-    controller.inventory.claim(controller.records.all_clean());
     // What happened before this term is no news for anybody.
     controller.queue.forget_changes();
     controller.queue_everything();

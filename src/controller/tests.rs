@@ -160,6 +160,7 @@ async fn controller(
             true,
         ),
         facts: FactStore::new(aws, cluster, vpc),
+        askers: Askers::default(),
         records,
         waits: Waits::default(),
         inventory,

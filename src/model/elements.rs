@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::CertificateArn;
 
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),* $(,)? })*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum $name { $($(#[$variant_doc])* #[serde(rename = $word)] $variant),* }
 
         impl $name {
@@ -140,7 +140,7 @@ impl TargetGroupProtocol {
 }
 
 /// What a listener or a rule does with a request. `G` names a target group: a reference in what shall be, an ARN in what is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Action<G> {
     /// To target groups, by weight.
     Forward {
@@ -220,7 +220,7 @@ impl<G> Action<G> {
 }
 
 /// One target group of a forward action.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WeightedTargetGroup<G> {
     /// Which.
     pub group: G,
@@ -229,7 +229,7 @@ pub struct WeightedTargetGroup<G> {
 }
 
 /// Stickiness between the target groups of one forward action.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stickiness {
     /// On or off.
     pub enabled: bool,
@@ -238,7 +238,7 @@ pub struct Stickiness {
 }
 
 /// What a request must be for a rule to take it. The order of values is AWS's to keep, so it counts.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Condition {
     /// The Host header: glob patterns, or regular expressions.
     HostHeader {
@@ -299,7 +299,7 @@ impl Condition {
 }
 
 /// One pair of a query-string condition.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct QueryStringValue {
     /// Glob pattern of the key; absent matches every key.
     pub key: Option<String>,
@@ -308,7 +308,7 @@ pub struct QueryStringValue {
 }
 
 /// How AWS tells a healthy target from an unhealthy one. Times are seconds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// A port number, or `traffic-port`.
     pub port: String,
@@ -329,7 +329,7 @@ pub struct HealthCheck {
 }
 
 /// Codes that count as healthy, as AWS writes them (`200`, `200-299`, `200,301`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Matcher {
     /// HTTP status codes.
     Http(String),

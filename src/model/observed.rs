@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Action, Attributes, CertificateArn, Condition, HealthCheck, ListenerArn, ListenerProtocol, LoadBalancerArn,
@@ -35,7 +35,7 @@ impl ObservedStack {
 }
 
 /// `State.Code` of DescribeLoadBalancers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoadBalancerState {
     /// Serves.
     Active,
@@ -48,7 +48,7 @@ pub enum LoadBalancerState {
 }
 
 /// A load balancer in AWS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedLoadBalancer {
     /// Its ARN.
     pub arn: LoadBalancerArn,
@@ -75,7 +75,7 @@ pub struct ObservedLoadBalancer {
 }
 
 /// A listener in AWS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedListener {
     /// Its ARN.
     pub arn: ListenerArn,
@@ -102,7 +102,7 @@ pub struct ObservedListener {
 }
 
 /// A rule in AWS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedRule {
     /// Its ARN.
     pub arn: RuleArn,
@@ -119,7 +119,7 @@ pub struct ObservedRule {
 }
 
 /// A target group in AWS. Words of AWS's that are not known here stay text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedTargetGroup {
     /// Its ARN.
     pub arn: TargetGroupArn,

@@ -1,6 +1,6 @@
-//! What is remembered of each stack across restarts: that AWS had what it shall have, and by which ARNs. A record is a
-//! promise that nothing is left to do, made after the last write of a plan and taken back before the first of the next.
-//! It spares calls and decides nothing: whatever it does not vouch for is read from AWS.
+//! What is remembered of each stack across restarts: what AWS had of it when nothing was left to do. A record is a promise,
+//! made after the last write of a plan and taken back before the first of the next. It spares reads and decides nothing: it
+//! counts only where AWS lists all that it names, and whatever no record vouches for is read.
 //!
 //! Records stand in ConfigMaps, spread over a few so that none outgrows what the API server takes (1 MiB).
 
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::{LoadBalancerArn, ObservedBinding, ObservedStack, SecurityGroupId, Stack, StackId, TargetGroupArn};
+use crate::model::{ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TargetGroupArn};
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +19,9 @@ pub const FORMAT: u32 = 1;
 
 /// How many ConfigMaps there are: one for each hexadecimal digit.
 pub const SHARDS: usize = 16;
+
+/// What one ConfigMap holds at most; the API server takes no more than 1 MiB.
+const MOST_BYTES: usize = 960 * 1024;
 
 /// The default of `--leader-election-id`.
 const DEFAULT_LEASE: &str = "aws-load-balancer-controller-leader";
@@ -64,65 +67,32 @@ pub struct Record {
     pub clean: Option<Clean>,
 }
 
-/// A stack that is as it shall be.
+/// A stack that is as it shall be, as it was believed to be then. What AWS lists all of together is not in here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Clean {
-    /// [`fingerprint`] of what it shall be.
-    pub fingerprint: String,
-    /// All load balancers with its tags.
-    pub load_balancers: BTreeSet<LoadBalancerArn>,
-    /// All target groups with its tags.
-    pub target_groups: BTreeSet<TargetGroupArn>,
-    /// All security groups with its tags.
-    pub security_groups: BTreeSet<SecurityGroupId>,
+    /// All load balancers with its tags: their tags, attributes, listeners and rules.
+    pub load_balancers: Vec<ObservedLoadBalancer>,
+    /// All target groups with its tags: their tags and attributes.
+    pub target_groups: Vec<ObservedTargetGroup>,
 }
 
 impl Clean {
-    /// Vouches for what AWS has of a stack that is as it shall be.
+    /// What AWS has of a stack that is as it shall be.
     #[must_use]
-    pub fn of(stack: &Stack, observed: &ObservedStack) -> Self {
-        Self { fingerprint: fingerprint(stack, &observed.bindings), ..Self::named(observed) }
+    pub fn of(observed: &ObservedStack) -> Self {
+        Self { load_balancers: observed.load_balancers.clone(), target_groups: observed.target_groups.clone() }
     }
 
-    /// The resources alone.
-    fn named(observed: &ObservedStack) -> Self {
-        Self {
-            fingerprint: String::new(),
-            load_balancers: observed.load_balancers.iter().map(|balancer| balancer.arn.clone()).collect(),
-            target_groups: observed.target_groups.iter().map(|group| group.arn.clone()).collect(),
-            security_groups: observed.security_groups.iter().map(|group| group.id.clone()).collect(),
-        }
-    }
-
-    /// Whether AWS lists exactly these resources.
-    #[must_use]
-    pub fn names_all_of(&self, observed: &ObservedStack) -> bool {
-        *self == Self { fingerprint: self.fingerprint.clone(), ..Self::named(observed) }
-    }
-
-    /// The ARNs of everything that is listed without its tags.
+    /// The ARNs of all that it names.
     pub fn arns(&self) -> impl Iterator<Item = &str> {
-        let balancers = self.load_balancers.iter().map(LoadBalancerArn::as_str);
-        balancers.chain(self.target_groups.iter().map(TargetGroupArn::as_str))
+        let balancers = self.load_balancers.iter().map(|balancer| balancer.arn.as_str());
+        balancers.chain(self.target_groups.iter().map(|group| group.arn.as_str()))
     }
 }
 
 fn hashed(text: &str) -> String {
     hex::encode(&Sha256::digest(text)[..16])
-}
-
-/// A short text that differs where stacks, or their bindings, differ.
-#[must_use]
-pub fn fingerprint(stack: &Stack, bindings: &[ObservedBinding]) -> String {
-    // The version changes with whatever is written beside the spec, our own checkpoint among it.
-    let bindings: Vec<_> =
-        bindings.iter().map(|b| (&b.name, &b.target_group, &b.labels, &b.spec, b.deleting)).collect();
-    // Only maps with keys that are no text fail to become JSON. A fingerprint of nothing would be everybody's.
-    match serde_json::to_string(&(FORMAT, stack, bindings)) {
-        Ok(text) => hashed(&text),
-        Err(_) => String::new(),
-    }
 }
 
 /// A short text that differs where target groups, or the targets that they shall have, differ. The value of [`CHECKPOINT`].
@@ -188,11 +158,26 @@ pub fn read(header: &Header, data: &BTreeMap<String, String>) -> Read {
     read
 }
 
-/// A ConfigMap's data.
+/// A record as it is written. What cannot be written vouches for nothing.
 #[must_use]
-pub fn write(header: &Header, records: &BTreeMap<String, Record>) -> BTreeMap<String, String> {
-    let text = |record: &Record| serde_json::to_string(record).unwrap_or_default();
-    let header = serde_json::to_string(header).unwrap_or_default();
-    let records = records.iter().map(|(key, record)| (key.clone(), text(record)));
-    records.chain([(HEADER_KEY.to_owned(), header)]).collect()
+pub fn text(record: &Record) -> String {
+    serde_json::to_string(record).unwrap_or_default()
+}
+
+/// A ConfigMap's data, from records by key as [`text`] writes them. Those for which there is no room are left out.
+#[must_use]
+pub fn write<'a>(
+    header: &Header,
+    records: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> BTreeMap<String, String> {
+    let mut room = MOST_BYTES;
+    let mut data = BTreeMap::from([(HEADER_KEY.to_owned(), serde_json::to_string(header).unwrap_or_default())]);
+    for (key, text) in records {
+        let bytes = key.len() + text.len();
+        if bytes <= room {
+            room -= bytes;
+            data.insert(key.clone(), text.clone());
+        }
+    }
+    data
 }

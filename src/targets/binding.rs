@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     api::crd::{TargetGroupBindingSpec, target_group_binding::TargetType},
-    aws::{AwsError, AwsErrorKind, Target},
+    aws::{AwsError, AwsErrorKind, Target, TargetHealth},
     build::tags::BINDING_FINALIZER,
     model::{ObjectName, TargetGroupArn},
     record,
@@ -460,12 +460,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         outcome: &mut BindingOutcome,
         may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
-        let mut present = match self.cloud.targets(arn).await {
-            Err(error) if error.is_not_found() => {
-                self.forget(arn);
-                return Ok(());
-            }
-            present => present.map_err(Problem::from)?,
+        let believed = self.believed(binding, arn).await?;
+        let mut present = match believed {
+            Some(targets) => targets.into_iter().map(|target| (target, TargetHealth::registering())).collect(),
+            None => match self.cloud.targets(arn).await {
+                Err(error) if error.is_not_found() => {
+                    self.forget(arn);
+                    return Ok(());
+                }
+                present => present.map_err(Problem::from)?,
+            },
         };
         // Other clusters' targets are in the same group; ours are those of our Service.
         if binding.spec.multi_cluster_target_group == Some(true) {
@@ -493,6 +497,25 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             }
         }
         Ok(())
+    }
+
+    /// The targets that a binding vouches for, where its word counts and tells which they are: none at all, or those that the
+    /// Service has still.
+    async fn believed(
+        &self,
+        binding: &TargetGroupBinding,
+        arn: &TargetGroupArn,
+    ) -> Result<Option<BTreeSet<Target>>, Failure> {
+        let Some(checkpoint) = self.checkpoint(binding) else { return Ok(None) };
+        if !self.cloud.takes_word_for_targets(arn).await.map_err(Problem::from)? {
+            return Ok(None);
+        }
+        let of_service = match resolve(&self.snapshot(), binding) {
+            Ok(Resolution::Targets { targets, .. }) => targets.into_keys().collect(),
+            Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeSet::new(),
+        };
+        let vouched = |targets: &BTreeSet<Target>| record::of_targets(arn, targets) == checkpoint;
+        Ok([BTreeSet::new(), of_service].into_iter().find(vouched))
     }
 
     /// Takes note when the node rules have to be computed again because of this binding.

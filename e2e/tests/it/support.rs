@@ -283,9 +283,14 @@ pub async fn served_within(lab: &Lab, namespace: &str, ingress: &str, deadline: 
         let object = lab.cluster.get("networking.k8s.io/v1", "Ingress", Some(namespace), ingress).await?;
         let host = object.map(|object| text(&object, "/status/loadBalancer/ingress/0/hostname").to_owned());
         let host = host.filter(|host| !host.is_empty());
-        let balancers = lab.aws.elb.describe_load_balancers().send().await?;
-        let mut names = balancers.load_balancers().iter().filter_map(|balancer| balancer.dns_name());
-        Ok(host.is_some_and(|host| names.any(|name| name.eq_ignore_ascii_case(&host))))
+        let Some(host) = host else { return Ok(false) };
+        let mut balancers = lab.aws.elb.describe_load_balancers().into_paginator().items().send();
+        while let Some(balancer) = balancers.next().await {
+            if balancer?.dns_name().is_some_and(|name| name.eq_ignore_ascii_case(&host)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     })
     .await
 }
@@ -386,7 +391,7 @@ pub async fn warnings_are(lab: &Lab, namespace: &str, expected: &[&str]) -> Resu
 }
 
 /// The text with the hashes at the ends of generated names replaced.
-fn without_hashes(text: &str) -> String {
+pub fn without_hashes(text: &str) -> String {
     let in_name = |character: char| character.is_ascii_alphanumeric() || character == '-';
     let mut left = text;
     let mut all = String::new();

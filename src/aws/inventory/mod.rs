@@ -28,6 +28,7 @@ use crate::{
         ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId,
     },
     plan::Reads,
+    record::Clean,
 };
 
 /// What AWS has of one cluster in one VPC. Shared by all workers.
@@ -100,25 +101,11 @@ struct State {
     targets_forgotten: u64,
     /// Target groups whose targets were given up and not read since: nobody's word counts for them.
     targets_doubted: BTreeSet<TargetGroupArn>,
-    /// Whose a load balancer or target group is by a record's word, which spares reading its tags.
-    claims: BTreeMap<String, StackId>,
+    /// Records, until the first sweep shows which of them count.
+    claims: BTreeMap<StackId, Clean>,
 }
 
 impl State {
-    /// Whether a load balancer or target group is listed.
-    fn knows(&self, arn: &str) -> bool {
-        self.load_balancers.contains_key(&LoadBalancerArn::new(arn))
-            || self.target_groups.contains_key(&TargetGroupArn::new(arn))
-    }
-
-    /// Whether the tags of a load balancer or target group are known.
-    fn tags_known(&self, arn: &str) -> bool {
-        let balancer = self.load_balancers.get(&LoadBalancerArn::new(arn)).map(|b| b.tags);
-        balancer
-            .or_else(|| self.target_groups.get(&TargetGroupArn::new(arn)).map(|t| t.tags))
-            .is_some_and(Knowledge::is_known)
-    }
-
     /// Whether a sweep is needed, by one group or else by whoever asks about all of them.
     fn needs_sweep(&self, group: Option<&StackId>) -> bool {
         let needed = match group {
@@ -171,11 +158,6 @@ impl Inventory {
         tags::stack_of(tags).filter(|_| ours)
     }
 
-    /// The group that a load balancer or target group belongs to, by a record's word or else by its tags.
-    fn owner(&self, state: &State, arn: &str, tags: &Tags) -> Option<StackId> {
-        state.claims.get(arn).cloned().or_else(|| self.group_of(tags))
-    }
-
     /// All that AWS has of a group, without the bindings, which Kubernetes has. Calls AWS only for what is not known.
     ///
     /// # Errors
@@ -183,7 +165,6 @@ impl Inventory {
     pub async fn observe(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
         loop {
             self.sweep(Some(group)).await?;
-            self.read_claimed(group).await?;
             let (unknown, began) = {
                 let state = self.state();
                 let unknown: Vec<_> = state
@@ -218,24 +199,24 @@ impl Inventory {
     }
 
     fn stack(&self, state: &State, group: &StackId) -> ObservedStack {
-        let of_group = |arn: &str, tags: &Tags| self.owner(state, arn, tags).as_ref() == Some(group);
+        let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
         ObservedStack {
             load_balancers: state
                 .load_balancers
                 .values()
-                .filter(|b| of_group(b.value.arn.as_str(), &b.value.tags))
+                .filter(|b| of_group(&b.value.tags))
                 .map(|b| b.value.clone())
                 .collect(),
             target_groups: state
                 .target_groups
                 .values()
-                .filter(|t| of_group(t.value.arn.as_str(), &t.value.tags))
+                .filter(|t| of_group(&t.value.tags))
                 .map(|t| t.value.clone())
                 .collect(),
             security_groups: state
                 .security_groups
                 .values()
-                .filter(|s| self.group_of(&s.value.tags).as_ref() == Some(group) && is_managed(&s.value.tags))
+                .filter(|s| of_group(&s.value.tags) && is_managed(&s.value.tags))
                 .map(|s| s.value.clone())
                 .collect(),
             bindings: Vec::new(),
@@ -288,10 +269,10 @@ impl Inventory {
         let tags = state
             .load_balancers
             .values()
-            .map(|b| (b.value.arn.as_str(), &b.value.tags))
-            .chain(state.target_groups.values().map(|t| (t.value.arn.as_str(), &t.value.tags)))
-            .chain(state.security_groups.values().map(|s| (s.value.id.as_str(), &s.value.tags)));
-        Ok(tags.filter_map(|(arn, tags)| self.owner(&state, arn, tags)).collect())
+            .map(|b| &b.value.tags)
+            .chain(state.target_groups.values().map(|t| &t.value.tags))
+            .chain(state.security_groups.values().map(|s| &s.value.tags));
+        Ok(tags.filter_map(|tags| self.group_of(tags)).collect())
     }
 
     /// The security group that all load balancers of the cluster share, where it exists.
@@ -404,7 +385,7 @@ impl Inventory {
         state.wanted += 1;
         let wanted = state.wanted;
         state.forgotten.insert(group.clone(), wanted);
-        let claimed: Vec<String> = state.claims.extract_if(.., |_, claim| claim == group).map(|(arn, _)| arn).collect();
+        state.claims.remove(group);
         let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
         let mut target_groups = Vec::new();
         for entry in state.load_balancers.values_mut().filter(|b| of_group(&b.value.tags)) {
@@ -418,8 +399,6 @@ impl Inventory {
             target_groups.push(arn.clone());
         }
         state.targets_forgotten += 1;
-        // Load balancers among them do no harm: nobody asks for their targets.
-        target_groups.extend(claimed.into_iter().map(TargetGroupArn::new));
         for arn in target_groups {
             state.targets.remove(&arn);
             state.targets_doubted.insert(arn);

@@ -24,6 +24,8 @@ struct Found {
     security_groups: Vec<ObservedSecurityGroup>,
     /// By ARN, of those whose tags were not known.
     tags: BTreeMap<String, Tags>,
+    /// Stacks all of whose record is listed.
+    vouched: BTreeSet<StackId>,
 }
 
 impl Inventory {
@@ -60,21 +62,29 @@ impl Inventory {
         for balancer in &load_balancers {
             others.remove(balancer.arn.as_str());
         }
-        let unknown: Vec<String> = {
+        let listed: BTreeSet<&str> = load_balancers
+            .iter()
+            .map(|b| b.arn.as_str())
+            .chain(groups.iter().filter_map(|group| group.target_group_arn()))
+            .collect();
+        let (vouched, unknown): (BTreeSet<StackId>, Vec<String>) = {
             let state = self.state();
+            let vouched = state.vouched(&listed);
+            let named = state.arns_of(&vouched);
             let balancers = load_balancers
                 .iter()
-                .filter(|b| !state.claims.contains_key(b.arn.as_str()))
+                .filter(|b| !named.contains(b.arn.as_str()))
                 .filter(|b| !state.load_balancers.get(&b.arn).is_some_and(|e| e.tags.is_known()))
                 .map(|b| b.arn.as_str());
             let groups = groups
                 .iter()
                 .filter(|g| g.vpc_id() == vpc)
                 .filter_map(convert::target_group)
-                .filter(|g| !state.claims.contains_key(g.arn.as_str()))
+                .filter(|g| !named.contains(g.arn.as_str()))
                 .filter(|g| !state.target_groups.get(&g.arn).is_some_and(|e| e.tags.is_known()))
                 .map(|g| g.arn);
-            balancers.map(str::to_owned).chain(groups.map(|arn| arn.as_str().to_owned())).collect()
+            let unknown = balancers.map(str::to_owned).chain(groups.map(|arn| arn.as_str().to_owned())).collect();
+            (vouched, unknown)
         };
         let tags = self.aws.tags(&unknown).await?;
         let target_groups = groups.iter().filter_map(convert::target_group).collect();
@@ -85,7 +95,7 @@ impl Inventory {
             tags_read = unknown.len(),
             "listed what AWS has"
         );
-        Ok(Found { wanted, writes, load_balancers, others, target_groups, security_groups, tags })
+        Ok(Found { wanted, writes, load_balancers, others, target_groups, security_groups, tags, vouched })
     }
 }
 
@@ -93,6 +103,7 @@ impl State {
     /// Takes over what a sweep has found, but for what was written or deleted by us since it began.
     fn merge(&mut self, mut found: Found) {
         let since = found.writes;
+        self.believe(&found.vouched, found.wanted);
         let mut tags_of = |arn: &str, known: Option<(Tags, Knowledge)>| match (found.tags.remove(arn), known) {
             (Some(tags), known) => {
                 let forgotten = known.map_or(0, |(_, knowledge)| knowledge.forgotten);

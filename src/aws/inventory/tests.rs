@@ -11,6 +11,8 @@ use crate::{
     },
 };
 
+mod claims;
+
 const CLUSTER: &str = "demo";
 const VPC: &str = "vpc-1";
 

@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 use crate::{
     aws::fake::{Call, Fake},
-    model::{LoadBalancerArn, ObjectName},
+    model::{ObjectName, ObservedTargetGroup, TargetGroupArn},
     record::FORMAT,
 };
 
@@ -23,13 +23,23 @@ fn stack(name: &str) -> StackId {
     StackId::Ingress(ObjectName::new("shop", name))
 }
 
-fn clean(fingerprint: &str) -> Clean {
-    Clean {
-        fingerprint: fingerprint.to_owned(),
-        load_balancers: BTreeSet::from([LoadBalancerArn::new("arn:lb/1")]),
-        target_groups: BTreeSet::new(),
-        security_groups: BTreeSet::new(),
-    }
+/// What AWS has, of which only a name matters here.
+fn observed(name: &str) -> ObservedStack {
+    let group = ObservedTargetGroup {
+        arn: TargetGroupArn::new("arn:tg/1"),
+        name: name.to_owned(),
+        target_type: "ip".to_owned(),
+        protocol: "HTTP".to_owned(),
+        protocol_version: None,
+        health_check: None,
+        attributes: None,
+        tags: BTreeMap::new(),
+    };
+    ObservedStack { target_groups: vec![group], ..ObservedStack::default() }
+}
+
+fn promised(name: &str) -> Vec<(StackId, Clean)> {
+    vec![(stack("web"), Clean::of(&observed(name)))]
 }
 
 /// The ConfigMaps of a namespace, by name.
@@ -78,11 +88,15 @@ async fn server(
 }
 
 async fn records(fake: &Fake, holder: &str) -> Records {
+    loaded(fake, holder).await.0
+}
+
+async fn loaded(fake: &Fake, holder: &str) -> (Records, Vec<(StackId, Clean)>) {
     let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
     let records = Records::new(client, "kube-system", "aws-load-balancer-controller-leader", header(holder));
-    records.load().await;
+    let promises = records.load().await;
     fake.calls();
-    records
+    (records, promises)
 }
 
 fn writes(fake: &Fake) -> Vec<String> {
@@ -94,25 +108,25 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
     let stored = Stored::default();
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
-    first.promise(&stack("web"), clean("1"));
+    first.promise(&stack("web"), &observed("1"));
     assert!(!first.is_written());
     first.flush().await.unwrap();
     assert!(first.is_written());
     let name = format!("albatross-records-{}", record::shard(&record::key(&stack("web"))));
     assert_eq!(writes(&fake), ["POST /api/v1/namespaces/kube-system/configmaps"]);
 
-    let second = records(&fake, "second").await;
-    assert_eq!(second.all_clean(), [(stack("web"), clean("1"))]);
+    let (second, promises) = loaded(&fake, "second").await;
+    assert_eq!(promises, promised("1"));
     second.take_back(&stack("web")).await.unwrap();
     assert_eq!(writes(&fake), [format!("PUT /api/v1/namespaces/kube-system/configmaps/{name}")]);
     let third = records(&fake, "third").await;
-    assert_eq!((third.clean(&stack("web")), third.counts()), (None, (1, 0)));
+    assert_eq!((third.is_clean(&stack("web")), third.counts()), (false, (1, 0)));
 
     // What was not promised costs no write to take back, and the same promise no second one.
     third.take_back(&stack("web")).await.unwrap();
-    third.promise(&stack("web"), clean("2"));
+    third.promise(&stack("web"), &observed("2"));
     third.flush().await.unwrap();
-    third.promise(&stack("web"), clean("2"));
+    third.promise(&stack("web"), &observed("2"));
     third.flush().await.unwrap();
     assert_eq!(writes(&fake).len(), 1);
     third.remove(&stack("web"));
@@ -125,14 +139,14 @@ async fn whoever_was_deposed_can_promise_nothing_and_change_nothing() {
     let stored = Stored::default();
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
-    first.promise(&stack("web"), clean("1"));
+    first.promise(&stack("web"), &observed("1"));
     first.flush().await.unwrap();
-    let second = records(&fake, "second").await;
+    let _second = records(&fake, "second").await;
     let deposed = Err(RecordError::Deposed("second".to_owned()));
     assert_eq!(first.take_back(&stack("web")).await, deposed);
-    first.promise(&stack("web"), clean("2"));
+    first.promise(&stack("web"), &observed("2"));
     assert_eq!(first.flush().await, deposed);
-    assert_eq!(second.all_clean(), [(stack("web"), clean("1"))]);
+    assert_eq!(loaded(&fake, "third").await.1, promised("1"));
     insta::assert_snapshot!(deposed.unwrap_err(), @"another process (second) writes the records by now, so this one does not lead any more");
 }
 
@@ -150,7 +164,7 @@ async fn a_lost_answer_and_a_deleted_config_map_are_no_obstacle() {
     })
     .await;
     let records = records(&fake, "first").await;
-    records.promise(&stack("web"), clean("1"));
+    records.promise(&stack("web"), &observed("1"));
     records.flush().await.unwrap();
     *lost.lock().unwrap() = true;
     insta::assert_snapshot!(records.take_back(&stack("web")).await.unwrap_err(), @r"cannot write the ConfigMap albatross-records-0 in namespace kube-system, which holds the records: answer 500");
@@ -159,7 +173,7 @@ async fn a_lost_answer_and_a_deleted_config_map_are_no_obstacle() {
     assert!(records.is_written());
 
     stored.lock().unwrap().clear();
-    records.promise(&stack("web"), clean("2"));
+    records.promise(&stack("web"), &observed("2"));
     records.flush().await.unwrap();
     assert_eq!(stored.lock().unwrap().len(), 1);
 }
@@ -169,8 +183,8 @@ async fn without_the_permission_there_are_no_records_and_work_goes_on() {
     let fake = server(&Stored::default(), |_| Some(status(403, "Forbidden"))).await;
     let records = records(&fake, "first").await;
     assert!(!records.are_kept());
-    records.promise(&stack("web"), clean("1"));
+    records.promise(&stack("web"), &observed("1"));
     assert_eq!((records.take_back(&stack("web")).await, records.flush().await), (Ok(()), Ok(())));
-    assert_eq!(records.all_clean(), []);
+    assert_eq!(records.counts(), (0, 0));
     assert!(fake.calls().is_empty());
 }

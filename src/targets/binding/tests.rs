@@ -8,6 +8,8 @@ use crate::{
     },
 };
 
+mod checkpoint;
+
 const READY: &str = "status 1 True Reconciled: the endpoints of the Service are registered in the target group";
 
 fn yes() -> bool {

@@ -1,0 +1,66 @@
+//! A binding that vouches for its targets.
+
+use super::*;
+
+fn checkpoint(lab: &Lab) -> Option<String> {
+    lab.targets.snapshot().target_group_bindings[&name("tgb")].checkpoint.clone()
+}
+
+fn vouched(targets: &[&str]) -> Option<String> {
+    Some(record::of_targets(&TargetGroupArn::new(ARN), targets))
+}
+
+#[tokio::test]
+async fn it_vouches_once_its_targets_keep_still_and_takes_it_back_before_they_change() {
+    let lab = lab(&["10.0.0.1"]);
+    assert!(reconcile(&lab, "tgb").await.unwrap().unsettled);
+    assert_eq!(checkpoint(&lab), None);
+    assert!(!reconcile(&lab, "tgb").await.unwrap().unsettled);
+    assert_eq!(checkpoint(&lab), vouched(&["10.0.0.1:8080"]));
+    lab.log();
+    lab.serve(&["10.0.0.2"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["checkpoint off", "register 10.0.0.2:8080", "deregister 10.0.0.1:8080"]);
+    assert_eq!(checkpoint(&lab), None);
+    // While pods come and go, nothing more is written.
+    lab.serve(&["10.0.0.3"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["register 10.0.0.3:8080", "deregister 10.0.0.2:8080"]);
+}
+
+#[tokio::test]
+async fn after_a_restart_it_is_believed_where_its_word_counts() {
+    let mut lab = lab(&["10.0.0.1"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "tgb").await.unwrap();
+    // Somebody has taken the target away meanwhile.
+    lab.cloud.world().targets.get_mut(&TargetGroupArn::new(ARN)).unwrap().clear();
+    lab.restart();
+    lab.cloud.world().takes_word = true;
+    lab.log();
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!((outcome.changed, outcome.unsettled, lab.log()), (false, false, vec![]));
+    lab.cloud.world().takes_word = false;
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["checkpoint off", "register 10.0.0.1:8080"]);
+}
+
+#[tokio::test]
+async fn it_is_not_believed_about_other_targets_nor_without_its_finalizer() {
+    let mut lab = lab(&["10.0.0.1"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.restart();
+    lab.cloud.world().takes_word = true;
+    lab.log();
+    lab.serve(&["10.0.0.1", "10.0.0.2"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["checkpoint off", "register 10.0.0.2:8080"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    let unheld =
+        |snapshot: &mut Snapshot| snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().finalizers.clear();
+    lab.change(unheld);
+    lab.log();
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["finalizer on"]);
+}
