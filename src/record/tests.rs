@@ -40,7 +40,13 @@ fn what_is_written_is_read() {
     let dirty = Record { stack: StackId::Group("shared".to_owned()), clean: None };
     let records = BTreeMap::from([(key(&web()), record()), (key(&dirty.stack), dirty)]);
     let data = written(&header("a"), &records);
-    insta::assert_snapshot!(serde_json::to_string_pretty(&data).unwrap(), @"");
+    insta::assert_snapshot!(serde_json::to_string_pretty(&data).unwrap(), @r#"
+    {
+      "078763e275631f14f8de96a15092af6e": "{\"stack\":{\"Ingress\":{\"namespace\":\"shop\",\"name\":\"web\"}},\"clean\":{\"loadBalancers\":[],\"targetGroups\":[{\"arn\":\"arn:tg/1\",\"name\":\"tg\",\"target_type\":\"ip\",\"protocol\":\"HTTP\",\"protocol_version\":null,\"health_check\":null,\"attributes\":{\"stickiness.enabled\":\"true\"},\"tags\":{\"team\":\"a\"}}]}}",
+      "5ae552ebc32435e6d00bdb8dd4e46a65": "{\"stack\":{\"Group\":\"shared\"}}",
+      "header": "{\"format\":1,\"cluster\":\"demo\",\"region\":\"us-west-2\",\"vpc\":\"vpc-1\",\"holder\":\"a\"}"
+    }
+    "#);
     let read = read(&header("b"), &data);
     assert_eq!(read, Read { header: Some(header("a")), records, unreadable: Vec::new() });
 }

@@ -142,12 +142,13 @@ async fn whoever_was_deposed_can_promise_nothing_and_change_nothing() {
     first.promise(&stack("web"), &observed("1"));
     first.flush().await.unwrap();
     let _second = records(&fake, "second").await;
-    let deposed = Err(RecordError::Deposed("second".to_owned()));
+    let error = RecordError::Deposed("second".to_owned());
+    let deposed = Err(error.clone());
     assert_eq!(first.take_back(&stack("web")).await, deposed);
     first.promise(&stack("web"), &observed("2"));
     assert_eq!(first.flush().await, deposed);
     assert_eq!(loaded(&fake, "third").await.1, promised("1"));
-    insta::assert_snapshot!(deposed.unwrap_err(), @"another process (second) writes the records by now, so this one does not lead any more");
+    insta::assert_snapshot!(error, @"another process (second) writes the records by now, so this one does not lead any more");
 }
 
 #[tokio::test]

@@ -133,7 +133,7 @@ fn conflict(kind: &Kind, name: &str, why: &str) -> Refusal {
 fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            fields.retain(|key, value| !value.is_null() && !(key == "finalizers" && value == &json!([])));
+            fields.retain(|key, value| !(value.is_null() || key == "finalizers" && value == &json!([])));
             fields.values_mut().for_each(without_nulls);
         }
         Value::Array(items) => items.iter_mut().for_each(without_nulls),
