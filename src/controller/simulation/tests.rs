@@ -139,7 +139,8 @@ async fn crashed(seed: u64, crash: Option<(u64, bool)>) -> Result<(Vec<String>, 
 
 #[test]
 fn a_crash_at_any_call_changes_nothing_in_the_end() {
-    let count = count().div_ceil(100);
+    // Each is some dozens of worlds.
+    let count = count().div_ceil(400);
     each_seed(
         |seed| seed,
         count,

@@ -161,12 +161,10 @@ impl World {
         tokio::time::sleep_until(until).await;
     }
 
-    /// Starts the next process, sometimes while what the last one sent is still on its way.
+    /// Starts the next process. It does not lead before what the last one has sent has arrived: a lease takes longer.
     async fn start_soon(&mut self) {
-        if !self.fortune.chance(0.2) {
-            let pause = self.fortune.up_to(Duration::from_secs(20));
-            tokio::time::sleep(pause).await;
-        }
+        let pause = if self.fortune.chance(0.3) { Duration::ZERO } else { self.fortune.up_to(Duration::from_secs(20)) };
+        tokio::time::sleep(Duration::from_secs(1) + pause).await;
         self.start();
     }
 
