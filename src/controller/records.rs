@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI32, Ordering},
     },
     time::Duration,
 };
@@ -85,6 +85,8 @@ pub struct Records {
     namespace: String,
     lease: String,
     header: Header,
+    /// The term of [`Self::load`].
+    term: AtomicI32,
     shards: Mutex<Vec<Shard>>,
     stored: Vec<tokio::sync::Mutex<Stored>>,
     /// Without the permission to write them, there are none.
@@ -100,12 +102,17 @@ impl Records {
             api: Api::namespaced(client, namespace),
             namespace: namespace.to_owned(),
             lease: lease.to_owned(),
+            term: AtomicI32::new(header.term),
             header,
             shards: Mutex::new((0..SHARDS).map(|_| Shard::default()).collect()),
             stored: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
             usable: AtomicBool::new(false),
             changes: Notify::new(),
         }
+    }
+
+    fn header(&self) -> Header {
+        Header { term: self.term.load(Ordering::Acquire), ..self.header.clone() }
     }
 
     fn shards(&self) -> MutexGuard<'_, Vec<Shard>> {
@@ -115,7 +122,9 @@ impl Records {
     /// Takes the records over at the start of a term: whoever wrote them before can write no more. Those that cannot be
     /// read count for nothing, and without the permission for ConfigMaps there are none; both are said once.
     /// Answers all promises.
-    pub async fn load(&self) -> Vec<(StackId, Clean)> {
+    /// It waits for as long as the API server does not answer: what was promised must be taken back before it is changed.
+    pub async fn load(&self, term: i32) -> Vec<(StackId, Clean)> {
+        self.term.store(term, Ordering::Release);
         self.usable.store(true, Ordering::Release);
         // One after the other, so that only one is in memory as text.
         let mut promises = Vec::new();
@@ -146,38 +155,40 @@ impl Records {
     async fn take_over(&self, shard: usize) -> Result<Vec<(StackId, Clean)>, RecordError> {
         let name = record::shard_name(&self.lease, shard);
         let mut stored = self.stored[shard].lock().await;
-        let mut last = None;
-        for attempt in 0..TRIES {
-            if attempt > 0 {
-                tokio::time::sleep(GATHER).await;
-            }
-            let found = match answered(self.api.get_opt(&name)).await {
-                Ok(found) => found.unwrap_or_default(),
-                Err(error) if is_final(&error) => return Err(self.unwritten(shard, &error)),
-                Err(error) => {
-                    last = Some(self.unwritten(shard, &error));
-                    continue;
-                }
+        let mut told = false;
+        loop {
+            let error = match self.try_to_take_over(shard, &name, &mut stored).await {
+                Ok(promises) => return Ok(promises),
+                Err(error) => error,
             };
-            let read = record::read(&self.header, &found.data.unwrap_or_default());
-            stored.version = found.metadata.resource_version;
-            self.shards()[shard].records =
-                read.records.iter().map(|(key, record)| (key.clone(), Entry::of(record))).collect();
-            match self.put(shard, &mut stored).await {
-                Ok(()) => {
-                    if !read.unreadable.is_empty() {
-                        let keys = read.unreadable.join(", ");
-                        tracing::warn!(config_map = name, keys, "records cannot be read; AWS is read instead");
-                    }
-                    let promise = |record: Record| Some((record.stack, record.clean?));
-                    return Ok(read.records.into_values().filter_map(promise).collect());
-                }
-                Err(error) if is_final(&error) => return Err(self.unwritten(shard, &error)),
-                // Also whoever led before may have written it just now.
-                Err(error) => last = Some(self.unwritten(shard, &error)),
+            if is_final(&error) {
+                return Err(self.unwritten(shard, &error));
             }
+            // Also whoever led before may have written it just now.
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!("{}; trying again", self.unwritten(shard, &error));
+            }
+            tokio::time::sleep(GATHER).await;
         }
-        Err(last.unwrap_or_else(|| self.contended(shard)))
+    }
+
+    async fn try_to_take_over(
+        &self,
+        shard: usize,
+        name: &str,
+        stored: &mut Stored,
+    ) -> kube::Result<Vec<(StackId, Clean)>> {
+        let found = answered(self.api.get_opt(name)).await?.unwrap_or_default();
+        let read = record::read(&self.header(), &found.data.unwrap_or_default());
+        stored.version = found.metadata.resource_version;
+        self.shards()[shard].records =
+            read.records.iter().map(|(key, record)| (key.clone(), Entry::of(record))).collect();
+        self.put(shard, stored).await?;
+        if !read.unreadable.is_empty() {
+            let keys = read.unreadable.join(", ");
+            tracing::warn!(config_map = name, keys, "records cannot be read; AWS is read instead");
+        }
+        Ok(read.records.into_values().filter_map(|record| Some((record.stack, record.clean?))).collect())
     }
 
     /// Whether there is a promise about a stack.
@@ -316,7 +327,7 @@ impl Records {
         let (data, changed) = {
             let shards = self.shards();
             let records = shards[shard].records.iter().map(|(key, entry)| (key, &entry.text));
-            (record::write(&self.header, records), shards[shard].changed)
+            (record::write(&self.header(), records), shards[shard].changed)
         };
         let object = ConfigMap {
             metadata: ObjectMeta {

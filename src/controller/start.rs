@@ -145,6 +145,7 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         region: aws.region().to_owned(),
         vpc: vpc.to_string(),
         holder: identity,
+        term: 0,
     };
     let records = Records::new(client.clone(), &settings.lease_namespace, &settings.lease, header);
     let snapshot = Arc::new(RwLock::new(Snapshot::default()));
@@ -274,11 +275,12 @@ pub(super) async fn lead(
             let _ = leadership.wait_for(|l| matches!(l, Leadership::Leader { .. })).await;
         } => {}
     }
+    let Leadership::Leader { epoch: term } = *leadership.borrow() else { return Err(StartError::LeaseLost) };
     controller.metrics.leader(true);
     tokio::select! {
         () = until(&mut leadership, |l| matches!(l, Leadership::Standby)) => return Err(StartError::LeaseLost),
         () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
-        promises = controller.records.load() => controller.inventory.claim(promises),
+        promises = controller.records.load(term) => controller.inventory.claim(promises),
     }
     // What happened before this term is no news for anybody.
     controller.queue.forget_changes();

@@ -140,6 +140,7 @@ async fn controller(
         region: aws.region().to_owned(),
         vpc: vpc.to_string(),
         holder: "test".to_owned(),
+        term: 0,
     };
     let records = Records::new(client.clone(), "kube-system", "lease", header);
     let controller = Controller {

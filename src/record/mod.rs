@@ -44,15 +44,20 @@ pub struct Header {
     pub region: String,
     /// The cluster's VPC.
     pub vpc: String,
-    /// The process that wrote it last. Whoever finds another's than it left or took over does not lead any more.
+    /// The process that wrote it last. Whoever finds another's than it took over does not lead any more.
     pub holder: String,
+    /// The term of the lease in which it was written. Somebody who writes no records (aws-load-balancer-controller, say) may
+    /// have led in a term between.
+    pub term: i32,
 }
 
 impl Header {
-    /// Whether records under this header are about the same resources as those under the other.
+    /// Whether what was promised under the other header counts under this one: it is about the same resources, and nobody
+    /// has led since. Without election all terms are one.
     #[must_use]
-    pub fn is_about_the_same(&self, other: &Self) -> bool {
-        Self { holder: String::new(), ..self.clone() } == Self { holder: String::new(), ..other.clone() }
+    pub fn follows(&self, other: &Self) -> bool {
+        let next = other.term == self.term || other.term.checked_add(1) == Some(self.term);
+        next && *other == Self { holder: other.holder.clone(), term: other.term, ..self.clone() }
     }
 }
 
@@ -143,7 +148,7 @@ pub struct Read {
 pub fn read(header: &Header, data: &BTreeMap<String, String>) -> Read {
     let found: Option<Header> = data.get(HEADER_KEY).and_then(|text| serde_json::from_str(text).ok());
     let mut read = Read { header: found, ..Read::default() };
-    if !read.header.as_ref().is_some_and(|found| found.is_about_the_same(header)) {
+    if !read.header.as_ref().is_some_and(|found| header.follows(found)) {
         return read;
     }
     for (name, text) in data.iter().filter(|(name, _)| *name != HEADER_KEY) {

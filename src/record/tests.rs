@@ -8,6 +8,7 @@ fn header(holder: &str) -> Header {
         region: "us-west-2".to_owned(),
         vpc: "vpc-1".to_owned(),
         holder: holder.to_owned(),
+        term: 7,
     }
 }
 
@@ -44,10 +45,10 @@ fn what_is_written_is_read() {
     {
       "078763e275631f14f8de96a15092af6e": "{\"stack\":{\"Ingress\":{\"namespace\":\"shop\",\"name\":\"web\"}},\"clean\":{\"loadBalancers\":[],\"targetGroups\":[{\"arn\":\"arn:tg/1\",\"name\":\"tg\",\"target_type\":\"ip\",\"protocol\":\"HTTP\",\"protocol_version\":null,\"health_check\":null,\"attributes\":{\"stickiness.enabled\":\"true\"},\"tags\":{\"team\":\"a\"}}]}}",
       "5ae552ebc32435e6d00bdb8dd4e46a65": "{\"stack\":{\"Group\":\"shared\"}}",
-      "header": "{\"format\":1,\"cluster\":\"demo\",\"region\":\"us-west-2\",\"vpc\":\"vpc-1\",\"holder\":\"a\"}"
+      "header": "{\"format\":1,\"cluster\":\"demo\",\"region\":\"us-west-2\",\"vpc\":\"vpc-1\",\"holder\":\"a\",\"term\":7}"
     }
     "#);
-    let read = read(&header("b"), &data);
+    let read = read(&Header { term: 8, ..header("b") }, &data);
     assert_eq!(read, Read { header: Some(header("a")), records, unreadable: Vec::new() });
 }
 
@@ -59,6 +60,9 @@ fn records_of_something_else_count_for_nothing() {
         Header { cluster: "other".to_owned(), ..header("a") },
         Header { region: "eu-west-1".to_owned(), ..header("a") },
         Header { vpc: "vpc-2".to_owned(), ..header("a") },
+        // Somebody else has led meanwhile, or the lease is a new one.
+        Header { term: 5, ..header("a") },
+        Header { term: 8, ..header("a") },
     ];
     for other in others {
         let read = read(&header("a"), &written(&other, &records));

@@ -30,6 +30,9 @@ pub enum ClusterError {
     /// Others keep writing it.
     #[error("others keep changing the object")]
     Contended,
+    /// It did not answer, or not clearly: it may pass by itself.
+    #[error("{0}")]
+    Unavailable(String),
     /// Something else.
     #[error("{0}")]
     Refused(String),
@@ -40,8 +43,11 @@ impl From<kube::Error> for ClusterError {
         match &error {
             kube::Error::Api(status) if status.code == 404 => Self::Gone,
             kube::Error::Api(status) if status.code == 409 => Self::Contended,
+            kube::Error::Api(status) if status.code >= 500 || status.code == 429 => {
+                Self::Unavailable(status.message.clone())
+            }
             kube::Error::Api(status) => Self::Refused(status.message.clone()),
-            _ => Self::Refused(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
         }
     }
 }

@@ -16,6 +16,7 @@ fn header(holder: &str) -> Header {
         region: "us-west-2".to_owned(),
         vpc: "vpc-1".to_owned(),
         holder: holder.to_owned(),
+        term: 0,
     }
 }
 
@@ -94,7 +95,7 @@ async fn records(fake: &Fake, holder: &str) -> Records {
 async fn loaded(fake: &Fake, holder: &str) -> (Records, Vec<(StackId, Clean)>) {
     let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
     let records = Records::new(client, "kube-system", "aws-load-balancer-controller-leader", header(holder));
-    let promises = records.load().await;
+    let promises = records.load(7).await;
     fake.calls();
     (records, promises)
 }
@@ -201,6 +202,28 @@ async fn whoever_led_before_is_overwritten_although_it_writes_in_the_last_moment
     assert_eq!(*meddled.lock().unwrap(), 1);
     let text = stored.lock().unwrap()["albatross-records-0"]["data"]["header"].to_string();
     assert!(text.contains("second"), "{text}");
+}
+
+#[tokio::test]
+async fn records_are_waited_for_while_the_api_server_fails_and_do_not_count_after_a_strangers_term() {
+    let stored = Stored::default();
+    let failures = Arc::new(Mutex::new(0));
+    let fail = Arc::clone(&failures);
+    let fake = server(&stored, move |_| {
+        let mut left = fail.lock().unwrap();
+        *left -= i32::from(*left > 0);
+        (*left > 0).then(|| status(500, "InternalError"))
+    })
+    .await;
+    let first = records(&fake, "first").await;
+    first.promise(&stack("web"), &observed("1"));
+    first.flush().await.unwrap();
+    *failures.lock().unwrap() = 4;
+    let (second, promises) = loaded(&fake, "second").await;
+    assert_eq!((second.are_kept(), promises), (true, promised("1")));
+    let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
+    let third = Records::new(client, "kube-system", "aws-load-balancer-controller-leader", header("third"));
+    assert_eq!(third.load(9).await, []);
 }
 
 #[tokio::test]
