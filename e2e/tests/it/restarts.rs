@@ -67,13 +67,14 @@ fn a_restart_reads_only_lists_and_what_has_changed_meanwhile() {
         ensure!(made.keys().all(|operation| is_a_list(operation)), "a restart where nothing changed calls {made:?}");
         ensure!(made.values().sum::<u64>() <= 10, "it calls {made:?}");
 
-        // One of three is edited, and one loses a rule: the first is worked on, the second believed.
+        // What has been believed is good enough for an edit, too.
         stage.proxy.reset();
         apply(&stage, namespace, &[ingress("one", &[], &["web", "api"])]).await?;
         rules_become(&stage, namespace, "one", &["/web forward", "/api forward"]).await?;
         idle(&mut stage).await?;
-        let listeners = calls(&stage).get("DescribeListeners").copied().unwrap_or_default();
-        ensure!(listeners == 1, "an edit of one reads the listeners of {listeners} load balancers");
+        let made = calls(&stage);
+        let read = |operation: &&String| operation.starts_with("Describe") && !is_a_list(operation);
+        ensure!(made.keys().find(read).is_none(), "an edit after a restart calls {made:?}");
 
         // What others do while nobody looks is found by the audit.
         stage.stop_controller().await?;

@@ -135,10 +135,9 @@ fn a_rollout_under_throttling_keeps_the_guaranteed_targets_registered() {
         let registered = replay(&old, &stage.proxy.log())?;
         ensure!(registered == new, "registered at the end are {registered:?}, the pods are {new:?}");
         let counts = stage.proxy.counts();
-        for action in [REGISTER, DEREGISTER] {
-            let struck = counts.throttled.get(action).copied().unwrap_or_default();
-            ensure!(struck > 0, "no {action} of {:?} was throttled", counts.actions.get(action));
-        }
+        // Whether a single call is struck is chance, and the budget sees to it that there are few.
+        let struck: u64 = [REGISTER, DEREGISTER].iter().filter_map(|action| counts.throttled.get(*action)).sum();
+        ensure!(struck >= 3, "only {struck} calls were throttled: {:?}", counts.actions);
         stage.proxy.keep_bodies(false);
         leave(stage, namespace).await
     });
