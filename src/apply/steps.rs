@@ -2,7 +2,7 @@
 
 use super::{Applier, StepError, made::Made};
 use crate::{
-    aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer},
+    aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, Tagging},
     build::tags,
     model::{
         Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, ObservedListener,
@@ -260,8 +260,11 @@ impl Applier {
             }
             Err(error) => return Err(StepError::Aws(error)),
         };
-        if let Some(tags) = self.inventory.tags_of(created.arn.as_str()) {
-            return Err(self.there_already(kind, name.as_str(), Some(&tags), group));
+        match self.inventory.tags_of(created.arn.as_str()) {
+            Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), group)),
+            // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
+            Some(Tagging::Unread) => return Err(StepError::ThereAlready { kind, name: name.to_string() }),
+            None => {}
         }
         made.target_groups.insert(wanted.resource.clone(), created.arn.clone());
         self.inventory.record_target_group(ObservedTargetGroup {
@@ -300,8 +303,11 @@ impl Applier {
             }
             Err(error) => return Err(StepError::Aws(error)),
         };
-        if let Some(tags) = self.inventory.tags_of(created.arn.as_str()) {
-            return Err(self.there_already(kind, name.as_str(), Some(&tags), group));
+        match self.inventory.tags_of(created.arn.as_str()) {
+            Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), group)),
+            // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
+            Some(Tagging::Unread) => return Err(StepError::ThereAlready { kind, name: name.to_string() }),
+            None => {}
         }
         made.load_balancer = Some(created.arn.clone());
         self.inventory.record_load_balancer(ObservedLoadBalancer {

@@ -20,6 +20,7 @@ pub use client::{Aws, ConnectError, ConnectOptions, parse_endpoints};
 pub use ec2::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, ZoneInfo};
 pub use error::{AwsError, AwsErrorKind};
 pub use inventory::Inventory;
+pub(crate) use inventory::Tagging;
 pub use targets::{Target, TargetHealth};
 
 pub(crate) use elb::{NewListener, NewLoadBalancer};

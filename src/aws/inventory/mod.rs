@@ -24,8 +24,8 @@ use super::{Aws, AwsError, Target, TargetHealth};
 use crate::{
     build::tags,
     model::{
-        LoadBalancerArn, LoadBalancerState, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack,
-        ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId,
+        LoadBalancerArn, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId,
+        SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId,
     },
     plan::Reads,
     record::Clean,
@@ -85,8 +85,6 @@ struct State {
     swept: Option<u64>,
     /// `wanted` as each group was last given up, until a sweep has begun later: a group waits for its own sweep only.
     forgotten: BTreeMap<StackId, u64>,
-    /// `wanted` as everything was last given up.
-    all_forgotten: u64,
     /// Counts our own writes.
     writes: u64,
     load_balancers: BTreeMap<LoadBalancerArn, BalancerEntry>,
@@ -109,7 +107,7 @@ impl State {
     /// Whether a sweep is needed, by one group or else by whoever asks about all of them.
     fn needs_sweep(&self, group: Option<&StackId>) -> bool {
         let needed = match group {
-            Some(group) => self.forgotten.get(group).copied().unwrap_or(0).max(self.all_forgotten),
+            Some(group) => self.forgotten.get(group).copied().unwrap_or(0),
             None => self.wanted,
         };
         self.swept.is_none_or(|swept| swept < needed)
@@ -310,7 +308,7 @@ impl Inventory {
     }
 
     /// The target group of a name, anybody's: names are unique in an account's region. One that was made by others since
-    /// the last sweep is not found; [`Self::forget_all`] or [`Self::forget`] brings the next.
+    /// the last sweep is not found; [`Self::forget`] brings the next.
     ///
     /// # Errors
     /// AWS's, when the sweep fails.
@@ -351,33 +349,6 @@ impl Inventory {
         Ok(targets)
     }
 
-    /// Asks AWS for the state of a load balancer that was not yet active. `None` when it is gone.
-    ///
-    /// # Errors
-    /// AWS's.
-    pub async fn refresh_load_balancer(&self, arn: &LoadBalancerArn) -> Result<Option<LoadBalancerState>, AwsError> {
-        let answer = match self.aws.load_balancers(Some(vec![arn.as_str().to_owned()])).await {
-            Err(error) if error.is_not_found() => Vec::new(),
-            answer => answer?,
-        };
-        let found = answer.first().and_then(super::convert::load_balancer);
-        let mut state = self.state();
-        match (state.load_balancers.get_mut(arn), found) {
-            (Some(entry), Some(found)) => {
-                entry.value.state = found.state;
-                entry.value.dns_name = found.dns_name;
-                Ok(Some(found.state))
-            }
-            (None, Some(found)) => Ok(Some(found.state)),
-            (_, None) => {
-                // Only a complete list proves that it is gone.
-                state.wanted += 1;
-                state.all_forgotten = state.wanted;
-                Ok(None)
-            }
-        }
-    }
-
     /// Gives up what is known of a group: all is listed again, and the group's resources read again, at the next
     /// observation. For writes whose answer was lost, and for answers that show that what is known is wrong.
     pub fn forget(&self, group: &StackId) {
@@ -410,27 +381,6 @@ impl Inventory {
         self.state().wanted += 1;
     }
 
-    /// Gives up all that is known, so that drift is found. Observations read again what they need.
-    pub fn forget_all(&self) {
-        let mut state = self.state();
-        state.wanted += 1;
-        let wanted = state.wanted;
-        state.all_forgotten = wanted;
-        for entry in state.load_balancers.values_mut() {
-            entry.tags.forgotten = wanted;
-            entry.listeners.forgotten = wanted;
-            entry.value.attributes = None;
-        }
-        for entry in state.target_groups.values_mut() {
-            entry.tags.forgotten = wanted;
-            entry.value.attributes = None;
-        }
-        state.claims.clear();
-        state.targets_forgotten += 1;
-        state.targets.clear();
-        state.targets_doubted = state.target_groups.keys().cloned().collect();
-    }
-
     /// Gives up what is known of a target group's targets.
     pub fn forget_targets(&self, arn: &TargetGroupArn) {
         let mut state = self.state();
@@ -461,11 +411,21 @@ impl Inventory {
             .collect()
     }
 
-    /// Whether a load balancer or target group was known before, and what its tags are.
-    pub(crate) fn tags_of(&self, arn: &str) -> Option<Tags> {
+    /// The tags of a load balancer or target group that was known before; unread where AWS has not told them yet.
+    pub(crate) fn tags_of(&self, arn: &str) -> Option<Tagging> {
         let state = self.state();
-        let balancer = state.load_balancers.get(&LoadBalancerArn::new(arn)).map(|b| &b.value.tags);
-        let group = state.target_groups.get(&TargetGroupArn::new(arn)).map(|t| &t.value.tags);
-        balancer.or(group).cloned()
+        let balancer = state.load_balancers.get(&LoadBalancerArn::new(arn)).map(|b| (&b.value.tags, b.tags));
+        let group = state.target_groups.get(&TargetGroupArn::new(arn)).map(|t| (&t.value.tags, t.tags));
+        let (tags, knowledge) = balancer.or(group)?;
+        Some(if knowledge.is_known() { Tagging::Read(tags.clone()) } else { Tagging::Unread })
     }
+}
+
+/// What is known of the tags of something that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tagging {
+    /// All of them.
+    Read(Tags),
+    /// They are read at the next sweep that is needed.
+    Unread,
 }

@@ -135,7 +135,13 @@ impl Account {
             protocol: listener.protocol.clone(),
             default_action: self.action_state(&listener.default_action),
             default_certificate: listener.default_certificate.clone(),
-            certificates: listener.certificates.clone(),
+            // One that became the default stays on the list, to no effect, until somebody takes it off.
+            certificates: listener
+                .certificates
+                .iter()
+                .filter(|c| listener.default_certificate.as_ref() != Some(*c))
+                .cloned()
+                .collect(),
             ssl_policy: listener.ssl_policy.clone(),
             alpn_policy: listener.alpn_policy.clone(),
             attributes: attributes::changed(&listener.attributes, &attributes::of_listener(&listener.protocol)),

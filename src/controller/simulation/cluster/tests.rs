@@ -144,7 +144,9 @@ async fn a_watch_brings_everything_however_it_is_broken() {
                 }
             }
             wanted = cluster.list("services").len();
-            while let Some(event) = stream.next().await {
+            // All may have come already.
+            while known.len() != wanted {
+                let Some(event) = stream.next().await else { break };
                 match event {
                     Ok(Event::Init) => listed.clear(),
                     Ok(Event::InitApply(o)) => drop(listed.insert(o.metadata.name.clone().unwrap(), String::new())),
@@ -152,9 +154,6 @@ async fn a_watch_brings_everything_however_it_is_broken() {
                     Ok(Event::Apply(o)) => drop(known.insert(o.metadata.name.unwrap(), String::new())),
                     Ok(Event::Delete(o)) => drop(known.remove(&o.metadata.name.unwrap())),
                     Err(_) => {}
-                }
-                if known.len() == wanted {
-                    break;
                 }
             }
         };
