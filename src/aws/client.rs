@@ -265,7 +265,6 @@ impl Aws {
     }
 
     /// Clients whose requests `client` answers, in this process. Reads are not repeated.
-    #[allow(dead_code)]
     pub(crate) fn over(client: aws_smithy_runtime_api::client::http::SharedHttpClient) -> Self {
         let config = Self::test_config().into_builder().http_client(client).build();
         let options = ConnectOptions { max_attempts: 1, ..ConnectOptions::default() };
