@@ -4,14 +4,15 @@ use std::{future::Future, time::Duration};
 
 use kube::{
     Api, Client, Resource,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    api::kubernetes as wire,
-    model::{ObjectKind, ObjectName, ObjectReference},
+    api::{crd::TargetGroupBinding, kubernetes as wire},
+    build::tags,
+    model::{ObjectKind, ObjectName, ObjectReference, StackId},
     snapshot::{Ingress, IngressClass, Service},
 };
 
@@ -133,6 +134,22 @@ impl Kubernetes {
     /// When the API server does not answer, or refuses.
     pub async fn ingress_class(&self, name: &str) -> Result<Option<IngressClass>, KubernetesError> {
         Ok(self.get(Api::<wire::IngressClass>::all(self.client.clone()), name).await?.map(IngressClass::from))
+    }
+
+    /// Whether a stack has TargetGroupBindings at this moment.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn has_bindings(&self, stack: &StackId) -> Result<bool, KubernetesError> {
+        let api: Api<TargetGroupBinding> = match stack {
+            StackId::Ingress(name) | StackId::Service(name) => Api::namespaced(self.client.clone(), &name.namespace),
+            StackId::Group(_) => Api::all(self.client.clone()),
+        };
+        let labels: Vec<String> =
+            tags::binding_labels(stack).iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let of_stack = ListParams::default().labels(&labels.join(",")).limit(1);
+        let found = ask(|| format!("cannot list the TargetGroupBindings of {stack}"), api.list(&of_stack)).await?;
+        Ok(!found.items.is_empty())
     }
 
     /// A Service as it is at this moment.

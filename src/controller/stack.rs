@@ -338,6 +338,10 @@ impl Controller {
                     Outcome::Done
                 });
             }
+            // One that was made just now may not have been seen yet, and nobody would look after it from here on.
+            if self.kubernetes.has_bindings(group).await? {
+                return Ok(Outcome::Again(Duration::from_secs(1)));
+            }
             if self.may_write() {
                 let finalizer = tags::finalizer(group);
                 for name in &membership.leaving {
