@@ -2,9 +2,9 @@
 
 use ipnet::IpNet;
 
-use super::{Builder, Failed, cause};
+use super::{Builder, Failed, Member, cause};
 use crate::{
-    api::annotations::{Annotations, INGRESS_PREFIX},
+    api::annotations::INGRESS_PREFIX,
     build::{Code, Severity, names, tags},
     facts::Want,
     model::{
@@ -35,8 +35,9 @@ impl Access {
     }
 }
 
-impl Builder<'_> {
-    pub(super) fn access(&mut self, ingress: &Ingress, annotations: &Annotations<'_>) -> Result<Access, Failed> {
+impl<'a> Builder<'a> {
+    pub(super) fn access(&mut self, member: Member<'a>) -> Result<Access, Failed> {
+        let Member { ingress, annotations, .. } = member;
         let given = self.value(ingress, None, annotations.string_list("security-groups"));
         let manage = self.value(ingress, None, annotations.bool("manage-backend-security-group-rules"));
         let (given, manage) = (given?.unwrap_or_default(), manage?);
@@ -109,11 +110,8 @@ impl Builder<'_> {
     }
 
     /// From where the load balancer may be reached: everywhere, unless address ranges or prefix lists are named.
-    pub(super) fn inbound_sources(
-        &mut self,
-        ingress: &Ingress,
-        annotations: &Annotations<'_>,
-    ) -> Result<Vec<Source>, Failed> {
+    pub(super) fn inbound_sources(&mut self, member: Member<'a>) -> Result<Vec<Source>, Failed> {
+        let Member { ingress, annotations, .. } = member;
         let ranges = self.value(ingress, None, annotations.string_list("inbound-cidrs"));
         let lists = self.value(ingress, None, annotations.string_list("security-group-prefix-lists"));
         let (ranges, lists) = (ranges?.unwrap_or_default(), lists?.unwrap_or_default());

@@ -1,14 +1,14 @@
 //! What a backend of an Ingress becomes: an action (reference: ingress §3.4).
 
-use super::{Builder, Failed};
+use super::{Builder, Failed, Member};
 use crate::{
-    api::annotations::{self, Annotations, ForwardBackend},
+    api::annotations::{self, ForwardBackend},
     build::{Code, Severity},
     model::{
         Action, ObjectKind, ObjectName, ObjectReference, PortReference, TargetGroupArn, TargetGroupReference,
         WeightedTargetGroup,
     },
-    snapshot::{Backend, BackendPort, Ingress},
+    snapshot::{Backend, BackendPort},
 };
 
 fn unavailable(body: &str) -> Action<TargetGroupReference> {
@@ -26,17 +26,15 @@ fn forward_to(group: TargetGroupReference) -> Action<TargetGroupReference> {
 impl<'a> Builder<'a> {
     pub(super) fn action(
         &mut self,
-        ingress: &'a Ingress,
-        annotations: &Annotations<'_>,
+        member: Member<'a>,
         backend: &Backend,
         field: &str,
     ) -> Result<Action<TargetGroupReference>, Failed> {
+        let Member { ingress, .. } = member;
         match backend {
-            Backend::Service { name, port: BackendPort::UseAnnotation } => {
-                self.annotated_action(ingress, annotations, name, field)
-            }
+            Backend::Service { name, port: BackendPort::UseAnnotation } => self.annotated_action(member, name, field),
             Backend::Service { name, port: BackendPort::Port(port) } => {
-                self.forward_to_service(ingress, name, port, &format!("{field}.service"))
+                self.forward_to_service(member, name, port, &format!("{field}.service"))
             }
             Backend::Service { name, port: BackendPort::Missing } => {
                 let message = format!("the backend names no port of the Service `{name}`");
@@ -66,11 +64,11 @@ impl<'a> Builder<'a> {
 
     fn annotated_action(
         &mut self,
-        ingress: &'a Ingress,
-        annotations: &Annotations<'_>,
+        member: Member<'a>,
         name: &str,
         field: &str,
     ) -> Result<Action<TargetGroupReference>, Failed> {
+        let Member { ingress, annotations, .. } = member;
         let key = format!("alb.ingress.kubernetes.io/actions.{name}");
         let Some(action) = self.value(ingress, None, annotations.action(name))? else {
             let severity = if self.config.tolerate_missing_action { Severity::Warning } else { Severity::Error };
@@ -118,7 +116,7 @@ impl<'a> Builder<'a> {
                                     }
                                 },
                             };
-                            self.forward_to_service(ingress, name, &port, &key)
+                            self.forward_to_service(member, name, &port, &key)
                         }
                         ForwardBackend::TargetGroupArn(arn) => {
                             Ok(forward_to(TargetGroupReference::Foreign(TargetGroupArn::new(arn))))
@@ -151,11 +149,12 @@ impl<'a> Builder<'a> {
 
     fn forward_to_service(
         &mut self,
-        ingress: &'a Ingress,
+        member: Member<'a>,
         name: &str,
         port: &PortReference,
         field: &str,
     ) -> Result<Action<TargetGroupReference>, Failed> {
+        let Member { ingress, .. } = member;
         let name = ObjectName::new(&ingress.name.namespace, name);
         let Some(service) = self.snapshot.services.get(&name) else {
             let reference = ObjectReference { kind: ObjectKind::Service, name: name.clone() };
@@ -199,7 +198,7 @@ impl<'a> Builder<'a> {
             };
             return Err(self.error(&ingress.name, Code::MissingPort, field, &message, fix));
         };
-        self.target_group(ingress, service, service_port, port, field)
+        self.target_group(member, service, service_port, port, field)
             .map(|id| forward_to(TargetGroupReference::Own(id)))
     }
 }

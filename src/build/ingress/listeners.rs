@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Builder, Failed, cause};
+use super::{Builder, Failed, Member, cause};
 use crate::{
-    api::annotations::{Annotations, Protocol},
+    api::annotations::Protocol,
     build::{Code, tags},
     model::{Action, CertificateArn, Listener, ListenerProtocol, ResourceId, Tags, TargetGroupReference},
-    snapshot::Ingress,
 };
 
 const LISTEN_PORTS: &str = "alb.ingress.kubernetes.io/listen-ports";
@@ -32,16 +31,12 @@ pub(super) struct ListenerContext {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn listeners(
-        &mut self,
-        ingress: &'a Ingress,
-        annotations: &Annotations<'_>,
-    ) -> Result<BTreeMap<u16, Listener>, Failed> {
-        let Ok(Settings { certificates, ports, policy, redirect, user_tags }) = self.settings(ingress, annotations)
-        else {
+    pub(super) fn listeners(&mut self, member: Member<'a>) -> Result<BTreeMap<u16, Listener>, Failed> {
+        let Member { ingress, annotations, .. } = member;
+        let Ok(Settings { certificates, ports, policy, redirect, user_tags }) = self.settings(member) else {
             // What is wrong with backends and paths is told all the same, whatever the listeners turn out to be.
             let context = ListenerContext { port: 80, protocol: ListenerProtocol::Http };
-            let _ = (self.default_action(ingress, annotations), self.rules(ingress, annotations, context));
+            let _ = (self.default_action(member), self.rules(member, context));
             return Err(Failed);
         };
         let mut listeners = BTreeMap::new();
@@ -64,8 +59,8 @@ impl<'a> Builder<'a> {
             let (default_action, rules) = match redirected {
                 Some(https) => (redirect_to(https), Vec::new()),
                 None => {
-                    let default_action = self.default_action(ingress, annotations);
-                    let rules = self.rules(ingress, annotations, context);
+                    let default_action = self.default_action(member);
+                    let rules = self.rules(member, context);
                     match (default_action, rules) {
                         (Ok(default_action), Ok(rules)) => (default_action, rules),
                         _ => {
@@ -103,12 +98,13 @@ impl<'a> Builder<'a> {
         if failed { Err(Failed) } else { Ok(listeners) }
     }
 
-    fn settings(&mut self, ingress: &Ingress, annotations: &Annotations<'_>) -> Result<Settings, Failed> {
-        let certificates = self.certificates(ingress, annotations);
-        let ports = self.ports(ingress, annotations);
+    fn settings(&mut self, member: Member<'a>) -> Result<Settings, Failed> {
+        let Member { ingress, annotations, .. } = member;
+        let certificates = self.certificates(member);
+        let ports = self.ports(member);
         let policy = self.value(ingress, None, annotations.string("ssl-policy"));
         let redirect = self.value(ingress, None, annotations.i32("ssl-redirect"));
-        let user_tags = self.user_tags(ingress, None);
+        let user_tags = self.user_tags(member, None);
         let (certificates, ports, policy, user_tags) = (certificates?, ports?, policy?, user_tags?);
         let redirect = match redirect? {
             None => None,
@@ -126,11 +122,8 @@ impl<'a> Builder<'a> {
         Ok(Settings { certificates, ports, policy, redirect, user_tags })
     }
 
-    fn certificates(
-        &mut self,
-        ingress: &Ingress,
-        annotations: &Annotations<'_>,
-    ) -> Result<Vec<CertificateArn>, Failed> {
+    fn certificates(&mut self, member: Member<'a>) -> Result<Vec<CertificateArn>, Failed> {
+        let Member { ingress, annotations, .. } = member;
         let listed = self.value(ingress, None, annotations.string_list("certificate-arn"))?.unwrap_or_default();
         let mut certificates: Vec<CertificateArn> = Vec::new();
         for arn in listed.into_iter().map(CertificateArn::new) {
@@ -146,11 +139,8 @@ impl<'a> Builder<'a> {
         Ok(certificates)
     }
 
-    fn ports(
-        &mut self,
-        ingress: &Ingress,
-        annotations: &Annotations<'_>,
-    ) -> Result<BTreeMap<u16, ListenerProtocol>, Failed> {
+    fn ports(&mut self, member: Member<'a>) -> Result<BTreeMap<u16, ListenerProtocol>, Failed> {
+        let Member { ingress, annotations, .. } = member;
         match self.value(ingress, None, annotations.listen_ports())? {
             None if ingress.annotations.contains_key(CERTIFICATE_ARN) => {
                 Ok(BTreeMap::from([(443, ListenerProtocol::Https)]))
@@ -166,13 +156,9 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn default_action(
-        &mut self,
-        ingress: &'a Ingress,
-        annotations: &Annotations<'_>,
-    ) -> Result<Action<TargetGroupReference>, Failed> {
-        match &ingress.default_backend {
-            Some(backend) => self.action(ingress, annotations, backend, "spec.defaultBackend"),
+    fn default_action(&mut self, member: Member<'a>) -> Result<Action<TargetGroupReference>, Failed> {
+        match &member.ingress.default_backend {
+            Some(backend) => self.action(member, backend, "spec.defaultBackend"),
             None => Ok(Action::FixedResponse {
                 content_type: Some("text/plain".to_owned()),
                 message_body: None,

@@ -82,18 +82,18 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn stack(&mut self, ingress: &'a Ingress) -> Option<Stack> {
         self.check_annotations(ingress);
-        let annotations = Annotations::of_ingress(&ingress.annotations);
-        let access = self.access(ingress, &annotations);
+        let member = Member::of(ingress);
+        let access = self.access(member);
         let sources = match &access {
             Ok(access) if !access.is_managed() => Ok(Vec::new()),
-            _ => self.inbound_sources(ingress, &annotations),
+            _ => self.inbound_sources(member),
         };
         self.backend_source = access.as_ref().ok().and_then(|access| access.backend_source.clone());
-        let load_balancer = self.load_balancer(ingress, &annotations);
-        let listeners = self.listeners(ingress, &annotations);
+        let load_balancer = self.load_balancer(member);
+        let listeners = self.listeners(member);
         let (access, sources) = (access.ok()?, sources.ok()?);
         let (mut load_balancer, listeners) = (load_balancer.ok()?, listeners.ok()?);
-        let user_tags = self.user_tags(ingress, None).ok()?;
+        let user_tags = self.user_tags(member, None).ok()?;
         load_balancer.tags = tags::of_resource(
             &self.config.cluster,
             self.group,
@@ -128,7 +128,8 @@ impl<'a> Builder<'a> {
         self.findings.check_annotations(&object, annotations::ObjectKind::Ingress, &ingress.annotations);
     }
 
-    fn load_balancer(&mut self, ingress: &Ingress, annotations: &Annotations<'_>) -> Result<LoadBalancer, Failed> {
+    fn load_balancer(&mut self, member: Member<'a>) -> Result<LoadBalancer, Failed> {
+        let Member { ingress, annotations, .. } = member;
         let scheme_word = self.value(ingress, None, annotations.enumerated("scheme", Scheme::WORDS));
         let name = self.value(ingress, None, annotations.string("load-balancer-name"));
         let given_name = name.and_then(|name| {
@@ -139,7 +140,7 @@ impl<'a> Builder<'a> {
             })
         });
         let scheme = scheme_word.map(|word| word.and_then(Scheme::from_word).unwrap_or(self.config.default_scheme));
-        let subnets = scheme.and_then(|scheme| Ok((scheme, self.subnets(ingress, annotations, scheme)?)));
+        let subnets = scheme.and_then(|scheme| Ok((scheme, self.subnets(member, scheme)?)));
         let attributes = self.value(ingress, None, annotations.string_map("load-balancer-attributes"));
         let (scheme, subnets) = subnets?;
         let name = match given_name? {
@@ -172,12 +173,8 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn subnets(
-        &mut self,
-        ingress: &Ingress,
-        annotations: &Annotations<'_>,
-        scheme: Scheme,
-    ) -> Result<Value<Vec<SubnetMapping>>, Failed> {
+    fn subnets(&mut self, member: Member<'a>, scheme: Scheme) -> Result<Value<Vec<SubnetMapping>>, Failed> {
+        let Member { ingress, annotations, .. } = member;
         let key = "alb.ingress.kubernetes.io/scheme";
         let names = self.value(ingress, None, annotations.string_list("subnets"))?;
         if let Some(incumbent) = &self.facts.incumbent {
@@ -220,8 +217,9 @@ impl<'a> Builder<'a> {
     }
 
     /// The tags that users ask for: the Service's win over the Ingress'.
-    fn user_tags(&mut self, ingress: &Ingress, service: Option<&Service>) -> Result<Tags, Failed> {
-        let annotations = layered(ingress, service);
+    fn user_tags(&mut self, member: Member<'a>, service: Option<&Service>) -> Result<Tags, Failed> {
+        let Member { ingress, .. } = member;
+        let annotations = member.layered(service);
         let user = self.value(ingress, service, annotations.merged_string_map("tags"))?.unwrap_or_default();
         let external: Vec<&String> =
             user.keys().filter(|key| self.config.external_managed_tags.contains(*key)).collect();
@@ -268,11 +266,27 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// An Ingress' annotations, with a Service's over them.
-fn layered<'b>(ingress: &'b Ingress, service: Option<&'b Service>) -> Annotations<'b> {
-    match service {
-        Some(service) => Annotations::of_service_over_ingress(&service.annotations, &ingress.annotations),
-        None => Annotations::of_ingress(&ingress.annotations),
+/// A member of the group: an Ingress, and what its annotations say.
+#[derive(Clone, Copy, Debug)]
+struct Member<'a> {
+    ingress: &'a Ingress,
+    annotations: Annotations<'a>,
+}
+
+impl<'a> Member<'a> {
+    fn of(ingress: &'a Ingress) -> Self {
+        Self { ingress, annotations: Annotations::of_ingress(&ingress.annotations) }
+    }
+
+    /// Its annotations, with a Service's over them.
+    fn layered<'b>(&self, service: Option<&'b Service>) -> Annotations<'b>
+    where
+        'a: 'b,
+    {
+        match service {
+            Some(service) => Annotations::of_service_over_ingress(&service.annotations, &self.ingress.annotations),
+            None => self.annotations,
+        }
     }
 }
 

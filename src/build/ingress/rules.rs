@@ -1,21 +1,16 @@
 //! Rules of a listener, in order (reference: ingress §3.1–§3.3, §3.7).
 
-use super::{Builder, Failed, cause, listeners::ListenerContext, optimise};
+use super::{Builder, Failed, Member, cause, listeners::ListenerContext, optimise};
 use crate::{
-    api::annotations::Annotations,
     build::{Code, tags},
     model::{Condition, Rule},
     snapshot::{HttpPath, Ingress},
 };
 
 impl<'a> Builder<'a> {
-    pub(super) fn rules(
-        &mut self,
-        ingress: &'a Ingress,
-        annotations: &Annotations<'_>,
-        listener: ListenerContext,
-    ) -> Result<Vec<Rule>, Failed> {
-        let user_tags = self.user_tags(ingress, None);
+    pub(super) fn rules(&mut self, member: Member<'a>, listener: ListenerContext) -> Result<Vec<Rule>, Failed> {
+        let Member { ingress, .. } = member;
+        let user_tags = self.user_tags(member, None);
         let mut failed = user_tags.is_err();
         let user_tags = user_tags.unwrap_or_default();
         let tags = tags::of_rule(&self.config.cluster, self.group, &self.config.default_tags, &user_tags);
@@ -24,7 +19,7 @@ impl<'a> Builder<'a> {
             for (index, path) in in_order(&entry.paths) {
                 let field = format!("spec.rules[{}].http.paths[{index}]", entry.index);
                 let conditions = self.conditions(ingress, &entry.host, path, &field);
-                let action = self.action(ingress, annotations, &path.backend, &format!("{field}.backend"));
+                let action = self.action(member, &path.backend, &format!("{field}.backend"));
                 match (conditions, action) {
                     (Ok(conditions), Ok(action)) => {
                         rules.push(Rule { conditions, action, tags: tags.clone(), cause: cause(ingress, field) });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Builder, Failed, cause, layered};
+use super::{Builder, Failed, Member, cause};
 use crate::{
     api::annotations::{self, Annotations},
     build::{Code, names, tags},
@@ -18,12 +18,13 @@ impl<'a> Builder<'a> {
     /// The target group, made at its first use; all rules and listeners of the Ingress share it.
     pub(super) fn target_group(
         &mut self,
-        ingress: &'a Ingress,
+        member: Member<'a>,
         service: &'a Service,
         service_port: &ServicePort,
         written: &PortReference,
         field: &str,
     ) -> Result<ResourceId, Failed> {
+        let Member { ingress, .. } = member;
         let resource = ResourceId(format!("{}-{}:{written}", ingress.name, service.name.name));
         if self.target_groups.contains_key(&resource) {
             return Ok(resource);
@@ -33,7 +34,7 @@ impl<'a> Builder<'a> {
             annotations::ObjectKind::Service,
             &service.annotations,
         );
-        let annotations = layered(ingress, Some(service));
+        let annotations = member.layered(Some(service));
         let target_type = self.value(ingress, Some(service), annotations.enumerated("target-type", TargetType::WORDS));
         let protocol = self.value(
             ingress,
@@ -45,7 +46,7 @@ impl<'a> Builder<'a> {
             Some(service),
             annotations.enumerated("backend-protocol-version", ProtocolVersion::WORDS),
         );
-        let user_tags = self.user_tags(ingress, Some(service));
+        let user_tags = self.user_tags(member, Some(service));
         let attributes = self.value(ingress, Some(service), annotations.string_map("target-group-attributes"));
         let node_labels = self.value(ingress, Some(service), annotations.string_map("target-node-labels"));
         let target_type = target_type?.and_then(TargetType::from_word).unwrap_or(self.config.default_target_type);
