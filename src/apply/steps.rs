@@ -312,6 +312,7 @@ impl Applier {
         made.load_balancer = Some(created.arn.clone());
         self.inventory.record_load_balancer(ObservedLoadBalancer {
             attributes: Some(defaults::load_balancer(wanted.kind)),
+            listeners: Some(std::collections::BTreeMap::new()),
             ..created
         });
         Ok(())

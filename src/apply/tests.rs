@@ -206,7 +206,7 @@ async fn room(special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + 
 
 impl Room {
     async fn observe(&self) -> ObservedStack {
-        let mut observed = self.inventory.observe(&group()).await.unwrap();
+        let mut observed = self.inventory.observe_whole(&group()).await.unwrap();
         observed.bindings = self.bindings.observed();
         observed
     }
@@ -246,7 +246,7 @@ fn references(call: &Call) -> String {
 #[tokio::test]
 async fn later_steps_name_what_earlier_ones_made() {
     let room = room(|_| None).await;
-    let plan = plan::plan(&wanted(), &room.observe().await);
+    let plan = plan::plan(&wanted(), &room.observe().await).ready().unwrap();
     room.fake.calls();
     let applied = room.apply(&plan).await.unwrap();
     assert_eq!(applied.steps, plan.steps.len());
@@ -313,7 +313,7 @@ async fn later_steps_name_what_earlier_ones_made() {
     // What was made is known, without a read.
     let observed = room.observe().await;
     assert_eq!(observed.load_balancers[0].arn, applied.created_load_balancer.unwrap());
-    let tags: Vec<_> = observed.load_balancers[0].listeners[&80].rules.iter().map(|rule| &rule.tags).collect();
+    let tags: Vec<_> = observed.load_balancers[0].listener(80).unwrap().rules.iter().map(|rule| &rule.tags).collect();
     assert_eq!(tags[0][tags::INGRESS_RESOURCE], "80:1");
     assert!(room.fake.actions().is_empty());
 }
@@ -321,7 +321,7 @@ async fn later_steps_name_what_earlier_ones_made() {
 #[tokio::test]
 async fn nothing_is_written_without_the_lease() {
     let room = room(|_| None).await;
-    let plan = plan::plan(&wanted(), &ObservedStack::default());
+    let plan = plan::plan(&wanted(), &ObservedStack::default()).ready().unwrap();
     let result = room.applier.apply(&group(), &plan, &|| false).await;
     assert!(matches!(result, Err(ApplyError { source: StepError::NotLeader, .. })), "{result:?}");
     assert!(room.fake.actions().is_empty());
@@ -461,7 +461,7 @@ async fn a_security_group_of_the_name_is_the_groups_or_told() {
 async fn the_only_target_group_is_named_also_while_its_binding_goes() {
     let room = room(|_| None).await;
     let (stack, nothing) = (wanted(), room.observe().await);
-    room.apply(&plan::plan(&stack, &nothing)).await.unwrap();
+    room.apply(&plan::plan(&stack, &nothing).ready().unwrap()).await.unwrap();
     let rule = StepAction::CreateRule {
         listener: plan::ListenerReference::Existing(crate::model::ListenerArn::new("arn:l/80")),
         port: 80,

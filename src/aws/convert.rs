@@ -300,7 +300,7 @@ pub(super) fn load_balancer(balancer: &elb::LoadBalancer) -> Option<ObservedLoad
         security_groups: security_groups(balancer),
         attributes: None,
         tags: Tags::new(),
-        listeners: std::collections::BTreeMap::new(),
+        listeners: None,
     })
 }
 

@@ -89,7 +89,7 @@ fn plan_all(mut snapshot: Snapshot, arguments: &PlanArguments) -> Vec<StackPlan>
             StackPlan {
                 object: ObjectReference::service(&owner.name).to_string(),
                 group: owner.name.to_string(),
-                plan: built.stack.map(|stack| plan::plan(&stack, &ObservedStack::default())),
+                plan: built.stack.and_then(|stack| plan::plan(&stack, &ObservedStack::default()).ready()),
                 diagnostics: built.diagnostics,
             }
         })
@@ -110,7 +110,7 @@ fn plan_all(mut snapshot: Snapshot, arguments: &PlanArguments) -> Vec<StackPlan>
             Some(StackPlan {
                 object: group.object().to_string(),
                 group: group.to_string(),
-                plan: built.stack.map(|stack| plan::plan(&stack, &ObservedStack::default())),
+                plan: built.stack.and_then(|stack| plan::plan(&stack, &ObservedStack::default()).ready()),
                 diagnostics: built.diagnostics,
             })
         })

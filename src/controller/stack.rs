@@ -24,7 +24,7 @@ use crate::{
     },
     facts::{Facts, Incumbent, Want},
     model::{ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedStack, Stack, StackId},
-    plan::{self, Plan},
+    plan::{self, Plan, Planned},
     snapshot::{Ingress, Service, Snapshot},
 };
 
@@ -95,12 +95,13 @@ impl Controller {
             });
         };
         let mut observed = self.observe(group).await?;
-        let reads = plan::reads(&stack, &observed);
-        if !reads.is_empty() {
-            self.inventory.read(group, &reads).await?;
+        let plan = loop {
+            match plan::plan(&stack, &observed) {
+                Planned::Ready(plan) => break plan,
+                Planned::Need(reads) => self.inventory.read(group, &reads).await?,
+            }
             observed = self.observe(group).await?;
-        }
-        let plan = plan::plan(&stack, &observed);
+        };
         if plan.steps.is_empty() {
             // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
             self.hold(group, membership).await?;
@@ -320,7 +321,7 @@ impl Controller {
     ) -> Result<Outcome, PassError> {
         let observed = self.observe(group).await?;
         self.write_status(membership, stack, &observed).await?;
-        let complete = plan::reads(stack, &observed).is_empty() && plan::plan(stack, &observed) == Plan::default();
+        let complete = plan::plan(stack, &observed) == Planned::Ready(Plan::default());
         if !membership.members.is_empty() && complete {
             self.records.promise(group, &observed);
         }

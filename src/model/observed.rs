@@ -70,8 +70,27 @@ pub struct ObservedLoadBalancer {
     pub attributes: Option<Attributes>,
     /// All its tags.
     pub tags: Tags,
-    /// By port.
-    pub listeners: BTreeMap<u16, ObservedListener>,
+    /// By port. `None` while they have not been read.
+    pub listeners: Option<BTreeMap<u16, ObservedListener>>,
+}
+
+impl ObservedLoadBalancer {
+    /// The listeners that are known, by ascending port.
+    pub fn known_listeners(&self) -> impl Iterator<Item = &ObservedListener> {
+        self.listeners.iter().flat_map(BTreeMap::values)
+    }
+
+    /// All listeners; for tests, in which they are known.
+    #[cfg(test)]
+    pub(crate) fn all_listeners(&mut self) -> &mut BTreeMap<u16, ObservedListener> {
+        self.listeners.get_or_insert_default()
+    }
+
+    /// The listener on a port, where it is known.
+    #[must_use]
+    pub fn listener(&self, port: u16) -> Option<&ObservedListener> {
+        self.listeners.as_ref()?.get(&port)
+    }
 }
 
 /// A listener in AWS.

@@ -11,8 +11,8 @@ mod step;
 mod tests;
 
 pub use render::{render, summary};
-pub use stack::{plan, reads};
+pub use stack::plan;
 pub use step::{
-    AttributesOf, ListenerChange, ListenerReference, Plan, Reads, RuleReference, SecurityGroupTarget, Step, StepAction,
-    TaggedResource, Wait,
+    AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, RuleReference, SecurityGroupTarget, Step,
+    StepAction, TaggedResource, Wait,
 };

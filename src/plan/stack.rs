@@ -10,7 +10,7 @@ use super::{
     defaults,
     rules::{RuleChange, same_action},
     step::{
-        AttributesOf, ListenerChange, ListenerReference, Plan, Reads, SecurityGroupTarget, Step, StepAction,
+        AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, SecurityGroupTarget, Step, StepAction,
         TaggedResource, Wait,
     },
 };
@@ -24,9 +24,13 @@ use crate::{
     },
 };
 
-/// The steps that make what AWS has into what it shall have. Empty when they agree.
+/// The steps that make what AWS has into what it shall have, empty when they agree; or what has to be read first.
 #[must_use]
-pub fn plan(stack: &Stack, observed: &ObservedStack) -> Plan {
+pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
+    let reads = reads(stack, observed);
+    if !reads.is_empty() {
+        return Planned::Need(reads);
+    }
     let matched = stack
         .target_groups
         .iter()
@@ -39,7 +43,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Plan {
     let mut planner =
         Planner { stack, observed, matched, plan: Plan::default(), going: BTreeSet::new(), last: Vec::new() };
     planner.run();
-    planner.plan
+    Planned::Ready(planner.plan)
 }
 
 /// Whether an existing target group can become the wanted one in place.
@@ -49,20 +53,18 @@ fn replaces_not(wanted: &TargetGroup, existing: &ObservedTargetGroup) -> bool {
         && wanted.protocol_version.is_none_or(|v| existing.protocol_version.as_deref() == Some(v.as_str()))
 }
 
-/// Attributes that the stack asks for of resources that exist, and that have not been read: a plan that does without them
-/// leaves them as they are.
-#[must_use]
-pub fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
+/// What the plan depends on and is not known: the listeners of the load balancer, unless all of it goes, and attributes that the
+/// stack asks for of what exists.
+fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
     let mut reads = Reads::default();
     if let (Some(wanted), Some(existing)) = (&stack.load_balancer, observed.load_balancers.first()) {
         reads.load_balancer =
             Some(existing.arn.clone()).filter(|_| !wanted.attributes.is_empty() && existing.attributes.is_none());
+        reads.listeners_of = Some(existing.arn.clone()).filter(|_| existing.listeners.is_none()).into_iter().collect();
         let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
         // What one has that is about to speak something else does not matter, and a TLS listener has none to read.
         reads.listeners = listeners
-            .filter_map(|listener| {
-                existing.listeners.get(&listener.port).filter(|l| l.protocol == Some(listener.protocol))
-            })
+            .filter_map(|listener| existing.listener(listener.port).filter(|l| l.protocol == Some(listener.protocol)))
             .filter(|listener| listener.attributes.is_none())
             .map(|listener| listener.arn.clone())
             .collect();
@@ -117,14 +119,14 @@ impl<'a> Planner<'a> {
                 }
             }
             for listener in stack.listeners.values() {
-                match balancer.and_then(|b| b.listeners.get(&listener.port)) {
+                match balancer.and_then(|b| b.listener(listener.port)) {
                     Some(existing) => self.listener(listener, existing),
                     None => self.new_listener(listener, balancer),
                 }
             }
-            for (port, existing) in balancer.iter().flat_map(|b| &b.listeners) {
-                if !stack.listeners.contains_key(port) {
-                    let delete = StepAction::DeleteListener { arn: existing.arn.clone(), port: *port };
+            for existing in balancer.iter().flat_map(|b| b.known_listeners()) {
+                if !stack.listeners.contains_key(&existing.port) {
+                    let delete = StepAction::DeleteListener { arn: existing.arn.clone(), port: existing.port };
                     self.push(delete, &wanted.cause);
                 }
             }
@@ -161,7 +163,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The attributes that differ from what is known. What is not known is not guessed: it is read first ([`super::reads`]).
+    /// The attributes that differ from what is known. What is not known is not guessed: it is read first.
     fn attributes(&mut self, of: AttributesOf, name: String, wanted: &Attributes, known: &Attributes, cause: &Cause) {
         let attributes: Attributes =
             wanted.iter().filter(|(k, v)| known.get(*k) != Some(*v)).map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -431,7 +433,7 @@ impl<'a> Planner<'a> {
         self.observed
             .load_balancers
             .iter()
-            .flat_map(|balancer| balancer.listeners.values())
+            .flat_map(ObservedLoadBalancer::known_listeners)
             .flat_map(|listener| listener.default_actions.iter().chain(listener.rules.iter().flat_map(|r| &r.actions)))
             .flat_map(|action| action.target_groups().cloned())
             .collect()

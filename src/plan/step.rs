@@ -82,9 +82,31 @@ pub enum AttributesOf {
     TargetGroup(TargetGroupReference),
 }
 
-/// What has to be read before a plan can say everything.
+/// What came of planning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Planned {
+    /// Everything that the plan depends on is known.
+    Ready(Plan),
+    /// Something is not: it has to be read, and planned again.
+    Need(Reads),
+}
+
+impl Planned {
+    /// The plan, where there is one.
+    #[must_use]
+    pub fn ready(self) -> Option<Plan> {
+        match self {
+            Self::Ready(plan) => Some(plan),
+            Self::Need(_) => None,
+        }
+    }
+}
+
+/// What has to be read before a plan can be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
+    /// The listeners of these load balancers, with their rules and certificates.
+    pub listeners_of: Vec<LoadBalancerArn>,
     /// The attributes of this load balancer.
     pub load_balancer: Option<LoadBalancerArn>,
     /// The attributes of these listeners.
@@ -97,7 +119,10 @@ impl Reads {
     /// Whether everything is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.load_balancer.is_none() && self.listeners.is_empty() && self.target_groups.is_empty()
+        self.listeners_of.is_empty()
+            && self.load_balancer.is_none()
+            && self.listeners.is_empty()
+            && self.target_groups.is_empty()
     }
 }
 

@@ -1,5 +1,8 @@
 //! Plans are run against a small AWS of the tests ([`aws`]), and rules are judged after every step by a matcher of the tests' own ([`oracle`]).
 
+use super::{Plan, Planned};
+use crate::model::{ObservedStack, Stack};
+
 mod aws;
 mod limits;
 mod oracle;
@@ -7,3 +10,11 @@ mod rules;
 mod services;
 mod stacks;
 mod steps;
+
+/// The plan where everything is known.
+fn plan(stack: &Stack, observed: &ObservedStack) -> Plan {
+    match super::plan(stack, observed) {
+        Planned::Ready(plan) => plan,
+        Planned::Need(reads) => panic!("{reads:?}"),
+    }
+}

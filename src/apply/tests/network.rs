@@ -11,7 +11,7 @@ use crate::{
         Attributes, CertificateArn, ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, ResourceId,
         SecurityGroupReference, SubnetMapping, TargetGroupReference,
     },
-    plan::{AttributesOf, ListenerChange, ListenerReference, Reads},
+    plan::{AttributesOf, ListenerChange, ListenerReference, Planned, Reads},
 };
 use world::{
     BALANCER_ATTRIBUTES, GROUP_ATTRIBUTES, LISTENER_ATTRIBUTES, PORTS, attributes, made, sent, service, there, web,
@@ -26,7 +26,7 @@ fn plan_for_service(actions: impl IntoIterator<Item = StepAction>) -> Plan {
 
 impl Room {
     async fn observe_service(&self) -> ObservedStack {
-        self.inventory.observe(&web()).await.unwrap()
+        self.inventory.observe_whole(&web()).await.unwrap()
     }
 
     async fn apply_to_service(&self, actions: impl IntoIterator<Item = StepAction>) -> Result<Applied, ApplyError> {
@@ -61,7 +61,7 @@ async fn all_that_a_service_asks_for_is_sent() {
         ],
         PORTS,
     );
-    let plan = plan::plan(&stack, &room.observe_service().await);
+    let plan = plan::plan(&stack, &room.observe_service().await).ready().unwrap();
     room.fake.calls();
     room.applier.apply(&web(), &plan, &|| true).await.unwrap();
     insta::assert_snapshot!(sent(&room.fake), @"
@@ -152,16 +152,16 @@ async fn all_that_a_service_asks_for_is_sent() {
     // What was made is known without a read, and asks for no change; attributes are as AWS has answered.
     let observed = ObservedStack { bindings: room.bindings.observed(), ..room.observe_service().await };
     assert_eq!(room.fake.actions(), Vec::<String>::new());
-    assert_eq!(plan::reads(&stack, &observed), Reads::default());
+    assert!(matches!(plan::plan(&stack, &observed), Planned::Ready(_)));
     let balancer = &observed.load_balancers[0];
     assert_eq!(balancer.kind, LoadBalancerKind::Network);
     assert_eq!(balancer.subnets, [SubnetId::new("subnet-1"), SubnetId::new("subnet-2")].into());
     assert_eq!(balancer.security_groups, ["sg-made", "sg-backend"].map(SecurityGroupId::new).into());
     assert_eq!(balancer.attributes.as_ref().unwrap()["a.new"], "1");
-    let tls = &balancer.listeners[&443];
+    let tls = balancer.listener(443).unwrap();
     assert_eq!((tls.protocol, tls.alpn_policy.as_deref()), (Some(ListenerProtocol::Tls), Some("HTTP2Preferred")));
     assert_eq!(tls.certificates, [CertificateArn::new("arn:aws:acm:eu-west-1:1:certificate/b")].into());
-    let both = &balancer.listeners[&53];
+    let both = balancer.listener(53).unwrap();
     assert_eq!((both.protocol, both.alpn_policy.as_deref()), (Some(ListenerProtocol::TcpUdp), None));
     assert_eq!(both.attributes.as_ref().unwrap()["a.new"], "3");
 }
@@ -178,7 +178,7 @@ async fn private_addresses_and_no_security_group_are_sent_as_such() {
         ],
         "[{name: syslog, port: 514, protocol: UDP, targetPort: 5140}]",
     );
-    let plan = plan::plan(&stack, &room.observe_service().await);
+    let plan = plan::plan(&stack, &room.observe_service().await).ready().unwrap();
     room.fake.calls();
     room.applier.apply(&web(), &plan, &|| true).await.unwrap();
     insta::assert_snapshot!(sent(&room.fake), @"
@@ -286,8 +286,7 @@ async fn a_network_load_balancer_is_read_and_its_attributes_where_they_are_asked
         let groups = &observed.load_balancers[0].security_groups;
         assert_eq!(groups.len(), if bare { 0 } else { 2 });
         let shown: Vec<_> = observed.load_balancers[0]
-            .listeners
-            .values()
+            .known_listeners()
             .map(|l| {
                 let certificates: Vec<_> = l.default_certificate.iter().chain(&l.certificates).collect();
                 let names: Vec<_> = certificates.iter().map(|c| c.as_str()).collect();
@@ -324,13 +323,16 @@ async fn a_network_load_balancer_is_read_and_its_attributes_where_they_are_asked
     ] {
         let room = room(|call| there(call, false)).await;
         let stack = service(&[base.as_slice(), &[asked]].concat(), PORTS);
-        let reads = plan::reads(&stack, &room.observe_service().await);
+        let reads = match plan::plan(&stack, &room.observe_service().await) {
+            Planned::Need(reads) => reads,
+            Planned::Ready(_) => Reads::default(),
+        };
         room.fake.calls();
         room.inventory.read(&web(), &reads).await.unwrap();
         assert_eq!(sent(&room.fake), read);
         let observed = room.observe_service().await;
-        assert_eq!(plan::reads(&stack, &observed), Reads::default());
-        let listener = |port: u16| observed.load_balancers[0].listeners[&port].attributes.clone();
+        let planned = plan::plan(&stack, &observed).ready().unwrap();
+        let listener = |port: u16| observed.load_balancers[0].listener(port).unwrap().attributes.clone();
         let known = (
             observed.load_balancers[0].attributes.clone(),
             observed.target_groups.iter().map(|group| group.attributes.clone()).collect::<Vec<_>>(),
@@ -350,7 +352,7 @@ async fn a_network_load_balancer_is_read_and_its_attributes_where_they_are_asked
             StepAction::ModifyAttributes { attributes, .. } => Some(attributes.clone()),
             _ => None,
         };
-        let changed: Vec<_> = plan::plan(&stack, &observed).steps.iter().filter_map(changes).collect();
+        let changed: Vec<_> = planned.steps.iter().filter_map(changes).collect();
         let expected = match asked.0 {
             "cross-zone-load-balancing-enabled" => vec![attributes(&[("load_balancing.cross_zone.enabled", "false")])],
             "target-group-attributes.443" => vec![attributes(&[("proxy_protocol_v2.enabled", "false")])],
@@ -381,7 +383,7 @@ fn known_attributes(observed: &ObservedStack) -> [Option<Attributes>; 3] {
     let resource = ResourceId("shop/web:443".to_owned());
     let group = observed.target_groups.iter().find(|group| group.resource().as_ref() == Some(&resource)).unwrap();
     let balancer = &observed.load_balancers[0];
-    [balancer.attributes.clone(), group.attributes.clone(), balancer.listeners[&80].attributes.clone()]
+    [balancer.attributes.clone(), group.attributes.clone(), balancer.listener(80).unwrap().attributes.clone()]
 }
 
 #[tokio::test]
@@ -472,7 +474,7 @@ async fn alpn_is_changed_switched_off_and_goes_with_tls() {
     ] {
         room.apply_to_service([StepAction::ModifyListener { arn: listener(443), port: 443, change }]).await.unwrap();
         let observed = room.observe_service().await;
-        let listener = &observed.load_balancers[0].listeners[&443];
+        let listener = observed.load_balancers[0].listener(443).unwrap();
         let certificates: Vec<_> = listener.default_certificate.iter().chain(&listener.certificates).cloned().collect();
         known.push((listener.protocol.unwrap(), listener.alpn_policy.clone().unwrap_or_default(), certificates));
     }

@@ -207,7 +207,7 @@ fn application_and_network_load_balancers_are_read() {
             security_groups: [SecurityGroupId::new("sg-1")].into(),
             attributes: None,
             tags: Tags::new(),
-            listeners: std::collections::BTreeMap::new(),
+            listeners: None,
         })
     };
     for (kind, read) in [

@@ -29,7 +29,8 @@ impl State {
         let claims = std::mem::take(&mut self.claims);
         for clean in claims.into_iter().filter(|(stack, _)| vouched.contains(stack)).map(|(_, clean)| clean) {
             for value in clean.load_balancers {
-                let entry = BalancerEntry { tags: known, listeners: known, written: 0, value };
+                let listeners = value.listeners.as_ref().map_or_else(Knowledge::default, |_| known);
+                let entry = BalancerEntry { tags: known, listeners, written: 0, value };
                 self.load_balancers.entry(entry.value.arn.clone()).or_insert(entry);
             }
             for value in clean.target_groups {

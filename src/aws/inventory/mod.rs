@@ -156,39 +156,14 @@ impl Inventory {
         tags::stack_of(tags).filter(|_| ours)
     }
 
-    /// All that AWS has of a group, without the bindings, which Kubernetes has. Calls AWS only for what is not known.
+    /// All that is known of what AWS has of a group, without the bindings, which Kubernetes has. What is read apart from its
+    /// parent is there only if it is known; [`Self::read`] reads it.
     ///
     /// # Errors
-    /// AWS's, when something that is not known cannot be read.
+    /// AWS's, when a sweep is needed and fails.
     pub async fn observe(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
         loop {
             self.sweep(Some(group)).await?;
-            let (unknown, began) = {
-                let state = self.state();
-                let unknown: Vec<_> = state
-                    .load_balancers
-                    .iter()
-                    .filter(|(_, b)| self.group_of(&b.value.tags).as_ref() == Some(group) && !b.listeners.is_known())
-                    .map(|(arn, _)| arn.clone())
-                    .collect();
-                (unknown, state.wanted)
-            };
-            for arn in &unknown {
-                match self.aws.listeners(arn).await {
-                    Ok(listeners) => {
-                        if let Some(entry) = self.state().load_balancers.get_mut(arn) {
-                            entry.value.listeners = listeners;
-                            entry.listeners.read = Some(began);
-                        }
-                    }
-                    // The load balancer, or a listener while its rules were read, went away: list again what there is.
-                    Err(error) if error.is_not_found() => {
-                        self.forget(group);
-                        return Err(error);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
             let state = self.state();
             if !state.needs_sweep(Some(group)) {
                 return Ok(self.stack(&state, group));
@@ -203,7 +178,10 @@ impl Inventory {
                 .load_balancers
                 .values()
                 .filter(|b| of_group(&b.value.tags))
-                .map(|b| b.value.clone())
+                .map(|b| {
+                    let listeners = b.value.listeners.clone().filter(|_| b.listeners.is_known());
+                    ObservedLoadBalancer { listeners, ..b.value.clone() }
+                })
                 .collect(),
             target_groups: state
                 .target_groups
@@ -221,19 +199,27 @@ impl Inventory {
         }
     }
 
-    /// Reads the attributes that a plan depends on.
+    /// Reads what a plan depends on.
     ///
     /// # Errors
     /// AWS's. What is gone meanwhile is listed again at the next observation.
     pub async fn read(&self, stack: &StackId, reads: &Reads) -> Result<(), AwsError> {
-        let result = self.read_attributes(reads).await;
+        let result = self.read_parts(reads).await;
         if result.as_ref().is_err_and(AwsError::is_not_found) {
             self.forget(stack);
         }
         result
     }
 
-    async fn read_attributes(&self, reads: &Reads) -> Result<(), AwsError> {
+    async fn read_parts(&self, reads: &Reads) -> Result<(), AwsError> {
+        for arn in &reads.listeners_of {
+            let began = self.state().wanted;
+            let listeners = self.aws.listeners(arn).await?;
+            if let Some(entry) = self.state().load_balancers.get_mut(arn) {
+                entry.value.listeners = Some(listeners);
+                entry.listeners.read = Some(began);
+            }
+        }
         if let Some(arn) = &reads.load_balancer {
             let attributes = self.aws.load_balancer_attributes(arn).await?;
             if let Some(entry) = self.state().load_balancers.get_mut(arn) {
@@ -243,8 +229,8 @@ impl Inventory {
         for arn in &reads.listeners {
             let attributes = self.aws.listener_attributes(arn).await?;
             let mut state = self.state();
-            let listeners = state.load_balancers.values_mut().flat_map(|b| b.value.listeners.values_mut());
-            for listener in listeners.filter(|listener| listener.arn == *arn) {
+            let listeners = state.load_balancers.values_mut().filter_map(|b| b.value.listeners.as_mut());
+            for listener in listeners.flat_map(BTreeMap::values_mut).filter(|listener| listener.arn == *arn) {
                 listener.attributes = Some(attributes.clone());
             }
         }
@@ -255,6 +241,20 @@ impl Inventory {
             }
         }
         Ok(())
+    }
+
+    /// What AWS has of a group, with the listeners.
+    #[cfg(test)]
+    pub(crate) async fn observe_whole(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
+        loop {
+            let observed = self.observe(group).await?;
+            let unread = observed.load_balancers.iter().filter(|balancer| balancer.listeners.is_none());
+            let reads = Reads { listeners_of: unread.map(|b| b.arn.clone()).collect(), ..Reads::default() };
+            if reads.is_empty() {
+                return Ok(observed);
+            }
+            self.read(group, &reads).await?;
+        }
     }
 
     /// All groups of this cluster that have something in AWS.

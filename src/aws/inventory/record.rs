@@ -29,22 +29,23 @@ impl State {
         let entry = self
             .load_balancers
             .values_mut()
-            .find(|b| b.value.listeners.values().any(|listener| listener.arn == *arn))?;
+            .find(|b| b.value.known_listeners().any(|listener| listener.arn == *arn))?;
         entry.written = written;
-        entry.value.listeners.values_mut().find(|listener| listener.arn == *arn)
+        entry.value.listeners.as_mut()?.values_mut().find(|listener| listener.arn == *arn)
     }
 
     fn listener_of_rule(&mut self, arn: &RuleArn) -> Option<&mut ObservedListener> {
-        let listeners = self.load_balancers.values().flat_map(|b| b.value.listeners.values());
+        let listeners = self.load_balancers.values().flat_map(|b| b.value.known_listeners());
         let mut with_rule = listeners.filter(|listener| listener.rules.iter().any(|rule| rule.arn == *arn));
-        let listener = with_rule.next()?.arn.clone();
+        let listener = with_rule.next().map(|listener| listener.arn.clone())?;
+        drop(with_rule);
         self.listener(&listener)
     }
 }
 
 /// Writes to ELB v2 load balancers, listeners and rules.
 impl Inventory {
-    /// A load balancer was created: it has no listeners.
+    /// A load balancer was created, without listeners.
     pub(crate) fn record_load_balancer(&self, value: ObservedLoadBalancer) {
         let mut state = self.state();
         let (written, known) = (state.next_write(), state.known());
@@ -100,7 +101,10 @@ impl Inventory {
         let mut state = self.state();
         let written = state.next_write();
         if let Some(entry) = state.load_balancers.get_mut(balancer) {
-            entry.value.listeners.insert(listener.port, listener);
+            // Where the others are not known, this one is read with them.
+            if let Some(listeners) = &mut entry.value.listeners {
+                listeners.insert(listener.port, listener);
+            }
             entry.written = written;
         }
     }
@@ -128,9 +132,10 @@ impl Inventory {
         let mut state = self.state();
         let written = state.next_write();
         for entry in state.load_balancers.values_mut() {
-            let before = entry.value.listeners.len();
-            entry.value.listeners.retain(|_, listener| listener.arn != *arn);
-            if entry.value.listeners.len() < before {
+            let Some(listeners) = &mut entry.value.listeners else { continue };
+            let before = listeners.len();
+            listeners.retain(|_, listener| listener.arn != *arn);
+            if listeners.len() < before {
                 entry.written = written;
             }
         }
@@ -183,10 +188,11 @@ impl Inventory {
         let written = state.next_write();
         for entry in state.load_balancers.values_mut() {
             let value = &mut entry.value;
-            let listeners = value.listeners.values_mut().flat_map(|listener| {
-                let rules = listener.rules.iter_mut().map(|rule| (rule.arn.as_str(), &mut rule.tags));
-                std::iter::once((listener.arn.as_str(), &mut listener.tags)).chain(rules)
-            });
+            let listeners =
+                value.listeners.iter_mut().flat_map(std::collections::BTreeMap::values_mut).flat_map(|listener| {
+                    let rules = listener.rules.iter_mut().map(|rule| (rule.arn.as_str(), &mut rule.tags));
+                    std::iter::once((listener.arn.as_str(), &mut listener.tags)).chain(rules)
+                });
             let own = std::iter::once((value.arn.as_str(), &mut value.tags));
             if let Some((_, known)) = own.chain(listeners).find(|(known, _)| *known == arn) {
                 known.extend(tags.clone());

@@ -165,7 +165,7 @@ fn created_balancer(name: &str) -> ObservedLoadBalancer {
         security_groups: BTreeSet::new(),
         attributes: None,
         tags: tags_of_group(name),
-        listeners: BTreeMap::new(),
+        listeners: Some(BTreeMap::new()),
     }
 }
 
@@ -222,11 +222,11 @@ async fn one_sweep_serves_all_and_what_is_known_is_not_read_again() {
     let world = world(&["a", "b"], &["a"], &["a"]);
     let (fake, inventory) = started(&world).await;
     let (of_a, of_b) = (group("a"), group("b"));
-    let (a, b) = tokio::join!(inventory.observe(&of_a), inventory.observe(&of_b));
+    let (a, b) = tokio::join!(inventory.observe_whole(&of_a), inventory.observe_whole(&of_b));
     let (a, b) = (a.unwrap(), b.unwrap());
     assert_eq!(names(&a), (vec!["a"], vec!["a"], vec!["a"]));
     assert_eq!(names(&b), (vec!["b"], vec![], vec![]));
-    let listener = &a.load_balancers[0].listeners[&80];
+    let listener = a.load_balancers[0].listener(80).unwrap();
     let rules: Vec<_> = listener.rules.iter().map(|rule| (rule.arn.as_str(), rule.priority)).collect();
     assert_eq!(rules, [("arn:listener-rule/app/x/r1", 1), ("arn:listener-rule/app/x/r2", 2)]);
     assert_eq!(
@@ -244,7 +244,7 @@ async fn one_sweep_serves_all_and_what_is_known_is_not_read_again() {
             "DescribeTargetGroups",
         ]
     );
-    assert_eq!(inventory.observe(&of_a).await.unwrap(), a);
+    assert_eq!(inventory.observe_whole(&of_a).await.unwrap(), a);
     assert_eq!(inventory.groups().await.unwrap(), BTreeSet::from([of_a, of_b]));
     assert!(inventory.load_balancer_uses(&SecurityGroupId::new("sg-b")).await.unwrap());
     assert!(!inventory.load_balancer_uses(&SecurityGroupId::new("sg-c")).await.unwrap());
@@ -255,7 +255,7 @@ async fn one_sweep_serves_all_and_what_is_known_is_not_read_again() {
 async fn what_we_make_and_change_ourselves_needs_no_read() {
     let (fake, inventory) = started(&world(&[], &[], &[])).await;
     let of_a = group("a");
-    assert!(inventory.observe(&of_a).await.unwrap().is_empty());
+    assert!(inventory.observe_whole(&of_a).await.unwrap().is_empty());
     fake.calls();
 
     inventory.record_load_balancer(created_balancer("a"));
@@ -275,19 +275,19 @@ async fn what_we_make_and_change_ourselves_needs_no_read() {
     inventory.record_target_group(created_target_group("a"));
 
     let rules = vec![created_rule("r2", 1), ObservedRule { tags: tags_of_group("a"), ..modified }];
-    let listeners = BTreeMap::from([(80, ObservedListener { rules, ..policy })]);
+    let listeners = Some(BTreeMap::from([(80, ObservedListener { rules, ..policy })]));
     let expected = ObservedStack {
         load_balancers: vec![ObservedLoadBalancer { listeners, ..created_balancer("a") }],
         target_groups: vec![created_target_group("a")],
         security_groups: vec![],
         bindings: vec![],
     };
-    assert_eq!(inventory.observe(&of_a).await.unwrap(), expected);
+    assert_eq!(inventory.observe_whole(&of_a).await.unwrap(), expected);
     assert!(inventory.targets(&target_group_arn("a")).await.unwrap().is_empty());
 
     inventory.record_load_balancer_deleted(&balancer_arn("a"));
     inventory.record_target_group_deleted(&target_group_arn("a"));
-    assert!(inventory.observe(&of_a).await.unwrap().is_empty());
+    assert!(inventory.observe_whole(&of_a).await.unwrap().is_empty());
     assert!(fake.actions().is_empty());
 }
 
@@ -295,17 +295,17 @@ async fn what_we_make_and_change_ourselves_needs_no_read() {
 async fn a_forgotten_group_is_read_again_and_no_other() {
     let world = world(&["a", "b"], &["a", "b"], &[]);
     let (fake, inventory) = started(&world).await;
-    inventory.observe(&group("a")).await.unwrap();
-    inventory.observe(&group("b")).await.unwrap();
+    inventory.observe_whole(&group("a")).await.unwrap();
+    inventory.observe_whole(&group("b")).await.unwrap();
     fake.calls();
     inventory.forget(&group("a"));
     // Others wait for nothing.
-    inventory.observe(&group("b")).await.unwrap();
+    inventory.observe_whole(&group("b")).await.unwrap();
     assert!(fake.actions().is_empty());
 
     world.lock().unwrap().load_balancers.insert("c".into());
     world.lock().unwrap().target_groups.remove("a");
-    let a = inventory.observe(&group("a")).await.unwrap();
+    let a = inventory.observe_whole(&group("a")).await.unwrap();
     assert_eq!(names(&a), (vec!["a"], vec![], vec![]));
     let calls = fake.calls();
     let tags: Vec<_> =
@@ -318,7 +318,7 @@ async fn a_forgotten_group_is_read_again_and_no_other() {
         ]
     );
     assert_eq!(calls.iter().filter(|call| call.action == "DescribeListeners").count(), 1);
-    inventory.observe(&group("b")).await.unwrap();
+    inventory.observe_whole(&group("b")).await.unwrap();
     assert!(fake.actions().is_empty());
 }
 
@@ -326,11 +326,11 @@ async fn a_forgotten_group_is_read_again_and_no_other() {
 async fn what_others_deleted_is_missed_once_the_group_is_given_up() {
     let world = world(&["a"], &["a"], &["a"]);
     let (_fake, inventory) = started(&world).await;
-    inventory.observe(&group("a")).await.unwrap();
+    inventory.observe_whole(&group("a")).await.unwrap();
     *world.lock().unwrap() = World::default();
-    assert!(!inventory.observe(&group("a")).await.unwrap().is_empty());
+    assert!(!inventory.observe_whole(&group("a")).await.unwrap().is_empty());
     inventory.forget(&group("a"));
-    assert!(inventory.observe(&group("a")).await.unwrap().is_empty());
+    assert!(inventory.observe_whole(&group("a")).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -370,9 +370,9 @@ async fn a_write_during_a_sweep_is_not_lost() {
     inventory.record_security_group_deleted(&SecurityGroupId::new("sg-old"));
     go_on.notify_one();
     assert_eq!(sweeping.await.unwrap().unwrap(), BTreeSet::from([group("new")]));
-    let new = inventory.observe(&group("new")).await.unwrap();
+    let new = inventory.observe_whole(&group("new")).await.unwrap();
     assert_eq!(names(&new), (vec!["new"], vec!["new"], vec!["new"]));
-    assert!(inventory.observe(&group("old")).await.unwrap().is_empty());
+    assert!(inventory.observe_whole(&group("old")).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -397,7 +397,7 @@ async fn what_is_forgotten_during_a_sweep_is_swept_once_more() {
     let inventory = Arc::new(inventory(&fake));
     let observing = tokio::spawn({
         let inventory = inventory.clone();
-        async move { inventory.observe(&group("a")).await }
+        async move { inventory.observe_whole(&group("a")).await }
     });
     listed.notified().await;
     // A write of the group had no answer, and did take effect after the lists were made.
@@ -467,7 +467,7 @@ async fn rules_of_security_groups_follow_our_writes() {
     // The description is no part of what a rule is.
     inventory.record_ingress_revoked(&id, &[rule(80, "other words")]);
     inventory.record_security_group_tags(&id, &Tags::from([("Owner".into(), "team".into())]));
-    let found = inventory.observe(&group("a")).await.unwrap().security_groups;
+    let found = inventory.observe_whole(&group("a")).await.unwrap().security_groups;
     assert_eq!(found[0].ingress, BTreeSet::from([rule(81, "")]));
     assert_eq!(found[0].tags.get("Owner").map(String::as_str), Some("team"));
     assert_eq!(inventory.managed_security_group(&group("a")), Some(id));
@@ -478,7 +478,7 @@ async fn rules_of_security_groups_follow_our_writes() {
 async fn a_listener_that_gives_up_tls_has_no_certificates() {
     let world = world(&[], &[], &[]);
     let (_fake, inventory) = started(&world).await;
-    inventory.observe(&group("a")).await.unwrap();
+    inventory.observe_whole(&group("a")).await.unwrap();
     inventory.record_load_balancer(created_balancer("a"));
     let certificates = BTreeSet::from([crate::model::CertificateArn::new("arn:b")]);
     let https = |certificates| ObservedListener {
@@ -489,8 +489,8 @@ async fn a_listener_that_gives_up_tls_has_no_certificates() {
     inventory.record_listener(&balancer_arn("a"), https(certificates.clone()));
     inventory.record_listener_modified(https(BTreeSet::new()));
     let known = async || {
-        let observed = inventory.observe(&group("a")).await.unwrap();
-        observed.load_balancers[0].listeners[&443].certificates.clone()
+        let observed = inventory.observe_whole(&group("a")).await.unwrap();
+        observed.load_balancers[0].listener(443).unwrap().certificates.clone()
     };
     assert_eq!(known().await, certificates);
     inventory.record_listener_modified(created_listener(443));
@@ -502,11 +502,11 @@ async fn tags_that_aws_does_not_know_yet_are_asked_for_again() {
     let world = world(&["a"], &["a"], &[]);
     world.lock().unwrap().vanished.insert(target_group_arn("a").to_string());
     let (_fake, inventory) = started(&world).await;
-    assert_eq!(inventory.observe(&group("a")).await.unwrap().target_groups, []);
+    assert_eq!(inventory.observe_whole(&group("a")).await.unwrap().target_groups, []);
     world.lock().unwrap().vanished.clear();
     inventory.forget(&group("b"));
-    inventory.observe(&group("b")).await.unwrap();
-    assert_eq!(names(&inventory.observe(&group("a")).await.unwrap()).1, ["a"]);
+    inventory.observe_whole(&group("b")).await.unwrap();
+    assert_eq!(names(&inventory.observe_whole(&group("a")).await.unwrap()).1, ["a"]);
 }
 
 #[tokio::test]
@@ -522,8 +522,14 @@ async fn a_copy_of_a_security_group_is_not_the_groups() {
         tags: copy,
         ingress: BTreeSet::new(),
     });
-    let ids: Vec<_> =
-        inventory.observe(&group("a")).await.unwrap().security_groups.into_iter().map(|s| s.id.to_string()).collect();
+    let ids: Vec<_> = inventory
+        .observe_whole(&group("a"))
+        .await
+        .unwrap()
+        .security_groups
+        .into_iter()
+        .map(|s| s.id.to_string())
+        .collect();
     assert_eq!(ids, ["sg-a"]);
 }
 
@@ -536,11 +542,12 @@ async fn attributes_are_known_until_they_are_given_up() {
         load_balancer: Some(balancer_arn("a")),
         listeners: vec![listener.clone()],
         target_groups: vec![target_group_arn("a")],
+        ..Reads::default()
     };
     let known = async || {
-        let observed = inventory.observe(&group("a")).await.unwrap();
+        let observed = inventory.observe_whole(&group("a")).await.unwrap();
         let balancer = &observed.load_balancers[0];
-        [&balancer.attributes, &balancer.listeners[&80].attributes, &observed.target_groups[0].attributes]
+        [&balancer.attributes, &balancer.listener(80).unwrap().attributes, &observed.target_groups[0].attributes]
             .map(Clone::clone)
     };
     let of = |arn: &str| Some([("empty", ""), ("of", arn)].map(|(k, v)| (k.to_owned(), v.to_owned())).into());
@@ -551,7 +558,7 @@ async fn attributes_are_known_until_they_are_given_up() {
 
     // Another's sweep leaves them, and what was not asked for is not read.
     inventory.forget(&group("b"));
-    let b = inventory.observe(&group("b")).await.unwrap();
+    let b = inventory.observe_whole(&group("b")).await.unwrap();
     assert_eq!((&b.load_balancers[0].attributes, &b.target_groups[0].attributes), (&None, &None));
     assert_eq!(known().await, read);
     let attributes = fake.actions().into_iter().filter(|action| action.ends_with("Attributes")).collect::<Vec<_>>();
@@ -567,5 +574,5 @@ async fn attributes_are_known_until_they_are_given_up() {
     world.lock().unwrap().vanished.insert(balancer_arn("a").to_string());
     world.lock().unwrap().load_balancers.remove("a");
     assert!(inventory.read(&group("a"), &reads).await.unwrap_err().is_not_found());
-    assert_eq!(inventory.observe(&group("a")).await.unwrap().load_balancers, []);
+    assert_eq!(inventory.observe_whole(&group("a")).await.unwrap().load_balancers, []);
 }

@@ -16,7 +16,7 @@ use super::{
     world::{Shape, World, compare::compared},
 };
 
-/// A few, so that the tests stay quick; `.ci/run` has 500.
+/// A few, so that the tests stay quick; `.ci/run` has 2,000.
 const SEEDS: u64 = 100;
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 

@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::limits::{Outcome, attribute_fits, leads_to, mapped, refuse, speaks};
+use super::{
+    limits::{Outcome, attribute_fits, leads_to, mapped, refuse, speaks},
+    plan,
+};
 use crate::{
     build::tags,
     model::*,
     plan::{
-        AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, TaggedResource, Wait,
-        binding, defaults, plan, reads,
+        AttributesOf, ListenerReference, Plan, Planned, Reads, RuleReference, SecurityGroupTarget, StepAction,
+        TaggedResource, Wait, binding, defaults,
     },
 };
 
@@ -53,8 +56,9 @@ impl Aws {
     /// Plans and runs until nothing is left to do, which has to be after so many rounds; bindings go in between.
     pub(super) fn settle(&mut self, stack: &Stack, most_rounds: usize) {
         for _ in 0..most_rounds {
-            let plan = plan(stack, &self.seen(stack));
-            assert_eq!(plan, crate::plan::plan(stack, &self.observed), "what is not read makes no difference");
+            let planned = self.planned(stack);
+            assert_eq!(planned, plan(stack, &self.observed), "what is not read makes no difference");
+            let plan = planned;
             self.run(stack, &plan);
             if let Some(Wait::BindingsGone(names)) = &plan.wait {
                 let deleting: BTreeSet<ObjectName> =
@@ -76,33 +80,49 @@ impl Aws {
         };
     }
 
-    /// What a controller sees that has just started: attributes are read where the stack asks for some.
-    fn seen(&self, stack: &Stack) -> ObservedStack {
+    /// What a controller plans that has just started: it reads what the plan needs, and nothing twice.
+    fn planned(&self, stack: &Stack) -> Plan {
         let mut seen = self.observed.clone();
         for balancer in &mut seen.load_balancers {
             balancer.attributes = None;
-            balancer.listeners.values_mut().for_each(|listener| listener.attributes = None);
+            balancer.listeners = None;
         }
         seen.target_groups.iter_mut().for_each(|group| group.attributes = None);
-        let wanted = reads(stack, &seen);
-        for (balancer, known) in seen.load_balancers.iter_mut().zip(&self.observed.load_balancers) {
-            if wanted.load_balancer.as_ref() == Some(&balancer.arn) {
-                balancer.attributes.clone_from(&known.attributes);
-            }
-            for (listener, known) in balancer.listeners.values_mut().zip(known.listeners.values()) {
-                if wanted.listeners.contains(&listener.arn) {
-                    assert_ne!(known.protocol, Some(ListenerProtocol::Tls), "a TLS listener has no attributes to read");
-                    listener.attributes.clone_from(&known.attributes);
+        let mut read = Vec::new();
+        loop {
+            match crate::plan::plan(stack, &seen) {
+                Planned::Ready(plan) => return plan,
+                Planned::Need(reads) => {
+                    assert!(!read.contains(&reads), "what is read is not read again");
+                    self.answer(&reads, &mut seen);
+                    read.push(reads);
                 }
             }
         }
+    }
+
+    fn answer(&self, reads: &Reads, seen: &mut ObservedStack) {
+        for (balancer, known) in seen.load_balancers.iter_mut().zip(&self.observed.load_balancers) {
+            if reads.listeners_of.contains(&balancer.arn) {
+                balancer.listeners.clone_from(&known.listeners);
+                let listeners = balancer.listeners.iter_mut().flat_map(BTreeMap::values_mut);
+                listeners.for_each(|listener| listener.attributes = None);
+            }
+            if reads.load_balancer.as_ref() == Some(&balancer.arn) {
+                balancer.attributes.clone_from(&known.attributes);
+            }
+            let listeners = balancer.listeners.iter_mut().flat_map(BTreeMap::values_mut);
+            for listener in listeners.filter(|listener| reads.listeners.contains(&listener.arn)) {
+                let known = known.listener(listener.port).expect("it is there");
+                assert_ne!(known.protocol, Some(ListenerProtocol::Tls), "a TLS listener has no attributes to read");
+                listener.attributes.clone_from(&known.attributes);
+            }
+        }
         for (group, known) in seen.target_groups.iter_mut().zip(&self.observed.target_groups) {
-            if wanted.target_groups.contains(&group.arn) {
+            if reads.target_groups.contains(&group.arn) {
                 group.attributes.clone_from(&known.attributes);
             }
         }
-        assert!(reads(stack, &seen).is_empty(), "what is read is not read again");
-        seen
     }
 
     fn number(&mut self) -> u32 {
@@ -121,7 +141,7 @@ impl Aws {
         };
         refuse(!created, || "the plan created no such listener".to_owned())?;
         self.balancer()?
-            .listeners
+            .all_listeners()
             .values_mut()
             .find(|l| match reference {
                 ListenerReference::Created(port) => l.port == *port,
@@ -131,7 +151,7 @@ impl Aws {
     }
 
     fn rule(&mut self, arn: &RuleArn) -> Outcome<(&mut ObservedListener, usize)> {
-        for listener in self.balancer()?.listeners.values_mut() {
+        for listener in self.balancer()?.all_listeners().values_mut() {
             if let Some(index) = listener.rules.iter().position(|rule| rule.arn == *arn) {
                 return Ok((listener, index));
             }
@@ -223,7 +243,7 @@ impl Aws {
         self.observed
             .load_balancers
             .iter()
-            .flat_map(|b| b.listeners.values())
+            .flat_map(ObservedLoadBalancer::known_listeners)
             .flat_map(|l| l.default_actions.iter().chain(l.rules.iter().flat_map(|r| &r.actions)))
             .any(|action| action.target_groups().any(|group| group == arn))
     }
@@ -363,7 +383,7 @@ impl Aws {
                     subnets: self.mappings.keys().cloned().collect(),
                     security_groups,
                     tags: balancer.tags.clone(),
-                    listeners: BTreeMap::new(),
+                    listeners: Some(BTreeMap::new()),
                 });
             }
             StepAction::SetSecurityGroups { arn, groups } => {
@@ -430,8 +450,8 @@ impl Aws {
                 })?;
                 refuse(!speaks(balancer.kind, listener.protocol), || "UnsupportedProtocol".to_owned())?;
                 let port = listener.port;
-                refuse(balancer.listeners.contains_key(&port), || "DuplicateListener".to_owned())?;
-                balancer.listeners.insert(
+                refuse(balancer.all_listeners().contains_key(&port), || "DuplicateListener".to_owned())?;
+                balancer.all_listeners().insert(
                     port,
                     ObservedListener {
                         arn: ListenerArn::new(format!("arn:listener/{port}/{number}")),
@@ -488,7 +508,7 @@ impl Aws {
             }
             StepAction::DeleteListener { arn, .. } => {
                 let port = self.listener(&ListenerReference::Existing(arn.clone()))?.port;
-                self.balancer()?.listeners.remove(&port);
+                self.balancer()?.all_listeners().remove(&port);
             }
             StepAction::AddListenerCertificates { listener, certificates } => {
                 let listener = self.listener(listener)?;
@@ -593,7 +613,7 @@ impl Aws {
                     if balancer.arn.as_str() == arn {
                         return Some(&mut balancer.tags);
                     }
-                    for listener in balancer.listeners.values_mut() {
+                    for listener in balancer.all_listeners().values_mut() {
                         if listener.arn.as_str() == arn {
                             return Some(&mut listener.tags);
                         }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     aws::Aws,
     oracle::{Probes, probe, wanted_label},
+    plan,
 };
 use crate::{
     model::*,
-    plan::{Plan, RuleReference, Step, StepAction, plan},
+    plan::{Plan, RuleReference, Step, StepAction},
 };
 
 /// How many pairs of rule sets are tried.
@@ -153,7 +154,7 @@ fn stack(rules: Vec<Rule>, default_action: Action<TargetGroupReference>) -> Stac
 }
 
 fn listener(observed: &ObservedStack) -> &ObservedListener {
-    &observed.load_balancers[0].listeners[&80]
+    observed.load_balancers[0].listener(80).unwrap()
 }
 
 /// Two stacks and the priorities that the rules of the first have.
@@ -207,7 +208,7 @@ fn pair(seed: u64) -> Pair {
 impl Pair {
     fn observed(&self) -> ObservedStack {
         let mut observed = Aws::with(&self.before).observed;
-        let listener = observed.load_balancers[0].listeners.get_mut(&80).unwrap();
+        let listener = observed.load_balancers[0].all_listeners().get_mut(&80).unwrap();
         for (rule, priority) in listener.rules.iter_mut().zip(&self.priorities) {
             rule.priority = *priority;
         }
@@ -501,7 +502,7 @@ fn rules_near_the_largest_priority_are_pushed_together_first() {
 fn a_rule_with_rewrites_or_several_actions_is_another_rule() {
     let wanted = stack(agreed(), answer("default"));
     let mut observed = Aws::with(&wanted).observed;
-    let listener = observed.load_balancers[0].listeners.get_mut(&80).unwrap();
+    let listener = observed.load_balancers[0].all_listeners().get_mut(&80).unwrap();
     listener.rules[1].transforms = true;
     listener.rules[2].actions.insert(0, Action::Other("authenticate-oidc".to_owned()));
     assert_eq!(effort(&plan(&wanted, &observed)), [2, 1, 0, 2]);

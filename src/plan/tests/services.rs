@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::aws::{Aws, BACKEND_GROUP};
+use super::{
+    aws::{Aws, BACKEND_GROUP},
+    plan,
+};
 use crate::{
     build::{BuildConfig, Severity, service},
     facts::{Fact, Facts, Incumbent, Subnet, SubnetQuery, Want},
     model::*,
-    plan::{Plan, plan, render},
+    plan::{Plan, render},
     snapshot::{Loaded, from_documents},
 };
 
@@ -333,8 +336,11 @@ fn lacking(stack: &Stack, observed: &ObservedStack) -> Vec<String> {
     check(opened == open, format!("rules {open:?}, not {opened:?}"));
 
     let ports: Vec<_> = stack.listeners.keys().collect();
-    check(balancer.listeners.keys().collect::<Vec<_>>() == ports, format!("listeners {ports:?}"));
-    for (wanted, listener) in stack.listeners.values().zip(balancer.listeners.values()) {
+    check(
+        balancer.known_listeners().map(|listener| &listener.port).collect::<Vec<_>>() == ports,
+        format!("listeners {ports:?}"),
+    );
+    for (wanted, listener) in stack.listeners.values().zip(balancer.known_listeners()) {
         let led = listener.default_actions.iter().flat_map(Action::target_groups);
         let led: Vec<_> =
             led.map(|arn| observed.target_groups.iter().find(|g| g.arn == *arn).and_then(|g| g.resource())).collect();

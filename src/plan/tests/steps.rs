@@ -1,11 +1,14 @@
 //! Single changes, and the steps that each takes.
 
-use super::aws::{Aws, BACKEND_GROUP};
+use super::{
+    aws::{Aws, BACKEND_GROUP},
+    plan,
+};
 use crate::{
     build::{BuildConfig, ingress},
     facts::{Fact, Facts},
     model::*,
-    plan::{Plan, Wait, plan, render, summary},
+    plan::{Plan, Wait, render, summary},
     snapshot::{Loaded, from_documents},
 };
 
@@ -293,7 +296,7 @@ fn certificates_are_added_changed_over_and_removed() {
     ");
     // Others that nobody wants are removed; the default may stand among them.
     insta::assert_snapshot!(drifted(|observed| {
-        observed.load_balancers[0].listeners.get_mut(&443).unwrap().certificates = [certificate("a"), certificate("z")].into();
+        observed.load_balancers[0].all_listeners().get_mut(&443).unwrap().certificates = [certificate("a"), certificate("z")].into();
     }), @"remove certificates from listener 443: arn:aws:acm:eu-west-1:111122223333:certificate/z");
     // One of the others becomes the default, the old default goes.
     let mut stack = built(MANIFESTS);
@@ -412,7 +415,7 @@ fn a_binding_that_leads_to_a_target_group_that_is_no_more_goes_before_its_name_i
     let stack = built(MANIFESTS);
     let mut aws = Aws::with(&stack);
     let balancer = &mut aws.observed.load_balancers[0];
-    for listener in balancer.listeners.values_mut() {
+    for listener in balancer.all_listeners().values_mut() {
         listener.rules.clear();
     }
     let gone = aws.observed.target_groups.iter().position(|group| group.name == "k8s-shop-api-0e82ee555c").unwrap();

@@ -114,7 +114,7 @@ fn target_group(target_type: TargetType) -> TargetGroup {
 impl World {
     /// What a newcomer reads.
     async fn observed(&self) -> ObservedStack {
-        Inventory::new(self.aws.clone(), "demo", vpc()).observe(&stack()).await.unwrap()
+        Inventory::new(self.aws.clone(), "demo", vpc()).observe_whole(&stack()).await.unwrap()
     }
 
     async fn security_group(&self, name: &str) -> SecurityGroupId {

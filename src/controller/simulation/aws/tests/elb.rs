@@ -55,7 +55,7 @@ async fn an_application_load_balancer_is_read_as_it_was_made() {
     assert_eq!(rule.conditions, conditions);
     assert_eq!(balancer.security_groups, BTreeSet::from([front.clone()]));
 
-    balancer.listeners = BTreeMap::from([(443, listener), (80, redirect)]);
+    balancer.listeners = Some(BTreeMap::from([(443, listener), (80, redirect)]));
     let observed = world.observed().await;
     assert_eq!(observed.load_balancers, [balancer.clone()]);
     assert_eq!(observed.target_groups, [api]);
@@ -245,7 +245,7 @@ async fn listeners_are_modified_and_deleted() {
     world.aws.remove_listener_certificate(&listener.arn, &certificate("two")).await.unwrap();
     let missing = world.aws.add_listener_certificate(&listener.arn, &certificate("missing")).await;
     assert_eq!(code(missing), "CertificateNotFound");
-    let observed = world.observed().await.load_balancers.remove(0).listeners.remove(&80).unwrap();
+    let observed = world.observed().await.load_balancers.remove(0).all_listeners().remove(&80).unwrap();
     assert_eq!(observed.certificates, BTreeSet::from([certificate("three")]));
 
     let plain = world.aws.modify_listener(&listener.arn, &http(respond("200"))).await.unwrap();
@@ -278,7 +278,7 @@ async fn priorities_of_rules_are_taken_swapped_and_freed() {
         world.aws.set_rule_priorities(&pairs).await
     };
     let order = async || -> Vec<_> {
-        let listener = world.observed().await.load_balancers.remove(0).listeners.remove(&80).unwrap();
+        let listener = world.observed().await.load_balancers.remove(0).all_listeners().remove(&80).unwrap();
         listener.rules.into_iter().map(|rule| (rule.priority, rule.arn)).collect()
     };
     set(&[(&one, 2), (&two, 1)]).await.unwrap();
@@ -378,7 +378,7 @@ async fn network_load_balancers_have_no_rules_and_keep_without_security_groups()
     assert_eq!(state.load_balancers["bare"].security_groups, BTreeSet::new());
     let observed = world.observed().await;
     let fenced = observed.load_balancers.iter().find(|balancer| balancer.name == "fenced").unwrap();
-    assert_eq!(fenced.listeners[&443], ObservedListener { tags: tags_of("443"), ..secure });
+    assert_eq!(*fenced.listener(443).unwrap(), ObservedListener { tags: tags_of("443"), ..secure });
 }
 
 #[tokio::test(start_paused = true)]
@@ -409,9 +409,10 @@ async fn lists_come_in_pages_and_tags_in_twenties() {
     world.simulation.calls();
     let observed = world.observed().await;
     assert_eq!(observed.target_groups.len(), 45);
-    let priorities: Vec<_> = observed.load_balancers[0].listeners[&80].rules.iter().map(|rule| rule.priority).collect();
+    let priorities: Vec<_> =
+        observed.load_balancers[0].listener(80).unwrap().rules.iter().map(|rule| rule.priority).collect();
     assert_eq!(priorities, (1..=45).collect::<Vec<_>>());
-    assert_eq!(observed.load_balancers[0].listeners[&80].rules[44].tags, tags_of("80:45"));
+    assert_eq!(observed.load_balancers[0].listener(80).unwrap().rules[44].tags, tags_of("80:45"));
     let mut counts = BTreeMap::new();
     for operation in world.operations() {
         *counts.entry(operation).or_insert(0) += 1;
@@ -467,14 +468,15 @@ async fn attributes_are_those_of_aws_and_those_that_were_set() {
     assert_eq!(code(odd), "InvalidConfigurationRequest");
 
     let inventory = Inventory::new(world.aws.clone(), "demo", vpc());
-    inventory.observe(&stack()).await.unwrap();
+    inventory.observe_whole(&stack()).await.unwrap();
     let reads = crate::plan::Reads {
         load_balancer: Some(balancer.arn.clone()),
         listeners: vec![listener.arn.clone()],
         target_groups: vec![group.arn.clone()],
+        ..crate::plan::Reads::default()
     };
     inventory.read(&stack(), &reads).await.unwrap();
-    let observed = inventory.observe(&stack()).await.unwrap();
+    let observed = inventory.observe_whole(&stack()).await.unwrap();
     let read = observed.load_balancers[0].attributes.as_ref().unwrap();
     // What the planner takes for AWS's defaults is what AWS says.
     let mut expected = crate::plan::defaults::load_balancer(LoadBalancerKind::Application);
@@ -484,7 +486,7 @@ async fn attributes_are_those_of_aws_and_those_that_were_set() {
     let mut expected = crate::plan::defaults::target_group(TargetGroupProtocol::Http);
     expected.extend(slow.clone());
     assert_eq!(expected.iter().filter(|(key, value)| read.get(*key) != Some(value)).collect::<Vec<_>>(), []);
-    assert_eq!(observed.load_balancers[0].listeners[&80].attributes.as_ref(), Some(&server));
+    assert_eq!(observed.load_balancers[0].listener(80).unwrap().attributes.as_ref(), Some(&server));
 
     let state = world.simulation.state();
     assert_eq!(state.load_balancers["web"].attributes, idle);
