@@ -13,6 +13,8 @@ pub struct ApplyError {
     pub step: String,
     /// Why it was to be run.
     pub cause: Cause,
+    /// Whether it makes or changes what all members of a group have in common.
+    pub of_all: bool,
     /// What happened.
     pub source: StepError,
 }
@@ -108,6 +110,18 @@ impl ApplyError {
     #[must_use]
     pub fn blame(&self) -> &Cause {
         &self.cause
+    }
+
+    /// Whether AWS refuses for good what only the step's cause asks for: then others can go on without it.
+    #[must_use]
+    pub fn is_of_its_cause(&self) -> bool {
+        let refused = match &self.source {
+            StepError::Aws(error) => error.is_refused(),
+            StepError::Taken { .. } | StepError::ForeignTargetGroup(_) => true,
+            StepError::Kubernetes { fix, .. } => fix.is_some(),
+            _ => false,
+        };
+        refused && !self.of_all
     }
 
     /// Whether planning and trying again helps without anybody changing anything: then nobody needs to be told.

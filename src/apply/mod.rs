@@ -59,7 +59,12 @@ impl Applier {
         let mut applied = Applied::default();
         let mut waiting = None;
         for step in &plan.steps {
-            let failed = |source| ApplyError { step: step.action.to_string(), cause: step.cause.clone(), source };
+            let failed = |source| ApplyError {
+                step: step.action.to_string(),
+                cause: step.cause.clone(),
+                of_all: step.action.is_of_all(),
+                source,
+            };
             if !may_write() {
                 return Err(failed(StepError::NotLeader));
             }

@@ -54,7 +54,7 @@ fn stack(manifests: &str, members: &[ObjectName], config: &BuildConfig, subnets:
         backend_security_group: Some(Fact::Known(SecurityGroupId::new("sg-backend"))),
         ..Facts::default()
     };
-    let built = ingress::build(&loaded.snapshot, config, &facts, &group(), members);
+    let built = ingress::build(&loaded.snapshot, config, &facts, &group(), &ingress::Membership::of(members));
     built.stack.unwrap_or_else(|| panic!("{:?}", built.diagnostics))
 }
 

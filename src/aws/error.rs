@@ -265,6 +265,12 @@ impl AwsError {
         Self { operation, kind: AwsErrorKind::Unsent { message: what.to_owned() } }
     }
 
+    /// Whether AWS will not do it, however often it is asked.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.kind, AwsErrorKind::Refused { .. })
+    }
+
     /// Whether trying again, or reading again, helps without anybody changing anything: nobody needs to be told then.
     #[must_use]
     pub fn is_transient(&self) -> bool {

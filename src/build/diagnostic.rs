@@ -42,6 +42,8 @@ pub enum Code {
     Unsupported,
     /// No subnets for the load balancer.
     Subnets,
+    /// Members of a group that ask for different things where there can be only one.
+    Conflict,
     /// A change that AWS does not take in place and that would cut traffic.
     ReplacementNeeded,
 }

@@ -6,7 +6,7 @@ use super::{Code, Diagnostic, Severity};
 use crate::{
     api::annotations::{self, AnnotationError, FindingKind},
     facts::{Fact, Want},
-    model::{ObjectReference, Stack, Value},
+    model::{ObjectName, ObjectReference, Stack, Value},
 };
 
 /// What came of building.
@@ -23,6 +23,9 @@ pub struct Built {
     /// AWS has answered that something which the objects ask for is not there. No change in the cluster tells when it is, so
     /// it has to be looked for again.
     pub lacking: bool,
+    /// Members of a group that the stack says nothing of: what they have stays as it is. The diagnostics say why, or
+    /// `unavailable`.
+    pub set_aside: BTreeSet<ObjectName>,
     /// Objects that the stack treats as not being there; to be proved before anything is answered with 503 for it.
     pub absent: BTreeSet<ObjectReference>,
 }
@@ -52,6 +55,20 @@ impl Findings {
             wants: self.wants,
             unavailable: self.unavailable,
             lacking: self.lacking,
+            set_aside: BTreeSet::new(),
+            absent: self.absent,
+        }
+    }
+
+    /// The end of building where mistakes concern only those who are set aside.
+    pub(super) fn built_without(self, stack: Option<Stack>, set_aside: BTreeSet<ObjectName>) -> Built {
+        Built {
+            stack: stack.filter(|_| self.wants.is_empty()),
+            diagnostics: self.diagnostics,
+            wants: self.wants,
+            unavailable: self.unavailable,
+            lacking: self.lacking,
+            set_aside,
             absent: self.absent,
         }
     }
@@ -87,21 +104,26 @@ impl Findings {
         self.found(Severity::Error, object, Code::InvalidValue, &error.key, &error.to_string(), fix)
     }
 
-    /// Tells of annotations that are unknown, not built, or not to be ignored.
+    /// Tells of annotations that are unknown, not built, or not to be ignored; those fail.
     pub(super) fn check_annotations(
         &mut self,
         object: &ObjectReference,
         kind: annotations::ObjectKind,
         all: &BTreeMap<String, String>,
-    ) {
+    ) -> Result<(), Failed> {
+        let mut outcome = Ok(());
         for finding in annotations::check(kind, all) {
             let (code, severity) = match finding.kind {
                 FindingKind::Unknown { .. } => (Code::UnknownAnnotation, Severity::Warning),
                 FindingKind::Later => (Code::AnnotationNotBuilt, Severity::Warning),
                 FindingKind::Refused => (Code::Refused, Severity::Error),
             };
-            self.found(severity, object.clone(), code, &finding.key, &finding.message, &finding.fix);
+            let failed = self.found(severity, object.clone(), code, &finding.key, &finding.message, &finding.fix);
+            if severity == Severity::Error {
+                outcome = Err(failed);
+            }
         }
+        outcome
     }
 
     /// The value of a fact. What is not known is wanted, what cannot be learnt is noted, and what is not there is told on

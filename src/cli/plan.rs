@@ -1,6 +1,6 @@
 //! `albatross plan`: the same road as the controller's, from manifests, against nothing.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::output;
 use crate::{
     build::{
         BuildConfig, Diagnostic, Severity,
-        ingress::{self, Membership, class::CONTROLLER},
+        ingress::{self, class::CONTROLLER},
         service,
     },
     facts::Facts,
@@ -94,24 +94,21 @@ fn plan_all(mut snapshot: Snapshot, arguments: &PlanArguments) -> Vec<StackPlan>
             }
         })
         .collect();
-    let groups: Vec<StackId> = snapshot.ingresses.keys().cloned().map(StackId::Ingress).collect();
+    let groups: BTreeSet<StackId> =
+        snapshot.ingresses.values().flat_map(|ingress| ingress::groups_of(ingress, &snapshot)).collect();
     groups
         .into_iter()
         .filter_map(|group| {
-            let Membership { members, broken, .. } = ingress::membership(&snapshot, &config, &group);
-            if members.is_empty() && broken.is_empty() {
+            let membership = ingress::membership(&snapshot, &config, &group);
+            if membership.members.is_empty() && membership.broken.is_empty() {
                 return None;
             }
-            if !broken.is_empty() {
-                let object = group.object().to_string();
-                return Some(StackPlan { object, group: group.to_string(), plan: None, diagnostics: broken });
-            }
-            let built = ingress::build(&snapshot, &config, &Facts::offline(), &group, &members);
+            let built = ingress::build(&snapshot, &config, &Facts::offline(), &group, &membership);
             Some(StackPlan {
                 object: group.object().to_string(),
                 group: group.to_string(),
                 plan: built.stack.and_then(|stack| plan::plan(&stack, &ObservedStack::default()).ready()),
-                diagnostics: built.diagnostics,
+                diagnostics: [membership.broken, built.diagnostics].concat(),
             })
         })
         .chain(services)

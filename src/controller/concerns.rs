@@ -25,7 +25,13 @@ fn now<'a, T>(change: &Change<T>, objects: &'a std::collections::BTreeMap<Object
 impl Concerns for Ingress {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let present = now(change, &snapshot.ingresses);
-        let mut keys: BTreeSet<Key> = change.before.iter().chain(present).flat_map(groups_of).map(Key::Stack).collect();
+        let mut keys: BTreeSet<Key> = change
+            .before
+            .iter()
+            .chain(present)
+            .flat_map(|ingress| groups_of(ingress, snapshot))
+            .map(Key::Stack)
+            .collect();
         // The last Ingress that was let go releases the shared security group: seen here, and not when the finalizer is
         // taken off, because only now does the snapshot know.
         let holds = |ingress: &Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
@@ -40,7 +46,13 @@ impl Concerns for IngressClass {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         // An Ingress without a class may be of a class that became the default, or is it no longer.
         let concerned = |ingress: &&Ingress| ingress.class.as_ref().is_none_or(|class| *class == change.name.name);
-        snapshot.ingresses.values().filter(concerned).flat_map(groups_of).map(Key::Stack).collect()
+        snapshot
+            .ingresses
+            .values()
+            .filter(concerned)
+            .flat_map(|ingress| groups_of(ingress, snapshot))
+            .map(Key::Stack)
+            .collect()
     }
 }
 
@@ -67,7 +79,7 @@ impl Concerns for Service {
         let present = now(change, &snapshot.services);
         let mut keys: BTreeSet<Key> = in_namespace(&snapshot.ingresses, &change.name.namespace)
             .filter(|(_, ingress)| names_service(ingress, &change.name.name))
-            .flat_map(|(_, ingress)| groups_of(ingress))
+            .flat_map(|(_, ingress)| groups_of(ingress, snapshot))
             .chain(change.before.iter().chain(present).filter_map(stack_of_service))
             .map(Key::Stack)
             .chain(bindings_of(snapshot, &change.name))
@@ -156,11 +168,10 @@ pub fn stack_of(binding: &TargetGroupBinding) -> Option<StackId> {
 
 /// Those stacks that no Ingress and no Service of the cluster belongs to.
 pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot) -> BTreeSet<StackId> {
-    let named = |ingress: &Ingress| ingress.annotations.get("alb.ingress.kubernetes.io/group.name").cloned();
     let known: BTreeSet<StackId> = snapshot
         .ingresses
         .values()
-        .flat_map(|ingress| groups_of(ingress).into_iter().chain(named(ingress).map(StackId::Group)))
+        .flat_map(|ingress| groups_of(ingress, snapshot))
         .chain(snapshot.services.values().filter_map(stack_of_service))
         .collect();
     stacks.into_iter().filter(|stack| !known.contains(stack)).collect()

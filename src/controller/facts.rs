@@ -128,7 +128,7 @@ impl FactStore {
                 facts.security_groups.insert(names.clone(), fact);
             }
             Want::VpcBlocks => facts.vpc_blocks = Some(self.vpc_blocks().await),
-            Want::BackendSecurityGroup => {}
+            Want::BackendSecurityGroup | Want::InForce => {}
         }
     }
 

@@ -237,7 +237,7 @@ impl Controller {
             snapshot
                 .ingresses
                 .values()
-                .flat_map(ingress::groups_of)
+                .flat_map(|ingress| ingress::groups_of(ingress, snapshot))
                 .chain(snapshot.services.values().filter_map(concerns::stack_of_service))
                 .map(Key::Stack)
                 .chain(snapshot.target_group_bindings.keys().cloned().map(Key::Binding))

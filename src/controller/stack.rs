@@ -1,7 +1,7 @@
 //! One pass over a group of Ingresses or a Service, along the one road: snapshot → build → plan → apply → status, events, finalizers.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -19,17 +19,17 @@ use crate::{
     aws::AwsError,
     build::{
         BuildConfig, Built, Code, Diagnostic, Severity,
-        ingress::{self, Membership, class},
+        ingress::{self, Membership},
         service, tags,
     },
     facts::{Facts, Incumbent, Want},
     model::{ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedStack, Stack, StackId},
-    plan::{self, Plan, Planned},
+    plan::{self, Plan, Planned, Reads},
     snapshot::{Ingress, Service, Snapshot},
 };
 
 /// Facts may ask for facts; more rounds than this mean that building never ends.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 enum PassError {
@@ -45,55 +45,120 @@ enum PassError {
 
 impl Controller {
     pub(super) async fn reconcile_stack(&self, group: &StackId) -> Outcome {
-        let membership = self.with_snapshot(|snapshot| match group {
+        let mut membership = self.with_snapshot(|snapshot| match group {
             StackId::Service(name) => service_membership(snapshot, &self.config, name),
             _ => ingress::membership(snapshot, &self.config, group),
         });
         for diagnostic in &membership.broken {
             self.report(diagnostic);
         }
-        if let Some(first) = membership.broken.first() {
-            return Outcome::SetAside(first.to_string());
-        }
-        if membership.is_empty() {
+        let broken = membership.broken.first().map(ToString::to_string);
+        if membership.served().next().is_none() && membership.leaving.is_empty() {
             self.waits.note(group, None);
-            return Outcome::Done;
+            return broken.map_or(Outcome::Done, Outcome::SetAside);
         }
-        match self.pass(group, &membership).await {
+        match self.pass(group, &mut membership).await {
+            Ok(Outcome::Done) => broken.map_or(Outcome::Done, Outcome::SetAside),
             Ok(outcome) => outcome,
             Err(error) => self.failed(group, &membership, &error),
         }
     }
 
-    async fn pass(&self, group: &StackId, membership: &Membership) -> Result<Outcome, PassError> {
+    /// One pass; a member whose part AWS refuses is told and set aside, and the others are gone on with at once.
+    async fn pass(&self, group: &StackId, membership: &mut Membership) -> Result<Outcome, PassError> {
         // While a group is worked on, the shared security group that it may be about to use is not deleted.
         let _in_use = self.backend_group_gate.read().await;
-        let Some(built) = self.build(group, membership).await? else {
+        self.keep_unserved(group, membership).await?;
+        let mut refused = BTreeMap::new();
+        loop {
+            match self.attempt(group, membership, &refused).await {
+                Err(PassError::Apply(error)) if self.is_of_one(group, membership, &refused, &error) => {
+                    let member = error.blame().object.name.clone();
+                    self.failed_members(group, std::slice::from_ref(&member), &PassError::Apply(error), &mut refused);
+                }
+                Ok(Outcome::Done | Outcome::SetAside(_) | Outcome::Again(_)) if !refused.is_empty() => {
+                    let what: Vec<&str> = refused.values().map(String::as_str).collect();
+                    return Ok(Outcome::Failed(what.join("; ")));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Who has gone to another group that does not serve it yet is still served by this one.
+    async fn keep_unserved(&self, group: &StackId, membership: &mut Membership) -> Result<(), PassError> {
+        if membership.moving.is_empty() {
+            return Ok(());
+        }
+        let observed = self.inventory.observe(group).await?;
+        let hosts: Vec<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
+        for name in membership.moving.clone() {
+            let shows = |s: &Snapshot| {
+                s.ingresses.get(&name).is_some_and(|i| i.status.iter().any(|entry| hosts.contains(&entry.hostname)))
+            };
+            if self.with_snapshot(shows) {
+                membership.keep_moving(&name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a step failed for good, and only one of several members is to blame.
+    fn is_of_one(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        refused: &BTreeMap<ObjectName, String>,
+        error: &ApplyError,
+    ) -> bool {
+        let blamed = error.blame();
+        matches!(group, StackId::Group(_))
+            && membership.members.len() > 1
+            && error.is_of_its_cause()
+            && blamed.object.kind == ObjectKind::Ingress
+            && membership.served().any(|name| *name == blamed.object.name)
+            && !refused.contains_key(&blamed.object.name)
+    }
+
+    async fn attempt(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        refused: &BTreeMap<ObjectName, String>,
+    ) -> Result<Outcome, PassError> {
+        let Some(built) = self.build(group, membership, refused).await? else {
             return Ok(Outcome::Again(Duration::from_secs(1)));
         };
         for diagnostic in &built.diagnostics {
             self.report(diagnostic);
         }
-        if !built.unavailable.is_empty() {
-            let what = built.unavailable.join("; ");
-            tracing::warn!(%group, "{what}; trying again");
-            for subject in self.subjects(group, &membership.members) {
-                let message = format!("Failed build model due to {what}");
+        // What is wrong in the cluster brings the stack back by itself; what is wrong in AWS does not.
+        let errors = built.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+        let mistakes = errors.map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let unavailable = built.unavailable.join("; ");
+        if !unavailable.is_empty() {
+            tracing::warn!(%group, "{unavailable}; trying again");
+            let waiting: Vec<ObjectName> = match &built.stack {
+                Some(_) => built.set_aside.iter().cloned().collect(),
+                None => membership.members.clone(),
+            };
+            for subject in self.subjects(group, &waiting) {
+                let message = format!("Failed build model due to {unavailable}");
                 self.events.record(EventType::Warning, &subject, "FailedBuildModel", &message);
             }
-            return Ok(Outcome::Failed(what));
         }
-        let Some(stack) = built.stack else {
-            // What it has stays as it is. What is wrong in the cluster brings it back by itself; what is wrong in AWS does not.
-            let errors = built.diagnostics.iter().filter(|d| d.severity == Severity::Error);
-            let what = errors.map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            return Ok(if built.lacking {
-                self.facts.forget();
-                Outcome::Failed(what)
-            } else {
-                Outcome::SetAside(what)
-            });
+        let told = if !unavailable.is_empty() {
+            Some(Outcome::Failed(unavailable))
+        } else if built.lacking {
+            self.facts.forget();
+            Some(Outcome::Failed(mistakes))
+        } else if mistakes.is_empty() {
+            None
+        } else {
+            Some(Outcome::SetAside(mistakes))
         };
+        // Without a stack, what there is stays as it is.
+        let Some(stack) = built.stack else { return Ok(told.unwrap_or(Outcome::Done)) };
         let mut observed = self.observe(group).await?;
         let plan = loop {
             match plan::plan(&stack, &observed) {
@@ -104,13 +169,13 @@ impl Controller {
         };
         if plan.steps.is_empty() {
             // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
-            self.hold(group, membership).await?;
+            self.hold(group, membership, &built.set_aside).await?;
         } else {
-            if !self.proved(group, membership, &built.absent).await? {
+            if !self.proved(group, membership, &observed, &built.absent).await? {
                 // The watch is behind: it will bring the group back, this only makes sure.
                 return Ok(Outcome::Again(Duration::from_secs(1)));
             }
-            self.hold(group, membership).await?;
+            self.hold(group, membership, &built.set_aside).await?;
             self.records.take_back(group).await?;
             tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
             if let Err(error) = self.applier.apply(group, &plan, &|| self.may_write()).await {
@@ -124,7 +189,7 @@ impl Controller {
             self.queue_after(&plan);
         }
         let outcome = self.publish(group, membership, &stack, &plan).await?;
-        Ok(match self.waits.note(group, plan.wait.as_ref()) {
+        let outcome = match self.waits.note(group, plan.wait.as_ref()) {
             Some(Due::Later(left)) if outcome == Outcome::Done => Outcome::Again(left),
             Some(Due::Tell(message)) => {
                 tracing::warn!(%group, "{message}");
@@ -134,12 +199,21 @@ impl Controller {
                 outcome
             }
             _ => outcome,
+        };
+        Ok(match told {
+            Some(told) if outcome == Outcome::Done || matches!(told, Outcome::Failed(_)) => told,
+            _ => outcome,
         })
     }
 
     /// Builds until nothing more is wanted. `None` when that does not come to an end, and should be tried again.
-    async fn build(&self, group: &StackId, membership: &Membership) -> Result<Option<Built>, PassError> {
-        let mut facts = Facts::default();
+    async fn build(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        refused: &BTreeMap<ObjectName, String>,
+    ) -> Result<Option<Built>, PassError> {
+        let mut facts = Facts { refused: refused.keys().cloned().collect(), ..Facts::default() };
         if !membership.members.is_empty() {
             let observed = self.inventory.observe(group).await?;
             facts.incumbent = observed.load_balancers.first().map(|balancer| Incumbent {
@@ -152,28 +226,45 @@ impl Controller {
         for _ in 0..ROUNDS {
             let built = self.with_snapshot(|snapshot| match group {
                 StackId::Service(name) => service::build(snapshot, &self.config, &facts, name),
-                _ => ingress::build(snapshot, &self.config, &facts, group, &membership.members),
+                _ => ingress::build(snapshot, &self.config, &facts, group, membership),
             });
+            // In a group, a mistake concerns one member, and the others still want to know.
+            let alone = membership.members.len() < 2;
             let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
-            if built.wants.is_empty() || broken || !built.unavailable.is_empty() {
+            if built.wants.is_empty() || alone && (broken || !built.unavailable.is_empty()) {
                 return Ok(Some(built));
             }
             // What only has to be read comes first: nothing is created for what then turns out not to be possible.
             let reads = built.wants.iter().any(Want::is_read);
             for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
-                if want.is_read() {
+                if *want == Want::InForce {
+                    facts.in_force = Some(Box::new(self.in_force(group).await?));
+                } else if want.is_read() {
                     self.facts.answer(want, &mut facts).await;
                     let others = self.askers.note(group, want, &facts);
                     self.queue.resync(others.into_iter().map(Key::Stack));
                 } else {
                     // It may be created here, and whoever needs it has to be known first.
-                    self.hold(group, membership).await?;
+                    self.hold(group, membership, &built.set_aside).await?;
                     let id = self.applier.ensure_backend_security_group(&self.config).await?;
                     facts.backend_security_group = Some(crate::facts::Fact::Known(id));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// What AWS has of a group, listeners included.
+    async fn in_force(&self, group: &StackId) -> Result<ObservedStack, PassError> {
+        loop {
+            let observed = self.observe(group).await?;
+            let unread = observed.load_balancers.iter().filter(|balancer| balancer.listeners.is_none());
+            let reads = Reads { listeners_of: unread.map(|b| b.arn.clone()).collect(), ..Reads::default() };
+            if reads.is_empty() {
+                return Ok(observed);
+            }
+            self.inventory.read(group, &reads).await?;
+        }
     }
 
     async fn observe(&self, group: &StackId) -> Result<ObservedStack, PassError> {
@@ -204,6 +295,7 @@ impl Controller {
         &self,
         group: &StackId,
         membership: &Membership,
+        observed: &ObservedStack,
         absent: &BTreeSet<ObjectReference>,
     ) -> Result<bool, KubernetesError> {
         for reference in absent {
@@ -216,19 +308,19 @@ impl Controller {
             let ours = |fresh: &Service| service::ownership(fresh, &self.config) == service::Ownership::Ours;
             return Ok(!fresh.is_some_and(|fresh| ours(&fresh)));
         }
-        if membership.members.is_empty() {
-            for name in &membership.leaving {
-                let Some(fresh) = self.kubernetes.ingress(name).await? else { continue };
-                if !fresh.deleting && !self.left(&fresh).await? {
-                    return Ok(false);
-                }
+        let holders = observed.holdings.iter().map(|holding| &holding.member);
+        let gone = holders.filter(|name| !membership.members.contains(name) && !membership.leaving.contains(name));
+        for name in membership.leaving.iter().chain(gone) {
+            let Some(fresh) = self.kubernetes.ingress(name).await? else { continue };
+            if !fresh.deleting && !self.left(&fresh, group).await? {
+                return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Whether an Ingress that is not being deleted is of another class by now, judged by fresh objects.
-    async fn left(&self, fresh: &Ingress) -> Result<bool, KubernetesError> {
+    /// Whether an Ingress that is not being deleted is of another class or group by now, judged by fresh objects.
+    async fn left(&self, fresh: &Ingress, group: &StackId) -> Result<bool, KubernetesError> {
         let mut snapshot = Snapshot::default();
         let classes: Vec<String> = match &fresh.class {
             Some(class) => vec![class.clone()],
@@ -240,13 +332,18 @@ impl Controller {
             }
         }
         snapshot.apply(fresh.clone());
-        Ok(class::ownership(fresh, &snapshot, &self.config) == class::Ownership::Foreign)
+        Ok(ingress::has_left(fresh, &snapshot, &self.config, group))
     }
 
     /// Puts the group's finalizer on its members, before anything is made for them.
-    async fn hold(&self, group: &StackId, membership: &Membership) -> Result<(), KubernetesError> {
+    async fn hold(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        aside: &BTreeSet<ObjectName>,
+    ) -> Result<(), KubernetesError> {
         let finalizer = tags::finalizer(group);
-        for name in &membership.members {
+        for name in membership.served().filter(|name| !aside.contains(name)) {
             let held = self.with_snapshot(|s| match group {
                 StackId::Service(_) => s.services.get(name).is_some_and(|o| o.finalizers.contains(&finalizer)),
                 _ => s.ingresses.get(name).is_some_and(|o| o.finalizers.contains(&finalizer)),
@@ -277,8 +374,10 @@ impl Controller {
             if let StackId::Service(name) = &stack.id {
                 return self.write_service_status(name, &hostname).await;
             }
-            let ports: Vec<u16> = stack.listeners.keys().copied().collect();
-            for name in &membership.members {
+            let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.set_aside.is_empty());
+            let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
+            let ports: Vec<u16> = ports.into_iter().collect();
+            for name in membership.served().filter(|name| !stack.set_aside.members.contains(name)) {
                 let current =
                     self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
                 let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
@@ -319,18 +418,31 @@ impl Controller {
         stack: &Stack,
         plan: &Plan,
     ) -> Result<Outcome, PassError> {
-        let observed = self.observe(group).await?;
+        let mut observed = self.observe(group).await?;
         self.write_status(membership, stack, &observed).await?;
         let complete = plan::plan(stack, &observed) == Planned::Ready(Plan::default());
         if !membership.members.is_empty() && complete {
+            if matches!(group, StackId::Group(_)) {
+                observed.holdings = plan::holdings(stack, &observed);
+                self.inventory.remember_holdings(group, observed.holdings.clone());
+            }
             self.records.promise(group, &observed);
         }
         if !plan.steps.is_empty() {
-            for subject in self.subjects(group, &membership.members) {
+            let aside = &stack.set_aside.members;
+            let served: Vec<_> = membership.served().filter(|name| !aside.contains(name)).cloned().collect();
+            for subject in self.subjects(group, &served) {
                 self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
             }
         }
-        if !membership.leaving.is_empty() && membership.members.is_empty() {
+        if !membership.leaving.is_empty() && !membership.members.is_empty() {
+            // The others stay, so only what was theirs had to go.
+            if complete && self.may_write() {
+                for name in &membership.leaving {
+                    self.kubernetes.remove_finalizer(&member(group, name), &tags::finalizer(group)).await?;
+                }
+            }
+        } else if !membership.leaving.is_empty() {
             if !observed.is_empty() {
                 // A binding's watch brings the group back when the binding is gone; everything else is gone already.
                 return Ok(if observed.bindings.is_empty() {
@@ -353,14 +465,32 @@ impl Controller {
                     self.kubernetes.remove_finalizer(&member(group, name), &finalizer).await?;
                 }
                 self.records.remove(group);
+                self.inventory.remember_holdings(group, Vec::new());
                 self.queue.add(Key::NodeRules);
             }
         }
         Ok(Outcome::Done)
     }
 
+    /// Tells members that AWS refuses their part, and puts them among those whose part is refused.
+    fn failed_members(
+        &self,
+        group: &StackId,
+        members: &[ObjectName],
+        error: &PassError,
+        refused: &mut BTreeMap<ObjectName, String>,
+    ) {
+        if let Outcome::Failed(what) = self.tell_of_failure(group, members, error) {
+            refused.extend(members.iter().map(|member| (member.clone(), what.clone())));
+        }
+    }
+
     fn failed(&self, group: &StackId, membership: &Membership, error: &PassError) -> Outcome {
         let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
+        self.tell_of_failure(group, &names, error)
+    }
+
+    fn tell_of_failure(&self, group: &StackId, names: &[ObjectName], error: &PassError) -> Outcome {
         let (reason, fix, quiet) = match error {
             PassError::Kubernetes(KubernetesError::Refused { .. }) => ("FailedUpdateStatus", None, false),
             PassError::Kubernetes(_) => ("FailedUpdateStatus", None, true),
@@ -381,7 +511,7 @@ impl Controller {
                 "FailedDeployModel" => format!("Failed deploy model due to {error}{fix}"),
                 _ => format!("{error}{fix}"),
             };
-            for subject in self.subjects(group, &names) {
+            for subject in self.subjects(group, names) {
                 self.events.record(EventType::Warning, &subject, reason, &message);
             }
         }

@@ -5,7 +5,7 @@ pub mod subnets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{LoadBalancerKind, Scheme, SecurityGroupId, SubnetId};
+use crate::model::{LoadBalancerKind, ObjectName, ObservedStack, Scheme, SecurityGroupId, SubnetId};
 
 /// Something that building asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +18,8 @@ pub enum Want {
     VpcBlocks,
     /// The security group that all load balancers of the cluster share.
     BackendSecurityGroup,
+    /// What AWS has of the stack, listeners included: to settle what members of a group differ about.
+    InForce,
 }
 
 impl Want {
@@ -89,6 +91,10 @@ pub struct Facts {
     pub backend_security_group: Option<Fact<SecurityGroupId>>,
     /// Our own load balancer as it is now, where there is one.
     pub incumbent: Option<Incumbent>,
+    /// What AWS has of the stack, listeners included.
+    pub in_force: Option<Box<ObservedStack>>,
+    /// Members of the group whose part AWS has refused.
+    pub refused: BTreeSet<ObjectName>,
 }
 
 /// What of an existing load balancer decides over the next one.

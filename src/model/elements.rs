@@ -178,6 +178,12 @@ pub enum Action<G> {
 }
 
 impl<G> Action<G> {
+    /// Whether it is the answer of a listener that nobody gives a default backend.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::FixedResponse { status_code, message_body, .. } if status_code == "404" && message_body.is_none())
+    }
+
     /// The same action with its target groups named in another way.
     ///
     /// # Errors

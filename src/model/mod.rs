@@ -16,14 +16,14 @@ pub use identifiers::{
     SubnetId, TargetGroupArn, TargetGroupName, VpcId,
 };
 pub use observed::{
-    BackendSecurityGroup, LoadBalancerState, ObservedBinding, ObservedListener, ObservedLoadBalancer, ObservedRule,
-    ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
+    BackendSecurityGroup, Holding, LoadBalancerState, ObservedBinding, ObservedListener, ObservedLoadBalancer,
+    ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, PortHolding,
 };
 pub use security_group::{SecurityGroupRule, Source};
 pub use stack::{
-    Binding, Cause, Listener, LoadBalancer, ManagedSecurityGroup, NetworkingPeer, NetworkingPort, NetworkingRule,
-    ObjectKind, ObjectReference, PortReference, ResourceId, Rule, SecurityGroupReference, Stack, StackId,
-    SubnetMapping, TargetGroup, TargetGroupReference, Value,
+    Binding, Cause, Listener, ListenerShare, LoadBalancer, ManagedSecurityGroup, NetworkingPeer, NetworkingPort,
+    NetworkingRule, ObjectKind, ObjectReference, PortReference, ResourceId, Rule, SecurityGroupReference, SetAside,
+    Stack, StackId, SubnetMapping, TargetGroup, TargetGroupReference, Value,
 };
 
 /// Attributes of a load balancer, listener or target group, by key, as AWS names and writes them.

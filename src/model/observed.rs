@@ -21,6 +21,28 @@ pub struct ObservedStack {
     pub security_groups: Vec<ObservedSecurityGroup>,
     /// TargetGroupBindings with the group's labels.
     pub bindings: Vec<ObservedBinding>,
+    /// Who of a group has what of its load balancer, as far as that is remembered.
+    pub holdings: Vec<Holding>,
+}
+
+/// What a member of a group has of its load balancer, as it was when nothing was left to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The Ingress.
+    pub member: ObjectName,
+    /// Its rules.
+    pub rules: BTreeSet<RuleArn>,
+    /// The listeners that it asks for, by port.
+    pub ports: BTreeMap<u16, PortHolding>,
+}
+
+/// What a member of a group has of a listener besides rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortHolding {
+    /// Its certificates.
+    pub certificates: BTreeSet<CertificateArn>,
+    /// Whether the default action is its own.
+    pub default_action: bool,
 }
 
 impl ObservedStack {

@@ -1,6 +1,9 @@
 //! What shall be: the AWS resources of one stack, which a group of Ingresses or a Service asks for.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -193,6 +196,25 @@ pub struct Stack {
     pub target_groups: IndexMap<ResourceId, TargetGroup>,
     /// Its listeners, by port.
     pub listeners: BTreeMap<u16, Listener>,
+    /// Members of a group that it says nothing of.
+    pub set_aside: SetAside,
+}
+
+/// Members of a group that the stack says nothing of: what they have in AWS stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SetAside {
+    /// They. Where there is nobody, nothing is kept.
+    pub members: BTreeSet<ObjectName>,
+    /// All members in the group's order, those of the stack and those set aside.
+    pub order: Vec<ObjectName>,
+}
+
+impl SetAside {
+    /// Whether everybody is in the stack.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
 }
 
 impl Stack {
@@ -205,6 +227,7 @@ impl Stack {
             load_balancer: None,
             target_groups: IndexMap::new(),
             listeners: BTreeMap::new(),
+            set_aside: SetAside::default(),
         }
     }
 }
@@ -252,6 +275,8 @@ pub struct LoadBalancer {
     pub security_groups: Vec<SecurityGroupReference>,
     /// Those that somebody asks for; all others stay as they are.
     pub attributes: Attributes,
+    /// Who asks for an attribute, where that is not who asks for the load balancer.
+    pub attribute_causes: BTreeMap<String, Cause>,
     /// All its tags.
     pub tags: Tags,
     /// What asks for it.
@@ -289,18 +314,33 @@ pub struct Listener {
     /// What a client without SNI gets; needed by HTTPS.
     pub default_certificate: Option<CertificateArn>,
     /// The other certificates, sorted; the default is not among them.
-    pub certificates: std::collections::BTreeSet<CertificateArn>,
+    pub certificates: BTreeSet<CertificateArn>,
     /// Name of the TLS policy.
     pub ssl_policy: Option<String>,
     /// `AlpnPolicy` of a TLS listener.
     pub alpn_policy: Option<String>,
     /// Those that somebody asks for; all others stay as they are.
     pub attributes: Attributes,
+    /// Who asks for an attribute, where that is not who asks for the listener.
+    pub attribute_causes: BTreeMap<String, Cause>,
     /// In order of precedence.
     pub rules: Vec<Rule>,
+    /// What each member of a group contributes besides rules.
+    pub shares: BTreeMap<ObjectName, ListenerShare>,
     /// All its tags.
     pub tags: Tags,
     /// What asks for it.
+    pub cause: Cause,
+}
+
+/// What a member of a group contributes to a listener besides rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListenerShare {
+    /// Its certificates.
+    pub certificates: BTreeSet<CertificateArn>,
+    /// Whether the default action is its own.
+    pub default_action: bool,
+    /// The member.
     pub cause: Cause,
 }
 

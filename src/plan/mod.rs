@@ -4,6 +4,7 @@ pub mod binding;
 pub mod defaults;
 mod render;
 mod rules;
+mod set_aside;
 mod stack;
 mod step;
 
@@ -11,7 +12,7 @@ mod step;
 mod tests;
 
 pub use render::{render, summary};
-pub use stack::plan;
+pub use stack::{holdings, plan};
 pub use step::{
     AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, RuleReference, SecurityGroupTarget, Step,
     StepAction, TaggedResource, Wait,

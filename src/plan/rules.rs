@@ -11,7 +11,10 @@
 
 use std::collections::BTreeSet;
 
-use super::step::{ListenerReference, RuleReference, Step, StepAction};
+use super::{
+    set_aside::Keeping,
+    step::{ListenerReference, RuleReference, Step, StepAction},
+};
 use crate::model::{Action, Cause, ObservedRule, Rule, TargetGroupArn, TargetGroupReference};
 
 /// ELB v2's largest priority.
@@ -32,6 +35,17 @@ pub(super) struct RuleChange<'a> {
     pub(super) default_stays: bool,
     /// What to blame for rules that go.
     pub(super) cause: &'a Cause,
+    /// What stays although nobody asks for it.
+    pub(super) keeping: Keeping<'a>,
+}
+
+/// A place in the final order of rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// One of the wanted rules.
+    Wanted(usize),
+    /// An existing rule of a member that is set aside.
+    Kept(usize),
 }
 
 /// The steps before and after the change of the default action.
@@ -86,7 +100,7 @@ fn normal(action: Action<TargetGroupArn>) -> Action<TargetGroupArn> {
 }
 
 /// The order of conditions means nothing; the order of values within one is AWS's to keep.
-fn same_conditions(wanted: &Rule, existing: &ObservedRule) -> bool {
+pub(super) fn same_conditions(wanted: &Rule, existing: &ObservedRule) -> bool {
     let mut wanted: Vec<_> = wanted.conditions.iter().collect();
     let mut existing: Vec<_> = existing.conditions.iter().collect();
     wanted.sort();
@@ -107,7 +121,8 @@ impl RuleChange<'_> {
         self.wanted
             .iter()
             .map(|wanted| {
-                let found = (0..self.existing.len()).find(|&i| !used[i] && self.same(wanted, &self.existing[i]));
+                let free = |i: usize| !used[i] && !self.keeping.is_taken(&self.existing[i].arn);
+                let found = (0..self.existing.len()).find(|&i| free(i) && self.same(wanted, &self.existing[i]));
                 if let Some(index) = found {
                     used[index] = true;
                 }
@@ -116,12 +131,38 @@ impl RuleChange<'_> {
             .collect()
     }
 
+    /// The final order: the wanted rules, and those of members set aside in these members' places.
+    fn places(&self, matches: &[Option<usize>]) -> Vec<Place> {
+        let wanted = 0..self.wanted.len();
+        if self.keeping.is_everybody_in() {
+            return wanted.map(Place::Wanted).collect();
+        }
+        let claimed: BTreeSet<usize> = matches.iter().flatten().copied().collect();
+        let unclaimed: Vec<usize> = (0..self.existing.len()).filter(|index| !claimed.contains(index)).collect();
+        let mut places = Vec::new();
+        for (member, aside) in self.keeping.order() {
+            if aside {
+                let its = |i: &&usize| self.keeping.place_of_rule(&self.existing[**i].arn) == Some(member);
+                places.extend(unclaimed.iter().filter(its).copied().map(Place::Kept));
+            } else {
+                let its = |index: &usize| self.wanted[*index].cause.object.name == *member;
+                places.extend(wanted.clone().filter(its).map(Place::Wanted));
+            }
+        }
+        places
+    }
+
     pub(super) fn steps(&self) -> RuleSteps {
         if let Some(steps) = self.actions_alone() {
             return steps;
         }
         let matches = self.matches();
-        let kept: BTreeSet<usize> = matches.iter().flatten().copied().collect();
+        let places = self.places(&matches);
+        let in_place = places.iter().filter_map(|place| match place {
+            Place::Wanted(index) => matches[*index],
+            Place::Kept(index) => Some(*index),
+        });
+        let kept: BTreeSet<usize> = in_place.collect();
         let doomed: Vec<usize> = (0..self.existing.len()).filter(|index| !kept.contains(index)).collect();
         let created = matches.iter().filter(|m| m.is_none()).count();
         let mut steps = RuleSteps::default();
@@ -142,12 +183,17 @@ impl RuleChange<'_> {
         // 1. New rules at the bottom.
         let mut next = now.last().copied().unwrap_or(0) + 1;
         let mut order: Vec<(RuleReference, u32)> = Vec::new();
-        for (index, (rule, matched)) in self.wanted.iter().zip(&matches).enumerate() {
-            match matched {
+        for place in places {
+            let (index, existing) = match place {
+                Place::Wanted(index) => (index, matches[index]),
+                Place::Kept(existing) => (0, Some(existing)),
+            };
+            match existing {
                 Some(existing) => {
-                    order.push((RuleReference::Existing(self.existing[*existing].arn.clone()), now[*existing]))
+                    order.push((RuleReference::Existing(self.existing[existing].arn.clone()), now[existing]));
                 }
                 None => {
+                    let rule = &self.wanted[index];
                     order.push((RuleReference::Created(self.port, index), next));
                     let create = StepAction::CreateRule {
                         listener: self.listener.clone(),
@@ -188,11 +234,17 @@ impl RuleChange<'_> {
 
     /// Where rules differ in their actions alone, and those name nothing whose targets are not checked yet.
     fn actions_alone(&self) -> Option<RuleSteps> {
-        if !self.default_stays || self.wanted.len() != self.existing.len() {
+        let places = self.places(&self.matches());
+        if !self.default_stays || places.len() != self.existing.len() {
             return None;
         }
         let mut steps = RuleSteps::default();
-        for (wanted, existing) in self.wanted.iter().zip(self.existing) {
+        for (place, (index, existing)) in places.into_iter().zip(self.existing.iter().enumerate()) {
+            let wanted = match place {
+                Place::Wanted(wanted) => &self.wanted[wanted],
+                Place::Kept(kept) if kept == index => continue,
+                Place::Kept(_) => return None,
+            };
             if existing.transforms || !same_conditions(wanted, existing) {
                 return None;
             }
@@ -210,16 +262,29 @@ impl RuleChange<'_> {
         Some(steps)
     }
 
+    /// Existing rules of members that are set aside.
+    pub(super) fn kept_aside(&self) -> Vec<&ObservedRule> {
+        let places = self.places(&self.matches()).into_iter();
+        let kept = places.filter_map(|place| match place {
+            Place::Kept(index) => Some(&self.existing[index]),
+            Place::Wanted(_) => None,
+        });
+        kept.collect()
+    }
+
     /// Existing rules that stay, with the wanted rule that each is, or becomes in place.
     pub(super) fn kept(&self) -> Vec<(&Rule, &ObservedRule)> {
+        let matches = self.matches();
         if self.actions_alone().is_some() {
-            return self.wanted.iter().zip(self.existing).collect();
+            let places = self.places(&matches).into_iter().zip(self.existing);
+            let wanted = places.filter_map(|(place, existing)| match place {
+                Place::Wanted(index) => Some((&self.wanted[index], existing)),
+                Place::Kept(_) => None,
+            });
+            return wanted.collect();
         }
-        self.wanted
-            .iter()
-            .zip(self.matches())
-            .filter_map(|(wanted, matched)| Some((wanted, &self.existing[matched?])))
-            .collect()
+        let matched = self.wanted.iter().zip(matches);
+        matched.filter_map(|(wanted, matched)| Some((wanted, &self.existing[matched?]))).collect()
     }
 }
 

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     defaults,
-    rules::{RuleChange, same_action},
+    rules::{RuleChange, same_action, same_conditions},
+    set_aside::Keeping,
     step::{
         AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, SecurityGroupTarget, Step, StepAction,
         TaggedResource, Wait,
@@ -17,10 +18,10 @@ use super::{
 use crate::{
     build::tags as known_tags,
     model::{
-        Attributes, Cause, Listener, LoadBalancer, ManagedSecurityGroup, ObjectName, ObservedBinding, ObservedListener,
-        ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId, SecurityGroupId,
-        SecurityGroupReference, SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupReference,
-        Value,
+        Attributes, Cause, CertificateArn, Holding, Listener, LoadBalancer, ManagedSecurityGroup, ObjectName,
+        ObservedBinding, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack,
+        ObservedTargetGroup, PortHolding, ResourceId, RuleArn, SecurityGroupId, SecurityGroupReference,
+        SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupReference, Value,
     },
 };
 
@@ -40,10 +41,48 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
             Some((id.clone(), existing))
         })
         .collect();
-    let mut planner =
-        Planner { stack, observed, matched, plan: Plan::default(), going: BTreeSet::new(), last: Vec::new() };
+    let mut planner = Planner {
+        stack,
+        observed,
+        matched,
+        keeping: Keeping::new(&stack.set_aside, &observed.holdings),
+        kept_target_groups: BTreeSet::new(),
+        plan: Plan::default(),
+        going: BTreeSet::new(),
+        last: Vec::new(),
+    };
     planner.run();
     Planned::Ready(planner.plan)
+}
+
+/// Who of a group has what of its load balancer, where nothing is left to do. Of members that are set aside it is what it was.
+#[must_use]
+pub fn holdings(stack: &Stack, observed: &ObservedStack) -> Vec<Holding> {
+    let aside = |holding: &&Holding| stack.set_aside.members.contains(&holding.member);
+    let mut holdings: BTreeMap<ObjectName, Holding> =
+        observed.holdings.iter().filter(aside).map(|holding| (holding.member.clone(), holding.clone())).collect();
+    let of = |member: &ObjectName| Holding { member: member.clone(), rules: BTreeSet::new(), ports: BTreeMap::new() };
+    for listener in stack.listeners.values() {
+        for (member, share) in &listener.shares {
+            let port = PortHolding { certificates: share.certificates.clone(), default_action: share.default_action };
+            holdings.entry(member.clone()).or_insert_with(|| of(member)).ports.insert(listener.port, port);
+        }
+    }
+    let balancer = observed.load_balancers.first();
+    let taken: BTreeSet<RuleArn> = holdings.values().flat_map(|holding| holding.rules.clone()).collect();
+    for listener in stack.listeners.values() {
+        // What is kept besides has an owner, or stands after the last wanted rule that it equals in number.
+        let existing = balancer.and_then(|b| b.listener(listener.port)).into_iter().flat_map(|l| &l.rules);
+        let mut free = existing.filter(|rule| !taken.contains(&rule.arn)).collect::<Vec<_>>();
+        for rule in &listener.rules {
+            let same = |observed: &&ObservedRule| same_conditions(rule, observed);
+            let Some(place) = free.iter().position(same) else { continue };
+            let member = &rule.cause.object.name;
+            let arn = free.remove(place).arn.clone();
+            holdings.entry(member.clone()).or_insert_with(|| of(member)).rules.insert(arn);
+        }
+    }
+    holdings.into_values().collect()
 }
 
 /// Whether an existing target group can become the wanted one in place.
@@ -80,11 +119,32 @@ fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
     reads
 }
 
+/// Who asks for attributes.
+#[derive(Clone, Copy)]
+struct Causes<'a> {
+    of_all: &'a Cause,
+    /// Those with a cause of their own.
+    of_attributes: Option<&'a BTreeMap<String, Cause>>,
+}
+
+impl<'a> Causes<'a> {
+    fn one(of_all: &'a Cause) -> Self {
+        Self { of_all, of_attributes: None }
+    }
+
+    fn of(of_all: &'a Cause, of_attributes: &'a BTreeMap<String, Cause>) -> Self {
+        Self { of_all, of_attributes: Some(of_attributes) }
+    }
+}
+
 struct Planner<'a> {
     stack: &'a Stack,
     observed: &'a ObservedStack,
     /// The existing target group of each wanted one.
     matched: BTreeMap<ResourceId, &'a ObservedTargetGroup>,
+    keeping: Keeping<'a>,
+    /// Target groups that what is kept leads to.
+    kept_target_groups: BTreeSet<TargetGroupArn>,
     plan: Plan,
     /// TargetGroupBindings that are going although they are wanted.
     going: BTreeSet<ObjectName>,
@@ -114,7 +174,7 @@ impl<'a> Planner<'a> {
                         "load balancer".to_owned(),
                         &wanted.attributes,
                         &defaults::load_balancer(wanted.kind),
-                        &wanted.cause,
+                        Causes::of(&wanted.cause, &wanted.attribute_causes),
                     );
                 }
             }
@@ -125,7 +185,12 @@ impl<'a> Planner<'a> {
                 }
             }
             for existing in balancer.iter().flat_map(|b| b.known_listeners()) {
-                if !stack.listeners.contains_key(&existing.port) {
+                if stack.listeners.contains_key(&existing.port) {
+                    continue;
+                }
+                if self.keeping.listener(existing.port) {
+                    self.kept_listener(existing, &wanted.cause);
+                } else {
                     let delete = StepAction::DeleteListener { arn: existing.arn.clone(), port: existing.port };
                     self.push(delete, &wanted.cause);
                 }
@@ -164,11 +229,22 @@ impl<'a> Planner<'a> {
     }
 
     /// The attributes that differ from what is known. What is not known is not guessed: it is read first.
-    fn attributes(&mut self, of: AttributesOf, name: String, wanted: &Attributes, known: &Attributes, cause: &Cause) {
-        let attributes: Attributes =
-            wanted.iter().filter(|(k, v)| known.get(*k) != Some(*v)).map(|(k, v)| (k.clone(), v.clone())).collect();
-        if !attributes.is_empty() {
-            self.push(StepAction::ModifyAttributes { of, name, attributes }, cause);
+    fn attributes(
+        &mut self,
+        of: AttributesOf,
+        name: String,
+        wanted: &Attributes,
+        known: &Attributes,
+        causes: Causes<'_>,
+    ) {
+        // A call for each who asks, so that a refusal is told to the right one.
+        let mut changes: BTreeMap<&Cause, Attributes> = BTreeMap::new();
+        for (key, value) in wanted.iter().filter(|(key, value)| known.get(*key) != Some(*value)) {
+            let cause = causes.of_attributes.and_then(|causes| causes.get(key)).unwrap_or(causes.of_all);
+            changes.entry(cause).or_default().insert(key.clone(), value.clone());
+        }
+        for (cause, attributes) in changes {
+            self.push(StepAction::ModifyAttributes { of: of.clone(), name: name.clone(), attributes }, cause);
         }
     }
 
@@ -213,7 +289,7 @@ impl<'a> Planner<'a> {
                 format!("target group {}", wanted.resource),
                 &wanted.attributes,
                 &defaults::target_group(wanted.protocol),
-                &wanted.cause,
+                Causes::one(&wanted.cause),
             );
             // A binding of that name that leads to another target group, one that was deleted behind our back, has to go
             // first: it is taken away at the end, and its going brings the next plan.
@@ -231,7 +307,7 @@ impl<'a> Planner<'a> {
         if let Some(known) = &existing.attributes {
             let name = format!("target group {}", existing.name);
             let of = AttributesOf::TargetGroup(TargetGroupReference::Foreign(existing.arn.clone()));
-            self.attributes(of, name, &wanted.attributes, known, &wanted.cause);
+            self.attributes(of, name, &wanted.attributes, known, Causes::one(&wanted.cause));
         }
         if existing.health_check.as_ref() != Some(&wanted.health_check) {
             let modify = StepAction::ModifyTargetGroup {
@@ -290,7 +366,8 @@ impl<'a> Planner<'a> {
         if let Some(known) = &existing.attributes {
             let name = format!("load balancer {}", existing.name);
             let of = AttributesOf::LoadBalancer(Some(existing.arn.clone()));
-            self.attributes(of, name, &wanted.attributes, known, &wanted.cause);
+            let causes = Causes::of(&wanted.cause, &wanted.attribute_causes);
+            self.attributes(of, name, &wanted.attributes, known, causes);
         }
         let groups: Option<BTreeSet<SecurityGroupId>> =
             wanted.security_groups.iter().map(|reference| self.security_group_id(reference)).collect();
@@ -314,15 +391,9 @@ impl<'a> Planner<'a> {
             format!("listener {}", listener.port),
             &listener.attributes,
             &defaults::listener(listener.protocol),
-            &listener.cause,
+            Causes::of(&listener.cause, &listener.attribute_causes),
         );
-        if !listener.certificates.is_empty() {
-            let add = StepAction::AddListenerCertificates {
-                listener: reference.clone(),
-                certificates: listener.certificates.iter().cloned().collect(),
-            };
-            self.push(add, &listener.cause);
-        }
+        self.add_certificates(listener, &reference, listener.certificates.iter().cloned());
         for (index, rule) in listener.rules.iter().enumerate() {
             let create = StepAction::CreateRule {
                 listener: reference.clone(),
@@ -335,15 +406,56 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Adds certificates: a step for each member that asks for some, so that a refusal is told to the right one.
+    fn add_certificates(
+        &mut self,
+        wanted: &Listener,
+        reference: &ListenerReference,
+        certificates: impl Iterator<Item = CertificateArn>,
+    ) {
+        let mut adds: Vec<(&Cause, Vec<CertificateArn>)> = Vec::new();
+        for certificate in certificates {
+            let asks = wanted.shares.values().find(|share| share.certificates.contains(&certificate));
+            let cause = asks.map_or(&wanted.cause, |share| &share.cause);
+            match adds.iter_mut().find(|(known, _)| *known == cause) {
+                Some((_, list)) => list.push(certificate),
+                None => adds.push((cause, vec![certificate])),
+            }
+        }
+        for (cause, certificates) in adds {
+            self.push(StepAction::AddListenerCertificates { listener: reference.clone(), certificates }, cause);
+        }
+    }
+
+    /// A listener that only members set aside ask for: rules of those who have left go, and all else stays.
+    fn kept_listener(&mut self, existing: &ObservedListener, cause: &Cause) {
+        let in_use = BTreeSet::new();
+        let change = RuleChange {
+            listener: ListenerReference::Existing(existing.arn.clone()),
+            port: existing.port,
+            wanted: &[],
+            existing: &existing.rules,
+            resolve: &|r| self.resolve(r),
+            in_use: &in_use,
+            default_stays: true,
+            cause,
+            keeping: self.keeping,
+        };
+        let steps = change.steps();
+        let kept = change.kept_aside().into_iter().flat_map(|rule| &rule.actions).chain(&existing.default_actions);
+        let groups: Vec<TargetGroupArn> = kept.flat_map(|action| action.target_groups().cloned()).collect();
+        self.plan.steps.extend(steps.before_default.into_iter().chain(steps.after_default));
+        self.kept_target_groups.extend(groups);
+    }
+
     fn listener(&mut self, wanted: &Listener, existing: &ObservedListener) {
         let reference = ListenerReference::Existing(existing.arn.clone());
         let name = format!("listener {}", wanted.port);
         self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
 
         // Certificates: add, change over, remove.
-        let present = |c: &crate::model::CertificateArn| {
-            existing.certificates.contains(c) || existing.default_certificate.as_ref() == Some(c)
-        };
+        let present =
+            |c: &CertificateArn| existing.certificates.contains(c) || existing.default_certificate.as_ref() == Some(c);
         let mut missing: Vec<_> = wanted.certificates.iter().filter(|c| !present(c)).cloned().collect();
         // The certificate that is the default now and shall be one of the others has to be among them first.
         missing.extend(
@@ -354,12 +466,13 @@ impl<'a> Planner<'a> {
                 .cloned(),
         );
         if !missing.is_empty() && existing.protocol == Some(wanted.protocol) {
-            let add =
-                StepAction::AddListenerCertificates { listener: reference.clone(), certificates: missing.clone() };
-            self.push(add, &wanted.cause);
+            self.add_certificates(wanted, &reference, missing.iter().cloned());
         }
 
-        let default_stays = same_action(&wanted.default_action, &existing.default_actions, &|r| self.resolve(r));
+        let unasked = !wanted.shares.values().any(|share| share.default_action) && wanted.default_action.is_not_found();
+        let default_kept = unasked && !wanted.shares.is_empty() && self.keeping.default_action(wanted.port);
+        let default_stays =
+            default_kept || same_action(&wanted.default_action, &existing.default_actions, &|r| self.resolve(r));
         let in_use = self.target_groups_in_use();
         let cause = Cause { field: "spec.rules".to_owned(), ..wanted.cause.clone() };
         let change = RuleChange {
@@ -371,8 +484,12 @@ impl<'a> Planner<'a> {
             in_use: &in_use,
             default_stays,
             cause: &cause,
+            keeping: self.keeping,
         };
         let steps = change.steps();
+        let kept_default = existing.default_actions.iter().filter(|_| default_kept);
+        let kept = change.kept_aside().into_iter().flat_map(|rule| &rule.actions).chain(kept_default);
+        let kept_target_groups: Vec<TargetGroupArn> = kept.flat_map(|action| action.target_groups().cloned()).collect();
         let retagged: Vec<(TaggedResource, String, Tags, Tags, Cause)> = change
             .kept()
             .into_iter()
@@ -382,6 +499,7 @@ impl<'a> Planner<'a> {
                 (resource, name, rule.tags.clone(), observed.tags.clone(), rule.cause.clone())
             })
             .collect();
+        self.kept_target_groups.extend(kept_target_groups);
         self.plan.steps.extend(steps.before_default);
         let listener_change = ListenerChange {
             protocol: Some(wanted.protocol).filter(|p| existing.protocol != Some(*p)),
@@ -403,17 +521,18 @@ impl<'a> Planner<'a> {
         if let Some(known) = unknown.as_ref().or(existing.attributes.as_ref()) {
             let of = AttributesOf::Listener(reference.clone());
             let name = format!("listener {}", wanted.port);
-            self.attributes(of, name, &wanted.attributes, known, &wanted.cause);
+            let causes = Causes::of(&wanted.cause, &wanted.attribute_causes);
+            self.attributes(of, name, &wanted.attributes, known, causes);
         }
         if !missing.is_empty() && existing.protocol != Some(wanted.protocol) {
-            let add = StepAction::AddListenerCertificates { listener: reference, certificates: missing };
-            self.push(add, &wanted.cause);
+            self.add_certificates(wanted, &reference, missing.into_iter());
         }
         self.plan.steps.extend(steps.after_default);
         let surplus: Vec<_> = existing
             .certificates
             .iter()
             .filter(|c| !wanted.certificates.contains(*c) && wanted.default_certificate.as_ref() != Some(*c))
+            .filter(|c| !self.keeping.certificate(wanted.port, c))
             .cloned()
             .collect();
         if !surplus.is_empty() && wanted.default_certificate.is_some() {
@@ -441,7 +560,7 @@ impl<'a> Planner<'a> {
 
     /// What nothing wants any more.
     fn removals(&mut self) {
-        let gone = self.stack.load_balancer.is_none();
+        let gone = self.stack.load_balancer.is_none() && self.keeping.is_everybody_in();
         let cause = self.cause(if gone { "metadata.deletionTimestamp" } else { "spec" });
         if gone {
             for balancer in &self.observed.load_balancers {
@@ -449,7 +568,10 @@ impl<'a> Planner<'a> {
                 self.push(delete, &cause);
             }
         }
-        let wanted: BTreeSet<&TargetGroupArn> = self.matched.values().map(|group| &group.arn).collect();
+        let kept = self.observed.target_groups.iter().filter(|group| {
+            self.keeping.target_group(group.resource().as_ref()) || self.kept_target_groups.contains(&group.arn)
+        });
+        let wanted: BTreeSet<&TargetGroupArn> = self.matched.values().copied().chain(kept).map(|g| &g.arn).collect();
         let surplus: Vec<&ObservedTargetGroup> =
             self.observed.target_groups.iter().filter(|group| !wanted.contains(&group.arn)).collect();
         let bindings: Vec<_> = self.observed.bindings.iter().filter(|b| !wanted.contains(&b.target_group)).collect();
@@ -466,7 +588,7 @@ impl<'a> Planner<'a> {
             let delete = StepAction::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
             self.push(delete, &cause);
         }
-        if self.stack.security_group.is_none() && self.plan.wait.is_none() {
+        if self.stack.security_group.is_none() && self.plan.wait.is_none() && self.keeping.is_everybody_in() {
             for group in self.managed_security_groups() {
                 self.push(StepAction::DeleteSecurityGroup(group.id.clone()), &cause);
             }

@@ -344,6 +344,23 @@ impl StepAction {
         }
     }
 
+    /// Whether the step makes or changes what all members of a group have in common.
+    #[must_use]
+    pub fn is_of_all(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateLoadBalancer(_)
+                | Self::SetSecurityGroups { .. }
+                | Self::SetSubnets { .. }
+                | Self::DeleteLoadBalancer { .. }
+                | Self::CreateSecurityGroup(_)
+                | Self::AuthorizeIngress { .. }
+                | Self::RevokeIngress { .. }
+                | Self::DeleteSecurityGroup(_)
+                | Self::SetRulePriorities { .. }
+        )
+    }
+
     /// Whether the step takes something away that may serve requests, or that somebody made.
     #[must_use]
     pub fn is_destructive(&self) -> bool {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::{ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TargetGroupArn};
+use crate::model::{Holding, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TargetGroupArn};
 
 #[cfg(test)]
 mod tests;
@@ -80,13 +80,20 @@ pub struct Clean {
     pub load_balancers: Vec<ObservedLoadBalancer>,
     /// All target groups with its tags: their tags and attributes.
     pub target_groups: Vec<ObservedTargetGroup>,
+    /// Who of a group has what of its load balancer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holdings: Vec<Holding>,
 }
 
 impl Clean {
     /// What AWS has of a stack that is as it shall be.
     #[must_use]
     pub fn of(observed: &ObservedStack) -> Self {
-        Self { load_balancers: observed.load_balancers.clone(), target_groups: observed.target_groups.clone() }
+        Self {
+            load_balancers: observed.load_balancers.clone(),
+            target_groups: observed.target_groups.clone(),
+            holdings: observed.holdings.clone(),
+        }
     }
 
     /// The ARNs of all that it names.

@@ -27,7 +27,10 @@ impl State {
     pub(super) fn believe(&mut self, vouched: &BTreeSet<StackId>, began: u64) {
         let known = Knowledge { read: Some(began), forgotten: 0 };
         let claims = std::mem::take(&mut self.claims);
-        for clean in claims.into_iter().filter(|(stack, _)| vouched.contains(stack)).map(|(_, clean)| clean) {
+        for (stack, clean) in claims.into_iter().filter(|(stack, _)| vouched.contains(stack)) {
+            if !clean.holdings.is_empty() {
+                self.holdings.insert(stack, clean.holdings);
+            }
             for value in clean.load_balancers {
                 let listeners = value.listeners.as_ref().map_or_else(Knowledge::default, |_| known);
                 let entry = BalancerEntry { tags: known, listeners, written: 0, value };

@@ -24,8 +24,8 @@ use super::{Aws, AwsError, Target, TargetHealth};
 use crate::{
     build::tags,
     model::{
-        LoadBalancerArn, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId,
-        SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId,
+        Holding, LoadBalancerArn, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
+        ResourceId, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId,
     },
     plan::Reads,
     record::Clean,
@@ -99,6 +99,8 @@ struct State {
     targets_forgotten: u64,
     /// Target groups whose targets were given up and not read since: nobody's word counts for them.
     targets_doubted: BTreeSet<TargetGroupArn>,
+    /// Who of a group has what of its load balancer.
+    holdings: BTreeMap<StackId, Vec<Holding>>,
     /// Records, until the first sweep shows which of them count.
     claims: BTreeMap<StackId, Clean>,
 }
@@ -196,6 +198,16 @@ impl Inventory {
                 .map(|s| s.value.clone())
                 .collect(),
             bindings: Vec::new(),
+            holdings: state.holdings.get(group).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Remembers who of a group has what of its load balancer.
+    pub fn remember_holdings(&self, group: &StackId, holdings: Vec<Holding>) {
+        let mut state = self.state();
+        match holdings.is_empty() {
+            true => drop(state.holdings.remove(group)),
+            false => drop(state.holdings.insert(group.clone(), holdings)),
         }
     }
 

@@ -281,6 +281,7 @@ async fn what_we_make_and_change_ourselves_needs_no_read() {
         target_groups: vec![created_target_group("a")],
         security_groups: vec![],
         bindings: vec![],
+        holdings: vec![],
     };
     assert_eq!(inventory.observe_whole(&of_a).await.unwrap(), expected);
     assert!(inventory.targets(&target_group_arn("a")).await.unwrap().is_empty());

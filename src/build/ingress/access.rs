@@ -1,15 +1,21 @@
 //! Who may reach a load balancer, and how it reaches its targets (reference: ingress §6).
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 
-use super::{Builder, Failed, Member, cause};
+use super::{
+    Builder, Failed, Member, cause,
+    merge::{Setting, Unmerged},
+    part::Part,
+};
 use crate::{
     api::annotations::INGRESS_PREFIX,
-    build::{Code, Severity, names, tags},
-    facts::Want,
+    build::{Code, names, tags},
+    facts::{Fact, Want},
     model::{
-        ManagedSecurityGroup, ObjectReference, ResourceId, SecurityGroupReference, SecurityGroupRule, Source, Tags,
-        Value,
+        ManagedSecurityGroup, ObjectName, ObjectReference, ResourceId, SecurityGroupId, SecurityGroupReference,
+        SecurityGroupRule, Source, Tags, Value,
     },
     snapshot::Ingress,
 };
@@ -35,19 +41,29 @@ impl Access {
     }
 }
 
+/// The port of a listener, opened to a source.
+pub(super) fn open_to(port: u16, source: &Source) -> SecurityGroupRule {
+    SecurityGroupRule {
+        protocol: "tcp".to_owned(),
+        from_port: Some(i32::from(port)),
+        to_port: Some(i32::from(port)),
+        source: source.clone(),
+        description: String::new(),
+    }
+}
+
+/// The security groups that a member names, whether rules to the targets are managed, and who may come in.
+type Asked = (Option<Vec<String>>, Option<bool>, Option<Vec<Source>>);
+
 impl<'a> Builder<'a> {
-    pub(super) fn access(&mut self, member: Member<'a>) -> Result<Access, Failed> {
+    /// What one member asks for.
+    pub(super) fn asked_access(&mut self, member: Member<'a>) -> Result<Asked, Failed> {
         let Member { ingress, annotations, .. } = member;
         let given = self.value(ingress, None, annotations.string_list("security-groups"));
         let manage = self.value(ingress, None, annotations.bool("manage-backend-security-group-rules"));
-        let (given, manage) = (given?.unwrap_or_default(), manage?);
-        if given.is_empty() {
-            let mut security_groups = vec![SecurityGroupReference::Managed];
-            if self.config.enable_backend_security_group {
-                security_groups.push(SecurityGroupReference::SharedBackend(self.backend_security_group(ingress)?));
-            }
-            let backend_source = security_groups.last().cloned();
-            return Ok(Access { security_groups, backend_source });
+        let (given, manage) = (given?.filter(|given| !given.is_empty()), manage?);
+        if given.is_none() {
+            return Ok((None, manage, self.asked_sources(member)?));
         }
         for name in ["inbound-cidrs", "security-group-prefix-lists"].into_iter().filter(|n| annotations.contains(n)) {
             let key = format!("{INGRESS_PREFIX}{name}");
@@ -56,22 +72,59 @@ impl<'a> Builder<'a> {
             let fix = "put these sources into rules of those groups, or remove one of the two annotations";
             self.warning(ingress, Code::UnknownAnnotation, &key, &message, fix);
         }
+        Ok((given, manage, None))
+    }
+
+    /// The security groups of the load balancer.
+    pub(super) fn merge_access(
+        &mut self,
+        parts: &[Part<'a>],
+        aside: &BTreeSet<ObjectName>,
+    ) -> Result<Access, Unmerged> {
+        let list = |names: &Vec<String>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let given = self.agree(
+            parts,
+            &Setting { field: "security-groups", what: "the list of security groups" },
+            |part| part.security_groups.clone(),
+            |observed, names| {
+                let present = observed.load_balancers.first().map(|balancer| &balancer.security_groups);
+                present.is_some_and(|present| names.iter().all(|name| present.iter().any(|id| id.as_str() == name)))
+            },
+            list,
+        )?;
+        let manage = self.agree(
+            parts,
+            &Setting { field: "manage-backend-security-group-rules", what: "whether rules to the targets are managed" },
+            |part| part.manage_backend_rules,
+            |_, _| false,
+            ToString::to_string,
+        )?;
+        let Some(given) = given else {
+            return match self.access_in_force(aside)? {
+                Some(access) => Ok(access),
+                None => self.managed_access(parts),
+            };
+        };
+        let askers = || parts.iter().filter(|part| part.security_groups.is_some()).map(|part| part.member.name());
+        let set_aside = || Unmerged::SetAside(askers().cloned().collect());
+        let asker = askers().next().ok_or(Unmerged::Failed)?;
         let fact = self.facts.security_groups(&given);
-        let object = ObjectReference::ingress(&ingress.name);
+        let object = ObjectReference::ingress(asker);
         let found =
             self.findings.settle(fact, Want::SecurityGroups(given), object, Code::InvalidValue, SECURITY_GROUPS);
         let manage = manage.unwrap_or(self.config.enable_manage_backend_security_group_rules);
         let shared = match (manage, self.config.enable_backend_security_group) {
             (false, _) => None,
-            (true, true) => Some(SecurityGroupReference::SharedBackend(self.backend_security_group(ingress)?)),
+            (true, true) => Some(SecurityGroupReference::SharedBackend(self.backend_security_group(asker)?)),
             (true, false) => {
                 let message = "the rules from given security groups to the targets need the shared backend security group, which `--enable-backend-security-group=false` turns off";
                 let fix =
                     "turn the flag on, or set the annotation to `false` and keep the rules of nodes and pods yourself";
-                return Err(self.error(&ingress.name, Code::InvalidValue, MANAGE_RULES, message, fix));
+                self.error(asker, Code::InvalidValue, MANAGE_RULES, message, fix);
+                return Err(set_aside());
             }
         };
-        let mut security_groups: Vec<_> = match found? {
+        let mut security_groups: Vec<_> = match found.map_err(|Failed| set_aside())? {
             Value::Known(ids) => ids.into_iter().map(|id| SecurityGroupReference::Given(Value::Known(id))).collect(),
             Value::AfterApply(why) => vec![SecurityGroupReference::Given(Value::AfterApply(why))],
         };
@@ -79,25 +132,57 @@ impl<'a> Builder<'a> {
         Ok(Access { security_groups, backend_source: shared })
     }
 
-    /// The stack's own group, which lets in the sources on every listener's port.
+    /// A group of the stack's own, and the shared one.
+    fn managed_access(&mut self, parts: &[Part<'a>]) -> Result<Access, Unmerged> {
+        let mut security_groups = vec![SecurityGroupReference::Managed];
+        if self.config.enable_backend_security_group {
+            let first = parts.first().ok_or(Unmerged::Failed)?.member.name();
+            security_groups.push(SecurityGroupReference::SharedBackend(self.backend_security_group(first)?));
+        }
+        let backend_source = security_groups.last().cloned();
+        Ok(Access { security_groups, backend_source })
+    }
+
+    /// Where somebody is set aside: the groups of the load balancer, if they are a user's.
+    fn access_in_force(&mut self, aside: &BTreeSet<ObjectName>) -> Result<Option<Access>, Unmerged> {
+        let Some(observed) = self.kept(aside)? else { return Ok(None) };
+        let Some(balancer) = observed.load_balancers.first() else { return Ok(None) };
+        let managed = observed.security_groups.iter().any(|group| balancer.security_groups.contains(&group.id));
+        if managed || balancer.security_groups.is_empty() {
+            return Ok(None);
+        }
+        let shared = match (&self.config.backend_security_group, &self.facts.backend_security_group) {
+            (Some(id), _) | (None, Some(Fact::Known(id))) => Some(id.clone()),
+            _ => None,
+        };
+        let known = |id: &SecurityGroupId| Value::Known(id.clone());
+        let (backend, given): (Vec<_>, Vec<_>) =
+            balancer.security_groups.iter().partition(|id| shared.as_ref() == Some(*id));
+        let backend_source = backend.first().map(|id| SecurityGroupReference::SharedBackend(known(id)));
+        let given = given.into_iter().map(|id| SecurityGroupReference::Given(known(id)));
+        Ok(Some(Access { security_groups: given.chain(backend_source.clone()).collect(), backend_source }))
+    }
+
+    fn backend_security_group(&mut self, member: &ObjectName) -> Result<Value<SecurityGroupId>, Failed> {
+        if let Some(id) = &self.config.backend_security_group {
+            return Ok(Value::Known(id.clone()));
+        }
+        let fact = self.facts.backend_security_group();
+        let object = ObjectReference::ingress(member);
+        self.findings.settle(fact, Want::BackendSecurityGroup, object, Code::Unsupported, "spec")
+    }
+
+    /// The stack's own group.
     pub(super) fn managed_security_group(
         &self,
         ingress: &Ingress,
-        ports: impl Iterator<Item = u16>,
-        sources: &[Source],
+        rules: Vec<SecurityGroupRule>,
         user_tags: &Tags,
     ) -> ManagedSecurityGroup {
-        let rule = |port: u16, source: &Source| SecurityGroupRule {
-            protocol: "tcp".to_owned(),
-            from_port: Some(i32::from(port)),
-            to_port: Some(i32::from(port)),
-            source: source.clone(),
-            description: String::new(),
-        };
         ManagedSecurityGroup {
             name: self.named(|cluster| names::managed_security_group(cluster, self.group)),
             description: names::MANAGED_GROUP_DESCRIPTION,
-            ingress: ports.flat_map(|port| sources.iter().map(move |source| rule(port, source))).collect(),
+            ingress: rules,
             tags: tags::of_resource(
                 &self.config.cluster,
                 self.group,
@@ -109,8 +194,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// From where the load balancer may be reached: everywhere, unless address ranges or prefix lists are named.
-    pub(super) fn inbound_sources(&mut self, member: Member<'a>) -> Result<Vec<Source>, Failed> {
+    /// From where the load balancer may be reached, where address ranges or prefix lists are named.
+    fn asked_sources(&mut self, member: Member<'a>) -> Result<Option<Vec<Source>>, Failed> {
         let Member { ingress, annotations, .. } = member;
         let ranges = self.value(ingress, None, annotations.string_list("inbound-cidrs"));
         let lists = self.value(ingress, None, annotations.string_list("security-group-prefix-lists"));
@@ -121,7 +206,7 @@ impl<'a> Builder<'a> {
             return Err(self.error(&ingress.name, Code::InvalidValue, PREFIX_LISTS, &message, fix));
         }
         if ranges.is_empty() && lists.is_empty() {
-            return Ok(vec![Source::Ipv4("0.0.0.0/0".to_owned())]);
+            return Ok(None);
         }
         let mut sources: Vec<Source> = Vec::new();
         let mut without_effect = Vec::new();
@@ -147,10 +232,6 @@ impl<'a> Builder<'a> {
         }
         let mut once = std::collections::BTreeSet::new();
         sources.retain(|source| once.insert(source.clone()));
-        Ok(sources)
-    }
-
-    fn warning(&mut self, ingress: &Ingress, code: Code, field: &str, message: &str, fix: &str) {
-        self.findings.found(Severity::Warning, ObjectReference::ingress(&ingress.name), code, field, message, fix);
+        Ok(Some(sources))
     }
 }

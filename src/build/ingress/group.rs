@@ -1,5 +1,4 @@
-//! Who belongs to a group of Ingresses. Explicit groups are not built yet, so each Ingress is a group of its own, and one
-//! that asks for a group is refused ([`super::build`]).
+//! Who belongs to a group of Ingresses (reference: ingress §1.2 to §1.5).
 
 use std::collections::BTreeSet;
 
@@ -11,63 +10,199 @@ use crate::{
     snapshot::{Ingress, Snapshot},
 };
 
+const GROUP_NAME: &str = "alb.ingress.kubernetes.io/group.name";
+
 /// The Ingresses of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// Those that the load balancer shall serve, in their order.
+    /// Those that the load balancer shall serve, in the group's order, and among them those of `kept`.
     pub members: Vec<ObjectName>,
-    /// Those that carry the group's finalizer and no longer belong to it: deleted, or of another class now.
+    /// Those whose part of the load balancer shall neither change nor go: broken, or on their way to another group that does
+    /// not serve them yet.
+    pub kept: BTreeSet<ObjectName>,
+    /// Those that carry the group's finalizer and no longer belong to it: deleted, of another class or of another group now.
     pub leaving: Vec<ObjectName>,
-    /// Why one that carries the finalizer can neither be served nor let go.
+    /// Those of `leaving` that belong to another group now.
+    pub moving: BTreeSet<ObjectName>,
+    /// Why one that carries the finalizer, or asks for this group, can neither be served nor let go.
     pub broken: Vec<Diagnostic>,
 }
 
 impl Membership {
+    /// A group of these, all of them to be served.
+    #[cfg(test)]
+    pub(crate) fn of(members: &[ObjectName]) -> Self {
+        Self { members: members.to_vec(), ..Self::default() }
+    }
+
     /// Whether the group has anybody at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && self.leaving.is_empty() && self.broken.is_empty()
     }
-}
 
-/// The groups that an Ingress has to do with: the one it belongs to, and those whose finalizers it carries.
-#[must_use]
-pub fn groups_of(ingress: &Ingress) -> BTreeSet<StackId> {
-    let mut groups = BTreeSet::from([StackId::Ingress(ingress.name.clone())]);
-    for finalizer in &ingress.finalizers {
-        if let Some(name) = finalizer.strip_prefix("group.ingress.k8s.aws/") {
-            groups.insert(StackId::Group(name.to_owned()));
+    /// Keeps the part of one that is on its way to another group.
+    pub fn keep_moving(&mut self, name: &ObjectName) {
+        if self.moving.remove(name) {
+            self.leaving.retain(|leaving| leaving != name);
+            self.members.push(name.clone());
+            self.kept.insert(name.clone());
         }
     }
-    groups
+
+    /// Those that are to be served, without those that are kept as they are.
+    pub fn served(&self) -> impl Iterator<Item = &ObjectName> {
+        self.members.iter().filter(|name| !self.kept.contains(name))
+    }
+}
+
+/// The groups that an Ingress may have to do with: those that it, or its class, may name, and those whose finalizers it carries.
+#[must_use]
+pub fn groups_of(ingress: &Ingress, snapshot: &Snapshot) -> BTreeSet<StackId> {
+    let named =
+        group_name(ingress, snapshot).filter(|name| is_group_name(name)).map(|name| StackId::Group(name.to_owned()));
+    let held = ingress.finalizers.iter().filter_map(|finalizer| finalizer.strip_prefix("group.ingress.k8s.aws/"));
+    [StackId::Ingress(ingress.name.clone())]
+        .into_iter()
+        .chain(named)
+        .chain(held.map(|name| StackId::Group(name.to_owned())))
+        .collect()
+}
+
+/// The name of the group that an Ingress asks for.
+fn group_name<'a>(ingress: &'a Ingress, _snapshot: &'a Snapshot) -> Option<&'a str> {
+    ingress.annotations.get(GROUP_NAME).map(String::as_str)
+}
+
+/// Whether it begins and ends with a letter or digit, and has at most 63 of those, `-` and `.`.
+fn is_group_name(name: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= 63
+        && name.starts_with(alphanumeric)
+        && name.ends_with(alphanumeric)
+        && name.chars().all(|c| alphanumeric(c) || matches!(c, '-' | '.'))
+}
+
+/// The group that an Ingress of ours belongs to.
+fn group_of(ingress: &Ingress, snapshot: &Snapshot) -> Result<StackId, Diagnostic> {
+    match group_name(ingress, snapshot) {
+        None => Ok(StackId::Ingress(ingress.name.clone())),
+        Some(name) if is_group_name(name) => Ok(StackId::Group(name.to_owned())),
+        Some(name) => Err(Diagnostic {
+            code: Code::InvalidValue,
+            severity: Severity::Error,
+            object: ObjectReference::ingress(&ingress.name),
+            field: GROUP_NAME.to_owned(),
+            message: format!("`{name}` is no name of a group"),
+            fix: "write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit"
+                .to_owned(),
+        }),
+    }
+}
+
+/// What an Ingress is to a group.
+enum Role {
+    Member,
+    /// Its part stays as it is; the diagnostics say why, where somebody has to do something.
+    Kept(Option<Box<Diagnostic>>),
+    Leaving,
+    /// Leaving for another group.
+    Moving,
+    None,
 }
 
 /// Tells who belongs to a group.
 #[must_use]
 pub fn membership(snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> Membership {
     let mut membership = Membership::default();
-    // What another controller made of an explicit group stays as it is until groups are built.
-    let StackId::Ingress(name) = group else { return membership };
-    let Some(ingress) = snapshot.ingresses.get(name) else { return membership };
-    let held = ingress.finalizers.contains(&tags::finalizer(group));
-    if ingress.deleting {
-        if held && let Some(diagnostic) = protected(ingress) {
-            membership.broken.push(diagnostic);
-        } else if held {
-            membership.leaving.push(name.clone());
+    let candidates: Vec<&Ingress> = match group {
+        StackId::Ingress(name) => snapshot.ingresses.get(name).into_iter().collect(),
+        StackId::Group(_) => snapshot.ingresses.values().collect(),
+        StackId::Service(_) => Vec::new(),
+    };
+    let mut members: Vec<(i32, &ObjectName)> = Vec::new();
+    let mut deleted: Vec<&Ingress> = Vec::new();
+    for ingress in candidates {
+        match role(ingress, snapshot, config, group) {
+            Role::None => {}
+            Role::Leaving if ingress.deleting => deleted.push(ingress),
+            Role::Leaving => membership.leaving.push(ingress.name.clone()),
+            Role::Moving => {
+                membership.leaving.push(ingress.name.clone());
+                membership.moving.insert(ingress.name.clone());
+            }
+            role => {
+                let (place, mistake) = order(ingress);
+                members.push((place, &ingress.name));
+                let diagnostic = match role {
+                    Role::Kept(diagnostic) => Some(diagnostic.map(|diagnostic| *diagnostic)),
+                    _ => mistake.map(Some),
+                };
+                if let Some(diagnostic) = diagnostic {
+                    membership.kept.insert(ingress.name.clone());
+                    membership.broken.extend(diagnostic);
+                }
+            }
         }
-        return membership;
+    }
+    // An annotation may protect the load balancer from going, but where others keep it, the Ingress can go.
+    for ingress in deleted {
+        match protected(ingress).filter(|_| members.is_empty()) {
+            Some(diagnostic) => membership.broken.push(diagnostic),
+            None => membership.leaving.push(ingress.name.clone()),
+        }
+    }
+    members.sort();
+    membership.members = members.into_iter().map(|(_, name)| name.clone()).collect();
+    membership
+}
+
+fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> Role {
+    let held = match group {
+        StackId::Ingress(name) if *name != ingress.name => false,
+        _ => ingress.finalizers.contains(&tags::finalizer(group)),
+    };
+    if ingress.deleting {
+        return if held { Role::Leaving } else { Role::None };
     }
     match ownership(ingress, snapshot, config) {
-        Ownership::Ours => membership.members.push(name.clone()),
-        Ownership::Foreign if held => membership.leaving.push(name.clone()),
+        Ownership::Ours => match group_of(ingress, snapshot) {
+            Ok(its) if its == *group => Role::Member,
+            // Its new group serves it when its status names another host; until then this one does.
+            Ok(_) if held => Role::Moving,
+            Ok(_) => Role::None,
+            // Held by nobody, it is told where it would have been on its own.
+            Err(mistake) if held || is_alone(ingress, group) => Role::Kept(Some(Box::new(mistake))),
+            Err(_) => Role::None,
+        },
+        Ownership::Foreign if held => Role::Leaving,
         // A class that went away may come back: nothing is torn down for it.
-        Ownership::Broken(diagnostic) if held || !names_missing_class(snapshot, ingress) || meant_for_us(ingress) => {
-            membership.broken.push(*diagnostic);
+        Ownership::Broken(mistake) if held => Role::Kept(Some(mistake)),
+        Ownership::Broken(mistake)
+            if is_alone(ingress, group) && (!names_missing_class(snapshot, ingress) || meant_for_us(ingress)) =>
+        {
+            Role::Kept(Some(mistake))
         }
-        Ownership::Foreign | Ownership::Broken(_) => {}
+        Ownership::Foreign | Ownership::Broken(_) => Role::None,
     }
-    membership
+}
+
+/// Whether the group is the one that the Ingress would be on its own, and no other group holds it.
+fn is_alone(ingress: &Ingress, group: &StackId) -> bool {
+    *group == StackId::Ingress(ingress.name.clone())
+        && !ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer))
+}
+
+/// The place of a member: lower numbers come first, equal ones in the order of namespace and name.
+fn order(ingress: &Ingress) -> (i32, Option<Diagnostic>) {
+    match Annotations::of_ingress(&ingress.annotations).i32("group.order") {
+        Ok(order) => (order.unwrap_or(0), None),
+        Err(error) => {
+            let mut findings = Findings::default();
+            findings.annotation_error(ObjectReference::ingress(&ingress.name), &error);
+            (0, findings.diagnostics.pop())
+        }
+    }
 }
 
 /// Whether its class does not exist: then it may be any controller's.
@@ -78,6 +213,12 @@ fn names_missing_class(snapshot: &Snapshot, ingress: &Ingress) -> bool {
 /// Whether it has annotations that only this controller reads.
 fn meant_for_us(ingress: &Ingress) -> bool {
     ingress.annotations.keys().any(|key| key.starts_with("alb.ingress.kubernetes.io/"))
+}
+
+/// Whether an Ingress that is not being deleted belongs to a group no more, judged by this snapshot.
+#[must_use]
+pub fn has_left(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> bool {
+    matches!(role(ingress, snapshot, config, group), Role::Leaving | Role::Moving | Role::None)
 }
 
 /// Why a deleted Ingress must stay: its own annotation protects the load balancer. What AWS says does not count, nor a value that is

@@ -1,37 +1,45 @@
 //! A group of Ingresses, built into the stack that AWS shall have.
+//!
+//! Each member is built on its own ([`part`], [`routes`]); then the parts are put together ([`merge`]). A member whose part cannot
+//! be built, or that asks for something else than the group has, is set aside: the stack says nothing of it, and what it has
+//! in AWS stays as it is.
 
 mod access;
 mod backend;
 pub mod class;
 mod group;
 mod listeners;
+mod load_balancer;
+mod merge;
 mod optimise;
+mod part;
+mod routes;
 mod rules;
 mod target_group;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use indexmap::IndexMap;
 
-pub use self::group::{Membership, groups_of, membership};
+pub use self::group::{Membership, groups_of, has_left, membership};
 use super::{
     BuildConfig, Built, Code, Severity,
     findings::{Failed, Findings},
-    names, tags,
 };
 use crate::{
-    api::annotations::{self, AnnotationError, Annotations, Origin},
-    facts::{Facts, SubnetQuery, Want},
+    api::annotations::{AnnotationError, Annotations, Origin},
+    facts::{Facts, Want},
     model::{
-        Cause, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, ObjectName, ObjectReference,
-        ResourceId, Scheme, SecurityGroupId, SecurityGroupReference, Stack, StackId, SubnetMapping, Tags, TargetGroup,
+        Cause, ObjectName, ObjectReference, ResourceId, SecurityGroupReference, SetAside, Stack, StackId, TargetGroup,
         Value,
     },
     snapshot::{Ingress, Service, Snapshot},
 };
 
-/// Builds the stack of a group from its members. A group without members gives an empty stack: everything goes. Members
+/// Builds the stack of a group. A group without members gives an empty stack: everything goes. Members
 /// that are not in the snapshot give none: who belongs to the group has to be asked again, and nobody's going is proved.
 #[must_use]
 pub fn build(
@@ -39,7 +47,7 @@ pub fn build(
     config: &BuildConfig,
     facts: &Facts,
     group: &StackId,
-    members: &[ObjectName],
+    membership: &Membership,
 ) -> Built {
     let mut builder = Builder {
         snapshot,
@@ -50,23 +58,25 @@ pub fn build(
         target_groups: IndexMap::new(),
         backend_source: None,
     };
-    let ingresses: Vec<&Ingress> = members.iter().filter_map(|name| snapshot.ingresses.get(name)).collect();
-    let stack = match ingresses.as_slice() {
-        present if present.len() < members.len() => None,
-        [] => Some(Stack::empty(group.clone())),
-        [ingress] => builder.stack(ingress),
-        [_, more, ..] => {
-            builder.error(&more.name, Code::Refused, "alb.ingress.kubernetes.io/group.name", NO_GROUPS, NO_GROUPS_FIX);
-            None
-        }
+    let ingresses: Vec<&Ingress> = membership.members.iter().filter_map(|name| snapshot.ingresses.get(name)).collect();
+    let mut aside = membership.kept.clone();
+    let stack = if ingresses.len() < membership.members.len() {
+        None
+    } else if ingresses.is_empty() {
+        Some(Stack::empty(group.clone()))
+    } else {
+        let members: Vec<Member<'_>> = ingresses.into_iter().map(Member::of).collect();
+        builder.stack(&members, &mut aside, !membership.leaving.is_empty())
     };
-    builder.findings.built(stack)
+    let stack = stack.map(|stack| Stack {
+        set_aside: match aside.is_empty() {
+            true => SetAside::default(),
+            false => SetAside { members: aside.clone(), order: membership.members.clone() },
+        },
+        ..stack
+    });
+    builder.findings.built_without(stack, aside)
 }
-
-const NO_GROUPS: &str = "groups of Ingresses are not built yet";
-const NO_GROUPS_FIX: &str = "remove the annotation to give this Ingress a load balancer of its own";
-
-const SUBNETS: &str = "alb.ingress.kubernetes.io/subnets";
 
 struct Builder<'a> {
     snapshot: &'a Snapshot,
@@ -74,44 +84,59 @@ struct Builder<'a> {
     facts: &'a Facts,
     group: &'a StackId,
     findings: Findings,
+    /// Those of the member that is being built.
     target_groups: IndexMap<ResourceId, TargetGroup>,
     /// Whom the targets let in; `None` where their rules are the user's.
     backend_source: Option<SecurityGroupReference>,
 }
 
 impl<'a> Builder<'a> {
-    fn stack(&mut self, ingress: &'a Ingress) -> Option<Stack> {
-        self.check_annotations(ingress);
-        let member = Member::of(ingress);
-        let access = self.access(member);
-        let sources = match &access {
-            Ok(access) if !access.is_managed() => Ok(Vec::new()),
-            _ => self.inbound_sources(member),
-        };
-        self.backend_source = access.as_ref().ok().and_then(|access| access.backend_source.clone());
-        let load_balancer = self.load_balancer(member);
-        let listeners = self.listeners(member);
-        let (access, sources) = (access.ok()?, sources.ok()?);
-        let (mut load_balancer, listeners) = (load_balancer.ok()?, listeners.ok()?);
-        let user_tags = self.user_tags(member, None).ok()?;
-        load_balancer.tags = tags::of_resource(
-            &self.config.cluster,
-            self.group,
-            &ResourceId(tags::LOAD_BALANCER.to_owned()),
-            &self.config.default_tags,
-            &user_tags,
-        );
-        let security_group = access
-            .is_managed()
-            .then(|| self.managed_security_group(ingress, listeners.keys().copied(), &sources, &user_tags));
-        load_balancer.security_groups = access.security_groups;
-        Some(Stack {
-            id: self.group.clone(),
-            security_group,
-            load_balancer: Some(load_balancer),
-            target_groups: std::mem::take(&mut self.target_groups),
-            listeners,
-        })
+    /// Builds and puts together until nobody has to be set aside any more. Without anybody left there is a stack only where
+    /// somebody leaves, whose part has to go.
+    fn stack(&mut self, members: &[Member<'a>], aside: &mut BTreeSet<ObjectName>, leaving: bool) -> Option<Stack> {
+        aside.extend(self.facts.refused.iter().filter(|name| members.iter().any(|m| m.name() == *name)).cloned());
+        let mut parts = Vec::new();
+        for member in members.iter().filter(|member| !aside.contains(member.name())).copied().collect::<Vec<_>>() {
+            match self.part(member) {
+                Ok(part) => parts.push(part),
+                Err(Failed) => drop(aside.insert(member.name().clone())),
+            }
+        }
+        // More than once around where members are set aside on the way: each time somebody is.
+        loop {
+            // What is not known yet is no mistake of anybody's.
+            if self.findings.wants.iter().any(Want::is_read) {
+                return None;
+            }
+            parts.retain(|part| !aside.contains(part.member.name()));
+            if parts.is_empty() {
+                self.findings.wants.clear();
+                return if leaving { self.stack_of_nobody() } else { None };
+            }
+            let merged = match self.merge(&parts, aside) {
+                Ok(merged) => merged,
+                Err(merge::Unmerged::SetAside(losers)) => {
+                    aside.extend(losers);
+                    continue;
+                }
+                Err(merge::Unmerged::Failed) => return None,
+            };
+            let mut all = Vec::new();
+            for part in &parts {
+                match self.routes(part, &merged) {
+                    Ok(routes) => all.push(routes),
+                    Err(Failed) => drop(aside.insert(part.member.name().clone())),
+                }
+            }
+            if all.len() == parts.len() {
+                let losers = self.same_resources(&parts, &all);
+                if !losers.is_empty() {
+                    aside.extend(losers);
+                    continue;
+                }
+                return self.put_together(&parts, merged, all, aside);
+            }
+        }
     }
 
     /// A name that is hashed from the cluster's.
@@ -121,128 +146,6 @@ impl<'a> Builder<'a> {
         } else {
             Value::Known(name(&self.config.cluster))
         }
-    }
-
-    fn check_annotations(&mut self, ingress: &Ingress) {
-        let object = ObjectReference::ingress(&ingress.name);
-        self.findings.check_annotations(&object, annotations::ObjectKind::Ingress, &ingress.annotations);
-    }
-
-    fn load_balancer(&mut self, member: Member<'a>) -> Result<LoadBalancer, Failed> {
-        let Member { ingress, annotations, .. } = member;
-        let scheme_word = self.value(ingress, None, annotations.enumerated("scheme", Scheme::WORDS));
-        let name = self.value(ingress, None, annotations.string("load-balancer-name"));
-        let given_name = name.and_then(|name| {
-            name.map(LoadBalancerName::new).transpose().map_err(|invalid| {
-                let key = "alb.ingress.kubernetes.io/load-balancer-name";
-                let message = invalid.to_string();
-                self.error(&ingress.name, Code::InvalidValue, key, &message, "choose another name")
-            })
-        });
-        let scheme = scheme_word.map(|word| word.and_then(Scheme::from_word).unwrap_or(self.config.default_scheme));
-        let subnets = scheme.and_then(|scheme| Ok((scheme, self.subnets(member, scheme)?)));
-        let attributes = self.value(ingress, None, annotations.string_map("load-balancer-attributes"));
-        let (scheme, subnets) = subnets?;
-        let name = match given_name? {
-            Some(name) => Value::Known(name),
-            None => match self.named(|cluster| names::load_balancer(cluster, self.group, scheme)) {
-                Value::Known(Ok(name)) => Value::Known(name),
-                Value::Known(Err(invalid)) => {
-                    let fix = "name it with the annotation `alb.ingress.kubernetes.io/load-balancer-name`";
-                    return Err(self.error(
-                        &ingress.name,
-                        Code::InvalidValue,
-                        "metadata.name",
-                        &invalid.to_string(),
-                        fix,
-                    ));
-                }
-                Value::AfterApply(why) => Value::AfterApply(why),
-            },
-        };
-        Ok(LoadBalancer {
-            kind: LoadBalancerKind::Application,
-            name,
-            scheme,
-            ip_address_type: IpAddressType::Ipv4,
-            subnets,
-            security_groups: Vec::new(),
-            attributes: attributes?.unwrap_or_default(),
-            tags: Tags::new(),
-            cause: cause(ingress, "spec"),
-        })
-    }
-
-    fn subnets(&mut self, member: Member<'a>, scheme: Scheme) -> Result<Value<Vec<SubnetMapping>>, Failed> {
-        let Member { ingress, annotations, .. } = member;
-        let key = "alb.ingress.kubernetes.io/scheme";
-        let names = self.value(ingress, None, annotations.string_list("subnets"))?;
-        if let Some(incumbent) = &self.facts.incumbent {
-            if incumbent.scheme != scheme {
-                let message = format!(
-                    "the load balancer is {} and AWS cannot make it {scheme} in place; replacing it without dropping requests is not built yet",
-                    incumbent.scheme
-                );
-                let fix = "leave the scheme as it is, and make a second Ingress with the new scheme; delete this one when clients have moved";
-                return Err(self.error(&ingress.name, Code::ReplacementNeeded, key, &message, fix));
-            }
-            if names.is_none() {
-                return Ok(Value::Known(incumbent.subnets.iter().cloned().map(SubnetMapping::plain).collect()));
-            }
-        }
-        let kind = LoadBalancerKind::Application;
-        let (query, key) = match names {
-            Some(names) if names.is_empty() => {
-                let fix = "name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags";
-                return Err(self.error(&ingress.name, Code::Subnets, SUBNETS, "the list of subnets is empty", fix));
-            }
-            Some(names) => (SubnetQuery::Named { kind, names }, SUBNETS),
-            None => (SubnetQuery::Discovered { kind, scheme }, key),
-        };
-        let fact = self.facts.subnets(&query);
-        let object = ObjectReference::ingress(&ingress.name);
-        Ok(match self.findings.settle(fact, Want::Subnets(query), object, Code::Subnets, key)? {
-            Value::Known(found) => Value::Known(found.into_iter().map(|s| SubnetMapping::plain(s.id)).collect()),
-            Value::AfterApply(why) => Value::AfterApply(why),
-        })
-    }
-
-    fn backend_security_group(&mut self, ingress: &Ingress) -> Result<Value<SecurityGroupId>, Failed> {
-        if let Some(id) = &self.config.backend_security_group {
-            return Ok(Value::Known(id.clone()));
-        }
-        let fact = self.facts.backend_security_group();
-        let object = ObjectReference::ingress(&ingress.name);
-        self.findings.settle(fact, Want::BackendSecurityGroup, object, Code::Unsupported, "spec")
-    }
-
-    /// The tags that users ask for: the Service's win over the Ingress'.
-    fn user_tags(&mut self, member: Member<'a>, service: Option<&Service>) -> Result<Tags, Failed> {
-        let Member { ingress, .. } = member;
-        let annotations = member.layered(service);
-        let user = self.value(ingress, service, annotations.merged_string_map("tags"))?.unwrap_or_default();
-        let external: Vec<&String> =
-            user.keys().filter(|key| self.config.external_managed_tags.contains(*key)).collect();
-        if let Some(key) = external.first() {
-            let message = format!("the tag `{key}` is managed outside of the cluster (--external-managed-tags)");
-            let on_ingress = Annotations::of_ingress(&ingress.annotations).string_map("tags").ok().flatten();
-            let object = match service {
-                Some(service) if !on_ingress.is_some_and(|tags| tags.contains_key(*key)) => {
-                    ObjectReference::service(&service.name)
-                }
-                _ => ObjectReference::ingress(&ingress.name),
-            };
-            let fix = "remove it from the annotation";
-            return Err(self.findings.found(
-                Severity::Error,
-                object,
-                Code::InvalidValue,
-                "alb.ingress.kubernetes.io/tags",
-                &message,
-                fix,
-            ));
-        }
-        Ok(user)
     }
 
     /// The value of an annotation, or the diagnostic of what is wrong with it.
@@ -264,6 +167,10 @@ impl<'a> Builder<'a> {
     fn error(&mut self, ingress: &ObjectName, code: Code, field: &str, message: &str, fix: &str) -> Failed {
         self.findings.found(Severity::Error, ObjectReference::ingress(ingress), code, field, message, fix)
     }
+
+    fn warning(&mut self, ingress: &Ingress, code: Code, field: &str, message: &str, fix: &str) {
+        self.findings.found(Severity::Warning, ObjectReference::ingress(&ingress.name), code, field, message, fix);
+    }
 }
 
 /// A member of the group: an Ingress, and what its annotations say.
@@ -276,6 +183,10 @@ struct Member<'a> {
 impl<'a> Member<'a> {
     fn of(ingress: &'a Ingress) -> Self {
         Self { ingress, annotations: Annotations::of_ingress(&ingress.annotations) }
+    }
+
+    fn name(&self) -> &'a ObjectName {
+        &self.ingress.name
     }
 
     /// Its annotations, with a Service's over them.

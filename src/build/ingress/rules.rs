@@ -1,6 +1,6 @@
 //! Rules of a listener, in order (reference: ingress §3.1–§3.3, §3.7).
 
-use super::{Builder, Failed, Member, cause, listeners::ListenerContext, optimise};
+use super::{Builder, Failed, Member, cause, listeners::ListenerContext};
 use crate::{
     build::{Code, tags},
     model::{Condition, Rule},
@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl<'a> Builder<'a> {
-    pub(super) fn rules(&mut self, member: Member<'a>, listener: ListenerContext) -> Result<Vec<Rule>, Failed> {
+    pub(super) fn rules(&mut self, member: Member<'a>, _listener: ListenerContext) -> Result<Vec<Rule>, Failed> {
         let Member { ingress, .. } = member;
         let user_tags = self.user_tags(member, None);
         let mut failed = user_tags.is_err();
@@ -28,7 +28,7 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        if failed { Err(Failed) } else { Ok(optimise::optimise(rules, listener)) }
+        if failed { Err(Failed) } else { Ok(rules) }
     }
 
     fn conditions(

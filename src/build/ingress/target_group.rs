@@ -29,7 +29,7 @@ impl<'a> Builder<'a> {
         if self.target_groups.contains_key(&resource) {
             return Ok(resource);
         }
-        self.findings.check_annotations(
+        let known = self.findings.check_annotations(
             &ObjectReference::service(&service.name),
             annotations::ObjectKind::Service,
             &service.annotations,
@@ -56,7 +56,9 @@ impl<'a> Builder<'a> {
         let protocol_version = word.and_then(ProtocolVersion::from_word).unwrap_or(ProtocolVersion::Http1);
         let health_check =
             self.health_check(ingress, service, &annotations, target_type, backend_protocol, protocol_version);
-        let (Ok(_), Ok(_), Ok(user_tags), Ok(health_check)) = (protocol, version, user_tags, health_check) else {
+        let (Ok(()), Ok(_), Ok(_), Ok(user_tags), Ok(health_check)) =
+            (known, protocol, version, user_tags, health_check)
+        else {
             return Err(Failed);
         };
         let (attributes, node_labels) = (attributes?.unwrap_or_default(), node_labels?);

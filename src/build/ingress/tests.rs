@@ -12,7 +12,7 @@ mod whole;
 
 use std::fmt::Write as _;
 
-use super::{Built, build};
+use super::{Built, Membership, build};
 use crate::{
     build::{BuildConfig, Severity},
     facts::{Fact, Facts, Subnet, SubnetQuery},
@@ -124,7 +124,7 @@ fn everything() -> String {
 
 fn build_with(manifests: &str, config: &BuildConfig, facts: &Facts) -> Built {
     let group = StackId::Ingress(web());
-    let built = build(&snapshot(manifests), config, facts, &group, &[web()]);
+    let built = build(&snapshot(manifests), config, facts, &group, &Membership::of(&[web()]));
     let failed = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
     assert_eq!(
         built.stack.is_some(),

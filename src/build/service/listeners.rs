@@ -249,7 +249,9 @@ impl<'a> Builder<'a> {
                 ssl_policy: secure.then(|| policy.clone()),
                 alpn_policy: alpn.filter(|_| secure).map(str::to_owned),
                 attributes: attributes?,
+                attribute_causes: BTreeMap::new(),
                 rules: Vec::new(),
+                shares: BTreeMap::new(),
                 tags: self.tags(&number, user_tags),
                 cause: self.cause(front.field()),
             };

@@ -119,6 +119,7 @@ impl Builder<'_> {
             subnets: subnets?,
             security_groups: access.security_groups.clone(),
             attributes: attributes?,
+            attribute_causes: std::collections::BTreeMap::new(),
             tags: self.tags(tags::LOAD_BALANCER, user_tags),
             cause: self.cause("spec"),
         })

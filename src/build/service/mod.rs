@@ -124,7 +124,8 @@ impl<'a> Builder<'a> {
         if failed {
             return Err(Failed);
         }
-        Ok(Stack { id: self.id.clone(), security_group, load_balancer: Some(load_balancer), target_groups, listeners })
+        let load_balancer = Some(load_balancer);
+        Ok(Stack { security_group, load_balancer, target_groups, listeners, ..Stack::empty(self.id.clone()) })
     }
 
     /// The tags that the user asks for.

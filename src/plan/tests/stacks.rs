@@ -197,6 +197,8 @@ fn stack(choice: &Choice) -> Stack {
                 "routing.http.response.server.enabled".to_owned(),
                 chosen.policy.to_string(),
             )]),
+            attribute_causes: std::collections::BTreeMap::new(),
+            shares: std::collections::BTreeMap::new(),
             rules,
             tags: tagged(&sample.tags, chosen.owner),
             cause: sample.cause.clone(),

@@ -16,9 +16,9 @@ const PROTOCOLS: &[&str] = &["HTTP", "HTTPS"];
 
 pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
     "ingress §2.1", INGRESS_PREFIX; {
-        "group.name", String, INGRESS, PerIngress, Refused, "none: the Ingress has a load balancer of its own",
+        "group.name", String, INGRESS, PerIngress, Built, "none: the Ingress has a load balancer of its own",
             "The group of Ingresses that share one load balancer: at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit.";
-        "group.order", Int32 { min: -1000, max: 1000 }, INGRESS, PerIngress, Later, "0",
+        "group.order", Int32 { min: -1000, max: 1000 }, INGRESS, PerIngress, Built, "0",
             "The place of this Ingress among those of its group: a lower number comes first, equal ones are in the order of namespace and name.";
         "load-balancer-name", Text { most_bytes: 32 }, INGRESS, Exclusive, Built, "made from the group or from the namespace and name",
             "The name of the load balancer. It counts when the load balancer is created; AWS cannot rename one.";

@@ -7,7 +7,7 @@ fn clean(name: &str) -> Clean {
     let mut balancer = created_balancer(name);
     balancer.all_listeners().insert(8080, created_listener(8080));
     balancer.attributes = Some([("idle_timeout.timeout_seconds".to_owned(), "30".to_owned())].into());
-    Clean { load_balancers: vec![balancer], target_groups: vec![created_target_group(name)] }
+    Clean { load_balancers: vec![balancer], target_groups: vec![created_target_group(name)], holdings: vec![] }
 }
 
 const LISTS: [&str; 3] = ["DescribeLoadBalancers", "DescribeSecurityGroups", "DescribeTargetGroups"];

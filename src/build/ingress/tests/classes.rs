@@ -223,7 +223,7 @@ fn an_ingress_has_to_do_with_its_own_group_and_those_that_hold_it() {
     let snapshot =
         snapshot(&object(", finalizers: [group.ingress.k8s.aws/edge, ingress.k8s.aws/resources, other/one]", ""));
     assert_eq!(
-        groups_of(&snapshot.ingresses[&web()]),
+        groups_of(&snapshot.ingresses[&web()], &snapshot),
         [StackId::Group("edge".to_owned()), StackId::Ingress(web())].into()
     );
 }

@@ -107,7 +107,7 @@ fn several_members_are_refused() {
     let manifests = format!("{SERVICES}\n---\n{}\n---\n{other}", ingress(&[], &everything()));
     let members = [web(), ObjectName::new("shop", "other")];
     let group = StackId::Group("edge".to_owned());
-    let built = build(&snapshot(&manifests), &config(), &facts(), &group, &members);
+    let built = build(&snapshot(&manifests), &config(), &facts(), &group, &Membership::of(&members));
     insta::assert_snapshot!(messages(&built), @"Error refused on Ingress shop/other: alb.ingress.kubernetes.io/group.name: groups of Ingresses are not built yet; remove the annotation to give this Ingress a load balancer of its own");
     assert_eq!((built.stack, built.lacking), (None, false));
 }

@@ -163,8 +163,8 @@ proptest! {
         }
         let config = BuildConfig { cluster: cluster.to_owned(), ..config() };
         let group = StackId::Ingress(web());
-        let first = build(&snapshot, &config, &facts, &group, &[web()]);
-        prop_assert_eq!(&first, &build(&snapshot.clone(), &config, &facts, &group, &[web()]));
+        let first = build(&snapshot, &config, &facts, &group, &Membership::of(&[web()]));
+        prop_assert_eq!(&first, &build(&snapshot.clone(), &config, &facts, &group, &Membership::of(&[web()])));
         let failed = first.diagnostics.iter().any(|d| d.severity == Severity::Error);
         prop_assert_eq!(first.stack.is_some(), !failed && first.wants.is_empty() && first.unavailable.is_empty());
         for (index, diagnostic) in first.diagnostics.iter().enumerate() {

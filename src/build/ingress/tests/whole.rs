@@ -75,6 +75,7 @@ fn an_ingress_with_one_path_in_full() {
         ssl_policy: None,
         alpn_policy: None,
         attributes: Attributes::new(),
+        attribute_causes: BTreeMap::new(),
         rules: vec![Rule {
             conditions: vec![
                 Condition::HostHeader { values: vec!["a.example.com".to_owned()], regex_values: vec![] },
@@ -90,6 +91,10 @@ fn an_ingress_with_one_path_in_full() {
             tags: tags(None),
             cause: cause("spec.rules[0].http.paths[0]"),
         }],
+        shares: BTreeMap::from([(
+            web(),
+            ListenerShare { certificates: BTreeSet::new(), default_action: false, cause: cause("spec") },
+        )]),
         tags: tags(Some("80")),
         cause: cause("spec"),
     };
@@ -119,11 +124,13 @@ fn an_ingress_with_one_path_in_full() {
                 SecurityGroupReference::SharedBackend(Value::Known(SecurityGroupId::new("sg-shared"))),
             ],
             attributes: Attributes::new(),
+            attribute_causes: BTreeMap::new(),
             tags: tags(Some("LoadBalancer")),
             cause: cause("spec"),
         }),
         target_groups: [(resource.clone(), group)].into_iter().collect(),
         listeners: BTreeMap::from([(80, listener)]),
+        set_aside: SetAside::default(),
     };
     let stack = stack(&ingress(
         &[("target-type", "ip"), ("scheme", "internet-facing")],
@@ -154,7 +161,13 @@ fn load_balancers_have_the_names_that_they_had() {
         let manifests = ingress(&[("scheme", scheme)], "  defaultBackend: {service: {name: x, port: {number: 1}}}\n")
             .replace("namespace: shop", &format!("namespace: {namespace}"));
         let name = ObjectName::new(namespace, name);
-        let built = build(&snapshot(&manifests), &config(), &facts(), &StackId::Ingress(name.clone()), &[name]);
+        let built = build(
+            &snapshot(&manifests),
+            &config(),
+            &facts(),
+            &StackId::Ingress(name.clone()),
+            &Membership::of(&[name]),
+        );
         let stack = built.stack.unwrap();
         assert_eq!(stack.load_balancer.unwrap().name.to_string(), expected);
     }
@@ -163,13 +176,14 @@ fn load_balancers_have_the_names_that_they_had() {
 #[test]
 fn a_group_without_members_wants_nothing() {
     let group = StackId::Ingress(web());
-    let built = build(&Snapshot::default(), &config(), &facts(), &group, &[]);
+    let built = build(&Snapshot::default(), &config(), &facts(), &group, &Membership::default());
     let nothing = Built {
         stack: Some(Stack::empty(group.clone())),
         diagnostics: vec![],
         wants: BTreeSet::new(),
         lacking: false,
         unavailable: vec![],
+        set_aside: BTreeSet::new(),
         absent: BTreeSet::new(),
     };
     assert_eq!(built, nothing);
@@ -259,7 +273,7 @@ fn a_member_that_has_vanished_since_gives_no_stack_and_least_of_all_an_empty_one
     let mut cluster = snapshot(&format!("{SERVICES}\n---\n{}", ingress(&[], &everything())));
     let built = |snapshot: &Snapshot, members: &[ObjectName]| {
         let group = StackId::Ingress(web());
-        build(snapshot, &config(), &facts(), &group, members)
+        build(snapshot, &config(), &facts(), &group, &Membership::of(members))
     };
     assert!(built(&cluster, &[web()]).stack.is_some());
     cluster.remove::<crate::snapshot::Ingress>(&web());

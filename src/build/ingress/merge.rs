@@ -1,0 +1,398 @@
+//! What the members of a group ask for together. Where they differ, what the load balancer has wins as long as a member asks
+//! for it; among newcomers the group's order decides. Whoever asks for something else is told, and set aside (reference:
+//! ingress §1.6, §2, §4.2, §4.3).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Builder, Failed,
+    access::Access,
+    cause,
+    part::{Part, PortPart},
+};
+use crate::{
+    build::Code,
+    facts::Want,
+    model::{
+        Action, Attributes, Cause, CertificateArn, ListenerProtocol, LoadBalancerName, ObjectName, ObservedStack,
+        Scheme, Source, SubnetMapping, Value,
+    },
+};
+
+const PREFIX: &str = "alb.ingress.kubernetes.io/";
+
+/// Why parts do not come together.
+pub(super) enum Unmerged {
+    /// Because of these members, who were told.
+    SetAside(BTreeSet<ObjectName>),
+    /// Something that concerns all is not known, or not there.
+    Failed,
+}
+
+impl From<Failed> for Unmerged {
+    fn from(_: Failed) -> Self {
+        Self::Failed
+    }
+}
+
+/// What the group asks for, without routes.
+pub(super) struct Merged {
+    pub(super) name: Option<LoadBalancerName>,
+    pub(super) scheme: Scheme,
+    pub(super) subnets: Value<Vec<SubnetMapping>>,
+    /// `None` while the shared security group is still to be made.
+    pub(super) access: Option<Access>,
+    pub(super) attributes: (Attributes, BTreeMap<String, Cause>),
+    /// The HTTPS port that all HTTP listeners redirect to.
+    pub(super) redirect: Option<u16>,
+    pub(super) ports: BTreeMap<u16, MergedPort>,
+}
+
+/// What the group asks for of one listener.
+pub(super) struct MergedPort {
+    pub(super) protocol: ListenerProtocol,
+    pub(super) default_certificate: Option<CertificateArn>,
+    pub(super) certificates: BTreeSet<CertificateArn>,
+    pub(super) ssl_policy: Option<String>,
+    pub(super) sources: Option<Vec<Source>>,
+    pub(super) attributes: (Attributes, BTreeMap<String, Cause>),
+    /// Whose default backend it has.
+    pub(super) default_of: Option<ObjectName>,
+    pub(super) cause: Cause,
+}
+
+/// A setting that all members have in common.
+pub(super) struct Setting<'s> {
+    /// The annotation, without prefix, or the field.
+    pub(super) field: &'s str,
+    /// What it is, for people, with its article.
+    pub(super) what: &'s str,
+}
+
+impl<'a> Builder<'a> {
+    /// What AWS has of the group, where there is a load balancer.
+    pub(super) fn in_force(&mut self) -> Result<Option<&'a ObservedStack>, Unmerged> {
+        let facts = self.facts;
+        if facts.incumbent.is_none() {
+            return Ok(None);
+        }
+        if facts.in_force.is_none() {
+            self.findings.wants.insert(Want::InForce);
+            return Err(Unmerged::Failed);
+        }
+        Ok(facts.in_force.as_deref())
+    }
+
+    /// What AWS has, where somebody is set aside whose wishes are not known.
+    pub(super) fn kept(&mut self, aside: &BTreeSet<ObjectName>) -> Result<Option<&'a ObservedStack>, Unmerged> {
+        if aside.is_empty() { Ok(None) } else { self.in_force() }
+    }
+
+    /// The value that those who ask for one agree on.
+    pub(super) fn agree<T: Clone + PartialEq>(
+        &mut self,
+        parts: &[Part<'a>],
+        setting: &Setting<'_>,
+        asked: impl Fn(&Part<'a>) -> Option<T>,
+        is_in_force: impl Fn(&ObservedStack, &T) -> bool,
+        show: impl Fn(&T) -> String,
+    ) -> Result<Option<T>, Unmerged> {
+        let all: Vec<(&Part<'a>, T)> = parts.iter().filter_map(|part| Some((part, asked(part)?))).collect();
+        let Some((first, value)) = all.first() else { return Ok(None) };
+        if all.iter().all(|(_, other)| other == value) {
+            return Ok(Some(value.clone()));
+        }
+        let held = self.in_force()?.and_then(|observed| all.iter().find(|(_, value)| is_in_force(observed, value)));
+        let (winner, value) = held.unwrap_or(&all[0]);
+        let reason = match held {
+            Some(_) => {
+                format!("which the load balancer of the group has, and Ingress {} asks for", winner.member.name())
+            }
+            None => format!("for which Ingress {} asks, the first of the group", first.member.name()),
+        };
+        let field = if setting.field.contains('.') && setting.field.starts_with("spec") {
+            setting.field.to_owned()
+        } else {
+            format!("{PREFIX}{}", setting.field)
+        };
+        let mut losers = BTreeSet::new();
+        for (part, other) in all.iter().filter(|(_, other)| other != value) {
+            let message = format!(
+                "{} is to be {}, but a group has only one: {}, {reason}",
+                setting.what,
+                show(other),
+                show(value)
+            );
+            let fix =
+                "make them agree, or put this Ingress in another group; until then nothing of this Ingress changes";
+            self.error(part.member.name(), Code::Conflict, &field, &message, fix);
+            losers.insert(part.member.name().clone());
+        }
+        Err(Unmerged::SetAside(losers))
+    }
+
+    pub(super) fn merge(&mut self, parts: &[Part<'a>], aside: &BTreeSet<ObjectName>) -> Result<Merged, Unmerged> {
+        let quoted = |text: &dyn std::fmt::Display| format!("`{text}`");
+        let scheme = self.agree(
+            parts,
+            &Setting { field: "scheme", what: "the scheme" },
+            |part| part.scheme,
+            |observed, scheme| observed.load_balancers.first().is_some_and(|b| b.scheme == *scheme),
+            |scheme| quoted(scheme),
+        )?;
+        let name = self.agree(
+            parts,
+            &Setting { field: "load-balancer-name", what: "the load balancer's name" },
+            |part| part.name.clone(),
+            |observed, name| observed.load_balancers.first().is_some_and(|b| b.name == name.as_str()),
+            |name| quoted(name),
+        )?;
+        let (ports, redirect) = self.merge_ports(parts, aside)?;
+        let kept_scheme = self.facts.incumbent.as_ref().filter(|_| !aside.is_empty()).map(|incumbent| incumbent.scheme);
+        let scheme = scheme.or(kept_scheme).unwrap_or(self.config.default_scheme);
+        // What is asked for first is told first; only the shared security group is made, and so asked for last.
+        let access = self.merge_access(parts, aside);
+        let subnets = self.merge_subnets(parts, scheme);
+        let attributes = self.merge_maps(
+            parts,
+            "load-balancer-attributes",
+            |part| Some(&part.attributes),
+            |observed, key, value| {
+                let known = observed.load_balancers.first().and_then(|b| b.attributes.as_ref());
+                known.is_some_and(|known| known.get(key).is_some_and(|known| known == value))
+            },
+        );
+        let access = match access {
+            Ok(access) => Some(access),
+            Err(Unmerged::Failed) => None,
+            Err(unmerged) => return Err(unmerged),
+        };
+        Ok(Merged { name, scheme, subnets: subnets?, access, attributes: attributes?, redirect, ports })
+    }
+
+    /// Maps of all, united key by key, with who asks for each.
+    pub(super) fn merge_maps(
+        &mut self,
+        parts: &[Part<'a>],
+        field: &str,
+        of: impl for<'p> Fn(&'p Part<'a>) -> Option<&'p BTreeMap<String, String>>,
+        is_in_force: impl Fn(&ObservedStack, &str, &str) -> bool,
+    ) -> Result<(BTreeMap<String, String>, BTreeMap<String, Cause>), Unmerged> {
+        let keys: BTreeSet<&String> = parts.iter().filter_map(&of).flat_map(BTreeMap::keys).collect();
+        let (mut values, mut causes) = (BTreeMap::new(), BTreeMap::new());
+        for key in keys {
+            let what = format!("`{key}`");
+            let value = self.agree(
+                parts,
+                &Setting { field, what: &what },
+                |part| of(part)?.get(key).cloned(),
+                |observed, value| is_in_force(observed, key, value),
+                |value| format!("`{value}`"),
+            )?;
+            let asks = parts.iter().find(|part| of(part).is_some_and(|map| map.contains_key(key)));
+            if let (Some(value), Some(part)) = (value, asks) {
+                values.insert(key.clone(), value);
+                if parts.len() > 1 {
+                    causes.insert(key.clone(), cause(part.member.ingress, format!("{PREFIX}{field}")));
+                }
+            }
+        }
+        Ok((values, causes))
+    }
+
+    /// The tags of all, united key by key.
+    pub(super) fn merge_tags(&mut self, parts: &[Part<'a>]) -> Result<BTreeMap<String, String>, Unmerged> {
+        let in_force = |observed: &ObservedStack, key: &str, value: &str| {
+            observed.load_balancers.first().is_some_and(|b| b.tags.get(key).is_some_and(|known| known == value))
+        };
+        self.merge_maps(parts, "tags", |part| Some(&part.tags), in_force).map(|(tags, _)| tags)
+    }
+
+    fn merge_ports(
+        &mut self,
+        parts: &[Part<'a>],
+        aside: &BTreeSet<ObjectName>,
+    ) -> Result<(BTreeMap<u16, MergedPort>, Option<u16>), Unmerged> {
+        self.merge_tags(parts)?;
+        let numbers: BTreeSet<u16> = parts.iter().flat_map(|part| part.ports.keys().copied()).collect();
+        let mut ports = BTreeMap::new();
+        for port in numbers {
+            let protocol = self.agree(
+                parts,
+                &Setting { field: "listen-ports", what: &format!("the protocol of port {port}") },
+                |part| part.ports.get(&port).map(|part| part.protocol),
+                |observed, protocol| {
+                    observed.load_balancers.first().and_then(|b| b.listener(port)).and_then(|l| l.protocol)
+                        == Some(*protocol)
+                },
+                |protocol| format!("`{protocol}`"),
+            )?;
+            if let Some(protocol) = protocol {
+                ports.insert(port, protocol);
+            }
+        }
+        let redirect = self.merge_redirect(parts, &ports)?;
+        let mut merged = BTreeMap::new();
+        for (port, protocol) in ports {
+            let redirected = redirect.is_some() && protocol == ListenerProtocol::Http;
+            merged.insert(port, self.merge_port(parts, aside, port, protocol, redirected)?);
+        }
+        Ok((merged, redirect))
+    }
+
+    fn merge_redirect(
+        &mut self,
+        parts: &[Part<'a>],
+        ports: &BTreeMap<u16, ListenerProtocol>,
+    ) -> Result<Option<u16>, Unmerged> {
+        let leads_to = |observed: &ObservedStack, port: &i32| {
+            let mut defaults =
+                observed.load_balancers.iter().flat_map(|b| b.known_listeners()).flat_map(|l| &l.default_actions);
+            defaults.any(|action| matches!(action, Action::Redirect { port: Some(to), .. } if *to == port.to_string()))
+        };
+        let asked = self.agree(
+            parts,
+            &Setting { field: "ssl-redirect", what: "the port to redirect to" },
+            |part| part.redirect,
+            leads_to,
+            ToString::to_string,
+        )?;
+        let Some(port) = asked else { return Ok(None) };
+        if let Some(port) = u16::try_from(port).ok().filter(|port| ports.get(port) == Some(&ListenerProtocol::Https)) {
+            return Ok(Some(port));
+        }
+        let alone = parts.len() == 1;
+        let whose = if alone { "this Ingress" } else { "this group" };
+        let message = format!("requests are to be redirected to port {port}, which is no HTTPS listener of {whose}");
+        let fix = format!("add {{\"HTTPS\": {port}}} to `{PREFIX}listen-ports`, or name one of its HTTPS ports");
+        let askers: Vec<_> =
+            parts.iter().filter(|part| part.redirect.is_some()).map(|part| part.member.name()).collect();
+        for asker in &askers {
+            self.error(asker, Code::InvalidValue, &format!("{PREFIX}ssl-redirect"), &message, &fix);
+        }
+        Err(Unmerged::SetAside(askers.into_iter().cloned().collect()))
+    }
+
+    fn merge_port(
+        &mut self,
+        parts: &[Part<'a>],
+        aside: &BTreeSet<ObjectName>,
+        port: u16,
+        protocol: ListenerProtocol,
+        redirected: bool,
+    ) -> Result<MergedPort, Unmerged> {
+        fn of<'p>(part: &'p Part<'_>, port: u16) -> Option<&'p PortPart> {
+            part.ports.get(&port)
+        }
+        let tls = protocol == ListenerProtocol::Https;
+        let policy = self.agree(
+            parts,
+            &Setting { field: "ssl-policy", what: &format!("the TLS policy of port {port}") },
+            |part| of(part, port)?.ssl_policy.clone(),
+            |observed, policy| in_listener(observed, port, |l| l.ssl_policy.as_ref() == Some(policy)),
+            |policy| format!("`{policy}`"),
+        )?;
+        let sources = self.agree(
+            parts,
+            &Setting { field: "inbound-cidrs", what: &format!("who may reach port {port}") },
+            |part| Some(of(part, port)?.sources.clone()?.into_iter().collect::<BTreeSet<_>>()),
+            |observed, sources| open(observed, port) == *sources,
+            |sources| {
+                let sources: Vec<String> = sources.iter().map(|source| format!("`{source}`")).collect();
+                sources.join(", ")
+            },
+        )?;
+        let attributes = self.merge_maps(
+            parts,
+            &format!("listener-attributes.{protocol}-{port}"),
+            |part| of(part, port).map(|part| &part.attributes),
+            |observed, key, value| {
+                in_listener(observed, port, |listener| {
+                    let known = listener.attributes.as_ref().and_then(|known| known.get(key));
+                    known.is_some_and(|known| known == value)
+                })
+            },
+        )?;
+        let default_of = if redirected {
+            None
+        } else {
+            self.agree(
+                parts,
+                &Setting { field: "spec.defaultBackend", what: &format!("the default backend of port {port}") },
+                |part| {
+                    of(part, port).and(part.member.ingress.default_backend.as_ref()).map(|_| part.member.name().clone())
+                },
+                |observed, member| {
+                    let holds = |holding: &crate::model::Holding| {
+                        holding.member == *member && holding.ports.get(&port).is_some_and(|held| held.default_action)
+                    };
+                    observed.holdings.iter().any(holds)
+                },
+                |member| format!("that of Ingress {member}"),
+            )?
+        };
+        let on_port = || parts.iter().filter(|part| part.ports.contains_key(&port));
+        let certified = on_port().find(|part| of(part, port).is_some_and(|part| !part.certificates.is_empty()));
+        let all: BTreeSet<CertificateArn> =
+            on_port().filter_map(|part| of(part, port)).flat_map(|part| part.certificates.iter().cloned()).collect();
+        let first = on_port().next().ok_or(Unmerged::Failed)?;
+        if tls && all.is_empty() {
+            let message = format!("the HTTPS listener on port {port} has no certificate");
+            let fix = "name one or more by ARN; finding them in ACM by host name is not built yet";
+            let field = format!("{PREFIX}certificate-arn");
+            let mut askers = BTreeSet::new();
+            for part in on_port() {
+                self.error(part.member.name(), Code::MissingCertificate, &field, &message, fix);
+                askers.insert(part.member.name().clone());
+            }
+            return Err(Unmerged::SetAside(askers));
+        }
+        let kept = self.kept(aside)?;
+        let in_force = kept.and_then(|observed| observed.load_balancers.first()).and_then(|b| b.listener(port));
+        // The default certificate of a member set aside stays the default.
+        let held_default = in_force.and_then(|listener| listener.default_certificate.clone()).filter(|certificate| {
+            let mut holders = kept
+                .iter()
+                .flat_map(|observed| &observed.holdings)
+                .filter(|holding| holding.ports.get(&port).is_some_and(|held| held.certificates.contains(certificate)));
+            !all.contains(certificate) && holders.all(|holding| aside.contains(&holding.member))
+        });
+        let default_certificate =
+            held_default.or_else(|| certified.and_then(|part| of(part, port)?.certificates.first().cloned()));
+        let certificates = all.into_iter().filter(|c| Some(c) != default_certificate.as_ref()).collect();
+        let kept_policy = in_force.and_then(|listener| listener.ssl_policy.clone()).filter(|_| tls);
+        let field = match first.member.ingress.annotations.contains_key(&format!("{PREFIX}listen-ports")) {
+            true => format!("{PREFIX}listen-ports"),
+            false => "spec".to_owned(),
+        };
+        let kept_sources = kept.map(|observed| open(observed, port)).filter(|sources| !sources.is_empty());
+        let in_order = |sources: BTreeSet<Source>| {
+            let asked = on_port().filter_map(|part| of(part, port)?.sources.as_ref());
+            asked
+                .into_iter()
+                .find(|list| list.len() == sources.len())
+                .cloned()
+                .unwrap_or_else(|| sources.into_iter().collect())
+        };
+        Ok(MergedPort {
+            protocol,
+            default_certificate: default_certificate.filter(|_| tls),
+            certificates,
+            ssl_policy: tls.then(|| policy.or(kept_policy).unwrap_or_else(|| self.config.default_ssl_policy.clone())),
+            sources: sources.map(in_order).or_else(|| kept_sources.map(|sources| sources.into_iter().collect())),
+            attributes,
+            default_of,
+            cause: cause(certified.unwrap_or(first).member.ingress, field),
+        })
+    }
+}
+
+fn in_listener(observed: &ObservedStack, port: u16, holds: impl Fn(&crate::model::ObservedListener) -> bool) -> bool {
+    observed.load_balancers.first().and_then(|balancer| balancer.listener(port)).is_some_and(holds)
+}
+
+/// Who may reach a port of the load balancer, by the rules of its own security group.
+pub(super) fn open(observed: &ObservedStack, port: u16) -> BTreeSet<Source> {
+    let rules = observed.security_groups.first().into_iter().flat_map(|group| &group.ingress);
+    rules.filter(|rule| rule.from_port == Some(i32::from(port))).map(|rule| rule.source.clone()).collect()
+}

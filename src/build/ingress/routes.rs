@@ -1,0 +1,213 @@
+//! Where a member's requests go, and how the members' routes become listeners.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use indexmap::IndexMap;
+
+use super::{
+    Builder, Failed, access,
+    listeners::{self, ListenerContext},
+    merge::{Merged, MergedPort},
+    optimise,
+    part::Part,
+};
+use crate::{
+    build::{Code, tags},
+    model::{
+        Action, Listener, ListenerProtocol, ListenerShare, ObjectName, ResourceId, Rule, SecurityGroupRule, Source,
+        Stack, TargetGroup, TargetGroupReference,
+    },
+};
+
+/// A member's routes.
+pub(super) struct Routes {
+    /// The default action, where the member gives one, and the rules, by port.
+    ports: BTreeMap<u16, (Option<Action<TargetGroupReference>>, Vec<Rule>)>,
+    target_groups: IndexMap<ResourceId, TargetGroup>,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn routes(&mut self, part: &Part<'a>, merged: &Merged) -> Result<Routes, Failed> {
+        self.backend_source = merged.access.as_ref().and_then(|access| access.backend_source.clone());
+        self.target_groups.clear();
+        let mut ports = BTreeMap::new();
+        let mut failed = false;
+        for (port, asked) in &part.ports {
+            let protocol = asked.protocol;
+            if merged.redirect.is_some() && protocol == ListenerProtocol::Http {
+                ports.insert(*port, (None, Vec::new()));
+                continue;
+            }
+            let default_action = self.default_action(part.member);
+            let rules = self.rules(part.member, ListenerContext { port: *port, protocol });
+            match (default_action, rules) {
+                (Ok(default_action), Ok(rules)) => drop(ports.insert(*port, (default_action, rules))),
+                _ => failed = true,
+            }
+        }
+        let target_groups = std::mem::take(&mut self.target_groups);
+        if failed { Err(Failed) } else { Ok(Routes { ports, target_groups }) }
+    }
+
+    /// The stack of all parts. `None` where something that concerns all is missing.
+    pub(super) fn put_together(
+        &mut self,
+        parts: &[Part<'a>],
+        mut merged: Merged,
+        routes: Vec<Routes>,
+        aside: &BTreeSet<ObjectName>,
+    ) -> Option<Stack> {
+        let user_tags = self.merge_tags(parts).ok()?;
+        let mut load_balancer = self.load_balancer(parts, &mut merged, &user_tags).ok()?;
+        let access = merged.access.take()?;
+        let mut listeners = BTreeMap::new();
+        let mut sources = BTreeMap::new();
+        for (number, mut port) in std::mem::take(&mut merged.ports) {
+            let everywhere = || vec![Source::Ipv4("0.0.0.0/0".to_owned())];
+            sources.insert(number, port.sources.take().unwrap_or_else(everywhere));
+            let listener = self.listener(parts, number, port, merged.redirect, &routes)?;
+            listeners.insert(number, listener);
+        }
+        let in_force = self.kept(aside).ok()?;
+        let security_group = access.is_managed().then(|| {
+            let first = parts.first().map(|part| part.member.ingress)?;
+            let mut rules = Vec::new();
+            for (port, sources) in &sources {
+                rules.extend(sources.iter().map(|source| access::open_to(*port, source)));
+            }
+            // The ports that only members set aside listen on stay open to whom they are.
+            let kept = in_force.into_iter().flat_map(|observed| {
+                let group = observed.security_groups.first();
+                group.into_iter().flat_map(|group| &group.ingress)
+            });
+            let elsewhere = |rule: &&SecurityGroupRule| {
+                !rule
+                    .from_port
+                    .and_then(|port| u16::try_from(port).ok())
+                    .is_some_and(|port| listeners.contains_key(&port))
+            };
+            let held = |rule: &&SecurityGroupRule| {
+                let port = rule.from_port.and_then(|port| u16::try_from(port).ok());
+                let mut holders = in_force
+                    .into_iter()
+                    .flat_map(|observed| &observed.holdings)
+                    .filter(|holding| port.is_some_and(|port| holding.ports.contains_key(&port)))
+                    .peekable();
+                holders.peek().is_none() || holders.any(|holding| aside.contains(&holding.member))
+            };
+            rules.extend(kept.filter(elsewhere).filter(held).cloned());
+            Some(self.managed_security_group(first, rules, &user_tags))
+        });
+        load_balancer.security_groups = access.security_groups;
+        let mut target_groups = IndexMap::new();
+        for routes in routes {
+            target_groups.extend(routes.target_groups);
+        }
+        Some(Stack {
+            load_balancer: Some(load_balancer),
+            security_group: security_group.flatten(),
+            target_groups,
+            listeners,
+            ..Stack::empty(self.group.clone())
+        })
+    }
+
+    fn listener(
+        &mut self,
+        parts: &[Part<'a>],
+        number: u16,
+        port: MergedPort,
+        redirect: Option<u16>,
+        routes: &[Routes],
+    ) -> Option<Listener> {
+        let on_port: Vec<(&Part<'a>, &Routes)> =
+            parts.iter().zip(routes).filter(|(part, _)| part.ports.contains_key(&number)).collect();
+        let redirect = redirect.filter(|_| port.protocol == ListenerProtocol::Http);
+        let mut rules = Vec::new();
+        let mut shares = BTreeMap::new();
+        let mut default_action = redirect.map_or_else(listeners::not_found, listeners::redirect_to);
+        let mut tagged = Vec::new();
+        for (part, routes) in on_port {
+            let member = part.member.name();
+            let (its_default, its_rules) = routes.ports.get(&number)?;
+            rules.extend(its_rules.iter().cloned());
+            let is_default = port.default_of.as_ref() == Some(member);
+            if let Some(action) = its_default.as_ref().filter(|_| is_default) {
+                default_action = action.clone();
+            }
+            let certificates = part.ports[&number].certificates.iter().cloned().collect();
+            let cause = super::cause(part.member.ingress, "spec");
+            shares.insert(member.clone(), ListenerShare { certificates, default_action: is_default, cause });
+            tagged.push(part);
+        }
+        self.tell_of_hidden(&rules, number);
+        let context = ListenerContext { port: number, protocol: port.protocol };
+        let mut user_tags = BTreeMap::new();
+        for part in tagged {
+            user_tags.extend(part.tags.clone());
+        }
+        let (attributes, attribute_causes) = port.attributes;
+        Some(Listener {
+            port: number,
+            protocol: port.protocol,
+            default_action,
+            default_certificate: port.default_certificate,
+            certificates: port.certificates,
+            alpn_policy: None,
+            attributes,
+            attribute_causes,
+            ssl_policy: port.ssl_policy,
+            rules: optimise::optimise(rules, context),
+            shares,
+            tags: tags::of_resource(
+                &self.config.cluster,
+                self.group,
+                &ResourceId(number.to_string()),
+                &self.config.default_tags,
+                &user_tags,
+            ),
+            cause: port.cause,
+        })
+    }
+
+    /// Tells of rules that get no request, because another member's rule takes the same requests before.
+    fn tell_of_hidden(&mut self, rules: &[Rule], port: u16) {
+        for (index, rule) in rules.iter().enumerate() {
+            let hides =
+                |earlier: &&Rule| earlier.cause.object != rule.cause.object && earlier.conditions == rule.conditions;
+            if let Some(earlier) = rules[..index].iter().find(hides) {
+                let message = format!(
+                    "on port {port} {} takes the same requests first ({}), so this rule gets none",
+                    earlier.cause.object, earlier.cause.field
+                );
+                let fix = "remove one of the two, or change their order with `alb.ingress.kubernetes.io/group.order`";
+                let object = rule.cause.object.clone();
+                let severity = crate::build::Severity::Warning;
+                self.findings.found(severity, object, Code::Conflict, &rule.cause.field, &message, fix);
+            }
+        }
+    }
+
+    /// Members whose target groups have the name of an earlier member's within the group: Ingress and Service names that run
+    /// together the same way.
+    pub(super) fn same_resources(&mut self, parts: &[Part<'a>], routes: &[Routes]) -> BTreeSet<ObjectName> {
+        let mut seen: BTreeMap<ResourceId, ObjectName> = BTreeMap::new();
+        let mut losers = BTreeSet::new();
+        for (part, routes) in parts.iter().zip(routes) {
+            for resource in routes.target_groups.keys() {
+                let member = part.member.name();
+                if let Some(other) = seen.get(resource).filter(|other| *other != member).cloned() {
+                    let message = format!(
+                        "its target group would be called `{resource}` within the group, as one of Ingress {other} is"
+                    );
+                    let fix = "rename the Ingress or its Service";
+                    self.error(member, Code::Conflict, "metadata.name", &message, fix);
+                    losers.insert(member.clone());
+                } else {
+                    seen.insert(resource.clone(), member.clone());
+                }
+            }
+        }
+        losers
+    }
+}
