@@ -416,7 +416,8 @@ impl<'a> Planner<'a> {
         let mut adds: Vec<(&Cause, Vec<CertificateArn>)> = Vec::new();
         for certificate in certificates {
             let asks = wanted.shares.values().find(|share| share.certificates.contains(&certificate));
-            let cause = asks.map_or(&wanted.cause, |share| &share.cause);
+            let other = asks.filter(|share| share.cause.object != wanted.cause.object);
+            let cause = other.map_or(&wanted.cause, |share| &share.cause);
             match adds.iter_mut().find(|(known, _)| *known == cause) {
                 Some((_, list)) => list.push(certificate),
                 None => adds.push((cause, vec![certificate])),

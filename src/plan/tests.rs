@@ -8,6 +8,7 @@ mod limits;
 mod oracle;
 mod rules;
 mod services;
+mod set_aside;
 mod stacks;
 mod steps;
 

@@ -28,7 +28,10 @@ fn record() -> Record {
         attributes: Some([("stickiness.enabled".to_owned(), "true".to_owned())].into()),
         tags,
     };
-    Record { stack: web(), clean: Some(Clean { load_balancers: Vec::new(), target_groups: vec![group], holdings: Vec::new() }) }
+    Record {
+        stack: web(),
+        clean: Some(Clean { load_balancers: Vec::new(), target_groups: vec![group], holdings: Vec::new() }),
+    }
 }
 
 fn written(header: &Header, records: &BTreeMap<String, Record>) -> BTreeMap<String, String> {

@@ -231,6 +231,7 @@ impl<'a> Builder<'a> {
                 ports.insert(port, protocol);
             }
         }
+        self.need_certificates(parts, &ports)?;
         let redirect = self.merge_redirect(parts, &ports)?;
         let mut merged = BTreeMap::new();
         for (port, protocol) in ports {
@@ -238,6 +239,28 @@ impl<'a> Builder<'a> {
             merged.insert(port, self.merge_port(parts, aside, port, protocol, redirected)?);
         }
         Ok((merged, redirect))
+    }
+
+    /// An HTTPS listener needs a certificate, whoever names it.
+    fn need_certificates(
+        &mut self,
+        parts: &[Part<'a>],
+        ports: &BTreeMap<u16, ListenerProtocol>,
+    ) -> Result<(), Unmerged> {
+        let mut askers = BTreeSet::new();
+        for port in ports.iter().filter(|(_, protocol)| **protocol == ListenerProtocol::Https).map(|(port, _)| port) {
+            let on_port = || parts.iter().filter_map(|part| Some((part.member.name(), part.ports.get(port)?)));
+            if on_port().any(|(_, asked)| !asked.certificates.is_empty()) {
+                continue;
+            }
+            let message = format!("the HTTPS listener on port {port} has no certificate");
+            let fix = "name one or more by ARN; finding them in ACM by host name is not built yet";
+            for (member, _) in on_port() {
+                self.error(member, Code::MissingCertificate, &format!("{PREFIX}certificate-arn"), &message, fix);
+                askers.insert(member.clone());
+            }
+        }
+        if askers.is_empty() { Ok(()) } else { Err(Unmerged::SetAside(askers)) }
     }
 
     fn merge_redirect(
@@ -336,17 +359,6 @@ impl<'a> Builder<'a> {
         let all: BTreeSet<CertificateArn> =
             on_port().filter_map(|part| of(part, port)).flat_map(|part| part.certificates.iter().cloned()).collect();
         let first = on_port().next().ok_or(Unmerged::Failed)?;
-        if tls && all.is_empty() {
-            let message = format!("the HTTPS listener on port {port} has no certificate");
-            let fix = "name one or more by ARN; finding them in ACM by host name is not built yet";
-            let field = format!("{PREFIX}certificate-arn");
-            let mut askers = BTreeSet::new();
-            for part in on_port() {
-                self.error(part.member.name(), Code::MissingCertificate, &field, &message, fix);
-                askers.insert(part.member.name().clone());
-            }
-            return Err(Unmerged::SetAside(askers));
-        }
         let kept = self.kept(aside)?;
         let in_force = kept.and_then(|observed| observed.load_balancers.first()).and_then(|b| b.listener(port));
         // The default certificate of a member set aside stays the default.

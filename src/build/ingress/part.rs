@@ -50,8 +50,8 @@ impl<'a> Builder<'a> {
         let subnets = self.asked_subnets(member);
         let attributes = self.value(ingress, None, member.annotations.string_map("load-balancer-attributes"));
         let ports = self.asked_ports(member);
-        let tags = self.user_tags(member, None);
         let redirect = self.value(ingress, None, member.annotations.i32("ssl-redirect"));
+        let tags = self.user_tags(member, None);
         let all = (known, access, scheme, name, subnets, attributes, ports, tags, redirect);
         let (Ok(()), Ok(access), Ok(scheme), Ok(name), Ok(subnets), Ok(attributes), Ok(ports), Ok(tags), Ok(redirect)) =
             all

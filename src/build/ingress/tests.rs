@@ -3,6 +3,7 @@
 mod access;
 mod attributes;
 mod classes;
+mod groups;
 mod listeners;
 mod messages;
 mod properties;

@@ -61,7 +61,13 @@ pub(super) fn built(manifests: &str) -> Stack {
         backend_security_group: Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP))),
         ..Facts::default()
     };
-    let built = ingress::build(&loaded.snapshot, &config, &facts, &group(), &ingress::Membership::of(&[ObjectName::new("shop", "web")]));
+    let built = ingress::build(
+        &loaded.snapshot,
+        &config,
+        &facts,
+        &group(),
+        &ingress::Membership::of(&[ObjectName::new("shop", "web")]),
+    );
     assert_eq!(built.diagnostics, []);
     built.stack.unwrap()
 }

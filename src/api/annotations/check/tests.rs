@@ -134,8 +134,8 @@ fn messages_on_an_ingress() {
         annotation `alb.ingress.kubernetes.io/shield-advanced-protection` is known but its effect is not built yet; it is ignored
           fix: leave it if the object can do without its effect for now, otherwise do not rely on it
         "#);
-    assert_snapshot!(told(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/group.name", "shared")]), @r#"
-        annotation `alb.ingress.kubernetes.io/group.name` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for
+    assert_snapshot!(told(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/wafv2-acl-arn", "shared")]), @r#"
+        annotation `alb.ingress.kubernetes.io/wafv2-acl-arn` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for
           fix: remove the annotation, if the object may be served without it
         "#);
     assert_snapshot!(told(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/ip-address-type", "dualstack")]), @r#"

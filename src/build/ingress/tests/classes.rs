@@ -144,6 +144,7 @@ fn standing(membership: &Membership) -> Is {
     match (membership.members.len(), membership.leaving.len(), membership.broken.len()) {
         (1, 0, 0) => Is::Member,
         (0, 1, 0) => Is::Leaving,
+        (1, 0, 1) if membership.kept.len() == 1 => Is::Broken,
         (0, 0, 1) => Is::Broken,
         (0, 0, 0) => Is::Nothing,
         _ => panic!("{membership:?}"),
@@ -205,7 +206,9 @@ fn membership_follows_class_finalizer_and_deletion() {
         let snapshot = snapshot(&format!("{}{classes}", object(&metadata, "ingressClassName: alb")));
         let found = membership(&snapshot, &config(), &StackId::Ingress(web()));
         assert_eq!(standing(&found), expected, "{what}");
-        assert!(membership(&snapshot, &config(), &StackId::Group("edge".to_owned())).is_empty());
+        let of_edge = membership(&snapshot, &config(), &StackId::Group("edge".to_owned()));
+        assert_eq!(of_edge.leaving.len(), usize::from(what == "held by an explicit group"));
+        assert!(of_edge.members.is_empty());
     }
     let nobody = membership(&Snapshot::default(), &config(), &StackId::Ingress(web()));
     assert!(nobody.is_empty());

@@ -51,12 +51,12 @@ fn actions() {
 
 #[test]
 fn what_asks_for_access_control_is_refused_and_not_served_without_it() {
-    for key in ["auth-type", "group.name", "wafv2-acl-arn", "conditions.web"] {
+    for key in ["auth-type", "wafv2-acl-arn", "conditions.web"] {
         let built = built(&ingress(&[("target-type", "ip"), (key, "oidc")], &everything()));
         assert_eq!(built.stack, None, "{key}");
     }
     insta::assert_snapshot!(told(&[("auth-type", "oidc")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/auth-type` with the value `oidc` is known but not built yet, only `none` is; the object is refused, because without it access or routing would not be what it asks for; write `none` or remove the annotation, if the object may be served like that");
-    insta::assert_snapshot!(told(&[("group.name", "edge")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/group.name` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it");
+    insta::assert_snapshot!(told(&[("wafv2-acl-arn", "edge")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/wafv2-acl-arn` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it");
     insta::assert_snapshot!(told(&[("auth-type", "none")], &everything()), @"");
 }
 
@@ -99,17 +99,6 @@ fn subnets_that_are_not_there() {
     facts.backend_security_group = Some(absent);
     let built = build_with(&format!("{SERVICES}\n---\n{}", ingress(&[], &everything())), &config(), &facts);
     insta::assert_snapshot!(messages(&built), @"Error unsupported on Ingress shop/web: spec: no security group; create it");
-}
-
-#[test]
-fn several_members_are_refused() {
-    let other = ingress(&[], &everything()).replace("name: web\n", "name: other\n");
-    let manifests = format!("{SERVICES}\n---\n{}\n---\n{other}", ingress(&[], &everything()));
-    let members = [web(), ObjectName::new("shop", "other")];
-    let group = StackId::Group("edge".to_owned());
-    let built = build(&snapshot(&manifests), &config(), &facts(), &group, &Membership::of(&members));
-    insta::assert_snapshot!(messages(&built), @"Error refused on Ingress shop/other: alb.ingress.kubernetes.io/group.name: groups of Ingresses are not built yet; remove the annotation to give this Ingress a load balancer of its own");
-    assert_eq!((built.stack, built.lacking), (None, false));
 }
 
 #[test]

@@ -1,0 +1,327 @@
+//! Several Ingresses, one load balancer.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::{
+    build::ingress::{groups_of, membership},
+    facts::{Incumbent, Want},
+};
+
+fn edge() -> StackId {
+    StackId::Group("edge".to_owned())
+}
+
+fn name(member: &str) -> ObjectName {
+    ObjectName::new("shop", member)
+}
+
+/// A member of the group `edge` with one path, `/<name>`, to `web`.
+fn member(name: &str, annotations: &[(&str, &str)]) -> String {
+    let annotations = [&[("group.name", "edge"), ("target-type", "ip")], annotations].concat();
+    let spec = format!("  rules:\n{}", rules("", &[("Exact", &format!("/{name}"), "web", "80")]));
+    ingress(&annotations, &spec).replace("  name: web\n  namespace", &format!("  name: {name}\n  namespace"))
+}
+
+fn cluster(members: &[String]) -> Snapshot {
+    snapshot(&format!("{SERVICES}\n---\n{}", members.join("\n---\n")))
+}
+
+fn built_of(members: &[String], facts: &Facts) -> Built {
+    let snapshot = cluster(members);
+    build(&snapshot, &config(), facts, &edge(), &membership(&snapshot, &config(), &edge()))
+}
+
+/// Routes and what is told.
+fn shown(built: &Built) -> String {
+    let aside: Vec<String> = built.set_aside.iter().map(ToString::to_string).collect();
+    let aside = if aside.is_empty() { String::new() } else { format!("set aside: {}\n", aside.join(", ")) };
+    format!("{}{aside}{}", built.stack.as_ref().map(routes).unwrap_or_default(), messages(built))
+}
+
+/// What AWS has of the group: an internal load balancer on port 80 that the members hold as given.
+fn in_force(change: impl FnOnce(&mut ObservedStack)) -> Facts {
+    let listener = ObservedListener {
+        arn: ListenerArn::new("arn:listener/80"),
+        port: 80,
+        protocol: Some(ListenerProtocol::Http),
+        default_actions: vec![],
+        default_certificate: None,
+        certificates: BTreeSet::new(),
+        ssl_policy: None,
+        alpn_policy: None,
+        attributes: None,
+        tags: Tags::new(),
+        rules: vec![],
+    };
+    let mut observed = ObservedStack {
+        load_balancers: vec![ObservedLoadBalancer {
+            arn: LoadBalancerArn::new("arn:lb"),
+            name: "edge".to_owned(),
+            kind: LoadBalancerKind::Application,
+            dns_name: "edge.example.com".to_owned(),
+            scheme: Scheme::Internal,
+            state: LoadBalancerState::Active,
+            subnets: [SubnetId::new("subnet-a")].into(),
+            security_groups: [SecurityGroupId::new("sg-own"), SecurityGroupId::new("sg-shared")].into(),
+            attributes: None,
+            tags: Tags::new(),
+            listeners: Some([(80, listener)].into()),
+        }],
+        security_groups: vec![ObservedSecurityGroup {
+            id: SecurityGroupId::new("sg-own"),
+            name: "own".to_owned(),
+            tags: Tags::new(),
+            ingress: BTreeSet::new(),
+        }],
+        ..ObservedStack::default()
+    };
+    change(&mut observed);
+    let balancer = &observed.load_balancers[0];
+    let incumbent = Incumbent {
+        kind: balancer.kind,
+        scheme: balancer.scheme,
+        has_security_groups: true,
+        subnets: balancer.subnets.clone(),
+    };
+    Facts { incumbent: Some(incumbent), in_force: Some(Box::new(observed)), ..facts() }
+}
+
+#[test]
+fn members_share_a_load_balancer_in_the_order_of_the_group() {
+    let members = [
+        member("b", &[("listen-ports", r#"[{"HTTP": 80}, {"HTTP": 8080}]"#), ("tags", "team=b")]),
+        member("a", &[("tags", "cost=1")]),
+        member("first", &[("group.order", "-1"), ("load-balancer-attributes", "idle_timeout.timeout_seconds=30")]),
+    ];
+    let built = built_of(&members, &facts());
+    insta::assert_snapshot!(shown(&built), @r"
+    HTTP 80: 404 -
+      /first -> shop/first-web:80
+      /a -> shop/a-web:80
+      /b -> shop/b-web:80
+    HTTP 8080: 404 -
+      /b -> shop/b-web:80
+    ");
+    let stack = built.stack.unwrap();
+    let balancer = stack.load_balancer.unwrap();
+    assert!(balancer.name.known().unwrap().as_str().starts_with("k8s-edge-"), "{:?}", balancer.name);
+    assert_eq!(balancer.attributes["idle_timeout.timeout_seconds"], "30");
+    assert_eq!(balancer.attribute_causes["idle_timeout.timeout_seconds"].object.name, name("first"));
+    assert_eq!(
+        (
+            balancer.tags["team"].as_str(),
+            balancer.tags["cost"].as_str(),
+            balancer.tags["ingress.k8s.aws/stack"].as_str()
+        ),
+        ("b", "1", "edge")
+    );
+    assert_eq!(stack.listeners[&8080].tags.get("cost"), None);
+    assert_eq!(
+        stack.target_groups.keys().map(|id| id.0.as_str()).collect::<Vec<_>>(),
+        ["shop/first-web:80", "shop/a-web:80", "shop/b-web:80"]
+    );
+}
+
+#[test]
+fn certificates_come_together_and_the_first_member_gives_the_default() {
+    let arn = |id: &str| format!("arn:aws:acm:eu-west-1:111122223333:certificate/{id}");
+    let (b, a) = (format!("{},{}", arn("m"), arn("c")), arn("a"));
+    let members = [
+        member("b", &[("certificate-arn", &b), ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#)]),
+        member("c", &[("certificate-arn", &a), ("ssl-redirect", "443")]),
+        member("d", &[]),
+    ];
+    let built = built_of(&members, &facts());
+    insta::assert_snapshot!(shown(&built), @r"
+    HTTP 80: HTTP_301 HTTPS - 443 - -
+    HTTPS 443: 404 -
+      /b -> shop/b-web:80
+      /c -> shop/c-web:80
+    ");
+    let tls = built.stack.unwrap().listeners.remove(&443).unwrap();
+    assert_eq!(tls.default_certificate, Some(CertificateArn::new(arn("m"))));
+    assert_eq!(tls.certificates, [CertificateArn::new(arn("a")), CertificateArn::new(arn("c"))].into());
+    assert_eq!(tls.shares[&name("c")].certificates, [CertificateArn::new(arn("a"))].into());
+}
+
+#[test]
+fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() {
+    let conflict = |first: &[(&str, &str)], second: &[(&str, &str)]| {
+        let built = built_of(&[member("a", first), member("b", second), member("c", &[])], &facts());
+        assert_eq!(built.set_aside, [name("b")].into());
+        let stack = built.stack.as_ref().unwrap();
+        assert_eq!(stack.set_aside.order, ["a", "b", "c"].map(name));
+        assert!(stack.target_groups.keys().all(|id| !id.0.starts_with("shop/b-")));
+        messages(&built)
+    };
+    insta::assert_snapshot!(conflict(&[("scheme", "internet-facing")], &[("scheme", "internal")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/scheme: the scheme is to be `internal`, but a group has only one: `internet-facing`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("load-balancer-name", "one")], &[("load-balancer-name", "two")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-name: the load balancer's name is to be `two`, but a group has only one: `one`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("inbound-cidrs", "10.0.0.0/8")], &[("inbound-cidrs", "192.0.2.0/24")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/inbound-cidrs: who may reach port 80 is to be `192.0.2.0/24`, but a group has only one: `10.0.0.0/8`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("tags", "a=1")], &[("tags", "a=2,b=3")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/tags: `a` is to be `2`, but a group has only one: `1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[], &[("listen-ports", r#"[{"HTTPS": 80}]"#)]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/listen-ports: the protocol of port 80 is to be `HTTPS`, but a group has only one: `HTTP`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[], &[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/ssl-redirect: requests are to be redirected to port 443, which is no HTTPS listener of this group; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
+    insta::assert_snapshot!(conflict(&[], &[("scheme", "public")]), @"Error invalid-value on Ingress shop/b: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`");
+    insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` is to be `2`, but a group has only one: `1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+}
+
+#[test]
+fn two_default_backends_on_one_port() {
+    let default = |name: &str| member(name, &[]) + &format!("  defaultBackend: {}\n", backend("api", "http"));
+    let built = built_of(&[default("a"), default("b")], &facts());
+    insta::assert_snapshot!(shown(&built), @"
+    HTTP 80: shop/a-api:http
+      /a -> shop/a-web:80
+    set aside: shop/b
+    Error conflict on Ingress shop/b: spec.defaultBackend: the default backend of port 80 is to be that of Ingress shop/b, but a group has only one: that of Ingress shop/a, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    ");
+    let holds = Holding {
+        member: name("b"),
+        rules: BTreeSet::new(),
+        ports: [(80, PortHolding { default_action: true, ..PortHolding::default() })].into(),
+    };
+    let built = built_of(&[default("a"), default("b")], &in_force(|observed| observed.holdings.push(holds)));
+    insta::assert_snapshot!(shown(&built), @"
+    HTTP 80: shop/b-api:http
+      /b -> shop/b-web:80
+    set aside: shop/a
+    Error conflict on Ingress shop/a: spec.defaultBackend: the default backend of port 80 is to be that of Ingress shop/a, but a group has only one: that of Ingress shop/b, which the load balancer of the group has, and Ingress shop/b asks for; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    ");
+}
+
+#[test]
+fn what_the_load_balancer_has_wins_as_long_as_somebody_asks_for_it() {
+    let members = |first: &str, second: &str| [member("a", &[("scheme", first)]), member("b", &[("scheme", second)])];
+    let built = built_of(&members("internet-facing", "internal"), &in_force(|_| ()));
+    insta::assert_snapshot!(shown(&built), @"
+    HTTP 80: 404 -
+      /b -> shop/b-web:80
+    set aside: shop/a
+    Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/scheme: the scheme is to be `internet-facing`, but a group has only one: `internal`, which the load balancer of the group has, and Ingress shop/b asks for; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    ");
+    // What it has is asked for before anybody is told.
+    let unknown = Facts { in_force: None, ..in_force(|_| ()) };
+    let built = built_of(&members("internet-facing", "internal"), &unknown);
+    assert_eq!((built.stack, built.diagnostics, built.wants), (None, vec![], [Want::InForce].into()));
+}
+
+#[test]
+fn what_a_member_set_aside_may_have_asked_for_stays() {
+    let office = SecurityGroupRule {
+        protocol: "tcp".to_owned(),
+        from_port: Some(80),
+        to_port: Some(80),
+        source: Source::Ipv4("192.0.2.0/24".to_owned()),
+        description: String::new(),
+    };
+    let other = SecurityGroupRule { from_port: Some(8080), to_port: Some(8080), ..office.clone() };
+    let facts = |balancer: fn(&mut ObservedLoadBalancer)| {
+        let rules = [office.clone(), other.clone()];
+        in_force(move |observed| {
+            observed.security_groups[0].ingress.extend(rules);
+            balancer(&mut observed.load_balancers[0]);
+        })
+    };
+    let members = [member("a", &[]), member("b", &[("scheme", "internet facing")])];
+    let stack = built_of(&members, &facts(|_| ())).stack.unwrap();
+    let opened: Vec<String> = stack.security_group.unwrap().ingress.iter().map(ToString::to_string).collect();
+    assert_eq!(opened, ["tcp 80 from 192.0.2.0/24", "tcp 8080 from 192.0.2.0/24"]);
+    let public = built_of(&members, &facts(|balancer| balancer.scheme = Scheme::InternetFacing)).stack.unwrap();
+    assert_eq!(public.load_balancer.unwrap().scheme, Scheme::InternetFacing);
+    let given =
+        built_of(&members, &facts(|balancer| balancer.security_groups = [SecurityGroupId::new("sg-theirs")].into()));
+    let given = given.stack.unwrap();
+    assert_eq!(given.security_group, None);
+    assert_eq!(
+        given.load_balancer.unwrap().security_groups,
+        [SecurityGroupReference::Given(Value::Known(SecurityGroupId::new("sg-theirs")))]
+    );
+}
+
+#[test]
+fn with_everybody_set_aside_nothing_changes_unless_somebody_leaves() {
+    let broken = member("a", &[("scheme", "x")]);
+    let built = built_of(std::slice::from_ref(&broken), &in_force(|_| ()));
+    assert_eq!((built.stack.is_none(), built.set_aside), (true, [name("a")].into()));
+    let held =
+        "  finalizers: [group.ingress.k8s.aws/edge]\n  deletionTimestamp: '2026-01-01T00:00:00Z'\n  annotations:";
+    let leaving = member("b", &[]).replace("  annotations:", held);
+    let stack = built_of(&[broken, leaving], &in_force(|_| ())).stack.unwrap();
+    assert_eq!((stack.set_aside.members, stack.listeners.len(), stack.target_groups.len()), ([name("a")].into(), 0, 0));
+    assert_eq!(stack.load_balancer.unwrap().scheme, Scheme::Internal);
+}
+
+#[test]
+fn a_rule_that_another_member_hides_is_told() {
+    let same = |name: &str| member(name, &[]).replace(&format!("path: \"/{name}\""), "path: \"/same\"");
+    insta::assert_snapshot!(shown(&built_of(&[same("a"), same("b")], &facts())), @"
+    HTTP 80: 404 -
+      /same -> shop/a-web:80
+      /same -> shop/b-web:80
+    Warning conflict on Ingress shop/b: on port 80 Ingress shop/a takes the same requests first (spec.rules[0].http.paths[0]), so this rule gets none; remove one of the two, or change their order with `alb.ingress.kubernetes.io/group.order`
+    ");
+}
+
+#[test]
+fn names_that_run_together_are_told_apart() {
+    let services = "apiVersion: v1\nkind: Service\nmetadata: {name: x-web, namespace: shop, uid: '3'}\nspec: {ports: [{port: 80}]}\n---\n";
+    let other = member("a", &[]).replace("name: web,", "name: x-web,");
+    let snapshot = snapshot(&format!("{services}{SERVICES}\n---\n{other}\n---\n{}", member("a-x", &[])));
+    let built = build(&snapshot, &config(), &facts(), &edge(), &membership(&snapshot, &config(), &edge()));
+    insta::assert_snapshot!(shown(&built), @"
+    HTTP 80: 404 -
+      /a -> shop/a-x-web:80
+    set aside: shop/a-x
+    Error conflict on Ingress shop/a-x: metadata.name: its target group would be called `shop/a-x-web:80` within the group, as one of Ingress shop/a is; rename the Ingress or its Service
+    ");
+}
+
+#[test]
+fn who_belongs_to_a_group() {
+    let held =
+        |group: &str, text: &str| text.replace("  annotations:", &format!("  finalizers: [{group}]\n  annotations:"));
+    let members = [
+        member("a", &[]),
+        held(
+            "group.ingress.k8s.aws/edge",
+            &member("moved", &[]).replace("group.name: \"edge\"", "group.name: \"other\""),
+        ),
+        held("group.ingress.k8s.aws/edge", &member("alone", &[]).replace("group.name: \"edge\"", "owner: x")),
+        held(
+            "group.ingress.k8s.aws/edge",
+            &member("misnamed", &[]).replace("group.name: \"edge\"", "group.name: \"Edge!\""),
+        ),
+        held(
+            "group.ingress.k8s.aws/edge",
+            &member("classless", &[]).replace("ingressClassName: alb", "ingressClassName: gone"),
+        ),
+        held("group.ingress.k8s.aws/edge", &member("foreign", &[("kubernetes.io/ingress.class", "nginx")])),
+        member("unordered", &[("group.order", "last")]),
+    ];
+    let snapshot = cluster(&members);
+    let found = membership(&snapshot, &config(), &edge());
+    let names =
+        |names: &mut dyn Iterator<Item = &ObjectName>| names.map(|n| n.name.clone()).collect::<Vec<_>>().join(" ");
+    insta::assert_snapshot!(format!(
+        "members {}\nkept {}\nleaving {}\nmoving {}\n{}",
+        names(&mut found.members.iter()),
+        names(&mut found.kept.iter()),
+        names(&mut found.leaving.iter()),
+        names(&mut found.moving.iter()),
+        found.broken.iter().map(|d| format!("{}: {d}", d.object)).collect::<Vec<_>>().join("\n")
+    ), @"
+    members a classless misnamed unordered
+    kept classless misnamed unordered
+    leaving alone foreign moved
+    moving alone moved
+    Ingress shop/classless: spec.ingressClassName: the IngressClass `gone` does not exist; create it, or name another class
+    Ingress shop/misnamed: alb.ingress.kubernetes.io/group.name: `Edge!` is no name of a group; write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit
+    Ingress shop/unordered: annotation `alb.ingress.kubernetes.io/group.order` has the value `last`; allowed: a whole number from -1000 to 1000
+    ");
+    assert_eq!(
+        groups_of(&snapshot.ingresses[&name("moved")], &snapshot),
+        [StackId::Group("other".to_owned()), edge(), StackId::Ingress(name("moved"))].into()
+    );
+    let alone = membership(&snapshot, &config(), &StackId::Ingress(name("alone")));
+    assert_eq!(alone.members, [name("alone")]);
+}
