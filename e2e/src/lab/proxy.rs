@@ -3,7 +3,7 @@
 
 mod faults;
 
-pub use faults::{Calls, Faults};
+pub use faults::{Calls, Faults, Refusal};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -219,7 +219,7 @@ impl State {
         let name = call_name(&head, &body);
         let (verdict, latency, number) = {
             let mut book = self.book();
-            let verdict = book.judge.judge(&name);
+            let verdict = book.judge.judge(&name, &body);
             let body = book.keep_bodies.then(|| String::from_utf8_lossy(&body).into_owned());
             let number = book.note(&name, verdict, self.started.elapsed(), body);
             (verdict, book.judge.latency(), number)
@@ -233,6 +233,9 @@ impl State {
             Verdict::Deny => {
                 let message = format!("User is not authorized to perform: {name}");
                 Ok(protocol.error(StatusCode::FORBIDDEN, protocol.denied(), &message))
+            }
+            Verdict::Refuse(code) => {
+                Ok(protocol.error(StatusCode::BAD_REQUEST, code, "The lab has AWS refuse this call"))
             }
             Verdict::FailBefore => Ok(protocol.internal_failure()),
             Verdict::FailAfter => {
@@ -295,6 +298,7 @@ impl Book {
             Verdict::Pass => None,
             Verdict::Throttle => Some("throttled"),
             Verdict::Deny => Some("denied"),
+            Verdict::Refuse(_) => Some("refused"),
             Verdict::FailBefore => Some("failed before it took effect"),
             Verdict::FailAfter => Some("failed after it took effect"),
             Verdict::Lose => Some("answer lost after it took effect"),

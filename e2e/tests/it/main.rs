@@ -5,6 +5,7 @@ mod bindings;
 mod cluster_life;
 mod conformance;
 mod demo;
+mod groups;
 mod lab;
 mod lifecycle;
 mod restarts;

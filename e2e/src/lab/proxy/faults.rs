@@ -38,6 +38,17 @@ impl fmt::Debug for Calls {
     }
 }
 
+/// Calls of one name whose body contains a text (as it is encoded there) are refused with this code.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// `service:Action`
+    pub call: &'static str,
+    /// What the body contains.
+    pub containing: String,
+    /// For example `ValidationError`.
+    pub code: &'static str,
+}
+
 /// What shall go wrong. Rates are shares of the calls, from 0 to 1; the first fault that strikes, in the order of the
 /// fields, is the call's fate.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +61,8 @@ pub struct Faults {
     pub throttle_rate: f64,
     /// Calls that are answered with the service's "access denied".
     pub deny: Option<Calls>,
+    /// Calls that AWS will not do, however often it is asked.
+    pub refuse: Option<Refusal>,
     /// Share that is answered 500 and takes no effect.
     pub error_rate: f64,
     /// Share that takes effect and is answered 500.
@@ -68,6 +81,7 @@ pub(super) enum Verdict {
     Pass,
     Throttle,
     Deny,
+    Refuse(&'static str),
     FailBefore,
     FailAfter,
     Lose,
@@ -95,7 +109,7 @@ impl Judge {
         self.faults.latency
     }
 
-    pub(super) fn judge(&mut self, call: &str) -> Verdict {
+    pub(super) fn judge(&mut self, call: &str, body: &[u8]) -> Verdict {
         if self.faults.quota && !self.within_quota(call, Instant::now()) {
             return Verdict::Throttle;
         }
@@ -105,6 +119,11 @@ impl Judge {
         }
         if self.faults.deny.as_ref().is_some_and(|deny| deny.contain(call)) {
             return Verdict::Deny;
+        }
+        let contains = |text: &str| body.windows(text.len().max(1)).any(|window| window == text.as_bytes());
+        let refusal = self.faults.refuse.as_ref();
+        if let Some(refusal) = refusal.filter(|refusal| refusal.call == call && contains(&refusal.containing)) {
+            return Verdict::Refuse(refusal.code);
         }
         let rates = [
             (self.faults.error_rate, Verdict::FailBefore),
@@ -143,7 +162,7 @@ mod tests {
 
     fn judged(faults: Faults, call: &str, times: usize) -> Vec<Verdict> {
         let mut judge = Judge::new(faults);
-        (0..times).map(|_| judge.judge(call)).collect()
+        (0..times).map(|_| judge.judge(call, b"Name=web")).collect()
     }
 
     #[test]
@@ -157,6 +176,12 @@ mod tests {
         let deny = || Faults { deny: Some(Calls::named(create)), ..Faults::default() };
         assert_eq!(judged(deny(), create, 1), [Verdict::Deny]);
         assert_eq!(judged(deny(), "elasticloadbalancing:CreateRule", 1), [Verdict::Pass]);
+        let refuse = |containing: &str| {
+            let refusal = Refusal { call: create, containing: containing.to_owned(), code: "ValidationError" };
+            Faults { refuse: Some(refusal), ..Faults::default() }
+        };
+        assert_eq!(judged(refuse("=web"), create, 1), [Verdict::Refuse("ValidationError")]);
+        assert_eq!(judged(refuse("=api"), create, 1), [Verdict::Pass]);
         let lose = || Faults { lost_rate: 1.0, only: Some(Calls::writes()), ..Faults::default() };
         assert_eq!(judged(lose(), create, 1), [Verdict::Lose]);
         assert_eq!(judged(lose(), "elasticloadbalancing:DescribeRules", 1), [Verdict::Pass]);

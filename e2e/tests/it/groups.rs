@@ -1,0 +1,228 @@
+//! Groups of Ingresses: one that is broken keeps what it has, and harms no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::lab::cluster::{items, text};
+use e2e::lab::proxy::{Faults, Refusal};
+use e2e::lab::wait_until;
+use e2e::symbolic::Snapshot;
+use serde_json::{Value, json};
+
+use crate::support::{
+    QUIET, SOON, Stage, WITH_RETRIES, apply, deployment, finish, gone, ingress, run, served_within, service,
+};
+
+const INGRESS: (&str, &str) = ("networking.k8s.io/v1", "Ingress");
+const PREFIX: &str = "alb.ingress.kubernetes.io/";
+const MEMBERS: usize = 50;
+
+fn name(number: usize) -> String {
+    format!("m{number:02}")
+}
+
+/// A member of a group: its own host, and a path for each Service.
+fn member(group: &str, name: &str, annotations: &[(&str, &str)], services: &[&str]) -> Value {
+    let group_name = format!("{PREFIX}group.name");
+    ingress(name, &[&[(group_name.as_str(), group)], annotations].concat(), services)
+}
+
+/// The group's rules on a port, in their order, as `host path`.
+async fn rules(stage: &Stage, group: &str, port: u16) -> Result<Vec<String>> {
+    let snapshot = Snapshot::take(stage).await?;
+    let stack = snapshot.stacks.get(&format!("ingress:{group}")).context("the group has no stack")?;
+    let balancers = stack["loadBalancers"].as_object().context("it has no load balancer")?;
+    ensure!(balancers.len() == 1, "it has {} load balancers", balancers.len());
+    let rules = balancers.values().flat_map(|balancer| items(balancer, &format!("/listeners/{port}/rules")));
+    let values = |rule: &Value, field: &str| {
+        let conditions = items(rule, "/conditions").iter();
+        let values = conditions.flat_map(|c| items(c, &format!("/{field}/Values")));
+        values.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>().join("|")
+    };
+    let line = |rule| format!("{} {}", values(rule, "HostHeaderConfig"), values(rule, "PathPatternConfig"));
+    Ok(rules.map(line).collect())
+}
+
+async fn rules_become(stage: &Stage, group: &str, expected: &[String]) -> Result<()> {
+    wait_until(WITH_RETRIES, &format!("the rules of group {group} to be as expected"), async || {
+        let found = rules(stage, group, 80).await?;
+        let differ = || found.iter().zip(expected).position(|(a, b)| a != b);
+        ensure!(
+            found == expected,
+            "there are {} and not {}; the first that differ: {:?}",
+            found.len(),
+            expected.len(),
+            differ().map(|place| (&found[place], &expected[place]))
+        );
+        Ok(true)
+    })
+    .await
+}
+
+/// How often each of the controller's Warnings was given, by object.
+async fn warnings(stage: &Stage, namespace: &str) -> Result<BTreeMap<(String, String), i64>> {
+    let events = stage.cluster.list("v1", "Event", Some(namespace)).await?;
+    let ours = events.iter().filter(|event| {
+        ["ingress", "service", "targetGroupBinding"].contains(&text(event, "/source/component"))
+            && text(event, "/type") == "Warning"
+    });
+    let key = |event: &Value| {
+        let object = text(event, "/involvedObject/name").to_owned();
+        (object, format!("{}: {}", text(event, "/reason"), text(event, "/message")))
+    };
+    let mut counts = BTreeMap::new();
+    for event in ours {
+        *counts.entry(key(event)).or_default() += event["count"].as_i64().unwrap_or(1);
+    }
+    Ok(counts)
+}
+
+/// A way in which a member breaks.
+struct Way {
+    what: &'static str,
+    annotations: Vec<(String, String)>,
+    change: fn(&mut Value),
+    refusal: Option<Refusal>,
+    /// A part of the Warning.
+    told: &'static str,
+}
+
+fn way(what: &'static str, annotations: &[(&str, &str)], told: &'static str) -> Way {
+    let annotations = annotations.iter().map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned())).collect();
+    Way { what, annotations, change: |_| (), refusal: None, told }
+}
+
+fn refused(call: &'static str, containing: &str, code: &'static str) -> Option<Refusal> {
+    Some(Refusal { call, containing: containing.to_owned(), code })
+}
+
+fn ways(certificate: &str) -> Vec<Way> {
+    let secure = r#"[{"HTTP": 80}, {"HTTPS": 443}]"#;
+    let oidc = r#"{"issuer":"https://id.example.com","authorizationEndpoint":"https://id.example.com/a","tokenEndpoint":"https://id.example.com/t","userInfoEndpoint":"https://id.example.com/u","secretName":"nobody"}"#;
+    vec![
+        way(
+            "an annotation does not parse",
+            &[("healthcheck-interval-seconds", "often")],
+            "healthcheck-interval-seconds",
+        ),
+        Way {
+            refusal: refused("elasticloadbalancing:CreateListener", "certificate%2Fmissing", "CertificateNotFound"),
+            ..way(
+                "a certificate is missing",
+                &[
+                    ("certificate-arn", "arn:aws:acm:eu-west-1:123456789012:certificate/missing"),
+                    ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 8443}]"#),
+                ],
+                "CertificateNotFound",
+            )
+        },
+        way(
+            "the secret of OIDC is missing",
+            &[
+                ("auth-type", "oidc"),
+                ("auth-idp-oidc", oidc),
+                ("listen-ports", secure),
+                ("certificate-arn", certificate),
+            ],
+            "nobody",
+        ),
+        way("the scheme conflicts", &[("scheme", "internal")], "internet-facing"),
+        way(
+            "a listener conflicts",
+            &[("listen-ports", r#"[{"HTTPS": 80}]"#), ("certificate-arn", certificate)],
+            "the protocol of port 80",
+        ),
+        Way {
+            change: |object| {
+                object.pointer_mut("/spec/rules/0/http/paths/0/backend/service").unwrap()["port"] =
+                    json!({"number": 81})
+            },
+            ..way("a port is missing", &[], "has no port `81`")
+        },
+        Way {
+            change: |object| object["spec"]["ingressClassName"] = json!("gone"),
+            ..way("the class is gone", &[], "the IngressClass `gone` does not exist")
+        },
+        Way {
+            change: |object| object["spec"]["rules"][0]["host"] = json!("refused.example.com"),
+            refusal: refused("elasticloadbalancing:CreateRule", "refused.example.com", "ValidationError"),
+            ..way("AWS refuses a rule", &[], "ValidationError")
+        },
+        Way {
+            refusal: refused("elasticloadbalancing:ModifyTargetGroupAttributes", "nonsense", "ValidationError"),
+            ..way("AWS refuses an attribute", &[("target-group-attributes", "nonsense=1")], "ValidationError")
+        },
+        Way {
+            change: |object| {
+                object.pointer_mut("/spec/rules/0/http/paths/0/backend/service").unwrap()["name"] = json!("other");
+            },
+            refusal: refused("elasticloadbalancing:CreateTargetGroup", "other", "TooManyTargetGroups"),
+            ..way("there is no room for a target group", &[], "TooManyTargetGroups")
+        },
+    ]
+}
+
+#[test]
+fn of_fifty_one_that_breaks_in_any_way_harms_no_other() {
+    run(async {
+        let mut stage = Stage::shared().await?;
+        let (namespace, group) = ("many", "many");
+        stage.cluster.namespace(namespace).await?;
+        apply(&stage, namespace, &[service("web"), service("other"), deployment("web", 1)]).await?;
+        let all: BTreeSet<usize> = (1..=MEMBERS).collect();
+        let healthy: Vec<Value> = all.iter().map(|number| member(group, &name(*number), &[], &["web"])).collect();
+        apply(&stage, namespace, &healthy).await?;
+        let certificate = stage.world.certificates.values().next().context("no certificate")?.clone();
+        let line = |number: &usize| format!("{}.example.com /web", name(*number));
+        for (round, way) in ways(&certificate).into_iter().enumerate() {
+            breaks(&mut stage, namespace, group, &way, round).await.with_context(|| way.what)?;
+            // Healed, and back again.
+            stage.proxy.set_faults(Faults::default());
+            apply(&stage, namespace, &healthy).await?;
+            rules_become(&stage, group, &all.iter().map(line).collect::<Vec<_>>()).await?;
+            stage.settle(QUIET, WITH_RETRIES).await?;
+        }
+        for number in &all {
+            stage.cluster.delete(INGRESS.0, INGRESS.1, Some(namespace), &name(*number)).await?;
+        }
+        finish(stage, namespace).await
+    });
+}
+
+/// The 17th breaks as a neighbour changes; then the 18th goes, and the 17th.
+async fn breaks(stage: &mut Stage, namespace: &str, group: &str, way: &Way, round: usize) -> Result<()> {
+    let line = |number: usize, path: &str| format!("{}.example.com {path}", name(number));
+    let mut expected: Vec<String> = (1..=MEMBERS).map(|number| line(number, "/web")).collect();
+    rules_become(stage, group, &expected).await?;
+    served_within(stage, namespace, &name(17), WITH_RETRIES).await?;
+    stage.settle(QUIET, WITH_RETRIES).await?;
+    let before = warnings(stage, namespace).await?;
+    stage.proxy.set_faults(Faults { refuse: way.refusal.clone(), ..Faults::default() });
+
+    let annotations: Vec<(&str, &str)> = way.annotations.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let mut broken = member(group, &name(17), &annotations, &["web"]);
+    (way.change)(&mut broken);
+    let neighbour = 20 + round;
+    let changed = member(group, &name(neighbour), &[], &["web", "other"]);
+    apply(stage, namespace, &[broken, changed]).await?;
+    let place = expected.iter().position(|rule| *rule == line(neighbour, "/web")).context("no neighbour")?;
+    expected.insert(place + 1, line(neighbour, "/other"));
+    rules_become(stage, group, &expected).await?;
+    wait_until(SOON, "the 17th to be told", async || {
+        let now = warnings(stage, namespace).await?;
+        let new: Vec<_> =
+            now.iter().filter(|(key, count)| before.get(*key) != Some(count)).map(|(key, _)| key).collect();
+        ensure!(new.iter().all(|(object, _)| *object == name(17)), "others are told: {new:?}");
+        ensure!(new.iter().any(|(_, message)| message.contains(way.told)), "told is {new:?}");
+        Ok(true)
+    })
+    .await?;
+
+    for number in [18, 17] {
+        stage.cluster.delete(INGRESS.0, INGRESS.1, Some(namespace), &name(number)).await?;
+        gone(stage, INGRESS.0, INGRESS.1, Some(namespace), &name(number)).await?;
+        expected.retain(|rule| *rule != line(number, "/web"));
+        rules_become(stage, group, &expected).await?;
+    }
+    Ok(())
+}
