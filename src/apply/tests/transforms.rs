@@ -1,0 +1,122 @@
+//! Transforms and forwards by weight at AWS's border: what is asked of AWS when they come, change and go.
+
+use super::*;
+use crate::{
+    model::{
+        Action, Condition, ObservedRule, Rewrite, Rule, RuleArn, Stickiness, TargetGroupReference, Transform,
+        WeightedTargetGroup,
+    },
+    plan::ListenerReference,
+};
+
+fn rule(transforms: Vec<Transform>) -> Rule {
+    let stack = wanted();
+    let cause = stack.listeners[&80].rules[0].cause.clone();
+    Rule {
+        conditions: vec![Condition::PathPattern { values: vec!["/a/*".to_owned()], regex_values: vec![] }],
+        action: Action::FixedResponse { content_type: None, message_body: None, status_code: "200".to_owned() },
+        transforms,
+        tags: crate::model::Tags::new(),
+        cause,
+    }
+}
+
+fn rewrite(regex: &str, replace: &str) -> Rewrite {
+    Rewrite { regex: regex.to_owned(), replace: replace.to_owned() }
+}
+
+/// All parameters of the calls that concern rules, one a line.
+fn told(room: &Room) -> String {
+    let mut lines = Vec::new();
+    for call in room.fake.calls() {
+        lines.push(call.action.clone());
+        let shown = call.params.iter().filter(|(key, _)| !["Action", "Version"].contains(&key.as_str()));
+        lines.extend(shown.map(|(key, value)| format!("  {key}={value}")));
+    }
+    lines.join("\n")
+}
+
+const ANSWERED: &str = "<Rules><member><RuleArn>arn:r/1</RuleArn><Priority>1</Priority><IsDefault>false</IsDefault>\
+    <Transforms><member><Type>url-rewrite</Type><UrlRewriteConfig><Rewrites><member><Regex>^/a</Regex><Replace>/</Replace>\
+    </member></Rewrites></UrlRewriteConfig></member></Transforms></member></Rules>";
+
+/// AWS that has the listener of the stack, and one rule on it.
+async fn room_with_rule() -> Room {
+    let room = room(|call| {
+        ["CreateRule", "ModifyRule"].contains(&call.action.as_str()).then(|| elb(&call.action, ANSWERED))
+    })
+    .await;
+    let (stack, nothing) = (wanted(), room.observe().await);
+    room.apply(&plan::plan(&stack, &nothing)).await.unwrap();
+    room.fake.calls();
+    room
+}
+
+fn modify(transforms: Vec<Transform>, reset_transforms: bool) -> StepAction {
+    let arn = RuleArn::new("arn:r/1");
+    StepAction::ModifyRule { arn, port: 80, rule: Box::new(rule(transforms)), reset_transforms }
+}
+
+#[tokio::test]
+async fn transforms_are_created_changed_and_reset() {
+    let room = room_with_rule().await;
+    let url = Transform::UrlRewrite(vec![rewrite("^/a", "/"), rewrite("b", "c")]);
+    let host = Transform::HostHeaderRewrite(vec![rewrite("^(.*)$", "new.$1")]);
+    let create = StepAction::CreateRule {
+        listener: ListenerReference::Existing(crate::model::ListenerArn::new("arn:l/80")),
+        port: 80,
+        index: 0,
+        priority: 7,
+        rule: Box::new(rule(vec![url.clone(), host])),
+    };
+    room.step(create).await.unwrap();
+    insta::assert_snapshot!(told(&room), @"");
+    room.step(modify(vec![url], false)).await.unwrap();
+    insta::assert_snapshot!(told(&room), @"");
+    room.step(modify(vec![], true)).await.unwrap();
+    insta::assert_snapshot!(told(&room), @"");
+    // Where there were none, none are taken away.
+    room.step(modify(vec![], false)).await.unwrap();
+    insta::assert_snapshot!(told(&room), @"");
+}
+
+#[tokio::test]
+async fn transforms_that_aws_answers_are_known() {
+    let room = room_with_rule().await;
+    room.step(modify(vec![], false)).await.unwrap();
+    let observed = room.observe().await;
+    let rules: Vec<&ObservedRule> = observed.load_balancers[0].listeners[&80].rules.iter().collect();
+    assert_eq!(rules[0].transforms, [Transform::UrlRewrite(vec![rewrite("^/a", "/")])]);
+    // So that the next plan takes away what nobody asks for.
+    let mut stack = wanted();
+    let listener = stack.listeners.get_mut(&80).unwrap();
+    listener.rules[0].conditions.clone_from(&rules[0].conditions);
+    let steps = plan::plan(&stack, &observed).steps;
+    let resets = |step: &Step| matches!(step.action, StepAction::ModifyRule { reset_transforms: true, .. });
+    assert!(steps.iter().any(resets), "{steps:?}");
+}
+
+#[tokio::test]
+async fn a_transform_of_unknown_kind_is_not_sent() {
+    let room = room_with_rule().await;
+    let text = super::told(room.step(modify(vec![Transform::Other("new-kind".to_owned())], false)).await);
+    insta::assert_snapshot!(text, @"");
+    assert!(room.fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn a_forward_by_weight_as_aws_takes_it() {
+    let room = room_with_rule().await;
+    let group = |arn: &str, weight| WeightedTargetGroup {
+        group: TargetGroupReference::Foreign(TargetGroupArn::new(arn)),
+        weight: Some(weight),
+    };
+    let action = |stickiness| Action::Forward { target_groups: vec![group("arn:t/1", 0), group("arn:t/2", 80)], stickiness };
+    let sticky = Some(Stickiness { enabled: true, duration_seconds: Some(200) });
+    for stickiness in [sticky, None] {
+        let rule = Box::new(Rule { action: action(stickiness), ..rule(vec![]) });
+        let modify = StepAction::ModifyRule { arn: RuleArn::new("arn:r/1"), port: 80, rule, reset_transforms: false };
+        room.step(modify).await.unwrap();
+    }
+    insta::assert_snapshot!(told(&room), @"");
+}
