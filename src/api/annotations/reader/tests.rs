@@ -238,7 +238,7 @@ fn a_wrong_value_of_any_annotation_is_told_with_object_key_value_and_what_is_all
             for part in [&format!("`{key}`"), &format!("has the value `{value}`"), &format!("allowed: {allowed}")] {
                 assert!(text.contains(part.as_str()), "{part}: {text}");
             }
-            assert_eq!(text.contains("of the Service"), origin == Origin::Service, "{text}");
+            assert_eq!(text.contains("` of the Service has the value"), origin == Origin::Service, "{text}");
             assert!(!error.fix.is_empty(), "{text}");
             wrong += 1;
         }

@@ -69,14 +69,20 @@ fn target_groups_of_others_by_arn_and_by_name() {
     assert!(Want::TargetGroup("blue".to_owned()).is_read());
     let told = |fact| Facts { target_groups: [("blue".to_owned(), fact)].into(), ..facts() };
     let known = build_with(&manifests, &config(), &told(Fact::Known(TargetGroupArn::new("arn:blue"))));
-    insta::assert_snapshot!(routes(known.stack.as_ref().unwrap()), @"");
+    insta::assert_snapshot!(routes(known.stack.as_ref().unwrap()), @"
+    HTTP 80: 404 -
+      / -> 1xarn:blue+2xarn:x+3xshop/web-web:80
+    ");
     // AWS is not asked for files.
     let offline = build_with(&manifests, &config(), &Facts { offline: true, ..facts() });
-    insta::assert_snapshot!(routes(offline.stack.as_ref().unwrap()), @"");
+    insta::assert_snapshot!(routes(offline.stack.as_ref().unwrap()), @"
+    HTTP 80: 404 -
+      / -> 1xnamed blue+2xarn:x+3xshop/web-web:80
+    ");
     // One that is not there is looked for again; one that cannot be looked up changes nothing.
     let absent = Fact::Absent { message: "there is no target group named `blue`".to_owned(), fix: "create it".to_owned() };
     let absent = build_with(&manifests, &config(), &told(absent));
-    insta::assert_snapshot!(messages(&absent), @"");
+    insta::assert_snapshot!(messages(&absent), @"Error missing-target-group on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: there is no target group named `blue`; create it");
     assert!(absent.lacking && absent.stack.is_none());
     let unavailable = build_with(&manifests, &config(), &told(Fact::Unavailable("throttled".to_owned())));
     assert_eq!((unavailable.unavailable, unavailable.stack), (vec!["throttled".to_owned()], None));
@@ -88,7 +94,7 @@ fn a_target_group_that_is_the_same_by_name_and_by_arn_is_named_once() {
         forward(r#"{"targetGroupName": "blue", "weight": 1}, {"targetGroupARN": "arn:blue", "weight": 2}"#, "");
     let blue = Fact::Known(TargetGroupArn::new("arn:blue"));
     let facts = Facts { target_groups: [("blue".to_owned(), blue)].into(), ..facts() };
-    insta::assert_snapshot!(messages(&build_with(&manifests, &config(), &facts)), @"");
+    insta::assert_snapshot!(messages(&build_with(&manifests, &config(), &facts)), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the forward names the target group `arn:blue` twice; name it once, with one weight");
 }
 
 #[test]
@@ -96,10 +102,10 @@ fn what_is_wrong_with_a_forward() {
     let told = |manifests: &str| messages(&built(manifests));
     // Alone a Service may be missing; among several it may not.
     let nobody = r#"{"serviceName": "nobody", "servicePort": 80, "weight": 1}"#;
-    insta::assert_snapshot!(told(&forward(nobody, "")), @"");
-    insta::assert_snapshot!(told(&forward(&format!("{BLUE_GREEN}, {nobody}"), "")), @"");
+    insta::assert_snapshot!(told(&forward(nobody, "")), @"Warning missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; requests are answered with 503 until it does; create it, or correct the name");
+    insta::assert_snapshot!(told(&forward(&format!("{BLUE_GREEN}, {nobody}"), "")), @"Error missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; a forward to several target groups needs all of them; create it, or correct the name");
     let twice = r#"{"serviceName": "web", "servicePort": 80, "weight": 1}, {"serviceName": "web", "servicePort": "80", "weight": 1}"#;
-    insta::assert_snapshot!(told(&forward(twice, "")), @"");
-    insta::assert_snapshot!(told(&forward(r#"{"targetGroupName": "my_group"}"#, "")), @"");
-    insta::assert_snapshot!(told(&forward(r#"{"serviceName": "web", "servicePort": 80}, {"serviceName": "api", "servicePort": 80, "weight": 1}"#, "")), @"");
+    insta::assert_snapshot!(told(&forward(twice, "")), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the forward names the target group `shop/web-web:80` twice; name it once, with one weight");
+    insta::assert_snapshot!(told(&forward(r#"{"targetGroupName": "my_group"}"#, "")), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: `my_group` is no valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; write the name of a target group, or its ARN as `targetGroupARN`");
+    insta::assert_snapshot!(told(&forward(r#"{"serviceName": "web", "servicePort": 80}, {"serviceName": "api", "servicePort": 80, "weight": 1}"#, "")), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "…`: forwardConfig.targetGroups[0].weight is missing; with more than one target group each needs a weight; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
 }
