@@ -49,7 +49,7 @@ async fn room_with_rule() -> Room {
     })
     .await;
     let (stack, nothing) = (wanted(), room.observe().await);
-    room.apply(&plan::plan(&stack, &nothing)).await.unwrap();
+    room.apply(&plan::plan(&stack, &nothing).ready().unwrap()).await.unwrap();
     room.fake.calls();
     room
 }
@@ -130,13 +130,13 @@ async fn transforms_that_aws_answers_are_known() {
     let room = room_with_rule().await;
     room.step(modify(vec![], false)).await.unwrap();
     let observed = room.observe().await;
-    let rules: Vec<&ObservedRule> = observed.load_balancers[0].listeners[&80].rules.iter().collect();
+    let rules: Vec<&ObservedRule> = observed.load_balancers[0].listener(80).unwrap().rules.iter().collect();
     assert_eq!(rules[0].transforms, [Transform::UrlRewrite(vec![rewrite("^/a", "/")])]);
     // So that the next plan takes away what nobody asks for.
     let mut stack = wanted();
     let listener = stack.listeners.get_mut(&80).unwrap();
     listener.rules[0] = Rule { conditions: rules[0].conditions.clone(), ..rule(vec![]) };
-    let steps = plan::plan(&stack, &observed).steps;
+    let steps = plan::plan(&stack, &observed).ready().unwrap().steps;
     let resets = |step: &Step| matches!(step.action, StepAction::ModifyRule { reset_transforms: true, .. });
     assert!(steps.iter().any(resets), "{steps:?}");
 }
