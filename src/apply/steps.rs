@@ -408,10 +408,8 @@ impl Applier {
         let action = made.action(&self.inventory, group, &rule.action)?;
         let mut tags = rule.tags.clone();
         tags.insert(tags::resource_key(group).to_owned(), format!("{port}:{priority}"));
-        let created = self
-            .aws
-            .create_rule(&listener, priority, &rule.conditions, &action, &rule.transforms, &tags)
-            .await;
+        let created =
+            self.aws.create_rule(&listener, priority, &rule.conditions, &action, &rule.transforms, &tags).await;
         let created = created.map_err(|error| forwarding(error, &rule.action))?;
         let arn = created.arn.clone();
         self.inventory.record_rule(&listener, created);

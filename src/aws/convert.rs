@@ -8,8 +8,8 @@ use aws_sdk_elasticloadbalancingv2::types as elb;
 use crate::model::{
     Action, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, ListenerArn, ListenerProtocol,
     LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedListener, ObservedLoadBalancer,
-    ObservedRule, ObservedTargetGroup, QueryStringValue, Rewrite, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, Source,
-    Stickiness, SubnetId, SubnetMapping, Tags, TargetGroupArn, Transform, WeightedTargetGroup,
+    ObservedRule, ObservedTargetGroup, QueryStringValue, Rewrite, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule,
+    Source, Stickiness, SubnetId, SubnetMapping, Tags, TargetGroupArn, Transform, WeightedTargetGroup,
 };
 
 fn texts(values: Option<&Vec<String>>) -> Vec<String> {

@@ -5,9 +5,7 @@ pub mod subnets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{
-    LoadBalancerKind, ObjectName, ObservedStack, Scheme, SecurityGroupId, SubnetId, TargetGroupArn,
-};
+use crate::model::{LoadBalancerKind, ObjectName, ObservedStack, Scheme, SecurityGroupId, SubnetId, TargetGroupArn};
 
 /// Something that building asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -105,10 +105,8 @@ pub struct Routed<'a, G> {
 /// Where a request goes by what shall be.
 #[must_use]
 pub fn wanted<'a>(listener: &'a Listener, request: &Request) -> Routed<'a, TargetGroupReference> {
-    let rules = listener
-        .rules
-        .iter()
-        .map(|rule| (&*rule.conditions, std::slice::from_ref(&rule.action), &*rule.transforms));
+    let rules =
+        listener.rules.iter().map(|rule| (&*rule.conditions, std::slice::from_ref(&rule.action), &*rule.transforms));
     first(rules, std::slice::from_ref(&listener.default_action), request)
 }
 

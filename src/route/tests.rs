@@ -126,10 +126,8 @@ fn conditions() {
 }
 
 fn forward(groups: &[(&str, Option<i32>)]) -> Action<TargetGroupArn> {
-    let groups = groups.iter().map(|(arn, weight)| WeightedTargetGroup {
-        group: TargetGroupArn::new(*arn),
-        weight: *weight,
-    });
+    let groups =
+        groups.iter().map(|(arn, weight)| WeightedTargetGroup { group: TargetGroupArn::new(*arn), weight: *weight });
     Action::Forward { target_groups: groups.collect(), stickiness: None }
 }
 
@@ -141,7 +139,10 @@ fn shares_of_a_forward() {
         (vec![("a", Some(20)), ("b", Some(80))], vec![("a", 20, 100), ("b", 80, 100)]),
         (vec![("a", Some(0)), ("b", None), ("c", Some(3))], vec![("b", 1, 4), ("c", 3, 4)]),
         (vec![("a", Some(0)), ("b", Some(0))], vec![]),
-        (vec![("a", Some(i32::MAX)), ("b", Some(i32::MAX))], vec![("a", i32::MAX, i32::MAX), ("b", i32::MAX, i32::MAX)]),
+        (
+            vec![("a", Some(i32::MAX)), ("b", Some(i32::MAX))],
+            vec![("a", i32::MAX, i32::MAX), ("b", i32::MAX, i32::MAX)],
+        ),
     ] {
         let action = forward(&groups);
         let shares: Vec<_> = shares(&action).iter().map(|s| (s.group.as_str(), s.weight, s.of)).collect();

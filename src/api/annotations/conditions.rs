@@ -224,7 +224,10 @@ mod tests {
                 r#"[{"field":"http-request-method","httpRequestMethodConfig":{}}]"#,
                 "[0].httpRequestMethodConfig.values is missing or empty",
             ),
-            (r#"[{"field":"query-string","queryStringConfig":{}}]"#, "[0].queryStringConfig.values is missing or empty"),
+            (
+                r#"[{"field":"query-string","queryStringConfig":{}}]"#,
+                "[0].queryStringConfig.values is missing or empty",
+            ),
             (
                 r#"[{"field":"query-string","queryStringConfig":{"values":[{"key":"v"}]}}]"#,
                 "[0].queryStringConfig.values[0].value is empty or longer than 128 characters",

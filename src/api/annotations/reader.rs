@@ -5,8 +5,8 @@ use std::fmt;
 
 use super::registry::{INGRESS_CLASS, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX, find};
 use super::{
-    Action, Grammar, JsonShape, Protocol, parse_action, parse_conditions, parse_listen_ports, parse_transforms, shorten,
-    values,
+    Action, Grammar, JsonShape, Protocol, parse_action, parse_conditions, parse_listen_ports, parse_transforms,
+    shorten, values,
 };
 use crate::model::{Condition, Transform};
 

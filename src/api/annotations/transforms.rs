@@ -12,7 +12,10 @@ pub fn parse_transforms(value: &str) -> Result<Vec<Transform>, String> {
     let transforms: Vec<_> = Node::root(&document).items()?.iter().map(transform).collect::<Result<_, _>>()?;
     for (index, transform) in transforms.iter().enumerate() {
         if transforms[..index].iter().any(|earlier| earlier.kind() == transform.kind()) {
-            return Err(format!("there are two transforms of type `{}`, and AWS takes one in a rule", transform.kind()));
+            return Err(format!(
+                "there are two transforms of type `{}`, and AWS takes one in a rule",
+                transform.kind()
+            ));
         }
     }
     Ok(transforms)
@@ -101,10 +104,7 @@ mod tests {
                 r#"[{"type":"host-header-rewrite","urlRewriteConfig":{"rewrites":[]}}]"#,
                 "[0] needs `hostHeaderRewriteConfig`",
             ),
-            (
-                r#"[{"type":"url-rewrite","urlRewriteConfig":{}}]"#,
-                "[0].urlRewriteConfig.rewrites is missing or empty",
-            ),
+            (r#"[{"type":"url-rewrite","urlRewriteConfig":{}}]"#, "[0].urlRewriteConfig.rewrites is missing or empty"),
             (
                 r#"[{"type":"url-rewrite","urlRewriteConfig":{"rewrites":[]}}]"#,
                 "[0].urlRewriteConfig.rewrites is missing or empty",
@@ -118,10 +118,7 @@ mod tests {
                 "[0].urlRewriteConfig.rewrites[0] is a string, not an object",
             ),
             (&long, "[0].urlRewriteConfig.rewrites[0].regex is longer than 1024 characters"),
-            (
-                &format!("[{url},{url}]"),
-                "there are two transforms of type `url-rewrite`, and AWS takes one in a rule",
-            ),
+            (&format!("[{url},{url}]"), "there are two transforms of type `url-rewrite`, and AWS takes one in a rule"),
         ] {
             assert_eq!(parse_transforms(value), Err(reason.into()), "{value}");
         }

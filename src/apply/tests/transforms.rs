@@ -44,10 +44,9 @@ const ANSWERED: &str = "<Rules><member><RuleArn>arn:r/1</RuleArn><Priority>1</Pr
 
 /// AWS that has the listener of the stack, and one rule on it.
 async fn room_with_rule() -> Room {
-    let room = room(|call| {
-        ["CreateRule", "ModifyRule"].contains(&call.action.as_str()).then(|| elb(&call.action, ANSWERED))
-    })
-    .await;
+    let room =
+        room(|call| ["CreateRule", "ModifyRule"].contains(&call.action.as_str()).then(|| elb(&call.action, ANSWERED)))
+            .await;
     let (stack, nothing) = (wanted(), room.observe().await);
     room.apply(&plan::plan(&stack, &nothing).ready().unwrap()).await.unwrap();
     room.fake.calls();
@@ -129,13 +128,16 @@ async fn transforms_are_created_changed_and_reset() {
 async fn transforms_that_aws_answers_are_known() {
     let room = room_with_rule().await;
     room.step(modify(vec![], false)).await.unwrap();
-    let observed = room.observe().await;
-    let rules: Vec<&ObservedRule> = observed.load_balancers[0].listener(80).unwrap().rules.iter().collect();
-    assert_eq!(rules[0].transforms, [Transform::UrlRewrite(vec![rewrite("^/a", "/")])]);
-    // So that the next plan takes away what nobody asks for.
+    let mut observed = room.observe().await;
+    let listener = observed.load_balancers[0].all_listeners().get_mut(&80).unwrap();
+    let there: ObservedRule = listener.rules[0].clone();
+    assert_eq!(there.transforms, [Transform::UrlRewrite(vec![rewrite("^/a", "/")])]);
+    // So that the next plan takes away what nobody asks for, in place where nothing else changes.
+    listener.default_actions = vec![Action::Other("kept".to_owned())];
     let mut stack = wanted();
     let listener = stack.listeners.get_mut(&80).unwrap();
-    listener.rules[0] = Rule { conditions: rules[0].conditions.clone(), ..rule(vec![]) };
+    listener.default_action = Action::Other("kept".to_owned());
+    listener.rules[0] = Rule { conditions: there.conditions, ..rule(vec![]) };
     let steps = plan::plan(&stack, &observed).ready().unwrap().steps;
     let resets = |step: &Step| matches!(step.action, StepAction::ModifyRule { reset_transforms: true, .. });
     assert!(steps.iter().any(resets), "{steps:?}");
@@ -161,7 +163,8 @@ async fn a_forward_by_weight_as_aws_takes_it() {
         group: TargetGroupReference::Foreign(TargetGroupArn::new(arn)),
         weight: Some(weight),
     };
-    let action = |stickiness| Action::Forward { target_groups: vec![group("arn:t/1", 0), group("arn:t/2", 80)], stickiness };
+    let action =
+        |stickiness| Action::Forward { target_groups: vec![group("arn:t/1", 0), group("arn:t/2", 80)], stickiness };
     let sticky = Some(Stickiness { enabled: true, duration_seconds: Some(200) });
     for stickiness in [sticky, None] {
         let rule = Box::new(Rule { action: action(stickiness), ..rule(vec![]) });

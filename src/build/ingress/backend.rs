@@ -170,7 +170,6 @@ impl<'a> Builder<'a> {
             };
             return Err(self.error(&ingress.name, Code::MissingPort, field, &message, fix));
         };
-        self.target_group(member, service, service_port, port, field)
-            .map(|id| Some(TargetGroupReference::Own(id)))
+        self.target_group(member, service, service_port, port, field).map(|id| Some(TargetGroupReference::Own(id)))
     }
 }

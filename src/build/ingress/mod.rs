@@ -21,7 +21,7 @@ mod split;
 mod target_group;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeSet;
 

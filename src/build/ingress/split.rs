@@ -118,14 +118,12 @@ fn part(condition: &Condition, range: Range<usize>) -> Condition {
         values.iter().enumerate().filter(wanted).map(|(_, value)| value.clone()).collect()
     };
     match condition {
-        Condition::HostHeader { values, regex_values } => Condition::HostHeader {
-            values: some(values, 0),
-            regex_values: some(regex_values, values.len()),
-        },
-        Condition::PathPattern { values, regex_values } => Condition::PathPattern {
-            values: some(values, 0),
-            regex_values: some(regex_values, values.len()),
-        },
+        Condition::HostHeader { values, regex_values } => {
+            Condition::HostHeader { values: some(values, 0), regex_values: some(regex_values, values.len()) }
+        }
+        Condition::PathPattern { values, regex_values } => {
+            Condition::PathPattern { values: some(values, 0), regex_values: some(regex_values, values.len()) }
+        }
         Condition::HttpHeader { name, values, regex_values } => Condition::HttpHeader {
             name: name.clone(),
             values: some(values, 0),

@@ -12,6 +12,7 @@ mod properties;
 mod routes;
 mod target_groups;
 mod whole;
+pub(in crate::build) mod wrong_values;
 
 use std::fmt::Write as _;
 

@@ -10,7 +10,12 @@ const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/a/c", "/b", "/bc
 const CLIENTS: [Client; 3] = [
     Client { method: "GET", environment: None, query: &[], address: [10, 0, 0, 1] },
     Client { method: "POST", environment: Some("canary"), query: &[("v", "2")], address: [192, 0, 2, 7] },
-    Client { method: "GET", environment: Some("Canary-b"), query: &[("v", "1"), ("q", "beta")], address: [10, 1, 2, 3] },
+    Client {
+        method: "GET",
+        environment: Some("Canary-b"),
+        query: &[("v", "1"), ("q", "beta")],
+        address: [10, 1, 2, 3],
+    },
 ];
 const COUNT: usize = HOSTS.len() * PATHS.len() * CLIENTS.len();
 
@@ -132,10 +137,7 @@ impl Probes {
     /// As the stack asks for.
     pub(super) fn wanted(&self, listener: &Listener) -> Answers {
         let default = label(&listener.default_action, &[]);
-        self.first_match(
-            listener.rules.iter().map(|r| (&*r.conditions, label(&r.action, &r.transforms))),
-            default,
-        )
+        self.first_match(listener.rules.iter().map(|r| (&*r.conditions, label(&r.action, &r.transforms))), default)
     }
 
     /// Which rule of the stack takes each probe, `None` for none.

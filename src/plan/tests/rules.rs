@@ -89,7 +89,8 @@ fn conditions(random: &mut Random) -> Vec<Condition> {
 
 /// A condition on something else than host and path; they overlap, too.
 fn other_condition(random: &mut Random) -> Condition {
-    let pair = |key: Option<&str>, value: &str| QueryStringValue { key: key.map(str::to_owned), value: value.to_owned() };
+    let pair =
+        |key: Option<&str>, value: &str| QueryStringValue { key: key.map(str::to_owned), value: value.to_owned() };
     match random.below(4) {
         0 => {
             let chosen: &&[&str] = random.of(&[&["canary"], &["CANARY*"], &["*-b"], &["blue", "canary"], &["*"]]);
@@ -109,7 +110,8 @@ fn other_condition(random: &mut Random) -> Condition {
             Condition::QueryString { values }
         }
         _ => {
-            let blocks: [&[&str]; 4] = [&["10.0.0.0/8"], &["10.0.0.0/16"], &["192.0.2.0/24", "10.1.0.0/16"], &["0.0.0.0/0"]];
+            let blocks: [&[&str]; 4] =
+                [&["10.0.0.0/8"], &["10.0.0.0/16"], &["192.0.2.0/24", "10.1.0.0/16"], &["0.0.0.0/0"]];
             let chosen: &&[&str] = random.of(&blocks);
             Condition::SourceIp { values: strings(chosen) }
         }
@@ -391,7 +393,8 @@ fn every_request_is_answered_as_before_or_as_after_between_all_steps() {
                 let (wanted, found) = (probes.wanted_rules(listener), probes.observed_rules(observed));
                 (0..wanted.len()).all(|index| {
                     let request = request(index);
-                    let (as_wanted, as_found) = (route::wanted(listener, &request), route::observed(observed, &request));
+                    let (as_wanted, as_found) =
+                        (route::wanted(listener, &request), route::observed(observed, &request));
                     (as_wanted.hit.rule, as_found.hit.rule) == (wanted[index], found[index])
                         && as_wanted.perhaps.is_empty()
                         && as_found.perhaps.is_empty()
@@ -570,9 +573,8 @@ fn transforms_are_added_changed_and_reset_in_place() {
         rules[0].transforms = transforms;
         stack(rules, answer("default"))
     };
-    let url = |regex: &str| {
-        vec![Transform::UrlRewrite(vec![Rewrite { regex: regex.to_owned(), replace: "/$1".to_owned() }])]
-    };
+    let url =
+        |regex: &str| vec![Transform::UrlRewrite(vec![Rewrite { regex: regex.to_owned(), replace: "/$1".to_owned() }])];
     let host = Transform::HostHeaderRewrite(vec![Rewrite { regex: "^a".to_owned(), replace: "b".to_owned() }]);
     for (before, after, reset) in [
         (vec![], url("^/a/(.*)$"), false),

@@ -31,10 +31,7 @@ fn an_ingress_is_read() {
         ("listen-ports", r#"[{"HTTP":80}]"#),
         ("actions.answer", r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":"200"}}"#),
         ("conditions.web", r#"[{"field":"http-request-method","httpRequestMethodConfig":{"Values":["POST"]}}]"#),
-        (
-            "transforms.web",
-            r#"[{"type":"url-rewrite","urlRewriteConfig":{"rewrites":[{"regex":"a","replace":"b"}]}}]"#,
-        ),
+        ("transforms.web", r#"[{"type":"url-rewrite","urlRewriteConfig":{"rewrites":[{"regex":"a","replace":"b"}]}}]"#),
     ]);
     let annotations = Annotations::of_ingress(&ingress);
     assert_eq!(annotations.enumerated("scheme", &["internal", "internet-facing"]), Ok(Some("internal")));
@@ -243,15 +240,48 @@ fn a_wrong_value_of_any_annotation_is_told_with_object_key_value_and_what_is_all
             wrong += 1;
         }
     }
-    assert!(wrong > 100, "{wrong}");
+    assert!(wrong >= 100, "{wrong}");
 }
 
 /// Texts that are near to what the grammars allow.
 fn near() -> impl Strategy<Value = String> {
     let words = [
-        "[", "]", "{", "}", ":", ",", "=", "\\", "\"", "true", "null", "-1", "65536", "80", "1e3", "10.0.0.0/8", "::/0", "é", " ",
-        "HTTP", "type", "forward", "forwardConfig", "targetGroups", "serviceName", "field", "host-header", "hostHeaderConfig",
-        "values", "regexValues", "query-string", "queryStringConfig", "url-rewrite", "urlRewriteConfig", "rewrites", "regex",
+        "[",
+        "]",
+        "{",
+        "}",
+        ":",
+        ",",
+        "=",
+        "\\",
+        "\"",
+        "true",
+        "null",
+        "-1",
+        "65536",
+        "80",
+        "1e3",
+        "10.0.0.0/8",
+        "::/0",
+        "é",
+        " ",
+        "HTTP",
+        "type",
+        "forward",
+        "forwardConfig",
+        "targetGroups",
+        "serviceName",
+        "field",
+        "host-header",
+        "hostHeaderConfig",
+        "values",
+        "regexValues",
+        "query-string",
+        "queryStringConfig",
+        "url-rewrite",
+        "urlRewriteConfig",
+        "rewrites",
+        "regex",
     ];
     prop::collection::vec(prop::sample::select(words.to_vec()), 0..24).prop_map(|words| words.concat())
 }

@@ -95,13 +95,13 @@ fn conditions_and_transforms_belong_to_the_backend_of_their_name() {
         ("transforms.nobody", rewrite),
         ("actions.gone", gone),
     ];
-    let paths = [("Exact", "/a", "api", "http"), ("Exact", "/b", "gone", "use-annotation"), ("Exact", "/c", "web", "80")];
+    let paths =
+        [("Exact", "/a", "api", "http"), ("Exact", "/b", "gone", "use-annotation"), ("Exact", "/c", "web", "80")];
     let spec = format!("  defaultBackend: {}\n  rules:\n{}", backend("api", "http"), rules("", &paths));
     let built = stack(&ingress(&annotations, &spec));
     let rules: Vec<(usize, Vec<Transform>)> =
         built.listeners[&80].rules.iter().map(|rule| (rule.conditions.len(), rule.transforms.clone())).collect();
-    let transform =
-        Transform::UrlRewrite(vec![Rewrite { regex: "^/a/(.*)$".to_owned(), replace: "/$1".to_owned() }]);
+    let transform = Transform::UrlRewrite(vec![Rewrite { regex: "^/a/(.*)$".to_owned(), replace: "/$1".to_owned() }]);
     assert_eq!(rules, [(1, vec![transform]), (2, vec![]), (1, vec![])]);
 }
 
@@ -128,7 +128,8 @@ fn paths_by_regular_expression() {
 
 #[test]
 fn messages() {
-    let told = |annotations: &[(&str, &str)], kind: &str, path: &str| super::messages(&built(&one(annotations, kind, path)));
+    let told =
+        |annotations: &[(&str, &str)], kind: &str, path: &str| super::messages(&built(&one(annotations, kind, path)));
     let path_expression = r#"[{"field": "path-pattern", "pathPatternConfig": {"regexValues": ["^/b$"]}}]"#;
     insta::assert_snapshot!(told(&[("conditions.web", path_expression)], "Prefix", "/a"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/conditions.web: the rule of spec.rules[0].http.paths[0] has paths as patterns (`/a`, `/a/*`) and as regular expressions (`^/b$`), and AWS takes one of the two; write all paths of the rule as patterns, or all as regular expressions");
     let host_expression = r#"[{"field": "host-header", "hostHeaderConfig": {"regexValues": ["^b"]}}]"#;
@@ -139,11 +140,14 @@ fn messages() {
     insta::assert_snapshot!(told(&[("use-regex-path-match", "yes")], "Prefix", "/a"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/use-regex-path-match` has the value `yes`; allowed: `true` or `false`; write `true`");
     // The default action has neither, but mistakes are told.
     let default = format!("  defaultBackend: {}\n", backend("web", "80"));
-    let told_of_default = |annotation| super::messages(&built(&ingress(&[("target-type", "ip"), annotation], &default)));
+    let told_of_default =
+        |annotation| super::messages(&built(&ingress(&[("target-type", "ip"), annotation], &default)));
     insta::assert_snapshot!(told_of_default(("conditions.web", "{}")), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/conditions.web` has the value `{}`: the value is an object, not an array; allowed: a JSON array of rule conditions, each with its `field` and configuration");
     insta::assert_snapshot!(told_of_default(("transforms.web", "{}")), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/transforms.web` has the value `{}`: the value is an object, not an array; allowed: a JSON array of rewrites, each with its `type` and configuration");
     let headers: Vec<String> = (1..=4)
-        .map(|n| format!(r#"{{"field": "http-header", "httpHeaderConfig": {{"httpHeaderName": "X-{n}", "values": ["1"]}}}}"#))
+        .map(|n| {
+            format!(r#"{{"field": "http-header", "httpHeaderConfig": {{"httpHeaderName": "X-{n}", "values": ["1"]}}}}"#)
+        })
         .collect();
     insta::assert_snapshot!(told(&[("conditions.web", &format!("[{}]", headers.join(",")))], "Exact", "/a"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 6 conditions, and AWS takes 5 values of conditions in one rule; leave out conditions, or have the targets tell such requests apart");
     insta::assert_snapshot!(told(&[], "", "/*a*b*c*d*e*f*"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 7 wildcards (`*`, `?`), and AWS takes 6 in one rule; write patterns with fewer wildcards");
@@ -209,11 +213,7 @@ fn a_rule_with_too_many_values_is_several_rules() {
 /// The parts of a rule take what the rule takes, and have its values once each.
 #[test]
 fn split_rules_take_the_same_requests() {
-    let all = rule(vec![
-        header("x", &["1", "2", "3"]),
-        hosts(&["a", "b", "c"]),
-        paths(&["/p", "/q", "/r*"]),
-    ]);
+    let all = rule(vec![header("x", &["1", "2", "3"]), hosts(&["a", "b", "c"]), paths(&["/p", "/q", "/r*"])]);
     let parts = split(all.clone()).unwrap();
     assert!(parts.len() > 1);
     let listener = |rules: Vec<Rule>| {

@@ -10,16 +10,12 @@ fn go(action: &str) -> String {
 
 /// `actions.go` that forwards so.
 fn forward(target_groups: &str, stickiness: &str) -> String {
-    let stickiness = if stickiness.is_empty() {
-        String::new()
-    } else {
-        format!(r#", "targetGroupStickinessConfig": {stickiness}"#)
-    };
+    let stickiness =
+        if stickiness.is_empty() { String::new() } else { format!(r#", "targetGroupStickinessConfig": {stickiness}"#) };
     go(&format!(r#"{{"type": "forward", "forwardConfig": {{"targetGroups": [{target_groups}]{stickiness}}}}}"#))
 }
 
-const BLUE_GREEN: &str =
-    r#"{"serviceName": "web", "servicePort": 80, "weight": 20}, {"serviceName": "api", "servicePort": "http", "weight": 0}"#;
+const BLUE_GREEN: &str = r#"{"serviceName": "web", "servicePort": 80, "weight": 20}, {"serviceName": "api", "servicePort": "http", "weight": 0}"#;
 
 #[test]
 fn weights_and_stickiness() {
@@ -80,7 +76,8 @@ fn target_groups_of_others_by_arn_and_by_name() {
       / -> 1xnamed blue+2xarn:x+3xshop/web-web:80
     ");
     // One that is not there is looked for again; one that cannot be looked up changes nothing.
-    let absent = Fact::Absent { message: "there is no target group named `blue`".to_owned(), fix: "create it".to_owned() };
+    let absent =
+        Fact::Absent { message: "there is no target group named `blue`".to_owned(), fix: "create it".to_owned() };
     let absent = build_with(&manifests, &config(), &told(absent));
     insta::assert_snapshot!(messages(&absent), @"Error missing-target-group on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: there is no target group named `blue`; create it");
     assert!(absent.lacking && absent.stack.is_none());

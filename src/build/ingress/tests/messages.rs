@@ -49,7 +49,7 @@ fn actions() {
 
 #[test]
 fn what_asks_for_access_control_is_refused_and_not_served_without_it() {
-    for key in ["auth-type", "wafv2-acl-arn", "mutual-authentication"] {
+    for key in ["auth-type", "wafv2-acl-arn", "customer-owned-ipv4-pool"] {
         let built = built(&ingress(&[("target-type", "ip"), (key, "oidc")], &everything()));
         assert_eq!(built.stack, None, "{key}");
     }

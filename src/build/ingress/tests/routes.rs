@@ -321,7 +321,12 @@ fn what_an_earlier_redirect_hides_is_left_out() {
         ("an expression of hosts hides no host", vec![hosts(&[], &["^a"])], vec![b()], false),
         ("nor all hosts", vec![hosts(&[], &["^a"])], vec![paths(&["/a"], &[])], false),
         ("it hides itself", vec![hosts(&[], &["^a"])], vec![hosts(&[], &["^a"]), paths(&["/a"], &[])], true),
-        ("every path of a host hides expressions", vec![a(), paths(&["/*"], &[])], vec![a(), paths(&[], &["^/"])], true),
+        (
+            "every path of a host hides expressions",
+            vec![a(), paths(&["/*"], &[])],
+            vec![a(), paths(&[], &["^/"])],
+            true,
+        ),
     ] {
         let kept = optimise(vec![rule(earlier.clone(), elsewhere()), rule(later.clone(), answer())], HTTPS);
         assert_eq!(kept.len(), if hidden { 1 } else { 2 }, "{what}");
