@@ -14,5 +14,6 @@ pub mod facts;
 pub mod model;
 pub mod plan;
 pub mod record;
+pub mod route;
 pub mod snapshot;
 pub mod targets;

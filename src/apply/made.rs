@@ -81,6 +81,7 @@ impl Made {
         action.try_map(|reference| match reference {
             TargetGroupReference::Own(resource) => self.target_group(inventory, group, resource),
             TargetGroupReference::Foreign(arn) => Ok(arn.clone()),
+            TargetGroupReference::Named(name) => Err(super::steps::unresolved(name)),
         })
     }
 

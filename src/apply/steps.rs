@@ -12,6 +12,11 @@ use crate::{
     plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
 };
 
+/// A plan of files names a target group that nobody has asked AWS for.
+pub(super) fn unresolved(name: &str) -> StepError {
+    StepError::Unresolved(format!("the ARN of the target group `{name}`"))
+}
+
 fn known<'a, T>(value: &'a Value<T>, what: &str) -> Result<&'a T, StepError> {
     value.known().ok_or_else(|| StepError::Unresolved(what.to_owned()))
 }
@@ -132,9 +137,12 @@ impl Applier {
                 aws.set_rule_priorities(&priorities).await.map_err(StepError::Aws)?;
                 inventory.record_priorities(&priorities);
             }
-            StepAction::ModifyRule { arn, rule, .. } => {
+            StepAction::ModifyRule { arn, rule, reset_transforms, .. } => {
                 let action = made.action(inventory, group, &rule.action)?;
-                let answer = aws.modify_rule(arn, &action).await.map_err(|error| forwarding(error, &rule.action))?;
+                let answer = aws
+                    .modify_rule(arn, &action, &rule.transforms, *reset_transforms)
+                    .await
+                    .map_err(|error| forwarding(error, &rule.action))?;
                 inventory.record_rule_modified(answer);
             }
             StepAction::DeleteRule { arn, .. } => {
@@ -179,6 +187,7 @@ impl Applier {
                 let arn = match reference {
                     TargetGroupReference::Own(resource) => made.target_group(inventory, group, resource)?,
                     TargetGroupReference::Foreign(arn) => arn.clone(),
+                    TargetGroupReference::Named(name) => return Err(unresolved(name)),
                 };
                 let all = aws.modify_target_group_attributes(&arn, attributes).await.map_err(StepError::Aws)?;
                 inventory.record_target_group_attributes(&arn, all);
@@ -399,7 +408,8 @@ impl Applier {
         let action = made.action(&self.inventory, group, &rule.action)?;
         let mut tags = rule.tags.clone();
         tags.insert(tags::resource_key(group).to_owned(), format!("{port}:{priority}"));
-        let created = self.aws.create_rule(&listener, priority, &rule.conditions, &action, &tags).await;
+        let created =
+            self.aws.create_rule(&listener, priority, &rule.conditions, &action, &rule.transforms, &tags).await;
         let created = created.map_err(|error| forwarding(error, &rule.action))?;
         let arn = created.arn.clone();
         self.inventory.record_rule(&listener, created);

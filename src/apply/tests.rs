@@ -1,4 +1,5 @@
 mod network;
+mod transforms;
 
 use std::{
     collections::BTreeMap,

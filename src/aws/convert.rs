@@ -8,8 +8,8 @@ use aws_sdk_elasticloadbalancingv2::types as elb;
 use crate::model::{
     Action, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, ListenerArn, ListenerProtocol,
     LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedListener, ObservedLoadBalancer,
-    ObservedRule, ObservedTargetGroup, QueryStringValue, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, Source,
-    Stickiness, SubnetId, SubnetMapping, Tags, TargetGroupArn, WeightedTargetGroup,
+    ObservedRule, ObservedTargetGroup, QueryStringValue, Rewrite, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule,
+    Source, Stickiness, SubnetId, SubnetMapping, Tags, TargetGroupArn, Transform, WeightedTargetGroup,
 };
 
 fn texts(values: Option<&Vec<String>>) -> Vec<String> {
@@ -230,6 +230,45 @@ pub(crate) fn to_condition(condition: &Condition) -> Option<elb::RuleCondition> 
     )
 }
 
+fn rewrites(rewrites: &[elb::RewriteConfig]) -> Vec<Rewrite> {
+    let part = |part: Option<&str>| part.unwrap_or_default().to_owned();
+    rewrites.iter().map(|r| Rewrite { regex: part(r.regex()), replace: part(r.replace()) }).collect()
+}
+
+/// A transform.
+pub(super) fn transform(transform: &elb::RuleTransform) -> Transform {
+    match transform.r#type().map_or("unknown", elb::TransformTypeEnum::as_str) {
+        "host-header-rewrite" => Transform::HostHeaderRewrite(rewrites(
+            transform.host_header_rewrite_config().map(elb::HostHeaderRewriteConfig::rewrites).unwrap_or_default(),
+        )),
+        "url-rewrite" => Transform::UrlRewrite(rewrites(
+            transform.url_rewrite_config().map(elb::UrlRewriteConfig::rewrites).unwrap_or_default(),
+        )),
+        other => Transform::Other(other.to_owned()),
+    }
+}
+
+/// A transform as AWS takes it. `None` for a kind that is not known here.
+pub(crate) fn to_transform(transform: &Transform) -> Option<elb::RuleTransform> {
+    let rewrites = transform
+        .rewrites()
+        .iter()
+        .map(|r| elb::RewriteConfig::builder().regex(&r.regex).replace(&r.replace).build())
+        .collect();
+    let builder = elb::RuleTransform::builder();
+    Some(match transform {
+        Transform::HostHeaderRewrite(_) => builder
+            .r#type(elb::TransformTypeEnum::HostHeaderRewrite)
+            .host_header_rewrite_config(elb::HostHeaderRewriteConfig::builder().set_rewrites(Some(rewrites)).build())
+            .build(),
+        Transform::UrlRewrite(_) => builder
+            .r#type(elb::TransformTypeEnum::UrlRewrite)
+            .url_rewrite_config(elb::UrlRewriteConfig::builder().set_rewrites(Some(rewrites)).build())
+            .build(),
+        Transform::Other(_) => return None,
+    })
+}
+
 /// A rule without its tags. `None` for the default rule, which is the listener's default action.
 pub(super) fn rule(rule: &elb::Rule) -> Option<ObservedRule> {
     if rule.is_default().unwrap_or_default() {
@@ -240,7 +279,7 @@ pub(super) fn rule(rule: &elb::Rule) -> Option<ObservedRule> {
         priority: rule.priority()?.parse().ok()?,
         conditions: rule.conditions().iter().map(condition).collect(),
         actions: actions(rule.actions()),
-        transforms: !rule.transforms().is_empty(),
+        transforms: rule.transforms().iter().map(transform).collect(),
         tags: Tags::new(),
     })
 }

@@ -10,7 +10,7 @@ use crate::model::{
     Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol,
     LoadBalancerArn, LoadBalancerKind, LoadBalancerName, ObservedListener, ObservedLoadBalancer, ObservedRule,
     ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetMapping, Tags, TargetGroup, TargetGroupArn,
-    TargetGroupName, VpcId,
+    TargetGroupName, Transform, VpcId,
 };
 
 /// How many resources one DescribeTags takes.
@@ -64,6 +64,15 @@ fn one(operation: &'static str, action: &Action<TargetGroupArn>) -> Result<Vec<e
     Ok(vec![action])
 }
 
+/// Transforms as AWS takes them; `None` for none.
+fn rewriting(operation: &'static str, transforms: &[Transform]) -> Result<Option<Vec<elb::RuleTransform>>, AwsError> {
+    if transforms.is_empty() {
+        return Ok(None);
+    }
+    let transforms: Option<Vec<_>> = transforms.iter().map(convert::to_transform).collect();
+    transforms.map(Some).ok_or_else(|| AwsError::unsent(operation, "a transform of unknown kind"))
+}
+
 fn pair(key: Option<&str>, value: Option<&str>) -> Option<(String, String)> {
     Some((key?.to_owned(), value.unwrap_or_default().to_owned()))
 }
@@ -98,6 +107,16 @@ impl Aws {
     /// DescribeTargetGroups: all of the region.
     pub(super) async fn target_groups(&self) -> Result<Vec<elb::TargetGroup>, AwsError> {
         Ok(pages!(self, "DescribeTargetGroups", self.elb.describe_target_groups(), target_groups))
+    }
+
+    /// DescribeTargetGroups: the one of this name, of whatever VPC. `None` where there is none.
+    pub(crate) async fn target_group_named(&self, name: &str) -> Result<Option<TargetGroupArn>, AwsError> {
+        let call = self.elb.describe_target_groups().names(name);
+        match self.read("DescribeTargetGroups", || call.clone().send()).await {
+            Ok(answer) => Ok(answer.target_groups().iter().find_map(|g| g.target_group_arn().map(TargetGroupArn::new))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// DescribeTags of any number of resources. Those that are gone are not in the answer.
@@ -401,6 +420,7 @@ impl Aws {
         priority: u32,
         conditions: &[Condition],
         action: &Action<TargetGroupArn>,
+        transforms: &[Transform],
         tags: &Tags,
     ) -> Result<ObservedRule, AwsError> {
         let operation = "CreateRule";
@@ -413,6 +433,7 @@ impl Aws {
             .priority(i32::try_from(priority).unwrap_or(i32::MAX))
             .set_conditions(Some(conditions))
             .set_actions(Some(one(operation, action)?))
+            .set_transforms(rewriting(operation, transforms)?)
             .set_tags(convert::to_elb_tags(tags));
         let answer = self.write(operation, || call.clone().send()).await?;
         let mut rule =
@@ -421,15 +442,23 @@ impl Aws {
         Ok(rule)
     }
 
-    /// ModifyRule: the actions alone.
+    /// ModifyRule: actions and transforms. Without transforms, those that are there stay, unless they are to be reset.
     pub(crate) async fn modify_rule(
         &self,
         arn: &RuleArn,
         action: &Action<TargetGroupArn>,
+        transforms: &[Transform],
+        reset_transforms: bool,
     ) -> Result<ObservedRule, AwsError> {
         let operation = "ModifyRule";
         let actions = one(operation, action)?;
-        let call = self.elb.modify_rule().rule_arn(arn.as_str()).set_actions(Some(actions));
+        let call = self
+            .elb
+            .modify_rule()
+            .rule_arn(arn.as_str())
+            .set_actions(Some(actions))
+            .set_transforms(rewriting(operation, transforms)?)
+            .set_reset_transforms(reset_transforms.then_some(true));
         let answer = self.write(operation, || call.clone().send()).await?;
         answer.rules().first().and_then(convert::rule).ok_or_else(|| AwsError::incomplete(operation, "rule"))
     }

@@ -36,6 +36,8 @@ pub enum Code {
     MissingPort,
     /// An action annotation that a backend names is not there.
     MissingAction,
+    /// No target group of the name that an action gives.
+    MissingTargetGroup,
     /// HTTPS without a certificate.
     MissingCertificate,
     /// A backend or a path that an Application Load Balancer cannot have.

@@ -28,6 +28,7 @@ fn answer(want: &Want, facts: &Facts) -> Option<String> {
     match want {
         Want::Subnets(query) => facts.subnets.get(query).and_then(told),
         Want::SecurityGroups(names) => facts.security_groups.get(names).and_then(told),
+        Want::TargetGroup(name) => facts.target_groups.get(name).and_then(told),
         Want::VpcBlocks => facts.vpc_blocks.as_ref().and_then(told),
         Want::BackendSecurityGroup | Want::InForce => None,
     }

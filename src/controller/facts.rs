@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     aws::{Aws, AwsError},
     facts::{Fact, Facts, Subnet, SubnetQuery, Want, security_groups, subnets},
-    model::{SecurityGroupId, VpcId},
+    model::{SecurityGroupId, TargetGroupArn, VpcId},
 };
 
 /// Subnets, security groups, route tables and their tags change rarely. What is not found is asked for anew every time.
@@ -34,6 +34,8 @@ pub struct FactStore {
     places: tokio::sync::Mutex<Places>,
     /// The same, for each list of names.
     security_groups: Mutex<BTreeMap<Vec<String>, Cell<Vec<SecurityGroupId>>>>,
+    /// The same, for each name.
+    target_groups: Mutex<BTreeMap<String, Cell<TargetGroupArn>>>,
     vpc_blocks: tokio::sync::Mutex<Option<Reading<Vec<String>>>>,
 }
 
@@ -92,6 +94,22 @@ impl Ages {
     }
 }
 
+impl Ages {
+    /// Where the answer to some question is kept. Those that nobody has asked in a while make room.
+    fn cell<K: Ord + Clone, T>(&self, cells: &Mutex<BTreeMap<K, Cell<T>>>, key: &K) -> Cell<T> {
+        let mut cells = cells.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = cells.get(key) {
+            return Arc::clone(cell);
+        }
+        cells.retain(|_, cell| {
+            let kept =
+                cell.try_lock().map(|kept| kept.as_ref().is_some_and(|reading| self.is_valid(reading, MAXIMUM_AGE)));
+            Arc::strong_count(cell) > 1 || kept.unwrap_or(true)
+        });
+        Arc::clone(cells.entry(key.clone()).or_default())
+    }
+}
+
 fn converted<T, U: From<T>>(items: Vec<T>) -> Vec<U> {
     items.into_iter().map(U::from).collect()
 }
@@ -112,6 +130,7 @@ impl FactStore {
             ages: Ages::default(),
             places: tokio::sync::Mutex::default(),
             security_groups: Mutex::default(),
+            target_groups: Mutex::default(),
             vpc_blocks: tokio::sync::Mutex::default(),
         }
     }
@@ -126,6 +145,10 @@ impl FactStore {
             Want::SecurityGroups(names) => {
                 let fact = self.security_groups(names).await;
                 facts.security_groups.insert(names.clone(), fact);
+            }
+            Want::TargetGroup(name) => {
+                let fact = self.target_group(name).await;
+                facts.target_groups.insert(name.clone(), fact);
             }
             Want::VpcBlocks => facts.vpc_blocks = Some(self.vpc_blocks().await),
             Want::BackendSecurityGroup | Want::InForce => {}
@@ -174,7 +197,7 @@ impl FactStore {
     }
 
     async fn security_groups(&self, names: &[String]) -> Fact<Vec<SecurityGroupId>> {
-        let cell = self.security_group_cell(names);
+        let cell = self.ages.cell(&self.security_groups, &names.to_vec());
         let mut kept = cell.lock().await;
         let mut missing = None;
         let (ids, tags): (Vec<&str>, Vec<&str>) =
@@ -193,21 +216,6 @@ impl FactStore {
             return Fact::Absent { message: missing.message(), fix: missing.fix() };
         }
         found.map_or_else(|error| unavailable(&error), Fact::Known)
-    }
-
-    /// Where the answer for some names is kept. Those that nobody has asked for in a while make room.
-    fn security_group_cell(&self, names: &[String]) -> Cell<Vec<SecurityGroupId>> {
-        let mut cells = self.security_groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cell) = cells.get(names) {
-            return Arc::clone(cell);
-        }
-        cells.retain(|_, cell| {
-            let kept = cell
-                .try_lock()
-                .map(|kept| kept.as_ref().is_some_and(|reading| self.ages.is_valid(reading, MAXIMUM_AGE)));
-            Arc::strong_count(cell) > 1 || kept.unwrap_or(true)
-        });
-        Arc::clone(cells.entry(names.to_vec()).or_default())
     }
 
     async fn vpc_blocks(&self) -> Fact<Vec<String>> {
@@ -233,5 +241,6 @@ impl FactStore {
     }
 }
 
+mod target_groups;
 #[cfg(test)]
 mod tests;

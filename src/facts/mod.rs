@@ -5,7 +5,7 @@ pub mod subnets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{LoadBalancerKind, ObjectName, ObservedStack, Scheme, SecurityGroupId, SubnetId};
+use crate::model::{LoadBalancerKind, ObjectName, ObservedStack, Scheme, SecurityGroupId, SubnetId, TargetGroupArn};
 
 /// Something that building asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,8 @@ pub enum Want {
     BackendSecurityGroup,
     /// What AWS has of the stack, listeners included: to settle what members of a group differ about.
     InForce,
+    /// The ARN of the target group of this name.
+    TargetGroup(String),
 }
 
 impl Want {
@@ -83,6 +85,8 @@ pub struct Facts {
     pub subnets: BTreeMap<SubnetQuery, Fact<Vec<Subnet>>>,
     /// By what was asked.
     pub security_groups: BTreeMap<Vec<String>, Fact<Vec<SecurityGroupId>>>,
+    /// By name.
+    pub target_groups: BTreeMap<String, Fact<TargetGroupArn>>,
     /// The IPv4 blocks of the VPC.
     pub vpc_blocks: Option<Fact<Vec<String>>>,
     /// Nobody asks AWS: what is not known is known after apply.
@@ -145,6 +149,13 @@ impl Facts {
     pub fn security_groups(&self, names: &[String]) -> Option<Fact<Vec<SecurityGroupId>>> {
         let unknown = || self.offline.then_some(Fact::AfterApply("security groups are looked up in the VPC"));
         self.security_groups.get(names).cloned().or_else(unknown)
+    }
+
+    /// The target group of a name, or the want of it.
+    #[must_use]
+    pub fn target_group(&self, name: &str) -> Option<Fact<TargetGroupArn>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("target groups are looked up by their names"));
+        self.target_groups.get(name).cloned().or_else(unknown)
     }
 
     /// The blocks of the VPC, or the want of them.

@@ -6,6 +6,7 @@ mod identifiers;
 mod observed;
 mod security_group;
 mod stack;
+mod transform;
 
 pub use elements::{
     Action, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerProtocol, LoadBalancerKind, Matcher,
@@ -25,6 +26,7 @@ pub use stack::{
     NetworkingRule, ObjectKind, ObjectReference, PortReference, ResourceId, Rule, SecurityGroupReference, SetAside,
     Stack, StackId, SubnetMapping, TargetGroup, TargetGroupReference, Value,
 };
+pub use transform::{Rewrite, Transform};
 
 /// Attributes of a load balancer, listener or target group, by key, as AWS names and writes them.
 pub type Attributes = std::collections::BTreeMap<String, String>;

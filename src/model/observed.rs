@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, Attributes, CertificateArn, Condition, HealthCheck, ListenerArn, ListenerProtocol, LoadBalancerArn,
     LoadBalancerKind, ObjectName, ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, Tags,
-    TargetGroupArn,
+    TargetGroupArn, Transform,
 };
 
 /// All that AWS and the cluster have of one stack.
@@ -153,8 +153,8 @@ pub struct ObservedRule {
     pub conditions: Vec<Condition>,
     /// In order.
     pub actions: Vec<Action<TargetGroupArn>>,
-    /// Whether it rewrites requests, which no rule of ours does yet.
-    pub transforms: bool,
+    /// How requests are rewritten on their way to targets.
+    pub transforms: Vec<Transform>,
     /// All its tags.
     pub tags: Tags,
 }

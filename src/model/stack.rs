@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol, LoadBalancerKind,
     LoadBalancerName, ObjectName, ProtocolVersion, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, Tags,
-    TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType, VpcId,
+    TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType, Transform, VpcId,
 };
 
 /// Something that may be known only once AWS or the cluster has answered.
@@ -351,6 +351,8 @@ pub struct Rule {
     pub conditions: Vec<Condition>,
     /// What happens then.
     pub action: Action<TargetGroupReference>,
+    /// How requests are rewritten on their way to targets; at most one of each kind.
+    pub transforms: Vec<Transform>,
     /// Its tags without `ingress.k8s.aws/resource`, which repeats the priority it is created with.
     pub tags: Tags,
     /// The path of the Ingress that asks for it.
@@ -364,6 +366,8 @@ pub enum TargetGroupReference {
     Own(ResourceId),
     /// Somebody else's, left as it is.
     Foreign(TargetGroupArn),
+    /// Somebody else's by its name, where nobody asks AWS for the ARN: known after apply.
+    Named(String),
 }
 
 /// A target group with its binding.

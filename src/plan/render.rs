@@ -6,7 +6,7 @@ use super::step::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, S
 use crate::build::tags::CLUSTER;
 use crate::model::{
     Action, Condition, Listener, LoadBalancer, SecurityGroupReference, SecurityGroupRule, SubnetMapping, Tags,
-    TargetGroup, TargetGroupReference, Value,
+    TargetGroup, TargetGroupReference, Transform, Value,
 };
 
 /// How many steps of which kind a plan has: `7 to create, 1 to change, 2 to delete`.
@@ -73,12 +73,32 @@ fn details(action: &StepAction) -> Vec<(&'static str, String)> {
         StepAction::CreateTargetGroup(group) => target_group(group),
         StepAction::CreateLoadBalancer(balancer) => load_balancer(balancer),
         StepAction::CreateListener { listener, .. } => listener_details(listener),
-        StepAction::CreateRule { rule, .. } => vec![("then", action_text(&rule.action))],
-        StepAction::ModifyRule { rule, .. } => {
-            vec![("when", rule.conditions.iter().map(condition_text).collect::<Vec<_>>().join(" and "))]
+        StepAction::CreateRule { rule, .. } => {
+            let mut details = vec![("then", action_text(&rule.action))];
+            details.extend(rewriting(&rule.transforms));
+            details
+        }
+        StepAction::ModifyRule { rule, reset_transforms, .. } => {
+            let mut details =
+                vec![("when", rule.conditions.iter().map(condition_text).collect::<Vec<_>>().join(" and "))];
+            details.extend(rewriting(&rule.transforms));
+            details.extend(reset_transforms.then(|| ("rewriting", "nothing any more".to_owned())));
+            details
         }
         _ => vec![],
     }
+}
+
+fn rewriting(transforms: &[Transform]) -> Option<(&'static str, String)> {
+    let each = transforms.iter().flat_map(|transform| {
+        let what = match transform {
+            Transform::HostHeaderRewrite(_) => "host",
+            Transform::UrlRewrite(_) => "URL",
+            Transform::Other(kind) => kind,
+        };
+        transform.rewrites().iter().map(move |r| format!("{what} /{}/ to `{}`", r.regex, r.replace))
+    });
+    (!transforms.is_empty()).then(|| ("rewriting", each.collect::<Vec<_>>().join(", ")))
 }
 
 fn tags(tags: &Tags) -> String {
@@ -198,18 +218,25 @@ fn condition_text(condition: &Condition) -> String {
 
 fn action_text(action: &Action<TargetGroupReference>) -> String {
     match action {
-        Action::Forward { target_groups, .. } => {
+        Action::Forward { target_groups, stickiness } => {
             let groups: Vec<String> = target_groups
                 .iter()
                 .map(|target| {
                     let group = match &target.group {
                         TargetGroupReference::Own(id) => id.to_string(),
                         TargetGroupReference::Foreign(arn) => arn.to_string(),
+                        TargetGroupReference::Named(name) => {
+                            format!("`{name}` (known after apply: the target group's ARN)")
+                        }
                     };
                     target.weight.map_or(group.clone(), |weight| format!("{group} (weight {weight})"))
                 })
                 .collect();
-            format!("forward to {}", groups.join(", "))
+            let sticky = stickiness.as_ref().filter(|s| s.enabled).map(|s| match s.duration_seconds {
+                Some(seconds) => format!(", sticky for {seconds} s"),
+                None => ", sticky".to_owned(),
+            });
+            format!("forward to {}{}", groups.join(", "), sticky.unwrap_or_default())
         }
         Action::Redirect { host, path, port, protocol, query, status_code } => {
             let part = |part: &Option<String>, keep: &str| part.clone().unwrap_or_else(|| keep.to_owned());

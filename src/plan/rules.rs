@@ -7,7 +7,7 @@
 //! 3. The listener's default action is changed.
 //! 4. The rules that go are deleted, lowest first: what a deleted rule answered falls to no other that goes.
 //!
-//! Where only actions change, each rule is modified in place: its requests change over at once.
+//! Where only actions and transforms change, each rule is modified in place: its requests change over at once.
 
 use std::collections::BTreeSet;
 
@@ -62,10 +62,14 @@ pub(super) fn same_action(
     resolve: &dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>,
 ) -> bool {
     let [existing] = existing else { return false };
-    match wanted.try_map(|reference| resolve(reference).ok_or(())) {
-        Ok(wanted) => normal(wanted) == normal(existing.clone()),
-        Err(()) => false,
+    let Ok(mut wanted) = wanted.try_map(|reference| resolve(reference).ok_or(())) else { return false };
+    // How long a client stays is AWS's to choose where nobody says it.
+    if let (Action::Forward { stickiness: Some(wanted), .. }, Action::Forward { stickiness: Some(existing), .. }) =
+        (&mut wanted, existing)
+    {
+        wanted.duration_seconds = wanted.duration_seconds.or(existing.duration_seconds);
     }
+    normal(wanted) == normal(existing.clone())
 }
 
 /// Fills in what AWS fills in, and leaves out what has no meaning, so that equal behaviour compares equal.
@@ -108,9 +112,18 @@ pub(super) fn same_conditions(wanted: &Rule, existing: &ObservedRule) -> bool {
     wanted == existing
 }
 
+/// Of each kind there is one, so that their order means nothing.
+fn same_transforms(wanted: &Rule, existing: &ObservedRule) -> bool {
+    let mut wanted: Vec<_> = wanted.transforms.iter().collect();
+    let mut existing: Vec<_> = existing.transforms.iter().collect();
+    wanted.sort();
+    existing.sort();
+    wanted == existing
+}
+
 impl RuleChange<'_> {
     fn same(&self, wanted: &Rule, existing: &ObservedRule) -> bool {
-        !existing.transforms
+        same_transforms(wanted, existing)
             && same_conditions(wanted, existing)
             && same_action(&wanted.action, &existing.actions, self.resolve)
     }
@@ -232,7 +245,7 @@ impl RuleChange<'_> {
         steps
     }
 
-    /// Where rules differ in their actions alone, and those name nothing whose targets are not checked yet.
+    /// Where rules differ in their actions and transforms alone, and those name nothing whose targets are not checked yet.
     fn actions_alone(&self) -> Option<RuleSteps> {
         let places = self.places(&self.matches());
         if !self.default_stays || places.len() != self.existing.len() {
@@ -245,18 +258,22 @@ impl RuleChange<'_> {
                 Place::Kept(kept) if kept == index => continue,
                 Place::Kept(_) => return None,
             };
-            if existing.transforms || !same_conditions(wanted, existing) {
+            if !same_conditions(wanted, existing) {
                 return None;
             }
-            if same_action(&wanted.action, &existing.actions, self.resolve) {
+            if same_transforms(wanted, existing) && same_action(&wanted.action, &existing.actions, self.resolve) {
                 continue;
             }
             let checked = |group| (self.resolve)(group).is_some_and(|arn| self.in_use.contains(&arn));
             if !wanted.action.target_groups().all(checked) {
                 return None;
             }
-            let modify =
-                StepAction::ModifyRule { arn: existing.arn.clone(), port: self.port, rule: Box::new(wanted.clone()) };
+            let modify = StepAction::ModifyRule {
+                arn: existing.arn.clone(),
+                port: self.port,
+                rule: Box::new(wanted.clone()),
+                reset_transforms: wanted.transforms.is_empty() && !existing.transforms.is_empty(),
+            };
             steps.before_default.push(step(modify, wanted.cause.clone()));
         }
         Some(steps)

@@ -209,6 +209,7 @@ impl<'a> Planner<'a> {
         match reference {
             TargetGroupReference::Own(id) => self.matched.get(id).map(|group| group.arn.clone()),
             TargetGroupReference::Foreign(arn) => Some(arn.clone()),
+            TargetGroupReference::Named(_) => None,
         }
     }
 

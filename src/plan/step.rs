@@ -282,7 +282,7 @@ pub enum StepAction {
         /// Rules and their new priorities.
         priorities: Vec<(RuleReference, u32)>,
     },
-    /// ELB v2 ModifyRule: the actions alone.
+    /// ELB v2 ModifyRule: actions and transforms.
     ModifyRule {
         /// Which rule.
         arn: RuleArn,
@@ -290,6 +290,8 @@ pub enum StepAction {
         port: u16,
         /// What it shall do.
         rule: Box<Rule>,
+        /// Whether it rewrites requests now and shall not any more.
+        reset_transforms: bool,
     },
     /// ELB v2 DeleteRule
     DeleteRule {

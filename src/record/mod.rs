@@ -15,7 +15,7 @@ use crate::model::{Holding, ObservedLoadBalancer, ObservedStack, ObservedTargetG
 mod tests;
 
 /// Counts changes of what records mean. One of another format is not read: everything is read from AWS instead.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// How many ConfigMaps there are: one for each hexadecimal digit.
 pub const SHARDS: usize = 16;

@@ -48,7 +48,7 @@ fn what_is_written_is_read() {
     {
       "078763e275631f14f8de96a15092af6e": "{\"stack\":{\"Ingress\":{\"namespace\":\"shop\",\"name\":\"web\"}},\"clean\":{\"loadBalancers\":[],\"targetGroups\":[{\"arn\":\"arn:tg/1\",\"name\":\"tg\",\"target_type\":\"ip\",\"protocol\":\"HTTP\",\"protocol_version\":null,\"health_check\":null,\"attributes\":{\"stickiness.enabled\":\"true\"},\"tags\":{\"team\":\"a\"}}]}}",
       "5ae552ebc32435e6d00bdb8dd4e46a65": "{\"stack\":{\"Group\":\"shared\"}}",
-      "header": "{\"format\":1,\"cluster\":\"demo\",\"region\":\"us-west-2\",\"vpc\":\"vpc-1\",\"holder\":\"a\",\"term\":7}"
+      "header": "{\"format\":2,\"cluster\":\"demo\",\"region\":\"us-west-2\",\"vpc\":\"vpc-1\",\"holder\":\"a\",\"term\":7}"
     }
     "#);
     let read = read(&Header { term: 8, ..header("b") }, &data);

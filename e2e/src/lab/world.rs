@@ -201,6 +201,7 @@ impl World {
             ("ext-ip", TargetTypeEnum::Ip),
             ("ext-inst", TargetTypeEnum::Instance),
             ("ext-weighted", TargetTypeEnum::Ip),
+            ("ext-named", TargetTypeEnum::Ip),
         ] {
             let made = aws
                 .elb

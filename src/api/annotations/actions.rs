@@ -2,6 +2,13 @@
 
 use super::json::{Document, Node};
 
+/// How many target groups one action names at most (AWS).
+const MOST_TARGET_GROUPS: usize = 5;
+/// The largest weight of a target group (AWS).
+const LARGEST_WEIGHT: i32 = 999;
+/// How long a client stays with a target group at most, in seconds (AWS).
+const LONGEST_STICKINESS: i32 = 604_800;
+
 /// One action of a listener rule, checked as far as it can be without looking at the cluster or at AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -17,7 +24,7 @@ pub enum Action {
         query: Option<String>,
         status_code: String,
     },
-    /// A forward to target groups. The list may be empty if the annotation says so; with more than one, each has a weight.
+    /// A forward to one to five target groups; with more than one, each has a weight.
     Forward { target_groups: Vec<ForwardTarget>, stickiness: Option<Stickiness> },
 }
 
@@ -153,8 +160,22 @@ impl Forward {
 
     fn check(self) -> Result<Action, String> {
         let weights_needed = self.targets.len() > 1;
-        let target_groups =
+        let target_groups: Vec<ForwardTarget> =
             self.targets.into_iter().map(|target| target.check(weights_needed)).collect::<Result<_, _>>()?;
+        if target_groups.is_empty() {
+            return Err("forwardConfig.targetGroups is missing or empty".into());
+        }
+        if target_groups.len() > MOST_TARGET_GROUPS {
+            let count = target_groups.len();
+            return Err(format!("forwardConfig has {count} target groups, and AWS takes at most {MOST_TARGET_GROUPS}"));
+        }
+        if let Some(seconds) = self.stickiness.as_ref().and_then(|stickiness| stickiness.duration_seconds)
+            && !(1..=LONGEST_STICKINESS).contains(&seconds)
+        {
+            return Err(format!(
+                "forwardConfig.targetGroupStickinessConfig.durationSeconds is {seconds}, and AWS takes 1 to {LONGEST_STICKINESS}"
+            ));
+        }
         Ok(Action::Forward { target_groups, stickiness: self.stickiness })
     }
 }
@@ -191,6 +212,11 @@ impl WrittenTarget {
         };
         if weight_needed && weight.is_none() {
             return Err(format!("{place}.weight is missing; with more than one target group each needs a weight"));
+        }
+        if let Some(weight) = weight
+            && !(0..=LARGEST_WEIGHT).contains(&weight)
+        {
+            return Err(format!("{place}.weight is {weight}, and AWS takes 0 to {LARGEST_WEIGHT}"));
         }
         Ok(ForwardTarget { backend, weight })
     }
@@ -281,10 +307,9 @@ mod tests {
                 ),
             ),
             (
-                r#"{"type":"forward","forwardConfig":{"targetGroups":[],"targetGroupStickinessConfig":{}}}"#,
-                forward(vec![], Some(Stickiness { enabled: None, duration_seconds: None })),
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"targetGroupARN":"arn:aws:tg"}],"targetGroupStickinessConfig":{}}}"#,
+                forward(vec![(arn(), None)], Some(Stickiness { enabled: None, duration_seconds: None })),
             ),
-            (r#"{"type":"forward","forwardConfig":{}}"#, forward(vec![], None)),
         ];
         for (value, expected) in cases {
             assert_eq!(parse_action(value), Ok(expected), "{value}");
@@ -319,6 +344,21 @@ mod tests {
             (
                 r#"{"type":"forward","targetGroupARN":"a","redirectConfig":{"port":443}}"#,
                 "redirectConfig.port is a whole number, not a string",
+            ),
+            (r#"{"type":"forward","forwardConfig":{}}"#, "forwardConfig.targetGroups is missing or empty"),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"targetGroupName":"a","weight":1000}]}}"#,
+                "forwardConfig.targetGroups[0].weight is 1000, and AWS takes 0 to 999",
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"targetGroupName":"a","weight":1},{"targetGroupName":"b","weight":1},
+                    {"targetGroupName":"c","weight":1},{"targetGroupName":"d","weight":1},{"targetGroupName":"e","weight":1},
+                    {"targetGroupName":"f","weight":1}]}}"#,
+                "forwardConfig has 6 target groups, and AWS takes at most 5",
+            ),
+            (
+                r#"{"type":"forward","forwardConfig":{"targetGroups":[{"targetGroupName":"a"}],"targetGroupStickinessConfig":{"enabled":true,"durationSeconds":0}}}"#,
+                "forwardConfig.targetGroupStickinessConfig.durationSeconds is 0, and AWS takes 1 to 604800",
             ),
             (r#"{"type":"forward"}"#, "a forward needs targetGroupARN, targetGroupName or forwardConfig"),
             (

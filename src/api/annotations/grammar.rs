@@ -1,7 +1,7 @@
 //! What the value of an annotation may be, in a form that can check a value and say in words what is allowed.
 
 use super::json::Document;
-use super::{choice, parse_action, parse_listen_ports, values};
+use super::{choice, parse_action, parse_conditions, parse_listen_ports, parse_transforms, values};
 
 /// The grammar of an annotation's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,9 @@ impl JsonShape {
             Self::ListenPorts => parse_listen_ports(value).map(drop),
             Self::Action => parse_action(value).map(drop),
             Self::Plan => Document::parse(value).map(drop),
-            Self::Conditions | Self::Transforms | Self::MutualAuthentication => match Document::parse(value)? {
+            Self::Conditions => parse_conditions(value).map(drop),
+            Self::Transforms => parse_transforms(value).map(drop),
+            Self::MutualAuthentication => match Document::parse(value)? {
                 Document::Array(_) | Document::Null => Ok(()),
                 _ => Err("it is not a JSON array".into()),
             },

@@ -5,6 +5,7 @@
 
 mod actions;
 mod check;
+mod conditions;
 mod grammar;
 pub mod json;
 mod listen_ports;
@@ -12,10 +13,12 @@ mod listen_ports;
 mod markdown;
 mod reader;
 pub mod registry;
+mod transforms;
 pub mod values;
 
 pub use actions::{Action, ForwardBackend, ForwardTarget, ServicePort, Stickiness, parse_action};
 pub use check::{Finding, FindingKind, check};
+pub use conditions::parse_conditions;
 pub use grammar::{Grammar, JsonShape};
 pub use listen_ports::{Protocol, parse_listen_ports};
 pub use reader::{AnnotationError, Annotations, Origin};
@@ -23,6 +26,7 @@ pub use registry::{
     ANNOTATIONS, Annotation, Group, INGRESS_CLASS, INGRESS_PREFIX, Key, ObjectKind, Parameter, SERVICE_PREFIX, Status,
     find,
 };
+pub use transforms::parse_transforms;
 
 /// The longest part of a value that is repeated in a message, in characters.
 const LONGEST_IN_MESSAGE: usize = 80;

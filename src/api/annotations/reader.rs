@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::registry::{INGRESS_CLASS, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX, find};
-use super::{Action, Grammar, JsonShape, Protocol, parse_action, parse_listen_ports, shorten, values};
+use super::{
+    Action, Grammar, JsonShape, Protocol, parse_action, parse_conditions, parse_listen_ports, parse_transforms,
+    shorten, values,
+};
+use crate::model::{Condition, Transform};
 
 /// The object that a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,6 +156,16 @@ impl<'a> Annotations<'a> {
     /// `actions.<name>`.
     pub fn action(&self, name: &str) -> Result<Option<Action>, AnnotationError> {
         self.read(&format!("actions.{name}"), Grammar::Json(JsonShape::Action), parse_action)
+    }
+
+    /// `conditions.<name>`.
+    pub fn conditions(&self, name: &str) -> Result<Option<Vec<Condition>>, AnnotationError> {
+        self.read(&format!("conditions.{name}"), Grammar::Json(JsonShape::Conditions), parse_conditions)
+    }
+
+    /// `transforms.<name>`.
+    pub fn transforms(&self, name: &str) -> Result<Option<Vec<Transform>>, AnnotationError> {
+        self.read(&format!("transforms.{name}"), Grammar::Json(JsonShape::Transforms), parse_transforms)
     }
 
     /// Reads the value that counts. It must obey the grammar in the list of annotations (or `grammar`, if it is not in the list) and `parse`.

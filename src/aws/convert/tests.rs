@@ -105,6 +105,20 @@ fn conditions_come_back_as_they_went() {
 }
 
 #[test]
+fn transforms_come_back_as_they_went() {
+    let rewrites = vec![
+        Rewrite { regex: "^/api/(.*)$".into(), replace: "/$1".into() },
+        Rewrite { regex: "x".into(), replace: String::new() },
+    ];
+    for sent in [Transform::HostHeaderRewrite(rewrites.clone()), Transform::UrlRewrite(rewrites)] {
+        assert_eq!(transform(&to_transform(&sent).unwrap()), sent);
+    }
+    assert_eq!(to_transform(&Transform::Other("new-kind".into())), None);
+    let unknown = elb::RuleTransform::builder().r#type(elb::TransformTypeEnum::from("new-kind")).build();
+    assert_eq!(transform(&unknown), Transform::Other("new-kind".into()));
+}
+
+#[test]
 fn values_of_old_rules_stand_outside_the_configuration() {
     for (field, expected) in [
         ("host-header", Condition::HostHeader { values: texts(&["v"]), regex_values: vec![] }),
@@ -134,7 +148,7 @@ fn the_default_rule_is_none() {
             priority: 7,
             conditions: vec![],
             actions: vec![],
-            transforms: true,
+            transforms: vec![Transform::UrlRewrite(vec![])],
             tags: Tags::new(),
         })
     );

@@ -191,7 +191,7 @@ fn created_rule(name: &str, priority: u32) -> ObservedRule {
         priority,
         conditions: vec![],
         actions: vec![],
-        transforms: false,
+        transforms: vec![],
         tags: Tags::new(),
     }
 }
@@ -266,7 +266,8 @@ async fn what_we_make_and_change_ourselves_needs_no_read() {
     }
     inventory.record_priorities(&[(RuleArn::new("r1"), 2), (RuleArn::new("r2"), 1)]);
     inventory.record_rule_deleted(&RuleArn::new("r3"));
-    let modified = ObservedRule { transforms: true, ..created_rule("r1", 2) };
+    let modified =
+        ObservedRule { transforms: vec![crate::model::Transform::Other("new".to_owned())], ..created_rule("r1", 2) };
     inventory.record_tags("r1", &tags_of_group("a"));
     inventory.record_rule_modified(modified.clone());
     inventory.record_listener_deleted(&ListenerArn::new("arn:listener/81"));

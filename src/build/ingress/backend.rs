@@ -2,16 +2,15 @@
 
 use super::{Builder, Failed, Member};
 use crate::{
-    api::annotations::{self, ForwardBackend},
+    api::annotations,
     build::{Code, Severity},
     model::{
-        Action, ObjectKind, ObjectName, ObjectReference, PortReference, TargetGroupArn, TargetGroupReference,
-        WeightedTargetGroup,
+        Action, ObjectKind, ObjectName, ObjectReference, PortReference, TargetGroupReference, WeightedTargetGroup,
     },
     snapshot::{Backend, BackendPort},
 };
 
-fn unavailable(body: &str) -> Action<TargetGroupReference> {
+pub(super) fn unavailable(body: &str) -> Action<TargetGroupReference> {
     Action::FixedResponse {
         content_type: Some("text/plain".to_owned()),
         message_body: Some(body.to_owned()),
@@ -97,52 +96,7 @@ impl<'a> Builder<'a> {
                 Ok(Action::Redirect { host, path, port, protocol, query, status_code })
             }
             annotations::Action::Forward { target_groups, stickiness } => {
-                match (target_groups.as_slice(), stickiness) {
-                    ([only], None) => match &only.backend {
-                        ForwardBackend::Service { name, port } => {
-                            let port = match port {
-                                annotations::ServicePort::Name(name) => PortReference::Name(name.clone()),
-                                annotations::ServicePort::Number(number) => match u16::try_from(*number) {
-                                    Ok(number) => PortReference::Number(number),
-                                    Err(_) => {
-                                        let message = format!("{number} is no port");
-                                        return Err(self.error(
-                                            &ingress.name,
-                                            Code::InvalidValue,
-                                            &key,
-                                            &message,
-                                            "write 1 to 65535",
-                                        ));
-                                    }
-                                },
-                            };
-                            self.forward_to_service(member, name, &port, &key)
-                        }
-                        ForwardBackend::TargetGroupArn(arn) => {
-                            Ok(forward_to(TargetGroupReference::Foreign(TargetGroupArn::new(arn))))
-                        }
-                        ForwardBackend::TargetGroupName(name) => {
-                            let message = format!("a target group by its name (`{name}`) is not built yet");
-                            Err(self.error(
-                                &ingress.name,
-                                Code::Refused,
-                                &key,
-                                &message,
-                                "write `targetGroupARN` instead",
-                            ))
-                        }
-                    },
-                    _ => {
-                        let message = "forwarding to several target groups, or with stickiness, is not built yet";
-                        Err(self.error(
-                            &ingress.name,
-                            Code::Refused,
-                            &key,
-                            message,
-                            "forward to one Service, without stickiness",
-                        ))
-                    }
-                }
+                self.forward(member, &key, &target_groups, stickiness.as_ref())
             }
         }
     }
@@ -154,13 +108,31 @@ impl<'a> Builder<'a> {
         port: &PortReference,
         field: &str,
     ) -> Result<Action<TargetGroupReference>, Failed> {
+        let group = self.target_group_of_service(member, name, port, field, true)?;
+        Ok(group.map_or_else(|| unavailable("Backend service does not exist"), forward_to))
+    }
+
+    /// The target group for a port of a Service. `None` where the Service is missing and that is tolerated, which it is only
+    /// where an action leads to it alone.
+    pub(super) fn target_group_of_service(
+        &mut self,
+        member: Member<'a>,
+        name: &str,
+        port: &PortReference,
+        field: &str,
+        alone: bool,
+    ) -> Result<Option<TargetGroupReference>, Failed> {
         let Member { ingress, .. } = member;
         let name = ObjectName::new(&ingress.name.namespace, name);
         let Some(service) = self.snapshot.services.get(&name) else {
             let reference = ObjectReference { kind: ObjectKind::Service, name: name.clone() };
-            let severity = if self.config.tolerate_missing_service { Severity::Warning } else { Severity::Error };
-            let consequence =
-                if severity == Severity::Warning { "; requests are answered with 503 until it does" } else { "" };
+            let tolerated = alone && self.config.tolerate_missing_service;
+            let severity = if tolerated { Severity::Warning } else { Severity::Error };
+            let consequence = match (tolerated, alone) {
+                (true, _) => "; requests are answered with 503 until it does",
+                (false, true) => "",
+                (false, false) => "; a forward to several target groups needs all of them",
+            };
             let message = format!(
                 "the Service `{}` does not exist in the namespace `{}`{consequence}",
                 name.name, name.namespace
@@ -176,7 +148,7 @@ impl<'a> Builder<'a> {
             );
             return if severity == Severity::Warning {
                 self.findings.absent.insert(reference);
-                Ok(unavailable("Backend service does not exist"))
+                Ok(None)
             } else {
                 Err(failed)
             };
@@ -198,7 +170,6 @@ impl<'a> Builder<'a> {
             };
             return Err(self.error(&ingress.name, Code::MissingPort, field, &message, fix));
         };
-        self.target_group(member, service, service_port, port, field)
-            .map(|id| forward_to(TargetGroupReference::Own(id)))
+        self.target_group(member, service, service_port, port, field).map(|id| Some(TargetGroupReference::Own(id)))
     }
 }

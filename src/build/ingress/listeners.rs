@@ -11,13 +11,18 @@ pub(super) struct ListenerContext {
 }
 
 impl<'a> Builder<'a> {
-    /// The default action that the member gives to its listeners.
+    /// The default action that the member gives to its listeners. A default rule has neither conditions nor transforms; what is
+    /// wrong with them is told all the same.
     pub(super) fn default_action(
         &mut self,
         member: Member<'a>,
     ) -> Result<Option<Action<TargetGroupReference>>, Failed> {
-        let backend = member.ingress.default_backend.as_ref();
-        backend.map(|backend| self.action(member, backend, "spec.defaultBackend")).transpose()
+        let Some(backend) = &member.ingress.default_backend else { return Ok(None) };
+        let conditions = self.annotated_conditions(member, backend);
+        let transforms = self.transforms(member, backend);
+        let action = self.action(member, backend, "spec.defaultBackend")?;
+        let _ = (conditions?, transforms?);
+        Ok(Some(action))
     }
 }
 

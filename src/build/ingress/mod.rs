@@ -7,6 +7,8 @@
 mod access;
 mod backend;
 pub mod class;
+mod conditions;
+mod forward;
 mod group;
 mod listeners;
 mod load_balancer;
@@ -15,10 +17,11 @@ mod optimise;
 mod part;
 mod routes;
 mod rules;
+mod split;
 mod target_group;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeSet;
 

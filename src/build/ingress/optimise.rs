@@ -14,35 +14,29 @@ pub(super) fn optimise(rules: Vec<Rule>, listener: ListenerContext) -> Vec<Rule>
     kept
 }
 
-fn hosts(rule: &Rule) -> Vec<&String> {
+/// A value of a condition: whether it is a regular expression, and its text.
+type Pattern<'a> = (bool, &'a str);
+
+fn patterns<'a>(rule: &'a Rule, of: fn(&Condition) -> bool) -> Vec<Pattern<'a>> {
     rule.conditions
         .iter()
-        .filter_map(|c| match c {
-            Condition::HostHeader { values, .. } => Some(values),
-            _ => None,
+        .filter(|condition| of(condition))
+        .flat_map(|condition| match condition {
+            Condition::HostHeader { values, regex_values } | Condition::PathPattern { values, regex_values } => {
+                let regular = regex_values.iter().map(|value| (true, value.as_str()));
+                values.iter().map(|value| (false, value.as_str())).chain(regular).collect()
+            }
+            _ => Vec::new(),
         })
-        .flatten()
         .collect()
 }
 
-fn paths(rule: &Rule) -> Vec<&String> {
-    rule.conditions
-        .iter()
-        .filter_map(|c| match c {
-            Condition::PathPattern { values, .. } => Some(values),
-            _ => None,
-        })
-        .flatten()
-        .collect()
+fn hosts(rule: &Rule) -> Vec<Pattern<'_>> {
+    patterns(rule, |condition| matches!(condition, Condition::HostHeader { .. }))
 }
 
-fn has_regular_expressions(rule: &Rule) -> bool {
-    rule.conditions.iter().any(|c| match c {
-        Condition::HostHeader { regex_values, .. } | Condition::PathPattern { regex_values, .. } => {
-            !regex_values.is_empty()
-        }
-        _ => false,
-    })
+fn paths(rule: &Rule) -> Vec<Pattern<'_>> {
+    patterns(rule, |condition| matches!(condition, Condition::PathPattern { .. }))
 }
 
 fn redirects_to_itself(rule: &Rule, listener: ListenerContext) -> bool {
@@ -51,26 +45,31 @@ fn redirects_to_itself(rule: &Rule, listener: ListenerContext) -> bool {
         None => true,
         Some(value) => value == keep || current(value),
     };
-    !has_regular_expressions(rule)
-        && same(host, "#{host}", &|value| hosts(rule).contains(&value))
-        && same(path, "/#{path}", &|value| paths(rule).contains(&value))
+    let (hosts, paths) = (hosts(rule), paths(rule));
+    // What a rule rewrites may count for its redirect, so that one with transforms is never known to lead back to itself.
+    rule.transforms.is_empty()
+        && !paths.iter().any(|(regular, _)| *regular)
+        && same(host, "#{host}", &|value| hosts.contains(&(false, value)))
+        && same(path, "/#{path}", &|value| paths.contains(&(false, value)))
         && same(port, "#{port}", &|value| *value == listener.port.to_string())
         && same(protocol, "#{protocol}", &|value| value == listener.protocol.as_str())
         && same(query, "#{query}", &|_| false)
 }
 
-/// Whether an earlier redirect takes every request that a later rule could take.
+/// Whether an earlier redirect takes every request that a later rule could take. Patterns and regular expressions are compared
+/// as text, and a condition on anything but host and path hides nothing. What the earlier rule rewrites makes no difference:
+/// rules match what the client sent.
 fn hides(earlier: &Rule, later: &Rule) -> bool {
     let redirect = matches!(earlier.action, Action::<TargetGroupReference>::Redirect { .. });
     let plain =
         earlier.conditions.iter().all(|c| matches!(c, Condition::HostHeader { .. } | Condition::PathPattern { .. }));
-    if !redirect || !plain || has_regular_expressions(earlier) {
+    if !redirect || !plain {
         return false;
     }
-    let covers = |earlier: &[&String], later: &[&String]| {
+    let covers = |earlier: &[Pattern<'_>], later: &[Pattern<'_>]| {
         earlier.is_empty() || (!later.is_empty() && later.iter().all(|value| earlier.contains(value)))
     };
     let earlier_paths = paths(earlier);
     covers(&hosts(earlier), &hosts(later))
-        && (earlier_paths.iter().any(|p| *p == "/*") || covers(&earlier_paths, &paths(later)))
+        && (earlier_paths.contains(&(false, "/*")) || covers(&earlier_paths, &paths(later)))
 }

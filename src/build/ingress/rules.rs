@@ -1,10 +1,10 @@
-//! Rules of a listener, in order (reference: ingress §3.1–§3.3, §3.7).
+//! Rules of a listener, in order (reference: ingress §3.1, §3.7).
 
-use super::{Builder, Failed, Member, cause, listeners::ListenerContext};
+use super::{Builder, Failed, Member, cause, listeners::ListenerContext, split};
 use crate::{
     build::{Code, tags},
-    model::{Condition, Rule},
-    snapshot::{HttpPath, Ingress},
+    model::Rule,
+    snapshot::HttpPath,
 };
 
 impl<'a> Builder<'a> {
@@ -18,55 +18,36 @@ impl<'a> Builder<'a> {
         for entry in &ingress.rules {
             for (index, path) in in_order(&entry.paths) {
                 let field = format!("spec.rules[{}].http.paths[{index}]", entry.index);
-                let conditions = self.conditions(ingress, &entry.host, path, &field);
+                let conditions = self.conditions(member, &entry.host, path, &field);
+                let transforms = self.transforms(member, &path.backend);
                 let action = self.action(member, &path.backend, &format!("{field}.backend"));
-                match (conditions, action) {
-                    (Ok(conditions), Ok(action)) => {
-                        rules.push(Rule { conditions, action, tags: tags.clone(), cause: cause(ingress, field) });
+                match (conditions, transforms, action) {
+                    (Ok(conditions), Ok(transforms), Ok(action)) => {
+                        let cause = cause(ingress, field);
+                        rules.push(Rule { conditions, action, transforms, tags: tags.clone(), cause });
                     }
                     _ => failed = true,
                 }
             }
         }
-        if failed { Err(Failed) } else { Ok(rules) }
+        if failed { Err(Failed) } else { self.within_limits(rules) }
     }
 
-    fn conditions(
-        &mut self,
-        ingress: &Ingress,
-        host: &str,
-        path: &HttpPath,
-        field: &str,
-    ) -> Result<Vec<Condition>, Failed> {
-        let values = match path.path_type.as_deref() {
-            Some("Exact" | "Prefix") if path.path.contains(['*', '?']) => {
-                let message = format!("the path `{}` has a wildcard, which its path type does not know", path.path);
-                let fix = "use pathType ImplementationSpecific for a pattern, or remove `*` and `?`";
-                return Err(self.error(&ingress.name, Code::Unsupported, &format!("{field}.path"), &message, fix));
+    /// The same rules, those that ask for more than AWS takes in one as several.
+    fn within_limits(&mut self, rules: Vec<Rule>) -> Result<Vec<Rule>, Failed> {
+        let mut within = Vec::new();
+        let mut failed = false;
+        for rule in rules {
+            let cause = rule.cause.clone();
+            match split::split(rule) {
+                Ok(parts) => within.extend(parts),
+                Err(many) => {
+                    self.error(&cause.object.name, Code::Unsupported, &cause.field, &many.message(), many.fix());
+                    failed = true;
+                }
             }
-            Some("Exact" | "ImplementationSpecific") | None => vec![path.path.clone()],
-            Some("Prefix") if path.path == "/" => vec!["/*".to_owned()],
-            Some("Prefix") => {
-                let stem = path.path.strip_suffix('/').unwrap_or(&path.path);
-                vec![stem.to_owned(), format!("{stem}/*")]
-            }
-            Some(other) => {
-                let message = format!("the path type `{other}` is not known");
-                let fix = "use Exact, Prefix or ImplementationSpecific";
-                return Err(self.error(&ingress.name, Code::Unsupported, &format!("{field}.pathType"), &message, fix));
-            }
-        };
-        let mut conditions = Vec::new();
-        if !host.is_empty() {
-            conditions.push(Condition::HostHeader { values: vec![host.to_owned()], regex_values: vec![] });
         }
-        if !path.path.is_empty() {
-            conditions.push(Condition::PathPattern { values, regex_values: vec![] });
-        }
-        if conditions.is_empty() {
-            conditions.push(Condition::PathPattern { values: vec!["/*".to_owned()], regex_values: vec![] });
-        }
-        Ok(conditions)
+        if failed { Err(Failed) } else { Ok(within) }
     }
 }
 

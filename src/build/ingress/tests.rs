@@ -3,6 +3,8 @@
 mod access;
 mod attributes;
 mod classes;
+mod conditions;
+mod forwards;
 mod groups;
 mod listeners;
 mod messages;
@@ -10,6 +12,7 @@ mod properties;
 mod routes;
 mod target_groups;
 mod whole;
+pub(in crate::build) mod wrong_values;
 
 use std::fmt::Write as _;
 
@@ -163,13 +166,18 @@ fn target(reference: &TargetGroupReference) -> String {
     match reference {
         TargetGroupReference::Own(id) => id.0.clone(),
         TargetGroupReference::Foreign(arn) => arn.to_string(),
+        TargetGroupReference::Named(name) => format!("named {name}"),
     }
 }
 
 fn answer(action: &Action<TargetGroupReference>) -> String {
     match action {
         Action::Forward { target_groups, .. } => {
-            target_groups.iter().map(|t| target(&t.group)).collect::<Vec<_>>().join("+")
+            let groups = target_groups.iter().map(|t| {
+                let weight = t.weight.map(|weight| format!("{weight}x")).unwrap_or_default();
+                format!("{weight}{}", target(&t.group))
+            });
+            groups.collect::<Vec<_>>().join("+")
         }
         Action::FixedResponse { message_body, status_code, .. } => {
             format!("{status_code} {}", message_body.as_deref().unwrap_or("-"))

@@ -4,6 +4,7 @@ mod messages;
 mod ownership;
 mod properties;
 mod whole;
+mod wrong_values;
 
 use std::fmt::Write as _;
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    aws::fake::{Call, Fake, ec2, ec2_error},
+    aws::fake::{Call, Fake, ec2, ec2_error, elb, elb_error},
     model::{LoadBalancerKind, Scheme, SubnetId},
 };
 
@@ -166,4 +166,38 @@ async fn a_refusal_says_what_to_allow_and_is_not_kept() {
     groups(&store, &["sg-1"]).await;
     store.answer(&Want::VpcBlocks, &mut facts).await;
     assert_eq!(fake.actions(), ["DescribeSecurityGroups", "DescribeSubnets", "DescribeVpcs"]);
+}
+
+#[tokio::test]
+async fn a_target_group_is_found_by_its_name_and_kept_for_a_while() {
+    let answer = |call: &Call| match call.param("Names.member.1") {
+        "blue" => elb(
+            &call.action,
+            "<TargetGroups><member><TargetGroupArn>arn:blue</TargetGroupArn><TargetGroupName>blue</TargetGroupName></member></TargetGroups>",
+        ),
+        "gone" => elb_error(400, "TargetGroupNotFound", "One or more target groups not found"),
+        _ => elb_error(400, "AccessDenied", "denied by test"),
+    };
+    let (fake, store) = store(answer).await;
+    let ask = async |name: &str| {
+        let mut facts = Facts::default();
+        store.answer(&Want::TargetGroup(name.to_owned()), &mut facts).await;
+        facts.target_group(name).unwrap()
+    };
+    assert_eq!(ask("blue").await, Fact::Known(TargetGroupArn::new("arn:blue")));
+    assert_eq!(ask("blue").await, Fact::Known(TargetGroupArn::new("arn:blue")));
+    assert_eq!(fake.actions(), ["DescribeTargetGroups"]);
+    // What is not there is looked for every time.
+    let absent = Fact::Absent {
+        message: "there is no target group named `gone` in the account and region".to_owned(),
+        fix: "create it, or name another by `targetGroupName` or `targetGroupARN`".to_owned(),
+    };
+    assert_eq!(ask("gone").await, absent);
+    assert_eq!(ask("gone").await, absent);
+    assert_eq!(fake.actions(), ["DescribeTargetGroups", "DescribeTargetGroups"]);
+    assert!(matches!(ask("secret").await, Fact::Unavailable(_)));
+    fake.calls();
+    store.forget();
+    assert_eq!(ask("blue").await, Fact::Known(TargetGroupArn::new("arn:blue")));
+    assert_eq!(fake.actions(), ["DescribeTargetGroups"]);
 }

@@ -163,6 +163,7 @@ impl Aws {
     fn resolve(&self, stack: &Stack, reference: &TargetGroupReference) -> Outcome<TargetGroupArn> {
         match reference {
             TargetGroupReference::Foreign(arn) => Ok(arn.clone()),
+            TargetGroupReference::Named(name) => Err(format!("the ARN of {name} is not known")),
             TargetGroupReference::Own(id) => self
                 .created_groups
                 .get(id)
@@ -549,7 +550,7 @@ impl Aws {
                     priority: *priority,
                     conditions,
                     actions,
-                    transforms: false,
+                    transforms: rule.transforms.clone(),
                     tags: rule.tags.clone(),
                 });
                 found.rules.sort_by_key(|r| r.priority);
@@ -582,10 +583,17 @@ impl Aws {
                 }
                 listener.rules.sort_by_key(|r| r.priority);
             }
-            StepAction::ModifyRule { arn, rule, .. } => {
+            StepAction::ModifyRule { arn, rule, reset_transforms, .. } => {
                 let actions = self.action(stack, &rule.action)?;
+                refuse(*reset_transforms && !rule.transforms.is_empty(), || {
+                    "ValidationError: transforms and their reset".to_owned()
+                })?;
                 let (listener, index) = self.rule(arn)?;
                 listener.rules[index].actions = actions;
+                // Those that are not named stay.
+                if *reset_transforms || !rule.transforms.is_empty() {
+                    listener.rules[index].transforms = rule.transforms.clone();
+                }
             }
             StepAction::DeleteRule { arn, .. } => {
                 let (listener, index) = self.rule(arn)?;

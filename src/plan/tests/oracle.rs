@@ -1,12 +1,38 @@
 //! What each of many requests is answered with, by the state of a listener: a matcher that shares nothing with the planner.
 
-use std::{cell::RefCell, collections::BTreeMap, fmt::Debug};
+use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, rc::Rc};
 
-use crate::model::*;
+use crate::{model::*, route::Request};
 
-/// Hosts and paths that tell the patterns of [`super::rules`] apart, all combinations of them.
+/// Hosts, paths and clients that tell the conditions of [`super::rules`] apart, all combinations of them.
 const HOSTS: [&str; 4] = ["a.example.com", "b.example.com", "deep.a.example.com", "other.test"];
 const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/a/c", "/b", "/bc", "/c"];
+const CLIENTS: [Client; 3] = [
+    Client { method: "GET", environment: None, query: &[], address: [10, 0, 0, 1] },
+    Client { method: "POST", environment: Some("canary"), query: &[("v", "2")], address: [192, 0, 2, 7] },
+    Client {
+        method: "GET",
+        environment: Some("Canary-b"),
+        query: &[("v", "1"), ("q", "beta")],
+        address: [10, 1, 2, 3],
+    },
+];
+const COUNT: usize = HOSTS.len() * PATHS.len() * CLIENTS.len();
+
+/// What a request is besides host and path.
+struct Client {
+    method: &'static str,
+    /// The header `X-Env`.
+    environment: Option<&'static str>,
+    query: &'static [(&'static str, &'static str)],
+    address: [u8; 4],
+}
+
+/// Host, path and client of a probe.
+fn parts(index: usize) -> (&'static str, &'static str, &'static Client) {
+    let (index, client) = (index / CLIENTS.len(), &CLIENTS[index % CLIENTS.len()]);
+    (HOSTS[index / PATHS.len()], PATHS[index % PATHS.len()], client)
+}
 
 /// A pattern as AWS matches it: `*` is any text, `?` is one character.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
@@ -20,108 +46,162 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
+/// The same whatever the case.
+fn glob_ignoring_case(pattern: &str, text: &str) -> bool {
+    glob(pattern.to_ascii_lowercase().as_bytes(), text.to_ascii_lowercase().as_bytes())
+}
+
+/// Whether an address is in a block, both of IPv4.
+fn within(block: &str, address: [u8; 4]) -> bool {
+    let (base, length) = block.split_once('/').unwrap();
+    let (base, length): (Ipv4Addr, u32) = (base.parse().unwrap(), length.parse().unwrap());
+    let mask = u32::MAX.checked_shl(32 - length).unwrap_or_default();
+    (u32::from(base) ^ u32::from(Ipv4Addr::from(address))) & mask == 0
+}
+
+fn holds(condition: &Condition, index: usize) -> bool {
+    let (host, path, client) = parts(index);
+    match condition {
+        Condition::HostHeader { values, .. } => values.iter().any(|value| glob(value.as_bytes(), host.as_bytes())),
+        Condition::PathPattern { values, .. } => values.iter().any(|value| glob(value.as_bytes(), path.as_bytes())),
+        Condition::HttpHeader { name, values, .. } => {
+            assert_eq!(name, "X-Env");
+            values.iter().any(|value| client.environment.is_some_and(|is| glob_ignoring_case(value, is)))
+        }
+        Condition::HttpRequestMethod { values } => values.iter().any(|value| value == client.method),
+        Condition::QueryString { values } => values.iter().any(|pair| {
+            client.query.iter().any(|(key, value)| {
+                pair.key.as_ref().is_none_or(|wanted| glob_ignoring_case(wanted, key))
+                    && glob_ignoring_case(&pair.value, value)
+            })
+        }),
+        Condition::SourceIp { values } => values.iter().any(|block| within(block, client.address)),
+        other => panic!("the generator makes no {other:?}"),
+    }
+}
+
 /// A set of probes, one bit each.
-type Set = u64;
+type Set = u128;
 
-/// The probes that match a pattern, remembered.
+/// The probes that meet a condition, remembered.
 #[derive(Default)]
-pub(super) struct Probes {
-    hosts: RefCell<BTreeMap<String, Set>>,
-    paths: RefCell<BTreeMap<String, Set>>,
-}
-
-fn remembered(memory: &RefCell<BTreeMap<String, Set>>, pattern: &str, matches: impl Fn(&str, &str) -> bool) -> Set {
-    *memory.borrow_mut().entry(pattern.to_owned()).or_insert_with(|| {
-        HOSTS
-            .iter()
-            .flat_map(|host| PATHS.iter().map(move |path| (host, path)))
-            .enumerate()
-            .filter(|(_, (host, path))| matches(host, path))
-            .fold(0, |set, (index, _)| set | 1 << index)
-    })
-}
+pub(super) struct Probes(RefCell<BTreeMap<Condition, Set>>);
 
 /// The answers to all probes, in their order.
-pub(super) type Answers<'a> = Vec<&'a str>;
+pub(super) type Answers = Vec<Rc<str>>;
 
 impl Probes {
     fn matched(&self, conditions: &[Condition]) -> Set {
+        let mut known = self.0.borrow_mut();
         conditions.iter().fold(Set::MAX, |set, condition| {
-            let any = |values: &[String], of: &dyn Fn(&String) -> Set| values.iter().fold(0, |set, v| set | of(v));
-            set & match condition {
-                Condition::HostHeader { values, .. } => any(values, &|value| {
-                    remembered(&self.hosts, value, |host, _| glob(value.as_bytes(), host.as_bytes()))
-                }),
-                Condition::PathPattern { values, .. } => any(values, &|value| {
-                    remembered(&self.paths, value, |_, path| glob(value.as_bytes(), path.as_bytes()))
-                }),
-                other => panic!("the generator makes no {other:?}"),
+            if !known.contains_key(condition) {
+                let met = (0..COUNT).filter(|index| holds(condition, *index)).fold(0, |set, index| set | 1 << index);
+                known.insert(condition.clone(), met);
             }
+            set & known[condition]
         })
     }
 
-    fn first_match<'a>(
-        &self,
-        rules: impl Iterator<Item = (&'a [Condition], &'a str)>,
-        default: &'a str,
-    ) -> Answers<'a> {
-        let mut answers = vec![default; HOSTS.len() * PATHS.len()];
-        let mut open = (1 << answers.len()) - 1;
-        for (conditions, answer) in rules {
+    /// For each probe the place of the rule that takes it; the number of rules where none does.
+    fn takers<'a>(&self, rules: impl Iterator<Item = &'a [Condition]>) -> Vec<usize> {
+        let mut takers = vec![usize::MAX; COUNT];
+        let mut open: Set = (1 << COUNT) - 1;
+        let mut count = 0;
+        for (place, conditions) in rules.enumerate() {
             let taken = self.matched(conditions) & open;
             open &= !taken;
-            for (index, slot) in answers.iter_mut().enumerate() {
+            for (index, slot) in takers.iter_mut().enumerate() {
                 if taken >> index & 1 == 1 {
-                    *slot = answer;
+                    *slot = place;
                 }
             }
+            count = place + 1;
         }
-        answers
+        takers.into_iter().map(|taker| taker.min(count)).collect()
+    }
+
+    fn first_match<'a>(&self, rules: impl Iterator<Item = (&'a [Condition], Rc<str>)>, default: Rc<str>) -> Answers {
+        let (conditions, mut labels): (Vec<_>, Vec<_>) = rules.unzip();
+        labels.push(default);
+        self.takers(conditions.into_iter()).into_iter().map(|taker| labels[taker].clone()).collect()
     }
 
     /// As AWS answers now.
-    pub(super) fn answers<'a>(&self, listener: &'a ObservedListener) -> Answers<'a> {
+    pub(super) fn answers(&self, listener: &ObservedListener) -> Answers {
         assert!(listener.rules.is_sorted_by(|a, b| a.priority < b.priority));
-        let default = observed_label(&listener.default_actions);
-        self.first_match(listener.rules.iter().map(|r| (&*r.conditions, observed_label(&r.actions))), default)
+        let default = observed_label(&listener.default_actions, &[]);
+        let label = |rule: &ObservedRule| observed_label(&rule.actions, &rule.transforms);
+        self.first_match(listener.rules.iter().map(|r| (&*r.conditions, label(r))), default)
     }
 
     /// As the stack asks for.
-    pub(super) fn wanted<'a>(&self, listener: &'a Listener) -> Answers<'a> {
-        let default = wanted_label(&listener.default_action);
-        self.first_match(listener.rules.iter().map(|r| (&*r.conditions, wanted_label(&r.action))), default)
+    pub(super) fn wanted(&self, listener: &Listener) -> Answers {
+        let default = label(&listener.default_action, &[]);
+        self.first_match(listener.rules.iter().map(|r| (&*r.conditions, label(&r.action, &r.transforms))), default)
+    }
+
+    /// Which rule of the stack takes each probe, `None` for none.
+    pub(super) fn wanted_rules(&self, listener: &Listener) -> Vec<Option<usize>> {
+        let takers = self.takers(listener.rules.iter().map(|rule| &*rule.conditions));
+        takers.into_iter().map(|taker| Some(taker).filter(|taker| *taker < listener.rules.len())).collect()
+    }
+
+    /// Which rule in AWS takes each probe, `None` for none.
+    pub(super) fn observed_rules(&self, listener: &ObservedListener) -> Vec<Option<usize>> {
+        let takers = self.takers(listener.rules.iter().map(|rule| &*rule.conditions));
+        takers.into_iter().map(|taker| Some(taker).filter(|taker| *taker < listener.rules.len())).collect()
     }
 }
 
-/// What a request is answered with, in a form that can be compared.
-fn observed_label(actions: &[Action<TargetGroupArn>]) -> &str {
-    match actions {
-        [Action::Forward { target_groups, .. }] => target_groups[0].group.as_str(),
-        _ => plain_label(actions),
-    }
+fn observed_label(actions: &[Action<TargetGroupArn>], transforms: &[Transform]) -> Rc<str> {
+    let [action] = actions else { panic!("the generator makes one action: {actions:?}") };
+    label(&action.try_map(|arn| Ok::<_, ()>(TargetGroupReference::Foreign(arn.clone()))).unwrap(), transforms)
 }
 
-pub(super) fn wanted_label(action: &Action<TargetGroupReference>) -> &str {
-    match action {
-        Action::Forward { target_groups, .. } => match &target_groups[0].group {
-            TargetGroupReference::Foreign(arn) => arn.as_str(),
-            TargetGroupReference::Own(id) => &id.0,
-        },
-        other => plain_label(std::slice::from_ref(other)),
-    }
-}
-
-fn plain_label<G: Debug>(actions: &[Action<G>]) -> &str {
-    match actions {
-        [Action::FixedResponse { message_body: Some(body), .. }] => body,
-        [Action::Redirect { path: Some(path), .. }] => path,
+/// What a request is answered with, in a form that can be compared: target groups with their weights, and how long clients stay
+/// with one, count as much as what is rewritten.
+pub(super) fn label(action: &Action<TargetGroupReference>, transforms: &[Transform]) -> Rc<str> {
+    let mut text = match action {
+        Action::Forward { target_groups, stickiness } => {
+            let name = |group: &TargetGroupReference| match group {
+                TargetGroupReference::Foreign(arn) => arn.to_string(),
+                TargetGroupReference::Own(id) => id.to_string(),
+                TargetGroupReference::Named(name) => name.clone(),
+            };
+            let mut groups: Vec<String> = match target_groups.as_slice() {
+                [alone] => vec![name(&alone.group)],
+                several => several.iter().map(|t| format!("{}x{}", t.weight.unwrap_or(1), name(&t.group))).collect(),
+            };
+            groups.sort();
+            let sticky = stickiness.as_ref().filter(|s| s.enabled).map(|s| format!(" for {:?} s", s.duration_seconds));
+            format!("{}{}", groups.join("+"), sticky.unwrap_or_default())
+        }
+        Action::FixedResponse { message_body: Some(body), .. } => body.clone(),
+        Action::Redirect { path: Some(path), .. } => path.clone(),
         other => panic!("the generator makes no {other:?}"),
+    };
+    for transform in transforms {
+        text.push_str(&format!(" {transform:?}"));
+    }
+    text.into()
+}
+
+/// A probe as a request.
+pub(super) fn request(index: usize) -> Request {
+    let (host, path, client) = parts(index);
+    Request {
+        method: client.method.to_owned(),
+        headers: client.environment.iter().map(|value| ("x-env".to_owned(), (*value).to_owned())).collect(),
+        query: client.query.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        source: Some(client.address.into()),
+        ..Request::get(host, path)
     }
 }
 
 /// A probe, for people.
 pub(super) fn probe(index: usize) -> String {
-    format!("{}{}", HOSTS[index / PATHS.len()], PATHS[index % PATHS.len()])
+    let (host, path, client) = parts(index);
+    format!("{} {host}{path} X-Env {:?} {:?} {:?}", client.method, client.environment, client.query, client.address)
 }
 
 #[test]

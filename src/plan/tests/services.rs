@@ -301,6 +301,7 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
                     facts.security_groups.insert(names, Fact::Known(ids));
                 }
                 Want::VpcBlocks => facts.vpc_blocks = Some(Fact::Known(vec!["10.0.0.0/16".to_owned()])),
+                Want::TargetGroup(name) => panic!("no Service names a target group: {name}"),
                 Want::BackendSecurityGroup => {
                     facts.backend_security_group = Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP)));
                 }

@@ -181,6 +181,7 @@ fn stack(choice: &Choice) -> Stack {
                     Condition::PathPattern { values: vec![format!("/{pattern}*")], regex_values: vec![] },
                 ],
                 action: action.action(&groups),
+                transforms: vec![],
                 tags: tagged(&Tags::new(), chosen.owner),
                 cause: sample.cause.clone(),
             })

@@ -1,5 +1,6 @@
 use super::*;
-use crate::api::annotations::{ANNOTATIONS, Parameter};
+use crate::api::annotations::{ANNOTATIONS, Annotation, Parameter};
+use crate::model::Rewrite;
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
@@ -29,6 +30,8 @@ fn an_ingress_is_read() {
         ("ssl-policy", ""),
         ("listen-ports", r#"[{"HTTP":80}]"#),
         ("actions.answer", r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":"200"}}"#),
+        ("conditions.web", r#"[{"field":"http-request-method","httpRequestMethodConfig":{"Values":["POST"]}}]"#),
+        ("transforms.web", r#"[{"type":"url-rewrite","urlRewriteConfig":{"rewrites":[{"regex":"a","replace":"b"}]}}]"#),
     ]);
     let annotations = Annotations::of_ingress(&ingress);
     assert_eq!(annotations.enumerated("scheme", &["internal", "internet-facing"]), Ok(Some("internal")));
@@ -44,6 +47,11 @@ fn an_ingress_is_read() {
     let answer = Action::FixedResponse { content_type: None, message_body: None, status_code: "200".into() };
     assert_eq!(annotations.action("answer"), Ok(Some(answer)));
     assert_eq!(annotations.action("other"), Ok(None));
+    let post = Condition::HttpRequestMethod { values: vec!["POST".into()] };
+    assert_eq!(annotations.conditions("web"), Ok(Some(vec![post])));
+    assert_eq!(annotations.conditions("other"), Ok(None));
+    let rewrite = Rewrite { regex: "a".into(), replace: "b".into() };
+    assert_eq!(annotations.transforms("web"), Ok(Some(vec![Transform::UrlRewrite(vec![rewrite])])));
     assert!(annotations.contains("subnets") && !annotations.contains("security-groups"));
     assert_eq!(annotations.ingress_class(), None);
     assert_eq!(Annotations::of_ingress(&map([("kubernetes.io/ingress.class", "alb")])).ingress_class(), Some("alb"));
@@ -163,51 +171,137 @@ fn read(annotations: &Annotations, suffix: &str, grammar: Grammar) -> Result<(),
         Grammar::Enum(words) => annotations.enumerated(suffix, words).map(drop),
         Grammar::Json(JsonShape::ListenPorts) => annotations.listen_ports().map(drop),
         Grammar::Json(JsonShape::Action) => annotations.action(suffix.strip_prefix("actions.").unwrap()).map(drop),
+        Grammar::Json(JsonShape::Conditions) => {
+            annotations.conditions(suffix.strip_prefix("conditions.").unwrap()).map(drop)
+        }
+        Grammar::Json(JsonShape::Transforms) => {
+            annotations.transforms(suffix.strip_prefix("transforms.").unwrap()).map(drop)
+        }
         _ => annotations.string(suffix).map(drop),
     }
 }
 
-#[test]
-fn a_wrong_value_of_any_annotation_names_the_key() {
-    for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix != "kubernetes.io/") {
-        let Some(value) = wrong_value(annotation.grammar) else {
-            continue;
-        };
-        let parameter = annotation.key.parameter.map_or("", |parameter| match parameter {
-            Parameter::Name => ".x",
-            Parameter::Listener => ".HTTP-80",
-            Parameter::NetworkListener => ".TCP-80",
-            Parameter::Port => ".80",
-            Parameter::ServicePort => ".x.80",
-        });
-        let suffix = format!("{}{parameter}", annotation.key.name);
-        let key = format!("{}{suffix}", annotation.key.prefix);
-        let values = map([(&key, value)]);
-        let annotations = if annotation.is_read_on(ObjectKind::Ingress) {
-            Annotations::of_ingress(&values)
-        } else {
-            Annotations::of_service(&values)
-        };
-        let error = read(&annotations, &suffix, annotation.grammar).expect_err(&key);
-        assert_eq!((&error.key, error.value.as_str()), (&key, value));
-        assert!(error.to_string().contains(&key) && !error.fix.is_empty(), "{error}");
+/// The name of an annotation after its prefix, with a parameter where it has one.
+fn suffix(annotation: &Annotation) -> String {
+    let parameter = annotation.key.parameter.map_or("", |parameter| match parameter {
+        Parameter::Name => ".x",
+        Parameter::Listener => ".HTTP-80",
+        Parameter::NetworkListener => ".TCP-80",
+        Parameter::Port => ".80",
+        Parameter::ServicePort => ".x.80",
+    });
+    format!("{}{parameter}", annotation.key.name)
+}
+
+/// The annotations of one object that is read in the way of its kind: an Ingress, a Service behind one, or a Service with a load
+/// balancer of its own.
+fn layers<'a>(
+    annotation: &Annotation,
+    kind: ObjectKind,
+    values: &'a BTreeMap<String, String>,
+    none: &'a BTreeMap<String, String>,
+) -> Annotations<'a> {
+    match kind {
+        ObjectKind::Ingress => Annotations::of_ingress(values),
+        ObjectKind::Service if annotation.key.prefix == SERVICE_PREFIX => Annotations::of_service(values),
+        ObjectKind::Service => Annotations::of_service_over_ingress(values, none),
     }
+}
+
+#[test]
+fn a_wrong_value_of_any_annotation_is_told_with_object_key_value_and_what_is_allowed() {
+    let none = BTreeMap::new();
+    let mut wrong = 0;
+    for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix != "kubernetes.io/") {
+        let suffix = suffix(annotation);
+        let key = format!("{}{suffix}", annotation.key.prefix);
+        for kind in annotation.objects {
+            let origin = match kind {
+                ObjectKind::Ingress => Origin::Ingress,
+                ObjectKind::Service => Origin::Service,
+            };
+            let Some(value) = wrong_value(annotation.grammar) else {
+                // Any text is allowed there.
+                let values = map([(&key, "?!")]);
+                let found = read(&layers(annotation, *kind, &values, &none), &suffix, annotation.grammar);
+                assert_eq!(found, Ok(()), "{key}");
+                continue;
+            };
+            let values = map([(&key, value)]);
+            let error = read(&layers(annotation, *kind, &values, &none), &suffix, annotation.grammar).expect_err(&key);
+            assert_eq!((error.origin, &error.key, error.value.as_str()), (origin, &key, value));
+            let text = error.to_string();
+            let allowed = annotation.grammar.describe();
+            for part in [&format!("`{key}`"), &format!("has the value `{value}`"), &format!("allowed: {allowed}")] {
+                assert!(text.contains(part.as_str()), "{part}: {text}");
+            }
+            assert_eq!(text.contains("` of the Service has the value"), origin == Origin::Service, "{text}");
+            assert!(!error.fix.is_empty(), "{text}");
+            wrong += 1;
+        }
+    }
+    assert!(wrong >= 100, "{wrong}");
+}
+
+/// Texts that are near to what the grammars allow.
+fn near() -> impl Strategy<Value = String> {
+    let words = [
+        "[",
+        "]",
+        "{",
+        "}",
+        ":",
+        ",",
+        "=",
+        "\\",
+        "\"",
+        "true",
+        "null",
+        "-1",
+        "65536",
+        "80",
+        "1e3",
+        "10.0.0.0/8",
+        "::/0",
+        "é",
+        " ",
+        "HTTP",
+        "type",
+        "forward",
+        "forwardConfig",
+        "targetGroups",
+        "serviceName",
+        "field",
+        "host-header",
+        "hostHeaderConfig",
+        "values",
+        "regexValues",
+        "query-string",
+        "queryStringConfig",
+        "url-rewrite",
+        "urlRewriteConfig",
+        "rewrites",
+        "regex",
+    ];
+    prop::collection::vec(prop::sample::select(words.to_vec()), 0..24).prop_map(|words| words.concat())
 }
 
 proptest! {
     #[test]
-    fn nothing_panics(value in any::<String>(), near in r#"[\[\]{}":,=\\a-zA-Z0-9 -]{0,16}"#) {
+    fn nothing_panics(value in any::<String>(), short in r#"[\[\]{}":,=\\a-zA-Z0-9 -]{0,16}"#, near in near()) {
+        let none = BTreeMap::new();
         for annotation in ANNOTATIONS {
-            for value in [&value, &near] {
-                let suffix = annotation.key.name;
-                let suffix = if annotation.key.parameter == Some(Parameter::Name) { format!("{suffix}.x") } else { suffix.into() };
+            let suffix = suffix(annotation);
+            for value in [&value, &short, &near] {
                 let values = BTreeMap::from([(format!("{}{suffix}", annotation.key.prefix), value.clone())]);
-                for annotations in [Annotations::of_ingress(&values), Annotations::of_service(&values)] {
-                    if let Err(error) = read(&annotations, &suffix, annotation.grammar) {
+                for kind in annotation.objects {
+                    if let Err(error) = read(&layers(annotation, *kind, &values, &none), &suffix, annotation.grammar) {
                         prop_assert!(error.to_string().contains(&suffix));
+                        prop_assert!(!error.fix.is_empty());
                     }
                 }
-                let _ = annotation.grammar.fix(value);
+                prop_assert!(!annotation.grammar.describe().is_empty());
+                let _ = (annotation.grammar.check(value), annotation.grammar.fix(value));
             }
         }
     }

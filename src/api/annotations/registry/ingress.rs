@@ -80,12 +80,12 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
     "ingress §2.3", INGRESS_PREFIX; {
         "actions".Name, Json(Action), INGRESS, PerIngress, Built, "none",
             "What to do with requests for the backend of this name whose port is named `use-annotation`: forward, redirect or answer.";
-        "conditions".Name, Json(Conditions), INGRESS, PerIngress, Refused, "none",
-            "Further conditions of the rules that lead to the backend of this name.";
-        "transforms".Name, Json(Transforms), INGRESS, PerIngress, Refused, "none",
+        "conditions".Name, Json(Conditions), INGRESS, PerIngress, Built, "none",
+            "Further conditions of the rules that lead to the backend of this name. Hosts and paths are alternatives to those of the rule.";
+        "transforms".Name, Json(Transforms), INGRESS, PerIngress, Built, "none",
             "Rewrites of host and path in the rules that lead to the backend of this name.";
-        "use-regex-path-match", Bool, INGRESS, PerIngress, BuiltFor(FALSE), "`false`",
-            "Whether paths of type `ImplementationSpecific` are regular expressions.";
+        "use-regex-path-match", Bool, INGRESS, PerIngress, Built, "`false`",
+            "Whether paths of type `ImplementationSpecific` are regular expressions, after the slash that they begin with.";
     }
     "ingress §2.4", INGRESS_PREFIX; {
         "auth-type", Enum(&["none", "oidc", "cognito"]), BOTH, PerIngress, BuiltFor(&["none"]), "`none`",

@@ -41,17 +41,15 @@ fn actions() {
     insta::assert_snapshot!(action("{"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{`: it is not JSON: EOF while parsing an object at line 1 column 1; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration");
     insta::assert_snapshot!(action(r#"{"type": "teleport"}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "teleport"}`: type `teleport` is not `fixed-response`, `redirect` or `forward`; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
     insta::assert_snapshot!(action(r#"{"type": "redirect", "redirectConfig": {}}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "redirect", "redirectConfig": {}}`: redirectConfig.statusCode is missing; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
-    insta::assert_snapshot!(action(r#"{"type": "forward", "targetGroupName": "blue"}"#), @"Error refused on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: a target group by its name (`blue`) is not built yet; write `targetGroupARN` instead");
-    insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 80, "weight": 1}, {"serviceName": "api", "servicePort": 80, "weight": 1}]}}"#), @"Error refused on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: forwarding to several target groups, or with stickiness, is not built yet; forward to one Service, without stickiness");
     insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 0}]}}"#), @"Error missing-port on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `shop/web` has no port `0`; it has 80; name one of its ports");
     insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 80000}]}}"#), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: 80000 is no port; write 1 to 65535");
-    insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": []}}"#), @"Error refused on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: forwarding to several target groups, or with stickiness, is not built yet; forward to one Service, without stickiness");
+    insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": []}}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "forward", "forwardConfig": {"targetGroups": []}}`: forwardConfig.targetGroups is missing or empty; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
     insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "nobody", "servicePort": 80}]}}"#), @"Warning missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; requests are answered with 503 until it does; create it, or correct the name");
 }
 
 #[test]
 fn what_asks_for_access_control_is_refused_and_not_served_without_it() {
-    for key in ["auth-type", "wafv2-acl-arn", "conditions.web"] {
+    for key in ["auth-type", "wafv2-acl-arn", "customer-owned-ipv4-pool"] {
         let built = built(&ingress(&[("target-type", "ip"), (key, "oidc")], &everything()));
         assert_eq!(built.stack, None, "{key}");
     }

@@ -55,6 +55,12 @@ fn values() -> impl Strategy<Value = String> {
         r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":"200"}}"#,
         r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"web","servicePort":"80"}]}}"#,
         r#"{"type":"forward","targetGroupARN":"arn:x"}"#,
+        r#"{"type":"forward","targetGroupName":"blue"}"#,
+        r#"{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"web","servicePort":80,"weight":1},{"serviceName":"api","servicePort":"http","weight":2}],"targetGroupStickinessConfig":{"enabled":true,"durationSeconds":60}}}"#,
+        r#"[{"field":"host-header","hostHeaderConfig":{"values":["a.test","b.test","c.test","d.test","e.test","f.test"]}}]"#,
+        r#"[{"field":"path-pattern","pathPatternConfig":{"regexValues":["^/x"]}},{"field":"source-ip","sourceIpConfig":{"values":["10.0.0.0/8"]}}]"#,
+        r#"[{"field":"http-header","httpHeaderConfig":{"httpHeaderName":"X-A","values":["*?*?*?*"]}}]"#,
+        r#"[{"type":"url-rewrite","urlRewriteConfig":{"rewrites":[{"regex":"^/a","replace":"/"}]}}]"#,
     ];
     prop_oneof![5 => select(likely).prop_map(str::to_owned), 1 => any::<String>()]
 }
@@ -65,7 +71,8 @@ fn annotations(most: usize) -> impl Strategy<Value = BTreeMap<String, String>> {
     let key = prop_oneof![
         4 => select(keys),
         2 => select(vec!["target-type", "actions.go", "listen-ports", "certificate-arn", "ssl-redirect", "subnets", "security-groups",
-            "manage-backend-security-group-rules", "inbound-cidrs", "security-group-prefix-lists", "listener-attributes.HTTP-80"])
+            "manage-backend-security-group-rules", "inbound-cidrs", "security-group-prefix-lists", "listener-attributes.HTTP-80",
+            "conditions.web", "conditions.api", "conditions.go", "transforms.web", "transforms.api", "use-regex-path-match"])
             .prop_map(|name| format!("{INGRESS_PREFIX}{name}")),
         1 => any::<String>(),
     ];
@@ -146,6 +153,23 @@ fn known() -> impl Strategy<Value = Facts> {
     prop_oneof![4 => Just(facts()), 1 => Just(Facts::default()), 1 => Just(Facts::offline()), 1 => incumbent]
 }
 
+/// How many values a condition has, and that it has some.
+fn values_of(condition: &Condition) -> usize {
+    let count = match condition {
+        Condition::HostHeader { values, regex_values }
+        | Condition::PathPattern { values, regex_values }
+        | Condition::HttpHeader { values, regex_values, .. } => {
+            assert!(values.is_empty() || regex_values.is_empty(), "{condition:?}");
+            values.len() + regex_values.len()
+        }
+        Condition::HttpRequestMethod { values } | Condition::SourceIp { values } => values.len(),
+        Condition::QueryString { values } => values.len(),
+        Condition::Other(field) => panic!("nobody asks for {field}"),
+    };
+    assert!(count > 0, "{condition:?}");
+    count
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -180,10 +204,11 @@ proptest! {
                 for action in listener.rules.iter().map(|rule| &rule.action).chain([&listener.default_action]) {
                     named.extend(action.target_groups().filter_map(|group| match group {
                         TargetGroupReference::Own(id) => Some(id.clone()),
-                        TargetGroupReference::Foreign(_) => None,
+                        TargetGroupReference::Foreign(_) | TargetGroupReference::Named(_) => None,
                     }));
                 }
                 prop_assert!(listener.rules.iter().all(|rule| !rule.conditions.is_empty()));
+                prop_assert!(listener.rules.iter().all(|rule| rule.conditions.iter().map(values_of).sum::<usize>() <= 5));
             }
             let groups = &stack.load_balancer.as_ref().unwrap().security_groups;
             let managed = groups.contains(&SecurityGroupReference::Managed);

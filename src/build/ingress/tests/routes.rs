@@ -231,7 +231,7 @@ fn a_redirect_of_everything_stands_alone_on_80_and_is_left_out_on_443() {
 
 fn rule(conditions: Vec<Condition>, action: Action<TargetGroupReference>) -> Rule {
     let cause = Cause { object: ObjectReference::ingress(&web()), generation: 1, field: String::new() };
-    Rule { conditions, action, tags: Tags::new(), cause }
+    Rule { conditions, action, transforms: vec![], tags: Tags::new(), cause }
 }
 
 fn hosts(values: &[&str], regex_values: &[&str]) -> Condition {
@@ -246,6 +246,14 @@ fn paths(values: &[&str], regex_values: &[&str]) -> Condition {
 
 fn method() -> Condition {
     Condition::HttpRequestMethod { values: vec!["GET".to_owned()] }
+}
+
+fn header() -> Condition {
+    Condition::HttpHeader { name: "X-A".to_owned(), values: vec!["1".to_owned()], regex_values: vec![] }
+}
+
+fn rewrite() -> Transform {
+    Transform::UrlRewrite(vec![Rewrite { regex: "^/a".to_owned(), replace: "/b".to_owned() }])
 }
 
 /// A redirect by its parts: protocol, host, port, path, query.
@@ -274,13 +282,18 @@ fn a_redirect_to_the_very_url_that_it_takes_is_left_out() {
         ("to another path", one(), [None, None, None, Some("/b"), None], false),
         ("with another query", one(), [None, None, None, None, Some("x=y")], false),
         ("path by regular expression", vec![paths(&[], &["^/a"])], [None; 5], false),
-        ("host by regular expression", vec![hosts(&[], &["^a"])], [None; 5], false),
+        ("host by regular expression", vec![hosts(&[], &["^a"])], [None; 5], true),
+        ("to what looks like the expression", vec![hosts(&[], &["^a"])], [None, Some("^a"), None, None, None], false),
+        ("with a further condition", vec![paths(&["/*"], &[]), method()], [None; 5], true),
     ] {
         let kept = optimise(vec![rule(conditions, redirect(parts))], HTTPS);
         assert_eq!(kept.is_empty(), left_out, "{what}");
     }
     let answer = Action::FixedResponse { content_type: None, message_body: None, status_code: "200".to_owned() };
     assert_eq!(optimise(vec![rule(everything(), answer)], HTTPS).len(), 1);
+    // What is rewritten may lead elsewhere.
+    let rewriting = Rule { transforms: vec![rewrite()], ..rule(everything(), redirect([None; 5])) };
+    assert_eq!(optimise(vec![rewriting], HTTPS).len(), 1);
 }
 
 #[test]
@@ -300,11 +313,27 @@ fn what_an_earlier_redirect_hides_is_left_out() {
         ("a path does not hide all", vec![paths(&["/a"], &[])], vec![a()], false),
         ("patterns are compared as text", vec![paths(&["/a*"], &[])], vec![paths(&["/ab"], &[])], false),
         ("a method hides nothing", vec![paths(&["/*"], &[]), method()], vec![paths(&["/a"], &[])], false),
-        ("a regular expression hides nothing", vec![paths(&["/*"], &["^/"])], vec![paths(&["/a"], &[])], false),
-        ("nor does one of hosts", vec![hosts(&[], &["^a"])], vec![b()], false),
+        ("nor does a header", vec![a(), header()], vec![a(), header()], false),
+        ("a host hides what also asks for a header", vec![a()], vec![a(), header()], true),
+        ("a regular expression hides no pattern", vec![paths(&[], &["^/"])], vec![paths(&["/a"], &[])], false),
+        ("nor does the text of a pattern", vec![paths(&["^/"], &[])], vec![paths(&[], &["^/"])], false),
+        ("an expression hides itself", vec![paths(&[], &["^/"])], vec![a(), paths(&[], &["^/"])], true),
+        ("an expression of hosts hides no host", vec![hosts(&[], &["^a"])], vec![b()], false),
+        ("nor all hosts", vec![hosts(&[], &["^a"])], vec![paths(&["/a"], &[])], false),
+        ("it hides itself", vec![hosts(&[], &["^a"])], vec![hosts(&[], &["^a"]), paths(&["/a"], &[])], true),
+        (
+            "every path of a host hides expressions",
+            vec![a(), paths(&["/*"], &[])],
+            vec![a(), paths(&[], &["^/"])],
+            true,
+        ),
     ] {
         let kept = optimise(vec![rule(earlier.clone(), elsewhere()), rule(later.clone(), answer())], HTTPS);
         assert_eq!(kept.len(), if hidden { 1 } else { 2 }, "{what}");
+        // What the earlier one rewrites makes no difference, nor what the later one does.
+        let rewriting = |rule: Rule| Rule { transforms: vec![rewrite()], ..rule };
+        let rules = vec![rewriting(rule(earlier.clone(), elsewhere())), rewriting(rule(later.clone(), answer()))];
+        assert_eq!(optimise(rules, HTTPS).len(), if hidden { 1 } else { 2 }, "{what}");
         // Only redirects hide, and only what comes later.
         assert_eq!(
             optimise(vec![rule(earlier.clone(), answer()), rule(later.clone(), answer())], HTTPS).len(),

@@ -88,6 +88,7 @@ fn an_ingress_with_one_path_in_full() {
                 }],
                 stickiness: None,
             },
+            transforms: vec![],
             tags: tags(None),
             cause: cause("spec.rules[0].http.paths[0]"),
         }],

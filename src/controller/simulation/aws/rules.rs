@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    account::{Rule, Session, not_found, parent},
+    account::{Rule, Session, not_found, not_simulated, parent},
     actions::{action_xml, condition_xml, read_action, read_conditions},
-    wire::{Answer, Refusal, members, refusal, text},
+    wire::{Answer, Refusal, Request, members, refusal, text},
 };
 use crate::model::Action;
 
@@ -24,6 +24,12 @@ impl Rule {
         ]
         .concat()
     }
+}
+
+/// Rules that rewrite requests are not made here.
+fn without_transforms(request: &Request) -> Result<(), Refusal> {
+    let asks = request.has("Transforms") || request.text("ResetTransforms").is_some();
+    if asks { Err(not_simulated("transforms")) } else { Ok(()) }
 }
 
 fn default_rule(listener: &str, action: &Action<String>) -> String {
@@ -51,6 +57,7 @@ impl Session<'_> {
         let listener = self.request.need("ListenerArn")?;
         let priority = checked_priority(self.request.within("Priority", 1..=50000)?)?;
         let conditions = read_conditions(self.request)?;
+        without_transforms(self.request)?;
         let action = read_action(self.request, "Actions")?;
         let action = action.ok_or_else(|| invalid("A rule must have an action"))?;
         let tags = self.wanted_tags()?;
@@ -100,6 +107,7 @@ impl Session<'_> {
 
     pub(super) fn modify_rule(&mut self) -> Answer {
         let arn = self.request.need("RuleArn")?;
+        without_transforms(self.request)?;
         let action = read_action(self.request, "Actions")?;
         let conditions = self.request.has("Conditions").then(|| read_conditions(self.request)).transpose()?;
         self.rule(arn)?;

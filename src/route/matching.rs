@@ -1,0 +1,146 @@
+//! Whether conditions hold for a request.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use regex_lite::{Regex, RegexBuilder};
+
+use super::Request;
+use crate::model::{Condition, QueryStringValue};
+
+/// Whether something holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Match {
+    /// For certain not.
+    No,
+    /// It cannot be said.
+    Unknown,
+    /// For certain.
+    Yes,
+}
+
+impl From<bool> for Match {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}
+
+/// Whether all conditions hold.
+pub(super) fn all(conditions: &[Condition], request: &Request) -> Match {
+    conditions.iter().map(|condition| one(condition, request)).min().unwrap_or(Match::Yes)
+}
+
+fn any(matches: impl Iterator<Item = Match>) -> Match {
+    matches.max().unwrap_or(Match::No)
+}
+
+/// Which letters are the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Counts,
+    Ignored,
+}
+
+fn one(condition: &Condition, request: &Request) -> Match {
+    match condition {
+        Condition::HostHeader { values, regex_values } => text(values, regex_values, &request.host, Case::Ignored),
+        Condition::PathPattern { values, regex_values } => text(values, regex_values, &request.path, Case::Counts),
+        // Of a header that is there several times, one is enough.
+        Condition::HttpHeader { name, values, regex_values } => any(request
+            .headers
+            .iter()
+            .filter(|(header, _)| header.eq_ignore_ascii_case(name))
+            .map(|(_, value)| text(values, regex_values, value, Case::Ignored))),
+        Condition::HttpRequestMethod { values } => values.contains(&request.method).into(),
+        Condition::QueryString { values } => any(values.iter().map(|wanted| query(wanted, request))),
+        Condition::SourceIp { values } => any(values.iter().map(|block| source(block, request.source))),
+        Condition::Other(_) => Match::Unknown,
+    }
+}
+
+fn text(values: &[String], regex_values: &[String], text: &str, case: Case) -> Match {
+    let patterns = values.iter().map(|value| glob(&tokens(value, false), text, case).into());
+    any(patterns.chain(regex_values.iter().map(|value| regular(value, text))))
+}
+
+fn query(wanted: &QueryStringValue, request: &Request) -> Match {
+    let (key, value) = (wanted.key.as_ref().map(|key| tokens(key, true)), tokens(&wanted.value, true));
+    let holds = |pair: &(String, String)| {
+        key.as_ref().is_none_or(|key| glob(key, &pair.0, Case::Ignored)) && glob(&value, &pair.1, Case::Ignored)
+    };
+    request.query.iter().any(holds).into()
+}
+
+fn source(block: &str, address: Option<IpAddr>) -> Match {
+    match (block.parse::<IpNet>(), address) {
+        (Ok(block), Some(address)) => block.contains(&address).into(),
+        _ => Match::Unknown,
+    }
+}
+
+/// A regular expression holds where it is the whole text, does not hold where it is found nowhere, and between nobody knows.
+fn regular(expression: &str, text: &str) -> Match {
+    let compiled = |expression: &str, ignoring_case: bool| -> Option<Regex> {
+        RegexBuilder::new(expression).case_insensitive(ignoring_case).build().ok()
+    };
+    let Some(anywhere) = compiled(expression, true) else { return Match::Unknown };
+    if !anywhere.is_match(text) {
+        return Match::No;
+    }
+    let whole = compiled(&format!("^(?:{expression})$"), false);
+    if whole.is_some_and(|whole| whole.is_match(text)) { Match::Yes } else { Match::Unknown }
+}
+
+/// A part of a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    /// `*`: any text.
+    Any,
+    /// `?`: one character.
+    One,
+    Is(char),
+}
+
+/// A pattern in its parts. In queries a backslash takes the meaning from the wildcard that follows.
+fn tokens(pattern: &str, escapes: bool) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut rest = pattern.chars().peekable();
+    while let Some(character) = rest.next() {
+        tokens.push(match character {
+            '\\' if escapes => match rest.next_if(|next| ['*', '?'].contains(next)) {
+                Some(literal) => Token::Is(literal),
+                None => Token::Is('\\'),
+            },
+            '*' => Token::Any,
+            '?' => Token::One,
+            other => Token::Is(other),
+        });
+    }
+    tokens
+}
+
+/// Whether a pattern is the whole text. Where it does not fit, the last `*` takes one character more.
+fn glob(pattern: &[Token], text: &str, case: Case) -> bool {
+    let same = |a: char, b: char| a == b || (case == Case::Ignored && a.eq_ignore_ascii_case(&b));
+    let text: Vec<char> = text.chars().collect();
+    let (mut at, mut place) = (0, 0);
+    let mut last: Option<(usize, usize)> = None;
+    while place < text.len() {
+        match pattern.get(at) {
+            Some(Token::Any) => {
+                last = Some((at, place));
+                at += 1;
+            }
+            Some(Token::One) => (at, place) = (at + 1, place + 1),
+            Some(Token::Is(character)) if same(*character, text[place]) => (at, place) = (at + 1, place + 1),
+            _ => match last {
+                Some((star, taken)) => {
+                    last = Some((star, taken + 1));
+                    (at, place) = (star + 1, taken + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|token| *token == Token::Any)
+}
