@@ -6,11 +6,14 @@ use aws_sdk_elasticloadbalancingv2::types as elb;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Aws, AwsError, convert};
-use crate::model::{
-    Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol,
-    LoadBalancerArn, LoadBalancerKind, LoadBalancerName, ObservedListener, ObservedLoadBalancer, ObservedRule,
-    ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetMapping, Tags, TargetGroup, TargetGroupArn,
-    TargetGroupName, Transform, VpcId,
+use crate::{
+    facts::limits::Limits,
+    model::{
+        Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol,
+        LoadBalancerArn, LoadBalancerKind, LoadBalancerName, ObservedListener, ObservedLoadBalancer, ObservedRule,
+        ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetMapping, Tags, TargetGroup, TargetGroupArn,
+        TargetGroupName, Transform, VpcId,
+    },
 };
 
 /// How many resources one DescribeTags takes.
@@ -160,6 +163,22 @@ impl Aws {
         let call = self.elb.describe_load_balancer_attributes().load_balancer_arn(arn.as_str());
         let answer = self.read("DescribeLoadBalancerAttributes", || call.clone().send()).await?;
         Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// DescribeAccountLimits.
+    pub(crate) async fn account_limits(&self) -> Result<Limits, AwsError> {
+        let mut named: Vec<(String, usize)> = Vec::new();
+        let mut marker = None;
+        loop {
+            let call = self.elb.describe_account_limits().set_marker(marker.take());
+            let answer = self.read("DescribeAccountLimits", || call.clone().send()).await?;
+            let limit = |limit: &elb::Limit| Some((limit.name()?.to_owned(), limit.max()?.parse().ok()?));
+            named.extend(answer.limits().iter().filter_map(limit));
+            match answer.next_marker().filter(|next| !next.is_empty()) {
+                Some(next) => marker = Some(next.to_owned()),
+                None => return Ok(Limits::of(named.iter().map(|(name, most)| (name.as_str(), *most)))),
+            }
+        }
     }
 
     /// DescribeTargetGroupAttributes.

@@ -271,6 +271,12 @@ impl AwsError {
         matches!(self.kind, AwsErrorKind::Refused { .. })
     }
 
+    /// Whether a permission is missing.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self.kind, AwsErrorKind::Denied { .. })
+    }
+
     /// Whether trying again, or reading again, helps without anybody changing anything: nobody needs to be told then.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -44,6 +44,8 @@ pub enum Code {
     Unsupported,
     /// No subnets for the load balancer.
     Subnets,
+    /// More than the account may have on one load balancer.
+    Quota,
     /// Members of a group that ask for different things where there can be only one.
     Conflict,
     /// A change that AWS does not take in place and that would cut traffic.

@@ -30,6 +30,7 @@ fn answer(want: &Want, facts: &Facts) -> Option<String> {
         Want::SecurityGroups(names) => facts.security_groups.get(names).and_then(told),
         Want::TargetGroup(name) => facts.target_groups.get(name).and_then(told),
         Want::VpcBlocks => facts.vpc_blocks.as_ref().and_then(told),
+        Want::Limits => facts.limits.as_ref().and_then(told),
         Want::BackendSecurityGroup | Want::InForce => None,
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     aws::{Aws, AwsError},
-    facts::{Fact, Facts, Subnet, SubnetQuery, Want, security_groups, subnets},
+    facts::{Fact, Facts, Subnet, SubnetQuery, Want, limits::Limits, security_groups, subnets},
     model::{SecurityGroupId, TargetGroupArn, VpcId},
 };
 
@@ -151,7 +151,17 @@ impl FactStore {
                 facts.target_groups.insert(name.clone(), fact);
             }
             Want::VpcBlocks => facts.vpc_blocks = Some(self.vpc_blocks().await),
+            Want::Limits => facts.limits = Some(self.limits().await),
             Want::BackendSecurityGroup | Want::InForce => {}
+        }
+    }
+
+    /// The account's limits. Without the permission to ask, they are taken for AWS's defaults.
+    async fn limits(&self) -> Fact<Limits> {
+        match self.aws.account_limits().await {
+            Ok(limits) => Fact::Known(limits),
+            Err(error) if error.is_denied() => Fact::Known(Limits::default()),
+            Err(error) => unavailable(&error),
         }
     }
 

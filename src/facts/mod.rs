@@ -1,5 +1,6 @@
 //! What must be known of AWS before building, asked for as data.
 
+pub mod limits;
 pub mod security_groups;
 pub mod subnets;
 
@@ -22,6 +23,8 @@ pub enum Want {
     InForce,
     /// The ARN of the target group of this name.
     TargetGroup(String),
+    /// How much of everything the account may have.
+    Limits,
 }
 
 impl Want {
@@ -97,6 +100,8 @@ pub struct Facts {
     pub incumbent: Option<Incumbent>,
     /// What AWS has of the stack, listeners included.
     pub in_force: Option<Box<ObservedStack>>,
+    /// How much of everything the account may have.
+    pub limits: Option<Fact<limits::Limits>>,
     /// Members of the group whose part AWS has refused.
     pub refused: BTreeSet<ObjectName>,
 }

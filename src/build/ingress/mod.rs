@@ -15,6 +15,7 @@ mod load_balancer;
 mod merge;
 mod optimise;
 mod part;
+mod quota;
 mod routes;
 mod rules;
 mod split;
@@ -136,6 +137,14 @@ impl<'a> Builder<'a> {
                 if !losers.is_empty() {
                     aside.extend(losers);
                     continue;
+                }
+                match self.make_room(&parts, &merged, &all, aside) {
+                    Ok(()) => {}
+                    Err(merge::Unmerged::SetAside(losers)) => {
+                        aside.extend(losers);
+                        continue;
+                    }
+                    Err(merge::Unmerged::Failed) => return None,
                 }
                 return self.put_together(&parts, merged, all, aside);
             }

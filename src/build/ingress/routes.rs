@@ -26,6 +26,20 @@ pub(super) struct Routes {
     target_groups: IndexMap<ResourceId, TargetGroup>,
 }
 
+impl Routes {
+    /// How many rules it has on all listeners, without those that can never do anything.
+    pub(super) fn count_rules(&self) -> usize {
+        self.ports.values().map(|(_, rules)| rules.len()).sum()
+    }
+
+    /// The target groups that its actions name.
+    pub(super) fn target_groups_named(&self) -> impl Iterator<Item = TargetGroupReference> {
+        let actions =
+            self.ports.values().flat_map(|(default, rules)| default.iter().chain(rules.iter().map(|r| &r.action)));
+        actions.flat_map(|action| action.target_groups().cloned())
+    }
+}
+
 impl<'a> Builder<'a> {
     pub(super) fn routes(&mut self, part: &Part<'a>, merged: &Merged) -> Result<Routes, Failed> {
         self.backend_source = merged.access.as_ref().and_then(|access| access.backend_source.clone());

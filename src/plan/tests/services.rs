@@ -285,7 +285,7 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
         }
         for want in built.wants {
             match want {
-                Want::InForce => unreachable!("only groups of Ingresses ask for it"),
+                Want::InForce | Want::Limits => unreachable!("only groups of Ingresses ask for it"),
                 Want::Subnets(query) => {
                     let subnets = match &query {
                         SubnetQuery::Discovered { .. } => vec![subnet(0), subnet(1)],

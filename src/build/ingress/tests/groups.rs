@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::{
     build::ingress::{groups_of, membership},
-    facts::{Incumbent, Want},
+    facts::{Incumbent, Want, limits::Limits},
 };
 
 fn edge() -> StackId {
@@ -324,4 +324,31 @@ fn who_belongs_to_a_group() {
     );
     let alone = membership(&snapshot, &config(), &StackId::Ingress(name("alone")));
     assert_eq!(alone.members, [name("alone")]);
+}
+
+#[test]
+fn newcomers_without_room_are_set_aside_until_there_is_some() {
+    let many = |name: &str, count: usize| {
+        let paths: Vec<String> = (0..count).map(|number| format!("/{name}/{number}")).collect();
+        let paths: Vec<(&str, &str, &str, &str)> = paths.iter().map(|p| ("Exact", p.as_str(), "web", "80")).collect();
+        let spec = format!("  rules:\n{}", rules("", &paths));
+        let one = ingress(&[("group.name", "edge"), ("target-type", "ip")], &spec);
+        one.replace("  name: web\n  namespace", &format!("  name: {name}\n  namespace"))
+    };
+    let members = [many("a", 60), many("b", 45), many("c", 40)];
+    let limited = |most: usize, facts: Facts| Facts {
+        limits: Some(Fact::Known(Limits { rules: most, ..Limits::default() })),
+        ..facts
+    };
+    // Nobody asks for limits while AWS's defaults are kept to.
+    assert_eq!(built_of(&[many("a", 60), many("c", 40)], &facts()).wants, BTreeSet::new());
+    assert_eq!(built_of(&members, &facts()).wants, [Want::Limits].into());
+    assert_eq!(built_of(&members, &limited(145, facts())).set_aside, BTreeSet::new());
+    let built = built_of(&members, &limited(100, facts()));
+    assert!(built.lacking && built.stack.as_ref().is_some_and(|stack| stack.listeners[&80].rules.len() == 100));
+    insta::assert_snapshot!(messages(&built), @"");
+    // Whoever is there already stays, wherever in the order.
+    let holds = Holding { member: name("b"), rules: BTreeSet::new(), ports: [(80, PortHolding::default())].into() };
+    let there = in_force(|observed| observed.holdings.push(holds));
+    assert_eq!(built_of(&members, &limited(100, there)).set_aside, [name("a")].into());
 }

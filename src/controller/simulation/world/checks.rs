@@ -141,15 +141,34 @@ impl World {
 
     fn load_balancer_may_go(&self, call: &Call, log: &[Change]) -> Result<(), String> {
         let plain = |name: &str| name.replace('-', "");
-        // …:loadbalancer/app/k8s-<namespace>-<name>-<hash>/<id>
+        let group_of = |object: &Value| {
+            let name = &object["metadata"]["annotations"]["alb.ingress.kubernetes.io/group.name"];
+            name.as_str().map(str::to_owned)
+        };
+        // …:loadbalancer/app/k8s-<namespace>-<name>-<hash>/<id>, or k8s-<group>-<hash>
         let arn = &call.params["LoadBalancerArn"];
-        let owner = arn.split('/').nth(2).and_then(|name| name.split('-').nth(2)).unwrap_or_default();
-        let named = |object: &Value| object["metadata"]["name"].as_str().is_some_and(|name| plain(name) == owner);
+        let parts: Vec<&str> = arn.split('/').nth(2).map(|name| name.split('-').collect()).unwrap_or_default();
+        let [_, _, owner, _] = parts.as_slice() else {
+            // Whoever joins as the last one leaves may come too late.
+            let group = parts.get(1).copied().unwrap_or_default();
+            let ingresses = lately(log, call.at, |change| change.plural == "ingresses");
+            let asks = |change: &&&Change| {
+                let stands = change.verb != "DELETED" && !is_deleting(&change.object);
+                stands && change.at + OLD < call.at && group_of(&change.object).as_deref() == Some(group)
+            };
+            let name = |change: &Change| change.object["metadata"]["name"].clone();
+            let only = |change: &&&Change| ingresses.iter().filter(|other| name(other) == name(change)).count() == 1;
+            return match ingresses.iter().filter(asks).find(only) {
+                Some(member) => Err(format!("a load balancer is deleted that {} asks for: {call}", name(member))),
+                None => Ok(()),
+            };
+        };
+        let named = |object: &Value| object["metadata"]["name"].as_str().is_some_and(|name| plain(name) == *owner);
         let of_owner = |change: &&Change| {
             matches!(change.plural, "ingresses" | "services") && change.at <= call.at && named(&change.object)
         };
         match log.iter().rev().find(of_owner) {
-            Some(last) if last.verb != "DELETED" && !is_deleting(&last.object) => {
+            Some(last) if last.verb != "DELETED" && !is_deleting(&last.object) && group_of(&last.object).is_none() => {
                 Err(format!("a load balancer is deleted whose object stands: {call}"))
             }
             Some(_) => Ok(()),

@@ -6,11 +6,16 @@ use super::{
     World,
     objects::{
         NAMESPACE, backend_service, balanced_service, break_object, edit_ingress, edit_service, ingress, mend_object,
-        own_binding,
+        own_binding, regroup,
     },
 };
 
 impl World {
+    /// Whether Ingresses share load balancers: in every fifth world.
+    fn is_grouped(&self) -> bool {
+        self.seed % 5 == 4
+    }
+
     fn create(&mut self, object: Value) -> bool {
         let name = format!("{} {}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
         let created = self.cluster.create(object).is_ok();
@@ -19,7 +24,10 @@ impl World {
     }
 
     fn create_ingress(&mut self, at: usize) {
-        let object = ingress(&self.ingresses[at], &mut self.random, self.shape.backends);
+        let mut object = ingress(&self.ingresses[at], &mut self.random, self.shape.backends);
+        if self.is_grouped() {
+            regroup(&mut object, &mut self.random);
+        }
         self.create(object);
     }
 
@@ -80,6 +88,9 @@ impl World {
                 if let Some(object) = self.cluster.get("ingresses", NAMESPACE, &name) {
                     let mut object = Value::clone(&object);
                     what = edit_ingress(&mut object, &mut random, backends);
+                    if self.is_grouped() {
+                        regroup(&mut object, &mut random);
+                    }
                     edited = Some(object);
                 }
                 if let Some(object) = edited {

@@ -92,10 +92,12 @@ const DEADLINE: Duration = Duration::from_secs(1800);
 
 impl World {
     /// A world in which nobody has asked for anything yet.
-    pub(super) fn new(seed: u64, shape: Shape) -> Self {
+    pub(super) fn new(seed: u64, mut shape: Shape) -> Self {
         let cluster = SimulatedCluster::new(seed);
         let aws = SimulatedAws::new(seed);
         objects::foundation(&cluster);
+        // One alone is no group.
+        shape.ingresses = shape.ingresses.max(if seed % 5 == 4 { 3 } else { 0 });
         let foreign = aws.add_foreign(1, shape.bindings);
         let mut pods = Vec::new();
         let backends = (0..shape.backends).map(objects::backend_name);

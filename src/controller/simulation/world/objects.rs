@@ -127,6 +127,25 @@ pub(super) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
     json!({ "kind": "Ingress", "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations }, "spec": spec })
 }
 
+/// Puts an Ingress in a group, in another one or in none, and takes from it what members could differ about: whoever came
+/// first would win, and the world would depend on its past.
+pub(super) fn regroup(object: &mut Value, random: &mut Random) {
+    object["spec"].as_object_mut().unwrap().remove("defaultBackend");
+    let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+    for suffix in ["tags", "load-balancer-attributes", "inbound-cidrs"] {
+        annotations.remove(&alb(suffix));
+    }
+    annotations.insert(alb("scheme"), json!("internal"));
+    if !annotations.contains_key(&alb("group.order")) || random.chance(0.2) {
+        annotations.insert(alb("group.order"), json!(random.below(3).to_string()));
+        match random.below(4) {
+            0 => drop(annotations.remove(&alb("group.name"))),
+            1 => drop(annotations.insert(alb("group.name"), json!("inner"))),
+            _ => drop(annotations.insert(alb("group.name"), json!("edge"))),
+        }
+    }
+}
+
 /// A Service behind Ingresses or bindings.
 pub(super) fn backend_service(number: usize) -> Value {
     let port = |name: &str, port: usize, at: usize| json!({ "name": name, "port": port, "targetPort": port + 8000, "nodePort": 30000 + number * 10 + at, "protocol": "TCP" });
