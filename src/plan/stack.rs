@@ -409,8 +409,10 @@ impl<'a> Planner<'a> {
             }
         }
         if existing.ip_address_type != wanted.ip_address_type {
-            let set = StepAction::SetIpAddressType { arn: existing.arn.clone(), kind: wanted.ip_address_type };
-            self.push(set, &wanted.cause);
+            let action = StepAction::SetIpAddressType { arn: existing.arn.clone(), kind: wanted.ip_address_type };
+            let set = Step { action, cause: wanted.cause.clone() };
+            // It has IPv6 addresses before it leads to targets that have them, and after.
+            if wanted.ip_address_type.has_ipv6() { self.plan.steps.push(set) } else { self.last.push(set) }
         }
         if let Some(known) = &existing.attributes {
             let name = format!("load balancer {}", existing.name);

@@ -116,22 +116,22 @@ impl<'a> Builder<'a> {
         let fact = self.facts.subnets(&query);
         let object = ObjectReference::ingress(&blamed.name);
         let of_class = place.object != object;
-        let field = if of_class { "spec.ingressClassName" } else { place.field.as_str() };
-        if of_class && matches!(fact, Some(Fact::Absent { .. })) {
-            // Who keeps the class looks at its settings, and not at the Ingresses.
-            let (fact, want) = (fact.clone(), Want::Subnets(query.clone()));
-            let _ = self.findings.settle(fact, want, place.object.clone(), Code::Subnets, &place.field);
+        let askers = || {
+            let askers = parts.iter().filter(|part| part.subnets.is_some()).map(|part| part.member.name().clone());
+            Unmerged::SetAside(askers.collect())
+        };
+        if let (true, Some(Fact::Absent { message, fix })) = (of_class, &fact) {
+            self.findings.lacking = true;
+            self.wrong(blamed, Code::Subnets, &place, Severity::Error, message, fix);
+            return Err(askers());
         }
-        match self.findings.settle(fact, Want::Subnets(query), object, Code::Subnets, field) {
+        match self.findings.settle(fact, Want::Subnets(query), object, Code::Subnets, &place.field) {
             Ok(Value::Known(found)) => {
                 Ok(Value::Known(found.into_iter().map(|s| SubnetMapping::plain(s.id)).collect()))
             }
             Ok(Value::AfterApply(why)) => Ok(Value::AfterApply(why)),
             Err(Failed) if of_all => Err(Unmerged::Failed),
-            Err(Failed) => {
-                let askers = parts.iter().filter(|part| part.subnets.is_some());
-                Err(Unmerged::SetAside(askers.map(|part| part.member.name().clone()).collect()))
-            }
+            Err(Failed) => Err(askers()),
         }
     }
 

@@ -123,13 +123,15 @@ impl<'a> Builder<'a> {
 
     fn asked_subnets(&mut self, member: Member<'a>) -> Result<Option<Given<SubnetSelection>>, Failed> {
         let selection = self.value(member.ingress, None, member.subnet_selection())?;
-        if let Some(Given { value: SubnetSelection::Named(names), place }) = &selection
-            && names.is_empty()
-        {
-            let fix =
-                "name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags";
-            let message = "the list of subnets is empty";
-            return Err(self.wrong(member.ingress, Code::Subnets, place, Severity::Error, message, fix));
+        // Those of a class have been looked at.
+        let of_class = member.place_in_class("subnets").is_some();
+        match &selection {
+            Some(Given { value: SubnetSelection::Named(names), place }) if names.is_empty() && !of_class => {
+                let fix = "name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags";
+                let message = "the list of subnets is empty";
+                return Err(self.wrong(member.ingress, Code::Subnets, place, Severity::Error, message, fix));
+            }
+            _ => {}
         }
         Ok(selection)
     }

@@ -1,7 +1,10 @@
 //! IngressClassParams: what they set, that they win over annotations, and what people read of their mistakes.
 
 use super::*;
-use crate::facts::{Incumbent, Want};
+use crate::{
+    build::ingress::{Membership, membership},
+    facts::{Incumbent, Want},
+};
 
 fn with(spec: &str, annotations: &[(&str, &str)], config: &BuildConfig, facts: &Facts) -> Built {
     let class = SERVICES.replace(
@@ -126,8 +129,8 @@ fn subnets_of_the_class_are_looked_up_even_beside_an_existing_load_balancer() {
     let lack = Fact::Absent { message: "vpc-1 has none".to_owned(), fix: "tag some".to_owned() };
     let facts = Facts { subnets: [(query, lack)].into(), ..facts };
     insta::assert_snapshot!(messages(&with(spec, &annotations, &config(), &facts)), @"
+    Error subnets on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets.tags: vpc-1 has none; tag some
     Error subnets on IngressClassParams team: spec.subnets.tags: vpc-1 has none; tag some
-    Error subnets on Ingress shop/web: spec.ingressClassName: vpc-1 has none; tag some
     ");
 }
 
@@ -160,8 +163,6 @@ fn mistakes_are_told_on_the_class_and_on_the_ingress() {
     insta::assert_snapshot!(told("{subnets: {ids: []}}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets.ids: the list is empty; name subnets such as `subnet-0123456789abcdef0`
     Error invalid-value on IngressClassParams team: spec.subnets.ids: the list is empty; name subnets such as `subnet-0123456789abcdef0`
-    Error subnets on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets.ids: the list of subnets is empty; name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags
-    Error subnets on IngressClassParams team: spec.subnets.ids: the list of subnets is empty; name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags
     ");
     insta::assert_snapshot!(told("{subnets: {tags: {}}}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets.tags: it names no tag; name a tag and its values
@@ -226,6 +227,80 @@ fn a_tag_that_others_manage_is_told_where_it_stands() {
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.tags: the tag `by` is managed outside of the cluster (--external-managed-tags); remove it from the field
     Error invalid-value on IngressClassParams team: spec.tags: the tag `by` is managed outside of the cluster (--external-managed-tags); remove it from the field
     ");
+}
+
+/// A group `edge` of two classes: `shop/web` and then `shop/api`, whose class says what `spec` does.
+fn group_of_two(web: &[(&str, &str)], spec: &str, facts: &Facts) -> (Built, Membership) {
+    let rule = format!("  rules:\n{}", rules("api.example.com", &[("Prefix", "/", "api", "80")]));
+    let api = ingress(&[("group.name", "edge"), ("group.order", "1")], &rule)
+        .replace("name: web\n  namespace", "name: api\n  namespace")
+        .replace("ingressClassName: alb", "ingressClassName: team");
+    let web = ingress(&[&[("group.name", "edge"), ("target-type", "ip")], web].concat(), &everything());
+    let manifests = format!(
+        "{SERVICES}\n---\n{web}\n---\n{api}\n---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: team}}\nspec:\n  controller: ingress.k8s.aws/alb\n  parameters: {{apiGroup: elbv2.k8s.aws, kind: IngressClassParams, name: team}}\n---\napiVersion: elbv2.k8s.aws/v1beta1\nkind: IngressClassParams\nmetadata: {{name: team}}\nspec: {spec}\n"
+    );
+    let (snapshot, group) = (snapshot(&manifests), StackId::Group("edge".to_owned()));
+    let members = membership(&snapshot, &config(), &group);
+    (build(&snapshot, &config(), facts, &group, &members), members)
+}
+
+#[test]
+fn the_class_chooses_the_group_before_the_annotation() {
+    let both = vec![web(), ObjectName::new("shop", "api")];
+    assert_eq!(group_of_two(&[], "{}", &facts()).1.members, both);
+    assert_eq!(group_of_two(&[], "{group: {name: edge}}", &facts()).1.members, both);
+    assert_eq!(group_of_two(&[], "{group: {name: other}}", &facts()).1.members, both[..1]);
+    // One that is no name is told to the Ingress on its own, as its annotation's would be.
+    assert_eq!(group_of_two(&[], "{group: {name: Upper}}", &facts()).1.members, both[..1]);
+    let manifests = format!(
+        "{}{}{}",
+        ingress(&[], &everything()),
+        "\n---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: alb}\nspec: {controller: ingress.k8s.aws/alb, parameters: {apiGroup: elbv2.k8s.aws, kind: IngressClassParams, name: team}}\n",
+        "---\napiVersion: elbv2.k8s.aws/v1beta1\nkind: IngressClassParams\nmetadata: {name: team}\nspec: {group: {name: Upper}}\n"
+    );
+    let alone = membership(&snapshot(&manifests), &config(), &StackId::Ingress(web()));
+    insta::assert_snapshot!(alone.broken[0], @"spec.ingressClassName: IngressClassParams team, spec.group.name: `Upper` is no name of a group; write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit");
+}
+
+#[test]
+fn attributes_of_the_class_count_of_the_first_member_alone_and_need_nobodys_consent() {
+    let class = "{targetType: ip, loadBalancerAttributes: [{key: idle_timeout.timeout_seconds, value: '9'}]}";
+    let (built, _) = group_of_two(&[("load-balancer-attributes", "idle_timeout.timeout_seconds=5")], class, &facts());
+    assert_eq!(messages(&built), "");
+    let attributes = built.stack.unwrap().load_balancer.unwrap().attributes;
+    assert_eq!(attributes, map(&[("idle_timeout.timeout_seconds", "5")]));
+}
+
+#[test]
+fn who_asks_by_its_class_for_something_else_than_its_group_is_told_there_too() {
+    let (built, _) = group_of_two(
+        &[("scheme", "internal"), ("subnets", "subnet-1, subnet-2")],
+        "{targetType: ip, scheme: internet-facing, subnets: {ids: [subnet-1, subnet-2]}}",
+        &facts(),
+    );
+    insta::assert_snapshot!(messages(&built), @"
+    Error conflict on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.scheme: the scheme is to be `internet-facing`, but a group has only one: `internal`, for which Ingress shop/web asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    Error conflict on IngressClassParams team: spec.scheme: the scheme is to be `internet-facing`, but a group has only one: `internal`, for which Ingress shop/web asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    ");
+}
+
+#[test]
+fn the_scheme_does_not_change_while_somebody_is_set_aside() {
+    let there = Incumbent {
+        kind: LoadBalancerKind::Application,
+        scheme: Scheme::Internal,
+        has_security_groups: true,
+        subnets: [SubnetId::new("subnet-old")].into(),
+    };
+    let in_force = Some(Box::new(ObservedStack::default()));
+    let facts = Facts { incumbent: Some(there), in_force, ..facts() };
+    let (built, _) = group_of_two(&[("scheme", "internet-facing")], "{sslRedirectPort: none}", &facts);
+    insta::assert_snapshot!(messages(&built), @"
+    Error invalid-value on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
+    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
+    Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the scheme becomes internet-facing, which needs another load balancer, and that would not have what Ingress shop/api has, which cannot be built at the moment; wait until that is mended; until then nothing of this Ingress changes
+    ");
+    assert_eq!(built.set_aside, [web(), ObjectName::new("shop", "api")].into());
 }
 
 /// Who may come in, and the address type of the load balancer.
