@@ -90,6 +90,11 @@ slim! {
     struct IngressClass { @metadata, spec: IngressClassSpec }
     struct IngressClassSpec { controller: Option<String>, parameters: Option<ResourceReference> }
 
+    /// `v1` Namespace, of which the labels count.
+    #[derive(Resource)]
+    #[resource(inherit = "k8s_openapi::api::core::v1::Namespace")]
+    struct Namespace { @metadata, }
+
     /// `v1` Service
     #[derive(Resource)]
     #[resource(inherit = "k8s_openapi::api::core::v1::Service")]

@@ -3,3 +3,4 @@
 pub mod annotations;
 pub mod crd;
 pub mod kubernetes;
+pub mod selector;

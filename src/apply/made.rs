@@ -41,6 +41,7 @@ impl Made {
                 _ => {}
             }
         }
+        made.doomed.extend(plan.passed_over.iter().cloned());
         if let Some(Wait::BindingsGone(names)) = &plan.wait {
             made.doomed_names.extend(names.iter().map(|name| name.name.clone()));
         }

@@ -104,7 +104,9 @@ impl Applier {
             return Ok(id);
         }
         let name = names::backend_security_group(&config.cluster);
-        let tags = tags::of_backend_group(&config.cluster, &config.default_tags);
+        let mut default_tags = config.low_default_tags.clone();
+        default_tags.extend(config.default_tags.clone());
+        let tags = tags::of_backend_group(&config.cluster, &default_tags);
         let vpc = self.inventory.vpc();
         let created = self.aws.create_security_group(&name, names::BACKEND_GROUP_DESCRIPTION, vpc, &tags).await;
         if created.as_ref().is_err_and(AwsError::asks_to_read_again) {

@@ -82,6 +82,10 @@ impl Applier {
                 aws.set_subnets(arn, subnets).await.map_err(StepError::Aws)?;
                 inventory.record_subnets(arn, subnets.iter().map(|mapping| mapping.subnet.clone()).collect());
             }
+            StepAction::SetIpAddressType { arn, kind } => {
+                aws.set_ip_address_type(arn, *kind).await.map_err(StepError::Aws)?;
+                inventory.record_ip_address_type(arn, *kind);
+            }
             StepAction::ModifyAttributes { of, attributes, .. } => {
                 self.modify_attributes(group, of, attributes, made).await?;
             }
@@ -407,7 +411,10 @@ impl Applier {
         let listener = made.listener(listener)?;
         let action = made.action(&self.inventory, group, &rule.action)?;
         let mut tags = rule.tags.clone();
-        tags.insert(tags::resource_key(group).to_owned(), format!("{port}:{priority}"));
+        // Where rules are not tagged, not with this either.
+        if !tags.is_empty() {
+            tags.insert(tags::resource_key(group).to_owned(), format!("{port}:{priority}"));
+        }
         let created =
             self.aws.create_rule(&listener, priority, &rule.conditions, &action, &rule.transforms, &tags).await;
         let created = created.map_err(|error| forwarding(error, &rule.action))?;

@@ -226,7 +226,7 @@ fn plan_of(actions: impl IntoIterator<Item = StepAction>) -> Plan {
     let object = ObjectReference::ingress(&ObjectName::new("shop", "web"));
     let cause = Cause { object, generation: 1, field: "spec".into() };
     let steps = actions.into_iter().map(|action| Step { action, cause: cause.clone() });
-    Plan { steps: steps.collect(), wait: None }
+    Plan { steps: steps.collect(), ..Plan::default() }
 }
 
 /// As people read it.

@@ -6,7 +6,7 @@ use aws_sdk_ec2::types as ec2;
 use aws_sdk_elasticloadbalancingv2::types as elb;
 
 use crate::model::{
-    Action, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, ListenerArn, ListenerProtocol,
+    Action, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn, ListenerProtocol,
     LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedListener, ObservedLoadBalancer,
     ObservedRule, ObservedTargetGroup, QueryStringValue, Rewrite, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule,
     Source, Stickiness, SubnetId, SubnetMapping, Tags, TargetGroupArn, Transform, WeightedTargetGroup,
@@ -329,6 +329,7 @@ pub(super) fn load_balancer(balancer: &elb::LoadBalancer) -> Option<ObservedLoad
         kind,
         dns_name: balancer.dns_name().unwrap_or_default().to_owned(),
         scheme: Scheme::from_word(balancer.scheme()?.as_str())?,
+        ip_address_type: address_type(balancer.ip_address_type().map(elb::IpAddressType::as_str)),
         state: match state.map_or("", elb::LoadBalancerStateEnum::as_str) {
             "active" => LoadBalancerState::Active,
             "active_impaired" => LoadBalancerState::ActiveImpaired,
@@ -343,6 +344,10 @@ pub(super) fn load_balancer(balancer: &elb::LoadBalancer) -> Option<ObservedLoad
     })
 }
 
+fn address_type(word: Option<&str>) -> IpAddressType {
+    word.and_then(IpAddressType::from_word).unwrap_or_else(IpAddressType::unsaid)
+}
+
 /// A target group without tags.
 pub(super) fn target_group(group: &elb::TargetGroup) -> Option<ObservedTargetGroup> {
     Some(ObservedTargetGroup {
@@ -351,6 +356,7 @@ pub(super) fn target_group(group: &elb::TargetGroup) -> Option<ObservedTargetGro
         target_type: group.target_type().map_or("instance", elb::TargetTypeEnum::as_str).to_owned(),
         protocol: group.protocol().map(|p| p.as_str().to_owned()).unwrap_or_default(),
         protocol_version: group.protocol_version().map(str::to_owned),
+        ip_address_type: address_type(group.ip_address_type().map(elb::TargetGroupIpAddressTypeEnum::as_str)),
         health_check: health_check(group),
         attributes: None,
         tags: Tags::new(),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_ec2::types::{Filter, ResourceType, TagSpecification, VpcCidrBlockStateCode};
+use aws_sdk_ec2::types::{Filter, ResourceType, SubnetCidrBlockStateCode, TagSpecification, VpcCidrBlockStateCode};
 
 use super::{Aws, AwsError, convert};
 use crate::model::{ObservedSecurityGroup, SecurityGroupId, SecurityGroupRule, SubnetId, Tags, VpcId};
@@ -22,7 +22,7 @@ pub struct SubnetInfo {
     pub cidr: Option<String>,
     /// IPv4 addresses that are free.
     pub available_addresses: i32,
-    /// Whether it has an IPv6 block.
+    /// Whether an IPv6 block is associated with it.
     pub ipv6: bool,
     /// Whether it is on an Outpost.
     pub outpost: bool,
@@ -115,7 +115,10 @@ impl Aws {
                     zone: s.availability_zone().unwrap_or_default().to_owned(),
                     cidr: s.cidr_block().filter(|block| !block.is_empty()).map(str::to_owned),
                     available_addresses: s.available_ip_address_count().unwrap_or_default(),
-                    ipv6: s.ipv6_cidr_block_association_set().iter().any(|a| a.ipv6_cidr_block().is_some()),
+                    ipv6: s.ipv6_cidr_block_association_set().iter().any(|a| {
+                        let state = a.ipv6_cidr_block_state().and_then(|state| state.state());
+                        state == Some(&SubnetCidrBlockStateCode::Associated)
+                    }),
                     outpost: s.outpost_arn().is_some_and(|arn| !arn.is_empty()),
                     tags: convert::ec2_tags(s.tags()),
                 })

@@ -293,6 +293,13 @@ impl Aws {
         self.write("SetSubnets", || call.clone().send()).await.map(drop)
     }
 
+    /// SetIpAddressType.
+    pub(crate) async fn set_ip_address_type(&self, arn: &LoadBalancerArn, kind: IpAddressType) -> Result<(), AwsError> {
+        let kind = elb::IpAddressType::from(kind.as_str());
+        let call = self.elb.set_ip_address_type().load_balancer_arn(arn.as_str()).ip_address_type(kind);
+        self.write("SetIpAddressType", || call.clone().send()).await.map(drop)
+    }
+
     /// ModifyLoadBalancerAttributes; answers all attributes.
     pub(crate) async fn modify_load_balancer_attributes(
         &self,
@@ -509,6 +516,7 @@ impl Aws {
     ) -> Result<ObservedTargetGroup, AwsError> {
         let operation = "CreateTargetGroup";
         let check = &new.health_check;
+        let of_six = new.ip_address_type == IpAddressType::Ipv6;
         let call = self
             .elb
             .create_target_group()
@@ -517,6 +525,7 @@ impl Aws {
             .set_protocol_version(new.protocol_version.map(|version| version.as_str().to_owned()))
             .port(i32::from(new.port))
             .vpc_id(vpc.as_str())
+            .set_ip_address_type(of_six.then_some(elb::TargetGroupIpAddressTypeEnum::Ipv6))
             .target_type(elb::TargetTypeEnum::from(new.target_type.as_str()))
             .health_check_enabled(true)
             .health_check_protocol(elb::ProtocolEnum::from(check.protocol.as_str()))

@@ -17,6 +17,8 @@ pub struct BuildConfig {
     pub default_ssl_policy: String,
     /// `--default-tags`
     pub default_tags: Tags,
+    /// `--default-tags` under the feature gate `EnableDefaultTagsLowPriority`: the users' tags win over them.
+    pub low_default_tags: Tags,
     /// `--external-managed-tags`
     pub external_managed_tags: std::collections::BTreeSet<String>,
     /// `--tolerate-non-existent-backend-service`
@@ -39,11 +41,25 @@ pub struct BuildConfig {
     /// The feature gate `EnableTCPUDPListener`: a TCP and a UDP port of one number become one listener, where no annotation
     /// says otherwise.
     pub enable_tcp_udp_listener: bool,
+    /// The feature gate `ListenerRulesTagging`: listeners and rules are tagged.
+    pub tag_listeners_and_rules: bool,
+    /// The feature gate `EnableIPTargetType`: targets may be pods.
+    pub enable_ip_target_type: bool,
+    /// The feature gate `EnableServiceController`: Services get load balancers. Without it theirs are left alone.
+    pub enable_services: bool,
+    /// The feature gates over the choice of subnets.
+    pub subnets: crate::facts::subnets::Gates,
     /// The cluster's VPC.
     pub vpc: Value<VpcId>,
 }
 
 impl BuildConfig {
+    /// The tags of a listener or a rule: none, where a gate says so.
+    #[must_use]
+    pub(crate) fn of_listeners(&self, tags: Tags) -> Tags {
+        if self.tag_listeners_and_rules { tags } else { Tags::new() }
+    }
+
     /// The defaults for a cluster in a VPC.
     #[must_use]
     pub fn new(cluster: impl Into<String>, vpc: Value<VpcId>) -> Self {
@@ -54,6 +70,7 @@ impl BuildConfig {
             default_target_type: TargetType::Instance,
             default_ssl_policy: "ELBSecurityPolicy-2016-08".to_owned(),
             default_tags: Tags::new(),
+            low_default_tags: Tags::new(),
             external_managed_tags: std::collections::BTreeSet::new(),
             tolerate_missing_service: true,
             tolerate_missing_action: true,
@@ -64,6 +81,10 @@ impl BuildConfig {
             enable_manage_backend_security_group_rules: false,
             service_type_load_balancer_only: false,
             enable_tcp_udp_listener: false,
+            tag_listeners_and_rules: true,
+            enable_ip_target_type: true,
+            enable_services: true,
+            subnets: crate::facts::subnets::Gates::default(),
             vpc,
         }
     }

@@ -3,8 +3,8 @@
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    HealthCheckProtocol, InvalidName, LoadBalancerName, ObjectName, PortReference, ProtocolVersion, Scheme, StackId,
-    TargetGroupName, TargetGroupProtocol, TargetType,
+    HealthCheckProtocol, InvalidName, IpAddressType, LoadBalancerName, ObjectName, PortReference, ProtocolVersion,
+    Scheme, StackId, TargetGroupName, TargetGroupProtocol, TargetType,
 };
 
 /// Description of the security group in front of a load balancer.
@@ -170,6 +170,21 @@ pub fn target_group(identity: TargetGroupIdentity<'_>) -> Result<TargetGroupName
         plain(&i.service.name, 8),
         &hash[..10]
     ))
+}
+
+/// The name of a target group where another of its stack has the name of [`target_group`], which knows neither the load
+/// balancer's scheme nor the addresses of targets.
+///
+/// # Errors
+/// Never for names that Kubernetes accepts; the limits of AWS are checked all the same.
+pub fn second_target_group(
+    identity: TargetGroupIdentity<'_>,
+    scheme: Scheme,
+    addresses: IpAddressType,
+) -> Result<TargetGroupName, InvalidName> {
+    let first = target_group(identity)?;
+    let (stem, first) = first.as_str().rsplit_once('-').unwrap_or_default();
+    TargetGroupName::new(format!("{stem}-{}", &hash(&[first, scheme.as_str(), addresses.as_str()])[..10]))
 }
 
 #[cfg(test)]

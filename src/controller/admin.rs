@@ -36,6 +36,8 @@ pub struct Sources {
     pub metrics: Arc<Metrics>,
     /// `/readyz`: the reasons not to be ready, one sentence each; ready when there are none.
     pub not_ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// `/readyz`: what work goes on without, one sentence each.
+    pub without: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// `/idle`: what is being worked on or waited for; idle when there is nothing.
     pub pending: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// `/debug/state`. Must hold no secrets.
@@ -140,21 +142,24 @@ fn metrics_response(metrics: &Metrics) -> Response {
 }
 
 fn health_routes(sources: &Sources) -> Router {
-    let not_ready = sources.not_ready.clone();
+    let (not_ready, without) = (sources.not_ready.clone(), sources.without.clone());
     let idle = sources.pending.clone();
     let state = sources.state.clone();
     Router::new()
         .route("/healthz", get("ok"))
-        .route("/readyz", get(async move || reasons_response(&not_ready())))
-        .route("/idle", get(async move || reasons_response(&idle())))
+        .route("/readyz", get(async move || reasons_response(&not_ready(), &without())))
+        .route("/idle", get(async move || reasons_response(&idle(), &[])))
         .route("/debug/state", get(async move || Json(state())))
 }
 
-fn reasons_response(reasons: &[String]) -> (StatusCode, String) {
+fn reasons_response(reasons: &[String], remarks: &[String]) -> (StatusCode, String) {
     if reasons.is_empty() {
-        return (StatusCode::OK, "ok".to_owned());
+        return (
+            StatusCode::OK,
+            std::iter::once("ok").chain(remarks.iter().map(String::as_str)).collect::<Vec<_>>().join("\n"),
+        );
     }
-    let text = reasons.iter().fold(String::new(), |mut text, reason| {
+    let text = reasons.iter().chain(remarks).fold(String::new(), |mut text, reason| {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{reason}");
         text
@@ -254,6 +259,7 @@ mod tests {
         Sources {
             metrics: Arc::new(Metrics::new()),
             not_ready: Arc::new(move || not_ready.lock().unwrap().clone()),
+            without: Arc::new(|| vec!["working without IngressClassParams: not installed".to_owned()]),
             pending: Arc::new(|| vec!["Service shop/web".to_owned()]),
             state: Arc::new(|| json!({"keys": ["shop/web"]})),
         }
@@ -296,11 +302,19 @@ mod tests {
         assert_eq!(request(health, "/healthz").await, (200, text.clone(), "ok".to_owned()));
         assert_eq!(
             request(health, "/readyz").await,
-            (503, text.clone(), "Ingresses are not listed yet\nServices are not listed yet\n".to_owned())
+            (
+                503,
+                text.clone(),
+                "Ingresses are not listed yet\nServices are not listed yet\nworking without IngressClassParams: not installed\n"
+                    .to_owned()
+            )
         );
         assert_eq!(request(health, "/idle").await.2, "Service shop/web\n");
         not_ready.lock().unwrap().clear();
-        assert_eq!(request(health, "/readyz").await, (200, text, "ok".to_owned()));
+        assert_eq!(
+            request(health, "/readyz").await,
+            (200, text, "ok\nworking without IngressClassParams: not installed".to_owned())
+        );
         assert_eq!(
             request(health, "/debug/state").await,
             (200, "application/json".to_owned(), r#"{"keys":["shop/web"]}"#.to_owned())

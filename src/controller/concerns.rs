@@ -7,8 +7,8 @@ use crate::{
     build::{ingress::groups_of, tags},
     model::{ObjectName, StackId},
     snapshot::{
-        Backend, Change, EndpointSlice, Ingress, IngressClass, Node, Pod, Record, Service, Snapshot,
-        TargetGroupBinding, in_namespace,
+        Backend, Change, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, Record,
+        Service, Snapshot, TargetGroupBinding, in_namespace,
     },
 };
 
@@ -51,6 +51,39 @@ impl Concerns for IngressClass {
             .values()
             .filter(concerned)
             .flat_map(|ingress| groups_of(ingress, snapshot))
+            .map(Key::Stack)
+            .collect()
+    }
+}
+
+impl Concerns for IngressClassParams {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let classes: Vec<&IngressClass> = snapshot
+            .ingress_classes
+            .values()
+            .filter(|class| class.parameters.as_ref().is_some_and(|p| p.name == change.name.name))
+            .collect();
+        let concerned = |ingress: &&Ingress| {
+            classes.iter().any(|class| ingress.class.as_ref().map_or(class.default, |name| *name == class.name.name))
+        };
+        snapshot
+            .ingresses
+            .values()
+            .filter(concerned)
+            .flat_map(|ingress| groups_of(ingress, snapshot))
+            .map(Key::Stack)
+            .collect()
+    }
+}
+
+impl Concerns for Namespace {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        // Its labels decide only where a class chooses namespaces.
+        if snapshot.ingress_class_params.values().all(|params| params.spec.namespace_selector.is_none()) {
+            return BTreeSet::new();
+        }
+        in_namespace(&snapshot.ingresses, &change.name.name)
+            .flat_map(|(_, ingress)| groups_of(ingress, snapshot))
             .map(Key::Stack)
             .collect()
     }

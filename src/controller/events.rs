@@ -70,13 +70,13 @@ fn api_version(kind: ObjectKind) -> &'static str {
     match kind {
         ObjectKind::Ingress | ObjectKind::IngressClass => "networking.k8s.io/v1",
         ObjectKind::Service => "v1",
-        ObjectKind::TargetGroupBinding => "elbv2.k8s.aws/v1beta1",
+        ObjectKind::IngressClassParams | ObjectKind::TargetGroupBinding => "elbv2.k8s.aws/v1beta1",
     }
 }
 
 fn component(kind: ObjectKind) -> &'static str {
     match kind {
-        ObjectKind::Ingress | ObjectKind::IngressClass => "ingress",
+        ObjectKind::Ingress | ObjectKind::IngressClass | ObjectKind::IngressClassParams => "ingress",
         ObjectKind::Service => "service",
         ObjectKind::TargetGroupBinding => "targetGroupBinding",
     }

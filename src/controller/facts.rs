@@ -29,6 +29,7 @@ pub struct FactStore {
     aws: Arc<Aws>,
     cluster: String,
     vpc: VpcId,
+    gates: subnets::Gates,
     ages: Ages,
     /// One reader at a time: whoever waited finds the answer.
     places: tokio::sync::Mutex<Places>,
@@ -127,12 +128,19 @@ impl FactStore {
             aws,
             cluster,
             vpc,
+            gates: subnets::Gates::default(),
             ages: Ages::default(),
             places: tokio::sync::Mutex::default(),
             security_groups: Mutex::default(),
             target_groups: Mutex::default(),
             vpc_blocks: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Chooses subnets as these gates say.
+    #[must_use]
+    pub fn with_gates(self, gates: subnets::Gates) -> Self {
+        Self { gates, ..self }
     }
 
     /// Puts into `facts` what is wanted. The shared security group is not looked up here: looking it up may make it.
@@ -184,25 +192,27 @@ impl FactStore {
         let candidates = &self.ages.get(subnets, MAXIMUM_AGE, read).await?.value;
         let read = async { self.aws.describe_availability_zones().await.map(converted) };
         let zones = &self.ages.get(zones, MAXIMUM_AGE_OF_PLACES, read).await?.value;
-        Ok(match query {
-            SubnetQuery::Discovered { kind, scheme } => {
-                let tables: &[subnets::RouteTable] = if subnets::needs_route_tables(*scheme, candidates) {
-                    let read = async { self.aws.describe_route_tables(&self.vpc).await.map(converted) };
-                    &self.ages.get(route_tables, MAXIMUM_AGE, read).await?.value
-                } else {
-                    &[]
-                };
-                match subnets::choose(&self.vpc, *kind, *scheme, &self.cluster, candidates, zones, tables) {
-                    Ok(chosen) => Fact::Known(chosen),
-                    Err(none) => Fact::Absent { message: none.message(), fix: none.fix() },
-                }
-            }
-            SubnetQuery::Named { kind, names } => {
-                match subnets::resolve_named(&self.vpc, *kind, names, candidates, zones) {
+        let (kind, by, ipv6) = match query {
+            SubnetQuery::Discovered { kind, scheme, ipv6 } => (*kind, subnets::By::Role(*scheme), *ipv6),
+            SubnetQuery::Tagged { kind, tags, ipv6 } => (*kind, subnets::By::Tags(tags.clone()), *ipv6),
+            SubnetQuery::Named { kind, names, ipv6 } => {
+                let named = subnets::resolve_named(&self.vpc, *kind, *ipv6, self.gates, names, candidates, zones);
+                return Ok(match named {
                     Ok(named) => Fact::Known(named),
                     Err(unfit) => Fact::Absent { message: unfit.message(), fix: unfit.fix() },
-                }
+                });
             }
+        };
+        let choice = subnets::Choice { kind, by, ipv6 };
+        let tables: &[subnets::RouteTable] = if subnets::needs_route_tables(&choice, self.gates, candidates) {
+            let read = async { self.aws.describe_route_tables(&self.vpc).await.map(converted) };
+            &self.ages.get(route_tables, MAXIMUM_AGE, read).await?.value
+        } else {
+            &[]
+        };
+        Ok(match subnets::choose(&self.vpc, &choice, self.gates, &self.cluster, candidates, zones, tables) {
+            Ok(chosen) => Fact::Known(chosen),
+            Err(none) => Fact::Absent { message: none.message(), fix: none.fix() },
         })
     }
 

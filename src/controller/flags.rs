@@ -1,7 +1,11 @@
 //! The controller's flags, named as aws-load-balancer-controller names them, each also an environment variable
 //! (`--cluster-name` is `CLUSTER_NAME`). What has no effect here is accepted and said at start.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{ArgAction, Args};
 
@@ -9,6 +13,7 @@ use crate::{
     api::annotations::values::{parse_bool, parse_string_map},
     aws::{FixedLimit, parse_throttle},
     build::{BuildConfig, tags},
+    facts::subnets::Gates,
     model::{Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId},
 };
 
@@ -88,7 +93,7 @@ pub struct ControllerFlags {
     /// Open the way to the targets also from security groups that users give, where no annotation says otherwise
     #[arg(long, env = "ENABLE_MANAGE_BACKEND_SECURITY_GROUP_RULES", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_manage_backend_security_group_rules: bool,
-    /// `ServiceTypeLoadBalancerOnly=true` and `EnableTCPUDPListener=true`, separated by commas; other gates have no effect
+    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, ListenerRulesTagging, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability and SubnetsClusterTagCheck have an effect
     #[arg(long, env = "FEATURE_GATES", default_value = "")]
     pub feature_gates: String,
     /// Most targets of one target group; 0 is no limit
@@ -97,6 +102,9 @@ pub struct ControllerFlags {
     /// How often everything is compared with AWS anew, as `10h`, `30m`
     #[arg(long, env = "SYNC_PERIOD", default_value = "10h", value_parser = duration)]
     pub sync_period: Duration,
+    /// How long a load balancer whose scheme was changed goes on serving beside the one that replaces it, as `5m`, `0`
+    #[arg(long, env = "REPLACED_LOAD_BALANCER_HOLD", default_value = "5m", value_parser = hold)]
+    pub replaced_load_balancer_hold: Duration,
     /// The one namespace that is watched; empty watches all
     #[arg(long, env = "WATCH_NAMESPACE", default_value = "")]
     pub watch_namespace: String,
@@ -180,6 +188,44 @@ flags_without_effect!(
     lb_addons_max_concurrent_reconciles,
 );
 
+/// A feature gate of aws-load-balancer-controller.
+struct Gate {
+    name: &'static str,
+    default: bool,
+    /// Whether it has an effect here.
+    built: bool,
+}
+
+const fn gate(name: &'static str, default: bool, built: bool) -> Gate {
+    Gate { name, default, built }
+}
+
+const GATES: [Gate; 23] = [
+    gate("ALBGatewayAPI", true, false),
+    gate("ALBSingleSubnet", false, true),
+    gate("ALBTargetControlAgent", false, false),
+    gate("EnableCertificateManagement", false, false),
+    gate("EnableDefaultTagsLowPriority", false, true),
+    gate("EnableIPTargetType", true, true),
+    gate("EnableRGTAPI", false, false),
+    gate("EnableServiceController", true, true),
+    gate("EnableTCPUDPListener", false, true),
+    gate("EndpointsFailOpen", true, false),
+    gate("EnhancedDefaultBehavior", false, false),
+    gate("GatewayListenerSet", true, false),
+    gate("GlobalAcceleratorController", false, false),
+    gate("IngressPlanAnnotation", false, false),
+    gate("LBCapacityReservation", true, false),
+    gate("ListenerRulesTagging", true, true),
+    gate("NLBGatewayAPI", true, false),
+    gate("NLBHealthCheckAdvancedConfig", true, false),
+    gate("NLBSecurityGroup", true, false),
+    gate("ServiceTypeLoadBalancerOnly", false, true),
+    gate("SubnetDiscoveryByReachability", true, true),
+    gate("SubnetsClusterTagCheck", true, true),
+    gate("WeightedTargetGroups", true, false),
+];
+
 #[cfg(test)]
 mod markdown;
 
@@ -221,6 +267,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     if total.is_zero() { Err(wrong()) } else { Ok(total) }
 }
 
+/// A duration that may be none.
+fn hold(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
+}
+
 fn tag_map(flag: &'static str, text: &str) -> Result<Tags, FlagError> {
     let map =
         parse_string_map(text).map_err(|reason| flag_error(flag, format!("{reason}; write `key=value,key=value`")))?;
@@ -258,12 +309,20 @@ impl ControllerFlags {
             }
             id => id.map(SecurityGroupId::new),
         };
+        let gates = self.gates()?;
+        let gate = |name: &str| gates.get(name).copied().unwrap_or_default();
+        let (default_tags, low_default_tags) = if gate("EnableDefaultTagsLowPriority") {
+            (Tags::new(), default_tags)
+        } else {
+            (default_tags, Tags::new())
+        };
         Ok(BuildConfig {
             ingress_class: self.ingress_class.clone(),
             default_scheme: Scheme::from_word(&self.default_load_balancer_scheme).unwrap_or(Scheme::Internal),
             default_target_type: TargetType::from_word(&self.default_target_type).unwrap_or(TargetType::Instance),
             default_ssl_policy: self.default_ssl_policy.clone(),
             default_tags,
+            low_default_tags,
             external_managed_tags: external,
             tolerate_missing_service: self.tolerate_non_existent_backend_service,
             tolerate_missing_action: self.tolerate_non_existent_backend_action,
@@ -272,29 +331,41 @@ impl ControllerFlags {
             disable_restricted_rules: self.disable_restricted_sg_rules,
             load_balancer_class: self.load_balancer_class.clone(),
             enable_manage_backend_security_group_rules: self.enable_manage_backend_security_group_rules,
-            service_type_load_balancer_only: self.feature_gate("ServiceTypeLoadBalancerOnly")?,
-            enable_tcp_udp_listener: self.feature_gate("EnableTCPUDPListener")?,
+            service_type_load_balancer_only: gate("ServiceTypeLoadBalancerOnly"),
+            enable_tcp_udp_listener: gate("EnableTCPUDPListener"),
+            tag_listeners_and_rules: gate("ListenerRulesTagging"),
+            enable_ip_target_type: gate("EnableIPTargetType"),
+            enable_services: gate("EnableServiceController"),
+            subnets: Gates {
+                cluster_tag_check: gate("SubnetsClusterTagCheck"),
+                by_reachability: gate("SubnetDiscoveryByReachability"),
+                single_subnet: gate("ALBSingleSubnet"),
+            },
             ..BuildConfig::new(self.cluster_name.clone(), Value::Known(vpc))
         })
     }
 
-    /// Whether a feature gate is switched on; all that are read here are off by themselves.
-    fn feature_gate(&self, name: &str) -> Result<bool, FlagError> {
-        let mut on = false;
-        for gate in self.feature_gates.split(',').map(str::trim).filter(|gate| !gate.is_empty()) {
-            let Some((key, value)) = gate.split_once('=') else {
-                return Err(flag_error(
-                    "feature-gates",
-                    format!("`{gate}` is no gate; write `<name>=true` or `<name>=false`"),
-                ));
+    /// Every feature gate, with what the flag says or else its default.
+    fn gates(&self) -> Result<BTreeMap<&'static str, bool>, FlagError> {
+        let mut gates: BTreeMap<&str, bool> = GATES.iter().map(|gate| (gate.name, gate.default)).collect();
+        for written in self.feature_gates.split(',').map(str::trim).filter(|gate| !gate.is_empty()) {
+            let Some((key, value)) = written.split_once('=') else {
+                let message = format!("`{written}` is no gate; write `<name>=true` or `<name>=false`");
+                return Err(flag_error("feature-gates", message));
             };
             let value = parse_bool(value.trim())
-                .map_err(|reason| flag_error("feature-gates", format!("`{gate}`: {reason}")))?;
-            if key.trim() == name {
-                on = value;
-            }
+                .map_err(|reason| flag_error("feature-gates", format!("`{written}`: {reason}")))?;
+            let key = key.trim();
+            let Some(gate) = gates.get_mut(key) else {
+                let distance =
+                    |gate: &&Gate| strsim::damerau_levenshtein(&gate.name.to_lowercase(), &key.to_lowercase());
+                let nearest = GATES.iter().min_by_key(distance).map_or("", |gate| gate.name);
+                let message = format!("there is no gate `{key}`; the nearest is `{nearest}`");
+                return Err(flag_error("feature-gates", message));
+            };
+            *gate = value;
         }
-        Ok(on)
+        Ok(gates)
     }
 
     /// `--service-target-eni-security-group-tags`
@@ -330,7 +401,12 @@ impl ControllerFlags {
     /// Flags that were given and have no effect.
     #[must_use]
     pub fn without_effect(&self) -> Vec<String> {
-        self.without_effect.given()
+        let mut given = self.without_effect.given();
+        let gates = self.gates().unwrap_or_default();
+        let built = |name: &str| GATES.iter().any(|gate| gate.name == name && gate.built);
+        let moot = GATES.iter().filter(|gate| !built(gate.name) && gates.get(gate.name) != Some(&gate.default));
+        given.extend(moot.filter_map(|gate| Some(format!("--feature-gates={}={}", gate.name, gates.get(gate.name)?))));
+        given
     }
 }
 
@@ -383,8 +459,27 @@ mod tests {
     #[test]
     fn feature_gates_are_read_and_others_are_ignored() {
         let config = |gates| flags(&["--feature-gates", gates]).build_config(VpcId::new("vpc-1")).unwrap();
-        let on = config("WAFV2=true, ServiceTypeLoadBalancerOnly=true,EnableTCPUDPListener=false");
+        let on = config("EnableRGTAPI=true, ServiceTypeLoadBalancerOnly=true,EnableTCPUDPListener=false");
         assert_eq!((on.service_type_load_balancer_only, on.enable_tcp_udp_listener), (true, false));
+        assert_eq!((on.tag_listeners_and_rules, on.enable_ip_target_type, on.enable_services), (true, true, true));
+        assert_eq!(on.subnets, Gates::default());
+        let other = config(
+            "ListenerRulesTagging=false,EnableIPTargetType=false,EnableServiceController=false,SubnetsClusterTagCheck=false,SubnetDiscoveryByReachability=false,ALBSingleSubnet=true",
+        );
+        assert_eq!(
+            (other.tag_listeners_and_rules, other.enable_ip_target_type, other.enable_services),
+            (false, false, false)
+        );
+        assert_eq!(other.subnets, Gates { cluster_tag_check: false, by_reachability: false, single_subnet: true });
+        let tags = flags(&["--default-tags", "a=b", "--feature-gates", "EnableDefaultTagsLowPriority=true"]);
+        let tags = tags.build_config(VpcId::new("vpc-1")).unwrap();
+        assert_eq!((tags.default_tags.len(), tags.low_default_tags.len()), (0, 1));
+        let moot = flags(&[
+            "--feature-gates",
+            "EnableRGTAPI=true,EndpointsFailOpen=true,NLBGatewayAPI=false,ALBSingleSubnet=true",
+        ]);
+        assert_eq!(moot.without_effect(), ["--feature-gates=EnableRGTAPI=true", "--feature-gates=NLBGatewayAPI=false"]);
+        insta::assert_snapshot!(refused(&["--feature-gates", "EnableIpTargetType=true"]), @"--feature-gates: there is no gate `EnableIpTargetType`; the nearest is `EnableIPTargetType`");
         insta::assert_snapshot!(refused(&["--feature-gates", "EnableTCPUDPListener"]), @"--feature-gates: `EnableTCPUDPListener` is no gate; write `<name>=true` or `<name>=false`");
     }
 

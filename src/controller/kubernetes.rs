@@ -10,10 +10,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{crd::TargetGroupBinding, kubernetes as wire},
+    api::{
+        crd::{self, TargetGroupBinding},
+        kubernetes as wire,
+    },
     build::tags,
     model::{ObjectKind, ObjectName, ObjectReference, StackId},
-    snapshot::{Ingress, IngressClass, Service},
+    snapshot::{Ingress, IngressClass, IngressClassParams, Namespace, Service},
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -134,6 +137,23 @@ impl Kubernetes {
     /// When the API server does not answer, or refuses.
     pub async fn ingress_class(&self, name: &str) -> Result<Option<IngressClass>, KubernetesError> {
         Ok(self.get(Api::<wire::IngressClass>::all(self.client.clone()), name).await?.map(IngressClass::from))
+    }
+
+    /// An IngressClassParams as it is at this moment; none where its kind is not installed.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn ingress_class_params(&self, name: &str) -> Result<Option<IngressClassParams>, KubernetesError> {
+        let api: Api<crd::IngressClassParams> = Api::all(self.client.clone());
+        Ok(self.get(api, name).await?.map(IngressClassParams::from))
+    }
+
+    /// A Namespace as it is at this moment.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn namespace(&self, name: &str) -> Result<Option<Namespace>, KubernetesError> {
+        Ok(self.get(Api::<wire::Namespace>::all(self.client.clone()), name).await?.map(Namespace::from))
     }
 
     /// Whether a stack has TargetGroupBindings at this moment.

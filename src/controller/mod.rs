@@ -57,6 +57,8 @@ struct Controller {
     askers: Askers,
     records: Records,
     waits: Waits,
+    /// `--replaced-load-balancer-hold`
+    replacement_hold: Duration,
     metrics: Arc<metrics::Metrics>,
     leadership: tokio::sync::watch::Receiver<Leadership>,
     /// Read while a group may use the shared security group, written while it is deleted.
@@ -185,7 +187,10 @@ impl Controller {
                 |ingress: &crate::snapshot::Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
             let ours = |ingress: &crate::snapshot::Ingress| {
                 !ingress.deleting
-                    && ingress::class::ownership(ingress, snapshot, &self.config) == ingress::class::Ownership::Ours
+                    && matches!(
+                        ingress::class::ownership(ingress, snapshot, &self.config),
+                        ingress::class::Ownership::Ours(_)
+                    )
             };
             snapshot.ingresses.values().any(|ingress| held(ingress) || ours(ingress))
                 || snapshot.services.values().any(|service| {
@@ -318,6 +323,7 @@ impl Controller {
         let counts = self.with_snapshot(|s| {
             serde_json::json!({
                 "ingresses": s.ingresses.len(), "ingressClasses": s.ingress_classes.len(), "services": s.services.len(),
+                "ingressClassParams": s.ingress_class_params.len(), "namespaces": s.namespaces.len(),
                 "endpointSlices": s.endpoint_slices.len(), "pods": s.pods.len(), "nodes": s.nodes.len(),
                 "targetGroupBindings": s.target_group_bindings.len(),
             })

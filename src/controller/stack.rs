@@ -45,6 +45,9 @@ enum PassError {
 
 impl Controller {
     pub(super) async fn reconcile_stack(&self, group: &StackId) -> Outcome {
+        if matches!(group, StackId::Service(_)) && !self.config.enable_services {
+            return Outcome::Done;
+        }
         let mut membership = self.with_snapshot(|snapshot| match group {
             StackId::Service(name) => service_membership(snapshot, &self.config, name),
             _ => ingress::membership(snapshot, &self.config, group),
@@ -54,7 +57,7 @@ impl Controller {
         }
         let broken = membership.broken.first().map(ToString::to_string);
         if membership.served().next().is_none() && membership.leaving.is_empty() {
-            self.waits.note(group, None);
+            self.waits.note(group, None, self.replacement_hold);
             return broken.map_or(Outcome::Done, Outcome::SetAside);
         }
         match self.pass(group, &mut membership).await {
@@ -160,6 +163,10 @@ impl Controller {
         // Without a stack, what there is stays as it is.
         let Some(stack) = built.stack else { return Ok(told.unwrap_or(Outcome::Done)) };
         let mut observed = self.observe(group).await?;
+        if observed.load_balancers.len() > 1 && observed.load_balancers.iter().any(|balancer| !balancer.is_active()) {
+            self.inventory.read_states(group).await?;
+            observed = self.observe(group).await?;
+        }
         let plan = loop {
             match plan::plan(&stack, &observed) {
                 Planned::Ready(plan) => break plan,
@@ -171,7 +178,7 @@ impl Controller {
             // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
             self.hold(group, membership, &built.set_aside).await?;
         } else {
-            if !self.proved(group, membership, &observed, &built.absent).await? {
+            if !self.proved(group, membership, &observed, &built.absent, &plan).await? {
                 // The watch is behind: it will bring the group back, this only makes sure.
                 return Ok(Outcome::Again(Duration::from_secs(1)));
             }
@@ -189,7 +196,7 @@ impl Controller {
             self.queue_after(&plan);
         }
         let outcome = self.publish(group, membership, &stack, &plan).await?;
-        let outcome = match self.waits.note(group, plan.wait.as_ref()) {
+        let outcome = match self.waits.note(group, plan.wait.as_ref(), self.replacement_hold) {
             Some(Due::Later(left)) if outcome == Outcome::Done => Outcome::Again(left),
             Some(Due::Tell(message)) => {
                 tracing::warn!(%group, "{message}");
@@ -216,12 +223,15 @@ impl Controller {
         let mut facts = Facts { refused: refused.keys().cloned().collect(), ..Facts::default() };
         if !membership.members.is_empty() {
             let observed = self.inventory.observe(group).await?;
-            facts.incumbent = observed.load_balancers.first().map(|balancer| Incumbent {
+            let mut incumbents = observed.load_balancers.iter().map(|balancer| Incumbent {
                 kind: balancer.kind,
                 scheme: balancer.scheme,
                 has_security_groups: !balancer.security_groups.is_empty(),
                 subnets: balancer.subnets.clone(),
             });
+            facts.incumbent = incumbents.next();
+            facts.beside = incumbents.collect();
+            facts.names = observed.load_balancers.iter().map(|balancer| balancer.name.clone()).collect();
         }
         for _ in 0..ROUNDS {
             let built = self.with_snapshot(|snapshot| match group {
@@ -269,6 +279,7 @@ impl Controller {
 
     async fn observe(&self, group: &StackId) -> Result<ObservedStack, PassError> {
         let mut observed = self.inventory.observe(group).await?;
+        observed.let_go = self.waits.let_go(group, self.replacement_hold);
         let labels = tags::binding_labels(group);
         observed.bindings = self.with_snapshot(|snapshot| {
             snapshot
@@ -297,6 +308,7 @@ impl Controller {
         membership: &Membership,
         observed: &ObservedStack,
         absent: &BTreeSet<ObjectReference>,
+        plan: &Plan,
     ) -> Result<bool, KubernetesError> {
         for reference in absent {
             if reference.kind == ObjectKind::Service && self.kubernetes.service(&reference.name).await?.is_some() {
@@ -307,6 +319,20 @@ impl Controller {
             let fresh = self.kubernetes.service(name).await?;
             let ours = |fresh: &Service| service::ownership(fresh, &self.config) == service::Ownership::Ours;
             return Ok(!fresh.is_some_and(|fresh| ours(&fresh)));
+        }
+        let replaces = |step: &plan::Step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. });
+        if !membership.members.is_empty() && !matches!(group, StackId::Service(_)) && plan.steps.iter().any(replaces) {
+            // What another load balancer was made for has to be asked for still.
+            for name in &membership.members {
+                let fresh = self.kubernetes.ingress(name).await?;
+                let same = |known: &Ingress, fresh: &Ingress| {
+                    (known.generation, &known.annotations) == (fresh.generation, &fresh.annotations)
+                };
+                let known = self.with_snapshot(|s| s.ingresses.get(name).cloned());
+                if !known.zip(fresh).is_some_and(|(known, fresh)| same(&known, &fresh)) {
+                    return Ok(false);
+                }
+            }
         }
         let holders = observed.holdings.iter().map(|holding| &holding.member);
         let gone = holders.filter(|name| !membership.members.contains(name) && !membership.leaving.contains(name));
@@ -327,9 +353,18 @@ impl Controller {
             None => self.with_snapshot(|known| known.ingress_classes.keys().map(|name| name.name.clone()).collect()),
         };
         for class in classes {
-            if let Some(class) = self.kubernetes.ingress_class(&class).await? {
-                snapshot.apply(class);
+            let Some(class) = self.kubernetes.ingress_class(&class).await? else { continue };
+            if let Some(parameters) = &class.parameters
+                && let Some(params) = self.kubernetes.ingress_class_params(&parameters.name).await?
+            {
+                snapshot.apply(params);
             }
+            snapshot.apply(class);
+        }
+        if snapshot.ingress_class_params.values().any(|params| params.spec.namespace_selector.is_some())
+            && let Some(namespace) = self.kubernetes.namespace(&fresh.name.namespace).await?
+        {
+            snapshot.apply(namespace);
         }
         snapshot.apply(fresh.clone());
         Ok(ingress::has_left(fresh, &snapshot, &self.config, group))
@@ -369,7 +404,7 @@ impl Controller {
         stack: &Stack,
         observed: &ObservedStack,
     ) -> Result<(), KubernetesError> {
-        if let Some(balancer) = observed.load_balancers.first().filter(|_| stack.load_balancer.is_some()) {
+        if let Some(balancer) = stack.load_balancer.as_ref().and_then(|wanted| observed.published(wanted)) {
             let hostname = balancer.dns_name.to_lowercase();
             if let StackId::Service(name) = &stack.id {
                 return self.write_service_status(name, &hostname).await;
@@ -536,6 +571,7 @@ impl Controller {
             ObjectKind::Ingress => snapshot.ingresses.get(&object.name).map(|o| o.uid.clone()),
             ObjectKind::Service => snapshot.services.get(&object.name).map(|o| o.uid.clone()),
             ObjectKind::TargetGroupBinding => snapshot.target_group_bindings.get(&object.name).map(|o| o.uid.clone()),
+            ObjectKind::IngressClassParams => snapshot.ingress_class_params.get(&object.name).map(|o| o.uid.clone()),
             ObjectKind::IngressClass => None,
         });
         let (reason, message) = match diagnostic.severity {

@@ -116,6 +116,8 @@ pub(super) struct Settings {
     pub(super) node_group_tags: Tags,
     pub(super) most_targets: usize,
     pub(super) sync_period: Duration,
+    /// How long a load balancer that was replaced goes on serving.
+    pub(super) hold: Duration,
     /// Where the lease is, and the records beside it.
     pub(super) lease_namespace: String,
     pub(super) lease: String,
@@ -130,6 +132,7 @@ impl Settings {
             node_group_tags: flags.node_security_group_tags()?,
             most_targets: flags.max_targets_per_target_group,
             sync_period: flags.sync_period,
+            hold: flags.replaced_load_balancer_hold,
             lease_namespace: lease_namespace(flags),
             lease: flags.leader_election_id.clone(),
         })
@@ -169,10 +172,11 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
             !config.disable_restricted_rules,
         )
         .with_most_targets(settings.most_targets),
-        facts: FactStore::new(aws, config.cluster.clone(), vpc),
+        facts: FactStore::new(aws, config.cluster.clone(), vpc).with_gates(config.subnets),
         askers: Askers::default(),
         records,
         waits: Waits::default(),
+        replacement_hold: settings.hold,
         inventory,
         config,
         metrics,
@@ -315,7 +319,17 @@ async fn until<T>(receiver: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> b
     let _ = receiver.wait_for(wanted).await;
 }
 
-const KINDS: [&str; 7] = ["Ingress", "IngressClass", "Service", "EndpointSlice", "Pod", "Node", "TargetGroupBinding"];
+const KINDS: [&str; 9] = [
+    "Ingress",
+    "IngressClass",
+    "IngressClassParams",
+    "Namespace",
+    "Service",
+    "EndpointSlice",
+    "Pod",
+    "Node",
+    "TargetGroupBinding",
+];
 
 /// Starts a watch of each kind; they end when what is answered is dropped.
 pub(super) fn start_watches(client: &Client, namespace: &str, controller: &Arc<Controller>) -> JoinSet<()> {
@@ -339,6 +353,8 @@ pub(super) fn start_watches(client: &Client, namespace: &str, controller: &Arc<C
     }
     watch!("Ingress", api::<wire::Ingress>(client, namespace), snapshot::Ingress);
     watch!("IngressClass", Api::<wire::IngressClass>::all(client.clone()), snapshot::IngressClass);
+    watch!("IngressClassParams", Api::<crd::IngressClassParams>::all(client.clone()), snapshot::IngressClassParams);
+    watch!("Namespace", Api::<wire::Namespace>::all(client.clone()), snapshot::Namespace);
     watch!("Service", api::<wire::Service>(client, namespace), snapshot::Service);
     watch!("EndpointSlice", api::<wire::EndpointSlice>(client, namespace), snapshot::EndpointSlice);
     watch!("Pod", api::<wire::Pod>(client, namespace), snapshot::Pod);
@@ -352,7 +368,7 @@ async fn serve_admin(
     controller: &Arc<Controller>,
     metrics: Arc<Metrics>,
 ) -> Result<(), StartError> {
-    let synced = Arc::clone(&controller.synced);
+    let (synced, without) = (Arc::clone(&controller.synced), Arc::clone(&controller.synced));
     let (for_pending, for_state) = (Arc::clone(controller), Arc::clone(controller));
     admin::serve(
         &flags.metrics_bind_addr,
@@ -360,6 +376,7 @@ async fn serve_admin(
         Sources {
             metrics,
             not_ready: Arc::new(move || synced.reasons()),
+            without: Arc::new(move || without.without()),
             pending: Arc::new(move || for_pending.pending()),
             state: Arc::new(move || for_state.state()),
         },

@@ -164,6 +164,8 @@ async fn controller(
         askers: Askers::default(),
         records,
         waits: Waits::default(),
+
+        replacement_hold: std::time::Duration::ZERO,
         inventory,
         metrics: Arc::new(metrics::Metrics::new()),
         leadership,

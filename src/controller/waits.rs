@@ -2,7 +2,7 @@
 //! deadline is when people should be told that it has not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,11 +10,17 @@ use std::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{model::StackId, plan::Wait};
+use crate::{
+    model::{LoadBalancerArn, StackId},
+    plan::Wait,
+};
 
 /// A binding is gone seconds after its targets are deregistered; one that is not for minutes has somebody else's finalizer, or
 /// fails, and its events say how.
 const DEADLINE: Duration = Duration::from_secs(300);
+
+/// A load balancer serves some minutes after it was made; how often it is looked at until then.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What is being waited for, by stack.
 #[derive(Debug, Default)]
@@ -56,8 +62,17 @@ impl Waits {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The load balancers that have stood beside their successor for so long that they may go.
+    #[must_use]
+    pub fn let_go(&self, stack: &StackId, hold: Duration) -> BTreeSet<LoadBalancerArn> {
+        match self.waits().get(stack) {
+            Some(Waiting { wait: Wait::Hold(old), since, .. }) if since.elapsed() >= hold => old.clone(),
+            _ => BTreeSet::new(),
+        }
+    }
+
     /// Takes note of what the latest plan of a stack waits for. `None` when it waits for nothing.
-    pub fn note(&self, stack: &StackId, wait: Option<&Wait>) -> Option<Due> {
+    pub fn note(&self, stack: &StackId, wait: Option<&Wait>, hold: Duration) -> Option<Due> {
         let mut waits = self.waits();
         let Some(wait) = wait else {
             waits.remove(stack);
@@ -69,17 +84,25 @@ impl Waits {
         if waiting.wait != *wait {
             *waiting = Waiting { wait: wait.clone(), since: now, told: false };
         }
-        let left = DEADLINE.saturating_sub(now.duration_since(waiting.since));
+        let waited = now.duration_since(waiting.since);
+        if let Wait::Hold(_) = wait {
+            return Some(Due::Later(hold.saturating_sub(waited)));
+        }
+        let left = DEADLINE.saturating_sub(waited);
         Some(match (left.is_zero(), waiting.told) {
+            (false, _) if *wait == Wait::LoadBalancerActive => Due::Later(left.min(LOOK)),
             (false, _) => Due::Later(left),
+            (true, true) if *wait == Wait::LoadBalancerActive => Due::Later(LOOK),
             (true, true) => Due::Told,
             (true, false) => {
                 waiting.told = true;
-                Due::Tell(format!(
-                    "{wait} for {} minutes; look at its events and finalizers: the target group, and all that goes after it, \
-                     stay until it is gone",
-                    DEADLINE.as_secs() / 60
-                ))
+                let hint = match wait {
+                    Wait::BindingsGone(_) => {
+                        "look at its events and finalizers: the target group, and all that goes after it, stay until it is gone"
+                    }
+                    _ => "look at its state in AWS: the old load balancer serves until then",
+                };
+                Due::Tell(format!("{wait} for {} minutes; {hint}", DEADLINE.as_secs() / 60))
             }
         })
     }
@@ -108,22 +131,42 @@ mod tests {
     use super::*;
     use crate::model::ObjectName;
 
+    const HOLD: Duration = Duration::from_secs(120);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_load_balancer_may_go_when_its_time_has_passed() {
+        let waits = Waits::default();
+        let web = StackId::Ingress(ObjectName::new("shop", "web"));
+        let old = BTreeSet::from([LoadBalancerArn::new("arn:old")]);
+        let active = Some(&Wait::LoadBalancerActive);
+        assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK)));
+        let hold = Wait::Hold(old.clone());
+        assert_eq!(waits.note(&web, Some(&hold), HOLD), Some(Due::Later(HOLD)));
+        tokio::time::advance(Duration::from_secs(119)).await;
+        assert_eq!(waits.note(&web, Some(&hold), HOLD), Some(Due::Later(Duration::from_secs(1))));
+        assert_eq!(waits.let_go(&web, HOLD), BTreeSet::new());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(waits.let_go(&web, HOLD), old);
+        assert_eq!(waits.note(&web, None, HOLD), None);
+        assert_eq!(waits.let_go(&web, HOLD), BTreeSet::new());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn people_are_told_once_when_a_wait_takes_too_long() {
         let waits = Waits::default();
         let web = StackId::Ingress(ObjectName::new("shop", "web"));
         let wait = |name: &str| Wait::BindingsGone(BTreeSet::from([ObjectName::new("shop", name)]));
-        assert_eq!(waits.note(&web, None), None);
-        assert_eq!(waits.note(&web, Some(&wait("a"))), Some(Due::Later(DEADLINE)));
+        assert_eq!(waits.note(&web, None, HOLD), None);
+        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Later(DEADLINE)));
         tokio::time::advance(Duration::from_secs(100)).await;
-        assert_eq!(waits.note(&web, Some(&wait("a"))), Some(Due::Later(Duration::from_secs(200))));
+        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Later(Duration::from_secs(200))));
         insta::assert_snapshot!(serde_json::to_string(&waits.all()).unwrap(), @r#"[{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/a to be gone","seconds":100.0,"seconds_left":200.0}]"#);
         tokio::time::advance(Duration::from_secs(200)).await;
-        let Some(Due::Tell(message)) = waits.note(&web, Some(&wait("a"))) else { panic!("nobody is told") };
+        let Some(Due::Tell(message)) = waits.note(&web, Some(&wait("a")), HOLD) else { panic!("nobody is told") };
         insta::assert_snapshot!(message, @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that goes after it, stay until it is gone");
-        assert_eq!(waits.note(&web, Some(&wait("a"))), Some(Due::Told));
+        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Told));
         // Another wait begins anew.
-        assert_eq!(waits.note(&web, Some(&wait("b"))), Some(Due::Later(DEADLINE)));
-        assert_eq!((waits.note(&web, None), waits.all()), (None, vec![]));
+        assert_eq!(waits.note(&web, Some(&wait("b")), HOLD), Some(Due::Later(DEADLINE)));
+        assert_eq!((waits.note(&web, None, HOLD), waits.all()), (None, vec![]));
     }
 }

@@ -22,8 +22,14 @@ use crate::snapshot::Snapshot;
 pub struct Synced {
     /// Kinds that are still awaited, each with the last error of its watch.
     awaited: Mutex<BTreeMap<&'static str, Option<String>>>,
+    /// Kinds that the API server does not let us list, and that work goes on without, with its reason.
+    without: Mutex<BTreeMap<&'static str, String>>,
     complete: watch::Sender<bool>,
 }
+
+/// Kinds that work goes on without where they are not there or may not be read: only IngressClasses with parameters need
+/// them.
+const OPTIONAL: [&str; 2] = ["IngressClassParams", "Namespace"];
 
 impl Synced {
     /// Awaits these kinds.
@@ -31,11 +37,30 @@ impl Synced {
     pub fn new(kinds: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
             awaited: Mutex::new(kinds.into_iter().map(|kind| (kind, None)).collect()),
+            without: Mutex::default(),
             complete: watch::channel(false).0,
         }
     }
 
     fn listed(&self, kind: &'static str) {
+        self.without.lock().unwrap_or_else(PoisonError::into_inner).remove(kind);
+        self.no_longer_awaited(kind);
+    }
+
+    /// The API server refuses a kind that work goes on without. Whether that is news: one that was listed before is kept
+    /// as it was then.
+    fn refused(&self, kind: &'static str, error: &str) -> bool {
+        let mut without = self.without.lock().unwrap_or_else(PoisonError::into_inner);
+        let awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner).contains_key(kind);
+        let news = (awaited || without.contains_key(kind)) && without.get(kind).is_none_or(|last| last != error);
+        if news {
+            without.insert(kind, error.to_owned());
+            self.no_longer_awaited(kind);
+        }
+        news
+    }
+
+    fn no_longer_awaited(&self, kind: &'static str) {
         let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
         awaited.remove(kind);
         if awaited.is_empty() {
@@ -53,6 +78,13 @@ impl Synced {
     pub async fn wait(&self) {
         // The sender lives as long as `self`, so waiting cannot fail.
         let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
+    }
+
+    /// What work goes on without, for `/readyz`.
+    #[must_use]
+    pub fn without(&self) -> Vec<String> {
+        let without = self.without.lock().unwrap_or_else(PoisonError::into_inner);
+        without.iter().map(|(kind, error)| format!("working without {kind}: {error}")).collect()
     }
 
     /// What is still awaited, for `/readyz`.
@@ -104,6 +136,7 @@ pub async fn watch_kind<W, T>(
                     Event::InitDone => {
                         let listed = std::mem::take(&mut listed);
                         let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+                        snapshot.unreadable.remove(kind);
                         snapshot.replace(listed)
                     }
                     Event::Apply(object) => {
@@ -117,8 +150,12 @@ pub async fn watch_kind<W, T>(
                 }
             }
             Err(error) => {
+                let refused = is_refused(&error);
                 let error = explain(kind, &error);
                 synced.failed(kind, &error);
+                if refused && OPTIONAL.contains(&kind) && synced.refused(kind, &error) {
+                    snapshot.write().unwrap_or_else(PoisonError::into_inner).unreadable.insert(kind, error.clone());
+                }
                 if last_error.as_ref() != Some(&error) {
                     tracing::warn!(kind, "{error}");
                     last_error = Some(error);
@@ -138,6 +175,18 @@ pub async fn watch_kind<W, T>(
     }
 }
 
+/// Whether the kind is not there or may not be read, which trying again does not change by itself.
+fn is_refused(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => matches!(status.code, 403 | 404),
+        _ => false,
+    }
+}
+
 fn explain(kind: &str, error: &watcher::Error) -> String {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
@@ -154,10 +203,12 @@ fn explain(kind: &str, error: &watcher::Error) -> String {
 
 fn cause_and_fix(kind: &str, status: Option<(u16, &str)>, otherwise: &str) -> String {
     match status {
-        Some((404, _)) if kind == "TargetGroupBinding" => {
-            "the CustomResourceDefinition targetgroupbindings.elbv2.k8s.aws is not installed; \
-             install it with `kubectl apply -k config/crd` (or `albatross crds | kubectl apply --server-side -f -`)"
-                .to_owned()
+        Some((404, _)) if matches!(kind, "TargetGroupBinding" | "IngressClassParams") => {
+            let plural = if kind == "TargetGroupBinding" { "targetgroupbindings" } else { "ingressclassparams" };
+            format!(
+                "the CustomResourceDefinition {plural}.elbv2.k8s.aws is not installed; \
+                 install it with `kubectl apply -k config/crd` (or `albatross crds | kubectl apply --server-side -f -`)"
+            )
         }
         Some((403, message)) => {
             format!(
@@ -194,5 +245,20 @@ mod tests {
         synced.listed("Ingress");
         synced.listed("Service");
         assert_eq!(synced.reasons(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_kind_that_one_can_do_without_holds_nothing_back() {
+        let synced = Synced::new(["Ingress", "IngressClassParams"]);
+        let complete = synced.complete.subscribe();
+        assert!(synced.refused("IngressClassParams", "not installed"));
+        assert!(!synced.refused("IngressClassParams", "not installed"), "told once");
+        assert_eq!(synced.reasons(), ["Ingress: not listed yet"]);
+        synced.listed("Ingress");
+        assert!(*complete.borrow());
+        assert_eq!(synced.without(), ["working without IngressClassParams: not installed"]);
+        synced.listed("IngressClassParams");
+        assert_eq!(synced.without(), Vec::<String>::new());
+        assert!(!synced.refused("IngressClassParams", "forbidden"), "what was listed is kept");
     }
 }

@@ -44,6 +44,17 @@ pub enum SubnetQuery {
         kind: LoadBalancerKind,
         /// Which tag they carry.
         scheme: Scheme,
+        /// Whether they need IPv6 blocks.
+        ipv6: bool,
+    },
+    /// Found by tags that a user names, for a new load balancer.
+    Tagged {
+        /// A Network Load Balancer can do with one.
+        kind: LoadBalancerKind,
+        /// For each key the values of which a subnet has one.
+        tags: BTreeMap<String, Vec<String>>,
+        /// Whether they need IPv6 blocks.
+        ipv6: bool,
     },
     /// Named by a user, by id or `Name` tag, in the user's order.
     Named {
@@ -51,6 +62,8 @@ pub enum SubnetQuery {
         kind: LoadBalancerKind,
         /// Ids and names.
         names: Vec<String>,
+        /// Whether they need IPv6 blocks.
+        ipv6: bool,
     },
 }
 
@@ -104,6 +117,10 @@ pub struct Facts {
     pub limits: Option<Fact<limits::Limits>>,
     /// Members of the group whose part AWS has refused.
     pub refused: BTreeSet<ObjectName>,
+    /// Further ones, while one is replaced.
+    pub beside: Vec<Incumbent>,
+    /// The names that our own load balancers have.
+    pub names: BTreeSet<String>,
 }
 
 /// What of an existing load balancer decides over the next one.
@@ -133,7 +150,7 @@ impl Facts {
         let mut subnets = BTreeMap::new();
         for kind in [LoadBalancerKind::Application, LoadBalancerKind::Network] {
             for scheme in [Scheme::Internal, Scheme::InternetFacing] {
-                subnets.insert(SubnetQuery::Discovered { kind, scheme }, Fact::Known(found.clone()));
+                subnets.insert(SubnetQuery::Discovered { kind, scheme, ipv6: false }, Fact::Known(found.clone()));
             }
         }
         subnets
@@ -143,7 +160,7 @@ impl Facts {
     #[must_use]
     pub fn subnets(&self, query: &SubnetQuery) -> Option<Fact<Vec<Subnet>>> {
         let unknown = match query {
-            SubnetQuery::Discovered { .. } => "subnets are found by their tags in the VPC",
+            SubnetQuery::Discovered { .. } | SubnetQuery::Tagged { .. } => "subnets are found by their tags in the VPC",
             SubnetQuery::Named { .. } => "subnets are looked up in the VPC",
         };
         self.subnets.get(query).cloned().or_else(|| self.offline.then_some(Fact::AfterApply(unknown)))

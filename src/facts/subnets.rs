@@ -34,6 +34,8 @@ pub struct SubnetCandidate {
     pub available_addresses: i32,
     /// Whether it is on an Outpost.
     pub on_outpost: bool,
+    /// Whether it has an IPv6 block.
+    pub ipv6: bool,
     /// Its IPv4 blocks.
     pub ipv4_blocks: Vec<String>,
     /// All its tags.
@@ -62,9 +64,9 @@ pub struct Zone {
 
 impl From<SubnetInfo> for SubnetCandidate {
     fn from(info: SubnetInfo) -> Self {
-        let SubnetInfo { id, zone, available_addresses, outpost, tags, cidr, .. } = info;
+        let SubnetInfo { id, zone, available_addresses, outpost, tags, cidr, ipv6 } = info;
         let ipv4_blocks = cidr.into_iter().collect();
-        Self { id, zone, available_addresses, on_outpost: outpost, ipv4_blocks, tags }
+        Self { id, zone, available_addresses, on_outpost: outpost, ipv6, ipv4_blocks, tags }
     }
 }
 
@@ -137,6 +139,8 @@ pub enum Verdict {
     AnotherInZone(SubnetId),
     /// It has not the role tag that others have.
     NotTagged,
+    /// It has not the tags that the user names; the key is the first that misses.
+    OtherTags(String),
     /// It has the role tag with a value other than `1` or nothing.
     RoleTagValue(String),
     /// No subnet has the role tag, and this one leads to an internet gateway, which an internal load balancer must not.
@@ -149,6 +153,45 @@ pub enum Verdict {
     OtherCluster(String),
     /// It has too few free addresses.
     TooFewAddresses(i32),
+    /// It has no IPv6 block, and the load balancer shall have IPv6 addresses.
+    NoIpv6,
+}
+
+/// What subnets are chosen by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The tag that says that they are for load balancers of this scheme.
+    Role(Scheme),
+    /// Tags that a user names: for each key the values of which a subnet has one.
+    Tags(BTreeMap<String, Vec<String>>),
+}
+
+/// What is to be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What the load balancer is.
+    pub kind: LoadBalancerKind,
+    /// By what.
+    pub by: By,
+    /// Whether the load balancer shall have IPv6 addresses.
+    pub ipv6: bool,
+}
+
+/// The feature gates that decide over the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gates {
+    /// `SubnetsClusterTagCheck`: subnets that are tagged for other clusters alone are left out.
+    pub cluster_tag_check: bool,
+    /// `SubnetDiscoveryByReachability`: where no subnet has the role tag, the route tables decide.
+    pub by_reachability: bool,
+    /// `ALBSingleSubnet`: an Application Load Balancer can do with one subnet.
+    pub single_subnet: bool,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self { cluster_tag_check: true, by_reachability: true, single_subnet: false }
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -158,6 +201,8 @@ impl fmt::Display for Verdict {
             Self::Eligible(locale) => write!(f, "eligible, in a {}", locale.as_str()),
             Self::AnotherInZone(other) => write!(f, "passed over for {other} in the same zone"),
             Self::NotTagged => f.write_str("no role tag"),
+            Self::OtherTags(key) => write!(f, "its tag `{key}` is another, or missing"),
+            Self::NoIpv6 => f.write_str("no IPv6 block, which a dualstack load balancer needs"),
             Self::RoleTagValue(value) => {
                 write!(f, "its role tag has the value `{value}`, not `1`")
             }
@@ -190,10 +235,8 @@ pub enum Lack {
 pub struct NoSubnets {
     /// The VPC.
     pub vpc: VpcId,
-    /// What the load balancer is.
-    pub kind: LoadBalancerKind,
-    /// Which tag was looked for.
-    pub scheme: Scheme,
+    /// What was to be chosen.
+    pub choice: Choice,
     /// Why.
     pub lack: Lack,
     /// Zone and verdict of every subnet.
@@ -202,10 +245,14 @@ pub struct NoSubnets {
 
 impl fmt::Display for NoSubnets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { vpc, scheme, .. } = self;
-        let one = match self.kind {
-            LoadBalancerKind::Application => format!("an {scheme} load balancer"),
-            LoadBalancerKind::Network => format!("an {scheme} Network Load Balancer"),
+        let Self { vpc, choice, .. } = self;
+        let kind = match choice.kind {
+            LoadBalancerKind::Application => "load balancer",
+            LoadBalancerKind::Network => "Network Load Balancer",
+        };
+        let one = match &choice.by {
+            By::Role(scheme) => format!("an {scheme} {kind}"),
+            By::Tags(tags) => format!("the {kind} by the tags {}", told_tags(tags)),
         };
         match self.lack {
             Lack::EmptyVpc => {
@@ -214,10 +261,16 @@ impl fmt::Display for NoSubnets {
             Lack::NoneEligible => {
                 write!(f, "no subnet of {vpc} will do for {one}")?;
             }
-            Lack::OneZone => write!(
-                f,
-                "an Application Load Balancer needs subnets in two zones, and {vpc} has them for an {scheme} one in a single zone"
-            )?,
+            Lack::OneZone => {
+                let for_one = match &choice.by {
+                    By::Role(scheme) => format!("for an {scheme} one"),
+                    By::Tags(tags) => format!("by the tags {}", told_tags(tags)),
+                };
+                write!(
+                    f,
+                    "an Application Load Balancer needs subnets in two zones, and {vpc} has them {for_one} in a single zone"
+                )?;
+            }
             Lack::MixedLocales => write!(
                 f,
                 "the subnets of {vpc} for {one} are in places of different kinds, and it can be in one kind alone"
@@ -225,7 +278,7 @@ impl fmt::Display for NoSubnets {
         }
         // Those that come closest are told first: a VPC may have hundreds of subnets without any tag.
         let (far, near): (Vec<_>, Vec<_>) =
-            self.verdicts.iter().partition(|(_, (_, verdict))| *verdict == Verdict::NotTagged);
+            self.verdicts.iter().partition(|(_, (_, v))| matches!(v, Verdict::NotTagged | Verdict::OtherTags(_)));
         let total = self.verdicts.len();
         let mut separator = ": ";
         for (id, (zone, verdict)) in near.into_iter().chain(far).take(MOST_TOLD) {
@@ -251,8 +304,11 @@ impl NoSubnets {
     /// What to do about it.
     #[must_use]
     pub fn fix(&self) -> String {
-        let tag = role_tag(self.scheme);
-        let enough = match self.kind {
+        let tag = match &self.choice.by {
+            By::Role(scheme) => format!("{}=1", role_tag(*scheme)),
+            By::Tags(tags) => told_tags(tags),
+        };
+        let enough = match self.choice.kind {
             LoadBalancerKind::Application => "a subnet in each of two zones",
             LoadBalancerKind::Network => "a subnet",
         };
@@ -263,11 +319,11 @@ impl NoSubnets {
         let mut fix = match self.lack {
             Lack::EmptyVpc => {
                 return format!(
-                    "check --aws-vpc-id and that ec2:DescribeSubnets is allowed; then tag {enough} with {tag}=1"
+                    "check --aws-vpc-id and that ec2:DescribeSubnets is allowed; then tag {enough} with {tag}"
                 );
             }
-            Lack::NoneEligible | Lack::OneZone => format!("tag {enough} with {tag}=1"),
-            Lack::MixedLocales => format!("tag the subnets of one kind alone with {tag}=1"),
+            Lack::NoneEligible | Lack::OneZone => format!("tag {enough} with {tag}"),
+            Lack::MixedLocales => format!("tag the subnets of one kind alone with {tag}"),
         };
         let foreign = subnets(|v| matches!(v, Verdict::OtherCluster(_)));
         if !foreign.is_empty() {
@@ -282,8 +338,18 @@ impl NoSubnets {
         if !full.is_empty() {
             let _ = write!(fix, "; release addresses in {}, or tag a subnet that has them", full.join(", "));
         }
+        let without = subnets(|v| matches!(v, Verdict::NoIpv6));
+        if !without.is_empty() {
+            let _ = write!(fix, "; give IPv6 blocks to {}, or have the load balancer without IPv6", without.join(", "));
+        }
         fix
     }
+}
+
+/// `team=web, team=api or tier=front`, for people.
+fn told_tags(tags: &BTreeMap<String, Vec<String>>) -> String {
+    let told = |(key, values): (&String, &Vec<String>)| format!("{key}={}", super::list(values, "or"));
+    super::list(tags.iter().map(told), "and")
 }
 
 fn role_tag(scheme: Scheme) -> &'static str {
@@ -299,8 +365,9 @@ fn has_role(scheme: Scheme, candidate: &SubnetCandidate) -> bool {
 
 /// Whether [`choose`] depends on the VPC's route tables: only when no subnet carries the role tag.
 #[must_use]
-pub fn needs_route_tables(scheme: Scheme, candidates: &[SubnetCandidate]) -> bool {
-    !candidates.is_empty() && !candidates.iter().any(|candidate| has_role(scheme, candidate))
+pub fn needs_route_tables(choice: &Choice, gates: Gates, candidates: &[SubnetCandidate]) -> bool {
+    let By::Role(scheme) = choice.by else { return false };
+    gates.by_reachability && !candidates.is_empty() && !candidates.iter().any(|candidate| has_role(scheme, candidate))
 }
 
 /// A subnet that will do, and what kind of place it is in.
@@ -310,9 +377,9 @@ type Place<'a> = (&'a SubnetCandidate, Locale);
 type Ranked<'a> = BTreeMap<(bool, &'a SubnetId), Place<'a>>;
 
 /// The least subnets that a load balancer in such a place takes.
-fn least(kind: LoadBalancerKind, locale: Locale) -> usize {
+fn least(kind: LoadBalancerKind, locale: Locale, gates: Gates) -> usize {
     match (kind, locale) {
-        (LoadBalancerKind::Application, Locale::AvailabilityZone) => 2,
+        (LoadBalancerKind::Application, Locale::AvailabilityZone) if !gates.single_subnet => 2,
         _ => 1,
     }
 }
@@ -324,20 +391,22 @@ fn least(kind: LoadBalancerKind, locale: Locale) -> usize {
 /// When no subnets will do.
 pub fn choose(
     vpc: &VpcId,
-    kind: LoadBalancerKind,
-    scheme: Scheme,
+    choice: &Choice,
+    gates: Gates,
     cluster: &str,
     candidates: &[SubnetCandidate],
     zones: &[Zone],
     route_tables: &[RouteTable],
 ) -> Result<Vec<Subnet>, NoSubnets> {
     let own_tag = format!("{CLUSTER_TAG}{cluster}");
-    let by_role = !needs_route_tables(scheme, candidates);
+    let by_tags = !needs_route_tables(choice, gates, candidates);
     let mut verdicts = BTreeMap::new();
     // The candidates that will do, by zone, in the order of preference: this cluster's own first, then the smallest id.
     let mut eligible: BTreeMap<&str, Ranked<'_>> = BTreeMap::new();
     for candidate in candidates {
-        let verdict = judge(candidate, scheme, &own_tag, by_role, zones, route_tables);
+        let judged = judge_place(candidate, &choice.by, by_tags, route_tables)
+            .or_else(|| judge_fitness(candidate, choice.ipv6, gates, &own_tag));
+        let verdict = judged.unwrap_or_else(|| Verdict::Eligible(candidate.locale(zones)));
         if let Verdict::Eligible(locale) = verdict {
             let preference = (!candidate.tags.contains_key(&own_tag), &candidate.id);
             eligible.entry(&candidate.zone).or_default().insert(preference, (candidate, locale));
@@ -362,48 +431,54 @@ pub fn choose(
         Lack::NoneEligible
     } else if locales.len() > 1 {
         Lack::MixedLocales
-    } else if locales.iter().any(|locale| chosen.len() < least(kind, *locale)) {
+    } else if locales.iter().any(|locale| chosen.len() < least(choice.kind, *locale, gates)) {
         Lack::OneZone
     } else {
         return Ok(chosen.into_values().map(|(candidate, _)| candidate.chosen()).collect());
     };
-    Err(NoSubnets { vpc: vpc.clone(), kind, scheme, lack, verdicts })
+    Err(NoSubnets { vpc: vpc.clone(), choice: choice.clone(), lack, verdicts })
 }
 
-fn judge(
-    candidate: &SubnetCandidate,
-    scheme: Scheme,
-    own_tag: &str,
-    by_role: bool,
-    zones: &[Zone],
-    route_tables: &[RouteTable],
-) -> Verdict {
-    if by_role {
-        if !has_role(scheme, candidate) {
-            return match candidate.tags.get(role_tag(scheme)) {
-                Some(value) => Verdict::RoleTagValue(value.clone()),
-                None => Verdict::NotTagged,
+/// Why a subnet is not among those that are asked for.
+fn judge_place(candidate: &SubnetCandidate, by: &By, by_tags: bool, route_tables: &[RouteTable]) -> Option<Verdict> {
+    match by {
+        By::Tags(tags) => {
+            let has = |(key, values): &(&String, &Vec<String>)| {
+                candidate.tags.get(*key).is_some_and(|value| values.contains(value))
             };
+            tags.iter().find(|tag| !has(tag)).map(|(key, _)| Verdict::OtherTags(key.clone()))
         }
-    } else {
-        let own = route_tables.iter().find(|table| table.subnets.contains(&candidate.id));
-        match (own.or_else(|| route_tables.iter().find(|table| table.main)), scheme) {
-            (None, _) => return Verdict::NoRouteTable,
-            (Some(table), Scheme::Internal) if table.internet_gateway => return Verdict::Public,
-            (Some(table), Scheme::InternetFacing) if !table.internet_gateway => return Verdict::Private,
-            _ => {}
+        By::Role(scheme) if by_tags => match candidate.tags.get(role_tag(*scheme)) {
+            _ if has_role(*scheme, candidate) => None,
+            Some(value) => Some(Verdict::RoleTagValue(value.clone())),
+            None => Some(Verdict::NotTagged),
+        },
+        By::Role(scheme) => {
+            let own = route_tables.iter().find(|table| table.subnets.contains(&candidate.id));
+            match (own.or_else(|| route_tables.iter().find(|table| table.main)), scheme) {
+                (None, _) => Some(Verdict::NoRouteTable),
+                (Some(table), Scheme::Internal) if table.internet_gateway => Some(Verdict::Public),
+                (Some(table), Scheme::InternetFacing) if !table.internet_gateway => Some(Verdict::Private),
+                _ => None,
+            }
         }
     }
+}
+
+/// Why a subnet that is among those asked for will not do.
+fn judge_fitness(candidate: &SubnetCandidate, ipv6: bool, gates: Gates, own_tag: &str) -> Option<Verdict> {
     // A key without a cluster's name counts as another cluster's too, as it does for aws-load-balancer-controller.
     let foreign = candidate.tags.keys().find(|key| key.starts_with("kubernetes.io/cluster"));
     match foreign {
-        Some(key) if !candidate.tags.contains_key(own_tag) => return Verdict::OtherCluster(key.clone()),
+        Some(key) if gates.cluster_tag_check && !candidate.tags.contains_key(own_tag) => {
+            return Some(Verdict::OtherCluster(key.clone()));
+        }
         _ => {}
     }
     if candidate.available_addresses < LEAST_ADDRESSES {
-        return Verdict::TooFewAddresses(candidate.available_addresses);
+        return Some(Verdict::TooFewAddresses(candidate.available_addresses));
     }
-    Verdict::Eligible(candidate.locale(zones))
+    (ipv6 && !candidate.ipv6).then_some(Verdict::NoIpv6)
 }
 
 #[cfg(test)]

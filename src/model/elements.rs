@@ -120,6 +120,22 @@ words! {
     }
 }
 
+impl IpAddressType {
+    /// Those that an Application Load Balancer can have.
+    pub const OF_LOAD_BALANCERS: &'static [&'static str] = &["ipv4", "dualstack", "dualstack-without-public-ipv4"];
+
+    /// Whether a load balancer of this type has IPv6 addresses.
+    #[must_use]
+    pub fn has_ipv6(self) -> bool {
+        self != Self::Ipv4
+    }
+
+    /// What AWS means where it says nothing.
+    pub(crate) fn unsaid() -> Self {
+        Self::Ipv4
+    }
+}
+
 impl ListenerProtocol {
     /// Whether clients speak TLS, so that there are certificates and a policy.
     #[must_use]

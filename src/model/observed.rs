@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Attributes, CertificateArn, Condition, HealthCheck, ListenerArn, ListenerProtocol, LoadBalancerArn,
-    LoadBalancerKind, ObjectName, ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, Tags,
-    TargetGroupArn, Transform,
+    Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol,
+    LoadBalancer, LoadBalancerArn, LoadBalancerKind, ObjectName, ResourceId, RuleArn, Scheme, SecurityGroupId,
+    SecurityGroupRule, SubnetId, Tags, TargetGroupArn, Transform,
 };
 
 /// All that AWS and the cluster have of one stack.
@@ -23,6 +23,8 @@ pub struct ObservedStack {
     pub bindings: Vec<ObservedBinding>,
     /// Who of a group has what of its load balancer, as far as that is remembered.
     pub holdings: Vec<Holding>,
+    /// Load balancers that another has stood in for, for as long as it shall: they may go.
+    pub let_go: BTreeSet<LoadBalancerArn>,
 }
 
 /// What a member of a group has of its load balancer, as it was when nothing was left to do.
@@ -46,6 +48,24 @@ pub struct PortHolding {
 }
 
 impl ObservedStack {
+    /// The load balancer of a stack: the oldest-known that can become the wanted one. Others like it are copies.
+    #[must_use]
+    pub fn current<'a>(&'a self, wanted: &LoadBalancer) -> Option<&'a ObservedLoadBalancer> {
+        self.load_balancers.iter().find(|existing| wanted.can_be(existing))
+    }
+
+    /// The load balancers that the wanted one replaces.
+    pub fn replaced<'a>(&'a self, wanted: &'a LoadBalancer) -> impl Iterator<Item = &'a ObservedLoadBalancer> {
+        self.load_balancers.iter().filter(|existing| !wanted.can_be(existing))
+    }
+
+    /// The load balancer whose host name clients shall have: the wanted one, though not before it serves if another does.
+    #[must_use]
+    pub fn published<'a>(&'a self, wanted: &'a LoadBalancer) -> Option<&'a ObservedLoadBalancer> {
+        let current = self.current(wanted);
+        current.filter(|current| current.is_active()).or_else(|| self.replaced(wanted).next()).or(current)
+    }
+
     /// Whether nothing is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -82,6 +102,9 @@ pub struct ObservedLoadBalancer {
     pub dns_name: String,
     /// Internal or internet-facing.
     pub scheme: Scheme,
+    /// Address families. A word that is not known here counts as `ipv4`.
+    #[serde(default = "IpAddressType::unsaid")]
+    pub ip_address_type: IpAddressType,
     /// Whether it serves yet.
     pub state: LoadBalancerState,
     /// One a zone.
@@ -106,6 +129,19 @@ impl ObservedLoadBalancer {
     #[cfg(test)]
     pub(crate) fn all_listeners(&mut self) -> &mut BTreeMap<u16, ObservedListener> {
         self.listeners.get_or_insert_default()
+    }
+
+    /// Whether it serves.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        matches!(self.state, LoadBalancerState::Active | LoadBalancerState::ActiveImpaired)
+    }
+
+    /// The target groups that its listeners and rules name, as far as they are known.
+    pub fn target_groups(&self) -> impl Iterator<Item = &TargetGroupArn> {
+        self.known_listeners()
+            .flat_map(|listener| listener.default_actions.iter().chain(listener.rules.iter().flat_map(|r| &r.actions)))
+            .flat_map(Action::target_groups)
     }
 
     /// The listener on a port, where it is known.
@@ -172,6 +208,9 @@ pub struct ObservedTargetGroup {
     pub protocol: String,
     /// For example `HTTP1`.
     pub protocol_version: Option<String>,
+    /// `ipv4` or `ipv6`.
+    #[serde(default = "IpAddressType::unsaid")]
+    pub ip_address_type: IpAddressType,
     /// `None` where the check is of a kind that no group of ours has.
     pub health_check: Option<HealthCheck>,
     /// `None` while they have not been read.

@@ -110,6 +110,8 @@ pub enum ObjectKind {
     Ingress,
     /// `networking.k8s.io/v1` IngressClass
     IngressClass,
+    /// `elbv2.k8s.aws/v1beta1` IngressClassParams
+    IngressClassParams,
     /// `v1` Service
     Service,
     /// `elbv2.k8s.aws/v1beta1` TargetGroupBinding
@@ -123,6 +125,7 @@ impl ObjectKind {
         match self {
             Self::Ingress => "Ingress",
             Self::IngressClass => "IngressClass",
+            Self::IngressClassParams => "IngressClassParams",
             Self::Service => "Service",
             Self::TargetGroupBinding => "TargetGroupBinding",
         }
@@ -143,6 +146,12 @@ impl ObjectReference {
     #[must_use]
     pub fn ingress(name: &ObjectName) -> Self {
         Self { kind: ObjectKind::Ingress, name: name.clone() }
+    }
+
+    /// Names an IngressClassParams.
+    #[must_use]
+    pub fn ingress_class_params(name: &ObjectName) -> Self {
+        Self { kind: ObjectKind::IngressClassParams, name: name.clone() }
     }
 
     /// Names a Service.
@@ -283,6 +292,14 @@ pub struct LoadBalancer {
     pub cause: Cause,
 }
 
+impl LoadBalancer {
+    /// Whether an existing load balancer can become this one in place.
+    #[must_use]
+    pub fn can_be(&self, existing: &super::ObservedLoadBalancer) -> bool {
+        existing.kind == self.kind && existing.scheme == self.scheme
+    }
+}
+
 /// A subnet of a load balancer, with the addresses that it shall have there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct SubnetMapping {
@@ -377,12 +394,17 @@ pub struct TargetGroup {
     pub resource: ResourceId,
     /// Used at creation alone; hashed from the Service's UID among others.
     pub name: Value<TargetGroupName>,
+    /// The name where another target group of the stack has the first: one that is replaced, or that serves a load balancer
+    /// that is.
+    pub second_name: Value<TargetGroupName>,
     /// Cannot be changed in place.
     pub target_type: TargetType,
     /// Cannot be changed in place.
     pub protocol: TargetGroupProtocol,
     /// Cannot be changed in place.
     pub protocol_version: Option<ProtocolVersion>,
+    /// `ipv4` or `ipv6`; cannot be changed in place.
+    pub ip_address_type: IpAddressType,
     /// The port of targets that are registered without one; never compared afterwards.
     pub port: u16,
     /// Where the targets are.

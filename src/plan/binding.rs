@@ -5,8 +5,8 @@ use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr
 use crate::{
     api::crd,
     model::{
-        NetworkingPeer, NetworkingPort, NetworkingRule, PortReference, SecurityGroupId, SecurityGroupReference,
-        TargetGroup, TargetGroupArn, TargetGroupProtocol, TargetType,
+        IpAddressType, NetworkingPeer, NetworkingPort, NetworkingRule, PortReference, SecurityGroupId,
+        SecurityGroupReference, TargetGroup, TargetGroupArn, TargetGroupProtocol, TargetType,
     },
 };
 
@@ -75,7 +75,10 @@ pub fn spec(
         networking,
         node_selector: (!binding.node_labels.is_empty())
             .then(|| LabelSelector { match_labels: Some(binding.node_labels.clone()), match_expressions: None }),
-        ip_address_type: Some(crd::IpAddressType::Ipv4),
+        ip_address_type: Some(match target_group.ip_address_type {
+            IpAddressType::Ipv6 => crd::IpAddressType::Ipv6,
+            _ => crd::IpAddressType::Ipv4,
+        }),
         vpc_id: Some(target_group.vpc.known()?.to_string()),
         ..crd::TargetGroupBindingSpec::default()
     })

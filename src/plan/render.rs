@@ -5,8 +5,8 @@ use std::fmt::{self, Write as _};
 use super::step::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
 use crate::build::tags::CLUSTER;
 use crate::model::{
-    Action, Condition, Listener, LoadBalancer, SecurityGroupReference, SecurityGroupRule, SubnetMapping, Tags,
-    TargetGroup, TargetGroupReference, Transform, Value,
+    Action, Condition, IpAddressType, Listener, LoadBalancer, LoadBalancerArn, SecurityGroupReference,
+    SecurityGroupRule, SubnetMapping, Tags, TargetGroup, TargetGroupReference, Transform, Value,
 };
 
 /// How many steps of which kind a plan has: `7 to create, 1 to change, 2 to delete`.
@@ -49,9 +49,16 @@ pub fn render(plan: &Plan) -> String {
         }
         let _ = writeln!(out, "      {:<16} {}", "because of", step.cause);
     }
-    if let Some(Wait::BindingsGone(names)) = &plan.wait {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let _ = writeln!(out, "  then wait until the TargetGroupBindings are gone: {}", names.join(", "));
+    let wait = plan.wait.as_ref().map(|wait| match wait {
+        Wait::BindingsGone(names) => {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            format!("until the TargetGroupBindings are gone: {}", names.join(", "))
+        }
+        Wait::LoadBalancerActive => "until the new load balancer serves".to_owned(),
+        Wait::Hold(_) => "before the old load balancer goes, for clients to find the new one".to_owned(),
+    });
+    if let Some(wait) = wait {
+        let _ = writeln!(out, "  then wait {wait}");
     }
     out
 }
@@ -62,6 +69,11 @@ impl fmt::Display for Wait {
             Self::BindingsGone(names) => {
                 let names: Vec<String> = names.iter().map(|name| format!("TargetGroupBinding {name}")).collect();
                 write!(f, "waiting for {} to be gone", names.join(", "))
+            }
+            Self::LoadBalancerActive => f.write_str("waiting for the new load balancer to serve"),
+            Self::Hold(old) => {
+                let old: Vec<&str> = old.iter().map(LoadBalancerArn::as_str).collect();
+                write!(f, "waiting for clients to find the new load balancer before {} goes", old.join(", "))
             }
         }
     }
@@ -116,8 +128,9 @@ fn target_group(group: &TargetGroup) -> Vec<(&'static str, String)> {
         (
             "targets",
             format!(
-                "{} of Service {}/{} port {}, {}{}",
+                "{}{} of Service {}/{} port {}, {}{}",
                 group.target_type,
+                if group.ip_address_type == IpAddressType::Ipv6 { " (IPv6)" } else { "" },
                 group.binding.namespace,
                 group.binding.service,
                 group.binding.service_port,
@@ -290,6 +303,7 @@ impl fmt::Display for StepAction {
             Self::SetSecurityGroups { groups, .. } => {
                 write!(f, "put the load balancer into security groups: {}", security_groups(groups))
             }
+            Self::SetIpAddressType { kind, .. } => write!(f, "give the load balancer addresses: {kind}"),
             Self::SetSubnets { subnets, .. } => {
                 let subnets: Vec<String> = subnets.iter().map(subnet_mapping).collect();
                 write!(f, "put the load balancer into subnets: {}", subnets.join(", "))

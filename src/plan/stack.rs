@@ -2,7 +2,10 @@
 //!
 //! Order: target group, binding, load balancer, listener, rules, then who may come in. What goes, goes the other way round:
 //! rule or listener, binding, and once the binding has let go of its targets, the target group; the security group last.
-//! A load balancer that exists is never replaced here.
+//!
+//! A load balancer that cannot become the wanted one is replaced: the wanted one is made beside it, with target groups of its
+//! own, since a group serves one load balancer. The old one goes when the new one serves and clients have had time to find
+//! it. Both generations carry the same tags, so target groups are told apart by which load balancer names them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +24,7 @@ use crate::{
         Attributes, Cause, CertificateArn, Holding, Listener, LoadBalancer, ManagedSecurityGroup, ObjectName,
         ObservedBinding, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack,
         ObservedTargetGroup, PortHolding, ResourceId, RuleArn, SecurityGroupId, SecurityGroupReference,
-        SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupReference, Value,
+        SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference, Value,
     },
 };
 
@@ -32,14 +35,11 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
     if !reads.is_empty() {
         return Planned::Need(reads);
     }
+    let generations = Generations::of(stack, observed);
     let matched = stack
         .target_groups
         .iter()
-        .filter_map(|(id, wanted)| {
-            let existing =
-                observed.target_groups.iter().find(|o| o.resource().as_ref() == Some(id) && replaces_not(wanted, o))?;
-            Some((id.clone(), existing))
-        })
+        .filter_map(|(id, wanted)| Some((id.clone(), generations.existing(observed, wanted)?)))
         .collect();
     let mut planner = Planner {
         stack,
@@ -68,7 +68,7 @@ pub fn holdings(stack: &Stack, observed: &ObservedStack) -> Vec<Holding> {
             holdings.entry(member.clone()).or_insert_with(|| of(member)).ports.insert(listener.port, port);
         }
     }
-    let balancer = observed.load_balancers.first();
+    let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
     let taken: BTreeSet<RuleArn> = holdings.values().flat_map(|holding| holding.rules.clone()).collect();
     for listener in stack.listeners.values() {
         // What is kept besides has an owner, or stands after the last wanted rule that it equals in number.
@@ -89,17 +89,51 @@ pub fn holdings(stack: &Stack, observed: &ObservedStack) -> Vec<Holding> {
 fn replaces_not(wanted: &TargetGroup, existing: &ObservedTargetGroup) -> bool {
     existing.target_type == wanted.target_type.as_str()
         && existing.protocol == wanted.protocol.as_str()
+        && existing.ip_address_type == wanted.ip_address_type
         && wanted.protocol_version.is_none_or(|v| existing.protocol_version.as_deref() == Some(v.as_str()))
+}
+
+/// Which target groups load balancers name: the stack's, and those that it replaces.
+struct Generations<'a> {
+    current: BTreeSet<&'a TargetGroupArn>,
+    replaced: BTreeSet<&'a TargetGroupArn>,
+}
+
+impl<'a> Generations<'a> {
+    fn of(stack: &'a Stack, observed: &'a ObservedStack) -> Self {
+        let Some(wanted) = &stack.load_balancer else {
+            return Self { current: BTreeSet::new(), replaced: BTreeSet::new() };
+        };
+        Self {
+            current: observed.current(wanted).into_iter().flat_map(ObservedLoadBalancer::target_groups).collect(),
+            replaced: observed.replaced(wanted).flat_map(ObservedLoadBalancer::target_groups).collect(),
+        }
+    }
+
+    /// The target group that becomes the wanted one: one that the load balancer names already, before one that nobody does.
+    fn existing(&self, observed: &'a ObservedStack, wanted: &TargetGroup) -> Option<&'a ObservedTargetGroup> {
+        let mut fitting = observed.target_groups.iter().filter(|existing| {
+            existing.resource().as_ref() == Some(&wanted.resource)
+                && replaces_not(wanted, existing)
+                && !self.replaced.contains(&existing.arn)
+        });
+        fitting.clone().find(|existing| self.current.contains(&existing.arn)).or_else(|| fitting.next())
+    }
 }
 
 /// What the plan depends on and is not known: the listeners of the load balancer, unless all of it goes, and attributes that the
 /// stack asks for of what exists.
 fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
     let mut reads = Reads::default();
-    if let (Some(wanted), Some(existing)) = (&stack.load_balancer, observed.load_balancers.first()) {
+    if let Some(wanted) = &stack.load_balancer {
+        let unread = observed.replaced(wanted).filter(|existing| existing.listeners.is_none());
+        reads.listeners_of = unread.map(|existing| existing.arn.clone()).collect();
+    }
+    let current = stack.load_balancer.as_ref().and_then(|wanted| Some((wanted, observed.current(wanted)?)));
+    if let Some((wanted, existing)) = current {
         reads.load_balancer =
             Some(existing.arn.clone()).filter(|_| !wanted.attributes.is_empty() && existing.attributes.is_none());
-        reads.listeners_of = Some(existing.arn.clone()).filter(|_| existing.listeners.is_none()).into_iter().collect();
+        reads.listeners_of.extend(Some(existing.arn.clone()).filter(|_| existing.listeners.is_none()));
         let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
         // What one has that is about to speak something else does not matter, and a TLS listener has none to read.
         reads.listeners = listeners
@@ -162,8 +196,7 @@ impl<'a> Planner<'a> {
         for target_group in stack.target_groups.values() {
             self.target_group(target_group);
         }
-        // The oldest-known load balancer is the stack's; others are copies, or left over from a replacement.
-        let balancer = self.observed.load_balancers.first();
+        let balancer = stack.load_balancer.as_ref().and_then(|wanted| self.observed.current(wanted));
         if let Some(wanted) = &stack.load_balancer {
             match balancer {
                 Some(existing) => self.load_balancer(wanted, existing),
@@ -276,7 +309,10 @@ impl<'a> Planner<'a> {
             let authorize = StepAction::AuthorizeIngress { group: target, rules: missing };
             self.last.push(Step { action: authorize, cause: wanted.cause.clone() });
         }
-        if let Some(group) = existing.filter(|_| !surplus.is_empty()) {
+        // What a load balancer that still serves may need stays open until it is gone.
+        let serving =
+            self.stack.load_balancer.as_ref().is_some_and(|wanted| self.observed.replaced(wanted).next().is_some());
+        if let Some(group) = existing.filter(|_| !surplus.is_empty() && !serving) {
             let revoke = StepAction::RevokeIngress { group: group.id.clone(), rules: surplus };
             self.last.push(Step { action: revoke, cause: wanted.cause.clone() });
         }
@@ -284,6 +320,9 @@ impl<'a> Planner<'a> {
 
     fn target_group(&mut self, wanted: &TargetGroup) {
         let Some(existing) = self.matched.get(&wanted.resource).copied() else {
+            let taken = |name: &TargetGroupName| self.observed.target_groups.iter().any(|o| o.name == name.as_str());
+            let second = TargetGroup { name: wanted.second_name.clone(), ..wanted.clone() };
+            let wanted = if wanted.name.known().is_some_and(taken) { &second } else { wanted };
             self.push(StepAction::CreateTargetGroup(Box::new(wanted.clone())), &wanted.cause);
             self.attributes(
                 AttributesOf::TargetGroup(TargetGroupReference::Own(wanted.resource.clone())),
@@ -325,7 +364,12 @@ impl<'a> Planner<'a> {
             Some(binding) if binding.deleting => {
                 self.going.insert(binding.name.clone());
             }
-            None => self.push(StepAction::CreateBinding(Box::new(wanted.clone())), &wanted.cause),
+            None => {
+                // A binding has the name that its target group was created with.
+                let name = TargetGroupName::new(&existing.name).map_or_else(|_| wanted.name.clone(), Value::Known);
+                let named = TargetGroup { name, ..wanted.clone() };
+                self.push(StepAction::CreateBinding(Box::new(named)), &wanted.cause);
+            }
             Some(binding) => {
                 let spec = super::binding::spec(wanted, &existing.arn, &|source| self.security_group_id(source));
                 if spec.as_ref() != Some(&binding.spec) || binding.labels != wanted.binding.labels {
@@ -363,6 +407,12 @@ impl<'a> Planner<'a> {
                 let set = StepAction::SetSubnets { arn: existing.arn.clone(), subnets: subnets.clone() };
                 self.push(set, &wanted.cause);
             }
+        }
+        if existing.ip_address_type != wanted.ip_address_type {
+            let action = StepAction::SetIpAddressType { arn: existing.arn.clone(), kind: wanted.ip_address_type };
+            let set = Step { action, cause: wanted.cause.clone() };
+            // It has IPv6 addresses before it leads to targets that have them, and after.
+            if wanted.ip_address_type.has_ipv6() { self.plan.steps.push(set) } else { self.last.push(set) }
         }
         if let Some(known) = &existing.attributes {
             let name = format!("load balancer {}", existing.name);
@@ -551,13 +601,28 @@ impl<'a> Planner<'a> {
     }
 
     fn target_groups_in_use(&self) -> BTreeSet<TargetGroupArn> {
-        self.observed
-            .load_balancers
-            .iter()
-            .flat_map(ObservedLoadBalancer::known_listeners)
-            .flat_map(|listener| listener.default_actions.iter().chain(listener.rules.iter().flat_map(|r| &r.actions)))
-            .flat_map(|action| action.target_groups().cloned())
-            .collect()
+        self.observed.load_balancers.iter().flat_map(ObservedLoadBalancer::target_groups).cloned().collect()
+    }
+
+    /// Lets go of the load balancers that the wanted one has replaced, those whose time has come. Answers the target groups
+    /// of those that stay for now.
+    fn replaced(&mut self, wanted: &'a LoadBalancer) -> BTreeSet<&'a TargetGroupArn> {
+        let observed = self.observed;
+        let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
+        // What a member has that is set aside, the new one does not have.
+        let may_go = serves && self.keeping.is_everybody_in();
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            observed.replaced(wanted).partition(|old| may_go && observed.let_go.contains(&old.arn));
+        let cause = self.cause("spec");
+        for old in gone {
+            let delete = StepAction::DeleteLoadBalancer { arn: old.arn.clone(), name: old.name.clone() };
+            self.push(delete, &cause);
+        }
+        if !kept.is_empty() {
+            let arns = kept.iter().map(|old| old.arn.clone()).collect();
+            self.plan.wait = Some(if serves { Wait::Hold(arns) } else { Wait::LoadBalancerActive });
+        }
+        kept.into_iter().flat_map(ObservedLoadBalancer::target_groups).collect()
     }
 
     /// What nothing wants any more.
@@ -570,10 +635,12 @@ impl<'a> Planner<'a> {
                 self.push(delete, &cause);
             }
         }
+        let replaced = self.stack.load_balancer.as_ref().map(|wanted| self.replaced(wanted)).unwrap_or_default();
         let kept = self.observed.target_groups.iter().filter(|group| {
             self.keeping.target_group(group.resource().as_ref()) || self.kept_target_groups.contains(&group.arn)
         });
-        let wanted: BTreeSet<&TargetGroupArn> = self.matched.values().copied().chain(kept).map(|g| &g.arn).collect();
+        let wanted = self.matched.values().copied().chain(kept).map(|group| &group.arn);
+        let wanted: BTreeSet<&TargetGroupArn> = wanted.chain(replaced.iter().copied()).collect();
         let surplus: Vec<&ObservedTargetGroup> =
             self.observed.target_groups.iter().filter(|group| !wanted.contains(&group.arn)).collect();
         let bindings: Vec<_> = self.observed.bindings.iter().filter(|b| !wanted.contains(&b.target_group)).collect();
@@ -582,10 +649,12 @@ impl<'a> Planner<'a> {
         }
         let mut going = std::mem::take(&mut self.going);
         going.extend(bindings.iter().map(|binding| binding.name.clone()));
-        if !going.is_empty() {
+        if !going.is_empty() && self.plan.wait.is_none() {
             self.plan.wait = Some(Wait::BindingsGone(going));
         }
         let bound: BTreeSet<&TargetGroupArn> = bindings.iter().map(|binding| &binding.target_group).collect();
+        let waiting = surplus.iter().map(|group| &group.arn).filter(|arn| bound.contains(arn));
+        self.plan.passed_over = replaced.into_iter().chain(waiting).cloned().collect();
         for group in surplus.iter().filter(|group| !bound.contains(&group.arn)) {
             let delete = StepAction::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
             self.push(delete, &cause);

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::model::{
-    Action, Attributes, Cause, CertificateArn, HealthCheck, Listener, ListenerArn, ListenerProtocol, LoadBalancer,
-    LoadBalancerArn, ManagedSecurityGroup, ObjectName, ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId,
-    SecurityGroupReference, SecurityGroupRule, SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference,
+    Action, Attributes, Cause, CertificateArn, HealthCheck, IpAddressType, Listener, ListenerArn, ListenerProtocol,
+    LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, ObjectName, ObservedBinding, ResourceId, Rule, RuleArn,
+    SecurityGroupId, SecurityGroupReference, SecurityGroupRule, SubnetMapping, TargetGroup, TargetGroupArn,
+    TargetGroupReference,
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
@@ -17,6 +18,10 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What the rest of the change waits for; a change of it brings the next plan.
     pub wait: Option<Wait>,
+    /// Target groups of the stack that no step means where it names one by its resource: those of a load balancer that is
+    /// replaced, and others that are about to go.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub passed_over: BTreeSet<TargetGroupArn>,
 }
 
 /// Something that has to happen before the next plan can go on.
@@ -24,6 +29,10 @@ pub struct Plan {
 pub enum Wait {
     /// The TargetGroupBindings are gone: their targets are deregistered then, and their target groups can go.
     BindingsGone(BTreeSet<ObjectName>),
+    /// The load balancer that takes over from another serves.
+    LoadBalancerActive,
+    /// Clients have had the time to find the new load balancer: these may go then.
+    Hold(BTreeSet<LoadBalancerArn>),
 }
 
 /// One call that changes something, and why.
@@ -207,6 +216,13 @@ pub enum StepAction {
         /// All subnets that it shall be in.
         subnets: Vec<SubnetMapping>,
     },
+    /// ELB v2 SetIpAddressType
+    SetIpAddressType {
+        /// Which load balancer.
+        arn: LoadBalancerArn,
+        /// Its address families.
+        kind: IpAddressType,
+    },
     /// ELB v2 ModifyLoadBalancerAttributes, ModifyListenerAttributes or ModifyTargetGroupAttributes
     ModifyAttributes {
         /// Whose.
@@ -331,6 +347,7 @@ impl StepAction {
             Self::CreateLoadBalancer(_) => "CreateLoadBalancer",
             Self::SetSecurityGroups { .. } => "SetSecurityGroups",
             Self::SetSubnets { .. } => "SetSubnets",
+            Self::SetIpAddressType { .. } => "SetIpAddressType",
             Self::ModifyAttributes { .. } => "ModifyAttributes",
             Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
             Self::CreateListener { .. } => "CreateListener",

@@ -6,6 +6,7 @@ use crate::model::{ObservedStack, Stack};
 mod aws;
 mod limits;
 mod oracle;
+mod replaced;
 mod rules;
 mod services;
 mod set_aside;

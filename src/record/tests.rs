@@ -24,6 +24,7 @@ fn record() -> Record {
         target_type: "ip".to_owned(),
         protocol: "HTTP".to_owned(),
         protocol_version: None,
+        ip_address_type: crate::model::IpAddressType::Ipv4,
         health_check: None,
         attributes: Some([("stickiness.enabled".to_owned(), "true".to_owned())].into()),
         tags,
@@ -46,7 +47,7 @@ fn what_is_written_is_read() {
     let data = written(&header("a"), &records);
     insta::assert_snapshot!(serde_json::to_string_pretty(&data).unwrap(), @r#"
     {
-      "078763e275631f14f8de96a15092af6e": "{\"stack\":{\"Ingress\":{\"namespace\":\"shop\",\"name\":\"web\"}},\"clean\":{\"loadBalancers\":[],\"targetGroups\":[{\"arn\":\"arn:tg/1\",\"name\":\"tg\",\"target_type\":\"ip\",\"protocol\":\"HTTP\",\"protocol_version\":null,\"health_check\":null,\"attributes\":{\"stickiness.enabled\":\"true\"},\"tags\":{\"team\":\"a\"}}]}}",
+      "078763e275631f14f8de96a15092af6e": "{\"stack\":{\"Ingress\":{\"namespace\":\"shop\",\"name\":\"web\"}},\"clean\":{\"loadBalancers\":[],\"targetGroups\":[{\"arn\":\"arn:tg/1\",\"name\":\"tg\",\"target_type\":\"ip\",\"protocol\":\"HTTP\",\"protocol_version\":null,\"ip_address_type\":\"ipv4\",\"health_check\":null,\"attributes\":{\"stickiness.enabled\":\"true\"},\"tags\":{\"team\":\"a\"}}]}}",
       "5ae552ebc32435e6d00bdb8dd4e46a65": "{\"stack\":{\"Group\":\"shared\"}}",
       "header": "{\"format\":2,\"cluster\":\"demo\",\"region\":\"us-west-2\",\"vpc\":\"vpc-1\",\"holder\":\"a\",\"term\":7}"
     }

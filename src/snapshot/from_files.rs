@@ -8,7 +8,10 @@ use std::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{EndpointSlice, Ingress, IngressClass, Node, Pod, Record, Service, Snapshot, TargetGroupBinding};
+use super::{
+    EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, Record, Service, Snapshot,
+    TargetGroupBinding,
+};
 use crate::api::{crd, kubernetes as wire};
 
 /// Manifests that were read.
@@ -146,7 +149,7 @@ fn add(loaded: &mut Loaded, name: &str, mut document: Value) -> Result<(), FileE
     if kind.is_empty() {
         return Err(invalid("it has no `kind`, so it is no Kubernetes object".to_owned()));
     }
-    let namespaced = !matches!(kind.as_str(), "IngressClass" | "Node");
+    let namespaced = !matches!(kind.as_str(), "IngressClass" | "IngressClassParams" | "Namespace" | "Node");
     if namespaced && let Some(metadata) = document.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.entry("namespace").or_insert_with(|| Value::from("default"));
     }
@@ -158,6 +161,10 @@ fn add(loaded: &mut Loaded, name: &str, mut document: Value) -> Result<(), FileE
         ("discovery.k8s.io", "EndpointSlice") => keep::<wire::EndpointSlice, EndpointSlice>(snapshot, document),
         ("", "Pod") => keep::<wire::Pod, Pod>(snapshot, document),
         ("", "Node") => keep::<wire::Node, Node>(snapshot, document),
+        ("", "Namespace") => keep::<wire::Namespace, Namespace>(snapshot, document),
+        ("elbv2.k8s.aws", "IngressClassParams") => {
+            keep::<crd::IngressClassParams, IngressClassParams>(snapshot, document)
+        }
         ("elbv2.k8s.aws", "TargetGroupBinding") => {
             keep::<crd::TargetGroupBinding, TargetGroupBinding>(snapshot, document)
         }

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use from_files::{FileError, Loaded, from_documents, from_paths};
 pub use records::{
-    AddressFamily, Backend, BackendPort, EndpointAddress, EndpointSlice, EndpointSlicePort, HttpPath, HttpRule,
-    Ingress, IngressClass, Node, Pod, PodPort, Readiness, Service, ServicePort, StatusEntry, TargetGroupBinding,
+    AddressFamily, Backend, BackendPort, ClassParameters, EndpointAddress, EndpointSlice, EndpointSlicePort, HttpPath,
+    HttpRule, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, PodPort, Readiness, Service,
+    ServicePort, StatusEntry, TargetGroupBinding,
 };
 
 use crate::model::ObjectName;
@@ -27,6 +28,13 @@ pub struct Snapshot {
     pub ingresses: Objects<Ingress>,
     /// By name; cluster-scoped.
     pub ingress_classes: Objects<IngressClass>,
+    /// By name; cluster-scoped.
+    pub ingress_class_params: Objects<IngressClassParams>,
+    /// By name; cluster-scoped.
+    pub namespaces: Objects<Namespace>,
+    /// Kinds that the API server does not let us list, with its reason: nothing is known of their objects. Only of kinds
+    /// that one can do without.
+    pub unreadable: BTreeMap<&'static str, String>,
     /// All Services.
     pub services: Objects<Service>,
     /// All EndpointSlices.
@@ -70,6 +78,8 @@ macro_rules! record {
 record! {
     Ingress in ingresses;
     IngressClass in ingress_classes;
+    IngressClassParams in ingress_class_params;
+    Namespace in namespaces;
     Service in services;
     EndpointSlice in endpoint_slices;
     Pod in pods;

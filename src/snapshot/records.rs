@@ -183,10 +183,21 @@ pub struct IngressClass {
     pub name: ObjectName,
     /// `spec.controller`
     pub controller: String,
-    /// Kind and name of `spec.parameters`.
-    pub parameters: Option<(String, String)>,
+    /// `spec.parameters`
+    pub parameters: Option<ClassParameters>,
     /// Whether Ingresses without a class are of this one.
     pub default: bool,
+}
+
+/// The object that an IngressClass takes its settings from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassParameters {
+    /// The API group; empty where it has none.
+    pub group: String,
+    /// For example `IngressClassParams`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 impl From<wire::IngressClass> for IngressClass {
@@ -197,9 +208,50 @@ impl From<wire::IngressClass> for IngressClass {
         Self {
             name: name_of(&wire.metadata),
             controller: wire.spec.controller.unwrap_or_default(),
-            parameters: wire.spec.parameters.map(|p| (p.kind, p.name)),
+            parameters: wire.spec.parameters.map(|p| ClassParameters {
+                group: p.api_group.unwrap_or_default(),
+                kind: p.kind,
+                name: p.name,
+            }),
             default,
         }
+    }
+}
+
+/// An IngressClassParams.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IngressClassParams {
+    /// Its name; the namespace is empty.
+    pub name: ObjectName,
+    /// `metadata.uid`; empty in files.
+    pub uid: String,
+    /// Its spec.
+    pub spec: crd::IngressClassParamsSpec,
+}
+
+impl From<crd::IngressClassParams> for IngressClassParams {
+    fn from(wire: crd::IngressClassParams) -> Self {
+        let crd::IngressClassParams { metadata, spec } = wire;
+        Self { name: name_of(&metadata), uid: metadata.uid.unwrap_or_default(), spec }
+    }
+}
+
+/// A Namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name; the namespace is empty.
+    pub name: ObjectName,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl From<wire::Namespace> for Namespace {
+    fn from(wire: wire::Namespace) -> Self {
+        let name = name_of(&wire.metadata);
+        let mut labels = wire.metadata.labels.unwrap_or_default();
+        // The API server puts it on every Namespace; in files it may be missing.
+        labels.entry("kubernetes.io/metadata.name".to_owned()).or_insert_with(|| name.name.clone());
+        Self { name, labels }
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::{
-    api::crd::target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
+    api::{
+        crd::target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
+        selector::{UnknownOperator, selects},
+    },
     aws::Target,
     model::{ObjectName, PortReference},
     snapshot::{
@@ -268,7 +271,8 @@ fn nodes(
     let mut skipped = Vec::new();
     for node in snapshot.nodes.values() {
         let selected = match &binding.spec.node_selector {
-            Some(selector) => selects(selector, &node.labels)?,
+            Some(selector) => selects(selector, &node.labels)
+                .map_err(|UnknownOperator(word)| UnresolvableBinding::SelectorOperator(word))?,
             None => true,
         };
         if !selected || !may_take_traffic(node) {
@@ -296,22 +300,6 @@ fn may_take_traffic(node: &Node) -> bool {
         && !node.taints.iter().any(|(key, effect)| {
             key == "ToBeDeletedByClusterAutoscaler" || (key == "karpenter.sh/disrupted" && effect == "NoSchedule")
         })
-}
-
-fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> Result<bool, UnresolvableBinding> {
-    let mut all = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    for expression in selector.match_expressions.iter().flatten() {
-        let value = labels.get(&expression.key);
-        let named = || value.is_some_and(|value| expression.values.iter().flatten().any(|v| v == value));
-        all &= match expression.operator.as_str() {
-            "In" => named(),
-            "NotIn" => !named(),
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            other => return Err(UnresolvableBinding::SelectorOperator(other.to_owned())),
-        };
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

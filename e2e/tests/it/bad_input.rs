@@ -265,7 +265,7 @@ fn a_class_with_parameters_is_refused() {
         of_class["spec"]["ingressClassName"] = "parameters".into();
         stage.cluster.apply(&[class("parameters", parameters)]).await?;
         apply(&stage, namespace, &[service("web"), of_class]).await?;
-        let expected = "Ingress/web FailedBuildModel: Failed build model due to spec.ingressClassName: the IngressClass `parameters` has parameters (IngressClassParams `open`), which are not built yet; use a class without `spec.parameters`; until then nothing of this Ingress changes";
+        let expected = "Ingress/web FailedBuildModel: Failed build model due to spec.ingressClassName: the IngressClass `parameters` has parameters (IngressClassParams `open`), which do not exist; create them, or name another class";
         warnings_become(&stage, namespace, &[expected]).await?;
         stage.settle(QUIET, SOON).await?;
         warnings_are(&stage, namespace, &[expected]).await?;
@@ -273,6 +273,31 @@ fn a_class_with_parameters_is_refused() {
         ensure!(finalizers(&stage, namespace).await?.is_empty(), "it is held although nothing is made for it");
         stage.cluster.delete("networking.k8s.io/v1", "IngressClass", None, "parameters").await?;
         leave(stage, namespace).await
+    });
+}
+
+#[test]
+fn what_a_class_may_not_say_the_api_server_refuses() {
+    run(async {
+        let stage = Stage::shared().await?;
+        for (spec, expected) in [
+            (json!({"inboundCIDRs": ["10.0.0.1/8"]}), "must be an address range without bits behind its prefix"),
+            (json!({"inboundCIDRs": ["office"]}), "must be an address range without bits behind its prefix"),
+            (json!({"subnets": {}}), "exactly one of 'ids' and 'tags' must be set"),
+            (json!({"subnets": {"ids": ["subnet-1"], "tags": {"team": ["web"]}}}), "exactly one of 'ids' and 'tags'"),
+            (json!({"subnets": {"ids": ["subnet-1", "subnet-1"]}}), "Duplicate value"),
+            (json!({"subnets": {"tags": {}}}), "should have at least 1 properties"),
+            (json!({"subnets": {"tags": {"team": ["web", "web"]}}}), "Duplicate value"),
+            (json!({"prefixListsIDs": ["pl-1"], "PrefixListsIDs": ["pl-1"]}), "cannot specify both"),
+        ] {
+            let params = json!({
+                "apiVersion": "elbv2.k8s.aws/v1beta1", "kind": "IngressClassParams",
+                "metadata": {"name": "refused"}, "spec": spec.clone(),
+            });
+            let Err(error) = stage.cluster.apply(&[params]).await else { anyhow::bail!("{spec} is taken") };
+            ensure!(format!("{error:#}").contains(expected), "{spec}: {error:#}");
+        }
+        Ok(())
     });
 }
 

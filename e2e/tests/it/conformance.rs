@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 fn cases_end_in_the_expected_state() {
     run(async {
         let mut stage = Stage::fresh().await?;
-        stage.start_controller(&[]).await?;
+        stage.start_controller(&["--replaced-load-balancer-hold=0"]).await?;
         let cases = cases()?;
         let (mut states, mut wrong) = (0, String::new());
         for step in 1.. {

@@ -66,6 +66,7 @@ pub struct IngressClassParamsSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheme: Option<Scheme>,
     /// The CIDRs that may reach the load balancer.
+    #[schemars(transform = address_ranges)]
     #[serde(rename = "inboundCIDRs", skip_serializing_if = "Option::is_none")]
     pub inbound_cidrs: Option<Vec<String>>,
     /// The TLS policy of HTTPS listeners.
@@ -155,15 +156,39 @@ pub struct IngressGroup {
 }
 
 /// Which subnets to use: exactly one of the two fields is to be set.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[x_kube(validation = Rule::new("has(self.ids) != has(self.tags)").message("exactly one of 'ids' and 'tags' must be set"))]
 pub struct SubnetSelector {
     /// The ids of the subnets.
-    #[schemars(length(min = 1), inner(regex(pattern = "subnet-[0-9a-f]+")))]
+    #[schemars(length(min = 1), inner(regex(pattern = "subnet-[0-9a-f]+")), extend("x-kubernetes-list-type" = "set"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<String>>,
     /// Subnets of the VPC that have, for each key, a tag of that key with one of the values.
+    #[schemars(transform = sets_of_values)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeMap<String, Vec<String>>>,
+}
+
+/// Lets the API server check what a webhook of aws-load-balancer-controller does: that an address range is one, without bits
+/// behind its prefix. The lengths are bounds for the cost of the check, beyond what any range and any security group has.
+fn address_ranges(schema: &mut schemars::Schema) {
+    let rule = serde_json::json!([{
+        "rule": "isCIDR(self) && cidr(self) == cidr(self).masked()",
+        "message": "must be an address range without bits behind its prefix, such as 10.0.0.0/8",
+    }]);
+    schema.insert("maxItems".to_owned(), 1000.into());
+    if let Some(items) = schema.get_mut("items").and_then(serde_json::Value::as_object_mut) {
+        items.insert("maxLength".to_owned(), 49.into());
+        items.insert("x-kubernetes-validations".to_owned(), rule);
+    }
+}
+
+/// The same for tags: at least one, and no value twice.
+fn sets_of_values(schema: &mut schemars::Schema) {
+    schema.insert("minProperties".to_owned(), 1.into());
+    if let Some(values) = schema.get_mut("additionalProperties").and_then(serde_json::Value::as_object_mut) {
+        values.insert("x-kubernetes-list-type".to_owned(), "set".into());
+    }
 }
 
 /// A tag of an AWS resource.

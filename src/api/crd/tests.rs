@@ -21,6 +21,14 @@ fn constraints(schema: &JSONSchemaProps, path: &str, lines: &mut Vec<String>) {
     if let Some(pattern) = &schema.pattern {
         line += &format!(" /{pattern}/");
     }
+    if let Some(kind) = &schema.x_kubernetes_list_type {
+        line += &format!(" {kind}");
+    }
+    for (name, bound) in
+        [("maxItems", schema.max_items), ("maxLength", schema.max_length), ("minProperties", schema.min_properties)]
+    {
+        line += &bound.map(|bound| format!(" {name}={bound}")).unwrap_or_default();
+    }
     if let Some(minimum) = schema.min_items {
         line += &format!(" minItems={minimum}");
     }
@@ -113,8 +121,8 @@ fn constraints_of_ingress_class_params() {
     .spec.certificateArn[]: string
     .spec.group: object requires name
     .spec.group.name: string
-    .spec.inboundCIDRs: array
-    .spec.inboundCIDRs[]: string
+    .spec.inboundCIDRs: array maxItems=1000
+    .spec.inboundCIDRs[]: string maxLength=49 CEL isCIDR(self) && cidr(self) == cidr(self).masked()
     .spec.ipAddressType: string ["ipv4","dualstack","dualstack-without-public-ipv4"]
     .spec.ipamConfiguration: object
     .spec.ipamConfiguration.ipv4IPAMPoolId: string
@@ -147,11 +155,11 @@ fn constraints_of_ingress_class_params() {
     .spec.scheme: string ["internal","internet-facing"]
     .spec.sslPolicy: string
     .spec.sslRedirectPort: string
-    .spec.subnets: object
-    .spec.subnets.ids: array minItems=1
+    .spec.subnets: object CEL has(self.ids) != has(self.tags)
+    .spec.subnets.ids: array set minItems=1
     .spec.subnets.ids[]: string /subnet-[0-9a-f]+/
-    .spec.subnets.tags: object
-    .spec.subnets.tags{}: array
+    .spec.subnets.tags: object minProperties=1
+    .spec.subnets.tags{}: array set
     .spec.subnets.tags{}[]: string
     .spec.tags: array
     .spec.tags[]: object requires key,value

@@ -8,8 +8,8 @@ use crate::{
     build::service,
     facts::{Subnet, SubnetQuery},
     model::{
-        Attributes, CertificateArn, ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind, ResourceId,
-        SecurityGroupReference, SubnetMapping, TargetGroupReference,
+        Attributes, CertificateArn, IpAddressType, ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind,
+        ResourceId, SecurityGroupReference, SubnetMapping, TargetGroupReference,
     },
     plan::{AttributesOf, ListenerChange, ListenerReference, Planned, Reads},
 };
@@ -21,7 +21,7 @@ fn plan_for_service(actions: impl IntoIterator<Item = StepAction>) -> Plan {
     let object = ObjectReference::service(&ObjectName::new("shop", "web"));
     let cause = Cause { object, generation: 2, field: "spec".into() };
     let steps = actions.into_iter().map(|action| Step { action, cause: cause.clone() });
-    Plan { steps: steps.collect(), wait: None }
+    Plan { steps: steps.collect(), ..Plan::default() }
 }
 
 impl Room {
@@ -253,6 +253,28 @@ async fn subnets_are_set_with_their_addresses() {
       SubnetMappings.member.1.SubnetId=subnet-2
       SubnetMappings.member.2.PrivateIPv4Address=10.0.3.9
       SubnetMappings.member.2.SubnetId=subnet-3
+    ");
+}
+
+#[tokio::test]
+async fn address_types_are_set_in_place_and_target_groups_made_with_them() {
+    let room = room(|call| there(call, false)).await;
+    assert_eq!(room.observe_service().await.load_balancers[0].ip_address_type, IpAddressType::Ipv4);
+    room.fake.calls();
+    for kind in [IpAddressType::Dualstack, IpAddressType::DualstackWithoutPublicIpv4, IpAddressType::Ipv4] {
+        room.apply_to_service([StepAction::SetIpAddressType { arn: balancer(), kind }]).await.unwrap();
+        assert_eq!(room.observe_service().await.load_balancers[0].ip_address_type, kind);
+    }
+    insta::assert_snapshot!(sent(&room.fake), @"
+    SetIpAddressType
+      IpAddressType=dualstack
+      LoadBalancerArn=arn:b/web
+    SetIpAddressType
+      IpAddressType=dualstack-without-public-ipv4
+      LoadBalancerArn=arn:b/web
+    SetIpAddressType
+      IpAddressType=ipv4
+      LoadBalancerArn=arn:b/web
     ");
 }
 

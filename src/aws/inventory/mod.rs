@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Aws, AwsError, Target, TargetHealth};
+use super::{Aws, AwsError, Target, TargetHealth, convert};
 use crate::{
     build::tags,
     model::{
@@ -199,6 +199,7 @@ impl Inventory {
                 .collect(),
             bindings: Vec::new(),
             holdings: state.holdings.get(group).cloned().unwrap_or_default(),
+            let_go: BTreeSet::new(),
         }
     }
 
@@ -209,6 +210,29 @@ impl Inventory {
             true => drop(state.holdings.remove(group)),
             false => drop(state.holdings.insert(group.clone(), holdings)),
         }
+    }
+
+    /// Reads whether the group's load balancers serve by now.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn read_states(&self, group: &StackId) -> Result<(), AwsError> {
+        let balancers = self.observe(group).await?.load_balancers;
+        let waiting = balancers.iter().filter(|balancer| !balancer.is_active());
+        let arns: Vec<String> = waiting.map(|balancer| balancer.arn.to_string()).collect();
+        if arns.is_empty() {
+            return Ok(());
+        }
+        let read = self.aws.load_balancers(Some(arns)).await;
+        if read.as_ref().is_err_and(AwsError::is_not_found) {
+            self.forget(group);
+        }
+        for read in read?.iter().filter_map(convert::load_balancer) {
+            if let Some(entry) = self.state().load_balancers.get_mut(&read.arn) {
+                entry.value.state = read.state;
+            }
+        }
+        Ok(())
     }
 
     /// Reads what a plan depends on.

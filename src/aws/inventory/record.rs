@@ -6,9 +6,9 @@ use super::{BalancerEntry, Inventory, Knowledge, SecurityGroupEntry, State, Targ
 use crate::{
     aws::{Target, TargetHealth},
     model::{
-        Attributes, HealthCheck, ListenerArn, LoadBalancerArn, ObservedListener, ObservedLoadBalancer, ObservedRule,
-        ObservedSecurityGroup, ObservedTargetGroup, RuleArn, SecurityGroupId, SecurityGroupRule, SubnetId, Tags,
-        TargetGroupArn,
+        Attributes, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn, ObservedListener, ObservedLoadBalancer,
+        ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, RuleArn, SecurityGroupId, SecurityGroupRule,
+        SubnetId, Tags, TargetGroupArn,
     },
 };
 
@@ -67,6 +67,15 @@ impl Inventory {
         let written = state.next_write();
         if let Some(entry) = state.load_balancers.get_mut(arn) {
             entry.value.subnets = subnets;
+            entry.written = written;
+        }
+    }
+
+    pub(crate) fn record_ip_address_type(&self, arn: &LoadBalancerArn, kind: IpAddressType) {
+        let mut state = self.state();
+        let written = state.next_write();
+        if let Some(entry) = state.load_balancers.get_mut(arn) {
+            entry.value.ip_address_type = kind;
             entry.written = written;
         }
     }

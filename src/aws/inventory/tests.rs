@@ -160,6 +160,7 @@ fn created_balancer(name: &str) -> ObservedLoadBalancer {
         kind: LoadBalancerKind::Application,
         dns_name: String::new(),
         scheme: Scheme::Internal,
+        ip_address_type: crate::model::IpAddressType::Ipv4,
         state: LoadBalancerState::Provisioning,
         subnets: BTreeSet::new(),
         security_groups: BTreeSet::new(),
@@ -203,6 +204,7 @@ fn created_target_group(name: &str) -> ObservedTargetGroup {
         target_type: "ip".into(),
         protocol: "HTTP".into(),
         protocol_version: None,
+        ip_address_type: crate::model::IpAddressType::Ipv4,
         health_check: None,
         attributes: None,
         tags: tags_of_group(name),
@@ -283,6 +285,7 @@ async fn what_we_make_and_change_ourselves_needs_no_read() {
         security_groups: vec![],
         bindings: vec![],
         holdings: vec![],
+        let_go: BTreeSet::new(),
     };
     assert_eq!(inventory.observe_whole(&of_a).await.unwrap(), expected);
     assert!(inventory.targets(&target_group_arn("a")).await.unwrap().is_empty());

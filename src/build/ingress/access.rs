@@ -8,10 +8,11 @@ use super::{
     Builder, Failed, Member, cause,
     merge::{Setting, Unmerged},
     part::Part,
+    settings::Given,
 };
 use crate::{
     api::annotations::INGRESS_PREFIX,
-    build::{Code, names, tags},
+    build::{Code, Severity, names, tags},
     facts::{Fact, Want},
     model::{
         ManagedSecurityGroup, ObjectName, ObjectReference, ResourceId, SecurityGroupId, SecurityGroupReference,
@@ -22,8 +23,6 @@ use crate::{
 
 const SECURITY_GROUPS: &str = "alb.ingress.kubernetes.io/security-groups";
 const MANAGE_RULES: &str = "alb.ingress.kubernetes.io/manage-backend-security-group-rules";
-const INBOUND_CIDRS: &str = "alb.ingress.kubernetes.io/inbound-cidrs";
-const PREFIX_LISTS: &str = "alb.ingress.kubernetes.io/security-group-prefix-lists";
 
 /// The security groups of a load balancer.
 #[derive(Clone, Debug)]
@@ -53,7 +52,7 @@ pub(super) fn open_to(port: u16, source: &Source) -> SecurityGroupRule {
 }
 
 /// The security groups that a member names, whether rules to the targets are managed, and who may come in.
-type Asked = (Option<Vec<String>>, Option<bool>, Option<Vec<Source>>);
+type Asked = (Option<Vec<String>>, Option<bool>, Option<Given<Vec<Source>>>);
 
 impl<'a> Builder<'a> {
     /// What one member asks for.
@@ -195,43 +194,74 @@ impl<'a> Builder<'a> {
     }
 
     /// From where the load balancer may be reached, where address ranges or prefix lists are named.
-    fn asked_sources(&mut self, member: Member<'a>) -> Result<Option<Vec<Source>>, Failed> {
-        let Member { ingress, annotations, .. } = member;
-        let ranges = self.value(ingress, None, annotations.string_list("inbound-cidrs"));
-        let lists = self.value(ingress, None, annotations.string_list("security-group-prefix-lists"));
-        let (ranges, lists) = (ranges?.unwrap_or_default(), lists?.unwrap_or_default());
-        if let Some(list) = lists.iter().find(|list| !list.starts_with("pl-")) {
+    fn asked_sources(&mut self, member: Member<'a>) -> Result<Option<Given<Vec<Source>>>, Failed> {
+        let Member { ingress, .. } = member;
+        let ranges = self.value(ingress, None, member.inbound_cidrs());
+        let lists = self.value(ingress, None, member.prefix_lists());
+        let (ranges, lists) = (ranges?, lists?);
+        if let Some(Given { value, place }) = &lists
+            && let Some(list) = value.iter().find(|list| !list.starts_with("pl-"))
+        {
             let message = format!("`{list}` is not the identifier of a prefix list");
             let fix = "write identifiers such as `pl-0123456789abcdef0`, separated by commas";
-            return Err(self.error(&ingress.name, Code::InvalidValue, PREFIX_LISTS, &message, fix));
+            return Err(self.wrong(ingress, Code::InvalidValue, place, Severity::Error, &message, fix));
         }
-        if ranges.is_empty() && lists.is_empty() {
+        let ranges = ranges.filter(|ranges| !ranges.value.is_empty());
+        let lists = lists.filter(|lists| !lists.value.is_empty());
+        let Some(place) = ranges.iter().map(|r| &r.place).chain(lists.iter().map(|l| &l.place)).next().cloned() else {
             return Ok(None);
-        }
-        let mut sources: Vec<Source> = Vec::new();
-        let mut without_effect = Vec::new();
-        for range in ranges {
-            match range.parse::<IpNet>() {
-                // EC2 keeps a range without host bits, and only so is it found again.
-                Ok(IpNet::V4(range)) => sources.push(Source::Ipv4(range.trunc().to_string())),
-                Ok(IpNet::V6(_)) | Err(_) => without_effect.push(format!("`{range}`")),
-            }
-        }
-        sources.extend(lists.into_iter().map(Source::PrefixList));
-        if !without_effect.is_empty() {
-            let message = format!(
-                "the load balancer has IPv4 addresses alone, so nobody comes in from {}",
-                without_effect.join(", ")
-            );
-            if sources.is_empty() {
-                let fix = "name an IPv4 range too; load balancers with IPv6 addresses are not built yet";
-                return Err(self.error(&ingress.name, Code::InvalidValue, INBOUND_CIDRS, &message, fix));
-            }
-            let fix = "remove it, or leave it for the day on which the load balancer has IPv6 addresses";
-            self.warning(ingress, Code::InvalidValue, INBOUND_CIDRS, &message, fix);
-        }
-        let mut once = std::collections::BTreeSet::new();
+        };
+        // EC2 keeps a range without host bits, and only so is it found again.
+        let range = |range: IpNet| match range {
+            IpNet::V4(range) => Source::Ipv4(range.trunc().to_string()),
+            IpNet::V6(range) => Source::Ipv6(range.trunc().to_string()),
+        };
+        let ranges = ranges.into_iter().flat_map(|ranges| ranges.value);
+        let mut sources: Vec<Source> = ranges.filter_map(|text| Some(range(text.parse().ok()?))).collect();
+        sources.extend(lists.into_iter().flat_map(|lists| lists.value).map(Source::PrefixList));
+        let mut once = BTreeSet::new();
         sources.retain(|source| once.insert(source.clone()));
-        Ok(Some(sources))
+        Ok(Some(Given { value: sources, place }))
+    }
+
+    /// Tells of ranges that a load balancer without IPv6 addresses cannot let in. Who has no others is set aside.
+    pub(super) fn check_sources(&mut self, parts: &[Part<'a>]) -> Result<(), Unmerged> {
+        let mut alone = BTreeSet::new();
+        for part in parts {
+            let Some(Given { value, place }) = &part.sources else { continue };
+            let (six, others): (Vec<&Source>, Vec<&Source>) =
+                value.iter().partition(|source| matches!(source, Source::Ipv6(_)));
+            if six.is_empty() || self.ip_address_type.has_ipv6() {
+                continue;
+            }
+            let six: Vec<String> = six.iter().map(|source| format!("`{source}`")).collect();
+            let message =
+                format!("the load balancer has IPv4 addresses alone, so nobody comes in from {}", six.join(", "));
+            let (severity, fix) = if others.is_empty() {
+                alone.insert(part.member.name().clone());
+                let fix = "name an IPv4 range too, or give the load balancer IPv6 addresses with `alb.ingress.kubernetes.io/ip-address-type: dualstack`";
+                (Severity::Error, fix)
+            } else {
+                (Severity::Warning, "remove it, or leave it for the day on which the load balancer has IPv6 addresses")
+            };
+            self.wrong(part.member.ingress, Code::InvalidValue, place, severity, &message, fix);
+        }
+        if alone.is_empty() { Ok(()) } else { Err(Unmerged::SetAside(alone)) }
+    }
+
+    /// From where a port may be reached: what is asked for, as far as the load balancer has such addresses, or everywhere.
+    pub(super) fn let_in(&self, asked: Option<Vec<Source>>) -> Vec<Source> {
+        let six = self.ip_address_type.has_ipv6();
+        match asked {
+            Some(mut sources) => {
+                sources.retain(|source| six || !matches!(source, Source::Ipv6(_)));
+                sources
+            }
+            None => {
+                let mut everywhere = vec![Source::Ipv4("0.0.0.0/0".to_owned())];
+                everywhere.extend(six.then(|| Source::Ipv6("::/0".to_owned())));
+                everywhere
+            }
+        }
     }
 }

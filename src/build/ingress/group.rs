@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::class::{Ownership, ownership};
+use super::class::{Ownership, ownership, params_named};
 use crate::{
     api::annotations::Annotations,
     build::{BuildConfig, Code, Diagnostic, Severity, findings::Findings, tags},
     model::{ObjectName, ObjectReference, StackId},
-    snapshot::{Ingress, Snapshot},
+    snapshot::{Ingress, IngressClassParams, Snapshot},
 };
 
 const GROUP_NAME: &str = "alb.ingress.kubernetes.io/group.name";
@@ -59,8 +59,8 @@ impl Membership {
 /// The groups that an Ingress may have to do with: those that it, or its class, may name, and those whose finalizers it carries.
 #[must_use]
 pub fn groups_of(ingress: &Ingress, snapshot: &Snapshot) -> BTreeSet<StackId> {
-    let named =
-        group_name(ingress, snapshot).filter(|name| is_group_name(name)).map(|name| StackId::Group(name.to_owned()));
+    let named = group_name(ingress, params_named(ingress, snapshot));
+    let named = named.filter(|name| is_group_name(name)).map(|name| StackId::Group(name.to_owned()));
     let held = ingress.finalizers.iter().filter_map(|finalizer| finalizer.strip_prefix("group.ingress.k8s.aws/"));
     [StackId::Ingress(ingress.name.clone())]
         .into_iter()
@@ -69,9 +69,12 @@ pub fn groups_of(ingress: &Ingress, snapshot: &Snapshot) -> BTreeSet<StackId> {
         .collect()
 }
 
-/// The name of the group that an Ingress asks for.
-fn group_name<'a>(ingress: &'a Ingress, _snapshot: &'a Snapshot) -> Option<&'a str> {
-    ingress.annotations.get(GROUP_NAME).map(String::as_str)
+/// The name of the group that an Ingress asks for, its class before its annotation.
+fn group_name<'a>(ingress: &'a Ingress, params: Option<&'a IngressClassParams>) -> Option<&'a str> {
+    match params.and_then(|params| params.spec.group.as_ref()) {
+        Some(group) => Some(&group.name),
+        None => ingress.annotations.get(GROUP_NAME).map(String::as_str),
+    }
 }
 
 /// Whether it begins and ends with a letter or digit, and has at most 63 of those, `-` and `.`.
@@ -84,16 +87,23 @@ fn is_group_name(name: &str) -> bool {
 }
 
 /// The group that an Ingress of ours belongs to.
-fn group_of(ingress: &Ingress, snapshot: &Snapshot) -> Result<StackId, Diagnostic> {
-    match group_name(ingress, snapshot) {
+fn group_of(ingress: &Ingress, params: Option<&IngressClassParams>) -> Result<StackId, Diagnostic> {
+    let of_class = params.filter(|params| params.spec.group.is_some());
+    match group_name(ingress, params) {
         None => Ok(StackId::Ingress(ingress.name.clone())),
         Some(name) if is_group_name(name) => Ok(StackId::Group(name.to_owned())),
         Some(name) => Err(Diagnostic {
             code: Code::InvalidValue,
             severity: Severity::Error,
             object: ObjectReference::ingress(&ingress.name),
-            field: GROUP_NAME.to_owned(),
-            message: format!("`{name}` is no name of a group"),
+            field: of_class.map_or(GROUP_NAME, |_| "spec.ingressClassName").to_owned(),
+            message: match of_class {
+                Some(params) => {
+                    let object = ObjectReference::ingress_class_params(&params.name);
+                    format!("{object}, spec.group.name: `{name}` is no name of a group")
+                }
+                None => format!("`{name}` is no name of a group"),
+            },
             fix: "write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit"
                 .to_owned(),
         }),
@@ -166,7 +176,7 @@ fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &St
         return if held { Role::Leaving } else { Role::None };
     }
     match ownership(ingress, snapshot, config) {
-        Ownership::Ours => match group_of(ingress, snapshot) {
+        Ownership::Ours(params) => match group_of(ingress, params) {
             Ok(its) if its == *group => Role::Member,
             // Its new group serves it when its status names another host; until then this one does.
             Ok(_) if held => Role::Moving,

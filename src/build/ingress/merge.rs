@@ -11,11 +11,11 @@ use super::{
     part::{Part, PortPart},
 };
 use crate::{
-    build::Code,
+    build::{Code, Severity},
     facts::Want,
     model::{
-        Action, Attributes, Cause, CertificateArn, ListenerProtocol, LoadBalancerName, ObjectName, ObservedStack,
-        Scheme, Source, SubnetMapping, Value,
+        Action, Attributes, Cause, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, ObjectName,
+        ObservedStack, Scheme, Source, SubnetMapping, Value,
     },
 };
 
@@ -117,6 +117,7 @@ impl<'a> Builder<'a> {
         };
         let mut losers = BTreeSet::new();
         for (part, other) in all.iter().filter(|(_, other)| other != value) {
+            let place = part.member.place_in_class(setting.field);
             let message = format!(
                 "{} is to be {}, but a group has only one: {}, {reason}",
                 setting.what,
@@ -125,7 +126,12 @@ impl<'a> Builder<'a> {
             );
             let fix =
                 "make them agree, or put this Ingress in another group; until then nothing of this Ingress changes";
-            self.error(part.member.name(), Code::Conflict, &field, &message, fix);
+            match place {
+                Some(place) => {
+                    self.wrong(part.member.ingress, Code::Conflict, &place, Severity::Error, &message, fix);
+                }
+                None => drop(self.error(part.member.name(), Code::Conflict, &field, &message, fix)),
+            }
             losers.insert(part.member.name().clone());
         }
         Err(Unmerged::SetAside(losers))
@@ -137,25 +143,44 @@ impl<'a> Builder<'a> {
             parts,
             &Setting { field: "scheme", what: "the scheme" },
             |part| part.scheme,
-            |observed, scheme| observed.load_balancers.first().is_some_and(|b| b.scheme == *scheme),
+            // While one replaces the other, none is in force.
+            |observed, scheme| {
+                let mut all = observed.load_balancers.iter().peekable();
+                all.peek().is_some() && all.all(|balancer| balancer.scheme == *scheme)
+            },
             |scheme| quoted(scheme),
         )?;
         let name = self.agree(
             parts,
             &Setting { field: "load-balancer-name", what: "the load balancer's name" },
-            |part| part.name.clone(),
+            |part| Some(part.name.as_ref()?.value.clone()),
             |observed, name| observed.load_balancers.first().is_some_and(|b| b.name == name.as_str()),
             |name| quoted(name),
         )?;
+        let kind = self.agree(
+            parts,
+            &Setting { field: "ip-address-type", what: "the address type" },
+            |part| part.ip_address_type,
+            |observed, kind| observed.load_balancers.first().is_some_and(|b| b.ip_address_type == *kind),
+            |kind| quoted(kind),
+        )?;
+        let kept_kind = self.kept(aside)?.and_then(|observed| observed.load_balancers.first());
+        self.ip_address_type =
+            kind.or(kept_kind.map(|balancer| balancer.ip_address_type)).unwrap_or(IpAddressType::Ipv4);
+        self.check_sources(parts)?;
         let (ports, redirect) = self.merge_ports(parts, aside)?;
         let kept_scheme = self.facts.incumbent.as_ref().filter(|_| !aside.is_empty()).map(|incumbent| incumbent.scheme);
         let scheme = scheme.or(kept_scheme).unwrap_or(self.config.default_scheme);
+        self.scheme = scheme;
+        self.check_replacement(parts, scheme, name.as_ref(), aside)?;
         // What is asked for first is told first; only the shared security group is made, and so asked for last.
         let access = self.merge_access(parts, aside);
         let subnets = self.merge_subnets(parts, scheme);
+        let of_class = parts.first().map(|part| part.member.params_load_balancer_attributes()).unwrap_or_default();
         let attributes = self.merge_maps(
             parts,
             "load-balancer-attributes",
+            of_class,
             |part| Some(&part.attributes),
             |observed, key, value| {
                 let known = observed.load_balancers.first().and_then(|b| b.attributes.as_ref());
@@ -170,15 +195,17 @@ impl<'a> Builder<'a> {
         Ok(Merged { name, scheme, subnets: subnets?, access, attributes: attributes?, redirect, ports })
     }
 
-    /// Maps of all, united key by key, with who asks for each.
+    /// Maps of all, united key by key, with who asks for each. What is decided wins, and nobody has to agree on it.
     pub(super) fn merge_maps(
         &mut self,
         parts: &[Part<'a>],
         field: &str,
+        decided: BTreeMap<String, String>,
         of: impl for<'p> Fn(&'p Part<'a>) -> Option<&'p BTreeMap<String, String>>,
         is_in_force: impl Fn(&ObservedStack, &str, &str) -> bool,
     ) -> Result<(BTreeMap<String, String>, BTreeMap<String, Cause>), Unmerged> {
-        let keys: BTreeSet<&String> = parts.iter().filter_map(&of).flat_map(BTreeMap::keys).collect();
+        let keys = parts.iter().filter_map(&of).flat_map(BTreeMap::keys);
+        let keys: BTreeSet<&String> = keys.filter(|key| !decided.contains_key(*key)).collect();
         let (mut values, mut causes) = (BTreeMap::new(), BTreeMap::new());
         for key in keys {
             let what = format!("`{key}`");
@@ -197,6 +224,7 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        values.extend(decided);
         Ok((values, causes))
     }
 
@@ -205,7 +233,7 @@ impl<'a> Builder<'a> {
         let in_force = |observed: &ObservedStack, key: &str, value: &str| {
             observed.load_balancers.first().is_some_and(|b| b.tags.get(key).is_some_and(|known| known == value))
         };
-        self.merge_maps(parts, "tags", |part| Some(&part.tags), in_force).map(|(tags, _)| tags)
+        self.merge_maps(parts, "tags", BTreeMap::new(), |part| Some(&part.tags), in_force).map(|(tags, _)| tags)
     }
 
     fn merge_ports(
@@ -276,7 +304,7 @@ impl<'a> Builder<'a> {
         let asked = self.agree(
             parts,
             &Setting { field: "ssl-redirect", what: "the port to redirect to" },
-            |part| part.redirect,
+            |part| Some(part.redirect.as_ref()?.value),
             leads_to,
             ToString::to_string,
         )?;
@@ -288,12 +316,12 @@ impl<'a> Builder<'a> {
         let whose = if alone { "this Ingress" } else { "this group" };
         let message = format!("requests are to be redirected to port {port}, which is no HTTPS listener of {whose}");
         let fix = format!("add {{\"HTTPS\": {port}}} to `{PREFIX}listen-ports`, or name one of its HTTPS ports");
-        let askers: Vec<_> =
-            parts.iter().filter(|part| part.redirect.is_some()).map(|part| part.member.name()).collect();
-        for asker in &askers {
-            self.error(asker, Code::InvalidValue, &format!("{PREFIX}ssl-redirect"), &message, &fix);
+        let mut askers = BTreeSet::new();
+        for (part, asked) in parts.iter().filter_map(|part| Some((part, part.redirect.as_ref()?))) {
+            self.wrong(part.member.ingress, Code::InvalidValue, &asked.place, Severity::Error, &message, &fix);
+            askers.insert(part.member.name().clone());
         }
-        Err(Unmerged::SetAside(askers.into_iter().cloned().collect()))
+        Err(Unmerged::SetAside(askers))
     }
 
     fn merge_port(
@@ -325,9 +353,13 @@ impl<'a> Builder<'a> {
                 sources.join(", ")
             },
         )?;
+        let first_of_port = parts.iter().find(|part| part.ports.contains_key(&port));
+        let of_class =
+            first_of_port.map(|part| part.member.params_listener_attributes(protocol, port)).unwrap_or_default();
         let attributes = self.merge_maps(
             parts,
             &format!("listener-attributes.{protocol}-{port}"),
+            of_class,
             |part| of(part, port).map(|part| &part.attributes),
             |observed, key, value| {
                 in_listener(observed, port, |listener| {

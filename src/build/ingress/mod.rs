@@ -5,6 +5,7 @@
 //! in AWS stays as it is.
 
 mod access;
+mod addresses;
 mod backend;
 pub mod class;
 mod conditions;
@@ -18,6 +19,7 @@ mod part;
 mod quota;
 mod routes;
 mod rules;
+mod settings;
 mod split;
 mod target_group;
 
@@ -28,7 +30,10 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
-pub use self::group::{Membership, groups_of, has_left, membership};
+pub use self::{
+    class::params_of,
+    group::{Membership, groups_of, has_left, membership},
+};
 use super::{
     BuildConfig, Built, Code, Severity,
     findings::{Failed, Findings},
@@ -37,10 +42,10 @@ use crate::{
     api::annotations::{AnnotationError, Annotations, Origin},
     facts::{Facts, Want},
     model::{
-        Cause, ObjectName, ObjectReference, ResourceId, SecurityGroupReference, SetAside, Stack, StackId, TargetGroup,
-        Value,
+        Cause, IpAddressType, ObjectName, ObjectReference, ResourceId, Scheme, SecurityGroupReference, SetAside, Stack,
+        StackId, TargetGroup, Value,
     },
-    snapshot::{Ingress, Service, Snapshot},
+    snapshot::{Ingress, IngressClassParams, Service, Snapshot},
 };
 
 /// Builds the stack of a group. A group without members gives an empty stack: everything goes. Members
@@ -61,6 +66,8 @@ pub fn build(
         findings: Findings::default(),
         target_groups: IndexMap::new(),
         backend_source: None,
+        scheme: config.default_scheme,
+        ip_address_type: IpAddressType::Ipv4,
     };
     let ingresses: Vec<&Ingress> = membership.members.iter().filter_map(|name| snapshot.ingresses.get(name)).collect();
     let mut aside = membership.kept.clone();
@@ -69,7 +76,8 @@ pub fn build(
     } else if ingresses.is_empty() {
         Some(Stack::empty(group.clone()))
     } else {
-        let members: Vec<Member<'_>> = ingresses.into_iter().map(Member::of).collect();
+        let members: Vec<Member<'_>> =
+            ingresses.into_iter().map(|ingress| Member::of(ingress, params_of(ingress, snapshot, config))).collect();
         builder.stack(&members, &mut aside, !membership.leaving.is_empty())
     };
     let stack = stack.map(|stack| Stack {
@@ -92,6 +100,10 @@ struct Builder<'a> {
     target_groups: IndexMap<ResourceId, TargetGroup>,
     /// Whom the targets let in; `None` where their rules are the user's.
     backend_source: Option<SecurityGroupReference>,
+    /// The load balancer's.
+    scheme: Scheme,
+    /// The load balancer's.
+    ip_address_type: IpAddressType,
 }
 
 impl<'a> Builder<'a> {
@@ -190,11 +202,13 @@ impl<'a> Builder<'a> {
 struct Member<'a> {
     ingress: &'a Ingress,
     annotations: Annotations<'a>,
+    /// The settings of its class, which win over the annotations: [`settings`] reads both.
+    params: Option<&'a IngressClassParams>,
 }
 
 impl<'a> Member<'a> {
-    fn of(ingress: &'a Ingress) -> Self {
-        Self { ingress, annotations: Annotations::of_ingress(&ingress.annotations) }
+    fn of(ingress: &'a Ingress, params: Option<&'a IngressClassParams>) -> Self {
+        Self { ingress, annotations: Annotations::of_ingress(&ingress.annotations), params }
     }
 
     fn name(&self) -> &'a ObjectName {

@@ -1,31 +1,39 @@
-//! What one member asks for of the group's load balancer and its listeners, read from its annotations alone.
+//! What one member asks for of the group's load balancer and its listeners, read from its annotations and its class alone.
 
 use std::collections::BTreeMap;
 
-use super::{Builder, Failed, Member, listeners::ListenerContext};
+use super::{
+    Builder, Failed, Member,
+    listeners::ListenerContext,
+    settings::{Given, Place, SubnetSelection},
+};
 use crate::{
     api::annotations::{self, Annotations, Protocol},
-    build::Code,
-    model::{Attributes, CertificateArn, ListenerProtocol, LoadBalancerName, ObjectReference, Scheme, Source, Tags},
+    build::{Code, Severity},
+    model::{
+        Attributes, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, ObjectReference, Scheme, Source,
+        Tags,
+    },
     snapshot::Service,
 };
-
-const CERTIFICATE_ARN: &str = "alb.ingress.kubernetes.io/certificate-arn";
 
 /// A member's part. What it does not ask for is `None`.
 pub(super) struct Part<'a> {
     pub(super) member: Member<'a>,
-    pub(super) name: Option<LoadBalancerName>,
+    pub(super) name: Option<Given<LoadBalancerName>>,
     pub(super) scheme: Option<Scheme>,
-    /// By identifier or `Name` tag.
-    pub(super) subnets: Option<Vec<String>>,
+    pub(super) ip_address_type: Option<IpAddressType>,
+    pub(super) subnets: Option<Given<SubnetSelection>>,
     /// By identifier or `Name` tag; not empty.
     pub(super) security_groups: Option<Vec<String>>,
     pub(super) manage_backend_rules: Option<bool>,
+    /// Those of its annotation; those of its class count for all, if it is the first of the group.
     pub(super) attributes: Attributes,
     pub(super) tags: Tags,
-    /// The port that its `ssl-redirect` names.
-    pub(super) redirect: Option<i32>,
+    /// The HTTPS port to redirect to.
+    pub(super) redirect: Option<Given<i32>>,
+    /// Who may come in, where it says so.
+    pub(super) sources: Option<Given<Vec<Source>>>,
     pub(super) ports: BTreeMap<u16, PortPart>,
 }
 
@@ -44,18 +52,30 @@ impl<'a> Builder<'a> {
         let ingress = member.ingress;
         let object = ObjectReference::ingress(&ingress.name);
         let known = self.findings.check_annotations(&object, annotations::ObjectKind::Ingress, &ingress.annotations);
+        // What the class says has to be sound before anything is made of it.
+        let known = known.and(self.check_params(member));
         let access = self.asked_access(member);
-        let scheme = self.asked_scheme(member);
+        let scheme = self.value(ingress, None, member.scheme()).map(|scheme| scheme.map(|scheme| scheme.value));
+        let kind = self.value(ingress, None, member.ip_address_type()).map(|kind| kind.map(|kind| kind.value));
         let name = self.asked_name(member);
         let subnets = self.asked_subnets(member);
         let attributes = self.value(ingress, None, member.annotations.string_map("load-balancer-attributes"));
         let ports = self.asked_ports(member);
-        let redirect = self.value(ingress, None, member.annotations.i32("ssl-redirect"));
+        let redirect = self.value(ingress, None, member.ssl_redirect());
         let tags = self.user_tags(member, None);
-        let all = (known, access, scheme, name, subnets, attributes, ports, tags, redirect);
-        let (Ok(()), Ok(access), Ok(scheme), Ok(name), Ok(subnets), Ok(attributes), Ok(ports), Ok(tags), Ok(redirect)) =
-            all
+        let of_all = (scheme, kind, name, subnets, attributes);
+        let all = (known, access, of_all, ports, tags, redirect);
+        let (
+            Ok(()),
+            Ok(access),
+            (Ok(scheme), Ok(ip_address_type), Ok(name), Ok(subnets), Ok(attributes)),
+            Ok(ports),
+            Ok(tags),
+            Ok(redirect),
+        ) = all
         else {
+            let of_its_own = member.ip_address_type().ok().flatten();
+            self.ip_address_type = of_its_own.map_or(IpAddressType::Ipv4, |kind| kind.value);
             // What is wrong with backends and paths is told all the same, whatever the listeners turn out to be.
             let context = ListenerContext { port: 80, protocol: ListenerProtocol::Http };
             let _ = (self.default_action(member), self.rules(member, context));
@@ -65,7 +85,7 @@ impl<'a> Builder<'a> {
         let (security_groups, manage_backend_rules, sources) = access;
         let (mut ports, certificates) = ports;
         for (port, part) in &mut ports {
-            part.sources.clone_from(&sources);
+            part.sources = sources.as_ref().map(|sources| sources.value.clone());
             if part.protocol == ListenerProtocol::Https {
                 part.certificates.clone_from(&certificates.0);
                 part.ssl_policy.clone_from(&certificates.1);
@@ -78,39 +98,42 @@ impl<'a> Builder<'a> {
             member,
             name,
             scheme,
+            ip_address_type,
             subnets,
             security_groups,
             manage_backend_rules,
             attributes,
             tags,
             redirect,
+            sources,
             ports,
         })
     }
 
-    fn asked_scheme(&mut self, member: Member<'a>) -> Result<Option<Scheme>, Failed> {
-        let word = self.value(member.ingress, None, member.annotations.enumerated("scheme", Scheme::WORDS))?;
-        Ok(word.and_then(Scheme::from_word))
-    }
-
-    fn asked_name(&mut self, member: Member<'a>) -> Result<Option<LoadBalancerName>, Failed> {
-        let name = self.value(member.ingress, None, member.annotations.string("load-balancer-name"))?;
-        name.map(LoadBalancerName::new).transpose().map_err(|invalid| {
-            let key = "alb.ingress.kubernetes.io/load-balancer-name";
-            let message = invalid.to_string();
-            self.error(member.name(), Code::InvalidValue, key, &message, "choose another name")
-        })
-    }
-
-    fn asked_subnets(&mut self, member: Member<'a>) -> Result<Option<Vec<String>>, Failed> {
-        let names = self.value(member.ingress, None, member.annotations.string_list("subnets"))?;
-        if names.as_ref().is_some_and(Vec::is_empty) {
-            let key = "alb.ingress.kubernetes.io/subnets";
-            let fix =
-                "name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags";
-            return Err(self.error(member.name(), Code::Subnets, key, "the list of subnets is empty", fix));
+    fn asked_name(&mut self, member: Member<'a>) -> Result<Option<Given<LoadBalancerName>>, Failed> {
+        let Some(name) = self.value(member.ingress, None, member.load_balancer_name())? else { return Ok(None) };
+        match LoadBalancerName::new(name.value.clone()) {
+            Ok(valid) => Ok(Some(name.map(|_| valid))),
+            Err(invalid) => {
+                let (message, fix) = (invalid.to_string(), "choose another name");
+                Err(self.wrong(member.ingress, Code::InvalidValue, &name.place, Severity::Error, &message, fix))
+            }
         }
-        Ok(names)
+    }
+
+    fn asked_subnets(&mut self, member: Member<'a>) -> Result<Option<Given<SubnetSelection>>, Failed> {
+        let selection = self.value(member.ingress, None, member.subnet_selection())?;
+        // Those of a class have been looked at.
+        let of_class = member.place_in_class("subnets").is_some();
+        match &selection {
+            Some(Given { value: SubnetSelection::Named(names), place }) if names.is_empty() && !of_class => {
+                let fix = "name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags";
+                let message = "the list of subnets is empty";
+                return Err(self.wrong(member.ingress, Code::Subnets, place, Severity::Error, message, fix));
+            }
+            _ => {}
+        }
+        Ok(selection)
     }
 
     /// Its ports; and the certificates and the policy of those that speak TLS.
@@ -121,10 +144,12 @@ impl<'a> Builder<'a> {
     ) -> Result<(BTreeMap<u16, PortPart>, (Vec<CertificateArn>, Option<String>)), Failed> {
         let certificates = self.certificates(member);
         let ports = self.value(member.ingress, None, member.annotations.listen_ports());
-        let policy = self.value(member.ingress, None, member.annotations.string("ssl-policy"));
-        let (certificates, policy) = (certificates?, policy?);
+        let policy = self.value(member.ingress, None, member.ssl_policy());
+        let (certificates, policy) = (certificates?, policy?.map(|policy| policy.value));
         let ports = match ports? {
-            None if member.annotations.contains("certificate-arn") => BTreeMap::from([(443, Protocol::Https)]),
+            None if member.certificate_arns().is_ok_and(|listed| listed.is_some()) => {
+                BTreeMap::from([(443, Protocol::Https)])
+            }
             None => BTreeMap::from([(80, Protocol::Http)]),
             Some(ports) => ports,
         };
@@ -142,13 +167,20 @@ impl<'a> Builder<'a> {
     }
 
     fn certificates(&mut self, member: Member<'a>) -> Result<Vec<CertificateArn>, Failed> {
-        let listed = self.value(member.ingress, None, member.annotations.string_list("certificate-arn"))?;
+        let Some(listed) = self.value(member.ingress, None, member.certificate_arns())? else { return Ok(Vec::new()) };
         let mut certificates: Vec<CertificateArn> = Vec::new();
-        for arn in listed.unwrap_or_default().into_iter().map(CertificateArn::new) {
+        for arn in listed.value.into_iter().map(CertificateArn::new) {
             if !arn.looks_right() {
                 let message = format!("`{arn}` is not the ARN of a certificate");
                 let fix = "write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>";
-                return Err(self.error(member.name(), Code::InvalidValue, CERTIFICATE_ARN, &message, fix));
+                return Err(self.wrong(
+                    member.ingress,
+                    Code::InvalidValue,
+                    &listed.place,
+                    Severity::Error,
+                    &message,
+                    fix,
+                ));
             }
             if !certificates.contains(&arn) {
                 certificates.push(arn);
@@ -157,33 +189,32 @@ impl<'a> Builder<'a> {
         Ok(certificates)
     }
 
-    /// The tags that users ask for: the Service's win over the Ingress'.
+    /// The tags that users ask for: the class's win over the Service's, and those over the Ingress'.
     pub(super) fn user_tags(&mut self, member: Member<'a>, service: Option<&Service>) -> Result<Tags, Failed> {
         let Member { ingress, .. } = member;
         let annotations = member.layered(service);
-        let user = self.value(ingress, service, annotations.merged_string_map("tags"))?.unwrap_or_default();
-        let external: Vec<&String> =
-            user.keys().filter(|key| self.config.external_managed_tags.contains(*key)).collect();
-        if let Some(key) = external.first() {
-            let message = format!("the tag `{key}` is managed outside of the cluster (--external-managed-tags)");
-            let on_ingress = Annotations::of_ingress(&ingress.annotations).string_map("tags").ok().flatten();
-            let object = match service {
-                Some(service) if !on_ingress.is_some_and(|tags| tags.contains_key(*key)) => {
-                    ObjectReference::service(&service.name)
-                }
-                _ => ObjectReference::ingress(&ingress.name),
-            };
-            let fix = "remove it from the annotation";
-            let key = "alb.ingress.kubernetes.io/tags";
-            return Err(self.findings.found(
-                crate::build::Severity::Error,
-                object,
-                Code::InvalidValue,
-                key,
-                &message,
-                fix,
-            ));
+        let mut user = self.value(ingress, service, annotations.merged_string_map("tags"))?.unwrap_or_default();
+        let of_class = member.params_tags();
+        user.extend(of_class.clone());
+        let Some(key) = user.keys().find(|key| self.config.external_managed_tags.contains(*key)) else {
+            let mut all = self.config.low_default_tags.clone();
+            all.extend(user);
+            return Ok(all);
+        };
+        let message = format!("the tag `{key}` is managed outside of the cluster (--external-managed-tags)");
+        let on_ingress = Annotations::of_ingress(&ingress.annotations).string_map("tags").ok().flatten();
+        let of_ingress = Place::annotation(ingress, "tags");
+        if let Some(params) = member.params.filter(|_| of_class.contains_key(key)) {
+            let (place, fix) = (Place::params(params, "tags"), "remove it from the field");
+            return Err(self.wrong(ingress, Code::InvalidValue, &place, Severity::Error, &message, fix));
         }
-        Ok(user)
+        let object = match service {
+            Some(service) if !on_ingress.is_some_and(|tags| tags.contains_key(key)) => {
+                ObjectReference::service(&service.name)
+            }
+            _ => of_ingress.object,
+        };
+        let fix = "remove it from the annotation";
+        Err(self.findings.found(Severity::Error, object, Code::InvalidValue, &of_ingress.field, &message, fix))
     }
 }

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     build::{Code, tags},
     model::{
-        Action, Listener, ListenerProtocol, ListenerShare, ObjectName, ResourceId, Rule, SecurityGroupRule, Source,
-        Stack, TargetGroup, TargetGroupReference,
+        Action, Listener, ListenerProtocol, ListenerShare, ObjectName, ResourceId, Rule, SecurityGroupRule, Stack,
+        TargetGroup, TargetGroupReference,
     },
 };
 
@@ -77,8 +77,7 @@ impl<'a> Builder<'a> {
         let mut listeners = BTreeMap::new();
         let mut sources = BTreeMap::new();
         for (number, mut port) in std::mem::take(&mut merged.ports) {
-            let everywhere = || vec![Source::Ipv4("0.0.0.0/0".to_owned())];
-            sources.insert(number, port.sources.take().unwrap_or_else(everywhere));
+            sources.insert(number, self.let_in(port.sources.take()));
             let listener = self.listener(parts, number, port, merged.redirect, &routes)?;
             listeners.insert(number, listener);
         }
@@ -173,13 +172,13 @@ impl<'a> Builder<'a> {
             ssl_policy: port.ssl_policy,
             rules: optimise::optimise(rules, context),
             shares,
-            tags: tags::of_resource(
+            tags: self.config.of_listeners(tags::of_resource(
                 &self.config.cluster,
                 self.group,
                 &ResourceId(number.to_string()),
                 &self.config.default_tags,
                 &user_tags,
-            ),
+            )),
             cause: port.cause,
         })
     }

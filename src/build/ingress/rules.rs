@@ -14,6 +14,7 @@ impl<'a> Builder<'a> {
         let mut failed = user_tags.is_err();
         let user_tags = user_tags.unwrap_or_default();
         let tags = tags::of_rule(&self.config.cluster, self.group, &self.config.default_tags, &user_tags);
+        let tags = self.config.of_listeners(tags);
         let mut rules = Vec::new();
         for entry in &ingress.rules {
             for (index, path) in in_order(&entry.paths) {

@@ -35,7 +35,7 @@ impl<'a> Builder<'a> {
             &service.annotations,
         );
         let annotations = member.layered(Some(service));
-        let target_type = self.value(ingress, Some(service), annotations.enumerated("target-type", TargetType::WORDS));
+        let target_type = self.value(ingress, Some(service), member.target_type(service));
         let protocol = self.value(
             ingress,
             Some(service),
@@ -49,7 +49,13 @@ impl<'a> Builder<'a> {
         let user_tags = self.user_tags(member, Some(service));
         let attributes = self.value(ingress, Some(service), annotations.string_map("target-group-attributes"));
         let node_labels = self.value(ingress, Some(service), annotations.string_map("target-node-labels"));
-        let target_type = target_type?.and_then(TargetType::from_word).unwrap_or(self.config.default_target_type);
+        let target_type = target_type?.unwrap_or(self.config.default_target_type);
+        if target_type == TargetType::Ip && !self.config.enable_ip_target_type {
+            let message =
+                format!("the targets of the Service `{}` are pods, which a feature gate forbids", service.name);
+            let fix = "set `alb.ingress.kubernetes.io/target-type: instance`, or start the controller without `--feature-gates=EnableIPTargetType=false`";
+            return Err(self.error(&ingress.name, Code::Unsupported, field, &message, fix));
+        }
         let word = protocol.as_ref().ok().copied().flatten();
         let backend_protocol = word.and_then(TargetGroupProtocol::from_word).unwrap_or(TargetGroupProtocol::Http);
         let word = version.as_ref().ok().copied().flatten();
@@ -63,19 +69,7 @@ impl<'a> Builder<'a> {
         };
         let (attributes, node_labels) = (attributes?.unwrap_or_default(), node_labels?);
         let protocol = backend_protocol;
-        if service.ipv6 {
-            let message = format!(
-                "the Service `{}` has IPv6 addresses, which need a dualstack load balancer; that is not built yet",
-                service.name
-            );
-            return Err(self.error(
-                &ingress.name,
-                Code::Refused,
-                field,
-                &message,
-                "set `spec.ipFamilies: [IPv4]` on the Service",
-            ));
-        }
+        let ip_address_type = self.target_addresses(member.name(), service, field)?;
         let port = match (target_type, &service_port.target_port, service_port.node_port) {
             (TargetType::Ip, PortReference::Number(number), _) => *number,
             // The pods decide what number the name means, each for itself; every target is registered with its own.
@@ -90,11 +84,13 @@ impl<'a> Builder<'a> {
                 return Err(self.error(&ingress.name, Code::Unsupported, field, &message, fix));
             }
         };
-        let name = if service.uid.is_empty() {
-            Value::AfterApply("named after the Service's uid")
+        let scheme = self.scheme;
+        let (name, second_name) = if service.uid.is_empty() {
+            let unknown = Value::AfterApply("named after the Service's uid");
+            (unknown.clone(), unknown)
         } else {
             match self.named(|cluster| {
-                names::target_group(names::TargetGroupIdentity {
+                let identity = names::TargetGroupIdentity {
                     cluster,
                     group: self.group,
                     ingress: &ingress.name,
@@ -105,10 +101,12 @@ impl<'a> Builder<'a> {
                     target_type,
                     protocol,
                     protocol_version,
-                })
+                };
+                names::target_group(identity)
+                    .and_then(|name| Ok((name, names::second_target_group(identity, scheme, ip_address_type)?)))
             }) {
-                Value::Known(Ok(name)) => Value::Known(name),
-                Value::AfterApply(why) => Value::AfterApply(why),
+                Value::Known(Ok((name, second))) => (Value::Known(name), Value::Known(second)),
+                Value::AfterApply(why) => (Value::AfterApply(why), Value::AfterApply(why)),
                 Value::Known(Err(invalid)) => {
                     return Err(self.error(
                         &ingress.name,
@@ -126,9 +124,11 @@ impl<'a> Builder<'a> {
         let group = TargetGroup {
             resource: resource.clone(),
             name,
+            second_name,
             target_type,
             protocol,
             protocol_version: Some(protocol_version),
+            ip_address_type,
             port,
             vpc: self.config.vpc.clone(),
             health_check,

@@ -8,6 +8,7 @@ mod forwards;
 mod groups;
 mod listeners;
 mod messages;
+mod params;
 mod properties;
 mod routes;
 mod target_groups;
@@ -72,7 +73,7 @@ fn subnet(id: &str) -> Subnet {
 }
 
 fn discovered(scheme: Scheme) -> SubnetQuery {
-    SubnetQuery::Discovered { kind: LoadBalancerKind::Application, scheme }
+    SubnetQuery::Discovered { kind: LoadBalancerKind::Application, scheme, ipv6: false }
 }
 
 /// From which security group, on which ports; `-` where the rules are the user's.

@@ -72,16 +72,16 @@ impl Builder<'_> {
                 let fix = "name subnets by id or by their tag `Name`, or remove the annotation";
                 return Err(self.error(Code::Subnets, &key(SUBNETS), "the annotation names no subnet", fix));
             }
-            (Some(names), _) => (SubnetQuery::Named { kind, names }, key(SUBNETS)),
+            (Some(names), _) => (SubnetQuery::Named { kind, names, ipv6: false }, key(SUBNETS)),
             (None, Some(incumbent)) if needs_blocks => {
                 let names = incumbent.subnets.iter().map(|id| id.as_str().to_owned()).collect();
-                (SubnetQuery::Named { kind, names }, key(SUBNETS))
+                (SubnetQuery::Named { kind, names, ipv6: false }, key(SUBNETS))
             }
             (None, Some(incumbent)) => {
                 let kept = incumbent.subnets.iter().map(|id| Subnet { id: id.clone(), ipv4_blocks: Vec::new() });
                 return Ok(Value::Known(kept.collect()));
             }
-            (None, None) => (SubnetQuery::Discovered { kind, scheme }, key(SCHEME)),
+            (None, None) => (SubnetQuery::Discovered { kind, scheme, ipv6: false }, key(SCHEME)),
         };
         let fact = self.facts.subnets(&query);
         self.findings.settle(fact, Want::Subnets(query), self.object(), Code::Subnets, &field)

@@ -137,7 +137,9 @@ impl<'a> Builder<'a> {
             let message = format!("the tag `{external}` is managed outside of the cluster (--external-managed-tags)");
             outcome = Err(self.error(Code::InvalidValue, &key(SUFFIX), &message, "remove it from the annotation"));
         }
-        outcome.map(|()| user)
+        let mut all = self.config.low_default_tags.clone();
+        all.extend(user);
+        outcome.map(|()| all)
     }
 
     fn tags(&self, resource: &str, user: &Tags) -> Tags {

@@ -11,8 +11,8 @@ use crate::{
     build::{Code, findings::Failed, names, tags},
     facts::Want,
     model::{
-        Attributes, Binding, HealthCheck, HealthCheckProtocol, Matcher, NetworkingPeer, NetworkingPort, NetworkingRule,
-        PortReference, ResourceId, Scheme, Tags, TargetGroup, TargetGroupProtocol, TargetType, Value,
+        Attributes, Binding, HealthCheck, HealthCheckProtocol, IpAddressType, Matcher, NetworkingPeer, NetworkingPort,
+        NetworkingRule, PortReference, ResourceId, Scheme, Tags, TargetGroup, TargetGroupProtocol, TargetType, Value,
     },
 };
 
@@ -76,10 +76,13 @@ impl<'a> Builder<'a> {
             }
         };
         Ok(TargetGroup {
+            // Its name is hashed from all that cannot be changed.
+            second_name: name.clone(),
             name,
             target_type,
             protocol: front.target_group,
             protocol_version: None,
+            ip_address_type: IpAddressType::Ipv4,
             port,
             vpc: self.config.vpc.clone(),
             health_check,

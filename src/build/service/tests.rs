@@ -46,11 +46,11 @@ fn both() -> Fact<Vec<Subnet>> {
 
 fn named(names: &[&str]) -> SubnetQuery {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    SubnetQuery::Named { kind: LoadBalancerKind::Network, names }
+    SubnetQuery::Named { kind: LoadBalancerKind::Network, names, ipv6: false }
 }
 
 fn facts() -> Facts {
-    let discovered = |scheme| SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme };
+    let discovered = |scheme| SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme, ipv6: false };
     Facts {
         subnets: [
             (discovered(Scheme::Internal), both()),

@@ -44,7 +44,7 @@ async fn store(answer: fn(&Call) -> (u16, String)) -> (Fake, FactStore) {
 
 fn named(names: &[&str]) -> SubnetQuery {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    SubnetQuery::Named { kind: LoadBalancerKind::Network, names }
+    SubnetQuery::Named { kind: LoadBalancerKind::Network, names, ipv6: false }
 }
 
 async fn subnets(store: &FactStore, query: &SubnetQuery) -> Fact<Vec<Subnet>> {
@@ -71,7 +71,7 @@ async fn one_reading_of_the_vpc_answers_all_questions_about_its_subnets() {
     assert_eq!(subnets(&store, &named(&["subnet-1"])).await, the_subnet());
     assert_eq!(fake.actions(), ["DescribeAvailabilityZones", "DescribeSubnets"]);
     // No subnet has a role tag.
-    let discovered = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme: Scheme::Internal };
+    let discovered = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme: Scheme::Internal, ipv6: false };
     assert_eq!(subnets(&store, &discovered).await, the_subnet());
     assert_eq!(subnets(&store, &discovered).await, the_subnet());
     assert_eq!(fake.actions(), ["DescribeRouteTables"]);

@@ -32,6 +32,7 @@ fn observed(name: &str) -> ObservedStack {
         target_type: "ip".to_owned(),
         protocol: "HTTP".to_owned(),
         protocol_version: None,
+        ip_address_type: crate::model::IpAddressType::Ipv4,
         health_check: None,
         attributes: None,
         tags: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use super::{Locale, Subnet, SubnetCandidate, Zone, least};
+use super::{Gates, Locale, Subnet, SubnetCandidate, Zone, least};
 use crate::{
     facts::list,
     model::{LoadBalancerKind, SubnetId, VpcId},
@@ -15,10 +15,12 @@ const MOST_SUGGESTED: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnfitSubnets {
     /// The list is empty.
-    #[error("no subnet is named, and {} needs {}", with_article(*.kind), count(least(*.kind, Locale::AvailabilityZone)))]
+    #[error("no subnet is named, and {} needs {}", with_article(*.kind), count(*.least))]
     NoneNamed {
         /// What the load balancer is.
         kind: LoadBalancerKind,
+        /// How many it needs.
+        least: usize,
     },
     /// The VPC has no subnets at all.
     #[error("{vpc} has no subnets, or they may not be read, and so not {}", list(quoted(.names), "and"))]
@@ -80,6 +82,12 @@ pub enum UnfitSubnets {
         /// Its zone.
         zone: String,
     },
+    /// Some have no IPv6 block.
+    #[error("a dualstack load balancer needs subnets with IPv6 blocks, and {} no such block", have(.written))]
+    NoIpv6 {
+        /// As they are written, with what they mean.
+        written: Vec<String>,
+    },
 }
 
 impl UnfitSubnets {
@@ -93,11 +101,11 @@ impl UnfitSubnets {
     #[must_use]
     pub fn fix(&self) -> String {
         match self {
-            Self::NoneNamed { kind: LoadBalancerKind::Application } => {
+            Self::NoneNamed { least: 2.., .. } => {
                 "name a subnet in each of two zones, or remove the annotation to have them found by their tags"
                     .to_owned()
             }
-            Self::NoneNamed { kind: LoadBalancerKind::Network } => {
+            Self::NoneNamed { .. } => {
                 "name a subnet, or remove the annotation to have them found by their tags".to_owned()
             }
             Self::EmptyVpc { .. } => "check --aws-vpc-id and that ec2:DescribeSubnets is allowed".to_owned(),
@@ -115,6 +123,7 @@ impl UnfitSubnets {
             Self::SameZone { zone, .. } => format!("name one subnet alone in {zone}"),
             Self::MixedLocales { .. } => "name the subnets of one kind alone".to_owned(),
             Self::TooFew { .. } => "name a subnet in a second zone too".to_owned(),
+            Self::NoIpv6 { .. } => "give them one, or have the load balancer without IPv6".to_owned(),
         }
     }
 }
@@ -125,6 +134,10 @@ fn with_article(kind: LoadBalancerKind) -> &'static str {
         LoadBalancerKind::Application => "an Application Load Balancer",
         LoadBalancerKind::Network => "a Network Load Balancer",
     }
+}
+
+fn have(written: &[String]) -> String {
+    format!("{} {}", list(written, "and"), if written.len() > 1 { "have" } else { "has" })
 }
 
 fn count(subnets: usize) -> &'static str {
@@ -168,12 +181,14 @@ fn is_id(name: &str) -> bool {
 pub fn resolve_named(
     vpc: &VpcId,
     kind: LoadBalancerKind,
+    ipv6: bool,
+    gates: Gates,
     names: &[String],
     candidates: &[SubnetCandidate],
     zones: &[Zone],
 ) -> Result<Vec<Subnet>, UnfitSubnets> {
     if names.is_empty() {
-        return Err(UnfitSubnets::NoneNamed { kind });
+        return Err(UnfitSubnets::NoneNamed { kind, least: least(kind, Locale::AvailabilityZone, gates) });
     }
     if candidates.is_empty() {
         return Err(UnfitSubnets::EmptyVpc { vpc: vpc.clone(), names: names.to_vec() });
@@ -200,9 +215,14 @@ pub fn resolve_named(
         return Err(UnfitSubnets::MixedLocales { places });
     }
     if let [(written, only)] = found.as_slice()
-        && least(kind, only.locale(zones)) > 1
+        && least(kind, only.locale(zones), gates) > 1
     {
         return Err(UnfitSubnets::TooFew { kind, written: written.clone(), zone: only.zone.clone() });
+    }
+    let without = found.iter().filter(|(_, candidate)| ipv6 && !candidate.ipv6);
+    let without: Vec<String> = without.map(|(written, _)| written.clone()).collect();
+    if !without.is_empty() {
+        return Err(UnfitSubnets::NoIpv6 { written: without });
     }
     Ok(found.into_iter().map(|(_, candidate)| candidate.chosen()).collect())
 }
@@ -280,7 +300,7 @@ mod tests {
 
     fn resolve(kind: LoadBalancerKind, names: &[&str]) -> Result<Vec<String>, UnfitSubnets> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        resolve_named(&VpcId::new("vpc-1"), kind, &names, &vpc(), &zones()).map(ids)
+        resolve_named(&VpcId::new("vpc-1"), kind, false, Gates::default(), &names, &vpc(), &zones()).map(ids)
     }
 
     fn refusal(kind: LoadBalancerKind, names: &[&str]) -> String {
@@ -321,7 +341,8 @@ mod tests {
     #[test]
     fn an_empty_vpc_has_none_of_them() {
         let names = ["subnet-1".to_owned(), "web".to_owned()];
-        let error = resolve_named(&VpcId::new("vpc-1"), Network, &names, &[], &zones()).unwrap_err();
+        let error =
+            resolve_named(&VpcId::new("vpc-1"), Network, false, Gates::default(), &names, &[], &zones()).unwrap_err();
         insta::assert_snapshot!(format!("{error}\nfix: {}", error.fix()), @"
         vpc-1 has no subnets, or they may not be read, and so not `subnet-1` and `web`
         fix: check --aws-vpc-id and that ec2:DescribeSubnets is allowed
@@ -370,6 +391,26 @@ mod tests {
         the subnets are in places of different kinds, and a load balancer can be in one kind alone: subnet-1 in an availability zone; `edge` (subnet-5) in a local zone; `rack` (subnet-6) on an Outpost
         fix: name the subnets of one kind alone
         ");
+    }
+
+    #[test]
+    fn a_dualstack_load_balancer_needs_ipv6_blocks_and_a_gate_makes_one_subnet_enough() {
+        let vpc_id = VpcId::new("vpc-1");
+        let mut candidates = vpc();
+        let single = Gates { single_subnet: true, ..Gates::default() };
+        let named = |names: &[&str], candidates: &[SubnetCandidate], gates| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            resolve_named(&vpc_id, Application, true, gates, &names, candidates, &zones()).map(ids)
+        };
+        let refused = named(&["web", "public-b"], &candidates, Gates::default()).unwrap_err();
+        insta::assert_snapshot!(format!("{refused}\nfix: {}", refused.fix()), @"
+        a dualstack load balancer needs subnets with IPv6 blocks, and `web` (subnet-1) and `public-b` (subnet-2) have no such block
+        fix: give them one, or have the load balancer without IPv6
+        ");
+        candidates.iter_mut().for_each(|candidate| candidate.ipv6 = true);
+        let both = ["subnet-1".to_owned(), "subnet-2".to_owned()];
+        assert_eq!(named(&["web", "public-b"], &candidates, Gates::default()), Ok(both.to_vec()));
+        assert_eq!(named(&["web"], &candidates, single), Ok(both[..1].to_vec()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(super) fn subnet(id: &str, zone: &str, tags: &[(&str, &str)]) -> SubnetCandi
         zone: zone.to_owned(),
         available_addresses: 100,
         on_outpost: false,
+        ipv6: false,
         ipv4_blocks: vec![format!("block of {id}")],
         tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
     }
@@ -48,7 +49,24 @@ fn pick_for(
     candidates: &[SubnetCandidate],
     tables: &[RouteTable],
 ) -> Result<Vec<String>, NoSubnets> {
-    choose(&VpcId::new("vpc-1"), kind, scheme, "demo", candidates, &zones(), tables).map(ids)
+    pick_with(&role(kind, scheme), Gates::default(), candidates, tables)
+}
+
+fn role(kind: LoadBalancerKind, scheme: Scheme) -> Choice {
+    Choice { kind, by: By::Role(scheme), ipv6: false }
+}
+
+fn pick_with(
+    choice: &Choice,
+    gates: Gates,
+    candidates: &[SubnetCandidate],
+    tables: &[RouteTable],
+) -> Result<Vec<String>, NoSubnets> {
+    choose(&VpcId::new("vpc-1"), choice, gates, "demo", candidates, &zones(), tables).map(ids)
+}
+
+fn needs_tables(scheme: Scheme, candidates: &[SubnetCandidate]) -> bool {
+    needs_route_tables(&role(LoadBalancerKind::Application, scheme), Gates::default(), candidates)
 }
 
 fn pick(scheme: Scheme, candidates: &[SubnetCandidate], tables: &[RouteTable]) -> Result<Vec<String>, NoSubnets> {
@@ -121,7 +139,7 @@ fn one_tagged_subnet_a_zone_is_chosen() {
         ("one local zone is enough", internal, vec![subnet("subnet-1", "z-lax", &[INTERNAL])], vec!["subnet-1"]),
         ("one Outpost is enough", internal, vec![outpost(subnet("subnet-1", "z-a", &[INTERNAL]))], vec!["subnet-1"]),
     ] {
-        assert!(!needs_route_tables(scheme, &candidates), "{case}");
+        assert!(!needs_tables(scheme, &candidates), "{case}");
         assert_eq!(pick(scheme, &candidates, &[]), Ok(wanted.into_iter().map(str::to_owned).collect()), "{case}");
     }
 }
@@ -135,14 +153,14 @@ fn without_role_tags_the_route_tables_decide() {
         subnet("subnet-4", "z-b", &[]),
     ];
     let tables = [table(true, &[], false), table(false, &["subnet-1", "subnet-4"], true)];
-    assert!(needs_route_tables(Scheme::Internal, &candidates));
+    assert!(needs_tables(Scheme::Internal, &candidates));
     assert_eq!(pick(Scheme::InternetFacing, &candidates, &tables), Ok(vec!["subnet-1".into(), "subnet-4".into()]));
     assert_eq!(pick(Scheme::Internal, &candidates, &tables), Ok(vec!["subnet-2".into(), "subnet-3".into()]));
 }
 
 #[test]
 fn an_empty_vpc_asks_for_its_id_and_rights() {
-    assert!(!needs_route_tables(Scheme::Internal, &[]));
+    assert!(!needs_tables(Scheme::Internal, &[]));
     insta::assert_snapshot!(refusal(Scheme::Internal, &[], &[]), @"
     vpc-1 has no subnets, or they may not be read, so an internal load balancer has no place
     fix: check --aws-vpc-id and that ec2:DescribeSubnets is allowed; then tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1
@@ -223,4 +241,63 @@ fn a_network_load_balancer_is_told_of_by_its_name() {
     the subnets of vpc-1 for an internet-facing Network Load Balancer are in places of different kinds, and it can be in one kind alone: subnet-1 (z-a) eligible; subnet-2 (z-lax) eligible, in a local zone
     fix: tag the subnets of one kind alone with kubernetes.io/role/elb=1
     ");
+}
+
+#[test]
+fn subnets_are_chosen_by_the_tags_that_a_user_names() {
+    let wanted = |pairs: &[(&str, &[&str])]| {
+        let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
+        By::Tags(pairs.iter().map(|(key, list)| ((*key).to_owned(), values(list))).collect())
+    };
+    let by = |by: By| Choice { kind: LoadBalancerKind::Application, by, ipv6: false };
+    let candidates = [
+        subnet("subnet-1", "z-a", &[("team", "web"), ("tier", "front")]),
+        subnet("subnet-2", "z-a", &[("team", "web"), ("tier", "front"), OWN]),
+        subnet("subnet-3", "z-b", &[("team", "api"), ("tier", "front")]),
+        subnet("subnet-4", "z-b", &[("team", "web"), ("tier", "back")]),
+        subnet("subnet-5", "z-lax", &[("team", "edge"), ("tier", "front"), OTHER]),
+    ];
+    let choice = by(wanted(&[("team", &["web", "api"]), ("tier", &["front"])]));
+    assert!(!needs_route_tables(&choice, Gates::default(), &candidates));
+    assert_eq!(pick_with(&choice, Gates::default(), &candidates, &[]), Ok(vec!["subnet-2".into(), "subnet-3".into()]));
+    let refused = |choice: &Choice| {
+        let error = pick_with(choice, Gates::default(), &candidates, &[]).expect_err("subnets were found");
+        format!("{error}\nfix: {}", error.fix())
+    };
+    insta::assert_snapshot!(refused(&by(wanted(&[("team", &["web"]), ("tier", &["front"])]))), @"
+    an Application Load Balancer needs subnets in two zones, and vpc-1 has them by the tags team=web and tier=front in a single zone: subnet-1 (z-a) passed over for subnet-2 in the same zone; subnet-2 (z-a) eligible; subnet-3 (z-b) its tag `team` is another, or missing; subnet-4 (z-b) its tag `tier` is another, or missing; subnet-5 (z-lax) its tag `team` is another, or missing
+    fix: tag a subnet in each of two zones with team=web and tier=front
+    ");
+    insta::assert_snapshot!(refused(&by(wanted(&[("team", &["edge"])]))), @"
+    no subnet of vpc-1 will do for the load balancer by the tags team=edge: subnet-5 (z-lax) for another cluster, by its tag `kubernetes.io/cluster/other`; subnet-1 (z-a) its tag `team` is another, or missing; subnet-2 (z-a) its tag `team` is another, or missing; subnet-3 (z-b) its tag `team` is another, or missing; subnet-4 (z-b) its tag `team` is another, or missing
+    fix: tag a subnet in each of two zones with team=edge; to share subnet-5 with other clusters, remove its kubernetes.io/cluster tags or add this cluster's
+    ");
+    let open = Gates { cluster_tag_check: false, ..Gates::default() };
+    assert_eq!(pick_with(&by(wanted(&[("team", &["edge"])])), open, &candidates, &[]), Ok(vec!["subnet-5".into()]));
+}
+
+#[test]
+fn a_dualstack_load_balancer_goes_to_subnets_with_ipv6_blocks() {
+    let six = |id: &str, zone: &str| SubnetCandidate { ipv6: true, ..subnet(id, zone, &[INTERNAL]) };
+    let mut candidates = vec![subnet("subnet-1", "z-a", &[INTERNAL]), six("subnet-2", "z-a"), six("subnet-3", "z-b")];
+    let choice = Choice { ipv6: true, ..role(LoadBalancerKind::Application, Scheme::Internal) };
+    assert_eq!(pick_with(&choice, Gates::default(), &candidates, &[]), Ok(vec!["subnet-2".into(), "subnet-3".into()]));
+    candidates.truncate(1);
+    let error = pick_with(&choice, Gates::default(), &candidates, &[]).unwrap_err();
+    insta::assert_snapshot!(format!("{error}\nfix: {}", error.fix()), @"
+    no subnet of vpc-1 will do for an internal load balancer: subnet-1 (z-a) no IPv6 block, which a dualstack load balancer needs
+    fix: tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1; give IPv6 blocks to subnet-1, or have the load balancer without IPv6
+    ");
+}
+
+#[test]
+fn gates_decide_over_route_tables_and_the_least_number() {
+    let candidates = [subnet("subnet-1", "z-a", &[])];
+    let internal = role(LoadBalancerKind::Application, Scheme::Internal);
+    let single = Gates { single_subnet: true, ..Gates::default() };
+    assert_eq!(pick_with(&internal, single, &candidates, &[table(true, &[], false)]), Ok(vec!["subnet-1".into()]));
+    let by_tags_alone = Gates { by_reachability: false, ..Gates::default() };
+    assert!(!needs_route_tables(&internal, by_tags_alone, &candidates));
+    let error = pick_with(&internal, by_tags_alone, &candidates, &[]).unwrap_err();
+    insta::assert_snapshot!(error.to_string(), @"no subnet of vpc-1 will do for an internal load balancer: subnet-1 (z-a) no role tag");
 }

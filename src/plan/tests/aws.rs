@@ -30,6 +30,9 @@ pub(super) struct Aws {
     created_rules: BTreeMap<(u16, usize), RuleArn>,
     created_security_group: Option<SecurityGroupId>,
     created_balancer: bool,
+    /// Which load balancer steps are about.
+    wanted: Option<LoadBalancer>,
+    passed_over: BTreeSet<TargetGroupArn>,
 }
 
 impl Aws {
@@ -47,7 +50,7 @@ impl Aws {
 
     /// Runs a whole plan.
     pub(super) fn run(&mut self, stack: &Stack, plan: &Plan) {
-        self.begin();
+        self.begin_plan(plan);
         for step in &plan.steps {
             self.apply(stack, &step.action).unwrap_or_else(|refused| panic!("{}: {refused}", step.action));
         }
@@ -68,6 +71,12 @@ impl Aws {
             self.observed.bindings.retain(|binding| !binding.deleting);
         }
         assert_eq!(plan(stack, &self.observed), Plan::default(), "not settled after {most_rounds} rounds");
+    }
+
+    /// As [`Self::begin`], before the steps of a plan.
+    pub(super) fn begin_plan(&mut self, plan: &Plan) {
+        self.begin();
+        self.passed_over.clone_from(&plan.passed_over);
     }
 
     /// What earlier plans created is no longer called so.
@@ -131,7 +140,10 @@ impl Aws {
     }
 
     fn balancer(&mut self) -> Outcome<&mut ObservedLoadBalancer> {
-        self.observed.load_balancers.first_mut().ok_or_else(|| "there is no load balancer".to_owned())
+        let wanted = self.wanted.clone();
+        let is_meant =
+            |balancer: &&mut ObservedLoadBalancer| wanted.as_ref().is_none_or(|wanted| wanted.can_be(balancer));
+        self.observed.load_balancers.iter_mut().find(is_meant).ok_or_else(|| "there is no load balancer".to_owned())
     }
 
     fn listener(&mut self, reference: &ListenerReference) -> Outcome<&mut ObservedListener> {
@@ -173,6 +185,8 @@ impl Aws {
                         o.resource().as_ref() == Some(id)
                             && o.target_type == wanted.target_type.as_str()
                             && o.protocol == wanted.protocol.as_str()
+                            && o.ip_address_type == wanted.ip_address_type
+                            && !self.passed_over.contains(&o.arn)
                             && o.protocol_version.as_deref() == wanted.protocol_version.map(ProtocolVersion::as_str)
                     };
                     self.observed.target_groups.iter().find(fits).map(|o| &o.arn)
@@ -214,8 +228,19 @@ impl Aws {
             let group = self.observed.target_groups.iter().find(|group| group.arn == *arn);
             let fits = group.zip(protocol).is_none_or(|(group, protocol)| leads_to(protocol, &group.protocol));
             refuse(!fits, || format!("InvalidConfigurationRequest: {arn} behind {protocol:?}"))?;
+            self.alone(arn)?;
         }
         Ok(())
+    }
+
+    /// Refuses a target group that serves another load balancer.
+    fn alone(&self, arn: &TargetGroupArn) -> Outcome {
+        let ours = self.observed.target_groups.iter().any(|group| group.arn == *arn);
+        let other =
+            |balancer: &&ObservedLoadBalancer| self.wanted.as_ref().is_some_and(|wanted| !wanted.can_be(balancer));
+        let taken =
+            self.observed.load_balancers.iter().filter(other).any(|b| b.target_groups().any(|group| group == arn));
+        refuse(ours && taken, || format!("TargetGroupAssociationLimit: {arn}"))
     }
 
     fn security_group_id(&self, reference: &SecurityGroupReference) -> Outcome<SecurityGroupId> {
@@ -268,6 +293,7 @@ impl Aws {
     #[allow(clippy::too_many_lines, reason = "one arm a step")]
     pub(super) fn apply(&mut self, stack: &Stack, action: &StepAction) -> Outcome {
         let number = self.number();
+        self.wanted.clone_from(&stack.load_balancer);
         match action {
             StepAction::CreateSecurityGroup(group) => {
                 let name = group.name.known().ok_or("the name is not known")?.clone();
@@ -325,6 +351,7 @@ impl Aws {
                     target_type: group.target_type.to_string(),
                     protocol: group.protocol.to_string(),
                     protocol_version: group.protocol_version.map(|version| version.to_string()),
+                    ip_address_type: group.ip_address_type,
                     health_check: Some(group.health_check.clone()),
                     attributes: Some(defaults::target_group(group.protocol)),
                     tags: group.tags.clone(),
@@ -365,7 +392,8 @@ impl Aws {
             }
             StepAction::CreateLoadBalancer(balancer) => {
                 let name = balancer.name.known().ok_or("the name is not known")?.to_string();
-                refuse(!self.observed.load_balancers.is_empty(), || "a second load balancer".to_owned())?;
+                let second = self.observed.load_balancers.iter().any(|b| b.name == name || balancer.can_be(b));
+                refuse(second, || "a second load balancer".to_owned())?;
                 let groups = balancer.security_groups.iter().map(|g| self.security_group_id(g));
                 let security_groups = groups.collect::<Outcome<BTreeSet<_>>>()?;
                 let bare = balancer.kind == LoadBalancerKind::Application && security_groups.is_empty();
@@ -380,6 +408,7 @@ impl Aws {
                     kind: balancer.kind,
                     attributes: Some(defaults::load_balancer(balancer.kind)),
                     scheme: balancer.scheme,
+                    ip_address_type: balancer.ip_address_type,
                     state: LoadBalancerState::Provisioning,
                     subnets: self.mappings.keys().cloned().collect(),
                     security_groups,
@@ -394,6 +423,11 @@ impl Aws {
                 let bare = balancer.security_groups.is_empty();
                 refuse(balancer.arn != *arn || groups.is_empty() || bare, || "InvalidConfigurationRequest".to_owned())?;
                 balancer.security_groups = groups;
+            }
+            StepAction::SetIpAddressType { arn, kind } => {
+                let balancer = self.balancer()?;
+                refuse(balancer.arn != *arn || balancer.ip_address_type == *kind, || "a call for nothing".to_owned())?;
+                balancer.ip_address_type = *kind;
             }
             StepAction::SetSubnets { arn, subnets } => {
                 let balancer = self.balancer()?;
@@ -531,6 +565,7 @@ impl Aws {
             }
             StepAction::CreateRule { listener, port, index, priority, rule } => {
                 let actions = self.action(stack, &rule.action)?;
+                actions.iter().flat_map(Action::target_groups).try_for_each(|arn| self.alone(arn))?;
                 let network = self.balancer()?.kind == LoadBalancerKind::Network;
                 refuse(network, || {
                     "UnsupportedOperation: listeners of a Network Load Balancer have no rules".to_owned()

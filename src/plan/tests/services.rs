@@ -288,7 +288,7 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
                 Want::InForce | Want::Limits => unreachable!("only groups of Ingresses ask for it"),
                 Want::Subnets(query) => {
                     let subnets = match &query {
-                        SubnetQuery::Discovered { .. } => vec![subnet(0), subnet(1)],
+                        SubnetQuery::Discovered { .. } | SubnetQuery::Tagged { .. } => vec![subnet(0), subnet(1)],
                         SubnetQuery::Named { names, .. } => names
                             .iter()
                             .map(|name| subnet(name.strip_prefix("subnet-").unwrap().parse().unwrap()))

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{aws::Aws, plan, steps::built};
 use crate::{model::*, plan::Plan};
 
-const SAMPLE: &str = r"
+pub(super) const SAMPLE: &str = r"
 apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata: {name: web, namespace: shop, annotations: {alb.ingress.kubernetes.io/target-type: ip}}
@@ -29,7 +29,7 @@ fn certificate(number: u8) -> CertificateArn {
 
 /// What of a stack is chosen freely.
 #[derive(Clone, Debug)]
-struct Choice {
+pub(super) struct Choice {
     groups: Vec<GroupChoice>,
     listeners: Vec<(u16, ListenerChoice)>,
     owner: Option<u8>,
@@ -72,7 +72,7 @@ fn action() -> impl Strategy<Value = ActionChoice> {
     ]
 }
 
-fn choice() -> impl Strategy<Value = Choice> {
+pub(super) fn choice() -> impl Strategy<Value = Choice> {
     let group = (any::<bool>(), 0..3_usize, 0..3_u8, any::<bool>()).prop_map(|(tls, version, path, restricted)| {
         let versions = [ProtocolVersion::Http1, ProtocolVersion::Http2, ProtocolVersion::Grpc];
         let protocol = if tls { TargetGroupProtocol::Https } else { TargetGroupProtocol::Http };
@@ -140,7 +140,7 @@ impl ActionChoice {
     }
 }
 
-fn stack(choice: &Choice) -> Stack {
+pub(super) fn stack(choice: &Choice) -> Stack {
     let sample = built(SAMPLE);
     let mut stack = sample.clone();
     let (_, group) = sample.target_groups.first().unwrap();
@@ -150,6 +150,7 @@ fn stack(choice: &Choice) -> Stack {
         let mut group = group.clone();
         // As real names, this one says what cannot be changed in place.
         let name = format!("g{index}-{}-{}", chosen.protocol, chosen.version);
+        group.second_name = Value::Known(TargetGroupName::new(format!("{name}-second")).unwrap());
         group.name = Value::Known(TargetGroupName::new(name).unwrap());
         group.resource = resource.clone();
         group.protocol = chosen.protocol;

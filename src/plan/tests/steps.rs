@@ -393,6 +393,21 @@ fn a_target_group_of_another_protocol_is_a_new_one_and_the_old_one_goes_after_it
 }
 
 #[test]
+fn addresses_change_in_place_and_a_target_group_of_other_addresses_is_a_new_one_with_another_name() {
+    insta::assert_snapshot!(changed(|stack| {
+        stack.load_balancer.as_mut().unwrap().ip_address_type = IpAddressType::Dualstack;
+        group_of(stack, "shop/web-web:80").ip_address_type = IpAddressType::Ipv6;
+    }), @"
+    create target group k8s-shop-web-9627bb55b1 for shop/web-web:80
+    create TargetGroupBinding shop/k8s-shop-web-9627bb55b1
+    give the load balancer addresses: dualstack
+    change listener 443: default forward to shop/web-web:80
+    delete TargetGroupBinding shop/k8s-shop-web-8b744f0654
+    wait for shop/k8s-shop-web-8b744f0654
+    ");
+}
+
+#[test]
 fn a_lost_binding_comes_back_and_a_changed_one_is_put_right() {
     insta::assert_snapshot!(drifted(|observed| {
         observed.bindings.remove(0);

@@ -138,10 +138,6 @@ fn messages_on_an_ingress() {
         annotation `alb.ingress.kubernetes.io/wafv2-acl-arn` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for
           fix: remove the annotation, if the object may be served without it
         "#);
-    assert_snapshot!(told(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/ip-address-type", "dualstack")]), @r#"
-        annotation `alb.ingress.kubernetes.io/ip-address-type` with the value `dualstack` is known but not built yet, only `ipv4` is; the object is refused, because without it access or routing would not be what it asks for
-          fix: write `ipv4` or remove the annotation, if the object may be served like that
-        "#);
 }
 
 #[test]

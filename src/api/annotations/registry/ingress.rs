@@ -24,7 +24,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
             "The name of the load balancer. It counts when the load balancer is created; AWS cannot rename one.";
         "scheme", Enum(SCHEMES), INGRESS, Exclusive, Built, "`internal`, or what `--default-load-balancer-scheme` says",
             "Whether the load balancer has public addresses. A change needs another load balancer.";
-        "ip-address-type", Enum(&["ipv4", "dualstack", "dualstack-without-public-ipv4"]), INGRESS, Exclusive, BuiltFor(&["ipv4"]), "`ipv4`",
+        "ip-address-type", Enum(&["ipv4", "dualstack", "dualstack-without-public-ipv4"]), INGRESS, Exclusive, Built, "`ipv4`",
             "The kinds of addresses of the load balancer.";
         "subnets", StringList, INGRESS, Exclusive, Built, "discovered by their tags",
             "The subnets of the load balancer, by identifier or by `Name` tag, one to an availability zone.";

@@ -75,7 +75,7 @@ fn what_is_built() {
         .iter()
         .filter(|annotation| annotation.status == Status::Built)
         .map(|annotation| annotation.key.to_string());
-    let expected = "group.name group.order load-balancer-name scheme subnets load-balancer-attributes tags security-groups manage-backend-security-group-rules
+    let expected = "group.name group.order load-balancer-name scheme ip-address-type subnets load-balancer-attributes tags security-groups manage-backend-security-group-rules
         security-group-prefix-lists inbound-cidrs listen-ports ssl-redirect certificate-arn ssl-policy
         listener-attributes.<PROTOCOL>-<port> actions.<name> conditions.<name> transforms.<name> use-regex-path-match target-type backend-protocol backend-protocol-version
         target-group-attributes healthcheck-port healthcheck-protocol healthcheck-path healthcheck-interval-seconds

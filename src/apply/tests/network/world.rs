@@ -25,7 +25,7 @@ pub(super) fn service(annotations: &[(&str, &str)], ports: &str) -> Stack {
     let subnet =
         |n: u8| Subnet { id: SubnetId::new(format!("subnet-{n}")), ipv4_blocks: vec![format!("10.0.{n}.0/24")] };
     let discovered = |scheme| {
-        let query = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme };
+        let query = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme, ipv6: false };
         (query, Fact::Known(vec![subnet(1), subnet(2)]))
     };
     let facts = Facts {

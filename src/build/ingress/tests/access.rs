@@ -101,7 +101,7 @@ fn sources() {
     tcp 80 from 0.0.0.0/0
     Warning invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/inbound-cidrs: the load balancer has IPv4 addresses alone, so nobody comes in from `::/0`, `2001:db8::/32`; remove it, or leave it for the day on which the load balancer has IPv6 addresses
     ");
-    insta::assert_snapshot!(opened(&[("inbound-cidrs", "::/0")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/inbound-cidrs: the load balancer has IPv4 addresses alone, so nobody comes in from `::/0`; name an IPv4 range too; load balancers with IPv6 addresses are not built yet");
+    insta::assert_snapshot!(opened(&[("inbound-cidrs", "::/0")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/inbound-cidrs: the load balancer has IPv4 addresses alone, so nobody comes in from `::/0`; name an IPv4 range too, or give the load balancer IPv6 addresses with `alb.ingress.kubernetes.io/ip-address-type: dualstack`");
     insta::assert_snapshot!(opened(&[("inbound-cidrs", "10.0.0.1")]), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/inbound-cidrs` has the value `10.0.0.1`: `10.0.0.1` is not an address range; allowed: address ranges such as `10.0.0.0/8`, separated by commas");
     insta::assert_snapshot!(opened(&[("security-group-prefix-lists", "office")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/security-group-prefix-lists: `office` is not the identifier of a prefix list; write identifiers such as `pl-0123456789abcdef0`, separated by commas");
 }
@@ -109,7 +109,7 @@ fn sources() {
 #[test]
 fn subnets_that_are_named_win_over_those_that_the_load_balancer_has() {
     let names = || vec!["private-a".to_owned(), "subnet-c".to_owned()];
-    let query = SubnetQuery::Named { kind: LoadBalancerKind::Application, names: names() };
+    let query = SubnetQuery::Named { kind: LoadBalancerKind::Application, names: names(), ipv6: false };
     let annotation = ("subnets", "private-a, subnet-c");
     let incumbent = Incumbent {
         kind: LoadBalancerKind::Application,

@@ -21,6 +21,12 @@ fn object(metadata: &str, spec: &str) -> String {
 }
 
 const OURS: &str = "ingress.k8s.aws/alb";
+const PARAMETERS: &str = ", parameters: {apiGroup: elbv2.k8s.aws, kind: IngressClassParams, name: p}";
+const NAMESPACE: &str = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {team: web}}\n";
+
+fn params(spec: &str) -> String {
+    format!("---\napiVersion: elbv2.k8s.aws/v1beta1\nkind: IngressClassParams\nmetadata: {{name: p}}\nspec: {spec}\n")
+}
 
 #[test]
 fn the_class_decides() {
@@ -98,6 +104,46 @@ fn the_class_decides() {
             "broken",
         ),
         (
+            "parameters that exist",
+            String::new(),
+            named("alb"),
+            class("alb", OURS, PARAMETERS) + &params("{}"),
+            &default_flag,
+            "ours",
+        ),
+        (
+            "parameters for this namespace",
+            String::new(),
+            named("alb"),
+            class("alb", OURS, PARAMETERS) + &params("{namespaceSelector: {matchLabels: {team: web}}}") + NAMESPACE,
+            &default_flag,
+            "ours",
+        ),
+        (
+            "parameters for every namespace",
+            String::new(),
+            named("alb"),
+            class("alb", OURS, PARAMETERS) + &params("{namespaceSelector: {}}") + NAMESPACE,
+            &default_flag,
+            "ours",
+        ),
+        (
+            "parameters for other namespaces",
+            String::new(),
+            named("alb"),
+            class("alb", OURS, PARAMETERS) + &params("{namespaceSelector: {matchLabels: {team: api}}}") + NAMESPACE,
+            &default_flag,
+            "broken",
+        ),
+        (
+            "the annotation knows no parameters",
+            annotated("alb"),
+            named("alb"),
+            class("alb", OURS, PARAMETERS) + &params("{namespaceSelector: {matchLabels: {team: api}}}"),
+            &default_flag,
+            "ours",
+        ),
+        (
             "parameters of another",
             String::new(),
             named("nginx"),
@@ -108,7 +154,7 @@ fn the_class_decides() {
     ] {
         let snapshot = snapshot(&format!("{}{classes}", object(&metadata, &spec)));
         let found = match ownership(&snapshot.ingresses[&web()], &snapshot, flags) {
-            Ownership::Ours => "ours",
+            Ownership::Ours(_) => "ours",
             Ownership::Foreign => "foreign",
             Ownership::Broken(_) => "broken",
         };
@@ -127,8 +173,19 @@ fn a_class_that_cannot_be_followed_is_explained() {
     };
     insta::assert_snapshot!(message("ingressClassName: alb", ""), @"spec.ingressClassName: the IngressClass `alb` does not exist; create it, or name another class");
     insta::assert_snapshot!(message("", &(class("a", OURS, ", default") + &class("b", "nginx", ", default"))), @"spec.ingressClassName: no class is named, and several IngressClasses are the default: `a` and `b`; name the class, or take the annotation `ingressclass.kubernetes.io/is-default-class` from all but one");
-    let parameters = ", parameters: {apiGroup: elbv2.k8s.aws, kind: IngressClassParams, name: corporate}";
-    insta::assert_snapshot!(message("ingressClassName: alb", &class("alb", OURS, parameters)), @"spec.ingressClassName: the IngressClass `alb` has parameters (IngressClassParams `corporate`), which are not built yet; use a class without `spec.parameters`; until then nothing of this Ingress changes");
+    let named = |rest: &str| message("ingressClassName: alb", &(class("alb", OURS, PARAMETERS) + rest));
+    insta::assert_snapshot!(named(""), @"spec.ingressClassName: the IngressClass `alb` has parameters (IngressClassParams `p`), which do not exist; create them, or name another class");
+    insta::assert_snapshot!(message("ingressClassName: alb", &class("alb", OURS, ", parameters: {kind: ConfigMap, name: p}")), @"spec.ingressClassName: the IngressClass `alb` has parameters of a kind that is not known: ConfigMap `p`; name an IngressClassParams of elbv2.k8s.aws in its `spec.parameters`");
+    insta::assert_snapshot!(message("ingressClassName: alb", &class("alb", OURS, ", parameters: {apiGroup: example.com, kind: IngressClassParams, name: p}")), @"spec.ingressClassName: the IngressClass `alb` has parameters of a kind that is not known: IngressClassParams.example.com `p`; name an IngressClassParams of elbv2.k8s.aws in its `spec.parameters`");
+    let others = params("{namespaceSelector: {matchExpressions: [{key: team, operator: NotIn, values: [web]}]}}");
+    insta::assert_snapshot!(named(&(others.clone() + NAMESPACE)), @"spec.ingressClassName: the IngressClass `alb` is not for the namespace `shop`: the `spec.namespaceSelector` of IngressClassParams `p` does not choose its labels; name another class, or have whoever keeps the class let the namespace in");
+    insta::assert_snapshot!(named(&others), @"spec.ingressClassName: IngressClassParams `p` choose namespaces by their labels, and those of the Namespace `shop` are not known; add the Namespace to the manifests");
+    let wrong = params("{namespaceSelector: {matchExpressions: [{key: team, operator: Like}]}}");
+    insta::assert_snapshot!(named(&(wrong + NAMESPACE)), @"spec.ingressClassName: the `spec.namespaceSelector` of IngressClassParams `p` cannot be followed: `Like` is no operator of a label selector; write In, NotIn, Exists or DoesNotExist; correct the IngressClassParams");
+    let mut snapshot = snapshot(&format!("{}{}", object("", "ingressClassName: alb"), class("alb", OURS, PARAMETERS)));
+    snapshot.unreadable.insert("IngressClassParams", "install the CustomResourceDefinition".to_owned());
+    let Ownership::Broken(unreadable) = ownership(&snapshot.ingresses[&web()], &snapshot, &config()) else { panic!() };
+    insta::assert_snapshot!(unreadable, @"spec.ingressClassName: the IngressClass `alb` has parameters (IngressClassParams `p`), which cannot be read; install the CustomResourceDefinition");
 }
 
 #[derive(Debug, PartialEq)]

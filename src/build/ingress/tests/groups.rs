@@ -61,6 +61,7 @@ fn in_force(change: impl FnOnce(&mut ObservedStack)) -> Facts {
             kind: LoadBalancerKind::Application,
             dns_name: "edge.example.com".to_owned(),
             scheme: Scheme::Internal,
+            ip_address_type: IpAddressType::Ipv4,
             state: LoadBalancerState::Active,
             subnets: [SubnetId::new("subnet-a")].into(),
             security_groups: [SecurityGroupId::new("sg-own"), SecurityGroupId::new("sg-shared")].into(),

@@ -27,9 +27,11 @@ fn an_ingress_with_one_path_in_full() {
     let group = TargetGroup {
         resource: resource.clone(),
         name: Value::Known(TargetGroupName::new("k8s-shop-web-0").unwrap()),
+        second_name: Value::Known(TargetGroupName::new("k8s-shop-web-0").unwrap()),
         target_type: TargetType::Ip,
         protocol: TargetGroupProtocol::Http,
         protocol_version: Some(ProtocolVersion::Http1),
+        ip_address_type: IpAddressType::Ipv4,
         port: 8080,
         vpc: Value::Known(VpcId::new("vpc-1")),
         health_check: HealthCheck {
@@ -148,6 +150,9 @@ fn an_ingress_with_one_path_in_full() {
     let group = &stack.target_groups[&resource];
     same_start(group.name.known().unwrap().as_str());
     expected.target_groups[&resource].name = group.name.clone();
+    same_start(group.second_name.known().unwrap().as_str());
+    assert_ne!(group.second_name, group.name);
+    expected.target_groups[&resource].second_name = group.second_name.clone();
     assert_eq!(stack, expected);
 }
 
@@ -253,20 +258,34 @@ fn offline_everything_is_known_after_apply_that_aws_or_the_cluster_decides() {
 }
 
 #[test]
-fn an_existing_load_balancer_keeps_its_subnets_and_its_scheme() {
+fn an_existing_load_balancer_keeps_its_subnets_unless_it_is_replaced() {
     let manifests = |scheme: &str| format!("{SERVICES}\n---\n{}", ingress(&[("scheme", scheme)], &everything()));
-    let incumbent = Incumbent {
+    let there = |scheme, subnet: &str| Incumbent {
         kind: LoadBalancerKind::Application,
-        scheme: Scheme::Internal,
+        scheme,
         has_security_groups: true,
-        subnets: [SubnetId::new("subnet-old")].into(),
+        subnets: [SubnetId::new(subnet)].into(),
     };
-    let facts = Facts { incumbent: Some(incumbent), ..Facts::default() };
+    let names = ["edge".to_owned()].into();
+    let mut facts = Facts { incumbent: Some(there(Scheme::Internal, "subnet-old")), names, ..Facts::default() };
     let config = BuildConfig { backend_security_group: Some(SecurityGroupId::new("sg-given")), ..config() };
     let kept = build_with(&manifests("internal"), &config, &facts).stack.unwrap().load_balancer.unwrap();
     assert_eq!(kept.subnets, Value::Known(vec![SubnetMapping::plain(SubnetId::new("subnet-old"))]));
-    let refused = build_with(&manifests("internet-facing"), &config, &facts);
-    insta::assert_snapshot!(messages(&refused), @"Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the load balancer is internal and AWS cannot make it internet-facing in place; replacing it without dropping requests is not built yet; leave the scheme as it is, and make a second Ingress with the new scheme; delete this one when clients have moved");
+    let replaced = build_with(&manifests("internet-facing"), &config, &facts);
+    assert_eq!(messages(&replaced), "");
+    assert_eq!(replaced.wants, [Want::Subnets(discovered(Scheme::InternetFacing))].into());
+    let named = |facts: &Facts| {
+        let annotations = [("scheme", "internet-facing"), ("load-balancer-name", "edge")];
+        messages(&build_with(&format!("{SERVICES}\n---\n{}", ingress(&annotations, &everything())), &config, facts))
+    };
+    facts.subnets = super::facts().subnets;
+    insta::assert_snapshot!(named(&facts), @"Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: the scheme becomes internet-facing, which needs another load balancer, and two cannot have the name `edge` while one takes over from the other; give it another name too, or leave the scheme as it is");
+    // Another name makes room for both, and so does the new one that is there already.
+    assert_eq!(named(&Facts { names: ["other".to_owned()].into(), ..facts.clone() }), "");
+    facts.beside.push(there(Scheme::InternetFacing, "subnet-new"));
+    assert_eq!(named(&facts), "");
+    let taking_over = build_with(&manifests("internet-facing"), &config, &facts).stack.unwrap().load_balancer.unwrap();
+    assert_eq!(taking_over.subnets, Value::Known(vec![SubnetMapping::plain(SubnetId::new("subnet-new"))]));
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn what_must_be_known_is_asked_for_together() {
     let built = build_with(&service(&annotations, &format!("{CLASS}{PORT}")), &config(), &Facts::default());
     assert_eq!((built.stack.is_none(), messages(&built)), (true, String::new()));
     let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), &config(), &Facts::default());
-    let query = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme: Scheme::Internal };
+    let query = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme: Scheme::Internal, ipv6: false };
     let wanted = [crate::facts::Want::Subnets(query), crate::facts::Want::BackendSecurityGroup];
     assert_eq!(built.wants, wanted.into());
 }

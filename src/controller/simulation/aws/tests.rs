@@ -78,9 +78,11 @@ fn target_group(target_type: TargetType) -> TargetGroup {
     TargetGroup {
         resource: ResourceId("shop/web-api:80".to_owned()),
         name: Value::AfterApply("a test"),
+        second_name: Value::AfterApply("a test"),
         target_type,
         protocol: TargetGroupProtocol::Http,
         protocol_version: Some(ProtocolVersion::Http1),
+        ip_address_type: crate::model::IpAddressType::Ipv4,
         port: 80,
         vpc: Value::Known(vpc()),
         health_check: HealthCheck {

@@ -52,8 +52,17 @@ pub(crate) struct Faults {
 }
 
 /// What the controller watches.
-const WATCHED: [&str; 7] =
-    ["ingresses", "ingressclasses", "services", "endpointslices", "pods", "nodes", "targetgroupbindings"];
+const WATCHED: [&str; 9] = [
+    "ingresses",
+    "ingressclasses",
+    "ingressclassparams",
+    "namespaces",
+    "services",
+    "endpointslices",
+    "pods",
+    "nodes",
+    "targetgroupbindings",
+];
 
 /// A request that was made, for the history.
 #[derive(Clone, Debug)]

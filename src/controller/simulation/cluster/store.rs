@@ -29,9 +29,11 @@ const fn kind(
     Kind { group, version, plural, name, counts, status }
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     kind("networking.k8s.io", "v1", "ingresses", "Ingress", true, true),
     kind("networking.k8s.io", "v1", "ingressclasses", "IngressClass", true, false),
+    kind("elbv2.k8s.aws", "v1beta1", "ingressclassparams", "IngressClassParams", true, false),
+    kind("", "v1", "namespaces", "Namespace", false, true),
     kind("", "v1", "services", "Service", false, true),
     kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true, false),
     kind("", "v1", "pods", "Pod", false, true),

@@ -1,0 +1,183 @@
+//! A load balancer of another scheme: what serves goes on serving until the new one does, wherever it stops.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::{
+    aws::Aws,
+    plan,
+    stacks::{choice, stack},
+};
+use crate::{
+    model::*,
+    plan::{Plan, StepAction, Wait},
+};
+
+/// The same stack with a load balancer that is public.
+fn public(mut stack: Stack) -> Stack {
+    let balancer = stack.load_balancer.as_mut().unwrap();
+    balancer.scheme = Scheme::InternetFacing;
+    balancer.name = Value::Known(LoadBalancerName::new("public").unwrap());
+    for group in stack.target_groups.values_mut() {
+        let second = group.second_name.known().unwrap().to_string().replace("second", "public");
+        group.second_name = Value::Known(TargetGroupName::new(second).unwrap());
+    }
+    // Somebody else's target groups serve one load balancer too, and nobody can make them serve two.
+    let none = || Action::FixedResponse { content_type: None, message_body: None, status_code: "503".to_owned() };
+    let foreign = |action: &Action<TargetGroupReference>| {
+        action.target_groups().any(|group| matches!(group, TargetGroupReference::Foreign(_)))
+    };
+    for listener in stack.listeners.values_mut() {
+        let actions = listener.rules.iter_mut().map(|rule| &mut rule.action).chain([&mut listener.default_action]);
+        actions.filter(|action| foreign(action)).for_each(|action| *action = none());
+    }
+    stack
+}
+
+fn activate(aws: &mut Aws) {
+    for balancer in &mut aws.observed.load_balancers {
+        balancer.state = LoadBalancerState::Active;
+    }
+}
+
+/// What serves of a load balancer: its listeners, the target groups that they name, and their bindings.
+fn serving(aws: &Aws, arn: &LoadBalancerArn) -> Option<(ObservedLoadBalancer, Vec<TargetGroupArn>, Vec<ObjectName>)> {
+    let balancer = aws.observed.load_balancers.iter().find(|balancer| balancer.arn == *arn)?;
+    let named: BTreeSet<&TargetGroupArn> = balancer.target_groups().collect();
+    let groups = aws.observed.target_groups.iter().map(|group| group.arn.clone()).filter(|arn| named.contains(arn));
+    let bindings = aws.observed.bindings.iter().filter(|b| named.contains(&b.target_group) && !b.deleting);
+    Some((balancer.clone(), groups.collect(), bindings.map(|binding| binding.name.clone()).collect()))
+}
+
+/// Plans and runs, at most `stops[n]` steps of the n-th plan, as if the process ended then, until nothing is left to do.
+fn converge(aws: &mut Aws, wanted: &Stack, stops: &[usize]) {
+    let balancer = wanted.load_balancer.as_ref().unwrap();
+    let old: Vec<LoadBalancerArn> = aws.observed.replaced(balancer).map(|balancer| balancer.arn.clone()).collect();
+    let before: Vec<_> = old.iter().map(|arn| serving(aws, arn)).collect();
+    let mut stops = stops.iter();
+    for _ in 0..40 {
+        let next = plan(wanted, &aws.observed);
+        assert_eq!(next, plan(wanted, &aws.observed));
+        if next == Plan::default() {
+            return;
+        }
+        aws.begin_plan(&next);
+        let most = stops.next().copied().unwrap_or(usize::MAX);
+        for step in next.steps.iter().take(most) {
+            if let StepAction::DeleteLoadBalancer { arn, .. } = &step.action {
+                let current = aws.observed.current(balancer).expect("one serves");
+                assert!(current.is_active() && aws.observed.let_go.contains(arn), "{arn} is deleted too early");
+            }
+            aws.apply(wanted, &step.action).unwrap_or_else(|refused| panic!("{}: {refused}", step.action));
+            assert!(aws.observed.published(balancer).is_some(), "clients have no host name");
+            for (arn, before) in old.iter().zip(&before) {
+                let now = serving(aws, arn);
+                assert!(now.is_none() || now == *before, "{arn} is not as it was");
+            }
+        }
+        if most >= next.steps.len() {
+            match &next.wait {
+                Some(Wait::LoadBalancerActive) => activate(aws),
+                Some(Wait::Hold(arns)) => aws.observed.let_go.clone_from(arns),
+                Some(Wait::BindingsGone(_)) | None => {}
+            }
+        }
+        aws.observed.bindings.retain(|binding| !binding.deleting);
+    }
+    panic!("there is no end to it: {:?}", plan(wanted, &aws.observed));
+}
+
+fn made(stack: &Stack) -> Aws {
+    let mut aws = Aws::with(stack);
+    activate(&mut aws);
+    aws
+}
+
+fn schemes(aws: &Aws) -> Vec<Scheme> {
+    aws.observed.load_balancers.iter().map(|balancer| balancer.scheme).collect()
+}
+
+/// Everything of AWS that one who never had another load balancer has too, but for ARNs and names.
+fn shape(aws: &Aws) -> (usize, usize, usize, usize) {
+    let ObservedStack { load_balancers, target_groups, security_groups, bindings, .. } = &aws.observed;
+    (load_balancers.len(), target_groups.len(), security_groups.len(), bindings.len())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn wherever_it_stops_the_old_one_serves_until_the_new_one_does(
+        before in choice(), after in choice(), stops in prop::collection::vec(0..6_usize, 0..12),
+    ) {
+        let (before, after) = (stack(&before), public(stack(&after)));
+        let mut aws = made(&before);
+        converge(&mut aws, &after, &stops);
+        prop_assert_eq!(schemes(&aws), [Scheme::InternetFacing]);
+        prop_assert_eq!(shape(&aws), shape(&made(&after)));
+        let port = |listener: &ObservedListener| listener.port;
+        let ports: Vec<u16> = aws.observed.load_balancers[0].known_listeners().map(port).collect();
+        prop_assert_eq!(ports, after.listeners.keys().copied().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_changes_their_mind_keeps_what_serves(
+        first in choice(), other in choice(), stop in 0..30_usize, stops in prop::collection::vec(0..6_usize, 0..6),
+    ) {
+        let (first, other) = (stack(&first), public(stack(&other)));
+        let mut aws = made(&first);
+        let kept = aws.observed.load_balancers[0].arn.clone();
+        let next = plan(&other, &aws.observed);
+        aws.begin_plan(&next);
+        for step in next.steps.iter().take(stop) {
+            aws.apply(&other, &step.action).unwrap();
+        }
+        converge(&mut aws, &first, &stops);
+        prop_assert_eq!(&aws.observed.load_balancers[0].arn, &kept);
+        prop_assert_eq!(shape(&aws), shape(&made(&first)));
+    }
+}
+
+fn listed(plan: &Plan) -> String {
+    let steps = plan.steps.iter().map(|step| step.action.to_string());
+    steps.chain(plan.wait.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn one_step_after_the_other() {
+    let before = super::steps::built(super::stacks::SAMPLE);
+    let after = public(before.clone());
+    let mut aws = made(&before);
+    let old = BTreeSet::from([aws.observed.load_balancers[0].arn.clone()]);
+    let first = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&first), @"
+    create target group k8s-shop-web-69efa7b2f4 for shop/web-web:80
+    create TargetGroupBinding shop/k8s-shop-web-69efa7b2f4
+    create load balancer public
+    create listener HTTP 80
+    (waiting for the new load balancer to serve)
+    ");
+    aws.run(&after, &first);
+    let waiting = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&waiting), @"(waiting for the new load balancer to serve)");
+    let published = |aws: &Aws| aws.observed.published(after.load_balancer.as_ref().unwrap()).unwrap().scheme;
+    assert_eq!(published(&aws), Scheme::Internal);
+    aws.observed.load_balancers[1].state = LoadBalancerState::Active;
+    assert_eq!(published(&aws), Scheme::InternetFacing);
+    let holding = plan(&after, &aws.observed);
+    assert_eq!((holding.steps.len(), &holding.wait), (0, &Some(Wait::Hold(old.clone()))));
+    aws.observed.let_go = old;
+    let last = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&last), @"
+    delete load balancer k8s-shop-web-63400ea3d5 with its listeners and rules
+    delete TargetGroupBinding shop/k8s-shop-web-8b744f0654
+    (waiting for TargetGroupBinding shop/k8s-shop-web-8b744f0654 to be gone)
+    ");
+    aws.run(&after, &last);
+    aws.observed.bindings.retain(|binding| !binding.deleting);
+    let groups = plan(&after, &aws.observed);
+    insta::assert_snapshot!(listed(&groups), @"delete target group k8s-shop-web-8b744f0654");
+    aws.run(&after, &groups);
+    assert_eq!(plan(&after, &aws.observed), Plan::default());
+}
