@@ -5,7 +5,9 @@
 //! in AWS stays as it is.
 
 mod access;
+mod authentication;
 mod backend;
+mod certificates;
 pub mod class;
 mod conditions;
 mod forward;
@@ -13,6 +15,7 @@ mod group;
 mod listeners;
 mod load_balancer;
 mod merge;
+mod mutual_authentication;
 mod optimise;
 mod part;
 mod routes;
