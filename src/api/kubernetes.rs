@@ -156,3 +156,33 @@ slim! {
     struct Taint { key: String, effect: Option<String> }
     struct NodeStatus { conditions: Vec<Condition> }
 }
+
+/// `v1` Secret, as little of it as is used. It can be neither printed nor written down.
+#[derive(Clone, Default, Deserialize, Resource)]
+#[resource(inherit = "k8s_openapi::api::core::v1::Secret")]
+pub struct Secret {
+    /// Name, UID and version. Annotations may hold the whole content a second time.
+    #[serde(default, deserialize_with = "without_annotations")]
+    pub metadata: ObjectMeta,
+    /// Bytes by key. What is not as it should be is left out: kube's client would log the text of an object that cannot be read.
+    #[serde(default, deserialize_with = "readable")]
+    pub data: BTreeMap<String, k8s_openapi::ByteString>,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("name", &self.metadata.name).finish_non_exhaustive()
+    }
+}
+
+fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, k8s_openapi::ByteString>, D::Error> {
+    let data: BTreeMap<String, serde_json::Value> = match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Object(data) => data.into_iter().collect(),
+        _ => BTreeMap::new(),
+    };
+    Ok(data.into_iter().filter_map(|(key, value)| Some((key, serde_json::from_value(value).ok()?))).collect())
+}
+
+fn without_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    Ok(ObjectMeta { annotations: None, ..used_metadata(deserializer)? })
+}

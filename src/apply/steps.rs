@@ -5,9 +5,9 @@ use crate::{
     aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, Tagging},
     build::tags,
     model::{
-        Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, ObservedListener,
-        ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, Rule, SecurityGroupReference, StackId, Tags,
-        TargetGroup, TargetGroupReference, Value,
+        Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
+        ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, Rule,
+        SecurityGroupReference, StackId, Tags, TargetGroup, TargetGroupReference, TrustStoreArn, Value,
     },
     plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
 };
@@ -19,6 +19,13 @@ pub(super) fn unresolved(name: &str) -> StepError {
 
 fn known<'a, T>(value: &'a Value<T>, what: &str) -> Result<&'a T, StepError> {
     value.known().ok_or_else(|| StepError::Unresolved(what.to_owned()))
+}
+
+/// With the trust store that is known.
+fn trusting(
+    wanted: Option<&MutualAuthentication<Value<TrustStoreArn>>>,
+) -> Result<Option<MutualAuthentication<TrustStoreArn>>, StepError> {
+    wanted.map(|wanted| wanted.try_map(|arn| known(arn, "trust store").cloned())).transpose()
 }
 
 /// A deletion. What is still used has to wait; and what is said not to be there was perhaps made a moment ago, and AWS does
@@ -143,10 +150,9 @@ impl Applier {
             }
             StepAction::ModifyRule { arn, rule, reset_transforms, .. } => {
                 let action = made.action(inventory, group, &rule.action)?;
-                let answer = aws
-                    .modify_rule(arn, &action, &rule.transforms, *reset_transforms)
-                    .await
-                    .map_err(|error| forwarding(error, &rule.action))?;
+                let before = rule.authentication.as_ref();
+                let answer = aws.modify_rule(arn, before, &action, &rule.transforms, *reset_transforms).await;
+                let answer = answer.map_err(|error| forwarding(error, &rule.action))?;
                 inventory.record_rule_modified(answer);
             }
             StepAction::DeleteRule { arn, .. } => {
@@ -372,6 +378,8 @@ impl Applier {
             alpn_policy: wanted.alpn_policy.clone(),
             default_certificate: wanted.default_certificate.clone(),
             default_action: Some(made.action(&self.inventory, group, &wanted.default_action)?),
+            default_authentication: wanted.default_authentication.clone(),
+            mutual_authentication: trusting(wanted.mutual_authentication.as_ref())?,
         };
         let created = self.aws.create_listener(&balancer, wanted.port, &new, &wanted.tags).await;
         let created = created.map_err(|error| forwarding(error, &wanted.default_action))?;
@@ -396,6 +404,8 @@ impl Applier {
             alpn_policy: change.alpn_policy.clone(),
             default_certificate: change.default_certificate.clone(),
             default_action: action.map(|action| made.action(&self.inventory, group, action)).transpose()?,
+            default_authentication: change.default_authentication.clone(),
+            mutual_authentication: trusting(change.mutual_authentication.as_ref())?,
         })
     }
 
@@ -415,8 +425,9 @@ impl Applier {
         if !tags.is_empty() {
             tags.insert(tags::resource_key(group).to_owned(), format!("{port}:{priority}"));
         }
+        let (before, transforms) = (rule.authentication.as_ref(), &rule.transforms);
         let created =
-            self.aws.create_rule(&listener, priority, &rule.conditions, &action, &rule.transforms, &tags).await;
+            self.aws.create_rule(&listener, priority, &rule.conditions, before, &action, transforms, &tags).await;
         let created = created.map_err(|error| forwarding(error, &rule.action))?;
         let arn = created.arn.clone();
         self.inventory.record_rule(&listener, created);

@@ -1,3 +1,4 @@
+mod authentication;
 mod network;
 mod transforms;
 

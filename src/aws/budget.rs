@@ -77,13 +77,22 @@ pub(crate) enum Class {
     Ec2Reads,
     /// EC2's changes.
     Ec2Writes,
+    /// ACM's lists and Describe.
+    AcmReads,
     /// All other services.
     Others,
 }
 
 impl Class {
-    const ALL: [Self; 6] =
-        [Self::ElbReads, Self::ElbWrites, Self::Registrations, Self::Ec2Reads, Self::Ec2Writes, Self::Others];
+    const ALL: [Self; 7] = [
+        Self::ElbReads,
+        Self::ElbWrites,
+        Self::Registrations,
+        Self::Ec2Reads,
+        Self::Ec2Writes,
+        Self::AcmReads,
+        Self::Others,
+    ];
 
     /// `service` is an id as [`super::client::service_id`] spells it.
     fn of(service: &str, operation: &str) -> Self {
@@ -94,6 +103,7 @@ impl Class {
             ("elasticloadbalancingv2", _) => Self::ElbWrites,
             ("ec2", _) if read => Self::Ec2Reads,
             ("ec2", _) => Self::Ec2Writes,
+            ("acm", _) => Self::AcmReads,
             _ => Self::Others,
         }
     }
@@ -106,6 +116,7 @@ impl Class {
             Self::Registrations => "registrations",
             Self::Ec2Reads => "ec2_reads",
             Self::Ec2Writes => "ec2_writes",
+            Self::AcmReads => "acm_reads",
             Self::Others => "others",
         }
     }
@@ -120,6 +131,8 @@ impl Class {
             // "Request throttling for the Amazon EC2 API": reads without a filter 50 at 10/s, changes 50 at 5/s.
             Self::Ec2Reads => (50.0, 5.0),
             Self::Ec2Writes => (50.0, 2.5),
+            // "Quotas" of ACM: ListCertificates 8/s, DescribeCertificate 10/s.
+            Self::AcmReads => (8.0, 4.0),
             Self::Others => (10.0, 0.5),
         }
     }

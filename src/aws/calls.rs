@@ -71,8 +71,14 @@ impl Intercept for Watch {
     }
 }
 
-/// AWS's code in an error of the query protocols: the SDK has parsed it, but shows it to the operation's caller alone.
+/// AWS's code in an error of the query protocols, or of JSON: the SDK has parsed it, but shows it to the operation's caller alone.
 fn code_in(body: &str) -> Option<&str> {
+    if body.starts_with('{') {
+        let (_, rest) = body.split_once("\"__type\"")?;
+        let (_, rest) = rest.split_once('"')?;
+        let (code, _) = rest.split_once('"')?;
+        return code.rsplit('#').next();
+    }
     let (_, rest) = body.split_once("<Code>")?;
     let (code, _) = rest.split_once("</Code>")?;
     Some(code.trim())
@@ -83,11 +89,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_code_of_an_error_is_found_in_both_protocols() {
+    fn the_code_of_an_error_is_found_in_every_protocol() {
         let elb = "<ErrorResponse xmlns=\"x\"><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>";
         let ec2 = "<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>m</Message></Error></Errors></Response>";
         assert_eq!(code_in(elb), Some("Throttling"));
         assert_eq!(code_in(ec2), Some("RequestLimitExceeded"));
+        let json = r#"{"__type": "com.amazonaws.acm#ThrottlingException", "message": "Rate exceeded"}"#;
+        assert_eq!(code_in(json), Some("ThrottlingException"));
+        assert_eq!(code_in("{}"), None);
         assert_eq!(code_in("<html>Bad gateway</html>"), None);
     }
 }

@@ -91,6 +91,7 @@ type MayWrite = Box<dyn Fn() -> bool + Send + Sync>;
 pub struct Aws {
     pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) ec2: aws_sdk_ec2::Client,
+    pub(crate) acm: aws_sdk_acm::Client,
     budgets: Budgets,
     /// Attempts at a read in all.
     max_attempts: u32,
@@ -153,6 +154,7 @@ impl Aws {
         Ok(Self {
             elb: client!(aws_sdk_elasticloadbalancingv2, "elasticloadbalancingv2"),
             ec2: client!(aws_sdk_ec2, "ec2"),
+            acm: client!(aws_sdk_acm, "acm"),
             budgets: Budgets::new(&options.fixed_limits, options.observer.clone()),
             max_attempts: options.max_attempts.max(1),
             region,

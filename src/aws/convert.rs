@@ -1,15 +1,19 @@
 //! Between the SDK's types and [`crate::model`].
 
+mod authentication;
+
 use std::collections::BTreeSet;
 
 use aws_sdk_ec2::types as ec2;
 use aws_sdk_elasticloadbalancingv2::types as elb;
 
+pub(super) use self::authentication::to_mutual_authentication;
 use crate::model::{
-    Action, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn, ListenerProtocol,
-    LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedListener, ObservedLoadBalancer,
-    ObservedRule, ObservedTargetGroup, QueryStringValue, Rewrite, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule,
-    Source, Stickiness, SubnetId, SubnetMapping, Tags, TargetGroupArn, Transform, WeightedTargetGroup,
+    Action, Authentication, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn,
+    ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerState, Matcher, ObservedListener,
+    ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, QueryStringValue, Rewrite, RuleArn, Scheme,
+    SecurityGroupId, SecurityGroupRule, Source, Stickiness, SubnetId, SubnetMapping, Tags, TargetGroupArn, Transform,
+    WeightedTargetGroup,
 };
 
 fn texts(values: Option<&Vec<String>>) -> Vec<String> {
@@ -83,6 +87,16 @@ pub(super) fn action(action: &elb::Action) -> Action<TargetGroupArn> {
                 status_code: r.status_code.clone().unwrap_or_default(),
             },
         ),
+        "authenticate-cognito" => action.authenticate_cognito_config().map_or_else(
+            || Action::Other(kind.to_owned()),
+            |c| Action::AuthenticateCognito(authentication::cognito(c)),
+        ),
+        "authenticate-oidc" => {
+            action.authenticate_oidc_config().map_or_else(|| Action::Other(kind.to_owned()), authentication::oidc)
+        }
+        "jwt-validation" => action
+            .jwt_validation_config()
+            .map_or_else(|| Action::Other(kind.to_owned()), |c| Action::JwtValidation(authentication::jwt(c))),
         other => Action::Other(other.to_owned()),
     }
 }
@@ -94,7 +108,16 @@ pub(super) fn actions(actions: &[elb::Action]) -> Vec<Action<TargetGroupArn>> {
     sorted.into_iter().map(action).collect()
 }
 
-/// The one action of a listener or rule, as AWS takes it. `None` for a kind that is not made here.
+/// What a listener or rule does, as AWS takes it: what a client has to show, and the action. `None` for what is not made here,
+/// and for a Secret that is not known.
+pub(crate) fn to_actions(before: Option<&Authentication>, action: &Action<TargetGroupArn>) -> Option<Vec<elb::Action>> {
+    let mut action = to_action(action)?;
+    let Some(before) = before else { return Some(vec![action]) };
+    action.order = Some(2);
+    Some(vec![authentication::to_authentication(before)?, action])
+}
+
+/// The one action of a listener or rule, as AWS takes it. `None` for a kind that is not made here, or by [`to_actions`].
 pub(crate) fn to_action(action: &Action<TargetGroupArn>) -> Option<elb::Action> {
     let builder = elb::Action::builder().order(1);
     Some(match action {
@@ -133,7 +156,10 @@ pub(crate) fn to_action(action: &Action<TargetGroupArn>) -> Option<elb::Action> 
                 .build();
             builder.r#type(elb::ActionTypeEnum::FixedResponse).fixed_response_config(config).build()
         }
-        Action::Other(_) => return None,
+        Action::AuthenticateCognito(_)
+        | Action::AuthenticateOidc { .. }
+        | Action::JwtValidation(_)
+        | Action::Other(_) => return None,
     })
 }
 
@@ -299,6 +325,7 @@ pub(super) fn listener(listener: &elb::Listener) -> Option<ObservedListener> {
         certificates: BTreeSet::new(),
         ssl_policy: listener.ssl_policy().filter(|policy| secure && !policy.is_empty()).map(str::to_owned),
         alpn_policy: listener.alpn_policy().first().filter(|_| secure).cloned(),
+        mutual_authentication: listener.mutual_authentication().and_then(authentication::mutual_authentication),
         attributes: None,
         tags: Tags::new(),
         rules: Vec::new(),

@@ -9,10 +9,10 @@ use super::{Aws, AwsError, convert};
 use crate::{
     facts::limits::Limits,
     model::{
-        Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol,
-        LoadBalancerArn, LoadBalancerKind, LoadBalancerName, ObservedListener, ObservedLoadBalancer, ObservedRule,
-        ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetMapping, Tags, TargetGroup, TargetGroupArn,
-        TargetGroupName, Transform, VpcId,
+        Action, Attributes, Authentication, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn,
+        ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObservedListener,
+        ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetMapping, Tags,
+        TargetGroup, TargetGroupArn, TargetGroupName, Transform, TrustStoreArn, VpcId, authentication::remember_secret,
     },
 };
 
@@ -40,6 +40,9 @@ pub(crate) struct NewListener {
     pub(crate) default_certificate: Option<CertificateArn>,
     pub(crate) alpn_policy: Option<String>,
     pub(crate) default_action: Option<Action<TargetGroupArn>>,
+    /// Before the default action, where that is given.
+    pub(crate) default_authentication: Option<Authentication>,
+    pub(crate) mutual_authentication: Option<MutualAuthentication<TrustStoreArn>>,
 }
 
 impl NewListener {
@@ -58,13 +61,37 @@ impl NewListener {
     }
 
     fn actions(&self, operation: &'static str) -> Result<Option<Vec<elb::Action>>, AwsError> {
-        self.default_action.as_ref().map(|action| one(operation, action)).transpose()
+        let before = self.default_authentication.as_ref();
+        self.default_action.as_ref().map(|action| actions(operation, before, action)).transpose()
+    }
+
+    fn mutual_authentication(&self) -> Option<elb::MutualAuthenticationAttributes> {
+        self.mutual_authentication.as_ref().map(convert::to_mutual_authentication)
+    }
+
+    /// An answer with what AWS does not tell of what was sent.
+    fn remembered(&self, mut answer: ObservedListener) -> ObservedListener {
+        if self.default_action.is_some() {
+            remember_secret(&mut answer.default_actions, self.default_authentication.as_ref());
+        }
+        answer
     }
 }
 
-fn one(operation: &'static str, action: &Action<TargetGroupArn>) -> Result<Vec<elb::Action>, AwsError> {
-    let action = convert::to_action(action).ok_or_else(|| AwsError::unsent(operation, "an action of unknown kind"))?;
-    Ok(vec![action])
+fn actions(
+    operation: &'static str,
+    before: Option<&Authentication>,
+    action: &Action<TargetGroupArn>,
+) -> Result<Vec<elb::Action>, AwsError> {
+    convert::to_actions(before, action).ok_or_else(|| AwsError::unsent(operation, "an action of unknown kind"))
+}
+
+/// An answer to a request that may hold a Secret's content: AWS's words, which may repeat it, are told without it.
+fn discreet<T>(answer: Result<T, AwsError>, sent: Option<&Authentication>) -> Result<T, AwsError> {
+    answer.map_err(|error| match sent.and_then(Authentication::secret) {
+        Some(secret) => error.without(&[&secret.client_secret, &secret.client_id.0]),
+        None => error,
+    })
 }
 
 /// Transforms as AWS takes them; `None` for none.
@@ -118,6 +145,16 @@ impl Aws {
         match self.read("DescribeTargetGroups", || call.clone().send()).await {
             Ok(answer) => Ok(answer.target_groups().iter().find_map(|g| g.target_group_arn().map(TargetGroupArn::new))),
             Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// DescribeTrustStores: the one of this name. `None` where there is none.
+    pub(crate) async fn trust_store(&self, name: &str) -> Result<Option<TrustStoreArn>, AwsError> {
+        let call = self.elb.describe_trust_stores().names(name);
+        match self.read("DescribeTrustStores", || call.clone().send()).await {
+            Ok(answer) => Ok(answer.trust_stores().iter().find_map(|s| s.trust_store_arn().map(TrustStoreArn::new))),
+            Err(error) if error.code() == Some("TrustStoreNotFound") => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -376,15 +413,17 @@ impl Aws {
             .set_alpn_policy(new.alpn_policy())
             .set_certificates(new.certificates())
             .set_default_actions(new.actions(operation)?)
+            .set_mutual_authentication(new.mutual_authentication())
             .set_tags(convert::to_elb_tags(tags));
-        let answer = self.write(operation, || call.clone().send()).await?;
+        let answer = self.write(operation, || call.clone().send()).await;
+        let answer = discreet(answer, new.default_authentication.as_ref())?;
         let mut listener = answer
             .listeners()
             .first()
             .and_then(convert::listener)
             .ok_or_else(|| AwsError::incomplete(operation, "listener"))?;
         listener.tags = tags.clone();
-        Ok(listener)
+        Ok(new.remembered(listener))
     }
 
     /// ModifyListener: what is absent in `change` stays.
@@ -402,13 +441,12 @@ impl Aws {
             .set_ssl_policy(change.ssl_policy.clone())
             .set_alpn_policy(change.alpn_policy())
             .set_certificates(change.certificates())
-            .set_default_actions(change.actions(operation)?);
-        let answer = self.write(operation, || call.clone().send()).await?;
-        answer
-            .listeners()
-            .first()
-            .and_then(convert::listener)
-            .ok_or_else(|| AwsError::incomplete(operation, "listener"))
+            .set_default_actions(change.actions(operation)?)
+            .set_mutual_authentication(change.mutual_authentication());
+        let answer = self.write(operation, || call.clone().send()).await;
+        let answer = discreet(answer, change.default_authentication.as_ref())?;
+        let listener = answer.listeners().first().and_then(convert::listener);
+        listener.map(|l| change.remembered(l)).ok_or_else(|| AwsError::incomplete(operation, "listener"))
     }
 
     /// DeleteListener.
@@ -445,6 +483,7 @@ impl Aws {
         listener: &ListenerArn,
         priority: u32,
         conditions: &[Condition],
+        before: Option<&Authentication>,
         action: &Action<TargetGroupArn>,
         transforms: &[Transform],
         tags: &Tags,
@@ -458,13 +497,14 @@ impl Aws {
             .listener_arn(listener.as_str())
             .priority(i32::try_from(priority).unwrap_or(i32::MAX))
             .set_conditions(Some(conditions))
-            .set_actions(Some(one(operation, action)?))
+            .set_actions(Some(actions(operation, before, action)?))
             .set_transforms(rewriting(operation, transforms)?)
             .set_tags(convert::to_elb_tags(tags));
-        let answer = self.write(operation, || call.clone().send()).await?;
+        let answer = discreet(self.write(operation, || call.clone().send()).await, before)?;
         let mut rule =
             answer.rules().first().and_then(convert::rule).ok_or_else(|| AwsError::incomplete(operation, "rule"))?;
         rule.tags = tags.clone();
+        remember_secret(&mut rule.actions, before);
         Ok(rule)
     }
 
@@ -472,12 +512,13 @@ impl Aws {
     pub(crate) async fn modify_rule(
         &self,
         arn: &RuleArn,
+        before: Option<&Authentication>,
         action: &Action<TargetGroupArn>,
         transforms: &[Transform],
         reset_transforms: bool,
     ) -> Result<ObservedRule, AwsError> {
         let operation = "ModifyRule";
-        let actions = one(operation, action)?;
+        let actions = actions(operation, before, action)?;
         let call = self
             .elb
             .modify_rule()
@@ -485,8 +526,11 @@ impl Aws {
             .set_actions(Some(actions))
             .set_transforms(rewriting(operation, transforms)?)
             .set_reset_transforms(reset_transforms.then_some(true));
-        let answer = self.write(operation, || call.clone().send()).await?;
-        answer.rules().first().and_then(convert::rule).ok_or_else(|| AwsError::incomplete(operation, "rule"))
+        let answer = discreet(self.write(operation, || call.clone().send()).await, before)?;
+        let rule = answer.rules().first().and_then(convert::rule);
+        let mut rule = rule.ok_or_else(|| AwsError::incomplete(operation, "rule"))?;
+        remember_secret(&mut rule.actions, before);
+        Ok(rule)
     }
 
     /// SetRulePriorities: all at once.

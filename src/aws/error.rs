@@ -142,7 +142,7 @@ const QUOTAS: [(&str, &str); 13] = [
     ("SecurityGroupsPerInstanceLimitExceeded", "Security groups per network interface"),
 ];
 
-/// The operations of EC2 that are called; all others belong to ELB v2.
+/// The operations of EC2 that are called; those that are neither these nor ACM's belong to ELB v2.
 const EC2_OPERATIONS: [&str; 13] = [
     "AuthorizeSecurityGroupIngress",
     "CreateSecurityGroup",
@@ -159,6 +159,9 @@ const EC2_OPERATIONS: [&str; 13] = [
     "RevokeSecurityGroupIngress",
 ];
 
+/// The operations of ACM that are called.
+const ACM_OPERATIONS: [&str; 2] = ["DescribeCertificate", "ListCertificates"];
+
 /// Whether an operation is EC2's.
 fn is_ec2(operation: &str) -> bool {
     EC2_OPERATIONS.contains(&operation)
@@ -166,7 +169,11 @@ fn is_ec2(operation: &str) -> bool {
 
 /// The service of an operation, as `--aws-api-endpoints` and `--aws-api-throttle` are read.
 pub(super) fn service_of(operation: &str) -> &'static str {
-    if is_ec2(operation) { "ec2" } else { "elasticloadbalancingv2" }
+    match operation {
+        operation if is_ec2(operation) => "ec2",
+        operation if ACM_OPERATIONS.contains(&operation) => "acm",
+        _ => "elasticloadbalancingv2",
+    }
 }
 
 /// What a code of AWS's means.
@@ -301,6 +308,28 @@ impl AwsError {
         ) || self.code().is_some_and(|code| NAMES_NOTHING.contains(&code))
     }
 
+    /// The error with these texts hidden in AWS's words.
+    #[must_use]
+    pub(super) fn without(mut self, texts: &[&str]) -> Self {
+        let message = match &mut self.kind {
+            AwsErrorKind::Throttled { message, .. }
+            | AwsErrorKind::Refused { message, .. }
+            | AwsErrorKind::Denied { message, .. }
+            | AwsErrorKind::Dependency { message, .. }
+            | AwsErrorKind::NotFound { message, .. }
+            | AwsErrorKind::Duplicate { message, .. }
+            | AwsErrorKind::Unclear { message }
+            | AwsErrorKind::Credentials { message }
+            | AwsErrorKind::Unreachable { message, .. }
+            | AwsErrorKind::Unsent { message } => message,
+            AwsErrorKind::Withheld => return self,
+        };
+        for text in texts.iter().filter(|text| !text.is_empty()) {
+            *message = message.replace(*text, "…");
+        }
+        self
+    }
+
     /// Whether the thing is not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -358,7 +387,10 @@ impl AwsError {
         let named = message.split("not authorized to perform: ").nth(1).and_then(|rest| rest.split_whitespace().next());
         named.map_or_else(
             || {
-                let prefix = if is_ec2(self.operation) { "ec2" } else { "elasticloadbalancing" };
+                let prefix = match service_of(self.operation) {
+                    "elasticloadbalancingv2" => "elasticloadbalancing",
+                    service => service,
+                };
                 format!("{prefix}:{}", self.operation)
             },
             |action| action.trim_end_matches(['.', ',']).to_owned(),

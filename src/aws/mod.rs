@@ -1,6 +1,7 @@
 //! All that is spoken with AWS: clients, errors with their cures, the conversion to [`crate::model`], and the
 //! [`Inventory`] of what AWS has, which our own writes keep true.
 
+mod acm;
 mod budget;
 mod calls;
 mod client;
@@ -14,6 +15,7 @@ pub(crate) mod fake;
 mod inventory;
 mod targets;
 
+pub(crate) use acm::ListedCertificate;
 pub use budget::{BudgetState, FixedLimit, Priority, ThrottleError, parse_throttle, with_priority};
 pub use calls::CallObserver;
 pub use client::{Aws, ConnectError, ConnectOptions, parse_endpoints};

@@ -40,6 +40,8 @@ pub enum Code {
     MissingTargetGroup,
     /// HTTPS without a certificate.
     MissingCertificate,
+    /// The Secret of an identity provider is not there, says too little, or may not be read.
+    MissingSecret,
     /// A backend or a path that an Application Load Balancer cannot have.
     Unsupported,
     /// No subnets for the load balancer.

@@ -30,6 +30,10 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
     }
 }
 
+/// What would log requests and answers whole, and with them what Secrets hold: kube's client those that it cannot read, the
+/// SDK's orchestrator all of them at `trace`.
+const QUIET: [&str; 2] = ["kube_client::client=error", "aws_smithy_runtime::client::orchestrator=debug"];
+
 fn start_logging(flags: &ControllerFlags) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = match flags.log_level.as_str() {
         // What fails on the way to the API server is told by whoever asked, with the cause.
@@ -39,6 +43,10 @@ fn start_logging(flags: &ControllerFlags) -> Result<(), tracing_subscriber::filt
         ),
         other => EnvFilter::try_new(other)?,
     };
+    let mut filter = filter;
+    for directive in QUIET {
+        filter = filter.add_directive(directive.parse()?);
+    }
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -29,9 +29,12 @@ fn answer(want: &Want, facts: &Facts) -> Option<String> {
         Want::Subnets(query) => facts.subnets.get(query).and_then(told),
         Want::SecurityGroups(names) => facts.security_groups.get(names).and_then(told),
         Want::TargetGroup(name) => facts.target_groups.get(name).and_then(told),
+        Want::Certificates(hosts) => facts.certificates.get(hosts).and_then(told),
+        Want::TrustStore(name) => facts.trust_stores.get(name).and_then(told),
         Want::VpcBlocks => facts.vpc_blocks.as_ref().and_then(told),
         Want::Limits => facts.limits.as_ref().and_then(told),
-        Want::BackendSecurityGroup | Want::InForce => None,
+        // Who reads a Secret is told of its changes by its watch.
+        Want::Secret(_) | Want::BackendSecurityGroup | Want::InForce => None,
     }
 }
 

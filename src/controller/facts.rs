@@ -1,7 +1,9 @@
 //! The shell of [`crate::facts`]: asks AWS for what building wants, and keeps it for a while.
 
+mod certificates;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -11,10 +13,11 @@ use std::{
 
 use tokio::time::Instant;
 
+use self::certificates::CertificateStore;
 use crate::{
     aws::{Aws, AwsError},
     facts::{Fact, Facts, Subnet, SubnetQuery, Want, limits::Limits, security_groups, subnets},
-    model::{SecurityGroupId, TargetGroupArn, VpcId},
+    model::{SecurityGroupId, TargetGroupArn, TrustStoreArn, VpcId},
 };
 
 /// Subnets, security groups, route tables and their tags change rarely. What is not found is asked for anew every time.
@@ -38,6 +41,9 @@ pub struct FactStore {
     /// The same, for each name.
     target_groups: Mutex<BTreeMap<String, Cell<TargetGroupArn>>>,
     vpc_blocks: tokio::sync::Mutex<Option<Reading<Vec<String>>>>,
+    /// By name.
+    trust_stores: tokio::sync::Mutex<BTreeMap<String, Reading<TrustStoreArn>>>,
+    certificates: CertificateStore,
 }
 
 /// Where load balancers may go: what every question about subnets is answered from.
@@ -134,6 +140,8 @@ impl FactStore {
             security_groups: Mutex::default(),
             target_groups: Mutex::default(),
             vpc_blocks: tokio::sync::Mutex::default(),
+            trust_stores: tokio::sync::Mutex::default(),
+            certificates: CertificateStore::default(),
         }
     }
 
@@ -143,7 +151,15 @@ impl FactStore {
         Self { gates, ..self }
     }
 
-    /// Puts into `facts` what is wanted. The shared security group is not looked up here: looking it up may make it.
+    /// Where any are named, only certificates of these authorities count.
+    #[must_use]
+    pub fn with_certificate_authorities(mut self, allowed: BTreeSet<String>) -> Self {
+        self.certificates = CertificateStore::of_authorities(allowed);
+        self
+    }
+
+    /// Puts into `facts` what is wanted. The shared security group is not looked up here: looking it up may make it. Nor are Secrets,
+    /// which the cluster has.
     pub async fn answer(&self, want: &Want, facts: &mut Facts) {
         match want {
             Want::Subnets(query) => {
@@ -158,9 +174,17 @@ impl FactStore {
                 let fact = self.target_group(name).await;
                 facts.target_groups.insert(name.clone(), fact);
             }
+            Want::Certificates(hosts) => {
+                let fact = self.certificates.answer(&self.aws, hosts).await;
+                facts.certificates.insert(hosts.clone(), fact.unwrap_or_else(|error| unavailable(&error)));
+            }
+            Want::TrustStore(name) => {
+                let fact = self.trust_store(name).await;
+                facts.trust_stores.insert(name.clone(), fact);
+            }
             Want::VpcBlocks => facts.vpc_blocks = Some(self.vpc_blocks().await),
             Want::Limits => facts.limits = Some(self.limits().await),
-            Want::BackendSecurityGroup | Want::InForce => {}
+            Want::Secret(_) | Want::BackendSecurityGroup | Want::InForce => {}
         }
     }
 
@@ -253,6 +277,26 @@ impl FactStore {
             Ok(blocks) => Fact::Known(blocks),
             Err(error) => unavailable(&error),
         }
+    }
+
+    async fn trust_store(&self, name: &str) -> Fact<TrustStoreArn> {
+        let mut known = self.trust_stores.lock().await;
+        let mut kept = known.remove(name);
+        let mut missing = false;
+        let read = async {
+            let found = self.aws.trust_store(name).await?;
+            missing = found.is_none();
+            Ok(found.unwrap_or_else(|| TrustStoreArn::new("")))
+        };
+        let found = self.ages.get(&mut kept, MAXIMUM_AGE, read).await.map(|reading| reading.value.clone());
+        if missing {
+            return Fact::Absent {
+                message: format!("there is no trust store `{name}`"),
+                fix: "create it in the load balancer's account and region, or name another, by name or ARN".to_owned(),
+            };
+        }
+        known.extend(kept.map(|reading| (name.to_owned(), reading)));
+        found.map_or_else(|error| unavailable(&error), Fact::Known)
     }
 
     /// Forgets what was found, so that it is asked for anew: something about it did not fit.

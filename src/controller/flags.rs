@@ -63,6 +63,9 @@ pub struct ControllerFlags {
     /// TLS policy where no annotation says another
     #[arg(long, env = "DEFAULT_SSL_POLICY", default_value = "ELBSecurityPolicy-2016-08")]
     pub default_ssl_policy: String,
+    /// ARNs of the private certificate authorities whose certificates in ACM count, as `arn,…`, where certificates are found by host names; empty is all
+    #[arg(long, env = "ALLOWED_CERTIFICATE_AUTHORITY_ARNS", value_delimiter = ',')]
+    pub allowed_certificate_authority_arns: Vec<String>,
     /// Answer 503 for a Service that does not exist, instead of refusing the Ingress
     #[arg(long, env = "TOLERATE_NON_EXISTENT_BACKEND_SERVICE", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub tolerate_non_existent_backend_service: bool,
@@ -159,7 +162,6 @@ macro_rules! flags_without_effect {
 flags_without_effect!(
     disable_ingress_class_annotation,
     disable_ingress_group_name_annotation,
-    allowed_certificate_authority_arns,
     default_pca_arn,
     enable_endpoint_slices,
     targetgroupbinding_max_exponential_backoff_delay,
@@ -366,6 +368,13 @@ impl ControllerFlags {
             *gate = value;
         }
         Ok(gates)
+    }
+
+    /// `--allowed-certificate-authority-arns`
+    #[must_use]
+    pub fn certificate_authorities(&self) -> BTreeSet<String> {
+        let arns = self.allowed_certificate_authority_arns.iter().map(|arn| arn.trim());
+        arns.filter(|arn| !arn.is_empty()).map(str::to_owned).collect()
     }
 
     /// `--service-target-eni-security-group-tags`

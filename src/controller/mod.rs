@@ -11,6 +11,7 @@ pub mod lease;
 pub mod metrics;
 mod queue;
 mod records;
+mod secrets;
 mod stack;
 mod start;
 mod waits;
@@ -30,6 +31,7 @@ use self::{
     lease::Leadership,
     queue::{Cause, Key, Outcome, Queue},
     records::Records,
+    secrets::Secrets,
     waits::Waits,
     watches::Synced,
 };
@@ -55,6 +57,7 @@ struct Controller {
     targets: Targets,
     facts: FactStore,
     askers: Askers,
+    secrets: Secrets,
     records: Records,
     waits: Waits,
     /// `--replaced-load-balancer-hold`
@@ -329,12 +332,14 @@ impl Controller {
             })
         });
         let (records, clean) = self.records.counts();
+        let (secrets, watched) = self.secrets.counts();
         serde_json::json!({
             "leader": self.may_write(),
             "awaited": self.synced.reasons(),
             "objects": counts,
             "queue": self.queue.snapshot(),
             "waits": self.waits.all(),
+            "secrets": {"inUse": secrets, "watched": watched},
             "records": {"kept": self.records.are_kept(), "written": self.records.is_written(), "stacks": records, "clean": clean},
             "budgets": self.inventory.aws().budgets(),
         })

@@ -58,6 +58,7 @@ impl Controller {
         let broken = membership.broken.first().map(ToString::to_string);
         if membership.served().next().is_none() && membership.leaving.is_empty() {
             self.waits.note(group, None, self.replacement_hold);
+            self.secrets.used(group, &BTreeSet::new());
             return broken.map_or(Outcome::Done, Outcome::SetAside);
         }
         match self.pass(group, &mut membership).await {
@@ -242,6 +243,9 @@ impl Controller {
             let alone = membership.members.len() < 2;
             let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
             if built.wants.is_empty() || alone && (broken || !built.unavailable.is_empty()) {
+                if built.stack.is_some() {
+                    self.secrets.used(group, &facts.secrets.keys().collect());
+                }
                 return Ok(Some(built));
             }
             // What only has to be read comes first: nothing is created for what then turns out not to be possible.
@@ -249,6 +253,9 @@ impl Controller {
             for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
                 if *want == Want::InForce {
                     facts.in_force = Some(Box::new(self.in_force(group).await?));
+                } else if let Want::Secret(name) = want {
+                    let fact = self.secrets.answer(name, group).await;
+                    facts.secrets.insert(name.clone(), fact);
                 } else if want.is_read() {
                     self.facts.answer(want, &mut facts).await;
                     let others = self.askers.note(group, want, &facts);

@@ -1,6 +1,7 @@
 //! Starting and stopping: from flags to running workers, with a clear word on whatever is missing.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     path::Path,
     sync::{Arc, RwLock},
@@ -26,6 +27,7 @@ use super::{
     metrics::Metrics,
     queue::Queue,
     records::Records,
+    secrets::Secrets,
     waits::Waits,
     watches::{Synced, watch_kind},
 };
@@ -118,6 +120,8 @@ pub(super) struct Settings {
     pub(super) sync_period: Duration,
     /// How long a load balancer that was replaced goes on serving.
     pub(super) hold: Duration,
+    /// The certificate authorities whose certificates in ACM count; all where it is empty.
+    pub(super) certificate_authorities: BTreeSet<String>,
     /// Where the lease is, and the records beside it.
     pub(super) lease_namespace: String,
     pub(super) lease: String,
@@ -133,6 +137,7 @@ impl Settings {
             most_targets: flags.max_targets_per_target_group,
             sync_period: flags.sync_period,
             hold: flags.replaced_load_balancer_hold,
+            certificate_authorities: flags.certificate_authorities(),
             lease_namespace: lease_namespace(flags),
             lease: flags.leader_election_id.clone(),
         })
@@ -152,12 +157,14 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
     };
     let records = Records::new(client.clone(), &settings.lease_namespace, &settings.lease, header);
     let snapshot = Arc::new(RwLock::new(Snapshot::default()));
+    let queue = Arc::new(Queue::with_most_load_balancers(settings.load_balancers_at_once));
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
     let lease = leadership.clone();
     aws.guard_writes(move || matches!(*lease.borrow(), Leadership::Leader { .. }));
     Arc::new(Controller {
         snapshot: Arc::clone(&snapshot),
-        queue: Arc::new(Queue::with_most_load_balancers(settings.load_balancers_at_once)),
+        secrets: Secrets::new(client.clone(), Arc::clone(&queue)),
+        queue,
         synced: Arc::new(Synced::new(KINDS)),
         kubernetes: Kubernetes::new(client.clone()),
         events: Events::new(client.clone()),
@@ -172,7 +179,9 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
             !config.disable_restricted_rules,
         )
         .with_most_targets(settings.most_targets),
-        facts: FactStore::new(aws, config.cluster.clone(), vpc).with_gates(config.subnets),
+        facts: FactStore::new(aws, config.cluster.clone(), vpc)
+            .with_gates(config.subnets)
+            .with_certificate_authorities(settings.certificate_authorities.clone()),
         askers: Askers::default(),
         records,
         waits: Waits::default(),

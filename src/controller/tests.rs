@@ -154,7 +154,7 @@ async fn controller(
         targets: Targets::new(
             Arc::clone(&aws),
             Arc::clone(&inventory),
-            client,
+            client.clone(),
             snapshot,
             cluster.clone(),
             BTreeMap::new(),
@@ -162,6 +162,7 @@ async fn controller(
         ),
         facts: FactStore::new(aws, cluster, vpc),
         askers: Askers::default(),
+        secrets: Secrets::new(client.clone(), Arc::default()),
         records,
         waits: Waits::default(),
 

@@ -1,12 +1,17 @@
 //! What must be known of AWS before building, asked for as data.
 
+pub mod certificates;
 pub mod limits;
+pub mod secrets;
 pub mod security_groups;
 pub mod subnets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{LoadBalancerKind, ObjectName, ObservedStack, Scheme, SecurityGroupId, SubnetId, TargetGroupArn};
+use crate::model::{
+    CertificateArn, LoadBalancerKind, ObjectName, ObservedStack, OidcSecret, Scheme, SecurityGroupId, SubnetId,
+    TargetGroupArn, TrustStoreArn,
+};
 
 /// Something that building asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +20,12 @@ pub enum Want {
     Subnets(SubnetQuery),
     /// The security groups that a user names, by id or `Name` tag, in the user's order.
     SecurityGroups(Vec<String>),
+    /// The certificates in ACM for these host names.
+    Certificates(BTreeSet<String>),
+    /// The trust store of this name.
+    TrustStore(String),
+    /// What this Secret says of an OpenID Connect client.
+    Secret(ObjectName),
     /// The address blocks of the VPC.
     VpcBlocks,
     /// The security group that all load balancers of the cluster share.
@@ -103,6 +114,12 @@ pub struct Facts {
     pub security_groups: BTreeMap<Vec<String>, Fact<Vec<SecurityGroupId>>>,
     /// By name.
     pub target_groups: BTreeMap<String, Fact<TargetGroupArn>>,
+    /// By host names; the first is the default.
+    pub certificates: BTreeMap<BTreeSet<String>, Fact<Vec<CertificateArn>>>,
+    /// By name.
+    pub trust_stores: BTreeMap<String, Fact<TrustStoreArn>>,
+    /// By name.
+    pub secrets: BTreeMap<ObjectName, Fact<OidcSecret>>,
     /// The IPv4 blocks of the VPC.
     pub vpc_blocks: Option<Fact<Vec<String>>>,
     /// Nobody asks AWS: what is not known is known after apply.
@@ -178,6 +195,27 @@ impl Facts {
     pub fn target_group(&self, name: &str) -> Option<Fact<TargetGroupArn>> {
         let unknown = || self.offline.then_some(Fact::AfterApply("target groups are looked up by their names"));
         self.target_groups.get(name).cloned().or_else(unknown)
+    }
+
+    /// The certificates for host names, or the want of them.
+    #[must_use]
+    pub fn certificates(&self, hosts: &BTreeSet<String>) -> Option<Fact<Vec<CertificateArn>>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("found in ACM by the host names"));
+        self.certificates.get(hosts).cloned().or_else(unknown)
+    }
+
+    /// The trust store of a name, or the want of it.
+    #[must_use]
+    pub fn trust_store(&self, name: &str) -> Option<Fact<TrustStoreArn>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("trust stores are looked up by name"));
+        self.trust_stores.get(name).cloned().or_else(unknown)
+    }
+
+    /// What a Secret says, or the want of it.
+    #[must_use]
+    pub fn secret(&self, name: &ObjectName) -> Option<Fact<OidcSecret>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("the Secret is read in the cluster"));
+        self.secrets.get(name).cloned().or_else(unknown)
     }
 
     /// The blocks of the VPC, or the want of them.

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::CertificateArn;
+use super::{
+    CertificateArn,
+    authentication::{ClientId, CognitoProvider, JwtValidation, OidcProvider, SecretVersion},
+};
 
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),* $(,)? })*) => {$(
@@ -189,7 +192,21 @@ pub enum Action<G> {
         /// 2XX, 4XX or 5XX.
         status_code: String,
     },
-    /// A kind of action that is not made here (authentication, and what AWS adds later), by its type. Never equal to one that is wanted.
+    /// Lets signed-in users of a Cognito user pool pass to the next action.
+    AuthenticateCognito(CognitoProvider),
+    /// Lets signed-in users of another provider pass to the next action.
+    AuthenticateOidc {
+        /// The provider.
+        provider: OidcProvider,
+        /// As AWS tells it; `None` where AWS has not been asked.
+        #[serde(skip)]
+        client_id: Option<ClientId>,
+        /// The state of the Secret that we have given AWS; `None` where that is not known.
+        secret_version: Option<SecretVersion>,
+    },
+    /// Lets requests with a valid token pass to the next action.
+    JwtValidation(JwtValidation),
+    /// A kind of action that is not known here, by its type. Never equal to one that is wanted.
     Other(String),
 }
 
@@ -226,6 +243,13 @@ impl<G> Action<G> {
                 message_body: message_body.clone(),
                 status_code: status_code.clone(),
             },
+            Self::AuthenticateCognito(provider) => Action::AuthenticateCognito(provider.clone()),
+            Self::AuthenticateOidc { provider, client_id, secret_version } => Action::AuthenticateOidc {
+                provider: provider.clone(),
+                client_id: client_id.clone(),
+                secret_version: secret_version.clone(),
+            },
+            Self::JwtValidation(tokens) => Action::JwtValidation(tokens.clone()),
             Self::Other(kind) => Action::Other(kind.clone()),
         })
     }

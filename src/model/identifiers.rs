@@ -43,6 +43,8 @@ identifier! {
     TargetGroupArn;
     /// The ARN of a certificate in ACM or IAM.
     CertificateArn;
+    /// `arn:…:truststore/…`
+    TrustStoreArn;
     /// `sg-…`
     SecurityGroupId;
     /// `subnet-…`

@@ -1,21 +1,28 @@
 //! The AWS resources of a load balancer as plain data: what a stack shall be ([`stack`]), what AWS has ([`observed`]),
 //! and the small types both share. Nothing here does I/O.
 
+pub mod authentication;
 mod elements;
 mod identifiers;
+mod mutual_authentication;
 mod observed;
 mod security_group;
 mod stack;
 mod transform;
 
+pub use authentication::{
+    Authentication, ClientId, CognitoProvider, JwtClaim, JwtValidation, OidcProvider, OidcSecret, SecretVersion,
+    Session,
+};
 pub use elements::{
     Action, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerProtocol, LoadBalancerKind, Matcher,
     ProtocolVersion, QueryStringValue, Scheme, Stickiness, TargetGroupProtocol, TargetType, WeightedTargetGroup,
 };
 pub use identifiers::{
     CertificateArn, InvalidName, ListenerArn, LoadBalancerArn, LoadBalancerName, ObjectName, RuleArn, SecurityGroupId,
-    SubnetId, TargetGroupArn, TargetGroupName, VpcId,
+    SubnetId, TargetGroupArn, TargetGroupName, TrustStoreArn, VpcId,
 };
+pub use mutual_authentication::MutualAuthentication;
 pub use observed::{
     BackendSecurityGroup, Holding, LoadBalancerState, ObservedBinding, ObservedListener, ObservedLoadBalancer,
     ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, PortHolding,

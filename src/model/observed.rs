@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol,
-    LoadBalancer, LoadBalancerArn, LoadBalancerKind, ObjectName, ResourceId, RuleArn, Scheme, SecurityGroupId,
-    SecurityGroupRule, SubnetId, Tags, TargetGroupArn, Transform,
+    LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName, ResourceId, RuleArn, Scheme,
+    SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn, Transform, TrustStoreArn,
+    authentication::carry_over_secret,
 };
 
 /// All that AWS and the cluster have of one stack.
@@ -170,12 +171,29 @@ pub struct ObservedListener {
     pub ssl_policy: Option<String>,
     /// `AlpnPolicy`, where it has one.
     pub alpn_policy: Option<String>,
+    /// Whether and how clients show certificates; `None` where AWS says nothing, which is off.
+    pub mutual_authentication: Option<MutualAuthentication<TrustStoreArn>>,
     /// `None` while they have not been read.
     pub attributes: Option<Attributes>,
     /// All its tags.
     pub tags: Tags,
     /// All rules but the default one, by ascending priority.
     pub rules: Vec<ObservedRule>,
+}
+
+impl ObservedListener {
+    /// Takes over from what was known of it which Secrets' contents AWS was given: AWS does not tell.
+    pub fn carry_over_secrets(&mut self, known: &Self) {
+        if self.arn != known.arn {
+            return;
+        }
+        carry_over_secret(&mut self.default_actions, &known.default_actions);
+        for rule in &mut self.rules {
+            if let Some(known) = known.rules.iter().find(|known| known.arn == rule.arn) {
+                carry_over_secret(&mut rule.actions, &known.actions);
+            }
+        }
+    }
 }
 
 /// A rule in AWS.

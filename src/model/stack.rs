@@ -9,9 +9,10 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol, LoadBalancerKind,
-    LoadBalancerName, ObjectName, ProtocolVersion, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, Tags,
-    TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType, Transform, VpcId,
+    Action, Attributes, Authentication, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol,
+    LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectName, ProtocolVersion, Scheme, SecurityGroupId,
+    SecurityGroupRule, SubnetId, Tags, TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType, Transform,
+    TrustStoreArn, VpcId,
 };
 
 /// Something that may be known only once AWS or the cluster has answered.
@@ -328,10 +329,16 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     /// What happens to a request that no rule takes.
     pub default_action: Action<TargetGroupReference>,
+    /// What a client has to show before the default action.
+    pub default_authentication: Option<Authentication>,
     /// What a client without SNI gets; needed by HTTPS.
     pub default_certificate: Option<CertificateArn>,
     /// The other certificates, sorted; the default is not among them.
     pub certificates: BTreeSet<CertificateArn>,
+    /// Why the certificates are known only after apply, where they are: in plans that may not ask AWS.
+    pub certificates_after_apply: Option<&'static str>,
+    /// Whether and how clients show certificates; absent leaves it as it is.
+    pub mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
     /// Name of the TLS policy.
     pub ssl_policy: Option<String>,
     /// `AlpnPolicy` of a TLS listener.
@@ -343,6 +350,7 @@ pub struct Listener {
     /// In order of precedence.
     pub rules: Vec<Rule>,
     /// What each member of a group contributes besides rules.
+    #[serde(skip)]
     pub shares: BTreeMap<ObjectName, ListenerShare>,
     /// All its tags.
     pub tags: Tags,
@@ -370,6 +378,8 @@ pub struct Rule {
     pub action: Action<TargetGroupReference>,
     /// How requests are rewritten on their way to targets; at most one of each kind.
     pub transforms: Vec<Transform>,
+    /// What a client has to show before that.
+    pub authentication: Option<Authentication>,
     /// Its tags without `ingress.k8s.aws/resource`, which repeats the priority it is created with.
     pub tags: Tags,
     /// The path of the Ingress that asks for it.

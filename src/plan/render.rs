@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use super::step::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
 use crate::build::tags::CLUSTER;
 use crate::model::{
-    Action, Condition, IpAddressType, Listener, LoadBalancer, LoadBalancerArn, SecurityGroupReference,
+    Action, Authentication, Condition, IpAddressType, Listener, LoadBalancer, LoadBalancerArn, SecurityGroupReference,
     SecurityGroupRule, SubnetMapping, Tags, TargetGroup, TargetGroupReference, Transform, Value,
 };
 
@@ -86,7 +86,7 @@ fn details(action: &StepAction) -> Vec<(&'static str, String)> {
         StepAction::CreateLoadBalancer(balancer) => load_balancer(balancer),
         StepAction::CreateListener { listener, .. } => listener_details(listener),
         StepAction::CreateRule { rule, .. } => {
-            let mut details = vec![("then", action_text(&rule.action))];
+            let mut details = vec![("then", answer_text(rule.authentication.as_ref(), &rule.action))];
             details.extend(rewriting(&rule.transforms));
             details
         }
@@ -191,7 +191,11 @@ fn security_groups(groups: &[SecurityGroupReference]) -> String {
 }
 
 fn listener_details(listener: &Listener) -> Vec<(&'static str, String)> {
-    let mut details = vec![("default", action_text(&listener.default_action))];
+    let mut details =
+        vec![("default", answer_text(listener.default_authentication.as_ref(), &listener.default_action))];
+    if let Some(why) = listener.certificates_after_apply {
+        details.push(("certificate", format!("(known after apply: {why})")));
+    }
     if let Some(certificate) = &listener.default_certificate {
         details.push(("certificate", certificate.to_string()));
     }
@@ -201,8 +205,26 @@ fn listener_details(listener: &Listener) -> Vec<(&'static str, String)> {
     if let Some(policy) = &listener.alpn_policy {
         details.push(("ALPN policy", policy.clone()));
     }
+    if let Some(clients) = &listener.mutual_authentication {
+        details.push(("client certs", clients.to_string()));
+    }
     details.push(("tags", tags(&listener.tags)));
     details
+}
+
+/// What a client has to show, and what is answered then.
+fn answer_text(before: Option<&Authentication>, action: &Action<TargetGroupReference>) -> String {
+    let action = action_text(action);
+    match before {
+        None => action,
+        Some(Authentication::Cognito(provider)) => {
+            format!("sign in with Cognito user pool {}, then {action}", provider.user_pool_arn)
+        }
+        Some(Authentication::Oidc { provider, secret_name, .. }) => {
+            format!("sign in with {} (Secret {secret_name}), then {action}", provider.issuer)
+        }
+        Some(Authentication::Jwt(tokens)) => format!("take tokens of {} alone, then {action}", tokens.issuer),
+    }
 }
 
 fn condition_text(condition: &Condition) -> String {
@@ -272,6 +294,10 @@ fn action_text(action: &Action<TargetGroupReference>) -> String {
             }
             text
         }
+        // What comes before an action is told by `answer_text`.
+        Action::AuthenticateCognito(_) | Action::AuthenticateOidc { .. } | Action::JwtValidation(_) => {
+            "sign in".to_owned()
+        }
         Action::Other(kind) => kind.clone(),
     }
 }
@@ -324,7 +350,9 @@ impl fmt::Display for StepAction {
                 changes.extend(change.ssl_policy.as_ref().map(|p| format!("TLS policy {p}")));
                 changes.extend(change.alpn_policy.as_ref().map(|p| format!("ALPN policy {p}")));
                 changes.extend(change.default_certificate.as_ref().map(|c| format!("default certificate {c}")));
-                changes.extend(change.default_action.as_ref().map(|a| format!("default {}", action_text(a))));
+                changes.extend(change.mutual_authentication.as_ref().map(|m| format!("client certificates {m}")));
+                let before = change.default_authentication.as_ref();
+                changes.extend(change.default_action.as_ref().map(|a| format!("default {}", answer_text(before, a))));
                 write!(f, "change listener {port}: {}", changes.join(", "))
             }
             Self::DeleteListener { port, .. } => write!(f, "delete listener {port} with its rules"),
@@ -349,7 +377,8 @@ impl fmt::Display for StepAction {
                 write!(f, "put {} rules of listener {port} in order ({created} of them new)", priorities.len())
             }
             Self::ModifyRule { port, rule, .. } => {
-                write!(f, "change a rule of listener {port} to: {}", action_text(&rule.action))
+                let answer = answer_text(rule.authentication.as_ref(), &rule.action);
+                write!(f, "change a rule of listener {port} to: {answer}")
             }
             Self::DeleteRule { port, priority, .. } => write!(f, "delete rule {priority} of listener {port}"),
             Self::AddTags { name, tags: added, .. } => write!(f, "tag {name}: {}", tags(added)),

@@ -12,10 +12,11 @@
 use std::collections::BTreeSet;
 
 use super::{
+    authentication,
     set_aside::Keeping,
     step::{ListenerReference, RuleReference, Step, StepAction},
 };
-use crate::model::{Action, Cause, ObservedRule, Rule, TargetGroupArn, TargetGroupReference};
+use crate::model::{Action, Authentication, Cause, ObservedRule, Rule, TargetGroupArn, TargetGroupReference};
 
 /// ELB v2's largest priority.
 const LARGEST_PRIORITY: u32 = 50_000;
@@ -55,13 +56,17 @@ pub(super) struct RuleSteps {
     pub(super) after_default: Vec<Step>,
 }
 
-/// Whether AWS does what is wanted. Other actions before it (authentication, say) make it something else.
+/// Whether AWS does what is wanted, after what a client has to show.
 pub(super) fn same_action(
+    before: Option<&Authentication>,
     wanted: &Action<TargetGroupReference>,
     existing: &[Action<TargetGroupArn>],
     resolve: &dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>,
 ) -> bool {
-    let [existing] = existing else { return false };
+    let Some((existing, existing_before)) = existing.split_last() else { return false };
+    if !authentication::same(before, existing_before) {
+        return false;
+    }
     let Ok(mut wanted) = wanted.try_map(|reference| resolve(reference).ok_or(())) else { return false };
     // How long a client stays is AWS's to choose where nobody says it.
     if let (Action::Forward { stickiness: Some(wanted), .. }, Action::Forward { stickiness: Some(existing), .. }) =
@@ -99,7 +104,7 @@ fn normal(action: Action<TargetGroupArn>) -> Action<TargetGroupArn> {
             message_body: message_body.filter(|b| !b.is_empty()),
             status_code,
         },
-        Action::Other(kind) => Action::Other(kind),
+        other => other,
     }
 }
 
@@ -123,9 +128,27 @@ fn same_transforms(wanted: &Rule, existing: &ObservedRule) -> bool {
 
 impl RuleChange<'_> {
     fn same(&self, wanted: &Rule, existing: &ObservedRule) -> bool {
-        same_transforms(wanted, existing)
-            && same_conditions(wanted, existing)
-            && same_action(&wanted.action, &existing.actions, self.resolve)
+        same_transforms(wanted, existing) && same_conditions(wanted, existing) && self.same_action(wanted, existing)
+    }
+
+    fn same_action(&self, wanted: &Rule, existing: &ObservedRule) -> bool {
+        same_action(wanted.authentication.as_ref(), &wanted.action, &existing.actions, self.resolve)
+    }
+
+    /// What gives AWS the content of a Secret that it does not have: nothing else of the rule changes by it.
+    fn secret(&self, wanted: &Rule, existing: &ObservedRule) -> Option<Step> {
+        authentication::is_outdated(wanted.authentication.as_ref(), &existing.actions)
+            .then(|| self.modify(wanted, existing))
+    }
+
+    fn modify(&self, wanted: &Rule, existing: &ObservedRule) -> Step {
+        let modify = StepAction::ModifyRule {
+            arn: existing.arn.clone(),
+            port: self.port,
+            rule: Box::new(wanted.clone()),
+            reset_transforms: wanted.transforms.is_empty() && !existing.transforms.is_empty(),
+        };
+        step(modify, wanted.cause.clone())
     }
 
     /// For each wanted rule, the existing one that is the same, each used once, earlier ones first.
@@ -236,6 +259,9 @@ impl RuleChange<'_> {
                 .push(step(StepAction::SetRulePriorities { port: self.port, priorities }, self.cause.clone()));
         }
 
+        let kept = self.wanted.iter().zip(&matches).filter_map(|(rule, m)| Some((rule, &self.existing[(*m)?])));
+        steps.before_default.extend(kept.filter_map(|(wanted, existing)| self.secret(wanted, existing)));
+
         // 4. What goes, from the lowest.
         for &index in doomed.iter().rev() {
             let rule = &self.existing[index];
@@ -261,20 +287,15 @@ impl RuleChange<'_> {
             if !same_conditions(wanted, existing) {
                 return None;
             }
-            if same_transforms(wanted, existing) && same_action(&wanted.action, &existing.actions, self.resolve) {
+            if same_transforms(wanted, existing) && self.same_action(wanted, existing) {
+                steps.before_default.extend(self.secret(wanted, existing));
                 continue;
             }
             let checked = |group| (self.resolve)(group).is_some_and(|arn| self.in_use.contains(&arn));
             if !wanted.action.target_groups().all(checked) {
                 return None;
             }
-            let modify = StepAction::ModifyRule {
-                arn: existing.arn.clone(),
-                port: self.port,
-                rule: Box::new(wanted.clone()),
-                reset_transforms: wanted.transforms.is_empty() && !existing.transforms.is_empty(),
-            };
-            steps.before_default.push(step(modify, wanted.cause.clone()));
+            steps.before_default.push(self.modify(wanted, existing));
         }
         Some(steps)
     }

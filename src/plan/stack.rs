@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    defaults,
+    authentication, defaults,
     rules::{RuleChange, same_action, same_conditions},
     set_aside::Keeping,
     step::{
@@ -21,10 +21,11 @@ use super::{
 use crate::{
     build::tags as known_tags,
     model::{
-        Attributes, Cause, CertificateArn, Holding, Listener, LoadBalancer, ManagedSecurityGroup, ObjectName,
-        ObservedBinding, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack,
-        ObservedTargetGroup, PortHolding, ResourceId, RuleArn, SecurityGroupId, SecurityGroupReference,
-        SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference, Value,
+        Attributes, Cause, CertificateArn, Holding, Listener, LoadBalancer, ManagedSecurityGroup, MutualAuthentication,
+        ObjectName, ObservedBinding, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup,
+        ObservedStack, ObservedTargetGroup, PortHolding, ResourceId, RuleArn, SecurityGroupId, SecurityGroupReference,
+        SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference,
+        TrustStoreArn, Value,
     },
 };
 
@@ -83,6 +84,12 @@ pub fn holdings(stack: &Stack, observed: &ObservedStack) -> Vec<Holding> {
         }
     }
     holdings.into_values().collect()
+}
+
+/// Whether clients show certificates as they shall.
+fn same_mutual(wanted: &MutualAuthentication<Value<TrustStoreArn>>, existing: &ObservedListener) -> bool {
+    let wanted = wanted.try_map(|arn| arn.known().cloned().ok_or(())).ok();
+    wanted.as_ref() == Some(existing.mutual_authentication.as_ref().unwrap_or(&MutualAuthentication::Off))
 }
 
 /// Whether an existing target group can become the wanted one in place.
@@ -523,8 +530,10 @@ impl<'a> Planner<'a> {
 
         let unasked = !wanted.shares.values().any(|share| share.default_action) && wanted.default_action.is_not_found();
         let default_kept = unasked && !wanted.shares.is_empty() && self.keeping.default_action(wanted.port);
-        let default_stays =
-            default_kept || same_action(&wanted.default_action, &existing.default_actions, &|r| self.resolve(r));
+        let before = wanted.default_authentication.as_ref();
+        let default_stays = default_kept
+            || same_action(before, &wanted.default_action, &existing.default_actions, &|r| self.resolve(r));
+        let written = default_stays && !authentication::is_outdated(before, &existing.default_actions);
         let in_use = self.target_groups_in_use();
         let cause = Cause { field: "spec.rules".to_owned(), ..wanted.cause.clone() };
         let change = RuleChange {
@@ -561,7 +570,9 @@ impl<'a> Planner<'a> {
                 .clone()
                 .filter(|c| existing.default_certificate.as_ref() != Some(c)),
             alpn_policy: wanted.alpn_policy.clone().filter(|p| existing.alpn_policy.as_ref() != Some(p)),
-            default_action: Some(wanted.default_action.clone()).filter(|_| !default_stays),
+            default_action: Some(wanted.default_action.clone()).filter(|_| !written),
+            default_authentication: wanted.default_authentication.clone().filter(|_| !written),
+            mutual_authentication: wanted.mutual_authentication.clone().filter(|m| !same_mutual(m, existing)),
         };
         if listener_change != ListenerChange::default() {
             let modify =

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::model::{
-    Action, Attributes, Cause, CertificateArn, HealthCheck, IpAddressType, Listener, ListenerArn, ListenerProtocol,
-    LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, ObjectName, ObservedBinding, ResourceId, Rule, RuleArn,
-    SecurityGroupId, SecurityGroupReference, SecurityGroupRule, SubnetMapping, TargetGroup, TargetGroupArn,
-    TargetGroupReference,
+    Action, Attributes, Authentication, Cause, CertificateArn, HealthCheck, IpAddressType, Listener, ListenerArn,
+    ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication, ObjectName,
+    ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, SecurityGroupRule,
+    SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
@@ -148,6 +148,10 @@ pub struct ListenerChange {
     pub alpn_policy: Option<String>,
     /// To another default action.
     pub default_action: Option<Action<TargetGroupReference>>,
+    /// What a client has to show before the default action, where that changes.
+    pub default_authentication: Option<Authentication>,
+    /// Whether and how clients show certificates.
+    pub mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
 }
 
 /// What a step does. Each is one call, but for those that name many resources (batched by AWS's limits).
@@ -298,7 +302,7 @@ pub enum StepAction {
         /// Rules and their new priorities.
         priorities: Vec<(RuleReference, u32)>,
     },
-    /// ELB v2 ModifyRule: actions and transforms.
+    /// ELB v2 ModifyRule: actions, with what a client has to show, and transforms.
     ModifyRule {
         /// Which rule.
         arn: RuleArn,

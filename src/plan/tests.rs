@@ -3,6 +3,7 @@
 use super::{Plan, Planned};
 use crate::model::{ObservedStack, Stack};
 
+mod authentication;
 mod aws;
 mod limits;
 mod oracle;

@@ -173,6 +173,7 @@ fn the_first_rule_that_holds_takes_the_request() {
         certificates: std::collections::BTreeSet::new(),
         ssl_policy: None,
         alpn_policy: None,
+        mutual_authentication: None,
         attributes: None,
         tags: Tags::new(),
         rules: vec![

@@ -1,6 +1,6 @@
 //! The objects as they are kept: parsed once, as small as what is used of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, apimachinery::pkg::util::intstr::IntOrString};
 
@@ -45,6 +45,8 @@ pub struct Ingress {
     pub default_backend: Option<Backend>,
     /// `spec.rules` that have HTTP paths, in the order of the manifest, with their index there.
     pub rules: Vec<HttpRule>,
+    /// The host names in `spec.rules`, with and without paths, and in `spec.tls`: those that a certificate has to be for.
+    pub hosts: BTreeSet<String>,
     /// `status.loadBalancer.ingress`
     pub status: Vec<StatusEntry>,
 }
@@ -133,7 +135,10 @@ fn backend(wire: wire::IngressBackend) -> Backend {
 impl From<wire::Ingress> for Ingress {
     fn from(wire: wire::Ingress) -> Self {
         let wire::Ingress { metadata, spec, status } = wire;
+        let in_tls = spec.tls.iter().flat_map(|tls| &tls.hosts);
+        let hosts = spec.rules.iter().filter_map(|rule| rule.host.as_ref()).chain(in_tls);
         Self {
+            hosts: hosts.filter(|host| !host.is_empty()).cloned().collect(),
             name: name_of(&metadata),
             uid: metadata.uid.unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),

@@ -119,6 +119,7 @@ metadata: {name: web, namespace: shop, generation: 4, uid: u, finalizers: [f], d
 spec:
   ingressClassName: alb
   defaultBackend: {resource: {apiGroup: g, kind: Bucket, name: files}}
+  tls: [{hosts: [tls.example.com, ''], secretName: unused}, {}]
   rules:
   - host: without-http.example.com
   - http:
@@ -144,6 +145,7 @@ status:
         finalizers: vec!["f".to_owned()],
         deleting: true,
         class: Some("alb".to_owned()),
+        hosts: BTreeSet::from(["without-http.example.com".to_owned(), "tls.example.com".to_owned()]),
         default_backend: Some(Backend::Resource("Bucket".to_owned(), "files".to_owned())),
         rules: vec![HttpRule {
             index: 1,

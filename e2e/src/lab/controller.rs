@@ -95,9 +95,23 @@ impl Controller {
         .await
     }
 
+    /// What its `/debug/state` answers.
+    pub async fn state(&self) -> Result<String> {
+        Ok(self.ask("/debug/state").await?.1)
+    }
+
+    /// What its `/metrics` answers.
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(Self::ask_port(self.metrics_port, "/metrics").await?.1)
+    }
+
     async fn ask(&self, path: &str) -> Result<(u16, String)> {
+        Self::ask_port(self.health_port, path).await
+    }
+
+    async fn ask_port(port: u16, path: &str) -> Result<(u16, String)> {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        let answer = client.get(format!("http://127.0.0.1:{}{path}", self.health_port).parse()?).await?;
+        let answer = client.get(format!("http://127.0.0.1:{port}{path}").parse()?).await?;
         let status = answer.status().as_u16();
         Ok((status, String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes()).into_owned()))
     }

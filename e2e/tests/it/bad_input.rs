@@ -334,9 +334,9 @@ fn a_served_ingress_that_asks_for_what_is_refused_keeps_what_it_has() {
 
         stage.proxy.reset();
         // The edit has something that could be followed, too.
-        let refused = ingress("web", &[("alb.ingress.kubernetes.io/auth-type", "oidc")], &["web", "api"]);
+        let refused = ingress("web", &[("alb.ingress.kubernetes.io/enable-frontend-nlb", "true")], &["web", "api"]);
         apply(&stage, namespace, &[refused]).await?;
-        let expected = "Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/auth-type` with the value `oidc` is known but not built yet, only `none` is; the object is refused, because without it access or routing would not be what it asks for; write `none` or remove the annotation, if the object may be served like that";
+        let expected = "Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/enable-frontend-nlb` with the value `true` is known but not built yet, only `false` is; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that";
         warnings_become(&stage, namespace, &[expected]).await?;
         stage.settle(QUIET, SOON).await?;
         warnings_are(&stage, namespace, &[expected]).await?;

@@ -136,14 +136,14 @@ fn a_refused_annotation_makes_no_load_balancer() {
         let namespace = "refused";
         stage.cluster.namespace(namespace).await?;
         stage.proxy.reset();
-        let refused = ingress("web", &[("alb.ingress.kubernetes.io/auth-type", "oidc")], &["web"]);
+        let refused = ingress("web", &[("alb.ingress.kubernetes.io/wafv2-acl-arn", "arn:aws:wafv2:acl")], &["web"]);
         apply(&stage, namespace, &[service("web"), refused]).await?;
-        warning(&stage, namespace, "Ingress/web", "auth-type").await?;
+        warning(&stage, namespace, "Ingress/web", "wafv2-acl-arn").await?;
         stage.settle(QUIET, SOON).await?;
         let counts = stage.proxy.counts();
         ensure!(!counts.actions.contains_key("elasticloadbalancing:CreateLoadBalancer"), "made: {:?}", counts.actions);
         // Without what was refused it is served.
-        let accepted = ingress("web", &[("alb.ingress.kubernetes.io/auth-type", "none")], &["web"]);
+        let accepted = ingress("web", &[], &["web"]);
         apply(&stage, namespace, &[accepted]).await?;
         served(&stage, namespace, "web").await?;
         finish(stage, namespace).await

@@ -1,5 +1,6 @@
 //! Tests against a real API server and an AWS emulator. One binary, and one lab at a time: the tests take turns.
 
+mod authentication;
 mod bad_input;
 mod bindings;
 mod cluster_life;

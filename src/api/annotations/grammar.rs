@@ -1,7 +1,10 @@
 //! What the value of an annotation may be, in a form that can check a value and say in words what is allowed.
 
 use super::json::Document;
-use super::{choice, parse_action, parse_conditions, parse_listen_ports, parse_transforms, values};
+use super::{
+    choice, parse_action, parse_cognito_provider, parse_conditions, parse_jwt_validation, parse_listen_ports,
+    parse_mutual_authentication, parse_oidc_provider, parse_transforms, values,
+};
 
 /// The grammar of an annotation's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,18 +77,16 @@ impl JsonShape {
             Self::ListenPorts => parse_listen_ports(value).map(drop),
             Self::Action => parse_action(value).map(drop),
             Self::Plan => Document::parse(value).map(drop),
+            Self::CognitoProvider => parse_cognito_provider(value).map(drop),
+            Self::OidcProvider => parse_oidc_provider(value).map(drop),
+            Self::JwtValidation => parse_jwt_validation(value).map(drop),
+            Self::MutualAuthentication => parse_mutual_authentication(value).map(drop),
             Self::Conditions => parse_conditions(value).map(drop),
             Self::Transforms => parse_transforms(value).map(drop),
-            Self::MutualAuthentication => match Document::parse(value)? {
-                Document::Array(_) | Document::Null => Ok(()),
-                _ => Err("it is not a JSON array".into()),
+            Self::NetworkAction => match Document::parse(value)? {
+                Document::Object(_) | Document::Null => Ok(()),
+                _ => Err("it is not a JSON object".into()),
             },
-            Self::NetworkAction | Self::CognitoProvider | Self::OidcProvider | Self::JwtValidation => {
-                match Document::parse(value)? {
-                    Document::Object(_) | Document::Null => Ok(()),
-                    _ => Err("it is not a JSON object".into()),
-                }
-            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Everything here is pure: an object's annotations come in as a `BTreeMap<String, String>`, and nothing else is looked at.
 
 mod actions;
+mod authentication;
 mod check;
 mod conditions;
 mod grammar;
@@ -17,6 +18,10 @@ mod transforms;
 pub mod values;
 
 pub use actions::{Action, ForwardBackend, ForwardTarget, ServicePort, Stickiness, parse_action};
+pub use authentication::{
+    CognitoProvider, JwtValidation, MutualAuthentication, OidcProvider, TrustStore, parse_cognito_provider,
+    parse_jwt_validation, parse_mutual_authentication, parse_oidc_provider,
+};
 pub use check::{Finding, FindingKind, check};
 pub use conditions::parse_conditions;
 pub use grammar::{Grammar, JsonShape};

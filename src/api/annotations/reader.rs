@@ -5,8 +5,9 @@ use std::fmt;
 
 use super::registry::{INGRESS_CLASS, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX, find};
 use super::{
-    Action, Grammar, JsonShape, Protocol, parse_action, parse_conditions, parse_listen_ports, parse_transforms,
-    shorten, values,
+    Action, CognitoProvider, Grammar, JsonShape, JwtValidation, MutualAuthentication, OidcProvider, Protocol,
+    parse_action, parse_cognito_provider, parse_conditions, parse_jwt_validation, parse_listen_ports,
+    parse_mutual_authentication, parse_oidc_provider, parse_transforms, shorten, values,
 };
 use crate::model::{Condition, Transform};
 
@@ -166,6 +167,26 @@ impl<'a> Annotations<'a> {
     /// `transforms.<name>`.
     pub fn transforms(&self, name: &str) -> Result<Option<Vec<Transform>>, AnnotationError> {
         self.read(&format!("transforms.{name}"), Grammar::Json(JsonShape::Transforms), parse_transforms)
+    }
+
+    /// `auth-idp-cognito`.
+    pub fn cognito_provider(&self) -> Result<Option<CognitoProvider>, AnnotationError> {
+        self.read("auth-idp-cognito", Grammar::Json(JsonShape::CognitoProvider), parse_cognito_provider)
+    }
+
+    /// `auth-idp-oidc`.
+    pub fn oidc_provider(&self) -> Result<Option<OidcProvider>, AnnotationError> {
+        self.read("auth-idp-oidc", Grammar::Json(JsonShape::OidcProvider), parse_oidc_provider)
+    }
+
+    /// `jwt-validation`.
+    pub fn jwt_validation(&self) -> Result<Option<JwtValidation>, AnnotationError> {
+        self.read("jwt-validation", Grammar::Json(JsonShape::JwtValidation), parse_jwt_validation)
+    }
+
+    /// `mutual-authentication`, by port.
+    pub fn mutual_authentication(&self) -> Result<Option<BTreeMap<u16, MutualAuthentication>>, AnnotationError> {
+        self.read("mutual-authentication", Grammar::Json(JsonShape::MutualAuthentication), parse_mutual_authentication)
     }
 
     /// Reads the value that counts. It must obey the grammar in the list of annotations (or `grammar`, if it is not in the list) and `parse`.

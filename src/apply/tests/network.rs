@@ -491,7 +491,7 @@ async fn alpn_is_changed_switched_off_and_goes_with_tls() {
             ssl_policy: Some("ELBSecurityPolicy-2016-08".to_owned()),
             default_certificate: Some(CertificateArn::new("arn:c/3")),
             alpn_policy: Some("HTTP2Only".to_owned()),
-            default_action: None,
+            ..ListenerChange::default()
         },
     ] {
         room.apply_to_service([StepAction::ModifyListener { arn: listener(443), port: 443, change }]).await.unwrap();

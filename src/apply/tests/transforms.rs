@@ -16,6 +16,7 @@ fn rule(transforms: Vec<Transform>) -> Rule {
         // Nor does the emulator of AWS know regular expressions.
         conditions: vec![Condition::PathPattern { values: vec![], regex_values: vec!["^/a".to_owned()] }],
         action: Action::FixedResponse { content_type: None, message_body: None, status_code: "200".to_owned() },
+        authentication: None,
         transforms,
         tags: crate::model::Tags::new(),
         cause,

@@ -123,7 +123,9 @@ fn operations_have_their_classes_and_priorities() {
         (elb, "DeregisterTargets", Class::Registrations),
         ("ec2", "DescribeSubnets", Class::Ec2Reads),
         ("ec2", "CreateTags", Class::Ec2Writes),
-        ("acm", "DescribeCertificate", Class::Others),
+        ("acm", "ListCertificates", Class::AcmReads),
+        ("acm", "DescribeCertificate", Class::AcmReads),
+        ("wafv2", "GetWebACL", Class::Others),
     ] {
         assert_eq!(Class::of(service, operation), class, "{service} {operation}");
     }

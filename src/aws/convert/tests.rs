@@ -174,6 +174,7 @@ fn listeners_without_tls_have_neither_policies_nor_certificate() {
         default_certificate: tls.then(|| CertificateArn::new("arn:c")),
         certificates: BTreeSet::new(),
         ssl_policy: tls.then(|| "ELBSecurityPolicy-2016-08".to_owned()),
+        mutual_authentication: None,
         alpn_policy: tls.then(|| "HTTP2Only".to_owned()),
         attributes: None,
         tags: Tags::new(),

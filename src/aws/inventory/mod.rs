@@ -250,8 +250,13 @@ impl Inventory {
     async fn read_parts(&self, reads: &Reads) -> Result<(), AwsError> {
         for arn in &reads.listeners_of {
             let began = self.state().wanted;
-            let listeners = self.aws.listeners(arn).await?;
+            let mut listeners = self.aws.listeners(arn).await?;
             if let Some(entry) = self.state().load_balancers.get_mut(arn) {
+                for known in entry.value.known_listeners() {
+                    if let Some(read) = listeners.get_mut(&known.port) {
+                        read.carry_over_secrets(known);
+                    }
+                }
                 entry.value.listeners = Some(listeners);
                 entry.listeners.read = Some(began);
             }

@@ -121,8 +121,10 @@ impl Inventory {
     /// A listener was modified; `answer` is without rules, certificates, attributes and tags, which stay, but for the
     /// certificates of a listener that does not speak TLS any more: it has none, and needs them all again when it does.
     /// The attributes of one that speaks something else now are not known any more.
-    pub(crate) fn record_listener_modified(&self, answer: ObservedListener) {
+    pub(crate) fn record_listener_modified(&self, mut answer: ObservedListener) {
         if let Some(listener) = self.state().listener(&answer.arn) {
+            // Where the default action was not written, AWS has the Secret's content that it had.
+            answer.carry_over_secrets(listener);
             let mut certificates = std::mem::take(&mut listener.certificates);
             if answer.protocol.is_some_and(|protocol| !protocol.is_secure()) {
                 certificates.clear();

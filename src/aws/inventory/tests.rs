@@ -179,6 +179,7 @@ fn created_listener(port: u16) -> ObservedListener {
         default_certificate: None,
         certificates: BTreeSet::new(),
         ssl_policy: None,
+        mutual_authentication: None,
         alpn_policy: None,
         attributes: None,
         tags: Tags::new(),

@@ -1,7 +1,10 @@
 //! What listeners do with requests that no rule takes (reference: ingress §3.6, §3.8).
 
 use super::{Builder, Failed, Member};
-use crate::model::{Action, ListenerProtocol, TargetGroupReference};
+use crate::model::{Action, Authentication, ListenerProtocol, TargetGroupReference};
+
+/// An action, after what a client has to show.
+pub(super) type Answer = (Action<TargetGroupReference>, Option<Authentication>);
 
 /// What a listener's rules depend on.
 #[derive(Clone, Copy, Debug)]
@@ -11,18 +14,20 @@ pub(super) struct ListenerContext {
 }
 
 impl<'a> Builder<'a> {
-    /// The default action that the member gives to its listeners. A default rule has neither conditions nor transforms; what is
+    /// The default action that the member gives to a listener. A default rule has neither conditions nor transforms; what is
     /// wrong with them is told all the same.
     pub(super) fn default_action(
         &mut self,
         member: Member<'a>,
-    ) -> Result<Option<Action<TargetGroupReference>>, Failed> {
+        listener: ListenerContext,
+    ) -> Result<Option<Answer>, Failed> {
         let Some(backend) = &member.ingress.default_backend else { return Ok(None) };
         let conditions = self.annotated_conditions(member, backend);
         let transforms = self.transforms(member, backend);
         let action = self.action(member, backend, "spec.defaultBackend")?;
+        let before = self.authentication(member, listener, &action);
         let _ = (conditions?, transforms?);
-        Ok(Some(action))
+        Ok(Some((action, before?)))
     }
 }
 

@@ -14,8 +14,8 @@ use crate::{
     build::{Code, Severity},
     facts::Want,
     model::{
-        Action, Attributes, Cause, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, ObjectName,
-        ObservedStack, Scheme, Source, SubnetMapping, Value,
+        Action, Attributes, Cause, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName,
+        MutualAuthentication, ObjectName, ObservedStack, Scheme, Source, SubnetMapping, TrustStoreArn, Value,
     },
 };
 
@@ -53,6 +53,8 @@ pub(super) struct MergedPort {
     pub(super) protocol: ListenerProtocol,
     pub(super) default_certificate: Option<CertificateArn>,
     pub(super) certificates: BTreeSet<CertificateArn>,
+    pub(super) certificates_after_apply: Option<&'static str>,
+    pub(super) mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
     pub(super) ssl_policy: Option<String>,
     pub(super) sources: Option<Vec<Source>>,
     pub(super) attributes: (Attributes, BTreeMap<String, Cause>),
@@ -278,11 +280,11 @@ impl<'a> Builder<'a> {
         let mut askers = BTreeSet::new();
         for port in ports.iter().filter(|(_, protocol)| **protocol == ListenerProtocol::Https).map(|(port, _)| port) {
             let on_port = || parts.iter().filter_map(|part| Some((part.member.name(), part.ports.get(port)?)));
-            if on_port().any(|(_, asked)| !asked.certificates.is_empty()) {
+            if on_port().any(|(_, asked)| !asked.certificates.is_empty() || asked.certificates_after_apply.is_some()) {
                 continue;
             }
             let message = format!("the HTTPS listener on port {port} has no certificate");
-            let fix = "name one or more by ARN; finding them in ACM by host name is not built yet";
+            let fix = "name one or more by ARN, or hosts in spec.rules or spec.tls for which ACM has issued some";
             for (member, _) in on_port() {
                 self.error(member, Code::MissingCertificate, &format!("{PREFIX}certificate-arn"), &message, fix);
                 askers.insert(member.clone());
@@ -343,6 +345,16 @@ impl<'a> Builder<'a> {
             |observed, policy| in_listener(observed, port, |l| l.ssl_policy.as_ref() == Some(policy)),
             |policy| format!("`{policy}`"),
         )?;
+        let mutual_authentication = self.agree(
+            parts,
+            &Setting { field: "mutual-authentication", what: &format!("what clients show on port {port}") },
+            |part| of(part, port)?.mutual_authentication.clone(),
+            |observed, clients| {
+                let clients = clients.try_map(|arn| arn.known().cloned().ok_or(())).ok();
+                in_listener(observed, port, |listener| listener.mutual_authentication == clients)
+            },
+            |clients| format!("`{clients}`"),
+        )?;
         let sources = self.agree(
             parts,
             &Setting { field: "inbound-cidrs", what: &format!("who may reach port {port}") },
@@ -390,6 +402,7 @@ impl<'a> Builder<'a> {
         let certified = on_port().find(|part| of(part, port).is_some_and(|part| !part.certificates.is_empty()));
         let all: BTreeSet<CertificateArn> =
             on_port().filter_map(|part| of(part, port)).flat_map(|part| part.certificates.iter().cloned()).collect();
+        let certificates_after_apply = on_port().find_map(|part| of(part, port)?.certificates_after_apply);
         let first = on_port().next().ok_or(Unmerged::Failed)?;
         let kept = self.kept(aside)?;
         let in_force = kept.and_then(|observed| observed.load_balancers.first()).and_then(|b| b.listener(port));
@@ -422,6 +435,8 @@ impl<'a> Builder<'a> {
             protocol,
             default_certificate: default_certificate.filter(|_| tls),
             certificates,
+            certificates_after_apply,
+            mutual_authentication,
             ssl_policy: tls.then(|| policy.or(kept_policy).unwrap_or_else(|| self.config.default_ssl_policy.clone())),
             sources: sources.map(in_order).or_else(|| kept_sources.map(|sources| sources.into_iter().collect())),
             attributes,

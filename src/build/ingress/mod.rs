@@ -6,7 +6,9 @@
 
 mod access;
 mod addresses;
+mod authentication;
 mod backend;
+mod certificates;
 pub mod class;
 mod conditions;
 mod forward;
@@ -14,6 +16,7 @@ mod group;
 mod listeners;
 mod load_balancer;
 mod merge;
+mod mutual_authentication;
 mod optimise;
 mod part;
 mod quota;

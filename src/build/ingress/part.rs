@@ -1,6 +1,6 @@
 //! What one member asks for of the group's load balancer and its listeners, read from its annotations and its class alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Builder, Failed, Member,
@@ -11,8 +11,8 @@ use crate::{
     api::annotations::{self, Annotations, Protocol},
     build::{Code, Severity},
     model::{
-        Attributes, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, ObjectReference, Scheme, Source,
-        Tags,
+        Attributes, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, MutualAuthentication,
+        ObjectReference, Scheme, Source, Tags, TrustStoreArn, Value,
     },
     snapshot::Service,
 };
@@ -40,8 +40,11 @@ pub(super) struct Part<'a> {
 /// What a member asks for of one listener.
 pub(super) struct PortPart {
     pub(super) protocol: ListenerProtocol,
-    /// In the member's order; none on listeners without TLS.
+    /// In the member's order, or the order of ARNs where they were found; none on listeners without TLS.
     pub(super) certificates: Vec<CertificateArn>,
+    /// Why they are known only after apply, where they are.
+    pub(super) certificates_after_apply: Option<&'static str>,
+    pub(super) mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
     pub(super) ssl_policy: Option<String>,
     pub(super) sources: Option<Vec<Source>>,
     pub(super) attributes: Attributes,
@@ -78,7 +81,7 @@ impl<'a> Builder<'a> {
             self.ip_address_type = of_its_own.map_or(IpAddressType::Ipv4, |kind| kind.value);
             // What is wrong with backends and paths is told all the same, whatever the listeners turn out to be.
             let context = ListenerContext { port: 80, protocol: ListenerProtocol::Http };
-            let _ = (self.default_action(member), self.rules(member, context));
+            let _ = (self.default_action(member, context), self.rules(member, context));
             self.target_groups.clear();
             return Err(Failed);
         };
@@ -87,7 +90,10 @@ impl<'a> Builder<'a> {
         for (port, part) in &mut ports {
             part.sources = sources.as_ref().map(|sources| sources.value.clone());
             if part.protocol == ListenerProtocol::Https {
-                part.certificates.clone_from(&certificates.0);
+                match &certificates.0 {
+                    Value::Known(certificates) => part.certificates.clone_from(certificates),
+                    Value::AfterApply(why) => part.certificates_after_apply = Some(*why),
+                }
                 part.ssl_policy.clone_from(&certificates.1);
             }
             let name = format!("listener-attributes.{}-{port}", part.protocol);
@@ -141,11 +147,11 @@ impl<'a> Builder<'a> {
     fn asked_ports(
         &mut self,
         member: Member<'a>,
-    ) -> Result<(BTreeMap<u16, PortPart>, (Vec<CertificateArn>, Option<String>)), Failed> {
-        let certificates = self.certificates(member);
+    ) -> Result<(BTreeMap<u16, PortPart>, (Value<Vec<CertificateArn>>, Option<String>)), Failed> {
+        let named = self.named_certificates(member);
         let ports = self.value(member.ingress, None, member.annotations.listen_ports());
         let policy = self.value(member.ingress, None, member.ssl_policy());
-        let (certificates, policy) = (certificates?, policy?.map(|policy| policy.value));
+        let (named, policy) = (named?, policy?.map(|policy| policy.value));
         let ports = match ports? {
             None if member.certificate_arns().is_ok_and(|listed| listed.is_some()) => {
                 BTreeMap::from([(443, Protocol::Https)])
@@ -153,40 +159,28 @@ impl<'a> Builder<'a> {
             None => BTreeMap::from([(80, Protocol::Http)]),
             Some(ports) => ports,
         };
+        let secure: BTreeSet<u16> =
+            ports.iter().filter(|(_, protocol)| **protocol == Protocol::Https).map(|(port, _)| *port).collect();
+        let certificates =
+            if secure.is_empty() { Ok(Value::Known(Vec::new())) } else { self.certificates(member, named) };
+        let mut clients = self.mutual_authentication(member, &secure)?;
         let part = |protocol: Protocol| PortPart {
             protocol: match protocol {
                 Protocol::Http => ListenerProtocol::Http,
                 Protocol::Https => ListenerProtocol::Https,
             },
             certificates: Vec::new(),
+            certificates_after_apply: None,
+            mutual_authentication: None,
             ssl_policy: None,
             sources: None,
             attributes: Attributes::new(),
         };
-        Ok((ports.into_iter().map(|(port, protocol)| (port, part(protocol))).collect(), (certificates, policy)))
-    }
-
-    fn certificates(&mut self, member: Member<'a>) -> Result<Vec<CertificateArn>, Failed> {
-        let Some(listed) = self.value(member.ingress, None, member.certificate_arns())? else { return Ok(Vec::new()) };
-        let mut certificates: Vec<CertificateArn> = Vec::new();
-        for arn in listed.value.into_iter().map(CertificateArn::new) {
-            if !arn.looks_right() {
-                let message = format!("`{arn}` is not the ARN of a certificate");
-                let fix = "write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>";
-                return Err(self.wrong(
-                    member.ingress,
-                    Code::InvalidValue,
-                    &listed.place,
-                    Severity::Error,
-                    &message,
-                    fix,
-                ));
-            }
-            if !certificates.contains(&arn) {
-                certificates.push(arn);
-            }
-        }
-        Ok(certificates)
+        let ports = ports.into_iter().map(|(port, protocol)| {
+            let mutual_authentication = clients.remove(&port);
+            (port, PortPart { mutual_authentication, ..part(protocol) })
+        });
+        Ok((ports.collect(), (certificates?, policy)))
     }
 
     /// The tags that users ask for: the class's win over the Service's, and those over the Ingress'.

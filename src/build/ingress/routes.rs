@@ -14,15 +14,15 @@ use super::{
 use crate::{
     build::{Code, tags},
     model::{
-        Action, Listener, ListenerProtocol, ListenerShare, ObjectName, ResourceId, Rule, SecurityGroupRule, Stack,
-        TargetGroup, TargetGroupReference,
+        Listener, ListenerProtocol, ListenerShare, ObjectName, ResourceId, Rule, SecurityGroupRule, Stack, TargetGroup,
+        TargetGroupReference,
     },
 };
 
 /// A member's routes.
 pub(super) struct Routes {
     /// The default action, where the member gives one, and the rules, by port.
-    ports: BTreeMap<u16, (Option<Action<TargetGroupReference>>, Vec<Rule>)>,
+    ports: BTreeMap<u16, (Option<listeners::Answer>, Vec<Rule>)>,
     target_groups: IndexMap<ResourceId, TargetGroup>,
 }
 
@@ -34,8 +34,10 @@ impl Routes {
 
     /// The target groups that its actions name.
     pub(super) fn target_groups_named(&self) -> impl Iterator<Item = TargetGroupReference> {
-        let actions =
-            self.ports.values().flat_map(|(default, rules)| default.iter().chain(rules.iter().map(|r| &r.action)));
+        let ports = self.ports.values();
+        let actions = ports.flat_map(|(default, rules)| {
+            default.iter().map(|(action, _)| action).chain(rules.iter().map(|rule| &rule.action))
+        });
         actions.flat_map(|action| action.target_groups().cloned())
     }
 }
@@ -52,8 +54,9 @@ impl<'a> Builder<'a> {
                 ports.insert(*port, (None, Vec::new()));
                 continue;
             }
-            let default_action = self.default_action(part.member);
-            let rules = self.rules(part.member, ListenerContext { port: *port, protocol });
+            let context = ListenerContext { port: *port, protocol };
+            let default_action = self.default_action(part.member, context);
+            let rules = self.rules(part.member, context);
             match (default_action, rules) {
                 (Ok(default_action), Ok(rules)) => drop(ports.insert(*port, (default_action, rules))),
                 _ => failed = true,
@@ -138,15 +141,15 @@ impl<'a> Builder<'a> {
         let redirect = redirect.filter(|_| port.protocol == ListenerProtocol::Http);
         let mut rules = Vec::new();
         let mut shares = BTreeMap::new();
-        let mut default_action = redirect.map_or_else(listeners::not_found, listeners::redirect_to);
+        let mut default: listeners::Answer = (redirect.map_or_else(listeners::not_found, listeners::redirect_to), None);
         let mut tagged = Vec::new();
         for (part, routes) in on_port {
             let member = part.member.name();
             let (its_default, its_rules) = routes.ports.get(&number)?;
             rules.extend(its_rules.iter().cloned());
             let is_default = port.default_of.as_ref() == Some(member);
-            if let Some(action) = its_default.as_ref().filter(|_| is_default) {
-                default_action = action.clone();
+            if let Some(answer) = its_default.as_ref().filter(|_| is_default) {
+                default.clone_from(answer);
             }
             let certificates = part.ports[&number].certificates.iter().cloned().collect();
             let cause = super::cause(part.member.ingress, "spec");
@@ -160,12 +163,16 @@ impl<'a> Builder<'a> {
             user_tags.extend(part.tags.clone());
         }
         let (attributes, attribute_causes) = port.attributes;
+        let (default_action, default_authentication) = default;
         Some(Listener {
             port: number,
             protocol: port.protocol,
             default_action,
+            default_authentication,
             default_certificate: port.default_certificate,
             certificates: port.certificates,
+            certificates_after_apply: port.certificates_after_apply,
+            mutual_authentication: port.mutual_authentication,
             alpn_policy: None,
             attributes,
             attribute_causes,

@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl<'a> Builder<'a> {
-    pub(super) fn rules(&mut self, member: Member<'a>, _listener: ListenerContext) -> Result<Vec<Rule>, Failed> {
+    pub(super) fn rules(&mut self, member: Member<'a>, listener: ListenerContext) -> Result<Vec<Rule>, Failed> {
         let Member { ingress, .. } = member;
         let user_tags = self.user_tags(member, None);
         let mut failed = user_tags.is_err();
@@ -22,10 +22,11 @@ impl<'a> Builder<'a> {
                 let conditions = self.conditions(member, &entry.host, path, &field);
                 let transforms = self.transforms(member, &path.backend);
                 let action = self.action(member, &path.backend, &format!("{field}.backend"));
+                let action = action.and_then(|action| Ok((self.authentication(member, listener, &action)?, action)));
                 match (conditions, transforms, action) {
-                    (Ok(conditions), Ok(transforms), Ok(action)) => {
-                        let cause = cause(ingress, field);
-                        rules.push(Rule { conditions, action, transforms, tags: tags.clone(), cause });
+                    (Ok(conditions), Ok(transforms), Ok((authentication, action))) => {
+                        let (tags, cause) = (tags.clone(), cause(ingress, field));
+                        rules.push(Rule { conditions, action, authentication, transforms, tags, cause });
                     }
                     _ => failed = true,
                 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod attributes;
+mod authentication;
 mod classes;
 mod conditions;
 mod forwards;
@@ -187,7 +188,7 @@ fn answer(action: &Action<TargetGroupReference>) -> String {
             let parts = [protocol, host, port, path, query].map(|part| part.as_deref().unwrap_or("-"));
             format!("{status_code} {}", parts.join(" "))
         }
-        Action::Other(kind) => kind.clone(),
+        other => format!("{other:?}"),
     }
 }
 

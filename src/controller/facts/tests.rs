@@ -201,3 +201,104 @@ async fn a_target_group_is_found_by_its_name_and_kept_for_a_while() {
     assert_eq!(ask("blue").await, Fact::Known(TargetGroupArn::new("arn:blue")));
     assert_eq!(fake.actions(), ["DescribeTargetGroups"]);
 }
+
+/// ACM with these certificates, by name: the names that they are for, and whether a list tells them.
+fn acm(call: &Call) -> (u16, String) {
+    let request: serde_json::Value = serde_json::from_str(&call.body).unwrap();
+    let arn = |name: &str| format!("arn:aws:acm:us-west-2:1:certificate/{name}");
+    let body = match request["CertificateArn"].as_str() {
+        None => serde_json::json!({"CertificateSummaryList": [
+            {"CertificateArn": arn("listed"), "SubjectAlternativeNameSummaries": ["a.example.com"]},
+            {"CertificateArn": arn("imported")},
+            {"CertificateArn": arn("issued")},
+        ]}),
+        Some(asked) => {
+            let name = asked.rsplit('/').next().unwrap();
+            let kind = if name == "imported" { "IMPORTED" } else { "AMAZON_ISSUED" };
+            let names = [format!("{name}.example.org")];
+            let detail =
+                serde_json::json!({"SubjectAlternativeNames": names, "Type": kind, "CertificateAuthorityArn": name});
+            serde_json::json!({"Certificate": detail})
+        }
+    };
+    (200, body.to_string())
+}
+
+async fn certificates(store: &FactStore, hosts: &[&str]) -> Result<Vec<String>, String> {
+    let hosts: BTreeSet<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let mut facts = Facts::default();
+    store.answer(&Want::Certificates(hosts.clone()), &mut facts).await;
+    match facts.certificates(&hosts).unwrap() {
+        Fact::Known(arns) => Ok(arns.iter().map(|arn| arn.as_str().rsplit('/').next().unwrap().to_owned()).collect()),
+        Fact::Absent { message, .. } => Err(message),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How many calls of ACM were made: lists, and questions about one certificate.
+fn asked(fake: &Fake) -> (usize, usize) {
+    let calls = fake.calls();
+    let lists = calls.iter().filter(|call| call.body.contains("CertificateStatuses")).count();
+    (lists, calls.len() - lists)
+}
+
+#[tokio::test]
+async fn one_list_of_certificates_serves_all_who_ask_within_a_minute() {
+    let (fake, store) = store(acm).await;
+    assert_eq!(certificates(&store, &["a.example.com"]).await, Ok(vec!["listed".to_owned()]));
+    assert_eq!(asked(&fake), (1, 2), "what a list tells is not asked for");
+    let both = ["imported.example.org", "issued.example.org"];
+    assert_eq!(certificates(&store, &both).await, Ok(vec!["imported".to_owned(), "issued".to_owned()]));
+    store.forget();
+    let none = certificates(&store, &["b.example.com"]).await.unwrap_err();
+    assert_eq!(none, "ACM has no issued certificate for the host `b.example.com`");
+    assert_eq!(asked(&fake), (0, 0), "what is missing in one place is no reason to list again");
+}
+
+#[tokio::test]
+async fn what_is_known_of_certificates_ages() {
+    let (fake, store) = store(acm).await;
+    certificates(&store, &["a.example.com"]).await.unwrap();
+    asked(&fake);
+    for (seconds, expected) in [(30, (0, 0)), (31, (1, 0)), (240, (1, 1)), (36_000, (1, 2))] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+        certificates(&store, &["a.example.com"]).await.unwrap();
+        assert_eq!(asked(&fake), expected, "{seconds} s later");
+    }
+}
+
+#[tokio::test]
+async fn certificates_of_allowed_authorities_alone_count() {
+    let (fake, store) = store(acm).await;
+    let store = store.with_certificate_authorities(["issued".to_owned()].into());
+    assert_eq!(certificates(&store, &["issued.example.org"]).await, Ok(vec!["issued".to_owned()]));
+    assert_eq!(asked(&fake), (1, 3), "a list does not tell who has issued a certificate");
+    for host in ["a.example.com", "imported.example.org"] {
+        assert!(certificates(&store, &[host]).await.is_err(), "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_trust_store_is_found_by_its_name() {
+    let (fake, store) = store(|call| {
+        let arn =
+            "<TrustStores><member><Name>partners</Name><TrustStoreArn>arn:store</TrustStoreArn></member></TrustStores>";
+        match call.param("Names.member.1") {
+            "partners" => crate::aws::fake::elb(&call.action, arn),
+            _ => crate::aws::fake::elb_error(400, "TrustStoreNotFound", "not found"),
+        }
+    })
+    .await;
+    for _ in 0..2 {
+        let mut facts = Facts::default();
+        for name in ["partners", "nobodys"] {
+            store.answer(&Want::TrustStore(name.to_owned()), &mut facts).await;
+        }
+        assert_eq!(facts.trust_store("partners"), Some(Fact::Known(TrustStoreArn::new("arn:store"))));
+        assert!(matches!(facts.trust_store("nobodys"), Some(Fact::Absent { .. })));
+    }
+    let asked: Vec<String> = fake.calls().iter().map(|call| call.param("Names.member.1").to_owned()).collect();
+    assert_eq!(asked, ["partners", "nobodys", "nobodys"], "what is not found is asked for anew");
+}

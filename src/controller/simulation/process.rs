@@ -89,6 +89,7 @@ impl Process {
             // No audit: where all is as it shall be, AWS is asked for nothing.
             sync_period: Duration::from_secs(100 * 86_400),
             hold: Duration::ZERO,
+            certificate_authorities: std::collections::BTreeSet::new(),
             lease_namespace: "kube-system".to_owned(),
             lease: "aws-load-balancer-controller-leader".to_owned(),
         };

@@ -197,7 +197,12 @@ impl Aws {
     }
 
     /// An action as AWS gives it back.
-    fn action(&self, stack: &Stack, action: &Action<TargetGroupReference>) -> Outcome<Vec<Action<TargetGroupArn>>> {
+    fn action(
+        &self,
+        stack: &Stack,
+        before: Option<&Authentication>,
+        action: &Action<TargetGroupReference>,
+    ) -> Outcome<Vec<Action<TargetGroupArn>>> {
         let mut action = action.try_map(|reference| self.resolve(stack, reference))?;
         match &mut action {
             Action::Forward { target_groups, stickiness } => {
@@ -217,9 +222,9 @@ impl Aws {
                     part.get_or_insert(kept.to_owned());
                 }
             }
-            Action::FixedResponse { .. } | Action::Other(_) => {}
+            _ => {}
         }
-        Ok(vec![action])
+        Ok(before.map(given_back).into_iter().chain([action]).collect())
     }
 
     /// Refuses target groups that a listener of the protocol cannot lead to.
@@ -469,7 +474,8 @@ impl Aws {
                 refuse(self.observed.load_balancers.len() == before, || "LoadBalancerNotFound".to_owned())?;
             }
             StepAction::CreateListener { load_balancer, listener } => {
-                let default_actions = self.action(stack, &listener.default_action)?;
+                let default_actions =
+                    self.action(stack, listener.default_authentication.as_ref(), &listener.default_action)?;
                 self.leading(Some(listener.protocol), &default_actions)?;
                 let created = self.created_balancer;
                 let balancer = self.balancer()?;
@@ -497,6 +503,7 @@ impl Aws {
                         certificates: BTreeSet::new(),
                         ssl_policy: listener.ssl_policy.clone(),
                         alpn_policy: listener.alpn_policy.clone(),
+                        mutual_authentication: listener.mutual_authentication.as_ref().map(trusting),
                         attributes: Some(defaults::listener(listener.protocol)),
                         tags: listener.tags.clone(),
                         rules: Vec::new(),
@@ -505,8 +512,11 @@ impl Aws {
                 self.created_listeners.insert(port);
             }
             StepAction::ModifyListener { arn, change, .. } => {
-                let default_actions =
-                    change.default_action.as_ref().map(|action| self.action(stack, action)).transpose()?;
+                let default_actions = change
+                    .default_action
+                    .as_ref()
+                    .map(|a| self.action(stack, change.default_authentication.as_ref(), a))
+                    .transpose()?;
                 let listener = self.listener(&ListenerReference::Existing(arn.clone()))?;
                 let mut after = listener.clone();
                 after.protocol = change.protocol.or(listener.protocol);
@@ -518,6 +528,9 @@ impl Aws {
                     after.alpn_policy = None;
                 }
                 after.alpn_policy = change.alpn_policy.clone().or(after.alpn_policy);
+                if let Some(clients) = &change.mutual_authentication {
+                    after.mutual_authentication = Some(trusting(clients));
+                }
                 if after.protocol.is_some_and(|protocol| !protocol.is_secure()) {
                     refuse(change.default_certificate.is_some() || change.ssl_policy.is_some(), || {
                         "a listener without TLS has neither certificate nor policy".to_owned()
@@ -564,7 +577,7 @@ impl Aws {
                 }
             }
             StepAction::CreateRule { listener, port, index, priority, rule } => {
-                let actions = self.action(stack, &rule.action)?;
+                let actions = self.action(stack, rule.authentication.as_ref(), &rule.action)?;
                 actions.iter().flat_map(Action::target_groups).try_for_each(|arn| self.alone(arn))?;
                 let network = self.balancer()?.kind == LoadBalancerKind::Network;
                 refuse(network, || {
@@ -619,7 +632,7 @@ impl Aws {
                 listener.rules.sort_by_key(|r| r.priority);
             }
             StepAction::ModifyRule { arn, rule, reset_transforms, .. } => {
-                let actions = self.action(stack, &rule.action)?;
+                let actions = self.action(stack, rule.authentication.as_ref(), &rule.action)?;
                 refuse(*reset_transforms && !rule.transforms.is_empty(), || {
                     "ValidationError: transforms and their reset".to_owned()
                 })?;
@@ -669,4 +682,21 @@ impl Aws {
             }
         }
     }
+}
+
+/// What comes before an action, as AWS gives it back and we remember it.
+fn given_back(before: &Authentication) -> Action<TargetGroupArn> {
+    match before {
+        Authentication::Cognito(provider) => Action::AuthenticateCognito(provider.clone()),
+        Authentication::Oidc { provider, secret, .. } => Action::AuthenticateOidc {
+            provider: provider.clone(),
+            client_id: secret.known().map(|secret| secret.client_id.clone()),
+            secret_version: secret.known().map(|secret| secret.version.clone()),
+        },
+        Authentication::Jwt(tokens) => Action::JwtValidation(tokens.clone()),
+    }
+}
+
+fn trusting(clients: &MutualAuthentication<Value<TrustStoreArn>>) -> MutualAuthentication<TrustStoreArn> {
+    clients.try_map(|arn| arn.known().cloned().ok_or("the trust store is not known")).unwrap()
 }

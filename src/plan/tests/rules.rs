@@ -180,11 +180,11 @@ fn cause(field: &str) -> Cause {
 }
 
 fn rule(conditions: Vec<Condition>, action: Action<TargetGroupReference>) -> Rule {
-    Rule { conditions, action, transforms: vec![], tags: Tags::new(), cause: cause("spec.rules") }
+    Rule { conditions, action, authentication: None, transforms: vec![], tags: Tags::new(), cause: cause("spec.rules") }
 }
 
 fn random_rule(random: &mut Random) -> Rule {
-    Rule { transforms: transforms(random), ..rule(conditions(random), action(random)) }
+    Rule { authentication: None, transforms: transforms(random), ..rule(conditions(random), action(random)) }
 }
 
 /// A stack with one listener and nothing that is not about rules.
@@ -210,6 +210,9 @@ fn stack(rules: Vec<Rule>, default_action: Action<TargetGroupReference>) -> Stac
         attribute_causes: BTreeMap::new(),
         shares: BTreeMap::new(),
         default_action,
+        default_authentication: None,
+        certificates_after_apply: None,
+        mutual_authentication: None,
         default_certificate: None,
         certificates: BTreeSet::new(),
         ssl_policy: None,

@@ -300,6 +300,7 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
                     let ids = names.iter().map(SecurityGroupId::new).collect();
                     facts.security_groups.insert(names, Fact::Known(ids));
                 }
+                Want::Certificates(_) | Want::TrustStore(_) | Want::Secret(_) => panic!("no Service wants {want:?}"),
                 Want::VpcBlocks => facts.vpc_blocks = Some(Fact::Known(vec!["10.0.0.0/16".to_owned()])),
                 Want::TargetGroup(name) => panic!("no Service names a target group: {name}"),
                 Want::BackendSecurityGroup => {

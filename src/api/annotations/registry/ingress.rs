@@ -68,8 +68,8 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
             "The certificates of the HTTPS listeners, by ARN; the first one is the default certificate.";
         "ssl-policy", String, INGRESS, Exclusive, Built, "`ELBSecurityPolicy-2016-08`, or what `--default-ssl-policy` says",
             "The security policy of the HTTPS listeners: protocol versions and ciphers.";
-        "mutual-authentication", Json(MutualAuthentication), INGRESS, Exclusive, Refused, "none: the setting stays as it is",
-            "Whether and how HTTPS listeners ask clients for a certificate.";
+        "mutual-authentication", Json(MutualAuthentication), INGRESS, Exclusive, Built, "none: the setting stays as it is",
+            "Whether and how HTTPS listeners ask clients for a certificate: `mode` is `off`, `passthrough` or `verify`, which needs a `trustStore` by name or ARN. Without an entry the listener stays as it is.";
         "listener-attributes".Listener, StringMap, INGRESS, Merged, Built, "none: attributes stay as they are",
             "Attributes of the listener with this protocol and port. Only those named here are set; removing one does not reset it.";
         "create-acm-cert", Bool, INGRESS, PerIngress, BuiltFor(FALSE), "`false`",
@@ -88,22 +88,22 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
             "Whether paths of type `ImplementationSpecific` are regular expressions, after the slash that they begin with.";
     }
     "ingress §2.4", INGRESS_PREFIX; {
-        "auth-type", Enum(&["none", "oidc", "cognito"]), BOTH, PerIngress, BuiltFor(&["none"]), "`none`",
-            "How users are authenticated before a request is forwarded, on HTTPS listeners.";
-        "auth-idp-cognito", Json(CognitoProvider), BOTH, PerIngress, Refused, "none",
+        "auth-type", Enum(&["none", "oidc", "cognito"]), BOTH, PerIngress, Built, "`none`",
+            "How users are authenticated before a request is acted on, on HTTPS listeners.";
+        "auth-idp-cognito", Json(CognitoProvider), BOTH, PerIngress, Built, "none",
             "The Cognito user pool for `auth-type` `cognito`.";
-        "auth-idp-oidc", Json(OidcProvider), BOTH, PerIngress, Refused, "none",
-            "The OpenID Connect provider for `auth-type` `oidc`; its secret holds `clientID` and `clientSecret`.";
-        "auth-on-unauthenticated-request", String, BOTH, PerIngress, Refused, "`authenticate`",
+        "auth-idp-oidc", Json(OidcProvider), BOTH, PerIngress, Built, "none",
+            "The OpenID Connect provider for `auth-type` `oidc`. The Secret that it names is in the namespace of the Ingress and holds `clientID` and `clientSecret`; the controller needs the permission to read it.";
+        "auth-on-unauthenticated-request", String, BOTH, PerIngress, Built, "`authenticate`",
             "What happens to a request without a session: `authenticate`, `allow` or `deny`.";
-        "auth-scope", String, BOTH, PerIngress, Refused, "`openid`",
+        "auth-scope", String, BOTH, PerIngress, Built, "`openid`",
             "The claims to ask the identity provider for, separated by spaces.";
-        "auth-session-cookie", String, BOTH, PerIngress, Refused, "`AWSELBAuthSessionCookie`",
+        "auth-session-cookie", String, BOTH, PerIngress, Built, "`AWSELBAuthSessionCookie`",
             "The name of the cookie that holds the session.";
-        "auth-session-timeout", Int64, BOTH, PerIngress, Refused, "604800",
+        "auth-session-timeout", Int64, BOTH, PerIngress, Built, "604800",
             "How long a session lasts, in seconds.";
-        "jwt-validation", Json(JwtValidation), INGRESS, PerIngress, Refused, "none",
-            "The tokens that requests must carry: issuer, keys and claims, on HTTPS listeners.";
+        "jwt-validation", Json(JwtValidation), INGRESS, PerIngress, Built, "none",
+            "The tokens that requests must carry: issuer, keys and claims, on HTTPS listeners. It does not go together with `auth-type`.";
     }
     "ingress §2.5", INGRESS_PREFIX; {
         "target-type", Enum(&["instance", "ip"]), BOTH, PerIngress, Built, "`instance`, or what `--default-target-type` says",

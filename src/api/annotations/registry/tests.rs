@@ -77,7 +77,9 @@ fn what_is_built() {
         .map(|annotation| annotation.key.to_string());
     let expected = "group.name group.order load-balancer-name scheme ip-address-type subnets load-balancer-attributes tags security-groups manage-backend-security-group-rules
         security-group-prefix-lists inbound-cidrs listen-ports ssl-redirect certificate-arn ssl-policy
-        listener-attributes.<PROTOCOL>-<port> actions.<name> conditions.<name> transforms.<name> use-regex-path-match target-type backend-protocol backend-protocol-version
+        mutual-authentication listener-attributes.<PROTOCOL>-<port> actions.<name> conditions.<name> transforms.<name> use-regex-path-match
+        auth-type auth-idp-cognito auth-idp-oidc auth-on-unauthenticated-request auth-scope auth-session-cookie
+        auth-session-timeout jwt-validation target-type backend-protocol backend-protocol-version
         target-group-attributes healthcheck-port healthcheck-protocol healthcheck-path healthcheck-interval-seconds
         healthcheck-timeout-seconds healthy-threshold-count unhealthy-threshold-count success-codes target-node-labels";
     let not_built = "

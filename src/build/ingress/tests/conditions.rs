@@ -156,7 +156,7 @@ fn messages() {
 fn rule(conditions: Vec<Condition>) -> Rule {
     let cause = Cause { object: ObjectReference::ingress(&web()), generation: 1, field: "spec".to_owned() };
     let action = Action::FixedResponse { content_type: None, message_body: None, status_code: "200".to_owned() };
-    Rule { conditions, action, transforms: vec![], tags: Tags::new(), cause }
+    Rule { conditions, action, authentication: None, transforms: vec![], tags: Tags::new(), cause }
 }
 
 #[test]

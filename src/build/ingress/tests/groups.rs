@@ -50,6 +50,7 @@ fn in_force(change: impl FnOnce(&mut ObservedStack)) -> Facts {
         certificates: BTreeSet::new(),
         ssl_policy: None,
         alpn_policy: None,
+        mutual_authentication: None,
         attributes: None,
         tags: Tags::new(),
         rules: vec![],

@@ -88,10 +88,10 @@ fn every_http_listener_redirects_without_rules() {
 #[test]
 fn listeners_that_cannot_be_are_refused() {
     let told = |annotations: &[(&str, &str)]| messages(&built(&ingress(annotations, "  rules: []\n")));
-    insta::assert_snapshot!(told(&[("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#)]), @"Error missing-certificate on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: the HTTPS listener on port 443 has no certificate; name one or more by ARN; finding them in ACM by host name is not built yet");
-    insta::assert_snapshot!(told(&[("listen-ports", r#"[{"HTTPS": 443}, {"HTTPS": 8443}]"#), ("certificate-arn", " , ")]), @r"
-    Error missing-certificate on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: the HTTPS listener on port 443 has no certificate; name one or more by ARN; finding them in ACM by host name is not built yet
-    Error missing-certificate on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: the HTTPS listener on port 8443 has no certificate; name one or more by ARN; finding them in ACM by host name is not built yet
+    insta::assert_snapshot!(told(&[("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#)]), @"Error missing-certificate on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: the HTTPS listener on port 443 has no certificate; name one or more by ARN, or hosts in spec.rules or spec.tls for which ACM has issued some");
+    insta::assert_snapshot!(told(&[("listen-ports", r#"[{"HTTPS": 443}, {"HTTPS": 8443}]"#), ("certificate-arn", " , ")]), @"
+    Error missing-certificate on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: the HTTPS listener on port 443 has no certificate; name one or more by ARN, or hosts in spec.rules or spec.tls for which ACM has issued some
+    Error missing-certificate on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: the HTTPS listener on port 8443 has no certificate; name one or more by ARN, or hosts in spec.rules or spec.tls for which ACM has issued some
     ");
     insta::assert_snapshot!(told(&[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/ssl-redirect: requests are to be redirected to port 443, which is no HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
     insta::assert_snapshot!(told(&[("ssl-redirect", "80"), ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#), ("certificate-arn", A)]), @r#"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/ssl-redirect: requests are to be redirected to port 80, which is no HTTPS listener of this Ingress; add {"HTTPS": 80} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);

@@ -106,6 +106,7 @@ fn ingresses() -> impl Strategy<Value = Ingress> {
                 .enumerate()
                 .map(|(index, (host, paths))| HttpRule { index, host, paths })
                 .collect(),
+            hosts: ["www.example.com".to_owned()].into(),
             status: vec![],
         },
     )

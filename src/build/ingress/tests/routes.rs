@@ -231,7 +231,7 @@ fn a_redirect_of_everything_stands_alone_on_80_and_is_left_out_on_443() {
 
 fn rule(conditions: Vec<Condition>, action: Action<TargetGroupReference>) -> Rule {
     let cause = Cause { object: ObjectReference::ingress(&web()), generation: 1, field: String::new() };
-    Rule { conditions, action, transforms: vec![], tags: Tags::new(), cause }
+    Rule { conditions, action, authentication: None, transforms: vec![], tags: Tags::new(), cause }
 }
 
 fn hosts(values: &[&str], regex_values: &[&str]) -> Condition {
@@ -292,7 +292,8 @@ fn a_redirect_to_the_very_url_that_it_takes_is_left_out() {
     let answer = Action::FixedResponse { content_type: None, message_body: None, status_code: "200".to_owned() };
     assert_eq!(optimise(vec![rule(everything(), answer)], HTTPS).len(), 1);
     // What is rewritten may lead elsewhere.
-    let rewriting = Rule { transforms: vec![rewrite()], ..rule(everything(), redirect([None; 5])) };
+    let rewriting =
+        Rule { authentication: None, transforms: vec![rewrite()], ..rule(everything(), redirect([None; 5])) };
     assert_eq!(optimise(vec![rewriting], HTTPS).len(), 1);
 }
 
@@ -331,7 +332,7 @@ fn what_an_earlier_redirect_hides_is_left_out() {
         let kept = optimise(vec![rule(earlier.clone(), elsewhere()), rule(later.clone(), answer())], HTTPS);
         assert_eq!(kept.len(), if hidden { 1 } else { 2 }, "{what}");
         // What the earlier one rewrites makes no difference, nor what the later one does.
-        let rewriting = |rule: Rule| Rule { transforms: vec![rewrite()], ..rule };
+        let rewriting = |rule: Rule| Rule { authentication: None, transforms: vec![rewrite()], ..rule };
         let rules = vec![rewriting(rule(earlier.clone(), elsewhere())), rewriting(rule(later.clone(), answer()))];
         assert_eq!(optimise(rules, HTTPS).len(), if hidden { 1 } else { 2 }, "{what}");
         // Only redirects hide, and only what comes later.

@@ -128,6 +128,10 @@ pub(super) fn action_xml(action: &Action<String>) -> String {
                 [optional("ContentType", content_type.as_ref()), optional("MessageBody", message_body.as_ref())];
             ("fixed-response", element("FixedResponseConfig", &(parts.concat() + &text("StatusCode", status_code))))
         }
+        // This AWS knows no authentication: requests for it are refused.
+        Action::AuthenticateCognito(_) | Action::AuthenticateOidc { .. } | Action::JwtValidation(_) => {
+            ("unknown", String::new())
+        }
         Action::Other(kind) => (kind.as_str(), String::new()),
     };
     text("Type", kind) + &text("Order", 1) + &config

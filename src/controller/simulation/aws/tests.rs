@@ -160,7 +160,7 @@ impl World {
 
     async fn rule(&self, listener: &ListenerArn, priority: u32) -> Result<ObservedRule, AwsError> {
         let (conditions, tags) = (path(&format!("/{priority}")), tags_of(&format!("80:{priority}")));
-        self.aws.create_rule(listener, priority, &conditions, &respond("200"), &[], &tags).await
+        self.aws.create_rule(listener, priority, &conditions, None, &respond("200"), &[], &tags).await
     }
 
     /// The operations since the last time.

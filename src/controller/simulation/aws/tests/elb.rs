@@ -16,6 +16,7 @@ async fn an_application_load_balancer_is_read_as_it_was_made() {
         default_certificate: Some(certificate("one")),
         alpn_policy: None,
         default_action: Some(respond("404")),
+        ..NewListener::default()
     };
     let mut listener = world.listener(&balancer.arn, 443, &secure).await;
     world.aws.add_listener_certificate(&listener.arn, &certificate("two")).await.unwrap();
@@ -30,7 +31,8 @@ async fn an_application_load_balancer_is_read_as_it_was_made() {
         Condition::SourceIp { values: vec!["10.0.0.0/8".to_owned()] },
     ];
     let tags = tags_of("443:1");
-    let rule = world.aws.create_rule(&listener.arn, 1, &conditions, &forward(&[&api.arn]), &[], &tags).await.unwrap();
+    let rule =
+        world.aws.create_rule(&listener.arn, 1, &conditions, None, &forward(&[&api.arn]), &[], &tags).await.unwrap();
     listener.rules = vec![rule.clone()];
     let plain = http(Action::Redirect {
         host: None,
@@ -285,12 +287,12 @@ async fn priorities_of_rules_are_taken_swapped_and_freed() {
     assert_eq!(code(set(&[(&one, 5), (&two, 3)]).await), "PriorityInUse");
     assert_eq!(code(set(&[(&one, 5), (&two, 5)]).await), "PriorityInUse");
     assert_eq!(order().await, [(1, two.arn.clone()), (2, one.arn.clone()), (3, three.arn.clone())]);
-    let modified = world.aws.modify_rule(&three.arn, &respond("503"), &[], false).await.unwrap();
+    let modified = world.aws.modify_rule(&three.arn, None, &respond("503"), &[], false).await.unwrap();
     assert_eq!(modified.actions, [respond("503")]);
     assert_eq!(modified.conditions, three.conditions);
     world.aws.delete_rule(&two.arn).await.unwrap();
     assert_eq!(code(world.aws.delete_rule(&two.arn).await), "RuleNotFound");
-    assert_eq!(code(world.aws.modify_rule(&two.arn, &respond("503"), &[], false).await), "RuleNotFound");
+    assert_eq!(code(world.aws.modify_rule(&two.arn, None, &respond("503"), &[], false).await), "RuleNotFound");
     assert_eq!(code(set(&[(&two, 9)]).await), "RuleNotFound");
     assert_eq!(order().await, [(2, one.arn), (3, three.arn)]);
 
@@ -299,7 +301,7 @@ async fn priorities_of_rules_are_taken_swapped_and_freed() {
     assert_eq!(code(world.rule(&listener.arn, 11).await), "TooManyRules");
     let values: Vec<_> = (0..6).map(|n| format!("/{n}")).collect();
     let many = [Condition::PathPattern { values, regex_values: Vec::new() }];
-    let many = world.aws.create_rule(&listener.arn, 20, &many, &respond("200"), &[], &Tags::new()).await;
+    let many = world.aws.create_rule(&listener.arn, 20, &many, None, &respond("200"), &[], &Tags::new()).await;
     assert_eq!(code(many), "ValidationError");
 }
 
@@ -317,7 +319,7 @@ async fn deleting_a_load_balancer_takes_its_listeners_along_unless_it_is_protect
     world.aws.modify_load_balancer_attributes(&balancer.arn, &protection("false")).await.unwrap();
     world.aws.delete_load_balancer(&balancer.arn).await.unwrap();
     world.aws.delete_load_balancer(&balancer.arn).await.unwrap();
-    assert_eq!(code(world.aws.modify_rule(&rule.arn, &respond("200"), &[], false).await), "RuleNotFound");
+    assert_eq!(code(world.aws.modify_rule(&rule.arn, None, &respond("200"), &[], false).await), "RuleNotFound");
     assert!(world.observed().await.is_empty());
     assert_eq!(world.simulation.state().load_balancers, BTreeMap::new());
 }

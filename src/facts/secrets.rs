@@ -1,0 +1,136 @@
+//! The Secret of an OpenID Connect client.
+
+use std::collections::BTreeMap;
+
+use crate::model::{ClientId, ObjectName, OidcSecret, SecretVersion};
+
+/// The keys of the client's id: the second is an older one.
+const CLIENT_ID: [&str; 2] = ["clientID", "clientId"];
+const CLIENT_SECRET: &str = "clientSecret";
+
+/// Why a Secret cannot be used. Nothing here tells of its content.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableSecret {
+    /// It is not there.
+    #[error("the Secret `{}` does not exist in the namespace `{}`", .0.name, .0.namespace)]
+    Missing(ObjectName),
+    /// It lacks a key, or there is nothing behind it.
+    #[error("the Secret `{secret}` has no key `{key}`, or nothing behind it")]
+    Lacking {
+        /// Which Secret.
+        secret: ObjectName,
+        /// The key.
+        key: &'static str,
+    },
+    /// What is behind a key is no text.
+    #[error("the key `{key}` of the Secret `{secret}` holds something that is no text")]
+    NoText {
+        /// Which Secret.
+        secret: ObjectName,
+        /// The key.
+        key: &'static str,
+    },
+    /// The API server does not let us read it.
+    #[error("the controller may not read the Secret `{secret}`: {message}")]
+    Forbidden {
+        /// Which Secret.
+        secret: ObjectName,
+        /// The API server's words.
+        message: String,
+    },
+}
+
+impl UnusableSecret {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        match self {
+            Self::Missing(_) => {
+                format!("create it with the keys `{}` and `{CLIENT_SECRET}`, or correct `secretName`", CLIENT_ID[0])
+            }
+            Self::Lacking { .. } => "add it".to_owned(),
+            Self::NoText { .. } => "put the text there as the identity provider shows it".to_owned(),
+            Self::Forbidden { secret: ObjectName { namespace, name }, .. } => format!(
+                "create in the namespace `{namespace}` a Role that allows get, list and watch on the resource `secrets` with the \
+                 resourceName `{name}`, and a RoleBinding of it to the controller's ServiceAccount"
+            ),
+        }
+    }
+}
+
+/// What a Secret says: white space behind the id and control characters behind the secret are left out, as files end in them.
+///
+/// # Errors
+/// When something is missing.
+pub fn read(
+    secret: &ObjectName,
+    version: SecretVersion,
+    data: &BTreeMap<String, Vec<u8>>,
+) -> Result<OidcSecret, UnusableSecret> {
+    let id_key = if data.contains_key(CLIENT_ID[0]) { CLIENT_ID[0] } else { CLIENT_ID[1] };
+    let text = |key: &'static str, told: &'static str| match data.get(key).map(|bytes| std::str::from_utf8(bytes)) {
+        None => Err(UnusableSecret::Lacking { secret: secret.clone(), key: told }),
+        Some(Err(_)) => Err(UnusableSecret::NoText { secret: secret.clone(), key }),
+        Some(Ok(text)) => Ok(text),
+    };
+    let client_id = text(id_key, CLIENT_ID[0])?.trim_end();
+    let client_secret = text(CLIENT_SECRET, CLIENT_SECRET)?.trim_end_matches(char::is_control);
+    for (value, key) in [(client_id, CLIENT_ID[0]), (client_secret, CLIENT_SECRET)] {
+        if value.is_empty() {
+            return Err(UnusableSecret::Lacking { secret: secret.clone(), key });
+        }
+    }
+    Ok(OidcSecret { version, client_id: ClientId(client_id.to_owned()), client_secret: client_secret.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(data: &[(&str, &[u8])]) -> Result<(String, String), String> {
+        let data = data.iter().map(|(key, value)| ((*key).to_owned(), value.to_vec())).collect();
+        let version = SecretVersion { uid: "u".to_owned(), resource_version: "1".to_owned() };
+        read(&ObjectName::new("shop", "oidc"), version, &data)
+            .map(|read| (read.client_id.0, read.client_secret))
+            .map_err(|error| format!("{error}; {}", error.fix()))
+    }
+
+    #[test]
+    fn what_files_end_in_is_left_out() {
+        for (data, id, secret) in [
+            ([("clientID", &b"id \n"[..]), ("clientSecret", &b" secret \r\n"[..])], "id", " secret "),
+            ([("clientId", &b" id"[..]), ("clientSecret", &b"s"[..])], " id", "s"),
+        ] {
+            assert_eq!(said(&data), Ok((id.to_owned(), secret.to_owned())));
+        }
+        let both = [("clientId", &b"old"[..]), ("clientID", &b"new"[..]), ("clientSecret", &b"s"[..])];
+        assert_eq!(said(&both), Ok(("new".to_owned(), "s".to_owned())));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_nothing_is_shown() {
+        let wrong: [&[(&str, &[u8])]; 5] = [
+            &[],
+            &[("clientID", b"id")],
+            &[("clientID", b" \n"), ("clientSecret", b"hush")],
+            &[("clientId", b"id"), ("clientSecret", b"\n")],
+            &[("clientID", b"id"), ("clientSecret", b"hush\xff")],
+        ];
+        let told: Vec<String> = wrong.iter().map(|data| said(data).unwrap_err()).collect();
+        insta::assert_snapshot!(told.join("\n"), @"
+        the Secret `shop/oidc` has no key `clientID`, or nothing behind it; add it
+        the Secret `shop/oidc` has no key `clientSecret`, or nothing behind it; add it
+        the Secret `shop/oidc` has no key `clientID`, or nothing behind it; add it
+        the Secret `shop/oidc` has no key `clientSecret`, or nothing behind it; add it
+        the key `clientSecret` of the Secret `shop/oidc` holds something that is no text; put the text there as the identity provider shows it
+        ");
+        let secret = ObjectName::new("shop", "oidc");
+        let forbidden =
+            UnusableSecret::Forbidden { secret: secret.clone(), message: "secrets \"oidc\" is forbidden".to_owned() };
+        let others = [UnusableSecret::Missing(secret), forbidden].map(|e| format!("{e}; {}", e.fix()));
+        insta::assert_snapshot!(others.join("\n"), @r#"
+        the Secret `oidc` does not exist in the namespace `shop`; create it with the keys `clientID` and `clientSecret`, or correct `secretName`
+        the controller may not read the Secret `shop/oidc`: secrets "oidc" is forbidden; create in the namespace `shop` a Role that allows get, list and watch on the resource `secrets` with the resourceName `oidc`, and a RoleBinding of it to the controller's ServiceAccount
+        "#);
+    }
+}
