@@ -349,7 +349,7 @@ pub struct Listener {
     pub attribute_causes: BTreeMap<String, Cause>,
     /// In order of precedence.
     pub rules: Vec<Rule>,
-    /// What each member of a group contributes besides rules.
+    /// What each member of a group contributes besides rules. Not in plans that are written down.
     #[serde(skip)]
     pub shares: BTreeMap<ObjectName, ListenerShare>,
     /// All its tags.
