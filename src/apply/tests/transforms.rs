@@ -81,8 +81,6 @@ async fn transforms_are_created_changed_and_reset() {
       Conditions.member.1.PathPatternConfig.RegexValues.member.1=^/a
       ListenerArn=arn:l/80
       Priority=7
-      Tags.member.1.Key=ingress.k8s.aws/resource
-      Tags.member.1.Value=80:7
       Transforms.member.1.Type=url-rewrite
       Transforms.member.1.UrlRewriteConfig.Rewrites.member.1.Regex=^/a
       Transforms.member.1.UrlRewriteConfig.Rewrites.member.1.Replace=/

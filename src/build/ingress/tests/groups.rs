@@ -348,7 +348,7 @@ fn newcomers_without_room_are_set_aside_until_there_is_some() {
     assert_eq!(built_of(&members, &limited(145, facts())).set_aside, BTreeSet::new());
     let built = built_of(&members, &limited(100, facts()));
     assert!(built.lacking && built.stack.as_ref().is_some_and(|stack| stack.listeners[&80].rules.len() == 100));
-    insta::assert_snapshot!(messages(&built), @"");
+    insta::assert_snapshot!(messages(&built), @"Error quota on Ingress shop/b: spec.rules: with this Ingress the load balancer would have 105 rules, and the account allows 100 (default rules and certificates are not counted); use fewer rules, put this Ingress in another group, or have the limit raised in Service Quotas; it is served as soon as there is room");
     // Whoever is there already stays, wherever in the order.
     let holds = Holding { member: name("b"), rules: BTreeSet::new(), ports: [(80, PortHolding::default())].into() };
     let there = in_force(|observed| observed.holdings.push(holds));
