@@ -2,7 +2,7 @@
 
 use super::{Applier, StepError, made::Made};
 use crate::{
-    aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, Tagging},
+    aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, NewRule, Tagging},
     build::tags,
     model::{
         Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
@@ -426,8 +426,8 @@ impl Applier {
             tags.insert(tags::resource_key(group).to_owned(), format!("{port}:{priority}"));
         }
         let (before, transforms) = (rule.authentication.as_ref(), &rule.transforms);
-        let created =
-            self.aws.create_rule(&listener, priority, &rule.conditions, before, &action, transforms, &tags).await;
+        let new = NewRule { priority, conditions: &rule.conditions, before, action: &action, transforms };
+        let created = self.aws.create_rule(&listener, new, &tags).await;
         let created = created.map_err(|error| forwarding(error, &rule.action))?;
         let arn = created.arn.clone();
         self.inventory.record_rule(&listener, created);

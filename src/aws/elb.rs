@@ -32,6 +32,17 @@ pub(crate) struct NewLoadBalancer<'a> {
     pub(crate) tags: &'a Tags,
 }
 
+/// What CreateRule needs.
+#[derive(Clone, Copy)]
+pub(crate) struct NewRule<'a> {
+    pub(crate) priority: u32,
+    pub(crate) conditions: &'a [Condition],
+    /// What comes before the action.
+    pub(crate) before: Option<&'a Authentication>,
+    pub(crate) action: &'a Action<TargetGroupArn>,
+    pub(crate) transforms: &'a [Transform],
+}
+
 /// What CreateListener needs, or ModifyListener changes.
 #[derive(Default)]
 pub(crate) struct NewListener {
@@ -481,13 +492,10 @@ impl Aws {
     pub(crate) async fn create_rule(
         &self,
         listener: &ListenerArn,
-        priority: u32,
-        conditions: &[Condition],
-        before: Option<&Authentication>,
-        action: &Action<TargetGroupArn>,
-        transforms: &[Transform],
+        rule: NewRule<'_>,
         tags: &Tags,
     ) -> Result<ObservedRule, AwsError> {
+        let NewRule { priority, conditions, before, action, transforms } = rule;
         let operation = "CreateRule";
         let conditions: Option<Vec<_>> = conditions.iter().map(convert::to_condition).collect();
         let conditions = conditions.ok_or_else(|| AwsError::unsent(operation, "a condition on an unknown field"))?;

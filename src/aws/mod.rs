@@ -25,4 +25,4 @@ pub use inventory::Inventory;
 pub(crate) use inventory::Tagging;
 pub use targets::{Target, TargetHealth};
 
-pub(crate) use elb::{NewListener, NewLoadBalancer};
+pub(crate) use elb::{NewListener, NewLoadBalancer, NewRule};

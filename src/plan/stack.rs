@@ -575,8 +575,11 @@ impl<'a> Planner<'a> {
             mutual_authentication: wanted.mutual_authentication.clone().filter(|m| !same_mutual(m, existing)),
         };
         if listener_change != ListenerChange::default() {
-            let modify =
-                StepAction::ModifyListener { arn: existing.arn.clone(), port: wanted.port, change: listener_change };
+            let modify = StepAction::ModifyListener {
+                arn: existing.arn.clone(),
+                port: wanted.port,
+                change: Box::new(listener_change),
+            };
             self.push(modify, &wanted.cause);
         }
         // Which attributes a listener can have depends on what it speaks; what it has is not known when that has changed.

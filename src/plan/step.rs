@@ -257,7 +257,7 @@ pub enum StepAction {
         /// Its port, for people.
         port: u16,
         /// What changes.
-        change: ListenerChange,
+        change: Box<ListenerChange>,
     },
     /// ELB v2 DeleteListener
     DeleteListener {

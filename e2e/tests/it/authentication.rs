@@ -101,7 +101,7 @@ fn a_rotated_secret_reaches_aws_once_and_nobody_else() {
 
         // Without its Secret the Ingress gets nothing, and is told; with it all goes on by itself.
         let object = behind_a_sign_in(&stage, "web", &["web", "api"])?;
-        apply(&stage, namespace, &[object.clone()]).await?;
+        apply(&stage, namespace, std::slice::from_ref(&object)).await?;
         let told = warning(&stage, namespace, "Ingress/web", "the Secret `oidc` does not exist").await?;
         ensure!(told.message.contains("clientSecret"), "the event does not say what to do: {told:?}");
         apply(&stage, namespace, &[secret("first-client", "first-hush", "a")]).await?;
@@ -115,7 +115,11 @@ fn a_rotated_secret_reaches_aws_once_and_nobody_else() {
         let mut edited = object.clone();
         edited["metadata"]["annotations"]["example.com/owner"] = json!("team");
         apply(&stage, namespace, &[edited]).await?;
-        ensure!(changes(&mut stage).await? == [], "an edit beside the content: {:?}", stage.proxy.counts().actions);
+        ensure!(
+            changes(&mut stage).await?.is_empty(),
+            "an edit beside the content: {:?}",
+            stage.proxy.counts().actions
+        );
 
         // Another content is written to each rule, once, and to nothing else.
         stage.proxy.reset();
@@ -136,7 +140,7 @@ fn a_rotated_secret_reaches_aws_once_and_nobody_else() {
             }
             stage.proxy.reset();
             stage.start_controller(&["--log-level=debug"]).await?;
-            ensure!(changes(&mut stage).await? == [], "a restart: {:?}", stage.proxy.counts().actions);
+            ensure!(changes(&mut stage).await?.is_empty(), "a restart: {:?}", stage.proxy.counts().actions);
         }
         // What was rotated while nobody looked is noticed at the start.
         stage.stop_controller().await?;

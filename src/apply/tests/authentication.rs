@@ -123,7 +123,7 @@ fn modify_rule(before: Option<Authentication>) -> StepAction {
 }
 
 fn modify_listener(change: plan::ListenerChange) -> StepAction {
-    StepAction::ModifyListener { arn: ListenerArn::new("arn:l/443"), port: 443, change }
+    StepAction::ModifyListener { arn: ListenerArn::new("arn:l/443"), port: 443, change: Box::new(change) }
 }
 
 fn default_of(before: Option<Authentication>) -> plan::ListenerChange {

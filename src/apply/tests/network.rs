@@ -494,7 +494,9 @@ async fn alpn_is_changed_switched_off_and_goes_with_tls() {
             ..ListenerChange::default()
         },
     ] {
-        room.apply_to_service([StepAction::ModifyListener { arn: listener(443), port: 443, change }]).await.unwrap();
+        room.apply_to_service([StepAction::ModifyListener { arn: listener(443), port: 443, change: Box::new(change) }])
+            .await
+            .unwrap();
         let observed = room.observe_service().await;
         let listener = observed.load_balancers[0].listener(443).unwrap();
         let certificates: Vec<_> = listener.default_certificate.iter().chain(&listener.certificates).cloned().collect();
@@ -542,7 +544,7 @@ async fn attributes_of_a_listener_that_speaks_something_else_now_are_not_known()
     ] {
         room.inventory.read(&web(), &reads).await.unwrap();
         // The answer names the port, which the request does not.
-        let modify = StepAction::ModifyListener { arn: listener(80), port: 80, change };
+        let modify = StepAction::ModifyListener { arn: listener(80), port: 80, change: Box::new(change) };
         room.apply_to_service([modify]).await.unwrap();
         assert_eq!(known().await, stay.then(|| attributes(&LISTENER_ATTRIBUTES)));
     }

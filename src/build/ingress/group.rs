@@ -87,12 +87,12 @@ fn is_group_name(name: &str) -> bool {
 }
 
 /// The group that an Ingress of ours belongs to.
-fn group_of(ingress: &Ingress, params: Option<&IngressClassParams>) -> Result<StackId, Diagnostic> {
+fn group_of(ingress: &Ingress, params: Option<&IngressClassParams>) -> Result<StackId, Box<Diagnostic>> {
     let of_class = params.filter(|params| params.spec.group.is_some());
     match group_name(ingress, params) {
         None => Ok(StackId::Ingress(ingress.name.clone())),
         Some(name) if is_group_name(name) => Ok(StackId::Group(name.to_owned())),
-        Some(name) => Err(Diagnostic {
+        Some(name) => Err(Box::new(Diagnostic {
             code: Code::InvalidValue,
             severity: Severity::Error,
             object: ObjectReference::ingress(&ingress.name),
@@ -106,7 +106,7 @@ fn group_of(ingress: &Ingress, params: Option<&IngressClassParams>) -> Result<St
             },
             fix: "write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit"
                 .to_owned(),
-        }),
+        })),
     }
 }
 
@@ -182,7 +182,7 @@ fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &St
             Ok(_) if held => Role::Moving,
             Ok(_) => Role::None,
             // Held by nobody, it is told where it would have been on its own.
-            Err(mistake) if held || is_alone(ingress, group) => Role::Kept(Some(Box::new(mistake))),
+            Err(mistake) if held || is_alone(ingress, group) => Role::Kept(Some(mistake)),
             Err(_) => Role::None,
         },
         Ownership::Foreign if held => Role::Leaving,

@@ -21,6 +21,9 @@ use crate::{
 
 const PREFIX: &str = "alb.ingress.kubernetes.io/";
 
+/// Values by key, and who asks for each.
+pub(super) type Attributed = (Attributes, BTreeMap<String, Cause>);
+
 /// Why parts do not come together.
 pub(super) enum Unmerged {
     /// Because of these members, who were told.
@@ -42,7 +45,7 @@ pub(super) struct Merged {
     pub(super) subnets: Value<Vec<SubnetMapping>>,
     /// `None` while the shared security group is still to be made.
     pub(super) access: Option<Access>,
-    pub(super) attributes: (Attributes, BTreeMap<String, Cause>),
+    pub(super) attributes: Attributed,
     /// The HTTPS port that all HTTP listeners redirect to.
     pub(super) redirect: Option<u16>,
     pub(super) ports: BTreeMap<u16, MergedPort>,
@@ -57,7 +60,7 @@ pub(super) struct MergedPort {
     pub(super) mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
     pub(super) ssl_policy: Option<String>,
     pub(super) sources: Option<Vec<Source>>,
-    pub(super) attributes: (Attributes, BTreeMap<String, Cause>),
+    pub(super) attributes: Attributed,
     /// Whose default backend it has.
     pub(super) default_of: Option<ObjectName>,
     pub(super) cause: Cause,
@@ -205,7 +208,7 @@ impl<'a> Builder<'a> {
         decided: BTreeMap<String, String>,
         of: impl for<'p> Fn(&'p Part<'a>) -> Option<&'p BTreeMap<String, String>>,
         is_in_force: impl Fn(&ObservedStack, &str, &str) -> bool,
-    ) -> Result<(BTreeMap<String, String>, BTreeMap<String, Cause>), Unmerged> {
+    ) -> Result<Attributed, Unmerged> {
         let keys = parts.iter().filter_map(&of).flat_map(BTreeMap::keys);
         let keys: BTreeSet<&String> = keys.filter(|key| !decided.contains_key(*key)).collect();
         let (mut values, mut causes) = (BTreeMap::new(), BTreeMap::new());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    aws::{Aws, AwsError, Inventory, NewListener, NewLoadBalancer},
+    aws::{Aws, AwsError, Inventory, NewListener, NewLoadBalancer, NewRule},
     build::tags,
     model::{
         Action, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn,
@@ -160,7 +160,13 @@ impl World {
 
     async fn rule(&self, listener: &ListenerArn, priority: u32) -> Result<ObservedRule, AwsError> {
         let (conditions, tags) = (path(&format!("/{priority}")), tags_of(&format!("80:{priority}")));
-        self.aws.create_rule(listener, priority, &conditions, None, &respond("200"), &[], &tags).await
+        self.aws
+            .create_rule(
+                listener,
+                NewRule { priority, conditions: &conditions, before: None, action: &respond("200"), transforms: &[] },
+                &tags,
+            )
+            .await
     }
 
     /// The operations since the last time.

@@ -31,8 +31,21 @@ async fn an_application_load_balancer_is_read_as_it_was_made() {
         Condition::SourceIp { values: vec!["10.0.0.0/8".to_owned()] },
     ];
     let tags = tags_of("443:1");
-    let rule =
-        world.aws.create_rule(&listener.arn, 1, &conditions, None, &forward(&[&api.arn]), &[], &tags).await.unwrap();
+    let rule = world
+        .aws
+        .create_rule(
+            &listener.arn,
+            NewRule {
+                priority: 1,
+                conditions: &conditions,
+                before: None,
+                action: &forward(&[&api.arn]),
+                transforms: &[],
+            },
+            &tags,
+        )
+        .await
+        .unwrap();
     listener.rules = vec![rule.clone()];
     let plain = http(Action::Redirect {
         host: None,
@@ -301,7 +314,14 @@ async fn priorities_of_rules_are_taken_swapped_and_freed() {
     assert_eq!(code(world.rule(&listener.arn, 11).await), "TooManyRules");
     let values: Vec<_> = (0..6).map(|n| format!("/{n}")).collect();
     let many = [Condition::PathPattern { values, regex_values: Vec::new() }];
-    let many = world.aws.create_rule(&listener.arn, 20, &many, None, &respond("200"), &[], &Tags::new()).await;
+    let many = world
+        .aws
+        .create_rule(
+            &listener.arn,
+            NewRule { priority: 20, conditions: &many, before: None, action: &respond("200"), transforms: &[] },
+            &Tags::new(),
+        )
+        .await;
     assert_eq!(code(many), "ValidationError");
 }
 
