@@ -82,6 +82,15 @@ async fn is_nowhere(stage: &Stage, texts: &[&str]) -> Result<()> {
         places.push((kind, json!(objects).to_string()));
     }
     places.push(("Ingress", json!(stage.cluster.list("networking.k8s.io/v1", "Ingress", None).await?).to_string()));
+    // What should be there is, so that looking for the rest means something.
+    for (place, text) in
+        [("log", "a Secret in use has changed"), ("ConfigMap", "secret_version"), ("Event", "the Secret `oidc`")]
+    {
+        ensure!(
+            places.iter().any(|(name, found)| *name == place && found.contains(text)),
+            "the {place} lacks `{text}`"
+        );
+    }
     for (place, found) in places {
         for text in texts {
             ensure!(!found.contains(text), "`{text}` stands in the {place}");
