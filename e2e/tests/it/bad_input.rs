@@ -349,15 +349,15 @@ fn what_a_class_may_not_say_the_api_server_refuses() {
 }
 
 #[test]
-fn a_group_is_refused_and_makes_nothing() {
+fn what_is_not_built_is_refused_and_makes_nothing() {
     run(async {
         let stage = Stage::shared().await?;
-        let namespace = "group";
+        let namespace = "refused";
         stage.cluster.namespace(namespace).await?;
         stage.proxy.reset();
-        let grouped = ingress("web", &[("alb.ingress.kubernetes.io/group.name", "shared")], &["web"]);
-        apply(&stage, namespace, &[service("web"), grouped]).await?;
-        let expected = "Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/group.name` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it";
+        let fenced = ingress("web", &[("alb.ingress.kubernetes.io/wafv2-acl-arn", "arn:acl")], &["web"]);
+        apply(&stage, namespace, &[service("web"), fenced]).await?;
+        let expected = "Ingress/web FailedBuildModel: Failed build model due to annotation `alb.ingress.kubernetes.io/wafv2-acl-arn` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it";
         warnings_become(&stage, namespace, &[expected]).await?;
         stage.settle(QUIET, SOON).await?;
         warnings_are(&stage, namespace, &[expected]).await?;

@@ -226,3 +226,62 @@ async fn breaks(stage: &mut Stage, namespace: &str, group: &str, way: &Way, roun
     }
     Ok(())
 }
+
+/// The host name in the status.
+async fn host(stage: &Stage, namespace: &str, name: &str) -> Result<String> {
+    let object = stage.cluster.get(INGRESS.0, INGRESS.1, Some(namespace), name).await?.context("no Ingress")?;
+    Ok(text(&object, "/status/loadBalancer/ingress/0/hostname").to_owned())
+}
+
+#[test]
+fn who_moves_to_another_group_is_served_by_the_old_one_until_the_new_one_is_published() {
+    run(async {
+        let mut stage = Stage::shared().await?;
+        let namespace = "movers";
+        stage.cluster.namespace(namespace).await?;
+        apply(&stage, namespace, &[service("web"), deployment("web", 1)]).await?;
+        let members =
+            [member("old", "a", &[], &["web"]), member("old", "b", &[], &["web"]), member("new", "c", &[], &["web"])];
+        apply(&stage, namespace, &members).await?;
+        let line = |name: &str| format!("{name}.example.com /web");
+        rules_become(&stage, "old", &[line("a"), line("b")]).await?;
+        rules_become(&stage, "new", &[line("c")]).await?;
+        served_within(&stage, namespace, "b", WITH_RETRIES).await?;
+        stage.settle(QUIET, WITH_RETRIES).await?;
+        let before = host(&stage, namespace, "b").await?;
+
+        // The new group cannot have it yet: the old one goes on.
+        stage.proxy.set_faults(Faults {
+            refuse: refused("elasticloadbalancing:CreateRule", "b.example.com", "ValidationError"),
+            ..Faults::default()
+        });
+        apply(&stage, namespace, &[member("new", "b", &[], &["web"])]).await?;
+        wait_until(SOON, "the mover to be told", async || {
+            let told = warnings(&stage, namespace).await?;
+            Ok(told.keys().any(|(object, message)| object == "b" && message.contains("ValidationError")))
+        })
+        .await?;
+        ensure!(rules(&stage, "old", 80).await? == [line("a"), line("b")], "the old group has let go");
+        ensure!(host(&stage, namespace, "b").await? == before, "the status names another host");
+
+        stage.proxy.set_faults(Faults::default());
+        rules_become(&stage, "new", &[line("b"), line("c")]).await?;
+        rules_become(&stage, "old", &[line("a")]).await?;
+        ensure!(
+            host(&stage, namespace, "b").await? == host(&stage, namespace, "c").await?,
+            "the status is not the new group's"
+        );
+
+        // The last member takes the old group with it.
+        apply(&stage, namespace, &[member("new", "a", &[], &["web"])]).await?;
+        rules_become(&stage, "new", &[line("a"), line("b"), line("c")]).await?;
+        wait_until(WITH_RETRIES, "the old group to be gone", async || {
+            Ok(!Snapshot::take(&stage).await?.stacks.contains_key("ingress:old"))
+        })
+        .await?;
+        for name in ["a", "b", "c"] {
+            stage.cluster.delete(INGRESS.0, INGRESS.1, Some(namespace), name).await?;
+        }
+        finish(stage, namespace).await
+    });
+}
