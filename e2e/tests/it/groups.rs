@@ -154,9 +154,9 @@ fn ways(certificate: &str) -> Vec<Way> {
         },
         Way {
             change: |object| {
-                object.pointer_mut("/spec/rules/0/http/paths/0/backend/service").unwrap()["name"] = json!("other");
+                object.pointer_mut("/spec/rules/0/http/paths/0/backend/service").unwrap()["name"] = json!("extra");
             },
-            refusal: refused("elasticloadbalancing:CreateTargetGroup", "other", "TooManyTargetGroups"),
+            refusal: refused("elasticloadbalancing:CreateTargetGroup", "extra", "TooManyTargetGroups"),
             ..way("there is no room for a target group", &[], "TooManyTargetGroups")
         },
     ]
@@ -168,7 +168,7 @@ fn of_fifty_one_that_breaks_in_any_way_harms_no_other() {
         let mut stage = Stage::shared().await?;
         let (namespace, group) = ("many", "many");
         stage.cluster.namespace(namespace).await?;
-        apply(&stage, namespace, &[service("web"), service("other"), deployment("web", 1)]).await?;
+        apply(&stage, namespace, &[service("web"), service("other"), service("extra"), deployment("web", 1)]).await?;
         let all: BTreeSet<usize> = (1..=MEMBERS).collect();
         let healthy: Vec<Value> = all.iter().map(|number| member(group, &name(*number), &[], &["web"])).collect();
         apply(&stage, namespace, &healthy).await?;
