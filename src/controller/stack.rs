@@ -24,7 +24,7 @@ use crate::{
     },
     facts::{Facts, Incumbent, Want},
     model::{ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedStack, Stack, StackId},
-    plan::{self, Plan, Planned, Reads},
+    plan::{self, Plan, Planned},
     snapshot::{Ingress, Service, Snapshot},
 };
 
@@ -252,7 +252,7 @@ impl Controller {
             let reads = built.wants.iter().any(Want::is_read);
             for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
                 if *want == Want::InForce {
-                    facts.in_force = Some(Box::new(self.in_force(group).await?));
+                    facts.in_force = Some(Box::new(self.inventory.observe_whole(group).await?));
                 } else if let Want::Secret(name) = want {
                     let fact = self.secrets.answer(name, group).await;
                     facts.secrets.insert(name.clone(), fact);
@@ -269,19 +269,6 @@ impl Controller {
             }
         }
         Ok(None)
-    }
-
-    /// What AWS has of a group, listeners included.
-    async fn in_force(&self, group: &StackId) -> Result<ObservedStack, PassError> {
-        loop {
-            let observed = self.observe(group).await?;
-            let unread = observed.load_balancers.iter().filter(|balancer| balancer.listeners.is_none());
-            let reads = Reads { listeners_of: unread.map(|b| b.arn.clone()).collect(), ..Reads::default() };
-            if reads.is_empty() {
-                return Ok(observed);
-            }
-            self.inventory.read(group, &reads).await?;
-        }
     }
 
     async fn observe(&self, group: &StackId) -> Result<ObservedStack, PassError> {

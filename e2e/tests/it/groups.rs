@@ -236,7 +236,7 @@ async fn host(stage: &Stage, namespace: &str, name: &str) -> Result<String> {
 #[test]
 fn who_moves_to_another_group_is_served_by_the_old_one_until_the_new_one_is_published() {
     run(async {
-        let mut stage = Stage::shared().await?;
+        let stage = Stage::shared().await?;
         let namespace = "movers";
         stage.cluster.namespace(namespace).await?;
         apply(&stage, namespace, &[service("web"), deployment("web", 1)]).await?;

@@ -284,9 +284,11 @@ impl Inventory {
         Ok(())
     }
 
-    /// What AWS has of a group, with the listeners.
-    #[cfg(test)]
-    pub(crate) async fn observe_whole(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
+    /// What AWS has of a group, without the bindings, and with the listeners, which are read if they are not known.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn observe_whole(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
         loop {
             let observed = self.observe(group).await?;
             let unread = observed.load_balancers.iter().filter(|balancer| balancer.listeners.is_none());
