@@ -15,7 +15,8 @@ use crate::{
     facts::Want,
     model::{
         Action, Attributes, Cause, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName,
-        MutualAuthentication, ObjectName, ObservedStack, Scheme, Source, SubnetMapping, TrustStoreArn, Value,
+        MutualAuthentication, ObjectName, ObservedListener, ObservedStack, Scheme, Source, SubnetMapping,
+        TrustStoreArn, Value,
     },
 };
 
@@ -265,7 +266,7 @@ impl<'a> Builder<'a> {
             }
         }
         self.need_certificates(parts, &ports)?;
-        let redirect = self.merge_redirect(parts, &ports)?;
+        let redirect = self.merge_redirect(parts, aside, &ports)?;
         let mut merged = BTreeMap::new();
         for (port, protocol) in ports {
             let redirected = redirect.is_some() && protocol == ListenerProtocol::Http;
@@ -299,6 +300,7 @@ impl<'a> Builder<'a> {
     fn merge_redirect(
         &mut self,
         parts: &[Part<'a>],
+        aside: &BTreeSet<ObjectName>,
         ports: &BTreeMap<u16, ListenerProtocol>,
     ) -> Result<Option<u16>, Unmerged> {
         let leads_to = |observed: &ObservedStack, port: &i32| {
@@ -313,8 +315,15 @@ impl<'a> Builder<'a> {
             leads_to,
             ToString::to_string,
         )?;
-        let Some(port) = asked else { return Ok(None) };
+        // Plain requests are not served all at once because whoever redirects them is set aside, nor is the listener missed
+        // that only somebody set aside has.
+        let kept = self.kept(aside)?;
+        let Some(port) = asked else { return Ok(kept.and_then(redirect_in_force)) };
         if let Some(port) = u16::try_from(port).ok().filter(|port| ports.get(port) == Some(&ListenerProtocol::Https)) {
+            return Ok(Some(port));
+        }
+        let secure = |port| kept.is_some_and(|o| in_listener(o, port, |l| l.protocol == Some(ListenerProtocol::Https)));
+        if let Some(port) = u16::try_from(port).ok().filter(|port| secure(*port)) {
             return Ok(Some(port));
         }
         let alone = parts.len() == 1;
@@ -451,6 +460,22 @@ impl<'a> Builder<'a> {
 
 fn in_listener(observed: &ObservedStack, port: u16, holds: impl Fn(&crate::model::ObservedListener) -> bool) -> bool {
     observed.load_balancers.first().and_then(|balancer| balancer.listener(port)).is_some_and(holds)
+}
+
+/// The port that all HTTP listeners of the load balancer redirect to, without serving anything.
+fn redirect_in_force(observed: &ObservedStack) -> Option<u16> {
+    let listeners = observed.load_balancers.first()?.known_listeners();
+    let mut plain = listeners.filter(|listener| listener.protocol == Some(ListenerProtocol::Http));
+    let leads_to = |listener: &ObservedListener| match listener.default_actions.as_slice() {
+        [Action::Redirect { protocol: Some(protocol), port: Some(port), .. }]
+            if protocol == "HTTPS" && listener.rules.is_empty() =>
+        {
+            port.parse().ok()
+        }
+        _ => None,
+    };
+    let port = leads_to(plain.next()?)?;
+    plain.all(|listener| leads_to(listener) == Some(port)).then_some(port)
 }
 
 /// Who may reach a port of the load balancer, by the rules of its own security group.

@@ -241,6 +241,32 @@ fn what_a_member_set_aside_may_have_asked_for_stays() {
 }
 
 #[test]
+fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
+    let secure =
+        [("listen-ports", r#"[{"HTTPS": 443}]"#), ("certificate-arn", "arn:aws:acm:eu-west-1:1:certificate/a")];
+    let broken = member("a", &[&secure[..], &[("ssl-redirect", "443"), ("scheme", "nowhere")]].concat());
+    let facts = in_force(|observed| {
+        let listeners = observed.load_balancers[0].all_listeners();
+        let tls = ObservedListener { port: 443, protocol: Some(ListenerProtocol::Https), ..listeners[&80].clone() };
+        listeners.insert(443, tls);
+        let redirect = crate::build::ingress::listeners::redirect_to(443).try_map(|_| Err(())).unwrap();
+        listeners.get_mut(&80).unwrap().default_actions = vec![redirect];
+    });
+    let built = built_of(&[broken.clone(), member("b", &[])], &facts);
+    assert_eq!(built.set_aside, [name("a")].into());
+    insta::assert_snapshot!(routes(&built.stack.unwrap()), @"HTTP 80: HTTP_301 HTTPS - 443 - -");
+    // Nor does somebody else who redirects there miss the listener.
+    let built = built_of(&[broken, member("b", &[("ssl-redirect", "443")])], &facts);
+    assert_eq!(built.set_aside, [name("a")].into());
+    // Without anybody set aside, requests are served where nobody redirects them.
+    let served = routes(&built_of(&[member("b", &[])], &facts).stack.unwrap());
+    insta::assert_snapshot!(served, @r"
+    HTTP 80: 404 -
+      /b -> shop/b-web:80
+    ");
+}
+
+#[test]
 fn with_everybody_set_aside_nothing_changes_unless_somebody_leaves() {
     let broken = member("a", &[("scheme", "x")]);
     let built = built_of(std::slice::from_ref(&broken), &in_force(|_| ()));
