@@ -72,8 +72,8 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
             "Whether and how HTTPS listeners ask clients for a certificate: `mode` is `off`, `passthrough` or `verify`, which needs a `trustStore` by name or ARN. Without an entry the listener stays as it is.";
         "listener-attributes".Listener, StringMap, INGRESS, Merged, Built, "none: attributes stay as they are",
             "Attributes of the listener with this protocol and port. Only those named here are set; removing one does not reset it.";
-        "create-acm-cert", Bool, INGRESS, PerIngress, BuiltFor(FALSE), "`false`",
-            "Whether to request certificates from ACM for the host names of the Ingress.";
+        "create-acm-cert", Bool, INGRESS, PerIngress, Later, "`false`",
+            "Whether to request certificates from ACM for the host names of the Ingress. It counts with the gate `EnableCertificateManagement` alone; without, certificates that ACM has are found by host name.";
         "acm-pca-arn", String, INGRESS, PerIngress, Later, "what `--default-pca-arn` says",
             "With `create-acm-cert`: the private certificate authority that issues the certificates.";
     }
