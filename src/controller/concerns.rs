@@ -42,17 +42,15 @@ impl Concerns for Ingress {
     }
 }
 
+fn groups_of_all<'a>(ingresses: impl Iterator<Item = &'a Ingress>, snapshot: &Snapshot) -> BTreeSet<Key> {
+    ingresses.flat_map(|ingress| groups_of(ingress, snapshot)).map(Key::Stack).collect()
+}
+
 impl Concerns for IngressClass {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         // An Ingress without a class may be of a class that became the default, or is it no longer.
         let concerned = |ingress: &&Ingress| ingress.class.as_ref().is_none_or(|class| *class == change.name.name);
-        snapshot
-            .ingresses
-            .values()
-            .filter(concerned)
-            .flat_map(|ingress| groups_of(ingress, snapshot))
-            .map(Key::Stack)
-            .collect()
+        groups_of_all(snapshot.ingresses.values().filter(concerned), snapshot)
     }
 }
 
@@ -66,13 +64,7 @@ impl Concerns for IngressClassParams {
         let concerned = |ingress: &&Ingress| {
             classes.iter().any(|class| ingress.class.as_ref().map_or(class.default, |name| *name == class.name.name))
         };
-        snapshot
-            .ingresses
-            .values()
-            .filter(concerned)
-            .flat_map(|ingress| groups_of(ingress, snapshot))
-            .map(Key::Stack)
-            .collect()
+        groups_of_all(snapshot.ingresses.values().filter(concerned), snapshot)
     }
 }
 

@@ -45,8 +45,8 @@ impl<'a> Keeping<'a> {
 
     /// Whether a rule is remembered to be of somebody set aside: then it is no other's, however alike.
     pub(super) fn is_taken(&self, rule: &RuleArn) -> bool {
-        let holders = self.holdings.iter().filter(|holding| holding.rules.contains(rule));
-        holders.into_iter().any(|holding| self.set_aside.members.contains(&holding.member))
+        let mut aside = self.holdings.iter().filter(|holding| self.set_aside.members.contains(&holding.member));
+        aside.any(|holding| holding.rules.contains(rule))
     }
 
     pub(super) fn listener(&self, port: u16) -> bool {

@@ -162,6 +162,19 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
     insta::assert_snapshot!(conflict(&[("inbound-cidrs", "10.0.0.0/8")], &[("inbound-cidrs", "192.0.2.0/24")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/inbound-cidrs: who may reach port 80 is to be `192.0.2.0/24`, but a group has only one: `10.0.0.0/8`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     insta::assert_snapshot!(conflict(&[("tags", "a=1")], &[("tags", "a=2,b=3")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/tags: `a` is to be `2`, but a group has only one: `1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     insta::assert_snapshot!(conflict(&[], &[("listen-ports", r#"[{"HTTPS": 80}]"#)]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/listen-ports: the protocol of port 80 is to be `HTTPS`, but a group has only one: `HTTP`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    let clients = |mode: &str| format!(r#"[{{"port": 443, "mode": "{mode}"}}]"#);
+    let (off, passthrough) = (clients("off"), clients("passthrough"));
+    let secure = [
+        ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#),
+        ("certificate-arn", "arn:aws:acm:eu-west-1:111122223333:certificate/a"),
+    ];
+    let with = |mutual: &str| {
+        conflict(
+            &[&secure[..], &[("mutual-authentication", off.as_str())]].concat(),
+            &[&secure[..], &[("mutual-authentication", mutual)]].concat(),
+        )
+    };
+    insta::assert_snapshot!(with(&passthrough), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/mutual-authentication: what clients show on port 443 is to be `passthrough`, but a group has only one: `off`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     insta::assert_snapshot!(conflict(&[], &[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/ssl-redirect: requests are to be redirected to port 443, which is no HTTPS listener of this group; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
     insta::assert_snapshot!(conflict(&[], &[("scheme", "public")]), @"Error invalid-value on Ingress shop/b: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`");
     insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` is to be `2`, but a group has only one: `1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
