@@ -92,7 +92,7 @@ pub struct Aws {
     pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) acm: aws_sdk_acm::Client,
-    budgets: Budgets,
+    budgets: Arc<Budgets>,
     /// Attempts at a read in all.
     max_attempts: u32,
     region: String,
@@ -155,13 +155,29 @@ impl Aws {
             elb: client!(aws_sdk_elasticloadbalancingv2, "elasticloadbalancingv2"),
             ec2: client!(aws_sdk_ec2, "ec2"),
             acm: client!(aws_sdk_acm, "acm"),
-            budgets: Budgets::new(&options.fixed_limits, options.observer.clone()),
+            budgets: Arc::new(Budgets::new(&options.fixed_limits, options.observer.clone())),
             max_attempts: options.max_attempts.max(1),
             region,
             endpoints: options.endpoints.clone(),
             may_write: OnceLock::new(),
             credentials: config.credentials_provider(),
         })
+    }
+
+    /// The same way to AWS, with the same budgets, for whom [`Self::guard_writes`] is still to be asked.
+    #[must_use]
+    pub fn unguarded(&self) -> Self {
+        Self {
+            elb: self.elb.clone(),
+            ec2: self.ec2.clone(),
+            acm: self.acm.clone(),
+            budgets: Arc::clone(&self.budgets),
+            max_attempts: self.max_attempts,
+            region: self.region.clone(),
+            endpoints: self.endpoints.clone(),
+            may_write: OnceLock::new(),
+            credentials: self.credentials.clone(),
+        }
     }
 
     /// Asks `may_write` before every write, and before each time that one is repeated: whether the lease is held.

@@ -51,17 +51,21 @@ pub struct Timing {
     pub lease_duration: Duration,
     /// After how long without a renewal the leader stops. Must be shorter than `lease_duration`.
     pub renew_deadline: Duration,
-    /// The time between two attempts. Must be shorter than `renew_deadline`.
+    /// The time between two renewals. Must be shorter than `renew_deadline`.
     pub retry_period: Duration,
+    /// The time between two looks of a process that does not lead.
+    pub standby_period: Duration,
 }
 
 impl Default for Timing {
-    /// controller-runtime's values, which aws-load-balancer-controller does not change.
+    /// controller-runtime's values, which aws-load-balancer-controller does not change. Only a standby looks more often
+    /// than there: for as long as it has not seen that the lease is free, nobody acts.
     fn default() -> Self {
         Self {
             lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(2),
+            standby_period: Duration::from_secs(1),
         }
     }
 }
@@ -247,7 +251,8 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
             if let Err(error) = self.attempt(deadline).await {
                 warn!(%error, identity = self.identity, "cannot take or renew the leader lease");
             }
-            let next = started + self.timing.retry_period;
+            let leads = self.state.term.is_some();
+            let next = started + if leads { self.timing.retry_period } else { self.timing.standby_period };
             let wake = self.deadline().map_or(next, |deadline| deadline.min(next));
             self.clock.sleep_until(wake).await;
             self.step_down_when_overdue();

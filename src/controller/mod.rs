@@ -18,7 +18,7 @@ mod waits;
 mod watches;
 
 use std::{
-    sync::{Arc, RwLock},
+    sync::{Arc, OnceLock, RwLock},
     time::Duration,
 };
 
@@ -44,7 +44,7 @@ use crate::{
     targets::{Problem, Targets, TargetsError},
 };
 
-/// Everything that workers share.
+/// Everything that workers share, for one term of the lease.
 struct Controller {
     config: BuildConfig,
     snapshot: Arc<RwLock<Snapshot>>,
@@ -63,15 +63,29 @@ struct Controller {
     /// `--replaced-load-balancer-hold`
     replacement_hold: Duration,
     metrics: Arc<metrics::Metrics>,
-    leadership: tokio::sync::watch::Receiver<Leadership>,
+    mandate: Arc<Mandate>,
     /// Read while a group may use the shared security group, written while it is deleted.
     backend_group_gate: tokio::sync::RwLock<()>,
+}
+
+/// The right to change something: one term of the lease. Who goes on after its end, however late, has lost it for good,
+/// also where this process leads again.
+struct Mandate {
+    leadership: tokio::sync::watch::Receiver<Leadership>,
+    /// The lease's epoch, once the term has begun.
+    term: OnceLock<i32>,
+}
+
+impl Mandate {
+    fn holds(&self) -> bool {
+        self.term.get().is_some_and(|term| *self.leadership.borrow() == Leadership::Leader { epoch: *term })
+    }
 }
 
 impl Controller {
     /// Whether this process may change anything at this moment.
     fn may_write(&self) -> bool {
-        matches!(*self.leadership.borrow(), Leadership::Leader { .. })
+        self.mandate.holds()
     }
 
     /// Takes keys from the queue until asked to stop; a key that is being worked on is finished first.

@@ -291,9 +291,10 @@ impl Queue {
         self.add_for(Cause::Audit, key);
     }
 
-    /// What has changed so far is no more urgent than a resync.
-    pub fn forget_changes(&self) {
-        self.lock().causes.clear();
+    /// Begins anew at the start of a term, with nothing in it: whoever worked before has ended.
+    pub fn clear(&self) {
+        let mut schedule = self.lock();
+        *schedule = Schedule { most_slow: schedule.most_slow, ..Schedule::default() };
     }
 
     /// The next key, and why it is to be worked on; it counts as running until [`Queue::done`].
@@ -414,8 +415,12 @@ mod tests {
     #[test]
     fn at_the_start_of_a_term_nothing_is_news() {
         let (queue, now) = (Queue::default(), Instant::now());
-        queue.add(group("a"));
-        queue.forget_changes();
+        ["gone", "a", "failed"].into_iter().for_each(|name| queue.add(group(name)));
+        assert_eq!(queue.lock().take(now), Ok((group("gone"), Cause::Change)));
+        assert_eq!(queue.lock().take(now), Ok((group("a"), Cause::Change)));
+        queue.done(&group("a"), &Outcome::Failed("no".into()));
+        queue.clear();
+        assert_eq!(queue.depth(), 0);
         queue.resync([group("a"), group("b")]);
         queue.add(group("c"));
         let taken: Vec<_> = std::iter::from_fn(|| queue.lock().take(now).ok()).collect();

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     future::Future,
     path::Path,
-    sync::{Arc, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use kube::{
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    Controller,
+    Controller, Mandate,
     admin::{self, AdminError, Sources},
     askers::Askers,
     events::Events,
@@ -88,8 +88,8 @@ pub enum StartError {
     /// A port is taken, or an address is none.
     #[error(transparent)]
     Admin(#[from] AdminError),
-    /// Another replica leads now.
-    #[error("the lease was lost, so another replica may act now; stopping")]
+    /// Another replica may lead now. The process goes on as a standby.
+    #[error("the lease was lost, so another replica may act now")]
     LeaseLost,
 }
 
@@ -97,8 +97,28 @@ fn aws_error(error: AwsError) -> StartError {
     StartError::Aws { fix: error.fix(), error }
 }
 
+/// What goes on from term to term: what the cluster is known to hold, and the keys that its changes bring.
+#[derive(Clone)]
+pub(super) struct Watched {
+    pub(super) snapshot: Arc<RwLock<Snapshot>>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) synced: Arc<Synced>,
+}
+
+impl Watched {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            snapshot: Arc::new(RwLock::new(Snapshot::default())),
+            queue: Arc::new(Queue::with_most_load_balancers(settings.load_balancers_at_once)),
+            synced: Arc::new(Synced::new(KINDS)),
+        }
+    }
+}
+
 /// What a controller is made of.
+#[derive(Clone)]
 pub(super) struct Parts {
+    pub(super) watched: Watched,
     pub(super) client: Client,
     pub(super) aws: Arc<Aws>,
     pub(super) config: BuildConfig,
@@ -144,9 +164,11 @@ impl Settings {
     }
 }
 
-/// Puts a controller together. It does nothing yet; from here on no write leaves `aws` without the lease.
+/// Puts a controller together for one term of the lease, in which it believes nothing that was learnt in another. It does
+/// nothing yet, and no write of it leaves for AWS before its term or after it.
 pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
-    let Parts { client, aws, config, vpc, metrics, leadership, identity } = parts;
+    let Parts { watched, client, aws, config, vpc, metrics, leadership, identity } = parts;
+    let Watched { snapshot, queue, synced } = watched;
     let header = Header {
         format: record::FORMAT,
         cluster: config.cluster.clone(),
@@ -156,16 +178,16 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         term: 0,
     };
     let records = Records::new(client.clone(), &settings.lease_namespace, &settings.lease, header);
-    let snapshot = Arc::new(RwLock::new(Snapshot::default()));
-    let queue = Arc::new(Queue::with_most_load_balancers(settings.load_balancers_at_once));
+    let aws = Arc::new(aws.unguarded());
+    let mandate = Arc::new(Mandate { leadership, term: OnceLock::new() });
+    let for_aws = Arc::clone(&mandate);
+    aws.guard_writes(move || for_aws.holds());
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
-    let lease = leadership.clone();
-    aws.guard_writes(move || matches!(*lease.borrow(), Leadership::Leader { .. }));
     Arc::new(Controller {
         snapshot: Arc::clone(&snapshot),
         secrets: Secrets::new(client.clone(), Arc::clone(&queue)),
         queue,
-        synced: Arc::new(Synced::new(KINDS)),
+        synced,
         kubernetes: Kubernetes::new(client.clone()),
         events: Events::new(client.clone()),
         applier: Applier::new(Arc::clone(&aws), Arc::clone(&inventory), client.clone()),
@@ -189,7 +211,7 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         inventory,
         config,
         metrics,
-        leadership,
+        mandate,
         backend_group_gate: tokio::sync::RwLock::new(()),
     })
 }
@@ -230,21 +252,22 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     );
     let (always, never_changes) = watch::channel(Leadership::Leader { epoch: 0 });
     let leadership = if flags.enable_leader_election { candidate.leadership() } else { never_changes };
-    let controller = assemble(
-        Parts {
-            client: client.clone(),
-            aws: Arc::clone(&aws),
-            config,
-            vpc: vpc.clone(),
-            metrics: Arc::clone(&metrics),
-            leadership,
-            identity,
-        },
-        &settings,
-    );
-    serve_admin(&flags, &controller, metrics).await?;
+    let watched = Watched::new(&settings);
+    let parts = Parts {
+        watched: watched.clone(),
+        client: client.clone(),
+        aws: Arc::clone(&aws),
+        config,
+        vpc: vpc.clone(),
+        metrics: Arc::clone(&metrics),
+        leadership,
+        identity,
+    };
+    let mut controller = assemble(parts.clone(), &settings);
+    let present = Arc::new(RwLock::new(Arc::clone(&controller)));
+    serve_admin(&flags, &watched.synced, &present, metrics).await?;
     tracing::info!(cluster = flags.cluster_name, %vpc, region = aws.region(), "albatross {} starts", env!("CARGO_PKG_VERSION"));
-    let _watches = start_watches(&client, &settings.watch_namespace, &controller);
+    let _watches = start_watches(&client, &settings.watch_namespace, &watched);
 
     let (stopping, stopped) = watch::channel(false);
     let (release, mut released) = watch::channel(false);
@@ -257,7 +280,16 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
         stop.await;
         stopping.send_replace(true);
     });
-    let result = lead(Arc::clone(&controller), &settings, stopped).await;
+    let result = loop {
+        match lead(Arc::clone(&controller), &settings, stopped.clone()).await {
+            Err(StartError::LeaseLost) => {
+                tracing::warn!("{}; standing by", StartError::LeaseLost);
+                controller = assemble(parts.clone(), &settings);
+                *present.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&controller);
+            }
+            ended => break ended,
+        }
+    };
     drop(always);
     release.send_replace(true);
     if let Some(election) = election {
@@ -272,12 +304,15 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
 
 /// Works as long as this process leads and is not asked to stop.
+///
+/// # Errors
+/// [`StartError::LeaseLost`] when the term ends, with which everything ends that the controller was made for.
 pub(super) async fn lead(
     controller: Arc<Controller>,
     settings: &Settings,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
-    let mut leadership = controller.leadership.clone();
+    let mut leadership = controller.mandate.leadership.clone();
     let until_stopped = stopped.clone();
     // The senders live in `run` and in the candidate, for as long as this runs.
     tokio::select! {
@@ -289,14 +324,16 @@ pub(super) async fn lead(
         } => {}
     }
     let Leadership::Leader { epoch: term } = *leadership.borrow() else { return Err(StartError::LeaseLost) };
-    controller.metrics.leader(true);
+    let over = |leadership: &Leadership| *leadership != Leadership::Leader { epoch: term };
+    let _ = controller.mandate.term.set(term);
+    let _leads = Leads::begin(&controller.metrics);
     tokio::select! {
-        () = until(&mut leadership, |l| matches!(l, Leadership::Standby)) => return Err(StartError::LeaseLost),
+        () = until(&mut leadership, over) => return Err(StartError::LeaseLost),
         () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
         promises = controller.records.load(term) => controller.inventory.claim(promises),
     }
     // What happened before this term is no news for anybody.
-    controller.queue.forget_changes();
+    controller.queue.clear();
     controller.queue_everything();
     let workers = settings.load_balancers_at_once.max(1) + settings.bindings_at_once.max(1);
     let mut working = JoinSet::new();
@@ -310,7 +347,12 @@ pub(super) async fn lead(
     let reporter = Arc::clone(&controller);
     beside.spawn(async move { reporter.report_leftovers().await });
     tokio::select! {
-        () = until(&mut leadership, |l| matches!(l, Leadership::Standby)) => Err(StartError::LeaseLost),
+        () = until(&mut leadership, over) => {
+            // The next term begins with a queue that nobody else takes from. A pass that is under way changes nothing any more.
+            working.shutdown().await;
+            beside.shutdown().await;
+            Err(StartError::LeaseLost)
+        }
         () = until(&mut stopped, |stopped| *stopped) => {
             if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
                 tracing::warn!("stopping in the middle of work; the next start goes on with it");
@@ -320,6 +362,22 @@ pub(super) async fn lead(
             }
             Ok(())
         }
+    }
+}
+
+/// Shows that this process leads, for as long as it is there.
+struct Leads<'a>(&'a Metrics);
+
+impl<'a> Leads<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        metrics.leader(true);
+        Self(metrics)
+    }
+}
+
+impl Drop for Leads<'_> {
+    fn drop(&mut self) {
+        self.0.leader(false);
     }
 }
 
@@ -341,7 +399,7 @@ const KINDS: [&str; 9] = [
 ];
 
 /// Starts a watch of each kind; they end when what is answered is dropped.
-pub(super) fn start_watches(client: &Client, namespace: &str, controller: &Arc<Controller>) -> JoinSet<()> {
+pub(super) fn start_watches(client: &Client, namespace: &str, watched: &Watched) -> JoinSet<()> {
     fn api<W: Resource<Scope = kube::core::NamespaceResourceScope>>(client: &Client, namespace: &str) -> Api<W>
     where
         W::DynamicType: Default,
@@ -354,9 +412,9 @@ pub(super) fn start_watches(client: &Client, namespace: &str, controller: &Arc<C
             watches.spawn(watch_kind::<_, $record>(
                 $kind,
                 $api,
-                Arc::clone(&controller.snapshot),
-                Arc::clone(&controller.queue),
-                Arc::clone(&controller.synced),
+                Arc::clone(&watched.snapshot),
+                Arc::clone(&watched.queue),
+                Arc::clone(&watched.synced),
             ))
         };
     }
@@ -374,11 +432,13 @@ pub(super) fn start_watches(client: &Client, namespace: &str, controller: &Arc<C
 
 async fn serve_admin(
     flags: &ControllerFlags,
-    controller: &Arc<Controller>,
+    synced: &Arc<Synced>,
+    present: &Arc<RwLock<Arc<Controller>>>,
     metrics: Arc<Metrics>,
 ) -> Result<(), StartError> {
-    let (synced, without) = (Arc::clone(&controller.synced), Arc::clone(&controller.synced));
-    let (for_pending, for_state) = (Arc::clone(controller), Arc::clone(controller));
+    let (synced, without) = (Arc::clone(synced), Arc::clone(synced));
+    let (for_pending, for_state) = (Arc::clone(present), Arc::clone(present));
+    let of = |present: &RwLock<Arc<Controller>>| Arc::clone(&present.read().unwrap_or_else(PoisonError::into_inner));
     admin::serve(
         &flags.metrics_bind_addr,
         &flags.health_probe_bind_addr,
@@ -386,8 +446,8 @@ async fn serve_admin(
             metrics,
             not_ready: Arc::new(move || synced.reasons()),
             without: Arc::new(move || without.without()),
-            pending: Arc::new(move || for_pending.pending()),
-            state: Arc::new(move || for_state.state()),
+            pending: Arc::new(move || of(&for_pending).pending()),
+            state: Arc::new(move || of(&for_state).state()),
         },
     )
     .await?;

@@ -169,7 +169,7 @@ async fn controller(
         replacement_hold: std::time::Duration::ZERO,
         inventory,
         metrics: Arc::new(metrics::Metrics::new()),
-        leadership,
+        mandate: Arc::new(Mandate { leadership, term: 1.into() }),
         backend_group_gate: tokio::sync::RwLock::new(()),
     };
     (fake, controller)
@@ -256,4 +256,21 @@ async fn the_status_is_written_also_while_a_deletion_has_to_wait() {
     let status =
         json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": "web.example", "ports": ports }] } } });
     assert_eq!(patches(&fake), [status]);
+}
+
+#[test]
+fn a_term_that_has_ended_does_not_begin_again() {
+    let (leadership, leads) = tokio::sync::watch::channel(Leadership::Leader { epoch: 3 });
+    let mandate = Mandate { leadership: leads, term: OnceLock::new() };
+    assert!(!mandate.holds(), "its term has not begun");
+    mandate.term.set(3).unwrap();
+    assert!(mandate.holds());
+    for (after, holds) in [
+        (Leadership::Standby, false),
+        (Leadership::Leader { epoch: 4 }, false),
+        (Leadership::Leader { epoch: 3 }, true),
+    ] {
+        leadership.send_replace(after);
+        assert_eq!(mandate.holds(), holds, "{after:?}");
+    }
 }

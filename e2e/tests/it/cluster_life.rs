@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::{
-    QUIET, SOON, Stage, WITH_RETRIES, Way, account_is_empty, apply, gone, ingress, leave, rules_become, run, served,
-    served_within, service, stack_of, stays, warnings_are, warnings_become,
+    QUIET, SOON, Stage, WITH_RETRIES, account_is_empty, apply, gone, ingress, kubeconfig_with_port, leave,
+    quiet_writes, rules_become, run, served, served_within, service, stack_of, stays, warnings_are, warnings_become,
+    way_to_api_server,
 };
 
 const INGRESS: (&str, &str) = ("networking.k8s.io/v1", "Ingress");
@@ -173,31 +174,6 @@ async fn holder(stage: &Stage) -> Result<String> {
     let name = "aws-load-balancer-controller-leader";
     let lease = stage.cluster.get("coordination.k8s.io/v1", "Lease", Some("default"), name).await?;
     Ok(lease.map(|lease| text(&lease, "/spec/holderIdentity").to_owned()).unwrap_or_default())
-}
-
-async fn way_to_api_server(stage: &Stage) -> Result<Way> {
-    let kubeconfig: Value = serde_json::from_str(&fs::read_to_string(&stage.kubeconfig)?)?;
-    let server = text(&kubeconfig, "/clusters/0/cluster/server");
-    Way::to(server.trim_start_matches("https://").parse()?).await
-}
-
-fn kubeconfig_with_port(stage: &Stage, port: u16) -> Result<String> {
-    let mut kubeconfig: Value = serde_json::from_str(&fs::read_to_string(&stage.kubeconfig)?)?;
-    kubeconfig["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
-    Ok(kubeconfig.to_string())
-}
-
-/// Waits until nothing was changed for a while; reads may go on.
-async fn quiet_writes(stage: &Stage) -> Result<()> {
-    let mut last = (stage.proxy.counts().writes, Instant::now());
-    wait_until(SOON, "the changes to end", async || {
-        let writes = stage.proxy.counts().writes;
-        if writes != last.0 {
-            last = (writes, Instant::now());
-        }
-        Ok(last.1.elapsed() >= QUIET)
-    })
-    .await
 }
 
 // Others in the same account.

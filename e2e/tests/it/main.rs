@@ -8,6 +8,7 @@ mod conformance;
 mod demo;
 mod groups;
 mod lab;
+mod leadership;
 mod lifecycle;
 mod restarts;
 mod rollout;

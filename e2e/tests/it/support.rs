@@ -1,6 +1,7 @@
 //! The lab that the tests share, in turns.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -199,6 +200,20 @@ async fn pass_on(listener: TcpListener, server: SocketAddr) {
     }
 }
 
+/// A way to the lab's API server.
+pub async fn way_to_api_server(stage: &Stage) -> Result<Way> {
+    let kubeconfig: Value = serde_json::from_str(&fs::read_to_string(&stage.kubeconfig)?)?;
+    let server = text(&kubeconfig, "/clusters/0/cluster/server");
+    Way::to(server.trim_start_matches("https://").parse()?).await
+}
+
+/// The lab's kubeconfig, for an API server at another port of loopback.
+pub fn kubeconfig_with_port(stage: &Stage, port: u16) -> Result<String> {
+    let mut kubeconfig: Value = serde_json::from_str(&fs::read_to_string(&stage.kubeconfig)?)?;
+    kubeconfig["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
+    Ok(kubeconfig.to_string())
+}
+
 // Manifests.
 
 pub fn service(name: &str) -> Value {
@@ -270,6 +285,19 @@ pub async fn stays(time: Duration, what: &str, mut condition: impl AsyncFnMut() 
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+/// Waits until nothing was changed for a while; reads may go on.
+pub async fn quiet_writes(lab: &Lab) -> Result<()> {
+    let mut last = (lab.proxy.counts().writes, Instant::now());
+    wait_until(SOON, "the changes to end", async || {
+        let writes = lab.proxy.counts().writes;
+        if writes != last.0 {
+            last = (writes, Instant::now());
+        }
+        Ok(last.1.elapsed() >= QUIET)
+    })
+    .await
 }
 
 pub async fn served(lab: &Lab, namespace: &str, ingress: &str) -> Result<()> {

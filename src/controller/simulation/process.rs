@@ -20,7 +20,7 @@ use super::{
         Controller,
         lease::Leadership,
         metrics::Metrics,
-        start::{Parts, Settings, StartError, assemble, lead, start_watches},
+        start::{Parts, Settings, StartError, Watched, assemble, lead, start_watches},
     },
     aws::SimulatedAws,
     cluster::{Life, SimulatedCluster},
@@ -65,6 +65,8 @@ impl HttpConnector for Mortal<SharedHttpConnector> {
 pub(super) struct Process {
     life: Life,
     pub(super) controller: Arc<Controller>,
+    parts: Parts,
+    settings: Settings,
     leadership: watch::Sender<Leadership>,
     stopping: watch::Sender<bool>,
     leading: JoinHandle<Result<(), StartError>>,
@@ -72,12 +74,12 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts one, which leads from the start. Its number tells it from all others.
-    pub(super) fn start(cluster: &SimulatedCluster, aws: &SimulatedAws, number: usize) -> Self {
+    /// Starts one, which leads from the start, in a term of its own. Its number tells it from all others.
+    pub(super) fn start(cluster: &SimulatedCluster, aws: &SimulatedAws, number: usize, term: i32) -> Self {
         let life = Life::new();
         let client = cluster.client(&life);
         let to_aws = SharedHttpClient::new(Mortal { inner: aws.client(), life: life.clone() });
-        let (leadership, leads) = watch::channel(Leadership::Leader { epoch: 1 });
+        let (leadership, leads) = watch::channel(Leadership::Leader { epoch: term });
         let (stopping, stopped) = watch::channel(false);
         let vpc = VpcId::new("vpc-1");
         let settings = Settings {
@@ -93,7 +95,9 @@ impl Process {
             lease_namespace: "kube-system".to_owned(),
             lease: "aws-load-balancer-controller-leader".to_owned(),
         };
+        let watched = Watched::new(&settings);
         let parts = Parts {
+            watched: watched.clone(),
             client: client.clone(),
             aws: Arc::new(Aws::over(to_aws)),
             config: BuildConfig::new("demo", Value::Known(vpc.clone())),
@@ -102,13 +106,10 @@ impl Process {
             leadership: leads,
             identity: format!("process-{number}"),
         };
-        let controller = assemble(parts, &settings);
-        let watches = start_watches(&client, &settings.watch_namespace, &controller);
-        let leading = {
-            let controller = Arc::clone(&controller);
-            tokio::spawn(async move { lead(controller, &settings, stopped).await })
-        };
-        Self { life, controller, leadership, stopping, leading, _watches: watches }
+        let controller = assemble(parts.clone(), &settings);
+        let watches = start_watches(&client, &settings.watch_namespace, &watched);
+        let leading = tokio::spawn(leading(Arc::clone(&controller), settings.clone(), stopped));
+        Self { life, controller, parts, settings, leadership, stopping, leading, _watches: watches }
     }
 
     pub(super) fn life(&self) -> &Life {
@@ -129,16 +130,25 @@ impl Process {
     }
 
     /// Takes the lease away from it, whatever it is doing, and gives it some time to do something that it may not do any
-    /// more. One that does not lead yet waits for the lease; the others end.
-    pub(super) async fn lose_lease(mut self) {
+    /// more. One that does not lead yet waits for the lease; the others begin anew, as standbys.
+    pub(super) async fn lose_lease(&mut self) {
         self.leadership.send_replace(Leadership::Standby);
         let leads = self.controller.synced.reasons().is_empty();
         match tokio::time::timeout(Duration::from_secs(5), &mut self.leading).await {
-            Ok(ended) => assert!(matches!(ended.unwrap(), Err(StartError::LeaseLost))),
+            Ok(ended) => {
+                assert!(matches!(ended.unwrap(), Err(StartError::LeaseLost)));
+                self.controller = assemble(self.parts.clone(), &self.settings);
+                let controller = Arc::clone(&self.controller);
+                self.leading = tokio::spawn(leading(controller, self.settings.clone(), self.stopping.subscribe()));
+            }
             Err(_) => assert!(!leads, "it leads without the lease"),
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
-        self.kill();
+    }
+
+    /// Gives it the lease once more, for another term.
+    pub(super) fn lead_again(&self, term: i32) {
+        self.leadership.send_replace(Leadership::Leader { epoch: term });
     }
 
     /// Asks it to stop, and waits for its end.
@@ -147,4 +157,12 @@ impl Process {
         (&mut self.leading).await.unwrap().unwrap();
         self.life.end();
     }
+}
+
+async fn leading(
+    controller: Arc<Controller>,
+    settings: Settings,
+    stopped: watch::Receiver<bool>,
+) -> Result<(), StartError> {
+    lead(controller, &settings, stopped).await
 }

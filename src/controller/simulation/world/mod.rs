@@ -68,6 +68,10 @@ pub(super) struct World {
     pub(super) aws: SimulatedAws,
     process: Option<Process>,
     processes: usize,
+    /// One that led once, lost its lease, and has watched the cluster since.
+    standby: Option<Process>,
+    /// How often the lease was taken.
+    terms: i32,
     /// Fires when the process has come to the call at which it shall crash.
     crash: Option<oneshot::Receiver<()>>,
     ingresses: Vec<String>,
@@ -117,6 +121,8 @@ impl World {
             aws,
             process: None,
             processes: 0,
+            standby: None,
+            terms: 0,
             crash: None,
             pods,
             broken: BTreeSet::new(),
@@ -137,7 +143,8 @@ impl World {
         if self.process.is_none() {
             self.tell("the controller starts");
             self.processes += 1;
-            self.process = Some(Process::start(&self.cluster, &self.aws, self.processes));
+            self.terms += 1;
+            self.process = Some(Process::start(&self.cluster, &self.aws, self.processes, self.terms));
         }
     }
 
@@ -163,11 +170,17 @@ impl World {
         tokio::time::sleep_until(until).await;
     }
 
-    /// Starts the next process. It does not lead before what the last one has sent has arrived: a lease takes longer.
+    /// Starts the next process, or has the standby lead. It does not lead before what the last one has sent has arrived: a lease takes longer.
     async fn start_soon(&mut self) {
         let pause = if self.fortune.chance(0.3) { Duration::ZERO } else { self.fortune.up_to(Duration::from_secs(20)) };
         tokio::time::sleep(Duration::from_secs(1) + pause).await;
-        self.start();
+        match self.standby.take() {
+            Some(standby) if self.fortune.chance(0.7) => self.lead_again(standby),
+            standby => {
+                self.standby = standby;
+                self.start();
+            }
+        }
     }
 
     /// Has the process crash at one of its next writes to AWS.
@@ -181,10 +194,8 @@ impl World {
             0 => self.kill(),
             1 => {
                 if let Some(process) = self.process.take() {
-                    self.tell("the controller loses its lease");
-                    let lost = Instant::now();
-                    process.lose_lease().await;
-                    self.deposed.push((lost, Instant::now()));
+                    self.depose(process).await;
+                    return;
                 }
             }
             2 => {
@@ -202,6 +213,33 @@ impl World {
             }
         }
         self.start_soon().await;
+    }
+
+    /// Takes the lease from a process, which then ends, or leads again, or stands by until another one ends.
+    async fn depose(&mut self, mut process: Process) {
+        self.tell("the controller loses its lease");
+        let lost = Instant::now();
+        process.lose_lease().await;
+        self.deposed.push((lost, Instant::now()));
+        if self.fortune.chance(0.3) {
+            process.kill();
+            return self.start_soon().await;
+        }
+        if self.fortune.chance(0.5) {
+            return self.lead_again(process);
+        }
+        self.tell("another leads in its place");
+        if let Some(before) = self.standby.replace(process) {
+            before.kill();
+        }
+        self.start();
+    }
+
+    fn lead_again(&mut self, process: Process) {
+        self.tell("the controller that lost its lease leads again");
+        self.terms += 1;
+        process.lead_again(self.terms);
+        self.process = Some(process);
     }
 
     fn faults(&mut self, on: bool) {
