@@ -67,12 +67,13 @@ fn a_leader_that_crashes_or_stops_is_followed_within_seconds_and_nothing_is_writ
         standby.ready(SOON).await?;
         let listener = listener_of(&stage, namespace, "web-18").await?;
         stage.proxy.reset();
-        let stopping = tokio::spawn(leader.stop());
-        apply(&stage, namespace, &[ingress("web-18", &[], &["web", "api"])]).await?;
-        let edited = Instant::now();
-        rules_are(&stage, &listener, &["/web", "/api"], AFTER_A_STOP).await?;
-        let took = edited.elapsed();
-        stopping.await??;
+        let edit = async {
+            apply(&stage, namespace, &[ingress("web-18", &[], &["web", "api"])]).await?;
+            let edited = Instant::now();
+            rules_are(&stage, &listener, &["/web", "/api"], AFTER_A_STOP).await?;
+            Ok(edited.elapsed())
+        };
+        let ((), took) = futures::future::try_join(leader.stop(), edit).await?;
         standby.idle(SOON).await?;
         let log = stage.proxy.log();
         nothing_is_written_twice(&log)?;
