@@ -17,3 +17,6 @@ pub mod record;
 pub mod route;
 pub mod snapshot;
 pub mod targets;
+
+/// The target of the spans that become traces (feature `opentelemetry`) and are no part of the log.
+const TRACES: &str = "albatross::traces";

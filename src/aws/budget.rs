@@ -56,11 +56,17 @@ pub async fn with_priority<F: Future>(priority: Priority, work: F) -> F::Output 
     PRIORITY.scope(priority, work).await
 }
 
+/// The priority of the work that this is part of.
+#[must_use]
+pub fn current_priority() -> Priority {
+    PRIORITY.try_with(|priority| *priority).unwrap_or(Priority::Edit)
+}
+
 fn priority_of(operation: &str) -> Priority {
     match operation {
         "DeregisterTargets" => Priority::Deregister,
         "RegisterTargets" => Priority::Register,
-        _ => PRIORITY.try_with(|priority| *priority).unwrap_or(Priority::Edit),
+        _ => current_priority(),
     }
 }
 

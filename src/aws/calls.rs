@@ -1,20 +1,66 @@
-//! Watches every HTTP attempt that the SDK makes, for metrics.
+//! Watches every call, and every HTTP request that the SDK makes for it, for metrics.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{cell::RefCell, fmt, future::Future, sync::Arc, time::Instant};
 
 use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents, interceptors};
 use aws_smithy_runtime_api::{box_error::BoxError, client::orchestrator::Metadata};
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
+use tracing::Instrument as _;
 
-/// Is told of every attempt of every call, and what it waits for.
+/// How a request ended. A failure has the HTTP status and AWS's code; status 0 and the code `NoAnswer` where there was no answer.
+pub type RequestResult<'a> = Result<(), (u16, &'a str)>;
+
+/// Is told of every call, of every request that is made for it, and what it waits for. `service` is AWS's service id
+/// (`Elastic Load Balancing v2`, `EC2`).
 pub trait CallObserver: Send + Sync {
-    /// `service` is AWS's service id (`Elastic Load Balancing v2`, `EC2`). A failure has the HTTP status and AWS's code;
-    /// status 0 and the code `NoAnswer` where there was no answer.
-    fn call(&self, service: &str, operation: &str, seconds: f64, result: Result<(), (u16, &str)>);
+    /// A request has been answered, or has failed.
+    fn request(&self, service: &str, operation: &str, seconds: f64, result: RequestResult<'_>);
+
+    /// A call has come to its end, as its last request did, after so many retries; the waits for its turn are in its seconds.
+    fn call(&self, _service: &str, _operation: &str, _seconds: f64, _retries: u32, _result: RequestResult<'_>) {}
 
     /// The budget of a class of calls lets `rate` calls a second through (`None` is no limit); a call has waited for it so
     /// long, or AWS has throttled one.
     fn budget(&self, _class: &'static str, _rate: Option<f64>, _seconds_waited: f64, _throttled: bool) {}
+}
+
+/// What the requests of a call have come to so far.
+#[derive(Default)]
+struct Requests {
+    made: u32,
+    service: String,
+    /// Of the last one.
+    failure: Option<(u16, String)>,
+}
+
+tokio::task_local! {
+    static REQUESTS: RefCell<Requests>;
+}
+
+/// Makes a call, and tells the observer of it if a request was made. The SDK sends requests in the task that wants them.
+pub(super) async fn watched<F: Future>(
+    observer: Option<&Arc<dyn CallObserver>>,
+    operation: &str,
+    call: F,
+) -> F::Output {
+    let span = tracing::info_span!(target: crate::TRACES, "call", otel.name = operation);
+    // The SDK's futures are large, and would be copied with each layer around them.
+    let call = Box::pin(call).instrument(span);
+    let Some(observer) = observer else { return call.await };
+    let started = Instant::now();
+    let told = async {
+        let answer = call.await;
+        REQUESTS.with(|requests| {
+            let requests = requests.borrow();
+            if requests.made > 0 {
+                let result = requests.failure.as_ref().map_or(Ok(()), |(status, code)| Err((*status, code.as_str())));
+                let seconds = started.elapsed().as_secs_f64();
+                observer.call(&requests.service, operation, seconds, requests.made - 1, result);
+            }
+        });
+        answer
+    };
+    REQUESTS.scope(RefCell::default(), told).await
 }
 
 /// The SDK's hook that feeds a [`CallObserver`].
@@ -66,7 +112,11 @@ impl Intercept for Watch {
             _ => Some((0, "NoAnswer".to_owned())),
         };
         let result = failure.as_ref().map_or(Ok(()), |(status, code)| Err((*status, code.as_str())));
-        self.0.call(service, operation, seconds, result);
+        self.0.request(service, operation, seconds, result);
+        let _ = REQUESTS.try_with(|requests| {
+            let mut requests = requests.borrow_mut();
+            *requests = Requests { made: requests.made + 1, service: service.to_owned(), failure };
+        });
         Ok(())
     }
 }

@@ -15,7 +15,10 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::time::Instant;
 
 use super::{
-    AwsError, AwsErrorKind, BudgetState, CallObserver, FixedLimit, budget::Budgets, calls::Watch, error::service_of,
+    AwsError, AwsErrorKind, BudgetState, CallObserver, FixedLimit,
+    budget::Budgets,
+    calls::{Watch, watched},
+    error::service_of,
 };
 
 /// How to reach AWS.
@@ -93,6 +96,7 @@ pub struct Aws {
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) acm: aws_sdk_acm::Client,
     budgets: Arc<Budgets>,
+    observer: Option<Arc<dyn CallObserver>>,
     /// Attempts at a read in all.
     max_attempts: u32,
     region: String,
@@ -156,6 +160,7 @@ impl Aws {
             ec2: client!(aws_sdk_ec2, "ec2"),
             acm: client!(aws_sdk_acm, "acm"),
             budgets: Arc::new(Budgets::new(&options.fixed_limits, options.observer.clone())),
+            observer: options.observer.clone(),
             max_attempts: options.max_attempts.max(1),
             region,
             endpoints: options.endpoints.clone(),
@@ -172,6 +177,7 @@ impl Aws {
             ec2: self.ec2.clone(),
             acm: self.acm.clone(),
             budgets: Arc::clone(&self.budgets),
+            observer: self.observer.clone(),
             max_attempts: self.max_attempts,
             region: self.region.clone(),
             endpoints: self.endpoints.clone(),
@@ -215,7 +221,8 @@ impl Aws {
                 AwsErrorKind::Throttled { .. } | AwsErrorKind::Unclear { .. } | AwsErrorKind::Unreachable { .. }
             )
         };
-        self.attempts(operation, call, self.max_attempts, || true, again).await
+        watched(self.observer.as_ref(), operation, self.attempts(operation, call, self.max_attempts, || true, again))
+            .await
     }
 
     /// Makes a call that changes something. It is repeated only where AWS says that it has not begun with it.
@@ -226,7 +233,7 @@ impl Aws {
     {
         let may_write = || self.may_write.get().is_none_or(|may_write| may_write());
         let again = |kind: &AwsErrorKind| matches!(kind, AwsErrorKind::Throttled { .. });
-        self.attempts(operation, call, TRIES, may_write, again).await
+        watched(self.observer.as_ref(), operation, self.attempts(operation, call, TRIES, may_write, again)).await
     }
 
     /// Makes a call up to `most` times, while it `may` be made, and as long as its failures are to be tried `again`.
@@ -253,7 +260,8 @@ impl Aws {
                 return Err(AwsError { operation, kind: AwsErrorKind::Withheld });
             }
             let sent = Instant::now();
-            let answer = call().await.map_err(|error| AwsError::new(operation, &self.endpoint(service), &error));
+            let answer =
+                Box::pin(call()).await.map_err(|error| AwsError::new(operation, &self.endpoint(service), &error));
             budget.ended(sent, &answer);
             let error = match answer {
                 Err(error) if attempt < most && again(&error.kind) => error,

@@ -16,8 +16,8 @@ mod inventory;
 mod targets;
 
 pub(crate) use acm::ListedCertificate;
-pub use budget::{BudgetState, FixedLimit, Priority, ThrottleError, parse_throttle, with_priority};
-pub use calls::CallObserver;
+pub use budget::{BudgetState, FixedLimit, Priority, ThrottleError, current_priority, parse_throttle, with_priority};
+pub use calls::{CallObserver, RequestResult};
 pub use client::{Aws, ConnectError, ConnectOptions, parse_endpoints};
 pub use ec2::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, ZoneInfo};
 pub use error::{AwsError, AwsErrorKind};

@@ -2,26 +2,29 @@
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use super::output;
 use crate::controller::{self, flags::ControllerFlags};
 
 pub(super) fn run(flags: ControllerFlags) -> ExitCode {
-    if let Err(error) = start_logging(&flags) {
-        return output::error(&format!(
-            "--log-level: {error}; write `info`, `debug` or a filter such as `albatross=debug`"
-        ));
-    }
-    // Two TLS users with two ideas of a default provider would otherwise panic at the first connection.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        tracing::debug!("a TLS provider is installed already");
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::error(&format!("cannot start: {error}")),
     };
+    // What sends traces runs there.
+    let in_runtime = runtime.enter();
+    let telling = match Telling::start(&flags) {
+        Ok(telling) => telling,
+        Err(error) => return output::error(&error),
+    };
+    drop(in_runtime);
+    // Two TLS users with two ideas of a default provider would otherwise panic at the first connection.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider is installed already");
+    }
     let result = runtime.block_on(controller::run(flags, stop_signal()));
+    telling.end();
     // Watches and servers have nothing to finish.
     runtime.shutdown_background();
     match result {
@@ -34,8 +37,48 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
 /// SDK's orchestrator all of them at `trace`.
 const QUIET: [&str; 2] = ["kube_client::client=error", "aws_smithy_runtime::client::orchestrator=debug"];
 
-fn start_logging(flags: &ControllerFlags) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = match flags.log_level.as_str() {
+/// Log and traces.
+struct Telling {
+    #[cfg(feature = "opentelemetry")]
+    traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+}
+
+impl Telling {
+    fn start(flags: &ControllerFlags) -> Result<Self, String> {
+        let filter = filter(&flags.log_level).map_err(|error| {
+            format!("--log-level: {error}; write `info`, `debug` or a filter such as `albatross=debug`")
+        })?;
+        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
+        let log = if flags.log_format == "json" { log.json().boxed() } else { log.boxed() };
+        let subscriber = tracing_subscriber::registry().with(log.with_filter(filter));
+        // A second subscriber in one process (tests) keeps the first.
+        #[cfg(feature = "opentelemetry")]
+        {
+            let traces = super::traces::provider(&flags.cluster_name)?;
+            let _ = subscriber.with(traces.as_ref().map(super::traces::layer)).try_init();
+            Ok(Self { traces })
+        }
+        #[cfg(not(feature = "opentelemetry"))]
+        {
+            let _ = subscriber.try_init();
+            Ok(Self {})
+        }
+    }
+
+    /// Sends what has not been sent yet.
+    fn end(self) {
+        #[cfg(feature = "opentelemetry")]
+        if let Some(traces) = self.traces
+            && let Err(error) = traces.shutdown_with_timeout(std::time::Duration::from_secs(2))
+        {
+            tracing::warn!("cannot send the last traces: {error}");
+        }
+    }
+}
+
+fn filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    let mut filter = match level {
         // What fails on the way to the API server is told by whoever asked, with the cause.
         "info" => EnvFilter::new("info,kube=warn,kube_client::client::builder=off,aws_config=warn"),
         "debug" => EnvFilter::new(
@@ -43,19 +86,11 @@ fn start_logging(flags: &ControllerFlags) -> Result<(), tracing_subscriber::filt
         ),
         other => EnvFilter::try_new(other)?,
     };
-    let mut filter = filter;
     for directive in QUIET {
         filter = filter.add_directive(directive.parse()?);
     }
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(colours);
-    // A second subscriber in one process (tests) keeps the first.
-    let _ = if flags.log_format == "json" { subscriber.json().try_init() } else { subscriber.try_init() };
-    Ok(())
+    // Lines say what they are about; the spans are for traces.
+    Ok(filter.add_directive(format!("{}=off", crate::TRACES).parse()?))
 }
 
 async fn stop_signal() {

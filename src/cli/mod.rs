@@ -4,6 +4,8 @@ mod controller;
 pub mod crds;
 mod output;
 mod plan;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 
 use std::{ffi::OsString, process::ExitCode};
 

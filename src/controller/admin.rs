@@ -34,6 +34,8 @@ pub const HEALTH_FLAG: &str = "--health-probe-bind-addr";
 pub struct Sources {
     /// `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// Brings metrics up to date before they are read.
+    pub measure: Arc<dyn Fn() + Send + Sync>,
     /// `/readyz`: the reasons not to be ready, one sentence each; ready when there are none.
     pub not_ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// `/readyz`: what work goes on without, one sentence each.
@@ -130,8 +132,14 @@ async fn serve_one(flag: &'static str, listener: Option<TcpListener>, routes: Ro
 }
 
 fn metrics_routes(sources: &Sources) -> Router {
-    let metrics = sources.metrics.clone();
-    Router::new().route("/metrics", get(async move || metrics_response(&metrics)))
+    let (metrics, measure) = (sources.metrics.clone(), sources.measure.clone());
+    Router::new().route(
+        "/metrics",
+        get(async move || {
+            measure();
+            metrics_response(&metrics)
+        }),
+    )
 }
 
 fn metrics_response(metrics: &Metrics) -> Response {
@@ -258,6 +266,7 @@ mod tests {
     fn sources(not_ready: Arc<Mutex<Vec<String>>>) -> Sources {
         Sources {
             metrics: Arc::new(Metrics::new()),
+            measure: Arc::new(|| ()),
             not_ready: Arc::new(move || not_ready.lock().unwrap().clone()),
             without: Arc::new(|| vec!["working without IngressClassParams: not installed".to_owned()]),
             pending: Arc::new(|| vec!["Service shop/web".to_owned()]),

@@ -178,10 +178,7 @@ fn decide(identity: &str, timing: Timing, state: &State, lease: Option<&Record>,
         (Some(_), Some(_)) => Action::StepDown,
         (None, _) => {
             let last = state.observed.as_ref();
-            let held_until = last
-                .filter(|(record, _)| record.holder.as_deref().is_some_and(|holder| holder != identity))
-                .map(|(record, since)| *since + record.duration.unwrap_or(timing.lease_duration));
-            match held_until {
+            match state.held_until(identity, timing) {
                 Some(until) if now < until => Action::Wait,
                 _ => Action::Acquire { epoch: last.map_or(0, |(record, _)| record.transitions.saturating_add(1)) },
             }
@@ -190,6 +187,13 @@ fn decide(identity: &str, timing: Timing, state: &State, lease: Option<&Record>,
 }
 
 impl State {
+    /// Until when the lease that was seen last is another's.
+    fn held_until(&self, identity: &str, timing: Timing) -> Option<Instant> {
+        let (record, since) = self.observed.as_ref()?;
+        let held = record.holder.as_deref().is_some_and(|holder| holder != identity);
+        held.then(|| *since + record.duration.unwrap_or(timing.lease_duration))
+    }
+
     /// Notes what was read. A lease that is gone counts as unchanged.
     fn observe(&mut self, lease: Option<&Record>, now: Instant) {
         if let Some(record) = lease
@@ -253,7 +257,8 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
             }
             let leads = self.state.term.is_some();
             let next = started + if leads { self.timing.retry_period } else { self.timing.standby_period };
-            let wake = self.deadline().map_or(next, |deadline| deadline.min(next));
+            let wake = self.deadline().or_else(|| self.held_until().filter(|until| *until > self.clock.now()));
+            let wake = wake.map_or(next, |at| at.min(next));
             self.clock.sleep_until(wake).await;
             self.step_down_when_overdue();
         }
@@ -262,6 +267,11 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
     /// Until when this process leads without a renewal.
     fn deadline(&self) -> Option<Instant> {
         self.state.term.map(|term| term.renewed + self.timing.renew_deadline)
+    }
+
+    /// Until when the lease is another's, if he does not renew it.
+    fn held_until(&self) -> Option<Instant> {
+        self.state.held_until(&self.identity, self.timing)
     }
 
     /// One look at the lease, and what follows from it.

@@ -3,7 +3,11 @@
 //! Where aws-load-balancer-controller has a metric of the same meaning, its name and labels are used, so that dashboards
 //! and alerts keep working. Ours begin with `albatross_`.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -11,7 +15,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::aws::CallObserver;
+use crate::aws::{CallObserver, RequestResult};
 
 /// The content type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -21,13 +25,25 @@ const STAGE_SECONDS: [f64; 12] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10
 /// Upper bounds in seconds of one call of AWS. The Go client's default buckets, and one more.
 const CALL_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// Upper bounds of how often a call is tried again.
+const RETRIES: [f64; 11] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
+
 /// All metrics of the process. Cheap to record to, from any thread.
 pub struct Metrics {
     registry: Registry,
     reconcile_errors: Family<ReconcileError, Counter>,
     reconcile_stages: Family<ReconcileStage, Histogram>,
+    reconciles: Family<ReconcileResult, Counter>,
+    reconcile_seconds: Family<OfController, Histogram>,
+    cached: Family<OfResource, Gauge>,
+    top_talkers: Family<Talker, Gauge>,
+    talks: Mutex<Talks>,
+    target_groups: Family<TargetGroupInfo, Gauge>,
     aws_calls: Family<AwsCall, Counter>,
     aws_call_durations: Family<AwsOperation, Histogram>,
+    aws_call_retries: Family<AwsOperation, Histogram>,
+    aws_requests: Family<AwsCall, Counter>,
+    aws_request_durations: Family<AwsOperation, Histogram>,
     aws_permission_errors: Family<AwsCall, Counter>,
     aws_service_limit_exceeded_errors: Family<AwsCall, Counter>,
     aws_throttled_errors: Family<AwsCall, Counter>,
@@ -37,7 +53,10 @@ pub struct Metrics {
     budget_throttles: Family<BudgetClass, Counter>,
     queue_depth: Gauge,
     plan_steps: Family<PlanStep, Counter>,
+    drift_steps: Family<PlanStep, Counter>,
     leader: Gauge,
+    master: Family<OfName, Gauge>,
+    lease: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -51,6 +70,56 @@ struct ReconcileStage {
     controller: String,
     reconcile_stage: String,
 }
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReconcileResult {
+    controller: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfController {
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfResource {
+    resource: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfName {
+    name: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct Talker {
+    controller: &'static str,
+    namespace: String,
+    name: String,
+}
+
+/// A target group that a binding feeds.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TargetGroupInfo {
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service.
+    pub service: String,
+    /// What follows the last colon of the ARN.
+    pub target_group: String,
+}
+
+/// How often each object was worked on since a moment.
+#[derive(Debug)]
+struct Talks {
+    since: Instant,
+    counts: HashMap<Talker, i64>,
+}
+
+/// How long objects are counted to find those that are worked on most, and how many are shown.
+const TALK_WINDOW: Duration = Duration::from_secs(180);
+const TOP: usize = 3;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct AwsOperation {
@@ -68,7 +137,7 @@ struct PlanStep {
     action: String,
 }
 
-/// One call of an AWS API and how it ended, as [`CallObserver`] tells it; the error code is empty on success.
+/// A call or request of an AWS API and how it ended, as [`CallObserver`] tells it; the error code is empty on success.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct AwsCall {
     service: String,
@@ -87,6 +156,12 @@ enum AwsErrorKind {
 }
 
 impl AwsCall {
+    fn of(service: &str, operation: &str, result: RequestResult<'_>) -> Self {
+        let (status_code, error_code) = result.err().unwrap_or((200, ""));
+        let [service, operation, error_code] = [service, operation, error_code].map(str::to_owned);
+        Self { service, operation, status_code, error_code }
+    }
+
     /// What kind of failure the call is, if it is one of those counted.
     ///
     /// Throttling is looked for first: LBC counts EC2's `RequestLimitExceeded`, a throttle, as a service limit.
@@ -135,12 +210,26 @@ impl Default for Metrics {
 impl Metrics {
     /// Metrics that are all zero or, with labels, absent.
     pub fn new() -> Self {
+        Self::of_lease("")
+    }
+
+    /// The same, with the name of the lease that the leader holds.
+    pub fn of_lease(lease: &str) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             reconcile_errors: Family::default(),
             reconcile_stages: Family::new_with_constructor(|| Histogram::new(STAGE_SECONDS)),
+            reconciles: Family::default(),
+            reconcile_seconds: Family::new_with_constructor(|| Histogram::new(STAGE_SECONDS)),
+            cached: Family::default(),
+            top_talkers: Family::default(),
+            talks: Mutex::new(Talks { since: Instant::now(), counts: HashMap::new() }),
+            target_groups: Family::default(),
             aws_calls: Family::default(),
             aws_call_durations: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
+            aws_call_retries: Family::new_with_constructor(|| Histogram::new(RETRIES)),
+            aws_requests: Family::default(),
+            aws_request_durations: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
             aws_permission_errors: Family::default(),
             aws_service_limit_exceeded_errors: Family::default(),
             aws_throttled_errors: Family::default(),
@@ -150,7 +239,10 @@ impl Metrics {
             budget_throttles: Family::default(),
             queue_depth: Gauge::default(),
             plan_steps: Family::default(),
+            drift_steps: Family::default(),
             leader: Gauge::default(),
+            master: Family::default(),
+            lease: lease.to_owned(),
         };
         // The encoder appends `_total` to the names of counters and a full stop to descriptions.
         let registry = &mut metrics.registry;
@@ -165,33 +257,70 @@ impl Metrics {
             metrics.reconcile_stages.clone(),
         );
         registry.register(
+            "controller_runtime_reconcile",
+            "Passes over objects, by how they ended",
+            metrics.reconciles.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile_time_seconds",
+            "Seconds that a pass over an object took",
+            metrics.reconcile_seconds.clone(),
+        );
+        // That its name ends in `_total` is what aws-load-balancer-controller has.
+        registry.register(
+            "awslbc_controller_cache_object_total",
+            "Objects of the cluster that are known",
+            metrics.cached.clone(),
+        );
+        registry.register(
+            "awslbc_controller_top_talkers",
+            "Passes over the objects that were worked on most, in the last full three minutes",
+            metrics.top_talkers.clone(),
+        );
+        registry.register(
+            "aws_target_group_info",
+            "1 for each target group of a binding",
+            metrics.target_groups.clone(),
+        );
+        registry.register(
             "aws_api_calls",
-            "Calls of AWS APIs, a retry counting as another call",
+            "Calls of AWS APIs, by how their last request ended",
             metrics.aws_calls.clone(),
         );
         registry.register(
             "aws_api_call_duration_seconds",
-            "Seconds until an AWS API answered a call",
+            "Seconds that a call of an AWS API took, with its retries and waits",
             metrics.aws_call_durations.clone(),
         );
         registry.register(
+            "aws_api_call_retries",
+            "Requests of a call of an AWS API beyond the first",
+            metrics.aws_call_retries.clone(),
+        );
+        registry.register("aws_api_requests", "Requests to AWS APIs", metrics.aws_requests.clone());
+        registry.register(
+            "aws_api_request_duration_seconds",
+            "Seconds until an AWS API answered a request",
+            metrics.aws_request_durations.clone(),
+        );
+        registry.register(
             "aws_api_call_permission_errors",
-            "Calls of AWS APIs that the IAM policy does not allow",
+            "Requests to AWS APIs that the IAM policy does not allow",
             metrics.aws_permission_errors.clone(),
         );
         registry.register(
             "aws_api_call_service_limit_exceeded_errors",
-            "Calls of AWS APIs that a quota of the account does not allow",
+            "Requests to AWS APIs that a quota of the account does not allow",
             metrics.aws_service_limit_exceeded_errors.clone(),
         );
         registry.register(
             "aws_api_call_throttled_errors",
-            "Calls of AWS APIs that were throttled",
+            "Requests to AWS APIs that were throttled",
             metrics.aws_throttled_errors.clone(),
         );
         registry.register(
             "aws_api_call_validation_errors",
-            "Calls of AWS APIs that were refused as invalid",
+            "Requests to AWS APIs that were refused as invalid",
             metrics.aws_validation_errors.clone(),
         );
         registry.register(
@@ -219,7 +348,18 @@ impl Metrics {
             "Steps of plans that were carried out, by action",
             metrics.plan_steps.clone(),
         );
+        registry.register(
+            "albatross_drift_steps",
+            "Steps that put right what was found changed in AWS when it was compared anew, by action",
+            metrics.drift_steps.clone(),
+        );
         registry.register("albatross_leader", "1 while this process is the leader, else 0", metrics.leader.clone());
+        registry.register(
+            "leader_election_master_status",
+            "1 while this process holds the lease, else 0",
+            metrics.master.clone(),
+        );
+        metrics.leader(false);
         metrics
     }
 
@@ -237,27 +377,73 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Counts a call of AWS, also by kind when it failed, and records how long it took.
-    fn aws_call(&self, call: &AwsCall, seconds: f64) {
-        self.aws_calls.get_or_create(call).inc();
-        self.aws_call_durations
-            .get_or_create(&AwsOperation { service: call.service.clone(), operation: call.operation.clone() })
+    /// Counts a request to AWS, also by kind when it failed, and records how long it took.
+    fn aws_request(&self, request: &AwsCall, seconds: f64) {
+        self.aws_requests.get_or_create(request).inc();
+        self.aws_request_durations
+            .get_or_create(&AwsOperation { service: request.service.clone(), operation: request.operation.clone() })
             .observe(seconds);
-        let errors = match call.error_kind() {
+        let errors = match request.error_kind() {
             Some(AwsErrorKind::Permission) => &self.aws_permission_errors,
             Some(AwsErrorKind::Throttled) => &self.aws_throttled_errors,
             Some(AwsErrorKind::ServiceLimitExceeded) => &self.aws_service_limit_exceeded_errors,
             Some(AwsErrorKind::Validation) => &self.aws_validation_errors,
             None => return,
         };
-        errors.get_or_create(call).inc();
+        errors.get_or_create(request).inc();
     }
 
-    /// Records one pass over a key of a controller: how long it took, as the stage `reconcile`, and whether it failed.
-    pub fn reconciled(&self, controller: &str, took: Duration, failed: bool) {
+    /// Records one pass over a key of a controller: how long it took, and how it ended (`success`, `error`,
+    /// `requeue_after`). `object` is the namespace and name of what it is about, if it is about one.
+    pub fn reconciled(
+        &self,
+        controller: &'static str,
+        object: Option<(&str, &str)>,
+        took: Duration,
+        result: &'static str,
+    ) {
         self.reconcile_stage(controller, "reconcile", took);
-        if failed {
-            self.reconcile_error(controller, "reconcile_error");
+        self.reconciles.get_or_create(&ReconcileResult { controller, result }).inc();
+        self.reconcile_seconds.get_or_create(&OfController { controller }).observe(took.as_secs_f64());
+        if let Some((namespace, name)) = object {
+            self.talk(Talker { controller, namespace: namespace.to_owned(), name: name.to_owned() }, Instant::now());
+        }
+    }
+
+    fn talk(&self, talker: Talker, now: Instant) {
+        let mut talks = self.talks.lock().unwrap_or_else(PoisonError::into_inner);
+        self.end_window(&mut talks, now);
+        *talks.counts.entry(talker).or_default() += 1;
+    }
+
+    /// Shows who was worked on most, once the time is over in which that is counted.
+    fn end_window(&self, talks: &mut Talks, now: Instant) {
+        let over = now.duration_since(talks.since);
+        if over < TALK_WINDOW {
+            return;
+        }
+        self.top_talkers.clear();
+        // After a longer time without a pass, nobody was worked on in the last window.
+        if over < TALK_WINDOW * 2 {
+            let mut all: Vec<(&Talker, &i64)> = talks.counts.iter().collect();
+            all.sort_by(|one, other| other.1.cmp(one.1).then_with(|| one.0.cmp(other.0)));
+            for (talker, count) in all.into_iter().take(TOP) {
+                self.top_talkers.get_or_create(talker).set(*count);
+            }
+        }
+        *talks = Talks { since: now, counts: HashMap::new() };
+    }
+
+    /// Sets how many objects of a kind are known (`ingress`, `service`, `targetgroupbinding`).
+    pub fn cached(&self, resource: &'static str, objects: usize) {
+        self.cached.get_or_create(&OfResource { resource }).set(i64::try_from(objects).unwrap_or(i64::MAX));
+    }
+
+    /// Sets which target groups there are.
+    pub fn target_groups(&self, all: impl IntoIterator<Item = TargetGroupInfo>) {
+        self.target_groups.clear();
+        for info in all {
+            self.target_groups.get_or_create(&info).set(1);
         }
     }
 
@@ -271,13 +457,22 @@ impl Metrics {
         self.plan_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
     }
 
+    /// Counts a step that put right what somebody else had changed in AWS, by action.
+    pub fn drift_step(&self, action: &str) {
+        self.drift_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
+    }
+
     /// Sets whether this process is the leader.
     pub fn leader(&self, leader: bool) {
         self.leader.set(i64::from(leader));
+        if !self.lease.is_empty() {
+            self.master.get_or_create(&OfName { name: self.lease.clone() }).set(i64::from(leader));
+        }
     }
 
     /// All metrics in the OpenMetrics text format.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        self.end_window(&mut self.talks.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -285,15 +480,15 @@ impl Metrics {
 }
 
 impl CallObserver for Metrics {
-    fn call(&self, service: &str, operation: &str, seconds: f64, result: Result<(), (u16, &str)>) {
-        let (status_code, error_code) = result.err().unwrap_or((200, ""));
-        let call = AwsCall {
-            service: service.to_owned(),
-            operation: operation.to_owned(),
-            status_code,
-            error_code: error_code.to_owned(),
-        };
-        self.aws_call(&call, seconds);
+    fn request(&self, service: &str, operation: &str, seconds: f64, result: RequestResult<'_>) {
+        self.aws_request(&AwsCall::of(service, operation, result), seconds);
+    }
+
+    fn call(&self, service: &str, operation: &str, seconds: f64, retries: u32, result: RequestResult<'_>) {
+        self.aws_calls.get_or_create(&AwsCall::of(service, operation, result)).inc();
+        let operation = AwsOperation { service: service.to_owned(), operation: operation.to_owned() };
+        self.aws_call_durations.get_or_create(&operation).observe(seconds);
+        self.aws_call_retries.get_or_create(&operation).observe(f64::from(retries));
     }
 
     fn budget(&self, class: &'static str, rate: Option<f64>, seconds_waited: f64, throttled: bool) {
@@ -326,24 +521,29 @@ mod tests {
 
     #[test]
     fn exposition() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::of_lease("lease");
         metrics.reconcile_error("ingress", "build_model_error");
-        metrics.reconcile_stage("ingress", "build_model", Duration::from_millis(20));
-        metrics.call("EC2", "DescribeSubnets", 0.25, Ok(()));
-        metrics.call("EC2", "DescribeSubnets", 16.0, Ok(()));
+        metrics.request("EC2", "DescribeSubnets", 0.25, Ok(()));
+        metrics.request("EC2", "DescribeSubnets", 16.0, Ok(()));
+        metrics.call("EC2", "DescribeSubnets", 16.5, 1, Ok(()));
         for failure in [
             (403, "UnauthorizedOperation"),
             (503, "RequestLimitExceeded"),
             (400, "RulesPerSecurityGroupLimitExceeded"),
             (400, "ValidationError"),
         ] {
-            metrics.call("EC2", "DescribeSubnets", 0.25, Err(failure));
+            metrics.request("EC2", "DescribeSubnets", 0.25, Err(failure));
         }
         metrics.budget("elb_writes", Some(3.5), 0.0, true);
         metrics.budget("elb_writes", Some(3.25), 1.5, false);
         metrics.queue_depth(3);
         metrics.plan_step("CreateRule");
+        metrics.drift_step("CreateRule");
         metrics.leader(true);
+        metrics.reconciled("ingress", Some(("shop", "web")), Duration::from_secs(1), "success");
+        metrics.cached("ingress", 7);
+        let [namespace, service, target_group] = ["shop", "web", "targetgroup/a/1"].map(str::to_owned);
+        metrics.target_groups([TargetGroupInfo { namespace, service, target_group }]);
         // Label sets come in any order, and a few of the buckets show enough.
         let text = metrics.encode().unwrap();
         let mut lines: Vec<&str> = text
@@ -354,7 +554,7 @@ mod tests {
             .collect();
         lines
             .chunk_by_mut(|one, other| {
-                one.starts_with("aws_api_calls_total") && other.starts_with("aws_api_calls_total")
+                one.starts_with("aws_api_requests_total") && other.starts_with("aws_api_requests_total")
             })
             .for_each(<[_]>::sort_unstable);
         insta::assert_snapshot!(lines.join("\n"), @r#"
@@ -363,34 +563,64 @@ mod tests {
         awslbc_controller_reconcile_errors_total{controller="ingress",error_category="build_model_error"} 1
         # HELP awslbc_controller_reconcile_stage_duration Seconds that a stage of a reconcile took.
         # TYPE awslbc_controller_reconcile_stage_duration histogram
-        awslbc_controller_reconcile_stage_duration_sum{controller="ingress",reconcile_stage="build_model"} 0.02
-        awslbc_controller_reconcile_stage_duration_count{controller="ingress",reconcile_stage="build_model"} 1
-        awslbc_controller_reconcile_stage_duration_bucket{le="0.05",controller="ingress",reconcile_stage="build_model"} 1
-        awslbc_controller_reconcile_stage_duration_bucket{le="+Inf",controller="ingress",reconcile_stage="build_model"} 1
-        # HELP aws_api_calls Calls of AWS APIs, a retry counting as another call.
+        awslbc_controller_reconcile_stage_duration_sum{controller="ingress",reconcile_stage="reconcile"} 1.0
+        awslbc_controller_reconcile_stage_duration_count{controller="ingress",reconcile_stage="reconcile"} 1
+        awslbc_controller_reconcile_stage_duration_bucket{le="0.05",controller="ingress",reconcile_stage="reconcile"} 0
+        awslbc_controller_reconcile_stage_duration_bucket{le="+Inf",controller="ingress",reconcile_stage="reconcile"} 1
+        # HELP controller_runtime_reconcile Passes over objects, by how they ended.
+        # TYPE controller_runtime_reconcile counter
+        controller_runtime_reconcile_total{controller="ingress",result="success"} 1
+        # HELP controller_runtime_reconcile_time_seconds Seconds that a pass over an object took.
+        # TYPE controller_runtime_reconcile_time_seconds histogram
+        controller_runtime_reconcile_time_seconds_sum{controller="ingress"} 1.0
+        controller_runtime_reconcile_time_seconds_count{controller="ingress"} 1
+        controller_runtime_reconcile_time_seconds_bucket{le="0.05",controller="ingress"} 0
+        controller_runtime_reconcile_time_seconds_bucket{le="+Inf",controller="ingress"} 1
+        # HELP awslbc_controller_cache_object_total Objects of the cluster that are known.
+        # TYPE awslbc_controller_cache_object_total gauge
+        awslbc_controller_cache_object_total{resource="ingress"} 7
+        # HELP aws_target_group_info 1 for each target group of a binding.
+        # TYPE aws_target_group_info gauge
+        aws_target_group_info{namespace="shop",service="web",target_group="targetgroup/a/1"} 1
+        # HELP aws_api_calls Calls of AWS APIs, by how their last request ended.
         # TYPE aws_api_calls counter
-        aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="200",error_code=""} 2
-        aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="RulesPerSecurityGroupLimitExceeded"} 1
-        aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="ValidationError"} 1
-        aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="403",error_code="UnauthorizedOperation"} 1
-        aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="503",error_code="RequestLimitExceeded"} 1
-        # HELP aws_api_call_duration_seconds Seconds until an AWS API answered a call.
+        aws_api_calls_total{service="EC2",operation="DescribeSubnets",status_code="200",error_code=""} 1
+        # HELP aws_api_call_duration_seconds Seconds that a call of an AWS API took, with its retries and waits.
         # TYPE aws_api_call_duration_seconds histogram
-        aws_api_call_duration_seconds_sum{service="EC2",operation="DescribeSubnets"} 17.25
-        aws_api_call_duration_seconds_count{service="EC2",operation="DescribeSubnets"} 6
+        aws_api_call_duration_seconds_sum{service="EC2",operation="DescribeSubnets"} 16.5
+        aws_api_call_duration_seconds_count{service="EC2",operation="DescribeSubnets"} 1
         aws_api_call_duration_seconds_bucket{le="0.05",service="EC2",operation="DescribeSubnets"} 0
-        aws_api_call_duration_seconds_bucket{le="0.25",service="EC2",operation="DescribeSubnets"} 5
-        aws_api_call_duration_seconds_bucket{le="+Inf",service="EC2",operation="DescribeSubnets"} 6
-        # HELP aws_api_call_permission_errors Calls of AWS APIs that the IAM policy does not allow.
+        aws_api_call_duration_seconds_bucket{le="0.25",service="EC2",operation="DescribeSubnets"} 0
+        aws_api_call_duration_seconds_bucket{le="+Inf",service="EC2",operation="DescribeSubnets"} 1
+        # HELP aws_api_call_retries Requests of a call of an AWS API beyond the first.
+        # TYPE aws_api_call_retries histogram
+        aws_api_call_retries_sum{service="EC2",operation="DescribeSubnets"} 1.0
+        aws_api_call_retries_count{service="EC2",operation="DescribeSubnets"} 1
+        aws_api_call_retries_bucket{le="+Inf",service="EC2",operation="DescribeSubnets"} 1
+        # HELP aws_api_requests Requests to AWS APIs.
+        # TYPE aws_api_requests counter
+        aws_api_requests_total{service="EC2",operation="DescribeSubnets",status_code="200",error_code=""} 2
+        aws_api_requests_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="RulesPerSecurityGroupLimitExceeded"} 1
+        aws_api_requests_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="ValidationError"} 1
+        aws_api_requests_total{service="EC2",operation="DescribeSubnets",status_code="403",error_code="UnauthorizedOperation"} 1
+        aws_api_requests_total{service="EC2",operation="DescribeSubnets",status_code="503",error_code="RequestLimitExceeded"} 1
+        # HELP aws_api_request_duration_seconds Seconds until an AWS API answered a request.
+        # TYPE aws_api_request_duration_seconds histogram
+        aws_api_request_duration_seconds_sum{service="EC2",operation="DescribeSubnets"} 17.25
+        aws_api_request_duration_seconds_count{service="EC2",operation="DescribeSubnets"} 6
+        aws_api_request_duration_seconds_bucket{le="0.05",service="EC2",operation="DescribeSubnets"} 0
+        aws_api_request_duration_seconds_bucket{le="0.25",service="EC2",operation="DescribeSubnets"} 5
+        aws_api_request_duration_seconds_bucket{le="+Inf",service="EC2",operation="DescribeSubnets"} 6
+        # HELP aws_api_call_permission_errors Requests to AWS APIs that the IAM policy does not allow.
         # TYPE aws_api_call_permission_errors counter
         aws_api_call_permission_errors_total{service="EC2",operation="DescribeSubnets",status_code="403",error_code="UnauthorizedOperation"} 1
-        # HELP aws_api_call_service_limit_exceeded_errors Calls of AWS APIs that a quota of the account does not allow.
+        # HELP aws_api_call_service_limit_exceeded_errors Requests to AWS APIs that a quota of the account does not allow.
         # TYPE aws_api_call_service_limit_exceeded_errors counter
         aws_api_call_service_limit_exceeded_errors_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="RulesPerSecurityGroupLimitExceeded"} 1
-        # HELP aws_api_call_throttled_errors Calls of AWS APIs that were throttled.
+        # HELP aws_api_call_throttled_errors Requests to AWS APIs that were throttled.
         # TYPE aws_api_call_throttled_errors counter
         aws_api_call_throttled_errors_total{service="EC2",operation="DescribeSubnets",status_code="503",error_code="RequestLimitExceeded"} 1
-        # HELP aws_api_call_validation_errors Calls of AWS APIs that were refused as invalid.
+        # HELP aws_api_call_validation_errors Requests to AWS APIs that were refused as invalid.
         # TYPE aws_api_call_validation_errors counter
         aws_api_call_validation_errors_total{service="EC2",operation="DescribeSubnets",status_code="400",error_code="ValidationError"} 1
         # HELP albatross_aws_budget_rate Calls of AWS a second that a class of calls had at its last call; absent where that was no limit.
@@ -408,9 +638,15 @@ mod tests {
         # HELP albatross_plan_steps Steps of plans that were carried out, by action.
         # TYPE albatross_plan_steps counter
         albatross_plan_steps_total{action="CreateRule"} 1
+        # HELP albatross_drift_steps Steps that put right what was found changed in AWS when it was compared anew, by action.
+        # TYPE albatross_drift_steps counter
+        albatross_drift_steps_total{action="CreateRule"} 1
         # HELP albatross_leader 1 while this process is the leader, else 0.
         # TYPE albatross_leader gauge
         albatross_leader 1
+        # HELP leader_election_master_status 1 while this process holds the lease, else 0.
+        # TYPE leader_election_master_status gauge
+        leader_election_master_status{name="lease"} 1
         # EOF
         "#);
     }
@@ -427,11 +663,12 @@ mod tests {
     #[test]
     fn a_pass_over_a_key() {
         let metrics = Metrics::new();
-        metrics.reconciled("ingress", Duration::from_secs(2), false);
-        metrics.reconciled("ingress", Duration::from_secs(1), true);
+        metrics.reconciled("ingress", None, Duration::from_secs(2), "success");
+        metrics.reconciled("ingress", None, Duration::from_secs(1), "error");
         let text = metrics.encode().unwrap();
         for line in [
-            r#"awslbc_controller_reconcile_errors_total{controller="ingress",error_category="reconcile_error"} 1"#,
+            r#"controller_runtime_reconcile_total{controller="ingress",result="error"} 1"#,
+            r#"controller_runtime_reconcile_time_seconds_count{controller="ingress"} 2"#,
             r#"awslbc_controller_reconcile_stage_duration_sum{controller="ingress",reconcile_stage="reconcile"} 3.0"#,
             r#"awslbc_controller_reconcile_stage_duration_count{controller="ingress",reconcile_stage="reconcile"} 2"#,
         ] {
@@ -458,5 +695,35 @@ mod tests {
         for (status, code, expected) in cases {
             assert_eq!(call(status, code).error_kind(), expected, "{status} {code}");
         }
+    }
+
+    #[test]
+    fn who_is_worked_on_most_is_shown_after_the_time_in_which_that_is_counted() {
+        let metrics = Metrics::new();
+        let start = metrics.talks.lock().unwrap().since;
+        let talk = |name: &str, seconds: u64| {
+            let talker = Talker { controller: "ingress", namespace: "shop".to_owned(), name: name.to_owned() };
+            metrics.talk(talker, start + Duration::from_secs(seconds));
+        };
+        let shown = || -> Vec<String> {
+            let text = metrics.encode().unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("awslbc_controller_top_talkers{"));
+            let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        for (name, times) in [("a", 1), ("b", 3), ("c", 2), ("d", 2)] {
+            (0..times).for_each(|_| talk(name, 1));
+        }
+        assert_eq!(shown(), [""; 0]);
+        talk("next", 180);
+        insta::assert_snapshot!(shown().join("\n"), @r#"
+        awslbc_controller_top_talkers{controller="ingress",namespace="shop",name="b"} 3
+        awslbc_controller_top_talkers{controller="ingress",namespace="shop",name="c"} 2
+        awslbc_controller_top_talkers{controller="ingress",namespace="shop",name="d"} 2
+        "#);
+        // Nothing happened for a whole window.
+        talk("next", 600);
+        assert_eq!(shown(), [""; 0]);
     }
 }

@@ -22,6 +22,8 @@ use std::{
     time::Duration,
 };
 
+use tracing::Instrument as _;
+
 pub use self::start::{StartError, run};
 use self::{
     askers::Askers,
@@ -37,7 +39,7 @@ use self::{
 };
 use crate::{
     apply::Applier,
-    aws::{Inventory, Priority, with_priority},
+    aws::{Inventory, Priority, current_priority, with_priority},
     build::{BuildConfig, ingress, service, tags},
     model::{ObjectKind, ObjectName, StackId, TargetGroupArn},
     snapshot::Snapshot,
@@ -100,22 +102,18 @@ impl Controller {
             let worker = Arc::clone(&self);
             let task_key = key.clone();
             // A task of its own, so that a panic costs one key's pass and not the worker.
-            let outcome = match tokio::spawn(async move {
-                with_priority(priority(cause), worker.reconcile(&task_key)).await
-            })
-            .await
-            {
+            let span = tracing::info_span!(target: crate::TRACES, "pass", %key, ?cause);
+            let pass = async move { with_priority(priority(cause), worker.reconcile(&task_key)).await };
+            let outcome = match tokio::spawn(pass.instrument(span)).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     tracing::error!(%key, %error, "work on the key ended in a panic; this is a fault of albatross, please report it");
                     Outcome::Failed("internal fault, see the log".to_owned())
                 }
             };
-            self.metrics.reconciled(
-                controller_label(&key),
-                started.elapsed(),
-                matches!(outcome, Outcome::Failed(_) | Outcome::SetAside(_)),
-            );
+            let object = object_of(&key);
+            let object = object.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+            self.metrics.reconciled(controller_label(&key), object, started.elapsed(), result_label(&outcome));
             self.queue.done(&key, &outcome);
             self.metrics.queue_depth(self.queue.depth());
         }
@@ -141,6 +139,9 @@ impl Controller {
             Ok(outcome) => {
                 if outcome.node_rules {
                     self.queue.add(Key::NodeRules);
+                }
+                if outcome.changed && current_priority() == Priority::Audit {
+                    self.metrics.drift_step("RegisterTargets");
                 }
                 self.queue.add_all(outcome.also.into_iter().map(Key::Binding));
                 if let Some(subject) = self.binding_subject(name) {
@@ -184,6 +185,7 @@ impl Controller {
     }
 
     fn targets_failed(&self, error: &TargetsError) -> Outcome {
+        self.metrics.reconcile_error("targetGroupBinding", "reconcile_error");
         let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
         if error.is_transient() {
             tracing::warn!("{error}{fix}; trying again");
@@ -335,6 +337,25 @@ impl Controller {
         pending
     }
 
+    /// Brings the metrics up to date that tell of what there is, and not of what happens.
+    fn measure(&self) {
+        let infos: Vec<metrics::TargetGroupInfo> = self.with_snapshot(|snapshot| {
+            self.metrics.cached("ingress", snapshot.ingresses.len());
+            self.metrics.cached("service", snapshot.services.len());
+            self.metrics.cached("targetgroupbinding", snapshot.target_group_bindings.len());
+            let info = |(name, binding): (&ObjectName, &crate::snapshot::TargetGroupBinding)| {
+                let arn = binding.spec.target_group_arn.as_deref()?;
+                Some(metrics::TargetGroupInfo {
+                    namespace: name.namespace.clone(),
+                    service: binding.spec.service_ref.name.clone(),
+                    target_group: arn.rsplit(':').next().unwrap_or_default().to_owned(),
+                })
+            };
+            snapshot.target_group_bindings.iter().filter_map(info).collect()
+        });
+        self.metrics.target_groups(infos);
+    }
+
     /// What `/debug/state` shows.
     fn state(&self) -> serde_json::Value {
         let counts = self.with_snapshot(|s| {
@@ -366,6 +387,25 @@ fn priority(cause: Cause) -> Priority {
         Cause::Change => Priority::Edit,
         Cause::Resync => Priority::Resync,
         Cause::Audit => Priority::Audit,
+    }
+}
+
+/// What a pass over a key is about: a group of Ingresses has a name and no namespace.
+fn object_of(key: &Key) -> Option<(String, String)> {
+    match key {
+        Key::Stack(StackId::Group(name)) => Some((String::new(), name.to_string())),
+        Key::Stack(stack) => Some(stack.object().name).map(|name| (name.namespace, name.name)),
+        Key::Binding(name) => Some((name.namespace.clone(), name.name.clone())),
+        Key::NodeRules | Key::BackendSecurityGroup => None,
+    }
+}
+
+/// How controller-runtime calls the end of a pass.
+fn result_label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "success",
+        Outcome::Again(_) | Outcome::NotYet => "requeue_after",
+        Outcome::Failed(_) | Outcome::SetAside(_) => "error",
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client,
@@ -26,6 +27,9 @@ use crate::{
 
 /// How often a ConfigMap is written again after somebody else's write.
 const TRIES: u32 = 5;
+
+/// How many ConfigMaps are taken over at once.
+const AT_ONCE: usize = 4;
 
 /// How long promises are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(500);
@@ -126,20 +130,10 @@ impl Records {
     pub async fn load(&self, term: i32) -> Vec<(StackId, Clean)> {
         self.term.store(term, Ordering::Release);
         self.usable.store(true, Ordering::Release);
-        // One after the other, so that only one is in memory as text.
-        let mut promises = Vec::new();
-        let mut failed = None;
-        for shard in 0..SHARDS {
-            match self.take_over(shard).await {
-                Ok(more) => promises.extend(more),
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            }
-        }
-        if let Some(reason) = failed {
-            promises.clear();
+        // A few at a time: whoever takes over is waited for, and what is read is in memory as text meanwhile.
+        let taken = stream::iter((0..SHARDS).map(|shard| self.take_over(shard))).buffered(AT_ONCE);
+        let taken: Result<Vec<Vec<_>>, RecordError> = taken.try_collect().await;
+        taken.map(|taken| taken.into_iter().flatten().collect()).unwrap_or_else(|reason| {
             self.usable.store(false, Ordering::Release);
             self.shards().iter_mut().for_each(|shard| shard.records.clear());
             tracing::warn!(
@@ -147,8 +141,8 @@ impl Records {
                  ConfigMaps in namespace {}, as config/rbac does",
                 self.namespace
             );
-        }
-        promises
+            Vec::new()
+        })
     }
 
     /// Takes a ConfigMap over, or makes it: from then on whoever had it fails at its version.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     apply::ApplyError,
-    aws::AwsError,
+    aws::{AwsError, Priority, current_priority},
     build::{
         BuildConfig, Built, Code, Diagnostic, Severity,
         ingress::{self, Membership},
@@ -130,7 +131,8 @@ impl Controller {
         membership: &Membership,
         refused: &BTreeMap<ObjectName, String>,
     ) -> Result<Outcome, PassError> {
-        let Some(built) = self.build(group, membership, refused).await? else {
+        let building = self.timed(group, "build_model", self.build(group, membership, refused));
+        let Some(built) = building.await? else {
             return Ok(Outcome::Again(Duration::from_secs(1)));
         };
         for diagnostic in &built.diagnostics {
@@ -186,17 +188,25 @@ impl Controller {
             self.hold(group, membership, &built.set_aside).await?;
             self.records.take_back(group).await?;
             tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
-            if let Err(error) = self.applier.apply(group, &plan, &|| self.may_write()).await {
+            let may_write = || self.may_write();
+            let applying = self.timed(group, "deploy_model", self.applier.apply(group, &plan, &may_write));
+            if let Err(error) = applying.await {
                 if error.is_not_yet() {
                     // Only a deletion waits, perhaps for ever; all that serves is in place, and people shall find it.
                     self.write_status(membership, &stack, &self.observe(group).await?).await?;
                 }
                 return Err(error.into());
             }
-            plan.steps.iter().for_each(|step| self.metrics.plan_step(step.action.kind()));
+            for step in &plan.steps {
+                self.metrics.plan_step(step.action.kind());
+                if current_priority() == Priority::Audit {
+                    self.metrics.drift_step(step.action.kind());
+                }
+            }
             self.queue_after(&plan);
         }
-        let outcome = self.publish(group, membership, &stack, &plan).await?;
+        let publishing = self.publish(group, membership, &stack, &plan);
+        let outcome = self.timed(group, "dns_resolve_and_update_status", publishing).await?;
         let outcome = match self.waits.note(group, plan.wait.as_ref(), self.replacement_hold) {
             Some(Due::Later(left)) if outcome == Outcome::Done => Outcome::Again(left),
             Some(Due::Tell(message)) => {
@@ -212,6 +222,14 @@ impl Controller {
             Some(told) if outcome == Outcome::Done || matches!(told, Outcome::Failed(_)) => told,
             _ => outcome,
         })
+    }
+
+    /// Does a stage of a pass, named as aws-load-balancer-controller names it, and records how long it took.
+    async fn timed<T>(&self, group: &StackId, stage: &str, work: impl Future<Output = T>) -> T {
+        let started = std::time::Instant::now();
+        let done = Box::pin(work).await;
+        self.metrics.reconcile_stage(label(group), stage, started.elapsed());
+        done
     }
 
     /// Builds until nothing more is wanted. `None` when that does not come to an end, and should be tried again.
@@ -531,6 +549,12 @@ impl Controller {
             }
             PassError::Apply(apply) => ("FailedDeployModel", apply.fix(), apply.is_transient()),
         };
+        let category = match reason {
+            "FailedUpdateStatus" => "dns_resolve_and_update_status_error",
+            "FailedWriteRecord" => "write_record_error",
+            _ => "deploy_model_error",
+        };
+        self.metrics.reconcile_error(label(group), category);
         let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
         if quiet {
             tracing::warn!(%group, "{error}{fix}; trying again");
@@ -571,6 +595,8 @@ impl Controller {
         let (reason, message) = match diagnostic.severity {
             Severity::Error => {
                 tracing::error!(%object, code = ?diagnostic.code, "{diagnostic}");
+                let controller = if object.kind == ObjectKind::Service { "service" } else { "ingress" };
+                self.metrics.reconcile_error(controller, "build_model_error");
                 ("FailedBuildModel", format!("Failed build model due to {diagnostic}"))
             }
             Severity::Warning => {
@@ -598,6 +624,11 @@ fn service_membership(snapshot: &Snapshot, config: &BuildConfig, name: &ObjectNa
         }
     }
     membership
+}
+
+/// The controller of a stack, as metrics name it.
+fn label(stack: &StackId) -> &'static str {
+    super::controller_label(&Key::Stack(stack.clone()))
 }
 
 /// A member of a stack, as messages name it.

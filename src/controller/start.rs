@@ -221,7 +221,7 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
 /// # Errors
 /// When it cannot start, or loses the lease.
 pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::of_lease(&flags.leader_election_id));
     let without_effect = flags.without_effect();
     if !without_effect.is_empty() {
         tracing::info!("without effect in albatross yet: {}", without_effect.join(", "));
@@ -437,13 +437,14 @@ async fn serve_admin(
     metrics: Arc<Metrics>,
 ) -> Result<(), StartError> {
     let (synced, without) = (Arc::clone(synced), Arc::clone(synced));
-    let (for_pending, for_state) = (Arc::clone(present), Arc::clone(present));
+    let (for_metrics, for_pending, for_state) = (Arc::clone(present), Arc::clone(present), Arc::clone(present));
     let of = |present: &RwLock<Arc<Controller>>| Arc::clone(&present.read().unwrap_or_else(PoisonError::into_inner));
     admin::serve(
         &flags.metrics_bind_addr,
         &flags.health_probe_bind_addr,
         Sources {
             metrics,
+            measure: Arc::new(move || of(&for_metrics).measure()),
             not_ready: Arc::new(move || synced.reasons()),
             without: Arc::new(move || without.without()),
             pending: Arc::new(move || of(&for_pending).pending()),

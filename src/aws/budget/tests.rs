@@ -189,7 +189,7 @@ async fn who_waits_is_woken_in_order_and_who_gives_up_holds_up_nobody() {
 struct Told(AtomicUsize);
 
 impl CallObserver for Told {
-    fn call(&self, _: &str, _: &str, _: f64, _: Result<(), (u16, &str)>) {}
+    fn request(&self, _: &str, _: &str, _: f64, _: Result<(), (u16, &str)>) {}
 
     fn budget(&self, class: &'static str, rate: Option<f64>, _: f64, throttled: bool) {
         assert_eq!((class, throttled, rate.is_some()), ("elb_writes", true, true));

@@ -57,9 +57,14 @@ fn targets(count: usize) -> Vec<Target> {
 struct Seen(Mutex<Vec<String>>);
 
 impl CallObserver for Seen {
-    fn call(&self, service: &str, operation: &str, seconds: f64, result: Result<(), (u16, &str)>) {
+    fn request(&self, service: &str, operation: &str, seconds: f64, result: Result<(), (u16, &str)>) {
         assert!(seconds >= 0.0);
         self.0.lock().unwrap().push(format!("{service} {operation} {result:?}"));
+    }
+
+    fn call(&self, service: &str, operation: &str, seconds: f64, retries: u32, result: Result<(), (u16, &str)>) {
+        assert!(seconds >= 0.0);
+        self.0.lock().unwrap().push(format!("{service} {operation} {result:?} after {retries} retries"));
     }
 }
 
@@ -85,6 +90,7 @@ async fn a_throttled_write_is_repeated_and_every_attempt_is_observed() {
         [
             "Elastic Load Balancing v2 RegisterTargets Err((400, \"Throttling\"))",
             "Elastic Load Balancing v2 RegisterTargets Ok(())",
+            "Elastic Load Balancing v2 RegisterTargets Ok(()) after 1 retries",
         ]
     );
 }
