@@ -67,7 +67,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- join "," $pairs -}}
 {{- else if kindIs "slice" . -}}
 {{- join "," . -}}
-{{- else if kindIs "float64" . -}}
+{{- else if and (kindIs "float64" .) (eq (. | int64 | float64) .) -}}
 {{- . | int64 -}}
 {{- else -}}
 {{- . -}}
@@ -120,6 +120,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- include "albatross.flag" (list "log-level" .logLevel) }}
 {{- include "albatross.flag" (list "log-format" .logFormat) }}
 {{- include "albatross.flag" (list "enable-pod-readiness-gate-inject" .enablePodReadinessGateInject) }}
+{{- include "albatross.flag" (list "disable-ingress-class-annotation" .disableIngressClassAnnotation) }}
+{{- include "albatross.flag" (list "disable-ingress-group-name-annotation" .disableIngressGroupNameAnnotation) }}
 {{- end }}
 {{- if ne $certificate "none" }}
 {{- include "albatross.flag" (list "enable-webhooks" true) }}
@@ -146,8 +148,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- dict
   "alb-gateway-max-concurrent-reconciles" $v.albGatewayMaxConcurrentReconciles
   "default-pca-arn" $v.certManagement.defaultPCAARN
-  "disable-ingress-class-annotation" $v.disableIngressClassAnnotation
-  "disable-ingress-group-name-annotation" $v.disableIngressGroupNameAnnotation
   "enable-endpoint-slices" $v.enableEndpointSlices
   "enable-shield" $v.enableShield
   "enable-waf" $v.enableWaf
