@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Stage, gone, run};
 
-const CHART: &str = "charts/albatross";
+pub const CHART: &str = "charts/albatross";
 /// Values that are more than some lines.
 const EVERY_VALUE: &str = include_str!("chart/every_value.yaml");
 

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::lab::cluster::{documents, items, text};
-use e2e::lab::{Lab, workspace};
+use e2e::lab::helm::Helm;
+use e2e::lab::{Lab, wait_until, workspace};
 use serde_json::{Value, json};
 
-use crate::chart::{helm, rendered};
-use crate::support::run;
+use crate::chart::{CHART, helm, rendered};
+use crate::support::{SOON, Stage, run};
 
+const RELEASE: &str = "albatross";
 const SERVICE_ACCOUNT: &str = "albatross";
 const NAMESPACE: &str = "kube-system";
 
@@ -128,6 +130,8 @@ fn rights_are_those_of_config_rbac_and_of_the_other_controller_at_most() {
 
 /// The controller's own account in a lab, as the chart makes it.
 pub struct Account {
+    helm: Helm,
+    values: Value,
     granted: BTreeSet<String>,
     /// A kubeconfig file of it.
     pub kubeconfig: PathBuf,
@@ -135,15 +139,25 @@ pub struct Account {
 
 impl Account {
     /// Installs the chart, whose IngressClass the lab has made itself and whose pods are not run.
-    pub async fn install(lab: &Lab) -> Result<Self> {
-        let values = json!({"clusterName": "lab", "createIngressClassResource": false, "replicaCount": 0});
+    pub async fn install(lab: &Lab, webhooks: bool) -> Result<Self> {
+        let values = json!({
+            "clusterName": "lab", "createIngressClassResource": false, "replicaCount": 0,
+            "webhooks": {"enabled": webhooks},
+        });
         let helm = helm()?;
+        let granted = granted(&rendered(&helm, &values)?);
+        let mut account = Self { helm, values, granted, kubeconfig: PathBuf::new() };
+        account.run_helm(lab, &["install", RELEASE, CHART])?;
+        account.kubeconfig = lab.kubeconfig_of(NAMESPACE, SERVICE_ACCOUNT).await?;
+        Ok(account)
+    }
+
+    fn run_helm(&self, lab: &Lab, arguments: &[&str]) -> Result<()> {
         let kubeconfig = format!("--kubeconfig={}", lab.kubeconfig.display());
         let namespace = format!("--namespace={NAMESPACE}");
-        let said = helm.run(&["install", "albatross", "charts/albatross", &namespace, &kubeconfig], Some(&values))?;
-        ensure!(said.success, "helm install: {}", said.errors);
-        let granted = granted(&rendered(&helm, &values)?);
-        Ok(Self { granted, kubeconfig: lab.kubeconfig_of(NAMESPACE, SERVICE_ACCOUNT).await? })
+        let said = self.helm.run(&[arguments, &[&namespace, &kubeconfig]].concat(), Some(&self.values))?;
+        ensure!(said.success, "helm {arguments:?}: {}", said.errors);
+        Ok(())
     }
 
     /// Lets it read a Secret, as docs/operations.md says.
@@ -165,9 +179,8 @@ impl Account {
         lab.cluster.apply(&[role, binding]).await
     }
 
-    /// Fails when anything was denied to the controller, and, where it did `everything` that it does, when it has a right
-    /// without use and without a reason, or with a reason and in use.
-    pub fn was_right(&self, lab: &Lab, everything: bool) -> Result<()> {
+    /// Fails when anything was denied to the controller. Tells what it did.
+    pub fn used(&self, lab: &Lab) -> Result<BTreeSet<String>> {
         let user = format!("system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}");
         let events = lab.audit()?;
         let (mut used, mut denied) = (BTreeSet::new(), BTreeSet::new());
@@ -187,14 +200,69 @@ impl Account {
         }
         ensure!(denied.is_empty(), "denied: {denied:#?}");
         ensure!(!used.is_empty(), "the audit log has nothing of {user}");
-        if everything {
-            let argued: BTreeSet<String> = NOT_IN_CASES.iter().map(|(right, _)| (*right).to_owned()).collect();
-            let unused: BTreeSet<String> = self.granted.difference(&used).cloned().collect();
-            let (without_reason, in_use) = (unused.difference(&argued), argued.difference(&unused));
-            let (without_reason, in_use): (Vec<_>, Vec<_>) = (without_reason.collect(), in_use.collect());
-            ensure!(without_reason.is_empty(), "granted, not used, and no reason given: {without_reason:#?}");
-            ensure!(in_use.is_empty(), "a reason is given for what is in use, or not granted: {in_use:#?}");
-        }
+        Ok(used)
+    }
+
+    /// Fails when the controller, after all that it does, has a right without use and without a reason, or with a reason
+    /// and in use.
+    pub fn has_no_more_than_it_needs(&self, used: &BTreeSet<String>) -> Result<()> {
+        let argued: BTreeSet<String> = NOT_IN_CASES.iter().map(|(right, _)| (*right).to_owned()).collect();
+        let unused: BTreeSet<String> = self.granted.difference(used).cloned().collect();
+        let (without_reason, in_use) = (unused.difference(&argued), argued.difference(&unused));
+        let (without_reason, in_use): (Vec<_>, Vec<_>) = (without_reason.collect(), in_use.collect());
+        ensure!(without_reason.is_empty(), "granted, not used, and no reason given: {without_reason:#?}");
+        ensure!(in_use.is_empty(), "a reason is given for what is in use, or not granted: {in_use:#?}");
         Ok(())
     }
+}
+
+/// With webhooks the controller keeps its certificate by the rights of the chart, and an upgrade leaves it.
+#[test]
+fn with_webhooks_it_keeps_its_certificate() {
+    run(async {
+        let mut stage = Stage::without_controller().await?;
+        let mut account = Account::install(&stage, true).await?;
+        let objects = rendered(&account.helm, &account.values)?;
+        let deployment =
+            objects.iter().find(|object| text(object, "/kind") == "Deployment").context("no Deployment")?;
+        let given = items(deployment, "/spec/template/spec/containers/0/args").iter().filter_map(Value::as_str);
+        let mut flags: Vec<&str> = given.filter(|flag| flag.contains("webhook")).collect();
+        let kubeconfig = format!("--kubeconfig={}", account.kubeconfig.display());
+        flags.extend([kubeconfig.as_str(), "--webhook-cert-dir="]);
+        stage.start_controller(&flags).await?;
+        let bundles = async || -> Result<Vec<String>> {
+            let mut bundles = Vec::new();
+            for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+                let found =
+                    stage.cluster.get("admissionregistration.k8s.io/v1", kind, None, "albatross-webhook").await?;
+                let found = found.with_context(|| format!("no {kind}"))?;
+                bundles.extend(
+                    items(&found, "/webhooks").iter().map(|webhook| text(webhook, "/clientConfig/caBundle").to_owned()),
+                );
+            }
+            Ok(bundles)
+        };
+        wait_until(SOON, "every webhook to have a caBundle", async || {
+            Ok(bundles().await?.iter().all(|bundle| !bundle.is_empty()))
+        })
+        .await?;
+        let before = bundles().await?;
+        account.values["additionalLabels"] = json!({"upgraded": "yes"});
+        account.values["podMutatorWebhookConfig"] = json!({"failurePolicy": "Fail"});
+        account.run_helm(&stage, &["upgrade", RELEASE, CHART])?;
+        let kind = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
+        let upgraded = stage.cluster.get(kind.0, kind.1, None, "albatross-webhook").await?.context("no webhooks")?;
+        assert_eq!(text(&upgraded, "/webhooks/0/failurePolicy"), "Fail");
+        assert_eq!(bundles().await?, before, "the caBundles after the upgrade");
+        stage.stop_controller().await?;
+        let used = account.used(&stage)?;
+        let of_webhooks = |right: &&String| right.starts_with("secrets") || right.contains("webhookconfigurations");
+        let unused: Vec<&String> = account.granted.difference(&used).filter(of_webhooks).collect();
+        // What is not there to be renewed within a test.
+        assert_eq!(unused, ["secrets update"]);
+        account.run_helm(&stage, &["uninstall", RELEASE])?;
+        stage.cluster.delete("v1", "Secret", Some(NAMESPACE), "albatross-tls").await?;
+        stage.leave_clean();
+        Ok(())
+    });
 }
