@@ -111,6 +111,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- include "albatross.flag" (list "max-targets-per-target-group" .maxTargetsPerTargetGroup) }}
 {{- include "albatross.flag" (list "ingress-max-concurrent-reconciles" .ingressMaxConcurrentReconciles) }}
 {{- include "albatross.flag" (list "targetgroupbinding-max-concurrent-reconciles" .targetgroupbindingMaxConcurrentReconciles) }}
+{{- include "albatross.flag" (list "targetgroupbinding-requeue-duration" .targetgroupbindingRequeueDuration) }}
 {{- include "albatross.flag" (list "sync-period" .syncPeriod) }}
 {{- include "albatross.flag" (list "replaced-load-balancer-hold" .replacedLoadBalancerHold) }}
 {{- include "albatross.flag" (list "watch-namespace" .watchNamespace) }}
@@ -158,7 +159,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   "nlb-gateway-max-concurrent-reconciles" $v.nlbGatewayMaxConcurrentReconciles
   "service-max-concurrent-reconciles" $v.serviceMaxConcurrentReconciles
   "targetgroupbinding-max-exponential-backoff-delay" $v.targetgroupbindingMaxExponentialBackoffDelay
-  "targetgroupbinding-requeue-duration" $v.targetgroupbindingRequeueDuration
   | toYaml -}}
 {{- end -}}
 

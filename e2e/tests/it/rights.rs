@@ -147,15 +147,15 @@ impl Account {
         let helm = helm()?;
         let granted = granted(&rendered(&helm, &values)?);
         let mut account = Self { helm, values, granted, kubeconfig: PathBuf::new() };
-        account.run_helm(lab, &["install", RELEASE, CHART])?;
+        account.run_helm(lab, &["install", RELEASE, CHART], Some(&account.values))?;
         account.kubeconfig = lab.kubeconfig_of(NAMESPACE, SERVICE_ACCOUNT).await?;
         Ok(account)
     }
 
-    fn run_helm(&self, lab: &Lab, arguments: &[&str]) -> Result<()> {
+    fn run_helm(&self, lab: &Lab, arguments: &[&str], values: Option<&Value>) -> Result<()> {
         let kubeconfig = format!("--kubeconfig={}", lab.kubeconfig.display());
         let namespace = format!("--namespace={NAMESPACE}");
-        let said = self.helm.run(&[arguments, &[&namespace, &kubeconfig]].concat(), Some(&self.values))?;
+        let said = self.helm.run(&[arguments, &[&namespace, &kubeconfig]].concat(), values)?;
         ensure!(said.success, "helm {arguments:?}: {}", said.errors);
         Ok(())
     }
@@ -226,9 +226,9 @@ fn with_webhooks_it_keeps_its_certificate() {
         let deployment =
             objects.iter().find(|object| text(object, "/kind") == "Deployment").context("no Deployment")?;
         let given = items(deployment, "/spec/template/spec/containers/0/args").iter().filter_map(Value::as_str);
-        let mut flags: Vec<&str> = given.filter(|flag| flag.contains("webhook")).collect();
+        let mut flags: Vec<&str> = given.filter(|flag| flag.starts_with("--webhook-")).collect();
         let kubeconfig = format!("--kubeconfig={}", account.kubeconfig.display());
-        flags.extend([kubeconfig.as_str(), "--webhook-cert-dir="]);
+        flags.extend([kubeconfig.as_str(), "--enable-webhooks"]);
         stage.start_controller(&flags).await?;
         let bundles = async || -> Result<Vec<String>> {
             let mut bundles = Vec::new();
@@ -249,7 +249,7 @@ fn with_webhooks_it_keeps_its_certificate() {
         let before = bundles().await?;
         account.values["additionalLabels"] = json!({"upgraded": "yes"});
         account.values["podMutatorWebhookConfig"] = json!({"failurePolicy": "Fail"});
-        account.run_helm(&stage, &["upgrade", RELEASE, CHART])?;
+        account.run_helm(&stage, &["upgrade", RELEASE, CHART], Some(&account.values))?;
         let kind = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
         let upgraded = stage.cluster.get(kind.0, kind.1, None, "albatross-webhook").await?.context("no webhooks")?;
         assert_eq!(text(&upgraded, "/webhooks/0/failurePolicy"), "Fail");
@@ -260,7 +260,7 @@ fn with_webhooks_it_keeps_its_certificate() {
         let unused: Vec<&String> = account.granted.difference(&used).filter(of_webhooks).collect();
         // What is not there to be renewed within a test.
         assert_eq!(unused, ["secrets update"]);
-        account.run_helm(&stage, &["uninstall", RELEASE])?;
+        account.run_helm(&stage, &["uninstall", RELEASE], None)?;
         stage.cluster.delete("v1", "Secret", Some(NAMESPACE), "albatross-tls").await?;
         stage.leave_clean();
         Ok(())
