@@ -607,7 +607,9 @@ fn the_cluster_takes_it_and_it_takes_the_place_of_the_other() {
         let all = theirs.as_object_mut().context("no values")?;
         let others =
             ["image", "autoscaling", "replicaCount", "fullnameOverride", "nameOverride", "region", "vpcId", "vpcTags"];
-        others.map(|value| all.remove(value));
+        for value in others {
+            all.remove(value);
+        }
         all.insert("replicaCount".to_owned(), 0.into());
         all.insert("ingressClass".to_owned(), "taken-over".into());
         theirs["serviceAccount"]["name"] = release.into();
