@@ -4,6 +4,8 @@ pub mod aws;
 pub mod cluster;
 pub mod control_plane;
 pub mod controller;
+pub mod go;
+pub mod helm;
 pub mod kubelet;
 pub mod moto;
 pub mod processes;
@@ -14,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use aws::Aws;
@@ -118,6 +120,25 @@ impl Lab {
         processes::tail(&self.directory().join(format!("{}.log", controller::NAME)), lines)
     }
 
+    /// A kubeconfig file of a ServiceAccount, with a token that the API server issues for it.
+    pub async fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> Result<PathBuf> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token");
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+        let request = hyper::Request::post(path).header("content-type", "application/json");
+        let answer: Value = self.cluster.client.request(request.body(serde_json::to_vec(&body)?)?).await?;
+        let mut kubeconfig: Value = serde_json::from_slice(&std::fs::read(&self.kubeconfig)?)?;
+        kubeconfig["users"][0]["user"] = json!({"token": answer["status"]["token"]});
+        let file = self.directory().join(format!("kubeconfig-{namespace}-{service_account}"));
+        std::fs::write(&file, kubeconfig.to_string())?;
+        Ok(file)
+    }
+
+    /// What ServiceAccounts have asked of the API server since the lab began, as audit events.
+    pub fn audit(&self) -> Result<Vec<Value>> {
+        let log = std::fs::read_to_string(self.directory().join(control_plane::AUDIT_LOG))?;
+        log.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
     /// Waits until the controller has made no AWS call for `quiet`.
     pub async fn settle(&self, quiet: Duration, deadline: Duration) -> Result<()> {
         let mut last = (self.proxy.counts().total, Instant::now());
@@ -144,7 +165,7 @@ pub fn workspace() -> PathBuf {
 }
 
 /// Where what takes long to make is kept: `lab` in the target directory that `program` lies in.
-fn cache_directory(program: &Path) -> Result<PathBuf> {
+pub fn cache_directory(program: &Path) -> Result<PathBuf> {
     let target = program.parent().and_then(Path::parent);
     Ok(target.with_context(|| format!("{} is in no target directory", program.display()))?.join("lab"))
 }

@@ -1,21 +1,26 @@
+{{- define "albatross.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Short enough for the longest name that is made of it, that of the webhooks' Service, to have 63 characters. */}}
 {{- define "albatross.fullname" -}}
-{{- if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 47 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 47 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 47 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "albatross.serviceAccountName" -}}
-{{- if .Values.serviceAccount.create -}}
-{{- default (include "albatross.fullname" .) .Values.serviceAccount.name -}}
-{{- else -}}
-{{- required "serviceAccount.name is required when serviceAccount.create is false" .Values.serviceAccount.name -}}
-{{- end -}}
+{{- $default := ternary (include "albatross.fullname" .) "default" .Values.serviceAccount.create -}}
+{{- default $default .Values.serviceAccount.name -}}
 {{- end -}}
 
 {{- define "albatross.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/name: {{ include "albatross.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
@@ -24,4 +29,151 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{ include "albatross.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.additionalLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The port of an address such as `:8080`; nothing of `0`, which is no server. */}}
+{{- define "albatross.port" -}}
+{{- if ne (toString .) "0" }}{{ regexFind "[0-9]+$" (toString .) }}{{ end -}}
+{{- end -}}
+{{- define "albatross.metricsPort" -}}
+{{- include "albatross.port" (default ":8080" .Values.metricsBindAddr) -}}
+{{- end -}}
+{{- define "albatross.healthPort" -}}
+{{- include "albatross.port" (default ":61779" .Values.healthProbeBindAddr) -}}
+{{- end -}}
+
+{{- define "albatross.ingressClassParamsName" -}}
+{{- default .Values.ingressClass .Values.ingressClassParams.name -}}
+{{- end -}}
+
+{{/* Where the certificate of the webhooks comes from: `none` without webhooks, else `controller`, `values` or `cert-manager`. */}}
+{{- define "albatross.webhookCertificate" -}}
+{{- $given := .Values.webhookTLS -}}
+{{- if not .Values.webhooks.enabled -}}none
+{{- else if .Values.enableCertManager -}}cert-manager
+{{- else if and $given.caCert $given.cert $given.key -}}values
+{{- else -}}controller
+{{- end -}}
+{{- end -}}
+
+{{/* A value as text: a map as key=value,…, a list with commas between, a number without an exponent. */}}
+{{- define "albatross.text" -}}
+{{- if kindIs "map" . -}}
+{{- $pairs := list -}}
+{{- range $key, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $key (include "albatross.text" $value)) }}{{ end -}}
+{{- join "," $pairs -}}
+{{- else if kindIs "slice" . -}}
+{{- join "," . -}}
+{{- else if and (kindIs "float64" .) (eq (. | int64 | float64) .) -}}
+{{- . | int64 -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A flag and its value, where one is given: true and false are, and nothing that is empty. */}}
+{{- define "albatross.flag" -}}
+{{- $value := index . 1 -}}
+{{- if or $value (kindIs "bool" $value) }}
+- {{ printf "--%s=%s" (index . 0) (include "albatross.text" $value) | quote }}
+{{- end -}}
+{{- end -}}
+
+{{- define "albatross.arguments" -}}
+{{- $certificate := include "albatross.webhookCertificate" . -}}
+- controller
+{{- include "albatross.flag" (list "cluster-name" (required "clusterName is required: the name of the cluster, which is part of the names and tags of everything in AWS (--set clusterName=NAME)" .Values.clusterName)) }}
+{{- with .Values }}
+{{- include "albatross.flag" (list "ingress-class" .ingressClass) }}
+{{- include "albatross.flag" (list "load-balancer-class" .loadBalancerClass) }}
+{{- include "albatross.flag" (list "aws-region" .region) }}
+{{- include "albatross.flag" (list "aws-vpc-id" .vpcId) }}
+{{- include "albatross.flag" (list "aws-vpc-tags" .vpcTags) }}
+{{- include "albatross.flag" (list "aws-api-endpoints" .awsApiEndpoints) }}
+{{- include "albatross.flag" (list "aws-api-throttle" .awsApiThrottle) }}
+{{- include "albatross.flag" (list "aws-max-retries" .awsMaxRetries) }}
+{{- include "albatross.flag" (list "default-target-type" .defaultTargetType) }}
+{{- include "albatross.flag" (list "default-load-balancer-scheme" .defaultLoadBalancerScheme) }}
+{{- include "albatross.flag" (list "default-ssl-policy" .defaultSSLPolicy) }}
+{{- include "albatross.flag" (list "default-tags" .defaultTags) }}
+{{- include "albatross.flag" (list "external-managed-tags" .externalManagedTags) }}
+{{- include "albatross.flag" (list "allowed-certificate-authority-arns" .certDiscovery.allowedCertificateAuthorityARNs) }}
+{{- include "albatross.flag" (list "tolerate-non-existent-backend-service" .tolerateNonExistentBackendService) }}
+{{- include "albatross.flag" (list "tolerate-non-existent-backend-action" .tolerateNonExistentBackendAction) }}
+{{- include "albatross.flag" (list "enable-backend-security-group" .enableBackendSecurityGroup) }}
+{{- include "albatross.flag" (list "backend-security-group" .backendSecurityGroup) }}
+{{- include "albatross.flag" (list "enable-manage-backend-security-group-rules" .enableManageBackendSecurityGroupRules) }}
+{{- include "albatross.flag" (list "disable-restricted-sg-rules" .disableRestrictedSecurityGroupRules) }}
+{{- include "albatross.flag" (list "service-target-eni-security-group-tags" .serviceTargetENISGTags) }}
+{{- include "albatross.flag" (list "max-targets-per-target-group" .maxTargetsPerTargetGroup) }}
+{{- include "albatross.flag" (list "ingress-max-concurrent-reconciles" .ingressMaxConcurrentReconciles) }}
+{{- include "albatross.flag" (list "targetgroupbinding-max-concurrent-reconciles" .targetgroupbindingMaxConcurrentReconciles) }}
+{{- include "albatross.flag" (list "targetgroupbinding-requeue-duration" .targetgroupbindingRequeueDuration) }}
+{{- include "albatross.flag" (list "sync-period" .syncPeriod) }}
+{{- include "albatross.flag" (list "replaced-load-balancer-hold" .replacedLoadBalancerHold) }}
+{{- include "albatross.flag" (list "watch-namespace" .watchNamespace) }}
+{{- include "albatross.flag" (list "feature-gates" .controllerConfig.featureGates) }}
+{{- include "albatross.flag" (list "metrics-bind-addr" .metricsBindAddr) }}
+{{- include "albatross.flag" (list "health-probe-bind-addr" .healthProbeBindAddr) }}
+{{- include "albatross.flag" (list "log-level" .logLevel) }}
+{{- include "albatross.flag" (list "log-format" .logFormat) }}
+{{- include "albatross.flag" (list "enable-pod-readiness-gate-inject" .enablePodReadinessGateInject) }}
+{{- include "albatross.flag" (list "disable-ingress-class-annotation" .disableIngressClassAnnotation) }}
+{{- include "albatross.flag" (list "disable-ingress-group-name-annotation" .disableIngressGroupNameAnnotation) }}
+{{- end }}
+{{- if ne $certificate "none" }}
+{{- include "albatross.flag" (list "enable-webhooks" true) }}
+{{- include "albatross.flag" (list "webhook-bind-port" .Values.webhookBindPort) }}
+{{- if eq $certificate "controller" }}
+{{- include "albatross.flag" (list "webhook-service-name" (printf "%s-webhook-service" (include "albatross.fullname" .))) }}
+{{- include "albatross.flag" (list "webhook-secret-name" (printf "%s-tls" (include "albatross.fullname" .))) }}
+{{- include "albatross.flag" (list "webhook-configuration-name" (printf "%s-webhook" (include "albatross.fullname" .))) }}
+{{- else }}
+{{- include "albatross.flag" (list "webhook-cert-dir" "/etc/albatross/webhook") }}
+{{- end }}
+{{- end }}
+{{- range $flag, $value := include "albatross.withoutEffect" . | fromYaml }}
+{{- include "albatross.flag" (list $flag $value) }}
+{{- end }}
+{{- range .Values.extraArgs }}
+- {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Flags that albatross takes and that do nothing yet, with their values. The log and NOTES.txt name those that are given. */}}
+{{- define "albatross.withoutEffect" -}}
+{{- $v := .Values -}}
+{{- dict
+  "alb-gateway-max-concurrent-reconciles" $v.albGatewayMaxConcurrentReconciles
+  "default-pca-arn" $v.certManagement.defaultPCAARN
+  "enable-endpoint-slices" $v.enableEndpointSlices
+  "enable-shield" $v.enableShield
+  "enable-waf" $v.enableWaf
+  "enable-wafv2" $v.enableWafv2
+  "globalaccelerator-max-concurrent-reconciles" $v.globalAcceleratorMaxConcurrentReconciles
+  "globalaccelerator-max-exponential-backoff-delay" $v.globalAcceleratorMaxExponentialBackoffDelay
+  "lb-stabilization-monitor-interval" $v.lbStabilizationMonitorInterval
+  "nlb-gateway-max-concurrent-reconciles" $v.nlbGatewayMaxConcurrentReconciles
+  "service-max-concurrent-reconciles" $v.serviceMaxConcurrentReconciles
+  "targetgroupbinding-max-exponential-backoff-delay" $v.targetgroupbindingMaxExponentialBackoffDelay
+  | toYaml -}}
+{{- end -}}
+
+{{/* What every webhook says in the same way: where it is served, and that it changes nothing else. */}}
+{{- define "albatross.webhookClient" -}}
+{{- $root := index . 0 -}}
+admissionReviewVersions: [v1]
+sideEffects: None
+timeoutSeconds: 5
+clientConfig:
+  service:
+    name: {{ include "albatross.fullname" $root }}-webhook-service
+    namespace: {{ $root.Release.Namespace }}
+    path: {{ index . 1 }}
+  {{- with index . 2 }}
+  caBundle: {{ . }}
+  {{- end }}
 {{- end -}}

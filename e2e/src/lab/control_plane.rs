@@ -4,26 +4,43 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::json;
 use tokio::net::TcpStream;
 
 use super::cluster::Cluster;
+use super::go::GoProgram;
 use super::processes::{Process, Processes, free_ports};
 use super::wait_until;
 
-const SOURCES: [(&str, &str); 3] = [
-    ("main.go", include_str!("../../controlplane/main.go")),
-    ("go.mod", include_str!("../../controlplane/go.mod")),
-    ("go.sum", include_str!("../../controlplane/go.sum")),
-];
+const LINKED: GoProgram = GoProgram {
+    name: "controlplane",
+    what: "the lab's Kubernetes control plane",
+    otherwise: ", or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kube-controller-manager",
+    sources: &[
+        ("go.mod", include_str!("../../controlplane/go.mod")),
+        ("go.sum", include_str!("../../controlplane/go.sum")),
+        ("main.go", include_str!("../../controlplane/main.go")),
+    ],
+    module: "k8s.io/kubernetes",
+    package: ".",
+};
 const CONTROLLERS: &str = "endpointslice-controller,namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller";
 const TOKEN: &str = "admintoken";
+/// What ServiceAccounts ask of the API server is written down, and nothing else: neither the lab nor Kubernetes' own parts.
+const AUDIT_POLICY: &str = r#"{
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]
+}"#;
+
+/// The file with the requests of ServiceAccounts, a line of JSON each.
+pub(super) const AUDIT_LOG: &str = "audit.log";
 
 /// Where the control plane's programs are.
 enum Programs {
@@ -48,7 +65,8 @@ impl Programs {
             }
             return Ok(Self::Assets(assets));
         }
-        Ok(Self::Linked(build(cache)?))
+        let version = format!("-X k8s.io/component-base/version.gitVersion={}", LINKED.version());
+        Ok(Self::Linked(LINKED.build(cache, &version)?))
     }
 
     fn spawn(&self, processes: &Processes, name: &str, arguments: Vec<OsString>) -> Result<Process> {
@@ -60,49 +78,6 @@ impl Programs {
             }
         }
     }
-}
-
-/// What follows `key` on its line in go.mod.
-fn go_mod(key: &str) -> &'static str {
-    let line = SOURCES[1].1.lines().find_map(|line| line.trim().strip_prefix(key));
-    line.map_or("", str::trim)
-}
-
-/// Builds the linked control plane into `<cache>/controlplane-<version>` unless it is there.
-fn build(cache: &Path) -> Result<PathBuf> {
-    let version = go_mod("k8s.io/kubernetes ");
-    let program = cache.join(format!("controlplane-{version}"));
-    if program.is_file() {
-        return Ok(program);
-    }
-    let needed = go_mod("go ");
-    let found = Command::new("go").arg("version").stdin(Stdio::null()).output();
-    ensure!(
-        found.is_ok_and(|output| output.status.success()),
-        "the lab's Kubernetes control plane is built with Go, and there is no `go` on PATH: install Go {needed} or newer, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kube-controller-manager"
-    );
-    tracing::info!("building etcd and Kubernetes {version} with Go; this takes minutes, and only once");
-    fs::create_dir_all(cache)?;
-    let work = tempfile::Builder::new().prefix("controlplane-").tempdir_in(cache)?;
-    for (name, text) in SOURCES {
-        fs::write(work.path().join(name), text)?;
-    }
-    let output = Command::new("go")
-        .args(["build", "-trimpath", "-ldflags"])
-        .arg(format!("-s -w -X k8s.io/component-base/version.gitVersion={version}"))
-        .args(["-o", "controlplane", "."])
-        .current_dir(work.path())
-        .stdin(Stdio::null())
-        .output()?;
-    if !output.status.success() {
-        bail!(
-            "`go build` of the lab's control plane failed (it needs Go {needed} and the Go module proxy):\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    // A rename is atomic, so that another lab that builds at the same time never runs half a program.
-    fs::rename(work.path().join("controlplane"), &program)?;
-    Ok(program)
 }
 
 /// A running control plane. Dropping it ends its processes.
@@ -149,6 +124,9 @@ impl ControlPlane {
         arguments.text("--secure-port", &api_port.to_string()).text("--bind-address", "127.0.0.1");
         arguments.path("--cert-dir", &certificates).flag("--allow-privileged");
         arguments.text("--disable-admission-plugins", "ServiceAccount");
+        let policy = directory.join("audit-policy.json");
+        fs::write(&policy, AUDIT_POLICY)?;
+        arguments.path("--audit-policy-file", &policy).path("--audit-log-path", &directory.join(AUDIT_LOG));
         let mut server = programs.spawn(processes, "kube-apiserver", arguments.0)?;
         // The server makes its own certificate and authority, which the client trusts.
         wait_until(Duration::from_secs(30), "kube-apiserver's certificate", async || {

@@ -12,6 +12,7 @@ use e2e::lab::{Lab, wait_until, workspace};
 use e2e::symbolic::{Snapshot, diff};
 use serde_json::{Value, json};
 
+use crate::rights::Account;
 use crate::support::{SOON, Stage, run};
 
 /// Set to a part of case names to run these only.
@@ -26,8 +27,20 @@ const DEADLINE: Duration = Duration::from_secs(120);
 fn cases_end_in_the_expected_state() {
     run(async {
         let mut stage = Stage::fresh().await?;
-        stage.start_controller(&["--replaced-load-balancer-hold=0"]).await?;
         let cases = cases()?;
+        let account = Account::install(&stage, false).await?;
+        for (namespace, secret) in secrets(&stage, &cases)? {
+            account.may_read(&stage, &namespace, &secret).await?;
+        }
+        let kubeconfig = format!("--kubeconfig={}", account.kubeconfig.display());
+        let election = ["--enable-leader-election=true", "--leader-election-namespace=kube-system"];
+        stage.start_controller(&[&election[..], &["--replaced-load-balancer-hold=0", &kubeconfig]].concat()).await?;
+        let controller = stage.controller.as_ref().context("no controller")?;
+        wait_until(SOON, "the controller to lead", async || {
+            let state: Value = serde_json::from_str(&controller.state().await?)?;
+            Ok(state["leader"] == true)
+        })
+        .await?;
         let (mut states, mut wrong) = (0, String::new());
         for step in 1.. {
             let now: Vec<&PathBuf> = cases.iter().filter(|case| manifest(case, step).exists()).collect();
@@ -44,9 +57,30 @@ fn cases_end_in_the_expected_state() {
         let count = wrong.lines().filter(|line| !line.starts_with(' ')).count();
         ensure!(wrong.is_empty(), "{count} of {states} states are not as expected:\n{wrong}");
         println!("{states} states of {} cases are as expected", cases.len());
+        stage.stop_controller().await?;
+        let used = account.used(&stage)?;
+        if std::env::var_os(ONLY).is_none() {
+            account.has_no_more_than_it_needs(&used)?;
+        }
         // The next test needs a kubelet and a clean account.
         Ok(())
     });
+}
+
+/// The Secrets that cases have, by namespace and name.
+fn secrets(lab: &Lab, cases: &[PathBuf]) -> Result<BTreeSet<(String, String)>> {
+    let mut secrets = BTreeSet::new();
+    for case in cases {
+        for entry in fs::read_dir(case)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                let objects = documents(&lab.world.substitute(&fs::read_to_string(path)?)?)?;
+                let found = objects.iter().filter(|object| text(object, "/kind") == "Secret");
+                secrets.extend(found.map(|found| (name(case).to_owned(), text(found, "/metadata/name").to_owned())));
+            }
+        }
+    }
+    Ok(secrets)
 }
 
 fn cases() -> Result<Vec<PathBuf>> {

@@ -3,6 +3,7 @@
 mod authentication;
 mod bad_input;
 mod bindings;
+mod chart;
 mod cluster_life;
 mod conformance;
 mod demo;
@@ -11,6 +12,7 @@ mod lab;
 mod leadership;
 mod lifecycle;
 mod restarts;
+mod rights;
 mod rollout;
 mod services;
 mod support;

@@ -1,0 +1,658 @@
+//! The Helm chart: what it makes of values, that the controller and the API server take it, and that it installs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use albatross::controller::flags::ControllerFlags;
+use albatross::model::VpcId;
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use e2e::lab::cluster::{documents, items, put_in_namespace, text};
+use e2e::lab::helm::{Helm, Said};
+use e2e::lab::{Lab, workspace};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::support::{Stage, gone, run};
+
+pub const CHART: &str = "charts/albatross";
+/// Values that are more than some lines.
+const EVERY_VALUE: &str = include_str!("chart/every_value.yaml");
+
+/// The objects of the smallest installation.
+const MINIMUM: [&str; 9] = [
+    "ClusterRole albatross",
+    "ClusterRoleBinding albatross",
+    "Deployment albatross",
+    "IngressClass alb",
+    "PodDisruptionBudget albatross",
+    "Role albatross-leader-election",
+    "RoleBinding albatross-leader-election",
+    "Service albatross-metrics",
+    "ServiceAccount albatross",
+];
+
+/// Values, and what becomes of them.
+struct Case {
+    name: &'static str,
+    /// YAML, in which `clusterName: demo` need not be said.
+    values: &'static str,
+    /// What differs from [`MINIMUM`]: `+ Kind name` and `- Kind name`.
+    objects: &'static [&'static str],
+    /// What differs from the arguments of the smallest installation, likewise.
+    arguments: &'static [&'static str],
+}
+
+const CASES: &[Case] = &[
+    Case { name: "minimum", values: "{}", objects: &[], arguments: &[] },
+    Case {
+        name: "as in the documents",
+        values: "{region: us-west-2, vpcId: vpc-0a1b2c3d, image: {repository: example.com/albatross}, serviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::111122223333:role/albatross'}}}",
+        objects: &[],
+        arguments: &["+ --aws-region=us-west-2", "+ --aws-vpc-id=vpc-0a1b2c3d"],
+    },
+    Case {
+        name: "one replica",
+        values: "replicaCount: 1",
+        objects: &["- PodDisruptionBudget albatross"],
+        arguments: &[],
+    },
+    Case {
+        name: "no disruption budget",
+        values: "podDisruptionBudget: null",
+        objects: &["- PodDisruptionBudget albatross"],
+        arguments: &[],
+    },
+    Case {
+        name: "autoscaling",
+        values: "autoscaling: {enabled: true}",
+        objects: &["+ HorizontalPodAutoscaler albatross", "- PodDisruptionBudget albatross"],
+        arguments: &[],
+    },
+    Case {
+        name: "no RBAC",
+        values: "rbac: {create: false}",
+        objects: &[
+            "- ClusterRole albatross",
+            "- ClusterRoleBinding albatross",
+            "- Role albatross-leader-election",
+            "- RoleBinding albatross-leader-election",
+        ],
+        arguments: &[],
+    },
+    Case {
+        name: "a ServiceAccount of others",
+        values: "serviceAccount: {create: false, name: others}",
+        objects: &["- ServiceAccount albatross"],
+        arguments: &[],
+    },
+    Case {
+        name: "on the host's network",
+        values: "{hostNetwork: true, dnsPolicy: ClusterFirstWithHostNet, metricsBindAddr: ':9080', healthProbeBindAddr: '127.0.0.1:9081'}",
+        objects: &[],
+        arguments: &["+ --health-probe-bind-addr=127.0.0.1:9081", "+ --metrics-bind-addr=:9080"],
+    },
+    Case {
+        name: "no IngressClass",
+        values: "createIngressClassResource: false",
+        objects: &["- IngressClass alb"],
+        arguments: &[],
+    },
+    Case {
+        name: "parameters of the class",
+        values: "{ingressClass: edge, ingressClassParams: {spec: {scheme: internet-facing}}}",
+        objects: &["+ IngressClass edge", "+ IngressClassParams edge", "- IngressClass alb"],
+        arguments: &["+ --ingress-class=edge", "- --ingress-class=alb"],
+    },
+    Case {
+        name: "parameters that are there",
+        values: "ingressClassParams: {create: false, name: theirs}",
+        objects: &[],
+        arguments: &[],
+    },
+    Case {
+        name: "observed",
+        values: "{serviceMonitor: {enabled: true}, grafanaDashboard: {enabled: true}, logFormat: json, logLevel: 'albatross=debug,kube=warn'}",
+        objects: &["+ ConfigMap albatross-dashboard", "+ ServiceMonitor albatross"],
+        arguments: &["+ --log-format=json", "+ --log-level=albatross=debug,kube=warn"],
+    },
+    Case {
+        name: "not observed",
+        values: "metricsBindAddr: '0'",
+        objects: &["- Service albatross-metrics"],
+        arguments: &["+ --metrics-bind-addr=0"],
+    },
+    Case {
+        name: "lists and maps as text, and the other way round",
+        values: "{awsApiThrottle: 'Elastic Load Balancing v2:.*=10:40', externalManagedTags: 'x,y', serviceTargetENISGTags: {team: shop}, certDiscovery: {allowedCertificateAuthorityARNs: ['arn:a', 'arn:b']}, env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}], awsMaxRetries: '7', defaultTags: {a: true, b: 1.5, c: x=y}}",
+        objects: &[],
+        arguments: &[
+            "+ --allowed-certificate-authority-arns=arn:a,arn:b",
+            "+ --aws-api-throttle=Elastic Load Balancing v2:.*=10:40",
+            "+ --aws-max-retries=7",
+            "+ --default-tags=a=true,b=1.5,c=x=y",
+            "+ --external-managed-tags=x,y",
+            "+ --service-target-eni-security-group-tags=team=shop",
+        ],
+    },
+    Case {
+        name: "flags that the chart does not know",
+        values: "{extraArgs: ['--ingress-class=mine', '--leader-election-id=other'], unknown: {value: 1}}",
+        objects: &[],
+        arguments: &["+ --ingress-class=mine", "+ --leader-election-id=other"],
+    },
+    Case {
+        name: "webhooks",
+        values: "webhooks: {enabled: true}",
+        objects: &[
+            "+ MutatingWebhookConfiguration albatross-webhook",
+            "+ Service albatross-webhook-service",
+            "+ ValidatingWebhookConfiguration albatross-webhook",
+        ],
+        arguments: &[
+            "+ --enable-webhooks=true",
+            "+ --webhook-configuration-name=albatross-webhook",
+            "+ --webhook-secret-name=albatross-tls",
+            "+ --webhook-service-name=albatross-webhook-service",
+        ],
+    },
+    Case {
+        name: "webhooks with a certificate of others",
+        values: "{webhooks: {enabled: true}, webhookTLS: {caCert: a, cert: b, key: c}, webhookConfig: {disableIngressValidation: true}}",
+        objects: &[
+            "+ MutatingWebhookConfiguration albatross-webhook",
+            "+ Secret albatross-tls",
+            "+ Service albatross-webhook-service",
+            "+ ValidatingWebhookConfiguration albatross-webhook",
+        ],
+        arguments: &["+ --enable-webhooks=true", "+ --webhook-cert-dir=/etc/albatross/webhook"],
+    },
+    Case {
+        name: "webhooks with a certificate of cert-manager's and an issuer of others",
+        values: "{webhooks: {enabled: true}, enableCertManager: true, enableServiceMutatorWebhook: true, certManager: {issuerRef: {kind: ClusterIssuer, name: company}}}",
+        objects: &[
+            "+ Certificate albatross-serving-cert",
+            "+ MutatingWebhookConfiguration albatross-webhook",
+            "+ Service albatross-webhook-service",
+            "+ ValidatingWebhookConfiguration albatross-webhook",
+        ],
+        arguments: &["+ --enable-webhooks=true", "+ --webhook-cert-dir=/etc/albatross/webhook"],
+    },
+];
+
+/// The arguments that [`EVERY_VALUE`] makes, webhooks off.
+const EVERY_ARGUMENT: &str = "controller
+--cluster-name=demo
+--ingress-class=balanced
+--load-balancer-class=example.com/nlb
+--aws-region=us-west-2
+--aws-vpc-id=vpc-0123456789abcdef0
+--aws-vpc-tags=team=shop,tier=edge
+--aws-api-endpoints=EC2=https://ec2.example.com,Elastic Load Balancing v2=https://elb.example.com
+--aws-api-throttle=Elastic Load Balancing v2:RegisterTargets|DeregisterTargets=4:20,Elastic Load Balancing v2:.*=10:40
+--aws-max-retries=12
+--default-target-type=ip
+--default-load-balancer-scheme=internet-facing
+--default-ssl-policy=ELBSecurityPolicy-TLS13-1-2-2021-06
+--default-tags=cost-center=1234567,team=shop
+--external-managed-tags=owner,stage
+--allowed-certificate-authority-arns=arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/a,arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/b
+--tolerate-non-existent-backend-service=false
+--tolerate-non-existent-backend-action=false
+--enable-backend-security-group=true
+--backend-security-group=sg-0123456789abcdef0
+--enable-manage-backend-security-group-rules=true
+--disable-restricted-sg-rules=true
+--service-target-eni-security-group-tags=team=shop,tier=nodes
+--max-targets-per-target-group=1000000
+--ingress-max-concurrent-reconciles=5
+--targetgroupbinding-max-concurrent-reconciles=6
+--targetgroupbinding-requeue-duration=10s
+--sync-period=5h
+--watch-namespace=shop
+--feature-gates=ALBSingleSubnet=true,EnableTCPUDPListener=true
+--metrics-bind-addr=:9090
+--log-level=debug
+--enable-pod-readiness-gate-inject=true
+--disable-ingress-class-annotation=true
+--disable-ingress-group-name-annotation=true
+--alb-gateway-max-concurrent-reconciles=2
+--default-pca-arn=arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/a
+--enable-endpoint-slices=false
+--enable-shield=false
+--enable-waf=false
+--enable-wafv2=false
+--globalaccelerator-max-concurrent-reconciles=2
+--globalaccelerator-max-exponential-backoff-delay=5m
+--lb-stabilization-monitor-interval=1m
+--nlb-gateway-max-concurrent-reconciles=2
+--service-max-concurrent-reconciles=4
+--targetgroupbinding-max-exponential-backoff-delay=5m";
+
+pub fn helm() -> Result<Helm> {
+    Helm::find(Path::new(env!("CARGO_BIN_EXE_e2e")))
+}
+
+fn values(yaml: &str) -> Result<Value> {
+    let mut values = documents(yaml)?.pop().context("no values")?;
+    if values.get("clusterName").is_none() {
+        values["clusterName"] = "demo".into();
+    }
+    Ok(values)
+}
+
+/// The objects that the chart makes of values, as the release `albatross` in kube-system.
+pub fn rendered(helm: &Helm, values: &Value) -> Result<Vec<Value>> {
+    let said = helm.run(&["template", "albatross", CHART, "--namespace=kube-system"], Some(values))?;
+    ensure!(said.success, "helm template: {}", said.errors);
+    documents(&said.output)
+}
+
+fn names(objects: &[Value]) -> Vec<String> {
+    let name = |object: &Value| format!("{} {}", text(object, "/kind"), text(object, "/metadata/name"));
+    let mut names: Vec<String> = objects.iter().map(name).collect();
+    names.sort();
+    names
+}
+
+fn the<'a>(objects: &'a [Value], kind: &str) -> Result<&'a Value> {
+    let mut found = objects.iter().filter(|object| text(object, "/kind") == kind);
+    let object = found.next().with_context(|| format!("no {kind}"))?;
+    ensure!(found.next().is_none(), "more than one {kind}");
+    Ok(object)
+}
+
+fn arguments(objects: &[Value]) -> Result<Vec<String>> {
+    let arguments = items(the(objects, "Deployment")?, "/spec/template/spec/containers/0/args");
+    Ok(arguments.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// What is in one list and not in the other, as `+ this` and `- that`.
+fn differences(from: &[String], to: &[String]) -> Vec<String> {
+    let more = to.iter().filter(|entry| !from.contains(entry)).map(|entry| format!("+ {entry}"));
+    let less = from.iter().filter(|entry| !to.contains(entry)).map(|entry| format!("- {entry}"));
+    let mut all: Vec<String> = more.chain(less).collect();
+    all.sort();
+    all
+}
+
+#[derive(Parser)]
+#[command(args_override_self = true)]
+struct Line {
+    #[command(flatten)]
+    flags: ControllerFlags,
+}
+
+/// The controller's own reading of its arguments, to the last value.
+fn flags(arguments: &[String]) -> Result<ControllerFlags> {
+    ensure!(arguments.first().is_some_and(|first| first == "controller"), "{arguments:?} do not run the controller");
+    let flags = Line::try_parse_from(arguments)?.flags;
+    flags.build_config(VpcId::new("vpc-1"))?;
+    flags.fixed_limits()?;
+    flags.vpc_tags()?;
+    flags.node_security_group_tags()?;
+    Ok(flags)
+}
+
+#[test]
+fn values_become_objects_and_flags() {
+    run(async {
+        let helm = helm()?;
+        let smallest = arguments(&rendered(&helm, &values("{}")?)?)?;
+        assert_eq!(
+            smallest,
+            ["controller", "--cluster-name=demo", "--ingress-class=alb", "--default-target-type=instance"]
+        );
+        let mut wrong = Vec::new();
+        for case in CASES {
+            let objects = rendered(&helm, &values(case.values)?).context(case.name)?;
+            let differ = differences(&MINIMUM.map(str::to_owned), &names(&objects));
+            let given = arguments(&objects)?;
+            let others = differences(&smallest, &given);
+            if differ != case.objects || others != case.arguments {
+                wrong.push(format!("{}: {differ:#?} {others:#?}", case.name));
+            }
+            if let Err(error) = flags(&given) {
+                wrong.push(format!("{}: the controller does not take {given:?}: {error:#}", case.name));
+            }
+        }
+        let every = rendered(&helm, &values(EVERY_VALUE)?)?;
+        let given = arguments(&every)?;
+        assert_eq!(given.join("\n"), EVERY_ARGUMENT);
+        flags(&given)?;
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_pods_are_careful_by_default() {
+    run(async {
+        let objects = rendered(&helm()?, &values("{}")?)?;
+        let deployment = the(&objects, "Deployment")?;
+        assert_eq!(deployment["spec"]["replicas"], 2);
+        let mut pod = deployment["spec"]["template"]["spec"].clone();
+        let container = pod["containers"][0].take();
+        let selector = json!({"app.kubernetes.io/name": "albatross", "app.kubernetes.io/instance": "albatross"});
+        assert_eq!(
+            pod,
+            json!({
+                "serviceAccountName": "albatross",
+                "priorityClassName": "system-cluster-critical",
+                "terminationGracePeriodSeconds": 30,
+                "securityContext": {
+                    "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [null],
+                "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
+                    "weight": 100,
+                    "podAffinityTerm": {
+                        "topologyKey": "kubernetes.io/hostname",
+                        "labelSelector": {"matchLabels": selector},
+                    },
+                }]}},
+            })
+        );
+        assert_eq!(
+            container["securityContext"],
+            json!({
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true,
+                "capabilities": {"drop": ["ALL"]},
+            })
+        );
+        assert_eq!(
+            container["resources"],
+            json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}})
+        );
+        let probe = |name: &str| text(&container, &format!("/{name}/httpGet/path")).to_owned();
+        assert_eq!([probe("livenessProbe"), probe("readinessProbe")], ["/healthz", "/readyz"]);
+        let budget = the(&objects, "PodDisruptionBudget")?;
+        assert_eq!(budget["spec"], json!({"selector": {"matchLabels": selector}, "maxUnavailable": 1}));
+        Ok(())
+    });
+}
+
+/// Those who do without Helm get the same pods.
+#[test]
+fn config_has_the_same_deployment() {
+    run(async {
+        let mut chart = rendered(&helm()?, &values("{}")?)?;
+        for (kind, file) in [("Deployment", "deployment"), ("PodDisruptionBudget", "disruption_budget")] {
+            let text = fs::read_to_string(workspace().join(format!("config/controller/{file}.yaml")))?;
+            let mut own = documents(&text)?.pop().with_context(|| format!("{file}.yaml is empty"))?;
+            let theirs = chart.iter_mut().find(|object| object["kind"] == kind).context("not in the chart")?;
+            if kind == "Deployment" {
+                flags(&arguments(std::slice::from_ref(&own))?)?;
+                for object in [&mut own, theirs] {
+                    object["spec"]["template"]["spec"]["containers"][0]["args"].take();
+                }
+            }
+            let theirs = chart.iter().find(|object| object["kind"] == kind).context("not in the chart")?;
+            assert_eq!(own["spec"], theirs["spec"], "{kind}");
+        }
+        Ok(())
+    });
+}
+
+/// A mistake in the values is told with its place and what may stand there.
+#[test]
+fn values_that_cannot_be_meant_are_refused() {
+    run(async {
+        let helm = helm()?;
+        let refused = |values: Value| -> Result<String> {
+            let Said { success, errors, .. } =
+                helm.run(&["template", "albatross", CHART, "--namespace=kube-system"], Some(&values))?;
+            ensure!(!success, "{values} are taken");
+            // The order of a schema's complaints is not defined.
+            let mut lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("- ")).collect();
+            lines.sort_unstable();
+            let whole = errors.lines().find(|line| line.starts_with("Error: ")).unwrap_or_default();
+            Ok(if lines.is_empty() { whole.to_owned() } else { lines.join("\n") })
+        };
+        assert_eq!(
+            refused(json!({}))?,
+            "Error: execution error at (albatross/templates/deployment.yaml:73:16): clusterName is required: the name of the cluster, which is part of the names and tags of everything in AWS (--set clusterName=NAME)"
+        );
+        assert_eq!(
+            refused(json!({
+                "clusterName": 5, "replicaCount": "many", "vpcId": "subnet-1", "defaultTargetType": "pod",
+                "enableShield": "true", "syncPeriod": "ten hours", "image": {"pullPolicy": "Sometimes"},
+                "controllerConfig": {"featureGates": {"ALBSingleSubnet": "true"}}, "tolerations": {},
+                "serviceMutatorWebhookConfig": {"operations": ["DELETE"]},
+            }))?,
+            "- at '/clusterName': got number, want null or string
+- at '/controllerConfig/featureGates/ALBSingleSubnet': got string, want boolean
+- at '/defaultTargetType': value must be one of 'instance', 'ip'
+- at '/enableShield': got string, want null or boolean
+- at '/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'
+- at '/replicaCount': 'many' does not match pattern '^[0-9]*$'
+- at '/serviceMutatorWebhookConfig/operations/0': value must be one of 'CREATE', 'UPDATE'
+- at '/syncPeriod': 'ten hours' does not match pattern '^([0-9.]+(h|m|s|ms))*$|^0$'
+- at '/tolerations': got object, want null or array
+- at '/vpcId': 'subnet-1' does not match pattern '^(vpc-[0-9a-f]+)?$'"
+        );
+        let lint = helm.run(&["lint", CHART, "--strict"], Some(&json!({"clusterName": "demo"})))?;
+        assert!(lint.success, "{}{}", lint.output, lint.errors);
+        Ok(())
+    });
+}
+
+/// Whoever adds a value says what it is, in the schema and in values.yaml; and every value of the other chart is there.
+#[test]
+fn every_value_is_described() {
+    run(async {
+        let folder = workspace().join(CHART);
+        let own = documents(&fs::read_to_string(folder.join("values.yaml"))?)?.pop().context("values.yaml is empty")?;
+        let schema: Value = serde_json::from_slice(&fs::read(folder.join("values.schema.json"))?)?;
+        let mut undescribed = Vec::new();
+        compare_keys(&own, &schema, "", &mut undescribed);
+        assert_eq!(undescribed, [] as [String; 0]);
+        let theirs = values(EVERY_VALUE)?;
+        let keys = |value: &Value| -> BTreeSet<String> {
+            value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect()
+        };
+        let unknown: Vec<String> = keys(&theirs).difference(&keys(&own)).cloned().collect();
+        assert_eq!(unknown, [] as [String; 0]);
+        let more: Vec<String> = keys(&own).difference(&keys(&theirs)).cloned().collect();
+        let ours = [
+            "extraArgs",
+            "grafanaDashboard",
+            "healthProbeBindAddr",
+            "logFormat",
+            "replacedLoadBalancerHold",
+            "webhooks",
+        ];
+        assert_eq!(more, ours, "values that aws-load-balancer-controller's chart does not have");
+        Ok(())
+    });
+}
+
+fn compare_keys(values: &Value, schema: &Value, path: &str, undescribed: &mut Vec<String>) {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+    let keys: BTreeSet<&String> = values.as_object().into_iter().flat_map(|map| map.keys()).collect();
+    let described: BTreeSet<&String> = properties.keys().collect();
+    undescribed.extend(keys.difference(&described).map(|key| format!("{path}/{key} is not in the schema")));
+    // What has no default, only a comment.
+    let commented = ["/certManagement/defaultPCAARN"];
+    let missing = described.difference(&keys).map(|key| format!("{path}/{key}"));
+    undescribed.extend(missing.filter(|key| !commented.contains(&key.as_str()) && !path.contains("Selector")));
+    for (key, schema) in properties {
+        compare_keys(&values[key], schema, &format!("{path}/{key}"), undescribed);
+    }
+}
+
+/// What the dashboard asks for exists.
+#[test]
+fn the_dashboard_asks_for_metrics_that_exist() {
+    run(async {
+        let objects = rendered(&helm()?, &values("grafanaDashboard: {enabled: true}")?)?;
+        let map = the(&objects, "ConfigMap")?;
+        assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+        let dashboard: Value = serde_json::from_str(text(map, "/data/albatross.json"))?;
+        let documented = fs::read_to_string(workspace().join("docs/operations.md"))?;
+        let mut asked = BTreeMap::new();
+        for panel in items(&dashboard, "/panels") {
+            for target in items(panel, "/targets") {
+                let expression = text(target, "/expr");
+                let names = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                let ours = names.filter(|name| name.starts_with("albatross_") || name.starts_with("aws"));
+                asked.extend(ours.map(|name| (name.trim_end_matches("_bucket").to_owned(), text(panel, "/title"))));
+            }
+        }
+        let unknown: Vec<_> = asked.iter().filter(|(name, _)| !documented.contains(&format!("`{name}`"))).collect();
+        ensure!(unknown.is_empty(), "docs/operations.md does not know {unknown:?}");
+        ensure!(asked.len() > 10, "the dashboard asks only for {asked:?}");
+        Ok(())
+    });
+}
+
+/// A definition of a kind that somebody else's operator would bring, with whatever fields.
+fn foreign_kind(group: &str, version: &str, kind: &str, plural: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {
+            "group": group,
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+            "scope": "Namespaced",
+            "versions": [{
+                "name": version, "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }],
+        },
+    })
+}
+
+async fn takes(lab: &Lab, object: &Value) -> Result<()> {
+    let mut object = object.clone();
+    put_in_namespace(&mut object, "kube-system");
+    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
+    let api = lab.cluster.api(text(&object, "/apiVersion"), text(&object, "/kind"), namespace);
+    let parameters =
+        PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply("chart") };
+    api.patch(text(&object, "/metadata/name"), &parameters.dry_run().force(), &Patch::Apply(&object)).await?;
+    Ok(())
+}
+
+/// A stand-in for the chart of aws-load-balancer-controller, with what matters when it gives way.
+fn other_chart(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder.join("templates"))?;
+    fs::write(
+        folder.join("Chart.yaml"),
+        "{apiVersion: v2, name: aws-load-balancer-controller, version: 3.5.0, appVersion: v3.5.0}\n",
+    )?;
+    fs::write(folder.join("values.yaml"), "{image: {repository: public.ecr.aws/eks/aws-load-balancer-controller}}\n")?;
+    fs::write(
+        folder.join("templates/all.yaml"),
+        r#"
+{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: taken-over}, spec: {controller: ingress.k8s.aws/alb}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: aws-load-balancer-controller, namespace: {{ .Release.Namespace }}, annotations: {eks.amazonaws.com/role-arn: "arn:aws:iam::111122223333:role/lbc"}}}
+---
+{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingWebhookConfiguration, metadata: {name: aws-load-balancer-webhook}, webhooks: []}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: aws-load-balancer-controller, namespace: {{ .Release.Namespace }}}, spec: {replicas: 0, selector: {matchLabels: {app.kubernetes.io/name: aws-load-balancer-controller}}, template: {metadata: {labels: {app.kubernetes.io/name: aws-load-balancer-controller}}, spec: {containers: [{name: controller, image: "{{ .Values.image.repository }}"}]}}}}
+"#,
+    )?;
+    Ok(())
+}
+
+/// One test for all that needs a cluster, as an installation of Helm's takes a while.
+#[test]
+fn the_cluster_takes_it_and_it_takes_the_place_of_the_other() {
+    run(async {
+        let stage = Stage::without_controller().await?;
+        let helm = helm()?;
+        let kinds = [
+            foreign_kind("monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors"),
+            foreign_kind("cert-manager.io", "v1", "Issuer", "issuers"),
+            foreign_kind("cert-manager.io", "v1", "Certificate", "certificates"),
+        ];
+        let folder = tempfile::tempdir()?;
+        for kind in &kinds {
+            fs::write(folder.path().join(format!("{}.yaml", text(kind, "/metadata/name"))), kind.to_string())?;
+        }
+        stage.cluster.install_custom_resource_definitions(folder.path()).await?;
+        stage.cluster.namespace("monitoring").await?;
+
+        let mut every = values(EVERY_VALUE)?;
+        every["webhooks"] = json!({"enabled": true});
+        let sets = CASES.iter().map(|case| Ok((case.name, values(case.values)?))).chain([Ok(("every value", every))]);
+        for (name, values) in sets.collect::<Result<Vec<_>>>()? {
+            for object in rendered(&helm, &values)? {
+                takes(&stage, &object).await.with_context(|| format!("{name}: {object}"))?;
+            }
+        }
+
+        // The release of the other chart becomes one of ours, keeps the class, and goes back.
+        stage.cluster.namespace("chart").await?;
+        let other = folder.path().join("other");
+        other_chart(&other)?;
+        let kubeconfig = format!("--kubeconfig={}", stage.kubeconfig.display());
+        let release = "aws-load-balancer-controller";
+        let with = |arguments: &[&str], values: Option<&Value>| -> Result<String> {
+            let all = [arguments, &["--namespace=chart", kubeconfig.as_str()]].concat();
+            let said = helm.run(&all, values)?;
+            ensure!(said.success, "helm {arguments:?}: {}", said.errors);
+            Ok(said.output)
+        };
+        with(&["install", release, &other.display().to_string()], None)?;
+        let class = stage.cluster.get("networking.k8s.io/v1", "IngressClass", None, "taken-over").await?;
+        let before = class.context("no IngressClass")?;
+        // Every flag of its chart is among them, for what the notes say of them.
+        let mut theirs = values(EVERY_VALUE)?;
+        let all = theirs.as_object_mut().context("no values")?;
+        let others =
+            ["image", "autoscaling", "replicaCount", "fullnameOverride", "nameOverride", "region", "vpcId", "vpcTags"];
+        for value in others {
+            all.remove(value);
+        }
+        all.insert("replicaCount".to_owned(), 0.into());
+        all.insert("ingressClass".to_owned(), "taken-over".into());
+        theirs["serviceAccount"]["name"] = release.into();
+        theirs["ingressClassParams"]["create"] = false.into();
+        let said = with(&["upgrade", release, CHART], Some(&theirs))?;
+        let after = stage.cluster.get("networking.k8s.io/v1", "IngressClass", None, "taken-over").await?;
+        let uid = |class: &Value| text(class, "/metadata/uid").to_owned();
+        ensure!(after.is_some_and(|after| uid(&after) == uid(&before)), "the IngressClass is another one");
+        let webhooks = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
+        gone(&stage, webhooks.0, webhooks.1, None, "aws-load-balancer-webhook").await?;
+        gone(&stage, "apps/v1", "Deployment", Some("chart"), "aws-load-balancer-controller").await?;
+        let ours = format!("{release}-albatross");
+        let deployment = stage.cluster.get("apps/v1", "Deployment", Some("chart"), &ours).await?;
+        let deployment = deployment.context("no Deployment")?;
+        assert_eq!(deployment["spec"]["template"]["spec"]["serviceAccountName"], "aws-load-balancer-controller");
+
+        // What the notes say of flags without effect is what the log would say.
+        let given = items(&deployment, "/spec/template/spec/containers/0/args").iter().filter_map(Value::as_str);
+        let mut without = flags(&given.map(str::to_owned).collect::<Vec<_>>())?.without_effect();
+        without.sort();
+        let line = format!("WARNING: these values became flags that have no effect yet: {}.", without.join(", "));
+        ensure!(without.len() == 12 && said.contains(&line), "not {line:?} in the notes:\n{said}");
+        for warning in ["image.repository is not set", "region is not set", "neither vpcId nor vpcTags is set"] {
+            ensure!(said.contains(&format!("WARNING: {warning}")), "not {warning:?} in the notes:\n{said}");
+        }
+        ensure!(!said.contains("names no IAM role"), "the role is given, but the notes say:\n{said}");
+
+        with(&["rollback", release], None)?;
+        gone(&stage, "apps/v1", "Deployment", Some("chart"), &ours).await?;
+        let back = stage.cluster.get("apps/v1", "Deployment", Some("chart"), "aws-load-balancer-controller").await?;
+        ensure!(back.is_some(), "the other Deployment is not back");
+        with(&["uninstall", release], None)?;
+        let definition = "targetgroupbindings.elbv2.k8s.aws";
+        let definitions = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+        let kept = stage.cluster.get(definitions.0, definitions.1, None, definition).await?;
+        ensure!(kept.is_some(), "uninstalling took the definitions away, and with them every binding");
+        for kind in &kinds {
+            stage.cluster.delete(definitions.0, definitions.1, None, text(kind, "/metadata/name")).await?;
+        }
+        for namespace in ["chart", "monitoring"] {
+            stage.cluster.delete("v1", "Namespace", None, namespace).await?;
+        }
+        stage.leave_clean();
+        Ok(())
+    });
+}
