@@ -13,6 +13,7 @@ pub mod controller;
 pub mod facts;
 pub mod model;
 pub mod plan;
+pub mod proxies;
 pub mod record;
 pub mod route;
 pub mod snapshot;

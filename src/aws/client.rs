@@ -8,24 +8,30 @@ use std::{
     time::Duration,
 };
 
-use aws_config::{AppName, BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    AppName, BehaviorVersion, Region, SdkConfig, identity::IdentityCache, retry::RetryConfig, timeout::TimeoutConfig,
+};
 use aws_sdk_ec2::config::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::time::Instant;
 
 use super::{
-    AwsError, AwsErrorKind, BudgetState, CallObserver, FixedLimit,
+    AwsError, AwsErrorKind, AwsHttp, BudgetState, CallObserver, FixedLimit,
     budget::Budgets,
     calls::{Watch, watched},
+    credentials,
     error::service_of,
 };
+use crate::proxies::Proxies;
 
 /// How to reach AWS.
 #[derive(Clone)]
 pub struct ConnectOptions {
-    /// `--aws-region`; else AWS_REGION, the profile, or the instance's metadata.
-    pub region: Option<String>,
+    /// The region: `--aws-region`, or what else tells it.
+    pub region: String,
+    /// Which connections go through a proxy.
+    pub proxies: Arc<Proxies>,
     /// `--aws-max-retries`: attempts at a read in all.
     pub max_attempts: u32,
     /// `--aws-api-endpoints`, by service id as [`parse_endpoints`] spells it.
@@ -38,16 +44,36 @@ pub struct ConnectOptions {
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { region: None, max_attempts: 10, endpoints: BTreeMap::new(), fixed_limits: Vec::new(), observer: None }
+        Self {
+            region: String::new(),
+            proxies: Arc::default(),
+            max_attempts: 10,
+            endpoints: BTreeMap::new(),
+            fixed_limits: Vec::new(),
+            observer: None,
+        }
     }
 }
 
 /// Why there can be no clients.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// Neither flag nor environment names a region.
-    #[error("the AWS region is not known; set `--aws-region` or AWS_REGION")]
-    NoRegion,
+    /// AWS_CA_BUNDLE names no file of certificates.
+    #[error(
+        "AWS_CA_BUNDLE names `{path}`, which cannot be used: {reason}; it has to be a file of PEM certificates that can be read"
+    )]
+    Bundle {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// No HTTP client can be made.
+    #[error("there can be no connections to AWS: {reason}")]
+    Client {
+        /// Why not.
+        reason: String,
+    },
     /// `--aws-api-endpoints` cannot be read.
     #[error(
         "`{entry}` in `--aws-api-endpoints` is not of the form `ServiceID=URL`, for example `EC2=https://ec2.example`"
@@ -101,6 +127,7 @@ pub struct Aws {
     max_attempts: u32,
     region: String,
     endpoints: BTreeMap<String, String>,
+    proxies: Arc<Proxies>,
     may_write: OnceLock<MayWrite>,
     pub(super) credentials: Option<SharedCredentialsProvider>,
 }
@@ -119,24 +146,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Aws {
-    /// Makes the clients. AWS is not called; the environment, the profile files and, without a region, the instance's
-    /// metadata are read.
+    /// Makes the clients. AWS is not called; the environment and the profile files are read.
     ///
     /// # Errors
-    /// Without a region.
-    pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
-        if let Some(region) = &options.region {
-            loader = loader.region(Region::new(region.clone()));
-        }
+    /// When no HTTP client can be made.
+    pub async fn connect(options: &ConnectOptions, http: &AwsHttp) -> Result<Self, ConnectError> {
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .http_client(http.0.clone())
+            .region(Region::new(options.region.clone()))
+            .no_credentials();
         if let Ok(name) = AppName::new("albatross") {
             loader = loader.app_name(name);
         }
-        Self::with_config(&loader.load().await, options)
+        let config = loader.load().await;
+        let cache = IdentityCache::lazy().load_timeout(credentials::DEADLINE).buffer_time(credentials::RENEWED_BEFORE);
+        let provider = credentials::provider(&config, options.endpoints.get("sts"));
+        let config = config.into_builder().credentials_provider(provider).identity_cache(cache.build()).build();
+        Ok(Self::with_config(&config, options))
     }
 
-    fn with_config(config: &SdkConfig, options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let region = config.region().ok_or(ConnectError::NoRegion)?.to_string();
+    fn with_config(config: &SdkConfig, options: &ConnectOptions) -> Self {
+        let region = config.region().map(ToString::to_string).unwrap_or_default();
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
@@ -155,7 +185,7 @@ impl Aws {
                 $service::Client::from_conf(builder.build())
             }};
         }
-        Ok(Self {
+        Self {
             elb: client!(aws_sdk_elasticloadbalancingv2, "elasticloadbalancingv2"),
             ec2: client!(aws_sdk_ec2, "ec2"),
             acm: client!(aws_sdk_acm, "acm"),
@@ -164,9 +194,10 @@ impl Aws {
             max_attempts: options.max_attempts.max(1),
             region,
             endpoints: options.endpoints.clone(),
+            proxies: Arc::clone(&options.proxies),
             may_write: OnceLock::new(),
             credentials: config.credentials_provider(),
-        })
+        }
     }
 
     /// The same way to AWS, with the same budgets, for whom [`Self::guard_writes`] is still to be asked.
@@ -200,7 +231,11 @@ impl Aws {
 
     /// Where a service's calls go, in words.
     fn endpoint(&self, service: &str) -> String {
-        self.endpoints.get(service).cloned().unwrap_or_else(|| format!("AWS in region {}", self.region))
+        let named = self.endpoints.get(service);
+        // Any name of AWS's will do to ask whether there is a proxy.
+        let proxy = self.proxies.for_url(named.map_or("https://amazonaws.com", String::as_str));
+        let place = named.cloned().unwrap_or_else(|| format!("AWS in region {}", self.region));
+        proxy.map_or_else(|| place.clone(), |proxy| format!("{place} through the proxy {proxy}"))
     }
 
     /// What the budgets of calls are at, by class.
@@ -287,14 +322,14 @@ impl Aws {
     pub(crate) fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> Self {
         let config = Self::test_config().into_builder().endpoint_url(endpoint).build();
         let options = ConnectOptions { max_attempts: 2, observer, ..ConnectOptions::default() };
-        Self::with_config(&config, &options).unwrap()
+        Self::with_config(&config, &options)
     }
 
     /// Clients whose requests `client` answers, in this process. Reads are not repeated.
     pub(crate) fn over(client: aws_smithy_runtime_api::client::http::SharedHttpClient) -> Self {
         let config = Self::test_config().into_builder().http_client(client).build();
         let options = ConnectOptions { max_attempts: 1, ..ConnectOptions::default() };
-        Self::with_config(&config, &options).unwrap()
+        Self::with_config(&config, &options)
     }
 
     fn test_config() -> SdkConfig {

@@ -8,6 +8,8 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::credentials::NoCredentials;
+
 /// A call to AWS that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsError {
@@ -71,6 +73,8 @@ pub enum AwsErrorKind {
     Credentials {
         /// What is wrong; nothing of the credentials themselves.
         message: String,
+        /// What to do, where it is known better than in general.
+        fix: Option<String>,
     },
     /// The connection could not be made, so the call was never sent.
     Unreachable {
@@ -183,7 +187,7 @@ fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
     let (code, message) = (code.to_owned(), without_secrets(message.trim().trim_end_matches('.')));
     // AWS's words on a bad signature repeat the signed headers, the session token among them.
     if let Some((_, message)) = BAD_CREDENTIALS.iter().find(|(bad, _)| *bad == code) {
-        return AwsErrorKind::Credentials { message: format!("{message} ({code})") };
+        return AwsErrorKind::Credentials { message: format!("{message} ({code})"), fix: None };
     }
     match code.as_str() {
         c if THROTTLES.contains(&c) => AwsErrorKind::Throttled { code, message },
@@ -243,6 +247,10 @@ impl AwsError {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
+        if let Some(NoCredentials { message, fix }) = NoCredentials::cause_of(error) {
+            let kind = AwsErrorKind::Credentials { message: message.clone(), fix: Some(fix.clone()) };
+            return Self { operation, kind };
+        }
         let kind = match error {
             SdkError::ServiceError(context) => of_code(
                 context.err().code().unwrap_or("no code"),
@@ -319,7 +327,7 @@ impl AwsError {
             | AwsErrorKind::NotFound { message, .. }
             | AwsErrorKind::Duplicate { message, .. }
             | AwsErrorKind::Unclear { message }
-            | AwsErrorKind::Credentials { message }
+            | AwsErrorKind::Credentials { message, .. }
             | AwsErrorKind::Unreachable { message, .. }
             | AwsErrorKind::Unsent { message } => message,
             AwsErrorKind::Withheld => return self,
@@ -367,6 +375,7 @@ impl AwsError {
             AwsErrorKind::Denied { message, .. } => {
                 Some(format!("allow the action `{}` in the IAM policy of the controller's role", self.iam_action(message)))
             }
+            AwsErrorKind::Credentials { fix: Some(fix), .. } => Some(fix.clone()),
             AwsErrorKind::Credentials { .. } => Some(
                 "annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an EKS Pod Identity \
                  association, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -405,7 +414,7 @@ fn of_dispatch(endpoint: &str, message: String) -> AwsErrorKind {
     let unsent =
         ["client error (Connect)", "connect timeout", "dns error", "DNS"].iter().any(|word| message.contains(word));
     if credentials {
-        AwsErrorKind::Credentials { message }
+        AwsErrorKind::Credentials { message, fix: None }
     } else if unsent {
         AwsErrorKind::Unreachable { endpoint: without_secrets(endpoint), message }
     } else {
@@ -465,7 +474,7 @@ impl fmt::Display for AwsError {
             AwsErrorKind::Unclear { message } => {
                 write!(f, "{operation} ended without a clear answer and may have taken effect: {message}")
             }
-            AwsErrorKind::Credentials { message } => write!(f, "no valid AWS credentials for {operation}: {message}"),
+            AwsErrorKind::Credentials { message, .. } => write!(f, "no valid AWS credentials for {operation}: {message}"),
             AwsErrorKind::Unreachable { endpoint, message } => {
                 write!(f, "{operation} could not reach {endpoint}: {message}")
             }

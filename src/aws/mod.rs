@@ -6,13 +6,17 @@ mod budget;
 mod calls;
 mod client;
 mod convert;
+mod credentials;
 mod ec2;
 mod elb;
 mod environment;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod http;
 mod inventory;
+mod metadata;
+mod region;
 mod targets;
 
 pub(crate) use acm::ListedCertificate;
@@ -21,8 +25,11 @@ pub use calls::{CallObserver, RequestResult};
 pub use client::{Aws, ConnectError, ConnectOptions, parse_endpoints};
 pub use ec2::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, ZoneInfo};
 pub use error::{AwsError, AwsErrorKind};
+pub use http::AwsHttp;
 pub use inventory::Inventory;
 pub(crate) use inventory::Tagging;
+pub use metadata::Instance;
+pub use region::{configured_region, region_of_zone};
 pub use targets::{Target, TargetHealth};
 
 pub(crate) use elb::{NewListener, NewLoadBalancer, NewRule};

@@ -9,6 +9,7 @@ pub mod flags;
 mod kubernetes;
 pub mod lease;
 pub mod metrics;
+mod place;
 mod queue;
 mod records;
 mod secrets;

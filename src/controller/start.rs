@@ -25,6 +25,7 @@ use super::{
     kubernetes::{Kubernetes, with_causes, words},
     lease::{Candidate, KubernetesLease, Leadership, Timing, TokioClock},
     metrics::Metrics,
+    place::Place,
     queue::Queue,
     records::Records,
     secrets::Secrets,
@@ -34,9 +35,10 @@ use super::{
 use crate::{
     api::{crd, kubernetes as wire},
     apply::Applier,
-    aws::{Aws, AwsError, ConnectError, ConnectOptions, Inventory, parse_endpoints},
+    aws::{Aws, AwsError, AwsHttp, ConnectError, ConnectOptions, Inventory, parse_endpoints},
     build::BuildConfig,
     model::{Tags, VpcId},
+    proxies::{Proxies, ProxyError},
     record::{self, Header},
     snapshot::{self, Snapshot},
     targets::Targets,
@@ -79,6 +81,15 @@ pub enum StartError {
         /// What to do.
         fix: Option<String>,
     },
+    /// A variable names a proxy that is none.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The region is not known.
+    #[error("the AWS region is not known: {reason}; set --aws-region or AWS_REGION")]
+    Region {
+        /// What was tried.
+        reason: String,
+    },
     /// The cluster's VPC is not known.
     #[error("the VPC of the cluster is not known: {reason}; set --aws-vpc-id or --aws-vpc-tags")]
     Vpc {
@@ -93,7 +104,7 @@ pub enum StartError {
     LeaseLost,
 }
 
-fn aws_error(error: AwsError) -> StartError {
+pub(super) fn aws_error(error: AwsError) -> StartError {
     StartError::Aws { fix: error.fix(), error }
 }
 
@@ -230,17 +241,22 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     flags.build_config(VpcId::new(""))?;
     let settings = Settings::of(&flags)?;
     let fixed_limits = flags.fixed_limits()?;
-    let client = connect_to_cluster(flags.kubeconfig.as_deref()).await?;
+    let endpoints = parse_endpoints(flags.aws_api_endpoints.as_deref().unwrap_or_default())?;
+    let proxies = Arc::new(Proxies::of_environment()?);
+    let http = AwsHttp::new(Arc::clone(&proxies))?;
+    let client = connect_to_cluster(flags.kubeconfig.as_deref(), &proxies).await?;
+    let place = Place::new(&flags, &client, &http);
     let options = ConnectOptions {
-        region: flags.aws_region.clone().filter(|r| !r.is_empty()),
+        region: place.region().await?,
+        proxies,
         max_attempts: flags.aws_max_retries,
-        endpoints: parse_endpoints(flags.aws_api_endpoints.as_deref().unwrap_or_default())?,
+        endpoints,
         fixed_limits,
         observer: Some(Arc::clone(&metrics) as _),
     };
-    let aws = Arc::new(Aws::connect(&options).await?);
+    let aws = Arc::new(Aws::connect(&options, &http).await?);
     aws.check_credentials().await.map_err(aws_error)?;
-    let vpc = find_vpc(&flags, &aws).await?;
+    let vpc = place.vpc(&aws).await?;
     let config = flags.build_config(vpc.clone())?;
 
     let identity = identity();
@@ -455,17 +471,22 @@ async fn serve_admin(
     Ok(())
 }
 
-async fn connect_to_cluster(kubeconfig: Option<&Path>) -> Result<Client, StartError> {
+async fn connect_to_cluster(kubeconfig: Option<&Path>, proxies: &Proxies) -> Result<Client, StartError> {
+    let mut named = None;
     let mut config = match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => {
             let unusable = |error: KubeconfigError| StartError::NoCluster {
                 reason: format!("the kubeconfig `{}` cannot be used: {}", path.display(), kubeconfig_words(&error)),
             };
             let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
+            named = proxy_of(&kubeconfig);
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)?
         }
         None => match Config::from_kubeconfig(&KubeConfigOptions::default()).await {
-            Ok(config) => config,
+            Ok(config) => {
+                named = Kubeconfig::read().ok().as_ref().and_then(proxy_of);
+                config
+            }
             Err(kubeconfig) => Config::incluster().map_err(|in_cluster| StartError::NoCluster {
                 reason: format!(
                     "there is neither a default kubeconfig ({}) nor a ServiceAccount ({})",
@@ -477,6 +498,9 @@ async fn connect_to_cluster(kubeconfig: Option<&Path>) -> Result<Client, StartEr
     };
     (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
     let url = config.cluster_url.to_string();
+    // kube compares NO_PROXY with the proxy's own address, and not with the API server's.
+    let proxy = named.or_else(|| proxies.for_url(&url).map(|proxy| proxy.secret_url().to_owned()));
+    config.proxy_url = proxy.and_then(|proxy| proxy.parse().ok());
     let failed = |reason: String| StartError::ApiServer { url: url.clone(), reason };
     let client = Client::try_from(config).map_err(|error| failed(words(&error)))?;
     match tokio::time::timeout(API_SERVER_DEADLINE, client.apiserver_version()).await {
@@ -489,38 +513,20 @@ async fn connect_to_cluster(kubeconfig: Option<&Path>) -> Result<Client, StartEr
     }
 }
 
+/// The proxy that a kubeconfig itself names for the cluster of its current context.
+fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
+    let current = kubeconfig.current_context.as_ref()?;
+    let context = kubeconfig.contexts.iter().find(|context| context.name == *current)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()?;
+    cluster.proxy_url.clone().filter(|url| !url.is_empty())
+}
+
 fn kubeconfig_words(error: &KubeconfigError) -> String {
     match error {
         KubeconfigError::ReadConfig(error, _) => error.to_string(),
         // What follows the first line is the place in the file, with the secrets that stand near it.
         error => with_causes(error).lines().next().unwrap_or_default().to_owned(),
     }
-}
-
-async fn find_vpc(flags: &ControllerFlags, aws: &Aws) -> Result<VpcId, StartError> {
-    if let Some(id) = flags.aws_vpc_id.as_deref().filter(|id| !id.is_empty()) {
-        if !id.starts_with("vpc-") {
-            return Err(StartError::Vpc {
-                reason: format!("--aws-vpc-id is `{id}`, and the id of a VPC starts with `vpc-`"),
-            });
-        }
-        return Ok(VpcId::new(id));
-    }
-    if let Some(tags) = flags.vpc_tags()? {
-        let mut found = aws.vpcs_tagged(&tags).await.map_err(aws_error)?;
-        return match (found.pop(), found.len()) {
-            (Some(vpc), 0) => Ok(vpc),
-            (None, _) => Err(StartError::Vpc { reason: "no VPC carries all tags of --aws-vpc-tags".to_owned() }),
-            (Some(_), more) => {
-                Err(StartError::Vpc { reason: format!("{} VPCs carry all tags of --aws-vpc-tags", more + 1) })
-            }
-        };
-    }
-    if std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
-        let reason = "AWS_EC2_METADATA_DISABLED forbids to ask the instance metadata service".to_owned();
-        return Err(StartError::Vpc { reason });
-    }
-    aws.vpc_of_this_instance().await.map_err(|reason| StartError::Vpc { reason })
 }
 
 fn lease_namespace(flags: &ControllerFlags) -> String {

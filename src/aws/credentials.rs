@@ -1,0 +1,177 @@
+//! Where credentials come from, in the SDK's order: environment, profile, the ServiceAccount's role, EKS Pod Identity, the
+//! instance. Where they do not come, what is missing is told with the cure, at the start and whenever they are renewed.
+
+mod hints;
+mod web_identity;
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use aws_config::{
+    SdkConfig, ecs::EcsCredentialsProvider, environment::EnvironmentVariableCredentialsProvider,
+    imds::credentials::ImdsCredentialsProvider, profile::ProfileFileCredentialsProvider,
+    provider_config::ProviderConfig,
+};
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future},
+};
+
+use self::{hints::Hints, web_identity::WebIdentity};
+use super::{error::chain, metadata};
+
+/// They are renewed this long before they end, or up to half of it later.
+pub(super) const RENEWED_BEFORE: Duration = Duration::from_secs(120);
+/// The renewal has to end within this.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+/// What is left of old credentials has to be this long, to be used on where there are no new ones.
+const STILL_GOOD: Duration = Duration::from_secs(15);
+/// Between two attempts at new ones, while the old ones are good.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// There are no credentials.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct NoCredentials {
+    /// What is missing or wrong; nothing of the credentials themselves.
+    pub(super) message: String,
+    /// What to do, without a full stop.
+    pub(super) fix: String,
+}
+
+impl NoCredentials {
+    fn new(message: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { message: message.into(), fix: fix.into() }
+    }
+
+    /// This, where it is the cause of an error.
+    pub(super) fn cause_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+    }
+}
+
+/// All sources of credentials.
+#[derive(Debug)]
+struct Sources {
+    hints: Hints,
+    environment: EnvironmentVariableCredentialsProvider,
+    profile: ProfileFileCredentialsProvider,
+    web_identity: Option<WebIdentity>,
+    container: EcsCredentialsProvider,
+    instance: ImdsCredentialsProvider,
+    had: Mutex<Had>,
+}
+
+/// What there was, for when there is nothing new.
+#[derive(Debug, Default)]
+struct Had {
+    last: Option<Credentials>,
+    failed: Option<Instant>,
+}
+
+/// The provider for the clients that `config`, which has no credentials, is for. `sts` is the endpoint of `--aws-api-endpoints`.
+pub(super) fn provider(config: &SdkConfig, sts: Option<&String>) -> SharedCredentialsProvider {
+    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
+    if let Some(client) = config.http_client() {
+        provider = provider.with_http_client(client);
+    }
+    let hints = Hints::read(|name| std::env::var(name).ok());
+    SharedCredentialsProvider::new(Sources {
+        environment: EnvironmentVariableCredentialsProvider::new(),
+        profile: ProfileFileCredentialsProvider::builder().configure(&provider).build(),
+        web_identity: WebIdentity::new(&hints, config, sts),
+        container: EcsCredentialsProvider::builder().configure(&provider).build(),
+        instance: ImdsCredentialsProvider::builder()
+            .configure(&provider)
+            .imds_client(metadata::client(config.http_client()))
+            .build(),
+        hints,
+        had: Mutex::default(),
+    })
+}
+
+impl ProvideCredentials for Sources {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async move {
+            if let Some(last) = self.while_it_fails() {
+                return Ok(last);
+            }
+            let found = self.find().await;
+            let mut had = self.had.lock().unwrap_or_else(PoisonError::into_inner);
+            match found {
+                Ok(new) => {
+                    *had = Had { last: Some(new.clone()), failed: None };
+                    Ok(new)
+                }
+                Err(error) => {
+                    had.failed = Some(Instant::now());
+                    match had.last.clone().filter(good) {
+                        Some(last) => {
+                            tracing::warn!(
+                                "AWS credentials cannot be renewed: {error}; {}; those that there are go on being used until they end",
+                                error.fix
+                            );
+                            Ok(last)
+                        }
+                        None => Err(CredentialsError::provider_error(error)),
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// Whether these may be used for some more calls.
+fn good(credentials: &Credentials) -> bool {
+    credentials.expiry().is_none_or(|end| end > SystemTime::now() + STILL_GOOD)
+}
+
+impl Sources {
+    /// The old credentials, where new ones were asked for in vain just now.
+    fn while_it_fails(&self) -> Option<Credentials> {
+        let had = self.had.lock().unwrap_or_else(PoisonError::into_inner);
+        had.failed.filter(|failed| failed.elapsed() < PAUSE)?;
+        had.last.clone().filter(good)
+    }
+
+    async fn find(&self) -> Result<Credentials, NoCredentials> {
+        let hints = &self.hints;
+        if let Some(half) = hints.half_a_key() {
+            return Err(half);
+        }
+        if let Some(found) = loaded(self.environment.provide_credentials().await, |error| hints.keys(&error))? {
+            return Ok(found);
+        }
+        if let Some(found) = loaded(self.profile.provide_credentials().await, |error| hints.profile(&error))? {
+            return Ok(found);
+        }
+        if let Some(web_identity) = &self.web_identity {
+            return web_identity.credentials().await;
+        }
+        if let Some(half) = hints.half_a_role() {
+            return Err(half);
+        }
+        if let Some(found) = loaded(self.container.provide_credentials().await, |error| hints.container(&error))? {
+            return Ok(found);
+        }
+        let instance = self.instance.provide_credentials().await;
+        instance.map_err(|error| hints.nothing(&chain(&error)))
+    }
+}
+
+/// The credentials, or nothing where the source is not set up.
+fn loaded(
+    answer: aws_credential_types::provider::Result,
+    failed: impl FnOnce(String) -> NoCredentials,
+) -> Result<Option<Credentials>, NoCredentials> {
+    match answer {
+        Ok(credentials) => Ok(Some(credentials)),
+        Err(CredentialsError::CredentialsNotLoaded(_)) => Ok(None),
+        Err(error) => Err(failed(chain(&error))),
+    }
+}
