@@ -12,6 +12,7 @@ pub mod cli;
 pub mod controller;
 pub mod facts;
 pub mod model;
+pub mod permissions;
 pub mod plan;
 pub mod proxies;
 pub mod record;

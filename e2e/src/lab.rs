@@ -6,10 +6,13 @@ pub mod control_plane;
 pub mod controller;
 pub mod go;
 pub mod helm;
+pub mod forward_proxy;
 pub mod kubelet;
 pub mod moto;
+pub mod policy;
 pub mod processes;
 pub mod proxy;
+pub mod stand_in;
 pub mod world;
 
 use std::path::{Path, PathBuf};
@@ -113,6 +116,12 @@ impl Lab {
     /// Starts the controller under test. It appends to the same log each time.
     pub fn controller(&self, extra_flags: &[&str]) -> Result<Controller> {
         Controller::start(self, extra_flags)
+    }
+
+    /// [`Self::controller`] with these variables in its environment in the place of the lab's, so that it may have no
+    /// credentials, region or endpoint.
+    pub fn controller_in(&self, environment: &[(&str, &str)], extra_flags: &[&str]) -> Result<Controller> {
+        Controller::start_in(self, environment, extra_flags)
     }
 
     /// The end of the controller's log.

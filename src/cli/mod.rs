@@ -2,6 +2,7 @@
 
 mod controller;
 pub mod crds;
+mod iam_policy;
 mod output;
 mod plan;
 #[cfg(feature = "opentelemetry")]
@@ -32,6 +33,8 @@ enum Command {
     Plan(plan::PlanArguments),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
     Crds,
+    /// Print the IAM policy for the controller's role: the least that it needs
+    IamPolicy(iam_policy::PolicyArguments),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -43,6 +46,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match arguments.command {
         Command::Controller(flags) => controller::run(*flags),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::IamPolicy(arguments) => iam_policy::run(&arguments),
         Command::Crds => match crds::render() {
             Ok(text) => output::data(&text),
             Err(error) => output::error(&error.to_string()),

@@ -27,10 +27,10 @@ pub struct ControllerFlags {
     /// Path of a kubeconfig file; in a cluster, its ServiceAccount is used instead
     #[arg(long, env = "KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// AWS region
+    /// AWS region; else that of AWS_DEFAULT_REGION, the profile, the nodes, or the instance metadata
     #[arg(long, env = "AWS_REGION")]
     pub aws_region: Option<String>,
-    /// VPC of the cluster; asked of the instance metadata service where it is not given
+    /// VPC of the cluster; else that of --aws-vpc-tags, the nodes' instances, or the instance metadata
     #[arg(long, env = "AWS_VPC_ID")]
     pub aws_vpc_id: Option<String>,
     /// Tags that tell the VPC of the cluster, as `key=value,…`, where --aws-vpc-id is not given

@@ -30,6 +30,17 @@ pub struct Controller {
 
 impl Controller {
     pub(super) fn start(lab: &Lab, extra_flags: &[&str]) -> Result<Self> {
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", "x"),
+            ("AWS_SECRET_ACCESS_KEY", "y"),
+            ("AWS_REGION", REGION),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_ENDPOINT_URL", &lab.proxy.url),
+        ];
+        Self::start_in(lab, &environment, extra_flags)
+    }
+
+    pub(super) fn start_in(lab: &Lab, environment: &[(&str, &str)], extra_flags: &[&str]) -> Result<Self> {
         let [metrics_port, health_port, webhook_port] = free_ports()?;
         let (program, mut arguments): (PathBuf, Vec<OsString>) = match std::env::var_os("ALBATROSS_BIN") {
             Some(program) => (program.into(), Vec::new()),
@@ -57,14 +68,7 @@ impl Controller {
             text("enable-shield", "false"),
         ]);
         arguments.extend(extra_flags.iter().map(OsString::from));
-        let environment = [
-            ("AWS_ACCESS_KEY_ID", "x"),
-            ("AWS_SECRET_ACCESS_KEY", "y"),
-            ("AWS_REGION", REGION),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-            ("AWS_ENDPOINT_URL", &lab.proxy.url),
-        ];
-        let process = lab.processes.spawn(NAME, &program, arguments, &environment)?;
+        let process = lab.processes.spawn(NAME, &program, arguments, environment)?;
         Ok(Self { process, health_port, metrics_port })
     }
 

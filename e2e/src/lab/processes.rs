@@ -91,6 +91,10 @@ impl Processes {
         let log = self.inner.directory.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(program);
+        // All the lab's traffic is on loopback; a proxy of the developer's network must not see it, unless a test brings one.
+        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+            command.env_remove(variable);
+        }
         command
             .args(arguments)
             .envs(environment.iter().copied())
@@ -99,10 +103,6 @@ impl Processes {
             .stdout(output.try_clone()?)
             .stderr(output)
             .process_group(0);
-        // All the lab's traffic is on loopback; a proxy of the developer's network must not see it.
-        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
-            command.env_remove(variable);
-        }
         let child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
         self.tell('+', child.id())?;
         Ok(Process { name: name.to_owned(), child, log, owner: self.clone() })

@@ -19,9 +19,12 @@ use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::aws::{Aws, REGION};
+use super::policy::{Policy, Refused};
 use faults::Verdict;
 
 /// A running proxy. Dropping it closes its connections.
@@ -102,12 +105,16 @@ impl fmt::Display for Call {
 
 struct State {
     target: String,
+    /// AWS without the proxy, to look at what there is.
+    aws: Aws,
     client: Client<HttpConnector, Full<Bytes>>,
     started: Instant,
     book: Mutex<Book>,
 }
 
 struct Book {
+    /// What IAM would have refused with the controller's own policy.
+    beyond_policy: Refused,
     counts: Counts,
     log: Vec<Call>,
     keep_bodies: bool,
@@ -121,6 +128,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let book = Book {
+            beyond_policy: Refused::new(),
             counts: Counts::default(),
             log: Vec::new(),
             keep_bodies: false,
@@ -130,7 +138,13 @@ impl Proxy {
         // A connection for each call: the emulator's server may close an idle one at any time, and a call that failed
         // for that would look like a fault of the controller's.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
-        let state = State { target: target.to_owned(), client, started: Instant::now(), book: Mutex::new(book) };
+        let state = State {
+            target: target.to_owned(),
+            aws: Aws::new(target),
+            client,
+            started: Instant::now(),
+            book: Mutex::new(book),
+        };
         let state = Arc::new(state);
         let task = tokio::spawn(accept(listener, state.clone()));
         Ok(Self { url, state, task })
@@ -139,6 +153,12 @@ impl Proxy {
     /// The calls since the last reset.
     pub fn counts(&self) -> Counts {
         self.state.book().counts.clone()
+    }
+
+    /// What was called since the proxy's start and is not in the policy that `albatross iam-policy` prints, or not under
+    /// its conditions.
+    pub fn beyond_policy(&self) -> Refused {
+        self.state.book().beyond_policy.clone()
     }
 
     /// Forgets counts and log. Faults stay.
@@ -228,7 +248,7 @@ impl State {
             tokio::time::sleep(latency).await;
         }
         match verdict {
-            Verdict::Pass => Ok(self.pass_on(head, body, number).await),
+            Verdict::Pass => Ok(self.pass_on(&name, head, body, number).await),
             Verdict::Throttle => Ok(protocol.error(StatusCode::BAD_REQUEST, protocol.throttled(), "Rate exceeded")),
             Verdict::Deny => {
                 let message = format!("User is not authorized to perform: {name}");
@@ -239,19 +259,30 @@ impl State {
             }
             Verdict::FailBefore => Ok(protocol.internal_failure()),
             Verdict::FailAfter => {
-                self.pass_on(head, body, number).await;
+                self.pass_on(&name, head, body, number).await;
                 Ok(protocol.internal_failure())
             }
             Verdict::Lose => {
-                self.pass_on(head, body, number).await;
+                self.pass_on(&name, head, body, number).await;
                 Err(AnswerLost)
             }
         }
     }
 
     /// Lets AWS do it, and takes note when it did.
-    async fn pass_on(&self, head: hyper::http::request::Parts, body: Bytes, number: u64) -> Response<Full<Bytes>> {
+    async fn pass_on(
+        &self,
+        name: &str,
+        head: hyper::http::request::Parts,
+        body: Bytes,
+        number: u64,
+    ) -> Response<Full<Bytes>> {
+        self.judge_by_policy(name, &head, &body).await;
         let response = self.forward(head, body).await;
+        let response = match self.book().judge.credentials_last() {
+            Some(time) => ending_in(response, time),
+            None => response,
+        };
         if response.status().is_success() {
             let mut book = self.book();
             let done = self.started.elapsed();
@@ -261,6 +292,15 @@ impl State {
             }
         }
         response
+    }
+
+    /// Takes note of what IAM would not have allowed.
+    async fn judge_by_policy(&self, name: &str, head: &hyper::http::request::Parts, body: &[u8]) {
+        let body = Some(String::from_utf8_lossy(body).into_owned());
+        let call = Call { at: Duration::ZERO, name: name.to_owned(), disturbed: None, body, done: None, number: 0 };
+        let region = scope(head).and_then(|scope| scope.split('/').nth(2)).unwrap_or(REGION);
+        let refused = Policy::of_controller(region).refuses(&call, region, &self.aws).await;
+        self.book().beyond_policy.extend(refused);
     }
 
     async fn forward(&self, head: hyper::http::request::Parts, body: Bytes) -> Response<Full<Bytes>> {
@@ -280,6 +320,19 @@ impl State {
             response
         })
     }
+}
+
+/// An answer of STS whose credentials end after this time; any other as it is.
+fn ending_in(response: Response<Full<Bytes>>, time: Duration) -> Response<Full<Bytes>> {
+    let (head, body) = response.into_parts();
+    let bytes = body.clone().into_inner().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let changed = text.split_once("<Expiration>").and_then(|(before, rest)| {
+        let (_, after) = rest.split_once("</Expiration>")?;
+        let end = Timestamp::now() + time;
+        Some(format!("{before}<Expiration>{end}</Expiration>{after}"))
+    });
+    Response::from_parts(head, changed.map_or(body, |text| Full::new(text.into())))
 }
 
 fn remove_hop_headers(headers: &mut HeaderMap) {
@@ -319,12 +372,17 @@ pub fn is_read(name: &str) -> bool {
     ["Describe", "List", "Get"].iter().any(|verb| action.starts_with(verb))
 }
 
+/// What the signature is for: `…Credential=key/day/region/service`.
+fn scope(head: &hyper::http::request::Parts) -> Option<&str> {
+    let authorization = head.headers.get(AUTHORIZATION)?.to_str().ok()?;
+    Some(authorization.split_once("/aws4_request")?.0)
+}
+
 /// `service:Action`: the service from the signature's scope, the action from the JSON protocol's header or the query
 /// protocol's form; for others method and path.
 fn call_name(head: &hyper::http::request::Parts, body: &[u8]) -> String {
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let scope = header(AUTHORIZATION.as_str()).and_then(|value| value.split_once("/aws4_request"));
-    let service = scope.and_then(|(scope, _)| scope.rsplit('/').next()).unwrap_or("unknown");
+    let service = scope(head).and_then(|scope| scope.rsplit('/').next());
     let from_target = header("x-amz-target").and_then(|target| target.rsplit('.').next());
     let action_of = |form: &str| {
         form.split('&').find_map(|pair| pair.strip_prefix("Action=")).map(|action| action.trim().to_owned())
@@ -334,7 +392,9 @@ fn call_name(head: &hyper::http::request::Parts, body: &[u8]) -> String {
         .or_else(|| std::str::from_utf8(body).ok().and_then(action_of))
         .or_else(|| head.uri.query().and_then(action_of))
         .unwrap_or_else(|| format!("{} {}", head.method, head.uri.path()));
-    format!("{service}:{action}")
+    // The one call that needs no signature, because it is made to be able to sign.
+    let unsigned = if action == "AssumeRoleWithWebIdentity" { "sts" } else { "unknown" };
+    format!("{}:{action}", service.unwrap_or(unsigned))
 }
 
 /// How a service says that something went wrong.

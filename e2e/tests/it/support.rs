@@ -97,6 +97,7 @@ impl Stage {
 
     /// Ends the lab, with all that this test has left in it.
     pub fn end_lab(mut self) {
+        self.was_within_its_policy();
         self.controller.take();
         if let Some(lab) = self.lab.as_mut() {
             lab.take();
@@ -106,8 +107,17 @@ impl Stage {
 
     /// Keeps the lab for the next test: everything that this one made is gone.
     pub fn leave_clean(mut self) {
+        self.was_within_its_policy();
         self.controller.take();
         self.lab.take();
+    }
+}
+
+impl Stage {
+    /// Panics when the controller has called what the IAM policy that it prints for itself does not allow.
+    fn was_within_its_policy(&self) {
+        let beyond = self.proxy.beyond_policy();
+        assert!(beyond.is_empty(), "`albatross iam-policy` does not allow: {beyond:#?}");
     }
 }
 

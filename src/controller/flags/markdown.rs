@@ -26,11 +26,9 @@ controller starts. None of them is read from the environment.
 ";
 
 const AWS: &str = "
-## What AWS's SDK reads
+## What else is read
 
-Credentials come from the SDK's usual chain: environment, profile, web identity (IAM roles for service accounts), EKS Pod Identity, instance metadata.
-The region is `--aws-region`, else the profile's or the instance metadata's. The SDK's own variables hold as well, among them `AWS_ENDPOINT_URL`,
-`AWS_PROFILE`, `AWS_EC2_METADATA_DISABLED`, `HTTPS_PROXY` and `NO_PROXY`.
+Credentials, region, VPC, proxies and endpoints: [aws-access.md](aws-access.md).
 ";
 
 /// The whole document.

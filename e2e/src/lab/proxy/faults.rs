@@ -71,6 +71,8 @@ pub struct Faults {
     pub lost_rate: f64,
     /// The calls that the rates are for; all when `None`.
     pub only: Option<Calls>,
+    /// How long the credentials last that STS gives; as it says when `None`.
+    pub credentials_last: Option<Duration>,
     /// Where the dice begin, so that a run can be had again.
     pub seed: u64,
 }
@@ -107,6 +109,10 @@ impl Judge {
 
     pub(super) fn latency(&self) -> Duration {
         self.faults.latency
+    }
+
+    pub(super) fn credentials_last(&self) -> Option<Duration> {
+        self.faults.credentials_last
     }
 
     pub(super) fn judge(&mut self, call: &str, body: &[u8]) -> Verdict {

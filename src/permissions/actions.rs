@@ -1,0 +1,93 @@
+//! The list.
+
+use super::{
+    Action, Caller,
+    Feature::{
+        self, Binding, CertificateDiscovery, Cognito, Ingress, MutualTls, Quotas, Service, ServiceLinkedRole,
+        SubnetReachability, VpcDiscovery,
+    },
+    Scope,
+};
+
+const BALANCED: &[Feature] = &[Ingress, Service];
+const BOUND: &[Feature] = &[Ingress, Service, Binding];
+
+const fn action(
+    name: &'static str,
+    scopes: &'static [Scope],
+    features: &'static [Feature],
+    reason: &'static str,
+) -> Action {
+    Action { name, scopes, features, caller: Caller::Controller, reason }
+}
+
+/// One that AWS asks for when it does something else.
+const fn implied(
+    name: &'static str,
+    scopes: &'static [Scope],
+    features: &'static [Feature],
+    reason: &'static str,
+) -> Action {
+    Action { name, scopes, features, caller: Caller::Aws, reason }
+}
+
+const ANYTHING: &[Scope] = &[Scope::Anything];
+const OWN: &[Scope] = &[Scope::Own];
+
+/// All actions, by service and then by name.
+pub const ACTIONS: &[Action] = &[
+    action("acm:DescribeCertificate", ANYTHING, &[CertificateDiscovery], "certificates whose names a list does not tell in full, and all with --allowed-certificate-authority-arns"),
+    action("acm:ListCertificates", ANYTHING, &[CertificateDiscovery], "finds the certificates for an Ingress's hosts"),
+    implied("cognito-idp:DescribeUserPoolClient", ANYTHING, &[Cognito], "AWS looks at the user pool's client when a rule signs users in with it"),
+    action("ec2:AuthorizeSecurityGroupIngress", ANYTHING, BOUND, "who may come in, in front of load balancers and at nodes, whose groups are others'"),
+    action("ec2:CreateSecurityGroup", ANYTHING, BALANCED, "a group in front of each load balancer, and the one that all share"),
+    action("ec2:CreateTags", &[Scope::NewSecurityGroup, Scope::TagsOfSecurityGroup], BALANCED, "security groups are made with their tags, and follow annotations"),
+    action("ec2:DeleteSecurityGroup", &[Scope::OwnSecurityGroup], BALANCED, "groups that nothing needs any more"),
+    implied("ec2:DescribeAccountAttributes", ANYTHING, &[ServiceLinkedRole], "AWS looks at the account when the first load balancer is made"),
+    implied("ec2:DescribeAddresses", ANYTHING, &[ServiceLinkedRole], "the same, of Elastic IP addresses"),
+    action("ec2:DescribeAvailabilityZones", ANYTHING, BALANCED, "which zones are no ordinary ones"),
+    action("ec2:DescribeInstances", ANYTHING, &[Ingress, Service, Binding, VpcDiscovery], "which security group stands before a node; the VPC of the nodes"),
+    implied("ec2:DescribeInternetGateways", ANYTHING, &[ServiceLinkedRole], "AWS looks for one when an internet-facing load balancer is the first"),
+    action("ec2:DescribeNetworkInterfaces", ANYTHING, BOUND, "which security group stands before a pod"),
+    action("ec2:DescribeRouteTables", ANYTHING, &[SubnetReachability], "which subnets are public"),
+    action("ec2:DescribeSecurityGroups", ANYTHING, BOUND, "the groups in front of load balancers, those that users name, and those of nodes"),
+    action("ec2:DescribeSubnets", ANYTHING, BALANCED, "where a load balancer goes"),
+    action("ec2:DescribeVpcs", ANYTHING, &[Service, VpcDiscovery], "the VPC's blocks, which targets let in from a Network Load Balancer without security groups; --aws-vpc-tags"),
+    action("ec2:RevokeSecurityGroupIngress", ANYTHING, BOUND, "the opposite of ec2:AuthorizeSecurityGroupIngress"),
+    action("elasticloadbalancing:AddListenerCertificates", ANYTHING, BALANCED, "further certificates of a listener"),
+    action("elasticloadbalancing:AddTags", &[Scope::NewTags, Scope::Tags, Scope::TagsOfListeners], BALANCED, "everything is made with its tags, and follows annotations"),
+    action("elasticloadbalancing:CreateListener", ANYTHING, BALANCED, "a port of a load balancer"),
+    action("elasticloadbalancing:CreateLoadBalancer", &[Scope::New], BALANCED, "load balancers"),
+    action("elasticloadbalancing:CreateRule", ANYTHING, &[Ingress], "an Ingress's hosts and paths"),
+    action("elasticloadbalancing:CreateTargetGroup", &[Scope::New], BALANCED, "where a Service's targets are registered"),
+    action("elasticloadbalancing:DeleteListener", ANYTHING, BALANCED, "ports that go"),
+    action("elasticloadbalancing:DeleteLoadBalancer", OWN, BALANCED, "load balancers that nothing needs any more"),
+    action("elasticloadbalancing:DeleteRule", ANYTHING, &[Ingress], "hosts and paths that go"),
+    action("elasticloadbalancing:DeleteTargetGroup", OWN, BALANCED, "target groups that nothing needs any more"),
+    action("elasticloadbalancing:DeregisterTargets", &[Scope::TargetGroup], BOUND, "pods and nodes that go"),
+    action("elasticloadbalancing:DescribeAccountLimits", ANYTHING, &[Quotas], "how many rules, certificates and target groups a load balancer may have in this account"),
+    action("elasticloadbalancing:DescribeListenerAttributes", ANYTHING, BALANCED, "what an annotation asks attributes for"),
+    action("elasticloadbalancing:DescribeListenerCertificates", ANYTHING, BALANCED, "reading a load balancer before its first plan"),
+    action("elasticloadbalancing:DescribeListeners", ANYTHING, BALANCED, "the same"),
+    action("elasticloadbalancing:DescribeLoadBalancerAttributes", ANYTHING, BALANCED, "what an annotation asks attributes for"),
+    action("elasticloadbalancing:DescribeLoadBalancers", ANYTHING, BOUND, "finding what is there: at the start, after an unclear answer, and every sync period"),
+    action("elasticloadbalancing:DescribeRules", ANYTHING, BALANCED, "reading a load balancer before its first plan"),
+    action("elasticloadbalancing:DescribeTags", ANYTHING, BOUND, "whose what is there is"),
+    action("elasticloadbalancing:DescribeTargetGroupAttributes", ANYTHING, BALANCED, "what an annotation asks attributes for, and the target groups of Services"),
+    action("elasticloadbalancing:DescribeTargetGroups", ANYTHING, BOUND, "finding what is there"),
+    action("elasticloadbalancing:DescribeTargetHealth", ANYTHING, BOUND, "which targets are registered, and how they are"),
+    action("elasticloadbalancing:DescribeTrustStores", ANYTHING, &[MutualTls], "finds a trust store by its name"),
+    action("elasticloadbalancing:ModifyListener", ANYTHING, BALANCED, "a listener's default action, certificate and TLS policy"),
+    action("elasticloadbalancing:ModifyListenerAttributes", OWN, BALANCED, "attributes that annotations ask for; the listener has to have the cluster's tag, so not with ListenerRulesTagging=false"),
+    action("elasticloadbalancing:ModifyLoadBalancerAttributes", OWN, BALANCED, "attributes that annotations ask for"),
+    action("elasticloadbalancing:ModifyRule", ANYTHING, &[Ingress], "an Ingress's actions"),
+    action("elasticloadbalancing:ModifyTargetGroup", OWN, BALANCED, "health checks"),
+    action("elasticloadbalancing:ModifyTargetGroupAttributes", OWN, BALANCED, "attributes that annotations ask for"),
+    action("elasticloadbalancing:RegisterTargets", &[Scope::TargetGroup], BOUND, "pods and nodes that come"),
+    action("elasticloadbalancing:RemoveListenerCertificates", ANYTHING, BALANCED, "certificates that go"),
+    action("elasticloadbalancing:SetIpAddressType", OWN, BALANCED, "a load balancer's address type"),
+    action("elasticloadbalancing:SetRulePriorities", ANYTHING, &[Ingress], "the order of an Ingress's hosts and paths"),
+    action("elasticloadbalancing:SetSecurityGroups", OWN, BALANCED, "a load balancer's security groups"),
+    action("elasticloadbalancing:SetSubnets", OWN, BALANCED, "a load balancer's subnets"),
+    implied("iam:CreateServiceLinkedRole", &[Scope::ServiceLinkedRole], &[ServiceLinkedRole], "AWS makes ELB's own role when the account's first load balancer is made"),
+];
