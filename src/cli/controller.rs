@@ -35,7 +35,7 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
 
 /// What would log requests and answers whole, and with them what Secrets hold: kube's client those that it cannot read, the
 /// SDK's orchestrator all of them at `trace`.
-const QUIET: [&str; 2] = ["kube_client::client=error", "aws_smithy_runtime::client::orchestrator=debug"];
+const QUIET: [&str; 2] = ["kube_client::client=error", "aws_smithy_runtime::client::orchestrator=info"];
 
 /// Log and traces.
 struct Telling {

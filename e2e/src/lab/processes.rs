@@ -91,9 +91,13 @@ impl Processes {
         let log = self.inner.directory.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(program);
-        // All the lab's traffic is on loopback; a proxy of the developer's network must not see it, unless a test brings one.
-        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
-            command.env_remove(variable);
+        // All the lab's traffic is on loopback; a proxy of the developer's network must not see it, and what the developer's
+        // own AWS is reached with must not count, unless a test brings one.
+        for (variable, _) in std::env::vars_os() {
+            let name = variable.to_string_lossy().to_ascii_uppercase();
+            if name.starts_with("AWS_") || name.ends_with("_PROXY") {
+                command.env_remove(variable);
+            }
         }
         command
             .args(arguments)

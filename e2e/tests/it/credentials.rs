@@ -145,6 +145,7 @@ fn pod_identity_gives_credentials_and_they_are_renewed_with_the_token_that_there
     run(async {
         let mut stage = Stage::without_controller().await?;
         let namespace = "pod-identity";
+        stage.proxy.reset();
         let given = Arc::new(AtomicUsize::new(0));
         let count = given.clone();
         let agent = StandIn::start(move |_| {
@@ -334,7 +335,7 @@ fn pod_identity_that_gives_nothing_is_told() {
         missing(&stage, &environment, &expected).await?;
 
         fs::write(&file, TOKEN)?;
-        let expected = format!("the agent of EKS Pod Identity at {url} does not answer: an unexpected error occurred loading credentials: dispatch failure: io error: client error (Connect): tcp connect error: Connection refused (os error 111); install the add-on `eks-pod-identity-agent`, and see that its DaemonSet runs on this node and that no NetworkPolicy blocks 169.254.170.23");
+        let expected = format!("the agent of EKS Pod Identity at {url} does not answer: unexpected credentials error: dispatch failure: io error: client error (Connect): tcp connect error: Connection refused (os error 111); install the add-on `eks-pod-identity-agent`, and see that its DaemonSet runs on this node and that no NetworkPolicy blocks 169.254.170.23");
         missing(&stage, &environment, &expected).await?;
 
         let agent = StandIn::start(|_| Some((404, "text/plain", "no association".to_owned()))).await?;
