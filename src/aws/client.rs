@@ -212,6 +212,7 @@ impl Aws {
             max_attempts: self.max_attempts,
             region: self.region.clone(),
             endpoints: self.endpoints.clone(),
+            proxies: Arc::clone(&self.proxies),
             may_write: OnceLock::new(),
             credentials: self.credentials.clone(),
         }

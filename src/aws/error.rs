@@ -474,7 +474,9 @@ impl fmt::Display for AwsError {
             AwsErrorKind::Unclear { message } => {
                 write!(f, "{operation} ended without a clear answer and may have taken effect: {message}")
             }
-            AwsErrorKind::Credentials { message, .. } => write!(f, "no valid AWS credentials for {operation}: {message}"),
+            AwsErrorKind::Credentials { message, .. } => {
+                write!(f, "no valid AWS credentials for {operation}: {message}")
+            }
             AwsErrorKind::Unreachable { endpoint, message } => {
                 write!(f, "{operation} could not reach {endpoint}: {message}")
             }

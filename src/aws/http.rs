@@ -13,7 +13,8 @@ use aws_smithy_runtime_api::{
     client::{
         connector_metadata::ConnectorMetadata,
         http::{
-            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+            SharedHttpConnector,
         },
         orchestrator::HttpRequest,
         runtime_components::{RuntimeComponents, RuntimeComponentsBuilder},

@@ -5,10 +5,7 @@ use std::time::Duration;
 use aws_config::{imds, provider_config::ProviderConfig};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-use super::{
-    AwsHttp,
-    error::chain,
-};
+use super::{AwsHttp, error::chain};
 use crate::model::VpcId;
 
 const PATIENCE: Duration = Duration::from_secs(1);

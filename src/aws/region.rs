@@ -1,8 +1,7 @@
 //! Regions, and the zones in them.
 
 use aws_config::{
-    environment::EnvironmentVariableRegionProvider,
-    meta::region::ProvideRegion as _,
+    environment::EnvironmentVariableRegionProvider, meta::region::ProvideRegion as _,
     profile::ProfileFileRegionProvider,
 };
 
@@ -65,7 +64,9 @@ mod tests {
         ] {
             assert_eq!(region_of_zone(zone).as_deref(), Some(region), "{zone}");
         }
-        for text in ["", "us-west-2", "usw2-az1", "west-2a", "us-west-a", "us-west-2ab", "US-west-2a", "zone-a", "-", "2a"] {
+        for text in
+            ["", "us-west-2", "usw2-az1", "west-2a", "us-west-a", "us-west-2ab", "US-west-2a", "zone-a", "-", "2a"]
+        {
             assert_eq!(region_of_zone(text), None, "{text}");
         }
     }

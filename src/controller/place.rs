@@ -4,7 +4,11 @@
 use kube::{Api, Client, api::ListParams};
 use tokio::sync::OnceCell;
 
-use super::{flags::ControllerFlags, kubernetes::words, start::{StartError, aws_error}};
+use super::{
+    flags::ControllerFlags,
+    kubernetes::words,
+    start::{StartError, aws_error},
+};
 use crate::{
     api::kubernetes::Node,
     aws::{Aws, AwsError, AwsHttp, Instance, configured_region, region_of_zone},
@@ -61,7 +65,9 @@ impl<'a> Place<'a> {
                     return Ok(region);
                 }
                 match nodes.first() {
-                    Some(node) => format!("`{}` of the nodes' spec.providerID is no zone that tells its region", node.zone),
+                    Some(node) => {
+                        format!("`{}` of the nodes' spec.providerID is no zone that tells its region", node.zone)
+                    }
                     None => "no node has an aws:// spec.providerID".to_owned(),
                 }
             }
@@ -124,7 +130,11 @@ impl<'a> Place<'a> {
         let mut found: Vec<VpcId> = found.into_iter().collect();
         match (found.pop(), found.as_slice()) {
             (Some(vpc), []) => Ok(Ok(vpc)),
-            (None, _) => Ok(Err(format!("AWS has none of the nodes' instances ({}) in region {}", some_of(&instances), aws.region()))),
+            (None, _) => Ok(Err(format!(
+                "AWS has none of the nodes' instances ({}) in region {}",
+                some_of(&instances),
+                aws.region()
+            ))),
             (Some(last), rest) => {
                 let all: Vec<&str> = rest.iter().chain([&last]).map(VpcId::as_str).collect();
                 Err(StartError::Vpc { reason: format!("the nodes are in several VPCs: {}", all.join(", ")) })
@@ -172,7 +182,8 @@ mod tests {
             let expected = ProviderId { zone: zone.to_owned(), instance: instance.map(str::to_owned) };
             assert_eq!(ProviderId::read(text), Some(expected), "{text}");
         }
-        for text in ["", "aws://", "aws:///", "gce://project/zone/name", "eks-hybrid:///us-west-2/demo/node", "i-0123"] {
+        for text in ["", "aws://", "aws:///", "gce://project/zone/name", "eks-hybrid:///us-west-2/demo/node", "i-0123"]
+        {
             assert_eq!(ProviderId::read(text), None, "{text}");
         }
     }

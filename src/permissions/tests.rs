@@ -27,7 +27,10 @@ fn is_current(path: &str, generated: &str) {
         fs::write(&file, generated).unwrap();
     }
     let written = fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == generated, "{path} is not what the code generates: run `UPDATE_GENERATED=1 cargo test --lib permissions`");
+    assert!(
+        written == generated,
+        "{path} is not what the code generates: run `UPDATE_GENERATED=1 cargo test --lib permissions`"
+    );
 }
 
 #[test]
@@ -43,7 +46,8 @@ fn the_written_policy_and_document_are_current() {
         let features: Vec<&str> = action.features.iter().map(|feature| feature.name()).collect();
         let caller = if action.caller == Caller::Aws { " (asked for by AWS)" } else { "" };
         let (name, reason) = (action.name, action.reason);
-        writeln!(document, "| `{name}` | {} | {} | {reason}{caller} |", scopes.join("; "), features.join(", ")).unwrap();
+        writeln!(document, "| `{name}` | {} | {} | {reason}{caller} |", scopes.join("; "), features.join(", "))
+            .unwrap();
     }
     is_current("docs/permissions.md", &document);
 }
@@ -144,11 +148,16 @@ const BEYOND: &[(&str, &str)] = &[(
 #[test]
 fn the_policy_is_within_that_of_aws_load_balancer_controller() {
     let theirs: BTreeMap<&str, bool> = OF_LBC.iter().copied().collect();
-    let beyond: Vec<&str> = ACTIONS.iter().map(|action| action.name).filter(|name| !theirs.contains_key(name)).collect();
+    let beyond: Vec<&str> =
+        ACTIONS.iter().map(|action| action.name).filter(|name| !theirs.contains_key(name)).collect();
     assert_eq!(beyond, BEYOND.iter().map(|(name, _)| *name).collect::<Vec<_>>());
-    let free = |action: &Action| action.scopes.iter().any(|scope| matches!(scope, Scope::Anything | Scope::TargetGroup));
-    let wider: Vec<&str> =
-        ACTIONS.iter().filter(|action| theirs.get(action.name) == Some(&true) && free(action)).map(|a| a.name).collect();
+    let free =
+        |action: &Action| action.scopes.iter().any(|scope| matches!(scope, Scope::Anything | Scope::TargetGroup));
+    let wider: Vec<&str> = ACTIONS
+        .iter()
+        .filter(|action| theirs.get(action.name) == Some(&true) && free(action))
+        .map(|a| a.name)
+        .collect();
     assert_eq!(wider, Vec::<&str>::new(), "allowed without the condition that it has there");
 }
 
@@ -168,9 +177,7 @@ fn called() -> BTreeSet<String> {
     let mut text = String::new();
     visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
     let call = Regex::new(r"\.(elb|ec2|acm)\s*\.([a-z_]+)\(\)").unwrap();
-    let camel = |name: &str| -> String {
-        name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect()
-    };
+    let camel = |name: &str| -> String { name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect() };
     let services = BTreeMap::from([("elb", "elasticloadbalancing"), ("ec2", "ec2"), ("acm", "acm")]);
     call.captures_iter(&text).map(|found| format!("{}:{}", services[&found[1]], camel(&found[2]))).collect()
 }

@@ -116,7 +116,8 @@ fn asked_of(call: &Call, region: &str) -> Vec<Asked> {
         tags.iter().map(|(key, value)| (format!("aws:RequestTag/{key}"), value.clone())).collect();
     let one = |action: &str, resource: String| Asked { action: action.to_owned(), resource, context: context.clone() };
     let field = |name: &str| call.field(name);
-    let below = |arn: &str, from: &str, to: &str| format!("{}/new", arn.replacen(&format!(":{from}/"), &format!(":{to}/"), 1));
+    let below =
+        |arn: &str, from: &str, to: &str| format!("{}/new", arn.replacen(&format!(":{from}/"), &format!(":{to}/"), 1));
     match (service, operation) {
         (_, "CreateSecurityGroup") => made(one(&call.name, group("new")), &tags, "ec2:CreateTags", "ec2", group("new")),
         (_, "CreateTags") => listed(call, "ResourceId.").map(|id| one(&call.name, group(&id))).collect(),
@@ -168,7 +169,9 @@ async fn tags_of(resource: &str, aws: &Aws) -> Option<BTreeMap<String, String>> 
     if let Some((_, id)) = resource.split_once(":security-group/") {
         let found = aws.ec2.describe_security_groups().group_ids(id).send().await.ok()?;
         let group = found.security_groups().first()?;
-        return Some(group.tags().iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned()))).collect());
+        return Some(
+            group.tags().iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned()))).collect(),
+        );
     }
     let found = aws.elb.describe_tags().resource_arns(resource).send().await.ok()?;
     let tags = found.tag_descriptions().first()?.tags().iter();
@@ -205,7 +208,8 @@ mod tests {
         let policy = Policy::of_controller("us-west-2");
         let balancer = "arn:aws:elasticloadbalancing:us-west-2:1:loadbalancer/app/a/1";
         let listener = "arn:aws:elasticloadbalancing:us-west-2:1:listener/app/a/1/2";
-        let (request, resource) = (("aws:RequestTag/elbv2.k8s.aws/cluster", "demo"), ("aws:ResourceTag/elbv2.k8s.aws/cluster", "demo"));
+        let (request, resource) =
+            (("aws:RequestTag/elbv2.k8s.aws/cluster", "demo"), ("aws:ResourceTag/elbv2.k8s.aws/cluster", "demo"));
         let created = ("elasticloadbalancing:CreateAction", "CreateLoadBalancer");
         for (action, on, context, expected) in [
             ("CreateLoadBalancer", balancer, &[request][..], true),

@@ -63,6 +63,7 @@ fn cases_end_in_the_expected_state() {
             account.has_no_more_than_it_needs(&used)?;
         }
         // The next test needs a kubelet and a clean account.
+        stage.end_lab();
         Ok(())
     });
 }

@@ -113,9 +113,8 @@ fn credentials_that_cannot_be_renewed_are_used_to_their_end_and_then_missed_alou
         let told = format!(
             "system:serviceaccount:kube-system:albatross may not have the role {ROLE}: User is not authorized to perform: {ASSUME} (AccessDenied); {cure}"
         );
-        let said = format!(
-            "AWS credentials cannot be renewed: {told}; those that there are go on being used until they end"
-        );
+        let said =
+            format!("AWS credentials cannot be renewed: {told}; those that there are go on being used until they end");
         let log = stage.controller_log(usize::MAX);
         ensure!(log.lines().skip(before).any(|line| line.contains(&said)), "the log has no line {said}");
 
@@ -127,7 +126,9 @@ fn credentials_that_cannot_be_renewed_are_used_to_their_end_and_then_missed_alou
             let events = stage.cluster.events(namespace).await?;
             let messages: Vec<&str> = events.iter().map(|event| event.message.as_str()).collect();
             let (_, end) = words.split_once("DescribeTags").context("no operation")?;
-            Ok(messages.iter().any(|message| message.contains("no valid AWS credentials for ") && message.ends_with(end)))
+            Ok(messages
+                .iter()
+                .any(|message| message.contains("no valid AWS credentials for ") && message.ends_with(end)))
         })
         .await?;
         stage.proxy.set_faults(Faults::default());
@@ -173,7 +174,9 @@ fn pod_identity_gives_credentials_and_they_are_renewed_with_the_token_that_there
         stage.controller = Some(controller);
         let first = agent.asked();
         ensure!(
-            first.iter().all(|asked| asked.what == "GET /v1/credentials" && asked.authorization.as_deref() == Some("first")),
+            first
+                .iter()
+                .all(|asked| asked.what == "GET /v1/credentials" && asked.authorization.as_deref() == Some("first")),
             "the agent was asked {first:?}"
         );
         fs::write(&file, "second")?;
@@ -269,16 +272,22 @@ fn what_sts_does_not_take_is_told_with_its_cure() {
             missing(&stage, &environment, &expected).await?;
         }
 
-        let sts = StandIn::start(|_| refusal("ExpiredTokenException", "Token expired: current date/time 1 must be before the expiration date/time 0")).await?;
-        let environment = [
-            ("AWS_ROLE_ARN", ROLE),
-            ("AWS_WEB_IDENTITY_TOKEN_FILE", text(&file)?),
-            ("AWS_ENDPOINT_URL_STS", &sts.url),
-        ];
+        let sts = StandIn::start(|_| {
+            refusal(
+                "ExpiredTokenException",
+                "Token expired: current date/time 1 must be before the expiration date/time 0",
+            )
+        })
+        .await?;
+        let environment =
+            [("AWS_ROLE_ARN", ROLE), ("AWS_WEB_IDENTITY_TOKEN_FILE", text(&file)?), ("AWS_ENDPOINT_URL_STS", &sts.url)];
         let said = ends_with_failure(&stage, &environment).await?;
         let [before, after] = [
             format!("error: no valid AWS credentials for the start: the token of {who} has ended "),
-            format!(" h ago: Token expired: current date/time 1 must be before the expiration date/time 0 (ExpiredTokenException); mount the token as a projected volume, which kubelet renews, and not as a copy; where `{}` is one, check the clocks of the node and of this cluster\n", file.display()),
+            format!(
+                " h ago: Token expired: current date/time 1 must be before the expiration date/time 0 (ExpiredTokenException); mount the token as a projected volume, which kubelet renews, and not as a copy; where `{}` is one, check the clocks of the node and of this cluster\n",
+                file.display()
+            ),
         ];
         ensure!(said.starts_with(&before) && said.ends_with(&after), "it said {said}");
         stage.leave_clean();
@@ -294,7 +303,10 @@ fn a_role_without_its_token_is_told() {
         let [file, folder] = ["missing", "folder"].map(|name| directory.path().join(name));
         let cure = "start the controller's pods anew, so that EKS mounts it, and let them run with an fsGroup that may read it";
         let unreadable = |path: &Path, why: &str| {
-            format!("the ServiceAccount's token cannot be read from `{}`, which AWS_WEB_IDENTITY_TOKEN_FILE names: {why}; {cure}", path.display())
+            format!(
+                "the ServiceAccount's token cannot be read from `{}`, which AWS_WEB_IDENTITY_TOKEN_FILE names: {why}; {cure}",
+                path.display()
+            )
         };
         let role = ("AWS_ROLE_ARN", ROLE);
         let token = [role, ("AWS_WEB_IDENTITY_TOKEN_FILE", text(&file)?)];
@@ -305,7 +317,9 @@ fn a_role_without_its_token_is_told() {
         let token = [role, ("AWS_WEB_IDENTITY_TOKEN_FILE", text(&folder)?)];
         missing(&stage, &token, &unreadable(&folder, "Is a directory (os error 21)")).await?;
 
-        let expected = format!("AWS_ROLE_ARN is {ROLE} and AWS_WEB_IDENTITY_TOKEN_FILE is not set; let EKS set both by the annotation `eks.amazonaws.com/role-arn` on the controller's ServiceAccount, or mount a ServiceAccount token for the audience `sts.amazonaws.com` and name its file in AWS_WEB_IDENTITY_TOKEN_FILE");
+        let expected = format!(
+            "AWS_ROLE_ARN is {ROLE} and AWS_WEB_IDENTITY_TOKEN_FILE is not set; let EKS set both by the annotation `eks.amazonaws.com/role-arn` on the controller's ServiceAccount, or mount a ServiceAccount token for the audience `sts.amazonaws.com` and name its file in AWS_WEB_IDENTITY_TOKEN_FILE"
+        );
         missing(&stage, &[role], &expected).await?;
         let expected = "AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn` and start its pods anew, because EKS puts either into pods as they start";
         missing(&stage, &token[1..], expected).await?;
@@ -330,18 +344,26 @@ fn pod_identity_that_gives_nothing_is_told() {
         let name = text(&file)?;
         let [port] = free_ports()?;
         let url = format!("http://127.0.0.1:{port}/v1/credentials");
-        let environment = [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", name)];
-        let expected = format!("the token for EKS Pod Identity cannot be read from `{name}`, which AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names: No such file or directory (os error 2); start the controller's pods anew, so that EKS mounts it, and let them run with an fsGroup that may read it");
+        let environment =
+            [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", name)];
+        let expected = format!(
+            "the token for EKS Pod Identity cannot be read from `{name}`, which AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names: No such file or directory (os error 2); start the controller's pods anew, so that EKS mounts it, and let them run with an fsGroup that may read it"
+        );
         missing(&stage, &environment, &expected).await?;
 
         fs::write(&file, TOKEN)?;
-        let expected = format!("the agent of EKS Pod Identity at {url} does not answer: unexpected credentials error: dispatch failure: io error: client error (Connect): tcp connect error: Connection refused (os error 111); install the add-on `eks-pod-identity-agent`, and see that its DaemonSet runs on this node and that no NetworkPolicy blocks 169.254.170.23");
+        let expected = format!(
+            "the agent of EKS Pod Identity at {url} does not answer: unexpected credentials error: dispatch failure: io error: client error (Connect): tcp connect error: Connection refused (os error 111); install the add-on `eks-pod-identity-agent`, and see that its DaemonSet runs on this node and that no NetworkPolicy blocks 169.254.170.23"
+        );
         missing(&stage, &environment, &expected).await?;
 
         let agent = StandIn::start(|_| Some((404, "text/plain", "no association".to_owned()))).await?;
         let url = format!("{}/v1/credentials", agent.url);
-        let environment = [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", name)];
-        let expected = format!("the agent of EKS Pod Identity at {url} gives none: an error occurred while loading credentials: Non-success status from HTTP credential provider: StatusCode(404); give the controller's ServiceAccount an association with `aws eks create-pod-identity-association`, let the role's trust policy allow `sts:AssumeRole` and `sts:TagSession` to `pods.eks.amazonaws.com`, and look at the log of the agent on this node");
+        let environment =
+            [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", name)];
+        let expected = format!(
+            "the agent of EKS Pod Identity at {url} gives none: an error occurred while loading credentials: Non-success status from HTTP credential provider: StatusCode(404); give the controller's ServiceAccount an association with `aws eks create-pod-identity-association`, let the role's trust policy allow `sts:AssumeRole` and `sts:TagSession` to `pods.eks.amazonaws.com`, and look at the log of the agent on this node"
+        );
         missing(&stage, &environment, &expected).await?;
         stage.leave_clean();
         Ok(())
@@ -368,9 +390,16 @@ fn an_instance_without_a_role_is_told_soon() {
     run(async {
         let stage = Stage::without_controller().await?;
         let nothing = |instance: &str| {
-            format!("the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: {instance}; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and start its pods anew, because EKS puts either into pods as they start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+            format!(
+                "the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: {instance}; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and start its pods anew, because EKS puts either into pods as they start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            )
         };
-        missing(&stage, &[("AWS_EC2_METADATA_DISABLED", "true")], &nothing("AWS_EC2_METADATA_DISABLED forbids to ask it")).await?;
+        missing(
+            &stage,
+            &[("AWS_EC2_METADATA_DISABLED", "true")],
+            &nothing("AWS_EC2_METADATA_DISABLED forbids to ask it"),
+        )
+        .await?;
         let silent = StandIn::silent().await?;
         let environment = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent.url.as_str())];
         missing(&stage, &environment, &nothing("its metadata service does not answer")).await?;

@@ -56,13 +56,17 @@ fn aws_is_reached_through_the_proxy_and_by_regional_names_alone() {
         apply(&stage, namespace, &[service("web"), ingress("web", &[], &["web"])]).await?;
         served(&stage, namespace, "web").await?;
         let hosts: BTreeSet<String> = proxy.asked().into_iter().map(|asked| asked.what).collect();
-        let expected = ["ec2", "elasticloadbalancing", "sts"].map(|name| format!("CONNECT {name}.us-west-2.amazonaws.com:443"));
+        let expected =
+            ["ec2", "elasticloadbalancing", "sts"].map(|name| format!("CONNECT {name}.us-west-2.amazonaws.com:443"));
         ensure!(hosts == BTreeSet::from(expected), "the proxy was asked for {hosts:?}");
         // me:pass word
         let user = Some("Basic bWU6cGFzcyB3b3Jk");
         let users: Vec<_> = proxy.asked().into_iter().map(|asked| asked.authorization).collect();
         ensure!(users.iter().all(|given| given.as_deref() == user), "the proxy was told {users:?}");
-        ensure!(stage.proxy.counts().actions.contains_key("elasticloadbalancing:CreateLoadBalancer"), "nobody called AWS");
+        ensure!(
+            stage.proxy.counts().actions.contains_key("elasticloadbalancing:CreateLoadBalancer"),
+            "nobody called AWS"
+        );
         ensure!(silent.connections() == 0, "the instance metadata service was asked");
         ensure!(!stage.controller_log(usize::MAX).contains("word@"), "the log has the proxy's password");
         leave(stage, namespace).await
@@ -100,7 +104,8 @@ fn other_partitions_are_reached_by_their_own_names() {
             apply(&stage, &namespace, &[service("web"), ingress("web", &[], &["web"])]).await?;
             wait_until(SOON, "AWS to be called", async || {
                 let hosts: BTreeSet<String> = proxy.asked().into_iter().map(|asked| asked.what).collect();
-                let foreign: Vec<&String> = hosts.iter().filter(|host| !host.ends_with(&format!(".{domain}:443"))).collect();
+                let foreign: Vec<&String> =
+                    hosts.iter().filter(|host| !host.ends_with(&format!(".{domain}:443"))).collect();
                 ensure!(foreign.is_empty(), "the proxy was asked for {foreign:?}");
                 Ok(expected.iter().all(|host| hosts.contains(host)))
             })
@@ -194,7 +199,9 @@ fn the_api_server_is_reached_through_the_proxy_outside_of_a_cluster_and_past_it_
         for keep_away in [("NO_PROXY", ".svc"), ("KUBERNETES_SERVICE_HOST", "kubernetes.default.svc")] {
             let environment = [KEYS[0], KEYS[1], NO_METADATA, ("HTTPS_PROXY", &url), keep_away];
             let (_, said) = start_that_fails(&flags, &environment).await?;
-            let beginning = format!("error: cannot reach the Kubernetes API server at https://{named}/: client error (Connect): dns error");
+            let beginning = format!(
+                "error: cannot reach the Kubernetes API server at https://{named}/: client error (Connect): dns error"
+            );
             ensure!(said.starts_with(&beginning), "with {keep_away:?} it said {said}");
         }
         ensure!(proxy.asked().len() == before, "the proxy was asked {:?}", proxy.asked());
@@ -225,7 +232,9 @@ fn endpoints_are_named_by_flags_then_by_variables_of_a_service_then_of_all() {
         let by_variable = role.iter().copied().chain(services.map(|name| (name, here.as_str()))).collect::<Vec<_>>();
         let by_flag = role.iter().copied().chain(services.map(|name| (name, silent.url.as_str()))).collect::<Vec<_>>();
         let flag = format!("--aws-api-endpoints=sts={here},EC2={here},Elastic Load Balancing v2={here}");
-        for (namespace, environment, flags) in [("variables", by_variable, vec![]), ("flags", by_flag, vec![flag.as_str()])] {
+        for (namespace, environment, flags) in
+            [("variables", by_variable, vec![]), ("flags", by_flag, vec![flag.as_str()])]
+        {
             stage.proxy.reset();
             let mut controller = stage.controller_in(&environment, &flags)?;
             controller.ready(SOON).await?;
@@ -233,8 +242,13 @@ fn endpoints_are_named_by_flags_then_by_variables_of_a_service_then_of_all() {
             stage.cluster.namespace(namespace).await?;
             apply(&stage, namespace, &[service("web"), ingress("web", &[], &["web"])]).await?;
             served(&stage, namespace, "web").await?;
-            let called: BTreeSet<String> =
-                stage.proxy.counts().actions.keys().filter_map(|name| Some(name.split_once(':')?.0.to_owned())).collect();
+            let called: BTreeSet<String> = stage
+                .proxy
+                .counts()
+                .actions
+                .keys()
+                .filter_map(|name| Some(name.split_once(':')?.0.to_owned()))
+                .collect();
             ensure!(called == BTreeSet::from(["ec2", "elasticloadbalancing", "sts"].map(str::to_owned)), "{called:?}");
             ensure!(silent.connections() == 0, "{namespace}: the endpoint of all was asked");
             stage.cluster.delete("networking.k8s.io/v1", "Ingress", Some(namespace), "web").await?;
@@ -294,8 +308,13 @@ fn nodes_tell_region_and_vpc_before_the_instance_is_asked() {
         let silent = StandIn::silent().await?;
         let home = tempfile::tempdir()?;
         let aws = stage.proxy.url.clone();
-        let environment =
-            [("HOME", text(home.path())?), KEYS[0], KEYS[1], ("AWS_ENDPOINT_URL", aws.as_str()), (METADATA, &silent.url)];
+        let environment = [
+            ("HOME", text(home.path())?),
+            KEYS[0],
+            KEYS[1],
+            ("AWS_ENDPOINT_URL", aws.as_str()),
+            (METADATA, &silent.url),
+        ];
         let tag = Tag::builder().key("cluster").value("lab").build();
         stage.aws.ec2.create_tags().resources(&stage.world.vpc).tags(tag).send().await?;
         let variable = [environment.as_slice(), &[("AWS_DEFAULT_REGION", "us-west-2")]].concat();
@@ -339,9 +358,17 @@ fn the_instance_is_asked_last_and_does_not_hold_up_for_long() {
         let black_hole = (METADATA, silent.url.as_str());
         for (last, flags, expected) in [
             (NO_METADATA, vec![], format!("error: the AWS region is not known: {listed}, and {forbidden}; {cure}\n")),
-            (NO_METADATA, vec![region], format!("error: the VPC of the cluster is not known: {listed}, and {forbidden}; {vpc_cure}\n")),
+            (
+                NO_METADATA,
+                vec![region],
+                format!("error: the VPC of the cluster is not known: {listed}, and {forbidden}; {vpc_cure}\n"),
+            ),
             (black_hole, vec![], format!("error: the AWS region is not known: {listed}, and {silence}; {cure}\n")),
-            (black_hole, vec![region], format!("error: the VPC of the cluster is not known: {listed}, and {silence}; {vpc_cure}\n")),
+            (
+                black_hole,
+                vec![region],
+                format!("error: the VPC of the cluster is not known: {listed}, and {silence}; {vpc_cure}\n"),
+            ),
         ] {
             let began = Instant::now();
             let flags = [vec![kubeconfig.as_str()], flags].concat();
@@ -365,8 +392,13 @@ fn the_instance_is_asked_last_and_does_not_hold_up_for_long() {
         .await?;
         let home = tempfile::tempdir()?;
         let aws = stage.proxy.url.clone();
-        let environment =
-            [("HOME", text(home.path())?), KEYS[0], KEYS[1], ("AWS_ENDPOINT_URL", aws.as_str()), (METADATA, &instance.url)];
+        let environment = [
+            ("HOME", text(home.path())?),
+            KEYS[0],
+            KEYS[1],
+            ("AWS_ENDPOINT_URL", aws.as_str()),
+            (METADATA, &instance.url),
+        ];
         let before = stage.controller_log(usize::MAX).lines().count();
         // It cannot become ready, as it may not list anything.
         stage.controller = Some(stage.controller_in(&environment, &[&kubeconfig, NO_REGION, NO_VPC])?);
@@ -391,7 +423,8 @@ fn nodes_of_several_vpcs_or_of_none_are_told() {
         let image = images.images().first().and_then(|image| image.image_id()).context("no image")?;
         let request = stage.aws.ec2.run_instances().image_id(image).min_count(1).max_count(1).subnet_id(&subnet);
         let made = request.send().await?;
-        let instance = made.instances().first().and_then(|instance| instance.instance_id()).context("no id")?.to_owned();
+        let instance =
+            made.instances().first().and_then(|instance| instance.instance_id()).context("no id")?.to_owned();
         let node = json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": "stray"},
             "spec": {"providerID": format!("aws:///us-west-2a/{instance}")},

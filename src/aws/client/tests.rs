@@ -247,7 +247,7 @@ async fn credentials_that_are_missing_are_told_with_their_cure() {
         .endpoint_url(&fake.endpoint)
         .credentials_provider(aws_sdk_ec2::config::SharedCredentialsProvider::new(chain))
         .build();
-    let aws = Aws::with_config(&config, &ConnectOptions::default()).unwrap();
+    let aws = Aws::with_config(&config, &ConnectOptions::default());
     let error = aws.register_targets(&group(), &targets(1)).await.unwrap_err();
     insta::assert_snapshot!(format!("{error}\n{}", error.fix().unwrap()), @"
     no valid AWS credentials for RegisterTargets: an error occurred while loading credentials: No such file or directory (os error 2)

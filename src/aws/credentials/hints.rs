@@ -160,7 +160,10 @@ mod tests {
     #[test]
     fn the_instances_words_are_made_short() {
         for (said, short) in [
-            ("x: IMDS disabled by AWS_EC2_METADATA_DISABLED env var set to `true`", "AWS_EC2_METADATA_DISABLED forbids to ask it"),
+            (
+                "x: IMDS disabled by AWS_EC2_METADATA_DISABLED env var set to `true`",
+                "AWS_EC2_METADATA_DISABLED forbids to ask it",
+            ),
             ("y: could not communicate with IMDS: z", "its metadata service does not answer"),
             ("received 404 from IMDS", "it has no role"),
             ("something else", "something else"),
