@@ -179,7 +179,8 @@ fn called() -> BTreeSet<String> {
     let call = Regex::new(r"\.(elb|ec2|acm)\s*\.([a-z_]+)\(\)").unwrap();
     let camel = |name: &str| -> String { name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect() };
     let services = BTreeMap::from([("elb", "elasticloadbalancing"), ("ec2", "ec2"), ("acm", "acm")]);
-    call.captures_iter(&text).map(|found| format!("{}:{}", services[&found[1]], camel(&found[2]))).collect()
+    let calls = call.captures_iter(&text).filter(|found| &found[2] != "clone");
+    calls.map(|found| format!("{}:{}", services[&found[1]], camel(&found[2]))).collect()
 }
 
 #[test]
