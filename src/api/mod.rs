@@ -3,4 +3,5 @@
 pub mod annotations;
 pub mod crd;
 pub mod kubernetes;
+pub mod readiness;
 pub mod selector;

@@ -90,6 +90,9 @@ pub struct ControllerFlags {
     /// TargetGroupBindings that are worked on at the same time
     #[arg(long, env = "TARGETGROUPBINDING_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
     pub targetgroupbinding_max_concurrent_reconciles: usize,
+    /// How long until AWS is asked again whether the pods that wait at a readiness gate are healthy, as `15s`
+    #[arg(long, env = "TARGETGROUPBINDING_REQUEUE_DURATION", default_value = "15s", value_parser = duration)]
+    pub targetgroupbinding_requeue_duration: Duration,
     /// The `loadBalancerClass` of the Services that get a Network Load Balancer
     #[arg(long, env = "LOAD_BALANCER_CLASS", default_value = "service.k8s.aws/nlb")]
     pub load_balancer_class: String,
@@ -165,7 +168,6 @@ flags_without_effect!(
     default_pca_arn,
     enable_endpoint_slices,
     targetgroupbinding_max_exponential_backoff_delay,
-    targetgroupbinding_requeue_duration,
     lb_stabilization_monitor_interval,
     required_secrets_label,
     enable_pod_readiness_gate_inject,

@@ -137,6 +137,7 @@ pub(super) struct Settings {
     pub(super) bindings_at_once: usize,
     pub(super) node_group_tags: Tags,
     pub(super) most_targets: usize,
+    pub(super) gate_pause: Duration,
     pub(super) sync_period: Duration,
     /// How long a load balancer that was replaced goes on serving.
     pub(super) hold: Duration,
@@ -155,6 +156,7 @@ impl Settings {
             bindings_at_once: flags.targetgroupbinding_max_concurrent_reconciles,
             node_group_tags: flags.node_security_group_tags()?,
             most_targets: flags.max_targets_per_target_group,
+            gate_pause: flags.targetgroupbinding_requeue_duration,
             sync_period: flags.sync_period,
             hold: flags.replaced_load_balancer_hold,
             certificate_authorities: flags.certificate_authorities(),
@@ -200,7 +202,8 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
             settings.node_group_tags.clone(),
             !config.disable_restricted_rules,
         )
-        .with_most_targets(settings.most_targets),
+        .with_most_targets(settings.most_targets)
+        .with_gate_pause(settings.gate_pause),
         facts: FactStore::new(aws, config.cluster.clone(), vpc)
             .with_gates(config.subnets)
             .with_certificate_authorities(settings.certificate_authorities.clone()),
