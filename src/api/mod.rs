@@ -1,5 +1,6 @@
 //! What users write: the Kubernetes types that are read, the custom resources, and the registry of annotations.
 
+pub mod admission;
 pub mod annotations;
 pub mod crd;
 pub mod kubernetes;

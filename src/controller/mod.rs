@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod askers;
+mod certificates;
 mod concerns;
 mod events;
 mod facts;
@@ -16,6 +17,7 @@ mod stack;
 mod start;
 mod waits;
 mod watches;
+mod webhooks;
 
 use std::{
     sync::{Arc, OnceLock, RwLock},

@@ -15,15 +15,17 @@ use super::wait_until;
 /// The field manager of what the lab applies.
 const MANAGER: &str = "lab";
 /// Kinds without a namespace, of those that the lab meets.
-const CLUSTER_SCOPED: [&str; 8] = [
+const CLUSTER_SCOPED: [&str; 10] = [
     "ClusterRole",
     "ClusterRoleBinding",
     "CustomResourceDefinition",
     "GatewayClass",
     "IngressClass",
     "IngressClassParams",
+    "MutatingWebhookConfiguration",
     "Namespace",
     "Node",
+    "ValidatingWebhookConfiguration",
 ];
 
 /// A connection to the lab's API server.
