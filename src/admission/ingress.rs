@@ -65,7 +65,7 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
     }
 }
 
-/// As much of the cluster as one Ingress is built from: the lock on the snapshot is not to be held for long.
+/// As much of the cluster as one Ingress is built from, with it as it shall be.
 fn around(snapshot: &Snapshot, ingress: &Ingress) -> Snapshot {
     let namespace = &ingress.name.namespace;
     let of_namespace = ObjectName::new("", namespace);

@@ -260,7 +260,7 @@ impl Cluster for FakeCluster {
 
     async fn write_condition(&self, change: &Change, now: Timestamp) -> Result<(), ClusterError> {
         let GateState { status, reason, message, .. } = &change.state;
-        let line = format!("condition {} {status:?} {reason} {message}", change.pod.name);
+        let line = format!("condition {} {status:?} {reason} {message}", change.pod);
         self.log.lock().unwrap().push(line.trim_end().to_owned());
         if self.unwritable.lock().unwrap().contains(&change.pod) {
             return Err(ClusterError::Refused("no".to_owned()));

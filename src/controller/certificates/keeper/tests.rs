@@ -33,7 +33,7 @@ impl Store {
     fn answer(&mut self, call: &Call) -> (u16, String) {
         let (verb, path) = call.action.split_once(' ').unwrap();
         let failure = |code: u16| {
-            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": "no", "reason": "x"});
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": "no", "reason": if code == 404 { "NotFound" } else { "Conflict" }});
             (code, status.to_string())
         };
         if verb != "GET" {
@@ -212,7 +212,7 @@ async fn what_upgrades_write_over_is_written_again_and_what_is_not_there_is_no_e
 async fn what_may_not_be_read_or_written_is_told_with_what_to_grant() {
     let fake = Fake::start(|call| {
         let code = if call.action.contains("mutating") { 404 } else { 403 };
-        std::future::ready((code, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": "it is forbidden", "reason": "Forbidden"}).to_string()))
+        std::future::ready((code, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": "it is forbidden", "reason": if code == 404 { "NotFound" } else { "Forbidden" }}).to_string()))
     })
     .await;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
