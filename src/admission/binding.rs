@@ -73,7 +73,7 @@ fn is_vpc(text: &str) -> bool {
 }
 
 /// What may not change: it would leave targets behind that nobody lets go.
-fn changes(old: &TargetGroupBinding, new: &TargetGroupBinding, config: &BuildConfig) -> Vec<String> {
+fn changes(old: &TargetGroupBinding, new: &TargetGroupBinding, config: &BuildConfig) -> Option<String> {
     let (old, new) = (&old.spec, &new.spec);
     let mut fields = Vec::new();
     if given(old.target_group_arn.as_ref()).is_some_and(|arn| given(new.target_group_arn.as_ref()) != Some(arn)) {
@@ -95,10 +95,9 @@ fn changes(old: &TargetGroupBinding, new: &TargetGroupBinding, config: &BuildCon
         (None, Some(after)) if ours.is_some_and(|ours| ours != after) => fields.push("vpcID"),
         _ => {}
     }
-    fields
-        .into_iter()
-        .map(|field| format!("spec.{field} cannot be changed; delete the TargetGroupBinding and create another"))
-        .collect()
+    let fields: Vec<String> = fields.into_iter().map(|field| format!("spec.{field}")).collect();
+    (!fields.is_empty())
+        .then(|| format!("{} cannot be changed; delete the TargetGroupBinding and create another", fields.join(", ")))
 }
 
 /// Two bindings of one target group would each let go of the other's targets, unless both share it with other clusters.

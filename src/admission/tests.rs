@@ -189,11 +189,11 @@ fn ingresses_are_denied_as_by_aws_load_balancer_controller() {
         let answer = ask(Hook::Ingress, "shop", ingress("alb", annotations, "cart"));
         answer.denied.unwrap_or_else(|| "allowed".to_owned())
     };
-    insta::assert_snapshot!(conditions("[{"), @"");
-    insta::assert_snapshot!(conditions("{}"), @"");
-    insta::assert_snapshot!(conditions(r#"[{"field": "host-header"}]"#), @"");
-    insta::assert_snapshot!(conditions(r#"[{"field": "path-pattern", "pathPatternConfig": {"values": []}}]"#), @"");
-    insta::assert_snapshot!(conditions(r#"[{"field": "http-header", "httpHeaderConfig": {"values": ["a"]}}]"#), @"");
+    insta::assert_snapshot!(conditions("[{"), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: it is no JSON (EOF while parsing an object at line 1 column 2)");
+    insta::assert_snapshot!(conditions("{}"), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: it is no list of conditions");
+    insta::assert_snapshot!(conditions(r#"[{"field": "host-header"}]"#), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: condition 1 on `host-header` needs `hostHeaderConfig`");
+    insta::assert_snapshot!(conditions(r#"[{"field": "path-pattern", "pathPatternConfig": {"values": []}}]"#), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: condition 1 on `path-pattern` has no values");
+    insta::assert_snapshot!(conditions(r#"[{"field": "http-header", "httpHeaderConfig": {"values": ["a"]}}]"#), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: condition 1 on `http-header` needs `httpHeaderName`");
     // Go does not mind the case of letters; and what only the build knows is told, not denied.
     for text in [
         r#"[{"Field": "host-header", "HostHeaderConfig": {"Values": ["a.example.com"]}}]"#,
@@ -230,8 +230,8 @@ fn annotations_that_are_switched_off_may_stay_and_not_come() {
     };
     let class = || json!({"kubernetes.io/ingress.class": "alb"});
     let group = |name: &str| json!({"alb.ingress.kubernetes.io/group.name": name});
-    insta::assert_snapshot!(denied(class(), None), @"");
-    insta::assert_snapshot!(denied(group("a"), Some(group("b"))), @"");
+    insta::assert_snapshot!(denied(class(), None), @"the annotation `kubernetes.io/ingress.class` is switched off (--disable-ingress-class-annotation); set spec.ingressClassName");
+    insta::assert_snapshot!(denied(group("a"), Some(group("b"))), @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation); have the class name the group");
     let mut both = class();
     both["example.com/other"] = "changed".into();
     assert_eq!(denied(both, Some(class())), "allowed");
@@ -242,22 +242,32 @@ fn annotations_that_are_switched_off_may_stay_and_not_come() {
 fn ingresses_are_told_what_will_be_found_wrong_with_them() {
     let told =
         |class: &str, annotations: Value| shown(&ask(Hook::Ingress, "shop", ingress(class, annotations, "cart")));
-    insta::assert_snapshot!(told("alb", json!({"alb.ingress.kubernetes.io/target-type": "ip"})), @"");
+    insta::assert_snapshot!(told("alb", json!({"alb.ingress.kubernetes.io/target-type": "ip"})), @"allowed");
     insta::assert_snapshot!(told("alb", json!({
         "alb.ingress.kubernetes.io/target-type": "ip",
         "alb.ingress.kubernetes.io/shceme": "internal",
-    })), @"");
+    })), @"warning: annotation `alb.ingress.kubernetes.io/shceme` is not known and has no effect; write `alb.ingress.kubernetes.io/scheme`, if that is what is meant");
     insta::assert_snapshot!(told("alb", json!({
         "alb.ingress.kubernetes.io/target-type": "pod",
         "alb.ingress.kubernetes.io/scheme": "public",
-    })), @"");
-    insta::assert_snapshot!(told("nginx", json!({"alb.ingress.kubernetes.io/scheme": "public"})), @"");
-    insta::assert_snapshot!(told("missing", json!({})), @"");
+    })), @"
+        warning: it will not be served: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`
+        warning: it will not be served: annotation `alb.ingress.kubernetes.io/target-type` has the value `pod`; allowed: `instance` or `ip`
+        ");
+    insta::assert_snapshot!(told("nginx", json!({"alb.ingress.kubernetes.io/scheme": "public"})), @"allowed");
+    insta::assert_snapshot!(told("missing", json!({})), @"warning: it will not be served: spec.ingressClassName: the IngressClass `missing` does not exist; create it, or name another class");
     let many: serde_json::Map<String, Value> = (0..7)
         .map(|n| (format!("alb.ingress.kubernetes.io/nonsense-{n}"), "x".into()))
         .chain([("alb.ingress.kubernetes.io/target-type".to_owned(), "ip".into())])
         .collect();
-    insta::assert_snapshot!(told("alb", many.into()), @"");
+    insta::assert_snapshot!(told("alb", many.into()), @"
+        warning: annotation `alb.ingress.kubernetes.io/nonsense-0` is not known and has no effect; look it up in the list of annotations, or remove it
+        warning: annotation `alb.ingress.kubernetes.io/nonsense-1` is not known and has no effect; look it up in the list of annotations, or remove it
+        warning: annotation `alb.ingress.kubernetes.io/nonsense-2` is not known and has no effect; look it up in the list of annotations, or remove it
+        warning: annotation `alb.ingress.kubernetes.io/nonsense-3` is not known and has no effect; look it up in the list of annotations, or remove it
+        warning: annotation `alb.ingress.kubernetes.io/nonsense-4` is not known and has no effect; look it up in the list of annotations, or remove it
+        warning: and 2 more; `albatross plan` tells them all
+        ");
     // Its Service may be the next object of the same manifest.
     let answer =
         ask(Hook::Ingress, "shop", ingress("alb", json!({"alb.ingress.kubernetes.io/target-type": "ip"}), "later"));
@@ -272,10 +282,10 @@ fn ingress_class_params_are_denied_for_ranges_and_subnets() {
         told(json!({"inboundCIDRs": ["10.0.0.0/8", "2001:db8::/32"], "subnets": {"ids": ["subnet-1"]}})),
         "allowed"
     );
-    insta::assert_snapshot!(told(json!({"inboundCIDRs": ["10.0.0.1/8", "x"]})), @"");
-    insta::assert_snapshot!(told(json!({"subnets": {}})), @"");
-    insta::assert_snapshot!(told(json!({"subnets": {"ids": ["subnet-1", "subnet-1"]}})), @"");
-    insta::assert_snapshot!(told(json!({"sslRedirectPort": "https"})), @"");
+    insta::assert_snapshot!(told(json!({"inboundCIDRs": ["10.0.0.1/8", "x"]})), @"denied: spec.inboundCIDRs[0]: `10.0.0.1/8` has bits behind its prefix; write `10.0.0.1/32` or `10.0.0.0/8`; spec.inboundCIDRs[1]: `x` is no address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`");
+    insta::assert_snapshot!(told(json!({"subnets": {}})), @"denied: spec.subnets: neither `ids` nor `tags` is set; set exactly one of `ids` and `tags`");
+    insta::assert_snapshot!(told(json!({"subnets": {"ids": ["subnet-1", "subnet-1"]}})), @"denied: spec.subnets.ids: `subnet-1` is named twice; name each subnet once");
+    insta::assert_snapshot!(told(json!({"sslRedirectPort": "https"})), @"warning: spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`");
 }
 
 #[test]
@@ -288,12 +298,12 @@ fn bindings_are_denied_for_what_cannot_be() {
     };
     let created = |fields: Value| shown(&ask(Hook::TargetGroupBinding, "shop", binding("shop", "new", with(fields))));
     assert_eq!(created(json!({})), "allowed");
-    insta::assert_snapshot!(created(json!({"targetGroupARN": ""})), @"");
-    insta::assert_snapshot!(created(json!({"targetType": "ip", "nodeSelector": {}})), @"");
-    insta::assert_snapshot!(created(json!({"targetType": "instance", "iamRoleArnToAssume": "arn:role", "targetGroupProtocol": "QUIC"})), @"");
-    insta::assert_snapshot!(created(json!({"vpcID": "vpc-1"})), @"");
-    insta::assert_snapshot!(created(json!({"targetGroupARN": "arn:one"})), @"");
-    insta::assert_snapshot!(created(json!({"targetGroupARN": "arn:three"})), @"");
+    insta::assert_snapshot!(created(json!({"targetGroupARN": ""})), @"denied: it names no target group; set spec.targetGroupARN or spec.targetGroupName");
+    insta::assert_snapshot!(created(json!({"targetType": "ip", "nodeSelector": {}})), @"denied: spec.nodeSelector chooses nodes, and with the target type ip the targets are pods; remove it");
+    insta::assert_snapshot!(created(json!({"targetType": "instance", "iamRoleArnToAssume": "arn:role", "targetGroupProtocol": "QUIC"})), @"denied: spec.iamRoleArnToAssume: nodes cannot be registered in another account; use the target type ip; spec.targetGroupProtocol: QUIC needs the target type ip");
+    insta::assert_snapshot!(created(json!({"vpcID": "vpc-1"})), @"denied: spec.vpcID: `vpc-1` is no VPC; write its id, vpc-…");
+    insta::assert_snapshot!(created(json!({"targetGroupARN": "arn:one"})), @"denied: the target group arn:one already has the TargetGroupBinding shop/one; delete that first, or bind another");
+    insta::assert_snapshot!(created(json!({"targetGroupARN": "arn:three"})), @"denied: the target group arn:three already has the TargetGroupBinding other/three; delete that first, or bind another");
     assert_eq!(created(json!({"targetGroupARN": "arn:three", "multiClusterTargetGroup": true})), "allowed");
 
     let changed = |old: Value, new: Value| {
@@ -302,7 +312,7 @@ fn bindings_are_denied_for_what_cannot_be() {
     };
     let before =
         json!({"targetGroupARN": "arn:one", "targetType": "ip", "ipAddressType": "ipv4", "vpcID": "vpc-01234567"});
-    insta::assert_snapshot!(changed(before.clone(), json!({"targetGroupARN": "arn:other", "targetType": "instance", "ipAddressType": "ipv6"})), @"");
+    insta::assert_snapshot!(changed(before.clone(), json!({"targetGroupARN": "arn:other", "targetType": "instance", "ipAddressType": "ipv6"})), @"denied: spec.targetGroupARN, spec.targetType, spec.ipAddressType, spec.vpcID cannot be changed; delete the TargetGroupBinding and create another");
     for (case, old, new) in [
         ("nothing changes", before.clone(), before),
         (
@@ -324,5 +334,5 @@ fn bindings_are_denied_for_what_cannot_be() {
     ] {
         assert_eq!(changed(old, new), "allowed", "{case}");
     }
-    insta::assert_snapshot!(changed(json!({}), json!({"vpcID": "vpc-76543210"})), @"");
+    insta::assert_snapshot!(changed(json!({}), json!({"vpcID": "vpc-76543210"})), @"denied: spec.vpcID cannot be changed; delete the TargetGroupBinding and create another");
 }

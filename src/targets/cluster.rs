@@ -342,7 +342,10 @@ mod tests {
             assert_eq!(cluster.write_condition(&change, Timestamp::UNIX_EPOCH).await, Ok(()));
         }
         let calls: Vec<_> = fake.calls().into_iter().map(|call| format!("{} {}", call.action, call.body)).collect();
-        insta::assert_snapshot!(calls.join("\n"), @"");
+        insta::assert_snapshot!(calls.join("\n"), @r#"
+        PATCH /api/v1/namespaces/shop/pods/cart-1/status {"metadata":{"uid":"u1"},"status":{"conditions":[{"message":null,"reason":"Elb.InitialHealthChecking","status":"False","type":"target-health.elbv2.k8s.aws/tgb"}]}}
+        PATCH /api/v1/namespaces/shop/pods/cart-1/status {"metadata":{"uid":"u1"},"status":{"conditions":[{"lastTransitionTime":"1970-01-01T00:00:00Z","message":null,"reason":null,"status":"True","type":"target-health.elbv2.k8s.aws/tgb"}]}}
+        "#);
         let other = Change { uid: "u2".to_owned(), ..change("", true) };
         assert_eq!(cluster.write_condition(&other, Timestamp::UNIX_EPOCH).await, Err(ClusterError::Gone));
     }

@@ -145,7 +145,7 @@ async fn a_port_that_is_taken_is_told() {
     let taken = TcpListener::bind("[::]:0").await.or(TcpListener::bind("0.0.0.0:0").await).unwrap();
     let port = taken.local_addr().unwrap().port();
     let error = listen(port).await.unwrap_err().to_string().replace(&port.to_string(), "PORT");
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @"cannot listen on port PORT, the value of --webhook-bind-port: Address already in use (os error 98); choose another port, or --enable-webhooks=false");
 }
 
 #[tokio::test]

@@ -151,7 +151,11 @@ async fn a_condition_that_cannot_be_written_is_told_and_tried_again() {
     let lab = lab(&["10.0.0.1", "10.0.0.2"]);
     gate(&lab, &["10.0.0.1", "10.0.0.2"], None);
     lab.cluster.unwritable.lock().unwrap().insert(name("10.0.0.1"));
-    insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @"");
+    insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @"
+        FailedUpdatePodStatus: TargetGroupBinding shop/tgb: the API server: no
+        fix: 
+        transient: false
+        ");
     assert_eq!(calls(&lab).iter().filter(|line| line.starts_with("condition")).count(), 2);
     lab.cluster.unwritable.lock().unwrap().clear();
     tokio::time::advance(Duration::from_secs(15)).await;
