@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admission;
 mod answered;
 pub mod api;
 pub mod apply;

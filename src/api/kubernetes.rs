@@ -104,6 +104,7 @@ slim! {
         kind: Option<String>,
         ports: Vec<ServicePort>,
         ip_families: Vec<String>,
+        selector: BTreeMap<String, String>,
         load_balancer_class: Option<String>,
         load_balancer_source_ranges: Vec<String>,
         external_traffic_policy: Option<String>,
@@ -146,7 +147,14 @@ slim! {
     struct PodReadinessGate { condition_type: String }
     struct PodStatus { conditions: Vec<Condition>, #[serde(rename = "podIPs")] pod_ips: Vec<PodIp>, #[serde(rename = "podIP")] pod_ip: Option<String> }
     struct PodIp { ip: Option<String> }
-    struct Condition { #[serde(rename = "type")] kind: String, status: String }
+    struct Condition {
+        #[serde(rename = "type")]
+        kind: String,
+        status: String,
+        reason: String,
+        message: String,
+        last_transition_time: Option<Time>,
+    }
 
     /// `v1` Node
     #[derive(Resource)]

@@ -10,6 +10,7 @@ use std::{
 use clap::{ArgAction, Args};
 
 use crate::{
+    admission::Rules,
     api::annotations::values::{parse_bool, parse_string_map},
     aws::{FixedLimit, parse_throttle},
     build::{BuildConfig, tags},
@@ -90,6 +91,9 @@ pub struct ControllerFlags {
     /// TargetGroupBindings that are worked on at the same time
     #[arg(long, env = "TARGETGROUPBINDING_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
     pub targetgroupbinding_max_concurrent_reconciles: usize,
+    /// How long until AWS is asked again whether the pods that wait at a readiness gate are healthy, as `15s`
+    #[arg(long, env = "TARGETGROUPBINDING_REQUEUE_DURATION", default_value = "15s", value_parser = duration)]
+    pub targetgroupbinding_requeue_duration: Duration,
     /// The `loadBalancerClass` of the Services that get a Network Load Balancer
     #[arg(long, env = "LOAD_BALANCER_CLASS", default_value = "service.k8s.aws/nlb")]
     pub load_balancer_class: String,
@@ -117,6 +121,42 @@ pub struct ControllerFlags {
     /// Address of /healthz, /readyz and /debug/state
     #[arg(long, env = "HEALTH_PROBE_BIND_ADDR", default_value = ":61779")]
     pub health_probe_bind_addr: String,
+    /// Serve the admission webhooks; whoever installs them tells the API server about them too, as the chart does
+    #[arg(long, env = "ENABLE_WEBHOOKS", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub enable_webhooks: bool,
+    /// Port of the webhooks, on every interface
+    #[arg(long, env = "WEBHOOK_BIND_PORT", default_value_t = 9443)]
+    pub webhook_bind_port: u16,
+    /// The Service in the controller's namespace that leads to the webhooks: their certificate is for its name
+    #[arg(long, env = "WEBHOOK_SERVICE_NAME", default_value = "aws-load-balancer-webhook-service")]
+    pub webhook_service_name: String,
+    /// The Secret in the controller's namespace where the controller keeps the certificate that it makes
+    #[arg(long, env = "WEBHOOK_SECRET_NAME", default_value = "aws-load-balancer-tls")]
+    pub webhook_secret_name: String,
+    /// Name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration whose `caBundle` the controller keeps up
+    #[arg(long, env = "WEBHOOK_CONFIGURATION_NAME", default_value = "aws-load-balancer-webhook")]
+    pub webhook_configuration_name: String,
+    /// How long a certificate that the controller makes is valid; it is renewed after two thirds of that
+    #[arg(long, env = "WEBHOOK_CERTIFICATE_VALIDITY", default_value = "8760h", value_parser = duration)]
+    pub webhook_certificate_validity: Duration,
+    /// Folder with a certificate that others keep; then the controller makes none, and leaves every `caBundle` to them
+    #[arg(long, env = "WEBHOOK_CERT_DIR")]
+    pub webhook_cert_dir: Option<PathBuf>,
+    /// The certificate in --webhook-cert-dir
+    #[arg(long, env = "WEBHOOK_CERT_FILE", default_value = "tls.crt")]
+    pub webhook_cert_file: String,
+    /// Its key in --webhook-cert-dir
+    #[arg(long, env = "WEBHOOK_KEY_FILE", default_value = "tls.key")]
+    pub webhook_key_file: String,
+    /// Whether the webhook for pods gives them readiness gates
+    #[arg(long, env = "ENABLE_POD_READINESS_GATE_INJECT", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub enable_pod_readiness_gate_inject: bool,
+    /// Whether the webhook for Ingresses denies those that begin to name their class by the annotation kubernetes.io/ingress.class
+    #[arg(long, env = "DISABLE_INGRESS_CLASS_ANNOTATION", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub disable_ingress_class_annotation: bool,
+    /// Whether the webhook for Ingresses denies those that begin to name their group by an annotation, or change it
+    #[arg(long, env = "DISABLE_INGRESS_GROUP_NAME_ANNOTATION", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub disable_ingress_group_name_annotation: bool,
     /// Act only while holding the lease, so that one of several replicas acts
     #[arg(long, env = "ENABLE_LEADER_ELECTION", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_leader_election: bool,
@@ -160,24 +200,16 @@ macro_rules! flags_without_effect {
 }
 
 flags_without_effect!(
-    disable_ingress_class_annotation,
-    disable_ingress_group_name_annotation,
     default_pca_arn,
     enable_endpoint_slices,
     targetgroupbinding_max_exponential_backoff_delay,
-    targetgroupbinding_requeue_duration,
     lb_stabilization_monitor_interval,
     required_secrets_label,
-    enable_pod_readiness_gate_inject,
     enable_waf,
     enable_wafv2,
     enable_shield,
     aws_vpc_tag_key,
     aws_vpc_cache_ttl,
-    webhook_bind_port,
-    webhook_cert_dir,
-    webhook_cert_file,
-    webhook_key_file,
     kube_ca_pem_filepath,
     quic_environment_variable_name,
     service_max_concurrent_reconciles,
@@ -370,6 +402,16 @@ impl ControllerFlags {
         Ok(gates)
     }
 
+    /// The flags that matter to webhooks alone.
+    #[must_use]
+    pub fn webhook_rules(&self) -> Rules {
+        Rules {
+            inject_gates: self.enable_pod_readiness_gate_inject,
+            no_class_annotation: self.disable_ingress_class_annotation,
+            no_group_annotation: self.disable_ingress_group_name_annotation,
+        }
+    }
+
     /// `--allowed-certificate-authority-arns`
     #[must_use]
     pub fn certificate_authorities(&self) -> BTreeSet<String> {
@@ -461,8 +503,8 @@ mod tests {
 
     #[test]
     fn flags_without_effect_are_taken_and_named() {
-        let flags = flags(&["--enable-shield=false", "--webhook-bind-port", "9443"]);
-        assert_eq!(flags.without_effect(), ["--enable-shield", "--webhook-bind-port"]);
+        let flags = flags(&["--enable-shield=false", "--default-pca-arn", "arn"]);
+        assert_eq!(flags.without_effect(), ["--default-pca-arn", "--enable-shield"]);
     }
 
     #[test]

@@ -57,7 +57,18 @@ pub struct Metrics {
     leader: Gauge,
     master: Family<OfName, Gauge>,
     lease: String,
+    readiness_gates: Family<Binding, Histogram>,
 }
+
+/// A TargetGroupBinding, for `awslbc_readiness_gate_ready_seconds`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Binding {
+    namespace: String,
+    name: String,
+}
+
+/// Upper bounds in seconds of the time that a pod waits at a readiness gate: aws-load-balancer-controller's.
+const GATE_SECONDS: [f64; 11] = [10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 420.0, 480.0, 600.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReconcileError {
@@ -243,6 +254,7 @@ impl Metrics {
             leader: Gauge::default(),
             master: Family::default(),
             lease: lease.to_owned(),
+            readiness_gates: Family::new_with_constructor(|| Histogram::new(GATE_SECONDS)),
         };
         // The encoder appends `_total` to the names of counters and a full stop to descriptions.
         let registry = &mut metrics.registry;
@@ -359,8 +371,19 @@ impl Metrics {
             "1 while this process holds the lease, else 0",
             metrics.master.clone(),
         );
+        registry.register(
+            "awslbc_readiness_gate_ready_seconds",
+            "Seconds that a pod waited at its readiness gate until AWS found it healthy",
+            metrics.readiness_gates.clone(),
+        );
         metrics.leader(false);
         metrics
+    }
+
+    /// Records how long a pod waited at its readiness gate for a TargetGroupBinding.
+    pub fn readiness_gate_ready(&self, namespace: &str, name: &str, waited: Duration) {
+        let binding = Binding { namespace: namespace.to_owned(), name: name.to_owned() };
+        self.readiness_gates.get_or_create(&binding).observe(waited.as_secs_f64());
     }
 
     /// Counts an error of a controller (`ingress`, `targetGroupBinding`, …), by category (`build_model_error`, …).

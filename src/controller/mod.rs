@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod askers;
+mod certificates;
 mod concerns;
 mod events;
 mod facts;
@@ -17,6 +18,7 @@ mod stack;
 mod start;
 mod waits;
 mod watches;
+mod webhooks;
 
 use std::{
     sync::{Arc, OnceLock, RwLock},
@@ -159,7 +161,11 @@ impl Controller {
                         );
                     }
                 }
-                if outcome.unsettled { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done }
+                for waited in &outcome.became_ready {
+                    self.metrics.readiness_gate_ready(&name.namespace, &name.name, *waited);
+                }
+                let soon = outcome.unsettled.then_some(Duration::from_secs(1));
+                soon.into_iter().chain(outcome.again).min().map_or(Outcome::Done, Outcome::Again)
             }
             Err(error) => {
                 if matches!(error.problem, Problem::TargetGroupMissing(_)) {

@@ -19,6 +19,7 @@ use super::{
     Controller, Mandate,
     admin::{self, AdminError, Sources},
     askers::Askers,
+    certificates::served::Served,
     events::Events,
     facts::FactStore,
     flags::{ControllerFlags, FlagError},
@@ -31,6 +32,7 @@ use super::{
     secrets::Secrets,
     waits::Waits,
     watches::{Synced, watch_kind},
+    webhooks::{self, WebhookError},
 };
 use crate::{
     api::{crd, kubernetes as wire},
@@ -99,6 +101,9 @@ pub enum StartError {
     /// A port is taken, or an address is none.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The webhooks cannot be served.
+    #[error(transparent)]
+    Webhooks(#[from] WebhookError),
     /// Another replica may lead now. The process goes on as a standby.
     #[error("the lease was lost, so another replica may act now")]
     LeaseLost,
@@ -148,6 +153,7 @@ pub(super) struct Settings {
     pub(super) bindings_at_once: usize,
     pub(super) node_group_tags: Tags,
     pub(super) most_targets: usize,
+    pub(super) gate_pause: Duration,
     pub(super) sync_period: Duration,
     /// How long a load balancer that was replaced goes on serving.
     pub(super) hold: Duration,
@@ -166,6 +172,7 @@ impl Settings {
             bindings_at_once: flags.targetgroupbinding_max_concurrent_reconciles,
             node_group_tags: flags.node_security_group_tags()?,
             most_targets: flags.max_targets_per_target_group,
+            gate_pause: flags.targetgroupbinding_requeue_duration,
             sync_period: flags.sync_period,
             hold: flags.replaced_load_balancer_hold,
             certificate_authorities: flags.certificate_authorities(),
@@ -211,7 +218,8 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
             settings.node_group_tags.clone(),
             !config.disable_restricted_rules,
         )
-        .with_most_targets(settings.most_targets),
+        .with_most_targets(settings.most_targets)
+        .with_gate_pause(settings.gate_pause),
         facts: FactStore::new(aws, config.cluster.clone(), vpc)
             .with_gates(config.subnets)
             .with_certificate_authorities(settings.certificate_authorities.clone()),
@@ -279,9 +287,11 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
         leadership,
         identity,
     };
+    let certificate = webhooks::serve(&flags, &client, own_namespace(), &watched, &parts.config).await?;
+    let serves_webhooks = certificate.is_some();
     let mut controller = assemble(parts.clone(), &settings);
     let present = Arc::new(RwLock::new(Arc::clone(&controller)));
-    serve_admin(&flags, &watched.synced, &present, metrics).await?;
+    serve_admin(&flags, &watched.synced, &present, certificate, metrics).await?;
     tracing::info!(cluster = flags.cluster_name, %vpc, region = aws.region(), "albatross {} starts", env!("CARGO_PKG_VERSION"));
     let _watches = start_watches(&client, &settings.watch_namespace, &watched);
 
@@ -311,6 +321,10 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     if let Some(election) = election {
         // Gives the lease back, so that the next replica need not wait for it to run out.
         let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
+    }
+    if serves_webhooks {
+        // The API server learns a moment later that this replica is going.
+        tokio::time::sleep(webhooks::LINGER).await;
     }
     tracing::info!("albatross has stopped");
     result
@@ -450,6 +464,7 @@ async fn serve_admin(
     flags: &ControllerFlags,
     synced: &Arc<Synced>,
     present: &Arc<RwLock<Arc<Controller>>>,
+    certificate: Option<Arc<Served>>,
     metrics: Arc<Metrics>,
 ) -> Result<(), StartError> {
     let (synced, without) = (Arc::clone(synced), Arc::clone(synced));
@@ -461,7 +476,13 @@ async fn serve_admin(
         Sources {
             metrics,
             measure: Arc::new(move || of(&for_metrics).measure()),
-            not_ready: Arc::new(move || synced.reasons()),
+            not_ready: Arc::new(move || {
+                let mut reasons = synced.reasons();
+                if certificate.as_ref().is_some_and(|certificate| certificate.is_empty()) {
+                    reasons.push("the webhooks have no certificate yet".to_owned());
+                }
+                reasons
+            }),
             without: Arc::new(move || without.without()),
             pending: Arc::new(move || of(&for_pending).pending()),
             state: Arc::new(move || of(&for_state).state()),
@@ -533,6 +554,11 @@ fn lease_namespace(flags: &ControllerFlags) -> String {
     if !flags.leader_election_namespace.is_empty() {
         return flags.leader_election_namespace.clone();
     }
+    own_namespace()
+}
+
+/// Where the controller runs; outside of a cluster where it usually would.
+fn own_namespace() -> String {
     std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
         .map_or_else(|_| "kube-system".to_owned(), |namespace| namespace.trim().to_owned())
 }

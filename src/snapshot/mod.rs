@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use from_files::{FileError, Loaded, from_documents, from_paths};
 pub use records::{
-    AddressFamily, Backend, BackendPort, ClassParameters, EndpointAddress, EndpointSlice, EndpointSlicePort, HttpPath,
-    HttpRule, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, PodPort, Readiness, Service,
-    ServicePort, StatusEntry, TargetGroupBinding,
+    AddressFamily, Backend, BackendPort, ClassParameters, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState,
+    HttpPath, HttpRule, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, PodPort, Readiness,
+    ReadinessGate, Service, ServicePort, StatusEntry, TargetGroupBinding,
 };
 
 use crate::model::ObjectName;

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, apimachinery::pkg::util::intstr::IntOrString};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::ObjectMeta, apimachinery::pkg::util::intstr::IntOrString, jiff::Timestamp,
+};
 
 use crate::{
-    api::{crd, kubernetes as wire},
+    api::{crd, kubernetes as wire, readiness},
     model::{ObjectName, PortReference},
 };
 
@@ -281,6 +283,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Whether one of its address families is IPv6.
     pub ipv6: bool,
+    /// `spec.selector`: the labels of its pods; empty where somebody else keeps its endpoints.
+    pub selector: BTreeMap<String, String>,
     /// `spec.loadBalancerClass`
     pub load_balancer_class: Option<String>,
     /// `spec.loadBalancerSourceRanges`
@@ -356,6 +360,7 @@ impl From<wire::Service> for Service {
                 })
                 .collect(),
             ipv6: wire.spec.ip_families.iter().any(|family| family == "IPv6"),
+            selector: wire.spec.selector,
             load_balancer_class: wire.spec.load_balancer_class,
             load_balancer_source_ranges: wire.spec.load_balancer_source_ranges,
             local_traffic: wire.spec.external_traffic_policy.is_some_and(|policy| policy == "Local"),
@@ -488,6 +493,53 @@ pub struct Pod {
     pub ports: Vec<PodPort>,
     /// The annotation `vpc.amazonaws.com/pod-eni`: a network interface of its own, as JSON.
     pub network_interface: Option<String>,
+    /// Its readiness gates that are about target groups. Most pods have none.
+    pub gates: Box<[ReadinessGate]>,
+}
+
+/// A readiness gate that is about a target group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadinessGate {
+    /// The type of the condition: [`readiness::binding_of`] tells the binding.
+    pub condition: String,
+    /// What the pod's status says of it; nothing before it was first written.
+    pub state: Option<GateState>,
+}
+
+/// A condition of a pod, as it is or shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateState {
+    /// Whether it holds.
+    pub status: Readiness,
+    /// A word for machines; may be empty.
+    pub reason: String,
+    /// For people; may be empty.
+    pub message: String,
+    /// Since when it has this status.
+    pub since: Option<Timestamp>,
+}
+
+impl ReadinessGate {
+    /// Whether the pod waits for it.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.state.as_ref().is_none_or(|state| state.status != Readiness::Ready)
+    }
+}
+
+fn gates(declared: Vec<wire::PodReadinessGate>, conditions: &[wire::Condition]) -> Box<[ReadinessGate]> {
+    let ours = declared.into_iter().filter(|gate| readiness::binding_of(&gate.condition_type).is_some());
+    ours.map(|gate| {
+        let found = conditions.iter().find(|condition| condition.kind == gate.condition_type);
+        let state = found.map(|condition| GateState {
+            status: readiness(std::slice::from_ref(condition), &gate.condition_type),
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+            since: condition.last_transition_time.as_ref().map(|time| time.0),
+        });
+        ReadinessGate { condition: gate.condition_type, state }
+    })
+    .collect()
 }
 
 /// A named port of a container.
@@ -519,6 +571,7 @@ impl From<wire::Pod> for Pod {
                 .filter_map(|p| Some(PodPort { name: p.name?, number: u16::try_from(p.container_port).ok()? }))
                 .collect(),
             network_interface: metadata.annotations.and_then(|mut a| a.remove("vpc.amazonaws.com/pod-eni")),
+            gates: gates(spec.readiness_gates, &status.conditions),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! One binding at a time: its target group gets the targets that it shall have.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     sync::atomic::Ordering,
+    time::Duration,
 };
 
 use k8s_openapi::jiff::Timestamp;
@@ -21,6 +22,7 @@ use super::{
     Cloud, Cluster, MayWrite, Problem, Stage, Subject, TargetGroupKey, Targets, TargetsError, check,
     endpoints::{Resolution, port_reference, ready_pod, resolve, standing},
     plan::{Standing, TargetPlan, Unregistered, is_draining, may_go, plan},
+    readiness::Opened,
     status::{self, Report},
 };
 
@@ -52,6 +54,10 @@ pub struct BindingOutcome {
     pub gone: bool,
     /// Whether to look again soon, so that the binding can vouch for its targets once they keep still.
     pub unsettled: bool,
+    /// When to look again because a pod waits for AWS to find it healthy.
+    pub again: Option<Duration>,
+    /// How long pods have waited that AWS finds healthy now.
+    pub became_ready: Vec<Duration>,
 }
 
 /// How a binding names its target group; the ARN wins.
@@ -224,7 +230,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let may_vouch = held && vouched.is_some() && vouched == checkpoint;
         if may_vouch && self.cloud.takes_word_for_targets(&arn).await.map_err(Problem::from)? {
             self.report(&binding, &Report::reconciled(), true, may_write).await?;
-            return Ok(BindingOutcome::default());
+            let mut outcome = BindingOutcome::default();
+            if let Resolution::Targets { targets, .. } = &resolution {
+                self.tend_gates(&binding, &arn, targets, &mut outcome, may_write).await?;
+            }
+            return Ok(outcome);
         }
         let present = match self.cloud.targets(&arn).await {
             Err(error) if error.is_not_found() => {
@@ -239,21 +249,24 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if serves_none && present.values().any(|health| !is_draining(health)) {
             self.prove_nothing(&binding, &resolution).await?;
         }
-        let wanted: BTreeSet<Target> = match resolution {
+        let mut backend_missing = false;
+        let owners = match resolution {
             Resolution::Targets { targets, skipped } => {
                 for skipped in skipped {
                     tracing::debug!(binding = %binding.name, what = skipped.what, why = skipped.why, "no target");
                 }
-                targets.into_keys().collect()
+                targets
             }
             Resolution::BackendMissing { what } => {
                 let message =
                     format!("there is no {what}, so nothing is registered; create it, or correct spec.serviceRef");
                 outcome.notices.push(Notice { reason: "BackendNotFound", message: message.clone() });
                 report = Report { ready: false, reason: "BackendNotFound", message };
-                BTreeSet::new()
+                backend_missing = true;
+                BTreeMap::new()
             }
         };
+        let wanted: BTreeSet<Target> = owners.keys().cloned().collect();
         let plan = plan(&wanted, &present, self.settings.most_targets);
         if !held {
             check(may_write, "RegisterTargets")?;
@@ -273,10 +286,20 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if changes && checkpoint.is_some() {
             self.write_checkpoint(&binding, None, may_write).await?;
         }
-        self.carry_out(&binding, &arn, plan, &mut outcome, may_write).await?;
+        let carried = self.carry_out(&binding, &arn, plan, &mut outcome, may_write).await;
+        // What goes wrong with some targets is no reason to leave the pods of the others waiting.
+        let gates = match &carried {
+            Err(Failure(_, Problem::TargetGroupMissing(_))) => Ok(()),
+            _ if backend_missing => {
+                self.open_gates(&binding.name, Opened::BackendMissing, &mut outcome, may_write).await
+            }
+            _ => self.tend_gates(&binding, &arn, &owners, &mut outcome, may_write).await,
+        };
+        carried?;
+        gates?;
         self.report(&binding, &report, true, may_write).await?;
         // While pods come and go, one word at the end is enough.
-        outcome.unsettled = changes;
+        outcome.unsettled |= changes;
         if !changes && complete && checkpoint != vouched {
             self.write_checkpoint(&binding, vouched, may_write).await?;
         }
@@ -377,7 +400,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
     }
 
-    fn group_is_gone(&self, arn: &TargetGroupArn) -> Failure {
+    pub(super) fn group_is_gone(&self, arn: &TargetGroupArn) -> Failure {
         self.forget(arn);
         Problem::TargetGroupMissing(arn.to_string()).into()
     }
@@ -438,6 +461,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             Err(Problem::NoTargetGroup | Problem::TargetGroupMissing(_) | Problem::TargetType { .. }) => {}
             Err(problem) => return Err(problem.into()),
         }
+        self.open_gates(&binding.name, Opened::BindingDeleted, &mut outcome, may_write).await?;
         check(may_write, "DeregisterTargets")?;
         let removed = self.cluster.set_finalizer(binding, false).await;
         match removed {
@@ -578,6 +602,12 @@ fn names(error: &AwsError, target: &Target) -> bool {
 
 /// A problem, and where it arose if that is not the stage of the whole.
 pub(super) struct Failure(Option<Stage>, Problem);
+
+impl Failure {
+    pub(super) fn at(stage: Stage, problem: impl Into<Problem>) -> Self {
+        Self(Some(stage), problem.into())
+    }
+}
 
 impl<P: Into<Problem>> From<P> for Failure {
     fn from(problem: P) -> Self {

@@ -47,6 +47,11 @@ pub trait Cloud: Send + Sync + 'static {
         &self,
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
+    /// The targets of a group as AWS has them at this moment, with their healths.
+    fn read_targets(
+        &self,
+        group: &TargetGroupArn,
+    ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
     /// Whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
     /// is known better or was given up.
     fn takes_word_for_targets(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
@@ -126,6 +131,10 @@ impl LiveCloud {
 impl Cloud for LiveCloud {
     async fn targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
         self.inventory.targets(group).await
+    }
+
+    async fn read_targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        self.inventory.read_targets(group).await
     }
 
     async fn takes_word_for_targets(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {

@@ -1,5 +1,6 @@
 //! What this room writes to Kubernetes, and the few things that it reads past the watches.
 
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams},
@@ -15,8 +16,10 @@ use crate::{
     build::tags::BINDING_FINALIZER,
     model::ObjectName,
     record::CHECKPOINT,
-    snapshot::{EndpointSlice, Service, TargetGroupBinding},
+    snapshot::{EndpointSlice, Readiness, Service, TargetGroupBinding},
 };
+
+use super::readiness::Change;
 
 /// How often a write is tried again after somebody else's.
 const TRIES: u32 = 5;
@@ -72,6 +75,9 @@ pub trait Cluster: Send + Sync + 'static {
         binding: &TargetGroupBinding,
         status: &TargetGroupBindingStatus,
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// Writes a condition into the status of a pod, at this time.
+    fn write_condition(&self, change: &Change, now: Timestamp)
+    -> impl Future<Output = Result<(), ClusterError>> + Send;
     /// A Service, read from the API server itself: the proof that it is gone.
     fn service(&self, name: &ObjectName) -> impl Future<Output = Result<Option<Service>, ClusterError>> + Send;
     /// The EndpointSlices of a Service, read from the API server itself: the proof that it has no endpoints.
@@ -111,6 +117,25 @@ fn finalizers(current: &[String], present: bool) -> Option<Vec<String>> {
         let others = current.iter().filter(|finalizer| *finalizer != BINDING_FINALIZER).cloned();
         others.chain(present.then(|| BINDING_FINALIZER.to_owned())).collect()
     })
+}
+
+/// A strategic merge patch, which changes this condition alone.
+fn condition_patch(change: &Change, now: Timestamp) -> serde_json::Value {
+    let Change { uid, condition, state, turns, .. } = change;
+    let status = match state.status {
+        Readiness::Ready => "True",
+        Readiness::NotReady => "False",
+        Readiness::Unknown => "Unknown",
+    };
+    // `null` takes away what it said before.
+    let text = |text: &str| if text.is_empty() { serde_json::Value::Null } else { text.into() };
+    let mut written = json!({
+        "type": condition, "status": status, "reason": text(&state.reason), "message": text(&state.message),
+    });
+    if *turns {
+        written["lastTransitionTime"] = json!(Time(now));
+    }
+    json!({ "metadata": { "uid": uid }, "status": { "conditions": [written] } })
 }
 
 impl Cluster for LiveCluster {
@@ -159,6 +184,17 @@ impl Cluster for LiveCluster {
         Ok(())
     }
 
+    async fn write_condition(&self, change: &Change, now: Timestamp) -> Result<(), ClusterError> {
+        let api: Api<wire::Pod> = Api::namespaced(self.client.clone(), &change.pod.namespace);
+        let patch = condition_patch(change, now);
+        match answered(api.patch_status(&change.pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await {
+            Ok(_) => Ok(()),
+            // Another pod of this name.
+            Err(kube::Error::Api(status)) if status.code == 409 => Err(ClusterError::Gone),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn service(&self, name: &ObjectName) -> Result<Option<Service>, ClusterError> {
         let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
         Ok(answered(api.get_opt(&name.name)).await?.map(Service::from))
@@ -190,6 +226,7 @@ impl Cluster for LiveCluster {
 mod tests {
     use super::*;
     use crate::aws::fake::{Call, Fake};
+    use crate::snapshot::GateState;
 
     #[test]
     fn finalizers_of_others_stay() {
@@ -281,6 +318,36 @@ mod tests {
         let path = "PATCH /apis/elbv2.k8s.aws/v1beta1/namespaces/shop/targetgroupbindings/tgb/status";
         let body = json!({ "metadata": { "uid": "u1" }, "status": { "observedGeneration": 3 } }).to_string();
         assert_eq!(calls, [(path.to_owned(), body)]);
+    }
+
+    #[tokio::test]
+    async fn a_condition_goes_to_the_status_of_that_pod_alone() {
+        let change = |reason: &str, turns| Change {
+            pod: ObjectName::new("shop", "cart-1"),
+            uid: "u1".to_owned(),
+            condition: "target-health.elbv2.k8s.aws/tgb".to_owned(),
+            state: GateState {
+                status: if reason.is_empty() { Readiness::Ready } else { Readiness::NotReady },
+                reason: reason.to_owned(),
+                message: String::new(),
+                since: None,
+            },
+            turns,
+            waited_since: None,
+        };
+        let pod = json!({ "metadata": { "namespace": "shop", "name": "cart-1" } }).to_string();
+        let (fake, cluster) =
+            cluster(move |call| if call.body.contains("u2") { failure(409) } else { (200, pod.clone()) }).await;
+        for change in [change("Elb.InitialHealthChecking", false), change("", true)] {
+            assert_eq!(cluster.write_condition(&change, Timestamp::UNIX_EPOCH).await, Ok(()));
+        }
+        let calls: Vec<_> = fake.calls().into_iter().map(|call| format!("{} {}", call.action, call.body)).collect();
+        insta::assert_snapshot!(calls.join("\n"), @r#"
+        PATCH /api/v1/namespaces/shop/pods/cart-1/status {"metadata":{"uid":"u1"},"status":{"conditions":[{"message":null,"reason":"Elb.InitialHealthChecking","status":"False","type":"target-health.elbv2.k8s.aws/tgb"}]}}
+        PATCH /api/v1/namespaces/shop/pods/cart-1/status {"metadata":{"uid":"u1"},"status":{"conditions":[{"lastTransitionTime":"1970-01-01T00:00:00Z","message":null,"reason":null,"status":"True","type":"target-health.elbv2.k8s.aws/tgb"}]}}
+        "#);
+        let other = Change { uid: "u2".to_owned(), ..change("", true) };
+        assert_eq!(cluster.write_condition(&other, Timestamp::UNIX_EPOCH).await, Err(ClusterError::Gone));
     }
 
     #[tokio::test]

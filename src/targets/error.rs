@@ -32,6 +32,8 @@ pub enum Stage {
     UpdateStatus,
     /// Writing the checkpoint, or taking it away.
     WriteCheckpoint,
+    /// Writing the condition of a pod that waits for its load balancer.
+    UpdatePodStatus,
 }
 
 /// What something went wrong with.
@@ -148,6 +150,7 @@ impl TargetsError {
             Stage::Cleanup => "FailedCleanup",
             Stage::UpdateStatus => "FailedUpdateStatus",
             Stage::WriteCheckpoint => "FailedWriteCheckpoint",
+            Stage::UpdatePodStatus => "FailedUpdatePodStatus",
         }
     }
 

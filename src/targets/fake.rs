@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, RwLock},
 };
 
-use super::{Cloud, Cluster, ClusterError, Settings, TargetGroupFacts, TargetGroupKey, Targets};
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Cloud, Cluster, ClusterError, Settings, TargetGroupFacts, TargetGroupKey, Targets, readiness::Change};
 use crate::{
     api::crd::{
         TargetGroupBindingSpec, TargetGroupBindingStatus,
@@ -17,8 +19,8 @@ use crate::{
         ObjectName, ObservedSecurityGroup, PortReference, SecurityGroupId, SecurityGroupRule, Tags, TargetGroupArn,
     },
     snapshot::{
-        AddressFamily, EndpointAddress, EndpointSlice, EndpointSlicePort, Node, Pod, Readiness, Service, ServicePort,
-        Snapshot, TargetGroupBinding,
+        AddressFamily, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState, Node, Pod, Readiness, Service,
+        ServicePort, Snapshot, TargetGroupBinding,
     },
 };
 
@@ -92,6 +94,11 @@ impl Cloud for FakeCloud {
         // Not written down: the inventory knows them.
         let known = self.world().targets.get(group).cloned();
         known.ok_or_else(|| not_found("DescribeTargetHealth", "TargetGroupNotFound"))
+    }
+
+    async fn read_targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        self.call("health", [""])?;
+        self.targets(group).await
     }
 
     async fn takes_word_for_targets(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
@@ -195,6 +202,8 @@ pub struct FakeCluster {
     pub behind: bool,
     /// How many of the next writes of a status or checkpoint take effect and are not answered.
     pub unanswered: Arc<Mutex<usize>>,
+    /// Pods whose status cannot be written.
+    pub unwritable: Arc<Mutex<BTreeSet<ObjectName>>>,
     log: Log,
 }
 
@@ -249,6 +258,21 @@ impl Cluster for FakeCluster {
         self.answer()
     }
 
+    async fn write_condition(&self, change: &Change, now: Timestamp) -> Result<(), ClusterError> {
+        let GateState { status, reason, message, .. } = &change.state;
+        let line = format!("condition {} {status:?} {reason} {message}", change.pod);
+        self.log.lock().unwrap().push(line.trim_end().to_owned());
+        if self.unwritable.lock().unwrap().contains(&change.pod) {
+            return Err(ClusterError::Refused("no".to_owned()));
+        }
+        if let Some(pod) = self.snapshot.write().unwrap().pods.get_mut(&change.pod).filter(|_| !self.behind) {
+            for gate in pod.gates.iter_mut().filter(|gate| gate.condition == change.condition) {
+                gate.state = Some(GateState { since: Some(now), ..change.state.clone() });
+            }
+        }
+        Ok(())
+    }
+
     async fn service(&self, name: &ObjectName) -> Result<Option<Service>, ClusterError> {
         self.log.lock().unwrap().push(format!("read Service {name}"));
         Ok(self.services.lock().unwrap().iter().find(|service| service.name == *name).cloned())
@@ -299,6 +323,7 @@ impl Lab {
             restricted_rules: true,
             endpoint_group_tags: Tags::new(),
             most_targets: None,
+            gate_pause: super::GATE_PAUSE,
         };
         let targets = Targets::with(cloud.clone(), cluster.clone(), cluster.snapshot.clone(), settings);
         Self { cloud, cluster, targets, log }
@@ -370,6 +395,7 @@ pub fn pod(address: &str) -> Pod {
         containers_ready: Readiness::Ready,
         ports: vec![],
         network_interface: None,
+        gates: Box::default(),
     }
 }
 

@@ -6,10 +6,12 @@ mod cloud;
 mod cluster;
 pub mod endpoints;
 mod error;
+mod gates;
 mod network_interfaces;
 mod node_rule_state;
 pub mod node_rules;
 pub mod plan;
+pub mod readiness;
 mod status;
 
 #[cfg(test)]
@@ -21,6 +23,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 pub use binding::{BindingOutcome, Notice};
@@ -34,8 +37,11 @@ use crate::{
     api::crd::TargetGroupBindingStatus,
     aws::{Aws, AwsError, AwsErrorKind, Inventory},
     model::{ObjectName, Tags},
-    snapshot::Snapshot,
+    snapshot::{GateState, Snapshot},
 };
+
+/// The default of `--targetgroupbinding-requeue-duration`.
+pub const GATE_PAUSE: Duration = Duration::from_secs(15);
 
 /// Whether the lease is held, asked before everything that changes something.
 pub type MayWrite<'a> = &'a (dyn Fn() -> bool + Sync);
@@ -51,6 +57,8 @@ pub struct Settings {
     pub endpoint_group_tags: Tags,
     /// `--max-targets-per-target-group`; `None` is no limit.
     pub most_targets: Option<usize>,
+    /// `--targetgroupbinding-requeue-duration`: how long until AWS is asked again whether the pods that wait for it are healthy.
+    pub gate_pause: Duration,
 }
 
 /// What is remembered of a binding from one time to the next.
@@ -62,6 +70,10 @@ struct Memory {
     status: Option<(String, TargetGroupBindingStatus)>,
     /// UID, and the checkpoint that was last written or taken away.
     checkpoint: Option<(String, Option<String>)>,
+    /// When AWS is to be asked for the healths of its targets, while a pod waits for that.
+    look: Option<tokio::time::Instant>,
+    /// The conditions of pods that were written and that the watch does not show yet, by the pod's UID and the condition.
+    conditions: BTreeMap<(String, String), GateState>,
 }
 
 /// Feeds the target groups of all bindings. Shared by all workers; one binding is never reconciled twice at the same time.
@@ -89,8 +101,16 @@ impl Targets {
         endpoint_group_tags: Tags,
         restricted_rules: bool,
     ) -> Self {
-        let settings = Settings { cluster, endpoint_group_tags, restricted_rules, most_targets: None };
+        let settings =
+            Settings { cluster, endpoint_group_tags, restricted_rules, most_targets: None, gate_pause: GATE_PAUSE };
         Self::with(LiveCloud::new(aws, inventory), LiveCluster::new(client), snapshot, settings)
+    }
+
+    /// `--targetgroupbinding-requeue-duration`
+    #[must_use]
+    pub fn with_gate_pause(mut self, pause: Duration) -> Self {
+        self.settings.gate_pause = pause;
+        self
     }
 
     /// `--max-targets-per-target-group`: 0 is no limit.

@@ -61,12 +61,20 @@ impl Controller {
             text("metrics-bind-addr", &format!("127.0.0.1:{metrics_port}")),
             text("health-probe-bind-addr", &format!("127.0.0.1:{health_port}")),
             text("webhook-bind-port", &webhook_port.to_string()),
-            path("webhook-cert-dir", lab.directory()),
             text("enable-leader-election", "false"),
             text("enable-waf", "false"),
             text("enable-wafv2", "false"),
             text("enable-shield", "false"),
         ]);
+        // Webhooks that are served have a certificate that the controller makes.
+        if !extra_flags.contains(&"--enable-webhooks") {
+            arguments.push(path("webhook-cert-dir", lab.directory()));
+        }
+        // What a test says of a flag counts.
+        let name = |argument: &OsString| argument.to_str().and_then(|text| text.split('=').next()).map(str::to_owned);
+        let said: Vec<String> =
+            extra_flags.iter().filter_map(|flag| Some(flag.split('=').next()?.to_owned())).collect();
+        arguments.retain(|argument| name(argument).is_none_or(|name| !said.contains(&name)));
         arguments.extend(extra_flags.iter().map(OsString::from));
         let process = lab.processes.spawn(NAME, &program, arguments, environment)?;
         Ok(Self { process, health_port, metrics_port })

@@ -376,13 +376,19 @@ impl Inventory {
     /// # Errors
     /// AWS's.
     pub async fn targets(&self, arn: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
-        let forgotten = {
-            let state = self.state();
-            if let Some(targets) = state.targets.get(arn) {
-                return Ok(targets.clone());
-            }
-            state.targets_forgotten
-        };
+        if let Some(targets) = self.state().targets.get(arn) {
+            return Ok(targets.clone());
+        }
+        self.read_targets(arn).await
+    }
+
+    /// The targets of a group, with their healths, as AWS has them at this moment. Nobody may register or deregister meanwhile:
+    /// a binding is worked on by one worker at a time, and a target group has one binding.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn read_targets(&self, arn: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        let forgotten = self.state().targets_forgotten;
         let targets = self.aws.describe_target_health(arn).await?;
         let mut state = self.state();
         if state.targets_forgotten == forgotten {

@@ -51,6 +51,12 @@ use crate::{
     snapshot::{Ingress, IngressClassParams, Service, Snapshot},
 };
 
+/// What is wrong with IngressClassParams by themselves: field, what is wrong with it, and what to do.
+#[must_use]
+pub fn params_mistakes(spec: &crate::api::crd::IngressClassParamsSpec) -> Vec<(String, String, String)> {
+    settings::mistakes(spec)
+}
+
 /// Builds the stack of a group. A group without members gives an empty stack: everything goes. Members
 /// that are not in the snapshot give none: who belongs to the group has to be asked again, and nobody's going is proved.
 #[must_use]

@@ -294,7 +294,7 @@ impl<'a> Builder<'a> {
 }
 
 /// Field, what is wrong with it, and what to do.
-fn mistakes(spec: &IngressClassParamsSpec) -> Vec<(String, String, String)> {
+pub(super) fn mistakes(spec: &IngressClassParamsSpec) -> Vec<(String, String, String)> {
     let mut found: Vec<(String, String, String)> = Vec::new();
     let mut wrong = |field: &str, message: String, fix: &str| found.push((field.to_owned(), message, fix.to_owned()));
     for (index, written) in spec.inbound_cidrs.iter().flatten().enumerate() {

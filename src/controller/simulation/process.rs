@@ -88,6 +88,7 @@ impl Process {
             bindings_at_once: 3,
             node_group_tags: Tags::new(),
             most_targets: 0,
+            gate_pause: crate::targets::GATE_PAUSE,
             // No audit: where all is as it shall be, AWS is asked for nothing.
             sync_period: Duration::from_secs(100 * 86_400),
             hold: Duration::ZERO,

@@ -9,6 +9,7 @@ use crate::{
 };
 
 mod checkpoint;
+mod gates;
 
 const READY: &str = "status 1 True Reconciled: the endpoints of the Service are registered in the target group";
 

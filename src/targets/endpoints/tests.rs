@@ -44,6 +44,7 @@ fn pod(name: &str, node: &str, containers_ready: Readiness) -> Pod {
         containers_ready,
         ports: vec![],
         network_interface: None,
+        gates: Box::default(),
     }
 }
 

@@ -1,0 +1,55 @@
+//! Pods: a readiness gate for each target group that they will be in.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::Rules;
+use crate::{
+    api::{
+        admission::{Answer, Request},
+        crd::target_group_binding::TargetType,
+        readiness::{condition_of, is_legacy},
+    },
+    model::ObjectName,
+    snapshot::{Snapshot, TargetGroupBinding, in_namespace},
+};
+
+pub(super) fn answer(request: &Request, snapshot: &Snapshot, rules: Rules) -> Answer {
+    if !rules.inject_gates || !request.creates() {
+        return Answer::allowed();
+    }
+    let labels: BTreeMap<&str, &str> = request
+        .object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+        .collect();
+    let feeds = |binding: &&TargetGroupBinding| {
+        let service = ObjectName::new(&request.namespace, &binding.spec.service_ref.name);
+        let selector = snapshot.services.get(&service).map(|service| &service.selector);
+        !binding.deleting
+            && binding.spec.target_type == Some(TargetType::Ip)
+            && selector.is_some_and(|selector| {
+                !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key.as_str()) == Some(&&**value))
+            })
+    };
+    let bindings = in_namespace(&snapshot.target_group_bindings, &request.namespace).map(|(_, binding)| binding);
+    let wanted: Vec<String> = bindings.filter(feeds).map(|binding| condition_of(&binding.name.name)).collect();
+    let declared: Vec<&Value> =
+        request.object.pointer("/spec/readinessGates").and_then(Value::as_array).into_iter().flatten().collect();
+    let kind = |gate: &Value| gate.get("conditionType").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let missing: Vec<&String> =
+        wanted.iter().filter(|wanted| declared.iter().all(|gate| kind(gate) != **wanted)).collect();
+    if missing.is_empty() {
+        return Answer::allowed();
+    }
+    // What the ancestor of aws-load-balancer-controller put there nobody sets any more.
+    let kept = declared.into_iter().filter(|gate| !is_legacy(&kind(gate))).cloned();
+    let gates: Vec<Value> = kept.chain(missing.into_iter().map(|gate| json!({ "conditionType": gate }))).collect();
+    // `add` replaces what is there.
+    let patch = vec![json!({ "op": "add", "path": "/spec/readinessGates", "value": gates })];
+    Answer { patch, ..Answer::default() }
+}

@@ -1,0 +1,122 @@
+//! `admission.k8s.io/v1`: what the API server asks of a webhook and is answered, with the fields that are used.
+
+use k8s_openapi::ByteString;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The version that is spoken.
+pub const API_VERSION: &str = "admission.k8s.io/v1";
+
+/// An AdmissionReview that asks.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Review {
+    /// What is asked.
+    pub request: Option<Request>,
+}
+
+/// What is to be admitted.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Request {
+    /// Names the question in the answer.
+    pub uid: String,
+    /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
+    pub operation: String,
+    /// The namespace; objects that are created may not carry it themselves.
+    pub namespace: String,
+    /// As it shall be.
+    pub object: Value,
+    /// As it is, where it is changed.
+    pub old_object: Value,
+}
+
+impl Request {
+    /// Whether the object is new.
+    #[must_use]
+    pub fn creates(&self) -> bool {
+        self.operation == "CREATE"
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// Why not, where the object is not admitted.
+    pub denied: Option<String>,
+    /// What the author of the object is told, though it is admitted.
+    pub warnings: Vec<String>,
+    /// Operations of a JSON patch on the object.
+    pub patch: Vec<Value>,
+}
+
+impl Answer {
+    /// Admits the object as it is.
+    #[must_use]
+    pub fn allowed() -> Self {
+        Self::default()
+    }
+
+    /// Does not admit the object.
+    #[must_use]
+    pub fn denied(why: impl Into<String>) -> Self {
+        Self { denied: Some(why.into()), ..Self::default() }
+    }
+
+    /// The AdmissionReview that answers the question of this UID.
+    #[must_use]
+    pub fn review(self, uid: &str) -> Value {
+        let mut response = json!({ "uid": uid, "allowed": self.denied.is_none() });
+        if let Some(message) = self.denied {
+            response["status"] = json!({ "code": 403, "reason": "Forbidden", "message": message });
+        }
+        if !self.warnings.is_empty() {
+            response["warnings"] = json!(self.warnings);
+        }
+        if !self.patch.is_empty() {
+            response["patchType"] = json!("JSONPatch");
+            response["patch"] = json!(ByteString(Value::Array(self.patch).to_string().into_bytes()));
+        }
+        json!({ "apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_written_as_the_api_server_reads_them() {
+        for (answer, expected) in [
+            (Answer::allowed(), json!({"uid": "u", "allowed": true})),
+            (
+                Answer::denied("no"),
+                json!({"uid": "u", "allowed": false, "status": {"code": 403, "reason": "Forbidden", "message": "no"}}),
+            ),
+            (
+                Answer {
+                    warnings: vec!["look".to_owned()],
+                    patch: vec![json!({"op": "remove", "path": "/a"})],
+                    denied: None,
+                },
+                json!({"uid": "u", "allowed": true, "warnings": ["look"], "patchType": "JSONPatch",
+                    "patch": "W3sib3AiOiJyZW1vdmUiLCJwYXRoIjoiL2EifV0="}),
+            ),
+        ] {
+            let review = answer.review("u");
+            assert_eq!(
+                (&review["apiVersion"], &review["kind"]),
+                (&json!("admission.k8s.io/v1"), &json!("AdmissionReview"))
+            );
+            assert_eq!(review["response"], expected);
+        }
+    }
+
+    #[test]
+    fn questions_are_read_whatever_is_missing() {
+        let text = json!({"kind": "AdmissionReview", "request": {"uid": "u", "operation": "CREATE", "object": {"a": 1}, "oldObject": null}});
+        let request = serde_json::from_value::<Review>(text).unwrap().request.unwrap();
+        assert!(request.creates());
+        assert_eq!((request.object, request.old_object), (json!({"a": 1}), Value::Null));
+        assert!(serde_json::from_str::<Review>("{}").unwrap().request.is_none());
+    }
+}
