@@ -19,4 +19,5 @@ mod rights;
 mod rollout;
 mod services;
 mod support;
+mod traces;
 mod webhooks;

@@ -164,7 +164,7 @@ fn the_api_server_asks_and_nothing_depends_on_the_answer() {
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-1", "labels": {"app": "web"}},
             "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "app", "image": "example.com/app"}]},
         });
-        apply(&stage, namespace, &[pod.clone()]).await?;
+        apply(&stage, namespace, std::slice::from_ref(&pod)).await?;
         let made_pod = stage.cluster.get("v1", "Pod", Some(namespace), "web-1").await?.context("no pod")?;
         ensure!(text(&made_pod, "/spec/readinessGates/0/conditionType") == GATE, "it is {}", made_pod["spec"]);
 

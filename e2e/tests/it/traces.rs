@@ -1,0 +1,63 @@
+//! Traces, as a collector gets them.
+
+use anyhow::ensure;
+use e2e::lab::aws::REGION;
+use e2e::lab::stand_in::StandIn;
+use e2e::lab::wait_until;
+
+use crate::support::{SOON, Stage, apply, ingress, leave, run, served, service, start_that_fails};
+
+#[test]
+fn each_pass_is_sent_with_its_calls() {
+    run(async {
+        let mut stage = Stage::without_controller().await?;
+        let namespace = "traces";
+        let collector = StandIn::start(|_| Some((200, "application/x-protobuf", String::new()))).await?;
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", "x"),
+            ("AWS_SECRET_ACCESS_KEY", "never-shown"),
+            ("AWS_REGION", REGION),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_ENDPOINT_URL", &stage.proxy.url),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url),
+            ("OTEL_BSP_SCHEDULE_DELAY", "200"),
+        ];
+        let mut controller = stage.controller_in(&environment, &[])?;
+        controller.ready(SOON).await?;
+        stage.controller = Some(controller);
+        stage.cluster.namespace(namespace).await?;
+        apply(&stage, namespace, &[service("web"), ingress("web", &[], &["web"])]).await?;
+        served(&stage, namespace, "web").await?;
+        wait_until(SOON, "the collector to have the pass and its calls", async || {
+            let sent = sent(&collector);
+            for part in
+                ["service.name", "albatross", "k8s.cluster.name", "demo", "pass", "traces/web", "CreateLoadBalancer"]
+            {
+                ensure!(sent.contains(part), "there is no `{part}`");
+            }
+            Ok(true)
+        })
+        .await?;
+        ensure!(!sent(&collector).contains("never-shown"), "a secret is in the traces");
+        leave(stage, namespace).await
+    });
+}
+
+#[test]
+fn an_endpoint_that_traces_cannot_go_to_is_told() {
+    run(async {
+        let environment = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318")];
+        let (code, said) = start_that_fails(&[], &environment).await?;
+        ensure!(code == Some(1), "it ended with {code:?}");
+        ensure!(
+            said == "error: OTEL_EXPORTER_OTLP_ENDPOINT is `https://collector:4318`, and traces are sent without TLS: give the address of a collector in the cluster, http://…:4318\n",
+            "it says: {said}"
+        );
+        Ok(())
+    });
+}
+
+/// All that came, as text: names stand in it as they are.
+fn sent(collector: &StandIn) -> String {
+    collector.asked().iter().filter(|asked| asked.what == "POST /v1/traces").map(|asked| asked.body.as_str()).collect()
+}
