@@ -24,6 +24,6 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /albatross /usr/local/bin/albatross
 # A number, so that Kubernetes can tell that it is not root.
 USER 65532:65532
-# /metrics; and /healthz, /readyz, /debug/state.
-EXPOSE 8080 61779
+# /metrics; /healthz, /readyz, /debug/state; and webhooks, where they are on.
+EXPOSE 8080 61779 9443
 ENTRYPOINT ["/usr/local/bin/albatross"]

@@ -36,6 +36,18 @@ impl Hook {
     pub const ALL: [Self; 5] =
         [Self::Pod, Self::Service, Self::Ingress, Self::IngressClassParams, Self::TargetGroupBinding];
 
+    /// What aws-load-balancer-controller calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "mpod.elbv2.k8s.aws",
+            Self::Service => "mservice.elbv2.k8s.aws",
+            Self::Ingress => "vingress.elbv2.k8s.aws",
+            Self::IngressClassParams => "vingressclassparams.elbv2.k8s.aws",
+            Self::TargetGroupBinding => "vtargetgroupbinding.elbv2.k8s.aws",
+        }
+    }
+
     /// Where it is served, as by aws-load-balancer-controller.
     #[must_use]
     pub const fn path(self) -> &'static str {

@@ -52,6 +52,7 @@ pub struct Metrics {
     budget_waits: Family<BudgetClass, Counter<f64, AtomicU64>>,
     budget_throttles: Family<BudgetClass, Counter>,
     queue_depth: Gauge,
+    webhook_denials: Family<WebhookFailure, Counter>,
     plan_steps: Family<PlanStep, Counter>,
     drift_steps: Family<PlanStep, Counter>,
     leader: Gauge,
@@ -141,6 +142,12 @@ struct AwsOperation {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct BudgetClass {
     class: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WebhookFailure {
+    webhook_name: &'static str,
+    error_category: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -249,6 +256,7 @@ impl Metrics {
             budget_waits: Family::default(),
             budget_throttles: Family::default(),
             queue_depth: Gauge::default(),
+            webhook_denials: Family::default(),
             plan_steps: Family::default(),
             drift_steps: Family::default(),
             leader: Gauge::default(),
@@ -359,6 +367,11 @@ impl Metrics {
             "albatross_plan_steps",
             "Steps of plans that were carried out, by action",
             metrics.plan_steps.clone(),
+        );
+        registry.register(
+            "awslbc_webhook_validation_failure",
+            "Objects that a webhook has not admitted",
+            metrics.webhook_denials.clone(),
         );
         registry.register(
             "albatross_drift_steps",
@@ -480,6 +493,11 @@ impl Metrics {
         self.plan_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
     }
 
+    /// Counts an object that a webhook has not admitted.
+    pub fn webhook_denied(&self, webhook_name: &'static str) {
+        self.webhook_denials.get_or_create(&WebhookFailure { webhook_name, error_category: "denied" }).inc();
+    }
+
     /// Counts a step that put right what somebody else had changed in AWS, by action.
     pub fn drift_step(&self, action: &str) {
         self.drift_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
@@ -562,6 +580,7 @@ mod tests {
         metrics.queue_depth(3);
         metrics.plan_step("CreateRule");
         metrics.drift_step("CreateRule");
+        metrics.webhook_denied("vingress.elbv2.k8s.aws");
         metrics.leader(true);
         metrics.reconciled("ingress", Some(("shop", "web")), Duration::from_secs(1), "success");
         metrics.cached("ingress", 7);
@@ -661,6 +680,9 @@ mod tests {
         # HELP albatross_plan_steps Steps of plans that were carried out, by action.
         # TYPE albatross_plan_steps counter
         albatross_plan_steps_total{action="CreateRule"} 1
+        # HELP awslbc_webhook_validation_failure Objects that a webhook has not admitted.
+        # TYPE awslbc_webhook_validation_failure counter
+        awslbc_webhook_validation_failure_total{webhook_name="vingress.elbv2.k8s.aws",error_category="denied"} 1
         # HELP albatross_drift_steps Steps that put right what was found changed in AWS when it was compared anew, by action.
         # TYPE albatross_drift_steps counter
         albatross_drift_steps_total{action="CreateRule"} 1

@@ -287,7 +287,9 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
         leadership,
         identity,
     };
-    let certificate = webhooks::serve(&flags, &client, own_namespace(), &watched, &parts.config).await?;
+    let namespace = own_namespace();
+    let certificate =
+        webhooks::serve(&flags, &client, namespace, &watched, &parts.config, Arc::clone(&metrics)).await?;
     let serves_webhooks = certificate.is_some();
     let mut controller = assemble(parts.clone(), &settings);
     let present = Arc::new(RwLock::new(Arc::clone(&controller)));

@@ -32,6 +32,7 @@ use super::{
         served::{Files, Served},
     },
     flags::ControllerFlags,
+    metrics::Metrics,
     start::Watched,
     watches::Synced,
 };
@@ -75,6 +76,7 @@ struct Judge {
     synced: Arc<Synced>,
     config: BuildConfig,
     rules: Rules,
+    metrics: Arc<Metrics>,
 }
 
 impl Judge {
@@ -85,6 +87,7 @@ impl Judge {
         let answer = admission::answer(hook, request, synced.then_some(&*snapshot), &self.config, self.rules);
         drop(snapshot);
         if let Some(why) = &answer.denied {
+            self.metrics.webhook_denied(hook.name());
             tracing::info!(path = hook.path(), namespace = request.namespace, "not admitted: {why}");
         }
         Some(answer.review(&request.uid))
@@ -190,6 +193,7 @@ pub(super) async fn serve(
     namespace: String,
     watched: &Watched,
     config: &BuildConfig,
+    metrics: Arc<Metrics>,
 ) -> Result<Option<Arc<Served>>, WebhookError> {
     if !flags.enable_webhooks {
         return Ok(None);
@@ -202,6 +206,7 @@ pub(super) async fn serve(
         synced: Arc::clone(&watched.synced),
         config: config.clone(),
         rules: flags.webhook_rules(),
+        metrics,
     });
     let routes = routes(&judge);
     tokio::spawn(async move {

@@ -38,6 +38,7 @@ spec: {targetGroupARN: 'arn:one', targetType: ip, serviceRef: {name: cart, port:
         synced: Arc::new(Synced::new(if synced { vec![] } else { vec!["Pod"] })),
         config: BuildConfig::new("demo", Known::Known(VpcId::new("vpc-1"))),
         rules: Rules { inject_gates: true, ..Rules::default() },
+        metrics: Arc::default(),
     })
 }
 
