@@ -200,8 +200,10 @@ proptest! {
             // A rule that was left out for the sake of a redirect may have named more.
             let mut named = std::collections::BTreeSet::new();
             for listener in stack.listeners.values() {
-                prop_assert_eq!(listener.protocol == ListenerProtocol::Https, listener.default_certificate.is_some());
-                prop_assert_eq!(listener.protocol == ListenerProtocol::Https, listener.ssl_policy.is_some());
+                let https = listener.protocol == ListenerProtocol::Https;
+                // Without AWS, nobody knows which certificates ACM has.
+                prop_assert!(listener.default_certificate.is_some() == https || https && facts.offline);
+                prop_assert_eq!(https, listener.ssl_policy.is_some());
                 for action in listener.rules.iter().map(|rule| &rule.action).chain([&listener.default_action]) {
                     named.extend(action.target_groups().filter_map(|group| match group {
                         TargetGroupReference::Own(id) => Some(id.clone()),

@@ -1,11 +1,54 @@
-//! Traces, as a collector gets them.
+//! The log as machines read it, and traces as a collector gets them.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use e2e::lab::aws::REGION;
+use e2e::lab::cluster::text;
 use e2e::lab::stand_in::StandIn;
 use e2e::lab::wait_until;
+use serde_json::Value;
 
-use crate::support::{SOON, Stage, apply, ingress, leave, run, served, service, start_that_fails};
+use crate::support::{SOON, Stage, apply, ingress, leave, rules_become, run, served, service, start_that_fails};
+
+#[test]
+fn each_step_is_a_line_with_its_cause() {
+    run(async {
+        let mut stage = Stage::without_controller().await?;
+        let namespace = "log";
+        stage.start_controller(&["--log-format=json"]).await?;
+        stage.cluster.namespace(namespace).await?;
+        apply(&stage, namespace, &[service("web"), ingress("web", &[], &["web"])]).await?;
+        served(&stage, namespace, "web").await?;
+        rules_become(&stage, namespace, "web", &["/web forward"]).await?;
+        // Controllers of other tests have written to the same log, as text.
+        let log = stage.controller_log(2000);
+        let lines = log.lines().filter(|line| line.starts_with('{')).map(serde_json::from_str::<Value>);
+        let lines = lines.collect::<Result<Vec<_>, _>>().context("a line is no JSON")?;
+        let steps = lines
+            .iter()
+            .filter(|line| text(line, "/fields/group") == "log/web" && text(line, "/fields/message") == "applying");
+        let found: Vec<String> = steps
+            .map(|line| {
+                let step = text(line, "/fields/step").split(' ').take(2).collect::<Vec<_>>().join(" ");
+                format!("{} {step}: {}", text(line, "/level"), text(line, "/fields/cause"))
+            })
+            .collect();
+        let [whole, path] = ["spec", "spec.rules[0].http.paths[0]"];
+        let service = format!("{path}.backend.service");
+        let line = |(step, field): (&str, &str)| format!("INFO {step}: Ingress log/web generation 1, {field}");
+        let expected = [
+            ("create security", whole),
+            ("create target", &service),
+            ("create TargetGroupBinding", &service),
+            ("create load", whole),
+            ("create listener", whole),
+            ("create rule", path),
+            ("open the", whole),
+        ]
+        .map(line);
+        ensure!(found == expected, "they are {found:#?}");
+        leave(stage, namespace).await
+    });
+}
 
 #[test]
 fn each_pass_is_sent_with_its_calls() {
