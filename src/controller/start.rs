@@ -238,7 +238,7 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
 /// Runs the controller until `stop` is ready, or something ends it.
 ///
 /// # Errors
-/// When it cannot start, or loses the lease.
+/// When it cannot start.
 pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
     let metrics = Arc::new(Metrics::of_lease(&flags.leader_election_id));
     let without_effect = flags.without_effect();
