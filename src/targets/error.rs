@@ -210,6 +210,9 @@ impl TargetsError {
                 let fix = "name security groups in spec.networking that exist in the VPC";
                 self.names_a_group_that_is_gone().then(|| fix.to_owned())
             }),
+            Problem::Cluster(ClusterError::Refused(message)) if message.contains(" is forbidden: ") => {
+                Some("give the controller's ServiceAccount the ClusterRole of config/rbac or of the chart".to_owned())
+            }
             Problem::Networking(_) | Problem::Behind(_) | Problem::SecurityGroupGone(_) | Problem::Cluster(_) => None,
         }
     }
@@ -221,5 +224,21 @@ impl TargetsError {
             Some(fix) => format!("{}; {fix}", self.problem),
             None => self.problem.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_that_is_missing_is_told_with_who_gives_it() {
+        let message = r#"pods "web-1" is forbidden: User "albatross" cannot patch resource "pods/status" in API group "" in the namespace "shop""#;
+        let error = TargetsError {
+            subject: Subject::Binding(ObjectName::new("shop", "web")),
+            stage: Stage::UpdatePodStatus,
+            problem: ClusterError::Refused(message.to_owned()).into(),
+        };
+        insta::assert_snapshot!(error.text(), @r#"the API server: pods "web-1" is forbidden: User "albatross" cannot patch resource "pods/status" in API group "" in the namespace "shop"; give the controller's ServiceAccount the ClusterRole of config/rbac or of the chart"#);
     }
 }
