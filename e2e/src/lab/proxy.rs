@@ -61,6 +61,8 @@ pub struct Call {
     pub disturbed: Option<&'static str>,
     /// What was sent, when bodies are kept.
     pub body: Option<String>,
+    /// Whether it was sent to AWS, which may have done it even if nobody was left to hear the answer.
+    pub passed_on: bool,
     /// When AWS had done it, since the proxy's start; `None` when it was not done, or not yet.
     pub done: Option<Duration>,
     number: u64,
@@ -278,6 +280,9 @@ impl State {
         number: u64,
     ) -> Response<Full<Bytes>> {
         self.judge_by_policy(name, &head, &body).await;
+        if let Some(call) = self.book().log.iter_mut().rev().find(|call| call.number == number) {
+            call.passed_on = true;
+        }
         let response = self.forward(head, body).await;
         let response = match self.book().judge.credentials_last() {
             Some(time) => ending_in(response, time),
@@ -297,7 +302,15 @@ impl State {
     /// Takes note of what IAM would not have allowed.
     async fn judge_by_policy(&self, name: &str, head: &hyper::http::request::Parts, body: &[u8]) {
         let body = Some(String::from_utf8_lossy(body).into_owned());
-        let call = Call { at: Duration::ZERO, name: name.to_owned(), disturbed: None, body, done: None, number: 0 };
+        let call = Call {
+            at: Duration::ZERO,
+            name: name.to_owned(),
+            disturbed: None,
+            body,
+            passed_on: false,
+            done: None,
+            number: 0,
+        };
         let region = scope(head).and_then(|scope| scope.split('/').nth(2)).unwrap_or(REGION);
         let refused = Policy::of_controller(region).refuses(&call, region, &self.aws).await;
         self.book().beyond_policy.extend(refused);
@@ -361,7 +374,15 @@ impl Book {
             *map.entry(name.to_owned()).or_default() += 1;
         }
         self.next += 1;
-        self.log.push(Call { at, name: name.to_owned(), disturbed, body, done: None, number: self.next });
+        self.log.push(Call {
+            at,
+            name: name.to_owned(),
+            disturbed,
+            body,
+            passed_on: false,
+            done: None,
+            number: self.next,
+        });
         self.next
     }
 }
@@ -482,6 +503,7 @@ mod tests {
             name: String::new(),
             disturbed: None,
             body: Some(body.to_owned()),
+            passed_on: false,
             done: None,
             number: 1,
         };
