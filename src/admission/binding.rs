@@ -4,7 +4,7 @@ use crate::{
     api::{
         admission::{Answer, Request},
         crd::{
-            self,
+            self, TargetGroupBindingSpec,
             target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
         },
     },
@@ -100,18 +100,29 @@ fn changes(old: &TargetGroupBinding, new: &TargetGroupBinding, config: &BuildCon
         .then(|| format!("{} cannot be changed; delete the TargetGroupBinding and create another", fields.join(", ")))
 }
 
+/// Returns whether two specs name the same target group. Its name is in its ARN, and unique in an account's region.
+fn names_same(one: &TargetGroupBindingSpec, other: &TargetGroupBindingSpec) -> bool {
+    let arn = |spec: &TargetGroupBindingSpec| given(spec.target_group_arn.as_ref()).map(str::to_owned);
+    let name = |spec: &TargetGroupBindingSpec| match arn(spec) {
+        Some(arn) => arn.split('/').nth(1).map(str::to_owned),
+        None => given(spec.target_group_name.as_ref()).map(str::to_owned),
+    };
+    match (arn(one), arn(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => name(one).is_some() && name(one) == name(other),
+    }
+}
+
 /// Two bindings of one target group would each let go of the other's targets, unless both share it with other clusters.
 fn taken(snapshot: &Snapshot, name: &ObjectName, new: &TargetGroupBinding) -> Option<String> {
-    let arn = given(new.spec.target_group_arn.as_ref())?;
+    let arn = given(new.spec.target_group_arn.as_ref());
+    let group = arn.or_else(|| given(new.spec.target_group_name.as_ref()))?;
     let shares = |binding: &TargetGroupBinding| binding.spec.multi_cluster_target_group == Some(true);
     let other = snapshot.target_group_bindings.values().find(|other| {
-        other.name != *name
-            && !other.deleting
-            && given(other.spec.target_group_arn.as_ref()) == Some(arn)
-            && !(shares(new) && shares(other))
+        other.name != *name && !other.deleting && names_same(&new.spec, &other.spec) && !(shares(new) && shares(other))
     })?;
     Some(format!(
-        "the target group {arn} already has the TargetGroupBinding {}; delete that first, or bind another",
+        "the target group {group} already has the TargetGroupBinding {}; delete that first, or bind another",
         other.name
     ))
 }

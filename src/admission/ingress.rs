@@ -182,7 +182,7 @@ fn warnings(new: &Ingress, around: &Snapshot, config: &BuildConfig) -> Vec<Strin
 fn warning(ingress: &Ingress, diagnostic: &Diagnostic) -> String {
     let severity = match diagnostic.severity {
         Severity::Error => "it will not be served: ",
-        Severity::Warning => "",
+        Severity::Warning | Severity::Note => "",
     };
     let object = if diagnostic.object == ObjectReference::ingress(&ingress.name) {
         String::new()

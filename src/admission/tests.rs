@@ -304,6 +304,8 @@ fn bindings_are_denied_for_what_cannot_be() {
     insta::assert_snapshot!(created(json!({"vpcID": "vpc-1"})), @"denied: spec.vpcID: `vpc-1` is no VPC; write its id, vpc-…");
     insta::assert_snapshot!(created(json!({"targetGroupARN": "arn:one"})), @"denied: the target group arn:one already has the TargetGroupBinding shop/one; delete that first, or bind another");
     insta::assert_snapshot!(created(json!({"targetGroupARN": "arn:three"})), @"denied: the target group arn:three already has the TargetGroupBinding other/three; delete that first, or bind another");
+    // A name is the one in the ARN.
+    assert_eq!(created(json!({"targetGroupARN": "", "targetGroupName": "cart"})), "allowed");
     assert_eq!(created(json!({"targetGroupARN": "arn:three", "multiClusterTargetGroup": true})), "allowed");
 
     let changed = |old: Value, new: Value| {

@@ -9,6 +9,10 @@ pub struct BuildConfig {
     pub cluster: String,
     /// `--ingress-class`; empty takes Ingresses without a class too.
     pub ingress_class: String,
+    /// `--disable-ingress-class-annotation`: no Ingress becomes ours by `kubernetes.io/ingress.class`.
+    pub no_class_annotation: bool,
+    /// `--disable-ingress-group-name-annotation`: no Ingress joins a group by `alb.ingress.kubernetes.io/group.name`.
+    pub no_group_annotation: bool,
     /// `--default-load-balancer-scheme`
     pub default_scheme: Scheme,
     /// `--default-target-type`
@@ -47,6 +51,8 @@ pub struct BuildConfig {
     pub enable_ip_target_type: bool,
     /// The feature gate `EnableServiceController`: Services get load balancers. Without it theirs are left alone.
     pub enable_services: bool,
+    /// The feature gate `NLBSecurityGroup`: without it no Network Load Balancer is made in security groups.
+    pub nlb_security_groups: bool,
     /// The feature gates over the choice of subnets.
     pub subnets: crate::facts::subnets::Gates,
     /// The cluster's VPC.
@@ -66,6 +72,8 @@ impl BuildConfig {
         Self {
             cluster: cluster.into(),
             ingress_class: "alb".to_owned(),
+            no_class_annotation: false,
+            no_group_annotation: false,
             default_scheme: Scheme::Internal,
             default_target_type: TargetType::Instance,
             default_ssl_policy: "ELBSecurityPolicy-2016-08".to_owned(),
@@ -84,6 +92,7 @@ impl BuildConfig {
             tag_listeners_and_rules: true,
             enable_ip_target_type: true,
             enable_services: true,
+            nlb_security_groups: true,
             subnets: crate::facts::subnets::Gates::default(),
             vpc,
         }

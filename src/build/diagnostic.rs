@@ -1,15 +1,17 @@
 //! What is wrong with an object, where, and what to do about it. The same value feeds events, logs and `albatross plan`.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
 use crate::model::ObjectReference;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
+    /// Of manifests alone: something that they do not say, and how it is planned without it.
+    Note,
     /// The object is served; something about it has no effect, or is answered differently than written.
     Warning,
     /// The object cannot be built: what it has in AWS stays as it is.
@@ -17,7 +19,7 @@ pub enum Severity {
 }
 
 /// What kind of mistake it is: stable words, for machines and documentation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     /// An annotation that nobody reads.
@@ -55,7 +57,7 @@ pub enum Code {
 }
 
 /// One finding on one object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Diagnostic {
     /// What kind of mistake.
     pub code: Code,
@@ -81,5 +83,84 @@ impl fmt::Display for Diagnostic {
             write!(f, "; {}", self.fix)?;
         }
         Ok(())
+    }
+}
+
+/// How many diagnostics of one severity are reported on one object.
+const MOST_REPORTED: usize = 10;
+
+/// Returns what of the diagnostics is reported on the objects: at most ten errors and ten warnings an object, in their order, and then
+/// one that says how many more there are.
+#[must_use]
+pub fn capped(diagnostics: &[Diagnostic]) -> Vec<Diagnostic> {
+    let mut counts: BTreeMap<(&ObjectReference, Severity), usize> = BTreeMap::new();
+    let mut reported = Vec::new();
+    for diagnostic in diagnostics {
+        let count = counts.entry((&diagnostic.object, diagnostic.severity)).or_default();
+        *count += 1;
+        if *count <= MOST_REPORTED {
+            reported.push(diagnostic.clone());
+        }
+    }
+    for ((object, severity), count) in counts.into_iter().filter(|(_, count)| *count > MOST_REPORTED) {
+        let last = diagnostics.iter().rfind(|d| d.object == *object && d.severity == severity);
+        let Some(Diagnostic { code, .. }) = last else { continue };
+        let what = match (severity, count - MOST_REPORTED) {
+            (Severity::Warning, 1) => "warning",
+            (Severity::Warning, _) => "warnings",
+            (Severity::Error, 1) => "error",
+            (Severity::Error, _) => "errors",
+            (Severity::Note, 1) => "note",
+            (Severity::Note, _) => "notes",
+        };
+        reported.push(Diagnostic {
+            code: *code,
+            severity,
+            object: object.clone(),
+            field: "metadata".to_owned(),
+            message: format!("and {} more {what}", count - MOST_REPORTED),
+            fix: "run `albatross plan` on the manifest to see all".to_owned(),
+        });
+    }
+    reported
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ObjectName;
+
+    fn diagnostic(object: &str, severity: Severity, field: usize) -> Diagnostic {
+        Diagnostic {
+            code: Code::UnknownAnnotation,
+            severity,
+            object: ObjectReference::ingress(&ObjectName::new("shop", object)),
+            field: format!("key-{field}"),
+            message: "it has no effect".to_owned(),
+            fix: "remove it".to_owned(),
+        }
+    }
+
+    #[test]
+    fn ten_warnings_an_object_are_reported_and_the_number_of_the_others() {
+        let web = (0..8_700).map(|field| diagnostic("web", Severity::Warning, field));
+        let api = (0..11).map(|field| diagnostic("api", Severity::Warning, field));
+        let other = [diagnostic("web", Severity::Error, 1), diagnostic("own", Severity::Warning, 1)];
+        let all: Vec<Diagnostic> = web.chain(api).chain(other.clone()).collect();
+        let reported = capped(&all);
+        let mut expected = all[..10].to_vec();
+        expected.extend(all[8_700..8_710].iter().cloned());
+        expected.extend(other);
+        assert_eq!(reported[..22], expected);
+        let more: Vec<String> = reported[22..].iter().map(|d| format!("{}: {d}", d.object)).collect();
+        assert_eq!(
+            more,
+            [
+                "Ingress shop/api: metadata: and 1 more warning; run `albatross plan` on the manifest to see all",
+                "Ingress shop/web: metadata: and 8690 more warnings; run `albatross plan` on the manifest to see all",
+            ]
+        );
+        // Ten are no reason to count.
+        assert_eq!(capped(&all[..10]), all[..10]);
     }
 }

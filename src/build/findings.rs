@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use indexmap::IndexSet;
+
 use super::{Code, Diagnostic, Severity};
 use crate::{
     api::annotations::{self, AnnotationError, FindingKind},
-    facts::{Fact, Want},
-    model::{ObjectName, ObjectReference, Stack, Value},
+    facts::{Fact, Facts, Want},
+    model::{DELETION_PROTECTION, ObjectName, ObjectReference, Stack, Value},
 };
 
 /// What came of building.
@@ -34,10 +36,19 @@ pub struct Built {
 #[derive(Debug)]
 pub(super) struct Failed;
 
+/// What is said of an object that goes while AWS protects its load balancer from deletion: the message, and the fix.
+pub(super) fn protected_in_aws(names: &str, kind: &str) -> (String, &'static str) {
+    let message = format!(
+        "the load balancer {names} is protected from deletion in AWS (`{DELETION_PROTECTION}`), so it stays, and the {kind} with it"
+    );
+    let fix = "write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted";
+    (message, fix)
+}
+
 /// Everything that is found while a stack is built.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    pub(super) diagnostics: Vec<Diagnostic>,
+    pub(super) diagnostics: IndexSet<Diagnostic>,
     pub(super) wants: BTreeSet<Want>,
     pub(super) unavailable: Vec<String>,
     pub(super) lacking: bool,
@@ -51,7 +62,7 @@ impl Findings {
         let waiting = !self.wants.is_empty() || !self.unavailable.is_empty();
         Built {
             stack: stack.filter(|_| !failed && !waiting),
-            diagnostics: self.diagnostics,
+            diagnostics: self.diagnostics.into_iter().collect(),
             wants: self.wants,
             unavailable: self.unavailable,
             lacking: self.lacking,
@@ -64,7 +75,7 @@ impl Findings {
     pub(super) fn built_without(self, stack: Option<Stack>, set_aside: BTreeSet<ObjectName>) -> Built {
         Built {
             stack: stack.filter(|_| self.wants.is_empty()),
-            diagnostics: self.diagnostics,
+            diagnostics: self.diagnostics.into_iter().collect(),
             wants: self.wants,
             unavailable: self.unavailable,
             lacking: self.lacking,
@@ -73,11 +84,25 @@ impl Findings {
         }
     }
 
+    /// Returns the names of the load balancers that keep a stack from going because AWS protects them from deletion, `None` within
+    /// where there are none. `None` outside where that has to be read first.
+    pub(super) fn protected(&mut self, facts: &Facts) -> Option<Option<String>> {
+        if facts.incumbent.is_none() {
+            return Some(None);
+        }
+        let Some(names) = &facts.protected else {
+            self.wants.insert(Want::Protection);
+            return None;
+        };
+        if names.is_empty() {
+            return Some(None);
+        }
+        Some(Some(names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")))
+    }
+
     /// Keeps a diagnostic once, however many ways lead to it.
     pub(super) fn report(&mut self, diagnostic: Diagnostic) {
-        if !self.diagnostics.contains(&diagnostic) {
-            self.diagnostics.push(diagnostic);
-        }
+        self.diagnostics.insert(diagnostic);
     }
 
     pub(super) fn found(

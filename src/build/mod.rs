@@ -10,5 +10,5 @@ pub mod service;
 pub mod tags;
 
 pub use config::BuildConfig;
-pub use diagnostic::{Code, Diagnostic, Severity};
+pub use diagnostic::{Code, Diagnostic, Severity, capped};
 pub use findings::Built;

@@ -182,9 +182,23 @@ pub fn second_target_group(
     scheme: Scheme,
     addresses: IpAddressType,
 ) -> Result<TargetGroupName, InvalidName> {
-    let first = target_group(identity)?;
+    second(&target_group(identity)?, &[scheme.as_str(), addresses.as_str()])
+}
+
+/// The name of a Service's target group where another of its stack has the name of [`service_target_group`], which does not
+/// know the load balancer's scheme.
+///
+/// # Errors
+/// Never for names that Kubernetes accepts; the limits of AWS are checked all the same.
+pub fn second_service_target_group(first: &TargetGroupName, scheme: Scheme) -> Result<TargetGroupName, InvalidName> {
+    second(first, &[scheme.as_str()])
+}
+
+/// Another name that begins in the same way.
+fn second(first: &TargetGroupName, by: &[&str]) -> Result<TargetGroupName, InvalidName> {
     let (stem, first) = first.as_str().rsplit_once('-').unwrap_or_default();
-    TargetGroupName::new(format!("{stem}-{}", &hash(&[first, scheme.as_str(), addresses.as_str()])[..10]))
+    let parts: Vec<&str> = std::iter::once(first).chain(by.iter().copied()).collect();
+    TargetGroupName::new(format!("{stem}-{}", &hash(&parts)[..10]))
 }
 
 #[cfg(test)]

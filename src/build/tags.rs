@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{ResourceId, StackId, Tags};
+use crate::model::{ObjectName, ResourceId, StackId, Tags};
 
 /// On every AWS resource: the cluster's name.
 pub const CLUSTER: &str = "elbv2.k8s.aws/cluster";
@@ -32,6 +32,24 @@ pub const TRACKING: [&str; 10] = [
     "gateway.k8s.aws.alb/stack",
     "gateway.k8s.aws.alb/resource",
 ];
+
+/// Keys that earlier versions of aws-load-balancer-controller and the in-tree controller set, which it never removes; beside
+/// them those that begin with [`CLUSTER_PREFIX`].
+const LEGACY: [&str; 6] = [
+    "kubernetes.io/cluster-name",
+    "kubernetes.io/namespace",
+    "kubernetes.io/ingress-name",
+    "kubernetes.io/service-name",
+    "kubernetes.io/service-port",
+    "ingress.k8s.aws/cluster",
+];
+const CLUSTER_PREFIX: &str = "kubernetes.io/cluster/";
+
+/// Returns whether the key is one of an earlier controller's.
+#[must_use]
+pub fn is_of_legacy(key: &str) -> bool {
+    LEGACY.contains(&key) || key.starts_with(CLUSTER_PREFIX)
+}
 
 /// The resource id of the load balancer.
 pub const LOAD_BALANCER: &str = "LoadBalancer";
@@ -63,6 +81,16 @@ pub fn stack_of(tags: &Tags) -> Option<StackId> {
         (None, Some(stack)) => StackId::of_service_tag(stack),
         (None, None) => None,
     }
+}
+
+/// The stack and the one TargetGroupBinding of a target group with these tags and this name; `None` where this cluster's
+/// controllers did not make the group for a stack.
+#[must_use]
+pub fn binding_of(cluster: &str, tags: &Tags, group_name: &str) -> Option<(StackId, ObjectName)> {
+    let stack = stack_of(tags).filter(|_| tags.get(CLUSTER).is_some_and(|of| of == cluster))?;
+    // Resources are named after the Ingress or Service, in whose namespace the binding is.
+    let (namespace, _) = resource_of(tags)?.split_once('/')?;
+    Some((stack, ObjectName::new(namespace, group_name)))
 }
 
 /// Which resource of its stack it is, by its tags.
@@ -135,7 +163,6 @@ pub fn of_backend_group(cluster: &str, default: &Tags) -> Tags {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ObjectName;
 
     fn tags(pairs: &[(&str, &str)]) -> Tags {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()

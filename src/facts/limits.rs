@@ -1,5 +1,9 @@
 //! How much of everything an account may have (ELB v2 DescribeAccountLimits).
 
+use std::collections::BTreeSet;
+
+use crate::model::{ObservedLoadBalancer, ObservedStack};
+
 /// The limits of one Application Load Balancer. They can be raised for an account, and are never below AWS's defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -20,6 +24,30 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// No limit: what stands where the account's limits are not known, and nothing is refused for them.
+    pub const UNKNOWN: Self =
+        Self { rules: usize::MAX, target_groups: usize::MAX, certificates: usize::MAX, listeners: usize::MAX };
+
+    /// Returns the limits, raised to what the load balancers of a stack have already.
+    #[must_use]
+    pub fn or_in_force(self, observed: &ObservedStack) -> Self {
+        let of_one = |balancer: &ObservedLoadBalancer| {
+            let listeners = || balancer.known_listeners();
+            Self {
+                rules: listeners().map(|listener| listener.rules.len()).sum(),
+                target_groups: balancer.target_groups().collect::<BTreeSet<_>>().len(),
+                certificates: listeners().map(|listener| listener.certificates.len()).sum(),
+                listeners: listeners().count(),
+            }
+        };
+        observed.load_balancers.iter().map(of_one).fold(self, |most, has| Self {
+            rules: most.rules.max(has.rules),
+            target_groups: most.target_groups.max(has.target_groups),
+            certificates: most.certificates.max(has.certificates),
+            listeners: most.listeners.max(has.listeners),
+        })
+    }
+
     /// The limits that AWS names; what it does not name has its default.
     #[must_use]
     pub fn of<'a>(named: impl IntoIterator<Item = (&'a str, usize)>) -> Self {

@@ -36,6 +36,8 @@ pub enum Want {
     TargetGroup(String),
     /// How much of everything the account may have.
     Limits,
+    /// The load balancers of the stack that are protected from deletion, read afresh: before all of it goes.
+    Protection,
 }
 
 impl Want {
@@ -132,6 +134,10 @@ pub struct Facts {
     pub in_force: Option<Box<ObservedStack>>,
     /// How much of everything the account may have.
     pub limits: Option<Fact<limits::Limits>>,
+    /// The DNS names of our own load balancers, in lower case.
+    pub hostnames: BTreeSet<String>,
+    /// The names of the stack's load balancers that are protected from deletion.
+    pub protected: Option<BTreeSet<String>>,
     /// Members of the group whose part AWS has refused.
     pub refused: BTreeSet<ObjectName>,
     /// Further ones, while one is replaced.

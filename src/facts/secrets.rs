@@ -8,6 +8,35 @@ use crate::model::{ClientId, ObjectName, OidcSecret, SecretVersion};
 const CLIENT_ID: [&str; 2] = ["clientID", "clientId"];
 const CLIENT_SECRET: &str = "clientSecret";
 
+/// The label that every Secret of an identity provider must carry: `--required-secrets-label`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredLabel {
+    key: String,
+    value: String,
+}
+
+impl RequiredLabel {
+    /// Returns the label that `key=value` names; `None` where there is no key or no `=`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (key, value) = text.split_once('=')?;
+        let (key, value) = (key.trim(), value.trim());
+        (!key.is_empty() && !value.contains(['=', ','])).then(|| Self { key: key.to_owned(), value: value.to_owned() })
+    }
+
+    /// Returns whether an object with these labels carries it.
+    #[must_use]
+    pub fn is_among(&self, labels: &BTreeMap<String, String>) -> bool {
+        labels.get(&self.key) == Some(&self.value)
+    }
+}
+
+impl std::fmt::Display for RequiredLabel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.key, self.value)
+    }
+}
+
 /// Why a Secret cannot be used. Nothing here tells of its content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableSecret {
@@ -30,6 +59,16 @@ pub enum UnusableSecret {
         /// The key.
         key: &'static str,
     },
+    /// It does not carry the label of `--required-secrets-label`.
+    #[error(
+        "the Secret `{secret}` does not carry the label `{label}`, and --required-secrets-label={label} allows no other to be used"
+    )]
+    Unlabelled {
+        /// Which Secret.
+        secret: ObjectName,
+        /// The label.
+        label: RequiredLabel,
+    },
     /// The API server does not let us read it.
     #[error("the controller may not read the Secret `{secret}`: {message}")]
     Forbidden {
@@ -50,6 +89,9 @@ impl UnusableSecret {
             }
             Self::Lacking { .. } => "add it".to_owned(),
             Self::NoText { .. } => "put the text there as the identity provider shows it".to_owned(),
+            Self::Unlabelled { secret: ObjectName { namespace, name }, label } => format!(
+                "where this Secret is meant for it, `kubectl label secret {name} --namespace {namespace} {label}`; otherwise name another"
+            ),
             Self::Forbidden { secret: ObjectName { namespace, name }, .. } => format!(
                 "create in the namespace `{namespace}` a Role that allows get, list and watch on the resource `secrets` with the \
                  resourceName `{name}`, and a RoleBinding of it to the controller's ServiceAccount"
@@ -127,10 +169,13 @@ mod tests {
         let secret = ObjectName::new("shop", "oidc");
         let forbidden =
             UnusableSecret::Forbidden { secret: secret.clone(), message: "secrets \"oidc\" is forbidden".to_owned() };
-        let others = [UnusableSecret::Missing(secret), forbidden].map(|e| format!("{e}; {}", e.fix()));
+        let label = RequiredLabel::parse("use=oidc").unwrap();
+        let unlabelled = UnusableSecret::Unlabelled { secret: secret.clone(), label };
+        let others = [UnusableSecret::Missing(secret), forbidden, unlabelled].map(|e| format!("{e}; {}", e.fix()));
         insta::assert_snapshot!(others.join("\n"), @r#"
         the Secret `oidc` does not exist in the namespace `shop`; create it with the keys `clientID` and `clientSecret`, or correct `secretName`
         the controller may not read the Secret `shop/oidc`: secrets "oidc" is forbidden; create in the namespace `shop` a Role that allows get, list and watch on the resource `secrets` with the resourceName `oidc`, and a RoleBinding of it to the controller's ServiceAccount
+        the Secret `shop/oidc` does not carry the label `use=oidc`, and --required-secrets-label=use=oidc allows no other to be used; where this Secret is meant for it, `kubectl label secret oidc --namespace shop use=oidc`; otherwise name another
         "#);
     }
 }

@@ -31,14 +31,19 @@ const ALIKE: f64 = 0.88;
 /// Names longer than a key may be are compared with nothing.
 const LONGEST_NAME: usize = 317;
 
+/// For how many unknown keys of one object the nearest known one is looked for.
+const MOST_COMPARED: usize = 50;
+
 /// Looks at the keys of an object's annotations, in their order. On an Ingress these are the keys under our prefix and under prefixes
 /// that look like it; on a Service the same, and keys `service.beta.kubernetes.io/aws-load-balancer-*` that are unknown. All other
 /// prefixes belong to others.
 pub fn check(kind: ObjectKind, annotations: &BTreeMap<String, String>) -> Vec<Finding> {
-    annotations.iter().filter_map(|(key, value)| check_one(kind, key, value)).collect()
+    let mut compared = 0;
+    annotations.iter().filter_map(|(key, value)| check_one(kind, key, value, &mut compared)).collect()
 }
 
-fn check_one(kind: ObjectKind, key: &str, value: &str) -> Option<Finding> {
+/// `compared` counts the keys that have been compared with the known ones.
+fn check_one(kind: ObjectKind, key: &str, value: &str, compared: &mut usize) -> Option<Finding> {
     let finding = |kind, message, fix| Some(Finding { key: key.into(), kind, message, fix });
     if let Some(annotation) = find(key) {
         if !annotation.is_read_on(kind) {
@@ -53,7 +58,7 @@ fn check_one(kind: ObjectKind, key: &str, value: &str) -> Option<Finding> {
             );
         }
         return match annotation.status {
-            // Services are not built yet, so nobody relies on these.
+            // What of these is not built is told where the Service is built.
             _ if annotation.key.prefix == SERVICE_PREFIX => None,
             status if status.refuses(value) => {
                 let (kind, message, fix) = refused(key, value, annotation);
@@ -68,7 +73,8 @@ fn check_one(kind: ObjectKind, key: &str, value: &str) -> Option<Finding> {
         };
     }
     let (prefix, name) = ours(kind, key)?;
-    let nearest = nearest(kind, prefix, name);
+    *compared += 1;
+    let nearest = if *compared <= MOST_COMPARED { nearest(kind, prefix, name) } else { None };
     let problem = if key.starts_with(prefix) {
         String::new()
     } else {

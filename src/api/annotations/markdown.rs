@@ -18,7 +18,7 @@ What the words in the column *status* mean:
 | ignored | It is known and not built. The object is served without its effect, and a Warning event says so. |
 
 An annotation under `alb.ingress.kubernetes.io/` that is not in the list has no effect, and a Warning event names the one that was probably meant, where
-one is like it. A value that is not allowed, of an annotation that works, is an error: nothing of the object changes until it is mended.
+one is like it. A value that is not allowed, of an annotation that works, is an error: nothing of the object changes until it is fixed.
 
 The annotation `kubernetes.io/ingress.class` is read too: where it is set, it alone decides whose the Ingress is, and `spec.ingressClassName` is not
 looked at.
@@ -72,7 +72,6 @@ fn status(annotation: &Annotation) -> String {
         Status::Built => "works".to_owned(),
         Status::BuiltFor(FALSE) => "works for `false`".to_owned(),
         Status::BuiltFor(values) => format!("works for {}", super::choice(values)),
-        Status::Later | Status::Refused if annotation.key.prefix == SERVICE_PREFIX => "not yet".to_owned(),
         Status::Later => "ignored".to_owned(),
         Status::Refused => "refused".to_owned(),
     }

@@ -7,7 +7,7 @@ use crate::{
     model::{
         Action, ObjectKind, ObjectName, ObjectReference, PortReference, TargetGroupReference, WeightedTargetGroup,
     },
-    snapshot::{Backend, BackendPort},
+    snapshot::{Backend, BackendPort, Scope, Service},
 };
 
 pub(super) fn unavailable(body: &str) -> Action<TargetGroupReference> {
@@ -56,7 +56,8 @@ impl<'a> Builder<'a> {
                 ))
             }
             Backend::Nothing => {
-                Err(self.error(&ingress.name, Code::Unsupported, field, "the backend names nothing", "name a Service"))
+                let fix = "write `service: {name: …, port: {number: …}}`; `serviceName` and `servicePort` are of the versions before `networking.k8s.io/v1`";
+                Err(self.error(&ingress.name, Code::Unsupported, field, "the backend names nothing", fix))
             }
         }
     }
@@ -70,6 +71,15 @@ impl<'a> Builder<'a> {
         let Member { ingress, annotations, .. } = member;
         let key = format!("alb.ingress.kubernetes.io/actions.{name}");
         let Some(action) = self.value(ingress, None, annotations.action(name))? else {
+            if self.snapshot.scope == Scope::Files {
+                let message =
+                    format!("the annotation `{key}` is not in the manifest; without it requests are answered with 503");
+                let fix = "add it, unless something else does before the manifest is applied";
+                let object = ObjectReference::ingress(&ingress.name);
+                let field = format!("{field}.service");
+                let Failed = self.findings.found(Severity::Note, object, Code::MissingAction, &field, &message, fix);
+                return Ok(unavailable("Backend action does not exist"));
+            }
             let severity = if self.config.tolerate_missing_action { Severity::Warning } else { Severity::Error };
             let consequence = if severity == Severity::Warning { "; requests are answered with 503" } else { "" };
             let message = format!("the annotation `{key}` does not exist{consequence}");
@@ -124,7 +134,19 @@ impl<'a> Builder<'a> {
     ) -> Result<Option<TargetGroupReference>, Failed> {
         let Member { ingress, .. } = member;
         let name = ObjectName::new(&ingress.name.namespace, name);
-        let Some(service) = self.snapshot.services.get(&name) else {
+        let known = self.snapshot.services.get(&name);
+        if known.is_none() && self.snapshot.scope == Scope::Files {
+            let message =
+                format!("the Service `{name}` is in none of the files; what it would say is known after apply");
+            let fix = "add its file to have it checked";
+            let object = ObjectReference::ingress(&ingress.name);
+            let Failed = self.findings.found(Severity::Note, object, Code::MissingService, field, &message, fix);
+            let service = Service::assumed(name, port);
+            let Some(service_port) = service.port(port) else { return Err(Failed) };
+            let group = self.target_group(member, &service, service_port, port, field);
+            return group.map(|id| Some(TargetGroupReference::Own(id)));
+        }
+        let Some(service) = known else {
             let reference = ObjectReference { kind: ObjectKind::Service, name: name.clone() };
             let tolerated = alone && self.config.tolerate_missing_service;
             let severity = if tolerated { Severity::Warning } else { Severity::Error };

@@ -1,10 +1,13 @@
 //! Which Ingresses are ours, by their class (reference: ingress §1.1).
 
+use std::fmt;
+
+use super::group::meant_for_us;
 use crate::{
     api::{crd, selector::selects},
-    build::{BuildConfig, Code, Diagnostic, Severity},
+    build::{BuildConfig, Code, Diagnostic, Severity, tags},
     model::{ObjectName, ObjectReference},
-    snapshot::{ClassParameters, Ingress, IngressClass, IngressClassParams, Snapshot},
+    snapshot::{ClassParameters, Ingress, IngressClass, IngressClassParams, Scope, Snapshot},
 };
 
 /// `spec.controller` of the classes that are ours.
@@ -49,27 +52,126 @@ pub(super) fn params_named<'a>(ingress: &Ingress, snapshot: &'a Snapshot) -> Opt
     snapshot.ingress_class_params.get(&ObjectName::new("", &parameters.name))
 }
 
+/// Why an Ingress is another controller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Foreign<'i, 's> {
+    /// By the annotation.
+    Annotated(&'i str),
+    /// Neither class nor annotation, and no class is the default.
+    NoClass,
+    /// The class of another controller.
+    OfController { class: &'s str, controller: &'s str },
+    /// No file has the class, and nothing else in the Ingress is for us.
+    InNoFile(&'i str),
+}
+
+impl fmt::Display for Foreign<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Annotated(class) => {
+                write!(f, "its annotation `{CLASS_ANNOTATION}` names the class `{class}` of another controller")
+            }
+            Self::NoClass => {
+                f.write_str("it names no class (`spec.ingressClassName`), and no IngressClass is the default")
+            }
+            Self::OfController { class, controller } => {
+                write!(f, "its class `{class}` is of the controller `{controller}`")
+            }
+            Self::InNoFile(class) => write!(
+                f,
+                "its class `{class}` is in none of the files, and it has no annotation `alb.ingress.kubernetes.io/…`"
+            ),
+        }
+    }
+}
+
+/// What an Ingress is to us, and why.
+enum Decision<'i, 's> {
+    Ours(Option<&'s IngressClassParams>),
+    /// Ours, as far as the files tell.
+    OursWithNote(Option<&'s IngressClassParams>, Box<Diagnostic>),
+    Foreign(Foreign<'i, 's>),
+    Broken(Box<Diagnostic>),
+}
+
 /// Tells whose an Ingress is.
 #[must_use]
 pub fn ownership<'a>(ingress: &Ingress, snapshot: &'a Snapshot, config: &BuildConfig) -> Ownership<'a> {
+    match decide(ingress, snapshot, config) {
+        Decision::Ours(params) | Decision::OursWithNote(params, _) => Ownership::Ours(params),
+        Decision::Foreign(_) => Ownership::Foreign,
+        Decision::Broken(diagnostic) => Ownership::Broken(diagnostic),
+    }
+}
+
+/// Returns why an Ingress is not ours, as the end of a sentence; `None` where it is, or is broken.
+#[must_use]
+pub fn foreign_because(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig) -> Option<String> {
+    match decide(ingress, snapshot, config) {
+        Decision::Foreign(why) => Some(why.to_string()),
+        _ => None,
+    }
+}
+
+/// Returns what the files do not tell of the class of an Ingress of ours.
+pub(super) fn note(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig) -> Option<Diagnostic> {
+    match decide(ingress, snapshot, config) {
+        Decision::OursWithNote(_, note) => Some(*note),
+        _ => None,
+    }
+}
+
+fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildConfig) -> Decision<'i, 's> {
+    let files = snapshot.scope == Scope::Files;
     if let Some(class) = ingress.annotations.get(CLASS_ANNOTATION) {
         let ours =
             *class == config.ingress_class || (config.ingress_class.is_empty() && matches!(class.as_str(), "alb" | ""));
-        return if ours { Ownership::Ours(None) } else { Ownership::Foreign };
+        // What has been ours since before the flag was set stays ours: the flag stops new ones.
+        let held = ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer));
+        return match ours {
+            true if config.no_class_annotation && !held => Decision::Broken(Box::new(Diagnostic {
+                code: Code::Refused,
+                severity: Severity::Error,
+                object: ObjectReference::ingress(&ingress.name),
+                field: CLASS_ANNOTATION.to_owned(),
+                message: format!(
+                    "the annotation `{CLASS_ANNOTATION}` is switched off (--disable-ingress-class-annotation), so the Ingress is not served"
+                ),
+                fix: "name the class in spec.ingressClassName and remove the annotation".to_owned(),
+            })),
+            true => Decision::Ours(None),
+            false => Decision::Foreign(Foreign::Annotated(class)),
+        };
     }
-    let broken = |field: &str, message: String, fix: &str| {
-        Ownership::Broken(Box::new(Diagnostic {
+    let found = |severity: Severity, field: &str, message: String, fix: &str| {
+        Box::new(Diagnostic {
             code: Code::IngressClass,
-            severity: Severity::Error,
+            severity,
             object: ObjectReference::ingress(&ingress.name),
             field: field.to_owned(),
             message,
             fix: fix.to_owned(),
-        }))
+        })
+    };
+    let broken =
+        |field: &str, message: String, fix: &str| Decision::Broken(found(Severity::Error, field, message, fix));
+    let note = |params, message: String, fix: &str| {
+        Decision::OursWithNote(params, found(Severity::Note, "spec.ingressClassName", message, fix))
     };
     let class: &IngressClass = match &ingress.class {
         Some(name) => match snapshot.ingress_classes.get(&ObjectName::new("", name)) {
             Some(class) => class,
+            None if files && meant_for_us(ingress) => {
+                let message = format!(
+                    "the IngressClass `{name}` is in none of the files; by its annotations the Ingress is planned as ours"
+                );
+                return note(
+                    None,
+                    message,
+                    "add the file of the class, and of its IngressClassParams, to have them count",
+                );
+            }
+            None if files => return Decision::Foreign(Foreign::InNoFile(name)),
             None => {
                 return broken(
                     "spec.ingressClassName",
@@ -81,8 +183,8 @@ pub fn ownership<'a>(ingress: &Ingress, snapshot: &'a Snapshot, config: &BuildCo
         None => {
             let mut defaults = snapshot.ingress_classes.values().filter(|class| class.default);
             match (defaults.next(), defaults.next()) {
-                (None, _) if config.ingress_class.is_empty() => return Ownership::Ours(None),
-                (None, _) => return Ownership::Foreign,
+                (None, _) if config.ingress_class.is_empty() => return Decision::Ours(None),
+                (None, _) => return Decision::Foreign(Foreign::NoClass),
                 (Some(class), None) => class,
                 (Some(first), Some(second)) => {
                     return broken(
@@ -98,11 +200,34 @@ pub fn ownership<'a>(ingress: &Ingress, snapshot: &'a Snapshot, config: &BuildCo
         }
     };
     if class.controller != CONTROLLER {
-        return Ownership::Foreign;
+        let (class, controller) = (class.name.name.as_str(), class.controller.as_str());
+        return Decision::Foreign(Foreign::OfController { class, controller });
     }
-    let Some(parameters) = &class.parameters else { return Ownership::Ours(None) };
+    let Some(parameters) = &class.parameters else { return Decision::Ours(None) };
+    if files {
+        let (class, name) = (&class.name.name, &parameters.name);
+        match snapshot.ingress_class_params.get(&ObjectName::new("", name)) {
+            None if parameters.group == crd::GROUP => {
+                let message = format!(
+                    "the IngressClass `{class}` has parameters (IngressClassParams `{name}`), which are in none of the files; it is planned without them"
+                );
+                return note(None, message, "add their file to have them count");
+            }
+            Some(params)
+                if params.spec.namespace_selector.is_some()
+                    && !snapshot.namespaces.contains_key(&ObjectName::new("", &ingress.name.namespace)) =>
+            {
+                let message = format!(
+                    "IngressClassParams `{name}` choose namespaces by their labels, and the Namespace `{}` is in none of the files; it is planned as if they chose it",
+                    ingress.name.namespace
+                );
+                return note(Some(params), message, "add the Namespace's file to have its labels looked at");
+            }
+            _ => {}
+        }
+    }
     match params(ingress, class, parameters, snapshot) {
-        Ok(params) => Ownership::Ours(Some(params)),
+        Ok(params) => Decision::Ours(Some(params)),
         Err((message, fix)) => broken("spec.ingressClassName", message, &fix),
     }
 }

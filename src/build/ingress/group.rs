@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::class::{Ownership, ownership, params_named};
 use crate::{
-    api::annotations::Annotations,
+    api::annotations::{Annotations, values::parse_bool},
     build::{BuildConfig, Code, Diagnostic, Severity, findings::Findings, tags},
-    model::{ObjectName, ObjectReference, StackId},
+    model::{DELETION_PROTECTION, ObjectName, ObjectReference, StackId},
     snapshot::{Ingress, IngressClassParams, Snapshot},
 };
 
@@ -87,9 +87,29 @@ fn is_group_name(name: &str) -> bool {
 }
 
 /// The group that an Ingress of ours belongs to.
-fn group_of(ingress: &Ingress, params: Option<&IngressClassParams>) -> Result<StackId, Box<Diagnostic>> {
+fn group_of(
+    ingress: &Ingress,
+    params: Option<&IngressClassParams>,
+    config: &BuildConfig,
+) -> Result<StackId, Box<Diagnostic>> {
     let of_class = params.filter(|params| params.spec.group.is_some());
+    // Whom a group serves already, it goes on to serve: the flag stops new ones.
+    let refused = |name: &str| {
+        let held = ingress.finalizers.contains(&tags::finalizer(&StackId::Group(name.to_owned())));
+        config.no_group_annotation && of_class.is_none() && !held
+    };
     match group_name(ingress, params) {
+        Some(name) if refused(name) => Err(Box::new(Diagnostic {
+            code: Code::Refused,
+            severity: Severity::Error,
+            object: ObjectReference::ingress(&ingress.name),
+            field: GROUP_NAME.to_owned(),
+            message: format!(
+                "the annotation `{GROUP_NAME}` is switched off (--disable-ingress-group-name-annotation), so the Ingress does not join the group `{name}`"
+            ),
+            fix: "remove the annotation, or name a class whose IngressClassParams have the group in spec.group.name"
+                .to_owned(),
+        })),
         None => Ok(StackId::Ingress(ingress.name.clone())),
         Some(name) if is_group_name(name) => Ok(StackId::Group(name.to_owned())),
         Some(name) => Err(Box::new(Diagnostic {
@@ -124,18 +144,27 @@ enum Role {
 /// Tells who belongs to a group.
 #[must_use]
 pub fn membership(snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> Membership {
-    let mut membership = Membership::default();
     let candidates: Vec<&Ingress> = match group {
         StackId::Ingress(name) => snapshot.ingresses.get(name).into_iter().collect(),
         StackId::Group(_) => snapshot.ingresses.values().collect(),
         StackId::Service(_) => Vec::new(),
     };
+    membership_among(candidates, snapshot, config, group)
+}
+
+/// Tells who belongs to a group, of candidates among which are all that [`groups_of`] gives the group.
+#[must_use]
+pub fn membership_among<'a>(
+    candidates: impl IntoIterator<Item = &'a Ingress>,
+    snapshot: &'a Snapshot,
+    config: &BuildConfig,
+    group: &StackId,
+) -> Membership {
+    let mut membership = Membership::default();
     let mut members: Vec<(i32, &ObjectName)> = Vec::new();
-    let mut deleted: Vec<&Ingress> = Vec::new();
     for ingress in candidates {
         match role(ingress, snapshot, config, group) {
             Role::None => {}
-            Role::Leaving if ingress.deleting => deleted.push(ingress),
             Role::Leaving => membership.leaving.push(ingress.name.clone()),
             Role::Moving => {
                 membership.leaving.push(ingress.name.clone());
@@ -155,14 +184,7 @@ pub fn membership(snapshot: &Snapshot, config: &BuildConfig, group: &StackId) ->
             }
         }
     }
-    // An annotation may protect the load balancer from going, but where others keep it, the Ingress can go.
-    for ingress in deleted {
-        match protected(ingress).filter(|_| members.is_empty()) {
-            Some(diagnostic) => membership.broken.push(diagnostic),
-            None => membership.leaving.push(ingress.name.clone()),
-        }
-    }
-    members.sort();
+    members.sort_by_cached_key(|(place, name)| (*place, name.to_string()));
     membership.members = members.into_iter().map(|(_, name)| name.clone()).collect();
     membership
 }
@@ -173,10 +195,14 @@ fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &St
         _ => ingress.finalizers.contains(&tags::finalizer(group)),
     };
     if ingress.deleting {
-        return if held { Role::Leaving } else { Role::None };
+        return match protected(ingress).filter(|_| held) {
+            Some(why) => Role::Kept(Some(Box::new(why))),
+            None if held => Role::Leaving,
+            None => Role::None,
+        };
     }
     match ownership(ingress, snapshot, config) {
-        Ownership::Ours(params) => match group_of(ingress, params) {
+        Ownership::Ours(params) => match group_of(ingress, params, config) {
             Ok(its) if its == *group => Role::Member,
             // Its new group serves it when its status names another host; until then this one does.
             Ok(_) if held => Role::Moving,
@@ -203,7 +229,8 @@ fn is_alone(ingress: &Ingress, group: &StackId) -> bool {
         && !ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer))
 }
 
-/// The place of a member: lower numbers come first, equal ones in the order of namespace and name.
+/// Returns the place of a member: lower numbers come first, equal ones in the order of the bytes of `namespace/name` (reference:
+/// ingress §1.2).
 fn order(ingress: &Ingress) -> (i32, Option<Diagnostic>) {
     match Annotations::of_ingress(&ingress.annotations).i32("group.order") {
         Ok(order) => (order.unwrap_or(0), None),
@@ -221,7 +248,7 @@ fn names_missing_class(snapshot: &Snapshot, ingress: &Ingress) -> bool {
 }
 
 /// Whether it has annotations that only this controller reads.
-fn meant_for_us(ingress: &Ingress) -> bool {
+pub(super) fn meant_for_us(ingress: &Ingress) -> bool {
     ingress.annotations.keys().any(|key| key.starts_with("alb.ingress.kubernetes.io/"))
 }
 
@@ -231,15 +258,15 @@ pub fn has_left(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, gr
     matches!(role(ingress, snapshot, config, group), Role::Leaving | Role::Moving | Role::None)
 }
 
-/// Why a deleted Ingress must stay: its own annotation protects the load balancer. What AWS says does not count, nor a value that is
-/// no truth (reference: ingress §1.5).
+/// Returns why a deleted Ingress must stay with its part of the load balancer: its own annotation protects the load balancer, or
+/// cannot be read. A value that Go does not take for true protects nothing (reference: ingress §1.5).
 fn protected(ingress: &Ingress) -> Option<Diagnostic> {
     let object = ObjectReference::ingress(&ingress.name);
     let annotations = Annotations::of_ingress(&ingress.annotations);
     match annotations.string_map("load-balancer-attributes") {
         Ok(attributes) => {
-            let value = attributes?.remove("deletion_protection.enabled")?;
-            TRUE.contains(&value.as_str()).then(|| Diagnostic {
+            let value = attributes?.remove(DELETION_PROTECTION)?;
+            (parse_bool(&value) == Ok(true)).then(|| Diagnostic {
                 code: Code::Refused,
                 severity: Severity::Error,
                 object,
@@ -256,5 +283,13 @@ fn protected(ingress: &Ingress) -> Option<Diagnostic> {
     }
 }
 
-/// What Go takes for true.
-const TRUE: [&str; 6] = ["1", "t", "T", "TRUE", "true", "True"];
+/// Returns true if those who leave let a protected load balancer go: one says `deletion_protection.enabled=false`, and none protects it.
+pub(super) fn lets_go_of_protected<'a>(leaving: impl Iterator<Item = &'a Ingress>) -> bool {
+    let said = leaving.filter_map(|ingress| {
+        let attributes =
+            Annotations::of_ingress(&ingress.annotations).string_map("load-balancer-attributes").ok()??;
+        parse_bool(attributes.get(DELETION_PROTECTION)?).ok()
+    });
+    let said: BTreeSet<bool> = said.collect();
+    said.contains(&false) && !said.contains(&true)
+}

@@ -338,6 +338,29 @@ impl<'a> Builder<'a> {
         Err(Unmerged::SetAside(askers))
     }
 
+    /// The sources of one annotation that those who give it agree on: ranges and prefix lists are compared apart.
+    fn agree_on_sources(
+        &mut self,
+        parts: &[Part<'a>],
+        port: u16,
+        field: &str,
+        of_field: impl Fn(&Source) -> bool,
+    ) -> Result<Option<BTreeSet<Source>>, Unmerged> {
+        self.agree(
+            parts,
+            &Setting { field, what: &format!("who may reach port {port}") },
+            |part| {
+                let sources = part.ports.get(&port)?.sources.iter().flatten();
+                let sources: BTreeSet<Source> = sources.filter(|source| of_field(source)).cloned().collect();
+                Some(sources).filter(|sources| !sources.is_empty())
+            },
+            |observed, sources| {
+                open(observed, port).into_iter().filter(|source| of_field(source)).collect::<BTreeSet<_>>() == *sources
+            },
+            |sources| sources.iter().map(|source| format!("`{source}`")).collect::<Vec<_>>().join(", "),
+        )
+    }
+
     fn merge_port(
         &mut self,
         parts: &[Part<'a>],
@@ -367,16 +390,8 @@ impl<'a> Builder<'a> {
             },
             |clients| format!("`{clients}`"),
         )?;
-        let sources = self.agree(
-            parts,
-            &Setting { field: "inbound-cidrs", what: &format!("who may reach port {port}") },
-            |part| Some(of(part, port)?.sources.clone()?.into_iter().collect::<BTreeSet<_>>()),
-            |observed, sources| open(observed, port) == *sources,
-            |sources| {
-                let sources: Vec<String> = sources.iter().map(|source| format!("`{source}`")).collect();
-                sources.join(", ")
-            },
-        )?;
+        let ranges = self.agree_on_sources(parts, port, "inbound-cidrs", |source| !is_list(source))?;
+        let lists = self.agree_on_sources(parts, port, "security-group-prefix-lists", is_list)?;
         let first_of_port = parts.iter().find(|part| part.ports.contains_key(&port));
         let of_class =
             first_of_port.map(|part| part.member.params_listener_attributes(protocol, port)).unwrap_or_default();
@@ -434,14 +449,27 @@ impl<'a> Builder<'a> {
             true => format!("{PREFIX}listen-ports"),
             false => "spec".to_owned(),
         };
-        let kept_sources = kept.map(|observed| open(observed, port)).filter(|sources| !sources.is_empty());
+        // A member set aside may have asked for what is open.
+        let kept_sources = |lists: bool| {
+            let open = kept.map(|observed| open(observed, port)).unwrap_or_default();
+            let sources: BTreeSet<Source> = open.into_iter().filter(|source| is_list(source) == lists).collect();
+            Some(sources).filter(|sources| !sources.is_empty())
+        };
+        let (ranges, lists) = (ranges.or_else(|| kept_sources(false)), lists.or_else(|| kept_sources(true)));
         let in_order = |sources: BTreeSet<Source>| {
-            let asked = on_port().filter_map(|part| of(part, port)?.sources.as_ref());
-            asked
-                .into_iter()
-                .find(|list| list.len() == sources.len())
-                .cloned()
-                .unwrap_or_else(|| sources.into_iter().collect())
+            // As the member that asks for them writes them.
+            let asked = on_port().filter_map(|part| of(part, port)?.sources.as_ref()).flatten();
+            let mut ordered: Vec<Source> = Vec::new();
+            for source in asked.chain(&sources).filter(|source| sources.contains(source)) {
+                if !ordered.contains(source) {
+                    ordered.push(source.clone());
+                }
+            }
+            ordered
+        };
+        let sources = match (ranges, lists) {
+            (None, None) => None,
+            (ranges, lists) => Some(in_order(ranges.into_iter().chain(lists).flatten().collect())),
         };
         Ok(MergedPort {
             protocol,
@@ -450,7 +478,7 @@ impl<'a> Builder<'a> {
             certificates_after_apply,
             mutual_authentication,
             ssl_policy: tls.then(|| policy.or(kept_policy).unwrap_or_else(|| self.config.default_ssl_policy.clone())),
-            sources: sources.map(in_order).or_else(|| kept_sources.map(|sources| sources.into_iter().collect())),
+            sources,
             attributes,
             default_of,
             cause: cause(certified.unwrap_or(first).member.ingress, field),
@@ -458,11 +486,15 @@ impl<'a> Builder<'a> {
     }
 }
 
+fn is_list(source: &Source) -> bool {
+    matches!(source, Source::PrefixList(_))
+}
+
 fn in_listener(observed: &ObservedStack, port: u16, holds: impl Fn(&crate::model::ObservedListener) -> bool) -> bool {
     observed.load_balancers.first().and_then(|balancer| balancer.listener(port)).is_some_and(holds)
 }
 
-/// The port that all HTTP listeners of the load balancer redirect to, without serving anything.
+/// The port that all HTTP listeners of the load balancer redirect to, without serving anything, where it answers.
 fn redirect_in_force(observed: &ObservedStack) -> Option<u16> {
     let listeners = observed.load_balancers.first()?.known_listeners();
     let mut plain = listeners.filter(|listener| listener.protocol == Some(ListenerProtocol::Http));
@@ -475,7 +507,8 @@ fn redirect_in_force(observed: &ObservedStack) -> Option<u16> {
         _ => None,
     };
     let port = leads_to(plain.next()?)?;
-    plain.all(|listener| leads_to(listener) == Some(port)).then_some(port)
+    let answers = in_listener(observed, port, |listener| listener.protocol == Some(ListenerProtocol::Https));
+    (answers && plain.all(|listener| leads_to(listener) == Some(port))).then_some(port)
 }
 
 /// Who may reach a port of the load balancer, by the rules of its own security group.

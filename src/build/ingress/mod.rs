@@ -6,6 +6,7 @@
 
 mod access;
 mod addresses;
+mod askers;
 mod authentication;
 mod backend;
 mod certificates;
@@ -24,7 +25,7 @@ mod routes;
 mod rules;
 mod settings;
 mod split;
-mod target_group;
+pub(super) mod target_group;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -35,11 +36,11 @@ use indexmap::IndexMap;
 
 pub use self::{
     class::params_of,
-    group::{Membership, groups_of, has_left, membership},
+    group::{Membership, groups_of, has_left, membership, membership_among},
 };
 use super::{
     BuildConfig, Built, Code, Severity,
-    findings::{Failed, Findings},
+    findings::{Failed, Findings, protected_in_aws},
 };
 use crate::{
     api::annotations::{AnnotationError, Annotations, Origin},
@@ -48,8 +49,11 @@ use crate::{
         Cause, IpAddressType, ObjectName, ObjectReference, ResourceId, Scheme, SecurityGroupReference, SetAside, Stack,
         StackId, TargetGroup, Value,
     },
-    snapshot::{Ingress, IngressClassParams, Service, Snapshot},
+    snapshot::{Backend, Ingress, IngressClassParams, Service, Snapshot},
 };
+
+/// How annotations begin that hold an action.
+const ACTIONS: &str = "alb.ingress.kubernetes.io/actions.";
 
 /// What is wrong with IngressClassParams by themselves: field, what is wrong with it, and what to do.
 #[must_use]
@@ -83,20 +87,44 @@ pub fn build(
     let stack = if ingresses.len() < membership.members.len() {
         None
     } else if ingresses.is_empty() {
-        Some(Stack::empty(group.clone()))
+        builder.stack_of_leavers(membership)
     } else {
         let members: Vec<Member<'_>> =
             ingresses.into_iter().map(|ingress| Member::of(ingress, params_of(ingress, snapshot, config))).collect();
+        let notes = members.iter().filter_map(|member| class::note(member.ingress, snapshot, config));
+        builder.findings.diagnostics.extend(notes);
         builder.stack(&members, &mut aside, !membership.leaving.is_empty())
     };
     let stack = stack.map(|stack| Stack {
         set_aside: match aside.is_empty() {
             true => SetAside::default(),
-            false => SetAside { members: aside.clone(), order: membership.members.clone() },
+            false => SetAside {
+                members: aside.clone(),
+                order: membership.members.clone(),
+                services: aside.iter().flat_map(|member| services_of(snapshot, member)).collect(),
+            },
         },
+        external_tags: config.external_managed_tags.clone(),
         ..stack
     });
     builder.findings.built_without(stack, aside)
+}
+
+/// Returns the Services that an Ingress may lead to, each with the Ingress: its backends, and Services of its namespace that its
+/// annotations name.
+fn services_of(snapshot: &Snapshot, member: &ObjectName) -> BTreeSet<(ObjectName, String)> {
+    let Some(ingress) = snapshot.ingresses.get(member) else { return BTreeSet::new() };
+    let paths = ingress.rules.iter().flat_map(|rule| &rule.paths).map(|path| &path.backend);
+    let named = ingress.default_backend.iter().chain(paths).filter_map(|backend| match backend {
+        Backend::Service { name, .. } => Some(name.clone()),
+        Backend::Resource(..) | Backend::Nothing => None,
+    });
+    let actions = |service: &ObjectName| {
+        let mut values = ingress.annotations.iter().filter(|(key, _)| key.starts_with(ACTIONS));
+        values.any(|(_, value)| value.contains(service.name.as_str()))
+    };
+    let in_actions = snapshot.services.keys().filter(|name| name.namespace == member.namespace && actions(name));
+    named.chain(in_actions.map(|name| name.name.clone())).map(|service| (member.clone(), service)).collect()
 }
 
 struct Builder<'a> {
@@ -170,6 +198,26 @@ impl<'a> Builder<'a> {
                 return self.put_together(&parts, merged, all, aside);
             }
         }
+    }
+
+    /// Returns the empty stack where everybody leaves, unless AWS says that the load balancer is protected from deletion: then all of
+    /// it stays, and those who leave are told how to go on.
+    fn stack_of_leavers(&mut self, membership: &Membership) -> Option<Stack> {
+        let leaving = || membership.leaving.iter().filter_map(|name| self.snapshot.ingresses.get(name));
+        let unprotect = group::lets_go_of_protected(leaving());
+        let leaving: Vec<&Ingress> = leaving().collect();
+        let Some(names) = self.findings.protected(self.facts)? else { return Some(Stack::empty(self.group.clone())) };
+        if unprotect {
+            return Some(Stack { unprotect, ..Stack::empty(self.group.clone()) });
+        }
+        // Nothing in the cluster tells when the protection is off.
+        self.findings.lacking = true;
+        for ingress in leaving {
+            let (message, fix) = protected_in_aws(&names, "Ingress");
+            let field = "alb.ingress.kubernetes.io/load-balancer-attributes";
+            self.error(&ingress.name, Code::Refused, field, &message, fix);
+        }
+        None
     }
 
     /// A name that is hashed from the cluster's.

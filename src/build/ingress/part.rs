@@ -153,9 +153,7 @@ impl<'a> Builder<'a> {
         let policy = self.value(member.ingress, None, member.ssl_policy());
         let (named, policy) = (named?, policy?.map(|policy| policy.value));
         let ports = match ports? {
-            None if member.certificate_arns().is_ok_and(|listed| listed.is_some()) => {
-                BTreeMap::from([(443, Protocol::Https)])
-            }
+            None if !named.is_empty() => BTreeMap::from([(443, Protocol::Https)]),
             None => BTreeMap::from([(80, Protocol::Http)]),
             Some(ports) => ports,
         };

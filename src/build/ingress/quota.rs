@@ -2,18 +2,20 @@
 //! who are there already come first, then newcomers in the group's order, and a newcomer for whom there is no room is told
 //! and set aside. It follows by itself when there is room.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Builder,
     merge::{Merged, Unmerged},
     part::Part,
-    routes::Routes,
+    routes::{self, Routes, Used},
 };
 use crate::{
     build::Code,
     facts::{Fact, Want, limits::Limits},
-    model::{CertificateArn, ListenerProtocol, ObjectName, TargetGroupReference},
+    model::{
+        Action, CertificateArn, ListenerProtocol, ObjectName, ObservedLoadBalancer, RuleArn, TargetGroupReference,
+    },
 };
 
 /// What some members have together.
@@ -47,9 +49,10 @@ impl<'a> Builder<'a> {
         routes: &[Routes],
         aside: &BTreeSet<ObjectName>,
     ) -> Result<(), Unmerged> {
-        let all: Vec<(&Part<'a>, &Routes)> = parts.iter().zip(routes).collect();
+        let rules = routes::used(parts, routes, merged);
+        let all: Vec<&Part<'a>> = parts.iter().collect();
         let mut usage = Usage::default();
-        all.iter().for_each(|(part, routes)| add(&mut usage, part, routes, merged));
+        all.iter().for_each(|part| add(&mut usage, part, &rules, merged));
         // Nobody's account has less than AWS's defaults, so that nothing has to be asked for less.
         if usage.over(&Limits::default()).is_none() && aside.is_empty() {
             return Ok(());
@@ -60,14 +63,18 @@ impl<'a> Builder<'a> {
             usage.rules += holding.rules.len();
             usage.listeners.extend(holding.ports.keys());
         }
-        for group in kept.iter().flat_map(|observed| &observed.target_groups) {
-            let of = |member: &ObjectName| group.resource().is_some_and(|id| id.0.starts_with(&format!("{member}-")));
-            if aside.iter().any(of) {
-                usage.target_groups.insert(TargetGroupReference::Foreign(group.arn.clone()));
-            }
+        if let Some(observed) = kept {
+            let theirs = |rule: &RuleArn| {
+                let mut holders = observed.holdings.iter().filter(|holding| aside.contains(&holding.member));
+                holders.any(|holding| holding.rules.contains(rule))
+            };
+            let listeners = observed.load_balancers.iter().flat_map(ObservedLoadBalancer::known_listeners);
+            let rules = listeners.flat_map(|listener| &listener.rules).filter(|rule| theirs(&rule.arn));
+            let groups = rules.flat_map(|rule| &rule.actions).flat_map(Action::target_groups);
+            usage.target_groups.extend(groups.cloned().map(TargetGroupReference::Foreign));
         }
         let mut everybody = usage.clone();
-        all.iter().for_each(|(part, routes)| add(&mut everybody, part, routes, merged));
+        all.iter().for_each(|part| add(&mut everybody, part, &rules, merged));
         if everybody.over(&Limits::default()).is_none() {
             return Ok(());
         }
@@ -77,20 +84,23 @@ impl<'a> Builder<'a> {
                 self.findings.wants.insert(Want::Limits);
                 return Err(Unmerged::Failed);
             }
-            // Without the permission to ask for them, they are AWS's.
-            _ => Limits::default(),
+            // A plan of files goes by AWS's defaults. What cannot be read now refuses nothing.
+            None => Limits::default(),
+            _ => Limits::UNKNOWN,
         };
-        let held: BTreeSet<&ObjectName> = self
-            .in_force()?
-            .into_iter()
-            .flat_map(|observed| &observed.holdings)
-            .map(|holding| &holding.member)
-            .collect();
-        let (old, new): (Vec<_>, Vec<_>) = all.into_iter().partition(|(part, _)| held.contains(part.member.name()));
+        let in_force = self.in_force()?;
+        // What AWS has, it has: only what comes besides can be too much.
+        let limits = in_force.map_or(limits, |observed| limits.or_in_force(observed));
+        let held: BTreeSet<&ObjectName> =
+            in_force.into_iter().flat_map(|observed| &observed.holdings).map(|holding| &holding.member).collect();
+        // Without a record (the first pass after a takeover), who has been served is told by the status.
+        let served = |part: &Part<'_>| held.is_empty() && !part.member.ingress.status.is_empty();
+        let (old, new): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|part| held.contains(part.member.name()) || served(part));
         let mut losers = BTreeSet::new();
-        for (part, routes) in old.into_iter().chain(new) {
+        for part in old.into_iter().chain(new) {
             let mut with = usage.clone();
-            add(&mut with, part, routes, merged);
+            add(&mut with, part, &rules, merged);
             let Some((what, count, most)) = with.over(&limits) else {
                 usage = with;
                 continue;
@@ -109,9 +119,11 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn add(usage: &mut Usage, part: &Part<'_>, routes: &Routes, merged: &Merged) {
-    usage.rules += routes.count_rules();
-    usage.target_groups.extend(routes.target_groups_named());
+fn add(usage: &mut Usage, part: &Part<'_>, used: &BTreeMap<ObjectName, Used>, merged: &Merged) {
+    if let Some(used) = used.get(part.member.name()) {
+        usage.rules += used.rules;
+        usage.target_groups.extend(used.target_groups.iter().cloned());
+    }
     for (port, asked) in &part.ports {
         usage.listeners.insert(*port);
         let Some(merged) = merged.ports.get(port).filter(|port| port.protocol == ListenerProtocol::Https) else {

@@ -26,20 +26,34 @@ pub(super) struct Routes {
     target_groups: IndexMap<ResourceId, TargetGroup>,
 }
 
-impl Routes {
-    /// How many rules it has on all listeners, without those that can never do anything.
-    pub(super) fn count_rules(&self) -> usize {
-        self.ports.values().map(|(_, rules)| rules.len()).sum()
-    }
+/// What of a member's routes comes to be: rules that can never do anything are left out.
+#[derive(Default)]
+pub(super) struct Used {
+    /// How many rules on all listeners.
+    pub(super) rules: usize,
+    /// The target groups that the rules and default actions name.
+    pub(super) target_groups: BTreeSet<TargetGroupReference>,
+}
 
-    /// The target groups that its actions name.
-    pub(super) fn target_groups_named(&self) -> impl Iterator<Item = TargetGroupReference> {
-        let ports = self.ports.values();
-        let actions = ports.flat_map(|(default, rules)| {
-            default.iter().map(|(action, _)| action).chain(rules.iter().map(|rule| &rule.action))
-        });
-        actions.flat_map(|action| action.target_groups().cloned())
+/// Returns what of each member's routes comes to be, where all members are served together.
+pub(super) fn used(parts: &[Part<'_>], routes: &[Routes], merged: &Merged) -> BTreeMap<ObjectName, Used> {
+    let mut all: BTreeMap<ObjectName, Used> = BTreeMap::new();
+    for (port, of_port) in &merged.ports {
+        let members = || parts.iter().zip(routes).filter_map(|(part, routes)| Some((part, routes.ports.get(port)?)));
+        for (part, (default, _)) in
+            members().filter(|(part, _)| of_port.default_of.as_ref() == Some(part.member.name()))
+        {
+            let named = default.iter().flat_map(|(action, _)| action.target_groups().cloned());
+            all.entry(part.member.name().clone()).or_default().target_groups.extend(named);
+        }
+        let rules = members().flat_map(|(_, (_, rules))| rules.iter().cloned()).collect();
+        for rule in optimise::optimise(rules, ListenerContext { port: *port, protocol: of_port.protocol }) {
+            let used = all.entry(rule.cause.object.name.clone()).or_default();
+            used.rules += 1;
+            used.target_groups.extend(rule.action.target_groups().cloned());
+        }
     }
+    all
 }
 
 impl<'a> Builder<'a> {
@@ -74,6 +88,7 @@ impl<'a> Builder<'a> {
         routes: Vec<Routes>,
         aside: &BTreeSet<ObjectName>,
     ) -> Option<Stack> {
+        let askers = self.askers(parts, &merged);
         let user_tags = self.merge_tags(parts).ok()?;
         let mut load_balancer = self.load_balancer(parts, &mut merged, &user_tags).ok()?;
         let access = merged.access.take()?;
@@ -124,6 +139,7 @@ impl<'a> Builder<'a> {
             security_group: security_group.flatten(),
             target_groups,
             listeners,
+            askers,
             ..Stack::empty(self.group.clone())
         })
     }

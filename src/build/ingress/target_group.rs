@@ -11,15 +11,25 @@ use crate::{
         ObjectReference, PortReference, ProtocolVersion, ResourceId, TargetGroup, TargetGroupProtocol, TargetType,
         Value,
     },
-    snapshot::{Ingress, Service, ServicePort},
+    snapshot::{Ingress, Scope, Service, ServicePort},
 };
+
+/// Why a plan of files does not know a port.
+pub(in crate::build) const NODE_PORT: &str = "the node port that the API server gives the Service";
+const POD_PORT: &str = "the port of the Service's pods";
+const NAMED_PORT: &str = "the port of that name of the Service";
+
+/// Stands for a port that a plan of files cannot know; such a stack is shown and never applied.
+pub(in crate::build) fn port_after_apply(why: &'static str) -> PortReference {
+    PortReference::Name(Value::<u16>::AfterApply(why).to_string())
+}
 
 impl<'a> Builder<'a> {
     /// The target group, made at its first use; all rules and listeners of the Ingress share it.
     pub(super) fn target_group(
         &mut self,
         member: Member<'a>,
-        service: &'a Service,
+        service: &Service,
         service_port: &ServicePort,
         written: &PortReference,
         field: &str,
@@ -71,10 +81,12 @@ impl<'a> Builder<'a> {
         let protocol = backend_protocol;
         let ip_address_type = self.target_addresses(member.name(), service, field)?;
         let port = match (target_type, &service_port.target_port, service_port.node_port) {
-            (TargetType::Ip, PortReference::Number(number), _) => *number,
+            (TargetType::Ip, ..) if service.assumed => Value::AfterApply(POD_PORT),
+            (TargetType::Ip, PortReference::Number(number), _) => Value::Known(*number),
             // The pods decide what number the name means, each for itself; every target is registered with its own.
-            (TargetType::Ip, PortReference::Name(_), _) => 1,
-            (TargetType::Instance, _, Some(node_port)) => node_port,
+            (TargetType::Ip, PortReference::Name(_), _) => Value::Known(1),
+            (TargetType::Instance, _, Some(node_port)) => Value::Known(node_port),
+            (TargetType::Instance, _, None) if self.gets_node_port(service) => Value::AfterApply(NODE_PORT),
             (TargetType::Instance, _, None) => {
                 let message = format!(
                     "the Service `{}` is of type {} and has no node port, but its targets are instances",
@@ -85,10 +97,10 @@ impl<'a> Builder<'a> {
             }
         };
         let scheme = self.scheme;
+        let after_apply = |why| (Value::AfterApply(why), Value::AfterApply(why));
         let (name, second_name) = if service.uid.is_empty() {
-            let unknown = Value::AfterApply("named after the Service's uid");
-            (unknown.clone(), unknown)
-        } else {
+            after_apply("named after the Service's uid")
+        } else if let Value::Known(port) = port.clone() {
             match self.named(|cluster| {
                 let identity = names::TargetGroupIdentity {
                     cluster,
@@ -117,6 +129,8 @@ impl<'a> Builder<'a> {
                     ));
                 }
             }
+        } else {
+            after_apply("named after the Service's port")
         };
         // Pods are chosen by the Service alone.
         let node_labels = node_labels.filter(|_| target_type == TargetType::Instance).unwrap_or_default();
@@ -203,6 +217,9 @@ impl<'a> Builder<'a> {
         }
         let key = "alb.ingress.kubernetes.io/healthcheck-port";
         let fix = "write `traffic-port`, a port number, or the name of a port of the Service";
+        if service.assumed {
+            return Ok(Value::<u16>::AfterApply(NAMED_PORT).to_string());
+        }
         let Some(port) = service.ports.iter().find(|p| !p.name.is_empty() && p.name == written) else {
             let message = format!(
                 "`{written}` is neither a port number nor the name of a port of the Service `{}`",
@@ -226,11 +243,19 @@ impl<'a> Builder<'a> {
                     "write the number of the port to check",
                 ))
             }
+            (TargetType::Instance, _, None) if self.gets_node_port(service) => {
+                Ok(Value::<u16>::AfterApply(NODE_PORT).to_string())
+            }
             (TargetType::Instance, _, None) => {
                 let message = format!("the port `{written}` of the Service `{}` has no node port", service.name);
                 Err(self.error(&ingress.name, Code::InvalidValue, key, &message, fix))
             }
         }
+    }
+
+    /// Returns whether a port without a node port gets one from the API server, which manifests have not seen yet.
+    fn gets_node_port(&self, service: &Service) -> bool {
+        self.snapshot.scope == Scope::Files && (service.assumed || service.gets_node_ports())
     }
 
     fn binding(
@@ -244,7 +269,9 @@ impl<'a> Builder<'a> {
     ) -> Binding {
         let traffic = match (target_type, service_port.node_port) {
             (TargetType::Instance, Some(node_port)) => PortReference::Number(node_port),
-            _ => service_port.target_port.clone(),
+            (TargetType::Instance, None) => port_after_apply(NODE_PORT),
+            (TargetType::Ip, _) if service.assumed => port_after_apply(POD_PORT),
+            (TargetType::Ip, _) => service_port.target_port.clone(),
         };
         let mut ports = Vec::new();
         if self.config.disable_restricted_rules {

@@ -4,13 +4,16 @@
 use super::{ATTRIBUTES, Builder, key};
 use crate::{
     api::annotations::{FindingKind, ObjectKind, SERVICE_PREFIX, Status, check, find},
-    build::{Code, findings::Failed},
+    build::{
+        Code,
+        findings::{Failed, protected_in_aws},
+    },
+    model::{DELETION_PROTECTION, Stack},
 };
 
 /// The finalizer of the cloud provider built into Kubernetes.
 const CLOUD_PROVIDER_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 const ACKNOWLEDGE: &str = "albatross-acknowledge-orphaned-load-balancer";
-const DELETION_PROTECTION: &str = "deletion_protection.enabled";
 
 /// What to write in place of the annotations that only Classic Load Balancers obey.
 const IN_TREE: &[(&str, &str)] = &[
@@ -88,6 +91,8 @@ impl Builder<'_> {
             return Ok(());
         }
         let hostnames = self.service.status.iter().map(|entry| entry.hostname.as_str()).filter(|name| !name.is_empty());
+        // Our own name is there where our finalizer was taken off by hand.
+        let hostnames = hostnames.filter(|name| !self.facts.hostnames.contains(&name.to_lowercase()));
         let hostnames = hostnames.collect::<Vec<_>>().join(",");
         let field = key(ACKNOWLEDGE);
         let acknowledged = self.annotations.value(ACKNOWLEDGE).map(|(_, value)| value.trim());
@@ -103,16 +108,36 @@ impl Builder<'_> {
         Err(self.error(Code::ReplacementNeeded, "status.loadBalancer.ingress", &message, &fix))
     }
 
-    /// A load balancer whose Service asks for deletion protection is not deleted with it.
-    pub(super) fn unprotected(&mut self) -> Result<(), Failed> {
+    /// Returns the empty stack, unless the Service's annotation or AWS protects the load balancer from deletion.
+    pub(super) fn stack_of_leaver(&mut self) -> Result<Stack, Failed> {
         let attributes = self.value(self.annotations.string_map(ATTRIBUTES))?.unwrap_or_default();
-        let Some(written) = attributes.get(DELETION_PROTECTION) else { return Ok(()) };
-        let message = match crate::api::annotations::values::parse_bool(written) {
-            Ok(false) => return Ok(()),
-            Ok(true) => "the load balancer is protected from deletion, so it stays, and the Service with it".to_owned(),
-            Err(reason) => format!("`{DELETION_PROTECTION}={written}`: {reason}, so the load balancer stays"),
+        let unprotect = match attributes.get(DELETION_PROTECTION) {
+            None => false,
+            Some(written) => match crate::api::annotations::values::parse_bool(written) {
+                Ok(false) => true,
+                Ok(true) => {
+                    let message = "the load balancer is protected from deletion, so it stays, and the Service with it";
+                    return Err(self.protected(message));
+                }
+                Err(reason) => {
+                    let message = format!("`{DELETION_PROTECTION}={written}`: {reason}, so the load balancer stays");
+                    return Err(self.protected(&message));
+                }
+            },
         };
+        let empty = Stack::empty(self.id.clone());
+        let Some(names) = self.findings.protected(self.facts).ok_or(Failed)? else { return Ok(empty) };
+        if unprotect {
+            return Ok(Stack { unprotect, ..empty });
+        }
+        // Nothing in the cluster tells when the protection is off.
+        self.findings.lacking = true;
+        let (message, fix) = protected_in_aws(&names, "Service");
+        Err(self.error(Code::Refused, &key(ATTRIBUTES), &message, fix))
+    }
+
+    fn protected(&mut self, message: &str) -> Failed {
         let fix = format!("write `{DELETION_PROTECTION}=false` in the annotation if it may be deleted");
-        Err(self.error(Code::InvalidValue, &key(ATTRIBUTES), &message, &fix))
+        self.error(Code::InvalidValue, &key(ATTRIBUTES), message, &fix)
     }
 }

@@ -255,7 +255,7 @@ impl<'a> Builder<'a> {
                 attribute_causes: BTreeMap::new(),
                 rules: Vec::new(),
                 shares: BTreeMap::new(),
-                tags: self.tags(&number, user_tags),
+                tags: self.config.of_listeners(self.tags(&number, user_tags)),
                 cause: self.cause(front.field()),
             };
             listeners.insert(port, listener);

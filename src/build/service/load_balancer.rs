@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     build::{Code, findings::Failed, names, tags},
-    facts::{Subnet, SubnetQuery, Want},
+    facts::{Incumbent, Subnet, SubnetQuery, Want},
     model::{
         Attributes, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, Scheme, SubnetMapping, Tags, Value,
     },
@@ -32,42 +32,74 @@ pub(super) struct Placement {
 }
 
 impl Builder<'_> {
-    pub(super) fn placement(&mut self, access: Option<&Access>) -> Result<Placement, Failed> {
-        let scheme = self.scheme()?;
+    pub(super) fn placement(&mut self, scheme: Scheme, access: Option<&Access>) -> Result<Placement, Failed> {
         let by_addresses = access.is_some_and(|access| matches!(access.targets, TargetAccess::Addresses));
         let needs_blocks = by_addresses || self.annotations.contains(PRIVATE_ADDRESSES);
         Ok(Placement { scheme, subnets: self.subnets(scheme, needs_blocks)? })
     }
 
-    fn scheme(&mut self) -> Result<Scheme, Failed> {
+    fn internal(&mut self) -> Result<Option<bool>, Failed> {
+        let written = self.annotations.value(INTERNAL).map(|(_, value)| value.trim());
+        let Some(block) = written.filter(|value| value.parse::<ipnet::IpNet>().is_ok()) else {
+            return self.value(self.annotations.bool(INTERNAL));
+        };
+        let message = format!(
+            "`{block}` is how an internal load balancer was asked of the cloud provider built into Kubernetes; `true` is meant"
+        );
+        let fix = format!("write `true`, or `internal` in `{}`", key(SCHEME));
+        Err(self.error(Code::InvalidValue, &key(INTERNAL), &message, &fix))
+    }
+
+    pub(super) fn scheme(&mut self) -> Result<Scheme, Failed> {
         let word = self.value(self.annotations.enumerated(SCHEME, Scheme::WORDS))?.and_then(Scheme::from_word);
-        let (scheme, field) = match word {
-            Some(scheme) => (Some(scheme), key(SCHEME)),
-            None => match self.value(self.annotations.bool(INTERNAL))? {
-                Some(true) => (Some(Scheme::Internal), key(INTERNAL)),
-                Some(false) => (Some(Scheme::InternetFacing), key(INTERNAL)),
-                None => (None, key(SCHEME)),
-            },
+        let scheme = match word {
+            Some(scheme) => Some(scheme),
+            None => self.internal()?.map(|internal| match internal {
+                true => Scheme::Internal,
+                false => Scheme::InternetFacing,
+            }),
         };
-        let Some(incumbent) = &self.facts.incumbent else {
-            return Ok(scheme.unwrap_or(self.config.default_scheme));
+        // A Service that says nothing keeps what it has.
+        let usual = || self.facts.incumbent.as_ref().map_or(self.config.default_scheme, |incumbent| incumbent.scheme);
+        Ok(scheme.unwrap_or_else(usual))
+    }
+
+    /// The load balancers that the Service has, the one that clients are sent to first.
+    fn incumbents(&self) -> impl Iterator<Item = &Incumbent> {
+        self.facts.incumbent.iter().chain(&self.facts.beside)
+    }
+
+    /// The existing load balancer of a scheme. One of the other scheme is replaced, since AWS cannot change it.
+    fn kept(&self, scheme: Scheme) -> Option<&Incumbent> {
+        self.incumbents().find(|existing| existing.scheme == scheme)
+    }
+
+    /// Whether the load balancer is, or will be made, in security groups: one that is in none cannot be given any, and neither
+    /// does the one that replaces it get any. `None` where there is none yet.
+    pub(super) fn is_in_groups(&self, scheme: Option<Scheme>) -> Option<bool> {
+        let incumbent = scheme.and_then(|scheme| self.kept(scheme)).or(self.facts.incumbent.as_ref());
+        incumbent.map(|incumbent| incumbent.has_security_groups)
+    }
+
+    /// Refuses a load balancer of another scheme that cannot be made beside the one that serves, as both would have the same
+    /// name.
+    fn check_replacement(&mut self, scheme: Scheme, name: Option<&LoadBalancerName>) -> Result<(), Failed> {
+        let Some(existing) = self.facts.incumbent.as_ref().filter(|_| self.kept(scheme).is_none()) else {
+            return Ok(());
         };
-        let scheme = scheme.unwrap_or(incumbent.scheme);
-        if incumbent.scheme != scheme {
-            let message = format!(
-                "the load balancer is {} and AWS cannot make it {scheme} in place; replacing it without dropping connections is not built yet",
-                incumbent.scheme
-            );
-            let fix = "leave the scheme as it is, and make a second Service with the new scheme; delete this one when clients have moved";
-            return Err(self.error(Code::ReplacementNeeded, &field, &message, fix));
-        }
-        Ok(scheme)
+        let Some(name) = name.filter(|name| self.facts.names.contains(name.as_str())) else { return Ok(()) };
+        let message = format!(
+            "the scheme becomes {scheme}, which needs another load balancer than the one that is {}, and two cannot have the name `{name}` while one takes over from the other",
+            existing.scheme
+        );
+        let fix = "give it another name too, or leave the scheme as it is";
+        Err(self.error(Code::ReplacementNeeded, &key(NAME), &message, fix))
     }
 
     fn subnets(&mut self, scheme: Scheme, needs_blocks: bool) -> Result<Value<Vec<Subnet>>, Failed> {
         let kind = LoadBalancerKind::Network;
         let named = self.value(self.annotations.string_list(SUBNETS))?;
-        let (query, field) = match (named, &self.facts.incumbent) {
+        let (query, field) = match (named, self.kept(scheme)) {
             (Some(names), _) if names.is_empty() => {
                 let fix = "name subnets by id or by their tag `Name`, or remove the annotation";
                 return Err(self.error(Code::Subnets, &key(SUBNETS), "the annotation names no subnet", fix));
@@ -98,7 +130,9 @@ impl Builder<'_> {
         let (access, placement, user_tags) =
             (access.ok_or(Failed)?, placement.ok_or(Failed)?, user_tags.ok_or(Failed)?);
         let subnets = self.mappings(placement);
-        let name = match given_name? {
+        let given_name = given_name?;
+        self.check_replacement(placement.scheme, given_name.as_ref())?;
+        let name = match given_name {
             Some(name) => Value::Known(name),
             None => match self
                 .named(|cluster, uid| names::network_load_balancer(cluster, &self.service.name, uid, placement.scheme))

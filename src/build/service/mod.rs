@@ -9,6 +9,8 @@ mod target_group;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use indexmap::IndexMap;
 
 use super::{
@@ -20,7 +22,7 @@ use crate::{
     api::annotations::{AnnotationError, Annotations, SERVICE_PREFIX},
     facts::Facts,
     model::{Cause, ObjectName, ObjectReference, ResourceId, Stack, StackId, Tags, Value},
-    snapshot::{Service, Snapshot},
+    snapshot::{Scope, Service, Snapshot},
 };
 
 const TYPE: &str = "aws-load-balancer-type";
@@ -37,23 +39,77 @@ pub enum Ownership {
     Foreign,
 }
 
+/// Why no load balancer is made of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Foreign<'a> {
+    Deleting,
+    OfOtherClass(&'a str),
+    /// Not of type LoadBalancer, and without annotations for a load balancer.
+    OfType(&'a str),
+    /// The annotation for the type says this; the class and `external` say nothing.
+    LeftToCloudProvider {
+        kind: Option<&'a str>,
+        /// The class that would make it ours.
+        ours: &'a str,
+    },
+    /// `external` without a target type that is known.
+    NoTargetType,
+}
+
+impl fmt::Display for Foreign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deleting => f.write_str("it is being deleted"),
+            Self::OfOtherClass(class) => write!(f, "its `spec.loadBalancerClass` `{class}` is of another controller"),
+            Self::OfType(kind) => write!(f, "it is of type {kind}"),
+            Self::LeftToCloudProvider { kind, ours } => {
+                match kind {
+                    Some(kind) => write!(f, "the type `{kind}` without a class is left to the cloud provider")?,
+                    None => f.write_str("of type LoadBalancer without a class, it is left to the cloud provider")?,
+                }
+                write!(f, "; for a Network Load Balancer of this controller set `spec.loadBalancerClass: {ours}`")
+            }
+            Self::NoTargetType => {
+                write!(f, "the type `external` needs `{}: ip` or `instance` beside it", key(TARGET_TYPE))
+            }
+        }
+    }
+}
+
+fn decide<'a>(service: &'a Service, config: &'a BuildConfig) -> Result<(), Foreign<'a>> {
+    let annotation = |suffix: &str| service.annotations.get(&key(suffix)).map(String::as_str);
+    if service.deleting {
+        return Err(Foreign::Deleting);
+    }
+    if config.service_type_load_balancer_only && service.kind != "LoadBalancer" {
+        return Err(Foreign::OfType(&service.kind));
+    }
+    if let Some(class) = &service.load_balancer_class {
+        return if *class == config.load_balancer_class { Ok(()) } else { Err(Foreign::OfOtherClass(class)) };
+    }
+    match (annotation(TYPE), annotation(TARGET_TYPE)) {
+        (Some("nlb-ip"), _) | (Some("external"), Some("ip" | "instance")) => Ok(()),
+        (Some("external"), _) => Err(Foreign::NoTargetType),
+        (kind, _) if service.kind == "LoadBalancer" => {
+            Err(Foreign::LeftToCloudProvider { kind, ours: &config.load_balancer_class })
+        }
+        _ => Err(Foreign::OfType(&service.kind)),
+    }
+}
+
+/// Returns why no load balancer is made of a Service, as the end of a sentence; `None` where one is.
+#[must_use]
+pub fn foreign_because(service: &Service, config: &BuildConfig) -> Option<String> {
+    decide(service, config).err().map(|why| why.to_string())
+}
+
 /// Decides whose a Service's load balancer is (reference: service §1). Where a class is set, it alone decides.
 #[must_use]
 pub fn ownership(service: &Service, config: &BuildConfig) -> Ownership {
-    let annotation = |suffix: &str| service.annotations.get(&key(suffix)).map(String::as_str);
-    let by_annotation = || match annotation(TYPE) {
-        Some("nlb-ip") => true,
-        Some("external") => matches!(annotation(TARGET_TYPE), Some("ip" | "instance")),
-        _ => false,
-    };
-    let of_other_type = config.service_type_load_balancer_only && service.kind != "LoadBalancer";
-    let ours = !service.deleting
-        && !of_other_type
-        && match &service.load_balancer_class {
-            Some(class) => *class == config.load_balancer_class,
-            None => by_annotation(),
-        };
-    if ours { Ownership::Ours } else { Ownership::Foreign }
+    match decide(service, config) {
+        Ok(()) => Ownership::Ours,
+        Err(_) => Ownership::Foreign,
+    }
 }
 
 /// Builds the stack of a Service. One that has been ours (it has our finalizer) and is not any more, or that is being
@@ -65,6 +121,7 @@ pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &Ob
         return Findings::default().built(None);
     };
     let mut builder = Builder {
+        scope: snapshot.scope,
         config,
         facts,
         service,
@@ -75,7 +132,7 @@ pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &Ob
     let held = service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER);
     let stack = match ownership(service, config) {
         Ownership::Ours => builder.not_orphaning().and_then(|()| builder.stack()).ok(),
-        Ownership::Foreign if held => builder.unprotected().map(|()| Stack::empty(builder.id.clone())).ok(),
+        Ownership::Foreign if held => builder.stack_of_leaver().ok(),
         Ownership::Foreign if service.deleting => Some(Stack::empty(builder.id.clone())),
         Ownership::Foreign => None,
     };
@@ -88,6 +145,7 @@ fn key(suffix: &str) -> String {
 }
 
 struct Builder<'a> {
+    scope: Scope,
     config: &'a BuildConfig,
     facts: &'a Facts,
     service: &'a Service,
@@ -100,8 +158,9 @@ impl<'a> Builder<'a> {
     fn stack(&mut self) -> Result<Stack, Failed> {
         self.check_annotations();
         let user_tags = self.user_tags();
-        let access = self.access();
-        let placement = self.placement(access.as_ref().ok());
+        let scheme = self.scheme();
+        let access = self.access(scheme.as_ref().ok().copied());
+        let placement = scheme.and_then(|scheme| self.placement(scheme, access.as_ref().ok()));
         let load_balancer = self.load_balancer(access.as_ref().ok(), placement.as_ref().ok(), user_tags.as_ref().ok());
         let security_group = match (&access, &user_tags) {
             (Ok(access), Ok(user_tags)) => self.managed_security_group(access, user_tags),
@@ -125,7 +184,9 @@ impl<'a> Builder<'a> {
             return Err(Failed);
         }
         let load_balancer = Some(load_balancer);
-        Ok(Stack { security_group, load_balancer, target_groups, listeners, ..Stack::empty(self.id.clone()) })
+        let external_tags = self.config.external_managed_tags.clone();
+        let empty = Stack::empty(self.id.clone());
+        Ok(Stack { security_group, load_balancer, target_groups, listeners, external_tags, ..empty })
     }
 
     /// The tags that the user asks for.

@@ -4,7 +4,9 @@ use super::{Builder, key};
 use crate::{
     build::{Code, findings::Failed, names, tags},
     facts::Want,
-    model::{ManagedSecurityGroup, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source, Tags, Value},
+    model::{
+        ManagedSecurityGroup, Scheme, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source, Tags, Value,
+    },
 };
 
 const SECURITY_GROUPS: &str = "aws-load-balancer-security-groups";
@@ -23,6 +25,15 @@ pub(super) struct Access {
     pub(super) targets: TargetAccess,
 }
 
+/// What asks for a load balancer in no security group.
+#[derive(Clone, Copy)]
+enum Without {
+    /// The annotation of the Service.
+    Annotation,
+    /// The feature gate `NLBSecurityGroup`, which is off.
+    Gate,
+}
+
 /// From where the way to the targets is opened.
 pub(super) enum TargetAccess {
     /// It is the user's to open.
@@ -34,17 +45,31 @@ pub(super) enum TargetAccess {
 }
 
 impl Builder<'_> {
-    pub(super) fn access(&mut self) -> Result<Access, Failed> {
-        let without = self.value(self.annotations.bool(WITHOUT));
+    pub(super) fn access(&mut self, scheme: Option<Scheme>) -> Result<Access, Failed> {
+        let annotated = self.value(self.annotations.bool(WITHOUT));
         let manage = self.value(self.annotations.bool(MANAGE_RULES));
         let given = self.value(self.annotations.string_list(SECURITY_GROUPS));
-        let (without, manage, given) = (without?.unwrap_or_default(), manage?, given?.unwrap_or_default());
-        let incumbent = self.facts.incumbent.as_ref().map(|incumbent| incumbent.has_security_groups);
-        if incumbent == Some(false) || without {
-            if incumbent == Some(true) {
+        let (annotated, manage, given) = (annotated?.unwrap_or_default(), manage?, given?.unwrap_or_default());
+        let without = if annotated {
+            Some(Without::Annotation)
+        } else {
+            (!self.config.nlb_security_groups).then_some(Without::Gate)
+        };
+        let incumbent = self.is_in_groups(scheme);
+        if incumbent == Some(false) || without.is_some() {
+            if let (Some(true), Some(without)) = (incumbent, without) {
                 let message = "the load balancer is in security groups, and AWS cannot take a Network Load Balancer out of all of them";
-                let fix = "remove the annotation, or make a second Service with it and delete this one when clients have moved";
-                return Err(self.error(Code::ReplacementNeeded, &key(WITHOUT), message, fix));
+                let (field, fix) = match without {
+                    Without::Annotation => (
+                        key(WITHOUT),
+                        "remove the annotation, or make a second Service with it and delete this one when clients have moved",
+                    ),
+                    Without::Gate => (
+                        "--feature-gates=NLBSecurityGroup=false".to_owned(),
+                        "start the controller without the gate, or make a second Service and delete this one when clients have moved",
+                    ),
+                };
+                return Err(self.error(Code::ReplacementNeeded, &field, message, fix));
             }
             self.tell_without_effect(&given, without);
             let targets = if manage == Some(false) { TargetAccess::NotManaged } else { TargetAccess::Addresses };
@@ -98,18 +123,22 @@ impl Builder<'_> {
 
     /// What a load balancer without security groups does not heed. Source ranges are not among it: they are for its
     /// targets' rules.
-    fn tell_without_effect(&mut self, given: &[String], asked: bool) {
-        let why = if asked {
-            "the load balancer is in no security group, as `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg` asks"
-        } else {
-            "the load balancer was made without security groups, and AWS cannot give it any"
+    fn tell_without_effect(&mut self, given: &[String], without: Option<Without>) {
+        let why = match without {
+            Some(Without::Annotation) => {
+                "the load balancer is in no security group, as `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg` asks"
+            }
+            Some(Without::Gate) => {
+                "the load balancer is in no security group, as the controller's flag `--feature-gates=NLBSecurityGroup=false` asks"
+            }
+            None => "the load balancer was made without security groups, and AWS cannot give it any",
         };
         if !given.is_empty() {
             let field = key(SECURITY_GROUPS);
-            let fix = if asked {
-                "remove one of the two annotations"
-            } else {
-                "make a second Service and delete this one when clients have moved"
+            let fix = match without {
+                Some(Without::Annotation) => "remove one of the two annotations",
+                Some(Without::Gate) => "remove the annotation, or start the controller without the gate",
+                None => "make a second Service and delete this one when clients have moved",
             };
             self.warning(Code::Unsupported, &field, &format!("the annotation has no effect: {why}"), fix);
         }

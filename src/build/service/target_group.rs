@@ -8,12 +8,18 @@ use super::{
 };
 use crate::{
     api::annotations::values::parse_bool,
-    build::{Code, findings::Failed, names, tags},
+    build::{
+        Code,
+        findings::Failed,
+        ingress::target_group::{NODE_PORT, port_after_apply},
+        names, tags,
+    },
     facts::Want,
     model::{
         Attributes, Binding, HealthCheck, HealthCheckProtocol, IpAddressType, Matcher, NetworkingPeer, NetworkingPort,
         NetworkingRule, PortReference, ResourceId, Scheme, Tags, TargetGroup, TargetGroupProtocol, TargetType, Value,
     },
+    snapshot::Scope,
 };
 
 const CHECK_PORT: &str = "aws-load-balancer-healthcheck-port";
@@ -23,6 +29,7 @@ const PROXY_PORTS: &str = "aws-load-balancer-proxy-protocol-per-target-group";
 const PROXY_ATTRIBUTE: &str = "proxy_protocol_v2.enabled";
 const PRESERVE_ATTRIBUTE: &str = "preserve_client_ip.enabled";
 const TRAFFIC_PORT: &str = "traffic-port";
+const CHECK_NODE_PORT: &str = "the port for health checks that the API server gives the Service";
 
 impl<'a> Builder<'a> {
     pub(super) fn target_group(
@@ -45,17 +52,21 @@ impl<'a> Builder<'a> {
         let (access, placement, user_tags) =
             (access.ok_or(Failed)?, placement.ok_or(Failed)?, user_tags.ok_or(Failed)?);
         let traffic = match target_type {
-            TargetType::Instance => PortReference::Number(port),
+            TargetType::Instance => match &port {
+                Value::Known(port) => PortReference::Number(*port),
+                Value::AfterApply(why) => port_after_apply(why),
+            },
             TargetType::Ip => front.port.target_port.clone(),
         };
         let networking =
             self.networking(front, &traffic, target_type, &health_check, &attributes, access, placement)?;
+        let hashed = port.known().copied().unwrap_or_default();
         let name = self.named(|cluster, service_uid| {
             names::service_target_group(names::ServiceTargetGroupIdentity {
                 cluster,
                 service: &self.service.name,
                 service_uid,
-                port,
+                port: hashed,
                 service_port: front.port.port,
                 target_type,
                 protocol: front.target_group,
@@ -63,10 +74,20 @@ impl<'a> Builder<'a> {
                 check_interval: health_check.interval_seconds,
             })
         });
-        let name = match name {
-            Value::Known(Ok(name)) => Value::Known(name),
-            Value::AfterApply(why) => Value::AfterApply(why),
-            Value::Known(Err(invalid)) => {
+        let both = match name {
+            Value::Known(Ok(_)) if port.known().is_none() => {
+                let unknown = || Value::AfterApply("named after the Service's node port");
+                Ok((unknown(), unknown()))
+            }
+            Value::AfterApply(why) => Ok((Value::AfterApply(why), Value::AfterApply(why))),
+            Value::Known(name) => name.and_then(|first| {
+                let second = names::second_service_target_group(&first, placement.scheme)?;
+                Ok((Value::Known(first), Value::Known(second)))
+            }),
+        };
+        let (name, second_name) = match both {
+            Ok(both) => both,
+            Err(invalid) => {
                 return Err(self.error(
                     Code::InvalidValue,
                     "metadata.name",
@@ -76,8 +97,7 @@ impl<'a> Builder<'a> {
             }
         };
         Ok(TargetGroup {
-            // Its name is hashed from all that cannot be changed.
-            second_name: name.clone(),
+            second_name,
             name,
             target_type,
             protocol: front.target_group,
@@ -99,6 +119,11 @@ impl<'a> Builder<'a> {
             resource,
             cause: self.cause(front.field()),
         })
+    }
+
+    /// Returns whether a port without a node port gets one from the API server, which manifests have not seen yet.
+    fn gets_node_port(&self) -> bool {
+        self.scope == Scope::Files && self.service.gets_node_ports()
     }
 
     fn target_type(&mut self) -> TargetType {
@@ -126,7 +151,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The port that targets get traffic on. For a named port of pods it is 1: each target is registered with its own.
-    fn traffic_port(&mut self, front: &Front<'_>, target_type: TargetType) -> Result<u16, Failed> {
+    fn traffic_port(&mut self, front: &Front<'_>, target_type: TargetType) -> Result<Value<u16>, Failed> {
         match (target_type, &front.port.target_port, front.port.node_port) {
             (TargetType::Ip, PortReference::Number(0), _) => {
                 let field = format!("{}.targetPort", front.field());
@@ -137,9 +162,10 @@ impl<'a> Builder<'a> {
                     "write 1 to 65535, or a port's name",
                 ))
             }
-            (TargetType::Ip, PortReference::Number(number), _) => Ok(*number),
-            (TargetType::Ip, PortReference::Name(_), _) => Ok(1),
-            (TargetType::Instance, _, Some(node_port)) => Ok(node_port),
+            (TargetType::Ip, PortReference::Number(number), _) => Ok(Value::Known(*number)),
+            (TargetType::Ip, PortReference::Name(_), _) => Ok(Value::Known(1)),
+            (TargetType::Instance, _, Some(node_port)) => Ok(Value::Known(node_port)),
+            (TargetType::Instance, _, None) if self.gets_node_port() => Ok(Value::AfterApply(NODE_PORT)),
             (TargetType::Instance, _, None) => {
                 let field = format!("{}.nodePort", front.field());
                 let message = format!(
@@ -193,6 +219,7 @@ impl<'a> Builder<'a> {
             return match (local, self.service.health_check_node_port) {
                 (false, _) => Ok(TRAFFIC_PORT.to_owned()),
                 (true, Some(port)) => Ok(port.to_string()),
+                (true, None) if self.gets_node_port() => Ok(Value::<u16>::AfterApply(CHECK_NODE_PORT).to_string()),
                 (true, None) => {
                     let message = "the traffic policy is `Local`, and the Service has no port for health checks";
                     let fix = format!("write the port that the API server has given it, or one in `{field}`");
@@ -220,6 +247,9 @@ impl<'a> Builder<'a> {
                     "the port `{written}` leads to the named port `{name}` of pods, which may be another number in each"
                 );
                 Err(self.error(Code::InvalidValue, &field, &message, "write the number of the port to check"))
+            }
+            (TargetType::Instance, _, None) if self.gets_node_port() => {
+                Ok(Value::<u16>::AfterApply(NODE_PORT).to_string())
             }
             (TargetType::Instance, _, None) => {
                 let message = format!("the port `{written}` has no node port");

@@ -23,7 +23,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
         "load-balancer-name", Text { most_bytes: 32 }, INGRESS, Exclusive, Built, "made from the group or from the namespace and name",
             "The name of the load balancer. It counts when the load balancer is created; AWS cannot rename one.";
         "scheme", Enum(SCHEMES), INGRESS, Exclusive, Built, "`internal`, or what `--default-load-balancer-scheme` says",
-            "Whether the load balancer has public addresses. A change needs another load balancer.";
+            "Whether the load balancer has public addresses. A change makes another load balancer, which takes over when it serves.";
         "ip-address-type", Enum(&["ipv4", "dualstack", "dualstack-without-public-ipv4"]), INGRESS, Exclusive, Built, "`ipv4`",
             "The kinds of addresses of the load balancer.";
         "subnets", StringList, INGRESS, Exclusive, Built, "discovered by their tags",
@@ -37,7 +37,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
         "minimum-load-balancer-capacity", StringMap, INGRESS, Merged, Later, "none: the reservation stays as it is",
             "The capacity to reserve, as `CapacityUnits=<number>`; 0 ends the reservation.";
         "tags", StringMap, BOTH, Merged, Built, "none",
-            "Tags for the AWS resources made for the Ingress. On a Service they are for its target groups, and win key by key.";
+            "Tags for the AWS resources made for the Ingress. On a Service they are for its target groups, and win key by key. One that is removed here is removed from AWS.";
         "wafv2-acl-arn", String, INGRESS, Exclusive, Refused, "none: the association stays as it is",
             "The web ACL (WAFv2) to associate, by ARN; `none` removes the association.";
         "wafv2-acl-name", String, INGRESS, Exclusive, Refused, "none: the association stays as it is",
@@ -93,7 +93,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
         "auth-idp-cognito", Json(CognitoProvider), BOTH, PerIngress, Built, "none",
             "The Cognito user pool for `auth-type` `cognito`.";
         "auth-idp-oidc", Json(OidcProvider), BOTH, PerIngress, Built, "none",
-            "The OpenID Connect provider for `auth-type` `oidc`. The Secret that it names is in the namespace of the Ingress and holds `clientID` and `clientSecret`; the controller needs the permission to read it.";
+            "The OpenID Connect provider for `auth-type` `oidc`. The Secret that it names is in the namespace of the Ingress and holds `clientID` and `clientSecret`; the controller needs the permission to read it. AWS does not tell which secret it has: after a takeover it is taken to have the Secret's, until that changes; any change of this or another `auth-` annotation writes it.";
         "auth-on-unauthenticated-request", String, BOTH, PerIngress, Built, "`authenticate`",
             "What happens to a request without a session: `authenticate`, `allow` or `deny`.";
         "auth-scope", String, BOTH, PerIngress, Built, "`openid`",

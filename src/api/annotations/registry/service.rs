@@ -20,7 +20,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
         "aws-load-balancer-name", Text { most_bytes: 32 }, SERVICE, NotApplicable, Built, "made from the namespace and name",
             "The name of the load balancer. It counts when the load balancer is created.";
         "aws-load-balancer-scheme", Enum(&["internal", "internet-facing"]), SERVICE, NotApplicable, Built, "`internal`, or what `--default-load-balancer-scheme` says",
-            "Whether the load balancer has public addresses.";
+            "Whether the load balancer has public addresses. A change makes another load balancer, which takes over when it serves; one that is removed here changes nothing.";
         "aws-load-balancer-internal", Bool, SERVICE, NotApplicable, Built, "none",
             "The former way to choose the scheme, read where `aws-load-balancer-scheme` is absent.";
         "aws-load-balancer-ip-address-type", Enum(&["ipv4", "dualstack"]), SERVICE, NotApplicable, BuiltFor(&["ipv4"]), "`ipv4`",
@@ -40,9 +40,9 @@ pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
         "aws-load-balancer-minimum-load-balancer-capacity", StringMap, SERVICE, NotApplicable, Later, "none: the reservation stays as it is",
             "The capacity to reserve, as `CapacityUnits=<number>`.";
         "aws-load-balancer-attributes", StringMap, SERVICE, NotApplicable, Built, "none: attributes stay as they are",
-            "Attributes of the load balancer.";
+            "Attributes of the load balancer. Only those named here are set; removing one does not reset it.";
         "aws-load-balancer-additional-resource-tags", StringMap, SERVICE, NotApplicable, Built, "none",
-            "Tags for the AWS resources made for the Service.";
+            "Tags for the AWS resources made for the Service. One that is removed here is removed from AWS.";
     }
     "service §4.2", SERVICE_PREFIX; {
         "aws-load-balancer-access-log-enabled", Bool, SERVICE, NotApplicable, Built, "none: the setting stays as it is",

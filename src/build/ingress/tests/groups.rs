@@ -393,3 +393,229 @@ fn newcomers_without_room_are_set_aside_until_there_is_some() {
     let there = in_force(|observed| observed.holdings.push(holds));
     assert_eq!(built_of(&members, &limited(100, there)).set_aside, [name("a")].into());
 }
+
+/// A member that is being deleted and carries the group's finalizer.
+fn deleted(name: &str, annotations: &[(&str, &str)]) -> String {
+    let held =
+        "  generation: 7\n  finalizers: [group.ingress.k8s.aws/edge]\n  deletionTimestamp: '2026-01-01T00:00:00Z'\n";
+    member(name, annotations).replace("  generation: 7\n", held)
+}
+
+fn protection(value: &str) -> String {
+    format!("deletion_protection.enabled={value}")
+}
+
+fn members_and_leavers(members: &[String]) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let found = membership(&cluster(members), &config(), &edge());
+    let names = |names: &[ObjectName]| names.iter().map(|name| name.name.clone()).collect();
+    (names(&found.members), found.kept.iter().map(|name| name.name.clone()).collect(), names(&found.leaving))
+}
+
+#[test]
+fn a_deleted_member_that_protects_the_load_balancer_keeps_its_part() {
+    let on = protection("true");
+    let on = [("load-balancer-attributes", on.as_str())];
+    let kept = ["a".to_owned()];
+    // Both deleted at once, and the one that protects before the other.
+    let at_once = [deleted("a", &on), deleted("b", &[])];
+    assert_eq!(members_and_leavers(&at_once), (kept.to_vec(), kept.to_vec(), vec!["b".to_owned()]));
+    let before = [deleted("a", &on), member("b", &[])];
+    assert_eq!(members_and_leavers(&before), (vec!["a".to_owned(), "b".to_owned()], kept.to_vec(), vec![]));
+    let found = membership(&cluster(&at_once), &config(), &edge());
+    let told: Vec<String> = found.broken.iter().map(|d| format!("{}: {d}", d.object)).collect();
+    assert_eq!(
+        told,
+        [
+            "Ingress shop/a: alb.ingress.kubernetes.io/load-balancer-attributes: the Ingress is deleted, but `deletion_protection.enabled` keeps its load balancer; set `deletion_protection.enabled=false` in the annotation, and the load balancer goes with the Ingress"
+        ]
+    );
+    // The load balancer stays, without what was of the other.
+    let built = built_of(&at_once, &in_force(|_| {}));
+    let stack = built.stack.unwrap();
+    assert!(stack.load_balancer.is_some() && stack.set_aside.members == [name("a")].into());
+}
+
+#[test]
+fn a_load_balancer_that_is_protected_in_aws_goes_only_when_an_annotation_lets_it_go() {
+    let off = protection("false");
+    let both = |a: &[(&str, &str)]| [deleted("a", a), deleted("b", &[])];
+    let protected = |names: &[&str]| Facts {
+        protected: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+        ..in_force(|_| {})
+    };
+    // It is asked for before anything goes, but not where there is no load balancer.
+    let unknown = built_of(&both(&[]), &in_force(|_| {}));
+    assert_eq!((unknown.stack, unknown.wants), (None, [Want::Protection].into()));
+    let empty = Stack::empty(edge());
+    assert_eq!(built_of(&both(&[]), &facts()).stack, Some(empty.clone()));
+    assert_eq!(built_of(&both(&[]), &protected(&[])).stack, Some(empty.clone()));
+    let refused = built_of(&both(&[]), &protected(&["edge"]));
+    assert!(refused.stack.is_none() && refused.lacking);
+    insta::assert_snapshot!(messages(&refused), @"
+    Error refused on Ingress shop/a: alb.ingress.kubernetes.io/load-balancer-attributes: the load balancer `edge` is protected from deletion in AWS (`deletion_protection.enabled`), so it stays, and the Ingress with it; write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted
+    Error refused on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: the load balancer `edge` is protected from deletion in AWS (`deletion_protection.enabled`), so it stays, and the Ingress with it; write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted
+    ");
+    let released = built_of(&both(&[("load-balancer-attributes", &off)]), &protected(&["edge"]));
+    assert_eq!((messages(&released), released.stack), (String::new(), Some(Stack { unprotect: true, ..empty })));
+}
+
+#[test]
+fn equal_orders_follow_namespace_and_name_as_one_text() {
+    let of = |namespace: &str| member("web", &[]).replace("namespace: shop", &format!("namespace: {namespace}"));
+    let members = membership(&cluster(&[of("team"), of("team-a")]), &config(), &edge()).members;
+    let names: Vec<String> = members.iter().map(ToString::to_string).collect();
+    // `-` is before `/`.
+    assert_eq!(names, ["team-a/web", "team/web"]);
+}
+
+fn opened(built: &Built) -> Vec<String> {
+    let group = built.stack.as_ref().and_then(|stack| stack.security_group.as_ref()).unwrap();
+    let mut rules: Vec<String> = group.ingress.iter().map(ToString::to_string).collect();
+    rules.sort();
+    rules
+}
+
+#[test]
+fn ranges_and_prefix_lists_are_compared_apart_and_united() {
+    let lists = |list: &'static str| ("security-group-prefix-lists", list);
+    let ranges = |range: &'static str| ("inbound-cidrs", range);
+    let united = built_of(&[member("a", &[ranges("10.0.0.0/8")]), member("b", &[lists("pl-1")])], &facts());
+    assert_eq!(messages(&united), "");
+    assert_eq!(opened(&united), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
+    let both = [member("a", &[ranges("10.0.0.0/8"), lists("pl-1")]), member("b", &[lists("pl-1")]), member("c", &[])];
+    let both = built_of(&both, &facts());
+    assert_eq!((messages(&both), opened(&both)), (String::new(), opened(&united)));
+    let differ = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
+    let differ = built_of(&differ, &in_force(|_| {}));
+    insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: who may reach port 80 is to be `pl-2`, but a group has only one: `pl-1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    // What a member set aside may have asked for stays open.
+    let rule = |source| SecurityGroupRule {
+        protocol: "tcp".to_owned(),
+        from_port: Some(80),
+        to_port: Some(80),
+        source,
+        description: String::new(),
+    };
+    let open = in_force(|observed| {
+        let sources = [Source::Ipv4("10.0.0.0/8".to_owned()), Source::PrefixList("pl-1".to_owned())];
+        observed.security_groups[0].ingress = sources.map(rule).into();
+    });
+    let aside = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
+    assert_eq!(opened(&built_of(&aside, &open)), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
+}
+
+#[test]
+fn rules_that_can_do_nothing_count_for_no_limit_and_an_unknown_limit_refuses_nothing() {
+    let paths: Vec<String> = (0..60).map(|number| format!("/{number}")).collect();
+    let redirect = r#"{"type": "redirect", "redirectConfig": {"host": "example.com", "statusCode": "HTTP_301"}}"#;
+    let of = |name: &str, annotations: &[(&str, &str)], paths: &[(&str, &str, &str, &str)]| {
+        let annotations = [&[("group.name", "edge"), ("target-type", "ip")], annotations].concat();
+        let spec = format!("  rules:\n{}", rules("", paths));
+        ingress(&annotations, &spec).replace("  name: web\n  namespace", &format!("  name: {name}\n  namespace"))
+    };
+    let paths: Vec<(&str, &str, &str, &str)> = paths.iter().map(|path| ("Exact", path.as_str(), "web", "80")).collect();
+    let away = [("Prefix", "/", "away", "use-annotation")];
+    let limits = |limits: Limits| Facts { limits: Some(Fact::Known(limits)), ..facts() };
+    // A redirect of everything hides the 120 rules behind it.
+    let hidden = [of("a", &[("actions.away", redirect)], &away), of("b", &[], &paths), of("c", &[], &paths)];
+    let built = built_of(&hidden, &facts());
+    assert_eq!((built.wants.is_empty(), built.set_aside.len()), (true, 0), "{}", messages(&built));
+    assert_eq!(built.stack.unwrap().listeners[&80].rules.len(), 1);
+    let many = [of("a", &[], &paths), member("b", &[]), of("c", &[], &paths)];
+    assert_eq!(built_of(&many, &limits(Limits::default())).set_aside, [name("c")].into());
+    assert_eq!(built_of(&many, &limits(Limits::UNKNOWN)).set_aside, BTreeSet::new());
+    let unavailable = Facts { limits: Some(Fact::Unavailable("throttled".to_owned())), ..facts() };
+    assert_eq!(built_of(&many, &unavailable).set_aside, BTreeSet::new());
+}
+
+#[test]
+fn what_a_load_balancer_has_already_is_no_newcomer() {
+    let rule = |priority: u32| ObservedRule {
+        arn: RuleArn::new(format!("arn:rule/{priority}")),
+        priority,
+        conditions: vec![],
+        transforms: vec![],
+        actions: vec![],
+        tags: Tags::new(),
+    };
+    // 120 rules, and no record of whose they are.
+    let mut there = in_force(|observed| {
+        let listener = observed.load_balancers[0].all_listeners().get_mut(&80).unwrap();
+        listener.rules = (1..=120).map(rule).collect();
+    });
+    there.limits = Some(Fact::Known(Limits::default()));
+    let many = |name: &str, count: usize| {
+        let paths: Vec<String> = (0..count).map(|number| format!("/{name}/{number}")).collect();
+        let paths: Vec<(&str, &str, &str, &str)> = paths.iter().map(|p| ("Exact", p.as_str(), "web", "80")).collect();
+        let spec = format!("  rules:\n{}", rules("", &paths));
+        let one = ingress(&[("group.name", "edge"), ("target-type", "ip")], &spec);
+        one.replace("  name: web\n  namespace", &format!("  name: {name}\n  namespace"))
+    };
+    let served =
+        |text: String| format!("{text}status: {{loadBalancer: {{ingress: [{{hostname: edge.example.com}}]}}}}\n");
+    assert_eq!(built_of(&[many("a", 60), many("b", 60)], &there).set_aside, BTreeSet::new());
+    // One more than there are: the newcomer waits, although it is the first of the group.
+    let members = [many("a", 1), served(many("b", 60)), served(many("c", 60))];
+    assert_eq!(built_of(&members, &there).set_aside, [name("a")].into());
+}
+
+#[test]
+fn annotations_that_a_flag_switches_off_make_no_new_member() {
+    let config = BuildConfig { no_class_annotation: true, no_group_annotation: true, ..config() };
+    let class = |held: &str| {
+        let text = member("a", &[("kubernetes.io/ingress.class", "alb")]).replace("  ingressClassName: alb\n", "");
+        text.replace("    alb.ingress.kubernetes.io/group.name: \"edge\"\n", "").replace("  generation: 7\n", held)
+    };
+    let group = |held: &str| member("a", &[]).replace("  generation: 7\n", held);
+    let found = |text: String, stack: &StackId| {
+        let found = membership(&cluster(&[text]), &config, stack);
+        assert_eq!(found.kept.len(), found.broken.len());
+        (found.served().count(), found.broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    };
+    let alone = StackId::Ingress(name("a"));
+    let (served, told) = found(class(""), &alone);
+    insta::assert_snapshot!(told, @"the annotation `kubernetes.io/ingress.class` is switched off (--disable-ingress-class-annotation), so the Ingress is not served; name the class in spec.ingressClassName and remove the annotation");
+    assert_eq!(served, 0);
+    let (served, told) = found(group(""), &alone);
+    insta::assert_snapshot!(told, @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation), so the Ingress does not join the group `edge`; remove the annotation, or name a class whose IngressClassParams have the group in spec.group.name");
+    assert_eq!(served, 0);
+    assert_eq!(found(group(""), &edge()), (0, String::new()));
+    // What has been served since before is served.
+    assert_eq!(found(class("  finalizers: [ingress.k8s.aws/resources]\n"), &alone), (1, String::new()));
+    assert_eq!(found(group("  finalizers: [group.ingress.k8s.aws/edge]\n"), &edge()), (1, String::new()));
+    // One that another group holds does not move.
+    let (served, told) = found(group("  finalizers: [ingress.k8s.aws/resources]\n"), &alone);
+    assert!(served == 0 && told.contains("switched off"), "{told}");
+}
+
+#[test]
+fn thousands_of_unknown_annotations_are_looked_at_once() {
+    let keys: Vec<String> = (0..8_000).map(|number| format!("k{number}")).collect();
+    let annotations: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    let built = built_of(&[member("a", &annotations)], &facts());
+    assert_eq!((built.diagnostics.len(), built.stack.is_some()), (8_000, true));
+    assert_eq!(crate::build::capped(&built.diagnostics).len(), 11);
+}
+
+#[test]
+fn what_members_have_in_common_carries_who_asks_for_it() {
+    const A: &str = "arn:aws:acm:eu-west-1:111122223333:certificate/a";
+    let secure = ("listen-ports", r#"[{"HTTPS": 443}]"#);
+    let members = [
+        member("a", &[secure, ("certificate-arn", A)]),
+        member("b", &[secure, ("ssl-policy", "Strict"), ("tags", "team=b"), ("security-group-prefix-lists", "pl-bad")]),
+    ];
+    let built = built_of(&members, &facts());
+    assert_eq!(messages(&built), "");
+    let stack = built.stack.unwrap();
+    let Askers { ssl_policy, default_certificate, prefix_lists, tags, mutual_authentication, .. } = &stack.askers;
+    let who = |cause: &Cause| format!("{}: {}", cause.object.name.name, cause.field);
+    assert_eq!(who(&ssl_policy[&443]), "b: alb.ingress.kubernetes.io/ssl-policy");
+    assert_eq!(who(&default_certificate[&443]), "a: alb.ingress.kubernetes.io/certificate-arn");
+    let list = (443, "pl-bad".to_owned());
+    assert_eq!(who(&prefix_lists[&list]), "b: alb.ingress.kubernetes.io/security-group-prefix-lists");
+    assert_eq!(who(&tags["team"]), "b: alb.ingress.kubernetes.io/tags");
+    assert!(mutual_authentication.is_empty());
+    assert_eq!(stack.askers.of_refusal(443, "SSLPolicyNotFound").map(who), Some(who(&ssl_policy[&443])));
+    assert_eq!(stack.askers.of_refusal(443, "TooManyRules"), None);
+}

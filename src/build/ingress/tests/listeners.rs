@@ -137,3 +137,9 @@ fn a_mistake_in_a_listener_hides_none_in_the_rules_or_elsewhere() {
     Warning missing-service on Ingress shop/web: spec.rules[0].http.paths[2].backend.service: the Service `nobody` does not exist in the namespace `shop`; requests are answered with 503 until it does; create it, or correct the name
     "#);
 }
+
+#[test]
+fn an_empty_list_of_certificates_is_as_if_it_were_absent() {
+    insta::assert_snapshot!(short(&[("certificate-arn", "")]), @"HTTP 80 - {} -");
+    insta::assert_snapshot!(short(&[("certificate-arn", " , ")]), @"HTTP 80 - {} -");
+}

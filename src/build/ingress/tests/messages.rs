@@ -19,7 +19,7 @@ fn paths_and_backends() {
     insta::assert_snapshot!(told(&[], &path("Exact", "/a", "api", "https")), @"Error missing-port on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/api` has no port `https`; it has 80 (http), 9000 (admin); name one of its ports");
     insta::assert_snapshot!(told(&[], "  defaultBackend: {service: {name: web}}\n"), @"Error missing-port on Ingress shop/web: spec.defaultBackend.service.port: the backend names no port of the Service `web`; set `port.number` or `port.name`, or the name `use-annotation` for an action annotation");
     insta::assert_snapshot!(told(&[], "  defaultBackend: {resource: {apiGroup: g, kind: Bucket, name: files}}\n"), @"Error unsupported on Ingress shop/web: spec.defaultBackend.resource: the backend is a resource (Bucket `files`), which no load balancer can serve; name a Service");
-    insta::assert_snapshot!(told(&[], "  defaultBackend: {}\n"), @"Error unsupported on Ingress shop/web: spec.defaultBackend: the backend names nothing; name a Service");
+    insta::assert_snapshot!(told(&[], "  defaultBackend: {}\n"), @"Error unsupported on Ingress shop/web: spec.defaultBackend: the backend names nothing; write `service: {name: …, port: {number: …}}`; `serviceName` and `servicePort` are of the versions before `networking.k8s.io/v1`");
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn an_ingress_with_one_path_in_full() {
         protocol: TargetGroupProtocol::Http,
         protocol_version: Some(ProtocolVersion::Http1),
         ip_address_type: IpAddressType::Ipv4,
-        port: 8080,
+        port: Value::Known(8080),
         vpc: Value::Known(VpcId::new("vpc-1")),
         health_check: HealthCheck {
             port: "traffic-port".to_owned(),
@@ -138,6 +138,9 @@ fn an_ingress_with_one_path_in_full() {
         target_groups: [(resource.clone(), group)].into_iter().collect(),
         listeners: BTreeMap::from([(80, listener)]),
         set_aside: SetAside::default(),
+        external_tags: std::collections::BTreeSet::new(),
+        unprotect: false,
+        askers: Askers::default(),
     };
     let stack = stack(&ingress(
         &[("target-type", "ip"), ("scheme", "internet-facing")],

@@ -125,6 +125,22 @@ fn what_is_written_for_nothing() {
 }
 
 #[test]
+fn with_the_gate_off_a_new_load_balancer_is_in_no_security_group() {
+    let config = BuildConfig { nlb_security_groups: false, ..config() };
+    let given = [("aws-load-balancer-security-groups", "my-sg-1")];
+    let built = build_with(&service(&given, &format!("{CLASS}{PORT}")), &config, &facts());
+    insta::assert_snapshot!(messages(&built), @"Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-security-groups: the annotation has no effect: the load balancer is in no security group, as the controller's flag `--feature-gates=NLBSecurityGroup=false` asks; remove the annotation, or start the controller without the gate");
+    let stack = built.stack.unwrap();
+    assert_eq!((stack.load_balancer.unwrap().security_groups, stack.security_group), (vec![], None));
+    let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), &config, &incumbent(Scheme::Internal, true));
+    assert_eq!(built.stack, None);
+    insta::assert_snapshot!(messages(&built), @"Error replacement-needed on Service shop/web: --feature-gates=NLBSecurityGroup=false: the load balancer is in security groups, and AWS cannot take a Network Load Balancer out of all of them; start the controller without the gate, or make a second Service and delete this one when clients have moved");
+    let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), &config, &incumbent(Scheme::Internal, false));
+    insta::assert_snapshot!(messages(&built), @"");
+    assert_eq!(built.stack.unwrap().load_balancer.unwrap().security_groups, []);
+}
+
+#[test]
 fn addresses_and_subnets() {
     insta::assert_snapshot!(told(&[("aws-load-balancer-eip-allocations", "eipalloc-1")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-eip-allocations: the load balancer is internal, and only one that is internet-facing can have such addresses; remove the annotation, or write `internet-facing` in `service.beta.kubernetes.io/aws-load-balancer-scheme`");
     insta::assert_snapshot!(told(&[("aws-load-balancer-scheme", "internet-facing"), ("aws-load-balancer-eip-allocations", "eipalloc-1")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-eip-allocations: the annotation has 1 addresses for 2 subnets (subnet-a, subnet-b); write one a subnet, or choose the subnets with `service.beta.kubernetes.io/aws-load-balancer-subnets`");
@@ -143,7 +159,9 @@ fn what_aws_cannot_change_in_place() {
         assert_eq!(built.stack, None);
         messages(&built)
     };
-    insta::assert_snapshot!(told(&[("aws-load-balancer-scheme", "internet-facing")], &incumbent(Scheme::Internal, true)), @"Error replacement-needed on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-scheme: the load balancer is internal and AWS cannot make it internet-facing in place; replacing it without dropping connections is not built yet; leave the scheme as it is, and make a second Service with the new scheme; delete this one when clients have moved");
+    let named = [("aws-load-balancer-scheme", "internet-facing"), ("aws-load-balancer-name", "edge")];
+    let there = Facts { names: ["edge".to_owned()].into(), ..incumbent(Scheme::Internal, true) };
+    insta::assert_snapshot!(told(&named, &there), @"Error replacement-needed on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-name: the scheme becomes internet-facing, which needs another load balancer than the one that is internal, and two cannot have the name `edge` while one takes over from the other; give it another name too, or leave the scheme as it is");
     insta::assert_snapshot!(told(&[("aws-load-balancer-disable-nlb-sg", "true")], &incumbent(Scheme::Internal, true)), @"Error replacement-needed on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: the load balancer is in security groups, and AWS cannot take a Network Load Balancer out of all of them; remove the annotation, or make a second Service with it and delete this one when clients have moved");
     let config = BuildConfig {
         external_managed_tags: ["Owner".to_owned()].into(),

@@ -75,6 +75,46 @@ fn a_protected_load_balancer_stays() {
 }
 
 #[test]
+fn a_load_balancer_that_is_protected_in_aws_stays_until_its_service_or_aws_lets_it_go() {
+    let of = |annotations: &[(&str, &str)], protected: Option<&[&str]>| {
+        let protected = protected.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        let facts = Facts { protected, ..incumbent(Scheme::Internal, true) };
+        build_with(&held(annotations, "  type: LoadBalancer\n"), &config(), &facts)
+    };
+    let unknown = of(&[], None);
+    assert_eq!((unknown.stack, unknown.wants), (None, [crate::facts::Want::Protection].into()));
+    let empty = Stack::empty(StackId::Service(web()));
+    assert_eq!(of(&[], Some(&[])).stack, Some(empty.clone()));
+    let refused = of(&[], Some(&["k8s-shop-web"]));
+    assert!(refused.stack.is_none() && refused.lacking);
+    insta::assert_snapshot!(messages(&refused), @"Error refused on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-attributes: the load balancer `k8s-shop-web` is protected from deletion in AWS (`deletion_protection.enabled`), so it stays, and the Service with it; write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted");
+    let off = [("aws-load-balancer-attributes", "deletion_protection.enabled=false")];
+    assert_eq!(of(&off, Some(&["k8s-shop-web"])).stack, Some(Stack { unprotect: true, ..empty }));
+}
+
+#[test]
+fn our_own_load_balancer_is_not_taken_for_the_cloud_providers() {
+    const HOST: &str = "k8s-shop-web-1.elb.eu-west-1.amazonaws.com";
+    let status = format!("{CLASS}{PORT}status: {{loadBalancer: {{ingress: [{{hostname: {HOST}}}]}}}}\n");
+    let finalizers = "  finalizers: [service.kubernetes.io/load-balancer-cleanup]\n";
+    let manifest = service(&[], &status).replace("  generation: 3\n", finalizers);
+    let ours = Facts { hostnames: [HOST.to_owned()].into(), ..incumbent(Scheme::Internal, true) };
+    let built = build_with(&manifest, &config(), &ours);
+    assert_eq!((messages(&built), built.stack.is_some()), (String::new(), true));
+    assert_eq!(build_with(&manifest, &config(), &incumbent(Scheme::Internal, true)).stack, None);
+}
+
+#[test]
+fn listeners_have_no_tags_where_the_gate_says_so() {
+    let untagged = BuildConfig { tag_listeners_and_rules: false, ..config() };
+    let tags = |config: &BuildConfig| {
+        let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), config, &facts());
+        built.stack.unwrap().listeners[&80].tags.len()
+    };
+    assert_eq!((tags(&untagged), tags(&config()) > 0), (0, true));
+}
+
+#[test]
 fn a_load_balancer_of_the_cloud_provider_is_not_orphaned_silently() {
     const HOST: &str = "a1b2-123.eu-west-1.elb.amazonaws.com";
     let classic = |annotations: &[(&str, &str)]| {

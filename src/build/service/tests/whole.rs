@@ -404,6 +404,52 @@ fn an_existing_load_balancer_keeps_its_scheme_and_subnets() {
     assert_eq!(stack_with(&[], PORT, &facts), stack(&[("aws-load-balancer-scheme", "internet-facing")], PORT));
 }
 
+/// The gate `ListenerRulesTagging`.
+#[test]
+fn listeners_are_tagged_unless_the_gate_says_otherwise() {
+    let tags = |tagged| {
+        let config = BuildConfig { tag_listeners_and_rules: tagged, ..config() };
+        let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), &config, &facts());
+        built.stack.unwrap().listeners[&80].tags.len()
+    };
+    assert_eq!((tags(true), tags(false)), (3, 0));
+}
+
+#[test]
+fn a_load_balancer_of_another_scheme_replaces_the_one_that_serves() {
+    const PUBLIC: (&str, &str) = ("aws-load-balancer-scheme", "internet-facing");
+    let there = |scheme, groups| incumbent(scheme, groups).incumbent.unwrap();
+    // Nothing is taken over from the old one but that it is in no security group, which its successor is neither.
+    assert_eq!(stack_with(&[PUBLIC], PORT, &incumbent(Scheme::Internal, true)), stack(&[PUBLIC], PORT));
+    let ungrouped = stack_with(&[PUBLIC], PORT, &incumbent(Scheme::Internal, false));
+    assert_eq!(ungrouped.load_balancer.as_ref().unwrap().security_groups, []);
+    assert_eq!(ungrouped, stack_with(&[PUBLIC], PORT, &incumbent(Scheme::InternetFacing, false)));
+    // When both are there, the new one is as it was made, whatever the old one is.
+    let both = |new_is_in_groups| Facts {
+        beside: vec![there(Scheme::InternetFacing, new_is_in_groups)],
+        names: ["edge".to_owned()].into(),
+        ..incumbent(Scheme::Internal, !new_is_in_groups)
+    };
+    assert_eq!(stack_with(&[PUBLIC], PORT, &both(true)), stack(&[PUBLIC], PORT));
+    assert_eq!(stack_with(&[PUBLIC], PORT, &both(false)), ungrouped);
+    stack_with(&[PUBLIC, ("aws-load-balancer-name", "edge")], PORT, &both(true));
+    // One that says nothing has the scheme of the one that clients are sent to.
+    assert_eq!(stack_with(&[], PORT, &both(false)).load_balancer.unwrap().scheme, Scheme::Internal);
+}
+
+#[test]
+fn the_target_groups_of_both_schemes_have_names_of_their_own() {
+    let names = |scheme| {
+        let stack = stack(&[("aws-load-balancer-scheme", scheme)], PORT);
+        let group = &stack.target_groups[0];
+        (group.name.clone(), group.second_name.clone())
+    };
+    let ((name, internal), (same, public)) = (names("internal"), names("internet-facing"));
+    assert_eq!(name, same, "aws-load-balancer-controller's name does not know the scheme");
+    assert!(name != internal && name != public && internal != public);
+    assert_eq!(internal.known().unwrap().as_str().len(), name.known().unwrap().as_str().len());
+}
+
 #[test]
 fn names_wait_for_the_uid_and_subnets_for_aws() {
     let manifest =
