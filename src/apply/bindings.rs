@@ -110,6 +110,7 @@ impl Applier {
         group: &StackId,
         seen: &ObservedBinding,
         wanted: &TargetGroup,
+        keeps_networking: bool,
         made: &Made,
     ) -> Result<(), StepError> {
         let api = self.bindings_in(&seen.name.namespace);
@@ -118,16 +119,17 @@ impl Applier {
             let message = format!("the TargetGroupBinding {} has changed meanwhile", seen.name);
             return Err(StepError::Kubernetes { message, fix: None });
         }
+        let spec = self.spec(group, wanted, &seen.target_group, made)?;
         let new = TargetGroupBinding {
             metadata: ObjectMeta { labels: Some(wanted.binding.labels.clone()), ..ObjectMeta::default() },
-            spec: self.spec(group, wanted, &seen.target_group, made)?,
+            spec: if keeps_networking { binding::widened(spec, &seen.spec) } else { spec },
             status: None,
         };
         self.replace_binding(&api, &seen.name.name, existing, new).await
     }
 
-    /// Replaces spec and labels. Finalizers and annotations stay: they are the binding's own worker's. The API server
-    /// refuses if the object has changed since it was read.
+    /// Replaces the spec and the stack's labels. Other labels, annotations and finalizers stay: they belong to others, or
+    /// to the binding's own worker. The API server refuses if the object has changed since it was read.
     async fn replace_binding(
         &self,
         api: &Api<TargetGroupBinding>,
@@ -135,8 +137,10 @@ impl Applier {
         existing: TargetGroupBinding,
         new: TargetGroupBinding,
     ) -> Result<(), StepError> {
+        let mut labels = existing.metadata.labels.unwrap_or_default();
+        labels.extend(new.metadata.labels.unwrap_or_default());
         let replaced = TargetGroupBinding {
-            metadata: ObjectMeta { labels: new.metadata.labels, managed_fields: None, ..existing.metadata },
+            metadata: ObjectMeta { labels: Some(labels), managed_fields: None, ..existing.metadata },
             spec: new.spec,
             status: existing.status,
         };

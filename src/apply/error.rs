@@ -1,9 +1,14 @@
 //! Why a step could not be run, who is to blame, and what helps.
 
+use std::time::Duration;
+
 use crate::{
-    aws::AwsError,
-    model::{Cause, ResourceId},
+    aws::{AwsError, AwsErrorKind},
+    model::{Askers, Cause, Quota, ResourceId},
 };
+
+/// How long AWS takes at most to let go of what a deleted load balancer had.
+const LETS_GO: Duration = Duration::from_secs(300);
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
@@ -13,8 +18,12 @@ pub struct ApplyError {
     pub step: String,
     /// Why it was to be run.
     pub cause: Cause,
+    /// The port of the listener that it makes or changes.
+    pub port: Option<u16>,
     /// Whether it makes or changes what all members of a group have in common.
     pub of_all: bool,
+    /// The steps of the plan that were carried out, by their place in it.
+    pub carried_out: Vec<usize>,
     /// What happened.
     pub source: StepError,
 }
@@ -86,6 +95,28 @@ impl StepError {
     }
 }
 
+/// What helps where AWS does not delete a thing that something else uses.
+fn in_use_fix(error: &AwsError) -> Option<&'static str> {
+    if !matches!(error.kind, AwsErrorKind::Dependency { .. }) {
+        return None;
+    }
+    match error.operation {
+        "DeleteLoadBalancer" => Some(
+            "detach the load balancer from what uses it: a VPC endpoint service, a VPC link of API Gateway, an accelerator, \
+             or a target group of another load balancer",
+        ),
+        "DeleteTargetGroup" => Some(
+            "remove the listeners and rules of other load balancers, and the services of VPC Lattice or ECS, that use the \
+             target group",
+        ),
+        "DeleteSecurityGroup" => Some(
+            "take the security group off the network interfaces that are in it, and out of the rules of other security \
+             groups that name it",
+        ),
+        _ => None,
+    }
+}
+
 impl ApplyError {
     /// What the reader can do about it; `None` where trying again is all.
     #[must_use]
@@ -100,9 +131,8 @@ impl ApplyError {
             StepError::ForeignTargetGroup(_) => {
                 Some("check the target group's ARN: it must be in the load balancer's account and region".to_owned())
             }
-            StepError::NotYet(_) | StepError::ThereAlready { .. } | StepError::Unresolved(_) | StepError::NotLeader => {
-                None
-            }
+            StepError::NotYet(error) => in_use_fix(error).map(str::to_owned),
+            StepError::ThereAlready { .. } | StepError::Unresolved(_) | StepError::NotLeader => None,
         }
     }
 
@@ -110,6 +140,38 @@ impl ApplyError {
     #[must_use]
     pub fn blame(&self) -> &Cause {
         &self.cause
+    }
+
+    /// Charges the member of a group that asks for what AWS refuses, where AWS's error names a setting of a listener.
+    #[must_use]
+    pub fn charged(mut self, askers: &Askers) -> Self {
+        if let (Some(port), StepError::Aws(error)) = (self.port, &self.source)
+            && let Some(cause) = error.code().and_then(|code| askers.of_refusal(port, code))
+        {
+            self.cause = cause.clone();
+        }
+        self
+    }
+
+    /// Returns the quota for which AWS refuses the step, where a change in smaller steps may keep to it.
+    #[must_use]
+    pub fn quota(&self) -> Option<Quota> {
+        match &self.source {
+            StepError::Aws(AwsError { kind: AwsErrorKind::Refused { code, .. }, .. }) => Quota::of_code(code),
+            _ => None,
+        }
+    }
+
+    /// Returns what people are told where a change goes on in smaller steps for a quota.
+    #[must_use]
+    pub fn goes_on_in_steps(&self, quota: Quota) -> String {
+        let fix = self.fix().map(|fix| format!("; {fix}, for changes to be made at once")).unwrap_or_default();
+        format!(
+            "{self}; the change that {} asks for goes on in smaller steps, in which {} that go make room for those that \
+             come{fix}",
+            self.cause.field,
+            quota.counted()
+        )
     }
 
     /// Whether AWS refuses for good what only the step's cause asks for: then others can go on without it.
@@ -134,6 +196,23 @@ impl ApplyError {
             }
             StepError::Taken { .. } | StepError::Ambiguous { .. } | StepError::ForeignTargetGroup(_) => false,
             StepError::Kubernetes { fix, .. } => fix.is_none(),
+        }
+    }
+
+    /// Returns for how long a deletion that AWS does not carry out is nothing to tell people of; `None` where the step is no
+    /// deletion, or failed otherwise. AWS lets go of target groups and network interfaces minutes after a load balancer is
+    /// deleted; of a load balancer that something else uses it never does by itself.
+    #[must_use]
+    pub fn blocked_deletion(&self) -> Option<Duration> {
+        let (StepError::Aws(error) | StepError::NotYet(error)) = &self.source else { return None };
+        let refused = error.is_refused() || matches!(error.kind, AwsErrorKind::Dependency { .. });
+        if !error.operation.starts_with("Delete") {
+            return None;
+        }
+        match error.operation {
+            "DeleteLoadBalancer" if refused => Some(Duration::ZERO),
+            _ if error.is_refused() => Some(Duration::ZERO),
+            _ => self.is_not_yet().then_some(LETS_GO),
         }
     }
 

@@ -6,13 +6,16 @@ mod error;
 mod made;
 mod steps;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use crate::{
     aws::{Aws, AwsError, AwsErrorKind, Inventory},
     build::{BuildConfig, names, tags},
-    model::{LoadBalancerArn, ObservedSecurityGroup, SecurityGroupId, StackId},
-    plan::Plan,
+    model::{LoadBalancerArn, ObservedSecurityGroup, SecurityGroupId, StackId, Tags},
+    plan::{Plan, StepAction},
 };
 
 use made::Made;
@@ -26,6 +29,8 @@ pub struct Applier {
     bindings: kube::Client,
     /// Held while the shared security group is looked for and made or deleted.
     backend_group: tokio::sync::Mutex<()>,
+    /// Whether the shared security group, as it was found, has been looked at for its default tags.
+    backend_tagged: AtomicBool,
 }
 
 /// What came of a plan.
@@ -41,7 +46,13 @@ impl Applier {
     /// Writes through `aws` and `bindings`, and tells `inventory`.
     #[must_use]
     pub fn new(aws: Arc<Aws>, inventory: Arc<Inventory>, bindings: kube::Client) -> Self {
-        Self { aws, inventory, bindings, backend_group: tokio::sync::Mutex::default() }
+        Self {
+            aws,
+            inventory,
+            bindings,
+            backend_group: tokio::sync::Mutex::default(),
+            backend_tagged: AtomicBool::new(false),
+        }
     }
 
     /// Runs a plan's steps in order, up to the first that fails. A deletion that has to wait holds up no other step; it
@@ -56,38 +67,46 @@ impl Applier {
         may_write: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<Applied, ApplyError> {
         let mut made = Made::of(plan);
-        let mut applied = Applied::default();
+        let mut carried_out = Vec::new();
         let mut waiting = None;
-        for step in &plan.steps {
-            let failed = |source| ApplyError {
+        for (place, step) in plan.steps.iter().enumerate() {
+            let failed = |source, carried_out| ApplyError {
                 step: step.action.to_string(),
                 cause: step.cause.clone(),
                 of_all: step.action.is_of_all(),
+                carried_out,
+                port: match &step.action {
+                    StepAction::CreateListener { listener, .. } => Some(listener.port),
+                    StepAction::ModifyListener { port, .. } => Some(*port),
+                    _ => None,
+                },
                 source,
             };
             if !may_write() {
-                return Err(failed(StepError::NotLeader));
+                return Err(failed(StepError::NotLeader, carried_out));
             }
             tracing::info!(%group, step = %step.action, cause = %step.cause, "applying");
             match self.run(group, &step.action, &mut made).await {
-                Ok(()) => applied.steps += 1,
+                Ok(()) => carried_out.push(place),
                 Err(source @ StepError::NotYet(_)) => {
                     tracing::info!(%group, step = %step.action, reason = %source, "not yet");
                     if source.asks_to_read_again() {
                         self.inventory.forget(group);
                     }
-                    waiting.get_or_insert(failed(source));
+                    waiting.get_or_insert(failed(source, Vec::new()));
                 }
                 Err(source) => {
                     if source.asks_to_read_again() {
                         self.inventory.forget(group);
                     }
-                    return Err(failed(source));
+                    return Err(failed(source, carried_out));
                 }
             }
         }
-        applied.created_load_balancer = made.load_balancer;
-        waiting.map_or(Ok(applied), Err)
+        match waiting {
+            Some(error) => Err(ApplyError { carried_out, ..error }),
+            None => Ok(Applied { steps: carried_out.len(), created_load_balancer: made.load_balancer }),
+        }
     }
 
     /// The security group that all load balancers of the cluster share: the one that the flags give, or ours, made if
@@ -100,13 +119,14 @@ impl Applier {
             return Ok(given.clone());
         }
         let _one = self.backend_group.lock().await;
-        if let Some(id) = self.inventory.backend_security_group().await? {
-            return Ok(id);
-        }
-        let name = names::backend_security_group(&config.cluster);
         let mut default_tags = config.low_default_tags.clone();
         default_tags.extend(config.default_tags.clone());
         let tags = tags::of_backend_group(&config.cluster, &default_tags);
+        if let Some(id) = self.inventory.backend_security_group().await? {
+            self.tag_backend_security_group(&id, &tags).await;
+            return Ok(id);
+        }
+        let name = names::backend_security_group(&config.cluster);
         let vpc = self.inventory.vpc();
         let created = self.aws.create_security_group(&name, names::BACKEND_GROUP_DESCRIPTION, vpc, &tags).await;
         if created.as_ref().is_err_and(AwsError::asks_to_read_again) {
@@ -136,6 +156,23 @@ impl Applier {
         let ingress = std::collections::BTreeSet::new();
         self.inventory.record_security_group(ObservedSecurityGroup { id: id.clone(), name, tags, ingress });
         Ok(id)
+    }
+
+    /// Gives the shared security group, once a process, default tags that it lacks. None is removed: no record says which are the
+    /// controller's own. That AWS refuses is said and holds nothing up, as the group serves without them.
+    async fn tag_backend_security_group(&self, id: &SecurityGroupId, wanted: &Tags) {
+        let existing = self.inventory.security_group_tags(id);
+        let differs = |(key, value): &(&String, &String)| existing.get(*key) != Some(*value);
+        let missing: Tags = wanted.iter().filter(differs).map(|(k, v)| (k.clone(), v.clone())).collect();
+        if missing.is_empty() || self.backend_tagged.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match self.aws.tag_security_group(id, &missing).await {
+            Ok(()) => self.inventory.record_security_group_tags(id, &missing),
+            Err(error) => {
+                tracing::warn!(security_group = %id, "the security group that all load balancers share lacks default tags: {error}");
+            }
+        }
     }
 
     /// Deletes the security group that all load balancers of the cluster share, if it is ours and no load balancer is

@@ -77,8 +77,8 @@ impl Applier {
                 inventory.record_target_group_deleted(arn);
             }
             StepAction::CreateBinding(wanted) => self.create_binding(group, wanted, made).await?,
-            StepAction::UpdateBinding { existing, target_group } => {
-                self.update_binding(group, existing, target_group, made).await?;
+            StepAction::UpdateBinding { existing, target_group, keeps_networking } => {
+                self.update_binding(group, existing, target_group, *keeps_networking, made).await?;
             }
             StepAction::DeleteBinding(name) => self.delete_binding(name).await?,
             StepAction::CreateLoadBalancer(wanted) => self.create_load_balancer(group, wanted, made).await?,
@@ -97,7 +97,7 @@ impl Applier {
                 self.modify_attributes(group, of, attributes, made).await?;
             }
             StepAction::DeleteLoadBalancer { arn, .. } => {
-                self.delete_load_balancer(arn).await?;
+                deleted(self.aws.delete_load_balancer(arn).await)?;
                 inventory.record_load_balancer_deleted(arn);
             }
             StepAction::CreateListener { load_balancer, listener } => {
@@ -169,6 +169,16 @@ impl Applier {
                     inventory.record_security_group_tags(id, tags);
                 }
             },
+            StepAction::RemoveTags { resource, keys, .. } => match resource {
+                TaggedResource::Elb(arn) => {
+                    aws.untag(arn, keys).await.map_err(StepError::Aws)?;
+                    inventory.record_tags_removed(arn, keys);
+                }
+                TaggedResource::SecurityGroup(id) => {
+                    aws.untag_security_group(id, keys).await.map_err(StepError::Aws)?;
+                    inventory.record_security_group_tags_removed(id, keys);
+                }
+            },
         }
         Ok(())
     }
@@ -204,24 +214,6 @@ impl Applier {
             }
         }
         Ok(())
-    }
-
-    /// Deletes a load balancer, after its protection from deletion, which somebody has set by hand: where an annotation
-    /// asks for the protection, no plan deletes it (reference: service §5, §15.3).
-    async fn delete_load_balancer(&self, arn: &LoadBalancerArn) -> Result<(), StepError> {
-        let refused = match self.aws.delete_load_balancer(arn).await {
-            Err(error) if error.code() == Some("OperationNotPermitted") && error.says("deletion protection") => error,
-            result => return deleted(result),
-        };
-        let off = Attributes::from([("deletion_protection.enabled".to_owned(), "false".to_owned())]);
-        match self.aws.modify_load_balancer_attributes(arn, &off).await {
-            Ok(all) => self.inventory.record_load_balancer_attributes(arn, all),
-            // It may be off by now.
-            Err(error) if error.asks_to_read_again() => return Err(StepError::Aws(error)),
-            Err(_) => return Err(StepError::Aws(refused)),
-        }
-        tracing::info!(load_balancer = %arn, "switched off its protection from deletion");
-        deleted(self.aws.delete_load_balancer(arn).await)
     }
 
     async fn create_security_group(
@@ -270,6 +262,7 @@ impl Applier {
         let kind = "target group";
         let name = known(&wanted.name, "target group's name")?;
         let vpc = known(&wanted.vpc, "VPC")?;
+        known(&wanted.port, "target group's port")?;
         let created = match self.aws.create_target_group(wanted, name, vpc).await {
             Ok(created) => created,
             Err(error) if error.code() == Some("DuplicateTargetGroupName") => {

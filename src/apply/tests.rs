@@ -16,7 +16,7 @@ use crate::{
     build::ingress,
     facts::{Fact, Facts},
     model::{
-        Cause, ObjectName, ObjectReference, ObservedBinding, ObservedStack, SecurityGroupId, Stack, SubnetId,
+        Cause, ObjectName, ObjectReference, ObservedBinding, ObservedStack, SecurityGroupId, Stack, SubnetId, Tags,
         TargetGroupArn, Value, VpcId,
     },
     plan::{self, Step, StepAction},
@@ -353,7 +353,7 @@ async fn a_deletion_that_has_to_wait_holds_up_no_other() {
     insta::assert_snapshot!(told(result), @"
     delete target group used: DeleteTargetGroup has to wait: Target group 'arn:t/used' is currently in use by a listener or a rule (ResourceInUse)
     blame: Ingress shop/web generation 1, spec
-    fix: -
+    fix: remove the listeners and rules of other load balancers, and the services of VPC Lattice or ECS, that use the target group
     transient: true
     ");
     assert_eq!(room.fake.actions(), ["DeleteRule", "DeleteSecurityGroup", "DeleteTargetGroup", "DeleteTargetGroup"]);
@@ -517,6 +517,26 @@ async fn a_refusal_is_told_with_cause_and_cure_and_changes_nothing_known() {
 }
 
 #[tokio::test]
+async fn a_quota_that_may_be_kept_to_in_smaller_steps_is_told_as_such() {
+    let room =
+        room(|call| (call.action == "CreateRule").then(|| elb_error(400, "TooManyRules", "You've reached the limit")))
+            .await;
+    let mut rule = wanted().listeners[&80].rules[0].clone();
+    let theirs = || crate::model::TargetGroupReference::Foreign(TargetGroupArn::new("arn:t/theirs"));
+    rule.action = rule.action.try_map(|_| Ok::<_, ()>(theirs())).unwrap();
+    let create = StepAction::CreateRule {
+        listener: plan::ListenerReference::Existing(crate::model::ListenerArn::new("arn:l/80")),
+        port: 80,
+        index: 0,
+        priority: 1,
+        rule: Box::new(rule),
+    };
+    let error = room.step(create).await.unwrap_err();
+    let quota = error.quota().unwrap();
+    insta::assert_snapshot!(error.goes_on_in_steps(quota), @"create rule 1 of listener 80: host is shop.example and path is /api or /api/*: AWS refuses CreateRule: You've reached the limit (TooManyRules); the change that spec asks for goes on in smaller steps, in which rules that go make room for those that come; ask AWS to raise the quota `Rules per Application Load Balancer`, or use fewer, for changes to be made at once");
+}
+
+#[tokio::test]
 async fn a_foreign_target_group_that_is_gone_is_the_authors_to_mend() {
     let room = room(|call| {
         (call.action == "CreateRule")
@@ -560,14 +580,25 @@ async fn bindings_are_replaced_only_where_they_are_the_groups() {
     room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["finalizers"] =
         json!(["elbv2.k8s.aws/resources"]);
     room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["spec"]["serviceRef"]["name"] = json!("old");
+    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["labels"]["team"] = json!("shop");
+    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["annotations"] = json!({"team": "shop"});
     room.step(StepAction::CreateBinding(target_group.clone())).await.unwrap();
     let binding = room.bindings.0.lock().unwrap()[&path].clone();
     assert_eq!(binding["metadata"]["finalizers"], json!(["elbv2.k8s.aws/resources"]));
+    assert_eq!(
+        binding["metadata"]["labels"],
+        json!({"ingress.k8s.aws/stack-name": "web", "ingress.k8s.aws/stack-namespace": "shop", "team": "shop"})
+    );
+    assert_eq!(binding["metadata"]["annotations"], json!({"team": "shop"}));
     assert_eq!(binding["spec"]["serviceRef"], json!({"name": "api", "port": 80}));
 
     // Changed since it was seen.
     let seen = room.bindings.observed().remove(0);
-    let update = StepAction::UpdateBinding { existing: Box::new(seen), target_group: target_group.clone() };
+    let update = StepAction::UpdateBinding {
+        existing: Box::new(seen),
+        target_group: target_group.clone(),
+        keeps_networking: false,
+    };
     room.step(update.clone()).await.unwrap();
     room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["spec"]["serviceRef"]["name"] = json!("other");
     let changed = told(room.step(update).await);
@@ -610,6 +641,27 @@ async fn the_shared_security_group_is_made_once_and_found_by_its_tags() {
 }
 
 #[tokio::test]
+async fn the_shared_security_group_gets_default_tags_that_it_lacks_and_keeps_those_of_others() {
+    let there = "<securityGroupInfo><item><groupId>sg-there</groupId><groupName>shared</groupName><tagSet>\
+        <item><key>elbv2.k8s.aws/cluster</key><value>demo</value></item>\
+        <item><key>elbv2.k8s.aws/resource</key><value>backend-sg</value></item>\
+        <item><key>Name</key><value>by hand</value></item></tagSet></item></securityGroupInfo>";
+    let room =
+        room(move |call| (call.action == "DescribeSecurityGroups").then(|| ec2("DescribeSecurityGroups", there))).await;
+    let default_tags: Tags = [("team".to_owned(), "platform".to_owned())].into();
+    let config = BuildConfig { default_tags, ..BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1"))) };
+    for expected in ["CreateTags ResourceId.1=sg-there Tag.1.Key=team Tag.1.Value=platform", ""] {
+        assert_eq!(room.applier.ensure_backend_security_group(&config).await.unwrap().as_str(), "sg-there");
+        let writes = room.fake.calls().into_iter().filter(|call| !call.action.starts_with("Describe"));
+        let shown = |call: Call| {
+            let kept = call.params.iter().filter(|(key, _)| key.as_str() != "Action" && key.as_str() != "Version");
+            format!("{}{}", call.action, kept.map(|(key, value)| format!(" {key}={value}")).collect::<String>())
+        };
+        assert_eq!(writes.map(shown).collect::<Vec<_>>().join("\n"), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_shared_security_group_without_our_tags_is_not_taken() {
     let room = room(|call| {
         (call.action == "CreateSecurityGroup")
@@ -619,4 +671,36 @@ async fn a_shared_security_group_without_our_tags_is_not_taken() {
     let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
     let error = room.applier.ensure_backend_security_group(&config).await.unwrap_err();
     insta::assert_snapshot!(error, @"AWS refuses CreateSecurityGroup: a security group named `k8s-traffic-demo-2a97516c35` is there and lacks the tags elbv2.k8s.aws/cluster=demo and elbv2.k8s.aws/resource=backend-sg (InvalidGroup.Duplicate)");
+}
+
+/// A load balancer and a listener stand for what ELB v2 has.
+#[tokio::test]
+async fn tags_go_by_their_keys_and_are_known_to_be_gone() {
+    let room = room(|_| None).await;
+    let mut tagged = wanted();
+    let both: Tags = ["cost", "team"].map(|key| (key.to_owned(), "1".to_owned())).into();
+    tagged.load_balancer.as_mut().unwrap().tags.extend(both.clone());
+    tagged.security_group.as_mut().unwrap().tags.extend(both.clone());
+    tagged.listeners.get_mut(&80).unwrap().tags.extend(both);
+    let plan = plan::plan(&tagged, &room.observe().await).ready().unwrap();
+    room.apply(&plan).await.unwrap();
+    room.fake.calls();
+    // Without a record, as after a takeover.
+    let plan = plan::plan(&wanted(), &room.observe().await).ready().unwrap();
+    let untag = |step: &&Step| matches!(step.action, StepAction::RemoveTags { .. });
+    for step in plan.steps.iter().filter(untag) {
+        room.step(step.action.clone()).await.unwrap();
+    }
+    let keys = |call: &Call| {
+        let kept = call.params.iter().filter(|(key, _)| key.as_str() != "Action" && key.as_str() != "Version");
+        format!("{}{}", call.action, kept.map(|(key, value)| format!(" {key}={value}")).collect::<String>())
+    };
+    let calls: Vec<_> = room.fake.calls().iter().map(keys).collect();
+    insta::assert_snapshot!(calls.join("\n"), @"
+    DeleteTags ResourceId.1=sg-made Tag.1.Key=cost Tag.2.Key=team
+    RemoveTags ResourceArns.member.1=arn:b/k8s-shop-web-63400ea3d5 TagKeys.member.1=cost TagKeys.member.2=team
+    RemoveTags ResourceArns.member.1=arn:l/80 TagKeys.member.1=cost TagKeys.member.2=team
+    ");
+    let plan = plan::plan(&wanted(), &room.observe().await).ready().unwrap();
+    assert_eq!(plan.steps.iter().find(untag), None);
 }

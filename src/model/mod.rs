@@ -6,8 +6,10 @@ mod elements;
 mod identifiers;
 mod mutual_authentication;
 mod observed;
+mod room;
 mod security_group;
 mod stack;
+mod tag_keys;
 mod transform;
 
 pub use authentication::{
@@ -27,16 +29,21 @@ pub use observed::{
     BackendSecurityGroup, Holding, LoadBalancerState, ObservedBinding, ObservedListener, ObservedLoadBalancer,
     ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, PortHolding,
 };
+pub use room::{Quota, Room};
 pub use security_group::{SecurityGroupRule, Source};
 pub use stack::{
-    Binding, Cause, Listener, ListenerShare, LoadBalancer, ManagedSecurityGroup, NetworkingPeer, NetworkingPort,
-    NetworkingRule, ObjectKind, ObjectReference, PortReference, ResourceId, Rule, SecurityGroupReference, SetAside,
-    Stack, StackId, SubnetMapping, TargetGroup, TargetGroupReference, Value,
+    Askers, Binding, Cause, Listener, ListenerShare, LoadBalancer, ManagedSecurityGroup, NetworkingPeer,
+    NetworkingPort, NetworkingRule, ObjectKind, ObjectReference, PortReference, ResourceId, Rule,
+    SecurityGroupReference, SetAside, Stack, StackId, SubnetMapping, TargetGroup, TargetGroupReference, Value,
 };
+pub use tag_keys::TagKeys;
 pub use transform::{Rewrite, Transform};
 
 /// Attributes of a load balancer, listener or target group, by key, as AWS names and writes them.
 pub type Attributes = std::collections::BTreeMap<String, String>;
+
+/// The attribute of a load balancer that keeps it from being deleted (ELB API: LoadBalancerAttribute).
+pub const DELETION_PROTECTION: &str = "deletion_protection.enabled";
 
 /// AWS tags, by key. AWS allows 50 on one resource, keys of 128 and values of 256 characters.
 pub type Tags = std::collections::BTreeMap<String, String>;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol,
-    LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName, ResourceId, RuleArn, Scheme,
-    SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn, Transform, TrustStoreArn,
+    LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName, ResourceId, Room, RuleArn,
+    Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags, TargetGroupArn, Transform, TrustStoreArn,
     authentication::carry_over_secret,
 };
 
@@ -24,8 +24,14 @@ pub struct ObservedStack {
     pub bindings: Vec<ObservedBinding>,
     /// Who of a group has what of its load balancer, as far as that is remembered.
     pub holdings: Vec<Holding>,
+    /// The tags that are the controller's own, as far as that is remembered. `None` where there is no record of the stack: then
+    /// every tag counts as its own.
+    pub tag_keys: Option<TagKeys>,
     /// Load balancers that another has stood in for, for as long as it shall: they may go.
     pub let_go: BTreeSet<LoadBalancerArn>,
+    /// The quotas that AWS has refused steps of this change for.
+    #[serde(skip)]
+    pub room: Room,
 }
 
 /// What a member of a group has of its load balancer, as it was when nothing was left to do.
@@ -121,6 +127,14 @@ pub struct ObservedLoadBalancer {
 }
 
 impl ObservedLoadBalancer {
+    /// Returns true if it is known to be protected from deletion.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        self.attributes
+            .as_ref()
+            .is_some_and(|known| known.get(super::DELETION_PROTECTION).is_some_and(|value| value == "true"))
+    }
+
     /// The listeners that are known, by ascending port.
     pub fn known_listeners(&self) -> impl Iterator<Item = &ObservedListener> {
         self.listeners.iter().flat_map(BTreeMap::values)

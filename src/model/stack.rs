@@ -98,6 +98,17 @@ impl fmt::Display for StackId {
 #[serde(transparent)]
 pub struct ResourceId(pub String);
 
+impl ResourceId {
+    /// Returns the Ingress of a target group that leads to a Service: the id of one is `<namespace>/<ingress>-<service>:<port>`.
+    /// `None` where it is no such id.
+    #[must_use]
+    pub fn ingress(&self, service: &str) -> Option<ObjectName> {
+        let (of, _port) = self.0.rsplit_once(':')?;
+        let (namespace, name) = of.strip_suffix(service)?.strip_suffix('-')?.split_once('/')?;
+        Some(ObjectName::new(namespace, name))
+    }
+}
+
 impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -208,6 +219,56 @@ pub struct Stack {
     pub listeners: BTreeMap<u16, Listener>,
     /// Members of a group that it says nothing of.
     pub set_aside: SetAside,
+    /// Keys of tags that somebody else looks after (`--external-managed-tags`): they are never removed. Not in plans that
+    /// are written down.
+    #[serde(skip)]
+    pub external_tags: BTreeSet<String>,
+    /// True if everything goes and an object that goes says `deletion_protection.enabled=false`: only then may the protection
+    /// that its load balancer has in AWS be switched off.
+    pub unprotect: bool,
+    /// Who asks for what the members of a group have in common. Not in plans that are written down.
+    #[serde(skip)]
+    pub askers: Askers,
+}
+
+/// Who asks for what the members of a group have in common, so that a refusal is charged to the right one. What is not in it is asked
+/// for by the cause of the load balancer, the listener or the security group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Askers {
+    /// By port of the listener.
+    pub ssl_policy: BTreeMap<u16, Cause>,
+    /// By port of the listener.
+    pub mutual_authentication: BTreeMap<u16, Cause>,
+    /// By port of the listener.
+    pub default_action: BTreeMap<u16, Cause>,
+    /// By port of the listener.
+    pub default_certificate: BTreeMap<u16, Cause>,
+    /// By port of the listener and identifier of the prefix list.
+    pub prefix_lists: BTreeMap<(u16, String), Cause>,
+    /// By key: the tags of the load balancer, its listeners and its security group.
+    pub tags: BTreeMap<String, Cause>,
+    /// The subnets of the load balancer.
+    pub subnets: Option<Cause>,
+    /// The security groups of the load balancer.
+    pub security_groups: Option<Cause>,
+    /// The address type of the load balancer.
+    pub ip_address_type: Option<Cause>,
+}
+
+impl Askers {
+    /// Returns who asks for what AWS refuses in a listener, by the code of AWS's error (ELB API: errors of CreateListener and
+    /// ModifyListener). `None` for a code that names no setting, or a setting that the listener's cause asks for.
+    #[must_use]
+    pub fn of_refusal(&self, port: u16, code: &str) -> Option<&Cause> {
+        let askers = match code {
+            "SSLPolicyNotFound" => &self.ssl_policy,
+            "TrustStoreNotFound" | "TrustStoreNotReady" => &self.mutual_authentication,
+            "CertificateNotFound" | "UnsupportedCertificate" => &self.default_certificate,
+            "TargetGroupNotFound" | "TargetGroupAssociationLimit" => &self.default_action,
+            _ => return None,
+        };
+        askers.get(&port)
+    }
 }
 
 /// Members of a group that the stack says nothing of: what they have in AWS stays as it is.
@@ -217,6 +278,8 @@ pub struct SetAside {
     pub members: BTreeSet<ObjectName>,
     /// All members in the group's order, those of the stack and those set aside.
     pub order: Vec<ObjectName>,
+    /// The Services that those set aside may lead to, with the member: whose target groups are theirs.
+    pub services: BTreeSet<(ObjectName, String)>,
 }
 
 impl SetAside {
@@ -238,6 +301,9 @@ impl Stack {
             target_groups: IndexMap::new(),
             listeners: BTreeMap::new(),
             set_aside: SetAside::default(),
+            external_tags: BTreeSet::new(),
+            unprotect: false,
+            askers: Askers::default(),
         }
     }
 }
@@ -416,7 +482,7 @@ pub struct TargetGroup {
     /// `ipv4` or `ipv6`; cannot be changed in place.
     pub ip_address_type: IpAddressType,
     /// The port of targets that are registered without one; never compared afterwards.
-    pub port: u16,
+    pub port: Value<u16>,
     /// Where the targets are.
     pub vpc: Value<VpcId>,
     /// Changed in place.

@@ -1,6 +1,9 @@
 //! What a client has to show before an action: compared with what AWS has.
 
-use crate::model::{Action, Authentication, JwtValidation, TargetGroupArn};
+use super::rules::same_conditions;
+use crate::model::{
+    Action, Authentication, JwtValidation, ListenerArn, ObservedStack, RuleArn, SecretVersion, Stack, TargetGroupArn,
+};
 
 /// The order of claims, and of the values of one, means nothing.
 fn normal(tokens: &JwtValidation) -> JwtValidation {
@@ -33,4 +36,52 @@ pub(super) fn is_outdated(wanted: Option<&Authentication>, existing: &[Action<Ta
         }
         _ => false,
     })
+}
+
+/// The rule, or default action, of a listener that is taken to have a Secret's content as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BelievedSecret {
+    /// The listener.
+    pub listener: ListenerArn,
+    /// Its rule; `None` is the default action.
+    pub rule: Option<RuleArn>,
+    /// The state of the Secret.
+    pub version: SecretVersion,
+}
+
+/// Returns the rules and default actions of which it is not known which state of their Secret AWS has, although AWS has
+/// all else that is wanted, the client's id included. AWS never tells the client's secret (DescribeRules). Where a stack is taken over from
+/// another controller, that controller is taken to have kept it up to date; then nothing is written before the Secret
+/// changes.
+#[must_use]
+pub fn believed_secrets(stack: &Stack, observed: &ObservedStack) -> Vec<BelievedSecret> {
+    let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
+    let mut believed = Vec::new();
+    for wanted in stack.listeners.values() {
+        let Some(existing) = balancer.and_then(|balancer| balancer.listener(wanted.port)) else { continue };
+        let mut believe = |rule: Option<&RuleArn>, version: Option<&SecretVersion>| {
+            believed.extend(version.map(|version| BelievedSecret {
+                listener: existing.arn.clone(),
+                rule: rule.cloned(),
+                version: version.clone(),
+            }));
+        };
+        believe(None, unknown(wanted.default_authentication.as_ref(), &existing.default_actions));
+        for observed in &existing.rules {
+            let of_rule = wanted.rules.iter().filter(|rule| same_conditions(rule, observed));
+            let version = of_rule.filter_map(|rule| unknown(rule.authentication.as_ref(), &observed.actions)).next();
+            believe(Some(&observed.arn), version);
+        }
+    }
+    believed
+}
+
+/// The state of the Secret, where AWS has all else of it and has been given an unknown state.
+fn unknown<'a>(wanted: Option<&'a Authentication>, existing: &[Action<TargetGroupArn>]) -> Option<&'a SecretVersion> {
+    let secret = wanted.and_then(Authentication::secret)?;
+    let (_, before) = existing.split_last()?;
+    let is_unknown = before.iter().any(|action| {
+        matches!(action, Action::AuthenticateOidc { client_id: Some(id), secret_version: None, .. } if *id == secret.client_id)
+    });
+    (is_unknown && same(wanted, before)).then_some(&secret.version)
 }

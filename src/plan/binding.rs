@@ -42,6 +42,22 @@ fn networking_rule(
     })
 }
 
+/// Returns a spec that lets in, besides its own sources, those that another one lets in.
+#[must_use]
+pub fn widened(
+    mut spec: crd::TargetGroupBindingSpec,
+    before: &crd::TargetGroupBindingSpec,
+) -> crd::TargetGroupBindingSpec {
+    let Some(before) = &before.networking else { return spec };
+    let rules = spec.networking.get_or_insert_default().ingress.get_or_insert_default();
+    for rule in before.ingress.iter().flatten() {
+        if !rules.contains(rule) {
+            rules.push(rule.clone());
+        }
+    }
+    spec
+}
+
 /// The spec, once the source of traffic and the VPC are known.
 #[must_use]
 pub fn spec(

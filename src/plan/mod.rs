@@ -2,19 +2,28 @@
 
 mod authentication;
 pub mod binding;
+mod blame;
 pub mod defaults;
+mod in_steps;
+mod leaving;
+mod order;
 mod render;
+mod room;
 mod rules;
 mod set_aside;
 mod stack;
 mod step;
+mod tags;
 
 #[cfg(test)]
 mod tests;
 
+pub use authentication::{BelievedSecret, believed_secrets};
+pub use leaving::holds_up;
 pub use render::{render, summary};
 pub use stack::{holdings, plan};
 pub use step::{
     AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, RuleReference, SecurityGroupTarget, Step,
     StepAction, TaggedResource, Wait,
 };
+pub use tags::tag_keys;

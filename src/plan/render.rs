@@ -55,6 +55,7 @@ pub fn render(plan: &Plan) -> String {
             format!("until the TargetGroupBindings are gone: {}", names.join(", "))
         }
         Wait::LoadBalancerActive => "until the new load balancer serves".to_owned(),
+        Wait::Protected(_) => "until the old load balancer is not protected from deletion any more".to_owned(),
         Wait::Hold(_) => "before the old load balancer goes, for clients to find the new one".to_owned(),
     });
     if let Some(wait) = wait {
@@ -71,6 +72,10 @@ impl fmt::Display for Wait {
                 write!(f, "waiting for {} to be gone", names.join(", "))
             }
             Self::LoadBalancerActive => f.write_str("waiting for the new load balancer to serve"),
+            Self::Protected(old) => {
+                let old: Vec<&str> = old.iter().map(LoadBalancerArn::as_str).collect();
+                write!(f, "{}, replaced by another load balancer, stays: it is protected from deletion", old.join(", "))
+            }
             Self::Hold(old) => {
                 let old: Vec<&str> = old.iter().map(LoadBalancerArn::as_str).collect();
                 write!(f, "waiting for clients to find the new load balancer before {} goes", old.join(", "))
@@ -124,7 +129,7 @@ fn tags(tags: &Tags) -> String {
 
 fn target_group(group: &TargetGroup) -> Vec<(&'static str, String)> {
     let check = &group.health_check;
-    vec![
+    let mut details = vec![
         (
             "targets",
             format!(
@@ -152,7 +157,11 @@ fn target_group(group: &TargetGroup) -> Vec<(&'static str, String)> {
             ),
         ),
         ("tags", tags(&group.tags)),
-    ]
+    ];
+    if group.port.known().is_none() {
+        details.insert(1, ("target port", group.port.to_string()));
+    }
+    details
 }
 
 fn load_balancer(balancer: &LoadBalancer) -> Vec<(&'static str, String)> {
@@ -382,6 +391,10 @@ impl fmt::Display for StepAction {
             }
             Self::DeleteRule { port, priority, .. } => write!(f, "delete rule {priority} of listener {port}"),
             Self::AddTags { name, tags: added, .. } => write!(f, "tag {name}: {}", tags(added)),
+            Self::RemoveTags { name, keys, .. } => {
+                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+                write!(f, "remove tags of {name}: {}", keys.join(", "))
+            }
         }
     }
 }

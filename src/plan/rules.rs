@@ -7,19 +7,23 @@
 //! 3. The listener's default action is changed.
 //! 4. The rules that go are deleted, lowest first: what a deleted rule answered falls to no other that goes.
 //!
-//! Where only actions and transforms change, each rule is modified in place: its requests change over at once.
+//! Where only actions and transforms change, each rule is modified in place: its requests change over at once. Where a quota
+//! leaves no room for all that comes beside what goes, see [`super::in_steps`].
 
 use std::collections::BTreeSet;
 
 use super::{
     authentication,
+    room::Used,
     set_aside::Keeping,
     step::{ListenerReference, RuleReference, Step, StepAction},
 };
-use crate::model::{Action, Authentication, Cause, ObservedRule, Rule, TargetGroupArn, TargetGroupReference};
+use crate::model::{
+    Action, Authentication, Cause, ObservedLoadBalancer, ObservedRule, Rule, TargetGroupArn, TargetGroupReference,
+};
 
 /// ELB v2's largest priority.
-const LARGEST_PRIORITY: u32 = 50_000;
+pub(super) const LARGEST_PRIORITY: u32 = 50_000;
 
 /// One listener's rules as they are and as they shall be.
 pub(super) struct RuleChange<'a> {
@@ -38,11 +42,13 @@ pub(super) struct RuleChange<'a> {
     pub(super) cause: &'a Cause,
     /// What stays although nobody asks for it.
     pub(super) keeping: Keeping<'a>,
+    /// What the load balancer has before these steps, where AWS has said that not more fits; with the load balancer.
+    pub(super) used: Option<(&'a Used, Option<&'a ObservedLoadBalancer>)>,
 }
 
 /// A place in the final order of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// One of the wanted rules.
     Wanted(usize),
     /// An existing rule of a member that is set aside.
@@ -54,6 +60,10 @@ enum Place {
 pub(super) struct RuleSteps {
     pub(super) before_default: Vec<Step>,
     pub(super) after_default: Vec<Step>,
+    /// Steps for which other listeners of the load balancer have to make room.
+    pub(super) later: Vec<Step>,
+    /// Wanted rules with the existing ones that they are made of in place, besides those that [`RuleChange::kept`] tells of.
+    pub(super) modified: Vec<(usize, usize)>,
 }
 
 /// Whether AWS does what is wanted, after what a client has to show.
@@ -73,6 +83,10 @@ pub(super) fn same_action(
         (&mut wanted, existing)
     {
         wanted.duration_seconds = wanted.duration_seconds.or(existing.duration_seconds);
+    }
+    // AWS names the query of a redirect that keeps it; of one that takes it away it may show none.
+    if let (Action::Redirect { query, .. }, Action::Redirect { query: None, .. }) = (&mut wanted, existing) {
+        query.take_if(|query| query.is_empty());
     }
     normal(wanted) == normal(existing.clone())
 }
@@ -141,7 +155,7 @@ impl RuleChange<'_> {
             .then(|| self.modify(wanted, existing))
     }
 
-    fn modify(&self, wanted: &Rule, existing: &ObservedRule) -> Step {
+    pub(super) fn modify(&self, wanted: &Rule, existing: &ObservedRule) -> Step {
         let modify = StepAction::ModifyRule {
             arn: existing.arn.clone(),
             port: self.port,
@@ -194,6 +208,30 @@ impl RuleChange<'_> {
         }
         let matches = self.matches();
         let places = self.places(&matches);
+        let mut steps = self.at_once(&matches, &places);
+        if let Some((used, balancer)) = self.used.filter(|(used, _)| !self.fits(&steps, used)) {
+            steps = self.in_steps(&matches, &places, used.clone(), balancer);
+        }
+        let kept = self.wanted.iter().zip(&matches).filter_map(|(rule, m)| Some((rule, &self.existing[(*m)?])));
+        steps.before_default.extend(kept.filter_map(|(wanted, existing)| self.secret(wanted, existing)));
+        steps
+    }
+
+    /// Returns true if there is room for all rules that the steps create before they delete any.
+    fn fits(&self, steps: &RuleSteps, used: &Used) -> bool {
+        let mut used = used.clone();
+        steps.before_default.iter().all(|step| {
+            let fits = match &step.action {
+                StepAction::CreateRule { rule, .. } => used.fits(rule, self.resolve),
+                _ => true,
+            };
+            used.after(step, None, self.resolve);
+            fits
+        })
+    }
+
+    /// Returns the steps where all that comes is made before what goes is deleted.
+    fn at_once(&self, matches: &[Option<usize>], places: &[Place]) -> RuleSteps {
         let in_place = places.iter().filter_map(|place| match place {
             Place::Wanted(index) => matches[*index],
             Place::Kept(index) => Some(*index),
@@ -220,7 +258,7 @@ impl RuleChange<'_> {
         let mut next = now.last().copied().unwrap_or(0) + 1;
         let mut order: Vec<(RuleReference, u32)> = Vec::new();
         for place in places {
-            let (index, existing) = match place {
+            let (index, existing) = match *place {
                 Place::Wanted(index) => (index, matches[index]),
                 Place::Kept(existing) => (0, Some(existing)),
             };
@@ -258,9 +296,6 @@ impl RuleChange<'_> {
                 .before_default
                 .push(step(StepAction::SetRulePriorities { port: self.port, priorities }, self.cause.clone()));
         }
-
-        let kept = self.wanted.iter().zip(&matches).filter_map(|(rule, m)| Some((rule, &self.existing[(*m)?])));
-        steps.before_default.extend(kept.filter_map(|(wanted, existing)| self.secret(wanted, existing)));
 
         // 4. What goes, from the lowest.
         for &index in doomed.iter().rev() {
@@ -326,6 +361,6 @@ impl RuleChange<'_> {
     }
 }
 
-fn step(action: StepAction, cause: Cause) -> Step {
+pub(super) fn step(action: StepAction, cause: Cause) -> Step {
     Step { action, cause }
 }

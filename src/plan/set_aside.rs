@@ -43,6 +43,11 @@ impl<'a> Keeping<'a> {
         }
     }
 
+    /// The member that is remembered to have a rule.
+    pub(super) fn holder_of_rule(&self, rule: &RuleArn) -> Option<&'a ObjectName> {
+        self.holdings.iter().find(|holding| holding.rules.contains(rule)).map(|holding| &holding.member)
+    }
+
     /// Whether a rule is remembered to be of somebody set aside: then it is no other's, however alike.
     pub(super) fn is_taken(&self, rule: &RuleArn) -> bool {
         let mut aside = self.holdings.iter().filter(|holding| self.set_aside.members.contains(&holding.member));
@@ -62,9 +67,11 @@ impl<'a> Keeping<'a> {
         self.keeps(|holding| holding.ports.get(&port).is_some_and(|held| held.default_action))
     }
 
-    /// Whether a target group is of somebody set aside: its resource id begins with the Ingress.
+    /// Returns true if a target group is a member's that is set aside.
     pub(super) fn target_group(&self, resource: Option<&ResourceId>) -> bool {
-        let of = |member: &ObjectName| resource.is_some_and(|id| id.0.starts_with(&format!("{member}-")));
-        self.set_aside.members.iter().any(of)
+        let of = |(member, service): &(ObjectName, String)| {
+            resource.is_some_and(|id| id.ingress(service).as_ref() == Some(member))
+        };
+        self.set_aside.services.iter().any(of)
     }
 }

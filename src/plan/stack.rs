@@ -1,31 +1,35 @@
 //! The plan of one stack.
 //!
-//! Order: target group, binding, load balancer, listener, rules, then who may come in. What goes, goes the other way round:
-//! rule or listener, binding, and once the binding has let go of its targets, the target group; the security group last.
+//! Order: target group, binding, load balancer, new listeners with their rules, who may come in on their ports, the security
+//! groups in front, then the listeners that change, those that redirect after those that they lead to. What goes, goes the
+//! other way round: rule or listener, who may come in, binding, and once the binding has let go of its targets, the target
+//! group; the security group last.
 //!
 //! A load balancer that cannot become the wanted one is replaced: the wanted one is made beside it, with target groups of its
 //! own, since a group serves one load balancer. The old one goes when the new one serves and clients have had time to find
 //! it. Both generations carry the same tags, so target groups are told apart by which load balancer names them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    authentication, defaults,
+    authentication, blame, defaults, order,
+    room::Used,
     rules::{RuleChange, same_action, same_conditions},
     set_aside::Keeping,
     step::{
         AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, SecurityGroupTarget, Step, StepAction,
         TaggedResource, Wait,
     },
+    tags,
 };
 use crate::{
     build::tags as known_tags,
     model::{
-        Attributes, Cause, CertificateArn, Holding, Listener, LoadBalancer, ManagedSecurityGroup, MutualAuthentication,
-        ObjectName, ObservedBinding, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup,
-        ObservedStack, ObservedTargetGroup, PortHolding, ResourceId, RuleArn, SecurityGroupId, SecurityGroupReference,
-        SecurityGroupRule, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference,
-        TrustStoreArn, Value,
+        Attributes, Cause, CertificateArn, DELETION_PROTECTION, Holding, Listener, ListenerProtocol, LoadBalancer,
+        ManagedSecurityGroup, MutualAuthentication, ObjectName, ObservedBinding, ObservedListener,
+        ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, PortHolding,
+        ResourceId, Room, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Stack, Tags,
+        TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference, TrustStoreArn, Value,
     },
 };
 
@@ -50,10 +54,13 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         kept_target_groups: BTreeSet::new(),
         plan: Plan::default(),
         going: BTreeSet::new(),
+        opening: Vec::new(),
+        later: VecDeque::new(),
         last: Vec::new(),
+        untagged: Vec::new(),
     };
     planner.run();
-    Planned::Ready(planner.plan)
+    Planned::Ready(blame::charged(stack, observed, planner.plan))
 }
 
 /// Who of a group has what of its load balancer, where nothing is left to do. Of members that are set aside it is what it was.
@@ -85,6 +92,15 @@ pub fn holdings(stack: &Stack, observed: &ObservedStack) -> Vec<Holding> {
     }
     holdings.into_values().collect()
 }
+
+/// Whether an attribute has the value that it shall have. AWS shows a switch as `true` or `false`, however it was written.
+fn same_value(wanted: &str, known: &str) -> bool {
+    let switch = |value: &str| ["true", "false"].iter().any(|switch| value.eq_ignore_ascii_case(switch));
+    wanted == known || switch(wanted) && wanted.eq_ignore_ascii_case(known)
+}
+
+/// The number of security groups that a load balancer may be in (quota `Security groups per network interface`).
+const MOST_SECURITY_GROUPS: usize = 5;
 
 /// Whether clients show certificates as they shall.
 fn same_mutual(wanted: &MutualAuthentication<Value<TrustStoreArn>>, existing: &ObservedListener) -> bool {
@@ -135,11 +151,13 @@ fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
     if let Some(wanted) = &stack.load_balancer {
         let unread = observed.replaced(wanted).filter(|existing| existing.listeners.is_none());
         reads.listeners_of = unread.map(|existing| existing.arn.clone()).collect();
+        let mut going = observed.replaced(wanted).filter(|old| observed.let_go.contains(&old.arn));
+        reads.load_balancer = going.find(|old| old.attributes.is_none()).map(|old| old.arn.clone());
     }
     let current = stack.load_balancer.as_ref().and_then(|wanted| Some((wanted, observed.current(wanted)?)));
     if let Some((wanted, existing)) = current {
-        reads.load_balancer =
-            Some(existing.arn.clone()).filter(|_| !wanted.attributes.is_empty() && existing.attributes.is_none());
+        let unread = !wanted.attributes.is_empty() && existing.attributes.is_none();
+        reads.load_balancer = unread.then(|| existing.arn.clone()).or(reads.load_balancer);
         reads.listeners_of.extend(Some(existing.arn.clone()).filter(|_| existing.listeners.is_none()));
         let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
         // What one has that is about to speak something else does not matter, and a TLS listener has none to read.
@@ -189,8 +207,14 @@ struct Planner<'a> {
     plan: Plan,
     /// TargetGroupBindings that are going although they are wanted.
     going: BTreeSet<ObjectName>,
+    /// Steps that let somebody in on new ports, or on ports that redirects lead to.
+    opening: Vec<Step>,
+    /// Rules and certificates for which others have to make room, in the order in which they are made.
+    later: VecDeque<Step>,
     /// Steps that come after everything that serves is in place.
     last: Vec<Step>,
+    /// Tags that go: they serve nobody, so that they hold nothing up.
+    untagged: Vec<Step>,
 }
 
 impl<'a> Planner<'a> {
@@ -218,11 +242,19 @@ impl<'a> Planner<'a> {
                     );
                 }
             }
-            for listener in stack.listeners.values() {
-                match balancer.and_then(|b| b.listener(listener.port)) {
-                    Some(existing) => self.listener(listener, existing),
-                    None => self.new_listener(listener, balancer),
-                }
+            let existing = |listener: &Listener| balancer.and_then(|b| b.listener(listener.port));
+            let (changed, mut new): (Vec<&Listener>, Vec<&Listener>) =
+                stack.listeners.values().partition(|listener| existing(listener).is_some());
+            // What a redirect leads to is there before it.
+            new.sort_by_key(|listener| !order::redirects(listener).is_empty());
+            for listener in new {
+                self.new_listener(listener, balancer);
+            }
+            let opening = std::mem::take(&mut self.opening);
+            self.plan.steps.extend(opening);
+            let changed = changed.into_iter().filter_map(|wanted| Some((wanted, existing(wanted)?))).collect();
+            for (wanted, existing) in order::of_changes(changed) {
+                self.listener(wanted, existing);
             }
             for existing in balancer.iter().flat_map(|b| b.known_listeners()) {
                 if stack.listeners.contains_key(&existing.port) {
@@ -233,16 +265,54 @@ impl<'a> Planner<'a> {
                 } else {
                     let delete = StepAction::DeleteListener { arn: existing.arn.clone(), port: existing.port };
                     self.push(delete, &wanted.cause);
+                    self.make_what_fits();
                 }
             }
         }
+        let later = std::mem::take(&mut self.later);
+        self.plan.steps.extend(later);
         let last = std::mem::take(&mut self.last);
         self.plan.steps.extend(last);
         self.removals();
+        let untagged = std::mem::take(&mut self.untagged);
+        self.plan.steps.extend(untagged);
     }
 
     fn push(&mut self, action: StepAction, cause: &Cause) {
         self.plan.steps.push(Step { action, cause: cause.clone() });
+    }
+
+    /// Returns what the load balancer has after the steps so far, where AWS has said that not more fits.
+    fn used(&self) -> Option<Used> {
+        if self.observed.room == Room::default() {
+            return None;
+        }
+        let balancer = self.balancer();
+        let mut used = Used::of(self.observed.room, balancer);
+        self.plan.steps.iter().for_each(|step| used.after(step, balancer, &|group| self.resolve(group)));
+        Some(used)
+    }
+
+    fn balancer(&self) -> Option<&'a ObservedLoadBalancer> {
+        self.stack.load_balancer.as_ref().and_then(|wanted| self.observed.current(wanted))
+    }
+
+    /// Goes on with what had no room, as far as it has room now.
+    fn make_what_fits(&mut self) {
+        while let Some(next) = self.later.front() {
+            let Some(used) = self.used() else { return };
+            let fits = match &next.action {
+                StepAction::CreateRule { rule, .. } => used.fits(rule, &|group| self.resolve(group)),
+                StepAction::AddListenerCertificates { certificates, .. } => {
+                    used.certificates_free() >= certificates.len()
+                }
+                _ => true,
+            };
+            if !fits {
+                return;
+            }
+            self.plan.steps.extend(self.later.pop_front());
+        }
     }
 
     fn resolve(&self, reference: &TargetGroupReference) -> Option<TargetGroupArn> {
@@ -261,12 +331,48 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn tags(&mut self, resource: TaggedResource, name: String, wanted: &Tags, existing: &Tags, cause: &Cause) {
+    /// Brings the tags of a resource to what is wanted. `sources` are what the controller may have tagged it for.
+    fn tags(
+        &mut self,
+        resource: TaggedResource,
+        name: String,
+        sources: &[ResourceId],
+        (wanted, existing): (&Tags, &Tags),
+        cause: &Cause,
+    ) {
         let missing: Tags =
             wanted.iter().filter(|(k, v)| existing.get(*k) != Some(*v)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let keys = tags::surplus(self.stack, self.observed, sources, wanted, existing);
+        if !keys.is_empty() {
+            let remove = StepAction::RemoveTags { resource: resource.clone(), name: name.clone(), keys };
+            let remove = Step { action: remove, cause: cause.clone() };
+            // Where there is no room for those that come, those that go make it.
+            match tags::have_room(&missing, existing) {
+                true => self.untagged.push(remove),
+                false => self.plan.steps.push(remove),
+            }
+        }
         if !missing.is_empty() {
             self.push(StepAction::AddTags { resource, name, tags: missing }, cause);
         }
+    }
+
+    /// As [`Self::tags`], of what all members share: the tags of members that are set aside stay.
+    fn shared_tags(
+        &mut self,
+        resource: TaggedResource,
+        name: String,
+        source: ResourceId,
+        (wanted, existing): (&Tags, &Tags),
+        cause: &Cause,
+    ) {
+        let mut kept = wanted.clone();
+        if !self.keeping.is_everybody_in() && !wanted.is_empty() {
+            for (key, value) in existing {
+                kept.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        self.tags(resource, name, &[source], (&kept, existing), cause);
     }
 
     /// The attributes that differ from what is known. What is not known is not guessed: it is read first.
@@ -280,7 +386,8 @@ impl<'a> Planner<'a> {
     ) {
         // A call for each who asks, so that a refusal is told to the right one.
         let mut changes: BTreeMap<&Cause, Attributes> = BTreeMap::new();
-        for (key, value) in wanted.iter().filter(|(key, value)| known.get(*key) != Some(*value)) {
+        let differs = |key: &str, value: &str| known.get(key).is_none_or(|known| !same_value(value, known));
+        for (key, value) in wanted.iter().filter(|(key, value)| differs(key, value)) {
             let cause = causes.of_attributes.and_then(|causes| causes.get(key)).unwrap_or(causes.of_all);
             changes.entry(cause).or_default().insert(key.clone(), value.clone());
         }
@@ -297,32 +404,57 @@ impl<'a> Planner<'a> {
             }
             Some(group) => {
                 let name = format!("security group {}", group.name);
-                self.tags(
-                    TaggedResource::SecurityGroup(group.id.clone()),
-                    name,
-                    &wanted.tags,
-                    &group.tags,
-                    &wanted.cause,
-                );
+                let resource = TaggedResource::SecurityGroup(group.id.clone());
+                self.shared_tags(resource, name, tags::security_group(), (&wanted.tags, &group.tags), &wanted.cause);
                 (SecurityGroupTarget::Existing(group.id.clone()), group.ingress.clone())
             }
         };
         let has = |rule: &SecurityGroupRule| present.iter().any(|p| p.identity() == rule.identity());
         let missing: Vec<SecurityGroupRule> = wanted.ingress.iter().filter(|rule| !has(rule)).cloned().collect();
-        let surplus: Vec<SecurityGroupRule> =
+        let mut surplus: Vec<SecurityGroupRule> =
             present.iter().filter(|p| !wanted.ingress.iter().any(|w| w.identity() == p.identity())).cloned().collect();
-        // A port is opened when its listener has all its rules, and closed when its listener is gone.
-        if !missing.is_empty() {
-            let authorize = StepAction::AuthorizeIngress { group: target, rules: missing };
-            self.last.push(Step { action: authorize, cause: wanted.cause.clone() });
-        }
+        // A port is opened when its listener has all its rules, and closed when its listener is gone. New sources reach
+        // what is there already only once it is as it shall be.
+        let (early, late): (Vec<_>, Vec<_>) = missing.into_iter().partition(|rule| self.opens_early(rule));
         // What a load balancer that still serves may need stays open until it is gone.
         let serving =
             self.stack.load_balancer.as_ref().is_some_and(|wanted| self.observed.replaced(wanted).next().is_some());
-        if let Some(group) = existing.filter(|_| !surplus.is_empty() && !serving) {
-            let revoke = StepAction::RevokeIngress { group: group.id.clone(), rules: surplus };
-            self.last.push(Step { action: revoke, cause: wanted.cause.clone() });
+        let closed = existing.filter(|_| !serving);
+        let mut free = self.observed.room.security_group_rules.map(|most| most.saturating_sub(present.len()));
+        if free.is_some() {
+            surplus.sort_by_key(|rule| self.need_of(rule));
         }
+        let mut surplus = VecDeque::from(surplus);
+        let steps = |action| Step { action, cause: wanted.cause.clone() };
+        for (rules, to) in [(early, &mut self.opening), (late, &mut self.last)] {
+            let lacking = free.map_or(0, |free| rules.len().saturating_sub(free)).min(surplus.len());
+            if let Some(group) = closed.filter(|_| lacking > 0) {
+                let rules = surplus.drain(..lacking).collect();
+                to.push(steps(StepAction::RevokeIngress { group: group.id.clone(), rules }));
+            }
+            free = free.map(|free| (free + lacking).saturating_sub(rules.len()));
+            if !rules.is_empty() {
+                to.push(steps(StepAction::AuthorizeIngress { group: target.clone(), rules }));
+            }
+        }
+        if let Some(group) = closed.filter(|_| !surplus.is_empty()) {
+            let rules = surplus.into();
+            self.last.push(steps(StepAction::RevokeIngress { group: group.id.clone(), rules }));
+        }
+    }
+
+    /// Returns how much a rule of the group in front that goes is needed until then: least where no listener answers on its
+    /// ports, most where one does that shall not any more, since redirects may still lead to it.
+    fn need_of(&self, rule: &SecurityGroupRule) -> u8 {
+        let within = |port: &u16| {
+            let port = i32::from(*port);
+            rule.from_port.is_none_or(|from| from <= port) && rule.to_port.is_none_or(|to| port <= to)
+        };
+        let mut now = self.balancer().into_iter().flat_map(ObservedLoadBalancer::known_listeners);
+        if !now.any(|listener| within(&listener.port)) {
+            return 0;
+        }
+        if self.stack.listeners.keys().any(within) { 1 } else { 2 }
     }
 
     fn target_group(&mut self, wanted: &TargetGroup) {
@@ -350,7 +482,9 @@ impl<'a> Planner<'a> {
             return;
         };
         let name = format!("target group {}", existing.name);
-        self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
+        let resource = TaggedResource::Elb(existing.arn.to_string());
+        let sources = std::slice::from_ref(&wanted.resource);
+        self.tags(resource, name, sources, (&wanted.tags, &existing.tags), &wanted.cause);
         if let Some(known) = &existing.attributes {
             let name = format!("target group {}", existing.name);
             let of = AttributesOf::TargetGroup(TargetGroupReference::Foreign(existing.arn.clone()));
@@ -364,7 +498,13 @@ impl<'a> Planner<'a> {
             };
             self.push(modify, &wanted.cause);
         }
-        let mut bindings = self.observed.bindings.iter().filter(|b| b.target_group == existing.arn);
+        // Another of its labels may name the group too.
+        let is_its = |b: &&ObservedBinding| {
+            b.target_group == existing.arn
+                && b.name.namespace == wanted.binding.namespace
+                && b.name.name == existing.name
+        };
+        let mut bindings = self.observed.bindings.iter().filter(is_its);
         let going = bindings.clone().next();
         match bindings.find(|binding| !binding.deleting).or(going) {
             // The new one has the same name, so it can be made only when the old one is gone.
@@ -379,15 +519,48 @@ impl<'a> Planner<'a> {
             }
             Some(binding) => {
                 let spec = super::binding::spec(wanted, &existing.arn, &|source| self.security_group_id(source));
-                if spec.as_ref() != Some(&binding.spec) || binding.labels != wanted.binding.labels {
+                // Targets let the groups before in until the load balancer has left them.
+                let keeps_networking = self.regrouped().is_some();
+                let spec = match spec {
+                    Some(spec) if keeps_networking => Some(super::binding::widened(spec, &binding.spec)),
+                    spec => spec,
+                };
+                // Labels of others (a policy engine's, a team's) are theirs.
+                let labelled = wanted.binding.labels.iter().all(|(key, value)| binding.labels.get(key) == Some(value));
+                if spec.as_ref() != Some(&binding.spec) || !labelled {
                     let update = StepAction::UpdateBinding {
                         existing: Box::new(binding.clone()),
                         target_group: Box::new(wanted.clone()),
+                        keeps_networking,
                     };
                     self.push(update, &wanted.cause);
                 }
             }
         }
+    }
+
+    /// Returns the load balancer where it is to be put in other security groups than it is in.
+    fn regrouped(&self) -> Option<&'a ObservedLoadBalancer> {
+        let wanted = self.stack.load_balancer.as_ref()?;
+        let existing = self.observed.current(wanted)?;
+        let groups: Option<BTreeSet<SecurityGroupId>> =
+            wanted.security_groups.iter().map(|reference| self.security_group_id(reference)).collect();
+        (groups.as_ref() != Some(&existing.security_groups)).then_some(existing)
+    }
+
+    /// Returns whether a rule of the group in front is needed before existing listeners change: it opens the port of a new
+    /// listener or one that a redirect leads to, or the group is new in front of the load balancer.
+    fn opens_early(&self, rule: &SecurityGroupRule) -> bool {
+        let Some(wanted) = &self.stack.load_balancer else { return false };
+        let Some(balancer) = self.observed.current(wanted) else { return true };
+        let within = |port: &u16| {
+            let port = i32::from(*port);
+            rule.from_port.is_none_or(|from| from <= port) && rule.to_port.is_none_or(|to| port <= to)
+        };
+        let listeners = &self.stack.listeners;
+        self.regrouped().is_some()
+            || listeners.keys().filter(|port| balancer.listener(**port).is_none()).any(within)
+            || listeners.values().flat_map(order::redirects).collect::<BTreeSet<u16>>().iter().any(within)
     }
 
     /// The stack's own security groups in front.
@@ -407,7 +580,8 @@ impl<'a> Planner<'a> {
 
     fn load_balancer(&mut self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) {
         let name = format!("load balancer {}", existing.name);
-        self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
+        let resource = TaggedResource::Elb(existing.arn.to_string());
+        self.shared_tags(resource, name, tags::load_balancer(), (&wanted.tags, &existing.tags), &wanted.cause);
         if let Value::Known(subnets) = &wanted.subnets {
             let ids: BTreeSet<_> = subnets.iter().map(|mapping| mapping.subnet.clone()).collect();
             if ids != existing.subnets {
@@ -427,13 +601,32 @@ impl<'a> Planner<'a> {
             let causes = Causes::of(&wanted.cause, &wanted.attribute_causes);
             self.attributes(of, name, &wanted.attributes, known, causes);
         }
-        let groups: Option<BTreeSet<SecurityGroupId>> =
-            wanted.security_groups.iter().map(|reference| self.security_group_id(reference)).collect();
-        if groups.as_ref() != Some(&existing.security_groups) {
-            let set =
-                StepAction::SetSecurityGroups { arn: existing.arn.clone(), groups: wanted.security_groups.clone() };
-            // Only once the stack's own group is open: a new one lets nobody in.
-            self.last.push(Step { action: set, cause: wanted.cause.clone() });
+        if self.regrouped().is_some() {
+            let set = |groups: Vec<SecurityGroupReference>| Step {
+                action: StepAction::SetSecurityGroups { arn: existing.arn.clone(), groups },
+                cause: wanted.cause.clone(),
+            };
+            // Once the stack's own group is open, since a new one lets nobody in, and before a redirect leads to a port that
+            // the groups before did not open. What is redirected now may lead to a port that only those opened.
+            let redirected = existing.known_listeners().any(order::redirects_elsewhere);
+            let before =
+                existing.security_groups.iter().map(|id| SecurityGroupReference::Given(Value::Known(id.clone())));
+            let known: BTreeSet<SecurityGroupId> =
+                wanted.security_groups.iter().filter_map(|reference| self.security_group_id(reference)).collect();
+            let both: Vec<_> = wanted
+                .security_groups
+                .iter()
+                .cloned()
+                .chain(before.filter(
+                    |group| !matches!(group, SecurityGroupReference::Given(Value::Known(id)) if known.contains(id)),
+                ))
+                .collect();
+            if redirected && both.len() <= MOST_SECURITY_GROUPS {
+                self.opening.push(set(both));
+                self.last.push(set(wanted.security_groups.clone()));
+            } else {
+                self.opening.push(set(wanted.security_groups.clone()));
+            }
         }
     }
 
@@ -451,7 +644,11 @@ impl<'a> Planner<'a> {
             &defaults::listener(listener.protocol),
             Causes::of(&listener.cause, &listener.attribute_causes),
         );
-        self.add_certificates(listener, &reference, listener.certificates.iter().cloned());
+        let used = self.used();
+        let free = used.as_ref().map_or(usize::MAX, Used::certificates_free);
+        self.add_certificates(listener, &reference, listener.certificates.iter().take(free).cloned());
+        let fits = used.is_none_or(|used| used.fits_listener(listener, &|group| self.resolve(group)));
+        let mut creates: Vec<Step> = Vec::new();
         for (index, rule) in listener.rules.iter().enumerate() {
             let create = StepAction::CreateRule {
                 listener: reference.clone(),
@@ -460,7 +657,30 @@ impl<'a> Planner<'a> {
                 priority: u32::try_from(index + 1).unwrap_or(u32::MAX),
                 rule: Box::new(rule.clone()),
             };
-            self.push(create, &rule.cause);
+            creates.push(Step { action: create, cause: rule.cause.clone() });
+        }
+        if fits {
+            self.plan.steps.extend(creates);
+        } else {
+            // From the bottom, as those that another listener gives up are deleted.
+            self.later.extend(creates.into_iter().rev());
+            self.make_what_fits();
+        }
+        let rest: Vec<CertificateArn> = listener.certificates.iter().skip(free).cloned().collect();
+        self.add_certificates_later(listener, &reference, &rest);
+    }
+
+    /// Adds certificates one by one, as soon as others have made room.
+    fn add_certificates_later(
+        &mut self,
+        wanted: &Listener,
+        reference: &ListenerReference,
+        certificates: &[CertificateArn],
+    ) {
+        for certificate in certificates {
+            let certificates = vec![certificate.clone()];
+            let action = StepAction::AddListenerCertificates { listener: reference.clone(), certificates };
+            self.later.push_back(Step { action, cause: wanted.cause.clone() });
         }
     }
 
@@ -486,6 +706,15 @@ impl<'a> Planner<'a> {
         }
     }
 
+    fn remove_certificates(&mut self, wanted: &Listener, existing: &ObservedListener, certificates: &[CertificateArn]) {
+        if !certificates.is_empty() {
+            let (arn, certificates) = (existing.arn.clone(), certificates.to_vec());
+            let remove = StepAction::RemoveListenerCertificates { arn, port: wanted.port, certificates };
+            self.push(remove, &wanted.cause);
+            self.make_what_fits();
+        }
+    }
+
     /// A listener that only members set aside ask for: rules of those who have left go, and all else stays.
     fn kept_listener(&mut self, existing: &ObservedListener, cause: &Cause) {
         let in_use = BTreeSet::new();
@@ -499,6 +728,7 @@ impl<'a> Planner<'a> {
             default_stays: true,
             cause,
             keeping: self.keeping,
+            used: None,
         };
         let steps = change.steps();
         let kept = change.kept_aside().into_iter().flat_map(|rule| &rule.actions).chain(&existing.default_actions);
@@ -510,7 +740,8 @@ impl<'a> Planner<'a> {
     fn listener(&mut self, wanted: &Listener, existing: &ObservedListener) {
         let reference = ListenerReference::Existing(existing.arn.clone());
         let name = format!("listener {}", wanted.port);
-        self.tags(TaggedResource::Elb(existing.arn.to_string()), name, &wanted.tags, &existing.tags, &wanted.cause);
+        let resource = TaggedResource::Elb(existing.arn.to_string());
+        self.shared_tags(resource, name, tags::listener(wanted.port), (&wanted.tags, &existing.tags), &wanted.cause);
 
         // Certificates: add, change over, remove.
         let present =
@@ -524,8 +755,31 @@ impl<'a> Planner<'a> {
                 .filter(|c| wanted.certificates.contains(*c) && !existing.certificates.contains(*c))
                 .cloned(),
         );
+        let mut surplus: Vec<_> = existing
+            .certificates
+            .iter()
+            .filter(|c| !wanted.certificates.contains(*c) && wanted.default_certificate.as_ref() != Some(*c))
+            .filter(|c| !self.keeping.certificate(wanted.port, c))
+            .filter(|_| wanted.default_certificate.is_some())
+            .cloned()
+            .collect();
+        // The one that is the default can go when another is.
+        surplus.sort_by_key(|c| existing.default_certificate.as_ref() == Some(c));
+        let free_to_go = surplus.iter().filter(|c| existing.default_certificate.as_ref() != Some(*c)).count();
+        let mut surplus = surplus.as_slice();
         if !missing.is_empty() && existing.protocol == Some(wanted.protocol) {
-            self.add_certificates(wanted, &reference, missing.iter().cloned());
+            let free = self.used().map_or(usize::MAX, |used| used.certificates_free()).min(missing.len());
+            let (at_once, then) = missing.split_at(free);
+            self.add_certificates(wanted, &reference, at_once.iter().cloned());
+            // As many as are lacking make room.
+            let lacking = then.len().min(free_to_go);
+            let (first, others) = surplus.split_at(lacking);
+            self.remove_certificates(wanted, existing, first);
+            let (now, later) = then.split_at(lacking);
+            self.add_certificates(wanted, &reference, now.iter().cloned());
+            // Other listeners have to make room for the rest.
+            self.add_certificates_later(wanted, &reference, later);
+            surplus = others;
         }
 
         let unasked = !wanted.shares.values().any(|share| share.default_action) && wanted.default_action.is_not_found();
@@ -536,6 +790,7 @@ impl<'a> Planner<'a> {
         let written = default_stays && !authentication::is_outdated(before, &existing.default_actions);
         let in_use = self.target_groups_in_use();
         let cause = Cause { field: "spec.rules".to_owned(), ..wanted.cause.clone() };
+        let (used, balancer) = (self.used(), self.balancer());
         let change = RuleChange {
             listener: reference.clone(),
             port: wanted.port,
@@ -546,23 +801,18 @@ impl<'a> Planner<'a> {
             default_stays,
             cause: &cause,
             keeping: self.keeping,
+            used: used.as_ref().map(|used| (used, balancer)),
         };
         let steps = change.steps();
         let kept_default = existing.default_actions.iter().filter(|_| default_kept);
         let kept = change.kept_aside().into_iter().flat_map(|rule| &rule.actions).chain(kept_default);
         let kept_target_groups: Vec<TargetGroupArn> = kept.flat_map(|action| action.target_groups().cloned()).collect();
-        let retagged: Vec<(TaggedResource, String, Tags, Tags, Cause)> = change
-            .kept()
-            .into_iter()
-            .map(|(rule, observed)| {
-                let name = format!("rule {} of listener {}", observed.priority, wanted.port);
-                let resource = TaggedResource::Elb(observed.arn.to_string());
-                (resource, name, rule.tags.clone(), observed.tags.clone(), rule.cause.clone())
-            })
-            .collect();
+        let modified = steps.modified.iter().map(|(rule, now)| (&wanted.rules[*rule], &existing.rules[*now]));
+        let retagged: Vec<(Rule, ObservedRule)> =
+            change.kept().into_iter().chain(modified).map(|(rule, now)| (rule.clone(), now.clone())).collect();
+        self.later.extend(steps.later);
         self.kept_target_groups.extend(kept_target_groups);
-        self.plan.steps.extend(steps.before_default);
-        let listener_change = ListenerChange {
+        let mut listener_change = ListenerChange {
             protocol: Some(wanted.protocol).filter(|p| existing.protocol != Some(*p)),
             ssl_policy: wanted.ssl_policy.clone().filter(|p| existing.ssl_policy.as_ref() != Some(p)),
             default_certificate: wanted
@@ -574,14 +824,20 @@ impl<'a> Planner<'a> {
             default_authentication: wanted.default_authentication.clone().filter(|_| !written),
             mutual_authentication: wanted.mutual_authentication.clone().filter(|m| !same_mutual(m, existing)),
         };
-        if listener_change != ListenerChange::default() {
-            let modify = StepAction::ModifyListener {
-                arn: existing.arn.clone(),
-                port: wanted.port,
-                change: Box::new(listener_change),
-            };
-            self.push(modify, &wanted.cause);
+        // AWS takes authentication on HTTPS listeners alone.
+        let authenticates = match wanted.protocol {
+            ListenerProtocol::Https => wanted.rules.iter().any(|rule| rule.authentication.is_some()),
+            _ => order::authenticates(existing),
+        };
+        let protocol = match existing.protocol {
+            Some(before) if before != wanted.protocol && authenticates => listener_change.take_protocol(),
+            _ => ListenerChange::default(),
+        };
+        if wanted.protocol == ListenerProtocol::Https {
+            self.modify_listener(existing, protocol.clone(), &wanted.cause);
         }
+        self.plan.steps.extend(steps.before_default);
+        self.modify_listener(existing, listener_change, &wanted.cause);
         // Which attributes a listener can have depends on what it speaks; what it has is not known when that has changed.
         let unknown = Some(Attributes::new()).filter(|_| existing.protocol != Some(wanted.protocol));
         if let Some(known) = unknown.as_ref().or(existing.attributes.as_ref()) {
@@ -593,29 +849,46 @@ impl<'a> Planner<'a> {
         if !missing.is_empty() && existing.protocol != Some(wanted.protocol) {
             self.add_certificates(wanted, &reference, missing.into_iter());
         }
-        self.plan.steps.extend(steps.after_default);
-        let surplus: Vec<_> = existing
-            .certificates
-            .iter()
-            .filter(|c| !wanted.certificates.contains(*c) && wanted.default_certificate.as_ref() != Some(*c))
-            .filter(|c| !self.keeping.certificate(wanted.port, c))
-            .cloned()
-            .collect();
-        if !surplus.is_empty() && wanted.default_certificate.is_some() {
-            let remove = StepAction::RemoveListenerCertificates {
-                arn: existing.arn.clone(),
-                port: wanted.port,
-                certificates: surplus,
-            };
-            self.push(remove, &wanted.cause);
+        for delete in steps.after_default {
+            self.plan.steps.push(delete);
+            self.make_what_fits();
         }
-        for (resource, name, wanted_tags, existing_tags, cause) in retagged {
-            self.tags(resource, name, &wanted_tags, &existing_tags, &cause);
+        if wanted.protocol != ListenerProtocol::Https {
+            self.modify_listener(existing, protocol, &wanted.cause);
+        }
+        self.remove_certificates(wanted, existing, surplus);
+        for (rule, existing) in retagged {
+            let name = format!("rule {} of listener {}", existing.priority, wanted.port);
+            let sources = tags::of_rule(&rule.cause.object.name, self.keeping.holder_of_rule(&existing.arn));
+            let resource = TaggedResource::Elb(existing.arn.to_string());
+            self.tags(resource, name, &sources, (&rule.tags, &existing.tags), &rule.cause);
+        }
+    }
+
+    fn modify_listener(&mut self, existing: &ObservedListener, change: ListenerChange, cause: &Cause) {
+        if change != ListenerChange::default() {
+            let (arn, port) = (existing.arn.clone(), existing.port);
+            self.push(StepAction::ModifyListener { arn, port, change: Box::new(change) }, cause);
         }
     }
 
     fn target_groups_in_use(&self) -> BTreeSet<TargetGroupArn> {
         self.observed.load_balancers.iter().flat_map(ObservedLoadBalancer::target_groups).cloned().collect()
+    }
+
+    /// Deletes a load balancer. Its protection is switched off only where an annotation says so; AWS refuses to delete a protected
+    /// one.
+    fn delete_load_balancer(&mut self, balancer: &ObservedLoadBalancer, unprotect: bool, cause: &Cause) {
+        let (arn, name) = (balancer.arn.clone(), balancer.name.clone());
+        if unprotect && balancer.is_protected() {
+            let off = StepAction::ModifyAttributes {
+                of: AttributesOf::LoadBalancer(Some(arn.clone())),
+                name: format!("load balancer {name}"),
+                attributes: Attributes::from([(DELETION_PROTECTION.to_owned(), "false".to_owned())]),
+            };
+            self.push(off, cause);
+        }
+        self.push(StepAction::DeleteLoadBalancer { arn, name }, cause);
     }
 
     /// Lets go of the load balancers that the wanted one has replaced, those whose time has come. Answers the target groups
@@ -625,16 +898,21 @@ impl<'a> Planner<'a> {
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
         // What a member has that is set aside, the new one does not have.
         let may_go = serves && self.keeping.is_everybody_in();
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            observed.replaced(wanted).partition(|old| may_go && observed.let_go.contains(&old.arn));
+        let unprotected = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
+        let due = |old: &ObservedLoadBalancer| may_go && observed.let_go.contains(&old.arn);
+        let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotected;
+        let (gone, kept): (Vec<_>, Vec<_>) = observed.replaced(wanted).partition(|old| due(old) && !stays(old));
         let cause = self.cause("spec");
         for old in gone {
-            let delete = StepAction::DeleteLoadBalancer { arn: old.arn.clone(), name: old.name.clone() };
-            self.push(delete, &cause);
+            self.delete_load_balancer(old, unprotected, &cause);
         }
         if !kept.is_empty() {
             let arns = kept.iter().map(|old| old.arn.clone()).collect();
-            self.plan.wait = Some(if serves { Wait::Hold(arns) } else { Wait::LoadBalancerActive });
+            self.plan.wait = Some(match serves {
+                _ if kept.iter().all(|old| due(old)) => Wait::Protected(arns),
+                true => Wait::Hold(arns),
+                false => Wait::LoadBalancerActive,
+            });
         }
         kept.into_iter().flat_map(ObservedLoadBalancer::target_groups).collect()
     }
@@ -645,8 +923,7 @@ impl<'a> Planner<'a> {
         let cause = self.cause(if gone { "metadata.deletionTimestamp" } else { "spec" });
         if gone {
             for balancer in &self.observed.load_balancers {
-                let delete = StepAction::DeleteLoadBalancer { arn: balancer.arn.clone(), name: balancer.name.clone() };
-                self.push(delete, &cause);
+                self.delete_load_balancer(balancer, self.stack.unprotect, &cause);
             }
         }
         let replaced = self.stack.load_balancer.as_ref().map(|wanted| self.replaced(wanted)).unwrap_or_default();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::model::{
     Action, Attributes, Authentication, Cause, CertificateArn, HealthCheck, IpAddressType, Listener, ListenerArn,
     ListenerProtocol, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication, ObjectName,
-    ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, SecurityGroupRule,
+    ObservedBinding, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source,
     SubnetMapping, TargetGroup, TargetGroupArn, TargetGroupReference, TrustStoreArn, Value,
 };
 
@@ -33,6 +33,8 @@ pub enum Wait {
     LoadBalancerActive,
     /// Clients have had the time to find the new load balancer: these may go then.
     Hold(BTreeSet<LoadBalancerArn>),
+    /// Somebody switches off the protection from deletion of these, which another load balancer has replaced.
+    Protected(BTreeSet<LoadBalancerArn>),
 }
 
 /// One call that changes something, and why.
@@ -154,6 +156,21 @@ pub struct ListenerChange {
     pub mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
 }
 
+impl ListenerChange {
+    /// Takes out what changes together with the protocol, so that it can be changed apart.
+    pub(super) fn take_protocol(&mut self) -> Self {
+        Self {
+            protocol: self.protocol.take(),
+            ssl_policy: self.ssl_policy.take(),
+            default_certificate: self.default_certificate.take(),
+            alpn_policy: self.alpn_policy.take(),
+            mutual_authentication: self.mutual_authentication.take(),
+            default_action: None,
+            default_authentication: None,
+        }
+    }
+}
+
 /// What a step does. Each is one call, but for those that name many resources (batched by AWS's limits).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum StepAction {
@@ -201,6 +218,9 @@ pub enum StepAction {
         existing: Box<ObservedBinding>,
         /// The target group as it shall be.
         target_group: Box<TargetGroup>,
+        /// Whether those that may reach the targets now may go on for the time being.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        keeps_networking: bool,
     },
     /// Kubernetes: delete a TargetGroupBinding.
     DeleteBinding(ObjectName),
@@ -331,6 +351,15 @@ pub enum StepAction {
         /// The tags that are missing or differ.
         tags: crate::model::Tags,
     },
+    /// ELB v2 RemoveTags or EC2 DeleteTags
+    RemoveTags {
+        /// Which resource.
+        resource: TaggedResource,
+        /// What it is, for people.
+        name: String,
+        /// The keys of the tags.
+        keys: BTreeSet<String>,
+    },
 }
 
 impl StepAction {
@@ -364,12 +393,17 @@ impl StepAction {
             Self::ModifyRule { .. } => "ModifyRule",
             Self::DeleteRule { .. } => "DeleteRule",
             Self::AddTags { .. } => "AddTags",
+            Self::RemoveTags { .. } => "RemoveTags",
         }
     }
 
     /// Whether the step makes or changes what all members of a group have in common.
     #[must_use]
     pub fn is_of_all(&self) -> bool {
+        // A prefix list is opened for who asks for it.
+        if let Self::AuthorizeIngress { rules, .. } = self {
+            return !rules.iter().all(|rule| matches!(rule.source, Source::PrefixList(_)));
+        }
         matches!(
             self,
             Self::CreateLoadBalancer(_)
@@ -377,7 +411,6 @@ impl StepAction {
                 | Self::SetSubnets { .. }
                 | Self::DeleteLoadBalancer { .. }
                 | Self::CreateSecurityGroup(_)
-                | Self::AuthorizeIngress { .. }
                 | Self::RevokeIngress { .. }
                 | Self::DeleteSecurityGroup(_)
                 | Self::SetRulePriorities { .. }

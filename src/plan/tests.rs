@@ -5,14 +5,18 @@ use crate::model::{ObservedStack, Stack};
 
 mod authentication;
 mod aws;
+mod leaving;
 mod limits;
 mod oracle;
+mod quotas;
 mod replaced;
 mod rules;
 mod services;
 mod set_aside;
 mod stacks;
 mod steps;
+mod tags;
+mod whole;
 
 /// The plan where everything is known.
 fn plan(stack: &Stack, observed: &ObservedStack) -> Plan {

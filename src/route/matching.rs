@@ -144,3 +144,62 @@ fn glob(pattern: &[Token], text: &str, case: Case) -> bool {
     }
     pattern[at..].iter().all(|token| *token == Token::Any)
 }
+
+/// Returns true if it is certain that no request meets both lists of conditions. Regular expressions, headers and queries,
+/// of which a request may have several, do not tell.
+#[must_use]
+pub fn are_apart(one: &[Condition], other: &[Condition]) -> bool {
+    one.iter().any(|one| other.iter().any(|other| excludes(one, other)))
+}
+
+fn excludes(one: &Condition, other: &Condition) -> bool {
+    let none_meet = |one: &[String], other: &[String], case| {
+        let patterns: Vec<Vec<Token>> = other.iter().map(|value| tokens(value, false)).collect();
+        !one.iter().any(|value| patterns.iter().any(|pattern| meet(&tokens(value, false), pattern, case)))
+    };
+    match (one, other) {
+        (
+            Condition::HostHeader { values: one, regex_values: regex },
+            Condition::HostHeader { values: other, regex_values: other_regex },
+        ) => regex.is_empty() && other_regex.is_empty() && none_meet(one, other, Case::Ignored),
+        (
+            Condition::PathPattern { values: one, regex_values: regex },
+            Condition::PathPattern { values: other, regex_values: other_regex },
+        ) => regex.is_empty() && other_regex.is_empty() && none_meet(one, other, Case::Counts),
+        (Condition::HttpRequestMethod { values: one }, Condition::HttpRequestMethod { values: other }) => {
+            !one.iter().any(|method| other.contains(method))
+        }
+        (Condition::SourceIp { values: one }, Condition::SourceIp { values: other }) => {
+            let apart = |one: &String, other: &String| match (one.parse::<IpNet>(), other.parse::<IpNet>()) {
+                (Ok(one), Ok(other)) => !one.contains(&other) && !other.contains(&one),
+                _ => false,
+            };
+            one.iter().all(|one| other.iter().all(|other| apart(one, other)))
+        }
+        _ => false,
+    }
+}
+
+/// Returns true if some text fits both patterns.
+fn meet(one: &[Token], other: &[Token], case: Case) -> bool {
+    let fits = |a: Token, b: Token| match (a, b) {
+        (Token::Is(a), Token::Is(b)) => a == b || (case == Case::Ignored && a.eq_ignore_ascii_case(&b)),
+        _ => true,
+    };
+    // Whether the rests of both from each place in `other` on can be the same text; from the last place in `one` on first.
+    let mut below: Vec<bool> = Vec::new();
+    for at in (0..=one.len()).rev() {
+        let mut row = vec![false; other.len() + 1];
+        for place in (0..=other.len()).rev() {
+            row[place] = match (one.get(at), other.get(place)) {
+                (None, None) => true,
+                (Some(Token::Any), rest) => below[place] || (rest.is_some() && row[place + 1]),
+                (rest, Some(Token::Any)) => row[place + 1] || (rest.is_some() && below[place]),
+                (Some(a), Some(b)) => fits(*a, *b) && below[place + 1],
+                _ => false,
+            };
+        }
+        below = row;
+    }
+    below.first().copied().unwrap_or_default()
+}

@@ -21,7 +21,7 @@ mod tests;
 
 use std::net::IpAddr;
 
-pub use matching::Match;
+pub use matching::{Match, are_apart};
 
 use crate::model::{Action, Condition, Listener, ObservedListener, TargetGroupArn, TargetGroupReference, Transform};
 

@@ -234,3 +234,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn conditions_are_apart_only_where_no_request_meets_both() {
+    let host = |values: &[&str]| {
+        vec![Condition::HostHeader { values: values.iter().map(ToString::to_string).collect(), regex_values: vec![] }]
+    };
+    let source =
+        |values: &[&str]| vec![Condition::SourceIp { values: values.iter().map(ToString::to_string).collect() }];
+    for (one, other, expected) in [
+        (host(&["a.test"]), host(&["b.test"]), true),
+        (host(&["a.test"]), host(&["A.test", "b.test"]), false),
+        (host(&["*.test"]), host(&["a.te?t"]), false),
+        (host(&["a*"]), host(&["*b"]), false),
+        (host(&["a*c"]), host(&["b*c"]), true),
+        (vec![path(&["/a"])], vec![path(&["/A"])], true),
+        (vec![path(&["/a/*"])], vec![path(&["/a"])], true),
+        (vec![path(&["/a*"])], vec![path(&["/a"])], false),
+        (host(&["a.test"]), vec![path(&["/a"])], false),
+        ([host(&["a.test"]), vec![path(&["/a"])]].concat(), [host(&["a.test"]), vec![path(&["/b"])]].concat(), true),
+        (source(&["10.0.0.0/8"]), source(&["10.1.0.0/16"]), false),
+        (source(&["10.0.0.0/8"]), source(&["192.0.2.0/24"]), true),
+        (source(&["10.0.0.0/8"]), source(&["no address"]), false),
+        (vec![], host(&["a.test"]), false),
+    ] {
+        assert_eq!(are_apart(&one, &other), expected, "{one:?} {other:?}");
+        assert_eq!(are_apart(&other, &one), expected, "{other:?} {one:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_apart_no_request_meets(one in "[ab*?]{0,5}", other in "[ab*?]{0,5}", text in "[abc]{0,5}") {
+        let request = Request::get("x", text);
+        let (one, other) = ([path(&[&one])], [path(&[&other])]);
+        let both = matching::all(&one, &request) == Match::Yes && matching::all(&other, &request) == Match::Yes;
+        prop_assert!(!(both && are_apart(&one, &other)));
+    }
+}

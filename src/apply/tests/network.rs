@@ -551,85 +551,26 @@ async fn attributes_of_a_listener_that_speaks_something_else_now_are_not_known()
 }
 
 #[tokio::test]
-async fn protection_from_deletion_is_switched_off_and_the_load_balancer_deleted() {
-    const PROTECTED: &str = "Load balancer 'arn:b/web' cannot be deleted because deletion protection is enabled";
-    // Whether it can be switched off, what the first deletion is refused with, and what is done then.
-    for (switched, words, expected, told) in [
+async fn a_protected_load_balancer_is_not_deleted_and_its_protection_not_touched() {
+    for (words, fix) in [
         (
-            true,
-            PROTECTED,
-            "DeleteLoadBalancer\n  LoadBalancerArn=arn:b/web\nModifyLoadBalancerAttributes\n  Attributes.member.1.Key=deletion_protection.enabled\n  Attributes.member.1.Value=false\n  LoadBalancerArn=arn:b/web\nDeleteLoadBalancer\n  LoadBalancerArn=arn:b/web",
-            None,
+            "Load balancer 'arn:b/web' cannot be deleted because deletion protection is enabled",
+            Some("switch the load balancer's attribute `deletion_protection.enabled` off in AWS if it may be deleted"),
         ),
-        (
-            false,
-            PROTECTED,
-            "DeleteLoadBalancer\n  LoadBalancerArn=arn:b/web\nModifyLoadBalancerAttributes\n  Attributes.member.1.Key=deletion_protection.enabled\n  Attributes.member.1.Value=false\n  LoadBalancerArn=arn:b/web",
-            Some(PROTECTED),
-        ),
-        (
-            true,
-            "Load balancer 'arn:b/web' is used by a VPC endpoint service",
-            "DeleteLoadBalancer\n  LoadBalancerArn=arn:b/web",
-            Some("is used by a VPC endpoint service"),
-        ),
+        ("Load balancer 'arn:b/web' is used by a VPC endpoint service", None),
     ] {
-        let protected = Arc::new(Mutex::new(true));
-        let room = room(move |call| {
-            let mut protected = protected.lock().unwrap();
-            match call.action.as_str() {
-                "DeleteLoadBalancer" if *protected => Some(elb_error(400, "OperationNotPermitted", words)),
-                "ModifyLoadBalancerAttributes" if !switched => Some(elb_error(403, "AccessDenied", "not authorized")),
-                "ModifyLoadBalancerAttributes" => {
-                    *protected = false;
-                    there(call, false)
-                }
-                _ => there(call, false),
-            }
+        let room = room(move |call| match call.action.as_str() {
+            "DeleteLoadBalancer" => Some(elb_error(400, "OperationNotPermitted", words)),
+            _ => there(call, false),
         })
         .await;
         room.observe_service().await;
         room.fake.calls();
         let delete = StepAction::DeleteLoadBalancer { arn: balancer(), name: "web".to_owned() };
-        let result = room.apply_to_service([delete]).await;
-        assert_eq!(sent(&room.fake), expected);
-        match told {
-            None => assert_eq!(result.unwrap().steps, 1),
-            Some(told) => {
-                let error = result.unwrap_err();
-                assert!(error.to_string().contains(told), "{error}");
-                assert!(!error.is_not_yet() && !error.is_transient());
-            }
-        }
-        assert_eq!(room.observe_service().await.load_balancers.is_empty(), told.is_none());
-        assert_eq!(room.fake.actions(), Vec::<String>::new());
-    }
-}
-
-#[tokio::test]
-async fn what_came_of_switching_off_the_protection_is_known_when_the_deletion_fails() {
-    // Deleting goes on to be refused for another reason; and the switch has no clear answer.
-    for (unclear, expected) in [(false, Some("1")), (true, None)] {
-        let protected = Arc::new(Mutex::new(true));
-        let room = room(move |call| match call.action.as_str() {
-            "DeleteLoadBalancer" => {
-                let protected = *protected.lock().unwrap();
-                let why = if protected { "deletion protection is enabled" } else { "it is used by a VPC endpoint" };
-                Some(elb_error(400, "OperationNotPermitted", why))
-            }
-            "ModifyLoadBalancerAttributes" => {
-                *protected.lock().unwrap() = false;
-                if unclear { Some(elb_error(500, "InternalFailure", "words")) } else { there(call, false) }
-            }
-            _ => there(call, false),
-        })
-        .await;
-        room.observe_service().await;
-        let reads = Reads { load_balancer: Some(balancer()), ..Reads::default() };
-        room.inventory.read(&web(), &reads).await.unwrap();
-        let delete = StepAction::DeleteLoadBalancer { arn: balancer(), name: "web".to_owned() };
-        room.apply_to_service([delete]).await.unwrap_err();
-        let known = known_attributes(&room.observe_service().await)[0].clone();
-        assert_eq!(known.as_ref().map(|known| known["a.new"].as_str()), expected);
+        let error = room.apply_to_service([delete]).await.unwrap_err();
+        assert_eq!(sent(&room.fake), "DeleteLoadBalancer\n  LoadBalancerArn=arn:b/web");
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(!error.is_not_yet() && !error.is_transient());
+        assert_eq!(error.fix().filter(|_| fix.is_some()).as_deref(), fix);
     }
 }

@@ -3,7 +3,7 @@
 use super::{aws::Aws, steps::built};
 use crate::{
     model::*,
-    plan::{Plan, plan, render},
+    plan::{BelievedSecret, Plan, believed_secrets, plan, render},
 };
 
 const MANIFESTS: &str = r#"
@@ -209,6 +209,44 @@ fn what_is_not_known_is_written_once() {
     let Action::AuthenticateOidc { client_id, .. } = &mut listener.rules[0].actions[0] else { panic!() };
     *client_id = None;
     assert_eq!(planned(&stack, &aws.observed), Plan::default());
+}
+
+/// What AWS has after a takeover: nobody knows which state of the Secret it was given.
+fn taken_over(stack: &Stack) -> Aws {
+    let mut aws = Aws::with(stack);
+    let listener = aws.observed.load_balancers[0].all_listeners().get_mut(&443).unwrap();
+    let all = listener.rules.iter_mut().map(|rule| &mut rule.actions).chain([&mut listener.default_actions]);
+    for action in all.flatten() {
+        if let Action::AuthenticateOidc { secret_version, .. } = action {
+            *secret_version = None;
+        }
+    }
+    aws
+}
+
+#[test]
+fn of_a_stack_that_is_taken_over_aws_is_taken_to_have_the_secret_as_it_is() {
+    let stack = behind(Some(oidc("7", "c")), [Some(oidc("7", "c")), None]);
+    let aws = taken_over(&stack);
+    let listener = aws.observed.load_balancers[0].listener(443).unwrap();
+    let believed = |rule: Option<&ObservedRule>| BelievedSecret {
+        listener: listener.arn.clone(),
+        rule: rule.map(|rule| rule.arn.clone()),
+        version: SecretVersion { uid: "u".to_owned(), resource_version: "7".to_owned() },
+    };
+    let both = vec![believed(None), believed(Some(&listener.rules[0]))];
+    assert_eq!(believed_secrets(&stack, &aws.observed), both);
+    // What is known is not believed a second time.
+    assert_eq!(believed_secrets(&stack, &Aws::with(&stack).observed), []);
+    // Another client, another provider, another way to sign in: AWS does not have what is wanted.
+    for other in [oidc("7", "another"), cognito()] {
+        assert_eq!(believed_secrets(&all(&other), &aws.observed), []);
+    }
+    let mut elsewhere = oidc("7", "c");
+    if let Authentication::Oidc { provider, .. } = &mut elsewhere {
+        provider.token_endpoint = "https://idp/other".to_owned();
+    }
+    assert_eq!(believed_secrets(&all(&elsewhere), &aws.observed), []);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{
     model::*,
     plan::{
         AttributesOf, ListenerReference, Plan, Planned, Reads, RuleReference, SecurityGroupTarget, StepAction,
-        TaggedResource, Wait, binding, defaults,
+        TaggedResource, Wait, binding, defaults, tag_keys,
     },
 };
 
@@ -33,6 +33,23 @@ pub(super) struct Aws {
     /// Which load balancer steps are about.
     wanted: Option<LoadBalancer>,
     passed_over: BTreeSet<TargetGroupArn>,
+    pub(super) most: Most,
+}
+
+/// The account's quotas, for one load balancer and one security group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    pub(super) rules: usize,
+    pub(super) target_groups: usize,
+    pub(super) certificates: usize,
+    pub(super) security_group_rules: usize,
+}
+
+impl Default for Most {
+    /// AWS's defaults.
+    fn default() -> Self {
+        Self { rules: 100, target_groups: 100, certificates: 25, security_group_rules: 60 }
+    }
 }
 
 impl Aws {
@@ -71,6 +88,7 @@ impl Aws {
             self.observed.bindings.retain(|binding| !binding.deleting);
         }
         assert_eq!(plan(stack, &self.observed), Plan::default(), "not settled after {most_rounds} rounds");
+        self.observed.tag_keys = Some(tag_keys(stack, &self.observed));
     }
 
     /// As [`Self::begin`], before the steps of a plan.
@@ -85,6 +103,7 @@ impl Aws {
             observed: std::mem::take(&mut self.observed),
             mappings: std::mem::take(&mut self.mappings),
             made: self.made,
+            most: self.most,
             ..Self::default()
         };
     }
@@ -294,9 +313,23 @@ impl Aws {
         })
     }
 
-    /// Runs one step, or says why it is refused.
-    #[allow(clippy::too_many_lines, reason = "one arm a step")]
+    /// Runs one step, or says why it is refused. What is refused changes nothing, but for the calls of the step before it.
     pub(super) fn apply(&mut self, stack: &Stack, action: &StepAction) -> Outcome {
+        let before = self.clone();
+        let result = self.call(stack, action).and_then(|()| {
+            let most = self.most.target_groups;
+            let too_many =
+                self.observed.load_balancers.iter().any(|b| b.target_groups().collect::<BTreeSet<_>>().len() > most);
+            refuse(too_many, || "TooManyUniqueTargetGroupsPerLoadBalancer".to_owned())
+        });
+        if result.is_err() && !matches!(action, StepAction::AddListenerCertificates { .. }) {
+            *self = before;
+        }
+        result
+    }
+
+    #[allow(clippy::too_many_lines, reason = "one arm a step")]
+    fn call(&mut self, stack: &Stack, action: &StepAction) -> Outcome {
         let number = self.number();
         self.wanted.clone_from(&stack.load_balancer);
         match action {
@@ -323,6 +356,8 @@ impl Aws {
                     refuse(duplicate, || "InvalidPermission.Duplicate".to_owned())?;
                     group.ingress.insert(rule.clone());
                 }
+                let count = group.ingress.len();
+                refuse(count > self.most.security_group_rules, || "RulesPerSecurityGroupLimitExceeded".to_owned())?;
             }
             StepAction::RevokeIngress { group, rules } => {
                 refuse(rules.is_empty(), || "MissingParameter".to_owned())?;
@@ -381,11 +416,14 @@ impl Aws {
                 refuse(exists, || "AlreadyExists".to_owned())?;
                 self.observed.bindings.push(ObservedBinding { resource_version: number.to_string(), ..made });
             }
-            StepAction::UpdateBinding { existing, target_group } => {
-                let made = self.binding(stack, target_group)?;
+            StepAction::UpdateBinding { existing, target_group, keeps_networking } => {
+                let mut made = self.binding(stack, target_group)?;
+                if *keeps_networking {
+                    made.spec = binding::widened(made.spec, &existing.spec);
+                }
                 let found = self.observed.bindings.iter_mut().find(|b| b.name == existing.name).ok_or("NotFound")?;
                 refuse(found.resource_version != existing.resource_version, || "Conflict".to_owned())?;
-                found.labels = made.labels;
+                found.labels.extend(made.labels);
                 found.spec = made.spec;
                 found.resource_version = number.to_string();
             }
@@ -564,8 +602,16 @@ impl Aws {
                     "only an HTTPS listener has certificates".to_owned()
                 })?;
                 refuse(certificates.is_empty(), || "no certificates".to_owned())?;
-                listener.certificates.extend(certificates.iter().cloned());
-                refuse(listener.certificates.len() > 25, || "TooManyCertificates".to_owned())?;
+                let port = listener.port;
+                // One call each.
+                for certificate in certificates {
+                    let listeners = self.balancer()?.all_listeners();
+                    let count: usize = listeners.values().map(|listener| listener.certificates.len()).sum();
+                    let known = listeners[&port].certificates.contains(certificate);
+                    refuse(!known && count >= self.most.certificates, || "TooManyCertificates".to_owned())?;
+                    let listener = self.balancer()?.all_listeners().get_mut(&port).ok_or("ListenerNotFound")?;
+                    listener.certificates.insert(certificate.clone());
+                }
             }
             StepAction::RemoveListenerCertificates { arn, certificates, .. } => {
                 let listener = self.listener(&ListenerReference::Existing(arn.clone()))?;
@@ -583,11 +629,13 @@ impl Aws {
                 refuse(network, || {
                     "UnsupportedOperation: listeners of a Network Load Balancer have no rules".to_owned()
                 })?;
+                let listeners = self.balancer()?.all_listeners();
+                let count: usize = listeners.values().map(|listener| listener.rules.len()).sum();
+                refuse(count >= self.most.rules, || "TooManyRules".to_owned())?;
                 let found = self.listener(listener)?;
                 refuse(found.port != *port, || "the step names another port".to_owned())?;
                 refuse(!(1..=50_000).contains(priority), || format!("ValidationError: priority {priority}"))?;
                 refuse(found.rules.iter().any(|r| r.priority == *priority), || format!("PriorityInUse: {priority}"))?;
-                refuse(found.rules.len() >= 100, || "TooManyRules".to_owned())?;
                 refuse(rule.conditions.is_empty(), || "ValidationError: no conditions".to_owned())?;
                 let arn = RuleArn::new(format!("arn:rule/{port}/{number}"));
                 let mut conditions = rule.conditions.clone();
@@ -651,6 +699,10 @@ impl Aws {
                 let found = self.tags(resource).ok_or("the resource to tag does not exist")?;
                 found.extend(added.clone());
                 refuse(found.len() > 50, || "TooManyTags".to_owned())?;
+            }
+            StepAction::RemoveTags { resource, keys, .. } => {
+                let found = self.tags(resource).ok_or("the resource to untag does not exist")?;
+                found.retain(|key, _| !keys.contains(key));
             }
         }
         Ok(())

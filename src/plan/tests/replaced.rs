@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::*,
-    plan::{Plan, StepAction, Wait},
+    plan::{AttributesOf, Plan, StepAction, Wait},
 };
 
 /// The same stack with a load balancer that is public.
@@ -51,7 +51,7 @@ fn serving(aws: &Aws, arn: &LoadBalancerArn) -> Option<(ObservedLoadBalancer, Ve
 }
 
 /// Plans and runs, at most `stops[n]` steps of the n-th plan, as if the process ended then, until nothing is left to do.
-fn converge(aws: &mut Aws, wanted: &Stack, stops: &[usize]) {
+pub(super) fn converge(aws: &mut Aws, wanted: &Stack, stops: &[usize]) {
     let balancer = wanted.load_balancer.as_ref().unwrap();
     let old: Vec<LoadBalancerArn> = aws.observed.replaced(balancer).map(|balancer| balancer.arn.clone()).collect();
     let before: Vec<_> = old.iter().map(|arn| serving(aws, arn)).collect();
@@ -79,7 +79,7 @@ fn converge(aws: &mut Aws, wanted: &Stack, stops: &[usize]) {
         if most >= next.steps.len() {
             match &next.wait {
                 Some(Wait::LoadBalancerActive) => activate(aws),
-                Some(Wait::Hold(arns)) => aws.observed.let_go.clone_from(arns),
+                Some(Wait::Hold(arns) | Wait::Protected(arns)) => aws.observed.let_go.clone_from(arns),
                 Some(Wait::BindingsGone(_)) | None => {}
             }
         }
@@ -88,7 +88,7 @@ fn converge(aws: &mut Aws, wanted: &Stack, stops: &[usize]) {
     panic!("there is no end to it: {:?}", plan(wanted, &aws.observed));
 }
 
-fn made(stack: &Stack) -> Aws {
+pub(super) fn made(stack: &Stack) -> Aws {
     let mut aws = Aws::with(stack);
     activate(&mut aws);
     aws
@@ -180,4 +180,58 @@ fn one_step_after_the_other() {
     insta::assert_snapshot!(listed(&groups), @"delete target group k8s-shop-web-8b744f0654");
     aws.run(&after, &groups);
     assert_eq!(plan(&after, &aws.observed), Plan::default());
+}
+
+fn protect(aws: &mut Aws, value: &str) {
+    let attributes = aws.observed.load_balancers[0].attributes.get_or_insert_default();
+    attributes.insert(DELETION_PROTECTION.to_owned(), value.to_owned());
+}
+
+#[test]
+fn a_protected_load_balancer_that_another_replaces_stays_until_its_protection_is_off() {
+    let before = super::steps::built(super::stacks::SAMPLE);
+    let mut after = public(before.clone());
+    let mut aws = made(&before);
+    let old = BTreeSet::from([aws.observed.load_balancers[0].arn.clone()]);
+    let first = plan(&after, &aws.observed);
+    aws.run(&after, &first);
+    activate(&mut aws);
+    aws.observed.let_go = old.clone();
+    protect(&mut aws, "true");
+    let kept = Plan { wait: Some(Wait::Protected(old.clone())), ..Plan::default() };
+    let next = plan(&after, &aws.observed);
+    assert_eq!((next.steps, next.wait), (kept.steps, kept.wait.clone()));
+    assert_eq!(
+        kept.wait.unwrap().to_string(),
+        format!("{}, replaced by another load balancer, stays: it is protected from deletion", old.first().unwrap())
+    );
+    // The members say that it may go.
+    let balancer = after.load_balancer.as_mut().unwrap();
+    balancer.attributes.insert(DELETION_PROTECTION.to_owned(), "false".to_owned());
+    let kinds = |aws: &Aws| {
+        let steps = plan(&after, &aws.observed).steps;
+        let of_old = steps.iter().filter(|step| match &step.action {
+            StepAction::ModifyAttributes { of: AttributesOf::LoadBalancer(Some(arn)), .. } => old.contains(arn),
+            StepAction::DeleteLoadBalancer { .. } => true,
+            _ => false,
+        });
+        of_old.map(|step| step.action.kind()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&aws), ["ModifyAttributes", "DeleteLoadBalancer"]);
+    protect(&mut aws, "false");
+    assert_eq!(kinds(&aws), ["DeleteLoadBalancer"]);
+}
+
+#[test]
+fn the_protection_is_switched_off_only_where_who_goes_says_so() {
+    let before = super::steps::built(super::stacks::SAMPLE);
+    let mut aws = made(&before);
+    protect(&mut aws, "true");
+    let of = |unprotect: bool| {
+        let gone = Stack { unprotect, ..Stack::empty(before.id.clone()) };
+        let steps = plan(&gone, &aws.observed).steps;
+        steps.iter().take(2).map(|step| step.action.kind()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(true), ["ModifyAttributes", "DeleteLoadBalancer"]);
+    assert_eq!(of(false)[0], "DeleteLoadBalancer");
 }

@@ -20,7 +20,7 @@ const PAIRS_ROUTED: u64 = 1_000;
 /// The first seed; the pair with the seed N is reproduced by `ALBATROSS_TEST_SEED=N`.
 const FIRST_SEED: u64 = 20_260_101;
 
-fn first_seed() -> u64 {
+pub(super) fn first_seed() -> u64 {
     match std::env::var("ALBATROSS_TEST_SEED") {
         Ok(seed) => seed.parse().expect("ALBATROSS_TEST_SEED is a whole number"),
         Err(_) => FIRST_SEED,
@@ -28,10 +28,10 @@ fn first_seed() -> u64 {
 }
 
 /// SplitMix64: enough for choosing, and the same on every machine.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -39,15 +39,15 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % u64::try_from(limit).unwrap()).unwrap()
     }
 
-    fn chance(&mut self, one_in: usize) -> bool {
+    pub(super) fn chance(&mut self, one_in: usize) -> bool {
         self.below(one_in) == 0
     }
 
-    fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+    pub(super) fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 }
@@ -60,11 +60,11 @@ fn strings(values: &[&str]) -> Vec<String> {
     values.iter().map(ToString::to_string).collect()
 }
 
-fn host(values: &[&str]) -> Condition {
+pub(super) fn host(values: &[&str]) -> Condition {
     Condition::HostHeader { values: strings(values), regex_values: vec![] }
 }
 
-fn path(values: &[&str]) -> Condition {
+pub(super) fn path(values: &[&str]) -> Condition {
     Condition::PathPattern { values: strings(values), regex_values: vec![] }
 }
 
@@ -118,7 +118,7 @@ fn other_condition(random: &mut Random) -> Condition {
     }
 }
 
-fn answer(body: &str) -> Action<TargetGroupReference> {
+pub(super) fn answer(body: &str) -> Action<TargetGroupReference> {
     Action::FixedResponse {
         content_type: Some("text/plain".to_owned()),
         message_body: Some(body.to_owned()),
@@ -126,7 +126,7 @@ fn answer(body: &str) -> Action<TargetGroupReference> {
     }
 }
 
-fn forward(arn: &str) -> Action<TargetGroupReference> {
+pub(super) fn forward(arn: &str) -> Action<TargetGroupReference> {
     let group = TargetGroupReference::Foreign(TargetGroupArn::new(arn));
     Action::Forward { target_groups: vec![WeightedTargetGroup { group, weight: None }], stickiness: None }
 }
@@ -179,7 +179,7 @@ fn cause(field: &str) -> Cause {
     Cause { object: ObjectReference::ingress(&ObjectName::new("shop", "web")), generation: 1, field: field.to_owned() }
 }
 
-fn rule(conditions: Vec<Condition>, action: Action<TargetGroupReference>) -> Rule {
+pub(super) fn rule(conditions: Vec<Condition>, action: Action<TargetGroupReference>) -> Rule {
     Rule { conditions, action, authentication: None, transforms: vec![], tags: Tags::new(), cause: cause("spec.rules") }
 }
 
@@ -188,7 +188,7 @@ fn random_rule(random: &mut Random) -> Rule {
 }
 
 /// A stack with one listener and nothing that is not about rules.
-fn stack(rules: Vec<Rule>, default_action: Action<TargetGroupReference>) -> Stack {
+pub(super) fn stack(rules: Vec<Rule>, default_action: Action<TargetGroupReference>) -> Stack {
     let mut stack = Stack::empty(StackId::Ingress(ObjectName::new("shop", "web")));
     stack.load_balancer = Some(LoadBalancer {
         kind: LoadBalancerKind::Application,
@@ -224,18 +224,18 @@ fn stack(rules: Vec<Rule>, default_action: Action<TargetGroupReference>) -> Stac
     stack
 }
 
-fn listener(observed: &ObservedStack) -> &ObservedListener {
+pub(super) fn listener(observed: &ObservedStack) -> &ObservedListener {
     observed.load_balancers[0].listener(80).unwrap()
 }
 
 /// Two stacks and the priorities that the rules of the first have.
-struct Pair {
-    before: Stack,
+pub(super) struct Pair {
+    pub(super) before: Stack,
     priorities: Vec<u32>,
-    after: Stack,
+    pub(super) after: Stack,
 }
 
-fn pair(seed: u64) -> Pair {
+pub(super) fn pair(seed: u64) -> Pair {
     let mut random = Random(seed);
     let before: Vec<Rule> = (0..random.below(8)).map(|_| random_rule(&mut random)).collect();
     let mut after = before.clone();
@@ -280,7 +280,7 @@ fn pair(seed: u64) -> Pair {
 }
 
 impl Pair {
-    fn observed(&self) -> ObservedStack {
+    pub(super) fn observed(&self) -> ObservedStack {
         let mut observed = Aws::with(&self.before).observed;
         let listener = observed.load_balancers[0].all_listeners().get_mut(&80).unwrap();
         for (rule, priority) in listener.rules.iter_mut().zip(&self.priorities) {
@@ -417,7 +417,7 @@ fn every_request_is_answered_as_before_or_as_after_between_all_steps() {
     assert!(kinds.iter().all(|count| *count > 500), "{kinds:?}");
 }
 
-fn steps(plan: &Plan) -> String {
+pub(super) fn steps(plan: &Plan) -> String {
     plan.steps.iter().map(|step| format!("  {}\n", step.action)).collect()
 }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{
     aws::{Aws, BACKEND_GROUP},
     plan,
+    replaced::{converge, made},
 };
 use crate::{
     build::{BuildConfig, Severity, service},
@@ -285,6 +286,7 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
         }
         for want in built.wants {
             match want {
+                Want::Protection => facts.protected = Some(std::collections::BTreeSet::new()),
                 Want::InForce | Want::Limits => unreachable!("only groups of Ingresses ask for it"),
                 Want::Subnets(query) => {
                     let subnets = match &query {
@@ -415,6 +417,35 @@ proptest! {
         }
         aws.settle(&Stack::empty(StackId::Service(ObjectName::new("shop", "web"))), 2);
         prop_assert!(aws.observed.is_empty());
+    }
+
+    #[test]
+    fn a_service_of_the_other_scheme_is_served_by_the_old_load_balancer_until_the_new_one_serves(
+        before in choice(), after in choice(), internal in any::<bool>(),
+        addressed in any::<bool>(), stops in prop::collection::vec(0..6_usize, 0..12),
+    ) {
+        let (first, other) = match internal {
+            true => (Scheme::Internal, Scheme::InternetFacing),
+            false => (Scheme::InternetFacing, Scheme::Internal),
+        };
+        // Each has addresses of its own kind.
+        let (first, other) = (Place { scheme: first, addressed }, Place { scheme: other, addressed });
+        let mut aws = made(&built(&before.manifest(first), &ObservedStack::default()).unwrap());
+        let secured = before.access != AccessChoice::None;
+        let wanted = match built(&after.manifest(other), &aws.observed) {
+            Ok(wanted) => wanted,
+            Err(refused) => {
+                prop_assert!(secured && after.access == AccessChoice::None, "{}", refused);
+                return Ok(());
+            }
+        };
+        converge(&mut aws, &wanted, &stops);
+        prop_assert_eq!(aws.observed.load_balancers.len(), 1);
+        prop_assert_eq!(aws.observed.load_balancers[0].scheme, other.scheme);
+        prop_assert_eq!(lacking(&wanted, &aws.observed), Vec::<String>::new());
+        // When the new one is alone, nothing is wanted otherwise.
+        let again = built(&after.manifest(other), &aws.observed).unwrap();
+        prop_assert_eq!(plan(&again, &aws.observed), Plan::default());
     }
 }
 

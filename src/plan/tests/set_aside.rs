@@ -18,7 +18,7 @@ fn edge() -> StackId {
     StackId::Group("edge".to_owned())
 }
 
-fn name(member: &str) -> ObjectName {
+pub(super) fn name(member: &str) -> ObjectName {
     ObjectName::new("shop", member)
 }
 
@@ -58,7 +58,7 @@ spec: {{controller: ingress.k8s.aws/alb}}
 }
 
 /// The stack of a group, as the controller builds it when AWS has `observed`.
-fn built(members: &[(&str, &str)], leaving: &[&str], observed: &ObservedStack) -> Stack {
+pub(super) fn built(members: &[(&str, &str)], leaving: &[&str], observed: &ObservedStack) -> Stack {
     let mut loaded = Loaded::default();
     for (member_name, annotations) in members {
         from_documents(&mut loaded, "manifests", &member(member_name, annotations)).unwrap();
@@ -76,6 +76,7 @@ fn built(members: &[(&str, &str)], leaving: &[&str], observed: &ObservedStack) -
             subnets: balancer.subnets.clone(),
         });
         facts.in_force = Some(Box::new(observed.clone()));
+        facts.protected = Some(BTreeSet::new());
     }
     let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
     let membership = Membership {
@@ -88,7 +89,7 @@ fn built(members: &[(&str, &str)], leaving: &[&str], observed: &ObservedStack) -
 }
 
 /// A group in AWS, with who has what of it remembered.
-fn agreed(members: &[(&str, &str)], remembered: bool) -> Aws {
+pub(super) fn agreed(members: &[(&str, &str)], remembered: bool) -> Aws {
     let stack = built(members, &[], &ObservedStack::default());
     let mut aws = Aws::with(&stack);
     if remembered {
@@ -185,4 +186,26 @@ fn a_rule_like_its_own_is_not_taken_from_it() {
     aws.observed.holdings = holdings(&stack, &aws.observed);
     assert_eq!(held(&aws.observed, "b"), before);
     assert_eq!(aws.observed.load_balancers[0].listener(80).unwrap().rules.len(), 6);
+}
+
+#[test]
+fn one_set_aside_keeps_nothing_of_another_whose_name_begins_like_its_own() {
+    let mut aws = agreed(&[("c", ""), ("web", ""), ("web-admin", "")], true);
+    let stack = built(&[("c", ""), ("web", BROKEN)], &["web-admin"], &aws.observed);
+    aws.settle(&stack, 2);
+    assert_eq!(target_groups(&aws.observed), ["c", "web"].map(|m| format!("shop/{m}-web:80")).into());
+}
+
+#[test]
+fn a_target_group_is_of_the_ingress_that_its_id_names_before_the_service() {
+    let id = |text: &str| ResourceId(text.to_owned());
+    for (text, service, expected) in [
+        ("shop/web-admin-api:80", "api", Some("web-admin")),
+        ("shop/web-admin-api:80", "admin-api", Some("web")),
+        ("shop/web-api:http", "api", Some("web")),
+        ("shop/web-api:80", "pi", None),
+        ("LoadBalancer", "api", None),
+    ] {
+        assert_eq!(id(text).ingress(service), expected.map(name), "{text} {service}");
+    }
 }

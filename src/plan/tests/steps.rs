@@ -142,10 +142,6 @@ fn from_nothing() {
         security groups  its own, the shared backend group sg-shared
         tags             elbv2.k8s.aws/cluster=demo, ingress.k8s.aws/resource=LoadBalancer, ingress.k8s.aws/stack=shop/web
         because of       Ingress shop/web generation 3, spec
-    + create listener HTTP 80
-        default          redirect to HTTPS://#{host}:443/#{path}?#{query} (HTTP_301)
-        tags             elbv2.k8s.aws/cluster=demo, ingress.k8s.aws/resource=80, ingress.k8s.aws/stack=shop/web
-        because of       Ingress shop/web generation 3, alb.ingress.kubernetes.io/listen-ports
     + create listener HTTPS 443
         default          forward to shop/web-web:80
         certificate      arn:aws:acm:eu-west-1:111122223333:certificate/a
@@ -155,6 +151,10 @@ fn from_nothing() {
     + create rule 1 of listener 443: host is shop.example.com and path is /api or /api/*
         then             forward to shop/web-api:http
         because of       Ingress shop/web generation 3, spec.rules[0].http.paths[0]
+    + create listener HTTP 80
+        default          redirect to HTTPS://#{host}:443/#{path}?#{query} (HTTP_301)
+        tags             elbv2.k8s.aws/cluster=demo, ingress.k8s.aws/resource=80, ingress.k8s.aws/stack=shop/web
+        because of       Ingress shop/web generation 3, alb.ingress.kubernetes.io/listen-ports
     ~ open the new security group: tcp 80 from 0.0.0.0/0, tcp 443 from 0.0.0.0/0
         because of       Ingress shop/web generation 3, spec
     ");
@@ -279,6 +279,7 @@ fn security_groups_of_the_load_balancer_are_put_right_once_the_new_one_is_open()
     }), @r"
     create security group k8s-shop-web-aba6dfbc4e
     open the new security group: tcp 80 from 0.0.0.0/0, tcp 443 from 0.0.0.0/0
+    put the load balancer into security groups: its own, the shared backend group sg-shared, sg-by-hand
     put the load balancer into security groups: its own, the shared backend group sg-shared
     ");
 }
@@ -290,14 +291,14 @@ fn certificates_are_added_changed_over_and_removed() {
     // One more.
     insta::assert_snapshot!(changed(|stack| {
         listener(stack, 443).certificates.insert(certificate("b"));
-    }), @"add certificates to listener arn:listener/443/8: arn:aws:acm:eu-west-1:111122223333:certificate/b");
+    }), @"add certificates to listener arn:listener/443/7: arn:aws:acm:eu-west-1:111122223333:certificate/b");
     // The default becomes one of the others.
     insta::assert_snapshot!(changed(|stack| {
         let listener = listener(stack, 443);
         listener.default_certificate = Some(certificate("b"));
         listener.certificates = [certificate("a"), certificate("c")].into();
     }), @r"
-    add certificates to listener arn:listener/443/8: arn:aws:acm:eu-west-1:111122223333:certificate/c, arn:aws:acm:eu-west-1:111122223333:certificate/a
+    add certificates to listener arn:listener/443/7: arn:aws:acm:eu-west-1:111122223333:certificate/c, arn:aws:acm:eu-west-1:111122223333:certificate/a
     change listener 443: default certificate arn:aws:acm:eu-west-1:111122223333:certificate/b
     ");
     // Others that nobody wants are removed; the default may stand among them.
@@ -337,7 +338,7 @@ fn a_listener_changes_its_protocol_in_place() {
     }), @r"
     create rule 1 of listener 80: host is shop.example.com and path is /api or /api/*
     change listener 80: protocol HTTPS, TLS policy ELBSecurityPolicy-2016-08, default certificate arn:aws:acm:eu-west-1:111122223333:certificate/a, default forward to shop/web-web:80
-    add certificates to listener arn:listener/80/7: arn:aws:acm:eu-west-1:111122223333:certificate/b
+    add certificates to listener arn:listener/80/9: arn:aws:acm:eu-west-1:111122223333:certificate/b
     ");
     insta::assert_snapshot!(changed(|stack| {
         let listener = listener(stack, 443);
@@ -419,6 +420,49 @@ fn a_lost_binding_comes_back_and_a_changed_one_is_put_right() {
     update TargetGroupBinding shop/k8s-shop-web-8b744f0654
     update TargetGroupBinding shop/k8s-shop-api-0e82ee555c
     ");
+}
+
+#[test]
+fn what_aws_shows_in_another_form_is_no_difference() {
+    let mut stack = built(MANIFESTS);
+    let redirect = Action::Redirect {
+        host: None,
+        path: None,
+        port: None,
+        protocol: None,
+        query: Some(String::new()),
+        status_code: "HTTP_301".to_owned(),
+    };
+    listener(&mut stack, 443).default_action = redirect;
+    let balancer = stack.load_balancer.as_mut().unwrap();
+    balancer.attributes.insert("routing.http2.enabled".to_owned(), "False".to_owned());
+    let mut aws = Aws::with(&stack);
+    let observed = &mut aws.observed.load_balancers[0];
+    observed.attributes.as_mut().unwrap().insert("routing.http2.enabled".to_owned(), "false".to_owned());
+    for existing in observed.all_listeners().values_mut().filter(|existing| existing.port == 443) {
+        for action in &mut existing.default_actions {
+            if let Action::Redirect { query, .. } = action {
+                *query = None;
+            }
+        }
+    }
+    assert_eq!(listed(&plan(&stack, &aws.observed)), "");
+    // A value that is no switch counts as it is written.
+    let of = &mut aws.observed.load_balancers[0].attributes;
+    of.as_mut().unwrap().insert("routing.http2.enabled".to_owned(), "true".to_owned());
+    assert_eq!(plan(&stack, &aws.observed).steps.len(), 1);
+}
+
+#[test]
+fn labels_that_others_put_on_a_binding_are_no_difference() {
+    assert_eq!(
+        drifted(|observed| {
+            for binding in &mut observed.bindings {
+                binding.labels.insert("policy.example.com/team".to_owned(), "shop".to_owned());
+            }
+        }),
+        ""
+    );
 }
 
 #[test]

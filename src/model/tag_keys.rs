@@ -1,0 +1,49 @@
+//! Which tags of a stack's resources are the controller's own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ObjectName, ResourceId};
+
+/// The keys of the tags that the controller has set on a stack's resources, besides those that say whose a resource is. A key
+/// of these that nothing asks for any more is removed; all other tags are somebody else's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TagKeys(BTreeMap<String, BTreeSet<String>>);
+
+impl TagKeys {
+    /// The resource under which the keys of all rules of an Ingress stand: rules have no resource id of their own.
+    #[must_use]
+    pub fn of_rules(member: &ObjectName) -> ResourceId {
+        ResourceId(format!("rules of {member}"))
+    }
+
+    /// Adds keys of a resource. A resource without keys takes no room.
+    pub fn add(&mut self, resource: &ResourceId, keys: impl IntoIterator<Item = String>) {
+        let mut keys = keys.into_iter().peekable();
+        if keys.peek().is_some() {
+            self.0.entry(resource.0.clone()).or_default().extend(keys);
+        }
+    }
+
+    /// Adds all keys of another.
+    pub fn extend(&mut self, other: Self) {
+        for (resource, keys) in other.0 {
+            self.0.entry(resource).or_default().extend(keys);
+        }
+    }
+
+    /// Returns whether the controller has set the tag.
+    #[must_use]
+    pub fn contains(&self, resource: &ResourceId, key: &str) -> bool {
+        self.0.get(&resource.0).is_some_and(|keys| keys.contains(key))
+    }
+
+    /// Leaves out the keys of the given resources.
+    #[must_use]
+    pub fn without(mut self, resources: &BTreeSet<ResourceId>) -> Self {
+        self.0.retain(|resource, _| !resources.iter().any(|r| r.0 == *resource));
+        self
+    }
+}

@@ -1,0 +1,188 @@
+//! Who is charged with a step that AWS refuses. What several members of a group ask for together is done in a step for each who
+//! asks, so that a refusal sets only that one aside.
+
+use super::step::{ListenerChange, Plan, Step, StepAction, TaggedResource};
+use crate::model::{Cause, ObservedStack, SecurityGroupRule, Source, Stack, Tags};
+
+/// Returns the plan with each step charged to who asks for it. The order stays.
+pub(super) fn charged(stack: &Stack, observed: &ObservedStack, mut plan: Plan) -> Plan {
+    let steps = std::mem::take(&mut plan.steps);
+    plan.steps = steps.into_iter().flat_map(|step| split(stack, observed, step)).collect();
+    plan
+}
+
+fn split(stack: &Stack, observed: &ObservedStack, step: Step) -> Vec<Step> {
+    let Step { action, cause } = step;
+    let askers = &stack.askers;
+    let one = |action, asker: &Option<Cause>, cause| vec![Step { action, cause: asker.clone().unwrap_or(cause) }];
+    match action {
+        StepAction::SetSubnets { .. } => one(action, &askers.subnets, cause),
+        StepAction::SetSecurityGroups { .. } => one(action, &askers.security_groups, cause),
+        StepAction::SetIpAddressType { .. } => one(action, &askers.ip_address_type, cause),
+        StepAction::AuthorizeIngress { group, rules } => {
+            let asks = |rule: &SecurityGroupRule| {
+                let Source::PrefixList(list) = &rule.source else { return None };
+                let port = rule.from_port.and_then(|port| u16::try_from(port).ok())?;
+                askers.prefix_lists.get(&(port, list.clone()))
+            };
+            by_cause(rules, |rule| asks(rule).unwrap_or(&cause).clone())
+                .into_iter()
+                .map(|(cause, rules)| Step {
+                    action: StepAction::AuthorizeIngress { group: group.clone(), rules },
+                    cause,
+                })
+                .collect()
+        }
+        StepAction::AddTags { resource, name, tags } if is_of_all(observed, &resource) => {
+            by_cause(tags, |(key, _)| askers.tags.get(key).unwrap_or(&cause).clone())
+                .into_iter()
+                .map(|(cause, tags)| {
+                    let (resource, name) = (resource.clone(), name.clone());
+                    Step { action: StepAction::AddTags { resource, name, tags: Tags::from_iter(tags) }, cause }
+                })
+                .collect()
+        }
+        // Another protocol needs its certificate and its policy with it.
+        StepAction::ModifyListener { arn, port, change } if change.protocol.is_none() => {
+            listener_changes(stack, port, *change, &cause)
+                .into_iter()
+                .map(|(cause, change)| {
+                    let (arn, change) = (arn.clone(), Box::new(change));
+                    Step { action: StepAction::ModifyListener { arn, port, change }, cause }
+                })
+                .collect()
+        }
+        action => vec![Step { action, cause }],
+    }
+}
+
+/// Returns true for the load balancer, its listeners and its security group, which all members tag.
+fn is_of_all(observed: &ObservedStack, resource: &TaggedResource) -> bool {
+    match resource {
+        TaggedResource::SecurityGroup(_) => true,
+        TaggedResource::Elb(arn) => observed.load_balancers.iter().any(|balancer| {
+            balancer.arn.as_str() == arn || balancer.known_listeners().any(|listener| listener.arn.as_str() == arn)
+        }),
+    }
+}
+
+/// Returns the items in groups of one cause, in the order in which causes first come.
+fn by_cause<T>(items: impl IntoIterator<Item = T>, cause: impl Fn(&T) -> Cause) -> Vec<(Cause, Vec<T>)> {
+    let mut groups: Vec<(Cause, Vec<T>)> = Vec::new();
+    for item in items {
+        let cause = cause(&item);
+        match groups.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, group)) => group.push(item),
+            None => groups.push((cause, vec![item])),
+        }
+    }
+    groups
+}
+
+/// Returns the parts of a change of a listener, one for each object that asks for some.
+fn listener_changes(stack: &Stack, port: u16, change: ListenerChange, cause: &Cause) -> Vec<(Cause, ListenerChange)> {
+    let askers = &stack.askers;
+    let ListenerChange {
+        protocol,
+        ssl_policy,
+        default_certificate,
+        alpn_policy,
+        default_action,
+        default_authentication,
+        mutual_authentication,
+    } = change;
+    let none = ListenerChange::default;
+    let settings = [
+        (None, ListenerChange { protocol, alpn_policy, ..none() }),
+        (askers.default_certificate.get(&port), ListenerChange { default_certificate, ..none() }),
+        (askers.ssl_policy.get(&port), ListenerChange { ssl_policy, ..none() }),
+        (askers.mutual_authentication.get(&port), ListenerChange { mutual_authentication, ..none() }),
+        (askers.default_action.get(&port), ListenerChange { default_action, default_authentication, ..none() }),
+    ];
+    let mut changes: Vec<(Cause, ListenerChange)> = Vec::new();
+    for (asker, part) in settings.into_iter().filter(|(_, part)| *part != none()) {
+        let cause = asker.unwrap_or(cause);
+        match changes.iter_mut().find(|(known, _)| known.object == cause.object) {
+            Some((_, known)) => {
+                known.protocol = known.protocol.or(part.protocol);
+                known.ssl_policy = known.ssl_policy.take().or(part.ssl_policy);
+                known.default_certificate = known.default_certificate.take().or(part.default_certificate);
+                known.alpn_policy = known.alpn_policy.take().or(part.alpn_policy);
+                known.default_action = known.default_action.take().or(part.default_action);
+                known.default_authentication = known.default_authentication.take().or(part.default_authentication);
+                known.mutual_authentication = known.mutual_authentication.take().or(part.mutual_authentication);
+            }
+            None => changes.push((cause.clone(), part)),
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ListenerArn, ObjectName, ObjectReference, SecurityGroupId, StackId};
+    use crate::plan::SecurityGroupTarget;
+
+    fn of(member: &str, field: &str) -> Cause {
+        let object = ObjectReference::ingress(&ObjectName::new("shop", member));
+        Cause { object, generation: 1, field: field.to_owned() }
+    }
+
+    fn rule(source: Source) -> SecurityGroupRule {
+        let protocol = "tcp".to_owned();
+        SecurityGroupRule { protocol, from_port: Some(80), to_port: Some(80), source, description: String::new() }
+    }
+
+    fn charged_steps(stack: &Stack, action: StepAction) -> Vec<(String, StepAction)> {
+        let plan = Plan { steps: vec![Step { action, cause: of("a", "spec") }], ..Plan::default() };
+        let steps = charged(stack, &ObservedStack::default(), plan).steps;
+        steps.into_iter().map(|step| (step.cause.object.name.name, step.action)).collect()
+    }
+
+    fn stack(change: impl FnOnce(&mut crate::model::Askers)) -> Stack {
+        let mut stack = Stack::empty(StackId::Group("edge".to_owned()));
+        change(&mut stack.askers);
+        stack
+    }
+
+    #[test]
+    fn a_prefix_list_is_opened_in_a_step_of_who_asks_for_it() {
+        let stack = stack(|askers| {
+            askers.prefix_lists.insert((80, "pl-b".to_owned()), of("b", "lists"));
+        });
+        let range = rule(Source::Ipv4("10.0.0.0/8".to_owned()));
+        let list = |id: &str| rule(Source::PrefixList(id.to_owned()));
+        let open = |rules: Vec<SecurityGroupRule>| StepAction::AuthorizeIngress {
+            group: SecurityGroupTarget::Existing(SecurityGroupId::new("sg-1")),
+            rules,
+        };
+        assert_eq!(
+            charged_steps(&stack, open(vec![list("pl-b"), range.clone(), list("pl-a")])),
+            [("b".to_owned(), open(vec![list("pl-b")])), ("a".to_owned(), open(vec![range, list("pl-a")]))]
+        );
+    }
+
+    #[test]
+    fn settings_of_a_listener_change_in_steps_of_who_asks_for_them() {
+        let stack = stack(|askers| {
+            askers.ssl_policy.insert(443, of("b", "policy"));
+            askers.default_certificate.insert(443, of("b", "certificate"));
+        });
+        let modify = |change: ListenerChange| StepAction::ModifyListener {
+            arn: ListenerArn::new("arn:listener"),
+            port: 443,
+            change: Box::new(change),
+        };
+        let policy = ListenerChange { ssl_policy: Some("policy".to_owned()), ..ListenerChange::default() };
+        let alpn = ListenerChange { alpn_policy: Some("None".to_owned()), ..ListenerChange::default() };
+        let both = ListenerChange { ssl_policy: policy.ssl_policy.clone(), ..alpn.clone() };
+        assert_eq!(
+            charged_steps(&stack, modify(both.clone())),
+            [("a".to_owned(), modify(alpn)), ("b".to_owned(), modify(policy))]
+        );
+        // What belongs together is not taken apart.
+        let whole = ListenerChange { protocol: Some(crate::model::ListenerProtocol::Https), ..both };
+        assert_eq!(charged_steps(&stack, modify(whole.clone())), [("a".to_owned(), modify(whole))]);
+    }
+}

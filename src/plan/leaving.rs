@@ -1,0 +1,75 @@
+//! What of a member that leaves its group is left in AWS: until nothing is, its Ingress keeps the group's finalizer.
+
+use super::step::{Plan, StepAction, Wait};
+use crate::model::{CertificateArn, Holding, ObjectName, ObservedStack, RuleArn, TargetGroupArn};
+
+/// Whether the plan has yet to take away something that is the member's own: a rule, a certificate, a listener that it asks
+/// for, a target group or its binding. What is remembered to be another member's, or is all members', holds nobody up; what
+/// nobody is remembered to have may be the member's.
+#[must_use]
+pub fn holds_up(plan: &Plan, observed: &ObservedStack, member: &ObjectName) -> bool {
+    let own = Own { observed, member };
+    let waits = match &plan.wait {
+        Some(Wait::BindingsGone(names)) => names.iter().any(|name| own.binding(name)),
+        _ => false,
+    };
+    waits || plan.steps.iter().any(|step| own.taken_by(&step.action))
+}
+
+struct Own<'a> {
+    observed: &'a ObservedStack,
+    member: &'a ObjectName,
+}
+
+impl Own<'_> {
+    /// Whether the thing that `has` tells of is the member's, or that of nobody who is known.
+    fn has(&self, has: impl Fn(&Holding) -> bool) -> bool {
+        let mut holders = self.observed.holdings.iter().filter(|holding| has(holding)).peekable();
+        holders.peek().is_none() || holders.any(|holding| holding.member == *self.member)
+    }
+
+    fn rule(&self, arn: &RuleArn) -> bool {
+        self.has(|holding| holding.rules.contains(arn))
+    }
+
+    fn listener(&self, port: u16) -> bool {
+        self.has(|holding| holding.ports.contains_key(&port))
+    }
+
+    fn certificate(&self, port: u16, arn: &CertificateArn) -> bool {
+        self.has(|holding| holding.ports.get(&port).is_some_and(|held| held.certificates.contains(arn)))
+    }
+
+    fn default_action(&self, port: u16) -> bool {
+        self.has(|holding| holding.ports.get(&port).is_some_and(|held| held.default_action))
+    }
+
+    fn target_group(&self, arn: &TargetGroupArn) -> bool {
+        let group = self.observed.target_groups.iter().find(|group| group.arn == *arn);
+        let Some(resource) = group.and_then(|group| group.resource()) else { return true };
+        // The resource id begins with the Ingress.
+        resource.0.starts_with(&format!("{}-", self.member))
+    }
+
+    fn binding(&self, name: &ObjectName) -> bool {
+        let binding = self.observed.bindings.iter().find(|binding| binding.name == *name);
+        binding.is_none_or(|binding| self.target_group(&binding.target_group))
+    }
+
+    fn taken_by(&self, action: &StepAction) -> bool {
+        match action {
+            StepAction::DeleteRule { arn, .. } | StepAction::ModifyRule { arn, .. } => self.rule(arn),
+            StepAction::DeleteListener { port, .. } => self.listener(*port),
+            StepAction::ModifyListener { port, change, .. } => {
+                change.default_action.is_some() && self.default_action(*port)
+                    || change.default_certificate.is_some() && self.listener(*port)
+            }
+            StepAction::RemoveListenerCertificates { port, certificates, .. } => {
+                certificates.iter().any(|certificate| self.certificate(*port, certificate))
+            }
+            StepAction::DeleteTargetGroup { arn, .. } => self.target_group(arn),
+            StepAction::DeleteBinding(name) => self.binding(name),
+            _ => false,
+        }
+    }
+}

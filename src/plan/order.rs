@@ -1,0 +1,64 @@
+//! The order in which the listeners of a load balancer change: a redirect leads, at each moment, to a port that serves.
+
+use std::collections::BTreeSet;
+
+use crate::model::{Action, Listener, ObservedListener};
+
+/// Returns the port that an action redirects to, if it names one.
+fn redirect<T>(action: &Action<T>) -> Option<u16> {
+    match action {
+        Action::Redirect { port: Some(port), .. } => port.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Returns the other ports that a listener redirects to.
+pub(super) fn redirects(listener: &Listener) -> BTreeSet<u16> {
+    let actions = std::iter::once(&listener.default_action).chain(listener.rules.iter().map(|rule| &rule.action));
+    actions.filter_map(redirect).filter(|port| *port != listener.port).collect()
+}
+
+/// Returns the other ports that a listener redirects to now.
+fn redirects_now(listener: &ObservedListener) -> BTreeSet<u16> {
+    let of_rules = listener.rules.iter().flat_map(|rule| &rule.actions);
+    let actions = listener.default_actions.iter().chain(of_rules);
+    actions.filter_map(redirect).filter(|port| *port != listener.port).collect()
+}
+
+/// Returns whether a listener redirects to another now.
+pub(super) fn redirects_elsewhere(listener: &ObservedListener) -> bool {
+    !redirects_now(listener).is_empty()
+}
+
+/// Returns whether clients of a listener have to show who they are.
+pub(super) fn authenticates(listener: &ObservedListener) -> bool {
+    let of_rules = listener.rules.iter().flat_map(|rule| &rule.actions);
+    listener.default_actions.iter().chain(of_rules).any(|action| {
+        matches!(action, Action::AuthenticateCognito(_) | Action::AuthenticateOidc { .. } | Action::JwtValidation(_))
+    })
+}
+
+/// Returns changes of listeners, each with what there is, in an order in which one that will redirect to another comes after
+/// it, and one that redirects to another until now comes before it. Where both cannot be, by port.
+pub(super) fn of_changes<'a>(
+    mut changes: Vec<(&'a Listener, &'a ObservedListener)>,
+) -> Vec<(&'a Listener, &'a ObservedListener)> {
+    changes.sort_by_key(|(wanted, _)| wanted.port);
+    let mut ordered = Vec::with_capacity(changes.len());
+    while !changes.is_empty() {
+        let is_free = |at: &usize| {
+            let (wanted, existing) = changes[*at];
+            changes.iter().enumerate().filter(|(other, _)| other != at).all(|(_, (other, before))| {
+                // Also one that is there may lack rules, where an earlier plan came to an end in the middle.
+                let waits_for = redirects(wanted).contains(&other.port);
+                let needed_by = redirects_now(before).contains(&wanted.port)
+                    && !redirects(other).contains(&wanted.port)
+                    && existing.protocol != Some(wanted.protocol);
+                !waits_for && !needed_by
+            })
+        };
+        let next = (0..changes.len()).find(is_free).unwrap_or(0);
+        ordered.push(changes.remove(next));
+    }
+    ordered
+}

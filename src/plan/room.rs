@@ -1,0 +1,135 @@
+//! How many rules, target groups and certificates a load balancer has at a point of a plan, where AWS has said that no more fit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::step::{ListenerReference, Step, StepAction};
+use crate::model::{Action, Listener, ObservedLoadBalancer, Room, Rule, RuleArn, TargetGroupArn, TargetGroupReference};
+
+/// Returns what a target group of a wanted action is called in AWS; `None` for one that is still to be created.
+pub(super) type Resolve<'a> = &'a dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>;
+
+/// Where a listener leads to target groups.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Default,
+    Rule(RuleArn),
+    /// By its place among the wanted rules.
+    Created(usize),
+}
+
+/// What a load balancer has at a point of a plan.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Used {
+    room: Room,
+    /// By port, what leads where.
+    places: BTreeMap<(u16, Place), Vec<TargetGroupReference>>,
+    /// By port.
+    certificates: BTreeMap<u16, usize>,
+}
+
+impl Used {
+    pub(super) fn of(room: Room, balancer: Option<&ObservedLoadBalancer>) -> Self {
+        let mut used = Self { room, ..Self::default() };
+        let named = |actions: &[Action<TargetGroupArn>]| -> Vec<TargetGroupReference> {
+            actions.iter().flat_map(Action::target_groups).cloned().map(TargetGroupReference::Foreign).collect()
+        };
+        for listener in balancer.into_iter().flat_map(ObservedLoadBalancer::known_listeners) {
+            used.places.insert((listener.port, Place::Default), named(&listener.default_actions));
+            for rule in &listener.rules {
+                used.places.insert((listener.port, Place::Rule(rule.arn.clone())), named(&rule.actions));
+            }
+            used.certificates.insert(listener.port, listener.certificates.len());
+        }
+        used
+    }
+
+    /// Goes on by one step. `balancer` is the load balancer before the plan.
+    pub(super) fn after(&mut self, step: &Step, balancer: Option<&ObservedLoadBalancer>, resolve: Resolve<'_>) {
+        let named = |action: &Action<TargetGroupReference>| -> Vec<TargetGroupReference> {
+            let known = |group: &TargetGroupReference| {
+                resolve(group).map_or_else(|| group.clone(), TargetGroupReference::Foreign)
+            };
+            action.target_groups().map(known).collect()
+        };
+        match &step.action {
+            StepAction::CreateListener { listener, .. } => {
+                self.places.insert((listener.port, Place::Default), named(&listener.default_action));
+            }
+            StepAction::ModifyListener { port, change, .. } => {
+                if let Some(action) = &change.default_action {
+                    self.places.insert((*port, Place::Default), named(action));
+                }
+            }
+            StepAction::DeleteListener { port, .. } => {
+                self.places.retain(|(at, _), _| at != port);
+                self.certificates.remove(port);
+            }
+            StepAction::CreateRule { port, index, rule, .. } => {
+                self.places.insert((*port, Place::Created(*index)), named(&rule.action));
+            }
+            StepAction::ModifyRule { arn, port, rule, .. } => {
+                self.places.insert((*port, Place::Rule(arn.clone())), named(&rule.action));
+            }
+            StepAction::DeleteRule { arn, port, .. } => {
+                self.places.remove(&(*port, Place::Rule(arn.clone())));
+            }
+            StepAction::AddListenerCertificates { listener, certificates } => {
+                let port = match listener {
+                    ListenerReference::Created(port) => Some(*port),
+                    ListenerReference::Existing(arn) => balancer
+                        .into_iter()
+                        .flat_map(ObservedLoadBalancer::known_listeners)
+                        .find(|listener| listener.arn == *arn)
+                        .map(|listener| listener.port),
+                };
+                if let Some(port) = port {
+                    *self.certificates.entry(port).or_default() += certificates.len();
+                }
+            }
+            StepAction::RemoveListenerCertificates { port, certificates, .. } => {
+                let count = self.certificates.entry(*port).or_default();
+                *count = count.saturating_sub(certificates.len());
+            }
+            _ => {}
+        }
+    }
+
+    fn rules(&self) -> usize {
+        self.places.keys().filter(|(_, place)| *place != Place::Default).count()
+    }
+
+    /// Returns true if one more rule fits, and what it leads to.
+    pub(super) fn fits(&self, rule: &Rule, resolve: Resolve<'_>) -> bool {
+        self.room.rules.is_none_or(|most| self.rules() < most) && self.fits_action(&rule.action, resolve)
+    }
+
+    fn fits_action(&self, action: &Action<TargetGroupReference>, resolve: Resolve<'_>) -> bool {
+        let Some(most) = self.room.target_groups else { return true };
+        let mut named: BTreeSet<TargetGroupReference> = self.places.values().flatten().cloned().collect();
+        let before = named.len();
+        named.extend(action.target_groups().map(|group| match resolve(group) {
+            Some(arn) => TargetGroupReference::Foreign(arn),
+            None => group.clone(),
+        }));
+        named.len() == before || named.len() <= most
+    }
+
+    /// Returns true if a listener's rules all fit besides what there is.
+    pub(super) fn fits_listener(&self, listener: &Listener, resolve: Resolve<'_>) -> bool {
+        let mut with = self.clone();
+        with.places.insert((listener.port, Place::Default), Vec::new());
+        listener.rules.iter().enumerate().all(|(index, rule)| {
+            let fits = with.fits(rule, resolve);
+            let named = rule.action.target_groups().cloned();
+            let known = named.map(|group| resolve(&group).map_or(group, TargetGroupReference::Foreign));
+            with.places.insert((listener.port, Place::Created(index)), known.collect());
+            fits
+        })
+    }
+
+    /// Returns how many certificates more fit.
+    pub(super) fn certificates_free(&self) -> usize {
+        let count: usize = self.certificates.values().sum();
+        self.room.certificates.map_or(usize::MAX, |most| most.saturating_sub(count))
+    }
+}

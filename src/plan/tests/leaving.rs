@@ -1,0 +1,47 @@
+//! Members that leave a group: each is held until nothing of its own is left, and no longer.
+
+use super::{
+    plan,
+    set_aside::{agreed, built, name},
+};
+use crate::plan::holds_up;
+
+#[test]
+fn who_leaves_is_held_by_what_is_its_own_and_by_nothing_else() {
+    let mut aws = agreed(&[("a", ""), ("b", ""), ("c", "")], true);
+    let stack = built(&[("a", "")], &["b", "c"], &aws.observed);
+    let held = |observed: &crate::model::ObservedStack| {
+        ["a", "b", "c"].map(|member| holds_up(&plan(&stack, observed), observed, &name(member)))
+    };
+    assert_eq!(held(&aws.observed), [false, true, true]);
+    // All that is done but for the target group of `c`, which others use.
+    let before = aws.observed.clone();
+    aws.settle(&stack, 2);
+    assert_eq!(held(&aws.observed), [false, false, false]);
+    let of_c = |group: &&crate::model::ObservedTargetGroup| group.resource().unwrap().0.starts_with("shop/c-");
+    aws.observed.target_groups.extend(before.target_groups.iter().find(of_c).cloned());
+    aws.observed.holdings = before.holdings.clone();
+    assert_eq!(held(&aws.observed), [false, false, true]);
+}
+
+#[test]
+fn a_lasting_difference_of_all_or_of_another_holds_nobody_who_leaves() {
+    let mut aws = agreed(&[("a", ""), ("b", "")], true);
+    let stack = built(&[("a", "")], &["b"], &aws.observed);
+    let holdings = aws.observed.holdings.clone();
+    aws.settle(&stack, 2);
+    aws.observed.holdings = holdings;
+    // A tag that never arrives, attributes that AWS spells in its own way, a binding that a policy changes.
+    aws.observed.load_balancers[0].tags.clear();
+    aws.observed.target_groups[0].attributes = Some([("stickiness.enabled".to_owned(), "True".to_owned())].into());
+    aws.observed.bindings[0].spec.node_selector = Some(Default::default());
+    assert_ne!(plan(&stack, &aws.observed).steps, vec![]);
+    assert!(!holds_up(&plan(&stack, &aws.observed), &aws.observed, &name("b")));
+}
+
+#[test]
+fn where_nothing_is_remembered_who_leaves_waits_for_all_that_goes() {
+    let aws = agreed(&[("a", ""), ("b", "")], false);
+    let stack = built(&[("a", "")], &["b"], &aws.observed);
+    assert!(holds_up(&plan(&stack, &aws.observed), &aws.observed, &name("b")));
+}
