@@ -1,7 +1,7 @@
 //! One binding at a time: its target group gets the targets that it shall have.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::atomic::Ordering,
     time::Duration,
@@ -11,9 +11,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     api::crd::{TargetGroupBindingSpec, target_group_binding::TargetType},
-    aws::{AwsError, AwsErrorKind, Target, TargetHealth},
-    build::tags::BINDING_FINALIZER,
-    model::{ObjectName, TargetGroupArn},
+    aws::{AwsError, AwsErrorKind, Registration, Target, TargetHealth},
+    build::tags::{self, BINDING_FINALIZER},
+    model::{ObjectName, StackId, TargetGroupArn},
     record,
     snapshot::{Snapshot, TargetGroupBinding},
 };
@@ -23,6 +23,7 @@ use super::{
     endpoints::{Resolution, port_reference, ready_pod, resolve, standing},
     plan::{Standing, TargetPlan, Unregistered, is_draining, may_go, plan},
     readiness::Opened,
+    registering::{Bound, Registering, names_targets},
     status::{self, Report},
 };
 
@@ -66,6 +67,31 @@ pub(super) fn key_of(spec: &TargetGroupBindingSpec) -> Option<TargetGroupKey> {
     given(&spec.target_group_arn)
         .map(|arn| TargetGroupKey::Arn(TargetGroupArn::new(arn)))
         .or_else(|| given(&spec.target_group_name).map(TargetGroupKey::Name))
+}
+
+/// The name in a target group's ARN, unique in its account and region.
+fn group_name(arn: &TargetGroupArn) -> Option<&str> {
+    arn.as_str().split('/').nth(1)
+}
+
+/// The stack that a target group was made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    stack: StackId,
+    /// The one binding that holds it.
+    binding: ObjectName,
+}
+
+/// Which of the bindings of one target group that no stack has comes first. One that has held it keeps it: nobody takes
+/// traffic from it with an object of his own. `status.observedGeneration` tells, which nobody gives an object that he makes;
+/// a name, unlike an ARN, may be changed, so there it counts for the present spec alone. Then comes an ARN before a name,
+/// which may have been written before there was a group; then the older.
+fn precedence(binding: &TargetGroupBinding) -> impl Ord + use<'_> {
+    let by_arn = matches!(key_of(&binding.spec), Some(TargetGroupKey::Arn(_)));
+    let observed = binding.status.as_ref().and_then(|status| status.observed_generation);
+    let has_held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER)
+        && observed.is_some_and(|observed| by_arn || observed == binding.generation);
+    (!has_held, !by_arn, &binding.created, &binding.name)
 }
 
 /// The field of a spec that cannot be honoured yet.
@@ -174,6 +200,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.groups().retain(|_, facts| facts.arn != *arn);
     }
 
+    /// Returns the stack that a target group was made for, and the one binding that may hold it.
+    pub(super) async fn owner(&self, arn: &TargetGroupArn) -> Result<Option<Owner>, AwsError> {
+        let tags = self.cloud.tags(arn).await?.unwrap_or_default();
+        let owner = tags::binding_of(&self.settings.cluster, &tags, group_name(arn).unwrap_or_default());
+        Ok(owner.map(|(stack, binding)| Owner { stack, binding }))
+    }
+
     /// All other bindings of a target group that are not deleted. A name is compared with the one in the ARN, so that nobody
     /// has to have looked at the other binding yet: right after a start the younger may come first.
     fn others(
@@ -182,52 +215,63 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         binding: &TargetGroupBinding,
         arn: &TargetGroupArn,
     ) -> Vec<TargetGroupBinding> {
-        let name = arn.as_str().split('/').nth(1);
         let has_it = |other: &&TargetGroupBinding| {
             other.name != binding.name
                 && !other.deleting
                 && match key_of(&other.spec) {
                     Some(TargetGroupKey::Arn(other)) => other == *arn,
-                    Some(TargetGroupKey::Name(other)) => name == Some(&*other),
+                    Some(TargetGroupKey::Name(other)) => group_name(arn) == Some(&*other),
                     None => false,
                 }
         };
         snapshot.target_group_bindings.values().filter(has_it).cloned().collect()
     }
 
-    /// The older binding that has the target group, if there is one.
-    pub(super) fn holder(
+    /// Why a binding may not have its target group, where it may not: the group is a stack's, whose binding alone holds it, or
+    /// another binding has it by [`precedence`].
+    pub(super) fn denied(
         &self,
         snapshot: &Snapshot,
         binding: &TargetGroupBinding,
         arn: &TargetGroupArn,
-    ) -> Option<ObjectName> {
-        let mut others = self.others(snapshot, binding, arn);
-        others.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
-        let oldest = others.into_iter().next()?;
-        ((&oldest.created, &oldest.name) < (&binding.created, &binding.name)).then_some(oldest.name)
+        owner: Option<&Owner>,
+    ) -> Option<Problem> {
+        if let Some(Owner { stack, binding: holder }) = owner {
+            let (arn, object, holder) = (arn.clone(), stack.object().to_string(), holder.clone());
+            return (holder != binding.name).then_some(Problem::OfStack { arn, object, holder });
+        }
+        let others = self.others(snapshot, binding, arn);
+        let first = others.iter().min_by(|one, other| precedence(one).cmp(&precedence(other)))?;
+        let taken = precedence(first) < precedence(binding);
+        taken.then(|| Problem::Taken { arn: arn.clone(), holder: first.name.clone() })
     }
 
     async fn feed(&self, binding: &TargetGroupBinding, may_write: MayWrite<'_>) -> Result<BindingOutcome, Failure> {
         if let Some(field) = unsupported(&binding.spec) {
             return Err(Problem::Unsupported(field).into());
         }
+        let written = binding;
         let (binding, arn) = self.complete(binding).await?;
+        let owner = self.owner(&arn).await.map_err(Problem::from)?;
         let resolution = {
             let snapshot = self.snapshot();
-            if let Some(holder) = self.holder(&snapshot, &binding, &arn) {
-                return Err(Problem::Taken { arn, holder }.into());
+            if let Some(denied) = self.denied(&snapshot, &binding, &arn, owner.as_ref()) {
+                return Err(denied.into());
             }
             resolve(&snapshot, &binding).map_err(Problem::from)?
         };
         self.note_network(&binding, &resolution);
+        if let (None, Some(target_type)) = (written.spec.target_type, binding.spec.target_type) {
+            self.write_target_type(written, target_type, may_write).await;
+        }
         let vouched = match &resolution {
             Resolution::Targets { targets, .. } => Some(record::of_targets(&arn, targets.keys())),
             Resolution::BackendMissing { .. } => None,
         };
         let checkpoint = self.checkpoint(&binding);
         let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
-        let may_vouch = held && vouched.is_some() && vouched == checkpoint;
+        let counts = vouched.as_ref().is_some_and(|vouched| self.counts(checkpoint.as_deref(), vouched));
+        let may_vouch = held && counts;
         if may_vouch && self.cloud.takes_word_for_targets(&arn).await.map_err(Problem::from)? {
             self.report(&binding, &Report::reconciled(), true, may_write).await?;
             let mut outcome = BindingOutcome::default();
@@ -283,10 +327,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             report = Report { ready: false, reason: "FailedReconcile", message };
         }
         let (complete, changes) = (plan.left_out.is_empty(), !plan.is_empty());
-        if changes && checkpoint.is_some() {
+        // Equal to what it says once more, the other controller's would keep it from looking.
+        if changes && (checkpoint.is_some() || binding.foreign_checkpoint) {
             self.write_checkpoint(&binding, None, may_write).await?;
         }
-        let carried = self.carry_out(&binding, &arn, plan, &mut outcome, may_write).await;
+        let bound = Bound { binding: &binding, arn: &arn, owners: &owners };
+        let carried = self.carry_out(bound, plan, &present, &mut outcome, may_write).await;
         // What goes wrong with some targets is no reason to leave the pods of the others waiting.
         let gates = match &carried {
             Err(Failure(_, Problem::TargetGroupMissing(_))) => Ok(()),
@@ -300,10 +346,35 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.report(&binding, &report, true, may_write).await?;
         // While pods come and go, one word at the end is enough.
         outcome.unsettled |= changes;
-        if !changes && complete && checkpoint != vouched {
+        let stands = match &vouched {
+            Some(vouched) => self.counts(checkpoint.as_deref(), vouched),
+            None => checkpoint.is_none(),
+        };
+        if !changes && complete && !stands {
+            let vouched = vouched.map(|vouched| record::in_term(*self.terms().end(), &vouched));
             self.write_checkpoint(&binding, vouched, may_write).await?;
         }
         Ok(outcome)
+    }
+
+    /// Writes the target type into a binding without one, as the webhook of aws-load-balancer-controller does: pods get
+    /// readiness gates for it from then on, and aws-load-balancer-controller does not work without.
+    async fn write_target_type(&self, binding: &TargetGroupBinding, target_type: TargetType, may_write: MayWrite<'_>) {
+        let version = (binding.uid.clone(), binding.resource_version.clone());
+        let before = self.memory().entry(binding.name.clone()).or_default().typed.replace(version.clone());
+        if before == Some(version) || !may_write() {
+            return;
+        }
+        if let Err(error) = self.cluster.write_target_type(binding, target_type).await {
+            tracing::warn!(
+                binding = %binding.name, %error,
+                "spec.targetType could not be written, and pods get no readiness gates for the binding without; set it"
+            );
+        }
+    }
+
+    fn counts(&self, checkpoint: Option<&str>, vouched: &str) -> bool {
+        checkpoint.is_some_and(|checkpoint| record::counts(checkpoint, &self.terms(), vouched))
     }
 
     /// What the binding says of its targets: the watch may be behind what was written last.
@@ -337,54 +408,26 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Makes the calls of a plan. [`may_go`] says what is deregistered when not all could be registered.
     async fn carry_out(
         &self,
-        binding: &TargetGroupBinding,
-        arn: &TargetGroupArn,
+        bound: Bound<'_>,
         plan: TargetPlan,
+        present: &BTreeMap<Target, TargetHealth>,
         outcome: &mut BindingOutcome,
         may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
-        let mut refused = Vec::new();
-        let mut failure = None;
-        let mut unregistered = Unregistered::default();
-        let mut batches = VecDeque::from(plan.register);
-        while let Some(batch) = batches.pop_front() {
-            check(may_write, "RegisterTargets")?;
-            match self.cloud.register(arn, &batch).await {
-                Ok(()) => outcome.registered.extend(batch),
-                Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
-                // One instance that is gone fails the whole call. AWS mostly says which; where it does not, halve the call
-                // until those that are meant are alone.
-                Err(error) if names_targets(error.code()) && matches!(error.kind, AwsErrorKind::Refused { .. }) => {
-                    let (meant, others): (Vec<_>, Vec<_>) =
-                        batch.iter().cloned().partition(|target| batch.len() == 1 || names(&error, target));
-                    if !meant.is_empty() {
-                        refused.extend(meant.into_iter().map(|target| (target, error.clone())));
-                        batches.extend((!others.is_empty()).then_some(others));
-                    } else {
-                        let (first, second) = batch.split_at(batch.len() / 2);
-                        batches.push_front(second.to_vec());
-                        batches.push_front(first.to_vec());
-                    }
-                }
-                Err(error) => {
-                    let missing = batch.len() + batches.iter().map(Vec::len).sum::<usize>();
-                    match error.kind {
-                        AwsErrorKind::Refused { .. } | AwsErrorKind::Denied { .. } => unregistered.refused = missing,
-                        _ => unregistered.pending = missing,
-                    }
-                    failure = Some(error);
-                    break;
-                }
-            }
-        }
-        unregistered.refused += refused.len();
+        let Bound { binding, arn, owners } = bound;
+        let missing = plan.register.concat();
+        let registered = owners.len() - missing.len() - plan.left_out.len();
+        let Registering { refused, mut failure, mut unregistered } =
+            self.register(bound, missing, outcome, may_write).await?;
+        let full = failure.as_ref().and_then(AwsError::code).is_some_and(|code| code.starts_with("TooMany"));
+        unregistered.none_registered = registered + outcome.registered.len() == 0 && !full;
         let gone = {
             let snapshot = self.snapshot();
             may_go(plan.surplus, unregistered, |target| standing(&snapshot, binding, target))
         };
         for batch in gone {
             check(may_write, "DeregisterTargets")?;
-            match self.cloud.deregister(arn, &batch).await {
+            match self.cloud.deregister(arn, &as_registered(&batch, present)).await {
                 Ok(()) => outcome.deregistered.extend(batch),
                 Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
                 Err(error) => {
@@ -450,10 +493,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         match self.complete(binding).await {
             Ok((binding, arn)) => {
+                let owner = self.owner(&arn).await.map_err(Problem::from)?;
                 let others = self.others(&self.snapshot(), &binding, &arn);
                 outcome.also = others.into_iter().map(|other| other.name).collect();
-                // Another binding has the target group now, and decides over what is in it.
-                if outcome.also.is_empty() {
+                // Another binding has the target group, and decides over what is in it.
+                let holds = match &owner {
+                    Some(owner) => owner.binding == binding.name,
+                    None => outcome.also.is_empty(),
+                };
+                if holds {
                     self.let_go(&binding, &arn, &mut outcome, may_write).await?;
                 }
             }
@@ -507,7 +555,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let surplus = plan(&BTreeSet::new(), &present, None).surplus;
         for batch in may_go(surplus, Unregistered::default(), |_| Standing::Gone) {
             check(may_write, "DeregisterTargets")?;
-            match self.cloud.deregister(arn, &batch).await {
+            match self.cloud.deregister(arn, &as_registered(&batch, &present)).await {
                 Ok(()) => outcome.deregistered.extend(batch),
                 Err(error) if error.is_not_found() => {
                     self.forget(arn);
@@ -538,7 +586,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             Ok(Resolution::Targets { targets, .. }) => targets.into_keys().collect(),
             Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeSet::new(),
         };
-        let vouched = |targets: &BTreeSet<Target>| record::of_targets(arn, targets) == checkpoint;
+        let vouched = |targets: &BTreeSet<Target>| self.counts(Some(&checkpoint), &record::of_targets(arn, targets));
         Ok([BTreeSet::new(), of_service].into_iter().find(vouched))
     }
 
@@ -588,16 +636,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 }
 
-/// Whether AWS's code says that it is about the targets, and not about the group.
-fn names_targets(code: Option<&str>) -> bool {
-    matches!(code, Some("InvalidTarget" | "ValidationError" | "InvalidInstance"))
-}
-
-/// Whether AWS's words name a target.
-fn names(error: &AwsError, target: &Target) -> bool {
-    let AwsErrorKind::Refused { message, .. } = &error.kind else { return false };
-    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-');
-    message.split(|c| !word(c)).any(|text| text.trim_end_matches(['.', ':']) == target.id)
+/// Targets as they are named to AWS when they go: with the zone that they were registered in.
+fn as_registered(targets: &[Target], present: &BTreeMap<Target, TargetHealth>) -> Vec<Registration> {
+    let zone = |target: &Target| present.get(target).and_then(|health| health.zone.clone());
+    targets.iter().map(|target| Registration { target: target.clone(), zone: zone(target) }).collect()
 }
 
 /// A problem, and where it arose if that is not the stage of the whole.

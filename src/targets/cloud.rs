@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     api::crd::target_group_binding::{IpAddressType, TargetType},
-    aws::{Aws, AwsError, InstanceInfo, InterfaceInfo, Inventory, Target, TargetHealth},
-    model::{ObservedSecurityGroup, SecurityGroupId, SecurityGroupRule, TargetGroupArn},
+    aws::{Aws, AwsError, InstanceInfo, InterfaceInfo, Inventory, Registration, Target, TargetHealth, VpcBlocks},
+    model::{ObservedSecurityGroup, SecurityGroupId, SecurityGroupRule, Tags, TargetGroupArn, VpcId},
 };
 
 /// How a binding names its target group.
@@ -26,6 +26,8 @@ pub struct TargetGroupFacts {
     pub target_type: String,
     /// AWS says nothing of groups that are older than IPv6, which have IPv4.
     pub ip_address_type: IpAddressType,
+    /// Its VPC.
+    pub vpc: Option<VpcId>,
 }
 
 impl TargetGroupFacts {
@@ -63,14 +65,24 @@ pub trait Cloud: Send + Sync + 'static {
         key: &TargetGroupKey,
     ) -> impl Future<Output = Result<Option<TargetGroupFacts>, AwsError>> + Send;
     /// RegisterTargets, one call.
-    fn register(&self, group: &TargetGroupArn, targets: &[Target])
-    -> impl Future<Output = Result<(), AwsError>> + Send;
+    fn register(
+        &self,
+        group: &TargetGroupArn,
+        targets: &[Registration],
+    ) -> impl Future<Output = Result<(), AwsError>> + Send;
     /// DeregisterTargets, one call.
     fn deregister(
         &self,
         group: &TargetGroupArn,
-        targets: &[Target],
+        targets: &[Registration],
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
+    /// The tags of a target group of this cluster's account and region; `None` where they are not known, as those of a group
+    /// in another VPC.
+    fn tags(&self, group: &TargetGroupArn) -> impl Future<Output = Result<Option<Tags>, AwsError>> + Send;
+    /// The VPC of the cluster.
+    fn vpc(&self) -> VpcId;
+    /// DescribeVpcs of one VPC; `None` when it is not there, or not for us to see.
+    fn vpc_blocks(&self, vpc: &VpcId) -> impl Future<Output = Result<Option<VpcBlocks>, AwsError>> + Send;
     /// DescribeInstances
     fn instances(&self, ids: &[String]) -> impl Future<Output = Result<Vec<InstanceInfo>, AwsError>> + Send;
     /// DescribeNetworkInterfaces of the VPC that have these addresses.
@@ -163,18 +175,31 @@ impl Cloud for LiveCloud {
                     Some("ipv6") => IpAddressType::Ipv6,
                     _ => IpAddressType::Ipv4,
                 },
+                vpc: group.vpc_id().map(VpcId::new),
             })
         }))
     }
 
-    async fn register(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
+    async fn register(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
         let answer = self.aws.register_targets(group, targets).await;
         self.settle(group, answer, |inventory| inventory.record_registered(group, targets))
     }
 
-    async fn deregister(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
+    async fn deregister(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
         let answer = self.aws.deregister_targets(group, targets).await;
         self.settle(group, answer, |inventory| inventory.record_deregistered(group, targets))
+    }
+
+    async fn tags(&self, group: &TargetGroupArn) -> Result<Option<Tags>, AwsError> {
+        self.inventory.listed_tags(group).await
+    }
+
+    fn vpc(&self) -> VpcId {
+        self.inventory.vpc().clone()
+    }
+
+    async fn vpc_blocks(&self, vpc: &VpcId) -> Result<Option<VpcBlocks>, AwsError> {
+        self.aws.vpc_blocks(vpc).await
     }
 
     async fn instances(&self, ids: &[String]) -> Result<Vec<InstanceInfo>, AwsError> {

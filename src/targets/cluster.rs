@@ -1,5 +1,7 @@
 //! What this room writes to Kubernetes, and the few things that it reads past the watches.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client,
@@ -10,12 +12,12 @@ use serde_json::json;
 use crate::{
     answered::answered,
     api::{
-        crd::{self, TargetGroupBindingStatus},
+        crd::{self, TargetGroupBindingStatus, target_group_binding::TargetType},
         kubernetes as wire,
     },
     build::tags::BINDING_FINALIZER,
     model::ObjectName,
-    record::CHECKPOINT,
+    record::{CHECKPOINT, FOREIGN_CHECKPOINTS},
     snapshot::{EndpointSlice, Readiness, Service, TargetGroupBinding},
 };
 
@@ -68,6 +70,12 @@ pub trait Cluster: Send + Sync + 'static {
         &self,
         binding: &TargetGroupBinding,
         checkpoint: Option<&str>,
+    ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// Writes the target type of a binding that has none, which the webhook for readiness gates goes by.
+    fn write_target_type(
+        &self,
+        binding: &TargetGroupBinding,
+        target_type: TargetType,
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
     /// Writes a binding's status.
     fn write_status(
@@ -166,7 +174,24 @@ impl Cluster for LiveCluster {
         checkpoint: Option<&str>,
     ) -> Result<(), ClusterError> {
         // The UID makes the API server refuse the patch for another object of the same name.
-        let patch = json!({ "metadata": { "uid": binding.uid, "annotations": { CHECKPOINT: checkpoint } } });
+        let mut annotations = BTreeMap::from([(CHECKPOINT, checkpoint)]);
+        if binding.foreign_checkpoint && checkpoint.is_none() {
+            annotations.extend(FOREIGN_CHECKPOINTS.map(|annotation| (annotation, None)));
+        }
+        let patch = json!({ "metadata": { "uid": binding.uid, "annotations": annotations } });
+        let api = self.bindings(&binding.name);
+        answered(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        Ok(())
+    }
+
+    async fn write_target_type(
+        &self,
+        binding: &TargetGroupBinding,
+        target_type: TargetType,
+    ) -> Result<(), ClusterError> {
+        // The version makes the API server refuse the patch when somebody has written it meanwhile.
+        let metadata = json!({ "uid": binding.uid, "resourceVersion": binding.resource_version });
+        let patch = json!({ "metadata": metadata, "spec": { "targetType": target_type } });
         let api = self.bindings(&binding.name);
         answered(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
         Ok(())

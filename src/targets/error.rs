@@ -88,11 +88,23 @@ pub enum Problem {
     },
     /// Another binding has the target group.
     #[error(
-        "the target group {arn} already has the older TargetGroupBinding {holder}, and each would deregister the targets of the other"
+        "the target group {arn} already has the TargetGroupBinding {holder}, and each would deregister the targets of the other"
     )]
     Taken {
         /// The group.
         arn: TargetGroupArn,
+        /// Whose it is.
+        holder: ObjectName,
+    },
+    /// The target group was made for a stack, whose binding alone holds it.
+    #[error(
+        "the target group {arn} was made for {object} and is held by its TargetGroupBinding {holder} alone, so nothing is registered or deregistered for this one"
+    )]
+    OfStack {
+        /// The group.
+        arn: TargetGroupArn,
+        /// The Ingress, group or Service.
+        object: String,
         /// Whose it is.
         holder: ObjectName,
     },
@@ -195,6 +207,9 @@ impl TargetsError {
             Problem::TargetGroupMissing(_) => Some("correct the name, or create the target group".to_owned()),
             Problem::TargetType { .. } => Some("bind a target group of type instance or ip".to_owned()),
             Problem::Taken { .. } => Some("delete one of the two, or give each a target group of its own".to_owned()),
+            Problem::OfStack { object, .. } => {
+                Some(format!("bind a target group of your own, or route to the Service in {object}"))
+            }
             Problem::Unsupported(_) if self.stage == Stage::Cleanup => {
                 Some("deregister its targets by hand, then remove the finalizer elbv2.k8s.aws/resources".to_owned())
             }

@@ -2,9 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, RwLock},
 };
 
+use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Cloud, Cluster, ClusterError, Settings, TargetGroupFacts, TargetGroupKey, Targets, readiness::Change};
@@ -13,10 +15,11 @@ use crate::{
         TargetGroupBindingSpec, TargetGroupBindingStatus,
         target_group_binding::{ServiceReference, TargetType},
     },
-    aws::{AwsError, AwsErrorKind, InstanceInfo, InterfaceInfo, Target, TargetHealth},
+    aws::{AwsError, AwsErrorKind, InstanceInfo, InterfaceInfo, Registration, Target, TargetHealth, VpcBlocks},
     build::tags::BINDING_FINALIZER,
     model::{
         ObjectName, ObservedSecurityGroup, PortReference, SecurityGroupId, SecurityGroupRule, Tags, TargetGroupArn,
+        VpcId,
     },
     snapshot::{
         AddressFamily, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState, Node, Pod, Readiness, Service,
@@ -24,6 +27,8 @@ use crate::{
     },
 };
 
+/// The VPC of the cluster.
+pub const VPC: &str = "vpc-1";
 pub const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1";
 
 pub fn refused(operation: &'static str, code: &str) -> AwsError {
@@ -57,6 +62,47 @@ pub struct World {
     pub bad_sources: BTreeSet<String>,
     /// Whether a binding's checkpoint counts.
     pub takes_word: bool,
+    /// The address blocks of VPCs besides the cluster's, which has 10.0.0.0/8; by id.
+    pub vpcs: BTreeMap<String, Vec<String>>,
+    /// How often the blocks of a VPC were read.
+    pub vpcs_read: usize,
+    /// The VPCs of groups that are not in the cluster's.
+    pub elsewhere: BTreeMap<TargetGroupArn, String>,
+    /// An address of the VPC that AWS wants a zone for all the same, as in a Local Zone.
+    pub wants_zone: BTreeSet<String>,
+    /// The tags of groups.
+    pub tags: BTreeMap<TargetGroupArn, Tags>,
+}
+
+impl World {
+    fn blocks(&self, vpc: &str) -> Option<Vec<String>> {
+        if vpc == VPC { Some(vec!["10.0.0.0/8".to_owned()]) } else { self.vpcs.get(vpc).cloned() }
+    }
+
+    /// Refuses an address outside of the group's VPC without a zone, and one inside with `all`, as AWS does.
+    fn check_zones(&self, group: &TargetGroupArn, registrations: &[Registration]) -> Result<(), AwsError> {
+        let vpc = self.elsewhere.get(group).map_or(VPC, String::as_str);
+        let blocks: Vec<IpNet> = self.blocks(vpc).into_iter().flatten().map(|block| block.parse().unwrap()).collect();
+        for Registration { target, zone } in registrations {
+            let Ok(address) = target.id.parse::<IpAddr>() else { continue };
+            let inside = blocks.iter().any(|block| block.contains(&address));
+            let message = match zone.as_deref() {
+                None if !inside => {
+                    format!("The Availability Zone is required for IP address '{address}' because it is not in the VPC")
+                }
+                None if self.wants_zone.contains(&target.id) => {
+                    format!("For '{address}' you must specify an Availability Zone")
+                }
+                Some("all") if inside => format!(
+                    "The IP address '{address}' is within the VPC, and cannot have its Availability Zone overridden to 'all'"
+                ),
+                _ => continue,
+            };
+            let kind = AwsErrorKind::Refused { code: "ValidationError".to_owned(), message };
+            return Err(AwsError { operation: "RegisterTargets", kind });
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Default)]
@@ -86,7 +132,7 @@ impl FakeCloud {
 }
 
 pub fn health(state: &str) -> TargetHealth {
-    TargetHealth { state: state.to_owned(), reason: None, description: None }
+    TargetHealth { state: state.to_owned(), reason: None, description: None, zone: None }
 }
 
 impl Cloud for FakeCloud {
@@ -119,9 +165,11 @@ impl Cloud for FakeCloud {
         Ok(found.map(|(_, facts)| facts.clone()))
     }
 
-    async fn register(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
-        self.call("register", targets)?;
+    async fn register(&self, group: &TargetGroupArn, registrations: &[Registration]) -> Result<(), AwsError> {
+        self.call("register", registrations)?;
         let mut world = self.world();
+        world.check_zones(group, registrations)?;
+        let targets: Vec<Target> = registrations.iter().map(|registration| registration.target.clone()).collect();
         if targets.iter().any(|target| world.bad_targets.contains(&target.id)) {
             let bad: Vec<String> =
                 targets.iter().filter(|t| world.bad_targets.contains(&t.id)).map(|t| format!("'{}'", t.id)).collect();
@@ -132,16 +180,34 @@ impl Cloud for FakeCloud {
             return Err(error);
         }
         let known = world.targets.get_mut(group).ok_or_else(|| not_found("RegisterTargets", "TargetGroupNotFound"))?;
-        known.extend(targets.iter().map(|target| (target.clone(), health("initial"))));
+        known.extend(registrations.iter().map(|registration| {
+            let zone = registration.zone.clone();
+            (registration.target.clone(), TargetHealth { zone, ..health("initial") })
+        }));
         Ok(())
     }
 
-    async fn deregister(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
+    async fn deregister(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
         self.call("deregister", targets)?;
         if let Some(known) = self.world().targets.get_mut(group) {
-            known.retain(|target, _| !targets.contains(target));
+            known.retain(|target, _| !targets.iter().any(|registration| registration.target == *target));
         }
         Ok(())
+    }
+
+    async fn tags(&self, group: &TargetGroupArn) -> Result<Option<Tags>, AwsError> {
+        Ok(self.world().tags.get(group).cloned())
+    }
+
+    fn vpc(&self) -> VpcId {
+        VpcId::new(VPC)
+    }
+
+    async fn vpc_blocks(&self, vpc: &VpcId) -> Result<Option<VpcBlocks>, AwsError> {
+        // Not written down: it is read once in a while, whatever else is asked.
+        self.world().vpcs_read += 1;
+        let world = self.world();
+        Ok(world.blocks(vpc.as_str()).map(|ipv4| VpcBlocks { ipv4, ipv6: vec![] }))
     }
 
     async fn instances(&self, ids: &[String]) -> Result<Vec<InstanceInfo>, AwsError> {
@@ -241,8 +307,21 @@ impl Cluster for FakeCluster {
         if checkpoint.is_none() {
             self.log.lock().unwrap().push("checkpoint off".to_owned());
         }
-        self.change(&binding.name, |binding| binding.checkpoint = checkpoint.map(str::to_owned));
+        self.change(&binding.name, |binding| {
+            binding.checkpoint = checkpoint.map(str::to_owned);
+            binding.foreign_checkpoint &= checkpoint.is_some();
+        });
         self.answer()
+    }
+
+    async fn write_target_type(
+        &self,
+        binding: &TargetGroupBinding,
+        target_type: TargetType,
+    ) -> Result<(), ClusterError> {
+        self.log.lock().unwrap().push(format!("type {target_type:?}"));
+        self.change(&binding.name, |binding| binding.spec.target_type = Some(target_type));
+        Ok(())
     }
 
     async fn write_status(
@@ -427,6 +506,7 @@ pub fn binding(called: &str, target_type: Option<TargetType>) -> TargetGroupBind
         finalizers: vec![],
         deleting: false,
         checkpoint: None,
+        foreign_checkpoint: false,
         spec: TargetGroupBindingSpec {
             target_group_arn: Some(ARN.into()),
             target_type,

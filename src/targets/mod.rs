@@ -12,13 +12,16 @@ mod node_rule_state;
 pub mod node_rules;
 pub mod plan;
 pub mod readiness;
+mod registering;
 mod status;
+mod zones;
 
 #[cfg(test)]
 mod fake;
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
@@ -36,7 +39,7 @@ pub use node_rule_state::NodeRulesOutcome;
 use crate::{
     api::crd::TargetGroupBindingStatus,
     aws::{Aws, AwsError, AwsErrorKind, Inventory},
-    model::{ObjectName, Tags},
+    model::{ObjectName, Tags, VpcId},
     snapshot::{GateState, Snapshot},
 };
 
@@ -74,6 +77,10 @@ struct Memory {
     look: Option<tokio::time::Instant>,
     /// The conditions of pods that were written and that the watch does not show yet, by the pod's UID and the condition.
     conditions: BTreeMap<(String, String), GateState>,
+    /// UID and version for which the target type was last written.
+    typed: Option<(String, String)>,
+    /// The targets that AWS refused.
+    refusals: registering::Refusals,
 }
 
 /// Feeds the target groups of all bindings. Shared by all workers; one binding is never reconciled twice at the same time.
@@ -84,8 +91,11 @@ pub struct Targets<C: Cloud = LiveCloud, K: Cluster = LiveCluster> {
     settings: Settings,
     memory: Mutex<BTreeMap<ObjectName, Memory>>,
     groups: Mutex<BTreeMap<TargetGroupKey, TargetGroupFacts>>,
+    vpc_blocks: Mutex<BTreeMap<VpcId, (tokio::time::Instant, zones::Blocks)>>,
     node_rules: tokio::sync::Mutex<node_rule_state::State>,
     node_rules_due: AtomicBool,
+    /// The terms of the lease, up to the present one, whose checkpoints count.
+    terms: Mutex<RangeInclusive<i32>>,
 }
 
 impl Targets {
@@ -132,10 +142,22 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             settings,
             memory: Mutex::default(),
             groups: Mutex::default(),
+            vpc_blocks: Mutex::default(),
             node_rules: tokio::sync::Mutex::default(),
             // Rules from before the start may have to go.
             node_rules_due: AtomicBool::new(true),
+            terms: Mutex::new(0..=0),
         }
+    }
+
+    /// Begins the last of these terms of the lease. Bindings vouch for their targets in it, and believe what was written in
+    /// any of them.
+    pub fn begin(&self, terms: RangeInclusive<i32>) {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
+    }
+
+    fn terms(&self) -> RangeInclusive<i32> {
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether [`Self::reconcile_node_rules`] would see something that it has not seen yet.
@@ -151,6 +173,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 
     fn memory(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Memory>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn vpc_blocks(&self) -> MutexGuard<'_, BTreeMap<VpcId, (tokio::time::Instant, zones::Blocks)>> {
+        self.vpc_blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn groups(&self) -> MutexGuard<'_, BTreeMap<TargetGroupKey, TargetGroupFacts>> {

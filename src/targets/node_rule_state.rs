@@ -32,6 +32,8 @@ pub(super) struct State {
     seen: BTreeSet<SecurityGroupId>,
     /// Whether the cluster's groups were read, where rules from before the start may be.
     swept: bool,
+    /// The rules that each binding asked for when it was last understood: they stay while it is not.
+    understood: BTreeMap<ObjectName, RulesByGroup>,
 }
 
 /// What was done about the node rules.
@@ -57,9 +59,9 @@ enum Pass {
 struct Task<'a> {
     id: &'a SecurityGroupId,
     shall_have: &'a BTreeSet<SecurityGroupRule>,
-    complete: bool,
     pass: Pass,
-    /// Sources whose rules are not revoked, because a new rule of theirs was not added; `None` is every source.
+    /// Sources whose rules are not revoked, because a rule of theirs was not added or may be a binding's that is not
+    /// understood; `None` is every source.
     keep: Vec<Option<Source>>,
 }
 
@@ -69,13 +71,15 @@ struct Demand {
     spots: Vec<Spot>,
 }
 
+type Demands = (Vec<Demand>, Vec<(TargetGroupBinding, Resolution)>, Vec<TargetGroupBinding>);
+
 impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Lets load balancers in to the nodes and pods behind all bindings with `spec.networking`, and takes away the rules that
     /// no binding asks for any more, once every one of them is understood. Where nothing has changed, nobody is asked.
     ///
     /// # Errors
-    /// All that could not be done, never empty; what could be done is done. While a binding is not understood, nothing is
-    /// revoked.
+    /// All that could not be done, never empty; what could be done is done. A binding that is not understood keeps the rules
+    /// that it had, or where those are not known, all rules of the sources that it lets in. The caller tries again.
     pub async fn reconcile_node_rules(&self, may_write: MayWrite<'_>) -> Result<NodeRulesOutcome, Vec<TargetsError>> {
         let mut state = self.node_rules.lock().await;
         self.node_rules_due.store(false, Ordering::Release);
@@ -94,7 +98,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if problems.is_empty() {
             return Ok(outcome);
         }
-        self.node_rules_due.store(true, Ordering::Release);
         Err(problems)
     }
 
@@ -117,16 +120,36 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             state.groups.extend(tagged.into_iter().map(|group| (group.id.clone(), group)));
             state.swept = true;
         }
-        let (demands, empty) = self.demands(problems).await;
+        let (demands, empty, mut obscure) = self.demands(problems).await;
         let wanted: BTreeSet<Whereabouts> =
             demands.iter().flat_map(|demand| demand.spots.iter().map(|(place, ..)| place.clone())).collect();
-        let State { interfaces, groups, seen, .. } = state;
+        let State { interfaces, groups, seen, understood, .. } = state;
         let tags = &self.settings.endpoint_group_tags;
         let located = interfaces.locate(&self.cloud, groups, &wanted, &self.settings.cluster, tags).await?;
         let mut rules: BTreeMap<ObjectName, RulesByGroup> = BTreeMap::new();
         for demand in demands {
-            let name = demand.binding.name.clone();
-            rules.insert(name, rules_of(demand, &located, problems));
+            let binding = demand.binding.clone();
+            let before = problems.len();
+            let of_binding = rules_of(demand, &located, problems);
+            if problems.len() == before {
+                understood.insert(binding.name.clone(), of_binding.clone());
+            } else {
+                obscure.push(binding.clone());
+            }
+            rules.insert(binding.name, of_binding);
+        }
+        understood.retain(|name, _| rules.contains_key(name) || obscure.iter().any(|binding| binding.name == *name));
+        let mut failed = self.untouched();
+        for binding in obscure {
+            match understood.get(&binding.name) {
+                Some(had) => {
+                    let kept = rules.entry(binding.name).or_default();
+                    for (group, rules) in had.iter().filter(|(group, _)| groups.contains_key(*group)) {
+                        kept.entry(group.clone()).or_default().extend(rules.iter().cloned());
+                    }
+                }
+                None => failed.extend(binding.spec.networking.iter().flat_map(sources)),
+            }
         }
         let askers = askers(&rules);
         let wanted = combine(rules.into_values(), self.settings.restricted_rules);
@@ -135,23 +158,23 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         seen.retain(|id| groups.contains_key(id));
         for group in wanted.iter().filter(|(id, rules)| !rules.is_empty() && !seen.contains(*id)).map(|(id, _)| id) {
             fail(problems, &askers, group, None, &Problem::SecurityGroupGone(group.clone()));
+            // Where their targets are instead is not known yet.
+            let sources = askers.get(group).into_iter().flatten().flat_map(|(_, sources)| sources);
+            failed.extend(sources.cloned().map(Some));
         }
         let none = BTreeSet::new();
         let mut known = seen.iter().filter_map(|id| groups.get(id));
-        let revokes =
-            known.any(|group| !changes(wanted.get(&group.id).unwrap_or(&none), &group.ingress, true).revoke.is_empty());
-        if revokes && problems.is_empty() {
-            self.prove_unasked(empty, problems).await;
+        let revokes = known.any(|group| {
+            let surplus = changes(wanted.get(&group.id).unwrap_or(&none), &group.ingress).revoke;
+            surplus.iter().any(|rule| !keeps(&failed, rule))
+        });
+        if revokes {
+            failed.extend(self.prove_unasked(empty, problems).await);
         }
-        let complete = problems.is_empty();
-        // What was not let in keeps its old way in.
-        let mut failed = self.untouched();
-        let mut order = vec![Pass::Authorize];
-        order.extend(complete.then_some(Pass::Revoke));
-        for pass in order {
+        for pass in [Pass::Authorize, Pass::Revoke] {
             for id in &*seen {
-                let task =
-                    Task { id, shall_have: wanted.get(id).unwrap_or(&none), complete, pass, keep: failed.clone() };
+                // What was not let in keeps its old way in.
+                let task = Task { id, shall_have: wanted.get(id).unwrap_or(&none), pass, keep: failed.clone() };
                 if let Err(failure) = self.change_group(groups, &task, outcome, may_write).await {
                     if failure.error.kind == AwsErrorKind::Withheld {
                         return Err(failure.error);
@@ -165,21 +188,30 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 
     /// Asks the API server itself before rules go because no binding asks for them: a watch that shows nothing may be wrong.
-    async fn prove_unasked(&self, empty: Vec<(TargetGroupBinding, Resolution)>, problems: &mut Vec<TargetsError>) {
+    /// Answers whose rules stay because there is no proof.
+    async fn prove_unasked(
+        &self,
+        empty: Vec<(TargetGroupBinding, Resolution)>,
+        problems: &mut Vec<TargetsError>,
+    ) -> Vec<Option<Source>> {
+        let mut unproved = Vec::new();
         for (binding, resolution) in empty {
             if let Err(problem) = self.prove_nothing(&binding, &resolution).await {
+                unproved.extend(binding.spec.networking.iter().flat_map(sources));
                 problems.push(TargetsError::of_binding(&binding.name, Stage::Network, problem));
             }
         }
         let no_bindings = self.snapshot().target_group_bindings.is_empty();
         if no_bindings {
             let problem = match self.cluster.has_bindings().await {
-                Ok(false) => return,
+                Ok(false) => return unproved,
                 Ok(true) => Problem::Behind("a TargetGroupBinding".to_owned()),
                 Err(error) => error.into(),
             };
             problems.push(TargetsError { subject: Subject::NodeRules, stage: Stage::Network, problem });
+            unproved.push(None);
         }
+        unproved
     }
 
     /// Whom the bindings let in that are refused as a whole: what another controller has set up for them stays as it is.
@@ -189,9 +221,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         refused.filter_map(|binding| binding.spec.networking.as_ref()).flat_map(sources).collect()
     }
 
-    /// All bindings that ask for rules, with their targets, and those of which no target is known. Those that are not
-    /// understood are problems.
-    async fn demands(&self, problems: &mut Vec<TargetsError>) -> (Vec<Demand>, Vec<(TargetGroupBinding, Resolution)>) {
+    /// All bindings that ask for rules, with their targets; those of which no target is known; and those that are not
+    /// understood, which are problems.
+    async fn demands(&self, problems: &mut Vec<TargetsError>) -> Demands {
         let asks = |binding: &&TargetGroupBinding| {
             let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
             binding.spec.networking.is_some()
@@ -202,8 +234,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let bindings: Vec<_> = self.snapshot().target_group_bindings.values().filter(asks).cloned().collect();
         let mut demands = Vec::new();
         let mut empty = Vec::new();
+        let mut obscure = Vec::new();
         for binding in bindings {
-            let mut fail = |problem| problems.push(TargetsError::of_binding(&binding.name, Stage::Network, problem));
+            let mut fail = |problem| {
+                problems.push(TargetsError::of_binding(&binding.name, Stage::Network, problem));
+                obscure.push(binding.clone());
+            };
             let (completed, arn) = match self.complete(&binding).await {
                 Ok(completed) => completed,
                 Err(problem) => {
@@ -211,8 +247,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     continue;
                 }
             };
+            let owner = match self.owner(&arn).await {
+                Ok(owner) => owner,
+                Err(error) => {
+                    fail(error.into());
+                    continue;
+                }
+            };
             let snapshot = self.snapshot();
-            if self.holder(&snapshot, &completed, &arn).is_some() {
+            if self.denied(&snapshot, &completed, &arn, owner.as_ref()).is_some() {
                 continue;
             }
             match resolve(&snapshot, &completed) {
@@ -230,7 +273,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 Err(error) => fail(error.into()),
             }
         }
-        (demands, empty)
+        (demands, empty, obscure)
     }
 
     async fn change_group(
@@ -244,11 +287,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         for last in [false, true] {
             read_groups(&self.cloud, groups, [task.id]).await?;
             let Some(group) = groups.get_mut(task.id) else { return Ok(()) };
-            let mut change = changes(task.shall_have, &group.ingress, task.complete);
-            let kept = |rule: &SecurityGroupRule| {
-                task.keep.iter().any(|source| source.as_ref().is_none_or(|source| *source == rule.source))
-            };
-            change.revoke.retain(|rule| !kept(rule));
+            let mut change = changes(task.shall_have, &group.ingress);
+            change.revoke.retain(|rule| !keeps(&task.keep, rule));
             match task.pass {
                 // What is to be revoked is known here too: a full group needs it.
                 Pass::Authorize if change.authorize.is_empty() => return Ok(()),
@@ -313,6 +353,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         failed.map_or(Ok(()), |failed| Err(failed.into()))
     }
+}
+
+/// Returns whether a rule stays because of its source.
+fn keeps(sources: &[Option<Source>], rule: &SecurityGroupRule) -> bool {
+    sources.iter().any(|source| source.as_ref().is_none_or(|source| *source == rule.source))
 }
 
 /// A change that AWS did not make, and the source of the rule that it is about, where it is about one.

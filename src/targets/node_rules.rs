@@ -171,18 +171,13 @@ pub fn is_ours(rule: &SecurityGroupRule) -> bool {
     rule.description.split(',').any(|pair| pair.trim() == NODE_RULE_DESCRIPTION)
 }
 
-/// Compares what a security group shall have with what it has. Rules of others are left alone; so are ours as long as not
-/// `complete`, that is, as long as some binding is not resolved whose rules they may be.
+/// Compares what a security group shall have with what it has. Rules of others are left alone.
 #[must_use]
-pub fn changes(
-    wanted: &BTreeSet<SecurityGroupRule>,
-    existing: &BTreeSet<SecurityGroupRule>,
-    complete: bool,
-) -> RuleChange {
+pub fn changes(wanted: &BTreeSet<SecurityGroupRule>, existing: &BTreeSet<SecurityGroupRule>) -> RuleChange {
     // EC2 has one rule of an identity alone: where somebody else made it, it does for us.
     let there: BTreeSet<_> = existing.iter().map(SecurityGroupRule::identity).collect();
     let needed: BTreeSet<_> = wanted.iter().map(SecurityGroupRule::identity).collect();
-    let surplus = |rule: &&SecurityGroupRule| complete && is_ours(rule) && !needed.contains(&rule.identity());
+    let surplus = |rule: &&SecurityGroupRule| is_ours(rule) && !needed.contains(&rule.identity());
     RuleChange {
         authorize: wanted.iter().filter(|rule| !there.contains(&rule.identity())).cloned().collect(),
         revoke: existing.iter().filter(surplus).cloned().collect(),

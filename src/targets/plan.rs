@@ -53,6 +53,8 @@ pub struct Unregistered {
     pub pending: usize,
     /// AWS said that it will not take them.
     pub refused: usize,
+    /// Whether none of the wanted is registered, and letting others go would make no room.
+    pub none_registered: bool,
 }
 
 /// Which of the surplus is deregistered, one call each.
@@ -66,21 +68,22 @@ pub struct Unregistered {
 ///
 /// Nobody comes in place of what AWS refuses for good, and what is gone or going would wait forever. It goes at once, which
 /// also makes room where a quota was the reason. What lives stays all the same: a port that was changed, or labels that
-/// select other pods, are no reason to empty a group that works.
+/// select other pods, are no reason to empty a group that works. And where none of the wanted is registered, the best of the
+/// surplus stays whatever it is: a group is never emptied while AWS refuses what shall be in it.
 #[must_use]
 pub fn may_go(
     surplus: Vec<Target>,
     unregistered: Unregistered,
     standing: impl Fn(&Target) -> Standing,
 ) -> Vec<Vec<Target>> {
-    let Unregistered { pending, refused } = unregistered;
+    let Unregistered { pending, refused, none_registered } = unregistered;
     if pending + refused == 0 {
         return batches(surplus);
     }
     let mut surplus: Vec<(Standing, Target)> = surplus.into_iter().map(|target| (standing(&target), target)).collect();
     surplus.sort();
     let living = surplus.iter().filter(|(standing, _)| *standing == Standing::Living).count();
-    let kept = living.min(pending + refused).max(pending);
+    let kept = living.min(pending + refused).max(pending).max(usize::from(none_registered));
     surplus.truncate(surplus.len().saturating_sub(kept));
     batches(surplus.into_iter().map(|(_, target)| target).collect())
 }
@@ -119,7 +122,8 @@ mod tests {
     }
 
     fn present(names: &[(&str, &str)]) -> BTreeMap<Target, TargetHealth> {
-        let health = |state: &str| TargetHealth { state: state.to_owned(), reason: None, description: None };
+        let health =
+            |state: &str| TargetHealth { state: state.to_owned(), reason: None, description: None, zone: None };
         names.iter().map(|(name, state)| (Target { id: (*name).to_owned(), port: 80 }, health(state))).collect()
     }
 
@@ -202,19 +206,32 @@ mod tests {
             Some(b't') => Standing::Terminating,
             _ => Standing::Gone,
         };
-        for (case, surplus, pending, refused, goes) in [
-            ("all is registered", vec!["g", "l", "t"], 0, 0, vec!["g", "l", "t"]),
-            ("one is not: what lives stands in", vec!["g", "l", "t"], 1, 0, vec!["g", "t"]),
-            ("two are not: what terminates does too", vec!["g", "l", "t"], 2, 0, vec!["g"]),
-            ("three are not: nothing goes", vec!["g", "l", "t"], 3, 0, vec![]),
-            ("more are not than there is", vec!["t1", "t2"], 5, 0, vec![]),
-            ("refused for good: only what lives stays", vec!["g", "l", "t"], 0, 3, vec!["g", "t"]),
-            ("and no more of it than is missing", vec!["l1", "l2"], 0, 1, vec!["l1"]),
-            ("both", vec!["g", "l", "t"], 1, 1, vec!["g", "t"]),
-            ("both, and nothing lives", vec!["g", "t1", "t2"], 1, 1, vec!["g", "t1"]),
-            ("nothing to let go", vec![], 1, 1, vec![]),
+        for (case, surplus, pending, refused, registered, goes) in [
+            ("all is registered", vec!["g", "l", "t"], 0, 0, 3, vec!["g", "l", "t"]),
+            ("one is not: what lives stands in", vec!["g", "l", "t"], 1, 0, 1, vec!["g", "t"]),
+            ("two are not: what terminates does too", vec!["g", "l", "t"], 2, 0, 1, vec!["g"]),
+            ("three are not: nothing goes", vec!["g", "l", "t"], 3, 0, 1, vec![]),
+            ("more are not than there is", vec!["t1", "t2"], 5, 0, 1, vec![]),
+            ("refused for good: only what lives stays", vec!["g", "l", "t"], 0, 3, 1, vec!["g", "t"]),
+            ("and no more of it than is missing", vec!["l1", "l2"], 0, 1, 1, vec!["l1"]),
+            ("both", vec!["g", "l", "t"], 1, 1, 1, vec!["g", "t"]),
+            ("both, and nothing lives", vec!["g", "t1", "t2"], 1, 1, 1, vec!["g", "t1"]),
+            ("nothing to let go", vec![], 1, 1, 0, vec![]),
+            (
+                "all is refused, and nothing lives: the group keeps one",
+                vec!["g1", "g2", "t"],
+                0,
+                2,
+                0,
+                vec!["g1", "g2"],
+            ),
+            ("nothing is wanted", vec!["g", "l"], 0, 0, 0, vec!["g", "l"]),
         ] {
-            let gone = may_go(targets(&surplus), Unregistered { pending, refused }, standing);
+            let gone = may_go(
+                targets(&surplus),
+                Unregistered { pending, refused, none_registered: registered == 0 },
+                standing,
+            );
             assert_eq!(gone.concat(), targets(&goes), "{case}");
         }
     }

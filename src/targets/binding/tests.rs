@@ -10,6 +10,8 @@ use crate::{
 
 mod checkpoint;
 mod gates;
+mod holders;
+mod zones;
 
 const READY: &str = "status 1 True Reconciled: the endpoints of the Service are registered in the target group";
 
@@ -96,6 +98,7 @@ async fn what_a_binding_leaves_out_comes_from_its_target_group_once() {
         arn: TargetGroupArn::new(ARN),
         target_type: target_type.to_owned(),
         ip_address_type: IpAddressType::Ipv4,
+        vpc: None,
     };
     let mut bound = binding("tgb", None);
     bound.spec.target_group_arn = None;
@@ -116,7 +119,7 @@ async fn what_a_binding_leaves_out_comes_from_its_target_group_once() {
     lab.targets.groups().clear();
     lab.cloud.world().groups[0].1 = facts("ip");
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(lab.log(), ["group Name(\"cart\")", "finalizer on", "register 10.0.0.1:8080", READY]);
+    assert_eq!(lab.log(), ["group Name(\"cart\")", "type Ip", "finalizer on", "register 10.0.0.1:8080", READY]);
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), [""; 0]);
 }
@@ -170,11 +173,11 @@ async fn of_two_bindings_the_older_has_the_target_group() {
         snapshot.apply(younger);
     });
     insta::assert_snapshot!(text(&reconcile(&lab, "a-younger").await.unwrap_err()), @"
-    FailedReconcile: TargetGroupBinding shop/a-younger: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 already has the older TargetGroupBinding shop/tgb, and each would deregister the targets of the other
+    FailedReconcile: TargetGroupBinding shop/a-younger: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 already has the TargetGroupBinding shop/tgb, and each would deregister the targets of the other
     fix: delete one of the two, or give each a target group of its own
     transient: false
     ");
-    insta::assert_snapshot!(lab.log().join("\n"), @"status - False FailedReconcile: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 already has the older TargetGroupBinding shop/tgb, and each would deregister the targets of the other; delete one of the two, or give each a target group of its own");
+    insta::assert_snapshot!(lab.log().join("\n"), @"status - False FailedReconcile: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 already has the TargetGroupBinding shop/tgb, and each would deregister the targets of the other; delete one of the two, or give each a target group of its own");
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", "register 10.0.0.1:8080", READY]);
     // When the older goes, the targets are the younger's to keep or to drop.
@@ -346,16 +349,16 @@ async fn a_batch_that_is_throttled_holds_only_what_it_replaces() {
     assert_eq!(sizes(lab.log()), [call("register", 1), call("deregister", 1)]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_refused_for_good_holds_only_what_lives() {
     for (leave, goes) in [(Some(terminate as fn(&Lab, &str)), true), (Some(vanish), true), (None, false)] {
-        let lab = lab(&["10.0.0.1"]);
+        let lab = lab(&["10.0.0.1", "10.0.0.8"]);
         reconcile(&lab, "tgb").await.unwrap();
-        lab.serve(&["10.0.0.1", "10.0.0.2"]);
+        lab.serve(&["10.0.0.1", "10.0.0.2", "10.0.0.8"]);
         match leave {
             Some(leave) => leave(&lab, "10.0.0.1"),
             // The Service selects other pods now, and the old one lives on.
-            None => lab.serve(&["10.0.0.2"]),
+            None => lab.serve(&["10.0.0.2", "10.0.0.8"]),
         }
         lab.cloud.world().bad_targets.insert("10.0.0.2".into());
         lab.log();
@@ -363,8 +366,31 @@ async fn what_is_refused_for_good_holds_only_what_lives() {
         assert_eq!(lab.log().contains(&"deregister 10.0.0.1:8080".to_owned()), goes);
         // Once it is taken, nothing stands in any more.
         lab.cloud.world().bad_targets.clear();
+        tokio::time::advance(Duration::from_secs(5)).await;
         reconcile(&lab, "tgb").await.unwrap();
-        assert_eq!(lab.cloud.world().targets[&TargetGroupArn::new(ARN)].len(), 1);
+        assert_eq!(lab.cloud.world().targets[&TargetGroupArn::new(ARN)].len(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_is_never_emptied_while_aws_refuses_what_comes() {
+    for leave in [terminate as fn(&Lab, &str), vanish] {
+        let lab = lab(&["10.0.0.1", "10.0.0.2"]);
+        reconcile(&lab, "tgb").await.unwrap();
+        lab.serve(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
+        leave(&lab, "10.0.0.1");
+        leave(&lab, "10.0.0.2");
+        lab.cloud.world().bad_targets.extend(["10.0.0.3".to_owned(), "10.0.0.4".to_owned()]);
+        reconcile(&lab, "tgb").await.unwrap_err();
+        reconcile(&lab, "tgb").await.unwrap_err();
+        let registered = |lab: &Lab| -> Vec<String> {
+            lab.cloud.world().targets[&TargetGroupArn::new(ARN)].keys().map(ToString::to_string).collect()
+        };
+        assert_eq!(registered(&lab), ["10.0.0.2:8080"]);
+        lab.cloud.world().bad_targets.clear();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        reconcile(&lab, "tgb").await.unwrap();
+        assert_eq!(registered(&lab), ["10.0.0.3:8080", "10.0.0.4:8080"]);
     }
 }
 
@@ -439,15 +465,25 @@ async fn a_cluster_without_nodes_is_not_believed_at_once() {
 }
 
 #[tokio::test]
-async fn an_older_binding_by_name_has_the_target_group_before_anybody_looked_at_it() {
+async fn a_name_that_was_written_ahead_of_its_target_group_takes_it_from_nobody() {
     let lab = lab(&["10.0.0.1"]);
-    let mut older = binding("older", None);
+    let mut older = binding("older", Some(TargetType::Ip));
     older.created = "2025-01-01T00:00:00Z".into();
     older.spec.target_group_arn = None;
     older.spec.target_group_name = Some("cart".into());
     lab.change(|snapshot| drop(snapshot.apply(older)));
-    let error = reconcile(&lab, "tgb").await.unwrap_err();
-    assert_eq!(error.problem, Problem::Taken { arn: TargetGroupArn::new(ARN), holder: name("older") });
+    let facts = TargetGroupFacts {
+        arn: TargetGroupArn::new(ARN),
+        target_type: "ip".into(),
+        ip_address_type: IpAddressType::Ipv4,
+        vpc: None,
+    };
+    lab.cloud.world().groups.push(("cart".into(), facts));
+    let error = reconcile(&lab, "older").await.unwrap_err();
+    assert_eq!(error.problem, Problem::Taken { arn: TargetGroupArn::new(ARN), holder: name("tgb") });
+    lab.log();
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["finalizer on", "register 10.0.0.1:8080", READY]);
 }
 
 #[tokio::test]
@@ -503,4 +539,24 @@ async fn a_deleted_multi_cluster_binding_lets_go_of_its_own_targets_alone() {
     }
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["deregister 10.0.0.1:8080", "finalizer off"]);
+}
+
+#[tokio::test]
+async fn a_binding_without_target_type_gets_it_so_that_pods_get_readiness_gates() {
+    let lab = Lab::behind(true);
+    lab.serve(&["10.0.0.1"]);
+    lab.change(|snapshot| drop(snapshot.apply(binding("tgb", None))));
+    let facts = TargetGroupFacts {
+        arn: TargetGroupArn::new(ARN),
+        target_type: "ip".into(),
+        ip_address_type: IpAddressType::Ipv4,
+        vpc: None,
+    };
+    lab.cloud.world().groups.push(("cart".into(), facts));
+    let types = |lab: &Lab| lab.log().into_iter().filter(|line| line.starts_with("type")).collect::<Vec<_>>();
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(types(&lab), ["type Ip"]);
+    // While the watch shows the same, it is not written again.
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(types(&lab), [""; 0]);
 }

@@ -17,6 +17,7 @@ fn binding(port: IntOrString, target_type: TargetType) -> TargetGroupBinding {
         finalizers: vec![],
         deleting: false,
         checkpoint: None,
+        foreign_checkpoint: false,
         spec: TargetGroupBindingSpec {
             service_ref: ServiceReference { name: "cart".into(), port },
             target_type: Some(target_type),

@@ -113,7 +113,7 @@ async fn in_a_full_group_what_goes_makes_room() {
 }
 
 #[tokio::test]
-async fn nothing_goes_before_every_binding_is_understood() {
+async fn what_may_be_a_bindings_stays_until_it_is_understood() {
     let mut lost = binding("lost", "sg-lb", 9090);
     lost.spec.service_ref.name = "lost".into();
     let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080), lost]);
@@ -131,7 +131,6 @@ async fn nothing_goes_before_every_binding_is_understood() {
     TargetGroupBinding shop/a: Pod shop/10.0.0.1: no network interface of the VPC has the address 10.0.0.1
     TargetGroupBinding shop/lost: Pod shop/10.0.9.9: no network interface of the VPC has the address 10.0.9.9
     ");
-    assert!(lab.targets.node_rules_due());
     assert_eq!(lab.log(), ["sweep", "instances i-n1", "interfaces 10.0.0.1 10.0.9.9"]);
     let groups = vec![interface(0, &["10.0.0.1"], &[], &["sg-n"]), interface(1, &["10.0.1.1"], &[], &["sg-other"])];
     lab.cloud.world().instances = vec![instance("n1", groups)];
@@ -223,7 +222,6 @@ async fn a_list_of_bindings_that_is_falsely_empty_revokes_nothing() {
     let problem = "rules on the security groups of nodes and pods: a TargetGroupBinding has just appeared";
     assert_eq!(reconcile(&lab).await, [problem]);
     assert_eq!(lab.log(), ["sweep", "read a TargetGroupBinding"]);
-    assert!(lab.targets.node_rules_due());
     lab.cluster.others.lock().unwrap().1 = false;
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), ["read a TargetGroupBinding", "revoke sg-n [tcp 8080 from sg-lb]"]);
@@ -255,4 +253,43 @@ async fn what_a_refused_binding_lets_in_stays_as_it_is() {
     assert_eq!(reconcile(&lab).await, NOTHING);
     let calls = ["authorize sg-n [tcp 8080 from sg-lb]", "revoke sg-n [tcp 1 from sg-lb]"];
     assert_eq!(lab.log()[2..], calls);
+}
+
+#[tokio::test]
+async fn a_broken_binding_keeps_its_own_rules_and_no_others() {
+    let broken = |source: &str| {
+        let mut broken = binding("broken", source, 9090);
+        broken.spec.target_type = Some(TargetType::Instance);
+        broken
+    };
+    let of_cluster_ip = |lab: &Lab| {
+        let kind = "ClusterIP".to_owned();
+        lab.change(|snapshot| drop(snapshot.apply(crate::snapshot::Service { kind, ..service("cart") })));
+    };
+    let no_node_ports = "TargetGroupBinding shop/broken: Service shop/cart is of type ClusterIP, which has no node ports for the target type instance";
+    // Never understood: all that its source has stays, and what another has goes.
+    let rules = [rule(1, 1, "sg-lb"), rule(2, 2, "sg-peer")];
+    let lab = lab(&rules, vec![binding("a", "sg-lb", 8080), broken("sg-peer")]);
+    of_cluster_ip(&lab);
+    assert_eq!(reconcile(&lab).await, [no_node_ports]);
+    assert_eq!(lab.log()[2..], ["authorize sg-n [tcp 8080 from sg-lb]", "revoke sg-n [tcp 1 from sg-lb]"]);
+    // It is no reason to look again as long as nothing changes.
+    assert!(!lab.targets.node_rules_due());
+    assert_eq!(reconcile(&lab).await, [no_node_ports]);
+    assert_eq!(lab.log(), NOTHING);
+
+    // Understood once: it keeps what it asked for then, and no more, also where others let in the same source.
+    let rules = [rule(1, 1, "sg-lb")];
+    let lab = self::lab(&rules, vec![binding("a", "sg-lb", 8080), broken("sg-lb")]);
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    of_cluster_ip(&lab);
+    lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("a"))));
+    lab.log();
+    assert_eq!(reconcile(&lab).await, [no_node_ports]);
+    let calls = ["authorize sg-n [tcp 9090 from sg-lb]", "revoke sg-n [tcp 8080-9090 from sg-lb]"];
+    assert_eq!(lab.log(), calls);
+    // Once it is gone, so are they.
+    lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("broken"))));
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert_eq!(lab.log(), ["read a TargetGroupBinding", "revoke sg-n [tcp 9090 from sg-lb]"]);
 }

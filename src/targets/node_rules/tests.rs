@@ -160,7 +160,7 @@ fn ports_from_one_group_become_one_rule_unless_that_is_turned_off() {
 }
 
 #[test]
-fn only_our_rules_go_and_only_when_every_binding_is_known() {
+fn only_our_rules_go() {
     let described = |mut rule: SecurityGroupRule, description: &str| {
         rule.description = description.to_owned();
         rule
@@ -171,11 +171,9 @@ fn only_our_rules_go_and_only_when_every_binding_is_known() {
     let like_ours = described(ours(84), "elbv2.k8s.aws/targetGroupBinding=shared2");
     let wanted = [ours(80), ours(81), ours(22)].into();
     let existing = [ours(81), ours(82), theirs, among_others.clone(), like_ours].into();
-    for (complete, revoke) in [(false, vec![]), (true, vec![ours(82), among_others])] {
-        let mut change = changes(&wanted, &existing, complete);
-        change.revoke.sort_by_key(|rule| rule.from_port);
-        assert_eq!(change, RuleChange { authorize: vec![ours(80)], revoke });
-    }
+    let mut change = changes(&wanted, &existing);
+    change.revoke.sort_by_key(|rule| rule.from_port);
+    assert_eq!(change, RuleChange { authorize: vec![ours(80)], revoke: vec![ours(82), among_others] });
 }
 
 #[test]

@@ -47,11 +47,13 @@ fn a_condition_says_what_aws_says() {
         state: "unhealthy".to_owned(),
         reason: Some("Target.ResponseCodeMismatch".to_owned()),
         description: Some("Health checks failed with these codes: [500]".to_owned()),
+        zone: None,
     };
     let unused = TargetHealth {
         state: "unused".to_owned(),
         reason: Some("Target.NotInUse".to_owned()),
         description: Some("Target group is not configured".to_owned()),
+        zone: None,
     };
     for (case, before, registered, answer, expected) in [
         (

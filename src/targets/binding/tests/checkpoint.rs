@@ -7,7 +7,7 @@ fn checkpoint(lab: &Lab) -> Option<String> {
 }
 
 fn vouched(targets: &[&str]) -> Option<String> {
-    Some(record::of_targets(&TargetGroupArn::new(ARN), targets))
+    Some(record::in_term(0, &record::of_targets(&TargetGroupArn::new(ARN), targets)))
 }
 
 #[tokio::test]
@@ -63,4 +63,47 @@ async fn it_is_not_believed_about_other_targets_nor_without_its_finalizer() {
     lab.log();
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on"]);
+}
+
+#[tokio::test]
+async fn it_counts_for_as_long_as_only_controllers_that_write_it_have_led() {
+    let mut lab = lab(&["10.0.0.1"]);
+    lab.targets.begin(5..=7);
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "tgb").await.unwrap();
+    let in_term = |term| Some(record::in_term(term, &record::of_targets(&TargetGroupArn::new(ARN), ["10.0.0.1:8080"])));
+    assert_eq!(checkpoint(&lab), in_term(7));
+    // Somebody has taken the target away meanwhile.
+    lab.cloud.world().targets.get_mut(&TargetGroupArn::new(ARN)).unwrap().clear();
+    lab.cloud.world().takes_word = true;
+    for term in [8, 9, 10] {
+        lab.restart();
+        lab.targets.begin(5..=term);
+        lab.log();
+        reconcile(&lab, "tgb").await.unwrap();
+        assert_eq!((lab.log(), checkpoint(&lab)), (vec![], in_term(7)));
+    }
+    // In the term between, a controller that writes no checkpoints of ours may have led.
+    lab.restart();
+    lab.targets.begin(11..=11);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["checkpoint off", "register 10.0.0.1:8080"]);
+}
+
+#[tokio::test]
+async fn the_checkpoint_of_the_other_controller_goes_before_targets_change() {
+    let lab = lab(&["10.0.0.1"]);
+    let of_theirs = |lab: &Lab| lab.targets.snapshot().target_group_bindings[&name("tgb")].foreign_checkpoint;
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.change(|snapshot| {
+        snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().foreign_checkpoint = true;
+    });
+    // Nothing changes, so that it is true still.
+    reconcile(&lab, "tgb").await.unwrap();
+    assert!(of_theirs(&lab));
+    lab.log();
+    lab.serve(&["10.0.0.2"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["checkpoint off", "register 10.0.0.2:8080", "deregister 10.0.0.1:8080"]);
+    assert!(!of_theirs(&lab));
 }
