@@ -112,7 +112,8 @@ pub fn parse_endpoints(text: &str) -> Result<BTreeMap<String, String>, ConnectEr
         .collect()
 }
 
-type MayWrite = Box<dyn Fn() -> bool + Send + Sync>;
+/// Returns for how long a write that begins now may take; `None` where none may.
+type MayWrite = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 /// The way to AWS. The SDK repeats nothing: every attempt takes its turn from the budget of its class. Reads are repeated
 /// whenever that may help. Writes are repeated only where AWS says that it has not begun with them, because not all of them
@@ -218,9 +219,9 @@ impl Aws {
         }
     }
 
-    /// Asks `may_write` before every write, and before each time that one is repeated: whether the lease is held.
-    /// Only the first call counts.
-    pub fn guard_writes(&self, may_write: impl Fn() -> bool + Send + Sync + 'static) {
+    /// Asks `may_write` before every write, and before each time that one is repeated, for how long the lease is certain:
+    /// so long the attempt is waited for at most. Only the first call counts.
+    pub fn guard_writes(&self, may_write: impl Fn() -> Option<Duration> + Send + Sync + 'static) {
         let _ = self.may_write.set(Box::new(may_write));
     }
 
@@ -257,8 +258,12 @@ impl Aws {
                 AwsErrorKind::Throttled { .. } | AwsErrorKind::Unclear { .. } | AwsErrorKind::Unreachable { .. }
             )
         };
-        watched(self.observer.as_ref(), operation, self.attempts(operation, call, self.max_attempts, || true, again))
-            .await
+        watched(
+            self.observer.as_ref(),
+            operation,
+            self.attempts(operation, call, self.max_attempts, || Some(Duration::MAX), again),
+        )
+        .await
     }
 
     /// Makes a call that changes something. It is repeated only where AWS says that it has not begun with it.
@@ -267,18 +272,18 @@ impl Aws {
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let may_write = || self.may_write.get().is_none_or(|may_write| may_write());
+        let may_write = || self.may_write.get().map_or(Some(Duration::MAX), |may_write| may_write());
         let again = |kind: &AwsErrorKind| matches!(kind, AwsErrorKind::Throttled { .. });
         watched(self.observer.as_ref(), operation, self.attempts(operation, call, TRIES, may_write, again)).await
     }
 
-    /// Makes a call up to `most` times, while it `may` be made, and as long as its failures are to be tried `again`.
+    /// Makes a call up to `most` times, for as long as it `may` take, and as long as its failures are to be tried `again`.
     async fn attempts<T, E, F>(
         &self,
         operation: &'static str,
         call: impl Fn() -> F,
         most: u32,
-        may: impl Fn() -> bool,
+        may: impl Fn() -> Option<Duration>,
         again: impl Fn(&AwsErrorKind) -> bool,
     ) -> Result<T, AwsError>
     where
@@ -292,12 +297,14 @@ impl Aws {
         loop {
             budget.turn().await;
             // Asked after the wait, in which a lot may have happened.
-            if !may() {
+            let Some(left) = may() else {
                 return Err(AwsError { operation, kind: AwsErrorKind::Withheld });
-            }
+            };
             let sent = Instant::now();
-            let answer =
-                Box::pin(call()).await.map_err(|error| AwsError::new(operation, &self.endpoint(service), &error));
+            let answer = match tokio::time::timeout(left, Box::pin(call())).await {
+                Ok(answer) => answer.map_err(|error| AwsError::new(operation, &self.endpoint(service), &error)),
+                Err(_) => Err(AwsError::unanswered(operation, left)),
+            };
             budget.ended(sent, &answer);
             let error = match answer {
                 Err(error) if attempt < most && again(&error.kind) => error,

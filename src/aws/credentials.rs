@@ -1,5 +1,6 @@
-//! Where credentials come from, in the SDK's order: environment, profile, the ServiceAccount's role, EKS Pod Identity, the
-//! instance. Where they do not come, what is missing is told with the cure, at the start and whenever they are renewed.
+//! Where credentials come from, in the order of AWS's SDK for Go, which aws-load-balancer-controller uses, so that a takeover does
+//! not change who asks: a profile that is named, environment, the ServiceAccount's role, the default profile, EKS Pod Identity,
+//! the instance. Where they do not come, the error says what is missing and how to fix it, at the start and at each renewal.
 
 mod hints;
 mod web_identity;
@@ -80,7 +81,7 @@ pub(super) fn provider(config: &SdkConfig, sts: Option<&String>) -> SharedCreden
     let hints = Hints::read(|name| std::env::var(name).ok());
     SharedCredentialsProvider::new(Sources {
         environment: EnvironmentVariableCredentialsProvider::new(),
-        profile: ProfileFileCredentialsProvider::builder().configure(&provider).build(),
+        profile: profile(&provider, &hints, sts),
         web_identity: WebIdentity::new(&hints, config, sts),
         container: EcsCredentialsProvider::builder().configure(&provider).build(),
         instance: ImdsCredentialsProvider::builder()
@@ -90,6 +91,25 @@ pub(super) fn provider(config: &SdkConfig, sts: Option<&String>) -> SharedCreden
         hints,
         had: Mutex::default(),
     })
+}
+
+/// The provider of the profile that the environment names, or else of the default one. `sts` is where its chains of roles ask.
+fn profile(provider: &ProviderConfig, hints: &Hints, sts: Option<&String>) -> ProfileFileCredentialsProvider {
+    let builder = ProfileFileCredentialsProvider::builder().configure(provider);
+    let Some(url) = sts else { return builder.build() };
+    // The SDK makes the clients of a chain itself, and takes their endpoints from the environment and the profile alone.
+    let name = hints.profile.as_deref().unwrap_or("default");
+    let section = if name == "default" { "default".to_owned() } else { format!("profile {name}") };
+    let endpoint = format!(
+        "[{section}]\nservices = albatross-endpoints\n[services albatross-endpoints]\nsts =\n  endpoint_url = {url}\n"
+    );
+    #[expect(deprecated, reason = "its successor is in a crate that nothing else here needs")]
+    let files = aws_config::profile::profile_file::ProfileFiles::builder()
+        .include_default_config_file(true)
+        .include_default_credentials_file(true)
+        .with_contents(aws_config::profile::profile_file::ProfileFileKind::Config, endpoint)
+        .build();
+    builder.profile_files(files).build()
 }
 
 impl ProvideCredentials for Sources {
@@ -141,20 +161,22 @@ impl Sources {
 
     async fn find(&self) -> Result<Credentials, NoCredentials> {
         let hints = &self.hints;
-        if let Some(half) = hints.half_a_key() {
-            return Err(half);
-        }
-        if let Some(found) = loaded(self.environment.provide_credentials().await, |error| hints.keys(&error))? {
-            return Ok(found);
+        if hints.profile.is_none() {
+            if let Some(half) = hints.half_a_key() {
+                return Err(half);
+            }
+            if let Some(found) = loaded(self.environment.provide_credentials().await, |error| hints.keys(&error))? {
+                return Ok(found);
+            }
+            if let Some(web_identity) = &self.web_identity {
+                return web_identity.credentials().await;
+            }
+            if let Some(half) = hints.half_a_role() {
+                return Err(half);
+            }
         }
         if let Some(found) = loaded(self.profile.provide_credentials().await, |error| hints.profile(&error))? {
             return Ok(found);
-        }
-        if let Some(web_identity) = &self.web_identity {
-            return web_identity.credentials().await;
-        }
-        if let Some(half) = hints.half_a_role() {
-            return Err(half);
         }
         if let Some(found) = loaded(self.container.provide_credentials().await, |error| hints.container(&error))? {
             return Ok(found);

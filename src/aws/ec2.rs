@@ -11,6 +11,15 @@ use crate::model::{ObservedSecurityGroup, SecurityGroupId, SecurityGroupRule, Su
 /// How many values one filter takes.
 const FILTER_VALUES: usize = 200;
 
+/// The address blocks that are associated with a VPC.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VpcBlocks {
+    /// Its IPv4 CIDRs.
+    pub ipv4: Vec<String>,
+    /// Its IPv6 CIDRs.
+    pub ipv6: Vec<String>,
+}
+
 /// A subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetInfo {
@@ -131,6 +140,14 @@ impl Aws {
     /// # Errors
     /// AWS's.
     pub async fn vpc_ipv4_blocks(&self, vpc: &VpcId) -> Result<Option<Vec<String>>, AwsError> {
+        Ok(self.vpc_blocks(vpc).await?.map(|blocks| blocks.ipv4))
+    }
+
+    /// DescribeVpcs: the blocks that are associated with a VPC, or nothing where there is no such VPC.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn vpc_blocks(&self, vpc: &VpcId) -> Result<Option<VpcBlocks>, AwsError> {
         let call = self.ec2.describe_vpcs().filters(filter("vpc-id", [vpc.as_str()]));
         let vpcs = pages!(self, "DescribeVpcs", call, vpcs);
         Ok(vpcs.first().map(|vpc| {
@@ -139,7 +156,14 @@ impl Aws {
                 let state = association.cidr_block_state().and_then(|state| state.state());
                 state == Some(&VpcCidrBlockStateCode::Associated)
             });
-            associated.filter_map(|association| association.cidr_block()).map(str::to_owned).collect()
+            let ipv4 = associated.filter_map(|association| association.cidr_block()).map(str::to_owned).collect();
+            let associations = vpc.ipv6_cidr_block_association_set().iter();
+            let associated = associations.filter(|association| {
+                let state = association.ipv6_cidr_block_state().and_then(|state| state.state());
+                state == Some(&VpcCidrBlockStateCode::Associated)
+            });
+            let ipv6 = associated.filter_map(|association| association.ipv6_cidr_block()).map(str::to_owned).collect();
+            VpcBlocks { ipv4, ipv6 }
         }))
     }
 
@@ -351,6 +375,17 @@ impl Aws {
     pub(crate) async fn tag_security_group(&self, id: &SecurityGroupId, tags: &Tags) -> Result<(), AwsError> {
         let call = self.ec2.create_tags().resources(id.as_str()).set_tags(Some(convert::to_ec2_tags(tags)));
         self.write("CreateTags", || call.clone().send()).await.map(drop)
+    }
+
+    /// EC2 DeleteTags, whatever their values; keys that the group does not have are no error.
+    pub(crate) async fn untag_security_group(
+        &self,
+        id: &SecurityGroupId,
+        keys: &BTreeSet<String>,
+    ) -> Result<(), AwsError> {
+        let tags = keys.iter().map(|key| aws_sdk_ec2::types::Tag::builder().key(key).build()).collect();
+        let call = self.ec2.delete_tags().resources(id.as_str()).set_tags(Some(tags));
+        self.write("DeleteTags", || call.clone().send()).await.map(drop)
     }
 }
 

@@ -575,7 +575,7 @@ impl Aws {
             .name(name.as_str())
             .protocol(elb::ProtocolEnum::from(new.protocol.as_str()))
             .set_protocol_version(new.protocol_version.map(|version| version.as_str().to_owned()))
-            .port(i32::from(new.port))
+            .set_port(new.port.known().map(|port| i32::from(*port)))
             .vpc_id(vpc.as_str())
             .set_ip_address_type(of_six.then_some(elb::TargetGroupIpAddressTypeEnum::Ipv6))
             .target_type(elb::TargetTypeEnum::from(new.target_type.as_str()))
@@ -627,6 +627,12 @@ impl Aws {
     pub(crate) async fn tag(&self, arn: &str, tags: &Tags) -> Result<(), AwsError> {
         let call = self.elb.add_tags().resource_arns(arn).set_tags(convert::to_elb_tags(tags));
         self.write("AddTags", || call.clone().send()).await.map(drop)
+    }
+
+    /// ELB v2 RemoveTags; keys that the resource does not have are no error.
+    pub(crate) async fn untag(&self, arn: &str, keys: &BTreeSet<String>) -> Result<(), AwsError> {
+        let call = self.elb.remove_tags().resource_arns(arn).set_tag_keys(Some(keys.iter().cloned().collect()));
+        self.write("RemoveTags", || call.clone().send()).await.map(drop)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong with a call: what AWS says sorted by what it means for the next step, with the cure.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, time::Duration};
 
 use aws_smithy_runtime_api::{
     client::{orchestrator::HttpResponse, result::SdkError},
@@ -275,6 +275,12 @@ impl AwsError {
         Self { operation, kind: AwsErrorKind::Unclear { message: format!("the answer has no {what}") } }
     }
 
+    /// A write that was given up because another process may take the lease.
+    pub(crate) fn unanswered(operation: &'static str, within: Duration) -> Self {
+        let message = format!("no answer within the {} s for which the lease was certain", within.as_secs());
+        Self { operation, kind: AwsErrorKind::Unclear { message } }
+    }
+
     /// A request that cannot be put together.
     pub(crate) fn unsent(operation: &'static str, what: &str) -> Self {
         Self { operation, kind: AwsErrorKind::Unsent { message: what.to_owned() } }
@@ -445,7 +451,7 @@ fn refused_fix(code: &str, message: &str) -> Option<String> {
             "SSLPolicyNotFound" => "name a TLS policy that AWS has in this region",
             "TooManyTags" => "use fewer tags: AWS allows 50 on one resource, and this cannot be raised",
             "OperationNotPermitted" if message.contains("eletion protection") => {
-                "turn the load balancer's attribute `deletion_protection.enabled` off"
+                "switch the load balancer's attribute `deletion_protection.enabled` off in AWS if it may be deleted"
             }
             "TargetGroupAssociationLimit" => "use the target group with one load balancer only",
             c if c.starts_with("TooMany") || c.ends_with("LimitExceeded") => {

@@ -23,13 +23,13 @@ pub(crate) use acm::ListedCertificate;
 pub use budget::{BudgetState, FixedLimit, Priority, ThrottleError, current_priority, parse_throttle, with_priority};
 pub use calls::{CallObserver, RequestResult};
 pub use client::{Aws, ConnectError, ConnectOptions, parse_endpoints};
-pub use ec2::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, ZoneInfo};
+pub use ec2::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBlocks, ZoneInfo};
 pub use error::{AwsError, AwsErrorKind};
 pub use http::AwsHttp;
 pub use inventory::Inventory;
 pub(crate) use inventory::Tagging;
 pub use metadata::Instance;
 pub use region::{configured_region, region_of_zone};
-pub use targets::{Target, TargetHealth};
+pub use targets::{EVERY_ZONE, Registration, Target, TargetHealth};
 
 pub(crate) use elb::{NewListener, NewLoadBalancer, NewRule};

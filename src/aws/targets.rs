@@ -26,7 +26,32 @@ impl fmt::Display for Target {
     }
 }
 
-/// `TargetHealth` of DescribeTargetHealth, in AWS's words.
+/// The `AvailabilityZone` of RegisterTargets for an address that every enabled zone of the load balancer reaches.
+pub const EVERY_ZONE: &str = "all";
+
+/// A target as RegisterTargets and DeregisterTargets name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Registration {
+    /// Instance or address, and port.
+    pub target: Target,
+    /// `AvailabilityZone`: needed for an address outside of the target group's VPC, [`EVERY_ZONE`] or a zone's name.
+    pub zone: Option<String>,
+}
+
+impl From<Target> for Registration {
+    fn from(target: Target) -> Self {
+        Self { target, zone: None }
+    }
+}
+
+impl fmt::Display for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target.fmt(f)?;
+        self.zone.as_ref().map_or(Ok(()), |zone| write!(f, " in {zone}"))
+    }
+}
+
+/// `TargetHealth` of DescribeTargetHealth, in AWS's words, and the zone of its target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TargetHealth {
     /// `initial`, `healthy`, `unhealthy`, `unused`, `draining`, `unavailable` and the like.
@@ -35,6 +60,8 @@ pub struct TargetHealth {
     pub reason: Option<String>,
     /// For people.
     pub description: Option<String>,
+    /// `Target.AvailabilityZone`, as it was registered.
+    pub zone: Option<String>,
 }
 
 impl TargetHealth {
@@ -45,6 +72,7 @@ impl TargetHealth {
             state: "initial".to_owned(),
             reason: Some("Elb.RegistrationInProgress".to_owned()),
             description: Some("Target registration is in progress".to_owned()),
+            zone: None,
         }
     }
 }
@@ -54,7 +82,7 @@ impl Aws {
     ///
     /// # Errors
     /// AWS's; batches before the failing one have taken effect.
-    pub async fn register_targets(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
+    pub async fn register_targets(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
         for batch in targets.chunks(BATCH) {
             let call = self
                 .elb
@@ -70,7 +98,7 @@ impl Aws {
     ///
     /// # Errors
     /// AWS's; batches before the failing one have taken effect.
-    pub async fn deregister_targets(&self, group: &TargetGroupArn, targets: &[Target]) -> Result<(), AwsError> {
+    pub async fn deregister_targets(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
         for batch in targets.chunks(BATCH) {
             let call = self
                 .elb
@@ -96,19 +124,21 @@ impl Aws {
     }
 }
 
-fn description(target: &Target) -> elb::TargetDescription {
-    elb::TargetDescription::builder().id(&target.id).port(i32::from(target.port)).build()
+fn description(Registration { target, zone }: &Registration) -> elb::TargetDescription {
+    let named = elb::TargetDescription::builder().id(&target.id).port(i32::from(target.port));
+    named.set_availability_zone(zone.clone()).build()
 }
 
 /// A target without a port (a Lambda function) is none that could be registered here.
 fn health(answer: &elb::TargetHealthDescription) -> Option<(Target, TargetHealth)> {
-    let target = answer.target()?;
-    let target = Target { id: target.id()?.to_owned(), port: u16::try_from(target.port()?).ok()? };
+    let told = answer.target()?;
+    let target = Target { id: told.id()?.to_owned(), port: u16::try_from(told.port()?).ok()? };
     let health = answer.target_health();
     let health = TargetHealth {
         state: health.and_then(|h| h.state()).map_or("unknown", elb::TargetHealthStateEnum::as_str).to_owned(),
         reason: health.and_then(|h| h.reason()).map(|r| r.as_str().to_owned()),
         description: health.and_then(|h| h.description()).map(str::to_owned),
+        zone: told.availability_zone().filter(|zone| !zone.is_empty()).map(str::to_owned),
     };
     Some((target, health))
 }

@@ -1,5 +1,5 @@
-//! The HTTP servers for operators: metrics, health and a dump of the state. Plain HTTP, no authentication, nothing to
-//! change: as aws-load-balancer-controller serves them.
+//! The HTTP servers for operators: metrics and probes, as aws-load-balancer-controller serves them, and a dump of the state,
+//! which by default only the pod itself reaches. Plain HTTP, no authentication, nothing to change.
 
 use std::{
     fmt::Write as _,
@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures::future::{Either, select, try_join};
+use futures::future::{Either, select, try_join3};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::net::{TcpListener, lookup_host};
@@ -26,8 +26,21 @@ use super::metrics::{CONTENT_TYPE, Metrics};
 
 /// The flag with the address of the metrics.
 pub const METRICS_FLAG: &str = "--metrics-bind-addr";
-/// The flag with the address of health and state.
+/// The flag with the address of the probes.
 pub const HEALTH_FLAG: &str = "--health-probe-bind-addr";
+/// The flag with the address of the state.
+pub const DEBUG_FLAG: &str = "--debug-bind-addr";
+
+/// Where the servers listen, written as Go writes addresses: `:8080` is every interface, an empty address or `0` is no server.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses<'a> {
+    /// The value of [`METRICS_FLAG`].
+    pub metrics: &'a str,
+    /// The value of [`HEALTH_FLAG`].
+    pub health: &'a str,
+    /// The value of [`DEBUG_FLAG`].
+    pub debug: &'a str,
+}
 
 /// What the servers tell.
 #[derive(Clone)]
@@ -74,12 +87,13 @@ fn hint(error: &io::Error) -> &'static str {
 pub struct Servers {
     metrics: Option<TcpListener>,
     health: Option<TcpListener>,
+    debug: Option<TcpListener>,
     sources: Sources,
 }
 
 /// Listens as [`Servers::bind`] and answers for as long as the process runs.
-pub async fn serve(metrics_address: &str, health_address: &str, sources: Sources) -> Result<(), AdminError> {
-    let servers = Servers::bind(metrics_address, health_address, sources).await?;
+pub async fn serve(addresses: Addresses<'_>, sources: Sources) -> Result<(), AdminError> {
+    let servers = Servers::bind(addresses, sources).await?;
     tokio::spawn(async move {
         if let Err(error) = servers.serve(pending()).await {
             error!(%error, "metrics and health are no longer served");
@@ -89,10 +103,17 @@ pub async fn serve(metrics_address: &str, health_address: &str, sources: Sources
 }
 
 impl Servers {
-    /// Listens on the addresses of [`METRICS_FLAG`] and [`HEALTH_FLAG`], written as Go writes them: `:8080` is every
-    /// interface, an empty address or `0` is no server.
-    pub async fn bind(metrics: &str, health: &str, sources: Sources) -> Result<Self, AdminError> {
-        Ok(Self { metrics: listen(METRICS_FLAG, metrics).await?, health: listen(HEALTH_FLAG, health).await?, sources })
+    /// Listens on the addresses.
+    ///
+    /// # Errors
+    /// When one of them is no address, or cannot be listened on.
+    pub async fn bind(addresses: Addresses<'_>, sources: Sources) -> Result<Self, AdminError> {
+        Ok(Self {
+            metrics: listen(METRICS_FLAG, addresses.metrics).await?,
+            health: listen(HEALTH_FLAG, addresses.health).await?,
+            debug: listen(DEBUG_FLAG, addresses.debug).await?,
+            sources,
+        })
     }
 
     /// Where the metrics are served.
@@ -100,21 +121,27 @@ impl Servers {
         self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Where health and state are served.
+    /// Where the probes are served.
     pub fn health_address(&self) -> Option<SocketAddr> {
         self.health.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Where the state is served.
+    pub fn debug_address(&self) -> Option<SocketAddr> {
+        self.debug.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Answers requests until `stop` is ready. Does not wait for requests under way: all are short, and none changes
     /// anything.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), AdminError> {
-        let servers = try_join(
+        let servers = try_join3(
             serve_one(METRICS_FLAG, self.metrics, metrics_routes(&self.sources)),
             serve_one(HEALTH_FLAG, self.health, health_routes(&self.sources)),
+            serve_one(DEBUG_FLAG, self.debug, debug_routes(&self.sources)),
         );
         match select(pin!(servers), pin!(stop)).await {
             Either::Left((Err(error), _)) => Err(error),
-            // Both servers are disabled.
+            // All servers are disabled.
             Either::Left((Ok(_), stop)) => {
                 stop.await;
                 Ok(())
@@ -151,11 +178,14 @@ fn metrics_response(metrics: &Metrics) -> Response {
 
 fn health_routes(sources: &Sources) -> Router {
     let (not_ready, without) = (sources.not_ready.clone(), sources.without.clone());
-    let idle = sources.pending.clone();
-    let state = sources.state.clone();
     Router::new()
         .route("/healthz", get("ok"))
         .route("/readyz", get(async move || reasons_response(&not_ready(), &without())))
+}
+
+fn debug_routes(sources: &Sources) -> Router {
+    let (idle, state) = (sources.pending.clone(), sources.state.clone());
+    Router::new()
         .route("/idle", get(async move || reasons_response(&idle(), &[])))
         .route("/debug/state", get(async move || Json(state())))
 }
@@ -274,6 +304,10 @@ mod tests {
         }
     }
 
+    async fn bind(metrics: &str, health: &str, debug: &str, sources: Sources) -> Result<Servers, AdminError> {
+        Servers::bind(Addresses { metrics, health, debug }, sources).await
+    }
+
     /// The status line's code, the content type and the body.
     async fn request(address: SocketAddr, path: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -294,9 +328,10 @@ mod tests {
             "Ingresses are not listed yet".to_owned(),
             "Services are not listed yet".to_owned(),
         ]));
-        let servers = Servers::bind("127.0.0.1:0", "127.0.0.1:0", sources(not_ready.clone())).await.unwrap();
+        let servers = bind("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", sources(not_ready.clone())).await.unwrap();
         let metrics = servers.metrics_address().unwrap();
         let health = servers.health_address().unwrap();
+        let debug = servers.debug_address().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(servers.serve(async {
             let _ = stopped.await;
@@ -306,7 +341,10 @@ mod tests {
         let (status, content_type, body) = request(metrics, "/metrics").await;
         assert_eq!((status, content_type.as_str()), (200, CONTENT_TYPE));
         assert!(body.contains("albatross_leader 0\n"), "{body}");
-        assert_eq!(request(metrics, "/debug/state").await.0, 404);
+        for path in ["/debug/state", "/idle"] {
+            // What names objects of every namespace is served on its own address alone.
+            assert_eq!((request(metrics, path).await.0, request(health, path).await.0), (404, 404), "{path}");
+        }
 
         assert_eq!(request(health, "/healthz").await, (200, text.clone(), "ok".to_owned()));
         assert_eq!(
@@ -318,14 +356,14 @@ mod tests {
                     .to_owned()
             )
         );
-        assert_eq!(request(health, "/idle").await.2, "Service shop/web\n");
+        assert_eq!(request(debug, "/idle").await.2, "Service shop/web\n");
         not_ready.lock().unwrap().clear();
         assert_eq!(
             request(health, "/readyz").await,
             (200, text, "ok\nworking without IngressClassParams: not installed".to_owned())
         );
         assert_eq!(
-            request(health, "/debug/state").await,
+            request(debug, "/debug/state").await,
             (200, "application/json".to_owned(), r#"{"keys":["shop/web"]}"#.to_owned())
         );
 
@@ -336,15 +374,15 @@ mod tests {
 
     #[tokio::test]
     async fn disabled_servers_wait_for_the_end() {
-        let servers = Servers::bind("0", "", sources(Arc::default())).await.unwrap();
-        assert_eq!((servers.metrics_address(), servers.health_address()), (None, None));
+        let servers = bind("0", "", "0", sources(Arc::default())).await.unwrap();
+        assert_eq!((servers.metrics_address(), servers.health_address(), servers.debug_address()), (None, None, None));
         let mut server = pin!(servers.serve(std::future::pending()));
         assert!(futures::poll!(&mut server).is_pending());
     }
 
     #[tokio::test]
     async fn every_interface_is_reached_by_ipv4() {
-        let servers = Servers::bind("0", ":0", sources(Arc::default())).await.unwrap();
+        let servers = bind("0", ":0", "0", sources(Arc::default())).await.unwrap();
         let port = servers.health_address().unwrap().port();
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
     }
@@ -353,9 +391,9 @@ mod tests {
     async fn errors_name_the_flag_and_the_address() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let error = Servers::bind("0", &address, sources(Arc::default())).await.err().unwrap();
+        let error = bind("0", &address, "0", sources(Arc::default())).await.err().unwrap();
         insta::assert_snapshot!(error.to_string().replace(&address, "127.0.0.1:PORT"), @"cannot listen on `127.0.0.1:PORT`, the value of --health-probe-bind-addr: another process listens there, so choose another address or `0` for no server");
-        let error = Servers::bind("8080", "0", sources(Arc::default())).await.err().unwrap();
+        let error = bind("8080", "0", "0", sources(Arc::default())).await.err().unwrap();
         insta::assert_snapshot!(error, @"--metrics-bind-addr is `8080`, which is not an address: write `:8080`, `127.0.0.1:8080`, `[::1]:8080`, or `0` for no server");
     }
 }

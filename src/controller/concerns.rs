@@ -5,12 +5,40 @@ use std::collections::BTreeSet;
 use super::queue::Key;
 use crate::{
     build::{ingress::groups_of, tags},
-    model::{ObjectName, StackId},
+    model::{ObjectName, ObservedTargetGroup, StackId},
     snapshot::{
         Backend, Change, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, Record,
         Service, Snapshot, TargetGroupBinding, in_namespace,
     },
 };
+
+/// Returns whether a binding is a stack's. It carries the stack's labels, which anybody can write, and it is where and called
+/// as the binding of its target group is made: in the namespace of the Service, with the name of the group. `groups` are the
+/// stack's target groups in AWS. Of a group that is gone the ARN tells the name, and the stack or its Ingresses the namespace.
+pub(super) fn is_binding_of(
+    stack: &StackId,
+    binding: &TargetGroupBinding,
+    groups: &[ObservedTargetGroup],
+    snapshot: &Snapshot,
+) -> bool {
+    if !tags::binding_labels(stack).iter().all(|(key, value)| binding.labels.get(key) == Some(value)) {
+        return false;
+    }
+    let Some(arn) = &binding.spec.target_group_arn else { return false };
+    let namespace = &binding.name.namespace;
+    if let Some(group) = groups.iter().find(|group| group.arn.as_str() == arn) {
+        let home = tags::resource_of(&group.tags).and_then(|resource| resource.split_once('/'));
+        return group.name == binding.name.name && home.is_some_and(|(home, _)| home == namespace);
+    }
+    let at_home = match stack {
+        StackId::Ingress(name) | StackId::Service(name) => name.namespace == *namespace,
+        StackId::Group(_) => {
+            let finalizer = tags::finalizer(stack);
+            in_namespace(&snapshot.ingresses, namespace).any(|(_, ingress)| ingress.finalizers.contains(&finalizer))
+        }
+    };
+    at_home && arn.split('/').nth(1) == Some(&binding.name.name)
+}
 
 /// A kind of object whose changes concern somebody.
 pub trait Concerns: Record {
@@ -191,15 +219,20 @@ pub fn stack_of(binding: &TargetGroupBinding) -> Option<StackId> {
         .or_else(|| named("service.k8s.aws").map(StackId::Service))
 }
 
-/// Those stacks that no Ingress and no Service of the cluster belongs to.
-pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot) -> BTreeSet<StackId> {
+/// Those stacks that no Ingress and no Service of the cluster belongs to. Where one namespace alone is watched, stacks of others
+/// are not judged, nor are groups that no Ingress of it belongs to: their objects may be elsewhere.
+pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot, watched: &str) -> BTreeSet<StackId> {
+    let judged = |stack: &StackId| match stack {
+        StackId::Ingress(name) | StackId::Service(name) => watched.is_empty() || name.namespace == watched,
+        StackId::Group(_) => watched.is_empty(),
+    };
     let known: BTreeSet<StackId> = snapshot
         .ingresses
         .values()
         .flat_map(|ingress| groups_of(ingress, snapshot))
         .chain(snapshot.services.values().filter_map(stack_of_service))
         .collect();
-    stacks.into_iter().filter(|stack| !known.contains(stack)).collect()
+    stacks.into_iter().filter(|stack| judged(stack) && !known.contains(stack)).collect()
 }
 
 #[cfg(test)]
@@ -297,7 +330,18 @@ endpoints:
         let left = StackId::Ingress(ObjectName::new("shop", "gone"));
         let known = StackId::Ingress(ObjectName::new("shop", "web"));
         let groups = BTreeSet::from([left.clone(), known]);
-        assert_eq!(without_object(groups, &snapshot()), BTreeSet::from([left]));
+        assert_eq!(without_object(groups, &snapshot(), ""), BTreeSet::from([left]));
+    }
+
+    #[test]
+    fn where_one_namespace_is_watched_nothing_outside_of_it_is_left_over() {
+        let name = |namespace: &str| ObjectName::new(namespace, "gone");
+        let inside = [StackId::Ingress(name("shop")), StackId::Service(name("shop"))];
+        let outside =
+            [StackId::Ingress(name("other")), StackId::Service(name("other")), StackId::Group("shared".to_owned())];
+        let all: BTreeSet<StackId> = inside.iter().chain(&outside).cloned().collect();
+        assert_eq!(without_object(all.clone(), &snapshot(), "shop"), BTreeSet::from(inside));
+        assert_eq!(without_object(all.clone(), &snapshot(), ""), all);
     }
 
     #[test]
@@ -324,5 +368,49 @@ endpoints:
             TargetGroupBinding::keys(&gone, &snapshot),
             BTreeSet::from([binding(), Key::NodeRules, group("shop")])
         );
+    }
+
+    #[test]
+    fn a_binding_is_a_stacks_by_its_place_and_not_by_its_labels() {
+        let stack = StackId::Ingress(ObjectName::new("shop", "web"));
+        let edge = StackId::Group("edge".to_owned());
+        let arn = |name: &str| format!("arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/{name}/1");
+        let made = |stack: &StackId, namespace: &str, name: &str, group: &str| {
+            let mut wire = crate::api::crd::TargetGroupBinding::default();
+            wire.metadata.namespace = Some(namespace.to_owned());
+            wire.metadata.name = Some(name.to_owned());
+            wire.metadata.labels = Some(tags::binding_labels(stack));
+            wire.spec.target_group_arn = Some(arn(group));
+            TargetGroupBinding::from(wire)
+        };
+        let of_aws = |group: &str, resource: &str| ObservedTargetGroup {
+            arn: crate::model::TargetGroupArn::new(arn(group)),
+            name: group.to_owned(),
+            tags: [(tags::INGRESS_RESOURCE.to_owned(), resource.to_owned())].into(),
+            target_type: "ip".to_owned(),
+            protocol: "HTTP".to_owned(),
+            protocol_version: None,
+            ip_address_type: crate::model::IpAddressType::Ipv4,
+            health_check: None,
+            attributes: None,
+        };
+        let groups = [of_aws("k8s-shop", "shop/web-cart:80")];
+        let mut snapshot = snapshot();
+        let mut member = snapshot.ingresses[&ObjectName::new("shop", "web")].clone();
+        member.name = ObjectName::new("team", "site");
+        member.finalizers = vec![tags::finalizer(&edge)];
+        snapshot.apply(member);
+        for (case, stack, binding, expected) in [
+            ("its own", &stack, made(&stack, "shop", "k8s-shop", "k8s-shop"), true),
+            ("of another namespace", &stack, made(&stack, "evil", "k8s-shop", "k8s-shop"), false),
+            ("of another name", &stack, made(&stack, "shop", "mine", "k8s-shop"), false),
+            ("of another stack", &stack, made(&edge, "shop", "k8s-shop", "k8s-shop"), false),
+            ("its group is gone", &stack, made(&stack, "shop", "k8s-gone", "k8s-gone"), true),
+            ("foreign, its group is gone", &stack, made(&stack, "evil", "k8s-gone", "k8s-gone"), false),
+            ("of a member's namespace", &edge, made(&edge, "team", "k8s-team", "k8s-team"), true),
+            ("of no member's namespace", &edge, made(&edge, "evil", "k8s-team", "k8s-team"), false),
+        ] {
+            assert_eq!(is_binding_of(stack, &binding, &groups, &snapshot), expected, "{case}");
+        }
     }
 }

@@ -184,15 +184,15 @@ impl FactStore {
             }
             Want::VpcBlocks => facts.vpc_blocks = Some(self.vpc_blocks().await),
             Want::Limits => facts.limits = Some(self.limits().await),
-            Want::Secret(_) | Want::BackendSecurityGroup | Want::InForce => {}
+            Want::Secret(_) | Want::BackendSecurityGroup | Want::InForce | Want::Protection => {}
         }
     }
 
-    /// The account's limits. Without the permission to ask, they are taken for AWS's defaults.
+    /// The account's limits. Without the permission to ask they are not known, and AWS alone refuses what is too much.
     async fn limits(&self) -> Fact<Limits> {
         match self.aws.account_limits().await {
             Ok(limits) => Fact::Known(limits),
-            Err(error) if error.is_denied() => Fact::Known(Limits::default()),
+            Err(error) if error.is_denied() => Fact::Known(Limits::UNKNOWN),
             Err(error) => unavailable(&error),
         }
     }

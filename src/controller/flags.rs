@@ -1,21 +1,17 @@
 //! The controller's flags, named as aws-load-balancer-controller names them, each also an environment variable
 //! (`--cluster-name` is `CLUSTER_NAME`). What has no effect here is accepted and said at start.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args};
 
 use crate::{
     admission::Rules,
-    api::annotations::values::{parse_bool, parse_string_map},
+    api::annotations::values::parse_string_map,
     aws::{FixedLimit, parse_throttle},
-    build::{BuildConfig, tags},
-    facts::subnets::Gates,
-    model::{Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId},
+    build::BuildConfig,
+    facts::secrets::RequiredLabel,
+    model::{Tags, Value, VpcId},
 };
 
 /// Flags of `albatross controller`.
@@ -25,6 +21,8 @@ pub struct ControllerFlags {
     /// Name of the Kubernetes cluster; part of the names and tags of everything in AWS
     #[arg(long, env = "CLUSTER_NAME")]
     pub cluster_name: String,
+    #[command(flatten)]
+    pub build: BuildFlags,
     /// Path of a kubeconfig file; in a cluster, its ServiceAccount is used instead
     #[arg(long, env = "KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
@@ -46,42 +44,9 @@ pub struct ControllerFlags {
     /// Limits of calls besides the budgets that follow AWS's own, as `ServiceID:regex=rate:burst,…`: operations of the service that match, calls a second, calls at once
     #[arg(long, env = "AWS_API_THROTTLE")]
     pub aws_api_throttle: Option<String>,
-    /// Value of the annotation kubernetes.io/ingress.class that is ours
-    #[arg(long, env = "INGRESS_CLASS", default_value = "alb")]
-    pub ingress_class: String,
-    /// Tags for every AWS resource, as `key=value,…`
-    #[arg(long, env = "DEFAULT_TAGS", default_value = "")]
-    pub default_tags: String,
-    /// Keys of tags that others manage, as `key,…`
-    #[arg(long, env = "EXTERNAL_MANAGED_TAGS", value_delimiter = ',')]
-    pub external_managed_tags: Vec<String>,
-    /// Target type where no annotation says another
-    #[arg(long, env = "DEFAULT_TARGET_TYPE", default_value = "instance", value_parser = ["instance", "ip"])]
-    pub default_target_type: String,
-    /// Scheme where no annotation says another
-    #[arg(long, env = "DEFAULT_LOAD_BALANCER_SCHEME", default_value = "internal", value_parser = ["internal", "internet-facing"])]
-    pub default_load_balancer_scheme: String,
-    /// TLS policy where no annotation says another
-    #[arg(long, env = "DEFAULT_SSL_POLICY", default_value = "ELBSecurityPolicy-2016-08")]
-    pub default_ssl_policy: String,
     /// ARNs of the private certificate authorities whose certificates in ACM count, as `arn,…`, where certificates are found by host names; empty is all
     #[arg(long, env = "ALLOWED_CERTIFICATE_AUTHORITY_ARNS", value_delimiter = ',')]
     pub allowed_certificate_authority_arns: Vec<String>,
-    /// Answer 503 for a Service that does not exist, instead of refusing the Ingress
-    #[arg(long, env = "TOLERATE_NON_EXISTENT_BACKEND_SERVICE", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
-    pub tolerate_non_existent_backend_service: bool,
-    /// Answer 503 for an action annotation that does not exist, instead of refusing the Ingress
-    #[arg(long, env = "TOLERATE_NON_EXISTENT_BACKEND_ACTION", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
-    pub tolerate_non_existent_backend_action: bool,
-    /// Put every load balancer into one shared security group, which rules on nodes name as their source
-    #[arg(long, env = "ENABLE_BACKEND_SECURITY_GROUP", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
-    pub enable_backend_security_group: bool,
-    /// Shared security group that is kept by others, instead of one of our own
-    #[arg(long, env = "BACKEND_SECURITY_GROUP")]
-    pub backend_security_group: Option<String>,
-    /// Let the load balancers reach every TCP port of nodes, instead of the ports of targets
-    #[arg(long, env = "DISABLE_RESTRICTED_SG_RULES", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
-    pub disable_restricted_sg_rules: bool,
     /// Tags that further tell which security group of a node gets rules, as `key=value,…`
     #[arg(long, env = "SERVICE_TARGET_ENI_SECURITY_GROUP_TAGS", default_value = "")]
     pub service_target_eni_security_group_tags: String,
@@ -94,15 +59,6 @@ pub struct ControllerFlags {
     /// How long until AWS is asked again whether the pods that wait at a readiness gate are healthy, as `15s`
     #[arg(long, env = "TARGETGROUPBINDING_REQUEUE_DURATION", default_value = "15s", value_parser = duration)]
     pub targetgroupbinding_requeue_duration: Duration,
-    /// The `loadBalancerClass` of the Services that get a Network Load Balancer
-    #[arg(long, env = "LOAD_BALANCER_CLASS", default_value = "service.k8s.aws/nlb")]
-    pub load_balancer_class: String,
-    /// Open the way to the targets also from security groups that users give, where no annotation says otherwise
-    #[arg(long, env = "ENABLE_MANAGE_BACKEND_SECURITY_GROUP_RULES", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
-    pub enable_manage_backend_security_group_rules: bool,
-    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, ListenerRulesTagging, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability and SubnetsClusterTagCheck have an effect
-    #[arg(long, env = "FEATURE_GATES", default_value = "")]
-    pub feature_gates: String,
     /// Most targets of one target group; 0 is no limit
     #[arg(long, env = "MAX_TARGETS_PER_TARGET_GROUP", default_value_t = 0)]
     pub max_targets_per_target_group: usize,
@@ -118,9 +74,12 @@ pub struct ControllerFlags {
     /// Address of /metrics
     #[arg(long, env = "METRICS_BIND_ADDR", default_value = ":8080")]
     pub metrics_bind_addr: String,
-    /// Address of /healthz, /readyz and /debug/state
+    /// Address of /healthz and /readyz
     #[arg(long, env = "HEALTH_PROBE_BIND_ADDR", default_value = ":61779")]
     pub health_probe_bind_addr: String,
+    /// Address of /debug/state and /idle, which name objects and errors of every namespace; `0` serves neither
+    #[arg(long, env = "DEBUG_BIND_ADDR", default_value = "127.0.0.1:61778")]
+    pub debug_bind_addr: String,
     /// Serve the admission webhooks; whoever installs them tells the API server about them too, as the chart does
     #[arg(long, env = "ENABLE_WEBHOOKS", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_webhooks: bool,
@@ -151,12 +110,12 @@ pub struct ControllerFlags {
     /// Whether the webhook for pods gives them readiness gates
     #[arg(long, env = "ENABLE_POD_READINESS_GATE_INJECT", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_pod_readiness_gate_inject: bool,
-    /// Whether the webhook for Ingresses denies those that begin to name their class by the annotation kubernetes.io/ingress.class
-    #[arg(long, env = "DISABLE_INGRESS_CLASS_ANNOTATION", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
-    pub disable_ingress_class_annotation: bool,
-    /// Whether the webhook for Ingresses denies those that begin to name their group by an annotation, or change it
-    #[arg(long, env = "DISABLE_INGRESS_GROUP_NAME_ANNOTATION", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
-    pub disable_ingress_group_name_annotation: bool,
+    /// PEM file with the certificate authorities that sign the API server's client certificate; where it is given, the webhooks answer only a client with a certificate of theirs
+    #[arg(long, env = "KUBE_CA_PEM_FILEPATH")]
+    pub kube_ca_pem_filepath: Option<PathBuf>,
+    /// Label that a Secret of an identity provider must carry to be used, as `key=value`; empty is none
+    #[arg(long, env = "REQUIRED_SECRETS_LABEL", default_value = "")]
+    pub required_secrets_label: String,
     /// Act only while holding the lease, so that one of several replicas acts
     #[arg(long, env = "ENABLE_LEADER_ELECTION", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_leader_election: bool,
@@ -204,13 +163,11 @@ flags_without_effect!(
     enable_endpoint_slices,
     targetgroupbinding_max_exponential_backoff_delay,
     lb_stabilization_monitor_interval,
-    required_secrets_label,
     enable_waf,
     enable_wafv2,
     enable_shield,
     aws_vpc_tag_key,
     aws_vpc_cache_ttl,
-    kube_ca_pem_filepath,
     quic_environment_variable_name,
     service_max_concurrent_reconciles,
     gateway_class_max_concurrent_reconciles,
@@ -222,46 +179,11 @@ flags_without_effect!(
     lb_addons_max_concurrent_reconciles,
 );
 
-/// A feature gate of aws-load-balancer-controller.
-struct Gate {
-    name: &'static str,
-    default: bool,
-    /// Whether it has an effect here.
-    built: bool,
-}
-
-const fn gate(name: &'static str, default: bool, built: bool) -> Gate {
-    Gate { name, default, built }
-}
-
-const GATES: [Gate; 23] = [
-    gate("ALBGatewayAPI", true, false),
-    gate("ALBSingleSubnet", false, true),
-    gate("ALBTargetControlAgent", false, false),
-    gate("EnableCertificateManagement", false, false),
-    gate("EnableDefaultTagsLowPriority", false, true),
-    gate("EnableIPTargetType", true, true),
-    gate("EnableRGTAPI", false, false),
-    gate("EnableServiceController", true, true),
-    gate("EnableTCPUDPListener", false, true),
-    gate("EndpointsFailOpen", true, false),
-    gate("EnhancedDefaultBehavior", false, false),
-    gate("GatewayListenerSet", true, false),
-    gate("GlobalAcceleratorController", false, false),
-    gate("IngressPlanAnnotation", false, false),
-    gate("LBCapacityReservation", true, false),
-    gate("ListenerRulesTagging", true, true),
-    gate("NLBGatewayAPI", true, false),
-    gate("NLBHealthCheckAdvancedConfig", true, false),
-    gate("NLBSecurityGroup", true, false),
-    gate("ServiceTypeLoadBalancerOnly", false, true),
-    gate("SubnetDiscoveryByReachability", true, true),
-    gate("SubnetsClusterTagCheck", true, true),
-    gate("WeightedTargetGroups", true, false),
-];
-
+mod build;
 #[cfg(test)]
 mod markdown;
+
+pub use build::BuildFlags;
 
 /// A flag whose value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -306,15 +228,6 @@ fn hold(text: &str) -> Result<Duration, String> {
     if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
 }
 
-fn tag_map(flag: &'static str, text: &str) -> Result<Tags, FlagError> {
-    let map =
-        parse_string_map(text).map_err(|reason| flag_error(flag, format!("{reason}; write `key=value,key=value`")))?;
-    match map.keys().find(|key| tags::TRACKING.contains(&key.as_str())) {
-        Some(key) => Err(flag_error(flag, format!("the tag `{key}` is the controller's own; choose another key"))),
-        None => Ok(map),
-    }
-}
-
 impl ControllerFlags {
     /// What building depends on.
     ///
@@ -324,82 +237,7 @@ impl ControllerFlags {
         if self.cluster_name.is_empty() {
             return Err(flag_error("cluster-name", "it is empty; give the cluster's name"));
         }
-        let default_tags = tag_map("default-tags", &self.default_tags)?;
-        let external: BTreeSet<String> =
-            self.external_managed_tags.iter().map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect();
-        if let Some(key) = external.iter().find(|key| tags::TRACKING.contains(&key.as_str())) {
-            let message = format!("the tag `{key}` is the controller's own and cannot be managed by others");
-            return Err(flag_error("external-managed-tags", message));
-        }
-        if let Some(key) = external.iter().find(|key| default_tags.contains_key(*key)) {
-            return Err(flag_error("external-managed-tags", format!("the tag `{key}` stands in --default-tags too")));
-        }
-        let backend_security_group = match self.backend_security_group.as_deref().filter(|id| !id.is_empty()) {
-            Some(id) if !id.starts_with("sg-") => {
-                return Err(flag_error(
-                    "backend-security-group",
-                    format!("`{id}` is no security group; write its id, sg-…"),
-                ));
-            }
-            id => id.map(SecurityGroupId::new),
-        };
-        let gates = self.gates()?;
-        let gate = |name: &str| gates.get(name).copied().unwrap_or_default();
-        let (default_tags, low_default_tags) = if gate("EnableDefaultTagsLowPriority") {
-            (Tags::new(), default_tags)
-        } else {
-            (default_tags, Tags::new())
-        };
-        Ok(BuildConfig {
-            ingress_class: self.ingress_class.clone(),
-            default_scheme: Scheme::from_word(&self.default_load_balancer_scheme).unwrap_or(Scheme::Internal),
-            default_target_type: TargetType::from_word(&self.default_target_type).unwrap_or(TargetType::Instance),
-            default_ssl_policy: self.default_ssl_policy.clone(),
-            default_tags,
-            low_default_tags,
-            external_managed_tags: external,
-            tolerate_missing_service: self.tolerate_non_existent_backend_service,
-            tolerate_missing_action: self.tolerate_non_existent_backend_action,
-            enable_backend_security_group: self.enable_backend_security_group,
-            backend_security_group,
-            disable_restricted_rules: self.disable_restricted_sg_rules,
-            load_balancer_class: self.load_balancer_class.clone(),
-            enable_manage_backend_security_group_rules: self.enable_manage_backend_security_group_rules,
-            service_type_load_balancer_only: gate("ServiceTypeLoadBalancerOnly"),
-            enable_tcp_udp_listener: gate("EnableTCPUDPListener"),
-            tag_listeners_and_rules: gate("ListenerRulesTagging"),
-            enable_ip_target_type: gate("EnableIPTargetType"),
-            enable_services: gate("EnableServiceController"),
-            subnets: Gates {
-                cluster_tag_check: gate("SubnetsClusterTagCheck"),
-                by_reachability: gate("SubnetDiscoveryByReachability"),
-                single_subnet: gate("ALBSingleSubnet"),
-            },
-            ..BuildConfig::new(self.cluster_name.clone(), Value::Known(vpc))
-        })
-    }
-
-    /// Every feature gate, with what the flag says or else its default.
-    fn gates(&self) -> Result<BTreeMap<&'static str, bool>, FlagError> {
-        let mut gates: BTreeMap<&str, bool> = GATES.iter().map(|gate| (gate.name, gate.default)).collect();
-        for written in self.feature_gates.split(',').map(str::trim).filter(|gate| !gate.is_empty()) {
-            let Some((key, value)) = written.split_once('=') else {
-                let message = format!("`{written}` is no gate; write `<name>=true` or `<name>=false`");
-                return Err(flag_error("feature-gates", message));
-            };
-            let value = parse_bool(value.trim())
-                .map_err(|reason| flag_error("feature-gates", format!("`{written}`: {reason}")))?;
-            let key = key.trim();
-            let Some(gate) = gates.get_mut(key) else {
-                let distance =
-                    |gate: &&Gate| strsim::damerau_levenshtein(&gate.name.to_lowercase(), &key.to_lowercase());
-                let nearest = GATES.iter().min_by_key(distance).map_or("", |gate| gate.name);
-                let message = format!("there is no gate `{key}`; the nearest is `{nearest}`");
-                return Err(flag_error("feature-gates", message));
-            };
-            *gate = value;
-        }
-        Ok(gates)
+        self.build.config(&self.cluster_name, Value::Known(vpc))
     }
 
     /// The flags that matter to webhooks alone.
@@ -407,8 +245,8 @@ impl ControllerFlags {
     pub fn webhook_rules(&self) -> Rules {
         Rules {
             inject_gates: self.enable_pod_readiness_gate_inject,
-            no_class_annotation: self.disable_ingress_class_annotation,
-            no_group_annotation: self.disable_ingress_group_name_annotation,
+            no_class_annotation: self.build.disable_ingress_class_annotation,
+            no_group_annotation: self.build.disable_ingress_group_name_annotation,
         }
     }
 
@@ -449,14 +287,30 @@ impl ControllerFlags {
             .transpose()
     }
 
-    /// Flags that were given and have no effect.
+    /// `--required-secrets-label`
+    ///
+    /// # Errors
+    /// When it is not one label.
+    pub fn secrets_label(&self) -> Result<Option<RequiredLabel>, FlagError> {
+        let text = self.required_secrets_label.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let label = RequiredLabel::parse(text);
+        label.map(Some).ok_or_else(|| {
+            let message = format!("`{text}` is no label; write `key=value`, as Secrets carry it");
+            flag_error("required-secrets-label", message)
+        })
+    }
+
+    /// Returns the flags and feature gates that were given and that nothing reads, whatever their values, as they are written.
     #[must_use]
     pub fn without_effect(&self) -> Vec<String> {
         let mut given = self.without_effect.given();
-        let gates = self.gates().unwrap_or_default();
-        let built = |name: &str| GATES.iter().any(|gate| gate.name == name && gate.built);
-        let moot = GATES.iter().filter(|gate| !built(gate.name) && gates.get(gate.name) != Some(&gate.default));
-        given.extend(moot.filter_map(|gate| Some(format!("--feature-gates={}={}", gate.name, gates.get(gate.name)?))));
+        given.extend(self.build.gates_without_effect());
+        let webhooks_alone = [("--kube-ca-pem-filepath", self.kube_ca_pem_filepath.is_some())];
+        let unread = webhooks_alone.into_iter().filter(|(_, given)| *given && !self.enable_webhooks);
+        given.extend(unread.map(|(flag, _)| format!("{flag} (read only with --enable-webhooks)")));
         given
     }
 }
@@ -466,6 +320,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::facts::subnets::Gates;
 
     #[derive(Parser)]
     struct Line {
@@ -498,13 +353,57 @@ mod tests {
     fn booleans_are_given_with_or_without_a_value() {
         assert!(!flags(&["--enable-leader-election=false"]).enable_leader_election);
         assert!(flags(&["--enable-leader-election"]).enable_leader_election);
-        assert!(flags(&["--disable-restricted-sg-rules"]).disable_restricted_sg_rules);
+        assert!(flags(&["--disable-restricted-sg-rules"]).build.disable_restricted_sg_rules);
     }
 
     #[test]
     fn flags_without_effect_are_taken_and_named() {
         let flags = flags(&["--enable-shield=false", "--default-pca-arn", "arn"]);
         assert_eq!(flags.without_effect(), ["--default-pca-arn", "--enable-shield"]);
+    }
+
+    /// A gate that is written at its default is one that somebody relies on.
+    #[test]
+    fn a_gate_without_effect_is_named_whatever_its_value() {
+        let gates = "NLBGatewayAPI=true,WeightedTargetGroups=true,EnableRGTAPI=false,ALBSingleSubnet=true";
+        assert_eq!(
+            flags(&["--feature-gates", gates]).without_effect(),
+            [
+                "--feature-gates=NLBGatewayAPI=true",
+                "--feature-gates=WeightedTargetGroups=true",
+                "--feature-gates=EnableRGTAPI=false"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_flag_that_only_webhooks_read_is_named_without_them() {
+        let file = "--kube-ca-pem-filepath=/ca.pem";
+        assert_eq!(flags(&[file]).without_effect(), ["--kube-ca-pem-filepath (read only with --enable-webhooks)"]);
+        assert_eq!(flags(&[file, "--enable-webhooks"]).without_effect(), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn the_label_that_secrets_must_carry_is_one_label() {
+        assert_eq!(flags(&[]).secrets_label(), Ok(None));
+        assert_eq!(flags(&["--required-secrets-label="]).secrets_label(), Ok(None));
+        let label = flags(&["--required-secrets-label", "team=shop"]).secrets_label().unwrap().unwrap();
+        assert_eq!(label.to_string(), "team=shop");
+        assert_eq!(
+            flags(&["--required-secrets-label", "team="]).secrets_label().unwrap().unwrap().to_string(),
+            "team="
+        );
+        insta::assert_snapshot!(
+            flags(&["--required-secrets-label", "team"]).secrets_label().unwrap_err(),
+            @"--required-secrets-label: `team` is no label; write `key=value`, as Secrets carry it"
+        );
+    }
+
+    #[test]
+    fn without_the_gate_load_balancers_of_services_are_in_no_security_group() {
+        let config = |arguments: &[&str]| flags(arguments).build_config(VpcId::new("vpc-1")).unwrap();
+        assert!(config(&[]).nlb_security_groups);
+        assert!(!config(&["--feature-gates=NLBSecurityGroup=false"]).nlb_security_groups);
     }
 
     #[test]
@@ -529,7 +428,14 @@ mod tests {
             "--feature-gates",
             "EnableRGTAPI=true,EndpointsFailOpen=true,NLBGatewayAPI=false,ALBSingleSubnet=true",
         ]);
-        assert_eq!(moot.without_effect(), ["--feature-gates=EnableRGTAPI=true", "--feature-gates=NLBGatewayAPI=false"]);
+        assert_eq!(
+            moot.without_effect(),
+            [
+                "--feature-gates=EnableRGTAPI=true",
+                "--feature-gates=EndpointsFailOpen=true",
+                "--feature-gates=NLBGatewayAPI=false"
+            ]
+        );
         insta::assert_snapshot!(refused(&["--feature-gates", "EnableIpTargetType=true"]), @"--feature-gates: there is no gate `EnableIpTargetType`; the nearest is `EnableIPTargetType`");
         insta::assert_snapshot!(refused(&["--feature-gates", "EnableTCPUDPListener"]), @"--feature-gates: `EnableTCPUDPListener` is no gate; write `<name>=true` or `<name>=false`");
     }

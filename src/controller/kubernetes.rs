@@ -16,7 +16,7 @@ use crate::{
     },
     build::tags,
     model::{ObjectKind, ObjectName, ObjectReference, StackId},
-    snapshot::{Ingress, IngressClass, IngressClassParams, Namespace, Service},
+    snapshot::{self, Ingress, IngressClass, IngressClassParams, Namespace, Service},
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -156,20 +156,23 @@ impl Kubernetes {
         Ok(self.get(Api::<wire::Namespace>::all(self.client.clone()), name).await?.map(Namespace::from))
     }
 
-    /// Whether a stack has TargetGroupBindings at this moment.
+    /// The TargetGroupBindings that carry a stack's labels at this moment.
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn has_bindings(&self, stack: &StackId) -> Result<bool, KubernetesError> {
+    pub async fn labelled_bindings(
+        &self,
+        stack: &StackId,
+    ) -> Result<Vec<snapshot::TargetGroupBinding>, KubernetesError> {
         let api: Api<TargetGroupBinding> = match stack {
             StackId::Ingress(name) | StackId::Service(name) => Api::namespaced(self.client.clone(), &name.namespace),
             StackId::Group(_) => Api::all(self.client.clone()),
         };
         let labels: Vec<String> =
             tags::binding_labels(stack).iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let of_stack = ListParams::default().labels(&labels.join(",")).limit(1);
+        let of_stack = ListParams::default().labels(&labels.join(","));
         let found = ask(|| format!("cannot list the TargetGroupBindings of {stack}"), api.list(&of_stack)).await?;
-        Ok(!found.items.is_empty())
+        Ok(found.items.into_iter().map(snapshot::TargetGroupBinding::from).collect())
     }
 
     /// A Service as it is at this moment.

@@ -8,13 +8,14 @@
 //! - Every write names the version that was read, so of two candidates one fails.
 //! - A leader that could not renew for [`Timing::renew_deadline`] stops being leader, before anybody may take over.
 //!
-//! What this cannot do: a process that is frozen whole (a suspended virtual machine) wakes up believing itself leader
-//! until its next attempt. Who writes must therefore carry the epoch along and have it checked where it matters.
+//! A process that is frozen whole (a suspended virtual machine) wakes up with the role that it had. [`Tenure`] is therefore
+//! asked before each write: it compares the clocks with the last renewal.
 
 use std::{
     future::Future,
     pin::pin,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures::future::{Either, select};
@@ -136,6 +137,64 @@ impl Clock for TokioClock {
     }
 }
 
+/// A moment by two clocks. The monotonic one may stand still while the machine is suspended, and the other may be set back:
+/// the one by which more time has passed counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    /// Returns the present.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { monotonic: TokioClock.now(), wall: SystemTime::now() }
+    }
+
+    /// Returns the time from `earlier` to this moment.
+    fn since(self, earlier: Self) -> Duration {
+        let by_wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
+        self.monotonic.saturating_duration_since(earlier.monotonic).max(by_wall)
+    }
+}
+
+/// Until when a term may be acted upon, whether or not the election has run since: shared by a [`Candidate`] and by all that
+/// writes.
+#[derive(Debug)]
+pub struct Tenure {
+    timing: Timing,
+    /// The epoch, and when its last successful renewal was begun.
+    renewed: Mutex<Option<(i32, Moment)>>,
+}
+
+impl Tenure {
+    /// Returns one in which no term has begun.
+    #[must_use]
+    pub fn new(timing: Timing) -> Self {
+        Self { timing, renewed: Mutex::default() }
+    }
+
+    fn set(&self, renewed: Option<(i32, Moment)>) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = renewed;
+    }
+
+    /// Takes note of a renewal that was begun at this moment.
+    pub fn renew(&self, epoch: i32, begun: Moment) {
+        self.set(Some((epoch, begun)));
+    }
+
+    /// Returns for how long a write of this term that begins `now` may take before another process may take the lease:
+    /// no less than `lease_duration - renew_deadline`. `None` from the renew deadline on.
+    #[must_use]
+    pub fn left(&self, epoch: i32, now: Moment) -> Option<Duration> {
+        let (term, renewed) = (*self.renewed.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let passed = now.since(renewed);
+        let holds = term == epoch && passed < self.timing.renew_deadline;
+        holds.then(|| self.timing.lease_duration.saturating_sub(passed))
+    }
+}
+
 // === The decision ===
 
 /// What a candidate knows.
@@ -214,6 +273,15 @@ pub struct Candidate<S, C = TokioClock> {
     timing: Timing,
     state: State,
     leadership: watch::Sender<Leadership>,
+    tenure: Arc<Tenure>,
+}
+
+/// However the election ends, by a panic too, nobody goes on as its leader.
+impl<S, C> Drop for Candidate<S, C> {
+    fn drop(&mut self) {
+        self.tenure.set(None);
+        self.leadership.send_replace(Leadership::Standby);
+    }
 }
 
 impl<S: LeaseStore, C: Clock> Candidate<S, C> {
@@ -227,12 +295,18 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
             timing,
             state: State::default(),
             leadership: watch::Sender::new(Leadership::Standby),
+            tenure: Arc::new(Tenure::new(timing)),
         }
     }
 
     /// Where changes of leadership are published. The sender lives as long as the candidate.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.subscribe()
+    }
+
+    /// Returns until when the present term may be acted upon, as it is renewed.
+    pub fn tenure(&self) -> Arc<Tenure> {
+        Arc::clone(&self.tenure)
     }
 
     /// Takes part in the election until `stop` is ready, then releases the lease so that the next leader need not wait
@@ -302,7 +376,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
         stored: Option<Stored>,
         deadline: Instant,
     ) -> Result<(), StoreError> {
-        let started = self.clock.now();
+        let begun = Moment { monotonic: self.clock.now(), wall: SystemTime::now() };
         let wall_clock = Timestamp::now();
         let record = Record {
             holder: Some(self.identity.clone()),
@@ -314,7 +388,8 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
         let version = stored.as_ref().map(|stored| stored.version.as_str());
         let written = before(&self.clock, deadline, self.store.write(&record, version)).await?;
         self.state.observe(Some(&written.record), self.clock.now());
-        self.state.term = Some(Term { epoch, renewed: started });
+        self.state.term = Some(Term { epoch, renewed: begun.monotonic });
+        self.tenure.renew(epoch, begun);
         self.publish(Leadership::Leader { epoch });
         Ok(())
     }
@@ -329,6 +404,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
         if self.state.term.take().is_some() {
             warn!(identity = self.identity, reason, "no longer the leader");
         }
+        self.tenure.set(None);
         self.publish(Leadership::Standby);
     }
 
@@ -346,6 +422,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
     /// Gives the lease up, if it is ours. Reads it first: a renewal may have been cut off on its way.
     async fn release(&mut self) {
         let led = self.state.term.take().is_some();
+        self.tenure.set(None);
         self.publish(Leadership::Standby);
         let deadline = self.clock.now() + self.timing.renew_deadline / 2;
         let result: Result<bool, StoreError> = async {

@@ -52,9 +52,13 @@ pub struct Metrics {
     budget_waits: Family<BudgetClass, Counter<f64, AtomicU64>>,
     budget_throttles: Family<BudgetClass, Counter>,
     queue_depth: Gauge,
+    events_dropped: Counter,
+    watch_silent: Family<OfKind, Gauge>,
     webhook_denials: Family<WebhookFailure, Counter>,
     plan_steps: Family<PlanStep, Counter>,
     drift_steps: Family<PlanStep, Counter>,
+    repeated_steps: Family<PlanStep, Counter>,
+    deletions_blocked: Gauge,
     leader: Gauge,
     master: Family<OfName, Gauge>,
     lease: String,
@@ -97,6 +101,11 @@ struct OfController {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfResource {
     resource: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfKind {
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -256,9 +265,13 @@ impl Metrics {
             budget_waits: Family::default(),
             budget_throttles: Family::default(),
             queue_depth: Gauge::default(),
+            events_dropped: Counter::default(),
+            watch_silent: Family::default(),
             webhook_denials: Family::default(),
             plan_steps: Family::default(),
             drift_steps: Family::default(),
+            repeated_steps: Family::default(),
+            deletions_blocked: Gauge::default(),
             leader: Gauge::default(),
             master: Family::default(),
             lease: lease.to_owned(),
@@ -358,10 +371,16 @@ impl Metrics {
             "Calls of AWS that were throttled, by the class that AWS counts them in",
             metrics.budget_throttles.clone(),
         );
+        registry.register("albatross_queue_depth", "Keys that wait, run or pause", metrics.queue_depth.clone());
         registry.register(
-            "albatross_queue_depth",
-            "Keys that are due and wait for a worker",
-            metrics.queue_depth.clone(),
+            "albatross_events_dropped",
+            "Kubernetes events that were not written: an object had too many, or too many waited",
+            metrics.events_dropped.clone(),
+        );
+        registry.register(
+            "albatross_watch_silent_seconds",
+            "Seconds since the API server last answered the watch of a kind: an event, a bookmark, a list or its end",
+            metrics.watch_silent.clone(),
         );
         registry.register(
             "albatross_plan_steps",
@@ -378,6 +397,16 @@ impl Metrics {
             "Steps that put right what was found changed in AWS when it was compared anew, by action",
             metrics.drift_steps.clone(),
         );
+        registry.register(
+            "albatross_repeated_steps",
+            "Steps that were planned again after they were carried out, and now wait, by action",
+            metrics.repeated_steps.clone(),
+        );
+        registry.register(
+            "albatross_deletion_blocked",
+            "Ingress groups and Services with a deletion that AWS does not carry out, and of which people were told",
+            metrics.deletions_blocked.clone(),
+        );
         registry.register("albatross_leader", "1 while this process is the leader, else 0", metrics.leader.clone());
         registry.register(
             "leader_election_master_status",
@@ -391,6 +420,11 @@ impl Metrics {
         );
         metrics.leader(false);
         metrics
+    }
+
+    /// Drops what was recorded of a TargetGroupBinding that is gone.
+    pub fn forget_binding(&self, namespace: &str, name: &str) {
+        self.readiness_gates.remove(&Binding { namespace: namespace.to_owned(), name: name.to_owned() });
     }
 
     /// Records how long a pod waited at its readiness gate for a TargetGroupBinding.
@@ -488,6 +522,16 @@ impl Metrics {
         self.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
     }
 
+    /// Counts events that were not written.
+    pub fn events_dropped(&self, events: u64) {
+        self.events_dropped.inc_by(events);
+    }
+
+    /// Sets how many seconds ago the API server last answered the watch of a kind.
+    pub fn watch_silent(&self, kind: &'static str, silent: Duration) {
+        self.watch_silent.get_or_create(&OfKind { kind }).set(i64::try_from(silent.as_secs()).unwrap_or(i64::MAX));
+    }
+
     /// Counts a step of a plan, by action.
     pub fn plan_step(&self, action: &str) {
         self.plan_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
@@ -501,6 +545,16 @@ impl Metrics {
     /// Counts a step that put right what somebody else had changed in AWS, by action.
     pub fn drift_step(&self, action: &str) {
         self.drift_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
+    }
+
+    /// Counts a step that is planned again after it was carried out, by action.
+    pub fn repeated_step(&self, action: &str) {
+        self.repeated_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
+    }
+
+    /// Sets how many deletions AWS does not carry out.
+    pub fn deletions_blocked(&self, count: usize) {
+        self.deletions_blocked.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Sets whether this process is the leader.

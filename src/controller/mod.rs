@@ -7,21 +7,25 @@ mod concerns;
 mod events;
 mod facts;
 pub mod flags;
+mod heard;
 mod kubernetes;
 pub mod lease;
+mod mandate;
 pub mod metrics;
 mod place;
 mod queue;
 mod records;
+mod repeats;
 mod secrets;
 mod stack;
 mod start;
+mod unserved;
 mod waits;
 mod watches;
 mod webhooks;
 
 use std::{
-    sync::{Arc, OnceLock, RwLock},
+    sync::{Arc, RwLock},
     time::Duration,
 };
 
@@ -33,9 +37,10 @@ use self::{
     events::{EventType, Events, Subject},
     facts::FactStore,
     kubernetes::Kubernetes,
-    lease::Leadership,
+    mandate::Mandate,
     queue::{Cause, Key, Outcome, Queue},
     records::Records,
+    repeats::Repeats,
     secrets::Secrets,
     waits::Waits,
     watches::Synced,
@@ -65,26 +70,15 @@ struct Controller {
     secrets: Secrets,
     records: Records,
     waits: Waits,
+    repeats: Repeats,
     /// `--replaced-load-balancer-hold`
     replacement_hold: Duration,
     metrics: Arc<metrics::Metrics>,
     mandate: Arc<Mandate>,
     /// Read while a group may use the shared security group, written while it is deleted.
     backend_group_gate: tokio::sync::RwLock<()>,
-}
-
-/// The right to change something: one term of the lease. Who goes on after its end, however late, has lost it for good,
-/// also where this process leads again.
-struct Mandate {
-    leadership: tokio::sync::watch::Receiver<Leadership>,
-    /// The lease's epoch, once the term has begun.
-    term: OnceLock<i32>,
-}
-
-impl Mandate {
-    fn holds(&self) -> bool {
-        self.term.get().is_some_and(|term| *self.leadership.borrow() == Leadership::Leader { epoch: *term })
-    }
+    /// The one namespace that is watched; all where it is empty.
+    watch_namespace: String,
 }
 
 impl Controller {
@@ -118,7 +112,7 @@ impl Controller {
             let object = object.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
             self.metrics.reconciled(controller_label(&key), object, started.elapsed(), result_label(&outcome));
             self.queue.done(&key, &outcome);
-            self.metrics.queue_depth(self.queue.depth());
+            self.metrics.queue_depth(self.queue.due());
         }
     }
 
@@ -138,6 +132,9 @@ impl Controller {
     }
 
     async fn reconcile_binding(&self, name: &ObjectName) -> Outcome {
+        if self.with_snapshot(|s| !s.target_group_bindings.contains_key(name)) {
+            self.metrics.forget_binding(&name.namespace, &name.name);
+        }
         match self.targets.reconcile_binding(name, &|| self.may_write()).await {
             Ok(outcome) => {
                 if outcome.node_rules {
@@ -234,6 +231,7 @@ impl Controller {
         // Nearly always it is needed. Whoever waits for the gate holds up every group, and may wait as long as the longest
         // pass takes, so that is asked first.
         if self.backend_group_needed() {
+            self.waits.unblocked(SHARED_GROUP);
             return Outcome::Done;
         }
         let _unused = self.backend_group_gate.write().await;
@@ -248,10 +246,21 @@ impl Controller {
             self.applier.delete_backend_security_group().await.map(|_| ())
         };
         match deleted.await {
-            Ok(()) => Outcome::Done,
+            Ok(()) => {
+                self.waits.unblocked(SHARED_GROUP);
+                Outcome::Done
+            }
             Err(error) if matches!(error.kind, crate::aws::AwsErrorKind::Dependency { .. }) => {
-                tracing::debug!("the shared backend security group is still in use: {error}");
                 self.queue.add(Key::NodeRules);
+                if self.waits.blocked(SHARED_GROUP, "delete", waits::DEADLINE) {
+                    let message = format!(
+                        "the shared backend security group cannot be deleted: {error}; take it off the network interfaces that are \
+                         in it, and out of the rules of other security groups that name it"
+                    );
+                    tracing::warn!("{message}");
+                    return Outcome::Failed(message);
+                }
+                tracing::debug!("the shared backend security group is still in use: {error}");
                 Outcome::NotYet
             }
             Err(error) => {
@@ -319,7 +328,7 @@ impl Controller {
             // Whoever needs AWS says why it does not answer.
             return;
         };
-        for stack in self.with_snapshot(|snapshot| concerns::without_object(groups, snapshot)) {
+        for stack in self.with_snapshot(|snapshot| concerns::without_object(groups, snapshot, &self.watch_namespace)) {
             let (object, key) = (stack.object(), tags::stack_key(&stack));
             tracing::warn!(
                 %stack,
@@ -361,6 +370,9 @@ impl Controller {
             snapshot.target_group_bindings.iter().filter_map(info).collect()
         });
         self.metrics.target_groups(infos);
+        self.metrics.deletions_blocked(self.waits.count_blocked());
+        self.metrics.queue_depth(self.queue.due());
+        self.synced.heard.silent().into_iter().for_each(|(kind, silent)| self.metrics.watch_silent(kind, silent));
     }
 
     /// What `/debug/state` shows.
@@ -378,6 +390,8 @@ impl Controller {
         serde_json::json!({
             "leader": self.may_write(),
             "awaited": self.synced.reasons(),
+            "watchesSilentSeconds": self.synced.heard.silent().into_iter().map(|(kind, silent)| (kind, silent.as_secs()))
+                .collect::<std::collections::BTreeMap<_, _>>(),
             "objects": counts,
             "queue": self.queue.snapshot(),
             "waits": self.waits.all(),
@@ -387,6 +401,9 @@ impl Controller {
         })
     }
 }
+
+/// What owns the shared security group, among those whose deletions wait.
+const SHARED_GROUP: &str = "shared backend security group";
 
 /// How urgent the calls of a pass are.
 fn priority(cause: Cause) -> Priority {

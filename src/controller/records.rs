@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI32, Ordering},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
 use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
@@ -21,18 +22,22 @@ use tokio::sync::Notify;
 use super::kubernetes::words;
 use crate::{
     answered::answered,
-    model::{ObservedStack, StackId},
-    record::{self, Clean, HEADER_KEY, Header, Record, SHARDS},
+    model::{ObservedStack, StackId, TagKeys},
+    record::{self, Clean, Contents, HEADER_KEY, Header, Record, SHARDS},
 };
 
 /// How often a ConfigMap is written again after somebody else's write.
 const TRIES: u32 = 5;
 
 /// How many ConfigMaps are taken over at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// How long promises are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(500);
+
+/// How many bytes of promises are written a second at most, on average: what the API server's database has to take while
+/// thousands of stacks are taken over.
+const BYTES_A_SECOND: u32 = 256 * 1024;
 
 /// A record could not be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,13 +60,13 @@ pub enum RecordError {
 /// A record as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
-    text: String,
+    packed: Vec<u8>,
     clean: bool,
 }
 
 impl Entry {
     fn of(record: &Record) -> Self {
-        Self { text: record::text(record), clean: record.clean.is_some() }
+        Self { packed: record::pack(record), clean: record.clean.is_some() }
     }
 }
 
@@ -74,6 +79,8 @@ struct Shard {
     changed: u64,
     /// What `changed` was when they were last written.
     written: u64,
+    /// What `changed` was when a promise was last taken back.
+    taken_back: u64,
 }
 
 /// What is known of a ConfigMap as the API server has it; locked while it is written.
@@ -91,7 +98,11 @@ pub struct Records {
     header: Header,
     /// The term of [`Self::load`].
     term: AtomicI32,
+    /// [`Header::since`]
+    since: AtomicI32,
     shards: Mutex<Vec<Shard>>,
+    /// The tags of each stack that are the controller's own; known also where no records can be kept.
+    tag_keys: Mutex<BTreeMap<StackId, TagKeys>>,
     stored: Vec<tokio::sync::Mutex<Stored>>,
     /// Without the permission to write them, there are none.
     usable: AtomicBool,
@@ -107,8 +118,10 @@ impl Records {
             namespace: namespace.to_owned(),
             lease: lease.to_owned(),
             term: AtomicI32::new(header.term),
+            since: AtomicI32::new(header.term),
             header,
             shards: Mutex::new((0..SHARDS).map(|_| Shard::default()).collect()),
+            tag_keys: Mutex::default(),
             stored: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
             usable: AtomicBool::new(false),
             changes: Notify::new(),
@@ -116,7 +129,8 @@ impl Records {
     }
 
     fn header(&self) -> Header {
-        Header { term: self.term.load(Ordering::Acquire), ..self.header.clone() }
+        let (term, since) = (self.term.load(Ordering::Acquire), self.since.load(Ordering::Acquire));
+        Header { term, since, ..self.header.clone() }
     }
 
     fn shards(&self) -> MutexGuard<'_, Vec<Shard>> {
@@ -129,7 +143,9 @@ impl Records {
     /// It waits for as long as the API server does not answer: what was promised must be taken back before it is changed.
     pub async fn load(&self, term: i32) -> Vec<(StackId, Clean)> {
         self.term.store(term, Ordering::Release);
+        self.since.store(term, Ordering::Release);
         self.usable.store(true, Ordering::Release);
+        self.own_tags().clear();
         // A few at a time: whoever takes over is waited for, and what is read is in memory as text meanwhile.
         let taken = stream::iter((0..SHARDS).map(|shard| self.take_over(shard))).buffered(AT_ONCE);
         let taken: Result<Vec<Vec<_>>, RecordError> = taken.try_collect().await;
@@ -173,16 +189,29 @@ impl Records {
         stored: &mut Stored,
     ) -> kube::Result<Vec<(StackId, Clean)>> {
         let found = answered(self.api.get_opt(name)).await?.unwrap_or_default();
-        let read = record::read(&self.header(), &found.data.unwrap_or_default());
+        let packed = found.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0)).collect();
+        let read = record::read(&self.header(), &Contents { data: found.data.unwrap_or_default(), packed });
+        if let Some(before) = read.header.as_ref().filter(|before| self.header().follows(before)) {
+            self.since.fetch_min(before.since, Ordering::AcqRel);
+        }
         stored.version = found.metadata.resource_version;
         self.shards()[shard].records =
             read.records.iter().map(|(key, record)| (key.clone(), Entry::of(record))).collect();
+        let keys = read.records.values().filter_map(|record| Some((record.stack.clone(), record.tag_keys.clone()?)));
+        self.own_tags().extend(keys);
         self.put(shard, stored).await?;
         if !read.unreadable.is_empty() {
             let keys = read.unreadable.join(", ");
             tracing::warn!(config_map = name, keys, "records cannot be read; AWS is read instead");
         }
         Ok(read.records.into_values().filter_map(|record| Some((record.stack, record.clean?))).collect())
+    }
+
+    /// Returns the terms up to the present one in which nobody led who writes no records, as far as is known.
+    #[must_use]
+    pub fn terms(&self) -> RangeInclusive<i32> {
+        let header = self.header();
+        header.since..=header.term
     }
 
     /// Whether there is a promise about a stack.
@@ -221,26 +250,48 @@ impl Records {
         changed
     }
 
-    /// Takes the promise about a stack back, where there is one, and returns when that is written.
+    fn own_tags(&self) -> MutexGuard<'_, BTreeMap<StackId, TagKeys>> {
+        self.tag_keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the tags of a stack that are the controller's own; `None` where nothing is remembered of the stack.
+    #[must_use]
+    pub fn tag_keys(&self, stack: &StackId) -> Option<TagKeys> {
+        self.own_tags().get(stack).cloned()
+    }
+
+    /// Takes the promise about a stack back, where there is one, remembers tags that are about to be set, and returns when
+    /// that is written.
     ///
     /// # Errors
     /// When it cannot be written: nothing of the stack may be changed then.
-    pub async fn take_back(&self, stack: &StackId) -> Result<(), RecordError> {
+    pub async fn take_back(&self, stack: &StackId, about_to_be_set: TagKeys) -> Result<(), RecordError> {
+        let tag_keys = self.own_tags().get_mut(stack).map(|known| {
+            known.extend(about_to_be_set);
+            known.clone()
+        });
         if !self.are_kept() {
             return Ok(());
         }
-        if self.is_clean(stack) {
-            self.set(stack, Some(Record { stack: stack.clone(), clean: None }));
+        let shard = record::shard(&record::key(stack));
+        if (tag_keys.is_some() || self.is_clean(stack))
+            && self.set(stack, Some(Record { stack: stack.clone(), clean: None, tag_keys }))
+        {
+            let mut shards = self.shards();
+            shards[shard].taken_back = shards[shard].changed;
         }
-        // One that was taken back before may not be written yet.
-        self.write(record::shard(&record::key(stack))).await
+        // One that was taken back before may not be written yet; promises can wait.
+        let is_pending = |shard: &Shard| shard.taken_back > shard.written;
+        if is_pending(&self.shards()[shard]) { self.write(shard).await.map(drop) } else { Ok(()) }
     }
 
     /// Promises that nothing is left to do for a stack, which AWS has as it was observed. It is written soon.
-    pub fn promise(&self, stack: &StackId, observed: &ObservedStack) {
+    /// From then on the tags that it has are the controller's own.
+    pub fn promise(&self, stack: &StackId, observed: &ObservedStack, tag_keys: TagKeys) {
+        self.own_tags().insert(stack.clone(), tag_keys.clone());
         if self.are_kept() {
             let clean = Some(Clean::of(observed));
-            if self.set(stack, Some(Record { stack: stack.clone(), clean })) {
+            if self.set(stack, Some(Record { stack: stack.clone(), clean, tag_keys: Some(tag_keys) })) {
                 self.changes.notify_one();
             }
         }
@@ -248,6 +299,7 @@ impl Records {
 
     /// Forgets a stack that is no more. It is written soon.
     pub fn remove(&self, stack: &StackId) {
+        self.own_tags().remove(stack);
         if self.are_kept() && self.set(stack, None) {
             self.changes.notify_one();
         }
@@ -264,7 +316,16 @@ impl Records {
         loop {
             self.changes.notified().await;
             tokio::time::sleep(GATHER).await;
-            if let Err(error) = self.flush().await {
+            let mut failed = None;
+            for shard in 0..SHARDS {
+                match self.write(shard).await {
+                    Ok(0) => {}
+                    Ok(bytes) => tokio::time::sleep(pause(bytes)).await,
+                    // The others are written all the same.
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            if let Some(error) = failed {
                 tracing::warn!("{error}; trying again");
                 self.changes.notify_one();
             }
@@ -282,20 +343,21 @@ impl Records {
         Ok(())
     }
 
-    async fn write(&self, shard: usize) -> Result<(), RecordError> {
+    /// Writes a ConfigMap if something in it has changed, and returns of how many bytes it is then.
+    async fn write(&self, shard: usize) -> Result<usize, RecordError> {
         let needed = {
             let shards = self.shards();
             (shards[shard].changed > shards[shard].written).then_some(shards[shard].changed)
         };
-        let Some(needed) = needed.filter(|_| self.are_kept()) else { return Ok(()) };
+        let Some(needed) = needed.filter(|_| self.are_kept()) else { return Ok(0) };
         let mut stored = self.stored[shard].lock().await;
         // Who waited for another's write may have been written with it.
         if self.shards()[shard].written >= needed {
-            return Ok(());
+            return Ok(0);
         }
         for _ in 0..TRIES {
             let error = match self.put(shard, &mut stored).await {
-                Ok(()) => return Ok(()),
+                Ok(bytes) => return Ok(bytes),
                 Err(error) => error,
             };
             let kube::Error::Api(status) = &error else { return Err(self.unwritten(shard, &error)) };
@@ -315,14 +377,16 @@ impl Records {
         Err(self.contended(shard))
     }
 
-    /// Writes a ConfigMap whole, as the next version of the one that is known.
-    async fn put(&self, shard: usize, stored: &mut Stored) -> kube::Result<()> {
+    /// Writes a ConfigMap whole, as the next version of the one that is known. Returns of how many bytes its records are.
+    async fn put(&self, shard: usize, stored: &mut Stored) -> kube::Result<usize> {
         let name = record::shard_name(&self.lease, shard);
-        let (data, changed) = {
+        let (contents, changed) = {
             let shards = self.shards();
-            let records = shards[shard].records.iter().map(|(key, entry)| (key, &entry.text));
+            let records = shards[shard].records.iter().map(|(key, entry)| (key, &entry.packed));
             (record::write(&self.header(), records), shards[shard].changed)
         };
+        let bytes = contents.packed.values().map(Vec::len).sum();
+        let packed = contents.packed.into_iter().map(|(key, packed)| (key, ByteString(packed))).collect();
         let object = ConfigMap {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -330,7 +394,8 @@ impl Records {
                 labels: Some([("app.kubernetes.io/managed-by".to_owned(), "albatross".to_owned())].into()),
                 ..ObjectMeta::default()
             },
-            data: Some(data),
+            data: Some(contents.data),
+            binary_data: Some(packed),
             ..ConfigMap::default()
         };
         let parameters = PostParams::default();
@@ -341,7 +406,7 @@ impl Records {
         stored.version = answer.metadata.resource_version;
         let mut shards = self.shards();
         shards[shard].written = shards[shard].written.max(changed);
-        Ok(())
+        Ok(bytes)
     }
 
     fn contended(&self, shard: usize) -> RecordError {
@@ -359,6 +424,12 @@ impl Records {
             reason: words(error),
         }
     }
+}
+
+/// How long nothing is written after so many bytes.
+fn pause(bytes: usize) -> Duration {
+    let micros = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000);
+    Duration::from_micros(micros / u64::from(BYTES_A_SECOND))
 }
 
 /// Whether trying again is of no use.

@@ -22,7 +22,7 @@ use crate::{
     api::kubernetes as wire,
     facts::{
         Fact,
-        secrets::{UnusableSecret, read},
+        secrets::{RequiredLabel, UnusableSecret, read},
     },
     model::{ObjectName, OidcSecret, SecretVersion, StackId},
 };
@@ -38,6 +38,8 @@ pub struct Secrets {
 
 struct Shared {
     queue: Arc<Queue>,
+    /// The label without which no Secret is used.
+    label: Option<RequiredLabel>,
     entries: Mutex<BTreeMap<ObjectName, Entry>>,
 }
 
@@ -64,8 +66,13 @@ impl Drop for Watch {
     }
 }
 
-fn content(name: &ObjectName, secret: Option<wire::Secret>) -> Content {
+fn content(name: &ObjectName, secret: Option<wire::Secret>, label: Option<&RequiredLabel>) -> Content {
     let Some(secret) = secret else { return Err(UnusableSecret::Missing(name.clone())) };
+    if let Some(label) =
+        label.filter(|label| !label.is_among(secret.metadata.labels.as_ref().unwrap_or(&BTreeMap::new())))
+    {
+        return Err(UnusableSecret::Unlabelled { secret: name.clone(), label: label.clone() });
+    }
     let version = SecretVersion {
         uid: secret.metadata.uid.unwrap_or_default(),
         resource_version: secret.metadata.resource_version.unwrap_or_default(),
@@ -95,7 +102,8 @@ impl Shared {
     }
 
     /// Takes note of what the watch shows.
-    fn seen(&self, name: &ObjectName, content: Content) {
+    fn seen(&self, name: &ObjectName, secret: Option<wire::Secret>) {
+        let content = content(name, secret, self.label.as_ref());
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(name) else { return };
         entry.watched = true;
@@ -124,10 +132,11 @@ impl Shared {
 }
 
 impl Secrets {
-    /// Reads through `client` and puts into `queue` whom changes concern. Nothing is read yet.
+    /// Reads through `client` and puts into `queue` the stacks that changes concern. Of Secrets without `label`, where one is
+    /// given, nothing is used. Nothing is read yet.
     #[must_use]
-    pub fn new(client: Client, queue: Arc<Queue>) -> Self {
-        Self { client, shared: Arc::new(Shared { queue, entries: Mutex::default() }) }
+    pub fn new(client: Client, queue: Arc<Queue>, label: Option<RequiredLabel>) -> Self {
+        Self { client, shared: Arc::new(Shared { queue, label, entries: Mutex::default() }) }
     }
 
     fn api(&self, name: &ObjectName) -> Api<wire::Secret> {
@@ -147,7 +156,7 @@ impl Secrets {
         }
         let answer = answered(self.api(name).get_opt(&name.name)).await;
         let read = match answer {
-            Ok(secret) => content(name, secret),
+            Ok(secret) => content(name, secret, self.shared.label.as_ref()),
             Err(kube::Error::Api(status)) if status.code == 403 => {
                 Err(UnusableSecret::Forbidden { secret: name.clone(), message: status.message.clone() })
             }
@@ -207,9 +216,9 @@ async fn watch(api: Api<wire::Secret>, name: ObjectName, shared: Weak<Shared>) {
         match event {
             Ok(Event::Init) => listed = None,
             Ok(Event::InitApply(secret)) => listed = Some(secret),
-            Ok(Event::InitDone) => shared.seen(&name, content(&name, listed.take())),
-            Ok(Event::Apply(secret)) => shared.seen(&name, content(&name, Some(secret))),
-            Ok(Event::Delete(_)) => shared.seen(&name, content(&name, None)),
+            Ok(Event::InitDone) => shared.seen(&name, listed.take()),
+            Ok(Event::Apply(secret)) => shared.seen(&name, Some(secret)),
+            Ok(Event::Delete(_)) => shared.seen(&name, None),
             Err(error) if is_forbidden(&error) => {
                 if shared.unwatched(&name) {
                     tracing::warn!(

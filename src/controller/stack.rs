@@ -8,24 +8,28 @@ use std::{
 };
 
 use super::{
-    Controller,
+    Controller, concerns,
     events::{EventType, Subject},
     kubernetes::KubernetesError,
     queue::{Key, Outcome},
     records::RecordError,
+    repeats::Repeated,
     waits::Due,
 };
 use crate::{
     apply::ApplyError,
     aws::{AwsError, Priority, current_priority},
     build::{
-        BuildConfig, Built, Code, Diagnostic, Severity,
+        BuildConfig, Built, Code, Diagnostic, Severity, capped,
         ingress::{self, Membership},
         service, tags,
     },
     facts::{Facts, Incumbent, Want},
-    model::{ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedStack, Stack, StackId},
-    plan::{self, Plan, Planned},
+    model::{
+        ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedLoadBalancer, ObservedStack, Room, Stack,
+        StackId,
+    },
+    plan::{self, Plan, Planned, Step},
     snapshot::{Ingress, Service, Snapshot},
 };
 
@@ -59,7 +63,10 @@ impl Controller {
         let broken = membership.broken.first().map(ToString::to_string);
         if membership.served().next().is_none() && membership.leaving.is_empty() {
             self.waits.note(group, None, self.replacement_hold);
+            self.waits.unblocked(&group.object().to_string());
+            self.repeats.forget(group);
             self.secrets.used(group, &BTreeSet::new());
+            self.askers.asks(group, &BTreeSet::new());
             return broken.map_or(Outcome::Done, Outcome::SetAside);
         }
         match self.pass(group, &mut membership).await {
@@ -75,8 +82,20 @@ impl Controller {
         let _in_use = self.backend_group_gate.read().await;
         self.keep_unserved(group, membership).await?;
         let mut refused = BTreeMap::new();
+        let mut room = Room::default();
         loop {
-            match self.attempt(group, membership, &refused).await {
+            match self.attempt(group, membership, &refused, room).await {
+                Err(PassError::Apply(error)) if error.quota().is_some() => {
+                    match self.narrower(group, membership, room, &error).await? {
+                        Some(narrower) => room = narrower,
+                        None if self.is_of_one(group, membership, &refused, &error) => {
+                            let member = error.blame().object.name.clone();
+                            let members = std::slice::from_ref(&member);
+                            self.failed_members(group, members, &PassError::Apply(error), &mut refused);
+                        }
+                        None => return Err(error.into()),
+                    }
+                }
                 Err(PassError::Apply(error)) if self.is_of_one(group, membership, &refused, &error) => {
                     let member = error.blame().object.name.clone();
                     self.failed_members(group, std::slice::from_ref(&member), &PassError::Apply(error), &mut refused);
@@ -88,6 +107,29 @@ impl Controller {
                 result => return result,
             }
         }
+    }
+
+    /// Returns what room there is since AWS has refused a step for a quota, and tells who asks for it that the change goes on in
+    /// smaller steps. `None` where those have been tried.
+    async fn narrower(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        room: Room,
+        error: &ApplyError,
+    ) -> Result<Option<Room>, PassError> {
+        let Some(quota) = error.quota() else { return Ok(None) };
+        let Some(narrower) = room.refused(quota, &self.inventory.observe_whole(group).await?) else { return Ok(None) };
+        let message = error.goes_on_in_steps(quota);
+        tracing::warn!(%group, "{message}");
+        let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
+        let blamed = &error.blame().object;
+        let is_member = blamed.kind == ObjectKind::Ingress && names.contains(&blamed.name);
+        let told = if is_member && !error.of_all { std::slice::from_ref(&blamed.name) } else { &names };
+        for subject in self.subjects(group, told) {
+            self.events.record(EventType::Warning, &subject, "QuotaReached", &message);
+        }
+        Ok(Some(narrower))
     }
 
     /// Who has gone to another group that does not serve it yet is still served by this one.
@@ -130,17 +172,18 @@ impl Controller {
         group: &StackId,
         membership: &Membership,
         refused: &BTreeMap<ObjectName, String>,
+        room: Room,
     ) -> Result<Outcome, PassError> {
         let building = self.timed(group, "build_model", self.build(group, membership, refused));
         let Some(built) = building.await? else {
             return Ok(Outcome::Again(Duration::from_secs(1)));
         };
-        for diagnostic in &built.diagnostics {
+        for diagnostic in &capped(&built.diagnostics) {
             self.report(diagnostic);
         }
         // What is wrong in the cluster brings the stack back by itself; what is wrong in AWS does not.
-        let errors = built.diagnostics.iter().filter(|d| d.severity == Severity::Error);
-        let mistakes = errors.map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let errors = capped(&built.diagnostics).into_iter().filter(|d| d.severity == Severity::Error);
+        let mistakes = errors.map(|error| error.to_string()).collect::<Vec<_>>().join("; ");
         let unavailable = built.unavailable.join("; ");
         if !unavailable.is_empty() {
             tracing::warn!(%group, "{unavailable}; trying again");
@@ -165,18 +208,40 @@ impl Controller {
         };
         // Without a stack, what there is stays as it is.
         let Some(stack) = built.stack else { return Ok(told.unwrap_or(Outcome::Done)) };
-        let mut observed = self.observe(group).await?;
+        let mut observed = self.observe_within(group, room).await?;
         if observed.load_balancers.len() > 1 && observed.load_balancers.iter().any(|balancer| !balancer.is_active()) {
             self.inventory.read_states(group).await?;
+            observed = self.observe_within(group, room).await?;
+        }
+        let stays = |old: &&ObservedLoadBalancer| old.is_protected() && observed.let_go.contains(&old.arn);
+        if let Some(old) = observed.load_balancers.iter().find(stays) {
+            // The protection may be off by now.
+            let reads = plan::Reads { load_balancer: Some(old.arn.clone()), ..plan::Reads::default() };
+            self.inventory.read(group, &reads).await?;
             observed = self.observe(group).await?;
         }
-        let plan = loop {
+        if refused.is_empty() {
+            self.repeats.begin(&stack);
+        }
+        let mut plan = loop {
+            // Who is taken over is believed, once. Of a stack that has a record it is known what AWS was given, or doubted.
+            if observed.tag_keys.is_none() {
+                let believed = plan::believed_secrets(&stack, &observed);
+                if !believed.is_empty() {
+                    let count = believed.len();
+                    tracing::info!(%group, count, "AWS is taken to have the client secrets of rules as they are");
+                    self.inventory.believe_secrets(&believed);
+                    observed = self.observe_within(group, room).await?;
+                }
+            }
             match plan::plan(&stack, &observed) {
                 Planned::Ready(plan) => break plan,
                 Planned::Need(reads) => self.inventory.read(group, &reads).await?,
             }
-            observed = self.observe(group).await?;
+            observed = self.observe_within(group, room).await?;
         };
+        let repeated = self.repeats.withhold(group, &mut plan);
+        let told = self.tell_of_repeats(group, membership, &repeated).or(told);
         if plan.steps.is_empty() {
             // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
             self.hold(group, membership, &built.set_aside).await?;
@@ -186,25 +251,36 @@ impl Controller {
                 return Ok(Outcome::Again(Duration::from_secs(1)));
             }
             self.hold(group, membership, &built.set_aside).await?;
-            self.records.take_back(group).await?;
+            self.records.take_back(group, plan::tag_keys(&stack, &observed)).await?;
             tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
             let may_write = || self.may_write();
             let applying = self.timed(group, "deploy_model", self.applier.apply(group, &plan, &may_write));
-            if let Err(error) = applying.await {
-                if error.is_not_yet() {
-                    // Only a deletion waits, perhaps for ever; all that serves is in place, and people shall find it.
-                    self.write_status(membership, &stack, &self.observe(group).await?).await?;
-                }
-                return Err(error.into());
-            }
-            for step in &plan.steps {
+            let applied = applying.await.map_err(|error| error.charged(&stack.askers));
+            let carried_out: Vec<Step> = match &applied {
+                Ok(_) => plan.steps.clone(),
+                Err(error) => error.carried_out.iter().filter_map(|place| plan.steps.get(*place).cloned()).collect(),
+            };
+            self.repeats.remember(group, &carried_out);
+            for step in &carried_out {
                 self.metrics.plan_step(step.action.kind());
                 if current_priority() == Priority::Audit {
                     self.metrics.drift_step(step.action.kind());
                 }
             }
+            if let Err(error) = applied {
+                if error.is_not_yet() {
+                    // Only a deletion waits, perhaps for ever; all that serves is in place, and people shall find it.
+                    self.write_status(membership, &stack, &self.observe(group).await?).await?;
+                }
+                if error.is_not_yet() || !error.is_transient() {
+                    // It may be so for long, and it concerns those who leave no more.
+                    self.release(group, membership, &stack, &self.observe(group).await?).await?;
+                }
+                return Err(error.into());
+            }
             self.queue_after(&plan);
         }
+        self.waits.unblocked(&group.object().to_string());
         let publishing = self.publish(group, membership, &stack, &plan);
         let outcome = self.timed(group, "dns_resolve_and_update_status", publishing).await?;
         let outcome = match self.waits.note(group, plan.wait.as_ref(), self.replacement_hold) {
@@ -217,6 +293,12 @@ impl Controller {
                 outcome
             }
             _ => outcome,
+        };
+        // Targets let the groups in front before in until the load balancer has left them: the next plan ends that.
+        let regroups = |step: &Step| matches!(step.action, plan::StepAction::SetSecurityGroups { .. });
+        let outcome = match outcome {
+            Outcome::Done if plan.steps.iter().any(regroups) => Outcome::Again(Duration::from_secs(1)),
+            outcome => outcome,
         };
         Ok(match told {
             Some(told) if outcome == Outcome::Done || matches!(told, Outcome::Failed(_)) => told,
@@ -240,8 +322,11 @@ impl Controller {
         refused: &BTreeMap<ObjectName, String>,
     ) -> Result<Option<Built>, PassError> {
         let mut facts = Facts { refused: refused.keys().cloned().collect(), ..Facts::default() };
-        if !membership.members.is_empty() {
-            let observed = self.inventory.observe(group).await?;
+        if !membership.is_empty() {
+            let mut observed = self.inventory.observe(group).await?;
+            // While one replaces another, a Service without a scheme keeps that of the one that clients are sent to.
+            let shown = self.shown_hosts(group);
+            observed.load_balancers.sort_by_key(|balancer| !shown.contains(&balancer.dns_name.to_lowercase()));
             let mut incumbents = observed.load_balancers.iter().map(|balancer| Incumbent {
                 kind: balancer.kind,
                 scheme: balancer.scheme,
@@ -250,8 +335,10 @@ impl Controller {
             });
             facts.incumbent = incumbents.next();
             facts.beside = incumbents.collect();
+            facts.hostnames = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
             facts.names = observed.load_balancers.iter().map(|balancer| balancer.name.clone()).collect();
         }
+        let mut asked = BTreeSet::new();
         for _ in 0..ROUNDS {
             let built = self.with_snapshot(|snapshot| match group {
                 StackId::Service(name) => service::build(snapshot, &self.config, &facts, name),
@@ -261,9 +348,9 @@ impl Controller {
             let alone = membership.members.len() < 2;
             let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
             if built.wants.is_empty() || alone && (broken || !built.unavailable.is_empty()) {
-                if built.stack.is_some() {
-                    self.secrets.used(group, &facts.secrets.keys().collect());
-                }
+                // Also where nothing comes of it: an object that is edited again and again asks for something else each time.
+                self.secrets.used(group, &facts.secrets.keys().collect());
+                self.askers.asks(group, &asked);
                 return Ok(Some(built));
             }
             // What only has to be read comes first: nothing is created for what then turns out not to be possible.
@@ -271,11 +358,14 @@ impl Controller {
             for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
                 if *want == Want::InForce {
                     facts.in_force = Some(Box::new(self.inventory.observe_whole(group).await?));
+                } else if *want == Want::Protection {
+                    facts.protected = Some(self.protected(group).await?);
                 } else if let Want::Secret(name) = want {
                     let fact = self.secrets.answer(name, group).await;
                     facts.secrets.insert(name.clone(), fact);
                 } else if want.is_read() {
                     self.facts.answer(want, &mut facts).await;
+                    asked.insert(want.clone());
                     let others = self.askers.note(group, want, &facts);
                     self.queue.resync(others.into_iter().map(Key::Stack));
                 } else {
@@ -289,15 +379,40 @@ impl Controller {
         Ok(None)
     }
 
+    /// The host names in the status of a Service.
+    fn shown_hosts(&self, group: &StackId) -> BTreeSet<String> {
+        let StackId::Service(name) = group else { return BTreeSet::new() };
+        self.with_snapshot(|snapshot| {
+            let entries = snapshot.services.get(name).into_iter().flat_map(|service| &service.status);
+            entries.map(|entry| entry.hostname.to_lowercase()).collect()
+        })
+    }
+
+    /// Returns the names of the stack's load balancers that AWS says are protected from deletion (DescribeLoadBalancerAttributes).
+    async fn protected(&self, group: &StackId) -> Result<BTreeSet<String>, PassError> {
+        for balancer in self.inventory.observe(group).await?.load_balancers {
+            let reads = plan::Reads { load_balancer: Some(balancer.arn), ..plan::Reads::default() };
+            self.inventory.read(group, &reads).await?;
+        }
+        let observed = self.inventory.observe(group).await?;
+        let protected = observed.load_balancers.into_iter().filter(ObservedLoadBalancer::is_protected);
+        Ok(protected.map(|balancer| balancer.name).collect())
+    }
+
+    /// As [`Self::observe`], with the room that AWS has left.
+    async fn observe_within(&self, group: &StackId, room: Room) -> Result<ObservedStack, PassError> {
+        Ok(ObservedStack { room, ..self.observe(group).await? })
+    }
+
     async fn observe(&self, group: &StackId) -> Result<ObservedStack, PassError> {
         let mut observed = self.inventory.observe(group).await?;
+        observed.tag_keys = self.records.tag_keys(group);
         observed.let_go = self.waits.let_go(group, self.replacement_hold);
-        let labels = tags::binding_labels(group);
         observed.bindings = self.with_snapshot(|snapshot| {
             snapshot
                 .target_group_bindings
                 .values()
-                .filter(|binding| labels.iter().all(|(key, value)| binding.labels.get(key) == Some(value)))
+                .filter(|binding| concerns::is_binding_of(group, binding, &observed.target_groups, snapshot))
                 .filter_map(|binding| {
                     Some(ObservedBinding {
                         name: binding.name.clone(),
@@ -473,7 +588,8 @@ impl Controller {
                 observed.holdings = plan::holdings(stack, &observed);
                 self.inventory.remember_holdings(group, observed.holdings.clone());
             }
-            self.records.promise(group, &observed);
+            let tag_keys = plan::tag_keys(stack, &observed);
+            self.records.promise(group, &observed, tag_keys);
         }
         if !plan.steps.is_empty() {
             let aside = &stack.set_aside.members;
@@ -483,12 +599,7 @@ impl Controller {
             }
         }
         if !membership.leaving.is_empty() && !membership.members.is_empty() {
-            // The others stay, so only what was theirs had to go.
-            if complete && self.may_write() {
-                for name in &membership.leaving {
-                    self.kubernetes.remove_finalizer(&member(group, name), &tags::finalizer(group)).await?;
-                }
-            }
+            self.release(group, membership, stack, &observed).await?;
         } else if !membership.leaving.is_empty() {
             if !observed.is_empty() {
                 // A binding's watch brings the group back when the binding is gone; everything else is gone already.
@@ -499,8 +610,23 @@ impl Controller {
                 });
             }
             // One that was made just now may not have been seen yet, and nobody would look after it from here on.
-            if self.kubernetes.has_bindings(group).await? {
+            let labelled = self.kubernetes.labelled_bindings(group).await?;
+            let (own, foreign): (Vec<_>, Vec<_>) = self.with_snapshot(|snapshot| {
+                labelled
+                    .into_iter()
+                    .partition(|binding| concerns::is_binding_of(group, binding, &observed.target_groups, snapshot))
+            });
+            if !own.is_empty() {
                 return Ok(Outcome::Again(Duration::from_secs(1)));
+            }
+            for binding in &foreign {
+                let subject = Subject {
+                    kind: ObjectKind::TargetGroupBinding,
+                    name: binding.name.clone(),
+                    uid: binding.uid.clone(),
+                };
+                let message = foreign_labels(&binding.name, group);
+                self.events.record(EventType::Warning, &subject, "ForeignLabels", &message);
             }
             if self.may_write() {
                 let finalizer = tags::finalizer(group);
@@ -512,11 +638,51 @@ impl Controller {
                     self.kubernetes.remove_finalizer(&member(group, name), &finalizer).await?;
                 }
                 self.records.remove(group);
+                self.repeats.forget(group);
                 self.inventory.remember_holdings(group, Vec::new());
                 self.queue.add(Key::NodeRules);
             }
         }
         Ok(Outcome::Done)
+    }
+
+    /// Takes the finalizer off those who leave a group in which others stay, as soon as nothing of their own is left.
+    async fn release(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        stack: &Stack,
+        observed: &ObservedStack,
+    ) -> Result<(), KubernetesError> {
+        if membership.leaving.is_empty() || membership.members.is_empty() {
+            return Ok(());
+        }
+        let Planned::Ready(left) = plan::plan(stack, observed) else { return Ok(()) };
+        for name in membership.leaving.iter().filter(|name| !plan::holds_up(&left, observed, name)) {
+            if self.may_write() {
+                self.kubernetes.remove_finalizer(&member(group, name), &tags::finalizer(group)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the objects that ask for steps which were carried out and are planned again.
+    fn tell_of_repeats(&self, group: &StackId, membership: &Membership, repeated: &[Repeated]) -> Option<Outcome> {
+        for repeat in repeated {
+            let (message, blamed) = (repeat.message(), &repeat.step.cause.object.name);
+            self.metrics.repeated_step(repeat.step.action.kind());
+            tracing::error!(%group, "{message}");
+            let names: Vec<ObjectName> = if membership.served().any(|name| name == blamed) {
+                vec![blamed.clone()]
+            } else {
+                membership.members.iter().chain(&membership.leaving).cloned().collect()
+            };
+            for subject in self.subjects(group, &names) {
+                self.events.record(EventType::Warning, &subject, "ChangeDoesNotLast", &message);
+            }
+        }
+        let messages: Vec<String> = repeated.iter().map(Repeated::message).collect();
+        (!messages.is_empty()).then(|| Outcome::Failed(messages.join("; ")))
     }
 
     /// Tells members that AWS refuses their part, and puts them among those whose part is refused.
@@ -533,11 +699,36 @@ impl Controller {
     }
 
     fn failed(&self, group: &StackId, membership: &Membership, error: &PassError) -> Outcome {
+        if let PassError::Apply(apply) = error
+            && let Some(patience) = apply.blocked_deletion()
+            && self.waits.blocked(&group.object().to_string(), &apply.step, patience)
+            && apply.is_not_yet()
+        {
+            return self.tell_of_blocked_deletion(group, membership, apply);
+        }
         let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
         self.tell_of_failure(group, &names, error)
     }
 
+    /// Tells those who wait for a deletion, or else all who have a part in the stack, that AWS does not carry it out.
+    fn tell_of_blocked_deletion(&self, group: &StackId, membership: &Membership, error: &ApplyError) -> Outcome {
+        let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
+        let message = format!("Deletion is blocked: {error}{fix}");
+        tracing::warn!(%group, "{message}");
+        self.metrics.reconcile_error(label(group), "deploy_model_error");
+        let names = if membership.leaving.is_empty() { &membership.members } else { &membership.leaving };
+        for subject in self.subjects(group, names) {
+            self.events.record(EventType::Warning, &subject, "DeletionBlocked", &message);
+        }
+        Outcome::Failed(message)
+    }
+
     fn tell_of_failure(&self, group: &StackId, names: &[ObjectName], error: &PassError) -> Outcome {
+        if !self.may_write() {
+            // That the lease is lost is said elsewhere, and is no fault of the objects.
+            tracing::info!(%group, "{error}; the lease is not held any more");
+            return Outcome::Failed(error.to_string());
+        }
         let (reason, fix, quiet) = match error {
             PassError::Kubernetes(KubernetesError::Refused { .. }) => ("FailedUpdateStatus", None, false),
             PassError::Kubernetes(_) => ("FailedUpdateStatus", None, true),
@@ -599,7 +790,7 @@ impl Controller {
                 self.metrics.reconcile_error(controller, "build_model_error");
                 ("FailedBuildModel", format!("Failed build model due to {diagnostic}"))
             }
-            Severity::Warning => {
+            Severity::Warning | Severity::Note => {
                 tracing::debug!(%object, code = ?diagnostic.code, "{diagnostic}");
                 (warning_reason(diagnostic.code), diagnostic.to_string())
             }
@@ -645,4 +836,13 @@ fn warning_reason(code: Code) -> &'static str {
         Code::MissingAction => "ActionNotFound",
         _ => "FailedBuildModel",
     }
+}
+
+/// What the event says on a binding that carries a stack's labels and is not the stack's, once the stack goes without it.
+pub(super) fn foreign_labels(binding: &ObjectName, stack: &StackId) -> String {
+    format!(
+        "TargetGroupBinding {binding} carries the labels of {}, which did not make it, so that its deletion did not wait for \
+         it; remove the labels",
+        stack.object()
+    )
 }

@@ -4,32 +4,40 @@ use std::{
     collections::BTreeSet,
     future::Future,
     path::Path,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client, Config, Resource,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 use super::{
-    Controller, Mandate,
-    admin::{self, AdminError, Sources},
+    Controller,
+    admin::{self, Addresses, AdminError, Sources},
     askers::Askers,
     certificates::served::Served,
     events::Events,
     facts::FactStore,
     flags::{ControllerFlags, FlagError},
+    heard::Heard,
     kubernetes::{Kubernetes, with_causes, words},
-    lease::{Candidate, KubernetesLease, Leadership, Timing, TokioClock},
+    lease::{Candidate, KubernetesLease, Leadership, Tenure, Timing, TokioClock},
+    mandate::{Mandate, fenced},
     metrics::Metrics,
     place::Place,
     queue::Queue,
     records::Records,
+    repeats::Repeats,
     secrets::Secrets,
+    unserved::unserved,
     waits::Waits,
     watches::{Synced, watch_kind},
     webhooks::{self, WebhookError},
@@ -39,6 +47,7 @@ use crate::{
     apply::Applier,
     aws::{Aws, AwsError, AwsHttp, ConnectError, ConnectOptions, Inventory, parse_endpoints},
     build::BuildConfig,
+    facts::secrets::RequiredLabel,
     model::{Tags, VpcId},
     proxies::{Proxies, ProxyError},
     record::{self, Header},
@@ -107,6 +116,9 @@ pub enum StartError {
     /// Another replica may lead now. The process goes on as a standby.
     #[error("the lease was lost, so another replica may act now")]
     LeaseLost,
+    /// The election has ended by itself: the process ends, so that a new one takes part.
+    #[error("the leader election has ended by a fault of albatross, please report it; the process ends")]
+    ElectionEnded,
 }
 
 pub(super) fn aws_error(error: AwsError) -> StartError {
@@ -125,7 +137,7 @@ impl Watched {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             snapshot: Arc::new(RwLock::new(Snapshot::default())),
-            queue: Arc::new(Queue::with_most_load_balancers(settings.load_balancers_at_once)),
+            queue: Arc::new(Queue::with_most_at_once(settings.load_balancers_at_once, settings.bindings_at_once)),
             synced: Arc::new(Synced::new(KINDS)),
         }
     }
@@ -141,6 +153,8 @@ pub(super) struct Parts {
     pub(super) vpc: VpcId,
     pub(super) metrics: Arc<Metrics>,
     pub(super) leadership: watch::Receiver<Leadership>,
+    /// Until when the lease is held; `None` without election.
+    pub(super) tenure: Option<Arc<Tenure>>,
     /// Names this process among those that take turns.
     pub(super) identity: String,
 }
@@ -159,6 +173,8 @@ pub(super) struct Settings {
     pub(super) hold: Duration,
     /// The certificate authorities whose certificates in ACM count; all where it is empty.
     pub(super) certificate_authorities: BTreeSet<String>,
+    /// The label without which no Secret of an identity provider is used.
+    pub(super) secrets_label: Option<RequiredLabel>,
     /// Where the lease is, and the records beside it.
     pub(super) lease_namespace: String,
     pub(super) lease: String,
@@ -176,6 +192,7 @@ impl Settings {
             sync_period: flags.sync_period,
             hold: flags.replaced_load_balancer_hold,
             certificate_authorities: flags.certificate_authorities(),
+            secrets_label: flags.secrets_label()?,
             lease_namespace: lease_namespace(flags),
             lease: flags.leader_election_id.clone(),
         })
@@ -185,7 +202,7 @@ impl Settings {
 /// Puts a controller together for one term of the lease, in which it believes nothing that was learnt in another. It does
 /// nothing yet, and no write of it leaves for AWS before its term or after it.
 pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
-    let Parts { watched, client, aws, config, vpc, metrics, leadership, identity } = parts;
+    let Parts { watched, client, aws, config, vpc, metrics, leadership, tenure, identity } = parts;
     let Watched { snapshot, queue, synced } = watched;
     let header = Header {
         format: record::FORMAT,
@@ -194,20 +211,23 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         vpc: vpc.to_string(),
         holder: identity,
         term: 0,
+        since: 0,
     };
-    let records = Records::new(client.clone(), &settings.lease_namespace, &settings.lease, header);
     let aws = Arc::new(aws.unguarded());
-    let mandate = Arc::new(Mandate { leadership, term: OnceLock::new() });
+    let mandate = Arc::new(Mandate::new(leadership, tenure));
     let for_aws = Arc::clone(&mandate);
-    aws.guard_writes(move || for_aws.holds());
+    aws.guard_writes(move || for_aws.left());
+    let events = Events::new(client.clone(), Arc::clone(&metrics));
+    let client = fenced(client, &mandate);
+    let records = Records::new(client.clone(), &settings.lease_namespace, &settings.lease, header);
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
     Arc::new(Controller {
         snapshot: Arc::clone(&snapshot),
-        secrets: Secrets::new(client.clone(), Arc::clone(&queue)),
+        secrets: Secrets::new(client.clone(), Arc::clone(&queue), settings.secrets_label.clone()),
         queue,
         synced,
         kubernetes: Kubernetes::new(client.clone()),
-        events: Events::new(client.clone()),
+        events,
         applier: Applier::new(Arc::clone(&aws), Arc::clone(&inventory), client.clone()),
         targets: Targets::new(
             Arc::clone(&aws),
@@ -226,34 +246,111 @@ pub(super) fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         askers: Askers::default(),
         records,
         waits: Waits::default(),
+        repeats: Repeats::default(),
         replacement_hold: settings.hold,
         inventory,
         config,
         metrics,
         mandate,
         backend_group_gate: tokio::sync::RwLock::new(()),
+        watch_namespace: settings.watch_namespace.clone(),
     })
 }
 
-/// Runs the controller until `stop` is ready, or something ends it.
+/// What has been set up before anything is watched or led.
+struct Prepared {
+    settings: Settings,
+    parts: Parts,
+    candidate: Candidate<KubernetesLease, TokioClock>,
+    /// Keeps the leadership of a process that takes no part in an election.
+    always: watch::Sender<Leadership>,
+    controller: Arc<Controller>,
+    present: Arc<RwLock<Arc<Controller>>>,
+    serves_webhooks: bool,
+}
+
+/// Runs the controller until `stop` is ready, or something ends it. `stop` may be ready at any moment, also while the
+/// controller still waits for the cluster or for AWS.
 ///
 /// # Errors
 /// When it cannot start.
 pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
+    let (stopping, mut stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        stop.await;
+        stopping.send_replace(true);
+    });
+    let prepared = tokio::select! {
+        biased;
+        () = until(&mut stopped, |stopped| *stopped) => {
+            tracing::info!("albatross has stopped before it was ready");
+            return Ok(());
+        }
+        prepared = prepare(&flags) => prepared?,
+    };
+    let Prepared { settings, parts, candidate, always, mut controller, present, serves_webhooks } = prepared;
+    let _watches = start_watches(&parts.client, &settings.watch_namespace, &parts.watched);
+
+    let (release, mut released) = watch::channel(false);
+    let mut election = flags.enable_leader_election.then(|| {
+        tokio::spawn(candidate.run(async move {
+            let _ = released.wait_for(|released| *released).await;
+        }))
+    });
+    let result = loop {
+        let led = tokio::select! {
+            ended = lead(Arc::clone(&controller), &settings, stopped.clone()) => ended,
+            () = ended(election.as_mut()) => Err(StartError::ElectionEnded),
+        };
+        match led {
+            Err(StartError::LeaseLost) => {
+                tracing::warn!("{}; standing by", StartError::LeaseLost);
+                controller = assemble(parts.clone(), &settings);
+                *present.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&controller);
+            }
+            ended => break ended,
+        }
+    };
+    drop(always);
+    release.send_replace(true);
+    if let Some(election) = election.filter(|election| !election.is_finished()) {
+        // Gives the lease back, so that the next replica need not wait for it to run out.
+        let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
+    }
+    if serves_webhooks {
+        // The API server learns a moment later that this replica is going.
+        tokio::time::sleep(webhooks::LINGER).await;
+    }
+    tracing::info!("albatross has stopped");
+    result
+}
+
+/// Returns when the task has ended, or was ended by a panic; never without one.
+async fn ended(task: Option<&mut JoinHandle<()>>) {
+    match task {
+        Some(task) => {
+            let _ = task.await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Sets everything up, from flags to the servers of metrics and webhooks.
+async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
     let metrics = Arc::new(Metrics::of_lease(&flags.leader_election_id));
-    let without_effect = flags.without_effect();
-    if !without_effect.is_empty() {
-        tracing::info!("without effect in albatross yet: {}", without_effect.join(", "));
+    for flag in flags.without_effect() {
+        tracing::warn!("{flag} has no effect in albatross {}", env!("CARGO_PKG_VERSION"));
     }
     // Mistakes in flags are told before anything is waited for.
     flags.build_config(VpcId::new(""))?;
-    let settings = Settings::of(&flags)?;
+    let settings = Settings::of(flags)?;
     let fixed_limits = flags.fixed_limits()?;
     let endpoints = parse_endpoints(flags.aws_api_endpoints.as_deref().unwrap_or_default())?;
     let proxies = Arc::new(Proxies::of_environment()?);
     let http = AwsHttp::new(Arc::clone(&proxies))?;
-    let client = connect_to_cluster(flags.kubeconfig.as_deref(), &proxies).await?;
-    let place = Place::new(&flags, &client, &http);
+    let heard = Heard::default();
+    let client = connect_to_cluster(flags.kubeconfig.as_deref(), &proxies, &heard).await?;
+    let place = Place::new(flags, &client, &http);
     let options = ConnectOptions {
         region: place.region().await?,
         proxies,
@@ -276,7 +373,9 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     );
     let (always, never_changes) = watch::channel(Leadership::Leader { epoch: 0 });
     let leadership = if flags.enable_leader_election { candidate.leadership() } else { never_changes };
-    let watched = Watched::new(&settings);
+    let tenure = flags.enable_leader_election.then(|| candidate.tenure());
+    let synced = Arc::new(Synced::new(KINDS).with_heard(heard));
+    let watched = Watched { synced, ..Watched::new(&settings) };
     let parts = Parts {
         watched: watched.clone(),
         client: client.clone(),
@@ -285,55 +384,27 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
         vpc: vpc.clone(),
         metrics: Arc::clone(&metrics),
         leadership,
+        tenure,
         identity,
     };
     let namespace = own_namespace();
-    let certificate =
-        webhooks::serve(&flags, &client, namespace, &watched, &parts.config, Arc::clone(&metrics)).await?;
+    let certificate = webhooks::serve(flags, &client, namespace, &watched, &parts.config, Arc::clone(&metrics)).await?;
     let serves_webhooks = certificate.is_some();
-    let mut controller = assemble(parts.clone(), &settings);
+    let controller = assemble(parts.clone(), &settings);
     let present = Arc::new(RwLock::new(Arc::clone(&controller)));
-    serve_admin(&flags, &watched.synced, &present, certificate, metrics).await?;
+    serve_admin(flags, &watched.synced, &present, certificate, metrics).await?;
     tracing::info!(cluster = flags.cluster_name, %vpc, region = aws.region(), "albatross {} starts", env!("CARGO_PKG_VERSION"));
-    let _watches = start_watches(&client, &settings.watch_namespace, &watched);
-
-    let (stopping, stopped) = watch::channel(false);
-    let (release, mut released) = watch::channel(false);
-    let election = flags.enable_leader_election.then(|| {
-        tokio::spawn(candidate.run(async move {
-            let _ = released.wait_for(|released| *released).await;
-        }))
-    });
     tokio::spawn(async move {
-        stop.await;
-        stopping.send_replace(true);
-    });
-    let result = loop {
-        match lead(Arc::clone(&controller), &settings, stopped.clone()).await {
-            Err(StartError::LeaseLost) => {
-                tracing::warn!("{}; standing by", StartError::LeaseLost);
-                controller = assemble(parts.clone(), &settings);
-                *present.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&controller);
-            }
-            ended => break ended,
+        for sentence in unserved(&client).await {
+            tracing::warn!("{sentence}");
         }
-    };
-    drop(always);
-    release.send_replace(true);
-    if let Some(election) = election {
-        // Gives the lease back, so that the next replica need not wait for it to run out.
-        let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
-    }
-    if serves_webhooks {
-        // The API server learns a moment later that this replica is going.
-        tokio::time::sleep(webhooks::LINGER).await;
-    }
-    tracing::info!("albatross has stopped");
-    result
+    });
+    Ok(Prepared { settings, parts, candidate, always, controller, present, serves_webhooks })
 }
 
 /// What is being worked on is finished before the lease is given back, within what Kubernetes gives a pod to end.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
+const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Works as long as this process leads and is not asked to stop.
 ///
@@ -357,15 +428,15 @@ pub(super) async fn lead(
     }
     let Leadership::Leader { epoch: term } = *leadership.borrow() else { return Err(StartError::LeaseLost) };
     let over = |leadership: &Leadership| *leadership != Leadership::Leader { epoch: term };
-    let _ = controller.mandate.term.set(term);
+    controller.mandate.begin(term);
     let _leads = Leads::begin(&controller.metrics);
     tokio::select! {
         () = until(&mut leadership, over) => return Err(StartError::LeaseLost),
         () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
         promises = controller.records.load(term) => controller.inventory.claim(promises),
     }
-    // What happened before this term is no news for anybody.
-    controller.queue.clear();
+    controller.targets.begin(controller.records.terms());
+    controller.queue.begin_term();
     controller.queue_everything();
     let workers = settings.load_balancers_at_once.max(1) + settings.bindings_at_once.max(1);
     let mut working = JoinSet::new();
@@ -389,8 +460,14 @@ pub(super) async fn lead(
             if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
                 tracing::warn!("stopping in the middle of work; the next start goes on with it");
             }
-            if let Err(error) = controller.records.flush().await {
-                tracing::warn!("{error}; the next start reads from AWS what they would have spared");
+            match tokio::time::timeout(FLUSH_DEADLINE, controller.records.flush()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!("{error}; the next start reads from AWS what they would have spared"),
+                Err(_) => tracing::warn!(
+                    "the records are not written: no answer from the API server within {} s; the next start reads from AWS \
+                     what they would have spared",
+                    FLUSH_DEADLINE.as_secs()
+                ),
             }
             Ok(())
         }
@@ -439,6 +516,8 @@ pub(super) fn start_watches(client: &Client, namespace: &str, watched: &Watched)
         if namespace.is_empty() { Api::all(client.clone()) } else { Api::namespaced(client.clone(), namespace) }
     }
     let mut watches = JoinSet::new();
+    watched.synced.heard.begin(KINDS);
+    watches.spawn(Arc::clone(&watched.synced).report_stalled());
     macro_rules! watch {
         ($kind:literal, $api:expr, $record:ty) => {
             watches.spawn(watch_kind::<_, $record>(
@@ -473,8 +552,11 @@ async fn serve_admin(
     let (for_metrics, for_pending, for_state) = (Arc::clone(present), Arc::clone(present), Arc::clone(present));
     let of = |present: &RwLock<Arc<Controller>>| Arc::clone(&present.read().unwrap_or_else(PoisonError::into_inner));
     admin::serve(
-        &flags.metrics_bind_addr,
-        &flags.health_probe_bind_addr,
+        Addresses {
+            metrics: &flags.metrics_bind_addr,
+            health: &flags.health_probe_bind_addr,
+            debug: &flags.debug_bind_addr,
+        },
         Sources {
             metrics,
             measure: Arc::new(move || of(&for_metrics).measure()),
@@ -494,7 +576,7 @@ async fn serve_admin(
     Ok(())
 }
 
-async fn connect_to_cluster(kubeconfig: Option<&Path>, proxies: &Proxies) -> Result<Client, StartError> {
+async fn connect_to_cluster(kubeconfig: Option<&Path>, proxies: &Proxies, heard: &Heard) -> Result<Client, StartError> {
     let mut named = None;
     let mut config = match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => {
@@ -525,7 +607,8 @@ async fn connect_to_cluster(kubeconfig: Option<&Path>, proxies: &Proxies) -> Res
     let proxy = named.or_else(|| proxies.for_url(&url).map(|proxy| proxy.secret_url().to_owned()));
     config.proxy_url = proxy.and_then(|proxy| proxy.parse().ok());
     let failed = |reason: String| StartError::ApiServer { url: url.clone(), reason };
-    let client = Client::try_from(config).map_err(|error| failed(words(&error)))?;
+    let builder = ClientBuilder::try_from(config).map_err(|error| failed(words(&error)))?;
+    let client = builder.with_layer(heard).build();
     match tokio::time::timeout(API_SERVER_DEADLINE, client.apiserver_version()).await {
         Ok(Ok(version)) => {
             tracing::debug!(version = version.git_version, "the API server answers");
@@ -570,4 +653,44 @@ fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "albatross".to_owned());
     let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     format!("{host}_{}-{:x}", std::process::id(), started.as_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use tokio::{net::TcpListener, sync::oneshot};
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: ControllerFlags,
+    }
+
+    #[tokio::test]
+    async fn a_stop_while_the_api_server_has_not_answered_yet_ends_the_start() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let kubeconfig = std::env::temp_dir().join(format!("albatross-{}-silent.yaml", std::process::id()));
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
+             users: [{{name: a, user: {{}}}}]\nclusters: [{{name: a, cluster: {{server: \"http://{}\"}}}}]\n",
+            server.local_addr().unwrap()
+        );
+        std::fs::write(&kubeconfig, text).unwrap();
+        let path = kubeconfig.to_str().unwrap();
+        let flags = Line::parse_from(["albatross", "--cluster-name", "demo", "--kubeconfig", path]).flags;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(run(flags, async move {
+            let _ = stopped.await;
+        }));
+        let accepted = tokio::time::timeout(Duration::from_secs(20), server.accept()).await;
+        assert!(matches!(accepted, Ok(Ok(_))), "{accepted:?}");
+        assert!(!running.is_finished());
+        stop.send(()).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(2), running).await;
+        let _ = std::fs::remove_file(&kubeconfig);
+        assert!(matches!(ended, Ok(Ok(Ok(())))), "{ended:?}");
+    }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::*;
+use super::{lease::Leadership, *};
 use crate::{
     aws::{
         Aws,
@@ -133,7 +133,8 @@ async fn controller(
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), &cluster, vpc.clone()));
     let snapshot = Arc::new(RwLock::new(snapshot));
     // Without the sender the last value stays.
-    let leadership = tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1;
+    let mandate = Mandate::new(tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1, None);
+    mandate.begin(1);
     let header = crate::record::Header {
         format: crate::record::FORMAT,
         cluster: cluster.clone(),
@@ -141,6 +142,7 @@ async fn controller(
         vpc: vpc.to_string(),
         holder: "test".to_owned(),
         term: 0,
+        since: 0,
     };
     let records = Records::new(client.clone(), "kube-system", "lease", header);
     let controller = Controller {
@@ -149,7 +151,7 @@ async fn controller(
         queue: Arc::default(),
         synced: Arc::new(Synced::new([])),
         kubernetes: Kubernetes::new(client.clone()),
-        events: Events::new(client.clone()),
+        events: Events::new(client.clone(), Arc::new(metrics::Metrics::new())),
         applier: Applier::new(Arc::clone(&aws), Arc::clone(&inventory), client.clone()),
         targets: Targets::new(
             Arc::clone(&aws),
@@ -162,15 +164,16 @@ async fn controller(
         ),
         facts: FactStore::new(aws, cluster, vpc),
         askers: Askers::default(),
-        secrets: Secrets::new(client.clone(), Arc::default()),
+        secrets: Secrets::new(client.clone(), Arc::default(), None),
         records,
         waits: Waits::default(),
-
+        repeats: Repeats::default(),
         replacement_hold: std::time::Duration::ZERO,
         inventory,
         metrics: Arc::new(metrics::Metrics::new()),
-        mandate: Arc::new(Mandate { leadership, term: 1.into() }),
+        mandate: Arc::new(mandate),
         backend_group_gate: tokio::sync::RwLock::new(()),
+        watch_namespace: String::new(),
     };
     (fake, controller)
 }
@@ -252,25 +255,100 @@ async fn the_status_is_written_also_while_a_deletion_has_to_wait() {
     .await;
     controller.config.enable_backend_security_group = false;
     assert_eq!(controller.reconcile(&Key::Stack(group())).await, Outcome::NotYet);
+    assert_eq!(controller.waits.count_blocked(), 0);
     let ports = json!([{ "port": 80, "protocol": "" }]);
     let status =
         json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": "web.example", "ports": ports }] } } });
     assert_eq!(patches(&fake), [status]);
 }
 
-#[test]
-fn a_term_that_has_ended_does_not_begin_again() {
-    let (leadership, leads) = tokio::sync::watch::channel(Leadership::Leader { epoch: 3 });
-    let mandate = Mandate { leadership: leads, term: OnceLock::new() };
-    assert!(!mandate.holds(), "its term has not begun");
-    mandate.term.set(3).unwrap();
-    assert!(mandate.holds());
-    for (after, holds) in [
-        (Leadership::Standby, false),
-        (Leadership::Leader { epoch: 4 }, false),
-        (Leadership::Leader { epoch: 3 }, true),
-    ] {
-        leadership.send_replace(after);
-        assert_eq!(mandate.holds(), holds, "{after:?}");
+/// The messages of the warnings on an object, as they come, one for each that is named.
+async fn warnings(fake: &Fake, reasons: usize) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let all = async {
+        while warnings.len() < reasons {
+            for call in fake.calls().into_iter().filter(|call| call.action.ends_with("/events")) {
+                let event: serde_json::Value = serde_json::from_str(&call.body).unwrap();
+                if event["type"] == "Warning" {
+                    let text = |field: &str| event[field].as_str().unwrap().to_owned();
+                    warnings.push(format!("{}: {}", text("reason"), text("message")));
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(10), all).await;
+    assert!(in_time.is_ok(), "{warnings:?}");
+    warnings
+}
+
+#[tokio::test]
+async fn a_load_balancer_that_something_else_uses_is_told_with_what_to_do() {
+    let (mut snapshot, ingress) = unheld();
+    let web = snapshot.ingresses.get_mut(&web()).unwrap();
+    web.finalizers.push("ingress.k8s.aws/resources".to_owned());
+    web.deleting = true;
+    let mut gone = ingress.clone();
+    gone["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let (fake, mut controller) = controller(snapshot, Some(gone), |call| match call.action.as_str() {
+        action @ "DescribeLoadBalancerAttributes" => Some(elb(action, "<Attributes></Attributes>")),
+        "DeleteLoadBalancer" => Some(elb_error(
+            400,
+            "ResourceInUse",
+            "Load balancer 'web' cannot be deleted because it is currently associated with another service",
+        )),
+        "DeleteSecurityGroup" => {
+            Some(crate::aws::fake::ec2_error(400, "DependencyViolation", "It has a dependent object"))
+        }
+        _ => settled(call),
+    })
+    .await;
+    controller.config.enable_backend_security_group = false;
+    let outcome = controller.reconcile(&Key::Stack(group())).await;
+    let Outcome::Failed(message) = outcome else { panic!("{outcome:?}") };
+    insta::assert_snapshot!(message, @"Deletion is blocked: delete load balancer web with its listeners and rules: DeleteLoadBalancer has to wait: Load balancer 'web' cannot be deleted because it is currently associated with another service (ResourceInUse); detach the load balancer from what uses it: a VPC endpoint service, a VPC link of API Gateway, an accelerator, or a target group of another load balancer");
+    assert_eq!(warnings(&fake, 1).await, [format!("DeletionBlocked: {message}")]);
+    controller.measure();
+    assert!(controller.metrics.encode().unwrap().contains("albatross_deletion_blocked 1\n"));
+}
+
+#[tokio::test]
+async fn a_change_that_does_not_last_is_told_and_waits_while_the_rest_goes_on() {
+    let (mut snapshot, ingress) = unheld();
+    let web = snapshot.ingresses.get_mut(&web()).unwrap();
+    web.finalizers.push("ingress.k8s.aws/resources".to_owned());
+    web.annotations.insert(
+        "alb.ingress.kubernetes.io/load-balancer-attributes".to_owned(),
+        "routing.http2.enabled=false".to_owned(),
+    );
+    let (fake, mut controller) = controller(snapshot, Some(ingress), |call| {
+        // Whatever is sent, the attribute stays what it was.
+        let stays = "<Attributes><member><Key>routing.http2.enabled</Key><Value>true</Value></member></Attributes>";
+        match call.action.as_str() {
+            action @ ("DescribeLoadBalancerAttributes" | "ModifyLoadBalancerAttributes") => Some(elb(action, stays)),
+            action if action.ends_with("/ingresses/web/status") => {
+                Some((200, json!({ "metadata": {}, "spec": {} }).to_string()))
+            }
+            _ => settled(call),
+        }
+    })
+    .await;
+    controller.config.enable_backend_security_group = false;
+    let mut writes = Vec::new();
+    for _ in 0..4 {
+        let outcome = controller.reconcile(&Key::Stack(group())).await;
+        let calls = fake.calls();
+        writes.push((calls.iter().filter(|call| call.action == "ModifyLoadBalancerAttributes").count(), outcome));
     }
+    let Outcome::Failed(message) = &writes[3].1 else { panic!("{writes:?}") };
+    insta::assert_snapshot!(message, @"set attributes of load balancer web: routing.http2.enabled=false: carried out 2 times, and not in force afterwards; asked for by Ingress shop/web, spec; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is tried again with growing pauses");
+    let failed = || Outcome::Failed(message.clone());
+    assert_eq!(writes, [(1, Outcome::Done), (1, Outcome::Done), (0, failed()), (0, failed())]);
+    assert!(
+        controller
+            .metrics
+            .encode()
+            .unwrap()
+            .contains("albatross_repeated_steps_total{action=\"ModifyAttributes\"} 2\n")
+    );
 }

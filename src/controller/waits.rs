@@ -17,14 +17,25 @@ use crate::{
 
 /// A binding is gone seconds after its targets are deregistered; one that is not for minutes has somebody else's finalizer, or
 /// fails, and its events say how.
-const DEADLINE: Duration = Duration::from_secs(300);
+pub(super) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A load balancer serves some minutes after it was made; how often it is looked at until then.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What is being waited for, by stack.
+/// What is being waited for, by stack, and the deletions that AWS does not carry out.
 #[derive(Debug, Default)]
-pub struct Waits(Mutex<BTreeMap<StackId, Waiting>>);
+pub struct Waits {
+    waits: Mutex<BTreeMap<StackId, Waiting>>,
+    blocked: Mutex<BTreeMap<String, Blocked>>,
+}
+
+/// A deletion that AWS does not carry out.
+#[derive(Debug)]
+struct Blocked {
+    step: String,
+    since: Instant,
+    patience: Duration,
+}
 
 #[derive(Debug)]
 struct Waiting {
@@ -59,7 +70,11 @@ pub enum Due {
 
 impl Waits {
     fn waits(&self) -> MutexGuard<'_, BTreeMap<StackId, Waiting>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn blocks(&self) -> MutexGuard<'_, BTreeMap<String, Blocked>> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The load balancers that have stood beside their successor for so long that they may go.
@@ -67,6 +82,7 @@ impl Waits {
     pub fn let_go(&self, stack: &StackId, hold: Duration) -> BTreeSet<LoadBalancerArn> {
         match self.waits().get(stack) {
             Some(Waiting { wait: Wait::Hold(old), since, .. }) if since.elapsed() >= hold => old.clone(),
+            Some(Waiting { wait: Wait::Protected(old), .. }) => old.clone(),
             _ => BTreeSet::new(),
         }
     }
@@ -88,6 +104,11 @@ impl Waits {
         if let Wait::Hold(_) = wait {
             return Some(Due::Later(hold.saturating_sub(waited)));
         }
+        if let Wait::Protected(_) = wait {
+            let first = !std::mem::replace(&mut waiting.told, true);
+            let hint = "write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted";
+            return Some(if first { Due::Tell(format!("{wait}; {hint}")) } else { Due::Later(DEADLINE) });
+        }
         let left = DEADLINE.saturating_sub(waited);
         Some(match (left.is_zero(), waiting.told) {
             (false, _) if *wait == Wait::LoadBalancerActive => Due::Later(left.min(LOOK)),
@@ -105,6 +126,31 @@ impl Waits {
                 Due::Tell(format!("{wait} for {} minutes; {hint}", DEADLINE.as_secs() / 60))
             }
         })
+    }
+
+    /// Takes note that AWS does not carry out a deletion of `owner`. Returns whether people should be told: when it has been
+    /// so for longer than `patience`.
+    pub fn blocked(&self, owner: &str, step: &str, patience: Duration) -> bool {
+        let (mut blocked, now) = (self.blocks(), Instant::now());
+        let new = || Blocked { step: step.to_owned(), since: now, patience };
+        let known = blocked.entry(owner.to_owned()).or_insert_with(new);
+        if known.step != step {
+            *known = new();
+        }
+        known.patience = patience;
+        now.duration_since(known.since) >= patience
+    }
+
+    /// Takes note that no deletion of `owner` waits for AWS.
+    pub fn unblocked(&self, owner: &str) {
+        self.blocks().remove(owner);
+    }
+
+    /// Returns how many deletions AWS has not carried out for so long that people were told.
+    #[must_use]
+    pub fn count_blocked(&self) -> usize {
+        let now = Instant::now();
+        self.blocks().values().filter(|blocked| now.duration_since(blocked.since) >= blocked.patience).count()
     }
 
     /// All waits.
@@ -149,6 +195,36 @@ mod tests {
         assert_eq!(waits.let_go(&web, HOLD), old);
         assert_eq!(waits.note(&web, None, HOLD), None);
         assert_eq!(waits.let_go(&web, HOLD), BTreeSet::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn people_are_told_of_a_deletion_that_aws_does_not_carry_out() {
+        let (waits, patience) = (Waits::default(), Duration::from_secs(300));
+        assert!(!waits.blocked("shop/web", "delete security group sg-1", patience));
+        tokio::time::advance(Duration::from_secs(299)).await;
+        assert!(!waits.blocked("shop/web", "delete security group sg-1", patience));
+        assert_eq!(waits.count_blocked(), 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(waits.blocked("shop/web", "delete security group sg-1", patience));
+        assert!(waits.blocked("shop/api", "delete load balancer api", Duration::ZERO));
+        assert_eq!(waits.count_blocked(), 2);
+        // Another deletion has only begun to wait.
+        assert!(!waits.blocked("shop/web", "delete security group sg-2", patience));
+        waits.unblocked("shop/api");
+        assert_eq!(waits.count_blocked(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_load_balancer_that_is_protected_is_told_of_once_and_looked_at_again() {
+        let waits = Waits::default();
+        let web = StackId::Ingress(ObjectName::new("shop", "web"));
+        let old = BTreeSet::from([LoadBalancerArn::new("arn:old")]);
+        let protected = Wait::Protected(old.clone());
+        let Some(Due::Tell(message)) = waits.note(&web, Some(&protected), HOLD) else { panic!("nobody is told") };
+        insta::assert_snapshot!(message, @"arn:old, replaced by another load balancer, stays: it is protected from deletion; write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted");
+        assert_eq!(waits.note(&web, Some(&protected), HOLD), Some(Due::Later(DEADLINE)));
+        // Its time has come all the same.
+        assert_eq!(waits.let_go(&web, HOLD), old);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -14,7 +15,12 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{concerns::Concerns, kubernetes::words, queue::Queue};
+use super::{
+    concerns::Concerns,
+    heard::Heard,
+    kubernetes::words,
+    queue::{Key, Queue},
+};
 use crate::snapshot::Snapshot;
 
 /// Which kinds have been listed once. Nothing is decided before all have been.
@@ -25,6 +31,8 @@ pub struct Synced {
     /// Kinds that the API server does not let us list, and that work goes on without, with its reason.
     without: Mutex<BTreeMap<&'static str, String>>,
     complete: watch::Sender<bool>,
+    /// When the watches were last answered.
+    pub(super) heard: Heard,
 }
 
 /// Kinds that work goes on without where they are not there or may not be read: only IngressClasses with parameters need
@@ -39,6 +47,23 @@ impl Synced {
             awaited: Mutex::new(kinds.into_iter().map(|kind| (kind, None)).collect()),
             without: Mutex::default(),
             complete: watch::channel(false).0,
+            heard: Heard::default(),
+        }
+    }
+
+    /// Counts the answers that this client gets.
+    #[must_use]
+    pub fn with_heard(self, heard: Heard) -> Self {
+        Self { heard, ..self }
+    }
+
+    /// Writes to the log which watches have stalled, for ever.
+    pub async fn report_stalled(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            for line in self.heard.to_report() {
+                tracing::warn!("{line}; look at the API server's load and at the network between");
+            }
         }
     }
 
@@ -60,6 +85,10 @@ impl Synced {
         news
     }
 
+    fn awaits(&self, kind: &'static str) -> bool {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).contains_key(kind)
+    }
+
     fn no_longer_awaited(&self, kind: &'static str) {
         let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
         awaited.remove(kind);
@@ -69,6 +98,7 @@ impl Synced {
     }
 
     fn failed(&self, kind: &'static str, error: &str) {
+        self.heard.failed(kind, error);
         if let Some(last) = self.awaited.lock().unwrap_or_else(PoisonError::into_inner).get_mut(kind) {
             *last = Some(error.to_owned());
         }
@@ -80,11 +110,14 @@ impl Synced {
         let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
     }
 
-    /// What work goes on without, for `/readyz`.
+    /// What work goes on without, for `/readyz`. A stalled watch is among it and does not end readiness: the webhooks would
+    /// go with it, and a restart would not bring the API server back.
     #[must_use]
     pub fn without(&self) -> Vec<String> {
         let without = self.without.lock().unwrap_or_else(PoisonError::into_inner);
-        without.iter().map(|(kind, error)| format!("working without {kind}: {error}")).collect()
+        let kinds = without.iter().map(|(kind, error)| format!("working without {kind}: {error}"));
+        let refused = |line: &String| without.keys().any(|kind| line.starts_with(&format!("the watch of {kind} has")));
+        kinds.chain(self.heard.stalled().into_iter().filter(|line| !refused(line))).collect()
     }
 
     /// What is still awaited, for `/readyz`.
@@ -101,6 +134,8 @@ impl Synced {
     }
 }
 
+/// How often it is looked whether watches have stalled.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Objects that one answer of a list holds.
 const PAGE: u32 = 200;
 
@@ -121,6 +156,7 @@ pub async fn watch_kind<W, T>(
     let mut listed: Vec<T> = Vec::new();
     let mut last_error = None;
     while let Some(event) = stream.next().await {
+        let first_list = matches!(event, Ok(Event::InitDone)) && synced.awaits(kind);
         let changes = match event {
             Ok(event) => {
                 // The start of a list is only an attempt, which says nothing about the error of the last one.
@@ -166,11 +202,20 @@ pub async fn watch_kind<W, T>(
         if last_error.take().is_some() {
             tracing::info!(kind, "the watch works again");
         }
-        let keys: BTreeSet<_> = {
+        let mut keys: BTreeMap<&str, BTreeSet<Key>> = BTreeMap::new();
+        {
             let snapshot = snapshot.read().unwrap_or_else(PoisonError::into_inner);
-            changes.iter().flat_map(|change| T::keys(change, &snapshot)).collect()
-        };
-        queue.add_all(keys);
+            for change in &changes {
+                keys.entry(&change.name.namespace).or_default().extend(T::keys(change, &snapshot));
+            }
+        }
+        for (namespace, keys) in keys {
+            // What the first lists hold is there, and may have been for long; what comes after them is an edit.
+            match first_list {
+                true => queue.resync(keys),
+                false => queue.changed(namespace, keys),
+            }
+        }
         synced.listed(kind);
     }
 }

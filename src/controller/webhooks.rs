@@ -4,24 +4,34 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
+    pin::Pin,
     sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{
     Json, Router,
-    extract::DefaultBodyLimit,
-    http::StatusCode,
+    extract::{DefaultBodyLimit, Request},
+    http::{StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::post,
     serve::Listener,
 };
 use kube::Client;
-use rustls::{ServerConfig, crypto::aws_lc_rs};
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, Sleep},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -45,10 +55,17 @@ use crate::{
 
 /// Two objects of the largest size that the API server takes, and what is around them.
 const LONGEST_REQUEST: usize = 8 << 20;
-/// Connections that are being opened at the same time.
-const MOST_HANDSHAKES: usize = 256;
+/// Bodies that are being read and judged at the same time, in KiB: some thousand usual ones.
+const MOST_BODIES: u32 = 32 << 10;
+/// Connections at the same time, those that are being opened included. An API server keeps some open and reuses them.
+const MOST_CONNECTIONS: usize = 256;
 /// How long a client may take to open one.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long a request may take, from its first byte to the first of its answer. The API server gives up after five seconds,
+/// or what `timeoutSeconds` says, at most 30.
+const REQUEST: Duration = Duration::from_secs(10);
+/// How long a connection may wait for its next request.
+const IDLE: Duration = Duration::from_secs(90);
 /// How long requests are still answered after the process was asked to stop: until nobody sends any.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
@@ -64,6 +81,14 @@ pub enum WebhookError {
         port: u16,
         /// What the system says.
         source: io::Error,
+    },
+    /// The certificate authorities of clients cannot be used.
+    #[error("--kube-ca-pem-filepath is `{}`: {reason}; name a PEM file with certificates of authorities, or leave the flag out", path.display())]
+    ClientAuthorities {
+        /// The value of the flag.
+        path: PathBuf,
+        /// What is wrong with the file.
+        reason: String,
     },
     /// TLS cannot be set up.
     #[error("the webhooks cannot be served over TLS: {0}")]
@@ -115,7 +140,24 @@ fn routes(judge: &Arc<Judge>) -> Router {
         let handler = async move |review: Json<Review>| respond(Arc::clone(&judge), hook, review).await;
         router = router.route(hook.path(), post(handler));
     }
-    router.layer(DefaultBodyLimit::max(LONGEST_REQUEST))
+    let bodies = Arc::new(Semaphore::new(MOST_BODIES as usize));
+    router.layer(DefaultBodyLimit::max(LONGEST_REQUEST)).layer(middleware::from_fn(move |request, next| {
+        let bodies = Arc::clone(&bodies);
+        async move { within_room(&bodies, request, next).await }
+    }))
+}
+
+/// Reads and answers a request when there is room for its body, which its length says, or else the longest that is allowed.
+async fn within_room(bodies: &Semaphore, request: Request, next: Next) -> Response {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = length.unwrap_or(LONGEST_REQUEST);
+    if length > LONGEST_REQUEST {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    }
+    let size = u32::try_from(length.div_ceil(1024)).unwrap_or(MOST_BODIES);
+    // The semaphore is never closed.
+    let _room = bodies.acquire_many(size.clamp(1, MOST_BODIES)).await;
+    next.run(request).await
 }
 
 /// Listens on a port of every interface.
@@ -125,22 +167,113 @@ async fn listen(port: u16) -> Result<TcpListener, WebhookError> {
     TcpListener::bind(&addresses[..]).await.map_err(|source| WebhookError::Bind { port, source })
 }
 
+/// The certificate authorities of the clients that are answered: all clients are, where there is no file.
+fn client_authorities(file: Option<&Path>) -> Result<Option<Arc<dyn ClientCertVerifier>>, WebhookError> {
+    let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) else { return Ok(None) };
+    let unusable = |reason: String| WebhookError::ClientAuthorities { path: path.to_owned(), reason };
+    let text = std::fs::read(path).map_err(|error| unusable(format!("it cannot be read ({error})")))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let added = certificate
+            .map_err(|error| error.to_string())
+            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+        added.map_err(|error| unusable(format!("a certificate in it cannot be read ({error})")))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("there is no certificate in it".to_owned()));
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    verifier.map(Some).map_err(|error| unusable(error.to_string()))
+}
+
+/// A connection after its handshake. It counts until it is dropped, and ends by itself when its client is too slow.
+struct Connection {
+    stream: TlsStream<TcpStream>,
+    /// Until when something has to arrive, or a request to be answered.
+    deadline: Pin<Box<Sleep>>,
+    /// Whether what came last was part of an answer, and not of a request.
+    answering: bool,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: TlsStream<TcpStream>, turn: OwnedSemaphorePermit) -> Self {
+        let deadline = Box::pin(tokio::time::sleep(REQUEST));
+        Self { stream, deadline, answering: false, _turn: turn }
+    }
+
+    fn give(&mut self, time: Duration) {
+        self.deadline.as_mut().reset(Instant::now() + time);
+    }
+
+    /// What the stream says, or the end of the connection where it has nothing to say until the deadline.
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_pending() && self.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)));
+        }
+        polled
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            return self.in_time(cx, read);
+        }
+        if std::mem::replace(&mut self.answering, false) {
+            self.give(REQUEST);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if !std::mem::replace(&mut self.answering, true) {
+            self.give(IDLE);
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.in_time(cx, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.in_time(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.in_time(cx, ended)
+    }
+}
+
 /// Connections after their handshakes, none of which waits for another.
 struct TlsConnections {
-    opened: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    opened: mpsc::Receiver<(Connection, SocketAddr)>,
     address: SocketAddr,
 }
 
 impl TlsConnections {
-    fn accept_from(listener: TcpListener, served: Arc<Served>) -> Result<Self, WebhookError> {
+    fn accept_from(
+        listener: TcpListener,
+        served: Arc<Served>,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
+        most: usize,
+    ) -> Result<Self, WebhookError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.map_err(WebhookError::Tls)?.with_no_client_auth().with_cert_resolver(served);
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let config = config.map_err(WebhookError::Tls)?;
+        let config = match clients {
+            Some(clients) => config.with_client_cert_verifier(clients),
+            None => config.with_no_client_auth(),
+        };
+        let acceptor = TlsAcceptor::from(Arc::new(config.with_cert_resolver(served)));
         let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-        let (sender, opened) = mpsc::channel(MOST_HANDSHAKES);
+        let (sender, opened) = mpsc::channel(most);
         tokio::spawn(async move {
-            let turns = Arc::new(Semaphore::new(MOST_HANDSHAKES));
+            let turns = Arc::new(Semaphore::new(most));
             loop {
                 let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
                 let (stream, peer) = match listener.accept().await {
@@ -154,10 +287,8 @@ impl TlsConnections {
                 };
                 let (acceptor, sender) = (acceptor.clone(), sender.clone());
                 tokio::spawn(async move {
-                    let opened = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
-                    drop(turn);
-                    match opened {
-                        Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
+                    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => drop(sender.send((Connection::new(stream, turn), peer)).await),
                         Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                         Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
                     }
@@ -169,7 +300,7 @@ impl TlsConnections {
 }
 
 impl Listener for TlsConnections {
-    type Io = TlsStream<TcpStream>;
+    type Io = Connection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
@@ -200,7 +331,8 @@ pub(super) async fn serve(
     }
     let served = Arc::new(Served::default());
     let listener = listen(flags.webhook_bind_port).await?;
-    let connections = TlsConnections::accept_from(listener, Arc::clone(&served))?;
+    let clients = client_authorities(flags.kube_ca_pem_filepath.as_deref())?;
+    let connections = TlsConnections::accept_from(listener, Arc::clone(&served), clients, MOST_CONNECTIONS)?;
     let judge = Arc::new(Judge {
         snapshot: Arc::clone(&watched.snapshot),
         synced: Arc::clone(&watched.synced),

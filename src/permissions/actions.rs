@@ -68,6 +68,12 @@ pub const ACTIONS: &[Action] = &[
         "security groups are made with their tags, and follow annotations",
     ),
     action("ec2:DeleteSecurityGroup", &[Scope::OwnSecurityGroup], BALANCED, "groups that nothing needs any more"),
+    action(
+        "ec2:DeleteTags",
+        &[Scope::TagsOfSecurityGroup],
+        BALANCED,
+        "tags of security groups that nothing asks for any more",
+    ),
     implied(
         "ec2:DescribeAccountAttributes",
         ANYTHING,
@@ -190,6 +196,12 @@ pub const ACTIONS: &[Action] = &[
     action("elasticloadbalancing:ModifyTargetGroupAttributes", OWN, BALANCED, "attributes that annotations ask for"),
     action("elasticloadbalancing:RegisterTargets", &[Scope::TargetGroup], BOUND, "pods and nodes that come"),
     action("elasticloadbalancing:RemoveListenerCertificates", ANYTHING, BALANCED, "certificates that go"),
+    action(
+        "elasticloadbalancing:RemoveTags",
+        &[Scope::Tags, Scope::TagsOfListeners],
+        BALANCED,
+        "tags that nothing asks for any more",
+    ),
     action("elasticloadbalancing:SetIpAddressType", OWN, BALANCED, "a load balancer's address type"),
     action("elasticloadbalancing:SetRulePriorities", ANYTHING, &[Ingress], "the order of an Ingress's hosts and paths"),
     action("elasticloadbalancing:SetSecurityGroups", OWN, BALANCED, "a load balancer's security groups"),

@@ -2,26 +2,38 @@
 //! made after the last write of a plan and taken back before the first of the next. It spares reads and decides nothing: it
 //! counts only where AWS lists all that it names, and whatever no record vouches for is read.
 //!
-//! Records stand in ConfigMaps, spread over a few so that none outgrows what the API server takes (1 MiB).
+//! Records stand in ConfigMaps, each compressed, and spread over many: a change costs a write of one of them, and thousands of
+//! stacks fit into what the API server takes (1 MiB each).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read as _, Write as _},
+    ops::RangeInclusive,
+};
 
+use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::{Holding, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TargetGroupArn};
+use crate::model::{
+    Holding, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TagKeys, TargetGroupArn,
+};
 
 #[cfg(test)]
 mod tests;
 
-/// Counts changes of what records mean. One of another format is not read: everything is read from AWS instead.
-pub const FORMAT: u32 = 2;
+/// Counts changes of what records mean. One of another format is not read: everything is read from AWS instead, once.
+pub const FORMAT: u32 = 3;
 
-/// How many ConfigMaps there are: one for each hexadecimal digit.
-pub const SHARDS: usize = 16;
+/// How many ConfigMaps there are. Each is written whole, so that more of them make a write smaller.
+pub const SHARDS: usize = 64;
 
-/// What one ConfigMap holds at most; the API server takes no more than 1 MiB.
+/// What one ConfigMap holds at most, in bytes; the API server takes no more than 1 MiB.
 const MOST_BYTES: usize = 960 * 1024;
+
+/// The longest text of a record that is read, in bytes: far more than a stack at AWS's quotas has. A value that unpacks to
+/// more was not written here.
+const LONGEST_TEXT: u64 = 8 * 1024 * 1024;
 
 /// The default of `--leader-election-id`.
 const DEFAULT_LEASE: &str = "aws-load-balancer-controller-leader";
@@ -29,8 +41,12 @@ const DEFAULT_LEASE: &str = "aws-load-balancer-controller-leader";
 /// Where the header stands among a ConfigMap's data.
 pub const HEADER_KEY: &str = "header";
 
-/// The annotation of a TargetGroupBinding that vouches for its targets, as [`of_targets`] writes it.
+/// The annotation of a TargetGroupBinding that vouches for its targets, as [`in_term`] writes it.
 pub const CHECKPOINT: &str = "elbv2.k8s.aws/albatross-checkpoint";
+
+/// The annotations of a TargetGroupBinding with which aws-load-balancer-controller does the same. It skips its work where the
+/// first is equal to what it computes, whatever was registered meanwhile.
+pub const FOREIGN_CHECKPOINTS: [&str; 2] = ["elbv2.k8s.aws/checkpoint", "elbv2.k8s.aws/checkpoint-timestamp"];
 
 /// What all records of a ConfigMap have in common. Under another one they count for nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +65,8 @@ pub struct Header {
     /// The term of the lease in which it was written. Somebody who writes no records (aws-load-balancer-controller, say) may
     /// have led in a term between.
     pub term: i32,
+    /// The first of the terms, up to that one, in each of which somebody led who writes records.
+    pub since: i32,
 }
 
 impl Header {
@@ -57,7 +75,12 @@ impl Header {
     #[must_use]
     pub fn follows(&self, other: &Self) -> bool {
         let next = other.term == self.term || other.term.checked_add(1) == Some(self.term);
-        next && *other == Self { holder: other.holder.clone(), term: other.term, ..self.clone() }
+        next && self.is_of_the_same(other)
+    }
+
+    /// Returns whether the other header is about the same resources.
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        *other == Self { holder: other.holder.clone(), term: other.term, since: other.since, ..self.clone() }
     }
 }
 
@@ -70,6 +93,10 @@ pub struct Record {
     /// What it was like when nothing was left to do. Absent from the first write of a plan until all is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clean: Option<Clean>,
+    /// The tags that are the controller's own, those of a plan that is being run among them. Absent until the stack is as it
+    /// shall be for the first time. It counts in later terms too: who leads between takes no tags over from others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag_keys: Option<TagKeys>,
 }
 
 /// A stack that is as it shall be, as it was believed to be then. What AWS lists all of together is not in here.
@@ -107,11 +134,25 @@ fn hashed(text: &str) -> String {
     hex::encode(&Sha256::digest(text)[..16])
 }
 
-/// A short text that differs where target groups, or the targets that they shall have, differ. The value of [`CHECKPOINT`].
+/// A short text that differs where target groups, or the targets that they shall have, differ.
 #[must_use]
 pub fn of_targets<T: std::fmt::Display>(group: &TargetGroupArn, targets: impl IntoIterator<Item = T>) -> String {
     let targets: BTreeSet<String> = targets.into_iter().map(|target| target.to_string()).collect();
     hashed(&format!("{FORMAT} {group} {}", targets.into_iter().collect::<Vec<_>>().join(" ")))
+}
+
+/// The value of [`CHECKPOINT`] that vouches, in a term of the lease, for what [`of_targets`] tells.
+#[must_use]
+pub fn in_term(term: i32, targets: &str) -> String {
+    format!("{term} {targets}")
+}
+
+/// Returns whether a checkpoint vouches for these targets: it was written in one of the given terms, in which no controller
+/// led that writes none.
+#[must_use]
+pub fn counts(checkpoint: &str, terms: &RangeInclusive<i32>, targets: &str) -> bool {
+    let Some((written, vouched)) = checkpoint.split_once(' ') else { return false };
+    vouched == targets && written.parse().is_ok_and(|written: i32| terms.contains(&written))
 }
 
 /// The key of a stack's record within its ConfigMap. Names may be longer than such keys, so that it is a hash.
@@ -128,7 +169,7 @@ pub fn key(stack: &StackId) -> String {
 /// Which ConfigMap a key belongs to.
 #[must_use]
 pub fn shard(key: &str) -> usize {
-    usize::from_str_radix(key.get(..1).unwrap_or_default(), 16).unwrap_or_default()
+    usize::from_str_radix(key.get(..2).unwrap_or_default(), 16).unwrap_or_default() % SHARDS
 }
 
 /// A ConfigMap's name. Controllers that take turns have a Lease in common, and those that do not, because each looks after
@@ -144,25 +185,37 @@ pub fn shard_name(lease: &str, shard: usize) -> String {
 pub struct Read {
     /// Its header, where it has one that can be read.
     pub header: Option<Header>,
-    /// The records, by key; none under another header.
+    /// The records, by key; none under another header, and none with a promise under one of a term too long ago.
     pub records: BTreeMap<String, Record>,
     /// Keys whose values cannot be read.
     pub unreadable: Vec<String>,
 }
 
-/// Reads a ConfigMap's data. What cannot be read counts for nothing.
+/// What a ConfigMap holds: the header as text, and the records by key, as [`pack`] writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// `data`: under [`HEADER_KEY`] the header.
+    pub data: BTreeMap<String, String>,
+    /// `binaryData`: the records.
+    pub packed: BTreeMap<String, Vec<u8>>,
+}
+
+/// Reads what a ConfigMap holds. What cannot be read counts for nothing.
 #[must_use]
-pub fn read(header: &Header, data: &BTreeMap<String, String>) -> Read {
-    let found: Option<Header> = data.get(HEADER_KEY).and_then(|text| serde_json::from_str(text).ok());
+pub fn read(header: &Header, contents: &Contents) -> Read {
+    let found: Option<Header> = contents.data.get(HEADER_KEY).and_then(|text| serde_json::from_str(text).ok());
     let mut read = Read { header: found, ..Read::default() };
-    if !read.header.as_ref().is_some_and(|found| header.follows(found)) {
-        return read;
-    }
-    for (name, text) in data.iter().filter(|(name, _)| *name != HEADER_KEY) {
-        match serde_json::from_str::<Record>(text) {
+    let Some(found) = read.header.as_ref().filter(|found| header.is_of_the_same(found)) else { return read };
+    let counts = header.follows(found);
+    for (name, packed) in &contents.packed {
+        match unpack(packed) {
             // One that somebody has copied to another place is about nothing here.
-            Ok(record) if key(&record.stack) == *name => {
-                read.records.insert(name.clone(), record);
+            Some(record) if key(&record.stack) == *name => {
+                if counts {
+                    read.records.insert(name.clone(), record);
+                } else if record.tag_keys.is_some() {
+                    read.records.insert(name.clone(), Record { clean: None, ..record });
+                }
             }
             _ => read.unreadable.push(name.clone()),
         }
@@ -170,26 +223,33 @@ pub fn read(header: &Header, data: &BTreeMap<String, String>) -> Read {
     read
 }
 
-/// A record as it is written. What cannot be written vouches for nothing.
+/// A record as it is written: JSON in raw DEFLATE. What cannot be written vouches for nothing.
 #[must_use]
-pub fn text(record: &Record) -> String {
-    serde_json::to_string(record).unwrap_or_default()
+pub fn pack(record: &Record) -> Vec<u8> {
+    let mut packed = DeflateEncoder::new(Vec::new(), Compression::best());
+    let written = serde_json::to_vec(record).map_err(Into::into).and_then(|text| packed.write_all(&text));
+    written.and_then(|()| packed.finish()).unwrap_or_default()
 }
 
-/// A ConfigMap's data, from records by key as [`text`] writes them. Those for which there is no room are left out.
+/// Returns the record that [`pack`] has written, or nothing where it was something else.
+fn unpack(packed: &[u8]) -> Option<Record> {
+    let mut text = Vec::new();
+    DeflateDecoder::new(packed).take(LONGEST_TEXT).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// What a ConfigMap shall hold, from records by key. Those for which there is no room are left out.
 #[must_use]
-pub fn write<'a>(
-    header: &Header,
-    records: impl IntoIterator<Item = (&'a String, &'a String)>,
-) -> BTreeMap<String, String> {
+pub fn write<'a>(header: &Header, records: impl IntoIterator<Item = (&'a String, &'a Vec<u8>)>) -> Contents {
     let mut room = MOST_BYTES;
-    let mut data = BTreeMap::from([(HEADER_KEY.to_owned(), serde_json::to_string(header).unwrap_or_default())]);
-    for (key, text) in records {
-        let bytes = key.len() + text.len();
+    let data = BTreeMap::from([(HEADER_KEY.to_owned(), serde_json::to_string(header).unwrap_or_default())]);
+    let mut contents = Contents { data, packed: BTreeMap::new() };
+    for (key, packed) in records {
+        let bytes = key.len() + packed.len();
         if bytes <= room {
             room -= bytes;
-            data.insert(key.clone(), text.clone());
+            contents.packed.insert(key.clone(), packed.clone());
         }
     }
-    data
+    contents
 }

@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     aws::{
         fake::{Fake, ec2, ec2_error, elb, elb_error},
-        targets::Target,
+        targets::{Registration, Target},
     },
     model::{SecurityGroupId, TargetGroupArn},
 };
@@ -49,8 +49,8 @@ fn group() -> TargetGroupArn {
     TargetGroupArn::new("arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/a/1")
 }
 
-fn targets(count: usize) -> Vec<Target> {
-    (0..count).map(|n| Target { id: format!("10.0.{}.{}", n / 256, n % 256), port: 80 }).collect()
+fn targets(count: usize) -> Vec<Registration> {
+    (0..count).map(|n| Target { id: format!("10.0.{}.{}", n / 256, n % 256), port: 80 }.into()).collect()
 }
 
 #[derive(Default)]
@@ -197,10 +197,22 @@ async fn a_connection_that_is_dropped_leaves_the_outcome_unclear() {
 async fn nothing_is_written_without_the_lease() {
     let fake = Fake::start(|call| async move { elb(&call.action, "") }).await;
     let aws = Aws::at(&fake.endpoint, None);
-    aws.guard_writes(|| false);
+    aws.guard_writes(|| None);
     let error = aws.register_targets(&group(), &targets(1)).await.unwrap_err();
     assert_eq!(error.kind, AwsErrorKind::Withheld);
     assert!(fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn no_write_is_waited_for_past_the_lease() {
+    let fake = Fake::start(|_| std::future::pending()).await;
+    let aws = Aws::at(&fake.endpoint, None);
+    aws.guard_writes(|| Some(Duration::from_millis(20)));
+    let error = aws.register_targets(&group(), &targets(1)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "RegisterTargets ended without a clear answer and may have taken effect: no answer within the 0 s for which the lease was certain"
+    );
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ const NEW_PODS: &str = "and start its pods anew, because EKS puts either into po
 pub(super) struct Hints {
     access_key: bool,
     secret_key: bool,
-    profile: Option<String>,
+    pub(super) profile: Option<String>,
     pub(super) role: Option<String>,
     pub(super) token_file: Option<String>,
     pub(super) session: Option<String>,

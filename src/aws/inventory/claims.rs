@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{BalancerEntry, Inventory, Knowledge, State, TargetGroupEntry};
 use crate::{
     aws::AwsError,
-    model::{StackId, TargetGroupArn},
+    model::{StackId, Tags, TargetGroupArn},
     record::Clean,
 };
 
@@ -48,6 +48,18 @@ impl Inventory {
     /// Takes records at their word, as far as the first sweep lists what they name. For the start of a term.
     pub fn claim(&self, records: impl IntoIterator<Item = (StackId, Clean)>) {
         self.state().claims.extend(records);
+    }
+
+    /// The tags of a target group as they were last listed, and with our own writes since; `None` for one of another VPC, or
+    /// that others made since.
+    ///
+    /// # Errors
+    /// AWS's, when nothing was listed yet and the sweep fails.
+    pub async fn listed_tags(&self, arn: &TargetGroupArn) -> Result<Option<Tags>, AwsError> {
+        if self.state().swept.is_none() {
+            self.sweep(None).await?;
+        }
+        Ok(self.state().target_groups.get(arn).map(|group| group.value.tags.clone()))
     }
 
     /// Whether a binding's own word counts for the targets of its group: the group is listed, and nothing about its targets

@@ -25,7 +25,7 @@ use crate::{
     build::tags,
     model::{
         Holding, LoadBalancerArn, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
-        ResourceId, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId,
+        ResourceId, Room, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId,
     },
     plan::Reads,
     record::Clean,
@@ -199,7 +199,9 @@ impl Inventory {
                 .collect(),
             bindings: Vec::new(),
             holdings: state.holdings.get(group).cloned().unwrap_or_default(),
+            tag_keys: None,
             let_go: BTreeSet::new(),
+            room: Room::default(),
         }
     }
 
@@ -328,6 +330,11 @@ impl Inventory {
                 && s.value.tags.get(tags::SHARED_RESOURCE).is_some_and(|r| r == tags::BACKEND_GROUP)
         });
         Ok(found.next().map(|s| s.value.id.clone()))
+    }
+
+    /// The tags of a security group of the cluster, as far as they are known.
+    pub(crate) fn security_group_tags(&self, id: &SecurityGroupId) -> Tags {
+        self.state().security_groups.get(id).map(|group| group.value.tags.clone()).unwrap_or_default()
     }
 
     /// Whether a load balancer of the VPC, anybody's, is in the security group.

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use super::{BalancerEntry, Inventory, Knowledge, SecurityGroupEntry, State, TargetGroupEntry};
 use crate::{
-    aws::{Target, TargetHealth},
+    aws::{Registration, TargetHealth},
     model::{
-        Attributes, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn, ObservedListener, ObservedLoadBalancer,
-        ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, RuleArn, SecurityGroupId, SecurityGroupRule,
-        SubnetId, Tags, TargetGroupArn,
+        Action, Attributes, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn, ObservedListener,
+        ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, RuleArn, SecurityGroupId,
+        SecurityGroupRule, SubnetId, Tags, TargetGroupArn,
     },
+    plan::BelievedSecret,
 };
 
 impl State {
@@ -159,6 +160,23 @@ impl Inventory {
         }
     }
 
+    /// Takes rules and default actions to have the content of a Secret as it is.
+    pub(crate) fn believe_secrets(&self, believed: &[BelievedSecret]) {
+        for believed in believed {
+            self.record_on_listener(&believed.listener, |listener| {
+                let actions = match &believed.rule {
+                    None => Some(&mut listener.default_actions),
+                    Some(arn) => listener.rules.iter_mut().find(|rule| rule.arn == *arn).map(|rule| &mut rule.actions),
+                };
+                for action in actions.into_iter().flatten() {
+                    if let Action::AuthenticateOidc { secret_version, .. } = action {
+                        *secret_version = Some(believed.version.clone());
+                    }
+                }
+            });
+        }
+    }
+
     pub(crate) fn record_rule(&self, listener: &ListenerArn, rule: ObservedRule) {
         self.record_on_listener(listener, |listener| {
             listener.rules.push(rule);
@@ -195,6 +213,15 @@ impl Inventory {
 
     /// Tags were added to a load balancer, listener, rule or target group, or changed there.
     pub(crate) fn record_tags(&self, arn: &str, tags: &Tags) {
+        self.on_tags(arn, |known| known.extend(tags.clone()));
+    }
+
+    /// Tags were removed from a load balancer, listener, rule or target group.
+    pub(crate) fn record_tags_removed(&self, arn: &str, keys: &BTreeSet<String>) {
+        self.on_tags(arn, |known| known.retain(|key, _| !keys.contains(key)));
+    }
+
+    fn on_tags(&self, arn: &str, change: impl FnOnce(&mut Tags)) {
         let mut state = self.state();
         let written = state.next_write();
         for entry in state.load_balancers.values_mut() {
@@ -206,13 +233,13 @@ impl Inventory {
                 });
             let own = std::iter::once((value.arn.as_str(), &mut value.tags));
             if let Some((_, known)) = own.chain(listeners).find(|(known, _)| *known == arn) {
-                known.extend(tags.clone());
+                change(known);
                 entry.written = written;
                 return;
             }
         }
         if let Some(entry) = state.target_groups.get_mut(&TargetGroupArn::new(arn)) {
-            entry.value.tags.extend(tags.clone());
+            change(&mut entry.value.tags);
             entry.written = written;
         }
     }
@@ -246,17 +273,19 @@ impl Inventory {
     }
 
     /// Targets were registered. Nothing is recorded where the group's targets are not known.
-    pub fn record_registered(&self, arn: &TargetGroupArn, targets: &[Target]) {
+    pub fn record_registered(&self, arn: &TargetGroupArn, targets: &[Registration]) {
         if let Some(known) = self.state().targets.get_mut(arn) {
-            known.extend(targets.iter().map(|target| (target.clone(), TargetHealth::registering())));
+            known.extend(targets.iter().map(|Registration { target, zone }| {
+                (target.clone(), TargetHealth { zone: zone.clone(), ..TargetHealth::registering() })
+            }));
         }
     }
 
     /// Targets were deregistered. AWS drains them for a while; here they are gone at once, so that a target that comes
     /// back is registered again.
-    pub fn record_deregistered(&self, arn: &TargetGroupArn, targets: &[Target]) {
+    pub fn record_deregistered(&self, arn: &TargetGroupArn, targets: &[Registration]) {
         if let Some(known) = self.state().targets.get_mut(arn) {
-            for target in targets {
+            for Registration { target, .. } in targets {
                 known.remove(target);
             }
         }
@@ -290,6 +319,10 @@ impl Inventory {
 
     pub(crate) fn record_security_group_tags(&self, id: &SecurityGroupId, tags: &Tags) {
         self.on_security_group(id, |group| group.tags.extend(tags.clone()));
+    }
+
+    pub(crate) fn record_security_group_tags_removed(&self, id: &SecurityGroupId, keys: &BTreeSet<String>) {
+        self.on_security_group(id, |group| group.tags.retain(|key, _| !keys.contains(key)));
     }
 
     fn on_security_group(&self, id: &SecurityGroupId, change: impl FnOnce(&mut ObservedSecurityGroup)) {

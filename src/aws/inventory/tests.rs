@@ -7,7 +7,7 @@ use crate::{
     aws::fake::{Call, Fake, ec2, elb, elb_error},
     model::{
         ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedListener, ObservedRule,
-        RuleArn, Scheme, SecurityGroupRule, Source,
+        Room, RuleArn, Scheme, SecurityGroupRule, Source,
     },
 };
 
@@ -286,7 +286,9 @@ async fn what_we_make_and_change_ourselves_needs_no_read() {
         security_groups: vec![],
         bindings: vec![],
         holdings: vec![],
+        tag_keys: None,
         let_go: BTreeSet::new(),
+        room: Room::default(),
     };
     assert_eq!(inventory.observe_whole(&of_a).await.unwrap(), expected);
     assert!(inventory.targets(&target_group_arn("a")).await.unwrap().is_empty());
@@ -446,9 +448,9 @@ async fn targets_are_read_once_and_then_as_registered() {
         targets.iter().map(|(target, health)| format!("{target} {}", health.state)).collect()
     };
     assert_eq!(ids(inventory.targets(&arn).await.unwrap()), ["10.0.0.1:80 healthy"]);
-    inventory.record_registered(&arn, &[target("10.0.0.2")]);
+    inventory.record_registered(&arn, &[target("10.0.0.2").into()]);
     assert_eq!(ids(inventory.targets(&arn).await.unwrap()), ["10.0.0.1:80 healthy", "10.0.0.2:80 initial"]);
-    inventory.record_deregistered(&arn, &[target("10.0.0.1")]);
+    inventory.record_deregistered(&arn, &[target("10.0.0.1").into()]);
     assert_eq!(ids(inventory.targets(&arn).await.unwrap()), ["10.0.0.2:80 initial"]);
     assert_eq!(fake.actions(), ["DescribeTargetHealth"]);
     inventory.forget_targets(&arn);

@@ -119,7 +119,7 @@ impl Keeper {
         let Self { namespace, secret, .. } = self;
         let fix = match error {
             kube::Error::Api(status) if status.code == 403 => {
-                "; let the ServiceAccount get and update it, and create Secrets in its namespace, or give --webhook-cert-dir"
+                "; make it where it is missing (`kubectl create secret generic`, empty), and let the ServiceAccount get and update it, or give --webhook-cert-dir"
             }
             _ => "; trying again",
         };

@@ -27,8 +27,12 @@ fn exposition() {
     metrics.budget("elb_writes", Some(3.5), 0.0, true);
     metrics.budget("elb_writes", Some(3.25), 1.5, false);
     metrics.queue_depth(3);
+    metrics.events_dropped(2);
+    metrics.watch_silent("Pod", Duration::from_millis(4500));
     metrics.plan_step("CreateRule");
     metrics.drift_step("CreateRule");
+    metrics.repeated_step("AddTags");
+    metrics.deletions_blocked(1);
     metrics.webhook_denied("vingress.elbv2.k8s.aws");
     metrics.leader(true);
     metrics.reconciled("ingress", Some(("shop", "web")), Duration::from_secs(1), "success");
@@ -123,9 +127,15 @@ fn exposition() {
     # HELP albatross_aws_budget_throttles Calls of AWS that were throttled, by the class that AWS counts them in.
     # TYPE albatross_aws_budget_throttles counter
     albatross_aws_budget_throttles_total{class="elb_writes"} 1
-    # HELP albatross_queue_depth Keys that are due and wait for a worker.
+    # HELP albatross_queue_depth Keys that wait, run or pause.
     # TYPE albatross_queue_depth gauge
     albatross_queue_depth 3
+    # HELP albatross_events_dropped Kubernetes events that were not written: an object had too many, or too many waited.
+    # TYPE albatross_events_dropped counter
+    albatross_events_dropped_total 2
+    # HELP albatross_watch_silent_seconds Seconds since the API server last answered the watch of a kind: an event, a bookmark, a list or its end.
+    # TYPE albatross_watch_silent_seconds gauge
+    albatross_watch_silent_seconds{kind="Pod"} 4
     # HELP albatross_plan_steps Steps of plans that were carried out, by action.
     # TYPE albatross_plan_steps counter
     albatross_plan_steps_total{action="CreateRule"} 1
@@ -135,6 +145,12 @@ fn exposition() {
     # HELP albatross_drift_steps Steps that put right what was found changed in AWS when it was compared anew, by action.
     # TYPE albatross_drift_steps counter
     albatross_drift_steps_total{action="CreateRule"} 1
+    # HELP albatross_repeated_steps Steps that were planned again after they were carried out, and now wait, by action.
+    # TYPE albatross_repeated_steps counter
+    albatross_repeated_steps_total{action="AddTags"} 1
+    # HELP albatross_deletion_blocked Ingress groups and Services with a deletion that AWS does not carry out, and of which people were told.
+    # TYPE albatross_deletion_blocked gauge
+    albatross_deletion_blocked 1
     # HELP albatross_leader 1 while this process is the leader, else 0.
     # TYPE albatross_leader gauge
     albatross_leader 1

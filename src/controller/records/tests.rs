@@ -17,6 +17,7 @@ fn header(holder: &str) -> Header {
         vpc: "vpc-1".to_owned(),
         holder: holder.to_owned(),
         term: 0,
+        since: 0,
     }
 }
 
@@ -110,7 +111,7 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
     let stored = Stored::default();
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
-    first.promise(&stack("web"), &observed("1"));
+    first.promise(&stack("web"), &observed("1"), TagKeys::default());
     assert!(!first.is_written());
     first.flush().await.unwrap();
     assert!(first.is_written());
@@ -119,16 +120,16 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
 
     let (second, promises) = loaded(&fake, "second").await;
     assert_eq!(promises, promised("1"));
-    second.take_back(&stack("web")).await.unwrap();
+    second.take_back(&stack("web"), TagKeys::default()).await.unwrap();
     assert_eq!(writes(&fake), [format!("PUT /api/v1/namespaces/kube-system/configmaps/{name}")]);
     let third = records(&fake, "third").await;
     assert_eq!((third.is_clean(&stack("web")), third.counts()), (false, (1, 0)));
 
     // What was not promised costs no write to take back, and the same promise no second one.
-    third.take_back(&stack("web")).await.unwrap();
-    third.promise(&stack("web"), &observed("2"));
+    third.take_back(&stack("web"), TagKeys::default()).await.unwrap();
+    third.promise(&stack("web"), &observed("2"), TagKeys::default());
     third.flush().await.unwrap();
-    third.promise(&stack("web"), &observed("2"));
+    third.promise(&stack("web"), &observed("2"), TagKeys::default());
     third.flush().await.unwrap();
     assert_eq!(writes(&fake).len(), 1);
     third.remove(&stack("web"));
@@ -136,18 +137,47 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
     assert_eq!(records(&fake, "fourth").await.counts(), (0, 0));
 }
 
+fn keys(names: &[&str]) -> TagKeys {
+    let mut keys = TagKeys::default();
+    keys.add(&crate::model::ResourceId("LoadBalancer".to_owned()), names.iter().map(|name| (*name).to_owned()));
+    keys
+}
+
+#[tokio::test]
+async fn tags_that_are_about_to_be_set_are_known_as_ours_before_they_are_even_after_a_crash() {
+    let stored = Stored::default();
+    let fake = server(&stored, |_| None).await;
+    let first = records(&fake, "first").await;
+    // Before a stack is as it shall be for the first time, nothing is known: it may be somebody else's until then.
+    first.take_back(&stack("web"), keys(&["team"])).await.unwrap();
+    assert_eq!(first.tag_keys(&stack("web")), None);
+    first.promise(&stack("web"), &observed("1"), keys(&["team"]));
+    assert_eq!(first.tag_keys(&stack("web")), Some(keys(&["team"])));
+    first.take_back(&stack("web"), keys(&["cost"])).await.unwrap();
+
+    // It crashes while it writes.
+    let second = records(&fake, "second").await;
+    assert_eq!(second.tag_keys(&stack("web")), Some(keys(&["team", "cost"])));
+    assert!(!second.is_clean(&stack("web")));
+    second.promise(&stack("web"), &observed("1"), keys(&["cost"]));
+    second.flush().await.unwrap();
+    assert_eq!(records(&fake, "third").await.tag_keys(&stack("web")), Some(keys(&["cost"])));
+    second.remove(&stack("web"));
+    assert_eq!(second.tag_keys(&stack("web")), None);
+}
+
 #[tokio::test]
 async fn whoever_was_deposed_can_promise_nothing_and_change_nothing() {
     let stored = Stored::default();
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
-    first.promise(&stack("web"), &observed("1"));
+    first.promise(&stack("web"), &observed("1"), TagKeys::default());
     first.flush().await.unwrap();
     let _second = records(&fake, "second").await;
     let error = RecordError::Deposed("second".to_owned());
     let deposed = Err(error.clone());
-    assert_eq!(first.take_back(&stack("web")).await, deposed);
-    first.promise(&stack("web"), &observed("2"));
+    assert_eq!(first.take_back(&stack("web"), TagKeys::default()).await, deposed);
+    first.promise(&stack("web"), &observed("2"), TagKeys::default());
     assert_eq!(first.flush().await, deposed);
     assert_eq!(loaded(&fake, "third").await.1, promised("1"));
     insta::assert_snapshot!(error, @"another process (second) writes the records by now, so this one does not lead any more");
@@ -167,16 +197,16 @@ async fn a_lost_answer_and_a_deleted_config_map_are_no_obstacle() {
     })
     .await;
     let records = records(&fake, "first").await;
-    records.promise(&stack("web"), &observed("1"));
+    records.promise(&stack("web"), &observed("1"), TagKeys::default());
     records.flush().await.unwrap();
     *lost.lock().unwrap() = true;
-    insta::assert_snapshot!(records.take_back(&stack("web")).await.unwrap_err(), @r"cannot write the ConfigMap albatross-records-0 in namespace kube-system, which holds the records: answer 500");
+    insta::assert_snapshot!(records.take_back(&stack("web"), TagKeys::default()).await.unwrap_err(), @r"cannot write the ConfigMap albatross-records-7 in namespace kube-system, which holds the records: answer 500");
     // It has taken effect, so that the version is another now; the holder is still this process.
-    records.take_back(&stack("web")).await.unwrap();
+    records.take_back(&stack("web"), TagKeys::default()).await.unwrap();
     assert!(records.is_written());
 
     stored.lock().unwrap().clear();
-    records.promise(&stack("web"), &observed("2"));
+    records.promise(&stack("web"), &observed("2"), TagKeys::default());
     records.flush().await.unwrap();
     assert_eq!(stored.lock().unwrap().len(), 1);
 }
@@ -217,7 +247,7 @@ async fn records_are_waited_for_while_the_api_server_fails_and_do_not_count_afte
     })
     .await;
     let first = records(&fake, "first").await;
-    first.promise(&stack("web"), &observed("1"));
+    first.promise(&stack("web"), &observed("1"), TagKeys::default());
     first.flush().await.unwrap();
     *failures.lock().unwrap() = 4;
     let (second, promises) = loaded(&fake, "second").await;
@@ -232,8 +262,31 @@ async fn without_the_permission_there_are_no_records_and_work_goes_on() {
     let fake = server(&Stored::default(), |_| Some(status(403, "Forbidden"))).await;
     let records = records(&fake, "first").await;
     assert!(!records.are_kept());
-    records.promise(&stack("web"), &observed("1"));
-    assert_eq!((records.take_back(&stack("web")).await, records.flush().await), (Ok(()), Ok(())));
+    records.promise(&stack("web"), &observed("1"), TagKeys::default());
+    assert_eq!((records.take_back(&stack("web"), TagKeys::default()).await, records.flush().await), (Ok(()), Ok(())));
     assert_eq!(records.counts(), (0, 0));
     assert!(fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_change_waits_for_no_promise_of_others() {
+    let stored = Stored::default();
+    let fake = server(&stored, |_| None).await;
+    let records = records(&fake, "first").await;
+    let shard = |name: &str| record::shard(&record::key(&stack(name)));
+    let other = (0..10_000).map(|number| format!("other-{number}")).find(|name| shard(name) == shard("web")).unwrap();
+    records.promise(&stack("web"), &observed("1"), TagKeys::default());
+    records.take_back(&stack(&other), TagKeys::default()).await.unwrap();
+    assert_eq!(writes(&fake), Vec::<String>::new());
+    // Its own is taken back, and that is written, with the promise of the other.
+    records.promise(&stack(&other), &observed("1"), TagKeys::default());
+    records.take_back(&stack(&other), TagKeys::default()).await.unwrap();
+    assert_eq!(writes(&fake).len(), 1);
+    assert!(records.is_written());
+}
+
+#[test]
+fn promises_are_written_at_a_rate_that_the_api_server_can_take() {
+    let pauses = [0, 1024, 256 * 1024, 960 * 1024].map(pause);
+    assert_eq!(pauses, [0, 3906, 1_000_000, 3_750_000].map(Duration::from_micros));
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
 use super::*;
-use crate::model::ClientId;
+use crate::{controller::queue::Outcome, model::ClientId};
 
 const LIST_OR_WATCH: &str = "/api/v1/namespaces/shop/secrets";
 
@@ -86,6 +86,10 @@ struct World {
 
 impl World {
     fn new(has: Option<Value>, forbidden: &[&'static str]) -> Self {
+        Self::with_label(has, forbidden, None)
+    }
+
+    fn with_label(has: Option<Value>, forbidden: &[&'static str], label: Option<&str>) -> Self {
         let server = Arc::new(Server {
             secret: Mutex::new(has),
             forbidden: Mutex::new(forbidden.iter().copied().collect()),
@@ -98,7 +102,8 @@ impl World {
             async move { answer }
         });
         let queue: Arc<Queue> = Arc::default();
-        let secrets = Secrets::new(Client::new(router, "default"), Arc::clone(&queue));
+        let secrets =
+            Secrets::new(Client::new(router, "default"), Arc::clone(&queue), label.and_then(RequiredLabel::parse));
         Self { server, secrets, queue }
     }
 
@@ -238,6 +243,27 @@ async fn what_stands_against_a_secret_is_told() {
     the Secret `oidc` does not exist in the namespace `shop`; create it with the keys `clientID` and `clientSecret`, or correct `secretName`
     the Secret `shop/oidc` has no key `clientSecret`, or nothing behind it; add it
     "#);
+}
+
+#[tokio::test]
+async fn a_secret_without_the_required_label_is_not_used_until_it_carries_it() {
+    let world = World::with_label(Some(secret("1", "s3cret")), &[], Some("use=oidc"));
+    insta::assert_snapshot!(absence(world.secrets.answer(&oidc(), &stack("web")).await), @"the Secret `shop/oidc` does not carry the label `use=oidc`, and --required-secrets-label=use=oidc allows no other to be used; where this Secret is meant for it, `kubectl label secret oidc --namespace shop use=oidc`; otherwise name another");
+    world.watched().await;
+    let labelled = |version: &str, value: &str| {
+        let mut labelled = secret(version, "s3cret");
+        labelled["metadata"]["labels"] = json!({"use": value});
+        labelled
+    };
+    world.change("MODIFIED", labelled("2", "other"));
+    world.change("MODIFIED", labelled("3", "oidc"));
+    assert_eq!(world.brought_back(1).await, BTreeSet::from(["Ingress group shop/web".to_owned()]));
+    assert_eq!(world.secrets.answer(&oidc(), &stack("web")).await, known("3", "s3cret"));
+    let (key, _) = world.queue.next().await;
+    world.queue.done(&key, &Outcome::Done);
+    world.change("MODIFIED", secret("4", "s3cret"));
+    world.brought_back(1).await;
+    assert!(matches!(world.secrets.answer(&oidc(), &stack("web")).await, Fact::Absent { .. }));
 }
 
 #[tokio::test]

@@ -1,13 +1,17 @@
 //! One process of the controller: put together and led as in production, with the cluster and the AWS of the simulation. It
 //! can be killed at any moment, and nothing that it knew is left.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, RwLock},
+    time::{Duration, Instant},
+};
 
 use aws_smithy_runtime_api::client::{
     http::{
         HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
     },
     orchestrator::HttpRequest,
+    result::ConnectorError,
     runtime_components::RuntimeComponents,
 };
 use tokio::{
@@ -18,12 +22,12 @@ use tokio::{
 use super::{
     super::{
         Controller,
-        lease::Leadership,
+        lease::{Candidate, Clock, KubernetesLease, Leadership, Timing, TokioClock},
         metrics::Metrics,
         start::{Parts, Settings, StartError, Watched, assemble, lead, start_watches},
     },
     aws::SimulatedAws,
-    cluster::{Life, SimulatedCluster},
+    cluster::{LEASE, Life, SimulatedCluster},
 };
 use crate::{
     aws::Aws,
@@ -36,23 +40,44 @@ use crate::{
 struct Mortal<T> {
     inner: T,
     life: Life,
+    cluster: Cluster,
+}
+
+/// The cluster, which says who holds the lease.
+#[derive(Clone)]
+struct Cluster(SimulatedCluster);
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cluster")
+    }
 }
 
 impl HttpClient for Mortal<SharedHttpClient> {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
         let inner = self.inner.http_connector(settings, components);
-        SharedHttpConnector::new(Mortal { inner, life: self.life.clone() })
+        SharedHttpConnector::new(Mortal { inner, life: self.life.clone(), cluster: self.cluster.clone() })
     }
 }
 
 impl HttpConnector for Mortal<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let Self { inner, life } = self.clone();
+        let Self { inner, life, cluster } = self.clone();
+        let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
         HttpConnectorFuture::new(async move {
             if life.is_over() {
                 return std::future::pending().await;
             }
+            if life.is_frozen() {
+                // It would not have asked: what its timers send is lost with the connections that it had.
+                life.goes_on().await;
+                return Err(ConnectorError::io("the connection was lost".into()));
+            }
+            if !body.contains("Action=Describe") {
+                cluster.0.judge(&life, &body);
+            }
             let answer = inner.call(request).await;
+            life.goes_on().await;
             if life.is_over() {
                 return std::future::pending().await;
             }
@@ -61,25 +86,63 @@ impl HttpConnector for Mortal<SharedHttpConnector> {
     }
 }
 
+/// The clock of a process that may be frozen: what waits for a moment goes on some time after the process does.
+struct FrozenClock(Life);
+
+/// How long after the rest of a process its election goes on at most.
+const LATE: Duration = Duration::from_millis(500);
+
+impl Clock for FrozenClock {
+    fn now(&self) -> Instant {
+        TokioClock.now()
+    }
+
+    async fn sleep_until(&self, deadline: Instant) {
+        TokioClock.sleep_until(deadline).await;
+        if self.0.is_frozen() {
+            self.0.goes_on().await;
+            tokio::time::sleep(LATE.mul_f64(fastrand::f64())).await;
+        }
+    }
+}
+
+/// How a process comes to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Election {
+    /// It leads from the start, in this term, until the lease is taken from it.
+    Given(i32),
+    /// It takes part in an election. One that is not fenced asks the election alone whether it may write, and no clock.
+    Real { fenced: bool },
+}
+
 /// A process.
 pub(super) struct Process {
     life: Life,
-    pub(super) controller: Arc<Controller>,
+    present: Arc<RwLock<Arc<Controller>>>,
     parts: Parts,
     settings: Settings,
-    leadership: watch::Sender<Leadership>,
+    leadership: Option<watch::Sender<Leadership>>,
+    /// Has the lease given back, and the task that takes part in the election.
+    electing: Option<(watch::Sender<bool>, JoinHandle<()>)>,
     stopping: watch::Sender<bool>,
     leading: JoinHandle<Result<(), StartError>>,
     _watches: JoinSet<()>,
 }
 
 impl Process {
-    /// Starts one, which leads from the start, in a term of its own. Its number tells it from all others.
-    pub(super) fn start(cluster: &SimulatedCluster, aws: &SimulatedAws, number: usize, term: i32) -> Self {
-        let life = Life::new();
+    /// Starts one. Its number tells it from all others.
+    pub(super) fn start(
+        cluster: &SimulatedCluster,
+        aws: &SimulatedAws,
+        number: usize,
+        election: Election,
+        audit: Duration,
+    ) -> Self {
+        let identity = format!("process-{number}");
+        let life = Life::new(&identity);
         let client = cluster.client(&life);
-        let to_aws = SharedHttpClient::new(Mortal { inner: aws.client(), life: life.clone() });
-        let (leadership, leads) = watch::channel(Leadership::Leader { epoch: term });
+        let to_aws = Mortal { inner: aws.client(), life: life.clone(), cluster: Cluster(cluster.clone()) };
+        let to_aws = SharedHttpClient::new(to_aws);
         let (stopping, stopped) = watch::channel(false);
         let vpc = VpcId::new("vpc-1");
         let settings = Settings {
@@ -89,12 +152,32 @@ impl Process {
             node_group_tags: Tags::new(),
             most_targets: 0,
             gate_pause: crate::targets::GATE_PAUSE,
-            // No audit: where all is as it shall be, AWS is asked for nothing.
-            sync_period: Duration::from_secs(100 * 86_400),
+            sync_period: audit,
             hold: Duration::ZERO,
             certificate_authorities: std::collections::BTreeSet::new(),
-            lease_namespace: "kube-system".to_owned(),
-            lease: "aws-load-balancer-controller-leader".to_owned(),
+            secrets_label: None,
+            lease_namespace: LEASE.0.to_owned(),
+            lease: LEASE.1.to_owned(),
+        };
+        let (mut sender, mut electing, mut tenure) = (None, None, None);
+        let leads = match election {
+            Election::Given(term) => {
+                let (leadership, leads) = watch::channel(Leadership::Leader { epoch: term });
+                sender = Some(leadership);
+                leads
+            }
+            Election::Real { fenced } => {
+                let lease = KubernetesLease::new(kube::Api::namespaced(client.clone(), LEASE.0), LEASE.1);
+                let candidate = Candidate::new(lease, FrozenClock(life.clone()), &identity, Timing::default());
+                let leads = candidate.leadership();
+                tenure = fenced.then(|| candidate.tenure());
+                let (release, mut released) = watch::channel(false);
+                let running = tokio::spawn(candidate.run(async move {
+                    let _ = released.wait_for(|released| *released).await;
+                }));
+                electing = Some((release, running));
+                leads
+            }
         };
         let watched = Watched::new(&settings);
         let parts = Parts {
@@ -105,42 +188,61 @@ impl Process {
             vpc,
             metrics: Arc::new(Metrics::new()),
             leadership: leads,
-            identity: format!("process-{number}"),
+            tenure,
+            identity,
         };
-        let controller = assemble(parts.clone(), &settings);
+        let present = Arc::new(RwLock::new(assemble(parts.clone(), &settings)));
         let watches = start_watches(&client, &settings.watch_namespace, &watched);
-        let leading = tokio::spawn(leading(Arc::clone(&controller), settings.clone(), stopped));
-        Self { life, controller, parts, settings, leadership, stopping, leading, _watches: watches }
+        let leading =
+            tokio::spawn(leading(Arc::clone(&present), parts.clone(), settings.clone(), stopped, electing.is_some()));
+        Self { life, present, parts, settings, leadership: sender, electing, stopping, leading, _watches: watches }
     }
 
     pub(super) fn life(&self) -> &Life {
         &self.life
     }
 
+    /// What it works with in its present term.
+    pub(super) fn controller(&self) -> Arc<Controller> {
+        Arc::clone(&self.present.read().unwrap())
+    }
+
+    /// The term in which it leads.
+    pub(super) fn term(&self) -> Option<i32> {
+        match *self.parts.leadership.borrow() {
+            Leadership::Leader { epoch } => Some(epoch),
+            Leadership::Standby => None,
+        }
+    }
+
     /// Whether there is nothing that it waits for or works on.
     pub(super) fn is_idle(&self) -> bool {
-        self.controller.synced.reasons().is_empty()
-            && self.controller.queue.depth() == 0
-            && self.controller.records.is_written()
+        let controller = self.controller();
+        controller.synced.reasons().is_empty() && controller.queue.depth() == 0 && controller.records.is_written()
     }
 
     /// Kills it. What is on its way to AWS or to the API server may arrive there; no answer comes back.
     pub(super) fn kill(self) {
         self.life.end();
         self.leading.abort();
+        if let Some((_, running)) = self.electing {
+            running.abort();
+        }
     }
 
     /// Takes the lease away from it, whatever it is doing, and gives it some time to do something that it may not do any
     /// more. One that does not lead yet waits for the lease; the others begin anew, as standbys.
     pub(super) async fn lose_lease(&mut self) {
-        self.leadership.send_replace(Leadership::Standby);
-        let leads = self.controller.synced.reasons().is_empty();
+        let sender = self.leadership.as_ref().expect("a process whose lease is given");
+        sender.send_replace(Leadership::Standby);
+        let leads = self.controller().synced.reasons().is_empty();
         match tokio::time::timeout(Duration::from_secs(5), &mut self.leading).await {
             Ok(ended) => {
                 assert!(matches!(ended.unwrap(), Err(StartError::LeaseLost)));
-                self.controller = assemble(self.parts.clone(), &self.settings);
-                let controller = Arc::clone(&self.controller);
-                self.leading = tokio::spawn(leading(controller, self.settings.clone(), self.stopping.subscribe()));
+                *self.present.write().unwrap() = assemble(self.parts.clone(), &self.settings);
+                let (present, parts) = (Arc::clone(&self.present), self.parts.clone());
+                let stopped = self.stopping.subscribe();
+                self.leading = tokio::spawn(leading(present, parts, self.settings.clone(), stopped, false));
             }
             Err(_) => assert!(!leads, "it leads without the lease"),
         }
@@ -149,21 +251,37 @@ impl Process {
 
     /// Gives it the lease once more, for another term.
     pub(super) fn lead_again(&self, term: i32) {
-        self.leadership.send_replace(Leadership::Leader { epoch: term });
+        let sender = self.leadership.as_ref().expect("a process whose lease is given");
+        sender.send_replace(Leadership::Leader { epoch: term });
     }
 
     /// Asks it to stop, and waits for its end.
     pub(super) async fn stop(mut self) {
         self.stopping.send_replace(true);
         (&mut self.leading).await.unwrap().unwrap();
+        if let Some((release, running)) = self.electing.take() {
+            release.send_replace(true);
+            running.await.unwrap();
+        }
         self.life.end();
     }
 }
 
+/// Leads until asked to stop; `again` after each term that ends.
 async fn leading(
-    controller: Arc<Controller>,
+    present: Arc<RwLock<Arc<Controller>>>,
+    parts: Parts,
     settings: Settings,
     stopped: watch::Receiver<bool>,
+    again: bool,
 ) -> Result<(), StartError> {
-    lead(controller, &settings, stopped).await
+    loop {
+        let controller = Arc::clone(&present.read().unwrap());
+        match lead(controller, &settings, stopped.clone()).await {
+            Err(StartError::LeaseLost) if again => {
+                *present.write().unwrap() = assemble(parts.clone(), &settings);
+            }
+            ended => return ended,
+        }
+    }
 }

@@ -122,6 +122,51 @@ fn what_was_found_stays_mended() {
     });
 }
 
+/// A world in which two processes take turns.
+fn contended(seed: u64, fenced: bool) -> Result<(), String> {
+    in_a_world(seed, move || {
+        Box::pin(async move {
+            let mut random = Random::new(seed).fork(4);
+            let services = random.below(2);
+            let shape = Shape {
+                ingresses: 2 - services,
+                services,
+                bindings: random.below(2),
+                backends: 2,
+                edits: 6,
+                cluster_faults: random.chance(0.5),
+                aws_faults: random.chance(0.5),
+                ends: 0.0,
+                deleted: false,
+                policy: random.chance(0.5),
+                tampered: false,
+            };
+            let mut world = World::new(seed, shape.clone());
+            let result = match world.contend(fenced).await {
+                Ok(()) => world.judge().await,
+                error => error,
+            };
+            if std::env::var_os("ALBATROSS_SIMULATION_SEED").is_some() {
+                println!("{shape:?}\n{}", world.history());
+            }
+            result.map_err(|what| format!("{what}\n{shape:?}\n{}", world.history()))
+        })
+    })
+}
+
+#[test]
+fn of_two_processes_one_writes_whoever_is_frozen_killed_or_stopped() {
+    each_seed(|seed| seed, count().div_ceil(4), |seed| contended(seed, true));
+}
+
+#[test]
+fn a_process_that_asks_the_election_and_no_clock_is_found_out() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let found = (0..200).find_map(|seed| contended(seed, false).err());
+    let what = found.expect("a frozen process that writes before its election goes on");
+    assert!(what.starts_with("it is written without the lease"), "{what}");
+}
+
 /// A world of one or two objects without faults, in which the process crashes once, or never.
 async fn crashed(seed: u64, crash: Option<(u64, bool)>) -> Result<(Vec<String>, u64, String), String> {
     let mut random = Random::new(seed).fork(2);
@@ -136,6 +181,8 @@ async fn crashed(seed: u64, crash: Option<(u64, bool)>) -> Result<(Vec<String>, 
         aws_faults: false,
         ends: 0.0,
         deleted: false,
+        policy: false,
+        tampered: false,
     };
     let mut world = World::new(seed, shape);
     match world.script(crash).await {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::OnceLock, time::SystemTime};
 use k8s_openapi::ByteString;
 use rustls::{
     ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,8 +51,17 @@ fn certificate(served: &Served) -> Vec<u8> {
 }
 
 async fn start(judge: Arc<Judge>, served: &Arc<Served>) -> u16 {
+    start_for(judge, served, None, MOST_CONNECTIONS).await
+}
+
+async fn start_for(
+    judge: Arc<Judge>,
+    served: &Arc<Served>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    most: usize,
+) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let connections = TlsConnections::accept_from(listener, Arc::clone(served)).unwrap();
+    let connections = TlsConnections::accept_from(listener, Arc::clone(served), clients, most).unwrap();
     let port = connections.address.port();
     tokio::spawn(async move { axum::serve(connections, routes(&judge)).await });
     port
@@ -60,17 +69,43 @@ async fn start(judge: Arc<Judge>, served: &Arc<Served>) -> u16 {
 
 /// Asks as the API server does, trusting a bundle.
 async fn ask(port: u16, bundle: &[u8], path: &str, body: &str) -> Result<(u16, String), String> {
+    ask_as(None, port, bundle, path, body).await
+}
+
+/// A connection whose handshake is done.
+async fn connect(
+    client: Option<(&rcgen::Certificate, &rcgen::KeyPair)>,
+    port: u16,
+    bundle: &[u8],
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(bundle) {
         roots.add(authority.unwrap()).unwrap();
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let config = config.with_root_certificates(roots);
+    let config = match client {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            config.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
+        }
+    };
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let name = ServerName::try_from("hooks.kube-system.svc").unwrap();
     let connector = TlsConnector::from(Arc::new(config));
-    let mut stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
+    connector.connect(name, stream).await.map_err(|error| error.to_string())
+}
+
+async fn ask_as(
+    client: Option<(&rcgen::Certificate, &rcgen::KeyPair)>,
+    port: u16,
+    bundle: &[u8],
+    path: &str,
+    body: &str,
+) -> Result<(u16, String), String> {
+    let mut stream = connect(client, port, bundle).await?;
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: hooks\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
@@ -79,7 +114,7 @@ async fn ask(port: u16, bundle: &[u8], path: &str, body: &str) -> Result<(u16, S
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     let text = String::from_utf8(answer).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").ok_or("the connection ended without an answer")?;
     Ok((head[9..12].parse().unwrap(), body.to_owned()))
 }
 
@@ -169,4 +204,111 @@ async fn certificates_in_files_are_followed() {
     tokio::time::timeout(Duration::from_secs(10), there).await.unwrap();
     following.abort();
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// An authority that signs clients' certificates, as PEM, and a client of it.
+fn client_of_authority() -> (String, rcgen::Certificate, rcgen::KeyPair) {
+    let mut authority = rcgen::CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut client = rcgen::CertificateParams::new(vec!["apiserver".to_owned()]).unwrap();
+    client.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = client.signed_by(&key, &rcgen::Issuer::from_params(&authority, &authority_key)).unwrap();
+    (authority.self_signed(&authority_key).unwrap().pem(), certificate, key)
+}
+
+#[tokio::test]
+async fn with_a_client_authority_only_its_clients_are_answered() {
+    let directory = std::env::temp_dir().join(format!("albatross-clients-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("ca.pem");
+    let (authority, certificate_of_client, key) = client_of_authority();
+    let (_, stranger, stranger_key) = client_of_authority();
+    std::fs::write(&file, authority).unwrap();
+    let served = Arc::new(Served::default());
+    let port = start_for(judge(true), &served, client_authorities(Some(&file)).unwrap(), 8).await;
+    let bundle = certificate(&served);
+    let review = review();
+    let known = ask_as(Some((&certificate_of_client, &key)), port, &bundle, "/mutate-v1-pod", &review).await;
+    assert_eq!(known.map(|(status, _)| status), Ok(200));
+    ask_as(Some((&stranger, &stranger_key)), port, &bundle, "/mutate-v1-pod", &review).await.unwrap_err();
+    ask_as(None, port, &bundle, "/mutate-v1-pod", &review).await.unwrap_err();
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_client_authority_that_cannot_be_used_is_told() {
+    let directory = std::env::temp_dir().join(format!("albatross-authorities-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let told = |name: &str| {
+        let error = client_authorities(Some(&directory.join(name))).unwrap_err().to_string();
+        error.replace(&directory.display().to_string(), "DIR")
+    };
+    std::fs::write(directory.join("empty.pem"), "").unwrap();
+    insta::assert_snapshot!(told("missing.pem"), @"--kube-ca-pem-filepath is `DIR/missing.pem`: it cannot be read (No such file or directory (os error 2)); name a PEM file with certificates of authorities, or leave the flag out");
+    insta::assert_snapshot!(told("empty.pem"), @"--kube-ca-pem-filepath is `DIR/empty.pem`: there is no certificate in it; name a PEM file with certificates of authorities, or leave the flag out");
+    assert!(client_authorities(None).unwrap().is_none());
+    assert!(client_authorities(Some(Path::new(""))).unwrap().is_none());
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// The bytes of an answer until the connection ends, and how long that took by the clock of the runtime.
+async fn until_closed(stream: &mut tokio_rustls::client::TlsStream<TcpStream>) -> Duration {
+    let began = Instant::now();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_trickles_in_and_a_connection_that_asks_nothing_end() {
+    let served = Arc::new(Served::default());
+    let port = start(judge(true), &served).await;
+    let bundle = certificate(&served);
+    let mut silent = connect(None, port, &bundle).await.unwrap();
+    let waited = until_closed(&mut silent).await;
+    assert!(waited <= REQUEST + Duration::from_secs(1), "{waited:?}");
+
+    let mut trickling = connect(None, port, &bundle).await.unwrap();
+    let began = Instant::now();
+    for byte in b"POST /mutate-v1-pod HTTP/1.1\r\nHost: hooks\r\nContent-Length: 100\r\n\r\n".iter().cycle() {
+        if trickling.write_all(&[*byte]).await.is_err() || trickling.flush().await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(began.elapsed() < REQUEST * 3, "it is still read");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_not_read() {
+    let served = Arc::new(Served::default());
+    let port = start(judge(true), &served).await;
+    let bundle = certificate(&served);
+    let mut stream = connect(None, port, &bundle).await.unwrap();
+    let head = format!(
+        "POST /mutate-v1-pod HTTP/1.1\r\nHost: hooks\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        LONGEST_REQUEST + 1
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+/// One more than all connections waits, and gets its turn when another ends.
+#[tokio::test]
+async fn connections_are_limited_and_their_turns_come_back() {
+    let served = Arc::new(Served::default());
+    let port = start_for(judge(true), &served, None, 2).await;
+    let bundle = certificate(&served);
+    let (one, _other) = (connect(None, port, &bundle).await.unwrap(), connect(None, port, &bundle).await.unwrap());
+    let review = review();
+    let mut one_more = std::pin::pin!(ask(port, &bundle, "/mutate-v1-pod", &review));
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut one_more).await;
+    assert!(early.is_err(), "it was answered beside all others");
+    drop(one);
+    let answered = tokio::time::timeout(HANDSHAKE, one_more).await;
+    assert_eq!(answered.unwrap().unwrap().0, 200);
 }

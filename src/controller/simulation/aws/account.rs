@@ -150,6 +150,8 @@ pub(super) struct TargetGroup {
     pub(super) tags: Tags,
     /// When each was registered.
     pub(super) targets: BTreeMap<(String, u16), Instant>,
+    /// In which zone each was registered, where the call named one.
+    pub(super) zones: BTreeMap<(String, u16), String>,
     /// When each was deregistered; it serves the requests that it has for a while.
     pub(super) draining: BTreeMap<(String, u16), Instant>,
     /// When a listener or rule first named it.

@@ -52,7 +52,7 @@ const LONGEST: u64 = 30;
 /// How many things one page of a list has.
 const PAGE: usize = 20;
 
-/// What goes wrong. The first five are probabilities, of each call alone; together at most 1.
+/// What goes wrong. The first five are probabilities, of each call alone, together at most 1; so is the sixth, of deletions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Faults {
     /// AWS takes no more calls for now.
@@ -65,6 +65,8 @@ pub(crate) struct Faults {
     pub(crate) lost_before: f64,
     /// The connection is lost after the call has taken effect.
     pub(crate) lost_after: f64,
+    /// A deletion is refused because something else uses the thing.
+    pub(crate) in_use: f64,
     /// What is younger is not there, with probability 1/2, for calls that name it, but for those on its tags.
     pub(crate) fresh_for: Duration,
     /// What is younger is not in a list, with probability 1/2.
@@ -133,6 +135,7 @@ struct Crash {
 enum Fate {
     Answer,
     Throttle,
+    InUse,
     /// Whether it takes effect, and whether there is an answer at all.
     Fail {
         after: bool,
@@ -263,6 +266,11 @@ impl Inner {
             }
             limit += probability;
         }
+        let deletes =
+            ["DeleteLoadBalancer", "DeleteTargetGroup", "DeleteSecurityGroup"].contains(&request.operation.as_str());
+        if deletes && faults.in_use > 0.0 && random.chance(faults.in_use) && matches!(fate, Fate::Answer) {
+            fate = Fate::InUse;
+        }
         if request.is_write() {
             match self.crash.take() {
                 Some(crash) if crash.after == 0 => fate = Fate::Crash(crash),
@@ -278,7 +286,7 @@ impl Inner {
         let Arrival { request, fate, random, misses_fresh, lists_without_fresh, .. } = arrival;
         let takes_effect = match &fate {
             Fate::Answer => true,
-            Fate::Throttle => false,
+            Fate::Throttle | Fate::InUse => false,
             Fate::Fail { after, .. } => *after,
             Fate::Crash(crash) => crash.takes_effect,
         };
@@ -310,6 +318,10 @@ impl Inner {
                 };
                 let (status, body) = request.wrapped(answer);
                 (outcome, Reply::Http(status, body))
+            }
+            (Fate::InUse, _) => {
+                let code = if ec2 { "DependencyViolation" } else { "ResourceInUse" };
+                (Outcome::Refused(code.to_owned()), failure(400, code, "It is in use by another service"))
             }
             (Fate::Answer | Fate::Throttle, _) => {
                 let reply = if ec2 {

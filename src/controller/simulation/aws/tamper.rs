@@ -107,6 +107,7 @@ impl Account {
             attributes: attributes::of_target_group("HTTP", "ip"),
             tags: others(),
             targets: BTreeMap::from([(("10.0.200.1".to_owned(), 80), now)]),
+            zones: BTreeMap::new(),
             draining: BTreeMap::new(),
             used_since: None,
             made: now,

@@ -13,6 +13,7 @@ use super::{
     attributes,
     wire::{Answer, Refusal, element, members, optional, refusal, text, texts},
 };
+use crate::aws::EVERY_ZONE;
 
 /// How long a target's first health checks take.
 const CHECKING: Duration = Duration::from_secs(20);
@@ -24,6 +25,19 @@ type Health = (&'static str, Option<(&'static str, &'static str)>);
 
 fn invalid(message: impl Into<String>) -> Refusal {
     refusal("ValidationError", message)
+}
+
+/// Refuses an address outside of the VPC without a zone, and one inside with `all`.
+fn check_zone(address: IpAddr, zone: Option<&str>, inside: bool) -> Result<(), Refusal> {
+    match zone {
+        None if !inside => Err(invalid(format!(
+            "The Availability Zone is required for IP address '{address}' because it is not in the VPC"
+        ))),
+        Some(EVERY_ZONE) if inside => Err(invalid(format!(
+            "The IP address '{address}' is within the VPC, and cannot have its Availability Zone overridden to 'all'"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn is_web(protocol: &str) -> bool {
@@ -169,6 +183,7 @@ impl Session<'_> {
             check,
             tags,
             targets: BTreeMap::new(),
+            zones: BTreeMap::new(),
             draining: BTreeMap::new(),
             used_since: None,
             made: self.now,
@@ -239,16 +254,26 @@ impl Session<'_> {
         Ok(targets)
     }
 
+    /// The zones of the targets of a call, in their order.
+    fn wanted_zones(&self) -> Vec<Option<String>> {
+        let zone = |item: String| self.request.text(&format!("{item}.AvailabilityZone")).map(str::to_owned);
+        self.request.items("Targets").into_iter().map(zone).collect()
+    }
+
     pub(super) fn register_targets(&mut self) -> Answer {
         let now = self.now;
         let arn = self.request.need("TargetGroupArn")?;
         let group = self.target_group(arn)?;
         let (port, target_type) = (group.port, group.target_type.clone());
         let targets = self.wanted_targets(port)?;
+        let zones = self.wanted_zones();
         let network = &self.account.network;
-        for (id, port) in &targets {
+        for ((id, port), zone) in targets.iter().zip(&zones) {
+            if let ("ip", Ok(address)) = (target_type.as_str(), id.parse::<IpAddr>()) {
+                check_zone(address, zone.as_deref(), network.holds(address))?;
+            }
             let is_good = match target_type.as_str() {
-                "ip" => id.parse::<IpAddr>().is_ok_and(|address| network.holds(address)),
+                "ip" => id.parse::<IpAddr>().is_ok(),
                 _ => network.instances.contains_key(id),
             };
             if !is_good || *port == 0 {
@@ -262,8 +287,12 @@ impl Session<'_> {
             let message = format!("The maximum number of targets of the target group, {most}, has been reached");
             return Err(refusal("TooManyTargets", message));
         }
-        for target in targets {
+        for (target, zone) in targets.into_iter().zip(zones) {
             group.draining.remove(&target);
+            match zone {
+                Some(zone) => drop(group.zones.insert(target.clone(), zone)),
+                None => drop(group.zones.remove(&target)),
+            }
             group.targets.entry(target).or_insert(now);
         }
         Ok(String::new())
@@ -310,7 +339,8 @@ impl Session<'_> {
         let all = all.chain(group.draining.keys().map(|target| (target, draining)));
         let description = |((id, port), (state, why)): (&(String, u16), Health)| {
             let why = why.map(|(reason, words)| text("Reason", reason) + &text("Description", words));
-            element("Target", &(text("Id", id) + &text("Port", port)))
+            let zone = group.zones.get(&(id.clone(), *port)).map(|zone| text("AvailabilityZone", zone));
+            element("Target", &(text("Id", id) + &text("Port", port) + &zone.unwrap_or_default()))
                 + &element("TargetHealth", &(text("State", state) + &why.unwrap_or_default()))
         };
         Ok(members("TargetHealthDescriptions", all.map(description)))

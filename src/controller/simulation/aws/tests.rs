@@ -83,7 +83,7 @@ fn target_group(target_type: TargetType) -> TargetGroup {
         protocol: TargetGroupProtocol::Http,
         protocol_version: Some(ProtocolVersion::Http1),
         ip_address_type: crate::model::IpAddressType::Ipv4,
-        port: 80,
+        port: crate::model::Value::Known(80),
         vpc: Value::Known(vpc()),
         health_check: HealthCheck {
             port: "traffic-port".to_owned(),

@@ -51,6 +51,9 @@ pub(crate) struct Faults {
     pub(crate) slowest: Duration,
 }
 
+/// Where the lease is: namespace and name.
+pub(crate) const LEASE: (&str, &str) = ("kube-system", "aws-load-balancer-controller-leader");
+
 /// What the controller watches.
 const WATCHED: [&str; 9] = [
     "ingresses",
@@ -98,11 +101,25 @@ struct State {
     /// What is left of lists that are read in pages, with their versions.
     pages: BTreeMap<u64, (u64, Vec<Arc<Value>>)>,
     faults: Faults,
+    /// Kinds of which nothing is told before that time.
+    stalled: BTreeMap<&'static str, Instant>,
     random: Random,
     requests: Vec<Request>,
+    /// Whether each write is compared with the lease, and what was written without it.
+    judges: bool,
+    without_lease: Vec<String>,
 }
 
 impl State {
+    /// Takes note of a write that a process has sent, where another one may hold the lease.
+    fn judge(&mut self, life: &Life, what: &str) {
+        let lease = Kind::of("leases").and_then(|kind| self.store.get(kind, LEASE.0, LEASE.1).ok());
+        let holder = lease.and_then(|lease| lease["spec"]["holderIdentity"].as_str().map(str::to_owned));
+        if self.judges && holder.as_deref() != Some(life.identity()) {
+            self.without_lease.push(format!("{} while {holder:?} holds the lease: {what}", life.identity()));
+        }
+    }
+
     fn open(&mut self, stream: Stream) -> u64 {
         self.opened += 1;
         self.streams.insert(self.opened, stream);
@@ -136,21 +153,49 @@ impl Inner {
     }
 }
 
-/// Whether a process of the controller lives. Nothing that a dead one asks for is heard or answered.
+/// Whether a process of the controller lives. Nothing that a dead one asks for is heard or answered, and a frozen one hears no
+/// answer until it goes on.
 #[derive(Clone, Debug)]
-pub(crate) struct Life(Arc<AtomicBool>);
+pub(crate) struct Life(Arc<Vitals>);
+
+#[derive(Debug)]
+struct Vitals {
+    /// Its name in the lease.
+    identity: String,
+    lives: AtomicBool,
+    frozen: channel::Sender<bool>,
+}
 
 impl Life {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+    pub(crate) fn new(identity: impl Into<String>) -> Self {
+        let (lives, frozen) = (AtomicBool::new(true), channel::Sender::new(false));
+        Self(Arc::new(Vitals { identity: identity.into(), lives, frozen }))
+    }
+
+    pub(crate) fn identity(&self) -> &str {
+        &self.0.identity
     }
 
     pub(crate) fn end(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.0.lives.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        !self.0.load(Ordering::SeqCst)
+        !self.0.lives.load(Ordering::SeqCst)
+    }
+
+    /// Freezes it, or has it go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        self.0.frozen.send_replace(frozen);
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        *self.0.frozen.borrow()
+    }
+
+    /// Waits until it goes on.
+    pub(crate) async fn goes_on(&self) {
+        let _ = self.0.frozen.subscribe().wait_for(|frozen| !frozen).await;
     }
 }
 
@@ -167,8 +212,11 @@ impl SimulatedCluster {
             compacted: 0,
             pages: BTreeMap::new(),
             faults: Faults::default(),
+            stalled: BTreeMap::new(),
             random: Random::new(seed),
             requests: Vec::new(),
+            judges: false,
+            without_lease: Vec::new(),
         };
         Self(Arc::new(Inner {
             started: Instant::now(),
@@ -181,6 +229,11 @@ impl SimulatedCluster {
     /// A client for one process.
     pub(crate) fn client(&self, life: &Life) -> kube::Client {
         server::client(Arc::clone(&self.0), life.clone())
+    }
+
+    /// From now on a policy engine changes each TargetGroupBinding that is written.
+    pub(crate) fn enforce_policy(&self) {
+        self.0.state().store.policy = true;
     }
 
     pub(crate) fn set_faults(&self, faults: Faults) {
@@ -252,9 +305,38 @@ impl SimulatedCluster {
         WATCHED.iter().all(|plural| heard.iter().any(|stream| stream.plural == *plural))
     }
 
-    /// Grows with each change of any object.
+    /// From now on each write is compared with the lease.
+    pub(crate) fn judge_leases(&self) {
+        self.0.state().judges = true;
+    }
+
+    /// Takes note of a write to AWS.
+    pub(crate) fn judge(&self, life: &Life, what: &str) {
+        self.0.state().judge(life, what);
+    }
+
+    /// What was written by others than the holder of the lease.
+    pub(crate) fn written_without_lease(&self) -> Vec<String> {
+        self.0.state().without_lease.clone()
+    }
+
+    /// Grows with each change of any object but leases.
     pub(crate) fn version(&self) -> u64 {
-        self.0.state().store.version
+        let store = &self.0.state().store;
+        store.version - store.renewals
+    }
+
+    /// Has the watches of one of the kinds that the controller watches stay open and tell nothing for a while. Returns its
+    /// plural.
+    pub(crate) fn stall(&self, kind: usize, time: Duration) -> &'static str {
+        let plural = WATCHED[kind % WATCHED.len()];
+        self.0.change(|state| state.stalled.insert(plural, Instant::now() + time));
+        plural
+    }
+
+    /// Ends all stalls.
+    pub(crate) fn stall_no_more(&self) {
+        self.0.change(|state| state.stalled.clear());
     }
 
     /// Ends the connections of all watches.

@@ -121,6 +121,11 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
         let slowest = state.faults.slowest;
         (state.random.up_to(slowest), fate(&mut state, method != "GET"))
     };
+    if life.is_frozen() {
+        // It would not have asked: what its timers send is lost with the connections that it had.
+        life.goes_on().await;
+        return refused(&Refusal::new(500, "InternalError", "the connection was lost"));
+    }
     // What is on its way arrives, also when whoever sent it is dead by then.
     tokio::time::sleep(Duration::from_micros(500) + latency / 2).await;
     if is_watch && fate == Fate::Answered {
@@ -129,7 +134,12 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
     let body: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
     let done = match fate {
         Fate::FailsBefore | Fate::LostBefore => None,
-        _ => Some(cluster.change(|state| serve(state, cluster.now(), &target, &method, &parts.uri, body.clone()))),
+        _ => Some(cluster.change(|state| {
+            if method != "GET" && !matches!(target.kind.plural, "events" | "leases") {
+                state.judge(&life, &format!("{method} {path}"));
+            }
+            serve(state, cluster.now(), &target, &method, &parts.uri, body.clone())
+        })),
     };
     let outcome = match (&done, fate) {
         (Some(Ok(_)), Fate::Answered) => "done".to_owned(),
@@ -137,8 +147,11 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
         (Some(Err(refusal)), fate) => format!("{} {fate:?}: {}", refusal.code, refusal.message),
         (None, fate) => format!("{fate:?}"),
     };
-    cluster.state().requests.push(Request { at, method, path, body, outcome });
+    if target.kind.plural != "leases" {
+        cluster.state().requests.push(Request { at, method, path, body, outcome });
+    }
     tokio::time::sleep(latency / 2).await;
+    life.goes_on().await;
     if life.is_over() {
         return pending().await;
     }

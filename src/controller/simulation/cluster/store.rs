@@ -109,6 +109,10 @@ pub(crate) struct Store {
     pub(crate) log: Vec<Change>,
     /// How often a name has been given, so that the uid of an object depends on nothing else.
     incarnations: BTreeMap<Place, u32>,
+    /// How many changes were of leases, which are renewed for ever.
+    pub(crate) renewals: u64,
+    /// Whether a policy engine puts a label and an annotation of its own on each TargetGroupBinding that is written.
+    pub(crate) policy: bool,
 }
 
 /// Which part of an object a write is for.
@@ -185,6 +189,14 @@ pub(crate) fn is_deleting(object: &Value) -> bool {
 }
 
 impl Store {
+    /// What a mutating webhook makes of an object that is written: the annotation is another one each time.
+    fn enforce(&self, kind: &'static Kind, object: &mut Value) {
+        if self.policy && kind.plural == "targetgroupbindings" {
+            object["metadata"]["labels"]["policy.example.com/team"] = json!("shop");
+            object["metadata"]["annotations"]["policy.example.com/seen"] = json!(self.version.to_string());
+        }
+    }
+
     pub(crate) fn get(&self, kind: &'static Kind, namespace: &str, name: &str) -> Answer {
         self.objects.get(&place(kind, namespace, name)).cloned().ok_or_else(|| not_found(kind, name))
     }
@@ -200,6 +212,7 @@ impl Store {
 
     fn keep(&mut self, kind: &'static Kind, place: Place, verb: &'static str, mut object: Value) -> Arc<Value> {
         self.version += 1;
+        self.renewals += u64::from(kind.plural == "leases");
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let object = Arc::new(object);
         if verb == "DELETED" {
@@ -227,6 +240,7 @@ impl Store {
         if kind.status {
             object.as_object_mut().unwrap().remove("status");
         }
+        self.enforce(kind, &mut object);
         let metadata = object["metadata"].as_object_mut().unwrap();
         if !namespace.is_empty() {
             metadata.insert("namespace".to_owned(), json!(namespace));
@@ -300,6 +314,7 @@ impl Store {
                 if kind.status {
                     new["status"] = old["status"].clone();
                 }
+                self.enforce(kind, &mut new);
                 new["kind"] = old["kind"].clone();
                 new["apiVersion"] = old["apiVersion"].clone();
                 new

@@ -18,7 +18,7 @@ fn service(name: &str) -> Value {
 }
 
 fn services(cluster: &SimulatedCluster) -> Api<Service> {
-    Api::namespaced(cluster.client(&Life::new()), "shop")
+    Api::namespaced(cluster.client(&Life::new("test")), "shop")
 }
 
 fn code<T: std::fmt::Debug>(result: kube::Result<T>) -> u16 {
@@ -78,7 +78,7 @@ async fn writes_are_answered_as_an_api_server_does() {
 #[tokio::test(start_paused = true)]
 async fn generations_count_what_is_wanted_and_replacing_needs_the_version() {
     let cluster = SimulatedCluster::new(1);
-    let api: Api<TargetGroupBinding> = Api::namespaced(cluster.client(&Life::new()), "shop");
+    let api: Api<TargetGroupBinding> = Api::namespaced(cluster.client(&Life::new("test")), "shop");
     let new = json!({ "metadata": { "name": "tgb" }, "spec": { "serviceRef": { "name": "cart", "port": 80 } } });
     let new: TargetGroupBinding = serde_json::from_value(new).unwrap();
     let created = api.create(&PostParams::default(), &new).await.unwrap();

@@ -65,6 +65,11 @@ impl Watch {
         state.store.changes_after(self.kind.plural, version).find(here).cloned()
     }
 
+    /// The end of a stall that lasts.
+    fn stalled_until(&self) -> Option<Instant> {
+        self.cluster.state().stalled.get(self.kind.plural).copied().filter(|until| *until > Instant::now())
+    }
+
     /// The next lines, or the end of the connection.
     async fn next(&mut self) -> Option<Bytes> {
         if self.ended {
@@ -78,6 +83,19 @@ impl Watch {
         let mut ends = self.cluster.connections.subscribe();
         let connections = self.connections;
         let bookmark = (Instant::now() + BOOKMARK).min(self.until);
+        // Not even a bookmark is told by one that stalls.
+        while let Some(until) = self.stalled_until() {
+            tokio::select! {
+                biased;
+                _ = ends.wait_for(|now| *now != connections) => return None,
+                () = tokio::time::sleep_until(until.min(self.until)) => {}
+                // The stall may be over.
+                _ = news.changed() => {}
+            }
+            if Instant::now() >= self.until {
+                return None;
+            }
+        }
         let found = tokio::select! {
             biased;
             _ = ends.wait_for(|now| *now != connections) => return None,

@@ -63,6 +63,8 @@ impl World {
             self.nothing_left_after_deletion().await?;
         }
         self.every_deletion_has_its_cause()?;
+        self.mischief_had_no_effect()?;
+        self.nothing_lasting_is_called_a_repetition()?;
         self.nothing_is_written_without_the_lease()
     }
 
@@ -78,6 +80,15 @@ impl World {
         }
     }
 
+    /// Where nothing fails, whatever is written lasts, a policy engine that writes along or not.
+    fn nothing_lasting_is_called_a_repetition(&self) -> Result<(), String> {
+        let calm = !self.shape.cluster_faults && !self.shape.aws_faults;
+        match self.requests.iter().find(|request| request.body["reason"] == "ChangeDoesNotLast") {
+            Some(event) if calm => Err(format!("a step is said not to last: {}", event.body["message"])),
+            _ => Ok(()),
+        }
+    }
+
     async fn nothing_to_do_after_a_restart(&mut self) -> Result<(), String> {
         self.kill();
         self.tell("everything is as it shall be; from here on nothing is to be written");
@@ -89,7 +100,8 @@ impl World {
         let read = self.calls.len();
         tokio::time::sleep(Duration::from_secs(900)).await;
         self.keep_requests();
-        if let Some(call) = self.calls.get(read) {
+        // The audit reads.
+        if let Some(call) = self.calls.get(read).filter(|_| !self.shape.tampered) {
             return Err(format!("it asks AWS though nothing happens: {call}"));
         }
         let writes = self.calls[calls..].iter().filter(|call| call.is_write).map(|call| call.to_string());
@@ -132,7 +144,9 @@ impl World {
         for call in self.calls.iter().filter(|call| call.took_effect) {
             match call.operation.as_str() {
                 "DeleteLoadBalancer" => self.load_balancer_may_go(call, &log)?,
-                "DeregisterTargets" if !self.shape.cluster_faults => targets_may_go(call, &log)?,
+                "DeregisterTargets" => {
+                    targets_may_go(call, &log, if self.shape.cluster_faults { VERY_OLD } else { OLD })?;
+                }
                 _ => {}
             }
         }
@@ -151,7 +165,7 @@ impl World {
         let [_, _, owner, _] = parts.as_slice() else {
             // Whoever joins as the last one leaves may come too late.
             let group = parts.get(1).copied().unwrap_or_default();
-            let ingresses = lately(log, call.at, |change| change.plural == "ingresses");
+            let ingresses = lately(log, call.at, OLD, |change| change.plural == "ingresses");
             let asks = |change: &&&Change| {
                 let stands = change.verb != "DELETED" && !is_deleting(&change.object);
                 stands && change.at + OLD < call.at && group_of(&change.object).as_deref() == Some(group)
@@ -168,7 +182,12 @@ impl World {
             matches!(change.plural, "ingresses" | "services") && change.at <= call.at && named(&change.object)
         };
         match log.iter().rev().find(of_owner) {
-            Some(last) if last.verb != "DELETED" && !is_deleting(&last.object) && group_of(&last.object).is_none() => {
+            Some(last)
+                if last.verb != "DELETED"
+                    && !is_deleting(&last.object)
+                    && group_of(&last.object).is_none()
+                    && !self.is_replaced(call, log, &named) =>
+            {
                 Err(format!("a load balancer is deleted whose object stands: {call}"))
             }
             Some(_) => Ok(()),
@@ -177,20 +196,44 @@ impl World {
     }
 }
 
+impl World {
+    /// Returns whether the owner of a load balancer asked lately for one of another scheme.
+    fn is_replaced(&self, call: &Call, log: &[Change], named: &dyn Fn(&Value) -> bool) -> bool {
+        let name = call.params["LoadBalancerArn"].split('/').nth(2).unwrap_or_default();
+        let makes = |made: &&Call| {
+            made.operation == "CreateLoadBalancer"
+                && made.took_effect
+                && made.at <= call.at
+                && made.params["Name"] == name
+        };
+        let Some(made) = self.calls.iter().rev().find(makes) else { return false };
+        let owners = lately(log, call.at, OLD, |change| {
+            matches!(change.plural, "ingresses" | "services") && named(&change.object)
+        });
+        owners.iter().any(|change| {
+            let annotations = &change.object["metadata"]["annotations"];
+            let keys = ["alb.ingress.kubernetes.io/scheme", "service.beta.kubernetes.io/aws-load-balancer-scheme"];
+            keys.iter().filter_map(|key| annotations[*key].as_str()).any(|scheme| scheme != made.params["Scheme"])
+        })
+    }
+}
+
 /// How long a write takes at most to be carried out, and one request after another whose answers decide about it.
 const ON_ITS_WAY: Duration = Duration::from_millis(1000);
 
 /// How long what the controller knows may be old where no watch is disturbed: as long as a throttled call is repeated.
 const OLD: Duration = Duration::from_secs(60);
+/// The same where watches are disturbed: a connection that goes silent is noticed after 320 s, and read anew.
+const VERY_OLD: Duration = Duration::from_secs(450);
 
-/// What was true of some objects at any moment of the last minute before `until`.
-fn lately<'a>(log: &'a [Change], until: Instant, of: impl Fn(&Change) -> bool + 'a) -> Vec<&'a Change> {
+/// What was true of some objects at any moment of the time `old` before `until`.
+fn lately<'a>(log: &'a [Change], until: Instant, old: Duration, of: impl Fn(&Change) -> bool + 'a) -> Vec<&'a Change> {
     let before = log.iter().filter(|change| change.at <= until && of(change));
-    // The last state of each object before the minute, and all within it.
+    // The last state of each object before that time, and all within it.
     let mut states: BTreeMap<&str, Vec<&Change>> = BTreeMap::new();
     for change in before {
         let states = states.entry(change.object["metadata"]["name"].as_str().unwrap_or_default()).or_default();
-        if change.at + OLD < until {
+        if change.at + old < until {
             states.clear();
         }
         states.push(change);
@@ -199,10 +242,10 @@ fn lately<'a>(log: &'a [Change], until: Instant, of: impl Fn(&Change) -> bool + 
 }
 
 /// A pod that is ready all the time, behind a Service and a binding that stand all the time, stays registered.
-fn targets_may_go(call: &Call, log: &[Change]) -> Result<(), String> {
+fn targets_may_go(call: &Call, log: &[Change], old: Duration) -> Result<(), String> {
     let group = &call.params["TargetGroupArn"];
     let stands = |change: &&Change| change.verb != "DELETED" && !is_deleting(&change.object);
-    let bindings = lately(log, call.at, |change| {
+    let bindings = lately(log, call.at, old, |change| {
         change.plural == "targetgroupbindings" && change.object["spec"]["targetGroupARN"] == **group
     });
     let [first, ..] = bindings.as_slice() else { return Ok(()) };
@@ -211,12 +254,13 @@ fn targets_may_go(call: &Call, log: &[Change]) -> Result<(), String> {
         let mut ports = change.object["spec"]["ports"].as_array().into_iter().flatten();
         stands(change) && ports.any(|has| has["port"] == *port || has["name"] == *port)
     };
-    let services =
-        lately(log, call.at, |change| change.plural == "services" && change.object["metadata"]["name"] == *service);
-    if !bindings.iter().all(stands) || !services.iter().all(has_port) || first.at + OLD > call.at {
+    let services = lately(log, call.at, old, |change| {
+        change.plural == "services" && change.object["metadata"]["name"] == *service
+    });
+    if !bindings.iter().all(stands) || !services.iter().all(has_port) || first.at + old > call.at {
         return Ok(());
     }
-    let slices = lately(log, call.at, |change| {
+    let slices = lately(log, call.at, old, |change| {
         change.plural == "endpointslices"
             && change.object["metadata"]["labels"]["kubernetes.io/service-name"] == *service
     });

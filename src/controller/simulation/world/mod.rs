@@ -3,6 +3,7 @@
 mod checks;
 pub(super) mod compare;
 mod edits;
+mod hostile;
 mod objects;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -12,7 +13,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     aws::{self, Call, SimulatedAws},
     cluster::{self, Request, SimulatedCluster},
-    process::Process,
+    process::{Election, Process},
     random::Random,
 };
 use objects::Pods;
@@ -31,6 +32,10 @@ pub(super) struct Shape {
     pub(super) ends: f64,
     /// Whether everything is deleted in the end.
     pub(super) deleted: bool,
+    /// Whether a policy engine changes each TargetGroupBinding that is written.
+    pub(super) policy: bool,
+    /// Whether people change AWS by hand.
+    pub(super) tampered: bool,
 }
 
 impl Shape {
@@ -53,6 +58,8 @@ impl Shape {
             aws_faults: random.chance(0.6),
             ends: if random.chance(0.5) { 0.3 } else { 0.0 },
             deleted: random.chance(0.25),
+            policy: random.chance(0.25),
+            tampered: random.fork(9).chance(0.1),
         }
     }
 }
@@ -63,6 +70,8 @@ pub(super) struct World {
     random: Random,
     /// How the process starts and ends: of its own, so that what users do is the same however it does.
     fortune: Random,
+    /// What tenants and people do that nobody asked for.
+    hostile: Random,
     shape: Shape,
     pub(super) cluster: SimulatedCluster,
     pub(super) aws: SimulatedAws,
@@ -93,6 +102,8 @@ pub(super) struct World {
 /// How long a world may take to come to rest, in its own time: a connection that goes silent is noticed after 320 s, a key
 /// that fails pauses for two minutes.
 const DEADLINE: Duration = Duration::from_secs(1800);
+/// The audit's period where all is as it shall be and AWS is asked for nothing.
+const NEVER: Duration = Duration::from_secs(100 * 86_400);
 
 impl World {
     /// A world in which nobody has asked for anything yet.
@@ -100,6 +111,9 @@ impl World {
         let cluster = SimulatedCluster::new(seed);
         let aws = SimulatedAws::new(seed);
         objects::foundation(&cluster);
+        if shape.policy {
+            cluster.enforce_policy();
+        }
         // One alone is no group.
         shape.ingresses = shape.ingresses.max(if seed % 5 == 4 { 3 } else { 0 });
         let foreign = aws.add_foreign(1, shape.bindings);
@@ -108,11 +122,16 @@ impl World {
         for service in backends.chain((0..shape.services).map(service_name)) {
             pods.push(Pods::new(&service, pods.len()));
         }
-        let (random, fortune) = (Random::new(seed).fork(1), Random::new(seed).fork(3));
+        let (random, fortune, hostile) =
+            (Random::new(seed).fork(1), Random::new(seed).fork(3), Random::new(seed).fork(5));
+        if let Some(limits) = Self::limits(seed) {
+            aws.set_limits(limits);
+        }
         Self {
             seed,
             random,
             fortune,
+            hostile,
             ingresses: (0..shape.ingresses).map(|number| format!("web-{number}")).collect(),
             services: (0..shape.services).map(service_name).collect(),
             bindings: (0..shape.bindings).map(|number| format!("own-{number}")).collect(),
@@ -144,7 +163,9 @@ impl World {
             self.tell("the controller starts");
             self.processes += 1;
             self.terms += 1;
-            self.process = Some(Process::start(&self.cluster, &self.aws, self.processes, self.terms));
+            let audit = if self.shape.tampered { hostile::AUDIT } else { NEVER };
+            let election = Election::Given(self.terms);
+            self.process = Some(Process::start(&self.cluster, &self.aws, self.processes, election, audit));
         }
     }
 
@@ -263,6 +284,7 @@ impl World {
             fails_after: 0.03,
             lost_before: 0.01,
             lost_after: 0.02,
+            in_use: 0.3,
             fresh_for: Duration::from_secs(2),
             unlisted_for: Duration::ZERO,
         };
@@ -287,7 +309,7 @@ impl World {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let state = self.process.as_ref().map(|process| process.controller.state().to_string());
+                let state = self.process.as_ref().map(|process| process.controller().state().to_string());
                 return Err(format!("it does not come to rest: {}", state.unwrap_or_default()));
             }
         }
@@ -341,6 +363,80 @@ impl World {
         self.calls.iter().filter(|call| call.is_write).count()
     }
 
+    /// Starts a process that takes part in the election.
+    fn elect(&mut self, fenced: bool) -> Process {
+        self.processes += 1;
+        self.tell(format!("process {} starts", self.processes));
+        Process::start(&self.cluster, &self.aws, self.processes, Election::Real { fenced }, NEVER)
+    }
+
+    /// Has the process that leads be the one that is looked at.
+    fn look_at_the_leader(&mut self) {
+        let leads = |process: &Option<Process>| process.as_ref().is_some_and(|process| process.term().is_some());
+        if !leads(&self.process) && leads(&self.standby) {
+            std::mem::swap(&mut self.process, &mut self.standby);
+        }
+    }
+
+    /// Two processes take turns at the lease, and each may be frozen, killed or stopped; then one leads until all is quiet.
+    pub(super) async fn contend(&mut self, fenced: bool) -> Result<(), String> {
+        self.cluster.judge_leases();
+        self.faults(true);
+        self.create_everything();
+        self.process = Some(self.elect(fenced));
+        self.standby = Some(self.elect(fenced));
+        for _ in 0..self.shape.edits.max(4) {
+            let pause = self.random.up_to(Duration::from_secs(20));
+            self.pass(pause).await;
+            self.edit();
+            let pause = Duration::from_millis(50) + self.fortune.up_to(Duration::from_millis(500));
+            self.pass(pause).await;
+            self.look_at_the_leader();
+            match self.fortune.below(4) {
+                0 | 1 => {
+                    let life = self.process.as_ref().map(|process| process.life().clone()).expect("a process");
+                    self.tell(format!("{} is frozen", life.identity()));
+                    life.freeze(true);
+                    let pause = self.fortune.up_to(Duration::from_secs(60));
+                    self.pass(pause).await;
+                    self.edit();
+                    self.pass(Duration::from_millis(50)).await;
+                    self.tell(format!("{} goes on", life.identity()));
+                    life.freeze(false);
+                }
+                2 => {
+                    self.kill();
+                    self.process = Some(self.elect(fenced));
+                }
+                _ => {
+                    let process = self.process.take().expect("a process");
+                    self.tell("the leader is asked to stop");
+                    process.stop().await;
+                    self.process = Some(self.elect(fenced));
+                }
+            }
+        }
+        self.pass(Duration::from_secs(1)).await;
+        self.faults(false);
+        self.mend_everything();
+        // As long as it takes until somebody leads.
+        self.pass(Duration::from_secs(60)).await;
+        self.look_at_the_leader();
+        self.settle().await?;
+        self.create_bindings();
+        self.settle().await?;
+        self.look_at_the_leader();
+        if let Some(standby) = self.standby.take() {
+            standby.kill();
+        }
+        let written = self.cluster.written_without_lease();
+        if !written.is_empty() {
+            return Err(format!("it is written without the lease:\n{}", written.join("\n")));
+        }
+        self.terms = self.process.as_ref().and_then(Process::term).ok_or("nobody leads in the end")?;
+        Ok(())
+    }
+
     /// Everything is created, and then things happen, with and without faults.
     pub(super) async fn live(&mut self) -> Result<(), String> {
         self.faults(true);
@@ -359,6 +455,7 @@ impl World {
             };
             self.pass(pause).await;
             self.edit();
+            self.mischief();
             if self.shape.ends > 0.0 && self.random.chance(self.shape.ends) {
                 self.end_process().await;
             }
@@ -369,13 +466,15 @@ impl World {
         }
         self.pass(Duration::from_secs(1)).await;
         self.faults(false);
+        self.end_mischief();
         self.crash = None;
         self.aws.disarm();
         self.start();
         self.mend_everything();
         self.settle().await?;
         self.create_bindings();
-        self.settle().await
+        self.settle().await?;
+        self.tampered().await
     }
 }
 

@@ -28,8 +28,11 @@ fn value(annotation: &str, random: &mut Random) -> String {
         "success-codes" => format!("200-{}", 200 + number),
         "tags" | "additional-resource-tags" => format!("team=team-{number},kept=always"),
         "target-group-attributes" => format!("deregistration_delay.timeout_seconds={}", 10 * number),
-        "load-balancer-attributes" => format!("idle_timeout.timeout_seconds={}", 60 + number),
-        "inbound-cidrs" => ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/8,192.168.0.0/16", "172.16.0.0/12"][number].to_owned(),
+        // AWS shows some of these in another form.
+        "load-balancer-attributes" => {
+            format!("idle_timeout.timeout_seconds={},routing.http2.enabled=False", 60 + number)
+        }
+        "inbound-cidrs" => ["0.0.0.0/0", "10.1.2.3/8", "10.0.0.0/8,192.168.0.0/16", "172.16.0.0/12"][number].to_owned(),
         "listen-ports" => [
             r#"[{"HTTP":80}]"#,
             r#"[{"HTTP":80},{"HTTP":8080}]"#,
@@ -52,7 +55,7 @@ fn value(annotation: &str, random: &mut Random) -> String {
 }
 
 /// What an Ingress may say from its beginning on, and with which probability it does. One that is taken away again leaves
-/// what it made of attributes and tags in place, so none is.
+/// what it made of attributes in place, so none is but that of tags.
 const INGRESS_ANNOTATIONS: [(&str, f64); 11] = [
     ("certificate-arn", 1.0),
     ("actions.answer", 1.0),
@@ -355,10 +358,24 @@ pub(super) fn edit_ingress(object: &mut Value, random: &mut Random, backends: us
             let has = |suffix: &&str| annotations.contains_key(&alb(suffix));
             let changeable: Vec<&str> = INGRESS_ANNOTATIONS.iter().map(|(suffix, _)| *suffix).filter(has).collect();
             let Some(suffix) = random.pick(&changeable) else { return "nothing".to_owned() };
+            if *suffix == "tags" && random.chance(0.4) {
+                return without_tags(annotations, &alb(suffix));
+            }
             annotations.insert(alb(suffix), json!(value(suffix, random)));
             format!("annotation {suffix}")
         }
     }
+}
+
+/// Takes one tag out of an annotation, or all with the annotation.
+fn without_tags(annotations: &mut serde_json::Map<String, Value>, key: &str) -> String {
+    let one_goes = annotations[key].as_str().is_some_and(|tags| tags.contains(','));
+    if one_goes {
+        annotations.insert(key.to_owned(), json!("kept=always"));
+        return "a tag goes".to_owned();
+    }
+    annotations.remove(key);
+    "all tags go".to_owned()
 }
 
 /// The same for a Service with a load balancer.
@@ -373,9 +390,17 @@ pub(super) fn edit_service(object: &mut Value, number: usize, random: &mut Rando
         return "ports".to_owned();
     }
     let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+    if random.chance(0.2) {
+        let other = if annotations[&nlb("scheme")] == "internal" { "internet-facing" } else { "internal" };
+        annotations.insert(nlb("scheme"), json!(other));
+        return format!("scheme {other}");
+    }
     let has = |(suffix, _): &(&str, &str)| annotations.contains_key(&nlb(suffix));
     let changeable: Vec<(&str, &str)> = SERVICE_ANNOTATIONS.iter().map(|(s, v, _)| (*s, *v)).filter(has).collect();
     let Some((suffix, values)) = random.pick(&changeable) else { return "nothing".to_owned() };
+    if *values == "tags" && random.chance(0.4) {
+        return without_tags(annotations, &nlb(suffix));
+    }
     annotations.insert(nlb(suffix), json!(value(values, random)));
     format!("annotation {suffix}")
 }

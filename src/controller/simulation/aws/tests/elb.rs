@@ -100,7 +100,7 @@ async fn the_state_is_told_by_name() {
     ]);
     world.aws.modify_load_balancer_attributes(&balancer.arn, &off).await.unwrap();
     let target = crate::aws::Target { id: "10.0.3.4".to_owned(), port: 8080 };
-    world.aws.register_targets(&api.arn, &[target]).await.unwrap();
+    world.aws.register_targets(&api.arn, &[target.into()]).await.unwrap();
     let mut state = world.simulation.state();
     state.security_groups.retain(|name, _| name == "front");
     insta::assert_snapshot!(serde_json::to_string_pretty(&state).unwrap(), @r#"

@@ -201,7 +201,7 @@ async fn somebody_changes_one_thing_at_a_time() {
         let api = world.target_group("api").await;
         world.aws.tag(api.arn.as_str(), &Tags::from([("team".to_owned(), "a".to_owned())])).await.unwrap();
         let target = crate::aws::Target { id: "10.0.3.4".to_owned(), port: 8080 };
-        world.aws.register_targets(&api.arn, &[target]).await.unwrap();
+        world.aws.register_targets(&api.arn, &[target.into()]).await.unwrap();
         let new = NewListener {
             protocol: Some(ListenerProtocol::Https),
             default_certificate: Some(certificate("one")),

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::aws::Target;
+use crate::aws::{Registration, Target};
 
-fn target(id: &str, port: u16) -> Target {
-    Target { id: id.to_owned(), port }
+fn target(id: &str, port: u16) -> Registration {
+    Target { id: id.to_owned(), port }.into()
 }
 
 impl World {
@@ -100,7 +100,14 @@ async fn targets_come_in_batches_and_must_be_of_the_vpc() {
     assert_eq!(world.health(&group).await.len(), 450);
     world.aws.deregister_targets(&group, &targets[..449]).await.unwrap();
     assert_eq!(world.simulation.state().target_groups["api"].targets.len(), 1);
-    assert_eq!(code(world.aws.register_targets(&group, &[target("192.168.0.1", 80)]).await), "InvalidTarget");
+    let outside = target("192.168.0.1", 80);
+    let somewhere = |zone: &str, target: &Registration| Registration { zone: Some(zone.to_owned()), ..target.clone() };
+    assert_eq!(code(world.aws.register_targets(&group, std::slice::from_ref(&outside)).await), "ValidationError");
+    let inside = somewhere("all", &targets[449]);
+    assert_eq!(code(world.aws.register_targets(&group, &[inside]).await), "ValidationError");
+    world.aws.register_targets(&group, &[somewhere("all", &outside)]).await.unwrap();
+    let health = world.aws.describe_target_health(&group).await.unwrap();
+    assert_eq!(health[&outside.target].zone.as_deref(), Some("all"));
     assert_eq!(code(world.aws.register_targets(&group, &[target("i-node0", 80)]).await), "InvalidTarget");
     let name = TargetGroupName::new("nodes").unwrap();
     let nodes = world.aws.create_target_group(&target_group(TargetType::Instance), &name, &vpc()).await.unwrap().arn;
