@@ -30,7 +30,7 @@ enum Command {
     /// Run the controller against a cluster
     Controller(Box<crate::controller::flags::ControllerFlags>),
     /// Print what manifests would make in AWS; needs neither a cluster nor AWS
-    Plan(plan::PlanArguments),
+    Plan(Box<plan::PlanArguments>),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
     Crds,
     /// Print the IAM policy for the controller's role: the least that it needs
@@ -82,7 +82,7 @@ mod tests {
         else {
             panic!("a flag that is given twice is refused");
         };
-        assert_eq!(flags.ingress_class, "mine");
+        assert_eq!(flags.build.ingress_class, "mine");
         assert!(parsed("albatross --version").is_err_and(|e| e.kind() == clap::error::ErrorKind::DisplayVersion));
     }
 }

@@ -1,7 +1,7 @@
 //! The only place that prints: data to standard output, everything else to standard error.
 
 use std::{
-    io::{self, ErrorKind, Write},
+    io::{self, BufWriter, ErrorKind, Write},
     process::ExitCode,
 };
 
@@ -12,6 +12,16 @@ pub(super) fn data(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Prints what is asked for as it comes. `write` returns whether all of it is well.
+pub(super) fn streamed(write: impl FnOnce(&mut dyn Write) -> io::Result<bool>) -> ExitCode {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|well| out.flush().map(|()| well)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Ok(false) | Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -2,6 +2,7 @@
 //! ([`crate::controller`]) or by [`from_files`]; a relist replaces a kind at its end, so that nothing seems gone while it runs.
 
 mod from_files;
+mod placeholder;
 mod records;
 
 #[cfg(test)]
@@ -9,7 +10,8 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use from_files::{FileError, Loaded, from_documents, from_paths};
+pub use from_files::{FileError, Loaded, Problem, from_documents, from_paths};
+pub use placeholder::placeholder;
 pub use records::{
     AddressFamily, Backend, BackendPort, ClassParameters, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState,
     HttpPath, HttpRule, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, PodPort, Readiness,
@@ -21,9 +23,21 @@ use crate::model::ObjectName;
 /// One kind of object, by name.
 pub type Objects<T> = BTreeMap<ObjectName, T>;
 
+/// How much of the cluster a snapshot has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// All of it: what is not there does not exist.
+    #[default]
+    Cluster,
+    /// Some manifests: what is not there may be in others.
+    Files,
+}
+
 /// Every object that decides something.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// Whether what is not there does not exist.
+    pub scope: Scope,
     /// All Ingresses, also those of other classes.
     pub ingresses: Objects<Ingress>,
     /// By name; cluster-scoped.

@@ -297,6 +297,8 @@ pub struct Service {
     pub allocate_load_balancer_node_ports: bool,
     /// `status.loadBalancer.ingress`
     pub status: Vec<StatusEntry>,
+    /// It is in no file, and stands for the Service that may be in another: of its ports only the Service's own is known.
+    pub assumed: bool,
 }
 
 /// A port of a Service.
@@ -322,6 +324,34 @@ impl Service {
             metadata: ObjectMeta { namespace: Some(name.namespace), name: Some(name.name), ..ObjectMeta::default() },
             ..wire::Service::default()
         })
+    }
+
+    /// Returns the Service that another file may have, with the port that is asked of it.
+    #[must_use]
+    pub fn assumed(name: ObjectName, port: &PortReference) -> Self {
+        let (port_name, number) = match port {
+            PortReference::Number(number) => (String::new(), *number),
+            PortReference::Name(name) => (name.clone(), 0),
+        };
+        let ports = vec![ServicePort {
+            name: port_name,
+            port: number,
+            target_port: PortReference::Number(number),
+            node_port: None,
+            protocol: "TCP".to_owned(),
+        }];
+        let metadata = ObjectMeta { namespace: Some(name.namespace), name: Some(name.name), ..ObjectMeta::default() };
+        Self { ports, assumed: true, ..Self::from(wire::Service { metadata, ..wire::Service::default() }) }
+    }
+
+    /// Returns whether the API server gives its ports node ports.
+    #[must_use]
+    pub fn gets_node_ports(&self) -> bool {
+        match self.kind.as_str() {
+            "NodePort" => true,
+            "LoadBalancer" => self.allocate_load_balancer_node_ports,
+            _ => false,
+        }
     }
 
     /// The port that a number or a name means.
@@ -371,6 +401,7 @@ impl From<wire::Service> for Service {
                 .filter(|n| *n > 0),
             allocate_load_balancer_node_ports: wire.spec.allocate_load_balancer_node_ports.unwrap_or(true),
             status: status_entries(wire.status),
+            assumed: false,
         }
     }
 }
@@ -632,6 +663,8 @@ pub struct TargetGroupBinding {
     pub deleting: bool,
     /// What vouches for its targets: the annotation [`crate::record::CHECKPOINT`].
     pub checkpoint: Option<String>,
+    /// Whether aws-load-balancer-controller left a checkpoint of its own.
+    pub foreign_checkpoint: bool,
     /// Its spec.
     pub spec: crd::TargetGroupBindingSpec,
     /// Its status.
@@ -650,6 +683,10 @@ impl From<crd::TargetGroupBinding> for TargetGroupBinding {
             labels: metadata.labels.unwrap_or_default(),
             finalizers: metadata.finalizers.unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
+            foreign_checkpoint: metadata.annotations.as_ref().is_some_and(|annotations| {
+                let has = |key: &str| annotations.get(key).is_some_and(|value| !value.is_empty());
+                has(crate::record::FOREIGN_CHECKPOINTS[0])
+            }),
             checkpoint: metadata.annotations.and_then(|mut annotations| annotations.remove(crate::record::CHECKPOINT)),
             spec,
             status,
