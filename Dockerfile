@@ -8,6 +8,9 @@
 # is not the machine's own, a builder node of that architecture or QEMU. The build image brings the toolchain, so
 # rust-toolchain.toml is left out of the context, and the C compiler that aws-lc needs. Both stages are Debian 12, so that
 # the C library is the same.
+#
+# The base images are named by tag. To pin them, put their digests behind the tags (`docker buildx imagetools inspect IMAGE`
+# shows them), as rust:1.95.0-bookworm@sha256:….
 
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
@@ -24,6 +27,6 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /albatross /usr/local/bin/albatross
 # A number, so that Kubernetes can tell that it is not root.
 USER 65532:65532
-# /metrics; /healthz, /readyz, /debug/state; and webhooks, where they are on.
+# /metrics; /healthz and /readyz; and webhooks, where they are on.
 EXPOSE 8080 61779 9443
 ENTRYPOINT ["/usr/local/bin/albatross"]
