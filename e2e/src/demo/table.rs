@@ -14,6 +14,8 @@ use crate::lab::world::CONTROLLER_TAG;
 
 const STACK: &str = "ingress.k8s.aws/stack";
 const RESOURCE: &str = "ingress.k8s.aws/resource";
+const SERVICE_STACK: &str = "service.k8s.aws/stack";
+const SERVICE_RESOURCE: &str = "service.k8s.aws/resource";
 
 type Tags = BTreeMap<String, String>;
 
@@ -103,6 +105,11 @@ async fn tags(aws: &Aws, arn: &str) -> Result<Tags> {
 
 /// The Kubernetes objects that a resource is for, from its tags.
 fn cause(tags: &Tags) -> String {
+    if let Some(service) = tags.get(SERVICE_STACK) {
+        // A target group's resource is `namespace/service:port`.
+        let port = tags.get(SERVICE_RESOURCE).and_then(|resource| resource.strip_prefix(service.as_str()));
+        return format!("Service {service}{}", port.unwrap_or_default());
+    }
     let (Some(stack), resource) = (tags.get(STACK), tags.get(RESOURCE)) else {
         return String::new();
     };
@@ -138,6 +145,11 @@ async fn load_balancer(aws: &Aws, balancer: &LoadBalancer, names: &BTreeMap<&str
         let answer = aws.elb.describe_rules().listener_arn(arn).send().await?;
         let mut rules: Vec<&Rule> = answer.rules().iter().collect();
         rules.sort_by_key(|rule| rule.priority().and_then(|it| it.parse().ok()).unwrap_or(u32::MAX));
+        // A Network Load Balancer has no rules.
+        if rules.is_empty() {
+            let then: Vec<String> = listener.default_actions().iter().map(|it| action(it, names)).collect();
+            rows.push([std::mem::take(&mut title), String::new(), "anything".to_owned(), then.join(", then ")]);
+        }
         for rule in rules {
             let when: Vec<String> = rule.conditions().iter().map(condition).collect();
             let when = if when.is_empty() { "anything else".to_owned() } else { when.join(" and ") };
@@ -211,10 +223,19 @@ mod tests {
         let causes = [
             tags(&[(STACK, "default/shop"), (RESOURCE, "default/shop-service1:9376")]),
             tags(&[(STACK, "default/shop"), (RESOURCE, "LoadBalancer")]),
+            tags(&[(SERVICE_STACK, "default/dns"), (SERVICE_RESOURCE, "default/dns:53")]),
+            tags(&[(SERVICE_STACK, "default/dns"), (SERVICE_RESOURCE, "LoadBalancer")]),
             tags(&[("other", "tag")]),
         ]
         .map(|tags| cause(&tags));
-        assert_eq!(causes, ["Service service1:9376 of Ingress default/shop", "Ingress default/shop", ""]);
+        let expected = [
+            "Service service1:9376 of Ingress default/shop",
+            "Ingress default/shop",
+            "Service default/dns:53",
+            "Service default/dns",
+            "",
+        ];
+        assert_eq!(causes, expected);
     }
 
     #[test]

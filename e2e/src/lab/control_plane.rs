@@ -120,7 +120,9 @@ impl ControlPlane {
         arguments.path("--service-account-signing-key-file", &directory.join("service-account.key"));
         arguments.text("--service-account-issuer", "https://kubernetes.default.svc");
         arguments.path("--token-auth-file", &directory.join("tokens.csv")).text("--authorization-mode", "RBAC");
-        arguments.text("--service-cluster-ip-range", "10.96.0.0/14").text("--service-node-port-range", "10000-60000");
+        arguments
+            .text("--service-cluster-ip-range", "10.96.0.0/14,fd00:10:96::/112")
+            .text("--service-node-port-range", "10000-60000");
         arguments.text("--secure-port", &api_port.to_string()).text("--bind-address", "127.0.0.1");
         arguments.path("--cert-dir", &certificates).flag("--allow-privileged");
         arguments.text("--disable-admission-plugins", "ServiceAccount");

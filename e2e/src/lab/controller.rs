@@ -24,6 +24,7 @@ pub const SUBCOMMAND: &str = "albatross";
 pub struct Controller {
     process: Process,
     health_port: u16,
+    debug_port: u16,
     /// The port of its metrics.
     pub metrics_port: u16,
 }
@@ -41,7 +42,7 @@ impl Controller {
     }
 
     pub(super) fn start_in(lab: &Lab, environment: &[(&str, &str)], extra_flags: &[&str]) -> Result<Self> {
-        let [metrics_port, health_port, webhook_port] = free_ports()?;
+        let [metrics_port, health_port, debug_port, webhook_port] = free_ports()?;
         let (program, mut arguments): (PathBuf, Vec<OsString>) = match std::env::var_os("ALBATROSS_BIN") {
             Some(program) => (program.into(), Vec::new()),
             None => (lab.program.clone(), vec![SUBCOMMAND.into()]),
@@ -60,6 +61,7 @@ impl Controller {
             text("aws-vpc-id", &lab.world.vpc),
             text("metrics-bind-addr", &format!("127.0.0.1:{metrics_port}")),
             text("health-probe-bind-addr", &format!("127.0.0.1:{health_port}")),
+            text("debug-bind-addr", &format!("127.0.0.1:{debug_port}")),
             text("webhook-bind-port", &webhook_port.to_string()),
             text("enable-leader-election", "false"),
             text("enable-waf", "false"),
@@ -77,7 +79,7 @@ impl Controller {
         arguments.retain(|argument| name(argument).is_none_or(|name| !said.contains(&name)));
         arguments.extend(extra_flags.iter().map(OsString::from));
         let process = lab.processes.spawn(NAME, &program, arguments, environment)?;
-        Ok(Self { process, health_port, metrics_port })
+        Ok(Self { process, health_port, debug_port, metrics_port })
     }
 
     /// Waits until its `/readyz` answers 200.
@@ -93,14 +95,14 @@ impl Controller {
 
     /// What its `/readyz` answers: the status, and the text with the reasons.
     pub async fn readiness(&self) -> Result<(u16, String)> {
-        self.ask("/readyz").await
+        Self::ask_port(self.health_port, "/readyz").await
     }
 
     /// Waits until its `/idle` says that nothing is being worked on or waited for.
     pub async fn idle(&mut self, deadline: Duration) -> Result<()> {
         wait_until(deadline, "the controller to be idle", async || {
             self.process.check_running()?;
-            let (status, pending) = self.ask("/idle").await?;
+            let (status, pending) = Self::ask_port(self.debug_port, "/idle").await?;
             ensure!(status == 200, "/idle answers {status}: {pending}");
             Ok(true)
         })
@@ -109,7 +111,7 @@ impl Controller {
 
     /// What its `/debug/state` answers.
     pub async fn state(&self) -> Result<String> {
-        Ok(self.ask("/debug/state").await?.1)
+        Ok(Self::ask_port(self.debug_port, "/debug/state").await?.1)
     }
 
     /// What its `/metrics` answers.
@@ -117,15 +119,17 @@ impl Controller {
         Ok(Self::ask_port(self.metrics_port, "/metrics").await?.1)
     }
 
-    async fn ask(&self, path: &str) -> Result<(u16, String)> {
-        Self::ask_port(self.health_port, path).await
-    }
-
     async fn ask_port(port: u16, path: &str) -> Result<(u16, String)> {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
         let answer = client.get(format!("http://127.0.0.1:{port}{path}").parse()?).await?;
         let status = answer.status().as_u16();
         Ok((status, String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes()).into_owned()))
+    }
+
+    /// The process's id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Fails when it has ended by itself.

@@ -120,7 +120,7 @@ fn asked_of(call: &Call, region: &str) -> Vec<Asked> {
         |arn: &str, from: &str, to: &str| format!("{}/new", arn.replacen(&format!(":{from}/"), &format!(":{to}/"), 1));
     match (service, operation) {
         (_, "CreateSecurityGroup") => made(one(&call.name, group("new")), &tags, "ec2:CreateTags", "ec2", group("new")),
-        (_, "CreateTags") => listed(call, "ResourceId.").map(|id| one(&call.name, group(&id))).collect(),
+        (_, "CreateTags" | "DeleteTags") => listed(call, "ResourceId.").map(|id| one(&call.name, group(&id))).collect(),
         (_, "CreateLoadBalancer") => {
             let kind = if field("Type").as_deref() == Some("network") { "net" } else { "app" };
             let arn = balancing(&format!("loadbalancer/{kind}/{}/new", field("Name").unwrap_or_default()));
@@ -225,7 +225,10 @@ mod tests {
             ("DeleteListener", listener, &[], true),
             ("RegisterTargets", "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/a/1", &[], true),
             ("RegisterTargets", balancer, &[], false),
-            ("RemoveTags", balancer, &[resource], false),
+            ("RemoveTags", balancer, &[resource], true),
+            ("RemoveTags", balancer, &[], false),
+            ("RemoveTags", listener, &[], true),
+            ("SetWebAcl", balancer, &[resource], false),
         ] {
             let asked = asked(&format!("elasticloadbalancing:{action}"), on, context);
             assert_eq!(policy.allows(&asked), expected, "{asked:?}");

@@ -2,6 +2,7 @@
 //! certificates, instances that are the cluster's nodes, and what the conformance cases name.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use anyhow::{Context as _, Result, bail};
 use aws_sdk_acm::types::ValidationMethod;
@@ -23,6 +24,8 @@ const ZONES: [&str; 3] = ["a", "b", "c"];
 #[derive(Clone, Debug, Default)]
 pub struct World {
     pub vpc: String,
+    /// VPCs without anything of the cluster: `peered`.
+    pub other_vpcs: BTreeMap<String, String>,
     /// `public-a` … `private-c`.
     pub subnets: BTreeMap<String, String>,
     /// The security group on the nodes' interfaces, tagged as the cluster's.
@@ -37,6 +40,10 @@ pub struct World {
     pub elastic_ips: BTreeMap<String, String>,
     /// ARNs of target groups that no controller made.
     pub target_groups: BTreeMap<String, String>,
+    /// ARNs of trust stores: `clients`, `partners`.
+    pub trust_stores: BTreeMap<String, String>,
+    /// The first address of the IPv6 block of 64 bits of each subnet.
+    pub ipv6_blocks: BTreeMap<String, Ipv6Addr>,
 }
 
 /// An instance that is a node of the cluster.
@@ -65,8 +72,16 @@ impl World {
 
     async fn make_network(&mut self, aws: &Aws) -> Result<()> {
         let ec2 = &aws.ec2;
-        let made = ec2.create_vpc().cidr_block("10.0.0.0/16").send().await?;
+        let made = ec2.create_vpc().cidr_block("10.0.0.0/16").amazon_provided_ipv6_cidr_block(true).send().await?;
         self.vpc = owned(made.vpc().and_then(|vpc| vpc.vpc_id()))?;
+        let vpcs = ec2.describe_vpcs().vpc_ids(&self.vpc).send().await?;
+        let blocks = vpcs.vpcs().first().map(|vpc| vpc.ipv6_cidr_block_association_set()).unwrap_or_default();
+        let block = owned(blocks.first().and_then(|block| block.ipv6_cidr_block()))?;
+        let (start, _) = block.split_once('/').context("an IPv6 block without its length")?;
+        let mut next: Ipv6Addr = start.parse()?;
+        let made = ec2.create_vpc().cidr_block("10.50.0.0/16").send().await?;
+        let peered = owned(made.vpc().and_then(|vpc| vpc.vpc_id()))?;
+        self.other_vpcs.insert("peered".to_owned(), peered);
         let made = ec2.create_internet_gateway().send().await?;
         let gateway = owned(made.internet_gateway().and_then(|gateway| gateway.internet_gateway_id()))?;
         ec2.attach_internet_gateway().internet_gateway_id(&gateway).vpc_id(&self.vpc).send().await?;
@@ -79,6 +94,7 @@ impl World {
                     .create_subnet()
                     .vpc_id(&self.vpc)
                     .cidr_block(format!("10.0.{}.0/24", first + number))
+                    .ipv6_cidr_block(format!("{next}/64"))
                     .availability_zone(format!("{REGION}{zone}"))
                     .send()
                     .await?;
@@ -101,6 +117,8 @@ impl World {
                         .send()
                         .await?;
                 }
+                self.ipv6_blocks.insert(name.clone(), next);
+                next = Ipv6Addr::from(u128::from(next) + (1 << 64));
                 self.subnets.insert(name, subnet);
             }
         }
@@ -202,6 +220,10 @@ impl World {
             ("ext-inst", TargetTypeEnum::Instance),
             ("ext-weighted", TargetTypeEnum::Ip),
             ("ext-named", TargetTypeEnum::Ip),
+            ("ext-outside", TargetTypeEnum::Ip),
+            ("ext-peered", TargetTypeEnum::Ip),
+            ("ext-vpc", TargetTypeEnum::Ip),
+            ("ext-ghost", TargetTypeEnum::Ip),
         ] {
             let made = aws
                 .elb
@@ -209,17 +231,39 @@ impl World {
                 .name(name)
                 .protocol(ProtocolEnum::Http)
                 .port(80)
-                .vpc_id(&self.vpc)
+                .vpc_id(if name == "ext-peered" { &self.other_vpcs["peered"] } else { &self.vpc })
                 .target_type(kind)
                 .send()
                 .await?;
             let arn = owned(made.target_groups().first().and_then(|group| group.target_group_arn()))?;
             self.target_groups.insert(name.to_owned(), arn);
         }
+        for name in ["clients", "partners"] {
+            let request = aws.elb.create_trust_store().name(name).ca_certificates_bundle_s3_bucket("ca");
+            let made = request.ca_certificates_bundle_s3_key(name).send().await?;
+            let arn = owned(made.trust_stores().first().and_then(|store| store.trust_store_arn()))?;
+            self.trust_stores.insert(name.to_owned(), arn);
+        }
         Ok(())
     }
 
-    /// Fills `${cert:…}`, `${sg:…}`, `${subnet:…}`, `${pl:…}`, `${eip:…}`, `${tg:…}` and `${vpc}` in a manifest.
+    /// Returns the address number `host` (hexadecimal) of a subnet's IPv6 block.
+    fn ipv6_address(&self, subnet: &str, host: &str) -> Result<String> {
+        let block = self.ipv6_blocks.get(subnet).with_context(|| format!("the lab has no subnet `{subnet}`"))?;
+        let host = u64::from_str_radix(host, 16).with_context(|| format!("`{host}` is not hexadecimal"))?;
+        Ok(Ipv6Addr::from(u128::from(*block) + u128::from(host)).to_string())
+    }
+
+    /// Returns the symbol of an IPv6 address in a subnet's block, `ip6:SUBNET:HOST`.
+    pub fn ipv6_symbol(&self, address: &str) -> Option<String> {
+        let address = u128::from(address.parse::<Ipv6Addr>().ok()?);
+        let within = |block: &Ipv6Addr| u128::from(*block) >> 64 == address >> 64;
+        let (subnet, _) = self.ipv6_blocks.iter().find(|(_, block)| within(block))?;
+        Some(format!("ip6:{subnet}:{:x}", address & u128::from(u64::MAX)))
+    }
+
+    /// Fills `${cert:…}`, `${sg:…}`, `${subnet:…}`, `${pl:…}`, `${eip:…}`, `${tg:…}`, `${trust:…}`, `${vpc}`,
+    /// `${vpc:…}` and `${ip6:SUBNET:HOST}` in a manifest.
     pub fn substitute(&self, manifest: &str) -> Result<String> {
         let mut filled = String::with_capacity(manifest.len());
         let mut rest = manifest;
@@ -227,13 +271,19 @@ impl World {
             let (reference, after) = after.split_once('}').context("`${` without `}`")?;
             let (kind, name) = reference.split_once(':').unwrap_or((reference, ""));
             let names = match kind {
+                "ip6" => {
+                    let (subnet, host) = name.split_once(':').context("an address is `ip6:SUBNET:HOST`")?;
+                    &BTreeMap::from([(name.to_owned(), self.ipv6_address(subnet, host)?)])
+                }
+                "trust" => &self.trust_stores,
                 "cert" => &self.certificates,
                 "sg" => &self.security_groups,
                 "subnet" => &self.subnets,
                 "pl" => &self.prefix_lists,
                 "eip" => &self.elastic_ips,
                 "tg" => &self.target_groups,
-                "vpc" => &BTreeMap::from([(String::new(), self.vpc.clone())]),
+                "vpc" if name.is_empty() => &BTreeMap::from([(String::new(), self.vpc.clone())]),
+                "vpc" => &self.other_vpcs,
                 _ => bail!("`${{{reference}}}` is of no known kind"),
             };
             let value = names.get(name).with_context(|| format!("the lab has no `{reference}`"))?;
@@ -268,8 +318,13 @@ impl World {
     pub async fn assign_address(&self, aws: &Aws, node: &str, address: &str) -> Result<()> {
         let node = self.nodes.iter().find(|known| known.name == node);
         let interface = &node.context("a pod on a node that the lab does not have")?.interface;
-        let request = aws.ec2.assign_private_ip_addresses().network_interface_id(interface);
-        request.private_ip_addresses(address).send().await?;
+        if address.parse::<Ipv6Addr>().is_ok() {
+            let request = aws.ec2.assign_ipv6_addresses().network_interface_id(interface);
+            request.ipv6_addresses(address).send().await?;
+        } else {
+            let request = aws.ec2.assign_private_ip_addresses().network_interface_id(interface);
+            request.private_ip_addresses(address).send().await?;
+        }
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use serde_json::{Map, Value, json};
 
-use super::rules::{actions, conditions, fields};
+use super::rules::{actions, conditions, fields, transform};
 use super::{Snapshot, Symbols, without_hash};
 use crate::lab::Lab;
 use crate::lab::aws::Aws;
@@ -179,13 +179,17 @@ async fn listener(aws: &Aws, symbols: &Symbols, listener: &Listener, has_rules: 
     for rule in &rules {
         let mut tags = rule.rule_arn().and_then(|arn| tags.get(arn)).cloned().unwrap_or_default();
         tags.remove(RESOURCE);
-        states.push(json!({
+        let mut state = json!({
             "conditions": conditions(rule.conditions()),
             "actions": actions(symbols, rule.actions()),
             "tags": tags,
-        }));
+        });
+        if !rule.transforms().is_empty() {
+            state["transforms"] = rule.transforms().iter().map(transform).collect();
+        }
+        states.push(state);
     }
-    let mutual = listener.mutual_authentication().map(|it| {
+    let mutual = listener.mutual_authentication().filter(|it| it.mode() != Some("off")).map(|it| {
         symbols.value(&fields([
             ("Mode", it.mode().map(Value::from)),
             ("TrustStoreArn", it.trust_store_arn().map(Value::from)),
@@ -221,7 +225,8 @@ async fn target_group(aws: &Aws, symbols: &Symbols, group: &TargetGroup, tags: &
         let draining = description.target_health().and_then(|health| health.state());
         if let (Some(target), false) = (description.target(), draining == Some(&TargetHealthStateEnum::Draining)) {
             let port = target.port().map_or_else(|| "None".to_owned(), |port| number(symbols, port));
-            targets.push(format!("{}:{port}", symbols.text(target.id().unwrap_or_default())));
+            let zone = target.availability_zone().map(|zone| format!(" in {zone}")).unwrap_or_default();
+            targets.push(format!("{}:{port}{zone}", symbols.text(target.id().unwrap_or_default())));
         }
     }
     targets.sort_unstable();

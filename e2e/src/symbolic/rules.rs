@@ -1,8 +1,8 @@
 //! Actions and conditions of listeners and rules, with the names that the ELB v2 API gives their fields.
 
 use aws_sdk_elasticloadbalancingv2::types::{
-    Action, AuthenticateCognitoActionConfig, AuthenticateOidcActionConfig, ForwardActionConfig, RuleCondition,
-    TargetGroupTuple,
+    Action, AuthenticateCognitoActionConfig, AuthenticateOidcActionConfig, ForwardActionConfig,
+    JwtValidationActionConfig, RewriteConfig, RuleCondition, RuleTransform, TargetGroupTuple,
 };
 use serde_json::{Map, Value, json};
 
@@ -53,6 +53,34 @@ fn action(symbols: &Symbols, action: &Action) -> Value {
         ("FixedResponseConfig", fixed),
         ("AuthenticateOidcConfig", action.authenticate_oidc_config().map(oidc)),
         ("AuthenticateCognitoConfig", action.authenticate_cognito_config().map(cognito)),
+        ("JwtValidationConfig", action.jwt_validation_config().map(jwt)),
+    ])
+}
+
+fn jwt(config: &JwtValidationActionConfig) -> Value {
+    let claims = config.additional_claims().iter().map(
+        |claim| json!({"Name": claim.name(), "Format": claim.format().map(|it| it.as_str()), "Values": claim.values()}),
+    );
+    let claims: Vec<Value> = claims.collect();
+    fields([
+        ("Issuer", config.issuer().map(Value::from)),
+        ("JwksEndpoint", config.jwks_endpoint().map(Value::from)),
+        ("AdditionalClaims", (!claims.is_empty()).then_some(claims.into())),
+    ])
+}
+
+/// A transform of a rule.
+pub(super) fn transform(transform: &RuleTransform) -> Value {
+    let rewrites = |rewrites: &[RewriteConfig]| {
+        let rewrite = |it: &RewriteConfig| json!({"Regex": it.regex(), "Replace": it.replace()});
+        json!({"Rewrites": rewrites.iter().map(rewrite).collect::<Vec<_>>()})
+    };
+    let host = transform.host_header_rewrite_config().map(|it| rewrites(it.rewrites()));
+    let url = transform.url_rewrite_config().map(|it| rewrites(it.rewrites()));
+    fields([
+        ("Type", transform.r#type().map(|kind| kind.as_str().into())),
+        ("HostHeaderRewriteConfig", host),
+        ("UrlRewriteConfig", url),
     ])
 }
 

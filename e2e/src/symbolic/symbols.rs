@@ -20,11 +20,15 @@ impl Symbols {
         let world = &lab.world;
         let mut symbols = Self::default();
         symbols.insert(&world.vpc, "vpc".to_owned());
+        for (name, vpc) in &world.other_vpcs {
+            symbols.insert(vpc, format!("vpc:{name}"));
+        }
         let named = [
             ("subnet", &world.subnets),
             ("cert", &world.certificates),
             ("eip", &world.elastic_ips),
             ("pl", &world.prefix_lists),
+            ("trust", &world.trust_stores),
         ];
         for (kind, names) in named {
             for (name, id) in names {
@@ -33,6 +37,13 @@ impl Symbols {
         }
         for node in &world.nodes {
             symbols.insert(&node.instance, format!("instance:{}", node.name));
+        }
+        for pod in lab.cluster.list("v1", "Pod", None).await? {
+            for address in items(&pod, "/status/podIPs").iter().map(|it| text(it, "/ip")) {
+                if let Some(symbol) = world.ipv6_symbol(address) {
+                    symbols.insert(address, symbol);
+                }
+            }
         }
         for service in lab.cluster.list("v1", "Service", None).await? {
             let name = text(&service, "/metadata/name");

@@ -1,7 +1,9 @@
 //! Users who sign in: the Secret of an OpenID Connect client reaches AWS once for each of its states, and nobody else.
 
+use albatross::record::{self, Contents, HEADER_KEY};
 use anyhow::{Context as _, Result, ensure};
 use e2e::lab::wait_until;
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -68,6 +70,21 @@ async fn changes(stage: &mut Stage) -> Result<Vec<(String, u64)>> {
     Ok(changes.map(|(action, count)| (action.clone(), *count)).collect())
 }
 
+/// All records, as they are before they are packed.
+async fn records(stage: &Stage) -> Result<String> {
+    let mut records = String::new();
+    for map in stage.cluster.list("v1", "ConfigMap", None).await? {
+        let map: ConfigMap = serde_json::from_value(map)?;
+        let packed = map.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0)).collect();
+        let contents = Contents { data: map.data.unwrap_or_default(), packed };
+        let Some(header) = contents.data.get(HEADER_KEY) else { continue };
+        for record in record::read(&serde_json::from_str(header)?, &contents).records.values() {
+            records.push_str(&serde_json::to_string(record)?);
+        }
+    }
+    Ok(records)
+}
+
 /// Fails when any of these texts stands anywhere that people or other programs look.
 async fn is_nowhere(stage: &Stage, texts: &[&str]) -> Result<()> {
     let controller = stage.controller.as_ref().context("no controller")?;
@@ -81,10 +98,11 @@ async fn is_nowhere(stage: &Stage, texts: &[&str]) -> Result<()> {
         ensure!(!objects.is_empty(), "there is no {kind}");
         places.push((kind, json!(objects).to_string()));
     }
+    places.push(("record", records(stage).await?));
     places.push(("Ingress", json!(stage.cluster.list("networking.k8s.io/v1", "Ingress", None).await?).to_string()));
     // What should be there is, so that looking for the rest means something.
     for (place, text) in
-        [("log", "a Secret in use has changed"), ("ConfigMap", "secret_version"), ("Event", "the Secret `oidc`")]
+        [("log", "a Secret in use has changed"), ("record", "secret_version"), ("Event", "the Secret `oidc`")]
     {
         ensure!(
             places.iter().any(|(name, found)| *name == place && found.contains(text)),

@@ -309,7 +309,7 @@ fn of_two_bindings_of_one_target_group_the_older_has_it() {
         .await?;
         apply(&stage, namespace, &[younger]).await?;
         let problem = format!(
-            "the target group {arn} already has the older TargetGroupBinding binding-twice/second, and each would deregister the targets of the other; delete one of the two, or give each a target group of its own"
+            "the target group {arn} already has the TargetGroupBinding binding-twice/second, and each would deregister the targets of the other; delete one of the two, or give each a target group of its own"
         );
         ready_becomes(&stage, namespace, "first", ("False", "FailedReconcile", &problem)).await?;
         let event = warning(&stage, namespace, "TargetGroupBinding/first", "already has").await?;

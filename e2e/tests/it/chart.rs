@@ -14,6 +14,7 @@ use e2e::lab::{Lab, workspace};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::migration::other_chart;
 use crate::support::{Stage, gone, run};
 
 pub const CHART: &str = "charts/albatross";
@@ -21,11 +22,12 @@ pub const CHART: &str = "charts/albatross";
 const EVERY_VALUE: &str = include_str!("chart/every_value.yaml");
 
 /// The objects of the smallest installation.
-const MINIMUM: [&str; 9] = [
+const MINIMUM: [&str; 10] = [
     "ClusterRole albatross",
     "ClusterRoleBinding albatross",
     "Deployment albatross",
     "IngressClass alb",
+    "IngressClassParams alb",
     "PodDisruptionBudget albatross",
     "Role albatross-leader-election",
     "RoleBinding albatross-leader-election",
@@ -95,21 +97,62 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "no IngressClass",
-        values: "createIngressClassResource: false",
-        objects: &["- IngressClass alb"],
+        values: "{createIngressClassResource: false, ingressClassParams: {spec: {scheme: internal}}}",
+        objects: &["- IngressClass alb", "- IngressClassParams alb"],
         arguments: &[],
     },
     Case {
         name: "parameters of the class",
         values: "{ingressClass: edge, ingressClassParams: {spec: {scheme: internet-facing}}}",
-        objects: &["+ IngressClass edge", "+ IngressClassParams edge", "- IngressClass alb"],
+        objects: &[
+            "+ IngressClass edge",
+            "+ IngressClassParams edge",
+            "- IngressClass alb",
+            "- IngressClassParams alb",
+        ],
         arguments: &["+ --ingress-class=edge", "- --ingress-class=alb"],
     },
     Case {
         name: "parameters that are there",
         values: "ingressClassParams: {create: false, name: theirs}",
+        objects: &["- IngressClassParams alb"],
+        arguments: &[],
+    },
+    Case {
+        name: "the class whose name is the flag's default",
+        values: "ingressClass: ''",
         objects: &[],
         arguments: &[],
+    },
+    Case {
+        name: "templates in values",
+        values: "{clusterName: '{{ .Values.global.cluster }}', region: '{{ .Values.global.region }}', vpcId: '{{ .Values.global.vpc }}', serviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::{{ .Values.global.account }}:role/albatross'}}, global: {cluster: demo, region: us-west-2, vpc: vpc-0a1b2c3d, account: '111122223333'}}",
+        objects: &[],
+        arguments: &["+ --aws-region=us-west-2", "+ --aws-vpc-id=vpc-0a1b2c3d"],
+    },
+    Case {
+        name: "numbers as tags, as the other chart writes them",
+        values: "defaultTags: {account: 123456789012, quoted: '123456789012', small: 7}",
+        objects: &[],
+        arguments: &["+ --default-tags=account=1.23456789012e+11,quoted=123456789012,small=7"],
+    },
+    Case {
+        name: "closed to the network",
+        values: "{networkPolicy: {enabled: true, metricsFrom: [{namespaceSelector: {matchLabels: {name: monitoring}}}]}, webhooks: {enabled: true}, debugBindAddr: ':61778'}",
+        objects: &[
+            "+ MutatingWebhookConfiguration albatross-webhook",
+            "+ NetworkPolicy albatross",
+            "+ Secret albatross-certificate",
+            "+ Service albatross-webhook-service",
+            "+ ValidatingWebhookConfiguration albatross-webhook",
+        ],
+        arguments: &[
+            "+ --debug-bind-addr=:61778",
+            "+ --enable-webhooks=true",
+            "+ --webhook-configuration-name=albatross-webhook",
+            "+ --webhook-secret-name=albatross-certificate",
+            "+ --webhook-service-name=albatross-webhook-service",
+        ],
     },
     Case {
         name: "observed",
@@ -147,13 +190,14 @@ const CASES: &[Case] = &[
         values: "webhooks: {enabled: true}",
         objects: &[
             "+ MutatingWebhookConfiguration albatross-webhook",
+            "+ Secret albatross-certificate",
             "+ Service albatross-webhook-service",
             "+ ValidatingWebhookConfiguration albatross-webhook",
         ],
         arguments: &[
             "+ --enable-webhooks=true",
             "+ --webhook-configuration-name=albatross-webhook",
-            "+ --webhook-secret-name=albatross-tls",
+            "+ --webhook-secret-name=albatross-certificate",
             "+ --webhook-service-name=albatross-webhook-service",
         ],
     },
@@ -195,7 +239,7 @@ const EVERY_ARGUMENT: &str = "controller
 --default-target-type=ip
 --default-load-balancer-scheme=internet-facing
 --default-ssl-policy=ELBSecurityPolicy-TLS13-1-2-2021-06
---default-tags=cost-center=1234567,team=shop
+--default-tags=cost-center=1.234567e+06,team=shop
 --external-managed-tags=owner,stage
 --allowed-certificate-authority-arns=arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/a,arn:aws:acm-pca:us-west-2:111122223333:certificate-authority/b
 --tolerate-non-existent-backend-service=false
@@ -211,7 +255,7 @@ const EVERY_ARGUMENT: &str = "controller
 --targetgroupbinding-requeue-duration=10s
 --sync-period=5h
 --watch-namespace=shop
---feature-gates=ALBSingleSubnet=true,EnableTCPUDPListener=true
+--feature-gates=ALBSingleSubnet=true,EnableTCPUDPListener=true,NLBGatewayAPI=true
 --metrics-bind-addr=:9090
 --log-level=debug
 --enable-pod-readiness-gate-inject=true
@@ -431,7 +475,7 @@ fn values_that_cannot_be_meant_are_refused() {
 - at '/serviceMutatorWebhookConfig/operations/0': value must be one of 'CREATE', 'UPDATE'
 - at '/syncPeriod': 'ten hours' does not match pattern '^([0-9.]+(h|m|s|ms))*$|^0$'
 - at '/tolerations': got object, want null or array
-- at '/vpcId': 'subnet-1' does not match pattern '^(vpc-[0-9a-f]+)?$'"
+- at '/vpcId': 'subnet-1' does not match pattern '^(vpc-[0-9a-f]+)?$|{{'"
         );
         let lint = helm.run(&["lint", CHART, "--strict"], Some(&json!({"clusterName": "demo"})))?;
         assert!(lint.success, "{}{}", lint.output, lint.errors);
@@ -449,6 +493,12 @@ fn every_value_is_described() {
         let mut undescribed = Vec::new();
         compare_keys(&own, &schema, "", &mut undescribed);
         assert_eq!(undescribed, [] as [String; 0]);
+        // The notes name every other value.
+        let helpers = fs::read_to_string(folder.join("templates/_helpers.tpl"))?;
+        let list =
+            helpers.split("{{- define \"albatross.values\" -}}").nth(1).and_then(|rest| rest.split("{{- end").next());
+        let named: BTreeSet<String> = list.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        assert_eq!(named, own.as_object().context("no values")?.keys().cloned().collect());
         let theirs = values(EVERY_VALUE)?;
         let keys = |value: &Value| -> BTreeSet<String> {
             value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect()
@@ -457,10 +507,12 @@ fn every_value_is_described() {
         assert_eq!(unknown, [] as [String; 0]);
         let more: Vec<String> = keys(&own).difference(&keys(&theirs)).cloned().collect();
         let ours = [
+            "debugBindAddr",
             "extraArgs",
             "grafanaDashboard",
             "healthProbeBindAddr",
             "logFormat",
+            "networkPolicy",
             "replacedLoadBalancerHold",
             "webhooks",
         ];
@@ -537,27 +589,94 @@ async fn takes(lab: &Lab, object: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A stand-in for the chart of aws-load-balancer-controller, with what matters when it gives way.
-fn other_chart(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder.join("templates"))?;
-    fs::write(
-        folder.join("Chart.yaml"),
-        "{apiVersion: v2, name: aws-load-balancer-controller, version: 3.5.0, appVersion: v3.5.0}\n",
-    )?;
-    fs::write(folder.join("values.yaml"), "{image: {repository: public.ecr.aws/eks/aws-load-balancer-controller}}\n")?;
-    fs::write(
-        folder.join("templates/all.yaml"),
-        r#"
-{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: taken-over}, spec: {controller: ingress.k8s.aws/alb}}
----
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: aws-load-balancer-controller, namespace: {{ .Release.Namespace }}, annotations: {eks.amazonaws.com/role-arn: "arn:aws:iam::111122223333:role/lbc"}}}
----
-{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingWebhookConfiguration, metadata: {name: aws-load-balancer-webhook}, webhooks: []}
----
-{apiVersion: apps/v1, kind: Deployment, metadata: {name: aws-load-balancer-controller, namespace: {{ .Release.Namespace }}}, spec: {replicas: 0, selector: {matchLabels: {app.kubernetes.io/name: aws-load-balancer-controller}}, template: {metadata: {labels: {app.kubernetes.io/name: aws-load-balancer-controller}}, spec: {containers: [{name: controller, image: "{{ .Values.image.repository }}"}]}}}}
-"#,
-    )?;
-    Ok(())
+/// A request that is larger than the chart's own limit makes a Deployment that the API server takes.
+#[test]
+fn what_is_given_of_resources_takes_the_place_of_all_of_them() {
+    run(async {
+        let helm = helm()?;
+        let resources = |given: &str| -> Result<Value> {
+            let objects = rendered(&helm, &values(given)?)?;
+            Ok(the(&objects, "Deployment")?["spec"]["template"]["spec"]["containers"][0]["resources"].clone())
+        };
+        assert_eq!(resources("resources: {requests: {memory: 512Mi}}")?, json!({"requests": {"memory": "512Mi"}}));
+        assert_eq!(resources("resources: null")?, Value::Null);
+        Ok(())
+    });
+}
+
+/// The two conditions of aws-load-balancer-controller's chart: parameters are made beside the class, and the class refers to
+/// those that have a name, or that are made with a spec.
+#[test]
+fn a_class_and_its_parameters_are_made_as_the_other_chart_makes_them() {
+    run(async {
+        let helm = helm()?;
+        for (given, made, reference) in [
+            ("{}", true, Value::Null),
+            ("ingressClassParams: {name: edge}", true, "edge".into()),
+            ("ingressClassParams: {spec: {scheme: internal}}", true, "alb".into()),
+            ("ingressClassParams: {create: false}", false, Value::Null),
+            ("ingressClassParams: {create: false, spec: {scheme: internal}}", false, Value::Null),
+            ("ingressClassParams: {create: false, name: edge}", false, "edge".into()),
+        ] {
+            let objects = rendered(&helm, &values(given)?)?;
+            let parameters = objects.iter().find(|object| object["kind"] == "IngressClassParams");
+            assert_eq!(parameters.is_some(), made, "{given}");
+            let without_spec = !given.contains("spec");
+            let has_spec = parameters.is_some_and(|parameters| parameters.get("spec").is_some());
+            ensure!(!(without_spec && has_spec), "{given}: an empty spec would take away what was written into it");
+            let class = the(&objects, "IngressClass")?;
+            let named = class.pointer("/spec/parameters/name").cloned().unwrap_or_default();
+            assert_eq!(named, reference, "{given}");
+        }
+        Ok(())
+    });
+}
+
+/// The labels of the other chart's pods may be kept, with the name and selector of its Deployment.
+#[test]
+fn with_the_other_name_pods_are_selected_as_its_were() {
+    run(async {
+        let values = values("nameOverride: aws-load-balancer-controller")?;
+        let said = helm()?.run(&["template", "aws-load-balancer-controller", CHART], Some(&values))?;
+        ensure!(said.success, "{}", said.errors);
+        let objects = documents(&said.output)?;
+        let deployment = the(&objects, "Deployment")?;
+        let labels = json!({
+            "app.kubernetes.io/name": "aws-load-balancer-controller",
+            "app.kubernetes.io/instance": "aws-load-balancer-controller",
+        });
+        assert_eq!(text(deployment, "/metadata/name"), "aws-load-balancer-controller");
+        assert_eq!(deployment["spec"]["selector"]["matchLabels"], labels);
+        assert_eq!(deployment["spec"]["template"]["metadata"]["labels"], labels);
+        let ports = items(deployment, "/spec/template/spec/containers/0/ports");
+        assert_eq!(ports.iter().map(|port| text(port, "/name")).collect::<Vec<_>>(), ["metrics-server", "health"]);
+        Ok(())
+    });
+}
+
+/// Others reach the metrics and the webhooks alone, and only where that is said.
+#[test]
+fn a_network_policy_lets_in_what_is_named() {
+    run(async {
+        let helm = helm()?;
+        let spec = |given: &str| -> Result<Value> {
+            Ok(the(&rendered(&helm, &values(given)?)?, "NetworkPolicy")?["spec"].clone())
+        };
+        let pods =
+            json!({"matchLabels": {"app.kubernetes.io/name": "albatross", "app.kubernetes.io/instance": "albatross"}});
+        assert_eq!(
+            spec("networkPolicy: {enabled: true}")?,
+            json!({"podSelector": pods, "policyTypes": ["Ingress"], "ingress": []})
+        );
+        assert_eq!(
+            spec("{networkPolicy: {enabled: true, metricsFrom: [{podSelector: {}}]}, webhooks: {enabled: true}}")?,
+            json!({"podSelector": pods, "policyTypes": ["Ingress"], "ingress": [
+                {"ports": [{"port": 8080, "protocol": "TCP"}], "from": [{"podSelector": {}}]},
+                {"ports": [{"port": 9443, "protocol": "TCP"}]},
+            ]})
+        );
+        Ok(())
+    });
 }
 
 /// One test for all that needs a cluster, as an installation of Helm's takes a while.
@@ -613,7 +732,9 @@ fn the_cluster_takes_it_and_it_takes_the_place_of_the_other() {
         all.insert("replicaCount".to_owned(), 0.into());
         all.insert("ingressClass".to_owned(), "taken-over".into());
         theirs["serviceAccount"]["name"] = release.into();
-        theirs["ingressClassParams"]["create"] = false.into();
+        theirs["ingressClassParams"] = json!({});
+        theirs["typo"] = true.into();
+        theirs["keepTLSSecret"] = false.into();
         let said = with(&["upgrade", release, CHART], Some(&theirs))?;
         let after = stage.cluster.get("networking.k8s.io/v1", "IngressClass", None, "taken-over").await?;
         let uid = |class: &Value| text(class, "/metadata/uid").to_owned();
@@ -631,7 +752,15 @@ fn the_cluster_takes_it_and_it_takes_the_place_of_the_other() {
         let mut without = flags(&given.map(str::to_owned).collect::<Vec<_>>())?.without_effect();
         without.sort();
         let line = format!("WARNING: these values became flags that have no effect yet: {}.", without.join(", "));
-        ensure!(without.len() == 12 && said.contains(&line), "not {line:?} in the notes:\n{said}");
+        ensure!(without.len() == 13 && said.contains(&line), "not {line:?} in the notes:\n{said}");
+        for warning in [
+            "this chart has no such values, so they have no effect: typo.",
+            "keepTLSSecret=false has no effect: the controller renews its certificate itself, in one Secret.",
+            "serviceMutatorWebhookConfig.operations: the API server asks about CREATE alone, because a Service's class cannot be set later.",
+            "defaultTags: numbers that are not quoted become tags in Helm's notation, as 1.2e+11: cost-center.",
+        ] {
+            ensure!(said.contains(&format!("WARNING: {warning}")), "not {warning:?} in the notes:\n{said}");
+        }
         for warning in ["image.repository is not set", "region is not set", "neither vpcId nor vpcTags is set"] {
             ensure!(said.contains(&format!("WARNING: {warning}")), "not {warning:?} in the notes:\n{said}");
         }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aws_sdk_elasticloadbalancingv2::types::Tag;
 use e2e::lab::cluster::{documents, items, put_in_namespace, text};
+use e2e::lab::proxy::is_read;
 use e2e::lab::{Lab, wait_until, workspace};
 use e2e::symbolic::{Snapshot, diff};
 use serde_json::{Value, json};
@@ -22,6 +24,8 @@ const QUIET: Duration = Duration::from_secs(2);
 /// The same for one that may be waiting to try again.
 const LONG_QUIET: Duration = Duration::from_secs(8);
 const DEADLINE: Duration = Duration::from_secs(120);
+/// The annotation by which a binding vouches for its targets.
+const CHECKPOINT: &str = "elbv2.k8s.aws/albatross-checkpoint";
 
 #[test]
 fn cases_end_in_the_expected_state() {
@@ -34,7 +38,8 @@ fn cases_end_in_the_expected_state() {
         }
         let kubeconfig = format!("--kubeconfig={}", account.kubeconfig.display());
         let election = ["--enable-leader-election=true", "--leader-election-namespace=kube-system"];
-        stage.start_controller(&[&election[..], &["--replaced-load-balancer-hold=0", &kubeconfig]].concat()).await?;
+        let flags = [&election[..], &["--replaced-load-balancer-hold=0", &kubeconfig]].concat();
+        stage.start_controller(&flags).await?;
         let controller = stage.controller.as_ref().context("no controller")?;
         wait_until(SOON, "the controller to lead", async || {
             let state: Value = serde_json::from_str(&controller.state().await?)?;
@@ -58,6 +63,18 @@ fn cases_end_in_the_expected_state() {
         ensure!(wrong.is_empty(), "{count} of {states} states are not as expected:\n{wrong}");
         println!("{states} states of {} cases are as expected", cases.len());
         stage.stop_controller().await?;
+        as_if_left_by_another(&stage).await?;
+        stage.proxy.reset();
+        stage.start_controller(&flags).await?;
+        stage.controller.as_mut().context("no controller")?.idle(DEADLINE).await?;
+        stage.settle(LONG_QUIET, DEADLINE).await?;
+        let counts = stage.proxy.counts();
+        let writes: Vec<_> = counts.actions.iter().filter(|(action, _)| !is_read(action)).collect();
+        ensure!(writes.is_empty(), "taking over what is as it shall be changes AWS: {writes:?}");
+        let balancers = counts.actions.get("elasticloadbalancing:DescribeListeners").copied().unwrap_or_default();
+        ensure!(balancers > 0, "nothing was taken over: {:?}", counts.actions);
+        println!("a takeover of {} cases changes nothing in AWS", cases.len());
+        stage.stop_controller().await?;
         let used = account.used(&stage)?;
         if std::env::var_os(ONLY).is_none() {
             account.has_no_more_than_it_needs(&used)?;
@@ -66,6 +83,45 @@ fn cases_end_in_the_expected_state() {
         stage.end_lab();
         Ok(())
     });
+}
+
+/// Makes what this controller has left into what aws-load-balancer-controller leaves: without records and checkpoints, with
+/// each rule's tag of its priority, and with the default certificate among the others.
+async fn as_if_left_by_another(lab: &Lab) -> Result<()> {
+    let mut records = 0;
+    for map in lab.cluster.list("v1", "ConfigMap", Some("kube-system")).await? {
+        if text(&map, "/metadata/labels/app.kubernetes.io~1managed-by") == "albatross" {
+            lab.cluster.delete("v1", "ConfigMap", Some("kube-system"), text(&map, "/metadata/name")).await?;
+            records += 1;
+        }
+    }
+    ensure!(records > 0, "there are no records");
+    let (version, kind) = ("elbv2.k8s.aws/v1beta1", "TargetGroupBinding");
+    for binding in lab.cluster.list(version, kind, None).await? {
+        let (namespace, name) = (text(&binding, "/metadata/namespace"), text(&binding, "/metadata/name"));
+        let patch = json!({"metadata": {"annotations": {CHECKPOINT: null}}});
+        lab.cluster.merge(version, kind, Some(namespace), name, &patch).await?;
+    }
+    let elb = &lab.aws.elb;
+    for balancer in elb.describe_load_balancers().send().await?.load_balancers() {
+        let arn = balancer.load_balancer_arn().unwrap_or_default();
+        for listener in elb.describe_listeners().load_balancer_arn(arn).send().await?.listeners() {
+            let arn = listener.listener_arn().unwrap_or_default();
+            for certificate in listener.certificates() {
+                elb.add_listener_certificates().listener_arn(arn).certificates(certificate.clone()).send().await?;
+            }
+            for rule in elb.describe_rules().listener_arn(arn).send().await?.rules() {
+                let (Some(rule), Some(priority)) = (rule.rule_arn(), rule.priority().filter(|it| *it != "default"))
+                else {
+                    continue;
+                };
+                let of_rule = format!("{}:{priority}", listener.port().unwrap_or_default());
+                let tag = Tag::builder().key("ingress.k8s.aws/resource").value(of_rule).build();
+                elb.add_tags().resource_arns(rule).tags(tag).send().await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The Secrets that cases have, by namespace and name.
@@ -121,8 +177,14 @@ async fn apply(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<()> {
             }
             put_in_namespace(&mut object, namespace);
             if text(&object, "/kind") == "Pod" {
-                let (node, address) = (text(&object, "/spec/nodeName"), text(&object, "/status/podIP"));
-                lab.world.assign_address(&lab.aws, node, address).await?;
+                let node = text(&object, "/spec/nodeName");
+                for address in items(&object, "/status/podIPs") {
+                    // Pods outside of the VPC are on no network interface of it.
+                    let address = text(address, "/ip");
+                    if !address.starts_with("192.168.") {
+                        lab.world.assign_address(&lab.aws, node, address).await?;
+                    }
+                }
             }
             let later = matches!(text(&object, "/kind"), "Ingress" | "TargetGroupBinding");
             if later { &mut ingresses } else { &mut backends }.push(object);
@@ -159,11 +221,17 @@ async fn endpoints_are_whole(lab: &Lab, namespace: &str) -> Result<bool> {
         };
         let selected =
             pods.iter().filter(|pod| selector.iter().all(|(key, value)| pod["metadata"]["labels"][key] == *value));
-        let wanted: BTreeSet<&str> = selected.map(|pod| text(pod, "/status/podIP")).collect();
+        let of_family = |address: &&str| {
+            let family = if address.contains(':') { "IPv6" } else { "IPv4" };
+            items(&service, "/spec/ipFamilies").iter().any(|known| known == family)
+        };
+        let addresses = selected.flat_map(|pod| items(pod, "/status/podIPs")).map(|it| text(it, "/ip"));
+        let wanted: BTreeSet<&str> = addresses.filter(of_family).collect();
         let owner = &service["metadata"]["name"];
         let mut own = slices
             .iter()
             .filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == *owner)
+            .filter(|slice| slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] != "somebody")
             .peekable();
         if own.peek().is_none() {
             return Ok(false);

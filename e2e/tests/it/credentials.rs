@@ -221,6 +221,70 @@ fn a_profile_gives_credentials_and_region() {
     });
 }
 
+/// As with AWS's SDK for Go: a default profile that is mounted, for other tools perhaps, does not change who the controller is.
+#[test]
+fn the_role_of_the_service_account_comes_before_the_default_profile_and_after_one_that_is_named() {
+    run(async {
+        let mut stage = Stage::without_controller().await?;
+        let home = tempfile::tempdir()?;
+        let (config, token) = (home.path().join("config"), home.path().join("token"));
+        let keys = "aws_access_key_id = x\naws_secret_access_key = y\n";
+        fs::write(&config, format!("[default]\n{keys}[profile lab]\n{keys}"))?;
+        fs::write(&token, TOKEN)?;
+        let environment = [
+            ("HOME", text(home.path())?),
+            ("AWS_CONFIG_FILE", text(&config)?),
+            ("AWS_ROLE_ARN", ROLE),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", text(&token)?),
+            ("AWS_ENDPOINT_URL", &stage.proxy.url),
+        ];
+        for (named, expected) in [(None, true), (Some(("AWS_PROFILE", "lab")), false)] {
+            stage.proxy.reset();
+            let environment: Vec<_> = environment.iter().copied().chain(named).collect();
+            let mut controller = stage.controller_in(&environment, &[])?;
+            controller.ready(SOON).await?;
+            let asked = stage.proxy.counts().actions.contains_key(ASSUME);
+            ensure!(asked == expected, "with {named:?} STS was {}asked for the role", if asked { "" } else { "not " });
+            controller.stop().await?;
+        }
+        stage.controller = None;
+        stage.leave_clean();
+        Ok(())
+    });
+}
+
+/// A profile whose role another profile's keys take, at the endpoint of STS that the flag names.
+#[test]
+fn a_chain_of_roles_in_a_profile_asks_the_endpoint_of_the_flag() {
+    run(async {
+        let mut stage = Stage::without_controller().await?;
+        let home = tempfile::tempdir()?;
+        let config = home.path().join("config");
+        fs::write(
+            &config,
+            format!(
+                "[profile base]\naws_access_key_id = x\naws_secret_access_key = y\n[profile lab]\nrole_arn = {ROLE}\nsource_profile = base\n"
+            ),
+        )?;
+        let environment = [
+            ("HOME", text(home.path())?),
+            ("AWS_CONFIG_FILE", text(&config)?),
+            ("AWS_PROFILE", "lab"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ];
+        stage.proxy.reset();
+        let url = &stage.proxy.url;
+        let endpoints = format!("--aws-api-endpoints=STS={url},EC2={url},Elastic Load Balancing v2={url},ACM={url}");
+        let mut controller = stage.controller_in(&environment, &[&endpoints])?;
+        controller.ready(SOON).await?;
+        stage.controller = Some(controller);
+        let asked = stage.proxy.counts().actions;
+        ensure!(asked.contains_key("sts:AssumeRole"), "STS was not asked at the flag's endpoint: {asked:?}");
+        stage.leave_clean();
+        Ok(())
+    });
+}
+
 // Failing.
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_elasticloadbalancingv2::types::{
-    Action, ActionTypeEnum, FixedResponseActionConfig, ProtocolEnum, TargetTypeEnum,
+    Action, ActionTypeEnum, FixedResponseActionConfig, ProtocolEnum, Tag, TargetTypeEnum,
 };
 use e2e::lab::{cluster::text, wait_until};
 use serde_json::{Value, json};
@@ -99,6 +99,44 @@ fn a_restart_reads_only_lists_and_what_has_changed_meanwhile() {
         .await?;
         finish(stage, namespace).await
     });
+}
+
+#[test]
+fn a_tag_that_leaves_an_annotation_leaves_aws_after_a_restart_too_and_those_of_others_stay() {
+    const TAGS: &str = "alb.ingress.kubernetes.io/tags";
+    run(async {
+        let mut stage = Stage::shared().await?;
+        let namespace = "tags";
+        stage.cluster.namespace(namespace).await?;
+        apply(&stage, namespace, &[service("web"), ingress("web", &[(TAGS, "keep=1,drop=2")], &["web"])]).await?;
+        served_within(&stage, namespace, "web", WITH_RETRIES).await?;
+        rules_become(&stage, namespace, "web", &["/web forward"]).await?;
+        idle(&mut stage).await?;
+        let balancer = balancer_of(&stage, namespace, "web").await?;
+        ensure!(tags_of(&stage, &balancer).await? == ["drop=2", "keep=1"], "it was made with other tags");
+        let by_hand = Tag::builder().key("by-hand").value("x").build();
+        stage.aws.elb.add_tags().resource_arns(&balancer).tags(by_hand).send().await?;
+        stage.controller.take().context("no controller")?.kill();
+        stage.start_controller(&[]).await?;
+        apply(&stage, namespace, &[ingress("web", &[(TAGS, "keep=9")], &["web"])]).await?;
+        wait_until(WITH_RETRIES, "the tag to go, and no other", async || {
+            let tags = tags_of(&stage, &balancer).await?;
+            ensure!(tags == ["by-hand=x", "keep=9"], "the tags are {tags:?}");
+            Ok(true)
+        })
+        .await?;
+        finish(stage, namespace).await
+    });
+}
+
+/// The tags of a load balancer, but for those that say whose it is.
+async fn tags_of(stage: &Stage, balancer: &str) -> Result<Vec<String>> {
+    let answer = stage.aws.elb.describe_tags().resource_arns(balancer).send().await?;
+    let tags = answer.tag_descriptions().iter().flat_map(|description| description.tags());
+    let pairs = tags.map(|tag| (tag.key().unwrap_or_default(), tag.value().unwrap_or_default()));
+    let of_users = pairs.filter(|(key, _)| !key.contains(".k8s.aws/"));
+    let sorted: BTreeSet<String> = of_users.map(|(key, value)| format!("{key}={value}")).collect();
+    Ok(sorted.into_iter().collect())
 }
 
 async fn balancer_of(stage: &Stage, namespace: &str, name: &str) -> Result<String> {
