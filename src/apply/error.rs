@@ -95,7 +95,7 @@ impl StepError {
     }
 }
 
-/// What helps where AWS does not delete a thing that something else uses.
+/// Returns the fix where AWS does not delete a thing that something else uses.
 fn in_use_fix(error: &AwsError) -> Option<&'static str> {
     if !matches!(error.kind, AwsErrorKind::Dependency { .. }) {
         return None;

@@ -29,7 +29,7 @@ pub struct Applier {
     bindings: kube::Client,
     /// Held while the shared security group is looked for and made or deleted.
     backend_group: tokio::sync::Mutex<()>,
-    /// Whether the shared security group, as it was found, has been looked at for its default tags.
+    /// True once the shared security group, as it was found, has been looked at for its default tags.
     backend_tagged: AtomicBool,
 }
 

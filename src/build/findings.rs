@@ -36,7 +36,7 @@ pub struct Built {
 #[derive(Debug)]
 pub(super) struct Failed;
 
-/// What is said of an object that goes while AWS protects its load balancer from deletion: the message, and the fix.
+/// Returns the message and the fix for an object that goes while AWS protects its load balancer from deletion.
 pub(super) fn protected_in_aws(names: &str, kind: &str) -> (String, &'static str) {
     let message = format!(
         "the load balancer {names} is protected from deletion in AWS (`{DELETION_PROTECTION}`), so it stays, and the {kind} with it"

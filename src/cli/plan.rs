@@ -45,7 +45,7 @@ pub(super) struct PlanArguments {
     output: String,
 }
 
-/// What becomes of one load balancer, or of one object that gets none.
+/// The result for one load balancer, or for one object that gets none.
 #[derive(Serialize)]
 struct StackPlan {
     /// Of which object.

@@ -17,7 +17,7 @@ pub struct Askers(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     answers: BTreeMap<Want, Answered>,
-    /// What each stack asked since it was last built.
+    /// The questions that each stack asked since it was last built.
     asked: BTreeMap<StackId, BTreeSet<Want>>,
 }
 

@@ -76,7 +76,7 @@ struct Waiting {
     message: String,
 }
 
-/// What was recorded of one object.
+/// The events that were recorded of one object.
 #[derive(Debug)]
 struct Told {
     /// Hashes of warnings, and when each was recorded.
@@ -85,7 +85,7 @@ struct Told {
     filled: Instant,
 }
 
-/// What became of an event.
+/// The fate of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entered {
     /// It waits; the number of events that were dropped for it is 0 or 1.

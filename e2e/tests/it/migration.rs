@@ -177,7 +177,7 @@ impl Shell<'_> {
         Ok(())
     }
 
-    /// What the document says to add to values.yaml.
+    /// Returns the lines that the document says to add to values.yaml.
     fn add_values(&self, block: &str) -> Result<()> {
         let file = self.path("values.yaml");
         let mut values = documents(&fs::read_to_string(&file)?)?.pop().context("no values")?;

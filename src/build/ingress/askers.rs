@@ -1,4 +1,4 @@
-//! Who asks for what the members of a group have in common: AWS's refusals are charged to them.
+//! The members that ask for each common setting of a group: AWS's refusals are charged to them.
 
 use std::collections::BTreeSet;
 

@@ -85,7 +85,7 @@ impl fmt::Display for Foreign<'_, '_> {
     }
 }
 
-/// What an Ingress is to us, and why.
+/// The relation of an Ingress to the controller, and the reason.
 enum Decision<'i, 's> {
     Ours(Option<&'s IngressClassParams>),
     /// Ours, as far as the files tell.

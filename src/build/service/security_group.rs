@@ -25,7 +25,7 @@ pub(super) struct Access {
     pub(super) targets: TargetAccess,
 }
 
-/// What asks for a load balancer in no security group.
+/// The reason for a load balancer in no security group.
 #[derive(Clone, Copy)]
 enum Without {
     /// The annotation of the Service.

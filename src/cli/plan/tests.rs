@@ -34,7 +34,7 @@ fn printed(text: &str, arguments: &[&str], json: bool) -> (String, bool) {
     (String::from_utf8(out).unwrap(), well)
 }
 
-/// What is printed without the steps, which other tests look at.
+/// Returns the output without the steps, which other tests look at.
 fn report(text: &str) -> String {
     let (printed, well) = printed(text, &[], false);
     let step = |line: &&str| !["  + ", "  ~ ", "      "].iter().any(|start| line.starts_with(start));

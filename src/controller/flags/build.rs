@@ -70,7 +70,7 @@ pub struct BuildFlags {
 struct Gate {
     name: &'static str,
     default: bool,
-    /// Whether it has an effect here.
+    /// True if it has an effect here.
     built: bool,
 }
 
