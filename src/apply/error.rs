@@ -142,14 +142,24 @@ impl ApplyError {
         &self.cause
     }
 
-    /// Charges the member of a group that asks for what AWS refuses, where AWS's error names a setting of a listener.
+    /// Charges the member of a group that asks for what AWS refuses, where AWS's error names a setting of a listener or of a new
+    /// load balancer. A step of all that one is known to ask for is that one's.
     #[must_use]
     pub fn charged(mut self, askers: &Askers) -> Self {
-        if let (Some(port), StepError::Aws(error)) = (self.port, &self.source)
-            && let Some(cause) = error.code().and_then(|code| askers.of_refusal(port, code))
+        if let StepError::Aws(error) = &self.source
+            && let Some(code) = error.code()
         {
-            self.cause = cause.clone();
+            let cause = match (self.port, error.operation) {
+                (Some(port), "CreateListener") => askers.of_refusal(port, code).or_else(|| askers.listeners.get(&port)),
+                (Some(port), _) => askers.of_refusal(port, code),
+                (None, "CreateLoadBalancer") => askers.of_refused_load_balancer(code),
+                (None, _) => None,
+            };
+            if let Some(cause) = cause {
+                self.cause = cause.clone();
+            }
         }
+        self.of_all &= !askers.asks_for_setting(&self.cause);
         self
     }
 

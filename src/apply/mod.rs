@@ -91,13 +91,13 @@ impl Applier {
                 Err(source @ StepError::NotYet(_)) => {
                     tracing::info!(%group, step = %step.action, reason = %source, "not yet");
                     if source.asks_to_read_again() {
-                        self.inventory.forget(group);
+                        self.read_again(group, &step.action, &source);
                     }
                     waiting.get_or_insert(failed(source, Vec::new()));
                 }
                 Err(source) => {
                     if source.asks_to_read_again() {
-                        self.inventory.forget(group);
+                        self.read_again(group, &step.action, &source);
                     }
                     return Err(failed(source, carried_out));
                 }
@@ -106,6 +106,17 @@ impl Applier {
         match waiting {
             Some(error) => Err(ApplyError { carried_out, ..error }),
             None => Ok(Applied { steps: carried_out.len(), created_load_balancer: made.load_balancer }),
+        }
+    }
+
+    /// Gives up what is known of a group after a step that shows that it is wrong, or may have done something.
+    fn read_again(&self, group: &StackId, action: &StepAction, source: &StepError) {
+        self.inventory.forget_and_find(group, steps::perhaps_made(action));
+        if let StepError::Aws(error) | StepError::NotYet(error) = source
+            && error.names_no_security_group()
+        {
+            // It may be the one that all share, which is no group's own.
+            self.inventory.give_up_list();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Applier, StepError, made::Made};
 use crate::{
-    aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, NewRule, Tagging},
+    aws::{AwsError, AwsErrorKind, Named, NewListener, NewLoadBalancer, NewRule, Tagging},
     build::tags,
     model::{
         Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
@@ -26,6 +26,16 @@ fn trusting(
     wanted: Option<&MutualAuthentication<Value<TrustStoreArn>>>,
 ) -> Result<Option<MutualAuthentication<TrustStoreArn>>, StepError> {
     wanted.map(|wanted| wanted.try_map(|arn| known(arn, "trust store").cloned())).transpose()
+}
+
+/// Returns what a step may have made although it ended without a clear answer.
+pub(super) fn perhaps_made(action: &StepAction) -> Option<Named> {
+    match action {
+        StepAction::CreateLoadBalancer(wanted) => wanted.name.known().map(|name| Named::LoadBalancer(name.to_string())),
+        StepAction::CreateTargetGroup(wanted) => wanted.name.known().map(|name| Named::TargetGroup(name.to_string())),
+        StepAction::CreateSecurityGroup(wanted) => wanted.name.known().cloned().map(Named::SecurityGroup),
+        _ => None,
+    }
 }
 
 /// A deletion. What is still used has to wait; and what is said not to be there was perhaps made a moment ago, and AWS does
@@ -266,9 +276,9 @@ impl Applier {
         let created = match self.aws.create_target_group(wanted, name, vpc).await {
             Ok(created) => created,
             Err(error) if error.code() == Some("DuplicateTargetGroupName") => {
-                self.inventory.forget(group);
-                let found = self.inventory.target_group_by_name(name.as_str()).await.map_err(StepError::Aws)?;
-                return Err(self.there_already(kind, name.as_str(), found.map(|g| g.tags).as_ref(), group));
+                let named = Named::TargetGroup(name.to_string());
+                let found = self.inventory.tags_of_named(group, named).await.map_err(StepError::Aws)?;
+                return Err(self.there_already(kind, name.as_str(), found.as_ref(), group));
             }
             Err(error) => return Err(StepError::Aws(error)),
         };
@@ -309,9 +319,9 @@ impl Applier {
         let created = match self.aws.create_load_balancer(&new).await {
             Ok(created) => created,
             Err(error) if error.code() == Some("DuplicateLoadBalancerName") => {
-                self.inventory.forget(group);
-                let found = self.inventory.load_balancer_by_name(name.as_str()).await.map_err(StepError::Aws)?;
-                return Err(self.there_already(kind, name.as_str(), found.map(|b| b.tags).as_ref(), group));
+                let named = Named::LoadBalancer(name.to_string());
+                let found = self.inventory.tags_of_named(group, named).await.map_err(StepError::Aws)?;
+                return Err(self.there_already(kind, name.as_str(), found.as_ref(), group));
             }
             Err(error) => return Err(StepError::Aws(error)),
         };

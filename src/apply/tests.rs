@@ -132,6 +132,7 @@ impl Bindings {
                     labels: metadata.labels.unwrap_or_default(),
                     spec: binding.spec,
                     deleting: false,
+                    lets_in: true,
                 }
             })
             .collect()
@@ -494,7 +495,8 @@ async fn an_answer_that_was_lost_has_the_group_read_again() {
     ");
     assert_eq!(room.fake.actions(), ["SetRulePriorities"]);
     room.observe().await;
-    assert_eq!(room.fake.actions(), ["DescribeLoadBalancers", "DescribeSecurityGroups", "DescribeTargetGroups"]);
+    // Nothing of it is known by an ARN.
+    assert_eq!(room.fake.actions(), ["DescribeSecurityGroups"]);
 }
 
 #[tokio::test]
@@ -514,6 +516,51 @@ async fn a_refusal_is_told_with_cause_and_cure_and_changes_nothing_known() {
     ");
     room.observe().await;
     assert_eq!(room.fake.actions(), ["CreateTargetGroup"]);
+}
+
+#[tokio::test]
+async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
+    let room = room(|call| match call.action.as_str() {
+        "SetSubnets" | "CreateLoadBalancer" => Some(elb_error(400, "InvalidSubnet", "no route")),
+        "SetSecurityGroups" => Some(elb_error(400, "InvalidSecurityGroup", "of another VPC")),
+        "CreateListener" => Some(elb_error(400, "UnsupportedProtocol", "not here")),
+        _ => None,
+    })
+    .await;
+    let arn = || LoadBalancerArn::new("arn:lb");
+    let of = |member: &str, field: &str| Cause {
+        object: ObjectReference::ingress(&ObjectName::new("shop", member)),
+        generation: 1,
+        field: field.to_owned(),
+    };
+    let askers = crate::model::Askers {
+        subnets: Some(of("b", "subnets")),
+        security_groups: Some(of("c", "security-groups")),
+        listeners: [(80, of("d", "listen-ports"))].into(),
+        ..Default::default()
+    };
+    let mut balancer = wanted().load_balancer.unwrap();
+    balancer.security_groups.clear();
+    let subnets = StepAction::SetSubnets { arn: arn(), subnets: balancer.subnets.known().unwrap().clone() };
+    let groups = StepAction::SetSecurityGroups { arn: arn(), groups: Vec::new() };
+    let create = StepAction::CreateLoadBalancer(Box::new(balancer));
+    let mut listener = wanted().listeners[&80].clone();
+    listener.default_action =
+        crate::model::Action::FixedResponse { content_type: None, message_body: None, status_code: "404".to_owned() };
+    let listener = StepAction::CreateListener { load_balancer: Some(arn()), listener: Box::new(listener) };
+    for (action, cause, expected) in [
+        (subnets.clone(), of("b", "subnets"), Some("b")),
+        (groups, of("c", "security-groups"), Some("c")),
+        (create, of("a", "spec"), Some("b")),
+        (listener, of("a", "spec"), Some("d")),
+        // Nobody is known to ask.
+        (subnets, of("a", "spec"), None),
+    ] {
+        let plan = Plan { steps: vec![Step { action, cause }], ..Plan::default() };
+        let error = room.apply(&plan).await.unwrap_err().charged(&askers);
+        let blamed = error.is_of_its_cause().then(|| error.blame().object.name.name.clone());
+        assert_eq!(blamed.as_deref(), expected, "{error}");
+    }
 }
 
 #[tokio::test]
@@ -638,6 +685,23 @@ async fn the_shared_security_group_is_made_once_and_found_by_its_tags() {
     let given = BuildConfig { backend_security_group: Some(SecurityGroupId::new("sg-given")), ..config };
     assert_eq!(room.applier.ensure_backend_security_group(&given).await.unwrap().as_str(), "sg-given");
     assert!(room.fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn where_a_security_group_is_not_there_it_is_looked_for_whether_the_shared_one_is() {
+    let room = room(|call| {
+        (call.action == "SetSecurityGroups").then(|| elb_error(400, "InvalidSecurityGroup", "It does not exist"))
+    })
+    .await;
+    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let shared = room.applier.ensure_backend_security_group(&config).await.unwrap();
+    let arn = crate::model::LoadBalancerArn::new("arn:lb");
+    let groups = vec![crate::model::SecurityGroupReference::Given(Value::Known(shared))];
+    assert!(room.step(StepAction::SetSecurityGroups { arn, groups }).await.is_err());
+    room.fake.calls();
+    // The fake has none.
+    room.applier.ensure_backend_security_group(&config).await.unwrap();
+    assert!(room.fake.actions().contains(&"CreateSecurityGroup".to_owned()));
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ use crate::{
 
 /// How many resources one DescribeTags takes.
 const TAGS: usize = 20;
+/// The most load balancers that DescribeLoadBalancers takes by ARN; of target groups AWS names no limit.
+const BY_ARN: usize = 20;
 /// How many calls are made at once where many are needed.
 const AT_ONCE: usize = 4;
 
@@ -145,6 +147,52 @@ impl Aws {
         Ok(pages!(self, "DescribeLoadBalancers", call, load_balancers))
     }
 
+    /// DescribeLoadBalancers: these, at most 20 a call.
+    ///
+    /// # Errors
+    /// That it is not found, where one of them is not there.
+    pub(super) async fn load_balancers_of(&self, arns: &[LoadBalancerArn]) -> Result<Vec<elb::LoadBalancer>, AwsError> {
+        let mut found = Vec::with_capacity(arns.len());
+        for batch in arns.chunks(BY_ARN) {
+            found.extend(self.load_balancers(Some(batch.iter().map(ToString::to_string).collect())).await?);
+        }
+        Ok(found)
+    }
+
+    /// DescribeLoadBalancers: the one of this name. `None` where there is none.
+    pub(super) async fn load_balancer_named(&self, name: &str) -> Result<Option<elb::LoadBalancer>, AwsError> {
+        let call = self.elb.describe_load_balancers().names(name);
+        match self.read("DescribeLoadBalancers", || call.clone().send()).await {
+            Ok(answer) => Ok(answer.load_balancers.unwrap_or_default().into_iter().next()),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// DescribeTargetGroups: these, at most 20 a call.
+    ///
+    /// # Errors
+    /// That it is not found, where one of them is not there.
+    pub(super) async fn target_groups_of(&self, arns: &[TargetGroupArn]) -> Result<Vec<elb::TargetGroup>, AwsError> {
+        let mut found = Vec::with_capacity(arns.len());
+        for batch in arns.chunks(BY_ARN) {
+            let arns = batch.iter().map(ToString::to_string).collect();
+            let call = self.elb.describe_target_groups().set_target_group_arns(Some(arns));
+            found.extend(pages!(self, "DescribeTargetGroups", call, target_groups));
+        }
+        Ok(found)
+    }
+
+    /// DescribeTargetGroups: those of this name, which is one at most.
+    pub(super) async fn target_groups_named(&self, name: &str) -> Result<Vec<elb::TargetGroup>, AwsError> {
+        let call = self.elb.describe_target_groups().names(name);
+        match self.read("DescribeTargetGroups", || call.clone().send()).await {
+            Ok(answer) => Ok(answer.target_groups.unwrap_or_default()),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// DescribeTargetGroups: all of the region.
     pub(super) async fn target_groups(&self) -> Result<Vec<elb::TargetGroup>, AwsError> {
         Ok(pages!(self, "DescribeTargetGroups", self.elb.describe_target_groups(), target_groups))
@@ -152,12 +200,8 @@ impl Aws {
 
     /// DescribeTargetGroups: the one of this name, of whatever VPC. `None` where there is none.
     pub(crate) async fn target_group_named(&self, name: &str) -> Result<Option<TargetGroupArn>, AwsError> {
-        let call = self.elb.describe_target_groups().names(name);
-        match self.read("DescribeTargetGroups", || call.clone().send()).await {
-            Ok(answer) => Ok(answer.target_groups().iter().find_map(|g| g.target_group_arn().map(TargetGroupArn::new))),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let named = self.target_groups_named(name).await?;
+        Ok(named.iter().find_map(|group| group.target_group_arn().map(TargetGroupArn::new)))
     }
 
     /// DescribeTrustStores: the one of this name. `None` where there is none.

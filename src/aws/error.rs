@@ -322,6 +322,12 @@ impl AwsError {
         ) || self.code().is_some_and(|code| NAMES_NOTHING.contains(&code))
     }
 
+    /// Returns whether AWS says that a security group is not there.
+    #[must_use]
+    pub(crate) fn names_no_security_group(&self) -> bool {
+        self.code().is_some_and(|code| matches!(code, "InvalidSecurityGroup" | "InvalidGroup.NotFound"))
+    }
+
     /// The error with these texts hidden in AWS's words.
     #[must_use]
     pub(super) fn without(mut self, texts: &[&str]) -> Self {

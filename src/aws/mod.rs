@@ -27,7 +27,7 @@ pub use ec2::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBlocks
 pub use error::{AwsError, AwsErrorKind};
 pub use http::AwsHttp;
 pub use inventory::Inventory;
-pub(crate) use inventory::Tagging;
+pub(crate) use inventory::{Named, Tagging};
 pub use metadata::Instance;
 pub use region::{configured_region, region_of_zone};
 pub use targets::{EVERY_ZONE, Registration, Target, TargetHealth};

@@ -2,14 +2,16 @@
 //!
 //! One sweep lists every load balancer and target group of the VPC and every security group of the cluster. What hangs
 //! below a load balancer is read when its group is first observed. From then on a write's answer is what is known, and
-//! nothing is read again until an answer was lost or somebody asks for it.
+//! nothing is read again until an answer was lost or somebody asks for it: then what the group has is read by ARN, and what a
+//! lost answer may have made, by name. Only where something that was there is not found, all is listed once more.
 //!
 //! Reads and writes run side by side, so nothing that a read brings may hide a write that was made meanwhile. Two
 //! counters see to that: `wanted` counts the times that something known was given up, and a read counts only if it
-//! began after the last of those; `writes` counts our own writes, and a sweep leaves alone what was written since it began.
+//! began after the last of those; `writes` counts our own writes, and a read leaves alone what was written since it began.
 
 mod claims;
 mod record;
+mod reread;
 mod sweep;
 
 #[cfg(test)]
@@ -18,7 +20,10 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{Aws, AwsError, Target, TargetHealth, convert};
 use crate::{
@@ -30,6 +35,9 @@ use crate::{
     plan::Reads,
     record::Clean,
 };
+
+/// For how long after a creation without an answer a name that is not found may be found yet.
+const DOUBT: Duration = Duration::from_secs(30);
 
 /// What AWS has of one cluster in one VPC. Shared by all workers.
 pub struct Inventory {
@@ -83,8 +91,12 @@ struct State {
     wanted: u64,
     /// What `wanted` was when the last sweep that succeeded began; `None` before the first.
     swept: Option<u64>,
-    /// `wanted` as each group was last given up, until a sweep has begun later: a group waits for its own sweep only.
-    forgotten: BTreeMap<StackId, u64>,
+    /// What `wanted` was when the list of everything was last given up.
+    list_forgotten: u64,
+    /// The groups that were given up, until they are read by a read that has begun later.
+    forgotten: BTreeMap<StackId, Forgotten>,
+    /// What may have been made and was not found so far, with when that was.
+    doubted: BTreeMap<StackId, BTreeMap<Named, Instant>>,
     /// Counts our own writes.
     writes: u64,
     load_balancers: BTreeMap<LoadBalancerArn, BalancerEntry>,
@@ -92,8 +104,10 @@ struct State {
     others: BTreeMap<String, BTreeSet<SecurityGroupId>>,
     target_groups: BTreeMap<TargetGroupArn, TargetGroupEntry>,
     security_groups: BTreeMap<SecurityGroupId, SecurityGroupEntry>,
-    /// Deleted by us: ARN or id, and `writes` at the time. Kept until a sweep that began later has ended.
+    /// Deleted by us: ARN or id, and `writes` at the time. Kept while a read runs that began before.
     deleted: BTreeMap<String, u64>,
+    /// What `writes` was when the reads began that are running.
+    reading: Vec<u64>,
     targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
     /// Counts the times that known targets were given up.
     targets_forgotten: u64,
@@ -105,14 +119,74 @@ struct State {
     claims: BTreeMap<StackId, Clean>,
 }
 
+/// What is not known of a group any more.
+#[derive(Clone, Debug, Default)]
+struct Forgotten {
+    /// `wanted` when it was last given up.
+    at: u64,
+    /// Whether something of it is not found by its ARN: it is gone, or was made a moment ago and is not known everywhere yet. Only
+    /// a list shows which.
+    missing: bool,
+    /// What may have been made besides, and when.
+    perhaps: BTreeMap<Named, Instant>,
+}
+
+/// Something in AWS by a name that is unique in the account's region.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Named {
+    /// A load balancer.
+    LoadBalancer(String),
+    /// A target group.
+    TargetGroup(String),
+    /// A security group of the VPC.
+    SecurityGroup(String),
+}
+
 impl State {
     /// Whether a sweep is needed, by one group or else by whoever asks about all of them.
     fn needs_sweep(&self, group: Option<&StackId>) -> bool {
         let needed = match group {
-            Some(group) => self.forgotten.get(group).copied().unwrap_or(0),
-            None => self.wanted,
+            Some(group) => self.forgotten.get(group).filter(|f| f.missing).map_or(0, |forgotten| forgotten.at),
+            None => self.list_forgotten,
         };
         self.swept.is_none_or(|swept| swept < needed)
+    }
+
+    /// Remembers what was deleted by us, for the reads that are running and may have seen it before.
+    fn remember_deleted(&mut self, id: &str, written: u64) {
+        if !self.reading.is_empty() {
+            self.deleted.insert(id.to_owned(), written);
+        }
+    }
+}
+
+/// A read that is running.
+struct Reading<'a> {
+    inventory: &'a Inventory,
+    /// `State::wanted` when it began.
+    wanted: u64,
+    /// `State::writes` when it began.
+    writes: u64,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(inventory: &'a Inventory) -> Self {
+        let mut state = inventory.state();
+        let (wanted, writes) = (state.wanted, state.writes);
+        state.reading.push(writes);
+        drop(state);
+        Self { inventory, wanted, writes }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut state = self.inventory.state();
+        if let Some(place) = state.reading.iter().position(|began| *began == self.writes) {
+            state.reading.swap_remove(place);
+        }
+        let earliest = state.reading.iter().min().copied().unwrap_or(u64::MAX);
+        state.deleted.retain(|_, at| *at > earliest);
     }
 }
 
@@ -162,12 +236,13 @@ impl Inventory {
     /// parent is there only if it is known; [`Self::read`] reads it.
     ///
     /// # Errors
-    /// AWS's, when a sweep is needed and fails.
+    /// AWS's, when something has to be read for it.
     pub async fn observe(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
         loop {
             self.sweep(Some(group)).await?;
+            self.read_forgotten(group).await?;
             let state = self.state();
-            if !state.needs_sweep(Some(group)) {
+            if !state.needs_sweep(Some(group)) && !state.forgotten.contains_key(group) {
                 return Ok(self.stack(&state, group));
             }
         }
@@ -305,7 +380,7 @@ impl Inventory {
     /// All groups of this cluster that have something in AWS.
     ///
     /// # Errors
-    /// AWS's, when the sweep fails.
+    /// AWS's, when a sweep is needed and fails.
     pub async fn groups(&self) -> Result<BTreeSet<StackId>, AwsError> {
         self.sweep(None).await?;
         let state = self.state();
@@ -321,7 +396,7 @@ impl Inventory {
     /// The security group that all load balancers of the cluster share, where it exists.
     ///
     /// # Errors
-    /// AWS's, when the sweep fails.
+    /// AWS's, when a sweep is needed and fails.
     pub async fn backend_security_group(&self) -> Result<Option<SecurityGroupId>, AwsError> {
         self.sweep(None).await?;
         let state = self.state();
@@ -340,7 +415,7 @@ impl Inventory {
     /// Whether a load balancer of the VPC, anybody's, is in the security group.
     ///
     /// # Errors
-    /// AWS's, when the sweep fails.
+    /// AWS's, when a sweep is needed and fails.
     pub async fn load_balancer_uses(&self, group: &SecurityGroupId) -> Result<bool, AwsError> {
         self.sweep(None).await?;
         let state = self.state();
@@ -348,32 +423,25 @@ impl Inventory {
             || state.others.values().any(|groups| groups.contains(group)))
     }
 
-    /// A target group of the region, anybody's; its tags are known only if it is in the VPC.
+    /// Reads what may have been made of a group under a name, and returns the tags of what has it, anybody's in the VPC.
     ///
     /// # Errors
-    /// AWS's, when the sweep fails.
-    pub async fn target_group(&self, arn: &TargetGroupArn) -> Result<Option<ObservedTargetGroup>, AwsError> {
-        self.sweep(None).await?;
-        Ok(self.state().target_groups.get(arn).map(|t| t.value.clone()))
-    }
-
-    /// The target group of a name, anybody's: names are unique in an account's region. One that was made by others since
-    /// the last sweep is not found; [`Self::forget`] brings the next.
-    ///
-    /// # Errors
-    /// AWS's, when the sweep fails.
-    pub async fn target_group_by_name(&self, name: &str) -> Result<Option<ObservedTargetGroup>, AwsError> {
-        self.sweep(None).await?;
-        Ok(self.state().target_groups.values().find(|t| t.value.name == name).map(|t| t.value.clone()))
-    }
-
-    /// The load balancer of a name, anybody's in the VPC.
-    ///
-    /// # Errors
-    /// AWS's, when the sweep fails.
-    pub async fn load_balancer_by_name(&self, name: &str) -> Result<Option<ObservedLoadBalancer>, AwsError> {
-        self.sweep(None).await?;
-        Ok(self.state().load_balancers.values().find(|b| b.value.name == name).map(|b| b.value.clone()))
+    /// AWS's.
+    pub(crate) async fn tags_of_named(&self, group: &StackId, named: Named) -> Result<Option<Tags>, AwsError> {
+        self.forget_and_find(group, Some(named.clone()));
+        self.observe(group).await?;
+        let state = self.state();
+        Ok(match &named {
+            Named::LoadBalancer(name) => {
+                state.load_balancers.values().find(|b| b.value.name == *name).map(|b| b.value.tags.clone())
+            }
+            Named::TargetGroup(name) => {
+                state.target_groups.values().find(|t| t.value.name == *name).map(|t| t.value.tags.clone())
+            }
+            Named::SecurityGroup(name) => {
+                state.security_groups.values().find(|s| s.value.name == *name).map(|s| s.value.tags.clone())
+            }
+        })
     }
 
     /// The targets of a group. Asks AWS unless they are known: by an earlier answer and what was registered since, or
@@ -405,13 +473,20 @@ impl Inventory {
         Ok(targets)
     }
 
-    /// Gives up what is known of a group: all is listed again, and the group's resources read again, at the next
-    /// observation. For writes whose answer was lost, and for answers that show that what is known is wrong.
+    /// Gives up what is known of a group: its resources are read again at the next observation. For writes whose answer was
+    /// lost, and for answers that show that what is known is wrong.
     pub fn forget(&self, group: &StackId) {
+        self.forget_and_find(group, None);
+    }
+
+    /// As [`Self::forget`], where something of that name may have been made besides.
+    pub(crate) fn forget_and_find(&self, group: &StackId, perhaps: Option<Named>) {
         let mut state = self.state();
         state.wanted += 1;
         let wanted = state.wanted;
-        state.forgotten.insert(group.clone(), wanted);
+        let forgotten = state.forgotten.entry(group.clone()).or_default();
+        forgotten.at = wanted;
+        forgotten.perhaps.extend(perhaps.map(|named| (named, Instant::now())));
         state.claims.remove(group);
         let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
         let mut target_groups = Vec::new();
@@ -432,9 +507,34 @@ impl Inventory {
         }
     }
 
+    /// Returns how long it is until it is known whether what a lost answer may have made of a group is there: AWS does not find
+    /// everywhere at once what it has made. What is due is looked for at the next observation.
+    pub(crate) fn doubts(&self, group: &StackId) -> Option<Duration> {
+        let mut state = self.state();
+        let doubted = state.doubted.get_mut(group)?;
+        let (due, later): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(doubted).into_iter().partition(|(_, since)| since.elapsed() >= DOUBT);
+        *doubted = later;
+        let left = doubted.values().map(|since| DOUBT.saturating_sub(since.elapsed())).min();
+        if doubted.is_empty() {
+            state.doubted.remove(group);
+        }
+        if due.is_empty() {
+            return left;
+        }
+        state.wanted += 1;
+        let wanted = state.wanted;
+        let forgotten = state.forgotten.entry(group.clone()).or_default();
+        forgotten.at = wanted;
+        forgotten.perhaps.extend(due);
+        Some(Duration::ZERO)
+    }
+
     /// Has everything listed again for whoever asks about more than one group; what hangs below stays known.
     pub(crate) fn give_up_list(&self) {
-        self.state().wanted += 1;
+        let mut state = self.state();
+        state.wanted += 1;
+        state.list_forgotten = state.wanted;
     }
 
     /// Gives up what is known of a target group's targets.
@@ -482,6 +582,6 @@ impl Inventory {
 pub(crate) enum Tagging {
     /// All of them.
     Read(Tags),
-    /// They are read at the next sweep that is needed.
+    /// They are read with the group.
     Unread,
 }

@@ -103,7 +103,7 @@ impl Inventory {
         let mut state = self.state();
         let written = state.next_write();
         state.load_balancers.remove(arn);
-        state.deleted.insert(arn.as_str().to_owned(), written);
+        state.remember_deleted(arn.as_str(), written);
     }
 
     /// A listener was created: it has no rules and no further certificates.
@@ -269,7 +269,7 @@ impl Inventory {
         let written = state.next_write();
         state.target_groups.remove(arn);
         state.targets.remove(arn);
-        state.deleted.insert(arn.as_str().to_owned(), written);
+        state.remember_deleted(arn.as_str(), written);
     }
 
     /// Targets were registered. Nothing is recorded where the group's targets are not known.
@@ -304,7 +304,7 @@ impl Inventory {
         let mut state = self.state();
         let written = state.next_write();
         state.security_groups.remove(id);
-        state.deleted.insert(id.as_str().to_owned(), written);
+        state.remember_deleted(id.as_str(), written);
     }
 
     pub(crate) fn record_ingress_authorized(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) {

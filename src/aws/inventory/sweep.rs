@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BalancerEntry, Inventory, Knowledge, SecurityGroupEntry, State, TargetGroupEntry};
+use super::{BalancerEntry, Inventory, Knowledge, Reading, SecurityGroupEntry, State, TargetGroupEntry};
 use crate::{
-    aws::{AwsError, convert, elb::security_groups_of},
+    aws::{AwsError, Priority, convert, elb::security_groups_of, with_priority},
     build::tags,
     model::{
         ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, SecurityGroupId, StackId, Tags,
@@ -14,18 +14,23 @@ use crate::{
 
 /// What a sweep has found. Complete, so what is not in it is not in AWS.
 struct Found {
-    /// `State::wanted` when it began.
-    wanted: u64,
-    /// `State::writes` when it began.
-    writes: u64,
-    load_balancers: Vec<ObservedLoadBalancer>,
+    part: Part,
     others: BTreeMap<String, BTreeSet<SecurityGroupId>>,
-    target_groups: Vec<ObservedTargetGroup>,
-    security_groups: Vec<ObservedSecurityGroup>,
-    /// By ARN, of those whose tags were not known.
-    tags: BTreeMap<String, Tags>,
     /// Stacks all of whose record is listed.
     vouched: BTreeSet<StackId>,
+}
+
+/// What a read has found.
+pub(super) struct Part {
+    /// `State::wanted` when it began.
+    pub(super) wanted: u64,
+    /// `State::writes` when it began.
+    pub(super) writes: u64,
+    pub(super) load_balancers: Vec<ObservedLoadBalancer>,
+    pub(super) target_groups: Vec<ObservedTargetGroup>,
+    pub(super) security_groups: Vec<ObservedSecurityGroup>,
+    /// By ARN, of those whose tags were not known.
+    pub(super) tags: BTreeMap<String, Tags>,
 }
 
 impl Inventory {
@@ -39,16 +44,14 @@ impl Inventory {
         if !self.state().needs_sweep(group) {
             return Ok(());
         }
-        let found = self.find().await?;
+        let reading = Reading::begin(self);
+        // An edit may come to wait for it, whoever began it.
+        let found = with_priority(Priority::Edit, self.find(&reading)).await?;
         self.state().merge(found);
         Ok(())
     }
 
-    async fn find(&self) -> Result<Found, AwsError> {
-        let (wanted, writes) = {
-            let state = self.state();
-            (state.wanted, state.writes)
-        };
+    async fn find(&self, reading: &Reading<'_>) -> Result<Found, AwsError> {
         let cluster = [self.cluster.as_str()];
         let (balancers, groups, security_groups) = tokio::try_join!(
             self.aws.load_balancers(None),
@@ -95,19 +98,41 @@ impl Inventory {
             tags_read = unknown.len(),
             "listed what AWS has"
         );
-        Ok(Found { wanted, writes, load_balancers, others, target_groups, security_groups, tags, vouched })
+        let Reading { wanted, writes, .. } = *reading;
+        let part = Part { wanted, writes, load_balancers, target_groups, security_groups, tags };
+        Ok(Found { part, others, vouched })
     }
 }
 
 impl State {
     /// Takes over what a sweep has found, but for what was written or deleted by us since it began.
-    fn merge(&mut self, mut found: Found) {
-        let since = found.writes;
-        self.believe(&found.vouched, found.wanted);
-        let mut tags_of = |arn: &str, known: Option<(Tags, Knowledge)>| match (found.tags.remove(arn), known) {
+    fn merge(&mut self, found: Found) {
+        let Found { part, others, vouched } = found;
+        let (wanted, since) = (part.wanted, part.writes);
+        self.believe(&vouched, wanted);
+        let known = part.ids();
+        // What is not in it is gone.
+        self.load_balancers.retain(|arn, entry| known.contains(arn.as_str()) || entry.written > since);
+        self.target_groups.retain(|arn, entry| known.contains(arn.as_str()) || entry.written > since);
+        self.security_groups.retain(|id, entry| known.contains(id.as_str()) || entry.written > since);
+        self.others = others;
+        let read = self.forgotten.extract_if(.., |_, forgotten| forgotten.at <= wanted).collect::<Vec<_>>();
+        self.take_in(part);
+        for (group, forgotten) in read {
+            self.doubt(&group, forgotten.perhaps);
+        }
+        let listed: BTreeSet<TargetGroupArn> = self.target_groups.keys().cloned().collect();
+        self.targets_doubted.retain(|arn| listed.contains(arn));
+        self.swept = Some(wanted);
+    }
+
+    /// Takes over what a read has found, but for what was written or deleted by us since it began.
+    pub(super) fn take_in(&mut self, found: Part) {
+        let Part { wanted, writes: since, mut tags, .. } = found;
+        let mut tags_of = |arn: &str, known: Option<(Tags, Knowledge)>| match (tags.remove(arn), known) {
             (Some(tags), known) => {
                 let forgotten = known.map_or(0, |(_, knowledge)| knowledge.forgotten);
-                (tags, Knowledge { read: Some(found.wanted), forgotten })
+                (tags, Knowledge { read: Some(wanted), forgotten })
             }
             (None, Some(known)) => known,
             // Not asked for (of another VPC), or AWS did not know it yet when it was asked: asked the next time.
@@ -115,13 +140,8 @@ impl State {
         };
         let deleted = &self.deleted;
         let gone = |id: &str| deleted.get(id).is_some_and(|at| *at > since);
-
-        let mut old = std::mem::take(&mut self.load_balancers);
-        self.load_balancers = found
-            .load_balancers
-            .into_iter()
-            .filter(|b| !gone(b.arn.as_str()))
-            .map(|mut value| match old.remove(&value.arn) {
+        for mut value in found.load_balancers.into_iter().filter(|b| !gone(b.arn.as_str())) {
+            let entry = match self.load_balancers.remove(&value.arn) {
                 Some(entry) if entry.written > since => entry,
                 entry => {
                     let known = entry.as_ref().map(|e| (e.value.tags.clone(), e.tags));
@@ -132,18 +152,11 @@ impl State {
                     value.listeners = listeners;
                     BalancerEntry { value, tags: tags_known, listeners: known, written: 0 }
                 }
-            })
-            .map(|entry| (entry.value.arn.clone(), entry))
-            .collect();
-        self.load_balancers.extend(old.into_iter().filter(|(_, entry)| entry.written > since));
-        self.others = found.others;
-
-        let mut old = std::mem::take(&mut self.target_groups);
-        self.target_groups = found
-            .target_groups
-            .into_iter()
-            .filter(|t| !gone(t.arn.as_str()))
-            .map(|mut value| match old.remove(&value.arn) {
+            };
+            self.load_balancers.insert(entry.value.arn.clone(), entry);
+        }
+        for mut value in found.target_groups.into_iter().filter(|t| !gone(t.arn.as_str())) {
+            let entry = match self.target_groups.remove(&value.arn) {
                 Some(entry) if entry.written > since => entry,
                 entry => {
                     value.attributes = entry.as_ref().and_then(|e| e.value.attributes.clone());
@@ -152,24 +165,23 @@ impl State {
                     value.tags = tags;
                     TargetGroupEntry { value, tags: tags_known, written: 0 }
                 }
-            })
-            .map(|entry| (entry.value.arn.clone(), entry))
-            .collect();
-        self.target_groups.extend(old.into_iter().filter(|(_, entry)| entry.written > since));
+            };
+            self.target_groups.insert(entry.value.arn.clone(), entry);
+        }
+        for value in found.security_groups.into_iter().filter(|s| !gone(s.id.as_str())) {
+            if self.security_groups.get(&value.id).is_none_or(|entry| entry.written <= since) {
+                self.security_groups.insert(value.id.clone(), SecurityGroupEntry { value, written: 0 });
+            }
+        }
+    }
+}
 
-        let old = std::mem::take(&mut self.security_groups);
-        self.security_groups = found
-            .security_groups
-            .into_iter()
-            .filter(|s| !gone(s.id.as_str()))
-            .map(|value| (value.id.clone(), SecurityGroupEntry { value, written: 0 }))
-            .collect();
-        self.security_groups.extend(old.into_iter().filter(|(_, entry)| entry.written > since));
-
-        let listed: BTreeSet<TargetGroupArn> = self.target_groups.keys().cloned().collect();
-        self.targets_doubted.retain(|arn| listed.contains(arn));
-        self.deleted.retain(|_, at| *at > since);
-        self.forgotten.retain(|_, at| *at > found.wanted);
-        self.swept = Some(found.wanted);
+impl Part {
+    /// The ARNs and ids of all that was found.
+    pub(super) fn ids(&self) -> BTreeSet<String> {
+        let balancers = self.load_balancers.iter().map(|b| b.arn.as_str());
+        let groups = self.target_groups.iter().map(|t| t.arn.as_str());
+        let security_groups = self.security_groups.iter().map(|s| s.id.as_str());
+        balancers.chain(groups).chain(security_groups).map(str::to_owned).collect()
     }
 }

@@ -64,14 +64,34 @@ fn answer(world: &World, call: &Call) -> (u16, String) {
         |tags: Tags| joined(tags.iter().map(|(k, v)| format!("<member><Key>{k}</Key><Value>{v}</Value></member>")));
     match call.action.as_str() {
         "DescribeLoadBalancers" => {
-            let members = joined(world.load_balancers.iter().map(|name| {
+            let asked = call.list("LoadBalancerArns");
+            let has = |arn: &str| world.load_balancers.iter().any(|name| balancer_arn(name).as_str() == arn);
+            let named = call.list("Names");
+            if !asked.iter().all(|arn| has(arn)) || !named.iter().all(|name| world.load_balancers.contains(*name)) {
+                return elb_error(400, "LoadBalancerNotFound", "One or more load balancers not found");
+            }
+            let is_asked = |name: &&String| {
+                (asked.is_empty() || asked.contains(&balancer_arn(name).as_str()))
+                    && (named.is_empty() || named.contains(&name.as_str()))
+            };
+            let members = joined(world.load_balancers.iter().filter(is_asked).map(|name| {
                 let (arn, vpc) = (balancer_arn(name), vpc(name));
                 format!("<member><LoadBalancerArn>{arn}</LoadBalancerArn><LoadBalancerName>{name}</LoadBalancerName><Scheme>internal</Scheme><Type>application</Type><VpcId>{vpc}</VpcId><State><Code>active</Code></State><SecurityGroups><member>sg-{name}</member></SecurityGroups></member>")
             }));
             elb(&call.action, &format!("<LoadBalancers>{members}</LoadBalancers>"))
         }
         "DescribeTargetGroups" => {
-            let members = joined(world.target_groups.iter().map(|name| {
+            let asked = call.list("TargetGroupArns");
+            let has = |arn: &str| world.target_groups.iter().any(|name| target_group_arn(name).as_str() == arn);
+            let named = call.list("Names");
+            if !asked.iter().all(|arn| has(arn)) || !named.iter().all(|name| world.target_groups.contains(*name)) {
+                return elb_error(400, "TargetGroupNotFound", "One or more target groups not found");
+            }
+            let is_asked = |name: &&String| {
+                (asked.is_empty() || asked.contains(&target_group_arn(name).as_str()))
+                    && (named.is_empty() || named.contains(&name.as_str()))
+            };
+            let members = joined(world.target_groups.iter().filter(is_asked).map(|name| {
                 let (arn, vpc) = (target_group_arn(name), vpc(name));
                 format!("<member><TargetGroupArn>{arn}</TargetGroupArn><TargetGroupName>{name}</TargetGroupName><Protocol>HTTP</Protocol><TargetType>ip</TargetType><VpcId>{vpc}</VpcId></member>")
             }));
@@ -414,7 +434,118 @@ async fn what_is_forgotten_during_a_sweep_is_swept_once_more() {
     go_on.notify_one();
     let a = observing.await.unwrap().unwrap();
     assert_eq!(names(&a), (vec!["a"], vec![], vec![]));
-    assert_eq!(fake.actions().iter().filter(|action| *action == "DescribeLoadBalancers").count(), 2);
+    // By its ARN the target group is not found, and the list shows that it is gone.
+    let lists = fake.calls().into_iter().filter(|call| call.action == "DescribeTargetGroups").collect::<Vec<_>>();
+    assert_eq!(lists.iter().filter(|call| call.list("TargetGroupArns").is_empty()).count(), 2);
+}
+
+#[tokio::test]
+async fn a_group_that_is_given_up_is_read_by_its_arns_and_nothing_is_listed() {
+    let all = ["a", "b", "c"];
+    let (fake, inventory) = started(&world(&all, &all, &all)).await;
+    for name in all {
+        inventory.observe_whole(&group(name)).await.unwrap();
+    }
+    for name in all {
+        inventory.forget(&group(name));
+    }
+    fake.calls();
+    let a = inventory.observe(&group("a")).await.unwrap();
+    assert_eq!(names(&a), (vec!["a"], vec!["a"], vec!["a"]));
+    let mut calls = fake.calls();
+    calls.sort_by(|one, other| one.action.cmp(&other.action));
+    let asked: Vec<(&str, Vec<&str>)> = calls
+        .iter()
+        .map(|call| {
+            let lists = ["LoadBalancerArns", "TargetGroupArns", "ResourceArns"];
+            let filters = (1..).map_while(|n| call.params.get(&format!("Filter.{n}.Value.1"))).map(String::as_str);
+            (call.action.as_str(), lists.iter().flat_map(|name| call.list(name)).chain(filters).collect())
+        })
+        .collect();
+    assert_eq!(
+        asked,
+        [
+            ("DescribeLoadBalancers", vec!["arn:loadbalancer/app/a/1"]),
+            ("DescribeSecurityGroups", vec![VPC, "shop/a"]),
+            ("DescribeTags", vec!["arn:loadbalancer/app/a/1", "arn:targetgroup/a/1"]),
+            ("DescribeTargetGroups", vec!["arn:targetgroup/a/1"]),
+        ]
+    );
+    // Questions about everything are answered by what is known.
+    inventory.groups().await.unwrap();
+    assert!(fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_lost_answer_may_have_made_is_found_by_its_name() {
+    let world = world(&[], &[], &[]);
+    let (fake, inventory) = started(&world).await;
+    assert!(inventory.observe(&group("a")).await.unwrap().is_empty());
+    world.lock().unwrap().load_balancers.insert("a".into());
+    world.lock().unwrap().target_groups.insert("a".into());
+    inventory.forget_and_find(&group("a"), Some(Named::LoadBalancer("a".to_owned())));
+    inventory.forget_and_find(&group("a"), Some(Named::TargetGroup("a".to_owned())));
+    inventory.forget_and_find(&group("a"), Some(Named::TargetGroup("nobody".to_owned())));
+    fake.calls();
+    let a = inventory.observe(&group("a")).await.unwrap();
+    assert_eq!(names(&a), (vec!["a"], vec!["a"], vec![]));
+    let lists = fake.calls().into_iter().filter(|call| call.action.starts_with("DescribeTargetG"));
+    assert_eq!(lists.map(|call| call.list("Names").concat()).collect::<Vec<_>>(), ["a", "nobody"]);
+}
+
+#[tokio::test]
+async fn what_is_not_found_by_its_name_at_once_is_looked_for_once_more() {
+    let world = world(&[], &[], &[]);
+    let (fake, inventory) = started(&world).await;
+    inventory.forget_and_find(&group("a"), Some(Named::TargetGroup("a".to_owned())));
+    inventory.observe(&group("a")).await.unwrap();
+    let left = inventory.doubts(&group("a")).expect("a doubt");
+    assert!(left <= DOUBT && left > DOUBT - Duration::from_secs(10), "{left:?}");
+    // AWS shows it later.
+    world.lock().unwrap().target_groups.insert("a".into());
+    let since = Instant::now().checked_sub(DOUBT).expect("a machine that has run for longer");
+    inventory.state().doubted.values_mut().flat_map(BTreeMap::values_mut).for_each(|at| *at = since);
+    assert_eq!(inventory.doubts(&group("a")), Some(Duration::ZERO));
+    fake.calls();
+    assert_eq!(names(&inventory.observe(&group("a")).await.unwrap()).1, ["a"]);
+    assert_eq!(inventory.doubts(&group("a")), None);
+}
+
+#[tokio::test]
+async fn a_security_group_that_may_have_been_made_is_looked_for_once_more_too() {
+    let world = world(&[], &[], &[]);
+    let (_fake, inventory) = started(&world).await;
+    inventory.observe(&group("a")).await.unwrap();
+    inventory.forget_and_find(&group("a"), Some(Named::SecurityGroup("a".to_owned())));
+    inventory.observe(&group("a")).await.unwrap();
+    assert!(inventory.doubts(&group("a")).is_some(), "it may be shown later");
+    world.lock().unwrap().security_groups.insert("a".into());
+    inventory.forget_and_find(&group("a"), Some(Named::SecurityGroup("a".to_owned())));
+    assert_eq!(names(&inventory.observe(&group("a")).await.unwrap()).2, ["a"]);
+}
+
+#[tokio::test]
+async fn what_others_have_made_is_listed_when_the_list_is_given_up() {
+    let world = world(&["a"], &[], &[]);
+    let (_fake, inventory) = started(&world).await;
+    assert_eq!(inventory.groups().await.unwrap(), BTreeSet::from([group("a")]));
+    world.lock().unwrap().target_groups.insert("b".into());
+    inventory.give_up_list();
+    assert_eq!(inventory.groups().await.unwrap(), BTreeSet::from([group("a"), group("b")]));
+}
+
+#[tokio::test]
+async fn what_was_deleted_is_remembered_for_reads_that_run_and_no_longer() {
+    let (_fake, inventory) = started(&world(&["a", "b"], &[], &[])).await;
+    inventory.observe(&group("a")).await.unwrap();
+    inventory.record_load_balancer_deleted(&balancer_arn("a"));
+    assert_eq!(inventory.state().deleted.len(), 0);
+    let reading = Reading::begin(&inventory);
+    inventory.record_load_balancer_deleted(&balancer_arn("b"));
+    assert_eq!(inventory.state().deleted.len(), 1);
+    drop(reading);
+    let state = inventory.state();
+    assert_eq!((state.deleted.len(), state.reading.len()), (0, 0));
 }
 
 #[tokio::test]
@@ -435,8 +566,8 @@ async fn other_vpcs_have_no_part_in_it() {
     let tags: Vec<_> = calls.iter().filter(|c| c.action == "DescribeTags").map(|c| c.list("ResourceArns")).collect();
     assert_eq!(tags, [vec!["arn:loadbalancer/app/a/1", "arn:targetgroup/a/1"]]);
     // A binding may name a target group of another VPC all the same.
-    let far = inventory.target_group_by_name("far").await.unwrap().unwrap();
-    assert_eq!((far.arn, far.tags), (target_group_arn("far"), Tags::new()));
+    let far = inventory.tags_of_named(&group("a"), Named::TargetGroup("far".to_owned())).await.unwrap();
+    assert_eq!(far, Some(Tags::new()));
 }
 
 #[tokio::test]
@@ -512,8 +643,9 @@ async fn tags_that_aws_does_not_know_yet_are_asked_for_again() {
     let (_fake, inventory) = started(&world).await;
     assert_eq!(inventory.observe_whole(&group("a")).await.unwrap().target_groups, []);
     world.lock().unwrap().vanished.clear();
-    inventory.forget(&group("b"));
-    inventory.observe_whole(&group("b")).await.unwrap();
+    // Whoever makes it once more is told that the name is taken, and asks who has it.
+    let named = Named::TargetGroup("a".to_owned());
+    assert_eq!(inventory.tags_of_named(&group("a"), named).await.unwrap(), Some(tags_of_group("a")));
     assert_eq!(names(&inventory.observe_whole(&group("a")).await.unwrap()).1, ["a"]);
 }
 
