@@ -279,6 +279,9 @@ pub struct ObservedBinding {
     pub spec: crate::api::crd::TargetGroupBindingSpec,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Whether its targets let in whom the spec lets in.
+    #[serde(skip)]
+    pub lets_in: bool,
 }
 
 impl Eq for ObservedBinding {}

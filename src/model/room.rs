@@ -8,6 +8,8 @@ use super::{ObservedListener, ObservedLoadBalancer, ObservedStack};
 /// goes is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quota {
+    /// Listeners of a load balancer.
+    Listeners,
     /// Rules of a load balancer, default rules not counted.
     Rules,
     /// Target groups that the listeners and rules of a load balancer name.
@@ -23,6 +25,7 @@ impl Quota {
     #[must_use]
     pub fn of_code(code: &str) -> Option<Self> {
         match code {
+            "TooManyListeners" => Some(Self::Listeners),
             "TooManyRules" => Some(Self::Rules),
             "TooManyUniqueTargetGroupsPerLoadBalancer" => Some(Self::TargetGroups),
             "TooManyCertificates" => Some(Self::Certificates),
@@ -35,6 +38,7 @@ impl Quota {
     #[must_use]
     pub fn counted(self) -> &'static str {
         match self {
+            Self::Listeners => "listeners",
             Self::Rules => "rules",
             Self::TargetGroups => "target groups",
             Self::Certificates => "certificates",
@@ -49,6 +53,7 @@ impl Quota {
             balancer.known_listeners().map(count).sum()
         };
         let count = match self {
+            Self::Listeners => of(&|balancer| balancer.known_listeners().count()),
             Self::Rules => of(&|balancer| sum(balancer, |listener| listener.rules.len())),
             Self::Certificates => of(&|balancer| sum(balancer, |listener| listener.certificates.len())),
             Self::TargetGroups => of(&|balancer| balancer.target_groups().collect::<BTreeSet<_>>().len()),
@@ -61,6 +66,8 @@ impl Quota {
 /// The most that there may be of each, where AWS has refused more; `None` where it has not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
+    /// Listeners of the load balancer.
+    pub listeners: Option<usize>,
     /// Rules of the load balancer.
     pub rules: Option<usize>,
     /// Target groups of the load balancer.
@@ -77,6 +84,7 @@ impl Room {
     #[must_use]
     pub fn refused(mut self, quota: Quota, observed: &ObservedStack) -> Option<Self> {
         let known = match quota {
+            Quota::Listeners => &mut self.listeners,
             Quota::Rules => &mut self.rules,
             Quota::TargetGroups => &mut self.target_groups,
             Quota::Certificates => &mut self.certificates,

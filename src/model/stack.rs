@@ -243,6 +243,8 @@ pub struct Askers {
     pub default_action: BTreeMap<u16, Cause>,
     /// By port of the listener.
     pub default_certificate: BTreeMap<u16, Cause>,
+    /// By port: the member that brings a listener which the others do not have yet, where that is known.
+    pub listeners: BTreeMap<u16, Cause>,
     /// By port of the listener and identifier of the prefix list.
     pub prefix_lists: BTreeMap<(u16, String), Cause>,
     /// By key: the tags of the load balancer, its listeners and its security group.
@@ -268,6 +270,25 @@ impl Askers {
             _ => return None,
         };
         askers.get(&port)
+    }
+
+    /// Returns who asks for what AWS refuses in a load balancer that is to be created, by the code of AWS's error (ELB API: errors of
+    /// CreateLoadBalancer). `None` for a code that names no setting, or one that nobody asks for.
+    #[must_use]
+    pub fn of_refused_load_balancer(&self, code: &str) -> Option<&Cause> {
+        match code {
+            "SubnetNotFound" | "InvalidSubnet" | "AvailabilityZoneNotSupported" => {
+                self.subnets.as_ref().or(self.ip_address_type.as_ref())
+            }
+            "InvalidSecurityGroup" => self.security_groups.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the cause is that of a member which asks for a setting of the load balancer.
+    #[must_use]
+    pub fn asks_for_setting(&self, cause: &Cause) -> bool {
+        [&self.subnets, &self.security_groups, &self.ip_address_type].into_iter().flatten().any(|asker| asker == cause)
     }
 }
 

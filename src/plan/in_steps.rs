@@ -8,7 +8,8 @@
 //! 2. Wanted rules are put above all others once all above them are there: what they take is answered as after.
 //! 3. A rule that goes is deleted when it takes nothing any more, because a rule above it takes everything that it would; or
 //!    when what it takes is answered as after without it. From the bottom, since fewer rules stand below.
-//! 4. A rule of the same conditions becomes the wanted one in place.
+//! 4. A rule of the same conditions becomes the wanted one in place, where the target group that it gives up leaves room for
+//!    those that it leads to. Rules that go and keep that group in use are deleted first, and theirs made right after.
 //!
 //! Where none of these is possible, the lowest rule that goes is deleted, and the next wanted one made at once.
 
@@ -20,7 +21,7 @@ use super::{
     step::{RuleReference, StepAction},
 };
 use crate::{
-    model::{Condition, ObservedLoadBalancer},
+    model::{Action, Condition, ObservedLoadBalancer, TargetGroupArn},
     route::are_apart,
 };
 
@@ -43,6 +44,10 @@ struct InSteps<'c, 'a> {
     /// What AWS has, from the top, with priorities.
     list: Vec<(Item, u32)>,
     steps: RuleSteps,
+    /// Wanted rules of the conditions of rules that were deleted for another, and are made next.
+    owed: Vec<usize>,
+    /// Changes in place for which others have to make room.
+    modified_later: Vec<super::step::Step>,
 }
 
 impl RuleChange<'_> {
@@ -67,6 +72,8 @@ impl RuleChange<'_> {
             made: made.collect(),
             list: list.collect(),
             steps: RuleSteps::default(),
+            owed: Vec::new(),
+            modified_later: Vec::new(),
         };
         in_steps.run();
         in_steps.steps
@@ -83,20 +90,26 @@ impl<'c> InSteps<'c, '_> {
             let rule = &self.change.wanted[index];
             let same = self.like(index);
             let is_checked = |group| (self.change.resolve)(group).is_some_and(|arn| self.change.in_use.contains(&arn));
-            if let Some(existing) = same.filter(|_| rule.action.target_groups().all(is_checked)) {
+            let in_place = same.filter(|existing| self.fits_instead(index, &[*existing]));
+            if let Some(existing) = in_place.filter(|_| rule.action.target_groups().all(is_checked)) {
                 self.modify(place, index, existing);
             } else if self.used.fits(rule, self.change.resolve) {
                 self.create(place, index);
             } else if self.delete_covered() || self.delete_one(|in_steps, at| in_steps.falls_well(at)) {
                 // There is room for the next.
                 continue;
-            } else if let Some(existing) = same {
+            } else if let Some(existing) = in_place {
                 self.modify(place, index, existing);
-            } else if !self.delete_one(|_, _| true) {
-                // What goes is elsewhere on the load balancer.
-                break;
+                self.create_owed();
+            } else if same.is_some_and(|existing| self.delete_sharing(index, existing)) {
+                continue;
+            } else if !self.delete_one(|in_steps, at| same.map(Item::Existing) != Some(in_steps.list[at].0)) {
+                // What goes is elsewhere on the load balancer. A rule that is there answers until AWS takes the change of it.
+                let Some(existing) = same else { break };
+                self.modify_later(place, index, existing);
             }
         }
+        let modified_later = std::mem::take(&mut self.modified_later);
         let later: Vec<(usize, usize)> = std::iter::from_fn(|| {
             let (place, index) = self.next()?;
             self.made[place] = Some(Item::Created(index));
@@ -108,6 +121,7 @@ impl<'c> InSteps<'c, '_> {
         } else {
             self.create_later(&later);
         }
+        self.steps.later.extend(modified_later);
         for at in (0..self.list.len()).rev().filter(|at| self.is_doomed(*at)).collect::<Vec<_>>() {
             let step = self.delete_step(at);
             self.steps.after_default.extend(step);
@@ -182,6 +196,11 @@ impl<'c> InSteps<'c, '_> {
     fn create(&mut self, place: usize, index: usize) {
         self.push_create(index);
         self.made[place] = Some(Item::Created(index));
+        // One that was made before its turn would take its requests.
+        let is_complete = self.made[..place].iter().all(Option::is_some);
+        if is_complete && self.made[place + 1..].iter().any(|made| matches!(made, Some(Item::Created(_)))) {
+            self.order(place + 1);
+        }
     }
 
     /// Makes a rule into a wanted one of the same conditions. Until now it may have stood above wanted ones that shall take
@@ -191,6 +210,12 @@ impl<'c> InSteps<'c, '_> {
         let wanted = &self.change.wanted[index];
         let modify = self.change.modify(wanted, &self.change.existing[existing]);
         self.push(modify.action, &modify.cause);
+        self.made[place] = Some(Item::Existing(existing));
+        self.steps.modified.push((index, existing));
+    }
+
+    fn modify_later(&mut self, place: usize, index: usize, existing: usize) {
+        self.modified_later.push(self.change.modify(&self.change.wanted[index], &self.change.existing[existing]));
         self.made[place] = Some(Item::Existing(existing));
         self.steps.modified.push((index, existing));
     }
@@ -235,6 +260,51 @@ impl<'c> InSteps<'c, '_> {
             }
         }
         true
+    }
+
+    /// Returns true if there is room for what a wanted rule leads to when existing rules lead nowhere any more.
+    fn fits_instead(&self, index: usize, existing: &[usize]) -> bool {
+        let arns: Vec<_> = existing.iter().map(|existing| &self.change.existing[*existing].arn).collect();
+        self.used.fits_instead(self.change.port, &arns, &self.change.wanted[index], self.change.resolve)
+    }
+
+    /// Deletes the lowest rule that goes and leads where an existing rule does that becomes a wanted one, if that and others that
+    /// go alone keep the wanted one from having room. Returns false if there is none.
+    fn delete_sharing(&mut self, index: usize, existing: usize) -> bool {
+        let groups = |existing: usize| -> BTreeSet<&TargetGroupArn> {
+            self.change.existing[existing].actions.iter().flat_map(Action::target_groups).collect()
+        };
+        let given_up = groups(existing);
+        let sharing: Vec<(usize, usize)> = (0..self.list.len())
+            .filter(|at| self.is_doomed(*at))
+            .filter_map(|at| match self.list[at].0 {
+                Item::Existing(other) if other != existing && !groups(other).is_disjoint(&given_up) => {
+                    Some((at, other))
+                }
+                _ => None,
+            })
+            .collect();
+        let Some((at, lowest)) = sharing.last().copied() else { return false };
+        let leaving: Vec<usize> = sharing.iter().map(|(_, other)| *other).chain([existing]).collect();
+        if !self.fits_instead(index, &leaving) {
+            return false;
+        }
+        let deleted = &self.change.existing[lowest];
+        self.owed
+            .extend((0..self.change.wanted.len()).find(|index| same_conditions(&self.change.wanted[*index], deleted)));
+        self.delete(at);
+        true
+    }
+
+    /// Makes the wanted rules whose requests have no rule since another was deleted for them, as far as they fit.
+    fn create_owed(&mut self) {
+        for index in std::mem::take(&mut self.owed) {
+            let place = self.places.iter().position(|place| *place == Place::Wanted(index));
+            let missing = place.filter(|place| self.made[*place].is_none());
+            if let Some(place) = missing.filter(|_| self.used.fits(&self.change.wanted[index], self.change.resolve)) {
+                self.create(place, index);
+            }
+        }
     }
 
     /// Deletes the lowest rule that goes and may be deleted. Returns false if there is none.

@@ -11,6 +11,8 @@ pub fn holds_up(plan: &Plan, observed: &ObservedStack, member: &ObjectName) -> b
     let own = Own { observed, member };
     let waits = match &plan.wait {
         Some(Wait::BindingsGone(names)) => names.iter().any(|name| own.binding(name)),
+        // What goes is planned after that.
+        Some(Wait::LetIn(_)) => true,
         _ => false,
     };
     waits || plan.steps.iter().any(|step| own.taken_by(&step.action))
@@ -44,16 +46,24 @@ impl Own<'_> {
         self.has(|holding| holding.ports.get(&port).is_some_and(|held| held.default_action))
     }
 
+    /// Whether a target group is the member's. One that is not known to be the stack's is nobody's: anybody may label a binding
+    /// of it.
     fn target_group(&self, arn: &TargetGroupArn) -> bool {
-        let group = self.observed.target_groups.iter().find(|group| group.arn == *arn);
-        let Some(resource) = group.and_then(|group| group.resource()) else { return true };
-        // The resource id begins with the Ingress.
-        resource.0.starts_with(&format!("{}-", self.member))
+        let Some(group) = self.observed.target_groups.iter().find(|group| group.arn == *arn) else { return false };
+        let Some(resource) = group.resource() else { return true };
+        let bound = self.observed.bindings.iter().find(|binding| binding.target_group == *arn);
+        match bound.and_then(|binding| resource.ingress(&binding.spec.service_ref.name)) {
+            Some(owner) => owner == *self.member,
+            // The resource id begins with the Ingress; where the Service is not known, it may end in other places.
+            None => resource.0.starts_with(&format!("{}-", self.member)),
+        }
     }
 
     fn binding(&self, name: &ObjectName) -> bool {
         let binding = self.observed.bindings.iter().find(|binding| binding.name == *name);
-        binding.is_none_or(|binding| self.target_group(&binding.target_group))
+        // A target group that is gone is no member's any more.
+        let is_there = |arn: &TargetGroupArn| self.observed.target_groups.iter().any(|group| group.arn == *arn);
+        binding.is_none_or(|b| is_there(&b.target_group) && self.target_group(&b.target_group))
     }
 
     fn taken_by(&self, action: &StepAction) -> bool {

@@ -1,5 +1,6 @@
 //! From what shall be and what is to the ordered steps between them, each with its cause. Pure: no I/O, no clock.
 
+mod access;
 mod authentication;
 pub mod binding;
 mod blame;

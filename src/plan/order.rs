@@ -19,7 +19,7 @@ pub(super) fn redirects(listener: &Listener) -> BTreeSet<u16> {
 }
 
 /// Returns the other ports that a listener redirects to now.
-fn redirects_now(listener: &ObservedListener) -> BTreeSet<u16> {
+pub(super) fn redirects_now(listener: &ObservedListener) -> BTreeSet<u16> {
     let of_rules = listener.rules.iter().flat_map(|rule| &rule.actions);
     let actions = listener.default_actions.iter().chain(of_rules);
     actions.filter_map(redirect).filter(|port| *port != listener.port).collect()

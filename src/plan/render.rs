@@ -2,14 +2,15 @@
 
 use std::fmt::{self, Write as _};
 
-use super::step::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
+use super::step::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
 use crate::build::tags::CLUSTER;
 use crate::model::{
     Action, Authentication, Condition, IpAddressType, Listener, LoadBalancer, LoadBalancerArn, SecurityGroupReference,
     SecurityGroupRule, SubnetMapping, Tags, TargetGroup, TargetGroupReference, Transform, Value,
 };
 
-/// How many steps of which kind a plan has: `7 to create, 1 to change, 2 to delete`.
+/// Returns how many steps of which kind a plan has: `7 to create, 1 to change, 2 to delete`. A change of what the same plan
+/// creates is part of the creation.
 #[must_use]
 pub fn summary(plan: &Plan) -> String {
     let (mut create, mut change, mut delete) = (0, 0, 0);
@@ -22,10 +23,28 @@ pub fn summary(plan: &Plan) -> String {
             | StepAction::CreateLoadBalancer(_)
             | StepAction::CreateListener { .. }
             | StepAction::CreateRule { .. } => create += 1,
+            action if changes_new(action, plan) => create += 1,
             _ => change += 1,
         }
     }
     format!("{create} to create, {change} to change, {delete} to delete")
+}
+
+/// Returns whether a step changes what the plan creates.
+fn changes_new(action: &StepAction, plan: &Plan) -> bool {
+    match action {
+        StepAction::AuthorizeIngress { group: SecurityGroupTarget::Created, .. }
+        | StepAction::AddListenerCertificates { listener: ListenerReference::Created(_), .. }
+        | StepAction::ModifyAttributes {
+            of: AttributesOf::LoadBalancer(None) | AttributesOf::Listener(ListenerReference::Created(_)),
+            ..
+        } => true,
+        StepAction::ModifyAttributes { of: AttributesOf::TargetGroup(TargetGroupReference::Own(resource)), .. } => plan
+            .steps
+            .iter()
+            .any(|step| matches!(&step.action, StepAction::CreateTargetGroup(group) if group.resource == *resource)),
+        _ => false,
+    }
 }
 
 /// A whole plan: every step with its details and its cause.
@@ -57,6 +76,13 @@ pub fn render(plan: &Plan) -> String {
         Wait::LoadBalancerActive => "until the new load balancer serves".to_owned(),
         Wait::Protected(_) => "until the old load balancer is not protected from deletion any more".to_owned(),
         Wait::Hold(_) => "before the old load balancer goes, for clients to find the new one".to_owned(),
+        Wait::LetIn(names) => {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            format!(
+                "until the targets of these TargetGroupBindings let in the new security groups: {}",
+                names.join(", ")
+            )
+        }
     });
     if let Some(wait) = wait {
         let _ = writeln!(out, "  then wait {wait}");
@@ -79,6 +105,14 @@ impl fmt::Display for Wait {
             Self::Hold(old) => {
                 let old: Vec<&str> = old.iter().map(LoadBalancerArn::as_str).collect();
                 write!(f, "waiting for clients to find the new load balancer before {} goes", old.join(", "))
+            }
+            Self::LetIn(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("TargetGroupBinding {name}")).collect();
+                write!(
+                    f,
+                    "waiting for the targets of {} to let in the load balancer's new security groups",
+                    names.join(", ")
+                )
             }
         }
     }

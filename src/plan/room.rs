@@ -1,4 +1,4 @@
-//! How many rules, target groups and certificates a load balancer has at a point of a plan, where AWS has said that no more fit.
+//! How many listeners, rules, target groups and certificates a load balancer has at a point of a plan, where AWS has said that no more fit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -96,6 +96,21 @@ impl Used {
 
     fn rules(&self) -> usize {
         self.places.keys().filter(|(_, place)| *place != Place::Default).count()
+    }
+
+    /// Returns true if one more listener fits.
+    pub(super) fn has_room_for_listener(&self) -> bool {
+        let count = self.places.keys().filter(|(_, place)| *place == Place::Default).count();
+        self.room.listeners.is_none_or(|most| count < most)
+    }
+
+    /// Returns true if what a wanted rule leads to fits when these existing rules of its listener lead nowhere any more.
+    pub(super) fn fits_instead(&self, port: u16, of: &[&RuleArn], rule: &Rule, resolve: Resolve<'_>) -> bool {
+        let mut without = self.clone();
+        without
+            .places
+            .retain(|(at, place), _| !(*at == port && matches!(place, Place::Rule(arn) if of.contains(&arn))));
+        without.fits_action(&rule.action, resolve)
     }
 
     /// Returns true if one more rule fits, and what it leads to.

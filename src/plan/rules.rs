@@ -181,7 +181,7 @@ impl RuleChange<'_> {
             .collect()
     }
 
-    /// The final order: the wanted rules, and those of members set aside in these members' places.
+    /// Returns the final order: the wanted rules, and those of members set aside where they stand now.
     fn places(&self, matches: &[Option<usize>]) -> Vec<Place> {
         let wanted = 0..self.wanted.len();
         if self.keeping.is_everybody_in() {
@@ -189,17 +189,54 @@ impl RuleChange<'_> {
         }
         let claimed: BTreeSet<usize> = matches.iter().flatten().copied().collect();
         let unclaimed: Vec<usize> = (0..self.existing.len()).filter(|index| !claimed.contains(index)).collect();
-        let mut places = Vec::new();
+        let mut order = Vec::new();
+        let mut kept: Vec<(usize, usize)> = Vec::new();
         for (member, aside) in self.keeping.order() {
             if aside {
                 let its = |i: &&usize| self.keeping.place_of_rule(&self.existing[**i].arn) == Some(member);
-                places.extend(unclaimed.iter().filter(its).copied().map(Place::Kept));
+                kept.extend(unclaimed.iter().filter(its).map(|index| (*index, order.len())));
             } else {
                 let its = |index: &usize| self.wanted[*index].cause.object.name == *member;
-                places.extend(wanted.clone().filter(its).map(Place::Wanted));
+                order.extend(wanted.clone().filter(its));
             }
         }
+        self.stay(matches, &order, &mut kept);
+        let mut kept = kept.into_iter().peekable();
+        let mut places = Vec::new();
+        for before in 0..=order.len() {
+            while let Some((index, _)) = kept.next_if(|(_, place)| *place == before) {
+                places.push(Place::Kept(index));
+            }
+            places.extend(order.get(before).copied().map(Place::Wanted));
+        }
         places
+    }
+
+    /// Puts kept rules, each with the number of wanted ones above it by its member's place, where they stand now among the wanted
+    /// ones that are there: what the order says of a member set aside may be new, or a mistake, and its rules do not move for it.
+    /// Among new rules the member's place decides. So it does for a rule that nobody is remembered to have while others are new:
+    /// it may be what one of them replaces.
+    fn stay(&self, matches: &[Option<usize>], order: &[usize], kept: &mut [(usize, usize)]) {
+        let none_is_new = matches.iter().all(Option::is_some);
+        kept.sort_unstable();
+        let mut last = 0;
+        for (index, place) in kept.iter_mut() {
+            if !none_is_new && self.keeping.holder_of_rule(&self.existing[*index].arn).is_none() {
+                continue;
+            }
+            // How many of the wanted rules that are there would change sides with it, at each place from the top.
+            let below = |wanted: &usize| matches[*wanted].is_some_and(|now| now < *index);
+            let above = |wanted: &usize| matches[*wanted].is_some_and(|now| now > *index);
+            let mut changing = order.iter().filter(|wanted| below(wanted)).count();
+            let mut best = (changing, last > 0, *place, 0);
+            for (before, wanted) in (1..).zip(order) {
+                changing = changing + usize::from(above(wanted)) - usize::from(below(wanted));
+                best = best.min((changing, before < last, place.abs_diff(before), before));
+            }
+            *place = best.3;
+            last = *place;
+        }
+        kept.sort_by_key(|(index, place)| (*place, *index));
     }
 
     pub(super) fn steps(&self) -> RuleSteps {

@@ -12,13 +12,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
+    access::{Access, AccessSteps},
     authentication, blame, defaults, order,
     room::Used,
     rules::{RuleChange, same_action, same_conditions},
     set_aside::Keeping,
     step::{
-        AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, SecurityGroupTarget, Step, StepAction,
-        TaggedResource, Wait,
+        AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, Step, StepAction, TaggedResource, Wait,
     },
     tags,
 };
@@ -26,10 +26,10 @@ use crate::{
     build::tags as known_tags,
     model::{
         Attributes, Cause, CertificateArn, DELETION_PROTECTION, Holding, Listener, ListenerProtocol, LoadBalancer,
-        ManagedSecurityGroup, MutualAuthentication, ObjectName, ObservedBinding, ObservedListener,
+        ManagedSecurityGroup, MutualAuthentication, NetworkingPeer, ObjectName, ObservedBinding, ObservedListener,
         ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, PortHolding,
-        ResourceId, Room, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Stack, Tags,
-        TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference, TrustStoreArn, Value,
+        ResourceId, Room, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, Stack, Tags, TargetGroup,
+        TargetGroupArn, TargetGroupName, TargetGroupReference, TrustStoreArn, Value,
     },
 };
 
@@ -54,6 +54,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         kept_target_groups: BTreeSet::new(),
         plan: Plan::default(),
         going: BTreeSet::new(),
+        closed: BTreeSet::new(),
         opening: Vec::new(),
         later: VecDeque::new(),
         last: Vec::new(),
@@ -207,6 +208,8 @@ struct Planner<'a> {
     plan: Plan,
     /// TargetGroupBindings that are going although they are wanted.
     going: BTreeSet<ObjectName>,
+    /// TargetGroupBindings whose targets do not let in yet whom they shall let in.
+    closed: BTreeSet<ObjectName>,
     /// Steps that let somebody in on new ports, or on ports that redirects lead to.
     opening: Vec<Step>,
     /// Rules and certificates for which others have to make room, in the order in which they are made.
@@ -246,27 +249,42 @@ impl<'a> Planner<'a> {
             let (changed, mut new): (Vec<&Listener>, Vec<&Listener>) =
                 stack.listeners.values().partition(|listener| existing(listener).is_some());
             // What a redirect leads to is there before it.
-            new.sort_by_key(|listener| !order::redirects(listener).is_empty());
+            let led_to: BTreeSet<u16> = stack.listeners.values().flat_map(order::redirects).collect();
+            new.sort_by_key(|listener| (!order::redirects(listener).is_empty(), !led_to.contains(&listener.port)));
+            let mut without_room = Vec::new();
             for listener in new {
-                self.new_listener(listener, balancer);
+                match self.make_room_for_listener(&wanted.cause, false) {
+                    true => self.new_listener(listener, balancer),
+                    false => without_room.push(listener),
+                }
             }
             let opening = std::mem::take(&mut self.opening);
+            if !self.closed.is_empty() {
+                // In other security groups it would not reach its targets, and what follows may need those groups.
+                let is_safe = |step: &Step| !matches!(step.action, StepAction::SetSecurityGroups { .. });
+                self.plan.steps.extend(opening.into_iter().take_while(is_safe));
+                self.plan.wait = Some(Wait::LetIn(std::mem::take(&mut self.closed)));
+                let stays: BTreeSet<&TargetGroupArn> = self.matched.values().map(|group| &group.arn).collect();
+                let others = self.observed.target_groups.iter().map(|group| &group.arn);
+                self.plan.passed_over = others.filter(|arn| !stays.contains(arn)).cloned().collect();
+                return;
+            }
             self.plan.steps.extend(opening);
             let changed = changed.into_iter().filter_map(|wanted| Some((wanted, existing(wanted)?))).collect();
             for (wanted, existing) in order::of_changes(changed) {
                 self.listener(wanted, existing);
             }
             for existing in balancer.iter().flat_map(|b| b.known_listeners()) {
-                if stack.listeners.contains_key(&existing.port) {
-                    continue;
-                }
-                if self.keeping.listener(existing.port) {
+                if !stack.listeners.contains_key(&existing.port) && self.keeping.listener(existing.port) {
                     self.kept_listener(existing, &wanted.cause);
-                } else {
-                    let delete = StepAction::DeleteListener { arn: existing.arn.clone(), port: existing.port };
-                    self.push(delete, &wanted.cause);
-                    self.make_what_fits();
                 }
+            }
+            for listener in without_room {
+                self.make_room_for_listener(&wanted.cause, true);
+                self.new_listener(listener, balancer);
+            }
+            for (existing, _) in self.listeners_to_delete() {
+                self.delete_listener(existing, &wanted.cause);
             }
         }
         let later = std::mem::take(&mut self.later);
@@ -306,6 +324,8 @@ impl<'a> Planner<'a> {
                 StepAction::AddListenerCertificates { certificates, .. } => {
                     used.certificates_free() >= certificates.len()
                 }
+                // A rule that stays as it is serves until everything else is done.
+                StepAction::ModifyRule { .. } => false,
                 _ => true,
             };
             if !fits {
@@ -313,6 +333,48 @@ impl<'a> Planner<'a> {
             }
             self.plan.steps.extend(self.later.pop_front());
         }
+    }
+
+    /// Returns the listeners that no member asks for and that are still there, each with whether another one redirected to it
+    /// before; those to which none did come first.
+    fn listeners_to_delete(&self) -> Vec<(&'a ObservedListener, bool)> {
+        let deletes = |port: u16| {
+            let is_of = |step: &Step| matches!(step.action, StepAction::DeleteListener { port: of, .. } if of == port);
+            self.plan.steps.iter().any(is_of)
+        };
+        let there: Vec<&ObservedListener> = self
+            .balancer()
+            .into_iter()
+            .flat_map(ObservedLoadBalancer::known_listeners)
+            .filter(|listener| !deletes(listener.port))
+            .collect();
+        let is_unasked = |listener: &&ObservedListener| {
+            !self.stack.listeners.contains_key(&listener.port) && !self.keeping.listener(listener.port)
+        };
+        let is_led_to = |port: u16| there.iter().any(|from| order::redirects_now(from).contains(&port));
+        let going = there.iter().copied().filter(is_unasked);
+        let mut going: Vec<_> = going.map(|listener| (listener, is_led_to(listener.port))).collect();
+        going.sort_by_key(|(_, is_led_to)| *is_led_to);
+        going
+    }
+
+    fn delete_listener(&mut self, existing: &ObservedListener, cause: &Cause) {
+        self.push(StepAction::DeleteListener { arn: existing.arn.clone(), port: existing.port }, cause);
+        self.make_what_fits();
+    }
+
+    /// Deletes a listener where AWS has said that no more fit, if one goes. Returns false where each that goes is one that
+    /// another redirects to, and these stay.
+    fn make_room_for_listener(&mut self, cause: &Cause, may_be_led_to: bool) -> bool {
+        if self.used().is_none_or(|used| used.has_room_for_listener()) {
+            return true;
+        }
+        match self.listeners_to_delete().first() {
+            Some((_, true)) if !may_be_led_to => return false,
+            Some((existing, _)) => self.delete_listener(existing, cause),
+            None => {}
+        }
+        true
     }
 
     fn resolve(&self, reference: &TargetGroupReference) -> Option<TargetGroupArn> {
@@ -384,11 +446,15 @@ impl<'a> Planner<'a> {
         known: &Attributes,
         causes: Causes<'_>,
     ) {
-        // A call for each who asks, so that a refusal is told to the right one.
+        // A call for each who asks, so that a refusal is told to the right one; but AWS takes some only together (a log and its
+        // bucket): those whose keys differ in their last part alone.
         let mut changes: BTreeMap<&Cause, Attributes> = BTreeMap::new();
+        let mut families: BTreeMap<&str, &Cause> = BTreeMap::new();
         let differs = |key: &str, value: &str| known.get(key).is_none_or(|known| !same_value(value, known));
         for (key, value) in wanted.iter().filter(|(key, value)| differs(key, value)) {
-            let cause = causes.of_attributes.and_then(|causes| causes.get(key)).unwrap_or(causes.of_all);
+            let family = key.rsplit_once('.').map_or(key.as_str(), |(family, _)| family);
+            let asks = || causes.of_attributes.and_then(|causes| causes.get(key)).unwrap_or(causes.of_all);
+            let cause = *families.entry(family).or_insert_with(asks);
             changes.entry(cause).or_default().insert(key.clone(), value.clone());
         }
         for (cause, attributes) in changes {
@@ -397,69 +463,41 @@ impl<'a> Planner<'a> {
     }
 
     fn security_group(&mut self, wanted: &ManagedSecurityGroup, existing: Option<&ObservedSecurityGroup>) {
-        let (target, present) = match existing {
-            None => {
-                self.push(StepAction::CreateSecurityGroup(wanted.clone()), &wanted.cause);
-                (SecurityGroupTarget::Created, BTreeSet::new())
-            }
+        match existing {
+            None => self.push(StepAction::CreateSecurityGroup(wanted.clone()), &wanted.cause),
             Some(group) => {
                 let name = format!("security group {}", group.name);
                 let resource = TaggedResource::SecurityGroup(group.id.clone());
                 self.shared_tags(resource, name, tags::security_group(), (&wanted.tags, &group.tags), &wanted.cause);
-                (SecurityGroupTarget::Existing(group.id.clone()), group.ingress.clone())
             }
+        }
+        let access = Access {
+            stack: self.stack,
+            observed: self.observed,
+            keeping: self.keeping,
+            wanted,
+            existing,
+            is_regrouped: self.regrouped().is_some(),
         };
-        let has = |rule: &SecurityGroupRule| present.iter().any(|p| p.identity() == rule.identity());
-        let missing: Vec<SecurityGroupRule> = wanted.ingress.iter().filter(|rule| !has(rule)).cloned().collect();
-        let mut surplus: Vec<SecurityGroupRule> =
-            present.iter().filter(|p| !wanted.ingress.iter().any(|w| w.identity() == p.identity())).cloned().collect();
-        // A port is opened when its listener has all its rules, and closed when its listener is gone. New sources reach
-        // what is there already only once it is as it shall be.
-        let (early, late): (Vec<_>, Vec<_>) = missing.into_iter().partition(|rule| self.opens_early(rule));
-        // What a load balancer that still serves may need stays open until it is gone.
-        let serving =
-            self.stack.load_balancer.as_ref().is_some_and(|wanted| self.observed.replaced(wanted).next().is_some());
-        let closed = existing.filter(|_| !serving);
-        let mut free = self.observed.room.security_group_rules.map(|most| most.saturating_sub(present.len()));
-        if free.is_some() {
-            surplus.sort_by_key(|rule| self.need_of(rule));
-        }
-        let mut surplus = VecDeque::from(surplus);
-        let steps = |action| Step { action, cause: wanted.cause.clone() };
-        for (rules, to) in [(early, &mut self.opening), (late, &mut self.last)] {
-            let lacking = free.map_or(0, |free| rules.len().saturating_sub(free)).min(surplus.len());
-            if let Some(group) = closed.filter(|_| lacking > 0) {
-                let rules = surplus.drain(..lacking).collect();
-                to.push(steps(StepAction::RevokeIngress { group: group.id.clone(), rules }));
-            }
-            free = free.map(|free| (free + lacking).saturating_sub(rules.len()));
-            if !rules.is_empty() {
-                to.push(steps(StepAction::AuthorizeIngress { group: target.clone(), rules }));
-            }
-        }
-        if let Some(group) = closed.filter(|_| !surplus.is_empty()) {
-            let rules = surplus.into();
-            self.last.push(steps(StepAction::RevokeIngress { group: group.id.clone(), rules }));
-        }
-    }
-
-    /// Returns how much a rule of the group in front that goes is needed until then: least where no listener answers on its
-    /// ports, most where one does that shall not any more, since redirects may still lead to it.
-    fn need_of(&self, rule: &SecurityGroupRule) -> u8 {
-        let within = |port: &u16| {
-            let port = i32::from(*port);
-            rule.from_port.is_none_or(|from| from <= port) && rule.to_port.is_none_or(|to| port <= to)
-        };
-        let mut now = self.balancer().into_iter().flat_map(ObservedLoadBalancer::known_listeners);
-        if !now.any(|listener| within(&listener.port)) {
-            return 0;
-        }
-        if self.stack.listeners.keys().any(within) { 1 } else { 2 }
+        let AccessSteps { at_once, opening, last } = access.steps();
+        let step = |action| Step { action, cause: wanted.cause.clone() };
+        self.plan.steps.extend(at_once.into_iter().map(step));
+        self.opening.extend(opening.into_iter().map(step));
+        self.last.extend(last.into_iter().map(step));
     }
 
     fn target_group(&mut self, wanted: &TargetGroup) {
         let Some(existing) = self.matched.get(&wanted.resource).copied() else {
-            let taken = |name: &TargetGroupName| self.observed.target_groups.iter().any(|o| o.name == name.as_str());
+            // The name of a group is that of its binding, and another group may have a binding of that name.
+            let taken = |name: &TargetGroupName| {
+                let groups = &self.observed.target_groups;
+                let binds = |binding: &ObservedBinding| {
+                    binding.name.name == name.as_str()
+                        && binding.name.namespace == wanted.binding.namespace
+                        && groups.iter().any(|group| group.arn == binding.target_group)
+                };
+                groups.iter().any(|o| o.name == name.as_str()) || self.observed.bindings.iter().any(binds)
+            };
             let second = TargetGroup { name: wanted.second_name.clone(), ..wanted.clone() };
             let wanted = if wanted.name.known().is_some_and(taken) { &second } else { wanted };
             self.push(StepAction::CreateTargetGroup(Box::new(wanted.clone())), &wanted.cause);
@@ -498,15 +536,12 @@ impl<'a> Planner<'a> {
             };
             self.push(modify, &wanted.cause);
         }
-        // Another of its labels may name the group too.
-        let is_its = |b: &&ObservedBinding| {
-            b.target_group == existing.arn
-                && b.name.namespace == wanted.binding.namespace
-                && b.name.name == existing.name
-        };
-        let mut bindings = self.observed.bindings.iter().filter(is_its);
-        let going = bindings.clone().next();
-        match bindings.find(|binding| !binding.deleting).or(going) {
+        // Another of its labels may name the group too. One of another name is its own only where none has the group's:
+        // aws-load-balancer-controller finds a binding by the ARN, and calls it as the group that it would make.
+        let is_its =
+            |b: &&ObservedBinding| b.target_group == existing.arn && b.name.namespace == wanted.binding.namespace;
+        let bindings = self.observed.bindings.iter().filter(is_its);
+        match bindings.min_by_key(|binding| (binding.name.name != existing.name, binding.deleting)) {
             // The new one has the same name, so it can be made only when the old one is gone.
             Some(binding) if binding.deleting => {
                 self.going.insert(binding.name.clone());
@@ -535,8 +570,25 @@ impl<'a> Planner<'a> {
                     };
                     self.push(update, &wanted.cause);
                 }
+                let networking = spec.as_ref().map(|spec| &spec.networking);
+                let applied = binding.lets_in && networking == Some(&binding.spec.networking);
+                if self.comes_from_elsewhere(wanted) && !applied {
+                    self.closed.insert(binding.name.clone());
+                }
             }
         }
+    }
+
+    /// Returns whether the load balancer is to be put in other security groups, and its requests come to the targets from one that
+    /// it is not in yet.
+    fn comes_from_elsewhere(&self, wanted: &TargetGroup) -> bool {
+        let Some(existing) = self.regrouped() else { return false };
+        let peers = wanted.binding.networking.iter().flatten().flat_map(|rule| &rule.from);
+        let mut groups = peers.filter_map(|peer| match peer {
+            NetworkingPeer::SecurityGroup(group) => Some(group),
+            NetworkingPeer::Cidr(_) => None,
+        });
+        groups.any(|group| self.security_group_id(group).is_none_or(|id| !existing.security_groups.contains(&id)))
     }
 
     /// Returns the load balancer where it is to be put in other security groups than it is in.
@@ -546,21 +598,6 @@ impl<'a> Planner<'a> {
         let groups: Option<BTreeSet<SecurityGroupId>> =
             wanted.security_groups.iter().map(|reference| self.security_group_id(reference)).collect();
         (groups.as_ref() != Some(&existing.security_groups)).then_some(existing)
-    }
-
-    /// Returns whether a rule of the group in front is needed before existing listeners change: it opens the port of a new
-    /// listener or one that a redirect leads to, or the group is new in front of the load balancer.
-    fn opens_early(&self, rule: &SecurityGroupRule) -> bool {
-        let Some(wanted) = &self.stack.load_balancer else { return false };
-        let Some(balancer) = self.observed.current(wanted) else { return true };
-        let within = |port: &u16| {
-            let port = i32::from(*port);
-            rule.from_port.is_none_or(|from| from <= port) && rule.to_port.is_none_or(|to| port <= to)
-        };
-        let listeners = &self.stack.listeners;
-        self.regrouped().is_some()
-            || listeners.keys().filter(|port| balancer.listener(**port).is_none()).any(within)
-            || listeners.values().flat_map(order::redirects).collect::<BTreeSet<u16>>().iter().any(within)
     }
 
     /// The stack's own security groups in front.
@@ -838,14 +875,6 @@ impl<'a> Planner<'a> {
         }
         self.plan.steps.extend(steps.before_default);
         self.modify_listener(existing, listener_change, &wanted.cause);
-        // Which attributes a listener can have depends on what it speaks; what it has is not known when that has changed.
-        let unknown = Some(Attributes::new()).filter(|_| existing.protocol != Some(wanted.protocol));
-        if let Some(known) = unknown.as_ref().or(existing.attributes.as_ref()) {
-            let of = AttributesOf::Listener(reference.clone());
-            let name = format!("listener {}", wanted.port);
-            let causes = Causes::of(&wanted.cause, &wanted.attribute_causes);
-            self.attributes(of, name, &wanted.attributes, known, causes);
-        }
         if !missing.is_empty() && existing.protocol != Some(wanted.protocol) {
             self.add_certificates(wanted, &reference, missing.into_iter());
         }
@@ -855,6 +884,14 @@ impl<'a> Planner<'a> {
         }
         if wanted.protocol != ListenerProtocol::Https {
             self.modify_listener(existing, protocol, &wanted.cause);
+        }
+        // Which attributes a listener can have depends on what it speaks; what it has is not known when that has changed.
+        let unknown = Some(Attributes::new()).filter(|_| existing.protocol != Some(wanted.protocol));
+        if let Some(known) = unknown.as_ref().or(existing.attributes.as_ref()) {
+            let of = AttributesOf::Listener(reference.clone());
+            let name = format!("listener {}", wanted.port);
+            let causes = Causes::of(&wanted.cause, &wanted.attribute_causes);
+            self.attributes(of, name, &wanted.attributes, known, causes);
         }
         self.remove_certificates(wanted, existing, surplus);
         for (rule, existing) in retagged {

@@ -35,6 +35,8 @@ pub enum Wait {
     Hold(BTreeSet<LoadBalancerArn>),
     /// Somebody switches off the protection from deletion of these, which another load balancer has replaced.
     Protected(BTreeSet<LoadBalancerArn>),
+    /// The targets of these TargetGroupBindings let in the security groups that the load balancer is to be put in.
+    LetIn(BTreeSet<ObjectName>),
 }
 
 /// One call that changes something, and why.

@@ -282,3 +282,42 @@ fn client_certificates_are_changed_in_place_and_otherwise_left_alone() {
     --
     ");
 }
+
+#[test]
+fn a_port_authenticates_only_while_it_speaks_https() {
+    let mut plain = behind(None, [None, None]);
+    let listener = plain.listeners.get_mut(&443).unwrap();
+    (listener.protocol, listener.default_certificate, listener.ssl_policy) = (ListenerProtocol::Http, None, None);
+    listener.attributes.insert("routing.http.response.server.enabled".to_owned(), "false".to_owned());
+    let secure = behind(Some(cognito()), [Some(cognito()), None]);
+    let rules_alone = behind(None, [Some(cognito()), Some(tokens(&[]))]);
+    let all = [
+        between(&plain, &secure),
+        between(&secure, &plain),
+        between(&plain, &rules_alone),
+        between(&rules_alone, &plain),
+    ];
+    insta::assert_snapshot!(all.join("\n--\n"), @"
+    change listener 443: protocol HTTPS, TLS policy ELBSecurityPolicy-2016-08, default certificate arn:aws:acm:eu-west-1:111122223333:certificate/a
+    create rule 3 of listener 443: path is /a
+    put 2 rules of listener 443 in order (1 of them new)
+    change listener 443: default sign in with Cognito user pool arn:pool, then forward to shop/web-web:80
+    delete rule 1 of listener 443
+    --
+    create rule 3 of listener 443: path is /a
+    put 2 rules of listener 443 in order (1 of them new)
+    change listener 443: default forward to shop/web-web:80
+    delete rule 1 of listener 443
+    change listener 443: protocol HTTP
+    set attributes of listener 443: routing.http.response.server.enabled=false
+    --
+    change listener 443: protocol HTTPS, TLS policy ELBSecurityPolicy-2016-08, default certificate arn:aws:acm:eu-west-1:111122223333:certificate/a
+    change a rule of listener 443 to: sign in with Cognito user pool arn:pool, then forward to shop/web-web:80
+    change a rule of listener 443 to: take tokens of https://idp alone, then forward to shop/web-web:80
+    --
+    change a rule of listener 443 to: forward to shop/web-web:80
+    change a rule of listener 443 to: forward to shop/web-web:80
+    change listener 443: protocol HTTP
+    set attributes of listener 443: routing.http.response.server.enabled=false
+    ");
+}

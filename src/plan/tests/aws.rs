@@ -39,6 +39,7 @@ pub(super) struct Aws {
 /// The account's quotas, for one load balancer and one security group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Most {
+    pub(super) listeners: usize,
     pub(super) rules: usize,
     pub(super) target_groups: usize,
     pub(super) certificates: usize,
@@ -48,7 +49,7 @@ pub(super) struct Most {
 impl Default for Most {
     /// AWS's defaults.
     fn default() -> Self {
-        Self { rules: 100, target_groups: 100, certificates: 25, security_group_rules: 60 }
+        Self { listeners: 50, rules: 100, target_groups: 100, certificates: 25, security_group_rules: 60 }
     }
 }
 
@@ -86,6 +87,7 @@ impl Aws {
                 assert_eq!(*names, deleting, "a plan waits for what goes");
             }
             self.observed.bindings.retain(|binding| !binding.deleting);
+            self.observed.bindings.iter_mut().for_each(|binding| binding.lets_in = true);
         }
         assert_eq!(plan(stack, &self.observed), Plan::default(), "not settled after {most_rounds} rounds");
         self.observed.tag_keys = Some(tag_keys(stack, &self.observed));
@@ -97,8 +99,9 @@ impl Aws {
         self.passed_over.clone_from(&plan.passed_over);
     }
 
-    /// What earlier plans created is no longer called so.
+    /// What earlier plans created is no longer called so, and targets let in whom bindings let in.
     pub(super) fn begin(&mut self) {
+        self.observed.bindings.iter_mut().for_each(|binding| binding.lets_in = true);
         *self = Self {
             observed: std::mem::take(&mut self.observed),
             mappings: std::mem::take(&mut self.mappings),
@@ -310,6 +313,7 @@ impl Aws {
             labels: wanted.binding.labels.clone(),
             spec,
             deleting: false,
+            lets_in: false,
         })
     }
 
@@ -320,7 +324,11 @@ impl Aws {
             let most = self.most.target_groups;
             let too_many =
                 self.observed.load_balancers.iter().any(|b| b.target_groups().collect::<BTreeSet<_>>().len() > most);
-            refuse(too_many, || "TooManyUniqueTargetGroupsPerLoadBalancer".to_owned())
+            refuse(too_many, || "TooManyUniqueTargetGroupsPerLoadBalancer".to_owned())?;
+            let mut listeners = self.observed.load_balancers.iter().flat_map(ObservedLoadBalancer::known_listeners);
+            refuse(listeners.any(authenticates_without_tls), || {
+                "InvalidLoadBalancerAction: only HTTPS listeners authenticate".to_owned()
+            })
         });
         if result.is_err() && !matches!(action, StepAction::AddListenerCertificates { .. }) {
             *self = before;
@@ -424,7 +432,7 @@ impl Aws {
                 let found = self.observed.bindings.iter_mut().find(|b| b.name == existing.name).ok_or("NotFound")?;
                 refuse(found.resource_version != existing.resource_version, || "Conflict".to_owned())?;
                 found.labels.extend(made.labels);
-                found.spec = made.spec;
+                (found.spec, found.lets_in) = (made.spec, false);
                 found.resource_version = number.to_string();
             }
             StepAction::DeleteBinding(name) => {
@@ -530,6 +538,9 @@ impl Aws {
                 refuse(!speaks(balancer.kind, listener.protocol), || "UnsupportedProtocol".to_owned())?;
                 let port = listener.port;
                 refuse(balancer.all_listeners().contains_key(&port), || "DuplicateListener".to_owned())?;
+                let count = balancer.all_listeners().len();
+                refuse(count >= self.most.listeners, || "TooManyListeners".to_owned())?;
+                let balancer = self.balancer()?;
                 balancer.all_listeners().insert(
                     port,
                     ObservedListener {
@@ -734,6 +745,15 @@ impl Aws {
             }
         }
     }
+}
+
+fn authenticates_without_tls(listener: &ObservedListener) -> bool {
+    let of_rules = listener.rules.iter().flat_map(|rule| &rule.actions);
+    let authenticates = |action: &Action<TargetGroupArn>| {
+        matches!(action, Action::AuthenticateCognito(_) | Action::AuthenticateOidc { .. } | Action::JwtValidation(_))
+    };
+    listener.protocol != Some(ListenerProtocol::Https)
+        && listener.default_actions.iter().chain(of_rules).any(authenticates)
 }
 
 /// What comes before an action, as AWS gives it back and we remember it.

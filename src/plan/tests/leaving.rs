@@ -4,7 +4,7 @@ use super::{
     plan,
     set_aside::{agreed, built, name},
 };
-use crate::plan::holds_up;
+use crate::{model::ObservedBinding, plan::holds_up};
 
 #[test]
 fn who_leaves_is_held_by_what_is_its_own_and_by_nothing_else() {
@@ -44,4 +44,50 @@ fn where_nothing_is_remembered_who_leaves_waits_for_all_that_goes() {
     let aws = agreed(&[("a", ""), ("b", "")], false);
     let stack = built(&[("a", "")], &["b"], &aws.observed);
     assert!(holds_up(&plan(&stack, &aws.observed), &aws.observed, &name("b")));
+}
+
+#[test]
+fn who_leaves_is_not_held_by_a_stuck_target_group_of_another_whose_name_begins_alike() {
+    let mut aws = agreed(&[("a", ""), ("a-b", ""), ("c", "")], true);
+    let before = aws.observed.clone();
+    let stack = built(&[("c", "")], &["a", "a-b"], &aws.observed);
+    aws.settle(&stack, 2);
+    // AWS has yet to let go of the target group of `a-b`, whose binding is there.
+    let stuck = before.target_groups.iter().find(|group| group.resource().unwrap().0.starts_with("shop/a-b-")).unwrap();
+    let binding = before.bindings.iter().find(|binding| binding.target_group == stuck.arn).unwrap();
+    aws.observed.target_groups.push(stuck.clone());
+    aws.observed.bindings.push(binding.clone());
+    aws.observed.holdings = before.holdings.clone();
+    let held = |observed: &crate::model::ObservedStack| {
+        ["a", "a-b"].map(|member| holds_up(&plan(&stack, observed), observed, &name(member)))
+    };
+    assert_eq!(held(&aws.observed), [false, true]);
+    // Without the binding it may be of `a` and a Service `b-web`.
+    aws.observed.bindings.pop();
+    assert_eq!(held(&aws.observed), [true, true]);
+}
+
+#[test]
+fn a_binding_of_a_target_group_that_is_not_the_stacks_holds_nobody_who_leaves() {
+    let mut aws = agreed(&[("a", ""), ("b", "")], true);
+    let stack = built(&[("a", "")], &["b"], &aws.observed);
+    let mut foreign = aws.observed.bindings[0].clone();
+    aws.settle(&stack, 2);
+    foreign.name = crate::model::ObjectName::new("evil", "tgb");
+    foreign.target_group = crate::model::TargetGroupArn::new("arn:unknown");
+    for deleting in [false, true] {
+        let observed = crate::model::ObservedStack {
+            bindings: aws
+                .observed
+                .bindings
+                .iter()
+                .cloned()
+                .chain([ObservedBinding { deleting, ..foreign.clone() }])
+                .collect(),
+            ..aws.observed.clone()
+        };
+        let planned = plan(&stack, &observed);
+        assert!(planned.wait.is_some());
+        assert!(!holds_up(&planned, &observed, &name("b")));
+    }
 }

@@ -4,6 +4,7 @@ use super::{
     aws::{Aws, Most},
     oracle::Probes,
     plan,
+    replaced::{made, public, wait},
     rules::{self, answer, first_seed, forward, host, listener, path, rule},
     stacks::SAMPLE,
     steps::built,
@@ -17,6 +18,7 @@ use crate::{
 const PAIRS: u64 = 10_000;
 
 /// What came of a change: the quotas that AWS refused steps for, and each state of the load balancer on the way.
+#[derive(Default)]
 struct Way {
     refused: Vec<Quota>,
     states: Vec<ObservedStack>,
@@ -25,15 +27,21 @@ struct Way {
 
 /// Plans and runs as the controller does: what AWS refuses for a quota is planned again with what that tells.
 fn arrive(aws: &mut Aws, wanted: &Stack) -> Result<Way, String> {
-    let mut way = Way { refused: Vec::new(), states: Vec::new(), steps: Vec::new() };
+    let mut way = Way::default();
+    lead(aws, wanted, &mut way).map(|()| way)
+}
+
+/// As [`arrive`], told also where it does not arrive.
+fn lead(aws: &mut Aws, wanted: &Stack, way: &mut Way) -> Result<(), String> {
     let mut room = Room::default();
     for _ in 0..20 {
         aws.observed.room = room;
         let planned = plan(wanted, &aws.observed);
         if planned == Plan::default() {
-            return Ok(way);
+            return Ok(());
         }
         aws.begin_plan(&planned);
+        let mut is_refused = false;
         for step in &planned.steps {
             let result = aws.apply(wanted, &step.action);
             way.states.push(aws.observed.clone());
@@ -46,8 +54,12 @@ fn arrive(aws: &mut Aws, wanted: &Stack) -> Result<Way, String> {
                 let quota = Quota::of_code(&code).ok_or_else(|| told.clone())?;
                 room = room.refused(quota, &aws.observed).ok_or_else(|| format!("nothing new:\n{told}"))?;
                 way.refused.push(quota);
+                is_refused = true;
                 break;
             }
+        }
+        if !is_refused {
+            wait(aws, &planned);
         }
         aws.observed.bindings.retain(|binding| !binding.deleting);
     }
@@ -139,6 +151,25 @@ fn target_groups_of_a_load_balancer_change_over_where_there_is_room_for_no_more(
         let way = arrive(&mut aws, &after).unwrap();
         assert_eq!(way.refused, [Quota::TargetGroups], "{most}");
     }
+}
+
+#[test]
+fn a_rule_whose_change_has_no_room_serves_on() {
+    let rules = |first: &str| {
+        [("h1", first), ("h2", "arn:old"), ("h3", "arn:other")]
+            .map(|(of, group)| rule(vec![host(&[&format!("{of}.test")])], forward(group)))
+            .to_vec()
+    };
+    let before = rules::stack(rules("arn:old"), answer("none"));
+    let after = rules::stack(rules("arn:new"), answer("none"));
+    let mut aws = within(Most { target_groups: 2, ..Most::default() }, &before);
+    let mut way = Way::default();
+    assert!(lead(&mut aws, &after, &mut way).is_err(), "three target groups do not fit");
+    let serves = |state: &ObservedStack| {
+        let hosts = |rule: &ObservedRule| matches!(&rule.conditions[..], [Condition::HostHeader { values, .. }] if values == &["h1.test"]);
+        listener(state).rules.iter().any(hosts)
+    };
+    assert!(way.states.iter().all(serves), "{}", way.steps.join("\n"));
 }
 
 #[test]
@@ -260,26 +291,135 @@ fn rules_that_move_to_another_port_arrive_where_there_is_not_room_for_both() {
     }
 }
 
+/// The sample, which lets in blocks by their number.
+fn open_to(range: std::ops::Range<u8>) -> Stack {
+    let mut stack = built(SAMPLE);
+    let group = stack.security_group.as_mut().expect("its own");
+    let sample = group.ingress[0].clone();
+    let source = |number: u8| Source::Ipv4(format!("10.0.{number}.0/24"));
+    group.ingress = range.map(|number| SecurityGroupRule { source: source(number), ..sample.clone() }).collect();
+    stack
+}
+
+fn rules_of_group(stack: &Stack) -> &[SecurityGroupRule] {
+    &stack.security_group.as_ref().expect("its own").ingress
+}
+
 #[test]
 fn sources_of_the_security_group_change_over_where_there_is_room_for_no_more() {
-    let with = |range: std::ops::Range<u8>| {
-        let mut stack = built(SAMPLE);
-        let group = stack.security_group.as_mut().expect("its own");
-        let sample = group.ingress[0].clone();
-        group.ingress = range
-            .map(|number| SecurityGroupRule { source: Source::Ipv4(format!("10.0.{number}.0/24")), ..sample.clone() })
-            .collect();
-        stack
-    };
-    let (before, after) = (with(0..50), with(10..65));
+    let (before, after) = (open_to(0..50), open_to(10..65));
     let mut aws = within(Most::default(), &before);
     let way = arrive(&mut aws, &after).unwrap();
     assert_eq!(way.refused, [Quota::SecurityGroupRules]);
     // Those that stay are open all the time.
-    let stay = |rule: &&SecurityGroupRule| after.security_group.as_ref().unwrap().ingress.contains(rule);
+    let stay = |rule: &&SecurityGroupRule| rules_of_group(&after).contains(rule);
     for state in &way.states {
         let open = &state.security_groups[0].ingress;
-        assert!(before.security_group.as_ref().unwrap().ingress.iter().filter(stay).all(|rule| open.contains(rule)));
+        assert!(rules_of_group(&before).iter().filter(stay).all(|rule| open.contains(rule)));
     }
     assert_eq!(aws.observed.security_groups[0].ingress.len(), 55);
+}
+
+#[test]
+fn sources_that_are_all_replaced_are_exchanged_in_parts_so_that_never_all_miss() {
+    for (before, after, fewest, fits) in [(0..60, 100..160, 45, true), (0..50, 100..165, 37, false)] {
+        let (before, after) = (open_to(before), open_to(after));
+        let mut aws = within(Most::default(), &before);
+        let mut way = Way::default();
+        assert_eq!(lead(&mut aws, &after, &mut way).is_ok(), fits, "{}", way.steps.join("\n"));
+        assert_eq!(way.refused, [Quota::SecurityGroupRules]);
+        let open = way.states.iter().map(|state| state.security_groups[0].ingress.len()).min();
+        assert_eq!(open, Some(fewest), "{}", way.steps.join("\n"));
+        // As many as there were are in, also where the stack asks for more than AWS takes.
+        let wanted =
+            aws.observed.security_groups[0].ingress.iter().filter(|rule| rules_of_group(&after).contains(rule));
+        assert_eq!(wanted.count(), rules_of_group(&before).len());
+    }
+}
+
+#[test]
+fn another_scheme_and_other_sources_arrive_together_where_there_is_room_for_no_more() {
+    for to_public in [true, false] {
+        let (old, new) = (open_to(0..60), open_to(100..160));
+        let (before, after) = if to_public { (old, public(new)) } else { (public(old), new) };
+        let mut aws = made(&before);
+        aws.most = Most::default();
+        let way = arrive(&mut aws, &after).unwrap();
+        assert_eq!(way.refused, [Quota::SecurityGroupRules]);
+        assert_eq!(aws.observed.load_balancers.len(), 1);
+        let open: Vec<_> = aws.observed.security_groups[0].ingress.iter().cloned().collect();
+        let mut wanted = rules_of_group(&after).to_vec();
+        wanted.sort();
+        assert_eq!(open, wanted);
+        assert!(way.states.iter().all(|state| state.security_groups[0].ingress.len() >= 45));
+    }
+}
+
+/// Listeners that serve, one a port.
+fn on_ports(ports: impl IntoIterator<Item = u16>) -> Stack {
+    let mut stack = rules::stack(vec![], answer("none"));
+    let listener = stack.listeners.remove(&80).expect("one");
+    stack.listeners.extend(ports.into_iter().map(|port| (port, Listener { port, ..listener.clone() })));
+    stack
+}
+
+#[test]
+fn ports_are_exchanged_one_by_one_where_there_is_room_for_no_more_listeners() {
+    for (before, after) in [(8000..8050, 9000..9050), (8000..8030, 9000..9030), (8000..8050, 8049..8099)] {
+        let mut aws = within(Most::default(), &on_ports(before.clone()));
+        let way = arrive(&mut aws, &on_ports(after.clone())).unwrap();
+        assert_eq!(way.refused, [Quota::Listeners]);
+        let fewest = way.states.iter().map(|state| state.load_balancers[0].known_listeners().count()).min();
+        assert!(fewest >= Some(before.len() - 1), "{fewest:?}\n{}", way.steps.join("\n"));
+        let ports = aws.observed.load_balancers[0].known_listeners().map(|listener| listener.port);
+        assert!(ports.eq(after));
+    }
+}
+
+#[test]
+fn a_redirect_leads_to_a_listener_also_while_ports_are_exchanged_at_the_quota() {
+    let with = |target: u16, ports: std::ops::Range<u16>| {
+        let mut stack = on_ports([80, target].into_iter().chain(ports));
+        let redirect = Action::Redirect {
+            host: None,
+            path: None,
+            port: Some(target.to_string()),
+            protocol: None,
+            query: None,
+            status_code: "HTTP_301".to_owned(),
+        };
+        stack.listeners.get_mut(&80).expect("it").default_action = redirect;
+        stack
+    };
+    let mut aws = within(Most::default(), &with(8100, 8000..8048));
+    let way = arrive(&mut aws, &with(9999, 9000..9048)).unwrap();
+    assert_eq!(way.refused, [Quota::Listeners]);
+    for (state, step) in way.states.iter().zip(&way.steps) {
+        let balancer = &state.load_balancers[0];
+        let action = balancer.listener(80).and_then(|listener| listener.default_actions.last());
+        let Some(Action::Redirect { port: Some(to), .. }) = action else { panic!("{action:?}") };
+        assert!(balancer.listener(to.parse().unwrap()).is_some(), "after {step}\n{}", way.steps.join("\n"));
+    }
+}
+
+#[test]
+fn rules_that_share_target_groups_change_over_where_there_is_room_for_no_more_groups() {
+    let of = |version: &'static str| move |number: usize| forward(&format!("arn:{version}-{}", number % 6));
+    let before = rules::stack(of_hosts(12, "example.com", of("instance")), answer("none"));
+    let after = rules::stack(of_hosts(12, "example.com", of("ip")), answer("none"));
+    for most in [6, 7] {
+        let mut aws = within(Most { target_groups: most, ..Most::default() }, &before);
+        let way = arrive(&mut aws, &after).unwrap();
+        assert_eq!(way.refused, [Quota::TargetGroups], "{most}");
+        // Of two rules that lead to a group one is deleted, the other changed, and the first made anew at once.
+        let fewest = way.states.iter().map(|state| listener(state).rules.len()).min();
+        assert!(fewest >= Some(11), "{most}: {fewest:?}\n{}", way.steps.join("\n"));
+        for state in &way.states {
+            for rule in &listener(state).rules {
+                let number = (0..12).find(|n| rule.conditions == [host(&[&format!("h{n}.example.com")])]).expect("one");
+                let group = rule.actions.iter().flat_map(Action::target_groups).next().expect("one").to_string();
+                assert!([format!("arn:instance-{}", number % 6), format!("arn:ip-{}", number % 6)].contains(&group));
+            }
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The same stack with a load balancer that is public.
-fn public(mut stack: Stack) -> Stack {
+pub(super) fn public(mut stack: Stack) -> Stack {
     let balancer = stack.load_balancer.as_mut().unwrap();
     balancer.scheme = Scheme::InternetFacing;
     balancer.name = Value::Known(LoadBalancerName::new("public").unwrap());
@@ -33,6 +33,15 @@ fn public(mut stack: Stack) -> Stack {
         actions.filter(|action| foreign(action)).for_each(|action| *action = none());
     }
     stack
+}
+
+/// What a plan waits for comes about.
+pub(super) fn wait(aws: &mut Aws, plan: &Plan) {
+    match &plan.wait {
+        Some(Wait::LoadBalancerActive) => activate(aws),
+        Some(Wait::Hold(arns) | Wait::Protected(arns)) => aws.observed.let_go.clone_from(arns),
+        Some(Wait::BindingsGone(_) | Wait::LetIn(_)) | None => {}
+    }
 }
 
 fn activate(aws: &mut Aws) {
@@ -77,11 +86,7 @@ pub(super) fn converge(aws: &mut Aws, wanted: &Stack, stops: &[usize]) {
             }
         }
         if most >= next.steps.len() {
-            match &next.wait {
-                Some(Wait::LoadBalancerActive) => activate(aws),
-                Some(Wait::Hold(arns) | Wait::Protected(arns)) => aws.observed.let_go.clone_from(arns),
-                Some(Wait::BindingsGone(_)) | None => {}
-            }
+            wait(aws, &next);
         }
         aws.observed.bindings.retain(|binding| !binding.deleting);
     }
@@ -234,4 +239,93 @@ fn the_protection_is_switched_off_only_where_who_goes_says_so() {
     };
     assert_eq!(of(true), ["ModifyAttributes", "DeleteLoadBalancer"]);
     assert_eq!(of(false)[0], "DeleteLoadBalancer");
+}
+
+/// The sample, with rules that let these blocks in on all ports of its listeners.
+fn open_to(mut stack: Stack, blocks: &[&str]) -> Stack {
+    let ports: Vec<u16> = stack.listeners.keys().copied().collect();
+    let group = stack.security_group.as_mut().unwrap();
+    let sample = group.ingress[0].clone();
+    let rule = |port: u16, block: &str| SecurityGroupRule {
+        from_port: Some(i32::from(port)),
+        to_port: Some(i32::from(port)),
+        source: Source::Ipv4(block.to_owned()),
+        ..sample.clone()
+    };
+    group.ingress = ports.iter().flat_map(|port| blocks.iter().map(|block| rule(*port, block))).collect();
+    stack
+}
+
+/// Plans and runs until nothing is left to do but to wait for somebody; what is checked holds after each step.
+fn walk(aws: &mut Aws, wanted: &Stack, check: impl Fn(&ObservedStack, &str)) {
+    for _ in 0..20 {
+        let next = plan(wanted, &aws.observed);
+        if next.steps.is_empty() && matches!(next.wait, None | Some(Wait::Protected(_))) {
+            return;
+        }
+        aws.begin_plan(&next);
+        for step in &next.steps {
+            aws.apply(wanted, &step.action).unwrap_or_else(|refused| panic!("{}: {refused}", step.action));
+            check(&aws.observed, &step.action.to_string());
+        }
+        wait(aws, &next);
+        aws.observed.bindings.retain(|binding| !binding.deleting);
+    }
+    panic!("there is no end to it: {:?}", plan(wanted, &aws.observed));
+}
+
+fn is_public(observed: &ObservedStack) -> bool {
+    observed.load_balancers.iter().any(|balancer| balancer.scheme == Scheme::InternetFacing)
+}
+
+#[test]
+fn no_internet_facing_load_balancer_stands_behind_a_rule_that_the_stack_does_not_want() {
+    let sample = super::steps::built(super::stacks::SAMPLE);
+    let before = open_to(sample.clone(), &["0.0.0.0/0"]);
+    let after = open_to(public(sample.clone()), &["203.0.113.0/24"]);
+    let wanted = &after.security_group.as_ref().unwrap().ingress;
+    let check = |observed: &ObservedStack, step: &str| {
+        let open = &observed.security_groups[0].ingress;
+        assert!(!open.is_empty(), "nobody gets in after {step}");
+        let surplus: Vec<_> = open.iter().filter(|rule| !wanted.contains(rule)).collect();
+        assert!(!is_public(observed) || surplus.is_empty(), "{surplus:?} after {step}");
+    };
+    for protected in [false, true] {
+        let mut aws = made(&before);
+        if protected {
+            protect(&mut aws, "true");
+        }
+        walk(&mut aws, &after, check);
+        assert_eq!(aws.observed.load_balancers.len(), if protected { 2 } else { 1 });
+    }
+    // The sources become fewer while the old one is still there.
+    let mut aws = made(&before);
+    let first = open_to(public(sample), &["0.0.0.0/0"]);
+    let flip = plan(&first, &aws.observed);
+    aws.run(&first, &flip);
+    let narrowed = plan(&after, &aws.observed);
+    let kinds: Vec<&str> = narrowed.steps.iter().map(|step| step.action.kind()).collect();
+    assert_eq!(kinds, ["AuthorizeIngress", "RevokeIngress"]);
+}
+
+#[test]
+fn a_port_that_only_the_old_load_balancer_has_stays_open_until_that_is_gone_or_stays_for_its_protection_alone() {
+    let sample = super::steps::built(super::stacks::SAMPLE);
+    let mut two = sample.clone();
+    let second = Listener { port: 8080, ..two.listeners[&80].clone() };
+    two.listeners.insert(8080, second);
+    let before = open_to(two, &["0.0.0.0/0"]);
+    let after = open_to(public(sample), &["0.0.0.0/0"]);
+    for protected in [false, true] {
+        let mut aws = made(&before);
+        if protected {
+            protect(&mut aws, "true");
+        }
+        walk(&mut aws, &after, |observed, step| {
+            let serves = |b: &ObservedLoadBalancer| b.listener(8080).is_some() && !observed.let_go.contains(&b.arn);
+            let is_open = observed.security_groups[0].ingress.iter().any(|rule| rule.from_port == Some(8080));
+            assert!(is_open || !observed.load_balancers.iter().any(serves), "closed after {step}");
+        });
+        assert_eq!(aws.observed.security_groups[0].ingress.len(), 1, "{protected}");
+    }
 }

@@ -15,7 +15,7 @@ use crate::{
     build::{BuildConfig, Severity, service},
     facts::{Fact, Facts, Incumbent, Subnet, SubnetQuery, Want},
     model::*,
-    plan::{Plan, render},
+    plan::{Plan, StepAction, render},
     snapshot::{Loaded, from_documents},
 };
 
@@ -75,6 +75,18 @@ enum AccessChoice {
     Managed { restricted: bool },
     Given { second: bool, manage: bool },
     None,
+}
+
+impl AccessChoice {
+    /// Returns the groups in front that are the user's, or how there are others or none, and whether the shared one is with them.
+    fn in_front(self) -> (&'static str, bool) {
+        match self {
+            Self::Managed { .. } => ("managed", true),
+            Self::Given { second: false, manage } => ("sg-mine", manage),
+            Self::Given { second: true, manage } => ("sg-second,sg-mine", manage),
+            Self::None => ("none", false),
+        }
+    }
 }
 
 fn place() -> impl Strategy<Value = Place> {
@@ -210,7 +222,7 @@ impl Choice {
                 annotate("load-balancer-source-ranges", "192.0.2.0/24".to_owned());
             }
             AccessChoice::Given { second, manage } => {
-                let groups = if second { "sg-second,sg-mine" } else { "sg-mine" };
+                let (groups, _) = AccessChoice::Given { second, manage }.in_front();
                 annotate("aws-load-balancer-security-groups", groups.to_owned());
                 annotate("aws-load-balancer-manage-backend-security-group-rules", manage.to_string());
             }
@@ -399,7 +411,7 @@ proptest! {
     }
 
     #[test]
-    fn from_any_service_two_rounds_lead_to_any_other_and_to_nothing(
+    fn from_any_service_two_rounds_or_three_lead_to_any_other_and_to_nothing(
         place in place(),
         before in choice(),
         after in choice(),
@@ -408,7 +420,9 @@ proptest! {
         let secured = before.access != AccessChoice::None;
         match built(&after.manifest(place), &aws.observed) {
             Ok(stack) => {
-                aws.settle(&stack, 2);
+                // Targets let new groups in front in before the load balancer is in these, and the old ones until then.
+                let rounds = if before.access.in_front() == after.access.in_front() { 2 } else { 3 };
+                aws.settle(&stack, rounds);
                 prop_assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
                 prop_assert_eq!(aws.observed.load_balancers[0].security_groups.is_empty(), !secured);
             }
@@ -524,4 +538,90 @@ fn a_listener_has_attributes_without_tls_and_alpn_with_it() {
     change listener 443: protocol TCP
     set attributes of listener 443: tcp.idle_timeout.seconds=400
     ");
+}
+
+/// The rounds from one access to another, the steps of each a line each. Targets let in whom bindings let in only after a
+/// second look at them.
+fn rounds(before: AccessChoice, after: AccessChoice) -> String {
+    let place = Place { scheme: Scheme::Internal, addressed: false };
+    let choice = |access| Choice { access, ..one_port(false) };
+    let mut aws = Aws::with(&built(&choice(before).manifest(place), &ObservedStack::default()).unwrap());
+    let stack = built(&choice(after).manifest(place), &aws.observed).unwrap();
+    let mut rounds = Vec::new();
+    for _ in 0..8 {
+        let next = plan(&stack, &aws.observed);
+        if next == Plan::default() {
+            assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
+            return rounds.join("\n--\n");
+        }
+        let steps = next.steps.iter().map(|step| match &step.action {
+            StepAction::UpdateBinding { keeps_networking: true, .. } => {
+                format!("{}, who was let in still", step.action)
+            }
+            action => action.to_string(),
+        });
+        rounds.push(steps.chain(next.wait.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n"));
+        aws.run(&stack, &next);
+        let is_new = next.steps.iter().any(|step| matches!(step.action, StepAction::UpdateBinding { .. }));
+        aws.observed.bindings.iter_mut().for_each(|binding| binding.lets_in = !is_new);
+    }
+    panic!("{}", rounds.join("\n--\n"));
+}
+
+#[test]
+fn a_network_load_balancer_changes_its_groups_when_its_targets_let_the_new_ones_in() {
+    let given = |manage| AccessChoice::Given { second: false, manage };
+    let managed = AccessChoice::Managed { restricted: false };
+    let all = [
+        rounds(managed, given(true)),
+        rounds(given(true), managed),
+        // The targets are opened first, by the controller that others have opened them for until now.
+        rounds(given(false), managed),
+        // Where others open the targets to the new groups, those before are let in until they are left.
+        rounds(managed, given(false)),
+        rounds(given(true), given(false)),
+    ];
+    insta::assert_snapshot!(all.join("\n====\n"), @"
+    put the load balancer into security groups: sg-mine, the shared backend group sg-shared
+    delete security group sg-1
+    ====
+    create security group k8s-shop-web-5c7e143220
+    open the new security group: tcp 443 from 0.0.0.0/0
+    put the load balancer into security groups: its own, the shared backend group sg-shared
+    ====
+    create security group k8s-shop-web-5c7e143220
+    update TargetGroupBinding shop/k8s-shop-web-476bc582f2, who was let in still
+    open the new security group: tcp 443 from 0.0.0.0/0
+    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to let in the load balancer's new security groups)
+    --
+    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to let in the load balancer's new security groups)
+    --
+    put the load balancer into security groups: its own, the shared backend group sg-shared
+    ====
+    put the load balancer into security groups: sg-mine
+    delete security group sg-1
+    --
+    update TargetGroupBinding shop/k8s-shop-web-476bc582f2
+    ====
+    put the load balancer into security groups: sg-mine
+    --
+    update TargetGroupBinding shop/k8s-shop-web-476bc582f2
+    ");
+}
+
+#[test]
+fn who_is_let_in_already_or_by_others_is_not_waited_for() {
+    let given = |manage| AccessChoice::Given { second: false, manage };
+    let managed = AccessChoice::Managed { restricted: false };
+    for (before, after) in [(managed, given(false)), (given(true), managed), (managed, given(true))] {
+        let place = Place { scheme: Scheme::Internal, addressed: false };
+        let choice = |access| Choice { access, ..one_port(false) };
+        let mut aws = Aws::with(&built(&choice(before).manifest(place), &ObservedStack::default()).unwrap());
+        let stack = built(&choice(after).manifest(place), &aws.observed).unwrap();
+        // Something of another binding keeps EC2 from taking rules of that source.
+        aws.observed.bindings.iter_mut().for_each(|binding| binding.lets_in = false);
+        let next = plan(&stack, &aws.observed);
+        let regroups = next.steps.iter().any(|step| matches!(step.action, StepAction::SetSecurityGroups { .. }));
+        assert!(regroups, "{before:?} to {after:?}: {next:?}");
+    }
 }

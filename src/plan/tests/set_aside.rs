@@ -11,7 +11,7 @@ use crate::{
     facts::{Facts, Incumbent},
     model::*,
     plan::holdings,
-    snapshot::{Loaded, from_documents},
+    snapshot::{Loaded, Snapshot, from_documents},
 };
 
 fn edge() -> StackId {
@@ -59,6 +59,20 @@ spec: {{controller: ingress.k8s.aws/alb}}
 
 /// The stack of a group, as the controller builds it when AWS has `observed`.
 pub(super) fn built(members: &[(&str, &str)], leaving: &[&str], observed: &ObservedStack) -> Stack {
+    let membership = Membership {
+        members: members.iter().map(|(member, _)| name(member)).collect(),
+        leaving: leaving.iter().map(|member| name(member)).collect(),
+        ..Membership::default()
+    };
+    built_as(members, observed, |_, _| membership)
+}
+
+/// As [`built`], with the members that the cluster's objects tell of.
+fn built_as(
+    members: &[(&str, &str)],
+    observed: &ObservedStack,
+    membership: impl FnOnce(&Snapshot, &BuildConfig) -> Membership,
+) -> Stack {
     let mut loaded = Loaded::default();
     for (member_name, annotations) in members {
         from_documents(&mut loaded, "manifests", &member(member_name, annotations)).unwrap();
@@ -79,11 +93,7 @@ pub(super) fn built(members: &[(&str, &str)], leaving: &[&str], observed: &Obser
         facts.protected = Some(BTreeSet::new());
     }
     let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
-    let membership = Membership {
-        members: members.iter().map(|(member, _)| name(member)).collect(),
-        leaving: leaving.iter().map(|member| name(member)).collect(),
-        ..Membership::default()
-    };
+    let membership = membership(&loaded.snapshot, &config);
     let built = ingress::build(&loaded.snapshot, &config, &facts, &edge(), &membership);
     built.stack.unwrap_or_else(|| panic!("{:?}", built.diagnostics))
 }
@@ -127,6 +137,75 @@ fn a_member_that_breaks_changes_nothing() {
         let counts: Vec<usize> = known.iter().map(|holding| holding.rules.len()).collect();
         assert_eq!(counts, if remembered { vec![2, 4, 2] } else { vec![2, 2] });
     }
+}
+
+#[test]
+fn a_mistake_in_its_order_or_a_move_to_another_group_moves_none_of_its_rules() {
+    const FIRST: &str = "alb.ingress.kubernetes.io/group.order: '-5'";
+    const MIDDLE: &str = "alb.ingress.kubernetes.io/group.order: '5'";
+    const LAST: &str = "alb.ingress.kubernetes.io/group.order: '10'";
+    const MISTAKE: &str = "alb.ingress.kubernetes.io/group.order: last";
+    let of = |snapshot: &Snapshot, config: &BuildConfig| ingress::membership(snapshot, config, &edge());
+    for remembered in [true, false] {
+        let aws = agreed(&[("c", FIRST), ("b", MIDDLE), ("a", LAST)], remembered);
+        for changed in ["a", "b", "c"] {
+            let orders = [("c", FIRST), ("b", MIDDLE), ("a", LAST)];
+            let broken = orders.map(|(member, order)| (member, if member == changed { MISTAKE } else { order }));
+            let stack = built_as(&broken, &aws.observed, of);
+            assert_eq!(stack.set_aside.members, [name(changed)].into());
+            assert_eq!(plan(&stack, &aws.observed).steps, vec![], "the order of {changed}, remembered: {remembered}");
+            let moving = built_as(&orders, &aws.observed, |snapshot, config| {
+                let mut membership = of(snapshot, config);
+                membership.members.retain(|member| *member != name(changed));
+                membership.leaving.push(name(changed));
+                membership.moving.insert(name(changed));
+                membership.keep_moving(&name(changed));
+                membership
+            });
+            assert_eq!(moving.set_aside.members, [name(changed)].into());
+            assert_eq!(plan(&moving, &aws.observed).steps, vec![], "{changed} moves, remembered: {remembered}");
+        }
+    }
+    // Others find their places around it.
+    let mut aws = agreed(&[("a", FIRST), ("b", MIDDLE), ("c", LAST)], true);
+    let now = [("a", LAST), ("b", MISTAKE), ("c", LAST), ("d", "")];
+    let stack = built_as(&now, &aws.observed, of);
+    aws.settle(&stack, 2);
+    assert_eq!(rules(&aws.observed, 80), ["/d", "/d/say", "/a", "/a/say", "/b", "/b/say", "/c", "/c/say"]);
+    aws.observed.holdings = holdings(&stack, &aws.observed);
+    assert_eq!(plan(&stack, &aws.observed).steps, vec![]);
+}
+
+#[test]
+fn attributes_that_aws_takes_only_together_are_sent_together() {
+    let stack = built(
+        &[
+            (
+                "a",
+                "alb.ingress.kubernetes.io/load-balancer-attributes: access_logs.s3.enabled=true,idle_timeout.timeout_seconds=5",
+            ),
+            ("b", "alb.ingress.kubernetes.io/load-balancer-attributes: access_logs.s3.bucket=logs"),
+        ],
+        &[],
+        &ObservedStack::default(),
+    );
+    let steps = plan(&stack, &ObservedStack::default()).steps;
+    let calls: Vec<(String, Vec<String>)> = steps
+        .into_iter()
+        .filter_map(|step| match step.action {
+            crate::plan::StepAction::ModifyAttributes {
+                of: crate::plan::AttributesOf::LoadBalancer(_),
+                attributes,
+                ..
+            } => Some((step.cause.object.name.name, attributes.into_keys().collect())),
+            _ => None,
+        })
+        .collect();
+    let call = |member: &str, keys: &[&str]| (member.to_owned(), keys.iter().map(|key| (*key).to_owned()).collect());
+    assert_eq!(
+        calls,
+        [call("a", &["idle_timeout.timeout_seconds"]), call("b", &["access_logs.s3.bucket", "access_logs.s3.enabled"])]
+    );
 }
 
 #[test]

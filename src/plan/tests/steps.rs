@@ -8,7 +8,7 @@ use crate::{
     build::{BuildConfig, ingress},
     facts::{Fact, Facts},
     model::*,
-    plan::{Plan, Wait, render, summary},
+    plan::{Plan, StepAction, Wait, render, summary},
     snapshot::{Loaded, from_documents},
 };
 
@@ -117,7 +117,7 @@ fn group_of<'a>(stack: &'a mut Stack, id: &str) -> &'a mut TargetGroup {
 fn from_nothing() {
     let stack = built(MANIFESTS);
     let planned = plan(&stack, &ObservedStack::default());
-    insta::assert_snapshot!(summary(&planned), @"9 to create, 1 to change, 0 to delete");
+    insta::assert_snapshot!(summary(&planned), @"10 to create, 0 to change, 0 to delete");
     insta::assert_snapshot!(render(&planned), @r"
     + create security group k8s-shop-web-aba6dfbc4e
         tags             elbv2.k8s.aws/cluster=demo, ingress.k8s.aws/resource=ManagedLBSecurityGroup, ingress.k8s.aws/stack=shop/web
@@ -269,6 +269,84 @@ fn rules_of_the_security_group_follow() {
         rule.description = "by hand".to_owned();
         observed.security_groups[0].ingress.insert(rule);
     }), @"");
+}
+
+/// Lets other blocks in on ports of the sample.
+fn open_to(stack: &mut Stack, open: &[(i32, &str)]) {
+    let group = stack.security_group.as_mut().unwrap();
+    let sample = group.ingress[0].clone();
+    let rule = |(port, block): &(i32, &str)| SecurityGroupRule {
+        from_port: Some(*port),
+        to_port: Some(*port),
+        source: Source::Ipv4((*block).to_owned()),
+        ..sample.clone()
+    };
+    group.ingress = open.iter().map(rule).collect();
+}
+
+#[test]
+fn sources_that_become_fewer_are_kept_out_before_anything_else_that_aws_may_refuse() {
+    let fewer = changed(|stack| {
+        open_to(stack, &[(80, "203.0.113.0/24"), (443, "203.0.113.0/24")]);
+        listener(stack, 443).default_certificate = Some(certificate("b"));
+    });
+    // Of two blocks one goes, and another port is opened.
+    let mut stack = built(MANIFESTS);
+    open_to(&mut stack, &[(80, "10.0.0.0/8"), (80, "192.168.0.0/16"), (443, "10.0.0.0/8"), (443, "192.168.0.0/16")]);
+    let aws = Aws::with(&stack);
+    open_to(&mut stack, &[(80, "10.0.0.0/8"), (443, "10.0.0.0/8"), (8443, "10.0.0.0/8")]);
+    let secure = Listener { port: 8443, ..stack.listeners[&443].clone() };
+    stack.listeners.insert(8443, secure);
+    let one_goes = listed(&plan(&stack, &aws.observed));
+    insta::assert_snapshot!([fewer, one_goes].join("\n--\n"), @"
+    open security group sg-1: tcp 80 from 203.0.113.0/24, tcp 443 from 203.0.113.0/24
+    close security group sg-1: tcp 80 from 0.0.0.0/0, tcp 443 from 0.0.0.0/0
+    change listener 443: default certificate arn:aws:acm:eu-west-1:111122223333:certificate/b
+    --
+    close security group sg-1: tcp 80 from 192.168.0.0/16, tcp 443 from 192.168.0.0/16
+    create listener HTTPS 8443
+    create rule 1 of listener 8443: host is shop.example.com and path is /api or /api/*
+    open security group sg-1: tcp 8443 from 10.0.0.0/8
+    ");
+}
+
+#[test]
+fn sources_that_become_others_or_that_a_redirect_leads_to_a_port_wait_for_their_listeners() {
+    // Clients who come anew are let in when the listener is as it shall be, and some of those who go are among them.
+    let mut stack = built(MANIFESTS);
+    open_to(&mut stack, &[(80, "10.0.0.0/16"), (443, "10.0.0.0/16")]);
+    let aws = Aws::with(&stack);
+    open_to(&mut stack, &[(80, "10.0.0.0/8"), (443, "10.0.0.0/8")]);
+    listener(&mut stack, 443).default_certificate = Some(certificate("b"));
+    let others = listed(&plan(&stack, &aws.observed));
+    // Port 80 redirects to 443 until it changes.
+    let led_to = changed(|stack| {
+        open_to(stack, &[(80, "0.0.0.0/0"), (443, "203.0.113.0/24")]);
+        listener(stack, 80).default_action =
+            Action::FixedResponse { content_type: None, message_body: None, status_code: "410".to_owned() };
+    });
+    // A listener that is to speak another protocol.
+    let protocol = changed(|stack| {
+        open_to(stack, &[(80, "203.0.113.0/24"), (443, "203.0.113.0/24")]);
+        let listener = listener(stack, 443);
+        (listener.protocol, listener.default_certificate, listener.ssl_policy) = (ListenerProtocol::Http, None, None);
+    });
+    insta::assert_snapshot!([others, led_to, protocol].join("\n--\n"), @"
+    open security group sg-1: tcp 443 from 10.0.0.0/8
+    change listener 443: default certificate arn:aws:acm:eu-west-1:111122223333:certificate/b
+    open security group sg-1: tcp 80 from 10.0.0.0/8
+    close security group sg-1: tcp 80 from 10.0.0.0/16, tcp 443 from 10.0.0.0/16
+    --
+    change listener 80: default answer 410
+    open security group sg-1: tcp 443 from 203.0.113.0/24
+    close security group sg-1: tcp 443 from 0.0.0.0/0
+    --
+    open security group sg-1: tcp 80 from 203.0.113.0/24
+    close security group sg-1: tcp 80 from 0.0.0.0/0
+    open security group sg-1: tcp 443 from 203.0.113.0/24
+    change listener 443: protocol HTTP
+    close security group sg-1: tcp 443 from 0.0.0.0/0
+    ");
 }
 
 #[test]
@@ -493,6 +571,48 @@ fn a_binding_that_leads_to_a_target_group_that_is_no_more_goes_before_its_name_i
     ");
     aws.settle(&stack, 2);
     assert_eq!(aws.observed.bindings.len(), 2);
+}
+
+#[test]
+fn a_binding_of_another_name_that_leads_to_the_group_is_its() {
+    let stack = built(MANIFESTS);
+    let mut aws = Aws::with(&stack);
+    for (number, binding) in aws.observed.bindings.iter_mut().enumerate() {
+        binding.name.name = format!("renamed-{number}");
+    }
+    assert_eq!(listed(&plan(&stack, &aws.observed)), "");
+    // It is put right under its name, and goes with the stack.
+    aws.observed.bindings[0].spec.node_selector = Some(Default::default());
+    assert_eq!(listed(&plan(&stack, &aws.observed)), "update TargetGroupBinding shop/renamed-0");
+    // One of the group's own name comes first, and another of its labels is left alone.
+    let copy = aws.observed.bindings[1].clone();
+    let existing = aws.observed.target_groups.iter().find(|group| group.arn == copy.target_group).unwrap();
+    let mut own = copy;
+    own.name.name = existing.name.clone();
+    aws.observed.bindings[1].spec.node_selector = Some(Default::default());
+    aws.observed.bindings.push(own);
+    assert_eq!(listed(&plan(&stack, &aws.observed)), "update TargetGroupBinding shop/renamed-0");
+}
+
+#[test]
+fn a_new_group_does_not_take_the_name_of_a_binding_that_leads_to_another() {
+    let stack = built(MANIFESTS);
+    let mut aws = Aws::with(&stack);
+    // A binding made for the group that would be made now, while the one before has another name and protocol.
+    let wanted = stack.target_groups.values().next().unwrap().clone();
+    let name = wanted.name.known().unwrap().as_str().to_owned();
+    let before = aws.observed.target_groups.iter_mut().find(|group| group.name == name).unwrap();
+    (before.name, before.protocol) = ("before".to_owned(), "OTHER".to_owned());
+    let plan = plan(&stack, &aws.observed);
+    let made: Vec<_> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            StepAction::CreateTargetGroup(made) | StepAction::CreateBinding(made) => Some(made.name.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(made, [wanted.second_name.clone(), wanted.second_name]);
 }
 
 #[test]
