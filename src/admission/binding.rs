@@ -8,8 +8,8 @@ use crate::{
             target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
         },
     },
-    build::BuildConfig,
-    model::{ObjectName, Value},
+    build::{BuildConfig, tags},
+    model::{ObjectName, StackId, Value},
     snapshot::{Snapshot, TargetGroupBinding},
 };
 
@@ -113,8 +113,17 @@ fn names_same(one: &TargetGroupBindingSpec, other: &TargetGroupBindingSpec) -> b
     }
 }
 
-/// Two bindings of one target group would each let go of the other's targets, unless both share it with other clusters.
+/// Two bindings of one target group would each let go of the other's targets, unless both share it with other clusters. What
+/// carries a stack's labels where its Ingress or Service is passes: which binding holds a stack's target group, the controller
+/// decides, and no object of a user's may keep it from writing its own.
 fn taken(snapshot: &Snapshot, name: &ObjectName, new: &TargetGroupBinding) -> Option<String> {
+    let of_stack = tags::stack_of_labels(&new.labels).is_some_and(|stack| match stack {
+        StackId::Ingress(object) | StackId::Service(object) => object.namespace == name.namespace,
+        StackId::Group(_) => true,
+    });
+    if of_stack {
+        return None;
+    }
     let arn = given(new.spec.target_group_arn.as_ref());
     let group = arn.or_else(|| given(new.spec.target_group_name.as_ref()))?;
     let shares = |binding: &TargetGroupBinding| binding.spec.multi_cluster_target_group == Some(true);

@@ -308,6 +308,16 @@ fn bindings_are_denied_for_what_cannot_be() {
     assert_eq!(created(json!({"targetGroupARN": "", "targetGroupName": "cart"})), "allowed");
     assert_eq!(created(json!({"targetGroupARN": "arn:three", "multiClusterTargetGroup": true})), "allowed");
 
+    // What may be the stack's own is not denied because of an object of a user's.
+    let labelled = |namespace: &str| {
+        let mut labelled = binding("shop", "new", with(json!({"targetGroupARN": "arn:one"})));
+        labelled["metadata"]["labels"] =
+            json!({"ingress.k8s.aws/stack-namespace": namespace, "ingress.k8s.aws/stack-name": "web"});
+        shown(&ask(Hook::TargetGroupBinding, "shop", labelled))
+    };
+    assert_eq!(labelled("shop"), "allowed");
+    assert!(labelled("other").starts_with("denied: the target group arn:one already has"));
+
     let changed = |old: Value, new: Value| {
         let (old, new) = (binding("shop", "one", with(old)), binding("shop", "one", with(new)));
         shown(&ask_with(Hook::TargetGroupBinding, "shop", new, Some(old), RULES))

@@ -22,8 +22,8 @@ pub struct Built {
     pub wants: BTreeSet<Want>,
     /// What could not be had from AWS right now.
     pub unavailable: Vec<String>,
-    /// AWS has answered that something which the objects ask for is not there. No change in the cluster tells when it is, so
-    /// it has to be looked for again.
+    /// AWS has answered that something which the objects ask for is not there, or that it protects what shall go. No change in
+    /// the cluster tells when that ends, so AWS is asked again.
     pub lacking: bool,
     /// Members of a group that the stack says nothing of: what they have stays as it is. The diagnostics say why, or
     /// `unavailable`.

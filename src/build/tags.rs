@@ -83,14 +83,19 @@ pub fn stack_of(tags: &Tags) -> Option<StackId> {
     }
 }
 
-/// The stack and the one TargetGroupBinding of a target group with these tags and this name; `None` where this cluster's
-/// controllers did not make the group for a stack.
+/// Returns the stack that a target group with these tags was made for, and the namespace of its TargetGroupBinding; `None`
+/// where this cluster's controllers did not make the group for a stack.
 #[must_use]
-pub fn binding_of(cluster: &str, tags: &Tags, group_name: &str) -> Option<(StackId, ObjectName)> {
+pub fn made_for(cluster: &str, tags: &Tags) -> Option<(StackId, String)> {
     let stack = stack_of(tags).filter(|_| tags.get(CLUSTER).is_some_and(|of| of == cluster))?;
-    // Resources are named after the Ingress or Service, in whose namespace the binding is.
-    let (namespace, _) = resource_of(tags)?.split_once('/')?;
-    Some((stack, ObjectName::new(namespace, group_name)))
+    Some((stack, home_of(tags)?.to_owned()))
+}
+
+/// Returns the namespace of the TargetGroupBinding of a target group with these tags: resources are named after the Ingress
+/// or Service, in whose namespace the binding is.
+#[must_use]
+pub fn home_of(tags: &Tags) -> Option<&str> {
+    resource_of(tags)?.split_once('/').map(|(namespace, _)| namespace)
 }
 
 /// Which resource of its stack it is, by its tags.
@@ -131,6 +136,25 @@ pub fn binding_labels(group: &StackId) -> BTreeMap<String, String> {
             ("service.k8s.aws/stack-name".to_owned(), name.name.clone()),
         ]),
     }
+}
+
+/// Returns the stack whose labels an object carries. Anybody can write labels.
+#[must_use]
+pub fn stack_of_labels(labels: &BTreeMap<String, String>) -> Option<StackId> {
+    let label = |key: &str| labels.get(key).cloned();
+    let named = |prefix: &str| {
+        Some(ObjectName::new(label(&format!("{prefix}/stack-namespace"))?, label(&format!("{prefix}/stack-name"))?))
+    };
+    named("ingress.k8s.aws")
+        .map(StackId::Ingress)
+        .or_else(|| label(INGRESS_STACK).map(StackId::Group))
+        .or_else(|| named("service.k8s.aws").map(StackId::Service))
+}
+
+/// Returns whether labels are, among others, those of a TargetGroupBinding of a stack.
+#[must_use]
+pub fn has_labels_of(labels: &BTreeMap<String, String>, stack: &StackId) -> bool {
+    binding_labels(stack).iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// All tags of a resource: tracking tags win over default tags, those over the user's (`user` is merged already).

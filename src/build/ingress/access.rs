@@ -51,6 +51,28 @@ pub(super) fn open_to(port: u16, source: &Source) -> SecurityGroupRule {
     }
 }
 
+/// Returns address ranges and prefix lists as EC2 keeps them: a range without host bits, as only so it is found again.
+fn sources(ranges: impl Iterator<Item = String>, lists: impl Iterator<Item = String>) -> Vec<Source> {
+    let range = |range: IpNet| match range {
+        IpNet::V4(range) => Source::Ipv4(range.trunc().to_string()),
+        IpNet::V6(range) => Source::Ipv6(range.trunc().to_string()),
+    };
+    let mut sources: Vec<Source> = ranges.filter_map(|text| Some(range(text.parse().ok()?))).collect();
+    sources.extend(lists.map(Source::PrefixList));
+    let mut once = BTreeSet::new();
+    sources.retain(|source| once.insert(source.clone()));
+    sources
+}
+
+impl Member<'_> {
+    /// Returns the sources that the member names, whatever else is wrong with it. `None` where they cannot be read.
+    pub(super) fn named_sources(&self) -> Option<Vec<Source>> {
+        let (ranges, lists) = (self.inbound_cidrs().ok()?, self.prefix_lists().ok()?);
+        let values = |given: Option<Given<Vec<String>>>| given.into_iter().flat_map(|given| given.value);
+        Some(sources(values(ranges), values(lists)))
+    }
+}
+
 /// The security groups that a member names, whether rules to the targets are managed, and who may come in.
 type Asked = (Option<Vec<String>>, Option<bool>, Option<Given<Vec<Source>>>);
 
@@ -211,16 +233,8 @@ impl<'a> Builder<'a> {
         let Some(place) = ranges.iter().map(|r| &r.place).chain(lists.iter().map(|l| &l.place)).next().cloned() else {
             return Ok(None);
         };
-        // EC2 keeps a range without host bits, and only so is it found again.
-        let range = |range: IpNet| match range {
-            IpNet::V4(range) => Source::Ipv4(range.trunc().to_string()),
-            IpNet::V6(range) => Source::Ipv6(range.trunc().to_string()),
-        };
         let ranges = ranges.into_iter().flat_map(|ranges| ranges.value);
-        let mut sources: Vec<Source> = ranges.filter_map(|text| Some(range(text.parse().ok()?))).collect();
-        sources.extend(lists.into_iter().flat_map(|lists| lists.value).map(Source::PrefixList));
-        let mut once = BTreeSet::new();
-        sources.retain(|source| once.insert(source.clone()));
+        let sources = sources(ranges, lists.into_iter().flat_map(|lists| lists.value));
         Ok(Some(Given { value: sources, place }))
     }
 

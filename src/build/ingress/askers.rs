@@ -19,7 +19,8 @@ impl<'a> Builder<'a> {
         let holdings = self.facts.in_force.iter().flat_map(|observed| &observed.holdings);
         let held: BTreeSet<&ObjectName> = holdings.map(|holding| &holding.member).collect();
         let mut parts: Vec<&Part<'a>> = parts.iter().collect();
-        parts.sort_by_key(|part| held.contains(part.member.name()));
+        let is_old = |part: &Part<'a>| held.contains(part.member.name()) || self.is_served_here(part.member.ingress);
+        parts.sort_by_key(|part| is_old(part));
         let of = |part: &Part<'a>, name: &str| cause(part.member.ingress, format!("{INGRESS_PREFIX}{name}"));
         let first = |name: &str, asks: &dyn Fn(&Part<'a>) -> bool| -> Option<Cause> {
             parts.iter().find(|part| asks(part)).map(|part| of(part, name))
@@ -43,6 +44,11 @@ impl<'a> Builder<'a> {
             if let Some((part, _)) = on_port().find(|(part, _)| of_port.default_of.as_ref() == Some(part.member.name()))
             {
                 askers.default_action.insert(*port, cause(part.member.ingress, "spec.defaultBackend"));
+            }
+            if let Some((part, _)) = on_port().find(|(part, _)| !is_old(part)) {
+                let listens = part.member.ingress.annotations.contains_key(&format!("{INGRESS_PREFIX}listen-ports"));
+                let cause = if listens { of(part, "listen-ports") } else { cause(part.member.ingress, "spec") };
+                askers.listeners.insert(*port, cause);
             }
             let default = of_port.default_certificate.as_ref();
             let asks = on_port().find(|(_, asked)| default.is_some_and(|default| asked.certificates.contains(default)));

@@ -72,8 +72,12 @@ impl<'a> Builder<'a> {
         let key = format!("alb.ingress.kubernetes.io/actions.{name}");
         let Some(action) = self.value(ingress, None, annotations.action(name))? else {
             if self.snapshot.scope == Scope::Files {
-                let message =
-                    format!("the annotation `{key}` is not in the manifest; without it requests are answered with 503");
+                let consequence = if self.config.tolerate_missing_action {
+                    "requests are answered with 503"
+                } else {
+                    "the controller refuses the Ingress (`--tolerate-non-existent-backend-action=false`)"
+                };
+                let message = format!("the annotation `{key}` is not in the manifest; without it {consequence}");
                 let fix = "add it, unless something else does before the manifest is applied";
                 let object = ObjectReference::ingress(&ingress.name);
                 let field = format!("{field}.service");
@@ -137,8 +141,8 @@ impl<'a> Builder<'a> {
         let known = self.snapshot.services.get(&name);
         if known.is_none() && self.snapshot.scope == Scope::Files {
             let message =
-                format!("the Service `{name}` is in none of the files; what it would say is known after apply");
-            let fix = "add its file to have it checked";
+                format!("the Service `{name}` is in none of the files; its ports and annotations are not known");
+            let fix = "add its file to check them";
             let object = ObjectReference::ingress(&ingress.name);
             let Failed = self.findings.found(Severity::Note, object, Code::MissingService, field, &message, fix);
             let service = Service::assumed(name, port);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::group::meant_for_us;
+use super::group::{is_published, meant_for_us};
 use crate::{
     api::{crd, selector::selects},
     build::{BuildConfig, Code, Diagnostic, Severity, tags},
@@ -127,7 +127,8 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
         let ours =
             *class == config.ingress_class || (config.ingress_class.is_empty() && matches!(class.as_str(), "alb" | ""));
         // What has been ours since before the flag was set stays ours: the flag stops new ones.
-        let held = ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer));
+        let held =
+            is_published(ingress) && ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer));
         return match ours {
             true if config.no_class_annotation && !held => Decision::Broken(Box::new(Diagnostic {
                 code: Code::Refused,
@@ -163,12 +164,12 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
             Some(class) => class,
             None if files && meant_for_us(ingress) => {
                 let message = format!(
-                    "the IngressClass `{name}` is in none of the files; by its annotations the Ingress is planned as ours"
+                    "the IngressClass `{name}` is in none of the files; by its annotations the Ingress is planned for this controller"
                 );
                 return note(
                     None,
                     message,
-                    "add the file of the class, and of its IngressClassParams, to have them count",
+                    "add the file of the class, and of its IngressClassParams, to include them",
                 );
             }
             None if files => return Decision::Foreign(Foreign::InNoFile(name)),
@@ -211,17 +212,17 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
                 let message = format!(
                     "the IngressClass `{class}` has parameters (IngressClassParams `{name}`), which are in none of the files; it is planned without them"
                 );
-                return note(None, message, "add their file to have them count");
+                return note(None, message, "add their file to include them");
             }
             Some(params)
                 if params.spec.namespace_selector.is_some()
                     && !snapshot.namespaces.contains_key(&ObjectName::new("", &ingress.name.namespace)) =>
             {
                 let message = format!(
-                    "IngressClassParams `{name}` choose namespaces by their labels, and the Namespace `{}` is in none of the files; it is planned as if they chose it",
+                    "IngressClassParams `{name}` choose namespaces by their labels, and the Namespace `{}` is in none of the files; it is planned as if the selector matched",
                     ingress.name.namespace
                 );
-                return note(Some(params), message, "add the Namespace's file to have its labels looked at");
+                return note(Some(params), message, "add the Namespace's file to check its labels");
             }
             _ => {}
         }
@@ -278,7 +279,7 @@ fn params<'a>(
             format!(
                 "the IngressClass `{class}` is not for the namespace `{namespace}`: the `spec.namespaceSelector` of IngressClassParams `{name}` does not choose its labels"
             ),
-            "name another class, or have whoever keeps the class let the namespace in".to_owned(),
+            "name another class, or ask the owner of the class to allow this namespace".to_owned(),
         )),
         Err(error) => Err((
             format!("the `spec.namespaceSelector` of IngressClassParams `{name}` cannot be followed: {error}"),

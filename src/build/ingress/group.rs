@@ -95,7 +95,8 @@ fn group_of(
     let of_class = params.filter(|params| params.spec.group.is_some());
     // Whom a group serves already, it goes on to serve: the flag stops new ones.
     let refused = |name: &str| {
-        let held = ingress.finalizers.contains(&tags::finalizer(&StackId::Group(name.to_owned())));
+        let held =
+            is_published(ingress) && ingress.finalizers.contains(&tags::finalizer(&StackId::Group(name.to_owned())));
         config.no_group_annotation && of_class.is_none() && !held
     };
     match group_name(ingress, params) {
@@ -120,14 +121,20 @@ fn group_of(
             message: match of_class {
                 Some(params) => {
                     let object = ObjectReference::ingress_class_params(&params.name);
-                    format!("{object}, spec.group.name: `{name}` is no name of a group")
+                    format!("{object}, spec.group.name: `{name}` is not a valid name of a group")
                 }
-                None => format!("`{name}` is no name of a group"),
+                None => format!("`{name}` is not a valid name of a group"),
             },
             fix: "write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit"
                 .to_owned(),
         })),
     }
+}
+
+/// Returns true if the status names a load balancer: an Ingress has been served whose finalizers say so. Those alone anybody may
+/// write who may write the Ingress.
+pub(super) fn is_published(ingress: &Ingress) -> bool {
+    ingress.status.iter().any(|entry| !entry.hostname.is_empty())
 }
 
 /// What an Ingress is to a group.
@@ -283,12 +290,14 @@ fn protected(ingress: &Ingress) -> Option<Diagnostic> {
     }
 }
 
-/// Returns true if those who leave let a protected load balancer go: one says `deletion_protection.enabled=false`, and none protects it.
-pub(super) fn lets_go_of_protected<'a>(leaving: impl Iterator<Item = &'a Ingress>) -> bool {
-    let said = leaving.filter_map(|ingress| {
+/// Returns true if those who leave let a protected load balancer go: one that `has_a_say` says
+/// `deletion_protection.enabled=false`, and none protects it.
+pub(super) fn lets_go_of_protected(leaving: &[&Ingress], has_a_say: impl Fn(&Ingress) -> bool) -> bool {
+    let said = leaving.iter().filter_map(|ingress| {
         let attributes =
             Annotations::of_ingress(&ingress.annotations).string_map("load-balancer-attributes").ok()??;
-        parse_bool(attributes.get(DELETION_PROTECTION)?).ok()
+        let protects = parse_bool(attributes.get(DELETION_PROTECTION)?).ok()?;
+        (protects || has_a_say(ingress)).then_some(protects)
     });
     let said: BTreeSet<bool> = said.collect();
     said.contains(&false) && !said.contains(&true)

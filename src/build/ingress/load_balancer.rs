@@ -164,7 +164,7 @@ impl<'a> Builder<'a> {
             let message = format!(
                 "the scheme becomes {scheme}, which needs another load balancer, and that would not have what Ingress {kept} has, which cannot be built at the moment"
             );
-            let fix = "wait until that is mended; until then nothing of this Ingress changes";
+            let fix = "wait until that is fixed; until then nothing of this Ingress changes";
             for part in parts.iter().filter(|part| part.scheme == Some(scheme)) {
                 let place = Place::annotation(part.member.ingress, "scheme");
                 let place = part.member.place_in_class("scheme").unwrap_or(place);

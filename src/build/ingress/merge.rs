@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Builder, Failed,
+    Builder, Failed, Member,
     access::Access,
     cause,
+    class::{Ownership, ownership},
     part::{Part, PortPart},
+    settings::Given,
 };
 use crate::{
     build::{Code, Severity},
@@ -65,6 +67,14 @@ pub(super) struct MergedPort {
     /// Whose default backend it has.
     pub(super) default_of: Option<ObjectName>,
     pub(super) cause: Cause,
+}
+
+/// Values that the class of the first member decides.
+#[derive(Default)]
+pub(super) struct Decided {
+    values: BTreeMap<String, String>,
+    /// True if that member is set aside: what the load balancer has for these keys stays, whoever else asks for them.
+    stays: bool,
 }
 
 /// A setting that all members have in common.
@@ -182,11 +192,14 @@ impl<'a> Builder<'a> {
         // What is asked for first is told first; only the shared security group is made, and so asked for last.
         let access = self.merge_access(parts, aside);
         let subnets = self.merge_subnets(parts, scheme);
-        let of_class = parts.first().map(|part| part.member.params_load_balancer_attributes()).unwrap_or_default();
+        let of_class = self.first_member(parts, aside, None)?.map(|first| Decided {
+            values: first.params_load_balancer_attributes(),
+            stays: self.facts.incumbent.is_some() && aside.contains(first.name()),
+        });
         let attributes = self.merge_maps(
             parts,
             "load-balancer-attributes",
-            of_class,
+            of_class.unwrap_or_default(),
             |part| Some(&part.attributes),
             |observed, key, value| {
                 let known = observed.load_balancers.first().and_then(|b| b.attributes.as_ref());
@@ -201,17 +214,51 @@ impl<'a> Builder<'a> {
         Ok(Merged { name, scheme, subnets: subnets?, access, attributes: attributes?, redirect, ports })
     }
 
+    /// Returns the members that are set aside, `None` for one whose class cannot be read.
+    fn set_aside<'s>(
+        &'s self,
+        aside: &'s BTreeSet<ObjectName>,
+    ) -> impl Iterator<Item = Option<Member<'a>>> + use<'s, 'a> {
+        let (snapshot, config) = (self.snapshot, self.config);
+        self.members.iter().filter(move |member| aside.contains(member.name())).map(move |member| {
+            let is_broken = matches!(ownership(member.ingress, snapshot, config), Ownership::Broken(_));
+            (!is_broken).then_some(*member)
+        })
+    }
+
+    /// Returns the first member of the group that has something of the load balancer, or of its listener on a port: its class gives
+    /// the attributes of it. It may be set aside.
+    fn first_member(
+        &mut self,
+        parts: &[Part<'a>],
+        aside: &BTreeSet<ObjectName>,
+        port: Option<u16>,
+    ) -> Result<Option<Member<'a>>, Unmerged> {
+        let holdings = self.kept(aside)?.map_or(&[][..], |observed| observed.holdings.as_slice());
+        let asks = |member: &Member<'_>| {
+            let mut its = parts.iter().filter(|part| part.member.name() == member.name());
+            its.any(|part| port.is_none_or(|port| part.ports.contains_key(&port)))
+        };
+        // Where nothing is remembered of anybody, one set aside may have everything.
+        let has = |member: &Member<'_>| {
+            let mut its = holdings.iter().filter(|holding| holding.member == *member.name());
+            aside.contains(member.name())
+                && (holdings.is_empty() || its.any(|held| port.is_none_or(|port| held.ports.contains_key(&port))))
+        };
+        Ok(self.members.iter().find(|member| asks(member) || has(member)).copied())
+    }
+
     /// Maps of all, united key by key, with who asks for each. What is decided wins, and nobody has to agree on it.
     pub(super) fn merge_maps(
         &mut self,
         parts: &[Part<'a>],
         field: &str,
-        decided: BTreeMap<String, String>,
+        decided: Decided,
         of: impl for<'p> Fn(&'p Part<'a>) -> Option<&'p BTreeMap<String, String>>,
         is_in_force: impl Fn(&ObservedStack, &str, &str) -> bool,
     ) -> Result<Attributed, Unmerged> {
         let keys = parts.iter().filter_map(&of).flat_map(BTreeMap::keys);
-        let keys: BTreeSet<&String> = keys.filter(|key| !decided.contains_key(*key)).collect();
+        let keys: BTreeSet<&String> = keys.filter(|key| !decided.values.contains_key(*key)).collect();
         let (mut values, mut causes) = (BTreeMap::new(), BTreeMap::new());
         for key in keys {
             let what = format!("`{key}`");
@@ -230,7 +277,7 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        values.extend(decided);
+        values.extend(Some(decided.values).filter(|_| !decided.stays).unwrap_or_default());
         Ok((values, causes))
     }
 
@@ -239,7 +286,7 @@ impl<'a> Builder<'a> {
         let in_force = |observed: &ObservedStack, key: &str, value: &str| {
             observed.load_balancers.first().is_some_and(|b| b.tags.get(key).is_some_and(|known| known == value))
         };
-        self.merge_maps(parts, "tags", BTreeMap::new(), |part| Some(&part.tags), in_force).map(|(tags, _)| tags)
+        self.merge_maps(parts, "tags", Decided::default(), |part| Some(&part.tags), in_force).map(|(tags, _)| tags)
     }
 
     fn merge_ports(
@@ -315,15 +362,22 @@ impl<'a> Builder<'a> {
             leads_to,
             ToString::to_string,
         )?;
-        // Plain requests are not served all at once because whoever redirects them is set aside, nor is the listener missed
-        // that only somebody set aside has.
         let kept = self.kept(aside)?;
-        let Some(port) = asked else { return Ok(kept.and_then(redirect_in_force)) };
-        if let Some(port) = u16::try_from(port).ok().filter(|port| ports.get(port) == Some(&ListenerProtocol::Https)) {
-            return Ok(Some(port));
-        }
-        let secure = |port| kept.is_some_and(|o| in_listener(o, port, |l| l.protocol == Some(ListenerProtocol::Https)));
-        if let Some(port) = u16::try_from(port).ok().filter(|port| secure(*port)) {
+        // A listener that only somebody set aside has is there as well.
+        let is_secure = |port: &u16| match ports.get(port) {
+            Some(protocol) => *protocol == ListenerProtocol::Https,
+            None => kept.is_some_and(|o| {
+                in_listener(o, *port, |l| l.protocol == Some(ListenerProtocol::Https))
+                    && keeps_listener(o, aside, *port)
+            }),
+        };
+        let Some(port) = asked else {
+            // Plain requests are not served all at once because whoever redirects them is set aside.
+            let may_redirect = |member: &Member<'_>| member.ssl_redirect().map_or(true, |redirect| redirect.is_some());
+            let somebody = self.set_aside(aside).any(|member| member.is_none_or(|member| may_redirect(&member)));
+            return Ok(kept.and_then(redirect_in_force).filter(|port| somebody && is_secure(port)));
+        };
+        if let Some(port) = u16::try_from(port).ok().filter(is_secure) {
             return Ok(Some(port));
         }
         let alone = parts.len() == 1;
@@ -361,6 +415,30 @@ impl<'a> Builder<'a> {
         )
     }
 
+    /// Tells those who say who may reach a port who else may, as long as somebody is set aside that may ask for it.
+    fn tell_of_kept_sources(
+        &mut self,
+        parts: &[Part<'a>],
+        aside: &BTreeSet<ObjectName>,
+        port: u16,
+        beside: &BTreeSet<Source>,
+    ) {
+        if beside.is_empty() {
+            return;
+        }
+        let list = |items: Vec<String>| items.join(", ");
+        let message = format!(
+            "port {port} stays open to {} too, for which {} may ask, which cannot be built at the moment",
+            list(beside.iter().map(|source| format!("`{source}`")).collect()),
+            list(aside.iter().map(|member| format!("Ingress {member}")).collect())
+        );
+        let fix = "fix that Ingress; then only those may come in for whom a member asks";
+        for part in parts.iter().filter(|part| part.ports.contains_key(&port)) {
+            let Some(Given { place, .. }) = &part.sources else { continue };
+            self.wrong(part.member.ingress, Code::Conflict, place, Severity::Warning, &message, fix);
+        }
+    }
+
     fn merge_port(
         &mut self,
         parts: &[Part<'a>],
@@ -392,13 +470,14 @@ impl<'a> Builder<'a> {
         )?;
         let ranges = self.agree_on_sources(parts, port, "inbound-cidrs", |source| !is_list(source))?;
         let lists = self.agree_on_sources(parts, port, "security-group-prefix-lists", is_list)?;
-        let first_of_port = parts.iter().find(|part| part.ports.contains_key(&port));
-        let of_class =
-            first_of_port.map(|part| part.member.params_listener_attributes(protocol, port)).unwrap_or_default();
+        let of_class = self.first_member(parts, aside, Some(port))?.map(|first| Decided {
+            values: first.params_listener_attributes(protocol, port),
+            stays: self.facts.incumbent.is_some() && aside.contains(first.name()),
+        });
         let attributes = self.merge_maps(
             parts,
             &format!("listener-attributes.{protocol}-{port}"),
-            of_class,
+            of_class.unwrap_or_default(),
             |part| of(part, port).map(|part| &part.attributes),
             |observed, key, value| {
                 in_listener(observed, port, |listener| {
@@ -449,13 +528,28 @@ impl<'a> Builder<'a> {
             true => format!("{PREFIX}listen-ports"),
             false => "spec".to_owned(),
         };
-        // A member set aside may have asked for what is open.
+        // A member set aside may have asked for what is open. Where a member that is served says who may come in, no more than
+        // that is kept: neither what nobody asks for, nor that everybody may come where nobody says otherwise.
+        let said = ranges.is_some() || lists.is_some();
+        let named: Option<Vec<Vec<Source>>> =
+            self.set_aside(aside).map(|member| member.and_then(|member| member.named_sources())).collect();
+        let may_be_asked = |source: &Source| match &named {
+            Some(named) => named.iter().flatten().any(|asked| asked == source),
+            None => !is_everywhere(source),
+        };
         let kept_sources = |lists: bool| {
             let open = kept.map(|observed| open(observed, port)).unwrap_or_default();
-            let sources: BTreeSet<Source> = open.into_iter().filter(|source| is_list(source) == lists).collect();
+            let stays = |source: &Source| is_list(source) == lists && (!said || may_be_asked(source));
+            let sources: BTreeSet<Source> = open.into_iter().filter(stays).collect();
             Some(sources).filter(|sources| !sources.is_empty())
         };
+        let beside: BTreeSet<Source> = match (&ranges, &lists) {
+            (Some(_), None) => kept_sources(true).unwrap_or_default(),
+            (None, Some(_)) => kept_sources(false).unwrap_or_default(),
+            _ => BTreeSet::new(),
+        };
         let (ranges, lists) = (ranges.or_else(|| kept_sources(false)), lists.or_else(|| kept_sources(true)));
+        self.tell_of_kept_sources(parts, aside, port, &beside);
         let in_order = |sources: BTreeSet<Source>| {
             // As the member that asks for them writes them.
             let asked = on_port().filter_map(|part| of(part, port)?.sources.as_ref()).flatten();
@@ -492,6 +586,17 @@ fn is_list(source: &Source) -> bool {
 
 fn in_listener(observed: &ObservedStack, port: u16, holds: impl Fn(&crate::model::ObservedListener) -> bool) -> bool {
     observed.load_balancers.first().and_then(|balancer| balancer.listener(port)).is_some_and(holds)
+}
+
+/// Returns true if the plan keeps a listener that no part asks for: a member set aside has it, or nobody is remembered to.
+fn keeps_listener(observed: &ObservedStack, aside: &BTreeSet<ObjectName>, port: u16) -> bool {
+    let mut holders = observed.holdings.iter().filter(|holding| holding.ports.contains_key(&port)).peekable();
+    holders.peek().is_none() || holders.any(|holding| aside.contains(&holding.member))
+}
+
+/// Returns true for a range of all addresses.
+fn is_everywhere(source: &Source) -> bool {
+    matches!(source, Source::Ipv4(range) | Source::Ipv6(range) if range.ends_with("/0"))
 }
 
 /// The port that all HTTP listeners of the load balancer redirect to, without serving anything, where it answers.

@@ -77,6 +77,7 @@ pub fn build(
         facts,
         group,
         findings: Findings::default(),
+        members: Vec::new(),
         target_groups: IndexMap::new(),
         backend_source: None,
         scheme: config.default_scheme,
@@ -93,6 +94,7 @@ pub fn build(
             ingresses.into_iter().map(|ingress| Member::of(ingress, params_of(ingress, snapshot, config))).collect();
         let notes = members.iter().filter_map(|member| class::note(member.ingress, snapshot, config));
         builder.findings.diagnostics.extend(notes);
+        builder.members.clone_from(&members);
         builder.stack(&members, &mut aside, !membership.leaving.is_empty())
     };
     let stack = stack.map(|stack| Stack {
@@ -133,6 +135,8 @@ struct Builder<'a> {
     facts: &'a Facts,
     group: &'a StackId,
     findings: Findings,
+    /// All, in the group's order.
+    members: Vec<Member<'a>>,
     /// Those of the member that is being built.
     target_groups: IndexMap<ResourceId, TargetGroup>,
     /// Whom the targets let in; `None` where their rules are the user's.
@@ -203,12 +207,21 @@ impl<'a> Builder<'a> {
     /// Returns the empty stack where everybody leaves, unless AWS says that the load balancer is protected from deletion: then all of
     /// it stays, and those who leave are told how to go on.
     fn stack_of_leavers(&mut self, membership: &Membership) -> Option<Stack> {
-        let leaving = || membership.leaving.iter().filter_map(|name| self.snapshot.ingresses.get(name));
-        let unprotect = group::lets_go_of_protected(leaving());
-        let leaving: Vec<&Ingress> = leaving().collect();
+        let leaving: Vec<&'a Ingress> =
+            membership.leaving.iter().filter_map(|name| self.snapshot.ingresses.get(name)).collect();
         let Some(names) = self.findings.protected(self.facts)? else { return Some(Stack::empty(self.group.clone())) };
-        if unprotect {
-            return Some(Stack { unprotect, ..Stack::empty(self.group.clone()) });
+        // The finalizer alone, which anybody may write, gives nobody a say.
+        if group::lets_go_of_protected(&leaving, |_| true) {
+            let Ok(in_force) = self.in_force() else { return None };
+            let held = |name: &ObjectName| in_force.is_some_and(|o| o.holdings.iter().any(|held| held.member == *name));
+            let is_its = |ingress: &Ingress| {
+                *self.group == StackId::Ingress(ingress.name.clone())
+                    || self.is_served_here(ingress)
+                    || held(&ingress.name)
+            };
+            if group::lets_go_of_protected(&leaving, is_its) {
+                return Some(Stack { unprotect: true, ..Stack::empty(self.group.clone()) });
+            }
         }
         // Nothing in the cluster tells when the protection is off.
         self.findings.lacking = true;
@@ -218,6 +231,11 @@ impl<'a> Builder<'a> {
             self.error(&ingress.name, Code::Refused, field, &message, fix);
         }
         None
+    }
+
+    /// Returns true if the status of an Ingress names a load balancer of the group: it is or was served by it.
+    fn is_served_here(&self, ingress: &Ingress) -> bool {
+        ingress.status.iter().any(|entry| self.facts.hostnames.contains(&entry.hostname.to_lowercase()))
     }
 
     /// A name that is hashed from the cluster's.

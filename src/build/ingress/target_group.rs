@@ -255,7 +255,7 @@ impl<'a> Builder<'a> {
 
     /// Returns whether a port without a node port gets one from the API server, which manifests have not seen yet.
     fn gets_node_port(&self, service: &Service) -> bool {
-        self.snapshot.scope == Scope::Files && (service.assumed || service.gets_node_ports())
+        self.snapshot.scope != Scope::Cluster && (service.assumed || service.gets_node_ports())
     }
 
     fn binding(

@@ -43,9 +43,7 @@ impl Builder<'_> {
         let Some(block) = written.filter(|value| value.parse::<ipnet::IpNet>().is_ok()) else {
             return self.value(self.annotations.bool(INTERNAL));
         };
-        let message = format!(
-            "`{block}` is how an internal load balancer was asked of the cloud provider built into Kubernetes; `true` is meant"
-        );
+        let message = format!("`{block}` was the in-tree provider's way to write `true`");
         let fix = format!("write `true`, or `internal` in `{}`", key(SCHEME));
         Err(self.error(Code::InvalidValue, &key(INTERNAL), &message, &fix))
     }

@@ -46,6 +46,8 @@ enum Foreign<'a> {
     OfOtherClass(&'a str),
     /// Not of type LoadBalancer, and without annotations for a load balancer.
     OfType(&'a str),
+    /// Not of type LoadBalancer, which the feature gate ServiceTypeLoadBalancerOnly asks for.
+    OfTypeByGate(&'a str),
     /// The annotation for the type says this; the class and `external` say nothing.
     LeftToCloudProvider {
         kind: Option<&'a str>,
@@ -62,12 +64,19 @@ impl fmt::Display for Foreign<'_> {
             Self::Deleting => f.write_str("it is being deleted"),
             Self::OfOtherClass(class) => write!(f, "its `spec.loadBalancerClass` `{class}` is of another controller"),
             Self::OfType(kind) => write!(f, "it is of type {kind}"),
+            Self::OfTypeByGate(kind) => write!(
+                f,
+                "it is of type {kind}, and with `--feature-gates=ServiceTypeLoadBalancerOnly=true` only Services of type LoadBalancer are served"
+            ),
             Self::LeftToCloudProvider { kind, ours } => {
                 match kind {
                     Some(kind) => write!(f, "the type `{kind}` without a class is left to the cloud provider")?,
                     None => f.write_str("of type LoadBalancer without a class, it is left to the cloud provider")?,
                 }
-                write!(f, "; for a Network Load Balancer of this controller set `spec.loadBalancerClass: {ours}`")
+                write!(
+                    f,
+                    ", unless the webhook for Services gives it a class when it is created; for a Network Load Balancer of this controller write `spec.loadBalancerClass: {ours}` in a new Service (the API server does not let it be set later)"
+                )
             }
             Self::NoTargetType => {
                 write!(f, "the type `external` needs `{}: ip` or `instance` beside it", key(TARGET_TYPE))
@@ -77,13 +86,19 @@ impl fmt::Display for Foreign<'_> {
 }
 
 fn decide<'a>(service: &'a Service, config: &'a BuildConfig) -> Result<(), Foreign<'a>> {
-    let annotation = |suffix: &str| service.annotations.get(&key(suffix)).map(String::as_str);
     if service.deleting {
         return Err(Foreign::Deleting);
     }
+    decide_by_class(service, config)?;
     if config.service_type_load_balancer_only && service.kind != "LoadBalancer" {
-        return Err(Foreign::OfType(&service.kind));
+        return Err(Foreign::OfTypeByGate(&service.kind));
     }
+    Ok(())
+}
+
+/// Decides by the class, the annotations and the type alone.
+fn decide_by_class<'a>(service: &'a Service, config: &'a BuildConfig) -> Result<(), Foreign<'a>> {
+    let annotation = |suffix: &str| service.annotations.get(&key(suffix)).map(String::as_str);
     if let Some(class) = &service.load_balancer_class {
         return if *class == config.load_balancer_class { Ok(()) } else { Err(Foreign::OfOtherClass(class)) };
     }

@@ -123,7 +123,7 @@ impl<'a> Builder<'a> {
 
     /// Returns whether a port without a node port gets one from the API server, which manifests have not seen yet.
     fn gets_node_port(&self) -> bool {
-        self.scope == Scope::Files && self.service.gets_node_ports()
+        self.scope != Scope::Cluster && self.service.gets_node_ports()
     }
 
     fn target_type(&mut self) -> TargetType {

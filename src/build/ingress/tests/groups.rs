@@ -86,7 +86,19 @@ fn in_force(change: impl FnOnce(&mut ObservedStack)) -> Facts {
         has_security_groups: true,
         subnets: balancer.subnets.clone(),
     };
-    Facts { incumbent: Some(incumbent), in_force: Some(Box::new(observed)), ..facts() }
+    let hostnames = [balancer.dns_name.clone()].into();
+    Facts { incumbent: Some(incumbent), in_force: Some(Box::new(observed)), hostnames, ..facts() }
+}
+
+/// An Ingress whose status names the load balancer of [`in_force`].
+fn published(text: &str) -> String {
+    format!("{text}status: {{loadBalancer: {{ingress: [{{hostname: edge.example.com}}]}}}}\n")
+}
+
+/// What a member has that is remembered: these listeners.
+fn holding(member: &str, ports: &[u16]) -> Holding {
+    let ports = ports.iter().map(|port| (*port, PortHolding::default())).collect();
+    Holding { member: name(member), rules: BTreeSet::new(), ports }
 }
 
 #[test]
@@ -279,6 +291,106 @@ fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
     ");
 }
 
+/// What AWS has where port 80 redirects to 443, which answers or does not, and these hold these listeners.
+fn redirected(answers: bool, holdings: &[Holding]) -> Facts {
+    in_force(|observed| {
+        let listeners = observed.load_balancers[0].all_listeners();
+        if answers {
+            let tls = ObservedListener { port: 443, protocol: Some(ListenerProtocol::Https), ..listeners[&80].clone() };
+            listeners.insert(443, tls);
+        }
+        let redirect = crate::build::ingress::listeners::redirect_to(443).try_map(|_| Err(())).unwrap();
+        listeners.get_mut(&80).unwrap().default_actions = vec![redirect];
+        observed.holdings = holdings.to_vec();
+    })
+}
+
+#[test]
+fn plain_requests_are_redirected_only_for_whoever_is_set_aside_and_to_a_listener_that_stays() {
+    const SECURE: (&str, &str) = ("certificate-arn", "arn:aws:acm:eu-west-1:1:certificate/a");
+    const PORTS: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#);
+    const REDIRECT: (&str, &str) = ("ssl-redirect", "443");
+    const BROKEN: (&str, &str) = ("scheme", "nowhere");
+    let routes_of = |members: &[String], facts: &Facts| routes(&built_of(members, facts).stack.unwrap());
+    let served = "HTTP 80: 404 -\n  /a -> shop/a-web:80\n";
+    let redirects = "HTTP 80: HTTP_301 HTTPS - 443 - -\n";
+    let plain = member("a", &[]);
+    // The one who redirected gives up TLS while another is set aside that asks for no redirect.
+    let other = member("b", &[BROKEN]);
+    let both = [holding("a", &[80, 443]), holding("b", &[80])];
+    assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &both)), served);
+    assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &[])), served);
+    // The one set aside redirects, but the listener goes with its only holder.
+    let redirecting = member("b", &[BROKEN, REDIRECT]);
+    assert_eq!(routes_of(&[plain.clone(), redirecting.clone()], &redirected(true, &both)), served);
+    let of_b = [holding("a", &[80]), holding("b", &[80, 443])];
+    assert_eq!(routes_of(&[plain.clone(), redirecting.clone()], &redirected(true, &of_b)), redirects);
+    // Nobody answers there.
+    assert_eq!(routes_of(&[plain.clone(), redirecting], &redirected(false, &of_b)), served);
+    // Of one whose class is gone nobody knows what it asks for.
+    let unreadable = published(&member("b", &[])).replace("ingressClassName: alb", "ingressClassName: gone");
+    let held = "  generation: 7\n  finalizers: [group.ingress.k8s.aws/edge]\n";
+    let unreadable = unreadable.replace("  generation: 7\n", held);
+    assert_eq!(routes_of(&[plain, unreadable], &redirected(true, &of_b)), redirects);
+    // Somebody who redirects to a listener that is given up is told.
+    let without = [member("a", &[REDIRECT]), other.clone(), member("c", &[])];
+    let built = built_of(&without, &redirected(true, &both));
+    assert_eq!(built.set_aside, ["a", "b"].map(name).into());
+    // As long as the group has the listener, it is redirected.
+    let with = [member("a", &[SECURE, PORTS, REDIRECT]), other];
+    assert!(routes_of(&with, &redirected(true, &both)).starts_with(redirects));
+}
+
+#[test]
+fn the_class_of_the_first_member_gives_the_attributes_also_while_that_is_set_aside() {
+    let class = |name: &str, timeout: &str, mode: &str| {
+        format!(
+            r#"
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {{name: {name}}}
+spec: {{controller: ingress.k8s.aws/alb, parameters: {{apiGroup: elbv2.k8s.aws, kind: IngressClassParams, name: {name}}}}}
+---
+apiVersion: elbv2.k8s.aws/v1beta1
+kind: IngressClassParams
+metadata: {{name: {name}}}
+spec:
+  loadBalancerAttributes: [{{key: idle_timeout.timeout_seconds, value: "{timeout}"}}, {{key: {name}, value: "1"}}]
+  listeners: [{{protocol: HTTP, port: 80, listenerAttributes: [{{key: mode, value: {mode}}}]}}]
+---
+"#
+        )
+    };
+    let of = |class: &str, text: &str| text.replace("ingressClassName: alb", &format!("ingressClassName: {class}"));
+    let attributes = |first: String, facts: &Facts| {
+        let classes = class("one", "10", "first") + &class("two", "20", "second");
+        let second = of("two", &member("b", &[("load-balancer-attributes", "idle_timeout.timeout_seconds=30,own=1")]));
+        let snapshot = snapshot(&format!("{SERVICES}\n---\n{classes}{first}\n---\n{second}"));
+        let built = build(&snapshot, &config(), facts, &edge(), &membership(&snapshot, &config(), &edge()));
+        let stack = built.stack.unwrap();
+        let shown = |attributes: &Attributes| {
+            attributes.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        (shown(&stack.load_balancer.unwrap().attributes), shown(&stack.listeners[&80].attributes))
+    };
+    let both = |of_balancer: &str, of_listener: &str| (of_balancer.to_owned(), of_listener.to_owned());
+    let sound = of("one", &member("a", &[]));
+    let broken = of("one", &member("a", &[("scheme", "nowhere")]));
+    let as_first = both("idle_timeout.timeout_seconds=10 one=1 own=1", "mode=first");
+    assert_eq!(attributes(sound, &in_force(|_| ())), as_first);
+    // What the load balancer has for those keys stays.
+    let stays = both("own=1", "");
+    assert_eq!(attributes(broken.clone(), &in_force(|_| ())), stays);
+    let held = in_force(|observed| observed.holdings = vec![holding("a", &[80]), holding("b", &[80])]);
+    assert_eq!(attributes(broken.clone(), &held), stays);
+    // One that has never been served gives nothing.
+    let new = in_force(|observed| observed.holdings = vec![holding("b", &[80])]);
+    let as_second = both("idle_timeout.timeout_seconds=20 own=1 two=1", "mode=second");
+    assert_eq!(attributes(broken.clone(), &new), as_second);
+    // A load balancer that is to be made gets what the class says.
+    assert_eq!(attributes(broken, &facts()), as_first);
+}
+
 #[test]
 fn with_everybody_set_aside_nothing_changes_unless_somebody_leaves() {
     let broken = member("a", &[("scheme", "x")]);
@@ -356,7 +468,7 @@ fn who_belongs_to_a_group() {
     leaving alone foreign moved
     moving alone moved
     Ingress shop/classless: spec.ingressClassName: the IngressClass `gone` does not exist; create it, or name another class
-    Ingress shop/misnamed: alb.ingress.kubernetes.io/group.name: `Edge!` is no name of a group; write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit
+    Ingress shop/misnamed: alb.ingress.kubernetes.io/group.name: `Edge!` is not a valid name of a group; write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit
     Ingress shop/unordered: annotation `alb.ingress.kubernetes.io/group.order` has the value `last`; allowed: a whole number from -1000 to 1000
     ");
     assert_eq!(
@@ -455,8 +567,29 @@ fn a_load_balancer_that_is_protected_in_aws_goes_only_when_an_annotation_lets_it
     Error refused on Ingress shop/a: alb.ingress.kubernetes.io/load-balancer-attributes: the load balancer `edge` is protected from deletion in AWS (`deletion_protection.enabled`), so it stays, and the Ingress with it; write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted
     Error refused on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: the load balancer `edge` is protected from deletion in AWS (`deletion_protection.enabled`), so it stays, and the Ingress with it; write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted
     ");
-    let released = built_of(&both(&[("load-balancer-attributes", &off)]), &protected(&["edge"]));
-    assert_eq!((messages(&released), released.stack), (String::new(), Some(Stack { unprotect: true, ..empty })));
+    let lets_go = both(&[("load-balancer-attributes", &off)]).map(|text| published(&text));
+    let released = built_of(&lets_go, &protected(&["edge"]));
+    let unprotected = Some(Stack { unprotect: true, ..empty });
+    assert_eq!((messages(&released), released.stack), (String::new(), unprotected.clone()));
+    // One that is remembered has a say as well.
+    let held = Facts {
+        protected: protected(&["edge"]).protected,
+        ..in_force(|observed| observed.holdings.push(holding("a", &[80])))
+    };
+    assert_eq!(built_of(&both(&[("load-balancer-attributes", &off)]), &held).stack, unprotected);
+    // A finalizer alone, which anybody may write, gives none, of whatever class the Ingress is.
+    let foreign = |text: String| {
+        let text = text.replace("  deletionTimestamp: '2026-01-01T00:00:00Z'\n", "");
+        text.replace("ingressClassName: alb", "ingressClassName: nginx")
+    };
+    let nginx =
+        "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: nginx}\nspec: {controller: nginx}\n";
+    let evil = deleted("evil", &[("load-balancer-attributes", &off)]);
+    let elsewhere = published(&evil).replace("edge.example.com", "other.example.com");
+    for evil in [evil.clone(), elsewhere, foreign(evil)] {
+        let built = built_of(&[deleted("a", &[]), evil, nginx.to_owned()], &protected(&["edge"]));
+        assert!(built.stack.is_none() && messages(&built).contains("is protected from deletion in AWS"));
+    }
 }
 
 #[test]
@@ -502,6 +635,39 @@ fn ranges_and_prefix_lists_are_compared_apart_and_united() {
     });
     let aside = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
     assert_eq!(opened(&built_of(&aside, &open)), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
+}
+
+#[test]
+fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
+    let lists = ("security-group-prefix-lists", "pl-1");
+    let open = |sources: &[Source]| {
+        let rule = |source: &Source| SecurityGroupRule {
+            protocol: "tcp".to_owned(),
+            from_port: Some(80),
+            to_port: Some(80),
+            source: source.clone(),
+            description: String::new(),
+        };
+        in_force(|observed| observed.security_groups[0].ingress = sources.iter().map(rule).collect())
+    };
+    let everywhere = Source::Ipv4("0.0.0.0/0".to_owned());
+    let ten = Source::Ipv4("10.0.0.0/8".to_owned());
+    let broken = ("scheme", "nowhere");
+    let of = |asked: &[(&str, &str)]| [member("a", &[lists]), member("b", asked)];
+    // The other lets everybody in only because it says nothing.
+    let built = built_of(&of(&[broken]), &open(std::slice::from_ref(&everywhere)));
+    assert_eq!(opened(&built), ["tcp 80 from pl-1"]);
+    assert!(!messages(&built).contains("stays open"));
+    assert_eq!(opened(&built_of(&of(&[broken]), &open(std::slice::from_ref(&ten)))), ["tcp 80 from pl-1"]);
+    // Or it asks for a range.
+    let asks = built_of(&of(&[broken, ("inbound-cidrs", "10.0.0.0/8")]), &open(&[everywhere.clone(), ten.clone()]));
+    assert_eq!(opened(&asks), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
+    let told = messages(&asks);
+    let warning = told.lines().find(|line| line.starts_with("Warning")).unwrap();
+    insta::assert_snapshot!(warning, @"Warning conflict on Ingress shop/a: alb.ingress.kubernetes.io/security-group-prefix-lists: port 80 stays open to `10.0.0.0/8` too, for which Ingress shop/b may ask, which cannot be built at the moment; fix that Ingress; then only those may come in for whom a member asks");
+    // What it asks for cannot be read.
+    let unreadable = built_of(&of(&[("inbound-cidrs", "10.0.0.0")]), &open(&[everywhere, ten]));
+    assert_eq!(opened(&unreadable), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
 }
 
 #[test]
@@ -581,8 +747,17 @@ fn annotations_that_a_flag_switches_off_make_no_new_member() {
     assert_eq!(served, 0);
     assert_eq!(found(group(""), &edge()), (0, String::new()));
     // What has been served since before is served.
-    assert_eq!(found(class("  finalizers: [ingress.k8s.aws/resources]\n"), &alone), (1, String::new()));
-    assert_eq!(found(group("  finalizers: [group.ingress.k8s.aws/edge]\n"), &edge()), (1, String::new()));
+    let (of_class, of_group) =
+        (class("  finalizers: [ingress.k8s.aws/resources]\n"), group("  finalizers: [group.ingress.k8s.aws/edge]\n"));
+    assert_eq!(found(published(&of_class), &alone), (1, String::new()));
+    assert_eq!(found(published(&of_group), &edge()), (1, String::new()));
+    // A finalizer alone, which who writes the Ingress may write, shows no such thing, nor does a status alone.
+    for (text, stack) in
+        [(of_class, &alone), (of_group, &edge()), (published(&class("")), &alone), (published(&group("")), &alone)]
+    {
+        let (served, told) = found(text, stack);
+        assert!(served == 0 && told.contains("switched off"), "{told}");
+    }
     // One that another group holds does not move.
     let (served, told) = found(group("  finalizers: [ingress.k8s.aws/resources]\n"), &alone);
     assert!(served == 0 && told.contains("switched off"), "{told}");
@@ -618,4 +793,24 @@ fn what_members_have_in_common_carries_who_asks_for_it() {
     assert!(mutual_authentication.is_empty());
     assert_eq!(stack.askers.of_refusal(443, "SSLPolicyNotFound").map(who), Some(who(&ssl_policy[&443])));
     assert_eq!(stack.askers.of_refusal(443, "TooManyRules"), None);
+}
+
+#[test]
+fn a_new_listener_is_charged_to_the_member_that_brings_it() {
+    const A: &str = "arn:aws:acm:eu-west-1:111122223333:certificate/a";
+    let old = published(&member("a", &[("listen-ports", r#"[{"HTTPS": 443}]"#), ("certificate-arn", A)]));
+    let new = member("b", &[("listen-ports", r#"[{"HTTPS": 443}, {"HTTP": 8080}]"#)]);
+    let of_host = Facts { hostnames: ["edge.example.com".to_owned()].into(), ..facts() };
+    let brings = |facts: &Facts| {
+        let listeners = built_of(&[old.clone(), new.clone()], facts).stack.unwrap().askers.listeners;
+        let who = |cause: &Cause| format!("{}: {}", cause.object.name.name, cause.field);
+        listeners.iter().map(|(port, cause)| format!("{port} {}", who(cause))).collect::<Vec<_>>()
+    };
+    let of_b = |port: u16| format!("{port} b: alb.ingress.kubernetes.io/listen-ports");
+    assert_eq!(brings(&of_host), [of_b(443), of_b(8080)]);
+    let both = Facts {
+        in_force: in_force(|observed| observed.holdings = vec![holding("a", &[443]), holding("b", &[443])]).in_force,
+        ..of_host
+    };
+    assert_eq!(brings(&both), Vec::<String>::new());
 }

@@ -259,7 +259,7 @@ fn the_class_chooses_the_group_before_the_annotation() {
         "---\napiVersion: elbv2.k8s.aws/v1beta1\nkind: IngressClassParams\nmetadata: {name: team}\nspec: {group: {name: Upper}}\n"
     );
     let alone = membership(&snapshot(&manifests), &config(), &StackId::Ingress(web()));
-    insta::assert_snapshot!(alone.broken[0], @"spec.ingressClassName: IngressClassParams team, spec.group.name: `Upper` is no name of a group; write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit");
+    insta::assert_snapshot!(alone.broken[0], @"spec.ingressClassName: IngressClassParams team, spec.group.name: `Upper` is not a valid name of a group; write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit");
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn the_scheme_does_not_change_while_somebody_is_set_aside() {
     insta::assert_snapshot!(messages(&built), @"
     Error invalid-value on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
     Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
-    Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the scheme becomes internet-facing, which needs another load balancer, and that would not have what Ingress shop/api has, which cannot be built at the moment; wait until that is mended; until then nothing of this Ingress changes
+    Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the scheme becomes internet-facing, which needs another load balancer, and that would not have what Ingress shop/api has, which cannot be built at the moment; wait until that is fixed; until then nothing of this Ingress changes
     ");
     assert_eq!(built.set_aside, [web(), ObjectName::new("shop", "api")].into());
 }
