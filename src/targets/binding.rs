@@ -13,18 +13,20 @@ use crate::{
     api::crd::{TargetGroupBindingSpec, target_group_binding::TargetType},
     aws::{AwsError, AwsErrorKind, Registration, Target, TargetHealth},
     build::tags::{self, BINDING_FINALIZER},
-    model::{ObjectName, StackId, TargetGroupArn},
+    model::{ObjectName, TargetGroupArn},
     record,
-    snapshot::{Snapshot, TargetGroupBinding},
+    snapshot::TargetGroupBinding,
 };
 
 use super::{
-    Cloud, Cluster, MayWrite, Problem, Stage, Subject, TargetGroupKey, Targets, TargetsError, check,
+    Cloud, Cluster, MayWrite, Problem, Stage, Subject, TargetGroupFacts, TargetGroupKey, Targets, TargetsError, check,
     endpoints::{Resolution, port_reference, ready_pod, resolve, standing},
+    holders::{Bindings, Owner, key_of},
     plan::{Standing, TargetPlan, Unregistered, is_draining, may_go, plan},
     readiness::Opened,
     registering::{Bound, Registering, names_targets},
     status::{self, Report},
+    zones::{ZoneSource, zone},
 };
 
 /// Something to tell about a binding that is no error: a Warning event.
@@ -61,41 +63,42 @@ pub struct BindingOutcome {
     pub became_ready: Vec<Duration>,
 }
 
-/// How a binding names its target group; the ARN wins.
-pub(super) fn key_of(spec: &TargetGroupBindingSpec) -> Option<TargetGroupKey> {
-    let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
-    given(&spec.target_group_arn)
-        .map(|arn| TargetGroupKey::Arn(TargetGroupArn::new(arn)))
-        .or_else(|| given(&spec.target_group_name).map(TargetGroupKey::Name))
+/// How often the target type of one object is written without a pause.
+const PROMPT_WRITES: u32 = 2;
+/// How long it is left as it is after that, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// When the target type of a binding was written: whoever takes it out again, as an operator that writes the whole spec, gets
+/// it ever more rarely.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Typed {
+    uid: String,
+    version: String,
+    times: u32,
+    until: Option<tokio::time::Instant>,
 }
 
-/// The name in a target group's ARN, unique in its account and region.
-fn group_name(arn: &TargetGroupArn) -> Option<&str> {
-    arn.as_str().split('/').nth(1)
-}
-
-/// The stack that a target group was made for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    stack: StackId,
-    /// The one binding that holds it.
-    binding: ObjectName,
-}
-
-/// Which of the bindings of one target group that no stack has comes first. One that has held it keeps it: nobody takes
-/// traffic from it with an object of his own. `status.observedGeneration` tells, which nobody gives an object that he makes;
-/// a name, unlike an ARN, may be changed, so there it counts for the present spec alone. Then comes an ARN before a name,
-/// which may have been written before there was a group; then the older.
-fn precedence(binding: &TargetGroupBinding) -> impl Ord + use<'_> {
-    let by_arn = matches!(key_of(&binding.spec), Some(TargetGroupKey::Arn(_)));
-    let observed = binding.status.as_ref().and_then(|status| status.observed_generation);
-    let has_held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER)
-        && observed.is_some_and(|observed| by_arn || observed == binding.generation);
-    (!has_held, !by_arn, &binding.created, &binding.name)
+impl Typed {
+    /// Returns whether to write it now, and counts it.
+    fn may_write(&mut self, binding: &TargetGroupBinding, now: tokio::time::Instant) -> bool {
+        if self.uid != binding.uid {
+            *self = Self { uid: binding.uid.clone(), ..Self::default() };
+        }
+        if self.version == binding.resource_version || self.until.is_some_and(|until| now < until) {
+            return false;
+        }
+        self.version.clone_from(&binding.resource_version);
+        self.times = self.times.saturating_add(1);
+        let pause = |more: u32| FIRST_PAUSE.saturating_mul(1 << more.min(10)).min(LONGEST_PAUSE);
+        self.until = self.times.checked_sub(PROMPT_WRITES).map(|more| now + pause(more));
+        true
+    }
 }
 
 /// The field of a spec that cannot be honoured yet.
-pub(super) fn unsupported(spec: &TargetGroupBindingSpec) -> Option<&'static str> {
+pub(crate) fn unsupported(spec: &TargetGroupBindingSpec) -> Option<&'static str> {
     if spec.iam_role_arn_to_assume.as_ref().is_some_and(|role| !role.is_empty()) {
         Some("iamRoleArnToAssume")
     } else {
@@ -134,6 +137,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         } else {
             self.feed(&binding, may_write).await
         };
+        if matches!(&result, Err(Failure(_, problem)) if problem.needs_correction()) {
+            // The rules that it asked for are looked at now, and again when the binding is right.
+            let mut memory = self.memory();
+            let memory = memory.entry(name.clone()).or_default();
+            let had_rules = memory.network.take().is_some();
+            let is_new = memory.corrected.replace(binding.generation) != Some(binding.generation);
+            if had_rules || is_new && binding.spec.networking.is_some() {
+                self.node_rules_due.store(true, Ordering::Release);
+            }
+        }
         match result {
             Ok(mut outcome) => {
                 outcome.node_rules = self.node_rules_due();
@@ -144,9 +157,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 let error = TargetsError::of_binding(name, stage_of_error.unwrap_or(stage), problem);
                 if !error.is_transient() {
                     let report = Report { ready: false, reason: error.reason(), message: error.text() };
-                    // What is told is the error itself, also where it could not be written down.
-                    if let Err(status) = self.report(&binding, &report, false, may_write).await {
-                        tracing::warn!(binding = %name, error = %status.1, "the status could not be written");
+                    if let Err(Failure(status_stage, status)) = self.report(&binding, &report, None, may_write).await {
+                        if error.problem.needs_correction() {
+                            // Nothing else would bring it back to have its status written.
+                            return Err(TargetsError::of_binding(name, status_stage.unwrap_or(stage), status));
+                        }
+                        // What is told is the error itself, also where it could not be written down.
+                        tracing::warn!(binding = %name, error = %status, "the status could not be written");
                     }
                 }
                 Err(error)
@@ -155,13 +172,34 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 
     /// Fills in what a binding leaves out, from its target group.
-    pub(super) async fn complete(
+    async fn complete(&self, binding: &TargetGroupBinding) -> Result<(TargetGroupBinding, TargetGroupArn), Problem> {
+        if let Some(completed) = self.completed(binding)? {
+            return Ok(completed);
+        }
+        let key = key_of(&binding.spec).ok_or(Problem::NoTargetGroup)?;
+        let found = self.cloud.target_group(&key).await?;
+        let name = match &key {
+            TargetGroupKey::Arn(arn) => arn.as_str(),
+            TargetGroupKey::Name(name) => name,
+        };
+        let facts = found.ok_or_else(|| Problem::TargetGroupMissing(name.to_owned()))?;
+        let completed = with_facts(binding.clone(), &facts);
+        if completed.is_ok() {
+            self.groups().insert(key, facts);
+        }
+        if binding.spec.networking.is_some() {
+            self.node_rules_due.store(true, Ordering::Release);
+        }
+        completed
+    }
+
+    /// As [`Self::complete`], but asks nobody: `None` where AWS was not asked yet.
+    pub(super) fn completed(
         &self,
         binding: &TargetGroupBinding,
-    ) -> Result<(TargetGroupBinding, TargetGroupArn), Problem> {
-        let mut binding = binding.clone();
+    ) -> Result<Option<(TargetGroupBinding, TargetGroupArn)>, Problem> {
         let key = key_of(&binding.spec).ok_or(Problem::NoTargetGroup)?;
-        let spec = &mut binding.spec;
+        let spec = &binding.spec;
         // Bindings that were made by a controller, or went through a webhook, say it all.
         let says_it_all = match spec.target_type {
             Some(TargetType::Instance) => true,
@@ -169,29 +207,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             None => false,
         };
         if let (TargetGroupKey::Arn(arn), true) = (&key, says_it_all) {
-            let arn = arn.clone();
-            return Ok((binding, arn));
+            return Ok(Some((binding.clone(), arn.clone())));
         }
         let known = self.groups().get(&key).cloned();
-        let facts = match known {
-            Some(facts) => facts,
-            None => {
-                let found = self.cloud.target_group(&key).await?;
-                let name = match &key {
-                    TargetGroupKey::Arn(arn) => arn.as_str(),
-                    TargetGroupKey::Name(name) => name,
-                };
-                let facts = found.ok_or_else(|| Problem::TargetGroupMissing(name.to_owned()))?;
-                self.groups().insert(key, facts.clone());
-                facts
-            }
-        };
-        let Some(target_type) = facts.bindable_type() else {
-            return Err(Problem::TargetType { arn: facts.arn, target_type: facts.target_type });
-        };
-        spec.target_type.get_or_insert(target_type);
-        spec.ip_address_type.get_or_insert(facts.ip_address_type);
-        Ok((binding, facts.arn))
+        known.map(|facts| with_facts(binding.clone(), &facts)).transpose()
     }
 
     /// Gives up what is known of a target group that AWS says is gone.
@@ -200,50 +219,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.groups().retain(|_, facts| facts.arn != *arn);
     }
 
-    /// Returns the stack that a target group was made for, and the one binding that may hold it.
+    /// Returns the stack that a target group was made for, and where the binding is that holds it.
     pub(super) async fn owner(&self, arn: &TargetGroupArn) -> Result<Option<Owner>, AwsError> {
         let tags = self.cloud.tags(arn).await?.unwrap_or_default();
-        let owner = tags::binding_of(&self.settings.cluster, &tags, group_name(arn).unwrap_or_default());
-        Ok(owner.map(|(stack, binding)| Owner { stack, binding }))
-    }
-
-    /// All other bindings of a target group that are not deleted. A name is compared with the one in the ARN, so that nobody
-    /// has to have looked at the other binding yet: right after a start the younger may come first.
-    fn others(
-        &self,
-        snapshot: &Snapshot,
-        binding: &TargetGroupBinding,
-        arn: &TargetGroupArn,
-    ) -> Vec<TargetGroupBinding> {
-        let has_it = |other: &&TargetGroupBinding| {
-            other.name != binding.name
-                && !other.deleting
-                && match key_of(&other.spec) {
-                    Some(TargetGroupKey::Arn(other)) => other == *arn,
-                    Some(TargetGroupKey::Name(other)) => group_name(arn) == Some(&*other),
-                    None => false,
-                }
-        };
-        snapshot.target_group_bindings.values().filter(has_it).cloned().collect()
-    }
-
-    /// Why a binding may not have its target group, where it may not: the group is a stack's, whose binding alone holds it, or
-    /// another binding has it by [`precedence`].
-    pub(super) fn denied(
-        &self,
-        snapshot: &Snapshot,
-        binding: &TargetGroupBinding,
-        arn: &TargetGroupArn,
-        owner: Option<&Owner>,
-    ) -> Option<Problem> {
-        if let Some(Owner { stack, binding: holder }) = owner {
-            let (arn, object, holder) = (arn.clone(), stack.object().to_string(), holder.clone());
-            return (holder != binding.name).then_some(Problem::OfStack { arn, object, holder });
-        }
-        let others = self.others(snapshot, binding, arn);
-        let first = others.iter().min_by(|one, other| precedence(one).cmp(&precedence(other)))?;
-        let taken = precedence(first) < precedence(binding);
-        taken.then(|| Problem::Taken { arn: arn.clone(), holder: first.name.clone() })
+        let owner = tags::made_for(&self.settings.cluster, &tags);
+        Ok(owner.map(|(stack, home)| Owner { stack, home }))
     }
 
     async fn feed(&self, binding: &TargetGroupBinding, may_write: MayWrite<'_>) -> Result<BindingOutcome, Failure> {
@@ -255,7 +235,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let owner = self.owner(&arn).await.map_err(Problem::from)?;
         let resolution = {
             let snapshot = self.snapshot();
-            if let Some(denied) = self.denied(&snapshot, &binding, &arn, owner.as_ref()) {
+            let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
+            if let Some(denied) = bindings.denied(&binding, owner.as_ref()) {
                 return Err(denied.into());
             }
             resolve(&snapshot, &binding).map_err(Problem::from)?
@@ -273,7 +254,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let counts = vouched.as_ref().is_some_and(|vouched| self.counts(checkpoint.as_deref(), vouched));
         let may_vouch = held && counts;
         if may_vouch && self.cloud.takes_word_for_targets(&arn).await.map_err(Problem::from)? {
-            self.report(&binding, &Report::reconciled(), true, may_write).await?;
+            self.report(&binding, &Report::reconciled(), Some(&arn), may_write).await?;
             let mut outcome = BindingOutcome::default();
             if let Resolution::Targets { targets, .. } = &resolution {
                 self.tend_gates(&binding, &arn, targets, &mut outcome, may_write).await?;
@@ -343,7 +324,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         };
         carried?;
         gates?;
-        self.report(&binding, &report, true, may_write).await?;
+        self.report(&binding, &report, Some(&arn), may_write).await?;
         // While pods come and go, one word at the end is enough.
         outcome.unsettled |= changes;
         let stands = match &vouched {
@@ -360,9 +341,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Writes the target type into a binding without one, as the webhook of aws-load-balancer-controller does: pods get
     /// readiness gates for it from then on, and aws-load-balancer-controller does not work without.
     async fn write_target_type(&self, binding: &TargetGroupBinding, target_type: TargetType, may_write: MayWrite<'_>) {
-        let version = (binding.uid.clone(), binding.resource_version.clone());
-        let before = self.memory().entry(binding.name.clone()).or_default().typed.replace(version.clone());
-        if before == Some(version) || !may_write() {
+        let now = tokio::time::Instant::now();
+        if !may_write() || !self.memory().entry(binding.name.clone()).or_default().typed.may_write(binding, now) {
             return;
         }
         if let Err(error) = self.cluster.write_target_type(binding, target_type).await {
@@ -494,12 +474,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         match self.complete(binding).await {
             Ok((binding, arn)) => {
                 let owner = self.owner(&arn).await.map_err(Problem::from)?;
-                let others = self.others(&self.snapshot(), &binding, &arn);
-                outcome.also = others.into_iter().map(|other| other.name).collect();
-                // Another binding has the target group, and decides over what is in it.
-                let holds = match &owner {
-                    Some(owner) => owner.binding == binding.name,
-                    None => outcome.also.is_empty(),
+                // Where another binding has the target group, that decides over what is in it.
+                let holds = {
+                    let snapshot = self.snapshot();
+                    let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
+                    outcome.also = bindings.others(&binding.name).map(|other| other.name.clone()).collect();
+                    match &owner {
+                        Some(owner) => bindings.holder(owner).is_some_and(|holder| holder.name == binding.name),
+                        None => outcome.also.is_empty(),
+                    }
                 };
                 if holds {
                     self.let_go(&binding, &arn, &mut outcome, may_write).await?;
@@ -533,7 +516,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
         let believed = self.believed(binding, arn).await?;
-        let mut present = match believed {
+        // In which zone a target outside of the VPC was registered, AWS alone tells, and wants to hear it when it goes.
+        let zoned = match &believed {
+            Some(targets) if !targets.is_empty() => {
+                let blocks = self.blocks(binding, arn, ZoneSource::Binding).await.map_err(Problem::from)?;
+                let snapshot = self.snapshot();
+                targets.iter().any(|t| zone(&snapshot, &t.id, None, &blocks, ZoneSource::Binding).is_some())
+            }
+            _ => false,
+        };
+        let mut present = match believed.filter(|_| !zoned) {
             Some(targets) => targets.into_iter().map(|target| (target, TargetHealth::registering())).collect(),
             None => match self.cloud.targets(arn).await {
                 Err(error) if error.is_not_found() => {
@@ -594,6 +586,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     fn note_network(&self, binding: &TargetGroupBinding, resolution: &Resolution) {
         let network = binding.spec.networking.as_ref().map(|networking| {
             let mut hasher = DefaultHasher::new();
+            // Stacks wait until a generation is carried out, whatever it changes.
+            binding.generation.hash(&mut hasher);
             serde_json::to_string(networking).unwrap_or_default().hash(&mut hasher);
             if let Resolution::Targets { targets, .. } = resolution {
                 targets.hash(&mut hasher);
@@ -612,12 +606,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         &self,
         binding: &TargetGroupBinding,
         report: &Report,
-        complete: bool,
+        carried_out: Option<&TargetGroupArn>,
         may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
         let written = self.memory().get(&binding.name).and_then(|memory| memory.status.clone());
         let written = written.filter(|(uid, _)| *uid == binding.uid).map(|(_, status)| status);
-        let next = |current| status::next(current, binding.generation, report, complete, Timestamp::now());
+        let next = |current| status::next(current, binding.generation, report, carried_out, Timestamp::now());
         // Either what the watch shows says it already, or what was written last, which the watch will show.
         let Some(status) = next(binding.status.as_ref()) else { return Ok(()) };
         if written.as_ref().is_some_and(|written| next(Some(written)).is_none()) {
@@ -634,6 +628,19 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.memory().entry(binding.name.clone()).or_default().status = Some((binding.uid.clone(), status));
         Ok(())
     }
+}
+
+/// Fills in what a binding leaves out.
+fn with_facts(
+    mut binding: TargetGroupBinding,
+    facts: &TargetGroupFacts,
+) -> Result<(TargetGroupBinding, TargetGroupArn), Problem> {
+    let Some(target_type) = facts.bindable_type() else {
+        return Err(Problem::TargetType { arn: facts.arn.clone(), target_type: facts.target_type.clone() });
+    };
+    binding.spec.target_type.get_or_insert(target_type);
+    binding.spec.ip_address_type.get_or_insert(facts.ip_address_type);
+    Ok((binding, facts.arn.clone()))
 }
 
 /// Targets as they are named to AWS when they go: with the zone that they were registered in.

@@ -150,6 +150,22 @@ fn refused(targets: &[(Target, AwsError)]) -> String {
     format!("AWS does not take these targets, all others are registered: {}{more}", told.join(", "))
 }
 
+impl Problem {
+    /// Returns whether it stays as long as nobody corrects an object of the cluster, which brings the binding back.
+    #[must_use]
+    pub fn needs_correction(&self) -> bool {
+        matches!(
+            self,
+            Self::NoTargetGroup
+                | Self::Taken { .. }
+                | Self::OfStack { .. }
+                | Self::Unsupported(_)
+                | Self::Unresolvable(_)
+                | Self::Networking(_)
+        )
+    }
+}
+
 impl TargetsError {
     /// The reason of the event, as aws-load-balancer-controller words it.
     #[must_use]

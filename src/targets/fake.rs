@@ -189,6 +189,15 @@ impl Cloud for FakeCloud {
 
     async fn deregister(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
         self.call("deregister", targets)?;
+        let unzoned = |registration: &&Registration| {
+            let world = self.world();
+            let known = world.targets.get(group).and_then(|known| known.get(&registration.target));
+            registration.zone.is_none() && known.is_some_and(|health| health.zone.is_some())
+        };
+        // As with registering, AWS wants to hear the zone.
+        if targets.iter().any(|registration| unzoned(&registration)) {
+            return Err(refused("DeregisterTargets", "ValidationError"));
+        }
         if let Some(known) = self.world().targets.get_mut(group) {
             known.retain(|target, _| !targets.iter().any(|registration| registration.target == *target));
         }

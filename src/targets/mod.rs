@@ -7,6 +7,7 @@ mod cluster;
 pub mod endpoints;
 mod error;
 mod gates;
+mod holders;
 mod network_interfaces;
 mod node_rule_state;
 pub mod node_rules;
@@ -29,10 +30,12 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use binding::unsupported;
 pub use binding::{BindingOutcome, Notice};
 pub use cloud::{Cloud, LiveCloud, TargetGroupFacts, TargetGroupKey};
 pub use cluster::{Cluster, ClusterError, LiveCluster};
 pub use error::{Problem, Stage, Subject, TargetsError};
+pub use holders::{group_of, holder};
 pub use network_interfaces::NotLocated;
 pub use node_rule_state::NodeRulesOutcome;
 
@@ -69,6 +72,8 @@ pub struct Settings {
 struct Memory {
     /// What its node rules were last computed from, as a hash.
     network: Option<u64>,
+    /// The generation that has to be corrected and for which the node rules were last made due.
+    corrected: Option<i64>,
     /// UID, and the status that was last written: the watch may be behind.
     status: Option<(String, TargetGroupBindingStatus)>,
     /// UID, and the checkpoint that was last written or taken away.
@@ -77,8 +82,8 @@ struct Memory {
     look: Option<tokio::time::Instant>,
     /// The conditions of pods that were written and that the watch does not show yet, by the pod's UID and the condition.
     conditions: BTreeMap<(String, String), GateState>,
-    /// UID and version for which the target type was last written.
-    typed: Option<(String, String)>,
+    /// When the target type was written.
+    typed: binding::Typed,
     /// The targets that AWS refused.
     refusals: registering::Refusals,
 }
@@ -94,6 +99,8 @@ pub struct Targets<C: Cloud = LiveCloud, K: Cluster = LiveCluster> {
     vpc_blocks: Mutex<BTreeMap<VpcId, (tokio::time::Instant, zones::Blocks)>>,
     node_rules: tokio::sync::Mutex<node_rule_state::State>,
     node_rules_due: AtomicBool,
+    /// The generation of each binding whose targets let in whom it lets in, or of whose targets none is known.
+    opened: Mutex<BTreeMap<ObjectName, i64>>,
     /// The terms of the lease, up to the present one, whose checkpoints count.
     terms: Mutex<RangeInclusive<i32>>,
 }
@@ -146,6 +153,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             node_rules: tokio::sync::Mutex::default(),
             // Rules from before the start may have to go.
             node_rules_due: AtomicBool::new(true),
+            opened: Mutex::default(),
             terms: Mutex::new(0..=0),
         }
     }
@@ -158,6 +166,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 
     fn terms(&self) -> RangeInclusive<i32> {
         self.terms.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns whether the security groups of a binding's targets have the rules that it asks for. Those of targets that nobody
+    /// can tell, because the binding is wrong, are not waited for.
+    pub fn lets_in(&self, binding: &crate::snapshot::TargetGroupBinding) -> bool {
+        binding.spec.networking.is_none() || self.opened().get(&binding.name) == Some(&binding.generation)
+    }
+
+    fn opened(&self) -> MutexGuard<'_, BTreeMap<ObjectName, i64>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether [`Self::reconcile_node_rules`] would see something that it has not seen yet.

@@ -5,21 +5,26 @@ use std::{
     sync::atomic::Ordering,
 };
 
+use futures::future::join_all;
+
 use crate::{
     api::crd::target_group_binding::TargetType,
-    aws::{AwsError, AwsErrorKind},
+    aws::{AwsError, AwsErrorKind, Target},
     build::tags::BINDING_FINALIZER,
-    model::{ObjectName, ObservedSecurityGroup, SecurityGroupId, SecurityGroupRule, Source},
-    snapshot::{PodPort, TargetGroupBinding},
+    model::{ObjectName, ObservedSecurityGroup, SecurityGroupId, SecurityGroupRule, Source, TargetGroupArn},
+    snapshot::{PodPort, Snapshot, TargetGroupBinding},
 };
 
 use super::{
     Cloud, Cluster, MayWrite, Problem, Stage, Subject, Targets, TargetsError, binding, check,
     endpoints::{Resolution, TargetOwner, resolve},
+    holders::{ByGroup, Owner, has_had_targets},
     network_interfaces::{KnownGroups, Located, NetworkInterfaces, Whereabouts, read_groups, whereabouts},
-    node_rules::{Place, RuleChange, RulesByGroup, changes, combine, of_binding, sources},
+    node_rules::{Place, RuleChange, RulesByGroup, changes, combine, covers, of_binding, sources},
 };
 
+/// How many questions the API server is asked at once.
+const PROOFS_AT_ONCE: usize = 16;
 /// The code of EC2's refusal of one rule too many.
 const TOO_MANY_RULES: &str = "RulesPerSecurityGroupLimitExceeded";
 
@@ -60,9 +65,28 @@ struct Task<'a> {
     id: &'a SecurityGroupId,
     shall_have: &'a BTreeSet<SecurityGroupRule>,
     pass: Pass,
-    /// Sources whose rules are not revoked, because a rule of theirs was not added or may be a binding's that is not
-    /// understood; `None` is every source.
-    keep: Vec<Option<Source>>,
+    /// What is not revoked.
+    keep: Vec<Pin>,
+}
+
+/// Rules that are not revoked, because one of their source was not added, or they may be a binding's that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pin {
+    /// `None` is every source.
+    source: Option<Source>,
+    /// The groups that they may be on; `None` is every group.
+    groups: Option<BTreeSet<SecurityGroupId>>,
+}
+
+impl Pin {
+    fn everywhere(source: Option<Source>) -> Self {
+        Self { source, groups: None }
+    }
+
+    fn holds(&self, group: &SecurityGroupId, rule: &SecurityGroupRule) -> bool {
+        self.source.as_ref().is_none_or(|source| *source == rule.source)
+            && self.groups.as_ref().is_none_or(|groups| groups.contains(group))
+    }
 }
 
 /// What one binding asks for.
@@ -71,7 +95,18 @@ struct Demand {
     spots: Vec<Spot>,
 }
 
-type Demands = (Vec<Demand>, Vec<(TargetGroupBinding, Resolution)>, Vec<TargetGroupBinding>);
+/// What all bindings ask for.
+#[derive(Default)]
+struct Demands {
+    /// Those that have targets.
+    clear: Vec<Demand>,
+    /// Those of which no target is known.
+    empty: Vec<(TargetGroupBinding, Resolution)>,
+    /// Those that are not understood, or not yet, with the targets that they have all the same.
+    obscure: Vec<Demand>,
+    /// Those among them of which AWS was not asked yet, or that wait for another binding to be made.
+    waiting: BTreeSet<ObjectName>,
+}
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Lets load balancers in to the nodes and pods behind all bindings with `spec.networking`, and takes away the rules that
@@ -79,7 +114,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     ///
     /// # Errors
     /// All that could not be done, never empty; what could be done is done. A binding that is not understood keeps the rules
-    /// that it had, or where those are not known, all rules of the sources that it lets in. The caller tries again.
+    /// that it had. Where those are not known, all rules of the sources that it lets in stay on the groups of its targets, or
+    /// on all groups where those are not known either and it has had targets. The caller tries again.
     pub async fn reconcile_node_rules(&self, may_write: MayWrite<'_>) -> Result<NodeRulesOutcome, Vec<TargetsError>> {
         let mut state = self.node_rules.lock().await;
         self.node_rules_due.store(false, Ordering::Release);
@@ -101,9 +137,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Err(problems)
     }
 
-    /// Gives up what is known of security groups and network interfaces, so that drift is found the next time.
+    /// Gives up what is known of security groups and network interfaces, so that drift is found the next time. What bindings
+    /// asked for when they were understood stays known.
     pub async fn forget_node_rules(&self) {
-        *self.node_rules.lock().await = State::default();
+        let mut state = self.node_rules.lock().await;
+        let understood = std::mem::take(&mut state.understood);
+        *state = State { understood, ..State::default() };
+        drop(state);
         self.node_rules_due.store(true, Ordering::Release);
     }
 
@@ -120,35 +160,43 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             state.groups.extend(tagged.into_iter().map(|group| (group.id.clone(), group)));
             state.swept = true;
         }
-        let (demands, empty, mut obscure) = self.demands(problems).await;
+        let asked = self.generations();
+        let Demands { clear, empty, mut obscure, waiting } = self.demands(problems).await?;
+        let refused = self.refused();
+        let all = clear.iter().chain(&obscure).chain(&refused);
         let wanted: BTreeSet<Whereabouts> =
-            demands.iter().flat_map(|demand| demand.spots.iter().map(|(place, ..)| place.clone())).collect();
+            all.flat_map(|demand| demand.spots.iter().map(|(place, ..)| place.clone())).collect();
         let State { interfaces, groups, seen, understood, .. } = state;
         let tags = &self.settings.endpoint_group_tags;
         let located = interfaces.locate(&self.cloud, groups, &wanted, &self.settings.cluster, tags).await?;
         let mut rules: BTreeMap<ObjectName, RulesByGroup> = BTreeMap::new();
-        for demand in demands {
-            let binding = demand.binding.clone();
+        for demand in clear {
             let before = problems.len();
-            let of_binding = rules_of(demand, &located, problems);
+            let of_binding = rules_of(&demand, &located, problems);
+            let name = demand.binding.name.clone();
             if problems.len() == before {
-                understood.insert(binding.name.clone(), of_binding.clone());
+                understood.insert(name.clone(), of_binding.clone());
             } else {
-                obscure.push(binding.clone());
+                obscure.push(demand);
             }
-            rules.insert(binding.name, of_binding);
+            rules.insert(name, of_binding);
         }
-        understood.retain(|name, _| rules.contains_key(name) || obscure.iter().any(|binding| binding.name == *name));
-        let mut failed = self.untouched();
-        for binding in obscure {
-            match understood.get(&binding.name) {
+        let unclear: BTreeSet<&ObjectName> = obscure.iter().map(|demand| &demand.binding.name).collect();
+        understood.retain(|name, _| rules.contains_key(name) || unclear.contains(name));
+        let mut failed: Vec<Pin> = refused.iter().flat_map(|demand| pins(demand, &located)).collect();
+        // What they had stays where it is, so that their groups have to be known, also those that were given up.
+        let had = obscure.iter().filter_map(|demand| understood.get(&demand.binding.name));
+        seen.extend(had.flat_map(|rules| rules.keys().cloned()));
+        read_groups(&self.cloud, groups, &*seen).await?;
+        for demand in &obscure {
+            match understood.get(&demand.binding.name) {
                 Some(had) => {
-                    let kept = rules.entry(binding.name).or_default();
+                    let kept = rules.entry(demand.binding.name.clone()).or_default();
                     for (group, rules) in had.iter().filter(|(group, _)| groups.contains_key(*group)) {
                         kept.entry(group.clone()).or_default().extend(rules.iter().cloned());
                     }
                 }
-                None => failed.extend(binding.spec.networking.iter().flat_map(sources)),
+                None => failed.extend(pins(demand, &located)),
             }
         }
         let askers = askers(&rules);
@@ -160,13 +208,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             fail(problems, &askers, group, None, &Problem::SecurityGroupGone(group.clone()));
             // Where their targets are instead is not known yet.
             let sources = askers.get(group).into_iter().flatten().flat_map(|(_, sources)| sources);
-            failed.extend(sources.cloned().map(Some));
+            failed.extend(sources.cloned().map(Some).map(Pin::everywhere));
         }
         let none = BTreeSet::new();
         let mut known = seen.iter().filter_map(|id| groups.get(id));
         let revokes = known.any(|group| {
             let surplus = changes(wanted.get(&group.id).unwrap_or(&none), &group.ingress).revoke;
-            surplus.iter().any(|rule| !keeps(&failed, rule))
+            surplus.iter().any(|rule| !keeps(&failed, &group.id, rule))
         });
         if revokes {
             failed.extend(self.prove_unasked(empty, problems).await);
@@ -180,11 +228,38 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                         return Err(failure.error);
                     }
                     fail(problems, &askers, id, failure.source.as_ref(), &Problem::Aws(failure.error));
-                    failed.push(failure.source);
+                    // What could not be taken away from one group is no reason to leave it on the others.
+                    failed.extend((pass == Pass::Authorize).then(|| Pin::everywhere(failure.source)));
                 }
+            }
+            if pass == Pass::Authorize {
+                self.remember_opened(&asked, problems, &waiting);
             }
         }
         Ok(())
+    }
+
+    fn generations(&self) -> BTreeMap<ObjectName, i64> {
+        let snapshot = self.snapshot();
+        snapshot.target_group_bindings.values().map(|binding| (binding.name.clone(), binding.generation)).collect()
+    }
+
+    /// Remembers that all that bindings of these generations ask for is let in, but for those with problems that may pass or that AWS
+    /// has with a rule. A security group that is full is no reason to wait: it has room when the old rules have gone.
+    fn remember_opened(
+        &self,
+        asked: &BTreeMap<ObjectName, i64>,
+        problems: &[TargetsError],
+        waiting: &BTreeSet<ObjectName>,
+    ) {
+        let holds_up = |error: &&TargetsError| match &error.problem {
+            Problem::Aws(aws) => aws.code() != Some(TOO_MANY_RULES),
+            _ => error.is_transient(),
+        };
+        let lacking: BTreeSet<&ObjectName> =
+            problems.iter().filter(holds_up).filter_map(TargetsError::binding).collect();
+        let complete = asked.iter().filter(|(name, _)| !lacking.contains(name) && !waiting.contains(*name));
+        *self.opened() = complete.map(|(name, generation)| (name.clone(), *generation)).collect();
     }
 
     /// Asks the API server itself before rules go because no binding asks for them: a watch that shows nothing may be wrong.
@@ -193,11 +268,18 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         &self,
         empty: Vec<(TargetGroupBinding, Resolution)>,
         problems: &mut Vec<TargetsError>,
-    ) -> Vec<Option<Source>> {
+    ) -> Vec<Pin> {
         let mut unproved = Vec::new();
-        for (binding, resolution) in empty {
-            if let Err(problem) = self.prove_nothing(&binding, &resolution).await {
-                unproved.extend(binding.spec.networking.iter().flat_map(sources));
+        let mut proofs = Vec::with_capacity(empty.len());
+        for some in empty.chunks(PROOFS_AT_ONCE) {
+            proofs.extend(
+                join_all(some.iter().map(|(binding, resolution)| self.prove_nothing(binding, resolution))).await,
+            );
+        }
+        for ((binding, _), proof) in empty.iter().zip(proofs) {
+            if let Err(problem) = proof {
+                let sources = binding.spec.networking.iter().flat_map(sources);
+                unproved.extend(sources.map(Some).map(Pin::everywhere));
                 problems.push(TargetsError::of_binding(&binding.name, Stage::Network, problem));
             }
         }
@@ -209,21 +291,23 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 Err(error) => error.into(),
             };
             problems.push(TargetsError { subject: Subject::NodeRules, stage: Stage::Network, problem });
-            unproved.push(None);
+            unproved.push(Pin::everywhere(None));
         }
         unproved
     }
 
-    /// Whom the bindings let in that are refused as a whole: what another controller has set up for them stays as it is.
-    fn untouched(&self) -> Vec<Option<Source>> {
+    /// Returns the bindings that are refused as a whole: what another controller has set up for them stays as it is.
+    fn refused(&self) -> Vec<Demand> {
         let snapshot = self.snapshot();
         let refused = snapshot.target_group_bindings.values().filter(|b| binding::unsupported(&b.spec).is_some());
-        refused.filter_map(|binding| binding.spec.networking.as_ref()).flat_map(sources).collect()
+        let demand =
+            |binding: &TargetGroupBinding| Demand { spots: spots(&snapshot, binding), binding: binding.clone() };
+        refused.filter(|binding| binding.spec.networking.is_some()).map(demand).collect()
     }
 
-    /// All bindings that ask for rules, with their targets; those of which no target is known; and those that are not
-    /// understood, which are problems.
-    async fn demands(&self, problems: &mut Vec<TargetsError>) -> Demands {
+    /// Returns what bindings ask for. AWS is not asked about them: what a binding leaves out, its own pass finds. Those that are
+    /// not understood are problems.
+    async fn demands(&self, problems: &mut Vec<TargetsError>) -> Result<Demands, AwsError> {
         let asks = |binding: &&TargetGroupBinding| {
             let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
             binding.spec.networking.is_some()
@@ -232,48 +316,35 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 && (!binding.deleting || held)
         };
         let bindings: Vec<_> = self.snapshot().target_group_bindings.values().filter(asks).cloned().collect();
-        let mut demands = Vec::new();
-        let mut empty = Vec::new();
-        let mut obscure = Vec::new();
+        let mut completed = Vec::new();
         for binding in bindings {
-            let mut fail = |problem| {
-                problems.push(TargetsError::of_binding(&binding.name, Stage::Network, problem));
-                obscure.push(binding.clone());
+            let known = self.completed(&binding);
+            let owner = match &known {
+                Ok(Some((_, arn))) => self.owner(arn).await?,
+                Ok(None) | Err(_) => None,
             };
-            let (completed, arn) = match self.complete(&binding).await {
-                Ok(completed) => completed,
+            completed.push((binding, known, owner));
+        }
+        let snapshot = self.snapshot();
+        let by_group = ByGroup::of(&snapshot);
+        let mut demands = Demands::default();
+        for (binding, known, owner) in completed {
+            let name = binding.name.clone();
+            match asked(&snapshot, &by_group, known, owner.as_ref()) {
+                Ok(Asked::Nothing) => {}
+                Ok(Asked::Clear(demand)) => demands.clear.push(demand),
+                Ok(Asked::Empty(binding, resolution)) => demands.empty.push((binding, resolution)),
+                Ok(Asked::Waits) => {
+                    demands.obscure.push(Demand { spots: spots(&snapshot, &binding), binding });
+                    demands.waiting.insert(name);
+                }
                 Err(problem) => {
-                    fail(problem);
-                    continue;
+                    problems.push(TargetsError::of_binding(&name, Stage::Network, problem));
+                    demands.obscure.push(Demand { spots: spots(&snapshot, &binding), binding });
                 }
-            };
-            let owner = match self.owner(&arn).await {
-                Ok(owner) => owner,
-                Err(error) => {
-                    fail(error.into());
-                    continue;
-                }
-            };
-            let snapshot = self.snapshot();
-            if self.denied(&snapshot, &completed, &arn, owner.as_ref()).is_some() {
-                continue;
-            }
-            match resolve(&snapshot, &completed) {
-                Ok(Resolution::Targets { targets, .. }) if !targets.is_empty() => {
-                    let spot = |(target, owner): (crate::aws::Target, TargetOwner)| {
-                        let ports = match &owner {
-                            TargetOwner::Pod(name) => snapshot.pods.get(name).map(|pod| pod.ports.clone()),
-                            TargetOwner::Node(_) => None,
-                        };
-                        Some((whereabouts(&snapshot, &target.id, &owner)?, ports.unwrap_or_default(), owner))
-                    };
-                    demands.push(Demand { binding: completed, spots: targets.into_iter().filter_map(spot).collect() });
-                }
-                Ok(nothing) => empty.push((completed, nothing)),
-                Err(error) => fail(error.into()),
             }
         }
-        (demands, empty, obscure)
+        Ok(demands)
     }
 
     async fn change_group(
@@ -288,7 +359,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             read_groups(&self.cloud, groups, [task.id]).await?;
             let Some(group) = groups.get_mut(task.id) else { return Ok(()) };
             let mut change = changes(task.shall_have, &group.ingress);
-            change.revoke.retain(|rule| !keeps(&task.keep, rule));
+            // A rule that another makes superfluous, as a wider range does, needs not stay.
+            let stands = |rule: &SecurityGroupRule| {
+                task.pass == Pass::Authorize || group.ingress.iter().any(|there| there.identity() == rule.identity())
+            };
+            let instead: Vec<_> = task.shall_have.iter().filter(|rule| stands(rule)).cloned().collect();
+            change.revoke.retain(|rule| {
+                !keeps(&task.keep, task.id, rule) || instead.iter().any(|instead| covers(instead, rule))
+            });
             match task.pass {
                 // What is to be revoked is known here too: a full group needs it.
                 Pass::Authorize if change.authorize.is_empty() => return Ok(()),
@@ -318,7 +396,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     ) -> Result<(), RuleFailure> {
         let RuleChange { authorize, revoke } = change;
         let mut late = Vec::new();
-        let mut failed = None;
+        let mut failed: Option<(Option<Source>, AwsError)> = None;
         if !authorize.is_empty() {
             check(may_write, "AuthorizeSecurityGroupIngress")?;
             match self.cloud.authorize(&group.id, &authorize).await {
@@ -333,11 +411,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                         check(may_write, "AuthorizeSecurityGroupIngress")?;
                         match self.cloud.authorize(&group.id, std::slice::from_ref(&rule)).await {
                             Ok(()) => outcome.authorized(group, vec![rule]),
-                            Err(error) => failed = failed.or(Some((Some(rule.source), error))),
+                            Err(error) => {
+                                failed = Some(match failed {
+                                    None => (Some(rule.source), error),
+                                    Some((source, first)) => (source.filter(|source| *source == rule.source), first),
+                                });
+                            }
                         }
                     }
                 }
-                Err(error) => return Err((authorize.into_iter().next().map(|rule| rule.source), error).into()),
+                Err(error) => return Err((only_source(&authorize), error).into()),
             }
         }
         if !revoke.is_empty() && (pass == Pass::Revoke || !late.is_empty()) {
@@ -355,9 +438,82 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 }
 
-/// Returns whether a rule stays because of its source.
-fn keeps(sources: &[Option<Source>], rule: &SecurityGroupRule) -> bool {
-    sources.iter().any(|source| source.as_ref().is_none_or(|source| *source == rule.source))
+/// Returns the source of rules where they have the same.
+fn only_source(rules: &[SecurityGroupRule]) -> Option<Source> {
+    let source = &rules.first()?.source;
+    rules.iter().all(|rule| rule.source == *source).then(|| source.clone())
+}
+
+/// What one binding comes to.
+enum Asked {
+    /// Another binding has its target group.
+    Nothing,
+    Clear(Demand),
+    Empty(TargetGroupBinding, Resolution),
+    /// It is not clear yet.
+    Waits,
+}
+
+/// Returns what a binding comes to, which is completed where its target group is known.
+fn asked(
+    snapshot: &Snapshot,
+    by_group: &ByGroup<'_>,
+    known: Result<Option<(TargetGroupBinding, TargetGroupArn)>, Problem>,
+    owner: Option<&Owner>,
+) -> Result<Asked, Problem> {
+    let Some((binding, arn)) = known? else { return Ok(Asked::Waits) };
+    let bindings = by_group.bindings(&arn);
+    if bindings.denied(&binding, owner).is_some() {
+        // Until the stack has written the binding that takes over, this one's targets are those that serve.
+        let has_holder = owner.is_none_or(|owner| bindings.holder(owner).is_some());
+        return Ok(if has_holder { Asked::Nothing } else { Asked::Waits });
+    }
+    Ok(match resolve(snapshot, &binding)? {
+        Resolution::Targets { targets, .. } if !targets.is_empty() => {
+            Asked::Clear(Demand { spots: spots_of(snapshot, targets), binding })
+        }
+        nothing => Asked::Empty(binding, nothing),
+    })
+}
+
+/// Returns where the targets of a binding are, as far as they are known.
+fn spots(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Vec<Spot> {
+    if binding.spec.target_type.is_none() {
+        return Vec::new();
+    }
+    match resolve(snapshot, binding) {
+        Ok(Resolution::Targets { targets, .. }) => spots_of(snapshot, targets),
+        Ok(Resolution::BackendMissing { .. }) | Err(_) => Vec::new(),
+    }
+}
+
+fn spots_of(snapshot: &Snapshot, targets: BTreeMap<Target, TargetOwner>) -> Vec<Spot> {
+    let spot = |(target, owner): (Target, TargetOwner)| {
+        let ports = match &owner {
+            TargetOwner::Pod(name) => snapshot.pods.get(name).map(|pod| pod.ports.clone()),
+            TargetOwner::Node(_) => None,
+        };
+        Some((whereabouts(snapshot, &target.id, &owner)?, ports.unwrap_or_default(), owner))
+    };
+    targets.into_iter().filter_map(spot).collect()
+}
+
+/// Returns whether a rule on a group stays.
+fn keeps(pins: &[Pin], group: &SecurityGroupId, rule: &SecurityGroupRule) -> bool {
+    pins.iter().any(|pin| pin.holds(group, rule))
+}
+
+/// Returns the rules that may be a binding's of which it is not known what it asks for: those of its sources on the groups of
+/// its targets. Where those are not known, one that has never had targets has no rules either.
+fn pins(demand: &Demand, located: &Located) -> Vec<Pin> {
+    let places = demand.spots.iter().map(|(place, ..)| located.get(place)?.as_ref().ok().cloned());
+    let groups: Option<BTreeSet<SecurityGroupId>> = places.collect();
+    let groups = groups.filter(|groups| !groups.is_empty());
+    if groups.is_none() && !has_had_targets(&demand.binding) {
+        return Vec::new();
+    }
+    let sources = demand.binding.spec.networking.iter().flat_map(sources);
+    sources.map(|source| Pin { source: Some(source), groups: groups.clone() }).collect()
 }
 
 /// A change that AWS did not make, and the source of the rule that it is about, where it is about one.
@@ -386,11 +542,11 @@ impl NodeRulesOutcome {
 }
 
 /// The rules that one binding asks for. A target that is not located keeps no other from its rules.
-fn rules_of(demand: Demand, located: &Located, problems: &mut Vec<TargetsError>) -> RulesByGroup {
+fn rules_of(demand: &Demand, located: &Located, problems: &mut Vec<TargetsError>) -> RulesByGroup {
     let Demand { binding, spots } = demand;
     let mut places = Vec::new();
     let mut problem = None;
-    for (place, ports, owner) in &spots {
+    for (place, ports, owner) in spots {
         match located.get(place) {
             Some(Ok(group)) => places.push(Place { security_group: group.clone(), ports }),
             Some(Err(error)) if problem.is_none() => {

@@ -66,10 +66,19 @@ fn source(peer: &Peer) -> Result<Source, InvalidNetworking> {
     }
 }
 
-/// Whom a binding lets in; `None` is a source that cannot be read, and may be any.
+/// Returns whom a binding lets in. A peer that cannot be read lets in nobody.
 #[must_use]
-pub fn sources(networking: &Networking) -> Vec<Option<Source>> {
-    networking.ingress.iter().flatten().flat_map(|ingress| &ingress.from).map(|peer| source(peer).ok()).collect()
+pub fn sources(networking: &Networking) -> Vec<Source> {
+    networking.ingress.iter().flatten().flat_map(|ingress| &ingress.from).filter_map(|peer| source(peer).ok()).collect()
+}
+
+/// Returns whether a rule lets in all that another does.
+#[must_use]
+pub fn covers(rule: &SecurityGroupRule, other: &SecurityGroupRule) -> bool {
+    rule.source == other.source
+        && rule.protocol == other.protocol
+        && rule.from_port <= other.from_port
+        && rule.to_port >= other.to_port
 }
 
 /// The rules that one binding asks for. `to_pods` says whether its targets are pods, whose ports may have names.

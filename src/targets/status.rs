@@ -5,9 +5,11 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use crate::api::crd::TargetGroupBindingStatus;
+use crate::{api::crd::TargetGroupBindingStatus, model::TargetGroupArn};
 
 const READY: &str = "Ready";
+/// The condition whose message is the ARN of the target group that the binding holds.
+const HELD: &str = "TargetGroupHeld";
 
 /// What a binding's status shall say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +31,21 @@ impl Report {
     }
 }
 
-/// The status to write; `None` when the current one says the same already. `generation` counts as observed when `complete`.
+/// Returns the ARN of the target group that a binding holds, or held last, where its status tells.
+#[must_use]
+pub fn held(status: &TargetGroupBindingStatus) -> Option<&str> {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == HELD && condition.status == "True").map(|held| held.message.as_str())
+}
+
+/// The status to write; `None` when the current one says the same already. `generation` counts as observed, and the target
+/// group as held, where it was `carried_out` for one.
 #[must_use]
 pub fn next(
     current: Option<&TargetGroupBindingStatus>,
     generation: i64,
     report: &Report,
-    complete: bool,
+    carried_out: Option<&TargetGroupArn>,
     now: Timestamp,
 ) -> Option<TargetGroupBindingStatus> {
     let conditions = current.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
@@ -54,11 +64,25 @@ pub fn next(
         type_: READY.to_owned(),
     };
     let observed = current.and_then(|status| status.observed_generation);
+    let before = conditions.iter().find(|condition| condition.type_ == HELD);
+    let held = match carried_out {
+        Some(arn) => {
+            let same = before.filter(|before| before.status == "True" && before.message == arn.as_str());
+            Some(Condition {
+                last_transition_time: same.map_or(Time(now), |same| same.last_transition_time.clone()),
+                message: arn.to_string(),
+                observed_generation: Some(generation),
+                reason: "Reconciled".to_owned(),
+                status: "True".to_owned(),
+                type_: HELD.to_owned(),
+            })
+        }
+        None => before.cloned(),
+    };
+    let others = conditions.iter().filter(|condition| condition.type_ != READY && condition.type_ != HELD).cloned();
     let next = TargetGroupBindingStatus {
-        observed_generation: if complete { Some(generation) } else { observed },
-        conditions: Some(
-            conditions.iter().filter(|condition| condition.type_ != READY).cloned().chain([ready]).collect(),
-        ),
+        observed_generation: if carried_out.is_some() { Some(generation) } else { observed },
+        conditions: Some(others.chain([ready]).chain(held).collect()),
     };
     (current != Some(&next)).then_some(next)
 }
@@ -90,24 +114,30 @@ mod tests {
     fn a_status_is_written_when_it_says_something_new() {
         let good = |generation| condition("Ready", "True", generation, &Report::reconciled().message, 10);
         let bad = Report { ready: false, reason: "FailedReconcile", message: "no".to_owned() };
-        let first = next(None, 1, &Report::reconciled(), true, at(10));
-        assert_eq!(first, Some(status(Some(1), vec![good(1)])));
+        let arn = TargetGroupArn::new("arn:one");
+        let holds = |generation| condition(HELD, "True", generation, "arn:one", 10);
+        let first = next(None, 1, &Report::reconciled(), Some(&arn), at(10));
+        assert_eq!(first, Some(status(Some(1), vec![good(1), holds(1)])));
         // The same again, later: nothing.
-        assert_eq!(next(first.as_ref(), 1, &Report::reconciled(), true, at(20)), None);
+        assert_eq!(next(first.as_ref(), 1, &Report::reconciled(), Some(&arn), at(20)), None);
         // A new generation, with the old time.
-        let second = next(first.as_ref(), 2, &Report::reconciled(), true, at(20));
-        assert_eq!(second, Some(status(Some(2), vec![good(2)])));
+        let second = next(first.as_ref(), 2, &Report::reconciled(), Some(&arn), at(20));
+        assert_eq!(second, Some(status(Some(2), vec![good(2), holds(2)])));
         // A failure is of the new generation, but that is not observed in full.
-        let third = next(second.as_ref(), 3, &bad, false, at(30));
-        assert_eq!(third, Some(status(Some(2), vec![condition("Ready", "False", 3, "no", 30)])));
-        assert_eq!(next(third.as_ref(), 3, &bad, false, at(40)), None);
+        let third = next(second.as_ref(), 3, &bad, None, at(30));
+        assert_eq!(third, Some(status(Some(2), vec![condition("Ready", "False", 3, "no", 30), holds(2)])));
+        assert_eq!(next(third.as_ref(), 3, &bad, None, at(40)), None);
+        assert_eq!(third.as_ref().and_then(held), Some("arn:one"));
+        // Another target group is another matter.
+        let other = next(third.as_ref(), 4, &Report::reconciled(), Some(&TargetGroupArn::new("arn:two")), at(50));
+        assert_eq!(other.as_ref().and_then(held), Some("arn:two"));
     }
 
     #[test]
     fn conditions_of_others_stay() {
         let other = condition("Other", "True", 1, "x", 1);
         let before = status(None, vec![other.clone(), condition("Ready", "False", 1, "no", 1)]);
-        let after = next(Some(&before), 1, &Report::reconciled(), true, at(5));
+        let after = next(Some(&before), 1, &Report::reconciled(), None, at(5));
         let conditions = after.and_then(|status| status.conditions).unwrap_or_default();
         assert_eq!(
             conditions.iter().map(|c| (&*c.type_, &*c.status)).collect::<Vec<_>>(),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     api::crd::target_group_binding::IpAddressType,
-    snapshot::{EndpointSlice, Node, Pod, Service},
+    snapshot::{EndpointSlice, Node, Pod, Service, Snapshot},
     targets::{
         TargetGroupFacts,
         fake::{ARN, Lab, binding, health, name, not_found, refused, service, slice},
@@ -559,4 +559,38 @@ async fn a_binding_without_target_type_gets_it_so_that_pods_get_readiness_gates(
     // While the watch shows the same, it is not written again.
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(types(&lab), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_type_that_an_operator_takes_out_again_is_written_ever_more_rarely() {
+    let lab = lab(&["10.0.0.1"]);
+    let facts = TargetGroupFacts {
+        arn: TargetGroupArn::new(ARN),
+        target_type: "ip".into(),
+        ip_address_type: IpAddressType::Ipv4,
+        vpc: None,
+    };
+    lab.cloud.world().groups.push(("cart".into(), facts));
+    let mut written = 0;
+    for round in 0..600 {
+        lab.change(|snapshot| {
+            let binding = snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap();
+            binding.spec.target_type = None;
+            binding.resource_version = format!("taken out {round}");
+        });
+        reconcile(&lab, "tgb").await.unwrap();
+        written += lab.log().iter().filter(|line| line.starts_with("type ")).count();
+        if round == 10 {
+            assert_eq!(written, 2);
+        }
+        tokio::time::advance(Duration::from_secs(6)).await;
+    }
+    assert!((4..=8).contains(&written), "{written} times within an hour");
+    // Another object of that name is another matter.
+    lab.change(|snapshot| {
+        let binding = snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap();
+        (binding.spec.target_type, binding.uid) = (None, "new".into());
+    });
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log().iter().filter(|line| line.starts_with("type ")).count(), 1);
 }

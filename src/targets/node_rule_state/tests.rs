@@ -40,6 +40,12 @@ fn binding(called: &str, source: &str, port: i32) -> TargetGroupBinding {
     binding
 }
 
+/// The same as one that has had targets.
+fn held(binding: TargetGroupBinding) -> TargetGroupBinding {
+    let status = crate::api::crd::TargetGroupBindingStatus { observed_generation: Some(1), conditions: None };
+    TargetGroupBinding { finalizers: vec![BINDING_FINALIZER.to_owned()], status: Some(status), ..binding }
+}
+
 /// A lab with a pod at 10.0.0.1 on an instance in `sg-n`, with these rules, and these bindings.
 fn lab(rules: &[SecurityGroupRule], bindings: Vec<TargetGroupBinding>) -> Lab {
     let lab = Lab::new();
@@ -114,7 +120,7 @@ async fn in_a_full_group_what_goes_makes_room() {
 
 #[tokio::test]
 async fn what_may_be_a_bindings_stays_until_it_is_understood() {
-    let mut lost = binding("lost", "sg-lb", 9090);
+    let mut lost = held(binding("lost", "sg-lb", 9090));
     lost.spec.service_ref.name = "lost".into();
     let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080), lost]);
     lab.change(|snapshot| {
@@ -258,7 +264,7 @@ async fn what_a_refused_binding_lets_in_stays_as_it_is() {
 #[tokio::test]
 async fn a_broken_binding_keeps_its_own_rules_and_no_others() {
     let broken = |source: &str| {
-        let mut broken = binding("broken", source, 9090);
+        let mut broken = held(binding("broken", source, 9090));
         broken.spec.target_type = Some(TargetType::Instance);
         broken
     };
@@ -292,4 +298,192 @@ async fn a_broken_binding_keeps_its_own_rules_and_no_others() {
     lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("broken"))));
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), ["read a TargetGroupBinding", "revoke sg-n [tcp 9090 from sg-lb]"]);
+}
+
+#[tokio::test]
+async fn a_broken_binding_that_names_everybodys_source_stops_no_revoke() {
+    let of_cluster_ip = |lab: &Lab| {
+        let kind = "ClusterIP".to_owned();
+        lab.change(|snapshot| drop(snapshot.apply(crate::snapshot::Service { kind, ..service("cart") })));
+    };
+    let unreadable = |mut binding: TargetGroupBinding| {
+        let rules = binding.spec.networking.as_mut().unwrap().ingress.as_mut().unwrap();
+        rules[0].from = vec![Peer { ip_block: None, security_group: None }];
+        binding
+    };
+    let without_node_ports = |mut binding: TargetGroupBinding| {
+        binding.spec.target_type = Some(TargetType::Instance);
+        binding
+    };
+    let elsewhere = |mut binding: TargetGroupBinding| {
+        binding.spec.service_ref.name = "other".into();
+        binding.spec.networking.as_mut().unwrap().ingress.as_mut().unwrap()[0].ports[0].port =
+            Some(IntOrString::String("none".into()));
+        binding
+    };
+    let made = || binding("broken", "sg-lb", 9090);
+    for (case, broken) in [
+        ("a peer that cannot be read", unreadable(held(made()))),
+        ("never understood, and without targets", without_node_ports(made())),
+        ("its targets are in another group", elsewhere(held(made()))),
+    ] {
+        let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080), broken]);
+        of_cluster_ip(&lab);
+        lab.change(|snapshot| {
+            snapshot.apply(service("other"));
+            snapshot.apply(slice("other", &["10.0.9.9"]));
+            snapshot.apply(crate::targets::fake::pod("10.0.9.9"));
+        });
+        let groups = vec![interface(0, &["10.0.0.1"], &[], &["sg-n"]), interface(1, &["10.0.9.9"], &[], &["sg-other"])];
+        lab.cloud.world().instances = vec![instance("n1", groups)];
+        lab.cloud.world().security_groups.get_mut(&SecurityGroupId::new("sg-other")).unwrap().ingress =
+            [rule(9090, 9090, "sg-lb")].into();
+        assert_eq!(reconcile(&lab).await.len(), 1, "{case}");
+        let calls = lab.log();
+        let changes: Vec<_> = calls.iter().filter(|call| call.contains("sg-n ")).collect();
+        let expected = ["authorize sg-n [tcp 8080 from sg-lb]", "revoke sg-n [tcp 1 from sg-lb]"];
+        assert_eq!(changes, expected, "{case}");
+        assert!(!calls.iter().any(|call| call.starts_with("revoke sg-other")), "{case}: {calls:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_audit_does_not_forget_what_a_broken_binding_asked_for() {
+    let lab = lab(&[], vec![binding("a", "sg-lb", 8080), binding("b", "sg-lb", 9090)]);
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    lab.change(|snapshot| {
+        snapshot.target_group_bindings.get_mut(&name("b")).unwrap().spec.target_type = Some(TargetType::Instance);
+        drop(snapshot.apply(crate::snapshot::Service { kind: "ClusterIP".to_owned(), ..service("cart") }));
+    });
+    lab.targets.forget_node_rules().await;
+    lab.log();
+    assert_eq!(reconcile(&lab).await.len(), 1);
+    assert_eq!(lab.log(), ["sweep", "instances i-n1"]);
+    // It keeps what it asked for, and not all of its source.
+    lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("a"))));
+    assert_eq!(reconcile(&lab).await.len(), 1);
+    assert_eq!(lab.log(), ["authorize sg-n [tcp 9090 from sg-lb]", "revoke sg-n [tcp 8080-9090 from sg-lb]"]);
+}
+
+#[tokio::test]
+async fn in_a_full_group_a_wider_rule_takes_the_place_of_one_that_may_be_anothers() {
+    let mut refused_binding = binding("refused", "sg-lb", 8080);
+    refused_binding.spec.multi_cluster_target_group = Some(true);
+    let asks = vec![binding("a", "sg-lb", 8080), binding("b", "sg-lb", 9090), refused_binding];
+    let lab = lab(&[rule(8080, 8080, "sg-lb"), rule(1, 1, "sg-lb")], asks);
+    let full = refused("AuthorizeSecurityGroupIngress", "RulesPerSecurityGroupLimitExceeded");
+    lab.cloud.world().failures.push(("authorize", full));
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    let add = "authorize sg-n [tcp 8080-9090 from sg-lb]";
+    assert_eq!(lab.log()[2..], [add, "revoke sg-n [tcp 8080 from sg-lb]", add]);
+}
+
+#[tokio::test]
+async fn the_rules_of_nodes_are_computed_from_what_is_known_and_aws_is_not_asked_about_each_binding() {
+    let by_name = |called: &str| {
+        let mut bound = held(binding(called, "sg-lb", 8080));
+        (bound.spec.target_group_arn, bound.spec.target_group_name) = (None, Some(called.into()));
+        bound.spec.target_type = None;
+        bound
+    };
+    let lab = lab(&[rule(1, 1, "sg-lb")], (0..20).map(|n| by_name(&format!("unknown-{n}"))).collect());
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    // Their rules stay until their own passes have found their target groups.
+    assert_eq!(lab.log(), ["sweep"]);
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert_eq!(lab.log(), NOTHING);
+    assert!(!lab.targets.lets_in(&by_name("unknown-1")));
+    let facts = crate::targets::TargetGroupFacts {
+        arn: crate::model::TargetGroupArn::new(ARN),
+        target_type: "ip".into(),
+        ip_address_type: crate::api::crd::target_group_binding::IpAddressType::Ipv4,
+        vpc: None,
+    };
+    lab.cloud.world().groups.push(("unknown-1".into(), facts));
+    lab.targets.reconcile_binding(&name("unknown-1"), &yes).await.unwrap();
+    assert!(lab.targets.node_rules_due(), "what has been found is to be let in");
+    lab.log();
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert_eq!(lab.log(), ["instances i-n1", "authorize sg-n [tcp 8080 from sg-lb]"]);
+}
+
+#[tokio::test]
+async fn until_the_stacks_binding_is_there_the_one_before_keeps_its_rules() {
+    let old = || held(binding("old", "sg-lb", 8080));
+    let lab = lab(&[rule(8080, 8080, "sg-lb")], vec![old(), binding("a", "sg-a", 7070)]);
+    let of_stack = [
+        ("elbv2.k8s.aws/cluster", "demo"),
+        ("ingress.k8s.aws/stack", "shop/web"),
+        ("ingress.k8s.aws/resource", "shop/web-cart:80"),
+    ];
+    let tags = of_stack.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    lab.cloud.world().tags.insert(crate::model::TargetGroupArn::new(format!("{ARN}/old")), tags);
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert_eq!(lab.log()[2..], ["authorize sg-n [tcp 7070 from sg-a]"]);
+    // One that took over is called as the group, which is `cart` by its ARN.
+    let new = TargetGroupBinding { name: name("cart"), ..binding("old", "sg-lb", 9090) };
+    lab.change(|snapshot| drop(snapshot.apply(new)));
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    let calls = ["authorize sg-n [tcp 9090 from sg-lb]", "revoke sg-n [tcp 8080 from sg-lb]"];
+    assert_eq!(lab.log(), calls);
+}
+
+#[tokio::test]
+async fn a_group_whose_rules_cannot_be_taken_away_keeps_no_other_from_losing_its_own() {
+    let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080)]);
+    let other = security_group("sg-other", &[TAG], &[rule(2, 2, "sg-lb")]);
+    lab.cloud.world().security_groups.insert(other.id.clone(), other);
+    lab.cloud.world().failures.push(("revoke", refused("RevokeSecurityGroupIngress", "Odd")));
+    assert_eq!(reconcile(&lab).await.len(), 1);
+    assert_eq!(lab.log()[3..], ["revoke sg-n [tcp 1 from sg-lb]", "revoke sg-other [tcp 2 from sg-lb]"]);
+}
+
+#[tokio::test]
+async fn rules_of_a_binding_that_is_not_understood_stay_also_in_groups_that_were_given_up() {
+    let breaks = |lab: &Lab| {
+        lab.change(|snapshot| {
+            snapshot.target_group_bindings.get_mut(&name("b")).unwrap().spec.target_type = Some(TargetType::Instance);
+            drop(snapshot.apply(crate::snapshot::Service { kind: "ClusterIP".to_owned(), ..service("cart") }));
+        });
+    };
+    let both = || vec![binding("a", "sg-lb", 8080), binding("b", "sg-lb", 9090)];
+    let no_revoke = |lab: &Lab, case: &str| {
+        let calls = lab.log();
+        assert!(!calls.iter().any(|call| call.starts_with("revoke")), "{case}: {calls:?}");
+    };
+
+    // Two groups of an interface carry the cluster's tag, so that nobody can tell which is meant.
+    let lab = lab(&[], both());
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    let other = security_group("sg-other", &[TAG], &[]);
+    lab.cloud.world().security_groups.insert(other.id.clone(), other);
+    lab.cloud.world().instances = vec![instance("n1", vec![interface(0, &["10.0.0.1"], &[], &["sg-n", "sg-other"])])];
+    lab.targets.forget_node_rules().await;
+    lab.log();
+    assert!(!reconcile(&lab).await.is_empty());
+    no_revoke(&lab, "two tagged groups");
+
+    // The group has no tag, so that nothing but the bindings leads to it.
+    let lab = self::lab(&[], both());
+    lab.cloud.world().security_groups.get_mut(&SecurityGroupId::new("sg-n")).unwrap().tags.clear();
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    breaks(&lab);
+    lab.targets.forget_node_rules().await;
+    lab.log();
+    assert!(!reconcile(&lab).await.is_empty());
+    no_revoke(&lab, "an untagged group");
+}
+
+#[tokio::test]
+async fn rules_of_two_sources_that_are_not_made_together_count_as_missing_for_both() {
+    let asks = || vec![binding("a", "sg-a", 7070), binding("b", "sg-lb", 9090)];
+    let throttled = refused("AuthorizeSecurityGroupIngress", "Odd");
+    let lab = lab(&[rule(1, 1, "sg-lb"), rule(1, 1, "sg-a")], asks());
+    for _ in 0..3 {
+        lab.cloud.world().failures.push(("authorize", throttled.clone()));
+    }
+    let problems = reconcile(&lab).await;
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(!lab.log().iter().any(|call| call.starts_with("revoke")));
+    assert_eq!(asks().iter().map(|binding| lab.targets.lets_in(binding)).collect::<Vec<_>>(), [false, false]);
 }

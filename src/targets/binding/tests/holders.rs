@@ -1,7 +1,7 @@
 //! Which of several bindings has a target group.
 
 use super::*;
-use crate::model::Tags;
+use crate::{model::Tags, targets::holders::precedence};
 
 fn tags(pairs: &[(&str, &str)]) -> Tags {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -124,8 +124,89 @@ fn who_comes_first_is_told_by_what_nobody_can_write_ahead() {
         // It was edited since, and may have meant another group.
         made("held-by-name-edited", false, 2, Some(0)),
     ];
-    bindings.sort_by(|one, other| precedence(one).cmp(&precedence(other)));
+    let arn = TargetGroupArn::new(ARN);
+    bindings.sort_by(|one, other| precedence(one, &arn).cmp(&precedence(other, &arn)));
     let order: Vec<&str> = bindings.iter().map(|binding| binding.name.name.as_str()).collect();
     let expected = ["held-old", "held-young", "arn-old", "arn-young", "name-old", "held-by-name-edited", "name-young"];
     assert_eq!(order, expected);
+}
+
+/// The stack's own as aws-load-balancer-controller calls it after the stack's target group, which has another name by now.
+fn renamed(called: &str, created: &str) -> TargetGroupBinding {
+    let finalizers = vec![BINDING_FINALIZER.into()];
+    TargetGroupBinding { name: name(called), uid: called.into(), created: created.into(), finalizers, ..own() }
+}
+
+#[tokio::test]
+async fn a_stacks_binding_of_another_name_than_its_group_holds_it() {
+    let lab = Lab::new();
+    lab.serve(&["10.0.0.1"]);
+    of_ingress(&lab);
+    let mut unlabelled = renamed("a", "2020-01-01T00:00:00Z");
+    unlabelled.labels.clear();
+    lab.change(|snapshot| {
+        for binding in [renamed("made", "2026-01-01T00:00:00Z"), foreign(), unlabelled] {
+            snapshot.apply(binding);
+        }
+    });
+    reconcile(&lab, "made").await.unwrap();
+    assert_eq!(lab.log()[0], "register 10.0.0.1:8080");
+    for other in [foreign().name, name("a")] {
+        let error = lab.targets.reconcile_binding(&other, &yes).await.unwrap_err();
+        assert!(matches!(&error.problem, Problem::OfStack { holder, .. } if *holder == name("made")), "{error}");
+    }
+    // Of two the older holds it, and it lets go of the targets when it goes.
+    lab.change(|snapshot| drop(snapshot.apply(renamed("b", "2026-02-01T00:00:00Z"))));
+    reconcile(&lab, "b").await.unwrap_err();
+    lab.log();
+    lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("b")).unwrap().deleting = true);
+    reconcile(&lab, "b").await.unwrap();
+    assert_eq!(lab.log(), ["finalizer off"]);
+    lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("b"))));
+    lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("made")).unwrap().deleting = true);
+    reconcile(&lab, "made").await.unwrap();
+    assert_eq!(lab.log(), ["deregister 10.0.0.1:8080", "finalizer off"]);
+}
+
+#[tokio::test]
+async fn an_edit_of_an_older_binding_takes_no_target_group_from_its_holder() {
+    const OTHER: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/other/1";
+    let lab = lab(&["10.0.0.1"]);
+    lab.cloud.world().targets.insert(TargetGroupArn::new(OTHER), BTreeMap::new());
+    let mut older = TargetGroupBinding { created: "2020-01-01T00:00:00Z".into(), ..binding("a", Some(TargetType::Ip)) };
+    older.spec.target_group_arn = Some(OTHER.into());
+    lab.change(|snapshot| drop(snapshot.apply(older)));
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "a").await.unwrap();
+    let edit = |lab: &Lab, called: &str, arn: &str| {
+        lab.change(|snapshot| {
+            let binding = snapshot.target_group_bindings.get_mut(&name(called)).unwrap();
+            binding.spec.target_group_arn = Some(arn.into());
+            binding.generation += 1;
+        });
+    };
+    edit(&lab, "a", ARN);
+    let taken = |result: Result<BindingOutcome, TargetsError>| matches!(result.unwrap_err().problem, Problem::Taken { holder, .. } if holder == name("tgb"));
+    assert!(taken(reconcile(&lab, "a").await));
+    // Nor does an edit of the holder unseat it, nor a problem that it has.
+    edit(&lab, "tgb", ARN);
+    assert!(taken(reconcile(&lab, "a").await));
+    lab.serve(&["10.0.0.2"]);
+    lab.cloud.world().bad_targets.insert("10.0.0.2".into());
+    reconcile(&lab, "tgb").await.unwrap_err();
+    assert!(taken(reconcile(&lab, "a").await));
+}
+
+#[test]
+fn who_held_a_group_under_aws_load_balancer_controller_is_told_by_the_present_spec() {
+    let arn = TargetGroupArn::new(ARN);
+    let made = |called: &str, generation: i64, created: &str| TargetGroupBinding {
+        created: created.into(),
+        generation,
+        finalizers: vec![BINDING_FINALIZER.into()],
+        status: Some(crate::api::crd::TargetGroupBindingStatus { observed_generation: Some(1), conditions: None }),
+        ..binding(called, Some(TargetType::Ip))
+    };
+    let (held, edited) = (made("held", 1, "2026-01-02"), made("edited", 2, "2026-01-01"));
+    assert!(precedence(&held, &arn) < precedence(&edited, &arn));
 }

@@ -162,3 +162,17 @@ async fn refused_targets_are_found_in_few_calls_and_not_tried_again_at_once() {
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(registered(&lab).len(), 200);
 }
+
+#[tokio::test]
+async fn after_a_restart_too_targets_outside_of_the_vpc_go_with_their_zone() {
+    let mut lab = lab(&["10.0.0.1", "192.168.77.10"]);
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.cloud.world().takes_word = true;
+    lab.restart();
+    edit(&lab, |binding| binding.deleting = true);
+    lab.log();
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), ["deregister 10.0.0.1:8080 192.168.77.10:8080 in all", "finalizer off"]);
+    assert_eq!(registered(&lab), [""; 0]);
+}
