@@ -20,7 +20,7 @@ use futures::future::{Either, select, try_join3};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::net::{TcpListener, lookup_host};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::metrics::{CONTENT_TYPE, Metrics};
 
@@ -30,6 +30,8 @@ pub const METRICS_FLAG: &str = "--metrics-bind-addr";
 pub const HEALTH_FLAG: &str = "--health-probe-bind-addr";
 /// The flag with the address of the state.
 pub const DEBUG_FLAG: &str = "--debug-bind-addr";
+/// The value of [`DEBUG_FLAG`] that nobody has asked for.
+pub const DEFAULT_DEBUG_ADDRESS: &str = "127.0.0.1:61778";
 
 /// Where the servers listen, written as Go writes addresses: `:8080` is every interface, an empty address or `0` is no server.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +105,7 @@ pub async fn serve(addresses: Addresses<'_>, sources: Sources) -> Result<(), Adm
 }
 
 impl Servers {
-    /// Listens on the addresses.
+    /// Listens on the addresses. Where another process has the default address of the state, that is not served.
     ///
     /// # Errors
     /// When one of them is no address, or cannot be listened on.
@@ -111,7 +113,7 @@ impl Servers {
         Ok(Self {
             metrics: listen(METRICS_FLAG, addresses.metrics).await?,
             health: listen(HEALTH_FLAG, addresses.health).await?,
-            debug: listen(DEBUG_FLAG, addresses.debug).await?,
+            debug: debug_listener(addresses.debug).await?,
             sources,
         })
     }
@@ -229,6 +231,19 @@ fn parse(address: &str) -> Option<Address<'_>> {
         // An IPv6 address without brackets: where it ends and the port begins is a guess.
         None if host.contains(':') => None,
         None => Some(Address::Host(host, port)),
+    }
+}
+
+async fn debug_listener(address: &str) -> Result<Option<TcpListener>, AdminError> {
+    match listen(DEBUG_FLAG, address).await {
+        Err(ref error @ AdminError::Bind { ref source, .. })
+            if address == DEFAULT_DEBUG_ADDRESS && source.kind() == io::ErrorKind::AddrInUse =>
+        {
+            // Another controller in the network of the same node, for example.
+            warn!("{error}; /debug/state and /idle are not served");
+            Ok(None)
+        }
+        listener => listener,
     }
 }
 
@@ -385,6 +400,18 @@ mod tests {
         let servers = bind("0", ":0", "0", sources(Arc::default())).await.unwrap();
         let port = servers.health_address().unwrap().port();
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_state_is_not_served_where_another_process_has_its_default_address() {
+        let taken = TcpListener::bind(DEFAULT_DEBUG_ADDRESS).await;
+        let servers = bind("0", "127.0.0.1:0", DEFAULT_DEBUG_ADDRESS, sources(Arc::default())).await.unwrap();
+        assert_eq!((servers.health_address().is_some(), servers.debug_address()), (true, None));
+        drop(taken);
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let error = bind("0", "0", &address, sources(Arc::default())).await.err().unwrap();
+        assert!(matches!(error, AdminError::Bind { flag: DEBUG_FLAG, .. }), "{error}");
     }
 
     #[tokio::test]

@@ -5,39 +5,59 @@ use std::collections::BTreeSet;
 use super::queue::Key;
 use crate::{
     build::{ingress::groups_of, tags},
-    model::{ObjectName, ObservedTargetGroup, StackId},
+    model::{ObjectName, ObservedStack, ObservedTargetGroup, StackId},
     snapshot::{
         Backend, Change, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, Record,
         Service, Snapshot, TargetGroupBinding, in_namespace,
     },
+    targets,
 };
 
-/// Returns whether a binding is a stack's. It carries the stack's labels, which anybody can write, and it is where and called
-/// as the binding of its target group is made: in the namespace of the Service, with the name of the group. `groups` are the
-/// stack's target groups in AWS. Of a group that is gone the ARN tells the name, and the stack or its Ingresses the namespace.
+/// Returns whether a binding is a stack's. It carries the stack's labels, which anybody can write, and it is in the namespace
+/// of the Service and holds its target group there. Of a group that is gone the ARN tells the name, and the stack the namespace;
+/// one of several Ingresses has those of its target groups and of its members, and whose finalizer is not only written by hand
+/// is remembered or has a status.
 pub(super) fn is_binding_of(
     stack: &StackId,
     binding: &TargetGroupBinding,
-    groups: &[ObservedTargetGroup],
+    observed: &ObservedStack,
     snapshot: &Snapshot,
 ) -> bool {
-    if !tags::binding_labels(stack).iter().all(|(key, value)| binding.labels.get(key) == Some(value)) {
+    if !tags::has_labels_of(&binding.labels, stack) {
         return false;
     }
     let Some(arn) = &binding.spec.target_group_arn else { return false };
     let namespace = &binding.name.namespace;
-    if let Some(group) = groups.iter().find(|group| group.arn.as_str() == arn) {
-        let home = tags::resource_of(&group.tags).and_then(|resource| resource.split_once('/'));
-        return group.name == binding.name.name && home.is_some_and(|(home, _)| home == namespace);
+    let home = |group: &ObservedTargetGroup| tags::home_of(&group.tags) == Some(namespace);
+    if let Some(group) = observed.target_groups.iter().find(|group| group.arn.as_str() == arn) {
+        // The API server may show one that the watch does not show yet.
+        return home(group)
+            && targets::holder(stack, namespace, &group.arn, snapshot)
+                .map_or(group.name == binding.name.name, |holder| holder.name == binding.name);
     }
     let at_home = match stack {
         StackId::Ingress(name) | StackId::Service(name) => name.namespace == *namespace,
         StackId::Group(_) => {
             let finalizer = tags::finalizer(stack);
-            in_namespace(&snapshot.ingresses, namespace).any(|(_, ingress)| ingress.finalizers.contains(&finalizer))
+            let served = |ingress: &Ingress| ingress.finalizers.contains(&finalizer) && !ingress.status.is_empty();
+            observed.holdings.iter().any(|holding| holding.member.namespace == *namespace)
+                || observed.target_groups.iter().any(home)
+                || in_namespace(&snapshot.ingresses, namespace).any(|(_, ingress)| served(ingress))
         }
     };
-    at_home && arn.split('/').nth(1) == Some(&binding.name.name)
+    at_home && targets::group_of(&binding.spec) == Some(&binding.name.name)
+}
+
+/// Returns the stack that a binding may be of: it carries the stack's labels, in a namespace that has a part in the stack.
+fn stack_in_reach(binding: &TargetGroupBinding, snapshot: &Snapshot) -> Option<StackId> {
+    let stack = tags::stack_of_labels(&binding.labels)?;
+    let namespace = &binding.name.namespace;
+    let reaches = match &stack {
+        StackId::Ingress(name) | StackId::Service(name) => name.namespace == *namespace,
+        StackId::Group(_) => in_namespace(&snapshot.ingresses, namespace)
+            .any(|(_, ingress)| groups_of(ingress, snapshot).contains(&stack)),
+    };
+    reaches.then_some(stack)
 }
 
 /// A kind of object whose changes concern somebody.
@@ -180,13 +200,13 @@ impl Concerns for TargetGroupBinding {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let mut keys = BTreeSet::from([Key::Binding(change.name.clone())]);
         for binding in change.before.iter().chain(now(change, &snapshot.target_group_bindings)) {
-            keys.extend(stack_of(binding).map(Key::Stack));
-            // Of several bindings of one target group only the oldest works, so each matters to the others.
-            if let Some(arn) = &binding.spec.target_group_arn {
+            keys.extend(stack_in_reach(binding, snapshot).map(Key::Stack));
+            // Of several bindings of one target group only one works, so each matters to the others.
+            if let Some(group) = targets::group_of(&binding.spec) {
                 let others = snapshot.target_group_bindings.values();
                 keys.extend(
                     others
-                        .filter(|other| other.spec.target_group_arn.as_ref() == Some(arn))
+                        .filter(|other| targets::group_of(&other.spec) == Some(group))
                         .map(|other| Key::Binding(other.name.clone())),
                 );
             }
@@ -204,19 +224,6 @@ pub fn stack_of_service(service: &Service) -> Option<StackId> {
         || service.finalizers.iter().any(|f| f == tags::SERVICE_FINALIZER)
         || service.annotations.contains_key("service.beta.kubernetes.io/aws-load-balancer-type");
     asked.then(|| StackId::Service(service.name.clone()))
-}
-
-/// The stack whose binding it is, by its labels.
-#[must_use]
-pub fn stack_of(binding: &TargetGroupBinding) -> Option<StackId> {
-    let label = |key: &str| binding.labels.get(key).cloned();
-    let named = |prefix: &str| {
-        Some(ObjectName::new(label(&format!("{prefix}/stack-namespace"))?, label(&format!("{prefix}/stack-name"))?))
-    };
-    named("ingress.k8s.aws")
-        .map(StackId::Ingress)
-        .or_else(|| label(tags::INGRESS_STACK).map(StackId::Group))
-        .or_else(|| named("service.k8s.aws").map(StackId::Service))
 }
 
 /// Those stacks that no Ingress and no Service of the cluster belongs to. Where one namespace alone is watched, stacks of others
@@ -394,23 +401,71 @@ endpoints:
             health_check: None,
             attributes: None,
         };
-        let groups = [of_aws("k8s-shop", "shop/web-cart:80")];
+        let observed = ObservedStack {
+            target_groups: vec![of_aws("k8s-shop", "shop/web-cart:80"), of_aws("k8s-new", "shop/web-new:80")],
+            ..ObservedStack::default()
+        };
         let mut snapshot = snapshot();
         let mut member = snapshot.ingresses[&ObjectName::new("shop", "web")].clone();
         member.name = ObjectName::new("team", "site");
         member.finalizers = vec![tags::finalizer(&edge)];
+        member.status = vec![crate::snapshot::StatusEntry { hostname: "edge.example".to_owned(), ports: vec![80] }];
+        snapshot.apply(member.clone());
+        member.name = ObjectName::new("evil", "site");
+        member.status.clear();
         snapshot.apply(member);
+        let second =
+            TargetGroupBinding { created: "2026-01-02".to_owned(), ..made(&stack, "shop", "second", "k8s-new") };
+        for binding in [
+            made(&stack, "shop", "k8s-shop", "k8s-shop"),
+            made(&stack, "shop", "mine", "k8s-shop"),
+            TargetGroupBinding { created: "2026-01-01".to_owned(), ..made(&stack, "shop", "renamed", "k8s-new") },
+            made(&stack, "evil", "renamed", "k8s-new"),
+            second.clone(),
+        ] {
+            snapshot.apply(binding);
+        }
         for (case, stack, binding, expected) in [
             ("its own", &stack, made(&stack, "shop", "k8s-shop", "k8s-shop"), true),
             ("of another namespace", &stack, made(&stack, "evil", "k8s-shop", "k8s-shop"), false),
-            ("of another name", &stack, made(&stack, "shop", "mine", "k8s-shop"), false),
+            ("of another name beside its own", &stack, made(&stack, "shop", "mine", "k8s-shop"), false),
+            ("of another name, with the labels and the ARN", &stack, made(&stack, "shop", "renamed", "k8s-new"), true),
+            ("as that, of another namespace", &stack, made(&stack, "evil", "renamed", "k8s-new"), false),
+            ("as that, and younger", &stack, second, false),
             ("of another stack", &stack, made(&edge, "shop", "k8s-shop", "k8s-shop"), false),
             ("its group is gone", &stack, made(&stack, "shop", "k8s-gone", "k8s-gone"), true),
             ("foreign, its group is gone", &stack, made(&stack, "evil", "k8s-gone", "k8s-gone"), false),
             ("of a member's namespace", &edge, made(&edge, "team", "k8s-team", "k8s-team"), true),
-            ("of no member's namespace", &edge, made(&edge, "evil", "k8s-team", "k8s-team"), false),
+            ("of no member's namespace", &edge, made(&edge, "other", "k8s-team", "k8s-team"), false),
+            ("finalizer written by hand", &edge, made(&edge, "evil", "k8s-team", "k8s-team"), false),
         ] {
-            assert_eq!(is_binding_of(stack, &binding, &groups, &snapshot), expected, "{case}");
+            assert_eq!(is_binding_of(stack, &binding, &observed, &snapshot), expected, "{case}");
         }
+        let holding = crate::model::Holding {
+            member: ObjectName::new("evil", "site"),
+            rules: BTreeSet::new(),
+            ports: std::collections::BTreeMap::new(),
+        };
+        let remembered = ObservedStack { holdings: vec![holding], ..ObservedStack::default() };
+        let of_member = made(&edge, "evil", "k8s-team", "k8s-team");
+        assert!(is_binding_of(&edge, &of_member, &remembered, &snapshot), "of a member that is remembered");
+    }
+
+    #[test]
+    fn a_strangers_binding_with_a_stacks_labels_concerns_no_stack() {
+        let mut snapshot = snapshot();
+        let own = snapshot.target_group_bindings[&ObjectName::new("shop", "k8s-shop-front")].clone();
+        let stranger = ObjectName::new("evil", "k8s-shop-front");
+        let change = snapshot.apply(TargetGroupBinding { name: stranger.clone(), ..own.clone() }).unwrap();
+        // Both name one target group.
+        let both = BTreeSet::from([binding(), Key::Binding(stranger)]);
+        assert_eq!(TargetGroupBinding::keys(&change, &snapshot), both);
+        let mut of_group = own;
+        of_group.name = ObjectName::new("evil", "edge");
+        of_group.labels = tags::binding_labels(&StackId::Group("edge".to_owned()));
+        of_group.spec.target_group_arn = Some("arn:two".to_owned());
+        let change = snapshot.apply(of_group).unwrap();
+        let itself = BTreeSet::from([Key::Binding(ObjectName::new("evil", "edge"))]);
+        assert_eq!(TargetGroupBinding::keys(&change, &snapshot), itself);
     }
 }

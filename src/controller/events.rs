@@ -1,6 +1,6 @@
 //! Events in the core API group, as aws-load-balancer-controller records them, so that its RBAC suffices.
 //!
-//! A warning is not repeated, word for word, for an hour. One object has a budget of events as with client-go's recorder,
+//! A warning that was written is not repeated, word for word, for an hour. One object has a budget of events as with client-go's recorder,
 //! and what waits to be written has a limit: beyond both, events are counted and dropped, those of the namespace with the
 //! most first.
 
@@ -83,6 +83,8 @@ struct Told {
     warnings: HashMap<u64, Instant>,
     tokens: u32,
     filled: Instant,
+    /// The number of the last event that was recorded of it, or left out.
+    last: u64,
 }
 
 /// The fate of an event.
@@ -100,6 +102,8 @@ enum Entered {
 #[derive(Debug, Default)]
 struct Book {
     told: HashMap<(ObjectKind, String), Told>,
+    /// How many events have come.
+    entered: u64,
     hasher: RandomState,
     purged: Option<Instant>,
     /// By namespace.
@@ -114,14 +118,15 @@ struct Book {
 
 impl Book {
     fn enter(&mut self, event: Waiting, now: Instant) -> Entered {
-        let hash = self.hasher.hash_one((&event.reason, &event.message));
+        let hash = self.hash(&event);
         let key = (event.subject.kind, event.subject.uid.clone());
         if !self.told.contains_key(&key) && self.told.len() >= MOST_OBJECTS {
-            // Only repeats were avoided by it.
-            self.told.clear();
+            self.forget_older_half();
         }
-        let told =
-            self.told.entry(key).or_insert_with(|| Told { warnings: HashMap::new(), tokens: BURST, filled: now });
+        self.entered += 1;
+        let new = || Told { warnings: HashMap::new(), tokens: BURST, filled: now, last: 0 };
+        let told = self.told.entry(key).or_insert_with(new);
+        told.last = self.entered;
         let known = told.warnings.get(&hash).is_some_and(|at| now.duration_since(*at) < REPEAT_AFTER);
         let queue = self.waiting.get(&event.subject.name.namespace);
         if event.kind == EventType::Warning && known || queue.is_some_and(|queue| queue.contains(&event)) {
@@ -142,12 +147,38 @@ impl Book {
         let mut dropped = 0;
         if self.count >= MOST_WAITING {
             let longest = self.waiting.iter().max_by_key(|(_, queue)| queue.len()).map(|(name, _)| name.clone());
-            dropped = u64::from(longest.and_then(|namespace| self.pop(&namespace)).is_some());
+            if let Some(unwritten) = longest.and_then(|namespace| self.pop(&namespace)) {
+                self.untell(&unwritten);
+                dropped = 1;
+            }
             self.dropped += dropped;
         }
         self.waiting.entry(event.subject.name.namespace.clone()).or_default().push_back(event);
         self.count += 1;
         Entered::Waits { dropped }
+    }
+
+    fn hash(&self, event: &Waiting) -> u64 {
+        self.hasher.hash_one((&event.reason, &event.message))
+    }
+
+    /// Takes note that an event was not written, so that it may be recorded again.
+    fn untell(&mut self, event: &Waiting) {
+        let hash = self.hash(event);
+        if let Some(told) = self.told.get_mut(&(event.subject.kind, event.subject.uid.clone())) {
+            told.warnings.remove(&hash);
+        }
+    }
+
+    /// Forgets the half of the objects of which nothing was recorded for longest.
+    fn forget_older_half(&mut self) {
+        let mut last: Vec<u64> = self.told.values().map(|told| told.last).collect();
+        let middle = last.len() / 2;
+        if middle < last.len() {
+            let (_, oldest_kept, _) = last.select_nth_unstable(middle);
+            let oldest_kept = *oldest_kept;
+            self.told.retain(|_, told| told.last >= oldest_kept);
+        }
     }
 
     fn pop(&mut self, namespace: &str) -> Option<Waiting> {
@@ -274,20 +305,27 @@ impl Events {
                 book.writers -= usize::from(next.is_none());
                 next
             };
-            let Some(Waiting { kind, subject, reason, message }) = next else { return };
-            let event = event(kind, &subject, &reason, message, Time(k8s_openapi::jiff::Timestamp::now()));
-            let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace_of(&subject));
+            let Some(next) = next else { return };
+            let Waiting { kind, subject, reason, message } = &next;
+            let event = event(*kind, subject, reason, message.clone(), Time(k8s_openapi::jiff::Timestamp::now()));
+            let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace_of(subject));
             match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
                 Ok(Ok(_)) => {}
                 // A namespace that is going away takes no new objects.
                 Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 404 => {
                     tracing::debug!(message = %status.message, "an event was not taken");
                 }
-                Ok(Err(error)) => tracing::warn!("cannot write an event: {}", words(&error)),
-                Err(_) => tracing::warn!(
-                    "cannot write an event: no answer from the API server within {} s",
-                    DEADLINE.as_secs()
-                ),
+                Ok(Err(error)) => {
+                    tracing::warn!("cannot write an event: {}", words(&error));
+                    self.book().untell(&next);
+                }
+                Err(_) => {
+                    tracing::warn!(
+                        "cannot write an event: no answer from the API server within {} s",
+                        DEADLINE.as_secs()
+                    );
+                    self.book().untell(&next);
+                }
             }
         }
     }
@@ -403,6 +441,33 @@ mod tests {
         assert_eq!(book.count, MOST_WAITING - 4);
         std::iter::from_fn(|| book.take()).for_each(drop);
         assert_eq!((book.count, book.waiting.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_warning_that_was_dropped_may_be_recorded_again() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        let flooded = |n: usize| waiting("flood", &n.to_string(), "no");
+        for n in 0..=MOST_WAITING {
+            book.enter(flooded(n), now);
+        }
+        assert_eq!(book.enter(flooded(0), now), Entered::Waits { dropped: 1 }, "it was dropped for the last");
+        assert_eq!(book.enter(flooded(2), now), Entered::Known, "it waits");
+    }
+
+    #[test]
+    fn other_objects_give_none_its_budget_back() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        for n in 0..BURST {
+            book.enter(waiting("shop", "web", &n.to_string()), now);
+        }
+        for n in 0..MOST_OBJECTS * 2 {
+            book.enter(waiting("flood", &n.to_string(), "no"), now);
+            if n % 1000 == 0 {
+                let entered = book.enter(waiting("shop", "web", &format!("more {n}")), now);
+                assert_eq!(entered, Entered::OverBudget, "after {n} other objects");
+            }
+        }
+        assert!(book.told.len() <= MOST_OBJECTS, "{}", book.told.len());
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub struct ControllerFlags {
     #[arg(long, env = "HEALTH_PROBE_BIND_ADDR", default_value = ":61779")]
     pub health_probe_bind_addr: String,
     /// Address of /debug/state and /idle, which name objects and errors of every namespace; `0` serves neither
-    #[arg(long, env = "DEBUG_BIND_ADDR", default_value = "127.0.0.1:61778")]
+    #[arg(long, env = "DEBUG_BIND_ADDR", default_value = super::admin::DEFAULT_DEBUG_ADDRESS)]
     pub debug_bind_addr: String,
     /// Serve the admission webhooks; whoever installs them tells the API server about them too, as the chart does
     #[arg(long, env = "ENABLE_WEBHOOKS", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
@@ -298,7 +298,7 @@ impl ControllerFlags {
         }
         let label = RequiredLabel::parse(text);
         label.map(Some).ok_or_else(|| {
-            let message = format!("`{text}` is no label; write `key=value`, as Secrets carry it");
+            let message = format!("`{text}` is not a valid label; write `key=value`, as Secrets carry it");
             flag_error("required-secrets-label", message)
         })
     }
@@ -308,7 +308,10 @@ impl ControllerFlags {
     pub fn without_effect(&self) -> Vec<String> {
         let mut given = self.without_effect.given();
         given.extend(self.build.gates_without_effect());
-        let webhooks_alone = [("--kube-ca-pem-filepath", self.kube_ca_pem_filepath.is_some())];
+        let webhooks_alone = [
+            ("--kube-ca-pem-filepath", self.kube_ca_pem_filepath.is_some()),
+            ("--webhook-cert-dir", self.webhook_cert_dir.is_some()),
+        ];
         let unread = webhooks_alone.into_iter().filter(|(_, given)| *given && !self.enable_webhooks);
         given.extend(unread.map(|(flag, _)| format!("{flag} (read only with --enable-webhooks)")));
         given
@@ -378,9 +381,15 @@ mod tests {
 
     #[test]
     fn a_flag_that_only_webhooks_read_is_named_without_them() {
-        let file = "--kube-ca-pem-filepath=/ca.pem";
-        assert_eq!(flags(&[file]).without_effect(), ["--kube-ca-pem-filepath (read only with --enable-webhooks)"]);
-        assert_eq!(flags(&[file, "--enable-webhooks"]).without_effect(), [] as [&str; 0]);
+        let given = ["--kube-ca-pem-filepath=/ca.pem", "--webhook-cert-dir=/certificates"];
+        assert_eq!(
+            flags(&given).without_effect(),
+            [
+                "--kube-ca-pem-filepath (read only with --enable-webhooks)",
+                "--webhook-cert-dir (read only with --enable-webhooks)"
+            ]
+        );
+        assert_eq!(flags(&[&given[..], &["--enable-webhooks"]].concat()).without_effect(), [] as [&str; 0]);
     }
 
     #[test]
@@ -395,7 +404,7 @@ mod tests {
         );
         insta::assert_snapshot!(
             flags(&["--required-secrets-label", "team"]).secrets_label().unwrap_err(),
-            @"--required-secrets-label: `team` is no label; write `key=value`, as Secrets carry it"
+            @"--required-secrets-label: `team` is not a valid label; write `key=value`, as Secrets carry it"
         );
     }
 
@@ -437,7 +446,7 @@ mod tests {
             ]
         );
         insta::assert_snapshot!(refused(&["--feature-gates", "EnableIpTargetType=true"]), @"--feature-gates: there is no gate `EnableIpTargetType`; the nearest is `EnableIPTargetType`");
-        insta::assert_snapshot!(refused(&["--feature-gates", "EnableTCPUDPListener"]), @"--feature-gates: `EnableTCPUDPListener` is no gate; write `<name>=true` or `<name>=false`");
+        insta::assert_snapshot!(refused(&["--feature-gates", "EnableTCPUDPListener"]), @"--feature-gates: `EnableTCPUDPListener` is not a valid gate; write `<name>=true` or `<name>=false`");
     }
 
     #[test]

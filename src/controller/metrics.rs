@@ -371,7 +371,11 @@ impl Metrics {
             "Calls of AWS that were throttled, by the class that AWS counts them in",
             metrics.budget_throttles.clone(),
         );
-        registry.register("albatross_queue_depth", "Keys that wait, run or pause", metrics.queue_depth.clone());
+        registry.register(
+            "albatross_queue_depth",
+            "Keys that are due and wait for a worker",
+            metrics.queue_depth.clone(),
+        );
         registry.register(
             "albatross_events_dropped",
             "Kubernetes events that were not written: an object had too many, or too many waited",

@@ -120,13 +120,14 @@ impl Controller {
         match key {
             Key::Stack(group) => self.reconcile_stack(group).await,
             Key::Binding(name) => self.reconcile_binding(name).await,
-            Key::NodeRules => match self.targets.reconcile_node_rules(&|| self.may_write()).await {
-                Ok(_) => Outcome::Done,
-                Err(errors) => {
-                    let outcomes: Vec<Outcome> = errors.iter().map(|error| self.targets_failed(error)).collect();
-                    outcomes.into_iter().next().unwrap_or(Outcome::Done)
-                }
-            },
+            Key::NodeRules => {
+                let result = self.targets.reconcile_node_rules(&|| self.may_write()).await;
+                self.queue.add_all(self.waits.for_targets().into_iter().map(Key::Stack));
+                let outcomes: Vec<Outcome> =
+                    result.err().into_iter().flatten().map(|error| self.targets_failed(&error)).collect();
+                let failed = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Failed(_))).cloned();
+                failed.or_else(|| outcomes.into_iter().next()).unwrap_or(Outcome::Done)
+            }
             Key::BackendSecurityGroup => self.reconcile_backend_security_group().await,
         }
     }
@@ -166,20 +167,26 @@ impl Controller {
             }
             Err(error) => {
                 if matches!(error.problem, Problem::TargetGroupMissing(_)) {
-                    self.look_for_target_group(name);
+                    self.look_for_target_group(name).await;
+                }
+                if self.targets.node_rules_due() {
+                    self.queue.add(Key::NodeRules);
                 }
                 self.targets_failed(&error)
             }
         }
     }
 
-    /// The target group of a binding is not there, though its group may believe so: it was deleted behind our back, and
-    /// whoever made it makes it anew.
-    fn look_for_target_group(&self, binding: &ObjectName) {
-        let group = self.with_snapshot(|s| s.target_group_bindings.get(binding).and_then(concerns::stack_of));
-        if let Some(group) = group {
-            self.inventory.forget(&group);
-            self.queue.add(Key::Stack(group));
+    /// The target group of a binding is not there, though its stack may believe so: it was deleted behind our back, and the
+    /// stack makes it anew. The stack is the one that the binding is of, and not any that its labels name.
+    async fn look_for_target_group(&self, binding: &ObjectName) {
+        let Some(binding) = self.with_snapshot(|s| s.target_group_bindings.get(binding).cloned()) else { return };
+        let Some(stack) = tags::stack_of_labels(&binding.labels) else { return };
+        // AWS says already what is wrong, where it does not answer.
+        let Ok(observed) = self.inventory.observe(&stack).await else { return };
+        if self.with_snapshot(|snapshot| concerns::is_binding_of(&stack, &binding, &observed, snapshot)) {
+            self.inventory.forget(&stack);
+            self.queue.add(Key::Stack(stack));
         }
     }
 
@@ -199,6 +206,10 @@ impl Controller {
             if let Some(subject) = subject {
                 self.events.record(EventType::Warning, &subject, error.reason(), &format!("{error}{fix}"));
             }
+        }
+        // To try again what an object has to be corrected for would change nothing.
+        if error.problem.needs_correction() {
+            return Outcome::SetAside(error.to_string());
         }
         Outcome::Failed(error.to_string())
     }
@@ -240,6 +251,8 @@ impl Controller {
         }
         let deleted = async {
             let Some(group) = self.inventory.backend_security_group().await? else { return Ok(()) };
+            // Load balancers of others may be in it by now, or not any more.
+            self.inventory.give_up_list();
             if self.inventory.load_balancer_uses(&group).await? {
                 return Ok(());
             }
@@ -251,8 +264,13 @@ impl Controller {
                 Outcome::Done
             }
             Err(error) if matches!(error.kind, crate::aws::AwsErrorKind::Dependency { .. }) => {
+                let is_stuck = self.waits.blocked(SHARED_GROUP, "delete", waits::DEADLINE);
+                if is_stuck {
+                    // Somebody else may have made a rule that names it.
+                    self.targets.forget_node_rules().await;
+                }
                 self.queue.add(Key::NodeRules);
-                if self.waits.blocked(SHARED_GROUP, "delete", waits::DEADLINE) {
+                if is_stuck {
                     let message = format!(
                         "the shared backend security group cannot be deleted: {error}; take it off the network interfaces that are \
                          in it, and out of the rules of other security groups that name it"
@@ -292,7 +310,7 @@ impl Controller {
     }
 
     /// Compares everything with AWS anew, one thing after the other, once every `period`: what others have changed there by
-    /// hand is found and put right, and AWS is never asked about everything at once.
+    /// hand is found and put right. Each stack is read by its ARNs; AWS is listed at the end, for what nobody asks for any more.
     async fn audit(self: Arc<Self>, period: Duration) {
         loop {
             let keys = self.keys();
@@ -303,6 +321,7 @@ impl Controller {
                 self.give_up(&key).await;
                 self.queue.audit(key);
             }
+            self.inventory.give_up_list();
             self.report_leftovers().await;
         }
     }

@@ -2,12 +2,13 @@
 //!
 //! Load balancers and targets have lanes of their own, each with its workers, so neither can take the other's. In a lane
 //! changes come before resyncs and resyncs before audits; among equals the namespaces whose objects changed take turns.
+//! Changed rules of nodes come first, because every binding and many stacks wait for them, but at most once a second.
 //!
 //! A change of a key while it runs brings it back afterwards. A failed key waits from one second to two minutes, twice
 //! as long each time; when something that concerns it changes, it is tried after a second at the latest.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -91,7 +92,7 @@ fn lane(key: &Key) -> Lane {
     }
 }
 
-/// Returns whether one pass over the key stands for all objects, so that it had better come after them.
+/// Returns whether one pass over the key stands for all objects, so that it is nobody's turn.
 fn is_of_all(key: &Key) -> bool {
     matches!(key, Key::NodeRules | Key::BackendSecurityGroup)
 }
@@ -108,9 +109,17 @@ fn namespace_of(key: &Key) -> &str {
 #[derive(Clone, Debug)]
 struct Wanted {
     cause: Cause,
-    /// The namespace whose object changed.
-    tenant: String,
+    /// The key's own namespace, or where it is of several those whose objects changed: it has the earliest of their turns.
+    tenants: BTreeSet<String>,
     since: Instant,
+}
+
+impl Wanted {
+    fn new(key: &Key, tenant: &str, cause: Cause, since: Instant) -> Self {
+        // What others set off for a key takes no turn of theirs.
+        let own = Some(namespace_of(key)).filter(|own| !own.is_empty());
+        Self { cause, tenants: [own.unwrap_or(tenant).to_owned()].into(), since }
+    }
 }
 
 /// A key that is being worked on.
@@ -135,21 +144,28 @@ struct Turns {
 }
 
 impl Turns {
-    fn next(&self, key: &Key, tenant: &str) -> u64 {
+    /// Returns the next turn of a key, and the tenant whose turn it is. Changed rules of nodes come first; anything else that
+    /// is of all objects comes after them.
+    fn next(&self, key: &Key, wanted: &Wanted) -> (u64, Option<String>) {
         if is_of_all(key) {
-            return self.highest.max(self.now);
+            let is_first = *key == Key::NodeRules && wanted.cause == Cause::Change;
+            return (if is_first { 0 } else { self.highest.max(self.now) }, None);
         }
-        self.last.get(tenant).map_or(self.now, |(last, _)| self.now.max(*last)) + 1
+        let next = |tenant: &String| self.last.get(tenant).map_or(self.now, |(last, _)| self.now.max(*last)) + 1;
+        let turns = wanted.tenants.iter().map(|tenant| (next(tenant), Some(tenant.clone())));
+        turns.min().unwrap_or((self.now + 1, None))
     }
 
-    fn enter(&mut self, tenant: &str, turn: u64) {
+    fn enter(&mut self, tenant: Option<&str>, turn: u64) {
+        self.highest = self.highest.max(turn);
+        let Some(tenant) = tenant else { return };
         let (last, waiting) = self.last.entry(tenant.to_owned()).or_default();
         *last = turn.max(*last);
         *waiting += 1;
-        self.highest = self.highest.max(turn);
     }
 
-    fn leave(&mut self, tenant: &str) {
+    fn leave(&mut self, tenant: Option<&str>) {
+        let Some(tenant) = tenant else { return };
         if let Some((_, waiting)) = self.last.get_mut(tenant) {
             *waiting -= 1;
             if *waiting == 0 {
@@ -164,7 +180,7 @@ impl Turns {
 struct Schedule {
     ready: BTreeMap<Lane, BTreeMap<Place, Key>>,
     /// The places of the keys in `ready`, and whose turns they use.
-    waiting: HashMap<Key, (Place, String)>,
+    waiting: HashMap<Key, (Place, Option<String>)>,
     turns: HashMap<(Lane, Cause), Turns>,
     running: HashMap<Key, Running>,
     /// Why each key is wanted that waits, pauses, or is wanted again while it runs.
@@ -172,7 +188,7 @@ struct Schedule {
     delayed: BTreeMap<(Instant, u64), Key>,
     delayed_until: HashMap<Key, (Instant, u64)>,
     failures: HashMap<Key, (u32, String)>,
-    /// When a key that pauses after a failure may be tried again at the earliest.
+    /// When a key that pauses after a failure, or the rules of nodes, may be worked on again at the earliest.
     resting: HashMap<Key, Instant>,
     /// Keys whose pause an event has shortened: that they fail again does not make their pauses longer.
     hurried: HashSet<Key>,
@@ -208,12 +224,9 @@ impl Schedule {
         }
         let lane = lane(&key);
         let wanted = self.wanted.get(&key).cloned();
-        let Wanted { cause, tenant, .. } = wanted.unwrap_or_else(|| Wanted {
-            cause: Cause::Resync,
-            tenant: namespace_of(&key).to_owned(),
-            since: now,
-        });
-        let turn = self.turns.entry((lane, cause)).or_default().next(&key, &tenant);
+        let wanted = wanted.unwrap_or_else(|| Wanted::new(&key, namespace_of(&key), Cause::Resync, now));
+        let cause = wanted.cause;
+        let (turn, tenant) = self.turns.entry((lane, cause)).or_default().next(&key, &wanted);
         if let Some((place, _)) = self.waiting.get(&key) {
             // Wanted for something more urgent, or by a tenant whose turn is earlier.
             if (cause, turn) >= (place.0, place.1) {
@@ -223,7 +236,7 @@ impl Schedule {
         }
         self.arrivals += 1;
         let place = (cause, turn, self.arrivals);
-        self.turns.entry((lane, cause)).or_default().enter(&tenant, turn);
+        self.turns.entry((lane, cause)).or_default().enter(tenant.as_deref(), turn);
         self.ready.entry(lane).or_default().insert(place, key.clone());
         self.waiting.insert(key, (place, tenant));
     }
@@ -236,7 +249,7 @@ impl Schedule {
             ready.remove(&place);
         }
         if let Some(turns) = self.turns.get_mut(&(lane, place.0)) {
-            turns.leave(&tenant);
+            turns.leave(tenant.as_deref());
         }
     }
 
@@ -256,15 +269,14 @@ impl Schedule {
     fn want(&mut self, key: &Key, by: Wanted) {
         match self.wanted.get_mut(key) {
             Some(wanted) if by.cause < wanted.cause => *wanted = by,
-            // The tenant that asked last may have an earlier turn; `make_ready` keeps the earlier of the two.
-            Some(wanted) if by.cause == wanted.cause => wanted.tenant = by.tenant,
+            Some(wanted) if by.cause == wanted.cause => wanted.tenants.extend(by.tenants),
             Some(_) => {}
             None => drop(self.wanted.insert(key.clone(), by)),
         }
     }
 
     fn add(&mut self, key: Key, tenant: &str, cause: Cause, now: Instant) {
-        self.want(&key, Wanted { cause, tenant: tenant.to_owned(), since: now });
+        self.want(&key, Wanted::new(&key, tenant, cause, now));
         match self.running.get_mut(&key) {
             Some(running) => running.again = true,
             None => self.hurry(key, now),
@@ -313,14 +325,14 @@ impl Schedule {
         let Some(key) = [Lane::Targets, Lane::LoadBalancers].into_iter().find_map(|lane| self.first(lane)) else {
             return Err(self.delayed.first_key_value().map(|((due, _), _)| *due));
         };
-        let (lane, tenant) = (lane(&key), namespace_of(&key).to_owned());
         if let Some((place, _)) = self.waiting.get(&key).cloned()
-            && let Some(turns) = self.turns.get_mut(&(lane, place.0))
+            && let Some(turns) = self.turns.get_mut(&(lane(&key), place.0))
         {
             turns.now = turns.now.max(place.1);
         }
         self.leave(&key);
-        let wanted = self.wanted.remove(&key).unwrap_or(Wanted { cause: Cause::Resync, tenant, since: now });
+        let wanted = self.wanted.remove(&key);
+        let wanted = wanted.unwrap_or_else(|| Wanted::new(&key, namespace_of(&key), Cause::Resync, now));
         let cause = wanted.cause;
         self.running.insert(key.clone(), Running { again: false, wanted });
         Ok((key, cause))
@@ -337,6 +349,10 @@ impl Schedule {
         let hurried = self.hurried.remove(key);
         let failures = self.failures.get(key).map_or(0, |(n, _)| if hurried { n.saturating_sub(1) } else { *n });
         self.resting.remove(key);
+        if *key == Key::NodeRules {
+            // One run stands for all bindings that ask for it meanwhile.
+            self.resting.insert(key.clone(), now + SHORTEST_PAUSE);
+        }
         let after = match outcome {
             Outcome::Done => {
                 self.failures.remove(key);
@@ -431,7 +447,9 @@ impl Queue {
             .collect();
         recent.sort_by(|(key, wanted), (other, other_wanted)| (wanted.since, key).cmp(&(other_wanted.since, other)));
         for (key, wanted) in recent {
-            schedule.add(key, &wanted.tenant, Cause::Change, wanted.since);
+            for tenant in &wanted.tenants {
+                schedule.add(key.clone(), tenant, Cause::Change, wanted.since);
+            }
         }
         drop(schedule);
         self.wake.notify_one();
@@ -640,6 +658,65 @@ mod tests {
     }
 
     #[test]
+    fn who_touches_a_key_while_it_runs_puts_nobody_behind() {
+        let now = Instant::now();
+        // A group of several namespaces has the earliest turn of all who changed it; a Service has that of its own, too.
+        for (key, owner) in [(group("both"), "team"), (service("shop", "a"), "flood")] {
+            let mut schedule = Schedule::default();
+            schedule.add(key.clone(), owner, Cause::Change, now);
+            assert_eq!(schedule.take(now), Ok((key.clone(), Cause::Change)));
+            for number in 0..100 {
+                schedule.wants(service("flood", &number.to_string()), Cause::Change, now);
+            }
+            schedule.add(key.clone(), owner, Cause::Change, now);
+            schedule.add(key.clone(), "flood", Cause::Change, now);
+            schedule.done(&key, &Outcome::Done, now);
+            assert_eq!(take_all(&mut schedule, now)[..2], [service("flood", "0"), key]);
+        }
+    }
+
+    #[test]
+    fn bindings_of_others_that_a_change_concerns_take_no_turns_of_whoever_made_it() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let binding = |namespace: &str, name: &str| Key::Binding(ObjectName::new(namespace, name));
+        for number in 0..2000 {
+            schedule.add(binding("flood", &number.to_string()), "shop", Cause::Change, now);
+        }
+        schedule.add(binding("shop", "b"), "shop", Cause::Change, now);
+        assert!(take_all(&mut schedule, now)[..2].contains(&binding("shop", "b")));
+    }
+
+    #[test]
+    fn rules_of_nodes_come_before_a_backlog_of_bindings_and_rest_between_two_runs() {
+        let (mut schedule, mut now) = (Schedule::default(), Instant::now());
+        for number in 0..2000 {
+            let namespace = if number % 2 == 0 { "shop".to_owned() } else { format!("team-{number}") };
+            schedule.wants(Key::Binding(ObjectName::new(&namespace, number.to_string())), Cause::Change, now);
+        }
+        let (mut taken, mut runs) = (0, Vec::new());
+        loop {
+            let key = match schedule.take(now) {
+                Ok((key, _)) => key,
+                Err(Some(due)) => {
+                    now = due;
+                    continue;
+                }
+                Err(None) => break,
+            };
+            taken += 1;
+            match key {
+                Key::NodeRules => runs.push(taken),
+                // Each has another port, for example.
+                _ => schedule.wants(Key::NodeRules, Cause::Change, now),
+            }
+            now += Duration::from_millis(10);
+            schedule.done(&key, &Outcome::Done, now);
+        }
+        assert_eq!((runs[0], taken - runs.len()), (2, 2000));
+        assert!((15..=25).contains(&runs.len()), "it has run {} times", runs.len());
+    }
+
+    #[test]
     fn a_flood_of_one_namespace_holds_no_other_up() {
         let now = Instant::now();
         let mut schedule = Schedule { most: BTreeMap::from([(Lane::LoadBalancers, 1)]), ..Schedule::default() };
@@ -674,7 +751,7 @@ mod tests {
         }
         schedule.wants(Key::NodeRules, Cause::Change, now);
         schedule.wants(group("edited"), Cause::Change, now);
-        assert_eq!(take_all(&mut schedule, now), [binding("0"), binding("1"), binding("2"), group("edited")]);
+        assert_eq!(take_all(&mut schedule, now), [Key::NodeRules, binding("0"), binding("1"), group("edited")]);
     }
 
     #[test]
@@ -757,7 +834,7 @@ mod tests {
         assert_eq!(take_all(&mut schedule, now), [group("a"), group("b")]);
         schedule.wants(binding("x"), Cause::Change, now);
         schedule.wants(Key::NodeRules, Cause::Change, now);
-        assert_eq!(take_all(&mut schedule, now), [binding("x"), Key::NodeRules]);
+        assert_eq!(take_all(&mut schedule, now), [Key::NodeRules, binding("x")]);
         schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
         assert_eq!(schedule.take(now), Ok((group("c"), Cause::Change)));
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));

@@ -14,8 +14,8 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    model::{Stack, StackId},
-    plan::{Plan, Step, StepAction},
+    model::{Action, ResourceId, SecurityGroupReference, Stack, StackId, TargetGroupReference},
+    plan::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, Step, StepAction},
 };
 
 /// How often a step may be carried out before its repetition counts as one.
@@ -81,7 +81,7 @@ impl Repeated {
             _ => "see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it",
         };
         format!(
-            "{action}: carried out {times} times, and not in force afterwards; asked for by {cause}; {fix}; it is tried again with growing pauses"
+            "{action}: applied {times} times, but AWS or the API server does not show it afterwards; asked for by {cause}; {fix}; it is tried again with growing pauses"
         )
     }
 }
@@ -113,6 +113,103 @@ fn fingerprint(action: &StepAction) -> u64 {
     }
 }
 
+/// What the steps that wait would have made.
+#[derive(Debug, Default)]
+struct Lacking {
+    load_balancer: bool,
+    security_group: bool,
+    target_groups: BTreeSet<ResourceId>,
+    listeners: BTreeSet<u16>,
+    rules: BTreeSet<(u16, usize)>,
+    /// The ports of listeners whose rules are not as they shall be.
+    ports: BTreeSet<u16>,
+    /// True if requests are answered by some of it.
+    serves: bool,
+}
+
+impl Lacking {
+    fn add(&mut self, action: &StepAction) {
+        self.serves |= matches!(
+            action,
+            StepAction::CreateSecurityGroup(_)
+                | StepAction::AuthorizeIngress { .. }
+                | StepAction::CreateTargetGroup(_)
+                | StepAction::CreateBinding(_)
+                | StepAction::CreateLoadBalancer(_)
+                | StepAction::SetSecurityGroups { .. }
+                | StepAction::CreateListener { .. }
+                | StepAction::ModifyListener { .. }
+                | StepAction::AddListenerCertificates { .. }
+                | StepAction::CreateRule { .. }
+                | StepAction::SetRulePriorities { .. }
+                | StepAction::ModifyRule { .. }
+        );
+        match action {
+            StepAction::CreateLoadBalancer(_) => self.load_balancer = true,
+            StepAction::CreateSecurityGroup(_) => self.security_group = true,
+            StepAction::CreateTargetGroup(group) => drop(self.target_groups.insert(group.resource.clone())),
+            StepAction::CreateListener { listener, .. } => drop(self.listeners.insert(listener.port)),
+            StepAction::CreateRule { port, index, .. } => {
+                self.rules.insert((*port, *index));
+                self.ports.insert(*port);
+            }
+            StepAction::SetRulePriorities { port, .. } | StepAction::ModifyRule { port, .. } => {
+                self.ports.insert(*port);
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns true if a step names something of it, or leads requests to where it should be.
+    fn is_named_by(&self, action: &StepAction) -> bool {
+        let group =
+            |reference: &SecurityGroupReference| self.security_group && *reference == SecurityGroupReference::Managed;
+        match action {
+            StepAction::AuthorizeIngress { group, .. } => self.security_group && *group == SecurityGroupTarget::Created,
+            StepAction::CreateLoadBalancer(balancer) => balancer.security_groups.iter().any(group),
+            StepAction::SetSecurityGroups { groups, .. } => groups.iter().any(group),
+            StepAction::CreateBinding(group) => self.target_groups.contains(&group.resource),
+            StepAction::ModifyAttributes { of, .. } => match of {
+                AttributesOf::LoadBalancer(balancer) => self.load_balancer && balancer.is_none(),
+                AttributesOf::Listener(listener) => self.has_listener(listener),
+                AttributesOf::TargetGroup(group) => self.has_target_group(group),
+            },
+            StepAction::CreateListener { load_balancer, listener } => {
+                self.load_balancer && load_balancer.is_none() || self.is_led_to(&listener.default_action)
+            }
+            StepAction::ModifyListener { port, change, .. } => {
+                change.default_action.as_ref().is_some_and(|to| self.ports.contains(port) || self.is_led_to(to))
+            }
+            StepAction::AddListenerCertificates { listener, .. } => self.has_listener(listener),
+            StepAction::CreateRule { listener, rule, .. } => {
+                self.has_listener(listener) || self.is_led_to(&rule.action)
+            }
+            StepAction::ModifyRule { rule, .. } => self.is_led_to(&rule.action),
+            StepAction::SetRulePriorities { priorities, .. } => priorities.iter().any(|(rule, _)| match rule {
+                RuleReference::Existing(_) => false,
+                RuleReference::Created(port, index) => self.rules.contains(&(*port, *index)),
+            }),
+            _ => false,
+        }
+    }
+
+    fn has_listener(&self, listener: &ListenerReference) -> bool {
+        matches!(listener, ListenerReference::Created(port) if self.listeners.contains(port))
+    }
+
+    fn has_target_group(&self, group: &TargetGroupReference) -> bool {
+        matches!(group, TargetGroupReference::Own(resource) if self.target_groups.contains(resource))
+    }
+
+    fn is_led_to(&self, action: &Action<TargetGroupReference>) -> bool {
+        let redirected = match action {
+            Action::Redirect { port: Some(port), .. } => port.parse().is_ok_and(|port| self.listeners.contains(&port)),
+            _ => false,
+        };
+        redirected || action.target_groups().any(|group| self.has_target_group(group))
+    }
+}
+
 impl Repeats {
     fn memories(&self) -> MutexGuard<'_, BTreeMap<StackId, Memory>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -127,7 +224,8 @@ impl Repeats {
         }
     }
 
-    /// Takes out of a plan the steps that wait because they were carried out before, and returns them.
+    /// Takes out of a plan the steps that wait because they were carried out before, and returns them. Steps that stand on what
+    /// they make wait with them; where that is something that answers requests, so does all that is taken away.
     pub fn withhold(&self, stack: &StackId, plan: &mut Plan) -> Vec<Repeated> {
         let (mut memories, now) = (self.memories(), Instant::now());
         let Some(memory) = memories.get_mut(stack) else { return Vec::new() };
@@ -136,12 +234,27 @@ impl Repeats {
             return Vec::new();
         }
         let mut withheld = Vec::new();
+        let mut lacking = Lacking::default();
         plan.steps.retain(|step| {
-            let Some(done) = memory.done.get(&fingerprint(&step.action)) else { return true };
-            let Some(next) = done.next().filter(|next| *next > now) else { return true };
-            withheld.push(Repeated { step: step.clone(), times: done.times, pause: next.duration_since(now) });
+            let done = memory.done.get(&fingerprint(&step.action));
+            match done.and_then(|done| Some((done.times, done.next().filter(|next| *next > now)?))) {
+                Some((times, next)) => {
+                    withheld.push(Repeated { step: step.clone(), times, pause: next.duration_since(now) });
+                }
+                None if lacking.is_named_by(&step.action) => {}
+                None => return true,
+            }
+            lacking.add(&step.action);
             false
         });
+        if lacking.serves {
+            for step in plan.steps.extract_if(.., |step| step.action.is_destructive()) {
+                // It stays for now: no other step means it where it names one by its resource.
+                if let StepAction::DeleteTargetGroup { arn, .. } = step.action {
+                    plan.passed_over.insert(arn);
+                }
+            }
+        }
         withheld
     }
 
@@ -172,7 +285,13 @@ impl Repeats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Cause, ObjectKind, ObjectName, ObjectReference, RuleArn};
+    use crate::{
+        model::{
+            Cause, CertificateArn, Listener, ListenerArn, ListenerProtocol, ObjectKind, ObjectName, ObjectReference,
+            Rule, RuleArn, TargetGroupArn,
+        },
+        plan::ListenerChange,
+    };
 
     fn stack() -> Stack {
         Stack::empty(StackId::Ingress(ObjectName::new("shop", "web")))
@@ -212,12 +331,89 @@ mod tests {
         let withheld = repeats.withhold(&stack().id, &mut with_another);
         assert_eq!(with_another.steps, [step("b")]);
         assert_eq!(withheld, [Repeated { step: step("a"), times: 6, pause: Duration::from_secs(480 - 149) }]);
-        insta::assert_snapshot!(withheld[0].message(), @"delete rule 3 of listener 80: carried out 6 times, and not in force afterwards; asked for by Ingress shop/web generation 4, spec.rules; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is tried again with growing pauses");
+        insta::assert_snapshot!(withheld[0].message(), @"delete rule 3 of listener 80: applied 6 times, but AWS or the API server does not show it afterwards; asked for by Ingress shop/web generation 4, spec.rules; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is tried again with growing pauses");
         // It never takes longer than an hour, and is never given up.
         let mut carried_out = passes(&repeats, 40_000, |_| stack()).await;
         carried_out.insert(0, 0);
         carried_out.push(40_000);
         assert!(carried_out.windows(2).all(|pair| pair[1] - pair[0] <= 3600), "{carried_out:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stands_on_a_step_that_waits_waits_with_it_and_nothing_is_taken_away_meanwhile() {
+        let listener = |port: u16, default_action| Listener {
+            port,
+            protocol: ListenerProtocol::Https,
+            default_action,
+            default_authentication: None,
+            default_certificate: None,
+            certificates: BTreeSet::new(),
+            certificates_after_apply: None,
+            mutual_authentication: None,
+            ssl_policy: None,
+            alpn_policy: None,
+            attributes: BTreeMap::new(),
+            attribute_causes: BTreeMap::new(),
+            rules: Vec::new(),
+            shares: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            cause: step("a").cause,
+        };
+        let to = |port: &str| Action::Redirect {
+            host: None,
+            path: None,
+            port: Some(port.to_owned()),
+            protocol: Some("HTTPS".to_owned()),
+            query: None,
+            status_code: "HTTP_301".to_owned(),
+        };
+        let rule = || Rule {
+            conditions: Vec::new(),
+            authentication: None,
+            action: Action::FixedResponse { content_type: None, message_body: None, status_code: "200".to_owned() },
+            transforms: Vec::new(),
+            tags: BTreeMap::new(),
+            cause: step("a").cause,
+        };
+        let create_rule =
+            |listener, port| StepAction::CreateRule { listener, port, index: 0, priority: 1, rule: Box::new(rule()) };
+        let modify = |port, to| StepAction::ModifyListener {
+            arn: ListenerArn::new("arn:l"),
+            port,
+            change: Box::new(ListenerChange { default_action: Some(to), ..ListenerChange::default() }),
+        };
+        let create = |listener| StepAction::CreateListener { load_balancer: None, listener: Box::new(listener) };
+        let certificates = vec![CertificateArn::new("arn:c")];
+        let doomed = TargetGroupArn::new("arn:t");
+        let actions = [
+            create(listener(443, to("8443"))),
+            StepAction::AddListenerCertificates { listener: ListenerReference::Created(443), certificates },
+            create_rule(ListenerReference::Created(443), 443),
+            StepAction::SetRulePriorities { port: 443, priorities: vec![(RuleReference::Created(443, 0), 2)] },
+            modify(80, to("443")),
+            create_rule(ListenerReference::Existing(ListenerArn::new("arn:l")), 81),
+            modify(81, to("9443")),
+            StepAction::DeleteTargetGroup { arn: doomed.clone(), name: "t".to_owned() },
+            step("b").action,
+        ];
+        let steps: Vec<Step> = actions.map(|action| Step { action, cause: step("a").cause }).into();
+        let repeats = Repeats::default();
+        for _ in 0..FREE {
+            repeats.remember(&stack().id, &steps[..1]);
+        }
+        let mut plan = Plan { steps: steps.clone(), ..Plan::default() };
+        let withheld = repeats.withhold(&stack().id, &mut plan);
+        assert_eq!(withheld.iter().map(|repeated| &repeated.step).collect::<Vec<_>>(), [&steps[0]]);
+        assert_eq!(plan.steps, steps[5..7]);
+        assert_eq!(plan.passed_over, [doomed].into());
+        // A default action does not change before the rules that come before it.
+        let repeats = Repeats::default();
+        for _ in 0..FREE {
+            repeats.remember(&stack().id, &steps[5..6]);
+        }
+        let mut plan = Plan { steps: steps.clone(), ..Plan::default() };
+        repeats.withhold(&stack().id, &mut plan);
+        assert_eq!(plan.steps, steps[..5]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -80,6 +80,8 @@ impl Controller {
     async fn pass(&self, group: &StackId, membership: &mut Membership) -> Result<Outcome, PassError> {
         // While a group is worked on, the shared security group that it may be about to use is not deleted.
         let _in_use = self.backend_group_gate.read().await;
+        // What is due is looked for in this pass.
+        self.inventory.doubts(group);
         self.keep_unserved(group, membership).await?;
         let mut refused = BTreeMap::new();
         let mut room = Room::default();
@@ -199,7 +201,6 @@ impl Controller {
         let told = if !unavailable.is_empty() {
             Some(Outcome::Failed(unavailable))
         } else if built.lacking {
-            self.facts.forget();
             Some(Outcome::Failed(mistakes))
         } else if mistakes.is_empty() {
             None
@@ -218,7 +219,7 @@ impl Controller {
             // The protection may be off by now.
             let reads = plan::Reads { load_balancer: Some(old.arn.clone()), ..plan::Reads::default() };
             self.inventory.read(group, &reads).await?;
-            observed = self.observe(group).await?;
+            observed = self.observe_within(group, room).await?;
         }
         if refused.is_empty() {
             self.repeats.begin(&stack);
@@ -283,7 +284,11 @@ impl Controller {
         self.waits.unblocked(&group.object().to_string());
         let publishing = self.publish(group, membership, &stack, &plan);
         let outcome = self.timed(group, "dns_resolve_and_update_status", publishing).await?;
-        let outcome = match self.waits.note(group, plan.wait.as_ref(), self.replacement_hold) {
+        let due = self.waits.note(group, plan.wait.as_ref(), self.replacement_hold);
+        if due == Some(Due::Later(super::waits::DEADLINE)) && matches!(plan.wait, Some(plan::Wait::LetIn(_))) {
+            self.queue.add(Key::NodeRules);
+        }
+        let outcome = match due {
             Some(Due::Later(left)) if outcome == Outcome::Done => Outcome::Again(left),
             Some(Due::Tell(message)) => {
                 tracing::warn!(%group, "{message}");
@@ -294,10 +299,8 @@ impl Controller {
             }
             _ => outcome,
         };
-        // Targets let the groups in front before in until the load balancer has left them: the next plan ends that.
-        let regroups = |step: &Step| matches!(step.action, plan::StepAction::SetSecurityGroups { .. });
         let outcome = match outcome {
-            Outcome::Done if plan.steps.iter().any(regroups) => Outcome::Again(Duration::from_secs(1)),
+            Outcome::Done => self.inventory.doubts(group).map_or(Outcome::Done, Outcome::Again),
             outcome => outcome,
         };
         Ok(match told {
@@ -412,7 +415,7 @@ impl Controller {
             snapshot
                 .target_group_bindings
                 .values()
-                .filter(|binding| concerns::is_binding_of(group, binding, &observed.target_groups, snapshot))
+                .filter(|binding| concerns::is_binding_of(group, binding, &observed, snapshot))
                 .filter_map(|binding| {
                     Some(ObservedBinding {
                         name: binding.name.clone(),
@@ -421,6 +424,7 @@ impl Controller {
                         labels: binding.labels.clone(),
                         spec: binding.spec.clone(),
                         deleting: binding.deleting,
+                        lets_in: self.targets.lets_in(binding),
                     })
                 })
                 .collect()
@@ -582,7 +586,8 @@ impl Controller {
     ) -> Result<Outcome, PassError> {
         let mut observed = self.observe(group).await?;
         self.write_status(membership, stack, &observed).await?;
-        let complete = plan::plan(stack, &observed) == Planned::Ready(Plan::default());
+        let next = plan::plan(stack, &observed);
+        let complete = next == Planned::Ready(Plan::default());
         if !membership.members.is_empty() && complete {
             if matches!(group, StackId::Group(_)) {
                 observed.holdings = plan::holdings(stack, &observed);
@@ -609,12 +614,13 @@ impl Controller {
                     Outcome::Done
                 });
             }
+            if let Some(left) = self.inventory.doubts(group) {
+                return Ok(Outcome::Again(left));
+            }
             // One that was made just now may not have been seen yet, and nobody would look after it from here on.
             let labelled = self.kubernetes.labelled_bindings(group).await?;
             let (own, foreign): (Vec<_>, Vec<_>) = self.with_snapshot(|snapshot| {
-                labelled
-                    .into_iter()
-                    .partition(|binding| concerns::is_binding_of(group, binding, &observed.target_groups, snapshot))
+                labelled.into_iter().partition(|binding| concerns::is_binding_of(group, binding, &observed, snapshot))
             });
             if !own.is_empty() {
                 return Ok(Outcome::Again(Duration::from_secs(1)));
@@ -643,7 +649,9 @@ impl Controller {
                 self.queue.add(Key::NodeRules);
             }
         }
-        Ok(Outcome::Done)
+        // What a plan has done may be what another step waited for: a group in front is closed when a load balancer is gone.
+        let more = !plan.steps.is_empty() && !matches!(&next, Planned::Ready(next) if next.steps.is_empty());
+        Ok(if more { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done })
     }
 
     /// Takes the finalizer off those who leave a group in which others stay, as soon as nothing of their own is left.

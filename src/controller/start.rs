@@ -119,6 +119,12 @@ pub enum StartError {
     /// The election has ended by itself: the process ends, so that a new one takes part.
     #[error("the leader election has ended by a fault of albatross, please report it; the process ends")]
     ElectionEnded,
+    /// A task that goes on for as long as the process has ended by itself: the process ends, so that a new one begins it anew.
+    #[error("{task} has ended by a fault of albatross, please report it; the process ends")]
+    TaskEnded {
+        /// Which one.
+        task: &'static str,
+    },
 }
 
 pub(super) fn aws_error(error: AwsError) -> StartError {
@@ -289,7 +295,7 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
         prepared = prepare(&flags) => prepared?,
     };
     let Prepared { settings, parts, candidate, always, mut controller, present, serves_webhooks } = prepared;
-    let _watches = start_watches(&parts.client, &settings.watch_namespace, &parts.watched);
+    let mut watches = start_watches(&parts.client, &settings.watch_namespace, &parts.watched);
 
     let (release, mut released) = watch::channel(false);
     let mut election = flags.enable_leader_election.then(|| {
@@ -301,6 +307,7 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
         let led = tokio::select! {
             ended = lead(Arc::clone(&controller), &settings, stopped.clone()) => ended,
             () = ended(election.as_mut()) => Err(StartError::ElectionEnded),
+            () = one_ended(&mut watches) => Err(StartError::TaskEnded { task: "a watch" }),
         };
         match led {
             Err(StartError::LeaseLost) => {
@@ -332,6 +339,13 @@ async fn ended(task: Option<&mut JoinHandle<()>>) {
             let _ = task.await;
         }
         None => std::future::pending().await,
+    }
+}
+
+/// Returns when one of the tasks has ended, or was ended by a panic; never without any.
+async fn one_ended(tasks: &mut JoinSet<()>) {
+    if tasks.join_next().await.is_none() {
+        std::future::pending().await
     }
 }
 
@@ -394,8 +408,9 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
     let present = Arc::new(RwLock::new(Arc::clone(&controller)));
     serve_admin(flags, &watched.synced, &present, certificate, metrics).await?;
     tracing::info!(cluster = flags.cluster_name, %vpc, region = aws.region(), "albatross {} starts", env!("CARGO_PKG_VERSION"));
+    let watched_namespace = flags.watch_namespace.clone();
     tokio::spawn(async move {
-        for sentence in unserved(&client).await {
+        for sentence in unserved(&client, &watched_namespace).await {
             tracing::warn!("{sentence}");
         }
     });
@@ -447,15 +462,19 @@ pub(super) async fn lead(
     beside.spawn(Arc::clone(&controller).audit(settings.sync_period));
     let keeper = Arc::clone(&controller);
     beside.spawn(async move { keeper.records.keep_written().await });
+    // It ends by itself, and nothing depends on it.
+    let mut reporting = JoinSet::new();
     let reporter = Arc::clone(&controller);
-    beside.spawn(async move { reporter.report_leftovers().await });
+    reporting.spawn(async move { reporter.report_leftovers().await });
     tokio::select! {
         () = until(&mut leadership, over) => {
             // The next term begins with a queue that nobody else takes from. A pass that is under way changes nothing any more.
             working.shutdown().await;
             beside.shutdown().await;
+            reporting.shutdown().await;
             Err(StartError::LeaseLost)
         }
+        () = one_ended(&mut beside) => Err(StartError::TaskEnded { task: "the audit, or the writer of records," }),
         () = until(&mut stopped, |stopped| *stopped) => {
             if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
                 tracing::warn!("stopping in the middle of work; the next start goes on with it");
@@ -666,6 +685,20 @@ mod tests {
     struct Line {
         #[command(flatten)]
         flags: ControllerFlags,
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_the_process_and_one_that_goes_on_does_not() {
+        let within = Duration::from_secs(5);
+        let mut election = tokio::spawn(async { panic!("by test") });
+        assert_eq!(tokio::time::timeout(within, ended(Some(&mut election))).await, Ok(()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        assert!(futures::poll!(std::pin::pin!(one_ended(&mut tasks))).is_pending());
+        assert!(futures::poll!(std::pin::pin!(one_ended(&mut JoinSet::new()))).is_pending());
+        assert!(futures::poll!(std::pin::pin!(ended(None))).is_pending());
+        tasks.spawn(async { panic!("by test") });
+        assert_eq!(tokio::time::timeout(within, one_ended(&mut tasks)).await, Ok(()));
     }
 
     #[tokio::test]

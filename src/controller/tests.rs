@@ -193,12 +193,41 @@ async fn the_shared_security_group_holds_up_nobody_while_it_is_needed() {
 async fn a_target_group_that_is_gone_is_looked_for_by_its_group() {
     let mut snapshot = manifests();
     let binding = ObjectName::new("shop", "k8s-shop-front");
-    let (fake, controller) = controller(snapshot.clone(), None, |_| None).await;
+    // AWS has listed the group of the stack once.
+    let listed = |call: &Call| {
+        let arn = snapshot_arn();
+        let action = call.action.as_str();
+        let tag = |(key, value): (&str, &str)| format!("<member><Key>{key}</Key><Value>{value}</Value></member>");
+        let tags =
+            [(tags::CLUSTER, "demo"), (tags::INGRESS_STACK, "shop/web"), (tags::INGRESS_RESOURCE, "shop/web-front:80")];
+        Some(match action {
+            "DescribeTargetGroups" => elb(
+                action,
+                &format!(
+                    "<TargetGroups><member><TargetGroupArn>{arn}</TargetGroupArn><TargetGroupName>k8s-shop-front</TargetGroupName><VpcId>vpc-1</VpcId></member></TargetGroups>"
+                ),
+            ),
+            "DescribeTags" => elb(
+                action,
+                &format!(
+                    "<TagDescriptions><member><ResourceArn>{arn}</ResourceArn><Tags>{}</Tags></member></TagDescriptions>",
+                    tags.map(tag).concat()
+                ),
+            ),
+            _ => return None,
+        })
+    };
+    let (fake, controller) = controller(snapshot.clone(), None, listed).await;
     controller.inventory.observe(&group()).await.unwrap();
     fake.calls();
     assert!(matches!(controller.reconcile(&Key::Binding(binding.clone())).await, Outcome::Failed(_)));
-    let next = tokio::time::timeout(Duration::from_secs(10), controller.queue.next());
-    assert_eq!(next.await, Ok((Key::Stack(group()), Cause::Change)));
+    let mut next = Vec::new();
+    for _ in 0..2 {
+        let key = tokio::time::timeout(Duration::from_secs(10), controller.queue.next()).await.unwrap();
+        controller.queue.done(&key.0, &Outcome::Done);
+        next.push(key);
+    }
+    assert!(next.contains(&(Key::Stack(group()), Cause::Change)), "{next:?}");
     fake.calls();
     controller.inventory.observe(&group()).await.unwrap();
     assert!(fake.actions().contains(&"DescribeTargetGroups".to_owned()), "what AWS has is not read again");
@@ -208,7 +237,100 @@ async fn a_target_group_that_is_gone_is_looked_for_by_its_group() {
     own.labels.clear();
     controller.snapshot.write().unwrap().apply(own);
     assert!(matches!(controller.reconcile(&Key::Binding(binding)).await, Outcome::Failed(_)));
-    assert_eq!(controller.queue.depth(), 1);
+    let queue = controller.queue.snapshot();
+    let wanted: Vec<&String> = queue.waiting.iter().chain(queue.pausing.keys()).collect();
+    assert_eq!(wanted, [&Key::NodeRules.to_string()]);
+}
+
+fn snapshot_arn() -> String {
+    manifests().target_group_bindings.values().next().unwrap().spec.target_group_arn.clone().unwrap()
+}
+
+#[tokio::test]
+async fn a_strangers_binding_has_no_stack_looked_at() {
+    let mut snapshot = manifests();
+    let own = snapshot.target_group_bindings.remove(&ObjectName::new("shop", "k8s-shop-front")).unwrap();
+    let stranger = ObjectName::new("evil", "k8s-shop-front");
+    snapshot.apply(TargetGroupBinding { name: stranger.clone(), ..own });
+    let (_fake, controller) = controller(snapshot, None, |_| None).await;
+    assert!(matches!(controller.reconcile(&Key::Binding(stranger)).await, Outcome::Failed(_)));
+    let waiting = controller.queue.snapshot().waiting;
+    assert!(!waiting.iter().any(|key| key.contains("shop/web")), "{waiting:?}");
+}
+
+#[tokio::test]
+async fn what_an_object_has_to_be_corrected_for_is_not_tried_again_and_again() {
+    let mut snapshot = manifests();
+    let binding = ObjectName::new("shop", "k8s-shop-front");
+    let spec = &mut snapshot.target_group_bindings.get_mut(&binding).unwrap().spec;
+    spec.multi_cluster_target_group = Some(true);
+    let is_refused = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (_fake, controller) = controller(snapshot, None, move |call| {
+        let is_status = call.action.ends_with("/targetgroupbindings/k8s-shop-front/status");
+        is_status.then(|| match is_refused.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            true => (500, "{}".to_owned()),
+            false => (200, json!({"metadata": {}, "spec": {"serviceRef": {"name": "front", "port": 80}}}).to_string()),
+        })
+    })
+    .await;
+    let outcome = controller.reconcile(&Key::Binding(binding.clone())).await;
+    assert!(matches!(&outcome, Outcome::Failed(_)), "nothing else has its status written: {outcome:?}");
+    let outcome = controller.reconcile(&Key::Binding(binding.clone())).await;
+    assert!(
+        matches!(&outcome, Outcome::SetAside(message) if message.contains("multiClusterTargetGroup")),
+        "{outcome:?}"
+    );
+    {
+        let mut snapshot = controller.snapshot.write().unwrap();
+        let spec = &mut snapshot.target_group_bindings.get_mut(&binding).unwrap().spec;
+        (spec.multi_cluster_target_group, spec.target_group_arn) = (None, None);
+        spec.networking = Some(crate::api::crd::Networking::default());
+    }
+    let outcome = controller.reconcile(&Key::NodeRules).await;
+    assert!(matches!(outcome, Outcome::SetAside(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_strangers_binding_with_a_groups_labels_and_a_finalizer_holds_up_no_deletion() {
+    let edge = StackId::Group("edge".to_owned());
+    let finalizer = tags::finalizer(&edge);
+    let mut snapshot = manifests();
+    let mut stranger = snapshot.target_group_bindings.pop_first().unwrap().1;
+    stranger.name = ObjectName::new("evil", "k8s-shop-front");
+    stranger.labels = tags::binding_labels(&edge);
+    snapshot.apply(stranger);
+    let member = snapshot.ingresses.get_mut(&web()).unwrap();
+    (member.finalizers, member.deleting) = (vec![finalizer.clone()], true);
+    // An Ingress of the stranger's own, with a finalizer written by hand.
+    let theirs = crate::snapshot::Ingress { name: ObjectName::new("evil", "web"), deleting: false, ..member.clone() };
+    let theirs = crate::snapshot::Ingress { finalizers: Vec::new(), ..theirs };
+    snapshot.apply(theirs);
+    let ingress = json!({
+        "metadata": {
+            "name": "web", "namespace": "shop", "resourceVersion": "7", "finalizers": [finalizer],
+            "deletionTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": { "ingressClassName": "alb" },
+    });
+    let (fake, mut controller) = controller(snapshot, Some(ingress), |call| {
+        let listed = json!({
+            "kind": "TargetGroupBindingList", "apiVersion": "elbv2.k8s.aws/v1beta1", "metadata": {},
+            "items": [{
+                "metadata": {
+                    "name": "k8s-shop-front", "namespace": "evil", "uid": "9", "finalizers": [tags::BINDING_FINALIZER],
+                    "labels": { "ingress.k8s.aws/stack": "edge" },
+                },
+                "spec": { "targetGroupARN": snapshot_arn(), "serviceRef": { "name": "front", "port": 80 } },
+            }],
+        });
+        let lists = call.action.starts_with("GET /apis/elbv2.k8s.aws/v1beta1/targetgroupbindings");
+        lists.then(|| (200, listed.to_string()))
+    })
+    .await;
+    controller.config.enable_backend_security_group = false;
+    assert_eq!(controller.reconcile(&Key::Stack(edge)).await, Outcome::Done);
+    let patched = fake.actions().contains(&"PATCH /apis/networking.k8s.io/v1/namespaces/shop/ingresses/web".to_owned());
+    assert!(patched, "the finalizer is not removed");
 }
 
 /// The bodies that are sent to the API server for an Ingress.
@@ -341,9 +463,10 @@ async fn a_change_that_does_not_last_is_told_and_waits_while_the_rest_goes_on() 
         writes.push((calls.iter().filter(|call| call.action == "ModifyLoadBalancerAttributes").count(), outcome));
     }
     let Outcome::Failed(message) = &writes[3].1 else { panic!("{writes:?}") };
-    insta::assert_snapshot!(message, @"set attributes of load balancer web: routing.http2.enabled=false: carried out 2 times, and not in force afterwards; asked for by Ingress shop/web, spec; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is tried again with growing pauses");
+    insta::assert_snapshot!(message, @"set attributes of load balancer web: routing.http2.enabled=false: applied 2 times, but AWS or the API server does not show it afterwards; asked for by Ingress shop/web, spec; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is tried again with growing pauses");
     let failed = || Outcome::Failed(message.clone());
-    assert_eq!(writes, [(1, Outcome::Done), (1, Outcome::Done), (0, failed()), (0, failed())]);
+    let again = || Outcome::Again(Duration::from_secs(1));
+    assert_eq!(writes, [(1, again()), (1, again()), (0, failed()), (0, failed())]);
     assert!(
         controller
             .metrics
@@ -351,4 +474,171 @@ async fn a_change_that_does_not_last_is_told_and_waits_while_the_rest_goes_on() 
             .unwrap()
             .contains("albatross_repeated_steps_total{action=\"ModifyAttributes\"} 2\n")
     );
+}
+
+#[tokio::test]
+async fn who_asks_for_what_is_not_there_costs_nobody_else_what_is_known() {
+    let (mut snapshot, ingress) = unheld();
+    let web = snapshot.ingresses.get_mut(&web()).unwrap();
+    web.annotations.insert("alb.ingress.kubernetes.io/security-groups".to_owned(), "nobodys".to_owned());
+    let (fake, controller) = controller(snapshot, Some(ingress), |call| match call.action.as_str() {
+        action @ "DescribeSubnets" => Some(ec2(
+            action,
+            "<subnetSet><item><subnetId>subnet-1</subnetId><availabilityZone>z-a</availabilityZone><cidrBlock>10.0.0.0/24</cidrBlock></item></subnetSet>",
+        )),
+        action @ "DescribeAvailabilityZones" => Some(ec2(action, "<availabilityZoneInfo/>")),
+        _ => settled(call),
+    })
+    .await;
+    let kind = crate::model::LoadBalancerKind::Network;
+    let query = crate::facts::SubnetQuery::Named { kind, names: vec!["subnet-1".to_owned()], ipv6: false };
+    let mut facts = crate::facts::Facts::default();
+    for _ in 0..3 {
+        controller.facts.answer(&crate::facts::Want::Subnets(query.clone()), &mut facts).await;
+        assert!(matches!(facts.subnets(&query), Some(crate::facts::Fact::Known(_))));
+        let outcome = controller.reconcile(&Key::Stack(group())).await;
+        assert!(matches!(&outcome, Outcome::Failed(why) if why.contains("`nobodys`")), "{outcome:?}");
+    }
+    assert_eq!(fake.actions().iter().filter(|action| *action == "DescribeSubnets").count(), 1);
+}
+
+/// The reason and the object of the warnings that have come by now.
+async fn warned(fake: &Fake, calls: &mut Vec<Call>, reason: &str) -> Vec<String> {
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        calls.extend(fake.calls());
+    }
+    let events = calls.iter().filter(|call| call.action.ends_with("/events"));
+    let events = events.map(|call| serde_json::from_str::<serde_json::Value>(&call.body).unwrap());
+    let of_reason = events.filter(|event| event["reason"] == reason);
+    of_reason.map(|event| event["involvedObject"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_change_for_which_a_quota_leaves_no_room_goes_on_in_steps_and_only_its_member_is_told() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let manifests = r#"
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: alb}
+spec: {controller: ingress.k8s.aws/alb}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: web
+  namespace: shop
+  uid: "1"
+  finalizers: [group.ingress.k8s.aws/edge]
+  annotations:
+    alb.ingress.kubernetes.io/group.name: edge
+    alb.ingress.kubernetes.io/actions.answer: '{"type":"fixed-response","fixedResponseConfig":{"contentType":"text/plain","statusCode":"503"}}'
+spec:
+  ingressClassName: alb
+  rules: [{host: web.example.com, http: {paths: [{path: /new, pathType: Exact, backend: {service: {name: answer, port: {name: use-annotation}}}}]}}]
+status: {loadBalancer: {ingress: [{hostname: web.example, ports: [{port: 80, protocol: TCP}]}]}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: other
+  namespace: shop
+  uid: "2"
+  finalizers: [group.ingress.k8s.aws/edge]
+  annotations: {alb.ingress.kubernetes.io/group.name: edge}
+spec: {ingressClassName: alb}
+status: {loadBalancer: {ingress: [{hostname: web.example, ports: [{port: 80, protocol: TCP}]}]}}
+"#;
+    let mut loaded = Loaded::default();
+    from_documents(&mut loaded, "test", manifests).unwrap();
+    let refused = Arc::new(AtomicBool::new(false));
+    let rule = |path: &str, status: &str| {
+        format!(
+            "<Rules><member><RuleArn>arn:listener-rule/app/web/1/80/{status}</RuleArn><Priority>1</Priority><IsDefault>false</IsDefault>\
+             <Conditions><member><Field>path-pattern</Field><PathPatternConfig><Values><member>{path}</member></Values></PathPatternConfig></member></Conditions>\
+             <Actions><member><Type>fixed-response</Type><FixedResponseConfig><StatusCode>{status}</StatusCode></FixedResponseConfig></member></Actions></member></Rules>"
+        )
+    };
+    let (fake, mut controller) = controller(loaded.snapshot, None, move |call| match call.action.as_str() {
+        action @ "DescribeRules" => Some(elb(action, &rule("/old", "404"))),
+        // The account allows one rule, and the old one is there when this comes for the first time.
+        "CreateRule" if !refused.swap(true, Ordering::SeqCst) => {
+            Some(elb_error(400, "TooManyRules", "You've reached the limit"))
+        }
+        action @ "CreateRule" => Some(elb(action, &rule("/new", "503"))),
+        action @ "DescribeAccountLimits" => Some(elb(action, "<Limits/>")),
+        action @ ("DeleteRule" | "AddTags" | "RemoveTags" | "SetRulePriorities") => Some(elb(action, "")),
+        _ => settled(call).map(|(status, body)| (status, body.replace("shop/web", "edge"))),
+    })
+    .await;
+    controller.config.enable_backend_security_group = false;
+    let outcome = controller.reconcile(&Key::Stack(StackId::Group("edge".to_owned()))).await;
+    let mut calls = Vec::new();
+    let told = warned(&fake, &mut calls, "QuotaReached").await;
+    let rules = |call: &&Call| ["CreateRule", "DeleteRule"].contains(&call.action.as_str());
+    let writes: Vec<&str> = calls.iter().filter(rules).map(|call| call.action.as_str()).collect();
+    assert!(matches!(outcome, Outcome::Done | Outcome::Again(_)), "{outcome:?}");
+    assert_eq!(writes, ["CreateRule", "DeleteRule", "CreateRule"]);
+    assert_eq!(told, ["web"]);
+}
+
+#[tokio::test]
+async fn a_binding_that_is_gone_leaves_no_metrics() {
+    let (_fake, controller) = controller(manifests(), None, |_| None).await;
+    let binding = ObjectName::new("shop", "k8s-shop-front");
+    controller.metrics.readiness_gate_ready("shop", "k8s-shop-front", Duration::from_secs(1));
+    let is_shown = || controller.metrics.encode().unwrap().contains("name=\"k8s-shop-front\"");
+    controller.reconcile(&Key::Binding(binding.clone())).await;
+    assert!(is_shown());
+    controller.snapshot.write().unwrap().target_group_bindings.remove(&binding);
+    controller.reconcile(&Key::Binding(binding)).await;
+    assert!(!is_shown());
+}
+
+#[tokio::test]
+async fn secrets_that_an_ingress_named_before_are_forgotten_although_nothing_came_of_it() {
+    let (mut snapshot, ingress) = unheld();
+    let text = "
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: front}
+spec: {type: NodePort, selector: {app: front}, ports: [{port: 80, nodePort: 30080}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: web
+  namespace: shop
+  uid: '1'
+  annotations:
+    alb.ingress.kubernetes.io/auth-type: oidc
+    alb.ingress.kubernetes.io/listen-ports: '[{\"HTTPS\": 443}]'
+    alb.ingress.kubernetes.io/certificate-arn: arn:aws:acm:us-west-2:111122223333:certificate/a
+spec:
+  ingressClassName: alb
+  rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: front, port: {number: 80}}}}]}}]
+";
+    let mut loaded = Loaded { snapshot, ..Loaded::default() };
+    loaded.snapshot.ingresses.clear();
+    from_documents(&mut loaded, "test", text).unwrap();
+    snapshot = loaded.snapshot;
+    let (_fake, mut controller) = controller(snapshot, Some(ingress), |call| {
+        let is_secret = call.action.contains("/secrets/");
+        let missing = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
+        if is_secret { Some((404, missing.to_string())) } else { settled(call) }
+    })
+    .await;
+    controller.config.enable_backend_security_group = false;
+    for number in 0..10 {
+        let provider = json!({"issuer": "https://idp", "authorizationEndpoint": "https://idp/a", "tokenEndpoint": "https://idp/t",
+            "userInfoEndpoint": "https://idp/u", "secretName": format!("oidc-{number}")});
+        let key = "alb.ingress.kubernetes.io/auth-idp-oidc".to_owned();
+        {
+            let mut snapshot = controller.snapshot.write().unwrap();
+            snapshot.ingresses.get_mut(&web()).unwrap().annotations.insert(key, provider.to_string());
+        }
+        let outcome = controller.reconcile(&Key::Stack(group())).await;
+        assert_ne!(outcome, Outcome::Done);
+        assert_eq!(controller.secrets.counts().0, 1, "after {number} edits: {outcome:?}");
+    }
 }

@@ -6,13 +6,15 @@ use kube::{
     core::{ApiResource, DynamicObject},
 };
 
-use crate::answered::answered;
+use crate::{answered::answered, api::crd::TargetGroupBindingSpec, targets::unsupported};
 
 /// The controllers of GatewayClasses that are aws-load-balancer-controller's.
 const GATEWAY_CONTROLLERS: [&str; 2] = ["gateway.k8s.aws/alb", "gateway.k8s.aws/nlb"];
 /// Objects of one page of a list, and pages that are looked at for one that matters.
 const PAGE: u32 = 500;
 const MOST_PAGES: usize = 20;
+/// TargetGroupBindings that are named one by one.
+const MOST_BINDINGS: usize = 20;
 
 /// A kind that aws-load-balancer-controller serves.
 struct Kind {
@@ -20,84 +22,148 @@ struct Kind {
     version: &'static str,
     kind: &'static str,
     plural: &'static str,
+    of_cluster: bool,
 }
 
-const GATEWAY_CLASS: Kind =
-    Kind { group: "gateway.networking.k8s.io", version: "v1", kind: "GatewayClass", plural: "gatewayclasses" };
-const GATEWAY: Kind = Kind { group: "gateway.networking.k8s.io", version: "v1", kind: "Gateway", plural: "gateways" };
-const ACCELERATOR: Kind =
-    Kind { group: "aga.k8s.aws", version: "v1beta1", kind: "GlobalAccelerator", plural: "globalaccelerators" };
+const NAMESPACE: Kind = Kind { group: "", version: "v1", kind: "Namespace", plural: "namespaces", of_cluster: true };
+const POD: Kind = Kind { group: "", version: "v1", kind: "Pod", plural: "pods", of_cluster: false };
+const BINDING: Kind = Kind {
+    group: "elbv2.k8s.aws",
+    version: "v1beta1",
+    kind: "TargetGroupBinding",
+    plural: "targetgroupbindings",
+    of_cluster: false,
+};
+
+const GATEWAY_CLASS: Kind = Kind {
+    group: "gateway.networking.k8s.io",
+    version: "v1",
+    kind: "GatewayClass",
+    plural: "gatewayclasses",
+    of_cluster: true,
+};
+const GATEWAY: Kind =
+    Kind { group: "gateway.networking.k8s.io", version: "v1", kind: "Gateway", plural: "gateways", of_cluster: false };
+const ACCELERATOR: Kind = Kind {
+    group: "aga.k8s.aws",
+    version: "v1beta1",
+    kind: "GlobalAccelerator",
+    plural: "globalaccelerators",
+    of_cluster: false,
+};
 const TARGET_CONTROL: Kind = Kind {
     group: "elbv2.k8s.aws",
     version: "v1beta1",
     kind: "ALBTargetControlConfig",
     plural: "albtargetcontrolconfigs",
+    of_cluster: false,
 };
 
 /// A label that asks a webhook of aws-load-balancer-controller for something in pods.
 struct Label {
-    /// The kind that carries it, of the core group.
-    kind: &'static str,
-    plural: &'static str,
+    /// The kind that carries it.
+    kind: Kind,
     key: &'static str,
+    /// The value that asks for it; with another one nothing is asked for.
+    value: &'static str,
     /// What pods do not get.
     what: &'static str,
 }
 
 const LABELS: [Label; 3] = [
     Label {
-        kind: "Namespace",
-        plural: "namespaces",
+        kind: NAMESPACE,
         key: "elbv2.k8s.aws/quic-server-id-inject",
+        value: "enabled",
         what: "QUIC server id, also where their annotation service.beta.kubernetes.io/aws-load-balancer-quic-enabled-containers asks for one",
     },
     Label {
-        kind: "Namespace",
-        plural: "namespaces",
+        kind: NAMESPACE,
         key: "elbv2.k8s.aws/alb-target-control-agent-injection",
+        value: "enabled",
         what: "agent of the target optimizer",
     },
     Label {
-        kind: "Pod",
-        plural: "pods",
+        kind: POD,
         key: "elbv2.k8s.aws/alb-target-control-agent-inject",
+        value: "true",
         what: "agent of the target optimizer",
     },
 ];
 
-/// Returns a sentence for each kind and label that is in the cluster and that nothing here serves. What cannot be listed,
-/// because its definition is not installed or RBAC does not allow it, is passed over.
-pub(super) async fn unserved(client: &Client) -> Vec<String> {
+/// Where the objects are looked for.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    client: &'a Client,
+    /// The one namespace that is watched; empty is all.
+    namespace: &'a str,
+}
+
+/// Returns a sentence for each kind and label that is in the cluster, or in the one namespace that is watched, and that nothing
+/// here serves, and for each TargetGroupBinding that asks for what is not supported. What cannot be listed, because its
+/// definition is not installed or RBAC does not allow it, is passed over.
+pub(super) async fn unserved(client: &Client, namespace: &str) -> Vec<String> {
+    let reader = Reader { client, namespace };
     let mut found = Vec::new();
-    if let Some(gateway) = gateway(client).await {
+    if let Some(gateway) = gateway(reader).await {
         found.push(not_served("Gateways", &gateway, STAYS));
     }
     for (kind, plural, consequence) in [
         (ACCELERATOR, "GlobalAccelerators", STAYS),
         (TARGET_CONTROL, "ALBTargetControlConfigs", "no pod gets an agent of the target optimizer"),
     ] {
-        let listed = list(client, &kind, &ListParams::default().limit(1)).await;
+        let listed = list(reader, &kind, &ListParams::default().limit(1)).await;
         if let Some(first) = listed.and_then(|(page, _)| page.into_iter().next()) {
             found.push(not_served(plural, &name(&first), consequence));
         }
     }
     for label in LABELS {
-        let kind = Kind { group: "", version: "v1", kind: label.kind, plural: label.plural };
-        let labelled = ListParams::default().labels(label.key).limit(1);
-        if let Some(first) = list(client, &kind, &labelled).await.and_then(|page| page.0.into_iter().next()) {
+        let Label { kind, key, value, what } = label;
+        let mut labelled = ListParams::default().labels(&format!("{key}={value}")).limit(1);
+        if kind.kind == NAMESPACE.kind && !namespace.is_empty() {
+            labelled = labelled.fields(&format!("metadata.name={namespace}"));
+        }
+        if let Some(first) = list(reader, &kind, &labelled).await.and_then(|page| page.0.into_iter().next()) {
             found.push(format!(
-                "the label {} has no effect, for example on the {} {}: albatross does not serve it, and pods that are created get no {}",
-                label.key,
-                label.kind,
+                "the label {key}={value} has no effect, for example on the {} {}: albatross does not serve it, and pods that are created get no {what}",
+                kind.kind,
                 name(&first),
-                label.what,
             ));
         }
     }
+    found.extend(bindings(reader).await);
     found
 }
 
-const STAYS: &str = "what they have in AWS stays as it is, and one that is deleted waits for aws-load-balancer-controller, whose finalizer it has";
+const STAYS: &str = "what they have in AWS stays as it is, and one that has aws-load-balancer-controller's finalizer does not go without it";
+
+/// Returns a sentence for each TargetGroupBinding that asks for what is not supported.
+async fn bindings(reader: Reader<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut more = 0_usize;
+    let mut parameters = ListParams::default().limit(PAGE);
+    for _ in 0..MOST_PAGES {
+        let Some((page, next)) = list(reader, &BINDING, &parameters).await else { break };
+        for binding in page {
+            let spec = binding.data.get("spec").cloned().unwrap_or_default();
+            let spec: Option<TargetGroupBindingSpec> = serde_json::from_value(spec).ok();
+            match spec.as_ref().and_then(unsupported) {
+                Some(_) if found.len() == MOST_BINDINGS => more += 1,
+                Some(field) => found.push(format!(
+                    "TargetGroupBinding {}: spec.{field} is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller",
+                    name(&binding),
+                )),
+                None => {}
+            }
+        }
+        let Some(next) = next else { break };
+        parameters = parameters.continue_token(&next);
+    }
+    if more > 0 {
+        found.push(format!("{more} more TargetGroupBindings ask for what is not supported; no target of theirs is registered or deregistered"));
+    }
+    found
+}
 
 fn not_served(kind: &str, example: &str, consequence: &str) -> String {
     format!("the cluster has {kind}, for example {example}: albatross does not serve them; {consequence}")
@@ -112,8 +178,8 @@ fn name(object: &DynamicObject) -> String {
 }
 
 /// A Gateway of a class of aws-load-balancer-controller's: those of other controllers are none of its business.
-async fn gateway(client: &Client) -> Option<String> {
-    let (classes, _) = list(client, &GATEWAY_CLASS, &ListParams::default().limit(PAGE)).await?;
+async fn gateway(reader: Reader<'_>) -> Option<String> {
+    let (classes, _) = list(reader, &GATEWAY_CLASS, &ListParams::default().limit(PAGE)).await?;
     let theirs: Vec<String> = classes
         .into_iter()
         .filter(|class| {
@@ -130,7 +196,7 @@ async fn gateway(client: &Client) -> Option<String> {
     }
     let mut parameters = ListParams::default().limit(PAGE);
     for _ in 0..MOST_PAGES {
-        let (gateways, next) = list(client, &GATEWAY, &parameters).await?;
+        let (gateways, next) = list(reader, &GATEWAY, &parameters).await?;
         let of_theirs = |gateway: &&DynamicObject| {
             let class = gateway.data.pointer("/spec/gatewayClassName").and_then(serde_json::Value::as_str);
             class.is_some_and(|class| theirs.iter().any(|name| name == class))
@@ -144,7 +210,11 @@ async fn gateway(client: &Client) -> Option<String> {
 }
 
 /// A page of objects, and the token of the next; nothing where they cannot be listed.
-async fn list(client: &Client, kind: &Kind, parameters: &ListParams) -> Option<(Vec<DynamicObject>, Option<String>)> {
+async fn list(
+    reader: Reader<'_>,
+    kind: &Kind,
+    parameters: &ListParams,
+) -> Option<(Vec<DynamicObject>, Option<String>)> {
     let api_version =
         if kind.group.is_empty() { kind.version.to_owned() } else { format!("{}/{}", kind.group, kind.version) };
     let resource = ApiResource {
@@ -154,7 +224,12 @@ async fn list(client: &Client, kind: &Kind, parameters: &ListParams) -> Option<(
         kind: kind.kind.to_owned(),
         plural: kind.plural.to_owned(),
     };
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let client = reader.client.clone();
+    let api: Api<DynamicObject> = if kind.of_cluster || reader.namespace.is_empty() {
+        Api::all_with(client, &resource)
+    } else {
+        Api::namespaced_with(client, reader.namespace, &resource)
+    };
     match answered(api.list(parameters)).await {
         Ok(list) => Some((list.items, list.metadata.continue_.filter(|token| !token.is_empty()))),
         Err(error) => {
@@ -177,10 +252,24 @@ mod tests {
 
     use super::*;
 
+    /// Returns whether an object has the label that the query of a list asks for.
+    fn selected(object: &Value, query: &str) -> bool {
+        let mut parameters = query.split('&').filter_map(|parameter| parameter.split_once('='));
+        let Some((_, selector)) = parameters.find(|(key, _)| *key == "labelSelector") else { return true };
+        let selector = selector.replace("%2F", "/").replace("%3D", "=");
+        let (key, value) = selector.split_once('=').unwrap();
+        object["metadata"]["labels"][key] == value
+    }
+
     /// An API server that lists these, by path, and forbids or does not know all others.
     fn client(lists: BTreeMap<&'static str, Vec<Value>>, otherwise: u16) -> Client {
         let router = Router::new().fallback(move |request: Request<Body>| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
             let listed = lists.get(request.uri().path()).cloned();
+            let listed = listed.map(|mut items| {
+                items.retain(|item| selected(item, &query));
+                items
+            });
             async move {
                 let (code, body) = match listed {
                     Some(items) => (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})),
@@ -192,6 +281,11 @@ mod tests {
             }
         });
         Client::new(router, "default")
+    }
+
+    fn labelled(mut object: Value, key: &str, value: &str) -> Value {
+        object["metadata"]["labels"][key] = value.into();
+        object
     }
 
     fn object(kind: &str, namespace: &str, name: &str, spec: &Value) -> Value {
@@ -218,17 +312,26 @@ mod tests {
             ),
             (
                 "/api/v1/namespaces",
-                vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})],
+                vec![
+                    labelled(namespace("off"), QUIC, "disabled"),
+                    labelled(labelled(namespace("shop"), QUIC, "enabled"), AGENT, "enabled"),
+                ],
             ),
-            ("/api/v1/pods", vec![object("Pod", "shop", "web-1", &json!({}))]),
+            (
+                "/api/v1/pods",
+                vec![
+                    labelled(object("Pod", "shop", "web-0", &json!({})), POD_AGENT, "false"),
+                    labelled(object("Pod", "shop", "web-1", &json!({})), POD_AGENT, "true"),
+                ],
+            ),
         ]);
-        insta::assert_snapshot!(unserved(&client(lists, 404)).await.join("\n"), @r"
-        the cluster has Gateways, for example shop/outer: albatross does not serve them; what they have in AWS stays as it is, and one that is deleted waits for aws-load-balancer-controller, whose finalizer it has
-        the cluster has GlobalAccelerators, for example shop/world: albatross does not serve them; what they have in AWS stays as it is, and one that is deleted waits for aws-load-balancer-controller, whose finalizer it has
+        insta::assert_snapshot!(unserved(&client(lists, 404), "").await.join("\n"), @r"
+        the cluster has Gateways, for example shop/outer: albatross does not serve them; what they have in AWS stays as it is, and one that has aws-load-balancer-controller's finalizer does not go without it
+        the cluster has GlobalAccelerators, for example shop/world: albatross does not serve them; what they have in AWS stays as it is, and one that has aws-load-balancer-controller's finalizer does not go without it
         the cluster has ALBTargetControlConfigs, for example shop/agent: albatross does not serve them; no pod gets an agent of the target optimizer
-        the label elbv2.k8s.aws/quic-server-id-inject has no effect, for example on the Namespace shop: albatross does not serve it, and pods that are created get no QUIC server id, also where their annotation service.beta.kubernetes.io/aws-load-balancer-quic-enabled-containers asks for one
-        the label elbv2.k8s.aws/alb-target-control-agent-injection has no effect, for example on the Namespace shop: albatross does not serve it, and pods that are created get no agent of the target optimizer
-        the label elbv2.k8s.aws/alb-target-control-agent-inject has no effect, for example on the Pod shop/web-1: albatross does not serve it, and pods that are created get no agent of the target optimizer
+        the label elbv2.k8s.aws/quic-server-id-inject=enabled has no effect, for example on the Namespace shop: albatross does not serve it, and pods that are created get no QUIC server id, also where their annotation service.beta.kubernetes.io/aws-load-balancer-quic-enabled-containers asks for one
+        the label elbv2.k8s.aws/alb-target-control-agent-injection=enabled has no effect, for example on the Namespace shop: albatross does not serve it, and pods that are created get no agent of the target optimizer
+        the label elbv2.k8s.aws/alb-target-control-agent-inject=true has no effect, for example on the Pod shop/web-1: albatross does not serve it, and pods that are created get no agent of the target optimizer
         ");
     }
 
@@ -242,12 +345,53 @@ mod tests {
                 vec![object("Gateway", "shop", "inner", &json!({"gatewayClassName": "mesh"}))],
             ),
         ]);
-        assert_eq!(unserved(&client(lists, 404)).await, [] as [&str; 0]);
+        assert_eq!(unserved(&client(lists, 404), "").await, [] as [&str; 0]);
     }
 
     #[tokio::test]
     async fn what_may_not_be_listed_is_passed_over() {
-        assert_eq!(unserved(&client(BTreeMap::new(), 403)).await, [] as [&str; 0]);
-        assert_eq!(unserved(&client(BTreeMap::new(), 404)).await, [] as [&str; 0]);
+        assert_eq!(unserved(&client(BTreeMap::new(), 403), "").await, [] as [&str; 0]);
+        assert_eq!(unserved(&client(BTreeMap::new(), 404), "").await, [] as [&str; 0]);
+    }
+
+    const QUIC: &str = "elbv2.k8s.aws/quic-server-id-inject";
+    const AGENT: &str = "elbv2.k8s.aws/alb-target-control-agent-injection";
+    const POD_AGENT: &str = "elbv2.k8s.aws/alb-target-control-agent-inject";
+
+    fn namespace(name: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    }
+
+    #[tokio::test]
+    async fn bindings_that_ask_for_what_is_not_supported_are_named_one_by_one() {
+        let binding = |name: &str, spec: Value| object("TargetGroupBinding", "shop", name, &spec);
+        let spec = |field: &str, value: Value| json!({"serviceRef": {"name": "web", "port": 80}, field: value});
+        let mut bindings = vec![
+            binding("plain", spec("multiClusterTargetGroup", false.into())),
+            binding("shared", spec("multiClusterTargetGroup", true.into())),
+            binding("elsewhere", spec("iamRoleArnToAssume", "arn:aws:iam::111122223333:role/x".into())),
+        ];
+        let path = "/apis/elbv2.k8s.aws/v1beta1/targetgroupbindings";
+        let lists = BTreeMap::from([(path, bindings.clone())]);
+        insta::assert_snapshot!(unserved(&client(lists, 404), "").await.join("\n"), @r"
+        TargetGroupBinding shop/shared: spec.multiClusterTargetGroup is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller
+        TargetGroupBinding shop/elsewhere: spec.iamRoleArnToAssume is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller
+        ");
+        bindings.extend((0..30).map(|i| binding(&format!("n{i}"), spec("multiClusterTargetGroup", true.into()))));
+        let told = unserved(&client(BTreeMap::from([(path, bindings)]), 404), "").await;
+        assert_eq!(told.len(), MOST_BINDINGS + 1);
+        assert!(told[MOST_BINDINGS].starts_with("12 more TargetGroupBindings"), "{}", told[MOST_BINDINGS]);
+    }
+
+    #[tokio::test]
+    async fn with_a_namespace_that_is_watched_no_other_one_is_listed() {
+        let accelerator = |name: &str| vec![object("GlobalAccelerator", "shop", name, &json!({}))];
+        let lists = BTreeMap::from([
+            ("/apis/aga.k8s.aws/v1beta1/globalaccelerators", accelerator("of-all")),
+            ("/apis/aga.k8s.aws/v1beta1/namespaces/shop/globalaccelerators", accelerator("of-shop")),
+        ]);
+        let told = unserved(&client(lists, 403), "shop").await;
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains("shop/of-shop"), "{}", told[0]);
     }
 }

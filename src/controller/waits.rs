@@ -121,11 +121,23 @@ impl Waits {
                     Wait::BindingsGone(_) => {
                         "look at its events and finalizers: the target group, and all that goes after it, stay until it is gone"
                     }
+                    Wait::LetIn(_) => {
+                        "look at its events: until then the load balancer stays in the security groups that it is in, and nothing that comes \
+                         after that is changed"
+                    }
                     _ => "look at its state in AWS: the old load balancer serves until then",
                 };
                 Due::Tell(format!("{wait} for {} minutes; {hint}", DEADLINE.as_secs() / 60))
             }
         })
+    }
+
+    /// Returns the stacks that wait until targets let somebody in.
+    #[must_use]
+    pub fn for_targets(&self) -> Vec<StackId> {
+        let waits = self.waits();
+        let waiting = waits.iter().filter(|(_, waiting)| matches!(waiting.wait, Wait::LetIn(_)));
+        waiting.map(|(stack, _)| stack.clone()).collect()
     }
 
     /// Takes note that AWS does not carry out a deletion of `owner`. Returns whether people should be told: when it has been

@@ -2,17 +2,19 @@
 //! [`crate::admission`].
 
 use std::{
+    collections::HashMap,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{DefaultBodyLimit, Request},
     http::{StatusCode, header},
     middleware::{self, Next},
@@ -20,6 +22,7 @@ use axum::{
     routing::post,
     serve::Listener,
 };
+use futures::StreamExt as _;
 use kube::Client;
 use rustls::{
     RootCertStore, ServerConfig,
@@ -55,8 +58,14 @@ use crate::{
 
 /// Two objects of the largest size that the API server takes, and what is around them.
 const LONGEST_REQUEST: usize = 8 << 20;
-/// Bodies that are being read and judged at the same time, in KiB: some thousand usual ones.
-const MOST_BODIES: u32 = 32 << 10;
+/// How much of its body each connection may send at any time: usual requests are shorter.
+const OWN_ROOM: usize = 64 << 10;
+/// Longer bodies share some room, of which they take such a part whenever they have filled the last.
+const STEP: usize = 64 << 10;
+/// The parts that there are.
+const MOST_STEPS: usize = 256;
+/// How long a longer body waits for another part.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Connections at the same time, those that are being opened included. An API server keeps some open and reuses them.
 const MOST_CONNECTIONS: usize = 256;
 /// How long a client may take to open one.
@@ -140,24 +149,39 @@ fn routes(judge: &Arc<Judge>) -> Router {
         let handler = async move |review: Json<Review>| respond(Arc::clone(&judge), hook, review).await;
         router = router.route(hook.path(), post(handler));
     }
-    let bodies = Arc::new(Semaphore::new(MOST_BODIES as usize));
+    let room = Arc::new(Semaphore::new(MOST_STEPS));
     router.layer(DefaultBodyLimit::max(LONGEST_REQUEST)).layer(middleware::from_fn(move |request, next| {
-        let bodies = Arc::clone(&bodies);
-        async move { within_room(&bodies, request, next).await }
+        let room = Arc::clone(&room);
+        async move { within_room(&room, request, next).await }
     }))
 }
 
-/// Reads and answers a request when there is room for its body, which its length says, or else the longest that is allowed.
-async fn within_room(bodies: &Semaphore, request: Request, next: Next) -> Response {
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let length = length.unwrap_or(LONGEST_REQUEST);
-    if length > LONGEST_REQUEST {
+/// Reads a request and has it answered. Room is taken for bytes that have come, and not for those that are announced.
+async fn within_room(room: &Semaphore, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let length = head.headers.get(header::CONTENT_LENGTH);
+    let length: Option<usize> = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length| length > LONGEST_REQUEST) {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
-    let size = u32::try_from(length.div_ceil(1024)).unwrap_or(MOST_BODIES);
-    // The semaphore is never closed.
-    let _room = bodies.acquire_many(size.clamp(1, MOST_BODIES)).await;
-    next.run(request).await
+    let (mut parts, mut bytes, mut chunks) = (Vec::new(), Vec::<u8>::new(), body.into_data_stream());
+    while let Some(chunk) = chunks.next().await {
+        let Ok(chunk) = chunk else { return StatusCode::BAD_REQUEST.into_response() };
+        let read = bytes.len() + chunk.len();
+        if read > LONGEST_REQUEST {
+            return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+        }
+        while OWN_ROOM + parts.len() * STEP < read {
+            let Ok(Ok(part)) = tokio::time::timeout(PATIENCE, room.acquire()).await else {
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            };
+            parts.push(part);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    let answer = next.run(Request::from_parts(head, Body::from(bytes))).await;
+    drop(parts);
+    answer
 }
 
 /// Listens on a port of every interface.
@@ -187,6 +211,55 @@ fn client_authorities(file: Option<&Path>) -> Result<Option<Arc<dyn ClientCertVe
     verifier.map(Some).map_err(|error| unusable(error.to_string()))
 }
 
+/// How many connections there are from each address.
+#[derive(Debug, Default)]
+struct Peers(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of the connections, which counts until this is dropped.
+struct Turn {
+    peers: Arc<Peers>,
+    address: IpAddr,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Peers {
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection from an address. Of the last quarter an address gets none that has half as many as are left: others
+    /// than API servers can connect too. Returns `None` then.
+    fn enter(
+        self: &Arc<Self>,
+        address: IpAddr,
+        permit: OwnedSemaphorePermit,
+        left: usize,
+        most: usize,
+    ) -> Option<Turn> {
+        let address = address.to_canonical();
+        let mut counts = self.counts();
+        let count = counts.entry(address).or_default();
+        if left < most / 4 && *count > left / 2 {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Turn { peers: Arc::clone(self), address, _permit: permit })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut counts = self.peers.counts();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
 /// A connection after its handshake. It counts until it is dropped, and ends by itself when its client is too slow.
 struct Connection {
     stream: TlsStream<TcpStream>,
@@ -194,11 +267,11 @@ struct Connection {
     deadline: Pin<Box<Sleep>>,
     /// Whether what came last was part of an answer, and not of a request.
     answering: bool,
-    _turn: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 impl Connection {
-    fn new(stream: TlsStream<TcpStream>, turn: OwnedSemaphorePermit) -> Self {
+    fn new(stream: TlsStream<TcpStream>, turn: Turn) -> Self {
         let deadline = Box::pin(tokio::time::sleep(REQUEST));
         Self { stream, deadline, answering: false, _turn: turn }
     }
@@ -273,9 +346,9 @@ impl TlsConnections {
         let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
         let (sender, opened) = mpsc::channel(most);
         tokio::spawn(async move {
-            let turns = Arc::new(Semaphore::new(most));
+            let (turns, peers) = (Arc::new(Semaphore::new(most)), Arc::new(Peers::default()));
             loop {
-                let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
+                let Ok(permit) = Arc::clone(&turns).acquire_owned().await else { return };
                 let (stream, peer) = match listener.accept().await {
                     Ok(accepted) => accepted,
                     // Too many open files, mostly: it passes.
@@ -284,6 +357,10 @@ impl TlsConnections {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                         continue;
                     }
+                };
+                let Some(turn) = peers.enter(peer.ip(), permit, turns.available_permits(), most) else {
+                    tracing::debug!(%peer, "it has many connections, and few are left for others");
+                    continue;
                 };
                 let (acceptor, sender) = (acceptor.clone(), sender.clone());
                 tokio::spawn(async move {

@@ -25,10 +25,10 @@ pub struct BuildFlags {
     /// Keys of tags that others manage, as `key,…`
     #[arg(long, env = "EXTERNAL_MANAGED_TAGS", value_delimiter = ',')]
     pub external_managed_tags: Vec<String>,
-    /// Refuse Ingresses that begin to name their class by the annotation kubernetes.io/ingress.class; those with our finalizer stay
+    /// Refuse Ingresses that begin to name their class by the annotation kubernetes.io/ingress.class; those with our finalizer and a published load balancer stay
     #[arg(long, env = "DISABLE_INGRESS_CLASS_ANNOTATION", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub disable_ingress_class_annotation: bool,
-    /// Refuse Ingresses that begin to name their group by an annotation, or change it; those with the group's finalizer stay
+    /// Refuse Ingresses that begin to name their group by an annotation, or change it; those with the group's finalizer and a published load balancer stay
     #[arg(long, env = "DISABLE_INGRESS_GROUP_NAME_ANNOTATION", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub disable_ingress_group_name_annotation: bool,
     /// Target type where no annotation says another
@@ -189,7 +189,7 @@ impl BuildFlags {
         let mut gates = Vec::new();
         for written in self.feature_gates.split(',').map(str::trim).filter(|gate| !gate.is_empty()) {
             let Some((key, value)) = written.split_once('=') else {
-                let message = format!("`{written}` is no gate; write `<name>=true` or `<name>=false`");
+                let message = format!("`{written}` is not a valid gate; write `<name>=true` or `<name>=false`");
                 return Err(flag_error("feature-gates", message));
             };
             let value = parse_bool(value.trim())

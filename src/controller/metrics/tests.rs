@@ -127,7 +127,7 @@ fn exposition() {
     # HELP albatross_aws_budget_throttles Calls of AWS that were throttled, by the class that AWS counts them in.
     # TYPE albatross_aws_budget_throttles counter
     albatross_aws_budget_throttles_total{class="elb_writes"} 1
-    # HELP albatross_queue_depth Keys that wait, run or pause.
+    # HELP albatross_queue_depth Keys that are due and wait for a worker.
     # TYPE albatross_queue_depth gauge
     albatross_queue_depth 3
     # HELP albatross_events_dropped Kubernetes events that were not written: an object had too many, or too many waited.

@@ -297,6 +297,77 @@ async fn a_body_that_is_too_long_is_not_read() {
     assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
 }
 
+/// The beginning of a request with a body of some length.
+fn head(length: usize) -> String {
+    format!(
+        "POST /mutate-v1-pod HTTP/1.1\r\nHost: hooks\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn bodies_that_are_announced_and_do_not_come_hold_nobody_up() {
+    let served = Arc::new(Served::default());
+    let port = start(judge(true), &served).await;
+    let bundle = certificate(&served);
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        let mut stream = connect(None, port, &bundle).await.unwrap();
+        stream.write_all(format!("{}{{", head(LONGEST_REQUEST)).as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let review = review();
+    let answered = tokio::time::timeout(Duration::from_secs(1), ask(port, &bundle, "/mutate-v1-pod", &review));
+    assert_eq!(answered.await.unwrap().unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn long_bodies_share_room_that_comes_back_and_usual_ones_need_none() {
+    let served = Arc::new(Served::default());
+    let port = start(judge(true), &served).await;
+    let bundle = certificate(&served);
+    // Whitespace around JSON is JSON.
+    let long = format!("{}{}", review(), " ".repeat(4 << 20));
+    for _ in 0..6 {
+        assert_eq!(ask(port, &bundle, "/mutate-v1-pod", &long).await.unwrap().0, 200);
+    }
+    let mut unfinished = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(None, port, &bundle).await.unwrap();
+        stream
+            .write_all(format!("{}{}", head(LONGEST_REQUEST), " ".repeat(LONGEST_REQUEST - 1)).as_bytes())
+            .await
+            .unwrap();
+        stream.flush().await.unwrap();
+        unfinished.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(ask(port, &bundle, "/mutate-v1-pod", &review()).await.unwrap().0, 200);
+    drop(unfinished);
+}
+
+#[test]
+fn one_address_leaves_connections_to_others() {
+    let (turns, peers) = (Arc::new(Semaphore::new(MOST_CONNECTIONS)), Arc::new(Peers::default()));
+    let enter = |address: &str| {
+        let permit = Arc::clone(&turns).try_acquire_owned().unwrap();
+        peers.enter(address.parse().unwrap(), permit, turns.available_permits(), MOST_CONNECTIONS)
+    };
+    // Each takes as many as it gets, one after the other.
+    let all = |address: &str| std::iter::from_fn(|| enter(address)).collect::<Vec<Turn>>();
+    let mut held = all("10.0.0.1");
+    assert_eq!(held.len(), MOST_CONNECTIONS * 3 / 4, "nobody else needs them");
+    assert!(enter("::ffff:10.0.0.1").is_none(), "the same address, written otherwise");
+    for address in ["10.0.0.2", "10.0.0.3", "10.0.0.4"] {
+        let others = all(address);
+        assert!(!others.is_empty(), "{address} gets none");
+        held.extend(others);
+    }
+    drop(held);
+    assert!(peers.counts().is_empty());
+    assert_eq!(turns.available_permits(), MOST_CONNECTIONS);
+}
+
 /// One more than all connections waits, and gets its turn when another ends.
 #[tokio::test]
 async fn connections_are_limited_and_their_turns_come_back() {

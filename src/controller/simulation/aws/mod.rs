@@ -236,6 +236,11 @@ impl SimulatedAws {
         self.inner().account.tamper(random)
     }
 
+    /// Somebody protects a load balancer from deletion by hand, or no longer. Tells whether there is one of that name.
+    pub(crate) fn protect(&self, name: &str, on: bool) -> bool {
+        self.inner().account.protect(name, on)
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

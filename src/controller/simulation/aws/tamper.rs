@@ -14,7 +14,7 @@ use crate::{
         names::NODE_RULE_DESCRIPTION,
         tags::{CLUSTER, TRACKING},
     },
-    model::{Action, SecurityGroupRule, Source, Tags},
+    model::{Action, DELETION_PROTECTION, SecurityGroupRule, Source, Tags},
 };
 
 type Edit = Box<dyn FnOnce(&mut Account)>;
@@ -82,6 +82,13 @@ impl Account {
             self.balancers.insert(arn, balancer);
         }
         groups
+    }
+
+    /// Switches the protection of a load balancer from deletion on or off.
+    pub(super) fn protect(&mut self, name: &str, on: bool) -> bool {
+        let Some(balancer) = self.balancers.values_mut().find(|balancer| balancer.name == name) else { return false };
+        balancer.attributes.insert(DELETION_PROTECTION.to_owned(), on.to_string());
+        true
     }
 
     fn add_foreign_target_group(&mut self, now: Instant) -> String {

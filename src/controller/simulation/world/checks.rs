@@ -64,6 +64,7 @@ impl World {
         }
         self.every_deletion_has_its_cause()?;
         self.mischief_had_no_effect()?;
+        self.protection_holds()?;
         self.nothing_lasting_is_called_a_repetition()?;
         self.nothing_is_written_without_the_lease()
     }

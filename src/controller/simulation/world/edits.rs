@@ -59,7 +59,7 @@ impl World {
         (0..self.bindings.len()).for_each(|at| self.create_binding(at));
     }
 
-    fn delete(&mut self, plural: &'static str, name: &str) {
+    pub(super) fn delete(&mut self, plural: &'static str, name: &str) {
         self.tell(format!("{plural} {name} is deleted"));
         self.broken.remove(&(plural, name.to_owned()));
         self.cluster.delete(plural, NAMESPACE, name);

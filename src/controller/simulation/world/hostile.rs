@@ -5,8 +5,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 
+use tokio::time::Instant;
+
 use super::{World, objects::NAMESPACE};
-use crate::controller::simulation::aws::Limits;
+use crate::{
+    build::tags::BINDING_FINALIZER,
+    controller::simulation::aws::{Limits, Outcome},
+    model::DELETION_PROTECTION,
+};
 
 /// The namespace of a tenant who reaches for target groups of others.
 const RIVAL: &str = "rival";
@@ -16,6 +22,11 @@ const RIVAL_ADDRESS: &str = "10.0.99.9";
 const FLOOD: usize = 400;
 /// The number of events that one flooded object may make: ten warnings and one that counts the rest, for each of some edits.
 const MOST_EVENTS: usize = 60;
+/// How often the controller audits what AWS has, in worlds in which somebody changes AWS by hand.
+const ATTRIBUTES: &str = "alb.ingress.kubernetes.io/load-balancer-attributes";
+const PROTECTS: &str = "deletion_protection.enabled=true";
+/// How long the controller may know nothing of a change, of an object as of AWS.
+const UNSEEN: Duration = Duration::from_secs(480);
 /// How often the controller audits what AWS has, in worlds in which somebody changes AWS by hand.
 pub(super) const AUDIT: Duration = Duration::from_secs(3600);
 
@@ -34,6 +45,7 @@ impl World {
             1 if self.seed % 5 == 4 => {}
             5 if self.hostile.chance(0.4) => self.rival_binds(),
             3 if self.hostile.chance(0.2) => self.flood(),
+            0 | 4 if self.hostile.chance(0.5) => self.protect_or_delete(),
             1 if self.hostile.chance(0.4) => self.flip_scheme(),
             2 if self.shape.cluster_faults && self.hostile.chance(0.2) => {
                 let longest = Duration::from_secs(240);
@@ -66,8 +78,13 @@ impl World {
             self.cluster.create(slice).unwrap();
         }
         let name = format!("rival-{}", self.hostile.below(3));
+        // Labels and finalizers anybody can write: those of the binding that the group has.
+        let victim =
+            self.cluster.list("targetgroupbindings").into_iter().find(|o| o["metadata"]["name"] == group.as_str());
+        let labels = victim.map_or_else(|| json!({}), |victim| victim["metadata"]["labels"].clone());
         let binding = json!({
-            "kind": "TargetGroupBinding", "metadata": { "name": name, "namespace": RIVAL },
+            "kind": "TargetGroupBinding",
+            "metadata": { "name": name, "namespace": RIVAL, "labels": labels, "finalizers": [BINDING_FINALIZER] },
             "spec": { "targetGroupName": group, "targetType": "ip", "ipAddressType": "ipv4", "serviceRef": { "name": "back-0", "port": 80 } },
         });
         let created = self.cluster.create(binding).is_ok();
@@ -94,6 +111,80 @@ impl World {
             let scheme = &mut object["metadata"]["annotations"][&key];
             *scheme = json!(if *scheme == "internal" { "internet-facing" } else { "internal" });
         });
+    }
+
+    /// Somebody protects a load balancer from deletion, by an annotation or by hand; the next time all Ingresses are deleted in
+    /// one moment, the members of each group together.
+    fn protect_or_delete(&mut self) {
+        if std::mem::take(&mut self.to_be_deleted) {
+            for name in self.ingresses.clone() {
+                self.delete("ingresses", &name);
+            }
+            return;
+        }
+        self.to_be_deleted = true;
+        if self.hostile.chance(0.5) {
+            let Some(name) = self.hostile.pick(&self.ingresses).cloned() else { return };
+            self.tell(format!("ingress {name} protects its load balancer from deletion"));
+            self.cluster.edit("ingresses", NAMESPACE, &name, |object| {
+                let attributes = &mut object["metadata"]["annotations"][ATTRIBUTES];
+                let others = attributes.as_str().map(|others| format!("{others},")).unwrap_or_default();
+                *attributes = json!(format!("{others}{PROTECTS}"));
+            });
+            return;
+        }
+        let names: Vec<String> =
+            self.aws.state().load_balancers.into_keys().filter(|name| name.starts_with("k8s-")).collect();
+        let Some(name) = self.hostile.pick(&names).cloned() else { return };
+        self.tell(format!("by hand, somebody protects load balancer {name} from deletion"));
+        self.aws.protect(&name, true);
+        self.protected.push((Instant::now(), name));
+    }
+
+    /// Takes the protection off everywhere: first where objects ask for it, and in AWS when the controller knows that.
+    pub(super) async fn end_protection(&mut self) {
+        if !matches!(self.seed % 6, 0 | 4) {
+            return;
+        }
+        for name in self.ingresses.clone() {
+            self.cluster.edit("ingresses", NAMESPACE, &name, |object| {
+                let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else { return };
+                let Some(written) = annotations.get(ATTRIBUTES).and_then(|written| written.as_str()) else { return };
+                let others: Vec<&str> = written.split(',').filter(|attribute| *attribute != PROTECTS).collect();
+                match others.join(",") {
+                    none if none.is_empty() => drop(annotations.remove(ATTRIBUTES)),
+                    others => drop(annotations.insert(ATTRIBUTES.to_owned(), json!(others))),
+                }
+            });
+        }
+        self.pass(UNSEEN).await;
+        self.tell("nothing is protected from deletion any more");
+        for name in self.aws.state().load_balancers.into_keys().filter(|name| name.starts_with("k8s-")) {
+            self.aws.protect(&name, false);
+        }
+    }
+
+    /// Checks that what is protected from deletion stays so, and that nobody tries to delete it.
+    pub(super) fn protection_holds(&self) -> Result<(), String> {
+        for call in &self.calls {
+            let switches_off = call.operation == "ModifyLoadBalancerAttributes"
+                && call.params.iter().any(|(field, value)| {
+                    let value_field = field.replace(".Key", ".Value");
+                    value == DELETION_PROTECTION && call.params.get(&value_field).is_some_and(|value| value != "true")
+                });
+            if switches_off {
+                return Err(format!("the protection from deletion is switched off, and nobody asks for it: {call}"));
+            }
+            let is_of = |name: &str| call.params["LoadBalancerArn"].split('/').nth(2) == Some(name);
+            let is_known = |since: Instant| since + UNSEEN < call.at;
+            if call.operation == "DeleteLoadBalancer"
+                && call.outcome == Outcome::Refused("OperationNotPermitted".to_owned())
+                && self.protected.iter().any(|(since, name)| is_of(name) && is_known(*since))
+            {
+                return Err(format!("it tries to delete a load balancer that is protected: {call}"));
+            }
+        }
+        Ok(())
     }
 
     /// A tenant writes many unknown annotations.

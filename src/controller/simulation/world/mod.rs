@@ -97,6 +97,10 @@ pub(super) struct World {
     requests: Vec<Request>,
     /// From when to when a process lived that had lost its lease.
     deposed: Vec<(Instant, Instant)>,
+    /// When somebody protected which load balancer by hand.
+    protected: Vec<(Instant, String)>,
+    /// Whether what somebody has protected is still to be deleted.
+    to_be_deleted: bool,
 }
 
 /// How long a world may take to come to rest, in its own time: a connection that goes silent is noticed after 320 s, a key
@@ -151,6 +155,8 @@ impl World {
             calls: Vec::new(),
             requests: Vec::new(),
             deposed: Vec::new(),
+            protected: Vec::new(),
+            to_be_deleted: false,
         }
     }
 
@@ -471,6 +477,7 @@ impl World {
         self.aws.disarm();
         self.start();
         self.mend_everything();
+        self.end_protection().await;
         self.settle().await?;
         self.create_bindings();
         self.settle().await?;
