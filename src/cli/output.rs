@@ -37,6 +37,12 @@ pub(super) fn error(text: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Prints what is wrong with the command line, as clap's mistakes end.
+pub(super) fn wrong_usage(text: &str) -> ExitCode {
+    remark(&format!("error: {text}"));
+    ExitCode::from(2)
+}
+
 /// Prints what clap says: help and version to standard output, mistakes to standard error.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();

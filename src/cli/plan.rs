@@ -4,6 +4,7 @@
 mod tests;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     path::PathBuf,
@@ -11,26 +12,30 @@ use std::{
 };
 
 use clap::Args;
-use serde::{Serialize, Serializer as _, ser::SerializeSeq as _};
+use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
 use super::output;
 use crate::{
     build::{
         BuildConfig, Built, Code, Diagnostic, Severity,
-        ingress::{self, class::CONTROLLER},
+        ingress::{
+            self,
+            class::{CLASS_ANNOTATION, CONTROLLER, Ownership},
+        },
         service,
     },
     controller::flags::BuildFlags,
     facts::Facts,
-    model::{ObjectName, ObjectReference, ObservedStack, StackId, Value},
+    model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, StackId, Value},
     plan::{self, Plan},
-    snapshot::{self, Backend, IngressClass, Loaded, Snapshot, placeholder},
+    snapshot::{self, Backend, IngressClass, Loaded, Place, Problem, Scope, Snapshot, placeholder},
+    targets::unsupported,
 };
 
 #[derive(Args)]
 #[command(after_help = "\
-Exit status: 0 when everything is planned or is not the controller's; 1 when a manifest cannot be read (standard error says \
-which, and the others are planned) or an object would be refused; 2 when the command line is wrong.")]
+Exit status: 0 when everything is planned or is not the controller's; 1 when something cannot be read (standard error says \
+which, and the others are planned), is written twice, or would be refused; 2 when the command line is wrong.")]
 pub(super) struct PlanArguments {
     /// Manifests: files, directories with what is below them, or `-` for standard input
     #[arg(required = true)]
@@ -38,6 +43,9 @@ pub(super) struct PlanArguments {
     /// Name of the cluster that they are for; without it, names are known after apply
     #[arg(long, env = "CLUSTER_NAME", default_value = "")]
     cluster_name: String,
+    /// The manifests are the whole cluster: an object that is in none of them does not exist
+    #[arg(long)]
+    complete: bool,
     #[command(flatten)]
     build: BuildFlags,
     /// How to print: for people, or as JSON
@@ -45,11 +53,20 @@ pub(super) struct PlanArguments {
     output: String,
 }
 
+impl PlanArguments {
+    fn scope(&self) -> Scope {
+        if self.complete { Scope::CompleteFiles } else { Scope::Files }
+    }
+}
+
 /// The result for one load balancer, or for one object that gets none.
 #[derive(Serialize)]
 struct StackPlan {
     /// Of which object.
     object: String,
+    /// Where the object stands; absent of a group of Ingresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<Place>,
     group: String,
     plan: Option<Plan>,
     diagnostics: Vec<Diagnostic>,
@@ -58,18 +75,25 @@ struct StackPlan {
     not_planned: Option<String>,
 }
 
+impl StackPlan {
+    /// Returns the object with its place in the files.
+    fn heading(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{} ({place})", self.object),
+            None => self.object.clone(),
+        }
+    }
+}
+
 pub(super) fn run(arguments: &PlanArguments) -> ExitCode {
     let config = match arguments.build.config(&arguments.cluster_name, Value::AfterApply("the cluster's VPC")) {
         Ok(config) => config,
-        Err(error) => return output::error(&error.to_string()),
+        Err(error) => return output::wrong_usage(&error.to_string()),
     };
     for gate in arguments.build.gates_without_effect() {
         output::remark(&format!("{gate} has no effect"));
     }
-    let loaded = match snapshot::from_paths(&arguments.paths) {
-        Ok(loaded) => loaded,
-        Err(error) => return output::error(&error.to_string()),
-    };
+    let loaded = snapshot::from_paths(&arguments.paths, arguments.scope());
     for problem in &loaded.problems {
         output::remark(&format!("error: {problem}"));
     }
@@ -78,112 +102,211 @@ pub(super) fn run(arguments: &PlanArguments) -> ExitCode {
 
 /// Writes the plans of all that was read, one after the other, and returns whether everything could be read and planned.
 fn write(out: &mut dyn Write, loaded: Loaded, config: &BuildConfig, json: bool) -> io::Result<bool> {
-    let Loaded { mut snapshot, other_kinds, problems } = loaded;
-    // The class is usually installed with the controller and stands in no manifest.
-    let class = ObjectName::new("", &config.ingress_class);
-    if !config.ingress_class.is_empty() && !snapshot.ingress_classes.contains_key(&class) {
-        let controller = CONTROLLER.to_owned();
-        snapshot.apply(IngressClass { name: class, controller, parameters: None, default: false });
-    }
-    let mut well = problems.is_empty();
-    let mut judge = |plan: &StackPlan| well &= plan.diagnostics.iter().all(|d| d.severity != Severity::Error);
+    let Loaded { mut snapshot, places, other_kinds, problems } = loaded;
+    let notes: Vec<String> = assume_class(&mut snapshot, config).into_iter().collect();
+    let run = Run { snapshot: &snapshot, config, places: &places, well: Cell::new(problems.is_empty()) };
     if json {
-        let mut serializer = serde_json::Serializer::pretty(&mut *out);
-        let mut plans = serializer.serialize_seq(None)?;
-        each(&snapshot, config, |plan| {
-            judge(&plan);
-            plans.serialize_element(&plan).map_err(io::Error::from)
-        })?;
-        plans.end()?;
+        let report = Report { plans: &run, notes: &notes, problems: &problems, passed_over: &other_kinds };
+        serde_json::to_writer_pretty(&mut *out, &report).map_err(io::Error::from)?;
         writeln!(out)?;
-        return Ok(well);
+        return Ok(run.well.get());
     }
     let (mut planned, mut left_alone) = (0_usize, 0_usize);
-    each(&snapshot, config, |plan| {
-        judge(&plan);
+    run.each(|plan| {
         if let Some(why) = &plan.not_planned {
             if planned == 0 && left_alone == 0 {
-                writeln!(out, "No Ingress and no Service of ours in these manifests: nothing would be made.\n")?;
+                writeln!(out, "{}\n", run.nothing(&problems, true))?;
             }
             if left_alone == 0 {
                 writeln!(out, "Not planned:")?;
             }
             left_alone += 1;
-            return writeln!(out, "  {}: {why}", plan.object);
+            return writeln!(out, "  {}: {why}", plan.heading());
         }
         planned += 1;
         write_plan(out, &plan)
     })?;
     if planned + left_alone == 0 {
-        writeln!(out, "No Ingress and no Service in these manifests: nothing would be made.")?;
-        let kinds: Vec<String> = other_kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        if !kinds.is_empty() {
-            writeln!(out, "Passed over: {}.", kinds.join(", "))?;
-        }
+        writeln!(out, "{}", run.nothing(&problems, false))?;
     }
-    Ok(well)
+    for note in notes {
+        writeln!(out, "note: {note}")?;
+    }
+    let served = |binding: &&snapshot::TargetGroupBinding| unsupported(&binding.spec).is_none();
+    let bindings = snapshot.target_group_bindings.values().filter(served).count();
+    if bindings > 0 {
+        writeln!(out, "TargetGroupBindings: {bindings}; the controller registers their targets, which no plan shows.")?;
+    }
+    let kinds: Vec<String> = other_kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    if !kinds.is_empty() {
+        writeln!(out, "Passed over: {}.", kinds.join(", "))?;
+    }
+    Ok(run.well.get())
 }
 
-/// Calls back with the plan of each group and Service, and then with each Ingress and Service that is left alone.
-fn each(
-    snapshot: &Snapshot,
-    config: &BuildConfig,
-    mut done: impl FnMut(StackPlan) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut told: BTreeSet<ObjectName> = BTreeSet::new();
-    let mut groups: BTreeMap<StackId, Vec<&snapshot::Ingress>> = BTreeMap::new();
-    for ingress in snapshot.ingresses.values() {
-        for group in ingress::groups_of(ingress, snapshot) {
-            groups.entry(group).or_default().push(ingress);
-        }
+/// Adds the class of the controller, which is usually installed with it and is in no manifest; and returns what that leaves
+/// open, where an Ingress names it.
+fn assume_class(snapshot: &mut Snapshot, config: &BuildConfig) -> Option<String> {
+    let name = config.ingress_class.as_str();
+    let class = ObjectName::new("", name);
+    if name.is_empty() || snapshot.scope == Scope::CompleteFiles || snapshot.ingress_classes.contains_key(&class) {
+        return None;
     }
-    for (group, candidates) in groups {
-        let membership = ingress::membership_among(candidates, snapshot, config, &group);
-        if membership.members.is_empty() && membership.broken.is_empty() {
-            continue;
-        }
-        let built = ingress::build(snapshot, config, &Facts::offline(), &group, &membership);
-        let broken = membership.broken.iter().map(|diagnostic| diagnostic.object.name.clone());
-        let concerned: BTreeSet<ObjectName> = membership.members.iter().cloned().chain(broken).collect();
-        let diagnostics = [membership.broken, built.diagnostics.clone()].concat();
-        let values = concerned.iter().flat_map(|name| values_of_ingress(snapshot, name));
-        done(planned(group.object(), group.to_string(), Built { diagnostics, ..built }, values.collect()))?;
-        told.extend(concerned);
-    }
-    let ours = |service: &&snapshot::Service| service::ownership(service, config) == service::Ownership::Ours;
-    for owner in snapshot.services.values().filter(ours) {
-        let built = service::build(snapshot, config, &Facts::offline(), &owner.name);
-        let object = ObjectReference::service(&owner.name);
-        let values = values_of_annotations(&object, &owner.annotations).collect();
-        done(planned(object, owner.name.to_string(), built, values))?;
-    }
-    let left_alone = |object: ObjectReference, why: String| StackPlan {
-        group: object.name.to_string(),
-        object: object.to_string(),
-        plan: None,
-        diagnostics: Vec::new(),
-        not_planned: Some(why),
+    snapshot.apply(IngressClass { name: class, controller: CONTROLLER.to_owned(), parameters: None, default: false });
+    let names_it = |ingress: &snapshot::Ingress| {
+        ingress.class.as_deref() == Some(name) && !ingress.annotations.contains_key(CLASS_ANNOTATION)
     };
-    for ingress in snapshot.ingresses.values().filter(|ingress| !told.contains(&ingress.name)) {
-        let why = match ingress::class::foreign_because(ingress, snapshot, config) {
-            Some(why) => why,
-            None => "it is being deleted".to_owned(),
-        };
-        done(left_alone(ObjectReference::ingress(&ingress.name), why))?;
-    }
-    for service in snapshot.services.values() {
-        if let Some(why) = service::foreign_because(service, config) {
-            done(left_alone(ObjectReference::service(&service.name), why))?;
-        }
-    }
-    Ok(())
+    snapshot.ingresses.values().any(|ingress| names_it(ingress) && !ingress.deleting).then(|| {
+        format!(
+            "the IngressClass `{name}` is in none of the files; it is planned without IngressClassParams; add its file"
+        )
+    })
 }
 
-fn planned(object: ObjectReference, group: String, built: Built, values: Vec<Written<'_>>) -> StackPlan {
-    let mut diagnostics = built.diagnostics;
-    name_placeholders(&mut diagnostics, &values);
-    let plan = built.stack.and_then(|stack| plan::plan(&stack, &ObservedStack::default()).ready());
-    StackPlan { object: object.to_string(), group, plan, diagnostics, not_planned: None }
+/// All that is printed as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    plans: &'a Run<'a>,
+    notes: &'a [String],
+    problems: &'a [Problem],
+    /// How many objects of other kinds there are.
+    passed_over: &'a BTreeMap<String, usize>,
+}
+
+/// The plans of what was read, made one after the other.
+struct Run<'a> {
+    snapshot: &'a Snapshot,
+    config: &'a BuildConfig,
+    places: &'a BTreeMap<(&'static str, ObjectName), Place>,
+    /// Whether everything until now could be read and planned.
+    well: Cell<bool>,
+}
+
+impl Serialize for Run<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut plans = serializer.serialize_seq(None)?;
+        self.each(|plan| plans.serialize_element(&plan))?;
+        plans.end()
+    }
+}
+
+impl Run<'_> {
+    /// Returns the sentence for manifests of which nothing is planned, with or without Ingresses and Services among them.
+    fn nothing(&self, problems: &[Problem], found: bool) -> String {
+        if !problems.is_empty() {
+            return "Nothing is planned; the errors say what is wrong with the manifests.".to_owned();
+        }
+        let ours = if found { " for this controller" } else { "" };
+        let what = if self.snapshot.target_group_bindings.is_empty() { "nothing" } else { "no load balancer" };
+        format!("No Ingress and no Service{ours} in these manifests: {what} would be made.")
+    }
+
+    /// Calls back with the plan of each group and Service, with each binding that the controller refuses, and then with each
+    /// Ingress and Service that is left alone.
+    fn each<E>(&self, mut done: impl FnMut(StackPlan) -> Result<(), E>) -> Result<(), E> {
+        let Self { snapshot, config, .. } = *self;
+        let mut told: BTreeSet<ObjectName> = BTreeSet::new();
+        let mut groups: BTreeMap<StackId, Vec<&snapshot::Ingress>> = BTreeMap::new();
+        for ingress in snapshot.ingresses.values() {
+            for group in ingress::groups_of(ingress, snapshot) {
+                groups.entry(group).or_default().push(ingress);
+            }
+        }
+        for (group, candidates) in groups {
+            let membership = ingress::membership_among(candidates, snapshot, config, &group);
+            if membership.members.is_empty() && membership.broken.is_empty() {
+                continue;
+            }
+            let built = ingress::build(snapshot, config, &Facts::offline(), &group, &membership);
+            let broken = membership.broken.iter().map(|diagnostic| diagnostic.object.name.clone());
+            let concerned: BTreeSet<ObjectName> = membership.members.iter().cloned().chain(broken).collect();
+            let diagnostics = [membership.broken, built.diagnostics.clone()].concat();
+            let values: Vec<_> = concerned.iter().flat_map(|name| values_of_ingress(snapshot, name)).collect();
+            done(self.planned(group.object(), group.to_string(), Built { diagnostics, ..built }, &values))?;
+            told.extend(concerned);
+        }
+        let is_ours = |service: &snapshot::Service| {
+            config.enable_services && service::ownership(service, config) == service::Ownership::Ours
+        };
+        for owner in snapshot.services.values().filter(|service| is_ours(service)) {
+            let built = service::build(snapshot, config, &Facts::offline(), &owner.name);
+            let object = ObjectReference::service(&owner.name);
+            done(self.planned(object, owner.name.to_string(), built, &values_of_service(owner)))?;
+        }
+        for binding in snapshot.target_group_bindings.values() {
+            if let Some(field) = unsupported(&binding.spec) {
+                done(self.refused_binding(&binding.name, field))?;
+            }
+        }
+        for ingress in snapshot.ingresses.values().filter(|ingress| !told.contains(&ingress.name)) {
+            let why = ingress::class::foreign_because(ingress, snapshot, config);
+            let why = why.unwrap_or_else(|| match ingress::class::ownership(ingress, snapshot, config) {
+                Ownership::Broken(mistake) if !ingress.deleting => mistake.to_string(),
+                _ => "it is being deleted".to_owned(),
+            });
+            let values = values_of_ingress(snapshot, &ingress.name);
+            done(self.left_alone(&ObjectReference::ingress(&ingress.name), why, &values))?;
+        }
+        for service in snapshot.services.values().filter(|service| !is_ours(service)) {
+            let why = service::foreign_because(service, config).unwrap_or_else(|| {
+                "`--feature-gates=EnableServiceController=false`: Services are not served".to_owned()
+            });
+            let values = values_of_service(service);
+            done(self.left_alone(&ObjectReference::service(&service.name), why, &values))?;
+        }
+        Ok(())
+    }
+
+    fn place(&self, object: &ObjectReference) -> Option<Place> {
+        self.places.get(&(object.kind.as_str(), object.name.clone())).cloned()
+    }
+
+    fn planned(&self, object: ObjectReference, group: String, built: Built, values: &[Written<'_>]) -> StackPlan {
+        let mut diagnostics = built.diagnostics;
+        name_placeholders(&mut diagnostics, values);
+        let plan = built.stack.and_then(|stack| plan::plan(&stack, &ObservedStack::default()).ready());
+        self.judged(&object, group, plan, diagnostics)
+    }
+
+    fn refused_binding(&self, name: &ObjectName, field: &str) -> StackPlan {
+        let object = ObjectReference { kind: ObjectKind::TargetGroupBinding, name: name.clone() };
+        let diagnostic = Diagnostic {
+            code: Code::Refused,
+            severity: Severity::Error,
+            object: object.clone(),
+            field: format!("spec.{field}"),
+            message: "it is not supported, so no target is registered or deregistered".to_owned(),
+            fix: "remove it, or leave the cluster to aws-load-balancer-controller".to_owned(),
+        };
+        self.judged(&object, name.to_string(), None, vec![diagnostic])
+    }
+
+    fn judged(
+        &self,
+        object: &ObjectReference,
+        group: String,
+        plan: Option<Plan>,
+        diagnostics: Vec<Diagnostic>,
+    ) -> StackPlan {
+        if diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+            self.well.set(false);
+        }
+        let place = self.place(object);
+        StackPlan { object: object.to_string(), place, group, plan, diagnostics, not_planned: None }
+    }
+
+    fn left_alone(&self, object: &ObjectReference, why: String, values: &[Written<'_>]) -> StackPlan {
+        let found: BTreeSet<&str> = values.iter().filter_map(|(_, _, value)| placeholder(value)).collect();
+        let placeholders = found.iter().map(|found| format!("`{found}` is a placeholder; write its value"));
+        StackPlan {
+            object: object.to_string(),
+            place: self.place(object),
+            group: object.name.to_string(),
+            plan: None,
+            diagnostics: Vec::new(),
+            not_planned: Some([why].into_iter().chain(placeholders).collect::<Vec<_>>().join("; ")),
+        }
+    }
 }
 
 /// A value that is written in an object, and where.
@@ -198,13 +321,37 @@ fn values_of_annotations<'a>(
     others.map(|(key, value)| (object.clone(), key.clone(), value.as_str()))
 }
 
+/// Namespace and name.
+fn values_of_name<'a>(object: &ObjectReference, name: &'a ObjectName) -> [Written<'a>; 2] {
+    [("namespace", &name.namespace), ("name", &name.name)]
+        .map(|(field, value)| (object.clone(), format!("metadata.{field}"), value.as_str()))
+}
+
+/// The values of a Service in which people leave placeholders.
+fn values_of_service(service: &snapshot::Service) -> Vec<Written<'_>> {
+    let object = ObjectReference::service(&service.name);
+    let mut values: Vec<Written<'_>> = values_of_annotations(&object, &service.annotations).collect();
+    values.extend(values_of_name(&object, &service.name));
+    values.push((object.clone(), "spec.type".to_owned(), &service.kind));
+    let class = service.load_balancer_class.iter();
+    values.extend(class.map(|class| (object.clone(), "spec.loadBalancerClass".to_owned(), class.as_str())));
+    values
+}
+
 /// The values of an Ingress in which people leave placeholders.
 fn values_of_ingress<'a>(snapshot: &'a Snapshot, name: &ObjectName) -> Vec<Written<'a>> {
     let Some(ingress) = snapshot.ingresses.get(name) else { return Vec::new() };
     let object = ObjectReference::ingress(name);
     let mut values: Vec<Written<'a>> = values_of_annotations(&object, &ingress.annotations).collect();
+    values.extend(values_of_name(&object, &ingress.name));
     values
         .extend(ingress.class.iter().map(|class| (object.clone(), "spec.ingressClassName".to_owned(), class.as_str())));
+    if let Some(Backend::Service { name, .. }) = &ingress.default_backend {
+        values.push((object.clone(), "spec.defaultBackend.service".to_owned(), name));
+    }
+    // Which of both is not kept.
+    let other_hosts = ingress.hosts.iter().filter(|host| ingress.rules.iter().all(|rule| rule.host != **host));
+    values.extend(other_hosts.map(|host| (object.clone(), "spec.rules or spec.tls".to_owned(), host.as_str())));
     for rule in &ingress.rules {
         let field = format!("spec.rules[{}]", rule.index);
         values.push((object.clone(), format!("{field}.host"), &rule.host));
@@ -226,7 +373,7 @@ fn name_placeholders(diagnostics: &mut Vec<Diagnostic>, values: &[Written<'_>]) 
         let mut named = false;
         for diagnostic in diagnostics.iter_mut().filter(|d| d.object == *object && d.severity == Severity::Error) {
             if diagnostic.field == *field || diagnostic.message.contains(found) {
-                diagnostic.message = format!("{}: `{found}` is a placeholder", diagnostic.message);
+                diagnostic.message = format!("{}; `{found}` is a placeholder", diagnostic.message);
                 diagnostic.fix = "write its value".to_owned();
                 named = true;
             }
@@ -244,8 +391,9 @@ fn name_placeholders(diagnostics: &mut Vec<Diagnostic>, values: &[Written<'_>]) 
     }
 }
 
-fn write_plan(out: &mut dyn Write, StackPlan { object, plan, diagnostics, .. }: &StackPlan) -> io::Result<()> {
-    writeln!(out, "{object}")?;
+fn write_plan(out: &mut dyn Write, of: &StackPlan) -> io::Result<()> {
+    let StackPlan { plan, diagnostics, .. } = of;
+    writeln!(out, "{}", of.heading())?;
     for diagnostic in diagnostics {
         let severity = match diagnostic.severity {
             Severity::Error => "error",
@@ -259,7 +407,7 @@ fn write_plan(out: &mut dyn Write, StackPlan { object, plan, diagnostics, .. }: 
             out.write_all(plan::render(plan).as_bytes())?;
             writeln!(out, "  {}", plan::summary(plan))?;
         }
-        None => writeln!(out, "  nothing is made until the errors are corrected")?,
+        None => writeln!(out, "  no changes until the errors are fixed")?,
     }
     writeln!(out)
 }

@@ -12,25 +12,45 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
+
 use self::{
     kinds::{Known, Object},
     node::{Content, Documents, Node, Repeated, Unreadable},
 };
 use super::{Scope, Snapshot};
+use crate::model::ObjectName;
 
 /// Manifests that were read.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The objects that matter here; of two with one name the later one.
     pub snapshot: Snapshot,
+    /// Where each of them stands, by kind and name.
+    pub places: BTreeMap<(&'static str, ObjectName), Place>,
     /// How many objects were of other kinds, by kind; they were passed over.
     pub other_kinds: BTreeMap<String, usize>,
-    /// What could not be read.
+    /// What could not be read, and what is there twice.
     pub problems: Vec<Problem>,
 }
 
-/// Something in a manifest that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The place of an object in the files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// File name, or `standard input`.
+    pub file: String,
+    /// Its first line, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// Something in a manifest that cannot be read, or that is there twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct Problem {
     /// File name, or `standard input`.
     pub file: String,
@@ -57,72 +77,71 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A path that leads to no manifests.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// The file or directory cannot be opened.
-    #[error("cannot read `{}`: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A directory without manifests.
-    #[error("`{}` has no manifests: files that end in .yaml, .yml or .json", path.display())]
-    Empty {
-        /// Which.
-        path: PathBuf,
-    },
+impl Problem {
+    /// Returns what is wrong with a file or a folder as a whole.
+    fn of_path(path: &Path, message: impl Into<String>) -> Self {
+        let (object, field, message) = (String::new(), String::new(), message.into());
+        Self { file: path.display().to_string(), line: 0, object, field, message }
+    }
+
+    fn unreadable(path: &Path, error: &io::Error) -> Self {
+        Self::of_path(path, format!("it cannot be read: {error}; correct the path, or leave it out"))
+    }
 }
 
-/// Reads files and directories (with what is below them, in the order of names). A path `-` is standard input.
-///
-/// # Errors
-/// The first path that cannot be opened. What is wrong with what stands there is in [`Loaded::problems`].
-pub fn from_paths(paths: &[PathBuf]) -> Result<Loaded, FileError> {
+/// Reads files and directories (with what is below them, in the order of names). A path `-` is standard input. What cannot be
+/// opened or read is in [`Loaded::problems`], and the rest is read.
+#[must_use]
+pub fn from_paths(paths: &[PathBuf], scope: Scope) -> Loaded {
     let mut loaded = Loaded::default();
-    loaded.snapshot.scope = Scope::Files;
+    loaded.snapshot.scope = scope;
     for path in paths {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| FileError::Read { path, source }
-        };
         if path.as_os_str() == "-" {
             let mut bytes = Vec::new();
-            io::Read::read_to_end(&mut io::stdin(), &mut bytes).map_err(failed(path))?;
-            read_bytes(&mut loaded, "standard input", bytes);
-        } else {
-            let files = manifests(path)?;
-            if files.is_empty() {
-                return Err(FileError::Empty { path: path.clone() });
+            match io::Read::read_to_end(&mut io::stdin(), &mut bytes) {
+                Ok(_) => read_bytes(&mut loaded, "standard input", bytes),
+                Err(error) => loaded.problems.push(Problem::unreadable(Path::new("standard input"), &error)),
             }
-            for file in files {
-                let bytes = fs::read(&file).map_err(failed(&file))?;
-                read_bytes(&mut loaded, &file.display().to_string(), bytes);
+            continue;
+        }
+        let mut files = Vec::new();
+        let before = loaded.problems.len();
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => manifests_below(path, &mut files, &mut loaded.problems),
+            Ok(_) => files.push(path.clone()),
+            Err(error) => loaded.problems.push(Problem::unreadable(path, &error)),
+        }
+        if files.is_empty() && loaded.problems.len() == before {
+            let message = "it has no manifests, files that end in .yaml, .yml or .json (links to folders are not followed); name another folder";
+            loaded.problems.push(Problem::of_path(path, message));
+        }
+        for file in files {
+            match fs::read(&file) {
+                Ok(bytes) => read_bytes(&mut loaded, &file.display().to_string(), bytes),
+                Err(error) => loaded.problems.push(Problem::unreadable(&file, &error)),
             }
         }
     }
-    Ok(loaded)
+    loaded
 }
 
-fn manifests(path: &Path) -> Result<Vec<PathBuf>, FileError> {
-    let read = |source| FileError::Read { path: path.to_owned(), source };
-    if !fs::metadata(path).map_err(read)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut entries =
-        fs::read_dir(path).map_err(read)?.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(read)?;
-    entries.sort();
-    let mut files = Vec::new();
+/// Adds the manifests in a folder and below it. Links to folders are not followed, as `kubectl` does not: they may lead back.
+fn manifests_below(folder: &Path, files: &mut Vec<PathBuf>, problems: &mut Vec<Problem>) {
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let mut entries = match entries {
+        Ok(entries) => entries,
+        Err(error) => return problems.push(Problem::unreadable(folder, &error)),
+    };
+    entries.sort_by_key(fs::DirEntry::path);
     for entry in entries {
-        if entry.is_dir() {
-            files.extend(manifests(&entry)?);
-        } else if entry.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json") {
-            files.push(entry);
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_folder {
+            manifests_below(&path, files, problems);
+        } else if !path.is_dir() && path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json") {
+            files.push(path);
         }
     }
-    Ok(files)
 }
 
 fn read_bytes(loaded: &mut Loaded, name: &str, bytes: Vec<u8>) {
@@ -154,8 +173,14 @@ fn read(loaded: &mut Loaded, name: &str, text: &str) {
         Some(batch) => batch,
         None => documents(text),
     };
-    for object in batch.objects {
-        object.keep(&mut loaded.snapshot);
+    for (object, line) in batch.objects {
+        let key = (object.kind(), object.name().clone());
+        let place = Place { file: name.to_owned(), line };
+        let replaces = object.keep(&mut loaded.snapshot);
+        let before = loaded.places.insert(key.clone(), place);
+        if let (true, Some(before)) = (replaces, before) {
+            loaded.problems.push(repeated_object(&key, name, line, &before));
+        }
     }
     for (kind, count) in batch.other_kinds {
         *loaded.other_kinds.entry(kind).or_default() += count;
@@ -163,10 +188,22 @@ fn read(loaded: &mut Loaded, name: &str, text: &str) {
     loaded.problems.extend(batch.problems.into_iter().map(|problem| Problem { file: name.to_owned(), ..problem }));
 }
 
+/// Returns the problem of an object whose kind and name another one has, with other content.
+fn repeated_object((kind, object): &(&str, ObjectName), file: &str, line: usize, before: &Place) -> Problem {
+    let fix = if before.file == file { "remove one of them" } else { "plan the folders one at a time" };
+    let object = match object.namespace.as_str() {
+        "" => format!("{kind} {}", object.name),
+        _ => format!("{kind} {object}"),
+    };
+    let message = format!("it is also in {before}; only this one is planned; {fix}");
+    Problem { file: file.to_owned(), line, object, field: String::new(), message }
+}
+
 /// The objects of a text.
 #[derive(Default)]
 struct Batch {
-    objects: Vec<Object>,
+    /// With their first lines.
+    objects: Vec<(Object, usize)>,
     other_kinds: BTreeMap<String, usize>,
     /// Without the name of the file.
     problems: Vec<Problem>,
@@ -222,6 +259,14 @@ fn subject(kind: &str, node: &Node) -> String {
     }
 }
 
+/// The deepest that lists are nested in lists.
+const DEEPEST_LIST: usize = 4;
+
+/// Returns whether a kind that ends in `List` is a list of objects that matter, by the kind of its items.
+fn is_list(api_version: &str, of_items: &str) -> bool {
+    of_items.is_empty() || Known::of(api_version, of_items) != Known::Other
+}
+
 fn object(batch: &mut Batch, node: &Node, kind_of_list: &str, version_of_list: &str, depth: usize) {
     if node.scalar() == Some(node::Scalar::Null) {
         return;
@@ -230,18 +275,33 @@ fn object(batch: &mut Batch, node: &Node, kind_of_list: &str, version_of_list: &
     let kind = or(node.text_of("kind"), kind_of_list);
     let api_version = or(node.text_of("apiVersion"), version_of_list);
     let subject = subject(&kind, node);
-    if let (Some(of_items), Some(Node { content: Content::List(items), .. })) =
-        (kind.strip_suffix("List"), node.get("items"))
-        && depth < 4
-    {
-        if let Some(repeated) = node.repeated(false) {
-            return tell_repeated(batch, &subject, &repeated);
+    if let Some(of_items) = kind.strip_suffix("List") {
+        let items = node.get("items");
+        let line = items.unwrap_or(node).line;
+        match items.map(|items| (&items.content, items.scalar())) {
+            Some((Content::List(_), _)) if depth >= DEEPEST_LIST => {
+                let message =
+                    format!("lists are nested deeper than {DEEPEST_LIST} levels; write their objects in one list");
+                return batch.problem(line, &subject, "items", message);
+            }
+            Some((Content::List(items), _)) => {
+                if let Some(repeated) = node.repeated(false) {
+                    return tell_repeated(batch, &subject, &repeated);
+                }
+                // The API server's own lists name kind and version once, for all items.
+                return items.iter().for_each(|item| object(batch, item, of_items, &api_version, depth + 1));
+            }
+            // An empty list, as programs in Go write it.
+            Some((_, Some(node::Scalar::Null))) if is_list(&api_version, of_items) => return,
+            found if is_list(&api_version, of_items) => {
+                let what = if found.is_none() { "it is missing" } else { "it is not a list" };
+                return batch.problem(line, &subject, "items", format!("{what}; write the list of the objects"));
+            }
+            _ => {}
         }
-        // The API server's own lists name kind and version once, for all items.
-        return items.iter().for_each(|item| object(batch, item, of_items, &api_version, depth + 1));
     }
     if kind.is_empty() {
-        let message = "it has no `kind`, so it is no Kubernetes object";
+        let message = "it is not a Kubernetes object; add `apiVersion` and `kind`, or leave the file out";
         return batch.problem(node.line, &subject, "", message);
     }
     match Known::of(&api_version, &kind) {
@@ -254,7 +314,7 @@ fn object(batch: &mut Batch, node: &Node, kind_of_list: &str, version_of_list: &
                 return tell_repeated(batch, &subject, &repeated);
             }
             match read.read_node(node) {
-                Ok(object) => batch.objects.push(object),
+                Ok(object) => batch.objects.push((object, node.line)),
                 Err(misfit) => {
                     let line = if misfit.line == 0 { node.line } else { misfit.line };
                     batch.problem(line, &subject, &misfit.path, misfit.message);

@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use from_files::{FileError, Loaded, Problem, from_documents, from_paths};
+pub use from_files::{Loaded, Place, Problem, from_documents, from_paths};
 pub use placeholder::placeholder;
 pub use records::{
     AddressFamily, Backend, BackendPort, ClassParameters, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState,
@@ -31,6 +31,8 @@ pub enum Scope {
     Cluster,
     /// Some manifests: what is not there may be in others.
     Files,
+    /// All manifests of a cluster: what is not there does not exist, but for what the API server adds to objects.
+    CompleteFiles,
 }
 
 /// Every object that decides something.

@@ -26,6 +26,14 @@ fn port(value: &IntOrString) -> Option<PortReference> {
     }
 }
 
+/// Returns whether the API server takes a port for absent.
+fn is_unset(port: &IntOrString) -> bool {
+    match port {
+        IntOrString::Int(number) => *number == 0,
+        IntOrString::String(text) => text.is_empty(),
+    }
+}
+
 /// An Ingress.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ingress {
@@ -383,7 +391,12 @@ impl From<wire::Service> for Service {
                     Some(ServicePort {
                         name: p.name.unwrap_or_default(),
                         port: number,
-                        target_port: p.target_port.as_ref().and_then(port).unwrap_or(PortReference::Number(number)),
+                        target_port: p
+                            .target_port
+                            .as_ref()
+                            .filter(|port| !is_unset(port))
+                            .and_then(port)
+                            .unwrap_or(PortReference::Number(number)),
                         node_port: p.node_port.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0),
                         protocol: p.protocol.unwrap_or_else(|| "TCP".to_owned()),
                     })

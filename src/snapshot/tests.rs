@@ -77,11 +77,11 @@ fn a_key_that_is_written_twice_is_told_with_both_lines() {
 
 #[test]
 fn what_is_no_object_is_refused() {
-    let no_kind = "it has no `kind`, so it is no Kubernetes object";
+    let no_kind = "it is not a Kubernetes object; add `apiVersion` and `kind`, or leave the file out";
     assert_eq!(refused("metadata: {name: web}"), format!("shop.yaml:1: object web: {no_kind}"));
     assert_eq!(refused("just text"), format!("shop.yaml:1: {no_kind}"));
     assert_eq!(refused("[1, 2]"), format!("shop.yaml:1: {no_kind}"));
-    let unnamed = "shop.yaml:1: Service: it has no `metadata.name`";
+    let unnamed = "shop.yaml:1: Service: metadata.name: it is missing; write a name";
     assert_eq!(refused("{apiVersion: v1, kind: Service, metadata: {namespace: shop}}"), unnamed);
     assert_eq!(refused("{apiVersion: v1, kind: Service}"), unnamed);
     assert_eq!(refused(r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"generateName": "web-"}}"#), unnamed);
@@ -147,7 +147,7 @@ fn one_object_that_cannot_be_read_keeps_none_of_the_others_away() {
 
 #[test]
 fn versions_that_no_kubernetes_serves_are_named_with_what_to_write() {
-    let ingress = "write `networking.k8s.io/v1`, and in each backend `service: {name: …, port: {number: …}}` for `serviceName` and `servicePort` (`port: {name: …}` for a name such as `use-annotation`), `defaultBackend` for `backend`, and a `pathType` at each path";
+    let ingress = "write `networking.k8s.io/v1`, and in each backend `service: {name: …, port: {number: …}}` instead of `serviceName` and `servicePort` (`port: {name: …}` for a name such as `use-annotation`), `defaultBackend` for `backend`, and a `pathType` at each path";
     for version in ["extensions/v1beta1", "networking.k8s.io/v1beta1"] {
         assert_eq!(
             refused(&format!("apiVersion: {version}\nkind: Ingress\nmetadata: {{name: web, namespace: shop}}\n")),
@@ -160,6 +160,14 @@ fn versions_that_no_kubernetes_serves_are_named_with_what_to_write() {
         refused("kind: IngressClass\napiVersion: networking.k8s.io/v1beta1\nmetadata: {name: alb}\n"),
         "shop.yaml:2: IngressClass alb: apiVersion: `networking.k8s.io/v1beta1` of IngressClass has been served by no Kubernetes since 1.22; write `networking.k8s.io/v1`; nothing else changes"
     );
+    for version in ["networking.k8s.io/v2", "extensions/v1"] {
+        assert_eq!(
+            refused(&format!("{{apiVersion: {version}, kind: Ingress, metadata: {{name: web}}}}")),
+            format!(
+                "shop.yaml:1: Ingress web: apiVersion: there is no Ingress of `{version}`; write `networking.k8s.io/v1`"
+            )
+        );
+    }
     assert_eq!(
         refused("{apiVersion: v1, kind: Ingress, metadata: {name: web}}"),
         "shop.yaml:1: Ingress web: apiVersion: there is no Ingress of `v1`; write `networking.k8s.io/v1`"
@@ -368,7 +376,7 @@ items:
     assert_eq!(loaded.snapshot.services.keys().collect::<Vec<_>>(), [&name("shop", "a"), &name("shop", "b")]);
     assert_eq!(loaded.other_kinds, BTreeMap::new());
     assert_eq!(load("").unwrap().snapshot.services.len(), 0);
-    insta::assert_snapshot!(refused("{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Service}]}"), @"shop.yaml:1: Service: it has no `metadata.name`");
+    insta::assert_snapshot!(refused("{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Service}]}"), @"shop.yaml:1: Service: metadata.name: it is missing; write a name");
 }
 
 #[test]
@@ -380,8 +388,153 @@ fn the_lists_of_the_api_server_name_their_kind_once() {
 #[test]
 fn json_is_yaml_and_of_two_objects_with_one_name_the_later_counts() {
     let text = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}}"#;
-    let loaded = load(&format!("{text}\n---\n{}", text.replace("80", "81"))).unwrap();
+    let mut loaded = Loaded::default();
+    let later = text.replace("80", "81");
+    let told = from_documents(&mut loaded, "shop.yaml", &format!("{text}\n---\n{later}")).unwrap_err();
+    insta::assert_snapshot!(told, @"shop.yaml:3: Service shop/web: it is also in shop.yaml:1; only this one is planned; remove one of them");
     assert_eq!(loaded.snapshot.services, [(name("shop", "web"), service(81))].into());
+}
+
+#[test]
+fn two_manifests_of_one_object_are_named_with_both_places() {
+    let ingress = "\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web, namespace: shop}\nspec: {ingressClassName: alb}\n";
+    let mut loaded = Loaded::default();
+    from_documents(&mut loaded, "staging/ingress.yaml", &format!("---\n{ingress}")).unwrap();
+    let other = ingress.replace("alb", "internal");
+    insta::assert_snapshot!(
+        from_documents(&mut loaded, "prod/ingress.yaml", &format!("---\n{other}")).unwrap_err(),
+        @"prod/ingress.yaml:3: Ingress shop/web: it is also in staging/ingress.yaml:3; only this one is planned; plan the folders one at a time"
+    );
+    assert_eq!(loaded.snapshot.ingresses[&name("shop", "web")].class.as_deref(), Some("internal"));
+    // The same once more loses nothing.
+    from_documents(&mut loaded, "copy.yaml", &other).unwrap();
+    let class = "{\n\"apiVersion\": \"networking.k8s.io/v1\", \"kind\": \"IngressClass\", \"metadata\": {\"name\": \"alb\"}, \"spec\": {\"controller\": \"a\"}}";
+    let list = format!("{{\"kind\": \"List\", \"items\": [\n{class},\n{}]}}", class.replace("\"a\"", "\"b\""));
+    insta::assert_snapshot!(
+        from_documents(&mut loaded, "classes.json", &list).unwrap_err(),
+        @"classes.json:4: IngressClass alb: it is also in classes.json:2; only this one is planned; remove one of them"
+    );
+}
+
+#[test]
+fn ports_that_no_api_server_takes_are_named_with_field_and_line() {
+    let service = |ports: &str| {
+        refused(&format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec:\n  ports:\n{ports}"
+        ))
+    };
+    let at = |line: usize, field: &str, what: &str| format!("shop.yaml:{line}: Service shop/web: spec.{field}: {what}");
+    let invalid = |line, field, port: &str| at(line, field, &format!("{port} is not a valid port; write 1 to 65535"));
+    assert_eq!(service("  - name: a\n    port: 70000\n"), invalid(7, "ports[0].port", "70000"));
+    assert_eq!(service("  - {port: 80}\n  - port: -1\n"), invalid(7, "ports[1].port", "-1"));
+    assert_eq!(service("  - {port: 80}\n  - name: a\n"), at(7, "ports[1].port", "it is missing; write 1 to 65535"));
+    let or_name = "write 1 to 65535, or the name of a port of the pods";
+    assert_eq!(
+        service("  - port: 80\n    targetPort: 70000\n"),
+        at(7, "ports[0].targetPort", &format!("70000 is not a valid port; {or_name}"))
+    );
+    assert_eq!(
+        service("  - port: 80\n    targetPort: '70000'\n"),
+        at(7, "ports[0].targetPort", &format!("`70000` is not a valid port; {or_name}"))
+    );
+    let or_none = "write 1 to 65535, or leave it out";
+    assert_eq!(
+        service("  - port: 80\n    nodePort: 99999\n"),
+        at(7, "ports[0].nodePort", &format!("99999 is not a valid port; {or_none}"))
+    );
+    assert_eq!(
+        service("  - port: 80\n  healthCheckNodePort: 99999\n"),
+        at(7, "healthCheckNodePort", &format!("99999 is not a valid port; {or_none}"))
+    );
+    // JSON as well, which is read without lines first.
+    let json = "{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"web\", \"namespace\": \"shop\"},\n\"spec\": {\"ports\": [\n{\"port\": 70000}]}}";
+    assert_eq!(refused(json), invalid(3, "ports[0].port", "70000"));
+    // 0 is none to the API server, and a name is a name.
+    let sound = "{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {ports: [{port: 80, targetPort: 0, nodePort: 0}, {port: 81, targetPort: http-1}, {port: 82, targetPort: ''}]}}";
+    let ports = &load(sound).unwrap().snapshot.services[&name("shop", "web")].ports;
+    assert_eq!(ports[0].target_port, PortReference::Number(80));
+    assert_eq!(ports[1].target_port, PortReference::Name("http-1".to_owned()));
+    assert_eq!(ports[2].target_port, PortReference::Number(82));
+}
+
+#[test]
+fn a_list_without_a_list_of_objects_is_refused() {
+    let items = "shop.yaml:1: List: items: it is not a list; write the list of the objects";
+    assert_eq!(refused("{apiVersion: v1, kind: List, items: {a: b}}"), items);
+    assert_eq!(refused(r#"{"apiVersion": "v1", "kind": "List", "items": "a"}"#), items);
+    assert_eq!(
+        refused(r#"{"apiVersion": "v1", "kind": "ServiceList"}"#),
+        "shop.yaml:1: ServiceList: items: it is missing; write the list of the objects"
+    );
+    let deep = (0..6).fold("[]".to_owned(), |items, _| format!("[{{kind: List, items: {items}}}]"));
+    assert_eq!(
+        refused(&format!("{{kind: List, items: {deep}}}")),
+        "shop.yaml:1: List: items: lists are nested deeper than 4 levels; write their objects in one list"
+    );
+    // An empty list of a program in Go, and a kind of others that only ends so.
+    assert_eq!(told(r#"{"apiVersion": "v1", "kind": "List", "items": null}"#), "");
+    let other = load("{apiVersion: example.com/v1, kind: AllowList, metadata: {name: a}, spec: {}}").unwrap();
+    assert_eq!(other.other_kinds, [("AllowList".to_owned(), 1)].into());
+}
+
+#[test]
+fn an_anchor_of_another_document_is_named() {
+    assert_eq!(
+        refused("a: &common {b: c}\nkind: ConfigMap\n---\nkind: Service\nmetadata: *common\n"),
+        "shop.yaml:5: the anchor `common` is not defined in this document; anchors end at `---`"
+    );
+}
+
+/// A folder for one test, which goes with it.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("albatross-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn links_to_folders_are_not_followed_and_what_cannot_be_read_keeps_nothing_away() {
+    let folder = Folder::new("manifests");
+    let at = |path: &str| folder.0.join(path);
+    let service = |name: &str| format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n");
+    for folder in ["all/below", "elsewhere", "empty"] {
+        std::fs::create_dir_all(at(folder)).unwrap();
+    }
+    std::fs::write(at("all/below/a.yaml"), service("a")).unwrap();
+    std::fs::write(at("elsewhere/b.yaml"), service("b")).unwrap();
+    std::os::unix::fs::symlink(at("all"), at("all/below/back")).unwrap();
+    std::os::unix::fs::symlink(at("elsewhere"), at("all/other")).unwrap();
+    std::os::unix::fs::symlink(at("elsewhere/b.yaml"), at("all/file.yaml")).unwrap();
+    std::os::unix::fs::symlink(at("elsewhere"), at("link")).unwrap();
+    let kept = |paths: &[&str]| {
+        let paths: Vec<_> = paths.iter().map(|path| at(path)).collect();
+        let loaded = from_paths(&paths, Scope::Files);
+        let prefix = format!("{}/", folder.0.display());
+        let told: Vec<String> =
+            loaded.problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect();
+        let names: Vec<String> = loaded.snapshot.services.keys().map(ToString::to_string).collect();
+        assert_eq!(loaded.snapshot.scope, Scope::Files);
+        (names.join(" "), told.join("\n"))
+    };
+    assert_eq!(kept(&["all"]), ("shop/a shop/b".to_owned(), String::new()));
+    assert_eq!(kept(&["link"]), ("shop/b".to_owned(), String::new()));
+    let (names, told) = kept(&["missing.yaml", "empty", "all/below"]);
+    assert_eq!(names, "shop/a");
+    insta::assert_snapshot!(told, @r"
+    missing.yaml: it cannot be read: No such file or directory (os error 2); correct the path, or leave it out
+    empty: it has no manifests, files that end in .yaml, .yml or .json (links to folders are not followed); name another folder
+    ");
 }
 
 #[test]

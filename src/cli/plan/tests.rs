@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 use clap::Parser;
 
 use super::*;
-use crate::snapshot::{Scope, from_documents};
+use crate::snapshot::from_documents;
 
 #[derive(Parser)]
 struct Line {
@@ -16,16 +16,16 @@ fn config(arguments: &[&str]) -> BuildConfig {
     arguments.build.config(&arguments.cluster_name, Value::AfterApply("the cluster's VPC")).unwrap()
 }
 
-fn loaded(text: &str) -> Loaded {
+fn loaded(text: &str, arguments: &[&str]) -> Loaded {
     let mut loaded = Loaded::default();
-    loaded.snapshot.scope = Scope::Files;
+    loaded.snapshot.scope = Line::parse_from(["plan", "-"].iter().chain(arguments)).plan.scope();
     let _ = from_documents(&mut loaded, "shop.yaml", text);
     loaded
 }
 
 /// Everything that the command prints, errors first, and how it ends.
 fn printed(text: &str, arguments: &[&str], json: bool) -> (String, bool) {
-    let loaded = loaded(text);
+    let loaded = loaded(text, arguments);
     let mut out: Vec<u8> = Vec::new();
     for problem in &loaded.problems {
         writeln!(out, "error: {problem}").unwrap();
@@ -102,7 +102,9 @@ fn the_flags_of_the_controller_decide_in_a_plan_too() {
     let other_class = NLB.replace("service.k8s.aws/nlb", "example.com/nlb");
     assert!(printed(&other_class, &[], false).0.contains("is of another controller"));
     assert!(
-        printed(&other_class, &["--load-balancer-class=example.com/nlb"], false).0.starts_with("Service shop/web\n")
+        printed(&other_class, &["--load-balancer-class=example.com/nlb"], false)
+            .0
+            .starts_with("Service shop/web (shop.yaml:1)\n")
     );
     let tagged = printed(NLB, &["--default-tags=team=shop"], false).0;
     assert!(tagged.contains("team=shop"), "{tagged}");
@@ -111,8 +113,53 @@ fn the_flags_of_the_controller_decide_in_a_plan_too() {
         &["--feature-gates=ServiceTypeLoadBalancerOnly=true"],
         false,
     );
-    assert!(switched_off.contains("Service shop/web: it is of type NodePort"), "{switched_off}");
+    assert!(switched_off.contains("Service shop/web (shop.yaml:1): it is of type NodePort, and with `--feature-gates=ServiceTypeLoadBalancerOnly=true` only Services of type LoadBalancer are served"), "{switched_off}");
     assert!(well);
+    let (without, well) = printed(NLB, &["--feature-gates=EnableServiceController=false"], false);
+    assert!(
+        without.contains(
+            "Service shop/web (shop.yaml:1): `--feature-gates=EnableServiceController=false`: Services are not served"
+        ),
+        "{without}"
+    );
+    assert!(well);
+    let action = "\
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: shop}
+spec:
+  ingressClassName: alb
+  defaultBackend: {service: {name: sign-in, port: {name: use-annotation}}}
+";
+    let strict = "--tolerate-non-existent-backend-action=false";
+    let (noted, well) = printed(action, &[strict], false);
+    assert!(
+        noted
+            .contains("without it the controller refuses the Ingress (`--tolerate-non-existent-backend-action=false`)"),
+        "{noted}"
+    );
+    assert!(well);
+    let class = "---\n{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: alb}, spec: {controller: ingress.k8s.aws/alb}}\n";
+    let complete = |text: &str, arguments: &[&str]| {
+        printed(&format!("{text}{class}"), &[&["--complete"], arguments].concat(), false)
+    };
+    let (refused, well) = complete(action, &[strict]);
+    assert!(refused.contains("error: Ingress shop/web: ") && refused.contains("does not exist"), "{refused}");
+    assert!(!well);
+    let forward = action.replace("name: use-annotation", "number: 80");
+    let (told, well) = complete(&forward, &[]);
+    assert!(told.contains("warning: Ingress shop/web: spec.defaultBackend.service: the Service `sign-in` does not exist in the namespace `shop`"), "{told}");
+    assert!(well);
+    let (told, well) = complete(&forward, &["--tolerate-non-existent-backend-service=false"]);
+    assert!(
+        told.contains("error: Ingress shop/web: spec.defaultBackend.service: the Service `sign-in` does not exist"),
+        "{told}"
+    );
+    assert!(!well);
+    // The API server gives node ports all the same, and no class is assumed.
+    assert!(complete(NLB, &[]).1);
+    let (told, _) = printed(&forward, &["--complete"], false);
+    assert!(told.contains("  Ingress shop/web (shop.yaml:1): spec.ingressClassName: the IngressClass `alb` does not exist; create it, or name another class\n"), "{told}");
 }
 
 #[test]
@@ -120,11 +167,66 @@ fn json_names_what_is_planned_and_what_is_not() {
     let text = format!("{NLB}---\napiVersion: v1\nkind: Service\nmetadata: {{name: db, namespace: shop}}\n");
     let (text, well) = printed(&text, &[], true);
     assert!(well);
-    let plans: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let of = |index: usize, key: &str| plans[index][key].clone();
-    assert_eq!(plans.as_array().map(Vec::len), Some(2));
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let of = |index: usize, key: &str| report["plans"][index][key].clone();
+    assert_eq!(report["plans"].as_array().map(Vec::len), Some(2));
+    assert_eq!(of(0, "place"), serde_json::json!({"file": "shop.yaml", "line": 1}));
     assert_eq!((of(0, "object"), of(1, "object")), ("Service shop/web".into(), "Service shop/db".into()));
     assert_eq!(of(1, "not_planned"), serde_json::Value::from("it is of type ClusterIP"));
     assert_eq!(of(0, "not_planned"), serde_json::Value::Null);
-    assert_eq!(printed("", &[], true).0, "[]\n");
+    let text = "{apiVersion: v1, kind: Ingres, metadata: {name: web}}\n---\n{kind: Service, apiVersion: v2, metadata: {name: web}}\n";
+    let (text, well) = printed(text, &[], true);
+    assert!(!well);
+    // The first line is what goes to standard error.
+    let (_, text) = text.split_once('\n').unwrap();
+    insta::assert_snapshot!(text, @r#"
+    {
+      "plans": [],
+      "notes": [],
+      "problems": [
+        {
+          "file": "shop.yaml",
+          "line": 3,
+          "object": "Service web",
+          "field": "apiVersion",
+          "message": "there is no Service of `v2`; write `v1`"
+        }
+      ],
+      "passed_over": {
+        "Ingres": 1
+      }
+    }
+    "#);
+}
+
+#[test]
+fn a_binding_that_the_controller_refuses_is_an_error() {
+    let binding = |spec: &str| {
+        format!(
+            "{{apiVersion: elbv2.k8s.aws/v1beta1, kind: TargetGroupBinding, metadata: {{name: web, namespace: shop}}, spec: {{serviceRef: {{name: web, port: 80}}, {spec}}}}}"
+        )
+    };
+    insta::assert_snapshot!(report(&binding("multiClusterTargetGroup: true")), @r"
+    TargetGroupBinding shop/web (shop.yaml:1)
+      error: TargetGroupBinding shop/web: spec.multiClusterTargetGroup: it is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller
+      no changes until the errors are fixed
+    exit 1
+    ");
+    insta::assert_snapshot!(report(&binding("iamRoleArnToAssume: 'arn:aws:iam::111122223333:role/x'")), @r"
+    TargetGroupBinding shop/web (shop.yaml:1)
+      error: TargetGroupBinding shop/web: spec.iamRoleArnToAssume: it is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller
+      no changes until the errors are fixed
+    exit 1
+    ");
+    insta::assert_snapshot!(report(&binding("targetType: ip")), @r"
+    No Ingress and no Service in these manifests: no load balancer would be made.
+    TargetGroupBindings: 1; the controller registers their targets, which no plan shows.
+    exit 0
+    ");
+}
+
+#[test]
+fn a_flag_whose_value_cannot_be_used_is_a_wrong_command_line() {
+    let arguments = Line::parse_from(["plan", "-", "--default-tags=elbv2.k8s.aws/cluster=x"]).plan;
+    assert_eq!(format!("{:?}", run(&arguments)), format!("{:?}", ExitCode::from(2)));
 }

@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Batch, kinds::Known};
+use super::{Batch, is_list, kinds::Known};
 
 /// The kind of an object, and of a list its items.
 #[derive(Deserialize)]
@@ -24,14 +24,39 @@ struct Head<'a> {
 
 /// Reads one or more JSON values. `None` where one of them is not JSON, or no object as its kind has to be.
 pub(super) fn objects(text: &str) -> Option<Batch> {
-    let mut batch = Batch::default();
+    let mut reader = Reader { batch: Batch::default(), lines: Lines { text, offset: 0, line: 1 } };
     for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
-        object(&mut batch, value.ok()?.get(), "", "", 0)?;
+        object(&mut reader, value.ok()?.get(), "", "", 0)?;
     }
-    Some(batch)
+    Some(reader.batch)
 }
 
-fn object(batch: &mut Batch, text: &str, of_list: &str, version_of_list: &str, depth: usize) -> Option<()> {
+struct Reader<'a> {
+    batch: Batch,
+    lines: Lines<'a>,
+}
+
+/// The lines of a text, for parts of it that come in their order.
+struct Lines<'a> {
+    text: &'a str,
+    offset: usize,
+    /// The line at the offset.
+    line: usize,
+}
+
+impl Lines<'_> {
+    /// Returns the line on which a part of the text begins.
+    fn of(&mut self, part: &str) -> usize {
+        let start = part.as_ptr().addr().saturating_sub(self.text.as_ptr().addr());
+        if let Some(between) = self.text.as_bytes().get(self.offset..start) {
+            self.line += between.iter().filter(|byte| **byte == b'\n').count();
+            self.offset = start;
+        }
+        self.line
+    }
+}
+
+fn object(reader: &mut Reader<'_>, text: &str, of_list: &str, version_of_list: &str, depth: usize) -> Option<()> {
     if text == "null" && depth > 0 {
         return Some(());
     }
@@ -41,20 +66,25 @@ fn object(batch: &mut Batch, text: &str, of_list: &str, version_of_list: &str, d
     let Head { api_version, kind, items } = serde_json::from_str(text).ok()?;
     let kind = if kind.is_empty() { of_list } else { kind.as_ref() };
     let api_version = if api_version.is_empty() { version_of_list } else { api_version.as_ref() };
-    if let (Some(of_items), Some(items)) = (kind.strip_suffix("List"), items) {
-        // A list of lists is nothing that the API server gives.
-        if depth > 1 {
-            return None;
+    match (kind.strip_suffix("List"), items) {
+        (Some(of_items), Some(items)) => {
+            // A list of lists is nothing that the API server gives.
+            if depth > 1 {
+                return None;
+            }
+            let items: Vec<&RawValue> = serde_json::from_str(items.get()).ok()?;
+            return items.into_iter().try_for_each(|item| object(reader, item.get(), of_items, api_version, depth + 1));
         }
-        let items: Vec<&RawValue> = serde_json::from_str(items.get()).ok()?;
-        return items.into_iter().try_for_each(|item| object(batch, item.get(), of_items, api_version, depth + 1));
+        (Some(of_items), None) if is_list(api_version, of_items) => return None,
+        _ => {}
     }
     match Known::of(api_version, kind) {
         Known::Kept(read) => {
             let Unique = serde_json::from_str(text).ok()?;
-            batch.objects.push(read.read_json(text)?);
+            let line = reader.lines.of(text);
+            reader.batch.objects.push((read.read_json(text)?, line));
         }
-        Known::Other if !kind.is_empty() => batch.pass_over(kind),
+        Known::Other if !kind.is_empty() => reader.batch.pass_over(kind),
         Known::Other | Known::Outdated(_) => return None,
     }
     Some(())

@@ -1,11 +1,15 @@
 //! Which objects are kept, which are of a version that no Kubernetes serves any more, and which are passed over.
 
+use std::fmt::Display;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use serde::{Deserializer, de::DeserializeOwned};
 
 use super::{node::Node, typed::Misfit};
 use crate::{
     api::{crd, kubernetes as wire},
+    model::ObjectName,
     snapshot::{
         EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node as KubernetesNode, Pod, Record,
         Service, Snapshot, TargetGroupBinding,
@@ -26,9 +30,10 @@ pub(super) enum Object {
 }
 
 impl Object {
-    pub(super) fn keep(self, snapshot: &mut Snapshot) {
-        fn apply<T: Record>(snapshot: &mut Snapshot, object: T) {
-            snapshot.apply(object);
+    /// Puts it into the snapshot, and returns whether it took the place of another one with other content.
+    pub(super) fn keep(self, snapshot: &mut Snapshot) -> bool {
+        fn apply<T: Record>(snapshot: &mut Snapshot, object: T) -> bool {
+            snapshot.apply(object).is_some_and(|change| change.before.is_some())
         }
         match self {
             Self::Ingress(object) => apply(snapshot, object),
@@ -43,8 +48,23 @@ impl Object {
         }
     }
 
-    fn is_named(&self) -> bool {
-        let name = match self {
+    /// Returns its kind, as manifests write it.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Ingress(_) => "Ingress",
+            Self::IngressClass(_) => "IngressClass",
+            Self::IngressClassParams(_) => "IngressClassParams",
+            Self::Service(_) => "Service",
+            Self::EndpointSlice(_) => "EndpointSlice",
+            Self::Pod(_) => "Pod",
+            Self::Node(_) => "Node",
+            Self::Namespace(_) => "Namespace",
+            Self::TargetGroupBinding(_) => "TargetGroupBinding",
+        }
+    }
+
+    pub(super) fn name(&self) -> &ObjectName {
+        match self {
             Self::Ingress(object) => object.name(),
             Self::IngressClass(object) => object.name(),
             Self::IngressClassParams(object) => object.name(),
@@ -54,8 +74,11 @@ impl Object {
             Self::Node(object) => object.name(),
             Self::Namespace(object) => object.name(),
             Self::TargetGroupBinding(object) => object.name(),
-        };
-        !name.name.is_empty()
+        }
+    }
+
+    fn is_named(&self) -> bool {
+        !self.name().name.is_empty()
     }
 }
 
@@ -82,7 +105,7 @@ pub(super) enum Known {
     Other,
 }
 
-const INGRESS_OF_V1: &str = "write `networking.k8s.io/v1`, and in each backend `service: {name: …, port: {number: …}}` for `serviceName` and `servicePort` (`port: {name: …}` for a name such as `use-annotation`), `defaultBackend` for `backend`, and a `pathType` at each path";
+const INGRESS_OF_V1: &str = "write `networking.k8s.io/v1`, and in each backend `service: {name: …, port: {number: …}}` instead of `serviceName` and `servicePort` (`port: {name: …}` for a name such as `use-annotation`), `defaultBackend` for `backend`, and a `pathType` at each path";
 
 impl Known {
     pub(super) fn of(api_version: &str, kind: &str) -> Self {
@@ -91,11 +114,14 @@ impl Known {
             Self::Outdated(format!("`{api_version}` of {kind} has been served by no Kubernetes since 1.22; {fix}"))
         };
         match (group, kind) {
-            ("networking.k8s.io" | "extensions", "Ingress") if api_version != "networking.k8s.io/v1" => {
-                outdated(INGRESS_OF_V1)
-            }
-            ("networking.k8s.io", "IngressClass") if version != "v1" => {
+            ("networking.k8s.io" | "extensions", "Ingress") if version == "v1beta1" => outdated(INGRESS_OF_V1),
+            ("networking.k8s.io", "IngressClass") if version == "v1beta1" => {
                 outdated("write `networking.k8s.io/v1`; nothing else changes")
+            }
+            ("networking.k8s.io" | "extensions", "Ingress") | ("networking.k8s.io", "IngressClass")
+                if api_version != "networking.k8s.io/v1" =>
+            {
+                Self::Outdated(format!("there is no {kind} of `{api_version}`; write `networking.k8s.io/v1`"))
             }
             ("", "Ingress" | "IngressClass") if version.is_empty() => {
                 Self::Outdated("it has no `apiVersion`; write `networking.k8s.io/v1`".to_owned())
@@ -128,27 +154,34 @@ impl Known {
 impl Kind {
     /// Reads an object of this kind.
     pub(super) fn read_node(self, node: &Node) -> Result<Object, Misfit> {
-        let object = self.read(node)?;
-        if object.is_named() {
-            return Ok(object);
+        let (object, wrong_port) = self.read(node)?;
+        if !object.is_named() {
+            let line = node.get("metadata").unwrap_or(node).line;
+            let message = "it is missing; write a name".to_owned();
+            return Err(Misfit { path: "metadata.name".to_owned(), line, message });
         }
-        let line = node.get("metadata").unwrap_or(node).line;
-        Err(Misfit { path: String::new(), line, message: "it has no `metadata.name`".to_owned() })
+        wrong_port.map_or(Ok(object), |wrong| Err(wrong.misfit(node)))
     }
 
     /// Reads an object of this kind; `None` where it does not fit.
     pub(super) fn read_json(self, text: &str) -> Option<Object> {
-        self.read(&mut serde_json::Deserializer::from_str(text)).ok().filter(Object::is_named)
+        let (object, wrong_port) = self.read(&mut serde_json::Deserializer::from_str(text)).ok()?;
+        (object.is_named() && wrong_port.is_none()).then_some(object)
     }
 
-    fn read<'de, D: Deserializer<'de>>(self, from: D) -> Result<Object, D::Error> {
-        Ok(match self {
+    fn read<'de, D: Deserializer<'de>>(self, from: D) -> Result<(Object, Option<WrongPort>), D::Error> {
+        let mut wrong_port = None;
+        let object = match self {
             Self::Ingress => Object::Ingress(namespaced::<wire::Ingress, D>(from)?.into()),
             Self::IngressClass => Object::IngressClass(of_cluster::<wire::IngressClass, D>(from)?.into()),
             Self::IngressClassParams => {
                 Object::IngressClassParams(of_cluster::<crd::IngressClassParams, D>(from)?.into())
             }
-            Self::Service => Object::Service(namespaced::<wire::Service, D>(from)?.into()),
+            Self::Service => {
+                let service = namespaced::<wire::Service, D>(from)?;
+                wrong_port = WrongPort::first(&service.spec);
+                Object::Service(service.into())
+            }
             Self::EndpointSlice => Object::EndpointSlice(namespaced::<wire::EndpointSlice, D>(from)?.into()),
             Self::Pod => Object::Pod(namespaced::<wire::Pod, D>(from)?.into()),
             Self::Node => Object::Node(of_cluster::<wire::Node, D>(from)?.into()),
@@ -156,7 +189,72 @@ impl Kind {
             Self::TargetGroupBinding => {
                 Object::TargetGroupBinding(namespaced::<crd::TargetGroupBinding, D>(from)?.into())
             }
-        })
+        };
+        Ok((object, wrong_port))
+    }
+}
+
+/// A port of a Service that no API server takes.
+struct WrongPort {
+    /// Its index in `spec.ports`; `None` of a port of the Service as a whole.
+    index: Option<usize>,
+    key: &'static str,
+    message: String,
+}
+
+impl WrongPort {
+    fn first(spec: &wire::ServiceSpec) -> Option<Self> {
+        let valid = |number: i32| u16::try_from(number).is_ok_and(|number| number > 0);
+        let wrong = |index, key, port: &dyn Display, fix: &str| Self {
+            index,
+            key,
+            message: format!("{port} is not a valid port; {fix}"),
+        };
+        // The API server takes 0 for none.
+        let wrong_node_port = |index, key, number: Option<i32>| {
+            let number = number.filter(|number| *number != 0 && !valid(*number))?;
+            Some(wrong(index, key, &number, "write 1 to 65535, or leave it out"))
+        };
+        let of_ports = spec.ports.iter().enumerate().find_map(|(index, port)| {
+            let index = Some(index);
+            if !valid(port.port) {
+                return Some(wrong(index, "port", &port.port, "write 1 to 65535"));
+            }
+            let target = match &port.target_port {
+                Some(IntOrString::Int(number)) if *number != 0 && !valid(*number) => Some(number.to_string()),
+                Some(IntOrString::String(text))
+                    if !text.is_empty()
+                        && !text.contains(|c: char| c.is_ascii_alphabetic())
+                        && !text.parse().is_ok_and(valid) =>
+                {
+                    Some(format!("`{text}`"))
+                }
+                _ => None,
+            };
+            match target {
+                Some(target) => {
+                    Some(wrong(index, "targetPort", &target, "write 1 to 65535, or the name of a port of the pods"))
+                }
+                None => wrong_node_port(index, "nodePort", port.node_port),
+            }
+        });
+        of_ports.or_else(|| wrong_node_port(None, "healthCheckNodePort", spec.health_check_node_port))
+    }
+
+    fn misfit(self, node: &Node) -> Misfit {
+        let Self { index, key, message } = self;
+        let spec = node.get("spec").unwrap_or(node);
+        let (holder, path) = match index {
+            Some(index) => {
+                let item = spec.get("ports").and_then(|ports| ports.item(index));
+                (item.unwrap_or(spec), format!("spec.ports[{index}].{key}"))
+            }
+            None => (spec, format!("spec.{key}")),
+        };
+        match holder.get(key) {
+            Some(value) => Misfit { path, line: value.line, message },
+            None => Misfit { path, line: holder.line, message: "it is missing; write 1 to 65535".to_owned() },
+        }
     }
 }
 

@@ -90,6 +90,14 @@ impl Node {
         }
     }
 
+    /// Returns an item of a list.
+    pub(super) fn item(&self, index: usize) -> Option<&Self> {
+        match &self.content {
+            Content::List(items) => items.get(index),
+            _ => None,
+        }
+    }
+
     /// Returns the text of a key, empty where it has none.
     pub(super) fn text_of(&self, key: &str) -> &str {
         match self.get(key).and_then(Self::scalar) {
@@ -197,6 +205,8 @@ impl<'a> Documents<'a> {
     pub(super) fn of(text: &'a str) -> Self {
         let mut options = Options::default();
         options.set_emit_comments(false);
+        // They name the anchor, which the parser's own error does not.
+        options.emit_unresolved_aliases = true;
         Self { parser: Parser::new_from_str_with_options(text, options), ended: false }
     }
 }
@@ -273,6 +283,11 @@ fn document<'a>(parser: &mut Parser<'a, StrInput<'a>>) -> Result<Option<Node>, U
                 }
                 None => return Err(refused("an alias names what is not complete yet".to_owned())),
             },
+            Event::UnresolvedAlias(name) => {
+                return Err(refused(format!(
+                    "the anchor `{name}` is not defined in this document; anchors end at `---`"
+                )));
+            }
             _ => continue,
         };
         if anchor != 0 {
