@@ -88,7 +88,7 @@ async fn ready_becomes(stage: &Stage, namespace: &str, name: &str, expected: (&s
     wait_until(SOON, &format!("the status of {name} to be {expected:?}"), async || {
         let found = stage.cluster.get(BINDING.0, BINDING.1, Some(namespace), name).await?.context("no binding")?;
         let conditions = items(&found, "/status/conditions");
-        let [ready] = conditions else { anyhow::bail!("its conditions are {conditions:?}") };
+        let [ready, ..] = conditions else { anyhow::bail!("its conditions are {conditions:?}") };
         let generation = &found["metadata"]["generation"];
         ensure!(
             text(ready, "/type") == "Ready" && ready["observedGeneration"] == *generation,

@@ -459,6 +459,8 @@ fn values_that_cannot_be_meant_are_refused() {
             refused(json!({}))?,
             "Error: execution error at (albatross/templates/deployment.yaml:73:16): clusterName is required: the name of the cluster, which is part of the names and tags of everything in AWS (--set clusterName=NAME)"
         );
+        let misspelt = refused(json!({"clusterName": "demo", "networkPolicy": {"enable": true}}))?;
+        ensure!(misspelt.contains("/networkPolicy") && misspelt.contains("enable"), "{misspelt}");
         assert_eq!(
             refused(json!({
                 "clusterName": 5, "replicaCount": "many", "vpcId": "subnet-1", "defaultTargetType": "pod",

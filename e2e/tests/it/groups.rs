@@ -159,6 +159,30 @@ fn ways(certificate: &str) -> Vec<Way> {
             refusal: refused("elasticloadbalancing:CreateTargetGroup", "extra", "TooManyTargetGroups"),
             ..way("there is no room for a target group", &[], "TooManyTargetGroups")
         },
+        Way {
+            refusal: refused("elasticloadbalancing:CreateListener", "ELBSecurityPolicy-Refused", "SSLPolicyNotFound"),
+            ..way(
+                "a TLS policy is missing",
+                &[
+                    ("certificate-arn", certificate),
+                    ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 8443}]"#),
+                    ("ssl-policy", "ELBSecurityPolicy-Refused"),
+                ],
+                "SSLPolicyNotFound",
+            )
+        },
+        Way {
+            refusal: refused("ec2:AuthorizeSecurityGroupIngress", "pl-refused", "InvalidPrefixListID.NotFound"),
+            ..way(
+                "a prefix list is missing",
+                &[("security-group-prefix-lists", "pl-refused")],
+                "InvalidPrefixListID.NotFound",
+            )
+        },
+        Way {
+            refusal: refused("elasticloadbalancing:SetSubnets", "Action=SetSubnets", "InvalidSubnet"),
+            ..way("AWS refuses other subnets", &[("subnets", "public-a,public-b")], "InvalidSubnet")
+        },
     ]
 }
 
