@@ -25,11 +25,13 @@ fn deleting_an_ingress_leaves_nothing_behind() {
         apply(&stage, namespace, &[service("web"), deployment("web", 2), ingress("web", &[], &["web"])]).await?;
         served(&stage, namespace, "web").await?;
         targets_are_the_pods(&stage, namespace, "web", 2).await?;
-        let rules = node_rules(&stage).await?;
-        ensure!(
-            rules.len() == 1 && rules[0].ends_with(NODE_RULE) && rules[0].starts_with("tcp 8080-8080 sg:"),
-            "the node security group's rules are {rules:?}"
-        );
+        wait_until(SOON, "the load balancer to be let in to the nodes", async || {
+            let rules = node_rules(&stage).await?;
+            let is_it = |rule: &String| rule.ends_with(NODE_RULE) && rule.starts_with("tcp 8080-8080 sg:");
+            ensure!(rules.len() == 1 && rules.iter().all(is_it), "the node security group's rules are {rules:?}");
+            Ok(true)
+        })
+        .await?;
         stage.cluster.delete("networking.k8s.io/v1", "Ingress", Some(namespace), "web").await?;
         gone(&stage, "networking.k8s.io/v1", "Ingress", Some(namespace), "web").await?;
         wait_until(SOON, "the account to be empty", async || account_is_empty(&stage).await).await?;
