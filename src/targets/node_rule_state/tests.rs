@@ -487,3 +487,36 @@ async fn rules_of_two_sources_that_are_not_made_together_count_as_missing_for_bo
     assert!(!lab.log().iter().any(|call| call.starts_with("revoke")));
     assert_eq!(asks().iter().map(|binding| lab.targets.lets_in(binding)).collect::<Vec<_>>(), [false, false]);
 }
+
+#[tokio::test]
+async fn each_generation_of_a_binding_has_the_rules_looked_at_also_one_that_has_to_be_corrected() {
+    let at = |generation| TargetGroupBinding { generation, ..held(binding("a", "sg-lb", 8080)) };
+    let lab = lab(&[], vec![at(1)]);
+    let group = crate::model::TargetGroupArn::new(format!("{ARN}/a"));
+    lab.cloud.world().targets.insert(group, std::collections::BTreeMap::new());
+    lab.targets.reconcile_binding(&name("a"), &yes).await.unwrap();
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert!(lab.targets.lets_in(&at(1)) && !lab.targets.lets_in(&at(2)));
+    // Nothing that its rules are computed from has changed, and a stack may wait for it all the same.
+    lab.change(|snapshot| drop(snapshot.apply(at(2))));
+    lab.targets.reconcile_binding(&name("a"), &yes).await.unwrap();
+    assert!(lab.targets.node_rules_due());
+    assert_eq!(reconcile(&lab).await, NOTHING);
+    assert!(lab.targets.lets_in(&at(2)));
+    let wrong = |generation| {
+        let mut wrong = at(generation);
+        wrong.spec.target_type = Some(TargetType::Instance);
+        wrong
+    };
+    for generation in [3, 4] {
+        lab.change(|snapshot| {
+            drop(snapshot.apply(crate::snapshot::Service { kind: "ClusterIP".to_owned(), ..service("cart") }));
+            drop(snapshot.apply(wrong(generation)));
+        });
+        assert!(lab.targets.reconcile_binding(&name("a"), &yes).await.is_err());
+        assert!(lab.targets.node_rules_due(), "generation {generation}");
+        assert_eq!(reconcile(&lab).await.len(), 1);
+        assert!(lab.targets.reconcile_binding(&name("a"), &yes).await.is_err());
+        assert!(!lab.targets.node_rules_due(), "generation {generation} once more");
+    }
+}
