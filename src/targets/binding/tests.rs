@@ -116,7 +116,7 @@ async fn what_a_binding_leaves_out_comes_from_its_target_group_once() {
     transient: false
     ");
     lab.log();
-    lab.targets.groups().clear();
+    // Somebody makes another group of that name.
     lab.cloud.world().groups[0].1 = facts("ip");
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["group Name(\"cart\")", "type Ip", "finalizer on", "register 10.0.0.1:8080", READY]);
