@@ -104,38 +104,48 @@ impl<'c> InSteps<'c, '_> {
             } else if same.is_some_and(|existing| self.delete_sharing(index, existing)) {
                 continue;
             } else if !self.delete_one(|in_steps, at| same.map(Item::Existing) != Some(in_steps.list[at].0)) {
-                // What goes is elsewhere on the load balancer. A rule that is there answers until AWS takes the change of it.
-                let Some(existing) = same else { break };
+                // What goes is elsewhere on the load balancer. Where there is no room in the end either, a rule that is there
+                // answers on until AWS takes the change of it.
+                let Some(existing) = same.filter(|_| !self.change.fits_in_the_end) else { break };
                 self.modify_later(place, index, existing);
             }
         }
-        let modified_later = std::mem::take(&mut self.modified_later);
         let later: Vec<(usize, usize)> = std::iter::from_fn(|| {
             let (place, index) = self.next()?;
             self.made[place] = Some(Item::Created(index));
             Some((place, index))
         })
         .collect();
-        if later.is_empty() {
+        if later.is_empty() && self.modified_later.is_empty() {
             self.order(self.places.len());
+            self.delete_rest();
         } else {
-            self.create_later(&later);
+            // What goes on later comes after that.
+            self.delete_rest();
+            self.go_on_later(&later);
         }
-        self.steps.later.extend(modified_later);
-        for at in (0..self.list.len()).rev().filter(|at| self.is_doomed(*at)).collect::<Vec<_>>() {
-            let step = self.delete_step(at);
-            self.steps.after_default.extend(step);
+    }
+
+    /// Deletes the rules that go, after the default action has changed.
+    fn delete_rest(&mut self) {
+        for at in (0..self.list.len()).rev() {
+            if self.is_doomed(at) {
+                let step = self.delete_step(at);
+                self.steps.after_default.extend(step);
+                self.list.remove(at);
+            }
         }
     }
 
     /// Makes what does not fit when other listeners have given up what they give up; the last first, since they give up their
-    /// lowest first.
-    fn create_later(&mut self, later: &[(usize, usize)]) {
+    /// lowest first. The order follows the changes.
+    fn go_on_later(&mut self, later: &[(usize, usize)]) {
         let before = std::mem::take(&mut self.steps.before_default);
         for (_, index) in later {
             self.push_create(*index);
         }
         self.steps.before_default.reverse();
+        self.steps.before_default.extend(std::mem::take(&mut self.modified_later));
         self.order(self.places.len());
         self.steps.later = std::mem::replace(&mut self.steps.before_default, before);
     }

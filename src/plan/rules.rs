@@ -44,6 +44,8 @@ pub(super) struct RuleChange<'a> {
     pub(super) keeping: Keeping<'a>,
     /// What the load balancer has before these steps, where AWS has said that not more fits; with the load balancer.
     pub(super) used: Option<(&'a Used, Option<&'a ObservedLoadBalancer>)>,
+    /// False if the load balancer has no room for the target groups of all wanted rules, when all else has gone.
+    pub(super) fits_in_the_end: bool,
 }
 
 /// A place in the final order of rules.

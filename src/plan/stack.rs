@@ -25,11 +25,11 @@ use super::{
 use crate::{
     build::tags as known_tags,
     model::{
-        Attributes, Cause, CertificateArn, DELETION_PROTECTION, Holding, Listener, ListenerProtocol, LoadBalancer,
-        ManagedSecurityGroup, MutualAuthentication, NetworkingPeer, ObjectName, ObservedBinding, ObservedListener,
-        ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, PortHolding,
-        ResourceId, Room, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, Stack, Tags, TargetGroup,
-        TargetGroupArn, TargetGroupName, TargetGroupReference, TrustStoreArn, Value,
+        Action, Attributes, Cause, CertificateArn, DELETION_PROTECTION, Holding, Listener, ListenerProtocol,
+        LoadBalancer, ManagedSecurityGroup, MutualAuthentication, NetworkingPeer, ObjectName, ObservedBinding,
+        ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack,
+        ObservedTargetGroup, PortHolding, ResourceId, Room, Rule, RuleArn, SecurityGroupId, SecurityGroupReference,
+        Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference, TrustStoreArn, Value,
     },
 };
 
@@ -766,6 +766,7 @@ impl<'a> Planner<'a> {
             cause,
             keeping: self.keeping,
             used: None,
+            fits_in_the_end: true,
         };
         let steps = change.steps();
         let kept = change.kept_aside().into_iter().flat_map(|rule| &rule.actions).chain(&existing.default_actions);
@@ -839,6 +840,7 @@ impl<'a> Planner<'a> {
             cause: &cause,
             keeping: self.keeping,
             used: used.as_ref().map(|used| (used, balancer)),
+            fits_in_the_end: self.fits_in_the_end(),
         };
         let steps = change.steps();
         let kept_default = existing.default_actions.iter().filter(|_| default_kept);
@@ -900,6 +902,16 @@ impl<'a> Planner<'a> {
             let resource = TaggedResource::Elb(existing.arn.to_string());
             self.tags(resource, name, &sources, (&rule.tags, &existing.tags), &rule.cause);
         }
+    }
+
+    /// Returns false if all wanted rules lead to more target groups than AWS has said that the load balancer may lead to.
+    fn fits_in_the_end(&self) -> bool {
+        let Some(most) = self.observed.room.target_groups else { return true };
+        let of_listener = |listener: &'a Listener| {
+            std::iter::once(&listener.default_action).chain(listener.rules.iter().map(|rule| &rule.action))
+        };
+        let actions = self.stack.listeners.values().flat_map(of_listener);
+        actions.flat_map(Action::target_groups).collect::<BTreeSet<&TargetGroupReference>>().len() <= most
     }
 
     fn modify_listener(&mut self, existing: &ObservedListener, change: ListenerChange, cause: &Cause) {

@@ -173,6 +173,21 @@ fn a_rule_whose_change_has_no_room_serves_on() {
 }
 
 #[test]
+fn a_target_group_behind_two_listeners_changes_at_the_quota() {
+    let stack = |group: &str| {
+        let rules = [("h1", group), ("h2", group), ("h3", "arn:other")]
+            .map(|(of, group)| rule(vec![host(&[&format!("{of}.test")])], forward(group)));
+        let mut stack = rules::stack(rules.to_vec(), answer("none"));
+        let second = Listener { port: 8080, ..stack.listeners[&80].clone() };
+        stack.listeners.insert(8080, second);
+        stack
+    };
+    let mut aws = within(Most { target_groups: 2, ..Most::default() }, &stack("arn:old"));
+    let way = arrive(&mut aws, &stack("arn:new")).unwrap();
+    assert_eq!(way.refused, [Quota::TargetGroups]);
+}
+
+#[test]
 fn rules_arrive_at_the_quota_whatever_they_are_and_answers_are_strange_only_where_nothing_else_is_left() {
     let probes = Probes::default();
     let first = first_seed();
