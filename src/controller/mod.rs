@@ -172,7 +172,11 @@ impl Controller {
                 if self.targets.node_rules_due() {
                     self.queue.add(Key::NodeRules);
                 }
-                self.targets_failed(&error)
+                match self.targets_failed(&error) {
+                    // Nothing else brings it back to have its status written.
+                    Outcome::SetAside(what) if self.targets.status_is_unwritten(name) => Outcome::Failed(what),
+                    outcome => outcome,
+                }
             }
         }
     }
@@ -251,10 +255,9 @@ impl Controller {
         }
         let deleted = async {
             let Some(group) = self.inventory.backend_security_group().await? else { return Ok(()) };
-            // Load balancers of others may be in it by now, or not any more.
-            self.inventory.give_up_list();
             if self.inventory.load_balancer_uses(&group).await? {
-                return Ok(());
+                // A load balancer that was in it may have gone since; AWS says itself when one has come.
+                self.inventory.give_up_list();
             }
             self.applier.delete_backend_security_group().await.map(|_| ())
         };

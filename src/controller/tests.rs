@@ -52,6 +52,14 @@ fn manifests() -> Snapshot {
     loaded.snapshot
 }
 
+/// Returns the manifests with these objects in the place of the Ingress.
+fn with_instead(text: &str) -> Snapshot {
+    let mut loaded = Loaded { snapshot: manifests(), ..Loaded::default() };
+    loaded.snapshot.ingresses.clear();
+    from_documents(&mut loaded, "test", text).unwrap();
+    loaded.snapshot
+}
+
 /// AWS with the load balancer of an Ingress without rules, all as it shall be.
 fn settled(call: &Call) -> Option<(u16, String)> {
     let action = call.action.as_str();
@@ -517,12 +525,8 @@ async fn warned(fake: &Fake, calls: &mut Vec<Call>, reason: &str) -> Vec<String>
 #[tokio::test]
 async fn a_change_for_which_a_quota_leaves_no_room_goes_on_in_steps_and_only_its_member_is_told() {
     use std::sync::atomic::{AtomicBool, Ordering};
-    let manifests = r#"
-apiVersion: networking.k8s.io/v1
-kind: IngressClass
-metadata: {name: alb}
-spec: {controller: ingress.k8s.aws/alb}
----
+    let mut snapshot = with_instead(
+        r#"
 apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata:
@@ -548,9 +552,9 @@ metadata:
   annotations: {alb.ingress.kubernetes.io/group.name: edge}
 spec: {ingressClassName: alb}
 status: {loadBalancer: {ingress: [{hostname: web.example, ports: [{port: 80, protocol: TCP}]}]}}
-"#;
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "test", manifests).unwrap();
+"#,
+    );
+    snapshot.target_group_bindings.clear();
     let refused = Arc::new(AtomicBool::new(false));
     let rule = |path: &str, status: &str| {
         format!(
@@ -559,7 +563,7 @@ status: {loadBalancer: {ingress: [{hostname: web.example, ports: [{port: 80, pro
              <Actions><member><Type>fixed-response</Type><FixedResponseConfig><StatusCode>{status}</StatusCode></FixedResponseConfig></member></Actions></member></Rules>"
         )
     };
-    let (fake, mut controller) = controller(loaded.snapshot, None, move |call| match call.action.as_str() {
+    let (fake, mut controller) = controller(snapshot, None, move |call| match call.action.as_str() {
         action @ "DescribeRules" => Some(elb(action, &rule("/old", "404"))),
         // The account allows one rule, and the old one is there when this comes for the first time.
         "CreateRule" if !refused.swap(true, Ordering::SeqCst) => {
@@ -597,8 +601,9 @@ async fn a_binding_that_is_gone_leaves_no_metrics() {
 
 #[tokio::test]
 async fn secrets_that_an_ingress_named_before_are_forgotten_although_nothing_came_of_it() {
-    let (mut snapshot, ingress) = unheld();
-    let text = "
+    let (_, ingress) = unheld();
+    let mut snapshot = with_instead(
+        "
 apiVersion: v1
 kind: Service
 metadata: {namespace: shop, name: front}
@@ -617,11 +622,9 @@ metadata:
 spec:
   ingressClassName: alb
   rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: front, port: {number: 80}}}}]}}]
-";
-    let mut loaded = Loaded { snapshot, ..Loaded::default() };
-    loaded.snapshot.ingresses.clear();
-    from_documents(&mut loaded, "test", text).unwrap();
-    snapshot = loaded.snapshot;
+",
+    );
+    snapshot.target_group_bindings.clear();
     let (_fake, mut controller) = controller(snapshot, Some(ingress), |call| {
         let is_secret = call.action.contains("/secrets/");
         let missing = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});

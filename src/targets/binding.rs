@@ -63,9 +63,9 @@ pub struct BindingOutcome {
     pub became_ready: Vec<Duration>,
 }
 
-/// How often the target type of one object is written without a pause.
+/// The number of times that the target type of one object is written without a pause.
 const PROMPT_WRITES: u32 = 2;
-/// How long it is left as it is after that, doubled each time.
+/// The pause after that, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
@@ -157,14 +157,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 let error = TargetsError::of_binding(name, stage_of_error.unwrap_or(stage), problem);
                 if !error.is_transient() {
                     let report = Report { ready: false, reason: error.reason(), message: error.text() };
-                    if let Err(Failure(status_stage, status)) = self.report(&binding, &report, None, may_write).await {
-                        if error.problem.needs_correction() {
-                            // Nothing else would bring it back to have its status written.
-                            return Err(TargetsError::of_binding(name, status_stage.unwrap_or(stage), status));
-                        }
-                        // What is told is the error itself, also where it could not be written down.
+                    // What is told is the error itself, also where it could not be written down.
+                    let written = self.report(&binding, &report, None, may_write).await;
+                    if let Err(Failure(_, status)) = &written {
                         tracing::warn!(binding = %name, error = %status, "the status could not be written");
                     }
+                    self.memory().entry(name.clone()).or_default().unwritten = written.is_err();
                 }
                 Err(error)
             }
@@ -186,9 +184,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let completed = with_facts(binding.clone(), &facts);
         if completed.is_ok() {
             self.groups().insert(key, facts);
-        }
-        if binding.spec.networking.is_some() {
-            self.node_rules_due.store(true, Ordering::Release);
+            if binding.spec.networking.is_some() {
+                self.node_rules_due.store(true, Ordering::Release);
+            }
         }
         completed
     }

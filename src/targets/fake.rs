@@ -13,7 +13,7 @@ use super::{Cloud, Cluster, ClusterError, Settings, TargetGroupFacts, TargetGrou
 use crate::{
     api::crd::{
         TargetGroupBindingSpec, TargetGroupBindingStatus,
-        target_group_binding::{ServiceReference, TargetType},
+        target_group_binding::{IpAddressType, ServiceReference, TargetType},
     },
     aws::{AwsError, AwsErrorKind, InstanceInfo, InterfaceInfo, Registration, Target, TargetHealth, VpcBlocks},
     build::tags::BINDING_FINALIZER,
@@ -30,6 +30,16 @@ use crate::{
 /// The VPC of the cluster.
 pub const VPC: &str = "vpc-1";
 pub const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1";
+
+/// Returns the facts of a target group of this type, with the ARN [`ARN`].
+pub fn facts(target_type: &str) -> TargetGroupFacts {
+    TargetGroupFacts {
+        arn: TargetGroupArn::new(ARN),
+        target_type: target_type.to_owned(),
+        ip_address_type: IpAddressType::Ipv4,
+        vpc: None,
+    }
+}
 
 pub fn refused(operation: &'static str, code: &str) -> AwsError {
     let (code, message) = (code.to_owned(), "words".to_owned());

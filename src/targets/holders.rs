@@ -11,7 +11,7 @@ use crate::{
 
 use super::{Problem, TargetGroupKey, status};
 
-/// How a binding names its target group; the ARN wins.
+/// The ARN or name by which a binding names its target group; the ARN wins.
 pub(super) fn key_of(spec: &TargetGroupBindingSpec) -> Option<TargetGroupKey> {
     let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
     given(&spec.target_group_arn)

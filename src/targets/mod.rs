@@ -74,6 +74,8 @@ struct Memory {
     network: Option<u64>,
     /// The generation that has to be corrected and for which the node rules were last made due.
     corrected: Option<i64>,
+    /// True while the status could not be written that says what is wrong.
+    unwritten: bool,
     /// UID, and the status that was last written: the watch may be behind.
     status: Option<(String, TargetGroupBindingStatus)>,
     /// UID, and the checkpoint that was last written or taken away.
@@ -172,6 +174,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// can tell, because the binding is wrong, are not waited for.
     pub fn lets_in(&self, binding: &crate::snapshot::TargetGroupBinding) -> bool {
         binding.spec.networking.is_none() || self.opened().get(&binding.name) == Some(&binding.generation)
+    }
+
+    /// Returns true if the status of a binding does not say yet what is wrong with it.
+    pub fn status_is_unwritten(&self, name: &ObjectName) -> bool {
+        self.memory().get(name).is_some_and(|memory| memory.unwritten)
     }
 
     fn opened(&self) -> MutexGuard<'_, BTreeMap<ObjectName, i64>> {

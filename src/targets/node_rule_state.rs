@@ -23,7 +23,7 @@ use super::{
     node_rules::{Place, RuleChange, RulesByGroup, changes, combine, covers, of_binding, sources},
 };
 
-/// How many questions the API server is asked at once.
+/// The number of questions that the API server is asked at once.
 const PROOFS_AT_ONCE: usize = 16;
 /// The code of EC2's refusal of one rule too many.
 const TOO_MANY_RULES: &str = "RulesPerSecurityGroupLimitExceeded";
@@ -65,7 +65,7 @@ struct Task<'a> {
     id: &'a SecurityGroupId,
     shall_have: &'a BTreeSet<SecurityGroupRule>,
     pass: Pass,
-    /// What is not revoked.
+    /// The rules that are not revoked.
     keep: Vec<Pin>,
 }
 
@@ -95,7 +95,7 @@ struct Demand {
     spots: Vec<Spot>,
 }
 
-/// What all bindings ask for.
+/// The demands of all bindings.
 #[derive(Default)]
 struct Demands {
     /// Those that have targets.
@@ -188,6 +188,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let had = obscure.iter().filter_map(|demand| understood.get(&demand.binding.name));
         seen.extend(had.flat_map(|rules| rules.keys().cloned()));
         read_groups(&self.cloud, groups, &*seen).await?;
+        seen.retain(|id| groups.contains_key(id));
         for demand in &obscure {
             match understood.get(&demand.binding.name) {
                 Some(had) => {
@@ -396,7 +397,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     ) -> Result<(), RuleFailure> {
         let RuleChange { authorize, revoke } = change;
         let mut late = Vec::new();
-        let mut failed: Option<(Option<Source>, AwsError)> = None;
+        let (mut refused, mut failed) = (Vec::new(), None);
         if !authorize.is_empty() {
             check(may_write, "AuthorizeSecurityGroupIngress")?;
             match self.cloud.authorize(&group.id, &authorize).await {
@@ -412,10 +413,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                         match self.cloud.authorize(&group.id, std::slice::from_ref(&rule)).await {
                             Ok(()) => outcome.authorized(group, vec![rule]),
                             Err(error) => {
-                                failed = Some(match failed {
-                                    None => (Some(rule.source), error),
-                                    Some((source, first)) => (source.filter(|source| *source == rule.source), first),
-                                });
+                                refused.push(rule);
+                                failed.get_or_insert(error);
                             }
                         }
                     }
@@ -434,7 +433,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             self.cloud.authorize(&group.id, &late).await?;
             outcome.authorized(group, late);
         }
-        failed.map_or(Ok(()), |failed| Err(failed.into()))
+        failed.map_or(Ok(()), |error| Err((only_source(&refused), error).into()))
     }
 }
 
@@ -444,7 +443,7 @@ fn only_source(rules: &[SecurityGroupRule]) -> Option<Source> {
     rules.iter().all(|rule| rule.source == *source).then(|| source.clone())
 }
 
-/// What one binding comes to.
+/// The result of reading one binding.
 enum Asked {
     /// Another binding has its target group.
     Nothing,

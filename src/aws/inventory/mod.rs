@@ -91,11 +91,11 @@ struct State {
     wanted: u64,
     /// What `wanted` was when the last sweep that succeeded began; `None` before the first.
     swept: Option<u64>,
-    /// What `wanted` was when the list of everything was last given up.
+    /// The value of `wanted` when the list of everything was last given up.
     list_forgotten: u64,
     /// The groups that were given up, until they are read by a read that has begun later.
     forgotten: BTreeMap<StackId, Forgotten>,
-    /// What may have been made and was not found so far, with when that was.
+    /// The things that a lost answer may have made and that were not found so far, with the time of the answer.
     doubted: BTreeMap<StackId, BTreeMap<Named, Instant>>,
     /// Counts our own writes.
     writes: u64,
@@ -106,7 +106,7 @@ struct State {
     security_groups: BTreeMap<SecurityGroupId, SecurityGroupEntry>,
     /// Deleted by us: ARN or id, and `writes` at the time. Kept while a read runs that began before.
     deleted: BTreeMap<String, u64>,
-    /// What `writes` was when the reads began that are running.
+    /// The values of `writes` when the reads began that are running.
     reading: Vec<u64>,
     targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
     /// Counts the times that known targets were given up.
@@ -119,19 +119,19 @@ struct State {
     claims: BTreeMap<StackId, Clean>,
 }
 
-/// What is not known of a group any more.
+/// A group that was given up.
 #[derive(Clone, Debug, Default)]
 struct Forgotten {
     /// `wanted` when it was last given up.
     at: u64,
-    /// Whether something of it is not found by its ARN: it is gone, or was made a moment ago and is not known everywhere yet. Only
+    /// True if a part of it is not found by its ARN: it is gone, or was made a moment ago and is not known everywhere yet. Only
     /// a list shows which.
     missing: bool,
-    /// What may have been made besides, and when.
+    /// The things that may have been made besides, with the time of the lost answer.
     perhaps: BTreeMap<Named, Instant>,
 }
 
-/// Something in AWS by a name that is unique in the account's region.
+/// Something in AWS by its name, which is unique in the account's region, or of a security group in the VPC.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Named {
     /// A load balancer.

@@ -1,4 +1,4 @@
-//! What was given up of one group is read again, by ARN and by name.
+//! Reads one group again that was given up, by ARN and by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::{
     model::{LoadBalancerArn, ObservedSecurityGroup, StackId, Tags, TargetGroupArn},
 };
 
-/// What is to be read.
+/// The ARNs and names to read.
 #[derive(Default)]
 struct Wanted {
     load_balancers: Vec<LoadBalancerArn>,

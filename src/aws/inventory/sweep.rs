@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BalancerEntry, Inventory, Knowledge, Reading, SecurityGroupEntry, State, TargetGroupEntry};
+use super::{BalancerEntry, DOUBT, Inventory, Knowledge, Reading, SecurityGroupEntry, State, TargetGroupEntry};
 use crate::{
     aws::{AwsError, Priority, convert, elb::security_groups_of, with_priority},
     build::tags,
@@ -20,7 +20,7 @@ struct Found {
     vouched: BTreeSet<StackId>,
 }
 
-/// What a read has found.
+/// The resources that a read has found.
 pub(super) struct Part {
     /// `State::wanted` when it began.
     pub(super) wanted: u64,
@@ -121,6 +121,11 @@ impl State {
         for (group, forgotten) in read {
             self.doubt(&group, forgotten.perhaps);
         }
+        // A complete list decides about what should be shown by now.
+        self.doubted.retain(|_, named| {
+            named.retain(|_, since| since.elapsed() < DOUBT);
+            !named.is_empty()
+        });
         let listed: BTreeSet<TargetGroupArn> = self.target_groups.keys().cloned().collect();
         self.targets_doubted.retain(|arn| listed.contains(arn));
         self.swept = Some(wanted);

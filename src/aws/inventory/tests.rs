@@ -512,6 +512,22 @@ async fn what_is_not_found_by_its_name_at_once_is_looked_for_once_more() {
 }
 
 #[tokio::test]
+async fn a_doubt_about_a_group_that_nobody_asks_about_ends_with_the_next_list() {
+    let (_fake, inventory) = started(&world(&[], &[], &[])).await;
+    inventory.forget_and_find(&group("a"), Some(Named::TargetGroup("a".to_owned())));
+    inventory.observe(&group("a")).await.unwrap();
+    let list = async || {
+        inventory.give_up_list();
+        inventory.groups().await.unwrap();
+        inventory.state().doubted.len()
+    };
+    assert_eq!(list().await, 1, "AWS may show it later");
+    let since = Instant::now().checked_sub(DOUBT).expect("a machine that has run for longer");
+    inventory.state().doubted.values_mut().flat_map(BTreeMap::values_mut).for_each(|at| *at = since);
+    assert_eq!(list().await, 0);
+}
+
+#[tokio::test]
 async fn a_security_group_that_may_have_been_made_is_looked_for_once_more_too() {
     let world = world(&[], &[], &[]);
     let (_fake, inventory) = started(&world).await;

@@ -4,7 +4,7 @@ use crate::{
     snapshot::{EndpointSlice, Node, Pod, Service, Snapshot},
     targets::{
         TargetGroupFacts,
-        fake::{ARN, Lab, binding, health, name, not_found, refused, service, slice},
+        fake::{ARN, Lab, binding, facts, health, name, not_found, refused, service, slice},
     },
 };
 
@@ -94,12 +94,6 @@ async fn instances_are_registered_at_the_node_port() {
 #[tokio::test]
 async fn what_a_binding_leaves_out_comes_from_its_target_group_once() {
     let lab = lab(&["10.0.0.1"]);
-    let facts = |target_type: &str| TargetGroupFacts {
-        arn: TargetGroupArn::new(ARN),
-        target_type: target_type.to_owned(),
-        ip_address_type: IpAddressType::Ipv4,
-        vpc: None,
-    };
     let mut bound = binding("tgb", None);
     bound.spec.target_group_arn = None;
     bound.spec.target_group_name = Some("cart".into());
@@ -472,13 +466,7 @@ async fn a_name_that_was_written_ahead_of_its_target_group_takes_it_from_nobody(
     older.spec.target_group_arn = None;
     older.spec.target_group_name = Some("cart".into());
     lab.change(|snapshot| drop(snapshot.apply(older)));
-    let facts = TargetGroupFacts {
-        arn: TargetGroupArn::new(ARN),
-        target_type: "ip".into(),
-        ip_address_type: IpAddressType::Ipv4,
-        vpc: None,
-    };
-    lab.cloud.world().groups.push(("cart".into(), facts));
+    lab.cloud.world().groups.push(("cart".into(), facts("ip")));
     let error = reconcile(&lab, "older").await.unwrap_err();
     assert_eq!(error.problem, Problem::Taken { arn: TargetGroupArn::new(ARN), holder: name("tgb") });
     lab.log();
@@ -546,13 +534,7 @@ async fn a_binding_without_target_type_gets_it_so_that_pods_get_readiness_gates(
     let lab = Lab::behind(true);
     lab.serve(&["10.0.0.1"]);
     lab.change(|snapshot| drop(snapshot.apply(binding("tgb", None))));
-    let facts = TargetGroupFacts {
-        arn: TargetGroupArn::new(ARN),
-        target_type: "ip".into(),
-        ip_address_type: IpAddressType::Ipv4,
-        vpc: None,
-    };
-    lab.cloud.world().groups.push(("cart".into(), facts));
+    lab.cloud.world().groups.push(("cart".into(), facts("ip")));
     let types = |lab: &Lab| lab.log().into_iter().filter(|line| line.starts_with("type")).collect::<Vec<_>>();
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(types(&lab), ["type Ip"]);
@@ -564,13 +546,7 @@ async fn a_binding_without_target_type_gets_it_so_that_pods_get_readiness_gates(
 #[tokio::test(start_paused = true)]
 async fn a_target_type_that_an_operator_takes_out_again_is_written_ever_more_rarely() {
     let lab = lab(&["10.0.0.1"]);
-    let facts = TargetGroupFacts {
-        arn: TargetGroupArn::new(ARN),
-        target_type: "ip".into(),
-        ip_address_type: IpAddressType::Ipv4,
-        vpc: None,
-    };
-    lab.cloud.world().groups.push(("cart".into(), facts));
+    lab.cloud.world().groups.push(("cart".into(), facts("ip")));
     let mut written = 0;
     for round in 0..600 {
         lab.change(|snapshot| {

@@ -7,7 +7,8 @@ use crate::{
     model::Source,
     snapshot::TargetGroupBinding,
     targets::fake::{
-        ARN, Lab, binding as bound, instance, interface, name, not_found, refused, security_group, service, slice,
+        ARN, Lab, binding as bound, facts, instance, interface, name, not_found, refused, security_group, service,
+        slice,
     },
 };
 
@@ -393,13 +394,7 @@ async fn the_rules_of_nodes_are_computed_from_what_is_known_and_aws_is_not_asked
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), NOTHING);
     assert!(!lab.targets.lets_in(&by_name("unknown-1")));
-    let facts = crate::targets::TargetGroupFacts {
-        arn: crate::model::TargetGroupArn::new(ARN),
-        target_type: "ip".into(),
-        ip_address_type: crate::api::crd::target_group_binding::IpAddressType::Ipv4,
-        vpc: None,
-    };
-    lab.cloud.world().groups.push(("unknown-1".into(), facts));
+    lab.cloud.world().groups.push(("unknown-1".into(), facts("ip")));
     lab.targets.reconcile_binding(&name("unknown-1"), &yes).await.unwrap();
     assert!(lab.targets.node_rules_due(), "what has been found is to be let in");
     lab.log();

@@ -42,13 +42,7 @@ async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
             snapshot.apply(binding);
         }
     });
-    let facts = TargetGroupFacts {
-        arn: TargetGroupArn::new(ARN),
-        target_type: "ip".into(),
-        ip_address_type: IpAddressType::Ipv4,
-        vpc: None,
-    };
-    lab.cloud.world().groups.push(("cart".into(), facts));
+    lab.cloud.world().groups.push(("cart".into(), facts("ip")));
     let error = lab.targets.reconcile_binding(&foreign().name, &yes).await.unwrap_err();
     insta::assert_snapshot!(text(&error), @"
     FailedReconcile: TargetGroupBinding evil/cart: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 was made for Ingress shop/web and is held by its TargetGroupBinding shop/cart alone, so nothing is registered or deregistered for this one
