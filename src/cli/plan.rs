@@ -64,7 +64,7 @@ impl PlanArguments {
 struct StackPlan {
     /// Of which object.
     object: String,
-    /// Where the object stands; absent of a group of Ingresses.
+    /// The file and line of the object; absent of a group of Ingresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<Place>,
     group: String,
@@ -169,7 +169,7 @@ struct Report<'a> {
     plans: &'a Run<'a>,
     notes: &'a [String],
     problems: &'a [Problem],
-    /// How many objects of other kinds there are.
+    /// The number of objects of other kinds.
     passed_over: &'a BTreeMap<String, usize>,
 }
 
@@ -178,7 +178,7 @@ struct Run<'a> {
     snapshot: &'a Snapshot,
     config: &'a BuildConfig,
     places: &'a BTreeMap<(&'static str, ObjectName), Place>,
-    /// Whether everything until now could be read and planned.
+    /// True if everything until now could be read and planned.
     well: Cell<bool>,
 }
 

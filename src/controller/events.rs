@@ -102,7 +102,7 @@ enum Entered {
 #[derive(Debug, Default)]
 struct Book {
     told: HashMap<(ObjectKind, String), Told>,
-    /// How many events have come.
+    /// The number of events that have come.
     entered: u64,
     hasher: RandomState,
     purged: Option<Instant>,

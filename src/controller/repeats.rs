@@ -113,7 +113,7 @@ fn fingerprint(action: &StepAction) -> u64 {
     }
 }
 
-/// What the steps that wait would have made.
+/// The resources that the steps that wait would have made.
 #[derive(Debug, Default)]
 struct Lacking {
     load_balancer: bool,

@@ -91,7 +91,7 @@ const LABELS: [Label; 3] = [
     },
 ];
 
-/// Where the objects are looked for.
+/// The namespaces in which the objects are looked for.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     client: &'a Client,

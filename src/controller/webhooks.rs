@@ -58,13 +58,13 @@ use crate::{
 
 /// Two objects of the largest size that the API server takes, and what is around them.
 const LONGEST_REQUEST: usize = 8 << 20;
-/// How much of its body each connection may send at any time: usual requests are shorter.
+/// The bytes of its body that each connection may send at any time: usual requests are shorter.
 const OWN_ROOM: usize = 64 << 10;
 /// Longer bodies share some room, of which they take such a part whenever they have filled the last.
 const STEP: usize = 64 << 10;
 /// The parts that there are.
 const MOST_STEPS: usize = 256;
-/// How long a longer body waits for another part.
+/// The time for which a longer body waits for another part.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Connections at the same time, those that are being opened included. An API server keeps some open and reuses them.
 const MOST_CONNECTIONS: usize = 256;
@@ -211,7 +211,7 @@ fn client_authorities(file: Option<&Path>) -> Result<Option<Arc<dyn ClientCertVe
     verifier.map(Some).map_err(|error| unusable(error.to_string()))
 }
 
-/// How many connections there are from each address.
+/// The number of connections from each address.
 #[derive(Debug, Default)]
 struct Peers(Mutex<HashMap<IpAddr, usize>>);
 

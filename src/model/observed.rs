@@ -279,7 +279,7 @@ pub struct ObservedBinding {
     pub spec: crate::api::crd::TargetGroupBindingSpec,
     /// Whether it is being deleted.
     pub deleting: bool,
-    /// Whether its targets let in whom the spec lets in.
+    /// True if its targets let in all sources of the spec.
     #[serde(skip)]
     pub lets_in: bool,
 }

@@ -43,7 +43,7 @@ pub(super) struct Access<'a> {
     pub(super) keeping: Keeping<'a>,
     pub(super) wanted: &'a ManagedSecurityGroup,
     pub(super) existing: Option<&'a ObservedSecurityGroup>,
-    /// Whether the load balancer is to be put in other security groups than it is in.
+    /// True if the load balancer is to be put in other security groups than it is in.
     pub(super) is_regrouped: bool,
 }
 

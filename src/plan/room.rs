@@ -1,4 +1,4 @@
-//! How many listeners, rules, target groups and certificates a load balancer has at a point of a plan, where AWS has said that no more fit.
+//! The number of listeners, rules, target groups and certificates that a load balancer has at a point of a plan, where AWS has said that no more fit.
 
 use std::collections::{BTreeMap, BTreeSet};
 

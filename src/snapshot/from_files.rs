@@ -26,11 +26,11 @@ use crate::model::ObjectName;
 pub struct Loaded {
     /// The objects that matter here; of two with one name the later one.
     pub snapshot: Snapshot,
-    /// Where each of them stands, by kind and name.
+    /// The file and line of each of them, by kind and name.
     pub places: BTreeMap<(&'static str, ObjectName), Place>,
     /// How many objects were of other kinds, by kind; they were passed over.
     pub other_kinds: BTreeMap<String, usize>,
-    /// What could not be read, and what is there twice.
+    /// The objects that could not be read or are there twice.
     pub problems: Vec<Problem>,
 }
 

@@ -35,7 +35,7 @@ pub(super) fn public(mut stack: Stack) -> Stack {
     stack
 }
 
-/// What a plan waits for comes about.
+/// Brings about the thing that a plan waits for.
 pub(super) fn wait(aws: &mut Aws, plan: &Plan) {
     match &plan.wait {
         Some(Wait::LoadBalancerActive) => activate(aws),

@@ -241,7 +241,7 @@ fn meanwhile(observed: &ObservedStack, begun: &ObservedStack) -> ObservedStack {
     seen
 }
 
-/// What is wrong with plans.
+/// The fault of plans.
 enum Wrong {
     /// A request ends neither as before nor as after.
     Ends(String),
@@ -258,7 +258,7 @@ impl Wrong {
     }
 }
 
-/// What came of plans that are not wrong.
+/// The way of plans that are not wrong.
 #[derive(Default)]
 struct Way {
     /// The quotas that AWS refused steps for.

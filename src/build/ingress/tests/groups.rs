@@ -95,7 +95,7 @@ fn published(text: &str) -> String {
     format!("{text}status: {{loadBalancer: {{ingress: [{{hostname: edge.example.com}}]}}}}\n")
 }
 
-/// What a member has that is remembered: these listeners.
+/// Returns what is remembered of a member that has these listeners.
 fn holding(member: &str, ports: &[u16]) -> Holding {
     let ports = ports.iter().map(|port| (*port, PortHolding::default())).collect();
     Holding { member: name(member), rules: BTreeSet::new(), ports }
@@ -291,7 +291,7 @@ fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
     ");
 }
 
-/// What AWS has where port 80 redirects to 443, which answers or does not, and these hold these listeners.
+/// Returns an observed stack in which port 80 redirects to 443, which answers or does not, and these hold these listeners.
 fn redirected(answers: bool, holdings: &[Holding]) -> Facts {
     in_force(|observed| {
         let listeners = observed.load_balancers[0].all_listeners();

@@ -22,12 +22,12 @@ const RIVAL_ADDRESS: &str = "10.0.99.9";
 const FLOOD: usize = 400;
 /// The number of events that one flooded object may make: ten warnings and one that counts the rest, for each of some edits.
 const MOST_EVENTS: usize = 60;
-/// How often the controller audits what AWS has, in worlds in which somebody changes AWS by hand.
+/// The period of audits in worlds in which somebody changes AWS by hand.
 const ATTRIBUTES: &str = "alb.ingress.kubernetes.io/load-balancer-attributes";
 const PROTECTS: &str = "deletion_protection.enabled=true";
-/// How long the controller may know nothing of a change, of an object as of AWS.
+/// The time for which the controller may know nothing of a change, of an object as of AWS.
 const UNSEEN: Duration = Duration::from_secs(480);
-/// How often the controller audits what AWS has, in worlds in which somebody changes AWS by hand.
+/// The period of audits in worlds in which somebody changes AWS by hand.
 pub(super) const AUDIT: Duration = Duration::from_secs(3600);
 
 impl World {

@@ -99,7 +99,7 @@ pub(super) struct World {
     deposed: Vec<(Instant, Instant)>,
     /// When somebody protected which load balancer by hand.
     protected: Vec<(Instant, String)>,
-    /// Whether what somebody has protected is still to be deleted.
+    /// True while a protected load balancer is still to be deleted.
     to_be_deleted: bool,
 }
 
