@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, process::ExitCode};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use super::output;
-use crate::controller::{self, flags::ControllerFlags};
+use crate::controller::{self, runtime::flags::ControllerFlags};
 
 pub(super) fn run(flags: ControllerFlags) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, builder::PossibleValue};
 
 use super::output;
-use crate::permissions::{Feature, Partition, policy};
+use albatross_core::permissions::{Feature, Partition, policy};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct PolicyArguments {

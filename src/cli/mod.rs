@@ -1,7 +1,6 @@
 //! The command line. One file a subcommand; [`output`] is the only place that prints.
 
 mod controller;
-pub mod crds;
 mod iam_policy;
 mod output;
 mod plan;
@@ -28,7 +27,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the controller against a cluster
-    Controller(Box<crate::controller::flags::ControllerFlags>),
+    Controller(Box<crate::controller::runtime::flags::ControllerFlags>),
     /// Print what manifests would make in AWS; needs neither a cluster nor AWS
     Plan(Box<plan::PlanArguments>),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
@@ -47,7 +46,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Controller(flags) => controller::run(*flags),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::IamPolicy(arguments) => iam_policy::run(&arguments),
-        Command::Crds => match crds::render() {
+        Command::Crds => match albatross_core::api::crd::yaml::render() {
             Ok(text) => output::data(&text),
             Err(error) => output::error(&error.to_string()),
         },

@@ -15,21 +15,23 @@ use clap::Args;
 use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
 use super::output;
-use crate::{
-    build::{
-        BuildConfig, Built, Code, Diagnostic, Severity,
-        ingress::{
-            self,
-            class::{CLASS_ANNOTATION, CONTROLLER, Ownership},
+use crate::controller::{reconcile::targets::unsupported, runtime::flags::BuildFlags};
+use albatross_core::{
+    desired::{
+        BuildConfig, Built,
+        sources::{
+            ingress::{
+                self,
+                class::{CLASS_ANNOTATION, CONTROLLER, Ownership},
+            },
+            service,
         },
-        service,
     },
-    controller::flags::BuildFlags,
+    diagnostics::{Code, Diagnostic, Severity},
     facts::Facts,
     model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, StackId, Value},
     plan::{self, Plan},
     snapshot::{self, Backend, IngressClass, Loaded, Place, Problem, Scope, Snapshot, placeholder},
-    targets::unsupported,
 };
 
 #[derive(Args)]

@@ -1,27 +1,8 @@
 //! The controller: watches fill the snapshot, changes fill the queue, workers walk the road from snapshot to AWS.
 
-pub mod admin;
-mod askers;
-mod certificates;
-mod concerns;
-mod events;
-mod facts;
-pub mod flags;
-mod heard;
-mod kubernetes;
-pub mod lease;
-mod mandate;
-pub mod metrics;
-mod place;
-mod queue;
-mod records;
-mod repeats;
-mod secrets;
-mod stack;
-mod start;
-mod unserved;
-mod waits;
-mod watches;
+pub mod cluster;
+pub mod reconcile;
+pub mod runtime;
 mod webhooks;
 
 use std::{
@@ -31,31 +12,44 @@ use std::{
 
 use tracing::Instrument as _;
 
-pub use self::start::{StartError, run};
-use self::{
-    askers::Askers,
-    events::{EventType, Events, Subject},
-    facts::FactStore,
-    kubernetes::Kubernetes,
-    mandate::Mandate,
-    queue::{Cause, Key, Outcome, Queue},
-    records::Records,
-    repeats::Repeats,
-    secrets::Secrets,
-    waits::Waits,
-    watches::Synced,
-};
-use crate::{
+use crate::controller::reconcile::{
     apply::Applier,
-    aws::{Inventory, Priority, current_priority, with_priority},
-    build::{BuildConfig, ingress, service, tags},
-    model::{ObjectKind, ObjectName, StackId, TargetGroupArn},
-    snapshot::Snapshot,
     targets::{Problem, Targets, TargetsError},
 };
+use crate::controller::{
+    cluster::{
+        events::{EventType, Events, Subject},
+        kubernetes::Kubernetes,
+        records::Records,
+        secrets::Secrets,
+        watches::Synced,
+    },
+    reconcile::{
+        askers::Askers,
+        repeats::Repeats,
+        waits::{self, Waits},
+    },
+    runtime::{
+        mandate::Mandate,
+        metrics::{self, Metrics},
+        queue::{Cause, Outcome, Queue},
+    },
+};
+use albatross_aws::facts::FactStore;
+use albatross_aws::{Inventory, Priority, current_priority, with_priority};
+use albatross_core::dependents::{self, Key};
+use albatross_core::{
+    desired::{
+        BuildConfig,
+        sources::{ingress, service},
+    },
+    model::{ObjectKind, ObjectName, StackId, TargetGroupArn, tags},
+    snapshot::Snapshot,
+};
+pub use runtime::start::{StartError, run};
 
 /// Everything that workers share, for one term of the lease.
-struct Controller {
+pub struct Controller {
     config: BuildConfig,
     snapshot: Arc<RwLock<Snapshot>>,
     queue: Arc<Queue>,
@@ -73,7 +67,7 @@ struct Controller {
     repeats: Repeats,
     /// `--replaced-load-balancer-hold`
     replacement_hold: Duration,
-    metrics: Arc<metrics::Metrics>,
+    metrics: Arc<Metrics>,
     mandate: Arc<Mandate>,
     /// Read while a group may use the shared security group, written while it is deleted.
     backend_group_gate: tokio::sync::RwLock<()>,
@@ -82,6 +76,18 @@ struct Controller {
 }
 
 impl Controller {
+    /// Returns whether every kind has been listed and every record taken over.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.synced.reasons().is_empty()
+    }
+
+    /// Returns whether nothing is waited for or worked on.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.is_synced() && self.queue.depth() == 0 && self.records.is_written()
+    }
+
     /// Whether this process may change anything at this moment.
     fn may_write(&self) -> bool {
         self.mandate.holds()
@@ -188,7 +194,7 @@ impl Controller {
         let Some(stack) = tags::stack_of_labels(&binding.labels) else { return };
         // AWS says already what is wrong, where it does not answer.
         let Ok(observed) = self.inventory.observe(&stack).await else { return };
-        if self.with_snapshot(|snapshot| concerns::is_binding_of(&stack, &binding, &observed, snapshot)) {
+        if self.with_snapshot(|snapshot| dependents::is_binding_of(&stack, &binding, &observed, snapshot)) {
             self.inventory.forget(&stack);
             self.queue.add(Key::Stack(stack));
         }
@@ -221,9 +227,10 @@ impl Controller {
     /// Whether some Ingress or Service has, or will have, a load balancer in the shared security group.
     fn backend_group_needed(&self) -> bool {
         self.with_snapshot(|snapshot| {
-            let held =
-                |ingress: &crate::snapshot::Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
-            let ours = |ingress: &crate::snapshot::Ingress| {
+            let held = |ingress: &albatross_core::snapshot::Ingress| {
+                ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f))
+            };
+            let ours = |ingress: &albatross_core::snapshot::Ingress| {
                 !ingress.deleting
                     && matches!(
                         ingress::class::ownership(ingress, snapshot, &self.config),
@@ -266,7 +273,7 @@ impl Controller {
                 self.waits.unblocked(SHARED_GROUP);
                 Outcome::Done
             }
-            Err(error) if matches!(error.kind, crate::aws::AwsErrorKind::Dependency { .. }) => {
+            Err(error) if matches!(error.kind, albatross_aws::AwsErrorKind::Dependency { .. }) => {
                 let is_stuck = self.waits.blocked(SHARED_GROUP, "delete", waits::DEADLINE);
                 if is_stuck {
                     // Somebody else may have made a rule that names it.
@@ -299,7 +306,7 @@ impl Controller {
                 .ingresses
                 .values()
                 .flat_map(|ingress| ingress::groups_of(ingress, snapshot))
-                .chain(snapshot.services.values().filter_map(concerns::stack_of_service))
+                .chain(snapshot.services.values().filter_map(dependents::stack_of_service))
                 .map(Key::Stack)
                 .chain(snapshot.target_group_bindings.keys().cloned().map(Key::Binding))
                 .chain([Key::NodeRules, Key::BackendSecurityGroup])
@@ -350,7 +357,8 @@ impl Controller {
             // Whoever needs AWS says why it does not answer.
             return;
         };
-        for stack in self.with_snapshot(|snapshot| concerns::without_object(groups, snapshot, &self.watch_namespace)) {
+        for stack in self.with_snapshot(|snapshot| dependents::without_object(groups, snapshot, &self.watch_namespace))
+        {
             let (object, key) = (stack.object(), tags::stack_key(&stack));
             tracing::warn!(
                 %stack,
@@ -381,7 +389,7 @@ impl Controller {
             self.metrics.cached("ingress", snapshot.ingresses.len());
             self.metrics.cached("service", snapshot.services.len());
             self.metrics.cached("targetgroupbinding", snapshot.target_group_bindings.len());
-            let info = |(name, binding): (&ObjectName, &crate::snapshot::TargetGroupBinding)| {
+            let info = |(name, binding): (&ObjectName, &albatross_core::snapshot::TargetGroupBinding)| {
                 let arn = binding.spec.target_group_arn.as_deref()?;
                 Some(metrics::TargetGroupInfo {
                     namespace: name.namespace.clone(),
@@ -398,7 +406,7 @@ impl Controller {
     }
 
     /// What `/debug/state` shows.
-    fn state(&self) -> serde_json::Value {
+    pub fn state(&self) -> serde_json::Value {
         let counts = self.with_snapshot(|s| {
             serde_json::json!({
                 "ingresses": s.ingresses.len(), "ingressClasses": s.ingress_classes.len(), "services": s.services.len(),
@@ -463,7 +471,5 @@ fn controller_label(key: &Key) -> &'static str {
     }
 }
 
-#[cfg(test)]
-mod simulation;
 #[cfg(test)]
 mod tests;

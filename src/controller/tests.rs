@@ -2,16 +2,14 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{lease::Leadership, *};
-use crate::{
-    aws::{
-        Aws,
-        fake::{Call, Fake, ec2, elb, elb_error},
-    },
-    build::BuildConfig,
+use super::*;
+use crate::controller::runtime::lease::Leadership;
+use albatross_core::{
+    desired::BuildConfig,
     model::{StackId, Value, VpcId},
     snapshot::{Loaded, TargetGroupBinding, from_documents},
 };
+use albatross_simulation::fake::{Call, Fake, ec2, elb, elb_error};
 
 const MANIFESTS: &str = r#"
 apiVersion: networking.k8s.io/v1
@@ -136,15 +134,15 @@ async fn controller(
     })
     .await;
     let client = kube::Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
-    let aws = Arc::new(Aws::at(&fake.endpoint, None));
+    let aws = Arc::new(albatross_aws::testing::at(&fake.endpoint, None));
     let (vpc, cluster) = (VpcId::new("vpc-1"), "demo".to_owned());
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), &cluster, vpc.clone()));
     let snapshot = Arc::new(RwLock::new(snapshot));
     // Without the sender the last value stays.
     let mandate = Mandate::new(tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1, None);
     mandate.begin(1);
-    let header = crate::record::Header {
-        format: crate::record::FORMAT,
+    let header = albatross_core::record::Header {
+        format: albatross_core::record::FORMAT,
         cluster: cluster.clone(),
         region: aws.region().to_owned(),
         vpc: vpc.to_string(),
@@ -292,7 +290,7 @@ async fn what_an_object_has_to_be_corrected_for_is_not_tried_again_and_again() {
         let mut snapshot = controller.snapshot.write().unwrap();
         let spec = &mut snapshot.target_group_bindings.get_mut(&binding).unwrap().spec;
         (spec.multi_cluster_target_group, spec.target_group_arn) = (None, None);
-        spec.networking = Some(crate::api::crd::Networking::default());
+        spec.networking = Some(albatross_core::api::crd::Networking::default());
     }
     let outcome = controller.reconcile(&Key::NodeRules).await;
     assert!(matches!(outcome, Outcome::SetAside(_)), "{outcome:?}");
@@ -310,8 +308,9 @@ async fn a_strangers_binding_with_a_groups_labels_and_a_finalizer_holds_up_no_de
     let member = snapshot.ingresses.get_mut(&web()).unwrap();
     (member.finalizers, member.deleting) = (vec![finalizer.clone()], true);
     // An Ingress of the stranger's own, with a finalizer written by hand.
-    let theirs = crate::snapshot::Ingress { name: ObjectName::new("evil", "web"), deleting: false, ..member.clone() };
-    let theirs = crate::snapshot::Ingress { finalizers: Vec::new(), ..theirs };
+    let theirs =
+        albatross_core::snapshot::Ingress { name: ObjectName::new("evil", "web"), deleting: false, ..member.clone() };
+    let theirs = albatross_core::snapshot::Ingress { finalizers: Vec::new(), ..theirs };
     snapshot.apply(theirs);
     let ingress = json!({
         "metadata": {
@@ -360,7 +359,7 @@ fn unheld() -> (Snapshot, serde_json::Value) {
 async fn an_ingress_that_lost_its_finalizer_gets_it_back_although_nothing_else_is_to_do() {
     let (mut snapshot, ingress) = unheld();
     snapshot.ingresses.get_mut(&web()).unwrap().status =
-        vec![crate::snapshot::StatusEntry { hostname: "web.example".to_owned(), ports: vec![80] }];
+        vec![albatross_core::snapshot::StatusEntry { hostname: "web.example".to_owned(), ports: vec![80] }];
     let (fake, mut controller) = controller(snapshot, Some(ingress), settled).await;
     controller.config.enable_backend_security_group = false;
     assert_eq!(controller.reconcile(&Key::Stack(group())).await, Outcome::Done);
@@ -428,7 +427,7 @@ async fn a_load_balancer_that_something_else_uses_is_told_with_what_to_do() {
             "Load balancer 'web' cannot be deleted because it is currently associated with another service",
         )),
         "DeleteSecurityGroup" => {
-            Some(crate::aws::fake::ec2_error(400, "DependencyViolation", "It has a dependent object"))
+            Some(albatross_simulation::fake::ec2_error(400, "DependencyViolation", "It has a dependent object"))
         }
         _ => settled(call),
     })
@@ -498,12 +497,12 @@ async fn who_asks_for_what_is_not_there_costs_nobody_else_what_is_known() {
         _ => settled(call),
     })
     .await;
-    let kind = crate::model::LoadBalancerKind::Network;
-    let query = crate::facts::SubnetQuery::Named { kind, names: vec!["subnet-1".to_owned()], ipv6: false };
-    let mut facts = crate::facts::Facts::default();
+    let kind = albatross_core::model::LoadBalancerKind::Network;
+    let query = albatross_core::facts::SubnetQuery::Named { kind, names: vec!["subnet-1".to_owned()], ipv6: false };
+    let mut facts = albatross_core::facts::Facts::default();
     for _ in 0..3 {
-        controller.facts.answer(&crate::facts::Want::Subnets(query.clone()), &mut facts).await;
-        assert!(matches!(facts.subnets(&query), Some(crate::facts::Fact::Known(_))));
+        controller.facts.answer(&albatross_core::facts::Want::Subnets(query.clone()), &mut facts).await;
+        assert!(matches!(facts.subnets(&query), Some(albatross_core::facts::Fact::Known(_))));
         let outcome = controller.reconcile(&Key::Stack(group())).await;
         assert!(matches!(&outcome, Outcome::Failed(why) if why.contains("`nobodys`")), "{outcome:?}");
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use albatross::permissions::{Feature, Partition, policy};
+use albatross_core::permissions::{Feature, Partition, policy};
 use serde_json::Value;
 
 use super::aws::Aws;

@@ -1,6 +1,6 @@
 //! Users who sign in: the Secret of an OpenID Connect client reaches AWS once for each of its states, and nobody else.
 
-use albatross::record::{self, Contents, HEADER_KEY};
+use albatross_core::record::{self, Contents, HEADER_KEY};
 use anyhow::{Context as _, Result, ensure};
 use e2e::lab::wait_until;
 use k8s_openapi::api::core::v1::ConfigMap;

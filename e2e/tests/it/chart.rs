@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use albatross::controller::flags::ControllerFlags;
-use albatross::model::VpcId;
+use albatross::controller::runtime::flags::ControllerFlags;
+use albatross_core::model::VpcId;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use e2e::lab::cluster::{documents, items, put_in_namespace, text};

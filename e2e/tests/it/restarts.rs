@@ -193,19 +193,6 @@ async fn delete_load_balancer(stage: &Stage, namespace: &str, name: &str) -> Res
     Ok(())
 }
 
-/// A stream of numbers from a seed (splitmix64), so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
-}
-
 #[test]
 fn ten_crashes_while_twenty_ingresses_come_and_go_leave_nothing_behind() {
     run(async {
@@ -214,7 +201,7 @@ fn ten_crashes_while_twenty_ingresses_come_and_go_leave_nothing_behind() {
             Err(_) => u64::from(std::process::id()),
         };
         println!("E2E_SEED={seed}");
-        let mut random = Random(seed);
+        let mut random = fastrand::Rng::with_seed(seed);
         let mut stage = Stage::shared().await?;
         let namespace = "crashes";
         stage.cluster.namespace(namespace).await?;
@@ -254,8 +241,8 @@ fn ten_crashes_while_twenty_ingresses_come_and_go_leave_nothing_behind() {
 }
 
 /// Kills the controller after a random number of writes, and starts it again.
-async fn crash(stage: &mut Stage, random: &mut Random) -> Result<()> {
-    let writes = random.below(25);
+async fn crash(stage: &mut Stage, random: &mut fastrand::Rng) -> Result<()> {
+    let writes = random.u64(..25);
     stage.proxy.reset();
     let mut last = 0;
     // It may have nothing more to write.

@@ -10,15 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::{
-    controller::certificates::{BUNDLE, Held, Step, names, take},
-    model::{Value as Known, VpcId},
-};
+use crate::controller::webhooks::certificates::{BUNDLE, Held, Step, names, take};
+use albatross_core::model::{Value as Known, VpcId};
 
 fn judge(synced: bool) -> Arc<Judge> {
     static DOCUMENTS: OnceLock<Snapshot> = OnceLock::new();
     let snapshot = DOCUMENTS.get_or_init(|| {
-        let mut loaded = crate::snapshot::Loaded::default();
+        let mut loaded = albatross_core::snapshot::Loaded::default();
         let text = "
 apiVersion: v1
 kind: Service
@@ -30,7 +28,7 @@ kind: TargetGroupBinding
 metadata: {namespace: shop, name: one}
 spec: {targetGroupARN: 'arn:one', targetType: ip, serviceRef: {name: cart, port: 80}}
 ";
-        crate::snapshot::from_documents(&mut loaded, "test", text).unwrap();
+        albatross_core::snapshot::from_documents(&mut loaded, "test", text).unwrap();
         loaded.snapshot
     });
     Arc::new(Judge {

@@ -1,0 +1,267 @@
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use aws_config::{
+    meta::credentials::CredentialsProviderChain,
+    web_identity_token::{StaticConfiguration, WebIdentityTokenCredentialsProvider},
+};
+
+use super::*;
+use albatross_core::model::{Registration, SecurityGroupId, Target, TargetGroupArn};
+pub use albatross_simulation::fake::{Fake, ec2, ec2_error, elb, elb_error};
+
+#[test]
+fn endpoints_are_read_in_the_usual_spellings() {
+    let elb = || ("elasticloadbalancingv2".to_owned(), "http://127.0.0.1:1".to_owned());
+    for text in [
+        "Elastic Load Balancing v2=http://127.0.0.1:1",
+        " elbv2=http://127.0.0.1:1,",
+        "elasticloadbalancing=http://127.0.0.1:1",
+    ] {
+        assert_eq!(parse_endpoints(text), Ok(BTreeMap::from([elb()])), "{text}");
+    }
+    assert_eq!(
+        parse_endpoints("EC2=https://ec2.example,ELBv2=http://127.0.0.1:1"),
+        Ok(BTreeMap::from([elb(), ("ec2".to_owned(), "https://ec2.example".to_owned())]))
+    );
+    assert_eq!(parse_endpoints(""), Ok(BTreeMap::new()));
+    for entry in ["EC2", "EC2=ec2.example", "=https://ec2.example"] {
+        assert_eq!(parse_endpoints(entry), Err(ConnectError::Endpoint { entry: entry.to_owned() }));
+    }
+}
+
+#[test]
+fn waits_are_spread_over_their_upper_half() {
+    for _ in 0..1000 {
+        let wait = jittered(Duration::from_secs(1));
+        assert!((Duration::from_millis(500)..=Duration::from_secs(1)).contains(&wait), "{wait:?}");
+    }
+}
+
+fn group() -> TargetGroupArn {
+    TargetGroupArn::new("arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/a/1")
+}
+
+fn targets(count: usize) -> Vec<Registration> {
+    (0..count).map(|n| Target { id: format!("10.0.{}.{}", n / 256, n % 256), port: 80 }.into()).collect()
+}
+
+#[derive(Default)]
+struct Seen(Mutex<Vec<String>>);
+
+impl CallObserver for Seen {
+    fn request(&self, service: &str, operation: &str, seconds: f64, result: Result<(), (u16, &str)>) {
+        assert!(seconds >= 0.0);
+        self.0.lock().unwrap().push(format!("{service} {operation} {result:?}"));
+    }
+
+    fn call(&self, service: &str, operation: &str, seconds: f64, retries: u32, result: Result<(), (u16, &str)>) {
+        assert!(seconds >= 0.0);
+        self.0.lock().unwrap().push(format!("{service} {operation} {result:?} after {retries} retries"));
+    }
+}
+
+#[tokio::test]
+async fn a_throttled_write_is_repeated_and_every_attempt_is_observed() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let fake = Fake::start(move |call| {
+        let count = count.clone();
+        async move {
+            match count.fetch_add(1, Ordering::SeqCst) {
+                0 => elb_error(400, "Throttling", "Rate exceeded"),
+                _ => elb(&call.action, ""),
+            }
+        }
+    })
+    .await;
+    let seen = Arc::new(Seen::default());
+    let aws = crate::testing::at(&fake.endpoint, Some(seen.clone()));
+    assert_eq!(aws.register_targets(&group(), &targets(1)).await, Ok(()));
+    assert_eq!(fake.actions(), ["RegisterTargets", "RegisterTargets"]);
+    assert_eq!(
+        *seen.0.lock().unwrap(),
+        [
+            "Elastic Load Balancing v2 RegisterTargets Err((400, \"Throttling\"))",
+            "Elastic Load Balancing v2 RegisterTargets Ok(())",
+            "Elastic Load Balancing v2 RegisterTargets Ok(()) after 1 retries",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_write_that_may_have_taken_effect_or_was_refused_is_not_repeated() {
+    for (status, code, unclear) in [(500, "InternalFailure", true), (400, "ValidationError", false)] {
+        let fake = Fake::start(move |_| async move { elb_error(status, code, "words") }).await;
+        let error = crate::testing::at(&fake.endpoint, None).register_targets(&group(), &targets(1)).await.unwrap_err();
+        assert_eq!(matches!(error.kind, AwsErrorKind::Unclear { .. }), unclear, "{error:?}");
+        assert_eq!(error.is_transient(), unclear);
+        assert_eq!(fake.actions(), ["RegisterTargets"]);
+    }
+}
+
+/// Answers a read with each of these in turn, and with the last again and again.
+async fn reads(answers: Vec<(u16, String)>) -> (Result<usize, AwsError>, usize, Aws) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let fake = Fake::start(move |_| {
+        let at = count.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
+        let answer = answers[at].clone();
+        async move { answer }
+    })
+    .await;
+    let aws = crate::testing::at(&fake.endpoint, None);
+    let answer = aws.describe_security_groups(&[SecurityGroupId::new("sg-1")]).await;
+    (answer.map(|groups| groups.len()), fake.actions().len(), aws)
+}
+
+#[tokio::test]
+async fn a_read_is_repeated_where_that_may_help() {
+    let found = || ec2("DescribeSecurityGroups", "<securityGroupInfo/>");
+    for (status, code) in [(503, "RequestLimitExceeded"), (503, "ServiceUnavailable"), (500, "InternalError")] {
+        let (answer, calls, _) = reads(vec![ec2_error(status, code, "words"), found()]).await;
+        assert_eq!((answer, calls), (Ok(0), 2), "{code}");
+    }
+    // Only so often as `--aws-max-retries` says.
+    let (answer, calls, _) = reads(vec![ec2_error(503, "ServiceUnavailable", "words")]).await;
+    let error = answer.unwrap_err();
+    assert!(matches!(error.kind, AwsErrorKind::Unclear { .. }) && calls == 2, "{error:?} after {calls} calls");
+    for (status, code) in [(400, "InvalidParameterValue"), (403, "UnauthorizedOperation")] {
+        let (answer, calls, _) = reads(vec![ec2_error(status, code, "words")]).await;
+        assert!(answer.is_err() && calls == 1, "{code}: {answer:?} after {calls} calls");
+    }
+}
+
+#[tokio::test]
+async fn a_throttle_sets_the_budget_of_its_class() {
+    let throttle = ec2_error(503, "RequestLimitExceeded", "words");
+    let (_, _, aws) = reads(vec![throttle, ec2("DescribeSecurityGroups", "<securityGroupInfo/>")]).await;
+    let budgets = aws.budgets();
+    let limited: Vec<_> = budgets.iter().filter(|(_, budget)| budget.rate.is_some()).map(|(class, _)| *class).collect();
+    assert_eq!(limited, ["ec2_reads"]);
+    assert_eq!((budgets["ec2_reads"].throttled, budgets["ec2_reads"].waiting), (1, 0));
+}
+
+#[tokio::test]
+async fn all_pages_are_read_and_a_page_that_points_to_itself_is_an_error() {
+    let page = |token: &str| {
+        let item = "<securityGroupInfo><item><groupId>sg-1</groupId></item></securityGroupInfo>";
+        ec2("DescribeSecurityGroups", &format!("{item}<nextToken>{token}</nextToken>"))
+    };
+    let (answer, calls, _) = reads(vec![page("a"), page("b"), page("")]).await;
+    assert_eq!((answer, calls), (Ok(3), 3));
+    let (answer, calls, _) = reads(vec![page("a")]).await;
+    insta::assert_snapshot!(answer.unwrap_err(), @"DescribeSecurityGroups ended without a clear answer and may have taken effect: the answer has no next page");
+    assert_eq!(calls, 2);
+}
+
+#[tokio::test]
+async fn codes_of_ec2_are_understood() {
+    let fake =
+        Fake::start(|_| async { ec2_error(400, "DependencyViolation", "resource sg-1 has a dependent object") }).await;
+    let error = crate::testing::at(&fake.endpoint, None)
+        .delete_security_group(&SecurityGroupId::new("sg-1"))
+        .await
+        .unwrap_err();
+    insta::assert_snapshot!(error, @"DeleteSecurityGroup has to wait: resource sg-1 has a dependent object (DependencyViolation)");
+}
+
+#[tokio::test]
+async fn without_a_connection_nothing_was_sent() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = crate::testing::at(&endpoint, None).register_targets(&group(), &targets(1)).await.unwrap_err();
+    assert!(matches!(error.kind, AwsErrorKind::Unreachable { .. }), "{error:?}");
+    assert!(error.is_transient() && !error.asks_to_read_again());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_dropped_leaves_the_outcome_unclear() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Waits for the request, then hangs up.
+            let _ = stream.readable().await;
+            drop(stream);
+        }
+    });
+    let error = crate::testing::at(&endpoint, None).register_targets(&group(), &targets(1)).await.unwrap_err();
+    assert!(matches!(error.kind, AwsErrorKind::Unclear { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_written_without_the_lease() {
+    let fake = Fake::start(|call| async move { elb(&call.action, "") }).await;
+    let aws = crate::testing::at(&fake.endpoint, None);
+    aws.guard_writes(|| None);
+    let error = aws.register_targets(&group(), &targets(1)).await.unwrap_err();
+    assert_eq!(error.kind, AwsErrorKind::Withheld);
+    assert!(fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn no_write_is_waited_for_past_the_lease() {
+    let fake = Fake::start(|_| std::future::pending()).await;
+    let aws = crate::testing::at(&fake.endpoint, None);
+    aws.guard_writes(|| Some(Duration::from_millis(20)));
+    let error = aws.register_targets(&group(), &targets(1)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "RegisterTargets ended without a clear answer and may have taken effect: no answer within the 0 s for which the lease was certain"
+    );
+}
+
+#[tokio::test]
+async fn targets_go_in_batches_of_200() {
+    let fake = Fake::start(|call| async move { elb(&call.action, "") }).await;
+    let aws = crate::testing::at(&fake.endpoint, None);
+    aws.register_targets(&group(), &targets(450)).await.unwrap();
+    aws.deregister_targets(&group(), &targets(201)).await.unwrap();
+    let sizes: Vec<_> = fake
+        .calls()
+        .iter()
+        .map(|call| {
+            (
+                call.action.clone(),
+                (1..).take_while(|i| call.params.contains_key(&format!("Targets.member.{i}.Id"))).count(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("RegisterTargets", 200),
+        ("RegisterTargets", 200),
+        ("RegisterTargets", 50),
+        ("DeregisterTargets", 200),
+        ("DeregisterTargets", 1),
+    ];
+    assert_eq!(sizes, expected.map(|(action, size)| (action.to_owned(), size)));
+}
+
+#[tokio::test]
+async fn credentials_that_are_missing_are_told_with_their_cure() {
+    let fake = Fake::start(|call| async move { elb(&call.action, "") }).await;
+    // As with an IRSA annotation whose token is not mounted.
+    let irsa = WebIdentityTokenCredentialsProvider::builder()
+        .static_configuration(StaticConfiguration {
+            web_identity_token_file: "does-not-exist".into(),
+            role_arn: "arn:aws:iam::123456789012:role/albatross".to_owned(),
+            session_name: "test".to_owned(),
+        })
+        .build();
+    let chain = CredentialsProviderChain::first_try("WebIdentityToken", irsa);
+    let config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new("us-west-2"))
+        .endpoint_url(&fake.endpoint)
+        .credentials_provider(aws_sdk_ec2::config::SharedCredentialsProvider::new(chain))
+        .build();
+    let aws = Aws::with_config(&config, &ConnectOptions::default());
+    let error = aws.register_targets(&group(), &targets(1)).await.unwrap_err();
+    insta::assert_snapshot!(format!("{error}\n{}", error.fix().unwrap()), @"
+    no valid AWS credentials for RegisterTargets: an error occurred while loading credentials: No such file or directory (os error 2)
+    annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an EKS Pod Identity association, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    ");
+    assert!(fake.actions().is_empty());
+}

@@ -1,0 +1,350 @@
+//! EC2: the VPC, its subnets and route tables, zones, instances, network interfaces and security groups. Things are asked for by filter
+//! and not by id, because one id that is gone would fail the whole call.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_ec2::types::{Filter, ResourceType, SubnetCidrBlockStateCode, TagSpecification, VpcCidrBlockStateCode};
+
+use super::{Aws, AwsError, convert};
+use albatross_core::model::{
+    InstanceInfo, InterfaceInfo, ObservedSecurityGroup, RouteTableInfo, SecurityGroupId, SecurityGroupRule, SubnetId,
+    SubnetInfo, Tags, VpcBlocks, VpcId, ZoneInfo,
+};
+
+/// How many values one filter takes.
+const FILTER_VALUES: usize = 200;
+
+fn filter(name: &str, values: impl IntoIterator<Item = impl Into<String>>) -> Filter {
+    Filter::builder().name(name).set_values(Some(values.into_iter().map(Into::into).collect())).build()
+}
+
+/// All `$items` of a paged Describe.
+macro_rules! pages {
+    ($aws:expr, $operation:literal, $call:expr, $items:ident) => {{
+        let call = $call;
+        let mut items = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page = $aws.read($operation, || call.clone().set_next_token(token.clone()).send()).await?;
+            let next = page.next_token().filter(|next| !next.is_empty()).map(str::to_owned);
+            items.extend(page.$items.unwrap_or_default());
+            match next {
+                None => break items,
+                next if next == token => return Err(AwsError::incomplete($operation, "next page")),
+                next => token = next,
+            }
+        }
+    }};
+}
+
+impl Aws {
+    /// DescribeSubnets of a VPC.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_subnets(&self, vpc: &VpcId) -> Result<Vec<SubnetInfo>, AwsError> {
+        let call = self.ec2.describe_subnets().filters(filter("vpc-id", [vpc.as_str()]));
+        let subnets = pages!(self, "DescribeSubnets", call, subnets);
+        Ok(subnets
+            .iter()
+            .filter_map(|s| {
+                Some(SubnetInfo {
+                    id: SubnetId::new(s.subnet_id()?),
+                    zone: s.availability_zone().unwrap_or_default().to_owned(),
+                    cidr: s.cidr_block().filter(|block| !block.is_empty()).map(str::to_owned),
+                    available_addresses: s.available_ip_address_count().unwrap_or_default(),
+                    ipv6: s.ipv6_cidr_block_association_set().iter().any(|a| {
+                        let state = a.ipv6_cidr_block_state().and_then(|state| state.state());
+                        state == Some(&SubnetCidrBlockStateCode::Associated)
+                    }),
+                    outpost: s.outpost_arn().is_some_and(|arn| !arn.is_empty()),
+                    tags: convert::ec2_tags(s.tags()),
+                })
+            })
+            .collect())
+    }
+
+    /// DescribeVpcs: the IPv4 blocks that are associated with a VPC, or nothing where there is no such VPC.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn vpc_ipv4_blocks(&self, vpc: &VpcId) -> Result<Option<Vec<String>>, AwsError> {
+        Ok(self.vpc_blocks(vpc).await?.map(|blocks| blocks.ipv4))
+    }
+
+    /// DescribeVpcs: the blocks that are associated with a VPC, or nothing where there is no such VPC.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn vpc_blocks(&self, vpc: &VpcId) -> Result<Option<VpcBlocks>, AwsError> {
+        let call = self.ec2.describe_vpcs().filters(filter("vpc-id", [vpc.as_str()]));
+        let vpcs = pages!(self, "DescribeVpcs", call, vpcs);
+        Ok(vpcs.first().map(|vpc| {
+            let associations = vpc.cidr_block_association_set().iter();
+            let associated = associations.filter(|association| {
+                let state = association.cidr_block_state().and_then(|state| state.state());
+                state == Some(&VpcCidrBlockStateCode::Associated)
+            });
+            let ipv4 = associated.filter_map(|association| association.cidr_block()).map(str::to_owned).collect();
+            let associations = vpc.ipv6_cidr_block_association_set().iter();
+            let associated = associations.filter(|association| {
+                let state = association.ipv6_cidr_block_state().and_then(|state| state.state());
+                state == Some(&VpcCidrBlockStateCode::Associated)
+            });
+            let ipv6 = associated.filter_map(|association| association.ipv6_cidr_block()).map(str::to_owned).collect();
+            VpcBlocks { ipv4, ipv6 }
+        }))
+    }
+
+    /// DescribeRouteTables of a VPC.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_route_tables(&self, vpc: &VpcId) -> Result<Vec<RouteTableInfo>, AwsError> {
+        let call = self.ec2.describe_route_tables().filters(filter("vpc-id", [vpc.as_str()]));
+        let tables = pages!(self, "DescribeRouteTables", call, route_tables);
+        Ok(tables
+            .iter()
+            .map(|t| RouteTableInfo {
+                main: t.associations().iter().any(|a| a.main() == Some(true)),
+                subnets: t.associations().iter().filter_map(|a| a.subnet_id()).map(SubnetId::new).collect(),
+                internet_gateway: t.routes().iter().any(|r| r.gateway_id().is_some_and(|g| g.starts_with("igw-"))),
+            })
+            .collect())
+    }
+
+    /// DescribeAvailabilityZones: those that the account may use.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_availability_zones(&self) -> Result<Vec<ZoneInfo>, AwsError> {
+        let call = self.ec2.describe_availability_zones();
+        let answer = self.read("DescribeAvailabilityZones", || call.clone().send()).await?;
+        Ok(answer
+            .availability_zones()
+            .iter()
+            .filter_map(|z| {
+                let zone_type = z.zone_type().unwrap_or("availability-zone").to_owned();
+                Some(ZoneInfo { name: z.zone_name()?.to_owned(), zone_type })
+            })
+            .collect())
+    }
+
+    /// DescribeInstances. Instances that are gone are not in the answer.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_instances(&self, ids: &[String]) -> Result<Vec<InstanceInfo>, AwsError> {
+        let mut found = Vec::new();
+        for ids in ids.chunks(FILTER_VALUES) {
+            let call = self.ec2.describe_instances().filters(filter("instance-id", ids));
+            let reservations = pages!(self, "DescribeInstances", call, reservations);
+            found.extend(reservations.iter().flat_map(|r| r.instances()).filter_map(|i| {
+                let interfaces = i.network_interfaces().iter().filter_map(instance_interface).collect();
+                Some(InstanceInfo { id: i.instance_id()?.to_owned(), interfaces })
+            }));
+        }
+        Ok(found)
+    }
+
+    /// DescribeNetworkInterfaces of a VPC that have one of these addresses.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_network_interfaces_by_ip(
+        &self,
+        vpc: &VpcId,
+        addresses: &[String],
+    ) -> Result<Vec<InterfaceInfo>, AwsError> {
+        let (six, four): (Vec<&String>, Vec<&String>) = addresses.iter().partition(|a| a.contains(':'));
+        let mut found = Vec::new();
+        for (name, addresses) in [("addresses.private-ip-address", four), ("ipv6-addresses.ipv6-address", six)] {
+            // One value of the limit is the VPC's.
+            for addresses in addresses.chunks(FILTER_VALUES - 1) {
+                let call = self
+                    .ec2
+                    .describe_network_interfaces()
+                    .filters(filter("vpc-id", [vpc.as_str()]))
+                    .filters(filter(name, addresses.iter().copied()));
+                let interfaces = pages!(self, "DescribeNetworkInterfaces", call, network_interfaces);
+                found.extend(interfaces.iter().filter_map(interface));
+            }
+        }
+        Ok(found)
+    }
+
+    /// DescribeSecurityGroups. Groups that are gone are not in the answer.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn describe_security_groups(
+        &self,
+        ids: &[SecurityGroupId],
+    ) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        let mut found = Vec::new();
+        for ids in ids.chunks(FILTER_VALUES) {
+            let ids = filter("group-id", ids.iter().map(SecurityGroupId::as_str));
+            let groups = pages!(
+                self,
+                "DescribeSecurityGroups",
+                self.ec2.describe_security_groups().filters(ids),
+                security_groups
+            );
+            found.extend(groups.iter().filter_map(security_group));
+        }
+        Ok(found)
+    }
+
+    /// DescribeSecurityGroups of a VPC by id and by `Name` tag. Those that are not there are not in the answer; names
+    /// with `*` or `?` bring others too, because EC2's filters take them for wildcards.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn security_groups_of_vpc(
+        &self,
+        vpc: &VpcId,
+        ids: &[&str],
+        names: &[&str],
+    ) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        let mut found = Vec::new();
+        for (key, values) in [("group-id", ids), ("tag:Name", names)] {
+            // One value of the limit is the VPC's.
+            for values in values.chunks(FILTER_VALUES - 1) {
+                let vpc = filter("vpc-id", [vpc.as_str()]);
+                let wanted = filter(key, values.iter().copied());
+                let call = self.ec2.describe_security_groups().filters(vpc).filters(wanted);
+                let groups = pages!(self, "DescribeSecurityGroups", call, security_groups);
+                found.extend(groups.iter().filter_map(security_group));
+            }
+        }
+        Ok(found)
+    }
+
+    /// DescribeSecurityGroups of a VPC by a tag; without values, by the tag's key alone.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn security_groups_tagged(
+        &self,
+        vpc: &VpcId,
+        key: &str,
+        values: &[&str],
+    ) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        let tag = if values.is_empty() {
+            filter("tag-key", [key])
+        } else {
+            filter(&format!("tag:{key}"), values.iter().copied())
+        };
+        let vpc = filter("vpc-id", [vpc.as_str()]);
+        let call = self.ec2.describe_security_groups().filters(vpc).filters(tag);
+        let groups = pages!(self, "DescribeSecurityGroups", call, security_groups);
+        Ok(groups.iter().filter_map(security_group).collect())
+    }
+
+    /// AuthorizeSecurityGroupIngress, all rules in one call: they are taken all or none.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn authorize_ingress(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
+        let rules = Some(convert::to_permissions(rules));
+        let call = self.ec2.authorize_security_group_ingress().group_id(id.as_str()).set_ip_permissions(rules);
+        self.write("AuthorizeSecurityGroupIngress", || call.clone().send()).await.map(drop)
+    }
+
+    /// RevokeSecurityGroupIngress, all rules in one call.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn revoke_ingress(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
+        let rules = Some(convert::to_permissions(rules));
+        let call = self.ec2.revoke_security_group_ingress().group_id(id.as_str()).set_ip_permissions(rules);
+        self.write("RevokeSecurityGroupIngress", || call.clone().send()).await.map(drop)
+    }
+
+    /// CreateSecurityGroup with tags and without rules.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn create_security_group(
+        &self,
+        name: &str,
+        description: &str,
+        vpc: &VpcId,
+        tags: &Tags,
+    ) -> Result<SecurityGroupId, AwsError> {
+        let operation = "CreateSecurityGroup";
+        let tags = TagSpecification::builder()
+            .resource_type(ResourceType::SecurityGroup)
+            .set_tags(Some(convert::to_ec2_tags(tags)))
+            .build();
+        let call = self
+            .ec2
+            .create_security_group()
+            .group_name(name)
+            .description(description)
+            .vpc_id(vpc.as_str())
+            .tag_specifications(tags);
+        let answer = self.write(operation, || call.clone().send()).await?;
+        answer.group_id().map(SecurityGroupId::new).ok_or_else(|| AwsError::incomplete(operation, "GroupId"))
+    }
+
+    /// DeleteSecurityGroup.
+    ///
+    /// # Errors
+    /// AWS's; [`super::AwsErrorKind::Dependency`] while something is still in the group or names it.
+    pub async fn delete_security_group(&self, id: &SecurityGroupId) -> Result<(), AwsError> {
+        let call = self.ec2.delete_security_group().group_id(id.as_str());
+        self.write("DeleteSecurityGroup", || call.clone().send()).await.map(drop)
+    }
+
+    /// EC2 CreateTags: adds tags, or changes their values.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn tag_security_group(&self, id: &SecurityGroupId, tags: &Tags) -> Result<(), AwsError> {
+        let call = self.ec2.create_tags().resources(id.as_str()).set_tags(Some(convert::to_ec2_tags(tags)));
+        self.write("CreateTags", || call.clone().send()).await.map(drop)
+    }
+
+    /// EC2 DeleteTags, whatever their values; keys that the group does not have are no error.
+    pub async fn untag_security_group(&self, id: &SecurityGroupId, keys: &BTreeSet<String>) -> Result<(), AwsError> {
+        let tags = keys.iter().map(|key| aws_sdk_ec2::types::Tag::builder().key(key).build()).collect();
+        let call = self.ec2.delete_tags().resources(id.as_str()).set_tags(Some(tags));
+        self.write("DeleteTags", || call.clone().send()).await.map(drop)
+    }
+}
+
+fn security_group(group: &aws_sdk_ec2::types::SecurityGroup) -> Option<ObservedSecurityGroup> {
+    Some(ObservedSecurityGroup {
+        id: SecurityGroupId::new(group.group_id()?),
+        name: group.group_name().unwrap_or_default().to_owned(),
+        tags: convert::ec2_tags(group.tags()),
+        ingress: convert::permissions(group.ip_permissions()),
+    })
+}
+
+fn instance_interface(interface: &aws_sdk_ec2::types::InstanceNetworkInterface) -> Option<InterfaceInfo> {
+    let four = interface.private_ip_addresses().iter().filter_map(|a| a.private_ip_address());
+    let six = interface.ipv6_addresses().iter().filter_map(|a| a.ipv6_address());
+    Some(InterfaceInfo {
+        id: interface.network_interface_id()?.to_owned(),
+        device_index: interface.attachment().and_then(|a| a.device_index()),
+        addresses: interface.private_ip_address().into_iter().chain(four).chain(six).map(str::to_owned).collect(),
+        ipv4_prefixes: interface.ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix.clone()).collect(),
+        ipv6_prefixes: interface.ipv6_prefixes().iter().filter_map(|p| p.ipv6_prefix.clone()).collect(),
+        security_groups: interface.groups().iter().filter_map(|g| g.group_id()).map(SecurityGroupId::new).collect(),
+    })
+}
+
+fn interface(interface: &aws_sdk_ec2::types::NetworkInterface) -> Option<InterfaceInfo> {
+    let four = interface.private_ip_addresses().iter().filter_map(|a| a.private_ip_address());
+    let six = interface.ipv6_addresses().iter().filter_map(|a| a.ipv6_address());
+    Some(InterfaceInfo {
+        id: interface.network_interface_id()?.to_owned(),
+        device_index: interface.attachment().and_then(|a| a.device_index()),
+        addresses: interface.private_ip_address().into_iter().chain(four).chain(six).map(str::to_owned).collect(),
+        ipv4_prefixes: interface.ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix.clone()).collect(),
+        ipv6_prefixes: interface.ipv6_prefixes().iter().filter_map(|p| p.ipv6_prefix.clone()).collect(),
+        security_groups: interface.groups().iter().filter_map(|g| g.group_id()).map(SecurityGroupId::new).collect(),
+    })
+}

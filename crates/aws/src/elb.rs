@@ -1,0 +1,679 @@
+//! ELB v2: load balancers, listeners, rules, target groups and their tags.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_elasticloadbalancingv2::types as elb;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{Aws, AwsError, convert};
+use albatross_core::{
+    facts::limits::Limits,
+    model::{
+        Action, Attributes, Authentication, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn,
+        ListenerProtocol, LoadBalancerArn, LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObservedListener,
+        ObservedLoadBalancer, ObservedRule, ObservedTargetGroup, RuleArn, Scheme, SecurityGroupId, SubnetMapping, Tags,
+        TargetGroup, TargetGroupArn, TargetGroupName, Transform, TrustStoreArn, VpcId, authentication::remember_secret,
+    },
+};
+
+/// How many resources one DescribeTags takes.
+const TAGS: usize = 20;
+/// The most load balancers that DescribeLoadBalancers takes by ARN; of target groups AWS names no limit.
+const BY_ARN: usize = 20;
+/// How many calls are made at once where many are needed.
+const AT_ONCE: usize = 4;
+
+/// What CreateLoadBalancer needs.
+pub struct NewLoadBalancer<'a> {
+    pub kind: LoadBalancerKind,
+    pub name: &'a LoadBalancerName,
+    pub scheme: Scheme,
+    pub ip_address_type: IpAddressType,
+    pub subnets: &'a [SubnetMapping],
+    pub security_groups: &'a [SecurityGroupId],
+    pub tags: &'a Tags,
+}
+
+/// What CreateRule needs.
+#[derive(Clone, Copy)]
+pub struct NewRule<'a> {
+    pub priority: u32,
+    pub conditions: &'a [Condition],
+    /// What comes before the action.
+    pub before: Option<&'a Authentication>,
+    pub action: &'a Action<TargetGroupArn>,
+    pub transforms: &'a [Transform],
+}
+
+/// What CreateListener needs, or ModifyListener changes.
+#[derive(Default)]
+pub struct NewListener {
+    pub protocol: Option<ListenerProtocol>,
+    pub ssl_policy: Option<String>,
+    pub default_certificate: Option<CertificateArn>,
+    pub alpn_policy: Option<String>,
+    pub default_action: Option<Action<TargetGroupArn>>,
+    /// Before the default action, where that is given.
+    pub default_authentication: Option<Authentication>,
+    pub mutual_authentication: Option<MutualAuthentication<TrustStoreArn>>,
+}
+
+impl NewListener {
+    fn certificates(&self) -> Option<Vec<elb::Certificate>> {
+        self.default_certificate
+            .as_ref()
+            .map(|arn| vec![elb::Certificate::builder().certificate_arn(arn.as_str()).build()])
+    }
+
+    fn alpn_policy(&self) -> Option<Vec<String>> {
+        self.alpn_policy.as_ref().map(|policy| vec![policy.clone()])
+    }
+
+    fn protocol(&self) -> Option<elb::ProtocolEnum> {
+        self.protocol.map(|p| elb::ProtocolEnum::from(p.as_str()))
+    }
+
+    fn actions(&self, operation: &'static str) -> Result<Option<Vec<elb::Action>>, AwsError> {
+        let before = self.default_authentication.as_ref();
+        self.default_action.as_ref().map(|action| actions(operation, before, action)).transpose()
+    }
+
+    fn mutual_authentication(&self) -> Option<elb::MutualAuthenticationAttributes> {
+        self.mutual_authentication.as_ref().map(convert::to_mutual_authentication)
+    }
+
+    /// An answer with what AWS does not tell of what was sent.
+    fn remembered(&self, mut answer: ObservedListener) -> ObservedListener {
+        if self.default_action.is_some() {
+            remember_secret(&mut answer.default_actions, self.default_authentication.as_ref());
+        }
+        answer
+    }
+}
+
+fn actions(
+    operation: &'static str,
+    before: Option<&Authentication>,
+    action: &Action<TargetGroupArn>,
+) -> Result<Vec<elb::Action>, AwsError> {
+    convert::to_actions(before, action).ok_or_else(|| AwsError::unsent(operation, "an action of unknown kind"))
+}
+
+/// An answer to a request that may hold a Secret's content: AWS's words, which may repeat it, are told without it.
+fn discreet<T>(answer: Result<T, AwsError>, sent: Option<&Authentication>) -> Result<T, AwsError> {
+    answer.map_err(|error| match sent.and_then(Authentication::secret) {
+        Some(secret) => error.without(&[&secret.client_secret, &secret.client_id.0]),
+        None => error,
+    })
+}
+
+/// Transforms as AWS takes them; `None` for none.
+fn rewriting(operation: &'static str, transforms: &[Transform]) -> Result<Option<Vec<elb::RuleTransform>>, AwsError> {
+    if transforms.is_empty() {
+        return Ok(None);
+    }
+    let transforms: Option<Vec<_>> = transforms.iter().map(convert::to_transform).collect();
+    transforms.map(Some).ok_or_else(|| AwsError::unsent(operation, "a transform of unknown kind"))
+}
+
+fn pair(key: Option<&str>, value: Option<&str>) -> Option<(String, String)> {
+    Some((key?.to_owned(), value.unwrap_or_default().to_owned()))
+}
+
+/// All `$items` of a paged Describe.
+macro_rules! pages {
+    ($aws:expr, $operation:literal, $call:expr, $items:ident) => {{
+        let call = $call;
+        let mut items = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let page = $aws.read($operation, || call.clone().set_marker(marker.clone()).send()).await?;
+            let next = page.next_marker().filter(|next| !next.is_empty()).map(str::to_owned);
+            items.extend(page.$items.unwrap_or_default());
+            match next {
+                None => break items,
+                next if next == marker => return Err(AwsError::incomplete($operation, "next page")),
+                next => marker = next,
+            }
+        }
+    }};
+}
+
+/// Reads.
+impl Aws {
+    /// DescribeLoadBalancers: all of the region, or these alone.
+    pub(super) async fn load_balancers(&self, arns: Option<Vec<String>>) -> Result<Vec<elb::LoadBalancer>, AwsError> {
+        let call = self.elb.describe_load_balancers().set_load_balancer_arns(arns);
+        Ok(pages!(self, "DescribeLoadBalancers", call, load_balancers))
+    }
+
+    /// DescribeLoadBalancers: these, at most 20 a call.
+    ///
+    /// # Errors
+    /// That it is not found, where one of them is not there.
+    pub(super) async fn load_balancers_of(&self, arns: &[LoadBalancerArn]) -> Result<Vec<elb::LoadBalancer>, AwsError> {
+        let mut found = Vec::with_capacity(arns.len());
+        for batch in arns.chunks(BY_ARN) {
+            found.extend(self.load_balancers(Some(batch.iter().map(ToString::to_string).collect())).await?);
+        }
+        Ok(found)
+    }
+
+    /// DescribeLoadBalancers: the one of this name. `None` where there is none.
+    pub(super) async fn load_balancer_named(&self, name: &str) -> Result<Option<elb::LoadBalancer>, AwsError> {
+        let call = self.elb.describe_load_balancers().names(name);
+        match self.read("DescribeLoadBalancers", || call.clone().send()).await {
+            Ok(answer) => Ok(answer.load_balancers.unwrap_or_default().into_iter().next()),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// DescribeTargetGroups: these, at most 20 a call.
+    ///
+    /// # Errors
+    /// That it is not found, where one of them is not there.
+    pub(super) async fn target_groups_of(&self, arns: &[TargetGroupArn]) -> Result<Vec<elb::TargetGroup>, AwsError> {
+        let mut found = Vec::with_capacity(arns.len());
+        for batch in arns.chunks(BY_ARN) {
+            let arns = batch.iter().map(ToString::to_string).collect();
+            let call = self.elb.describe_target_groups().set_target_group_arns(Some(arns));
+            found.extend(pages!(self, "DescribeTargetGroups", call, target_groups));
+        }
+        Ok(found)
+    }
+
+    /// DescribeTargetGroups: those of this name, which is one at most.
+    pub(super) async fn target_groups_named(&self, name: &str) -> Result<Vec<elb::TargetGroup>, AwsError> {
+        let call = self.elb.describe_target_groups().names(name);
+        match self.read("DescribeTargetGroups", || call.clone().send()).await {
+            Ok(answer) => Ok(answer.target_groups.unwrap_or_default()),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// DescribeTargetGroups: all of the region.
+    pub(super) async fn target_groups(&self) -> Result<Vec<elb::TargetGroup>, AwsError> {
+        Ok(pages!(self, "DescribeTargetGroups", self.elb.describe_target_groups(), target_groups))
+    }
+
+    /// DescribeTargetGroups: the one of this name, of whatever VPC. `None` where there is none.
+    pub(crate) async fn target_group_named(&self, name: &str) -> Result<Option<TargetGroupArn>, AwsError> {
+        let named = self.target_groups_named(name).await?;
+        Ok(named.iter().find_map(|group| group.target_group_arn().map(TargetGroupArn::new)))
+    }
+
+    /// DescribeTrustStores: the one of this name. `None` where there is none.
+    pub(crate) async fn trust_store(&self, name: &str) -> Result<Option<TrustStoreArn>, AwsError> {
+        let call = self.elb.describe_trust_stores().names(name);
+        match self.read("DescribeTrustStores", || call.clone().send()).await {
+            Ok(answer) => Ok(answer.trust_stores().iter().find_map(|s| s.trust_store_arn().map(TrustStoreArn::new))),
+            Err(error) if error.code() == Some("TrustStoreNotFound") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// DescribeTags of any number of resources. Those that are gone are not in the answer.
+    pub(super) async fn tags(&self, arns: &[String]) -> Result<BTreeMap<String, Tags>, AwsError> {
+        let batches: Vec<Vec<String>> = arns.chunks(TAGS).map(<[String]>::to_vec).collect();
+        let answers: Vec<_> = stream::iter(batches)
+            .map(|batch| self.tags_of_batch(batch))
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    async fn tags_of_batch(&self, arns: Vec<String>) -> Result<Vec<(String, Tags)>, AwsError> {
+        match self.tags_at_once(arns.clone()).await {
+            // One resource that is gone fails the call for all.
+            Err(error) if error.is_not_found() && arns.len() > 1 => {
+                let mut found = Vec::new();
+                for arn in arns {
+                    match self.tags_at_once(vec![arn]).await {
+                        Err(error) if error.is_not_found() => {}
+                        answer => found.extend(answer?),
+                    }
+                }
+                Ok(found)
+            }
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            answer => answer,
+        }
+    }
+
+    async fn tags_at_once(&self, arns: Vec<String>) -> Result<Vec<(String, Tags)>, AwsError> {
+        let call = self.elb.describe_tags().set_resource_arns(Some(arns));
+        let answer = self.read("DescribeTags", || call.clone().send()).await?;
+        let descriptions = answer.tag_descriptions().iter();
+        Ok(descriptions.filter_map(|d| Some((d.resource_arn()?.to_owned(), convert::elb_tags(d.tags())))).collect())
+    }
+
+    /// DescribeLoadBalancerAttributes.
+    pub(super) async fn load_balancer_attributes(&self, arn: &LoadBalancerArn) -> Result<Attributes, AwsError> {
+        let call = self.elb.describe_load_balancer_attributes().load_balancer_arn(arn.as_str());
+        let answer = self.read("DescribeLoadBalancerAttributes", || call.clone().send()).await?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// DescribeAccountLimits.
+    pub(crate) async fn account_limits(&self) -> Result<Limits, AwsError> {
+        let mut named: Vec<(String, usize)> = Vec::new();
+        let mut marker = None;
+        loop {
+            let call = self.elb.describe_account_limits().set_marker(marker.take());
+            let answer = self.read("DescribeAccountLimits", || call.clone().send()).await?;
+            let limit = |limit: &elb::Limit| Some((limit.name()?.to_owned(), limit.max()?.parse().ok()?));
+            named.extend(answer.limits().iter().filter_map(limit));
+            match answer.next_marker().filter(|next| !next.is_empty()) {
+                Some(next) => marker = Some(next.to_owned()),
+                None => return Ok(Limits::of(named.iter().map(|(name, most)| (name.as_str(), *most)))),
+            }
+        }
+    }
+
+    /// DescribeTargetGroupAttributes.
+    pub(super) async fn target_group_attributes(&self, arn: &TargetGroupArn) -> Result<Attributes, AwsError> {
+        let call = self.elb.describe_target_group_attributes().target_group_arn(arn.as_str());
+        let answer = self.read("DescribeTargetGroupAttributes", || call.clone().send()).await?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// DescribeListenerAttributes.
+    pub(super) async fn listener_attributes(&self, arn: &ListenerArn) -> Result<Attributes, AwsError> {
+        let call = self.elb.describe_listener_attributes().listener_arn(arn.as_str());
+        let answer = self.read("DescribeListenerAttributes", || call.clone().send()).await?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// A load balancer's listeners with rules, certificates and tags. Those of a Network Load Balancer have no rules.
+    pub(super) async fn listeners(
+        &self,
+        balancer: &LoadBalancerArn,
+    ) -> Result<BTreeMap<u16, ObservedListener>, AwsError> {
+        let call = self.elb.describe_listeners().load_balancer_arn(balancer.as_str());
+        let listeners = pages!(self, "DescribeListeners", call, listeners);
+        let listeners: Vec<_> = listeners.iter().filter_map(convert::listener).collect();
+        let mut listeners: Vec<_> = stream::iter(listeners)
+            .map(|listener| self.listener_in_full(listener))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let arns: Vec<_> = listeners
+            .iter()
+            .flat_map(|l| std::iter::once(l.arn.as_str()).chain(l.rules.iter().map(|r| r.arn.as_str())))
+            .map(str::to_owned)
+            .collect();
+        let mut tags = self.tags(&arns).await?;
+        for listener in &mut listeners {
+            listener.tags = tags.remove(listener.arn.as_str()).unwrap_or_default();
+            for rule in &mut listener.rules {
+                rule.tags = tags.remove(rule.arn.as_str()).unwrap_or_default();
+            }
+        }
+        Ok(listeners.into_iter().map(|l| (l.port, l)).collect())
+    }
+
+    async fn listener_in_full(&self, mut listener: ObservedListener) -> Result<ObservedListener, AwsError> {
+        let ruled = matches!(listener.protocol, None | Some(ListenerProtocol::Http | ListenerProtocol::Https));
+        if ruled {
+            let rules = self.elb.describe_rules().listener_arn(listener.arn.as_str());
+            listener.rules = pages!(self, "DescribeRules", rules, rules).iter().filter_map(convert::rule).collect();
+            listener.rules.sort_by_key(|rule| rule.priority);
+        }
+        if listener.protocol.is_none_or(ListenerProtocol::is_secure) {
+            let certificates = self.elb.describe_listener_certificates().listener_arn(listener.arn.as_str());
+            // The default certificate is told besides, and may stand in the list a second time as one of the others.
+            listener.certificates = pages!(self, "DescribeListenerCertificates", certificates, certificates)
+                .iter()
+                .filter(|c| c.is_default() != Some(true))
+                .filter_map(elb::Certificate::certificate_arn)
+                .map(CertificateArn::new)
+                .collect();
+        }
+        Ok(listener)
+    }
+}
+
+/// Writes.
+impl Aws {
+    /// CreateLoadBalancer. Where one of that name has these settings already, AWS answers with it.
+    pub async fn create_load_balancer(&self, new: &NewLoadBalancer<'_>) -> Result<ObservedLoadBalancer, AwsError> {
+        let operation = "CreateLoadBalancer";
+        let subnets = new.subnets.iter().map(convert::to_subnet_mapping);
+        let groups: Vec<_> = new.security_groups.iter().map(|id| id.as_str().to_owned()).collect();
+        let call = self
+            .elb
+            .create_load_balancer()
+            .name(new.name.as_str())
+            .r#type(elb::LoadBalancerTypeEnum::from(new.kind.as_str()))
+            .scheme(elb::LoadBalancerSchemeEnum::from(new.scheme.as_str()))
+            .ip_address_type(elb::IpAddressType::from(new.ip_address_type.as_str()))
+            .set_subnet_mappings(Some(subnets.collect()))
+            .set_security_groups((!groups.is_empty()).then_some(groups))
+            .set_tags(convert::to_elb_tags(new.tags));
+        let answer = self.write(operation, || call.clone().send()).await?;
+        let mut balancer = answer
+            .load_balancers()
+            .first()
+            .and_then(convert::load_balancer)
+            .ok_or_else(|| AwsError::incomplete(operation, "load balancer"))?;
+        balancer.tags = new.tags.clone();
+        Ok(balancer)
+    }
+
+    /// SetSecurityGroups.
+    pub async fn set_security_groups(
+        &self,
+        balancer: &LoadBalancerArn,
+        groups: &[SecurityGroupId],
+    ) -> Result<(), AwsError> {
+        let groups = groups.iter().map(|id| id.as_str().to_owned()).collect();
+        let call =
+            self.elb.set_security_groups().load_balancer_arn(balancer.as_str()).set_security_groups(Some(groups));
+        self.write("SetSecurityGroups", || call.clone().send()).await.map(drop)
+    }
+
+    /// SetSubnets: all that the load balancer shall be in.
+    pub async fn set_subnets(&self, arn: &LoadBalancerArn, subnets: &[SubnetMapping]) -> Result<(), AwsError> {
+        let mappings = subnets.iter().map(convert::to_subnet_mapping).collect();
+        let call = self.elb.set_subnets().load_balancer_arn(arn.as_str()).set_subnet_mappings(Some(mappings));
+        self.write("SetSubnets", || call.clone().send()).await.map(drop)
+    }
+
+    /// SetIpAddressType.
+    pub async fn set_ip_address_type(&self, arn: &LoadBalancerArn, kind: IpAddressType) -> Result<(), AwsError> {
+        let kind = elb::IpAddressType::from(kind.as_str());
+        let call = self.elb.set_ip_address_type().load_balancer_arn(arn.as_str()).ip_address_type(kind);
+        self.write("SetIpAddressType", || call.clone().send()).await.map(drop)
+    }
+
+    /// ModifyLoadBalancerAttributes; answers all attributes.
+    pub async fn modify_load_balancer_attributes(
+        &self,
+        arn: &LoadBalancerArn,
+        attributes: &Attributes,
+    ) -> Result<Attributes, AwsError> {
+        let attribute =
+            |(key, value): (&String, &String)| elb::LoadBalancerAttribute::builder().key(key).value(value).build();
+        let call = self
+            .elb
+            .modify_load_balancer_attributes()
+            .load_balancer_arn(arn.as_str())
+            .set_attributes(Some(attributes.iter().map(attribute).collect()));
+        let answer = self.write("ModifyLoadBalancerAttributes", || call.clone().send()).await?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// ModifyTargetGroupAttributes; answers all attributes.
+    pub async fn modify_target_group_attributes(
+        &self,
+        arn: &TargetGroupArn,
+        attributes: &Attributes,
+    ) -> Result<Attributes, AwsError> {
+        let attribute =
+            |(key, value): (&String, &String)| elb::TargetGroupAttribute::builder().key(key).value(value).build();
+        let call = self
+            .elb
+            .modify_target_group_attributes()
+            .target_group_arn(arn.as_str())
+            .set_attributes(Some(attributes.iter().map(attribute).collect()));
+        let answer = self.write("ModifyTargetGroupAttributes", || call.clone().send()).await?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// ModifyListenerAttributes; answers all attributes.
+    pub async fn modify_listener_attributes(
+        &self,
+        arn: &ListenerArn,
+        attributes: &Attributes,
+    ) -> Result<Attributes, AwsError> {
+        let attribute =
+            |(key, value): (&String, &String)| elb::ListenerAttribute::builder().key(key).value(value).build();
+        let call = self
+            .elb
+            .modify_listener_attributes()
+            .listener_arn(arn.as_str())
+            .set_attributes(Some(attributes.iter().map(attribute).collect()));
+        let answer = self.write("ModifyListenerAttributes", || call.clone().send()).await?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+    }
+
+    /// DeleteLoadBalancer; its listeners and rules go with it. One that is gone is no error to AWS.
+    pub async fn delete_load_balancer(&self, arn: &LoadBalancerArn) -> Result<(), AwsError> {
+        let call = self.elb.delete_load_balancer().load_balancer_arn(arn.as_str());
+        self.write("DeleteLoadBalancer", || call.clone().send()).await.map(drop)
+    }
+
+    /// CreateListener. Where the port has one with these settings already, AWS answers with it.
+    pub async fn create_listener(
+        &self,
+        balancer: &LoadBalancerArn,
+        port: u16,
+        new: &NewListener,
+        tags: &Tags,
+    ) -> Result<ObservedListener, AwsError> {
+        let operation = "CreateListener";
+        let call = self
+            .elb
+            .create_listener()
+            .load_balancer_arn(balancer.as_str())
+            .port(i32::from(port))
+            .set_protocol(new.protocol())
+            .set_ssl_policy(new.ssl_policy.clone())
+            .set_alpn_policy(new.alpn_policy())
+            .set_certificates(new.certificates())
+            .set_default_actions(new.actions(operation)?)
+            .set_mutual_authentication(new.mutual_authentication())
+            .set_tags(convert::to_elb_tags(tags));
+        let answer = self.write(operation, || call.clone().send()).await;
+        let answer = discreet(answer, new.default_authentication.as_ref())?;
+        let mut listener = answer
+            .listeners()
+            .first()
+            .and_then(convert::listener)
+            .ok_or_else(|| AwsError::incomplete(operation, "listener"))?;
+        listener.tags = tags.clone();
+        Ok(new.remembered(listener))
+    }
+
+    /// ModifyListener: what is absent in `change` stays.
+    pub async fn modify_listener(&self, arn: &ListenerArn, change: &NewListener) -> Result<ObservedListener, AwsError> {
+        let operation = "ModifyListener";
+        let call = self
+            .elb
+            .modify_listener()
+            .listener_arn(arn.as_str())
+            .set_protocol(change.protocol())
+            .set_ssl_policy(change.ssl_policy.clone())
+            .set_alpn_policy(change.alpn_policy())
+            .set_certificates(change.certificates())
+            .set_default_actions(change.actions(operation)?)
+            .set_mutual_authentication(change.mutual_authentication());
+        let answer = self.write(operation, || call.clone().send()).await;
+        let answer = discreet(answer, change.default_authentication.as_ref())?;
+        let listener = answer.listeners().first().and_then(convert::listener);
+        listener.map(|l| change.remembered(l)).ok_or_else(|| AwsError::incomplete(operation, "listener"))
+    }
+
+    /// DeleteListener.
+    pub async fn delete_listener(&self, arn: &ListenerArn) -> Result<(), AwsError> {
+        let call = self.elb.delete_listener().listener_arn(arn.as_str());
+        self.write("DeleteListener", || call.clone().send()).await.map(drop)
+    }
+
+    /// AddListenerCertificates.
+    pub async fn add_listener_certificate(
+        &self,
+        arn: &ListenerArn,
+        certificate: &CertificateArn,
+    ) -> Result<(), AwsError> {
+        let certificate = elb::Certificate::builder().certificate_arn(certificate.as_str()).build();
+        let call = self.elb.add_listener_certificates().listener_arn(arn.as_str()).certificates(certificate);
+        self.write("AddListenerCertificates", || call.clone().send()).await.map(drop)
+    }
+
+    /// RemoveListenerCertificates.
+    pub async fn remove_listener_certificate(
+        &self,
+        arn: &ListenerArn,
+        certificate: &CertificateArn,
+    ) -> Result<(), AwsError> {
+        let certificate = elb::Certificate::builder().certificate_arn(certificate.as_str()).build();
+        let call = self.elb.remove_listener_certificates().listener_arn(arn.as_str()).certificates(certificate);
+        self.write("RemoveListenerCertificates", || call.clone().send()).await.map(drop)
+    }
+
+    /// CreateRule.
+    pub async fn create_rule(
+        &self,
+        listener: &ListenerArn,
+        rule: NewRule<'_>,
+        tags: &Tags,
+    ) -> Result<ObservedRule, AwsError> {
+        let NewRule { priority, conditions, before, action, transforms } = rule;
+        let operation = "CreateRule";
+        let conditions: Option<Vec<_>> = conditions.iter().map(convert::to_condition).collect();
+        let conditions = conditions.ok_or_else(|| AwsError::unsent(operation, "a condition on an unknown field"))?;
+        let call = self
+            .elb
+            .create_rule()
+            .listener_arn(listener.as_str())
+            .priority(i32::try_from(priority).unwrap_or(i32::MAX))
+            .set_conditions(Some(conditions))
+            .set_actions(Some(actions(operation, before, action)?))
+            .set_transforms(rewriting(operation, transforms)?)
+            .set_tags(convert::to_elb_tags(tags));
+        let answer = discreet(self.write(operation, || call.clone().send()).await, before)?;
+        let mut rule =
+            answer.rules().first().and_then(convert::rule).ok_or_else(|| AwsError::incomplete(operation, "rule"))?;
+        rule.tags = tags.clone();
+        remember_secret(&mut rule.actions, before);
+        Ok(rule)
+    }
+
+    /// ModifyRule: actions and transforms. Without transforms, those that are there stay, unless they are to be reset.
+    pub async fn modify_rule(
+        &self,
+        arn: &RuleArn,
+        before: Option<&Authentication>,
+        action: &Action<TargetGroupArn>,
+        transforms: &[Transform],
+        reset_transforms: bool,
+    ) -> Result<ObservedRule, AwsError> {
+        let operation = "ModifyRule";
+        let actions = actions(operation, before, action)?;
+        let call = self
+            .elb
+            .modify_rule()
+            .rule_arn(arn.as_str())
+            .set_actions(Some(actions))
+            .set_transforms(rewriting(operation, transforms)?)
+            .set_reset_transforms(reset_transforms.then_some(true));
+        let answer = discreet(self.write(operation, || call.clone().send()).await, before)?;
+        let rule = answer.rules().first().and_then(convert::rule);
+        let mut rule = rule.ok_or_else(|| AwsError::incomplete(operation, "rule"))?;
+        remember_secret(&mut rule.actions, before);
+        Ok(rule)
+    }
+
+    /// SetRulePriorities: all at once.
+    pub async fn set_rule_priorities(&self, priorities: &[(RuleArn, u32)]) -> Result<(), AwsError> {
+        let pairs = priorities.iter().map(|(arn, priority)| {
+            elb::RulePriorityPair::builder()
+                .rule_arn(arn.as_str())
+                .priority(i32::try_from(*priority).unwrap_or(i32::MAX))
+                .build()
+        });
+        let call = self.elb.set_rule_priorities().set_rule_priorities(Some(pairs.collect()));
+        self.write("SetRulePriorities", || call.clone().send()).await.map(drop)
+    }
+
+    /// DeleteRule.
+    pub async fn delete_rule(&self, arn: &RuleArn) -> Result<(), AwsError> {
+        let call = self.elb.delete_rule().rule_arn(arn.as_str());
+        self.write("DeleteRule", || call.clone().send()).await.map(drop)
+    }
+
+    /// CreateTargetGroup. Where one of that name has these settings already, AWS answers with it.
+    pub async fn create_target_group(
+        &self,
+        new: &TargetGroup,
+        name: &TargetGroupName,
+        vpc: &VpcId,
+    ) -> Result<ObservedTargetGroup, AwsError> {
+        let operation = "CreateTargetGroup";
+        let check = &new.health_check;
+        let of_six = new.ip_address_type == IpAddressType::Ipv6;
+        let call = self
+            .elb
+            .create_target_group()
+            .name(name.as_str())
+            .protocol(elb::ProtocolEnum::from(new.protocol.as_str()))
+            .set_protocol_version(new.protocol_version.map(|version| version.as_str().to_owned()))
+            .set_port(new.port.known().map(|port| i32::from(*port)))
+            .vpc_id(vpc.as_str())
+            .set_ip_address_type(of_six.then_some(elb::TargetGroupIpAddressTypeEnum::Ipv6))
+            .target_type(elb::TargetTypeEnum::from(new.target_type.as_str()))
+            .health_check_enabled(true)
+            .health_check_protocol(elb::ProtocolEnum::from(check.protocol.as_str()))
+            .health_check_port(&check.port)
+            .set_health_check_path(check.path.clone())
+            .health_check_interval_seconds(check.interval_seconds)
+            .health_check_timeout_seconds(check.timeout_seconds)
+            .healthy_threshold_count(check.healthy_threshold)
+            .unhealthy_threshold_count(check.unhealthy_threshold)
+            .set_matcher(check.matcher.as_ref().map(convert::to_matcher))
+            .set_tags(convert::to_elb_tags(&new.tags));
+        let answer = self.write(operation, || call.clone().send()).await?;
+        let mut group = answer
+            .target_groups()
+            .first()
+            .and_then(convert::target_group)
+            .ok_or_else(|| AwsError::incomplete(operation, "target group"))?;
+        group.tags = new.tags.clone();
+        Ok(group)
+    }
+
+    /// ModifyTargetGroup: the whole health check.
+    pub async fn modify_target_group(&self, arn: &TargetGroupArn, check: &HealthCheck) -> Result<(), AwsError> {
+        let call = self
+            .elb
+            .modify_target_group()
+            .target_group_arn(arn.as_str())
+            .health_check_enabled(true)
+            .health_check_protocol(elb::ProtocolEnum::from(check.protocol.as_str()))
+            .health_check_port(&check.port)
+            .set_health_check_path(check.path.clone())
+            .health_check_interval_seconds(check.interval_seconds)
+            .health_check_timeout_seconds(check.timeout_seconds)
+            .healthy_threshold_count(check.healthy_threshold)
+            .unhealthy_threshold_count(check.unhealthy_threshold)
+            .set_matcher(check.matcher.as_ref().map(convert::to_matcher));
+        self.write("ModifyTargetGroup", || call.clone().send()).await.map(drop)
+    }
+
+    /// DeleteTargetGroup. One that is gone is no error to AWS.
+    pub async fn delete_target_group(&self, arn: &TargetGroupArn) -> Result<(), AwsError> {
+        let call = self.elb.delete_target_group().target_group_arn(arn.as_str());
+        self.write("DeleteTargetGroup", || call.clone().send()).await.map(drop)
+    }
+
+    /// ELB v2 AddTags: adds tags, or changes their values.
+    pub async fn tag(&self, arn: &str, tags: &Tags) -> Result<(), AwsError> {
+        let call = self.elb.add_tags().resource_arns(arn).set_tags(convert::to_elb_tags(tags));
+        self.write("AddTags", || call.clone().send()).await.map(drop)
+    }
+
+    /// ELB v2 RemoveTags; keys that the resource does not have are no error.
+    pub async fn untag(&self, arn: &str, keys: &BTreeSet<String>) -> Result<(), AwsError> {
+        let call = self.elb.remove_tags().resource_arns(arn).set_tag_keys(Some(keys.iter().cloned().collect()));
+        self.write("RemoveTags", || call.clone().send()).await.map(drop)
+    }
+}
+
+/// What AWS may have besides what is asked of it.
+pub(super) fn security_groups_of(balancers: &[elb::LoadBalancer]) -> BTreeMap<String, BTreeSet<SecurityGroupId>> {
+    balancers.iter().filter_map(|b| Some((b.load_balancer_arn()?.to_owned(), convert::security_groups(b)))).collect()
+}

@@ -1,0 +1,504 @@
+//! What can go wrong with a call: what AWS says sorted by what it means for the next step, with the cure.
+
+use std::{error::Error, fmt, time::Duration};
+
+use aws_smithy_runtime_api::{
+    client::{orchestrator::HttpResponse, result::SdkError},
+    http::StatusCode,
+};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use super::credentials::NoCredentials;
+
+/// A call to AWS that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsError {
+    /// The operation's name in AWS's API.
+    pub operation: &'static str,
+    /// What happened.
+    pub kind: AwsErrorKind,
+}
+
+/// What happened to a call. `code` and `message` are AWS's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AwsErrorKind {
+    /// AWS took no more calls for now. It did not take effect.
+    Throttled {
+        /// For example `Throttling`.
+        code: String,
+        /// AWS's words.
+        message: String,
+    },
+    /// AWS will not do it, however often it is asked. It did not take effect.
+    Refused {
+        /// For example `ValidationError`.
+        code: String,
+        /// AWS's words.
+        message: String,
+    },
+    /// The credentials are good, but lack a permission. It did not take effect.
+    Denied {
+        /// For example `AccessDenied`.
+        code: String,
+        /// AWS's words.
+        message: String,
+    },
+    /// Something else still uses the thing. It did not take effect; it will, once the other has let go.
+    Dependency {
+        /// `DependencyViolation` or `ResourceInUse`.
+        code: String,
+        /// AWS's words.
+        message: String,
+    },
+    /// A load balancer, listener, rule, target group or security group that was there is not: what is known must be read again.
+    NotFound {
+        /// For example `RuleNotFound`.
+        code: String,
+        /// AWS's words.
+        message: String,
+    },
+    /// It is there already: what is known must be read again.
+    Duplicate {
+        /// For example `PriorityInUse`.
+        code: String,
+        /// AWS's words.
+        message: String,
+    },
+    /// There was no answer, or one that does not say whether the call took effect.
+    Unclear {
+        /// What was seen instead of an answer.
+        message: String,
+    },
+    /// There are no credentials, or AWS does not take them. It did not take effect.
+    Credentials {
+        /// What is wrong; nothing of the credentials themselves.
+        message: String,
+        /// What to do, where it is known better than in general.
+        fix: Option<String>,
+    },
+    /// The connection could not be made, so the call was never sent.
+    Unreachable {
+        /// The endpoint, as far as it is known.
+        endpoint: String,
+        /// What the network says.
+        message: String,
+    },
+    /// The lease is not held any more, so the call was not sent.
+    Withheld,
+    /// The request could not be put together, so the call was never sent.
+    Unsent {
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// Codes by which AWS says that it takes no more calls for now.
+const THROTTLES: [&str; 15] = [
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "Throttled",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "RequestLimitExceeded",
+    "TooManyRequests",
+    "TooManyRequestsException",
+    "BandwidthLimitExceeded",
+    "PriorRequestNotComplete",
+    "TransactionInProgressException",
+    "EC2ThrottledException",
+    "Client.RequestLimitExceeded",
+    "SlowDown",
+];
+
+/// Refusals by which ELB v2 says that something of EC2's which the request names is not there (any more): what we know of
+/// it may be out of date, or it is the user who names it.
+const NAMES_NOTHING: [&str; 3] = ["InvalidSecurityGroup", "SubnetNotFound", "InvalidSubnet"];
+
+/// Codes by which AWS says that it does not take the credentials.
+const BAD_CREDENTIALS: [(&str, &str); 10] = [
+    ("ExpiredToken", "the session token has expired"),
+    ("ExpiredTokenException", "the session token has expired"),
+    ("RequestExpired", "the request was signed too long ago, or this machine's clock is wrong"),
+    ("InvalidClientTokenId", "AWS does not know the access key"),
+    ("UnrecognizedClientException", "AWS does not know the access key"),
+    ("InvalidAccessKeyId", "AWS does not know the access key"),
+    ("SignatureDoesNotMatch", "the secret key does not belong to the access key, or this machine's clock is wrong"),
+    ("IncompleteSignature", "the request's signature is not complete"),
+    ("MissingAuthenticationToken", "the request was not signed"),
+    ("AuthFailure", "AWS could not validate the credentials"),
+];
+
+/// The quotas of AWS that refuse a step, by code, as Service Quotas calls them.
+const QUOTAS: [(&str, &str); 13] = [
+    ("TooManyLoadBalancers", "Application Load Balancers per Region"),
+    ("TooManyTargetGroups", "Target Groups per Region"),
+    ("TooManyListeners", "Listeners per Application Load Balancer"),
+    ("TooManyRules", "Rules per Application Load Balancer"),
+    ("TooManyTargets", "Targets per Application Load Balancer"),
+    ("TooManyCertificates", "Certificates per Application Load Balancer"),
+    ("TooManyActions", "Target Groups per Action per Application Load Balancer"),
+    ("TooManyUniqueTargetGroupsPerLoadBalancer", "Target Groups per Application Load Balancer"),
+    ("TooManyRegistrationsForTargetId", "Number of times a target can be registered per Application Load Balancer"),
+    ("SecurityGroupLimitExceeded", "VPC security groups per Region"),
+    ("RulesPerSecurityGroupLimitExceeded", "Inbound or outbound rules per security group"),
+    ("SecurityGroupsPerInterfaceLimitExceeded", "Security groups per network interface"),
+    ("SecurityGroupsPerInstanceLimitExceeded", "Security groups per network interface"),
+];
+
+/// The operations of EC2 that are called; those that are neither these nor ACM's belong to ELB v2.
+const EC2_OPERATIONS: [&str; 13] = [
+    "AuthorizeSecurityGroupIngress",
+    "CreateSecurityGroup",
+    "CreateTags",
+    "DeleteSecurityGroup",
+    "DescribeAvailabilityZones",
+    "DescribeInstances",
+    "DescribeNetworkInterfaces",
+    "DescribeRouteTables",
+    "DescribeSecurityGroups",
+    "DescribeSubnets",
+    "DescribeVpcs",
+    "DeleteTags",
+    "RevokeSecurityGroupIngress",
+];
+
+/// The operations of ACM that are called.
+const ACM_OPERATIONS: [&str; 2] = ["DescribeCertificate", "ListCertificates"];
+
+/// Whether an operation is EC2's.
+fn is_ec2(operation: &str) -> bool {
+    EC2_OPERATIONS.contains(&operation)
+}
+
+/// The service of an operation, as `--aws-api-endpoints` and `--aws-api-throttle` are read.
+pub(super) fn service_of(operation: &str) -> &'static str {
+    match operation {
+        operation if is_ec2(operation) => "ec2",
+        operation if ACM_OPERATIONS.contains(&operation) => "acm",
+        _ => "elasticloadbalancingv2",
+    }
+}
+
+/// What a code of AWS's means.
+fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
+    // EC2 appends a long text that only sts:DecodeAuthorizationMessage can read.
+    let message = message.split(" Encoded authorization failure message").next().unwrap_or_default();
+    let (code, message) = (code.to_owned(), without_secrets(message.trim().trim_end_matches('.')));
+    // AWS's words on a bad signature repeat the signed headers, the session token among them.
+    if let Some((_, message)) = BAD_CREDENTIALS.iter().find(|(bad, _)| *bad == code) {
+        return AwsErrorKind::Credentials { message: format!("{message} ({code})"), fix: None };
+    }
+    match code.as_str() {
+        c if THROTTLES.contains(&c) => AwsErrorKind::Throttled { code, message },
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" | "Unauthorized" => {
+            AwsErrorKind::Denied { code, message }
+        }
+        "DependencyViolation" | "ResourceInUse" => AwsErrorKind::Dependency { code, message },
+        "LoadBalancerNotFound"
+        | "ListenerNotFound"
+        | "RuleNotFound"
+        | "TargetGroupNotFound"
+        | "InvalidGroup.NotFound"
+        | "InvalidSecurityGroupID.NotFound"
+        | "InvalidPermission.NotFound"
+        | "InvalidInstanceID.NotFound" => AwsErrorKind::NotFound { code, message },
+        "PriorityInUse"
+        | "InvalidGroup.Duplicate"
+        | "InvalidPermission.Duplicate"
+        | "DuplicateLoadBalancerName"
+        | "DuplicateTargetGroupName"
+        | "DuplicateListener" => AwsErrorKind::Duplicate { code, message },
+        _ if status == 429 => AwsErrorKind::Throttled { code, message },
+        // AWS answers a definite refusal with 4xx; anything else may have taken effect.
+        _ if (400..500).contains(&status) => AwsErrorKind::Refused { code, message },
+        _ => AwsErrorKind::Unclear { message: format!("status {status}, {code}: {message}") },
+    }
+}
+
+/// The text without user names and passwords in URLs.
+fn without_secrets(text: &str) -> String {
+    text.split(' ')
+        .map(|word| match (word.find("//"), word.rfind('@')) {
+            (Some(start), Some(end)) if start + 2 < end => format!("{}…{}", &word[..start + 2], &word[end..]),
+            _ => word.to_owned(),
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// An error and all its sources in one line, each said once.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !text.is_empty() && !words.iter().any(|word| word.contains(&text)) {
+            words.push(text);
+        }
+        next = error.source();
+    }
+    without_secrets(&words.join(": "))
+}
+
+impl AwsError {
+    /// Sorts what the SDK answered. `endpoint` is told to people when the call could not be sent.
+    pub(crate) fn new<E>(operation: &'static str, endpoint: &str, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        if let Some(NoCredentials { message, fix }) = NoCredentials::cause_of(error) {
+            let kind = AwsErrorKind::Credentials { message: message.clone(), fix: Some(fix.clone()) };
+            return Self { operation, kind };
+        }
+        let kind = match error {
+            SdkError::ServiceError(context) => of_code(
+                context.err().code().unwrap_or("no code"),
+                context.err().message().unwrap_or("no message"),
+                context.raw().status().as_u16(),
+            ),
+            SdkError::TimeoutError(_) => AwsErrorKind::Unclear { message: chain(error) },
+            SdkError::DispatchFailure(failure) => {
+                // The connector's own words are only a class; what happened is below.
+                let below = failure.as_connector_error().and_then(Error::source);
+                let message = chain(below.unwrap_or(error));
+                of_dispatch(endpoint, message)
+            }
+            SdkError::ResponseError(context) => of_response(context.raw().status(), chain(error)),
+            _ => AwsErrorKind::Unsent { message: chain(error) },
+        };
+        Self { operation, kind }
+    }
+
+    /// An answer that lacks what AWS's API says it has.
+    pub(crate) fn incomplete(operation: &'static str, what: &str) -> Self {
+        Self { operation, kind: AwsErrorKind::Unclear { message: format!("the answer has no {what}") } }
+    }
+
+    /// A write that was given up because another process may take the lease.
+    pub(crate) fn unanswered(operation: &'static str, within: Duration) -> Self {
+        let message = format!("no answer within the {} s for which the lease was certain", within.as_secs());
+        Self { operation, kind: AwsErrorKind::Unclear { message } }
+    }
+
+    /// A request that cannot be put together.
+    pub(crate) fn unsent(operation: &'static str, what: &str) -> Self {
+        Self { operation, kind: AwsErrorKind::Unsent { message: what.to_owned() } }
+    }
+
+    /// Whether AWS will not do it, however often it is asked.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.kind, AwsErrorKind::Refused { .. })
+    }
+
+    /// Whether a permission is missing.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self.kind, AwsErrorKind::Denied { .. })
+    }
+
+    /// Whether trying again, or reading again, helps without anybody changing anything: nobody needs to be told then.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self.kind,
+            AwsErrorKind::Throttled { .. }
+                | AwsErrorKind::Dependency { .. }
+                | AwsErrorKind::NotFound { .. }
+                | AwsErrorKind::Duplicate { .. }
+                | AwsErrorKind::Unclear { .. }
+                | AwsErrorKind::Unreachable { .. }
+                | AwsErrorKind::Withheld
+        )
+    }
+
+    /// Whether what is known of AWS may be wrong now and has to be read again.
+    #[must_use]
+    pub fn asks_to_read_again(&self) -> bool {
+        matches!(
+            self.kind,
+            AwsErrorKind::NotFound { .. } | AwsErrorKind::Duplicate { .. } | AwsErrorKind::Unclear { .. }
+        ) || self.code().is_some_and(|code| NAMES_NOTHING.contains(&code))
+    }
+
+    /// Returns whether AWS says that a security group is not there.
+    #[must_use]
+    pub fn names_no_security_group(&self) -> bool {
+        self.code().is_some_and(|code| matches!(code, "InvalidSecurityGroup" | "InvalidGroup.NotFound"))
+    }
+
+    /// The error with these texts hidden in AWS's words.
+    #[must_use]
+    pub(super) fn without(mut self, texts: &[&str]) -> Self {
+        let message = match &mut self.kind {
+            AwsErrorKind::Throttled { message, .. }
+            | AwsErrorKind::Refused { message, .. }
+            | AwsErrorKind::Denied { message, .. }
+            | AwsErrorKind::Dependency { message, .. }
+            | AwsErrorKind::NotFound { message, .. }
+            | AwsErrorKind::Duplicate { message, .. }
+            | AwsErrorKind::Unclear { message }
+            | AwsErrorKind::Credentials { message, .. }
+            | AwsErrorKind::Unreachable { message, .. }
+            | AwsErrorKind::Unsent { message } => message,
+            AwsErrorKind::Withheld => return self,
+        };
+        for text in texts.iter().filter(|text| !text.is_empty()) {
+            *message = message.replace(*text, "…");
+        }
+        self
+    }
+
+    /// Whether the thing is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.kind, AwsErrorKind::NotFound { .. })
+    }
+
+    /// Whether AWS has refused with words that contain these, in whatever case.
+    #[must_use]
+    pub fn says(&self, words: &str) -> bool {
+        matches!(&self.kind, AwsErrorKind::Refused { message, .. } | AwsErrorKind::Dependency { message, .. }
+            if message.to_lowercase().contains(&words.to_lowercase()))
+    }
+
+    /// AWS's code, where AWS has answered with one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match &self.kind {
+            AwsErrorKind::Throttled { code, .. }
+            | AwsErrorKind::Refused { code, .. }
+            | AwsErrorKind::Denied { code, .. }
+            | AwsErrorKind::Dependency { code, .. }
+            | AwsErrorKind::NotFound { code, .. }
+            | AwsErrorKind::Duplicate { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
+    /// What the reader can do about it, as a sentence without a full stop; `None` where waiting is all.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        match &self.kind {
+            AwsErrorKind::Denied { code, .. } if code == "OptInRequired" => {
+                Some("subscribe the account to the service in the AWS console".to_owned())
+            }
+            AwsErrorKind::Denied { message, .. } => {
+                Some(format!("allow the action `{}` in the IAM policy of the controller's role", self.iam_action(message)))
+            }
+            AwsErrorKind::Credentials { fix: Some(fix), .. } => Some(fix.clone()),
+            AwsErrorKind::Credentials { .. } => Some(
+                "annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an EKS Pod Identity \
+                 association, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                    .to_owned(),
+            ),
+            AwsErrorKind::Unreachable { .. } => Some(
+                "check name resolution, the route to AWS (NAT gateway or VPC endpoint), HTTPS_PROXY and NO_PROXY; \
+                 `--aws-api-endpoints` names another endpoint"
+                    .to_owned(),
+            ),
+            AwsErrorKind::Refused { code, message } => refused_fix(code, message),
+            _ => None,
+        }
+    }
+
+    /// The IAM action that was denied: the one that AWS's words name, which is not always the operation's own.
+    fn iam_action(&self, message: &str) -> String {
+        let named = message.split("not authorized to perform: ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        named.map_or_else(
+            || {
+                let prefix = match service_of(self.operation) {
+                    "elasticloadbalancingv2" => "elasticloadbalancing",
+                    service => service,
+                };
+                format!("{prefix}:{}", self.operation)
+            },
+            |action| action.trim_end_matches(['.', ',']).to_owned(),
+        )
+    }
+}
+
+/// A failure below HTTP: without credentials and without a connection nothing was sent.
+fn of_dispatch(endpoint: &str, message: String) -> AwsErrorKind {
+    // The SDK tells these apart by types that it does not show; their texts are part of hyper-util and aws-credential-types.
+    let credentials = ["credential", "identity"].iter().any(|word| message.contains(word));
+    let unsent =
+        ["client error (Connect)", "connect timeout", "dns error", "DNS"].iter().any(|word| message.contains(word));
+    if credentials {
+        AwsErrorKind::Credentials { message, fix: None }
+    } else if unsent {
+        AwsErrorKind::Unreachable { endpoint: without_secrets(endpoint), message }
+    } else {
+        AwsErrorKind::Unclear { message }
+    }
+}
+
+/// An answer that could not be read.
+fn of_response(status: StatusCode, message: String) -> AwsErrorKind {
+    match status.as_u16() {
+        429 => AwsErrorKind::Throttled { code: "429".to_owned(), message },
+        status => {
+            AwsErrorKind::Unclear { message: format!("the answer with status {status} could not be read: {message}") }
+        }
+    }
+}
+
+fn refused_fix(code: &str, message: &str) -> Option<String> {
+    if let Some((_, quota)) = QUOTAS.iter().find(|(refused, _)| *refused == code) {
+        return Some(format!("ask AWS to raise the quota `{quota}`, or use fewer"));
+    }
+    Some(
+        match code {
+            "CertificateNotFound" => {
+                "check the certificate's ARN: it must be in the load balancer's account and region"
+            }
+            "UnsupportedCertificate" => "use a certificate with a key that Application Load Balancers take",
+            "SSLPolicyNotFound" => "name a TLS policy that AWS has in this region",
+            "TooManyTags" => "use fewer tags: AWS allows 50 on one resource, and this cannot be raised",
+            "OperationNotPermitted" if message.contains("eletion protection") => {
+                "switch the load balancer's attribute `deletion_protection.enabled` off in AWS if it may be deleted"
+            }
+            "TargetGroupAssociationLimit" => "use the target group with one load balancer only",
+            c if c.starts_with("TooMany") || c.ends_with("LimitExceeded") => {
+                "ask AWS to raise the quota that it names, or use fewer"
+            }
+            _ => return None,
+        }
+        .to_owned(),
+    )
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operation = self.operation;
+        match &self.kind {
+            AwsErrorKind::Throttled { code, message } => write!(f, "AWS throttles {operation}: {message} ({code})"),
+            AwsErrorKind::Refused { code, message } => write!(f, "AWS refuses {operation}: {message} ({code})"),
+            AwsErrorKind::Denied { code, message } => write!(f, "AWS does not allow {operation}: {message} ({code})"),
+            AwsErrorKind::Dependency { code, message } => write!(f, "{operation} has to wait: {message} ({code})"),
+            AwsErrorKind::NotFound { code, message } => {
+                write!(f, "{operation} names something that is not there: {message} ({code})")
+            }
+            AwsErrorKind::Duplicate { code, message } => {
+                write!(f, "{operation} found something there already: {message} ({code})")
+            }
+            AwsErrorKind::Unclear { message } => {
+                write!(f, "{operation} ended without a clear answer and may have taken effect: {message}")
+            }
+            AwsErrorKind::Credentials { message, .. } => {
+                write!(f, "no valid AWS credentials for {operation}: {message}")
+            }
+            AwsErrorKind::Unreachable { endpoint, message } => {
+                write!(f, "{operation} could not reach {endpoint}: {message}")
+            }
+            AwsErrorKind::Withheld => write!(f, "{operation} was not sent: another replica holds the lease"),
+            AwsErrorKind::Unsent { message } => write!(f, "{operation} could not be sent: {message}"),
+        }
+    }
+}
+
+impl Error for AwsError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,587 @@
+//! What AWS has, kept true by our own writes.
+//!
+//! One sweep lists every load balancer and target group of the VPC and every security group of the cluster. What hangs
+//! below a load balancer is read when its group is first observed. From then on a write's answer is what is known, and
+//! nothing is read again until an answer was lost or somebody asks for it: then what the group has is read by ARN, and what a
+//! lost answer may have made, by name. Only where something that was there is not found, all is listed once more.
+//!
+//! Reads and writes run side by side, so nothing that a read brings may hide a write that was made meanwhile. Two
+//! counters see to that: `wanted` counts the times that something known was given up, and a read counts only if it
+//! began after the last of those; `writes` counts our own writes, and a read leaves alone what was written since it began.
+
+mod claims;
+mod record;
+mod reread;
+mod sweep;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Aws, AwsError, convert};
+use albatross_core::model::{Target, TargetHealth};
+use albatross_core::{
+    model::{
+        Holding, LoadBalancerArn, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
+        ResourceId, Room, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId, tags,
+    },
+    plan::Reads,
+    record::Clean,
+};
+
+/// For how long after a creation without an answer a name that is not found may be found yet.
+const DOUBT: Duration = Duration::from_secs(30);
+
+/// What AWS has of one cluster in one VPC. Shared by all workers.
+pub struct Inventory {
+    aws: Arc<Aws>,
+    cluster: String,
+    vpc: VpcId,
+    /// Held while a sweep runs, so that all who need one share it.
+    sweeping: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+/// How a thing that is read apart from its parent is known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Knowledge {
+    /// `wanted` when the last read of it began, or when it was made by us.
+    read: Option<u64>,
+    /// `wanted` when it was last given up.
+    forgotten: u64,
+}
+
+impl Knowledge {
+    fn is_known(self) -> bool {
+        self.read.is_some_and(|read| read >= self.forgotten)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct BalancerEntry {
+    value: ObservedLoadBalancer,
+    tags: Knowledge,
+    listeners: Knowledge,
+    written: u64,
+}
+
+#[derive(Clone, Debug)]
+struct TargetGroupEntry {
+    value: ObservedTargetGroup,
+    tags: Knowledge,
+    written: u64,
+}
+
+#[derive(Clone, Debug)]
+struct SecurityGroupEntry {
+    value: ObservedSecurityGroup,
+    written: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Counts the times that something known was given up.
+    wanted: u64,
+    /// What `wanted` was when the last sweep that succeeded began; `None` before the first.
+    swept: Option<u64>,
+    /// The value of `wanted` when the list of everything was last given up.
+    list_forgotten: u64,
+    /// The groups that were given up, until they are read by a read that has begun later.
+    forgotten: BTreeMap<StackId, Forgotten>,
+    /// The things that a lost answer may have made and that were not found so far, with the time of the answer.
+    doubted: BTreeMap<StackId, BTreeMap<Named, Instant>>,
+    /// Counts our own writes.
+    writes: u64,
+    load_balancers: BTreeMap<LoadBalancerArn, BalancerEntry>,
+    /// Load balancers of other types: nothing of theirs matters but the security groups they are in.
+    others: BTreeMap<String, BTreeSet<SecurityGroupId>>,
+    target_groups: BTreeMap<TargetGroupArn, TargetGroupEntry>,
+    security_groups: BTreeMap<SecurityGroupId, SecurityGroupEntry>,
+    /// Deleted by us: ARN or id, and `writes` at the time. Kept while a read runs that began before.
+    deleted: BTreeMap<String, u64>,
+    /// The values of `writes` when the reads began that are running.
+    reading: Vec<u64>,
+    targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
+    /// Counts the times that known targets were given up.
+    targets_forgotten: u64,
+    /// Target groups whose targets were given up and not read since: nobody's word counts for them.
+    targets_doubted: BTreeSet<TargetGroupArn>,
+    /// Who of a group has what of its load balancer.
+    holdings: BTreeMap<StackId, Vec<Holding>>,
+    /// Records, until the first sweep shows which of them count.
+    claims: BTreeMap<StackId, Clean>,
+}
+
+/// A group that was given up.
+#[derive(Clone, Debug, Default)]
+struct Forgotten {
+    /// `wanted` when it was last given up.
+    at: u64,
+    /// True if a part of it is not found by its ARN: it is gone, or was made a moment ago and is not known everywhere yet. Only
+    /// a list shows which.
+    missing: bool,
+    /// The things that may have been made besides, with the time of the lost answer.
+    perhaps: BTreeMap<Named, Instant>,
+}
+
+/// Something in AWS by its name, which is unique in the account's region, or of a security group in the VPC.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Named {
+    /// A load balancer.
+    LoadBalancer(String),
+    /// A target group.
+    TargetGroup(String),
+    /// A security group of the VPC.
+    SecurityGroup(String),
+}
+
+impl State {
+    /// Whether a sweep is needed, by one group or else by whoever asks about all of them.
+    fn needs_sweep(&self, group: Option<&StackId>) -> bool {
+        let needed = match group {
+            Some(group) => self.forgotten.get(group).filter(|f| f.missing).map_or(0, |forgotten| forgotten.at),
+            None => self.list_forgotten,
+        };
+        self.swept.is_none_or(|swept| swept < needed)
+    }
+
+    /// Remembers what was deleted by us, for the reads that are running and may have seen it before.
+    fn remember_deleted(&mut self, id: &str, written: u64) {
+        if !self.reading.is_empty() {
+            self.deleted.insert(id.to_owned(), written);
+        }
+    }
+}
+
+/// A read that is running.
+struct Reading<'a> {
+    inventory: &'a Inventory,
+    /// `State::wanted` when it began.
+    wanted: u64,
+    /// `State::writes` when it began.
+    writes: u64,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(inventory: &'a Inventory) -> Self {
+        let mut state = inventory.state();
+        let (wanted, writes) = (state.wanted, state.writes);
+        state.reading.push(writes);
+        drop(state);
+        Self { inventory, wanted, writes }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut state = self.inventory.state();
+        if let Some(place) = state.reading.iter().position(|began| *began == self.writes) {
+            state.reading.swap_remove(place);
+        }
+        let earliest = state.reading.iter().min().copied().unwrap_or(u64::MAX);
+        state.deleted.retain(|_, at| *at > earliest);
+    }
+}
+
+/// Whether a security group with these tags is one in front of a load balancer. A copy of it with other tags is nobody's
+/// to delete, and keeps no Ingress from going.
+fn is_managed(tags: &Tags) -> bool {
+    tags::resource_of(tags).is_some_and(|resource| resource == tags::MANAGED_SECURITY_GROUP)
+}
+
+impl Inventory {
+    /// Knows nothing yet, and asks nothing yet.
+    #[must_use]
+    pub fn new(aws: Arc<Aws>, cluster: impl Into<String>, vpc: VpcId) -> Self {
+        Self { aws, cluster: cluster.into(), vpc, sweeping: tokio::sync::Mutex::default(), state: Mutex::default() }
+    }
+
+    /// The way to AWS.
+    #[must_use]
+    pub fn aws(&self) -> &Aws {
+        &self.aws
+    }
+
+    /// The VPC.
+    #[must_use]
+    pub fn vpc(&self) -> &VpcId {
+        &self.vpc
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Every change of the state is made in one piece, so a panic elsewhere leaves nothing half done behind.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The group that tags name, where they are of this cluster.
+    fn group_of(&self, tags: &Tags) -> Option<StackId> {
+        let ours = tags.get(tags::CLUSTER) == Some(&self.cluster);
+        tags::stack_of(tags).filter(|_| ours)
+    }
+
+    /// All that is known of what AWS has of a group, without the bindings, which Kubernetes has. What is read apart from its
+    /// parent is there only if it is known; [`Self::read`] reads it.
+    ///
+    /// # Errors
+    /// AWS's, when something has to be read for it.
+    pub async fn observe(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
+        loop {
+            self.sweep(Some(group)).await?;
+            self.read_forgotten(group).await?;
+            let state = self.state();
+            if !state.needs_sweep(Some(group)) && !state.forgotten.contains_key(group) {
+                return Ok(self.stack(&state, group));
+            }
+        }
+    }
+
+    fn stack(&self, state: &State, group: &StackId) -> ObservedStack {
+        let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
+        ObservedStack {
+            load_balancers: state
+                .load_balancers
+                .values()
+                .filter(|b| of_group(&b.value.tags))
+                .map(|b| {
+                    let listeners = b.value.listeners.clone().filter(|_| b.listeners.is_known());
+                    ObservedLoadBalancer { listeners, ..b.value.clone() }
+                })
+                .collect(),
+            target_groups: state
+                .target_groups
+                .values()
+                .filter(|t| of_group(&t.value.tags))
+                .map(|t| t.value.clone())
+                .collect(),
+            security_groups: state
+                .security_groups
+                .values()
+                .filter(|s| of_group(&s.value.tags) && is_managed(&s.value.tags))
+                .map(|s| s.value.clone())
+                .collect(),
+            bindings: Vec::new(),
+            holdings: state.holdings.get(group).cloned().unwrap_or_default(),
+            tag_keys: None,
+            let_go: BTreeSet::new(),
+            room: Room::default(),
+        }
+    }
+
+    /// Remembers who of a group has what of its load balancer.
+    pub fn remember_holdings(&self, group: &StackId, holdings: Vec<Holding>) {
+        let mut state = self.state();
+        match holdings.is_empty() {
+            true => drop(state.holdings.remove(group)),
+            false => drop(state.holdings.insert(group.clone(), holdings)),
+        }
+    }
+
+    /// Reads whether the group's load balancers serve by now.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn read_states(&self, group: &StackId) -> Result<(), AwsError> {
+        let balancers = self.observe(group).await?.load_balancers;
+        let waiting = balancers.iter().filter(|balancer| !balancer.is_active());
+        let arns: Vec<String> = waiting.map(|balancer| balancer.arn.to_string()).collect();
+        if arns.is_empty() {
+            return Ok(());
+        }
+        let read = self.aws.load_balancers(Some(arns)).await;
+        if read.as_ref().is_err_and(AwsError::is_not_found) {
+            self.forget(group);
+        }
+        for read in read?.iter().filter_map(convert::load_balancer) {
+            if let Some(entry) = self.state().load_balancers.get_mut(&read.arn) {
+                entry.value.state = read.state;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what a plan depends on.
+    ///
+    /// # Errors
+    /// AWS's. What is gone meanwhile is listed again at the next observation.
+    pub async fn read(&self, stack: &StackId, reads: &Reads) -> Result<(), AwsError> {
+        let result = self.read_parts(reads).await;
+        if result.as_ref().is_err_and(AwsError::is_not_found) {
+            self.forget(stack);
+        }
+        result
+    }
+
+    async fn read_parts(&self, reads: &Reads) -> Result<(), AwsError> {
+        for arn in &reads.listeners_of {
+            let began = self.state().wanted;
+            let mut listeners = self.aws.listeners(arn).await?;
+            if let Some(entry) = self.state().load_balancers.get_mut(arn) {
+                for known in entry.value.known_listeners() {
+                    if let Some(read) = listeners.get_mut(&known.port) {
+                        read.carry_over_secrets(known);
+                    }
+                }
+                entry.value.listeners = Some(listeners);
+                entry.listeners.read = Some(began);
+            }
+        }
+        if let Some(arn) = &reads.load_balancer {
+            let attributes = self.aws.load_balancer_attributes(arn).await?;
+            if let Some(entry) = self.state().load_balancers.get_mut(arn) {
+                entry.value.attributes = Some(attributes);
+            }
+        }
+        for arn in &reads.listeners {
+            let attributes = self.aws.listener_attributes(arn).await?;
+            let mut state = self.state();
+            let listeners = state.load_balancers.values_mut().filter_map(|b| b.value.listeners.as_mut());
+            for listener in listeners.flat_map(BTreeMap::values_mut).filter(|listener| listener.arn == *arn) {
+                listener.attributes = Some(attributes.clone());
+            }
+        }
+        for arn in &reads.target_groups {
+            let attributes = self.aws.target_group_attributes(arn).await?;
+            if let Some(entry) = self.state().target_groups.get_mut(arn) {
+                entry.value.attributes = Some(attributes);
+            }
+        }
+        Ok(())
+    }
+
+    /// What AWS has of a group, without the bindings, and with the listeners, which are read if they are not known.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn observe_whole(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
+        loop {
+            let observed = self.observe(group).await?;
+            let unread = observed.load_balancers.iter().filter(|balancer| balancer.listeners.is_none());
+            let reads = Reads { listeners_of: unread.map(|b| b.arn.clone()).collect(), ..Reads::default() };
+            if reads.is_empty() {
+                return Ok(observed);
+            }
+            self.read(group, &reads).await?;
+        }
+    }
+
+    /// All groups of this cluster that have something in AWS.
+    ///
+    /// # Errors
+    /// AWS's, when a sweep is needed and fails.
+    pub async fn groups(&self) -> Result<BTreeSet<StackId>, AwsError> {
+        self.sweep(None).await?;
+        let state = self.state();
+        let tags = state
+            .load_balancers
+            .values()
+            .map(|b| &b.value.tags)
+            .chain(state.target_groups.values().map(|t| &t.value.tags))
+            .chain(state.security_groups.values().map(|s| &s.value.tags));
+        Ok(tags.filter_map(|tags| self.group_of(tags)).collect())
+    }
+
+    /// The security group that all load balancers of the cluster share, where it exists.
+    ///
+    /// # Errors
+    /// AWS's, when a sweep is needed and fails.
+    pub async fn backend_security_group(&self) -> Result<Option<SecurityGroupId>, AwsError> {
+        self.sweep(None).await?;
+        let state = self.state();
+        let mut found = state.security_groups.values().filter(|s| {
+            s.value.tags.get(tags::CLUSTER) == Some(&self.cluster)
+                && s.value.tags.get(tags::SHARED_RESOURCE).is_some_and(|r| r == tags::BACKEND_GROUP)
+        });
+        Ok(found.next().map(|s| s.value.id.clone()))
+    }
+
+    /// The tags of a security group of the cluster, as far as they are known.
+    pub fn security_group_tags(&self, id: &SecurityGroupId) -> Tags {
+        self.state().security_groups.get(id).map(|group| group.value.tags.clone()).unwrap_or_default()
+    }
+
+    /// Whether a load balancer of the VPC, anybody's, is in the security group.
+    ///
+    /// # Errors
+    /// AWS's, when a sweep is needed and fails.
+    pub async fn load_balancer_uses(&self, group: &SecurityGroupId) -> Result<bool, AwsError> {
+        self.sweep(None).await?;
+        let state = self.state();
+        Ok(state.load_balancers.values().any(|b| b.value.security_groups.contains(group))
+            || state.others.values().any(|groups| groups.contains(group)))
+    }
+
+    /// Reads what may have been made of a group under a name, and returns the tags of what has it, anybody's in the VPC.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn tags_of_named(&self, group: &StackId, named: Named) -> Result<Option<Tags>, AwsError> {
+        self.forget_and_find(group, Some(named.clone()));
+        self.observe(group).await?;
+        let state = self.state();
+        Ok(match &named {
+            Named::LoadBalancer(name) => {
+                state.load_balancers.values().find(|b| b.value.name == *name).map(|b| b.value.tags.clone())
+            }
+            Named::TargetGroup(name) => {
+                state.target_groups.values().find(|t| t.value.name == *name).map(|t| t.value.tags.clone())
+            }
+            Named::SecurityGroup(name) => {
+                state.security_groups.values().find(|s| s.value.name == *name).map(|s| s.value.tags.clone())
+            }
+        })
+    }
+
+    /// The targets of a group. Asks AWS unless they are known: by an earlier answer and what was registered since, or
+    /// because the group was made by this process. Healths are as old as the answer; [`Self::forget_targets`] has them
+    /// read anew.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn targets(&self, arn: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        if let Some(targets) = self.state().targets.get(arn) {
+            return Ok(targets.clone());
+        }
+        self.read_targets(arn).await
+    }
+
+    /// The targets of a group, with their healths, as AWS has them at this moment. Nobody may register or deregister meanwhile:
+    /// a binding is worked on by one worker at a time, and a target group has one binding.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn read_targets(&self, arn: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        let forgotten = self.state().targets_forgotten;
+        let targets = self.aws.describe_target_health(arn).await?;
+        let mut state = self.state();
+        if state.targets_forgotten == forgotten {
+            state.targets.insert(arn.clone(), targets.clone());
+            state.targets_doubted.remove(arn);
+        }
+        Ok(targets)
+    }
+
+    /// Gives up what is known of a group: its resources are read again at the next observation. For writes whose answer was
+    /// lost, and for answers that show that what is known is wrong.
+    pub fn forget(&self, group: &StackId) {
+        self.forget_and_find(group, None);
+    }
+
+    /// As [`Self::forget`], where something of that name may have been made besides.
+    pub fn forget_and_find(&self, group: &StackId, perhaps: Option<Named>) {
+        let mut state = self.state();
+        state.wanted += 1;
+        let wanted = state.wanted;
+        let forgotten = state.forgotten.entry(group.clone()).or_default();
+        forgotten.at = wanted;
+        forgotten.perhaps.extend(perhaps.map(|named| (named, Instant::now())));
+        state.claims.remove(group);
+        let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
+        let mut target_groups = Vec::new();
+        for entry in state.load_balancers.values_mut().filter(|b| of_group(&b.value.tags)) {
+            entry.tags.forgotten = wanted;
+            entry.listeners.forgotten = wanted;
+            entry.value.attributes = None;
+        }
+        for (arn, entry) in state.target_groups.iter_mut().filter(|(_, t)| of_group(&t.value.tags)) {
+            entry.tags.forgotten = wanted;
+            entry.value.attributes = None;
+            target_groups.push(arn.clone());
+        }
+        state.targets_forgotten += 1;
+        for arn in target_groups {
+            state.targets.remove(&arn);
+            state.targets_doubted.insert(arn);
+        }
+    }
+
+    /// Returns how long it is until it is known whether what a lost answer may have made of a group is there: AWS does not find
+    /// everywhere at once what it has made. What is due is looked for at the next observation.
+    pub fn doubts(&self, group: &StackId) -> Option<Duration> {
+        let mut state = self.state();
+        let doubted = state.doubted.get_mut(group)?;
+        let (due, later): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(doubted).into_iter().partition(|(_, since)| since.elapsed() >= DOUBT);
+        *doubted = later;
+        let left = doubted.values().map(|since| DOUBT.saturating_sub(since.elapsed())).min();
+        if doubted.is_empty() {
+            state.doubted.remove(group);
+        }
+        if due.is_empty() {
+            return left;
+        }
+        state.wanted += 1;
+        let wanted = state.wanted;
+        let forgotten = state.forgotten.entry(group.clone()).or_default();
+        forgotten.at = wanted;
+        forgotten.perhaps.extend(due);
+        Some(Duration::ZERO)
+    }
+
+    /// Has everything listed again for whoever asks about more than one group; what hangs below stays known.
+    pub fn give_up_list(&self) {
+        let mut state = self.state();
+        state.wanted += 1;
+        state.list_forgotten = state.wanted;
+    }
+
+    /// Gives up what is known of a target group's targets.
+    pub fn forget_targets(&self, arn: &TargetGroupArn) {
+        let mut state = self.state();
+        state.targets_forgotten += 1;
+        state.targets.remove(arn);
+        state.targets_doubted.insert(arn.clone());
+    }
+
+    /// The group's security group in front of its load balancer, as far as it is known.
+    pub fn managed_security_group(&self, group: &StackId) -> Option<SecurityGroupId> {
+        let state = self.state();
+        let mut found = state
+            .security_groups
+            .values()
+            .filter(|s| self.group_of(&s.value.tags).as_ref() == Some(group) && is_managed(&s.value.tags));
+        found.next().map(|s| s.value.id.clone())
+    }
+
+    /// The group's target groups of one resource id, as far as they are known: two while one replaces the other.
+    pub fn target_groups_of(&self, group: &StackId, resource: &ResourceId) -> Vec<ObservedTargetGroup> {
+        let state = self.state();
+        let entries = state.target_groups.values();
+        entries
+            .filter(|t| {
+                self.group_of(&t.value.tags).as_ref() == Some(group) && t.value.resource().as_ref() == Some(resource)
+            })
+            .map(|t| t.value.clone())
+            .collect()
+    }
+
+    /// The tags of a load balancer or target group that was known before; unread where AWS has not told them yet.
+    pub fn tags_of(&self, arn: &str) -> Option<Tagging> {
+        let state = self.state();
+        let balancer = state.load_balancers.get(&LoadBalancerArn::new(arn)).map(|b| (&b.value.tags, b.tags));
+        let group = state.target_groups.get(&TargetGroupArn::new(arn)).map(|t| (&t.value.tags, t.tags));
+        let (tags, knowledge) = balancer.or(group)?;
+        Some(if knowledge.is_known() { Tagging::Read(tags.clone()) } else { Tagging::Unread })
+    }
+}
+
+/// What is known of the tags of something that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tagging {
+    /// All of them.
+    Read(Tags),
+    /// They are read with the group.
+    Unread,
+}

@@ -1,0 +1,35 @@
+//! All that is spoken with AWS: clients, errors with their cures, the conversion to [`albatross_core::model`], the answers to
+//! [`albatross_core::facts`], and the [`Inventory`] of what AWS has, which our own writes keep true.
+
+mod acm;
+mod budget;
+mod calls;
+mod client;
+mod convert;
+mod credentials;
+mod ec2;
+mod elb;
+mod environment;
+mod error;
+pub mod facts;
+mod http;
+mod inventory;
+mod metadata;
+pub mod proxies;
+mod region;
+mod targets;
+pub mod testing;
+
+pub use acm::ListedCertificate;
+pub use budget::{BudgetState, FixedLimit, Priority, ThrottleError, current_priority, parse_throttle, with_priority};
+pub use calls::{CallObserver, RequestResult};
+pub use client::{Aws, ConnectError, ConnectOptions, parse_endpoints};
+pub use elb::{NewListener, NewLoadBalancer, NewRule};
+pub use error::{AwsError, AwsErrorKind};
+pub use http::AwsHttp;
+pub use inventory::{Inventory, Named, Tagging};
+pub use metadata::Instance;
+pub use region::{configured_region, region_of_zone};
+
+/// The target of the spans that become traces and are no part of the log.
+pub const TRACES: &str = "albatross::traces";

@@ -1,0 +1,137 @@
+//! TargetGroupBindings: what can be said of them without asking AWS.
+
+use crate::{
+    api::{
+        admission::{Answer, Request},
+        crd::{
+            self, TargetGroupBindingSpec,
+            target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
+        },
+    },
+    desired::BuildConfig,
+    model::{ObjectName, StackId, Value, tags},
+    snapshot::{Snapshot, TargetGroupBinding},
+};
+
+pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig) -> Answer {
+    let read = |value: &serde_json::Value| serde_json::from_value::<crd::TargetGroupBinding>(value.clone()).ok();
+    // What is no TargetGroupBinding at all, the schema tells.
+    let Some(new) = read(&request.object).map(TargetGroupBinding::from) else { return Answer::allowed() };
+    // Nothing may hold up one that goes.
+    if new.deleting {
+        return Answer::allowed();
+    }
+    let name = ObjectName::new(&request.namespace, &new.name.name);
+    let old = if request.creates() { None } else { read(&request.old_object).map(TargetGroupBinding::from) };
+    // Our own writes of finalizers and annotations are no business of anybody's.
+    if old.as_ref().is_some_and(|old| old.spec == new.spec) {
+        return Answer::allowed();
+    }
+    let mut wrong = mistakes(&new);
+    if let Some(old) = &old {
+        wrong.extend(changes(old, &new, config));
+    }
+    wrong.extend(taken(snapshot, &name, &new));
+    if wrong.is_empty() { Answer::allowed() } else { Answer::denied(wrong.join("; ")) }
+}
+
+fn given(text: Option<&String>) -> Option<&str> {
+    text.map(String::as_str).filter(|text| !text.is_empty())
+}
+
+fn mistakes(binding: &TargetGroupBinding) -> Vec<String> {
+    let spec = &binding.spec;
+    let mut wrong = Vec::new();
+    if given(spec.target_group_arn.as_ref()).is_none() && given(spec.target_group_name.as_ref()).is_none() {
+        wrong.push("it names no target group; set spec.targetGroupARN or spec.targetGroupName".to_owned());
+    }
+    if spec.node_selector.is_some() && spec.target_type == Some(TargetType::Ip) {
+        wrong.push(
+            "spec.nodeSelector chooses nodes, and with the target type ip the targets are pods; remove it".to_owned(),
+        );
+    }
+    let instance = spec.target_type == Some(TargetType::Instance);
+    if instance && given(spec.iam_role_arn_to_assume.as_ref()).is_some() {
+        wrong.push(
+            "spec.iamRoleArnToAssume: nodes cannot be registered in another account; use the target type ip".to_owned(),
+        );
+    }
+    let quic = matches!(spec.target_group_protocol, Some(TargetGroupProtocol::Quic | TargetGroupProtocol::TcpQuic));
+    if instance && quic {
+        wrong.push("spec.targetGroupProtocol: QUIC needs the target type ip".to_owned());
+    }
+    if let Some(vpc) = given(spec.vpc_id.as_ref()).filter(|vpc| !is_vpc(vpc)) {
+        wrong.push(format!("spec.vpcID: `{vpc}` is no VPC; write its id, vpc-…"));
+    }
+    wrong
+}
+
+/// `vpc-` and 8, 17 or 32 hexadecimal digits.
+fn is_vpc(text: &str) -> bool {
+    let digits = text.strip_prefix("vpc-").unwrap_or_default();
+    matches!(digits.len(), 8 | 17 | 32) && digits.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
+}
+
+/// What may not change: it would leave targets behind that nobody lets go.
+fn changes(old: &TargetGroupBinding, new: &TargetGroupBinding, config: &BuildConfig) -> Option<String> {
+    let (old, new) = (&old.spec, &new.spec);
+    let mut fields = Vec::new();
+    if given(old.target_group_arn.as_ref()).is_some_and(|arn| given(new.target_group_arn.as_ref()) != Some(arn)) {
+        fields.push("targetGroupARN");
+    }
+    if old.target_type.is_some() && old.target_type != new.target_type {
+        fields.push("targetType");
+    }
+    let address_type = |kind: Option<IpAddressType>| kind.unwrap_or(IpAddressType::Ipv4);
+    if old.ip_address_type.is_some() && address_type(old.ip_address_type) != address_type(new.ip_address_type) {
+        fields.push("ipAddressType");
+    }
+    let ours = match &config.vpc {
+        Value::Known(vpc) => Some(vpc.as_str()),
+        Value::AfterApply(_) => None,
+    };
+    match (given(old.vpc_id.as_ref()), given(new.vpc_id.as_ref())) {
+        (Some(before), after) if after != Some(before) => fields.push("vpcID"),
+        (None, Some(after)) if ours.is_some_and(|ours| ours != after) => fields.push("vpcID"),
+        _ => {}
+    }
+    let fields: Vec<String> = fields.into_iter().map(|field| format!("spec.{field}")).collect();
+    (!fields.is_empty())
+        .then(|| format!("{} cannot be changed; delete the TargetGroupBinding and create another", fields.join(", ")))
+}
+
+/// Returns whether two specs name the same target group. Its name is in its ARN, and unique in an account's region.
+fn names_same(one: &TargetGroupBindingSpec, other: &TargetGroupBindingSpec) -> bool {
+    let arn = |spec: &TargetGroupBindingSpec| given(spec.target_group_arn.as_ref()).map(str::to_owned);
+    let name = |spec: &TargetGroupBindingSpec| match arn(spec) {
+        Some(arn) => arn.split('/').nth(1).map(str::to_owned),
+        None => given(spec.target_group_name.as_ref()).map(str::to_owned),
+    };
+    match (arn(one), arn(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => name(one).is_some() && name(one) == name(other),
+    }
+}
+
+/// Two bindings of one target group would each let go of the other's targets, unless both share it with other clusters. What
+/// carries a stack's labels where its Ingress or Service is passes: which binding holds a stack's target group, the controller
+/// decides, and no object of a user's may keep it from writing its own.
+fn taken(snapshot: &Snapshot, name: &ObjectName, new: &TargetGroupBinding) -> Option<String> {
+    let of_stack = tags::stack_of_labels(&new.labels).is_some_and(|stack| match stack {
+        StackId::Ingress(object) | StackId::Service(object) => object.namespace == name.namespace,
+        StackId::Group(_) => true,
+    });
+    if of_stack {
+        return None;
+    }
+    let arn = given(new.spec.target_group_arn.as_ref());
+    let group = arn.or_else(|| given(new.spec.target_group_name.as_ref()))?;
+    let shares = |binding: &TargetGroupBinding| binding.spec.multi_cluster_target_group == Some(true);
+    let other = snapshot.target_group_bindings.values().find(|other| {
+        other.name != *name && !other.deleting && names_same(&new.spec, &other.spec) && !(shares(new) && shares(other))
+    })?;
+    Some(format!(
+        "the target group {group} already has the TargetGroupBinding {}; delete that first, or bind another",
+        other.name
+    ))
+}

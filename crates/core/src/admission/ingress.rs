@@ -1,0 +1,198 @@
+//! Ingresses of our classes: denied where aws-load-balancer-controller denies them, and told what would be found wrong
+//! with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::Rules;
+use crate::{
+    api::{
+        admission::{Answer, Request},
+        kubernetes as wire,
+    },
+    desired::{
+        BuildConfig,
+        sources::ingress::{
+            self,
+            class::{CLASS_ANNOTATION, Ownership, ownership},
+        },
+    },
+    diagnostics::{Code, Diagnostic, Severity},
+    facts::Facts,
+    model::{ObjectName, ObjectReference},
+    snapshot::{Backend, Ingress, Snapshot, in_namespace},
+};
+
+const GROUP_NAME: &str = "alb.ingress.kubernetes.io/group.name";
+const CONDITIONS: &str = "alb.ingress.kubernetes.io/conditions.";
+
+/// The API server passes on no more than this.
+const MOST_WARNINGS: usize = 5;
+/// What it may cut off behind.
+const LONGEST_WARNING: usize = 250;
+
+pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig, rules: Rules) -> Answer {
+    let read = |value: &Value| {
+        let mut ingress = serde_json::from_value::<wire::Ingress>(value.clone()).ok()?;
+        ingress.metadata.namespace = Some(request.namespace.clone());
+        Some(Ingress::from(ingress))
+    };
+    let Some(new) = read(&request.object) else { return Answer::allowed() };
+    // Nothing may hold up one that goes.
+    if new.deleting {
+        return Answer::allowed();
+    }
+    let old = if request.creates() { None } else { read(&request.old_object) };
+    // Our own writes of finalizers are no business of anybody's.
+    let asks_the_same = |old: &Ingress| {
+        (&old.annotations, &old.class, &old.rules, &old.default_backend, &old.hosts)
+            == (&new.annotations, &new.class, &new.rules, &new.default_backend, &new.hosts)
+    };
+    if old.as_ref().is_some_and(asks_the_same) {
+        return Answer::allowed();
+    }
+    let around = around(snapshot, &new);
+    match ownership(&new, &around, config) {
+        Ownership::Foreign => Answer::allowed(),
+        // Whose it is cannot be said, or not yet: the class may come a moment later.
+        Ownership::Broken(diagnostic) => Answer { warnings: vec![warning(&new, &diagnostic)], ..Answer::default() },
+        Ownership::Ours(_) => {
+            if let Some(why) = denied(&new, old.as_ref(), rules) {
+                return Answer::denied(why);
+            }
+            Answer { warnings: warnings(&new, &around, config), ..Answer::default() }
+        }
+    }
+}
+
+/// As much of the cluster as one Ingress is built from, with it as it shall be.
+fn around(snapshot: &Snapshot, ingress: &Ingress) -> Snapshot {
+    let namespace = &ingress.name.namespace;
+    let of_namespace = ObjectName::new("", namespace);
+    let known = snapshot.namespaces.get(&of_namespace).cloned();
+    Snapshot {
+        ingresses: BTreeMap::from([(ingress.name.clone(), ingress.clone())]),
+        ingress_classes: snapshot.ingress_classes.clone(),
+        ingress_class_params: snapshot.ingress_class_params.clone(),
+        namespaces: known.into_iter().map(|known| (of_namespace.clone(), known)).collect(),
+        unreadable: snapshot.unreadable.clone(),
+        services: in_namespace(&snapshot.services, namespace).map(|(n, s)| (n.clone(), s.clone())).collect(),
+        ..Snapshot::default()
+    }
+}
+
+fn denied(new: &Ingress, old: Option<&Ingress>, rules: Rules) -> Option<String> {
+    let before = |key: &str| old.and_then(|old| old.annotations.get(key));
+    if rules.no_class_annotation && new.annotations.contains_key(CLASS_ANNOTATION) && before(CLASS_ANNOTATION).is_none()
+    {
+        return Some(format!(
+            "the annotation `{CLASS_ANNOTATION}` is switched off (--disable-ingress-class-annotation); set spec.ingressClassName"
+        ));
+    }
+    if rules.no_group_annotation
+        && let Some(group) = new.annotations.get(GROUP_NAME)
+        && before(GROUP_NAME) != Some(group)
+    {
+        return Some(format!(
+            "the annotation `{GROUP_NAME}` is switched off (--disable-ingress-group-name-annotation); have the class name the group"
+        ));
+    }
+    let services: BTreeSet<&str> = new
+        .rules
+        .iter()
+        .flat_map(|rule| &rule.paths)
+        .filter_map(|path| match &path.backend {
+            Backend::Service { name, .. } => Some(name.as_str()),
+            Backend::Resource(..) | Backend::Nothing => None,
+        })
+        .collect();
+    services.into_iter().find_map(|service| {
+        let key = format!("{CONDITIONS}{service}");
+        let problem = unusable_conditions(new.annotations.get(&key)?)?;
+        Some(format!("the annotation `{key}` cannot be used: {problem}"))
+    })
+}
+
+/// Go finds fields whatever the case of their letters.
+fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    let mut fields = value.as_object()?.iter();
+    fields.find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null()).map(|(_, value)| value)
+}
+
+/// What aws-load-balancer-controller would refuse in conditions. The build is stricter, and that is a warning.
+fn unusable_conditions(text: &str) -> Option<String> {
+    let conditions: Value = match serde_json::from_str(text) {
+        Ok(conditions) => conditions,
+        Err(error) => return Some(format!("it is no JSON ({error})")),
+    };
+    let Value::Array(conditions) = conditions else {
+        return (!conditions.is_null()).then(|| "it is no list of conditions".to_owned());
+    };
+    conditions.iter().enumerate().find_map(|(index, condition)| {
+        let place = format!("condition {}", index + 1);
+        let kind = field(condition, "field").and_then(Value::as_str).unwrap_or_default();
+        let name = match kind {
+            "host-header" => "hostHeaderConfig",
+            "path-pattern" => "pathPatternConfig",
+            "http-header" => "httpHeaderConfig",
+            "http-request-method" => "httpRequestMethodConfig",
+            "query-string" => "queryStringConfig",
+            "source-ip" => "sourceIPConfig",
+            _ => return None,
+        };
+        let Some(config) = field(condition, name) else { return Some(format!("{place} on `{kind}` needs `{name}`")) };
+        let filled = |name: &str| field(config, name).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+        if !filled("values") && !filled("regexValues") {
+            return Some(format!("{place} on `{kind}` has no values"));
+        }
+        let unnamed = || field(config, "httpHeaderName").and_then(Value::as_str).is_none_or(str::is_empty);
+        (kind == "http-header" && unnamed()).then(|| format!("{place} on `{kind}` needs `httpHeaderName`"))
+    })
+}
+
+fn warnings(new: &Ingress, around: &Snapshot, config: &BuildConfig) -> Vec<String> {
+    let mut found: Vec<Diagnostic> = Vec::new();
+    for group in ingress::groups_of(new, around) {
+        let membership = ingress::membership(around, config, &group);
+        if membership.members.is_empty() && membership.broken.is_empty() {
+            continue;
+        }
+        let built = ingress::build(around, config, &Facts::offline(), &group, &membership);
+        let all = membership.broken.into_iter().chain(built.diagnostics);
+        // What is missing may come a moment later, with the next object of the same manifest.
+        let lasting = all.filter(|d| {
+            !matches!(d.code, Code::MissingService | Code::MissingPort | Code::MissingSecret | Code::MissingTargetGroup)
+        });
+        for diagnostic in lasting {
+            if !found.contains(&diagnostic) {
+                found.push(diagnostic);
+            }
+        }
+    }
+    // The worst first.
+    found.sort_by_key(|diagnostic| std::cmp::Reverse(diagnostic.severity));
+    let more = found.len().saturating_sub(MOST_WARNINGS);
+    let mut warnings: Vec<String> = found.iter().take(MOST_WARNINGS).map(|found| warning(new, found)).collect();
+    if more > 0 {
+        warnings.push(format!("and {more} more; `albatross plan` tells them all"));
+    }
+    warnings
+}
+
+fn warning(ingress: &Ingress, diagnostic: &Diagnostic) -> String {
+    let severity = match diagnostic.severity {
+        Severity::Error => "it will not be served: ",
+        Severity::Warning | Severity::Note => "",
+    };
+    let object = if diagnostic.object == ObjectReference::ingress(&ingress.name) {
+        String::new()
+    } else {
+        format!("{}: ", diagnostic.object)
+    };
+    let text = format!("{severity}{object}{diagnostic}");
+    match text.char_indices().nth(LONGEST_WARNING) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}

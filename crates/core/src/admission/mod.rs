@@ -1,0 +1,95 @@
+//! Admission webhooks: from an object that somebody writes, and what the cluster says, to an answer. Pure. Nothing depends on
+//! these being asked; where they are not, the same is found when the object is worked on.
+
+mod binding;
+mod ingress;
+mod params;
+mod pod;
+mod service;
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    api::admission::{Answer, Request},
+    desired::BuildConfig,
+    snapshot::Snapshot,
+};
+
+/// A webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Gives pods their readiness gates.
+    Pod,
+    /// Gives Services of type LoadBalancer their class.
+    Service,
+    /// Checks Ingresses.
+    Ingress,
+    /// Checks IngressClassParams.
+    IngressClassParams,
+    /// Checks TargetGroupBindings.
+    TargetGroupBinding,
+}
+
+impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Pod, Self::Service, Self::Ingress, Self::IngressClassParams, Self::TargetGroupBinding];
+
+    /// What aws-load-balancer-controller calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "mpod.elbv2.k8s.aws",
+            Self::Service => "mservice.elbv2.k8s.aws",
+            Self::Ingress => "vingress.elbv2.k8s.aws",
+            Self::IngressClassParams => "vingressclassparams.elbv2.k8s.aws",
+            Self::TargetGroupBinding => "vtargetgroupbinding.elbv2.k8s.aws",
+        }
+    }
+
+    /// Where it is served, as by aws-load-balancer-controller.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Pod => "/mutate-v1-pod",
+            Self::Service => "/mutate-v1-service",
+            Self::Ingress => "/validate-networking-v1-ingress",
+            Self::IngressClassParams => "/validate-elbv2-k8s-aws-v1beta1-ingressclassparams",
+            Self::TargetGroupBinding => "/validate-elbv2-k8s-aws-v1beta1-targetgroupbinding",
+        }
+    }
+}
+
+/// The flags that matter to webhooks alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// `--enable-pod-readiness-gate-inject`
+    pub inject_gates: bool,
+    /// `--disable-ingress-class-annotation`: no Ingress may begin to name its class by an annotation.
+    pub no_class_annotation: bool,
+    /// `--disable-ingress-group-name-annotation`: no Ingress may begin to name its group, or change it.
+    pub no_group_annotation: bool,
+}
+
+/// Answers a question. As long as not every kind has been listed there is no snapshot, and everything is admitted.
+#[must_use]
+pub fn answer(
+    hook: Hook,
+    request: &Request,
+    snapshot: Option<&Snapshot>,
+    config: &BuildConfig,
+    rules: Rules,
+) -> Answer {
+    match hook {
+        Hook::Pod => snapshot.map_or_else(Answer::allowed, |snapshot| pod::answer(request, snapshot, rules)),
+        Hook::Service => service::answer(request, config),
+        Hook::Ingress => {
+            snapshot.map_or_else(Answer::allowed, |snapshot| ingress::answer(request, snapshot, config, rules))
+        }
+        Hook::IngressClassParams => params::answer(request),
+        Hook::TargetGroupBinding => {
+            snapshot.map_or_else(Answer::allowed, |snapshot| binding::answer(request, snapshot, config))
+        }
+    }
+}

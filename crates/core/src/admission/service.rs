@@ -1,0 +1,19 @@
+//! Services of type LoadBalancer that name no class become ours.
+
+use serde_json::{Value, json};
+
+use crate::{
+    api::admission::{Answer, Request},
+    desired::BuildConfig,
+};
+
+pub(super) fn answer(request: &Request, config: &BuildConfig) -> Answer {
+    let field = |name: &str| request.object.pointer(name).and_then(Value::as_str).unwrap_or_default();
+    let unclassed = field("/spec/type") == "LoadBalancer" && field("/spec/loadBalancerClass").is_empty();
+    // Whoever has switched Services off would get Services that nobody serves.
+    if !unclassed || !request.creates() || !config.enable_services || config.load_balancer_class.is_empty() {
+        return Answer::allowed();
+    }
+    let patch = vec![json!({ "op": "add", "path": "/spec/loadBalancerClass", "value": config.load_balancer_class })];
+    Answer { patch, ..Answer::default() }
+}

@@ -1,0 +1,499 @@
+//! Whom a change in the cluster concerns: from an object to the keys that have to be looked at. Pure.
+
+use std::collections::BTreeSet;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{
+    desired::sources::ingress::groups_of,
+    model::{ObjectName, ObservedStack, ObservedTargetGroup, StackId, tags},
+    snapshot::{
+        Backend, Change, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, Record,
+        Service, Snapshot, TargetGroupBinding, in_namespace,
+    },
+    targets,
+};
+
+/// What owns something in AWS, and is worked on as one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Key {
+    /// A TargetGroupBinding: its targets.
+    Binding(ObjectName),
+    /// The rules on the security groups of nodes and pods, computed from all bindings.
+    NodeRules,
+    /// A group of Ingresses, or a Service: its load balancer.
+    Stack(StackId),
+    /// The security group that all load balancers share, made with the first and deleted after the last.
+    BackendSecurityGroup,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Binding(name) => write!(f, "TargetGroupBinding {name}"),
+            Self::NodeRules => f.write_str("rules of node security groups"),
+            Self::Stack(StackId::Service(name)) => write!(f, "Service {name}"),
+            Self::Stack(stack) => write!(f, "Ingress group {stack}"),
+            Self::BackendSecurityGroup => f.write_str("shared backend security group"),
+        }
+    }
+}
+
+/// Returns whether a binding is a stack's. It carries the stack's labels, which anybody can write, and it is in the namespace
+/// of the Service and holds its target group there. Of a group that is gone the ARN tells the name, and the stack the namespace;
+/// one of several Ingresses has those of its target groups and of its members, and whose finalizer is not only written by hand
+/// is remembered or has a status.
+pub fn is_binding_of(
+    stack: &StackId,
+    binding: &TargetGroupBinding,
+    observed: &ObservedStack,
+    snapshot: &Snapshot,
+) -> bool {
+    if !tags::has_labels_of(&binding.labels, stack) {
+        return false;
+    }
+    let Some(arn) = &binding.spec.target_group_arn else { return false };
+    let namespace = &binding.name.namespace;
+    let home = |group: &ObservedTargetGroup| tags::home_of(&group.tags) == Some(namespace);
+    if let Some(group) = observed.target_groups.iter().find(|group| group.arn.as_str() == arn) {
+        // The API server may show one that the watch does not show yet.
+        return home(group)
+            && targets::holder(stack, namespace, &group.arn, snapshot)
+                .map_or(group.name == binding.name.name, |holder| holder.name == binding.name);
+    }
+    let at_home = match stack {
+        StackId::Ingress(name) | StackId::Service(name) => name.namespace == *namespace,
+        StackId::Group(_) => {
+            let finalizer = tags::finalizer(stack);
+            let served = |ingress: &Ingress| ingress.finalizers.contains(&finalizer) && !ingress.status.is_empty();
+            observed.holdings.iter().any(|holding| holding.member.namespace == *namespace)
+                || observed.target_groups.iter().any(home)
+                || in_namespace(&snapshot.ingresses, namespace).any(|(_, ingress)| served(ingress))
+        }
+    };
+    at_home && targets::group_of(&binding.spec) == Some(&binding.name.name)
+}
+
+/// Returns the stack that a binding may be of: it carries the stack's labels, in a namespace that has a part in the stack.
+fn stack_in_reach(binding: &TargetGroupBinding, snapshot: &Snapshot) -> Option<StackId> {
+    let stack = tags::stack_of_labels(&binding.labels)?;
+    let namespace = &binding.name.namespace;
+    let reaches = match &stack {
+        StackId::Ingress(name) | StackId::Service(name) => name.namespace == *namespace,
+        StackId::Group(_) => in_namespace(&snapshot.ingresses, namespace)
+            .any(|(_, ingress)| groups_of(ingress, snapshot).contains(&stack)),
+    };
+    reaches.then_some(stack)
+}
+
+/// A kind of object whose changes concern somebody.
+pub trait Concerns: Record {
+    /// The keys that a change concerns; the snapshot has it already.
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key>;
+}
+
+fn now<'a, T>(change: &Change<T>, objects: &'a std::collections::BTreeMap<ObjectName, T>) -> Option<&'a T> {
+    objects.get(&change.name)
+}
+
+impl Concerns for Ingress {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let present = now(change, &snapshot.ingresses);
+        let mut keys: BTreeSet<Key> = change
+            .before
+            .iter()
+            .chain(present)
+            .flat_map(|ingress| groups_of(ingress, snapshot))
+            .map(Key::Stack)
+            .collect();
+        // The last Ingress that was let go releases the shared security group: seen here, and not when the finalizer is
+        // taken off, because only now does the snapshot know.
+        let holds = |ingress: &Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
+        if change.before.as_ref().is_some_and(holds) && !present.is_some_and(holds) {
+            keys.insert(Key::BackendSecurityGroup);
+        }
+        keys
+    }
+}
+
+fn groups_of_all<'a>(ingresses: impl Iterator<Item = &'a Ingress>, snapshot: &Snapshot) -> BTreeSet<Key> {
+    ingresses.flat_map(|ingress| groups_of(ingress, snapshot)).map(Key::Stack).collect()
+}
+
+impl Concerns for IngressClass {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        // An Ingress without a class may be of a class that became the default, or is it no longer.
+        let concerned = |ingress: &&Ingress| ingress.class.as_ref().is_none_or(|class| *class == change.name.name);
+        groups_of_all(snapshot.ingresses.values().filter(concerned), snapshot)
+    }
+}
+
+impl Concerns for IngressClassParams {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let classes: Vec<&IngressClass> = snapshot
+            .ingress_classes
+            .values()
+            .filter(|class| class.parameters.as_ref().is_some_and(|p| p.name == change.name.name))
+            .collect();
+        let concerned = |ingress: &&Ingress| {
+            classes.iter().any(|class| ingress.class.as_ref().map_or(class.default, |name| *name == class.name.name))
+        };
+        groups_of_all(snapshot.ingresses.values().filter(concerned), snapshot)
+    }
+}
+
+impl Concerns for Namespace {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        // Its labels decide only where a class chooses namespaces.
+        if snapshot.ingress_class_params.values().all(|params| params.spec.namespace_selector.is_none()) {
+            return BTreeSet::new();
+        }
+        in_namespace(&snapshot.ingresses, &change.name.name)
+            .flat_map(|(_, ingress)| groups_of(ingress, snapshot))
+            .map(Key::Stack)
+            .collect()
+    }
+}
+
+/// Whether an Ingress leads to a Service, in a backend or in an action.
+fn names_service(ingress: &Ingress, service: &str) -> bool {
+    let named = |backend: &Backend| matches!(backend, Backend::Service { name, .. } if name == service);
+    ingress.default_backend.iter().any(named)
+        || ingress.rules.iter().flat_map(|rule| &rule.paths).any(|path| named(&path.backend))
+        || ingress
+            .annotations
+            .iter()
+            .any(|(key, value)| key.starts_with("alb.ingress.kubernetes.io/actions.") && value.contains(service))
+}
+
+fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {
+    in_namespace(&snapshot.target_group_bindings, &service.namespace)
+        .filter(|(_, binding)| binding.spec.service_ref.name == service.name)
+        .map(|(name, _)| Key::Binding(name.clone()))
+        .collect()
+}
+
+impl Concerns for Service {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let present = now(change, &snapshot.services);
+        let mut keys: BTreeSet<Key> = in_namespace(&snapshot.ingresses, &change.name.namespace)
+            .filter(|(_, ingress)| names_service(ingress, &change.name.name))
+            .flat_map(|(_, ingress)| groups_of(ingress, snapshot))
+            .chain(change.before.iter().chain(present).filter_map(stack_of_service))
+            .map(Key::Stack)
+            .chain(bindings_of(snapshot, &change.name))
+            .collect();
+        // As with Ingresses: the last that was let go releases the shared security group.
+        let held = |service: &Service| service.finalizers.iter().any(|f| f == tags::SERVICE_FINALIZER);
+        if change.before.as_ref().is_some_and(held) && !present.is_some_and(held) {
+            keys.insert(Key::BackendSecurityGroup);
+        }
+        keys
+    }
+}
+
+impl Concerns for EndpointSlice {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        change
+            .before
+            .iter()
+            .chain(now(change, &snapshot.endpoint_slices))
+            .flat_map(|slice| bindings_of(snapshot, &ObjectName::new(&slice.name.namespace, &slice.service)))
+            .collect()
+    }
+}
+
+impl Concerns for Pod {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let namespace = &change.name.namespace;
+        if in_namespace(&snapshot.target_group_bindings, namespace).next().is_none() {
+            return BTreeSet::new();
+        }
+        in_namespace(&snapshot.endpoint_slices, namespace)
+            .filter(|(_, slice)| slice.endpoints.iter().any(|e| e.pod.as_ref() == Some(&change.name.name)))
+            .flat_map(|(_, slice)| bindings_of(snapshot, &ObjectName::new(namespace, &slice.service)))
+            .collect()
+    }
+}
+
+impl Concerns for Node {
+    fn keys(_: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        snapshot.target_group_bindings.keys().cloned().map(Key::Binding).collect()
+    }
+}
+
+impl Concerns for TargetGroupBinding {
+    fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
+        let mut keys = BTreeSet::from([Key::Binding(change.name.clone())]);
+        for binding in change.before.iter().chain(now(change, &snapshot.target_group_bindings)) {
+            keys.extend(stack_in_reach(binding, snapshot).map(Key::Stack));
+            // Of several bindings of one target group only one works, so each matters to the others.
+            if let Some(group) = targets::group_of(&binding.spec) {
+                let others = snapshot.target_group_bindings.values();
+                keys.extend(
+                    others
+                        .filter(|other| targets::group_of(&other.spec) == Some(group))
+                        .map(|other| Key::Binding(other.name.clone())),
+                );
+            }
+        }
+        if !change.present {
+            keys.insert(Key::NodeRules);
+        }
+        keys
+    }
+}
+
+/// The stack of a Service that may have a load balancer of its own; the pass over it decides.
+pub fn stack_of_service(service: &Service) -> Option<StackId> {
+    let asked = service.kind == "LoadBalancer"
+        || service.finalizers.iter().any(|f| f == tags::SERVICE_FINALIZER)
+        || service.annotations.contains_key("service.beta.kubernetes.io/aws-load-balancer-type");
+    asked.then(|| StackId::Service(service.name.clone()))
+}
+
+/// Those stacks that no Ingress and no Service of the cluster belongs to. Where one namespace alone is watched, stacks of others
+/// are not judged, nor are groups that no Ingress of it belongs to: their objects may be elsewhere.
+pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot, watched: &str) -> BTreeSet<StackId> {
+    let judged = |stack: &StackId| match stack {
+        StackId::Ingress(name) | StackId::Service(name) => watched.is_empty() || name.namespace == watched,
+        StackId::Group(_) => watched.is_empty(),
+    };
+    let known: BTreeSet<StackId> = snapshot
+        .ingresses
+        .values()
+        .flat_map(|ingress| groups_of(ingress, snapshot))
+        .chain(snapshot.services.values().filter_map(stack_of_service))
+        .collect();
+    stacks.into_iter().filter(|stack| judged(stack) && !known.contains(stack)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Loaded, from_documents};
+
+    const SHOP: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  namespace: shop
+  name: web
+  annotations:
+    alb.ingress.kubernetes.io/actions.weighted: '{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "cart", "servicePort": 80}]}}'
+spec:
+  ingressClassName: alb
+  defaultBackend:
+    service: {name: front, port: {number: 80}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {namespace: other, name: web}
+spec:
+  defaultBackend:
+    service: {name: front, port: {number: 80}}
+---
+apiVersion: elbv2.k8s.aws/v1beta1
+kind: TargetGroupBinding
+metadata:
+  namespace: shop
+  name: k8s-shop-front
+  labels: {ingress.k8s.aws/stack-namespace: shop, ingress.k8s.aws/stack-name: web}
+spec:
+  targetGroupARN: arn:one
+  serviceRef: {name: front, port: 80}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  namespace: shop
+  name: front-1
+  labels: {kubernetes.io/service-name: front}
+addressType: IPv4
+endpoints:
+- addresses: [10.0.0.1]
+  targetRef: {kind: Pod, name: front-a}
+"#;
+
+    fn snapshot() -> Snapshot {
+        let mut loaded = Loaded::default();
+        from_documents(&mut loaded, "test", SHOP).unwrap();
+        loaded.snapshot
+    }
+
+    fn group(namespace: &str) -> Key {
+        Key::Stack(StackId::Ingress(ObjectName::new(namespace, "web")))
+    }
+
+    fn binding() -> Key {
+        Key::Binding(ObjectName::new("shop", "k8s-shop-front"))
+    }
+
+    fn change<T>(namespace: &str, name: &str) -> Change<T> {
+        Change { name: ObjectName::new(namespace, name), before: None, present: true }
+    }
+
+    #[test]
+    fn a_service_concerns_the_ingresses_that_lead_to_it_and_its_bindings() {
+        let snapshot = snapshot();
+        assert_eq!(Service::keys(&change("shop", "front"), &snapshot), BTreeSet::from([group("shop"), binding()]));
+        assert_eq!(Service::keys(&change("shop", "cart"), &snapshot), BTreeSet::from([group("shop")]));
+        assert_eq!(Service::keys(&change("shop", "unused"), &snapshot), BTreeSet::new());
+    }
+
+    #[test]
+    fn an_ingress_that_was_let_go_concerns_the_shared_security_group() {
+        let mut snapshot = snapshot();
+        let name = ObjectName::new("shop", "web");
+        let mut held = snapshot.ingresses[&name].clone();
+        held.finalizers.push("ingress.k8s.aws/resources".to_owned());
+        let change = snapshot.apply(held.clone()).unwrap();
+        assert_eq!(Ingress::keys(&change, &snapshot), BTreeSet::from([group("shop")]));
+        let both = BTreeSet::from([group("shop"), Key::BackendSecurityGroup]);
+        let let_go = Ingress { finalizers: Vec::new(), ..held.clone() };
+        let change = snapshot.apply(let_go).unwrap();
+        assert_eq!(Ingress::keys(&change, &snapshot), both);
+        snapshot.apply(held);
+        let change = snapshot.remove::<Ingress>(&name).unwrap();
+        assert_eq!(Ingress::keys(&change, &snapshot), both);
+    }
+
+    #[test]
+    fn what_no_ingress_belongs_to_is_left_over() {
+        let left = StackId::Ingress(ObjectName::new("shop", "gone"));
+        let known = StackId::Ingress(ObjectName::new("shop", "web"));
+        let groups = BTreeSet::from([left.clone(), known]);
+        assert_eq!(without_object(groups, &snapshot(), ""), BTreeSet::from([left]));
+    }
+
+    #[test]
+    fn where_one_namespace_is_watched_nothing_outside_of_it_is_left_over() {
+        let name = |namespace: &str| ObjectName::new(namespace, "gone");
+        let inside = [StackId::Ingress(name("shop")), StackId::Service(name("shop"))];
+        let outside =
+            [StackId::Ingress(name("other")), StackId::Service(name("other")), StackId::Group("shared".to_owned())];
+        let all: BTreeSet<StackId> = inside.iter().chain(&outside).cloned().collect();
+        assert_eq!(without_object(all.clone(), &snapshot(), "shop"), BTreeSet::from(inside));
+        assert_eq!(without_object(all.clone(), &snapshot(), ""), all);
+    }
+
+    #[test]
+    fn a_class_concerns_its_ingresses_and_those_without_one() {
+        let snapshot = snapshot();
+        assert_eq!(IngressClass::keys(&change("", "alb"), &snapshot), BTreeSet::from([group("shop"), group("other")]));
+        assert_eq!(IngressClass::keys(&change("", "nginx"), &snapshot), BTreeSet::from([group("other")]));
+    }
+
+    #[test]
+    fn endpoints_and_pods_concern_the_bindings_of_their_service() {
+        let snapshot = snapshot();
+        assert_eq!(EndpointSlice::keys(&change("shop", "front-1"), &snapshot), BTreeSet::from([binding()]));
+        assert_eq!(Pod::keys(&change("shop", "front-a"), &snapshot), BTreeSet::from([binding()]));
+        assert_eq!(Pod::keys(&change("shop", "front-b"), &snapshot), BTreeSet::new());
+        assert_eq!(Pod::keys(&change("other", "front-a"), &snapshot), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_binding_that_went_concerns_its_group_and_the_rules_of_nodes() {
+        let mut snapshot = snapshot();
+        let gone = snapshot.remove::<TargetGroupBinding>(&ObjectName::new("shop", "k8s-shop-front")).unwrap();
+        assert_eq!(
+            TargetGroupBinding::keys(&gone, &snapshot),
+            BTreeSet::from([binding(), Key::NodeRules, group("shop")])
+        );
+    }
+
+    #[test]
+    fn a_binding_is_a_stacks_by_its_place_and_not_by_its_labels() {
+        let stack = StackId::Ingress(ObjectName::new("shop", "web"));
+        let edge = StackId::Group("edge".to_owned());
+        let arn = |name: &str| format!("arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/{name}/1");
+        let made = |stack: &StackId, namespace: &str, name: &str, group: &str| {
+            let mut wire = crate::api::crd::TargetGroupBinding::default();
+            wire.metadata.namespace = Some(namespace.to_owned());
+            wire.metadata.name = Some(name.to_owned());
+            wire.metadata.labels = Some(tags::binding_labels(stack));
+            wire.spec.target_group_arn = Some(arn(group));
+            TargetGroupBinding::from(wire)
+        };
+        let of_aws = |group: &str, resource: &str| ObservedTargetGroup {
+            arn: crate::model::TargetGroupArn::new(arn(group)),
+            name: group.to_owned(),
+            tags: [(tags::INGRESS_RESOURCE.to_owned(), resource.to_owned())].into(),
+            target_type: "ip".to_owned(),
+            protocol: "HTTP".to_owned(),
+            protocol_version: None,
+            ip_address_type: crate::model::IpAddressType::Ipv4,
+            health_check: None,
+            attributes: None,
+        };
+        let observed = ObservedStack {
+            target_groups: vec![of_aws("k8s-shop", "shop/web-cart:80"), of_aws("k8s-new", "shop/web-new:80")],
+            ..ObservedStack::default()
+        };
+        let mut snapshot = snapshot();
+        let mut member = snapshot.ingresses[&ObjectName::new("shop", "web")].clone();
+        member.name = ObjectName::new("team", "site");
+        member.finalizers = vec![tags::finalizer(&edge)];
+        member.status = vec![crate::snapshot::StatusEntry { hostname: "edge.example".to_owned(), ports: vec![80] }];
+        snapshot.apply(member.clone());
+        member.name = ObjectName::new("evil", "site");
+        member.status.clear();
+        snapshot.apply(member);
+        let second =
+            TargetGroupBinding { created: "2026-01-02".to_owned(), ..made(&stack, "shop", "second", "k8s-new") };
+        for binding in [
+            made(&stack, "shop", "k8s-shop", "k8s-shop"),
+            made(&stack, "shop", "mine", "k8s-shop"),
+            TargetGroupBinding { created: "2026-01-01".to_owned(), ..made(&stack, "shop", "renamed", "k8s-new") },
+            made(&stack, "evil", "renamed", "k8s-new"),
+            second.clone(),
+        ] {
+            snapshot.apply(binding);
+        }
+        for (case, stack, binding, expected) in [
+            ("its own", &stack, made(&stack, "shop", "k8s-shop", "k8s-shop"), true),
+            ("of another namespace", &stack, made(&stack, "evil", "k8s-shop", "k8s-shop"), false),
+            ("of another name beside its own", &stack, made(&stack, "shop", "mine", "k8s-shop"), false),
+            ("of another name, with the labels and the ARN", &stack, made(&stack, "shop", "renamed", "k8s-new"), true),
+            ("as that, of another namespace", &stack, made(&stack, "evil", "renamed", "k8s-new"), false),
+            ("as that, and younger", &stack, second, false),
+            ("of another stack", &stack, made(&edge, "shop", "k8s-shop", "k8s-shop"), false),
+            ("its group is gone", &stack, made(&stack, "shop", "k8s-gone", "k8s-gone"), true),
+            ("foreign, its group is gone", &stack, made(&stack, "evil", "k8s-gone", "k8s-gone"), false),
+            ("of a member's namespace", &edge, made(&edge, "team", "k8s-team", "k8s-team"), true),
+            ("of no member's namespace", &edge, made(&edge, "other", "k8s-team", "k8s-team"), false),
+            ("finalizer written by hand", &edge, made(&edge, "evil", "k8s-team", "k8s-team"), false),
+        ] {
+            assert_eq!(is_binding_of(stack, &binding, &observed, &snapshot), expected, "{case}");
+        }
+        let holding = crate::model::Holding {
+            member: ObjectName::new("evil", "site"),
+            rules: BTreeSet::new(),
+            ports: std::collections::BTreeMap::new(),
+        };
+        let remembered = ObservedStack { holdings: vec![holding], ..ObservedStack::default() };
+        let of_member = made(&edge, "evil", "k8s-team", "k8s-team");
+        assert!(is_binding_of(&edge, &of_member, &remembered, &snapshot), "of a member that is remembered");
+    }
+
+    #[test]
+    fn a_strangers_binding_with_a_stacks_labels_concerns_no_stack() {
+        let mut snapshot = snapshot();
+        let own = snapshot.target_group_bindings[&ObjectName::new("shop", "k8s-shop-front")].clone();
+        let stranger = ObjectName::new("evil", "k8s-shop-front");
+        let change = snapshot.apply(TargetGroupBinding { name: stranger.clone(), ..own.clone() }).unwrap();
+        // Both name one target group.
+        let both = BTreeSet::from([binding(), Key::Binding(stranger)]);
+        assert_eq!(TargetGroupBinding::keys(&change, &snapshot), both);
+        let mut of_group = own;
+        of_group.name = ObjectName::new("evil", "edge");
+        of_group.labels = tags::binding_labels(&StackId::Group("edge".to_owned()));
+        of_group.spec.target_group_arn = Some("arn:two".to_owned());
+        let change = snapshot.apply(of_group).unwrap();
+        let itself = BTreeSet::from([Key::Binding(ObjectName::new("evil", "edge"))]);
+        assert_eq!(TargetGroupBinding::keys(&change, &snapshot), itself);
+    }
+}

@@ -1,0 +1,183 @@
+//! What building collects on its way: diagnostics, what it has to know, what it could not learn.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use indexmap::IndexSet;
+
+use crate::diagnostics::{Code, Diagnostic, Severity};
+use crate::{
+    api::annotations::{self, AnnotationError, FindingKind},
+    facts::{Fact, Facts, Want},
+    model::{DELETION_PROTECTION, ObjectName, ObjectReference, Stack, Value},
+};
+
+/// What came of building.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// What AWS shall have. `None` when it cannot be said: what is there then stays as it is.
+    pub stack: Option<Stack>,
+    /// Everything that was found, errors and warnings.
+    pub diagnostics: Vec<Diagnostic>,
+    /// What has to be known before the stack can be built.
+    pub wants: BTreeSet<Want>,
+    /// What could not be had from AWS right now.
+    pub unavailable: Vec<String>,
+    /// AWS has answered that something which the objects ask for is not there, or that it protects what shall go. No change in
+    /// the cluster tells when that ends, so AWS is asked again.
+    pub lacking: bool,
+    /// Members of a group that the stack says nothing of: what they have stays as it is. The diagnostics say why, or
+    /// `unavailable`.
+    pub set_aside: BTreeSet<ObjectName>,
+    /// Objects that the stack treats as not being there; to be proved before anything is answered with 503 for it.
+    pub absent: BTreeSet<ObjectReference>,
+}
+
+/// A step of building that went wrong; the diagnostics say what.
+#[derive(Debug)]
+pub(super) struct Failed;
+
+/// Returns the message and the fix for an object that goes while AWS protects its load balancer from deletion.
+pub(super) fn protected_in_aws(names: &str, kind: &str) -> (String, &'static str) {
+    let message = format!(
+        "the load balancer {names} is protected from deletion in AWS (`{DELETION_PROTECTION}`), so it stays, and the {kind} with it"
+    );
+    let fix = "write `deletion_protection.enabled=false` in the annotation, or switch the protection off in AWS, if the load balancer may be deleted";
+    (message, fix)
+}
+
+/// Everything that is found while a stack is built.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) diagnostics: IndexSet<Diagnostic>,
+    pub(super) wants: BTreeSet<Want>,
+    pub(super) unavailable: Vec<String>,
+    pub(super) lacking: bool,
+    pub(super) absent: BTreeSet<ObjectReference>,
+}
+
+impl Findings {
+    /// The end of building: the stack counts only where nothing is wrong and nothing is wanted.
+    pub(super) fn built(self, stack: Option<Stack>) -> Built {
+        let failed = self.diagnostics.iter().any(|d| d.severity == Severity::Error);
+        let waiting = !self.wants.is_empty() || !self.unavailable.is_empty();
+        Built {
+            stack: stack.filter(|_| !failed && !waiting),
+            diagnostics: self.diagnostics.into_iter().collect(),
+            wants: self.wants,
+            unavailable: self.unavailable,
+            lacking: self.lacking,
+            set_aside: BTreeSet::new(),
+            absent: self.absent,
+        }
+    }
+
+    /// The end of building where mistakes concern only those who are set aside.
+    pub(super) fn built_without(self, stack: Option<Stack>, set_aside: BTreeSet<ObjectName>) -> Built {
+        Built {
+            stack: stack.filter(|_| self.wants.is_empty()),
+            diagnostics: self.diagnostics.into_iter().collect(),
+            wants: self.wants,
+            unavailable: self.unavailable,
+            lacking: self.lacking,
+            set_aside,
+            absent: self.absent,
+        }
+    }
+
+    /// Returns the names of the load balancers that keep a stack from going because AWS protects them from deletion, `None` within
+    /// where there are none. `None` outside where that has to be read first.
+    pub(super) fn protected(&mut self, facts: &Facts) -> Option<Option<String>> {
+        if facts.incumbent.is_none() {
+            return Some(None);
+        }
+        let Some(names) = &facts.protected else {
+            self.wants.insert(Want::Protection);
+            return None;
+        };
+        if names.is_empty() {
+            return Some(None);
+        }
+        Some(Some(names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")))
+    }
+
+    /// Keeps a diagnostic once, however many ways lead to it.
+    pub(super) fn report(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.insert(diagnostic);
+    }
+
+    pub(super) fn found(
+        &mut self,
+        severity: Severity,
+        object: ObjectReference,
+        code: Code,
+        field: &str,
+        message: &str,
+        fix: &str,
+    ) -> Failed {
+        let (field, message, fix) = (field.to_owned(), message.to_owned(), fix.to_owned());
+        self.report(Diagnostic { code, severity, object, field, message, fix });
+        Failed
+    }
+
+    /// What is wrong with an annotation's value.
+    pub(super) fn annotation_error(&mut self, object: ObjectReference, error: &AnnotationError) -> Failed {
+        // What is allowed, the message has said.
+        let fix = match error.fix.strip_prefix(&format!("write {}", error.allowed)) {
+            Some(rest) => rest.trim_start_matches("; "),
+            None => &error.fix,
+        };
+        self.found(Severity::Error, object, Code::InvalidValue, &error.key, &error.to_string(), fix)
+    }
+
+    /// Tells of annotations that are unknown, not built, or not to be ignored; those fail.
+    pub(super) fn check_annotations(
+        &mut self,
+        object: &ObjectReference,
+        kind: annotations::ObjectKind,
+        all: &BTreeMap<String, String>,
+    ) -> Result<(), Failed> {
+        let mut outcome = Ok(());
+        for finding in annotations::check(kind, all) {
+            let (code, severity) = match finding.kind {
+                FindingKind::Unknown { .. } => (Code::UnknownAnnotation, Severity::Warning),
+                FindingKind::Later => (Code::AnnotationNotBuilt, Severity::Warning),
+                FindingKind::Refused => (Code::Refused, Severity::Error),
+            };
+            let failed = self.found(severity, object.clone(), code, &finding.key, &finding.message, &finding.fix);
+            if severity == Severity::Error {
+                outcome = Err(failed);
+            }
+        }
+        outcome
+    }
+
+    /// The value of a fact. What is not known is wanted, what cannot be learnt is noted, and what is not there is told on
+    /// the object that asks for it.
+    pub(super) fn settle<T>(
+        &mut self,
+        fact: Option<Fact<T>>,
+        want: Want,
+        object: ObjectReference,
+        code: Code,
+        field: &str,
+    ) -> Result<Value<T>, Failed> {
+        match fact {
+            Some(Fact::Known(value)) => Ok(Value::Known(value)),
+            Some(Fact::AfterApply(why)) => Ok(Value::AfterApply(why)),
+            Some(Fact::Absent { message, fix }) => {
+                self.lacking = true;
+                Err(self.found(Severity::Error, object, code, field, &message, &fix))
+            }
+            Some(Fact::Unavailable(why)) => {
+                if !self.unavailable.contains(&why) {
+                    self.unavailable.push(why);
+                }
+                Err(Failed)
+            }
+            None => {
+                self.wants.insert(want);
+                Err(Failed)
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! From what the cluster says to what AWS shall have. Pure: no I/O, no clock. Building never stops at the first mistake:
+//! it returns what it could build with every diagnostic.
+
+mod config;
+mod findings;
+pub mod sources;
+
+pub use config::BuildConfig;
+pub use findings::Built;

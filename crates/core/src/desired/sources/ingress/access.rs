@@ -1,0 +1,281 @@
+//! Who may reach a load balancer, and how it reaches its targets (reference: ingress §6).
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::{
+    Builder, Failed, Member, cause,
+    merge::{Setting, Unmerged},
+    part::Part,
+    settings::Given,
+};
+use crate::{
+    api::annotations::INGRESS_PREFIX,
+    diagnostics::{Code, Severity},
+    facts::{Fact, Want},
+    model::{
+        ManagedSecurityGroup, ObjectName, ObjectReference, ResourceId, SecurityGroupId, SecurityGroupReference,
+        SecurityGroupRule, Source, Tags, Value, names, tags,
+    },
+    snapshot::Ingress,
+};
+
+const SECURITY_GROUPS: &str = "alb.ingress.kubernetes.io/security-groups";
+const MANAGE_RULES: &str = "alb.ingress.kubernetes.io/manage-backend-security-group-rules";
+
+/// The security groups of a load balancer.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    /// In the order of the request.
+    pub(super) security_groups: Vec<SecurityGroupReference>,
+    /// Whom nodes and pods let in; `None` where their rules are the user's.
+    pub(super) backend_source: Option<SecurityGroupReference>,
+}
+
+impl Access {
+    /// Whether the first group is the stack's own.
+    pub(super) fn is_managed(&self) -> bool {
+        self.security_groups.contains(&SecurityGroupReference::Managed)
+    }
+}
+
+/// The port of a listener, opened to a source.
+pub(super) fn open_to(port: u16, source: &Source) -> SecurityGroupRule {
+    SecurityGroupRule {
+        protocol: "tcp".to_owned(),
+        from_port: Some(i32::from(port)),
+        to_port: Some(i32::from(port)),
+        source: source.clone(),
+        description: String::new(),
+    }
+}
+
+/// Returns address ranges and prefix lists as EC2 keeps them: a range without host bits, as only so it is found again.
+fn sources(ranges: impl Iterator<Item = String>, lists: impl Iterator<Item = String>) -> Vec<Source> {
+    let range = |range: IpNet| match range {
+        IpNet::V4(range) => Source::Ipv4(range.trunc().to_string()),
+        IpNet::V6(range) => Source::Ipv6(range.trunc().to_string()),
+    };
+    let mut sources: Vec<Source> = ranges.filter_map(|text| Some(range(text.parse().ok()?))).collect();
+    sources.extend(lists.map(Source::PrefixList));
+    let mut once = BTreeSet::new();
+    sources.retain(|source| once.insert(source.clone()));
+    sources
+}
+
+impl Member<'_> {
+    /// Returns the sources that the member names, whatever else is wrong with it. `None` where they cannot be read.
+    pub(super) fn named_sources(&self) -> Option<Vec<Source>> {
+        let (ranges, lists) = (self.inbound_cidrs().ok()?, self.prefix_lists().ok()?);
+        let values = |given: Option<Given<Vec<String>>>| given.into_iter().flat_map(|given| given.value);
+        Some(sources(values(ranges), values(lists)))
+    }
+}
+
+/// The security groups that a member names, whether rules to the targets are managed, and who may come in.
+type Asked = (Option<Vec<String>>, Option<bool>, Option<Given<Vec<Source>>>);
+
+impl<'a> Builder<'a> {
+    /// What one member asks for.
+    pub(super) fn asked_access(&mut self, member: Member<'a>) -> Result<Asked, Failed> {
+        let Member { ingress, annotations, .. } = member;
+        let given = self.value(ingress, None, annotations.string_list("security-groups"));
+        let manage = self.value(ingress, None, annotations.bool("manage-backend-security-group-rules"));
+        let (given, manage) = (given?.filter(|given| !given.is_empty()), manage?);
+        if given.is_none() {
+            return Ok((None, manage, self.asked_sources(member)?));
+        }
+        for name in ["inbound-cidrs", "security-group-prefix-lists"].into_iter().filter(|n| annotations.contains(n)) {
+            let key = format!("{INGRESS_PREFIX}{name}");
+            let message =
+                format!("annotation `{key}` has no effect: the rules of the groups in `{SECURITY_GROUPS}` are yours");
+            let fix = "put these sources into rules of those groups, or remove one of the two annotations";
+            self.warning(ingress, Code::UnknownAnnotation, &key, &message, fix);
+        }
+        Ok((given, manage, None))
+    }
+
+    /// The security groups of the load balancer.
+    pub(super) fn merge_access(
+        &mut self,
+        parts: &[Part<'a>],
+        aside: &BTreeSet<ObjectName>,
+    ) -> Result<Access, Unmerged> {
+        let list = |names: &Vec<String>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let given = self.agree(
+            parts,
+            &Setting { field: "security-groups", what: "the list of security groups" },
+            |part| part.security_groups.clone(),
+            |observed, names| {
+                let present = observed.load_balancers.first().map(|balancer| &balancer.security_groups);
+                present.is_some_and(|present| names.iter().all(|name| present.iter().any(|id| id.as_str() == name)))
+            },
+            list,
+        )?;
+        let manage = self.agree(
+            parts,
+            &Setting { field: "manage-backend-security-group-rules", what: "whether rules to the targets are managed" },
+            |part| part.manage_backend_rules,
+            |_, _| false,
+            ToString::to_string,
+        )?;
+        let Some(given) = given else {
+            return match self.access_in_force(aside)? {
+                Some(access) => Ok(access),
+                None => self.managed_access(parts),
+            };
+        };
+        let askers = || parts.iter().filter(|part| part.security_groups.is_some()).map(|part| part.member.name());
+        let set_aside = || Unmerged::SetAside(askers().cloned().collect());
+        let asker = askers().next().ok_or(Unmerged::Failed)?;
+        let fact = self.facts.security_groups(&given);
+        let object = ObjectReference::ingress(asker);
+        let found =
+            self.findings.settle(fact, Want::SecurityGroups(given), object, Code::InvalidValue, SECURITY_GROUPS);
+        let manage = manage.unwrap_or(self.config.enable_manage_backend_security_group_rules);
+        let shared = match (manage, self.config.enable_backend_security_group) {
+            (false, _) => None,
+            (true, true) => Some(SecurityGroupReference::SharedBackend(self.backend_security_group(asker)?)),
+            (true, false) => {
+                let message = "the rules from given security groups to the targets need the shared backend security group, which `--enable-backend-security-group=false` turns off";
+                let fix =
+                    "turn the flag on, or set the annotation to `false` and keep the rules of nodes and pods yourself";
+                self.error(asker, Code::InvalidValue, MANAGE_RULES, message, fix);
+                return Err(set_aside());
+            }
+        };
+        let mut security_groups: Vec<_> = match found.map_err(|Failed| set_aside())? {
+            Value::Known(ids) => ids.into_iter().map(|id| SecurityGroupReference::Given(Value::Known(id))).collect(),
+            Value::AfterApply(why) => vec![SecurityGroupReference::Given(Value::AfterApply(why))],
+        };
+        security_groups.extend(shared.clone());
+        Ok(Access { security_groups, backend_source: shared })
+    }
+
+    /// A group of the stack's own, and the shared one.
+    fn managed_access(&mut self, parts: &[Part<'a>]) -> Result<Access, Unmerged> {
+        let mut security_groups = vec![SecurityGroupReference::Managed];
+        if self.config.enable_backend_security_group {
+            let first = parts.first().ok_or(Unmerged::Failed)?.member.name();
+            security_groups.push(SecurityGroupReference::SharedBackend(self.backend_security_group(first)?));
+        }
+        let backend_source = security_groups.last().cloned();
+        Ok(Access { security_groups, backend_source })
+    }
+
+    /// Where somebody is set aside: the groups of the load balancer, if they are a user's.
+    fn access_in_force(&mut self, aside: &BTreeSet<ObjectName>) -> Result<Option<Access>, Unmerged> {
+        let Some(observed) = self.kept(aside)? else { return Ok(None) };
+        let Some(balancer) = observed.load_balancers.first() else { return Ok(None) };
+        let managed = observed.security_groups.iter().any(|group| balancer.security_groups.contains(&group.id));
+        if managed || balancer.security_groups.is_empty() {
+            return Ok(None);
+        }
+        let shared = match (&self.config.backend_security_group, &self.facts.backend_security_group) {
+            (Some(id), _) | (None, Some(Fact::Known(id))) => Some(id.clone()),
+            _ => None,
+        };
+        let known = |id: &SecurityGroupId| Value::Known(id.clone());
+        let (backend, given): (Vec<_>, Vec<_>) =
+            balancer.security_groups.iter().partition(|id| shared.as_ref() == Some(*id));
+        let backend_source = backend.first().map(|id| SecurityGroupReference::SharedBackend(known(id)));
+        let given = given.into_iter().map(|id| SecurityGroupReference::Given(known(id)));
+        Ok(Some(Access { security_groups: given.chain(backend_source.clone()).collect(), backend_source }))
+    }
+
+    fn backend_security_group(&mut self, member: &ObjectName) -> Result<Value<SecurityGroupId>, Failed> {
+        if let Some(id) = &self.config.backend_security_group {
+            return Ok(Value::Known(id.clone()));
+        }
+        let fact = self.facts.backend_security_group();
+        let object = ObjectReference::ingress(member);
+        self.findings.settle(fact, Want::BackendSecurityGroup, object, Code::Unsupported, "spec")
+    }
+
+    /// The stack's own group.
+    pub(super) fn managed_security_group(
+        &self,
+        ingress: &Ingress,
+        rules: Vec<SecurityGroupRule>,
+        user_tags: &Tags,
+    ) -> ManagedSecurityGroup {
+        ManagedSecurityGroup {
+            name: self.named(|cluster| names::managed_security_group(cluster, self.group)),
+            description: names::MANAGED_GROUP_DESCRIPTION,
+            ingress: rules,
+            tags: tags::of_resource(
+                &self.config.cluster,
+                self.group,
+                &ResourceId(tags::MANAGED_SECURITY_GROUP.to_owned()),
+                &self.config.default_tags,
+                user_tags,
+            ),
+            cause: cause(ingress, "spec"),
+        }
+    }
+
+    /// From where the load balancer may be reached, where address ranges or prefix lists are named.
+    fn asked_sources(&mut self, member: Member<'a>) -> Result<Option<Given<Vec<Source>>>, Failed> {
+        let Member { ingress, .. } = member;
+        let ranges = self.value(ingress, None, member.inbound_cidrs());
+        let lists = self.value(ingress, None, member.prefix_lists());
+        let (ranges, lists) = (ranges?, lists?);
+        if let Some(Given { value, place }) = &lists
+            && let Some(list) = value.iter().find(|list| !list.starts_with("pl-"))
+        {
+            let message = format!("`{list}` is not the identifier of a prefix list");
+            let fix = "write identifiers such as `pl-0123456789abcdef0`, separated by commas";
+            return Err(self.wrong(ingress, Code::InvalidValue, place, Severity::Error, &message, fix));
+        }
+        let ranges = ranges.filter(|ranges| !ranges.value.is_empty());
+        let lists = lists.filter(|lists| !lists.value.is_empty());
+        let Some(place) = ranges.iter().map(|r| &r.place).chain(lists.iter().map(|l| &l.place)).next().cloned() else {
+            return Ok(None);
+        };
+        let ranges = ranges.into_iter().flat_map(|ranges| ranges.value);
+        let sources = sources(ranges, lists.into_iter().flat_map(|lists| lists.value));
+        Ok(Some(Given { value: sources, place }))
+    }
+
+    /// Tells of ranges that a load balancer without IPv6 addresses cannot let in. Who has no others is set aside.
+    pub(super) fn check_sources(&mut self, parts: &[Part<'a>]) -> Result<(), Unmerged> {
+        let mut alone = BTreeSet::new();
+        for part in parts {
+            let Some(Given { value, place }) = &part.sources else { continue };
+            let (six, others): (Vec<&Source>, Vec<&Source>) =
+                value.iter().partition(|source| matches!(source, Source::Ipv6(_)));
+            if six.is_empty() || self.ip_address_type.has_ipv6() {
+                continue;
+            }
+            let six: Vec<String> = six.iter().map(|source| format!("`{source}`")).collect();
+            let message =
+                format!("the load balancer has IPv4 addresses alone, so nobody comes in from {}", six.join(", "));
+            let (severity, fix) = if others.is_empty() {
+                alone.insert(part.member.name().clone());
+                let fix = "name an IPv4 range too, or give the load balancer IPv6 addresses with `alb.ingress.kubernetes.io/ip-address-type: dualstack`";
+                (Severity::Error, fix)
+            } else {
+                (Severity::Warning, "remove it, or leave it for the day on which the load balancer has IPv6 addresses")
+            };
+            self.wrong(part.member.ingress, Code::InvalidValue, place, severity, &message, fix);
+        }
+        if alone.is_empty() { Ok(()) } else { Err(Unmerged::SetAside(alone)) }
+    }
+
+    /// From where a port may be reached: what is asked for, as far as the load balancer has such addresses, or everywhere.
+    pub(super) fn let_in(&self, asked: Option<Vec<Source>>) -> Vec<Source> {
+        let six = self.ip_address_type.has_ipv6();
+        match asked {
+            Some(mut sources) => {
+                sources.retain(|source| six || !matches!(source, Source::Ipv6(_)));
+                sources
+            }
+            None => {
+                let mut everywhere = vec![Source::Ipv4("0.0.0.0/0".to_owned())];
+                everywhere.extend(six.then(|| Source::Ipv6("::/0".to_owned())));
+                everywhere
+            }
+        }
+    }
+}

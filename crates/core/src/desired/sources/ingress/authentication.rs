@@ -1,0 +1,183 @@
+//! What a client has to show before an action, on HTTPS listeners (reference: ingress §2.4, §3.4).
+
+use super::{Builder, Failed, Member, listeners::ListenerContext};
+use crate::{
+    api::annotations::{self, Annotations},
+    diagnostics::Code,
+    facts::Want,
+    model::{
+        Action, Authentication, CognitoProvider, ListenerProtocol, ObjectName, ObjectReference, OidcProvider, Session,
+        TargetGroupReference,
+    },
+    snapshot::Service,
+};
+
+const AUTH_TYPE: &str = "alb.ingress.kubernetes.io/auth-type";
+const COGNITO: &str = "alb.ingress.kubernetes.io/auth-idp-cognito";
+const OIDC: &str = "alb.ingress.kubernetes.io/auth-idp-oidc";
+const JWT: &str = "alb.ingress.kubernetes.io/jwt-validation";
+const UNAUTHENTICATED: &str = "alb.ingress.kubernetes.io/auth-on-unauthenticated-request";
+const ANSWERS: [&str; 3] = ["authenticate", "allow", "deny"];
+
+/// What the annotations say, before it is known whether it matters.
+struct Written {
+    kind: &'static str,
+    cognito: Option<annotations::CognitoProvider>,
+    oidc: Option<annotations::OidcProvider>,
+    tokens: Option<annotations::JwtValidation>,
+    session: Session,
+}
+
+impl<'a> Builder<'a> {
+    /// What a client has to show before `action`, which a backend of the member became. On other listeners than HTTPS the
+    /// annotations are read, so that their mistakes are told, and mean nothing.
+    pub(super) fn authentication(
+        &mut self,
+        member: Member<'a>,
+        listener: ListenerContext,
+        action: &Action<TargetGroupReference>,
+    ) -> Result<Option<Authentication>, Failed> {
+        let service = self.lone_service(action);
+        let written = self.written(member, service)?;
+        if listener.protocol != ListenerProtocol::Https {
+            return Ok(None);
+        }
+        let Written { kind, cognito, oidc, tokens, session } = written;
+        let member_service = (member, service);
+        let user = match kind {
+            "cognito" => Some(self.cognito(member_service, cognito, session)?),
+            "oidc" => Some(self.oidc(member_service, oidc, session)?),
+            _ => None,
+        };
+        match (user, tokens) {
+            (Some(_), Some(_)) => {
+                let message = format!("`{AUTH_TYPE}` is `{kind}`, and `{JWT}` is there too; AWS takes one of them");
+                let fix = format!("remove `{JWT}`, or set `{AUTH_TYPE}` to `none`");
+                Err(self.error(&member.ingress.name, Code::InvalidValue, JWT, &message, &fix))
+            }
+            (user, tokens) => Ok(user.or(tokens.map(Authentication::Jwt))),
+        }
+    }
+
+    /// The Service whose annotations count besides the Ingress': that of an action which forwards to it and to nothing else.
+    fn lone_service(&self, action: &Action<TargetGroupReference>) -> Option<&'a Service> {
+        let Action::Forward { target_groups, .. } = action else { return None };
+        let [only] = target_groups.as_slice() else { return None };
+        let TargetGroupReference::Own(id) = &only.group else { return None };
+        let binding = &self.target_groups.get(id)?.binding;
+        self.snapshot.services.get(&ObjectName::new(&binding.namespace, &binding.service))
+    }
+
+    fn written(&mut self, member: Member<'a>, service: Option<&'a Service>) -> Result<Written, Failed> {
+        let annotations: Annotations<'a> = member.layered(service);
+        let ingress = member.ingress;
+        let kind = self.value(ingress, service, annotations.enumerated("auth-type", &["none", "oidc", "cognito"]));
+        let cognito = self.value(ingress, service, annotations.cognito_provider());
+        let oidc = self.value(ingress, service, annotations.oidc_provider());
+        let on_unauthenticated = self.value(ingress, service, annotations.string("auth-on-unauthenticated-request"));
+        let scope = self.value(ingress, service, annotations.string("auth-scope"));
+        let cookie = self.value(ingress, service, annotations.string("auth-session-cookie"));
+        let timeout = self.value(ingress, service, annotations.i64("auth-session-timeout"));
+        let tokens = self.value(ingress, service, annotations.jwt_validation());
+        let or = |text: Option<String>, default: &str| text.unwrap_or_else(|| default.to_owned());
+        Ok(Written {
+            kind: kind?.unwrap_or("none"),
+            cognito: cognito?,
+            oidc: oidc?,
+            tokens: tokens?,
+            session: Session {
+                cookie: or(cookie?, "AWSELBAuthSessionCookie"),
+                scope: or(scope?, "openid"),
+                timeout_seconds: timeout?.unwrap_or(604_800),
+                on_unauthenticated_request: or(on_unauthenticated?, ANSWERS[0]),
+                extra_parameters: std::collections::BTreeMap::new(),
+            },
+        })
+    }
+
+    fn cognito(
+        &mut self,
+        of: (Member<'a>, Option<&'a Service>),
+        provider: Option<annotations::CognitoProvider>,
+        session: Session,
+    ) -> Result<Authentication, Failed> {
+        let provider = provider.ok_or_else(|| self.no_provider(of.0, "cognito", COGNITO))?;
+        let fields = [
+            ("userPoolARN", &provider.user_pool_arn),
+            ("userPoolClientID", &provider.user_pool_client_id),
+            ("userPoolDomain", &provider.user_pool_domain),
+        ];
+        self.complete(of, COGNITO, &fields, &session)?;
+        Ok(Authentication::Cognito(CognitoProvider {
+            user_pool_arn: provider.user_pool_arn,
+            user_pool_client_id: provider.user_pool_client_id,
+            user_pool_domain: provider.user_pool_domain,
+            session: Session { extra_parameters: provider.extra_parameters, ..session },
+        }))
+    }
+
+    fn oidc(
+        &mut self,
+        of: (Member<'a>, Option<&'a Service>),
+        provider: Option<annotations::OidcProvider>,
+        session: Session,
+    ) -> Result<Authentication, Failed> {
+        let provider = provider.ok_or_else(|| self.no_provider(of.0, "oidc", OIDC))?;
+        let fields = [
+            ("issuer", &provider.issuer),
+            ("authorizationEndpoint", &provider.authorization_endpoint),
+            ("tokenEndpoint", &provider.token_endpoint),
+            ("userInfoEndpoint", &provider.user_info_endpoint),
+            ("secretName", &provider.secret_name),
+        ];
+        self.complete(of, OIDC, &fields, &session)?;
+        let ingress = &of.0.ingress.name;
+        let secret_name = ObjectName::new(&ingress.namespace, &provider.secret_name);
+        let (fact, object) = (self.facts.secret(&secret_name), ObjectReference::ingress(ingress));
+        let secret =
+            self.findings.settle(fact, Want::Secret(secret_name.clone()), object, Code::MissingSecret, OIDC)?;
+        let provider = OidcProvider {
+            issuer: provider.issuer,
+            authorization_endpoint: provider.authorization_endpoint,
+            token_endpoint: provider.token_endpoint,
+            user_info_endpoint: provider.user_info_endpoint,
+            session: Session { extra_parameters: provider.extra_parameters, ..session },
+        };
+        Ok(Authentication::Oidc { provider, secret_name, secret })
+    }
+
+    fn no_provider(&mut self, member: Member<'a>, kind: &str, key: &str) -> Failed {
+        let message = format!("`{AUTH_TYPE}` is `{kind}`, and there is no `{key}`");
+        self.error(&member.ingress.name, Code::InvalidValue, key, &message, "add it, or set the type to `none`")
+    }
+
+    /// Sees to it that what AWS needs is there.
+    fn complete(
+        &mut self,
+        (member, service): (Member<'a>, Option<&'a Service>),
+        key: &str,
+        fields: &[(&str, &String)],
+        session: &Session,
+    ) -> Result<(), Failed> {
+        let missing: Vec<String> =
+            fields.iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| format!("`{name}`")).collect();
+        let answer = &session.on_unauthenticated_request;
+        let (key, message, fix) = if !missing.is_empty() {
+            (key, format!("annotation `{key}` lacks {}", missing.join(", ")), "add it".to_owned())
+        } else if !ANSWERS.contains(&answer.as_str()) {
+            let allowed = ANSWERS.map(|answer| format!("`{answer}`")).join(", ");
+            (
+                UNAUTHENTICATED,
+                format!("annotation `{UNAUTHENTICATED}` has the value `{answer}`"),
+                format!("write one of {allowed}"),
+            )
+        } else {
+            return Ok(());
+        };
+        let object = match service {
+            Some(service) if service.annotations.contains_key(key) => ObjectReference::service(&service.name),
+            _ => ObjectReference::ingress(&member.ingress.name),
+        };
+        Err(self.findings.found(crate::diagnostics::Severity::Error, object, Code::InvalidValue, key, &message, &fix))
+    }
+}

@@ -1,0 +1,44 @@
+//! Certificates that the Ingress names, or that ACM has for its hosts (reference: ingress §4.3, §4.4).
+
+use super::{Builder, Failed, Member};
+use crate::{
+    diagnostics::{Code, Severity},
+    facts::Want,
+    model::{CertificateArn, ObjectReference, Value},
+};
+
+impl<'a> Builder<'a> {
+    /// The certificates of a member's HTTPS listeners, the default first: those that it has named, else those that ACM has for
+    /// its hosts. None for a member without hosts, which shares the listeners of others.
+    pub(super) fn certificates(
+        &mut self,
+        member: Member<'a>,
+        named: Vec<CertificateArn>,
+    ) -> Result<Value<Vec<CertificateArn>>, Failed> {
+        let ingress = member.ingress;
+        if !named.is_empty() || ingress.hosts.is_empty() {
+            return Ok(Value::Known(named));
+        }
+        let (fact, object) = (self.facts.certificates(&ingress.hosts), ObjectReference::ingress(&ingress.name));
+        let want = Want::Certificates(ingress.hosts.clone());
+        self.findings.settle(fact, want, object, Code::MissingCertificate, "spec")
+    }
+
+    /// The certificates that the Ingress names, each once.
+    pub(super) fn named_certificates(&mut self, member: Member<'a>) -> Result<Vec<CertificateArn>, Failed> {
+        let Some(listed) = self.value(member.ingress, None, member.certificate_arns())? else { return Ok(Vec::new()) };
+        let mut certificates: Vec<CertificateArn> = Vec::new();
+        for arn in listed.value.into_iter().map(CertificateArn::new) {
+            if !arn.looks_right() {
+                let message = format!("`{arn}` is not the ARN of a certificate");
+                let fix = "write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>";
+                let (code, error) = (Code::InvalidValue, Severity::Error);
+                return Err(self.wrong(member.ingress, code, &listed.place, error, &message, fix));
+            }
+            if !certificates.contains(&arn) {
+                certificates.push(arn);
+            }
+        }
+        Ok(certificates)
+    }
+}

@@ -1,0 +1,299 @@
+//! Who belongs to a group of Ingresses (reference: ingress §1.2 to §1.5).
+
+use std::collections::BTreeSet;
+
+use super::class::{Ownership, ownership, params_named};
+use crate::{
+    api::annotations::{Annotations, values::parse_bool},
+    desired::{BuildConfig, findings::Findings},
+    diagnostics::{Code, Diagnostic, Severity},
+    model::{DELETION_PROTECTION, ObjectName, ObjectReference, StackId, tags},
+    snapshot::{Ingress, IngressClassParams, Snapshot},
+};
+
+const GROUP_NAME: &str = "alb.ingress.kubernetes.io/group.name";
+
+/// The Ingresses of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Those that the load balancer shall serve, in the group's order, and among them those of `kept`.
+    pub members: Vec<ObjectName>,
+    /// Those whose part of the load balancer shall neither change nor go: broken, or on their way to another group that does
+    /// not serve them yet.
+    pub kept: BTreeSet<ObjectName>,
+    /// Those that carry the group's finalizer and no longer belong to it: deleted, of another class or of another group now.
+    pub leaving: Vec<ObjectName>,
+    /// Those of `leaving` that belong to another group now.
+    pub moving: BTreeSet<ObjectName>,
+    /// Why one that carries the finalizer, or asks for this group, can neither be served nor let go.
+    pub broken: Vec<Diagnostic>,
+}
+
+impl Membership {
+    /// Whether the group has anybody at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.leaving.is_empty() && self.broken.is_empty()
+    }
+
+    /// Keeps the part of one that is on its way to another group.
+    pub fn keep_moving(&mut self, name: &ObjectName) {
+        if self.moving.remove(name) {
+            self.leaving.retain(|leaving| leaving != name);
+            self.members.push(name.clone());
+            self.kept.insert(name.clone());
+        }
+    }
+
+    /// Those that are to be served, without those that are kept as they are.
+    pub fn served(&self) -> impl Iterator<Item = &ObjectName> {
+        self.members.iter().filter(|name| !self.kept.contains(name))
+    }
+}
+
+/// The groups that an Ingress may have to do with: those that it, or its class, may name, and those whose finalizers it carries.
+#[must_use]
+pub fn groups_of(ingress: &Ingress, snapshot: &Snapshot) -> BTreeSet<StackId> {
+    let named = group_name(ingress, params_named(ingress, snapshot));
+    let named = named.filter(|name| is_group_name(name)).map(|name| StackId::Group(name.to_owned()));
+    let held = ingress.finalizers.iter().filter_map(|finalizer| finalizer.strip_prefix("group.ingress.k8s.aws/"));
+    [StackId::Ingress(ingress.name.clone())]
+        .into_iter()
+        .chain(named)
+        .chain(held.map(|name| StackId::Group(name.to_owned())))
+        .collect()
+}
+
+/// The name of the group that an Ingress asks for, its class before its annotation.
+fn group_name<'a>(ingress: &'a Ingress, params: Option<&'a IngressClassParams>) -> Option<&'a str> {
+    match params.and_then(|params| params.spec.group.as_ref()) {
+        Some(group) => Some(&group.name),
+        None => ingress.annotations.get(GROUP_NAME).map(String::as_str),
+    }
+}
+
+/// Whether it begins and ends with a letter or digit, and has at most 63 of those, `-` and `.`.
+fn is_group_name(name: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= 63
+        && name.starts_with(alphanumeric)
+        && name.ends_with(alphanumeric)
+        && name.chars().all(|c| alphanumeric(c) || matches!(c, '-' | '.'))
+}
+
+/// The group that an Ingress of ours belongs to.
+fn group_of(
+    ingress: &Ingress,
+    params: Option<&IngressClassParams>,
+    config: &BuildConfig,
+) -> Result<StackId, Box<Diagnostic>> {
+    let of_class = params.filter(|params| params.spec.group.is_some());
+    // Whom a group serves already, it goes on to serve: the flag stops new ones.
+    let refused = |name: &str| {
+        let held =
+            is_published(ingress) && ingress.finalizers.contains(&tags::finalizer(&StackId::Group(name.to_owned())));
+        config.no_group_annotation && of_class.is_none() && !held
+    };
+    match group_name(ingress, params) {
+        Some(name) if refused(name) => Err(Box::new(Diagnostic {
+            code: Code::Refused,
+            severity: Severity::Error,
+            object: ObjectReference::ingress(&ingress.name),
+            field: GROUP_NAME.to_owned(),
+            message: format!(
+                "the annotation `{GROUP_NAME}` is switched off (--disable-ingress-group-name-annotation), so the Ingress does not join the group `{name}`"
+            ),
+            fix: "remove the annotation, or name a class whose IngressClassParams have the group in spec.group.name"
+                .to_owned(),
+        })),
+        None => Ok(StackId::Ingress(ingress.name.clone())),
+        Some(name) if is_group_name(name) => Ok(StackId::Group(name.to_owned())),
+        Some(name) => Err(Box::new(Diagnostic {
+            code: Code::InvalidValue,
+            severity: Severity::Error,
+            object: ObjectReference::ingress(&ingress.name),
+            field: of_class.map_or(GROUP_NAME, |_| "spec.ingressClassName").to_owned(),
+            message: match of_class {
+                Some(params) => {
+                    let object = ObjectReference::ingress_class_params(&params.name);
+                    format!("{object}, spec.group.name: `{name}` is not a valid name of a group")
+                }
+                None => format!("`{name}` is not a valid name of a group"),
+            },
+            fix: "write at most 63 of `a-z`, `0-9`, `-` and `.`, beginning and ending with a letter or digit"
+                .to_owned(),
+        })),
+    }
+}
+
+/// Returns true if the status names a load balancer: an Ingress has been served whose finalizers say so. Those alone anybody may
+/// write who may write the Ingress.
+pub(super) fn is_published(ingress: &Ingress) -> bool {
+    ingress.status.iter().any(|entry| !entry.hostname.is_empty())
+}
+
+/// What an Ingress is to a group.
+enum Role {
+    Member,
+    /// Its part stays as it is; the diagnostics say why, where somebody has to do something.
+    Kept(Option<Box<Diagnostic>>),
+    Leaving,
+    /// Leaving for another group.
+    Moving,
+    None,
+}
+
+/// Tells who belongs to a group.
+#[must_use]
+pub fn membership(snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> Membership {
+    let candidates: Vec<&Ingress> = match group {
+        StackId::Ingress(name) => snapshot.ingresses.get(name).into_iter().collect(),
+        StackId::Group(_) => snapshot.ingresses.values().collect(),
+        StackId::Service(_) => Vec::new(),
+    };
+    membership_among(candidates, snapshot, config, group)
+}
+
+/// Tells who belongs to a group, of candidates among which are all that [`groups_of`] gives the group.
+#[must_use]
+pub fn membership_among<'a>(
+    candidates: impl IntoIterator<Item = &'a Ingress>,
+    snapshot: &'a Snapshot,
+    config: &BuildConfig,
+    group: &StackId,
+) -> Membership {
+    let mut membership = Membership::default();
+    let mut members: Vec<(i32, &ObjectName)> = Vec::new();
+    for ingress in candidates {
+        match role(ingress, snapshot, config, group) {
+            Role::None => {}
+            Role::Leaving => membership.leaving.push(ingress.name.clone()),
+            Role::Moving => {
+                membership.leaving.push(ingress.name.clone());
+                membership.moving.insert(ingress.name.clone());
+            }
+            role => {
+                let (place, mistake) = order(ingress);
+                members.push((place, &ingress.name));
+                let diagnostic = match role {
+                    Role::Kept(diagnostic) => Some(diagnostic.map(|diagnostic| *diagnostic)),
+                    _ => mistake.map(Some),
+                };
+                if let Some(diagnostic) = diagnostic {
+                    membership.kept.insert(ingress.name.clone());
+                    membership.broken.extend(diagnostic);
+                }
+            }
+        }
+    }
+    members.sort_by_cached_key(|(place, name)| (*place, name.to_string()));
+    membership.members = members.into_iter().map(|(_, name)| name.clone()).collect();
+    membership
+}
+
+fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> Role {
+    let held = match group {
+        StackId::Ingress(name) if *name != ingress.name => false,
+        _ => ingress.finalizers.contains(&tags::finalizer(group)),
+    };
+    if ingress.deleting {
+        return match protected(ingress).filter(|_| held) {
+            Some(why) => Role::Kept(Some(Box::new(why))),
+            None if held => Role::Leaving,
+            None => Role::None,
+        };
+    }
+    match ownership(ingress, snapshot, config) {
+        Ownership::Ours(params) => match group_of(ingress, params, config) {
+            Ok(its) if its == *group => Role::Member,
+            // Its new group serves it when its status names another host; until then this one does.
+            Ok(_) if held => Role::Moving,
+            Ok(_) => Role::None,
+            // Held by nobody, it is told where it would have been on its own.
+            Err(mistake) if held || is_alone(ingress, group) => Role::Kept(Some(mistake)),
+            Err(_) => Role::None,
+        },
+        Ownership::Foreign if held => Role::Leaving,
+        // A class that went away may come back: nothing is torn down for it.
+        Ownership::Broken(mistake) if held => Role::Kept(Some(mistake)),
+        Ownership::Broken(mistake)
+            if is_alone(ingress, group) && (!names_missing_class(snapshot, ingress) || meant_for_us(ingress)) =>
+        {
+            Role::Kept(Some(mistake))
+        }
+        Ownership::Foreign | Ownership::Broken(_) => Role::None,
+    }
+}
+
+/// Whether the group is the one that the Ingress would be on its own, and no other group holds it.
+fn is_alone(ingress: &Ingress, group: &StackId) -> bool {
+    *group == StackId::Ingress(ingress.name.clone())
+        && !ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer))
+}
+
+/// Returns the place of a member: lower numbers come first, equal ones in the order of the bytes of `namespace/name` (reference:
+/// ingress §1.2).
+fn order(ingress: &Ingress) -> (i32, Option<Diagnostic>) {
+    match Annotations::of_ingress(&ingress.annotations).i32("group.order") {
+        Ok(order) => (order.unwrap_or(0), None),
+        Err(error) => {
+            let mut findings = Findings::default();
+            findings.annotation_error(ObjectReference::ingress(&ingress.name), &error);
+            (0, findings.diagnostics.pop())
+        }
+    }
+}
+
+/// Whether its class does not exist: then it may be any controller's.
+fn names_missing_class(snapshot: &Snapshot, ingress: &Ingress) -> bool {
+    ingress.class.as_ref().is_some_and(|class| !snapshot.ingress_classes.contains_key(&ObjectName::new("", class)))
+}
+
+/// Whether it has annotations that only this controller reads.
+pub(super) fn meant_for_us(ingress: &Ingress) -> bool {
+    ingress.annotations.keys().any(|key| key.starts_with("alb.ingress.kubernetes.io/"))
+}
+
+/// Whether an Ingress that is not being deleted belongs to a group no more, judged by this snapshot.
+#[must_use]
+pub fn has_left(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> bool {
+    matches!(role(ingress, snapshot, config, group), Role::Leaving | Role::Moving | Role::None)
+}
+
+/// Returns why a deleted Ingress must stay with its part of the load balancer: its own annotation protects the load balancer, or
+/// cannot be read. A value that Go does not take for true protects nothing (reference: ingress §1.5).
+fn protected(ingress: &Ingress) -> Option<Diagnostic> {
+    let object = ObjectReference::ingress(&ingress.name);
+    let annotations = Annotations::of_ingress(&ingress.annotations);
+    match annotations.string_map("load-balancer-attributes") {
+        Ok(attributes) => {
+            let value = attributes?.remove(DELETION_PROTECTION)?;
+            (parse_bool(&value) == Ok(true)).then(|| Diagnostic {
+                code: Code::Refused,
+                severity: Severity::Error,
+                object,
+                field: "alb.ingress.kubernetes.io/load-balancer-attributes".to_owned(),
+                message: "the Ingress is deleted, but `deletion_protection.enabled` keeps its load balancer".to_owned(),
+                fix: "set `deletion_protection.enabled=false` in the annotation, and the load balancer goes with the Ingress".to_owned(),
+            })
+        }
+        Err(error) => {
+            let mut findings = Findings::default();
+            findings.annotation_error(object, &error);
+            findings.diagnostics.pop()
+        }
+    }
+}
+
+/// Returns true if those who leave let a protected load balancer go: one that `has_a_say` says
+/// `deletion_protection.enabled=false`, and none protects it.
+pub(super) fn lets_go_of_protected(leaving: &[&Ingress], has_a_say: impl Fn(&Ingress) -> bool) -> bool {
+    let said = leaving.iter().filter_map(|ingress| {
+        let attributes =
+            Annotations::of_ingress(&ingress.annotations).string_map("load-balancer-attributes").ok()??;
+        let protects = parse_bool(attributes.get(DELETION_PROTECTION)?).ok()?;
+        (protects || has_a_say(ingress)).then_some(protects)
+    });
+    let said: BTreeSet<bool> = said.collect();
+    said.contains(&false) && !said.contains(&true)
+}

@@ -1,0 +1,203 @@
+//! The group's load balancer (reference: ingress §5).
+
+use std::collections::BTreeSet;
+
+use super::{
+    Builder, Failed, cause,
+    merge::{Merged, Setting, Unmerged},
+    part::Part,
+    settings::{Given, Place, SubnetSelection},
+};
+use crate::{
+    diagnostics::{Code, Severity},
+    facts::{Fact, SubnetQuery, Want},
+    model::{
+        Attributes, Cause, LoadBalancer, LoadBalancerKind, LoadBalancerName, ObjectName, ObjectReference, ResourceId,
+        Scheme, SecurityGroupReference, Stack, SubnetId, SubnetMapping, Tags, Value, names, tags,
+    },
+};
+
+impl<'a> Builder<'a> {
+    /// The load balancer, without security groups.
+    pub(super) fn load_balancer(
+        &mut self,
+        parts: &[Part<'a>],
+        merged: &mut Merged,
+        user_tags: &Tags,
+    ) -> Result<LoadBalancer, Failed> {
+        let first = parts.first().ok_or(Failed)?.member.ingress;
+        let name = match merged.name.take() {
+            Some(name) => Value::Known(name),
+            None => match self.named(|cluster| names::load_balancer(cluster, self.group, merged.scheme)) {
+                Value::Known(Ok(name)) => Value::Known(name),
+                Value::Known(Err(invalid)) => {
+                    let fix = "name it with the annotation `alb.ingress.kubernetes.io/load-balancer-name`";
+                    let message = invalid.to_string();
+                    return Err(self.error(&first.name, Code::InvalidValue, "metadata.name", &message, fix));
+                }
+                Value::AfterApply(why) => Value::AfterApply(why),
+            },
+        };
+        let (attributes, attribute_causes) = std::mem::take(&mut merged.attributes);
+        Ok(LoadBalancer {
+            kind: LoadBalancerKind::Application,
+            name,
+            scheme: merged.scheme,
+            ip_address_type: self.ip_address_type,
+            subnets: merged.subnets.clone(),
+            security_groups: Vec::new(),
+            attributes,
+            attribute_causes,
+            tags: tags::of_resource(
+                &self.config.cluster,
+                self.group,
+                &ResourceId(tags::LOAD_BALANCER.to_owned()),
+                &self.config.default_tags,
+                user_tags,
+            ),
+            cause: cause(first, "spec"),
+        })
+    }
+
+    pub(super) fn merge_subnets(
+        &mut self,
+        parts: &[Part<'a>],
+        scheme: Scheme,
+    ) -> Result<Value<Vec<SubnetMapping>>, Unmerged> {
+        // A list of an annotation has no order to agree on; a class is not an annotation, even where both say the same.
+        let selected = self.agree(
+            parts,
+            &Setting { field: "subnets", what: "the list of subnets" },
+            |part| {
+                let given = part.subnets.as_ref()?;
+                let of_class = part.member.place_in_class("subnets").is_some();
+                let mut selection = given.value.clone();
+                if let (SubnetSelection::Named(names), false) = (&mut selection, of_class) {
+                    names.sort();
+                }
+                Some((of_class, selection))
+            },
+            |observed, (_, selection)| {
+                let present = observed.load_balancers.iter().map(|balancer| &balancer.subnets);
+                let same = |names: &Vec<String>| {
+                    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+                    present.clone().any(|p| p.iter().map(SubnetId::as_str).eq(names.iter().copied()))
+                };
+                matches!(selection, SubnetSelection::Named(names) if same(names))
+            },
+            |(_, selection)| selection.to_string(),
+        )?;
+        let asker = parts.iter().find(|part| part.subnets.is_some());
+        // All have the same, and the first says in which order.
+        let selected = selected.and(asker).and_then(|part| part.subnets.clone());
+        let blamed = asker.or(parts.first()).ok_or(Unmerged::Failed)?.member.ingress;
+        let (kind, ipv6) = (LoadBalancerKind::Application, self.ip_address_type.has_ipv6());
+        // One of another scheme is replaced, and the new one goes where the scheme says.
+        let incumbents = self.facts.incumbent.iter().chain(&self.facts.beside);
+        let kept = incumbents.filter(|existing| existing.scheme == scheme).map(|existing| &existing.subnets).next();
+        let of_all = selected.is_none();
+        let (query, place) = match (selected, kept) {
+            (Some(Given { value: SubnetSelection::Named(names), place }), _) => {
+                (SubnetQuery::Named { kind, names, ipv6 }, place)
+            }
+            (Some(Given { value: SubnetSelection::Tagged(tags), place }), _) => {
+                (SubnetQuery::Tagged { kind, tags, ipv6 }, place)
+            }
+            // They are kept, but whether they can have IPv6 addresses is told here, and not by AWS.
+            (None, Some(kept)) if ipv6 => {
+                let names = kept.iter().map(|id| id.as_str().to_owned()).collect();
+                (SubnetQuery::Named { kind, names, ipv6 }, Place::annotation(blamed, "ip-address-type"))
+            }
+            (None, Some(kept)) => {
+                return Ok(Value::Known(kept.iter().cloned().map(SubnetMapping::plain).collect()));
+            }
+            (None, None) => (SubnetQuery::Discovered { kind, scheme, ipv6 }, Place::annotation(blamed, "scheme")),
+        };
+        let fact = self.facts.subnets(&query);
+        let object = ObjectReference::ingress(&blamed.name);
+        let of_class = place.object != object;
+        let askers = || {
+            let askers = parts.iter().filter(|part| part.subnets.is_some()).map(|part| part.member.name().clone());
+            Unmerged::SetAside(askers.collect())
+        };
+        if let (true, Some(Fact::Absent { message, fix })) = (of_class, &fact) {
+            self.findings.lacking = true;
+            self.wrong(blamed, Code::Subnets, &place, Severity::Error, message, fix);
+            return Err(askers());
+        }
+        match self.findings.settle(fact, Want::Subnets(query), object, Code::Subnets, &place.field) {
+            Ok(Value::Known(found)) => {
+                Ok(Value::Known(found.into_iter().map(|s| SubnetMapping::plain(s.id)).collect()))
+            }
+            Ok(Value::AfterApply(why)) => Ok(Value::AfterApply(why)),
+            Err(Failed) if of_all => Err(Unmerged::Failed),
+            Err(Failed) => Err(askers()),
+        }
+    }
+
+    /// Refuses a change of the scheme that would cost somebody something: a member set aside has what it has on the load
+    /// balancer as it is, and two cannot have one name while one takes over from the other.
+    pub(super) fn check_replacement(
+        &mut self,
+        parts: &[Part<'a>],
+        scheme: Scheme,
+        name: Option<&LoadBalancerName>,
+        aside: &BTreeSet<ObjectName>,
+    ) -> Result<(), Unmerged> {
+        let mut schemes = self.facts.incumbent.iter().chain(&self.facts.beside).map(|existing| existing.scheme);
+        let Some(first) = schemes.next() else { return Ok(()) };
+        if first == scheme || schemes.any(|existing| existing == scheme) {
+            return Ok(());
+        }
+        let mut losers = BTreeSet::new();
+        if let Some(name) = name.filter(|name| self.facts.names.contains(name.as_str())) {
+            let message = format!(
+                "the scheme becomes {scheme}, which needs another load balancer, and two cannot have the name `{name}` while one takes over from the other"
+            );
+            let fix = "give it another name too, or leave the scheme as it is";
+            for (part, given) in parts.iter().filter_map(|part| Some((part, part.name.as_ref()?))) {
+                let (ingress, place) = (part.member.ingress, &given.place);
+                self.wrong(ingress, Code::ReplacementNeeded, place, Severity::Error, &message, fix);
+                losers.insert(ingress.name.clone());
+            }
+        } else if let Some(kept) = aside.first() {
+            let message = format!(
+                "the scheme becomes {scheme}, which needs another load balancer, and that would not have what Ingress {kept} has, which cannot be built at the moment"
+            );
+            let fix = "wait until that is fixed; until then nothing of this Ingress changes";
+            for part in parts.iter().filter(|part| part.scheme == Some(scheme)) {
+                let place = Place::annotation(part.member.ingress, "scheme");
+                let place = part.member.place_in_class("scheme").unwrap_or(place);
+                self.wrong(part.member.ingress, Code::ReplacementNeeded, &place, Severity::Error, &message, fix);
+                losers.insert(part.member.name().clone());
+            }
+        }
+        if losers.is_empty() { Ok(()) } else { Err(Unmerged::SetAside(losers)) }
+    }
+
+    /// Where everybody who stays is set aside, and somebody leaves: the load balancer as it is.
+    pub(super) fn stack_of_nobody(&mut self) -> Option<Stack> {
+        let Ok(in_force) = self.in_force() else { return None };
+        let empty = Stack::empty(self.group.clone());
+        let Some(balancer) = in_force.and_then(|observed| observed.load_balancers.first()) else { return Some(empty) };
+        let given = |id: &crate::model::SecurityGroupId| SecurityGroupReference::Given(Value::Known(id.clone()));
+        Some(Stack {
+            load_balancer: Some(LoadBalancer {
+                kind: balancer.kind,
+                name: match LoadBalancerName::new(balancer.name.clone()) {
+                    Ok(name) => Value::Known(name),
+                    Err(_) => Value::AfterApply("it has its name"),
+                },
+                scheme: balancer.scheme,
+                ip_address_type: balancer.ip_address_type,
+                subnets: Value::Known(balancer.subnets.iter().cloned().map(SubnetMapping::plain).collect()),
+                security_groups: balancer.security_groups.iter().map(given).collect(),
+                attributes: Attributes::new(),
+                attribute_causes: std::collections::BTreeMap::new(),
+                tags: Tags::new(),
+                cause: Cause { object: self.group.object(), generation: 0, field: "metadata".to_owned() },
+            }),
+            ..empty
+        })
+    }
+}

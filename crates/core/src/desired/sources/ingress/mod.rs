@@ -1,0 +1,310 @@
+//! A group of Ingresses, built into the stack that AWS shall have.
+//!
+//! Each member is built on its own ([`part`], [`routes`]); then the parts are put together ([`merge`]). A member whose part cannot
+//! be built, or that asks for something else than the group has, is set aside: the stack says nothing of it, and what it has
+//! in AWS stays as it is.
+
+mod access;
+mod addresses;
+mod askers;
+mod authentication;
+mod backend;
+mod certificates;
+pub mod class;
+mod conditions;
+mod forward;
+mod group;
+mod listeners;
+mod load_balancer;
+mod merge;
+mod mutual_authentication;
+mod optimise;
+mod part;
+mod quota;
+mod routes;
+mod rules;
+mod settings;
+mod split;
+pub(super) mod target_group;
+
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
+
+pub use self::{
+    class::params_of,
+    group::{Membership, groups_of, has_left, membership, membership_among},
+};
+use crate::{
+    api::annotations::{AnnotationError, Annotations, Origin},
+    facts::{Facts, Want},
+    model::{
+        Cause, IpAddressType, ObjectName, ObjectReference, ResourceId, Scheme, SecurityGroupReference, SetAside, Stack,
+        StackId, TargetGroup, Value,
+    },
+    snapshot::{Backend, Ingress, IngressClassParams, Service, Snapshot},
+};
+use crate::{
+    desired::{
+        BuildConfig, Built,
+        findings::{Failed, Findings, protected_in_aws},
+    },
+    diagnostics::{Code, Severity},
+};
+
+/// How annotations begin that hold an action.
+const ACTIONS: &str = "alb.ingress.kubernetes.io/actions.";
+
+/// What is wrong with IngressClassParams by themselves: field, what is wrong with it, and what to do.
+#[must_use]
+pub fn params_mistakes(spec: &crate::api::crd::IngressClassParamsSpec) -> Vec<(String, String, String)> {
+    settings::mistakes(spec)
+}
+
+/// Builds the stack of a group. A group without members gives an empty stack: everything goes. Members
+/// that are not in the snapshot give none: who belongs to the group has to be asked again, and nobody's going is proved.
+#[must_use]
+pub fn build(
+    snapshot: &Snapshot,
+    config: &BuildConfig,
+    facts: &Facts,
+    group: &StackId,
+    membership: &Membership,
+) -> Built {
+    let mut builder = Builder {
+        snapshot,
+        config,
+        facts,
+        group,
+        findings: Findings::default(),
+        members: Vec::new(),
+        target_groups: IndexMap::new(),
+        backend_source: None,
+        scheme: config.default_scheme,
+        ip_address_type: IpAddressType::Ipv4,
+    };
+    let ingresses: Vec<&Ingress> = membership.members.iter().filter_map(|name| snapshot.ingresses.get(name)).collect();
+    let mut aside = membership.kept.clone();
+    let stack = if ingresses.len() < membership.members.len() {
+        None
+    } else if ingresses.is_empty() {
+        builder.stack_of_leavers(membership)
+    } else {
+        let members: Vec<Member<'_>> =
+            ingresses.into_iter().map(|ingress| Member::of(ingress, params_of(ingress, snapshot, config))).collect();
+        let notes = members.iter().filter_map(|member| class::note(member.ingress, snapshot, config));
+        builder.findings.diagnostics.extend(notes);
+        builder.members.clone_from(&members);
+        builder.stack(&members, &mut aside, !membership.leaving.is_empty())
+    };
+    let stack = stack.map(|stack| Stack {
+        set_aside: match aside.is_empty() {
+            true => SetAside::default(),
+            false => SetAside {
+                members: aside.clone(),
+                order: membership.members.clone(),
+                services: aside.iter().flat_map(|member| services_of(snapshot, member)).collect(),
+            },
+        },
+        external_tags: config.external_managed_tags.clone(),
+        ..stack
+    });
+    builder.findings.built_without(stack, aside)
+}
+
+/// Returns the Services that an Ingress may lead to, each with the Ingress: its backends, and Services of its namespace that its
+/// annotations name.
+fn services_of(snapshot: &Snapshot, member: &ObjectName) -> BTreeSet<(ObjectName, String)> {
+    let Some(ingress) = snapshot.ingresses.get(member) else { return BTreeSet::new() };
+    let paths = ingress.rules.iter().flat_map(|rule| &rule.paths).map(|path| &path.backend);
+    let named = ingress.default_backend.iter().chain(paths).filter_map(|backend| match backend {
+        Backend::Service { name, .. } => Some(name.clone()),
+        Backend::Resource(..) | Backend::Nothing => None,
+    });
+    let actions = |service: &ObjectName| {
+        let mut values = ingress.annotations.iter().filter(|(key, _)| key.starts_with(ACTIONS));
+        values.any(|(_, value)| value.contains(service.name.as_str()))
+    };
+    let in_actions = snapshot.services.keys().filter(|name| name.namespace == member.namespace && actions(name));
+    named.chain(in_actions.map(|name| name.name.clone())).map(|service| (member.clone(), service)).collect()
+}
+
+struct Builder<'a> {
+    snapshot: &'a Snapshot,
+    config: &'a BuildConfig,
+    facts: &'a Facts,
+    group: &'a StackId,
+    findings: Findings,
+    /// All, in the group's order.
+    members: Vec<Member<'a>>,
+    /// Those of the member that is being built.
+    target_groups: IndexMap<ResourceId, TargetGroup>,
+    /// Whom the targets let in; `None` where their rules are the user's.
+    backend_source: Option<SecurityGroupReference>,
+    /// The load balancer's.
+    scheme: Scheme,
+    /// The load balancer's.
+    ip_address_type: IpAddressType,
+}
+
+impl<'a> Builder<'a> {
+    /// Builds and puts together until nobody has to be set aside any more. Without anybody left there is a stack only where
+    /// somebody leaves, whose part has to go.
+    fn stack(&mut self, members: &[Member<'a>], aside: &mut BTreeSet<ObjectName>, leaving: bool) -> Option<Stack> {
+        aside.extend(self.facts.refused.iter().filter(|name| members.iter().any(|m| m.name() == *name)).cloned());
+        let mut parts = Vec::new();
+        for member in members.iter().filter(|member| !aside.contains(member.name())).copied().collect::<Vec<_>>() {
+            match self.part(member) {
+                Ok(part) => parts.push(part),
+                Err(Failed) => drop(aside.insert(member.name().clone())),
+            }
+        }
+        // More than once around where members are set aside on the way: each time somebody is.
+        loop {
+            // What is not known yet is no mistake of anybody's.
+            if self.findings.wants.iter().any(Want::is_read) {
+                return None;
+            }
+            parts.retain(|part| !aside.contains(part.member.name()));
+            if parts.is_empty() {
+                self.findings.wants.clear();
+                return if leaving { self.stack_of_nobody() } else { None };
+            }
+            let merged = match self.merge(&parts, aside) {
+                Ok(merged) => merged,
+                Err(merge::Unmerged::SetAside(losers)) => {
+                    aside.extend(losers);
+                    continue;
+                }
+                Err(merge::Unmerged::Failed) => return None,
+            };
+            let mut all = Vec::new();
+            for part in &parts {
+                match self.routes(part, &merged) {
+                    Ok(routes) => all.push(routes),
+                    Err(Failed) => drop(aside.insert(part.member.name().clone())),
+                }
+            }
+            if all.len() == parts.len() {
+                let losers = self.same_resources(&parts, &all);
+                if !losers.is_empty() {
+                    aside.extend(losers);
+                    continue;
+                }
+                match self.make_room(&parts, &merged, &all, aside) {
+                    Ok(()) => {}
+                    Err(merge::Unmerged::SetAside(losers)) => {
+                        aside.extend(losers);
+                        continue;
+                    }
+                    Err(merge::Unmerged::Failed) => return None,
+                }
+                return self.put_together(&parts, merged, all, aside);
+            }
+        }
+    }
+
+    /// Returns the empty stack where everybody leaves, unless AWS says that the load balancer is protected from deletion: then all of
+    /// it stays, and those who leave are told how to go on.
+    fn stack_of_leavers(&mut self, membership: &Membership) -> Option<Stack> {
+        let leaving: Vec<&'a Ingress> =
+            membership.leaving.iter().filter_map(|name| self.snapshot.ingresses.get(name)).collect();
+        let Some(names) = self.findings.protected(self.facts)? else { return Some(Stack::empty(self.group.clone())) };
+        // The finalizer alone, which anybody may write, gives nobody a say.
+        if group::lets_go_of_protected(&leaving, |_| true) {
+            let Ok(in_force) = self.in_force() else { return None };
+            let held = |name: &ObjectName| in_force.is_some_and(|o| o.holdings.iter().any(|held| held.member == *name));
+            let is_its = |ingress: &Ingress| {
+                *self.group == StackId::Ingress(ingress.name.clone())
+                    || self.is_served_here(ingress)
+                    || held(&ingress.name)
+            };
+            if group::lets_go_of_protected(&leaving, is_its) {
+                return Some(Stack { unprotect: true, ..Stack::empty(self.group.clone()) });
+            }
+        }
+        // Nothing in the cluster tells when the protection is off.
+        self.findings.lacking = true;
+        for ingress in leaving {
+            let (message, fix) = protected_in_aws(&names, "Ingress");
+            let field = "alb.ingress.kubernetes.io/load-balancer-attributes";
+            self.error(&ingress.name, Code::Refused, field, &message, fix);
+        }
+        None
+    }
+
+    /// Returns true if the status of an Ingress names a load balancer of the group: it is or was served by it.
+    fn is_served_here(&self, ingress: &Ingress) -> bool {
+        ingress.status.iter().any(|entry| self.facts.hostnames.contains(&entry.hostname.to_lowercase()))
+    }
+
+    /// A name that is hashed from the cluster's.
+    fn named<T>(&self, name: impl FnOnce(&str) -> T) -> Value<T> {
+        if self.config.cluster.is_empty() {
+            Value::AfterApply("named after the cluster, see --cluster-name")
+        } else {
+            Value::Known(name(&self.config.cluster))
+        }
+    }
+
+    /// The value of an annotation, or the diagnostic of what is wrong with it.
+    fn value<T>(
+        &mut self,
+        ingress: &Ingress,
+        service: Option<&Service>,
+        read: Result<T, AnnotationError>,
+    ) -> Result<T, Failed> {
+        read.map_err(|error| {
+            let object = match (error.origin, service) {
+                (Origin::Service, Some(service)) => ObjectReference::service(&service.name),
+                _ => ObjectReference::ingress(&ingress.name),
+            };
+            self.findings.annotation_error(object, &error)
+        })
+    }
+
+    fn error(&mut self, ingress: &ObjectName, code: Code, field: &str, message: &str, fix: &str) -> Failed {
+        self.findings.found(Severity::Error, ObjectReference::ingress(ingress), code, field, message, fix)
+    }
+
+    fn warning(&mut self, ingress: &Ingress, code: Code, field: &str, message: &str, fix: &str) {
+        self.findings.found(Severity::Warning, ObjectReference::ingress(&ingress.name), code, field, message, fix);
+    }
+}
+
+/// A member of the group: an Ingress, and what its annotations say.
+#[derive(Clone, Copy, Debug)]
+struct Member<'a> {
+    ingress: &'a Ingress,
+    annotations: Annotations<'a>,
+    /// The settings of its class, which win over the annotations: [`settings`] reads both.
+    params: Option<&'a IngressClassParams>,
+}
+
+impl<'a> Member<'a> {
+    fn of(ingress: &'a Ingress, params: Option<&'a IngressClassParams>) -> Self {
+        Self { ingress, annotations: Annotations::of_ingress(&ingress.annotations), params }
+    }
+
+    fn name(&self) -> &'a ObjectName {
+        &self.ingress.name
+    }
+
+    /// Its annotations, with a Service's over them.
+    fn layered<'b>(&self, service: Option<&'b Service>) -> Annotations<'b>
+    where
+        'a: 'b,
+    {
+        match service {
+            Some(service) => Annotations::of_service_over_ingress(&service.annotations, &self.ingress.annotations),
+            None => self.annotations,
+        }
+    }
+}
+
+fn cause(ingress: &Ingress, field: impl Into<String>) -> Cause {
+    Cause { object: ObjectReference::ingress(&ingress.name), generation: ingress.generation, field: field.into() }
+}

@@ -1,0 +1,212 @@
+//! What one member asks for of the group's load balancer and its listeners, read from its annotations and its class alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Builder, Failed, Member,
+    listeners::ListenerContext,
+    settings::{Given, Place, SubnetSelection},
+};
+use crate::{
+    api::annotations::{self, Annotations, Protocol},
+    diagnostics::{Code, Severity},
+    model::{
+        Attributes, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, MutualAuthentication,
+        ObjectReference, Scheme, Source, Tags, TrustStoreArn, Value,
+    },
+    snapshot::Service,
+};
+
+/// A member's part. What it does not ask for is `None`.
+pub(super) struct Part<'a> {
+    pub(super) member: Member<'a>,
+    pub(super) name: Option<Given<LoadBalancerName>>,
+    pub(super) scheme: Option<Scheme>,
+    pub(super) ip_address_type: Option<IpAddressType>,
+    pub(super) subnets: Option<Given<SubnetSelection>>,
+    /// By identifier or `Name` tag; not empty.
+    pub(super) security_groups: Option<Vec<String>>,
+    pub(super) manage_backend_rules: Option<bool>,
+    /// Those of its annotation; those of its class count for all, if it is the first of the group.
+    pub(super) attributes: Attributes,
+    pub(super) tags: Tags,
+    /// The HTTPS port to redirect to.
+    pub(super) redirect: Option<Given<i32>>,
+    /// Who may come in, where it says so.
+    pub(super) sources: Option<Given<Vec<Source>>>,
+    pub(super) ports: BTreeMap<u16, PortPart>,
+}
+
+/// What a member asks for of one listener.
+pub(super) struct PortPart {
+    pub(super) protocol: ListenerProtocol,
+    /// In the member's order, or the order of ARNs where they were found; none on listeners without TLS.
+    pub(super) certificates: Vec<CertificateArn>,
+    /// Why they are known only after apply, where they are.
+    pub(super) certificates_after_apply: Option<&'static str>,
+    pub(super) mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
+    pub(super) ssl_policy: Option<String>,
+    pub(super) sources: Option<Vec<Source>>,
+    pub(super) attributes: Attributes,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn part(&mut self, member: Member<'a>) -> Result<Part<'a>, Failed> {
+        let ingress = member.ingress;
+        let object = ObjectReference::ingress(&ingress.name);
+        let known = self.findings.check_annotations(&object, annotations::ObjectKind::Ingress, &ingress.annotations);
+        // What the class says has to be sound before anything is made of it.
+        let known = known.and(self.check_params(member));
+        let access = self.asked_access(member);
+        let scheme = self.value(ingress, None, member.scheme()).map(|scheme| scheme.map(|scheme| scheme.value));
+        let kind = self.value(ingress, None, member.ip_address_type()).map(|kind| kind.map(|kind| kind.value));
+        let name = self.asked_name(member);
+        let subnets = self.asked_subnets(member);
+        let attributes = self.value(ingress, None, member.annotations.string_map("load-balancer-attributes"));
+        let ports = self.asked_ports(member);
+        let redirect = self.value(ingress, None, member.ssl_redirect());
+        let tags = self.user_tags(member, None);
+        let of_all = (scheme, kind, name, subnets, attributes);
+        let all = (known, access, of_all, ports, tags, redirect);
+        let (
+            Ok(()),
+            Ok(access),
+            (Ok(scheme), Ok(ip_address_type), Ok(name), Ok(subnets), Ok(attributes)),
+            Ok(ports),
+            Ok(tags),
+            Ok(redirect),
+        ) = all
+        else {
+            let of_its_own = member.ip_address_type().ok().flatten();
+            self.ip_address_type = of_its_own.map_or(IpAddressType::Ipv4, |kind| kind.value);
+            // What is wrong with backends and paths is told all the same, whatever the listeners turn out to be.
+            let context = ListenerContext { port: 80, protocol: ListenerProtocol::Http };
+            let _ = (self.default_action(member, context), self.rules(member, context));
+            self.target_groups.clear();
+            return Err(Failed);
+        };
+        let (security_groups, manage_backend_rules, sources) = access;
+        let (mut ports, certificates) = ports;
+        for (port, part) in &mut ports {
+            part.sources = sources.as_ref().map(|sources| sources.value.clone());
+            if part.protocol == ListenerProtocol::Https {
+                match &certificates.0 {
+                    Value::Known(certificates) => part.certificates.clone_from(certificates),
+                    Value::AfterApply(why) => part.certificates_after_apply = Some(*why),
+                }
+                part.ssl_policy.clone_from(&certificates.1);
+            }
+            let name = format!("listener-attributes.{}-{port}", part.protocol);
+            part.attributes = self.value(ingress, None, member.annotations.string_map(&name))?.unwrap_or_default();
+        }
+        let attributes = attributes.unwrap_or_default();
+        Ok(Part {
+            member,
+            name,
+            scheme,
+            ip_address_type,
+            subnets,
+            security_groups,
+            manage_backend_rules,
+            attributes,
+            tags,
+            redirect,
+            sources,
+            ports,
+        })
+    }
+
+    fn asked_name(&mut self, member: Member<'a>) -> Result<Option<Given<LoadBalancerName>>, Failed> {
+        let Some(name) = self.value(member.ingress, None, member.load_balancer_name())? else { return Ok(None) };
+        match LoadBalancerName::new(name.value.clone()) {
+            Ok(valid) => Ok(Some(name.map(|_| valid))),
+            Err(invalid) => {
+                let (message, fix) = (invalid.to_string(), "choose another name");
+                Err(self.wrong(member.ingress, Code::InvalidValue, &name.place, Severity::Error, &message, fix))
+            }
+        }
+    }
+
+    fn asked_subnets(&mut self, member: Member<'a>) -> Result<Option<Given<SubnetSelection>>, Failed> {
+        let selection = self.value(member.ingress, None, member.subnet_selection())?;
+        // Those of a class have been looked at.
+        let of_class = member.place_in_class("subnets").is_some();
+        match &selection {
+            Some(Given { value: SubnetSelection::Named(names), place }) if names.is_empty() && !of_class => {
+                let fix = "name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags";
+                let message = "the list of subnets is empty";
+                return Err(self.wrong(member.ingress, Code::Subnets, place, Severity::Error, message, fix));
+            }
+            _ => {}
+        }
+        Ok(selection)
+    }
+
+    /// Its ports; and the certificates and the policy of those that speak TLS.
+    #[allow(clippy::type_complexity, reason = "used once, just above")]
+    fn asked_ports(
+        &mut self,
+        member: Member<'a>,
+    ) -> Result<(BTreeMap<u16, PortPart>, (Value<Vec<CertificateArn>>, Option<String>)), Failed> {
+        let named = self.named_certificates(member);
+        let ports = self.value(member.ingress, None, member.annotations.listen_ports());
+        let policy = self.value(member.ingress, None, member.ssl_policy());
+        let (named, policy) = (named?, policy?.map(|policy| policy.value));
+        let ports = match ports? {
+            None if !named.is_empty() => BTreeMap::from([(443, Protocol::Https)]),
+            None => BTreeMap::from([(80, Protocol::Http)]),
+            Some(ports) => ports,
+        };
+        let secure: BTreeSet<u16> =
+            ports.iter().filter(|(_, protocol)| **protocol == Protocol::Https).map(|(port, _)| *port).collect();
+        let certificates =
+            if secure.is_empty() { Ok(Value::Known(Vec::new())) } else { self.certificates(member, named) };
+        let mut clients = self.mutual_authentication(member, &secure)?;
+        let part = |protocol: Protocol| PortPart {
+            protocol: match protocol {
+                Protocol::Http => ListenerProtocol::Http,
+                Protocol::Https => ListenerProtocol::Https,
+            },
+            certificates: Vec::new(),
+            certificates_after_apply: None,
+            mutual_authentication: None,
+            ssl_policy: None,
+            sources: None,
+            attributes: Attributes::new(),
+        };
+        let ports = ports.into_iter().map(|(port, protocol)| {
+            let mutual_authentication = clients.remove(&port);
+            (port, PortPart { mutual_authentication, ..part(protocol) })
+        });
+        Ok((ports.collect(), (certificates?, policy)))
+    }
+
+    /// The tags that users ask for: the class's win over the Service's, and those over the Ingress'.
+    pub(super) fn user_tags(&mut self, member: Member<'a>, service: Option<&Service>) -> Result<Tags, Failed> {
+        let Member { ingress, .. } = member;
+        let annotations = member.layered(service);
+        let mut user = self.value(ingress, service, annotations.merged_string_map("tags"))?.unwrap_or_default();
+        let of_class = member.params_tags();
+        user.extend(of_class.clone());
+        let Some(key) = user.keys().find(|key| self.config.external_managed_tags.contains(*key)) else {
+            let mut all = self.config.low_default_tags.clone();
+            all.extend(user);
+            return Ok(all);
+        };
+        let message = format!("the tag `{key}` is managed outside of the cluster (--external-managed-tags)");
+        let on_ingress = Annotations::of_ingress(&ingress.annotations).string_map("tags").ok().flatten();
+        let of_ingress = Place::annotation(ingress, "tags");
+        if let Some(params) = member.params.filter(|_| of_class.contains_key(key)) {
+            let (place, fix) = (Place::params(params, "tags"), "remove it from the field");
+            return Err(self.wrong(ingress, Code::InvalidValue, &place, Severity::Error, &message, fix));
+        }
+        let object = match service {
+            Some(service) if !on_ingress.is_some_and(|tags| tags.contains_key(key)) => {
+                ObjectReference::service(&service.name)
+            }
+            _ => of_ingress.object,
+        };
+        let fix = "remove it from the annotation";
+        Err(self.findings.found(Severity::Error, object, Code::InvalidValue, &of_ingress.field, &message, fix))
+    }
+}

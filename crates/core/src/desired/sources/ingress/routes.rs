@@ -1,0 +1,249 @@
+//! Where a member's requests go, and how the members' routes become listeners.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use indexmap::IndexMap;
+
+use super::{
+    Builder, Failed, access,
+    listeners::{self, ListenerContext},
+    merge::{Merged, MergedPort},
+    optimise,
+    part::Part,
+};
+use crate::{
+    diagnostics::Code,
+    model::{
+        Listener, ListenerProtocol, ListenerShare, ObjectName, ResourceId, Rule, SecurityGroupRule, Stack, TargetGroup,
+        TargetGroupReference, tags,
+    },
+};
+
+/// A member's routes.
+pub(super) struct Routes {
+    /// The default action, where the member gives one, and the rules, by port.
+    ports: BTreeMap<u16, (Option<listeners::Answer>, Vec<Rule>)>,
+    target_groups: IndexMap<ResourceId, TargetGroup>,
+}
+
+/// What of a member's routes comes to be: rules that can never do anything are left out.
+#[derive(Default)]
+pub(super) struct Used {
+    /// How many rules on all listeners.
+    pub(super) rules: usize,
+    /// The target groups that the rules and default actions name.
+    pub(super) target_groups: BTreeSet<TargetGroupReference>,
+}
+
+/// Returns what of each member's routes comes to be, where all members are served together.
+pub(super) fn used(parts: &[Part<'_>], routes: &[Routes], merged: &Merged) -> BTreeMap<ObjectName, Used> {
+    let mut all: BTreeMap<ObjectName, Used> = BTreeMap::new();
+    for (port, of_port) in &merged.ports {
+        let members = || parts.iter().zip(routes).filter_map(|(part, routes)| Some((part, routes.ports.get(port)?)));
+        for (part, (default, _)) in
+            members().filter(|(part, _)| of_port.default_of.as_ref() == Some(part.member.name()))
+        {
+            let named = default.iter().flat_map(|(action, _)| action.target_groups().cloned());
+            all.entry(part.member.name().clone()).or_default().target_groups.extend(named);
+        }
+        let rules = members().flat_map(|(_, (_, rules))| rules.iter().cloned()).collect();
+        for rule in optimise::optimise(rules, ListenerContext { port: *port, protocol: of_port.protocol }) {
+            let used = all.entry(rule.cause.object.name.clone()).or_default();
+            used.rules += 1;
+            used.target_groups.extend(rule.action.target_groups().cloned());
+        }
+    }
+    all
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn routes(&mut self, part: &Part<'a>, merged: &Merged) -> Result<Routes, Failed> {
+        self.backend_source = merged.access.as_ref().and_then(|access| access.backend_source.clone());
+        self.target_groups.clear();
+        let mut ports = BTreeMap::new();
+        let mut failed = false;
+        for (port, asked) in &part.ports {
+            let protocol = asked.protocol;
+            if merged.redirect.is_some() && protocol == ListenerProtocol::Http {
+                ports.insert(*port, (None, Vec::new()));
+                continue;
+            }
+            let context = ListenerContext { port: *port, protocol };
+            let default_action = self.default_action(part.member, context);
+            let rules = self.rules(part.member, context);
+            match (default_action, rules) {
+                (Ok(default_action), Ok(rules)) => drop(ports.insert(*port, (default_action, rules))),
+                _ => failed = true,
+            }
+        }
+        let target_groups = std::mem::take(&mut self.target_groups);
+        if failed { Err(Failed) } else { Ok(Routes { ports, target_groups }) }
+    }
+
+    /// The stack of all parts. `None` where something that concerns all is missing.
+    pub(super) fn put_together(
+        &mut self,
+        parts: &[Part<'a>],
+        mut merged: Merged,
+        routes: Vec<Routes>,
+        aside: &BTreeSet<ObjectName>,
+    ) -> Option<Stack> {
+        let askers = self.askers(parts, &merged);
+        let user_tags = self.merge_tags(parts).ok()?;
+        let mut load_balancer = self.load_balancer(parts, &mut merged, &user_tags).ok()?;
+        let access = merged.access.take()?;
+        let mut listeners = BTreeMap::new();
+        let mut sources = BTreeMap::new();
+        for (number, mut port) in std::mem::take(&mut merged.ports) {
+            sources.insert(number, self.let_in(port.sources.take()));
+            let listener = self.listener(parts, number, port, merged.redirect, &routes)?;
+            listeners.insert(number, listener);
+        }
+        let in_force = self.kept(aside).ok()?;
+        let security_group = access.is_managed().then(|| {
+            let first = parts.first().map(|part| part.member.ingress)?;
+            let mut rules = Vec::new();
+            for (port, sources) in &sources {
+                rules.extend(sources.iter().map(|source| access::open_to(*port, source)));
+            }
+            // The ports that only members set aside listen on stay open to whom they are.
+            let kept = in_force.into_iter().flat_map(|observed| {
+                let group = observed.security_groups.first();
+                group.into_iter().flat_map(|group| &group.ingress)
+            });
+            let elsewhere = |rule: &&SecurityGroupRule| {
+                !rule
+                    .from_port
+                    .and_then(|port| u16::try_from(port).ok())
+                    .is_some_and(|port| listeners.contains_key(&port))
+            };
+            let held = |rule: &&SecurityGroupRule| {
+                let port = rule.from_port.and_then(|port| u16::try_from(port).ok());
+                let mut holders = in_force
+                    .into_iter()
+                    .flat_map(|observed| &observed.holdings)
+                    .filter(|holding| port.is_some_and(|port| holding.ports.contains_key(&port)))
+                    .peekable();
+                holders.peek().is_none() || holders.any(|holding| aside.contains(&holding.member))
+            };
+            rules.extend(kept.filter(elsewhere).filter(held).cloned());
+            Some(self.managed_security_group(first, rules, &user_tags))
+        });
+        load_balancer.security_groups = access.security_groups;
+        let mut target_groups = IndexMap::new();
+        for routes in routes {
+            target_groups.extend(routes.target_groups);
+        }
+        Some(Stack {
+            load_balancer: Some(load_balancer),
+            security_group: security_group.flatten(),
+            target_groups,
+            listeners,
+            askers,
+            ..Stack::empty(self.group.clone())
+        })
+    }
+
+    fn listener(
+        &mut self,
+        parts: &[Part<'a>],
+        number: u16,
+        port: MergedPort,
+        redirect: Option<u16>,
+        routes: &[Routes],
+    ) -> Option<Listener> {
+        let on_port: Vec<(&Part<'a>, &Routes)> =
+            parts.iter().zip(routes).filter(|(part, _)| part.ports.contains_key(&number)).collect();
+        let redirect = redirect.filter(|_| port.protocol == ListenerProtocol::Http);
+        let mut rules = Vec::new();
+        let mut shares = BTreeMap::new();
+        let mut default: listeners::Answer = (redirect.map_or_else(listeners::not_found, listeners::redirect_to), None);
+        let mut tagged = Vec::new();
+        for (part, routes) in on_port {
+            let member = part.member.name();
+            let (its_default, its_rules) = routes.ports.get(&number)?;
+            rules.extend(its_rules.iter().cloned());
+            let is_default = port.default_of.as_ref() == Some(member);
+            if let Some(answer) = its_default.as_ref().filter(|_| is_default) {
+                default.clone_from(answer);
+            }
+            let certificates = part.ports[&number].certificates.iter().cloned().collect();
+            let cause = super::cause(part.member.ingress, "spec");
+            shares.insert(member.clone(), ListenerShare { certificates, default_action: is_default, cause });
+            tagged.push(part);
+        }
+        self.tell_of_hidden(&rules, number);
+        let context = ListenerContext { port: number, protocol: port.protocol };
+        let mut user_tags = BTreeMap::new();
+        for part in tagged {
+            user_tags.extend(part.tags.clone());
+        }
+        let (attributes, attribute_causes) = port.attributes;
+        let (default_action, default_authentication) = default;
+        Some(Listener {
+            port: number,
+            protocol: port.protocol,
+            default_action,
+            default_authentication,
+            default_certificate: port.default_certificate,
+            certificates: port.certificates,
+            certificates_after_apply: port.certificates_after_apply,
+            mutual_authentication: port.mutual_authentication,
+            alpn_policy: None,
+            attributes,
+            attribute_causes,
+            ssl_policy: port.ssl_policy,
+            rules: optimise::optimise(rules, context),
+            shares,
+            tags: self.config.of_listeners(tags::of_resource(
+                &self.config.cluster,
+                self.group,
+                &ResourceId(number.to_string()),
+                &self.config.default_tags,
+                &user_tags,
+            )),
+            cause: port.cause,
+        })
+    }
+
+    /// Tells of rules that get no request, because another member's rule takes the same requests before.
+    fn tell_of_hidden(&mut self, rules: &[Rule], port: u16) {
+        for (index, rule) in rules.iter().enumerate() {
+            let hides =
+                |earlier: &&Rule| earlier.cause.object != rule.cause.object && earlier.conditions == rule.conditions;
+            if let Some(earlier) = rules[..index].iter().find(hides) {
+                let message = format!(
+                    "on port {port} {} takes the same requests first ({}), so this rule gets none",
+                    earlier.cause.object, earlier.cause.field
+                );
+                let fix = "remove one of the two, or change their order with `alb.ingress.kubernetes.io/group.order`";
+                let object = rule.cause.object.clone();
+                let severity = crate::diagnostics::Severity::Warning;
+                self.findings.found(severity, object, Code::Conflict, &rule.cause.field, &message, fix);
+            }
+        }
+    }
+
+    /// Members whose target groups have the name of an earlier member's within the group: Ingress and Service names that run
+    /// together the same way.
+    pub(super) fn same_resources(&mut self, parts: &[Part<'a>], routes: &[Routes]) -> BTreeSet<ObjectName> {
+        let mut seen: BTreeMap<ResourceId, ObjectName> = BTreeMap::new();
+        let mut losers = BTreeSet::new();
+        for (part, routes) in parts.iter().zip(routes) {
+            for resource in routes.target_groups.keys() {
+                let member = part.member.name();
+                if let Some(other) = seen.get(resource).filter(|other| *other != member).cloned() {
+                    let message = format!(
+                        "its target group would be called `{resource}` within the group, as one of Ingress {other} is"
+                    );
+                    let fix = "rename the Ingress or its Service";
+                    self.error(member, Code::Conflict, "metadata.name", &message, fix);
+                    losers.insert(member.clone());
+                } else {
+                    seen.insert(resource.clone(), member.clone());
+                }
+            }
+        }
+        losers
+    }
+}

@@ -1,0 +1,366 @@
+//! What a member asks for, from its annotations or from the IngressClassParams of its class, which win (reference: ingress
+//! §1.6). Each setting has one accessor here, which answers the value and where it stands.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use ipnet::IpNet;
+
+use super::{Builder, Failed, Member};
+use crate::{
+    api::{
+        annotations::{AnnotationError, INGRESS_PREFIX},
+        crd::{IngressClassParamsSpec, ingress_class_params as class},
+    },
+    diagnostics::{Code, Severity},
+    model::{Attributes, IpAddressType, ListenerProtocol, ObjectReference, Scheme, Tags, TargetType},
+    snapshot::{Ingress, IngressClassParams, Service},
+};
+
+/// Where a setting stands: the object to change, and the annotation or field within it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) object: ObjectReference,
+    pub(super) field: String,
+}
+
+impl Place {
+    /// A field of the settings of a class, by its path within `spec`.
+    pub(super) fn params(params: &IngressClassParams, field: &str) -> Self {
+        Self { object: ObjectReference::ingress_class_params(&params.name), field: format!("spec.{field}") }
+    }
+
+    /// An annotation of an Ingress, by its name without the prefix.
+    pub(super) fn annotation(ingress: &Ingress, name: &str) -> Self {
+        Self { object: ObjectReference::ingress(&ingress.name), field: format!("{INGRESS_PREFIX}{name}") }
+    }
+}
+
+/// A value, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Given<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+impl<T> Given<T> {
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Given<U> {
+        Given { value: change(self.value), place: self.place }
+    }
+}
+
+/// Subnets that somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SubnetSelection {
+    /// By id or `Name` tag.
+    Named(Vec<String>),
+    /// By tags: for each key the values of which a subnet has one.
+    Tagged(BTreeMap<String, Vec<String>>),
+}
+
+impl fmt::Display for SubnetSelection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text: Vec<String> = match self {
+            Self::Named(names) => names.iter().map(|name| format!("`{name}`")).collect(),
+            Self::Tagged(tags) => tags.iter().map(|(key, values)| format!("`{key}={}`", values.join("|"))).collect(),
+        };
+        f.write_str(&text.join(", "))
+    }
+}
+
+/// A setting that may be absent, or be an annotation outside its grammar.
+type Read<T> = Result<Option<Given<T>>, AnnotationError>;
+
+fn full(list: Option<&Vec<String>>) -> Option<Vec<String>> {
+    list.filter(|list| !list.is_empty()).cloned()
+}
+
+fn text(text: Option<&String>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).cloned()
+}
+
+fn attributes(list: Option<&Vec<class::Attribute>>) -> Attributes {
+    list.into_iter().flatten().map(|attribute| (attribute.key.clone(), attribute.value.clone())).collect()
+}
+
+impl<'a> Member<'a> {
+    fn spec(&self) -> Option<&'a IngressClassParamsSpec> {
+        self.params.map(|params| &params.spec)
+    }
+
+    /// What the parameters of the class say, else the annotation.
+    fn setting<T>(
+        &self,
+        field: &str,
+        of_class: Option<T>,
+        name: &str,
+        read: impl FnOnce() -> Result<Option<T>, AnnotationError>,
+    ) -> Read<T> {
+        if let (Some(value), Some(params)) = (of_class, self.params) {
+            return Ok(Some(Given { value, place: Place::params(params, field) }));
+        }
+        let place = || Place::annotation(self.ingress, name);
+        Ok(read()?.map(|value| Given { value, place: place() }))
+    }
+
+    /// The name of the load balancer.
+    pub(super) fn load_balancer_name(&self) -> Read<String> {
+        let of_class = self.spec().and_then(|spec| text(spec.load_balancer_name.as_ref()));
+        let read = || self.annotations.string("load-balancer-name");
+        self.setting("loadBalancerName", of_class, "load-balancer-name", read)
+    }
+
+    /// The certificates that are named.
+    pub(super) fn certificate_arns(&self) -> Read<Vec<String>> {
+        let of_class = self.spec().and_then(|spec| full(spec.certificate_arn.as_ref()));
+        let read = || self.annotations.string_list("certificate-arn");
+        self.setting("certificateArn", of_class, "certificate-arn", read)
+    }
+
+    /// The scheme of the load balancer.
+    pub(super) fn scheme(&self) -> Read<Scheme> {
+        let of_class = self.spec().and_then(|spec| spec.scheme).map(|scheme| match scheme {
+            class::Scheme::Internal => Scheme::Internal,
+            class::Scheme::InternetFacing => Scheme::InternetFacing,
+        });
+        let read = || Ok(self.annotations.enumerated("scheme", Scheme::WORDS)?.and_then(Scheme::from_word));
+        self.setting("scheme", of_class, "scheme", read)
+    }
+
+    /// The address type of the load balancer.
+    pub(super) fn ip_address_type(&self) -> Read<IpAddressType> {
+        let of_class = self.spec().and_then(|spec| spec.ip_address_type).map(|kind| match kind {
+            class::IpAddressType::Ipv4 => IpAddressType::Ipv4,
+            class::IpAddressType::Dualstack => IpAddressType::Dualstack,
+            class::IpAddressType::DualstackWithoutPublicIpv4 => IpAddressType::DualstackWithoutPublicIpv4,
+        });
+        let read = || {
+            let word = self.annotations.enumerated("ip-address-type", IpAddressType::OF_LOAD_BALANCERS)?;
+            Ok(word.and_then(IpAddressType::from_word))
+        };
+        self.setting("ipAddressType", of_class, "ip-address-type", read)
+    }
+
+    /// The address ranges that may come in.
+    pub(super) fn inbound_cidrs(&self) -> Read<Vec<String>> {
+        let of_class = self.spec().and_then(|spec| full(spec.inbound_cidrs.as_ref()));
+        self.setting("inboundCIDRs", of_class, "inbound-cidrs", || self.annotations.string_list("inbound-cidrs"))
+    }
+
+    /// The prefix lists that may come in.
+    pub(super) fn prefix_lists(&self) -> Read<Vec<String>> {
+        let lists = self.spec().and_then(|spec| full(spec.prefix_lists_ids.as_ref()));
+        let (field, of_class) = match lists {
+            Some(lists) => ("prefixListsIDs", Some(lists)),
+            None => ("PrefixListsIDs", self.spec().and_then(|spec| full(spec.prefix_lists_ids_legacy.as_ref()))),
+        };
+        let name = "security-group-prefix-lists";
+        self.setting(field, of_class, name, || self.annotations.string_list(name))
+    }
+
+    /// The TLS policy of the HTTPS listeners.
+    pub(super) fn ssl_policy(&self) -> Read<String> {
+        let of_class = self.spec().and_then(|spec| text(spec.ssl_policy.as_ref()));
+        self.setting("sslPolicy", of_class, "ssl-policy", || self.annotations.string("ssl-policy"))
+    }
+
+    /// The port that plain HTTP is redirected to. Of the class it is a text that [`Builder::check_params`] has looked at.
+    pub(super) fn ssl_redirect(&self) -> Read<i32> {
+        let of_class = self.spec().and_then(|spec| text(spec.ssl_redirect_port.as_ref()));
+        let of_class = of_class.and_then(|port| port.parse().ok());
+        self.setting("sslRedirectPort", of_class, "ssl-redirect", || self.annotations.i32("ssl-redirect"))
+    }
+
+    /// The subnets of the load balancer, where they are not to be found by their role.
+    pub(super) fn subnet_selection(&self) -> Read<SubnetSelection> {
+        if let (Some(params), Some(selector)) = (self.params, self.spec().and_then(|spec| spec.subnets.as_ref())) {
+            let (field, value) = match (&selector.ids, &selector.tags) {
+                (Some(ids), _) => ("subnets.ids", SubnetSelection::Named(ids.clone())),
+                (None, tags) => ("subnets.tags", SubnetSelection::Tagged(tags.clone().unwrap_or_default())),
+            };
+            return Ok(Some(Given { value, place: Place::params(params, field) }));
+        }
+        let read = || self.annotations.string_list("subnets");
+        Ok(self.setting("subnets", None, "subnets", read)?.map(|setting| setting.map(SubnetSelection::Named)))
+    }
+
+    /// The target type for a backend: the class's over the Service's and the Ingress's.
+    pub(super) fn target_type(&self, service: &Service) -> Result<Option<TargetType>, AnnotationError> {
+        match self.spec().and_then(|spec| spec.target_type) {
+            Some(class::TargetType::Instance) => Ok(Some(TargetType::Instance)),
+            Some(class::TargetType::Ip) => Ok(Some(TargetType::Ip)),
+            None => {
+                let word = self.layered(Some(service)).enumerated("target-type", TargetType::WORDS)?;
+                Ok(word.and_then(TargetType::from_word))
+            }
+        }
+    }
+
+    /// The tags of the class, which win over those of annotations.
+    pub(super) fn params_tags(&self) -> Tags {
+        let tags = self.spec().and_then(|spec| spec.tags.as_ref());
+        tags.into_iter().flatten().map(|tag| (tag.key.clone(), tag.value.clone())).collect()
+    }
+
+    /// The attributes of the load balancer that the class sets, which win key by key.
+    pub(super) fn params_load_balancer_attributes(&self) -> Attributes {
+        attributes(self.spec().and_then(|spec| spec.load_balancer_attributes.as_ref()))
+    }
+
+    /// The attributes of a listener that the class sets, which win key by key.
+    pub(super) fn params_listener_attributes(&self, protocol: ListenerProtocol, port: u16) -> Attributes {
+        let listeners = self.spec().and_then(|spec| spec.listeners.as_ref()).into_iter().flatten();
+        let mut of_this = listeners.filter(|listener| {
+            listener.protocol.as_deref() == Some(protocol.as_str()) && listener.port == Some(i32::from(port))
+        });
+        attributes(of_this.next().and_then(|listener| listener.listener_attributes.as_ref()))
+    }
+
+    /// Where the class says what an annotation (by its name without the prefix) would say. `None` where it does not.
+    pub(super) fn place_in_class(&self, annotation: &str) -> Option<Place> {
+        let place = match annotation {
+            "load-balancer-name" => self.load_balancer_name().ok()??.place,
+            "scheme" => self.scheme().ok()??.place,
+            "ip-address-type" => self.ip_address_type().ok()??.place,
+            "subnets" => self.subnet_selection().ok()??.place,
+            "inbound-cidrs" => self.inbound_cidrs().ok()??.place,
+            "security-group-prefix-lists" => self.prefix_lists().ok()??.place,
+            "ssl-policy" => self.ssl_policy().ok()??.place,
+            "ssl-redirect" => self.ssl_redirect().ok()??.place,
+            _ => return None,
+        };
+        Some(place).filter(|place| place.object != ObjectReference::ingress(&self.ingress.name))
+    }
+}
+
+impl<'a> Builder<'a> {
+    /// Tells what is wrong with a setting where it stands, and where that is the class, also on the Ingress whose owner
+    /// waits for it.
+    pub(super) fn wrong(
+        &mut self,
+        ingress: &Ingress,
+        code: Code,
+        place: &Place,
+        severity: Severity,
+        message: &str,
+        fix: &str,
+    ) -> Failed {
+        let object = ObjectReference::ingress(&ingress.name);
+        if place.object != object {
+            let (told, field) = (format!("{}, {}: {message}", place.object, place.field), "spec.ingressClassName");
+            self.findings.found(severity, object, code, field, &told, fix);
+        }
+        self.findings.found(severity, place.object.clone(), code, &place.field, message, fix)
+    }
+
+    /// What the schema of IngressClassParams, or a webhook of aws-load-balancer-controller, would have refused; and what is
+    /// not built.
+    pub(super) fn check_params(&mut self, member: Member<'a>) -> Result<(), Failed> {
+        let Some(params) = member.params else { return Ok(()) };
+        let mut failed = false;
+        for (field, message, fix) in mistakes(&params.spec) {
+            let place = Place::params(params, &field);
+            self.wrong(member.ingress, Code::InvalidValue, &place, Severity::Error, &message, &fix);
+            failed = true;
+        }
+        let spec = &params.spec;
+        for (field, asked) in [
+            ("wafv2AclArn", text(spec.wafv2_acl_arn.as_ref()).is_some()),
+            ("wafv2AclName", text(spec.wafv2_acl_name.as_ref()).is_some()),
+        ] {
+            if asked {
+                let message = "the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for";
+                let fix = "remove the field, if they may be served without it";
+                self.wrong(member.ingress, Code::Refused, &Place::params(params, field), Severity::Error, message, fix);
+                failed = true;
+            }
+        }
+        let pool = spec.ipam_configuration.as_ref().and_then(|ipam| text(ipam.ipv4_ipam_pool_id.as_ref()));
+        for (field, asked) in [
+            ("minimumLoadBalancerCapacity", spec.minimum_load_balancer_capacity.is_some()),
+            ("ipamConfiguration.ipv4IPAMPoolId", pool.is_some()),
+        ] {
+            if asked {
+                let message = "the field is known but its effect is not built yet; it is ignored";
+                let fix =
+                    "leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it";
+                let place = Place::params(params, field);
+                self.wrong(member.ingress, Code::AnnotationNotBuilt, &place, Severity::Warning, message, fix);
+            }
+        }
+        if failed { Err(Failed) } else { Ok(()) }
+    }
+}
+
+/// Field, what is wrong with it, and what to do.
+pub(super) fn mistakes(spec: &IngressClassParamsSpec) -> Vec<(String, String, String)> {
+    let mut found: Vec<(String, String, String)> = Vec::new();
+    let mut wrong = |field: &str, message: String, fix: &str| found.push((field.to_owned(), message, fix.to_owned()));
+    for (index, written) in spec.inbound_cidrs.iter().flatten().enumerate() {
+        let field = format!("inboundCIDRs[{index}]");
+        match written.parse::<IpNet>() {
+            Err(_) => {
+                let message = format!("`{written}` is no address range");
+                wrong(&field, message, "write ranges such as `10.0.0.0/8` or `2001:db8::/32`");
+            }
+            Ok(range) if range.addr() != range.network() => {
+                let (alone, kept) = (if range.addr().is_ipv4() { 32 } else { 64 }, range.trunc());
+                let message = format!("`{written}` has bits behind its prefix");
+                wrong(&field, message, &format!("write `{}/{alone}` or `{kept}`", range.addr()));
+            }
+            Ok(_) => {}
+        }
+    }
+    if let Some(port) = text(spec.ssl_redirect_port.as_ref()).filter(|port| port.parse::<i32>().is_err()) {
+        wrong("sslRedirectPort", format!("`{port}` is no port"), "write the number of an HTTPS port, such as `443`");
+    }
+    if let Some(subnets) = &spec.subnets {
+        let one = "set exactly one of `ids` and `tags`";
+        match (&subnets.ids, &subnets.tags) {
+            (Some(_), Some(_)) => wrong("subnets", "both `ids` and `tags` are set".to_owned(), one),
+            (None, None) => wrong("subnets", "neither `ids` nor `tags` is set".to_owned(), one),
+            (Some(ids), None) => {
+                if ids.is_empty() {
+                    wrong(
+                        "subnets.ids",
+                        "the list is empty".to_owned(),
+                        "name subnets such as `subnet-0123456789abcdef0`",
+                    );
+                }
+                if let Some(id) = ids.iter().find(|id| !id.starts_with("subnet-")) {
+                    let fix = "write identifiers such as `subnet-0123456789abcdef0`";
+                    wrong("subnets.ids", format!("`{id}` is not the identifier of a subnet"), fix);
+                }
+                if let Some(twice) = twice(ids) {
+                    wrong("subnets.ids", format!("`{twice}` is named twice"), "name each subnet once");
+                }
+            }
+            (None, Some(tags)) => {
+                if tags.is_empty() {
+                    wrong("subnets.tags", "it names no tag".to_owned(), "name a tag and its values");
+                }
+                for (key, values) in tags {
+                    let field = format!("subnets.tags[{key}]");
+                    if values.is_empty() {
+                        wrong(&field, "it names no value".to_owned(), "name the values that the tag may have");
+                    }
+                    if let Some(twice) = twice(values) {
+                        wrong(&field, format!("the value `{twice}` is named twice"), "name each value once");
+                    }
+                }
+            }
+        }
+    }
+    if spec.prefix_lists_ids.is_some() && spec.prefix_lists_ids_legacy.is_some() {
+        let message = "`PrefixListsIDs` is set too, its old spelling".to_owned();
+        wrong("prefixListsIDs", message, "keep one of the two");
+    }
+    found
+}
+
+fn twice(values: &[String]) -> Option<&String> {
+    let mut seen = BTreeSet::new();
+    values.iter().find(|value| !seen.insert(*value))
+}

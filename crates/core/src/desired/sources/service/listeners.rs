@@ -1,0 +1,298 @@
+//! Listeners, one a port of the Service: protocols, certificates, policies (reference: service §10).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Builder, key};
+use crate::{
+    api::annotations::SERVICE_PREFIX,
+    desired::findings::Failed,
+    diagnostics::Code,
+    model::{
+        Action, Attributes, CertificateArn, Listener, ListenerProtocol, ResourceId, Tags, TargetGroupProtocol,
+        TargetGroupReference, WeightedTargetGroup,
+    },
+    snapshot::ServicePort,
+};
+
+const CERTIFICATES: &str = "aws-load-balancer-ssl-cert";
+const TLS_PORTS: &str = "aws-load-balancer-ssl-ports";
+const BACKEND_PROTOCOL: &str = "aws-load-balancer-backend-protocol";
+const TCP_UDP: &str = "aws-load-balancer-enable-tcp-udp-listener";
+const LISTENER_ATTRIBUTES: &str = "aws-load-balancer-listener-attributes";
+const ALPN_POLICIES: &[&str] = &["None", "HTTP1Only", "HTTP2Only", "HTTP2Optional", "HTTP2Preferred"];
+
+/// A port of the Service with what its listener and its target group speak.
+pub(super) struct Front<'a> {
+    /// Its place in `spec.ports`.
+    pub(super) index: usize,
+    pub(super) port: &'a ServicePort,
+    pub(super) listener: ListenerProtocol,
+    pub(super) target_group: TargetGroupProtocol,
+}
+
+impl Front<'_> {
+    pub(super) fn field(&self) -> String {
+        format!("spec.ports[{}]", self.index)
+    }
+}
+
+/// Which ports get TLS.
+struct Tls {
+    certificates: Vec<CertificateArn>,
+    /// Names and numbers; empty is every port that is not UDP.
+    ports: Vec<String>,
+    to_targets: bool,
+}
+
+impl Tls {
+    fn covers(&self, port: &ServicePort) -> bool {
+        !self.certificates.is_empty()
+            && (self.ports.is_empty() || self.ports.iter().any(|written| is_named(port, written)))
+    }
+}
+
+fn is_named(port: &ServicePort, written: &str) -> bool {
+    (!port.name.is_empty() && port.name == written) || port.port.to_string() == written
+}
+
+fn described(port: &ServicePort) -> String {
+    match port.name.as_str() {
+        "" => format!("{}/{}", port.protocol, port.port),
+        name => format!("`{name}` ({}/{})", port.protocol, port.port),
+    }
+}
+
+impl<'a> Builder<'a> {
+    /// The ports that get a listener, in the order of the Service, and whether they are all there and as they shall be.
+    /// Of those that are, the other mistakes are told all the same.
+    pub(super) fn fronts(&mut self) -> (Vec<Front<'a>>, Result<(), Failed>) {
+        let tls = self.tls();
+        let joined = self.joins_tcp_and_udp();
+        let mut by_number: BTreeMap<u16, Vec<(usize, &'a ServicePort)>> = BTreeMap::new();
+        let mut order = Vec::new();
+        for (index, port) in self.service.ports.iter().enumerate() {
+            let same = by_number.entry(port.port).or_default();
+            if same.is_empty() {
+                order.push(port.port);
+            }
+            same.push((index, port));
+        }
+        let mut fronts = Vec::new();
+        let mut failed = false;
+        for same in order.iter().filter_map(|number| by_number.get(number)) {
+            let Some(&(index, port)) = same.first() else { continue };
+            let front = match self.protocol(index, port, same, joined, tls.as_ref().ok()) {
+                Ok((listener, target_group)) => Front { index, port, listener, target_group },
+                Err(Failed) => {
+                    failed = true;
+                    continue;
+                }
+            };
+            fronts.push(front);
+        }
+        if !failed && tls.is_ok() {
+            self.tell_of_attributes_of_nothing(&fronts);
+            return (fronts, Ok(()));
+        }
+        (fronts, Err(Failed))
+    }
+
+    fn protocol(
+        &mut self,
+        index: usize,
+        port: &ServicePort,
+        same: &[(usize, &'a ServicePort)],
+        joined: bool,
+        tls: Option<&Tls>,
+    ) -> Result<(ListenerProtocol, TargetGroupProtocol), Failed> {
+        if joined && same.len() > 1 {
+            let protocols: Vec<&str> = same.iter().map(|(_, port)| port.protocol.as_str()).collect();
+            if matches!(protocols.as_slice(), ["TCP", "UDP"] | ["UDP", "TCP"]) {
+                return Ok((ListenerProtocol::TcpUdp, TargetGroupProtocol::TcpUdp));
+            }
+            let message = format!("the ports {} cannot become one listener", listed(same));
+            let fix = "give a number to one TCP and one UDP port at most";
+            return Err(self.error(Code::Unsupported, &format!("spec.ports[{index}]"), &message, fix));
+        }
+        for (later, dropped) in same.iter().skip(1) {
+            let message = format!(
+                "the ports {} and {} have one number; the first alone gets a listener, the second is not served",
+                described(port),
+                described(dropped)
+            );
+            let fix = format!("write `{}: \"true\"` to have TCP and UDP served on one port", key(TCP_UDP));
+            self.warning(Code::Unsupported, &format!("spec.ports[{later}]"), &message, &fix);
+        }
+        match port.protocol.as_str() {
+            "TCP" => match tls.filter(|tls| tls.covers(port)) {
+                Some(tls) if tls.to_targets => Ok((ListenerProtocol::Tls, TargetGroupProtocol::Tls)),
+                Some(_) => Ok((ListenerProtocol::Tls, TargetGroupProtocol::Tcp)),
+                None => Ok((ListenerProtocol::Tcp, TargetGroupProtocol::Tcp)),
+            },
+            "UDP" => Ok((ListenerProtocol::Udp, TargetGroupProtocol::Udp)),
+            other => {
+                let message = format!("a Network Load Balancer does not speak {other}");
+                let field = format!("spec.ports[{index}].protocol");
+                Err(self.error(
+                    Code::Unsupported,
+                    &field,
+                    &message,
+                    "write `TCP` or `UDP`, or move the port to another Service",
+                ))
+            }
+        }
+    }
+
+    fn joins_tcp_and_udp(&mut self) -> bool {
+        match self.annotations.bool(TCP_UDP) {
+            Ok(asked) => asked.unwrap_or(self.config.enable_tcp_udp_listener),
+            Err(error) => {
+                let message = format!("the value `{}` is no boolean and has no effect", error.value);
+                self.warning(Code::InvalidValue, &key(TCP_UDP), &message, &error.fix);
+                self.config.enable_tcp_udp_listener
+            }
+        }
+    }
+
+    fn tls(&mut self) -> Result<Tls, Failed> {
+        let written = self.value(self.annotations.string_list(CERTIFICATES));
+        let ports = self.value(self.annotations.string_list(TLS_PORTS));
+        let backend = self.value(self.annotations.string(BACKEND_PROTOCOL));
+        let certificates = written.and_then(|written| self.certificates(written.unwrap_or_default()));
+        let ports = ports.and_then(|ports| self.tls_ports(ports.unwrap_or_default()));
+        let tls = Tls { certificates: certificates?, ports: ports?, to_targets: backend?.as_deref() == Some("ssl") };
+        if tls.certificates.is_empty() && self.annotations.contains(TLS_PORTS) {
+            let message = "without a certificate no port gets TLS; they are served without it";
+            let fix = format!("name the certificate in `{}`, or remove the annotation", key(CERTIFICATES));
+            self.warning(Code::MissingCertificate, &key(TLS_PORTS), message, &fix);
+        }
+        Ok(tls)
+    }
+
+    fn certificates(&mut self, written: Vec<String>) -> Result<Vec<CertificateArn>, Failed> {
+        let mut certificates: Vec<CertificateArn> = Vec::new();
+        let mut outcome = Ok(());
+        for arn in written.into_iter().map(CertificateArn::new) {
+            if !arn.looks_right() {
+                let message = format!("`{arn}` is not the ARN of a certificate");
+                let fix = "write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>";
+                outcome = Err(self.error(Code::InvalidValue, &key(CERTIFICATES), &message, fix));
+            } else if !certificates.contains(&arn) {
+                certificates.push(arn);
+            }
+        }
+        outcome.map(|()| certificates)
+    }
+
+    fn tls_ports(&mut self, written: Vec<String>) -> Result<Vec<String>, Failed> {
+        if written.iter().any(|port| port == "*") {
+            let message = "`*` is for Classic Load Balancers; here it is read as every port that is not UDP";
+            let fix = "remove the annotation, which means the same";
+            self.warning(Code::InvalidValue, &key(TLS_PORTS), message, fix);
+            return Ok(Vec::new());
+        }
+        let unknown: Vec<&str> = written
+            .iter()
+            .filter(|written| !self.service.ports.iter().any(|port| is_named(port, written)))
+            .map(String::as_str)
+            .collect();
+        if unknown.is_empty() {
+            return Ok(written);
+        }
+        let ports: Vec<String> = self.service.ports.iter().map(described).collect();
+        let message = format!("`{}` is no port of the Service; it has {}", unknown.join("`, `"), ports.join(", "));
+        Err(self.error(Code::MissingPort, &key(TLS_PORTS), &message, "name its ports by name or number"))
+    }
+
+    pub(super) fn listeners(
+        &mut self,
+        fronts: &[Front<'a>],
+        user_tags: Option<&Tags>,
+    ) -> Result<BTreeMap<u16, Listener>, Failed> {
+        let secure = fronts.iter().any(|front| front.listener.is_secure());
+        let policy = self.value(self.annotations.string("aws-load-balancer-ssl-negotiation-policy"));
+        // What only TLS listeners have is read only where there are some.
+        let alpn = if secure {
+            self.value(self.annotations.enumerated("aws-load-balancer-alpn-policy", ALPN_POLICIES))
+        } else {
+            Ok(None)
+        };
+        let certificates = if secure {
+            self.annotations.string_list(CERTIFICATES).ok().flatten().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let certificates: Vec<CertificateArn> = certificates.into_iter().map(CertificateArn::new).collect();
+        let attributes: Vec<Result<Attributes, Failed>> =
+            fronts.iter().map(|front| self.listener_attributes(front)).collect();
+        let (policy, alpn, user_tags) = (policy?, alpn?, user_tags.ok_or(Failed)?);
+        let policy = policy.unwrap_or_else(|| self.config.default_ssl_policy.clone());
+        let mut listeners = BTreeMap::new();
+        for (front, attributes) in fronts.iter().zip(attributes) {
+            let secure = front.listener.is_secure();
+            let (port, number) = (front.port.port, front.port.port.to_string());
+            let default_certificate = certificates.first().filter(|_| secure).cloned();
+            let others: BTreeSet<CertificateArn> = certificates
+                .iter()
+                .filter(|arn| secure && Some(*arn) != default_certificate.as_ref())
+                .cloned()
+                .collect();
+            let group = TargetGroupReference::Own(ResourceId(format!("{}:{number}", self.service.name)));
+            let listener = Listener {
+                port,
+                protocol: front.listener,
+                default_action: Action::Forward {
+                    target_groups: vec![WeightedTargetGroup { group, weight: None }],
+                    stickiness: None,
+                },
+                default_authentication: None,
+                default_certificate,
+                certificates: others,
+                certificates_after_apply: None,
+                mutual_authentication: None,
+                ssl_policy: secure.then(|| policy.clone()),
+                alpn_policy: alpn.filter(|_| secure).map(str::to_owned),
+                attributes: attributes?,
+                attribute_causes: BTreeMap::new(),
+                rules: Vec::new(),
+                shares: BTreeMap::new(),
+                tags: self.config.of_listeners(self.tags(&number, user_tags)),
+                cause: self.cause(front.field()),
+            };
+            listeners.insert(port, listener);
+        }
+        Ok(listeners)
+    }
+
+    fn listener_attributes(&mut self, front: &Front<'_>) -> Result<Attributes, Failed> {
+        let suffix = format!("{LISTENER_ATTRIBUTES}.{}-{}", front.listener, front.port.port);
+        let attributes = self.value(self.annotations.string_map(&suffix))?.unwrap_or_default();
+        if front.listener == ListenerProtocol::Tls && !attributes.is_empty() {
+            let message = "a TLS listener has no attributes; the annotation has no effect";
+            self.warning(Code::Unsupported, &key(&suffix), message, "remove it");
+            return Ok(Attributes::new());
+        }
+        Ok(attributes)
+    }
+
+    /// Annotations for listeners that the Service does not have, most often because of TLS: they name the listener's
+    /// protocol, not the port's.
+    fn tell_of_attributes_of_nothing(&mut self, fronts: &[Front<'_>]) {
+        let start = format!("{SERVICE_PREFIX}{LISTENER_ATTRIBUTES}.");
+        let names: Vec<String> = fronts.iter().map(|front| format!("{}-{}", front.listener, front.port.port)).collect();
+        for written in self.service.annotations.keys() {
+            if let Some(parameter) = written.strip_prefix(&start)
+                && !names.is_empty()
+                && !names.iter().any(|name| name == parameter)
+            {
+                let message = format!("the load balancer has no listener `{parameter}`; the annotation has no effect");
+                let fix = format!("name one of its listeners: `{}`", names.join("`, `"));
+                self.warning(Code::MissingPort, written, &message, &fix);
+            }
+        }
+    }
+}
+
+fn listed(ports: &[(usize, &ServicePort)]) -> String {
+    ports.iter().map(|(_, port)| described(port)).collect::<Vec<_>>().join(" and ")
+}

@@ -1,0 +1,260 @@
+//! A Service, built into the stack of its Network Load Balancer (reference: service §1, §6 to §14).
+
+mod checks;
+mod listeners;
+mod load_balancer;
+mod security_group;
+mod target_group;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use indexmap::IndexMap;
+
+use crate::{
+    api::annotations::{AnnotationError, Annotations, SERVICE_PREFIX},
+    facts::Facts,
+    model::{Cause, ObjectName, ObjectReference, ResourceId, Stack, StackId, Tags, Value},
+    snapshot::{Scope, Service, Snapshot},
+};
+use crate::{
+    desired::{
+        BuildConfig, Built,
+        findings::{Failed, Findings},
+    },
+    diagnostics::{Code, Severity},
+    model::tags,
+};
+
+const TYPE: &str = "aws-load-balancer-type";
+const TARGET_TYPE: &str = "aws-load-balancer-nlb-target-type";
+const ATTRIBUTES: &str = "aws-load-balancer-attributes";
+
+/// Whose a Service's load balancer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// This controller makes it.
+    Ours,
+    /// Somebody else's, or nobody's: a Service that has no load balancer, that another controller serves, or that is
+    /// being deleted.
+    Foreign,
+}
+
+/// Why no load balancer is made of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Foreign<'a> {
+    Deleting,
+    OfOtherClass(&'a str),
+    /// Not of type LoadBalancer, and without annotations for a load balancer.
+    OfType(&'a str),
+    /// Not of type LoadBalancer, which the feature gate ServiceTypeLoadBalancerOnly asks for.
+    OfTypeByGate(&'a str),
+    /// The annotation for the type says this; the class and `external` say nothing.
+    LeftToCloudProvider {
+        kind: Option<&'a str>,
+        /// The class that would make it ours.
+        ours: &'a str,
+    },
+    /// `external` without a target type that is known.
+    NoTargetType,
+}
+
+impl fmt::Display for Foreign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deleting => f.write_str("it is being deleted"),
+            Self::OfOtherClass(class) => write!(f, "its `spec.loadBalancerClass` `{class}` is of another controller"),
+            Self::OfType(kind) => write!(f, "it is of type {kind}"),
+            Self::OfTypeByGate(kind) => write!(
+                f,
+                "it is of type {kind}, and with `--feature-gates=ServiceTypeLoadBalancerOnly=true` only Services of type LoadBalancer are served"
+            ),
+            Self::LeftToCloudProvider { kind, ours } => {
+                match kind {
+                    Some(kind) => write!(f, "the type `{kind}` without a class is left to the cloud provider")?,
+                    None => f.write_str("of type LoadBalancer without a class, it is left to the cloud provider")?,
+                }
+                write!(
+                    f,
+                    ", unless the webhook for Services gives it a class when it is created; for a Network Load Balancer of this controller write `spec.loadBalancerClass: {ours}` in a new Service (the API server does not let it be set later)"
+                )
+            }
+            Self::NoTargetType => {
+                write!(f, "the type `external` needs `{}: ip` or `instance` beside it", key(TARGET_TYPE))
+            }
+        }
+    }
+}
+
+fn decide<'a>(service: &'a Service, config: &'a BuildConfig) -> Result<(), Foreign<'a>> {
+    if service.deleting {
+        return Err(Foreign::Deleting);
+    }
+    decide_by_class(service, config)?;
+    if config.service_type_load_balancer_only && service.kind != "LoadBalancer" {
+        return Err(Foreign::OfTypeByGate(&service.kind));
+    }
+    Ok(())
+}
+
+/// Decides by the class, the annotations and the type alone.
+fn decide_by_class<'a>(service: &'a Service, config: &'a BuildConfig) -> Result<(), Foreign<'a>> {
+    let annotation = |suffix: &str| service.annotations.get(&key(suffix)).map(String::as_str);
+    if let Some(class) = &service.load_balancer_class {
+        return if *class == config.load_balancer_class { Ok(()) } else { Err(Foreign::OfOtherClass(class)) };
+    }
+    match (annotation(TYPE), annotation(TARGET_TYPE)) {
+        (Some("nlb-ip"), _) | (Some("external"), Some("ip" | "instance")) => Ok(()),
+        (Some("external"), _) => Err(Foreign::NoTargetType),
+        (kind, _) if service.kind == "LoadBalancer" => {
+            Err(Foreign::LeftToCloudProvider { kind, ours: &config.load_balancer_class })
+        }
+        _ => Err(Foreign::OfType(&service.kind)),
+    }
+}
+
+/// Returns why no load balancer is made of a Service, as the end of a sentence; `None` where one is.
+#[must_use]
+pub fn foreign_because(service: &Service, config: &BuildConfig) -> Option<String> {
+    decide(service, config).err().map(|why| why.to_string())
+}
+
+/// Decides whose a Service's load balancer is (reference: service §1). Where a class is set, it alone decides.
+#[must_use]
+pub fn ownership(service: &Service, config: &BuildConfig) -> Ownership {
+    match decide(service, config) {
+        Ok(()) => Ownership::Ours,
+        Err(_) => Ownership::Foreign,
+    }
+}
+
+/// Builds the stack of a Service. One that has been ours (it has our finalizer) and is not any more, or that is being
+/// deleted, gives an empty stack: everything goes. One that is not in the snapshot gives none, because nobody's going is
+/// proved; and one that was never ours gives none either.
+#[must_use]
+pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &ObjectName) -> Built {
+    let Some(service) = snapshot.services.get(name) else {
+        return Findings::default().built(None);
+    };
+    let mut builder = Builder {
+        scope: snapshot.scope,
+        config,
+        facts,
+        service,
+        annotations: Annotations::of_service(&service.annotations),
+        id: StackId::Service(name.clone()),
+        findings: Findings::default(),
+    };
+    let held = service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER);
+    let stack = match ownership(service, config) {
+        Ownership::Ours => builder.not_orphaning().and_then(|()| builder.stack()).ok(),
+        Ownership::Foreign if held => builder.stack_of_leaver().ok(),
+        Ownership::Foreign if service.deleting => Some(Stack::empty(builder.id.clone())),
+        Ownership::Foreign => None,
+    };
+    builder.findings.built(stack)
+}
+
+/// The full key of an annotation.
+fn key(suffix: &str) -> String {
+    format!("{SERVICE_PREFIX}{suffix}")
+}
+
+struct Builder<'a> {
+    scope: Scope,
+    config: &'a BuildConfig,
+    facts: &'a Facts,
+    service: &'a Service,
+    annotations: Annotations<'a>,
+    id: StackId,
+    findings: Findings,
+}
+
+impl<'a> Builder<'a> {
+    fn stack(&mut self) -> Result<Stack, Failed> {
+        self.check_annotations();
+        let user_tags = self.user_tags();
+        let scheme = self.scheme();
+        let access = self.access(scheme.as_ref().ok().copied());
+        let placement = scheme.and_then(|scheme| self.placement(scheme, access.as_ref().ok()));
+        let load_balancer = self.load_balancer(access.as_ref().ok(), placement.as_ref().ok(), user_tags.as_ref().ok());
+        let security_group = match (&access, &user_tags) {
+            (Ok(access), Ok(user_tags)) => self.managed_security_group(access, user_tags),
+            _ => Err(Failed),
+        };
+        let (fronts, complete) = self.fronts();
+        let mut target_groups = IndexMap::new();
+        let mut failed = false;
+        for front in &fronts {
+            let group =
+                self.target_group(front, access.as_ref().ok(), placement.as_ref().ok(), user_tags.as_ref().ok());
+            match group {
+                Ok(group) => drop(target_groups.insert(group.resource.clone(), group)),
+                Err(Failed) => failed = true,
+            }
+        }
+        let listeners = self.listeners(&fronts, user_tags.as_ref().ok());
+        let (load_balancer, security_group, listeners) = (load_balancer?, security_group?, listeners?);
+        complete?;
+        if failed {
+            return Err(Failed);
+        }
+        let load_balancer = Some(load_balancer);
+        let external_tags = self.config.external_managed_tags.clone();
+        let empty = Stack::empty(self.id.clone());
+        Ok(Stack { security_group, load_balancer, target_groups, listeners, external_tags, ..empty })
+    }
+
+    /// The tags that the user asks for.
+    fn user_tags(&mut self) -> Result<Tags, Failed> {
+        const SUFFIX: &str = "aws-load-balancer-additional-resource-tags";
+        let user = self.value(self.annotations.string_map(SUFFIX))?.unwrap_or_default();
+        let mut outcome = Ok(());
+        for external in user.keys().filter(|key| self.config.external_managed_tags.contains(*key)) {
+            let message = format!("the tag `{external}` is managed outside of the cluster (--external-managed-tags)");
+            outcome = Err(self.error(Code::InvalidValue, &key(SUFFIX), &message, "remove it from the annotation"));
+        }
+        let mut all = self.config.low_default_tags.clone();
+        all.extend(user);
+        outcome.map(|()| all)
+    }
+
+    fn tags(&self, resource: &str, user: &Tags) -> Tags {
+        let resource = ResourceId(resource.to_owned());
+        tags::of_resource(&self.config.cluster, &self.id, &resource, &self.config.default_tags, user)
+    }
+
+    /// A name that is hashed from the cluster's and the Service's uid.
+    fn named<T>(&self, name: impl FnOnce(&str, &str) -> T) -> Value<T> {
+        if self.config.cluster.is_empty() {
+            Value::AfterApply("named after the cluster, see --cluster-name")
+        } else if self.service.uid.is_empty() {
+            Value::AfterApply("named after the Service's uid")
+        } else {
+            Value::Known(name(&self.config.cluster, &self.service.uid))
+        }
+    }
+
+    fn object(&self) -> ObjectReference {
+        ObjectReference::service(&self.service.name)
+    }
+
+    fn cause(&self, field: impl Into<String>) -> Cause {
+        Cause { object: self.object(), generation: self.service.generation, field: field.into() }
+    }
+
+    /// The value of an annotation, or the diagnostic of what is wrong with it.
+    fn value<T>(&mut self, read: Result<T, AnnotationError>) -> Result<T, Failed> {
+        read.map_err(|error| self.findings.annotation_error(ObjectReference::service(&self.service.name), &error))
+    }
+
+    fn error(&mut self, code: Code, field: &str, message: &str, fix: &str) -> Failed {
+        self.findings.found(Severity::Error, self.object(), code, field, message, fix)
+    }
+
+    fn warning(&mut self, code: Code, field: &str, message: &str, fix: &str) {
+        let Failed = self.findings.found(Severity::Warning, self.object(), code, field, message, fix);
+    }
+}

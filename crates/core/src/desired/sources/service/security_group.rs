@@ -1,0 +1,244 @@
+//! Who may reach the load balancer and its targets: security groups and their rules (reference: service §9, §12).
+
+use super::{Builder, key};
+use crate::{
+    desired::findings::Failed,
+    diagnostics::Code,
+    facts::Want,
+    model::{
+        ManagedSecurityGroup, Scheme, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source, Tags, Value,
+        names, tags,
+    },
+};
+
+const SECURITY_GROUPS: &str = "aws-load-balancer-security-groups";
+const MANAGE_RULES: &str = "aws-load-balancer-manage-backend-security-group-rules";
+const WITHOUT: &str = "aws-load-balancer-disable-nlb-sg";
+const SOURCE_RANGES: &str = "load-balancer-source-ranges";
+const PREFIX_LISTS: &str = "aws-load-balancer-security-group-prefix-lists";
+const PATH_MTU: &str = "aws-load-balancer-enable-icmp-for-path-mtu-discovery";
+pub(super) const SPEC_RANGES: &str = "spec.loadBalancerSourceRanges";
+/// All of IPv4.
+pub(super) const EVERYWHERE: &str = "0.0.0.0/0";
+
+/// The security groups of a load balancer, and how its targets know its traffic.
+pub(super) struct Access {
+    pub(super) security_groups: Vec<SecurityGroupReference>,
+    pub(super) targets: TargetAccess,
+}
+
+/// The reason for a load balancer in no security group.
+#[derive(Clone, Copy)]
+enum Without {
+    /// The annotation of the Service.
+    Annotation,
+    /// The feature gate `NLBSecurityGroup`, which is off.
+    Gate,
+}
+
+/// From where the way to the targets is opened.
+pub(super) enum TargetAccess {
+    /// It is the user's to open.
+    NotManaged,
+    /// From a security group that the load balancer is in.
+    Group(SecurityGroupReference),
+    /// From addresses, because the load balancer is in no security group.
+    Addresses,
+}
+
+impl Builder<'_> {
+    pub(super) fn access(&mut self, scheme: Option<Scheme>) -> Result<Access, Failed> {
+        let annotated = self.value(self.annotations.bool(WITHOUT));
+        let manage = self.value(self.annotations.bool(MANAGE_RULES));
+        let given = self.value(self.annotations.string_list(SECURITY_GROUPS));
+        let (annotated, manage, given) = (annotated?.unwrap_or_default(), manage?, given?.unwrap_or_default());
+        let without = if annotated {
+            Some(Without::Annotation)
+        } else {
+            (!self.config.nlb_security_groups).then_some(Without::Gate)
+        };
+        let incumbent = self.is_in_groups(scheme);
+        if incumbent == Some(false) || without.is_some() {
+            if let (Some(true), Some(without)) = (incumbent, without) {
+                let message = "the load balancer is in security groups, and AWS cannot take a Network Load Balancer out of all of them";
+                let (field, fix) = match without {
+                    Without::Annotation => (
+                        key(WITHOUT),
+                        "remove the annotation, or make a second Service with it and delete this one when clients have moved",
+                    ),
+                    Without::Gate => (
+                        "--feature-gates=NLBSecurityGroup=false".to_owned(),
+                        "start the controller without the gate, or make a second Service and delete this one when clients have moved",
+                    ),
+                };
+                return Err(self.error(Code::ReplacementNeeded, &field, message, fix));
+            }
+            self.tell_without_effect(&given, without);
+            let targets = if manage == Some(false) { TargetAccess::NotManaged } else { TargetAccess::Addresses };
+            return Ok(Access { security_groups: Vec::new(), targets });
+        }
+        if given.is_empty() {
+            let mut security_groups = vec![SecurityGroupReference::Managed];
+            let mut source = SecurityGroupReference::Managed;
+            if self.config.enable_backend_security_group {
+                source = SecurityGroupReference::SharedBackend(self.backend_security_group()?);
+                security_groups.push(source.clone());
+            }
+            return Ok(Access { security_groups, targets: TargetAccess::Group(source) });
+        }
+        self.tell_ranges_without_effect(
+            "the load balancer is in security groups of yours, whose rules are yours",
+            true,
+        );
+        let manage = manage.unwrap_or(self.config.enable_manage_backend_security_group_rules);
+        let fact = self.facts.security_groups(&given);
+        let field = key(SECURITY_GROUPS);
+        let count = given.len();
+        let found = self.findings.settle(fact, Want::SecurityGroups(given), self.object(), Code::InvalidValue, &field);
+        let source = match (manage, self.config.enable_backend_security_group) {
+            (false, _) => None,
+            (true, true) => Some(SecurityGroupReference::SharedBackend(self.backend_security_group()?)),
+            (true, false) => {
+                let message = "rules on nodes and pods name the shared security group as their source, and --enable-backend-security-group=false does without it";
+                let fix = "set the annotation to `false` and open the way to the targets yourself, or start the controller with the shared security group";
+                return Err(self.error(Code::Unsupported, &key(MANAGE_RULES), message, fix));
+            }
+        };
+        let mut security_groups: Vec<SecurityGroupReference> = match found? {
+            Value::Known(ids) => ids.into_iter().map(|id| SecurityGroupReference::Given(Value::Known(id))).collect(),
+            Value::AfterApply(why) => {
+                std::iter::repeat_n(SecurityGroupReference::Given(Value::AfterApply(why)), count).collect()
+            }
+        };
+        security_groups.extend(source.clone());
+        let targets = source.map_or(TargetAccess::NotManaged, TargetAccess::Group);
+        Ok(Access { security_groups, targets })
+    }
+
+    fn backend_security_group(&mut self) -> Result<Value<SecurityGroupId>, Failed> {
+        if let Some(id) = &self.config.backend_security_group {
+            return Ok(Value::Known(id.clone()));
+        }
+        let fact = self.facts.backend_security_group();
+        self.findings.settle(fact, Want::BackendSecurityGroup, self.object(), Code::Unsupported, "spec")
+    }
+
+    /// What a load balancer without security groups does not heed. Source ranges are not among it: they are for its
+    /// targets' rules.
+    fn tell_without_effect(&mut self, given: &[String], without: Option<Without>) {
+        let why = match without {
+            Some(Without::Annotation) => {
+                "the load balancer is in no security group, as `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg` asks"
+            }
+            Some(Without::Gate) => {
+                "the load balancer is in no security group, as the controller's flag `--feature-gates=NLBSecurityGroup=false` asks"
+            }
+            None => "the load balancer was made without security groups, and AWS cannot give it any",
+        };
+        if !given.is_empty() {
+            let field = key(SECURITY_GROUPS);
+            let fix = match without {
+                Some(Without::Annotation) => "remove one of the two annotations",
+                Some(Without::Gate) => "remove the annotation, or start the controller without the gate",
+                None => "make a second Service and delete this one when clients have moved",
+            };
+            self.warning(Code::Unsupported, &field, &format!("the annotation has no effect: {why}"), fix);
+        }
+        self.tell_ranges_without_effect(why, false);
+    }
+
+    fn tell_ranges_without_effect(&mut self, why: &str, ranges: bool) {
+        let spec = (!self.service.load_balancer_source_ranges.is_empty()).then(|| SPEC_RANGES.to_owned());
+        let annotated = |suffix: &str| self.annotations.contains(suffix).then(|| key(suffix));
+        let ranges = ranges.then_some([spec, annotated(SOURCE_RANGES)]).into_iter().flatten().flatten();
+        let fields: Vec<String> = ranges.chain(annotated(PREFIX_LISTS)).chain(annotated(PATH_MTU)).collect();
+        for field in fields {
+            let fix = "write what may come in into the rules of a security group that the load balancer is in";
+            let fix = if why.contains("no security group") || why.contains("without") { "remove it" } else { fix };
+            self.warning(Code::Unsupported, &field, &format!("it has no effect: {why}"), fix);
+        }
+    }
+
+    /// The blocks that may connect, with where they are written: those of the spec, or else those of the annotation.
+    pub(super) fn source_ranges(&mut self) -> Result<(String, Vec<String>), Failed> {
+        let (field, written) = if self.service.load_balancer_source_ranges.is_empty() {
+            let annotated = self.value(self.annotations.string_list(SOURCE_RANGES))?.unwrap_or_default();
+            (key(SOURCE_RANGES), annotated)
+        } else {
+            (SPEC_RANGES.to_owned(), self.service.load_balancer_source_ranges.clone())
+        };
+        let mut blocks = Vec::new();
+        let mut outcome = Ok(());
+        for text in written {
+            match text.trim().parse() {
+                // AWS keeps a block without its host bits.
+                Ok(ipnet::IpNet::V4(block)) => blocks.push(block.trunc().to_string()),
+                Ok(ipnet::IpNet::V6(_)) => {
+                    let message =
+                        format!("`{text}` is a block of IPv6, and the load balancer has IPv4 addresses alone");
+                    outcome = Err(self.error(Code::InvalidValue, &field, &message, "remove it"));
+                }
+                Err(_) => {
+                    let message = format!("`{text}` is not an address range");
+                    let fix = "write address ranges such as `10.0.0.0/8`";
+                    outcome = Err(self.error(Code::InvalidValue, &field, &message, fix));
+                }
+            }
+        }
+        outcome.map(|()| (field, blocks))
+    }
+
+    pub(super) fn managed_security_group(
+        &mut self,
+        access: &Access,
+        user_tags: &Tags,
+    ) -> Result<Option<ManagedSecurityGroup>, Failed> {
+        if !access.security_groups.contains(&SecurityGroupReference::Managed) {
+            return Ok(None);
+        }
+        Ok(Some(ManagedSecurityGroup {
+            name: self.named(|cluster, uid| names::service_security_group(cluster, &self.service.name, uid)),
+            description: names::MANAGED_GROUP_DESCRIPTION,
+            ingress: self.rules()?,
+            tags: self.tags(tags::MANAGED_SECURITY_GROUP, user_tags),
+            cause: self.cause("spec"),
+        }))
+    }
+
+    fn rules(&mut self) -> Result<Vec<SecurityGroupRule>, Failed> {
+        let ranges = self.source_ranges();
+        let prefix_lists = self.value(self.annotations.string_list(PREFIX_LISTS));
+        let (mut ranges, prefix_lists) = (ranges?.1, prefix_lists?);
+        if ranges.is_empty() && prefix_lists.is_none() {
+            ranges.push(EVERYWHERE.to_owned());
+        }
+        let path_mtu = self.annotations.value(PATH_MTU).is_some_and(|(_, value)| value == "on");
+        let rule = |protocol: &str, from: i32, to: i32, source: Source| SecurityGroupRule {
+            protocol: protocol.to_owned(),
+            from_port: Some(from),
+            to_port: Some(to),
+            source,
+            description: String::new(),
+        };
+        let mut rules: Vec<SecurityGroupRule> = Vec::new();
+        let mut add = |rule: SecurityGroupRule| {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        };
+        for service_port in &self.service.ports {
+            let (protocol, port) = (service_port.protocol.to_ascii_lowercase(), i32::from(service_port.port));
+            for block in &ranges {
+                add(rule(&protocol, port, port, Source::Ipv4(block.clone())));
+                if path_mtu {
+                    // Type 3, code 4: fragmentation needed.
+                    add(rule("icmp", 3, 4, Source::Ipv4(block.clone())));
+                }
+            }
+            for list in prefix_lists.iter().flatten() {
+                add(rule(&protocol, port, port, Source::PrefixList(list.clone())));
+            }
+        }
+        Ok(rules)
+    }
+}

@@ -1,0 +1,429 @@
+//! The target group of a port, with its health check, attributes and binding (reference: service §11, §12).
+
+use super::{
+    Builder, TARGET_TYPE, TYPE, key,
+    listeners::Front,
+    load_balancer::Placement,
+    security_group::{Access, EVERYWHERE, TargetAccess},
+};
+use crate::{
+    api::annotations::values::parse_bool,
+    desired::{
+        findings::Failed,
+        sources::ingress::target_group::{NODE_PORT, port_after_apply},
+    },
+    diagnostics::Code,
+    facts::Want,
+    model::{
+        Attributes, Binding, HealthCheck, HealthCheckProtocol, IpAddressType, Matcher, NetworkingPeer, NetworkingPort,
+        NetworkingRule, PortReference, ResourceId, Scheme, Tags, TargetGroup, TargetGroupProtocol, TargetType, Value,
+        names, tags,
+    },
+    snapshot::Scope,
+};
+
+const CHECK_PORT: &str = "aws-load-balancer-healthcheck-port";
+const GROUP_ATTRIBUTES: &str = "aws-load-balancer-target-group-attributes";
+const PROXY_PROTOCOL: &str = "aws-load-balancer-proxy-protocol";
+const PROXY_PORTS: &str = "aws-load-balancer-proxy-protocol-per-target-group";
+const PROXY_ATTRIBUTE: &str = "proxy_protocol_v2.enabled";
+const PRESERVE_ATTRIBUTE: &str = "preserve_client_ip.enabled";
+const TRAFFIC_PORT: &str = "traffic-port";
+const CHECK_NODE_PORT: &str = "the port for health checks that the API server gives the Service";
+
+impl<'a> Builder<'a> {
+    pub(super) fn target_group(
+        &mut self,
+        front: &Front<'a>,
+        access: Option<&Access>,
+        placement: Option<&Placement>,
+        user_tags: Option<&Tags>,
+    ) -> Result<TargetGroup, Failed> {
+        let target_type = self.target_type();
+        let resource = ResourceId(format!("{}:{}", self.service.name, front.port.port));
+        let port = self.traffic_port(front, target_type);
+        let health_check = self.health_check(target_type);
+        let attributes = self.group_attributes(front.port.port);
+        let labels = self.value(self.annotations.string_map("aws-load-balancer-target-node-labels"));
+        let families = self.check_families();
+        let (port, health_check, attributes) = (port?, health_check?, attributes?);
+        let node_labels = labels?.filter(|_| target_type == TargetType::Instance).unwrap_or_default();
+        families?;
+        let (access, placement, user_tags) =
+            (access.ok_or(Failed)?, placement.ok_or(Failed)?, user_tags.ok_or(Failed)?);
+        let traffic = match target_type {
+            TargetType::Instance => match &port {
+                Value::Known(port) => PortReference::Number(*port),
+                Value::AfterApply(why) => port_after_apply(why),
+            },
+            TargetType::Ip => front.port.target_port.clone(),
+        };
+        let networking =
+            self.networking(front, &traffic, target_type, &health_check, &attributes, access, placement)?;
+        let hashed = port.known().copied().unwrap_or_default();
+        let name = self.named(|cluster, service_uid| {
+            names::service_target_group(names::ServiceTargetGroupIdentity {
+                cluster,
+                service: &self.service.name,
+                service_uid,
+                port: hashed,
+                service_port: front.port.port,
+                target_type,
+                protocol: front.target_group,
+                check_protocol: health_check.protocol,
+                check_interval: health_check.interval_seconds,
+            })
+        });
+        let both = match name {
+            Value::Known(Ok(_)) if port.known().is_none() => {
+                let unknown = || Value::AfterApply("named after the Service's node port");
+                Ok((unknown(), unknown()))
+            }
+            Value::AfterApply(why) => Ok((Value::AfterApply(why), Value::AfterApply(why))),
+            Value::Known(name) => name.and_then(|first| {
+                let second = names::second_service_target_group(&first, placement.scheme)?;
+                Ok((Value::Known(first), Value::Known(second)))
+            }),
+        };
+        let (name, second_name) = match both {
+            Ok(both) => both,
+            Err(invalid) => {
+                return Err(self.error(
+                    Code::InvalidValue,
+                    "metadata.name",
+                    &invalid.to_string(),
+                    "rename the Service",
+                ));
+            }
+        };
+        Ok(TargetGroup {
+            second_name,
+            name,
+            target_type,
+            protocol: front.target_group,
+            protocol_version: None,
+            ip_address_type: IpAddressType::Ipv4,
+            port,
+            vpc: self.config.vpc.clone(),
+            health_check,
+            attributes,
+            tags: self.tags(&resource.0, user_tags),
+            binding: Binding {
+                namespace: self.service.name.namespace.clone(),
+                labels: tags::binding_labels(&self.id),
+                service: self.service.name.name.clone(),
+                service_port: PortReference::Number(front.port.port),
+                node_labels,
+                networking,
+            },
+            resource,
+            cause: self.cause(front.field()),
+        })
+    }
+
+    /// Returns whether a port without a node port gets one from the API server, which manifests have not seen yet.
+    fn gets_node_port(&self) -> bool {
+        self.scope != Scope::Cluster && self.service.gets_node_ports()
+    }
+
+    fn target_type(&mut self) -> TargetType {
+        let written = self.annotations.value(TARGET_TYPE).map(|(_, value)| value);
+        if self.annotations.value(TYPE).is_some_and(|(_, value)| value == "nlb-ip") || written == Some("ip") {
+            return TargetType::Ip;
+        }
+        match written {
+            None => self.config.default_target_type,
+            Some("instance") => TargetType::Instance,
+            Some(other) => {
+                let message = format!("`{other}` is no target type; the targets are instances");
+                self.warning(Code::InvalidValue, &key(TARGET_TYPE), &message, "write `ip` or `instance`");
+                TargetType::Instance
+            }
+        }
+    }
+
+    fn check_families(&mut self) -> Result<(), Failed> {
+        if !self.service.ipv6 {
+            return Ok(());
+        }
+        let message = "the Service has IPv6 addresses, which need a dualstack load balancer; that is not built yet";
+        Err(self.error(Code::Refused, "spec.ipFamilies", message, "set `spec.ipFamilies: [IPv4]`"))
+    }
+
+    /// The port that targets get traffic on. For a named port of pods it is 1: each target is registered with its own.
+    fn traffic_port(&mut self, front: &Front<'_>, target_type: TargetType) -> Result<Value<u16>, Failed> {
+        match (target_type, &front.port.target_port, front.port.node_port) {
+            (TargetType::Ip, PortReference::Number(0), _) => {
+                let field = format!("{}.targetPort", front.field());
+                Err(self.error(
+                    Code::InvalidValue,
+                    &field,
+                    "0 is no port of a pod",
+                    "write 1 to 65535, or a port's name",
+                ))
+            }
+            (TargetType::Ip, PortReference::Number(number), _) => Ok(Value::Known(*number)),
+            (TargetType::Ip, PortReference::Name(_), _) => Ok(Value::Known(1)),
+            (TargetType::Instance, _, Some(node_port)) => Ok(Value::Known(node_port)),
+            (TargetType::Instance, _, None) if self.gets_node_port() => Ok(Value::AfterApply(NODE_PORT)),
+            (TargetType::Instance, _, None) => {
+                let field = format!("{}.nodePort", front.field());
+                let message = format!(
+                    "port {} of the Service of type {} has no node port, but its targets are instances",
+                    front.port.port, self.service.kind
+                );
+                let otherwise = if self.service.kind == "ClusterIP" || self.service.kind == "ExternalName" {
+                    "make the Service of type LoadBalancer"
+                } else if self.service.allocate_load_balancer_node_ports {
+                    "write the node port that the API server has given it"
+                } else {
+                    "set `spec.allocateLoadBalancerNodePorts: true`"
+                };
+                let fix = format!("write `{}: ip`, or {otherwise}", key(TARGET_TYPE));
+                Err(self.error(Code::Unsupported, &field, &message, &fix))
+            }
+        }
+    }
+
+    fn health_check(&mut self, target_type: TargetType) -> Result<HealthCheck, Failed> {
+        let service = self.service;
+        let local = target_type == TargetType::Instance && service.local_traffic && service.kind == "LoadBalancer";
+        let word = self.value(self.annotations.string("aws-load-balancer-healthcheck-protocol"));
+        let port = self.check_port(target_type, local);
+        let path = self.value(self.annotations.string("aws-load-balancer-healthcheck-path"));
+        let interval = self.value(self.annotations.i32("aws-load-balancer-healthcheck-interval"));
+        let timeout = self.value(self.annotations.i32("aws-load-balancer-healthcheck-timeout"));
+        let healthy = self.value(self.annotations.i32("aws-load-balancer-healthcheck-healthy-threshold"));
+        let unhealthy = self.value(self.annotations.i32("aws-load-balancer-healthcheck-unhealthy-threshold"));
+        let codes = self.value(self.annotations.string("aws-load-balancer-healthcheck-success-codes"));
+        let (path, codes) = (path?, codes?);
+        let usual = if local { HealthCheckProtocol::Http } else { HealthCheckProtocol::Tcp };
+        let word = word?.map(|word| word.to_ascii_uppercase());
+        let protocol = word.and_then(|word| HealthCheckProtocol::from_word(&word)).unwrap_or(usual);
+        let http = protocol != HealthCheckProtocol::Tcp;
+        Ok(HealthCheck {
+            port: port?,
+            protocol,
+            path: http.then(|| path.unwrap_or_else(|| if local { "/healthz" } else { "/" }.to_owned())),
+            interval_seconds: interval?.unwrap_or(10),
+            timeout_seconds: timeout?.unwrap_or(if local { 6 } else { 10 }),
+            healthy_threshold: healthy?.unwrap_or(if local { 2 } else { 3 }),
+            unhealthy_threshold: unhealthy?.unwrap_or(if local { 2 } else { 3 }),
+            matcher: http.then(|| Matcher::Http(codes.unwrap_or_else(|| "200-399".to_owned()))),
+        })
+    }
+
+    fn check_port(&mut self, target_type: TargetType, local: bool) -> Result<String, Failed> {
+        let field = key(CHECK_PORT);
+        let Some(written) = self.value(self.annotations.string(CHECK_PORT))? else {
+            return match (local, self.service.health_check_node_port) {
+                (false, _) => Ok(TRAFFIC_PORT.to_owned()),
+                (true, Some(port)) => Ok(port.to_string()),
+                (true, None) if self.gets_node_port() => Ok(Value::<u16>::AfterApply(CHECK_NODE_PORT).to_string()),
+                (true, None) => {
+                    let message = "the traffic policy is `Local`, and the Service has no port for health checks";
+                    let fix = format!("write the port that the API server has given it, or one in `{field}`");
+                    Err(self.error(Code::MissingPort, "spec.healthCheckNodePort", message, &fix))
+                }
+            };
+        };
+        if written == TRAFFIC_PORT {
+            return Ok(written);
+        }
+        // Written as AWS gives it back: without a sign and leading zeros.
+        if let Some(number) = written.parse::<u16>().ok().filter(|number| *number > 0) {
+            return Ok(number.to_string());
+        }
+        let fix = "write `traffic-port`, a port number, or the name of a port of the Service";
+        let Some(port) = self.service.ports.iter().find(|port| !port.name.is_empty() && port.name == written) else {
+            let message = format!("`{written}` is neither a port number nor the name of a port of the Service");
+            return Err(self.error(Code::InvalidValue, &field, &message, fix));
+        };
+        match (target_type, &port.target_port, port.node_port) {
+            (TargetType::Ip, PortReference::Number(number), _) => Ok(number.to_string()),
+            (TargetType::Instance, _, Some(node_port)) => Ok(node_port.to_string()),
+            (TargetType::Ip, PortReference::Name(name), _) => {
+                let message = format!(
+                    "the port `{written}` leads to the named port `{name}` of pods, which may be another number in each"
+                );
+                Err(self.error(Code::InvalidValue, &field, &message, "write the number of the port to check"))
+            }
+            (TargetType::Instance, _, None) if self.gets_node_port() => {
+                Ok(Value::<u16>::AfterApply(NODE_PORT).to_string())
+            }
+            (TargetType::Instance, _, None) => {
+                let message = format!("the port `{written}` has no node port");
+                Err(self.error(Code::InvalidValue, &field, &message, fix))
+            }
+        }
+    }
+
+    /// The attributes of a port's target group. Proxy protocol is always among them, so that it is switched off again.
+    fn group_attributes(&mut self, port: u16) -> Result<Attributes, Failed> {
+        let suffix = format!("{GROUP_ATTRIBUTES}.{port}");
+        let base = self.value(self.annotations.string_map(GROUP_ATTRIBUTES));
+        let own = self.value(self.annotations.string_map(&suffix));
+        let everywhere = self.value(self.annotations.enumerated(PROXY_PROTOCOL, &["*"]));
+        let listed = self.proxy_ports();
+        self.tell_of_ports_that_are_not_there();
+        let mut attributes = Attributes::from([(PROXY_ATTRIBUTE.to_owned(), "false".to_owned())]);
+        attributes.extend(base?.unwrap_or_default());
+        let own = own?.unwrap_or_default();
+        let of_port = own.get(PRESERVE_ATTRIBUTE).is_some_and(|value| !value.is_empty());
+        attributes.extend(own.into_iter().filter(|(_, value)| !value.is_empty()));
+        if let Some(written) = attributes.get(PRESERVE_ATTRIBUTE).filter(|written| parse_bool(written).is_err()) {
+            let message = format!("`{PRESERVE_ATTRIBUTE}={written}` is no boolean");
+            let field = key(if of_port { &suffix } else { GROUP_ATTRIBUTES });
+            return Err(self.error(Code::InvalidValue, &field, &message, "write `true` or `false`"));
+        }
+        if let Some(ports) = listed? {
+            attributes.insert(PROXY_ATTRIBUTE.to_owned(), ports.contains(&port).to_string());
+        }
+        if everywhere?.is_some() {
+            attributes.insert(PROXY_ATTRIBUTE.to_owned(), "true".to_owned());
+        }
+        attributes.retain(|key, value| key != PROXY_ATTRIBUTE || !value.is_empty());
+        Ok(attributes)
+    }
+
+    fn proxy_ports(&mut self) -> Result<Option<Vec<u16>>, Failed> {
+        let Some(written) = self.value(self.annotations.string_list(PROXY_PORTS))? else { return Ok(None) };
+        let wrong: Vec<&str> = written.iter().map(String::as_str).filter(|text| text.parse::<u16>().is_err()).collect();
+        if !wrong.is_empty() {
+            let message = format!("`{}` is no port number", wrong.join("`, `"));
+            let fix = "write numbers of ports of the Service, separated by commas";
+            return Err(self.error(Code::InvalidValue, &key(PROXY_PORTS), &message, fix));
+        }
+        Ok(Some(written.iter().filter_map(|text| text.parse().ok()).collect()))
+    }
+
+    fn tell_of_ports_that_are_not_there(&mut self) {
+        let has = |text: &str| self.service.ports.iter().any(|port| port.port.to_string() == text);
+        let start = key(&format!("{GROUP_ATTRIBUTES}."));
+        let by_key =
+            self.service.annotations.keys().filter_map(|written| Some((written, written.strip_prefix(&start)?)));
+        let mut absent: Vec<(String, String)> =
+            by_key.filter(|(_, port)| !has(port)).map(|(key, port)| (key.clone(), port.to_owned())).collect();
+        let listed = self.annotations.string_list(PROXY_PORTS).ok().flatten().unwrap_or_default();
+        let numbers = listed.into_iter().filter_map(|text| text.parse::<u16>().ok());
+        absent.extend(numbers.map(|n| (key(PROXY_PORTS), n.to_string())).filter(|(_, port)| !has(port)));
+        for (field, port) in absent {
+            let message = format!("the Service has no port {port}; what is written for it has no effect");
+            self.warning(Code::MissingPort, &field, &message, "name one of its ports by number");
+        }
+    }
+
+    /// Who may reach the targets, on which ports.
+    #[allow(clippy::too_many_arguments)]
+    fn networking(
+        &mut self,
+        front: &Front<'_>,
+        traffic: &PortReference,
+        target_type: TargetType,
+        health_check: &HealthCheck,
+        attributes: &Attributes,
+        access: &Access,
+        placement: &Placement,
+    ) -> Result<Option<Vec<NetworkingRule>>, Failed> {
+        let preserved = match attributes.get(PRESERVE_ATTRIBUTE) {
+            Some(written) => parse_bool(written).unwrap_or_default(),
+            None => target_type == TargetType::Instance,
+        };
+        match &access.targets {
+            TargetAccess::NotManaged => Ok(None),
+            TargetAccess::Group(source) => Ok(Some(vec![NetworkingRule {
+                from: vec![NetworkingPeer::SecurityGroup(source.clone())],
+                ports: self.ports_from_group(front.target_group, traffic, health_check),
+            }])),
+            TargetAccess::Addresses => {
+                self.rules_from_addresses(front, traffic, health_check, preserved, placement).map(Some)
+            }
+        }
+    }
+
+    fn ports_from_group(
+        &self,
+        protocol: TargetGroupProtocol,
+        traffic: &PortReference,
+        health_check: &HealthCheck,
+    ) -> Vec<NetworkingPort> {
+        if self.config.disable_restricted_rules {
+            let udp = protocol.has_udp().then(|| NetworkingPort::udp(None));
+            return std::iter::once(NetworkingPort::tcp(None)).chain(udp).collect();
+        }
+        let check = health_check.port.parse().ok().map(PortReference::Number);
+        let checked_apart = check.filter(|port| port != traffic);
+        let mut ports = Vec::new();
+        if protocol.has_udp() {
+            ports.push(NetworkingPort::udp(Some(traffic.clone())));
+        }
+        // Health checks of UDP go over TCP.
+        if protocol != TargetGroupProtocol::Udp || checked_apart.is_none() {
+            ports.push(NetworkingPort::tcp(Some(traffic.clone())));
+        }
+        ports.extend(checked_apart.map(|port| NetworkingPort::tcp(Some(port))));
+        ports
+    }
+
+    /// The rules where the load balancer is in no security group: clients' addresses where targets see them, and the load
+    /// balancer's own.
+    fn rules_from_addresses(
+        &mut self,
+        front: &Front<'_>,
+        traffic: &PortReference,
+        health_check: &HealthCheck,
+        preserved: bool,
+        placement: &Placement,
+    ) -> Result<Vec<NetworkingRule>, Failed> {
+        let protocol = front.target_group;
+        let preserved = preserved || protocol.has_udp();
+        let own = match &placement.subnets {
+            Value::Known(subnets) => subnets.iter().flat_map(|subnet| subnet.ipv4_blocks.clone()).collect(),
+            Value::AfterApply(why) => after_apply(why),
+        };
+        let (field, ranges) = self.source_ranges()?;
+        if !preserved && !ranges.is_empty() {
+            let message = "it has no effect: the load balancer is in no security group, and its targets do not see clients' addresses";
+            let fix = format!("write `{PRESERVE_ATTRIBUTE}=true` in `{}`", key(GROUP_ATTRIBUTES));
+            self.warning(Code::Unsupported, &field, message, &fix);
+        }
+        let by_default = preserved && ranges.is_empty();
+        let source = match (preserved, ranges.is_empty(), placement.scheme) {
+            (false, ..) => own.clone(),
+            (true, false, _) => ranges,
+            (true, true, Scheme::InternetFacing) => vec![EVERYWHERE.to_owned()],
+            (true, true, Scheme::Internal) => {
+                let fact = self.facts.vpc_blocks();
+                match self.findings.settle(fact, Want::VpcBlocks, self.object(), Code::Unsupported, "spec")? {
+                    Value::Known(blocks) => blocks,
+                    Value::AfterApply(why) => after_apply(why),
+                }
+            }
+        };
+        let check = health_check.port.parse().ok().map(PortReference::Number);
+        let checked_apart = check.filter(|port| port != traffic);
+        let covered = !preserved || by_default || source.iter().any(|block| block == EVERYWHERE);
+        let mut ports = Vec::new();
+        if protocol != TargetGroupProtocol::Udp {
+            ports.push(NetworkingPort::tcp(Some(traffic.clone())));
+        }
+        if protocol.has_udp() {
+            ports.push(NetworkingPort::udp(Some(traffic.clone())));
+        }
+        let mut rules = vec![NetworkingRule { from: peers(source), ports }];
+        if protocol == TargetGroupProtocol::Udp || checked_apart.is_some() || !covered {
+            let port = checked_apart.unwrap_or_else(|| traffic.clone());
+            rules.push(NetworkingRule { from: peers(own), ports: vec![NetworkingPort::tcp(Some(port))] });
+        }
+        Ok(rules)
+    }
+}
+
+fn peers(blocks: Vec<String>) -> Vec<NetworkingPeer> {
+    blocks.into_iter().map(NetworkingPeer::Cidr).collect()
+}
+
+/// Stands for blocks that a plan of files cannot know; such a stack is shown and never applied.
+fn after_apply(why: &'static str) -> Vec<String> {
+    vec![Value::<String>::AfterApply(why).to_string()]
+}

@@ -1,0 +1,242 @@
+//! What must be known of AWS before building, asked for as data.
+
+pub mod certificates;
+pub mod limits;
+pub mod secrets;
+pub mod security_groups;
+pub mod subnets;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{
+    CertificateArn, LoadBalancerKind, ObjectName, ObservedStack, OidcSecret, Scheme, SecurityGroupId, SubnetId,
+    TargetGroupArn, TrustStoreArn,
+};
+
+/// Something that building asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Want {
+    /// The subnets that a load balancer goes to.
+    Subnets(SubnetQuery),
+    /// The security groups that a user names, by id or `Name` tag, in the user's order.
+    SecurityGroups(Vec<String>),
+    /// The certificates in ACM for these host names.
+    Certificates(BTreeSet<String>),
+    /// The trust store of this name.
+    TrustStore(String),
+    /// What this Secret says of an OpenID Connect client.
+    Secret(ObjectName),
+    /// The address blocks of the VPC.
+    VpcBlocks,
+    /// The security group that all load balancers of the cluster share.
+    BackendSecurityGroup,
+    /// What AWS has of the stack, listeners included: to settle what members of a group differ about.
+    InForce,
+    /// The ARN of the target group of this name.
+    TargetGroup(String),
+    /// How much of everything the account may have.
+    Limits,
+    /// The load balancers of the stack that are protected from deletion, read afresh: before all of it goes.
+    Protection,
+}
+
+impl Want {
+    /// Whether looking it up changes nothing in AWS.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        !matches!(self, Self::BackendSecurityGroup)
+    }
+}
+
+/// Which subnets are wanted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SubnetQuery {
+    /// Found by their tags, for a new load balancer.
+    Discovered {
+        /// A Network Load Balancer can do with one.
+        kind: LoadBalancerKind,
+        /// Which tag they carry.
+        scheme: Scheme,
+        /// Whether they need IPv6 blocks.
+        ipv6: bool,
+    },
+    /// Found by tags that a user names, for a new load balancer.
+    Tagged {
+        /// A Network Load Balancer can do with one.
+        kind: LoadBalancerKind,
+        /// For each key the values of which a subnet has one.
+        tags: BTreeMap<String, Vec<String>>,
+        /// Whether they need IPv6 blocks.
+        ipv6: bool,
+    },
+    /// Named by a user, by id or `Name` tag, in the user's order.
+    Named {
+        /// A Network Load Balancer can do with one.
+        kind: LoadBalancerKind,
+        /// Ids and names.
+        names: Vec<String>,
+        /// Whether they need IPv6 blocks.
+        ipv6: bool,
+    },
+}
+
+/// A subnet that a load balancer goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    /// Its id.
+    pub id: SubnetId,
+    /// Its IPv4 blocks.
+    pub ipv4_blocks: Vec<String>,
+}
+
+/// What is known of something that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact<T> {
+    /// So it is.
+    Known(T),
+    /// AWS has answered, and there is no such thing; the text says why and what to do, for the object that asks.
+    Absent {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        fix: String,
+    },
+    /// Not to be had right now: who asks waits, and nothing of it changes.
+    Unavailable(String),
+    /// Nobody asks AWS (a plan of files): known after apply.
+    AfterApply(&'static str),
+}
+
+/// What is known for one build. What is not in it yet is asked for with [`Want`].
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// By what was asked.
+    pub subnets: BTreeMap<SubnetQuery, Fact<Vec<Subnet>>>,
+    /// By what was asked.
+    pub security_groups: BTreeMap<Vec<String>, Fact<Vec<SecurityGroupId>>>,
+    /// By name.
+    pub target_groups: BTreeMap<String, Fact<TargetGroupArn>>,
+    /// By host names; the first is the default.
+    pub certificates: BTreeMap<BTreeSet<String>, Fact<Vec<CertificateArn>>>,
+    /// By name.
+    pub trust_stores: BTreeMap<String, Fact<TrustStoreArn>>,
+    /// By name.
+    pub secrets: BTreeMap<ObjectName, Fact<OidcSecret>>,
+    /// The IPv4 blocks of the VPC.
+    pub vpc_blocks: Option<Fact<Vec<String>>>,
+    /// Nobody asks AWS: what is not known is known after apply.
+    pub offline: bool,
+    /// The shared security group.
+    pub backend_security_group: Option<Fact<SecurityGroupId>>,
+    /// Our own load balancer as it is now, where there is one.
+    pub incumbent: Option<Incumbent>,
+    /// What AWS has of the stack, listeners included.
+    pub in_force: Option<Box<ObservedStack>>,
+    /// How much of everything the account may have.
+    pub limits: Option<Fact<limits::Limits>>,
+    /// The DNS names of our own load balancers, in lower case.
+    pub hostnames: BTreeSet<String>,
+    /// The names of the stack's load balancers that are protected from deletion.
+    pub protected: Option<BTreeSet<String>>,
+    /// Members of the group whose part AWS has refused.
+    pub refused: BTreeSet<ObjectName>,
+    /// Further ones, while one is replaced.
+    pub beside: Vec<Incumbent>,
+    /// The names that our own load balancers have.
+    pub names: BTreeSet<String>,
+}
+
+/// What of an existing load balancer decides over the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incumbent {
+    /// Application or Network.
+    pub kind: LoadBalancerKind,
+    /// Its scheme.
+    pub scheme: Scheme,
+    /// Whether it is in a security group. A Network Load Balancer that was made without can never be given one.
+    pub has_security_groups: bool,
+    /// Its subnets: kept as long as the scheme stays, also when others carry the tags by now.
+    pub subnets: BTreeSet<SubnetId>,
+}
+
+impl Facts {
+    /// What a build knows that may ask neither AWS nor a cluster.
+    #[must_use]
+    pub fn offline() -> Self {
+        Self { offline: true, ..Self::default() }
+    }
+
+    /// The subnets that a query finds, or the want of them.
+    #[must_use]
+    pub fn subnets(&self, query: &SubnetQuery) -> Option<Fact<Vec<Subnet>>> {
+        let unknown = match query {
+            SubnetQuery::Discovered { .. } | SubnetQuery::Tagged { .. } => "subnets are found by their tags in the VPC",
+            SubnetQuery::Named { .. } => "subnets are looked up in the VPC",
+        };
+        self.subnets.get(query).cloned().or_else(|| self.offline.then_some(Fact::AfterApply(unknown)))
+    }
+
+    /// The security groups that a user names, or the want of them.
+    #[must_use]
+    pub fn security_groups(&self, names: &[String]) -> Option<Fact<Vec<SecurityGroupId>>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("security groups are looked up in the VPC"));
+        self.security_groups.get(names).cloned().or_else(unknown)
+    }
+
+    /// The target group of a name, or the want of it.
+    #[must_use]
+    pub fn target_group(&self, name: &str) -> Option<Fact<TargetGroupArn>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("target groups are looked up by their names"));
+        self.target_groups.get(name).cloned().or_else(unknown)
+    }
+
+    /// The certificates for host names, or the want of them.
+    #[must_use]
+    pub fn certificates(&self, hosts: &BTreeSet<String>) -> Option<Fact<Vec<CertificateArn>>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("found in ACM by the host names"));
+        self.certificates.get(hosts).cloned().or_else(unknown)
+    }
+
+    /// The trust store of a name, or the want of it.
+    #[must_use]
+    pub fn trust_store(&self, name: &str) -> Option<Fact<TrustStoreArn>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("trust stores are looked up by name"));
+        self.trust_stores.get(name).cloned().or_else(unknown)
+    }
+
+    /// What a Secret says, or the want of it.
+    #[must_use]
+    pub fn secret(&self, name: &ObjectName) -> Option<Fact<OidcSecret>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("the Secret is read in the cluster"));
+        self.secrets.get(name).cloned().or_else(unknown)
+    }
+
+    /// The blocks of the VPC, or the want of them.
+    #[must_use]
+    pub fn vpc_blocks(&self) -> Option<Fact<Vec<String>>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("the address blocks of the VPC"));
+        self.vpc_blocks.clone().or_else(unknown)
+    }
+
+    /// The shared security group, or the want of it.
+    #[must_use]
+    pub fn backend_security_group(&self) -> Option<Fact<SecurityGroupId>> {
+        let unknown = || self.offline.then_some(Fact::AfterApply("shared by all load balancers of the cluster"));
+        self.backend_security_group.clone().or_else(unknown)
+    }
+}
+
+/// A list as one says it: `a`, `a and b`, `a, b and c`, or with another word before the last.
+fn list(items: impl IntoIterator<Item = impl AsRef<str>>, last: &str) -> String {
+    let items: Vec<_> = items.into_iter().collect();
+    let mut text = String::new();
+    for (place, item) in items.iter().enumerate() {
+        match items.len() - place {
+            _ if place == 0 => {}
+            1 => text.extend([" ", last, " "]),
+            _ => text.push_str(", "),
+        }
+        text.push_str(item.as_ref());
+    }
+    text
+}

@@ -1,0 +1,18 @@
+//! What albatross decides, as pure functions over plain data: no I/O, no clock, no async, no client of Kubernetes or AWS.
+//! The order of iteration is always defined. `ARCHITECTURE.md` says which room holds what.
+
+pub mod admission;
+pub mod api;
+pub mod dependents;
+pub mod desired;
+pub mod diagnostics;
+pub mod facts;
+pub mod model;
+pub mod permissions;
+pub mod plan;
+pub mod record;
+pub mod route;
+pub mod snapshot;
+pub mod targets;
+#[doc(hidden)]
+pub mod testing;

@@ -1,0 +1,55 @@
+//! The AWS resources of a load balancer as plain data: what a stack shall be ([`stack`]), what AWS has ([`observed`]),
+//! and the small types both share. Nothing here does I/O.
+
+pub mod authentication;
+mod elements;
+mod identifiers;
+mod mutual_authentication;
+pub mod names;
+mod network;
+mod observed;
+mod room;
+mod security_group;
+mod stack;
+mod tag_keys;
+pub mod tags;
+mod targets;
+mod transform;
+
+pub use authentication::{
+    Authentication, ClientId, CognitoProvider, JwtClaim, JwtValidation, OidcProvider, OidcSecret, SecretVersion,
+    Session,
+};
+pub use elements::{
+    Action, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerProtocol, LoadBalancerKind, Matcher,
+    ProtocolVersion, QueryStringValue, Scheme, Stickiness, TargetGroupProtocol, TargetType, WeightedTargetGroup,
+};
+pub use identifiers::{
+    CertificateArn, InvalidName, ListenerArn, LoadBalancerArn, LoadBalancerName, ObjectName, RuleArn, SecurityGroupId,
+    SubnetId, TargetGroupArn, TargetGroupName, TrustStoreArn, VpcId,
+};
+pub use mutual_authentication::MutualAuthentication;
+pub use network::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBlocks, ZoneInfo};
+pub use observed::{
+    BackendSecurityGroup, Holding, LoadBalancerState, ObservedBinding, ObservedListener, ObservedLoadBalancer,
+    ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, PortHolding,
+};
+pub use room::{Quota, Room};
+pub use security_group::{SecurityGroupRule, Source};
+pub use stack::{
+    Askers, Binding, Cause, Listener, ListenerShare, LoadBalancer, ManagedSecurityGroup, NetworkingPeer,
+    NetworkingPort, NetworkingRule, ObjectKind, ObjectReference, PortReference, ResourceId, Rule,
+    SecurityGroupReference, SetAside, Stack, StackId, SubnetMapping, TargetGroup, TargetGroupReference, Value,
+};
+pub use tag_keys::TagKeys;
+pub use targets::{EVERY_ZONE, Registration, Target, TargetHealth};
+pub use transform::{Rewrite, Transform};
+
+/// Attributes of a load balancer, listener or target group, by key, as AWS names and writes them.
+pub type Attributes = std::collections::BTreeMap<String, String>;
+
+/// The attribute of a load balancer that keeps it from being deleted (ELB API: LoadBalancerAttribute).
+pub const DELETION_PROTECTION: &str = "deletion_protection.enabled";
+
+/// AWS tags, by key. AWS allows 50 on one resource, keys of 128 and values of 256 characters.
+pub type Tags = std::collections::BTreeMap<String, String>;

@@ -1,0 +1,156 @@
+//! What AWS's IAM has to allow the controller: every action with its reason, and the policy that allows just these, with the
+//! conditions of aws-load-balancer-controller's policy: what is made carries the cluster's tag, and what is changed carries it
+//! already. `albatross iam-policy` prints it, and `config/iam-policy.json` is it.
+
+mod actions;
+mod document;
+mod markdown;
+mod partition;
+
+use std::collections::BTreeSet;
+
+pub use actions::ACTIONS;
+pub use document::{Document, Statement, policy};
+pub use markdown::render_markdown;
+pub use partition::Partition;
+
+/// A use of the controller that needs actions of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// Ingresses: Application Load Balancers.
+    Ingress,
+    /// Services of type LoadBalancer: Network Load Balancers.
+    Service,
+    /// TargetGroupBindings that users write for target groups of their own.
+    Binding,
+    /// HTTPS listeners of Ingresses that name no certificate.
+    CertificateDiscovery,
+    /// Signing users in with Cognito.
+    Cognito,
+    /// Trust stores that `mutual-authentication` names by name.
+    MutualTls,
+    /// Subnets without role tags.
+    SubnetReachability,
+    /// The VPC from `--aws-vpc-tags`, or from the nodes.
+    VpcDiscovery,
+    /// An account that never had a load balancer.
+    ServiceLinkedRole,
+    /// Groups that outgrow AWS's default quotas.
+    Quotas,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Ingress,
+        Self::Service,
+        Self::Binding,
+        Self::CertificateDiscovery,
+        Self::Cognito,
+        Self::MutualTls,
+        Self::SubnetReachability,
+        Self::VpcDiscovery,
+        Self::ServiceLinkedRole,
+        Self::Quotas,
+    ];
+
+    /// As it is written in `--features`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Service => "service",
+            Self::Binding => "binding",
+            Self::CertificateDiscovery => "certificate-discovery",
+            Self::Cognito => "cognito",
+            Self::MutualTls => "mutual-tls",
+            Self::SubnetReachability => "subnet-reachability",
+            Self::VpcDiscovery => "vpc-discovery",
+            Self::ServiceLinkedRole => "service-linked-role",
+            Self::Quotas => "quotas",
+        }
+    }
+
+    /// What it is, for people.
+    #[must_use]
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::Ingress => "Ingresses",
+            Self::Service => "Services of type LoadBalancer",
+            Self::Binding => "TargetGroupBindings for target groups of your own",
+            Self::CertificateDiscovery => "HTTPS listeners of Ingresses that name no certificate",
+            Self::Cognito => "Ingresses that sign users in with Cognito",
+            Self::MutualTls => "trust stores that the annotation `mutual-authentication` names by name",
+            Self::SubnetReachability => "subnets without role tags, which are judged by their route tables",
+            Self::VpcDiscovery => "neither `--aws-vpc-id` nor the instance metadata tells the VPC",
+            Self::ServiceLinkedRole => "the account's first load balancer",
+            Self::Quotas => "groups of Ingresses that outgrow AWS's default quotas; without it, those hold",
+        }
+    }
+
+    /// The feature of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|feature| feature.name() == name)
+    }
+}
+
+/// On what an action is allowed, and under which condition. An action may stand in several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Everything: AWS knows no narrower resource for it, or the resource may be somebody else's (a binding's target group, a
+    /// node's security group).
+    Anything,
+    /// The role that ELB gives itself in an account.
+    ServiceLinkedRole,
+    /// Tags of a security group that is made with the cluster's tag.
+    NewSecurityGroup,
+    /// Tags of a security group that has the cluster's tag, which stays as it is.
+    TagsOfSecurityGroup,
+    /// A security group that has the cluster's tag.
+    OwnSecurityGroup,
+    /// A load balancer or target group that is made with the cluster's tag.
+    New,
+    /// The tags that one of them is made with.
+    NewTags,
+    /// Tags of a load balancer or target group that has the cluster's tag, which stays as it is.
+    Tags,
+    /// Tags of listeners and rules, which are made with them.
+    TagsOfListeners,
+    /// A load balancer, target group or listener that has the cluster's tag.
+    Own,
+    /// Any target group: that of a binding is somebody else's.
+    TargetGroup,
+}
+
+/// Who calls the action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// The controller.
+    Controller,
+    /// AWS, in the controller's name, when it does what the controller asked.
+    Aws,
+}
+
+/// An action that has to be allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Action {
+    /// `service:Operation`, as IAM writes it.
+    pub name: &'static str,
+    /// On what.
+    pub scopes: &'static [Scope],
+    /// It is needed where one of these is in use.
+    pub features: &'static [Feature],
+    /// By whom.
+    pub caller: Caller,
+    /// What for.
+    pub reason: &'static str,
+}
+
+/// The actions that these features need.
+pub fn needed(features: &BTreeSet<Feature>) -> impl Iterator<Item = &'static Action> {
+    ACTIONS.iter().filter(move |action| action.features.iter().any(|feature| features.contains(feature)))
+}
+
+#[cfg(test)]
+mod tests;

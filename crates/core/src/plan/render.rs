@@ -1,0 +1,434 @@
+//! Plans as people read them: one line a step, what it is because of, and what is known only after apply.
+
+use std::fmt::{self, Write as _};
+
+use super::step::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait};
+use crate::model::tags::CLUSTER;
+use crate::model::{
+    Action, Authentication, Condition, IpAddressType, Listener, LoadBalancer, LoadBalancerArn, SecurityGroupReference,
+    SecurityGroupRule, SubnetMapping, Tags, TargetGroup, TargetGroupReference, Transform, Value,
+};
+
+/// Returns how many steps of which kind a plan has: `7 to create, 1 to change, 2 to delete`. A change of what the same plan
+/// creates is part of the creation.
+#[must_use]
+pub fn summary(plan: &Plan) -> String {
+    let (mut create, mut change, mut delete) = (0, 0, 0);
+    for step in &plan.steps {
+        match &step.action {
+            action if action.is_destructive() => delete += 1,
+            StepAction::CreateSecurityGroup(_)
+            | StepAction::CreateTargetGroup(_)
+            | StepAction::CreateBinding(_)
+            | StepAction::CreateLoadBalancer(_)
+            | StepAction::CreateListener { .. }
+            | StepAction::CreateRule { .. } => create += 1,
+            action if changes_new(action, plan) => create += 1,
+            _ => change += 1,
+        }
+    }
+    format!("{create} to create, {change} to change, {delete} to delete")
+}
+
+/// Returns whether a step changes what the plan creates.
+fn changes_new(action: &StepAction, plan: &Plan) -> bool {
+    match action {
+        StepAction::AuthorizeIngress { group: SecurityGroupTarget::Created, .. }
+        | StepAction::AddListenerCertificates { listener: ListenerReference::Created(_), .. }
+        | StepAction::ModifyAttributes {
+            of: AttributesOf::LoadBalancer(None) | AttributesOf::Listener(ListenerReference::Created(_)),
+            ..
+        } => true,
+        StepAction::ModifyAttributes { of: AttributesOf::TargetGroup(TargetGroupReference::Own(resource)), .. } => plan
+            .steps
+            .iter()
+            .any(|step| matches!(&step.action, StepAction::CreateTargetGroup(group) if group.resource == *resource)),
+        _ => false,
+    }
+}
+
+/// A whole plan: every step with its details and its cause.
+#[must_use]
+pub fn render(plan: &Plan) -> String {
+    let mut out = String::new();
+    for step in &plan.steps {
+        let sign = match &step.action {
+            action if action.is_destructive() => '-',
+            StepAction::CreateSecurityGroup(_)
+            | StepAction::CreateTargetGroup(_)
+            | StepAction::CreateBinding(_)
+            | StepAction::CreateLoadBalancer(_)
+            | StepAction::CreateListener { .. }
+            | StepAction::CreateRule { .. } => '+',
+            _ => '~',
+        };
+        let _ = writeln!(out, "  {sign} {}", step.action);
+        for (name, value) in details(&step.action) {
+            let _ = writeln!(out, "      {name:<16} {value}");
+        }
+        let _ = writeln!(out, "      {:<16} {}", "because of", step.cause);
+    }
+    let wait = plan.wait.as_ref().map(|wait| match wait {
+        Wait::BindingsGone(names) => {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            format!("until the TargetGroupBindings are gone: {}", names.join(", "))
+        }
+        Wait::LoadBalancerActive => "until the new load balancer serves".to_owned(),
+        Wait::Protected(_) => "until the old load balancer is not protected from deletion any more".to_owned(),
+        Wait::Hold(_) => "before the old load balancer goes, for clients to find the new one".to_owned(),
+        Wait::LetIn(names) => {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            format!(
+                "until the targets of these TargetGroupBindings let in the new security groups: {}",
+                names.join(", ")
+            )
+        }
+    });
+    if let Some(wait) = wait {
+        let _ = writeln!(out, "  then wait {wait}");
+    }
+    out
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BindingsGone(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("TargetGroupBinding {name}")).collect();
+                write!(f, "waiting for {} to be gone", names.join(", "))
+            }
+            Self::LoadBalancerActive => f.write_str("waiting for the new load balancer to serve"),
+            Self::Protected(old) => {
+                let old: Vec<&str> = old.iter().map(LoadBalancerArn::as_str).collect();
+                write!(f, "{}, replaced by another load balancer, stays: it is protected from deletion", old.join(", "))
+            }
+            Self::Hold(old) => {
+                let old: Vec<&str> = old.iter().map(LoadBalancerArn::as_str).collect();
+                write!(f, "waiting for clients to find the new load balancer before {} goes", old.join(", "))
+            }
+            Self::LetIn(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("TargetGroupBinding {name}")).collect();
+                write!(
+                    f,
+                    "waiting for the targets of {} to let in the load balancer's new security groups",
+                    names.join(", ")
+                )
+            }
+        }
+    }
+}
+
+fn details(action: &StepAction) -> Vec<(&'static str, String)> {
+    match action {
+        StepAction::CreateSecurityGroup(group) => vec![("tags", tags(&group.tags))],
+        StepAction::CreateTargetGroup(group) => target_group(group),
+        StepAction::CreateLoadBalancer(balancer) => load_balancer(balancer),
+        StepAction::CreateListener { listener, .. } => listener_details(listener),
+        StepAction::CreateRule { rule, .. } => {
+            let mut details = vec![("then", answer_text(rule.authentication.as_ref(), &rule.action))];
+            details.extend(rewriting(&rule.transforms));
+            details
+        }
+        StepAction::ModifyRule { rule, reset_transforms, .. } => {
+            let mut details =
+                vec![("when", rule.conditions.iter().map(condition_text).collect::<Vec<_>>().join(" and "))];
+            details.extend(rewriting(&rule.transforms));
+            details.extend(reset_transforms.then(|| ("rewriting", "nothing any more".to_owned())));
+            details
+        }
+        _ => vec![],
+    }
+}
+
+fn rewriting(transforms: &[Transform]) -> Option<(&'static str, String)> {
+    let each = transforms.iter().flat_map(|transform| {
+        let what = match transform {
+            Transform::HostHeaderRewrite(_) => "host",
+            Transform::UrlRewrite(_) => "URL",
+            Transform::Other(kind) => kind,
+        };
+        transform.rewrites().iter().map(move |r| format!("{what} /{}/ to `{}`", r.regex, r.replace))
+    });
+    (!transforms.is_empty()).then(|| ("rewriting", each.collect::<Vec<_>>().join(", ")))
+}
+
+fn tags(tags: &Tags) -> String {
+    let value = |key: &str, value: &str| {
+        // Only a plan without a cluster has no name for it.
+        let unknown = key == CLUSTER && value.is_empty();
+        if unknown { "(known after apply: see --cluster-name)".to_owned() } else { value.to_owned() }
+    };
+    tags.iter().map(|(key, text)| format!("{key}={}", value(key, text))).collect::<Vec<_>>().join(", ")
+}
+
+fn target_group(group: &TargetGroup) -> Vec<(&'static str, String)> {
+    let check = &group.health_check;
+    let mut details = vec![
+        (
+            "targets",
+            format!(
+                "{}{} of Service {}/{} port {}, {}{}",
+                group.target_type,
+                if group.ip_address_type == IpAddressType::Ipv6 { " (IPv6)" } else { "" },
+                group.binding.namespace,
+                group.binding.service,
+                group.binding.service_port,
+                group.protocol,
+                group.protocol_version.map(|version| format!(" {version}")).unwrap_or_default()
+            ),
+        ),
+        (
+            "health check",
+            format!(
+                "{}{} on {}, every {} s, timeout {} s, healthy after {}, unhealthy after {}",
+                check.protocol,
+                check.path.as_ref().map(|path| format!(" {path}")).unwrap_or_default(),
+                check.port,
+                check.interval_seconds,
+                check.timeout_seconds,
+                check.healthy_threshold,
+                check.unhealthy_threshold
+            ),
+        ),
+        ("tags", tags(&group.tags)),
+    ];
+    if group.port.known().is_none() {
+        details.insert(1, ("target port", group.port.to_string()));
+    }
+    details
+}
+
+fn load_balancer(balancer: &LoadBalancer) -> Vec<(&'static str, String)> {
+    let subnets = match &balancer.subnets {
+        Value::Known(subnets) => subnets.iter().map(subnet_mapping).collect::<Vec<_>>().join(", "),
+        Value::AfterApply(why) => format!("(known after apply: {why})"),
+    };
+    vec![
+        ("scheme", format!("{}, {}", balancer.scheme, balancer.ip_address_type)),
+        ("subnets", subnets),
+        ("security groups", security_groups(&balancer.security_groups)),
+        ("tags", tags(&balancer.tags)),
+    ]
+}
+
+fn subnet_mapping(mapping: &SubnetMapping) -> String {
+    match mapping.allocation.as_ref().or(mapping.private_ipv4.as_ref()) {
+        Some(address) => format!("{} ({address})", mapping.subnet),
+        None => mapping.subnet.to_string(),
+    }
+}
+
+fn security_groups(groups: &[SecurityGroupReference]) -> String {
+    if groups.is_empty() {
+        return "none".to_owned();
+    }
+    groups
+        .iter()
+        .map(|group| match group {
+            SecurityGroupReference::Managed => "its own".to_owned(),
+            SecurityGroupReference::SharedBackend(id) => format!("the shared backend group {id}"),
+            SecurityGroupReference::Given(id) => id.to_string(),
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn listener_details(listener: &Listener) -> Vec<(&'static str, String)> {
+    let mut details =
+        vec![("default", answer_text(listener.default_authentication.as_ref(), &listener.default_action))];
+    if let Some(why) = listener.certificates_after_apply {
+        details.push(("certificate", format!("(known after apply: {why})")));
+    }
+    if let Some(certificate) = &listener.default_certificate {
+        details.push(("certificate", certificate.to_string()));
+    }
+    if let Some(policy) = &listener.ssl_policy {
+        details.push(("TLS policy", policy.clone()));
+    }
+    if let Some(policy) = &listener.alpn_policy {
+        details.push(("ALPN policy", policy.clone()));
+    }
+    if let Some(clients) = &listener.mutual_authentication {
+        details.push(("client certs", clients.to_string()));
+    }
+    details.push(("tags", tags(&listener.tags)));
+    details
+}
+
+/// What a client has to show, and what is answered then.
+fn answer_text(before: Option<&Authentication>, action: &Action<TargetGroupReference>) -> String {
+    let action = action_text(action);
+    match before {
+        None => action,
+        Some(Authentication::Cognito(provider)) => {
+            format!("sign in with Cognito user pool {}, then {action}", provider.user_pool_arn)
+        }
+        Some(Authentication::Oidc { provider, secret_name, .. }) => {
+            format!("sign in with {} (Secret {secret_name}), then {action}", provider.issuer)
+        }
+        Some(Authentication::Jwt(tokens)) => format!("take tokens of {} alone, then {action}", tokens.issuer),
+    }
+}
+
+fn condition_text(condition: &Condition) -> String {
+    let either = |values: &[String], regex_values: &[String]| {
+        let regular = regex_values.iter().map(|value| format!("/{value}/"));
+        values.iter().cloned().chain(regular).collect::<Vec<_>>().join(" or ")
+    };
+    match condition {
+        Condition::HostHeader { values, regex_values } => format!("host is {}", either(values, regex_values)),
+        Condition::PathPattern { values, regex_values } => format!("path is {}", either(values, regex_values)),
+        Condition::HttpHeader { name, values, regex_values } => {
+            format!("header {name} is {}", either(values, regex_values))
+        }
+        Condition::HttpRequestMethod { values } => format!("method is {}", values.join(" or ")),
+        Condition::SourceIp { values } => format!("client is in {}", values.join(" or ")),
+        Condition::QueryString { values } => {
+            let pairs: Vec<String> = values
+                .iter()
+                .map(|pair| pair.key.as_ref().map_or_else(|| pair.value.clone(), |key| format!("{key}={}", pair.value)))
+                .collect();
+            format!("query has {}", pairs.join(" or "))
+        }
+        Condition::Other(field) => format!("{field} holds"),
+    }
+}
+
+fn action_text(action: &Action<TargetGroupReference>) -> String {
+    match action {
+        Action::Forward { target_groups, stickiness } => {
+            let groups: Vec<String> = target_groups
+                .iter()
+                .map(|target| {
+                    let group = match &target.group {
+                        TargetGroupReference::Own(id) => id.to_string(),
+                        TargetGroupReference::Foreign(arn) => arn.to_string(),
+                        TargetGroupReference::Named(name) => {
+                            format!("`{name}` (known after apply: the target group's ARN)")
+                        }
+                    };
+                    target.weight.map_or(group.clone(), |weight| format!("{group} (weight {weight})"))
+                })
+                .collect();
+            let sticky = stickiness.as_ref().filter(|s| s.enabled).map(|s| match s.duration_seconds {
+                Some(seconds) => format!(", sticky for {seconds} s"),
+                None => ", sticky".to_owned(),
+            });
+            format!("forward to {}{}", groups.join(", "), sticky.unwrap_or_default())
+        }
+        Action::Redirect { host, path, port, protocol, query, status_code } => {
+            let part = |part: &Option<String>, keep: &str| part.clone().unwrap_or_else(|| keep.to_owned());
+            format!(
+                "redirect to {}://{}:{}{}?{} ({status_code})",
+                part(protocol, "#{protocol}"),
+                part(host, "#{host}"),
+                part(port, "#{port}"),
+                part(path, "/#{path}"),
+                part(query, "#{query}")
+            )
+        }
+        Action::FixedResponse { content_type, message_body, status_code } => {
+            let mut text = format!("answer {status_code}");
+            if let Some(body) = message_body {
+                let _ = write!(text, " `{body}`");
+            }
+            if let Some(kind) = content_type {
+                let _ = write!(text, " ({kind})");
+            }
+            text
+        }
+        // What comes before an action is told by `answer_text`.
+        Action::AuthenticateCognito(_) | Action::AuthenticateOidc { .. } | Action::JwtValidation(_) => {
+            "sign in".to_owned()
+        }
+        Action::Other(kind) => kind.clone(),
+    }
+}
+
+fn listed(rules: &[SecurityGroupRule]) -> String {
+    rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The step in one line, without its cause.
+impl fmt::Display for StepAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateSecurityGroup(group) => write!(f, "create security group {}", group.name),
+            Self::AuthorizeIngress { group, rules } => match group {
+                SecurityGroupTarget::Existing(id) => write!(f, "open security group {id}: {}", listed(rules)),
+                SecurityGroupTarget::Created => write!(f, "open the new security group: {}", listed(rules)),
+            },
+            Self::RevokeIngress { group, rules } => write!(f, "close security group {group}: {}", listed(rules)),
+            Self::DeleteSecurityGroup(id) => write!(f, "delete security group {id}"),
+            Self::CreateTargetGroup(group) => write!(f, "create target group {} for {}", group.name, group.resource),
+            Self::ModifyTargetGroup { resource, .. } => write!(f, "change the health check of target group {resource}"),
+            Self::DeleteTargetGroup { name, .. } => write!(f, "delete target group {name}"),
+            Self::CreateBinding(group) => {
+                write!(f, "create TargetGroupBinding {}/{}", group.binding.namespace, group.name)
+            }
+            Self::UpdateBinding { existing, .. } => write!(f, "update TargetGroupBinding {}", existing.name),
+            Self::DeleteBinding(name) => write!(f, "delete TargetGroupBinding {name}"),
+            Self::CreateLoadBalancer(balancer) => write!(f, "create load balancer {}", balancer.name),
+            Self::SetSecurityGroups { groups, .. } => {
+                write!(f, "put the load balancer into security groups: {}", security_groups(groups))
+            }
+            Self::SetIpAddressType { kind, .. } => write!(f, "give the load balancer addresses: {kind}"),
+            Self::SetSubnets { subnets, .. } => {
+                let subnets: Vec<String> = subnets.iter().map(subnet_mapping).collect();
+                write!(f, "put the load balancer into subnets: {}", subnets.join(", "))
+            }
+            Self::ModifyAttributes { name, attributes, .. } => {
+                let pairs: Vec<String> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                write!(f, "set attributes of {name}: {}", pairs.join(", "))
+            }
+            Self::DeleteLoadBalancer { name, .. } => {
+                write!(f, "delete load balancer {name} with its listeners and rules")
+            }
+            Self::CreateListener { listener, .. } => {
+                write!(f, "create listener {} {}", listener.protocol, listener.port)
+            }
+            Self::ModifyListener { port, change, .. } => {
+                let mut changes = Vec::new();
+                changes.extend(change.protocol.map(|p| format!("protocol {p}")));
+                changes.extend(change.ssl_policy.as_ref().map(|p| format!("TLS policy {p}")));
+                changes.extend(change.alpn_policy.as_ref().map(|p| format!("ALPN policy {p}")));
+                changes.extend(change.default_certificate.as_ref().map(|c| format!("default certificate {c}")));
+                changes.extend(change.mutual_authentication.as_ref().map(|m| format!("client certificates {m}")));
+                let before = change.default_authentication.as_ref();
+                changes.extend(change.default_action.as_ref().map(|a| format!("default {}", answer_text(before, a))));
+                write!(f, "change listener {port}: {}", changes.join(", "))
+            }
+            Self::DeleteListener { port, .. } => write!(f, "delete listener {port} with its rules"),
+            Self::AddListenerCertificates { listener, certificates } => {
+                let certificates: Vec<&str> = certificates.iter().map(|c| c.as_str()).collect();
+                let listener = match listener {
+                    ListenerReference::Existing(arn) => arn.to_string(),
+                    ListenerReference::Created(port) => port.to_string(),
+                };
+                write!(f, "add certificates to listener {listener}: {}", certificates.join(", "))
+            }
+            Self::RemoveListenerCertificates { port, certificates, .. } => {
+                let certificates: Vec<&str> = certificates.iter().map(|c| c.as_str()).collect();
+                write!(f, "remove certificates from listener {port}: {}", certificates.join(", "))
+            }
+            Self::CreateRule { port, priority, rule, .. } => {
+                let conditions: Vec<String> = rule.conditions.iter().map(condition_text).collect();
+                write!(f, "create rule {priority} of listener {port}: {}", conditions.join(" and "))
+            }
+            Self::SetRulePriorities { port, priorities } => {
+                let created = priorities.iter().filter(|(rule, _)| matches!(rule, RuleReference::Created(..))).count();
+                write!(f, "put {} rules of listener {port} in order ({created} of them new)", priorities.len())
+            }
+            Self::ModifyRule { port, rule, .. } => {
+                let answer = answer_text(rule.authentication.as_ref(), &rule.action);
+                write!(f, "change a rule of listener {port} to: {answer}")
+            }
+            Self::DeleteRule { port, priority, .. } => write!(f, "delete rule {priority} of listener {port}"),
+            Self::AddTags { name, tags: added, .. } => write!(f, "tag {name}: {}", tags(added)),
+            Self::RemoveTags { name, keys, .. } => {
+                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+                write!(f, "remove tags of {name}: {}", keys.join(", "))
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Tags that nothing asks for any more.
+//!
+//! Where a record says which tags the controller has set, those go and no others. Without a record, all that the stack does
+//! not ask for go, as aws-load-balancer-controller takes them away. `--external-managed-tags`, AWS's own tags and those that
+//! say whose a resource is always stay.
+
+use std::collections::BTreeSet;
+
+use crate::model::{
+    ObjectName, ObservedStack, ResourceId, Stack, TagKeys, Tags,
+    tags::{TRACKING, is_of_legacy},
+};
+
+/// The tags that a resource may have (ELB v2 and EC2: 50 a resource, AWS's own not counted).
+const MOST_TAGS: usize = 50;
+
+/// Returns whether the tags that are missing find room beside those that exist.
+pub(super) fn have_room(missing: &Tags, existing: &Tags) -> bool {
+    let counted = existing.keys().filter(|key| !key.starts_with("aws:"));
+    counted.chain(missing.keys().filter(|key| !existing.contains_key(*key))).count() <= MOST_TAGS
+}
+
+/// Returns the keys of the tags that go: those of `existing` that are not wanted and were set by the controller for one of the
+/// `sources`. A resource for which no tags are wanted at all is not tagged by the controller (the gate `ListenerRulesTagging`),
+/// and keeps what it has.
+pub(super) fn surplus(
+    stack: &Stack,
+    observed: &ObservedStack,
+    sources: &[ResourceId],
+    wanted: &Tags,
+    existing: &Tags,
+) -> BTreeSet<String> {
+    let stays = |key: &str| {
+        wanted.contains_key(key)
+            || key.starts_with("aws:")
+            || TRACKING.contains(&key)
+            || stack.external_tags.contains(key)
+    };
+    let goes = |key: &str| match &observed.tag_keys {
+        Some(own) => sources.iter().any(|source| own.contains(source, key)),
+        None => !is_of_legacy(key),
+    };
+    let surplus = existing.keys().filter(|key| !wanted.is_empty() && !stays(key) && goes(key));
+    surplus.cloned().collect()
+}
+
+/// Returns the keys that the controller sets for a stack. Of members that are set aside they are what they were.
+#[must_use]
+pub fn tag_keys(stack: &Stack, observed: &ObservedStack) -> TagKeys {
+    let own =
+        |tags: &Tags| -> Vec<String> { tags.keys().filter(|key| !TRACKING.contains(&key.as_str())).cloned().collect() };
+    let mut keys = match (&observed.tag_keys, stack.set_aside.is_empty()) {
+        (Some(known), false) => known.clone(),
+        _ => TagKeys::default(),
+    };
+    if let Some(balancer) = &stack.load_balancer {
+        keys.add(&load_balancer(), own(&balancer.tags));
+    }
+    if let Some(group) = &stack.security_group {
+        keys.add(&security_group(), own(&group.tags));
+    }
+    for group in stack.target_groups.values() {
+        keys.add(&group.resource, own(&group.tags));
+    }
+    for listener in stack.listeners.values() {
+        keys.add(&self::listener(listener.port), own(&listener.tags));
+        for rule in &listener.rules {
+            keys.add(&TagKeys::of_rules(&rule.cause.object.name), own(&rule.tags));
+        }
+    }
+    keys
+}
+
+pub(super) fn load_balancer() -> ResourceId {
+    ResourceId(crate::model::tags::LOAD_BALANCER.to_owned())
+}
+
+pub(super) fn security_group() -> ResourceId {
+    ResourceId(crate::model::tags::MANAGED_SECURITY_GROUP.to_owned())
+}
+
+pub(super) fn listener(port: u16) -> ResourceId {
+    ResourceId(port.to_string())
+}
+
+/// Returns the sources of a rule's tags: the Ingress that asks for it, and the one that is remembered to have had it.
+pub(super) fn of_rule(member: &ObjectName, holder: Option<&ObjectName>) -> Vec<ResourceId> {
+    std::iter::once(member).chain(holder).map(TagKeys::of_rules).collect()
+}

@@ -1,0 +1,628 @@
+//! Services, arbitrary ones, built as the controller builds them: knowing the load balancer that is there already. What a
+//! plan leads to is what was wanted, and from any Service there is a way to any other, as far as AWS goes along.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::{
+    aws::{Aws, BACKEND_GROUP},
+    plan,
+    replaced::{converge, made},
+};
+use crate::{
+    desired::{BuildConfig, sources::service},
+    diagnostics::Severity,
+    facts::{Fact, Facts, Incumbent, Subnet, SubnetQuery, Want},
+    model::*,
+    plan::{Plan, StepAction, render},
+    snapshot::{Loaded, from_documents},
+};
+
+/// What stays over the life of a load balancer.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    scheme: Scheme,
+    /// Whether it has addresses that the user chooses.
+    addressed: bool,
+}
+
+/// What a Service asks for.
+#[derive(Clone, Debug)]
+struct Choice {
+    ports: BTreeMap<u16, PortChoice>,
+    certificates: Vec<u8>,
+    tls_to_targets: bool,
+    alpn: Option<&'static str>,
+    policy: bool,
+    pods: bool,
+    local: bool,
+    http_checks: bool,
+    proxy: ProxyChoice,
+    delay: Option<u8>,
+    cross_zone: Option<bool>,
+    zone_affinity: bool,
+    access: AccessChoice,
+    subnets: Option<BTreeSet<usize>>,
+    owner: Option<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct PortChoice {
+    protocol: PortProtocol,
+    tls: bool,
+    named: bool,
+    preserve: Option<bool>,
+    idle_timeout: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum PortProtocol {
+    Tcp,
+    Udp,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ProxyChoice {
+    Off,
+    Everywhere,
+    First,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum AccessChoice {
+    Managed { restricted: bool },
+    Given { second: bool, manage: bool },
+    None,
+}
+
+impl AccessChoice {
+    /// Returns the groups in front that are the user's, or how there are others or none, and whether the shared one is with them.
+    fn in_front(self) -> (&'static str, bool) {
+        match self {
+            Self::Managed { .. } => ("managed", true),
+            Self::Given { second: false, manage } => ("sg-mine", manage),
+            Self::Given { second: true, manage } => ("sg-second,sg-mine", manage),
+            Self::None => ("none", false),
+        }
+    }
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    (any::<bool>(), any::<bool>()).prop_map(|(internal, addressed)| Place {
+        scheme: if internal { Scheme::Internal } else { Scheme::InternetFacing },
+        addressed,
+    })
+}
+
+fn port() -> impl Strategy<Value = PortChoice> {
+    let protocol =
+        prop_oneof![3 => Just(PortProtocol::Tcp), 1 => Just(PortProtocol::Udp), 1 => Just(PortProtocol::Both)];
+    (protocol, any::<bool>(), any::<bool>(), any::<Option<bool>>(), prop::option::of(1..4_u8)).prop_map(
+        |(protocol, tls, named, preserve, idle_timeout)| PortChoice { protocol, tls, named, preserve, idle_timeout },
+    )
+}
+
+fn access() -> impl Strategy<Value = AccessChoice> {
+    prop_oneof![
+        3 => any::<bool>().prop_map(|restricted| AccessChoice::Managed { restricted }),
+        2 => any::<(bool, bool)>().prop_map(|(second, manage)| AccessChoice::Given { second, manage }),
+        1 => Just(AccessChoice::None),
+    ]
+}
+
+fn choice() -> impl Strategy<Value = Choice> {
+    let numbers = prop::sample::select(vec![53_u16, 80, 443]);
+    let alpn = prop::option::of(prop::sample::select(vec!["None", "HTTP1Only", "HTTP2Preferred"]));
+    let proxy = prop_oneof![Just(ProxyChoice::Off), Just(ProxyChoice::Everywhere), Just(ProxyChoice::First)];
+    let front = (
+        prop::collection::btree_map(numbers, port(), 1..4),
+        prop::collection::vec(0..4_u8, 0..4),
+        any::<bool>(),
+        alpn,
+        any::<bool>(),
+    );
+    let behind = (any::<bool>(), any::<bool>(), any::<bool>(), proxy, prop::option::of(0..3_u8));
+    let subnets = prop::option::of(prop::collection::btree_set(0..3_usize, 1..4));
+    let balancer = (any::<Option<bool>>(), any::<bool>(), access(), subnets, prop::option::of(0..3_u8));
+    (front, behind, balancer).prop_map(|(front, behind, balancer)| {
+        let (ports, certificates, tls_to_targets, alpn, policy) = front;
+        let (pods, local, http_checks, proxy, delay) = behind;
+        let (cross_zone, zone_affinity, access, subnets, owner) = balancer;
+        Choice {
+            ports,
+            certificates,
+            tls_to_targets,
+            alpn,
+            policy,
+            pods,
+            local,
+            http_checks,
+            proxy,
+            delay,
+            cross_zone,
+            zone_affinity,
+            access,
+            subnets,
+            owner,
+        }
+    })
+}
+
+fn subnet(index: usize) -> Subnet {
+    Subnet { id: SubnetId::new(format!("subnet-{index}")), ipv4_blocks: vec![format!("10.0.{index}.0/24")] }
+}
+
+fn joined(items: impl IntoIterator<Item = String>) -> String {
+    items.into_iter().collect::<Vec<_>>().join(",")
+}
+
+impl Choice {
+    /// The Service as a user writes it.
+    fn manifest(&self, place: Place) -> String {
+        let mut annotations: BTreeMap<String, String> = BTreeMap::new();
+        let mut annotate = |suffix: &str, value: String| {
+            annotations.insert(format!("service.beta.kubernetes.io/{suffix}"), value);
+        };
+        annotate("aws-load-balancer-scheme", place.scheme.to_string());
+        annotate("aws-load-balancer-nlb-target-type", if self.pods { "ip" } else { "instance" }.to_owned());
+        annotate("aws-load-balancer-enable-tcp-udp-listener", "true".to_owned());
+        if !self.certificates.is_empty() {
+            let arn = |number: &u8| format!("arn:aws:acm:eu-west-1:111122223333:certificate/{number}");
+            annotate("aws-load-balancer-ssl-cert", joined(self.certificates.iter().map(arn)));
+            let tls = self.ports.iter().filter(|(_, port)| port.tls).map(|(number, _)| number.to_string());
+            annotate("aws-load-balancer-ssl-ports", joined(tls));
+            annotate("aws-load-balancer-backend-protocol", if self.tls_to_targets { "ssl" } else { "tcp" }.to_owned());
+        }
+        if let Some(alpn) = self.alpn {
+            annotate("aws-load-balancer-alpn-policy", alpn.to_owned());
+        }
+        if self.policy {
+            annotate("aws-load-balancer-ssl-negotiation-policy", "ELBSecurityPolicy-TLS13-1-2-2021-06".to_owned());
+        }
+        if self.http_checks {
+            annotate("aws-load-balancer-healthcheck-protocol", "http".to_owned());
+            annotate("aws-load-balancer-healthcheck-interval", "30".to_owned());
+        }
+        match self.proxy {
+            ProxyChoice::Off => {}
+            ProxyChoice::Everywhere => annotate("aws-load-balancer-proxy-protocol", "*".to_owned()),
+            ProxyChoice::First => {
+                let first = self.ports.keys().take(1).map(u16::to_string);
+                annotate("aws-load-balancer-proxy-protocol-per-target-group", joined(first));
+            }
+        }
+        if let Some(delay) = self.delay {
+            let delay = format!("deregistration_delay.timeout_seconds={delay}00");
+            annotate("aws-load-balancer-target-group-attributes", delay);
+        }
+        for (number, port) in &self.ports {
+            if let Some(preserve) = port.preserve.filter(|_| self.pods && port.protocol == PortProtocol::Tcp) {
+                let suffix = format!("aws-load-balancer-target-group-attributes.{number}");
+                annotate(&suffix, format!("preserve_client_ip.enabled={preserve}"));
+            }
+            if let Some(timeout) = port.idle_timeout {
+                for protocol in ["TCP", "TCP_UDP"] {
+                    let suffix = format!("aws-load-balancer-listener-attributes.{protocol}-{number}");
+                    annotate(&suffix, format!("tcp.idle_timeout.seconds={timeout}00"));
+                }
+            }
+        }
+        if let Some(cross_zone) = self.cross_zone {
+            annotate("aws-load-balancer-cross-zone-load-balancing-enabled", cross_zone.to_string());
+        }
+        if self.zone_affinity {
+            let policy = "dns_record.client_routing_policy=availability_zone_affinity";
+            annotate("aws-load-balancer-attributes", policy.to_owned());
+        }
+        match self.access {
+            AccessChoice::Managed { restricted: false } => {}
+            AccessChoice::Managed { restricted: true } => {
+                annotate("load-balancer-source-ranges", "192.0.2.0/24".to_owned());
+            }
+            AccessChoice::Given { second, manage } => {
+                let (groups, _) = AccessChoice::Given { second, manage }.in_front();
+                annotate("aws-load-balancer-security-groups", groups.to_owned());
+                annotate("aws-load-balancer-manage-backend-security-group-rules", manage.to_string());
+            }
+            AccessChoice::None => annotate("aws-load-balancer-disable-nlb-sg", "true".to_owned()),
+        }
+        // Addresses are chosen for subnets that are chosen, too, and each subnet has its own.
+        let subnets = self.subnets.clone().or_else(|| place.addressed.then(|| [0, 1].into()));
+        if let Some(subnets) = &subnets {
+            annotate("aws-load-balancer-subnets", joined(subnets.iter().map(|i| subnet(*i).id.to_string())));
+        }
+        if let Some(subnets) = subnets.filter(|_| place.addressed) {
+            if place.scheme == Scheme::Internal {
+                let addresses = subnets.iter().rev().map(|i| format!("10.0.{i}.9"));
+                annotate("aws-load-balancer-private-ipv4-addresses", joined(addresses));
+            } else {
+                let allocations = subnets.iter().map(|i| format!("eipalloc-{i}"));
+                annotate("aws-load-balancer-eip-allocations", joined(allocations));
+            }
+        }
+        if let Some(owner) = self.owner {
+            annotate("aws-load-balancer-additional-resource-tags", format!("Owner={owner}"));
+        }
+        let ports: Vec<_> = self
+            .ports
+            .iter()
+            .flat_map(|(number, port)| {
+                let protocols: &[&str] = match port.protocol {
+                    PortProtocol::Tcp => &["TCP"],
+                    PortProtocol::Udp => &["UDP"],
+                    PortProtocol::Both => &["UDP", "TCP"],
+                };
+                let target = if port.named { json!("serve") } else { json!(8000 + number) };
+                protocols.iter().map(move |protocol| {
+                    let name = format!("p{number}-{}", protocol.to_lowercase());
+                    json!({"name": name, "port": number, "protocol": protocol, "targetPort": target, "nodePort": 30_000 + number})
+                })
+            })
+            .collect();
+        let policy = if self.local { "Local" } else { "Cluster" };
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "11111111-1111-1111-1111-111111111111",
+                "generation": 1, "annotations": annotations},
+            "spec": {"type": "LoadBalancer", "loadBalancerClass": "service.k8s.aws/nlb", "ports": ports,
+                "externalTrafficPolicy": policy, "healthCheckNodePort": 31_301},
+        })
+        .to_string()
+    }
+}
+
+/// The stack of a Service whose load balancer may be there already, with everything that is asked for on the way
+/// answered; or what is wrong with it.
+fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
+    let mut loaded = Loaded::default();
+    from_documents(&mut loaded, "manifest", manifest).unwrap();
+    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let incumbent = observed.load_balancers.first().map(|balancer| Incumbent {
+        kind: balancer.kind,
+        scheme: balancer.scheme,
+        has_security_groups: !balancer.security_groups.is_empty(),
+        subnets: balancer.subnets.clone(),
+    });
+    let mut facts = Facts { incumbent, ..Facts::default() };
+    for _ in 0..4 {
+        let built = service::build(&loaded.snapshot, &config, &facts, &ObjectName::new("shop", "web"));
+        let errors: Vec<_> = built.diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
+        if !errors.is_empty() {
+            return Err(errors.iter().map(ToString::to_string).collect());
+        }
+        if built.wants.is_empty() {
+            return Ok(built.stack.unwrap());
+        }
+        for want in built.wants {
+            match want {
+                Want::Protection => facts.protected = Some(std::collections::BTreeSet::new()),
+                Want::InForce | Want::Limits => unreachable!("only groups of Ingresses ask for it"),
+                Want::Subnets(query) => {
+                    let subnets = match &query {
+                        SubnetQuery::Discovered { .. } | SubnetQuery::Tagged { .. } => vec![subnet(0), subnet(1)],
+                        SubnetQuery::Named { names, .. } => names
+                            .iter()
+                            .map(|name| subnet(name.strip_prefix("subnet-").unwrap().parse().unwrap()))
+                            .collect(),
+                    };
+                    facts.subnets.insert(query, Fact::Known(subnets));
+                }
+                Want::SecurityGroups(names) => {
+                    let ids = names.iter().map(SecurityGroupId::new).collect();
+                    facts.security_groups.insert(names, Fact::Known(ids));
+                }
+                Want::Certificates(_) | Want::TrustStore(_) | Want::Secret(_) => panic!("no Service wants {want:?}"),
+                Want::VpcBlocks => facts.vpc_blocks = Some(Fact::Known(vec!["10.0.0.0/16".to_owned()])),
+                Want::TargetGroup(name) => panic!("no Service names a target group: {name}"),
+                Want::BackendSecurityGroup => {
+                    facts.backend_security_group = Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP)));
+                }
+            }
+        }
+    }
+    panic!("building has no end");
+}
+
+fn includes<V: PartialEq>(all: &BTreeMap<String, V>, some: &BTreeMap<String, V>) -> bool {
+    some.iter().all(|(key, value)| all.get(key) == Some(value))
+}
+
+/// What of the stack AWS has not, judged without the planner.
+fn lacking(stack: &Stack, observed: &ObservedStack) -> Vec<String> {
+    let mut lacking = Vec::new();
+    let mut check = |holds: bool, what: String| lacking.extend((!holds).then_some(what));
+    let wanted = stack.load_balancer.as_ref().unwrap();
+    let balancer = &observed.load_balancers[0];
+    let managed = observed.security_groups.iter().map(|group| group.id.clone()).next();
+    let id = |reference: &SecurityGroupReference| match reference {
+        SecurityGroupReference::Managed => managed.clone(),
+        SecurityGroupReference::SharedBackend(id) | SecurityGroupReference::Given(id) => id.known().cloned(),
+    };
+    let groups: Option<BTreeSet<_>> = wanted.security_groups.iter().map(id).collect();
+    check(groups.as_ref() == Some(&balancer.security_groups), format!("security groups {groups:?}"));
+    let subnets: BTreeSet<_> = wanted.subnets.known().unwrap().iter().map(|m| m.subnet.clone()).collect();
+    check(subnets == balancer.subnets, format!("subnets {subnets:?}"));
+    check(includes(balancer.attributes.as_ref().unwrap(), &wanted.attributes), "attributes".to_owned());
+    check(includes(&balancer.tags, &wanted.tags), "tags".to_owned());
+    let rules = |group: &ManagedSecurityGroup| group.ingress.iter().cloned().collect::<BTreeSet<_>>();
+    let opened: Vec<_> = observed.security_groups.iter().map(|group| group.ingress.clone()).collect();
+    let open: Vec<_> = stack.security_group.iter().map(rules).collect();
+    check(opened == open, format!("rules {open:?}, not {opened:?}"));
+
+    let ports: Vec<_> = stack.listeners.keys().collect();
+    check(
+        balancer.known_listeners().map(|listener| &listener.port).collect::<Vec<_>>() == ports,
+        format!("listeners {ports:?}"),
+    );
+    for (wanted, listener) in stack.listeners.values().zip(balancer.known_listeners()) {
+        let led = listener.default_actions.iter().flat_map(Action::target_groups);
+        let led: Vec<_> =
+            led.map(|arn| observed.target_groups.iter().find(|g| g.arn == *arn).and_then(|g| g.resource())).collect();
+        let to = [Some(ResourceId(format!("shop/web:{}", wanted.port)))];
+        let same = listener.protocol == Some(wanted.protocol)
+            && listener.default_certificate == wanted.default_certificate
+            && listener.ssl_policy == wanted.ssl_policy
+            && wanted.alpn_policy.as_ref().is_none_or(|policy| listener.alpn_policy.as_ref() == Some(policy))
+            && includes(listener.attributes.as_ref().unwrap(), &wanted.attributes)
+            && includes(&listener.tags, &wanted.tags)
+            && listener.rules.is_empty()
+            && led == to;
+        // The certificate that was the default before may stay among the others.
+        let certificates = listener.certificates.iter().filter(|c| wanted.default_certificate.as_ref() != Some(*c));
+        let certificates: BTreeSet<_> = certificates.cloned().collect();
+        check(same && certificates == wanted.certificates, format!("{wanted:?}, but {listener:?}"));
+    }
+    check(observed.target_groups.len() == stack.target_groups.len(), "number of target groups".to_owned());
+    for wanted in stack.target_groups.values() {
+        let group = observed.target_groups.iter().find(|g| g.resource().as_ref() == Some(&wanted.resource));
+        let same = group.is_some_and(|group| {
+            group.protocol == wanted.protocol.as_str()
+                && group.target_type == wanted.target_type.as_str()
+                && group.health_check.as_ref() == Some(&wanted.health_check)
+                && includes(group.attributes.as_ref().unwrap(), &wanted.attributes)
+                && includes(&group.tags, &wanted.tags)
+                && observed.bindings.iter().filter(|b| b.target_group == group.arn && !b.deleting).count() == 1
+        });
+        check(same, format!("{wanted:?}, but {group:?}"));
+    }
+    check(observed.bindings.len() == stack.target_groups.len(), "number of bindings".to_owned());
+    lacking
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_plan_makes_a_service_from_nothing(place in place(), choice in choice()) {
+        let stack = built(&choice.manifest(place), &ObservedStack::default()).unwrap();
+        let mut aws = Aws::default();
+        let made = plan(&stack, &aws.observed);
+        prop_assert!(made.steps.iter().all(|step| !step.action.is_destructive()));
+        prop_assert_eq!(&made, &plan(&stack, &aws.observed));
+        aws.run(&stack, &made);
+        prop_assert_eq!(plan(&stack, &aws.observed), Plan::default());
+        prop_assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
+        // What is built of it once it is there asks for nothing else.
+        let again = built(&choice.manifest(place), &aws.observed).unwrap();
+        prop_assert_eq!(plan(&again, &aws.observed), Plan::default());
+    }
+
+    #[test]
+    fn from_any_service_two_rounds_or_three_lead_to_any_other_and_to_nothing(
+        place in place(),
+        before in choice(),
+        after in choice(),
+    ) {
+        let mut aws = Aws::with(&built(&before.manifest(place), &ObservedStack::default()).unwrap());
+        let secured = before.access != AccessChoice::None;
+        match built(&after.manifest(place), &aws.observed) {
+            Ok(stack) => {
+                // Targets let new groups in front in before the load balancer is in these, and the old ones until then.
+                let rounds = if before.access.in_front() == after.access.in_front() { 2 } else { 3 };
+                aws.settle(&stack, rounds);
+                prop_assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
+                prop_assert_eq!(aws.observed.load_balancers[0].security_groups.is_empty(), !secured);
+            }
+            // AWS takes no Network Load Balancer out of all its security groups.
+            Err(refused) => prop_assert!(secured && after.access == AccessChoice::None, "{}", refused),
+        }
+        aws.settle(&Stack::empty(StackId::Service(ObjectName::new("shop", "web"))), 2);
+        prop_assert!(aws.observed.is_empty());
+    }
+
+    #[test]
+    fn a_service_of_the_other_scheme_is_served_by_the_old_load_balancer_until_the_new_one_serves(
+        before in choice(), after in choice(), internal in any::<bool>(),
+        addressed in any::<bool>(), stops in prop::collection::vec(0..6_usize, 0..12),
+    ) {
+        let (first, other) = match internal {
+            true => (Scheme::Internal, Scheme::InternetFacing),
+            false => (Scheme::InternetFacing, Scheme::Internal),
+        };
+        // Each has addresses of its own kind.
+        let (first, other) = (Place { scheme: first, addressed }, Place { scheme: other, addressed });
+        let mut aws = made(&built(&before.manifest(first), &ObservedStack::default()).unwrap());
+        let secured = before.access != AccessChoice::None;
+        let wanted = match built(&after.manifest(other), &aws.observed) {
+            Ok(wanted) => wanted,
+            Err(refused) => {
+                prop_assert!(secured && after.access == AccessChoice::None, "{}", refused);
+                return Ok(());
+            }
+        };
+        converge(&mut aws, &wanted, &stops);
+        prop_assert_eq!(aws.observed.load_balancers.len(), 1);
+        prop_assert_eq!(aws.observed.load_balancers[0].scheme, other.scheme);
+        prop_assert_eq!(lacking(&wanted, &aws.observed), Vec::<String>::new());
+        // When the new one is alone, nothing is wanted otherwise.
+        let again = built(&after.manifest(other), &aws.observed).unwrap();
+        prop_assert_eq!(plan(&again, &aws.observed), Plan::default());
+    }
+}
+
+/// A Service with one port that speaks TLS or TCP, and an attribute of the listener of TCP.
+fn one_port(tls: bool) -> Choice {
+    let port = PortChoice { protocol: PortProtocol::Tcp, tls, named: false, preserve: None, idle_timeout: Some(4) };
+    Choice {
+        ports: [(443, port)].into(),
+        certificates: if tls { vec![0] } else { vec![] },
+        tls_to_targets: false,
+        alpn: Some("HTTP2Preferred"),
+        policy: false,
+        pods: true,
+        local: false,
+        http_checks: false,
+        proxy: ProxyChoice::Off,
+        delay: None,
+        cross_zone: None,
+        zone_affinity: false,
+        access: AccessChoice::None,
+        subnets: None,
+        owner: None,
+    }
+}
+
+#[test]
+fn a_network_load_balancer_from_nothing_as_people_read_it() {
+    let place = Place { scheme: Scheme::Internal, addressed: true };
+    let stack = built(&one_port(true).manifest(place), &ObservedStack::default()).unwrap();
+    insta::assert_snapshot!(render(&plan(&stack, &ObservedStack::default())), @"
+    + create target group k8s-shop-web-476bc582f2 for shop/web:443
+        targets          ip of Service shop/web port 443, TCP
+        health check     TCP on traffic-port, every 10 s, timeout 10 s, healthy after 3, unhealthy after 3
+        tags             elbv2.k8s.aws/cluster=demo, service.k8s.aws/resource=shop/web:443, service.k8s.aws/stack=shop/web
+        because of       Service shop/web generation 1, spec.ports[0]
+    ~ set attributes of target group shop/web:443: proxy_protocol_v2.enabled=false
+        because of       Service shop/web generation 1, spec.ports[0]
+    + create TargetGroupBinding shop/k8s-shop-web-476bc582f2
+        because of       Service shop/web generation 1, spec.ports[0]
+    + create load balancer k8s-shop-web-c098d5716f
+        scheme           internal, ipv4
+        subnets          subnet-0 (10.0.0.9), subnet-1 (10.0.1.9)
+        security groups  none
+        tags             elbv2.k8s.aws/cluster=demo, service.k8s.aws/resource=LoadBalancer, service.k8s.aws/stack=shop/web
+        because of       Service shop/web generation 1, spec
+    + create listener TLS 443
+        default          forward to shop/web:443
+        certificate      arn:aws:acm:eu-west-1:111122223333:certificate/0
+        TLS policy       ELBSecurityPolicy-2016-08
+        ALPN policy      HTTP2Preferred
+        tags             elbv2.k8s.aws/cluster=demo, service.k8s.aws/resource=443, service.k8s.aws/stack=shop/web
+        because of       Service shop/web generation 1, spec.ports[0]
+    ");
+}
+
+#[test]
+fn a_listener_has_attributes_without_tls_and_alpn_with_it() {
+    let place = Place { scheme: Scheme::Internal, addressed: false };
+    let mut aws = Aws::with(&built(&one_port(true).manifest(place), &ObservedStack::default()).unwrap());
+    let mut steps = |choice: &Choice| {
+        let stack = built(&choice.manifest(place), &aws.observed).unwrap();
+        let steps: Vec<_> = plan(&stack, &aws.observed).steps.iter().map(|step| step.action.to_string()).collect();
+        aws.settle(&stack, 1);
+        steps.join("\n")
+    };
+    insta::assert_snapshot!(steps(&one_port(false)), @"
+    change listener 443: protocol TCP
+    set attributes of listener 443: tcp.idle_timeout.seconds=400
+    ");
+    insta::assert_snapshot!(steps(&one_port(true)), @"change listener 443: protocol TLS, TLS policy ELBSecurityPolicy-2016-08, ALPN policy HTTP2Preferred, default certificate arn:aws:acm:eu-west-1:111122223333:certificate/0");
+    insta::assert_snapshot!(steps(&Choice { alpn: Some("None"), ..one_port(true) }), @"change listener 443: ALPN policy None");
+    // The word for none is `None`; without the annotation the policy stays.
+    insta::assert_snapshot!(steps(&Choice { alpn: None, ..one_port(true) }), @"");
+    // It does not come back with what it had before.
+    insta::assert_snapshot!(steps(&one_port(false)), @"
+    change listener 443: protocol TCP
+    set attributes of listener 443: tcp.idle_timeout.seconds=400
+    ");
+}
+
+/// The rounds from one access to another, the steps of each a line each. Targets let in whom bindings let in only after a
+/// second look at them.
+fn rounds(before: AccessChoice, after: AccessChoice) -> String {
+    let place = Place { scheme: Scheme::Internal, addressed: false };
+    let choice = |access| Choice { access, ..one_port(false) };
+    let mut aws = Aws::with(&built(&choice(before).manifest(place), &ObservedStack::default()).unwrap());
+    let stack = built(&choice(after).manifest(place), &aws.observed).unwrap();
+    let mut rounds = Vec::new();
+    for _ in 0..8 {
+        let next = plan(&stack, &aws.observed);
+        if next == Plan::default() {
+            assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
+            return rounds.join("\n--\n");
+        }
+        let steps = next.steps.iter().map(|step| match &step.action {
+            StepAction::UpdateBinding { keeps_networking: true, .. } => {
+                format!("{}, who was let in still", step.action)
+            }
+            action => action.to_string(),
+        });
+        rounds.push(steps.chain(next.wait.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n"));
+        aws.run(&stack, &next);
+        let is_new = next.steps.iter().any(|step| matches!(step.action, StepAction::UpdateBinding { .. }));
+        aws.observed.bindings.iter_mut().for_each(|binding| binding.lets_in = !is_new);
+    }
+    panic!("{}", rounds.join("\n--\n"));
+}
+
+#[test]
+fn a_network_load_balancer_changes_its_groups_when_its_targets_let_the_new_ones_in() {
+    let given = |manage| AccessChoice::Given { second: false, manage };
+    let managed = AccessChoice::Managed { restricted: false };
+    let all = [
+        rounds(managed, given(true)),
+        rounds(given(true), managed),
+        // The targets are opened first, by the controller that others have opened them for until now.
+        rounds(given(false), managed),
+        // Where others open the targets to the new groups, those before are let in until they are left.
+        rounds(managed, given(false)),
+        rounds(given(true), given(false)),
+    ];
+    insta::assert_snapshot!(all.join("\n====\n"), @"
+    put the load balancer into security groups: sg-mine, the shared backend group sg-shared
+    delete security group sg-1
+    ====
+    create security group k8s-shop-web-5c7e143220
+    open the new security group: tcp 443 from 0.0.0.0/0
+    put the load balancer into security groups: its own, the shared backend group sg-shared
+    ====
+    create security group k8s-shop-web-5c7e143220
+    update TargetGroupBinding shop/k8s-shop-web-476bc582f2, who was let in still
+    open the new security group: tcp 443 from 0.0.0.0/0
+    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to let in the load balancer's new security groups)
+    --
+    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to let in the load balancer's new security groups)
+    --
+    put the load balancer into security groups: its own, the shared backend group sg-shared
+    ====
+    put the load balancer into security groups: sg-mine
+    delete security group sg-1
+    --
+    update TargetGroupBinding shop/k8s-shop-web-476bc582f2
+    ====
+    put the load balancer into security groups: sg-mine
+    --
+    update TargetGroupBinding shop/k8s-shop-web-476bc582f2
+    ");
+}
+
+#[test]
+fn who_is_let_in_already_or_by_others_is_not_waited_for() {
+    let given = |manage| AccessChoice::Given { second: false, manage };
+    let managed = AccessChoice::Managed { restricted: false };
+    for (before, after) in [(managed, given(false)), (given(true), managed), (managed, given(true))] {
+        let place = Place { scheme: Scheme::Internal, addressed: false };
+        let choice = |access| Choice { access, ..one_port(false) };
+        let mut aws = Aws::with(&built(&choice(before).manifest(place), &ObservedStack::default()).unwrap());
+        let stack = built(&choice(after).manifest(place), &aws.observed).unwrap();
+        // Something of another binding keeps EC2 from taking rules of that source.
+        aws.observed.bindings.iter_mut().for_each(|binding| binding.lets_in = false);
+        let next = plan(&stack, &aws.observed);
+        let regroups = next.steps.iter().any(|step| matches!(step.action, StepAction::SetSecurityGroups { .. }));
+        assert!(regroups, "{before:?} to {after:?}: {next:?}");
+    }
+}

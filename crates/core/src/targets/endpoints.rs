@@ -1,0 +1,301 @@
+//! From a TargetGroupBinding to the targets that its group shall have: pods that serve, or nodes that may take traffic.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::{
+    api::{
+        crd::target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
+        selector::{UnknownOperator, selects},
+    },
+    model::{ObjectName, PortReference, Target},
+    snapshot::{
+        AddressFamily, EndpointSlice, Node, Readiness, Service, ServicePort, Snapshot, TargetGroupBinding, in_namespace,
+    },
+};
+
+use super::plan::Standing;
+
+/// Labels of nodes that take no traffic of load balancers, whatever their value.
+const EXCLUDING_LABELS: [&str; 3] = [
+    "node-role.kubernetes.io/master",
+    "node.kubernetes.io/exclude-from-external-load-balancers",
+    "alpha.service-controller.kubernetes.io/exclude-balancer",
+];
+/// The label that tells Fargate's nodes, which are no instances.
+pub const COMPUTE_TYPE: &str = "eks.amazonaws.com/compute-type";
+
+/// A target whose address, if it is one, has its usual form, so that texts can be compared.
+pub fn target(id: &str, port: u16) -> Target {
+    Target { id: id.parse::<IpAddr>().map_or_else(|_| id.to_owned(), |address| address.to_string()), port }
+}
+
+/// What stands behind a target.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetOwner {
+    /// A pod, at its own address.
+    Pod(ObjectName),
+    /// A node, at the Service's node port.
+    Node(String),
+}
+
+impl fmt::Display for TargetOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(name) => write!(f, "Pod {name}"),
+            Self::Node(name) => write!(f, "Node {name}"),
+        }
+    }
+}
+
+/// Something that might have been a target and is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// An address, or a node's name.
+    pub what: String,
+    /// The reason.
+    pub why: &'static str,
+}
+
+/// What a binding comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// These shall be registered, and no others.
+    Targets {
+        /// With what stands behind each.
+        targets: BTreeMap<Target, TargetOwner>,
+        /// What was passed over although nobody asked for that; without the pods that are simply not ready.
+        skipped: Vec<Skipped>,
+    },
+    /// The Service, or its port, is not there: nothing shall be registered.
+    BackendMissing {
+        /// What is missing.
+        what: String,
+    },
+}
+
+/// A binding that cannot mean any targets as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnresolvableBinding {
+    /// Instances are reached at node ports.
+    #[error("Service {service} is of type {kind}, which has no node ports for the target type instance")]
+    NoNodePorts {
+        /// The Service.
+        service: ObjectName,
+        /// Its type.
+        kind: String,
+    },
+    /// `allocateLoadBalancerNodePorts: false`
+    #[error("port {port} of Service {service} has no node port for the target type instance")]
+    NoNodePort {
+        /// The Service.
+        service: ObjectName,
+        /// The port.
+        port: u16,
+    },
+    /// The node selector cannot be read.
+    #[error("spec.nodeSelector: operator `{0}` is not known")]
+    SelectorOperator(String),
+}
+
+impl UnresolvableBinding {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::NoNodePorts { .. } => "make the Service's type NodePort or LoadBalancer, or use the target type ip",
+            Self::NoNodePort { .. } => "set allocateLoadBalancerNodePorts: true, or use the target type ip",
+            Self::SelectorOperator(_) => "use In, NotIn, Exists or DoesNotExist",
+        }
+    }
+}
+
+/// A port as a binding writes it.
+pub fn port_reference(port: &IntOrString) -> PortReference {
+    match port {
+        // A number that no port has names no port, as a name would.
+        IntOrString::Int(number) => {
+            u16::try_from(*number).map_or_else(|_| PortReference::Name(number.to_string()), PortReference::Number)
+        }
+        IntOrString::String(text) => {
+            text.parse().map_or_else(|_| PortReference::Name(text.clone()), PortReference::Number)
+        }
+    }
+}
+
+/// Finds a binding's targets. A target type that is not written counts as `instance`, an address type as `ipv4`: the
+/// caller fills in what AWS says of the group.
+///
+/// # Errors
+/// When the binding or its Service is written so that there cannot be targets.
+pub fn resolve(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Result<Resolution, UnresolvableBinding> {
+    let reference = &binding.spec.service_ref;
+    let name = ObjectName::new(&binding.name.namespace, &reference.name);
+    let Some(service) = snapshot.services.get(&name) else {
+        return Ok(Resolution::BackendMissing { what: format!("Service {name}") });
+    };
+    let wanted = port_reference(&reference.port);
+    let Some(port) = port_of(service, &wanted, binding.spec.target_group_protocol) else {
+        return Ok(Resolution::BackendMissing { what: format!("port {wanted} of Service {name}") });
+    };
+    match binding.spec.target_type {
+        Some(TargetType::Ip) => Ok(pods(snapshot, binding, service, port)),
+        Some(TargetType::Instance) | None => nodes(snapshot, binding, service, port),
+    }
+}
+
+/// The port that a reference means. TCP and UDP may share a number, and have node ports of their own.
+fn port_of<'a>(
+    service: &'a Service,
+    wanted: &PortReference,
+    protocol: Option<TargetGroupProtocol>,
+) -> Option<&'a ServicePort> {
+    use TargetGroupProtocol::{Http, Https, Quic, Tcp, TcpQuic, TcpUdp, Tls, Udp};
+    let first = service.port(wanted)?;
+    let transport = match protocol {
+        Some(Http | Https | Tcp | Tls) => "TCP",
+        Some(Udp | Quic) => "UDP",
+        Some(TcpUdp | TcpQuic) | None => return Some(first),
+    };
+    let fits = |port: &&ServicePort| port.port == first.port && port.protocol == transport;
+    // A name means one port alone.
+    let by_number = matches!(wanted, PortReference::Number(_));
+    Some(if by_number { service.ports.iter().find(fits).unwrap_or(first) } else { first })
+}
+
+/// A pod that the slices of a binding's Service show as ready at its port, if there is one.
+pub fn ready_pod<'a>(slices: &'a [EndpointSlice], binding: &TargetGroupBinding, service: &Service) -> Option<&'a str> {
+    let wanted = port_reference(&binding.spec.service_ref.port);
+    let port = port_of(service, &wanted, binding.spec.target_group_protocol)?;
+    let family = family(binding);
+    let at_port = |slice: &&EndpointSlice| {
+        slice.family == family && slice.ports.iter().any(|p| port.name.is_empty() || p.name == port.name)
+    };
+    let mut ready =
+        slices.iter().filter(at_port).flat_map(|slice| &slice.endpoints).filter(|e| e.ready.unwrap_or(true));
+    ready.find_map(|endpoint| endpoint.pod.as_deref())
+}
+
+/// What stands behind a target that is registered and not wanted.
+pub fn standing(snapshot: &Snapshot, binding: &TargetGroupBinding, written: &Target) -> Standing {
+    let usual = target(&written.id, written.port).id;
+    let is = |address: &str| address == usual || target(address, written.port).id == usual;
+    if binding.spec.target_type != Some(TargetType::Ip) {
+        let there = snapshot.nodes.values().any(|node| node.instance_id() == Some(written.id.as_str()));
+        return if there { Standing::Living } else { Standing::Gone };
+    }
+    let namespace = &binding.name.namespace;
+    let service = &binding.spec.service_ref.name;
+    let slices = in_namespace(&snapshot.endpoint_slices, namespace).filter(|(_, slice)| slice.service == *service);
+    let mut endpoints = slices.flat_map(|(_, slice)| &slice.endpoints).filter(|endpoint| is(&endpoint.address));
+    if let Some(first) = endpoints.next() {
+        // An address that comes back is listed twice for a while.
+        let terminating = first.terminating && endpoints.all(|endpoint| endpoint.terminating);
+        return if terminating { Standing::Terminating } else { Standing::Living };
+    }
+    // Pods that the Service has ceased to select serve on.
+    let mut pods = in_namespace(&snapshot.pods, namespace);
+    if pods.any(|(_, pod)| pod.addresses.iter().any(|address| is(address))) { Standing::Living } else { Standing::Gone }
+}
+
+fn family(binding: &TargetGroupBinding) -> AddressFamily {
+    match binding.spec.ip_address_type {
+        Some(IpAddressType::Ipv6) => AddressFamily::Ipv6,
+        Some(IpAddressType::Ipv4) | None => AddressFamily::Ipv4,
+    }
+}
+
+fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, port: &ServicePort) -> Resolution {
+    let family = family(binding);
+    let namespace = &service.name.namespace;
+    let slices = in_namespace(&snapshot.endpoint_slices, namespace)
+        .map(|(_, slice)| slice)
+        .filter(|slice| slice.service == service.name.name && slice.family == family);
+    let mut targets = BTreeMap::new();
+    let mut perhaps = BTreeMap::new();
+    let mut skipped = Vec::new();
+    for slice in slices {
+        let numbers = || slice.ports.iter().filter(|p| port.name.is_empty() || p.name == port.name).map(|p| p.number);
+        for endpoint in &slice.endpoints {
+            let mut skip = |why| skipped.push(Skipped { what: endpoint.address.clone(), why });
+            let Some(pod) = &endpoint.pod else {
+                skip("no pod stands behind this endpoint");
+                continue;
+            };
+            let Some(pod) = snapshot.pods.get(&ObjectName::new(namespace, pod)) else {
+                skip("its pod is not known (yet)");
+                continue;
+            };
+            let bucket = if endpoint.ready.unwrap_or(true) {
+                &mut targets
+            } else if pod.containers_ready == Readiness::Ready && !endpoint.terminating {
+                // What such a pod waits for may be its readiness gate, which waits for being registered.
+                match snapshot.nodes.get(&ObjectName::new("", &pod.node)).map(|node| node.ready) {
+                    Some(Readiness::Ready) => &mut targets,
+                    Some(Readiness::Unknown) => &mut perhaps,
+                    Some(Readiness::NotReady) | None => continue,
+                }
+            } else {
+                continue;
+            };
+            for number in numbers() {
+                bucket.insert(target(&endpoint.address, number), TargetOwner::Pod(pod.name.clone()));
+            }
+        }
+    }
+    // Nodes that have fallen silent may still serve: better than nothing.
+    Resolution::Targets { targets: if targets.is_empty() { perhaps } else { targets }, skipped }
+}
+
+fn nodes(
+    snapshot: &Snapshot,
+    binding: &TargetGroupBinding,
+    service: &Service,
+    port: &ServicePort,
+) -> Result<Resolution, UnresolvableBinding> {
+    if !matches!(service.kind.as_str(), "NodePort" | "LoadBalancer") {
+        let (service, kind) = (service.name.clone(), service.kind.clone());
+        return Err(UnresolvableBinding::NoNodePorts { service, kind });
+    }
+    let Some(number) = port.node_port else {
+        return Err(UnresolvableBinding::NoNodePort { service: service.name.clone(), port: port.port });
+    };
+    let mut targets = BTreeMap::new();
+    let mut perhaps = BTreeMap::new();
+    let mut skipped = Vec::new();
+    for node in snapshot.nodes.values() {
+        let selected = match &binding.spec.node_selector {
+            Some(selector) => selects(selector, &node.labels)
+                .map_err(|UnknownOperator(word)| UnresolvableBinding::SelectorOperator(word))?,
+            None => true,
+        };
+        if !selected || !may_take_traffic(node) {
+            continue;
+        }
+        let bucket = match node.ready {
+            Readiness::Ready => &mut targets,
+            Readiness::Unknown => &mut perhaps,
+            Readiness::NotReady => continue,
+        };
+        match node.instance_id() {
+            Some(id) => {
+                bucket.insert(target(id, number), TargetOwner::Node(node.name.name.clone()));
+            }
+            None => skipped
+                .push(Skipped { what: node.name.name.clone(), why: "its spec.providerID names no EC2 instance (yet)" }),
+        }
+    }
+    Ok(Resolution::Targets { targets: if targets.is_empty() { perhaps } else { targets }, skipped })
+}
+
+fn may_take_traffic(node: &Node) -> bool {
+    !EXCLUDING_LABELS.iter().any(|label| node.labels.contains_key(*label))
+        && node.labels.get(COMPUTE_TYPE).is_none_or(|kind| kind != "fargate")
+        && !node.taints.iter().any(|(key, effect)| {
+            key == "ToBeDeletedByClusterAutoscaler" || (key == "karpenter.sh/disrupted" && effect == "NoSchedule")
+        })
+}
+
+#[cfg(test)]
+mod tests;

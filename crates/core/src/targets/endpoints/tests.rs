@@ -1,0 +1,325 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+
+use super::*;
+use crate::{
+    api::crd::{TargetGroupBindingSpec, target_group_binding::ServiceReference},
+    snapshot::{EndpointAddress, EndpointSlice, EndpointSlicePort, Pod},
+};
+
+fn binding(port: IntOrString, target_type: TargetType) -> TargetGroupBinding {
+    TargetGroupBinding {
+        name: ObjectName::new("shop", "k8s-shop-cart"),
+        uid: String::new(),
+        generation: 1,
+        resource_version: String::new(),
+        created: String::new(),
+        labels: BTreeMap::new(),
+        finalizers: vec![],
+        deleting: false,
+        checkpoint: None,
+        foreign_checkpoint: false,
+        spec: TargetGroupBindingSpec {
+            service_ref: ServiceReference { name: "cart".into(), port },
+            target_type: Some(target_type),
+            ..TargetGroupBindingSpec::default()
+        },
+        status: None,
+    }
+}
+
+fn port(name: &str, number: u16, node_port: Option<u16>) -> ServicePort {
+    let (name, protocol) = (name.to_owned(), "TCP".to_owned());
+    ServicePort { name, port: number, target_port: PortReference::Number(number), node_port, protocol }
+}
+
+fn service(kind: &str, ports: Vec<ServicePort>) -> Service {
+    Service { kind: kind.to_owned(), ports, ..crate::testing::bare_service(ObjectName::new("shop", "cart")) }
+}
+
+fn pod(name: &str, node: &str, containers_ready: Readiness) -> Pod {
+    Pod {
+        name: ObjectName::new("shop", name),
+        uid: String::new(),
+        node: node.to_owned(),
+        addresses: vec![],
+        containers_ready,
+        ports: vec![],
+        network_interface: None,
+        gates: Box::default(),
+    }
+}
+
+fn node(name: &str, ready: Readiness) -> Node {
+    Node {
+        name: ObjectName::new("", name),
+        provider_id: format!("aws:///eu-west-1a/i-{name}"),
+        labels: BTreeMap::new(),
+        taints: vec![],
+        ready,
+    }
+}
+
+fn slice(name: &str, family: AddressFamily, ports: &[(&str, u16)], endpoints: Vec<EndpointAddress>) -> EndpointSlice {
+    EndpointSlice {
+        name: ObjectName::new("shop", name),
+        service: "cart".to_owned(),
+        family,
+        ports: ports.iter().map(|(n, p)| EndpointSlicePort { name: (*n).to_owned(), number: *p }).collect(),
+        endpoints,
+    }
+}
+
+fn endpoint(address: &str, pod: &str, ready: Option<bool>) -> EndpointAddress {
+    EndpointAddress { address: address.to_owned(), ready, terminating: false, pod: Some(pod.to_owned()) }
+}
+
+fn snapshot(service: Service) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(service);
+    for (name, ready) in [("n1", Readiness::Ready), ("n2", Readiness::Unknown), ("n3", Readiness::NotReady)] {
+        snapshot.apply(node(name, ready));
+    }
+    snapshot
+}
+
+fn found(targets: &[(&str, u16, TargetOwner)]) -> Resolution {
+    let targets = targets.iter().map(|(id, port, owner)| (target(id, *port), owner.clone())).collect();
+    Resolution::Targets { targets, skipped: vec![] }
+}
+
+fn of_pod(name: &str) -> TargetOwner {
+    TargetOwner::Pod(ObjectName::new("shop", name))
+}
+
+fn of_node(name: &str) -> TargetOwner {
+    TargetOwner::Node(name.to_owned())
+}
+
+#[test]
+fn a_missing_service_or_port_is_told() {
+    let by_name = |name: &str| IntOrString::String(name.to_owned());
+    let with = snapshot(service("ClusterIP", vec![port("http", 80, None)]));
+    for (snapshot, reference, what) in [
+        (&Snapshot::default(), IntOrString::Int(80), "Service shop/cart"),
+        (&with, IntOrString::Int(81), "port 81 of Service shop/cart"),
+        (&with, by_name("grpc"), "port grpc of Service shop/cart"),
+        (&with, IntOrString::Int(70_000), "port 70000 of Service shop/cart"),
+    ] {
+        for kind in [TargetType::Ip, TargetType::Instance] {
+            let missing = Resolution::BackendMissing { what: what.to_owned() };
+            assert_eq!(resolve(snapshot, &binding(reference.clone(), kind)), Ok(missing));
+        }
+    }
+    for reference in [IntOrString::Int(80), by_name("http"), by_name("80")] {
+        assert_eq!(resolve(&with, &binding(reference, TargetType::Ip)), Ok(found(&[])));
+    }
+}
+
+#[test]
+fn pods_that_serve_are_targets() {
+    let ready = Some(true);
+    let not = Some(false);
+    let terminating =
+        |address: &str, pod: &str, ready| EndpointAddress { terminating: true, ..endpoint(address, pod, ready) };
+    for (case, endpoints, wanted) in [
+        ("ready", vec![endpoint("10.0.0.1", "idle", ready)], vec!["10.0.0.1"]),
+        ("ready is not said", vec![endpoint("10.0.0.1", "idle", None)], vec!["10.0.0.1"]),
+        ("not ready", vec![endpoint("10.0.0.1", "idle", not)], vec![]),
+        ("not ready but for its gate", vec![endpoint("10.0.0.1", "gated", not)], vec!["10.0.0.1"]),
+        ("not ready but for its gate, and ending", vec![terminating("10.0.0.1", "gated", not)], vec![]),
+        ("ending, and published all the same", vec![terminating("10.0.0.1", "gated", ready)], vec!["10.0.0.1"]),
+        ("its node is down", vec![endpoint("10.0.0.1", "down", not)], vec![]),
+        ("its node is gone", vec![endpoint("10.0.0.1", "homeless", not)], vec![]),
+        ("its node is silent, and nothing better", vec![endpoint("10.0.0.1", "silent", not)], vec!["10.0.0.1"]),
+        (
+            "its node is silent, and there is better",
+            vec![endpoint("10.0.0.1", "silent", not), endpoint("10.0.0.2", "idle", ready)],
+            vec!["10.0.0.2"],
+        ),
+    ] {
+        let mut snapshot = snapshot(service("ClusterIP", vec![port("http", 80, None)]));
+        for (name, node, containers) in [
+            ("idle", "n1", Readiness::NotReady),
+            ("gated", "n1", Readiness::Ready),
+            ("silent", "n2", Readiness::Ready),
+            ("down", "n3", Readiness::Ready),
+            ("homeless", "n9", Readiness::Ready),
+        ] {
+            snapshot.apply(pod(name, node, containers));
+        }
+        snapshot.apply(slice("cart-1", AddressFamily::Ipv4, &[("http", 8080), ("admin", 9000)], endpoints));
+        let targets = match resolve(&snapshot, &binding(IntOrString::Int(80), TargetType::Ip)) {
+            Ok(Resolution::Targets { targets, skipped }) if skipped.is_empty() => targets,
+            other => panic!("{case}: {other:?}"),
+        };
+        let targets: Vec<Target> = targets.into_keys().collect();
+        assert_eq!(targets, wanted.iter().map(|id| target(id, 8080)).collect::<Vec<_>>(), "{case}");
+    }
+}
+
+#[test]
+fn slices_are_taken_by_service_family_and_port() {
+    let mut all = snapshot(service("ClusterIP", vec![port("", 80, None)]));
+    for name in ["a", "b"] {
+        all.apply(pod(name, "n1", Readiness::Ready));
+    }
+    let one = |address, pod| vec![endpoint(address, pod, Some(true))];
+    all.apply(slice("cart-1", AddressFamily::Ipv4, &[("", 8080)], one("10.0.0.1", "a")));
+    all.apply(slice("cart-2", AddressFamily::Ipv4, &[("", 8081)], one("10.0.0.2", "b")));
+    all.apply(slice("cart-3", AddressFamily::Ipv6, &[("", 8080)], one("FD00::0:2", "b")));
+    all.apply(slice("cart-4", AddressFamily::Other, &[("", 8080)], one("cart.example", "b")));
+    all.apply(EndpointSlice {
+        service: "other".into(),
+        ..slice("other-1", AddressFamily::Ipv4, &[("", 1)], one("10.0.0.3", "a"))
+    });
+    let mut bound = binding(IntOrString::Int(80), TargetType::Ip);
+    let v4 = found(&[("10.0.0.1", 8080, of_pod("a")), ("10.0.0.2", 8081, of_pod("b"))]);
+    assert_eq!(resolve(&all, &bound), Ok(v4));
+    bound.spec.ip_address_type = Some(IpAddressType::Ipv6);
+    assert_eq!(resolve(&all, &bound), Ok(found(&[("fd00::2", 8080, of_pod("b"))])));
+}
+
+#[test]
+fn endpoints_without_a_known_pod_are_passed_over_and_told() {
+    let mut all = snapshot(service("ClusterIP", vec![port("", 80, None)]));
+    let external = EndpointAddress { pod: None, ..endpoint("192.0.2.1", "", Some(true)) };
+    let endpoints = vec![external, endpoint("10.0.0.1", "fresh", Some(true))];
+    all.apply(slice("cart-1", AddressFamily::Ipv4, &[("", 8080)], endpoints));
+    let skipped = [("192.0.2.1", "no pod stands behind this endpoint"), ("10.0.0.1", "its pod is not known (yet)")]
+        .map(|(what, why)| Skipped { what: what.to_owned(), why });
+    let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Ip));
+    assert_eq!(resolution, Ok(Resolution::Targets { targets: BTreeMap::new(), skipped: skipped.into() }));
+}
+
+#[test]
+fn nodes_that_may_take_traffic_are_targets() {
+    let labelled = |mut node: Node, key: &str, value: &str| {
+        node.labels.insert(key.to_owned(), value.to_owned());
+        node
+    };
+    let tainted = |mut node: Node, key: &str, effect: &str| {
+        node.taints.push((key.to_owned(), effect.to_owned()));
+        node
+    };
+    let n4 = || node("n4", Readiness::Ready);
+    for (case, extra, taken) in [
+        ("ordinary", n4(), true),
+        ("not ready", node("n4", Readiness::NotReady), false),
+        ("silent, and n1 is better", node("n4", Readiness::Unknown), false),
+        ("old master label", labelled(n4(), "node-role.kubernetes.io/master", ""), false),
+        ("control plane", labelled(n4(), "node-role.kubernetes.io/control-plane", ""), true),
+        ("excluded", labelled(n4(), "node.kubernetes.io/exclude-from-external-load-balancers", "false"), false),
+        ("excluded of old", labelled(n4(), "alpha.service-controller.kubernetes.io/exclude-balancer", ""), false),
+        ("Fargate", labelled(n4(), "eks.amazonaws.com/compute-type", "fargate"), false),
+        ("not Fargate", labelled(n4(), "eks.amazonaws.com/compute-type", "auto"), true),
+        ("scaled away", tainted(n4(), "ToBeDeletedByClusterAutoscaler", "PreferNoSchedule"), false),
+        ("disrupted by Karpenter", tainted(n4(), "karpenter.sh/disrupted", "NoSchedule"), false),
+        ("a milder taint of Karpenter", tainted(n4(), "karpenter.sh/disrupted", "NoExecute"), true),
+    ] {
+        for kind in ["NodePort", "LoadBalancer"] {
+            let mut all = snapshot(service(kind, vec![port("http", 80, Some(30_080))]));
+            all.apply(extra.clone());
+            let mut wanted = vec![("i-n1", 30_080, of_node("n1"))];
+            wanted.extend(taken.then(|| ("i-n4", 30_080, of_node("n4"))));
+            let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Instance));
+            assert_eq!(resolution, Ok(found(&wanted)), "{case}");
+        }
+    }
+}
+
+#[test]
+fn silent_nodes_are_better_than_none() {
+    let mut all = snapshot(service("NodePort", vec![port("http", 80, Some(30_080))]));
+    all.remove::<Node>(&ObjectName::new("", "n1"));
+    let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Instance));
+    assert_eq!(resolution, Ok(found(&[("i-n2", 30_080, of_node("n2"))])));
+}
+
+#[test]
+fn a_node_without_an_instance_harms_no_other() {
+    let mut all = snapshot(service("NodePort", vec![port("http", 80, Some(30_080))]));
+    all.apply(Node { provider_id: "eks-hybrid:///eu-west-1/demo/mi-1".into(), ..node("n4", Readiness::Ready) });
+    let why = "its spec.providerID names no EC2 instance (yet)";
+    assert_eq!(
+        resolve(&all, &binding(IntOrString::Int(80), TargetType::Instance)),
+        Ok(Resolution::Targets {
+            targets: [(target("i-n1", 30_080), of_node("n1"))].into(),
+            skipped: vec![Skipped { what: "n4".into(), why }],
+        })
+    );
+}
+
+#[test]
+fn a_node_selector_chooses() {
+    let expression = |key: &str, operator: &str, values: &[&str]| LabelSelector {
+        match_expressions: Some(vec![LabelSelectorRequirement {
+            key: key.to_owned(),
+            operator: operator.to_owned(),
+            values: Some(values.iter().map(|v| (*v).to_owned()).collect()),
+        }]),
+        match_labels: None,
+    };
+    let label = |value: &str| LabelSelector {
+        match_labels: Some([("pool".to_owned(), value.to_owned())].into()),
+        match_expressions: None,
+    };
+    let both = LabelSelector { match_labels: label("web").match_labels, ..expression("pool", "NotIn", &["web"]) };
+    let mut all = snapshot(service("NodePort", vec![port("http", 80, Some(30_080))]));
+    for (name, pool) in [("w", "web"), ("b", "batch")] {
+        all.apply(Node { labels: [("pool".into(), pool.into())].into(), ..node(name, Readiness::Ready) });
+    }
+    for (case, selector, wanted) in [
+        ("empty", LabelSelector::default(), vec!["b", "n1", "w"]),
+        ("label", label("web"), vec!["w"]),
+        ("In", expression("pool", "In", &["web", "batch"]), vec!["b", "w"]),
+        ("NotIn takes nodes without the label", expression("pool", "NotIn", &["web"]), vec!["b", "n1"]),
+        ("Exists", expression("pool", "Exists", &[]), vec!["b", "w"]),
+        ("DoesNotExist", expression("pool", "DoesNotExist", &[]), vec!["n1"]),
+        // Nobody is left but no silent node either: n2 is not selected.
+        ("all must hold", both, vec![]),
+    ] {
+        let mut bound = binding(IntOrString::Int(80), TargetType::Instance);
+        bound.spec.node_selector = Some(selector);
+        let ids: Vec<String> = wanted.iter().map(|n| format!("i-{n}")).collect();
+        let wanted: Vec<_> = ids.iter().zip(&wanted).map(|(id, n)| (id.as_str(), 30_080, of_node(n))).collect();
+        assert_eq!(resolve(&all, &bound), Ok(found(&wanted)), "{case}");
+    }
+    let mut bound = binding(IntOrString::Int(80), TargetType::Instance);
+    bound.spec.node_selector = Some(expression("pool", "Like", &[]));
+    assert_eq!(resolve(&all, &bound), Err(UnresolvableBinding::SelectorOperator("Like".into())));
+}
+
+#[test]
+fn instances_need_node_ports() {
+    let refusal = |service: Service| {
+        let error = resolve(&snapshot(service), &binding(IntOrString::Int(80), TargetType::Instance));
+        let error = error.expect_err("it was resolved");
+        format!("{error}; {}", error.fix())
+    };
+    insta::assert_snapshot!(refusal(service("ClusterIP", vec![port("http", 80, None)])), @"Service shop/cart is of type ClusterIP, which has no node ports for the target type instance; make the Service's type NodePort or LoadBalancer, or use the target type ip");
+    insta::assert_snapshot!(refusal(service("LoadBalancer", vec![port("http", 80, None)])), @"port 80 of Service shop/cart has no node port for the target type instance; set allocateLoadBalancerNodePorts: true, or use the target type ip");
+}
+
+#[test]
+fn the_port_of_the_target_groups_protocol_is_meant() {
+    use crate::api::crd::target_group_binding::TargetGroupProtocol as Protocol;
+    let mut udp = port("udp", 53, Some(30_054));
+    udp.protocol = "UDP".into();
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(service("NodePort", vec![port("tcp", 53, Some(30_053)), udp]));
+    snapshot.apply(node("n1", Readiness::Ready));
+    for (reference, protocol, number) in [
+        (IntOrString::Int(53), None, 30_053),
+        (IntOrString::Int(53), Some(Protocol::Tcp), 30_053),
+        (IntOrString::Int(53), Some(Protocol::Tls), 30_053),
+        (IntOrString::Int(53), Some(Protocol::TcpUdp), 30_053),
+        (IntOrString::Int(53), Some(Protocol::Udp), 30_054),
+        (IntOrString::String("tcp".into()), Some(Protocol::Udp), 30_053),
+    ] {
+        let mut binding = binding(reference.clone(), TargetType::Instance);
+        binding.spec.target_group_protocol = protocol;
+        let targets = BTreeMap::from([(target("i-n1", number), TargetOwner::Node("n1".into()))]);
+        let resolution = Resolution::Targets { targets, skipped: vec![] };
+        assert_eq!(resolve(&snapshot, &binding), Ok(resolution), "{reference:?} {protocol:?}");
+    }
+}

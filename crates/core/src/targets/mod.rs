@@ -1,0 +1,49 @@
+//! TargetGroupBindings: which pods or nodes behind a Service become targets, and whom the security groups of nodes and pods let in.
+
+pub mod endpoints;
+pub mod holders;
+pub mod node_rules;
+pub mod plan;
+pub mod readiness;
+pub mod status;
+
+pub use holders::{group_of, holder};
+
+use crate::{
+    api::crd::target_group_binding::{IpAddressType, TargetType},
+    model::{TargetGroupArn, VpcId},
+};
+
+/// How a binding names its target group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TargetGroupKey {
+    /// `spec.targetGroupARN`
+    Arn(TargetGroupArn),
+    /// `spec.targetGroupName`
+    Name(String),
+}
+
+/// What never changes about a target group, and what a binding may leave out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetGroupFacts {
+    /// Its ARN.
+    pub arn: TargetGroupArn,
+    /// The word of AWS's API; `lambda` and `alb` cannot be bound.
+    pub target_type: String,
+    /// AWS says nothing of groups that are older than IPv6, which have IPv4.
+    pub ip_address_type: IpAddressType,
+    /// Its VPC.
+    pub vpc: Option<VpcId>,
+}
+
+impl TargetGroupFacts {
+    /// The target type, where it is one that can be bound.
+    #[must_use]
+    pub fn bindable_type(&self) -> Option<TargetType> {
+        match self.target_type.as_str() {
+            "instance" => Some(TargetType::Instance),
+            "ip" => Some(TargetType::Ip),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What to register in a target group, and what to deregister.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Target, TargetHealth};
+
+use super::endpoints::target;
+
+/// The most targets of one RegisterTargets or DeregisterTargets call.
+pub const MOST_IN_ONE_CALL: usize = 200;
+
+/// The calls that bring a target group to what it shall have, in their order: registering comes first, so that a rolling
+/// update never leaves the group with less than it had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetPlan {
+    /// One call each.
+    pub register: Vec<Vec<Target>>,
+    /// What is registered and not wanted; [`may_go`] says which of it goes now.
+    pub surplus: Vec<Target>,
+    /// Wanted, but more than the limit allows.
+    pub left_out: Vec<Target>,
+}
+
+impl TargetPlan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.register.is_empty() && self.surplus.is_empty()
+    }
+}
+
+/// Whether a target is deregistered, and finishing its connections: registering it again brings it back.
+#[must_use]
+pub fn is_draining(health: &TargetHealth) -> bool {
+    matches!(health.state.as_str(), "draining" | "unhealthy.draining")
+}
+
+/// What stands behind a target that is registered and not wanted, from the least to the most that it can still do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Nothing: the pod or node is not there.
+    Gone,
+    /// A pod that finishes its connections.
+    Terminating,
+    /// A pod or node that may well serve.
+    Living,
+}
+
+/// How many wanted targets are not registered although that was tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unregistered {
+    /// They will be: AWS was throttling, did not answer, could not be reached.
+    pub pending: usize,
+    /// AWS said that it will not take them.
+    pub refused: usize,
+    /// Whether none of the wanted is registered, and letting others go would make no room.
+    pub none_registered: bool,
+}
+
+/// Which of the surplus is deregistered, one call each.
+///
+/// A rollout does not wait for AWS: Kubernetes lets old pods go as new ones become ready in Kubernetes. So while new ones
+/// could not be registered yet, one target of the surplus stands in for each of them, and the count of registered targets
+/// never falls below what is wanted because of us: the best of the surplus, that is what lives, then what terminates.
+/// That may even be a target whose pod is gone. It answers nothing, but health checks take it out by themselves, and it is
+/// let go as soon as its successor is registered, which is tried again in a second; a group that empties while AWS throttles
+/// answers nothing either, and to whoever looks at it, it looks like our doing.
+///
+/// Nobody comes in place of what AWS refuses for good, and what is gone or going would wait forever. It goes at once, which
+/// also makes room where a quota was the reason. What lives stays all the same: a port that was changed, or labels that
+/// select other pods, are no reason to empty a group that works. And where none of the wanted is registered, the best of the
+/// surplus stays whatever it is: a group is never emptied while AWS refuses what shall be in it.
+#[must_use]
+pub fn may_go(
+    surplus: Vec<Target>,
+    unregistered: Unregistered,
+    standing: impl Fn(&Target) -> Standing,
+) -> Vec<Vec<Target>> {
+    let Unregistered { pending, refused, none_registered } = unregistered;
+    if pending + refused == 0 {
+        return batches(surplus);
+    }
+    let mut surplus: Vec<(Standing, Target)> = surplus.into_iter().map(|target| (standing(&target), target)).collect();
+    surplus.sort();
+    let living = surplus.iter().filter(|(standing, _)| *standing == Standing::Living).count();
+    let kept = living.min(pending + refused).max(pending).max(usize::from(none_registered));
+    surplus.truncate(surplus.len().saturating_sub(kept));
+    batches(surplus.into_iter().map(|(_, target)| target).collect())
+}
+
+fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
+    targets.chunks(MOST_IN_ONE_CALL).map(<[Target]>::to_vec).collect()
+}
+
+/// Compares what a group shall have with what it has. `most` is the limit on targets in one group, where there is one.
+#[must_use]
+pub fn plan(wanted: &BTreeSet<Target>, present: &BTreeMap<Target, TargetHealth>, most: Option<usize>) -> TargetPlan {
+    // AWS may write an IPv6 address in another form than Kubernetes does.
+    let registered: BTreeMap<Target, &Target> = present
+        .iter()
+        .filter(|(_, health)| !is_draining(health))
+        .map(|(written, _)| (target(&written.id, written.port), written))
+        .collect();
+    let mut register: Vec<Target> = wanted.iter().filter(|target| !registered.contains_key(*target)).cloned().collect();
+    let kept = wanted.len() - register.len();
+    let room = most.map_or(usize::MAX, |most| most.saturating_sub(kept));
+    let left_out = register.split_off(room.min(register.len()));
+    let surplus = registered.iter().filter(|(target, _)| !wanted.contains(*target));
+    TargetPlan {
+        register: batches(register),
+        surplus: surplus.map(|(_, written)| (*written).clone()).collect(),
+        left_out,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(names: &[&str]) -> Vec<Target> {
+        names.iter().map(|name| target(name, 80)).collect()
+    }
+
+    fn present(names: &[(&str, &str)]) -> BTreeMap<Target, TargetHealth> {
+        let health =
+            |state: &str| TargetHealth { state: state.to_owned(), reason: None, description: None, zone: None };
+        names.iter().map(|(name, state)| (Target { id: (*name).to_owned(), port: 80 }, health(state))).collect()
+    }
+
+    #[test]
+    fn the_difference_is_registered_and_deregistered() {
+        let one = |names: &[&str]| if names.is_empty() { vec![] } else { vec![targets(names)] };
+        for (case, wanted, has, most, register, deregister, left_out) in [
+            ("nothing at all", vec![], vec![], None, vec![], vec![], vec![]),
+            ("as it is", vec!["a"], vec![("a", "healthy")], None, vec![], vec![], vec![]),
+            (
+                "new, kept and old",
+                vec!["a", "b"],
+                vec![("b", "unhealthy"), ("c", "initial")],
+                None,
+                vec!["a"],
+                vec!["c"],
+                vec![],
+            ),
+            ("one that drains comes back", vec!["a"], vec![("a", "draining")], None, vec!["a"], vec![], vec![]),
+            ("and so if unhealthy", vec!["a"], vec![("a", "unhealthy.draining")], None, vec!["a"], vec![], vec![]),
+            ("one that drains goes without a call", vec![], vec![("a", "draining")], None, vec![], vec![], vec![]),
+            ("the last one goes", vec![], vec![("a", "unused")], None, vec![], vec!["a"], vec![]),
+            (
+                "a limit keeps what is there",
+                vec!["a", "b", "c"],
+                vec![("c", "healthy")],
+                Some(2),
+                vec!["a"],
+                vec![],
+                vec!["b"],
+            ),
+            (
+                "a limit below what is there takes nothing away",
+                vec!["a", "b", "c"],
+                vec![("b", "healthy"), ("c", "healthy")],
+                Some(1),
+                vec![],
+                vec![],
+                vec!["a"],
+            ),
+        ] {
+            let expected =
+                TargetPlan { register: one(&register), surplus: targets(&deregister), left_out: targets(&left_out) };
+            let wanted = targets(&wanted).into_iter().collect();
+            assert_eq!(plan(&wanted, &present(&has), most), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn another_port_is_another_target() {
+        let plan = plan(&[target("a", 81)].into(), &present(&[("a", "healthy")]), None);
+        assert_eq!((plan.register, plan.surplus), (vec![vec![target("a", 81)]], targets(&["a"])));
+    }
+
+    #[test]
+    fn another_spelling_of_an_address_is_the_same_target() {
+        let has = present(&[("2001:DB8:0::1", "healthy"), ("2001:db8:0:0::2", "healthy")]);
+        let plan = plan(&[target("2001:db8::1", 80)].into(), &has, None);
+        // What goes is named as AWS names it.
+        let gone = Target { id: "2001:db8:0:0::2".to_owned(), port: 80 };
+        assert_eq!((plan.register, plan.surplus), (vec![], vec![gone]));
+    }
+
+    #[test]
+    fn a_call_names_at_most_two_hundred_targets() {
+        let wanted = (0..401).map(|n| target(&format!("i-{n}"), 80)).collect();
+        let names: Vec<String> = (0..201).map(|n| format!("i-old-{n}")).collect();
+        let has = present(&names.iter().map(|name| (name.as_str(), "healthy")).collect::<Vec<_>>());
+        let plan = plan(&wanted, &has, None);
+        assert_eq!(plan.register.iter().map(Vec::len).collect::<Vec<_>>(), [200, 200, 1]);
+        let gone = may_go(plan.surplus, Unregistered::default(), |_| Standing::Gone);
+        assert_eq!(gone.iter().map(Vec::len).collect::<Vec<_>>(), [200, 1]);
+    }
+
+    #[test]
+    fn what_is_not_registered_yet_has_a_stand_in() {
+        // By the first letter of its name a target lives, terminates or is gone.
+        let standing = |target: &Target| match target.id.as_bytes().first() {
+            Some(b'l') => Standing::Living,
+            Some(b't') => Standing::Terminating,
+            _ => Standing::Gone,
+        };
+        for (case, surplus, pending, refused, registered, goes) in [
+            ("all is registered", vec!["g", "l", "t"], 0, 0, 3, vec!["g", "l", "t"]),
+            ("one is not: what lives stands in", vec!["g", "l", "t"], 1, 0, 1, vec!["g", "t"]),
+            ("two are not: what terminates does too", vec!["g", "l", "t"], 2, 0, 1, vec!["g"]),
+            ("three are not: nothing goes", vec!["g", "l", "t"], 3, 0, 1, vec![]),
+            ("more are not than there is", vec!["t1", "t2"], 5, 0, 1, vec![]),
+            ("refused for good: only what lives stays", vec!["g", "l", "t"], 0, 3, 1, vec!["g", "t"]),
+            ("and no more of it than is missing", vec!["l1", "l2"], 0, 1, 1, vec!["l1"]),
+            ("both", vec!["g", "l", "t"], 1, 1, 1, vec!["g", "t"]),
+            ("both, and nothing lives", vec!["g", "t1", "t2"], 1, 1, 1, vec!["g", "t1"]),
+            ("nothing to let go", vec![], 1, 1, 0, vec![]),
+            (
+                "all is refused, and nothing lives: the group keeps one",
+                vec!["g1", "g2", "t"],
+                0,
+                2,
+                0,
+                vec!["g1", "g2"],
+            ),
+            ("nothing is wanted", vec!["g", "l"], 0, 0, 0, vec!["g", "l"]),
+        ] {
+            let gone = may_go(
+                targets(&surplus),
+                Unregistered { pending, refused, none_registered: registered == 0 },
+                standing,
+            );
+            assert_eq!(gone.concat(), targets(&goes), "{case}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Which conditions the pods of a binding get for their readiness gates, and when AWS is asked again. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use std::time::Instant;
+
+use crate::{
+    api::readiness::binding_of,
+    model::{ObjectName, Target, TargetHealth},
+    snapshot::{GateState, Readiness, ReadinessGate, Snapshot, in_namespace},
+};
+
+use super::{
+    endpoints::{TargetOwner, target},
+    plan::is_draining,
+};
+
+/// What a pod is told whose binding is gone: nothing stands between it and its clients any more.
+const BINDING_DELETED: &str = "Target Group Binding is deleted";
+/// What a pod is told whose binding has nothing to register.
+const BACKEND_MISSING: &str = "the Service of the Target Group Binding is gone";
+/// AWS's state of a target that it has told no health of.
+const UNKNOWN: &str = "unknown";
+
+/// A pod with a readiness gate for a binding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatedPod {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Tells it from others of its name.
+    pub uid: String,
+    /// The gate, with what the pod says of it.
+    pub gate: ReadinessGate,
+    /// The targets that the pod is.
+    pub targets: Vec<Target>,
+}
+
+impl GatedPod {
+    /// The condition that is to be written, where it is not what the pod says already.
+    fn to(&self, state: GateState) -> Option<Change> {
+        let said = self.gate.state.as_ref();
+        if said.is_some_and(|said| says_the_same(said, &state)) {
+            return None;
+        }
+        let turns = said.is_none_or(|said| said.status != state.status);
+        let waited_since = said.filter(|said| turns && said.status != Readiness::Ready).and_then(|said| said.since);
+        Some(Change {
+            pod: self.name.clone(),
+            uid: self.uid.clone(),
+            condition: self.gate.condition.clone(),
+            waited_since: waited_since.filter(|_| state.status == Readiness::Ready),
+            turns,
+            state,
+        })
+    }
+}
+
+/// Whether two states differ in nothing that is written.
+#[must_use]
+pub fn says_the_same(one: &GateState, other: &GateState) -> bool {
+    (one.status, &one.reason, &one.message) == (other.status, &other.reason, &other.message)
+}
+
+/// A condition to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The pod.
+    pub pod: ObjectName,
+    /// That pod, and no other of its name.
+    pub uid: String,
+    /// The condition's type.
+    pub condition: String,
+    /// What it shall say.
+    pub state: GateState,
+    /// Whether it had another status before.
+    pub turns: bool,
+    /// Where it becomes true: since when it was not.
+    pub waited_since: Option<k8s_openapi::jiff::Timestamp>,
+}
+
+/// The pods among a binding's targets that have a gate for it.
+#[must_use]
+pub fn gated(snapshot: &Snapshot, binding: &ObjectName, targets: &BTreeMap<Target, TargetOwner>) -> Vec<GatedPod> {
+    let mut found: BTreeMap<(&ObjectName, &str), GatedPod> = BTreeMap::new();
+    for (target, owner) in targets {
+        let TargetOwner::Pod(name) = owner else { continue };
+        let Some(pod) = snapshot.pods.get(name) else { continue };
+        for gate in pod.gates.iter().filter(|gate| binding_of(&gate.condition) == Some(&binding.name)) {
+            let entry = found.entry((name, &gate.condition)).or_insert_with(|| GatedPod {
+                name: name.clone(),
+                uid: pod.uid.clone(),
+                gate: gate.clone(),
+                targets: Vec::new(),
+            });
+            entry.targets.push(target.clone());
+        }
+    }
+    found.into_values().collect()
+}
+
+fn state(health: &TargetHealth) -> GateState {
+    let status = match health.state.as_str() {
+        "healthy" => Readiness::Ready,
+        UNKNOWN => Readiness::Unknown,
+        _ => Readiness::NotReady,
+    };
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    GateState { status, reason: text(&health.reason), message: text(&health.description), since: None }
+}
+
+/// The conditions to be written: of pods that were registered just now, and where AWS was asked for the healths of all
+/// targets, of the others. A pod that is several targets is as healthy as the least of them.
+#[must_use]
+pub fn conditions(
+    pods: &[GatedPod],
+    registered: &BTreeSet<Target>,
+    healths: Option<&BTreeMap<Target, TargetHealth>>,
+) -> Vec<Change> {
+    // AWS may write an IPv6 address in another form than Kubernetes does.
+    let healths: BTreeMap<Target, &TargetHealth> = healths
+        .into_iter()
+        .flatten()
+        .filter(|(_, health)| !is_draining(health))
+        .map(|(written, health)| (target(&written.id, written.port), health))
+        .collect();
+    let of = |target: &Target| {
+        if registered.contains(target) {
+            Some(state(&TargetHealth::registering()))
+        } else {
+            healths.get(target).map(|health| state(health))
+        }
+    };
+    let worst = |state: &GateState| match state.status {
+        Readiness::NotReady => 0,
+        Readiness::Unknown => 1,
+        Readiness::Ready => 2,
+    };
+    pods.iter()
+        .filter_map(|pod| {
+            // Of a target that is not registered there is nothing to say.
+            let states: Option<Vec<GateState>> = pod.targets.iter().map(of).collect();
+            pod.to(states?.into_iter().min_by_key(worst)?)
+        })
+        .collect()
+}
+
+/// Whether a target that AWS was asked about is not registered there, though it shall be.
+#[must_use]
+pub fn is_missing(pods: &[GatedPod], healths: &BTreeMap<Target, TargetHealth>) -> bool {
+    let registered: BTreeSet<Target> = healths
+        .iter()
+        .filter(|(_, health)| !is_draining(health))
+        .map(|(written, _)| target(&written.id, written.port))
+        .collect();
+    pods.iter().flat_map(|pod| &pod.targets).any(|target| !registered.contains(target))
+}
+
+/// Why no pod waits for a binding any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It is deleted.
+    BindingDeleted,
+    /// Its Service or the port is not there.
+    BackendMissing,
+}
+
+/// The conditions that let every pod of the namespace pass which waits for a binding.
+#[must_use]
+pub fn opened(snapshot: &Snapshot, binding: &ObjectName, why: Opened) -> Vec<Change> {
+    let message = match why {
+        Opened::BindingDeleted => BINDING_DELETED,
+        Opened::BackendMissing => BACKEND_MISSING,
+    };
+    let state = GateState { status: Readiness::Ready, reason: String::new(), message: message.to_owned(), since: None };
+    let pods = in_namespace(&snapshot.pods, &binding.namespace).map(|(_, pod)| pod);
+    pods.flat_map(|pod| pod.gates.iter().map(move |gate| (pod, gate)))
+        .filter(|(_, gate)| binding_of(&gate.condition) == Some(&binding.name) && gate.waits())
+        .filter_map(|(pod, gate)| {
+            let (name, uid) = (pod.name.clone(), pod.uid.clone());
+            let change = GatedPod { name, uid, gate: gate.clone(), targets: Vec::new() }.to(state.clone())?;
+            // Nothing was found healthy, so nothing is measured.
+            Some(Change { waited_since: None, ..change })
+        })
+        .collect()
+}
+
+/// Whether AWS is asked for the healths of a binding's targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// No pod waits.
+    Never,
+    /// At once.
+    Now,
+    /// After this time.
+    In(Duration),
+}
+
+/// Decides on it. As long as a pod waits, it is once in `every`; a target that was registered just now is not healthy
+/// before. `planned` is when it was to be, where a pod has been waiting.
+#[must_use]
+pub fn look(
+    pods: &[GatedPod],
+    registered: &BTreeSet<Target>,
+    planned: Option<Instant>,
+    now: Instant,
+    every: Duration,
+) -> Look {
+    let mut waiting = pods.iter().filter(|pod| pod.gate.waits()).peekable();
+    if waiting.peek().is_none() {
+        return Look::Never;
+    }
+    match planned {
+        Some(at) if at > now => Look::In(at - now),
+        Some(_) => Look::Now,
+        None if waiting.all(|pod| pod.targets.iter().all(|target| registered.contains(target))) => Look::In(every),
+        None => Look::Now,
+    }
+}
+
+#[cfg(test)]
+mod tests;

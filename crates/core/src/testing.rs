@@ -1,0 +1,61 @@
+//! What tests of this crate and of those above begin with.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::{
+    api::kubernetes as wire,
+    facts::{Fact, Subnet, SubnetQuery},
+    model::{LoadBalancerKind, ObjectName, Scheme, SubnetId, TargetHealth},
+    snapshot::{Pod, Readiness, Service},
+};
+
+/// Returns the answers that find the same subnets for every load balancer that names none.
+#[must_use]
+pub fn discovered_subnets(ids: &[SubnetId]) -> BTreeMap<SubnetQuery, Fact<Vec<Subnet>>> {
+    let found: Vec<Subnet> = ids.iter().map(|id| Subnet { id: id.clone(), ipv4_blocks: Vec::new() }).collect();
+    let mut subnets = BTreeMap::new();
+    for kind in [LoadBalancerKind::Application, LoadBalancerKind::Network] {
+        for scheme in [Scheme::Internal, Scheme::InternetFacing] {
+            subnets.insert(SubnetQuery::Discovered { kind, scheme, ipv6: false }, Fact::Known(found.clone()));
+        }
+    }
+    subnets
+}
+
+/// Returns a Service that says nothing but its name.
+#[must_use]
+pub fn bare_service(name: ObjectName) -> Service {
+    Service::from(wire::Service {
+        metadata: ObjectMeta { namespace: Some(name.namespace), name: Some(name.name), ..ObjectMeta::default() },
+        ..wire::Service::default()
+    })
+}
+
+/// Returns the name of an object in the namespace `shop`.
+#[must_use]
+pub fn name(name: &str) -> ObjectName {
+    ObjectName::new("shop", name)
+}
+
+/// Returns a ready pod on the node `n1`, with its address for a name.
+#[must_use]
+pub fn pod(address: &str) -> Pod {
+    Pod {
+        name: name(address),
+        uid: format!("uid-{address}"),
+        node: "n1".into(),
+        addresses: vec![address.to_owned()],
+        containers_ready: Readiness::Ready,
+        ports: vec![],
+        network_interface: None,
+        gates: Box::default(),
+    }
+}
+
+/// Returns the health of a target in this state.
+#[must_use]
+pub fn health(state: &str) -> TargetHealth {
+    TargetHealth { state: state.to_owned(), reason: None, description: None, zone: None }
+}

@@ -1,0 +1,414 @@
+//! What an account has, and what a call sees of it.
+
+use crate::random::{Random, mixed};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Faults,
+    network::Network,
+    wire::{Answer, Refusal, Request, refusal, text},
+};
+use albatross_core::model::{Action, Attributes, Condition, SecurityGroupRule, Tags};
+
+pub const VPC: &str = "vpc-1";
+pub const REGION: &str = "us-west-2";
+pub const ACCOUNT: &str = "123456789012";
+/// The code of a refusal that AWS does not know: what is asked for is not simulated.
+pub const UNSUPPORTED: &str = "NotSimulated";
+
+/// The account's quotas: those that a load-balancer controller meets.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub load_balancers: usize,
+    pub target_groups: usize,
+    /// For each load balancer.
+    pub listeners: usize,
+    /// For each load balancer.
+    pub rules: usize,
+    /// For each Application Load Balancer.
+    pub unique_target_groups: usize,
+    /// For each listener, the default one aside.
+    pub certificates: usize,
+    /// For each target group.
+    pub targets: usize,
+    /// For the VPC.
+    pub security_groups: usize,
+    /// For each security group.
+    pub security_group_rules: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            load_balancers: 50,
+            target_groups: 3_000,
+            listeners: 50,
+            rules: 100,
+            unique_target_groups: 100,
+            certificates: 25,
+            targets: 1_000,
+            security_groups: 2_500,
+            security_group_rules: 60,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Balancer {
+    pub arn: String,
+    pub name: String,
+    /// `application` or `network`.
+    pub kind: String,
+    pub scheme: String,
+    pub ip_address_type: String,
+    /// Subnet, and the private address that was asked for there.
+    pub subnets: BTreeMap<String, Option<String>>,
+    pub security_groups: BTreeSet<String>,
+    /// Whether it was made in security groups: a Network Load Balancer that was not never gets any.
+    pub made_in_groups: bool,
+    pub attributes: Attributes,
+    pub tags: Tags,
+    pub listeners: BTreeMap<String, Listener>,
+    pub made: Instant,
+}
+
+impl Balancer {
+    pub fn is_application(&self) -> bool {
+        self.kind == "application"
+    }
+
+    /// The target groups that its listeners and rules name.
+    pub fn target_groups(&self) -> BTreeSet<&String> {
+        let listeners = self.listeners.values();
+        let actions = listeners.flat_map(|l| l.rules.values().map(|r| &r.action).chain([&l.default_action]));
+        actions.flat_map(Action::target_groups).collect()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub arn: String,
+    pub port: u16,
+    pub protocol: String,
+    pub default_action: Action<String>,
+    pub default_certificate: Option<String>,
+    /// Those besides the default, which may be among them.
+    pub certificates: BTreeSet<String>,
+    pub ssl_policy: Option<String>,
+    pub alpn_policy: Option<String>,
+    pub attributes: Attributes,
+    pub tags: Tags,
+    pub rules: BTreeMap<String, Rule>,
+    pub made: Instant,
+}
+
+impl Listener {
+    pub fn is_secure(&self) -> bool {
+        matches!(self.protocol.as_str(), "HTTPS" | "TLS")
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub arn: String,
+    pub priority: u32,
+    pub conditions: Vec<Condition>,
+    pub action: Action<String>,
+    pub tags: Tags,
+    pub made: Instant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub enabled: bool,
+    pub protocol: String,
+    pub port: String,
+    pub path: Option<String>,
+    pub interval: i32,
+    pub timeout: i32,
+    pub healthy: i32,
+    pub unhealthy: i32,
+    /// `HttpCode` or `GrpcCode`, and the codes.
+    pub matcher: Option<(String, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TargetGroup {
+    pub arn: String,
+    pub name: String,
+    pub target_type: String,
+    pub protocol: String,
+    pub protocol_version: Option<String>,
+    pub port: u16,
+    pub check: Check,
+    pub attributes: Attributes,
+    pub tags: Tags,
+    /// When each was registered.
+    pub targets: BTreeMap<(String, u16), Instant>,
+    /// In which zone each was registered, where the call named one.
+    pub zones: BTreeMap<(String, u16), String>,
+    /// When each was deregistered; it serves the requests that it has for a while.
+    pub draining: BTreeMap<(String, u16), Instant>,
+    /// When a listener or rule first named it.
+    pub used_since: Option<Instant>,
+    pub made: Instant,
+}
+
+#[derive(Clone, Debug)]
+pub struct SecurityGroup {
+    pub id: String,
+    pub name: String,
+    pub description: String,
+    pub ingress: BTreeSet<SecurityGroupRule>,
+    pub tags: Tags,
+    pub made: Instant,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub struct Account {
+    seed: u64,
+    made: u64,
+    pub limits: Limits,
+    pub network: Network,
+    pub balancers: BTreeMap<String, Balancer>,
+    pub target_groups: BTreeMap<String, TargetGroup>,
+    pub security_groups: BTreeMap<String, SecurityGroup>,
+    /// Security groups of load balancers that are deleted, and until when their network interfaces stay.
+    pub lingering: Vec<(BTreeSet<String>, Instant)>,
+    /// What was asked for that is not simulated.
+    pub not_simulated: Vec<String>,
+}
+
+impl Account {
+    pub fn new(seed: u64) -> Self {
+        let (network, security_groups) = super::network::start();
+        Self {
+            seed,
+            made: 0,
+            limits: Limits::default(),
+            network,
+            balancers: BTreeMap::new(),
+            target_groups: BTreeMap::new(),
+            security_groups,
+            lingering: Vec::new(),
+            not_simulated: Vec::new(),
+        }
+    }
+
+    /// A new id. Ids say nothing about the order in which things were made.
+    pub fn id(&mut self) -> String {
+        self.made += 1;
+        format!("{:016x}", mixed(mixed(self.seed).wrapping_add(self.made)))
+    }
+
+    /// The load balancers whose listeners or rules name a target group.
+    pub fn users<'a>(&'a self, group: &'a String) -> impl Iterator<Item = &'a Balancer> {
+        self.balancers.values().filter(move |balancer| balancer.target_groups().contains(group))
+    }
+
+    /// A listener's load balancer is in its ARN, and a rule's listener.
+    pub fn listener_mut(&mut self, arn: &str) -> Option<&mut Listener> {
+        self.balancers.get_mut(&parent(arn)?)?.listeners.get_mut(arn)
+    }
+
+    pub fn rule_mut(&mut self, arn: &str) -> Option<&mut Rule> {
+        self.listener_mut(&parent(arn)?)?.rules.get_mut(arn)
+    }
+
+    /// The tags of anything, by ARN or id, and when it was made.
+    pub fn tags_mut(&mut self, id: &str) -> Option<(&mut Tags, Instant)> {
+        if id.starts_with("sg-") {
+            return self.security_groups.get_mut(id).map(|group| (&mut group.tags, group.made));
+        }
+        match kind_of(id)? {
+            "loadbalancer" => self.balancers.get_mut(id).map(|balancer| (&mut balancer.tags, balancer.made)),
+            "targetgroup" => self.target_groups.get_mut(id).map(|group| (&mut group.tags, group.made)),
+            "listener" => self.listener_mut(id).map(|listener| (&mut listener.tags, listener.made)),
+            "listener-rule" => self.rule_mut(id).map(|rule| (&mut rule.tags, rule.made)),
+            _ => None,
+        }
+    }
+}
+
+/// `loadbalancer`, `listener`, `listener-rule` or `targetgroup`.
+pub fn kind_of(arn: &str) -> Option<&str> {
+    arn.split(':').nth(5)?.split('/').next()
+}
+
+/// The ARN of a listener's load balancer, or of a rule's listener.
+pub fn parent(arn: &str) -> Option<String> {
+    let (above, _) = arn.rsplit_once('/')?;
+    match kind_of(arn)? {
+        "listener" => Some(above.replacen(":listener/", ":loadbalancer/", 1)),
+        "listener-rule" => Some(above.replacen(":listener-rule/", ":listener/", 1)),
+        _ => None,
+    }
+}
+
+/// A refusal of something that is not simulated; it is told in the state and in the log.
+pub fn not_simulated(what: impl Into<String>) -> Refusal {
+    refusal(UNSUPPORTED, what)
+}
+
+/// Why a thing of this kind is not there.
+pub fn not_found(id: &str) -> Refusal {
+    if id.starts_with("sg-") {
+        return refusal("InvalidGroup.NotFound", format!("The security group '{id}' does not exist"));
+    }
+    match kind_of(id) {
+        Some("loadbalancer") => refusal("LoadBalancerNotFound", format!("Load balancer '{id}' not found")),
+        Some("listener") => refusal("ListenerNotFound", format!("One or more listeners not found: '{id}'")),
+        Some("listener-rule") => refusal("RuleNotFound", format!("One or more rules not found: '{id}'")),
+        Some("targetgroup") => refusal("TargetGroupNotFound", format!("One or more target groups not found: '{id}'")),
+        _ => refusal("ValidationError", format!("'{id}' is not a valid ARN")),
+    }
+}
+
+/// One call on its way through the account.
+pub struct Session<'a> {
+    pub account: &'a mut Account,
+    pub request: &'a Request,
+    pub faults: &'a Faults,
+    pub page_size: usize,
+    pub now: Instant,
+    /// Whether this call does not see yet what is fresh.
+    pub misses_fresh: bool,
+    /// Whether this list lacks what is fresh.
+    pub lists_without_fresh: bool,
+    pub random: Random,
+}
+
+impl Session<'_> {
+    /// Answers the call.
+    pub fn answer(&mut self) -> Answer {
+        let answer = match self.request.operation.as_str() {
+            "CreateLoadBalancer" => self.create_load_balancer(),
+            "DescribeLoadBalancers" => self.describe_load_balancers(),
+            "DeleteLoadBalancer" => self.delete_load_balancer(),
+            "SetSecurityGroups" => self.set_security_groups(),
+            "SetSubnets" => self.set_subnets(),
+            "DescribeLoadBalancerAttributes" => self.describe_load_balancer_attributes(),
+            "ModifyLoadBalancerAttributes" => self.modify_load_balancer_attributes(),
+            "CreateListener" => self.create_listener(),
+            "DescribeListeners" => self.describe_listeners(),
+            "ModifyListener" => self.modify_listener(),
+            "DeleteListener" => self.delete_listener(),
+            "DescribeListenerAttributes" => self.describe_listener_attributes(),
+            "ModifyListenerAttributes" => self.modify_listener_attributes(),
+            "AddListenerCertificates" => self.add_listener_certificates(),
+            "RemoveListenerCertificates" => self.remove_listener_certificates(),
+            "DescribeListenerCertificates" => self.describe_listener_certificates(),
+            "CreateRule" => self.create_rule(),
+            "DescribeRules" => self.describe_rules(),
+            "ModifyRule" => self.modify_rule(),
+            "DeleteRule" => self.delete_rule(),
+            "SetRulePriorities" => self.set_rule_priorities(),
+            "CreateTargetGroup" => self.create_target_group(),
+            "DescribeTargetGroups" => self.describe_target_groups(),
+            "ModifyTargetGroup" => self.modify_target_group(),
+            "DeleteTargetGroup" => self.delete_target_group(),
+            "DescribeTargetGroupAttributes" => self.describe_target_group_attributes(),
+            "ModifyTargetGroupAttributes" => self.modify_target_group_attributes(),
+            "RegisterTargets" => self.register_targets(),
+            "DeregisterTargets" => self.deregister_targets(),
+            "DescribeTargetHealth" => self.describe_target_health(),
+            "DescribeTags" => self.describe_tags(),
+            "AddTags" => self.add_tags(),
+            "RemoveTags" => self.remove_tags(),
+            "CreateTags" => self.create_ec2_tags(),
+            "DeleteTags" => self.delete_ec2_tags(),
+            "CreateSecurityGroup" => self.create_security_group(),
+            "DescribeSecurityGroups" => self.describe_security_groups(),
+            "DeleteSecurityGroup" => self.delete_security_group(),
+            "AuthorizeSecurityGroupIngress" => self.authorize_ingress(),
+            "RevokeSecurityGroupIngress" => self.revoke_ingress(),
+            "DescribeVpcs" => self.describe_vpcs(),
+            "DescribeSubnets" => self.describe_subnets(),
+            "DescribeRouteTables" => self.describe_route_tables(),
+            "DescribeAvailabilityZones" => self.describe_availability_zones(),
+            "DescribeInstances" => self.describe_instances(),
+            "DescribeNetworkInterfaces" => self.describe_network_interfaces(),
+            operation => Err(not_simulated(format!("operation '{operation}'"))),
+        };
+        let unread = self.request.unread();
+        let answer = match answer {
+            Ok(_) if !unread.is_empty() => Err(not_simulated(format!("parameters {}", unread.join(", ")))),
+            answer => answer,
+        };
+        if let Err(Refusal { code, message, .. }) = &answer
+            && code == UNSUPPORTED
+        {
+            self.account.not_simulated.push(format!("{}: {message}", self.request.operation));
+        }
+        answer
+    }
+
+    /// Whether what was made then is there for this call. What is fresh is so nowhere yet with AWS.
+    pub fn sees(&self, made: Instant) -> bool {
+        !(self.misses_fresh && self.is_younger(made, self.faults.fresh_for))
+    }
+
+    /// Whether what was made then is in a list that is not asked for by name.
+    pub fn lists(&self, made: Instant) -> bool {
+        !(self.lists_without_fresh && self.is_younger(made, self.faults.unlisted_for))
+    }
+
+    fn is_younger(&self, made: Instant, age: Duration) -> bool {
+        self.now.saturating_duration_since(made) < age
+    }
+
+    pub fn balancer(&mut self, arn: &str) -> Result<&mut Balancer, Refusal> {
+        let made = self.account.balancers.get(arn).map(|balancer| balancer.made);
+        let seen = made.is_some_and(|made| self.sees(made));
+        self.account.balancers.get_mut(arn).filter(|_| seen).ok_or_else(|| not_found(arn))
+    }
+
+    pub fn listener(&mut self, arn: &str) -> Result<&mut Listener, Refusal> {
+        let made = self.account.listener_mut(arn).map(|listener| listener.made);
+        let seen = made.is_some_and(|made| self.sees(made));
+        self.account.listener_mut(arn).filter(|_| seen).ok_or_else(|| not_found(arn))
+    }
+
+    pub fn rule(&mut self, arn: &str) -> Result<&mut Rule, Refusal> {
+        let made = self.account.rule_mut(arn).map(|rule| rule.made);
+        let seen = made.is_some_and(|made| self.sees(made));
+        self.account.rule_mut(arn).filter(|_| seen).ok_or_else(|| not_found(arn))
+    }
+
+    pub fn target_group(&mut self, arn: &str) -> Result<&mut TargetGroup, Refusal> {
+        let made = self.account.target_groups.get(arn).map(|group| group.made);
+        let seen = made.is_some_and(|made| self.sees(made));
+        self.account.target_groups.get_mut(arn).filter(|_| seen).ok_or_else(|| not_found(arn))
+    }
+
+    pub fn security_group(&mut self, id: &str) -> Result<&mut SecurityGroup, Refusal> {
+        let made = self.account.security_groups.get(id).map(|group| group.made);
+        let seen = made.is_some_and(|made| self.sees(made));
+        self.account.security_groups.get_mut(id).filter(|_| seen).ok_or_else(|| not_found(id))
+    }
+
+    /// One page of a list, which is sorted by the keys, and the element that asks for the next.
+    pub fn page(&self, items: BTreeMap<String, String>) -> Result<(Vec<String>, String), Refusal> {
+        let (size, marker, next) = if self.request.is_ec2() {
+            ("MaxResults", "NextToken", "nextToken")
+        } else {
+            ("PageSize", "Marker", "NextMarker")
+        };
+        let size = self.request.number(size)?.unwrap_or(usize::MAX).min(self.page_size);
+        // The token is the last key of the page before, so what is made or deleted meanwhile displaces nothing.
+        let after = self.request.text(marker).unwrap_or_default();
+        let mut rest = items.into_iter().filter(|(key, _)| key.as_str() > after);
+        let page: Vec<_> = rest.by_ref().take(size).collect();
+        let token = match (page.last(), rest.next()) {
+            (Some((key, _)), Some(_)) => text(next, key),
+            _ => String::new(),
+        };
+        Ok((page.into_iter().map(|(_, item)| item).collect(), token))
+    }
+}

@@ -1,0 +1,412 @@
+//! AWS in this process, behind the HTTP boundary of the SDK: one account with its VPC, which answers ELB v2's and EC2's
+//! requests as AWS does, in tokio's time and without a socket. Faults, latencies and ids come from a seed.
+
+mod account;
+mod actions;
+mod attributes;
+mod balancers;
+mod listeners;
+mod network;
+mod rules;
+mod security_groups;
+mod state;
+mod tags;
+mod tamper;
+mod target_groups;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use crate::random::Random;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use aws_smithy_runtime_api::{
+    client::{
+        http::{
+            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+            SharedHttpConnector,
+        },
+        orchestrator::{HttpRequest, HttpResponse},
+        result::ConnectorError,
+        runtime_components::RuntimeComponents,
+    },
+    http::StatusCode,
+};
+use aws_smithy_types::body::SdkBody;
+use serde::Serialize;
+use tokio::{sync::oneshot, time::Instant};
+
+pub use self::{account::Limits, state::State};
+use self::{
+    account::{Account, Session, UNSUPPORTED},
+    wire::{Refusal, Request},
+};
+
+/// The longest that a call takes, in milliseconds.
+const LONGEST: u64 = 30;
+/// How many things one page of a list has.
+const PAGE: usize = 20;
+
+/// What goes wrong. The first five are probabilities, of each call alone, together at most 1; so is the sixth, of deletions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// AWS takes no more calls for now.
+    pub throttle: f64,
+    /// Status 500, without having done anything.
+    pub fails_before: f64,
+    /// Status 500, after the call has taken effect.
+    pub fails_after: f64,
+    /// The connection is lost before the call takes effect.
+    pub lost_before: f64,
+    /// The connection is lost after the call has taken effect.
+    pub lost_after: f64,
+    /// A deletion is refused because something else uses the thing.
+    pub in_use: f64,
+    /// What is younger is not there, with probability 1/2, for calls that name it, but for those on its tags.
+    pub fresh_for: Duration,
+    /// What is younger is not in a list, with probability 1/2.
+    pub unlisted_for: Duration,
+}
+
+/// How a call ended for the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Outcome {
+    /// With success.
+    Answered,
+    /// With AWS's code.
+    Refused(String),
+    /// The connection was lost, or there never was an answer.
+    Lost,
+    /// AWS took no more calls.
+    Throttled,
+    /// Status 500.
+    ServerError,
+}
+
+/// A call that reached AWS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Call {
+    /// When it was carried out, or failed.
+    #[serde(skip)]
+    pub at: Instant,
+    pub operation: String,
+    /// The form's fields, without operation and version.
+    pub params: BTreeMap<String, String>,
+    /// Whether it is more than a Describe.
+    pub is_write: bool,
+    /// Whether it was carried out. A write that was, and that found nothing to do, is among them.
+    pub took_effect: bool,
+    pub outcome: Outcome,
+}
+
+/// One AWS account; clones are the same account.
+#[derive(Clone)]
+pub struct SimulatedAws(Arc<Mutex<Inner>>);
+
+impl fmt::Debug for SimulatedAws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimulatedAws")
+    }
+}
+
+struct Inner {
+    account: Account,
+    random: Random,
+    faults: Faults,
+    page_size: usize,
+    crash: Option<Crash>,
+    calls: Vec<Call>,
+}
+
+/// The caller's end is near.
+struct Crash {
+    /// How many writes come before.
+    after: u64,
+    takes_effect: bool,
+    crashed: oneshot::Sender<()>,
+}
+
+/// What shall become of a call.
+enum Fate {
+    Answer,
+    Throttle,
+    InUse,
+    /// Whether it takes effect, and whether there is an answer at all.
+    Fail {
+        after: bool,
+        lost: bool,
+    },
+    Crash(Crash),
+}
+
+/// A call that has arrived and has not been carried out yet.
+struct Arrival {
+    request: Request,
+    fate: Fate,
+    /// How long it takes to be carried out, and then to be answered.
+    before: Duration,
+    after: Duration,
+    random: Random,
+    misses_fresh: bool,
+    lists_without_fresh: bool,
+}
+
+/// What the caller gets.
+enum Reply {
+    Http(u16, String),
+    Lost,
+    Never,
+}
+
+impl SimulatedAws {
+    /// An account with nothing in it but the network: VPC `vpc-1` with 10.0.0.0/16, in each of three zones a public and a
+    /// private subnet (`subnet-public-a`, …), a security group for nodes (`sg-node`, tagged as cluster `demo`'s), and three
+    /// instances (`i-node0`, …) in it.
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            account: Account::new(seed),
+            random: Random::new(seed),
+            faults: Faults::default(),
+            page_size: PAGE,
+            crash: None,
+            calls: Vec::new(),
+        })))
+    }
+
+    /// For `Aws::over`.
+    pub fn client(&self) -> SharedHttpClient {
+        SharedHttpClient::new(self.clone())
+    }
+
+    /// Gives a pod's address to the network interface of a node, 0 to 2.
+    pub fn add_pod_address(&self, address: &str, node: usize) {
+        self.inner().account.network.add_address(address, node);
+    }
+
+    /// From now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.inner().faults = faults;
+    }
+
+    /// How many things a page of a list has at most.
+    pub fn set_page_size(&self, size: usize) {
+        self.inner().page_size = size.max(1);
+    }
+
+    /// The account's quotas.
+    pub fn set_limits(&self, limits: Limits) {
+        self.inner().account.limits = limits;
+    }
+
+    /// The write that comes after so many others from now on is carried out, or not, and never answered. It is told then.
+    /// Only the last that was asked for counts, and only once.
+    pub fn crash_at(&self, write: u64, takes_effect: bool) -> oneshot::Receiver<()> {
+        let (crashed, told) = oneshot::channel();
+        self.inner().crash = Some(Crash { after: write, takes_effect, crashed });
+        told
+    }
+
+    /// The process that shall crash lives on.
+    pub fn disarm(&self) {
+        self.inner().crash = None;
+    }
+
+    /// Everything in the account.
+    pub fn state(&self) -> State {
+        self.inner().account.state()
+    }
+
+    /// The calls since the last time, in the order in which they were carried out, or failed.
+    pub fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.inner().calls)
+    }
+
+    /// Makes other people's load balancers and target groups in the same VPC, and answers the ARNs of the latter.
+    pub fn add_foreign(&self, load_balancers: usize, target_groups: usize) -> Vec<String> {
+        self.inner().account.add_foreign(load_balancers, target_groups)
+    }
+
+    /// Somebody changes something of the cluster's by hand. Tells what; `None` where there is nothing to change.
+    pub fn tamper(&self, random: &mut Random) -> Option<String> {
+        self.inner().account.tamper(random)
+    }
+
+    /// Somebody protects a load balancer from deletion by hand, or no longer. Tells whether there is one of that name.
+    pub fn protect(&self, name: &str, on: bool) -> bool {
+        self.inner().account.protect(name, on)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Decides all that is left to chance about a call. Whatever happens to it, it takes one number of the account's
+    /// sequence, so that calls in the same order meet the same fates.
+    fn arrive(&mut self, body: &str) -> Arrival {
+        let request = Request::parse(body);
+        let mut random = Random::new(self.random.next());
+        let millis = 1 + random.below_u64(LONGEST);
+        let before = random.below_u64(millis);
+        let chosen = random.share();
+        let (misses_fresh, lists_without_fresh) = ((random.share() < 0.5), (random.share() < 0.5));
+        let faults = &self.faults;
+        let mut limit = 0.0;
+        let mut fate = Fate::Answer;
+        for (probability, fault) in [
+            (faults.throttle, Fate::Throttle),
+            (faults.fails_before, Fate::Fail { after: false, lost: false }),
+            (faults.fails_after, Fate::Fail { after: true, lost: false }),
+            (faults.lost_before, Fate::Fail { after: false, lost: true }),
+            (faults.lost_after, Fate::Fail { after: true, lost: true }),
+        ] {
+            if (limit..limit + probability).contains(&chosen) {
+                fate = fault;
+            }
+            limit += probability;
+        }
+        let deletes =
+            ["DeleteLoadBalancer", "DeleteTargetGroup", "DeleteSecurityGroup"].contains(&request.operation.as_str());
+        if deletes && faults.in_use > 0.0 && (random.share() < faults.in_use) && matches!(fate, Fate::Answer) {
+            fate = Fate::InUse;
+        }
+        if request.is_write() {
+            match self.crash.take() {
+                Some(crash) if crash.after == 0 => fate = Fate::Crash(crash),
+                crash => self.crash = crash.map(|crash| Crash { after: crash.after - 1, ..crash }),
+            }
+        }
+        let (before, after) = (Duration::from_millis(before), Duration::from_millis(millis - before));
+        Arrival { request, fate, before, after, random, misses_fresh, lists_without_fresh }
+    }
+
+    /// Carries a call out.
+    fn carry_out(&mut self, arrival: Arrival) -> Reply {
+        let Arrival { request, fate, random, misses_fresh, lists_without_fresh, .. } = arrival;
+        let takes_effect = match &fate {
+            Fate::Answer => true,
+            Fate::Throttle | Fate::InUse => false,
+            Fate::Fail { after, .. } => *after,
+            Fate::Crash(crash) => crash.takes_effect,
+        };
+        let answer = takes_effect.then(|| {
+            let mut session = Session {
+                account: &mut self.account,
+                request: &request,
+                faults: &self.faults,
+                page_size: self.page_size,
+                now: Instant::now(),
+                misses_fresh,
+                lists_without_fresh,
+                random,
+            };
+            session.answer()
+        });
+        let took_effect = request.is_write() && matches!(answer, Some(Ok(_)));
+        let ec2 = request.is_ec2();
+        let failure = |status, code: &str, message: &str| {
+            let (code, message) = (code.to_owned(), message.to_owned());
+            let (status, body) = request.wrapped(Err(Refusal { status, code, message }));
+            Reply::Http(status, body)
+        };
+        let (outcome, reply) = match (fate, answer) {
+            (Fate::Answer, Some(answer)) => {
+                let outcome = match &answer {
+                    Ok(_) => Outcome::Answered,
+                    Err(refusal) => Outcome::Refused(refusal.code.clone()),
+                };
+                let (status, body) = request.wrapped(answer);
+                (outcome, Reply::Http(status, body))
+            }
+            (Fate::InUse, _) => {
+                let code = if ec2 { "DependencyViolation" } else { "ResourceInUse" };
+                (Outcome::Refused(code.to_owned()), failure(400, code, "It is in use by another service"))
+            }
+            (Fate::Answer | Fate::Throttle, _) => {
+                let reply = if ec2 {
+                    failure(503, "RequestLimitExceeded", "Request limit exceeded.")
+                } else {
+                    failure(400, "Throttling", "Rate exceeded")
+                };
+                (Outcome::Throttled, reply)
+            }
+            (Fate::Fail { lost: true, .. }, _) => (Outcome::Lost, Reply::Lost),
+            (Fate::Fail { lost: false, .. }, _) => {
+                let code = if ec2 { "InternalError" } else { "InternalFailure" };
+                (Outcome::ServerError, failure(500, code, "An internal error has occurred"))
+            }
+            (Fate::Crash(crash), _) => {
+                // Nobody may listen any more.
+                let _ = crash.crashed.send(());
+                (Outcome::Lost, Reply::Never)
+            }
+        };
+        let (operation, is_write) = (request.operation.clone(), request.is_write());
+        self.calls.push(Call { at: Instant::now(), operation, params: request.params, is_write, took_effect, outcome });
+        reply
+    }
+}
+
+impl HttpConnector for SimulatedAws {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
+        let arrival = self.inner().arrive(&body);
+        let aws = self.clone();
+        HttpConnectorFuture::new(async move {
+            let after = arrival.after;
+            tokio::time::sleep(arrival.before).await;
+            let reply = aws.inner().carry_out(arrival);
+            if matches!(reply, Reply::Never) {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(after).await;
+            match reply {
+                Reply::Http(status, body) => {
+                    let status = StatusCode::try_from(status).map_err(|error| ConnectorError::io(error.into()))?;
+                    Ok(HttpResponse::new(status, SdkBody::from(body)))
+                }
+                Reply::Lost | Reply::Never => {
+                    Err(ConnectorError::io("the connection was closed before the answer was complete".into()))
+                }
+            }
+        })
+    }
+}
+
+impl HttpClient for SimulatedAws {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl State {
+    /// Whether nothing was asked that is not simulated.
+    pub fn is_sound(&self) -> bool {
+        self.not_simulated.is_empty()
+    }
+}
+
+impl Outcome {
+    /// Whether something was asked that is not simulated.
+    pub fn is_not_simulated(&self) -> bool {
+        *self == Self::Refused(UNSUPPORTED.to_owned())
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.operation)?;
+        for (field, value) in self.params.iter().filter(|(_, value)| !value.is_empty()) {
+            let value = value.replace("arn:aws:elasticloadbalancing:us-west-2:123456789012:", "");
+            write!(f, " {}={value}", field.replace(".member.", "."))?;
+        }
+        let effect = if self.took_effect { "" } else { ", without effect" };
+        write!(f, " -> {:?}{effect}", self.outcome)
+    }
+}

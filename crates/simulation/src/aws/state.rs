@@ -1,0 +1,208 @@
+//! What the account has, as plain data that can be compared with another account's: names instead of ARNs and ids, no
+//! times, and no trace of the order in which things were made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::{
+    account::{Account, Balancer, Listener, Rule, SecurityGroup, TargetGroup},
+    attributes,
+};
+use albatross_core::model::{
+    Action, Attributes, Condition, Source, Tags,
+    tags::{INGRESS_RESOURCE, SERVICE_RESOURCE},
+};
+
+/// Everything in the account, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct State {
+    pub load_balancers: BTreeMap<String, LoadBalancerState>,
+    pub target_groups: BTreeMap<String, TargetGroupState>,
+    pub security_groups: BTreeMap<String, SecurityGroupState>,
+    /// What was asked of AWS that is not simulated. Always a mistake, of the simulation or of who asked.
+    pub not_simulated: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LoadBalancerState {
+    pub kind: String,
+    pub scheme: String,
+    pub ip_address_type: String,
+    /// Ids of subnets, which are the same in each simulation, and the private addresses that were asked for.
+    pub subnets: BTreeMap<String, Option<String>>,
+    /// Names.
+    pub security_groups: BTreeSet<String>,
+    /// Those that are not AWS's defaults.
+    pub attributes: Attributes,
+    pub tags: Tags,
+    /// By port.
+    pub listeners: BTreeMap<u16, ListenerState>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListenerState {
+    pub protocol: String,
+    pub default_action: Action<String>,
+    pub default_certificate: Option<String>,
+    pub certificates: BTreeSet<String>,
+    pub ssl_policy: Option<String>,
+    pub alpn_policy: Option<String>,
+    pub attributes: Attributes,
+    pub tags: Tags,
+    /// In order of precedence.
+    pub rules: Vec<RuleState>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleState {
+    pub conditions: Vec<Condition>,
+    /// Target groups by name.
+    pub action: Action<String>,
+    /// Without the priority in `ingress.k8s.aws/resource`: it is the one that the rule was made with, and stays when rules
+    /// are moved.
+    pub tags: Tags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TargetGroupState {
+    pub target_type: String,
+    pub protocol: String,
+    pub protocol_version: Option<String>,
+    pub port: u16,
+    /// In words.
+    pub health_check: String,
+    /// Those that are not AWS's defaults.
+    pub attributes: Attributes,
+    pub tags: Tags,
+    /// `id:port` of those that are registered, not of those that are draining.
+    pub targets: BTreeSet<String>,
+    /// Names of the load balancers whose listeners or rules name it.
+    pub used_by: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SecurityGroupState {
+    pub description: String,
+    /// In words, with names of security groups.
+    pub ingress: BTreeSet<String>,
+    pub tags: Tags,
+}
+
+impl Account {
+    pub fn state(&self) -> State {
+        State {
+            load_balancers: self.balancers.values().map(|b| (b.name.clone(), self.balancer_state(b))).collect(),
+            target_groups: self.target_groups.values().map(|g| (g.name.clone(), self.target_group_state(g))).collect(),
+            security_groups: self.security_groups.values().map(|g| (g.name.clone(), self.group_state(g))).collect(),
+            not_simulated: self.not_simulated.clone(),
+        }
+    }
+
+    /// A target group that is gone keeps its ARN, which no comparison should meet.
+    fn target_group_name(&self, arn: &str) -> String {
+        self.target_groups.get(arn).map_or(arn, |group| &group.name).to_owned()
+    }
+
+    fn security_group_name(&self, id: &str) -> String {
+        self.security_groups.get(id).map_or(id, |group| &group.name).to_owned()
+    }
+
+    fn action_state(&self, action: &Action<String>) -> Action<String> {
+        let named = action.try_map(|arn| Ok::<_, std::convert::Infallible>(self.target_group_name(arn)));
+        let Ok(named) = named;
+        named
+    }
+
+    fn balancer_state(&self, balancer: &Balancer) -> LoadBalancerState {
+        let groups = balancer.security_groups.iter().map(|id| self.security_group_name(id));
+        LoadBalancerState {
+            kind: balancer.kind.clone(),
+            scheme: balancer.scheme.clone(),
+            ip_address_type: balancer.ip_address_type.clone(),
+            subnets: balancer.subnets.clone(),
+            security_groups: groups.collect(),
+            attributes: attributes::changed(&balancer.attributes, &attributes::of_load_balancer(&balancer.kind)),
+            tags: balancer.tags.clone(),
+            listeners: balancer.listeners.values().map(|l| (l.port, self.listener_state(l))).collect(),
+        }
+    }
+
+    fn listener_state(&self, listener: &Listener) -> ListenerState {
+        let mut rules: Vec<_> = listener.rules.values().collect();
+        rules.sort_by_key(|rule| rule.priority);
+        ListenerState {
+            protocol: listener.protocol.clone(),
+            default_action: self.action_state(&listener.default_action),
+            default_certificate: listener.default_certificate.clone(),
+            // One that became the default stays on the list, to no effect, until somebody takes it off.
+            certificates: listener
+                .certificates
+                .iter()
+                .filter(|c| listener.default_certificate.as_ref() != Some(*c))
+                .cloned()
+                .collect(),
+            ssl_policy: listener.ssl_policy.clone(),
+            alpn_policy: listener.alpn_policy.clone(),
+            attributes: attributes::changed(&listener.attributes, &attributes::of_listener(&listener.protocol)),
+            tags: listener.tags.clone(),
+            rules: rules.into_iter().map(|rule| self.rule_state(rule)).collect(),
+        }
+    }
+
+    fn rule_state(&self, rule: &Rule) -> RuleState {
+        let mut tags = rule.tags.clone();
+        for key in [INGRESS_RESOURCE, SERVICE_RESOURCE] {
+            if let Some((port, _)) = tags.get(key).and_then(|value| value.split_once(':')) {
+                let port = format!("{port}:…");
+                tags.insert(key.to_owned(), port);
+            }
+        }
+        RuleState { conditions: rule.conditions.clone(), action: self.action_state(&rule.action), tags }
+    }
+
+    fn target_group_state(&self, group: &TargetGroup) -> TargetGroupState {
+        let check = &group.check;
+        let path = check.path.as_deref().unwrap_or_default();
+        let codes = check.matcher.as_ref().map(|(kind, codes)| format!(" {kind} {codes}")).unwrap_or_default();
+        let health_check = format!(
+            "{}{} {}{path}{codes}, every {} s within {} s, up after {}, down after {}",
+            if check.enabled { "" } else { "off: " },
+            check.protocol,
+            check.port,
+            check.interval,
+            check.timeout,
+            check.healthy,
+            check.unhealthy
+        );
+        let defaults = attributes::of_target_group(&group.protocol, &group.target_type);
+        TargetGroupState {
+            target_type: group.target_type.clone(),
+            protocol: group.protocol.clone(),
+            protocol_version: group.protocol_version.clone(),
+            port: group.port,
+            health_check,
+            attributes: attributes::changed(&group.attributes, &defaults),
+            tags: group.tags.clone(),
+            targets: group.targets.keys().map(|(id, port)| format!("{id}:{port}")).collect(),
+            used_by: self.users(&group.arn).map(|balancer| balancer.name.clone()).collect(),
+        }
+    }
+
+    fn group_state(&self, group: &SecurityGroup) -> SecurityGroupState {
+        let rules = group.ingress.iter().map(|rule| {
+            let mut named = rule.clone();
+            if let Source::SecurityGroup(id) = &mut named.source {
+                *id = albatross_core::model::SecurityGroupId::new(self.security_group_name(id.as_str()));
+            }
+            let description =
+                if rule.description.is_empty() { String::new() } else { format!(" ({})", rule.description) };
+            format!("{named}{description}")
+        });
+        SecurityGroupState {
+            description: group.description.clone(),
+            ingress: rules.collect(),
+            tags: group.tags.clone(),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use albatross_core::model::{Registration, Target};
+
+fn target(id: &str, port: u16) -> Registration {
+    Target { id: id.to_owned(), port }.into()
+}
+
+impl World {
+    /// What AWS says of each target of a group.
+    async fn health(&self, group: &TargetGroupArn) -> BTreeMap<String, String> {
+        let health = self.aws.describe_target_health(group).await.unwrap();
+        health.into_iter().map(|(target, health)| (target.to_string(), health.state)).collect()
+    }
+}
+
+fn states(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(target, state)| ((*target).to_owned(), (*state).to_owned())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_group_is_made_modified_and_deleted_when_nothing_uses_it() {
+    let world = world();
+    let group = world.target_group("api").await;
+    let mut check = target_group(TargetType::Ip).health_check;
+    assert_eq!(group.health_check.as_ref(), Some(&check));
+    check.interval_seconds = 60;
+    check.matcher = Some(Matcher::Http("200-299".to_owned()));
+    world.aws.modify_target_group(&group.arn, &check).await.unwrap();
+    let observed = world.observed().await;
+    assert_eq!(observed.target_groups, [ObservedTargetGroup { health_check: Some(check), ..group.clone() }]);
+
+    let one = world.balancer("one").await;
+    let listener = world.listener(&one.arn, 80, &http(forward(&[&group.arn]))).await;
+    assert_eq!(code(world.aws.delete_target_group(&group.arn).await), "ResourceInUse");
+    let two = world.balancer("two").await;
+    let refused = world.aws.create_listener(&two.arn, 80, &http(forward(&[&group.arn])), &Tags::new()).await;
+    assert_eq!(code(refused), "TargetGroupAssociationLimit");
+    world.aws.modify_listener(&listener.arn, &http(respond("404"))).await.unwrap();
+    world.aws.delete_target_group(&group.arn).await.unwrap();
+    world.aws.delete_target_group(&group.arn).await.unwrap();
+    assert_eq!(code(world.aws.describe_target_health(&group.arn).await), "TargetGroupNotFound");
+    assert_eq!(code(world.aws.register_targets(&group.arn, &[target("10.0.0.1", 80)]).await), "TargetGroupNotFound");
+    let check = target_group(TargetType::Ip).health_check;
+    assert_eq!(code(world.aws.modify_target_group(&group.arn, &check).await), "TargetGroupNotFound");
+}
+
+#[tokio::test(start_paused = true)]
+async fn grpc_groups_have_codes_of_their_own() {
+    let world = world();
+    let mut grpc = target_group(TargetType::Instance);
+    grpc.protocol_version = Some(ProtocolVersion::Grpc);
+    grpc.health_check.matcher = Some(Matcher::Grpc("0-99".to_owned()));
+    let name = TargetGroupName::new("grpc").unwrap();
+    let group = world.aws.create_target_group(&grpc, &name, &vpc()).await.unwrap();
+    assert_eq!(group.health_check, Some(grpc.health_check.clone()));
+    assert_eq!(group.protocol_version.as_deref(), Some("GRPC"));
+    grpc.health_check.matcher = Some(Matcher::Http("200".to_owned()));
+    assert_eq!(code(world.aws.modify_target_group(&group.arn, &grpc.health_check).await), "ValidationError");
+    grpc.health_check.interval_seconds = 4;
+    assert_eq!(code(world.aws.modify_target_group(&group.arn, &grpc.health_check).await), "ValidationError");
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_become_healthy_when_they_are_used_and_drain_when_they_go() {
+    let world = world();
+    let group = world.target_group("api").await.arn;
+    let (one, two) = (target("10.0.0.1", 80), target("10.0.0.2", 80));
+    world.aws.register_targets(&group, &[one.clone(), two.clone(), target("10.0.0.3", 80)]).await.unwrap();
+    world.aws.deregister_targets(&group, &[target("10.0.0.3", 80)]).await.unwrap();
+    let unused = states(&[("10.0.0.1:80", "unused"), ("10.0.0.2:80", "unused")]);
+    assert_eq!(world.health(&group).await, unused);
+
+    let balancer = world.balancer("web").await;
+    world.listener(&balancer.arn, 80, &http(forward(&[&group]))).await;
+    assert_eq!(world.health(&group).await, states(&[("10.0.0.1:80", "initial"), ("10.0.0.2:80", "initial")]));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(world.health(&group).await, states(&[("10.0.0.1:80", "healthy"), ("10.0.0.2:80", "healthy")]));
+
+    world.aws.deregister_targets(&group, std::slice::from_ref(&one)).await.unwrap();
+    world.aws.deregister_targets(&group, std::slice::from_ref(&one)).await.unwrap();
+    assert_eq!(world.health(&group).await, states(&[("10.0.0.1:80", "draining"), ("10.0.0.2:80", "healthy")]));
+    assert_eq!(world.simulation.state().target_groups["api"].targets, ["10.0.0.2:80".to_owned()].into());
+    tokio::time::advance(Duration::from_secs(300)).await;
+    assert_eq!(world.health(&group).await, states(&[("10.0.0.2:80", "healthy")]));
+    world.aws.deregister_targets(&group, std::slice::from_ref(&two)).await.unwrap();
+    world.aws.register_targets(&group, &[two]).await.unwrap();
+    assert_eq!(world.health(&group).await, states(&[("10.0.0.2:80", "initial")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_come_in_batches_and_must_be_of_the_vpc() {
+    let world = world();
+    let group = world.target_group("api").await.arn;
+    let targets: Vec<_> = (0..450).map(|n| target(&format!("10.0.{}.{}", n / 250, n % 250), 80)).collect();
+    world.simulation.calls();
+    world.aws.register_targets(&group, &targets).await.unwrap();
+    assert_eq!(world.operations(), ["RegisterTargets"; 3]);
+    assert_eq!(world.health(&group).await.len(), 450);
+    world.aws.deregister_targets(&group, &targets[..449]).await.unwrap();
+    assert_eq!(world.simulation.state().target_groups["api"].targets.len(), 1);
+    let outside = target("192.168.0.1", 80);
+    let somewhere = |zone: &str, target: &Registration| Registration { zone: Some(zone.to_owned()), ..target.clone() };
+    assert_eq!(code(world.aws.register_targets(&group, std::slice::from_ref(&outside)).await), "ValidationError");
+    let inside = somewhere("all", &targets[449]);
+    assert_eq!(code(world.aws.register_targets(&group, &[inside]).await), "ValidationError");
+    world.aws.register_targets(&group, &[somewhere("all", &outside)]).await.unwrap();
+    let health = world.aws.describe_target_health(&group).await.unwrap();
+    assert_eq!(health[&outside.target].zone.as_deref(), Some("all"));
+    assert_eq!(code(world.aws.register_targets(&group, &[target("i-node0", 80)]).await), "InvalidTarget");
+    let name = TargetGroupName::new("nodes").unwrap();
+    let nodes = world.aws.create_target_group(&target_group(TargetType::Instance), &name, &vpc()).await.unwrap().arn;
+    world.aws.register_targets(&nodes, &[target("i-node0", 31380)]).await.unwrap();
+    assert_eq!(code(world.aws.register_targets(&nodes, &[target("i-gone", 31380)]).await), "InvalidTarget");
+    world.simulation.set_limits(Limits { targets: 2, ..Limits::default() });
+    assert_eq!(code(world.aws.register_targets(&group, &targets[..2]).await), "TooManyTargets");
+}

@@ -1,0 +1,255 @@
+//! AWS's query protocol: a request is a form, an answer is XML.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
+
+/// The operations of EC2. Its lists have no `member` in their names, and its answers another shape.
+const EC2: [&str; 13] = [
+    "AuthorizeSecurityGroupIngress",
+    "CreateSecurityGroup",
+    "CreateTags",
+    "DeleteSecurityGroup",
+    "DeleteTags",
+    "DescribeAvailabilityZones",
+    "DescribeInstances",
+    "DescribeNetworkInterfaces",
+    "DescribeRouteTables",
+    "DescribeSecurityGroups",
+    "DescribeSubnets",
+    "DescribeVpcs",
+    "RevokeSecurityGroupIngress",
+];
+
+/// AWS's refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    pub code: String,
+    pub message: String,
+}
+
+/// A refusal by which nothing has changed.
+pub fn refusal(code: &str, message: impl Into<String>) -> Refusal {
+    Refusal { status: 400, code: code.to_owned(), message: message.into() }
+}
+
+/// The inside of an answer, or a refusal.
+pub type Answer = Result<String, Refusal>;
+
+/// A request. It remembers what of it was looked at, so that nothing that it asks for is silently passed over.
+#[derive(Debug)]
+pub struct Request {
+    pub operation: String,
+    pub params: BTreeMap<String, String>,
+    read: RefCell<BTreeSet<String>>,
+}
+
+impl Request {
+    /// Reads a form.
+    pub fn parse(body: &str) -> Self {
+        let pairs = body.split('&').filter_map(|pair| pair.split_once('='));
+        let mut params: BTreeMap<_, _> = pairs.map(|(key, value)| (decoded(key), decoded(value))).collect();
+        let operation = params.remove("Action").unwrap_or_default();
+        params.remove("Version");
+        Self { operation, params, read: RefCell::default() }
+    }
+
+    pub fn is_ec2(&self) -> bool {
+        EC2.contains(&self.operation.as_str())
+    }
+
+    pub fn is_write(&self) -> bool {
+        !self.operation.starts_with("Describe")
+    }
+
+    /// A field.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let (key, value) = self.params.get_key_value(name)?;
+        self.read.borrow_mut().insert(key.clone());
+        Some(value)
+    }
+
+    /// A field that AWS insists on.
+    pub fn need(&self, name: &str) -> Result<&str, Refusal> {
+        let code = if self.is_ec2() { "MissingParameter" } else { "ValidationError" };
+        self.text(name).ok_or_else(|| refusal(code, format!("The request must contain the parameter {name}")))
+    }
+
+    /// A number, where the field is there.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
+        let bad = |text: &str| refusal("ValidationError", format!("'{text}' is not a valid value of {name}"));
+        self.text(name).map(|text| text.parse().map_err(|_| bad(text))).transpose()
+    }
+
+    /// A number within limits, where the field is there.
+    pub fn within(&self, name: &str, limits: std::ops::RangeInclusive<i32>) -> Result<Option<i32>, Refusal> {
+        let number = self.number(name)?;
+        match number {
+            Some(number) if !limits.contains(&number) => {
+                let (from, to) = (limits.start(), limits.end());
+                Err(refusal("ValidationError", format!("{name} '{number}' must be between {from} and {to}")))
+            }
+            number => Ok(number),
+        }
+    }
+
+    fn member(&self, list: &str, number: usize) -> String {
+        if self.is_ec2() { format!("{list}.{number}") } else { format!("{list}.member.{number}") }
+    }
+
+    /// The values of a list.
+    pub fn list(&self, name: &str) -> Vec<&str> {
+        // An empty list is a field of its own.
+        let _ = self.text(name);
+        (1..).map_while(|number| self.text(&self.member(name, number))).collect()
+    }
+
+    /// Where the fields of each item of a list begin.
+    pub fn items(&self, name: &str) -> Vec<String> {
+        let _ = self.text(name);
+        (1..).map(|number| self.member(name, number)).take_while(|item| self.has(item)).collect()
+    }
+
+    /// Whether there is a structure of this name.
+    pub fn has(&self, name: &str) -> bool {
+        let inside = format!("{name}.");
+        self.params.range(inside.clone()..).next().is_some_and(|(key, _)| key.starts_with(&inside))
+    }
+
+    /// Pairs of `Key` and `Value`.
+    pub fn pairs(&self, name: &str) -> Result<BTreeMap<String, String>, Refusal> {
+        let mut pairs = BTreeMap::new();
+        for item in self.items(name) {
+            let key = self.need(&format!("{item}.Key"))?;
+            let value = self.text(&format!("{item}.Value")).unwrap_or_default();
+            if pairs.insert(key.to_owned(), value.to_owned()).is_some() {
+                let code = if self.is_ec2() { "InvalidParameterValue" } else { "DuplicateTagKeys" };
+                return Err(refusal(code, format!("The key '{key}' is there more than once")));
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// What nobody has looked at.
+    pub fn unread(&self) -> Vec<String> {
+        let read = self.read.borrow();
+        self.params.keys().filter(|key| !read.contains(*key)).cloned().collect()
+    }
+
+    /// Puts an answer into its envelope.
+    pub fn wrapped(&self, answer: Answer) -> (u16, String) {
+        let operation = &self.operation;
+        match (answer, self.is_ec2()) {
+            (Ok(inner), true) => {
+                (200, format!("<{operation}Response><requestId>1</requestId>{inner}</{operation}Response>"))
+            }
+            (Ok(inner), false) => {
+                let result = element(&format!("{operation}Result"), &inner);
+                let metadata = "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>";
+                (200, element(&format!("{operation}Response"), &format!("{result}{metadata}")))
+            }
+            (Err(Refusal { status, code, message }), ec2) => {
+                let error = text("Code", code) + &text("Message", message);
+                let body = if ec2 {
+                    format!("<Response><Errors><Error>{error}</Error></Errors><RequestID>1</RequestID></Response>")
+                } else {
+                    let side = if status < 500 { "Sender" } else { "Receiver" };
+                    let error = element("Error", &(text("Type", side) + &error));
+                    format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>")
+                };
+                (status, body)
+            }
+        }
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let hex: Vec<u8> = rest.by_ref().take(2).collect();
+                let byte = std::str::from_utf8(&hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+                bytes.push(byte.unwrap_or(b'?'));
+            }
+            byte => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// An element with elements in it.
+pub fn element(name: &str, inner: &str) -> String {
+    format!("<{name}>{inner}</{name}>")
+}
+
+/// An element with text in it.
+pub fn text(name: &str, value: impl Display) -> String {
+    let escaped = value.to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    element(name, &escaped)
+}
+
+/// The same, where there is a value.
+pub fn optional(name: &str, value: Option<impl Display>) -> String {
+    value.map(|value| text(name, value)).unwrap_or_default()
+}
+
+/// A list of ELB v2's, of elements.
+pub fn members(name: &str, inner: impl IntoIterator<Item = String>) -> String {
+    element(name, &inner.into_iter().map(|inner| element("member", &inner)).collect::<String>())
+}
+
+/// A list of ELB v2's, of texts.
+pub fn texts<T: Display>(name: &str, values: impl IntoIterator<Item = T>) -> String {
+    element(name, &values.into_iter().map(|value| text("member", value)).collect::<String>())
+}
+
+/// A list of EC2's, of elements.
+pub fn set(name: &str, inner: impl IntoIterator<Item = String>) -> String {
+    element(name, &inner.into_iter().map(|inner| element("item", &inner)).collect::<String>())
+}
+
+/// Pairs, as ELB v2 writes them.
+pub fn pairs(name: &str, pairs: &BTreeMap<String, String>) -> String {
+    members(name, pairs.iter().map(|(key, value)| text("Key", key) + &text("Value", value)))
+}
+
+/// Tags, as EC2 writes them.
+pub fn tag_set(tags: &BTreeMap<String, String>) -> String {
+    set("tagSet", tags.iter().map(|(key, value)| text("key", key) + &text("value", value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_is_read_and_what_nobody_looks_at_is_told() {
+        let request = Request::parse(
+            "Action=AddTags&Version=2015-12-01&ResourceArns.member.1=a%3Ab&Tags.member.1.Key=x+y&Tags.member.1.Value=&Odd=1",
+        );
+        assert_eq!(request.operation, "AddTags");
+        assert!(request.is_write() && !request.is_ec2());
+        assert_eq!(request.list("ResourceArns"), ["a:b"]);
+        assert_eq!(request.pairs("Tags"), Ok(BTreeMap::from([("x y".to_owned(), String::new())])));
+        assert_eq!(request.unread(), ["Odd"]);
+        let missing = request.need("None").unwrap_err();
+        assert_eq!((missing.status, missing.code.as_str()), (400, "ValidationError"));
+    }
+
+    #[test]
+    fn answers_have_the_envelope_of_their_service() {
+        let elb = Request::parse("Action=DescribeTags");
+        let ec2 = Request::parse("Action=DescribeVpcs");
+        let body = |request: &Request, answer| request.wrapped(answer).1;
+        insta::assert_snapshot!(body(&elb, Ok(text("A", "<&>"))), @"<DescribeTagsResponse><DescribeTagsResult><A>&lt;&amp;&gt;</A></DescribeTagsResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></DescribeTagsResponse>");
+        insta::assert_snapshot!(body(&ec2, Ok(set("vpcSet", []))), @"<DescribeVpcsResponse><requestId>1</requestId><vpcSet></vpcSet></DescribeVpcsResponse>");
+        insta::assert_snapshot!(body(&elb, Err(refusal("C", "m"))), @"<ErrorResponse><Error><Type>Sender</Type><Code>C</Code><Message>m</Message></Error><RequestId>1</RequestId></ErrorResponse>");
+        insta::assert_snapshot!(body(&ec2, Err(refusal("C", "m"))), @"<Response><Errors><Error><Code>C</Code><Message>m</Message></Error></Errors><RequestID>1</RequestID></Response>");
+    }
+}

@@ -1,0 +1,355 @@
+//! The API server in this process, behind the HTTP boundary of kube. It knows no schemas and does not validate; all else that
+//! the controller can notice is as in a real one: versions, generations, finalizers, conflicts, pages, watches that end.
+
+mod server;
+mod store;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{sync::watch as channel, time::Instant};
+
+use super::random::Random;
+use store::{Answer, Part, Store};
+pub use store::{Change, Kind, finalizers, is_deleting};
+
+/// What goes wrong, as probabilities for each request or event.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// A request is answered with 500 and has no effect.
+    pub fails_before: f64,
+    /// A write is answered with 500 and has its effect.
+    pub fails_after: f64,
+    /// A request is never answered and has no effect.
+    pub lost_before: f64,
+    /// A write is never answered and has its effect.
+    pub lost_after: f64,
+    /// Somebody else writes an object just before a write.
+    pub contended: f64,
+    /// A list is in several pages, and expires in between.
+    pub torn_lists: f64,
+    /// Before an event the connection of its watch ends.
+    pub breaks: f64,
+    /// An event and all that follow are lost, until the watch ends with 410 Gone.
+    pub expires: f64,
+    /// An event is told twice.
+    pub duplicates: f64,
+    /// By how much an event is late at most, each watch by itself.
+    pub latest: Duration,
+    /// How long a request takes at most.
+    pub slowest: Duration,
+}
+
+/// Where the lease is: namespace and name.
+pub const LEASE: (&str, &str) = ("kube-system", "aws-load-balancer-controller-leader");
+
+/// What the controller watches.
+const WATCHED: [&str; 9] = [
+    "ingresses",
+    "ingressclasses",
+    "ingressclassparams",
+    "namespaces",
+    "services",
+    "endpointslices",
+    "pods",
+    "nodes",
+    "targetgroupbindings",
+];
+
+/// A request that was made, for the history.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub at: Instant,
+    pub method: String,
+    pub path: String,
+    pub body: Value,
+    /// The code of the answer, and what was done to it.
+    pub outcome: String,
+}
+
+impl Request {
+    pub fn is_write(&self) -> bool {
+        self.method != "GET"
+    }
+}
+
+/// A watch that is open.
+struct Stream {
+    life: Life,
+    plural: &'static str,
+    /// The last version that was told.
+    version: u64,
+}
+
+struct State {
+    store: Store,
+    streams: BTreeMap<u64, Stream>,
+    opened: u64,
+    /// Versions up to this one are forgotten: a watch from there is gone.
+    compacted: u64,
+    /// What is left of lists that are read in pages, with their versions.
+    pages: BTreeMap<u64, (u64, Vec<Arc<Value>>)>,
+    faults: Faults,
+    /// Kinds of which nothing is told before that time.
+    stalled: BTreeMap<&'static str, Instant>,
+    random: Random,
+    requests: Vec<Request>,
+    /// Whether each write is compared with the lease, and what was written without it.
+    judges: bool,
+    without_lease: Vec<String>,
+}
+
+impl State {
+    /// Takes note of a write that a process has sent, where another one may hold the lease.
+    fn judge(&mut self, life: &Life, what: &str) {
+        let lease = Kind::of("leases").and_then(|kind| self.store.get(kind, LEASE.0, LEASE.1).ok());
+        let holder = lease.and_then(|lease| lease["spec"]["holderIdentity"].as_str().map(str::to_owned));
+        if self.judges && holder.as_deref() != Some(life.identity()) {
+            self.without_lease.push(format!("{} while {holder:?} holds the lease: {what}", life.identity()));
+        }
+    }
+
+    fn open(&mut self, stream: Stream) -> u64 {
+        self.opened += 1;
+        self.streams.insert(self.opened, stream);
+        self.opened
+    }
+}
+
+struct Inner {
+    started: Instant,
+    state: Mutex<State>,
+    /// The version of the store.
+    news: channel::Sender<u64>,
+    connections: channel::Sender<u64>,
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn now(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_secs()).unwrap()
+    }
+
+    /// Changes objects, and tells the watches.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        let changed = change(&mut state);
+        self.news.send_replace(state.store.version);
+        changed
+    }
+}
+
+/// Whether a process of the controller lives. Nothing that a dead one asks for is heard or answered, and a frozen one hears no
+/// answer until it goes on.
+#[derive(Clone, Debug)]
+pub struct Life(Arc<Vitals>);
+
+#[derive(Debug)]
+struct Vitals {
+    /// Its name in the lease.
+    identity: String,
+    lives: AtomicBool,
+    frozen: channel::Sender<bool>,
+}
+
+impl Life {
+    pub fn new(identity: impl Into<String>) -> Self {
+        let (lives, frozen) = (AtomicBool::new(true), channel::Sender::new(false));
+        Self(Arc::new(Vitals { identity: identity.into(), lives, frozen }))
+    }
+
+    pub fn identity(&self) -> &str {
+        &self.0.identity
+    }
+
+    pub fn end(&self) {
+        self.0.lives.store(false, Ordering::SeqCst);
+    }
+
+    pub fn is_over(&self) -> bool {
+        !self.0.lives.load(Ordering::SeqCst)
+    }
+
+    /// Freezes it, or has it go on.
+    pub fn freeze(&self, frozen: bool) {
+        self.0.frozen.send_replace(frozen);
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        *self.0.frozen.borrow()
+    }
+
+    /// Waits until it goes on.
+    pub async fn goes_on(&self) {
+        let _ = self.0.frozen.subscribe().wait_for(|frozen| !frozen).await;
+    }
+}
+
+/// The cluster.
+#[derive(Clone)]
+pub struct SimulatedCluster(Arc<Inner>);
+
+impl SimulatedCluster {
+    pub fn new(seed: u64) -> Self {
+        let state = State {
+            store: Store::default(),
+            streams: BTreeMap::new(),
+            opened: 0,
+            compacted: 0,
+            pages: BTreeMap::new(),
+            faults: Faults::default(),
+            stalled: BTreeMap::new(),
+            random: Random::new(seed),
+            requests: Vec::new(),
+            judges: false,
+            without_lease: Vec::new(),
+        };
+        Self(Arc::new(Inner {
+            started: Instant::now(),
+            state: Mutex::new(state),
+            news: channel::Sender::new(0),
+            connections: channel::Sender::new(0),
+        }))
+    }
+
+    /// A client for one process.
+    pub fn client(&self, life: &Life) -> kube::Client {
+        server::client(Arc::clone(&self.0), life.clone())
+    }
+
+    /// From now on a policy engine changes each TargetGroupBinding that is written.
+    pub fn enforce_policy(&self) {
+        self.0.state().store.policy = true;
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        self.0.state().faults = faults;
+    }
+
+    /// Creates an object of a user's.
+    pub fn create(&self, object: Value) -> Answer {
+        let kind = Kind::named(object["kind"].as_str().unwrap_or_default()).expect("a kind that the cluster knows");
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        let now = self.0.now();
+        self.0.change(|state| state.store.create(kind, &namespace, object, now))
+    }
+
+    /// Changes an object, or its status, as a user or another controller does. Nothing happens where there is none.
+    pub fn edit(&self, plural: &str, namespace: &str, name: &str, edit: impl FnOnce(&mut Value)) -> Option<Arc<Value>> {
+        let kind = Kind::of(plural)?;
+        self.0.change(|state| {
+            let mut object = Value::clone(&*state.store.get(kind, namespace, name).ok()?);
+            edit(&mut object);
+            state.store.replace(kind, namespace, name, object, Part::Main).ok()
+        })
+    }
+
+    /// Writes the status of an object, as another controller does.
+    pub fn set_status(&self, plural: &str, namespace: &str, name: &str, status: Value) {
+        let kind = Kind::of(plural).expect("a kind that the cluster knows");
+        let status = serde_json::json!({ "status": status });
+        self.0.change(|state| state.store.patch(kind, namespace, name, &status, Part::Status)).unwrap();
+    }
+
+    pub fn delete(&self, plural: &str, namespace: &str, name: &str) {
+        if let Some(kind) = Kind::of(plural) {
+            let now = self.0.now();
+            let _ = self.0.change(|state| state.store.delete(kind, namespace, name, &Value::Null, now));
+        }
+    }
+
+    pub fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.0.state().store.get(Kind::of(plural)?, namespace, name).ok()
+    }
+
+    /// All objects of a kind.
+    pub fn list(&self, plural: &str) -> Vec<Arc<Value>> {
+        Kind::of(plural).map(|kind| self.0.state().store.list(kind, "")).unwrap_or_default()
+    }
+
+    /// All that has happened, oldest first.
+    pub fn log(&self) -> Vec<Change> {
+        self.0.state().store.log.clone()
+    }
+
+    /// Whether a process has heard of everything that has happened to the kinds that the controller watches.
+    pub fn has_heard(&self, life: &Life) -> bool {
+        let state = self.0.state();
+        let of_process = |stream: &&Stream| Arc::ptr_eq(&stream.life.0, &life.0);
+        let heard: Vec<&Stream> = state
+            .streams
+            .values()
+            .filter(of_process)
+            .filter(|stream| state.store.changes_after(stream.plural, stream.version).next().is_none())
+            .collect();
+        WATCHED.iter().all(|plural| heard.iter().any(|stream| stream.plural == *plural))
+    }
+
+    /// From now on each write is compared with the lease.
+    pub fn judge_leases(&self) {
+        self.0.state().judges = true;
+    }
+
+    /// Takes note of a write to AWS.
+    pub fn judge(&self, life: &Life, what: &str) {
+        self.0.state().judge(life, what);
+    }
+
+    /// What was written by others than the holder of the lease.
+    pub fn written_without_lease(&self) -> Vec<String> {
+        self.0.state().without_lease.clone()
+    }
+
+    /// Grows with each change of any object but leases.
+    pub fn version(&self) -> u64 {
+        let store = &self.0.state().store;
+        store.version - store.renewals
+    }
+
+    /// Has the watches of one of the kinds that the controller watches stay open and tell nothing for a while. Returns its
+    /// plural.
+    pub fn stall(&self, kind: usize, time: Duration) -> &'static str {
+        let plural = WATCHED[kind % WATCHED.len()];
+        self.0.change(|state| state.stalled.insert(plural, Instant::now() + time));
+        plural
+    }
+
+    /// Ends all stalls.
+    pub fn stall_no_more(&self) {
+        self.0.change(|state| state.stalled.clear());
+    }
+
+    /// Ends the connections of all watches.
+    pub fn disconnect(&self) {
+        self.0.connections.send_modify(|number| *number += 1);
+    }
+
+    /// Ends the connections of all watches, and forgets what has happened: all begin with a list.
+    pub fn compact(&self) {
+        {
+            let mut state = self.0.state();
+            state.store.version += 1;
+            state.compacted = state.store.version;
+        }
+        self.disconnect();
+    }
+
+    /// The requests since the last time, but for watches.
+    pub fn requests(&self) -> Vec<Request> {
+        std::mem::take(&mut self.0.state().requests)
+    }
+}

@@ -1,0 +1,372 @@
+//! The objects, and what an API server makes of creating, replacing, patching and deleting them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+/// A kind of object.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kind {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub plural: &'static str,
+    pub name: &'static str,
+    /// Whether changes of what is wanted count up `metadata.generation`.
+    counts: bool,
+    /// Whether the status is written by itself.
+    status: bool,
+}
+
+const fn kind(
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    name: &'static str,
+    counts: bool,
+    status: bool,
+) -> Kind {
+    Kind { group, version, plural, name, counts, status }
+}
+
+const KINDS: [Kind; 12] = [
+    kind("networking.k8s.io", "v1", "ingresses", "Ingress", true, true),
+    kind("networking.k8s.io", "v1", "ingressclasses", "IngressClass", true, false),
+    kind("elbv2.k8s.aws", "v1beta1", "ingressclassparams", "IngressClassParams", true, false),
+    kind("", "v1", "namespaces", "Namespace", false, true),
+    kind("", "v1", "services", "Service", false, true),
+    kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true, false),
+    kind("", "v1", "pods", "Pod", false, true),
+    kind("", "v1", "nodes", "Node", false, true),
+    kind("elbv2.k8s.aws", "v1beta1", "targetgroupbindings", "TargetGroupBinding", true, true),
+    kind("coordination.k8s.io", "v1", "leases", "Lease", false, false),
+    kind("", "v1", "configmaps", "ConfigMap", false, false),
+    kind("", "v1", "events", "Event", false, false),
+];
+
+impl Kind {
+    pub fn of(plural: &str) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| kind.plural == plural)
+    }
+
+    pub fn named(name: &str) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| kind.name == name)
+    }
+
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+}
+
+/// What an answer of the API server that is no object says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: u16,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into() }
+    }
+
+    pub fn to_json(&self) -> Value {
+        json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "code": self.code, "reason": self.reason, "message": self.message,
+        })
+    }
+}
+
+pub type Answer = Result<Arc<Value>, Refusal>;
+
+/// Where an object is: plural of its kind, namespace, name.
+pub type Place = (&'static str, String, String);
+
+/// One event of a watch.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub plural: &'static str,
+    /// `ADDED`, `MODIFIED`, `DELETED`
+    pub verb: &'static str,
+    pub object: Arc<Value>,
+    pub version: u64,
+    pub at: tokio::time::Instant,
+}
+
+impl Change {
+    pub fn namespace(&self) -> &str {
+        self.object["metadata"]["namespace"].as_str().unwrap_or_default()
+    }
+}
+
+/// All objects, and all that has happened to them.
+#[derive(Debug, Default)]
+pub struct Store {
+    pub version: u64,
+    objects: BTreeMap<Place, Arc<Value>>,
+    pub log: Vec<Change>,
+    /// How often a name has been given, so that the uid of an object depends on nothing else.
+    incarnations: BTreeMap<Place, u32>,
+    /// How many changes were of leases, which are renewed for ever.
+    pub renewals: u64,
+    /// Whether a policy engine puts a label and an annotation of its own on each TargetGroupBinding that is written.
+    pub policy: bool,
+}
+
+/// Which part of an object a write is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Main,
+    Status,
+}
+
+fn place(kind: &'static Kind, namespace: &str, name: &str) -> Place {
+    (kind.plural, namespace.to_owned(), name.to_owned())
+}
+
+fn not_found(kind: &Kind, name: &str) -> Refusal {
+    Refusal::new(404, "NotFound", format!("{} \"{name}\" not found", kind.plural))
+}
+
+fn conflict(kind: &Kind, name: &str, why: &str) -> Refusal {
+    let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.plural);
+    Refusal::new(409, "Conflict", message)
+}
+
+/// The API server knows no nulls, and no empty list of finalizers.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|key, value| !(value.is_null() || key == "finalizers" && value == &json!([])));
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
+/// RFC 7386.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let fields = target.as_object_mut().unwrap();
+    for (key, value) in patch {
+        if value.is_null() {
+            fields.remove(key);
+        } else {
+            merge(fields.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// What counts as one generation.
+fn wanted(object: &Value) -> Map<String, Value> {
+    let fields = object.as_object().into_iter().flatten();
+    fields
+        .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// Simulated time, as the objects tell it.
+pub fn time(seconds: i64) -> String {
+    Timestamp::from_second(1_767_225_600 + seconds).unwrap().to_string()
+}
+
+pub fn finalizers(object: &Value) -> Vec<&str> {
+    object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+pub fn is_deleting(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+impl Store {
+    /// What a mutating webhook makes of an object that is written: the annotation is another one each time.
+    fn enforce(&self, kind: &'static Kind, object: &mut Value) {
+        if self.policy && kind.plural == "targetgroupbindings" {
+            object["metadata"]["labels"]["policy.example.com/team"] = json!("shop");
+            object["metadata"]["annotations"]["policy.example.com/seen"] = json!(self.version.to_string());
+        }
+    }
+
+    pub fn get(&self, kind: &'static Kind, namespace: &str, name: &str) -> Answer {
+        self.objects.get(&place(kind, namespace, name)).cloned().ok_or_else(|| not_found(kind, name))
+    }
+
+    /// All objects of a kind, of one namespace where one is given.
+    pub fn list(&self, kind: &'static Kind, namespace: &str) -> Vec<Arc<Value>> {
+        let all = (kind.plural, namespace.to_owned(), String::new())..;
+        let here = |(place, _): &(&Place, &Arc<Value>)| {
+            place.0 == kind.plural && (namespace.is_empty() || place.1 == namespace)
+        };
+        self.objects.range(all).take_while(here).map(|(_, object)| Arc::clone(object)).collect()
+    }
+
+    fn keep(&mut self, kind: &'static Kind, place: Place, verb: &'static str, mut object: Value) -> Arc<Value> {
+        self.version += 1;
+        self.renewals += u64::from(kind.plural == "leases");
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let object = Arc::new(object);
+        if verb == "DELETED" {
+            self.objects.remove(&place);
+        } else {
+            self.objects.insert(place, Arc::clone(&object));
+        }
+        // Nobody watches these, and there are many.
+        if !matches!(kind.plural, "events" | "leases" | "configmaps") {
+            let at = tokio::time::Instant::now();
+            let (plural, version) = (kind.plural, self.version);
+            self.log.push(Change { plural, verb, object: Arc::clone(&object), version, at });
+        }
+        object
+    }
+
+    /// Creates an object. A uid and a time of creation that it brings along are kept: so a world is copied.
+    pub fn create(&mut self, kind: &'static Kind, namespace: &str, mut object: Value, now: i64) -> Answer {
+        without_nulls(&mut object);
+        if !object["metadata"].is_object() {
+            return Err(Refusal::new(400, "BadRequest", "metadata is missing"));
+        }
+        object["kind"] = json!(kind.name);
+        object["apiVersion"] = json!(kind.api_version());
+        if kind.status {
+            object.as_object_mut().unwrap().remove("status");
+        }
+        self.enforce(kind, &mut object);
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        if !namespace.is_empty() {
+            metadata.insert("namespace".to_owned(), json!(namespace));
+        }
+        let name = match (metadata.get("name").and_then(Value::as_str), metadata.get("generateName")) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(prefix)) => format!("{}{:x}", prefix.as_str().unwrap_or_default(), self.version),
+            (None, None) => return Err(Refusal::new(422, "Invalid", "name or generateName is required")),
+        };
+        metadata.insert("name".to_owned(), json!(name));
+        let place = place(kind, namespace, &name);
+        if self.objects.contains_key(&place) {
+            return Err(Refusal::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", kind.plural)));
+        }
+        let incarnation = self.incarnations.entry(place.clone()).or_default();
+        *incarnation += 1;
+        let uid = format!("{}/{namespace}/{name}/{incarnation}", kind.plural);
+        metadata.entry("uid").or_insert_with(|| json!(uid));
+        metadata.entry("creationTimestamp").or_insert_with(|| json!(time(now)));
+        metadata.remove("deletionTimestamp");
+        if kind.counts {
+            metadata.insert("generation".to_owned(), json!(1));
+        }
+        Ok(self.keep(kind, place, "ADDED", object))
+    }
+
+    /// What has happened to a kind since a version.
+    pub fn changes_after(&self, plural: &str, version: u64) -> impl Iterator<Item = &Change> {
+        let first = self.log.partition_point(|change| change.version <= version);
+        self.log[first..].iter().filter(move |change| change.plural == plural)
+    }
+
+    /// Puts an object in another's place; of it only the part that the write is for.
+    pub fn replace(&mut self, kind: &'static Kind, namespace: &str, name: &str, mut new: Value, part: Part) -> Answer {
+        let old = self.get(kind, namespace, name)?;
+        without_nulls(&mut new);
+        for (field, why) in [
+            ("resourceVersion", "the object has been modified; please apply your changes to the latest version"),
+            ("uid", "Precondition failed: the UID is another's"),
+        ] {
+            let wanted = new["metadata"][field].as_str().filter(|wanted| !wanted.is_empty());
+            if wanted.is_some_and(|wanted| old["metadata"][field] != wanted) {
+                return Err(conflict(kind, name, why));
+            }
+        }
+        let mut next = match part {
+            Part::Status => {
+                let mut next = Value::clone(&old);
+                next["status"] = new["status"].take();
+                next
+            }
+            Part::Main => {
+                for field in [
+                    "uid",
+                    "creationTimestamp",
+                    "deletionTimestamp",
+                    "generation",
+                    "name",
+                    "namespace",
+                    "resourceVersion",
+                ] {
+                    new["metadata"][field] = old["metadata"][field].clone();
+                }
+                if kind.status {
+                    new["status"] = old["status"].clone();
+                }
+                self.enforce(kind, &mut new);
+                new["kind"] = old["kind"].clone();
+                new["apiVersion"] = old["apiVersion"].clone();
+                new
+            }
+        };
+        without_nulls(&mut next);
+        if next == *old {
+            return Ok(old);
+        }
+        let (had, has) = (finalizers(&old), finalizers(&next));
+        if is_deleting(&old) && has.iter().any(|finalizer| !had.contains(finalizer)) {
+            let message = format!(
+                "{} \"{name}\" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted",
+                kind.name
+            );
+            return Err(Refusal::new(422, "Invalid", message));
+        }
+        let ends = is_deleting(&old) && has.is_empty();
+        if kind.counts && wanted(&old) != wanted(&next) {
+            next["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or_default() + 1);
+        }
+        let verb = if ends { "DELETED" } else { "MODIFIED" };
+        Ok(self.keep(kind, place(kind, namespace, name), verb, next))
+    }
+
+    /// A merge patch.
+    pub fn patch(&mut self, kind: &'static Kind, namespace: &str, name: &str, patch: &Value, part: Part) -> Answer {
+        let mut new = Value::clone(&*self.get(kind, namespace, name)?);
+        merge(&mut new, patch);
+        self.replace(kind, namespace, name, new, part)
+    }
+
+    /// Deletes an object, or marks it as being deleted while it has finalizers. `only` are the preconditions.
+    pub fn delete(&mut self, kind: &'static Kind, namespace: &str, name: &str, only: &Value, now: i64) -> Answer {
+        let old = self.get(kind, namespace, name)?;
+        for field in ["uid", "resourceVersion"] {
+            if only[field].is_string() && only[field] != old["metadata"][field] {
+                return Err(conflict(kind, name, &format!("Precondition failed: {field}")));
+            }
+        }
+        let place = place(kind, namespace, name);
+        if finalizers(&old).is_empty() {
+            return Ok(self.keep(kind, place, "DELETED", Value::clone(&old)));
+        }
+        if is_deleting(&old) {
+            return Ok(old);
+        }
+        let mut next = Value::clone(&old);
+        next["metadata"]["deletionTimestamp"] = json!(time(now));
+        if kind.counts {
+            next["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or_default() + 1);
+        }
+        Ok(self.keep(kind, place, "MODIFIED", next))
+    }
+
+    /// What another controller does that writes something of its own: the object gets another version.
+    pub fn touch(&mut self, kind: &'static Kind, namespace: &str, name: &str) {
+        if let Ok(old) = self.get(kind, namespace, name) {
+            self.keep(kind, place(kind, namespace, name), "MODIFIED", Value::clone(&old));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The stream of one watch. As in a real cluster an event is never lost for ever: where one is, the connection ends and the
+//! next one begins with a list, or the error 410 does so.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::{Body, Bytes};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    super::random::Random,
+    Inner,
+    store::{Change, Kind, Refusal},
+};
+
+/// A watch as the API server sees it.
+pub struct Watch {
+    pub cluster: Arc<Inner>,
+    /// Which of the open ones it is.
+    pub number: u64,
+    pub kind: &'static Kind,
+    pub namespace: String,
+    /// When the API server ends it.
+    pub until: Instant,
+    pub random: Random,
+    /// Of whose connections it is one; all of them end when this changes.
+    pub connections: u64,
+    pub ended: bool,
+}
+
+/// How often the version is told when nothing happens.
+const BOOKMARK: Duration = Duration::from_secs(60);
+
+fn line(verb: &str, object: &Value) -> Bytes {
+    Bytes::from(format!("{}\n", json!({ "type": verb, "object": object })))
+}
+
+fn gone() -> Bytes {
+    line("ERROR", &Refusal::new(410, "Expired", "too old resource version").to_json())
+}
+
+impl Watch {
+    pub fn body(self) -> Body {
+        Body::from_stream(futures::stream::unfold(self, |mut watch| async move {
+            let told = watch.next().await?;
+            Some((Ok::<_, std::convert::Infallible>(told), watch))
+        }))
+    }
+
+    /// The last version that was told.
+    fn version(&self) -> u64 {
+        self.cluster.state().streams.get(&self.number).map_or(0, |stream| stream.version)
+    }
+
+    fn told(&self, version: u64) {
+        if let Some(stream) = self.cluster.state().streams.get_mut(&self.number) {
+            stream.version = version;
+        }
+    }
+
+    fn next_change(&self) -> Option<Change> {
+        let version = self.version();
+        let state = self.cluster.state();
+        let here = |change: &&Change| self.namespace.is_empty() || change.namespace() == self.namespace;
+        state.store.changes_after(self.kind.plural, version).find(here).cloned()
+    }
+
+    /// The end of a stall that lasts.
+    fn stalled_until(&self) -> Option<Instant> {
+        self.cluster.state().stalled.get(self.kind.plural).copied().filter(|until| *until > Instant::now())
+    }
+
+    /// The next lines, or the end of the connection.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        if self.version() < self.cluster.state().compacted {
+            self.ended = true;
+            return Some(gone());
+        }
+        let mut news = self.cluster.news.subscribe();
+        let mut ends = self.cluster.connections.subscribe();
+        let connections = self.connections;
+        let bookmark = (Instant::now() + BOOKMARK).min(self.until);
+        // Not even a bookmark is told by one that stalls.
+        while let Some(until) = self.stalled_until() {
+            tokio::select! {
+                biased;
+                _ = ends.wait_for(|now| *now != connections) => return None,
+                () = tokio::time::sleep_until(until.min(self.until)) => {}
+                // The stall may be over.
+                _ = news.changed() => {}
+            }
+            if Instant::now() >= self.until {
+                return None;
+            }
+        }
+        let found = tokio::select! {
+            biased;
+            _ = ends.wait_for(|now| *now != connections) => return None,
+            found = async {
+                loop {
+                    news.borrow_and_update();
+                    match self.next_change() {
+                        Some(change) => return Some(change),
+                        None if news.changed().await.is_err() => return None,
+                        None => {}
+                    }
+                }
+            } => found?,
+            () = tokio::time::sleep_until(bookmark) => {
+                if Instant::now() >= self.until {
+                    return None;
+                }
+                let version = self.cluster.state().store.version;
+                self.told(version);
+                let metadata = json!({ "resourceVersion": version.to_string(), "creationTimestamp": null });
+                let object = json!({ "kind": self.kind.name, "apiVersion": self.kind.api_version(), "metadata": metadata });
+                return Some(line("BOOKMARK", &object));
+            }
+        };
+        let faults = self.cluster.state().faults.clone();
+        let arrives = found.at + Duration::from_millis(1) + self.random.up_to(faults.latest);
+        tokio::select! {
+            biased;
+            _ = ends.wait_for(|now| *now != connections) => return None,
+            () = tokio::time::sleep_until(arrives) => {}
+        }
+        if self.random.chance(faults.breaks) {
+            // The event was on its way: the next connection begins behind the last that was told.
+            return None;
+        }
+        if self.random.chance(faults.expires) {
+            // Silence for a while, in which everything is lost, and then the news that it was.
+            tokio::time::sleep(self.random.up_to(Duration::from_secs(10))).await;
+            self.ended = true;
+            return Some(gone());
+        }
+        self.told(found.version);
+        let told = line(found.verb, &found.object);
+        Some(if self.random.chance(faults.duplicates) { [told.clone(), told].concat().into() } else { told })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.cluster.state().streams.remove(&self.number);
+    }
+}

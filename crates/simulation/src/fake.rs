@@ -1,0 +1,128 @@
+//! A server on loopback that answers as a test wants, so that the SDK's own requests, retries and parsing are tested.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    body::Bytes,
+    http::{Method, StatusCode, Uri},
+};
+
+/// A call as it arrived: of AWS's query protocols, or of the API server.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// `Action` of AWS, or the method and path.
+    pub action: String,
+    /// The form's fields.
+    pub params: BTreeMap<String, String>,
+    /// The body as it came.
+    pub body: String,
+}
+
+impl Call {
+    pub fn param(&self, name: &str) -> &str {
+        self.params.get(name).map_or("", String::as_str)
+    }
+
+    /// The values of a list, for example `ResourceArns`.
+    pub fn list(&self, name: &str) -> Vec<&str> {
+        (1..).map_while(|i| self.params.get(&format!("{name}.member.{i}"))).map(String::as_str).collect()
+    }
+}
+
+/// The server, and what it was asked.
+pub struct Fake {
+    pub endpoint: String,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Fake {
+    /// Starts a server that answers with `answer`: status and body.
+    pub async fn start<F>(answer: impl Fn(Call) -> F + Clone + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = (u16, String)> + Send,
+    {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let log = calls.clone();
+        let handler = move |method: Method, uri: Uri, body: Bytes| {
+            let body = String::from_utf8_lossy(&body).into_owned();
+            let params = form(&body);
+            let action = params.get("Action").cloned().unwrap_or_else(|| format!("{method} {}", uri.path()));
+            let call = Call { action, params, body };
+            log.lock().unwrap().push(call.clone());
+            let answer = answer.clone();
+            async move {
+                let (status, body) = answer(call).await;
+                (StatusCode::from_u16(status).unwrap(), body)
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let app = axum::Router::new().fallback(handler);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { endpoint, calls }
+    }
+
+    /// What was asked since the last time, in order.
+    pub fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    /// The same by name alone, sorted: calls made side by side come in any order.
+    pub fn actions(&self) -> Vec<String> {
+        let mut actions: Vec<_> = self.calls().into_iter().map(|call| call.action).collect();
+        actions.sort();
+        actions
+    }
+}
+
+fn form(body: &str) -> BTreeMap<String, String> {
+    let pairs = body.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(key, value)| (decoded(key), decoded(value))).collect()
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let hex: Vec<u8> = rest.by_ref().take(2).collect();
+                bytes.push(u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap());
+            }
+            byte => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// An answer of ELB v2.
+pub fn elb(action: &str, result: &str) -> (u16, String) {
+    let result = format!("<{action}Result>{result}</{action}Result>");
+    (
+        200,
+        format!(
+            "<{action}Response>{result}<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></{action}Response>"
+        ),
+    )
+}
+
+/// An answer of EC2.
+pub fn ec2(action: &str, result: &str) -> (u16, String) {
+    (200, format!("<{action}Response><requestId>1</requestId>{result}</{action}Response>"))
+}
+
+/// A refusal of ELB v2.
+pub fn elb_error(status: u16, code: &str, message: &str) -> (u16, String) {
+    let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
+    (status, format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
+}
+
+/// A refusal of EC2.
+pub fn ec2_error(status: u16, code: &str, message: &str) -> (u16, String) {
+    let error = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+    (status, format!("<Response><Errors>{error}</Errors><RequestID>1</RequestID></Response>"))
+}

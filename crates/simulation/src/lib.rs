@@ -1,0 +1,7 @@
+//! For tests: AWS ([`aws`]) and the API server of Kubernetes ([`cluster`]) in the test's own process, on paused time if the test
+//! wants, with faults drawn from a seed; and a server on loopback that gives the answers that a test writes down ([`fake`]).
+
+pub mod aws;
+pub mod cluster;
+pub mod fake;
+pub mod random;

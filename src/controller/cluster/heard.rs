@@ -1,0 +1,269 @@
+//! When the API server last answered the watch of each kind: seen where the answers arrive, because a watch of a kind that
+//! does not change brings no event for hours. The server sends bookmarks about once a minute, and ends each watch after
+//! five minutes at most, so that a longer silence is a watch that brings nothing any more.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Bytes, HttpBody},
+    http::{Method, Request, Response, Uri},
+};
+use http_body::Frame;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+/// Longer silence is a stall: what a server may take to end a watch that nothing happens on, and some more.
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(330);
+/// How often a stall is repeated in the log.
+const REPEAT_AFTER: Duration = Duration::from_secs(300);
+
+/// Kinds that are watched, by the last part of the path of their lists.
+const PLURALS: [(&str, &str); 9] = [
+    ("ingresses", "Ingress"),
+    ("ingressclasses", "IngressClass"),
+    ("ingressclassparams", "IngressClassParams"),
+    ("namespaces", "Namespace"),
+    ("services", "Service"),
+    ("endpointslices", "EndpointSlice"),
+    ("pods", "Pod"),
+    ("nodes", "Node"),
+    ("targetgroupbindings", "TargetGroupBinding"),
+];
+
+#[derive(Clone, Debug)]
+struct Watch {
+    heard: Instant,
+    reported: Option<Instant>,
+    error: Option<String>,
+}
+
+/// When each kind was heard of.
+#[derive(Clone, Debug, Default)]
+pub struct Heard(Arc<Mutex<BTreeMap<&'static str, Watch>>>);
+
+impl Heard {
+    fn watches(&self) -> MutexGuard<'_, BTreeMap<&'static str, Watch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the silence of these kinds from now on.
+    pub fn begin(&self, kinds: impl IntoIterator<Item = &'static str>) {
+        let now = Instant::now();
+        kinds.into_iter().for_each(|kind| self.answered(kind, now));
+    }
+
+    fn answered(&self, kind: &'static str, now: Instant) {
+        self.watches().insert(kind, Watch { heard: now, reported: None, error: None });
+    }
+
+    /// Keeps the last error of a kind's watch, for the report of a stall.
+    pub fn failed(&self, kind: &'static str, error: &str) {
+        if let Some(watch) = self.watches().get_mut(kind) {
+            watch.error = Some(error.to_owned());
+        }
+    }
+
+    /// How long each kind has been silent.
+    #[must_use]
+    pub fn silent(&self) -> BTreeMap<&'static str, Duration> {
+        let now = Instant::now();
+        self.watches().iter().map(|(kind, watch)| (*kind, now.duration_since(watch.heard))).collect()
+    }
+
+    /// A line for each kind whose watch has stalled, for `/readyz`.
+    #[must_use]
+    pub fn stalled(&self) -> Vec<String> {
+        let now = Instant::now();
+        self.watches().iter().filter_map(|(kind, watch)| stalled(kind, watch, now)).collect()
+    }
+
+    /// The lines of [`Self::stalled`] that the log has not had for five minutes.
+    #[must_use]
+    pub fn to_report(&self) -> Vec<String> {
+        let now = Instant::now();
+        let mut watches = self.watches();
+        let due = watches
+            .iter_mut()
+            .filter(|(_, watch)| watch.reported.is_none_or(|at| now.duration_since(at) >= REPEAT_AFTER));
+        due.filter_map(|(kind, watch)| {
+            let line = stalled(kind, watch, now)?;
+            watch.reported = Some(now);
+            Some(line)
+        })
+        .collect()
+    }
+}
+
+fn stalled(kind: &str, watch: &Watch, now: Instant) -> Option<String> {
+    let silent = now.duration_since(watch.heard);
+    let error = watch.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    (silent > STALLED_AFTER).then(|| {
+        format!(
+            "the watch of {kind} has had no answer from the API server for {} s, so changes of it are not seen{error}",
+            silent.as_secs()
+        )
+    })
+}
+
+/// The kind whose objects a request lists or watches.
+fn watched(method: &Method, uri: &Uri) -> Option<&'static str> {
+    let lists = uri
+        .query()
+        .is_some_and(|query| query.split('&').any(|part| part.starts_with("watch=") || part.starts_with("limit=")));
+    let plural = uri.path().rsplit('/').next()?;
+    let kind = PLURALS.iter().find(|(name, _)| *name == plural).map(|(_, kind)| *kind);
+    kind.filter(|_| method == Method::GET && lists)
+}
+
+impl<S> Layer<S> for Heard {
+    type Service = Listening<S>;
+
+    fn layer(&self, inner: S) -> Listening<S> {
+        Listening { inner, heard: self.clone() }
+    }
+}
+
+/// A client that listens to what the API server answers to watches and lists.
+#[derive(Clone, Debug)]
+pub struct Listening<S> {
+    inner: S,
+    heard: Heard,
+}
+
+impl<S, Q, B> Service<Request<Q>> for Listening<S>
+where
+    S: Service<Request<Q>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+{
+    type Response = Response<Answer<B>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Q>) -> Self::Future {
+        let kind = watched(request.method(), request.uri());
+        let heard = self.heard.clone();
+        let answering = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answering.await?;
+            let kind = kind.filter(|_| answer.status().is_success());
+            Ok(answer.map(|body| Answer { body: Box::pin(body), kind, heard }))
+        })
+    }
+}
+
+/// The body of an answer; each part of it, and its regular end, is a sign of life.
+#[derive(Debug)]
+pub struct Answer<B> {
+    body: Pin<Box<B>>,
+    kind: Option<&'static str>,
+    heard: Heard,
+}
+
+impl<B: HttpBody<Data = Bytes>> HttpBody for Answer<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let polled = self.body.as_mut().poll_frame(context);
+        if let (Poll::Ready(None | Some(Ok(_))), Some(kind)) = (&polled, self.kind) {
+            self.heard.answered(kind, Instant::now());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn lists_and_watches_are_told_from_other_requests() {
+        let cases = [
+            ("/api/v1/pods?limit=200", Some("Pod")),
+            ("/api/v1/namespaces/shop/pods?watch=true&timeoutSeconds=290&allowWatchBookmarks=true", Some("Pod")),
+            ("/apis/networking.k8s.io/v1/ingresses?&limit=200&resourceVersion=0", Some("Ingress")),
+            ("/apis/elbv2.k8s.aws/v1beta1/targetgroupbindings?watch=true", Some("TargetGroupBinding")),
+            ("/api/v1/namespaces/shop/secrets?watch=true", None),
+            ("/api/v1/namespaces/pods", None),
+            ("/api/v1/namespaces/shop/services/web", None),
+        ];
+        for (uri, expected) in cases {
+            assert_eq!(watched(&Method::GET, &uri.parse().unwrap()), expected, "{uri}");
+        }
+        assert_eq!(watched(&Method::POST, &"/api/v1/pods?limit=1".parse().unwrap()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_without_an_answer_is_reported_every_five_minutes_until_it_answers() {
+        let heard = Heard::default();
+        heard.begin(["Pod", "Node"]);
+        tokio::time::advance(Duration::from_secs(200)).await;
+        heard.answered("Node", Instant::now());
+        tokio::time::advance(Duration::from_secs(131)).await;
+        heard.failed("Pod", "cannot watch Pod: connection refused");
+        let line = |seconds: u64| {
+            vec![format!(
+                "the watch of Pod has had no answer from the API server for {seconds} s, so changes of it are not seen: \
+                 cannot watch Pod: connection refused"
+            )]
+        };
+        assert_eq!((heard.to_report(), heard.stalled()), (line(331), line(331)));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!((heard.to_report(), heard.stalled()), (Vec::new(), line(391)));
+        let seconds: BTreeMap<&str, u64> = heard.silent().into_iter().map(|(kind, d)| (kind, d.as_secs())).collect();
+        assert_eq!(seconds, BTreeMap::from([("Node", 191), ("Pod", 391)]));
+        heard.answered("Node", Instant::now());
+        tokio::time::advance(Duration::from_secs(240)).await;
+        assert_eq!(heard.to_report(), line(631));
+        heard.answered("Pod", Instant::now());
+        assert_eq!((heard.to_report(), heard.stalled()), (Vec::new(), Vec::new()));
+    }
+
+    /// A server that answers with this status and body.
+    async fn asked(heard: &Heard, uri: &str, status: u16, body: &'static str) {
+        let server = tower::service_fn(move |_: Request<()>| async move {
+            Ok::<_, std::convert::Infallible>(Response::builder().status(status).body(Body::from(body)).unwrap())
+        });
+        let answer = heard.layer(server).call(Request::builder().uri(uri).body(()).unwrap()).await.unwrap();
+        let mut body = answer.into_body();
+        while std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await.is_some() {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_server_answers_ends_the_silence_and_an_error_does_not() {
+        let heard = Heard::default();
+        heard.begin(["Pod"]);
+        let hour = Duration::from_secs(3600);
+        tokio::time::advance(hour).await;
+        asked(&heard, "/api/v1/pods?watch=true", 503, "no").await;
+        asked(&heard, "/api/v1/nodes?watch=true", 200, "").await;
+        assert_eq!(heard.silent()["Pod"], hour);
+        // The server's regular end of a watch on which nothing happened.
+        asked(&heard, "/api/v1/pods?watch=true", 200, "").await;
+        assert_eq!(heard.silent()["Pod"], Duration::ZERO);
+        tokio::time::advance(hour).await;
+        asked(&heard, "/api/v1/pods?watch=true", 200, "{}").await;
+        assert_eq!(heard.silent()["Pod"], Duration::ZERO);
+    }
+}

@@ -1,0 +1,362 @@
+//! What is written to, and read afresh from, the API server: finalizers, status, and the proof that something is gone.
+
+use std::{future::Future, time::Duration};
+
+use kube::{
+    Api, Client, Resource,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use albatross_core::{
+    api::{
+        crd::{self, TargetGroupBinding},
+        kubernetes as wire,
+    },
+    model::{ObjectKind, ObjectName, ObjectReference, StackId, tags},
+    snapshot::{self, Ingress, IngressClass, IngressClassParams, Namespace, Service},
+};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const ATTEMPTS: u32 = 5;
+
+/// The API server could not be asked, or refused.
+#[derive(Debug, thiserror::Error)]
+pub enum KubernetesError {
+    /// It answered with an error.
+    #[error("{action}: {}", words(source))]
+    Refused {
+        /// What was tried.
+        action: String,
+        /// What it said.
+        source: kube::Error,
+    },
+    /// It did not answer.
+    #[error("{action}: no answer from the API server within {} s", DEADLINE.as_secs())]
+    NoAnswer {
+        /// What was tried.
+        action: String,
+    },
+    /// The object is gone, or going, and the watch has not shown it yet.
+    #[error("{action}: it is gone, or being deleted")]
+    Gone {
+        /// What was tried.
+        action: String,
+    },
+    /// The object was changed by somebody else each time.
+    #[error("{action}: the object was changed by others {ATTEMPTS} times in a row")]
+    Contended {
+        /// What was tried.
+        action: String,
+    },
+}
+
+/// What the API server said, or else what happened on the way to it, down to the first cause.
+pub(crate) fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        kube::Error::Service(cause) => with_causes(cause.as_ref()),
+        error => with_causes(error),
+    }
+}
+
+/// An error with its causes, each said once.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+async fn ask<T>(
+    action: impl Fn() -> String,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T, KubernetesError> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(KubernetesError::Refused { action: action(), source }),
+        Err(_) => Err(KubernetesError::NoAnswer { action: action() }),
+    }
+}
+
+fn has_code(error: &KubernetesError, wanted: u16) -> bool {
+    matches!(error, KubernetesError::Refused { source: kube::Error::Api(status), .. } if status.code == wanted)
+}
+
+/// The finalizers of an object, and whether it is being deleted.
+type Finalizers = (Vec<String>, bool);
+/// From the finalizers that an object has, and whether it is being deleted, to those that it shall have, if others.
+type FinalizerChange<'a> = dyn 'a + Fn(&[String], bool) -> Option<Vec<String>> + Sync;
+
+/// Reads and writes single objects.
+#[derive(Clone)]
+pub struct Kubernetes {
+    client: Client,
+}
+
+impl std::fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kubernetes").finish_non_exhaustive()
+    }
+}
+
+impl Kubernetes {
+    /// Works through this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    async fn get<W>(&self, api: Api<W>, name: &str) -> Result<Option<W>, KubernetesError>
+    where
+        W: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        ask(|| format!("cannot read `{name}`"), api.get_opt(name)).await
+    }
+
+    /// An Ingress as it is at this moment.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn ingress(&self, name: &ObjectName) -> Result<Option<Ingress>, KubernetesError> {
+        let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
+        Ok(self.get(api, &name.name).await?.map(Ingress::from))
+    }
+
+    /// An IngressClass as it is at this moment.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn ingress_class(&self, name: &str) -> Result<Option<IngressClass>, KubernetesError> {
+        Ok(self.get(Api::<wire::IngressClass>::all(self.client.clone()), name).await?.map(IngressClass::from))
+    }
+
+    /// An IngressClassParams as it is at this moment; none where its kind is not installed.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn ingress_class_params(&self, name: &str) -> Result<Option<IngressClassParams>, KubernetesError> {
+        let api: Api<crd::IngressClassParams> = Api::all(self.client.clone());
+        Ok(self.get(api, name).await?.map(IngressClassParams::from))
+    }
+
+    /// A Namespace as it is at this moment.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn namespace(&self, name: &str) -> Result<Option<Namespace>, KubernetesError> {
+        Ok(self.get(Api::<wire::Namespace>::all(self.client.clone()), name).await?.map(Namespace::from))
+    }
+
+    /// The TargetGroupBindings that carry a stack's labels at this moment.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn labelled_bindings(
+        &self,
+        stack: &StackId,
+    ) -> Result<Vec<snapshot::TargetGroupBinding>, KubernetesError> {
+        let api: Api<TargetGroupBinding> = match stack {
+            StackId::Ingress(name) | StackId::Service(name) => Api::namespaced(self.client.clone(), &name.namespace),
+            StackId::Group(_) => Api::all(self.client.clone()),
+        };
+        let labels: Vec<String> =
+            tags::binding_labels(stack).iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let of_stack = ListParams::default().labels(&labels.join(","));
+        let found = ask(|| format!("cannot list the TargetGroupBindings of {stack}"), api.list(&of_stack)).await?;
+        Ok(found.items.into_iter().map(snapshot::TargetGroupBinding::from).collect())
+    }
+
+    /// A Service as it is at this moment.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn service(&self, name: &ObjectName) -> Result<Option<Service>, KubernetesError> {
+        let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
+        Ok(self.get(api, &name.name).await?.map(Service::from))
+    }
+
+    /// Adds the finalizer of a stack to an Ingress or Service, where it is missing.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses, and for an object that is gone, or going: nothing would hold it
+    /// until what is made for it is taken away again.
+    pub async fn add_finalizer(&self, object: &ObjectReference, finalizer: &str) -> Result<(), KubernetesError> {
+        let change = |finalizers: &[String], deleting: bool| {
+            let missing = !deleting && !finalizers.iter().any(|f| f == finalizer);
+            missing.then(|| finalizers.iter().cloned().chain([finalizer.to_owned()]).collect())
+        };
+        match self.change_finalizers(object, &change).await? {
+            Some((finalizers, false)) if finalizers.iter().any(|f| f == finalizer) => Ok(()),
+            _ => Err(KubernetesError::Gone { action: format!("cannot add a finalizer to {object}") }),
+        }
+    }
+
+    /// Takes a finalizer from an Ingress or Service, where it is.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn remove_finalizer(&self, object: &ObjectReference, finalizer: &str) -> Result<(), KubernetesError> {
+        let change = |finalizers: &[String], _: bool| {
+            let present = finalizers.iter().any(|f| f == finalizer);
+            present.then(|| finalizers.iter().filter(|f| *f != finalizer).cloned().collect())
+        };
+        self.change_finalizers(object, &change).await.map(drop)
+    }
+
+    async fn change_finalizers(
+        &self,
+        object: &ObjectReference,
+        change: &FinalizerChange<'_>,
+    ) -> Result<Option<Finalizers>, KubernetesError> {
+        let (client, namespace) = (self.client.clone(), &object.name.namespace);
+        match object.kind {
+            ObjectKind::Service => {
+                Self::change_finalizers_of(Api::<wire::Service>::namespaced(client, namespace), object, change).await
+            }
+            _ => Self::change_finalizers_of(Api::<wire::Ingress>::namespaced(client, namespace), object, change).await,
+        }
+    }
+
+    /// Answers the finalizers as they are afterwards, and whether the object is being deleted; `None` when it is gone.
+    async fn change_finalizers_of<W>(
+        api: Api<W>,
+        object: &ObjectReference,
+        change: &FinalizerChange<'_>,
+    ) -> Result<Option<Finalizers>, KubernetesError>
+    where
+        W: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let action = || format!("cannot change the finalizers of {object}");
+        let name = &object.name.name;
+        for _ in 0..ATTEMPTS {
+            let Some(current) = ask(action, api.get_opt(name)).await? else { return Ok(None) };
+            let metadata = current.meta();
+            let (finalizers, deleting) =
+                (metadata.finalizers.clone().unwrap_or_default(), metadata.deletion_timestamp.is_some());
+            let Some(finalizers) = change(&finalizers, deleting) else { return Ok(Some((finalizers, deleting))) };
+            let patch =
+                json!({ "metadata": { "resourceVersion": metadata.resource_version, "finalizers": finalizers } });
+            match ask(action, api.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await {
+                Ok(_) => return Ok(Some((finalizers, deleting))),
+                Err(error) if has_code(&error, 404) => return Ok(None),
+                Err(error) if has_code(&error, 409) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(KubernetesError::Contended { action: action() })
+    }
+
+    /// Writes `status.loadBalancer` of an Ingress: one entry with the host name and the ports.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn write_ingress_status(
+        &self,
+        name: &ObjectName,
+        hostname: &str,
+        ports: &[u16],
+    ) -> Result<(), KubernetesError> {
+        // The schema wants a protocol for each port; an empty one is what aws-load-balancer-controller writes.
+        let ports: Vec<(u16, &str)> = ports.iter().map(|port| (*port, "")).collect();
+        let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
+        write_status(api, &ObjectReference::ingress(name), status_patch(hostname, &ports)).await
+    }
+
+    /// Writes `status.loadBalancer` of a Service: one entry with the host name and the ports.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn write_service_status(
+        &self,
+        name: &ObjectName,
+        hostname: &str,
+        ports: &[(u16, &str)],
+    ) -> Result<(), KubernetesError> {
+        let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
+        write_status(api, &ObjectReference::service(name), status_patch(hostname, ports)).await
+    }
+
+    /// Empties `status.loadBalancer` of a Service whose load balancer is gone.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn clear_service_status(&self, name: &ObjectName) -> Result<(), KubernetesError> {
+        let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
+        let patch = json!({ "status": { "loadBalancer": { "ingress": null } } });
+        write_status(api, &ObjectReference::service(name), patch).await
+    }
+}
+
+async fn write_status<W>(api: Api<W>, object: &ObjectReference, patch: Value) -> Result<(), KubernetesError>
+where
+    W: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let written = ask(
+        || format!("cannot write the status of {object}"),
+        api.patch_status(&object.name.name, &PatchParams::default(), &Patch::Merge(patch)),
+    )
+    .await;
+    match written {
+        Err(error) if has_code(&error, 404) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+fn status_patch(hostname: &str, ports: &[(u16, &str)]) -> Value {
+    let ports: Vec<Value> =
+        ports.iter().map(|(port, protocol)| json!({ "port": port, "protocol": protocol })).collect();
+    json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": hostname, "ports": ports }] } } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use albatross_simulation::fake::Fake;
+
+    /// What comes of adding the finalizer to an Ingress that the API server has like this, and which calls are made.
+    async fn added(metadata: Option<Value>) -> (Result<(), String>, Vec<String>) {
+        // The HTTP stack is built for TLS, too, though none is spoken here.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let answer = match metadata {
+            Some(metadata) => (200, json!({ "metadata": metadata, "spec": {} }).to_string()),
+            None => {
+                (404, json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 }).to_string())
+            }
+        };
+        let fake = Fake::start(move |_| {
+            let answer = answer.clone();
+            async move { answer }
+        })
+        .await;
+        let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
+        let added = Kubernetes::new(client)
+            .add_finalizer(&ObjectReference::ingress(&ObjectName::new("shop", "web")), "ours")
+            .await;
+        let methods = fake.calls().into_iter().map(|call| call.action.split(' ').next().unwrap().to_owned());
+        (added.map_err(|error| error.to_string()), methods.collect())
+    }
+
+    #[tokio::test]
+    async fn nothing_is_made_for_an_ingress_that_cannot_be_held() {
+        let gone = Err("cannot add a finalizer to Ingress shop/web: it is gone, or being deleted".to_owned());
+        let going = |finalizer: &str| json!({ "name": "web", "finalizers": [finalizer], "deletionTimestamp": "2026-01-01T00:00:00Z" });
+        let (get, patch) = (vec!["GET".to_owned()], vec!["GET".to_owned(), "PATCH".to_owned()]);
+        for (metadata, expected, methods) in [
+            (Some(json!({ "name": "web" })), Ok(()), &patch),
+            (Some(json!({ "name": "web", "finalizers": ["ours"] })), Ok(()), &get),
+            (Some(going("another's")), gone.clone(), &get),
+            (Some(going("ours")), gone.clone(), &get),
+            (None, gone, &get),
+        ] {
+            assert_eq!(added(metadata.clone()).await, (expected, methods.clone()), "{metadata:?}");
+        }
+    }
+}

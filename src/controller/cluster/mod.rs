@@ -1,0 +1,9 @@
+//! What is spoken with the API server: watches, objects read and written, events, records, Secrets.
+
+pub(crate) mod deadline;
+pub(crate) mod events;
+pub(crate) mod heard;
+pub(crate) mod kubernetes;
+pub(crate) mod records;
+pub(crate) mod secrets;
+pub(crate) mod watches;

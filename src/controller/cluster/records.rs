@@ -1,0 +1,441 @@
+//! Where records are kept: ConfigMaps in the controller's namespace, one writer at a time. Taking a record's promise back is
+//! waited for; giving it is not, and is written with others a moment later.
+
+use std::{
+    collections::BTreeMap,
+    ops::RangeInclusive,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI32, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::sync::Notify;
+
+use super::kubernetes::words;
+use crate::controller::cluster::deadline::answered;
+use albatross_core::{
+    model::{ObservedStack, StackId, TagKeys},
+    record::{self, Clean, Contents, HEADER_KEY, Header, Record, SHARDS},
+};
+
+/// How often a ConfigMap is written again after somebody else's write.
+const TRIES: u32 = 5;
+
+/// How many ConfigMaps are taken over at once.
+const AT_ONCE: usize = 8;
+
+/// How long promises are gathered before they are written.
+const GATHER: Duration = Duration::from_millis(500);
+
+/// How many bytes of promises are written a second at most, on average: what the API server's database has to take while
+/// thousands of stacks are taken over.
+const BYTES_A_SECOND: u32 = 256 * 1024;
+
+/// A record could not be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Another process writes the records, so it leads.
+    #[error("another process ({0}) writes the records by now, so this one does not lead any more")]
+    Deposed(String),
+    /// The API server refused, or did not answer.
+    #[error("cannot write the ConfigMap {name} in namespace {namespace}, which holds the records: {reason}")]
+    Unwritten {
+        /// The ConfigMap.
+        name: String,
+        /// Where it is.
+        namespace: String,
+        /// What the API server said.
+        reason: String,
+    },
+}
+
+/// A record as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    packed: Vec<u8>,
+    clean: bool,
+}
+
+impl Entry {
+    fn of(record: &Record) -> Self {
+        Self { packed: record::pack(record), clean: record.clean.is_some() }
+    }
+}
+
+/// One ConfigMap.
+#[derive(Debug, Default)]
+struct Shard {
+    /// As they are written: they are read only when they are taken over.
+    records: BTreeMap<String, Entry>,
+    /// Counts changes of `records`.
+    changed: u64,
+    /// What `changed` was when they were last written.
+    written: u64,
+    /// What `changed` was when a promise was last taken back.
+    taken_back: u64,
+}
+
+/// What is known of a ConfigMap as the API server has it; locked while it is written.
+#[derive(Debug, Default)]
+struct Stored {
+    /// `None` when it is not there.
+    version: Option<String>,
+}
+
+/// The records of all stacks. Shared by all workers.
+pub struct Records {
+    api: Api<ConfigMap>,
+    namespace: String,
+    lease: String,
+    header: Header,
+    /// The term of [`Self::load`].
+    term: AtomicI32,
+    /// [`Header::since`]
+    since: AtomicI32,
+    shards: Mutex<Vec<Shard>>,
+    /// The tags of each stack that are the controller's own; known also where no records can be kept.
+    tag_keys: Mutex<BTreeMap<StackId, TagKeys>>,
+    stored: Vec<tokio::sync::Mutex<Stored>>,
+    /// Without the permission to write them, there are none.
+    usable: AtomicBool,
+    changes: Notify,
+}
+
+impl Records {
+    /// Keeps records in `namespace`, for those that take turns at `lease`, under `header`. Nothing is read yet, and until [`Self::load`] nothing is kept.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, lease: &str, header: Header) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            namespace: namespace.to_owned(),
+            lease: lease.to_owned(),
+            term: AtomicI32::new(header.term),
+            since: AtomicI32::new(header.term),
+            header,
+            shards: Mutex::new((0..SHARDS).map(|_| Shard::default()).collect()),
+            tag_keys: Mutex::default(),
+            stored: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
+            usable: AtomicBool::new(false),
+            changes: Notify::new(),
+        }
+    }
+
+    fn header(&self) -> Header {
+        let (term, since) = (self.term.load(Ordering::Acquire), self.since.load(Ordering::Acquire));
+        Header { term, since, ..self.header.clone() }
+    }
+
+    fn shards(&self) -> MutexGuard<'_, Vec<Shard>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the records over at the start of a term: whoever wrote them before can write no more. Those that cannot be
+    /// read count for nothing, and without the permission for ConfigMaps there are none; both are said once.
+    /// Answers all promises.
+    /// It waits for as long as the API server does not answer: what was promised must be taken back before it is changed.
+    pub async fn load(&self, term: i32) -> Vec<(StackId, Clean)> {
+        self.term.store(term, Ordering::Release);
+        self.since.store(term, Ordering::Release);
+        self.usable.store(true, Ordering::Release);
+        self.own_tags().clear();
+        // A few at a time: whoever takes over is waited for, and what is read is in memory as text meanwhile.
+        let taken = stream::iter((0..SHARDS).map(|shard| self.take_over(shard))).buffered(AT_ONCE);
+        let taken: Result<Vec<Vec<_>>, RecordError> = taken.try_collect().await;
+        taken.map(|taken| taken.into_iter().flatten().collect()).unwrap_or_else(|reason| {
+            self.usable.store(false, Ordering::Release);
+            self.shards().iter_mut().for_each(|shard| shard.records.clear());
+            tracing::warn!(
+                "{reason}; without records all of AWS is read at every start: let the ServiceAccount get, create and update \
+                 ConfigMaps in namespace {}, as config/rbac does",
+                self.namespace
+            );
+            Vec::new()
+        })
+    }
+
+    /// Takes a ConfigMap over, or makes it: from then on whoever had it fails at its version.
+    async fn take_over(&self, shard: usize) -> Result<Vec<(StackId, Clean)>, RecordError> {
+        let name = record::shard_name(&self.lease, shard);
+        let mut stored = self.stored[shard].lock().await;
+        let mut told = false;
+        loop {
+            let error = match self.try_to_take_over(shard, &name, &mut stored).await {
+                Ok(promises) => return Ok(promises),
+                Err(error) => error,
+            };
+            if is_final(&error) {
+                return Err(self.unwritten(shard, &error));
+            }
+            // Also whoever led before may have written it just now.
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!("{}; trying again", self.unwritten(shard, &error));
+            }
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+
+    async fn try_to_take_over(
+        &self,
+        shard: usize,
+        name: &str,
+        stored: &mut Stored,
+    ) -> kube::Result<Vec<(StackId, Clean)>> {
+        let found = answered(self.api.get_opt(name)).await?.unwrap_or_default();
+        let packed = found.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0)).collect();
+        let read = record::read(&self.header(), &Contents { data: found.data.unwrap_or_default(), packed });
+        if let Some(before) = read.header.as_ref().filter(|before| self.header().follows(before)) {
+            self.since.fetch_min(before.since, Ordering::AcqRel);
+        }
+        stored.version = found.metadata.resource_version;
+        self.shards()[shard].records =
+            read.records.iter().map(|(key, record)| (key.clone(), Entry::of(record))).collect();
+        let keys = read.records.values().filter_map(|record| Some((record.stack.clone(), record.tag_keys.clone()?)));
+        self.own_tags().extend(keys);
+        self.put(shard, stored).await?;
+        if !read.unreadable.is_empty() {
+            let keys = read.unreadable.join(", ");
+            tracing::warn!(config_map = name, keys, "records cannot be read; AWS is read instead");
+        }
+        Ok(read.records.into_values().filter_map(|record| Some((record.stack, record.clean?))).collect())
+    }
+
+    /// Returns the terms up to the present one in which nobody led who writes no records, as far as is known.
+    #[must_use]
+    pub fn terms(&self) -> RangeInclusive<i32> {
+        let header = self.header();
+        header.since..=header.term
+    }
+
+    /// Whether there is a promise about a stack.
+    #[must_use]
+    pub fn is_clean(&self, stack: &StackId) -> bool {
+        let key = record::key(stack);
+        self.shards()[record::shard(&key)].records.get(&key).is_some_and(|entry| entry.clean)
+    }
+
+    /// How many stacks have a record, and how many of those a promise.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let shards = self.shards();
+        let records = || shards.iter().flat_map(|shard| shard.records.values());
+        (records().count(), records().filter(|entry| entry.clean).count())
+    }
+
+    /// Whether records are kept at all.
+    #[must_use]
+    pub fn are_kept(&self) -> bool {
+        self.usable.load(Ordering::Acquire)
+    }
+
+    /// Changes a stack's record; answers whether it was another before.
+    fn set(&self, stack: &StackId, record: Option<Record>) -> bool {
+        let key = record::key(stack);
+        let entry = record.as_ref().map(Entry::of);
+        let mut shards = self.shards();
+        let shard = &mut shards[record::shard(&key)];
+        let changed = shard.records.get(&key) != entry.as_ref();
+        match entry {
+            Some(entry) => drop(shard.records.insert(key, entry)),
+            None => drop(shard.records.remove(&key)),
+        }
+        shard.changed += u64::from(changed);
+        changed
+    }
+
+    fn own_tags(&self) -> MutexGuard<'_, BTreeMap<StackId, TagKeys>> {
+        self.tag_keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the tags of a stack that are the controller's own; `None` where nothing is remembered of the stack.
+    #[must_use]
+    pub fn tag_keys(&self, stack: &StackId) -> Option<TagKeys> {
+        self.own_tags().get(stack).cloned()
+    }
+
+    /// Takes the promise about a stack back, where there is one, remembers tags that are about to be set, and returns when
+    /// that is written.
+    ///
+    /// # Errors
+    /// When it cannot be written: nothing of the stack may be changed then.
+    pub async fn take_back(&self, stack: &StackId, about_to_be_set: TagKeys) -> Result<(), RecordError> {
+        let tag_keys = self.own_tags().get_mut(stack).map(|known| {
+            known.extend(about_to_be_set);
+            known.clone()
+        });
+        if !self.are_kept() {
+            return Ok(());
+        }
+        let shard = record::shard(&record::key(stack));
+        if (tag_keys.is_some() || self.is_clean(stack))
+            && self.set(stack, Some(Record { stack: stack.clone(), clean: None, tag_keys }))
+        {
+            let mut shards = self.shards();
+            shards[shard].taken_back = shards[shard].changed;
+        }
+        // One that was taken back before may not be written yet; promises can wait.
+        let is_pending = |shard: &Shard| shard.taken_back > shard.written;
+        if is_pending(&self.shards()[shard]) { self.write(shard).await.map(drop) } else { Ok(()) }
+    }
+
+    /// Promises that nothing is left to do for a stack, which AWS has as it was observed. It is written soon.
+    /// From then on the tags that it has are the controller's own.
+    pub fn promise(&self, stack: &StackId, observed: &ObservedStack, tag_keys: TagKeys) {
+        self.own_tags().insert(stack.clone(), tag_keys.clone());
+        if self.are_kept() {
+            let clean = Some(Clean::of(observed));
+            if self.set(stack, Some(Record { stack: stack.clone(), clean, tag_keys: Some(tag_keys) })) {
+                self.changes.notify_one();
+            }
+        }
+    }
+
+    /// Forgets a stack that is no more. It is written soon.
+    pub fn remove(&self, stack: &StackId) {
+        self.own_tags().remove(stack);
+        if self.are_kept() && self.set(stack, None) {
+            self.changes.notify_one();
+        }
+    }
+
+    /// Whether everything is written.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        !self.are_kept() || self.shards().iter().all(|shard| shard.changed == shard.written)
+    }
+
+    /// Writes what has changed, a moment after it did, for ever.
+    pub async fn keep_written(&self) {
+        loop {
+            self.changes.notified().await;
+            tokio::time::sleep(GATHER).await;
+            let mut failed = None;
+            for shard in 0..SHARDS {
+                match self.write(shard).await {
+                    Ok(0) => {}
+                    Ok(bytes) => tokio::time::sleep(pause(bytes)).await,
+                    // The others are written all the same.
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            if let Some(error) = failed {
+                tracing::warn!("{error}; trying again");
+                self.changes.notify_one();
+            }
+        }
+    }
+
+    /// Writes what has changed.
+    ///
+    /// # Errors
+    /// The first that could not be written; those behind it are not tried.
+    pub async fn flush(&self) -> Result<(), RecordError> {
+        for shard in 0..SHARDS {
+            self.write(shard).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a ConfigMap if something in it has changed, and returns of how many bytes it is then.
+    async fn write(&self, shard: usize) -> Result<usize, RecordError> {
+        let needed = {
+            let shards = self.shards();
+            (shards[shard].changed > shards[shard].written).then_some(shards[shard].changed)
+        };
+        let Some(needed) = needed.filter(|_| self.are_kept()) else { return Ok(0) };
+        let mut stored = self.stored[shard].lock().await;
+        // Who waited for another's write may have been written with it.
+        if self.shards()[shard].written >= needed {
+            return Ok(0);
+        }
+        for _ in 0..TRIES {
+            let error = match self.put(shard, &mut stored).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => error,
+            };
+            let kube::Error::Api(status) = &error else { return Err(self.unwritten(shard, &error)) };
+            if !matches!(status.code, 404 | 409) {
+                return Err(self.unwritten(shard, &error));
+            }
+            // Somebody has written or deleted it, or an answer to ourselves was lost.
+            let name = record::shard_name(&self.lease, shard);
+            let found = answered(self.api.get_opt(&name)).await.map_err(|error| self.unwritten(shard, &error))?;
+            let header = found.as_ref().and_then(|found| found.data.as_ref()?.get(HEADER_KEY));
+            let header: Option<Header> = header.and_then(|text| serde_json::from_str(text).ok());
+            if let Some(header) = header.filter(|header| header.holder != self.header.holder) {
+                return Err(RecordError::Deposed(header.holder));
+            }
+            stored.version = found.and_then(|found| found.metadata.resource_version);
+        }
+        Err(self.contended(shard))
+    }
+
+    /// Writes a ConfigMap whole, as the next version of the one that is known. Returns of how many bytes its records are.
+    async fn put(&self, shard: usize, stored: &mut Stored) -> kube::Result<usize> {
+        let name = record::shard_name(&self.lease, shard);
+        let (contents, changed) = {
+            let shards = self.shards();
+            let records = shards[shard].records.iter().map(|(key, entry)| (key, &entry.packed));
+            (record::write(&self.header(), records), shards[shard].changed)
+        };
+        let bytes = contents.packed.values().map(Vec::len).sum();
+        let packed = contents.packed.into_iter().map(|(key, packed)| (key, ByteString(packed))).collect();
+        let object = ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                resource_version: stored.version.clone(),
+                labels: Some([("app.kubernetes.io/managed-by".to_owned(), "albatross".to_owned())].into()),
+                ..ObjectMeta::default()
+            },
+            data: Some(contents.data),
+            binary_data: Some(packed),
+            ..ConfigMap::default()
+        };
+        let parameters = PostParams::default();
+        let answer = match stored.version {
+            Some(_) => answered(self.api.replace(&name, &parameters, &object)).await?,
+            None => answered(self.api.create(&parameters, &object)).await?,
+        };
+        stored.version = answer.metadata.resource_version;
+        let mut shards = self.shards();
+        shards[shard].written = shards[shard].written.max(changed);
+        Ok(bytes)
+    }
+
+    fn contended(&self, shard: usize) -> RecordError {
+        RecordError::Unwritten {
+            name: record::shard_name(&self.lease, shard),
+            namespace: self.namespace.clone(),
+            reason: format!("others have changed it {TRIES} times in a row"),
+        }
+    }
+
+    fn unwritten(&self, shard: usize, error: &kube::Error) -> RecordError {
+        RecordError::Unwritten {
+            name: record::shard_name(&self.lease, shard),
+            namespace: self.namespace.clone(),
+            reason: words(error),
+        }
+    }
+}
+
+/// How long nothing is written after so many bytes.
+fn pause(bytes: usize) -> Duration {
+    let micros = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000);
+    Duration::from_micros(micros / u64::from(BYTES_A_SECOND))
+}
+
+/// Whether trying again is of no use.
+fn is_final(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 401 | 403 | 422))
+}
+
+#[cfg(test)]
+mod tests;

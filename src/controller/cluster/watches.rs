@@ -1,0 +1,306 @@
+//! Watches: from the API server's events to the snapshot, and from changes of the snapshot to the queue.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Resource,
+    runtime::{WatchStreamExt, watcher, watcher::Event},
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::{heard::Heard, kubernetes::words};
+use crate::controller::runtime::queue::Queue;
+use albatross_core::dependents::{Concerns, Key};
+use albatross_core::snapshot::Snapshot;
+
+/// Which kinds have been listed once. Nothing is decided before all have been.
+#[derive(Debug)]
+pub struct Synced {
+    /// Kinds that are still awaited, each with the last error of its watch.
+    awaited: Mutex<BTreeMap<&'static str, Option<String>>>,
+    /// Kinds that the API server does not let us list, and that work goes on without, with its reason.
+    without: Mutex<BTreeMap<&'static str, String>>,
+    complete: watch::Sender<bool>,
+    /// When the watches were last answered.
+    pub(crate) heard: Heard,
+}
+
+/// Kinds that work goes on without where they are not there or may not be read: only IngressClasses with parameters need
+/// them.
+const OPTIONAL: [&str; 2] = ["IngressClassParams", "Namespace"];
+
+impl Synced {
+    /// Awaits these kinds.
+    #[must_use]
+    pub fn new(kinds: impl IntoIterator<Item = &'static str>) -> Self {
+        Self {
+            awaited: Mutex::new(kinds.into_iter().map(|kind| (kind, None)).collect()),
+            without: Mutex::default(),
+            complete: watch::channel(false).0,
+            heard: Heard::default(),
+        }
+    }
+
+    /// Counts the answers that this client gets.
+    #[must_use]
+    pub fn with_heard(self, heard: Heard) -> Self {
+        Self { heard, ..self }
+    }
+
+    /// Writes to the log which watches have stalled, for ever.
+    pub async fn report_stalled(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            for line in self.heard.to_report() {
+                tracing::warn!("{line}; look at the API server's load and at the network between");
+            }
+        }
+    }
+
+    fn listed(&self, kind: &'static str) {
+        self.without.lock().unwrap_or_else(PoisonError::into_inner).remove(kind);
+        self.no_longer_awaited(kind);
+    }
+
+    /// The API server refuses a kind that work goes on without. Whether that is news: one that was listed before is kept
+    /// as it was then.
+    fn refused(&self, kind: &'static str, error: &str) -> bool {
+        let mut without = self.without.lock().unwrap_or_else(PoisonError::into_inner);
+        let awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner).contains_key(kind);
+        let news = (awaited || without.contains_key(kind)) && without.get(kind).is_none_or(|last| last != error);
+        if news {
+            without.insert(kind, error.to_owned());
+            self.no_longer_awaited(kind);
+        }
+        news
+    }
+
+    fn awaits(&self, kind: &'static str) -> bool {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).contains_key(kind)
+    }
+
+    fn no_longer_awaited(&self, kind: &'static str) {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.remove(kind);
+        if awaited.is_empty() {
+            self.complete.send_replace(true);
+        }
+    }
+
+    fn failed(&self, kind: &'static str, error: &str) {
+        self.heard.failed(kind, error);
+        if let Some(last) = self.awaited.lock().unwrap_or_else(PoisonError::into_inner).get_mut(kind) {
+            *last = Some(error.to_owned());
+        }
+    }
+
+    /// Returns when every kind has been listed.
+    pub async fn wait(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
+    }
+
+    /// What work goes on without, for `/readyz`. A stalled watch is among it and does not end readiness: the webhooks would
+    /// go with it, and a restart would not bring the API server back.
+    #[must_use]
+    pub fn without(&self) -> Vec<String> {
+        let without = self.without.lock().unwrap_or_else(PoisonError::into_inner);
+        let kinds = without.iter().map(|(kind, error)| format!("working without {kind}: {error}"));
+        let refused = |line: &String| without.keys().any(|kind| line.starts_with(&format!("the watch of {kind} has")));
+        kinds.chain(self.heard.stalled().into_iter().filter(|line| !refused(line))).collect()
+    }
+
+    /// What is still awaited, for `/readyz`.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited
+            .iter()
+            .map(|(kind, error)| match error {
+                None => format!("{kind}: not listed yet"),
+                Some(error) => format!("{kind}: not listed yet; {error}"),
+            })
+            .collect()
+    }
+}
+
+/// How often it is looked whether watches have stalled.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Objects that one answer of a list holds.
+const PAGE: u32 = 200;
+
+/// Watches one kind for ever. An error is logged, once until it changes, and the watch tried again with growing pauses.
+pub async fn watch_kind<W, T>(
+    kind: &'static str,
+    api: Api<W>,
+    snapshot: Arc<RwLock<Snapshot>>,
+    queue: Arc<Queue>,
+    synced: Arc<Synced>,
+) where
+    W: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    T: Concerns + From<W>,
+{
+    // A page is held in memory as text and as objects at once, so a small one is most of what a large cluster costs.
+    let stream = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff();
+    let mut stream = std::pin::pin!(stream);
+    let mut listed: Vec<T> = Vec::new();
+    let mut last_error = None;
+    while let Some(event) = stream.next().await {
+        let first_list = matches!(event, Ok(Event::InitDone)) && synced.awaits(kind);
+        let changes = match event {
+            Ok(event) => {
+                // The start of a list is only an attempt, which says nothing about the error of the last one.
+                match event {
+                    Event::Init => {
+                        listed.clear();
+                        continue;
+                    }
+                    Event::InitApply(object) => {
+                        listed.push(T::from(object));
+                        continue;
+                    }
+                    Event::InitDone => {
+                        let listed = std::mem::take(&mut listed);
+                        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+                        snapshot.unreadable.remove(kind);
+                        snapshot.replace(listed)
+                    }
+                    Event::Apply(object) => {
+                        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+                        snapshot.apply(T::from(object)).into_iter().collect()
+                    }
+                    Event::Delete(object) => {
+                        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+                        snapshot.remove(T::from(object).name()).into_iter().collect()
+                    }
+                }
+            }
+            Err(error) => {
+                let refused = is_refused(&error);
+                let error = explain(kind, &error);
+                synced.failed(kind, &error);
+                if refused && OPTIONAL.contains(&kind) && synced.refused(kind, &error) {
+                    snapshot.write().unwrap_or_else(PoisonError::into_inner).unreadable.insert(kind, error.clone());
+                }
+                if last_error.as_ref() != Some(&error) {
+                    tracing::warn!(kind, "{error}");
+                    last_error = Some(error);
+                }
+                continue;
+            }
+        };
+        if last_error.take().is_some() {
+            tracing::info!(kind, "the watch works again");
+        }
+        let mut keys: BTreeMap<&str, BTreeSet<Key>> = BTreeMap::new();
+        {
+            let snapshot = snapshot.read().unwrap_or_else(PoisonError::into_inner);
+            for change in &changes {
+                keys.entry(&change.name.namespace).or_default().extend(T::keys(change, &snapshot));
+            }
+        }
+        for (namespace, keys) in keys {
+            // What the first lists hold is there, and may have been for long; what comes after them is an edit.
+            match first_list {
+                true => queue.resync(keys),
+                false => queue.changed(namespace, keys),
+            }
+        }
+        synced.listed(kind);
+    }
+}
+
+/// Whether the kind is not there or may not be read, which trying again does not change by itself.
+fn is_refused(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => matches!(status.code, 403 | 404),
+        _ => false,
+    }
+}
+
+fn explain(kind: &str, error: &watcher::Error) -> String {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => cause_and_fix(kind, Some((status.code, &status.message)), ""),
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            cause_and_fix(kind, None, &words(error))
+        }
+        NoResourceVersion => cause_and_fix(kind, None, &error.to_string()),
+    }
+}
+
+fn cause_and_fix(kind: &str, status: Option<(u16, &str)>, otherwise: &str) -> String {
+    match status {
+        Some((404, _)) if matches!(kind, "TargetGroupBinding" | "IngressClassParams") => {
+            let plural = if kind == "TargetGroupBinding" { "targetgroupbindings" } else { "ingressclassparams" };
+            format!(
+                "the CustomResourceDefinition {plural}.elbv2.k8s.aws is not installed; \
+                 install it with `kubectl apply -k config/crd` (or `albatross crds | kubectl apply --server-side -f -`)"
+            )
+        }
+        Some((403, message)) => {
+            format!(
+                "not allowed to list and watch {kind}: {message}; give the ServiceAccount the ClusterRole of config/rbac"
+            )
+        }
+        Some((_, message)) => format!("cannot watch {kind}: {message}"),
+        None => format!("cannot watch {kind}: {otherwise}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_fails_says_what_to_do() {
+        insta::assert_snapshot!(
+            cause_and_fix("TargetGroupBinding", Some((404, "page not found")), ""),
+            @"the CustomResourceDefinition targetgroupbindings.elbv2.k8s.aws is not installed; install it with `kubectl apply -k config/crd` (or `albatross crds | kubectl apply --server-side -f -`)"
+        );
+        insta::assert_snapshot!(
+            cause_and_fix("Pod", Some((403, "pods is forbidden")), ""),
+            @"not allowed to list and watch Pod: pods is forbidden; give the ServiceAccount the ClusterRole of config/rbac"
+        );
+        insta::assert_snapshot!(cause_and_fix("Pod", None, "connection refused"), @"cannot watch Pod: connection refused");
+    }
+
+    #[test]
+    fn readiness_says_which_kinds_are_awaited_and_why() {
+        let synced = Synced::new(["Ingress", "Service"]);
+        synced.failed("Service", "cannot watch Service: no");
+        assert_eq!(synced.reasons(), ["Ingress: not listed yet", "Service: not listed yet; cannot watch Service: no"]);
+        synced.listed("Ingress");
+        synced.listed("Service");
+        assert_eq!(synced.reasons(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_kind_that_one_can_do_without_holds_nothing_back() {
+        let synced = Synced::new(["Ingress", "IngressClassParams"]);
+        let complete = synced.complete.subscribe();
+        assert!(synced.refused("IngressClassParams", "not installed"));
+        assert!(!synced.refused("IngressClassParams", "not installed"), "told once");
+        assert_eq!(synced.reasons(), ["Ingress: not listed yet"]);
+        synced.listed("Ingress");
+        assert!(*complete.borrow());
+        assert_eq!(synced.without(), ["working without IngressClassParams: not installed"]);
+        synced.listed("IngressClassParams");
+        assert_eq!(synced.without(), Vec::<String>::new());
+        assert!(!synced.refused("IngressClassParams", "forbidden"), "what was listed is kept");
+    }
+}

@@ -1,0 +1,158 @@
+//! TargetGroupBindings: the steps that are Kubernetes's to do.
+
+use kube::{
+    Api,
+    api::{DeleteParams, ObjectMeta, PostParams},
+};
+
+use super::{Applier, StepError, made::Made};
+use crate::controller::cluster::deadline::answered;
+use albatross_core::{
+    api::crd::{TargetGroupBinding, TargetGroupBindingSpec},
+    model::{ObjectName, ObservedBinding, StackId, TargetGroup, TargetGroupArn},
+    plan::binding,
+};
+
+fn failed(verb: &str, error: kube::Error) -> StepError {
+    let (message, fix) = match &error {
+        kube::Error::Api(status) if status.is_conflict() => (status.message.clone(), None),
+        kube::Error::Api(status) if status.is_forbidden() => (
+            status.message.clone(),
+            Some(format!(
+                "allow the verb `{verb}` on `targetgroupbindings.elbv2.k8s.aws` in the controller's ClusterRole"
+            )),
+        ),
+        kube::Error::Api(status) if status.code == 404 => (
+            status.message.clone(),
+            Some("install the CustomResourceDefinitions of `elbv2.k8s.aws`, or create the namespace".to_owned()),
+        ),
+        kube::Error::Api(status) if status.is_invalid() || status.code == 400 => (
+            status.message.clone(),
+            Some("see what the API server or an admission webhook says against the TargetGroupBinding".to_owned()),
+        ),
+        kube::Error::Api(status) => (status.message.clone(), None),
+        other => (other.to_string(), None),
+    };
+    StepError::Kubernetes { message, fix }
+}
+
+impl Applier {
+    fn bindings_in(&self, namespace: &str) -> Api<TargetGroupBinding> {
+        Api::namespaced(self.bindings.clone(), namespace)
+    }
+
+    fn spec(
+        &self,
+        group: &StackId,
+        wanted: &TargetGroup,
+        arn: &TargetGroupArn,
+        made: &Made,
+    ) -> Result<TargetGroupBindingSpec, StepError> {
+        let source = |reference: &_| made.security_group(&self.inventory, group, reference).ok();
+        let spec = binding::spec(wanted, arn, &source);
+        spec.ok_or_else(|| StepError::Unresolved("security group or VPC that the TargetGroupBinding names".to_owned()))
+    }
+
+    pub(crate) async fn create_binding(
+        &self,
+        group: &StackId,
+        wanted: &TargetGroup,
+        made: &Made,
+    ) -> Result<(), StepError> {
+        let arn = made.target_group(&self.inventory, group, &wanted.resource)?;
+        let name = wanted.name.known().ok_or_else(|| StepError::Unresolved("target group's name".to_owned()))?;
+        let new = TargetGroupBinding {
+            metadata: ObjectMeta {
+                name: Some(name.as_str().to_owned()),
+                namespace: Some(wanted.binding.namespace.clone()),
+                labels: Some(wanted.binding.labels.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: self.spec(group, wanted, &arn, made)?,
+            status: None,
+        };
+        let api = self.bindings_in(&wanted.binding.namespace);
+        match answered(api.create(&PostParams::default(), &new)).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                self.take_over_binding(&api, name.as_str(), new).await
+            }
+            result => result.map(drop).map_err(|error| failed("create", error)),
+        }
+    }
+
+    /// A binding of that name is there, though it was not seen: ours, from a lost answer or a list that is behind.
+    async fn take_over_binding(
+        &self,
+        api: &Api<TargetGroupBinding>,
+        name: &str,
+        new: TargetGroupBinding,
+    ) -> Result<(), StepError> {
+        let existing = answered(api.get(name)).await.map_err(|error| failed("get", error))?;
+        let labels = existing.metadata.labels.clone().unwrap_or_default();
+        let ours = new.metadata.labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+        if !ours {
+            return Err(StepError::Kubernetes {
+                message: format!("the TargetGroupBinding `{name}` exists and is not this group's: it lacks its labels"),
+                fix: Some(format!("delete or rename the TargetGroupBinding `{name}`")),
+            });
+        }
+        if existing.metadata.deletion_timestamp.is_some() {
+            return Err(StepError::Kubernetes {
+                message: format!("the TargetGroupBinding `{name}` is being deleted"),
+                fix: None,
+            });
+        }
+        self.replace_binding(api, name, existing, new).await
+    }
+
+    pub(crate) async fn update_binding(
+        &self,
+        group: &StackId,
+        seen: &ObservedBinding,
+        wanted: &TargetGroup,
+        keeps_networking: bool,
+        made: &Made,
+    ) -> Result<(), StepError> {
+        let api = self.bindings_in(&seen.name.namespace);
+        let existing = answered(api.get(&seen.name.name)).await.map_err(|error| failed("get", error))?;
+        if existing.spec != seen.spec || existing.metadata.deletion_timestamp.is_some() != seen.deleting {
+            let message = format!("the TargetGroupBinding {} has changed meanwhile", seen.name);
+            return Err(StepError::Kubernetes { message, fix: None });
+        }
+        let spec = self.spec(group, wanted, &seen.target_group, made)?;
+        let new = TargetGroupBinding {
+            metadata: ObjectMeta { labels: Some(wanted.binding.labels.clone()), ..ObjectMeta::default() },
+            spec: if keeps_networking { binding::widened(spec, &seen.spec) } else { spec },
+            status: None,
+        };
+        self.replace_binding(&api, &seen.name.name, existing, new).await
+    }
+
+    /// Replaces the spec and the stack's labels. Other labels, annotations and finalizers stay: they belong to others, or
+    /// to the binding's own worker. The API server refuses if the object has changed since it was read.
+    async fn replace_binding(
+        &self,
+        api: &Api<TargetGroupBinding>,
+        name: &str,
+        existing: TargetGroupBinding,
+        new: TargetGroupBinding,
+    ) -> Result<(), StepError> {
+        let mut labels = existing.metadata.labels.unwrap_or_default();
+        labels.extend(new.metadata.labels.unwrap_or_default());
+        let replaced = TargetGroupBinding {
+            metadata: ObjectMeta { labels: Some(labels), managed_fields: None, ..existing.metadata },
+            spec: new.spec,
+            status: existing.status,
+        };
+        let result = answered(api.replace(name, &PostParams::default(), &replaced)).await;
+        result.map(drop).map_err(|error| failed("update", error))
+    }
+
+    pub(crate) async fn delete_binding(&self, name: &ObjectName) -> Result<(), StepError> {
+        let api = self.bindings_in(&name.namespace);
+        match answered(api.delete(&name.name, &DeleteParams::default())).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            result => result.map(drop).map_err(|error| failed("delete", error)),
+        }
+    }
+}

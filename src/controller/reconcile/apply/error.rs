@@ -1,0 +1,232 @@
+//! Why a step could not be run, who is to blame, and what helps.
+
+use std::time::Duration;
+
+use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_core::model::{Askers, Cause, Quota, ResourceId};
+
+/// How long AWS takes at most to let go of what a deleted load balancer had.
+const LETS_GO: Duration = Duration::from_secs(300);
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {source}")]
+pub struct ApplyError {
+    /// The step, as plans print it.
+    pub step: String,
+    /// Why it was to be run.
+    pub cause: Cause,
+    /// The port of the listener that it makes or changes.
+    pub port: Option<u16>,
+    /// Whether it makes or changes what all members of a group have in common.
+    pub of_all: bool,
+    /// The steps of the plan that were carried out, by their place in it.
+    pub carried_out: Vec<usize>,
+    /// What happened.
+    pub source: StepError,
+}
+
+/// What happened to a step.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// AWS did not do it.
+    #[error(transparent)]
+    Aws(AwsError),
+    /// AWS cannot delete it yet, because something else still uses it, or does not know it. Nobody has to do anything.
+    #[error(transparent)]
+    NotYet(AwsError),
+    /// The name that is to be created is taken by something that belongs to others.
+    #[error("the {kind} `{name}` exists and belongs to {owner}, not to {claimant}")]
+    Taken {
+        /// `load balancer` or `target group`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Whose it is, in words.
+        owner: String,
+        /// Who wants it, in words.
+        claimant: String,
+    },
+    /// AWS has it already, although it was not known: what is known was wrong, and is read again.
+    #[error("the {kind} `{name}` was there already")]
+    ThereAlready {
+        /// What it is.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The step names something that neither exists nor was created before.
+    #[error("the {0} is not there")]
+    Unresolved(String),
+    /// Several target groups carry the tags of the one that the step names.
+    #[error("{} target groups carry the tags of {resource}: {}", names.len(), names.join(", "))]
+    Ambiguous {
+        /// The resource.
+        resource: ResourceId,
+        /// The names of those that carry its tags.
+        names: Vec<String>,
+    },
+    /// The API server did not do it.
+    #[error("the API server answers: {message}")]
+    Kubernetes {
+        /// Its words.
+        message: String,
+        /// What helps, where somebody has to do something.
+        fix: Option<String>,
+    },
+    /// Another replica holds the lease.
+    #[error("another replica holds the lease")]
+    NotLeader,
+    /// A forward action names a target group of somebody else's that is not there.
+    #[error(transparent)]
+    ForeignTargetGroup(AwsError),
+}
+
+impl StepError {
+    /// Whether what is known of the group has to be read again.
+    pub(crate) fn asks_to_read_again(&self) -> bool {
+        match self {
+            Self::Aws(error) | Self::NotYet(error) => error.asks_to_read_again(),
+            Self::ThereAlready { .. } | Self::Unresolved(_) | Self::Ambiguous { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// Returns the fix where AWS does not delete a thing that something else uses.
+fn in_use_fix(error: &AwsError) -> Option<&'static str> {
+    if !matches!(error.kind, AwsErrorKind::Dependency { .. }) {
+        return None;
+    }
+    match error.operation {
+        "DeleteLoadBalancer" => Some(
+            "detach the load balancer from what uses it: a VPC endpoint service, a VPC link of API Gateway, an accelerator, \
+             or a target group of another load balancer",
+        ),
+        "DeleteTargetGroup" => Some(
+            "remove the listeners and rules of other load balancers, and the services of VPC Lattice or ECS, that use the \
+             target group",
+        ),
+        "DeleteSecurityGroup" => Some(
+            "take the security group off the network interfaces that are in it, and out of the rules of other security \
+             groups that name it",
+        ),
+        _ => None,
+    }
+}
+
+impl ApplyError {
+    /// What the reader can do about it; `None` where trying again is all.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        match &self.source {
+            StepError::Aws(error) => error.fix(),
+            StepError::Taken { kind, name, .. } => Some(format!(
+                "choose another name, or delete or rename the {kind} `{name}`: it is never taken over by its name"
+            )),
+            StepError::Ambiguous { .. } => Some("delete all but one of them".to_owned()),
+            StepError::Kubernetes { fix, .. } => fix.clone(),
+            StepError::ForeignTargetGroup(_) => {
+                Some("check the target group's ARN: it must be in the load balancer's account and region".to_owned())
+            }
+            StepError::NotYet(error) => in_use_fix(error).map(str::to_owned),
+            StepError::ThereAlready { .. } | StepError::Unresolved(_) | StepError::NotLeader => None,
+        }
+    }
+
+    /// The object and field that asked for the step.
+    #[must_use]
+    pub fn blame(&self) -> &Cause {
+        &self.cause
+    }
+
+    /// Charges the member of a group that asks for what AWS refuses, where AWS's error names a setting of a listener or of a new
+    /// load balancer. A step of all that one is known to ask for is that one's.
+    #[must_use]
+    pub fn charged(mut self, askers: &Askers) -> Self {
+        if let StepError::Aws(error) = &self.source
+            && let Some(code) = error.code()
+        {
+            let cause = match (self.port, error.operation) {
+                (Some(port), "CreateListener") => askers.of_refusal(port, code).or_else(|| askers.listeners.get(&port)),
+                (Some(port), _) => askers.of_refusal(port, code),
+                (None, "CreateLoadBalancer") => askers.of_refused_load_balancer(code),
+                (None, _) => None,
+            };
+            if let Some(cause) = cause {
+                self.cause = cause.clone();
+            }
+        }
+        self.of_all &= !askers.asks_for_setting(&self.cause);
+        self
+    }
+
+    /// Returns the quota for which AWS refuses the step, where a change in smaller steps may keep to it.
+    #[must_use]
+    pub fn quota(&self) -> Option<Quota> {
+        match &self.source {
+            StepError::Aws(AwsError { kind: AwsErrorKind::Refused { code, .. }, .. }) => Quota::of_code(code),
+            _ => None,
+        }
+    }
+
+    /// Returns what people are told where a change goes on in smaller steps for a quota.
+    #[must_use]
+    pub fn goes_on_in_steps(&self, quota: Quota) -> String {
+        let fix = self.fix().map(|fix| format!("; {fix}, for changes to be made at once")).unwrap_or_default();
+        format!(
+            "{self}; the change that {} asks for goes on in smaller steps, in which {} that go make room for those that \
+             come{fix}",
+            self.cause.field,
+            quota.counted()
+        )
+    }
+
+    /// Whether AWS refuses for good what only the step's cause asks for: then others can go on without it.
+    #[must_use]
+    pub fn is_of_its_cause(&self) -> bool {
+        let refused = match &self.source {
+            StepError::Aws(error) => error.is_refused(),
+            StepError::Taken { .. } | StepError::ForeignTargetGroup(_) => true,
+            StepError::Kubernetes { fix, .. } => fix.is_some(),
+            _ => false,
+        };
+        refused && !self.of_all
+    }
+
+    /// Whether planning and trying again helps without anybody changing anything: then nobody needs to be told.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match &self.source {
+            StepError::Aws(error) => error.is_transient(),
+            StepError::NotYet(_) | StepError::ThereAlready { .. } | StepError::Unresolved(_) | StepError::NotLeader => {
+                true
+            }
+            StepError::Taken { .. } | StepError::Ambiguous { .. } | StepError::ForeignTargetGroup(_) => false,
+            StepError::Kubernetes { fix, .. } => fix.is_none(),
+        }
+    }
+
+    /// Returns for how long a deletion that AWS does not carry out is nothing to tell people of; `None` where the step is no
+    /// deletion, or failed otherwise. AWS lets go of target groups and network interfaces minutes after a load balancer is
+    /// deleted; of a load balancer that something else uses it never does by itself.
+    #[must_use]
+    pub fn blocked_deletion(&self) -> Option<Duration> {
+        let (StepError::Aws(error) | StepError::NotYet(error)) = &self.source else { return None };
+        let refused = error.is_refused() || matches!(error.kind, AwsErrorKind::Dependency { .. });
+        if !error.operation.starts_with("Delete") {
+            return None;
+        }
+        match error.operation {
+            "DeleteLoadBalancer" if refused => Some(Duration::ZERO),
+            _ if error.is_refused() => Some(Duration::ZERO),
+            _ => self.is_not_yet().then_some(LETS_GO),
+        }
+    }
+
+    /// Whether a deletion has to wait until AWS has let go of something; soon, and no mistake.
+    #[must_use]
+    pub fn is_not_yet(&self) -> bool {
+        matches!(self.source, StepError::NotYet(_))
+    }
+}

@@ -1,0 +1,136 @@
+//! What the steps of a plan that is being run have made so far, and what they name besides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::StepError;
+use albatross_aws::Inventory;
+use albatross_core::{
+    model::{
+        Action, ListenerArn, LoadBalancerArn, ResourceId, RuleArn, SecurityGroupId, SecurityGroupReference, StackId,
+        TargetGroupArn, TargetGroupReference,
+    },
+    plan::{ListenerReference, Plan, RuleReference, SecurityGroupTarget, StepAction, Wait},
+};
+
+/// By what later steps name it.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    pub(crate) load_balancer: Option<LoadBalancerArn>,
+    pub(crate) target_groups: BTreeMap<ResourceId, TargetGroupArn>,
+    pub(crate) listeners: BTreeMap<u16, ListenerArn>,
+    pub(crate) rules: BTreeMap<(u16, usize), RuleArn>,
+    pub(crate) security_group: Option<SecurityGroupId>,
+    /// The target groups that the plan takes away, now or once their bindings are gone: by ARN, and by name.
+    doomed: BTreeSet<TargetGroupArn>,
+    doomed_names: BTreeSet<String>,
+}
+
+impl Made {
+    /// Nothing is made yet.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        let mut made = Self::default();
+        for step in &plan.steps {
+            match &step.action {
+                StepAction::DeleteTargetGroup { arn, .. } => {
+                    made.doomed.insert(arn.clone());
+                }
+                // A binding has the name that its target group was created with.
+                StepAction::DeleteBinding(name) => {
+                    made.doomed_names.insert(name.name.clone());
+                }
+                _ => {}
+            }
+        }
+        made.doomed.extend(plan.passed_over.iter().cloned());
+        if let Some(Wait::BindingsGone(names)) = &plan.wait {
+            made.doomed_names.extend(names.iter().map(|name| name.name.clone()));
+        }
+        made
+    }
+
+    /// The target group that stands for a resource: the one just made, or the one that stays.
+    pub(crate) fn target_group(
+        &self,
+        inventory: &Inventory,
+        group: &StackId,
+        resource: &ResourceId,
+    ) -> Result<TargetGroupArn, StepError> {
+        if let Some(arn) = self.target_groups.get(resource) {
+            return Ok(arn.clone());
+        }
+        let mut found = inventory.target_groups_of(group, resource);
+        // The only one stays, also while a binding of its name goes: that is made anew.
+        if found.len() > 1 {
+            found.retain(|g| !self.doomed.contains(&g.arn) && !self.doomed_names.contains(&g.name));
+        }
+        match found.as_slice() {
+            [one] => Ok(one.arn.clone()),
+            [] => Err(StepError::Unresolved(format!("target group {resource}"))),
+            several => Err(StepError::Ambiguous {
+                resource: resource.clone(),
+                names: several.iter().map(|g| g.name.clone()).collect(),
+            }),
+        }
+    }
+
+    pub(crate) fn action(
+        &self,
+        inventory: &Inventory,
+        group: &StackId,
+        action: &Action<TargetGroupReference>,
+    ) -> Result<Action<TargetGroupArn>, StepError> {
+        action.try_map(|reference| match reference {
+            TargetGroupReference::Own(resource) => self.target_group(inventory, group, resource),
+            TargetGroupReference::Foreign(arn) => Ok(arn.clone()),
+            TargetGroupReference::Named(name) => Err(super::steps::unresolved(name)),
+        })
+    }
+
+    pub(crate) fn listener(&self, reference: &ListenerReference) -> Result<ListenerArn, StepError> {
+        match reference {
+            ListenerReference::Existing(arn) => Ok(arn.clone()),
+            ListenerReference::Created(port) => {
+                let found = self.listeners.get(port).cloned();
+                found.ok_or_else(|| StepError::Unresolved(format!("listener on port {port}")))
+            }
+        }
+    }
+
+    pub(crate) fn rule(&self, reference: &RuleReference) -> Result<RuleArn, StepError> {
+        match reference {
+            RuleReference::Existing(arn) => Ok(arn.clone()),
+            RuleReference::Created(port, index) => {
+                let found = self.rules.get(&(*port, *index)).cloned();
+                found.ok_or_else(|| StepError::Unresolved(format!("rule at place {index} on port {port}")))
+            }
+        }
+    }
+
+    pub(crate) fn security_group_target(&self, target: &SecurityGroupTarget) -> Result<SecurityGroupId, StepError> {
+        match target {
+            SecurityGroupTarget::Existing(id) => Ok(id.clone()),
+            SecurityGroupTarget::Created => {
+                self.security_group.clone().ok_or_else(|| StepError::Unresolved("security group".to_owned()))
+            }
+        }
+    }
+
+    pub(crate) fn security_group(
+        &self,
+        inventory: &Inventory,
+        group: &StackId,
+        reference: &SecurityGroupReference,
+    ) -> Result<SecurityGroupId, StepError> {
+        match reference {
+            SecurityGroupReference::Managed => self
+                .security_group
+                .clone()
+                .or_else(|| inventory.managed_security_group(group))
+                .ok_or_else(|| StepError::Unresolved("security group".to_owned())),
+            SecurityGroupReference::SharedBackend(id) | SecurityGroupReference::Given(id) => id
+                .known()
+                .cloned()
+                .ok_or_else(|| StepError::Unresolved("security group that is not known yet".to_owned())),
+        }
+    }
+}

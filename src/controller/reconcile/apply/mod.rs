@@ -1,0 +1,221 @@
+//! Runs the steps of a plan. Before each it asks whether it may still write; after each the [`Inventory`] knows what
+//! AWS has become, so that the next plan needs no read.
+
+mod bindings;
+mod error;
+mod made;
+mod steps;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use albatross_aws::{Aws, AwsError, AwsErrorKind, Inventory};
+use albatross_core::{
+    desired::BuildConfig,
+    model::{LoadBalancerArn, ObservedSecurityGroup, SecurityGroupId, StackId, Tags, names, tags},
+    plan::{Plan, StepAction},
+};
+
+use made::Made;
+
+pub use error::{ApplyError, StepError};
+
+/// Makes what plans say. Shared by all workers.
+pub struct Applier {
+    aws: Arc<Aws>,
+    inventory: Arc<Inventory>,
+    bindings: kube::Client,
+    /// Held while the shared security group is looked for and made or deleted.
+    backend_group: tokio::sync::Mutex<()>,
+    /// True once the shared security group, as it was found, has been looked at for its default tags.
+    backend_tagged: AtomicBool,
+}
+
+/// What came of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// How many steps were run.
+    pub steps: usize,
+    /// The load balancer, where the plan has created one.
+    pub created_load_balancer: Option<LoadBalancerArn>,
+}
+
+impl Applier {
+    /// Writes through `aws` and `bindings`, and tells `inventory`.
+    #[must_use]
+    pub fn new(aws: Arc<Aws>, inventory: Arc<Inventory>, bindings: kube::Client) -> Self {
+        Self {
+            aws,
+            inventory,
+            bindings,
+            backend_group: tokio::sync::Mutex::default(),
+            backend_tagged: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs a plan's steps in order, up to the first that fails. A deletion that has to wait holds up no other step; it
+    /// is answered with [`StepError::NotYet`] when all others are done.
+    ///
+    /// # Errors
+    /// The step that failed, with its cause. What has been done before stays done, and is known to the inventory.
+    pub async fn apply(
+        &self,
+        group: &StackId,
+        plan: &Plan,
+        may_write: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<Applied, ApplyError> {
+        let mut made = Made::of(plan);
+        let mut carried_out = Vec::new();
+        let mut waiting = None;
+        for (place, step) in plan.steps.iter().enumerate() {
+            let failed = |source, carried_out| ApplyError {
+                step: step.action.to_string(),
+                cause: step.cause.clone(),
+                of_all: step.action.is_of_all(),
+                carried_out,
+                port: match &step.action {
+                    StepAction::CreateListener { listener, .. } => Some(listener.port),
+                    StepAction::ModifyListener { port, .. } => Some(*port),
+                    _ => None,
+                },
+                source,
+            };
+            if !may_write() {
+                return Err(failed(StepError::NotLeader, carried_out));
+            }
+            tracing::info!(%group, step = %step.action, cause = %step.cause, "applying");
+            match self.run(group, &step.action, &mut made).await {
+                Ok(()) => carried_out.push(place),
+                Err(source @ StepError::NotYet(_)) => {
+                    tracing::info!(%group, step = %step.action, reason = %source, "not yet");
+                    if source.asks_to_read_again() {
+                        self.read_again(group, &step.action, &source);
+                    }
+                    waiting.get_or_insert(failed(source, Vec::new()));
+                }
+                Err(source) => {
+                    if source.asks_to_read_again() {
+                        self.read_again(group, &step.action, &source);
+                    }
+                    return Err(failed(source, carried_out));
+                }
+            }
+        }
+        match waiting {
+            Some(error) => Err(ApplyError { carried_out, ..error }),
+            None => Ok(Applied { steps: carried_out.len(), created_load_balancer: made.load_balancer }),
+        }
+    }
+
+    /// Gives up what is known of a group after a step that shows that it is wrong, or may have done something.
+    fn read_again(&self, group: &StackId, action: &StepAction, source: &StepError) {
+        self.inventory.forget_and_find(group, steps::perhaps_made(action));
+        if let StepError::Aws(error) | StepError::NotYet(error) = source
+            && error.names_no_security_group()
+        {
+            // It may be the one that all share, which is no group's own.
+            self.inventory.give_up_list();
+        }
+    }
+
+    /// The security group that all load balancers of the cluster share: the one that the flags give, or ours, made if
+    /// it is not there.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn ensure_backend_security_group(&self, config: &BuildConfig) -> Result<SecurityGroupId, AwsError> {
+        if let Some(given) = &config.backend_security_group {
+            return Ok(given.clone());
+        }
+        let _one = self.backend_group.lock().await;
+        let mut default_tags = config.low_default_tags.clone();
+        default_tags.extend(config.default_tags.clone());
+        let tags = tags::of_backend_group(&config.cluster, &default_tags);
+        if let Some(id) = self.inventory.backend_security_group().await? {
+            self.tag_backend_security_group(&id, &tags).await;
+            return Ok(id);
+        }
+        let name = names::backend_security_group(&config.cluster);
+        let vpc = self.inventory.vpc();
+        let created = self.aws.create_security_group(&name, names::BACKEND_GROUP_DESCRIPTION, vpc, &tags).await;
+        if created.as_ref().is_err_and(AwsError::asks_to_read_again) {
+            // A lost answer, or a group of that name: list again, and take it if it carries our tags.
+            self.inventory.give_up_list();
+            if let Some(id) = self.inventory.backend_security_group().await? {
+                return Ok(id);
+            }
+        }
+        let id = created.map_err(|error| match error.kind {
+            AwsErrorKind::Duplicate { code, .. } => AwsError {
+                operation: error.operation,
+                kind: AwsErrorKind::Refused {
+                    code,
+                    message: format!(
+                        "a security group named `{name}` is there and lacks the tags {}={} and {}={}",
+                        tags::CLUSTER,
+                        config.cluster,
+                        tags::SHARED_RESOURCE,
+                        tags::BACKEND_GROUP
+                    ),
+                },
+            },
+            _ => error,
+        })?;
+        tracing::info!(security_group = %id, %name, "created the security group that all load balancers share");
+        let ingress = std::collections::BTreeSet::new();
+        self.inventory.record_security_group(ObservedSecurityGroup { id: id.clone(), name, tags, ingress });
+        Ok(id)
+    }
+
+    /// Gives the shared security group, once a process, default tags that it lacks. None is removed: no record says which are the
+    /// controller's own. That AWS refuses is said and holds nothing up, as the group serves without them.
+    async fn tag_backend_security_group(&self, id: &SecurityGroupId, wanted: &Tags) {
+        let existing = self.inventory.security_group_tags(id);
+        let differs = |(key, value): &(&String, &String)| existing.get(*key) != Some(*value);
+        let missing: Tags = wanted.iter().filter(differs).map(|(k, v)| (k.clone(), v.clone())).collect();
+        if missing.is_empty() || self.backend_tagged.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match self.aws.tag_security_group(id, &missing).await {
+            Ok(()) => self.inventory.record_security_group_tags(id, &missing),
+            Err(error) => {
+                tracing::warn!(security_group = %id, "the security group that all load balancers share lacks default tags: {error}");
+            }
+        }
+    }
+
+    /// Deletes the security group that all load balancers of the cluster share, if it is ours and no load balancer is
+    /// in it. Answers whether it is gone.
+    ///
+    /// # Errors
+    /// AWS's; [`AwsErrorKind::Dependency`] while rules of other groups name it.
+    pub async fn delete_backend_security_group(&self) -> Result<bool, AwsError> {
+        let _one = self.backend_group.lock().await;
+        let Some(id) = self.inventory.backend_security_group().await? else { return Ok(true) };
+        if self.inventory.load_balancer_uses(&id).await? {
+            return Ok(false);
+        }
+        match self.aws.delete_security_group(&id).await {
+            Err(error) => {
+                if error.asks_to_read_again() {
+                    self.inventory.give_up_list();
+                }
+                // One that is made a moment ago may not be known everywhere yet: only a list shows that it is gone.
+                match error.is_not_found() && self.inventory.backend_security_group().await?.is_none() {
+                    true => Ok(true),
+                    false => Err(error),
+                }
+            }
+            Ok(()) => {
+                tracing::info!(security_group = %id, "deleted the security group that all load balancers shared");
+                self.inventory.record_security_group_deleted(&id);
+                Ok(true)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,494 @@
+//! Each kind of step.
+
+use super::{Applier, StepError, made::Made};
+use albatross_aws::{AwsError, AwsErrorKind, Named, NewListener, NewLoadBalancer, NewRule, Tagging};
+use albatross_core::{
+    model::{
+        Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
+        ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, Rule,
+        SecurityGroupReference, StackId, Tags, TargetGroup, TargetGroupReference, TrustStoreArn, Value, tags,
+    },
+    plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
+};
+
+/// A plan of files names a target group that nobody has asked AWS for.
+pub(crate) fn unresolved(name: &str) -> StepError {
+    StepError::Unresolved(format!("the ARN of the target group `{name}`"))
+}
+
+fn known<'a, T>(value: &'a Value<T>, what: &str) -> Result<&'a T, StepError> {
+    value.known().ok_or_else(|| StepError::Unresolved(what.to_owned()))
+}
+
+/// With the trust store that is known.
+fn trusting(
+    wanted: Option<&MutualAuthentication<Value<TrustStoreArn>>>,
+) -> Result<Option<MutualAuthentication<TrustStoreArn>>, StepError> {
+    wanted.map(|wanted| wanted.try_map(|arn| known(arn, "trust store").cloned())).transpose()
+}
+
+/// Returns what a step may have made although it ended without a clear answer.
+pub(crate) fn perhaps_made(action: &StepAction) -> Option<Named> {
+    match action {
+        StepAction::CreateLoadBalancer(wanted) => wanted.name.known().map(|name| Named::LoadBalancer(name.to_string())),
+        StepAction::CreateTargetGroup(wanted) => wanted.name.known().map(|name| Named::TargetGroup(name.to_string())),
+        StepAction::CreateSecurityGroup(wanted) => wanted.name.known().cloned().map(Named::SecurityGroup),
+        _ => None,
+    }
+}
+
+/// A deletion. What is still used has to wait; and what is said not to be there was perhaps made a moment ago, and AWS does
+/// not know it everywhere yet: only a list shows that it is gone.
+fn deleted(result: Result<(), AwsError>) -> Result<(), StepError> {
+    match result {
+        Err(error) if matches!(error.kind, AwsErrorKind::Dependency { .. }) || error.is_not_found() => {
+            Err(StepError::NotYet(error))
+        }
+        result => result.map_err(StepError::Aws),
+    }
+}
+
+/// A step whose action names target groups: one of somebody else's that is gone is the author's to mend.
+fn forwarding(error: AwsError, action: &Action<TargetGroupReference>) -> StepError {
+    let foreign = action.target_groups().any(|g| matches!(g, TargetGroupReference::Foreign(_)));
+    if foreign && error.code() == Some("TargetGroupNotFound") {
+        StepError::ForeignTargetGroup(error)
+    } else {
+        StepError::Aws(error)
+    }
+}
+
+impl Applier {
+    pub(crate) async fn run(&self, group: &StackId, action: &StepAction, made: &mut Made) -> Result<(), StepError> {
+        let (aws, inventory) = (&*self.aws, &*self.inventory);
+        match action {
+            StepAction::CreateSecurityGroup(wanted) => self.create_security_group(group, wanted, made).await?,
+            StepAction::AuthorizeIngress { group, rules } => {
+                let id = made.security_group_target(group)?;
+                aws.authorize_ingress(&id, rules).await.map_err(StepError::Aws)?;
+                inventory.record_ingress_authorized(&id, rules);
+            }
+            StepAction::RevokeIngress { group, rules } => {
+                aws.revoke_ingress(group, rules).await.map_err(StepError::Aws)?;
+                inventory.record_ingress_revoked(group, rules);
+            }
+            StepAction::DeleteSecurityGroup(id) => {
+                deleted(aws.delete_security_group(id).await)?;
+                inventory.record_security_group_deleted(id);
+            }
+            StepAction::CreateTargetGroup(wanted) => self.create_target_group(group, wanted, made).await?,
+            StepAction::ModifyTargetGroup { arn, health_check, .. } => {
+                aws.modify_target_group(arn, health_check).await.map_err(StepError::Aws)?;
+                inventory.record_health_check(arn, health_check);
+            }
+            StepAction::DeleteTargetGroup { arn, .. } => {
+                deleted(aws.delete_target_group(arn).await)?;
+                inventory.record_target_group_deleted(arn);
+            }
+            StepAction::CreateBinding(wanted) => self.create_binding(group, wanted, made).await?,
+            StepAction::UpdateBinding { existing, target_group, keeps_networking } => {
+                self.update_binding(group, existing, target_group, *keeps_networking, made).await?;
+            }
+            StepAction::DeleteBinding(name) => self.delete_binding(name).await?,
+            StepAction::CreateLoadBalancer(wanted) => self.create_load_balancer(group, wanted, made).await?,
+            StepAction::SetSecurityGroups { arn, groups } => {
+                self.set_security_groups(group, arn, groups, made).await?;
+            }
+            StepAction::SetSubnets { arn, subnets } => {
+                aws.set_subnets(arn, subnets).await.map_err(StepError::Aws)?;
+                inventory.record_subnets(arn, subnets.iter().map(|mapping| mapping.subnet.clone()).collect());
+            }
+            StepAction::SetIpAddressType { arn, kind } => {
+                aws.set_ip_address_type(arn, *kind).await.map_err(StepError::Aws)?;
+                inventory.record_ip_address_type(arn, *kind);
+            }
+            StepAction::ModifyAttributes { of, attributes, .. } => {
+                self.modify_attributes(group, of, attributes, made).await?;
+            }
+            StepAction::DeleteLoadBalancer { arn, .. } => {
+                deleted(self.aws.delete_load_balancer(arn).await)?;
+                inventory.record_load_balancer_deleted(arn);
+            }
+            StepAction::CreateListener { load_balancer, listener } => {
+                self.create_listener(group, load_balancer.as_ref(), listener, made).await?;
+            }
+            StepAction::ModifyListener { arn, change, .. } => {
+                let new = self.changed_listener(group, change, made)?;
+                let answer = aws.modify_listener(arn, &new).await;
+                let answer = answer.map_err(|error| match &change.default_action {
+                    Some(action) => forwarding(error, action),
+                    None => StepError::Aws(error),
+                })?;
+                inventory.record_listener_modified(answer);
+            }
+            StepAction::DeleteListener { arn, .. } => {
+                deleted(aws.delete_listener(arn).await)?;
+                inventory.record_listener_deleted(arn);
+            }
+            StepAction::AddListenerCertificates { listener, certificates } => {
+                let arn = made.listener(listener)?;
+                for certificate in certificates {
+                    aws.add_listener_certificate(&arn, certificate).await.map_err(StepError::Aws)?;
+                    inventory.record_on_listener(&arn, |l| {
+                        l.certificates.insert(certificate.clone());
+                    });
+                }
+            }
+            StepAction::RemoveListenerCertificates { arn, certificates, .. } => {
+                for certificate in certificates {
+                    match aws.remove_listener_certificate(arn, certificate).await {
+                        // A certificate that is deleted is on no listener any more.
+                        Err(error) if error.code() != Some("CertificateNotFound") => return Err(StepError::Aws(error)),
+                        _ => inventory.record_on_listener(arn, |l| {
+                            l.certificates.remove(certificate);
+                        }),
+                    }
+                }
+            }
+            StepAction::CreateRule { listener, port, index, priority, rule } => {
+                let arn = self.create_rule(group, listener, *port, *priority, rule, made).await?;
+                made.rules.insert((*port, *index), arn);
+            }
+            StepAction::SetRulePriorities { priorities, .. } => {
+                let priorities: Vec<_> = priorities
+                    .iter()
+                    .map(|(rule, priority)| Ok((made.rule(rule)?, *priority)))
+                    .collect::<Result<_, StepError>>()?;
+                aws.set_rule_priorities(&priorities).await.map_err(StepError::Aws)?;
+                inventory.record_priorities(&priorities);
+            }
+            StepAction::ModifyRule { arn, rule, reset_transforms, .. } => {
+                let action = made.action(inventory, group, &rule.action)?;
+                let before = rule.authentication.as_ref();
+                let answer = aws.modify_rule(arn, before, &action, &rule.transforms, *reset_transforms).await;
+                let answer = answer.map_err(|error| forwarding(error, &rule.action))?;
+                inventory.record_rule_modified(answer);
+            }
+            StepAction::DeleteRule { arn, .. } => {
+                deleted(aws.delete_rule(arn).await)?;
+                inventory.record_rule_deleted(arn);
+            }
+            StepAction::AddTags { resource, tags, .. } => match resource {
+                TaggedResource::Elb(arn) => {
+                    aws.tag(arn, tags).await.map_err(StepError::Aws)?;
+                    inventory.record_tags(arn, tags);
+                }
+                TaggedResource::SecurityGroup(id) => {
+                    aws.tag_security_group(id, tags).await.map_err(StepError::Aws)?;
+                    inventory.record_security_group_tags(id, tags);
+                }
+            },
+            StepAction::RemoveTags { resource, keys, .. } => match resource {
+                TaggedResource::Elb(arn) => {
+                    aws.untag(arn, keys).await.map_err(StepError::Aws)?;
+                    inventory.record_tags_removed(arn, keys);
+                }
+                TaggedResource::SecurityGroup(id) => {
+                    aws.untag_security_group(id, keys).await.map_err(StepError::Aws)?;
+                    inventory.record_security_group_tags_removed(id, keys);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    async fn modify_attributes(
+        &self,
+        group: &StackId,
+        of: &AttributesOf,
+        attributes: &Attributes,
+        made: &Made,
+    ) -> Result<(), StepError> {
+        let (aws, inventory) = (&*self.aws, &*self.inventory);
+        match of {
+            AttributesOf::LoadBalancer(arn) => {
+                let arn = arn.as_ref().or(made.load_balancer.as_ref());
+                let arn = arn.ok_or_else(|| StepError::Unresolved("load balancer".to_owned()))?;
+                let all = aws.modify_load_balancer_attributes(arn, attributes).await.map_err(StepError::Aws)?;
+                inventory.record_load_balancer_attributes(arn, all);
+            }
+            AttributesOf::Listener(listener) => {
+                let arn = made.listener(listener)?;
+                let all = aws.modify_listener_attributes(&arn, attributes).await.map_err(StepError::Aws)?;
+                inventory.record_on_listener(&arn, |listener| listener.attributes = Some(all));
+            }
+            AttributesOf::TargetGroup(reference) => {
+                let arn = match reference {
+                    TargetGroupReference::Own(resource) => made.target_group(inventory, group, resource)?,
+                    TargetGroupReference::Foreign(arn) => arn.clone(),
+                    TargetGroupReference::Named(name) => return Err(unresolved(name)),
+                };
+                let all = aws.modify_target_group_attributes(&arn, attributes).await.map_err(StepError::Aws)?;
+                inventory.record_target_group_attributes(&arn, all);
+            }
+        }
+        Ok(())
+    }
+
+    async fn create_security_group(
+        &self,
+        group: &StackId,
+        wanted: &ManagedSecurityGroup,
+        made: &mut Made,
+    ) -> Result<(), StepError> {
+        let name = known(&wanted.name, "security group's name")?;
+        let vpc = self.inventory.vpc();
+        let id = match self.aws.create_security_group(name, wanted.description, vpc, &wanted.tags).await {
+            Ok(id) => id,
+            Err(error) if error.code() == Some("InvalidGroup.Duplicate") => {
+                self.inventory.forget(group);
+                let (kind, name) = ("security group", name.clone());
+                self.inventory.observe(group).await.map_err(StepError::Aws)?;
+                // Only groups with the cluster's tag are listed, so whose else it is can not be told.
+                return Err(match self.inventory.managed_security_group(group) {
+                    Some(_) => StepError::ThereAlready { kind, name },
+                    None => StepError::Taken {
+                        kind,
+                        name,
+                        owner: "others (it lacks this group's tags)".to_owned(),
+                        claimant: format!("{group} of cluster {}", self.inventory.cluster()),
+                    },
+                });
+            }
+            Err(error) => return Err(StepError::Aws(error)),
+        };
+        self.inventory.record_security_group(ObservedSecurityGroup {
+            id: id.clone(),
+            name: name.clone(),
+            tags: wanted.tags.clone(),
+            ingress: std::collections::BTreeSet::new(),
+        });
+        made.security_group = Some(id);
+        Ok(())
+    }
+
+    async fn create_target_group(
+        &self,
+        group: &StackId,
+        wanted: &TargetGroup,
+        made: &mut Made,
+    ) -> Result<(), StepError> {
+        let kind = "target group";
+        let name = known(&wanted.name, "target group's name")?;
+        let vpc = known(&wanted.vpc, "VPC")?;
+        known(&wanted.port, "target group's port")?;
+        let created = match self.aws.create_target_group(wanted, name, vpc).await {
+            Ok(created) => created,
+            Err(error) if error.code() == Some("DuplicateTargetGroupName") => {
+                let named = Named::TargetGroup(name.to_string());
+                let found = self.inventory.tags_of_named(group, named).await.map_err(StepError::Aws)?;
+                return Err(self.there_already(kind, name.as_str(), found.as_ref(), group));
+            }
+            Err(error) => return Err(StepError::Aws(error)),
+        };
+        match self.inventory.tags_of(created.arn.as_str()) {
+            Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), group)),
+            // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
+            Some(Tagging::Unread) => return Err(StepError::ThereAlready { kind, name: name.to_string() }),
+            None => {}
+        }
+        made.target_groups.insert(wanted.resource.clone(), created.arn.clone());
+        self.inventory.record_target_group(ObservedTargetGroup {
+            attributes: Some(defaults::target_group(wanted.protocol)),
+            ..created
+        });
+        Ok(())
+    }
+
+    async fn create_load_balancer(
+        &self,
+        group: &StackId,
+        wanted: &LoadBalancer,
+        made: &mut Made,
+    ) -> Result<(), StepError> {
+        let kind = "load balancer";
+        let name = known(&wanted.name, "load balancer's name")?;
+        let groups = wanted.security_groups.iter();
+        let security_groups: Vec<_> =
+            groups.map(|reference| made.security_group(&self.inventory, group, reference)).collect::<Result<_, _>>()?;
+        let new = NewLoadBalancer {
+            kind: wanted.kind,
+            name,
+            scheme: wanted.scheme,
+            ip_address_type: wanted.ip_address_type,
+            subnets: known(&wanted.subnets, "subnets")?,
+            security_groups: &security_groups,
+            tags: &wanted.tags,
+        };
+        let created = match self.aws.create_load_balancer(&new).await {
+            Ok(created) => created,
+            Err(error) if error.code() == Some("DuplicateLoadBalancerName") => {
+                let named = Named::LoadBalancer(name.to_string());
+                let found = self.inventory.tags_of_named(group, named).await.map_err(StepError::Aws)?;
+                return Err(self.there_already(kind, name.as_str(), found.as_ref(), group));
+            }
+            Err(error) => return Err(StepError::Aws(error)),
+        };
+        match self.inventory.tags_of(created.arn.as_str()) {
+            Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), group)),
+            // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
+            Some(Tagging::Unread) => return Err(StepError::ThereAlready { kind, name: name.to_string() }),
+            None => {}
+        }
+        made.load_balancer = Some(created.arn.clone());
+        self.inventory.record_load_balancer(ObservedLoadBalancer {
+            attributes: Some(defaults::load_balancer(wanted.kind)),
+            listeners: Some(std::collections::BTreeMap::new()),
+            ..created
+        });
+        Ok(())
+    }
+
+    /// A create has met something of the same name: ours is read again, and others' is left alone.
+    fn there_already(&self, kind: &'static str, name: &str, tags: Option<&Tags>, group: &StackId) -> StepError {
+        let name = name.to_owned();
+        let cluster = self.inventory.cluster();
+        match owner(tags, cluster, group) {
+            None => StepError::ThereAlready { kind, name },
+            Some(owner) => StepError::Taken { kind, name, owner, claimant: format!("{group} of cluster {cluster}") },
+        }
+    }
+
+    async fn set_security_groups(
+        &self,
+        group: &StackId,
+        arn: &LoadBalancerArn,
+        references: &[SecurityGroupReference],
+        made: &Made,
+    ) -> Result<(), StepError> {
+        let references = references.iter();
+        let ids: Vec<_> = references
+            .map(|reference| made.security_group(&self.inventory, group, reference))
+            .collect::<Result<_, _>>()?;
+        self.aws.set_security_groups(arn, &ids).await.map_err(StepError::Aws)?;
+        self.inventory.record_security_groups(arn, ids.into_iter().collect());
+        Ok(())
+    }
+
+    async fn create_listener(
+        &self,
+        group: &StackId,
+        balancer: Option<&LoadBalancerArn>,
+        wanted: &Listener,
+        made: &mut Made,
+    ) -> Result<(), StepError> {
+        let balancer = balancer.or(made.load_balancer.as_ref());
+        let balancer = balancer.cloned().ok_or_else(|| StepError::Unresolved("load balancer".to_owned()))?;
+        let new = NewListener {
+            protocol: Some(wanted.protocol),
+            ssl_policy: wanted.ssl_policy.clone(),
+            alpn_policy: wanted.alpn_policy.clone(),
+            default_certificate: wanted.default_certificate.clone(),
+            default_action: Some(made.action(&self.inventory, group, &wanted.default_action)?),
+            default_authentication: wanted.default_authentication.clone(),
+            mutual_authentication: trusting(wanted.mutual_authentication.as_ref())?,
+        };
+        let created = self.aws.create_listener(&balancer, wanted.port, &new, &wanted.tags).await;
+        let created = created.map_err(|error| forwarding(error, &wanted.default_action))?;
+        made.listeners.insert(wanted.port, created.arn.clone());
+        self.inventory.record_listener(
+            &balancer,
+            ObservedListener { attributes: Some(defaults::listener(wanted.protocol)), ..created },
+        );
+        Ok(())
+    }
+
+    fn changed_listener(
+        &self,
+        group: &StackId,
+        change: &ListenerChange,
+        made: &Made,
+    ) -> Result<NewListener, StepError> {
+        let action = change.default_action.as_ref();
+        Ok(NewListener {
+            protocol: change.protocol,
+            ssl_policy: change.ssl_policy.clone(),
+            alpn_policy: change.alpn_policy.clone(),
+            default_certificate: change.default_certificate.clone(),
+            default_action: action.map(|action| made.action(&self.inventory, group, action)).transpose()?,
+            default_authentication: change.default_authentication.clone(),
+            mutual_authentication: trusting(change.mutual_authentication.as_ref())?,
+        })
+    }
+
+    async fn create_rule(
+        &self,
+        group: &StackId,
+        listener: &ListenerReference,
+        port: u16,
+        priority: u32,
+        rule: &Rule,
+        made: &Made,
+    ) -> Result<albatross_core::model::RuleArn, StepError> {
+        let listener = made.listener(listener)?;
+        let action = made.action(&self.inventory, group, &rule.action)?;
+        let mut tags = rule.tags.clone();
+        // Where rules are not tagged, not with this either.
+        if !tags.is_empty() {
+            tags.insert(tags::resource_key(group).to_owned(), format!("{port}:{priority}"));
+        }
+        let (before, transforms) = (rule.authentication.as_ref(), &rule.transforms);
+        let new = NewRule { priority, conditions: &rule.conditions, before, action: &action, transforms };
+        let created = self.aws.create_rule(&listener, new, &tags).await;
+        let created = created.map_err(|error| forwarding(error, &rule.action))?;
+        let arn = created.arn.clone();
+        self.inventory.record_rule(&listener, created);
+        Ok(arn)
+    }
+}
+
+/// Whose something is that carries these tags, in words; `None` where it is the group's own.
+fn owner(tags: Option<&Tags>, cluster: &str, group: &StackId) -> Option<String> {
+    let Some(tags) = tags else { return Some("something outside this VPC".to_owned()) };
+    let Some(owner) = tags.get(tags::CLUSTER) else {
+        return Some("nobody that this controller knows: it has no tag elbv2.k8s.aws/cluster".to_owned());
+    };
+    if owner == cluster && tags::stack_of(tags).as_ref() == Some(group) {
+        return None;
+    }
+    let stack =
+        ["ingress.k8s.aws/stack", "service.k8s.aws/stack", "gateway.k8s.aws.alb/stack", "gateway.k8s.aws.nlb/stack"]
+            .into_iter()
+            .find_map(|key| Some((key, tags.get(key)?)));
+    match stack {
+        Some((_, stack)) => Some(format!("{stack} of cluster {owner}")),
+        None => Some(format!("cluster {owner}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use albatross_core::model::ObjectName;
+
+    #[test]
+    fn an_owner_is_named_unless_it_is_the_group_itself() {
+        let group = StackId::Ingress(ObjectName::new("shop", "web"));
+        let tags = |pairs: &[(&str, &str)]| -> Tags {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        for (carried, expected) in [
+            (Some(tags(&[(tags::CLUSTER, "demo"), (tags::INGRESS_STACK, "shop/web")])), None),
+            (
+                Some(tags(&[(tags::CLUSTER, "demo"), (tags::INGRESS_STACK, "shop/other")])),
+                Some("shop/other of cluster demo"),
+            ),
+            (
+                Some(tags(&[(tags::CLUSTER, "prod"), (tags::INGRESS_STACK, "shop/web")])),
+                Some("shop/web of cluster prod"),
+            ),
+            (
+                Some(tags(&[(tags::CLUSTER, "demo"), ("service.k8s.aws/stack", "shop/web")])),
+                Some("shop/web of cluster demo"),
+            ),
+            (Some(tags(&[(tags::CLUSTER, "demo")])), Some("cluster demo")),
+            (
+                Some(tags(&[("Owner", "team")])),
+                Some("nobody that this controller knows: it has no tag elbv2.k8s.aws/cluster"),
+            ),
+            (None, Some("something outside this VPC")),
+        ] {
+            assert_eq!(owner(carried.as_ref(), "demo", &group).as_deref(), expected, "{carried:?}");
+        }
+    }
+}

@@ -1,0 +1,781 @@
+mod authentication;
+mod network;
+mod transforms;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::{Value as Json, json};
+
+use super::*;
+use albatross_core::{
+    api::crd::TargetGroupBinding,
+    desired::sources::ingress,
+    facts::{Fact, Facts},
+    model::{
+        Cause, ObjectName, ObjectReference, ObservedBinding, ObservedStack, SecurityGroupId, Stack, SubnetId, Tags,
+        TargetGroupArn, Value, VpcId,
+    },
+    plan::{self, Step, StepAction},
+    snapshot::{Loaded, from_documents},
+};
+use albatross_simulation::fake::{Call, Fake, ec2, ec2_error, elb, elb_error};
+
+const MANIFESTS: &str = "
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: alb}
+spec: {controller: ingress.k8s.aws/alb}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: shop, uid: 8f14e45f-ceea-4672-a0f1-5e9d2b1c7a11}
+spec: {type: NodePort, ports: [{port: 80, targetPort: 8080, nodePort: 31380}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: shop}
+spec:
+  ingressClassName: alb
+  rules:
+  - host: shop.example
+    http: {paths: [{path: /api, pathType: Prefix, backend: {service: {name: api, port: {number: 80}}}}]}
+";
+
+fn group() -> StackId {
+    StackId::Ingress(ObjectName::new("shop", "web"))
+}
+
+fn stack(manifests: &str, members: &[ObjectName], config: &BuildConfig, subnets: &[SubnetId]) -> Stack {
+    let mut loaded = Loaded::default();
+    from_documents(&mut loaded, "test", manifests).unwrap();
+    let facts = Facts {
+        subnets: albatross_core::testing::discovered_subnets(subnets),
+        backend_security_group: Some(Fact::Known(SecurityGroupId::new("sg-backend"))),
+        ..Facts::default()
+    };
+    let built = ingress::build(
+        &loaded.snapshot,
+        config,
+        &facts,
+        &group(),
+        &ingress::Membership { members: members.to_vec(), ..Default::default() },
+    );
+    built.stack.unwrap_or_else(|| panic!("{:?}", built.diagnostics))
+}
+
+fn wanted() -> Stack {
+    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    stack(
+        MANIFESTS,
+        &[ObjectName::new("shop", "web")],
+        &config,
+        &[SubnetId::new("subnet-1"), SubnetId::new("subnet-2")],
+    )
+}
+
+/// The API server's TargetGroupBindings, by path.
+#[derive(Clone, Default)]
+struct Bindings(Arc<Mutex<BTreeMap<String, Json>>>);
+
+const PATH: &str = "/apis/elbv2.k8s.aws/v1beta1/namespaces/shop/targetgroupbindings";
+
+impl Bindings {
+    fn answer(&self, call: &Call) -> (u16, String) {
+        let status = |code: u16, reason: &str| {
+            let text = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": format!("{reason} by the test"), "reason": reason, "code": code});
+            (code, text.to_string())
+        };
+        let (method, path) = call.action.split_once(' ').unwrap();
+        let mut objects = self.0.lock().unwrap();
+        let body: Json = serde_json::from_str(&call.body).unwrap_or_default();
+        let stored = |mut body: Json, version: u64| {
+            body["metadata"]["resourceVersion"] = json!(version.to_string());
+            body
+        };
+        match method {
+            "POST" => {
+                let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
+                if objects.contains_key(&path) {
+                    return status(409, "AlreadyExists");
+                }
+                objects.insert(path.clone(), stored(body, 1));
+                (201, objects[&path].to_string())
+            }
+            "PUT" => match objects.get(path) {
+                None => status(404, "NotFound"),
+                Some(old) if old["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] => {
+                    status(409, "Conflict")
+                }
+                Some(_) => {
+                    objects.insert(path.to_owned(), stored(body, 2));
+                    (200, objects[path].to_string())
+                }
+            },
+            "GET" => objects.get(path).map_or_else(|| status(404, "NotFound"), |object| (200, object.to_string())),
+            "DELETE" => {
+                objects.remove(path).map_or_else(|| status(404, "NotFound"), |object| (200, object.to_string()))
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    /// What the controller's watch would have of them.
+    fn observed(&self) -> Vec<ObservedBinding> {
+        let objects = self.0.lock().unwrap();
+        objects
+            .values()
+            .map(|object| {
+                let binding: TargetGroupBinding = serde_json::from_value(object.clone()).unwrap();
+                let metadata = binding.metadata;
+                ObservedBinding {
+                    name: ObjectName::new(metadata.namespace.unwrap(), metadata.name.unwrap()),
+                    target_group: TargetGroupArn::new(binding.spec.target_group_arn.clone().unwrap()),
+                    resource_version: metadata.resource_version.unwrap(),
+                    labels: metadata.labels.unwrap_or_default(),
+                    spec: binding.spec,
+                    deleting: false,
+                    lets_in: true,
+                }
+            })
+            .collect()
+    }
+}
+
+/// AWS that has nothing, and makes what is asked of it; `special` answers first where it wants.
+fn aws(call: &Call, special: impl Fn(&Call) -> Option<(u16, String)>) -> (u16, String) {
+    if let Some(answer) = special(call) {
+        return answer;
+    }
+    let (action, name) = (call.action.as_str(), call.param("Name"));
+    let default = "<DefaultActions/>";
+    match action {
+        "DescribeLoadBalancers" | "DescribeTargetGroups" | "DescribeTags" => elb(action, ""),
+        "DescribeSecurityGroups" => ec2(action, "<securityGroupInfo/>"),
+        "CreateSecurityGroup" => ec2(action, "<groupId>sg-made</groupId>"),
+        "CreateTargetGroup" => elb(
+            action,
+            &format!(
+                "<TargetGroups><member><TargetGroupArn>arn:t/{name}</TargetGroupArn><TargetGroupName>{name}</TargetGroupName></member></TargetGroups>"
+            ),
+        ),
+        "CreateLoadBalancer" => elb(
+            action,
+            &format!(
+                "<LoadBalancers><member><LoadBalancerArn>arn:b/{name}</LoadBalancerArn><LoadBalancerName>{name}</LoadBalancerName><Type>application</Type><Scheme>internal</Scheme></member></LoadBalancers>"
+            ),
+        ),
+        "CreateListener" => elb(
+            action,
+            &format!(
+                "<Listeners><member><ListenerArn>arn:l/{0}</ListenerArn><Port>{0}</Port><Protocol>HTTP</Protocol>{default}</member></Listeners>",
+                call.param("Port")
+            ),
+        ),
+        "CreateRule" => elb(
+            action,
+            &format!(
+                "<Rules><member><RuleArn>arn:r/{0}</RuleArn><Priority>{0}</Priority><IsDefault>false</IsDefault></member></Rules>",
+                call.param("Priority")
+            ),
+        ),
+        _ => elb(action, ""),
+    }
+}
+
+struct Room {
+    fake: Fake,
+    bindings: Bindings,
+    inventory: Arc<Inventory>,
+    applier: Applier,
+}
+
+async fn kubernetes(endpoint: &str) -> kube::Client {
+    // The HTTP stack is built for TLS, too, though none is spoken here.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    kube::Client::try_from(kube::Config::new(endpoint.parse().unwrap())).unwrap()
+}
+
+async fn room(special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + Sync + 'static) -> Room {
+    let bindings = Bindings::default();
+    let answering = bindings.clone();
+    let fake = Fake::start(move |call| {
+        let answer = if call.action.contains(' ') { answering.answer(&call) } else { aws(&call, &special) };
+        async move { answer }
+    })
+    .await;
+    let aws = Arc::new(albatross_aws::testing::at(&fake.endpoint, None));
+    let inventory = Arc::new(Inventory::new(aws.clone(), "demo", VpcId::new("vpc-1")));
+    let applier = Applier::new(aws, inventory.clone(), kubernetes(&fake.endpoint).await);
+    Room { fake, bindings, inventory, applier }
+}
+
+impl Room {
+    async fn observe(&self) -> ObservedStack {
+        let mut observed = self.inventory.observe_whole(&group()).await.unwrap();
+        observed.bindings = self.bindings.observed();
+        observed
+    }
+
+    async fn apply(&self, plan: &Plan) -> Result<Applied, ApplyError> {
+        self.applier.apply(&group(), plan, &|| true).await
+    }
+
+    /// Runs one step.
+    async fn step(&self, action: StepAction) -> Result<Applied, ApplyError> {
+        self.apply(&plan_of([action])).await
+    }
+}
+
+fn plan_of(actions: impl IntoIterator<Item = StepAction>) -> Plan {
+    let object = ObjectReference::ingress(&ObjectName::new("shop", "web"));
+    let cause = Cause { object, generation: 1, field: "spec".into() };
+    let steps = actions.into_iter().map(|action| Step { action, cause: cause.clone() });
+    Plan { steps: steps.collect(), ..Plan::default() }
+}
+
+/// As people read it.
+fn told(result: Result<Applied, ApplyError>) -> String {
+    let error = result.unwrap_err();
+    let (fix, transient) = (error.fix().unwrap_or_else(|| "-".into()), error.is_transient());
+    format!("{error}\nblame: {}\nfix: {fix}\ntransient: {transient}", error.blame())
+}
+
+/// The parameters that name other things, and none of those that say how a thing is.
+fn references(call: &Call) -> String {
+    let named =
+        |key: &str| ["Arn", "GroupId", "SubnetId", "SecurityGroups.member", "Priority"].iter().any(|w| key.contains(w));
+    let kept = call.params.iter().filter(|(key, _)| named(key)).map(|(key, value)| format!(" {key}={value}"));
+    format!("{}{}", call.action, kept.collect::<String>())
+}
+
+#[tokio::test]
+async fn later_steps_name_what_earlier_ones_made() {
+    let room = room(|_| None).await;
+    let plan = plan::plan(&wanted(), &room.observe().await).ready().unwrap();
+    room.fake.calls();
+    let applied = room.apply(&plan).await.unwrap();
+    assert_eq!(applied.steps, plan.steps.len());
+    let calls: Vec<_> = room.fake.calls().iter().map(references).collect();
+    insta::assert_snapshot!(calls.join("\n"), @"
+    CreateSecurityGroup
+    CreateTargetGroup
+    POST /apis/elbv2.k8s.aws/v1beta1/namespaces/shop/targetgroupbindings
+    CreateLoadBalancer SecurityGroups.member.1=sg-made SecurityGroups.member.2=sg-backend SubnetMappings.member.1.SubnetId=subnet-1 SubnetMappings.member.2.SubnetId=subnet-2
+    CreateListener LoadBalancerArn=arn:b/k8s-shop-web-63400ea3d5
+    CreateRule Actions.member.1.ForwardConfig.TargetGroups.member.1.TargetGroupArn=arn:t/k8s-shop-api-33b1a54ac0 ListenerArn=arn:l/80 Priority=1
+    AuthorizeSecurityGroupIngress GroupId=sg-made
+    ");
+
+    let bindings = room.bindings.0.lock().unwrap().clone();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&bindings).unwrap(), @r#"
+    {
+      "/apis/elbv2.k8s.aws/v1beta1/namespaces/shop/targetgroupbindings/k8s-shop-api-33b1a54ac0": {
+        "apiVersion": "elbv2.k8s.aws/v1beta1",
+        "kind": "TargetGroupBinding",
+        "metadata": {
+          "labels": {
+            "ingress.k8s.aws/stack-name": "web",
+            "ingress.k8s.aws/stack-namespace": "shop"
+          },
+          "name": "k8s-shop-api-33b1a54ac0",
+          "namespace": "shop",
+          "resourceVersion": "1"
+        },
+        "spec": {
+          "ipAddressType": "ipv4",
+          "networking": {
+            "ingress": [
+              {
+                "from": [
+                  {
+                    "securityGroup": {
+                      "groupID": "sg-backend"
+                    }
+                  }
+                ],
+                "ports": [
+                  {
+                    "port": 31380,
+                    "protocol": "TCP"
+                  }
+                ]
+              }
+            ]
+          },
+          "serviceRef": {
+            "name": "api",
+            "port": 80
+          },
+          "targetGroupARN": "arn:t/k8s-shop-api-33b1a54ac0",
+          "targetGroupProtocol": "HTTP",
+          "targetType": "instance",
+          "vpcID": "vpc-1"
+        }
+      }
+    }
+    "#);
+
+    // What was made is known, without a read.
+    let observed = room.observe().await;
+    assert_eq!(observed.load_balancers[0].arn, applied.created_load_balancer.unwrap());
+    let tags: Vec<_> = observed.load_balancers[0].listener(80).unwrap().rules.iter().map(|rule| &rule.tags).collect();
+    assert_eq!(tags[0][tags::INGRESS_RESOURCE], "80:1");
+    assert!(room.fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_written_without_the_lease() {
+    let room = room(|_| None).await;
+    let plan = plan::plan(&wanted(), &ObservedStack::default()).ready().unwrap();
+    let result = room.applier.apply(&group(), &plan, &|| false).await;
+    assert!(matches!(result, Err(ApplyError { source: StepError::NotLeader, .. })), "{result:?}");
+    assert!(room.fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn a_deletion_that_has_to_wait_holds_up_no_other() {
+    let room = room(|call| match call.action.as_str() {
+        "DeleteSecurityGroup" => Some(ec2_error(400, "DependencyViolation", "resource sg-1 has a dependent object")),
+        "DeleteTargetGroup" if call.param("TargetGroupArn") == "arn:t/used" => Some(elb_error(
+            400,
+            "ResourceInUse",
+            "Target group 'arn:t/used' is currently in use by a listener or a rule",
+        )),
+        _ => None,
+    })
+    .await;
+    let target_group = |name: &str| StepAction::DeleteTargetGroup {
+        arn: TargetGroupArn::new(format!("arn:t/{name}")),
+        name: name.into(),
+    };
+    let rule = StepAction::DeleteRule { arn: albatross_core::model::RuleArn::new("arn:r/1"), port: 80, priority: 1 };
+    let security_group = StepAction::DeleteSecurityGroup(SecurityGroupId::new("sg-1"));
+    let plan = plan_of([rule, target_group("used"), target_group("free"), security_group]);
+    let result = room.apply(&plan).await;
+    assert!(result.as_ref().is_err_and(ApplyError::is_not_yet));
+    insta::assert_snapshot!(told(result), @"
+    delete target group used: DeleteTargetGroup has to wait: Target group 'arn:t/used' is currently in use by a listener or a rule (ResourceInUse)
+    blame: Ingress shop/web generation 1, spec
+    fix: remove the listeners and rules of other load balancers, and the services of VPC Lattice or ECS, that use the target group
+    transient: true
+    ");
+    assert_eq!(room.fake.actions(), ["DeleteRule", "DeleteSecurityGroup", "DeleteTargetGroup", "DeleteTargetGroup"]);
+}
+
+#[tokio::test]
+async fn what_is_not_there_to_be_deleted_is_looked_for_again() {
+    let room = room(|call| match call.action.as_str() {
+        "DeleteSecurityGroup" => {
+            Some(ec2_error(400, "InvalidGroup.NotFound", "The security group 'sg-1' does not exist"))
+        }
+        _ => None,
+    })
+    .await;
+    room.observe().await;
+    room.fake.calls();
+    let rule = StepAction::DeleteRule { arn: albatross_core::model::RuleArn::new("arn:r/1"), port: 80, priority: 1 };
+    let plan = plan_of([StepAction::DeleteSecurityGroup(SecurityGroupId::new("sg-1")), rule]);
+    let result = room.apply(&plan).await;
+    assert!(result.as_ref().is_err_and(ApplyError::is_not_yet), "{result:?}");
+    assert_eq!(room.fake.actions(), ["DeleteRule", "DeleteSecurityGroup"]);
+    room.fake.calls();
+    room.observe().await;
+    assert!(room.fake.actions().contains(&"DescribeSecurityGroups".to_owned()));
+}
+
+#[tokio::test]
+async fn nothing_is_adopted_by_its_name() {
+    let owners = [
+        // Somebody else's, with other settings; without, where AWS answers with what is there; and our own.
+        ("shop/other", true),
+        ("shop/other", false),
+        ("shop/web", true),
+    ];
+    let mut texts = Vec::new();
+    for (owner, differs) in owners {
+        let room = room(move |call| {
+            let name = "k8s-shop-api-x";
+            let member = format!("<member><TargetGroupArn>arn:t/{name}</TargetGroupArn><TargetGroupName>{name}</TargetGroupName><VpcId>vpc-1</VpcId></member>");
+            match call.action.as_str() {
+                "CreateTargetGroup" if differs => Some(elb_error(400, "DuplicateTargetGroupName", "A target group with the same name exists")),
+                "CreateTargetGroup" | "DescribeTargetGroups" => Some(elb(&call.action, &format!("<TargetGroups>{member}</TargetGroups>"))),
+                "DescribeTags" => Some(elb("DescribeTags", &format!("<TagDescriptions><member><ResourceArn>arn:t/{name}</ResourceArn><Tags><member><Key>elbv2.k8s.aws/cluster</Key><Value>demo</Value></member><member><Key>ingress.k8s.aws/stack</Key><Value>{owner}</Value></member></Tags></member></TagDescriptions>"))),
+                _ => None,
+            }
+        })
+        .await;
+        room.observe().await;
+        let mut target_group = wanted().target_groups[0].clone();
+        target_group.name = Value::Known(albatross_core::model::TargetGroupName::new("k8s-shop-api-x").unwrap());
+        texts.push(told(room.step(StepAction::CreateTargetGroup(Box::new(target_group))).await));
+    }
+    assert_eq!(texts[0], texts[1]);
+    texts.remove(1);
+    insta::assert_snapshot!(texts.join("\n"), @"
+    create target group k8s-shop-api-x for shop/web-api:80: the target group `k8s-shop-api-x` exists and belongs to shop/other of cluster demo, not to shop/web of cluster demo
+    blame: Ingress shop/web generation 1, spec
+    fix: choose another name, or delete or rename the target group `k8s-shop-api-x`: it is never taken over by its name
+    transient: false
+    create target group k8s-shop-api-x for shop/web-api:80: the target group `k8s-shop-api-x` was there already
+    blame: Ingress shop/web generation 1, spec
+    fix: -
+    transient: true
+    ");
+}
+
+#[tokio::test]
+async fn a_security_group_of_the_name_is_the_groups_or_told() {
+    let mut texts = Vec::new();
+    for stack in ["shop/web", "shop/other"] {
+        let known = Arc::new(Mutex::new(false));
+        let room = room(move |call| match call.action.as_str() {
+            "CreateSecurityGroup" => {
+                *known.lock().unwrap() = true;
+                Some(ec2_error(400, "InvalidGroup.Duplicate", "The security group already exists"))
+            }
+            "DescribeSecurityGroups" if *known.lock().unwrap() => {
+                let tag = |key: &str, value: &str| format!("<item><key>{key}</key><value>{value}</value></item>");
+                let tags = [
+                    tag(tags::CLUSTER, "demo"),
+                    tag(tags::INGRESS_STACK, stack),
+                    tag(tags::INGRESS_RESOURCE, tags::MANAGED_SECURITY_GROUP),
+                ];
+                let item = format!("<item><groupId>sg-there</groupId><tagSet>{}</tagSet></item>", tags.concat());
+                Some(ec2("DescribeSecurityGroups", &format!("<securityGroupInfo>{item}</securityGroupInfo>")))
+            }
+            _ => None,
+        })
+        .await;
+        room.observe().await;
+        let group = wanted().security_group.unwrap();
+        texts.push(told(room.step(StepAction::CreateSecurityGroup(group)).await));
+    }
+    insta::assert_snapshot!(texts.join("\n"), @"
+    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` was there already
+    blame: Ingress shop/web generation 1, spec
+    fix: -
+    transient: true
+    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` exists and belongs to others (it lacks this group's tags), not to shop/web of cluster demo
+    blame: Ingress shop/web generation 1, spec
+    fix: choose another name, or delete or rename the security group `k8s-shop-web-aba6dfbc4e`: it is never taken over by its name
+    transient: false
+    ");
+}
+
+#[tokio::test]
+async fn the_only_target_group_is_named_also_while_its_binding_goes() {
+    let room = room(|_| None).await;
+    let (stack, nothing) = (wanted(), room.observe().await);
+    room.apply(&plan::plan(&stack, &nothing).ready().unwrap()).await.unwrap();
+    let rule = StepAction::CreateRule {
+        listener: plan::ListenerReference::Existing(albatross_core::model::ListenerArn::new("arn:l/80")),
+        port: 80,
+        index: 0,
+        priority: 2,
+        rule: Box::new(stack.listeners[&80].rules[0].clone()),
+    };
+    let going = room.observe().await.bindings.into_iter().map(|binding| binding.name).collect();
+    let plan = Plan { wait: Some(plan::Wait::BindingsGone(going)), ..plan_of([rule]) };
+    room.fake.calls();
+    room.apply(&plan).await.unwrap();
+    assert_eq!(room.fake.actions(), ["CreateRule"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_has_the_group_read_again() {
+    let room =
+        room(|call| (call.action == "SetRulePriorities").then(|| elb_error(500, "InternalFailure", "words"))).await;
+    room.observe().await;
+    room.fake.calls();
+    let rule = plan::RuleReference::Existing(albatross_core::model::RuleArn::new("arn:r/1"));
+    let result = room.step(StepAction::SetRulePriorities { port: 80, priorities: vec![(rule, 1)] }).await;
+    insta::assert_snapshot!(told(result), @"
+    put 1 rules of listener 80 in order (0 of them new): SetRulePriorities ended without a clear answer and may have taken effect: status 500, InternalFailure: words
+    blame: Ingress shop/web generation 1, spec
+    fix: -
+    transient: true
+    ");
+    assert_eq!(room.fake.actions(), ["SetRulePriorities"]);
+    room.observe().await;
+    // Nothing of it is known by an ARN.
+    assert_eq!(room.fake.actions(), ["DescribeSecurityGroups"]);
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_with_cause_and_cure_and_changes_nothing_known() {
+    let room = room(|call| {
+        (call.action == "CreateTargetGroup").then(|| elb_error(400, "TooManyTargetGroups", "You've reached the limit"))
+    })
+    .await;
+    room.observe().await;
+    room.fake.calls();
+    let target_group = wanted().target_groups[0].clone();
+    insta::assert_snapshot!(told(room.step(StepAction::CreateTargetGroup(Box::new(target_group))).await), @"
+    create target group k8s-shop-api-33b1a54ac0 for shop/web-api:80: AWS refuses CreateTargetGroup: You've reached the limit (TooManyTargetGroups)
+    blame: Ingress shop/web generation 1, spec
+    fix: ask AWS to raise the quota `Target Groups per Region`, or use fewer
+    transient: false
+    ");
+    room.observe().await;
+    assert_eq!(room.fake.actions(), ["CreateTargetGroup"]);
+}
+
+#[tokio::test]
+async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
+    let room = room(|call| match call.action.as_str() {
+        "SetSubnets" | "CreateLoadBalancer" => Some(elb_error(400, "InvalidSubnet", "no route")),
+        "SetSecurityGroups" => Some(elb_error(400, "InvalidSecurityGroup", "of another VPC")),
+        "CreateListener" => Some(elb_error(400, "UnsupportedProtocol", "not here")),
+        _ => None,
+    })
+    .await;
+    let arn = || LoadBalancerArn::new("arn:lb");
+    let of = |member: &str, field: &str| Cause {
+        object: ObjectReference::ingress(&ObjectName::new("shop", member)),
+        generation: 1,
+        field: field.to_owned(),
+    };
+    let askers = albatross_core::model::Askers {
+        subnets: Some(of("b", "subnets")),
+        security_groups: Some(of("c", "security-groups")),
+        listeners: [(80, of("d", "listen-ports"))].into(),
+        ..Default::default()
+    };
+    let mut balancer = wanted().load_balancer.unwrap();
+    balancer.security_groups.clear();
+    let subnets = StepAction::SetSubnets { arn: arn(), subnets: balancer.subnets.known().unwrap().clone() };
+    let groups = StepAction::SetSecurityGroups { arn: arn(), groups: Vec::new() };
+    let create = StepAction::CreateLoadBalancer(Box::new(balancer));
+    let mut listener = wanted().listeners[&80].clone();
+    listener.default_action = albatross_core::model::Action::FixedResponse {
+        content_type: None,
+        message_body: None,
+        status_code: "404".to_owned(),
+    };
+    let listener = StepAction::CreateListener { load_balancer: Some(arn()), listener: Box::new(listener) };
+    for (action, cause, expected) in [
+        (subnets.clone(), of("b", "subnets"), Some("b")),
+        (groups, of("c", "security-groups"), Some("c")),
+        (create, of("a", "spec"), Some("b")),
+        (listener, of("a", "spec"), Some("d")),
+        // Nobody is known to ask.
+        (subnets, of("a", "spec"), None),
+    ] {
+        let plan = Plan { steps: vec![Step { action, cause }], ..Plan::default() };
+        let error = room.apply(&plan).await.unwrap_err().charged(&askers);
+        let blamed = error.is_of_its_cause().then(|| error.blame().object.name.name.clone());
+        assert_eq!(blamed.as_deref(), expected, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_quota_that_may_be_kept_to_in_smaller_steps_is_told_as_such() {
+    let room =
+        room(|call| (call.action == "CreateRule").then(|| elb_error(400, "TooManyRules", "You've reached the limit")))
+            .await;
+    let mut rule = wanted().listeners[&80].rules[0].clone();
+    let theirs = || albatross_core::model::TargetGroupReference::Foreign(TargetGroupArn::new("arn:t/theirs"));
+    rule.action = rule.action.try_map(|_| Ok::<_, ()>(theirs())).unwrap();
+    let create = StepAction::CreateRule {
+        listener: plan::ListenerReference::Existing(albatross_core::model::ListenerArn::new("arn:l/80")),
+        port: 80,
+        index: 0,
+        priority: 1,
+        rule: Box::new(rule),
+    };
+    let error = room.step(create).await.unwrap_err();
+    let quota = error.quota().unwrap();
+    insta::assert_snapshot!(error.goes_on_in_steps(quota), @"create rule 1 of listener 80: host is shop.example and path is /api or /api/*: AWS refuses CreateRule: You've reached the limit (TooManyRules); the change that spec asks for goes on in smaller steps, in which rules that go make room for those that come; ask AWS to raise the quota `Rules per Application Load Balancer`, or use fewer, for changes to be made at once");
+}
+
+#[tokio::test]
+async fn a_foreign_target_group_that_is_gone_is_the_authors_to_mend() {
+    let room = room(|call| {
+        (call.action == "CreateRule")
+            .then(|| elb_error(400, "TargetGroupNotFound", "One or more target groups not found"))
+    })
+    .await;
+    let stack = wanted();
+    let mut rule = stack.listeners[&80].rules[0].clone();
+    rule.action = rule
+        .action
+        .try_map(|_| {
+            Ok::<_, ()>(albatross_core::model::TargetGroupReference::Foreign(TargetGroupArn::new("arn:t/theirs")))
+        })
+        .unwrap();
+    let create = StepAction::CreateRule {
+        listener: plan::ListenerReference::Existing(albatross_core::model::ListenerArn::new("arn:l/80")),
+        port: 80,
+        index: 0,
+        priority: 1,
+        rule: Box::new(rule),
+    };
+    insta::assert_snapshot!(told(room.step(create).await), @"
+    create rule 1 of listener 80: host is shop.example and path is /api or /api/*: CreateRule names something that is not there: One or more target groups not found (TargetGroupNotFound)
+    blame: Ingress shop/web generation 1, spec
+    fix: check the target group's ARN: it must be in the load balancer's account and region
+    transient: false
+    ");
+}
+
+#[tokio::test]
+async fn bindings_are_replaced_only_where_they_are_the_groups() {
+    let room = room(|_| None).await;
+    let stack = wanted();
+    let target_group = Box::new(stack.target_groups[0].clone());
+    let name = target_group.name.known().unwrap().as_str().to_owned();
+    let path = format!("{PATH}/{name}");
+    let create = || {
+        plan_of([StepAction::CreateTargetGroup(target_group.clone()), StepAction::CreateBinding(target_group.clone())])
+    };
+    room.apply(&create()).await.unwrap();
+
+    // Made already, though not seen yet: replaced, and what its own worker keeps there stays.
+    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["finalizers"] =
+        json!(["elbv2.k8s.aws/resources"]);
+    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["spec"]["serviceRef"]["name"] = json!("old");
+    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["labels"]["team"] = json!("shop");
+    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["annotations"] = json!({"team": "shop"});
+    room.step(StepAction::CreateBinding(target_group.clone())).await.unwrap();
+    let binding = room.bindings.0.lock().unwrap()[&path].clone();
+    assert_eq!(binding["metadata"]["finalizers"], json!(["elbv2.k8s.aws/resources"]));
+    assert_eq!(
+        binding["metadata"]["labels"],
+        json!({"ingress.k8s.aws/stack-name": "web", "ingress.k8s.aws/stack-namespace": "shop", "team": "shop"})
+    );
+    assert_eq!(binding["metadata"]["annotations"], json!({"team": "shop"}));
+    assert_eq!(binding["spec"]["serviceRef"], json!({"name": "api", "port": 80}));
+
+    // Changed since it was seen.
+    let seen = room.bindings.observed().remove(0);
+    let update = StepAction::UpdateBinding {
+        existing: Box::new(seen),
+        target_group: target_group.clone(),
+        keeps_networking: false,
+    };
+    room.step(update.clone()).await.unwrap();
+    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["spec"]["serviceRef"]["name"] = json!("other");
+    let changed = told(room.step(update).await);
+
+    // Somebody else's.
+    room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["labels"] = json!({});
+    let foreign = told(room.step(StepAction::CreateBinding(target_group)).await);
+    insta::assert_snapshot!(format!("{changed}\n{foreign}"), @"
+    update TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the API server answers: the TargetGroupBinding shop/k8s-shop-api-33b1a54ac0 has changed meanwhile
+    blame: Ingress shop/web generation 1, spec
+    fix: -
+    transient: true
+    create TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the API server answers: the TargetGroupBinding `k8s-shop-api-33b1a54ac0` exists and is not this group's: it lacks its labels
+    blame: Ingress shop/web generation 1, spec
+    fix: delete or rename the TargetGroupBinding `k8s-shop-api-33b1a54ac0`
+    transient: false
+    ");
+
+    let delete = StepAction::DeleteBinding(ObjectName::new("shop", name));
+    room.step(delete.clone()).await.unwrap();
+    assert!(room.bindings.0.lock().unwrap().is_empty());
+    room.step(delete).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_shared_security_group_is_made_once_and_found_by_its_tags() {
+    let room = room(|_| None).await;
+    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let (first, second) = tokio::join!(
+        room.applier.ensure_backend_security_group(&config),
+        room.applier.ensure_backend_security_group(&config)
+    );
+    assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("sg-made", "sg-made"));
+    assert_eq!(room.fake.actions().iter().filter(|action| *action == "CreateSecurityGroup").count(), 1);
+    assert_eq!(room.applier.delete_backend_security_group().await, Ok(true));
+    assert_eq!(room.fake.actions(), ["DeleteSecurityGroup"]);
+    let given = BuildConfig { backend_security_group: Some(SecurityGroupId::new("sg-given")), ..config };
+    assert_eq!(room.applier.ensure_backend_security_group(&given).await.unwrap().as_str(), "sg-given");
+    assert!(room.fake.actions().is_empty());
+}
+
+#[tokio::test]
+async fn where_a_security_group_is_not_there_it_is_looked_for_whether_the_shared_one_is() {
+    let room = room(|call| {
+        (call.action == "SetSecurityGroups").then(|| elb_error(400, "InvalidSecurityGroup", "It does not exist"))
+    })
+    .await;
+    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let shared = room.applier.ensure_backend_security_group(&config).await.unwrap();
+    let arn = albatross_core::model::LoadBalancerArn::new("arn:lb");
+    let groups = vec![albatross_core::model::SecurityGroupReference::Given(Value::Known(shared))];
+    assert!(room.step(StepAction::SetSecurityGroups { arn, groups }).await.is_err());
+    room.fake.calls();
+    // The fake has none.
+    room.applier.ensure_backend_security_group(&config).await.unwrap();
+    assert!(room.fake.actions().contains(&"CreateSecurityGroup".to_owned()));
+}
+
+#[tokio::test]
+async fn the_shared_security_group_gets_default_tags_that_it_lacks_and_keeps_those_of_others() {
+    let there = "<securityGroupInfo><item><groupId>sg-there</groupId><groupName>shared</groupName><tagSet>\
+        <item><key>elbv2.k8s.aws/cluster</key><value>demo</value></item>\
+        <item><key>elbv2.k8s.aws/resource</key><value>backend-sg</value></item>\
+        <item><key>Name</key><value>by hand</value></item></tagSet></item></securityGroupInfo>";
+    let room =
+        room(move |call| (call.action == "DescribeSecurityGroups").then(|| ec2("DescribeSecurityGroups", there))).await;
+    let default_tags: Tags = [("team".to_owned(), "platform".to_owned())].into();
+    let config = BuildConfig { default_tags, ..BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1"))) };
+    for expected in ["CreateTags ResourceId.1=sg-there Tag.1.Key=team Tag.1.Value=platform", ""] {
+        assert_eq!(room.applier.ensure_backend_security_group(&config).await.unwrap().as_str(), "sg-there");
+        let writes = room.fake.calls().into_iter().filter(|call| !call.action.starts_with("Describe"));
+        let shown = |call: Call| {
+            let kept = call.params.iter().filter(|(key, _)| key.as_str() != "Action" && key.as_str() != "Version");
+            format!("{}{}", call.action, kept.map(|(key, value)| format!(" {key}={value}")).collect::<String>())
+        };
+        assert_eq!(writes.map(shown).collect::<Vec<_>>().join("\n"), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_shared_security_group_without_our_tags_is_not_taken() {
+    let room = room(|call| {
+        (call.action == "CreateSecurityGroup")
+            .then(|| ec2_error(400, "InvalidGroup.Duplicate", "The security group exists"))
+    })
+    .await;
+    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let error = room.applier.ensure_backend_security_group(&config).await.unwrap_err();
+    insta::assert_snapshot!(error, @"AWS refuses CreateSecurityGroup: a security group named `k8s-traffic-demo-2a97516c35` is there and lacks the tags elbv2.k8s.aws/cluster=demo and elbv2.k8s.aws/resource=backend-sg (InvalidGroup.Duplicate)");
+}
+
+/// A load balancer and a listener stand for what ELB v2 has.
+#[tokio::test]
+async fn tags_go_by_their_keys_and_are_known_to_be_gone() {
+    let room = room(|_| None).await;
+    let mut tagged = wanted();
+    let both: Tags = ["cost", "team"].map(|key| (key.to_owned(), "1".to_owned())).into();
+    tagged.load_balancer.as_mut().unwrap().tags.extend(both.clone());
+    tagged.security_group.as_mut().unwrap().tags.extend(both.clone());
+    tagged.listeners.get_mut(&80).unwrap().tags.extend(both);
+    let plan = plan::plan(&tagged, &room.observe().await).ready().unwrap();
+    room.apply(&plan).await.unwrap();
+    room.fake.calls();
+    // Without a record, as after a takeover.
+    let plan = plan::plan(&wanted(), &room.observe().await).ready().unwrap();
+    let untag = |step: &&Step| matches!(step.action, StepAction::RemoveTags { .. });
+    for step in plan.steps.iter().filter(untag) {
+        room.step(step.action.clone()).await.unwrap();
+    }
+    let keys = |call: &Call| {
+        let kept = call.params.iter().filter(|(key, _)| key.as_str() != "Action" && key.as_str() != "Version");
+        format!("{}{}", call.action, kept.map(|(key, value)| format!(" {key}={value}")).collect::<String>())
+    };
+    let calls: Vec<_> = room.fake.calls().iter().map(keys).collect();
+    insta::assert_snapshot!(calls.join("\n"), @"
+    DeleteTags ResourceId.1=sg-made Tag.1.Key=cost Tag.2.Key=team
+    RemoveTags ResourceArns.member.1=arn:b/k8s-shop-web-63400ea3d5 TagKeys.member.1=cost TagKeys.member.2=team
+    RemoveTags ResourceArns.member.1=arn:l/80 TagKeys.member.1=cost TagKeys.member.2=team
+    ");
+    let plan = plan::plan(&wanted(), &room.observe().await).ready().unwrap();
+    assert_eq!(plan.steps.iter().find(untag), None);
+}

@@ -1,0 +1,9 @@
+//! One pass over a key: over a stack, from its facts to its status, or over a TargetGroupBinding.
+
+pub(crate) mod apply;
+pub(crate) mod askers;
+pub(crate) mod repeats;
+mod stack;
+pub mod targets;
+pub(crate) mod unserved;
+pub(crate) mod waits;

@@ -1,0 +1,863 @@
+//! One pass over a group of Ingresses or a Service, along the one road: snapshot → build → plan → apply → status, events, finalizers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use super::{repeats::Repeated, waits::Due};
+use crate::controller::reconcile::apply::ApplyError;
+use crate::controller::{
+    Controller,
+    cluster::{
+        events::{EventType, Subject},
+        kubernetes::KubernetesError,
+        records::RecordError,
+    },
+    runtime::queue::Outcome,
+};
+use albatross_aws::{AwsError, Priority, current_priority};
+use albatross_core::dependents::{self, Key};
+use albatross_core::{
+    desired::{
+        BuildConfig, Built,
+        sources::{
+            ingress::{self, Membership},
+            service,
+        },
+    },
+    diagnostics::{Code, Diagnostic, Severity, capped},
+    facts::{Facts, Incumbent, Want},
+    model::{
+        ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedLoadBalancer, ObservedStack, Room, Stack,
+        StackId, tags,
+    },
+    plan::{self, Plan, Planned, Step},
+    snapshot::{Ingress, Service, Snapshot},
+};
+
+/// Facts may ask for facts; more rounds than this mean that building never ends.
+const ROUNDS: usize = 8;
+
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error("{0}")]
+    Kubernetes(#[from] KubernetesError),
+    #[error("{0}")]
+    Aws(#[from] AwsError),
+    #[error("{0}")]
+    Apply(#[from] ApplyError),
+    #[error("{0}")]
+    Record(#[from] RecordError),
+}
+
+impl Controller {
+    pub(crate) async fn reconcile_stack(&self, group: &StackId) -> Outcome {
+        if matches!(group, StackId::Service(_)) && !self.config.enable_services {
+            return Outcome::Done;
+        }
+        let mut membership = self.with_snapshot(|snapshot| match group {
+            StackId::Service(name) => service_membership(snapshot, &self.config, name),
+            _ => ingress::membership(snapshot, &self.config, group),
+        });
+        for diagnostic in &membership.broken {
+            self.report(diagnostic);
+        }
+        let broken = membership.broken.first().map(ToString::to_string);
+        if membership.served().next().is_none() && membership.leaving.is_empty() {
+            self.waits.note(group, None, self.replacement_hold);
+            self.waits.unblocked(&group.object().to_string());
+            self.repeats.forget(group);
+            self.secrets.used(group, &BTreeSet::new());
+            self.askers.asks(group, &BTreeSet::new());
+            return broken.map_or(Outcome::Done, Outcome::SetAside);
+        }
+        match self.pass(group, &mut membership).await {
+            Ok(Outcome::Done) => broken.map_or(Outcome::Done, Outcome::SetAside),
+            Ok(outcome) => outcome,
+            Err(error) => self.failed(group, &membership, &error),
+        }
+    }
+
+    /// One pass; a member whose part AWS refuses is told and set aside, and the others are gone on with at once.
+    async fn pass(&self, group: &StackId, membership: &mut Membership) -> Result<Outcome, PassError> {
+        // While a group is worked on, the shared security group that it may be about to use is not deleted.
+        let _in_use = self.backend_group_gate.read().await;
+        // What is due is looked for in this pass.
+        self.inventory.doubts(group);
+        self.keep_unserved(group, membership).await?;
+        let mut refused = BTreeMap::new();
+        let mut room = Room::default();
+        loop {
+            match self.attempt(group, membership, &refused, room).await {
+                Err(PassError::Apply(error)) if error.quota().is_some() => {
+                    match self.narrower(group, membership, room, &error).await? {
+                        Some(narrower) => room = narrower,
+                        None if self.is_of_one(group, membership, &refused, &error) => {
+                            let member = error.blame().object.name.clone();
+                            let members = std::slice::from_ref(&member);
+                            self.failed_members(group, members, &PassError::Apply(error), &mut refused);
+                        }
+                        None => return Err(error.into()),
+                    }
+                }
+                Err(PassError::Apply(error)) if self.is_of_one(group, membership, &refused, &error) => {
+                    let member = error.blame().object.name.clone();
+                    self.failed_members(group, std::slice::from_ref(&member), &PassError::Apply(error), &mut refused);
+                }
+                Ok(Outcome::Done | Outcome::SetAside(_) | Outcome::Again(_)) if !refused.is_empty() => {
+                    let what: Vec<&str> = refused.values().map(String::as_str).collect();
+                    return Ok(Outcome::Failed(what.join("; ")));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Returns what room there is since AWS has refused a step for a quota, and tells who asks for it that the change goes on in
+    /// smaller steps. `None` where those have been tried.
+    async fn narrower(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        room: Room,
+        error: &ApplyError,
+    ) -> Result<Option<Room>, PassError> {
+        let Some(quota) = error.quota() else { return Ok(None) };
+        let Some(narrower) = room.refused(quota, &self.inventory.observe_whole(group).await?) else { return Ok(None) };
+        let message = error.goes_on_in_steps(quota);
+        tracing::warn!(%group, "{message}");
+        let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
+        let blamed = &error.blame().object;
+        let is_member = blamed.kind == ObjectKind::Ingress && names.contains(&blamed.name);
+        let told = if is_member && !error.of_all { std::slice::from_ref(&blamed.name) } else { &names };
+        for subject in self.subjects(group, told) {
+            self.events.record(EventType::Warning, &subject, "QuotaReached", &message);
+        }
+        Ok(Some(narrower))
+    }
+
+    /// Who has gone to another group that does not serve it yet is still served by this one.
+    async fn keep_unserved(&self, group: &StackId, membership: &mut Membership) -> Result<(), PassError> {
+        if membership.moving.is_empty() {
+            return Ok(());
+        }
+        let observed = self.inventory.observe(group).await?;
+        let hosts: Vec<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
+        for name in membership.moving.clone() {
+            let shows = |s: &Snapshot| {
+                s.ingresses.get(&name).is_some_and(|i| i.status.iter().any(|entry| hosts.contains(&entry.hostname)))
+            };
+            if self.with_snapshot(shows) {
+                membership.keep_moving(&name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a step failed for good, and only one of several members is to blame.
+    fn is_of_one(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        refused: &BTreeMap<ObjectName, String>,
+        error: &ApplyError,
+    ) -> bool {
+        let blamed = error.blame();
+        matches!(group, StackId::Group(_))
+            && membership.members.len() > 1
+            && error.is_of_its_cause()
+            && blamed.object.kind == ObjectKind::Ingress
+            && membership.served().any(|name| *name == blamed.object.name)
+            && !refused.contains_key(&blamed.object.name)
+    }
+
+    async fn attempt(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        refused: &BTreeMap<ObjectName, String>,
+        room: Room,
+    ) -> Result<Outcome, PassError> {
+        let building = self.timed(group, "build_model", self.build(group, membership, refused));
+        let Some(built) = building.await? else {
+            return Ok(Outcome::Again(Duration::from_secs(1)));
+        };
+        for diagnostic in &capped(&built.diagnostics) {
+            self.report(diagnostic);
+        }
+        // What is wrong in the cluster brings the stack back by itself; what is wrong in AWS does not.
+        let errors = capped(&built.diagnostics).into_iter().filter(|d| d.severity == Severity::Error);
+        let mistakes = errors.map(|error| error.to_string()).collect::<Vec<_>>().join("; ");
+        let unavailable = built.unavailable.join("; ");
+        if !unavailable.is_empty() {
+            tracing::warn!(%group, "{unavailable}; trying again");
+            let waiting: Vec<ObjectName> = match &built.stack {
+                Some(_) => built.set_aside.iter().cloned().collect(),
+                None => membership.members.clone(),
+            };
+            for subject in self.subjects(group, &waiting) {
+                let message = format!("Failed build model due to {unavailable}");
+                self.events.record(EventType::Warning, &subject, "FailedBuildModel", &message);
+            }
+        }
+        let told = if !unavailable.is_empty() {
+            Some(Outcome::Failed(unavailable))
+        } else if built.lacking {
+            Some(Outcome::Failed(mistakes))
+        } else if mistakes.is_empty() {
+            None
+        } else {
+            Some(Outcome::SetAside(mistakes))
+        };
+        // Without a stack, what there is stays as it is.
+        let Some(stack) = built.stack else { return Ok(told.unwrap_or(Outcome::Done)) };
+        let mut observed = self.observe_within(group, room).await?;
+        if observed.load_balancers.len() > 1 && observed.load_balancers.iter().any(|balancer| !balancer.is_active()) {
+            self.inventory.read_states(group).await?;
+            observed = self.observe_within(group, room).await?;
+        }
+        let stays = |old: &&ObservedLoadBalancer| old.is_protected() && observed.let_go.contains(&old.arn);
+        if let Some(old) = observed.load_balancers.iter().find(stays) {
+            // The protection may be off by now.
+            let reads = plan::Reads { load_balancer: Some(old.arn.clone()), ..plan::Reads::default() };
+            self.inventory.read(group, &reads).await?;
+            observed = self.observe_within(group, room).await?;
+        }
+        if refused.is_empty() {
+            self.repeats.begin(&stack);
+        }
+        let mut plan = loop {
+            // Who is taken over is believed, once. Of a stack that has a record it is known what AWS was given, or doubted.
+            if observed.tag_keys.is_none() {
+                let believed = plan::believed_secrets(&stack, &observed);
+                if !believed.is_empty() {
+                    let count = believed.len();
+                    tracing::info!(%group, count, "AWS is taken to have the client secrets of rules as they are");
+                    self.inventory.believe_secrets(&believed);
+                    observed = self.observe_within(group, room).await?;
+                }
+            }
+            match plan::plan(&stack, &observed) {
+                Planned::Ready(plan) => break plan,
+                Planned::Need(reads) => self.inventory.read(group, &reads).await?,
+            }
+            observed = self.observe_within(group, room).await?;
+        };
+        let repeated = self.repeats.withhold(group, &mut plan);
+        let told = self.tell_of_repeats(group, membership, &repeated).or(told);
+        if plan.steps.is_empty() {
+            // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
+            self.hold(group, membership, &built.set_aside).await?;
+        } else {
+            if !self.proved(group, membership, &observed, &built.absent, &plan).await? {
+                // The watch is behind: it will bring the group back, this only makes sure.
+                return Ok(Outcome::Again(Duration::from_secs(1)));
+            }
+            self.hold(group, membership, &built.set_aside).await?;
+            self.records.take_back(group, plan::tag_keys(&stack, &observed)).await?;
+            tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
+            let may_write = || self.may_write();
+            let applying = self.timed(group, "deploy_model", self.applier.apply(group, &plan, &may_write));
+            let applied = applying.await.map_err(|error| error.charged(&stack.askers));
+            let carried_out: Vec<Step> = match &applied {
+                Ok(_) => plan.steps.clone(),
+                Err(error) => error.carried_out.iter().filter_map(|place| plan.steps.get(*place).cloned()).collect(),
+            };
+            self.repeats.remember(group, &carried_out);
+            for step in &carried_out {
+                self.metrics.plan_step(step.action.kind());
+                if current_priority() == Priority::Audit {
+                    self.metrics.drift_step(step.action.kind());
+                }
+            }
+            if let Err(error) = applied {
+                if error.is_not_yet() {
+                    // Only a deletion waits, perhaps for ever; all that serves is in place, and people shall find it.
+                    self.write_status(membership, &stack, &self.observe(group).await?).await?;
+                }
+                if error.is_not_yet() || !error.is_transient() {
+                    // It may be so for long, and it concerns those who leave no more.
+                    self.release(group, membership, &stack, &self.observe(group).await?).await?;
+                }
+                return Err(error.into());
+            }
+            self.queue_after(&plan);
+        }
+        self.waits.unblocked(&group.object().to_string());
+        let publishing = self.publish(group, membership, &stack, &plan);
+        let outcome = self.timed(group, "dns_resolve_and_update_status", publishing).await?;
+        let due = self.waits.note(group, plan.wait.as_ref(), self.replacement_hold);
+        if due == Some(Due::Later(super::waits::DEADLINE)) && matches!(plan.wait, Some(plan::Wait::LetIn(_))) {
+            self.queue.add(Key::NodeRules);
+        }
+        let outcome = match due {
+            Some(Due::Later(left)) if outcome == Outcome::Done => Outcome::Again(left),
+            Some(Due::Tell(message)) => {
+                tracing::warn!(%group, "{message}");
+                for subject in self.subjects(group, &[&*membership.members, &membership.leaving].concat()) {
+                    self.events.record(EventType::Warning, &subject, "WaitTakesLong", &message);
+                }
+                outcome
+            }
+            _ => outcome,
+        };
+        let outcome = match outcome {
+            Outcome::Done => self.inventory.doubts(group).map_or(Outcome::Done, Outcome::Again),
+            outcome => outcome,
+        };
+        Ok(match told {
+            Some(told) if outcome == Outcome::Done || matches!(told, Outcome::Failed(_)) => told,
+            _ => outcome,
+        })
+    }
+
+    /// Does a stage of a pass, named as aws-load-balancer-controller names it, and records how long it took.
+    async fn timed<T>(&self, group: &StackId, stage: &str, work: impl Future<Output = T>) -> T {
+        let started = std::time::Instant::now();
+        let done = Box::pin(work).await;
+        self.metrics.reconcile_stage(label(group), stage, started.elapsed());
+        done
+    }
+
+    /// Builds until nothing more is wanted. `None` when that does not come to an end, and should be tried again.
+    async fn build(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        refused: &BTreeMap<ObjectName, String>,
+    ) -> Result<Option<Built>, PassError> {
+        let mut facts = Facts { refused: refused.keys().cloned().collect(), ..Facts::default() };
+        if !membership.is_empty() {
+            let mut observed = self.inventory.observe(group).await?;
+            // While one replaces another, a Service without a scheme keeps that of the one that clients are sent to.
+            let shown = self.shown_hosts(group);
+            observed.load_balancers.sort_by_key(|balancer| !shown.contains(&balancer.dns_name.to_lowercase()));
+            let mut incumbents = observed.load_balancers.iter().map(|balancer| Incumbent {
+                kind: balancer.kind,
+                scheme: balancer.scheme,
+                has_security_groups: !balancer.security_groups.is_empty(),
+                subnets: balancer.subnets.clone(),
+            });
+            facts.incumbent = incumbents.next();
+            facts.beside = incumbents.collect();
+            facts.hostnames = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
+            facts.names = observed.load_balancers.iter().map(|balancer| balancer.name.clone()).collect();
+        }
+        let mut asked = BTreeSet::new();
+        for _ in 0..ROUNDS {
+            let built = self.with_snapshot(|snapshot| match group {
+                StackId::Service(name) => service::build(snapshot, &self.config, &facts, name),
+                _ => ingress::build(snapshot, &self.config, &facts, group, membership),
+            });
+            // In a group, a mistake concerns one member, and the others still want to know.
+            let alone = membership.members.len() < 2;
+            let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
+            if built.wants.is_empty() || alone && (broken || !built.unavailable.is_empty()) {
+                // Also where nothing comes of it: an object that is edited again and again asks for something else each time.
+                self.secrets.used(group, &facts.secrets.keys().collect());
+                self.askers.asks(group, &asked);
+                return Ok(Some(built));
+            }
+            // What only has to be read comes first: nothing is created for what then turns out not to be possible.
+            let reads = built.wants.iter().any(Want::is_read);
+            for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
+                if *want == Want::InForce {
+                    facts.in_force = Some(Box::new(self.inventory.observe_whole(group).await?));
+                } else if *want == Want::Protection {
+                    facts.protected = Some(self.protected(group).await?);
+                } else if let Want::Secret(name) = want {
+                    let fact = self.secrets.answer(name, group).await;
+                    facts.secrets.insert(name.clone(), fact);
+                } else if want.is_read() {
+                    self.facts.answer(want, &mut facts).await;
+                    asked.insert(want.clone());
+                    let others = self.askers.note(group, want, &facts);
+                    self.queue.resync(others.into_iter().map(Key::Stack));
+                } else {
+                    // It may be created here, and whoever needs it has to be known first.
+                    self.hold(group, membership, &built.set_aside).await?;
+                    let id = self.applier.ensure_backend_security_group(&self.config).await?;
+                    facts.backend_security_group = Some(albatross_core::facts::Fact::Known(id));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The host names in the status of a Service.
+    fn shown_hosts(&self, group: &StackId) -> BTreeSet<String> {
+        let StackId::Service(name) = group else { return BTreeSet::new() };
+        self.with_snapshot(|snapshot| {
+            let entries = snapshot.services.get(name).into_iter().flat_map(|service| &service.status);
+            entries.map(|entry| entry.hostname.to_lowercase()).collect()
+        })
+    }
+
+    /// Returns the names of the stack's load balancers that AWS says are protected from deletion (DescribeLoadBalancerAttributes).
+    async fn protected(&self, group: &StackId) -> Result<BTreeSet<String>, PassError> {
+        for balancer in self.inventory.observe(group).await?.load_balancers {
+            let reads = plan::Reads { load_balancer: Some(balancer.arn), ..plan::Reads::default() };
+            self.inventory.read(group, &reads).await?;
+        }
+        let observed = self.inventory.observe(group).await?;
+        let protected = observed.load_balancers.into_iter().filter(ObservedLoadBalancer::is_protected);
+        Ok(protected.map(|balancer| balancer.name).collect())
+    }
+
+    /// As [`Self::observe`], with the room that AWS has left.
+    async fn observe_within(&self, group: &StackId, room: Room) -> Result<ObservedStack, PassError> {
+        Ok(ObservedStack { room, ..self.observe(group).await? })
+    }
+
+    async fn observe(&self, group: &StackId) -> Result<ObservedStack, PassError> {
+        let mut observed = self.inventory.observe(group).await?;
+        observed.tag_keys = self.records.tag_keys(group);
+        observed.let_go = self.waits.let_go(group, self.replacement_hold);
+        observed.bindings = self.with_snapshot(|snapshot| {
+            snapshot
+                .target_group_bindings
+                .values()
+                .filter(|binding| dependents::is_binding_of(group, binding, &observed, snapshot))
+                .filter_map(|binding| {
+                    Some(ObservedBinding {
+                        name: binding.name.clone(),
+                        target_group: albatross_core::model::TargetGroupArn::new(
+                            binding.spec.target_group_arn.clone()?,
+                        ),
+                        resource_version: binding.resource_version.clone(),
+                        labels: binding.labels.clone(),
+                        spec: binding.spec.clone(),
+                        deleting: binding.deleting,
+                        lets_in: self.targets.lets_in(binding),
+                    })
+                })
+                .collect()
+        });
+        Ok(observed)
+    }
+
+    /// Proves with the API server that what the plan takes for gone is gone, and that who leaves really leaves.
+    async fn proved(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        observed: &ObservedStack,
+        absent: &BTreeSet<ObjectReference>,
+        plan: &Plan,
+    ) -> Result<bool, KubernetesError> {
+        for reference in absent {
+            if reference.kind == ObjectKind::Service && self.kubernetes.service(&reference.name).await?.is_some() {
+                return Ok(false);
+            }
+        }
+        if let (StackId::Service(name), [_, ..]) = (group, membership.leaving.as_slice()) {
+            let fresh = self.kubernetes.service(name).await?;
+            let ours = |fresh: &Service| service::ownership(fresh, &self.config) == service::Ownership::Ours;
+            return Ok(!fresh.is_some_and(|fresh| ours(&fresh)));
+        }
+        let replaces = |step: &plan::Step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. });
+        if !membership.members.is_empty() && !matches!(group, StackId::Service(_)) && plan.steps.iter().any(replaces) {
+            // What another load balancer was made for has to be asked for still.
+            for name in &membership.members {
+                let fresh = self.kubernetes.ingress(name).await?;
+                let same = |known: &Ingress, fresh: &Ingress| {
+                    (known.generation, &known.annotations) == (fresh.generation, &fresh.annotations)
+                };
+                let known = self.with_snapshot(|s| s.ingresses.get(name).cloned());
+                if !known.zip(fresh).is_some_and(|(known, fresh)| same(&known, &fresh)) {
+                    return Ok(false);
+                }
+            }
+        }
+        let holders = observed.holdings.iter().map(|holding| &holding.member);
+        let gone = holders.filter(|name| !membership.members.contains(name) && !membership.leaving.contains(name));
+        for name in membership.leaving.iter().chain(gone) {
+            let Some(fresh) = self.kubernetes.ingress(name).await? else { continue };
+            if !fresh.deleting && !self.left(&fresh, group).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether an Ingress that is not being deleted is of another class or group by now, judged by fresh objects.
+    async fn left(&self, fresh: &Ingress, group: &StackId) -> Result<bool, KubernetesError> {
+        let mut snapshot = Snapshot::default();
+        let classes: Vec<String> = match &fresh.class {
+            Some(class) => vec![class.clone()],
+            None => self.with_snapshot(|known| known.ingress_classes.keys().map(|name| name.name.clone()).collect()),
+        };
+        for class in classes {
+            let Some(class) = self.kubernetes.ingress_class(&class).await? else { continue };
+            if let Some(parameters) = &class.parameters
+                && let Some(params) = self.kubernetes.ingress_class_params(&parameters.name).await?
+            {
+                snapshot.apply(params);
+            }
+            snapshot.apply(class);
+        }
+        if snapshot.ingress_class_params.values().any(|params| params.spec.namespace_selector.is_some())
+            && let Some(namespace) = self.kubernetes.namespace(&fresh.name.namespace).await?
+        {
+            snapshot.apply(namespace);
+        }
+        snapshot.apply(fresh.clone());
+        Ok(ingress::has_left(fresh, &snapshot, &self.config, group))
+    }
+
+    /// Puts the group's finalizer on its members, before anything is made for them.
+    async fn hold(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        aside: &BTreeSet<ObjectName>,
+    ) -> Result<(), KubernetesError> {
+        let finalizer = tags::finalizer(group);
+        for name in membership.served().filter(|name| !aside.contains(name)) {
+            let held = self.with_snapshot(|s| match group {
+                StackId::Service(_) => s.services.get(name).is_some_and(|o| o.finalizers.contains(&finalizer)),
+                _ => s.ingresses.get(name).is_some_and(|o| o.finalizers.contains(&finalizer)),
+            });
+            if !held && self.may_write() {
+                self.kubernetes.add_finalizer(&member(group, name), &finalizer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bindings that the plan made are worked on when their watch brings them; here only what no watch brings.
+    fn queue_after(&self, plan: &Plan) {
+        if plan.steps.iter().any(|step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. })) {
+            self.queue.add(Key::NodeRules);
+        }
+    }
+
+    /// Tells the members where their load balancer is, those that say something else.
+    async fn write_status(
+        &self,
+        membership: &Membership,
+        stack: &Stack,
+        observed: &ObservedStack,
+    ) -> Result<(), KubernetesError> {
+        if let Some(balancer) = stack.load_balancer.as_ref().and_then(|wanted| observed.published(wanted)) {
+            let hostname = balancer.dns_name.to_lowercase();
+            if let StackId::Service(name) = &stack.id {
+                return self.write_service_status(name, &hostname).await;
+            }
+            let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.set_aside.is_empty());
+            let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
+            let ports: Vec<u16> = ports.into_iter().collect();
+            for name in membership.served().filter(|name| !stack.set_aside.members.contains(name)) {
+                let current =
+                    self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
+                let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
+                    && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == ports.iter().map(|p| i32::from(*p)).collect());
+                if !same && self.may_write() {
+                    self.kubernetes.write_ingress_status(name, &hostname, &ports).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells a Service where its load balancer is. Only one of type LoadBalancer has a place for it: the API server refuses
+    /// it on others, so that those are told by an event.
+    async fn write_service_status(&self, name: &ObjectName, hostname: &str) -> Result<(), KubernetesError> {
+        let Some(service) = self.with_snapshot(|s| s.services.get(name).cloned()) else { return Ok(()) };
+        if service.kind != "LoadBalancer" {
+            let subject = Subject { kind: ObjectKind::Service, name: name.clone(), uid: service.uid.clone() };
+            let message = format!("The load balancer's host name is {hostname}");
+            self.events.record(EventType::Normal, &subject, "LoadBalancerHostname", &message);
+            return Ok(());
+        }
+        let ports: Vec<(u16, &str)> = service.ports.iter().map(|port| (port.port, port.protocol.as_str())).collect();
+        let numbers: BTreeSet<i32> = ports.iter().map(|(port, _)| i32::from(*port)).collect();
+        let same = matches!(service.status.as_slice(), [entry] if entry.hostname == hostname
+            && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == numbers);
+        if !same && self.may_write() {
+            self.kubernetes.write_service_status(name, hostname, &ports).await?;
+        }
+        Ok(())
+    }
+
+    /// Status of the members, release of those who leave, and the event that all is well.
+    async fn publish(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        stack: &Stack,
+        plan: &Plan,
+    ) -> Result<Outcome, PassError> {
+        let mut observed = self.observe(group).await?;
+        self.write_status(membership, stack, &observed).await?;
+        let next = plan::plan(stack, &observed);
+        let complete = next == Planned::Ready(Plan::default());
+        if !membership.members.is_empty() && complete {
+            if matches!(group, StackId::Group(_)) {
+                observed.holdings = plan::holdings(stack, &observed);
+                self.inventory.remember_holdings(group, observed.holdings.clone());
+            }
+            let tag_keys = plan::tag_keys(stack, &observed);
+            self.records.promise(group, &observed, tag_keys);
+        }
+        if !plan.steps.is_empty() {
+            let aside = &stack.set_aside.members;
+            let served: Vec<_> = membership.served().filter(|name| !aside.contains(name)).cloned().collect();
+            for subject in self.subjects(group, &served) {
+                self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
+            }
+        }
+        if !membership.leaving.is_empty() && !membership.members.is_empty() {
+            self.release(group, membership, stack, &observed).await?;
+        } else if !membership.leaving.is_empty() {
+            if !observed.is_empty() {
+                // A binding's watch brings the group back when the binding is gone; everything else is gone already.
+                return Ok(if observed.bindings.is_empty() {
+                    Outcome::Again(Duration::from_secs(1))
+                } else {
+                    Outcome::Done
+                });
+            }
+            if let Some(left) = self.inventory.doubts(group) {
+                return Ok(Outcome::Again(left));
+            }
+            // One that was made just now may not have been seen yet, and nobody would look after it from here on.
+            let labelled = self.kubernetes.labelled_bindings(group).await?;
+            let (own, foreign): (Vec<_>, Vec<_>) = self.with_snapshot(|snapshot| {
+                labelled.into_iter().partition(|binding| dependents::is_binding_of(group, binding, &observed, snapshot))
+            });
+            if !own.is_empty() {
+                return Ok(Outcome::Again(Duration::from_secs(1)));
+            }
+            for binding in &foreign {
+                let subject = Subject {
+                    kind: ObjectKind::TargetGroupBinding,
+                    name: binding.name.clone(),
+                    uid: binding.uid.clone(),
+                };
+                let message = foreign_labels(&binding.name, group);
+                self.events.record(EventType::Warning, &subject, "ForeignLabels", &message);
+            }
+            if self.may_write() {
+                let finalizer = tags::finalizer(group);
+                for name in &membership.leaving {
+                    let kept = |s: &Snapshot| s.services.get(name).is_some_and(|o| !o.deleting && !o.status.is_empty());
+                    if matches!(group, StackId::Service(_)) && self.with_snapshot(kept) {
+                        self.kubernetes.clear_service_status(name).await?;
+                    }
+                    self.kubernetes.remove_finalizer(&member(group, name), &finalizer).await?;
+                }
+                self.records.remove(group);
+                self.repeats.forget(group);
+                self.inventory.remember_holdings(group, Vec::new());
+                self.queue.add(Key::NodeRules);
+            }
+        }
+        // What a plan has done may be what another step waited for: a group in front is closed when a load balancer is gone.
+        let more = !plan.steps.is_empty() && !matches!(&next, Planned::Ready(next) if next.steps.is_empty());
+        Ok(if more { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done })
+    }
+
+    /// Takes the finalizer off those who leave a group in which others stay, as soon as nothing of their own is left.
+    async fn release(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        stack: &Stack,
+        observed: &ObservedStack,
+    ) -> Result<(), KubernetesError> {
+        if membership.leaving.is_empty() || membership.members.is_empty() {
+            return Ok(());
+        }
+        let Planned::Ready(left) = plan::plan(stack, observed) else { return Ok(()) };
+        for name in membership.leaving.iter().filter(|name| !plan::holds_up(&left, observed, name)) {
+            if self.may_write() {
+                self.kubernetes.remove_finalizer(&member(group, name), &tags::finalizer(group)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the objects that ask for steps which were carried out and are planned again.
+    fn tell_of_repeats(&self, group: &StackId, membership: &Membership, repeated: &[Repeated]) -> Option<Outcome> {
+        for repeat in repeated {
+            let (message, blamed) = (repeat.message(), &repeat.step.cause.object.name);
+            self.metrics.repeated_step(repeat.step.action.kind());
+            tracing::error!(%group, "{message}");
+            let names: Vec<ObjectName> = if membership.served().any(|name| name == blamed) {
+                vec![blamed.clone()]
+            } else {
+                membership.members.iter().chain(&membership.leaving).cloned().collect()
+            };
+            for subject in self.subjects(group, &names) {
+                self.events.record(EventType::Warning, &subject, "ChangeDoesNotLast", &message);
+            }
+        }
+        let messages: Vec<String> = repeated.iter().map(Repeated::message).collect();
+        (!messages.is_empty()).then(|| Outcome::Failed(messages.join("; ")))
+    }
+
+    /// Tells members that AWS refuses their part, and puts them among those whose part is refused.
+    fn failed_members(
+        &self,
+        group: &StackId,
+        members: &[ObjectName],
+        error: &PassError,
+        refused: &mut BTreeMap<ObjectName, String>,
+    ) {
+        if let Outcome::Failed(what) = self.tell_of_failure(group, members, error) {
+            refused.extend(members.iter().map(|member| (member.clone(), what.clone())));
+        }
+    }
+
+    fn failed(&self, group: &StackId, membership: &Membership, error: &PassError) -> Outcome {
+        if let PassError::Apply(apply) = error
+            && let Some(patience) = apply.blocked_deletion()
+            && self.waits.blocked(&group.object().to_string(), &apply.step, patience)
+            && apply.is_not_yet()
+        {
+            return self.tell_of_blocked_deletion(group, membership, apply);
+        }
+        let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
+        self.tell_of_failure(group, &names, error)
+    }
+
+    /// Tells those who wait for a deletion, or else all who have a part in the stack, that AWS does not carry it out.
+    fn tell_of_blocked_deletion(&self, group: &StackId, membership: &Membership, error: &ApplyError) -> Outcome {
+        let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
+        let message = format!("Deletion is blocked: {error}{fix}");
+        tracing::warn!(%group, "{message}");
+        self.metrics.reconcile_error(label(group), "deploy_model_error");
+        let names = if membership.leaving.is_empty() { &membership.members } else { &membership.leaving };
+        for subject in self.subjects(group, names) {
+            self.events.record(EventType::Warning, &subject, "DeletionBlocked", &message);
+        }
+        Outcome::Failed(message)
+    }
+
+    fn tell_of_failure(&self, group: &StackId, names: &[ObjectName], error: &PassError) -> Outcome {
+        if !self.may_write() {
+            // That the lease is lost is said elsewhere, and is no fault of the objects.
+            tracing::info!(%group, "{error}; the lease is not held any more");
+            return Outcome::Failed(error.to_string());
+        }
+        let (reason, fix, quiet) = match error {
+            PassError::Kubernetes(KubernetesError::Refused { .. }) => ("FailedUpdateStatus", None, false),
+            PassError::Kubernetes(_) => ("FailedUpdateStatus", None, true),
+            PassError::Record(_) => ("FailedWriteRecord", None, false),
+            PassError::Aws(aws) => ("FailedDeployModel", aws.fix(), aws.is_transient()),
+            PassError::Apply(apply) if apply.is_not_yet() => {
+                tracing::info!(%group, "{apply}; trying again soon");
+                return Outcome::NotYet;
+            }
+            PassError::Apply(apply) => ("FailedDeployModel", apply.fix(), apply.is_transient()),
+        };
+        let category = match reason {
+            "FailedUpdateStatus" => "dns_resolve_and_update_status_error",
+            "FailedWriteRecord" => "write_record_error",
+            _ => "deploy_model_error",
+        };
+        self.metrics.reconcile_error(label(group), category);
+        let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
+        if quiet {
+            tracing::warn!(%group, "{error}{fix}; trying again");
+        } else {
+            tracing::error!(%group, "{error}{fix}");
+            let message = match reason {
+                "FailedDeployModel" => format!("Failed deploy model due to {error}{fix}"),
+                _ => format!("{error}{fix}"),
+            };
+            for subject in self.subjects(group, names) {
+                self.events.record(EventType::Warning, &subject, reason, &message);
+            }
+        }
+        Outcome::Failed(error.to_string())
+    }
+
+    fn subjects(&self, group: &StackId, members: &[ObjectName]) -> Vec<Subject> {
+        self.with_snapshot(|snapshot| {
+            let uid = |name: &ObjectName| match group {
+                StackId::Service(_) => snapshot.services.get(name).map(|o| o.uid.clone()),
+                _ => snapshot.ingresses.get(name).map(|o| o.uid.clone()),
+            };
+            let kind = group.object().kind;
+            members.iter().filter_map(|name| Some(Subject { kind, name: name.clone(), uid: uid(name)? })).collect()
+        })
+    }
+
+    /// Says a diagnostic where its object's owner looks, and in the log.
+    fn report(&self, diagnostic: &Diagnostic) {
+        let object = &diagnostic.object;
+        let uid = self.with_snapshot(|snapshot| match object.kind {
+            ObjectKind::Ingress => snapshot.ingresses.get(&object.name).map(|o| o.uid.clone()),
+            ObjectKind::Service => snapshot.services.get(&object.name).map(|o| o.uid.clone()),
+            ObjectKind::TargetGroupBinding => snapshot.target_group_bindings.get(&object.name).map(|o| o.uid.clone()),
+            ObjectKind::IngressClassParams => snapshot.ingress_class_params.get(&object.name).map(|o| o.uid.clone()),
+            ObjectKind::IngressClass => None,
+        });
+        let (reason, message) = match diagnostic.severity {
+            Severity::Error => {
+                tracing::error!(%object, code = ?diagnostic.code, "{diagnostic}");
+                let controller = if object.kind == ObjectKind::Service { "service" } else { "ingress" };
+                self.metrics.reconcile_error(controller, "build_model_error");
+                ("FailedBuildModel", format!("Failed build model due to {diagnostic}"))
+            }
+            Severity::Warning | Severity::Note => {
+                tracing::debug!(%object, code = ?diagnostic.code, "{diagnostic}");
+                (warning_reason(diagnostic.code), diagnostic.to_string())
+            }
+        };
+        let subject = Subject { kind: object.kind, name: object.name.clone(), uid: uid.unwrap_or_default() };
+        self.events.record(EventType::Warning, &subject, reason, &message);
+    }
+
+    pub(crate) fn with_snapshot<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        read(&Arc::as_ref(&self.snapshot).read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Who a Service's stack is for: the Service itself, or nobody any more.
+fn service_membership(snapshot: &Snapshot, config: &BuildConfig, name: &ObjectName) -> Membership {
+    let mut membership = Membership::default();
+    if let Some(service) = snapshot.services.get(name) {
+        if service::ownership(service, config) == service::Ownership::Ours {
+            membership.members.push(name.clone());
+        } else if service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER) {
+            membership.leaving.push(name.clone());
+        }
+    }
+    membership
+}
+
+/// The controller of a stack, as metrics name it.
+fn label(stack: &StackId) -> &'static str {
+    crate::controller::controller_label(&Key::Stack(stack.clone()))
+}
+
+/// A member of a stack, as messages name it.
+fn member(stack: &StackId, name: &ObjectName) -> ObjectReference {
+    ObjectReference { kind: stack.object().kind, name: name.clone() }
+}
+
+/// The event reason of a warning: one word a kind, so that they can be filtered.
+fn warning_reason(code: Code) -> &'static str {
+    match code {
+        Code::UnknownAnnotation => "UnknownAnnotation",
+        Code::AnnotationNotBuilt => "AnnotationNotBuilt",
+        Code::MissingService => "BackendNotFound",
+        Code::MissingAction => "ActionNotFound",
+        _ => "FailedBuildModel",
+    }
+}
+
+/// What the event says on a binding that carries a stack's labels and is not the stack's, once the stack goes without it.
+pub(crate) fn foreign_labels(binding: &ObjectName, stack: &StackId) -> String {
+    format!(
+        "TargetGroupBinding {binding} carries the labels of {}, which did not make it, so that its deletion did not wait for \
+         it; remove the labels",
+        stack.object()
+    )
+}

@@ -1,0 +1,673 @@
+//! One binding at a time: its target group gets the targets that it shall have.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+use k8s_openapi::jiff::Timestamp;
+
+use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_core::targets::{TargetGroupFacts, TargetGroupKey};
+use albatross_core::{
+    api::crd::{TargetGroupBindingSpec, target_group_binding::TargetType},
+    model::{
+        ObjectName, Registration, Target, TargetGroupArn, TargetHealth,
+        tags::{self, BINDING_FINALIZER},
+    },
+    record,
+    snapshot::TargetGroupBinding,
+};
+
+use super::{
+    Cloud, Cluster, MayWrite, Problem, Stage, Subject, Targets, TargetsError, check,
+    registering::{Bound, Registering, names_targets},
+    zones::{ZoneSource, zone},
+};
+use albatross_core::targets::{
+    endpoints::{Resolution, port_reference, ready_pod, resolve, standing},
+    holders::{Bindings, Owner, key_of},
+    plan::{Standing, TargetPlan, Unregistered, is_draining, may_go, plan},
+    readiness::Opened,
+    status::{self, Report},
+};
+
+/// Something to tell about a binding that is no error: a Warning event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The event's reason.
+    pub reason: &'static str,
+    /// The event's message.
+    pub message: String,
+}
+
+/// What was done about a binding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindingOutcome {
+    /// Registered just now.
+    pub registered: Vec<Target>,
+    /// Deregistered just now.
+    pub deregistered: Vec<Target>,
+    /// Whether anything was registered, deregistered or let go.
+    pub changed: bool,
+    /// What people should be told.
+    pub notices: Vec<Notice>,
+    /// Whether [`Targets::reconcile_node_rules`] has to look again.
+    pub node_rules: bool,
+    /// Other bindings that may do more now than before.
+    pub also: Vec<ObjectName>,
+    /// Whether the binding is gone, or let go.
+    pub gone: bool,
+    /// Whether to look again soon, so that the binding can vouch for its targets once they keep still.
+    pub unsettled: bool,
+    /// When to look again because a pod waits for AWS to find it healthy.
+    pub again: Option<Duration>,
+    /// How long pods have waited that AWS finds healthy now.
+    pub became_ready: Vec<Duration>,
+}
+
+/// The number of times that the target type of one object is written without a pause.
+const PROMPT_WRITES: u32 = 2;
+/// The pause after that, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// When the target type of a binding was written: whoever takes it out again, as an operator that writes the whole spec, gets
+/// it ever more rarely.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Typed {
+    uid: String,
+    version: String,
+    times: u32,
+    until: Option<tokio::time::Instant>,
+}
+
+impl Typed {
+    /// Returns whether to write it now, and counts it.
+    fn may_write(&mut self, binding: &TargetGroupBinding, now: tokio::time::Instant) -> bool {
+        if self.uid != binding.uid {
+            *self = Self { uid: binding.uid.clone(), ..Self::default() };
+        }
+        if self.version == binding.resource_version || self.until.is_some_and(|until| now < until) {
+            return false;
+        }
+        self.version.clone_from(&binding.resource_version);
+        self.times = self.times.saturating_add(1);
+        let pause = |more: u32| FIRST_PAUSE.saturating_mul(1 << more.min(10)).min(LONGEST_PAUSE);
+        self.until = self.times.checked_sub(PROMPT_WRITES).map(|more| now + pause(more));
+        true
+    }
+}
+
+/// The field of a spec that cannot be honoured yet.
+pub(crate) fn unsupported(spec: &TargetGroupBindingSpec) -> Option<&'static str> {
+    if spec.iam_role_arn_to_assume.as_ref().is_some_and(|role| !role.is_empty()) {
+        Some("iamRoleArnToAssume")
+    } else {
+        (spec.multi_cluster_target_group == Some(true)).then_some("multiClusterTargetGroup")
+    }
+}
+
+impl TargetsError {
+    pub(crate) fn of_binding(binding: &ObjectName, stage: Stage, problem: impl Into<Problem>) -> Self {
+        Self { subject: Subject::Binding(binding.clone()), stage, problem: problem.into() }
+    }
+}
+
+impl<C: Cloud, K: Cluster> Targets<C, K> {
+    /// Brings a binding's target group to the targets that it shall have, or lets go of them if the binding is deleted, and
+    /// keeps its finalizer and status. Where nothing has changed, nobody is asked and nothing is written.
+    ///
+    /// # Errors
+    /// When it could not be done, or not in full; what could be done is done.
+    pub async fn reconcile_binding(
+        &self,
+        name: &ObjectName,
+        may_write: MayWrite<'_>,
+    ) -> Result<BindingOutcome, TargetsError> {
+        let binding = self.snapshot().target_group_bindings.get(name).cloned();
+        let Some(binding) = binding else {
+            let had_rules = self.memory().remove(name).is_some_and(|memory| memory.network.is_some());
+            if had_rules {
+                self.node_rules_due.store(true, Ordering::Release);
+            }
+            return Ok(BindingOutcome { node_rules: self.node_rules_due(), gone: true, ..BindingOutcome::default() });
+        };
+        let stage = if binding.deleting { Stage::Cleanup } else { Stage::Reconcile };
+        let result = if binding.deleting {
+            self.clean_up(&binding, may_write).await
+        } else {
+            self.feed(&binding, may_write).await
+        };
+        if matches!(&result, Err(Failure(_, problem)) if problem.needs_correction()) {
+            // The rules that it asked for are looked at now, and again when the binding is right.
+            let mut memory = self.memory();
+            let memory = memory.entry(name.clone()).or_default();
+            let had_rules = memory.network.take().is_some();
+            let is_new = memory.corrected.replace(binding.generation) != Some(binding.generation);
+            if had_rules || is_new && binding.spec.networking.is_some() {
+                self.node_rules_due.store(true, Ordering::Release);
+            }
+        }
+        match result {
+            Ok(mut outcome) => {
+                outcome.node_rules = self.node_rules_due();
+                outcome.changed |= !outcome.registered.is_empty() || !outcome.deregistered.is_empty();
+                Ok(outcome)
+            }
+            Err(Failure(stage_of_error, problem)) => {
+                let error = TargetsError::of_binding(name, stage_of_error.unwrap_or(stage), problem);
+                if !error.is_transient() {
+                    let report = Report { ready: false, reason: error.reason(), message: error.text() };
+                    // What is told is the error itself, also where it could not be written down.
+                    let written = self.report(&binding, &report, None, may_write).await;
+                    if let Err(Failure(_, status)) = &written {
+                        tracing::warn!(binding = %name, error = %status, "the status could not be written");
+                    }
+                    self.memory().entry(name.clone()).or_default().unwritten = written.is_err();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Fills in what a binding leaves out, from its target group.
+    async fn complete(&self, binding: &TargetGroupBinding) -> Result<(TargetGroupBinding, TargetGroupArn), Problem> {
+        if let Some(completed) = self.completed(binding)? {
+            return Ok(completed);
+        }
+        let key = key_of(&binding.spec).ok_or(Problem::NoTargetGroup)?;
+        let found = self.cloud.target_group(&key).await?;
+        let name = match &key {
+            TargetGroupKey::Arn(arn) => arn.as_str(),
+            TargetGroupKey::Name(name) => name,
+        };
+        let facts = found.ok_or_else(|| Problem::TargetGroupMissing(name.to_owned()))?;
+        let completed = with_facts(binding.clone(), &facts);
+        if completed.is_ok() {
+            self.groups().insert(key, facts);
+            if binding.spec.networking.is_some() {
+                self.node_rules_due.store(true, Ordering::Release);
+            }
+        }
+        completed
+    }
+
+    /// As [`Self::complete`], but asks nobody: `None` where AWS was not asked yet.
+    pub(crate) fn completed(
+        &self,
+        binding: &TargetGroupBinding,
+    ) -> Result<Option<(TargetGroupBinding, TargetGroupArn)>, Problem> {
+        let key = key_of(&binding.spec).ok_or(Problem::NoTargetGroup)?;
+        let spec = &binding.spec;
+        // Bindings that were made by a controller, or went through a webhook, say it all.
+        let says_it_all = match spec.target_type {
+            Some(TargetType::Instance) => true,
+            Some(TargetType::Ip) => spec.ip_address_type.is_some(),
+            None => false,
+        };
+        if let (TargetGroupKey::Arn(arn), true) = (&key, says_it_all) {
+            return Ok(Some((binding.clone(), arn.clone())));
+        }
+        let known = self.groups().get(&key).cloned();
+        known.map(|facts| with_facts(binding.clone(), &facts)).transpose()
+    }
+
+    /// Gives up what is known of a target group that AWS says is gone.
+    fn forget(&self, arn: &TargetGroupArn) {
+        self.cloud.forget_targets(arn);
+        self.groups().retain(|_, facts| facts.arn != *arn);
+    }
+
+    /// Returns the stack that a target group was made for, and where the binding is that holds it.
+    pub(crate) async fn owner(&self, arn: &TargetGroupArn) -> Result<Option<Owner>, AwsError> {
+        let tags = self.cloud.tags(arn).await?.unwrap_or_default();
+        let owner = tags::made_for(&self.settings.cluster, &tags);
+        Ok(owner.map(|(stack, home)| Owner { stack, home }))
+    }
+
+    async fn feed(&self, binding: &TargetGroupBinding, may_write: MayWrite<'_>) -> Result<BindingOutcome, Failure> {
+        if let Some(field) = unsupported(&binding.spec) {
+            return Err(Problem::Unsupported(field).into());
+        }
+        let written = binding;
+        let (binding, arn) = self.complete(binding).await?;
+        let owner = self.owner(&arn).await.map_err(Problem::from)?;
+        let resolution = {
+            let snapshot = self.snapshot();
+            let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
+            if let Some(denied) = bindings.denied(&binding, owner.as_ref()) {
+                return Err(denied.into());
+            }
+            resolve(&snapshot, &binding).map_err(Problem::from)?
+        };
+        self.note_network(&binding, &resolution);
+        if let (None, Some(target_type)) = (written.spec.target_type, binding.spec.target_type) {
+            self.write_target_type(written, target_type, may_write).await;
+        }
+        let vouched = match &resolution {
+            Resolution::Targets { targets, .. } => Some(record::of_targets(&arn, targets.keys())),
+            Resolution::BackendMissing { .. } => None,
+        };
+        let checkpoint = self.checkpoint(&binding);
+        let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
+        let counts = vouched.as_ref().is_some_and(|vouched| self.counts(checkpoint.as_deref(), vouched));
+        let may_vouch = held && counts;
+        if may_vouch && self.cloud.takes_word_for_targets(&arn).await.map_err(Problem::from)? {
+            self.report(&binding, &Report::reconciled(), Some(&arn), may_write).await?;
+            let mut outcome = BindingOutcome::default();
+            if let Resolution::Targets { targets, .. } = &resolution {
+                self.tend_gates(&binding, &arn, targets, &mut outcome, may_write).await?;
+            }
+            return Ok(outcome);
+        }
+        let present = match self.cloud.targets(&arn).await {
+            Err(error) if error.is_not_found() => {
+                self.forget(&arn);
+                return Err(Problem::TargetGroupMissing(arn.to_string()).into());
+            }
+            present => present.map_err(Problem::from)?,
+        };
+        let mut outcome = BindingOutcome::default();
+        let mut report = Report::reconciled();
+        let serves_none = !matches!(&resolution, Resolution::Targets { targets, .. } if !targets.is_empty());
+        if serves_none && present.values().any(|health| !is_draining(health)) {
+            self.prove_nothing(&binding, &resolution).await?;
+        }
+        let mut backend_missing = false;
+        let owners = match resolution {
+            Resolution::Targets { targets, skipped } => {
+                for skipped in skipped {
+                    tracing::debug!(binding = %binding.name, what = skipped.what, why = skipped.why, "no target");
+                }
+                targets
+            }
+            Resolution::BackendMissing { what } => {
+                let message =
+                    format!("there is no {what}, so nothing is registered; create it, or correct spec.serviceRef");
+                outcome.notices.push(Notice { reason: "BackendNotFound", message: message.clone() });
+                report = Report { ready: false, reason: "BackendNotFound", message };
+                backend_missing = true;
+                BTreeMap::new()
+            }
+        };
+        let wanted: BTreeSet<Target> = owners.keys().cloned().collect();
+        let plan = plan(&wanted, &present, self.settings.most_targets);
+        if !held {
+            check(may_write, "RegisterTargets")?;
+            let added = self.cluster.set_finalizer(&binding, true).await;
+            added.map_err(|error| Failure(Some(Stage::AddFinalizer), error.into()))?;
+        }
+        if !plan.left_out.is_empty() {
+            let message = format!(
+                "{} targets are left out: --max-targets-per-target-group allows {}",
+                plan.left_out.len(),
+                self.settings.most_targets.unwrap_or_default()
+            );
+            outcome.notices.push(Notice { reason: "FailedReconcile", message: message.clone() });
+            report = Report { ready: false, reason: "FailedReconcile", message };
+        }
+        let (complete, changes) = (plan.left_out.is_empty(), !plan.is_empty());
+        // Equal to what it says once more, the other controller's would keep it from looking.
+        if changes && (checkpoint.is_some() || binding.foreign_checkpoint) {
+            self.write_checkpoint(&binding, None, may_write).await?;
+        }
+        let bound = Bound { binding: &binding, arn: &arn, owners: &owners };
+        let carried = self.carry_out(bound, plan, &present, &mut outcome, may_write).await;
+        // What goes wrong with some targets is no reason to leave the pods of the others waiting.
+        let gates = match &carried {
+            Err(Failure(_, Problem::TargetGroupMissing(_))) => Ok(()),
+            _ if backend_missing => {
+                self.open_gates(&binding.name, Opened::BackendMissing, &mut outcome, may_write).await
+            }
+            _ => self.tend_gates(&binding, &arn, &owners, &mut outcome, may_write).await,
+        };
+        carried?;
+        gates?;
+        self.report(&binding, &report, Some(&arn), may_write).await?;
+        // While pods come and go, one word at the end is enough.
+        outcome.unsettled |= changes;
+        let stands = match &vouched {
+            Some(vouched) => self.counts(checkpoint.as_deref(), vouched),
+            None => checkpoint.is_none(),
+        };
+        if !changes && complete && !stands {
+            let vouched = vouched.map(|vouched| record::in_term(*self.terms().end(), &vouched));
+            self.write_checkpoint(&binding, vouched, may_write).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Writes the target type into a binding without one, as the webhook of aws-load-balancer-controller does: pods get
+    /// readiness gates for it from then on, and aws-load-balancer-controller does not work without.
+    async fn write_target_type(&self, binding: &TargetGroupBinding, target_type: TargetType, may_write: MayWrite<'_>) {
+        let now = tokio::time::Instant::now();
+        if !may_write() || !self.memory().entry(binding.name.clone()).or_default().typed.may_write(binding, now) {
+            return;
+        }
+        if let Err(error) = self.cluster.write_target_type(binding, target_type).await {
+            tracing::warn!(
+                binding = %binding.name, %error,
+                "spec.targetType could not be written, and pods get no readiness gates for the binding without; set it"
+            );
+        }
+    }
+
+    fn counts(&self, checkpoint: Option<&str>, vouched: &str) -> bool {
+        checkpoint.is_some_and(|checkpoint| record::counts(checkpoint, &self.terms(), vouched))
+    }
+
+    /// What the binding says of its targets: the watch may be behind what was written last.
+    fn checkpoint(&self, binding: &TargetGroupBinding) -> Option<String> {
+        let written = self.memory().get(&binding.name).and_then(|memory| memory.checkpoint.clone());
+        let written = written.filter(|(uid, _)| *uid == binding.uid);
+        written.map_or_else(|| binding.checkpoint.clone(), |(_, checkpoint)| checkpoint)
+    }
+
+    async fn write_checkpoint(
+        &self,
+        binding: &TargetGroupBinding,
+        checkpoint: Option<String>,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        check(may_write, "WriteCheckpoint")?;
+        let remember = |checkpoint| {
+            self.memory().entry(binding.name.clone()).or_default().checkpoint = Some((binding.uid.clone(), checkpoint));
+        };
+        // Without an answer it may say the one or the other, and the watch may be behind. What vouches for nothing is taken
+        // back before anything changes, and written again when nothing does.
+        remember(Some(String::new()));
+        match self.cluster.write_checkpoint(binding, checkpoint.as_deref()).await {
+            Ok(()) | Err(super::ClusterError::Gone) => {}
+            Err(error) => return Err(Failure(Some(Stage::WriteCheckpoint), error.into())),
+        }
+        remember(checkpoint);
+        Ok(())
+    }
+
+    /// Makes the calls of a plan. [`may_go`] says what is deregistered when not all could be registered.
+    async fn carry_out(
+        &self,
+        bound: Bound<'_>,
+        plan: TargetPlan,
+        present: &BTreeMap<Target, TargetHealth>,
+        outcome: &mut BindingOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        let Bound { binding, arn, owners } = bound;
+        let missing = plan.register.concat();
+        let registered = owners.len() - missing.len() - plan.left_out.len();
+        let Registering { refused, mut failure, mut unregistered } =
+            self.register(bound, missing, outcome, may_write).await?;
+        let full = failure.as_ref().and_then(AwsError::code).is_some_and(|code| code.starts_with("TooMany"));
+        unregistered.none_registered = registered + outcome.registered.len() == 0 && !full;
+        let gone = {
+            let snapshot = self.snapshot();
+            may_go(plan.surplus, unregistered, |target| standing(&snapshot, binding, target))
+        };
+        for batch in gone {
+            check(may_write, "DeregisterTargets")?;
+            match self.cloud.deregister(arn, &as_registered(&batch, present)).await {
+                Ok(()) => outcome.deregistered.extend(batch),
+                Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    break;
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(Problem::Aws(error).into()),
+            None if refused.is_empty() => Ok(()),
+            None => Err(Problem::RefusedTargets(refused).into()),
+        }
+    }
+
+    pub(crate) fn group_is_gone(&self, arn: &TargetGroupArn) -> Failure {
+        self.forget(arn);
+        Problem::TargetGroupMissing(arn.to_string()).into()
+    }
+
+    /// Asks the API server itself before everything is taken away from a binding because of something that the watches do
+    /// not show.
+    pub(crate) async fn prove_nothing(
+        &self,
+        binding: &TargetGroupBinding,
+        resolution: &Resolution,
+    ) -> Result<(), Problem> {
+        let reference = &binding.spec.service_ref;
+        let name = ObjectName::new(&binding.name.namespace, &reference.name);
+        match resolution {
+            Resolution::BackendMissing { .. } => match self.cluster.service(&name).await? {
+                Some(service) if service.port(&port_reference(&reference.port)).is_some() => {
+                    Err(Problem::Behind(format!("Service {name}")))
+                }
+                _ => Ok(()),
+            },
+            Resolution::Targets { .. } if binding.spec.target_type == Some(TargetType::Ip) => {
+                let slices = self.cluster.endpoint_slices(&name).await?;
+                let service = self.snapshot().services.get(&name).cloned();
+                let ready = service.and_then(|service| ready_pod(&slices, binding, &service));
+                let Some(pod) = ready.map(|pod| ObjectName::new(&name.namespace, pod)) else { return Ok(()) };
+                // Slices that somebody else writes may name pods that were never there.
+                if self.cluster.has_pod(&pod).await? { Err(Problem::Behind(format!("Pod {pod}"))) } else { Ok(()) }
+            }
+            Resolution::Targets { .. } => {
+                let unknown = self.snapshot().nodes.is_empty();
+                if unknown && self.cluster.has_nodes().await? {
+                    Err(Problem::Behind("a Node".to_owned()))
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    async fn clean_up(&self, binding: &TargetGroupBinding, may_write: MayWrite<'_>) -> Result<BindingOutcome, Failure> {
+        let mut outcome = BindingOutcome { gone: true, ..BindingOutcome::default() };
+        if !binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER) {
+            return Ok(outcome);
+        }
+        if binding.spec.iam_role_arn_to_assume.as_ref().is_some_and(|role| !role.is_empty()) {
+            return Err(Problem::Unsupported("iamRoleArnToAssume").into());
+        }
+        match self.complete(binding).await {
+            Ok((binding, arn)) => {
+                let owner = self.owner(&arn).await.map_err(Problem::from)?;
+                // Where another binding has the target group, that decides over what is in it.
+                let holds = {
+                    let snapshot = self.snapshot();
+                    let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
+                    outcome.also = bindings.others(&binding.name).map(|other| other.name.clone()).collect();
+                    match &owner {
+                        Some(owner) => bindings.holder(owner).is_some_and(|holder| holder.name == binding.name),
+                        None => outcome.also.is_empty(),
+                    }
+                };
+                if holds {
+                    self.let_go(&binding, &arn, &mut outcome, may_write).await?;
+                }
+            }
+            // Without a target group there is nothing to let go.
+            Err(Problem::NoTargetGroup | Problem::TargetGroupMissing(_) | Problem::TargetType { .. }) => {}
+            Err(problem) => return Err(problem.into()),
+        }
+        self.open_gates(&binding.name, Opened::BindingDeleted, &mut outcome, may_write).await?;
+        check(may_write, "DeregisterTargets")?;
+        let removed = self.cluster.set_finalizer(binding, false).await;
+        match removed {
+            Ok(()) | Err(super::ClusterError::Gone) => {}
+            Err(error) => return Err(Failure(Some(Stage::RemoveFinalizer), error.into())),
+        }
+        outcome.changed = true;
+        if self.memory().remove(&binding.name).is_some_and(|memory| memory.network.is_some())
+            || binding.spec.networking.is_some()
+        {
+            self.node_rules_due.store(true, Ordering::Release);
+        }
+        Ok(outcome)
+    }
+
+    async fn let_go(
+        &self,
+        binding: &TargetGroupBinding,
+        arn: &TargetGroupArn,
+        outcome: &mut BindingOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        let believed = self.believed(binding, arn).await?;
+        // In which zone a target outside of the VPC was registered, AWS alone tells, and wants to hear it when it goes.
+        let zoned = match &believed {
+            Some(targets) if !targets.is_empty() => {
+                let blocks = self.blocks(binding, arn, ZoneSource::Binding).await.map_err(Problem::from)?;
+                let snapshot = self.snapshot();
+                targets.iter().any(|t| zone(&snapshot, &t.id, None, &blocks, ZoneSource::Binding).is_some())
+            }
+            _ => false,
+        };
+        let mut present = match believed.filter(|_| !zoned) {
+            Some(targets) => targets.into_iter().map(|target| (target, TargetHealth::registering())).collect(),
+            None => match self.cloud.targets(arn).await {
+                Err(error) if error.is_not_found() => {
+                    self.forget(arn);
+                    return Ok(());
+                }
+                present => present.map_err(Problem::from)?,
+            },
+        };
+        // Other clusters' targets are in the same group; ours are those of our Service.
+        if binding.spec.multi_cluster_target_group == Some(true) {
+            let resolution = resolve(&self.snapshot(), binding).map_err(Problem::from)?;
+            let ours = match resolution {
+                Resolution::Targets { targets, .. } => targets,
+                Resolution::BackendMissing { .. } => return Ok(()),
+            };
+            present.retain(|target, _| {
+                ours.contains_key(&albatross_core::targets::endpoints::target(&target.id, target.port))
+            });
+        }
+        let surplus = plan(&BTreeSet::new(), &present, None).surplus;
+        for batch in may_go(surplus, Unregistered::default(), |_| Standing::Gone) {
+            check(may_write, "DeregisterTargets")?;
+            match self.cloud.deregister(arn, &as_registered(&batch, &present)).await {
+                Ok(()) => outcome.deregistered.extend(batch),
+                Err(error) if error.is_not_found() => {
+                    self.forget(arn);
+                    return Ok(());
+                }
+                // Targets that are gone themselves.
+                Err(error) if names_targets(error.code()) && matches!(error.kind, AwsErrorKind::Refused { .. }) => {
+                    tracing::warn!(binding = %binding.name, %error, "some targets could not be deregistered");
+                }
+                Err(error) => return Err(Problem::Aws(error).into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The targets that a binding vouches for, where its word counts and tells which they are: none at all, or those that the
+    /// Service has still.
+    async fn believed(
+        &self,
+        binding: &TargetGroupBinding,
+        arn: &TargetGroupArn,
+    ) -> Result<Option<BTreeSet<Target>>, Failure> {
+        let Some(checkpoint) = self.checkpoint(binding) else { return Ok(None) };
+        if !self.cloud.takes_word_for_targets(arn).await.map_err(Problem::from)? {
+            return Ok(None);
+        }
+        let of_service = match resolve(&self.snapshot(), binding) {
+            Ok(Resolution::Targets { targets, .. }) => targets.into_keys().collect(),
+            Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeSet::new(),
+        };
+        let vouched = |targets: &BTreeSet<Target>| self.counts(Some(&checkpoint), &record::of_targets(arn, targets));
+        Ok([BTreeSet::new(), of_service].into_iter().find(vouched))
+    }
+
+    /// Takes note when the node rules have to be computed again because of this binding.
+    fn note_network(&self, binding: &TargetGroupBinding, resolution: &Resolution) {
+        let network = binding.spec.networking.as_ref().map(|networking| {
+            let mut hasher = DefaultHasher::new();
+            // Stacks wait until a generation is carried out, whatever it changes.
+            binding.generation.hash(&mut hasher);
+            serde_json::to_string(networking).unwrap_or_default().hash(&mut hasher);
+            if let Resolution::Targets { targets, .. } = resolution {
+                targets.hash(&mut hasher);
+            }
+            hasher.finish()
+        });
+        let mut memory = self.memory();
+        let remembered = &mut memory.entry(binding.name.clone()).or_default().network;
+        if *remembered != network {
+            *remembered = network;
+            self.node_rules_due.store(true, Ordering::Release);
+        }
+    }
+
+    async fn report(
+        &self,
+        binding: &TargetGroupBinding,
+        report: &Report,
+        carried_out: Option<&TargetGroupArn>,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        let written = self.memory().get(&binding.name).and_then(|memory| memory.status.clone());
+        let written = written.filter(|(uid, _)| *uid == binding.uid).map(|(_, status)| status);
+        let next = |current| status::next(current, binding.generation, report, carried_out, Timestamp::now());
+        // Either what the watch shows says it already, or what was written last, which the watch will show.
+        let Some(status) = next(binding.status.as_ref()) else { return Ok(()) };
+        if written.as_ref().is_some_and(|written| next(Some(written)).is_none()) {
+            return Ok(());
+        }
+        check(may_write, "UpdateStatus")?;
+        // Whether a write without an answer has taken effect, the watch will show.
+        self.memory().entry(binding.name.clone()).or_default().status = None;
+        match self.cluster.write_status(binding, &status).await {
+            Ok(()) => {}
+            Err(super::ClusterError::Gone) => return Ok(()),
+            Err(error) => return Err(Failure(Some(Stage::UpdateStatus), error.into())),
+        }
+        self.memory().entry(binding.name.clone()).or_default().status = Some((binding.uid.clone(), status));
+        Ok(())
+    }
+}
+
+/// Fills in what a binding leaves out.
+fn with_facts(
+    mut binding: TargetGroupBinding,
+    facts: &TargetGroupFacts,
+) -> Result<(TargetGroupBinding, TargetGroupArn), Problem> {
+    let Some(target_type) = facts.bindable_type() else {
+        return Err(Problem::TargetType { arn: facts.arn.clone(), target_type: facts.target_type.clone() });
+    };
+    binding.spec.target_type.get_or_insert(target_type);
+    binding.spec.ip_address_type.get_or_insert(facts.ip_address_type);
+    Ok((binding, facts.arn.clone()))
+}
+
+/// Targets as they are named to AWS when they go: with the zone that they were registered in.
+fn as_registered(targets: &[Target], present: &BTreeMap<Target, TargetHealth>) -> Vec<Registration> {
+    let zone = |target: &Target| present.get(target).and_then(|health| health.zone.clone());
+    targets.iter().map(|target| Registration { target: target.clone(), zone: zone(target) }).collect()
+}
+
+/// A problem, and where it arose if that is not the stage of the whole.
+pub(crate) struct Failure(Option<Stage>, Problem);
+
+impl Failure {
+    pub(crate) fn at(stage: Stage, problem: impl Into<Problem>) -> Self {
+        Self(Some(stage), problem.into())
+    }
+}
+
+impl<P: Into<Problem>> From<P> for Failure {
+    fn from(problem: P) -> Self {
+        Self(None, problem.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! Pods that wait at a readiness gate.
+
+use std::time::Duration;
+
+use super::*;
+use albatross_core::snapshot::{GateState, Readiness, ReadinessGate};
+
+const GATE: &str = "target-health.elbv2.k8s.aws/tgb";
+const REGISTERED: &str = "NotReady Elb.RegistrationInProgress Target registration is in progress";
+
+fn gate(lab: &Lab, addresses: &[&str], state: Option<Readiness>) {
+    lab.change(|snapshot| {
+        for address in addresses {
+            let state = state.map(|status| GateState {
+                status,
+                reason: String::new(),
+                message: String::new(),
+                since: Some(k8s_openapi::jiff::Timestamp::UNIX_EPOCH),
+            });
+            let gates = [ReadinessGate { condition: GATE.to_owned(), state }];
+            snapshot.pods.get_mut(&name(address)).unwrap().gates = gates.into();
+        }
+    });
+}
+
+fn healthy(lab: &Lab, address: &str, state: &str) {
+    let mut world = lab.cloud.world();
+    let targets = world.targets.get_mut(&TargetGroupArn::new(ARN)).unwrap();
+    targets.insert(albatross_core::model::Target { id: address.to_owned(), port: 8080 }, health(state));
+}
+
+fn calls(lab: &Lab) -> Vec<String> {
+    lab.log().into_iter().filter(|line| !line.starts_with("status") && !line.starts_with("checkpoint")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_wait_until_aws_finds_them_healthy_and_cost_a_call_in_fifteen_seconds() {
+    let lab = lab(&["10.0.0.1", "10.0.0.2"]);
+    gate(&lab, &["10.0.0.1", "10.0.0.2"], None);
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!((outcome.unsettled, outcome.again), (true, Some(Duration::from_secs(15))));
+    let mut written = calls(&lab);
+    written[2..].sort();
+    assert_eq!(
+        written,
+        [
+            "finalizer on".to_owned(),
+            "register 10.0.0.1:8080 10.0.0.2:8080".to_owned(),
+            format!("condition shop/10.0.0.1 {REGISTERED}"),
+            format!("condition shop/10.0.0.2 {REGISTERED}"),
+        ]
+    );
+    // However often something happens meanwhile, AWS is not asked.
+    for _ in 0..5 {
+        tokio::time::advance(Duration::from_secs(2)).await;
+        reconcile(&lab, "tgb").await.unwrap();
+    }
+    assert_eq!(calls(&lab), [""; 0]);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    healthy(&lab, "10.0.0.1", "healthy");
+    healthy(&lab, "10.0.0.2", "initial");
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!((outcome.became_ready.len(), outcome.again), (1, Some(Duration::from_secs(15))));
+    let mut written = calls(&lab);
+    written.sort();
+    assert_eq!(written, ["condition shop/10.0.0.1 Ready", "condition shop/10.0.0.2 NotReady", "health"]);
+    tokio::time::advance(Duration::from_secs(15)).await;
+    healthy(&lab, "10.0.0.2", "healthy");
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(calls(&lab), ["health", "condition shop/10.0.0.2 Ready"]);
+    assert_eq!(outcome.again, Some(Duration::from_secs(15)));
+    // The watch shows it, and nobody waits any more.
+    let outcome = reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!((outcome.again, calls(&lab)), (None, vec![]));
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(calls(&lab), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_aws_is_asked_only_where_one_waits() {
+    for (state, asked) in
+        [(Readiness::Ready, vec![]), (Readiness::NotReady, vec!["health", "condition shop/10.0.0.1 Ready"])]
+    {
+        let mut lab = lab(&["10.0.0.1"]);
+        gate(&lab, &["10.0.0.1"], Some(state));
+        reconcile(&lab, "tgb").await.unwrap();
+        reconcile(&lab, "tgb").await.unwrap();
+        gate(&lab, &["10.0.0.1"], Some(state));
+        healthy(&lab, "10.0.0.1", "healthy");
+        lab.restart();
+        lab.cloud.world().takes_word = true;
+        lab.log();
+        reconcile(&lab, "tgb").await.unwrap();
+        assert_eq!(calls(&lab), asked, "{state:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_aws_has_lost_is_registered_again() {
+    let mut lab = lab(&["10.0.0.1"]);
+    gate(&lab, &["10.0.0.1"], None);
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.cloud.world().targets.get_mut(&TargetGroupArn::new(ARN)).unwrap().clear();
+    lab.restart();
+    lab.cloud.world().takes_word = true;
+    lab.log();
+    assert!(reconcile(&lab, "tgb").await.unwrap().unsettled);
+    // What was read counts more than the checkpoint.
+    lab.cloud.world().takes_word = false;
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(calls(&lab), ["health", "register 10.0.0.1:8080"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_behind_has_nothing_written_twice() {
+    let lab = Lab::behind(true);
+    lab.serve(&["10.0.0.1"]);
+    lab.change(|snapshot| {
+        let mut bound = binding("tgb", Some(TargetType::Ip));
+        bound.finalizers = vec![BINDING_FINALIZER.to_owned()];
+        snapshot.apply(bound);
+    });
+    gate(&lab, &["10.0.0.1"], None);
+    reconcile(&lab, "tgb").await.unwrap();
+    healthy(&lab, "10.0.0.1", "healthy");
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(15)).await;
+        reconcile(&lab, "tgb").await.unwrap();
+    }
+    let conditions: Vec<String> = calls(&lab).into_iter().filter(|line| line.starts_with("condition")).collect();
+    assert_eq!(
+        conditions,
+        [format!("condition shop/10.0.0.1 {REGISTERED}"), "condition shop/10.0.0.1 Ready".to_owned()]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_aws_refuses_leaves_no_other_pod_waiting() {
+    let lab = lab(&["10.0.0.1", "10.0.0.2"]);
+    gate(&lab, &["10.0.0.1", "10.0.0.2"], None);
+    lab.cloud.world().bad_targets.insert("10.0.0.1".to_owned());
+    reconcile(&lab, "tgb").await.unwrap_err();
+    let conditions: Vec<String> = calls(&lab).into_iter().filter(|line| line.starts_with("condition")).collect();
+    assert_eq!(conditions, [format!("condition shop/10.0.0.2 {REGISTERED}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_condition_that_cannot_be_written_is_told_and_tried_again() {
+    let lab = lab(&["10.0.0.1", "10.0.0.2"]);
+    gate(&lab, &["10.0.0.1", "10.0.0.2"], None);
+    lab.cluster.unwritable.lock().unwrap().insert(name("10.0.0.1"));
+    insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @"
+        FailedUpdatePodStatus: TargetGroupBinding shop/tgb: the API server: no
+        fix: 
+        transient: false
+        ");
+    assert_eq!(calls(&lab).iter().filter(|line| line.starts_with("condition")).count(), 2);
+    lab.cluster.unwritable.lock().unwrap().clear();
+    tokio::time::advance(Duration::from_secs(15)).await;
+    reconcile(&lab, "tgb").await.unwrap();
+    let mut written = calls(&lab);
+    written.sort();
+    assert_eq!(written, ["condition shop/10.0.0.1 NotReady", "condition shop/10.0.0.2 NotReady", "health"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_binding_goes_or_has_no_service_is_let_through() {
+    let lab = lab(&["10.0.0.1"]);
+    gate(&lab, &["10.0.0.1"], None);
+    reconcile(&lab, "tgb").await.unwrap();
+    lab.log();
+    lab.change(|snapshot| drop(snapshot.remove::<Service>(&name("cart"))));
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(
+        calls(&lab),
+        [
+            "read Service shop/cart",
+            "deregister 10.0.0.1:8080",
+            "condition shop/10.0.0.1 Ready  the Service of the Target Group Binding is gone"
+        ]
+    );
+    gate(&lab, &["10.0.0.1"], Some(Readiness::NotReady));
+    lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().deleting = true);
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(calls(&lab), ["condition shop/10.0.0.1 Ready  Target Group Binding is deleted", "finalizer off"]);
+}

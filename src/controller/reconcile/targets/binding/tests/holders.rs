@@ -1,0 +1,216 @@
+//! Which of several bindings has a target group.
+
+use super::*;
+use albatross_core::targets::holders::Denied;
+use albatross_core::{model::Tags, targets::holders::precedence};
+
+fn tags(pairs: &[(&str, &str)]) -> Tags {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Gives the group the tags of Ingress `shop/web`, for its Service `cart`.
+fn of_ingress(lab: &Lab) {
+    let of_stack = tags(&[
+        ("elbv2.k8s.aws/cluster", "demo"),
+        ("ingress.k8s.aws/stack", "shop/web"),
+        ("ingress.k8s.aws/resource", "shop/web-cart:80"),
+    ]);
+    lab.cloud.world().tags.insert(TargetGroupArn::new(ARN), of_stack);
+}
+
+/// The stack's own binding, which is called as its group.
+fn own() -> TargetGroupBinding {
+    let labels = tags(&[("ingress.k8s.aws/stack-namespace", "shop"), ("ingress.k8s.aws/stack-name", "web")]);
+    TargetGroupBinding { labels, created: "2026-06-01T00:00:00Z".into(), ..binding("cart", Some(TargetType::Ip)) }
+}
+
+/// One of another namespace, older, with the stack's labels.
+fn foreign() -> TargetGroupBinding {
+    TargetGroupBinding { name: ObjectName::new("evil", "cart"), created: "2025-01-01T00:00:00Z".into(), ..own() }
+}
+
+#[tokio::test]
+async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
+    let lab = Lab::new();
+    lab.serve(&["10.0.0.1"]);
+    of_ingress(&lab);
+    let mut by_name = foreign();
+    (by_name.spec.target_group_arn, by_name.spec.target_group_name) = (None, Some("cart".into()));
+    by_name.name.name = "by-name".into();
+    let neighbour = TargetGroupBinding { name: name("neighbour"), ..foreign() };
+    lab.change(|snapshot| {
+        for binding in [own(), foreign(), by_name, neighbour] {
+            snapshot.apply(binding);
+        }
+    });
+    lab.cloud.world().groups.push(("cart".into(), facts("ip")));
+    let error = lab.targets.reconcile_binding(&foreign().name, &yes).await.unwrap_err();
+    insta::assert_snapshot!(text(&error), @"
+    FailedReconcile: TargetGroupBinding evil/cart: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 was made for Ingress shop/web and is held by its TargetGroupBinding shop/cart alone, so nothing is registered or deregistered for this one
+    fix: bind a target group of your own, or route to the Service in Ingress shop/web
+    transient: false
+    ");
+    assert!(lab.log().iter().all(|line| line.starts_with("status - False FailedReconcile")));
+    for other in [ObjectName::new("evil", "by-name"), name("neighbour")] {
+        let error = lab.targets.reconcile_binding(&other, &yes).await.unwrap_err();
+        assert!(
+            matches!(error.problem, Problem::Denied(albatross_core::targets::holders::Denied::OfStack { .. })),
+            "{error}"
+        );
+    }
+    lab.log();
+    reconcile(&lab, "cart").await.unwrap();
+    assert_eq!(lab.log()[..2], ["finalizer on", "register 10.0.0.1:8080"]);
+    // Nor does one of the others that goes take the targets with it, also with our finalizer written in.
+    let deleting = TargetGroupBinding { deleting: true, finalizers: vec![BINDING_FINALIZER.into()], ..foreign() };
+    lab.change(|snapshot| drop(snapshot.apply(deleting)));
+    lab.targets.reconcile_binding(&foreign().name, &yes).await.unwrap();
+    assert_eq!(lab.log(), ["finalizer off"]);
+    // And while they are there, the stack's own lets go of its targets.
+    lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("cart")).unwrap().deleting = true);
+    reconcile(&lab, "cart").await.unwrap();
+    assert_eq!(lab.log(), ["deregister 10.0.0.1:8080", "finalizer off"]);
+}
+
+#[tokio::test]
+async fn the_binding_that_has_held_a_target_group_keeps_it() {
+    let lab = lab(&["10.0.0.1"]);
+    let of = |called: &str, created: &str| TargetGroupBinding {
+        created: created.into(),
+        ..binding(called, Some(TargetType::Ip))
+    };
+    reconcile(&lab, "tgb").await.unwrap();
+    // Older, with our finalizer: whoever makes an object may write both, but not its status.
+    let squatter = TargetGroupBinding { finalizers: vec![BINDING_FINALIZER.into()], ..of("a", "2020-01-01T00:00:00Z") };
+    lab.change(|snapshot| drop(snapshot.apply(squatter)));
+    lab.log();
+    insta::assert_snapshot!(text(&reconcile(&lab, "a").await.unwrap_err()), @"
+    FailedReconcile: TargetGroupBinding shop/a: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 already has the TargetGroupBinding shop/tgb, and each would deregister the targets of the other
+    fix: delete one of the two, or give each a target group of its own
+    transient: false
+    ");
+    lab.log();
+    reconcile(&lab, "tgb").await.unwrap();
+    assert_eq!(lab.log(), [""; 0]);
+}
+
+#[test]
+fn who_comes_first_is_told_by_what_nobody_can_write_ahead() {
+    let made = |called: &str, by_arn: bool, day: u32, observed: Option<i64>| {
+        let mut made = binding(called, Some(TargetType::Ip));
+        made.created = format!("2026-01-{day:02}T00:00:00Z");
+        if !by_arn {
+            (made.spec.target_group_arn, made.spec.target_group_name) = (None, Some("cart".into()));
+        }
+        if let Some(observed_generation) = observed {
+            made.finalizers = vec![BINDING_FINALIZER.into()];
+            made.status = Some(albatross_core::api::crd::TargetGroupBindingStatus {
+                observed_generation: Some(observed_generation),
+                conditions: None,
+            });
+        }
+        made
+    };
+    // Both of an older release's: the older held it.
+    let mut bindings = [
+        made("name-young", false, 4, None),
+        made("name-old", false, 1, None),
+        made("arn-young", true, 6, None),
+        made("arn-old", true, 5, None),
+        made("held-old", true, 7, Some(1)),
+        made("held-young", true, 8, Some(1)),
+        // It was edited since, and may have meant another group.
+        made("held-by-name-edited", false, 2, Some(0)),
+    ];
+    let arn = TargetGroupArn::new(ARN);
+    bindings.sort_by(|one, other| precedence(one, &arn).cmp(&precedence(other, &arn)));
+    let order: Vec<&str> = bindings.iter().map(|binding| binding.name.name.as_str()).collect();
+    let expected = ["held-old", "held-young", "arn-old", "arn-young", "name-old", "held-by-name-edited", "name-young"];
+    assert_eq!(order, expected);
+}
+
+/// The stack's own as aws-load-balancer-controller calls it after the stack's target group, which has another name by now.
+fn renamed(called: &str, created: &str) -> TargetGroupBinding {
+    let finalizers = vec![BINDING_FINALIZER.into()];
+    TargetGroupBinding { name: name(called), uid: called.into(), created: created.into(), finalizers, ..own() }
+}
+
+#[tokio::test]
+async fn a_stacks_binding_of_another_name_than_its_group_holds_it() {
+    let lab = Lab::new();
+    lab.serve(&["10.0.0.1"]);
+    of_ingress(&lab);
+    let mut unlabelled = renamed("a", "2020-01-01T00:00:00Z");
+    unlabelled.labels.clear();
+    lab.change(|snapshot| {
+        for binding in [renamed("made", "2026-01-01T00:00:00Z"), foreign(), unlabelled] {
+            snapshot.apply(binding);
+        }
+    });
+    reconcile(&lab, "made").await.unwrap();
+    assert_eq!(lab.log()[0], "register 10.0.0.1:8080");
+    for other in [foreign().name, name("a")] {
+        let error = lab.targets.reconcile_binding(&other, &yes).await.unwrap_err();
+        assert!(
+            matches!(&error.problem, Problem::Denied(Denied::OfStack { holder, .. }) if *holder == name("made")),
+            "{error}"
+        );
+    }
+    // Of two the older holds it, and it lets go of the targets when it goes.
+    lab.change(|snapshot| drop(snapshot.apply(renamed("b", "2026-02-01T00:00:00Z"))));
+    reconcile(&lab, "b").await.unwrap_err();
+    lab.log();
+    lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("b")).unwrap().deleting = true);
+    reconcile(&lab, "b").await.unwrap();
+    assert_eq!(lab.log(), ["finalizer off"]);
+    lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("b"))));
+    lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("made")).unwrap().deleting = true);
+    reconcile(&lab, "made").await.unwrap();
+    assert_eq!(lab.log(), ["deregister 10.0.0.1:8080", "finalizer off"]);
+}
+
+#[tokio::test]
+async fn an_edit_of_an_older_binding_takes_no_target_group_from_its_holder() {
+    const OTHER: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/other/1";
+    let lab = lab(&["10.0.0.1"]);
+    lab.cloud.world().targets.insert(TargetGroupArn::new(OTHER), BTreeMap::new());
+    let mut older = TargetGroupBinding { created: "2020-01-01T00:00:00Z".into(), ..binding("a", Some(TargetType::Ip)) };
+    older.spec.target_group_arn = Some(OTHER.into());
+    lab.change(|snapshot| drop(snapshot.apply(older)));
+    reconcile(&lab, "tgb").await.unwrap();
+    reconcile(&lab, "a").await.unwrap();
+    let edit = |lab: &Lab, called: &str, arn: &str| {
+        lab.change(|snapshot| {
+            let binding = snapshot.target_group_bindings.get_mut(&name(called)).unwrap();
+            binding.spec.target_group_arn = Some(arn.into());
+            binding.generation += 1;
+        });
+    };
+    edit(&lab, "a", ARN);
+    let taken = |result: Result<BindingOutcome, TargetsError>| matches!(result.unwrap_err().problem, Problem::Denied(Denied::Taken { holder, .. }) if holder == name("tgb"));
+    assert!(taken(reconcile(&lab, "a").await));
+    // Nor does an edit of the holder unseat it, nor a problem that it has.
+    edit(&lab, "tgb", ARN);
+    assert!(taken(reconcile(&lab, "a").await));
+    lab.serve(&["10.0.0.2"]);
+    lab.cloud.world().bad_targets.insert("10.0.0.2".into());
+    reconcile(&lab, "tgb").await.unwrap_err();
+    assert!(taken(reconcile(&lab, "a").await));
+}
+
+#[test]
+fn who_held_a_group_under_aws_load_balancer_controller_is_told_by_the_present_spec() {
+    let arn = TargetGroupArn::new(ARN);
+    let made = |called: &str, generation: i64, created: &str| TargetGroupBinding {
+        created: created.into(),
+        generation,
+        finalizers: vec![BINDING_FINALIZER.into()],
+        status: Some(albatross_core::api::crd::TargetGroupBindingStatus {
+            observed_generation: Some(1),
+            conditions: None,
+        }),
+        ..binding(called, Some(TargetType::Ip))
+    };
+    let (held, edited) = (made("held", 1, "2026-01-02"), made("edited", 2, "2026-01-01"));
+    assert!(precedence(&held, &arn) < precedence(&edited, &arn));
+}

@@ -1,0 +1,179 @@
+//! What this room needs of AWS, and the road to it. A trait, so that tests can be AWS.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use albatross_aws::{Aws, AwsError, Inventory};
+use albatross_core::{
+    model::{
+        InstanceInfo, InterfaceInfo, ObservedSecurityGroup, Registration, SecurityGroupId, SecurityGroupRule, Tags,
+        Target, TargetGroupArn, TargetHealth, VpcBlocks, VpcId,
+    },
+    targets::{TargetGroupFacts, TargetGroupKey},
+};
+
+/// The calls to AWS that this room makes. What `targets` answers stays true by what is registered and deregistered here.
+pub trait Cloud: Send + Sync + 'static {
+    /// The targets of a group.
+    fn targets(
+        &self,
+        group: &TargetGroupArn,
+    ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
+    /// The targets of a group as AWS has them at this moment, with their healths.
+    fn read_targets(
+        &self,
+        group: &TargetGroupArn,
+    ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
+    /// Whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
+    /// is known better or was given up.
+    fn takes_word_for_targets(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
+    /// Has the targets of a group read anew the next time.
+    fn forget_targets(&self, group: &TargetGroupArn);
+    /// DescribeTargetGroups of one group; `None` when there is none.
+    fn target_group(
+        &self,
+        key: &TargetGroupKey,
+    ) -> impl Future<Output = Result<Option<TargetGroupFacts>, AwsError>> + Send;
+    /// RegisterTargets, one call.
+    fn register(
+        &self,
+        group: &TargetGroupArn,
+        targets: &[Registration],
+    ) -> impl Future<Output = Result<(), AwsError>> + Send;
+    /// DeregisterTargets, one call.
+    fn deregister(
+        &self,
+        group: &TargetGroupArn,
+        targets: &[Registration],
+    ) -> impl Future<Output = Result<(), AwsError>> + Send;
+    /// The tags of a target group of this cluster's account and region; `None` where they are not known, as those of a group
+    /// in another VPC.
+    fn tags(&self, group: &TargetGroupArn) -> impl Future<Output = Result<Option<Tags>, AwsError>> + Send;
+    /// The VPC of the cluster.
+    fn vpc(&self) -> VpcId;
+    /// DescribeVpcs of one VPC; `None` when it is not there, or not for us to see.
+    fn vpc_blocks(&self, vpc: &VpcId) -> impl Future<Output = Result<Option<VpcBlocks>, AwsError>> + Send;
+    /// DescribeInstances
+    fn instances(&self, ids: &[String]) -> impl Future<Output = Result<Vec<InstanceInfo>, AwsError>> + Send;
+    /// DescribeNetworkInterfaces of the VPC that have these addresses.
+    fn interfaces_by_address(
+        &self,
+        addresses: &[String],
+    ) -> impl Future<Output = Result<Vec<InterfaceInfo>, AwsError>> + Send;
+    /// DescribeSecurityGroups
+    fn security_groups(
+        &self,
+        ids: &[SecurityGroupId],
+    ) -> impl Future<Output = Result<Vec<ObservedSecurityGroup>, AwsError>> + Send;
+    /// DescribeSecurityGroups of the VPC that carry the cluster's tag.
+    fn cluster_security_groups(&self) -> impl Future<Output = Result<Vec<ObservedSecurityGroup>, AwsError>> + Send;
+    /// AuthorizeSecurityGroupIngress
+    fn authorize(
+        &self,
+        group: &SecurityGroupId,
+        rules: &[SecurityGroupRule],
+    ) -> impl Future<Output = Result<(), AwsError>> + Send;
+    /// RevokeSecurityGroupIngress
+    fn revoke(
+        &self,
+        group: &SecurityGroupId,
+        rules: &[SecurityGroupRule],
+    ) -> impl Future<Output = Result<(), AwsError>> + Send;
+}
+
+/// AWS itself.
+pub struct LiveCloud {
+    aws: Arc<Aws>,
+    inventory: Arc<Inventory>,
+}
+
+impl LiveCloud {
+    /// Speaks through these clients, and keeps the inventory true.
+    #[must_use]
+    pub fn new(aws: Arc<Aws>, inventory: Arc<Inventory>) -> Self {
+        Self { aws, inventory }
+    }
+
+    /// What a write of targets left behind: known where there was an answer, to be read again where there was none.
+    fn settle(
+        &self,
+        group: &TargetGroupArn,
+        answer: Result<(), AwsError>,
+        record: impl FnOnce(&Inventory),
+    ) -> Result<(), AwsError> {
+        match &answer {
+            Ok(()) => record(&self.inventory),
+            Err(error) if error.asks_to_read_again() => self.inventory.forget_targets(group),
+            Err(_) => {}
+        }
+        answer
+    }
+}
+
+impl Cloud for LiveCloud {
+    async fn targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        self.inventory.targets(group).await
+    }
+
+    async fn read_targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
+        self.inventory.read_targets(group).await
+    }
+
+    async fn takes_word_for_targets(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
+        self.inventory.takes_word_for_targets(group).await
+    }
+
+    fn forget_targets(&self, group: &TargetGroupArn) {
+        self.inventory.forget_targets(group);
+    }
+
+    async fn target_group(&self, key: &TargetGroupKey) -> Result<Option<TargetGroupFacts>, AwsError> {
+        self.aws.describe_target_group(key).await
+    }
+
+    async fn register(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
+        let answer = self.aws.register_targets(group, targets).await;
+        self.settle(group, answer, |inventory| inventory.record_registered(group, targets))
+    }
+
+    async fn deregister(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
+        let answer = self.aws.deregister_targets(group, targets).await;
+        self.settle(group, answer, |inventory| inventory.record_deregistered(group, targets))
+    }
+
+    async fn tags(&self, group: &TargetGroupArn) -> Result<Option<Tags>, AwsError> {
+        self.inventory.listed_tags(group).await
+    }
+
+    fn vpc(&self) -> VpcId {
+        self.inventory.vpc().clone()
+    }
+
+    async fn vpc_blocks(&self, vpc: &VpcId) -> Result<Option<VpcBlocks>, AwsError> {
+        self.aws.vpc_blocks(vpc).await
+    }
+
+    async fn instances(&self, ids: &[String]) -> Result<Vec<InstanceInfo>, AwsError> {
+        self.aws.describe_instances(ids).await
+    }
+
+    async fn interfaces_by_address(&self, addresses: &[String]) -> Result<Vec<InterfaceInfo>, AwsError> {
+        self.aws.describe_network_interfaces_by_ip(self.inventory.vpc(), addresses).await
+    }
+
+    async fn security_groups(&self, ids: &[SecurityGroupId]) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        self.aws.describe_security_groups(ids).await
+    }
+
+    async fn cluster_security_groups(&self) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
+        let key = format!("kubernetes.io/cluster/{}", self.inventory.cluster());
+        self.aws.security_groups_tagged(self.inventory.vpc(), &key, &["owned", "shared"]).await
+    }
+
+    async fn authorize(&self, group: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
+        self.aws.authorize_ingress(group, rules).await
+    }
+
+    async fn revoke(&self, group: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
+        self.aws.revoke_ingress(group, rules).await
+    }
+}

@@ -1,0 +1,410 @@
+//! What this room writes to Kubernetes, and the few things that it reads past the watches.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{
+    Api, Client,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::controller::cluster::deadline::answered;
+use albatross_core::{
+    api::{
+        crd::{self, TargetGroupBindingStatus, target_group_binding::TargetType},
+        kubernetes as wire,
+    },
+    model::{ObjectName, tags::BINDING_FINALIZER},
+    record::{CHECKPOINT, FOREIGN_CHECKPOINTS},
+    snapshot::{EndpointSlice, Readiness, Service, TargetGroupBinding},
+};
+
+use albatross_core::targets::readiness::Change;
+
+/// How often a write is tried again after somebody else's.
+const TRIES: u32 = 5;
+
+/// A request to the API server that failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    /// The object is gone, or another of the same name has taken its place.
+    #[error("the object is gone")]
+    Gone,
+    /// Others keep writing it.
+    #[error("others keep changing the object")]
+    Contended,
+    /// It did not answer, or not clearly: it may pass by itself.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Something else.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<kube::Error> for ClusterError {
+    fn from(error: kube::Error) -> Self {
+        match &error {
+            kube::Error::Api(status) if status.code == 404 => Self::Gone,
+            kube::Error::Api(status) if status.code == 409 => Self::Contended,
+            kube::Error::Api(status) if status.code >= 500 || status.code == 429 => {
+                Self::Unavailable(status.message.clone())
+            }
+            kube::Error::Api(status) => Self::Refused(status.message.clone()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// The requests to the API server that this room makes.
+pub trait Cluster: Send + Sync + 'static {
+    /// Puts our finalizer on a binding, if it is not there; or takes it away, if it is.
+    fn set_finalizer(
+        &self,
+        binding: &TargetGroupBinding,
+        present: bool,
+    ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// Writes a binding's checkpoint, or takes it away.
+    fn write_checkpoint(
+        &self,
+        binding: &TargetGroupBinding,
+        checkpoint: Option<&str>,
+    ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// Writes the target type of a binding that has none, which the webhook for readiness gates goes by.
+    fn write_target_type(
+        &self,
+        binding: &TargetGroupBinding,
+        target_type: TargetType,
+    ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// Writes a binding's status.
+    fn write_status(
+        &self,
+        binding: &TargetGroupBinding,
+        status: &TargetGroupBindingStatus,
+    ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// Writes a condition into the status of a pod, at this time.
+    fn write_condition(&self, change: &Change, now: Timestamp)
+    -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// A Service, read from the API server itself: the proof that it is gone.
+    fn service(&self, name: &ObjectName) -> impl Future<Output = Result<Option<Service>, ClusterError>> + Send;
+    /// The EndpointSlices of a Service, read from the API server itself: the proof that it has no endpoints.
+    fn endpoint_slices(
+        &self,
+        service: &ObjectName,
+    ) -> impl Future<Output = Result<Vec<EndpointSlice>, ClusterError>> + Send;
+    /// Whether the API server has a pod.
+    fn has_pod(&self, name: &ObjectName) -> impl Future<Output = Result<bool, ClusterError>> + Send;
+    /// Whether the API server has any node.
+    fn has_nodes(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
+    /// Whether the API server has any TargetGroupBinding.
+    fn has_bindings(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
+}
+
+/// The API server itself.
+pub struct LiveCluster {
+    client: Client,
+}
+
+impl LiveCluster {
+    /// Speaks through this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn bindings(&self, name: &ObjectName) -> Api<crd::TargetGroupBinding> {
+        Api::namespaced(self.client.clone(), &name.namespace)
+    }
+}
+
+/// The finalizers as they shall be; `None` when they are so.
+fn finalizers(current: &[String], present: bool) -> Option<Vec<String>> {
+    let is_there = current.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
+    (is_there != present).then(|| {
+        let others = current.iter().filter(|finalizer| *finalizer != BINDING_FINALIZER).cloned();
+        others.chain(present.then(|| BINDING_FINALIZER.to_owned())).collect()
+    })
+}
+
+/// A strategic merge patch, which changes this condition alone.
+fn condition_patch(change: &Change, now: Timestamp) -> serde_json::Value {
+    let Change { uid, condition, state, turns, .. } = change;
+    let status = match state.status {
+        Readiness::Ready => "True",
+        Readiness::NotReady => "False",
+        Readiness::Unknown => "Unknown",
+    };
+    // `null` takes away what it said before.
+    let text = |text: &str| if text.is_empty() { serde_json::Value::Null } else { text.into() };
+    let mut written = json!({
+        "type": condition, "status": status, "reason": text(&state.reason), "message": text(&state.message),
+    });
+    if *turns {
+        written["lastTransitionTime"] = json!(Time(now));
+    }
+    json!({ "metadata": { "uid": uid }, "status": { "conditions": [written] } })
+}
+
+impl Cluster for LiveCluster {
+    async fn set_finalizer(&self, binding: &TargetGroupBinding, present: bool) -> Result<(), ClusterError> {
+        let api = self.bindings(&binding.name);
+        let (mut current, mut version) = (binding.finalizers.clone(), binding.resource_version.clone());
+        for _ in 0..TRIES {
+            let Some(finalizers) = finalizers(&current, present) else { return Ok(()) };
+            // The version makes the API server refuse the patch when the list has changed meanwhile.
+            let patch = json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } });
+            match answered(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => return Err(error.into()),
+            }
+            let fresh = TargetGroupBinding::from(answered(api.get(&binding.name.name)).await?);
+            if fresh.uid != binding.uid || (present && fresh.deleting) {
+                return Err(ClusterError::Gone);
+            }
+            (current, version) = (fresh.finalizers, fresh.resource_version);
+        }
+        Err(ClusterError::Contended)
+    }
+
+    async fn write_checkpoint(
+        &self,
+        binding: &TargetGroupBinding,
+        checkpoint: Option<&str>,
+    ) -> Result<(), ClusterError> {
+        // The UID makes the API server refuse the patch for another object of the same name.
+        let mut annotations = BTreeMap::from([(CHECKPOINT, checkpoint)]);
+        if binding.foreign_checkpoint && checkpoint.is_none() {
+            annotations.extend(FOREIGN_CHECKPOINTS.map(|annotation| (annotation, None)));
+        }
+        let patch = json!({ "metadata": { "uid": binding.uid, "annotations": annotations } });
+        let api = self.bindings(&binding.name);
+        answered(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        Ok(())
+    }
+
+    async fn write_target_type(
+        &self,
+        binding: &TargetGroupBinding,
+        target_type: TargetType,
+    ) -> Result<(), ClusterError> {
+        // The version makes the API server refuse the patch when somebody has written it meanwhile.
+        let metadata = json!({ "uid": binding.uid, "resourceVersion": binding.resource_version });
+        let patch = json!({ "metadata": metadata, "spec": { "targetType": target_type } });
+        let api = self.bindings(&binding.name);
+        answered(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        Ok(())
+    }
+
+    async fn write_status(
+        &self,
+        binding: &TargetGroupBinding,
+        status: &TargetGroupBindingStatus,
+    ) -> Result<(), ClusterError> {
+        // The UID makes the API server refuse the patch for another object of the same name.
+        let patch = json!({ "metadata": { "uid": binding.uid }, "status": status });
+        let api = self.bindings(&binding.name);
+        answered(api.patch_status(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        Ok(())
+    }
+
+    async fn write_condition(&self, change: &Change, now: Timestamp) -> Result<(), ClusterError> {
+        let api: Api<wire::Pod> = Api::namespaced(self.client.clone(), &change.pod.namespace);
+        let patch = condition_patch(change, now);
+        match answered(api.patch_status(&change.pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await {
+            Ok(_) => Ok(()),
+            // Another pod of this name.
+            Err(kube::Error::Api(status)) if status.code == 409 => Err(ClusterError::Gone),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn service(&self, name: &ObjectName) -> Result<Option<Service>, ClusterError> {
+        let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
+        Ok(answered(api.get_opt(&name.name)).await?.map(Service::from))
+    }
+
+    async fn endpoint_slices(&self, service: &ObjectName) -> Result<Vec<EndpointSlice>, ClusterError> {
+        let api: Api<wire::EndpointSlice> = Api::namespaced(self.client.clone(), &service.namespace);
+        let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={}", service.name));
+        Ok(answered(api.list(&of_service)).await?.items.into_iter().map(EndpointSlice::from).collect())
+    }
+
+    async fn has_pod(&self, name: &ObjectName) -> Result<bool, ClusterError> {
+        let api: Api<wire::Pod> = Api::namespaced(self.client.clone(), &name.namespace);
+        Ok(answered(api.get_opt(&name.name)).await?.is_some())
+    }
+
+    async fn has_nodes(&self) -> Result<bool, ClusterError> {
+        let api: Api<wire::Node> = Api::all(self.client.clone());
+        Ok(!answered(api.list(&ListParams::default().limit(1))).await?.items.is_empty())
+    }
+
+    async fn has_bindings(&self) -> Result<bool, ClusterError> {
+        let api: Api<crd::TargetGroupBinding> = Api::all(self.client.clone());
+        Ok(!answered(api.list(&ListParams::default().limit(1))).await?.items.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use albatross_core::snapshot::GateState;
+    use albatross_simulation::fake::{Call, Fake};
+
+    #[test]
+    fn finalizers_of_others_stay() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let ours = BINDING_FINALIZER;
+        for (current, present, wanted) in [
+            (list(&[]), true, Some(list(&[ours]))),
+            (list(&["a/b"]), true, Some(list(&["a/b", ours]))),
+            (list(&[ours, "a/b"]), true, None),
+            (list(&[ours, "a/b"]), false, Some(list(&["a/b"]))),
+            (list(&["a/b"]), false, None),
+        ] {
+            assert_eq!(finalizers(&current, present), wanted, "{current:?} {present}");
+        }
+    }
+
+    /// A binding as the API server writes it.
+    fn wire(version: &str, uid: &str, finalizers: &[&str]) -> String {
+        json!({
+            "apiVersion": "elbv2.k8s.aws/v1beta1",
+            "kind": "TargetGroupBinding",
+            "metadata": {
+                "namespace": "shop", "name": "tgb", "uid": uid, "resourceVersion": version, "finalizers": finalizers,
+            },
+            "spec": { "serviceRef": { "name": "cart", "port": 80 } },
+        })
+        .to_string()
+    }
+
+    fn failure(code: u16) -> (u16, String) {
+        let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+            "message": "no", "reason": if code == 409 { "Conflict" } else { "NotFound" } });
+        (code, body.to_string())
+    }
+
+    async fn cluster(answer: impl Fn(&Call) -> (u16, String) + Clone + Send + Sync + 'static) -> (Fake, LiveCluster) {
+        let fake = Fake::start(move |call| std::future::ready(answer(&call))).await;
+        // Whoever makes TLS clients has to choose a provider, also where no TLS is spoken.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
+        (fake, LiveCluster::new(client))
+    }
+
+    fn binding(version: &str, finalizers: &[&str]) -> TargetGroupBinding {
+        let text = wire(version, "u1", finalizers);
+        TargetGroupBinding::from(serde_json::from_str::<crd::TargetGroupBinding>(&text).unwrap())
+    }
+
+    fn patches(fake: &Fake) -> Vec<String> {
+        fake.calls().into_iter().filter(|call| call.action.starts_with("PATCH")).map(|call| call.body).collect()
+    }
+
+    #[tokio::test]
+    async fn a_finalizer_is_put_on_what_others_have_changed_meanwhile() {
+        let (fake, cluster) = cluster(|call| match call.action.split(' ').next() {
+            Some("GET") => (200, wire("2", "u1", &["a/b"])),
+            _ if call.body.contains("\"resourceVersion\":\"1\"") => failure(409),
+            _ => (200, wire("3", "u1", &["a/b", BINDING_FINALIZER])),
+        })
+        .await;
+        assert_eq!(cluster.set_finalizer(&binding("1", &[]), true).await, Ok(()));
+        let patch = |version: &str, finalizers: &[&str]| {
+            json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } }).to_string()
+        };
+        assert_eq!(patches(&fake), [patch("1", &[BINDING_FINALIZER]), patch("2", &["a/b", BINDING_FINALIZER])]);
+        // One that has it already is left alone.
+        assert_eq!(cluster.set_finalizer(&binding("1", &[BINDING_FINALIZER]), true).await, Ok(()));
+        assert_eq!(fake.calls().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn another_binding_of_the_same_name_is_left_alone() {
+        let (fake, cluster) = cluster(|call| match call.action.split(' ').next() {
+            Some("GET") => (200, wire("9", "u2", &[BINDING_FINALIZER])),
+            _ => failure(409),
+        })
+        .await;
+        let known = binding("1", &[BINDING_FINALIZER]);
+        assert_eq!(cluster.set_finalizer(&known, false).await, Err(ClusterError::Gone));
+        assert_eq!(patches(&fake).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_status_goes_to_its_subresource_and_to_that_object_alone() {
+        let (fake, cluster) = cluster(|_| (200, wire("2", "u1", &[]))).await;
+        let status = TargetGroupBindingStatus { observed_generation: Some(3), conditions: None };
+        assert_eq!(cluster.write_status(&binding("1", &[]), &status).await, Ok(()));
+        let calls: Vec<_> = fake.calls().into_iter().map(|call| (call.action, call.body)).collect();
+        let path = "PATCH /apis/elbv2.k8s.aws/v1beta1/namespaces/shop/targetgroupbindings/tgb/status";
+        let body = json!({ "metadata": { "uid": "u1" }, "status": { "observedGeneration": 3 } }).to_string();
+        assert_eq!(calls, [(path.to_owned(), body)]);
+    }
+
+    #[tokio::test]
+    async fn a_condition_goes_to_the_status_of_that_pod_alone() {
+        let change = |reason: &str, turns| Change {
+            pod: ObjectName::new("shop", "cart-1"),
+            uid: "u1".to_owned(),
+            condition: "target-health.elbv2.k8s.aws/tgb".to_owned(),
+            state: GateState {
+                status: if reason.is_empty() { Readiness::Ready } else { Readiness::NotReady },
+                reason: reason.to_owned(),
+                message: String::new(),
+                since: None,
+            },
+            turns,
+            waited_since: None,
+        };
+        let pod = json!({ "metadata": { "namespace": "shop", "name": "cart-1" } }).to_string();
+        let (fake, cluster) =
+            cluster(move |call| if call.body.contains("u2") { failure(409) } else { (200, pod.clone()) }).await;
+        for change in [change("Elb.InitialHealthChecking", false), change("", true)] {
+            assert_eq!(cluster.write_condition(&change, Timestamp::UNIX_EPOCH).await, Ok(()));
+        }
+        let calls: Vec<_> = fake.calls().into_iter().map(|call| format!("{} {}", call.action, call.body)).collect();
+        insta::assert_snapshot!(calls.join("\n"), @r#"
+        PATCH /api/v1/namespaces/shop/pods/cart-1/status {"metadata":{"uid":"u1"},"status":{"conditions":[{"message":null,"reason":"Elb.InitialHealthChecking","status":"False","type":"target-health.elbv2.k8s.aws/tgb"}]}}
+        PATCH /api/v1/namespaces/shop/pods/cart-1/status {"metadata":{"uid":"u1"},"status":{"conditions":[{"lastTransitionTime":"1970-01-01T00:00:00Z","message":null,"reason":null,"status":"True","type":"target-health.elbv2.k8s.aws/tgb"}]}}
+        "#);
+        let other = Change { uid: "u2".to_owned(), ..change("", true) };
+        assert_eq!(cluster.write_condition(&other, Timestamp::UNIX_EPOCH).await, Err(ClusterError::Gone));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_gone_is_no_error() {
+        let (_fake, cluster) = cluster(|_| failure(404)).await;
+        assert_eq!(cluster.service(&ObjectName::new("shop", "cart")).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_proves_an_absence_is_read_from_the_api_server() {
+        let slice = json!({ "metadata": { "namespace": "shop", "name": "cart-1",
+            "labels": { "kubernetes.io/service-name": "cart" } }, "addressType": "IPv4", "ports": [],
+            "endpoints": [{ "addresses": ["10.0.0.1"], "targetRef": { "kind": "Pod", "name": "p" } }] });
+        let list = move |items: &[&serde_json::Value]| json!({ "metadata": {}, "items": items }).to_string();
+        let (fake, cluster) = cluster(move |call| match call.action.as_str() {
+            action if action.contains("endpointslices") => (200, list(&[&slice])),
+            action if action.contains("pods") => failure(404),
+            action if action.contains("nodes") => (200, list(&[&json!({ "metadata": { "name": "n1" } })])),
+            _ => (200, list(&[])),
+        })
+        .await;
+        let slices = cluster.endpoint_slices(&ObjectName::new("shop", "cart")).await.unwrap();
+        let pods: Vec<_> = slices.iter().flat_map(|slice| &slice.endpoints).map(|e| e.pod.as_deref()).collect();
+        assert_eq!(pods, [Some("p")]);
+        assert_eq!(cluster.has_pod(&ObjectName::new("shop", "p")).await, Ok(false));
+        assert_eq!(cluster.has_nodes().await, Ok(true));
+        assert_eq!(cluster.has_bindings().await, Ok(false));
+        let asked: Vec<String> = fake.calls().into_iter().map(|call| call.action).collect();
+        insta::assert_snapshot!(asked.join("\n"), @"
+        GET /apis/discovery.k8s.io/v1/namespaces/shop/endpointslices
+        GET /api/v1/namespaces/shop/pods/p
+        GET /api/v1/nodes
+        GET /apis/elbv2.k8s.aws/v1beta1/targetgroupbindings
+        ");
+    }
+}

@@ -1,0 +1,249 @@
+//! What can go wrong with a binding, as its events and its status tell it.
+
+use std::fmt;
+
+use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_core::model::{ObjectName, SecurityGroupId, Target, TargetGroupArn};
+
+use super::{cluster::ClusterError, network_interfaces::NotLocated};
+use albatross_core::targets::{endpoints::UnresolvableBinding, holders::Denied, node_rules::InvalidNetworking};
+
+/// The most targets that a message tells of.
+const MOST_TOLD: usize = 5;
+
+/// What was being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Putting on the finalizer.
+    AddFinalizer,
+    /// Taking off the finalizer.
+    RemoveFinalizer,
+    /// Registering and deregistering.
+    Reconcile,
+    /// Letting the load balancer in to nodes and pods.
+    Network,
+    /// Letting go of a deleted binding's targets.
+    Cleanup,
+    /// Writing the status.
+    UpdateStatus,
+    /// Writing the checkpoint, or taking it away.
+    WriteCheckpoint,
+    /// Writing the condition of a pod that waits for its load balancer.
+    UpdatePodStatus,
+}
+
+/// What something went wrong with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A binding.
+    Binding(ObjectName),
+    /// A security group of nodes or pods, for no binding in particular.
+    SecurityGroup(SecurityGroupId),
+    /// All rules on the security groups of nodes and pods.
+    NodeRules,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Binding(name) => write!(f, "TargetGroupBinding {name}"),
+            Self::SecurityGroup(id) => write!(f, "security group {id}"),
+            Self::NodeRules => f.write_str("rules on the security groups of nodes and pods"),
+        }
+    }
+}
+
+/// Something that went wrong, with what, and while doing what.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{subject}: {problem}")]
+pub struct TargetsError {
+    /// With what.
+    pub subject: Subject,
+    /// While doing what.
+    pub stage: Stage,
+    /// What it was.
+    pub problem: Problem,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// It names no target group.
+    #[error("it names no target group")]
+    NoTargetGroup,
+    /// Its target group is not there.
+    #[error("there is no target group `{0}` in this account and region")]
+    TargetGroupMissing(String),
+    /// Its target group is of a type that takes neither pods nor nodes.
+    #[error("the target group {arn} is of type {target_type}, which takes neither pods nor nodes")]
+    TargetType {
+        /// The group.
+        arn: TargetGroupArn,
+        /// Its type, in AWS's word.
+        target_type: String,
+    },
+    /// Another binding has the target group.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// A field that cannot be honoured yet.
+    #[error("spec.{0} is not supported yet, so nothing is registered or deregistered")]
+    Unsupported(&'static str),
+    /// It cannot mean any targets.
+    #[error(transparent)]
+    Unresolvable(#[from] UnresolvableBinding),
+    /// The watches and the API server do not say the same.
+    #[error("{0} has just appeared")]
+    Behind(String),
+    /// AWS takes some targets and refuses others.
+    #[error("{}", refused(.0))]
+    RefusedTargets(Vec<(Target, AwsError)>),
+    /// Where a target is cannot be found out.
+    #[error("{what}: {problem}")]
+    NotLocated {
+        /// The pod or node.
+        what: String,
+        /// Why not.
+        problem: NotLocated,
+    },
+    /// A security group that is to get rules is not there.
+    #[error("the security group {0} is gone")]
+    SecurityGroupGone(SecurityGroupId),
+    /// Its networking means nothing.
+    #[error(transparent)]
+    Networking(#[from] InvalidNetworking),
+    /// AWS.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// The API server.
+    #[error("the API server: {0}")]
+    Cluster(#[from] ClusterError),
+}
+
+fn refused(targets: &[(Target, AwsError)]) -> String {
+    let told: Vec<String> =
+        targets.iter().take(MOST_TOLD).map(|(target, error)| format!("{target} ({error})")).collect();
+    let more = targets.len().saturating_sub(MOST_TOLD);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!("AWS does not take these targets, all others are registered: {}{more}", told.join(", "))
+}
+
+impl Problem {
+    /// Returns whether it stays as long as nobody corrects an object of the cluster, which brings the binding back.
+    #[must_use]
+    pub fn needs_correction(&self) -> bool {
+        matches!(
+            self,
+            Self::NoTargetGroup | Self::Denied(_) | Self::Unsupported(_) | Self::Unresolvable(_) | Self::Networking(_)
+        )
+    }
+}
+
+impl TargetsError {
+    /// The reason of the event, as aws-load-balancer-controller words it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self.stage {
+            Stage::AddFinalizer => "FailedAddFinalizer",
+            Stage::RemoveFinalizer => "FailedRemoveFinalizer",
+            Stage::Reconcile => "FailedReconcile",
+            Stage::Network => "FailedNetworkReconcile",
+            Stage::Cleanup => "FailedCleanup",
+            Stage::UpdateStatus => "FailedUpdateStatus",
+            Stage::WriteCheckpoint => "FailedWriteCheckpoint",
+            Stage::UpdatePodStatus => "FailedUpdatePodStatus",
+        }
+    }
+
+    /// The binding to tell, where there is one.
+    #[must_use]
+    pub fn binding(&self) -> Option<&ObjectName> {
+        match &self.subject {
+            Subject::Binding(name) => Some(name),
+            Subject::SecurityGroup(_) | Subject::NodeRules => None,
+        }
+    }
+
+    /// Whether it may pass without anybody changing anything: nobody needs to be told then.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match &self.problem {
+            Problem::Aws(_) if self.names_a_group_that_is_gone() => false,
+            Problem::Aws(error) => error.is_transient(),
+            Problem::Cluster(error) => !matches!(error, ClusterError::Refused(_)),
+            Problem::Behind(_) | Problem::SecurityGroupGone(_) => true,
+            _ => false,
+        }
+    }
+
+    /// A rule was refused on a group that has just been read, so it is its source that is not there.
+    fn names_a_group_that_is_gone(&self) -> bool {
+        let gone = matches!(&self.problem, Problem::Aws(error) if error.code() == Some("InvalidGroup.NotFound"));
+        gone && self.stage == Stage::Network && self.binding().is_some()
+    }
+
+    /// Whether the lease was lost while it ran.
+    #[must_use]
+    pub fn is_withheld(&self) -> bool {
+        matches!(&self.problem, Problem::Aws(AwsError { kind: AwsErrorKind::Withheld, .. }))
+    }
+
+    /// What to do about it, as a sentence without a full stop; `None` where waiting is all, or the message says it.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        match &self.problem {
+            Problem::NoTargetGroup => Some("set spec.targetGroupARN or spec.targetGroupName".to_owned()),
+            Problem::TargetGroupMissing(_) => Some("correct the name, or create the target group".to_owned()),
+            Problem::TargetType { .. } => Some("bind a target group of type instance or ip".to_owned()),
+            Problem::Denied(Denied::Taken { .. }) => {
+                Some("delete one of the two, or give each a target group of its own".to_owned())
+            }
+            Problem::Denied(Denied::OfStack { object, .. }) => {
+                Some(format!("bind a target group of your own, or route to the Service in {object}"))
+            }
+            Problem::Unsupported(_) if self.stage == Stage::Cleanup => {
+                Some("deregister its targets by hand, then remove the finalizer elbv2.k8s.aws/resources".to_owned())
+            }
+            Problem::Unsupported(field) => Some(format!("remove spec.{field}")),
+            Problem::Unresolvable(error) => Some(error.fix().to_owned()),
+            Problem::RefusedTargets(targets) => targets.first().map(|(_, error)| {
+                error
+                    .fix()
+                    .unwrap_or_else(|| "instances must run, and addresses be, in the target group's VPC".to_owned())
+            }),
+            Problem::NotLocated { problem, .. } => Some(problem.fix()),
+            Problem::Aws(error) => error.fix().or_else(|| {
+                let fix = "name security groups in spec.networking that exist in the VPC";
+                self.names_a_group_that_is_gone().then(|| fix.to_owned())
+            }),
+            Problem::Cluster(ClusterError::Refused(message)) if message.contains(" is forbidden: ") => {
+                Some("give the controller's ServiceAccount the ClusterRole of config/rbac or of the chart".to_owned())
+            }
+            Problem::Networking(_) | Problem::Behind(_) | Problem::SecurityGroupGone(_) | Problem::Cluster(_) => None,
+        }
+    }
+
+    /// Problem and fix in one text, for the status.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self.fix() {
+            Some(fix) => format!("{}; {fix}", self.problem),
+            None => self.problem.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_that_is_missing_is_told_with_who_gives_it() {
+        let message = r#"pods "web-1" is forbidden: User "albatross" cannot patch resource "pods/status" in API group "" in the namespace "shop""#;
+        let error = TargetsError {
+            subject: Subject::Binding(ObjectName::new("shop", "web")),
+            stage: Stage::UpdatePodStatus,
+            problem: ClusterError::Refused(message.to_owned()).into(),
+        };
+        insta::assert_snapshot!(error.text(), @r#"the API server: pods "web-1" is forbidden: User "albatross" cannot patch resource "pods/status" in API group "" in the namespace "shop"; give the controller's ServiceAccount the ClusterRole of config/rbac or of the chart"#);
+    }
+}

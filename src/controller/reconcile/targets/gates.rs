@@ -1,0 +1,140 @@
+//! Pods that wait for their load balancer: what AWS says of their targets is written into their status.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{BindingOutcome, Cloud, Cluster, ClusterError, MayWrite, Stage, Targets, binding::Failure, check};
+use albatross_core::targets::{
+    endpoints::TargetOwner,
+    readiness::{Change, Look, Opened, conditions, gated, is_missing, look, opened, says_the_same},
+};
+use albatross_core::{
+    api::crd::target_group_binding::TargetType,
+    model::{ObjectName, Target, TargetGroupArn},
+    snapshot::TargetGroupBinding,
+};
+
+/// How many conditions are written at the same time.
+const AT_ONCE: usize = 8;
+
+impl<C: Cloud, K: Cluster> Targets<C, K> {
+    /// Writes the conditions of the pods that have a gate for the binding. AWS is asked only while one of them waits, and
+    /// then once in [`super::Settings::gate_pause`].
+    pub(crate) async fn tend_gates(
+        &self,
+        binding: &TargetGroupBinding,
+        arn: &TargetGroupArn,
+        targets: &BTreeMap<Target, TargetOwner>,
+        outcome: &mut BindingOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        if binding.spec.target_type != Some(TargetType::Ip) {
+            return Ok(());
+        }
+        let pods = gated(&self.snapshot(), &binding.name, targets);
+        let registered: BTreeSet<Target> = outcome.registered.iter().cloned().collect();
+        let planned = self.memory().get(&binding.name).and_then(|memory| memory.look);
+        let (now, every) = (Instant::now(), self.settings.gate_pause);
+        let look = look(&pods, &registered, planned.map(Instant::into_std), now.into_std(), every);
+        let next = match look {
+            Look::Never => None,
+            Look::Now => Some(now + every),
+            Look::In(pause) => Some(now + pause),
+        };
+        if planned != next {
+            self.memory().entry(binding.name.clone()).or_default().look = next;
+        }
+        outcome.again = next.map(|at| at - now);
+        let healths = match look {
+            Look::Now => match self.cloud.read_targets(arn).await {
+                Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
+                healths => Some(healths.map_err(super::Problem::from)?),
+            },
+            Look::Never | Look::In(_) => None,
+        };
+        // What AWS has lost is known by now, and registered by the next pass.
+        outcome.unsettled |= healths.as_ref().is_some_and(|healths| {
+            let earlier: Vec<_> = pods
+                .iter()
+                .filter(|pod| pod.gate.waits() && !pod.targets.iter().any(|target| registered.contains(target)))
+                .cloned()
+                .collect();
+            is_missing(&earlier, healths)
+        });
+        let changes = conditions(&pods, &registered, healths.as_ref());
+        self.write_conditions(&binding.name, changes, outcome, may_write).await
+    }
+
+    /// Lets every pod pass that waits for the binding.
+    pub(crate) async fn open_gates(
+        &self,
+        binding: &ObjectName,
+        why: Opened,
+        outcome: &mut BindingOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        let changes = opened(&self.snapshot(), binding, why);
+        self.write_conditions(binding, changes, outcome, may_write).await
+    }
+
+    async fn write_conditions(
+        &self,
+        binding: &ObjectName,
+        changes: Vec<Change>,
+        outcome: &mut BindingOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), Failure> {
+        let changes = self.without_written(binding, changes);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        check(may_write, "UpdatePodStatus")?;
+        let now = Timestamp::now();
+        let write = |change: Change| async move {
+            let answer = self.cluster.write_condition(&change, now).await;
+            (change, answer)
+        };
+        let mut answers = stream::iter(changes.into_iter().map(write)).buffer_unordered(AT_ONCE);
+        let mut failure = None;
+        while let Some((change, answer)) = answers.next().await {
+            match answer {
+                Ok(()) => {
+                    if let Some(since) = change.waited_since {
+                        outcome.became_ready.push(now.duration_since(since).try_into().unwrap_or_default());
+                    }
+                    let mut memory = self.memory();
+                    let written = &mut memory.entry(binding.clone()).or_default().conditions;
+                    written.insert((change.uid, change.condition), change.state);
+                }
+                // Another pod has its name by now, or nobody.
+                Err(ClusterError::Gone) => {}
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        failure.map_or(Ok(()), |error| Err(Failure::at(Stage::UpdatePodStatus, error)))
+    }
+
+    /// Leaves out what was written already: the watch may be behind. What it shows is remembered no longer.
+    fn without_written(&self, binding: &ObjectName, changes: Vec<Change>) -> Vec<Change> {
+        let mut memory = self.memory();
+        let Some(memory) = memory.get_mut(binding).filter(|memory| !memory.conditions.is_empty()) else {
+            return changes;
+        };
+        let mut written = std::mem::take(&mut memory.conditions);
+        changes
+            .into_iter()
+            .filter(|change| {
+                let key = (change.uid.clone(), change.condition.clone());
+                let Some(state) = written.remove(&key) else { return true };
+                let same = says_the_same(&state, &change.state);
+                if same {
+                    memory.conditions.insert(key, state);
+                }
+                !same
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,211 @@
+//! TargetGroupBindings: the pods or nodes behind a Service become the targets of a target group, and the security groups
+//! of nodes and pods let the load balancer in.
+
+mod binding;
+mod cloud;
+mod cluster;
+mod error;
+mod gates;
+mod network_interfaces;
+mod node_rule_state;
+mod registering;
+mod zones;
+
+#[cfg(test)]
+mod fake;
+
+use std::{
+    collections::BTreeMap,
+    ops::RangeInclusive,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+pub use binding::BindingOutcome;
+pub(crate) use binding::unsupported;
+pub use cloud::{Cloud, LiveCloud};
+pub use cluster::{Cluster, ClusterError, LiveCluster};
+pub use error::{Problem, Stage, Subject, TargetsError};
+
+use albatross_aws::{Aws, AwsError, AwsErrorKind, Inventory};
+use albatross_core::targets::{TargetGroupFacts, TargetGroupKey};
+use albatross_core::{
+    api::crd::TargetGroupBindingStatus,
+    model::{ObjectName, Tags, VpcId},
+    snapshot::{GateState, Snapshot},
+};
+
+/// The default of `--targetgroupbinding-requeue-duration`.
+pub const GATE_PAUSE: Duration = Duration::from_secs(15);
+
+/// Whether the lease is held, asked before everything that changes something.
+pub type MayWrite<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// The flags that matter here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `--cluster-name`
+    pub cluster: String,
+    /// The opposite of `--disable-restricted-sg-rules`: one rule for all ports of a source, from the lowest to the highest.
+    pub restricted_rules: bool,
+    /// `--service-target-eni-security-group-tags`
+    pub endpoint_group_tags: Tags,
+    /// `--max-targets-per-target-group`; `None` is no limit.
+    pub most_targets: Option<usize>,
+    /// `--targetgroupbinding-requeue-duration`: how long until AWS is asked again whether the pods that wait for it are healthy.
+    pub gate_pause: Duration,
+}
+
+/// What is remembered of a binding from one time to the next.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    /// What its node rules were last computed from, as a hash.
+    network: Option<u64>,
+    /// The generation that has to be corrected and for which the node rules were last made due.
+    corrected: Option<i64>,
+    /// True while the status could not be written that says what is wrong.
+    unwritten: bool,
+    /// UID, and the status that was last written: the watch may be behind.
+    status: Option<(String, TargetGroupBindingStatus)>,
+    /// UID, and the checkpoint that was last written or taken away.
+    checkpoint: Option<(String, Option<String>)>,
+    /// When AWS is to be asked for the healths of its targets, while a pod waits for that.
+    look: Option<tokio::time::Instant>,
+    /// The conditions of pods that were written and that the watch does not show yet, by the pod's UID and the condition.
+    conditions: BTreeMap<(String, String), GateState>,
+    /// When the target type was written.
+    typed: binding::Typed,
+    /// The targets that AWS refused.
+    refusals: registering::Refusals,
+}
+
+/// Feeds the target groups of all bindings. Shared by all workers; one binding is never reconciled twice at the same time.
+pub struct Targets<C: Cloud = LiveCloud, K: Cluster = LiveCluster> {
+    cloud: C,
+    cluster: K,
+    snapshot: Arc<RwLock<Snapshot>>,
+    settings: Settings,
+    memory: Mutex<BTreeMap<ObjectName, Memory>>,
+    groups: Mutex<BTreeMap<TargetGroupKey, TargetGroupFacts>>,
+    vpc_blocks: Mutex<BTreeMap<VpcId, (tokio::time::Instant, zones::Blocks)>>,
+    node_rules: tokio::sync::Mutex<node_rule_state::State>,
+    node_rules_due: AtomicBool,
+    /// The generation of each binding whose targets let in whom it lets in, or of whose targets none is known.
+    opened: Mutex<BTreeMap<ObjectName, i64>>,
+    /// The terms of the lease, up to the present one, whose checkpoints count.
+    terms: Mutex<RangeInclusive<i32>>,
+}
+
+impl Targets {
+    /// Speaks with AWS and with the API server. `endpoint_group_tags` are those of
+    /// `--service-target-eni-security-group-tags`; `restricted_rules` is the opposite of `--disable-restricted-sg-rules`.
+    #[must_use]
+    pub fn new(
+        aws: Arc<Aws>,
+        inventory: Arc<Inventory>,
+        client: kube::Client,
+        snapshot: Arc<RwLock<Snapshot>>,
+        cluster: String,
+        endpoint_group_tags: Tags,
+        restricted_rules: bool,
+    ) -> Self {
+        let settings =
+            Settings { cluster, endpoint_group_tags, restricted_rules, most_targets: None, gate_pause: GATE_PAUSE };
+        Self::with(LiveCloud::new(aws, inventory), LiveCluster::new(client), snapshot, settings)
+    }
+
+    /// `--targetgroupbinding-requeue-duration`
+    #[must_use]
+    pub fn with_gate_pause(mut self, pause: Duration) -> Self {
+        self.settings.gate_pause = pause;
+        self
+    }
+
+    /// `--max-targets-per-target-group`: 0 is no limit.
+    #[must_use]
+    pub fn with_most_targets(mut self, most: usize) -> Self {
+        self.settings.most_targets = (most > 0).then_some(most);
+        self
+    }
+}
+
+impl<C: Cloud, K: Cluster> Targets<C, K> {
+    /// Speaks with whatever takes their places.
+    #[must_use]
+    pub fn with(cloud: C, cluster: K, snapshot: Arc<RwLock<Snapshot>>, settings: Settings) -> Self {
+        Self {
+            cloud,
+            cluster,
+            snapshot,
+            settings,
+            memory: Mutex::default(),
+            groups: Mutex::default(),
+            vpc_blocks: Mutex::default(),
+            node_rules: tokio::sync::Mutex::default(),
+            // Rules from before the start may have to go.
+            node_rules_due: AtomicBool::new(true),
+            opened: Mutex::default(),
+            terms: Mutex::new(0..=0),
+        }
+    }
+
+    /// Begins the last of these terms of the lease. Bindings vouch for their targets in it, and believe what was written in
+    /// any of them.
+    pub fn begin(&self, terms: RangeInclusive<i32>) {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
+    }
+
+    fn terms(&self) -> RangeInclusive<i32> {
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns whether the security groups of a binding's targets have the rules that it asks for. Those of targets that nobody
+    /// can tell, because the binding is wrong, are not waited for.
+    pub fn lets_in(&self, binding: &albatross_core::snapshot::TargetGroupBinding) -> bool {
+        binding.spec.networking.is_none() || self.opened().get(&binding.name) == Some(&binding.generation)
+    }
+
+    /// Returns true if the status of a binding does not say yet what is wrong with it.
+    pub fn status_is_unwritten(&self, name: &ObjectName) -> bool {
+        self.memory().get(name).is_some_and(|memory| memory.unwritten)
+    }
+
+    fn opened(&self) -> MutexGuard<'_, BTreeMap<ObjectName, i64>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether [`Self::reconcile_node_rules`] would see something that it has not seen yet.
+    #[must_use]
+    pub fn node_rules_due(&self) -> bool {
+        self.node_rules_due.load(Ordering::Acquire)
+    }
+
+    fn snapshot(&self) -> RwLockReadGuard<'_, Snapshot> {
+        // Whoever panicked while writing has left an object as it was, or as it is.
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn vpc_blocks(&self) -> MutexGuard<'_, BTreeMap<VpcId, (tokio::time::Instant, zones::Blocks)>> {
+        self.vpc_blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<TargetGroupKey, TargetGroupFacts>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same answer that a call gives while another replica holds the lease.
+fn withheld(operation: &'static str) -> AwsError {
+    AwsError { operation, kind: AwsErrorKind::Withheld }
+}
+
+fn check(may_write: MayWrite<'_>, operation: &'static str) -> Result<(), AwsError> {
+    if may_write() { Ok(()) } else { Err(withheld(operation)) }
+}

@@ -1,0 +1,306 @@
+//! Which security group stands before a pod or a node: that of its network interface. Instances are read in batches and
+//! kept; single addresses are asked for only where the instance does not tell.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use albatross_aws::AwsError;
+use albatross_core::{
+    model::{InterfaceInfo, ObservedSecurityGroup, SecurityGroupId, Tags},
+    snapshot::Snapshot,
+};
+
+use super::cloud::Cloud;
+use albatross_core::targets::{
+    endpoints::{COMPUTE_TYPE, TargetOwner},
+    node_rules::{UnclearGroup, endpoint_security_group},
+};
+
+/// The label of SageMaker HyperPod's nodes, whose instances are not the account's.
+const HYPERPOD: &str = "sagemaker.amazonaws.com/compute-type";
+
+/// Where to look for a target's network interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whereabouts {
+    /// An instance: its primary interface.
+    Instance(String),
+    /// A pod on an instance: the interface with its address.
+    OnInstance {
+        /// `i-…`
+        instance: String,
+        /// The pod's UID, because addresses are given to other pods later.
+        pod: String,
+        /// Its address.
+        address: String,
+    },
+    /// A pod with an interface of its own (Fargate, security groups for pods), or on a node that is no instance here.
+    Address {
+        /// The pod's UID.
+        pod: String,
+        /// Its address.
+        address: String,
+    },
+}
+
+/// Where to look for a target. `None` for pods on hybrid nodes, which no security group stands before.
+#[must_use]
+pub fn whereabouts(snapshot: &Snapshot, id: &str, owner: &TargetOwner) -> Option<Whereabouts> {
+    let pod = match owner {
+        TargetOwner::Node(_) => return Some(Whereabouts::Instance(id.to_owned())),
+        TargetOwner::Pod(name) => snapshot.pods.get(name),
+    };
+    let uid = pod.map(|pod| pod.uid.clone()).unwrap_or_default();
+    let by_address = || Some(Whereabouts::Address { pod: uid.clone(), address: id.to_owned() });
+    if pod.is_some_and(|pod| pod.network_interface.is_some()) {
+        return by_address();
+    }
+    let node = pod.and_then(|pod| snapshot.nodes.get(&albatross_core::model::ObjectName::new("", &pod.node)));
+    let Some(node) = node else { return by_address() };
+    let compute_type = node.labels.get(COMPUTE_TYPE).map(String::as_str);
+    match node.instance_id() {
+        _ if compute_type == Some("hybrid") => None,
+        Some(instance) if compute_type != Some("fargate") && !node.labels.contains_key(HYPERPOD) => {
+            Some(Whereabouts::OnInstance { instance: instance.to_owned(), pod: uid, address: id.to_owned() })
+        }
+        _ => by_address(),
+    }
+}
+
+/// Why a target's security group is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotLocated {
+    /// EC2 does not know the instance.
+    #[error("EC2 has no instance {0} with a network interface")]
+    NoInstance(String),
+    /// EC2 knows no such address in the VPC.
+    #[error("no network interface of the VPC has the address {0}")]
+    NoInterface(String),
+    /// It is not clear which of several groups it is.
+    #[error(transparent)]
+    Unclear(#[from] UnclearGroup),
+}
+
+impl NotLocated {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        match self {
+            Self::NoInstance(_) => {
+                "check the node's spec.providerID, and that its instance runs in this account".to_owned()
+            }
+            Self::NoInterface(_) => {
+                "targets of type ip need pods with addresses of the VPC; with an overlay network, use the type instance"
+                    .to_owned()
+            }
+            Self::Unclear(error) => error.fix(),
+        }
+    }
+}
+
+type Groups = BTreeSet<SecurityGroupId>;
+
+/// A network interface, as much of it as matters.
+#[derive(Clone, Debug)]
+struct Interface {
+    primary: bool,
+    addresses: BTreeSet<IpAddr>,
+    prefixes: Vec<IpNet>,
+    groups: Groups,
+}
+
+impl From<InterfaceInfo> for Interface {
+    fn from(info: InterfaceInfo) -> Self {
+        let prefixes = info.ipv4_prefixes.iter().chain(&info.ipv6_prefixes);
+        Self {
+            primary: info.device_index == Some(0),
+            addresses: info.addresses.iter().filter_map(|address| address.parse().ok()).collect(),
+            prefixes: prefixes.filter_map(|prefix| prefix.parse().ok()).collect(),
+            groups: info.security_groups.into_iter().collect(),
+        }
+    }
+}
+
+impl Interface {
+    fn has(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address) || self.prefixes.iter().any(|prefix| prefix.contains(&address))
+    }
+}
+
+/// Security groups as they were last read, kept true by our own writes.
+pub type KnownGroups = BTreeMap<SecurityGroupId, ObservedSecurityGroup>;
+
+/// What is known of instances, interfaces and addresses.
+#[derive(Debug, Default)]
+pub struct NetworkInterfaces {
+    instances: BTreeMap<String, Vec<Interface>>,
+    /// What was found apart from an instance's own answer.
+    found: BTreeMap<Whereabouts, Groups>,
+}
+
+/// The security group that stands before each place that was asked for.
+pub type Located = BTreeMap<Whereabouts, Result<SecurityGroupId, NotLocated>>;
+
+impl NetworkInterfaces {
+    /// Finds the security group of each place. AWS is asked only for what is not known; what is not asked for any more is
+    /// forgotten. `groups` is read for the tags of groups where an interface is in several.
+    ///
+    /// # Errors
+    /// AWS's.
+    pub async fn locate<C: Cloud>(
+        &mut self,
+        cloud: &C,
+        groups: &mut KnownGroups,
+        wanted: &BTreeSet<Whereabouts>,
+        cluster: &str,
+        extra_tags: &Tags,
+    ) -> Result<Located, AwsError> {
+        self.found.retain(|place, _| wanted.contains(place));
+        let instances: BTreeSet<&String> = wanted.iter().filter_map(instance).collect();
+        self.instances.retain(|id, _| instances.contains(id));
+        let unread: BTreeSet<String> =
+            instances.into_iter().filter(|id| !self.instances.contains_key(*id)).cloned().collect();
+        self.read_instances(cloud, &unread).await?;
+        // Interfaces come and go with the pods of a node, so an address that is not there may be there by now.
+        let stale: BTreeSet<String> = wanted
+            .iter()
+            .filter(|place| self.groups_of(place).is_none())
+            .filter_map(instance)
+            .filter(|id| !unread.contains(*id))
+            .cloned()
+            .collect();
+        self.read_instances(cloud, &stale).await?;
+        self.read_addresses(cloud, wanted).await?;
+        let missing = |place: &Whereabouts| match place {
+            Whereabouts::Instance(id) => NotLocated::NoInstance(id.clone()),
+            Whereabouts::OnInstance { address, .. } | Whereabouts::Address { address, .. } => {
+                NotLocated::NoInterface(address.clone())
+            }
+        };
+        let interfaces: BTreeMap<&Whereabouts, Option<Groups>> =
+            wanted.iter().map(|place| (place, self.groups_of(place).cloned())).collect();
+        let several: BTreeSet<&SecurityGroupId> =
+            interfaces.values().flatten().filter(|g| g.len() > 1).flatten().collect();
+        read_groups(cloud, groups, several).await?;
+        let mut decided: BTreeMap<&Groups, Result<SecurityGroupId, UnclearGroup>> = BTreeMap::new();
+        for of_interface in interfaces.values().flatten() {
+            decided.entry(of_interface).or_insert_with(|| {
+                let tags = |id: &SecurityGroupId| groups.get(id).map(|group| group.tags.clone()).unwrap_or_default();
+                let tagged = of_interface.iter().map(|id| (id.clone(), tags(id))).collect();
+                endpoint_security_group(&tagged, cluster, extra_tags)
+            });
+        }
+        // Somebody will tag them: they have to be read again then.
+        for unclear in decided.values().filter_map(|decision| decision.as_ref().err()) {
+            groups.retain(|id, _| !unclear.groups.contains(id));
+        }
+        let located = interfaces.iter().map(|(place, of_interface)| {
+            let decision = of_interface.as_ref().and_then(|groups| decided.get(groups));
+            let decision = decision.map_or_else(|| Err(missing(place)), |d| d.clone().map_err(NotLocated::from));
+            ((*place).clone(), decision)
+        });
+        Ok(located.collect())
+    }
+
+    /// The groups of a place's interface, as far as they are known.
+    fn groups_of(&self, place: &Whereabouts) -> Option<&Groups> {
+        if let Some(groups) = self.found.get(place) {
+            return Some(groups);
+        }
+        match place {
+            Whereabouts::Address { .. } => None,
+            Whereabouts::Instance(id) => {
+                let interfaces = self.instances.get(id)?;
+                interfaces.iter().find(|i| i.primary).or(interfaces.first()).map(|i| &i.groups)
+            }
+            Whereabouts::OnInstance { instance, address, .. } => {
+                let interfaces = self.instances.get(instance)?;
+                let address: IpAddr = address.parse().ok()?;
+                // A single interface proves nothing for an address that it has not: with custom networking, pods are on
+                // others, in other groups, that come after the node.
+                interfaces.iter().find(|i| i.has(address)).map(|i| &i.groups).or_else(|| alike(interfaces, 2))
+            }
+        }
+    }
+
+    async fn read_instances<C: Cloud>(&mut self, cloud: &C, ids: &BTreeSet<String>) -> Result<(), AwsError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = ids.iter().cloned().collect();
+        for instance in cloud.instances(&ids).await? {
+            self.instances.insert(instance.id, instance.interfaces.into_iter().map(Interface::from).collect());
+        }
+        Ok(())
+    }
+
+    async fn read_addresses<C: Cloud>(&mut self, cloud: &C, wanted: &BTreeSet<Whereabouts>) -> Result<(), AwsError> {
+        let unknown: Vec<(&Whereabouts, &String)> = wanted
+            .iter()
+            .filter(|place| self.groups_of(place).is_none())
+            .filter_map(|place| match place {
+                Whereabouts::Instance(_) => None,
+                Whereabouts::OnInstance { address, .. } | Whereabouts::Address { address, .. } => {
+                    Some((place, address))
+                }
+            })
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let addresses: BTreeSet<&String> = unknown.iter().map(|(_, address)| *address).collect();
+        let addresses: Vec<String> = addresses.into_iter().cloned().collect();
+        let interfaces: Vec<Interface> =
+            cloud.interfaces_by_address(&addresses).await?.into_iter().map(Interface::from).collect();
+        let mut by_address: BTreeMap<IpAddr, &Groups> = BTreeMap::new();
+        for interface in &interfaces {
+            by_address.extend(interface.addresses.iter().map(|address| (*address, &interface.groups)));
+        }
+        for (place, address) in unknown {
+            let found = address.parse().ok().and_then(|address: IpAddr| by_address.get(&address).copied());
+            // Better than nothing: the instance's only interface.
+            let found = found.or_else(|| alike(self.instances.get(instance(place)?)?, 1));
+            if let Some(groups) = found.cloned() {
+                self.found.insert(place.clone(), groups);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn instance(place: &Whereabouts) -> Option<&String> {
+    match place {
+        Whereabouts::Instance(id) | Whereabouts::OnInstance { instance: id, .. } => Some(id),
+        Whereabouts::Address { .. } => None,
+    }
+}
+
+/// The groups that all interfaces are in alike, if there are at least so many interfaces.
+fn alike(interfaces: &[Interface], least: usize) -> Option<&Groups> {
+    let first = interfaces.first()?;
+    (interfaces.len() >= least && interfaces.iter().all(|i| i.groups == first.groups)).then_some(&first.groups)
+}
+
+/// Reads the groups that are not known yet. Those that are gone are missing afterwards.
+///
+/// # Errors
+/// AWS's.
+pub async fn read_groups<C: Cloud>(
+    cloud: &C,
+    known: &mut KnownGroups,
+    wanted: impl IntoIterator<Item = &SecurityGroupId>,
+) -> Result<(), AwsError> {
+    let missing: BTreeSet<&SecurityGroupId> = wanted.into_iter().filter(|id| !known.contains_key(id)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing: Vec<SecurityGroupId> = missing.into_iter().cloned().collect();
+    known.extend(cloud.security_groups(&missing).await?.into_iter().map(|group| (group.id.clone(), group)));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,608 @@
+//! The rules on the security groups of nodes and pods, for all bindings together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+};
+
+use futures::future::join_all;
+
+use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_core::{
+    api::crd::target_group_binding::TargetType,
+    model::{
+        ObjectName, ObservedSecurityGroup, SecurityGroupId, SecurityGroupRule, Source, Target, TargetGroupArn,
+        tags::BINDING_FINALIZER,
+    },
+    snapshot::{PodPort, Snapshot, TargetGroupBinding},
+};
+
+use super::{
+    Cloud, Cluster, MayWrite, Problem, Stage, Subject, Targets, TargetsError, binding, check,
+    network_interfaces::{KnownGroups, Located, NetworkInterfaces, Whereabouts, read_groups, whereabouts},
+};
+use albatross_core::targets::{
+    endpoints::{Resolution, TargetOwner, resolve},
+    holders::{ByGroup, Owner, has_had_targets},
+    node_rules::{Place, RuleChange, RulesByGroup, changes, combine, covers, of_binding, sources},
+};
+
+/// The number of questions that the API server is asked at once.
+const PROOFS_AT_ONCE: usize = 16;
+/// The code of EC2's refusal of one rule too many.
+const TOO_MANY_RULES: &str = "RulesPerSecurityGroupLimitExceeded";
+
+/// What is known of security groups and network interfaces.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    interfaces: NetworkInterfaces,
+    groups: KnownGroups,
+    /// All groups that may have rules of ours, also those that have to be read again.
+    seen: BTreeSet<SecurityGroupId>,
+    /// Whether the cluster's groups were read, where rules from before the start may be.
+    swept: bool,
+    /// The rules that each binding asked for when it was last understood: they stay while it is not.
+    understood: BTreeMap<ObjectName, RulesByGroup>,
+}
+
+/// What was done about the node rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeRulesOutcome {
+    /// Added just now.
+    pub authorized: Vec<(SecurityGroupId, SecurityGroupRule)>,
+    /// Taken away just now.
+    pub revoked: Vec<(SecurityGroupId, SecurityGroupRule)>,
+}
+
+/// A target of a binding: where it is, its named ports, and who it is.
+type Spot = (Whereabouts, Vec<PodPort>, TargetOwner);
+
+/// Everything is let in on all groups before anything is taken away on any: targets may go from one group to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Authorize,
+    Revoke,
+}
+
+/// One group in one pass.
+struct Task<'a> {
+    id: &'a SecurityGroupId,
+    shall_have: &'a BTreeSet<SecurityGroupRule>,
+    pass: Pass,
+    /// The rules that are not revoked.
+    keep: Vec<Pin>,
+}
+
+/// Rules that are not revoked, because one of their source was not added, or they may be a binding's that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pin {
+    /// `None` is every source.
+    source: Option<Source>,
+    /// The groups that they may be on; `None` is every group.
+    groups: Option<BTreeSet<SecurityGroupId>>,
+}
+
+impl Pin {
+    fn everywhere(source: Option<Source>) -> Self {
+        Self { source, groups: None }
+    }
+
+    fn holds(&self, group: &SecurityGroupId, rule: &SecurityGroupRule) -> bool {
+        self.source.as_ref().is_none_or(|source| *source == rule.source)
+            && self.groups.as_ref().is_none_or(|groups| groups.contains(group))
+    }
+}
+
+/// What one binding asks for.
+struct Demand {
+    binding: TargetGroupBinding,
+    spots: Vec<Spot>,
+}
+
+/// The demands of all bindings.
+#[derive(Default)]
+struct Demands {
+    /// Those that have targets.
+    clear: Vec<Demand>,
+    /// Those of which no target is known.
+    empty: Vec<(TargetGroupBinding, Resolution)>,
+    /// Those that are not understood, or not yet, with the targets that they have all the same.
+    obscure: Vec<Demand>,
+    /// Those among them of which AWS was not asked yet, or that wait for another binding to be made.
+    waiting: BTreeSet<ObjectName>,
+}
+
+impl<C: Cloud, K: Cluster> Targets<C, K> {
+    /// Lets load balancers in to the nodes and pods behind all bindings with `spec.networking`, and takes away the rules that
+    /// no binding asks for any more, once every one of them is understood. Where nothing has changed, nobody is asked.
+    ///
+    /// # Errors
+    /// All that could not be done, never empty; what could be done is done. A binding that is not understood keeps the rules
+    /// that it had. Where those are not known, all rules of the sources that it lets in stay on the groups of its targets, or
+    /// on all groups where those are not known either and it has had targets. The caller tries again.
+    pub async fn reconcile_node_rules(&self, may_write: MayWrite<'_>) -> Result<NodeRulesOutcome, Vec<TargetsError>> {
+        let mut state = self.node_rules.lock().await;
+        self.node_rules_due.store(false, Ordering::Release);
+        let mut outcome = NodeRulesOutcome::default();
+        let mut problems = Vec::new();
+        if let Err(error) = self.let_in(&mut state, &mut outcome, &mut problems, may_write).await {
+            let (subject, stage) = (Subject::NodeRules, Stage::Network);
+            problems.push(TargetsError { subject, stage, problem: Problem::Aws(error) });
+        }
+        for (group, rule) in &outcome.authorized {
+            tracing::info!(%group, %rule, "let in");
+        }
+        for (group, rule) in &outcome.revoked {
+            tracing::info!(%group, %rule, "no longer let in");
+        }
+        if problems.is_empty() {
+            return Ok(outcome);
+        }
+        Err(problems)
+    }
+
+    /// Gives up what is known of security groups and network interfaces, so that drift is found the next time. What bindings
+    /// asked for when they were understood stays known.
+    pub async fn forget_node_rules(&self) {
+        let mut state = self.node_rules.lock().await;
+        let understood = std::mem::take(&mut state.understood);
+        *state = State { understood, ..State::default() };
+        drop(state);
+        self.node_rules_due.store(true, Ordering::Release);
+    }
+
+    async fn let_in(
+        &self,
+        state: &mut State,
+        outcome: &mut NodeRulesOutcome,
+        problems: &mut Vec<TargetsError>,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), AwsError> {
+        if !state.swept {
+            let tagged = self.cloud.cluster_security_groups().await?;
+            state.seen.extend(tagged.iter().map(|group| group.id.clone()));
+            state.groups.extend(tagged.into_iter().map(|group| (group.id.clone(), group)));
+            state.swept = true;
+        }
+        let asked = self.generations();
+        let Demands { clear, empty, mut obscure, waiting } = self.demands(problems).await?;
+        let refused = self.refused();
+        let all = clear.iter().chain(&obscure).chain(&refused);
+        let wanted: BTreeSet<Whereabouts> =
+            all.flat_map(|demand| demand.spots.iter().map(|(place, ..)| place.clone())).collect();
+        let State { interfaces, groups, seen, understood, .. } = state;
+        let tags = &self.settings.endpoint_group_tags;
+        let located = interfaces.locate(&self.cloud, groups, &wanted, &self.settings.cluster, tags).await?;
+        let mut rules: BTreeMap<ObjectName, RulesByGroup> = BTreeMap::new();
+        for demand in clear {
+            let before = problems.len();
+            let of_binding = rules_of(&demand, &located, problems);
+            let name = demand.binding.name.clone();
+            if problems.len() == before {
+                understood.insert(name.clone(), of_binding.clone());
+            } else {
+                obscure.push(demand);
+            }
+            rules.insert(name, of_binding);
+        }
+        let unclear: BTreeSet<&ObjectName> = obscure.iter().map(|demand| &demand.binding.name).collect();
+        understood.retain(|name, _| rules.contains_key(name) || unclear.contains(name));
+        let mut failed: Vec<Pin> = refused.iter().flat_map(|demand| pins(demand, &located)).collect();
+        // What they had stays where it is, so that their groups have to be known, also those that were given up.
+        let had = obscure.iter().filter_map(|demand| understood.get(&demand.binding.name));
+        seen.extend(had.flat_map(|rules| rules.keys().cloned()));
+        read_groups(&self.cloud, groups, &*seen).await?;
+        seen.retain(|id| groups.contains_key(id));
+        for demand in &obscure {
+            match understood.get(&demand.binding.name) {
+                Some(had) => {
+                    let kept = rules.entry(demand.binding.name.clone()).or_default();
+                    for (group, rules) in had.iter().filter(|(group, _)| groups.contains_key(*group)) {
+                        kept.entry(group.clone()).or_default().extend(rules.iter().cloned());
+                    }
+                }
+                None => failed.extend(pins(demand, &located)),
+            }
+        }
+        let askers = askers(&rules);
+        let wanted = combine(rules.into_values(), self.settings.restricted_rules);
+        seen.extend(groups.keys().chain(wanted.keys()).cloned());
+        read_groups(&self.cloud, groups, &*seen).await?;
+        seen.retain(|id| groups.contains_key(id));
+        for group in wanted.iter().filter(|(id, rules)| !rules.is_empty() && !seen.contains(*id)).map(|(id, _)| id) {
+            fail(problems, &askers, group, None, &Problem::SecurityGroupGone(group.clone()));
+            // Where their targets are instead is not known yet.
+            let sources = askers.get(group).into_iter().flatten().flat_map(|(_, sources)| sources);
+            failed.extend(sources.cloned().map(Some).map(Pin::everywhere));
+        }
+        let none = BTreeSet::new();
+        let mut known = seen.iter().filter_map(|id| groups.get(id));
+        let revokes = known.any(|group| {
+            let surplus = changes(wanted.get(&group.id).unwrap_or(&none), &group.ingress).revoke;
+            surplus.iter().any(|rule| !keeps(&failed, &group.id, rule))
+        });
+        if revokes {
+            failed.extend(self.prove_unasked(empty, problems).await);
+        }
+        for pass in [Pass::Authorize, Pass::Revoke] {
+            for id in &*seen {
+                // What was not let in keeps its old way in.
+                let task = Task { id, shall_have: wanted.get(id).unwrap_or(&none), pass, keep: failed.clone() };
+                if let Err(failure) = self.change_group(groups, &task, outcome, may_write).await {
+                    if failure.error.kind == AwsErrorKind::Withheld {
+                        return Err(failure.error);
+                    }
+                    fail(problems, &askers, id, failure.source.as_ref(), &Problem::Aws(failure.error));
+                    // What could not be taken away from one group is no reason to leave it on the others.
+                    failed.extend((pass == Pass::Authorize).then(|| Pin::everywhere(failure.source)));
+                }
+            }
+            if pass == Pass::Authorize {
+                self.remember_opened(&asked, problems, &waiting);
+            }
+        }
+        Ok(())
+    }
+
+    fn generations(&self) -> BTreeMap<ObjectName, i64> {
+        let snapshot = self.snapshot();
+        snapshot.target_group_bindings.values().map(|binding| (binding.name.clone(), binding.generation)).collect()
+    }
+
+    /// Remembers that all that bindings of these generations ask for is let in, but for those with problems that may pass or that AWS
+    /// has with a rule. A security group that is full is no reason to wait: it has room when the old rules have gone.
+    fn remember_opened(
+        &self,
+        asked: &BTreeMap<ObjectName, i64>,
+        problems: &[TargetsError],
+        waiting: &BTreeSet<ObjectName>,
+    ) {
+        let holds_up = |error: &&TargetsError| match &error.problem {
+            Problem::Aws(aws) => aws.code() != Some(TOO_MANY_RULES),
+            _ => error.is_transient(),
+        };
+        let lacking: BTreeSet<&ObjectName> =
+            problems.iter().filter(holds_up).filter_map(TargetsError::binding).collect();
+        let complete = asked.iter().filter(|(name, _)| !lacking.contains(name) && !waiting.contains(*name));
+        *self.opened() = complete.map(|(name, generation)| (name.clone(), *generation)).collect();
+    }
+
+    /// Asks the API server itself before rules go because no binding asks for them: a watch that shows nothing may be wrong.
+    /// Answers whose rules stay because there is no proof.
+    async fn prove_unasked(
+        &self,
+        empty: Vec<(TargetGroupBinding, Resolution)>,
+        problems: &mut Vec<TargetsError>,
+    ) -> Vec<Pin> {
+        let mut unproved = Vec::new();
+        let mut proofs = Vec::with_capacity(empty.len());
+        for some in empty.chunks(PROOFS_AT_ONCE) {
+            proofs.extend(
+                join_all(some.iter().map(|(binding, resolution)| self.prove_nothing(binding, resolution))).await,
+            );
+        }
+        for ((binding, _), proof) in empty.iter().zip(proofs) {
+            if let Err(problem) = proof {
+                let sources = binding.spec.networking.iter().flat_map(sources);
+                unproved.extend(sources.map(Some).map(Pin::everywhere));
+                problems.push(TargetsError::of_binding(&binding.name, Stage::Network, problem));
+            }
+        }
+        let no_bindings = self.snapshot().target_group_bindings.is_empty();
+        if no_bindings {
+            let problem = match self.cluster.has_bindings().await {
+                Ok(false) => return unproved,
+                Ok(true) => Problem::Behind("a TargetGroupBinding".to_owned()),
+                Err(error) => error.into(),
+            };
+            problems.push(TargetsError { subject: Subject::NodeRules, stage: Stage::Network, problem });
+            unproved.push(Pin::everywhere(None));
+        }
+        unproved
+    }
+
+    /// Returns the bindings that are refused as a whole: what another controller has set up for them stays as it is.
+    fn refused(&self) -> Vec<Demand> {
+        let snapshot = self.snapshot();
+        let refused = snapshot.target_group_bindings.values().filter(|b| binding::unsupported(&b.spec).is_some());
+        let demand =
+            |binding: &TargetGroupBinding| Demand { spots: spots(&snapshot, binding), binding: binding.clone() };
+        refused.filter(|binding| binding.spec.networking.is_some()).map(demand).collect()
+    }
+
+    /// Returns what bindings ask for. AWS is not asked about them: what a binding leaves out, its own pass finds. Those that are
+    /// not understood are problems.
+    async fn demands(&self, problems: &mut Vec<TargetsError>) -> Result<Demands, AwsError> {
+        let asks = |binding: &&TargetGroupBinding| {
+            let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
+            binding.spec.networking.is_some()
+                && binding::unsupported(&binding.spec).is_none()
+                // Until it is cleaned up, its targets are registered, and drain.
+                && (!binding.deleting || held)
+        };
+        let bindings: Vec<_> = self.snapshot().target_group_bindings.values().filter(asks).cloned().collect();
+        let mut completed = Vec::new();
+        for binding in bindings {
+            let known = self.completed(&binding);
+            let owner = match &known {
+                Ok(Some((_, arn))) => self.owner(arn).await?,
+                Ok(None) | Err(_) => None,
+            };
+            completed.push((binding, known, owner));
+        }
+        let snapshot = self.snapshot();
+        let by_group = ByGroup::of(&snapshot);
+        let mut demands = Demands::default();
+        for (binding, known, owner) in completed {
+            let name = binding.name.clone();
+            match asked(&snapshot, &by_group, known, owner.as_ref()) {
+                Ok(Asked::Nothing) => {}
+                Ok(Asked::Clear(demand)) => demands.clear.push(demand),
+                Ok(Asked::Empty(binding, resolution)) => demands.empty.push((binding, resolution)),
+                Ok(Asked::Waits) => {
+                    demands.obscure.push(Demand { spots: spots(&snapshot, &binding), binding });
+                    demands.waiting.insert(name);
+                }
+                Err(problem) => {
+                    problems.push(TargetsError::of_binding(&name, Stage::Network, problem));
+                    demands.obscure.push(Demand { spots: spots(&snapshot, &binding), binding });
+                }
+            }
+        }
+        Ok(demands)
+    }
+
+    async fn change_group(
+        &self,
+        groups: &mut KnownGroups,
+        task: &Task<'_>,
+        outcome: &mut NodeRulesOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), RuleFailure> {
+        // A second try, after reading again, for what somebody else has changed meanwhile.
+        for last in [false, true] {
+            read_groups(&self.cloud, groups, [task.id]).await?;
+            let Some(group) = groups.get_mut(task.id) else { return Ok(()) };
+            let mut change = changes(task.shall_have, &group.ingress);
+            // A rule that another makes superfluous, as a wider range does, needs not stay.
+            let stands = |rule: &SecurityGroupRule| {
+                task.pass == Pass::Authorize || group.ingress.iter().any(|there| there.identity() == rule.identity())
+            };
+            let instead: Vec<_> = task.shall_have.iter().filter(|rule| stands(rule)).cloned().collect();
+            change.revoke.retain(|rule| {
+                !keeps(&task.keep, task.id, rule) || instead.iter().any(|instead| covers(instead, rule))
+            });
+            match task.pass {
+                // What is to be revoked is known here too: a full group needs it.
+                Pass::Authorize if change.authorize.is_empty() => return Ok(()),
+                Pass::Authorize => {}
+                Pass::Revoke => change.authorize.clear(),
+            }
+            match self.change_rules(group, change, task.pass, outcome, may_write).await {
+                Err(failure) if failure.error.asks_to_read_again() => {
+                    groups.remove(task.id);
+                    if last {
+                        return Err(failure);
+                    }
+                }
+                answer => return answer,
+            }
+        }
+        Ok(())
+    }
+
+    async fn change_rules(
+        &self,
+        group: &mut ObservedSecurityGroup,
+        change: RuleChange,
+        pass: Pass,
+        outcome: &mut NodeRulesOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<(), RuleFailure> {
+        let RuleChange { authorize, revoke } = change;
+        let mut late = Vec::new();
+        let (mut refused, mut failed) = (Vec::new(), None);
+        if !authorize.is_empty() {
+            check(may_write, "AuthorizeSecurityGroupIngress")?;
+            match self.cloud.authorize(&group.id, &authorize).await {
+                Ok(()) => outcome.authorized(group, authorize),
+                // The group is full: what goes has to make room first.
+                Err(error) if error.code() == Some(TOO_MANY_RULES) && !revoke.is_empty() => late = authorize,
+                // One rule from a group that is gone fails the whole call.
+                Err(AwsError { kind: AwsErrorKind::Refused { .. } | AwsErrorKind::NotFound { .. }, .. })
+                    if authorize.len() > 1 =>
+                {
+                    for rule in authorize {
+                        check(may_write, "AuthorizeSecurityGroupIngress")?;
+                        match self.cloud.authorize(&group.id, std::slice::from_ref(&rule)).await {
+                            Ok(()) => outcome.authorized(group, vec![rule]),
+                            Err(error) => {
+                                refused.push(rule);
+                                failed.get_or_insert(error);
+                            }
+                        }
+                    }
+                }
+                Err(error) => return Err((only_source(&authorize), error).into()),
+            }
+        }
+        if !revoke.is_empty() && (pass == Pass::Revoke || !late.is_empty()) {
+            check(may_write, "RevokeSecurityGroupIngress")?;
+            self.cloud.revoke(&group.id, &revoke).await?;
+            group.ingress.retain(|rule| !revoke.contains(rule));
+            outcome.revoked.extend(revoke.into_iter().map(|rule| (group.id.clone(), rule)));
+        }
+        if !late.is_empty() {
+            check(may_write, "AuthorizeSecurityGroupIngress")?;
+            self.cloud.authorize(&group.id, &late).await?;
+            outcome.authorized(group, late);
+        }
+        failed.map_or(Ok(()), |error| Err((only_source(&refused), error).into()))
+    }
+}
+
+/// Returns the source of rules where they have the same.
+fn only_source(rules: &[SecurityGroupRule]) -> Option<Source> {
+    let source = &rules.first()?.source;
+    rules.iter().all(|rule| rule.source == *source).then(|| source.clone())
+}
+
+/// The result of reading one binding.
+enum Asked {
+    /// Another binding has its target group.
+    Nothing,
+    Clear(Demand),
+    Empty(TargetGroupBinding, Resolution),
+    /// It is not clear yet.
+    Waits,
+}
+
+/// Returns what a binding comes to, which is completed where its target group is known.
+fn asked(
+    snapshot: &Snapshot,
+    by_group: &ByGroup<'_>,
+    known: Result<Option<(TargetGroupBinding, TargetGroupArn)>, Problem>,
+    owner: Option<&Owner>,
+) -> Result<Asked, Problem> {
+    let Some((binding, arn)) = known? else { return Ok(Asked::Waits) };
+    let bindings = by_group.bindings(&arn);
+    if bindings.denied(&binding, owner).is_some() {
+        // Until the stack has written the binding that takes over, this one's targets are those that serve.
+        let has_holder = owner.is_none_or(|owner| bindings.holder(owner).is_some());
+        return Ok(if has_holder { Asked::Nothing } else { Asked::Waits });
+    }
+    Ok(match resolve(snapshot, &binding)? {
+        Resolution::Targets { targets, .. } if !targets.is_empty() => {
+            Asked::Clear(Demand { spots: spots_of(snapshot, targets), binding })
+        }
+        nothing => Asked::Empty(binding, nothing),
+    })
+}
+
+/// Returns where the targets of a binding are, as far as they are known.
+fn spots(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Vec<Spot> {
+    if binding.spec.target_type.is_none() {
+        return Vec::new();
+    }
+    match resolve(snapshot, binding) {
+        Ok(Resolution::Targets { targets, .. }) => spots_of(snapshot, targets),
+        Ok(Resolution::BackendMissing { .. }) | Err(_) => Vec::new(),
+    }
+}
+
+fn spots_of(snapshot: &Snapshot, targets: BTreeMap<Target, TargetOwner>) -> Vec<Spot> {
+    let spot = |(target, owner): (Target, TargetOwner)| {
+        let ports = match &owner {
+            TargetOwner::Pod(name) => snapshot.pods.get(name).map(|pod| pod.ports.clone()),
+            TargetOwner::Node(_) => None,
+        };
+        Some((whereabouts(snapshot, &target.id, &owner)?, ports.unwrap_or_default(), owner))
+    };
+    targets.into_iter().filter_map(spot).collect()
+}
+
+/// Returns whether a rule on a group stays.
+fn keeps(pins: &[Pin], group: &SecurityGroupId, rule: &SecurityGroupRule) -> bool {
+    pins.iter().any(|pin| pin.holds(group, rule))
+}
+
+/// Returns the rules that may be a binding's of which it is not known what it asks for: those of its sources on the groups of
+/// its targets. Where those are not known, one that has never had targets has no rules either.
+fn pins(demand: &Demand, located: &Located) -> Vec<Pin> {
+    let places = demand.spots.iter().map(|(place, ..)| located.get(place)?.as_ref().ok().cloned());
+    let groups: Option<BTreeSet<SecurityGroupId>> = places.collect();
+    let groups = groups.filter(|groups| !groups.is_empty());
+    if groups.is_none() && !has_had_targets(&demand.binding) {
+        return Vec::new();
+    }
+    let sources = demand.binding.spec.networking.iter().flat_map(sources);
+    sources.map(|source| Pin { source: Some(source), groups: groups.clone() }).collect()
+}
+
+/// A change that AWS did not make, and the source of the rule that it is about, where it is about one.
+struct RuleFailure {
+    source: Option<Source>,
+    error: AwsError,
+}
+
+impl From<AwsError> for RuleFailure {
+    fn from(error: AwsError) -> Self {
+        Self { source: None, error }
+    }
+}
+
+impl From<(Option<Source>, AwsError)> for RuleFailure {
+    fn from((source, error): (Option<Source>, AwsError)) -> Self {
+        Self { source, error }
+    }
+}
+
+impl NodeRulesOutcome {
+    fn authorized(&mut self, group: &mut ObservedSecurityGroup, rules: Vec<SecurityGroupRule>) {
+        group.ingress.extend(rules.iter().cloned());
+        self.authorized.extend(rules.into_iter().map(|rule| (group.id.clone(), rule)));
+    }
+}
+
+/// The rules that one binding asks for. A target that is not located keeps no other from its rules.
+fn rules_of(demand: &Demand, located: &Located, problems: &mut Vec<TargetsError>) -> RulesByGroup {
+    let Demand { binding, spots } = demand;
+    let mut places = Vec::new();
+    let mut problem = None;
+    for (place, ports, owner) in spots {
+        match located.get(place) {
+            Some(Ok(group)) => places.push(Place { security_group: group.clone(), ports }),
+            Some(Err(error)) if problem.is_none() => {
+                problem = Some(Problem::NotLocated { what: owner.to_string(), problem: error.clone() });
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+    // Many pods on one node are one place, but for their ports.
+    places.sort_by(|a, b| (&a.security_group, a.ports.len()).cmp(&(&b.security_group, b.ports.len())));
+    places.dedup();
+    let to_pods = binding.spec.target_type == Some(TargetType::Ip);
+    let networking = binding.spec.networking.clone().unwrap_or_default();
+    let rules = of_binding(&networking, &places, to_pods).unwrap_or_else(|error| {
+        problem.get_or_insert(error.into());
+        RulesByGroup::new()
+    });
+    problems.extend(problem.map(|problem| TargetsError::of_binding(&binding.name, Stage::Network, problem)));
+    rules
+}
+
+/// Which bindings ask for rules on a security group, with the sources that they let in.
+type Askers = BTreeMap<SecurityGroupId, BTreeMap<ObjectName, BTreeSet<Source>>>;
+
+fn askers(rules: &BTreeMap<ObjectName, RulesByGroup>) -> Askers {
+    let mut askers = Askers::new();
+    for (binding, groups) in rules {
+        for (group, rules) in groups.iter().filter(|(_, rules)| !rules.is_empty()) {
+            let sources = rules.iter().map(|rule| rule.source.clone()).collect();
+            askers.entry(group.clone()).or_default().insert(binding.clone(), sources);
+        }
+    }
+    askers
+}
+
+/// Tells the bindings that ask for rules on a group, and let in the source where it is about one, or else nobody in
+/// particular.
+fn fail(
+    problems: &mut Vec<TargetsError>,
+    askers: &Askers,
+    group: &SecurityGroupId,
+    source: Option<&Source>,
+    problem: &Problem,
+) {
+    let error = |subject| TargetsError { subject, stage: Stage::Network, problem: problem.clone() };
+    let concerned = askers.get(group).into_iter().flatten();
+    let concerned = concerned.filter(|(_, sources)| source.is_none_or(|source| sources.contains(source)));
+    let mut concerned: Vec<Subject> = concerned.map(|(binding, _)| Subject::Binding(binding.clone())).collect();
+    if concerned.is_empty() {
+        concerned.push(Subject::SecurityGroup(group.clone()));
+    }
+    problems.extend(concerned.into_iter().map(error));
+}
+
+#[cfg(test)]
+mod tests;

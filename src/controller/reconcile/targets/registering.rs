@@ -1,0 +1,270 @@
+//! RegisterTargets: in which zones, and what to do about targets that AWS refuses.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_core::{
+    model::{Registration, Target, TargetGroupArn},
+    snapshot::{Snapshot, TargetGroupBinding},
+};
+
+use super::{
+    BindingOutcome, Cloud, Cluster, MayWrite, Targets,
+    binding::Failure,
+    check,
+    zones::{SOURCE_KEPT, ZoneSource, is_about_zones, zone},
+};
+use albatross_core::targets::{
+    endpoints::TargetOwner,
+    plan::{MOST_IN_ONE_CALL, Unregistered},
+};
+
+/// How many calls one pass makes besides one for each batch, because AWS refuses some target of a batch. Eight find one of
+/// 200 that AWS does not name.
+pub(crate) const MOST_SPLITS: usize = 16;
+/// How long a refused target waits before it is tried again, doubled each time.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// The longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// A target that AWS refused.
+#[derive(Clone, Debug)]
+struct Refusal {
+    error: AwsError,
+    /// Whether AWS refused the call as a whole, and not this target.
+    of_group: bool,
+    /// The generation of the binding, and the pod or node: another is tried at once.
+    of: (i64, Option<String>),
+    wait: Duration,
+    until: Instant,
+}
+
+/// What is remembered of refusals from one pass to the next.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refusals {
+    group: Option<TargetGroupArn>,
+    targets: BTreeMap<Target, Refusal>,
+    zones: Option<(ZoneSource, Instant)>,
+}
+
+impl Refusals {
+    fn wait(&self, target: &Target, of: &(i64, Option<String>), now: Instant) -> Option<&Refusal> {
+        self.targets.get(target).filter(|refusal| refusal.of == *of && now < refusal.until)
+    }
+
+    fn refuse(&mut self, target: Target, of: (i64, Option<String>), error: &AwsError, of_group: bool, now: Instant) {
+        let before = self.targets.get(&target).filter(|refusal| refusal.of == of).map(|refusal| refusal.wait);
+        let wait = before.map_or(FIRST_WAIT, |wait| (wait * 2).min(LONGEST_WAIT));
+        let refusal = Refusal { error: error.clone(), of_group, of, wait, until: now + wait };
+        self.targets.insert(target, refusal);
+    }
+}
+
+/// A binding with its target group.
+#[derive(Clone, Copy)]
+pub(crate) struct Bound<'a> {
+    pub(crate) binding: &'a TargetGroupBinding,
+    pub(crate) arn: &'a TargetGroupArn,
+    /// What stands behind each target that shall be registered.
+    pub(crate) owners: &'a BTreeMap<Target, TargetOwner>,
+}
+
+/// What registering came to, besides what was registered.
+#[derive(Debug, Default)]
+pub(crate) struct Registering {
+    /// Refused now, or before and not tried again yet.
+    pub(crate) refused: Vec<(Target, AwsError)>,
+    /// What kept the others from being registered.
+    pub(crate) failure: Option<AwsError>,
+    /// How many are missing now.
+    pub(crate) unregistered: Unregistered,
+}
+
+/// What tells a pod or node from another at the same address.
+fn identity(snapshot: &Snapshot, owner: Option<&TargetOwner>) -> Option<String> {
+    match owner? {
+        TargetOwner::Pod(name) => snapshot.pods.get(name).map(|pod| pod.uid.clone()),
+        TargetOwner::Node(name) => Some(name.clone()),
+    }
+}
+
+/// Returns whether AWS's code says that it is about the targets, and not about the group.
+pub(crate) fn names_targets(code: Option<&str>) -> bool {
+    matches!(code, Some("InvalidTarget" | "ValidationError" | "InvalidInstance"))
+}
+
+/// Returns whether AWS's words name a target.
+fn names(error: &AwsError, target: &Target) -> bool {
+    let AwsErrorKind::Refused { message, .. } = &error.kind else { return false };
+    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-');
+    message.split(|c| !word(c)).any(|text| {
+        let text = text.trim_end_matches(['.', ':']);
+        text == target.id || text.strip_suffix(&format!(":{}", target.port)) == Some(&target.id)
+    })
+}
+
+/// What to do after a call that AWS refused because of targets.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// These are refused; the others are tried again.
+    Refused { meant: Vec<Target>, others: Vec<Target> },
+    /// Some of them are meant: they are tried in two calls.
+    Halve(Vec<Target>, Vec<Target>),
+    /// The group takes none.
+    Group,
+}
+
+fn judge(error: &AwsError, batch: &[Target]) -> Verdict {
+    let (meant, others): (Vec<_>, Vec<_>) = batch.iter().cloned().partition(|target| names(error, target));
+    if !meant.is_empty() {
+        return Verdict::Refused { meant, others };
+    }
+    // It may be about anything in the call: no part of it would fare better.
+    if error.code() == Some("ValidationError") {
+        return Verdict::Group;
+    }
+    if batch.len() == 1 {
+        return Verdict::Refused { meant: others, others: meant };
+    }
+    let (first, second) = batch.split_at(batch.len() / 2);
+    Verdict::Halve(first.to_vec(), second.to_vec())
+}
+
+impl<C: Cloud, K: Cluster> Targets<C, K> {
+    /// Registers what is missing, but for what AWS has refused lately. The calls are bounded: what is left then is tried by
+    /// the next pass.
+    pub(crate) async fn register(
+        &self,
+        bound: Bound<'_>,
+        missing: Vec<Target>,
+        outcome: &mut BindingOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<Registering, Failure> {
+        let Bound { binding, arn, .. } = bound;
+        let mut refusals = std::mem::take(&mut self.memory().entry(binding.name.clone()).or_default().refusals);
+        if refusals.group.as_ref() != Some(arn) {
+            refusals = Refusals { group: Some(arn.clone()), ..Refusals::default() };
+        }
+        let done = self.register_but(bound, missing, &mut refusals, outcome, may_write).await;
+        self.memory().entry(binding.name.clone()).or_default().refusals = refusals;
+        done
+    }
+
+    async fn register_but(
+        &self,
+        bound: Bound<'_>,
+        missing: Vec<Target>,
+        refusals: &mut Refusals,
+        outcome: &mut BindingOutcome,
+        may_write: MayWrite<'_>,
+    ) -> Result<Registering, Failure> {
+        let Bound { binding, arn, owners } = bound;
+        let now = Instant::now();
+        let of = |target: &Target| (binding.generation, identity(&self.snapshot(), owners.get(target)));
+        refusals.targets.retain(|target, _| missing.contains(target));
+        let mut done = Registering::default();
+        let (mut fresh, mut again) = (Vec::new(), Vec::new());
+        for target in missing {
+            match refusals.wait(&target, &of(&target), now) {
+                Some(Refusal { error, of_group: true, .. }) => {
+                    done.failure.get_or_insert_with(|| error.clone());
+                    done.unregistered.refused += 1;
+                }
+                Some(Refusal { error, .. }) => done.refused.push((target, error.clone())),
+                // What was refused before does not hold up the others.
+                None if refusals.targets.contains_key(&target) => again.push(target),
+                None => fresh.push(target),
+            }
+        }
+        let chunks = fresh.chunks(MOST_IN_ONE_CALL).chain(again.chunks(MOST_IN_ONE_CALL));
+        let mut batches: VecDeque<Vec<Target>> = chunks.map(<[Target]>::to_vec).collect();
+        let mut splits = MOST_SPLITS;
+        let kept = refusals.zones.filter(|(_, since)| now.saturating_duration_since(*since) < SOURCE_KEPT);
+        let mut source = kept.map_or(ZoneSource::Binding, |(source, _)| source);
+        let mut blocks = None;
+        while let Some(batch) = batches.pop_front() {
+            check(may_write, "RegisterTargets")?;
+            let known = match &blocks {
+                Some(known) => known,
+                None => blocks.insert(self.blocks(binding, arn, source).await.map_err(super::Problem::from)?),
+            };
+            let registrations: Vec<Registration> = {
+                let snapshot = self.snapshot();
+                let place = |target: &Target| {
+                    let zone = zone(&snapshot, &target.id, owners.get(target), known, source);
+                    Registration { target: target.clone(), zone }
+                };
+                batch.iter().map(place).collect()
+            };
+            let error = match self.cloud.register(arn, &registrations).await {
+                Ok(()) => {
+                    refusals.targets.retain(|target, _| !batch.contains(target));
+                    outcome.registered.extend(batch);
+                    continue;
+                }
+                Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
+                Err(error) => error,
+            };
+            let left = |batches: &VecDeque<Vec<Target>>| batch.len() + batches.iter().map(Vec::len).sum::<usize>();
+            if let Some(next) = source.next().filter(|_| is_about_zones(&error)) {
+                source = next;
+                refusals.zones = Some((next, now));
+                blocks = None;
+                batches.push_front(batch);
+                continue;
+            }
+            let refused = matches!(error.kind, AwsErrorKind::Refused { .. });
+            if !(refused && names_targets(error.code())) {
+                match error.kind {
+                    AwsErrorKind::Refused { .. } | AwsErrorKind::Denied { .. } => {
+                        done.unregistered.refused += left(&batches);
+                    }
+                    _ => done.unregistered.pending += left(&batches),
+                }
+                done.failure = Some(error);
+                break;
+            }
+            let verdict = judge(&error, &batch);
+            match verdict {
+                Verdict::Group => {
+                    done.unregistered.refused += left(&batches);
+                    for target in batch.into_iter().chain(batches.drain(..).flatten()) {
+                        let of = of(&target);
+                        refusals.refuse(target, of, &error, true, now);
+                    }
+                    done.failure = Some(error);
+                    break;
+                }
+                Verdict::Refused { meant, others } => {
+                    for target in meant {
+                        let of = of(&target);
+                        refusals.refuse(target.clone(), of, &error, false, now);
+                        done.refused.push((target, error.clone()));
+                    }
+                    batches.extend((!others.is_empty()).then_some(others));
+                }
+                Verdict::Halve(first, second) => {
+                    batches.push_front(second);
+                    batches.push_front(first);
+                }
+            }
+            if batches.is_empty() {
+                break;
+            }
+            let Some(fewer) = splits.checked_sub(1) else {
+                done.unregistered.pending += batches.iter().map(Vec::len).sum::<usize>();
+                done.failure = Some(error);
+                break;
+            };
+            splits = fewer;
+        }
+        done.unregistered.refused += done.refused.len();
+        done.refused.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(done)
+    }
+}

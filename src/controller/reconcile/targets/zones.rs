@@ -1,0 +1,171 @@
+//! In which Availability Zone an address is registered: AWS wants one for addresses outside of the target group's VPC.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_core::{
+    model::{EVERY_ZONE, ObjectName, VpcBlocks, VpcId},
+    snapshot::{Snapshot, TargetGroupBinding},
+};
+
+use super::{Cloud, Cluster, Targets};
+use albatross_core::targets::endpoints::TargetOwner;
+
+/// How long the blocks of a VPC are taken for true.
+const BLOCKS_KEPT: Duration = Duration::from_secs(600);
+/// How long a refusal over zones decides where they come from.
+pub(crate) const SOURCE_KEPT: Duration = Duration::from_secs(3600);
+/// The label of a node that names its zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// Where the zones of a binding's addresses come from, each to be tried after AWS has refused those of the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ZoneSource {
+    /// The blocks of `spec.vpcID`, or of the cluster's VPC, as far as they are known.
+    #[default]
+    Binding,
+    /// The blocks of the target group's VPC, read anew.
+    TargetGroup,
+    /// As before, and inside of the VPC the zones of the pods' nodes: Local Zones.
+    Nodes,
+}
+
+impl ZoneSource {
+    pub(crate) fn next(self) -> Option<Self> {
+        match self {
+            Self::Binding => Some(Self::TargetGroup),
+            Self::TargetGroup => Some(Self::Nodes),
+            Self::Nodes => None,
+        }
+    }
+}
+
+/// Whether AWS refuses targets over their zones.
+pub(crate) fn is_about_zones(error: &AwsError) -> bool {
+    let AwsErrorKind::Refused { code, message } = &error.kind else { return false };
+    code == "ValidationError" && message.contains("Availability Zone")
+}
+
+/// The blocks of a VPC as far as they can be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    /// All of them.
+    Known(Vec<IpNet>),
+    /// The VPC is not one of this account's: nothing of the cluster is in it.
+    Hidden,
+    /// They may not be read.
+    Unread,
+}
+
+impl Blocks {
+    fn of(read: Option<VpcBlocks>) -> Self {
+        read.map_or(Self::Hidden, |VpcBlocks { ipv4, ipv6 }| {
+            Self::Known(ipv4.iter().chain(&ipv6).filter_map(|block| block.parse().ok()).collect())
+        })
+    }
+
+    /// Returns whether the VPC has the address; one of which nothing is known counts as inside.
+    fn hold(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Known(blocks) => blocks.iter().any(|block| block.contains(&address)),
+            Self::Hidden => false,
+            Self::Unread => true,
+        }
+    }
+}
+
+/// The zone to register a target in; `None` for instances, and where AWS finds it by itself.
+pub(crate) fn zone(
+    snapshot: &Snapshot,
+    id: &str,
+    owner: Option<&TargetOwner>,
+    blocks: &Blocks,
+    source: ZoneSource,
+) -> Option<String> {
+    let address: IpAddr = id.parse().ok()?;
+    if !blocks.hold(address) {
+        return Some(EVERY_ZONE.to_owned());
+    }
+    let Some(TargetOwner::Pod(pod)) = owner.filter(|_| source == ZoneSource::Nodes) else { return None };
+    let node = &snapshot.pods.get(pod)?.node;
+    snapshot.nodes.get(&ObjectName::new("", node))?.labels.get(ZONE_LABEL).cloned()
+}
+
+impl<C: Cloud, K: Cluster> Targets<C, K> {
+    /// Returns the blocks that tell which of a binding's addresses are outside of its target group's VPC.
+    ///
+    /// # Errors
+    /// AWS's, but for a missing permission.
+    pub(crate) async fn blocks(
+        &self,
+        binding: &TargetGroupBinding,
+        arn: &albatross_core::model::TargetGroupArn,
+        source: ZoneSource,
+    ) -> Result<Blocks, AwsError> {
+        let named = binding.spec.vpc_id.as_ref().filter(|vpc| !vpc.is_empty()).map(VpcId::new);
+        let mut vpc = named.unwrap_or_else(|| self.cloud.vpc());
+        if source == ZoneSource::Binding {
+            let now = Instant::now();
+            let mut blocks = self.vpc_blocks();
+            blocks.retain(|_, (read, _)| now.saturating_duration_since(*read) < BLOCKS_KEPT);
+            if let Some((_, blocks)) = blocks.get(&vpc) {
+                return Ok(blocks.clone());
+            }
+        } else {
+            let facts = self.cloud.target_group(&albatross_core::targets::TargetGroupKey::Arn(arn.clone())).await?;
+            vpc = facts.and_then(|facts| facts.vpc).unwrap_or(vpc);
+        }
+        let blocks = match self.cloud.vpc_blocks(&vpc).await {
+            Ok(read) => Blocks::of(read),
+            Err(AwsError { kind: AwsErrorKind::Denied { .. }, .. }) => Blocks::Unread,
+            Err(error) => return Err(error),
+        };
+        self.vpc_blocks().insert(vpc, (Instant::now(), blocks.clone()));
+        Ok(blocks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::controller::reconcile::targets::fake::{name, node, pod};
+
+    #[test]
+    fn an_address_outside_of_the_vpc_is_in_every_zone() {
+        let mut snapshot = Snapshot::default();
+        let labels = BTreeMap::from([(ZONE_LABEL.to_owned(), "us-west-2-lax-1a".to_owned())]);
+        snapshot.apply(albatross_core::snapshot::Node { labels, ..node("n1") });
+        snapshot.apply(pod("10.0.0.1"));
+        let owner = TargetOwner::Pod(name("10.0.0.1"));
+        let blocks = Blocks::of(Some(VpcBlocks {
+            ipv4: vec!["10.0.0.0/16".to_owned(), "100.64.0.0/16".to_owned()],
+            ipv6: vec!["2001:db8::/56".to_owned()],
+        }));
+        use ZoneSource::{Binding, Nodes, TargetGroup};
+        let local = Some("us-west-2-lax-1a");
+        for (id, blocks, source, expected) in [
+            ("10.0.0.1", &blocks, Binding, None),
+            ("100.64.3.4", &blocks, TargetGroup, None),
+            ("10.1.0.1", &blocks, Binding, Some("all")),
+            ("2001:db8::1", &blocks, Binding, None),
+            ("2001:db9::1", &blocks, Binding, Some("all")),
+            ("i-1", &blocks, Nodes, None),
+            ("10.0.0.1", &blocks, Nodes, local),
+            ("10.1.0.1", &blocks, Nodes, Some("all")),
+            ("10.0.0.1", &Blocks::Hidden, Binding, Some("all")),
+            ("10.1.0.1", &Blocks::Unread, Binding, None),
+            ("10.1.0.1", &Blocks::Unread, Nodes, local),
+        ] {
+            assert_eq!(
+                zone(&snapshot, id, Some(&owner), blocks, source).as_deref(),
+                expected,
+                "{id} {blocks:?} {source:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What stacks wait for: state with a deadline, and nobody who sleeps. What ends a wait brings the stack back by itself; the
+//! deadline is when people should be told that it has not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use albatross_core::{
+    model::{LoadBalancerArn, StackId},
+    plan::Wait,
+};
+
+/// A binding is gone seconds after its targets are deregistered; one that is not for minutes has somebody else's finalizer, or
+/// fails, and its events say how.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
+
+/// A load balancer serves some minutes after it was made; how often it is looked at until then.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What is being waited for, by stack, and the deletions that AWS does not carry out.
+#[derive(Debug, Default)]
+pub struct Waits {
+    waits: Mutex<BTreeMap<StackId, Waiting>>,
+    blocked: Mutex<BTreeMap<String, Blocked>>,
+}
+
+/// A deletion that AWS does not carry out.
+#[derive(Debug)]
+struct Blocked {
+    step: String,
+    since: Instant,
+    patience: Duration,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    wait: Wait,
+    since: Instant,
+    told: bool,
+}
+
+/// A wait, as `/debug/state` shows it.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct WaitState {
+    /// Who waits.
+    pub stack: String,
+    /// For what.
+    pub wait: String,
+    /// For how long already.
+    pub seconds: f64,
+    /// Until people are told; negative when they were.
+    pub seconds_left: f64,
+}
+
+/// What to do about a wait.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Look again then.
+    Later(Duration),
+    /// It has taken too long: people should be told, once.
+    Tell(String),
+    /// They were told; whatever ends the wait brings the stack back.
+    Told,
+}
+
+impl Waits {
+    fn waits(&self) -> MutexGuard<'_, BTreeMap<StackId, Waiting>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn blocks(&self) -> MutexGuard<'_, BTreeMap<String, Blocked>> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The load balancers that have stood beside their successor for so long that they may go.
+    #[must_use]
+    pub fn let_go(&self, stack: &StackId, hold: Duration) -> BTreeSet<LoadBalancerArn> {
+        match self.waits().get(stack) {
+            Some(Waiting { wait: Wait::Hold(old), since, .. }) if since.elapsed() >= hold => old.clone(),
+            Some(Waiting { wait: Wait::Protected(old), .. }) => old.clone(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Takes note of what the latest plan of a stack waits for. `None` when it waits for nothing.
+    pub fn note(&self, stack: &StackId, wait: Option<&Wait>, hold: Duration) -> Option<Due> {
+        let mut waits = self.waits();
+        let Some(wait) = wait else {
+            waits.remove(stack);
+            return None;
+        };
+        let now = Instant::now();
+        let waiting =
+            waits.entry(stack.clone()).or_insert_with(|| Waiting { wait: wait.clone(), since: now, told: false });
+        if waiting.wait != *wait {
+            *waiting = Waiting { wait: wait.clone(), since: now, told: false };
+        }
+        let waited = now.duration_since(waiting.since);
+        if let Wait::Hold(_) = wait {
+            return Some(Due::Later(hold.saturating_sub(waited)));
+        }
+        if let Wait::Protected(_) = wait {
+            let first = !std::mem::replace(&mut waiting.told, true);
+            let hint = "write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted";
+            return Some(if first { Due::Tell(format!("{wait}; {hint}")) } else { Due::Later(DEADLINE) });
+        }
+        let left = DEADLINE.saturating_sub(waited);
+        Some(match (left.is_zero(), waiting.told) {
+            (false, _) if *wait == Wait::LoadBalancerActive => Due::Later(left.min(LOOK)),
+            (false, _) => Due::Later(left),
+            (true, true) if *wait == Wait::LoadBalancerActive => Due::Later(LOOK),
+            (true, true) => Due::Told,
+            (true, false) => {
+                waiting.told = true;
+                let hint = match wait {
+                    Wait::BindingsGone(_) => {
+                        "look at its events and finalizers: the target group, and all that goes after it, stay until it is gone"
+                    }
+                    Wait::LetIn(_) => {
+                        "look at its events: until then the load balancer stays in the security groups that it is in, and nothing that comes \
+                         after that is changed"
+                    }
+                    _ => "look at its state in AWS: the old load balancer serves until then",
+                };
+                Due::Tell(format!("{wait} for {} minutes; {hint}", DEADLINE.as_secs() / 60))
+            }
+        })
+    }
+
+    /// Returns the stacks that wait until targets let somebody in.
+    #[must_use]
+    pub fn for_targets(&self) -> Vec<StackId> {
+        let waits = self.waits();
+        let waiting = waits.iter().filter(|(_, waiting)| matches!(waiting.wait, Wait::LetIn(_)));
+        waiting.map(|(stack, _)| stack.clone()).collect()
+    }
+
+    /// Takes note that AWS does not carry out a deletion of `owner`. Returns whether people should be told: when it has been
+    /// so for longer than `patience`.
+    pub fn blocked(&self, owner: &str, step: &str, patience: Duration) -> bool {
+        let (mut blocked, now) = (self.blocks(), Instant::now());
+        let new = || Blocked { step: step.to_owned(), since: now, patience };
+        let known = blocked.entry(owner.to_owned()).or_insert_with(new);
+        if known.step != step {
+            *known = new();
+        }
+        known.patience = patience;
+        now.duration_since(known.since) >= patience
+    }
+
+    /// Takes note that no deletion of `owner` waits for AWS.
+    pub fn unblocked(&self, owner: &str) {
+        self.blocks().remove(owner);
+    }
+
+    /// Returns how many deletions AWS has not carried out for so long that people were told.
+    #[must_use]
+    pub fn count_blocked(&self) -> usize {
+        let now = Instant::now();
+        self.blocks().values().filter(|blocked| now.duration_since(blocked.since) >= blocked.patience).count()
+    }
+
+    /// All waits.
+    #[must_use]
+    pub fn all(&self) -> Vec<WaitState> {
+        let now = Instant::now();
+        let state = |(stack, waiting): (&StackId, &Waiting)| {
+            let seconds = now.duration_since(waiting.since).as_secs_f64();
+            WaitState {
+                stack: stack.object().to_string(),
+                wait: waiting.wait.to_string(),
+                seconds,
+                seconds_left: DEADLINE.as_secs_f64() - seconds,
+            }
+        };
+        self.waits().iter().map(state).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use albatross_core::model::ObjectName;
+
+    const HOLD: Duration = Duration::from_secs(120);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_load_balancer_may_go_when_its_time_has_passed() {
+        let waits = Waits::default();
+        let web = StackId::Ingress(ObjectName::new("shop", "web"));
+        let old = BTreeSet::from([LoadBalancerArn::new("arn:old")]);
+        let active = Some(&Wait::LoadBalancerActive);
+        assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK)));
+        let hold = Wait::Hold(old.clone());
+        assert_eq!(waits.note(&web, Some(&hold), HOLD), Some(Due::Later(HOLD)));
+        tokio::time::advance(Duration::from_secs(119)).await;
+        assert_eq!(waits.note(&web, Some(&hold), HOLD), Some(Due::Later(Duration::from_secs(1))));
+        assert_eq!(waits.let_go(&web, HOLD), BTreeSet::new());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(waits.let_go(&web, HOLD), old);
+        assert_eq!(waits.note(&web, None, HOLD), None);
+        assert_eq!(waits.let_go(&web, HOLD), BTreeSet::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn people_are_told_of_a_deletion_that_aws_does_not_carry_out() {
+        let (waits, patience) = (Waits::default(), Duration::from_secs(300));
+        assert!(!waits.blocked("shop/web", "delete security group sg-1", patience));
+        tokio::time::advance(Duration::from_secs(299)).await;
+        assert!(!waits.blocked("shop/web", "delete security group sg-1", patience));
+        assert_eq!(waits.count_blocked(), 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(waits.blocked("shop/web", "delete security group sg-1", patience));
+        assert!(waits.blocked("shop/api", "delete load balancer api", Duration::ZERO));
+        assert_eq!(waits.count_blocked(), 2);
+        // Another deletion has only begun to wait.
+        assert!(!waits.blocked("shop/web", "delete security group sg-2", patience));
+        waits.unblocked("shop/api");
+        assert_eq!(waits.count_blocked(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_load_balancer_that_is_protected_is_told_of_once_and_looked_at_again() {
+        let waits = Waits::default();
+        let web = StackId::Ingress(ObjectName::new("shop", "web"));
+        let old = BTreeSet::from([LoadBalancerArn::new("arn:old")]);
+        let protected = Wait::Protected(old.clone());
+        let Some(Due::Tell(message)) = waits.note(&web, Some(&protected), HOLD) else { panic!("nobody is told") };
+        insta::assert_snapshot!(message, @"arn:old, replaced by another load balancer, stays: it is protected from deletion; write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted");
+        assert_eq!(waits.note(&web, Some(&protected), HOLD), Some(Due::Later(DEADLINE)));
+        // Its time has come all the same.
+        assert_eq!(waits.let_go(&web, HOLD), old);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn people_are_told_once_when_a_wait_takes_too_long() {
+        let waits = Waits::default();
+        let web = StackId::Ingress(ObjectName::new("shop", "web"));
+        let wait = |name: &str| Wait::BindingsGone(BTreeSet::from([ObjectName::new("shop", name)]));
+        assert_eq!(waits.note(&web, None, HOLD), None);
+        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Later(DEADLINE)));
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Later(Duration::from_secs(200))));
+        insta::assert_snapshot!(serde_json::to_string(&waits.all()).unwrap(), @r#"[{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/a to be gone","seconds":100.0,"seconds_left":200.0}]"#);
+        tokio::time::advance(Duration::from_secs(200)).await;
+        let Some(Due::Tell(message)) = waits.note(&web, Some(&wait("a")), HOLD) else { panic!("nobody is told") };
+        insta::assert_snapshot!(message, @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that goes after it, stay until it is gone");
+        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Told));
+        // Another wait begins anew.
+        assert_eq!(waits.note(&web, Some(&wait("b")), HOLD), Some(Due::Later(DEADLINE)));
+        assert_eq!((waits.note(&web, None, HOLD), waits.all()), (None, vec![]));
+    }
+}

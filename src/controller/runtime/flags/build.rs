@@ -1,0 +1,217 @@
+//! The flags that decide what is built: those of the controller and of `albatross plan` alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::{ArgAction, Args};
+
+use super::{FlagError, flag_error};
+use albatross_core::{
+    api::annotations::values::{parse_bool, parse_string_map},
+    desired::BuildConfig,
+    facts::subnets::Gates,
+    model::{Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId, tags},
+};
+
+/// The flags that decide what is built of a snapshot.
+#[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct BuildFlags {
+    /// Value of the annotation kubernetes.io/ingress.class that is ours
+    #[arg(long, env = "INGRESS_CLASS", default_value = "alb")]
+    pub ingress_class: String,
+    /// Tags for every AWS resource, as `key=value,…`
+    #[arg(long, env = "DEFAULT_TAGS", default_value = "")]
+    pub default_tags: String,
+    /// Keys of tags that others manage, as `key,…`
+    #[arg(long, env = "EXTERNAL_MANAGED_TAGS", value_delimiter = ',')]
+    pub external_managed_tags: Vec<String>,
+    /// Refuse Ingresses that begin to name their class by the annotation kubernetes.io/ingress.class; those with our finalizer and a published load balancer stay
+    #[arg(long, env = "DISABLE_INGRESS_CLASS_ANNOTATION", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub disable_ingress_class_annotation: bool,
+    /// Refuse Ingresses that begin to name their group by an annotation, or change it; those with the group's finalizer and a published load balancer stay
+    #[arg(long, env = "DISABLE_INGRESS_GROUP_NAME_ANNOTATION", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub disable_ingress_group_name_annotation: bool,
+    /// Target type where no annotation says another
+    #[arg(long, env = "DEFAULT_TARGET_TYPE", default_value = "instance", value_parser = ["instance", "ip"])]
+    pub default_target_type: String,
+    /// Scheme where no annotation says another
+    #[arg(long, env = "DEFAULT_LOAD_BALANCER_SCHEME", default_value = "internal", value_parser = ["internal", "internet-facing"])]
+    pub default_load_balancer_scheme: String,
+    /// TLS policy where no annotation says another
+    #[arg(long, env = "DEFAULT_SSL_POLICY", default_value = "ELBSecurityPolicy-2016-08")]
+    pub default_ssl_policy: String,
+    /// Answer 503 for a Service that does not exist, instead of refusing the Ingress
+    #[arg(long, env = "TOLERATE_NON_EXISTENT_BACKEND_SERVICE", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub tolerate_non_existent_backend_service: bool,
+    /// Answer 503 for an action annotation that does not exist, instead of refusing the Ingress
+    #[arg(long, env = "TOLERATE_NON_EXISTENT_BACKEND_ACTION", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub tolerate_non_existent_backend_action: bool,
+    /// Put every load balancer into one shared security group, which rules on nodes name as their source
+    #[arg(long, env = "ENABLE_BACKEND_SECURITY_GROUP", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub enable_backend_security_group: bool,
+    /// Shared security group that is kept by others, instead of one of our own
+    #[arg(long, env = "BACKEND_SECURITY_GROUP")]
+    pub backend_security_group: Option<String>,
+    /// Let the load balancers reach every TCP port of nodes, instead of the ports of targets
+    #[arg(long, env = "DISABLE_RESTRICTED_SG_RULES", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub disable_restricted_sg_rules: bool,
+    /// The `loadBalancerClass` of the Services that get a Network Load Balancer
+    #[arg(long, env = "LOAD_BALANCER_CLASS", default_value = "service.k8s.aws/nlb")]
+    pub load_balancer_class: String,
+    /// Open the way to the targets also from security groups that users give, where no annotation says otherwise
+    #[arg(long, env = "ENABLE_MANAGE_BACKEND_SECURITY_GROUP_RULES", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub enable_manage_backend_security_group_rules: bool,
+    /// Feature gates as `<name>=true` or `<name>=false`, separated by commas: ALBSingleSubnet, EnableDefaultTagsLowPriority, EnableIPTargetType, EnableServiceController, EnableTCPUDPListener, ListenerRulesTagging, NLBSecurityGroup, ServiceTypeLoadBalancerOnly, SubnetDiscoveryByReachability and SubnetsClusterTagCheck have an effect
+    #[arg(long, env = "FEATURE_GATES", default_value = "")]
+    pub feature_gates: String,
+}
+
+/// A feature gate of aws-load-balancer-controller.
+struct Gate {
+    name: &'static str,
+    default: bool,
+    /// True if it has an effect here.
+    built: bool,
+}
+
+const fn gate(name: &'static str, default: bool, built: bool) -> Gate {
+    Gate { name, default, built }
+}
+
+const GATES: [Gate; 23] = [
+    gate("ALBGatewayAPI", true, false),
+    gate("ALBSingleSubnet", false, true),
+    gate("ALBTargetControlAgent", false, false),
+    gate("EnableCertificateManagement", false, false),
+    gate("EnableDefaultTagsLowPriority", false, true),
+    gate("EnableIPTargetType", true, true),
+    gate("EnableRGTAPI", false, false),
+    gate("EnableServiceController", true, true),
+    gate("EnableTCPUDPListener", false, true),
+    gate("EndpointsFailOpen", true, false),
+    gate("EnhancedDefaultBehavior", false, false),
+    gate("GatewayListenerSet", true, false),
+    gate("GlobalAcceleratorController", false, false),
+    gate("IngressPlanAnnotation", false, false),
+    gate("LBCapacityReservation", true, false),
+    gate("ListenerRulesTagging", true, true),
+    gate("NLBGatewayAPI", true, false),
+    gate("NLBHealthCheckAdvancedConfig", true, false),
+    gate("NLBSecurityGroup", true, true),
+    gate("ServiceTypeLoadBalancerOnly", false, true),
+    gate("SubnetDiscoveryByReachability", true, true),
+    gate("SubnetsClusterTagCheck", true, true),
+    gate("WeightedTargetGroups", true, false),
+];
+
+fn tag_map(flag: &'static str, text: &str) -> Result<Tags, FlagError> {
+    let map =
+        parse_string_map(text).map_err(|reason| flag_error(flag, format!("{reason}; write `key=value,key=value`")))?;
+    match map.keys().find(|key| tags::TRACKING.contains(&key.as_str())) {
+        Some(key) => Err(flag_error(flag, format!("the tag `{key}` is the controller's own; choose another key"))),
+        None => Ok(map),
+    }
+}
+
+impl BuildFlags {
+    /// Returns what building depends on, for a cluster (an empty name is not known) in a VPC.
+    ///
+    /// # Errors
+    /// When a flag's value cannot be used.
+    pub fn config(&self, cluster: &str, vpc: Value<VpcId>) -> Result<BuildConfig, FlagError> {
+        let default_tags = tag_map("default-tags", &self.default_tags)?;
+        let external: BTreeSet<String> =
+            self.external_managed_tags.iter().map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect();
+        if let Some(key) = external.iter().find(|key| tags::TRACKING.contains(&key.as_str())) {
+            let message = format!("the tag `{key}` is the controller's own and cannot be managed by others");
+            return Err(flag_error("external-managed-tags", message));
+        }
+        if let Some(key) = external.iter().find(|key| default_tags.contains_key(*key)) {
+            return Err(flag_error("external-managed-tags", format!("the tag `{key}` stands in --default-tags too")));
+        }
+        let backend_security_group = match self.backend_security_group.as_deref().filter(|id| !id.is_empty()) {
+            Some(id) if !id.starts_with("sg-") => {
+                return Err(flag_error(
+                    "backend-security-group",
+                    format!("`{id}` is no security group; write its id, sg-…"),
+                ));
+            }
+            id => id.map(SecurityGroupId::new),
+        };
+        let gates = self.gates()?;
+        let gate = |name: &str| gates.get(name).copied().unwrap_or_default();
+        let (default_tags, low_default_tags) = if gate("EnableDefaultTagsLowPriority") {
+            (Tags::new(), default_tags)
+        } else {
+            (default_tags, Tags::new())
+        };
+        Ok(BuildConfig {
+            ingress_class: self.ingress_class.clone(),
+            no_class_annotation: self.disable_ingress_class_annotation,
+            no_group_annotation: self.disable_ingress_group_name_annotation,
+            default_scheme: Scheme::from_word(&self.default_load_balancer_scheme).unwrap_or(Scheme::Internal),
+            default_target_type: TargetType::from_word(&self.default_target_type).unwrap_or(TargetType::Instance),
+            default_ssl_policy: self.default_ssl_policy.clone(),
+            default_tags,
+            low_default_tags,
+            external_managed_tags: external,
+            tolerate_missing_service: self.tolerate_non_existent_backend_service,
+            tolerate_missing_action: self.tolerate_non_existent_backend_action,
+            enable_backend_security_group: self.enable_backend_security_group,
+            backend_security_group,
+            disable_restricted_rules: self.disable_restricted_sg_rules,
+            load_balancer_class: self.load_balancer_class.clone(),
+            enable_manage_backend_security_group_rules: self.enable_manage_backend_security_group_rules,
+            service_type_load_balancer_only: gate("ServiceTypeLoadBalancerOnly"),
+            enable_tcp_udp_listener: gate("EnableTCPUDPListener"),
+            tag_listeners_and_rules: gate("ListenerRulesTagging"),
+            enable_ip_target_type: gate("EnableIPTargetType"),
+            enable_services: gate("EnableServiceController"),
+            nlb_security_groups: gate("NLBSecurityGroup"),
+            subnets: Gates {
+                cluster_tag_check: gate("SubnetsClusterTagCheck"),
+                by_reachability: gate("SubnetDiscoveryByReachability"),
+                single_subnet: gate("ALBSingleSubnet"),
+            },
+            ..BuildConfig::new(cluster, vpc)
+        })
+    }
+
+    /// Returns every feature gate, with what the flag says or else its default.
+    fn gates(&self) -> Result<BTreeMap<&'static str, bool>, FlagError> {
+        let mut gates: BTreeMap<&str, bool> = GATES.iter().map(|gate| (gate.name, gate.default)).collect();
+        gates.extend(self.written_gates()?.into_iter().map(|(gate, value)| (gate.name, value)));
+        Ok(gates)
+    }
+
+    /// Returns the feature gates that the flag names, in its order, with what it says of each.
+    fn written_gates(&self) -> Result<Vec<(&'static Gate, bool)>, FlagError> {
+        let mut gates = Vec::new();
+        for written in self.feature_gates.split(',').map(str::trim).filter(|gate| !gate.is_empty()) {
+            let Some((key, value)) = written.split_once('=') else {
+                let message = format!("`{written}` is not a valid gate; write `<name>=true` or `<name>=false`");
+                return Err(flag_error("feature-gates", message));
+            };
+            let value = parse_bool(value.trim())
+                .map_err(|reason| flag_error("feature-gates", format!("`{written}`: {reason}")))?;
+            let key = key.trim();
+            let Some(gate) = GATES.iter().find(|gate| gate.name == key) else {
+                let distance =
+                    |gate: &&Gate| strsim::damerau_levenshtein(&gate.name.to_lowercase(), &key.to_lowercase());
+                let nearest = GATES.iter().min_by_key(distance).map_or("", |gate| gate.name);
+                let message = format!("there is no gate `{key}`; the nearest is `{nearest}`");
+                return Err(flag_error("feature-gates", message));
+            };
+            gates.push((gate, value));
+        }
+        Ok(gates)
+    }
+
+    /// Returns the feature gates that were given and have no effect, as flags, whatever their values.
+    #[must_use]
+    pub fn gates_without_effect(&self) -> Vec<String> {
+        let gates = self.written_gates().unwrap_or_default();
+        let unread = gates.into_iter().filter(|(gate, _)| !gate.built);
+        unread.map(|(gate, value)| format!("--feature-gates={}={value}", gate.name)).collect()
+    }
+}

@@ -1,0 +1,609 @@
+//! What is counted and measured, for Prometheus.
+//!
+//! Where aws-load-balancer-controller has a metric of the same meaning, its name and labels are used, so that dashboards
+//! and alerts keep working. Ours begin with `albatross_`.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use albatross_aws::{CallObserver, RequestResult};
+
+/// The content type of [`Metrics::encode`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds in seconds of a stage of a reconcile: from reading a cache to waiting for AWS.
+const STAGE_SECONDS: [f64; 12] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// Upper bounds in seconds of one call of AWS. The Go client's default buckets, and one more.
+const CALL_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Upper bounds of how often a call is tried again.
+const RETRIES: [f64; 11] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
+
+/// All metrics of the process. Cheap to record to, from any thread.
+pub struct Metrics {
+    registry: Registry,
+    reconcile_errors: Family<ReconcileError, Counter>,
+    reconcile_stages: Family<ReconcileStage, Histogram>,
+    reconciles: Family<ReconcileResult, Counter>,
+    reconcile_seconds: Family<OfController, Histogram>,
+    cached: Family<OfResource, Gauge>,
+    top_talkers: Family<Talker, Gauge>,
+    talks: Mutex<Talks>,
+    target_groups: Family<TargetGroupInfo, Gauge>,
+    aws_calls: Family<AwsCall, Counter>,
+    aws_call_durations: Family<AwsOperation, Histogram>,
+    aws_call_retries: Family<AwsOperation, Histogram>,
+    aws_requests: Family<AwsCall, Counter>,
+    aws_request_durations: Family<AwsOperation, Histogram>,
+    aws_permission_errors: Family<AwsCall, Counter>,
+    aws_service_limit_exceeded_errors: Family<AwsCall, Counter>,
+    aws_throttled_errors: Family<AwsCall, Counter>,
+    aws_validation_errors: Family<AwsCall, Counter>,
+    budget_rates: Family<BudgetClass, Gauge<f64, AtomicU64>>,
+    budget_waits: Family<BudgetClass, Counter<f64, AtomicU64>>,
+    budget_throttles: Family<BudgetClass, Counter>,
+    queue_depth: Gauge,
+    events_dropped: Counter,
+    watch_silent: Family<OfKind, Gauge>,
+    webhook_denials: Family<WebhookFailure, Counter>,
+    plan_steps: Family<PlanStep, Counter>,
+    drift_steps: Family<PlanStep, Counter>,
+    repeated_steps: Family<PlanStep, Counter>,
+    deletions_blocked: Gauge,
+    leader: Gauge,
+    master: Family<OfName, Gauge>,
+    lease: String,
+    readiness_gates: Family<Binding, Histogram>,
+}
+
+/// A TargetGroupBinding, for `awslbc_readiness_gate_ready_seconds`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Binding {
+    namespace: String,
+    name: String,
+}
+
+/// Upper bounds in seconds of the time that a pod waits at a readiness gate: aws-load-balancer-controller's.
+const GATE_SECONDS: [f64; 11] = [10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 420.0, 480.0, 600.0];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReconcileError {
+    controller: String,
+    error_category: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReconcileStage {
+    controller: String,
+    reconcile_stage: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReconcileResult {
+    controller: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfController {
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfResource {
+    resource: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfKind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfName {
+    name: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct Talker {
+    controller: &'static str,
+    namespace: String,
+    name: String,
+}
+
+/// A target group that a binding feeds.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TargetGroupInfo {
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service.
+    pub service: String,
+    /// What follows the last colon of the ARN.
+    pub target_group: String,
+}
+
+/// How often each object was worked on since a moment.
+#[derive(Debug)]
+struct Talks {
+    since: Instant,
+    counts: HashMap<Talker, i64>,
+}
+
+/// How long objects are counted to find those that are worked on most, and how many are shown.
+const TALK_WINDOW: Duration = Duration::from_secs(180);
+const TOP: usize = 3;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AwsOperation {
+    service: String,
+    operation: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BudgetClass {
+    class: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WebhookFailure {
+    webhook_name: &'static str,
+    error_category: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PlanStep {
+    action: String,
+}
+
+/// A call or request of an AWS API and how it ended, as [`CallObserver`] tells it; the error code is empty on success.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AwsCall {
+    service: String,
+    operation: String,
+    status_code: u16,
+    error_code: String,
+}
+
+/// The kinds of failed calls that have a metric of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AwsErrorKind {
+    Permission,
+    Throttled,
+    ServiceLimitExceeded,
+    Validation,
+}
+
+impl AwsCall {
+    fn of(service: &str, operation: &str, result: RequestResult<'_>) -> Self {
+        let (status_code, error_code) = result.err().unwrap_or((200, ""));
+        let [service, operation, error_code] = [service, operation, error_code].map(str::to_owned);
+        Self { service, operation, status_code, error_code }
+    }
+
+    /// What kind of failure the call is, if it is one of those counted.
+    ///
+    /// Throttling is looked for first: LBC counts EC2's `RequestLimitExceeded`, a throttle, as a service limit.
+    fn error_kind(&self) -> Option<AwsErrorKind> {
+        let code = self.error_code.as_str();
+        if matches!(self.status_code, 401 | 403)
+            || matches!(code, "AccessDeniedException" | "AccessDenied" | "AuthFailure")
+        {
+            Some(AwsErrorKind::Permission)
+        } else if THROTTLING_CODES.contains(&code) {
+            Some(AwsErrorKind::Throttled)
+        } else if code.contains("LimitExceeded") {
+            Some(AwsErrorKind::ServiceLimitExceeded)
+        } else if code == "ValidationError" {
+            Some(AwsErrorKind::Validation)
+        } else {
+            None
+        }
+    }
+}
+
+/// The error codes that the AWS SDKs take for throttling, without `LimitExceededException`, which of the services used
+/// here means a quota.
+const THROTTLING_CODES: [&str; 13] = [
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+    "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "TransactionInProgressException",
+];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Metrics that are all zero or, with labels, absent.
+    pub fn new() -> Self {
+        Self::of_lease("")
+    }
+
+    /// The same, with the name of the lease that the leader holds.
+    pub fn of_lease(lease: &str) -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            reconcile_errors: Family::default(),
+            reconcile_stages: Family::new_with_constructor(|| Histogram::new(STAGE_SECONDS)),
+            reconciles: Family::default(),
+            reconcile_seconds: Family::new_with_constructor(|| Histogram::new(STAGE_SECONDS)),
+            cached: Family::default(),
+            top_talkers: Family::default(),
+            talks: Mutex::new(Talks { since: Instant::now(), counts: HashMap::new() }),
+            target_groups: Family::default(),
+            aws_calls: Family::default(),
+            aws_call_durations: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
+            aws_call_retries: Family::new_with_constructor(|| Histogram::new(RETRIES)),
+            aws_requests: Family::default(),
+            aws_request_durations: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
+            aws_permission_errors: Family::default(),
+            aws_service_limit_exceeded_errors: Family::default(),
+            aws_throttled_errors: Family::default(),
+            aws_validation_errors: Family::default(),
+            budget_rates: Family::default(),
+            budget_waits: Family::default(),
+            budget_throttles: Family::default(),
+            queue_depth: Gauge::default(),
+            events_dropped: Counter::default(),
+            watch_silent: Family::default(),
+            webhook_denials: Family::default(),
+            plan_steps: Family::default(),
+            drift_steps: Family::default(),
+            repeated_steps: Family::default(),
+            deletions_blocked: Gauge::default(),
+            leader: Gauge::default(),
+            master: Family::default(),
+            lease: lease.to_owned(),
+            readiness_gates: Family::new_with_constructor(|| Histogram::new(GATE_SECONDS)),
+        };
+        // The encoder appends `_total` to the names of counters and a full stop to descriptions.
+        let registry = &mut metrics.registry;
+        registry.register(
+            "awslbc_controller_reconcile_errors",
+            "Errors while reconciling, by what failed",
+            metrics.reconcile_errors.clone(),
+        );
+        registry.register(
+            "awslbc_controller_reconcile_stage_duration",
+            "Seconds that a stage of a reconcile took",
+            metrics.reconcile_stages.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile",
+            "Passes over objects, by how they ended",
+            metrics.reconciles.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile_time_seconds",
+            "Seconds that a pass over an object took",
+            metrics.reconcile_seconds.clone(),
+        );
+        // That its name ends in `_total` is what aws-load-balancer-controller has.
+        registry.register(
+            "awslbc_controller_cache_object_total",
+            "Objects of the cluster that are known",
+            metrics.cached.clone(),
+        );
+        registry.register(
+            "awslbc_controller_top_talkers",
+            "Passes over the objects that were worked on most, in the last full three minutes",
+            metrics.top_talkers.clone(),
+        );
+        registry.register(
+            "aws_target_group_info",
+            "1 for each target group of a binding",
+            metrics.target_groups.clone(),
+        );
+        registry.register(
+            "aws_api_calls",
+            "Calls of AWS APIs, by how their last request ended",
+            metrics.aws_calls.clone(),
+        );
+        registry.register(
+            "aws_api_call_duration_seconds",
+            "Seconds that a call of an AWS API took, with its retries and waits",
+            metrics.aws_call_durations.clone(),
+        );
+        registry.register(
+            "aws_api_call_retries",
+            "Requests of a call of an AWS API beyond the first",
+            metrics.aws_call_retries.clone(),
+        );
+        registry.register("aws_api_requests", "Requests to AWS APIs", metrics.aws_requests.clone());
+        registry.register(
+            "aws_api_request_duration_seconds",
+            "Seconds until an AWS API answered a request",
+            metrics.aws_request_durations.clone(),
+        );
+        registry.register(
+            "aws_api_call_permission_errors",
+            "Requests to AWS APIs that the IAM policy does not allow",
+            metrics.aws_permission_errors.clone(),
+        );
+        registry.register(
+            "aws_api_call_service_limit_exceeded_errors",
+            "Requests to AWS APIs that a quota of the account does not allow",
+            metrics.aws_service_limit_exceeded_errors.clone(),
+        );
+        registry.register(
+            "aws_api_call_throttled_errors",
+            "Requests to AWS APIs that were throttled",
+            metrics.aws_throttled_errors.clone(),
+        );
+        registry.register(
+            "aws_api_call_validation_errors",
+            "Requests to AWS APIs that were refused as invalid",
+            metrics.aws_validation_errors.clone(),
+        );
+        registry.register(
+            "albatross_aws_budget_rate",
+            "Calls of AWS a second that a class of calls had at its last call; absent where that was no limit",
+            metrics.budget_rates.clone(),
+        );
+        registry.register(
+            "albatross_aws_budget_waited_seconds",
+            "Seconds that calls of AWS have waited for their turn",
+            metrics.budget_waits.clone(),
+        );
+        registry.register(
+            "albatross_aws_budget_throttles",
+            "Calls of AWS that were throttled, by the class that AWS counts them in",
+            metrics.budget_throttles.clone(),
+        );
+        registry.register(
+            "albatross_queue_depth",
+            "Keys that are due and wait for a worker",
+            metrics.queue_depth.clone(),
+        );
+        registry.register(
+            "albatross_events_dropped",
+            "Kubernetes events that were not written: an object had too many, or too many waited",
+            metrics.events_dropped.clone(),
+        );
+        registry.register(
+            "albatross_watch_silent_seconds",
+            "Seconds since the API server last answered the watch of a kind: an event, a bookmark, a list or its end",
+            metrics.watch_silent.clone(),
+        );
+        registry.register(
+            "albatross_plan_steps",
+            "Steps of plans that were carried out, by action",
+            metrics.plan_steps.clone(),
+        );
+        registry.register(
+            "awslbc_webhook_validation_failure",
+            "Objects that a webhook has not admitted",
+            metrics.webhook_denials.clone(),
+        );
+        registry.register(
+            "albatross_drift_steps",
+            "Steps that put right what was found changed in AWS when it was compared anew, by action",
+            metrics.drift_steps.clone(),
+        );
+        registry.register(
+            "albatross_repeated_steps",
+            "Steps that were planned again after they were carried out, and now wait, by action",
+            metrics.repeated_steps.clone(),
+        );
+        registry.register(
+            "albatross_deletion_blocked",
+            "Ingress groups and Services with a deletion that AWS does not carry out, and of which people were told",
+            metrics.deletions_blocked.clone(),
+        );
+        registry.register("albatross_leader", "1 while this process is the leader, else 0", metrics.leader.clone());
+        registry.register(
+            "leader_election_master_status",
+            "1 while this process holds the lease, else 0",
+            metrics.master.clone(),
+        );
+        registry.register(
+            "awslbc_readiness_gate_ready_seconds",
+            "Seconds that a pod waited at its readiness gate until AWS found it healthy",
+            metrics.readiness_gates.clone(),
+        );
+        metrics.leader(false);
+        metrics
+    }
+
+    /// Drops what was recorded of a TargetGroupBinding that is gone.
+    pub fn forget_binding(&self, namespace: &str, name: &str) {
+        self.readiness_gates.remove(&Binding { namespace: namespace.to_owned(), name: name.to_owned() });
+    }
+
+    /// Records how long a pod waited at its readiness gate for a TargetGroupBinding.
+    pub fn readiness_gate_ready(&self, namespace: &str, name: &str, waited: Duration) {
+        let binding = Binding { namespace: namespace.to_owned(), name: name.to_owned() };
+        self.readiness_gates.get_or_create(&binding).observe(waited.as_secs_f64());
+    }
+
+    /// Counts an error of a controller (`ingress`, `targetGroupBinding`, …), by category (`build_model_error`, …).
+    pub fn reconcile_error(&self, controller: &str, category: &str) {
+        self.reconcile_errors
+            .get_or_create(&ReconcileError { controller: controller.to_owned(), error_category: category.to_owned() })
+            .inc();
+    }
+
+    /// Records how long a stage (`build_model`, `deploy_model`, …) of a controller's reconcile took.
+    pub fn reconcile_stage(&self, controller: &str, stage: &str, took: Duration) {
+        self.reconcile_stages
+            .get_or_create(&ReconcileStage { controller: controller.to_owned(), reconcile_stage: stage.to_owned() })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Counts a request to AWS, also by kind when it failed, and records how long it took.
+    fn aws_request(&self, request: &AwsCall, seconds: f64) {
+        self.aws_requests.get_or_create(request).inc();
+        self.aws_request_durations
+            .get_or_create(&AwsOperation { service: request.service.clone(), operation: request.operation.clone() })
+            .observe(seconds);
+        let errors = match request.error_kind() {
+            Some(AwsErrorKind::Permission) => &self.aws_permission_errors,
+            Some(AwsErrorKind::Throttled) => &self.aws_throttled_errors,
+            Some(AwsErrorKind::ServiceLimitExceeded) => &self.aws_service_limit_exceeded_errors,
+            Some(AwsErrorKind::Validation) => &self.aws_validation_errors,
+            None => return,
+        };
+        errors.get_or_create(request).inc();
+    }
+
+    /// Records one pass over a key of a controller: how long it took, and how it ended (`success`, `error`,
+    /// `requeue_after`). `object` is the namespace and name of what it is about, if it is about one.
+    pub fn reconciled(
+        &self,
+        controller: &'static str,
+        object: Option<(&str, &str)>,
+        took: Duration,
+        result: &'static str,
+    ) {
+        self.reconcile_stage(controller, "reconcile", took);
+        self.reconciles.get_or_create(&ReconcileResult { controller, result }).inc();
+        self.reconcile_seconds.get_or_create(&OfController { controller }).observe(took.as_secs_f64());
+        if let Some((namespace, name)) = object {
+            self.talk(Talker { controller, namespace: namespace.to_owned(), name: name.to_owned() }, Instant::now());
+        }
+    }
+
+    fn talk(&self, talker: Talker, now: Instant) {
+        let mut talks = self.talks.lock().unwrap_or_else(PoisonError::into_inner);
+        self.end_window(&mut talks, now);
+        *talks.counts.entry(talker).or_default() += 1;
+    }
+
+    /// Shows who was worked on most, once the time is over in which that is counted.
+    fn end_window(&self, talks: &mut Talks, now: Instant) {
+        let over = now.duration_since(talks.since);
+        if over < TALK_WINDOW {
+            return;
+        }
+        self.top_talkers.clear();
+        // After a longer time without a pass, nobody was worked on in the last window.
+        if over < TALK_WINDOW * 2 {
+            let mut all: Vec<(&Talker, &i64)> = talks.counts.iter().collect();
+            all.sort_by(|one, other| other.1.cmp(one.1).then_with(|| one.0.cmp(other.0)));
+            for (talker, count) in all.into_iter().take(TOP) {
+                self.top_talkers.get_or_create(talker).set(*count);
+            }
+        }
+        *talks = Talks { since: now, counts: HashMap::new() };
+    }
+
+    /// Sets how many objects of a kind are known (`ingress`, `service`, `targetgroupbinding`).
+    pub fn cached(&self, resource: &'static str, objects: usize) {
+        self.cached.get_or_create(&OfResource { resource }).set(i64::try_from(objects).unwrap_or(i64::MAX));
+    }
+
+    /// Sets which target groups there are.
+    pub fn target_groups(&self, all: impl IntoIterator<Item = TargetGroupInfo>) {
+        self.target_groups.clear();
+        for info in all {
+            self.target_groups.get_or_create(&info).set(1);
+        }
+    }
+
+    /// Sets the number of keys that are due and wait for a worker.
+    pub fn queue_depth(&self, depth: usize) {
+        self.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// Counts events that were not written.
+    pub fn events_dropped(&self, events: u64) {
+        self.events_dropped.inc_by(events);
+    }
+
+    /// Sets how many seconds ago the API server last answered the watch of a kind.
+    pub fn watch_silent(&self, kind: &'static str, silent: Duration) {
+        self.watch_silent.get_or_create(&OfKind { kind }).set(i64::try_from(silent.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a step of a plan, by action.
+    pub fn plan_step(&self, action: &str) {
+        self.plan_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
+    }
+
+    /// Counts an object that a webhook has not admitted.
+    pub fn webhook_denied(&self, webhook_name: &'static str) {
+        self.webhook_denials.get_or_create(&WebhookFailure { webhook_name, error_category: "denied" }).inc();
+    }
+
+    /// Counts a step that put right what somebody else had changed in AWS, by action.
+    pub fn drift_step(&self, action: &str) {
+        self.drift_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
+    }
+
+    /// Counts a step that is planned again after it was carried out, by action.
+    pub fn repeated_step(&self, action: &str) {
+        self.repeated_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
+    }
+
+    /// Sets how many deletions AWS does not carry out.
+    pub fn deletions_blocked(&self, count: usize) {
+        self.deletions_blocked.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets whether this process is the leader.
+    pub fn leader(&self, leader: bool) {
+        self.leader.set(i64::from(leader));
+        if !self.lease.is_empty() {
+            self.master.get_or_create(&OfName { name: self.lease.clone() }).set(i64::from(leader));
+        }
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        self.end_window(&mut self.talks.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl CallObserver for Metrics {
+    fn request(&self, service: &str, operation: &str, seconds: f64, result: RequestResult<'_>) {
+        self.aws_request(&AwsCall::of(service, operation, result), seconds);
+    }
+
+    fn call(&self, service: &str, operation: &str, seconds: f64, retries: u32, result: RequestResult<'_>) {
+        self.aws_calls.get_or_create(&AwsCall::of(service, operation, result)).inc();
+        let operation = AwsOperation { service: service.to_owned(), operation: operation.to_owned() };
+        self.aws_call_durations.get_or_create(&operation).observe(seconds);
+        self.aws_call_retries.get_or_create(&operation).observe(f64::from(retries));
+    }
+
+    fn budget(&self, class: &'static str, rate: Option<f64>, seconds_waited: f64, throttled: bool) {
+        let class = BudgetClass { class };
+        match rate {
+            Some(rate) => {
+                self.budget_rates.get_or_create(&class).set(rate);
+            }
+            None => {
+                self.budget_rates.remove(&class);
+            }
+        }
+        self.budget_waits.get_or_create(&class).inc_by(seconds_waited);
+        self.budget_throttles.get_or_create(&class).inc_by(u64::from(throttled));
+    }
+}
+
+#[cfg(test)]
+mod tests;

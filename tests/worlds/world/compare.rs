@@ -1,0 +1,132 @@
+//! Two worlds, compared by what they have, and told apart by the lines that differ.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use albatross_core::model::tags;
+use albatross_simulation::{
+    aws::State,
+    cluster::{SimulatedCluster, finalizers, is_deleting},
+};
+
+/// Names of target groups, and what they are for. A name counts at creation only, and is made from UIDs among other things.
+pub(crate) type Names = BTreeMap<String, String>;
+
+pub(crate) fn names(state: &State) -> Names {
+    let mut names = Names::new();
+    for (name, group) in &state.target_groups {
+        let value = |keys: [&str; 2]| keys.iter().find_map(|key| group.tags.get(*key)).cloned();
+        let stack = value([tags::INGRESS_STACK, tags::SERVICE_STACK]);
+        if let (Some(stack), Some(resource)) = (stack, value([tags::INGRESS_RESOURCE, tags::SERVICE_RESOURCE])) {
+            let mut identity = format!("{resource} of {stack}");
+            while names.values().any(|other| *other == identity) {
+                identity.push_str(" again");
+            }
+            names.insert(name.clone(), identity);
+        }
+    }
+    names
+}
+
+fn renamed(value: Value, names: &Names) -> Value {
+    let rename = |name: String| names.get(&name).cloned().unwrap_or(name);
+    match value {
+        Value::String(text) => Value::String(rename(text)),
+        Value::Array(items) => items.into_iter().map(|item| renamed(item, names)).collect(),
+        Value::Object(fields) => {
+            // In the order of the new names.
+            let fields: BTreeMap<String, Value> =
+                fields.into_iter().map(|(key, value)| (rename(key), renamed(value, names))).collect();
+            Value::Object(fields.into_iter().collect())
+        }
+        other => other,
+    }
+}
+
+/// What AWS has, as text.
+pub(crate) fn text_of(state: &State) -> String {
+    text(renamed(serde_json::to_value(state).unwrap(), &names(state)))
+}
+
+fn text(value: Value) -> String {
+    serde_json::to_string_pretty(&value).unwrap()
+}
+
+/// Whether the controller has made it.
+pub(crate) fn is_made(object: &Value) -> bool {
+    object["metadata"]["labels"].as_object().is_some_and(|labels| {
+        labels.keys().any(|key| key.starts_with("ingress.k8s.aws/") || key.starts_with("service.k8s.aws/"))
+    })
+}
+
+/// What the controller has made of the objects of a cluster, but for what depends on chance: identifiers, times, versions.
+pub(crate) fn made_of(cluster: &SimulatedCluster, names: &Names) -> String {
+    let mut made = Map::new();
+    for plural in ["ingresses", "services", "targetgroupbindings"] {
+        let mut of_kind = Map::new();
+        for object in cluster.list(plural) {
+            let status = object["status"]["loadBalancer"]["ingress"].as_array();
+            let ports: Vec<&Value> = status.into_iter().flatten().map(|entry| &entry["ports"]).collect();
+            let spec = &object["spec"];
+            let spec = is_made(&object).then(|| {
+                json!([spec["serviceRef"], spec["targetType"], spec["ipAddressType"], object["metadata"]["labels"]])
+            });
+            let told = json!({
+                "finalizers": finalizers(&object), "deleting": is_deleting(&object), "ports": ports, "made": spec,
+                "ready": object["status"]["conditions"][0]["status"],
+            });
+            // A binding has the name that its target group would be given now, which may not be the one that it has.
+            let group = object["spec"]["targetGroupARN"].as_str().and_then(|arn| arn.split('/').nth(1));
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            of_kind.insert(group.filter(|_| is_made(&object)).unwrap_or(name).to_owned(), told);
+        }
+        made.insert(plural.to_owned(), Value::Object(of_kind));
+    }
+    text(renamed(Value::Object(made), names))
+}
+
+pub(crate) fn compared(what: &str, is: &str, shall_be: &str) -> Result<(), String> {
+    if is == shall_be {
+        return Ok(());
+    }
+    let (is, shall_be): (Vec<&str>, Vec<&str>) = (is.lines().collect(), shall_be.lines().collect());
+    Err(format!("{what} differs (- is, + shall be):\n{}", difference(&is, &shall_be)))
+}
+
+/// The lines that differ, with the last lines of each lesser indentation before them, which say where they are.
+fn difference(is: &[&str], shall_be: &[&str]) -> String {
+    let width = shall_be.len() + 1;
+    // How many lines the rests of both have in common.
+    let mut common = vec![0_u32; (is.len() + 1) * width];
+    for left in (0..is.len()).rev() {
+        for right in (0..shall_be.len()).rev() {
+            common[left * width + right] = if is[left] == shall_be[right] {
+                common[(left + 1) * width + right + 1] + 1
+            } else {
+                common[(left + 1) * width + right].max(common[left * width + right + 1])
+            };
+        }
+    }
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    let (mut told, mut around): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mut left, mut right) = (0, 0);
+    while left < is.len() || right < shall_be.len() {
+        if left < is.len() && right < shall_be.len() && is[left] == shall_be[right] {
+            around.retain(|line| indentation(line) < indentation(is[left]));
+            around.push(is[left]);
+            (left, right) = (left + 1, right + 1);
+            continue;
+        }
+        told.extend(around.drain(..).map(|line| format!("  {line}")));
+        let down = common.get((left + 1) * width + right).copied().unwrap_or_default();
+        if right == shall_be.len() || (left < is.len() && down >= common[left * width + right + 1]) {
+            told.push(format!("- {}", is[left]));
+            left += 1;
+        } else {
+            told.push(format!("+ {}", shall_be[right]));
+            right += 1;
+        }
+    }
+    told.join("\n")
+}

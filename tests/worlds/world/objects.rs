@@ -1,0 +1,419 @@
+//! The objects of a world, as users write them.
+
+use serde_json::{Value, json};
+
+use albatross_simulation::{aws::SimulatedAws, cluster::SimulatedCluster, random::Random};
+
+pub(crate) const NAMESPACE: &str = "shop";
+const CERTIFICATES: [&str; 3] = [
+    "arn:aws:acm:us-west-2:123456789012:certificate/one",
+    "arn:aws:acm:us-west-2:123456789012:certificate/two",
+    "arn:aws:acm:us-west-2:123456789012:certificate/three",
+];
+
+fn alb(suffix: &str) -> String {
+    format!("alb.ingress.kubernetes.io/{suffix}")
+}
+
+fn nlb(suffix: &str) -> String {
+    format!("service.beta.kubernetes.io/aws-load-balancer-{suffix}")
+}
+
+/// A value of an annotation that may change at any time, for those that an object has from its beginning.
+fn value(annotation: &str, random: &mut Random) -> String {
+    let number = random.below(4);
+    match annotation {
+        "healthcheck-path" => format!("/health-{number}"),
+        "healthcheck-interval-seconds" => (10 + number * 5).to_string(),
+        "success-codes" => format!("200-{}", 200 + number),
+        "tags" | "additional-resource-tags" => format!("team=team-{number},kept=always"),
+        "target-group-attributes" => format!("deregistration_delay.timeout_seconds={}", 10 * number),
+        // AWS shows some of these in another form.
+        "load-balancer-attributes" => {
+            format!("idle_timeout.timeout_seconds={},routing.http2.enabled=False", 60 + number)
+        }
+        "inbound-cidrs" => ["0.0.0.0/0", "10.1.2.3/8", "10.0.0.0/8,192.168.0.0/16", "172.16.0.0/12"][number].to_owned(),
+        "listen-ports" => [
+            r#"[{"HTTP":80}]"#,
+            r#"[{"HTTP":80},{"HTTP":8080}]"#,
+            r#"[{"HTTP":80},{"HTTPS":443}]"#,
+            r#"[{"HTTPS":443},{"HTTPS":8443}]"#,
+        ][number]
+            .to_owned(),
+        "target-type" => ["ip", "instance"][number % 2].to_owned(),
+        "backend-protocol-version" => ["HTTP1", "HTTP2"][number % 2].to_owned(),
+        "actions.answer" => format!(
+            r#"{{"type":"fixed-response","fixedResponseConfig":{{"contentType":"text/plain","statusCode":"{}","messageBody":"no"}}}}"#,
+            500 + number
+        ),
+        "certificate-arn" => match number {
+            0..3 => CERTIFICATES[number].to_owned(),
+            _ => CERTIFICATES.join(","),
+        },
+        other => panic!("no values for {other}"),
+    }
+}
+
+/// What an Ingress may say from its beginning on, and with which probability it does. One that is taken away again leaves
+/// what it made of attributes in place, so none is but that of tags.
+const INGRESS_ANNOTATIONS: [(&str, f64); 11] = [
+    ("certificate-arn", 1.0),
+    ("actions.answer", 1.0),
+    ("target-type", 0.8),
+    ("listen-ports", 0.5),
+    ("healthcheck-path", 0.4),
+    ("healthcheck-interval-seconds", 0.3),
+    ("success-codes", 0.2),
+    ("tags", 0.4),
+    ("target-group-attributes", 0.3),
+    ("load-balancer-attributes", 0.3),
+    ("inbound-cidrs", 0.3),
+];
+
+/// The same for a Service with a load balancer.
+const SERVICE_ANNOTATIONS: [(&str, &str, f64); 3] = [
+    ("additional-resource-tags", "tags", 0.5),
+    ("target-group-attributes", "target-group-attributes", 0.4),
+    ("healthcheck-interval", "healthcheck-interval-seconds", 0.3),
+];
+
+pub(crate) fn backend_name(number: usize) -> String {
+    format!("back-{number}")
+}
+
+fn backend(random: &mut Random, backends: usize) -> Value {
+    if random.chance(0.1) {
+        return json!({ "service": { "name": "answer", "port": { "name": "use-annotation" } } });
+    }
+    let port = if random.chance(0.2) { json!({ "name": "admin" }) } else { json!({ "number": 80 }) };
+    json!({ "service": { "name": backend_name(random.below(backends)), "port": port } })
+}
+
+/// Rules of an Ingress: hosts with paths, each path once.
+fn rules(random: &mut Random, backends: usize) -> Value {
+    let host = |number: usize| match number {
+        0 => None,
+        number => Some(format!("h{number}.example.com")),
+    };
+    let hosts = 1 + random.below(2);
+    let rules: Vec<Value> = (0..hosts)
+        .map(|number| {
+            let first = random.below(4);
+            let paths: Vec<Value> = (0..1 + random.below(3))
+                .map(|path| {
+                    let kind = *random.pick(&["Prefix", "Exact", "ImplementationSpecific"]).unwrap();
+                    let path = format!("/p{}", (first + path) % 5);
+                    json!({ "path": path, "pathType": kind, "backend": backend(random, backends) })
+                })
+                .collect();
+            let mut rule = json!({ "http": { "paths": paths } });
+            if let Some(host) = host(number + random.below(2) * 2) {
+                rule["host"] = json!(host);
+            }
+            rule
+        })
+        .collect();
+    json!(rules)
+}
+
+pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value {
+    let mut annotations = json!({ alb("scheme"): if random.chance(0.5) { "internal" } else { "internet-facing" } });
+    for (annotation, probability) in INGRESS_ANNOTATIONS {
+        if random.chance(probability) {
+            annotations[alb(annotation)] = json!(value(annotation, random));
+        }
+    }
+    let mut spec = json!({ "ingressClassName": "alb", "rules": rules(random, backends) });
+    if random.chance(0.2) {
+        spec["defaultBackend"] = backend(random, backends);
+    }
+    json!({ "kind": "Ingress", "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations }, "spec": spec })
+}
+
+/// Puts an Ingress in a group, in another one or in none, and takes from it what members could differ about: whoever came
+/// first would win, and the world would depend on its past.
+pub(crate) fn regroup(object: &mut Value, random: &mut Random) {
+    object["spec"].as_object_mut().unwrap().remove("defaultBackend");
+    let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+    for suffix in ["tags", "load-balancer-attributes", "inbound-cidrs"] {
+        annotations.remove(&alb(suffix));
+    }
+    annotations.insert(alb("scheme"), json!("internal"));
+    if !annotations.contains_key(&alb("group.order")) || random.chance(0.2) {
+        annotations.insert(alb("group.order"), json!(random.below(3).to_string()));
+        match random.below(4) {
+            0 => drop(annotations.remove(&alb("group.name"))),
+            1 => drop(annotations.insert(alb("group.name"), json!("inner"))),
+            _ => drop(annotations.insert(alb("group.name"), json!("edge"))),
+        }
+    }
+}
+
+/// A Service behind Ingresses or bindings.
+pub(crate) fn backend_service(number: usize) -> Value {
+    let port = |name: &str, port: usize, at: usize| json!({ "name": name, "port": port, "targetPort": port + 8000, "nodePort": 30000 + number * 10 + at, "protocol": "TCP" });
+    json!({
+        "kind": "Service",
+        "metadata": { "name": backend_name(number), "namespace": NAMESPACE },
+        "spec": { "type": "NodePort", "ports": [port("web", 80, 0), port("admin", 9000, 1)], "ipFamilies": ["IPv4"] },
+    })
+}
+
+/// A Service that asks for a load balancer of its own; its pods are those of the EndpointSlice of its name.
+pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random) -> Value {
+    let mut annotations = json!({
+        nlb("scheme"): if random.chance(0.5) { "internal" } else { "internet-facing" },
+        nlb("nlb-target-type"): if random.chance(0.6) { "ip" } else { "instance" },
+    });
+    for (annotation, values, probability) in SERVICE_ANNOTATIONS {
+        if random.chance(probability) {
+            annotations[nlb(annotation)] = json!(value(values, random));
+        }
+    }
+    let ports = (0..1 + random.below(2)).map(|port| service_port(number, port)).collect::<Vec<_>>();
+    json!({
+        "kind": "Service",
+        "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations },
+        "spec": {
+            "type": "LoadBalancer", "loadBalancerClass": "service.k8s.aws/nlb", "ports": ports, "ipFamilies": ["IPv4"],
+            "allocateLoadBalancerNodePorts": true,
+        },
+    })
+}
+
+fn service_port(number: usize, port: usize) -> Value {
+    json!({
+        "name": format!("port-{port}"), "port": 80 + port, "targetPort": 8080 + port,
+        "nodePort": 31000 + number * 10 + port, "protocol": "TCP",
+    })
+}
+
+/// A binding that a user writes for a target group of somebody else's.
+pub(crate) fn own_binding(name: &str, target_group: &str, backends: usize, random: &mut Random) -> Value {
+    json!({
+        "kind": "TargetGroupBinding",
+        "metadata": { "name": name, "namespace": NAMESPACE },
+        "spec": {
+            "targetGroupARN": target_group, "targetType": "ip", "ipAddressType": "ipv4",
+            "serviceRef": { "name": backend_name(random.below(backends)), "port": 80 },
+        },
+    })
+}
+
+/// The pods behind a Service, and its EndpointSlice.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pods {
+    /// The Service.
+    pub(crate) service: String,
+    /// Its place among all Services, which its addresses are made from.
+    pub(crate) number: usize,
+    /// Number and readiness.
+    pub(crate) pods: Vec<(usize, bool)>,
+    next: usize,
+}
+
+impl Pods {
+    pub(crate) fn new(service: &str, number: usize) -> Self {
+        Self { service: service.to_owned(), number, ..Self::default() }
+    }
+
+    fn pod_name(&self, pod: usize) -> String {
+        format!("{}-pod-{pod}", self.service)
+    }
+
+    fn address(&self, pod: usize) -> String {
+        format!("10.0.{}.{}", self.number + 1, pod + 1)
+    }
+
+    /// A pod comes; the EndpointSlice is still to be written.
+    pub(crate) fn add(&mut self, cluster: &SimulatedCluster, aws: &SimulatedAws) {
+        let pod = self.next;
+        self.next += 1;
+        let address = self.address(pod);
+        aws.add_pod_address(&address, pod % 3);
+        self.pods.push((pod, true));
+        cluster
+            .create(json!({
+                "kind": "Pod",
+                "metadata": { "name": self.pod_name(pod), "namespace": NAMESPACE },
+                "spec": { "nodeName": format!("node-{}", pod % 3), "containers": [{ "ports": [] }] },
+            }))
+            .unwrap();
+        let name = self.pod_name(pod);
+        cluster.set_status(
+            "pods",
+            NAMESPACE,
+            &name,
+            json!({
+                "podIP": address, "podIPs": [{ "ip": address }],
+                "conditions": [{ "type": "Ready", "status": "True" }, { "type": "ContainersReady", "status": "True" }],
+            }),
+        );
+    }
+
+    /// A pod goes.
+    pub(crate) fn remove(&mut self, cluster: &SimulatedCluster, at: usize) {
+        if at < self.pods.len() {
+            let (pod, _) = self.pods.remove(at);
+            cluster.delete("pods", NAMESPACE, &self.pod_name(pod));
+        }
+    }
+
+    /// Writes the EndpointSlice, as the cluster's own controller does.
+    pub(crate) fn write(&self, cluster: &SimulatedCluster) {
+        let endpoints: Vec<Value> = self
+            .pods
+            .iter()
+            .map(|(pod, ready)| {
+                json!({
+                    "addresses": [self.address(*pod)],
+                    "conditions": { "ready": ready, "serving": ready, "terminating": false },
+                    "nodeName": format!("node-{}", pod % 3),
+                    "targetRef": { "kind": "Pod", "namespace": NAMESPACE, "name": self.pod_name(*pod) },
+                })
+            })
+            .collect();
+        let name = format!("{}-slice", self.service);
+        let service = cluster.get("services", NAMESPACE, &self.service);
+        let ports: Vec<Value> = service
+            .iter()
+            .flat_map(|service| service["spec"]["ports"].as_array().cloned().unwrap_or_default())
+            .map(|port| json!({ "name": port["name"], "port": port["targetPort"], "protocol": port["protocol"] }))
+            .collect();
+        let slice = json!({
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": name, "namespace": NAMESPACE, "labels": { "kubernetes.io/service-name": self.service },
+            },
+            "addressType": "IPv4", "endpoints": endpoints, "ports": ports,
+        });
+        if service.is_none() {
+            cluster.delete("endpointslices", NAMESPACE, &name);
+        } else if cluster.get("endpointslices", NAMESPACE, &name).is_none() {
+            cluster.create(slice).unwrap();
+        } else {
+            cluster.edit("endpointslices", NAMESPACE, &name, |old| {
+                old["endpoints"] = slice["endpoints"].clone();
+                old["ports"] = slice["ports"].clone();
+            });
+        }
+    }
+}
+
+/// What there is before anybody asks for a load balancer.
+pub(crate) fn foundation(cluster: &SimulatedCluster) {
+    cluster
+        .create(json!({
+            "kind": "IngressClass", "metadata": { "name": "alb" }, "spec": { "controller": "ingress.k8s.aws/alb" },
+        }))
+        .unwrap();
+    for node in 0..3 {
+        let name = format!("node-{node}");
+        let provider = format!("aws:///us-west-2a/i-node{node}");
+        let object = json!({ "kind": "Node", "metadata": { "name": name }, "spec": { "providerID": provider } });
+        cluster.create(object).unwrap();
+        cluster.set_status("nodes", "", &name, json!({ "conditions": [{ "type": "Ready", "status": "True" }] }));
+    }
+}
+
+/// Changes something about an Ingress that it may change at any time, and says what.
+pub(crate) fn edit_ingress(object: &mut Value, random: &mut Random, backends: usize) -> String {
+    match random.below(5) {
+        0 => {
+            object["spec"]["rules"] = rules(random, backends);
+            "rules".to_owned()
+        }
+        1 => {
+            // One path among others, so that the rest stays as it is.
+            let rules = object["spec"]["rules"].as_array_mut().unwrap();
+            let at = random.below(rules.len());
+            let paths = rules[at]["http"]["paths"].as_array_mut().unwrap();
+            let at = random.below(paths.len() + 1);
+            if paths.len() > 1 && random.chance(0.4) {
+                paths.remove(at % paths.len());
+            } else if paths.len() < 6 {
+                let path = format!("/q{}", random.below(100));
+                paths.insert(at, json!({ "path": path, "pathType": "Prefix", "backend": backend(random, backends) }));
+            }
+            "one path".to_owned()
+        }
+        2 => {
+            let rules = object["spec"]["rules"].as_array_mut().unwrap();
+            let at = random.below(rules.len());
+            let paths = rules[at]["http"]["paths"].as_array_mut().unwrap();
+            let at = random.below(paths.len());
+            paths[at]["backend"] = backend(random, backends);
+            "one backend".to_owned()
+        }
+        3 => {
+            if object["spec"]["defaultBackend"].is_object() {
+                object["spec"].as_object_mut().unwrap().remove("defaultBackend");
+            } else {
+                object["spec"]["defaultBackend"] = backend(random, backends);
+            }
+            "default backend".to_owned()
+        }
+        _ => {
+            let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+            let has = |suffix: &&str| annotations.contains_key(&alb(suffix));
+            let changeable: Vec<&str> = INGRESS_ANNOTATIONS.iter().map(|(suffix, _)| *suffix).filter(has).collect();
+            let Some(suffix) = random.pick(&changeable) else { return "nothing".to_owned() };
+            if *suffix == "tags" && random.chance(0.4) {
+                return without_tags(annotations, &alb(suffix));
+            }
+            annotations.insert(alb(suffix), json!(value(suffix, random)));
+            format!("annotation {suffix}")
+        }
+    }
+}
+
+/// Takes one tag out of an annotation, or all with the annotation.
+fn without_tags(annotations: &mut serde_json::Map<String, Value>, key: &str) -> String {
+    let one_goes = annotations[key].as_str().is_some_and(|tags| tags.contains(','));
+    if one_goes {
+        annotations.insert(key.to_owned(), json!("kept=always"));
+        return "a tag goes".to_owned();
+    }
+    annotations.remove(key);
+    "all tags go".to_owned()
+}
+
+/// The same for a Service with a load balancer.
+pub(crate) fn edit_service(object: &mut Value, number: usize, random: &mut Random) -> String {
+    if random.chance(0.4) {
+        let ports = object["spec"]["ports"].as_array_mut().unwrap();
+        if ports.len() > 1 {
+            ports.pop();
+        } else {
+            ports.push(service_port(number, 1));
+        }
+        return "ports".to_owned();
+    }
+    let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+    if random.chance(0.2) {
+        let other = if annotations[&nlb("scheme")] == "internal" { "internet-facing" } else { "internal" };
+        annotations.insert(nlb("scheme"), json!(other));
+        return format!("scheme {other}");
+    }
+    let has = |(suffix, _): &(&str, &str)| annotations.contains_key(&nlb(suffix));
+    let changeable: Vec<(&str, &str)> = SERVICE_ANNOTATIONS.iter().map(|(s, v, _)| (*s, *v)).filter(has).collect();
+    let Some((suffix, values)) = random.pick(&changeable) else { return "nothing".to_owned() };
+    if *values == "tags" && random.chance(0.4) {
+        return without_tags(annotations, &nlb(suffix));
+    }
+    annotations.insert(nlb(suffix), json!(value(values, random)));
+    format!("annotation {suffix}")
+}
+
+/// An annotation that no load balancer can be made of, and that says nothing else.
+pub(crate) fn break_object(object: &mut Value) {
+    let key =
+        if object["kind"] == "Ingress" { alb("healthy-threshold-count") } else { nlb("healthcheck-healthy-threshold") };
+    object["metadata"]["annotations"][key] = json!("often");
+}
+
+pub(crate) fn mend_object(object: &mut Value) {
+    let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+    annotations.remove(&alb("healthy-threshold-count"));
+    annotations.remove(&nlb("healthcheck-healthy-threshold"));
+}
