@@ -70,16 +70,16 @@ async fn show(program: &Path, once: bool) -> Result<()> {
     lab.cluster.apply(&objects).await?;
     let ingresses: Vec<&str> = names(&objects, "Ingress");
     let services: Vec<&str> = load_balanced(&objects).map(|service| text(service, "/metadata/name")).collect();
-    let mut told = 0;
+    let mut reported = 0;
     let served = wait_until(DEADLINE, "the load balancers with healthy targets", async || {
         controller.check_running()?;
-        tell_writes(&lab, &mut told);
+        tell_writes(&lab, &mut reported);
         is_served(&lab, &objects).await
     })
     .await;
     served.with_context(|| format!("albatross's log ends:\n{}", lab.controller_log(20)))?;
     lab.settle(Duration::from_secs(1), DEADLINE).await?;
-    tell_writes(&lab, &mut told);
+    tell_writes(&lab, &mut reported);
 
     println!("\n{}", table::of_account(&lab.aws).await?);
     let counts = lab.proxy.counts();
@@ -92,7 +92,7 @@ async fn show(program: &Path, once: bool) -> Result<()> {
         println!("\nCtrl-C ends it. Changes in AWS from here on:");
         loop {
             controller.check_running()?;
-            tell_writes(&lab, &mut told);
+            tell_writes(&lab, &mut reported);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -106,7 +106,7 @@ async fn show(program: &Path, once: bool) -> Result<()> {
     }
     let gone = wait_until(DEADLINE, "the Ingress, the Service and all that was made for them to be gone", async || {
         controller.check_running()?;
-        tell_writes(&lab, &mut told);
+        tell_writes(&lab, &mut reported);
         is_gone(&lab, &ingresses, &services).await
     })
     .await;
@@ -148,12 +148,12 @@ fn load_balanced(objects: &[Value]) -> impl Iterator<Item = &Value> {
 }
 
 /// Prints the calls that change something and were made since the last time.
-fn tell_writes(lab: &Lab, told: &mut usize) {
+fn tell_writes(lab: &Lab, reported: &mut usize) {
     let log = lab.proxy.log();
-    for call in log.iter().skip(*told).filter(|call| !is_read(&call.name)) {
+    for call in log.iter().skip(*reported).filter(|call| !is_read(&call.name)) {
         println!("  {call}");
     }
-    *told = log.len();
+    *reported = log.len();
 }
 
 /// Whether each load balancer's object has a host name, and each pod of the Deployments is a healthy target behind each.

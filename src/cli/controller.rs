@@ -14,7 +14,7 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
     };
     // What sends traces runs there.
     let in_runtime = runtime.enter();
-    let telling = match Telling::start(&flags) {
+    let telling = match Telemetry::start(&flags) {
         Ok(telling) => telling,
         Err(error) => return output::error(&error),
     };
@@ -38,12 +38,12 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
 const QUIET: [&str; 2] = ["kube_client::client=error", "aws_smithy_runtime::client::orchestrator=info"];
 
 /// Log and traces.
-struct Telling {
+struct Telemetry {
     #[cfg(feature = "opentelemetry")]
     traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
-impl Telling {
+impl Telemetry {
     fn start(flags: &ControllerFlags) -> Result<Self, String> {
         let filter = filter(&flags.log_level).map_err(|error| {
             format!("--log-level: {error}; write `info`, `debug` or a filter such as `albatross=debug`")

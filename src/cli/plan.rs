@@ -31,7 +31,7 @@ use albatross_core::{
     facts::Facts,
     model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, StackId, Value},
     plan::{self, Plan},
-    snapshot::{self, Backend, IngressClass, Loaded, Place, Problem, Scope, Snapshot, placeholder},
+    snapshot::{self, Backend, IngressClass, Loaded, Problem, Scope, Snapshot, SourceLocation, placeholder},
 };
 
 #[derive(Args)]
@@ -68,7 +68,7 @@ struct StackPlan {
     object: String,
     /// The file and line of the object; absent of a group of Ingresses.
     #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<Place>,
+    place: Option<SourceLocation>,
     group: String,
     plan: Option<Plan>,
     diagnostics: Vec<Diagnostic>,
@@ -179,7 +179,7 @@ struct Report<'a> {
 struct Run<'a> {
     snapshot: &'a Snapshot,
     config: &'a BuildConfig,
-    places: &'a BTreeMap<(&'static str, ObjectName), Place>,
+    places: &'a BTreeMap<(&'static str, ObjectName), SourceLocation>,
     /// True if everything until now could be read and planned.
     well: Cell<bool>,
 }
@@ -207,7 +207,7 @@ impl Run<'_> {
     /// Ingress and Service that is left alone.
     fn each<E>(&self, mut done: impl FnMut(StackPlan) -> Result<(), E>) -> Result<(), E> {
         let Self { snapshot, config, .. } = *self;
-        let mut told: BTreeSet<ObjectName> = BTreeSet::new();
+        let mut reported: BTreeSet<ObjectName> = BTreeSet::new();
         let mut groups: BTreeMap<StackId, Vec<&snapshot::Ingress>> = BTreeMap::new();
         for ingress in snapshot.ingresses.values() {
             for group in ingress::groups_of(ingress, snapshot) {
@@ -225,7 +225,7 @@ impl Run<'_> {
             let diagnostics = [membership.broken, built.diagnostics.clone()].concat();
             let values: Vec<_> = concerned.iter().flat_map(|name| values_of_ingress(snapshot, name)).collect();
             done(self.planned(group.object(), group.to_string(), Built { diagnostics, ..built }, &values))?;
-            told.extend(concerned);
+            reported.extend(concerned);
         }
         let is_ours = |service: &snapshot::Service| {
             config.enable_services && service::ownership(service, config) == service::Ownership::Ours
@@ -240,7 +240,7 @@ impl Run<'_> {
                 done(self.refused_binding(&binding.name, field))?;
             }
         }
-        for ingress in snapshot.ingresses.values().filter(|ingress| !told.contains(&ingress.name)) {
+        for ingress in snapshot.ingresses.values().filter(|ingress| !reported.contains(&ingress.name)) {
             let why = ingress::class::foreign_because(ingress, snapshot, config);
             let why = why.unwrap_or_else(|| match ingress::class::ownership(ingress, snapshot, config) {
                 Ownership::Broken(mistake) if !ingress.deleting => mistake.to_string(),
@@ -259,7 +259,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn place(&self, object: &ObjectReference) -> Option<Place> {
+    fn place(&self, object: &ObjectReference) -> Option<SourceLocation> {
         self.places.get(&(object.kind.as_str(), object.name.clone())).cloned()
     }
 

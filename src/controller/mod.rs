@@ -25,14 +25,14 @@ use crate::controller::{
         watches::Synced,
     },
     reconcile::{
-        askers::Askers,
-        repeats::Repeats,
+        askers::FactSubscribers,
+        repeats::StepHistory,
         waits::{self, Waits},
     },
     runtime::{
-        mandate::Mandate,
+        mandate::WritePermit,
         metrics::{self, Metrics},
-        queue::{Cause, Outcome, Queue},
+        queue::{Outcome, Queue, QueueReason},
     },
 };
 use albatross_aws::facts::FactStore;
@@ -60,15 +60,15 @@ pub struct Controller {
     applier: Applier,
     targets: Targets,
     facts: FactStore,
-    askers: Askers,
+    fact_subscribers: FactSubscribers,
     secrets: Secrets,
     records: Records,
     waits: Waits,
-    repeats: Repeats,
+    step_history: StepHistory,
     /// `--replaced-load-balancer-hold`
     replacement_hold: Duration,
     metrics: Arc<Metrics>,
-    mandate: Arc<Mandate>,
+    write_permit: Arc<WritePermit>,
     /// Read while a group may use the shared security group, written while it is deleted.
     backend_group_gate: tokio::sync::RwLock<()>,
     /// The one namespace that is watched; all where it is empty.
@@ -90,7 +90,7 @@ impl Controller {
 
     /// Whether this process may change anything at this moment.
     fn may_write(&self) -> bool {
-        self.mandate.holds()
+        self.write_permit.holds()
     }
 
     /// Takes keys from the queue until asked to stop; a key that is being worked on is finished first.
@@ -140,7 +140,7 @@ impl Controller {
 
     async fn reconcile_binding(&self, name: &ObjectName) -> Outcome {
         if self.with_snapshot(|s| !s.target_group_bindings.contains_key(name)) {
-            self.metrics.forget_binding(&name.namespace, &name.name);
+            self.metrics.remove_binding(&name.namespace, &name.name);
         }
         match self.targets.reconcile_binding(name, &|| self.may_write()).await {
             Ok(outcome) => {
@@ -150,7 +150,7 @@ impl Controller {
                 if outcome.changed && current_priority() == Priority::Audit {
                     self.metrics.drift_step("RegisterTargets");
                 }
-                self.queue.add_all(outcome.also.into_iter().map(Key::Binding));
+                self.queue.add_all(outcome.unblocked.into_iter().map(Key::Binding));
                 if let Some(subject) = self.binding_subject(name) {
                     for notice in &outcome.notices {
                         tracing::warn!(binding = %name, "{}", notice.message);
@@ -168,7 +168,7 @@ impl Controller {
                 for waited in &outcome.became_ready {
                     self.metrics.readiness_gate_ready(&name.namespace, &name.name, *waited);
                 }
-                let soon = outcome.unsettled.then_some(Duration::from_secs(1));
+                let soon = outcome.checkpoint_pending.then_some(Duration::from_secs(1));
                 soon.into_iter().chain(outcome.again).min().map_or(Outcome::Done, Outcome::Again)
             }
             Err(error) => {
@@ -180,7 +180,7 @@ impl Controller {
                 }
                 match self.targets_failed(&error) {
                     // Nothing else brings it back to have its status written.
-                    Outcome::SetAside(what) if self.targets.status_is_unwritten(name) => Outcome::Failed(what),
+                    Outcome::NeedsCorrection(what) if self.targets.status_is_unwritten(name) => Outcome::Failed(what),
                     outcome => outcome,
                 }
             }
@@ -195,7 +195,7 @@ impl Controller {
         // AWS says already what is wrong, where it does not answer.
         let Ok(observed) = self.inventory.observe(&stack).await else { return };
         if self.with_snapshot(|snapshot| dependents::is_binding_of(&stack, &binding, &observed, snapshot)) {
-            self.inventory.forget(&stack);
+            self.inventory.invalidate(&stack);
             self.queue.add(Key::Stack(stack));
         }
     }
@@ -219,7 +219,7 @@ impl Controller {
         }
         // To try again what an object has to be corrected for would change nothing.
         if error.problem.needs_correction() {
-            return Outcome::SetAside(error.to_string());
+            return Outcome::NeedsCorrection(error.to_string());
         }
         Outcome::Failed(error.to_string())
     }
@@ -264,7 +264,7 @@ impl Controller {
             let Some(group) = self.inventory.backend_security_group().await? else { return Ok(()) };
             if self.inventory.load_balancer_uses(&group).await? {
                 // A load balancer that was in it may have gone since; AWS says itself when one has come.
-                self.inventory.give_up_list();
+                self.inventory.invalidate_list();
             }
             self.applier.delete_backend_security_group().await.map(|_| ())
         };
@@ -277,7 +277,7 @@ impl Controller {
                 let is_stuck = self.waits.blocked(SHARED_GROUP, "delete", waits::DEADLINE);
                 if is_stuck {
                     // Somebody else may have made a rule that names it.
-                    self.targets.forget_node_rules().await;
+                    self.targets.invalidate_node_rules().await;
                 }
                 self.queue.add(Key::NodeRules);
                 if is_stuck {
@@ -328,26 +328,26 @@ impl Controller {
             tracing::debug!(keys = keys.len(), ?pause, "comparing everything with AWS anew, one after the other");
             for key in keys {
                 tokio::time::sleep(pause).await;
-                self.give_up(&key).await;
+                self.invalidate(&key).await;
                 self.queue.audit(key);
             }
-            self.inventory.give_up_list();
+            self.inventory.invalidate_list();
             self.report_leftovers().await;
         }
     }
 
     /// Gives up what is known of a key's part of AWS, so that it is read.
-    async fn give_up(&self, key: &Key) {
+    async fn invalidate(&self, key: &Key) {
         match key {
-            Key::Stack(stack) => self.inventory.forget(stack),
+            Key::Stack(stack) => self.inventory.invalidate(stack),
             Key::Binding(name) => {
                 let arn = self.with_snapshot(|s| s.target_group_bindings.get(name)?.spec.target_group_arn.clone());
                 if let Some(arn) = arn {
-                    self.inventory.forget_targets(&TargetGroupArn::new(arn));
+                    self.inventory.invalidate_targets(&TargetGroupArn::new(arn));
                 }
             }
-            Key::NodeRules => self.targets.forget_node_rules().await,
-            Key::BackendSecurityGroup => self.facts.forget(),
+            Key::NodeRules => self.targets.invalidate_node_rules().await,
+            Key::BackendSecurityGroup => self.facts.invalidate(),
         }
     }
 
@@ -402,7 +402,7 @@ impl Controller {
         self.metrics.target_groups(infos);
         self.metrics.deletions_blocked(self.waits.count_blocked());
         self.metrics.queue_depth(self.queue.due());
-        self.synced.heard.silent().into_iter().for_each(|(kind, silent)| self.metrics.watch_silent(kind, silent));
+        self.synced.activity.silent().into_iter().for_each(|(kind, silent)| self.metrics.watch_silent(kind, silent));
     }
 
     /// What `/debug/state` shows.
@@ -420,7 +420,7 @@ impl Controller {
         serde_json::json!({
             "leader": self.may_write(),
             "awaited": self.synced.reasons(),
-            "watchesSilentSeconds": self.synced.heard.silent().into_iter().map(|(kind, silent)| (kind, silent.as_secs()))
+            "watchesSilentSeconds": self.synced.activity.silent().into_iter().map(|(kind, silent)| (kind, silent.as_secs()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
             "objects": counts,
             "queue": self.queue.snapshot(),
@@ -436,11 +436,11 @@ impl Controller {
 const SHARED_GROUP: &str = "shared backend security group";
 
 /// How urgent the calls of a pass are.
-fn priority(cause: Cause) -> Priority {
+fn priority(cause: QueueReason) -> Priority {
     match cause {
-        Cause::Change => Priority::Edit,
-        Cause::Resync => Priority::Resync,
-        Cause::Audit => Priority::Audit,
+        QueueReason::Change => Priority::Edit,
+        QueueReason::Resync => Priority::Resync,
+        QueueReason::Audit => Priority::Audit,
     }
 }
 
@@ -459,7 +459,7 @@ fn result_label(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "success",
         Outcome::Again(_) | Outcome::NotYet => "requeue_after",
-        Outcome::Failed(_) | Outcome::SetAside(_) => "error",
+        Outcome::Failed(_) | Outcome::NeedsCorrection(_) => "error",
     }
 }
 

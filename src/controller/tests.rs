@@ -139,8 +139,8 @@ async fn controller(
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), &cluster, vpc.clone()));
     let snapshot = Arc::new(RwLock::new(snapshot));
     // Without the sender the last value stays.
-    let mandate = Mandate::new(tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1, None);
-    mandate.begin(1);
+    let write_permit = WritePermit::new(tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1, None);
+    write_permit.begin(1);
     let header = albatross_core::record::Header {
         format: albatross_core::record::FORMAT,
         cluster: cluster.clone(),
@@ -169,15 +169,15 @@ async fn controller(
             true,
         ),
         facts: FactStore::new(aws, cluster, vpc),
-        askers: Askers::default(),
+        fact_subscribers: FactSubscribers::default(),
         secrets: Secrets::new(client.clone(), Arc::default(), None),
         records,
         waits: Waits::default(),
-        repeats: Repeats::default(),
+        step_history: StepHistory::default(),
         replacement_hold: std::time::Duration::ZERO,
         inventory,
         metrics: Arc::new(metrics::Metrics::new()),
-        mandate: Arc::new(mandate),
+        write_permit: Arc::new(write_permit),
         backend_group_gate: tokio::sync::RwLock::new(()),
         watch_namespace: String::new(),
     };
@@ -233,7 +233,7 @@ async fn a_target_group_that_is_gone_is_looked_for_by_its_group() {
         controller.queue.done(&key.0, &Outcome::Done);
         next.push(key);
     }
-    assert!(next.contains(&(Key::Stack(group()), Cause::Change)), "{next:?}");
+    assert!(next.contains(&(Key::Stack(group()), QueueReason::Change)), "{next:?}");
     fake.calls();
     controller.inventory.observe(&group()).await.unwrap();
     assert!(fake.actions().contains(&"DescribeTargetGroups".to_owned()), "what AWS has is not read again");
@@ -283,7 +283,7 @@ async fn what_an_object_has_to_be_corrected_for_is_not_tried_again_and_again() {
     assert!(matches!(&outcome, Outcome::Failed(_)), "nothing else has its status written: {outcome:?}");
     let outcome = controller.reconcile(&Key::Binding(binding.clone())).await;
     assert!(
-        matches!(&outcome, Outcome::SetAside(message) if message.contains("multiClusterTargetGroup")),
+        matches!(&outcome, Outcome::NeedsCorrection(message) if message.contains("multiClusterTargetGroup")),
         "{outcome:?}"
     );
     {
@@ -293,7 +293,7 @@ async fn what_an_object_has_to_be_corrected_for_is_not_tried_again_and_again() {
         spec.networking = Some(albatross_core::api::crd::Networking::default());
     }
     let outcome = controller.reconcile(&Key::NodeRules).await;
-    assert!(matches!(outcome, Outcome::SetAside(_)), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::NeedsCorrection(_)), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -501,7 +501,7 @@ async fn who_asks_for_what_is_not_there_costs_nobody_else_what_is_known() {
     let query = albatross_core::facts::SubnetQuery::Named { kind, names: vec!["subnet-1".to_owned()], ipv6: false };
     let mut facts = albatross_core::facts::Facts::default();
     for _ in 0..3 {
-        controller.facts.answer(&albatross_core::facts::Want::Subnets(query.clone()), &mut facts).await;
+        controller.facts.answer(&albatross_core::facts::FactQuery::Subnets(query.clone()), &mut facts).await;
         assert!(matches!(facts.subnets(&query), Some(albatross_core::facts::Fact::Known(_))));
         let outcome = controller.reconcile(&Key::Stack(group())).await;
         assert!(matches!(&outcome, Outcome::Failed(why) if why.contains("`nobodys`")), "{outcome:?}");
@@ -577,12 +577,12 @@ status: {loadBalancer: {ingress: [{hostname: web.example, ports: [{port: 80, pro
     controller.config.enable_backend_security_group = false;
     let outcome = controller.reconcile(&Key::Stack(StackId::Group("edge".to_owned()))).await;
     let mut calls = Vec::new();
-    let told = warned(&fake, &mut calls, "QuotaReached").await;
+    let reported = warned(&fake, &mut calls, "QuotaReached").await;
     let rules = |call: &&Call| ["CreateRule", "DeleteRule"].contains(&call.action.as_str());
     let writes: Vec<&str> = calls.iter().filter(rules).map(|call| call.action.as_str()).collect();
     assert!(matches!(outcome, Outcome::Done | Outcome::Again(_)), "{outcome:?}");
     assert_eq!(writes, ["CreateRule", "DeleteRule", "CreateRule"]);
-    assert_eq!(told, ["web"]);
+    assert_eq!(reported, ["web"]);
 }
 
 #[tokio::test]

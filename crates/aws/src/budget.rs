@@ -165,12 +165,12 @@ struct Queue {
 }
 
 /// A place in a queue, given up however the wait ends.
-struct Place<'a> {
+struct WaitGuard<'a> {
     queue: &'a Queue,
     ticket: Ticket,
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.queue.lock().leave(self.ticket);
         self.queue.changed.notify_waiters();
@@ -190,7 +190,7 @@ impl Queue {
     /// Waits for a turn.
     async fn turn(&self, ticket: Ticket) {
         self.lock().enter(ticket);
-        let _place = Place { queue: self, ticket };
+        let _place = WaitGuard { queue: self, ticket };
         loop {
             // Asked for first, so that a change between looking and waiting is not missed.
             let mut changed = pin!(self.changed.notified());

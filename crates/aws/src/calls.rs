@@ -48,7 +48,7 @@ pub(super) async fn watched<F: Future>(
     let call = Box::pin(call).instrument(span);
     let Some(observer) = observer else { return call.await };
     let started = Instant::now();
-    let told = async {
+    let reporting_call = async {
         let answer = call.await;
         REQUESTS.with(|requests| {
             let requests = requests.borrow();
@@ -60,7 +60,7 @@ pub(super) async fn watched<F: Future>(
         });
         answer
     };
-    REQUESTS.scope(RefCell::default(), told).await
+    REQUESTS.scope(RefCell::default(), reporting_call).await
 }
 
 /// The SDK's hook that feeds a [`CallObserver`].

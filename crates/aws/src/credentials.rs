@@ -62,12 +62,12 @@ struct Sources {
     web_identity: Option<WebIdentity>,
     container: EcsCredentialsProvider,
     instance: ImdsCredentialsProvider,
-    had: Mutex<Had>,
+    had: Mutex<LastCredentials>,
 }
 
 /// What there was, for when there is nothing new.
 #[derive(Debug, Default)]
-struct Had {
+struct LastCredentials {
     last: Option<Credentials>,
     failed: Option<Instant>,
 }
@@ -125,7 +125,7 @@ impl ProvideCredentials for Sources {
             let mut had = self.had.lock().unwrap_or_else(PoisonError::into_inner);
             match found {
                 Ok(new) => {
-                    *had = Had { last: Some(new.clone()), failed: None };
+                    *had = LastCredentials { last: Some(new.clone()), failed: None };
                     Ok(new)
                 }
                 Err(error) => {
@@ -162,7 +162,7 @@ impl Sources {
     async fn find(&self) -> Result<Credentials, NoCredentials> {
         let hints = &self.hints;
         if hints.profile.is_none() {
-            if let Some(half) = hints.half_a_key() {
+            if let Some(half) = hints.incomplete_key() {
                 return Err(half);
             }
             if let Some(found) = loaded(self.environment.provide_credentials().await, |error| hints.keys(&error))? {
@@ -171,7 +171,7 @@ impl Sources {
             if let Some(web_identity) = &self.web_identity {
                 return web_identity.credentials().await;
             }
-            if let Some(half) = hints.half_a_role() {
+            if let Some(half) = hints.incomplete_role() {
                 return Err(half);
             }
         }

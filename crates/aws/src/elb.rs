@@ -100,7 +100,7 @@ fn actions(
 }
 
 /// An answer to a request that may hold a Secret's content: AWS's words, which may repeat it, are told without it.
-fn discreet<T>(answer: Result<T, AwsError>, sent: Option<&Authentication>) -> Result<T, AwsError> {
+fn without_secret<T>(answer: Result<T, AwsError>, sent: Option<&Authentication>) -> Result<T, AwsError> {
     answer.map_err(|error| match sent.and_then(Authentication::secret) {
         Some(secret) => error.without(&[&secret.client_secret, &secret.client_id.0]),
         None => error,
@@ -468,7 +468,7 @@ impl Aws {
             .set_mutual_authentication(new.mutual_authentication())
             .set_tags(convert::to_elb_tags(tags));
         let answer = self.write(operation, || call.clone().send()).await;
-        let answer = discreet(answer, new.default_authentication.as_ref())?;
+        let answer = without_secret(answer, new.default_authentication.as_ref())?;
         let mut listener = answer
             .listeners()
             .first()
@@ -492,7 +492,7 @@ impl Aws {
             .set_default_actions(change.actions(operation)?)
             .set_mutual_authentication(change.mutual_authentication());
         let answer = self.write(operation, || call.clone().send()).await;
-        let answer = discreet(answer, change.default_authentication.as_ref())?;
+        let answer = without_secret(answer, change.default_authentication.as_ref())?;
         let listener = answer.listeners().first().and_then(convert::listener);
         listener.map(|l| change.remembered(l)).ok_or_else(|| AwsError::incomplete(operation, "listener"))
     }
@@ -545,7 +545,7 @@ impl Aws {
             .set_actions(Some(actions(operation, before, action)?))
             .set_transforms(rewriting(operation, transforms)?)
             .set_tags(convert::to_elb_tags(tags));
-        let answer = discreet(self.write(operation, || call.clone().send()).await, before)?;
+        let answer = without_secret(self.write(operation, || call.clone().send()).await, before)?;
         let mut rule =
             answer.rules().first().and_then(convert::rule).ok_or_else(|| AwsError::incomplete(operation, "rule"))?;
         rule.tags = tags.clone();
@@ -571,7 +571,7 @@ impl Aws {
             .set_actions(Some(actions))
             .set_transforms(rewriting(operation, transforms)?)
             .set_reset_transforms(reset_transforms.then_some(true));
-        let answer = discreet(self.write(operation, || call.clone().send()).await, before)?;
+        let answer = without_secret(self.write(operation, || call.clone().send()).await, before)?;
         let rule = answer.rules().first().and_then(convert::rule);
         let mut rule = rule.ok_or_else(|| AwsError::incomplete(operation, "rule"))?;
         remember_secret(&mut rule.actions, before);

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use self::certificates::CertificateStore;
 use crate::{Aws, AwsError};
 use albatross_core::{
-    facts::{Fact, Facts, Subnet, SubnetQuery, Want, limits::Limits, security_groups, subnets},
+    facts::{Fact, FactQuery, Facts, Subnet, SubnetQuery, limits::Limits, security_groups, subnets},
     model::{SecurityGroupId, TargetGroupArn, TrustStoreArn, VpcId},
 };
 
@@ -69,7 +69,7 @@ struct Reading<T> {
 #[derive(Debug, Default)]
 struct Ages {
     begun: AtomicU64,
-    forgotten: AtomicU64,
+    invalidated: AtomicU64,
 }
 
 impl Ages {
@@ -79,7 +79,7 @@ impl Ages {
     }
 
     fn is_valid<T>(&self, reading: &Reading<T>, maximum_age: Duration) -> bool {
-        reading.number > self.forgotten.load(Ordering::SeqCst) && reading.at.elapsed() < maximum_age
+        reading.number > self.invalidated.load(Ordering::SeqCst) && reading.at.elapsed() < maximum_age
     }
 
     /// What is kept, unless it is too old, or what `read` answers.
@@ -160,31 +160,31 @@ impl FactStore {
 
     /// Puts into `facts` what is wanted. The shared security group is not looked up here: looking it up may make it. Nor are Secrets,
     /// which the cluster has.
-    pub async fn answer(&self, want: &Want, facts: &mut Facts) {
+    pub async fn answer(&self, want: &FactQuery, facts: &mut Facts) {
         match want {
-            Want::Subnets(query) => {
+            FactQuery::Subnets(query) => {
                 let fact = self.subnets(query).await;
                 facts.subnets.insert(query.clone(), fact);
             }
-            Want::SecurityGroups(names) => {
+            FactQuery::SecurityGroups(names) => {
                 let fact = self.security_groups(names).await;
                 facts.security_groups.insert(names.clone(), fact);
             }
-            Want::TargetGroup(name) => {
+            FactQuery::TargetGroup(name) => {
                 let fact = self.target_group(name).await;
                 facts.target_groups.insert(name.clone(), fact);
             }
-            Want::Certificates(hosts) => {
+            FactQuery::Certificates(hosts) => {
                 let fact = self.certificates.answer(&self.aws, hosts).await;
                 facts.certificates.insert(hosts.clone(), fact.unwrap_or_else(|error| unavailable(&error)));
             }
-            Want::TrustStore(name) => {
+            FactQuery::TrustStore(name) => {
                 let fact = self.trust_store(name).await;
                 facts.trust_stores.insert(name.clone(), fact);
             }
-            Want::VpcBlocks => facts.vpc_blocks = Some(self.vpc_blocks().await),
-            Want::Limits => facts.limits = Some(self.limits().await),
-            Want::Secret(_) | Want::BackendSecurityGroup | Want::InForce | Want::Protection => {}
+            FactQuery::VpcBlocks => facts.vpc_blocks = Some(self.vpc_blocks().await),
+            FactQuery::Limits => facts.limits = Some(self.limits().await),
+            FactQuery::Secret(_) | FactQuery::BackendSecurityGroup | FactQuery::Current | FactQuery::Protection => {}
         }
     }
 
@@ -217,8 +217,8 @@ impl FactStore {
         let read = async { self.aws.describe_availability_zones().await.map(converted) };
         let zones = &self.ages.get(zones, MAXIMUM_AGE_OF_PLACES, read).await?.value;
         let (kind, by, ipv6) = match query {
-            SubnetQuery::Discovered { kind, scheme, ipv6 } => (*kind, subnets::By::Role(*scheme), *ipv6),
-            SubnetQuery::Tagged { kind, tags, ipv6 } => (*kind, subnets::By::Tags(tags.clone()), *ipv6),
+            SubnetQuery::Discovered { kind, scheme, ipv6 } => (*kind, subnets::SelectBy::Role(*scheme), *ipv6),
+            SubnetQuery::Tagged { kind, tags, ipv6 } => (*kind, subnets::SelectBy::Tags(tags.clone()), *ipv6),
             SubnetQuery::Named { kind, names, ipv6 } => {
                 let named = subnets::resolve_named(&self.vpc, *kind, *ipv6, self.gates, names, candidates, zones);
                 return Ok(match named {
@@ -300,8 +300,8 @@ impl FactStore {
     }
 
     /// Forgets what was found, so that it is asked for anew: something about it did not fit.
-    pub fn forget(&self) {
-        self.ages.forgotten.store(self.ages.now(), Ordering::SeqCst);
+    pub fn invalidate(&self) {
+        self.ages.invalidated.store(self.ages.now(), Ordering::SeqCst);
     }
 }
 

@@ -28,7 +28,7 @@ use crate::proxies::{Proxies, ProxyAddress};
 
 /// A client for each way.
 #[derive(Debug)]
-struct Ways<T> {
+struct ProxiedClients<T> {
     proxies: Arc<Proxies>,
     direct: T,
     through: BTreeMap<ProxyAddress, T>,
@@ -66,7 +66,7 @@ fn client(proxies: Arc<Proxies>, bundle: Option<&str>) -> Result<SharedHttpClien
         through.insert(proxy.clone(), one(config, context.clone()));
     }
     let direct = one(ProxyConfig::disabled(), context);
-    Ok(SharedHttpClient::new(Ways { proxies, direct, through }))
+    Ok(SharedHttpClient::new(ProxiedClients { proxies, direct, through }))
 }
 
 fn one(proxy: ProxyConfig, context: TlsContext) -> SharedHttpClient {
@@ -99,16 +99,16 @@ fn read_bundle(path: &str) -> Result<Vec<u8>, ConnectError> {
     Ok(text)
 }
 
-impl<T> Ways<T> {
+impl<T> ProxiedClients<T> {
     fn to(&self, url: &str) -> &T {
         self.proxies.for_url(url).and_then(|proxy| self.through.get(proxy)).unwrap_or(&self.direct)
     }
 }
 
-impl HttpClient for Ways<SharedHttpClient> {
+impl HttpClient for ProxiedClients<SharedHttpClient> {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
         let connector = |client: &SharedHttpClient| client.http_connector(settings, components);
-        SharedHttpConnector::new(Ways {
+        SharedHttpConnector::new(ProxiedClients {
             proxies: Arc::clone(&self.proxies),
             direct: connector(&self.direct),
             through: self.through.iter().map(|(proxy, client)| (proxy.clone(), connector(client))).collect(),
@@ -132,7 +132,7 @@ impl HttpClient for Ways<SharedHttpClient> {
     }
 }
 
-impl HttpConnector for Ways<SharedHttpConnector> {
+impl HttpConnector for ProxiedClients<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         self.to(request.uri()).call(request)
     }

@@ -27,7 +27,7 @@ pub use client::{Aws, ConnectError, ConnectOptions, parse_endpoints};
 pub use elb::{NewListener, NewLoadBalancer, NewRule};
 pub use error::{AwsError, AwsErrorKind};
 pub use http::AwsHttp;
-pub use inventory::{Inventory, Named, Tagging};
+pub use inventory::{Inventory, ResourceName, Tagging};
 pub use metadata::Instance;
 pub use region::{configured_region, region_of_zone};
 

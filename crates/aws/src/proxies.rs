@@ -75,7 +75,7 @@ pub struct ProxyError {
 
 /// An entry of NO_PROXY.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Direct {
+enum NoProxyEntry {
     Everything,
     Network(IpNet),
     Address(IpAddr, Option<u16>),
@@ -92,7 +92,7 @@ enum Direct {
 pub struct Proxies {
     http: Option<ProxyAddress>,
     https: Option<ProxyAddress>,
-    direct: Vec<Direct>,
+    direct: Vec<NoProxyEntry>,
 }
 
 /// A host and a port, the host without the brackets of IPv6.
@@ -109,7 +109,7 @@ fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
     Some((host, if port.is_empty() { None } else { Some(port.parse().ok()?) }))
 }
 
-impl Direct {
+impl NoProxyEntry {
     fn read(entry: &str) -> Option<Self> {
         if entry == "*" {
             return Some(Self::Everything);
@@ -153,10 +153,13 @@ impl Proxies {
             set(name).or_else(|| set(&name.to_ascii_lowercase()))
         };
         let proxy = |name: &'static str| get(name).map(|text| ProxyAddress::read(name, &text)).transpose();
-        let mut direct: Vec<Direct> =
-            get("NO_PROXY").iter().flat_map(|text| text.split(',')).filter_map(|e| Direct::read(e.trim())).collect();
+        let mut direct: Vec<NoProxyEntry> = get("NO_PROXY")
+            .iter()
+            .flat_map(|text| text.split(','))
+            .filter_map(|e| NoProxyEntry::read(e.trim()))
+            .collect();
         // The API server, as pods are told its address.
-        direct.extend(get("KUBERNETES_SERVICE_HOST").as_deref().and_then(Direct::read));
+        direct.extend(get("KUBERNETES_SERVICE_HOST").as_deref().and_then(NoProxyEntry::read));
         Ok(Self { http: proxy("HTTP_PROXY")?, https: proxy("HTTPS_PROXY")?, direct })
     }
 

@@ -95,14 +95,15 @@ fn description(Registration { target, zone }: &Registration) -> elb::TargetDescr
 
 /// A target without a port (a Lambda function) is none that could be registered here.
 fn health(answer: &elb::TargetHealthDescription) -> Option<(Target, TargetHealth)> {
-    let told = answer.target()?;
-    let target = Target { id: told.id()?.to_owned(), port: u16::try_from(told.port()?).ok()? };
+    let target_description = answer.target()?;
+    let target =
+        Target { id: target_description.id()?.to_owned(), port: u16::try_from(target_description.port()?).ok()? };
     let health = answer.target_health();
     let health = TargetHealth {
         state: health.and_then(|h| h.state()).map_or("unknown", elb::TargetHealthStateEnum::as_str).to_owned(),
         reason: health.and_then(|h| h.reason()).map(|r| r.as_str().to_owned()),
         description: health.and_then(|h| h.description()).map(str::to_owned),
-        zone: told.availability_zone().filter(|zone| !zone.is_empty()).map(str::to_owned),
+        zone: target_description.availability_zone().filter(|zone| !zone.is_empty()).map(str::to_owned),
     };
     Some((target, health))
 }

@@ -10,8 +10,8 @@ use crate::{
     desired::sources::ingress::groups_of,
     model::{ObjectName, ObservedStack, ObservedTargetGroup, StackId, tags},
     snapshot::{
-        Backend, Change, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, Record,
-        Service, Snapshot, TargetGroupBinding, in_namespace,
+        Backend, Change, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, Service,
+        Snapshot, SnapshotObject, TargetGroupBinding, in_namespace,
     },
     targets,
 };
@@ -68,7 +68,7 @@ pub fn is_binding_of(
         StackId::Group(_) => {
             let finalizer = tags::finalizer(stack);
             let served = |ingress: &Ingress| ingress.finalizers.contains(&finalizer) && !ingress.status.is_empty();
-            observed.holdings.iter().any(|holding| holding.member.namespace == *namespace)
+            observed.member_resources.iter().any(|resources| resources.member.namespace == *namespace)
                 || observed.target_groups.iter().any(home)
                 || in_namespace(&snapshot.ingresses, namespace).any(|(_, ingress)| served(ingress))
         }
@@ -89,7 +89,7 @@ fn stack_in_reach(binding: &TargetGroupBinding, snapshot: &Snapshot) -> Option<S
 }
 
 /// A kind of object whose changes concern somebody.
-pub trait Concerns: Record {
+pub trait Dependents: SnapshotObject {
     /// The keys that a change concerns; the snapshot has it already.
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key>;
 }
@@ -98,7 +98,7 @@ fn now<'a, T>(change: &Change<T>, objects: &'a std::collections::BTreeMap<Object
     objects.get(&change.name)
 }
 
-impl Concerns for Ingress {
+impl Dependents for Ingress {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let present = now(change, &snapshot.ingresses);
         let mut keys: BTreeSet<Key> = change
@@ -122,7 +122,7 @@ fn groups_of_all<'a>(ingresses: impl Iterator<Item = &'a Ingress>, snapshot: &Sn
     ingresses.flat_map(|ingress| groups_of(ingress, snapshot)).map(Key::Stack).collect()
 }
 
-impl Concerns for IngressClass {
+impl Dependents for IngressClass {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         // An Ingress without a class may be of a class that became the default, or is it no longer.
         let concerned = |ingress: &&Ingress| ingress.class.as_ref().is_none_or(|class| *class == change.name.name);
@@ -130,7 +130,7 @@ impl Concerns for IngressClass {
     }
 }
 
-impl Concerns for IngressClassParams {
+impl Dependents for IngressClassParams {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let classes: Vec<&IngressClass> = snapshot
             .ingress_classes
@@ -144,7 +144,7 @@ impl Concerns for IngressClassParams {
     }
 }
 
-impl Concerns for Namespace {
+impl Dependents for Namespace {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         // Its labels decide only where a class chooses namespaces.
         if snapshot.ingress_class_params.values().all(|params| params.spec.namespace_selector.is_none()) {
@@ -175,7 +175,7 @@ fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {
         .collect()
 }
 
-impl Concerns for Service {
+impl Dependents for Service {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let present = now(change, &snapshot.services);
         let mut keys: BTreeSet<Key> = in_namespace(&snapshot.ingresses, &change.name.namespace)
@@ -194,7 +194,7 @@ impl Concerns for Service {
     }
 }
 
-impl Concerns for EndpointSlice {
+impl Dependents for EndpointSlice {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         change
             .before
@@ -205,7 +205,7 @@ impl Concerns for EndpointSlice {
     }
 }
 
-impl Concerns for Pod {
+impl Dependents for Pod {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let namespace = &change.name.namespace;
         if in_namespace(&snapshot.target_group_bindings, namespace).next().is_none() {
@@ -218,13 +218,13 @@ impl Concerns for Pod {
     }
 }
 
-impl Concerns for Node {
+impl Dependents for Node {
     fn keys(_: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         snapshot.target_group_bindings.keys().cloned().map(Key::Binding).collect()
     }
 }
 
-impl Concerns for TargetGroupBinding {
+impl Dependents for TargetGroupBinding {
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key> {
         let mut keys = BTreeSet::from([Key::Binding(change.name.clone())]);
         for binding in change.before.iter().chain(now(change, &snapshot.target_group_bindings)) {
@@ -352,8 +352,8 @@ endpoints:
         let change = snapshot.apply(held.clone()).unwrap();
         assert_eq!(Ingress::keys(&change, &snapshot), BTreeSet::from([group("shop")]));
         let both = BTreeSet::from([group("shop"), Key::BackendSecurityGroup]);
-        let let_go = Ingress { finalizers: Vec::new(), ..held.clone() };
-        let change = snapshot.apply(let_go).unwrap();
+        let released = Ingress { finalizers: Vec::new(), ..held.clone() };
+        let change = snapshot.apply(released).unwrap();
         assert_eq!(Ingress::keys(&change, &snapshot), both);
         snapshot.apply(held);
         let change = snapshot.remove::<Ingress>(&name).unwrap();
@@ -469,12 +469,12 @@ endpoints:
         ] {
             assert_eq!(is_binding_of(stack, &binding, &observed, &snapshot), expected, "{case}");
         }
-        let holding = crate::model::Holding {
+        let resources = crate::model::MemberResources {
             member: ObjectName::new("evil", "site"),
             rules: BTreeSet::new(),
             ports: std::collections::BTreeMap::new(),
         };
-        let remembered = ObservedStack { holdings: vec![holding], ..ObservedStack::default() };
+        let remembered = ObservedStack { member_resources: vec![resources], ..ObservedStack::default() };
         let of_member = made(&edge, "evil", "k8s-team", "k8s-team");
         assert!(is_binding_of(&edge, &of_member, &remembered, &snapshot), "of a member that is remembered");
     }

@@ -87,7 +87,7 @@ impl fmt::Display for Diagnostic {
 }
 
 /// How many diagnostics of one severity are reported on one object.
-const MOST_REPORTED: usize = 10;
+const MAX_REPORTED: usize = 10;
 
 /// Returns what of the diagnostics is reported on the objects: at most ten errors and ten warnings an object, in their order, and then
 /// one that says how many more there are.
@@ -98,14 +98,14 @@ pub fn capped(diagnostics: &[Diagnostic]) -> Vec<Diagnostic> {
     for diagnostic in diagnostics {
         let count = counts.entry((&diagnostic.object, diagnostic.severity)).or_default();
         *count += 1;
-        if *count <= MOST_REPORTED {
+        if *count <= MAX_REPORTED {
             reported.push(diagnostic.clone());
         }
     }
-    for ((object, severity), count) in counts.into_iter().filter(|(_, count)| *count > MOST_REPORTED) {
+    for ((object, severity), count) in counts.into_iter().filter(|(_, count)| *count > MAX_REPORTED) {
         let last = diagnostics.iter().rfind(|d| d.object == *object && d.severity == severity);
         let Some(Diagnostic { code, .. }) = last else { continue };
-        let what = match (severity, count - MOST_REPORTED) {
+        let what = match (severity, count - MAX_REPORTED) {
             (Severity::Warning, 1) => "warning",
             (Severity::Warning, _) => "warnings",
             (Severity::Error, 1) => "error",
@@ -118,7 +118,7 @@ pub fn capped(diagnostics: &[Diagnostic]) -> Vec<Diagnostic> {
             severity,
             object: object.clone(),
             field: "metadata".to_owned(),
-            message: format!("and {} more {what}", count - MOST_REPORTED),
+            message: format!("and {} more {what}", count - MAX_REPORTED),
             fix: "run `albatross plan` on the manifest to see all".to_owned(),
         });
     }

@@ -129,8 +129,8 @@ fn a_rotated_secret_reaches_aws_once_and_nobody_else() {
         // Without its Secret the Ingress gets nothing, and is told; with it all goes on by itself.
         let object = behind_a_sign_in(&stage, "web", &["web", "api"])?;
         apply(&stage, namespace, std::slice::from_ref(&object)).await?;
-        let told = warning(&stage, namespace, "Ingress/web", "the Secret `oidc` does not exist").await?;
-        ensure!(told.message.contains("clientSecret"), "the event does not say what to do: {told:?}");
+        let reported = warning(&stage, namespace, "Ingress/web", "the Secret `oidc` does not exist").await?;
+        ensure!(reported.message.contains("clientSecret"), "the event does not say what to do: {reported:?}");
         apply(&stage, namespace, &[secret("first-client", "first-hush", "a")]).await?;
         served(&stage, namespace, "web").await?;
         become_given(&stage, "first-client:first-hush", 2).await?;

@@ -115,8 +115,8 @@ fn a_missing_custom_resource_definition_is_waited_for() {
         })
         .await?;
         let log = stage.controller_log(usize::MAX);
-        let told: Vec<&str> = log.lines().skip(before).filter(|line| line.contains(missing)).collect();
-        ensure!(told.len() == 1 && told[0].contains("WARN"), "the log says it as {told:?}");
+        let reported: Vec<&str> = log.lines().skip(before).filter(|line| line.contains(missing)).collect();
+        ensure!(reported.len() == 1 && reported[0].contains("WARN"), "the log says it as {reported:?}");
 
         stage.cluster.install_custom_resource_definitions(&workspace().join("config/crd")).await?;
         controller.ready(WITH_RETRIES).await?;
@@ -267,10 +267,10 @@ fn without_the_definition_of_class_parameters_only_who_needs_them_waits() {
         stage.cluster.apply(&[class("late", parameters)]).await?;
         apply(&stage, namespace, &[service("web"), ingress("web", &[], &["web"]), of_class]).await?;
         served(&stage, namespace, "web").await?;
-        let told = format!(
+        let reported = format!(
             "Ingress/classy FailedBuildModel: Failed build model due to spec.ingressClassName: the IngressClass `late` has parameters (IngressClassParams `late`), which cannot be read; {missing}"
         );
-        warnings_become(&stage, namespace, &[&told]).await?;
+        warnings_become(&stage, namespace, &[&reported]).await?;
         let log = stage.controller_log(usize::MAX);
         let lines: Vec<&str> =
             log.lines().skip(before).filter(|line| line.contains("WARN") && line.contains(missing)).collect();

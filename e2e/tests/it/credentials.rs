@@ -110,15 +110,16 @@ fn credentials_that_cannot_be_renewed_are_used_to_their_end_and_then_missed_alou
         apply(&stage, namespace, &[ingress("web", &[], &["web", "api"])]).await?;
         rules_become(&stage, namespace, "web", &["/web forward", "/api forward"]).await?;
         let cure = "let the role's trust policy allow `sts:AssumeRoleWithWebIdentity` to the identity provider of https://oidc.example/id/DEMO, for the subject `system:serviceaccount:kube-system:albatross`; check the role's name and account, too";
-        let told = format!(
+        let reported = format!(
             "system:serviceaccount:kube-system:albatross may not have the role {ROLE}: User is not authorized to perform: {ASSUME} (AccessDenied); {cure}"
         );
-        let said =
-            format!("AWS credentials cannot be renewed: {told}; those that there are go on being used until they end");
+        let said = format!(
+            "AWS credentials cannot be renewed: {reported}; those that there are go on being used until they end"
+        );
         let log = stage.controller_log(usize::MAX);
         ensure!(log.lines().skip(before).any(|line| line.contains(&said)), "the log has no line {said}");
 
-        let words = format!("no valid AWS credentials for DescribeTags: {told}");
+        let words = format!("no valid AWS credentials for DescribeTags: {reported}");
         wait_until(SOON, "the credentials to be missed aloud", async || {
             let tags = format!("edit={}", Timestamp::now().as_second());
             let annotation = [("alb.ingress.kubernetes.io/tags", tags.as_str())];

@@ -84,12 +84,12 @@ struct Way {
     change: fn(&mut Value),
     refusal: Option<Refusal>,
     /// A part of the Warning.
-    told: &'static str,
+    reported: &'static str,
 }
 
-fn way(what: &'static str, annotations: &[(&str, &str)], told: &'static str) -> Way {
+fn way(what: &'static str, annotations: &[(&str, &str)], reported: &'static str) -> Way {
     let annotations = annotations.iter().map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned())).collect();
-    Way { what, annotations, change: |_| (), refusal: None, told }
+    Way { what, annotations, change: |_| (), refusal: None, reported }
 }
 
 fn refused(call: &'static str, containing: &str, code: &'static str) -> Option<Refusal> {
@@ -237,7 +237,7 @@ async fn breaks(stage: &mut Stage, namespace: &str, group: &str, way: &Way, roun
         let new: Vec<_> =
             now.iter().filter(|(key, count)| before.get(*key) != Some(count)).map(|(key, _)| key).collect();
         ensure!(new.iter().all(|(object, _)| *object == name(17)), "others are told: {new:?}");
-        ensure!(new.iter().any(|(_, message)| message.contains(way.told)), "told is {new:?}");
+        ensure!(new.iter().any(|(_, message)| message.contains(way.reported)), "told is {new:?}");
         Ok(true)
     })
     .await?;
@@ -281,8 +281,8 @@ fn who_moves_to_another_group_is_served_by_the_old_one_until_the_new_one_is_publ
         });
         apply(&stage, namespace, &[member("new", "b", &[], &["web"])]).await?;
         wait_until(SOON, "the mover to be told", async || {
-            let told = warnings(&stage, namespace).await?;
-            Ok(told.keys().any(|(object, message)| object == "b" && message.contains("ValidationError")))
+            let reported = warnings(&stage, namespace).await?;
+            Ok(reported.keys().any(|(object, message)| object == "b" && message.contains("ValidationError")))
         })
         .await?;
         ensure!(rules(&stage, "old", 80).await? == [line("a"), line("b")], "the old group has let go");

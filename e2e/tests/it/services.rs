@@ -56,8 +56,8 @@ async fn served(stage: &Stage, namespace: &str, name: &str) -> Result<String> {
     let mut host = String::new();
     wait_until(SOON, &format!("Service {namespace}/{name} to have a load balancer"), async || {
         let service = get(stage, namespace, name).await?;
-        let told = items(&service, "/status/loadBalancer/ingress");
-        let [only] = told else { anyhow::bail!("it tells {told:?}") };
+        let reported = items(&service, "/status/loadBalancer/ingress");
+        let [only] = reported else { anyhow::bail!("it tells {reported:?}") };
         host = text(only, "/hostname").to_owned();
         ensure!(host == host.to_lowercase(), "{host} is not in lower case");
         let balancers = stage.aws.elb.describe_load_balancers().send().await?;
@@ -94,12 +94,12 @@ async fn targets_are_the_pods(stage: &Stage, namespace: &str, name: &str, count:
 }
 
 /// Waits until the Service is let go: no finalizer of ours, no host name, nothing in AWS and no binding.
-async fn let_go(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
+async fn check_released(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
     wait_until(WITH_RETRIES, "the Service to be let go", async || {
         let service = get(stage, namespace, name).await?;
         ensure!(!finalizers(&service).contains(&FINALIZER), "it is held");
-        let told = items(&service, "/status/loadBalancer/ingress");
-        ensure!(told.is_empty(), "it tells {told:?}");
+        let reported = items(&service, "/status/loadBalancer/ingress");
+        ensure!(reported.is_empty(), "it tells {reported:?}");
         Ok(true)
     })
     .await?;
@@ -266,19 +266,19 @@ fn a_service_whose_support_is_switched_off_is_let_go() {
         apply(&stage, namespace, &[annotated("web", &[(TYPE, "external"), (TARGET_TYPE, "ip")])]).await?;
         served(&stage, namespace, "web").await?;
         apply(&stage, namespace, &[annotated("web", &[(TYPE, "external")])]).await?;
-        let_go(&stage, namespace, "web").await?;
+        check_released(&stage, namespace, "web").await?;
         // And back, by the other way to say it, and off again.
         apply(&stage, namespace, &[annotated("web", &[(TYPE, "nlb-ip")])]).await?;
         served(&stage, namespace, "web").await?;
         apply(&stage, namespace, &[annotated("web", &[])]).await?;
-        let_go(&stage, namespace, "web").await?;
+        check_released(&stage, namespace, "web").await?;
 
         // The API server takes the class away with the type.
         apply(&stage, namespace, &[of_class("classy", &[])]).await?;
         served(&stage, namespace, "classy").await?;
         let patch = json!({"spec": {"type": "ClusterIP", "loadBalancerClass": null}});
         stage.cluster.merge("v1", "Service", Some(namespace), "classy", &patch).await?;
-        let_go(&stage, namespace, "classy").await?;
+        check_released(&stage, namespace, "classy").await?;
         warnings_are(&stage, namespace, &[]).await?;
         leave(stage, namespace).await
     });
@@ -300,8 +300,8 @@ fn a_service_of_another_type_is_taken_by_annotation_and_told_its_host_name_in_an
             let hosts: Vec<String> = hosts.map(str::to_lowercase).collect();
             let [host] = hosts.as_slice() else { anyhow::bail!("the load balancers are {hosts:?}") };
             let events = events_of(&stage, namespace, "Service/web").await?;
-            let told = events.iter().any(|event| event.type_ == "Normal" && event.message.contains(host.as_str()));
-            ensure!(told, "no event tells {host}: {events:?}");
+            let reported = events.iter().any(|event| event.type_ == "Normal" && event.message.contains(host.as_str()));
+            ensure!(reported, "no event tells {host}: {events:?}");
             Ok(true)
         })
         .await?;
@@ -342,8 +342,8 @@ fn a_service_of_the_in_tree_controller_is_left_alone() {
         for name in left.iter().map(|service| text(service, "/metadata/name")) {
             let service = get(&stage, namespace, name).await?;
             ensure!(finalizers(&service).is_empty(), "{name} is held by {:?}", finalizers(&service));
-            let told = items(&service, "/status/loadBalancer/ingress");
-            ensure!(told.is_empty(), "{name} tells {told:?}");
+            let reported = items(&service, "/status/loadBalancer/ingress");
+            ensure!(reported.is_empty(), "{name} tells {reported:?}");
             let events = events_of(&stage, namespace, &format!("Service/{name}")).await?;
             ensure!(events.is_empty(), "{name} has the events {events:?}");
             ensure!(stack(&stage, namespace, name).await?.is_none(), "{name} has something in AWS");
@@ -380,8 +380,8 @@ fn a_service_with_a_classic_load_balancer_is_taken_only_when_that_is_acknowledge
         nothing_was_changed(&stage)?;
         let service = get(&stage, namespace, "web").await?;
         ensure!(finalizers(&service) == [FOREIGN_FINALIZER], "its finalizers are {:?}", finalizers(&service));
-        let told = text(&service, "/status/loadBalancer/ingress/0/hostname");
-        ensure!(told == classic, "it tells {told}");
+        let reported = text(&service, "/status/loadBalancer/ingress/0/hostname");
+        ensure!(reported == classic, "it tells {reported}");
 
         let right = [taken.as_slice(), &[(ACKNOWLEDGE, classic)]].concat();
         apply(&stage, namespace, &[with(&right)]).await?;

@@ -143,19 +143,19 @@ spec:
     assert!(refused.contains("error: Ingress shop/web: ") && refused.contains("does not exist"), "{refused}");
     assert!(!well);
     let forward = action.replace("name: use-annotation", "number: 80");
-    let (told, well) = complete(&forward, &[]);
-    assert!(told.contains("warning: Ingress shop/web: spec.defaultBackend.service: the Service `sign-in` does not exist in the namespace `shop`"), "{told}");
+    let (reported, well) = complete(&forward, &[]);
+    assert!(reported.contains("warning: Ingress shop/web: spec.defaultBackend.service: the Service `sign-in` does not exist in the namespace `shop`"), "{reported}");
     assert!(well);
-    let (told, well) = complete(&forward, &["--tolerate-non-existent-backend-service=false"]);
+    let (reported, well) = complete(&forward, &["--tolerate-non-existent-backend-service=false"]);
     assert!(
-        told.contains("error: Ingress shop/web: spec.defaultBackend.service: the Service `sign-in` does not exist"),
-        "{told}"
+        reported.contains("error: Ingress shop/web: spec.defaultBackend.service: the Service `sign-in` does not exist"),
+        "{reported}"
     );
     assert!(!well);
     // The API server gives node ports all the same, and no class is assumed.
     assert!(complete(NLB, &[]).1);
-    let (told, _) = printed(&forward, &["--complete"], false);
-    assert!(told.contains("  Ingress shop/web (shop.yaml:1): spec.ingressClassName: the IngressClass `alb` does not exist; create it, or name another class\n"), "{told}");
+    let (reported, _) = printed(&forward, &["--complete"], false);
+    assert!(reported.contains("  Ingress shop/web (shop.yaml:1): spec.ingressClassName: the IngressClass `alb` does not exist; create it, or name another class\n"), "{reported}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{future::Future, time::Duration};
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The API server's answer, or an error when there is none in time; the request may have taken effect all the same.
-pub(crate) async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+pub(crate) async fn with_deadline<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
     within(DEADLINE, request).await
 }
 

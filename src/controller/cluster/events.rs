@@ -18,7 +18,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::time::Instant;
 
-use super::kubernetes::words;
+use super::kubernetes::describe;
 use crate::controller::runtime::metrics::Metrics;
 use albatross_core::model::{ObjectKind, ObjectName};
 
@@ -58,9 +58,9 @@ const LONGEST_MESSAGE: usize = 1024;
 /// How often what is older than [`REPEAT_AFTER`] is forgotten, and dropped events are reported in the log.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// Objects that are remembered with what was said of them.
-const MOST_OBJECTS: usize = 20_000;
+const MAX_OBJECTS: usize = 20_000;
 /// Events that wait to be written.
-const MOST_WAITING: usize = 1000;
+const MAX_WAITING: usize = 1000;
 /// Events that are written at once.
 const WRITERS: usize = 4;
 /// Events that an object may have at once (client-go: 25), and how long it waits for another.
@@ -79,7 +79,7 @@ struct Waiting {
 
 /// The events that were recorded of one object.
 #[derive(Debug)]
-struct Told {
+struct ObjectEvents {
     /// Hashes of warnings, and when each was recorded.
     warnings: HashMap<u64, Instant>,
     tokens: u32,
@@ -90,7 +90,7 @@ struct Told {
 
 /// The fate of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entered {
+enum Enqueued {
     /// It waits; the number of events that were dropped for it is 0 or 1.
     Waits { dropped: u64 },
     /// It was recorded within the hour, or waits already.
@@ -101,8 +101,8 @@ enum Entered {
 
 /// The queue's decisions, with the time given from outside.
 #[derive(Debug, Default)]
-struct Book {
-    told: HashMap<(ObjectKind, String), Told>,
+struct EventQueue {
+    recorded: HashMap<(ObjectKind, String), ObjectEvents>,
     /// The number of events that have come.
     entered: u64,
     hasher: RandomState,
@@ -117,46 +117,47 @@ struct Book {
     dropped: u64,
 }
 
-impl Book {
-    fn enter(&mut self, event: Waiting, now: Instant) -> Entered {
+impl EventQueue {
+    fn enter(&mut self, event: Waiting, now: Instant) -> Enqueued {
         let hash = self.hash(&event);
         let key = (event.subject.kind, event.subject.uid.clone());
-        if !self.told.contains_key(&key) && self.told.len() >= MOST_OBJECTS {
-            self.forget_older_half();
+        if !self.recorded.contains_key(&key) && self.recorded.len() >= MAX_OBJECTS {
+            self.evict_older_half();
         }
         self.entered += 1;
-        let new = || Told { warnings: HashMap::new(), tokens: BURST, filled: now, last: 0 };
-        let told = self.told.entry(key).or_insert_with(new);
-        told.last = self.entered;
-        let known = told.warnings.get(&hash).is_some_and(|at| now.duration_since(*at) < REPEAT_AFTER);
+        let new = || ObjectEvents { warnings: HashMap::new(), tokens: BURST, filled: now, last: 0 };
+        let recorded = self.recorded.entry(key).or_insert_with(new);
+        recorded.last = self.entered;
+        let known = recorded.warnings.get(&hash).is_some_and(|at| now.duration_since(*at) < REPEAT_AFTER);
         let queue = self.waiting.get(&event.subject.name.namespace);
         if event.kind == EventType::Warning && known || queue.is_some_and(|queue| queue.contains(&event)) {
-            return Entered::Known;
+            return Enqueued::Known;
         }
-        let refills = u32::try_from(now.duration_since(told.filled).as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
+        let refills =
+            u32::try_from(now.duration_since(recorded.filled).as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
         if refills > 0 {
-            (told.tokens, told.filled) = (told.tokens.saturating_add(refills).min(BURST), now);
+            (recorded.tokens, recorded.filled) = (recorded.tokens.saturating_add(refills).min(BURST), now);
         }
-        let Some(left) = told.tokens.checked_sub(1) else {
+        let Some(left) = recorded.tokens.checked_sub(1) else {
             self.dropped += 1;
-            return Entered::OverBudget;
+            return Enqueued::OverBudget;
         };
-        told.tokens = left;
+        recorded.tokens = left;
         if event.kind == EventType::Warning {
-            told.warnings.insert(hash, now);
+            recorded.warnings.insert(hash, now);
         }
         let mut dropped = 0;
-        if self.count >= MOST_WAITING {
+        if self.count >= MAX_WAITING {
             let longest = self.waiting.iter().max_by_key(|(_, queue)| queue.len()).map(|(name, _)| name.clone());
             if let Some(unwritten) = longest.and_then(|namespace| self.pop(&namespace)) {
-                self.untell(&unwritten);
+                self.mark_unrecorded(&unwritten);
                 dropped = 1;
             }
             self.dropped += dropped;
         }
         self.waiting.entry(event.subject.name.namespace.clone()).or_default().push_back(event);
         self.count += 1;
-        Entered::Waits { dropped }
+        Enqueued::Waits { dropped }
     }
 
     fn hash(&self, event: &Waiting) -> u64 {
@@ -164,21 +165,21 @@ impl Book {
     }
 
     /// Takes note that an event was not written, so that it may be recorded again.
-    fn untell(&mut self, event: &Waiting) {
+    fn mark_unrecorded(&mut self, event: &Waiting) {
         let hash = self.hash(event);
-        if let Some(told) = self.told.get_mut(&(event.subject.kind, event.subject.uid.clone())) {
-            told.warnings.remove(&hash);
+        if let Some(recorded) = self.recorded.get_mut(&(event.subject.kind, event.subject.uid.clone())) {
+            recorded.warnings.remove(&hash);
         }
     }
 
     /// Forgets the half of the objects of which nothing was recorded for longest.
-    fn forget_older_half(&mut self) {
-        let mut last: Vec<u64> = self.told.values().map(|told| told.last).collect();
+    fn evict_older_half(&mut self) {
+        let mut last: Vec<u64> = self.recorded.values().map(|recorded| recorded.last).collect();
         let middle = last.len() / 2;
         if middle < last.len() {
             let (_, oldest_kept, _) = last.select_nth_unstable(middle);
             let oldest_kept = *oldest_kept;
-            self.told.retain(|_, told| told.last >= oldest_kept);
+            self.recorded.retain(|_, recorded| recorded.last >= oldest_kept);
         }
     }
 
@@ -206,9 +207,9 @@ impl Book {
             return None;
         }
         self.purged = Some(now);
-        self.told.retain(|_, told| {
-            told.warnings.retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
-            !told.warnings.is_empty() || now.duration_since(told.filled) < REFILL * BURST
+        self.recorded.retain(|_, recorded| {
+            recorded.warnings.retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
+            !recorded.warnings.is_empty() || now.duration_since(recorded.filled) < REFILL * BURST
         });
         Some(std::mem::take(&mut self.dropped)).filter(|dropped| *dropped > 0)
     }
@@ -219,7 +220,7 @@ impl Book {
 pub struct Events {
     client: Client,
     metrics: Arc<Metrics>,
-    book: Arc<Mutex<Book>>,
+    queue: Arc<Mutex<EventQueue>>,
 }
 
 impl std::fmt::Debug for Events {
@@ -259,12 +260,12 @@ impl Events {
     /// Writes through this client, and counts what is dropped.
     #[must_use]
     pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
-        Self { client, metrics, book: Arc::default() }
+        Self { client, metrics, queue: Arc::default() }
     }
 
     /// Each change of the book is made in one piece.
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, EventQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records an event on an object, in the background: the caller never waits, and a lost event loses nothing else.
@@ -274,22 +275,22 @@ impl Events {
         }
         let event = Waiting { kind, subject: subject.clone(), reason: reason.to_owned(), message: shortened(message) };
         let (entered, purged, begin) = {
-            let (mut book, now) = (self.book(), Instant::now());
-            let entered = book.enter(event, now);
-            let purged = book.purge(now);
-            let begin = book.count > 0 && book.writers < WRITERS;
-            book.writers += usize::from(begin);
+            let (mut queue, now) = (self.queue(), Instant::now());
+            let entered = queue.enter(event, now);
+            let purged = queue.purge(now);
+            let begin = queue.count > 0 && queue.writers < WRITERS;
+            queue.writers += usize::from(begin);
             (entered, purged, begin)
         };
         match entered {
-            Entered::Waits { dropped } => self.metrics.events_dropped(dropped),
-            Entered::OverBudget => self.metrics.events_dropped(1),
-            Entered::Known => {}
+            Enqueued::Waits { dropped } => self.metrics.events_dropped(dropped),
+            Enqueued::OverBudget => self.metrics.events_dropped(1),
+            Enqueued::Known => {}
         }
         if let Some(dropped) = purged {
             tracing::warn!(
                 dropped,
-                "events were dropped: an object has more than {BURST} at once, or more than {MOST_WAITING} wait to be written"
+                "events were dropped: an object has more than {BURST} at once, or more than {MAX_WAITING} wait to be written"
             );
         }
         if begin {
@@ -301,9 +302,9 @@ impl Events {
     async fn write(self) {
         loop {
             let next = {
-                let mut book = self.book();
-                let next = book.take();
-                book.writers -= usize::from(next.is_none());
+                let mut queue = self.queue();
+                let next = queue.take();
+                queue.writers -= usize::from(next.is_none());
                 next
             };
             let Some(next) = next else { return };
@@ -317,15 +318,15 @@ impl Events {
                     tracing::debug!(message = %status.message, "an event was not taken");
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!("cannot write an event: {}", words(&error));
-                    self.book().untell(&next);
+                    tracing::warn!("cannot write an event: {}", describe(&error));
+                    self.queue().mark_unrecorded(&next);
                 }
                 Err(_) => {
                     tracing::warn!(
                         "cannot write an event: no answer from the API server within {} s",
                         DEADLINE.as_secs()
                     );
-                    self.book().untell(&next);
+                    self.queue().mark_unrecorded(&next);
                 }
             }
         }
@@ -388,87 +389,87 @@ mod tests {
         }
     }
 
-    const WAITS: Entered = Entered::Waits { dropped: 0 };
+    const WAITS: Enqueued = Enqueued::Waits { dropped: 0 };
 
     #[test]
     fn a_warning_is_repeated_after_an_hour_and_what_is_old_is_forgotten() {
-        let (mut book, mut now) = (Book::default(), Instant::now());
-        assert_eq!(book.enter(waiting("shop", "web", "no"), now), WAITS);
-        assert_eq!(book.enter(waiting("shop", "web", "no"), now), Entered::Known);
-        assert_eq!(book.take(), Some(waiting("shop", "web", "no")));
-        assert_eq!(book.enter(waiting("shop", "web", "no"), now), Entered::Known, "written already");
-        assert_eq!(book.enter(waiting("shop", "web", "another"), now), WAITS);
+        let (mut queue, mut now) = (EventQueue::default(), Instant::now());
+        assert_eq!(queue.enter(waiting("shop", "web", "no"), now), WAITS);
+        assert_eq!(queue.enter(waiting("shop", "web", "no"), now), Enqueued::Known);
+        assert_eq!(queue.take(), Some(waiting("shop", "web", "no")));
+        assert_eq!(queue.enter(waiting("shop", "web", "no"), now), Enqueued::Known, "written already");
+        assert_eq!(queue.enter(waiting("shop", "web", "another"), now), WAITS);
         let normal = Waiting { kind: EventType::Normal, ..waiting("shop", "web", "done") };
-        assert_eq!(book.enter(normal.clone(), now), WAITS);
-        assert_eq!(book.enter(normal.clone(), now), Entered::Known, "it waits");
-        assert_eq!((book.take(), book.take()), (Some(waiting("shop", "web", "another")), Some(normal.clone())));
-        assert_eq!(book.enter(normal, now), WAITS);
+        assert_eq!(queue.enter(normal.clone(), now), WAITS);
+        assert_eq!(queue.enter(normal.clone(), now), Enqueued::Known, "it waits");
+        assert_eq!((queue.take(), queue.take()), (Some(waiting("shop", "web", "another")), Some(normal.clone())));
+        assert_eq!(queue.enter(normal, now), WAITS);
         now += REPEAT_AFTER;
-        assert_eq!(book.enter(waiting("shop", "web", "no"), now), WAITS);
+        assert_eq!(queue.enter(waiting("shop", "web", "no"), now), WAITS);
         now += REPEAT_AFTER;
-        assert_eq!(book.purge(now), None);
-        assert!(book.told.is_empty());
+        assert_eq!(queue.purge(now), None);
+        assert!(queue.recorded.is_empty());
     }
 
     #[test]
     fn one_object_has_no_more_events_than_its_budget() {
-        let (mut book, mut now) = (Book::default(), Instant::now());
-        let entered = |book: &mut Book, from: u32, now| {
+        let (mut queue, mut now) = (EventQueue::default(), Instant::now());
+        let entered = |queue: &mut EventQueue, from: u32, now| {
             let events = (from..from + 9000).map(|n| waiting("shop", "web", &n.to_string()));
-            events.filter(|event| book.enter(event.clone(), now) == WAITS).count()
+            events.filter(|event| queue.enter(event.clone(), now) == WAITS).count()
         };
-        assert_eq!(entered(&mut book, 0, now), 25);
-        assert_eq!((book.count, book.told.len()), (25, 1));
-        assert_eq!(book.purge(now), Some(8975));
-        assert_eq!(book.enter(waiting("shop", "other", "no"), now), WAITS);
+        assert_eq!(entered(&mut queue, 0, now), 25);
+        assert_eq!((queue.count, queue.recorded.len()), (25, 1));
+        assert_eq!(queue.purge(now), Some(8975));
+        assert_eq!(queue.enter(waiting("shop", "other", "no"), now), WAITS);
         now += REFILL * 3;
-        assert_eq!(entered(&mut book, 9000, now), 3);
-        assert_eq!(book.told[&(ObjectKind::Ingress, "shop/web".to_owned())].warnings.len(), 28);
+        assert_eq!(entered(&mut queue, 9000, now), 3);
+        assert_eq!(queue.recorded[&(ObjectKind::Ingress, "shop/web".to_owned())].warnings.len(), 28);
     }
 
     #[test]
     fn what_waits_and_what_is_remembered_is_bounded_and_no_namespace_drops_what_others_record() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        assert_eq!(book.enter(waiting("shop", "web", "no"), now), WAITS);
-        for n in 0..MOST_OBJECTS * 2 {
-            book.enter(waiting("flood", &n.to_string(), "no"), now);
+        let (mut queue, now) = (EventQueue::default(), Instant::now());
+        assert_eq!(queue.enter(waiting("shop", "web", "no"), now), WAITS);
+        for n in 0..MAX_OBJECTS * 2 {
+            queue.enter(waiting("flood", &n.to_string(), "no"), now);
         }
-        assert_eq!(book.count, MOST_WAITING);
-        assert!(book.told.len() <= MOST_OBJECTS, "{}", book.told.len());
-        assert_eq!(book.enter(waiting("team", "web", "no"), now), Entered::Waits { dropped: 1 });
+        assert_eq!(queue.count, MAX_WAITING);
+        assert!(queue.recorded.len() <= MAX_OBJECTS, "{}", queue.recorded.len());
+        assert_eq!(queue.enter(waiting("team", "web", "no"), now), Enqueued::Waits { dropped: 1 });
         let first: Vec<String> =
-            std::iter::from_fn(|| book.take()).take(4).map(|event| event.subject.name.namespace).collect();
+            std::iter::from_fn(|| queue.take()).take(4).map(|event| event.subject.name.namespace).collect();
         assert_eq!(first, ["flood", "shop", "team", "flood"]);
-        assert_eq!(book.count, MOST_WAITING - 4);
-        std::iter::from_fn(|| book.take()).for_each(drop);
-        assert_eq!((book.count, book.waiting.len()), (0, 0));
+        assert_eq!(queue.count, MAX_WAITING - 4);
+        std::iter::from_fn(|| queue.take()).for_each(drop);
+        assert_eq!((queue.count, queue.waiting.len()), (0, 0));
     }
 
     #[test]
     fn a_warning_that_was_dropped_may_be_recorded_again() {
-        let (mut book, now) = (Book::default(), Instant::now());
+        let (mut queue, now) = (EventQueue::default(), Instant::now());
         let flooded = |n: usize| waiting("flood", &n.to_string(), "no");
-        for n in 0..=MOST_WAITING {
-            book.enter(flooded(n), now);
+        for n in 0..=MAX_WAITING {
+            queue.enter(flooded(n), now);
         }
-        assert_eq!(book.enter(flooded(0), now), Entered::Waits { dropped: 1 }, "it was dropped for the last");
-        assert_eq!(book.enter(flooded(2), now), Entered::Known, "it waits");
+        assert_eq!(queue.enter(flooded(0), now), Enqueued::Waits { dropped: 1 }, "it was dropped for the last");
+        assert_eq!(queue.enter(flooded(2), now), Enqueued::Known, "it waits");
     }
 
     #[test]
     fn other_objects_give_none_its_budget_back() {
-        let (mut book, now) = (Book::default(), Instant::now());
+        let (mut queue, now) = (EventQueue::default(), Instant::now());
         for n in 0..BURST {
-            book.enter(waiting("shop", "web", &n.to_string()), now);
+            queue.enter(waiting("shop", "web", &n.to_string()), now);
         }
-        for n in 0..MOST_OBJECTS * 2 {
-            book.enter(waiting("flood", &n.to_string(), "no"), now);
+        for n in 0..MAX_OBJECTS * 2 {
+            queue.enter(waiting("flood", &n.to_string(), "no"), now);
             if n % 1000 == 0 {
-                let entered = book.enter(waiting("shop", "web", &format!("more {n}")), now);
-                assert_eq!(entered, Entered::OverBudget, "after {n} other objects");
+                let entered = queue.enter(waiting("shop", "web", &format!("more {n}")), now);
+                assert_eq!(entered, Enqueued::OverBudget, "after {n} other objects");
             }
         }
-        assert!(book.told.len() <= MOST_OBJECTS, "{}", book.told.len());
+        assert!(queue.recorded.len() <= MAX_OBJECTS, "{}", queue.recorded.len());
     }
 
     #[test]

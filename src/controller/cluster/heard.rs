@@ -38,16 +38,16 @@ const PLURALS: [(&str, &str); 9] = [
 
 #[derive(Clone, Debug)]
 struct Watch {
-    heard: Instant,
+    activity: Instant,
     reported: Option<Instant>,
     error: Option<String>,
 }
 
 /// When each kind was heard of.
 #[derive(Clone, Debug, Default)]
-pub struct Heard(Arc<Mutex<BTreeMap<&'static str, Watch>>>);
+pub struct WatchActivity(Arc<Mutex<BTreeMap<&'static str, Watch>>>);
 
-impl Heard {
+impl WatchActivity {
     fn watches(&self) -> MutexGuard<'_, BTreeMap<&'static str, Watch>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -59,7 +59,7 @@ impl Heard {
     }
 
     fn answered(&self, kind: &'static str, now: Instant) {
-        self.watches().insert(kind, Watch { heard: now, reported: None, error: None });
+        self.watches().insert(kind, Watch { activity: now, reported: None, error: None });
     }
 
     /// Keeps the last error of a kind's watch, for the report of a stall.
@@ -73,7 +73,7 @@ impl Heard {
     #[must_use]
     pub fn silent(&self) -> BTreeMap<&'static str, Duration> {
         let now = Instant::now();
-        self.watches().iter().map(|(kind, watch)| (*kind, now.duration_since(watch.heard))).collect()
+        self.watches().iter().map(|(kind, watch)| (*kind, now.duration_since(watch.activity))).collect()
     }
 
     /// A line for each kind whose watch has stalled, for `/readyz`.
@@ -101,7 +101,7 @@ impl Heard {
 }
 
 fn stalled(kind: &str, watch: &Watch, now: Instant) -> Option<String> {
-    let silent = now.duration_since(watch.heard);
+    let silent = now.duration_since(watch.activity);
     let error = watch.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     (silent > STALLED_AFTER).then(|| {
         format!(
@@ -121,28 +121,28 @@ fn watched(method: &Method, uri: &Uri) -> Option<&'static str> {
     kind.filter(|_| method == Method::GET && lists)
 }
 
-impl<S> Layer<S> for Heard {
-    type Service = Listening<S>;
+impl<S> Layer<S> for WatchActivity {
+    type Service = ObservedClient<S>;
 
-    fn layer(&self, inner: S) -> Listening<S> {
-        Listening { inner, heard: self.clone() }
+    fn layer(&self, inner: S) -> ObservedClient<S> {
+        ObservedClient { inner, activity: self.clone() }
     }
 }
 
 /// A client that listens to what the API server answers to watches and lists.
 #[derive(Clone, Debug)]
-pub struct Listening<S> {
+pub struct ObservedClient<S> {
     inner: S,
-    heard: Heard,
+    activity: WatchActivity,
 }
 
-impl<S, Q, B> Service<Request<Q>> for Listening<S>
+impl<S, Q, B> Service<Request<Q>> for ObservedClient<S>
 where
     S: Service<Request<Q>, Response = Response<B>>,
     S::Future: Send + 'static,
     B: HttpBody<Data = Bytes> + Send + 'static,
 {
-    type Response = Response<Answer<B>>;
+    type Response = Response<ObservedBody<B>>;
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
@@ -152,32 +152,32 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let kind = watched(request.method(), request.uri());
-        let heard = self.heard.clone();
+        let activity = self.activity.clone();
         let answering = self.inner.call(request);
         Box::pin(async move {
             let answer = answering.await?;
             let kind = kind.filter(|_| answer.status().is_success());
-            Ok(answer.map(|body| Answer { body: Box::pin(body), kind, heard }))
+            Ok(answer.map(|body| ObservedBody { body: Box::pin(body), kind, activity }))
         })
     }
 }
 
 /// The body of an answer; each part of it, and its regular end, is a sign of life.
 #[derive(Debug)]
-pub struct Answer<B> {
+pub struct ObservedBody<B> {
     body: Pin<Box<B>>,
     kind: Option<&'static str>,
-    heard: Heard,
+    activity: WatchActivity,
 }
 
-impl<B: HttpBody<Data = Bytes>> HttpBody for Answer<B> {
+impl<B: HttpBody<Data = Bytes>> HttpBody for ObservedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let polled = self.body.as_mut().poll_frame(context);
         if let (Poll::Ready(None | Some(Ok(_))), Some(kind)) = (&polled, self.kind) {
-            self.heard.answered(kind, Instant::now());
+            self.activity.answered(kind, Instant::now());
         }
         polled
     }
@@ -216,54 +216,54 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_without_an_answer_is_reported_every_five_minutes_until_it_answers() {
-        let heard = Heard::default();
-        heard.begin(["Pod", "Node"]);
+        let activity = WatchActivity::default();
+        activity.begin(["Pod", "Node"]);
         tokio::time::advance(Duration::from_secs(200)).await;
-        heard.answered("Node", Instant::now());
+        activity.answered("Node", Instant::now());
         tokio::time::advance(Duration::from_secs(131)).await;
-        heard.failed("Pod", "cannot watch Pod: connection refused");
+        activity.failed("Pod", "cannot watch Pod: connection refused");
         let line = |seconds: u64| {
             vec![format!(
                 "the watch of Pod has had no answer from the API server for {seconds} s, so changes of it are not seen: \
                  cannot watch Pod: connection refused"
             )]
         };
-        assert_eq!((heard.to_report(), heard.stalled()), (line(331), line(331)));
+        assert_eq!((activity.to_report(), activity.stalled()), (line(331), line(331)));
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!((heard.to_report(), heard.stalled()), (Vec::new(), line(391)));
-        let seconds: BTreeMap<&str, u64> = heard.silent().into_iter().map(|(kind, d)| (kind, d.as_secs())).collect();
+        assert_eq!((activity.to_report(), activity.stalled()), (Vec::new(), line(391)));
+        let seconds: BTreeMap<&str, u64> = activity.silent().into_iter().map(|(kind, d)| (kind, d.as_secs())).collect();
         assert_eq!(seconds, BTreeMap::from([("Node", 191), ("Pod", 391)]));
-        heard.answered("Node", Instant::now());
+        activity.answered("Node", Instant::now());
         tokio::time::advance(Duration::from_secs(240)).await;
-        assert_eq!(heard.to_report(), line(631));
-        heard.answered("Pod", Instant::now());
-        assert_eq!((heard.to_report(), heard.stalled()), (Vec::new(), Vec::new()));
+        assert_eq!(activity.to_report(), line(631));
+        activity.answered("Pod", Instant::now());
+        assert_eq!((activity.to_report(), activity.stalled()), (Vec::new(), Vec::new()));
     }
 
     /// A server that answers with this status and body.
-    async fn asked(heard: &Heard, uri: &str, status: u16, body: &'static str) {
+    async fn asked(activity: &WatchActivity, uri: &str, status: u16, body: &'static str) {
         let server = tower::service_fn(move |_: Request<()>| async move {
             Ok::<_, std::convert::Infallible>(Response::builder().status(status).body(Body::from(body)).unwrap())
         });
-        let answer = heard.layer(server).call(Request::builder().uri(uri).body(()).unwrap()).await.unwrap();
+        let answer = activity.layer(server).call(Request::builder().uri(uri).body(()).unwrap()).await.unwrap();
         let mut body = answer.into_body();
         while std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await.is_some() {}
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_server_answers_ends_the_silence_and_an_error_does_not() {
-        let heard = Heard::default();
-        heard.begin(["Pod"]);
+        let activity = WatchActivity::default();
+        activity.begin(["Pod"]);
         let hour = Duration::from_secs(3600);
         tokio::time::advance(hour).await;
-        asked(&heard, "/api/v1/pods?watch=true", 503, "no").await;
-        asked(&heard, "/api/v1/nodes?watch=true", 200, "").await;
-        assert_eq!(heard.silent()["Pod"], hour);
+        asked(&activity, "/api/v1/pods?watch=true", 503, "no").await;
+        asked(&activity, "/api/v1/nodes?watch=true", 200, "").await;
+        assert_eq!(activity.silent()["Pod"], hour);
         // The server's regular end of a watch on which nothing happened.
-        asked(&heard, "/api/v1/pods?watch=true", 200, "").await;
-        assert_eq!(heard.silent()["Pod"], Duration::ZERO);
+        asked(&activity, "/api/v1/pods?watch=true", 200, "").await;
+        assert_eq!(activity.silent()["Pod"], Duration::ZERO);
         tokio::time::advance(hour).await;
-        asked(&heard, "/api/v1/pods?watch=true", 200, "{}").await;
-        assert_eq!(heard.silent()["Pod"], Duration::ZERO);
+        asked(&activity, "/api/v1/pods?watch=true", 200, "{}").await;
+        assert_eq!(activity.silent()["Pod"], Duration::ZERO);
     }
 }

@@ -25,7 +25,7 @@ const ATTEMPTS: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
     /// It answered with an error.
-    #[error("{action}: {}", words(source))]
+    #[error("{action}: {}", describe(source))]
     Refused {
         /// What was tried.
         action: String,
@@ -53,7 +53,7 @@ pub enum KubernetesError {
 }
 
 /// What the API server said, or else what happened on the way to it, down to the first cause.
-pub(crate) fn words(error: &kube::Error) -> String {
+pub(crate) fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         kube::Error::Service(cause) => with_causes(cause.as_ref()),

@@ -19,11 +19,11 @@ use kube::{
 };
 use tokio::sync::Notify;
 
-use super::kubernetes::words;
-use crate::controller::cluster::deadline::answered;
+use super::kubernetes::describe;
+use crate::controller::cluster::deadline::with_deadline;
 use albatross_core::{
     model::{ObservedStack, StackId, TagKeys},
-    record::{self, Clean, Contents, HEADER_KEY, Header, Record, SHARDS},
+    record::{self, Clean, Contents, HEADER_KEY, Header, SHARDS, StackRecord},
 };
 
 /// How often a ConfigMap is written again after somebody else's write.
@@ -65,7 +65,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn of(record: &Record) -> Self {
+    fn of(record: &StackRecord) -> Self {
         Self { packed: record::pack(record), clean: record.clean.is_some() }
     }
 }
@@ -80,7 +80,7 @@ struct Shard {
     /// What `changed` was when they were last written.
     written: u64,
     /// What `changed` was when a promise was last taken back.
-    taken_back: u64,
+    marked_dirty: u64,
 }
 
 /// What is known of a ConfigMap as the API server has it; locked while it is written.
@@ -165,7 +165,7 @@ impl Records {
     async fn take_over(&self, shard: usize) -> Result<Vec<(StackId, Clean)>, RecordError> {
         let name = record::shard_name(&self.lease, shard);
         let mut stored = self.stored[shard].lock().await;
-        let mut told = false;
+        let mut reported = false;
         loop {
             let error = match self.try_to_take_over(shard, &name, &mut stored).await {
                 Ok(promises) => return Ok(promises),
@@ -175,7 +175,7 @@ impl Records {
                 return Err(self.unwritten(shard, &error));
             }
             // Also whoever led before may have written it just now.
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut reported, true) {
                 tracing::warn!("{}; trying again", self.unwritten(shard, &error));
             }
             tokio::time::sleep(GATHER).await;
@@ -188,7 +188,7 @@ impl Records {
         name: &str,
         stored: &mut Stored,
     ) -> kube::Result<Vec<(StackId, Clean)>> {
-        let found = answered(self.api.get_opt(name)).await?.unwrap_or_default();
+        let found = with_deadline(self.api.get_opt(name)).await?.unwrap_or_default();
         let packed = found.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0)).collect();
         let read = record::read(&self.header(), &Contents { data: found.data.unwrap_or_default(), packed });
         if let Some(before) = read.header.as_ref().filter(|before| self.header().follows(before)) {
@@ -236,7 +236,7 @@ impl Records {
     }
 
     /// Changes a stack's record; answers whether it was another before.
-    fn set(&self, stack: &StackId, record: Option<Record>) -> bool {
+    fn set(&self, stack: &StackId, record: Option<StackRecord>) -> bool {
         let key = record::key(stack);
         let entry = record.as_ref().map(Entry::of);
         let mut shards = self.shards();
@@ -265,7 +265,7 @@ impl Records {
     ///
     /// # Errors
     /// When it cannot be written: nothing of the stack may be changed then.
-    pub async fn take_back(&self, stack: &StackId, about_to_be_set: TagKeys) -> Result<(), RecordError> {
+    pub async fn mark_dirty(&self, stack: &StackId, about_to_be_set: TagKeys) -> Result<(), RecordError> {
         let tag_keys = self.own_tags().get_mut(stack).map(|known| {
             known.extend(about_to_be_set);
             known.clone()
@@ -275,23 +275,23 @@ impl Records {
         }
         let shard = record::shard(&record::key(stack));
         if (tag_keys.is_some() || self.is_clean(stack))
-            && self.set(stack, Some(Record { stack: stack.clone(), clean: None, tag_keys }))
+            && self.set(stack, Some(StackRecord { stack: stack.clone(), clean: None, tag_keys }))
         {
             let mut shards = self.shards();
-            shards[shard].taken_back = shards[shard].changed;
+            shards[shard].marked_dirty = shards[shard].changed;
         }
         // One that was taken back before may not be written yet; promises can wait.
-        let is_pending = |shard: &Shard| shard.taken_back > shard.written;
+        let is_pending = |shard: &Shard| shard.marked_dirty > shard.written;
         if is_pending(&self.shards()[shard]) { self.write(shard).await.map(drop) } else { Ok(()) }
     }
 
     /// Promises that nothing is left to do for a stack, which AWS has as it was observed. It is written soon.
     /// From then on the tags that it has are the controller's own.
-    pub fn promise(&self, stack: &StackId, observed: &ObservedStack, tag_keys: TagKeys) {
+    pub fn mark_clean(&self, stack: &StackId, observed: &ObservedStack, tag_keys: TagKeys) {
         self.own_tags().insert(stack.clone(), tag_keys.clone());
         if self.are_kept() {
             let clean = Some(Clean::of(observed));
-            if self.set(stack, Some(Record { stack: stack.clone(), clean, tag_keys: Some(tag_keys) })) {
+            if self.set(stack, Some(StackRecord { stack: stack.clone(), clean, tag_keys: Some(tag_keys) })) {
                 self.changes.notify_one();
             }
         }
@@ -366,7 +366,7 @@ impl Records {
             }
             // Somebody has written or deleted it, or an answer to ourselves was lost.
             let name = record::shard_name(&self.lease, shard);
-            let found = answered(self.api.get_opt(&name)).await.map_err(|error| self.unwritten(shard, &error))?;
+            let found = with_deadline(self.api.get_opt(&name)).await.map_err(|error| self.unwritten(shard, &error))?;
             let header = found.as_ref().and_then(|found| found.data.as_ref()?.get(HEADER_KEY));
             let header: Option<Header> = header.and_then(|text| serde_json::from_str(text).ok());
             if let Some(header) = header.filter(|header| header.holder != self.header.holder) {
@@ -400,8 +400,8 @@ impl Records {
         };
         let parameters = PostParams::default();
         let answer = match stored.version {
-            Some(_) => answered(self.api.replace(&name, &parameters, &object)).await?,
-            None => answered(self.api.create(&parameters, &object)).await?,
+            Some(_) => with_deadline(self.api.replace(&name, &parameters, &object)).await?,
+            None => with_deadline(self.api.create(&parameters, &object)).await?,
         };
         stored.version = answer.metadata.resource_version;
         let mut shards = self.shards();
@@ -421,7 +421,7 @@ impl Records {
         RecordError::Unwritten {
             name: record::shard_name(&self.lease, shard),
             namespace: self.namespace.clone(),
-            reason: words(error),
+            reason: describe(error),
         }
     }
 }

@@ -13,8 +13,8 @@ use kube::{
 };
 use tokio::task::JoinHandle;
 
-use super::kubernetes::words;
-use crate::controller::cluster::deadline::answered;
+use super::kubernetes::describe;
+use crate::controller::cluster::deadline::with_deadline;
 use crate::controller::runtime::queue::Queue;
 use albatross_core::dependents::Key;
 use albatross_core::{
@@ -46,14 +46,14 @@ struct Shared {
 #[derive(Default)]
 struct Entry {
     /// The stacks that use it.
-    askers: BTreeSet<StackId>,
+    subscribers: BTreeSet<StackId>,
     /// As it was last seen.
     content: Option<Content>,
     /// Whether the watch has shown it, and goes on to.
     watched: bool,
     watch: Option<Watch>,
     /// Whether it was said that the watch is not allowed.
-    told: bool,
+    reported: bool,
 }
 
 /// A watch, which ends when nobody wants it any more.
@@ -111,11 +111,11 @@ impl Shared {
         }
         // Who asks for the first time is being worked on, and finds it.
         let changed = entry.content.replace(content).is_some();
-        let askers: Vec<Key> = entry.askers.iter().filter(|_| changed).cloned().map(Key::Stack).collect();
+        let subscribers: Vec<Key> = entry.subscribers.iter().filter(|_| changed).cloned().map(Key::Stack).collect();
         drop(entries);
-        if !askers.is_empty() {
-            tracing::info!(secret = %name, stacks = askers.len(), "a Secret in use has changed");
-            self.queue.add_all(askers);
+        if !subscribers.is_empty() {
+            tracing::info!(secret = %name, stacks = subscribers.len(), "a Secret in use has changed");
+            self.queue.add_all(subscribers);
         }
     }
 
@@ -126,7 +126,7 @@ impl Shared {
         let Some(entry) = entries.get_mut(name) else { return false };
         // What is dropped here is the task that this runs in, which has nothing left to do.
         (entry.watched, entry.watch) = (false, None);
-        !std::mem::replace(&mut entry.told, true)
+        !std::mem::replace(&mut entry.reported, true)
     }
 }
 
@@ -142,25 +142,25 @@ impl Secrets {
         Api::namespaced(self.client.clone(), &name.namespace)
     }
 
-    /// What a Secret says at this moment. From now on `asker` is brought back when it says something else, as far as RBAC
+    /// What a Secret says at this moment. From now on `subscriber` is brought back when it says something else, as far as RBAC
     /// allows a watch.
-    pub async fn answer(&self, name: &ObjectName, asker: &StackId) -> Fact<OidcSecret> {
+    pub async fn answer(&self, name: &ObjectName, subscriber: &StackId) -> Fact<OidcSecret> {
         {
             let mut entries = self.shared.entries();
             let entry = entries.entry(name.clone()).or_default();
-            entry.askers.insert(asker.clone());
+            entry.subscribers.insert(subscriber.clone());
             if let (true, Some(content)) = (entry.watched, &entry.content) {
                 return fact(content);
             }
         }
-        let answer = answered(self.api(name).get_opt(&name.name)).await;
+        let answer = with_deadline(self.api(name).get_opt(&name.name)).await;
         let read = match answer {
             Ok(secret) => content(name, secret, self.shared.label.as_ref()),
             Err(kube::Error::Api(status)) if status.code == 403 => {
                 Err(UnusableSecret::Forbidden { secret: name.clone(), message: status.message.clone() })
             }
             Err(error) => {
-                return Fact::Unavailable(format!("cannot read the Secret `{name}`: {}", words(&error)));
+                return Fact::Unavailable(format!("cannot read the Secret `{name}`: {}", describe(&error)));
             }
         };
         let mut entries = self.shared.entries();
@@ -175,7 +175,7 @@ impl Secrets {
             Some(content) if entry.watched => fact(content),
             Some(content) if same(content, &read) => fact(content),
             known => {
-                let others = entry.askers.iter().filter(|other| known.is_some() && *other != asker);
+                let others = entry.subscribers.iter().filter(|other| known.is_some() && *other != subscriber);
                 let others: Vec<Key> = others.cloned().map(Key::Stack).collect();
                 let answer = fact(&read);
                 entry.content = Some(read);
@@ -190,9 +190,9 @@ impl Secrets {
     pub fn used(&self, stack: &StackId, names: &BTreeSet<&ObjectName>) {
         self.shared.entries().retain(|name, entry| {
             if !names.contains(name) {
-                entry.askers.remove(stack);
+                entry.subscribers.remove(stack);
             }
-            !entry.askers.is_empty()
+            !entry.subscribers.is_empty()
         });
     }
 
@@ -209,7 +209,7 @@ async fn watch(api: Api<wire::Secret>, name: ObjectName, shared: Weak<Shared>) {
     let only = watcher::Config::default().fields(&format!("metadata.name={}", name.name));
     let mut stream = std::pin::pin!(watcher(api, only).default_backoff());
     let mut listed = None;
-    let mut told = false;
+    let mut reported = false;
     while let Some(event) = stream.next().await {
         let Some(shared) = shared.upgrade() else { return };
         match event {
@@ -229,13 +229,13 @@ async fn watch(api: Api<wire::Secret>, name: ObjectName, shared: Weak<Shared>) {
                 return;
             }
             Err(error) => {
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut reported, true) {
                     tracing::warn!(secret = %name, "cannot watch the Secret: {error}; trying again");
                 }
                 continue;
             }
         }
-        told = false;
+        reported = false;
     }
 }
 

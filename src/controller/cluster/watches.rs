@@ -15,9 +15,9 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{heard::Heard, kubernetes::words};
+use super::{heard::WatchActivity, kubernetes::describe};
 use crate::controller::runtime::queue::Queue;
-use albatross_core::dependents::{Concerns, Key};
+use albatross_core::dependents::{Dependents, Key};
 use albatross_core::snapshot::Snapshot;
 
 /// Which kinds have been listed once. Nothing is decided before all have been.
@@ -29,7 +29,7 @@ pub struct Synced {
     without: Mutex<BTreeMap<&'static str, String>>,
     complete: watch::Sender<bool>,
     /// When the watches were last answered.
-    pub(crate) heard: Heard,
+    pub(crate) activity: WatchActivity,
 }
 
 /// Kinds that work goes on without where they are not there or may not be read: only IngressClasses with parameters need
@@ -44,21 +44,21 @@ impl Synced {
             awaited: Mutex::new(kinds.into_iter().map(|kind| (kind, None)).collect()),
             without: Mutex::default(),
             complete: watch::channel(false).0,
-            heard: Heard::default(),
+            activity: WatchActivity::default(),
         }
     }
 
     /// Counts the answers that this client gets.
     #[must_use]
-    pub fn with_heard(self, heard: Heard) -> Self {
-        Self { heard, ..self }
+    pub fn with_activity(self, activity: WatchActivity) -> Self {
+        Self { activity, ..self }
     }
 
     /// Writes to the log which watches have stalled, for ever.
     pub async fn report_stalled(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            for line in self.heard.to_report() {
+            for line in self.activity.to_report() {
                 tracing::warn!("{line}; look at the API server's load and at the network between");
             }
         }
@@ -95,7 +95,7 @@ impl Synced {
     }
 
     fn failed(&self, kind: &'static str, error: &str) {
-        self.heard.failed(kind, error);
+        self.activity.failed(kind, error);
         if let Some(last) = self.awaited.lock().unwrap_or_else(PoisonError::into_inner).get_mut(kind) {
             *last = Some(error.to_owned());
         }
@@ -114,7 +114,7 @@ impl Synced {
         let without = self.without.lock().unwrap_or_else(PoisonError::into_inner);
         let kinds = without.iter().map(|(kind, error)| format!("working without {kind}: {error}"));
         let refused = |line: &String| without.keys().any(|kind| line.starts_with(&format!("the watch of {kind} has")));
-        kinds.chain(self.heard.stalled().into_iter().filter(|line| !refused(line))).collect()
+        kinds.chain(self.activity.stalled().into_iter().filter(|line| !refused(line))).collect()
     }
 
     /// What is still awaited, for `/readyz`.
@@ -145,7 +145,7 @@ pub async fn watch_kind<W, T>(
     synced: Arc<Synced>,
 ) where
     W: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    T: Concerns + From<W>,
+    T: Dependents + From<W>,
 {
     // A page is held in memory as text and as objects at once, so a small one is most of what a large cluster costs.
     let stream = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff();
@@ -237,7 +237,7 @@ fn explain(kind: &str, error: &watcher::Error) -> String {
         | WatchFailed(kube::Error::Api(status))
         | WatchError(status) => cause_and_fix(kind, Some((status.code, &status.message)), ""),
         InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-            cause_and_fix(kind, None, &words(error))
+            cause_and_fix(kind, None, &describe(error))
         }
         NoResourceVersion => cause_and_fix(kind, None, &error.to_string()),
     }

@@ -6,33 +6,33 @@ use std::{
 };
 
 use albatross_core::{
-    facts::{Fact, Facts, Want},
+    facts::{Fact, FactQuery, Facts},
     model::StackId,
 };
 
 /// The last answer to each question, and the stacks that it concerns.
 #[derive(Debug, Default)]
-pub struct Askers(Mutex<Known>);
+pub struct FactSubscribers(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    answers: BTreeMap<Want, Answered>,
+    answers: BTreeMap<FactQuery, SubscribedFact>,
     /// The questions that each stack asked since it was last built.
-    asked: BTreeMap<StackId, BTreeSet<Want>>,
+    facts_of: BTreeMap<StackId, BTreeSet<FactQuery>>,
 }
 
 #[derive(Debug)]
-struct Answered {
+struct SubscribedFact {
     answer: String,
-    askers: BTreeSet<StackId>,
+    subscribers: BTreeSet<StackId>,
 }
 
 impl Known {
     /// Drops a stack from a question; one that no stack asks is forgotten.
-    fn leave(&mut self, asker: &StackId, want: &Want) {
-        if let Some(answered) = self.answers.get_mut(want) {
-            answered.askers.remove(asker);
-            if answered.askers.is_empty() {
+    fn leave(&mut self, subscriber: &StackId, want: &FactQuery) {
+        if let Some(fact) = self.answers.get_mut(want) {
+            fact.subscribers.remove(subscriber);
+            if fact.subscribers.is_empty() {
                 self.answers.remove(want);
             }
         }
@@ -40,52 +40,52 @@ impl Known {
 }
 
 /// An answer as text that differs where answers do. `None` while there is none: that changes nothing.
-fn answer(want: &Want, facts: &Facts) -> Option<String> {
-    fn told<T: std::fmt::Debug>(fact: &Fact<T>) -> Option<String> {
+fn answer(want: &FactQuery, facts: &Facts) -> Option<String> {
+    fn answer_text<T: std::fmt::Debug>(fact: &Fact<T>) -> Option<String> {
         (!matches!(fact, Fact::Unavailable(_))).then(|| format!("{fact:?}"))
     }
     match want {
-        Want::Subnets(query) => facts.subnets.get(query).and_then(told),
-        Want::SecurityGroups(names) => facts.security_groups.get(names).and_then(told),
-        Want::TargetGroup(name) => facts.target_groups.get(name).and_then(told),
-        Want::Certificates(hosts) => facts.certificates.get(hosts).and_then(told),
-        Want::TrustStore(name) => facts.trust_stores.get(name).and_then(told),
-        Want::VpcBlocks => facts.vpc_blocks.as_ref().and_then(told),
-        Want::Limits => facts.limits.as_ref().and_then(told),
+        FactQuery::Subnets(query) => facts.subnets.get(query).and_then(answer_text),
+        FactQuery::SecurityGroups(names) => facts.security_groups.get(names).and_then(answer_text),
+        FactQuery::TargetGroup(name) => facts.target_groups.get(name).and_then(answer_text),
+        FactQuery::Certificates(hosts) => facts.certificates.get(hosts).and_then(answer_text),
+        FactQuery::TrustStore(name) => facts.trust_stores.get(name).and_then(answer_text),
+        FactQuery::VpcBlocks => facts.vpc_blocks.as_ref().and_then(answer_text),
+        FactQuery::Limits => facts.limits.as_ref().and_then(answer_text),
         // Who reads a Secret is told of its changes by its watch.
-        Want::Secret(_) | Want::BackendSecurityGroup | Want::InForce | Want::Protection => None,
+        FactQuery::Secret(_) | FactQuery::BackendSecurityGroup | FactQuery::Current | FactQuery::Protection => None,
     }
 }
 
-impl Askers {
-    /// Takes note of the answer that `asker` was given. Returns the stacks that were given another before.
-    pub fn note(&self, asker: &StackId, want: &Want, facts: &Facts) -> BTreeSet<StackId> {
+impl FactSubscribers {
+    /// Takes note of the answer that `subscriber` was given. Returns the stacks that were given another before.
+    pub fn note(&self, subscriber: &StackId, want: &FactQuery, facts: &Facts) -> BTreeSet<StackId> {
         let Some(answer) = answer(want, facts) else { return BTreeSet::new() };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let answered = known
+        let fact = known
             .answers
             .entry(want.clone())
-            .or_insert_with(|| Answered { answer: answer.clone(), askers: BTreeSet::new() });
+            .or_insert_with(|| SubscribedFact { answer: answer.clone(), subscribers: BTreeSet::new() });
         let mut others = BTreeSet::new();
-        if answered.answer != answer {
-            answered.answer = answer;
-            others = std::mem::take(&mut answered.askers);
-            others.remove(asker);
+        if fact.answer != answer {
+            fact.answer = answer;
+            others = std::mem::take(&mut fact.subscribers);
+            others.remove(subscriber);
         }
-        answered.askers.insert(asker.clone());
-        known.asked.entry(asker.clone()).or_default().insert(want.clone());
+        fact.subscribers.insert(subscriber.clone());
+        known.facts_of.entry(subscriber.clone()).or_default().insert(want.clone());
         others
     }
 
     /// Takes note of all that a stack asks by now; an empty set for one that is gone. What no stack asks is forgotten.
-    pub fn asks(&self, asker: &StackId, wants: &BTreeSet<Want>) {
+    pub fn asks(&self, subscriber: &StackId, wants: &BTreeSet<FactQuery>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(before) = known.asked.remove(asker) else { return };
-        let (still, no_longer): (BTreeSet<Want>, BTreeSet<Want>) =
+        let Some(before) = known.facts_of.remove(subscriber) else { return };
+        let (still, no_longer): (BTreeSet<FactQuery>, BTreeSet<FactQuery>) =
             before.into_iter().partition(|want| wants.contains(want));
-        no_longer.iter().for_each(|want| known.leave(asker, want));
+        no_longer.iter().for_each(|want| known.leave(subscriber, want));
         if !still.is_empty() {
-            known.asked.insert(asker.clone(), still);
+            known.facts_of.insert(subscriber.clone(), still);
         }
     }
 }
@@ -97,26 +97,29 @@ mod tests {
 
     #[test]
     fn whoever_was_told_something_else_is_looked_at_again_once() {
-        let askers = Askers::default();
+        let subscribers = FactSubscribers::default();
         let [web, api, late] = ["web", "api", "late"].map(|name| StackId::Service(ObjectName::new("shop", name)));
-        let told = |fact| Facts { vpc_blocks: Some(fact), ..Facts::default() };
-        let first = told(Fact::Known(vec!["10.0.0.0/16".to_owned()]));
-        let second = told(Fact::Known(vec!["10.0.0.0/16".to_owned(), "10.1.0.0/16".to_owned()]));
+        let reported = |fact| Facts { vpc_blocks: Some(fact), ..Facts::default() };
+        let first = reported(Fact::Known(vec!["10.0.0.0/16".to_owned()]));
+        let second = reported(Fact::Known(vec!["10.0.0.0/16".to_owned(), "10.1.0.0/16".to_owned()]));
         let none = BTreeSet::new();
-        assert_eq!(askers.note(&web, &Want::VpcBlocks, &first), none);
-        assert_eq!(askers.note(&api, &Want::VpcBlocks, &first), none);
+        assert_eq!(subscribers.note(&web, &FactQuery::VpcBlocks, &first), none);
+        assert_eq!(subscribers.note(&api, &FactQuery::VpcBlocks, &first), none);
         // Not to know is no news.
-        assert_eq!(askers.note(&api, &Want::VpcBlocks, &told(Fact::Unavailable("throttled".to_owned()))), none);
-        assert_eq!(askers.note(&late, &Want::VpcBlocks, &second), BTreeSet::from([web.clone(), api.clone()]));
-        assert_eq!(askers.note(&web, &Want::VpcBlocks, &second), none);
-        assert_eq!(askers.note(&api, &Want::VpcBlocks, &first), BTreeSet::from([late, web]));
+        assert_eq!(
+            subscribers.note(&api, &FactQuery::VpcBlocks, &reported(Fact::Unavailable("throttled".to_owned()))),
+            none
+        );
+        assert_eq!(subscribers.note(&late, &FactQuery::VpcBlocks, &second), BTreeSet::from([web.clone(), api.clone()]));
+        assert_eq!(subscribers.note(&web, &FactQuery::VpcBlocks, &second), none);
+        assert_eq!(subscribers.note(&api, &FactQuery::VpcBlocks, &first), BTreeSet::from([late, web]));
     }
 
     #[test]
     fn what_no_stack_asks_any_more_is_forgotten() {
-        let askers = Askers::default();
+        let subscribers = FactSubscribers::default();
         let [web, api] = ["web", "api"].map(|name| StackId::Service(ObjectName::new("shop", name)));
-        let trust_store = |n: usize| Want::TrustStore(n.to_string());
+        let trust_store = |n: usize| FactQuery::TrustStore(n.to_string());
         let facts = Facts {
             vpc_blocks: Some(Fact::Known(Vec::new())),
             trust_stores: (0..1000)
@@ -124,21 +127,21 @@ mod tests {
                 .collect(),
             ..Facts::default()
         };
-        askers.note(&api, &trust_store(999), &facts);
+        subscribers.note(&api, &trust_store(999), &facts);
         // Edited a thousand times, built or not.
         for n in 0..1000 {
-            askers.note(&web, &Want::VpcBlocks, &facts);
-            askers.note(&web, &trust_store(n), &facts);
-            askers.asks(&web, &BTreeSet::from([Want::VpcBlocks, trust_store(n)]));
+            subscribers.note(&web, &FactQuery::VpcBlocks, &facts);
+            subscribers.note(&web, &trust_store(n), &facts);
+            subscribers.asks(&web, &BTreeSet::from([FactQuery::VpcBlocks, trust_store(n)]));
         }
-        let sizes = |askers: &Askers| {
-            let known = askers.0.lock().unwrap();
-            (known.answers.len(), known.asked.len())
+        let sizes = |subscribers: &FactSubscribers| {
+            let known = subscribers.0.lock().unwrap();
+            (known.answers.len(), known.facts_of.len())
         };
-        assert_eq!(sizes(&askers), (2, 2));
-        askers.asks(&web, &BTreeSet::new());
-        assert_eq!(sizes(&askers), (1, 1));
-        askers.asks(&api, &BTreeSet::new());
-        assert_eq!(sizes(&askers), (0, 0));
+        assert_eq!(sizes(&subscribers), (2, 2));
+        subscribers.asks(&web, &BTreeSet::new());
+        assert_eq!(sizes(&subscribers), (1, 1));
+        subscribers.asks(&api, &BTreeSet::new());
+        assert_eq!(sizes(&subscribers), (0, 0));
     }
 }

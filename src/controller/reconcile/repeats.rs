@@ -28,14 +28,14 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// A step that was carried out so long ago says nothing about the present: somebody has changed something by hand since.
-const FORGOTTEN: Duration = Duration::from_secs(2 * 3600);
+const RETENTION: Duration = Duration::from_secs(2 * 3600);
 
 /// How many steps are remembered of one stack; the oldest goes first.
 const MOST: usize = 256;
 
 /// What was carried out lately, by stack.
 #[derive(Debug, Default)]
-pub struct Repeats(Mutex<BTreeMap<StackId, Memory>>);
+pub struct StepHistory(Mutex<BTreeMap<StackId, Memory>>);
 
 #[derive(Debug, Default)]
 struct Memory {
@@ -115,7 +115,7 @@ fn fingerprint(action: &StepAction) -> u64 {
 
 /// The resources that the steps that wait would have made.
 #[derive(Debug, Default)]
-struct Lacking {
+struct MissingResources {
     load_balancer: bool,
     security_group: bool,
     target_groups: BTreeSet<ResourceId>,
@@ -127,7 +127,7 @@ struct Lacking {
     serves: bool,
 }
 
-impl Lacking {
+impl MissingResources {
     fn add(&mut self, action: &StepAction) {
         self.serves |= matches!(
             action,
@@ -210,7 +210,7 @@ impl Lacking {
     }
 }
 
-impl Repeats {
+impl StepHistory {
     fn memories(&self) -> MutexGuard<'_, BTreeMap<StackId, Memory>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -229,12 +229,12 @@ impl Repeats {
     pub fn withhold(&self, stack: &StackId, plan: &mut Plan) -> Vec<Repeated> {
         let (mut memories, now) = (self.memories(), Instant::now());
         let Some(memory) = memories.get_mut(stack) else { return Vec::new() };
-        memory.done.retain(|_, done| now.duration_since(done.last) < FORGOTTEN);
+        memory.done.retain(|_, done| now.duration_since(done.last) < RETENTION);
         if memory.done.is_empty() {
             return Vec::new();
         }
         let mut withheld = Vec::new();
-        let mut lacking = Lacking::default();
+        let mut lacking = MissingResources::default();
         plan.steps.retain(|step| {
             let done = memory.done.get(&fingerprint(&step.action));
             match done.and_then(|done| Some((done.times, done.next().filter(|next| *next > now)?))) {
@@ -277,7 +277,7 @@ impl Repeats {
     }
 
     /// Forgets a stack that is no more.
-    pub fn forget(&self, stack: &StackId) {
+    pub fn remove(&self, stack: &StackId) {
         self.memories().remove(stack);
     }
 }
@@ -308,16 +308,16 @@ mod tests {
     }
 
     /// Runs passes for so long, one a second; answers when the first step was carried out.
-    async fn passes(repeats: &Repeats, seconds: u64, wanted: impl Fn(u64) -> Stack) -> Vec<u64> {
+    async fn passes(step_history: &StepHistory, seconds: u64, wanted: impl Fn(u64) -> Stack) -> Vec<u64> {
         let mut carried_out = Vec::new();
         for second in 0..seconds {
             let (stack, mut plan) = (wanted(second), Plan { steps: vec![step("a")], ..Plan::default() });
-            repeats.begin(&stack);
-            repeats.withhold(&stack.id, &mut plan);
+            step_history.begin(&stack);
+            step_history.withhold(&stack.id, &mut plan);
             if !plan.steps.is_empty() {
                 carried_out.push(second);
             }
-            repeats.remember(&stack.id, &plan.steps);
+            step_history.remember(&stack.id, &plan.steps);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         carried_out
@@ -325,15 +325,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_step_that_does_not_last_is_carried_out_less_and_less_often_and_the_rest_goes_on() {
-        let repeats = Repeats::default();
-        assert_eq!(passes(&repeats, 600, |_| stack()).await, [0, 1, 31, 91, 211, 451]);
+        let step_history = StepHistory::default();
+        assert_eq!(passes(&step_history, 600, |_| stack()).await, [0, 1, 31, 91, 211, 451]);
         let mut with_another = plan();
-        let withheld = repeats.withhold(&stack().id, &mut with_another);
+        let withheld = step_history.withhold(&stack().id, &mut with_another);
         assert_eq!(with_another.steps, [step("b")]);
         assert_eq!(withheld, [Repeated { step: step("a"), times: 6, pause: Duration::from_secs(480 - 149) }]);
         insta::assert_snapshot!(withheld[0].message(), @"delete rule 3 of listener 80: applied 6 times, but AWS or the API server does not show it afterwards; asked for by Ingress shop/web generation 4, spec.rules; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is tried again with growing pauses");
         // It never takes longer than an hour, and is never given up.
-        let mut carried_out = passes(&repeats, 40_000, |_| stack()).await;
+        let mut carried_out = passes(&step_history, 40_000, |_| stack()).await;
         carried_out.insert(0, 0);
         carried_out.push(40_000);
         assert!(carried_out.windows(2).all(|pair| pair[1] - pair[0] <= 3600), "{carried_out:?}");
@@ -397,57 +397,57 @@ mod tests {
             step("b").action,
         ];
         let steps: Vec<Step> = actions.map(|action| Step { action, cause: step("a").cause }).into();
-        let repeats = Repeats::default();
+        let step_history = StepHistory::default();
         for _ in 0..FREE {
-            repeats.remember(&stack().id, &steps[..1]);
+            step_history.remember(&stack().id, &steps[..1]);
         }
         let mut plan = Plan { steps: steps.clone(), ..Plan::default() };
-        let withheld = repeats.withhold(&stack().id, &mut plan);
+        let withheld = step_history.withhold(&stack().id, &mut plan);
         assert_eq!(withheld.iter().map(|repeated| &repeated.step).collect::<Vec<_>>(), [&steps[0]]);
         assert_eq!(plan.steps, steps[5..7]);
         assert_eq!(plan.passed_over, [doomed].into());
         // A default action does not change before the rules that come before it.
-        let repeats = Repeats::default();
+        let step_history = StepHistory::default();
         for _ in 0..FREE {
-            repeats.remember(&stack().id, &steps[5..6]);
+            step_history.remember(&stack().id, &steps[5..6]);
         }
         let mut plan = Plan { steps: steps.clone(), ..Plan::default() };
-        repeats.withhold(&stack().id, &mut plan);
+        step_history.withhold(&stack().id, &mut plan);
         assert_eq!(plan.steps, steps[..5]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_somebody_asks_for_anew_is_no_repetition() {
-        let repeats = Repeats::default();
+        let step_history = StepHistory::default();
         let wanted = |second| {
             let mut stack = stack();
             if second % 2 == 1 {
-                stack.set_aside.members.insert(ObjectName::new("shop", "other"));
+                stack.frozen.members.insert(ObjectName::new("shop", "other"));
             }
             stack
         };
-        assert_eq!(passes(&repeats, 6, wanted).await, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(passes(&step_history, 6, wanted).await, [0, 1, 2, 3, 4, 5]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_changed_by_hand_now_and_then_is_put_right_each_time() {
-        let repeats = Repeats::default();
+        let step_history = StepHistory::default();
         for _ in 0..5 {
             let mut plan = plan();
-            assert_eq!(repeats.withhold(&stack().id, &mut plan), []);
-            repeats.remember(&stack().id, &plan.steps);
-            tokio::time::advance(FORGOTTEN).await;
+            assert_eq!(step_history.withhold(&stack().id, &mut plan), []);
+            step_history.remember(&stack().id, &plan.steps);
+            tokio::time::advance(RETENTION).await;
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_stack_is_remembered_without_bound() {
-        let repeats = Repeats::default();
+        let step_history = StepHistory::default();
         for number in 0..2 * MOST {
-            repeats.remember(&stack().id, &[step(&number.to_string())]);
+            step_history.remember(&stack().id, &[step(&number.to_string())]);
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        let memories = repeats.memories();
+        let memories = step_history.memories();
         assert_eq!(memories[&stack().id].done.len(), MOST);
     }
 }

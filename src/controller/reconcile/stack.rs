@@ -29,10 +29,10 @@ use albatross_core::{
         },
     },
     diagnostics::{Code, Diagnostic, Severity, capped},
-    facts::{Facts, Incumbent, Want},
+    facts::{ExistingLoadBalancer, FactQuery, Facts},
     model::{
-        ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedLoadBalancer, ObservedStack, Room, Stack,
-        StackId, tags,
+        KnownLimits, ObjectKind, ObjectName, ObjectReference, ObservedBinding, ObservedLoadBalancer, ObservedStack,
+        Stack, StackId, tags,
     },
     plan::{self, Plan, Planned, Step},
     snapshot::{Ingress, Service, Snapshot},
@@ -54,60 +54,60 @@ enum PassError {
 }
 
 impl Controller {
-    pub(crate) async fn reconcile_stack(&self, group: &StackId) -> Outcome {
-        if matches!(group, StackId::Service(_)) && !self.config.enable_services {
+    pub(crate) async fn reconcile_stack(&self, stack: &StackId) -> Outcome {
+        if matches!(stack, StackId::Service(_)) && !self.config.enable_services {
             return Outcome::Done;
         }
-        let mut membership = self.with_snapshot(|snapshot| match group {
+        let mut membership = self.with_snapshot(|snapshot| match stack {
             StackId::Service(name) => service_membership(snapshot, &self.config, name),
-            _ => ingress::membership(snapshot, &self.config, group),
+            _ => ingress::membership(snapshot, &self.config, stack),
         });
         for diagnostic in &membership.broken {
             self.report(diagnostic);
         }
         let broken = membership.broken.first().map(ToString::to_string);
         if membership.served().next().is_none() && membership.leaving.is_empty() {
-            self.waits.note(group, None, self.replacement_hold);
-            self.waits.unblocked(&group.object().to_string());
-            self.repeats.forget(group);
-            self.secrets.used(group, &BTreeSet::new());
-            self.askers.asks(group, &BTreeSet::new());
-            return broken.map_or(Outcome::Done, Outcome::SetAside);
+            self.waits.note(stack, None, self.replacement_hold);
+            self.waits.unblocked(&stack.object().to_string());
+            self.step_history.remove(stack);
+            self.secrets.used(stack, &BTreeSet::new());
+            self.fact_subscribers.asks(stack, &BTreeSet::new());
+            return broken.map_or(Outcome::Done, Outcome::NeedsCorrection);
         }
-        match self.pass(group, &mut membership).await {
-            Ok(Outcome::Done) => broken.map_or(Outcome::Done, Outcome::SetAside),
+        match self.pass(stack, &mut membership).await {
+            Ok(Outcome::Done) => broken.map_or(Outcome::Done, Outcome::NeedsCorrection),
             Ok(outcome) => outcome,
-            Err(error) => self.failed(group, &membership, &error),
+            Err(error) => self.failed(stack, &membership, &error),
         }
     }
 
     /// One pass; a member whose part AWS refuses is told and set aside, and the others are gone on with at once.
-    async fn pass(&self, group: &StackId, membership: &mut Membership) -> Result<Outcome, PassError> {
+    async fn pass(&self, stack: &StackId, membership: &mut Membership) -> Result<Outcome, PassError> {
         // While a group is worked on, the shared security group that it may be about to use is not deleted.
         let _in_use = self.backend_group_gate.read().await;
         // What is due is looked for in this pass.
-        self.inventory.doubts(group);
-        self.keep_unserved(group, membership).await?;
+        self.inventory.uncertain_for(stack);
+        self.freeze_unserved(stack, membership).await?;
         let mut refused = BTreeMap::new();
-        let mut room = Room::default();
+        let mut room = KnownLimits::default();
         loop {
-            match self.attempt(group, membership, &refused, room).await {
+            match self.attempt(stack, membership, &refused, room).await {
                 Err(PassError::Apply(error)) if error.quota().is_some() => {
-                    match self.narrower(group, membership, room, &error).await? {
-                        Some(narrower) => room = narrower,
-                        None if self.is_of_one(group, membership, &refused, &error) => {
+                    match self.tightened_limits(stack, membership, room, &error).await? {
+                        Some(tightened_limits) => room = tightened_limits,
+                        None if self.is_of_single_member(stack, membership, &refused, &error) => {
                             let member = error.blame().object.name.clone();
                             let members = std::slice::from_ref(&member);
-                            self.failed_members(group, members, &PassError::Apply(error), &mut refused);
+                            self.failed_members(stack, members, &PassError::Apply(error), &mut refused);
                         }
                         None => return Err(error.into()),
                     }
                 }
-                Err(PassError::Apply(error)) if self.is_of_one(group, membership, &refused, &error) => {
+                Err(PassError::Apply(error)) if self.is_of_single_member(stack, membership, &refused, &error) => {
                     let member = error.blame().object.name.clone();
-                    self.failed_members(group, std::slice::from_ref(&member), &PassError::Apply(error), &mut refused);
+                    self.failed_members(stack, std::slice::from_ref(&member), &PassError::Apply(error), &mut refused);
                 }
-                Ok(Outcome::Done | Outcome::SetAside(_) | Outcome::Again(_)) if !refused.is_empty() => {
+                Ok(Outcome::Done | Outcome::NeedsCorrection(_) | Outcome::Again(_)) if !refused.is_empty() => {
                     let what: Vec<&str> = refused.values().map(String::as_str).collect();
                     return Ok(Outcome::Failed(what.join("; ")));
                 }
@@ -118,57 +118,59 @@ impl Controller {
 
     /// Returns what room there is since AWS has refused a step for a quota, and tells who asks for it that the change goes on in
     /// smaller steps. `None` where those have been tried.
-    async fn narrower(
+    async fn tightened_limits(
         &self,
-        group: &StackId,
+        stack: &StackId,
         membership: &Membership,
-        room: Room,
+        room: KnownLimits,
         error: &ApplyError,
-    ) -> Result<Option<Room>, PassError> {
+    ) -> Result<Option<KnownLimits>, PassError> {
         let Some(quota) = error.quota() else { return Ok(None) };
-        let Some(narrower) = room.refused(quota, &self.inventory.observe_whole(group).await?) else { return Ok(None) };
+        let Some(tightened_limits) = room.refused(quota, &self.inventory.observe_whole(stack).await?) else {
+            return Ok(None);
+        };
         let message = error.goes_on_in_steps(quota);
-        tracing::warn!(%group, "{message}");
+        tracing::warn!(group = %stack, "{message}");
         let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
         let blamed = &error.blame().object;
         let is_member = blamed.kind == ObjectKind::Ingress && names.contains(&blamed.name);
-        let told = if is_member && !error.of_all { std::slice::from_ref(&blamed.name) } else { &names };
-        for subject in self.subjects(group, told) {
+        let reported = if is_member && !error.of_all { std::slice::from_ref(&blamed.name) } else { &names };
+        for subject in self.subjects(stack, reported) {
             self.events.record(EventType::Warning, &subject, "QuotaReached", &message);
         }
-        Ok(Some(narrower))
+        Ok(Some(tightened_limits))
     }
 
     /// Who has gone to another group that does not serve it yet is still served by this one.
-    async fn keep_unserved(&self, group: &StackId, membership: &mut Membership) -> Result<(), PassError> {
+    async fn freeze_unserved(&self, stack: &StackId, membership: &mut Membership) -> Result<(), PassError> {
         if membership.moving.is_empty() {
             return Ok(());
         }
-        let observed = self.inventory.observe(group).await?;
+        let observed = self.inventory.observe(stack).await?;
         let hosts: Vec<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
         for name in membership.moving.clone() {
             let shows = |s: &Snapshot| {
                 s.ingresses.get(&name).is_some_and(|i| i.status.iter().any(|entry| hosts.contains(&entry.hostname)))
             };
             if self.with_snapshot(shows) {
-                membership.keep_moving(&name);
+                membership.freeze_moving(&name);
             }
         }
         Ok(())
     }
 
     /// Whether a step failed for good, and only one of several members is to blame.
-    fn is_of_one(
+    fn is_of_single_member(
         &self,
-        group: &StackId,
+        stack: &StackId,
         membership: &Membership,
         refused: &BTreeMap<ObjectName, String>,
         error: &ApplyError,
     ) -> bool {
         let blamed = error.blame();
-        matches!(group, StackId::Group(_))
+        matches!(stack, StackId::Group(_))
             && membership.members.len() > 1
-            && error.is_of_its_cause()
+            && error.is_attributable()
             && blamed.object.kind == ObjectKind::Ingress
             && membership.served().any(|name| *name == blamed.object.name)
             && !refused.contains_key(&blamed.object.name)
@@ -179,7 +181,7 @@ impl Controller {
         group: &StackId,
         membership: &Membership,
         refused: &BTreeMap<ObjectName, String>,
-        room: Room,
+        room: KnownLimits,
     ) -> Result<Outcome, PassError> {
         let building = self.timed(group, "build_model", self.build(group, membership, refused));
         let Some(built) = building.await? else {
@@ -195,7 +197,7 @@ impl Controller {
         if !unavailable.is_empty() {
             tracing::warn!(%group, "{unavailable}; trying again");
             let waiting: Vec<ObjectName> = match &built.stack {
-                Some(_) => built.set_aside.iter().cloned().collect(),
+                Some(_) => built.frozen.iter().cloned().collect(),
                 None => membership.members.clone(),
             };
             for subject in self.subjects(group, &waiting) {
@@ -203,23 +205,23 @@ impl Controller {
                 self.events.record(EventType::Warning, &subject, "FailedBuildModel", &message);
             }
         }
-        let told = if !unavailable.is_empty() {
+        let reported = if !unavailable.is_empty() {
             Some(Outcome::Failed(unavailable))
         } else if built.lacking {
             Some(Outcome::Failed(mistakes))
         } else if mistakes.is_empty() {
             None
         } else {
-            Some(Outcome::SetAside(mistakes))
+            Some(Outcome::NeedsCorrection(mistakes))
         };
         // Without a stack, what there is stays as it is.
-        let Some(stack) = built.stack else { return Ok(told.unwrap_or(Outcome::Done)) };
+        let Some(stack) = built.stack else { return Ok(reported.unwrap_or(Outcome::Done)) };
         let mut observed = self.observe_within(group, room).await?;
         if observed.load_balancers.len() > 1 && observed.load_balancers.iter().any(|balancer| !balancer.is_active()) {
             self.inventory.read_states(group).await?;
             observed = self.observe_within(group, room).await?;
         }
-        let stays = |old: &&ObservedLoadBalancer| old.is_protected() && observed.let_go.contains(&old.arn);
+        let stays = |old: &&ObservedLoadBalancer| old.is_protected() && observed.expired.contains(&old.arn);
         if let Some(old) = observed.load_balancers.iter().find(stays) {
             // The protection may be off by now.
             let reads = plan::Reads { load_balancer: Some(old.arn.clone()), ..plan::Reads::default() };
@@ -227,16 +229,16 @@ impl Controller {
             observed = self.observe_within(group, room).await?;
         }
         if refused.is_empty() {
-            self.repeats.begin(&stack);
+            self.step_history.begin(&stack);
         }
         let mut plan = loop {
             // Who is taken over is believed, once. Of a stack that has a record it is known what AWS was given, or doubted.
             if observed.tag_keys.is_none() {
-                let believed = plan::believed_secrets(&stack, &observed);
-                if !believed.is_empty() {
-                    let count = believed.len();
+                let assumed = plan::assumed_secrets(&stack, &observed);
+                if !assumed.is_empty() {
+                    let count = assumed.len();
                     tracing::info!(%group, count, "AWS is taken to have the client secrets of rules as they are");
-                    self.inventory.believe_secrets(&believed);
+                    self.inventory.assume_secrets(&assumed);
                     observed = self.observe_within(group, room).await?;
                 }
             }
@@ -246,27 +248,27 @@ impl Controller {
             }
             observed = self.observe_within(group, room).await?;
         };
-        let repeated = self.repeats.withhold(group, &mut plan);
-        let told = self.tell_of_repeats(group, membership, &repeated).or(told);
+        let repeated = self.step_history.withhold(group, &mut plan);
+        let reported = self.report_repeats(group, membership, &repeated).or(reported);
         if plan.steps.is_empty() {
             // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
-            self.hold(group, membership, &built.set_aside).await?;
+            self.ensure_finalizer(group, membership, &built.frozen).await?;
         } else {
             if !self.proved(group, membership, &observed, &built.absent, &plan).await? {
                 // The watch is behind: it will bring the group back, this only makes sure.
                 return Ok(Outcome::Again(Duration::from_secs(1)));
             }
-            self.hold(group, membership, &built.set_aside).await?;
-            self.records.take_back(group, plan::tag_keys(&stack, &observed)).await?;
+            self.ensure_finalizer(group, membership, &built.frozen).await?;
+            self.records.mark_dirty(group, plan::tag_keys(&stack, &observed)).await?;
             tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
             let may_write = || self.may_write();
             let applying = self.timed(group, "deploy_model", self.applier.apply(group, &plan, &may_write));
-            let applied = applying.await.map_err(|error| error.charged(&stack.askers));
+            let applied = applying.await.map_err(|error| error.attributed(&stack.requesters));
             let carried_out: Vec<Step> = match &applied {
                 Ok(_) => plan.steps.clone(),
                 Err(error) => error.carried_out.iter().filter_map(|place| plan.steps.get(*place).cloned()).collect(),
             };
-            self.repeats.remember(group, &carried_out);
+            self.step_history.remember(group, &carried_out);
             for step in &carried_out {
                 self.metrics.plan_step(step.action.kind());
                 if current_priority() == Priority::Audit {
@@ -295,7 +297,7 @@ impl Controller {
         }
         let outcome = match due {
             Some(Due::Later(left)) if outcome == Outcome::Done => Outcome::Again(left),
-            Some(Due::Tell(message)) => {
+            Some(Due::Report(message)) => {
                 tracing::warn!(%group, "{message}");
                 for subject in self.subjects(group, &[&*membership.members, &membership.leaving].concat()) {
                     self.events.record(EventType::Warning, &subject, "WaitTakesLong", &message);
@@ -305,80 +307,80 @@ impl Controller {
             _ => outcome,
         };
         let outcome = match outcome {
-            Outcome::Done => self.inventory.doubts(group).map_or(Outcome::Done, Outcome::Again),
+            Outcome::Done => self.inventory.uncertain_for(group).map_or(Outcome::Done, Outcome::Again),
             outcome => outcome,
         };
-        Ok(match told {
-            Some(told) if outcome == Outcome::Done || matches!(told, Outcome::Failed(_)) => told,
+        Ok(match reported {
+            Some(reported) if outcome == Outcome::Done || matches!(reported, Outcome::Failed(_)) => reported,
             _ => outcome,
         })
     }
 
     /// Does a stage of a pass, named as aws-load-balancer-controller names it, and records how long it took.
-    async fn timed<T>(&self, group: &StackId, stage: &str, work: impl Future<Output = T>) -> T {
+    async fn timed<T>(&self, stack: &StackId, stage: &str, work: impl Future<Output = T>) -> T {
         let started = std::time::Instant::now();
         let done = Box::pin(work).await;
-        self.metrics.reconcile_stage(label(group), stage, started.elapsed());
+        self.metrics.reconcile_stage(label(stack), stage, started.elapsed());
         done
     }
 
     /// Builds until nothing more is wanted. `None` when that does not come to an end, and should be tried again.
     async fn build(
         &self,
-        group: &StackId,
+        stack: &StackId,
         membership: &Membership,
         refused: &BTreeMap<ObjectName, String>,
     ) -> Result<Option<Built>, PassError> {
         let mut facts = Facts { refused: refused.keys().cloned().collect(), ..Facts::default() };
         if !membership.is_empty() {
-            let mut observed = self.inventory.observe(group).await?;
+            let mut observed = self.inventory.observe(stack).await?;
             // While one replaces another, a Service without a scheme keeps that of the one that clients are sent to.
-            let shown = self.shown_hosts(group);
+            let shown = self.shown_hosts(stack);
             observed.load_balancers.sort_by_key(|balancer| !shown.contains(&balancer.dns_name.to_lowercase()));
-            let mut incumbents = observed.load_balancers.iter().map(|balancer| Incumbent {
+            let mut all_existing = observed.load_balancers.iter().map(|balancer| ExistingLoadBalancer {
                 kind: balancer.kind,
                 scheme: balancer.scheme,
                 has_security_groups: !balancer.security_groups.is_empty(),
                 subnets: balancer.subnets.clone(),
             });
-            facts.incumbent = incumbents.next();
-            facts.beside = incumbents.collect();
+            facts.existing = all_existing.next();
+            facts.other_existing = all_existing.collect();
             facts.hostnames = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
             facts.names = observed.load_balancers.iter().map(|balancer| balancer.name.clone()).collect();
         }
         let mut asked = BTreeSet::new();
         for _ in 0..ROUNDS {
-            let built = self.with_snapshot(|snapshot| match group {
+            let built = self.with_snapshot(|snapshot| match stack {
                 StackId::Service(name) => service::build(snapshot, &self.config, &facts, name),
-                _ => ingress::build(snapshot, &self.config, &facts, group, membership),
+                _ => ingress::build(snapshot, &self.config, &facts, stack, membership),
             });
             // In a group, a mistake concerns one member, and the others still want to know.
             let alone = membership.members.len() < 2;
             let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
             if built.wants.is_empty() || alone && (broken || !built.unavailable.is_empty()) {
                 // Also where nothing comes of it: an object that is edited again and again asks for something else each time.
-                self.secrets.used(group, &facts.secrets.keys().collect());
-                self.askers.asks(group, &asked);
+                self.secrets.used(stack, &facts.secrets.keys().collect());
+                self.fact_subscribers.asks(stack, &asked);
                 return Ok(Some(built));
             }
             // What only has to be read comes first: nothing is created for what then turns out not to be possible.
-            let reads = built.wants.iter().any(Want::is_read);
+            let reads = built.wants.iter().any(FactQuery::is_read);
             for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
-                if *want == Want::InForce {
-                    facts.in_force = Some(Box::new(self.inventory.observe_whole(group).await?));
-                } else if *want == Want::Protection {
-                    facts.protected = Some(self.protected(group).await?);
-                } else if let Want::Secret(name) = want {
-                    let fact = self.secrets.answer(name, group).await;
+                if *want == FactQuery::Current {
+                    facts.current = Some(Box::new(self.inventory.observe_whole(stack).await?));
+                } else if *want == FactQuery::Protection {
+                    facts.protected = Some(self.protected(stack).await?);
+                } else if let FactQuery::Secret(name) = want {
+                    let fact = self.secrets.answer(name, stack).await;
                     facts.secrets.insert(name.clone(), fact);
                 } else if want.is_read() {
                     self.facts.answer(want, &mut facts).await;
                     asked.insert(want.clone());
-                    let others = self.askers.note(group, want, &facts);
+                    let others = self.fact_subscribers.note(stack, want, &facts);
                     self.queue.resync(others.into_iter().map(Key::Stack));
                 } else {
                     // It may be created here, and whoever needs it has to be known first.
-                    self.hold(group, membership, &built.set_aside).await?;
+                    self.ensure_finalizer(stack, membership, &built.frozen).await?;
                     let id = self.applier.ensure_backend_security_group(&self.config).await?;
                     facts.backend_security_group = Some(albatross_core::facts::Fact::Known(id));
                 }
@@ -388,8 +390,8 @@ impl Controller {
     }
 
     /// The host names in the status of a Service.
-    fn shown_hosts(&self, group: &StackId) -> BTreeSet<String> {
-        let StackId::Service(name) = group else { return BTreeSet::new() };
+    fn shown_hosts(&self, stack: &StackId) -> BTreeSet<String> {
+        let StackId::Service(name) = stack else { return BTreeSet::new() };
         self.with_snapshot(|snapshot| {
             let entries = snapshot.services.get(name).into_iter().flat_map(|service| &service.status);
             entries.map(|entry| entry.hostname.to_lowercase()).collect()
@@ -397,30 +399,30 @@ impl Controller {
     }
 
     /// Returns the names of the stack's load balancers that AWS says are protected from deletion (DescribeLoadBalancerAttributes).
-    async fn protected(&self, group: &StackId) -> Result<BTreeSet<String>, PassError> {
-        for balancer in self.inventory.observe(group).await?.load_balancers {
+    async fn protected(&self, stack: &StackId) -> Result<BTreeSet<String>, PassError> {
+        for balancer in self.inventory.observe(stack).await?.load_balancers {
             let reads = plan::Reads { load_balancer: Some(balancer.arn), ..plan::Reads::default() };
-            self.inventory.read(group, &reads).await?;
+            self.inventory.read(stack, &reads).await?;
         }
-        let observed = self.inventory.observe(group).await?;
+        let observed = self.inventory.observe(stack).await?;
         let protected = observed.load_balancers.into_iter().filter(ObservedLoadBalancer::is_protected);
         Ok(protected.map(|balancer| balancer.name).collect())
     }
 
     /// As [`Self::observe`], with the room that AWS has left.
-    async fn observe_within(&self, group: &StackId, room: Room) -> Result<ObservedStack, PassError> {
-        Ok(ObservedStack { room, ..self.observe(group).await? })
+    async fn observe_within(&self, stack: &StackId, room: KnownLimits) -> Result<ObservedStack, PassError> {
+        Ok(ObservedStack { room, ..self.observe(stack).await? })
     }
 
-    async fn observe(&self, group: &StackId) -> Result<ObservedStack, PassError> {
-        let mut observed = self.inventory.observe(group).await?;
-        observed.tag_keys = self.records.tag_keys(group);
-        observed.let_go = self.waits.let_go(group, self.replacement_hold);
+    async fn observe(&self, stack: &StackId) -> Result<ObservedStack, PassError> {
+        let mut observed = self.inventory.observe(stack).await?;
+        observed.tag_keys = self.records.tag_keys(stack);
+        observed.expired = self.waits.expired(stack, self.replacement_hold);
         observed.bindings = self.with_snapshot(|snapshot| {
             snapshot
                 .target_group_bindings
                 .values()
-                .filter(|binding| dependents::is_binding_of(group, binding, &observed, snapshot))
+                .filter(|binding| dependents::is_binding_of(stack, binding, &observed, snapshot))
                 .filter_map(|binding| {
                     Some(ObservedBinding {
                         name: binding.name.clone(),
@@ -431,7 +433,7 @@ impl Controller {
                         labels: binding.labels.clone(),
                         spec: binding.spec.clone(),
                         deleting: binding.deleting,
-                        lets_in: self.targets.lets_in(binding),
+                        allows_sources: self.targets.allows_sources(binding),
                     })
                 })
                 .collect()
@@ -442,7 +444,7 @@ impl Controller {
     /// Proves with the API server that what the plan takes for gone is gone, and that who leaves really leaves.
     async fn proved(
         &self,
-        group: &StackId,
+        stack: &StackId,
         membership: &Membership,
         observed: &ObservedStack,
         absent: &BTreeSet<ObjectReference>,
@@ -453,13 +455,13 @@ impl Controller {
                 return Ok(false);
             }
         }
-        if let (StackId::Service(name), [_, ..]) = (group, membership.leaving.as_slice()) {
+        if let (StackId::Service(name), [_, ..]) = (stack, membership.leaving.as_slice()) {
             let fresh = self.kubernetes.service(name).await?;
             let ours = |fresh: &Service| service::ownership(fresh, &self.config) == service::Ownership::Ours;
             return Ok(!fresh.is_some_and(|fresh| ours(&fresh)));
         }
         let replaces = |step: &plan::Step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. });
-        if !membership.members.is_empty() && !matches!(group, StackId::Service(_)) && plan.steps.iter().any(replaces) {
+        if !membership.members.is_empty() && !matches!(stack, StackId::Service(_)) && plan.steps.iter().any(replaces) {
             // What another load balancer was made for has to be asked for still.
             for name in &membership.members {
                 let fresh = self.kubernetes.ingress(name).await?;
@@ -472,11 +474,11 @@ impl Controller {
                 }
             }
         }
-        let holders = observed.holdings.iter().map(|holding| &holding.member);
+        let holders = observed.member_resources.iter().map(|resources| &resources.member);
         let gone = holders.filter(|name| !membership.members.contains(name) && !membership.leaving.contains(name));
         for name in membership.leaving.iter().chain(gone) {
             let Some(fresh) = self.kubernetes.ingress(name).await? else { continue };
-            if !fresh.deleting && !self.left(&fresh, group).await? {
+            if !fresh.deleting && !self.left(&fresh, stack).await? {
                 return Ok(false);
             }
         }
@@ -484,7 +486,7 @@ impl Controller {
     }
 
     /// Whether an Ingress that is not being deleted is of another class or group by now, judged by fresh objects.
-    async fn left(&self, fresh: &Ingress, group: &StackId) -> Result<bool, KubernetesError> {
+    async fn left(&self, fresh: &Ingress, stack: &StackId) -> Result<bool, KubernetesError> {
         let mut snapshot = Snapshot::default();
         let classes: Vec<String> = match &fresh.class {
             Some(class) => vec![class.clone()],
@@ -505,24 +507,24 @@ impl Controller {
             snapshot.apply(namespace);
         }
         snapshot.apply(fresh.clone());
-        Ok(ingress::has_left(fresh, &snapshot, &self.config, group))
+        Ok(ingress::has_left(fresh, &snapshot, &self.config, stack))
     }
 
     /// Puts the group's finalizer on its members, before anything is made for them.
-    async fn hold(
+    async fn ensure_finalizer(
         &self,
-        group: &StackId,
+        stack: &StackId,
         membership: &Membership,
-        aside: &BTreeSet<ObjectName>,
+        frozen: &BTreeSet<ObjectName>,
     ) -> Result<(), KubernetesError> {
-        let finalizer = tags::finalizer(group);
-        for name in membership.served().filter(|name| !aside.contains(name)) {
-            let held = self.with_snapshot(|s| match group {
+        let finalizer = tags::finalizer(stack);
+        for name in membership.served().filter(|name| !frozen.contains(name)) {
+            let held = self.with_snapshot(|s| match stack {
                 StackId::Service(_) => s.services.get(name).is_some_and(|o| o.finalizers.contains(&finalizer)),
                 _ => s.ingresses.get(name).is_some_and(|o| o.finalizers.contains(&finalizer)),
             });
             if !held && self.may_write() {
-                self.kubernetes.add_finalizer(&member(group, name), &finalizer).await?;
+                self.kubernetes.add_finalizer(&member(stack, name), &finalizer).await?;
             }
         }
         Ok(())
@@ -547,10 +549,10 @@ impl Controller {
             if let StackId::Service(name) = &stack.id {
                 return self.write_service_status(name, &hostname).await;
             }
-            let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.set_aside.is_empty());
+            let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
             let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
             let ports: Vec<u16> = ports.into_iter().collect();
-            for name in membership.served().filter(|name| !stack.set_aside.members.contains(name)) {
+            for name in membership.served().filter(|name| !stack.frozen.members.contains(name)) {
                 let current =
                     self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
                 let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
@@ -597,15 +599,15 @@ impl Controller {
         let complete = next == Planned::Ready(Plan::default());
         if !membership.members.is_empty() && complete {
             if matches!(group, StackId::Group(_)) {
-                observed.holdings = plan::holdings(stack, &observed);
-                self.inventory.remember_holdings(group, observed.holdings.clone());
+                observed.member_resources = plan::member_resources(stack, &observed);
+                self.inventory.remember_member_resources(group, observed.member_resources.clone());
             }
             let tag_keys = plan::tag_keys(stack, &observed);
-            self.records.promise(group, &observed, tag_keys);
+            self.records.mark_clean(group, &observed, tag_keys);
         }
         if !plan.steps.is_empty() {
-            let aside = &stack.set_aside.members;
-            let served: Vec<_> = membership.served().filter(|name| !aside.contains(name)).cloned().collect();
+            let frozen = &stack.frozen.members;
+            let served: Vec<_> = membership.served().filter(|name| !frozen.contains(name)).cloned().collect();
             for subject in self.subjects(group, &served) {
                 self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
             }
@@ -621,7 +623,7 @@ impl Controller {
                     Outcome::Done
                 });
             }
-            if let Some(left) = self.inventory.doubts(group) {
+            if let Some(left) = self.inventory.uncertain_for(group) {
                 return Ok(Outcome::Again(left));
             }
             // One that was made just now may not have been seen yet, and nobody would look after it from here on.
@@ -651,8 +653,8 @@ impl Controller {
                     self.kubernetes.remove_finalizer(&member(group, name), &finalizer).await?;
                 }
                 self.records.remove(group);
-                self.repeats.forget(group);
-                self.inventory.remember_holdings(group, Vec::new());
+                self.step_history.remove(group);
+                self.inventory.remember_member_resources(group, Vec::new());
                 self.queue.add(Key::NodeRules);
             }
         }
@@ -673,7 +675,7 @@ impl Controller {
             return Ok(());
         }
         let Planned::Ready(left) = plan::plan(stack, observed) else { return Ok(()) };
-        for name in membership.leaving.iter().filter(|name| !plan::holds_up(&left, observed, name)) {
+        for name in membership.leaving.iter().filter(|name| !plan::delays_release(&left, observed, name)) {
             if self.may_write() {
                 self.kubernetes.remove_finalizer(&member(group, name), &tags::finalizer(group)).await?;
             }
@@ -682,17 +684,17 @@ impl Controller {
     }
 
     /// Tells the objects that ask for steps which were carried out and are planned again.
-    fn tell_of_repeats(&self, group: &StackId, membership: &Membership, repeated: &[Repeated]) -> Option<Outcome> {
+    fn report_repeats(&self, stack: &StackId, membership: &Membership, repeated: &[Repeated]) -> Option<Outcome> {
         for repeat in repeated {
             let (message, blamed) = (repeat.message(), &repeat.step.cause.object.name);
             self.metrics.repeated_step(repeat.step.action.kind());
-            tracing::error!(%group, "{message}");
+            tracing::error!(group = %stack, "{message}");
             let names: Vec<ObjectName> = if membership.served().any(|name| name == blamed) {
                 vec![blamed.clone()]
             } else {
                 membership.members.iter().chain(&membership.leaving).cloned().collect()
             };
-            for subject in self.subjects(group, &names) {
+            for subject in self.subjects(stack, &names) {
                 self.events.record(EventType::Warning, &subject, "ChangeDoesNotLast", &message);
             }
         }
@@ -703,45 +705,45 @@ impl Controller {
     /// Tells members that AWS refuses their part, and puts them among those whose part is refused.
     fn failed_members(
         &self,
-        group: &StackId,
+        stack: &StackId,
         members: &[ObjectName],
         error: &PassError,
         refused: &mut BTreeMap<ObjectName, String>,
     ) {
-        if let Outcome::Failed(what) = self.tell_of_failure(group, members, error) {
+        if let Outcome::Failed(what) = self.report_failure(stack, members, error) {
             refused.extend(members.iter().map(|member| (member.clone(), what.clone())));
         }
     }
 
-    fn failed(&self, group: &StackId, membership: &Membership, error: &PassError) -> Outcome {
+    fn failed(&self, stack: &StackId, membership: &Membership, error: &PassError) -> Outcome {
         if let PassError::Apply(apply) = error
             && let Some(patience) = apply.blocked_deletion()
-            && self.waits.blocked(&group.object().to_string(), &apply.step, patience)
+            && self.waits.blocked(&stack.object().to_string(), &apply.step, patience)
             && apply.is_not_yet()
         {
-            return self.tell_of_blocked_deletion(group, membership, apply);
+            return self.report_blocked_deletion(stack, membership, apply);
         }
         let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
-        self.tell_of_failure(group, &names, error)
+        self.report_failure(stack, &names, error)
     }
 
     /// Tells those who wait for a deletion, or else all who have a part in the stack, that AWS does not carry it out.
-    fn tell_of_blocked_deletion(&self, group: &StackId, membership: &Membership, error: &ApplyError) -> Outcome {
+    fn report_blocked_deletion(&self, stack: &StackId, membership: &Membership, error: &ApplyError) -> Outcome {
         let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
         let message = format!("Deletion is blocked: {error}{fix}");
-        tracing::warn!(%group, "{message}");
-        self.metrics.reconcile_error(label(group), "deploy_model_error");
+        tracing::warn!(group = %stack, "{message}");
+        self.metrics.reconcile_error(label(stack), "deploy_model_error");
         let names = if membership.leaving.is_empty() { &membership.members } else { &membership.leaving };
-        for subject in self.subjects(group, names) {
+        for subject in self.subjects(stack, names) {
             self.events.record(EventType::Warning, &subject, "DeletionBlocked", &message);
         }
         Outcome::Failed(message)
     }
 
-    fn tell_of_failure(&self, group: &StackId, names: &[ObjectName], error: &PassError) -> Outcome {
+    fn report_failure(&self, stack: &StackId, names: &[ObjectName], error: &PassError) -> Outcome {
         if !self.may_write() {
             // That the lease is lost is said elsewhere, and is no fault of the objects.
-            tracing::info!(%group, "{error}; the lease is not held any more");
+            tracing::info!(group = %stack, "{error}; the lease is not held any more");
             return Outcome::Failed(error.to_string());
         }
         let (reason, fix, quiet) = match error {
@@ -750,7 +752,7 @@ impl Controller {
             PassError::Record(_) => ("FailedWriteRecord", None, false),
             PassError::Aws(aws) => ("FailedDeployModel", aws.fix(), aws.is_transient()),
             PassError::Apply(apply) if apply.is_not_yet() => {
-                tracing::info!(%group, "{apply}; trying again soon");
+                tracing::info!(group = %stack, "{apply}; trying again soon");
                 return Outcome::NotYet;
             }
             PassError::Apply(apply) => ("FailedDeployModel", apply.fix(), apply.is_transient()),
@@ -760,30 +762,30 @@ impl Controller {
             "FailedWriteRecord" => "write_record_error",
             _ => "deploy_model_error",
         };
-        self.metrics.reconcile_error(label(group), category);
+        self.metrics.reconcile_error(label(stack), category);
         let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
         if quiet {
-            tracing::warn!(%group, "{error}{fix}; trying again");
+            tracing::warn!(group = %stack, "{error}{fix}; trying again");
         } else {
-            tracing::error!(%group, "{error}{fix}");
+            tracing::error!(group = %stack, "{error}{fix}");
             let message = match reason {
                 "FailedDeployModel" => format!("Failed deploy model due to {error}{fix}"),
                 _ => format!("{error}{fix}"),
             };
-            for subject in self.subjects(group, names) {
+            for subject in self.subjects(stack, names) {
                 self.events.record(EventType::Warning, &subject, reason, &message);
             }
         }
         Outcome::Failed(error.to_string())
     }
 
-    fn subjects(&self, group: &StackId, members: &[ObjectName]) -> Vec<Subject> {
+    fn subjects(&self, stack: &StackId, members: &[ObjectName]) -> Vec<Subject> {
         self.with_snapshot(|snapshot| {
-            let uid = |name: &ObjectName| match group {
+            let uid = |name: &ObjectName| match stack {
                 StackId::Service(_) => snapshot.services.get(name).map(|o| o.uid.clone()),
                 _ => snapshot.ingresses.get(name).map(|o| o.uid.clone()),
             };
-            let kind = group.object().kind;
+            let kind = stack.object().kind;
             members.iter().filter_map(|name| Some(Subject { kind, name: name.clone(), uid: uid(name)? })).collect()
         })
     }

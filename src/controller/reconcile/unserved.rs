@@ -6,7 +6,7 @@ use kube::{
     core::{ApiResource, DynamicObject},
 };
 
-use crate::controller::cluster::deadline::answered;
+use crate::controller::cluster::deadline::with_deadline;
 use crate::controller::reconcile::targets::unsupported;
 use albatross_core::api::crd::TargetGroupBindingSpec;
 
@@ -14,9 +14,9 @@ use albatross_core::api::crd::TargetGroupBindingSpec;
 const GATEWAY_CONTROLLERS: [&str; 2] = ["gateway.k8s.aws/alb", "gateway.k8s.aws/nlb"];
 /// Objects of one page of a list, and pages that are looked at for one that matters.
 const PAGE: u32 = 500;
-const MOST_PAGES: usize = 20;
+const MAX_PAGES: usize = 20;
 /// TargetGroupBindings that are named one by one.
-const MOST_BINDINGS: usize = 20;
+const MAX_BINDINGS: usize = 20;
 
 /// A kind that aws-load-balancer-controller serves.
 struct Kind {
@@ -144,13 +144,13 @@ async fn bindings(reader: Reader<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut more = 0_usize;
     let mut parameters = ListParams::default().limit(PAGE);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let Some((page, next)) = list(reader, &BINDING, &parameters).await else { break };
         for binding in page {
             let spec = binding.data.get("spec").cloned().unwrap_or_default();
             let spec: Option<TargetGroupBindingSpec> = serde_json::from_value(spec).ok();
             match spec.as_ref().and_then(unsupported) {
-                Some(_) if found.len() == MOST_BINDINGS => more += 1,
+                Some(_) if found.len() == MAX_BINDINGS => more += 1,
                 Some(field) => found.push(format!(
                     "TargetGroupBinding {}: spec.{field} is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller",
                     name(&binding),
@@ -197,7 +197,7 @@ async fn gateway(reader: Reader<'_>) -> Option<String> {
         return None;
     }
     let mut parameters = ListParams::default().limit(PAGE);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let (gateways, next) = list(reader, &GATEWAY, &parameters).await?;
         let of_theirs = |gateway: &&DynamicObject| {
             let class = gateway.data.pointer("/spec/gatewayClassName").and_then(serde_json::Value::as_str);
@@ -232,7 +232,7 @@ async fn list(
     } else {
         Api::namespaced_with(client, reader.namespace, &resource)
     };
-    match answered(api.list(parameters)).await {
+    match with_deadline(api.list(parameters)).await {
         Ok(list) => Some((list.items, list.metadata.continue_.filter(|token| !token.is_empty()))),
         Err(error) => {
             tracing::debug!(kind = kind.kind, %error, "cannot tell whether the cluster has any");
@@ -380,9 +380,9 @@ mod tests {
         TargetGroupBinding shop/elsewhere: spec.iamRoleArnToAssume is not supported, so no target is registered or deregistered; remove it, or leave the cluster to aws-load-balancer-controller
         ");
         bindings.extend((0..30).map(|i| binding(&format!("n{i}"), spec("multiClusterTargetGroup", true.into()))));
-        let told = unserved(&client(BTreeMap::from([(path, bindings)]), 404), "").await;
-        assert_eq!(told.len(), MOST_BINDINGS + 1);
-        assert!(told[MOST_BINDINGS].starts_with("12 more TargetGroupBindings"), "{}", told[MOST_BINDINGS]);
+        let reported = unserved(&client(BTreeMap::from([(path, bindings)]), 404), "").await;
+        assert_eq!(reported.len(), MAX_BINDINGS + 1);
+        assert!(reported[MAX_BINDINGS].starts_with("12 more TargetGroupBindings"), "{}", reported[MAX_BINDINGS]);
     }
 
     #[tokio::test]
@@ -392,8 +392,8 @@ mod tests {
             ("/apis/aga.k8s.aws/v1beta1/globalaccelerators", accelerator("of-all")),
             ("/apis/aga.k8s.aws/v1beta1/namespaces/shop/globalaccelerators", accelerator("of-shop")),
         ]);
-        let told = unserved(&client(lists, 403), "shop").await;
-        assert_eq!(told.len(), 1);
-        assert!(told[0].contains("shop/of-shop"), "{}", told[0]);
+        let reported = unserved(&client(lists, 403), "shop").await;
+        assert_eq!(reported.len(), 1);
+        assert!(reported[0].contains("shop/of-shop"), "{}", reported[0]);
     }
 }

@@ -41,7 +41,7 @@ struct Blocked {
 struct Waiting {
     wait: Wait,
     since: Instant,
-    told: bool,
+    reported: bool,
 }
 
 /// A wait, as `/debug/state` shows it.
@@ -63,9 +63,9 @@ pub enum Due {
     /// Look again then.
     Later(Duration),
     /// It has taken too long: people should be told, once.
-    Tell(String),
+    Report(String),
     /// They were told; whatever ends the wait brings the stack back.
-    Told,
+    Reported,
 }
 
 impl Waits {
@@ -79,16 +79,16 @@ impl Waits {
 
     /// The load balancers that have stood beside their successor for so long that they may go.
     #[must_use]
-    pub fn let_go(&self, stack: &StackId, hold: Duration) -> BTreeSet<LoadBalancerArn> {
+    pub fn expired(&self, stack: &StackId, retain_for: Duration) -> BTreeSet<LoadBalancerArn> {
         match self.waits().get(stack) {
-            Some(Waiting { wait: Wait::Hold(old), since, .. }) if since.elapsed() >= hold => old.clone(),
+            Some(Waiting { wait: Wait::RetainOld(old), since, .. }) if since.elapsed() >= retain_for => old.clone(),
             Some(Waiting { wait: Wait::Protected(old), .. }) => old.clone(),
             _ => BTreeSet::new(),
         }
     }
 
     /// Takes note of what the latest plan of a stack waits for. `None` when it waits for nothing.
-    pub fn note(&self, stack: &StackId, wait: Option<&Wait>, hold: Duration) -> Option<Due> {
+    pub fn note(&self, stack: &StackId, wait: Option<&Wait>, retain_for: Duration) -> Option<Due> {
         let mut waits = self.waits();
         let Some(wait) = wait else {
             waits.remove(stack);
@@ -96,27 +96,27 @@ impl Waits {
         };
         let now = Instant::now();
         let waiting =
-            waits.entry(stack.clone()).or_insert_with(|| Waiting { wait: wait.clone(), since: now, told: false });
+            waits.entry(stack.clone()).or_insert_with(|| Waiting { wait: wait.clone(), since: now, reported: false });
         if waiting.wait != *wait {
-            *waiting = Waiting { wait: wait.clone(), since: now, told: false };
+            *waiting = Waiting { wait: wait.clone(), since: now, reported: false };
         }
         let waited = now.duration_since(waiting.since);
-        if let Wait::Hold(_) = wait {
-            return Some(Due::Later(hold.saturating_sub(waited)));
+        if let Wait::RetainOld(_) = wait {
+            return Some(Due::Later(retain_for.saturating_sub(waited)));
         }
         if let Wait::Protected(_) = wait {
-            let first = !std::mem::replace(&mut waiting.told, true);
+            let first = !std::mem::replace(&mut waiting.reported, true);
             let hint = "write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted";
-            return Some(if first { Due::Tell(format!("{wait}; {hint}")) } else { Due::Later(DEADLINE) });
+            return Some(if first { Due::Report(format!("{wait}; {hint}")) } else { Due::Later(DEADLINE) });
         }
         let left = DEADLINE.saturating_sub(waited);
-        Some(match (left.is_zero(), waiting.told) {
+        Some(match (left.is_zero(), waiting.reported) {
             (false, _) if *wait == Wait::LoadBalancerActive => Due::Later(left.min(LOOK)),
             (false, _) => Due::Later(left),
             (true, true) if *wait == Wait::LoadBalancerActive => Due::Later(LOOK),
-            (true, true) => Due::Told,
+            (true, true) => Due::Reported,
             (true, false) => {
-                waiting.told = true;
+                waiting.reported = true;
                 let hint = match wait {
                     Wait::BindingsGone(_) => {
                         "look at its events and finalizers: the target group, and all that goes after it, stay until it is gone"
@@ -127,7 +127,7 @@ impl Waits {
                     }
                     _ => "look at its state in AWS: the old load balancer serves until then",
                 };
-                Due::Tell(format!("{wait} for {} minutes; {hint}", DEADLINE.as_secs() / 60))
+                Due::Report(format!("{wait} for {} minutes; {hint}", DEADLINE.as_secs() / 60))
             }
         })
     }
@@ -198,15 +198,15 @@ mod tests {
         let old = BTreeSet::from([LoadBalancerArn::new("arn:old")]);
         let active = Some(&Wait::LoadBalancerActive);
         assert_eq!(waits.note(&web, active, HOLD), Some(Due::Later(LOOK)));
-        let hold = Wait::Hold(old.clone());
+        let hold = Wait::RetainOld(old.clone());
         assert_eq!(waits.note(&web, Some(&hold), HOLD), Some(Due::Later(HOLD)));
         tokio::time::advance(Duration::from_secs(119)).await;
         assert_eq!(waits.note(&web, Some(&hold), HOLD), Some(Due::Later(Duration::from_secs(1))));
-        assert_eq!(waits.let_go(&web, HOLD), BTreeSet::new());
+        assert_eq!(waits.expired(&web, HOLD), BTreeSet::new());
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(waits.let_go(&web, HOLD), old);
+        assert_eq!(waits.expired(&web, HOLD), old);
         assert_eq!(waits.note(&web, None, HOLD), None);
-        assert_eq!(waits.let_go(&web, HOLD), BTreeSet::new());
+        assert_eq!(waits.expired(&web, HOLD), BTreeSet::new());
     }
 
     #[tokio::test(start_paused = true)]
@@ -232,11 +232,11 @@ mod tests {
         let web = StackId::Ingress(ObjectName::new("shop", "web"));
         let old = BTreeSet::from([LoadBalancerArn::new("arn:old")]);
         let protected = Wait::Protected(old.clone());
-        let Some(Due::Tell(message)) = waits.note(&web, Some(&protected), HOLD) else { panic!("nobody is told") };
+        let Some(Due::Report(message)) = waits.note(&web, Some(&protected), HOLD) else { panic!("nobody is told") };
         insta::assert_snapshot!(message, @"arn:old, replaced by another load balancer, stays: it is protected from deletion; write `deletion_protection.enabled=false` in the annotation of the load balancer's attributes, or switch the protection off in AWS, if the old load balancer may be deleted");
         assert_eq!(waits.note(&web, Some(&protected), HOLD), Some(Due::Later(DEADLINE)));
         // Its time has come all the same.
-        assert_eq!(waits.let_go(&web, HOLD), old);
+        assert_eq!(waits.expired(&web, HOLD), old);
     }
 
     #[tokio::test(start_paused = true)]
@@ -250,9 +250,9 @@ mod tests {
         assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Later(Duration::from_secs(200))));
         insta::assert_snapshot!(serde_json::to_string(&waits.all()).unwrap(), @r#"[{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/a to be gone","seconds":100.0,"seconds_left":200.0}]"#);
         tokio::time::advance(Duration::from_secs(200)).await;
-        let Some(Due::Tell(message)) = waits.note(&web, Some(&wait("a")), HOLD) else { panic!("nobody is told") };
+        let Some(Due::Report(message)) = waits.note(&web, Some(&wait("a")), HOLD) else { panic!("nobody is told") };
         insta::assert_snapshot!(message, @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that goes after it, stay until it is gone");
-        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Told));
+        assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Reported));
         // Another wait begins anew.
         assert_eq!(waits.note(&web, Some(&wait("b")), HOLD), Some(Due::Later(DEADLINE)));
         assert_eq!((waits.note(&web, None, HOLD), waits.all()), (None, vec![]));

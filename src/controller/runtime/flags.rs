@@ -66,7 +66,7 @@ pub struct ControllerFlags {
     #[arg(long, env = "SYNC_PERIOD", default_value = "10h", value_parser = duration)]
     pub sync_period: Duration,
     /// How long a load balancer whose scheme was changed goes on serving beside the one that replaces it, as `5m`, `0`
-    #[arg(long, env = "REPLACED_LOAD_BALANCER_HOLD", default_value = "5m", value_parser = hold)]
+    #[arg(long, env = "REPLACED_LOAD_BALANCER_HOLD", default_value = "5m", value_parser = duration_or_zero)]
     pub replaced_load_balancer_hold: Duration,
     /// The one namespace that is watched; empty watches all
     #[arg(long, env = "WATCH_NAMESPACE", default_value = "")]
@@ -223,7 +223,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A duration that may be none.
-fn hold(text: &str) -> Result<Duration, String> {
+fn duration_or_zero(text: &str) -> Result<Duration, String> {
     if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
 }
 

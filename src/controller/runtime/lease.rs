@@ -73,7 +73,7 @@ impl Default for Timing {
 
 /// What a lease says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
+pub struct LeaseRecord {
     /// Who leads; nobody after a release.
     pub holder: Option<String>,
     /// For how long the holder asks to be left alone, in whole seconds.
@@ -90,7 +90,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// What it says.
-    pub record: Record,
+    pub record: LeaseRecord,
     /// Its `resourceVersion`.
     pub version: String,
 }
@@ -112,7 +112,11 @@ pub trait LeaseStore: Send + Sync {
     fn read(&self) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send;
 
     /// Replaces the lease of this version; without a version, creates it.
-    fn write(&self, record: &Record, version: Option<&str>) -> impl Future<Output = Result<Stored, StoreError>> + Send;
+    fn write(
+        &self,
+        record: &LeaseRecord,
+        version: Option<&str>,
+    ) -> impl Future<Output = Result<Stored, StoreError>> + Send;
 }
 
 /// A monotonic clock.
@@ -201,7 +205,7 @@ impl Tenure {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
     /// The last record seen, and since when it has been so.
-    observed: Option<(Record, Instant)>,
+    observed: Option<(LeaseRecord, Instant)>,
     term: Option<Term>,
 }
 
@@ -226,7 +230,7 @@ enum Action {
 }
 
 /// Decides on the lease as just read. Pure: the caller brings the time, and acts.
-fn decide(identity: &str, timing: Timing, state: &State, lease: Option<&Record>, now: Instant) -> Action {
+fn decide(identity: &str, timing: Timing, state: &State, lease: Option<&LeaseRecord>, now: Instant) -> Action {
     let holder = lease.and_then(|record| record.holder.as_deref());
     match (state.term, lease) {
         // A deleted lease is put back: whoever saw it waits until it would have expired.
@@ -254,7 +258,7 @@ impl State {
     }
 
     /// Notes what was read. A lease that is gone counts as unchanged.
-    fn observe(&mut self, lease: Option<&Record>, now: Instant) {
+    fn observe(&mut self, lease: Option<&LeaseRecord>, now: Instant) {
         if let Some(record) = lease
             && self.observed.as_ref().map(|(seen, _)| seen) != Some(record)
         {
@@ -360,16 +364,16 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
                 self.step_down("another process holds the lease");
                 Ok(())
             }
-            Action::Acquire { epoch } => self.hold(epoch, None, stored, deadline).await,
+            Action::Acquire { epoch } => self.write_lease(epoch, None, stored, deadline).await,
             Action::Renew { epoch } => {
                 let acquired = self.state.observed.as_ref().and_then(|(record, _)| record.acquired);
-                self.hold(epoch, acquired, stored, deadline).await
+                self.write_lease(epoch, acquired, stored, deadline).await
             }
         }
     }
 
     /// Writes this process into the lease; on success it leads.
-    async fn hold(
+    async fn write_lease(
         &mut self,
         epoch: i32,
         acquired: Option<Timestamp>,
@@ -378,7 +382,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
     ) -> Result<(), StoreError> {
         let begun = Moment { monotonic: self.clock.now(), wall: SystemTime::now() };
         let wall_clock = Timestamp::now();
-        let record = Record {
+        let record = LeaseRecord {
             holder: Some(self.identity.clone()),
             duration: Some(self.timing.lease_duration),
             acquired: acquired.or(Some(wall_clock)),
@@ -433,7 +437,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
                 return Ok(false);
             }
             let wall_clock = Timestamp::now();
-            let released = Record {
+            let released = LeaseRecord {
                 holder: None,
                 // As client-go writes it; the API wants a positive number.
                 duration: Some(Duration::from_secs(1)),
@@ -491,7 +495,7 @@ impl LeaseStore for KubernetesLease {
         Ok(lease.as_ref().map(stored))
     }
 
-    async fn write(&self, record: &Record, version: Option<&str>) -> Result<Stored, StoreError> {
+    async fn write(&self, record: &LeaseRecord, version: Option<&str>) -> Result<Stored, StoreError> {
         let spec = lease_spec(record);
         let written = match version {
             None => {
@@ -530,7 +534,7 @@ impl LeaseStore for KubernetesLease {
 fn stored(lease: &Lease) -> Stored {
     let spec = lease.spec.clone().unwrap_or_default();
     Stored {
-        record: Record {
+        record: LeaseRecord {
             holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
             duration: spec
                 .lease_duration_seconds
@@ -544,7 +548,7 @@ fn stored(lease: &Lease) -> Stored {
     }
 }
 
-fn lease_spec(record: &Record) -> LeaseSpec {
+fn lease_spec(record: &LeaseRecord) -> LeaseSpec {
     LeaseSpec {
         holder_identity: record.holder.clone(),
         lease_duration_seconds: record.duration.map(|duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)),

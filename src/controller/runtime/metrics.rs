@@ -427,7 +427,7 @@ impl Metrics {
     }
 
     /// Drops what was recorded of a TargetGroupBinding that is gone.
-    pub fn forget_binding(&self, namespace: &str, name: &str) {
+    pub fn remove_binding(&self, namespace: &str, name: &str) {
         self.readiness_gates.remove(&Binding { namespace: namespace.to_owned(), name: name.to_owned() });
     }
 

@@ -8,7 +8,7 @@ use super::{
     flags::ControllerFlags,
     start::{StartError, aws_error},
 };
-use crate::controller::cluster::kubernetes::words;
+use crate::controller::cluster::kubernetes::describe;
 use albatross_aws::{Aws, AwsError, AwsHttp, Instance, configured_region, region_of_zone};
 use albatross_core::{api::kubernetes::Node, model::VpcId};
 
@@ -16,7 +16,7 @@ use albatross_core::{api::kubernetes::Node, model::VpcId};
 const NODES: u32 = 50;
 
 /// Asks for what the flags do not say.
-pub(crate) struct Place<'a> {
+pub(crate) struct LocationDiscovery<'a> {
     flags: &'a ControllerFlags,
     client: &'a Client,
     http: &'a AwsHttp,
@@ -42,7 +42,7 @@ impl ProviderId {
     }
 }
 
-impl<'a> Place<'a> {
+impl<'a> LocationDiscovery<'a> {
     pub(crate) fn new(flags: &'a ControllerFlags, client: &'a Client, http: &'a AwsHttp) -> Self {
         Self { flags, client, http, nodes: OnceCell::new() }
     }
@@ -144,7 +144,7 @@ impl<'a> Place<'a> {
         let list = async || {
             let nodes: Api<Node> = Api::all(self.client.clone());
             let listed = nodes.list(&ListParams::default().limit(NODES)).await;
-            let listed = listed.map_err(|error| format!("the nodes cannot be listed ({})", words(&error)))?;
+            let listed = listed.map_err(|error| format!("the nodes cannot be listed ({})", describe(&error)))?;
             let ids = listed.items.iter().filter_map(|node| ProviderId::read(node.spec.provider_id.as_deref()?));
             Ok(ids.collect())
         };

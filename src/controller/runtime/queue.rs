@@ -24,7 +24,7 @@ pub enum Outcome {
     /// Nothing is left to do until something changes.
     Done,
     /// Nothing can be done until an object is corrected, which brings the key back; the text says what is wrong.
-    SetAside(String),
+    NeedsCorrection(String),
     /// To be looked at again, without anything having failed.
     Again(Duration),
     /// AWS is not ready for the rest; tried again soon, without being an error.
@@ -35,7 +35,7 @@ pub enum Outcome {
 
 /// Why a key is worked on, the most urgent first; of several the most urgent counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cause {
+pub enum QueueReason {
     /// Something that concerns it has changed, perhaps besides being looked at again.
     Change,
     /// It is looked at again, though nothing is known to have changed.
@@ -82,14 +82,14 @@ fn namespace_of(key: &Key) -> &str {
 /// Why a key is wanted, and by whom.
 #[derive(Clone, Debug)]
 struct Wanted {
-    cause: Cause,
+    cause: QueueReason,
     /// The key's own namespace, or where it is of several those whose objects changed: it has the earliest of their turns.
     tenants: BTreeSet<String>,
     since: Instant,
 }
 
 impl Wanted {
-    fn new(key: &Key, tenant: &str, cause: Cause, since: Instant) -> Self {
+    fn new(key: &Key, tenant: &str, cause: QueueReason, since: Instant) -> Self {
         // What others set off for a key takes no turn of theirs.
         let own = Some(namespace_of(key)).filter(|own| !own.is_empty());
         Self { cause, tenants: [own.unwrap_or(tenant).to_owned()].into(), since }
@@ -105,7 +105,7 @@ struct Running {
 }
 
 /// Where a key stands in its lane: by cause, then by its tenant's turn, then by arrival.
-type Place = (Cause, u64, u64);
+type QueuePosition = (QueueReason, u64, u64);
 
 /// Turns of the tenants among keys of one lane and cause: the n-th waiting key of a tenant has the n-th turn from now.
 #[derive(Debug, Default)]
@@ -122,7 +122,7 @@ impl Turns {
     /// is of all objects comes after them.
     fn next(&self, key: &Key, wanted: &Wanted) -> (u64, Option<String>) {
         if is_of_all(key) {
-            let is_first = *key == Key::NodeRules && wanted.cause == Cause::Change;
+            let is_first = *key == Key::NodeRules && wanted.cause == QueueReason::Change;
             return (if is_first { 0 } else { self.highest.max(self.now) }, None);
         }
         let next = |tenant: &String| self.last.get(tenant).map_or(self.now, |(last, _)| self.now.max(*last)) + 1;
@@ -152,10 +152,10 @@ impl Turns {
 /// The queue's decisions, with the time given from outside.
 #[derive(Debug, Default)]
 struct Schedule {
-    ready: BTreeMap<Lane, BTreeMap<Place, Key>>,
+    ready: BTreeMap<Lane, BTreeMap<QueuePosition, Key>>,
     /// The places of the keys in `ready`, and whose turns they use.
-    waiting: HashMap<Key, (Place, Option<String>)>,
-    turns: HashMap<(Lane, Cause), Turns>,
+    waiting: HashMap<Key, (QueuePosition, Option<String>)>,
+    turns: HashMap<(Lane, QueueReason), Turns>,
     running: HashMap<Key, Running>,
     /// Why each key is wanted that waits, pauses, or is wanted again while it runs.
     wanted: HashMap<Key, Wanted>,
@@ -198,7 +198,7 @@ impl Schedule {
         }
         let lane = lane(&key);
         let wanted = self.wanted.get(&key).cloned();
-        let wanted = wanted.unwrap_or_else(|| Wanted::new(&key, namespace_of(&key), Cause::Resync, now));
+        let wanted = wanted.unwrap_or_else(|| Wanted::new(&key, namespace_of(&key), QueueReason::Resync, now));
         let cause = wanted.cause;
         let (turn, tenant) = self.turns.entry((lane, cause)).or_default().next(&key, &wanted);
         if let Some((place, _)) = self.waiting.get(&key) {
@@ -249,7 +249,7 @@ impl Schedule {
         }
     }
 
-    fn add(&mut self, key: Key, tenant: &str, cause: Cause, now: Instant) {
+    fn add(&mut self, key: Key, tenant: &str, cause: QueueReason, now: Instant) {
         self.want(&key, Wanted::new(&key, tenant, cause, now));
         match self.running.get_mut(&key) {
             Some(running) => running.again = true,
@@ -279,9 +279,9 @@ impl Schedule {
         let (place, key) = self.ready.get(&lane)?.first_key_value()?;
         let running = || self.running.iter().filter(|(key, _)| self::lane(key) == lane);
         if let Some(most) = self.most.get(&lane) {
-            let at_leisure = running().filter(|(_, r)| r.wanted.cause != Cause::Change).count();
+            let at_leisure = running().filter(|(_, r)| r.wanted.cause != QueueReason::Change).count();
             let room = running().count() < *most;
-            if !room || place.0 != Cause::Change && at_leisure >= (*most - 1).max(1) {
+            if !room || place.0 != QueueReason::Change && at_leisure >= (*most - 1).max(1) {
                 return None;
             }
         }
@@ -289,7 +289,7 @@ impl Schedule {
     }
 
     /// The next key and why it is to be worked on, or when the next pause ends.
-    fn take(&mut self, now: Instant) -> Result<(Key, Cause), Option<Instant>> {
+    fn take(&mut self, now: Instant) -> Result<(Key, QueueReason), Option<Instant>> {
         while let Some((&at, _)) = self.delayed.first_key_value().filter(|((due, _), _)| *due <= now) {
             if let Some(key) = self.delayed.remove(&at) {
                 self.delayed_until.remove(&key);
@@ -306,7 +306,7 @@ impl Schedule {
         }
         self.leave(&key);
         let wanted = self.wanted.remove(&key);
-        let wanted = wanted.unwrap_or_else(|| Wanted::new(&key, namespace_of(&key), Cause::Resync, now));
+        let wanted = wanted.unwrap_or_else(|| Wanted::new(&key, namespace_of(&key), QueueReason::Resync, now));
         let cause = wanted.cause;
         self.running.insert(key.clone(), Running { again: false, wanted });
         Ok((key, cause))
@@ -314,7 +314,7 @@ impl Schedule {
 
     fn done(&mut self, key: &Key, outcome: &Outcome, now: Instant) {
         let ran = self.running.remove(key);
-        let finished = matches!(outcome, Outcome::Done | Outcome::SetAside(_));
+        let finished = matches!(outcome, Outcome::Done | Outcome::NeedsCorrection(_));
         if let Some(ran) = ran.as_ref().filter(|_| !finished) {
             self.want(key, ran.wanted.clone());
         }
@@ -332,7 +332,7 @@ impl Schedule {
                 self.failures.remove(key);
                 None
             }
-            Outcome::SetAside(error) => {
+            Outcome::NeedsCorrection(error) => {
                 self.failures.insert(key.clone(), (0, error.clone()));
                 None
             }
@@ -362,7 +362,7 @@ impl Queue {
     /// A queue that gives out so many keys of load balancers and so many of targets at once, and no more. With as many
     /// workers as both together, neither waits for the other's, however long those take.
     #[must_use]
-    pub fn with_most_at_once(load_balancers: usize, targets: usize) -> Self {
+    pub fn with_max_concurrent(load_balancers: usize, targets: usize) -> Self {
         let most = BTreeMap::from([(Lane::Targets, targets.max(1)), (Lane::LoadBalancers, load_balancers.max(1))]);
         Self { schedule: Mutex::new(Schedule { most, ..Schedule::default() }), wake: Notify::new() }
     }
@@ -374,10 +374,10 @@ impl Queue {
 
     /// Wants a key worked on as soon as possible, because something that concerns it has changed.
     pub fn add(&self, key: Key) {
-        self.add_for(Cause::Change, key);
+        self.add_for(QueueReason::Change, key);
     }
 
-    fn add_for(&self, cause: Cause, key: Key) {
+    fn add_for(&self, cause: QueueReason, key: Key) {
         let tenant = namespace_of(&key).to_owned();
         self.lock().add(key, &tenant, cause, Instant::now());
         self.wake.notify_one();
@@ -391,19 +391,19 @@ impl Queue {
     /// Wants keys worked on because of an object of this namespace (empty for objects without one), which changed.
     pub fn changed(&self, namespace: &str, keys: impl IntoIterator<Item = Key>) {
         let (mut schedule, now) = (self.lock(), Instant::now());
-        keys.into_iter().for_each(|key| schedule.add(key, namespace, Cause::Change, now));
+        keys.into_iter().for_each(|key| schedule.add(key, namespace, QueueReason::Change, now));
         drop(schedule);
         self.wake.notify_one();
     }
 
     /// Wants many keys looked at, though nothing has changed.
     pub fn resync(&self, keys: impl IntoIterator<Item = Key>) {
-        keys.into_iter().for_each(|key| self.add_for(Cause::Resync, key));
+        keys.into_iter().for_each(|key| self.add_for(QueueReason::Resync, key));
     }
 
     /// Wants a key compared with AWS anew, when nothing else is to do.
     pub fn audit(&self, key: Key) {
-        self.add_for(Cause::Audit, key);
+        self.add_for(QueueReason::Audit, key);
     }
 
     /// Begins a term, after everything of the last has ended: only changes of the last minute are left, which nobody may
@@ -417,12 +417,14 @@ impl Queue {
             .wanted
             .into_iter()
             .chain(running)
-            .filter(|(_, wanted)| wanted.cause == Cause::Change && now.saturating_duration_since(wanted.since) < RECENT)
+            .filter(|(_, wanted)| {
+                wanted.cause == QueueReason::Change && now.saturating_duration_since(wanted.since) < RECENT
+            })
             .collect();
         recent.sort_by(|(key, wanted), (other, other_wanted)| (wanted.since, key).cmp(&(other_wanted.since, other)));
         for (key, wanted) in recent {
             for tenant in &wanted.tenants {
-                schedule.add(key.clone(), tenant, Cause::Change, wanted.since);
+                schedule.add(key.clone(), tenant, QueueReason::Change, wanted.since);
             }
         }
         drop(schedule);
@@ -430,7 +432,7 @@ impl Queue {
     }
 
     /// The next key, and why it is to be worked on; it counts as running until [`Queue::done`].
-    pub async fn next(&self) -> (Key, Cause) {
+    pub async fn next(&self) -> (Key, QueueReason) {
         loop {
             let wake = self.wake.notified();
             let taken = {
@@ -504,7 +506,7 @@ mod tests {
     }
 
     impl Schedule {
-        fn wants(&mut self, key: Key, cause: Cause, now: Instant) {
+        fn wants(&mut self, key: Key, cause: QueueReason, now: Instant) {
             let tenant = namespace_of(&key).to_owned();
             self.add(key, &tenant, cause, now);
         }
@@ -522,7 +524,7 @@ mod tests {
     fn a_key_waits_once_and_targets_come_first() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
         for key in [group("a"), group("b"), group("a"), binding("x")] {
-            schedule.wants(key, Cause::Change, now);
+            schedule.wants(key, QueueReason::Change, now);
         }
         assert_eq!(take_all(&mut schedule, now), [binding("x"), group("a"), group("b")]);
     }
@@ -530,12 +532,12 @@ mod tests {
     #[test]
     fn what_happens_to_a_running_key_brings_it_back_afterwards() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.wants(group("a"), Cause::Change, now);
-        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
-        schedule.wants(group("a"), Cause::Change, now);
+        schedule.wants(group("a"), QueueReason::Change, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), QueueReason::Change)));
+        schedule.wants(group("a"), QueueReason::Change, now);
         assert_eq!(schedule.take(now), Err(None));
         schedule.done(&group("a"), &Outcome::Done, now);
-        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
+        assert_eq!(schedule.take(now), Ok((group("a"), QueueReason::Change)));
     }
 
     #[test]
@@ -546,20 +548,20 @@ mod tests {
             *now += LONGEST_PAUSE;
             schedule.take(*now).map(|(_, cause)| cause)
         };
-        schedule.wants(group("a"), Cause::Resync, now);
-        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Resync)));
-        assert_eq!(again(&mut schedule, &Outcome::Failed("no".into()), &mut now), Ok(Cause::Resync));
+        schedule.wants(group("a"), QueueReason::Resync, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), QueueReason::Resync)));
+        assert_eq!(again(&mut schedule, &Outcome::Failed("no".into()), &mut now), Ok(QueueReason::Resync));
         // Both, in whatever order, are a change; also when it happens while a resync is under way.
-        schedule.wants(group("a"), Cause::Change, now);
-        schedule.wants(group("a"), Cause::Resync, now);
+        schedule.wants(group("a"), QueueReason::Change, now);
+        schedule.wants(group("a"), QueueReason::Resync, now);
         for outcome in [Outcome::Done, Outcome::Failed("no".into()), Outcome::NotYet] {
-            assert_eq!(again(&mut schedule, &outcome, &mut now), Ok(Cause::Change), "{outcome:?}");
+            assert_eq!(again(&mut schedule, &outcome, &mut now), Ok(QueueReason::Change), "{outcome:?}");
         }
-        schedule.wants(group("a"), Cause::Audit, now);
-        schedule.wants(group("a"), Cause::Resync, now);
-        assert_eq!(again(&mut schedule, &Outcome::Done, &mut now), Ok(Cause::Resync));
-        schedule.wants(group("a"), Cause::Audit, now);
-        assert_eq!(again(&mut schedule, &Outcome::Done, &mut now), Ok(Cause::Audit));
+        schedule.wants(group("a"), QueueReason::Audit, now);
+        schedule.wants(group("a"), QueueReason::Resync, now);
+        assert_eq!(again(&mut schedule, &Outcome::Done, &mut now), Ok(QueueReason::Resync));
+        schedule.wants(group("a"), QueueReason::Audit, now);
+        assert_eq!(again(&mut schedule, &Outcome::Done, &mut now), Ok(QueueReason::Audit));
         assert_eq!(again(&mut schedule, &Outcome::Done, &mut now), Err(None));
     }
 
@@ -568,20 +570,20 @@ mod tests {
         let queue = Queue::default();
         queue.add(group("old"));
         queue.add(group("failed"));
-        assert_eq!(queue.next().await, (group("old"), Cause::Change));
-        queue.done(&group("old"), &Outcome::SetAside("no".into()));
-        assert_eq!(queue.next().await, (group("failed"), Cause::Change));
+        assert_eq!(queue.next().await, (group("old"), QueueReason::Change));
+        queue.done(&group("old"), &Outcome::NeedsCorrection("no".into()));
+        assert_eq!(queue.next().await, (group("failed"), QueueReason::Change));
         queue.done(&group("failed"), &Outcome::Failed("no".into()));
         queue.resync([group("resync")]);
         tokio::time::advance(RECENT).await;
         ["a", "b"].into_iter().for_each(|name| queue.add(group(name)));
-        assert_eq!(queue.next().await, (group("a"), Cause::Change), "taken, and not finished");
+        assert_eq!(queue.next().await, (group("a"), QueueReason::Change), "taken, and not finished");
         queue.begin_term();
         assert_eq!(queue.snapshot().errors, BTreeMap::new());
         queue.resync([group("old"), group("b")]);
         queue.add(group("c"));
         let taken: Vec<_> = std::iter::from_fn(|| queue.lock().take(Instant::now()).ok()).collect();
-        let (resync, change) = (Cause::Resync, Cause::Change);
+        let (resync, change) = (QueueReason::Resync, QueueReason::Change);
         assert_eq!(taken, [(group("a"), change), (group("b"), change), (group("c"), change), (group("old"), resync)]);
     }
 
@@ -590,13 +592,13 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::default();
         for name in ["a", "b", "c"] {
-            schedule.wants(group(name), Cause::Resync, now);
+            schedule.wants(group(name), QueueReason::Resync, now);
         }
-        schedule.wants(group("audited"), Cause::Audit, now);
-        schedule.wants(group("d"), Cause::Change, now);
-        schedule.wants(group("c"), Cause::Change, now);
-        schedule.wants(group("audited"), Cause::Resync, now);
-        schedule.wants(group("d"), Cause::Resync, now);
+        schedule.wants(group("audited"), QueueReason::Audit, now);
+        schedule.wants(group("d"), QueueReason::Change, now);
+        schedule.wants(group("c"), QueueReason::Change, now);
+        schedule.wants(group("audited"), QueueReason::Resync, now);
+        schedule.wants(group("d"), QueueReason::Resync, now);
         assert_eq!(take_all(&mut schedule, now), ["d", "c", "a", "b", "audited"].map(group));
         assert!(schedule.ready.values().all(BTreeMap::is_empty) && schedule.waiting.is_empty());
     }
@@ -606,15 +608,15 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::default();
         for name in ["1", "2", "3", "4", "5"] {
-            schedule.wants(service("flood", name), Cause::Change, now);
+            schedule.wants(service("flood", name), QueueReason::Change, now);
         }
-        assert_eq!(schedule.take(now), Ok((service("flood", "1"), Cause::Change)));
-        schedule.wants(service("shop", "a"), Cause::Change, now);
-        schedule.wants(service("shop", "b"), Cause::Change, now);
+        assert_eq!(schedule.take(now), Ok((service("flood", "1"), QueueReason::Change)));
+        schedule.wants(service("shop", "a"), QueueReason::Change, now);
+        schedule.wants(service("shop", "b"), QueueReason::Change, now);
         // A group of several namespaces has the turn of the object that changed.
-        schedule.add(group("both"), "flood", Cause::Change, now);
-        schedule.add(group("both"), "team", Cause::Change, now);
-        schedule.wants(Key::BackendSecurityGroup, Cause::Change, now);
+        schedule.add(group("both"), "flood", QueueReason::Change, now);
+        schedule.add(group("both"), "team", QueueReason::Change, now);
+        schedule.wants(Key::BackendSecurityGroup, QueueReason::Change, now);
         let names = |keys: Vec<Key>| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             names(take_all(&mut schedule, now)),
@@ -638,13 +640,13 @@ mod tests {
         // A group of several namespaces has the earliest turn of all who changed it; a Service has that of its own, too.
         for (key, owner) in [(group("both"), "team"), (service("shop", "a"), "flood")] {
             let mut schedule = Schedule::default();
-            schedule.add(key.clone(), owner, Cause::Change, now);
-            assert_eq!(schedule.take(now), Ok((key.clone(), Cause::Change)));
+            schedule.add(key.clone(), owner, QueueReason::Change, now);
+            assert_eq!(schedule.take(now), Ok((key.clone(), QueueReason::Change)));
             for number in 0..100 {
-                schedule.wants(service("flood", &number.to_string()), Cause::Change, now);
+                schedule.wants(service("flood", &number.to_string()), QueueReason::Change, now);
             }
-            schedule.add(key.clone(), owner, Cause::Change, now);
-            schedule.add(key.clone(), "flood", Cause::Change, now);
+            schedule.add(key.clone(), owner, QueueReason::Change, now);
+            schedule.add(key.clone(), "flood", QueueReason::Change, now);
             schedule.done(&key, &Outcome::Done, now);
             assert_eq!(take_all(&mut schedule, now)[..2], [service("flood", "0"), key]);
         }
@@ -655,9 +657,9 @@ mod tests {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
         let binding = |namespace: &str, name: &str| Key::Binding(ObjectName::new(namespace, name));
         for number in 0..2000 {
-            schedule.add(binding("flood", &number.to_string()), "shop", Cause::Change, now);
+            schedule.add(binding("flood", &number.to_string()), "shop", QueueReason::Change, now);
         }
-        schedule.add(binding("shop", "b"), "shop", Cause::Change, now);
+        schedule.add(binding("shop", "b"), "shop", QueueReason::Change, now);
         assert!(take_all(&mut schedule, now)[..2].contains(&binding("shop", "b")));
     }
 
@@ -666,7 +668,7 @@ mod tests {
         let (mut schedule, mut now) = (Schedule::default(), Instant::now());
         for number in 0..2000 {
             let namespace = if number % 2 == 0 { "shop".to_owned() } else { format!("team-{number}") };
-            schedule.wants(Key::Binding(ObjectName::new(&namespace, number.to_string())), Cause::Change, now);
+            schedule.wants(Key::Binding(ObjectName::new(&namespace, number.to_string())), QueueReason::Change, now);
         }
         let (mut taken, mut runs) = (0, Vec::new());
         loop {
@@ -682,7 +684,7 @@ mod tests {
             match key {
                 Key::NodeRules => runs.push(taken),
                 // Each has another port, for example.
-                _ => schedule.wants(Key::NodeRules, Cause::Change, now),
+                _ => schedule.wants(Key::NodeRules, QueueReason::Change, now),
             }
             now += Duration::from_millis(10);
             schedule.done(&key, &Outcome::Done, now);
@@ -697,15 +699,15 @@ mod tests {
         let mut schedule = Schedule { most: BTreeMap::from([(Lane::LoadBalancers, 1)]), ..Schedule::default() };
         let flood: Vec<Key> = (0..5000).map(|n| service("flood", &n.to_string())).collect();
         for key in &flood {
-            schedule.wants(key.clone(), Cause::Change, now);
+            schedule.wants(key.clone(), QueueReason::Change, now);
         }
         for pass in 0..100 {
-            schedule.wants(service("shop", "a"), Cause::Change, now);
+            schedule.wants(service("shop", "a"), QueueReason::Change, now);
             let mut before = Vec::new();
             loop {
                 let (key, _) = schedule.take(now).unwrap();
                 // What was worked on is edited again at once, and goes behind.
-                schedule.wants(key.clone(), Cause::Change, now);
+                schedule.wants(key.clone(), QueueReason::Change, now);
                 schedule.done(&key, &Outcome::Done, now);
                 match key == service("shop", "a") {
                     true => break,
@@ -722,10 +724,10 @@ mod tests {
         let most = BTreeMap::from([(Lane::Targets, 3), (Lane::LoadBalancers, 2)]);
         let mut schedule = Schedule { most, ..Schedule::default() };
         for n in 0..2000 {
-            schedule.wants(binding(&n.to_string()), Cause::Change, now);
+            schedule.wants(binding(&n.to_string()), QueueReason::Change, now);
         }
-        schedule.wants(Key::NodeRules, Cause::Change, now);
-        schedule.wants(group("edited"), Cause::Change, now);
+        schedule.wants(Key::NodeRules, QueueReason::Change, now);
+        schedule.wants(group("edited"), QueueReason::Change, now);
         assert_eq!(take_all(&mut schedule, now), [Key::NodeRules, binding("0"), binding("1"), group("edited")]);
     }
 
@@ -734,36 +736,36 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule { most: BTreeMap::from([(Lane::LoadBalancers, 3)]), ..Schedule::default() };
         for name in ["a", "b", "c"] {
-            schedule.wants(group(name), Cause::Resync, now);
+            schedule.wants(group(name), QueueReason::Resync, now);
         }
         assert_eq!(take_all(&mut schedule, now), [group("a"), group("b")]);
-        schedule.wants(group("edited"), Cause::Change, now);
+        schedule.wants(group("edited"), QueueReason::Change, now);
         assert_eq!(take_all(&mut schedule, now), [group("edited")]);
         schedule.done(&group("a"), &Outcome::Done, now);
         assert_eq!(take_all(&mut schedule, now), [group("c")]);
         // Where there is one worker, resyncs are worked on as well.
         let mut schedule = Schedule { most: BTreeMap::from([(Lane::LoadBalancers, 1)]), ..Schedule::default() };
-        schedule.wants(group("a"), Cause::Resync, now);
+        schedule.wants(group("a"), QueueReason::Resync, now);
         assert_eq!(take_all(&mut schedule, now), [group("a")]);
     }
 
     #[test]
     fn failures_pause_twice_as_long_each_time_until_a_success() {
         let (mut schedule, mut now) = (Schedule::default(), Instant::now());
-        schedule.wants(group("a"), Cause::Change, now);
+        schedule.wants(group("a"), QueueReason::Change, now);
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
+            assert_eq!(schedule.take(now), Ok((group("a"), QueueReason::Change)));
             schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
             let due = schedule.take(now).unwrap_err().unwrap();
             pauses.push((due - now).as_secs());
             now = due;
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 120, 120]);
-        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
+        assert_eq!(schedule.take(now), Ok((group("a"), QueueReason::Change)));
         schedule.done(&group("a"), &Outcome::Done, now);
-        schedule.wants(group("a"), Cause::Change, now);
-        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
+        schedule.wants(group("a"), QueueReason::Change, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), QueueReason::Change)));
         schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));
     }
@@ -771,32 +773,32 @@ mod tests {
     #[test]
     fn events_shorten_a_pause_and_make_no_later_one_longer() {
         let (mut schedule, mut now) = (Schedule::default(), Instant::now());
-        schedule.wants(binding("x"), Cause::Change, now);
-        assert_eq!(schedule.take(now), Ok((binding("x"), Cause::Change)));
+        schedule.wants(binding("x"), QueueReason::Change, now);
+        assert_eq!(schedule.take(now), Ok((binding("x"), QueueReason::Change)));
         let second = Duration::from_secs(1);
         // Pods come and go all the time while AWS fails: some before the shortest pause is over, some during the attempt.
         for _ in 0..20 {
             schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
-            schedule.wants(binding("x"), Cause::Change, now + Duration::from_millis(10));
+            schedule.wants(binding("x"), QueueReason::Change, now + Duration::from_millis(10));
             assert_eq!(schedule.take(now + Duration::from_millis(20)), Err(Some(now + second)));
             now += second;
-            assert_eq!(schedule.take(now), Ok((binding("x"), Cause::Change)));
-            schedule.wants(binding("x"), Cause::Change, now);
+            assert_eq!(schedule.take(now), Ok((binding("x"), QueueReason::Change)));
+            schedule.wants(binding("x"), QueueReason::Change, now);
         }
         schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
         assert_eq!(schedule.take(now), Err(Some(now + second)));
         // Left alone, the pauses grow from where they were.
         now += second;
         for seconds in [1, 2, 4] {
-            assert_eq!(schedule.take(now), Ok((binding("x"), Cause::Change)));
+            assert_eq!(schedule.take(now), Ok((binding("x"), QueueReason::Change)));
             schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
             now += Duration::from_secs(seconds);
         }
         // A pause that was longer than the shortest ends at once.
-        assert_eq!(schedule.take(now), Ok((binding("x"), Cause::Change)));
+        assert_eq!(schedule.take(now), Ok((binding("x"), QueueReason::Change)));
         schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
-        schedule.wants(binding("x"), Cause::Change, now + second * 3);
-        assert_eq!(schedule.take(now + second * 3), Ok((binding("x"), Cause::Change)));
+        schedule.wants(binding("x"), QueueReason::Change, now + second * 3);
+        assert_eq!(schedule.take(now + second * 3), Ok((binding("x"), QueueReason::Change)));
     }
 
     #[test]
@@ -804,25 +806,25 @@ mod tests {
         let mut schedule = Schedule { most: BTreeMap::from([(Lane::LoadBalancers, 2)]), ..Schedule::default() };
         let now = Instant::now();
         for key in [group("a"), group("b"), group("c"), Key::BackendSecurityGroup] {
-            schedule.wants(key, Cause::Change, now);
+            schedule.wants(key, QueueReason::Change, now);
         }
         assert_eq!(take_all(&mut schedule, now), [group("a"), group("b")]);
-        schedule.wants(binding("x"), Cause::Change, now);
-        schedule.wants(Key::NodeRules, Cause::Change, now);
+        schedule.wants(binding("x"), QueueReason::Change, now);
+        schedule.wants(Key::NodeRules, QueueReason::Change, now);
         assert_eq!(take_all(&mut schedule, now), [Key::NodeRules, binding("x")]);
         schedule.done(&group("a"), &Outcome::Failed("no".into()), now);
-        assert_eq!(schedule.take(now), Ok((group("c"), Cause::Change)));
+        assert_eq!(schedule.take(now), Ok((group("c"), QueueReason::Change)));
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(1))));
         schedule.done(&group("b"), &Outcome::Done, now);
-        assert_eq!(schedule.take(now), Ok((Key::BackendSecurityGroup, Cause::Change)));
+        assert_eq!(schedule.take(now), Ok((Key::BackendSecurityGroup, QueueReason::Change)));
     }
 
     #[test]
     fn what_is_set_aside_waits_for_its_object_and_keeps_its_error() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.wants(group("a"), Cause::Change, now);
-        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
-        schedule.done(&group("a"), &Outcome::SetAside("wrong scheme".into()), now);
+        schedule.wants(group("a"), QueueReason::Change, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), QueueReason::Change)));
+        schedule.done(&group("a"), &Outcome::NeedsCorrection("wrong scheme".into()), now);
         assert_eq!(schedule.take(now), Err(None));
         assert_eq!(schedule.failures.get(&group("a")), Some(&(0, "wrong scheme".to_owned())));
     }
@@ -830,12 +832,12 @@ mod tests {
     #[test]
     fn a_pausing_key_is_tried_at_once_when_something_changes() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.wants(group("a"), Cause::Change, now);
-        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
+        schedule.wants(group("a"), QueueReason::Change, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), QueueReason::Change)));
         schedule.done(&group("a"), &Outcome::Again(Duration::from_secs(600)), now);
         assert_eq!(schedule.take(now), Err(Some(now + Duration::from_secs(600))));
-        schedule.wants(group("a"), Cause::Change, now);
-        assert_eq!(schedule.take(now), Ok((group("a"), Cause::Change)));
+        schedule.wants(group("a"), QueueReason::Change, now);
+        assert_eq!(schedule.take(now), Ok((group("a"), QueueReason::Change)));
         schedule.done(&group("a"), &Outcome::Done, now);
         assert_eq!(schedule.take(now), Err(None));
     }

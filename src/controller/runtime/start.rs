@@ -23,9 +23,9 @@ use super::{
     admin::{self, Addresses, AdminError, Sources},
     flags::{ControllerFlags, FlagError},
     lease::{Candidate, KubernetesLease, Leadership, Tenure, Timing, TokioClock},
-    mandate::{Mandate, fenced},
+    mandate::{WritePermit, fenced},
     metrics::Metrics,
-    place::Place,
+    place::LocationDiscovery,
     queue::Queue,
 };
 use crate::controller::reconcile::{apply::Applier, targets::Targets};
@@ -33,13 +33,13 @@ use crate::controller::{
     Controller,
     cluster::{
         events::Events,
-        heard::Heard,
-        kubernetes::{Kubernetes, with_causes, words},
+        heard::WatchActivity,
+        kubernetes::{Kubernetes, describe, with_causes},
         records::Records,
         secrets::Secrets,
         watches::{Synced, watch_kind},
     },
-    reconcile::{askers::Askers, repeats::Repeats, unserved::unserved, waits::Waits},
+    reconcile::{askers::FactSubscribers, repeats::StepHistory, unserved::unserved, waits::Waits},
     webhooks::{self, WebhookError, certificates::served::Served},
 };
 use albatross_aws::facts::FactStore;
@@ -144,7 +144,7 @@ impl Watched {
     pub fn new(settings: &Settings) -> Self {
         Self {
             snapshot: Arc::new(RwLock::new(Snapshot::default())),
-            queue: Arc::new(Queue::with_most_at_once(settings.load_balancers_at_once, settings.bindings_at_once)),
+            queue: Arc::new(Queue::with_max_concurrent(settings.load_balancers_at_once, settings.bindings_at_once)),
             synced: Arc::new(Synced::new(KINDS)),
         }
     }
@@ -173,11 +173,11 @@ pub struct Settings {
     pub load_balancers_at_once: usize,
     pub bindings_at_once: usize,
     pub node_group_tags: Tags,
-    pub most_targets: usize,
+    pub max_targets: usize,
     pub gate_pause: Duration,
     pub sync_period: Duration,
     /// How long a load balancer that was replaced goes on serving.
-    pub hold: Duration,
+    pub replacement_hold: Duration,
     /// The certificate authorities whose certificates in ACM count; all where it is empty.
     pub certificate_authorities: BTreeSet<String>,
     /// The label without which no Secret of an identity provider is used.
@@ -194,10 +194,10 @@ impl Settings {
             load_balancers_at_once: flags.ingress_max_concurrent_reconciles,
             bindings_at_once: flags.targetgroupbinding_max_concurrent_reconciles,
             node_group_tags: flags.node_security_group_tags()?,
-            most_targets: flags.max_targets_per_target_group,
+            max_targets: flags.max_targets_per_target_group,
             gate_pause: flags.targetgroupbinding_requeue_duration,
             sync_period: flags.sync_period,
-            hold: flags.replaced_load_balancer_hold,
+            replacement_hold: flags.replaced_load_balancer_hold,
             certificate_authorities: flags.certificate_authorities(),
             secrets_label: flags.secrets_label()?,
             lease_namespace: lease_namespace(flags),
@@ -221,11 +221,11 @@ pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         since: 0,
     };
     let aws = Arc::new(aws.unguarded());
-    let mandate = Arc::new(Mandate::new(leadership, tenure));
-    let for_aws = Arc::clone(&mandate);
+    let write_permit = Arc::new(WritePermit::new(leadership, tenure));
+    let for_aws = Arc::clone(&write_permit);
     aws.guard_writes(move || for_aws.left());
     let events = Events::new(client.clone(), Arc::clone(&metrics));
-    let client = fenced(client, &mandate);
+    let client = fenced(client, &write_permit);
     let records = Records::new(client.clone(), &settings.lease_namespace, &settings.lease, header);
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
     Arc::new(Controller {
@@ -245,20 +245,20 @@ pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
             settings.node_group_tags.clone(),
             !config.disable_restricted_rules,
         )
-        .with_most_targets(settings.most_targets)
+        .with_max_targets(settings.max_targets)
         .with_gate_pause(settings.gate_pause),
         facts: FactStore::new(aws, config.cluster.clone(), vpc)
             .with_gates(config.subnets)
             .with_certificate_authorities(settings.certificate_authorities.clone()),
-        askers: Askers::default(),
+        fact_subscribers: FactSubscribers::default(),
         records,
         waits: Waits::default(),
-        repeats: Repeats::default(),
-        replacement_hold: settings.hold,
+        step_history: StepHistory::default(),
+        replacement_hold: settings.replacement_hold,
         inventory,
         config,
         metrics,
-        mandate,
+        write_permit,
         backend_group_gate: tokio::sync::RwLock::new(()),
         watch_namespace: settings.watch_namespace.clone(),
     })
@@ -363,9 +363,9 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
     let endpoints = parse_endpoints(flags.aws_api_endpoints.as_deref().unwrap_or_default())?;
     let proxies = Arc::new(Proxies::of_environment()?);
     let http = AwsHttp::new(Arc::clone(&proxies))?;
-    let heard = Heard::default();
-    let client = connect_to_cluster(flags.kubeconfig.as_deref(), &proxies, &heard).await?;
-    let place = Place::new(flags, &client, &http);
+    let activity = WatchActivity::default();
+    let client = connect_to_cluster(flags.kubeconfig.as_deref(), &proxies, &activity).await?;
+    let place = LocationDiscovery::new(flags, &client, &http);
     let options = ConnectOptions {
         region: place.region().await?,
         proxies,
@@ -389,7 +389,7 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
     let (always, never_changes) = watch::channel(Leadership::Leader { epoch: 0 });
     let leadership = if flags.enable_leader_election { candidate.leadership() } else { never_changes };
     let tenure = flags.enable_leader_election.then(|| candidate.tenure());
-    let synced = Arc::new(Synced::new(KINDS).with_heard(heard));
+    let synced = Arc::new(Synced::new(KINDS).with_activity(activity));
     let watched = Watched { synced, ..Watched::new(&settings) };
     let parts = Parts {
         watched: watched.clone(),
@@ -431,7 +431,7 @@ pub async fn lead(
     settings: &Settings,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
-    let mut leadership = controller.mandate.leadership.clone();
+    let mut leadership = controller.write_permit.leadership.clone();
     let until_stopped = stopped.clone();
     // The senders live in `run` and in the candidate, for as long as this runs.
     tokio::select! {
@@ -444,12 +444,12 @@ pub async fn lead(
     }
     let Leadership::Leader { epoch: term } = *leadership.borrow() else { return Err(StartError::LeaseLost) };
     let over = |leadership: &Leadership| *leadership != Leadership::Leader { epoch: term };
-    controller.mandate.begin(term);
+    controller.write_permit.begin(term);
     let _leads = Leads::begin(&controller.metrics);
     tokio::select! {
         () = until(&mut leadership, over) => return Err(StartError::LeaseLost),
         () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
-        promises = controller.records.load(term) => controller.inventory.claim(promises),
+        clean_records = controller.records.load(term) => controller.inventory.add_records(clean_records),
     }
     controller.targets.begin(controller.records.terms());
     controller.queue.begin_term();
@@ -459,10 +459,10 @@ pub async fn lead(
     for _ in 0..workers {
         working.spawn(Arc::clone(&controller).work(until_stopped.clone()));
     }
-    let mut beside = JoinSet::new();
-    beside.spawn(Arc::clone(&controller).audit(settings.sync_period));
+    let mut background = JoinSet::new();
+    background.spawn(Arc::clone(&controller).audit(settings.sync_period));
     let keeper = Arc::clone(&controller);
-    beside.spawn(async move { keeper.records.keep_written().await });
+    background.spawn(async move { keeper.records.keep_written().await });
     // It ends by itself, and nothing depends on it.
     let mut reporting = JoinSet::new();
     let reporter = Arc::clone(&controller);
@@ -471,11 +471,11 @@ pub async fn lead(
         () = until(&mut leadership, over) => {
             // The next term begins with a queue that nobody else takes from. A pass that is under way changes nothing any more.
             working.shutdown().await;
-            beside.shutdown().await;
+            background.shutdown().await;
             reporting.shutdown().await;
             Err(StartError::LeaseLost)
         }
-        () = one_ended(&mut beside) => Err(StartError::TaskEnded { task: "the audit, or the writer of records," }),
+        () = one_ended(&mut background) => Err(StartError::TaskEnded { task: "the audit, or the writer of records," }),
         () = until(&mut stopped, |stopped| *stopped) => {
             if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
                 tracing::warn!("stopping in the middle of work; the next start goes on with it");
@@ -536,7 +536,7 @@ pub fn start_watches(client: &Client, namespace: &str, watched: &Watched) -> Joi
         if namespace.is_empty() { Api::all(client.clone()) } else { Api::namespaced(client.clone(), namespace) }
     }
     let mut watches = JoinSet::new();
-    watched.synced.heard.begin(KINDS);
+    watched.synced.activity.begin(KINDS);
     watches.spawn(Arc::clone(&watched.synced).report_stalled());
     macro_rules! watch {
         ($kind:literal, $api:expr, $record:ty) => {
@@ -596,12 +596,20 @@ async fn serve_admin(
     Ok(())
 }
 
-async fn connect_to_cluster(kubeconfig: Option<&Path>, proxies: &Proxies, heard: &Heard) -> Result<Client, StartError> {
+async fn connect_to_cluster(
+    kubeconfig: Option<&Path>,
+    proxies: &Proxies,
+    activity: &WatchActivity,
+) -> Result<Client, StartError> {
     let mut named = None;
     let mut config = match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => {
             let unusable = |error: KubeconfigError| StartError::NoCluster {
-                reason: format!("the kubeconfig `{}` cannot be used: {}", path.display(), kubeconfig_words(&error)),
+                reason: format!(
+                    "the kubeconfig `{}` cannot be used: {}",
+                    path.display(),
+                    describe_kubeconfig_error(&error)
+                ),
             };
             let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
             named = proxy_of(&kubeconfig);
@@ -615,7 +623,7 @@ async fn connect_to_cluster(kubeconfig: Option<&Path>, proxies: &Proxies, heard:
             Err(kubeconfig) => Config::incluster().map_err(|in_cluster| StartError::NoCluster {
                 reason: format!(
                     "there is neither a default kubeconfig ({}) nor a ServiceAccount ({})",
-                    kubeconfig_words(&kubeconfig),
+                    describe_kubeconfig_error(&kubeconfig),
                     with_causes(&in_cluster)
                 ),
             })?,
@@ -627,14 +635,14 @@ async fn connect_to_cluster(kubeconfig: Option<&Path>, proxies: &Proxies, heard:
     let proxy = named.or_else(|| proxies.for_url(&url).map(|proxy| proxy.secret_url().to_owned()));
     config.proxy_url = proxy.and_then(|proxy| proxy.parse().ok());
     let failed = |reason: String| StartError::ApiServer { url: url.clone(), reason };
-    let builder = ClientBuilder::try_from(config).map_err(|error| failed(words(&error)))?;
-    let client = builder.with_layer(heard).build();
+    let builder = ClientBuilder::try_from(config).map_err(|error| failed(describe(&error)))?;
+    let client = builder.with_layer(activity).build();
     match tokio::time::timeout(API_SERVER_DEADLINE, client.apiserver_version()).await {
         Ok(Ok(version)) => {
             tracing::debug!(version = version.git_version, "the API server answers");
             Ok(client)
         }
-        Ok(Err(error)) => Err(failed(words(&error))),
+        Ok(Err(error)) => Err(failed(describe(&error))),
         Err(_) => Err(failed(format!("no answer within {} s", API_SERVER_DEADLINE.as_secs()))),
     }
 }
@@ -647,7 +655,7 @@ fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
     cluster.proxy_url.clone().filter(|url| !url.is_empty())
 }
 
-fn kubeconfig_words(error: &KubeconfigError) -> String {
+fn describe_kubeconfig_error(error: &KubeconfigError) -> String {
     match error {
         KubeconfigError::ReadConfig(error, _) => error.to_string(),
         // What follows the first line is the place in the file, with the secrets that stand near it.

@@ -157,14 +157,14 @@ fn authorities(bundle: &[u8]) -> Vec<Authority> {
 
 /// What the Secret holds.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct StoredCertificates {
     authorities: Vec<Authority>,
     /// What is served, where that can be.
     pub serving: Option<Leaf>,
     next: Option<Leaf>,
 }
 
-impl Held {
+impl StoredCertificates {
     /// Reads the Secret's content. What cannot be used counts as not being there.
     pub(crate) fn read(data: &BTreeMap<String, ByteString>) -> Self {
         let text = |key: &str| data.get(key).map_or(&[][..], |bytes| &bytes.0);
@@ -199,7 +199,7 @@ pub(crate) enum Step {
 }
 
 /// Decides on it. `published` says that every configuration has the bundle that the Secret holds.
-pub(crate) fn decide(now: i64, held: &Held, names: &[String], published: bool, timing: Timing) -> Step {
+pub(crate) fn decide(now: i64, held: &StoredCertificates, names: &[String], published: bool, timing: Timing) -> Step {
     let next = held.next.as_ref().filter(|next| next.serves(names, now));
     let Some(serving) = held.serving.as_ref().filter(|serving| serving.serves(names, now)) else {
         return if next.is_some() { Step::Switch } else { Step::Make };
@@ -216,13 +216,13 @@ pub(crate) fn decide(now: i64, held: &Held, names: &[String], published: bool, t
 }
 
 /// A certificate with its key and its authority, as PEM.
-struct Made {
+struct NewCertificate {
     authority: String,
     certificate: String,
     key: String,
 }
 
-fn make(names: &[String], now: SystemTime, validity: Duration) -> Result<Made, rcgen::Error> {
+fn make(names: &[String], now: SystemTime, validity: Duration) -> Result<NewCertificate, rcgen::Error> {
     let (begin, end) = (now - EARLIER, now + validity);
     let mut authority = CertificateParams::default();
     authority.not_before = begin.into();
@@ -245,7 +245,7 @@ fn make(names: &[String], now: SystemTime, validity: Duration) -> Result<Made, r
     certificate.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     let signed = certificate.signed_by(&key, &Issuer::from_params(&authority, &authority_key))?;
-    Ok(Made {
+    Ok(NewCertificate {
         authority: authority.self_signed(&authority_key)?.pem(),
         certificate: signed.pem(),
         key: key.serialize_pem(),
@@ -260,7 +260,7 @@ pub(crate) fn take(
     now: SystemTime,
     validity: Duration,
 ) -> Result<(), rcgen::Error> {
-    let held = Held::read(data);
+    let held = StoredCertificates::read(data);
     let valid = |authority: &&Authority| unix(now) < authority.until;
     let mut put = |key: &str, text: String| drop(data.insert(key.to_owned(), ByteString(text.into_bytes())));
     match step {

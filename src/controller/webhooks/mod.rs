@@ -45,13 +45,13 @@ use crate::controller::{
     runtime::{flags::ControllerFlags, metrics::Metrics, start::Watched},
     webhooks::certificates::{
         Timing,
-        keeper::Keeper,
+        keeper::CertificateRotator,
         served::{Files, Served},
     },
 };
 use albatross_core::{
     admission::{self, Hook, Rules},
-    api::admission::{Answer, Review},
+    api::admission::{AdmissionResponse, Review},
     desired::BuildConfig,
     snapshot::Snapshot,
 };
@@ -63,11 +63,11 @@ const OWN_ROOM: usize = 64 << 10;
 /// Longer bodies share some room, of which they take such a part whenever they have filled the last.
 const STEP: usize = 64 << 10;
 /// The parts that there are.
-const MOST_STEPS: usize = 256;
+const MAX_STEPS: usize = 256;
 /// The time for which a longer body waits for another part.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Connections at the same time, those that are being opened included. An API server keeps some open and reuses them.
-const MOST_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: usize = 256;
 /// How long a client may take to open one.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a request may take, from its first byte to the first of its answer. The API server gives up after five seconds,
@@ -105,7 +105,7 @@ pub enum WebhookError {
 }
 
 /// What answers depend on.
-struct Judge {
+struct Reviewer {
     snapshot: Arc<RwLock<Snapshot>>,
     synced: Arc<Synced>,
     config: BuildConfig,
@@ -113,8 +113,8 @@ struct Judge {
     metrics: Arc<Metrics>,
 }
 
-impl Judge {
-    fn judge(&self, hook: Hook, review: &Review) -> Option<serde_json::Value> {
+impl Reviewer {
+    fn review(&self, hook: Hook, review: &Review) -> Option<serde_json::Value> {
         let request = review.request.as_ref()?;
         let synced = self.synced.reasons().is_empty();
         let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
@@ -129,27 +129,27 @@ impl Judge {
 }
 
 /// Answers one request. Where the question cannot be read, the API server goes by its failure policy.
-async fn respond(judge: Arc<Judge>, hook: Hook, review: Json<Review>) -> Response {
+async fn respond(reviewer: Arc<Reviewer>, hook: Hook, review: Json<Review>) -> Response {
     // A task of its own, so that a panic costs one answer; what is not judged is admitted.
     let uid = review.request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
-    match tokio::spawn(async move { judge.judge(hook, &review) }).await {
+    match tokio::spawn(async move { reviewer.review(hook, &review) }).await {
         Ok(Some(answer)) => Json(answer).into_response(),
         Ok(None) => (StatusCode::BAD_REQUEST, "the AdmissionReview asks nothing").into_response(),
         Err(error) => {
             tracing::error!(path = hook.path(), %error, "a webhook ended in a panic; this is a fault of albatross, please report it");
-            Json(Answer::allowed().review(&uid)).into_response()
+            Json(AdmissionResponse::allowed().review(&uid)).into_response()
         }
     }
 }
 
-fn routes(judge: &Arc<Judge>) -> Router {
+fn routes(reviewer: &Arc<Reviewer>) -> Router {
     let mut router = Router::new();
     for hook in Hook::ALL {
-        let judge = Arc::clone(judge);
-        let handler = async move |review: Json<Review>| respond(Arc::clone(&judge), hook, review).await;
+        let reviewer = Arc::clone(reviewer);
+        let handler = async move |review: Json<Review>| respond(Arc::clone(&reviewer), hook, review).await;
         router = router.route(hook.path(), post(handler));
     }
-    let room = Arc::new(Semaphore::new(MOST_STEPS));
+    let room = Arc::new(Semaphore::new(MAX_STEPS));
     router.layer(DefaultBodyLimit::max(LONGEST_REQUEST)).layer(middleware::from_fn(move |request, next| {
         let room = Arc::clone(&room);
         async move { within_room(&room, request, next).await }
@@ -216,7 +216,7 @@ fn client_authorities(file: Option<&Path>) -> Result<Option<Arc<dyn ClientCertVe
 struct Peers(Mutex<HashMap<IpAddr, usize>>);
 
 /// One of the connections, which counts until this is dropped.
-struct Turn {
+struct ConnectionPermit {
     peers: Arc<Peers>,
     address: IpAddr,
     _permit: OwnedSemaphorePermit,
@@ -235,7 +235,7 @@ impl Peers {
         permit: OwnedSemaphorePermit,
         left: usize,
         most: usize,
-    ) -> Option<Turn> {
+    ) -> Option<ConnectionPermit> {
         let address = address.to_canonical();
         let mut counts = self.counts();
         let count = counts.entry(address).or_default();
@@ -244,11 +244,11 @@ impl Peers {
         }
         *count += 1;
         drop(counts);
-        Some(Turn { peers: Arc::clone(self), address, _permit: permit })
+        Some(ConnectionPermit { peers: Arc::clone(self), address, _permit: permit })
     }
 }
 
-impl Drop for Turn {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut counts = self.peers.counts();
         if let Some(count) = counts.get_mut(&self.address) {
@@ -267,11 +267,11 @@ struct Connection {
     deadline: Pin<Box<Sleep>>,
     /// Whether what came last was part of an answer, and not of a request.
     answering: bool,
-    _turn: Turn,
+    _turn: ConnectionPermit,
 }
 
 impl Connection {
-    fn new(stream: TlsStream<TcpStream>, turn: Turn) -> Self {
+    fn new(stream: TlsStream<TcpStream>, turn: ConnectionPermit) -> Self {
         let deadline = Box::pin(tokio::time::sleep(REQUEST));
         Self { stream, deadline, answering: false, _turn: turn }
     }
@@ -409,15 +409,15 @@ pub(crate) async fn serve(
     let served = Arc::new(Served::default());
     let listener = listen(flags.webhook_bind_port).await?;
     let clients = client_authorities(flags.kube_ca_pem_filepath.as_deref())?;
-    let connections = TlsConnections::accept_from(listener, Arc::clone(&served), clients, MOST_CONNECTIONS)?;
-    let judge = Arc::new(Judge {
+    let connections = TlsConnections::accept_from(listener, Arc::clone(&served), clients, MAX_CONNECTIONS)?;
+    let reviewer = Arc::new(Reviewer {
         snapshot: Arc::clone(&watched.snapshot),
         synced: Arc::clone(&watched.synced),
         config: config.clone(),
         rules: flags.webhook_rules(),
         metrics,
     });
-    let routes = routes(&judge);
+    let routes = routes(&reviewer);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(connections, routes).await {
             tracing::error!(%error, "the webhooks are no longer served");
@@ -431,7 +431,7 @@ pub(crate) async fn serve(
         }
         None => {
             let names = certificates::names(&flags.webhook_service_name, &namespace);
-            let keeper = Keeper {
+            let rotator = CertificateRotator {
                 client: client.clone(),
                 namespace,
                 secret: flags.webhook_secret_name.clone(),
@@ -440,7 +440,7 @@ pub(crate) async fn serve(
                 timing: Timing::of(flags.webhook_certificate_validity),
                 served: Arc::clone(&served),
             };
-            tokio::spawn(keeper.keep());
+            tokio::spawn(rotator.run());
         }
     }
     Ok(Some(served))

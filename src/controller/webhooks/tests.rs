@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::controller::webhooks::certificates::{BUNDLE, Held, Step, names, take};
+use crate::controller::webhooks::certificates::{BUNDLE, Step, StoredCertificates, names, take};
 use albatross_core::model::{Value as Known, VpcId};
 
-fn judge(synced: bool) -> Arc<Judge> {
+fn reviewer(synced: bool) -> Arc<Reviewer> {
     static DOCUMENTS: OnceLock<Snapshot> = OnceLock::new();
     let snapshot = DOCUMENTS.get_or_init(|| {
         let mut loaded = albatross_core::snapshot::Loaded::default();
@@ -31,7 +31,7 @@ spec: {targetGroupARN: 'arn:one', targetType: ip, serviceRef: {name: cart, port:
         albatross_core::snapshot::from_documents(&mut loaded, "test", text).unwrap();
         loaded.snapshot
     });
-    Arc::new(Judge {
+    Arc::new(Reviewer {
         snapshot: Arc::new(RwLock::new(snapshot.clone())),
         synced: Arc::new(Synced::new(if synced { vec![] } else { vec!["Pod"] })),
         config: BuildConfig::new("demo", Known::Known(VpcId::new("vpc-1"))),
@@ -44,16 +44,16 @@ spec: {targetGroupARN: 'arn:one', targetType: ip, serviceRef: {name: cart, port:
 fn certificate(served: &Served) -> Vec<u8> {
     let mut data: BTreeMap<String, ByteString> = BTreeMap::new();
     take(Step::Make, &mut data, &names("hooks", "kube-system"), SystemTime::now(), Duration::from_secs(3600)).unwrap();
-    served.set(Held::read(&data).serving.unwrap().key);
+    served.set(StoredCertificates::read(&data).serving.unwrap().key);
     data[BUNDLE].0.clone()
 }
 
-async fn start(judge: Arc<Judge>, served: &Arc<Served>) -> u16 {
-    start_for(judge, served, None, MOST_CONNECTIONS).await
+async fn start(reviewer: Arc<Reviewer>, served: &Arc<Served>) -> u16 {
+    start_for(reviewer, served, None, MAX_CONNECTIONS).await
 }
 
 async fn start_for(
-    judge: Arc<Judge>,
+    reviewer: Arc<Reviewer>,
     served: &Arc<Served>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
     most: usize,
@@ -61,7 +61,7 @@ async fn start_for(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = TlsConnections::accept_from(listener, Arc::clone(served), clients, most).unwrap();
     let port = connections.address.port();
-    tokio::spawn(async move { axum::serve(connections, routes(&judge)).await });
+    tokio::spawn(async move { axum::serve(connections, routes(&reviewer)).await });
     port
 }
 
@@ -125,7 +125,7 @@ fn review() -> String {
 #[tokio::test]
 async fn pods_are_answered_over_tls() {
     let served = Arc::new(Served::default());
-    let port = start(judge(true), &served).await;
+    let port = start(reviewer(true), &served).await;
     assert!(served.is_empty());
     ask(port, b"", "/mutate-v1-pod", &review()).await.unwrap_err();
     let bundle = certificate(&served);
@@ -146,7 +146,7 @@ async fn pods_are_answered_over_tls() {
 #[tokio::test]
 async fn before_every_kind_is_listed_pods_are_admitted_as_they_are() {
     let served = Arc::new(Served::default());
-    let port = start(judge(false), &served).await;
+    let port = start(reviewer(false), &served).await;
     let bundle = certificate(&served);
     let (_, body) = ask(port, &bundle, "/mutate-v1-pod", &review()).await.unwrap();
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["response"], json!({"uid": "u1", "allowed": true}));
@@ -155,7 +155,7 @@ async fn before_every_kind_is_listed_pods_are_admitted_as_they_are() {
 #[tokio::test]
 async fn a_certificate_is_exchanged_between_two_requests() {
     let served = Arc::new(Served::default());
-    let port = start(judge(true), &served).await;
+    let port = start(reviewer(true), &served).await;
     let old = certificate(&served);
     assert!(ask(port, &old, "/mutate-v1-pod", &review()).await.is_ok());
     let new = certificate(&served);
@@ -166,7 +166,7 @@ async fn a_certificate_is_exchanged_between_two_requests() {
 #[tokio::test]
 async fn a_client_that_says_nothing_holds_nobody_up() {
     let served = Arc::new(Served::default());
-    let port = start(judge(true), &served).await;
+    let port = start(reviewer(true), &served).await;
     let bundle = certificate(&served);
     let _silent = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let review = review();
@@ -225,7 +225,7 @@ async fn with_a_client_authority_only_its_clients_are_answered() {
     let (_, stranger, stranger_key) = client_of_authority();
     std::fs::write(&file, authority).unwrap();
     let served = Arc::new(Served::default());
-    let port = start_for(judge(true), &served, client_authorities(Some(&file)).unwrap(), 8).await;
+    let port = start_for(reviewer(true), &served, client_authorities(Some(&file)).unwrap(), 8).await;
     let bundle = certificate(&served);
     let review = review();
     let known = ask_as(Some((&certificate_of_client, &key)), port, &bundle, "/mutate-v1-pod", &review).await;
@@ -239,13 +239,13 @@ async fn with_a_client_authority_only_its_clients_are_answered() {
 fn a_client_authority_that_cannot_be_used_is_told() {
     let directory = std::env::temp_dir().join(format!("albatross-authorities-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    let told = |name: &str| {
+    let reported = |name: &str| {
         let error = client_authorities(Some(&directory.join(name))).unwrap_err().to_string();
         error.replace(&directory.display().to_string(), "DIR")
     };
     std::fs::write(directory.join("empty.pem"), "").unwrap();
-    insta::assert_snapshot!(told("missing.pem"), @"--kube-ca-pem-filepath is `DIR/missing.pem`: it cannot be read (No such file or directory (os error 2)); name a PEM file with certificates of authorities, or leave the flag out");
-    insta::assert_snapshot!(told("empty.pem"), @"--kube-ca-pem-filepath is `DIR/empty.pem`: there is no certificate in it; name a PEM file with certificates of authorities, or leave the flag out");
+    insta::assert_snapshot!(reported("missing.pem"), @"--kube-ca-pem-filepath is `DIR/missing.pem`: it cannot be read (No such file or directory (os error 2)); name a PEM file with certificates of authorities, or leave the flag out");
+    insta::assert_snapshot!(reported("empty.pem"), @"--kube-ca-pem-filepath is `DIR/empty.pem`: there is no certificate in it; name a PEM file with certificates of authorities, or leave the flag out");
     assert!(client_authorities(None).unwrap().is_none());
     assert!(client_authorities(Some(Path::new(""))).unwrap().is_none());
     std::fs::remove_dir_all(&directory).unwrap();
@@ -262,7 +262,7 @@ async fn until_closed(stream: &mut tokio_rustls::client::TlsStream<TcpStream>) -
 #[tokio::test(start_paused = true)]
 async fn a_request_that_trickles_in_and_a_connection_that_asks_nothing_end() {
     let served = Arc::new(Served::default());
-    let port = start(judge(true), &served).await;
+    let port = start(reviewer(true), &served).await;
     let bundle = certificate(&served);
     let mut silent = connect(None, port, &bundle).await.unwrap();
     let waited = until_closed(&mut silent).await;
@@ -282,7 +282,7 @@ async fn a_request_that_trickles_in_and_a_connection_that_asks_nothing_end() {
 #[tokio::test]
 async fn a_body_that_is_too_long_is_not_read() {
     let served = Arc::new(Served::default());
-    let port = start(judge(true), &served).await;
+    let port = start(reviewer(true), &served).await;
     let bundle = certificate(&served);
     let mut stream = connect(None, port, &bundle).await.unwrap();
     let head = format!(
@@ -305,7 +305,7 @@ fn head(length: usize) -> String {
 #[tokio::test]
 async fn bodies_that_are_announced_and_do_not_come_hold_nobody_up() {
     let served = Arc::new(Served::default());
-    let port = start(judge(true), &served).await;
+    let port = start(reviewer(true), &served).await;
     let bundle = certificate(&served);
     let mut silent = Vec::new();
     for _ in 0..4 {
@@ -322,7 +322,7 @@ async fn bodies_that_are_announced_and_do_not_come_hold_nobody_up() {
 #[tokio::test]
 async fn long_bodies_share_room_that_comes_back_and_usual_ones_need_none() {
     let served = Arc::new(Served::default());
-    let port = start(judge(true), &served).await;
+    let port = start(reviewer(true), &served).await;
     let bundle = certificate(&served);
     // Whitespace around JSON is JSON.
     let long = format!("{}{}", review(), " ".repeat(4 << 20));
@@ -346,15 +346,15 @@ async fn long_bodies_share_room_that_comes_back_and_usual_ones_need_none() {
 
 #[test]
 fn one_address_leaves_connections_to_others() {
-    let (turns, peers) = (Arc::new(Semaphore::new(MOST_CONNECTIONS)), Arc::new(Peers::default()));
+    let (turns, peers) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Arc::new(Peers::default()));
     let enter = |address: &str| {
         let permit = Arc::clone(&turns).try_acquire_owned().unwrap();
-        peers.enter(address.parse().unwrap(), permit, turns.available_permits(), MOST_CONNECTIONS)
+        peers.enter(address.parse().unwrap(), permit, turns.available_permits(), MAX_CONNECTIONS)
     };
     // Each takes as many as it gets, one after the other.
-    let all = |address: &str| std::iter::from_fn(|| enter(address)).collect::<Vec<Turn>>();
+    let all = |address: &str| std::iter::from_fn(|| enter(address)).collect::<Vec<ConnectionPermit>>();
     let mut held = all("10.0.0.1");
-    assert_eq!(held.len(), MOST_CONNECTIONS * 3 / 4, "nobody else needs them");
+    assert_eq!(held.len(), MAX_CONNECTIONS * 3 / 4, "nobody else needs them");
     assert!(enter("::ffff:10.0.0.1").is_none(), "the same address, written otherwise");
     for address in ["10.0.0.2", "10.0.0.3", "10.0.0.4"] {
         let others = all(address);
@@ -363,14 +363,14 @@ fn one_address_leaves_connections_to_others() {
     }
     drop(held);
     assert!(peers.counts().is_empty());
-    assert_eq!(turns.available_permits(), MOST_CONNECTIONS);
+    assert_eq!(turns.available_permits(), MAX_CONNECTIONS);
 }
 
 /// One more than all connections waits, and gets its turn when another ends.
 #[tokio::test]
 async fn connections_are_limited_and_their_turns_come_back() {
     let served = Arc::new(Served::default());
-    let port = start_for(judge(true), &served, None, 2).await;
+    let port = start_for(reviewer(true), &served, None, 2).await;
     let bundle = certificate(&served);
     let (one, _other) = (connect(None, port, &bundle).await.unwrap(), connect(None, port, &bundle).await.unwrap());
     let review = review();

@@ -72,14 +72,14 @@ pub(crate) fn made_of(cluster: &SimulatedCluster, names: &Names) -> String {
             let spec = is_made(&object).then(|| {
                 json!([spec["serviceRef"], spec["targetType"], spec["ipAddressType"], object["metadata"]["labels"]])
             });
-            let told = json!({
+            let reported = json!({
                 "finalizers": finalizers(&object), "deleting": is_deleting(&object), "ports": ports, "made": spec,
                 "ready": object["status"]["conditions"][0]["status"],
             });
             // A binding has the name that its target group would be given now, which may not be the one that it has.
             let group = object["spec"]["targetGroupARN"].as_str().and_then(|arn| arn.split('/').nth(1));
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            of_kind.insert(group.filter(|_| is_made(&object)).unwrap_or(name).to_owned(), told);
+            of_kind.insert(group.filter(|_| is_made(&object)).unwrap_or(name).to_owned(), reported);
         }
         made.insert(plural.to_owned(), Value::Object(of_kind));
     }
@@ -109,7 +109,7 @@ fn difference(is: &[&str], shall_be: &[&str]) -> String {
         }
     }
     let indentation = |line: &str| line.len() - line.trim_start().len();
-    let (mut told, mut around): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mut reported, mut around): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
     let (mut left, mut right) = (0, 0);
     while left < is.len() || right < shall_be.len() {
         if left < is.len() && right < shall_be.len() && is[left] == shall_be[right] {
@@ -118,15 +118,15 @@ fn difference(is: &[&str], shall_be: &[&str]) -> String {
             (left, right) = (left + 1, right + 1);
             continue;
         }
-        told.extend(around.drain(..).map(|line| format!("  {line}")));
+        reported.extend(around.drain(..).map(|line| format!("  {line}")));
         let down = common.get((left + 1) * width + right).copied().unwrap_or_default();
         if right == shall_be.len() || (left < is.len() && down >= common[left * width + right + 1]) {
-            told.push(format!("- {}", is[left]));
+            reported.push(format!("- {}", is[left]));
             left += 1;
         } else {
-            told.push(format!("+ {}", shall_be[right]));
+            reported.push(format!("+ {}", shall_be[right]));
             right += 1;
         }
     }
-    told.join("\n")
+    reported.join("\n")
 }

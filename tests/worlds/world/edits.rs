@@ -184,8 +184,8 @@ impl World {
             _ => {}
         }
         pods.write(&self.cluster);
-        let told = format!("the pods of {} are {:?}", pods.service, pods.pods);
-        self.tell(told);
+        let reported = format!("the pods of {} are {:?}", pods.service, pods.pods);
+        self.tell(reported);
     }
 
     pub(crate) fn mend_everything(&mut self) {

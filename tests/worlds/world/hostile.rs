@@ -18,7 +18,7 @@ const RIVAL_ADDRESS: &str = "10.0.99.9";
 /// The number of unknown annotations that a tenant writes at once.
 const FLOOD: usize = 400;
 /// The number of events that one flooded object may make: ten warnings and one that counts the rest, for each of some edits.
-const MOST_EVENTS: usize = 60;
+const MAX_EVENTS: usize = 60;
 /// The period of audits in worlds in which somebody changes AWS by hand.
 const ATTRIBUTES: &str = "alb.ingress.kubernetes.io/load-balancer-attributes";
 const PROTECTS: &str = "deletion_protection.enabled=true";
@@ -246,7 +246,7 @@ impl World {
         }
         match events
             .into_iter()
-            .find(|(name, count)| self.seed % 6 == 3 && name.starts_with("web-") && *count > MOST_EVENTS)
+            .find(|(name, count)| self.seed % 6 == 3 && name.starts_with("web-") && *count > MAX_EVENTS)
         {
             Some((name, count)) => Err(format!("{count} events are written about {name}")),
             None => Ok(()),

@@ -92,7 +92,7 @@ pub(crate) struct World {
     broken: BTreeSet<(&'static str, String)>,
     foreign: Vec<String>,
     started: Instant,
-    told: Vec<(Instant, String)>,
+    reported: Vec<(Instant, String)>,
     calls: Vec<Call>,
     requests: Vec<Request>,
     /// From when to when a process lived that had lost its lease.
@@ -151,7 +151,7 @@ impl World {
             broken: BTreeSet::new(),
             foreign,
             started: Instant::now(),
-            told: Vec::new(),
+            reported: Vec::new(),
             calls: Vec::new(),
             requests: Vec::new(),
             deposed: Vec::new(),
@@ -161,7 +161,7 @@ impl World {
     }
 
     fn tell(&mut self, what: impl Into<String>) {
-        self.told.push((Instant::now(), what.into()));
+        self.reported.push((Instant::now(), what.into()));
     }
 
     pub(crate) fn start(&mut self) {
@@ -329,12 +329,12 @@ impl World {
     /// All that has happened, for people.
     pub(crate) fn history(&mut self) -> String {
         self.keep_requests();
-        let told = self.told.iter().map(|(at, what)| (*at, format!("** {what}")));
+        let reported = self.reported.iter().map(|(at, what)| (*at, format!("** {what}")));
         let calls = self.calls.iter().filter(|call| call.is_write).map(|call| (call.at, format!("   AWS  {call}")));
         let requests = self.requests.iter().filter(|request| request.is_write() && !request.path.ends_with("/events"));
         let requests = requests
             .map(|r| (r.at, format!("   K8s  {} {} {} -> {}", r.method, r.path, shortened(&r.body), r.outcome)));
-        let mut lines: Vec<(Instant, String)> = told.chain(calls).chain(requests).collect();
+        let mut lines: Vec<(Instant, String)> = reported.chain(calls).chain(requests).collect();
         lines.sort_by_key(|(at, _)| *at);
         let line =
             |(at, what): &(Instant, String)| format!("{:9.3} {what}", at.duration_since(self.started).as_secs_f64());

@@ -101,7 +101,7 @@ impl Gate {
     }
 
     /// Gives up a limit that AWS has not confirmed for long.
-    fn forget(&mut self, now: Instant) {
+    fn expire_limit(&mut self, now: Instant) {
         let throttled = self.adaptation.as_ref().and_then(|adaptation| adaptation.throttled);
         if throttled.is_some_and(|(last, _)| now.saturating_duration_since(last) >= QUIET) {
             self.bucket = None;
@@ -110,7 +110,7 @@ impl Gate {
 
     /// Calls a second; `None` is no limit.
     pub(super) fn rate(&mut self, now: Instant) -> Option<f64> {
-        self.forget(now);
+        self.expire_limit(now);
         self.bucket.as_ref().map(|bucket| bucket.rate)
     }
 
@@ -131,7 +131,7 @@ impl Gate {
 
     /// Lets a call through; else says when to ask again, or nothing where others come first.
     pub(super) fn take(&mut self, ticket: Ticket, now: Instant) -> Result<(), Option<Instant>> {
-        self.forget(now);
+        self.expire_limit(now);
         if let Some(bucket) = &mut self.bucket {
             if self.waiting.first().is_some_and(|first| *first < ticket) {
                 return Err(None);
@@ -154,7 +154,7 @@ impl Gate {
 
     /// AWS has throttled a call that was sent then: its bucket is empty, and so is ours.
     pub(super) fn throttled(&mut self, sent: Instant, now: Instant) {
-        self.forget(now);
+        self.expire_limit(now);
         let Some(adaptation) = &mut self.adaptation else { return };
         let through = adaptation.count(0.0, now);
         let before = self.bucket.as_ref().map(|bucket| bucket.rate);

@@ -201,11 +201,11 @@ impl CallObserver for Told {
 
 #[tokio::test]
 async fn throttles_are_told_and_other_failures_are_not_taken_for_them() {
-    let told = Arc::new(Told::default());
-    let budgets = Budgets::new(&[], Some(told.clone()));
+    let reported = Arc::new(Told::default());
+    let budgets = Budgets::new(&[], Some(reported.clone()));
     let call = budgets.call("elasticloadbalancingv2", "CreateRule");
     call.ended(Instant::now(), &throttled("CreateRule"));
-    assert_eq!(told.0.load(Ordering::SeqCst), 1);
+    assert_eq!(reported.0.load(Ordering::SeqCst), 1);
     let expected = BudgetState { rate: Some(1.5), waiting: 0, seconds_waited: 0.0, throttled: 1 };
     assert_eq!(budgets.state()["elb_writes"], expected);
     let quiet = BudgetState { rate: None, throttled: 0, ..expected };
@@ -213,7 +213,7 @@ async fn throttles_are_told_and_other_failures_are_not_taken_for_them() {
     // Without an answer nothing is known of AWS's limits.
     let kind = AwsErrorKind::Unclear { message: "connection closed".to_owned() };
     call.ended(Instant::now(), &Err::<(), _>(AwsError { operation: "CreateRule", kind }));
-    assert_eq!(told.0.load(Ordering::SeqCst), 1);
+    assert_eq!(reported.0.load(Ordering::SeqCst), 1);
 }
 
 /// AWS's token bucket, or dice.

@@ -35,7 +35,7 @@ impl Hints {
     }
 
     /// One of the two halves of a key.
-    pub(super) fn half_a_key(&self) -> Option<NoCredentials> {
+    pub(super) fn incomplete_key(&self) -> Option<NoCredentials> {
         let (there, missing) = match (self.access_key, self.secret_key) {
             (true, false) => ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
             (false, true) => ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
@@ -45,7 +45,7 @@ impl Hints {
     }
 
     /// One of the two halves of a ServiceAccount's role.
-    pub(super) fn half_a_role(&self) -> Option<NoCredentials> {
+    pub(super) fn incomplete_role(&self) -> Option<NoCredentials> {
         match (&self.role, &self.token_file) {
             (None, Some(_)) => Some(NoCredentials::new(
                 "AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not",
@@ -140,21 +140,21 @@ mod tests {
         Hints::read(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
     }
 
-    fn text(told: Option<NoCredentials>) -> String {
-        told.map_or_else(|| "-".to_owned(), |told| format!("{}; {}", told.message, told.fix))
+    fn text(reported: Option<NoCredentials>) -> String {
+        reported.map_or_else(|| "-".to_owned(), |reported| format!("{}; {}", reported.message, reported.fix))
     }
 
     #[test]
     fn halves_are_told() {
         let (key, secret) = (("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y"));
-        assert_eq!(text(hints(&[key, secret]).half_a_key()), "-");
-        assert_eq!(text(hints(&[]).half_a_key()), "-");
-        insta::assert_snapshot!(text(hints(&[key, ("AWS_SECRET_ACCESS_KEY", " ")]).half_a_key()), @"AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not; set both, or neither");
-        insta::assert_snapshot!(text(hints(&[secret]).half_a_key()), @"AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not; set both, or neither");
+        assert_eq!(text(hints(&[key, secret]).incomplete_key()), "-");
+        assert_eq!(text(hints(&[]).incomplete_key()), "-");
+        insta::assert_snapshot!(text(hints(&[key, ("AWS_SECRET_ACCESS_KEY", " ")]).incomplete_key()), @"AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not; set both, or neither");
+        insta::assert_snapshot!(text(hints(&[secret]).incomplete_key()), @"AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not; set both, or neither");
         let (role, file) = (("AWS_ROLE_ARN", "arn:aws:iam::1:role/r"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"));
-        assert_eq!(text(hints(&[role, file]).half_a_role()), "-");
-        insta::assert_snapshot!(text(hints(&[file]).half_a_role()), @"AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn` and start its pods anew, because EKS puts either into pods as they start");
-        insta::assert_snapshot!(text(hints(&[role]).half_a_role()), @"AWS_ROLE_ARN is arn:aws:iam::1:role/r and AWS_WEB_IDENTITY_TOKEN_FILE is not set; let EKS set both by the annotation `eks.amazonaws.com/role-arn` on the controller's ServiceAccount, or mount a ServiceAccount token for the audience `sts.amazonaws.com` and name its file in AWS_WEB_IDENTITY_TOKEN_FILE");
+        assert_eq!(text(hints(&[role, file]).incomplete_role()), "-");
+        insta::assert_snapshot!(text(hints(&[file]).incomplete_role()), @"AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn` and start its pods anew, because EKS puts either into pods as they start");
+        insta::assert_snapshot!(text(hints(&[role]).incomplete_role()), @"AWS_ROLE_ARN is arn:aws:iam::1:role/r and AWS_WEB_IDENTITY_TOKEN_FILE is not set; let EKS set both by the annotation `eks.amazonaws.com/role-arn` on the controller's ServiceAccount, or mount a ServiceAccount token for the audience `sts.amazonaws.com` and name its file in AWS_WEB_IDENTITY_TOKEN_FILE");
     }
 
     #[test]

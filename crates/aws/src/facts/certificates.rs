@@ -83,7 +83,7 @@ impl CertificateStore {
         let is_listed: BTreeSet<&CertificateArn> = listed.iter().map(|certificate| &certificate.arn).collect();
         described.retain(|arn, (_, until)| *until > now && is_listed.contains(arn));
         // A list does not tell who has issued a certificate.
-        let told = |listed: &ListedCertificate| match (&listed.domains, self.allowed.is_empty()) {
+        let as_certificate = |listed: &ListedCertificate| match (&listed.domains, self.allowed.is_empty()) {
             (Some(domains), true) => {
                 Some(Certificate { arn: listed.arn.clone(), domains: domains.clone(), authority: None })
             }
@@ -91,7 +91,7 @@ impl CertificateStore {
         };
         let unknown: Vec<CertificateArn> = listed
             .iter()
-            .filter(|listed| told(listed).is_none() && !described.contains_key(&listed.arn))
+            .filter(|listed| as_certificate(listed).is_none() && !described.contains_key(&listed.arn))
             .map(|listed| listed.arn.clone())
             .collect();
         let mut answers = stream::iter(unknown).map(async |arn| aws.certificate(&arn).await).buffer_unordered(AT_ONCE);
@@ -103,7 +103,9 @@ impl CertificateStore {
         }
         Ok(listed
             .iter()
-            .filter_map(|listed| told(listed).or_else(|| described.get(&listed.arn).map(|(known, _)| known.clone())))
+            .filter_map(|listed| {
+                as_certificate(listed).or_else(|| described.get(&listed.arn).map(|(known, _)| known.clone()))
+            })
             .collect())
     }
 }

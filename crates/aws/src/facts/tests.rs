@@ -47,14 +47,14 @@ fn named(names: &[&str]) -> SubnetQuery {
 
 async fn subnets(store: &FactStore, query: &SubnetQuery) -> Fact<Vec<Subnet>> {
     let mut facts = Facts::default();
-    store.answer(&Want::Subnets(query.clone()), &mut facts).await;
+    store.answer(&FactQuery::Subnets(query.clone()), &mut facts).await;
     facts.subnets(query).unwrap()
 }
 
 async fn groups(store: &FactStore, names: &[&str]) -> Fact<Vec<SecurityGroupId>> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut facts = Facts::default();
-    store.answer(&Want::SecurityGroups(names.clone()), &mut facts).await;
+    store.answer(&FactQuery::SecurityGroups(names.clone()), &mut facts).await;
     facts.security_groups(&names).unwrap()
 }
 
@@ -73,7 +73,7 @@ async fn one_reading_of_the_vpc_answers_all_questions_about_its_subnets() {
     assert_eq!(subnets(&store, &discovered).await, the_subnet());
     assert_eq!(subnets(&store, &discovered).await, the_subnet());
     assert_eq!(fake.actions(), ["DescribeRouteTables"]);
-    store.forget();
+    store.invalidate();
     assert_eq!(subnets(&store, &discovered).await, the_subnet());
     assert_eq!(fake.actions(), ["DescribeAvailabilityZones", "DescribeRouteTables", "DescribeSubnets"]);
 }
@@ -112,7 +112,7 @@ async fn security_groups_are_asked_for_by_filter_and_kept() {
     );
     assert_eq!(groups(&store, &["web", "sg-1"]).await, known);
     assert_eq!(fake.actions(), [""; 0]);
-    store.forget();
+    store.invalidate();
     assert_eq!(groups(&store, &["web", "sg-1"]).await, known);
     assert_eq!(fake.actions(), ["DescribeSecurityGroups", "DescribeSecurityGroups"]);
 }
@@ -138,7 +138,7 @@ async fn the_blocks_of_the_vpc_are_those_that_are_associated() {
     let known = Some(Fact::Known(vec!["10.0.0.0/16".to_owned(), "10.2.0.0/16".to_owned()]));
     let mut facts = Facts::default();
     for calls in [&["DescribeVpcs"][..], &[]] {
-        store.answer(&Want::VpcBlocks, &mut facts).await;
+        store.answer(&FactQuery::VpcBlocks, &mut facts).await;
         assert_eq!(facts.vpc_blocks, known);
         assert_eq!(fake.actions(), calls);
     }
@@ -148,7 +148,7 @@ async fn the_blocks_of_the_vpc_are_those_that_are_associated() {
 async fn a_refusal_says_what_to_allow_and_is_not_kept() {
     let (fake, store) = store(|_| ec2_error(403, "UnauthorizedOperation", "You are not authorized")).await;
     let mut facts = Facts::default();
-    store.answer(&Want::VpcBlocks, &mut facts).await;
+    store.answer(&FactQuery::VpcBlocks, &mut facts).await;
     let answers = [
         format!("{:?}", subnets(&store, &named(&["web"])).await),
         format!("{:?}", groups(&store, &["sg-1"]).await),
@@ -162,7 +162,7 @@ async fn a_refusal_says_what_to_allow_and_is_not_kept() {
     fake.calls();
     subnets(&store, &named(&["web"])).await;
     groups(&store, &["sg-1"]).await;
-    store.answer(&Want::VpcBlocks, &mut facts).await;
+    store.answer(&FactQuery::VpcBlocks, &mut facts).await;
     assert_eq!(fake.actions(), ["DescribeSecurityGroups", "DescribeSubnets", "DescribeVpcs"]);
 }
 
@@ -179,7 +179,7 @@ async fn a_target_group_is_found_by_its_name_and_kept_for_a_while() {
     let (fake, store) = store(answer).await;
     let ask = async |name: &str| {
         let mut facts = Facts::default();
-        store.answer(&Want::TargetGroup(name.to_owned()), &mut facts).await;
+        store.answer(&FactQuery::TargetGroup(name.to_owned()), &mut facts).await;
         facts.target_group(name).unwrap()
     };
     assert_eq!(ask("blue").await, Fact::Known(TargetGroupArn::new("arn:blue")));
@@ -195,7 +195,7 @@ async fn a_target_group_is_found_by_its_name_and_kept_for_a_while() {
     assert_eq!(fake.actions(), ["DescribeTargetGroups", "DescribeTargetGroups"]);
     assert!(matches!(ask("secret").await, Fact::Unavailable(_)));
     fake.calls();
-    store.forget();
+    store.invalidate();
     assert_eq!(ask("blue").await, Fact::Known(TargetGroupArn::new("arn:blue")));
     assert_eq!(fake.actions(), ["DescribeTargetGroups"]);
 }
@@ -225,7 +225,7 @@ fn acm(call: &Call) -> (u16, String) {
 async fn certificates(store: &FactStore, hosts: &[&str]) -> Result<Vec<String>, String> {
     let hosts: BTreeSet<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let mut facts = Facts::default();
-    store.answer(&Want::Certificates(hosts.clone()), &mut facts).await;
+    store.answer(&FactQuery::Certificates(hosts.clone()), &mut facts).await;
     match facts.certificates(&hosts).unwrap() {
         Fact::Known(arns) => Ok(arns.iter().map(|arn| arn.as_str().rsplit('/').next().unwrap().to_owned()).collect()),
         Fact::Absent { message, .. } => Err(message),
@@ -247,7 +247,7 @@ async fn one_list_of_certificates_serves_all_who_ask_within_a_minute() {
     assert_eq!(asked(&fake), (1, 2), "what a list tells is not asked for");
     let both = ["imported.example.org", "issued.example.org"];
     assert_eq!(certificates(&store, &both).await, Ok(vec!["imported".to_owned(), "issued".to_owned()]));
-    store.forget();
+    store.invalidate();
     let none = certificates(&store, &["b.example.com"]).await.unwrap_err();
     assert_eq!(none, "ACM has no issued certificate for the host `b.example.com`");
     assert_eq!(asked(&fake), (0, 0), "what is missing in one place is no reason to list again");
@@ -292,7 +292,7 @@ async fn a_trust_store_is_found_by_its_name() {
     for _ in 0..2 {
         let mut facts = Facts::default();
         for name in ["partners", "nobodys"] {
-            store.answer(&Want::TrustStore(name.to_owned()), &mut facts).await;
+            store.answer(&FactQuery::TrustStore(name.to_owned()), &mut facts).await;
         }
         assert_eq!(facts.trust_store("partners"), Some(Fact::Known(TrustStoreArn::new("arn:store"))));
         assert!(matches!(facts.trust_store("nobodys"), Some(Fact::Absent { .. })));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{BalancerEntry, Inventory, Knowledge, State, TargetGroupEntry};
+use super::{BalancerEntry, Inventory, ReadState, State, TargetGroupEntry};
 use crate::AwsError;
 use albatross_core::{
     model::{StackId, Tags, TargetGroupArn},
@@ -11,28 +11,28 @@ use albatross_core::{
 
 impl State {
     /// The stacks whose records count: all that a record names is listed, and nothing of the stack was given up.
-    pub(super) fn vouched(&self, listed: &BTreeSet<&str>) -> BTreeSet<StackId> {
+    pub(super) fn trusted(&self, listed: &BTreeSet<&str>) -> BTreeSet<StackId> {
         let counts = |clean: &Clean| clean.arns().all(|arn| listed.contains(arn));
-        self.claims.iter().filter(|(_, clean)| counts(clean)).map(|(stack, _)| stack.clone()).collect()
+        self.unverified_records.iter().filter(|(_, clean)| counts(clean)).map(|(stack, _)| stack.clone()).collect()
     }
 
     /// The ARNs that the records of these stacks name.
-    pub(super) fn arns_of(&self, vouched: &BTreeSet<StackId>) -> BTreeSet<String> {
-        let claims = self.claims.iter().filter(|(stack, _)| vouched.contains(stack));
-        claims.flat_map(|(_, clean)| clean.arns()).map(str::to_owned).collect()
+    pub(super) fn arns_of(&self, trusted: &BTreeSet<StackId>) -> BTreeSet<String> {
+        let unverified_records = self.unverified_records.iter().filter(|(stack, _)| trusted.contains(stack));
+        unverified_records.flat_map(|(_, clean)| clean.arns()).map(str::to_owned).collect()
     }
 
     /// Believes the records of these stacks, but for those that were given up since. `began` is what `wanted` was when the
     /// sweep began that lists what they name.
-    pub(super) fn believe(&mut self, vouched: &BTreeSet<StackId>, began: u64) {
-        let known = Knowledge { read: Some(began), forgotten: 0 };
-        let claims = std::mem::take(&mut self.claims);
-        for (stack, clean) in claims.into_iter().filter(|(stack, _)| vouched.contains(stack)) {
-            if !clean.holdings.is_empty() {
-                self.holdings.insert(stack, clean.holdings);
+    pub(super) fn load_trusted(&mut self, trusted: &BTreeSet<StackId>, began: u64) {
+        let known = ReadState { read: Some(began), invalidated: 0 };
+        let unverified_records = std::mem::take(&mut self.unverified_records);
+        for (stack, clean) in unverified_records.into_iter().filter(|(stack, _)| trusted.contains(stack)) {
+            if !clean.member_resources.is_empty() {
+                self.member_resources.insert(stack, clean.member_resources);
             }
             for value in clean.load_balancers {
-                let listeners = value.listeners.as_ref().map_or_else(Knowledge::default, |_| known);
+                let listeners = value.listeners.as_ref().map_or_else(ReadState::default, |_| known);
                 let entry = BalancerEntry { tags: known, listeners, written: 0, value };
                 self.load_balancers.entry(entry.value.arn.clone()).or_insert(entry);
             }
@@ -46,8 +46,8 @@ impl State {
 
 impl Inventory {
     /// Takes records at their word, as far as the first sweep lists what they name. For the start of a term.
-    pub fn claim(&self, records: impl IntoIterator<Item = (StackId, Clean)>) {
-        self.state().claims.extend(records);
+    pub fn add_records(&self, records: impl IntoIterator<Item = (StackId, Clean)>) {
+        self.state().unverified_records.extend(records);
     }
 
     /// The tags of a target group as they were last listed, and with our own writes since; `None` for one of another VPC, or
@@ -67,10 +67,10 @@ impl Inventory {
     ///
     /// # Errors
     /// AWS's, when the sweep fails.
-    pub async fn takes_word_for_targets(&self, arn: &TargetGroupArn) -> Result<bool, AwsError> {
+    pub async fn checkpoint_is_trusted(&self, arn: &TargetGroupArn) -> Result<bool, AwsError> {
         let swept = {
             let state = self.state();
-            if state.targets.contains_key(arn) || state.targets_doubted.contains(arn) {
+            if state.targets.contains_key(arn) || state.stale_targets.contains(arn) {
                 return Ok(false);
             }
             state.swept.is_some()

@@ -29,15 +29,15 @@ use super::{Aws, AwsError, convert};
 use albatross_core::model::{Target, TargetHealth};
 use albatross_core::{
     model::{
-        Holding, LoadBalancerArn, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
-        ResourceId, Room, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId, tags,
+        KnownLimits, LoadBalancerArn, MemberResources, ObservedLoadBalancer, ObservedSecurityGroup, ObservedStack,
+        ObservedTargetGroup, ResourceId, SecurityGroupId, StackId, Tags, TargetGroupArn, VpcId, tags,
     },
     plan::Reads,
     record::Clean,
 };
 
 /// For how long after a creation without an answer a name that is not found may be found yet.
-const DOUBT: Duration = Duration::from_secs(30);
+const UNCERTAIN_FOR: Duration = Duration::from_secs(30);
 
 /// What AWS has of one cluster in one VPC. Shared by all workers.
 pub struct Inventory {
@@ -51,31 +51,31 @@ pub struct Inventory {
 
 /// How a thing that is read apart from its parent is known.
 #[derive(Clone, Copy, Debug, Default)]
-struct Knowledge {
+struct ReadState {
     /// `wanted` when the last read of it began, or when it was made by us.
     read: Option<u64>,
     /// `wanted` when it was last given up.
-    forgotten: u64,
+    invalidated: u64,
 }
 
-impl Knowledge {
+impl ReadState {
     fn is_known(self) -> bool {
-        self.read.is_some_and(|read| read >= self.forgotten)
+        self.read.is_some_and(|read| read >= self.invalidated)
     }
 }
 
 #[derive(Clone, Debug)]
 struct BalancerEntry {
     value: ObservedLoadBalancer,
-    tags: Knowledge,
-    listeners: Knowledge,
+    tags: ReadState,
+    listeners: ReadState,
     written: u64,
 }
 
 #[derive(Clone, Debug)]
 struct TargetGroupEntry {
     value: ObservedTargetGroup,
-    tags: Knowledge,
+    tags: ReadState,
     written: u64,
 }
 
@@ -92,11 +92,11 @@ struct State {
     /// What `wanted` was when the last sweep that succeeded began; `None` before the first.
     swept: Option<u64>,
     /// The value of `wanted` when the list of everything was last given up.
-    list_forgotten: u64,
+    list_invalidated: u64,
     /// The groups that were given up, until they are read by a read that has begun later.
-    forgotten: BTreeMap<StackId, Forgotten>,
+    invalidated: BTreeMap<StackId, Invalidated>,
     /// The things that a lost answer may have made and that were not found so far, with the time of the answer.
-    doubted: BTreeMap<StackId, BTreeMap<Named, Instant>>,
+    uncertain: BTreeMap<StackId, BTreeMap<ResourceName, Instant>>,
     /// Counts our own writes.
     writes: u64,
     load_balancers: BTreeMap<LoadBalancerArn, BalancerEntry>,
@@ -110,30 +110,30 @@ struct State {
     reading: Vec<u64>,
     targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
     /// Counts the times that known targets were given up.
-    targets_forgotten: u64,
+    target_invalidations: u64,
     /// Target groups whose targets were given up and not read since: nobody's word counts for them.
-    targets_doubted: BTreeSet<TargetGroupArn>,
+    stale_targets: BTreeSet<TargetGroupArn>,
     /// Who of a group has what of its load balancer.
-    holdings: BTreeMap<StackId, Vec<Holding>>,
+    member_resources: BTreeMap<StackId, Vec<MemberResources>>,
     /// Records, until the first sweep shows which of them count.
-    claims: BTreeMap<StackId, Clean>,
+    unverified_records: BTreeMap<StackId, Clean>,
 }
 
 /// A group that was given up.
 #[derive(Clone, Debug, Default)]
-struct Forgotten {
+struct Invalidated {
     /// `wanted` when it was last given up.
     at: u64,
     /// True if a part of it is not found by its ARN: it is gone, or was made a moment ago and is not known everywhere yet. Only
     /// a list shows which.
     missing: bool,
     /// The things that may have been made besides, with the time of the lost answer.
-    perhaps: BTreeMap<Named, Instant>,
+    possibly_created: BTreeMap<ResourceName, Instant>,
 }
 
 /// Something in AWS by its name, which is unique in the account's region, or of a security group in the VPC.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Named {
+pub enum ResourceName {
     /// A load balancer.
     LoadBalancer(String),
     /// A target group.
@@ -146,8 +146,8 @@ impl State {
     /// Whether a sweep is needed, by one group or else by whoever asks about all of them.
     fn needs_sweep(&self, group: Option<&StackId>) -> bool {
         let needed = match group {
-            Some(group) => self.forgotten.get(group).filter(|f| f.missing).map_or(0, |forgotten| forgotten.at),
-            None => self.list_forgotten,
+            Some(group) => self.invalidated.get(group).filter(|f| f.missing).map_or(0, |invalidated| invalidated.at),
+            None => self.list_invalidated,
         };
         self.swept.is_none_or(|swept| swept < needed)
     }
@@ -237,19 +237,19 @@ impl Inventory {
     ///
     /// # Errors
     /// AWS's, when something has to be read for it.
-    pub async fn observe(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
+    pub async fn observe(&self, stack: &StackId) -> Result<ObservedStack, AwsError> {
         loop {
-            self.sweep(Some(group)).await?;
-            self.read_forgotten(group).await?;
+            self.sweep(Some(stack)).await?;
+            self.read_invalidated(stack).await?;
             let state = self.state();
-            if !state.needs_sweep(Some(group)) && !state.forgotten.contains_key(group) {
-                return Ok(self.stack(&state, group));
+            if !state.needs_sweep(Some(stack)) && !state.invalidated.contains_key(stack) {
+                return Ok(self.stack(&state, stack));
             }
         }
     }
 
-    fn stack(&self, state: &State, group: &StackId) -> ObservedStack {
-        let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
+    fn stack(&self, state: &State, stack: &StackId) -> ObservedStack {
+        let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(stack);
         ObservedStack {
             load_balancers: state
                 .load_balancers
@@ -273,19 +273,19 @@ impl Inventory {
                 .map(|s| s.value.clone())
                 .collect(),
             bindings: Vec::new(),
-            holdings: state.holdings.get(group).cloned().unwrap_or_default(),
+            member_resources: state.member_resources.get(stack).cloned().unwrap_or_default(),
             tag_keys: None,
-            let_go: BTreeSet::new(),
-            room: Room::default(),
+            expired: BTreeSet::new(),
+            room: KnownLimits::default(),
         }
     }
 
     /// Remembers who of a group has what of its load balancer.
-    pub fn remember_holdings(&self, group: &StackId, holdings: Vec<Holding>) {
+    pub fn remember_member_resources(&self, stack: &StackId, member_resources: Vec<MemberResources>) {
         let mut state = self.state();
-        match holdings.is_empty() {
-            true => drop(state.holdings.remove(group)),
-            false => drop(state.holdings.insert(group.clone(), holdings)),
+        match member_resources.is_empty() {
+            true => drop(state.member_resources.remove(stack)),
+            false => drop(state.member_resources.insert(stack.clone(), member_resources)),
         }
     }
 
@@ -293,8 +293,8 @@ impl Inventory {
     ///
     /// # Errors
     /// AWS's.
-    pub async fn read_states(&self, group: &StackId) -> Result<(), AwsError> {
-        let balancers = self.observe(group).await?.load_balancers;
+    pub async fn read_states(&self, stack: &StackId) -> Result<(), AwsError> {
+        let balancers = self.observe(stack).await?.load_balancers;
         let waiting = balancers.iter().filter(|balancer| !balancer.is_active());
         let arns: Vec<String> = waiting.map(|balancer| balancer.arn.to_string()).collect();
         if arns.is_empty() {
@@ -302,7 +302,7 @@ impl Inventory {
         }
         let read = self.aws.load_balancers(Some(arns)).await;
         if read.as_ref().is_err_and(AwsError::is_not_found) {
-            self.forget(group);
+            self.invalidate(stack);
         }
         for read in read?.iter().filter_map(convert::load_balancer) {
             if let Some(entry) = self.state().load_balancers.get_mut(&read.arn) {
@@ -319,7 +319,7 @@ impl Inventory {
     pub async fn read(&self, stack: &StackId, reads: &Reads) -> Result<(), AwsError> {
         let result = self.read_parts(reads).await;
         if result.as_ref().is_err_and(AwsError::is_not_found) {
-            self.forget(stack);
+            self.invalidate(stack);
         }
         result
     }
@@ -365,15 +365,15 @@ impl Inventory {
     ///
     /// # Errors
     /// AWS's.
-    pub async fn observe_whole(&self, group: &StackId) -> Result<ObservedStack, AwsError> {
+    pub async fn observe_whole(&self, stack: &StackId) -> Result<ObservedStack, AwsError> {
         loop {
-            let observed = self.observe(group).await?;
+            let observed = self.observe(stack).await?;
             let unread = observed.load_balancers.iter().filter(|balancer| balancer.listeners.is_none());
             let reads = Reads { listeners_of: unread.map(|b| b.arn.clone()).collect(), ..Reads::default() };
             if reads.is_empty() {
                 return Ok(observed);
             }
-            self.read(group, &reads).await?;
+            self.read(stack, &reads).await?;
         }
     }
 
@@ -427,25 +427,25 @@ impl Inventory {
     ///
     /// # Errors
     /// AWS's.
-    pub async fn tags_of_named(&self, group: &StackId, named: Named) -> Result<Option<Tags>, AwsError> {
-        self.forget_and_find(group, Some(named.clone()));
-        self.observe(group).await?;
+    pub async fn tags_of_named(&self, stack: &StackId, named: ResourceName) -> Result<Option<Tags>, AwsError> {
+        self.invalidate_and_find(stack, Some(named.clone()));
+        self.observe(stack).await?;
         let state = self.state();
         Ok(match &named {
-            Named::LoadBalancer(name) => {
+            ResourceName::LoadBalancer(name) => {
                 state.load_balancers.values().find(|b| b.value.name == *name).map(|b| b.value.tags.clone())
             }
-            Named::TargetGroup(name) => {
+            ResourceName::TargetGroup(name) => {
                 state.target_groups.values().find(|t| t.value.name == *name).map(|t| t.value.tags.clone())
             }
-            Named::SecurityGroup(name) => {
+            ResourceName::SecurityGroup(name) => {
                 state.security_groups.values().find(|s| s.value.name == *name).map(|s| s.value.tags.clone())
             }
         })
     }
 
     /// The targets of a group. Asks AWS unless they are known: by an earlier answer and what was registered since, or
-    /// because the group was made by this process. Healths are as old as the answer; [`Self::forget_targets`] has them
+    /// because the group was made by this process. Healths are as old as the answer; [`Self::invalidate_targets`] has them
     /// read anew.
     ///
     /// # Errors
@@ -463,105 +463,105 @@ impl Inventory {
     /// # Errors
     /// AWS's.
     pub async fn read_targets(&self, arn: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
-        let forgotten = self.state().targets_forgotten;
+        let invalidated = self.state().target_invalidations;
         let targets = self.aws.describe_target_health(arn).await?;
         let mut state = self.state();
-        if state.targets_forgotten == forgotten {
+        if state.target_invalidations == invalidated {
             state.targets.insert(arn.clone(), targets.clone());
-            state.targets_doubted.remove(arn);
+            state.stale_targets.remove(arn);
         }
         Ok(targets)
     }
 
     /// Gives up what is known of a group: its resources are read again at the next observation. For writes whose answer was
     /// lost, and for answers that show that what is known is wrong.
-    pub fn forget(&self, group: &StackId) {
-        self.forget_and_find(group, None);
+    pub fn invalidate(&self, stack: &StackId) {
+        self.invalidate_and_find(stack, None);
     }
 
-    /// As [`Self::forget`], where something of that name may have been made besides.
-    pub fn forget_and_find(&self, group: &StackId, perhaps: Option<Named>) {
+    /// As [`Self::invalidate`], where something of that name may have been made besides.
+    pub fn invalidate_and_find(&self, stack: &StackId, possibly_created: Option<ResourceName>) {
         let mut state = self.state();
         state.wanted += 1;
         let wanted = state.wanted;
-        let forgotten = state.forgotten.entry(group.clone()).or_default();
-        forgotten.at = wanted;
-        forgotten.perhaps.extend(perhaps.map(|named| (named, Instant::now())));
-        state.claims.remove(group);
-        let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
+        let invalidated = state.invalidated.entry(stack.clone()).or_default();
+        invalidated.at = wanted;
+        invalidated.possibly_created.extend(possibly_created.map(|named| (named, Instant::now())));
+        state.unverified_records.remove(stack);
+        let of_group = |tags: &Tags| self.group_of(tags).as_ref() == Some(stack);
         let mut target_groups = Vec::new();
         for entry in state.load_balancers.values_mut().filter(|b| of_group(&b.value.tags)) {
-            entry.tags.forgotten = wanted;
-            entry.listeners.forgotten = wanted;
+            entry.tags.invalidated = wanted;
+            entry.listeners.invalidated = wanted;
             entry.value.attributes = None;
         }
         for (arn, entry) in state.target_groups.iter_mut().filter(|(_, t)| of_group(&t.value.tags)) {
-            entry.tags.forgotten = wanted;
+            entry.tags.invalidated = wanted;
             entry.value.attributes = None;
             target_groups.push(arn.clone());
         }
-        state.targets_forgotten += 1;
+        state.target_invalidations += 1;
         for arn in target_groups {
             state.targets.remove(&arn);
-            state.targets_doubted.insert(arn);
+            state.stale_targets.insert(arn);
         }
     }
 
     /// Returns how long it is until it is known whether what a lost answer may have made of a group is there: AWS does not find
     /// everywhere at once what it has made. What is due is looked for at the next observation.
-    pub fn doubts(&self, group: &StackId) -> Option<Duration> {
+    pub fn uncertain_for(&self, stack: &StackId) -> Option<Duration> {
         let mut state = self.state();
-        let doubted = state.doubted.get_mut(group)?;
+        let uncertain = state.uncertain.get_mut(stack)?;
         let (due, later): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(doubted).into_iter().partition(|(_, since)| since.elapsed() >= DOUBT);
-        *doubted = later;
-        let left = doubted.values().map(|since| DOUBT.saturating_sub(since.elapsed())).min();
-        if doubted.is_empty() {
-            state.doubted.remove(group);
+            std::mem::take(uncertain).into_iter().partition(|(_, since)| since.elapsed() >= UNCERTAIN_FOR);
+        *uncertain = later;
+        let left = uncertain.values().map(|since| UNCERTAIN_FOR.saturating_sub(since.elapsed())).min();
+        if uncertain.is_empty() {
+            state.uncertain.remove(stack);
         }
         if due.is_empty() {
             return left;
         }
         state.wanted += 1;
         let wanted = state.wanted;
-        let forgotten = state.forgotten.entry(group.clone()).or_default();
-        forgotten.at = wanted;
-        forgotten.perhaps.extend(due);
+        let invalidated = state.invalidated.entry(stack.clone()).or_default();
+        invalidated.at = wanted;
+        invalidated.possibly_created.extend(due);
         Some(Duration::ZERO)
     }
 
     /// Has everything listed again for whoever asks about more than one group; what hangs below stays known.
-    pub fn give_up_list(&self) {
+    pub fn invalidate_list(&self) {
         let mut state = self.state();
         state.wanted += 1;
-        state.list_forgotten = state.wanted;
+        state.list_invalidated = state.wanted;
     }
 
     /// Gives up what is known of a target group's targets.
-    pub fn forget_targets(&self, arn: &TargetGroupArn) {
+    pub fn invalidate_targets(&self, arn: &TargetGroupArn) {
         let mut state = self.state();
-        state.targets_forgotten += 1;
+        state.target_invalidations += 1;
         state.targets.remove(arn);
-        state.targets_doubted.insert(arn.clone());
+        state.stale_targets.insert(arn.clone());
     }
 
     /// The group's security group in front of its load balancer, as far as it is known.
-    pub fn managed_security_group(&self, group: &StackId) -> Option<SecurityGroupId> {
+    pub fn managed_security_group(&self, stack: &StackId) -> Option<SecurityGroupId> {
         let state = self.state();
         let mut found = state
             .security_groups
             .values()
-            .filter(|s| self.group_of(&s.value.tags).as_ref() == Some(group) && is_managed(&s.value.tags));
+            .filter(|s| self.group_of(&s.value.tags).as_ref() == Some(stack) && is_managed(&s.value.tags));
         found.next().map(|s| s.value.id.clone())
     }
 
     /// The group's target groups of one resource id, as far as they are known: two while one replaces the other.
-    pub fn target_groups_of(&self, group: &StackId, resource: &ResourceId) -> Vec<ObservedTargetGroup> {
+    pub fn target_groups_of(&self, stack: &StackId, resource: &ResourceId) -> Vec<ObservedTargetGroup> {
         let state = self.state();
         let entries = state.target_groups.values();
         entries
             .filter(|t| {
-                self.group_of(&t.value.tags).as_ref() == Some(group) && t.value.resource().as_ref() == Some(resource)
+                self.group_of(&t.value.tags).as_ref() == Some(stack) && t.value.resource().as_ref() == Some(resource)
             })
             .map(|t| t.value.clone())
             .collect()

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{BalancerEntry, Inventory, Knowledge, SecurityGroupEntry, State, TargetGroupEntry};
+use super::{BalancerEntry, Inventory, ReadState, SecurityGroupEntry, State, TargetGroupEntry};
 use albatross_core::{
     model::{
         Action, Attributes, HealthCheck, IpAddressType, ListenerArn, LoadBalancerArn, ObservedListener,
         ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedTargetGroup, Registration, RuleArn,
         SecurityGroupId, SecurityGroupRule, SubnetId, Tags, TargetGroupArn, TargetHealth,
     },
-    plan::BelievedSecret,
+    plan::AssumedSecret,
 };
 
 impl State {
@@ -20,8 +20,8 @@ impl State {
     }
 
     /// What is made by us is known in full.
-    fn known(&self) -> Knowledge {
-        Knowledge { read: Some(self.wanted), forgotten: 0 }
+    fn known(&self) -> ReadState {
+        ReadState { read: Some(self.wanted), invalidated: 0 }
     }
 
     fn listener(&mut self, arn: &ListenerArn) -> Option<&mut ObservedListener> {
@@ -160,16 +160,16 @@ impl Inventory {
     }
 
     /// Takes rules and default actions to have the content of a Secret as it is.
-    pub fn believe_secrets(&self, believed: &[BelievedSecret]) {
-        for believed in believed {
-            self.record_on_listener(&believed.listener, |listener| {
-                let actions = match &believed.rule {
+    pub fn assume_secrets(&self, assumed: &[AssumedSecret]) {
+        for assumed in assumed {
+            self.record_on_listener(&assumed.listener, |listener| {
+                let actions = match &assumed.rule {
                     None => Some(&mut listener.default_actions),
                     Some(arn) => listener.rules.iter_mut().find(|rule| rule.arn == *arn).map(|rule| &mut rule.actions),
                 };
                 for action in actions.into_iter().flatten() {
                     if let Action::AuthenticateOidc { secret_version, .. } = action {
-                        *secret_version = Some(believed.version.clone());
+                        *secret_version = Some(assumed.version.clone());
                     }
                 }
             });

@@ -4,42 +4,42 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-use super::{DOUBT, Inventory, Named, Reading, State, sweep::Part};
+use super::{Inventory, Reading, ResourceName, State, UNCERTAIN_FOR, sweep::ReadResources};
 use crate::{AwsError, convert};
 use albatross_core::model::{LoadBalancerArn, ObservedSecurityGroup, StackId, Tags, TargetGroupArn, tags};
 
 /// The ARNs and names to read.
 #[derive(Default)]
-struct Wanted {
+struct RereadRequest {
     load_balancers: Vec<LoadBalancerArn>,
     target_groups: Vec<TargetGroupArn>,
-    perhaps: BTreeMap<Named, Instant>,
+    possibly_created: BTreeMap<ResourceName, Instant>,
 }
 
 impl Inventory {
     /// Reads what a group has, where it was given up since.
-    pub(super) async fn read_forgotten(&self, group: &StackId) -> Result<(), AwsError> {
+    pub(super) async fn read_invalidated(&self, stack: &StackId) -> Result<(), AwsError> {
         let (reading, wanted) = {
             let reading = Reading::begin(self);
             let state = self.state();
-            let Some(forgotten) = state.forgotten.get(group) else { return Ok(()) };
-            let ours = |tags: &Tags| self.group_of(tags).as_ref() == Some(group);
+            let Some(invalidated) = state.invalidated.get(stack) else { return Ok(()) };
+            let ours = |tags: &Tags| self.group_of(tags).as_ref() == Some(stack);
             let balancers = state.load_balancers.values().filter(|entry| ours(&entry.value.tags));
             let groups = state.target_groups.values().filter(|entry| ours(&entry.value.tags));
-            let wanted = Wanted {
+            let wanted = RereadRequest {
                 load_balancers: balancers.map(|entry| entry.value.arn.clone()).collect(),
                 target_groups: groups.map(|entry| entry.value.arn.clone()).collect(),
-                perhaps: forgotten.perhaps.clone(),
+                possibly_created: invalidated.possibly_created.clone(),
             };
             drop(state);
             (reading, wanted)
         };
-        let perhaps = wanted.perhaps.clone();
-        match self.find_again(group, wanted, &reading).await {
-            Ok(part) => self.state().read_again(self, group, part, perhaps),
+        let possibly_created = wanted.possibly_created.clone();
+        match self.find_again(stack, wanted, &reading).await {
+            Ok(part) => self.state().read_again(self, stack, part, possibly_created),
             Err(error) if error.is_not_found() => {
-                if let Some(forgotten) = self.state().forgotten.get_mut(group) {
-                    forgotten.missing = true;
+                if let Some(invalidated) = self.state().invalidated.get_mut(stack) {
+                    invalidated.missing = true;
                 }
             }
             Err(error) => return Err(error),
@@ -49,7 +49,12 @@ impl Inventory {
 
     /// # Errors
     /// That it is not found, where something that was there is not, and AWS's.
-    async fn find_again(&self, group: &StackId, wanted: Wanted, reading: &Reading<'_>) -> Result<Part, AwsError> {
+    async fn find_again(
+        &self,
+        group: &StackId,
+        wanted: RereadRequest,
+        reading: &Reading<'_>,
+    ) -> Result<ReadResources, AwsError> {
         let name = group.to_string();
         let name = [name.as_str()];
         let (mut balancers, mut groups, security_groups) = tokio::try_join!(
@@ -57,12 +62,12 @@ impl Inventory {
             self.aws.target_groups_of(&wanted.target_groups),
             self.aws.security_groups_tagged(&self.vpc, tags::stack_key(group), &name),
         )?;
-        for named in wanted.perhaps.keys() {
+        for named in wanted.possibly_created.keys() {
             match named {
-                Named::LoadBalancer(name) => balancers.extend(self.aws.load_balancer_named(name).await?),
-                Named::TargetGroup(name) => groups.extend(self.aws.target_groups_named(name).await?),
+                ResourceName::LoadBalancer(name) => balancers.extend(self.aws.load_balancer_named(name).await?),
+                ResourceName::TargetGroup(name) => groups.extend(self.aws.target_groups_named(name).await?),
                 // They are listed by their tag.
-                Named::SecurityGroup(_) => {}
+                ResourceName::SecurityGroup(_) => {}
             }
         }
         let vpc = Some(self.vpc.as_str());
@@ -80,46 +85,52 @@ impl Inventory {
         let ours = |found: &ObservedSecurityGroup| self.group_of(&found.tags).as_ref() == Some(group);
         let security_groups = security_groups.into_iter().filter(ours).collect();
         let Reading { wanted, writes, .. } = *reading;
-        Ok(Part { wanted, writes, load_balancers, target_groups, security_groups, tags })
+        Ok(ReadResources { wanted, writes, load_balancers, target_groups, security_groups, tags })
     }
 }
 
 impl State {
     /// Takes over what was read of a group.
-    fn read_again(&mut self, inventory: &Inventory, group: &StackId, part: Part, perhaps: BTreeMap<Named, Instant>) {
+    fn read_again(
+        &mut self,
+        inventory: &Inventory,
+        stack: &StackId,
+        part: ReadResources,
+        possibly_created: BTreeMap<ResourceName, Instant>,
+    ) {
         let (wanted, since, found) = (part.wanted, part.writes, part.ids());
         // They are listed by their tag, so that one that is not there is gone, or another's by now.
         self.security_groups.retain(|id, entry| {
-            inventory.group_of(&entry.value.tags).as_ref() != Some(group)
+            inventory.group_of(&entry.value.tags).as_ref() != Some(stack)
                 || found.contains(id.as_str())
                 || entry.written > since
         });
-        self.take_in(part);
-        self.doubt(group, perhaps);
-        if self.forgotten.get(group).is_some_and(|forgotten| forgotten.at <= wanted) {
-            self.forgotten.remove(group);
+        self.take_over(part);
+        self.mark_uncertain(stack, possibly_created);
+        if self.invalidated.get(stack).is_some_and(|invalidated| invalidated.at <= wanted) {
+            self.invalidated.remove(stack);
         }
     }
 
     /// Remembers what may have been made of a group and is not found yet, or is not known to be the group's.
-    pub(super) fn doubt(&mut self, group: &StackId, perhaps: BTreeMap<Named, Instant>) {
-        let open = |(named, since): &(Named, Instant)| !self.knows(named) && since.elapsed() < DOUBT;
-        let open: BTreeMap<Named, Instant> = perhaps.into_iter().filter(open).collect();
+    pub(super) fn mark_uncertain(&mut self, stack: &StackId, possibly_created: BTreeMap<ResourceName, Instant>) {
+        let open = |(named, since): &(ResourceName, Instant)| !self.knows(named) && since.elapsed() < UNCERTAIN_FOR;
+        let open: BTreeMap<ResourceName, Instant> = possibly_created.into_iter().filter(open).collect();
         if !open.is_empty() {
-            self.doubted.entry(group.clone()).or_default().extend(open);
+            self.uncertain.entry(stack.clone()).or_default().extend(open);
         }
     }
 
     /// Returns whether something of this name is known with its tags.
-    fn knows(&self, named: &Named) -> bool {
+    fn knows(&self, named: &ResourceName) -> bool {
         match named {
-            Named::LoadBalancer(name) => {
+            ResourceName::LoadBalancer(name) => {
                 self.load_balancers.values().any(|entry| entry.value.name == *name && entry.tags.is_known())
             }
-            Named::TargetGroup(name) => {
+            ResourceName::TargetGroup(name) => {
                 self.target_groups.values().any(|entry| entry.value.name == *name && entry.tags.is_known())
             }
-            Named::SecurityGroup(name) => self.security_groups.values().any(|entry| entry.value.name == *name),
+            ResourceName::SecurityGroup(name) => self.security_groups.values().any(|entry| entry.value.name == *name),
         }
     }
 }

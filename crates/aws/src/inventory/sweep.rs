@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BalancerEntry, DOUBT, Inventory, Knowledge, Reading, SecurityGroupEntry, State, TargetGroupEntry};
+use super::{BalancerEntry, Inventory, ReadState, Reading, SecurityGroupEntry, State, TargetGroupEntry, UNCERTAIN_FOR};
 use crate::{AwsError, Priority, convert, elb::security_groups_of, with_priority};
 use albatross_core::model::{
     ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, SecurityGroupId, StackId, Tags, TargetGroupArn,
@@ -10,15 +10,15 @@ use albatross_core::model::{
 };
 
 /// What a sweep has found. Complete, so what is not in it is not in AWS.
-struct Found {
-    part: Part,
+struct SweepResult {
+    part: ReadResources,
     others: BTreeMap<String, BTreeSet<SecurityGroupId>>,
     /// Stacks all of whose record is listed.
-    vouched: BTreeSet<StackId>,
+    trusted: BTreeSet<StackId>,
 }
 
 /// The resources that a read has found.
-pub(super) struct Part {
+pub(super) struct ReadResources {
     /// `State::wanted` when it began.
     pub(super) wanted: u64,
     /// `State::writes` when it began.
@@ -48,7 +48,7 @@ impl Inventory {
         Ok(())
     }
 
-    async fn find(&self, reading: &Reading<'_>) -> Result<Found, AwsError> {
+    async fn find(&self, reading: &Reading<'_>) -> Result<SweepResult, AwsError> {
         let cluster = [self.cluster.as_str()];
         let (balancers, groups, security_groups) = tokio::try_join!(
             self.aws.load_balancers(None),
@@ -67,10 +67,10 @@ impl Inventory {
             .map(|b| b.arn.as_str())
             .chain(groups.iter().filter_map(|group| group.target_group_arn()))
             .collect();
-        let (vouched, unknown): (BTreeSet<StackId>, Vec<String>) = {
+        let (trusted, unknown): (BTreeSet<StackId>, Vec<String>) = {
             let state = self.state();
-            let vouched = state.vouched(&listed);
-            let named = state.arns_of(&vouched);
+            let trusted = state.trusted(&listed);
+            let named = state.arns_of(&trusted);
             let balancers = load_balancers
                 .iter()
                 .filter(|b| !named.contains(b.arn.as_str()))
@@ -84,7 +84,7 @@ impl Inventory {
                 .filter(|g| !state.target_groups.get(&g.arn).is_some_and(|e| e.tags.is_known()))
                 .map(|g| g.arn);
             let unknown = balancers.map(str::to_owned).chain(groups.map(|arn| arn.as_str().to_owned())).collect();
-            (vouched, unknown)
+            (trusted, unknown)
         };
         let tags = self.aws.tags(&unknown).await?;
         let target_groups = groups.iter().filter_map(convert::target_group).collect();
@@ -96,49 +96,49 @@ impl Inventory {
             "listed what AWS has"
         );
         let Reading { wanted, writes, .. } = *reading;
-        let part = Part { wanted, writes, load_balancers, target_groups, security_groups, tags };
-        Ok(Found { part, others, vouched })
+        let part = ReadResources { wanted, writes, load_balancers, target_groups, security_groups, tags };
+        Ok(SweepResult { part, others, trusted })
     }
 }
 
 impl State {
     /// Takes over what a sweep has found, but for what was written or deleted by us since it began.
-    fn merge(&mut self, found: Found) {
-        let Found { part, others, vouched } = found;
+    fn merge(&mut self, found: SweepResult) {
+        let SweepResult { part, others, trusted } = found;
         let (wanted, since) = (part.wanted, part.writes);
-        self.believe(&vouched, wanted);
+        self.load_trusted(&trusted, wanted);
         let known = part.ids();
         // What is not in it is gone.
         self.load_balancers.retain(|arn, entry| known.contains(arn.as_str()) || entry.written > since);
         self.target_groups.retain(|arn, entry| known.contains(arn.as_str()) || entry.written > since);
         self.security_groups.retain(|id, entry| known.contains(id.as_str()) || entry.written > since);
         self.others = others;
-        let read = self.forgotten.extract_if(.., |_, forgotten| forgotten.at <= wanted).collect::<Vec<_>>();
-        self.take_in(part);
-        for (group, forgotten) in read {
-            self.doubt(&group, forgotten.perhaps);
+        let read = self.invalidated.extract_if(.., |_, invalidated| invalidated.at <= wanted).collect::<Vec<_>>();
+        self.take_over(part);
+        for (group, invalidated) in read {
+            self.mark_uncertain(&group, invalidated.possibly_created);
         }
         // A complete list decides about what should be shown by now.
-        self.doubted.retain(|_, named| {
-            named.retain(|_, since| since.elapsed() < DOUBT);
+        self.uncertain.retain(|_, named| {
+            named.retain(|_, since| since.elapsed() < UNCERTAIN_FOR);
             !named.is_empty()
         });
         let listed: BTreeSet<TargetGroupArn> = self.target_groups.keys().cloned().collect();
-        self.targets_doubted.retain(|arn| listed.contains(arn));
+        self.stale_targets.retain(|arn| listed.contains(arn));
         self.swept = Some(wanted);
     }
 
     /// Takes over what a read has found, but for what was written or deleted by us since it began.
-    pub(super) fn take_in(&mut self, found: Part) {
-        let Part { wanted, writes: since, mut tags, .. } = found;
-        let mut tags_of = |arn: &str, known: Option<(Tags, Knowledge)>| match (tags.remove(arn), known) {
+    pub(super) fn take_over(&mut self, found: ReadResources) {
+        let ReadResources { wanted, writes: since, mut tags, .. } = found;
+        let mut tags_of = |arn: &str, known: Option<(Tags, ReadState)>| match (tags.remove(arn), known) {
             (Some(tags), known) => {
-                let forgotten = known.map_or(0, |(_, knowledge)| knowledge.forgotten);
-                (tags, Knowledge { read: Some(wanted), forgotten })
+                let invalidated = known.map_or(0, |(_, knowledge)| knowledge.invalidated);
+                (tags, ReadState { read: Some(wanted), invalidated })
             }
             (None, Some(known)) => known,
             // Not asked for (of another VPC), or AWS did not know it yet when it was asked: asked the next time.
-            (None, None) => (Tags::new(), Knowledge::default()),
+            (None, None) => (Tags::new(), ReadState::default()),
         };
         let deleted = &self.deleted;
         let gone = |id: &str| deleted.get(id).is_some_and(|at| *at > since);
@@ -178,7 +178,7 @@ impl State {
     }
 }
 
-impl Part {
+impl ReadResources {
     /// The ARNs and ids of all that was found.
     pub(super) fn ids(&self) -> BTreeSet<String> {
         let balancers = self.load_balancers.iter().map(|b| b.arn.as_str());

@@ -4,8 +4,8 @@ use tokio::sync::Notify;
 
 use super::*;
 use albatross_core::model::{
-    ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedListener, ObservedRule,
-    Room, RuleArn, Scheme, SecurityGroupRule, Source,
+    KnownLimits, ListenerArn, ListenerProtocol, LoadBalancerKind, LoadBalancerState, ObjectName, ObservedListener,
+    ObservedRule, RuleArn, Scheme, SecurityGroupRule, Source,
 };
 use albatross_simulation::fake::{Call, Fake, ec2, elb, elb_error};
 
@@ -305,10 +305,10 @@ async fn what_we_make_and_change_ourselves_needs_no_read() {
         target_groups: vec![created_target_group("a")],
         security_groups: vec![],
         bindings: vec![],
-        holdings: vec![],
+        member_resources: vec![],
         tag_keys: None,
-        let_go: BTreeSet::new(),
-        room: Room::default(),
+        expired: BTreeSet::new(),
+        room: KnownLimits::default(),
     };
     assert_eq!(inventory.observe_whole(&of_a).await.unwrap(), expected);
     assert!(inventory.targets(&target_group_arn("a")).await.unwrap().is_empty());
@@ -326,7 +326,7 @@ async fn a_forgotten_group_is_read_again_and_no_other() {
     inventory.observe_whole(&group("a")).await.unwrap();
     inventory.observe_whole(&group("b")).await.unwrap();
     fake.calls();
-    inventory.forget(&group("a"));
+    inventory.invalidate(&group("a"));
     // Others wait for nothing.
     inventory.observe_whole(&group("b")).await.unwrap();
     assert!(fake.actions().is_empty());
@@ -357,7 +357,7 @@ async fn what_others_deleted_is_missed_once_the_group_is_given_up() {
     inventory.observe_whole(&group("a")).await.unwrap();
     *world.lock().unwrap() = World::default();
     assert!(!inventory.observe_whole(&group("a")).await.unwrap().is_empty());
-    inventory.forget(&group("a"));
+    inventory.invalidate(&group("a"));
     assert!(inventory.observe_whole(&group("a")).await.unwrap().is_empty());
 }
 
@@ -430,7 +430,7 @@ async fn what_is_forgotten_during_a_sweep_is_swept_once_more() {
     listed.notified().await;
     // A write of the group had no answer, and did take effect after the lists were made.
     world.lock().unwrap().target_groups.clear();
-    inventory.forget(&group("a"));
+    inventory.invalidate(&group("a"));
     go_on.notify_one();
     let a = observing.await.unwrap().unwrap();
     assert_eq!(names(&a), (vec!["a"], vec![], vec![]));
@@ -447,7 +447,7 @@ async fn a_group_that_is_given_up_is_read_by_its_arns_and_nothing_is_listed() {
         inventory.observe_whole(&group(name)).await.unwrap();
     }
     for name in all {
-        inventory.forget(&group(name));
+        inventory.invalidate(&group(name));
     }
     fake.calls();
     let a = inventory.observe(&group("a")).await.unwrap();
@@ -483,9 +483,9 @@ async fn what_a_lost_answer_may_have_made_is_found_by_its_name() {
     assert!(inventory.observe(&group("a")).await.unwrap().is_empty());
     world.lock().unwrap().load_balancers.insert("a".into());
     world.lock().unwrap().target_groups.insert("a".into());
-    inventory.forget_and_find(&group("a"), Some(Named::LoadBalancer("a".to_owned())));
-    inventory.forget_and_find(&group("a"), Some(Named::TargetGroup("a".to_owned())));
-    inventory.forget_and_find(&group("a"), Some(Named::TargetGroup("nobody".to_owned())));
+    inventory.invalidate_and_find(&group("a"), Some(ResourceName::LoadBalancer("a".to_owned())));
+    inventory.invalidate_and_find(&group("a"), Some(ResourceName::TargetGroup("a".to_owned())));
+    inventory.invalidate_and_find(&group("a"), Some(ResourceName::TargetGroup("nobody".to_owned())));
     fake.calls();
     let a = inventory.observe(&group("a")).await.unwrap();
     assert_eq!(names(&a), (vec!["a"], vec!["a"], vec![]));
@@ -497,33 +497,33 @@ async fn what_a_lost_answer_may_have_made_is_found_by_its_name() {
 async fn what_is_not_found_by_its_name_at_once_is_looked_for_once_more() {
     let world = world(&[], &[], &[]);
     let (fake, inventory) = started(&world).await;
-    inventory.forget_and_find(&group("a"), Some(Named::TargetGroup("a".to_owned())));
+    inventory.invalidate_and_find(&group("a"), Some(ResourceName::TargetGroup("a".to_owned())));
     inventory.observe(&group("a")).await.unwrap();
-    let left = inventory.doubts(&group("a")).expect("a doubt");
-    assert!(left <= DOUBT && left > DOUBT - Duration::from_secs(10), "{left:?}");
+    let left = inventory.uncertain_for(&group("a")).expect("a doubt");
+    assert!(left <= UNCERTAIN_FOR && left > UNCERTAIN_FOR - Duration::from_secs(10), "{left:?}");
     // AWS shows it later.
     world.lock().unwrap().target_groups.insert("a".into());
-    let since = Instant::now().checked_sub(DOUBT).expect("a machine that has run for longer");
-    inventory.state().doubted.values_mut().flat_map(BTreeMap::values_mut).for_each(|at| *at = since);
-    assert_eq!(inventory.doubts(&group("a")), Some(Duration::ZERO));
+    let since = Instant::now().checked_sub(UNCERTAIN_FOR).expect("a machine that has run for longer");
+    inventory.state().uncertain.values_mut().flat_map(BTreeMap::values_mut).for_each(|at| *at = since);
+    assert_eq!(inventory.uncertain_for(&group("a")), Some(Duration::ZERO));
     fake.calls();
     assert_eq!(names(&inventory.observe(&group("a")).await.unwrap()).1, ["a"]);
-    assert_eq!(inventory.doubts(&group("a")), None);
+    assert_eq!(inventory.uncertain_for(&group("a")), None);
 }
 
 #[tokio::test]
 async fn a_doubt_about_a_group_that_nobody_asks_about_ends_with_the_next_list() {
     let (_fake, inventory) = started(&world(&[], &[], &[])).await;
-    inventory.forget_and_find(&group("a"), Some(Named::TargetGroup("a".to_owned())));
+    inventory.invalidate_and_find(&group("a"), Some(ResourceName::TargetGroup("a".to_owned())));
     inventory.observe(&group("a")).await.unwrap();
     let list = async || {
-        inventory.give_up_list();
+        inventory.invalidate_list();
         inventory.groups().await.unwrap();
-        inventory.state().doubted.len()
+        inventory.state().uncertain.len()
     };
     assert_eq!(list().await, 1, "AWS may show it later");
-    let since = Instant::now().checked_sub(DOUBT).expect("a machine that has run for longer");
-    inventory.state().doubted.values_mut().flat_map(BTreeMap::values_mut).for_each(|at| *at = since);
+    let since = Instant::now().checked_sub(UNCERTAIN_FOR).expect("a machine that has run for longer");
+    inventory.state().uncertain.values_mut().flat_map(BTreeMap::values_mut).for_each(|at| *at = since);
     assert_eq!(list().await, 0);
 }
 
@@ -532,11 +532,11 @@ async fn a_security_group_that_may_have_been_made_is_looked_for_once_more_too() 
     let world = world(&[], &[], &[]);
     let (_fake, inventory) = started(&world).await;
     inventory.observe(&group("a")).await.unwrap();
-    inventory.forget_and_find(&group("a"), Some(Named::SecurityGroup("a".to_owned())));
+    inventory.invalidate_and_find(&group("a"), Some(ResourceName::SecurityGroup("a".to_owned())));
     inventory.observe(&group("a")).await.unwrap();
-    assert!(inventory.doubts(&group("a")).is_some(), "it may be shown later");
+    assert!(inventory.uncertain_for(&group("a")).is_some(), "it may be shown later");
     world.lock().unwrap().security_groups.insert("a".into());
-    inventory.forget_and_find(&group("a"), Some(Named::SecurityGroup("a".to_owned())));
+    inventory.invalidate_and_find(&group("a"), Some(ResourceName::SecurityGroup("a".to_owned())));
     assert_eq!(names(&inventory.observe(&group("a")).await.unwrap()).2, ["a"]);
 }
 
@@ -546,7 +546,7 @@ async fn what_others_have_made_is_listed_when_the_list_is_given_up() {
     let (_fake, inventory) = started(&world).await;
     assert_eq!(inventory.groups().await.unwrap(), BTreeSet::from([group("a")]));
     world.lock().unwrap().target_groups.insert("b".into());
-    inventory.give_up_list();
+    inventory.invalidate_list();
     assert_eq!(inventory.groups().await.unwrap(), BTreeSet::from([group("a"), group("b")]));
 }
 
@@ -582,7 +582,7 @@ async fn other_vpcs_have_no_part_in_it() {
     let tags: Vec<_> = calls.iter().filter(|c| c.action == "DescribeTags").map(|c| c.list("ResourceArns")).collect();
     assert_eq!(tags, [vec!["arn:loadbalancer/app/a/1", "arn:targetgroup/a/1"]]);
     // A binding may name a target group of another VPC all the same.
-    let far = inventory.tags_of_named(&group("a"), Named::TargetGroup("far".to_owned())).await.unwrap();
+    let far = inventory.tags_of_named(&group("a"), ResourceName::TargetGroup("far".to_owned())).await.unwrap();
     assert_eq!(far, Some(Tags::new()));
 }
 
@@ -600,7 +600,7 @@ async fn targets_are_read_once_and_then_as_registered() {
     inventory.record_deregistered(&arn, &[target("10.0.0.1").into()]);
     assert_eq!(ids(inventory.targets(&arn).await.unwrap()), ["10.0.0.2:80 initial"]);
     assert_eq!(fake.actions(), ["DescribeTargetHealth"]);
-    inventory.forget_targets(&arn);
+    inventory.invalidate_targets(&arn);
     assert_eq!(ids(inventory.targets(&arn).await.unwrap()), ["10.0.0.1:80 healthy"]);
     assert_eq!(fake.actions(), ["DescribeTargetHealth"]);
 }
@@ -660,7 +660,7 @@ async fn tags_that_aws_does_not_know_yet_are_asked_for_again() {
     assert_eq!(inventory.observe_whole(&group("a")).await.unwrap().target_groups, []);
     world.lock().unwrap().vanished.clear();
     // Whoever makes it once more is told that the name is taken, and asks who has it.
-    let named = Named::TargetGroup("a".to_owned());
+    let named = ResourceName::TargetGroup("a".to_owned());
     assert_eq!(inventory.tags_of_named(&group("a"), named).await.unwrap(), Some(tags_of_group("a")));
     assert_eq!(names(&inventory.observe_whole(&group("a")).await.unwrap()).1, ["a"]);
 }
@@ -713,7 +713,7 @@ async fn attributes_are_known_until_they_are_given_up() {
     assert_eq!(known().await, read);
 
     // Another's sweep leaves them, and what was not asked for is not read.
-    inventory.forget(&group("b"));
+    inventory.invalidate(&group("b"));
     let b = inventory.observe_whole(&group("b")).await.unwrap();
     assert_eq!((&b.load_balancers[0].attributes, &b.target_groups[0].attributes), (&None, &None));
     assert_eq!(known().await, read);
@@ -723,7 +723,7 @@ async fn attributes_are_known_until_they_are_given_up() {
         ["DescribeListenerAttributes", "DescribeLoadBalancerAttributes", "DescribeTargetGroupAttributes"]
     );
 
-    inventory.forget(&group("a"));
+    inventory.invalidate(&group("a"));
     assert_eq!(known().await, [None, None, None]);
 
     // What is gone meanwhile is listed again.

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        admission::{Answer, Request},
+        admission::{AdmissionResponse, Request},
         crd::{
             self, TargetGroupBindingSpec,
             target_group_binding::{IpAddressType, TargetGroupProtocol, TargetType},
@@ -13,26 +13,26 @@ use crate::{
     snapshot::{Snapshot, TargetGroupBinding},
 };
 
-pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig) -> Answer {
+pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig) -> AdmissionResponse {
     let read = |value: &serde_json::Value| serde_json::from_value::<crd::TargetGroupBinding>(value.clone()).ok();
     // What is no TargetGroupBinding at all, the schema tells.
-    let Some(new) = read(&request.object).map(TargetGroupBinding::from) else { return Answer::allowed() };
+    let Some(new) = read(&request.object).map(TargetGroupBinding::from) else { return AdmissionResponse::allowed() };
     // Nothing may hold up one that goes.
     if new.deleting {
-        return Answer::allowed();
+        return AdmissionResponse::allowed();
     }
     let name = ObjectName::new(&request.namespace, &new.name.name);
     let old = if request.creates() { None } else { read(&request.old_object).map(TargetGroupBinding::from) };
     // Our own writes of finalizers and annotations are no business of anybody's.
     if old.as_ref().is_some_and(|old| old.spec == new.spec) {
-        return Answer::allowed();
+        return AdmissionResponse::allowed();
     }
     let mut wrong = mistakes(&new);
     if let Some(old) = &old {
         wrong.extend(changes(old, &new, config));
     }
     wrong.extend(taken(snapshot, &name, &new));
-    if wrong.is_empty() { Answer::allowed() } else { Answer::denied(wrong.join("; ")) }
+    if wrong.is_empty() { AdmissionResponse::allowed() } else { AdmissionResponse::denied(wrong.join("; ")) }
 }
 
 fn given(text: Option<&String>) -> Option<&str> {

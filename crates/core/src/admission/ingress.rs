@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Rules;
 use crate::{
     api::{
-        admission::{Answer, Request},
+        admission::{AdmissionResponse, Request},
         kubernetes as wire,
     },
     desired::{
@@ -28,20 +28,20 @@ const GROUP_NAME: &str = "alb.ingress.kubernetes.io/group.name";
 const CONDITIONS: &str = "alb.ingress.kubernetes.io/conditions.";
 
 /// The API server passes on no more than this.
-const MOST_WARNINGS: usize = 5;
+const MAX_WARNINGS: usize = 5;
 /// What it may cut off behind.
 const LONGEST_WARNING: usize = 250;
 
-pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig, rules: Rules) -> Answer {
+pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig, rules: Rules) -> AdmissionResponse {
     let read = |value: &Value| {
         let mut ingress = serde_json::from_value::<wire::Ingress>(value.clone()).ok()?;
         ingress.metadata.namespace = Some(request.namespace.clone());
         Some(Ingress::from(ingress))
     };
-    let Some(new) = read(&request.object) else { return Answer::allowed() };
+    let Some(new) = read(&request.object) else { return AdmissionResponse::allowed() };
     // Nothing may hold up one that goes.
     if new.deleting {
-        return Answer::allowed();
+        return AdmissionResponse::allowed();
     }
     let old = if request.creates() { None } else { read(&request.old_object) };
     // Our own writes of finalizers are no business of anybody's.
@@ -50,18 +50,20 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
             == (&new.annotations, &new.class, &new.rules, &new.default_backend, &new.hosts)
     };
     if old.as_ref().is_some_and(asks_the_same) {
-        return Answer::allowed();
+        return AdmissionResponse::allowed();
     }
     let around = around(snapshot, &new);
     match ownership(&new, &around, config) {
-        Ownership::Foreign => Answer::allowed(),
+        Ownership::Foreign => AdmissionResponse::allowed(),
         // Whose it is cannot be said, or not yet: the class may come a moment later.
-        Ownership::Broken(diagnostic) => Answer { warnings: vec![warning(&new, &diagnostic)], ..Answer::default() },
+        Ownership::Broken(diagnostic) => {
+            AdmissionResponse { warnings: vec![warning(&new, &diagnostic)], ..AdmissionResponse::default() }
+        }
         Ownership::Ours(_) => {
             if let Some(why) = denied(&new, old.as_ref(), rules) {
-                return Answer::denied(why);
+                return AdmissionResponse::denied(why);
             }
-            Answer { warnings: warnings(&new, &around, config), ..Answer::default() }
+            AdmissionResponse { warnings: warnings(&new, &around, config), ..AdmissionResponse::default() }
         }
     }
 }
@@ -172,8 +174,8 @@ fn warnings(new: &Ingress, around: &Snapshot, config: &BuildConfig) -> Vec<Strin
     }
     // The worst first.
     found.sort_by_key(|diagnostic| std::cmp::Reverse(diagnostic.severity));
-    let more = found.len().saturating_sub(MOST_WARNINGS);
-    let mut warnings: Vec<String> = found.iter().take(MOST_WARNINGS).map(|found| warning(new, found)).collect();
+    let more = found.len().saturating_sub(MAX_WARNINGS);
+    let mut warnings: Vec<String> = found.iter().take(MAX_WARNINGS).map(|found| warning(new, found)).collect();
     if more > 0 {
         warnings.push(format!("and {more} more; `albatross plan` tells them all"));
     }

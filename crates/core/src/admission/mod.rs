@@ -11,7 +11,7 @@ mod service;
 mod tests;
 
 use crate::{
-    api::admission::{Answer, Request},
+    api::admission::{AdmissionResponse, Request},
     desired::BuildConfig,
     snapshot::Snapshot,
 };
@@ -80,16 +80,15 @@ pub fn answer(
     snapshot: Option<&Snapshot>,
     config: &BuildConfig,
     rules: Rules,
-) -> Answer {
+) -> AdmissionResponse {
     match hook {
-        Hook::Pod => snapshot.map_or_else(Answer::allowed, |snapshot| pod::answer(request, snapshot, rules)),
+        Hook::Pod => snapshot.map_or_else(AdmissionResponse::allowed, |snapshot| pod::answer(request, snapshot, rules)),
         Hook::Service => service::answer(request, config),
-        Hook::Ingress => {
-            snapshot.map_or_else(Answer::allowed, |snapshot| ingress::answer(request, snapshot, config, rules))
-        }
+        Hook::Ingress => snapshot
+            .map_or_else(AdmissionResponse::allowed, |snapshot| ingress::answer(request, snapshot, config, rules)),
         Hook::IngressClassParams => params::answer(request),
         Hook::TargetGroupBinding => {
-            snapshot.map_or_else(Answer::allowed, |snapshot| binding::answer(request, snapshot, config))
+            snapshot.map_or_else(AdmissionResponse::allowed, |snapshot| binding::answer(request, snapshot, config))
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Rules;
 use crate::{
     api::{
-        admission::{Answer, Request},
+        admission::{AdmissionResponse, Request},
         crd::target_group_binding::TargetType,
         readiness::{condition_of, is_legacy},
     },
@@ -15,9 +15,9 @@ use crate::{
     snapshot::{Snapshot, TargetGroupBinding, in_namespace},
 };
 
-pub(super) fn answer(request: &Request, snapshot: &Snapshot, rules: Rules) -> Answer {
+pub(super) fn answer(request: &Request, snapshot: &Snapshot, rules: Rules) -> AdmissionResponse {
     if !rules.inject_gates || !request.creates() {
-        return Answer::allowed();
+        return AdmissionResponse::allowed();
     }
     let labels: BTreeMap<&str, &str> = request
         .object
@@ -44,12 +44,12 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, rules: Rules) -> An
     let missing: Vec<&String> =
         wanted.iter().filter(|wanted| declared.iter().all(|gate| kind(gate) != **wanted)).collect();
     if missing.is_empty() {
-        return Answer::allowed();
+        return AdmissionResponse::allowed();
     }
     // What the ancestor of aws-load-balancer-controller put there nobody sets any more.
     let kept = declared.into_iter().filter(|gate| !is_legacy(&kind(gate))).cloned();
     let gates: Vec<Value> = kept.chain(missing.into_iter().map(|gate| json!({ "conditionType": gate }))).collect();
     // `add` replaces what is there.
     let patch = vec![json!({ "op": "add", "path": "/spec/readinessGates", "value": gates })];
-    Answer { patch, ..Answer::default() }
+    AdmissionResponse { patch, ..AdmissionResponse::default() }
 }

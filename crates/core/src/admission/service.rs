@@ -3,17 +3,17 @@
 use serde_json::{Value, json};
 
 use crate::{
-    api::admission::{Answer, Request},
+    api::admission::{AdmissionResponse, Request},
     desired::BuildConfig,
 };
 
-pub(super) fn answer(request: &Request, config: &BuildConfig) -> Answer {
+pub(super) fn answer(request: &Request, config: &BuildConfig) -> AdmissionResponse {
     let field = |name: &str| request.object.pointer(name).and_then(Value::as_str).unwrap_or_default();
     let unclassed = field("/spec/type") == "LoadBalancer" && field("/spec/loadBalancerClass").is_empty();
     // Whoever has switched Services off would get Services that nobody serves.
     if !unclassed || !request.creates() || !config.enable_services || config.load_balancer_class.is_empty() {
-        return Answer::allowed();
+        return AdmissionResponse::allowed();
     }
     let patch = vec![json!({ "op": "add", "path": "/spec/loadBalancerClass", "value": config.load_balancer_class })];
-    Answer { patch, ..Answer::default() }
+    AdmissionResponse { patch, ..AdmissionResponse::default() }
 }

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::{Hook, Rules, answer};
 use crate::{
-    api::admission::{Answer, Request},
+    api::admission::{AdmissionResponse, Request},
     desired::BuildConfig,
     model::{Value as Known, VpcId},
     snapshot::{Loaded, Snapshot, from_documents},
@@ -73,7 +73,7 @@ fn snapshot() -> Snapshot {
 
 const RULES: Rules = Rules { inject_gates: true, no_class_annotation: false, no_group_annotation: false };
 
-fn ask_with(hook: Hook, namespace: &str, object: Value, old: Option<Value>, rules: Rules) -> Answer {
+fn ask_with(hook: Hook, namespace: &str, object: Value, old: Option<Value>, rules: Rules) -> AdmissionResponse {
     let request = Request {
         uid: "u".to_owned(),
         operation: if old.is_some() { "UPDATE" } else { "CREATE" }.to_owned(),
@@ -85,11 +85,11 @@ fn ask_with(hook: Hook, namespace: &str, object: Value, old: Option<Value>, rule
     answer(hook, &request, Some(&snapshot()), &config, rules)
 }
 
-fn ask(hook: Hook, namespace: &str, object: Value) -> Answer {
+fn ask(hook: Hook, namespace: &str, object: Value) -> AdmissionResponse {
     ask_with(hook, namespace, object, None, RULES)
 }
 
-fn shown(answer: &Answer) -> String {
+fn shown(answer: &AdmissionResponse) -> String {
     let denied = answer.denied.iter().map(|why| format!("denied: {why}"));
     let warnings = answer.warnings.iter().map(|warning| format!("warning: {warning}"));
     let lines: Vec<String> = denied.chain(warnings).collect();
@@ -136,8 +136,11 @@ fn pods_get_a_gate_for_each_target_group_that_they_will_be_in() {
         assert_eq!(patch, Vec::from_iter(expected), "{case}");
     }
     let off = Rules { inject_gates: false, ..RULES };
-    assert_eq!(ask_with(Hook::Pod, "shop", pod(cart(), None), None, off), Answer::allowed());
-    assert_eq!(ask_with(Hook::Pod, "shop", pod(cart(), None), Some(pod(cart(), None)), RULES), Answer::allowed());
+    assert_eq!(ask_with(Hook::Pod, "shop", pod(cart(), None), None, off), AdmissionResponse::allowed());
+    assert_eq!(
+        ask_with(Hook::Pod, "shop", pod(cart(), None), Some(pod(cart(), None)), RULES),
+        AdmissionResponse::allowed()
+    );
 }
 
 #[test]
@@ -150,7 +153,7 @@ fn until_every_kind_is_listed_everything_is_admitted() {
         ..Request::default()
     };
     for hook in Hook::ALL {
-        assert_eq!(answer(hook, &request, None, &config, RULES), Answer::allowed(), "{hook:?}");
+        assert_eq!(answer(hook, &request, None, &config, RULES), AdmissionResponse::allowed(), "{hook:?}");
     }
 }
 
@@ -169,7 +172,10 @@ fn services_that_name_no_class_become_ours_when_they_are_made() {
         assert_eq!(patch, Vec::from_iter(expected.then(|| ours.clone())), "{spec}");
     }
     let unclassed = service(json!({"type": "LoadBalancer"}));
-    assert_eq!(ask_with(Hook::Service, "shop", unclassed.clone(), Some(unclassed), RULES), Answer::allowed());
+    assert_eq!(
+        ask_with(Hook::Service, "shop", unclassed.clone(), Some(unclassed), RULES),
+        AdmissionResponse::allowed()
+    );
 }
 
 fn ingress(class: &str, annotations: Value, service: &str) -> Value {
@@ -215,7 +221,7 @@ fn ingresses_are_denied_as_by_aws_load_balancer_controller() {
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     assert_eq!(
         ask_with(Hook::Ingress, "shop", going, Some(ingress("alb", json!({}), "cart")), RULES),
-        Answer::allowed()
+        AdmissionResponse::allowed()
     );
 }
 
@@ -240,27 +246,27 @@ fn annotations_that_are_switched_off_may_stay_and_not_come() {
 
 #[test]
 fn ingresses_are_told_what_will_be_found_wrong_with_them() {
-    let told =
+    let reported =
         |class: &str, annotations: Value| shown(&ask(Hook::Ingress, "shop", ingress(class, annotations, "cart")));
-    insta::assert_snapshot!(told("alb", json!({"alb.ingress.kubernetes.io/target-type": "ip"})), @"allowed");
-    insta::assert_snapshot!(told("alb", json!({
+    insta::assert_snapshot!(reported("alb", json!({"alb.ingress.kubernetes.io/target-type": "ip"})), @"allowed");
+    insta::assert_snapshot!(reported("alb", json!({
         "alb.ingress.kubernetes.io/target-type": "ip",
         "alb.ingress.kubernetes.io/shceme": "internal",
     })), @"warning: annotation `alb.ingress.kubernetes.io/shceme` is not known and has no effect; write `alb.ingress.kubernetes.io/scheme`, if that is what is meant");
-    insta::assert_snapshot!(told("alb", json!({
+    insta::assert_snapshot!(reported("alb", json!({
         "alb.ingress.kubernetes.io/target-type": "pod",
         "alb.ingress.kubernetes.io/scheme": "public",
     })), @"
         warning: it will not be served: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`
         warning: it will not be served: annotation `alb.ingress.kubernetes.io/target-type` has the value `pod`; allowed: `instance` or `ip`
         ");
-    insta::assert_snapshot!(told("nginx", json!({"alb.ingress.kubernetes.io/scheme": "public"})), @"allowed");
-    insta::assert_snapshot!(told("missing", json!({})), @"warning: it will not be served: spec.ingressClassName: the IngressClass `missing` does not exist; create it, or name another class");
+    insta::assert_snapshot!(reported("nginx", json!({"alb.ingress.kubernetes.io/scheme": "public"})), @"allowed");
+    insta::assert_snapshot!(reported("missing", json!({})), @"warning: it will not be served: spec.ingressClassName: the IngressClass `missing` does not exist; create it, or name another class");
     let many: serde_json::Map<String, Value> = (0..7)
         .map(|n| (format!("alb.ingress.kubernetes.io/nonsense-{n}"), "x".into()))
         .chain([("alb.ingress.kubernetes.io/target-type".to_owned(), "ip".into())])
         .collect();
-    insta::assert_snapshot!(told("alb", many.into()), @"
+    insta::assert_snapshot!(reported("alb", many.into()), @"
         warning: annotation `alb.ingress.kubernetes.io/nonsense-0` is not known and has no effect; look it up in the list of annotations, or remove it
         warning: annotation `alb.ingress.kubernetes.io/nonsense-1` is not known and has no effect; look it up in the list of annotations, or remove it
         warning: annotation `alb.ingress.kubernetes.io/nonsense-2` is not known and has no effect; look it up in the list of annotations, or remove it
@@ -276,16 +282,16 @@ fn ingresses_are_told_what_will_be_found_wrong_with_them() {
 
 #[test]
 fn ingress_class_params_are_denied_for_ranges_and_subnets() {
-    let told =
+    let reported =
         |spec: Value| shown(&ask(Hook::IngressClassParams, "", json!({"metadata": {"name": "alb"}, "spec": spec})));
     assert_eq!(
-        told(json!({"inboundCIDRs": ["10.0.0.0/8", "2001:db8::/32"], "subnets": {"ids": ["subnet-1"]}})),
+        reported(json!({"inboundCIDRs": ["10.0.0.0/8", "2001:db8::/32"], "subnets": {"ids": ["subnet-1"]}})),
         "allowed"
     );
-    insta::assert_snapshot!(told(json!({"inboundCIDRs": ["10.0.0.1/8", "x"]})), @"denied: spec.inboundCIDRs[0]: `10.0.0.1/8` has bits behind its prefix; write `10.0.0.1/32` or `10.0.0.0/8`; spec.inboundCIDRs[1]: `x` is no address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`");
-    insta::assert_snapshot!(told(json!({"subnets": {}})), @"denied: spec.subnets: neither `ids` nor `tags` is set; set exactly one of `ids` and `tags`");
-    insta::assert_snapshot!(told(json!({"subnets": {"ids": ["subnet-1", "subnet-1"]}})), @"denied: spec.subnets.ids: `subnet-1` is named twice; name each subnet once");
-    insta::assert_snapshot!(told(json!({"sslRedirectPort": "https"})), @"warning: spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`");
+    insta::assert_snapshot!(reported(json!({"inboundCIDRs": ["10.0.0.1/8", "x"]})), @"denied: spec.inboundCIDRs[0]: `10.0.0.1/8` has bits behind its prefix; write `10.0.0.1/32` or `10.0.0.0/8`; spec.inboundCIDRs[1]: `x` is no address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`");
+    insta::assert_snapshot!(reported(json!({"subnets": {}})), @"denied: spec.subnets: neither `ids` nor `tags` is set; set exactly one of `ids` and `tags`");
+    insta::assert_snapshot!(reported(json!({"subnets": {"ids": ["subnet-1", "subnet-1"]}})), @"denied: spec.subnets.ids: `subnet-1` is named twice; name each subnet once");
+    insta::assert_snapshot!(reported(json!({"sslRedirectPort": "https"})), @"warning: spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`");
 }
 
 #[test]

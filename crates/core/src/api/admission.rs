@@ -40,7 +40,7 @@ impl Request {
 
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answer {
+pub struct AdmissionResponse {
     /// Why not, where the object is not admitted.
     pub denied: Option<String>,
     /// What the author of the object is told, though it is admitted.
@@ -49,7 +49,7 @@ pub struct Answer {
     pub patch: Vec<Value>,
 }
 
-impl Answer {
+impl AdmissionResponse {
     /// Admits the object as it is.
     #[must_use]
     pub fn allowed() -> Self {
@@ -87,13 +87,13 @@ mod tests {
     #[test]
     fn answers_are_written_as_the_api_server_reads_them() {
         for (answer, expected) in [
-            (Answer::allowed(), json!({"uid": "u", "allowed": true})),
+            (AdmissionResponse::allowed(), json!({"uid": "u", "allowed": true})),
             (
-                Answer::denied("no"),
+                AdmissionResponse::denied("no"),
                 json!({"uid": "u", "allowed": false, "status": {"code": 403, "reason": "Forbidden", "message": "no"}}),
             ),
             (
-                Answer {
+                AdmissionResponse {
                     warnings: vec!["look".to_owned()],
                     patch: vec![json!({"op": "remove", "path": "/a"})],
                     denied: None,

@@ -7,7 +7,7 @@ use indexmap::IndexSet;
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::{
     api::annotations::{self, AnnotationError, FindingKind},
-    facts::{Fact, Facts, Want},
+    facts::{Fact, FactQuery, Facts},
     model::{DELETION_PROTECTION, ObjectName, ObjectReference, Stack, Value},
 };
 
@@ -19,7 +19,7 @@ pub struct Built {
     /// Everything that was found, errors and warnings.
     pub diagnostics: Vec<Diagnostic>,
     /// What has to be known before the stack can be built.
-    pub wants: BTreeSet<Want>,
+    pub wants: BTreeSet<FactQuery>,
     /// What could not be had from AWS right now.
     pub unavailable: Vec<String>,
     /// AWS has answered that something which the objects ask for is not there, or that it protects what shall go. No change in
@@ -27,7 +27,7 @@ pub struct Built {
     pub lacking: bool,
     /// Members of a group that the stack says nothing of: what they have stays as it is. The diagnostics say why, or
     /// `unavailable`.
-    pub set_aside: BTreeSet<ObjectName>,
+    pub frozen: BTreeSet<ObjectName>,
     /// Objects that the stack treats as not being there; to be proved before anything is answered with 503 for it.
     pub absent: BTreeSet<ObjectReference>,
 }
@@ -47,15 +47,15 @@ pub(super) fn protected_in_aws(names: &str, kind: &str) -> (String, &'static str
 
 /// Everything that is found while a stack is built.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub(super) struct DiagnosticSink {
     pub(super) diagnostics: IndexSet<Diagnostic>,
-    pub(super) wants: BTreeSet<Want>,
+    pub(super) wants: BTreeSet<FactQuery>,
     pub(super) unavailable: Vec<String>,
     pub(super) lacking: bool,
     pub(super) absent: BTreeSet<ObjectReference>,
 }
 
-impl Findings {
+impl DiagnosticSink {
     /// The end of building: the stack counts only where nothing is wrong and nothing is wanted.
     pub(super) fn built(self, stack: Option<Stack>) -> Built {
         let failed = self.diagnostics.iter().any(|d| d.severity == Severity::Error);
@@ -66,20 +66,20 @@ impl Findings {
             wants: self.wants,
             unavailable: self.unavailable,
             lacking: self.lacking,
-            set_aside: BTreeSet::new(),
+            frozen: BTreeSet::new(),
             absent: self.absent,
         }
     }
 
     /// The end of building where mistakes concern only those who are set aside.
-    pub(super) fn built_without(self, stack: Option<Stack>, set_aside: BTreeSet<ObjectName>) -> Built {
+    pub(super) fn built_without(self, stack: Option<Stack>, frozen: BTreeSet<ObjectName>) -> Built {
         Built {
             stack: stack.filter(|_| self.wants.is_empty()),
             diagnostics: self.diagnostics.into_iter().collect(),
             wants: self.wants,
             unavailable: self.unavailable,
             lacking: self.lacking,
-            set_aside,
+            frozen,
             absent: self.absent,
         }
     }
@@ -87,11 +87,11 @@ impl Findings {
     /// Returns the names of the load balancers that keep a stack from going because AWS protects them from deletion, `None` within
     /// where there are none. `None` outside where that has to be read first.
     pub(super) fn protected(&mut self, facts: &Facts) -> Option<Option<String>> {
-        if facts.incumbent.is_none() {
+        if facts.existing.is_none() {
             return Some(None);
         }
         let Some(names) = &facts.protected else {
-            self.wants.insert(Want::Protection);
+            self.wants.insert(FactQuery::Protection);
             return None;
         };
         if names.is_empty() {
@@ -101,11 +101,11 @@ impl Findings {
     }
 
     /// Keeps a diagnostic once, however many ways lead to it.
-    pub(super) fn report(&mut self, diagnostic: Diagnostic) {
+    pub(super) fn report_diagnostic(&mut self, diagnostic: Diagnostic) {
         self.diagnostics.insert(diagnostic);
     }
 
-    pub(super) fn found(
+    pub(super) fn report(
         &mut self,
         severity: Severity,
         object: ObjectReference,
@@ -115,7 +115,7 @@ impl Findings {
         fix: &str,
     ) -> Failed {
         let (field, message, fix) = (field.to_owned(), message.to_owned(), fix.to_owned());
-        self.report(Diagnostic { code, severity, object, field, message, fix });
+        self.report_diagnostic(Diagnostic { code, severity, object, field, message, fix });
         Failed
     }
 
@@ -126,7 +126,7 @@ impl Findings {
             Some(rest) => rest.trim_start_matches("; "),
             None => &error.fix,
         };
-        self.found(Severity::Error, object, Code::InvalidValue, &error.key, &error.to_string(), fix)
+        self.report(Severity::Error, object, Code::InvalidValue, &error.key, &error.to_string(), fix)
     }
 
     /// Tells of annotations that are unknown, not built, or not to be ignored; those fail.
@@ -143,7 +143,7 @@ impl Findings {
                 FindingKind::Later => (Code::AnnotationNotBuilt, Severity::Warning),
                 FindingKind::Refused => (Code::Refused, Severity::Error),
             };
-            let failed = self.found(severity, object.clone(), code, &finding.key, &finding.message, &finding.fix);
+            let failed = self.report(severity, object.clone(), code, &finding.key, &finding.message, &finding.fix);
             if severity == Severity::Error {
                 outcome = Err(failed);
             }
@@ -153,10 +153,10 @@ impl Findings {
 
     /// The value of a fact. What is not known is wanted, what cannot be learnt is noted, and what is not there is told on
     /// the object that asks for it.
-    pub(super) fn settle<T>(
+    pub(super) fn resolve<T>(
         &mut self,
         fact: Option<Fact<T>>,
-        want: Want,
+        want: FactQuery,
         object: ObjectReference,
         code: Code,
         field: &str,
@@ -166,7 +166,7 @@ impl Findings {
             Some(Fact::AfterApply(why)) => Ok(Value::AfterApply(why)),
             Some(Fact::Absent { message, fix }) => {
                 self.lacking = true;
-                Err(self.found(Severity::Error, object, code, field, &message, &fix))
+                Err(self.report(Severity::Error, object, code, field, &message, &fix))
             }
             Some(Fact::Unavailable(why)) => {
                 if !self.unavailable.contains(&why) {

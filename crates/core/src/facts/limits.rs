@@ -30,7 +30,7 @@ impl Limits {
 
     /// Returns the limits, raised to what the load balancers of a stack have already.
     #[must_use]
-    pub fn or_in_force(self, observed: &ObservedStack) -> Self {
+    pub fn raised_to_current(self, observed: &ObservedStack) -> Self {
         let of_one = |balancer: &ObservedLoadBalancer| {
             let listeners = || balancer.known_listeners();
             Self {

@@ -15,7 +15,7 @@ use crate::model::{
 
 /// Something that building asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Want {
+pub enum FactQuery {
     /// The subnets that a load balancer goes to.
     Subnets(SubnetQuery),
     /// The security groups that a user names, by id or `Name` tag, in the user's order.
@@ -31,7 +31,7 @@ pub enum Want {
     /// The security group that all load balancers of the cluster share.
     BackendSecurityGroup,
     /// What AWS has of the stack, listeners included: to settle what members of a group differ about.
-    InForce,
+    Current,
     /// The ARN of the target group of this name.
     TargetGroup(String),
     /// How much of everything the account may have.
@@ -40,7 +40,7 @@ pub enum Want {
     Protection,
 }
 
-impl Want {
+impl FactQuery {
     /// Whether looking it up changes nothing in AWS.
     #[must_use]
     pub fn is_read(&self) -> bool {
@@ -107,7 +107,7 @@ pub enum Fact<T> {
     AfterApply(&'static str),
 }
 
-/// What is known for one build. What is not in it yet is asked for with [`Want`].
+/// What is known for one build. What is not in it yet is asked for with [`FactQuery`].
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// By what was asked.
@@ -129,9 +129,9 @@ pub struct Facts {
     /// The shared security group.
     pub backend_security_group: Option<Fact<SecurityGroupId>>,
     /// Our own load balancer as it is now, where there is one.
-    pub incumbent: Option<Incumbent>,
+    pub existing: Option<ExistingLoadBalancer>,
     /// What AWS has of the stack, listeners included.
-    pub in_force: Option<Box<ObservedStack>>,
+    pub current: Option<Box<ObservedStack>>,
     /// How much of everything the account may have.
     pub limits: Option<Fact<limits::Limits>>,
     /// The DNS names of our own load balancers, in lower case.
@@ -141,14 +141,14 @@ pub struct Facts {
     /// Members of the group whose part AWS has refused.
     pub refused: BTreeSet<ObjectName>,
     /// Further ones, while one is replaced.
-    pub beside: Vec<Incumbent>,
+    pub other_existing: Vec<ExistingLoadBalancer>,
     /// The names that our own load balancers have.
     pub names: BTreeSet<String>,
 }
 
 /// What of an existing load balancer decides over the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incumbent {
+pub struct ExistingLoadBalancer {
     /// Application or Network.
     pub kind: LoadBalancerKind,
     /// Its scheme.

@@ -110,8 +110,8 @@ pub fn read(
     data: &BTreeMap<String, Vec<u8>>,
 ) -> Result<OidcSecret, UnusableSecret> {
     let id_key = if data.contains_key(CLIENT_ID[0]) { CLIENT_ID[0] } else { CLIENT_ID[1] };
-    let text = |key: &'static str, told: &'static str| match data.get(key).map(|bytes| std::str::from_utf8(bytes)) {
-        None => Err(UnusableSecret::Lacking { secret: secret.clone(), key: told }),
+    let text = |key: &'static str, reported: &'static str| match data.get(key).map(|bytes| std::str::from_utf8(bytes)) {
+        None => Err(UnusableSecret::Lacking { secret: secret.clone(), key: reported }),
         Some(Err(_)) => Err(UnusableSecret::NoText { secret: secret.clone(), key }),
         Some(Ok(text)) => Ok(text),
     };
@@ -158,8 +158,8 @@ mod tests {
             &[("clientId", b"id"), ("clientSecret", b"\n")],
             &[("clientID", b"id"), ("clientSecret", b"hush\xff")],
         ];
-        let told: Vec<String> = wrong.iter().map(|data| said(data).unwrap_err()).collect();
-        insta::assert_snapshot!(told.join("\n"), @"
+        let reported: Vec<String> = wrong.iter().map(|data| said(data).unwrap_err()).collect();
+        insta::assert_snapshot!(reported.join("\n"), @"
         the Secret `shop/oidc` has no key `clientID`, or nothing behind it; add it
         the Secret `shop/oidc` has no key `clientSecret`, or nothing behind it; add it
         the Secret `shop/oidc` has no key `clientID`, or nothing behind it; add it

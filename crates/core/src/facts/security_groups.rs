@@ -73,13 +73,13 @@ pub fn resolve(
     if missing.is_empty() {
         return Ok(found);
     }
-    let mut told: Vec<String> = Vec::new();
+    let mut in_order: Vec<String> = Vec::new();
     for name in names.iter().filter(|name| missing.contains(name)) {
-        if !told.contains(name) {
-            told.push(name.clone());
+        if !in_order.contains(name) {
+            in_order.push(name.clone());
         }
     }
-    Err(MissingSecurityGroups { vpc: vpc.clone(), missing: told })
+    Err(MissingSecurityGroups { vpc: vpc.clone(), missing: in_order })
 }
 
 #[cfg(test)]

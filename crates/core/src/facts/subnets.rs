@@ -18,7 +18,7 @@ const CLUSTER_TAG: &str = "kubernetes.io/cluster/";
 /// AWS refuses a load balancer in a subnet with fewer free addresses.
 const LEAST_ADDRESSES: i32 = 8;
 /// The most subnets that a message tells of: an event holds 1,024 characters.
-const MOST_TOLD: usize = 8;
+const MAX_LISTED: usize = 8;
 
 /// A subnet of the VPC (EC2 DescribeSubnets).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub struct Zone {
     /// Its name.
     pub name: String,
     /// What kind of place it is.
-    pub locale: Locale,
+    pub locale: LocationKind,
 }
 
 impl From<SubnetInfo> for SubnetCandidate {
@@ -68,11 +68,11 @@ impl From<SubnetInfo> for SubnetCandidate {
 }
 
 impl SubnetCandidate {
-    fn locale(&self, zones: &[Zone]) -> Locale {
+    fn locale(&self, zones: &[Zone]) -> LocationKind {
         if self.on_outpost {
-            return Locale::Outpost;
+            return LocationKind::Outpost;
         }
-        zones.iter().find(|zone| zone.name == self.zone).map_or(Locale::AvailabilityZone, |zone| zone.locale)
+        zones.iter().find(|zone| zone.name == self.zone).map_or(LocationKind::AvailabilityZone, |zone| zone.locale)
     }
 
     fn chosen(&self) -> Subnet {
@@ -89,13 +89,13 @@ impl From<RouteTableInfo> for RouteTable {
 
 impl From<ZoneInfo> for Zone {
     fn from(info: ZoneInfo) -> Self {
-        Self { locale: Locale::of_zone_type(&info.zone_type), name: info.name }
+        Self { locale: LocationKind::of_zone_type(&info.zone_type), name: info.name }
     }
 }
 
 /// What kind of place a subnet is in. A load balancer stays within one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Locale {
+pub enum LocationKind {
     /// `availability-zone`
     AvailabilityZone,
     /// `local-zone`
@@ -106,7 +106,7 @@ pub enum Locale {
     Outpost,
 }
 
-impl Locale {
+impl LocationKind {
     /// The locale of EC2's `ZoneType`. A word that is not known counts as an ordinary zone: AWS has the last say.
     #[must_use]
     pub fn of_zone_type(word: &str) -> Self {
@@ -131,7 +131,7 @@ impl Locale {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It would do.
-    Eligible(Locale),
+    Eligible(LocationKind),
     /// Another subnet of its zone goes first.
     AnotherInZone(SubnetId),
     /// It has not the role tag that others have.
@@ -156,7 +156,7 @@ pub enum Verdict {
 
 /// What subnets are chosen by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum SelectBy {
     /// The tag that says that they are for load balancers of this scheme.
     Role(Scheme),
     /// Tags that a user names: for each key the values of which a subnet has one.
@@ -169,7 +169,7 @@ pub struct Choice {
     /// What the load balancer is.
     pub kind: LoadBalancerKind,
     /// By what.
-    pub by: By,
+    pub by: SelectBy,
     /// Whether the load balancer shall have IPv6 addresses.
     pub ipv6: bool,
 }
@@ -194,7 +194,7 @@ impl Default for Gates {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Eligible(Locale::AvailabilityZone) => f.write_str("eligible"),
+            Self::Eligible(LocationKind::AvailabilityZone) => f.write_str("eligible"),
             Self::Eligible(locale) => write!(f, "eligible, in a {}", locale.as_str()),
             Self::AnotherInZone(other) => write!(f, "passed over for {other} in the same zone"),
             Self::NotTagged => f.write_str("no role tag"),
@@ -216,7 +216,7 @@ impl fmt::Display for Verdict {
 
 /// Why there are no subnets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
+pub enum NoSubnetsReason {
     /// The VPC has no subnets at all.
     EmptyVpc,
     /// None of its subnets will do.
@@ -235,7 +235,7 @@ pub struct NoSubnets {
     /// What was to be chosen.
     pub choice: Choice,
     /// Why.
-    pub lack: Lack,
+    pub lack: NoSubnetsReason,
     /// Zone and verdict of every subnet.
     pub verdicts: BTreeMap<SubnetId, (String, Verdict)>,
 }
@@ -248,27 +248,27 @@ impl fmt::Display for NoSubnets {
             LoadBalancerKind::Network => "Network Load Balancer",
         };
         let one = match &choice.by {
-            By::Role(scheme) => format!("an {scheme} {kind}"),
-            By::Tags(tags) => format!("the {kind} by the tags {}", told_tags(tags)),
+            SelectBy::Role(scheme) => format!("an {scheme} {kind}"),
+            SelectBy::Tags(tags) => format!("the {kind} by the tags {}", describe_tags(tags)),
         };
         match self.lack {
-            Lack::EmptyVpc => {
+            NoSubnetsReason::EmptyVpc => {
                 return write!(f, "{vpc} has no subnets, or they may not be read, so {one} has no place");
             }
-            Lack::NoneEligible => {
+            NoSubnetsReason::NoneEligible => {
                 write!(f, "no subnet of {vpc} will do for {one}")?;
             }
-            Lack::OneZone => {
+            NoSubnetsReason::OneZone => {
                 let for_one = match &choice.by {
-                    By::Role(scheme) => format!("for an {scheme} one"),
-                    By::Tags(tags) => format!("by the tags {}", told_tags(tags)),
+                    SelectBy::Role(scheme) => format!("for an {scheme} one"),
+                    SelectBy::Tags(tags) => format!("by the tags {}", describe_tags(tags)),
                 };
                 write!(
                     f,
                     "an Application Load Balancer needs subnets in two zones, and {vpc} has them {for_one} in a single zone"
                 )?;
             }
-            Lack::MixedLocales => write!(
+            NoSubnetsReason::MixedLocales => write!(
                 f,
                 "the subnets of {vpc} for {one} are in places of different kinds, and it can be in one kind alone"
             )?,
@@ -278,12 +278,12 @@ impl fmt::Display for NoSubnets {
             self.verdicts.iter().partition(|(_, (_, v))| matches!(v, Verdict::NotTagged | Verdict::OtherTags(_)));
         let total = self.verdicts.len();
         let mut separator = ": ";
-        for (id, (zone, verdict)) in near.into_iter().chain(far).take(MOST_TOLD) {
+        for (id, (zone, verdict)) in near.into_iter().chain(far).take(MAX_LISTED) {
             write!(f, "{separator}{id} ({zone}) {verdict}")?;
             separator = "; ";
         }
-        if total > MOST_TOLD {
-            write!(f, "; and {} more", total - MOST_TOLD)?;
+        if total > MAX_LISTED {
+            write!(f, "; and {} more", total - MAX_LISTED)?;
         }
         Ok(())
     }
@@ -302,8 +302,8 @@ impl NoSubnets {
     #[must_use]
     pub fn fix(&self) -> String {
         let tag = match &self.choice.by {
-            By::Role(scheme) => format!("{}=1", role_tag(*scheme)),
-            By::Tags(tags) => told_tags(tags),
+            SelectBy::Role(scheme) => format!("{}=1", role_tag(*scheme)),
+            SelectBy::Tags(tags) => describe_tags(tags),
         };
         let enough = match self.choice.kind {
             LoadBalancerKind::Application => "a subnet in each of two zones",
@@ -314,13 +314,13 @@ impl NoSubnets {
             chosen.map(|(id, _)| id.as_str()).collect()
         };
         let mut fix = match self.lack {
-            Lack::EmptyVpc => {
+            NoSubnetsReason::EmptyVpc => {
                 return format!(
                     "check --aws-vpc-id and that ec2:DescribeSubnets is allowed; then tag {enough} with {tag}"
                 );
             }
-            Lack::NoneEligible | Lack::OneZone => format!("tag {enough} with {tag}"),
-            Lack::MixedLocales => format!("tag the subnets of one kind alone with {tag}"),
+            NoSubnetsReason::NoneEligible | NoSubnetsReason::OneZone => format!("tag {enough} with {tag}"),
+            NoSubnetsReason::MixedLocales => format!("tag the subnets of one kind alone with {tag}"),
         };
         let foreign = subnets(|v| matches!(v, Verdict::OtherCluster(_)));
         if !foreign.is_empty() {
@@ -344,9 +344,9 @@ impl NoSubnets {
 }
 
 /// `team=web, team=api or tier=front`, for people.
-fn told_tags(tags: &BTreeMap<String, Vec<String>>) -> String {
-    let told = |(key, values): (&String, &Vec<String>)| format!("{key}={}", super::list(values, "or"));
-    super::list(tags.iter().map(told), "and")
+fn describe_tags(tags: &BTreeMap<String, Vec<String>>) -> String {
+    let reported = |(key, values): (&String, &Vec<String>)| format!("{key}={}", super::list(values, "or"));
+    super::list(tags.iter().map(reported), "and")
 }
 
 fn role_tag(scheme: Scheme) -> &'static str {
@@ -363,20 +363,20 @@ fn has_role(scheme: Scheme, candidate: &SubnetCandidate) -> bool {
 /// Whether [`choose`] depends on the VPC's route tables: only when no subnet carries the role tag.
 #[must_use]
 pub fn needs_route_tables(choice: &Choice, gates: Gates, candidates: &[SubnetCandidate]) -> bool {
-    let By::Role(scheme) = choice.by else { return false };
+    let SelectBy::Role(scheme) = choice.by else { return false };
     gates.by_reachability && !candidates.is_empty() && !candidates.iter().any(|candidate| has_role(scheme, candidate))
 }
 
 /// A subnet that will do, and what kind of place it is in.
-type Place<'a> = (&'a SubnetCandidate, Locale);
+type EligibleSubnet<'a> = (&'a SubnetCandidate, LocationKind);
 
 /// The subnets of one zone that will do, the best first.
-type Ranked<'a> = BTreeMap<(bool, &'a SubnetId), Place<'a>>;
+type Ranked<'a> = BTreeMap<(bool, &'a SubnetId), EligibleSubnet<'a>>;
 
 /// The least subnets that a load balancer in such a place takes.
-fn least(kind: LoadBalancerKind, locale: Locale, gates: Gates) -> usize {
+fn least(kind: LoadBalancerKind, locale: LocationKind, gates: Gates) -> usize {
     match (kind, locale) {
-        (LoadBalancerKind::Application, Locale::AvailabilityZone) if !gates.single_subnet => 2,
+        (LoadBalancerKind::Application, LocationKind::AvailabilityZone) if !gates.single_subnet => 2,
         _ => 1,
     }
 }
@@ -410,7 +410,7 @@ pub fn choose(
         }
         verdicts.insert(candidate.id.clone(), (candidate.zone.clone(), verdict));
     }
-    let mut chosen: BTreeMap<&SubnetId, Place<'_>> = BTreeMap::new();
+    let mut chosen: BTreeMap<&SubnetId, EligibleSubnet<'_>> = BTreeMap::new();
     for ranked in eligible.values() {
         let mut ranked = ranked.iter();
         let Some(((_, best), found)) = ranked.next() else { continue };
@@ -421,15 +421,15 @@ pub fn choose(
             }
         }
     }
-    let locales: BTreeSet<Locale> = chosen.values().map(|(_, locale)| *locale).collect();
+    let locales: BTreeSet<LocationKind> = chosen.values().map(|(_, locale)| *locale).collect();
     let lack = if candidates.is_empty() {
-        Lack::EmptyVpc
+        NoSubnetsReason::EmptyVpc
     } else if chosen.is_empty() {
-        Lack::NoneEligible
+        NoSubnetsReason::NoneEligible
     } else if locales.len() > 1 {
-        Lack::MixedLocales
+        NoSubnetsReason::MixedLocales
     } else if locales.iter().any(|locale| chosen.len() < least(choice.kind, *locale, gates)) {
-        Lack::OneZone
+        NoSubnetsReason::OneZone
     } else {
         return Ok(chosen.into_values().map(|(candidate, _)| candidate.chosen()).collect());
     };
@@ -437,20 +437,25 @@ pub fn choose(
 }
 
 /// Why a subnet is not among those that are asked for.
-fn judge_place(candidate: &SubnetCandidate, by: &By, by_tags: bool, route_tables: &[RouteTable]) -> Option<Verdict> {
+fn judge_place(
+    candidate: &SubnetCandidate,
+    by: &SelectBy,
+    by_tags: bool,
+    route_tables: &[RouteTable],
+) -> Option<Verdict> {
     match by {
-        By::Tags(tags) => {
+        SelectBy::Tags(tags) => {
             let has = |(key, values): &(&String, &Vec<String>)| {
                 candidate.tags.get(*key).is_some_and(|value| values.contains(value))
             };
             tags.iter().find(|tag| !has(tag)).map(|(key, _)| Verdict::OtherTags(key.clone()))
         }
-        By::Role(scheme) if by_tags => match candidate.tags.get(role_tag(*scheme)) {
+        SelectBy::Role(scheme) if by_tags => match candidate.tags.get(role_tag(*scheme)) {
             _ if has_role(*scheme, candidate) => None,
             Some(value) => Some(Verdict::RoleTagValue(value.clone())),
             None => Some(Verdict::NotTagged),
         },
-        By::Role(scheme) => {
+        SelectBy::Role(scheme) => {
             let own = route_tables.iter().find(|table| table.subnets.contains(&candidate.id));
             match (own.or_else(|| route_tables.iter().find(|table| table.main)), scheme) {
                 (None, _) => Some(Verdict::NoRouteTable),

@@ -9,7 +9,7 @@ use super::{
     authentication::{ClientId, CognitoProvider, JwtValidation, OidcProvider, SecretVersion},
 };
 
-macro_rules! words {
+macro_rules! string_enum {
     ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),* $(,)? })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ macro_rules! words {
     )*};
 }
 
-words! {
+string_enum! {
     /// Who reaches the load balancer.
     Scheme {
         /// From inside the VPC alone.

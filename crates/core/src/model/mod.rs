@@ -31,15 +31,15 @@ pub use identifiers::{
 pub use mutual_authentication::MutualAuthentication;
 pub use network::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBlocks, ZoneInfo};
 pub use observed::{
-    BackendSecurityGroup, Holding, LoadBalancerState, ObservedBinding, ObservedListener, ObservedLoadBalancer,
-    ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, PortHolding,
+    BackendSecurityGroup, ListenerResources, LoadBalancerState, MemberResources, ObservedBinding, ObservedListener,
+    ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
 };
-pub use room::{Quota, Room};
+pub use room::{KnownLimits, Quota};
 pub use security_group::{SecurityGroupRule, Source};
 pub use stack::{
-    Askers, Binding, Cause, Listener, ListenerShare, LoadBalancer, ManagedSecurityGroup, NetworkingPeer,
-    NetworkingPort, NetworkingRule, ObjectKind, ObjectReference, PortReference, ResourceId, Rule,
-    SecurityGroupReference, SetAside, Stack, StackId, SubnetMapping, TargetGroup, TargetGroupReference, Value,
+    Binding, Cause, FrozenMembers, Listener, ListenerShare, LoadBalancer, ManagedSecurityGroup, NetworkingPeer,
+    NetworkingPort, NetworkingRule, ObjectKind, ObjectReference, PortReference, Requesters, ResourceId, Rule,
+    SecurityGroupReference, Stack, StackId, SubnetMapping, TargetGroup, TargetGroupReference, Value,
 };
 pub use tag_keys::TagKeys;
 pub use targets::{EVERY_ZONE, Registration, Target, TargetHealth};

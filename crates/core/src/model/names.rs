@@ -28,9 +28,9 @@ fn plain(text: &str, most: usize) -> String {
     text.chars().filter(char::is_ascii_alphanumeric).take(most).collect()
 }
 
-fn group_name(group: &StackId, hash: &str) -> String {
+fn group_name(stack: &StackId, hash: &str) -> String {
     let hash = &hash[..10];
-    match group {
+    match stack {
         StackId::Group(name) => format!("k8s-{}-{hash}", plain(name, 17)),
         StackId::Ingress(name) | StackId::Service(name) => {
             format!("k8s-{}-{}-{hash}", plain(&name.namespace, 8), plain(&name.name, 8))
@@ -42,14 +42,14 @@ fn group_name(group: &StackId, hash: &str) -> String {
 ///
 /// # Errors
 /// Never for names that Kubernetes accepts; the limits of AWS are checked all the same.
-pub fn load_balancer(cluster: &str, group: &StackId, scheme: Scheme) -> Result<LoadBalancerName, InvalidName> {
-    LoadBalancerName::new(group_name(group, &hash(&[cluster, &group.to_string(), scheme.as_str()])))
+pub fn load_balancer(cluster: &str, stack: &StackId, scheme: Scheme) -> Result<LoadBalancerName, InvalidName> {
+    LoadBalancerName::new(group_name(stack, &hash(&[cluster, &stack.to_string(), scheme.as_str()])))
 }
 
 /// The name of the security group in front of a group's load balancer.
 #[must_use]
-pub fn managed_security_group(cluster: &str, group: &StackId) -> String {
-    group_name(group, &hash(&[cluster, &group.to_string()]))
+pub fn managed_security_group(cluster: &str, stack: &StackId) -> String {
+    group_name(stack, &hash(&[cluster, &stack.to_string()]))
 }
 
 /// The name of a Service's load balancer where the user gives none.

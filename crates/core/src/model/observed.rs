@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerArn, ListenerProtocol,
-    LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName, ResourceId, Room, RuleArn,
-    Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags, TargetGroupArn, Transform, TrustStoreArn,
-    authentication::carry_over_secret,
+    Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, KnownLimits, ListenerArn,
+    ListenerProtocol, LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName, ResourceId,
+    RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags, TargetGroupArn, Transform,
+    TrustStoreArn, authentication::carry_over_secret,
 };
 
 /// All that AWS and the cluster have of one stack.
@@ -23,31 +23,31 @@ pub struct ObservedStack {
     /// TargetGroupBindings with the group's labels.
     pub bindings: Vec<ObservedBinding>,
     /// Who of a group has what of its load balancer, as far as that is remembered.
-    pub holdings: Vec<Holding>,
+    pub member_resources: Vec<MemberResources>,
     /// The tags that are the controller's own, as far as that is remembered. `None` where there is no record of the stack: then
     /// every tag counts as its own.
     pub tag_keys: Option<TagKeys>,
     /// Load balancers that another has stood in for, for as long as it shall: they may go.
-    pub let_go: BTreeSet<LoadBalancerArn>,
+    pub expired: BTreeSet<LoadBalancerArn>,
     /// The quotas that AWS has refused steps of this change for.
     #[serde(skip)]
-    pub room: Room,
+    pub room: KnownLimits,
 }
 
 /// What a member of a group has of its load balancer, as it was when nothing was left to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
+pub struct MemberResources {
     /// The Ingress.
     pub member: ObjectName,
     /// Its rules.
     pub rules: BTreeSet<RuleArn>,
     /// The listeners that it asks for, by port.
-    pub ports: BTreeMap<u16, PortHolding>,
+    pub ports: BTreeMap<u16, ListenerResources>,
 }
 
 /// What a member of a group has of a listener besides rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortHolding {
+pub struct ListenerResources {
     /// Its certificates.
     pub certificates: BTreeSet<CertificateArn>,
     /// Whether the default action is its own.
@@ -275,7 +275,7 @@ pub struct ObservedBinding {
     pub deleting: bool,
     /// True if its targets let in all sources of the spec.
     #[serde(skip)]
-    pub lets_in: bool,
+    pub allows_sources: bool,
 }
 
 impl Eq for ObservedBinding {}

@@ -65,7 +65,7 @@ impl Quota {
 
 /// The most that there may be of each, where AWS has refused more; `None` where it has not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct KnownLimits {
     /// Listeners of the load balancer.
     pub listeners: Option<usize>,
     /// Rules of the load balancer.
@@ -78,7 +78,7 @@ pub struct Room {
     pub security_group_rules: Option<usize>,
 }
 
-impl Room {
+impl KnownLimits {
     /// Returns what is known when AWS, in the state `observed`, has refused one more for a quota. `None` where that is nothing
     /// new: then planning again does not help.
     #[must_use]
@@ -124,8 +124,8 @@ mod tests {
     #[test]
     fn a_refusal_says_how_many_fit_and_one_more_of_them_says_nothing_new() {
         let quota = Quota::SecurityGroupRules;
-        let full = Room::default().refused(quota, &with_rules(60)).unwrap();
-        assert_eq!(full, Room { security_group_rules: Some(60), ..Room::default() });
+        let full = KnownLimits::default().refused(quota, &with_rules(60)).unwrap();
+        assert_eq!(full, KnownLimits { security_group_rules: Some(60), ..KnownLimits::default() });
         assert_eq!(full.refused(quota, &with_rules(60)), None);
         // A prefix list counts as many times as it has entries.
         assert_eq!(full.refused(quota, &with_rules(50)).unwrap().security_group_rules, Some(50));

@@ -218,7 +218,7 @@ pub struct Stack {
     /// Its listeners, by port.
     pub listeners: BTreeMap<u16, Listener>,
     /// Members of a group that it says nothing of.
-    pub set_aside: SetAside,
+    pub frozen: FrozenMembers,
     /// Keys of tags that somebody else looks after (`--external-managed-tags`): they are never removed. Not in plans that
     /// are written down.
     #[serde(skip)]
@@ -228,13 +228,13 @@ pub struct Stack {
     pub unprotect: bool,
     /// Who asks for what the members of a group have in common. Not in plans that are written down.
     #[serde(skip)]
-    pub askers: Askers,
+    pub requesters: Requesters,
 }
 
 /// Who asks for what the members of a group have in common, so that a refusal is charged to the right one. What is not in it is asked
 /// for by the cause of the load balancer, the listener or the security group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Askers {
+pub struct Requesters {
     /// By port of the listener.
     pub ssl_policy: BTreeMap<u16, Cause>,
     /// By port of the listener.
@@ -257,19 +257,19 @@ pub struct Askers {
     pub ip_address_type: Option<Cause>,
 }
 
-impl Askers {
+impl Requesters {
     /// Returns who asks for what AWS refuses in a listener, by the code of AWS's error (ELB API: errors of CreateListener and
     /// ModifyListener). `None` for a code that names no setting, or a setting that the listener's cause asks for.
     #[must_use]
     pub fn of_refusal(&self, port: u16, code: &str) -> Option<&Cause> {
-        let askers = match code {
+        let requesters = match code {
             "SSLPolicyNotFound" => &self.ssl_policy,
             "TrustStoreNotFound" | "TrustStoreNotReady" => &self.mutual_authentication,
             "CertificateNotFound" | "UnsupportedCertificate" => &self.default_certificate,
             "TargetGroupNotFound" | "TargetGroupAssociationLimit" => &self.default_action,
             _ => return None,
         };
-        askers.get(&port)
+        requesters.get(&port)
     }
 
     /// Returns who asks for what AWS refuses in a load balancer that is to be created, by the code of AWS's error (ELB API: errors of
@@ -288,13 +288,16 @@ impl Askers {
     /// Returns true if the cause is that of a member which asks for a setting of the load balancer.
     #[must_use]
     pub fn asks_for_setting(&self, cause: &Cause) -> bool {
-        [&self.subnets, &self.security_groups, &self.ip_address_type].into_iter().flatten().any(|asker| asker == cause)
+        [&self.subnets, &self.security_groups, &self.ip_address_type]
+            .into_iter()
+            .flatten()
+            .any(|requester| requester == cause)
     }
 }
 
 /// Members of a group that the stack says nothing of: what they have in AWS stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SetAside {
+pub struct FrozenMembers {
     /// They. Where there is nobody, nothing is kept.
     pub members: BTreeSet<ObjectName>,
     /// All members in the group's order, those of the stack and those set aside.
@@ -303,7 +306,7 @@ pub struct SetAside {
     pub services: BTreeSet<(ObjectName, String)>,
 }
 
-impl SetAside {
+impl FrozenMembers {
     /// Whether everybody is in the stack.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -321,10 +324,10 @@ impl Stack {
             load_balancer: None,
             target_groups: IndexMap::new(),
             listeners: BTreeMap::new(),
-            set_aside: SetAside::default(),
+            frozen: FrozenMembers::default(),
             external_tags: BTreeSet::new(),
             unprotect: false,
-            askers: Askers::default(),
+            requesters: Requesters::default(),
         }
     }
 }

@@ -124,8 +124,8 @@ pub fn is_ingress_finalizer(finalizer: &str) -> bool {
 
 /// The labels of a TargetGroupBinding of a stack.
 #[must_use]
-pub fn binding_labels(group: &StackId) -> BTreeMap<String, String> {
-    match group {
+pub fn binding_labels(stack: &StackId) -> BTreeMap<String, String> {
+    match stack {
         StackId::Group(name) => BTreeMap::from([(INGRESS_STACK.to_owned(), name.clone())]),
         StackId::Ingress(name) => BTreeMap::from([
             ("ingress.k8s.aws/stack-namespace".to_owned(), name.namespace.clone()),

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use super::{
     order,
-    set_aside::Keeping,
+    set_aside::FrozenResources,
     step::{SecurityGroupTarget, StepAction},
 };
 use crate::model::{
@@ -40,7 +40,7 @@ enum When {
 pub(super) struct Access<'a> {
     pub(super) stack: &'a Stack,
     pub(super) observed: &'a ObservedStack,
-    pub(super) keeping: Keeping<'a>,
+    pub(super) frozen_resources: FrozenResources<'a>,
     pub(super) wanted: &'a ManagedSecurityGroup,
     pub(super) existing: Option<&'a ObservedSecurityGroup>,
     /// True if the load balancer is to be put in other security groups than it is in.
@@ -180,7 +180,7 @@ impl<'a> Access<'a> {
         let unprotected = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
         let is_due = |old: &ObservedLoadBalancer| {
             let serves = self.current().is_some_and(ObservedLoadBalancer::is_active);
-            serves && self.observed.let_go.contains(&old.arn) && self.keeping.is_everybody_in()
+            serves && self.observed.expired.contains(&old.arn) && self.frozen_resources.none_frozen()
         };
         self.replaced().any(|old| !(is_due(old) && old.is_protected() && !unprotected))
     }

@@ -40,7 +40,7 @@ pub(super) fn is_outdated(wanted: Option<&Authentication>, existing: &[Action<Ta
 
 /// The rule, or default action, of a listener that is taken to have a Secret's content as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BelievedSecret {
+pub struct AssumedSecret {
     /// The listener.
     pub listener: ListenerArn,
     /// Its rule; `None` is the default action.
@@ -54,26 +54,26 @@ pub struct BelievedSecret {
 /// another controller, that controller is taken to have kept it up to date; then nothing is written before the Secret
 /// changes.
 #[must_use]
-pub fn believed_secrets(stack: &Stack, observed: &ObservedStack) -> Vec<BelievedSecret> {
+pub fn assumed_secrets(stack: &Stack, observed: &ObservedStack) -> Vec<AssumedSecret> {
     let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
-    let mut believed = Vec::new();
+    let mut assumed = Vec::new();
     for wanted in stack.listeners.values() {
         let Some(existing) = balancer.and_then(|balancer| balancer.listener(wanted.port)) else { continue };
-        let mut believe = |rule: Option<&RuleArn>, version: Option<&SecretVersion>| {
-            believed.extend(version.map(|version| BelievedSecret {
+        let mut assume = |rule: Option<&RuleArn>, version: Option<&SecretVersion>| {
+            assumed.extend(version.map(|version| AssumedSecret {
                 listener: existing.arn.clone(),
                 rule: rule.cloned(),
                 version: version.clone(),
             }));
         };
-        believe(None, unknown(wanted.default_authentication.as_ref(), &existing.default_actions));
+        assume(None, unknown(wanted.default_authentication.as_ref(), &existing.default_actions));
         for observed in &existing.rules {
             let of_rule = wanted.rules.iter().filter(|rule| same_conditions(rule, observed));
             let version = of_rule.filter_map(|rule| unknown(rule.authentication.as_ref(), &observed.actions)).next();
-            believe(Some(&observed.arn), version);
+            assume(Some(&observed.arn), version);
         }
     }
-    believed
+    assumed
 }
 
 /// The state of the Secret, where AWS has all else of it and has been given an unknown state.

@@ -5,7 +5,7 @@ use super::step::{ListenerChange, Plan, Step, StepAction, TaggedResource};
 use crate::model::{Cause, ObservedStack, SecurityGroupRule, Source, Stack, Tags};
 
 /// Returns the plan with each step charged to who asks for it. The order stays.
-pub(super) fn charged(stack: &Stack, observed: &ObservedStack, mut plan: Plan) -> Plan {
+pub(super) fn attributed(stack: &Stack, observed: &ObservedStack, mut plan: Plan) -> Plan {
     let steps = std::mem::take(&mut plan.steps);
     plan.steps = steps.into_iter().flat_map(|step| split(stack, observed, step)).collect();
     plan
@@ -13,17 +13,18 @@ pub(super) fn charged(stack: &Stack, observed: &ObservedStack, mut plan: Plan) -
 
 fn split(stack: &Stack, observed: &ObservedStack, step: Step) -> Vec<Step> {
     let Step { action, cause } = step;
-    let askers = &stack.askers;
-    let one = |action, asker: &Option<Cause>, cause| vec![Step { action, cause: asker.clone().unwrap_or(cause) }];
+    let requesters = &stack.requesters;
+    let one =
+        |action, requester: &Option<Cause>, cause| vec![Step { action, cause: requester.clone().unwrap_or(cause) }];
     match action {
-        StepAction::SetSubnets { .. } => one(action, &askers.subnets, cause),
-        StepAction::SetSecurityGroups { .. } => one(action, &askers.security_groups, cause),
-        StepAction::SetIpAddressType { .. } => one(action, &askers.ip_address_type, cause),
+        StepAction::SetSubnets { .. } => one(action, &requesters.subnets, cause),
+        StepAction::SetSecurityGroups { .. } => one(action, &requesters.security_groups, cause),
+        StepAction::SetIpAddressType { .. } => one(action, &requesters.ip_address_type, cause),
         StepAction::AuthorizeIngress { group, rules } => {
             let asks = |rule: &SecurityGroupRule| {
                 let Source::PrefixList(list) = &rule.source else { return None };
                 let port = rule.from_port.and_then(|port| u16::try_from(port).ok())?;
-                askers.prefix_lists.get(&(port, list.clone()))
+                requesters.prefix_lists.get(&(port, list.clone()))
             };
             by_cause(rules, |rule| asks(rule).unwrap_or(&cause).clone())
                 .into_iter()
@@ -34,7 +35,7 @@ fn split(stack: &Stack, observed: &ObservedStack, step: Step) -> Vec<Step> {
                 .collect()
         }
         StepAction::AddTags { resource, name, tags } if is_of_all(observed, &resource) => {
-            by_cause(tags, |(key, _)| askers.tags.get(key).unwrap_or(&cause).clone())
+            by_cause(tags, |(key, _)| requesters.tags.get(key).unwrap_or(&cause).clone())
                 .into_iter()
                 .map(|(cause, tags)| {
                     let (resource, name) = (resource.clone(), name.clone());
@@ -81,7 +82,7 @@ fn by_cause<T>(items: impl IntoIterator<Item = T>, cause: impl Fn(&T) -> Cause) 
 
 /// Returns the parts of a change of a listener, one for each object that asks for some.
 fn listener_changes(stack: &Stack, port: u16, change: ListenerChange, cause: &Cause) -> Vec<(Cause, ListenerChange)> {
-    let askers = &stack.askers;
+    let requesters = &stack.requesters;
     let ListenerChange {
         protocol,
         ssl_policy,
@@ -94,14 +95,14 @@ fn listener_changes(stack: &Stack, port: u16, change: ListenerChange, cause: &Ca
     let none = ListenerChange::default;
     let settings = [
         (None, ListenerChange { protocol, alpn_policy, ..none() }),
-        (askers.default_certificate.get(&port), ListenerChange { default_certificate, ..none() }),
-        (askers.ssl_policy.get(&port), ListenerChange { ssl_policy, ..none() }),
-        (askers.mutual_authentication.get(&port), ListenerChange { mutual_authentication, ..none() }),
-        (askers.default_action.get(&port), ListenerChange { default_action, default_authentication, ..none() }),
+        (requesters.default_certificate.get(&port), ListenerChange { default_certificate, ..none() }),
+        (requesters.ssl_policy.get(&port), ListenerChange { ssl_policy, ..none() }),
+        (requesters.mutual_authentication.get(&port), ListenerChange { mutual_authentication, ..none() }),
+        (requesters.default_action.get(&port), ListenerChange { default_action, default_authentication, ..none() }),
     ];
     let mut changes: Vec<(Cause, ListenerChange)> = Vec::new();
-    for (asker, part) in settings.into_iter().filter(|(_, part)| *part != none()) {
-        let cause = asker.unwrap_or(cause);
+    for (requester, part) in settings.into_iter().filter(|(_, part)| *part != none()) {
+        let cause = requester.unwrap_or(cause);
         match changes.iter_mut().find(|(known, _)| known.object == cause.object) {
             Some((_, known)) => {
                 known.protocol = known.protocol.or(part.protocol);
@@ -134,22 +135,22 @@ mod tests {
         SecurityGroupRule { protocol, from_port: Some(80), to_port: Some(80), source, description: String::new() }
     }
 
-    fn charged_steps(stack: &Stack, action: StepAction) -> Vec<(String, StepAction)> {
+    fn attributed_steps(stack: &Stack, action: StepAction) -> Vec<(String, StepAction)> {
         let plan = Plan { steps: vec![Step { action, cause: of("a", "spec") }], ..Plan::default() };
-        let steps = charged(stack, &ObservedStack::default(), plan).steps;
+        let steps = attributed(stack, &ObservedStack::default(), plan).steps;
         steps.into_iter().map(|step| (step.cause.object.name.name, step.action)).collect()
     }
 
-    fn stack(change: impl FnOnce(&mut crate::model::Askers)) -> Stack {
+    fn stack(change: impl FnOnce(&mut crate::model::Requesters)) -> Stack {
         let mut stack = Stack::empty(StackId::Group("edge".to_owned()));
-        change(&mut stack.askers);
+        change(&mut stack.requesters);
         stack
     }
 
     #[test]
     fn a_prefix_list_is_opened_in_a_step_of_who_asks_for_it() {
-        let stack = stack(|askers| {
-            askers.prefix_lists.insert((80, "pl-b".to_owned()), of("b", "lists"));
+        let stack = stack(|requesters| {
+            requesters.prefix_lists.insert((80, "pl-b".to_owned()), of("b", "lists"));
         });
         let range = rule(Source::Ipv4("10.0.0.0/8".to_owned()));
         let list = |id: &str| rule(Source::PrefixList(id.to_owned()));
@@ -158,16 +159,16 @@ mod tests {
             rules,
         };
         assert_eq!(
-            charged_steps(&stack, open(vec![list("pl-b"), range.clone(), list("pl-a")])),
+            attributed_steps(&stack, open(vec![list("pl-b"), range.clone(), list("pl-a")])),
             [("b".to_owned(), open(vec![list("pl-b")])), ("a".to_owned(), open(vec![range, list("pl-a")]))]
         );
     }
 
     #[test]
     fn settings_of_a_listener_change_in_steps_of_who_asks_for_them() {
-        let stack = stack(|askers| {
-            askers.ssl_policy.insert(443, of("b", "policy"));
-            askers.default_certificate.insert(443, of("b", "certificate"));
+        let stack = stack(|requesters| {
+            requesters.ssl_policy.insert(443, of("b", "policy"));
+            requesters.default_certificate.insert(443, of("b", "certificate"));
         });
         let modify = |change: ListenerChange| StepAction::ModifyListener {
             arn: ListenerArn::new("arn:listener"),
@@ -178,11 +179,11 @@ mod tests {
         let alpn = ListenerChange { alpn_policy: Some("None".to_owned()), ..ListenerChange::default() };
         let both = ListenerChange { ssl_policy: policy.ssl_policy.clone(), ..alpn.clone() };
         assert_eq!(
-            charged_steps(&stack, modify(both.clone())),
+            attributed_steps(&stack, modify(both.clone())),
             [("a".to_owned(), modify(alpn)), ("b".to_owned(), modify(policy))]
         );
         // What belongs together is not taken apart.
         let whole = ListenerChange { protocol: Some(crate::model::ListenerProtocol::Https), ..both };
-        assert_eq!(charged_steps(&stack, modify(whole.clone())), [("a".to_owned(), modify(whole))]);
+        assert_eq!(attributed_steps(&stack, modify(whole.clone())), [("a".to_owned(), modify(whole))]);
     }
 }

@@ -16,8 +16,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    room::Used,
-    rules::{LARGEST_PRIORITY, Place, RuleChange, RuleSteps, same_conditions, step},
+    room::QuotaUsage,
+    rules::{LARGEST_PRIORITY, RuleChange, RuleSlot, RuleSteps, same_conditions, step},
     step::{RuleReference, StepAction},
 };
 use crate::{
@@ -34,11 +34,11 @@ enum Item {
     Created(usize),
 }
 
-struct InSteps<'c, 'a> {
+struct StepwiseChange<'c, 'a> {
     change: &'c RuleChange<'a>,
     balancer: Option<&'c ObservedLoadBalancer>,
-    used: Used,
-    places: &'c [Place],
+    used: QuotaUsage,
+    places: &'c [RuleSlot],
     /// By place of the final order, the rule that is there for it.
     made: Vec<Option<Item>>,
     /// What AWS has, from the top, with priorities.
@@ -55,16 +55,16 @@ impl RuleChange<'_> {
     pub(super) fn in_steps(
         &self,
         matches: &[Option<usize>],
-        places: &[Place],
-        used: Used,
+        places: &[RuleSlot],
+        used: QuotaUsage,
         balancer: Option<&ObservedLoadBalancer>,
     ) -> RuleSteps {
         let made = places.iter().map(|place| match place {
-            Place::Wanted(index) => matches[*index].map(Item::Existing),
-            Place::Kept(index) => Some(Item::Existing(*index)),
+            RuleSlot::Wanted(index) => matches[*index].map(Item::Existing),
+            RuleSlot::Frozen(index) => Some(Item::Existing(*index)),
         });
         let list = self.existing.iter().enumerate().map(|(index, rule)| (Item::Existing(index), rule.priority));
-        let mut in_steps = InSteps {
+        let mut in_steps = StepwiseChange {
             change: self,
             balancer,
             used,
@@ -80,7 +80,7 @@ impl RuleChange<'_> {
     }
 }
 
-impl<'c> InSteps<'c, '_> {
+impl<'c> StepwiseChange<'c, '_> {
     fn run(&mut self) {
         let lowest = self.list.last().map_or(0, |(_, priority)| *priority);
         if usize::try_from(LARGEST_PRIORITY.saturating_sub(lowest)).is_ok_and(|room| room < self.places.len()) {
@@ -95,7 +95,7 @@ impl<'c> InSteps<'c, '_> {
                 self.modify(place, index, existing);
             } else if self.used.fits(rule, self.change.resolve) {
                 self.create(place, index);
-            } else if self.delete_covered() || self.delete_one(|in_steps, at| in_steps.falls_well(at)) {
+            } else if self.delete_covered() || self.delete_one(|in_steps, at| in_steps.is_safe_to_delete(at)) {
                 // There is room for the next.
                 continue;
             } else if let Some(existing) = in_place {
@@ -129,7 +129,7 @@ impl<'c> InSteps<'c, '_> {
     /// Deletes the rules that go, after the default action has changed.
     fn delete_rest(&mut self) {
         for at in (0..self.list.len()).rev() {
-            if self.is_doomed(at) {
+            if self.is_to_delete(at) {
                 let step = self.delete_step(at);
                 self.steps.after_default.extend(step);
                 self.list.remove(at);
@@ -154,8 +154,8 @@ impl<'c> InSteps<'c, '_> {
     fn next(&self) -> Option<(usize, usize)> {
         let place = self.made.iter().position(Option::is_none)?;
         match self.places[place] {
-            Place::Wanted(index) => Some((place, index)),
-            Place::Kept(_) => None,
+            RuleSlot::Wanted(index) => Some((place, index)),
+            RuleSlot::Frozen(_) => None,
         }
     }
 
@@ -166,16 +166,16 @@ impl<'c> InSteps<'c, '_> {
         }
     }
 
-    fn is_doomed(&self, at: usize) -> bool {
+    fn is_to_delete(&self, at: usize) -> bool {
         !self.made.contains(&Some(self.list[at].0))
     }
 
     /// Returns the topmost rule that goes and has the conditions of a wanted one.
     fn like(&self, index: usize) -> Option<usize> {
-        (0..self.list.len()).filter(|at| self.is_doomed(*at)).find_map(|at| match self.list[at].0 {
+        (0..self.list.len()).filter(|at| self.is_to_delete(*at)).find_map(|at| match self.list[at].0 {
             Item::Existing(existing)
                 if same_conditions(&self.change.wanted[index], &self.change.existing[existing])
-                    && !self.change.keeping.is_taken(&self.change.existing[existing].arn) =>
+                    && !self.change.frozen_resources.belongs_to_frozen(&self.change.existing[existing].arn) =>
             {
                 Some(existing)
             }
@@ -255,7 +255,7 @@ impl<'c> InSteps<'c, '_> {
             }
             let conditions = self.conditions(*item);
             let covers = |above: &&[Condition]| above.iter().all(|condition| conditions.contains(condition));
-            if self.is_doomed(at) && above.iter().any(covers) {
+            if self.is_to_delete(at) && above.iter().any(covers) {
                 covered.insert(*item);
             }
             above.push(conditions);
@@ -286,7 +286,7 @@ impl<'c> InSteps<'c, '_> {
         };
         let given_up = groups(existing);
         let sharing: Vec<(usize, usize)> = (0..self.list.len())
-            .filter(|at| self.is_doomed(*at))
+            .filter(|at| self.is_to_delete(*at))
             .filter_map(|at| match self.list[at].0 {
                 Item::Existing(other) if other != existing && !groups(other).is_disjoint(&given_up) => {
                     Some((at, other))
@@ -309,7 +309,7 @@ impl<'c> InSteps<'c, '_> {
     /// Makes the wanted rules whose requests have no rule since another was deleted for them, as far as they fit.
     fn create_owed(&mut self) {
         for index in std::mem::take(&mut self.owed) {
-            let place = self.places.iter().position(|place| *place == Place::Wanted(index));
+            let place = self.places.iter().position(|place| *place == RuleSlot::Wanted(index));
             let missing = place.filter(|place| self.made[*place].is_none());
             if let Some(place) = missing.filter(|_| self.used.fits(&self.change.wanted[index], self.change.resolve)) {
                 self.create(place, index);
@@ -319,7 +319,7 @@ impl<'c> InSteps<'c, '_> {
 
     /// Deletes the lowest rule that goes and may be deleted. Returns false if there is none.
     fn delete_one(&mut self, may_go: impl Fn(&Self, usize) -> bool) -> bool {
-        let lowest = (0..self.list.len()).rev().find(|at| self.is_doomed(*at) && may_go(self, *at));
+        let lowest = (0..self.list.len()).rev().find(|at| self.is_to_delete(*at) && may_go(self, *at));
         lowest.is_some_and(|at| {
             self.delete(at);
             true
@@ -328,13 +328,13 @@ impl<'c> InSteps<'c, '_> {
 
     /// Returns true if what a rule takes is answered as after without it: no wanted rule that is still to come takes any of
     /// it, nothing below does but wanted rules in their final order, and the default action stays as it is.
-    fn falls_well(&self, at: usize) -> bool {
+    fn is_safe_to_delete(&self, at: usize) -> bool {
         let conditions = self.conditions(self.list[at].0);
         let meets = |other: &[Condition]| !are_apart(conditions, other);
         let to_come = self.places.iter().zip(&self.made).filter(|(_, made)| made.is_none());
         let mut to_come = to_come.filter_map(|(place, _)| match place {
-            Place::Wanted(index) => Some(&self.change.wanted[*index].conditions),
-            Place::Kept(_) => None,
+            RuleSlot::Wanted(index) => Some(&self.change.wanted[*index].conditions),
+            RuleSlot::Frozen(_) => None,
         });
         if !self.change.default_stays || to_come.any(|conditions| meets(conditions)) {
             return false;

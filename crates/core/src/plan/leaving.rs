@@ -1,14 +1,14 @@
 //! What of a member that leaves its group is left in AWS: until nothing is, its Ingress keeps the group's finalizer.
 
 use super::step::{Plan, StepAction, Wait};
-use crate::model::{CertificateArn, Holding, ObjectName, ObservedStack, RuleArn, TargetGroupArn};
+use crate::model::{CertificateArn, MemberResources, ObjectName, ObservedStack, RuleArn, TargetGroupArn};
 
 /// Whether the plan has yet to take away something that is the member's own: a rule, a certificate, a listener that it asks
 /// for, a target group or its binding. What is remembered to be another member's, or is all members', holds nobody up; what
 /// nobody is remembered to have may be the member's.
 #[must_use]
-pub fn holds_up(plan: &Plan, observed: &ObservedStack, member: &ObjectName) -> bool {
-    let own = Own { observed, member };
+pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectName) -> bool {
+    let own = MemberOwned { observed, member };
     let waits = match &plan.wait {
         Some(Wait::BindingsGone(names)) => names.iter().any(|name| own.binding(name)),
         // What goes is planned after that.
@@ -18,32 +18,32 @@ pub fn holds_up(plan: &Plan, observed: &ObservedStack, member: &ObjectName) -> b
     waits || plan.steps.iter().any(|step| own.taken_by(&step.action))
 }
 
-struct Own<'a> {
+struct MemberOwned<'a> {
     observed: &'a ObservedStack,
     member: &'a ObjectName,
 }
 
-impl Own<'_> {
+impl MemberOwned<'_> {
     /// Whether the thing that `has` tells of is the member's, or that of nobody who is known.
-    fn has(&self, has: impl Fn(&Holding) -> bool) -> bool {
-        let mut holders = self.observed.holdings.iter().filter(|holding| has(holding)).peekable();
-        holders.peek().is_none() || holders.any(|holding| holding.member == *self.member)
+    fn has(&self, has: impl Fn(&MemberResources) -> bool) -> bool {
+        let mut holders = self.observed.member_resources.iter().filter(|resources| has(resources)).peekable();
+        holders.peek().is_none() || holders.any(|resources| resources.member == *self.member)
     }
 
     fn rule(&self, arn: &RuleArn) -> bool {
-        self.has(|holding| holding.rules.contains(arn))
+        self.has(|resources| resources.rules.contains(arn))
     }
 
     fn listener(&self, port: u16) -> bool {
-        self.has(|holding| holding.ports.contains_key(&port))
+        self.has(|resources| resources.ports.contains_key(&port))
     }
 
     fn certificate(&self, port: u16, arn: &CertificateArn) -> bool {
-        self.has(|holding| holding.ports.get(&port).is_some_and(|held| held.certificates.contains(arn)))
+        self.has(|resources| resources.ports.get(&port).is_some_and(|held| held.certificates.contains(arn)))
     }
 
     fn default_action(&self, port: u16) -> bool {
-        self.has(|holding| holding.ports.get(&port).is_some_and(|held| held.default_action))
+        self.has(|resources| resources.ports.get(&port).is_some_and(|held| held.default_action))
     }
 
     /// Returns true if a target group is the member's. One that is not known to be the stack's is nobody's: anybody may label a binding

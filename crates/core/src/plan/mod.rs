@@ -19,10 +19,10 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
-pub use authentication::{BelievedSecret, believed_secrets};
-pub use leaving::holds_up;
+pub use authentication::{AssumedSecret, assumed_secrets};
+pub use leaving::delays_release;
 pub use render::{render, summary};
-pub use stack::{holdings, plan};
+pub use stack::{member_resources, plan};
 pub use step::{
     AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, RuleReference, SecurityGroupTarget, Step,
     StepAction, TaggedResource, Wait,

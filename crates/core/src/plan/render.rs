@@ -75,7 +75,7 @@ pub fn render(plan: &Plan) -> String {
         }
         Wait::LoadBalancerActive => "until the new load balancer serves".to_owned(),
         Wait::Protected(_) => "until the old load balancer is not protected from deletion any more".to_owned(),
-        Wait::Hold(_) => "before the old load balancer goes, for clients to find the new one".to_owned(),
+        Wait::RetainOld(_) => "before the old load balancer goes, for clients to find the new one".to_owned(),
         Wait::LetIn(names) => {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             format!(
@@ -102,7 +102,7 @@ impl fmt::Display for Wait {
                 let old: Vec<&str> = old.iter().map(LoadBalancerArn::as_str).collect();
                 write!(f, "{}, replaced by another load balancer, stays: it is protected from deletion", old.join(", "))
             }
-            Self::Hold(old) => {
+            Self::RetainOld(old) => {
                 let old: Vec<&str> = old.iter().map(LoadBalancerArn::as_str).collect();
                 write!(f, "waiting for clients to find the new load balancer before {} goes", old.join(", "))
             }

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::step::{ListenerReference, Step, StepAction};
-use crate::model::{Action, Listener, ObservedLoadBalancer, Room, Rule, RuleArn, TargetGroupArn, TargetGroupReference};
+use crate::model::{
+    Action, KnownLimits, Listener, ObservedLoadBalancer, Rule, RuleArn, TargetGroupArn, TargetGroupReference,
+};
 
 /// Returns what a target group of a wanted action is called in AWS; `None` for one that is still to be created.
 pub(super) type Resolve<'a> = &'a dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>;
 
 /// Where a listener leads to target groups.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum ActionSlot {
     Default,
     Rule(RuleArn),
     /// By its place among the wanted rules.
@@ -19,24 +21,24 @@ enum Place {
 
 /// What a load balancer has at a point of a plan.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Used {
-    room: Room,
+pub(super) struct QuotaUsage {
+    room: KnownLimits,
     /// By port, what leads where.
-    places: BTreeMap<(u16, Place), Vec<TargetGroupReference>>,
+    places: BTreeMap<(u16, ActionSlot), Vec<TargetGroupReference>>,
     /// By port.
     certificates: BTreeMap<u16, usize>,
 }
 
-impl Used {
-    pub(super) fn of(room: Room, balancer: Option<&ObservedLoadBalancer>) -> Self {
+impl QuotaUsage {
+    pub(super) fn of(room: KnownLimits, balancer: Option<&ObservedLoadBalancer>) -> Self {
         let mut used = Self { room, ..Self::default() };
         let named = |actions: &[Action<TargetGroupArn>]| -> Vec<TargetGroupReference> {
             actions.iter().flat_map(Action::target_groups).cloned().map(TargetGroupReference::Foreign).collect()
         };
         for listener in balancer.into_iter().flat_map(ObservedLoadBalancer::known_listeners) {
-            used.places.insert((listener.port, Place::Default), named(&listener.default_actions));
+            used.places.insert((listener.port, ActionSlot::Default), named(&listener.default_actions));
             for rule in &listener.rules {
-                used.places.insert((listener.port, Place::Rule(rule.arn.clone())), named(&rule.actions));
+                used.places.insert((listener.port, ActionSlot::Rule(rule.arn.clone())), named(&rule.actions));
             }
             used.certificates.insert(listener.port, listener.certificates.len());
         }
@@ -53,11 +55,11 @@ impl Used {
         };
         match &step.action {
             StepAction::CreateListener { listener, .. } => {
-                self.places.insert((listener.port, Place::Default), named(&listener.default_action));
+                self.places.insert((listener.port, ActionSlot::Default), named(&listener.default_action));
             }
             StepAction::ModifyListener { port, change, .. } => {
                 if let Some(action) = &change.default_action {
-                    self.places.insert((*port, Place::Default), named(action));
+                    self.places.insert((*port, ActionSlot::Default), named(action));
                 }
             }
             StepAction::DeleteListener { port, .. } => {
@@ -65,13 +67,13 @@ impl Used {
                 self.certificates.remove(port);
             }
             StepAction::CreateRule { port, index, rule, .. } => {
-                self.places.insert((*port, Place::Created(*index)), named(&rule.action));
+                self.places.insert((*port, ActionSlot::Created(*index)), named(&rule.action));
             }
             StepAction::ModifyRule { arn, port, rule, .. } => {
-                self.places.insert((*port, Place::Rule(arn.clone())), named(&rule.action));
+                self.places.insert((*port, ActionSlot::Rule(arn.clone())), named(&rule.action));
             }
             StepAction::DeleteRule { arn, port, .. } => {
-                self.places.remove(&(*port, Place::Rule(arn.clone())));
+                self.places.remove(&(*port, ActionSlot::Rule(arn.clone())));
             }
             StepAction::AddListenerCertificates { listener, certificates } => {
                 let port = match listener {
@@ -95,12 +97,12 @@ impl Used {
     }
 
     fn rules(&self) -> usize {
-        self.places.keys().filter(|(_, place)| *place != Place::Default).count()
+        self.places.keys().filter(|(_, place)| *place != ActionSlot::Default).count()
     }
 
     /// Returns true if one more listener fits.
     pub(super) fn has_room_for_listener(&self) -> bool {
-        let count = self.places.keys().filter(|(_, place)| *place == Place::Default).count();
+        let count = self.places.keys().filter(|(_, place)| *place == ActionSlot::Default).count();
         self.room.listeners.is_none_or(|most| count < most)
     }
 
@@ -109,7 +111,7 @@ impl Used {
         let mut without = self.clone();
         without
             .places
-            .retain(|(at, place), _| !(*at == port && matches!(place, Place::Rule(arn) if of.contains(&arn))));
+            .retain(|(at, place), _| !(*at == port && matches!(place, ActionSlot::Rule(arn) if of.contains(&arn))));
         without.fits_action(&rule.action, resolve)
     }
 
@@ -132,12 +134,12 @@ impl Used {
     /// Returns true if a listener's rules all fit besides what there is.
     pub(super) fn fits_listener(&self, listener: &Listener, resolve: Resolve<'_>) -> bool {
         let mut with = self.clone();
-        with.places.insert((listener.port, Place::Default), Vec::new());
+        with.places.insert((listener.port, ActionSlot::Default), Vec::new());
         listener.rules.iter().enumerate().all(|(index, rule)| {
             let fits = with.fits(rule, resolve);
             let named = rule.action.target_groups().cloned();
             let known = named.map(|group| resolve(&group).map_or(group, TargetGroupReference::Foreign));
-            with.places.insert((listener.port, Place::Created(index)), known.collect());
+            with.places.insert((listener.port, ActionSlot::Created(index)), known.collect());
             fits
         })
     }

@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 
 use super::{
     authentication,
-    room::Used,
-    set_aside::Keeping,
+    room::QuotaUsage,
+    set_aside::FrozenResources,
     step::{ListenerReference, RuleReference, Step, StepAction},
 };
 use crate::model::{
@@ -41,20 +41,20 @@ pub(super) struct RuleChange<'a> {
     /// What to blame for rules that go.
     pub(super) cause: &'a Cause,
     /// What stays although nobody asks for it.
-    pub(super) keeping: Keeping<'a>,
+    pub(super) frozen_resources: FrozenResources<'a>,
     /// What the load balancer has before these steps, where AWS has said that not more fits; with the load balancer.
-    pub(super) used: Option<(&'a Used, Option<&'a ObservedLoadBalancer>)>,
+    pub(super) used: Option<(&'a QuotaUsage, Option<&'a ObservedLoadBalancer>)>,
     /// False if the load balancer has no room for the target groups of all wanted rules, when all else has gone.
     pub(super) fits_in_the_end: bool,
 }
 
 /// A place in the final order of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum RuleSlot {
     /// One of the wanted rules.
     Wanted(usize),
     /// An existing rule of a member that is set aside.
-    Kept(usize),
+    Frozen(usize),
 }
 
 /// The steps before and after the change of the default action.
@@ -64,7 +64,7 @@ pub(super) struct RuleSteps {
     pub(super) after_default: Vec<Step>,
     /// Steps for which other listeners of the load balancer have to make room.
     pub(super) later: Vec<Step>,
-    /// Wanted rules with the existing ones that they are made of in place, besides those that [`RuleChange::kept`] tells of.
+    /// Wanted rules with the existing ones that they are made of in place, besides those that [`RuleChange::staying_rules`] tells of.
     pub(super) modified: Vec<(usize, usize)>,
 }
 
@@ -173,7 +173,7 @@ impl RuleChange<'_> {
         self.wanted
             .iter()
             .map(|wanted| {
-                let free = |i: usize| !used[i] && !self.keeping.is_taken(&self.existing[i].arn);
+                let free = |i: usize| !used[i] && !self.frozen_resources.belongs_to_frozen(&self.existing[i].arn);
                 let found = (0..self.existing.len()).find(|&i| free(i) && self.same(wanted, &self.existing[i]));
                 if let Some(index) = found {
                     used[index] = true;
@@ -184,18 +184,19 @@ impl RuleChange<'_> {
     }
 
     /// Returns the final order: the wanted rules, and those of members set aside where they stand now.
-    fn places(&self, matches: &[Option<usize>]) -> Vec<Place> {
+    fn places(&self, matches: &[Option<usize>]) -> Vec<RuleSlot> {
         let wanted = 0..self.wanted.len();
-        if self.keeping.is_everybody_in() {
-            return wanted.map(Place::Wanted).collect();
+        if self.frozen_resources.none_frozen() {
+            return wanted.map(RuleSlot::Wanted).collect();
         }
         let claimed: BTreeSet<usize> = matches.iter().flatten().copied().collect();
         let unclaimed: Vec<usize> = (0..self.existing.len()).filter(|index| !claimed.contains(index)).collect();
         let mut order = Vec::new();
         let mut kept: Vec<(usize, usize)> = Vec::new();
-        for (member, aside) in self.keeping.order() {
-            if aside {
-                let its = |i: &&usize| self.keeping.place_of_rule(&self.existing[**i].arn) == Some(member);
+        for (member, frozen) in self.frozen_resources.order() {
+            if frozen {
+                let its =
+                    |i: &&usize| self.frozen_resources.frozen_owner_of_rule(&self.existing[**i].arn) == Some(member);
                 kept.extend(unclaimed.iter().filter(its).map(|index| (*index, order.len())));
             } else {
                 let its = |index: &usize| self.wanted[*index].cause.object.name == *member;
@@ -207,9 +208,9 @@ impl RuleChange<'_> {
         let mut places = Vec::new();
         for before in 0..=order.len() {
             while let Some((index, _)) = kept.next_if(|(_, place)| *place == before) {
-                places.push(Place::Kept(index));
+                places.push(RuleSlot::Frozen(index));
             }
-            places.extend(order.get(before).copied().map(Place::Wanted));
+            places.extend(order.get(before).copied().map(RuleSlot::Wanted));
         }
         places
     }
@@ -223,7 +224,7 @@ impl RuleChange<'_> {
         kept.sort_unstable();
         let mut last = 0;
         for (index, place) in kept.iter_mut() {
-            if !none_is_new && self.keeping.holder_of_rule(&self.existing[*index].arn).is_none() {
+            if !none_is_new && self.frozen_resources.holder_of_rule(&self.existing[*index].arn).is_none() {
                 continue;
             }
             // How many of the wanted rules that are there would change sides with it, at each place from the top.
@@ -242,7 +243,7 @@ impl RuleChange<'_> {
     }
 
     pub(super) fn steps(&self) -> RuleSteps {
-        if let Some(steps) = self.actions_alone() {
+        if let Some(steps) = self.actions_only() {
             return steps;
         }
         let matches = self.matches();
@@ -257,7 +258,7 @@ impl RuleChange<'_> {
     }
 
     /// Returns true if there is room for all rules that the steps create before they delete any.
-    fn fits(&self, steps: &RuleSteps, used: &Used) -> bool {
+    fn fits(&self, steps: &RuleSteps, used: &QuotaUsage) -> bool {
         let mut used = used.clone();
         steps.before_default.iter().all(|step| {
             let fits = match &step.action {
@@ -270,13 +271,13 @@ impl RuleChange<'_> {
     }
 
     /// Returns the steps where all that comes is made before what goes is deleted.
-    fn at_once(&self, matches: &[Option<usize>], places: &[Place]) -> RuleSteps {
+    fn at_once(&self, matches: &[Option<usize>], places: &[RuleSlot]) -> RuleSteps {
         let in_place = places.iter().filter_map(|place| match place {
-            Place::Wanted(index) => matches[*index],
-            Place::Kept(index) => Some(*index),
+            RuleSlot::Wanted(index) => matches[*index],
+            RuleSlot::Frozen(index) => Some(*index),
         });
         let kept: BTreeSet<usize> = in_place.collect();
-        let doomed: Vec<usize> = (0..self.existing.len()).filter(|index| !kept.contains(index)).collect();
+        let to_delete: Vec<usize> = (0..self.existing.len()).filter(|index| !kept.contains(index)).collect();
         let created = matches.iter().filter(|m| m.is_none()).count();
         let mut steps = RuleSteps::default();
 
@@ -298,8 +299,8 @@ impl RuleChange<'_> {
         let mut order: Vec<(RuleReference, u32)> = Vec::new();
         for place in places {
             let (index, existing) = match *place {
-                Place::Wanted(index) => (index, matches[index]),
-                Place::Kept(existing) => (0, Some(existing)),
+                RuleSlot::Wanted(index) => (index, matches[index]),
+                RuleSlot::Frozen(existing) => (0, Some(existing)),
             };
             match existing {
                 Some(existing) => {
@@ -323,10 +324,10 @@ impl RuleChange<'_> {
 
         // 2. The final order, where it is not there yet.
         if !order.windows(2).all(|pair| pair[0].1 < pair[1].1) {
-            let doomed = doomed.iter().map(|&i| (RuleReference::Existing(self.existing[i].arn.clone()), now[i]));
+            let to_delete = to_delete.iter().map(|&i| (RuleReference::Existing(self.existing[i].arn.clone()), now[i]));
             let priorities: Vec<(RuleReference, u32)> = order
                 .into_iter()
-                .chain(doomed)
+                .chain(to_delete)
                 .zip(1..)
                 .filter(|((_, current), wanted)| current != wanted)
                 .map(|((rule, _), wanted)| (rule, wanted))
@@ -337,7 +338,7 @@ impl RuleChange<'_> {
         }
 
         // 4. What goes, from the lowest.
-        for &index in doomed.iter().rev() {
+        for &index in to_delete.iter().rev() {
             let rule = &self.existing[index];
             let delete = StepAction::DeleteRule { arn: rule.arn.clone(), port: self.port, priority: rule.priority };
             steps.after_default.push(step(delete, self.cause.clone()));
@@ -346,7 +347,7 @@ impl RuleChange<'_> {
     }
 
     /// Where rules differ in their actions and transforms alone, and those name nothing whose targets are not checked yet.
-    fn actions_alone(&self) -> Option<RuleSteps> {
+    fn actions_only(&self) -> Option<RuleSteps> {
         let places = self.places(&self.matches());
         if !self.default_stays || places.len() != self.existing.len() {
             return None;
@@ -354,9 +355,9 @@ impl RuleChange<'_> {
         let mut steps = RuleSteps::default();
         for (place, (index, existing)) in places.into_iter().zip(self.existing.iter().enumerate()) {
             let wanted = match place {
-                Place::Wanted(wanted) => &self.wanted[wanted],
-                Place::Kept(kept) if kept == index => continue,
-                Place::Kept(_) => return None,
+                RuleSlot::Wanted(wanted) => &self.wanted[wanted],
+                RuleSlot::Frozen(kept) if kept == index => continue,
+                RuleSlot::Frozen(_) => return None,
             };
             if !same_conditions(wanted, existing) {
                 return None;
@@ -375,23 +376,23 @@ impl RuleChange<'_> {
     }
 
     /// Existing rules of members that are set aside.
-    pub(super) fn kept_aside(&self) -> Vec<&ObservedRule> {
+    pub(super) fn frozen_rules(&self) -> Vec<&ObservedRule> {
         let places = self.places(&self.matches()).into_iter();
         let kept = places.filter_map(|place| match place {
-            Place::Kept(index) => Some(&self.existing[index]),
-            Place::Wanted(_) => None,
+            RuleSlot::Frozen(index) => Some(&self.existing[index]),
+            RuleSlot::Wanted(_) => None,
         });
         kept.collect()
     }
 
     /// Existing rules that stay, with the wanted rule that each is, or becomes in place.
-    pub(super) fn kept(&self) -> Vec<(&Rule, &ObservedRule)> {
+    pub(super) fn staying_rules(&self) -> Vec<(&Rule, &ObservedRule)> {
         let matches = self.matches();
-        if self.actions_alone().is_some() {
+        if self.actions_only().is_some() {
             let places = self.places(&matches).into_iter().zip(self.existing);
             let wanted = places.filter_map(|(place, existing)| match place {
-                Place::Wanted(index) => Some((&self.wanted[index], existing)),
-                Place::Kept(_) => None,
+                RuleSlot::Wanted(index) => Some((&self.wanted[index], existing)),
+                RuleSlot::Frozen(_) => None,
             });
             return wanted.collect();
         }

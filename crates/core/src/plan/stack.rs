@@ -14,20 +14,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{
     access::{Access, AccessSteps},
     authentication, blame, defaults, order,
-    room::Used,
+    room::QuotaUsage,
     rules::{RuleChange, same_action, same_conditions},
-    set_aside::Keeping,
+    set_aside::FrozenResources,
     step::{
         AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, Step, StepAction, TaggedResource, Wait,
     },
     tags,
 };
 use crate::model::{
-    Action, Attributes, Cause, CertificateArn, DELETION_PROTECTION, Holding, Listener, ListenerProtocol, LoadBalancer,
-    ManagedSecurityGroup, MutualAuthentication, NetworkingPeer, ObjectName, ObservedBinding, ObservedListener,
-    ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, PortHolding,
-    ResourceId, Room, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, Stack, Tags, TargetGroup, TargetGroupArn,
-    TargetGroupName, TargetGroupReference, TrustStoreArn, Value, tags as known_tags,
+    Action, Attributes, Cause, CertificateArn, DELETION_PROTECTION, KnownLimits, Listener, ListenerProtocol,
+    ListenerResources, LoadBalancer, ManagedSecurityGroup, MemberResources, MutualAuthentication, NetworkingPeer,
+    ObjectName, ObservedBinding, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup,
+    ObservedStack, ObservedTargetGroup, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, Stack,
+    Tags, TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference, TrustStoreArn, Value, tags as known_tags,
 };
 
 /// The steps that make what AWS has into what it shall have, empty when they agree; or what has to be read first.
@@ -47,8 +47,8 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         stack,
         observed,
         matched,
-        keeping: Keeping::new(&stack.set_aside, &observed.holdings),
-        kept_target_groups: BTreeSet::new(),
+        frozen_resources: FrozenResources::new(&stack.frozen, &observed.member_resources),
+        frozen_target_groups: BTreeSet::new(),
         plan: Plan::default(),
         going: BTreeSet::new(),
         closed: BTreeSet::new(),
@@ -58,24 +58,33 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         untagged: Vec::new(),
     };
     planner.run();
-    Planned::Ready(blame::charged(stack, observed, planner.plan))
+    Planned::Ready(blame::attributed(stack, observed, planner.plan))
 }
 
 /// Who of a group has what of its load balancer, where nothing is left to do. Of members that are set aside it is what it was.
 #[must_use]
-pub fn holdings(stack: &Stack, observed: &ObservedStack) -> Vec<Holding> {
-    let aside = |holding: &&Holding| stack.set_aside.members.contains(&holding.member);
-    let mut holdings: BTreeMap<ObjectName, Holding> =
-        observed.holdings.iter().filter(aside).map(|holding| (holding.member.clone(), holding.clone())).collect();
-    let of = |member: &ObjectName| Holding { member: member.clone(), rules: BTreeSet::new(), ports: BTreeMap::new() };
+pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberResources> {
+    let frozen = |resources: &&MemberResources| stack.frozen.members.contains(&resources.member);
+    let mut member_resources: BTreeMap<ObjectName, MemberResources> = observed
+        .member_resources
+        .iter()
+        .filter(frozen)
+        .map(|resources| (resources.member.clone(), resources.clone()))
+        .collect();
+    let of = |member: &ObjectName| MemberResources {
+        member: member.clone(),
+        rules: BTreeSet::new(),
+        ports: BTreeMap::new(),
+    };
     for listener in stack.listeners.values() {
         for (member, share) in &listener.shares {
-            let port = PortHolding { certificates: share.certificates.clone(), default_action: share.default_action };
-            holdings.entry(member.clone()).or_insert_with(|| of(member)).ports.insert(listener.port, port);
+            let port =
+                ListenerResources { certificates: share.certificates.clone(), default_action: share.default_action };
+            member_resources.entry(member.clone()).or_insert_with(|| of(member)).ports.insert(listener.port, port);
         }
     }
     let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
-    let taken: BTreeSet<RuleArn> = holdings.values().flat_map(|holding| holding.rules.clone()).collect();
+    let taken: BTreeSet<RuleArn> = member_resources.values().flat_map(|resources| resources.rules.clone()).collect();
     for listener in stack.listeners.values() {
         // What is kept besides has an owner, or stands after the last wanted rule that it equals in number.
         let existing = balancer.and_then(|b| b.listener(listener.port)).into_iter().flat_map(|l| &l.rules);
@@ -85,10 +94,10 @@ pub fn holdings(stack: &Stack, observed: &ObservedStack) -> Vec<Holding> {
             let Some(place) = free.iter().position(same) else { continue };
             let member = &rule.cause.object.name;
             let arn = free.remove(place).arn.clone();
-            holdings.entry(member.clone()).or_insert_with(|| of(member)).rules.insert(arn);
+            member_resources.entry(member.clone()).or_insert_with(|| of(member)).rules.insert(arn);
         }
     }
-    holdings.into_values().collect()
+    member_resources.into_values().collect()
 }
 
 /// Whether an attribute has the value that it shall have. AWS shows a switch as `true` or `false`, however it was written.
@@ -98,7 +107,7 @@ fn same_value(wanted: &str, known: &str) -> bool {
 }
 
 /// The number of security groups that a load balancer may be in (quota `Security groups per network interface`).
-const MOST_SECURITY_GROUPS: usize = 5;
+const MAX_SECURITY_GROUPS: usize = 5;
 
 /// Whether clients show certificates as they shall.
 fn same_mutual(wanted: &MutualAuthentication<Value<TrustStoreArn>>, existing: &ObservedListener) -> bool {
@@ -107,7 +116,7 @@ fn same_mutual(wanted: &MutualAuthentication<Value<TrustStoreArn>>, existing: &O
 }
 
 /// Whether an existing target group can become the wanted one in place.
-fn replaces_not(wanted: &TargetGroup, existing: &ObservedTargetGroup) -> bool {
+fn can_update_in_place(wanted: &TargetGroup, existing: &ObservedTargetGroup) -> bool {
     existing.target_type == wanted.target_type.as_str()
         && existing.protocol == wanted.protocol.as_str()
         && existing.ip_address_type == wanted.ip_address_type
@@ -135,7 +144,7 @@ impl<'a> Generations<'a> {
     fn existing(&self, observed: &'a ObservedStack, wanted: &TargetGroup) -> Option<&'a ObservedTargetGroup> {
         let mut fitting = observed.target_groups.iter().filter(|existing| {
             existing.resource().as_ref() == Some(&wanted.resource)
-                && replaces_not(wanted, existing)
+                && can_update_in_place(wanted, existing)
                 && !self.replaced.contains(&existing.arn)
         });
         fitting.clone().find(|existing| self.current.contains(&existing.arn)).or_else(|| fitting.next())
@@ -149,7 +158,7 @@ fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
     if let Some(wanted) = &stack.load_balancer {
         let unread = observed.replaced(wanted).filter(|existing| existing.listeners.is_none());
         reads.listeners_of = unread.map(|existing| existing.arn.clone()).collect();
-        let mut going = observed.replaced(wanted).filter(|old| observed.let_go.contains(&old.arn));
+        let mut going = observed.replaced(wanted).filter(|old| observed.expired.contains(&old.arn));
         reads.load_balancer = going.find(|old| old.attributes.is_none()).map(|old| old.arn.clone());
     }
     let current = stack.load_balancer.as_ref().and_then(|wanted| Some((wanted, observed.current(wanted)?)));
@@ -168,7 +177,7 @@ fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
     let target_groups = stack.target_groups.values().filter(|group| !group.attributes.is_empty());
     reads.target_groups = target_groups
         .filter_map(|wanted| {
-            let unread = |o: &&ObservedTargetGroup| o.attributes.is_none() && replaces_not(wanted, o);
+            let unread = |o: &&ObservedTargetGroup| o.attributes.is_none() && can_update_in_place(wanted, o);
             observed.target_groups.iter().find(|o| o.resource().as_ref() == Some(&wanted.resource) && unread(o))
         })
         .map(|group| group.arn.clone())
@@ -199,9 +208,9 @@ struct Planner<'a> {
     observed: &'a ObservedStack,
     /// The existing target group of each wanted one.
     matched: BTreeMap<ResourceId, &'a ObservedTargetGroup>,
-    keeping: Keeping<'a>,
+    frozen_resources: FrozenResources<'a>,
     /// Target groups that what is kept leads to.
-    kept_target_groups: BTreeSet<TargetGroupArn>,
+    frozen_target_groups: BTreeSet<TargetGroupArn>,
     plan: Plan,
     /// TargetGroupBindings that are going although they are wanted.
     going: BTreeSet<ObjectName>,
@@ -272,8 +281,8 @@ impl<'a> Planner<'a> {
                 self.listener(wanted, existing);
             }
             for existing in balancer.iter().flat_map(|b| b.known_listeners()) {
-                if !stack.listeners.contains_key(&existing.port) && self.keeping.listener(existing.port) {
-                    self.kept_listener(existing, &wanted.cause);
+                if !stack.listeners.contains_key(&existing.port) && self.frozen_resources.listener(existing.port) {
+                    self.frozen_listener(existing, &wanted.cause);
                 }
             }
             for listener in without_room {
@@ -298,12 +307,12 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns what the load balancer has after the steps so far, where AWS has said that not more fits.
-    fn used(&self) -> Option<Used> {
-        if self.observed.room == Room::default() {
+    fn used(&self) -> Option<QuotaUsage> {
+        if self.observed.room == KnownLimits::default() {
             return None;
         }
         let balancer = self.balancer();
-        let mut used = Used::of(self.observed.room, balancer);
+        let mut used = QuotaUsage::of(self.observed.room, balancer);
         self.plan.steps.iter().for_each(|step| used.after(step, balancer, &|group| self.resolve(group)));
         Some(used)
     }
@@ -346,7 +355,7 @@ impl<'a> Planner<'a> {
             .filter(|listener| !deletes(listener.port))
             .collect();
         let is_unasked = |listener: &&ObservedListener| {
-            !self.stack.listeners.contains_key(&listener.port) && !self.keeping.listener(listener.port)
+            !self.stack.listeners.contains_key(&listener.port) && !self.frozen_resources.listener(listener.port)
         };
         let is_led_to = |port: u16| there.iter().any(|from| order::redirects_now(from).contains(&port));
         let going = there.iter().copied().filter(is_unasked);
@@ -426,7 +435,7 @@ impl<'a> Planner<'a> {
         cause: &Cause,
     ) {
         let mut kept = wanted.clone();
-        if !self.keeping.is_everybody_in() && !wanted.is_empty() {
+        if !self.frozen_resources.none_frozen() && !wanted.is_empty() {
             for (key, value) in existing {
                 kept.entry(key.clone()).or_insert_with(|| value.clone());
             }
@@ -471,7 +480,7 @@ impl<'a> Planner<'a> {
         let access = Access {
             stack: self.stack,
             observed: self.observed,
-            keeping: self.keeping,
+            frozen_resources: self.frozen_resources,
             wanted,
             existing,
             is_regrouped: self.regrouped().is_some(),
@@ -568,7 +577,7 @@ impl<'a> Planner<'a> {
                     self.push(update, &wanted.cause);
                 }
                 let networking = spec.as_ref().map(|spec| &spec.networking);
-                let applied = binding.lets_in && networking == Some(&binding.spec.networking);
+                let applied = binding.allows_sources && networking == Some(&binding.spec.networking);
                 if self.comes_from_elsewhere(wanted) && !applied {
                     self.closed.insert(binding.name.clone());
                 }
@@ -655,7 +664,7 @@ impl<'a> Planner<'a> {
                     |group| !matches!(group, SecurityGroupReference::Given(Value::Known(id)) if known.contains(id)),
                 ))
                 .collect();
-            if redirected && both.len() <= MOST_SECURITY_GROUPS {
+            if redirected && both.len() <= MAX_SECURITY_GROUPS {
                 self.opening.push(set(both));
                 self.last.push(set(wanted.security_groups.clone()));
             } else {
@@ -679,7 +688,7 @@ impl<'a> Planner<'a> {
             Causes::of(&listener.cause, &listener.attribute_causes),
         );
         let used = self.used();
-        let free = used.as_ref().map_or(usize::MAX, Used::certificates_free);
+        let free = used.as_ref().map_or(usize::MAX, QuotaUsage::certificates_free);
         self.add_certificates(listener, &reference, listener.certificates.iter().take(free).cloned());
         let fits = used.is_none_or(|used| used.fits_listener(listener, &|group| self.resolve(group)));
         let mut creates: Vec<Step> = Vec::new();
@@ -750,7 +759,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A listener that only members set aside ask for: rules of those who have left go, and all else stays.
-    fn kept_listener(&mut self, existing: &ObservedListener, cause: &Cause) {
+    fn frozen_listener(&mut self, existing: &ObservedListener, cause: &Cause) {
         let in_use = BTreeSet::new();
         let change = RuleChange {
             listener: ListenerReference::Existing(existing.arn.clone()),
@@ -761,15 +770,15 @@ impl<'a> Planner<'a> {
             in_use: &in_use,
             default_stays: true,
             cause,
-            keeping: self.keeping,
+            frozen_resources: self.frozen_resources,
             used: None,
             fits_in_the_end: true,
         };
         let steps = change.steps();
-        let kept = change.kept_aside().into_iter().flat_map(|rule| &rule.actions).chain(&existing.default_actions);
+        let kept = change.frozen_rules().into_iter().flat_map(|rule| &rule.actions).chain(&existing.default_actions);
         let groups: Vec<TargetGroupArn> = kept.flat_map(|action| action.target_groups().cloned()).collect();
         self.plan.steps.extend(steps.before_default.into_iter().chain(steps.after_default));
-        self.kept_target_groups.extend(groups);
+        self.frozen_target_groups.extend(groups);
     }
 
     fn listener(&mut self, wanted: &Listener, existing: &ObservedListener) {
@@ -794,7 +803,7 @@ impl<'a> Planner<'a> {
             .certificates
             .iter()
             .filter(|c| !wanted.certificates.contains(*c) && wanted.default_certificate.as_ref() != Some(*c))
-            .filter(|c| !self.keeping.certificate(wanted.port, c))
+            .filter(|c| !self.frozen_resources.certificate(wanted.port, c))
             .filter(|_| wanted.default_certificate.is_some())
             .cloned()
             .collect();
@@ -818,7 +827,7 @@ impl<'a> Planner<'a> {
         }
 
         let unasked = !wanted.shares.values().any(|share| share.default_action) && wanted.default_action.is_not_found();
-        let default_kept = unasked && !wanted.shares.is_empty() && self.keeping.default_action(wanted.port);
+        let default_kept = unasked && !wanted.shares.is_empty() && self.frozen_resources.default_action(wanted.port);
         let before = wanted.default_authentication.as_ref();
         let default_stays = default_kept
             || same_action(before, &wanted.default_action, &existing.default_actions, &|r| self.resolve(r));
@@ -835,19 +844,20 @@ impl<'a> Planner<'a> {
             in_use: &in_use,
             default_stays,
             cause: &cause,
-            keeping: self.keeping,
+            frozen_resources: self.frozen_resources,
             used: used.as_ref().map(|used| (used, balancer)),
             fits_in_the_end: self.fits_in_the_end(),
         };
         let steps = change.steps();
         let kept_default = existing.default_actions.iter().filter(|_| default_kept);
-        let kept = change.kept_aside().into_iter().flat_map(|rule| &rule.actions).chain(kept_default);
-        let kept_target_groups: Vec<TargetGroupArn> = kept.flat_map(|action| action.target_groups().cloned()).collect();
+        let kept = change.frozen_rules().into_iter().flat_map(|rule| &rule.actions).chain(kept_default);
+        let frozen_target_groups: Vec<TargetGroupArn> =
+            kept.flat_map(|action| action.target_groups().cloned()).collect();
         let modified = steps.modified.iter().map(|(rule, now)| (&wanted.rules[*rule], &existing.rules[*now]));
         let retagged: Vec<(Rule, ObservedRule)> =
-            change.kept().into_iter().chain(modified).map(|(rule, now)| (rule.clone(), now.clone())).collect();
+            change.staying_rules().into_iter().chain(modified).map(|(rule, now)| (rule.clone(), now.clone())).collect();
         self.later.extend(steps.later);
-        self.kept_target_groups.extend(kept_target_groups);
+        self.frozen_target_groups.extend(frozen_target_groups);
         let mut listener_change = ListenerChange {
             protocol: Some(wanted.protocol).filter(|p| existing.protocol != Some(*p)),
             ssl_policy: wanted.ssl_policy.clone().filter(|p| existing.ssl_policy.as_ref() != Some(p)),
@@ -895,7 +905,7 @@ impl<'a> Planner<'a> {
         self.remove_certificates(wanted, existing, surplus);
         for (rule, existing) in retagged {
             let name = format!("rule {} of listener {}", existing.priority, wanted.port);
-            let sources = tags::of_rule(&rule.cause.object.name, self.keeping.holder_of_rule(&existing.arn));
+            let sources = tags::of_rule(&rule.cause.object.name, self.frozen_resources.holder_of_rule(&existing.arn));
             let resource = TaggedResource::Elb(existing.arn.to_string());
             self.tags(resource, name, &sources, (&rule.tags, &existing.tags), &rule.cause);
         }
@@ -943,9 +953,9 @@ impl<'a> Planner<'a> {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
         // What a member has that is set aside, the new one does not have.
-        let may_go = serves && self.keeping.is_everybody_in();
+        let may_go = serves && self.frozen_resources.none_frozen();
         let unprotected = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
-        let due = |old: &ObservedLoadBalancer| may_go && observed.let_go.contains(&old.arn);
+        let due = |old: &ObservedLoadBalancer| may_go && observed.expired.contains(&old.arn);
         let stays = |old: &ObservedLoadBalancer| old.is_protected() && !unprotected;
         let (gone, kept): (Vec<_>, Vec<_>) = observed.replaced(wanted).partition(|old| due(old) && !stays(old));
         let cause = self.cause("spec");
@@ -956,7 +966,7 @@ impl<'a> Planner<'a> {
             let arns = kept.iter().map(|old| old.arn.clone()).collect();
             self.plan.wait = Some(match serves {
                 _ if kept.iter().all(|old| due(old)) => Wait::Protected(arns),
-                true => Wait::Hold(arns),
+                true => Wait::RetainOld(arns),
                 false => Wait::LoadBalancerActive,
             });
         }
@@ -965,7 +975,7 @@ impl<'a> Planner<'a> {
 
     /// What nothing wants any more.
     fn removals(&mut self) {
-        let gone = self.stack.load_balancer.is_none() && self.keeping.is_everybody_in();
+        let gone = self.stack.load_balancer.is_none() && self.frozen_resources.none_frozen();
         let cause = self.cause(if gone { "metadata.deletionTimestamp" } else { "spec" });
         if gone {
             for balancer in &self.observed.load_balancers {
@@ -974,7 +984,8 @@ impl<'a> Planner<'a> {
         }
         let replaced = self.stack.load_balancer.as_ref().map(|wanted| self.replaced(wanted)).unwrap_or_default();
         let kept = self.observed.target_groups.iter().filter(|group| {
-            self.keeping.target_group(group.resource().as_ref()) || self.kept_target_groups.contains(&group.arn)
+            self.frozen_resources.target_group(group.resource().as_ref())
+                || self.frozen_target_groups.contains(&group.arn)
         });
         let wanted = self.matched.values().copied().chain(kept).map(|group| &group.arn);
         let wanted: BTreeSet<&TargetGroupArn> = wanted.chain(replaced.iter().copied()).collect();
@@ -996,7 +1007,7 @@ impl<'a> Planner<'a> {
             let delete = StepAction::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
             self.push(delete, &cause);
         }
-        if self.stack.security_group.is_none() && self.plan.wait.is_none() && self.keeping.is_everybody_in() {
+        if self.stack.security_group.is_none() && self.plan.wait.is_none() && self.frozen_resources.none_frozen() {
             for group in self.managed_security_groups() {
                 self.push(StepAction::DeleteSecurityGroup(group.id.clone()), &cause);
             }

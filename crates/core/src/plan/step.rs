@@ -32,7 +32,8 @@ pub enum Wait {
     /// The load balancer that takes over from another serves.
     LoadBalancerActive,
     /// Clients have had the time to find the new load balancer: these may go then.
-    Hold(BTreeSet<LoadBalancerArn>),
+    #[serde(rename = "Hold")]
+    RetainOld(BTreeSet<LoadBalancerArn>),
     /// Somebody switches off the protection from deletion of these, which another load balancer has replaced.
     Protected(BTreeSet<LoadBalancerArn>),
     /// The targets of these TargetGroupBindings let in the security groups that the load balancer is to be put in.

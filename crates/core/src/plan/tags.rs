@@ -12,12 +12,12 @@ use crate::model::{
 };
 
 /// The tags that a resource may have (ELB v2 and EC2: 50 a resource, AWS's own not counted).
-const MOST_TAGS: usize = 50;
+const MAX_TAGS: usize = 50;
 
 /// Returns whether the tags that are missing find room beside those that exist.
 pub(super) fn have_room(missing: &Tags, existing: &Tags) -> bool {
     let counted = existing.keys().filter(|key| !key.starts_with("aws:"));
-    counted.chain(missing.keys().filter(|key| !existing.contains_key(*key))).count() <= MOST_TAGS
+    counted.chain(missing.keys().filter(|key| !existing.contains_key(*key))).count() <= MAX_TAGS
 }
 
 /// Returns the keys of the tags that go: those of `existing` that are not wanted and were set by the controller for one of the
@@ -49,7 +49,7 @@ pub(super) fn surplus(
 pub fn tag_keys(stack: &Stack, observed: &ObservedStack) -> TagKeys {
     let own =
         |tags: &Tags| -> Vec<String> { tags.keys().filter(|key| !TRACKING.contains(&key.as_str())).cloned().collect() };
-    let mut keys = match (&observed.tag_keys, stack.set_aside.is_empty()) {
+    let mut keys = match (&observed.tag_keys, stack.frozen.is_empty()) {
         (Some(known), false) => known.clone(),
         _ => TagKeys::default(),
     };

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    Holding, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TagKeys, TargetGroupArn,
+    MemberResources, ObservedLoadBalancer, ObservedStack, ObservedTargetGroup, StackId, TagKeys, TargetGroupArn,
 };
 
 #[cfg(test)]
@@ -29,7 +29,7 @@ pub const FORMAT: u32 = 3;
 pub const SHARDS: usize = 64;
 
 /// What one ConfigMap holds at most, in bytes; the API server takes no more than 1 MiB.
-const MOST_BYTES: usize = 960 * 1024;
+const MAX_BYTES: usize = 960 * 1024;
 
 /// The longest text of a record that is read, in bytes: far more than a stack at AWS's quotas has. A value that unpacks to
 /// more was not written here.
@@ -87,7 +87,7 @@ impl Header {
 /// What is remembered of one stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Record {
+pub struct StackRecord {
     /// Whose stack it is.
     pub stack: StackId,
     /// What it was like when nothing was left to do. Absent from the first write of a plan until all is done.
@@ -108,8 +108,8 @@ pub struct Clean {
     /// All target groups with its tags: their tags and attributes.
     pub target_groups: Vec<ObservedTargetGroup>,
     /// Who of a group has what of its load balancer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub holdings: Vec<Holding>,
+    #[serde(rename = "holdings", default, skip_serializing_if = "Vec::is_empty")]
+    pub member_resources: Vec<MemberResources>,
 }
 
 impl Clean {
@@ -119,7 +119,7 @@ impl Clean {
         Self {
             load_balancers: observed.load_balancers.clone(),
             target_groups: observed.target_groups.clone(),
-            holdings: observed.holdings.clone(),
+            member_resources: observed.member_resources.clone(),
         }
     }
 
@@ -151,8 +151,8 @@ pub fn in_term(term: i32, targets: &str) -> String {
 /// led that writes none.
 #[must_use]
 pub fn counts(checkpoint: &str, terms: &RangeInclusive<i32>, targets: &str) -> bool {
-    let Some((written, vouched)) = checkpoint.split_once(' ') else { return false };
-    vouched == targets && written.parse().is_ok_and(|written: i32| terms.contains(&written))
+    let Some((written, digest)) = checkpoint.split_once(' ') else { return false };
+    digest == targets && written.parse().is_ok_and(|written: i32| terms.contains(&written))
 }
 
 /// The key of a stack's record within its ConfigMap. Names may be longer than such keys, so that it is a hash.
@@ -186,7 +186,7 @@ pub struct Read {
     /// Its header, where it has one that can be read.
     pub header: Option<Header>,
     /// The records, by key; none under another header, and none with a promise under one of a term too long ago.
-    pub records: BTreeMap<String, Record>,
+    pub records: BTreeMap<String, StackRecord>,
     /// Keys whose values cannot be read.
     pub unreadable: Vec<String>,
 }
@@ -214,7 +214,7 @@ pub fn read(header: &Header, contents: &Contents) -> Read {
                 if counts {
                     read.records.insert(name.clone(), record);
                 } else if record.tag_keys.is_some() {
-                    read.records.insert(name.clone(), Record { clean: None, ..record });
+                    read.records.insert(name.clone(), StackRecord { clean: None, ..record });
                 }
             }
             _ => read.unreadable.push(name.clone()),
@@ -225,14 +225,14 @@ pub fn read(header: &Header, contents: &Contents) -> Read {
 
 /// A record as it is written: JSON in raw DEFLATE. What cannot be written vouches for nothing.
 #[must_use]
-pub fn pack(record: &Record) -> Vec<u8> {
+pub fn pack(record: &StackRecord) -> Vec<u8> {
     let mut packed = DeflateEncoder::new(Vec::new(), Compression::best());
     let written = serde_json::to_vec(record).map_err(Into::into).and_then(|text| packed.write_all(&text));
     written.and_then(|()| packed.finish()).unwrap_or_default()
 }
 
 /// Returns the record that [`pack`] has written, or nothing where it was something else.
-fn unpack(packed: &[u8]) -> Option<Record> {
+fn unpack(packed: &[u8]) -> Option<StackRecord> {
     let mut text = Vec::new();
     DeflateDecoder::new(packed).take(LONGEST_TEXT).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
@@ -241,7 +241,7 @@ fn unpack(packed: &[u8]) -> Option<Record> {
 /// What a ConfigMap shall hold, from records by key. Those for which there is no room are left out.
 #[must_use]
 pub fn write<'a>(header: &Header, records: impl IntoIterator<Item = (&'a String, &'a Vec<u8>)>) -> Contents {
-    let mut room = MOST_BYTES;
+    let mut room = MAX_BYTES;
     let data = BTreeMap::from([(HEADER_KEY.to_owned(), serde_json::to_string(header).unwrap_or_default())]);
     let mut contents = Contents { data, packed: BTreeMap::new() };
     for (key, packed) in records {

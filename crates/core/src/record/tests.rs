@@ -17,7 +17,7 @@ fn web() -> StackId {
     StackId::Ingress(ObjectName::new("shop", "web"))
 }
 
-fn record() -> Record {
+fn record() -> StackRecord {
     let tags = [("team".to_owned(), "a".to_owned())].into();
     let group = ObservedTargetGroup {
         arn: TargetGroupArn::new("arn:tg/1"),
@@ -30,14 +30,14 @@ fn record() -> Record {
         attributes: Some([("stickiness.enabled".to_owned(), "true".to_owned())].into()),
         tags,
     };
-    Record {
+    StackRecord {
         stack: web(),
-        clean: Some(Clean { load_balancers: Vec::new(), target_groups: vec![group], holdings: Vec::new() }),
+        clean: Some(Clean { load_balancers: Vec::new(), target_groups: vec![group], member_resources: Vec::new() }),
         tag_keys: None,
     }
 }
 
-fn written(header: &Header, records: &BTreeMap<String, Record>) -> Contents {
+fn written(header: &Header, records: &BTreeMap<String, StackRecord>) -> Contents {
     let packed: BTreeMap<String, Vec<u8>> = records.iter().map(|(key, record)| (key.clone(), pack(record))).collect();
     write(header, &packed)
 }
@@ -46,7 +46,7 @@ fn written(header: &Header, records: &BTreeMap<String, Record>) -> Contents {
 fn what_is_written_is_read() {
     let mut tag_keys = TagKeys::default();
     tag_keys.add(&crate::model::ResourceId("443".to_owned()), ["team".to_owned()]);
-    let dirty = Record { stack: StackId::Group("shared".to_owned()), clean: None, tag_keys: Some(tag_keys) };
+    let dirty = StackRecord { stack: StackId::Group("shared".to_owned()), clean: None, tag_keys: Some(tag_keys) };
     let records = BTreeMap::from([(key(&web()), record()), (key(&dirty.stack), dirty)]);
     let contents = written(&header("a"), &records);
     insta::assert_snapshot!(contents.data[HEADER_KEY], @r#"{"format":3,"cluster":"demo","region":"us-west-2","vpc":"vpc-1","holder":"a","term":7,"since":7}"#);
@@ -99,10 +99,10 @@ fn records_of_something_else_count_for_nothing() {
 fn which_tags_are_ours_counts_in_later_terms_too() {
     let mut tag_keys = TagKeys::default();
     tag_keys.add(&crate::model::ResourceId("443".to_owned()), ["team".to_owned()]);
-    let tagged = Record { tag_keys: Some(tag_keys), ..record() };
+    let tagged = StackRecord { tag_keys: Some(tag_keys), ..record() };
     let records = BTreeMap::from([(key(&web()), tagged.clone())]);
     let old = Header { term: 5, ..header("a") };
-    let kept = BTreeMap::from([(key(&web()), Record { clean: None, ..tagged })]);
+    let kept = BTreeMap::from([(key(&web()), StackRecord { clean: None, ..tagged })]);
     assert_eq!(read(&header("b"), &written(&old, &records)).records, kept);
     let elsewhere = Header { vpc: "vpc-2".to_owned(), ..old };
     assert_eq!(read(&header("b"), &written(&elsewhere, &records)).records, BTreeMap::new());
@@ -138,7 +138,7 @@ fn what_a_config_map_has_no_room_for_is_left_out() {
 
 /// A part of a stack as people have them: two target groups with all their attributes and tags, and who holds four rules. The
 /// load balancer itself is not in it; with one, a record is some 1.4 kB packed instead of 0.6 kB.
-fn usual(number: usize) -> Record {
+fn usual(number: usize) -> StackRecord {
     let stack = StackId::Ingress(ObjectName::new(format!("team-{}", number % 97), format!("service-{number}")));
     let id = |what: &str| hashed(&format!("{what} {number}"))[..16].to_owned();
     let tags = |resource: &str| {
@@ -168,8 +168,8 @@ fn usual(number: usize) -> Record {
         })
     }).collect();
     let text = serde_json::json!({ "stack": stack, "clean": { "loadBalancers": [], "targetGroups": groups } });
-    let mut record: Record = serde_json::from_value(text).unwrap();
-    record.clean.as_mut().unwrap().holdings = vec![Holding {
+    let mut record: StackRecord = serde_json::from_value(text).unwrap();
+    record.clean.as_mut().unwrap().member_resources = vec![MemberResources {
         member: ObjectName::new("shop", format!("service-{number}")),
         rules: (0..4)
             .map(|rule| {
@@ -199,7 +199,7 @@ fn ten_thousand_stacks_fit_and_a_change_of_one_writes_little() {
     let sizes: Vec<usize> = shards.iter().map(bytes).collect();
     let (largest, all) = (sizes.iter().max().unwrap(), sizes.iter().sum::<usize>());
     println!("10,000 stacks: {text} bytes of text, {all} packed; the largest of {SHARDS} ConfigMaps has {largest}");
-    assert!(*largest < MOST_BYTES / 4, "{largest} bytes");
+    assert!(*largest < MAX_BYTES / 4, "{largest} bytes");
     for shard in &shards {
         assert_eq!(write(&header("a"), shard).packed.len(), shard.len());
     }

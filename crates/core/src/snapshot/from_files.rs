@@ -27,7 +27,7 @@ pub struct Loaded {
     /// The objects that matter here; of two with one name the later one.
     pub snapshot: Snapshot,
     /// The file and line of each of them, by kind and name.
-    pub places: BTreeMap<(&'static str, ObjectName), Place>,
+    pub places: BTreeMap<(&'static str, ObjectName), SourceLocation>,
     /// How many objects were of other kinds, by kind; they were passed over.
     pub other_kinds: BTreeMap<String, usize>,
     /// The objects that could not be read or are there twice.
@@ -36,14 +36,14 @@ pub struct Loaded {
 
 /// The place of an object in the files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct SourceLocation {
     /// File name, or `standard input`.
     pub file: String,
     /// Its first line, from 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
     }
@@ -175,7 +175,7 @@ fn read(loaded: &mut Loaded, name: &str, text: &str) {
     };
     for (object, line) in batch.objects {
         let key = (object.kind(), object.name().clone());
-        let place = Place { file: name.to_owned(), line };
+        let place = SourceLocation { file: name.to_owned(), line };
         let replaces = object.keep(&mut loaded.snapshot);
         let before = loaded.places.insert(key.clone(), place);
         if let (true, Some(before)) = (replaces, before) {
@@ -189,7 +189,7 @@ fn read(loaded: &mut Loaded, name: &str, text: &str) {
 }
 
 /// Returns the problem of an object whose kind and name another one has, with other content.
-fn repeated_object((kind, object): &(&str, ObjectName), file: &str, line: usize, before: &Place) -> Problem {
+fn repeated_object((kind, object): &(&str, ObjectName), file: &str, line: usize, before: &SourceLocation) -> Problem {
     let fix = if before.file == file { "remove one of them" } else { "plan the folders one at a time" };
     let object = match object.namespace.as_str() {
         "" => format!("{kind} {}", object.name),
@@ -286,7 +286,7 @@ fn object(batch: &mut Batch, node: &Node, kind_of_list: &str, version_of_list: &
             }
             Some((Content::List(items), _)) => {
                 if let Some(repeated) = node.repeated(false) {
-                    return tell_repeated(batch, &subject, &repeated);
+                    return report_repeated_key(batch, &subject, &repeated);
                 }
                 // The API server's own lists name kind and version once, for all items.
                 return items.iter().for_each(|item| object(batch, item, of_items, &api_version, depth + 1));
@@ -309,22 +309,22 @@ fn object(batch: &mut Batch, node: &Node, kind_of_list: &str, version_of_list: &
         Known::Outdated(message) => {
             batch.problem(node.get("apiVersion").unwrap_or(node).line, &subject, "apiVersion", message);
         }
-        Known::Kept(read) => {
+        Known::Supported(read) => {
             if let Some(repeated) = node.repeated(true) {
-                return tell_repeated(batch, &subject, &repeated);
+                return report_repeated_key(batch, &subject, &repeated);
             }
             match read.read_node(node) {
                 Ok(object) => batch.objects.push((object, node.line)),
-                Err(misfit) => {
-                    let line = if misfit.line == 0 { node.line } else { misfit.line };
-                    batch.problem(line, &subject, &misfit.path, misfit.message);
+                Err(type_mismatch) => {
+                    let line = if type_mismatch.line == 0 { node.line } else { type_mismatch.line };
+                    batch.problem(line, &subject, &type_mismatch.path, type_mismatch.message);
                 }
             }
         }
     }
 }
 
-fn tell_repeated(batch: &mut Batch, subject: &str, Repeated { path, first, second }: &Repeated) {
+fn report_repeated_key(batch: &mut Batch, subject: &str, Repeated { path, first, second }: &Repeated) {
     let message = format!("the key is written twice, in line {first} and in line {second}; keep one of them");
     batch.problem(*second, subject, path, message);
 }

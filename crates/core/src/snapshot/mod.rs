@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use from_files::{Loaded, Place, Problem, from_documents, from_paths};
+pub use from_files::{Loaded, Problem, SourceLocation, from_documents, from_paths};
 pub use placeholder::placeholder;
 pub use records::{
     AddressFamily, Backend, BackendPort, ClassParameters, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState,
@@ -71,7 +71,7 @@ pub fn in_namespace<'a, T>(objects: &'a Objects<T>, namespace: &str) -> impl Ite
 }
 
 /// A kind of object of the snapshot.
-pub trait Record: Sized + PartialEq + Send + Sync + 'static {
+pub trait SnapshotObject: Sized + PartialEq + Send + Sync + 'static {
     /// Its name; a cluster-scoped kind has an empty namespace.
     fn name(&self) -> &ObjectName;
     /// Where the snapshot keeps it.
@@ -80,7 +80,7 @@ pub trait Record: Sized + PartialEq + Send + Sync + 'static {
 
 macro_rules! record {
     ($($type:ident in $field:ident;)*) => {$(
-        impl Record for $type {
+        impl SnapshotObject for $type {
             fn name(&self) -> &ObjectName {
                 &self.name
             }
@@ -116,7 +116,7 @@ pub struct Change<T> {
 
 impl Snapshot {
     /// Takes an object as it is now. `None` when nothing that is kept of it changed.
-    pub fn apply<T: Record>(&mut self, object: T) -> Option<Change<T>> {
+    pub fn apply<T: SnapshotObject>(&mut self, object: T) -> Option<Change<T>> {
         let objects = T::objects(self);
         let name = object.name().clone();
         if objects.get(&name) == Some(&object) {
@@ -127,12 +127,12 @@ impl Snapshot {
     }
 
     /// Takes note that an object is gone.
-    pub fn remove<T: Record>(&mut self, name: &ObjectName) -> Option<Change<T>> {
+    pub fn remove<T: SnapshotObject>(&mut self, name: &ObjectName) -> Option<Change<T>> {
         T::objects(self).remove(name).map(|before| Change { name: name.clone(), before: Some(before), present: false })
     }
 
     /// Replaces a whole kind by what a complete list gave, and tells what changed.
-    pub fn replace<T: Record>(&mut self, listed: Vec<T>) -> Vec<Change<T>> {
+    pub fn replace<T: SnapshotObject>(&mut self, listed: Vec<T>) -> Vec<Change<T>> {
         let names: BTreeSet<ObjectName> = listed.iter().map(|o| o.name().clone()).collect();
         let gone: Vec<ObjectName> = T::objects(self).keys().filter(|name| !names.contains(*name)).cloned().collect();
         let mut changes: Vec<Change<T>> = gone.iter().filter_map(|name| self.remove(name)).collect();

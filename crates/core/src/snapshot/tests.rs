@@ -11,7 +11,7 @@ fn refused(text: &str) -> String {
 }
 
 /// What is said of a text, a line each, and the names of the Services and Ingresses that are kept all the same.
-fn told(text: &str) -> String {
+fn reported(text: &str) -> String {
     let mut loaded = Loaded::default();
     let _ = from_documents(&mut loaded, "shop.yaml", text);
     let snapshot = &loaded.snapshot;
@@ -138,11 +138,11 @@ fn one_object_that_cannot_be_read_keeps_none_of_the_others_away() {
 {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "c", "namespace": "shop"}}
 ]}"#;
     let broken = "shop.yaml:3: Service shop/b: metadata.annotations.x: 3000 is a number; quote it: \"3000\"";
-    assert_eq!(told(text), format!("{broken}\nkept shop/a\nkept shop/c"));
+    assert_eq!(reported(text), format!("{broken}\nkept shop/a\nkept shop/c"));
     let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\nkind: [Service\n---\napiVersion: v1\nkind: Service\nmetadata: {name: c}\n";
-    let told = told(text);
-    assert!(told.starts_with("shop.yaml:"), "{told}");
-    assert!(told.ends_with("\nkept default/a\nkept default/c"), "{told}");
+    let reported = reported(text);
+    assert!(reported.starts_with("shop.yaml:"), "{reported}");
+    assert!(reported.ends_with("\nkept default/a\nkept default/c"), "{reported}");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn files_as_editors_and_tools_leave_them_are_read() {
         "\n{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"web\", \"namespace\": null}}".to_owned(),
         "{\"kind\": \"List\", \"items\": []}\n{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"web\"}}".to_owned(),
     ] {
-        assert_eq!(told(&text), "kept default/web", "{text:?}");
+        assert_eq!(reported(&text), "kept default/web", "{text:?}");
     }
 }
 
@@ -390,8 +390,8 @@ fn json_is_yaml_and_of_two_objects_with_one_name_the_later_counts() {
     let text = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}}"#;
     let mut loaded = Loaded::default();
     let later = text.replace("80", "81");
-    let told = from_documents(&mut loaded, "shop.yaml", &format!("{text}\n---\n{later}")).unwrap_err();
-    insta::assert_snapshot!(told, @"shop.yaml:3: Service shop/web: it is also in shop.yaml:1; only this one is planned; remove one of them");
+    let reported = from_documents(&mut loaded, "shop.yaml", &format!("{text}\n---\n{later}")).unwrap_err();
+    insta::assert_snapshot!(reported, @"shop.yaml:3: Service shop/web: it is also in shop.yaml:1; only this one is planned; remove one of them");
     assert_eq!(loaded.snapshot.services, [(name("shop", "web"), service(81))].into());
 }
 
@@ -472,7 +472,7 @@ fn a_list_without_a_list_of_objects_is_refused() {
         "shop.yaml:1: List: items: lists are nested deeper than 4 levels; write their objects in one list"
     );
     // An empty list of a program in Go, and a kind of others that only ends so.
-    assert_eq!(told(r#"{"apiVersion": "v1", "kind": "List", "items": null}"#), "");
+    assert_eq!(reported(r#"{"apiVersion": "v1", "kind": "List", "items": null}"#), "");
     let other = load("{apiVersion: example.com/v1, kind: AllowList, metadata: {name: a}, spec: {}}").unwrap();
     assert_eq!(other.other_kinds, [("AllowList".to_owned(), 1)].into());
 }
@@ -521,17 +521,17 @@ fn links_to_folders_are_not_followed_and_what_cannot_be_read_keeps_nothing_away(
         let paths: Vec<_> = paths.iter().map(|path| at(path)).collect();
         let loaded = from_paths(&paths, Scope::Files);
         let prefix = format!("{}/", folder.0.display());
-        let told: Vec<String> =
+        let reported: Vec<String> =
             loaded.problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect();
         let names: Vec<String> = loaded.snapshot.services.keys().map(ToString::to_string).collect();
         assert_eq!(loaded.snapshot.scope, Scope::Files);
-        (names.join(" "), told.join("\n"))
+        (names.join(" "), reported.join("\n"))
     };
     assert_eq!(kept(&["all"]), ("shop/a shop/b".to_owned(), String::new()));
     assert_eq!(kept(&["link"]), ("shop/b".to_owned(), String::new()));
-    let (names, told) = kept(&["missing.yaml", "empty", "all/below"]);
+    let (names, reported) = kept(&["missing.yaml", "empty", "all/below"]);
     assert_eq!(names, "shop/a");
-    insta::assert_snapshot!(told, @r"
+    insta::assert_snapshot!(reported, @r"
     missing.yaml: it cannot be read: No such file or directory (os error 2); correct the path, or leave it out
     empty: it has no manifests, files that end in .yaml, .yml or .json (links to folders are not followed); name another folder
     ");
@@ -540,13 +540,13 @@ fn links_to_folders_are_not_followed_and_what_cannot_be_read_keeps_nothing_away(
 #[test]
 fn applying_tells_what_changed() {
     let mut snapshot = Snapshot::default();
-    let told = |change: Option<Change<Service>>| change.map(|c| (c.name, c.before, c.present));
+    let reported = |change: Option<Change<Service>>| change.map(|c| (c.name, c.before, c.present));
     let web = || name("shop", "web");
-    assert_eq!(told(snapshot.apply(service(80))), Some((web(), None, true)));
-    assert_eq!(told(snapshot.apply(service(80))), None);
-    assert_eq!(told(snapshot.apply(service(81))), Some((web(), Some(service(80)), true)));
-    assert_eq!(told(snapshot.remove::<Service>(&web())), Some((web(), Some(service(81)), false)));
-    assert_eq!(told(snapshot.remove::<Service>(&web())), None);
+    assert_eq!(reported(snapshot.apply(service(80))), Some((web(), None, true)));
+    assert_eq!(reported(snapshot.apply(service(80))), None);
+    assert_eq!(reported(snapshot.apply(service(81))), Some((web(), Some(service(80)), true)));
+    assert_eq!(reported(snapshot.remove::<Service>(&web())), Some((web(), Some(service(81)), false)));
+    assert_eq!(reported(snapshot.remove::<Service>(&web())), None);
     assert!(snapshot.services.is_empty());
 }
 
@@ -559,10 +559,10 @@ fn replacing_tells_the_difference_and_touches_no_other_kind() {
     }
     snapshot.apply(IngressClass { name: name("", "alb"), controller: String::new(), parameters: None, default: true });
     let changes = snapshot.replace(vec![named("same", 80), named("other", 81), named("new", 80)]);
-    let told: Vec<(String, Option<Service>, bool)> =
+    let reported: Vec<(String, Option<Service>, bool)> =
         changes.into_iter().map(|change| (change.name.name, change.before, change.present)).collect();
     assert_eq!(
-        told,
+        reported,
         [
             ("gone".to_owned(), Some(named("gone", 80)), false),
             ("other".to_owned(), Some(named("other", 80)), true),

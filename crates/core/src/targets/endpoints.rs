@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-use super::plan::Standing;
+use super::plan::TargetState;
 
 /// Labels of nodes that take no traffic of load balancers, whatever their value.
 const EXCLUDING_LABELS: [&str; 3] = [
@@ -178,12 +178,12 @@ pub fn ready_pod<'a>(slices: &'a [EndpointSlice], binding: &TargetGroupBinding, 
 }
 
 /// What stands behind a target that is registered and not wanted.
-pub fn standing(snapshot: &Snapshot, binding: &TargetGroupBinding, written: &Target) -> Standing {
+pub fn target_state(snapshot: &Snapshot, binding: &TargetGroupBinding, written: &Target) -> TargetState {
     let usual = target(&written.id, written.port).id;
     let is = |address: &str| address == usual || target(address, written.port).id == usual;
     if binding.spec.target_type != Some(TargetType::Ip) {
         let there = snapshot.nodes.values().any(|node| node.instance_id() == Some(written.id.as_str()));
-        return if there { Standing::Living } else { Standing::Gone };
+        return if there { TargetState::Living } else { TargetState::Gone };
     }
     let namespace = &binding.name.namespace;
     let service = &binding.spec.service_ref.name;
@@ -192,11 +192,15 @@ pub fn standing(snapshot: &Snapshot, binding: &TargetGroupBinding, written: &Tar
     if let Some(first) = endpoints.next() {
         // An address that comes back is listed twice for a while.
         let terminating = first.terminating && endpoints.all(|endpoint| endpoint.terminating);
-        return if terminating { Standing::Terminating } else { Standing::Living };
+        return if terminating { TargetState::Terminating } else { TargetState::Living };
     }
     // Pods that the Service has ceased to select serve on.
     let mut pods = in_namespace(&snapshot.pods, namespace);
-    if pods.any(|(_, pod)| pod.addresses.iter().any(|address| is(address))) { Standing::Living } else { Standing::Gone }
+    if pods.any(|(_, pod)| pod.addresses.iter().any(|address| is(address))) {
+        TargetState::Living
+    } else {
+        TargetState::Gone
+    }
 }
 
 fn family(binding: &TargetGroupBinding) -> AddressFamily {

@@ -24,7 +24,7 @@ pub type RulesByGroup = BTreeMap<SecurityGroupId, BTreeSet<SecurityGroupRule>>;
 
 /// Where one target of a binding is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct TargetEndpoint<'a> {
     /// The endpoint security group of its network interface.
     pub security_group: SecurityGroupId,
     /// The named ports of the pod; empty for a node.
@@ -86,7 +86,7 @@ pub fn covers(rule: &SecurityGroupRule, other: &SecurityGroupRule) -> bool {
 /// When its networking cannot be made into rules.
 pub fn of_binding(
     networking: &Networking,
-    places: &[Place<'_>],
+    places: &[TargetEndpoint<'_>],
     to_pods: bool,
 ) -> Result<RulesByGroup, InvalidNetworking> {
     let mut rules = RulesByGroup::new();
@@ -113,7 +113,7 @@ pub fn of_binding(
 
 fn ranges<'a>(
     port: Option<PortReference>,
-    places: &'a [Place<'_>],
+    places: &'a [TargetEndpoint<'_>],
     to_pods: bool,
 ) -> Result<BTreeSet<PortsOn<'a>>, InvalidNetworking> {
     let everywhere = |range| places.iter().map(|place| (&place.security_group, range)).collect();

@@ -7,7 +7,7 @@ use crate::model::{Target, TargetHealth};
 use super::endpoints::target;
 
 /// The most targets of one RegisterTargets or DeregisterTargets call.
-pub const MOST_IN_ONE_CALL: usize = 200;
+pub const MAX_PER_CALL: usize = 200;
 
 /// The calls that bring a target group to what it shall have, in their order: registering comes first, so that a rolling
 /// update never leaves the group with less than it had.
@@ -15,7 +15,7 @@ pub const MOST_IN_ONE_CALL: usize = 200;
 pub struct TargetPlan {
     /// One call each.
     pub register: Vec<Vec<Target>>,
-    /// What is registered and not wanted; [`may_go`] says which of it goes now.
+    /// What is registered and not wanted; [`safe_to_deregister`] says which of it goes now.
     pub surplus: Vec<Target>,
     /// Wanted, but more than the limit allows.
     pub left_out: Vec<Target>,
@@ -37,7 +37,7 @@ pub fn is_draining(health: &TargetHealth) -> bool {
 
 /// What stands behind a target that is registered and not wanted, from the least to the most that it can still do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum TargetState {
     /// Nothing: the pod or node is not there.
     Gone,
     /// A pod that finishes its connections.
@@ -71,25 +71,26 @@ pub struct Unregistered {
 /// select other pods, are no reason to empty a group that works. And where none of the wanted is registered, the best of the
 /// surplus stays whatever it is: a group is never emptied while AWS refuses what shall be in it.
 #[must_use]
-pub fn may_go(
+pub fn safe_to_deregister(
     surplus: Vec<Target>,
     unregistered: Unregistered,
-    standing: impl Fn(&Target) -> Standing,
+    target_state: impl Fn(&Target) -> TargetState,
 ) -> Vec<Vec<Target>> {
     let Unregistered { pending, refused, none_registered } = unregistered;
     if pending + refused == 0 {
         return batches(surplus);
     }
-    let mut surplus: Vec<(Standing, Target)> = surplus.into_iter().map(|target| (standing(&target), target)).collect();
+    let mut surplus: Vec<(TargetState, Target)> =
+        surplus.into_iter().map(|target| (target_state(&target), target)).collect();
     surplus.sort();
-    let living = surplus.iter().filter(|(standing, _)| *standing == Standing::Living).count();
+    let living = surplus.iter().filter(|(target_state, _)| *target_state == TargetState::Living).count();
     let kept = living.min(pending + refused).max(pending).max(usize::from(none_registered));
     surplus.truncate(surplus.len().saturating_sub(kept));
     batches(surplus.into_iter().map(|(_, target)| target).collect())
 }
 
 fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
-    targets.chunks(MOST_IN_ONE_CALL).map(<[Target]>::to_vec).collect()
+    targets.chunks(MAX_PER_CALL).map(<[Target]>::to_vec).collect()
 }
 
 /// Compares what a group shall have with what it has. `most` is the limit on targets in one group, where there is one.
@@ -194,17 +195,17 @@ mod tests {
         let has = present(&names.iter().map(|name| (name.as_str(), "healthy")).collect::<Vec<_>>());
         let plan = plan(&wanted, &has, None);
         assert_eq!(plan.register.iter().map(Vec::len).collect::<Vec<_>>(), [200, 200, 1]);
-        let gone = may_go(plan.surplus, Unregistered::default(), |_| Standing::Gone);
+        let gone = safe_to_deregister(plan.surplus, Unregistered::default(), |_| TargetState::Gone);
         assert_eq!(gone.iter().map(Vec::len).collect::<Vec<_>>(), [200, 1]);
     }
 
     #[test]
     fn what_is_not_registered_yet_has_a_stand_in() {
         // By the first letter of its name a target lives, terminates or is gone.
-        let standing = |target: &Target| match target.id.as_bytes().first() {
-            Some(b'l') => Standing::Living,
-            Some(b't') => Standing::Terminating,
-            _ => Standing::Gone,
+        let target_state = |target: &Target| match target.id.as_bytes().first() {
+            Some(b'l') => TargetState::Living,
+            Some(b't') => TargetState::Terminating,
+            _ => TargetState::Gone,
         };
         for (case, surplus, pending, refused, registered, goes) in [
             ("all is registered", vec!["g", "l", "t"], 0, 0, 3, vec!["g", "l", "t"]),
@@ -227,10 +228,10 @@ mod tests {
             ),
             ("nothing is wanted", vec!["g", "l"], 0, 0, 0, vec!["g", "l"]),
         ] {
-            let gone = may_go(
+            let gone = safe_to_deregister(
                 targets(&surplus),
                 Unregistered { pending, refused, none_registered: registered == 0 },
-                standing,
+                target_state,
             );
             assert_eq!(gone.concat(), targets(&goes), "{case}");
         }

@@ -160,7 +160,7 @@ pub fn is_missing(pods: &[GatedPod], healths: &BTreeMap<Target, TargetHealth>) -
 
 /// Why no pod waits for a binding any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
+pub enum OpenGateReason {
     /// It is deleted.
     BindingDeleted,
     /// Its Service or the port is not there.
@@ -169,10 +169,10 @@ pub enum Opened {
 
 /// The conditions that let every pod of the namespace pass which waits for a binding.
 #[must_use]
-pub fn opened(snapshot: &Snapshot, binding: &ObjectName, why: Opened) -> Vec<Change> {
+pub fn opened(snapshot: &Snapshot, binding: &ObjectName, why: OpenGateReason) -> Vec<Change> {
     let message = match why {
-        Opened::BindingDeleted => BINDING_DELETED,
-        Opened::BackendMissing => BACKEND_MISSING,
+        OpenGateReason::BindingDeleted => BINDING_DELETED,
+        OpenGateReason::BackendMissing => BACKEND_MISSING,
     };
     let state = GateState { status: Readiness::Ready, reason: String::new(), message: message.to_owned(), since: None };
     let pods = in_namespace(&snapshot.pods, &binding.namespace).map(|(_, pod)| pod);
@@ -189,7 +189,7 @@ pub fn opened(snapshot: &Snapshot, binding: &ObjectName, why: Opened) -> Vec<Cha
 
 /// Whether AWS is asked for the healths of a binding's targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum HealthQuery {
     /// No pod waits.
     Never,
     /// At once.
@@ -207,16 +207,18 @@ pub fn look(
     planned: Option<Instant>,
     now: Instant,
     every: Duration,
-) -> Look {
+) -> HealthQuery {
     let mut waiting = pods.iter().filter(|pod| pod.gate.waits()).peekable();
     if waiting.peek().is_none() {
-        return Look::Never;
+        return HealthQuery::Never;
     }
     match planned {
-        Some(at) if at > now => Look::In(at - now),
-        Some(_) => Look::Now,
-        None if waiting.all(|pod| pod.targets.iter().all(|target| registered.contains(target))) => Look::In(every),
-        None => Look::Now,
+        Some(at) if at > now => HealthQuery::In(at - now),
+        Some(_) => HealthQuery::Now,
+        None if waiting.all(|pod| pod.targets.iter().all(|target| registered.contains(target))) => {
+            HealthQuery::In(every)
+        }
+        None => HealthQuery::Now,
     }
 }
 

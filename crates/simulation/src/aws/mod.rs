@@ -206,9 +206,9 @@ impl SimulatedAws {
     /// The write that comes after so many others from now on is carried out, or not, and never answered. It is told then.
     /// Only the last that was asked for counts, and only once.
     pub fn crash_at(&self, write: u64, takes_effect: bool) -> oneshot::Receiver<()> {
-        let (crashed, told) = oneshot::channel();
+        let (crashed, reported) = oneshot::channel();
         self.inner().crash = Some(Crash { after: write, takes_effect, crashed });
-        told
+        reported
     }
 
     /// The process that shall crash lives on.

@@ -82,7 +82,7 @@ impl Refusal {
 pub type Answer = Result<Arc<Value>, Refusal>;
 
 /// Where an object is: plural of its kind, namespace, name.
-pub type Place = (&'static str, String, String);
+pub type ObjectKey = (&'static str, String, String);
 
 /// One event of a watch.
 #[derive(Clone, Debug)]
@@ -105,10 +105,10 @@ impl Change {
 #[derive(Debug, Default)]
 pub struct Store {
     pub version: u64,
-    objects: BTreeMap<Place, Arc<Value>>,
+    objects: BTreeMap<ObjectKey, Arc<Value>>,
     pub log: Vec<Change>,
     /// How often a name has been given, so that the uid of an object depends on nothing else.
-    incarnations: BTreeMap<Place, u32>,
+    incarnations: BTreeMap<ObjectKey, u32>,
     /// How many changes were of leases, which are renewed for ever.
     pub renewals: u64,
     /// Whether a policy engine puts a label and an annotation of its own on each TargetGroupBinding that is written.
@@ -122,7 +122,7 @@ pub enum Part {
     Status,
 }
 
-fn place(kind: &'static Kind, namespace: &str, name: &str) -> Place {
+fn place(kind: &'static Kind, namespace: &str, name: &str) -> ObjectKey {
     (kind.plural, namespace.to_owned(), name.to_owned())
 }
 
@@ -204,13 +204,13 @@ impl Store {
     /// All objects of a kind, of one namespace where one is given.
     pub fn list(&self, kind: &'static Kind, namespace: &str) -> Vec<Arc<Value>> {
         let all = (kind.plural, namespace.to_owned(), String::new())..;
-        let here = |(place, _): &(&Place, &Arc<Value>)| {
+        let here = |(place, _): &(&ObjectKey, &Arc<Value>)| {
             place.0 == kind.plural && (namespace.is_empty() || place.1 == namespace)
         };
         self.objects.range(all).take_while(here).map(|(_, object)| Arc::clone(object)).collect()
     }
 
-    fn keep(&mut self, kind: &'static Kind, place: Place, verb: &'static str, mut object: Value) -> Arc<Value> {
+    fn keep(&mut self, kind: &'static Kind, place: ObjectKey, verb: &'static str, mut object: Value) -> Arc<Value> {
         self.version += 1;
         self.renewals += u64::from(kind.plural == "leases");
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());

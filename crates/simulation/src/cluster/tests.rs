@@ -45,8 +45,8 @@ async fn writes_are_answered_as_an_api_server_does() {
 
     // The status is written by itself, and nothing else with it.
     let status = json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": "a" }] } }, "spec": { "type": "X" } });
-    let told = api.patch_status("cart", &ours, &merge(status)).await.unwrap();
-    assert_eq!((told.status.load_balancer.ingress.len(), told.spec.kind.as_deref()), (1, Some("ClusterIP")));
+    let reported = api.patch_status("cart", &ours, &merge(status)).await.unwrap();
+    assert_eq!((reported.status.load_balancer.ingress.len(), reported.spec.kind.as_deref()), (1, Some("ClusterIP")));
     let other = json!({ "status": null, "metadata": { "annotations": { "a": "b" } } });
     let patched = api.patch("cart", &ours, &merge(other.clone())).await.unwrap();
     assert_eq!((patched.status.load_balancer.ingress.len(), patched.metadata.uid), (1, first.metadata.uid));

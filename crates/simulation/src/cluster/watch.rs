@@ -42,8 +42,8 @@ fn gone() -> Bytes {
 impl Watch {
     pub fn body(self) -> Body {
         Body::from_stream(futures::stream::unfold(self, |mut watch| async move {
-            let told = watch.next().await?;
-            Some((Ok::<_, std::convert::Infallible>(told), watch))
+            let reported = watch.next().await?;
+            Some((Ok::<_, std::convert::Infallible>(reported), watch))
         }))
     }
 
@@ -52,7 +52,7 @@ impl Watch {
         self.cluster.state().streams.get(&self.number).map_or(0, |stream| stream.version)
     }
 
-    fn told(&self, version: u64) {
+    fn reported(&self, version: u64) {
         if let Some(stream) = self.cluster.state().streams.get_mut(&self.number) {
             stream.version = version;
         }
@@ -114,7 +114,7 @@ impl Watch {
                     return None;
                 }
                 let version = self.cluster.state().store.version;
-                self.told(version);
+                self.reported(version);
                 let metadata = json!({ "resourceVersion": version.to_string(), "creationTimestamp": null });
                 let object = json!({ "kind": self.kind.name, "apiVersion": self.kind.api_version(), "metadata": metadata });
                 return Some(line("BOOKMARK", &object));
@@ -137,9 +137,13 @@ impl Watch {
             self.ended = true;
             return Some(gone());
         }
-        self.told(found.version);
-        let told = line(found.verb, &found.object);
-        Some(if self.random.chance(faults.duplicates) { [told.clone(), told].concat().into() } else { told })
+        self.reported(found.version);
+        let reported = line(found.verb, &found.object);
+        Some(if self.random.chance(faults.duplicates) {
+            [reported.clone(), reported].concat().into()
+        } else {
+            reported
+        })
     }
 }
 

@@ -111,7 +111,7 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
     let stored = Stored::default();
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
-    first.promise(&stack("web"), &observed("1"), TagKeys::default());
+    first.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
     assert!(!first.is_written());
     first.flush().await.unwrap();
     assert!(first.is_written());
@@ -120,16 +120,16 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
 
     let (second, promises) = loaded(&fake, "second").await;
     assert_eq!(promises, promised("1"));
-    second.take_back(&stack("web"), TagKeys::default()).await.unwrap();
+    second.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap();
     assert_eq!(writes(&fake), [format!("PUT /api/v1/namespaces/kube-system/configmaps/{name}")]);
     let third = records(&fake, "third").await;
     assert_eq!((third.is_clean(&stack("web")), third.counts()), (false, (1, 0)));
 
     // What was not promised costs no write to take back, and the same promise no second one.
-    third.take_back(&stack("web"), TagKeys::default()).await.unwrap();
-    third.promise(&stack("web"), &observed("2"), TagKeys::default());
+    third.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap();
+    third.mark_clean(&stack("web"), &observed("2"), TagKeys::default());
     third.flush().await.unwrap();
-    third.promise(&stack("web"), &observed("2"), TagKeys::default());
+    third.mark_clean(&stack("web"), &observed("2"), TagKeys::default());
     third.flush().await.unwrap();
     assert_eq!(writes(&fake).len(), 1);
     third.remove(&stack("web"));
@@ -152,17 +152,17 @@ async fn tags_that_are_about_to_be_set_are_known_as_ours_before_they_are_even_af
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
     // Before a stack is as it shall be for the first time, nothing is known: it may be somebody else's until then.
-    first.take_back(&stack("web"), keys(&["team"])).await.unwrap();
+    first.mark_dirty(&stack("web"), keys(&["team"])).await.unwrap();
     assert_eq!(first.tag_keys(&stack("web")), None);
-    first.promise(&stack("web"), &observed("1"), keys(&["team"]));
+    first.mark_clean(&stack("web"), &observed("1"), keys(&["team"]));
     assert_eq!(first.tag_keys(&stack("web")), Some(keys(&["team"])));
-    first.take_back(&stack("web"), keys(&["cost"])).await.unwrap();
+    first.mark_dirty(&stack("web"), keys(&["cost"])).await.unwrap();
 
     // It crashes while it writes.
     let second = records(&fake, "second").await;
     assert_eq!(second.tag_keys(&stack("web")), Some(keys(&["team", "cost"])));
     assert!(!second.is_clean(&stack("web")));
-    second.promise(&stack("web"), &observed("1"), keys(&["cost"]));
+    second.mark_clean(&stack("web"), &observed("1"), keys(&["cost"]));
     second.flush().await.unwrap();
     assert_eq!(records(&fake, "third").await.tag_keys(&stack("web")), Some(keys(&["cost"])));
     second.remove(&stack("web"));
@@ -174,13 +174,13 @@ async fn whoever_was_deposed_can_promise_nothing_and_change_nothing() {
     let stored = Stored::default();
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
-    first.promise(&stack("web"), &observed("1"), TagKeys::default());
+    first.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
     first.flush().await.unwrap();
     let _second = records(&fake, "second").await;
     let error = RecordError::Deposed("second".to_owned());
     let deposed = Err(error.clone());
-    assert_eq!(first.take_back(&stack("web"), TagKeys::default()).await, deposed);
-    first.promise(&stack("web"), &observed("2"), TagKeys::default());
+    assert_eq!(first.mark_dirty(&stack("web"), TagKeys::default()).await, deposed);
+    first.mark_clean(&stack("web"), &observed("2"), TagKeys::default());
     assert_eq!(first.flush().await, deposed);
     assert_eq!(loaded(&fake, "third").await.1, promised("1"));
     insta::assert_snapshot!(error, @"another process (second) writes the records by now, so this one does not lead any more");
@@ -200,16 +200,16 @@ async fn a_lost_answer_and_a_deleted_config_map_are_no_obstacle() {
     })
     .await;
     let records = records(&fake, "first").await;
-    records.promise(&stack("web"), &observed("1"), TagKeys::default());
+    records.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
     records.flush().await.unwrap();
     *lost.lock().unwrap() = true;
-    insta::assert_snapshot!(records.take_back(&stack("web"), TagKeys::default()).await.unwrap_err(), @r"cannot write the ConfigMap albatross-records-7 in namespace kube-system, which holds the records: answer 500");
+    insta::assert_snapshot!(records.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap_err(), @r"cannot write the ConfigMap albatross-records-7 in namespace kube-system, which holds the records: answer 500");
     // It has taken effect, so that the version is another now; the holder is still this process.
-    records.take_back(&stack("web"), TagKeys::default()).await.unwrap();
+    records.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap();
     assert!(records.is_written());
 
     stored.lock().unwrap().clear();
-    records.promise(&stack("web"), &observed("2"), TagKeys::default());
+    records.mark_clean(&stack("web"), &observed("2"), TagKeys::default());
     records.flush().await.unwrap();
     assert_eq!(stored.lock().unwrap().len(), 1);
 }
@@ -250,7 +250,7 @@ async fn records_are_waited_for_while_the_api_server_fails_and_do_not_count_afte
     })
     .await;
     let first = records(&fake, "first").await;
-    first.promise(&stack("web"), &observed("1"), TagKeys::default());
+    first.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
     first.flush().await.unwrap();
     *failures.lock().unwrap() = 4;
     let (second, promises) = loaded(&fake, "second").await;
@@ -265,8 +265,8 @@ async fn without_the_permission_there_are_no_records_and_work_goes_on() {
     let fake = server(&Stored::default(), |_| Some(status(403, "Forbidden"))).await;
     let records = records(&fake, "first").await;
     assert!(!records.are_kept());
-    records.promise(&stack("web"), &observed("1"), TagKeys::default());
-    assert_eq!((records.take_back(&stack("web"), TagKeys::default()).await, records.flush().await), (Ok(()), Ok(())));
+    records.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
+    assert_eq!((records.mark_dirty(&stack("web"), TagKeys::default()).await, records.flush().await), (Ok(()), Ok(())));
     assert_eq!(records.counts(), (0, 0));
     assert!(fake.calls().is_empty());
 }
@@ -278,12 +278,12 @@ async fn a_change_waits_for_no_promise_of_others() {
     let records = records(&fake, "first").await;
     let shard = |name: &str| record::shard(&record::key(&stack(name)));
     let other = (0..10_000).map(|number| format!("other-{number}")).find(|name| shard(name) == shard("web")).unwrap();
-    records.promise(&stack("web"), &observed("1"), TagKeys::default());
-    records.take_back(&stack(&other), TagKeys::default()).await.unwrap();
+    records.mark_clean(&stack("web"), &observed("1"), TagKeys::default());
+    records.mark_dirty(&stack(&other), TagKeys::default()).await.unwrap();
     assert_eq!(writes(&fake), Vec::<String>::new());
     // Its own is taken back, and that is written, with the promise of the other.
-    records.promise(&stack(&other), &observed("1"), TagKeys::default());
-    records.take_back(&stack(&other), TagKeys::default()).await.unwrap();
+    records.mark_clean(&stack(&other), &observed("1"), TagKeys::default());
+    records.mark_dirty(&stack(&other), TagKeys::default()).await.unwrap();
     assert_eq!(writes(&fake).len(), 1);
     assert!(records.is_written());
 }

@@ -5,8 +5,8 @@ use kube::{
     api::{DeleteParams, ObjectMeta, PostParams},
 };
 
-use super::{Applier, StepError, made::Made};
-use crate::controller::cluster::deadline::answered;
+use super::{Applier, StepError, made::CreatedResources};
+use crate::controller::cluster::deadline::with_deadline;
 use albatross_core::{
     api::crd::{TargetGroupBinding, TargetGroupBindingSpec},
     model::{ObjectName, ObservedBinding, StackId, TargetGroup, TargetGroupArn},
@@ -43,23 +43,23 @@ impl Applier {
 
     fn spec(
         &self,
-        group: &StackId,
+        stack: &StackId,
         wanted: &TargetGroup,
         arn: &TargetGroupArn,
-        made: &Made,
+        resources: &CreatedResources,
     ) -> Result<TargetGroupBindingSpec, StepError> {
-        let source = |reference: &_| made.security_group(&self.inventory, group, reference).ok();
+        let source = |reference: &_| resources.security_group(&self.inventory, stack, reference).ok();
         let spec = binding::spec(wanted, arn, &source);
         spec.ok_or_else(|| StepError::Unresolved("security group or VPC that the TargetGroupBinding names".to_owned()))
     }
 
     pub(crate) async fn create_binding(
         &self,
-        group: &StackId,
+        stack: &StackId,
         wanted: &TargetGroup,
-        made: &Made,
+        resources: &CreatedResources,
     ) -> Result<(), StepError> {
-        let arn = made.target_group(&self.inventory, group, &wanted.resource)?;
+        let arn = resources.target_group(&self.inventory, stack, &wanted.resource)?;
         let name = wanted.name.known().ok_or_else(|| StepError::Unresolved("target group's name".to_owned()))?;
         let new = TargetGroupBinding {
             metadata: ObjectMeta {
@@ -68,11 +68,11 @@ impl Applier {
                 labels: Some(wanted.binding.labels.clone()),
                 ..ObjectMeta::default()
             },
-            spec: self.spec(group, wanted, &arn, made)?,
+            spec: self.spec(stack, wanted, &arn, resources)?,
             status: None,
         };
         let api = self.bindings_in(&wanted.binding.namespace);
-        match answered(api.create(&PostParams::default(), &new)).await {
+        match with_deadline(api.create(&PostParams::default(), &new)).await {
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
                 self.take_over_binding(&api, name.as_str(), new).await
             }
@@ -87,7 +87,7 @@ impl Applier {
         name: &str,
         new: TargetGroupBinding,
     ) -> Result<(), StepError> {
-        let existing = answered(api.get(name)).await.map_err(|error| failed("get", error))?;
+        let existing = with_deadline(api.get(name)).await.map_err(|error| failed("get", error))?;
         let labels = existing.metadata.labels.clone().unwrap_or_default();
         let ours = new.metadata.labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
         if !ours {
@@ -107,19 +107,19 @@ impl Applier {
 
     pub(crate) async fn update_binding(
         &self,
-        group: &StackId,
+        stack: &StackId,
         seen: &ObservedBinding,
         wanted: &TargetGroup,
         keeps_networking: bool,
-        made: &Made,
+        resources: &CreatedResources,
     ) -> Result<(), StepError> {
         let api = self.bindings_in(&seen.name.namespace);
-        let existing = answered(api.get(&seen.name.name)).await.map_err(|error| failed("get", error))?;
+        let existing = with_deadline(api.get(&seen.name.name)).await.map_err(|error| failed("get", error))?;
         if existing.spec != seen.spec || existing.metadata.deletion_timestamp.is_some() != seen.deleting {
             let message = format!("the TargetGroupBinding {} has changed meanwhile", seen.name);
             return Err(StepError::Kubernetes { message, fix: None });
         }
-        let spec = self.spec(group, wanted, &seen.target_group, made)?;
+        let spec = self.spec(stack, wanted, &seen.target_group, resources)?;
         let new = TargetGroupBinding {
             metadata: ObjectMeta { labels: Some(wanted.binding.labels.clone()), ..ObjectMeta::default() },
             spec: if keeps_networking { binding::widened(spec, &seen.spec) } else { spec },
@@ -144,13 +144,13 @@ impl Applier {
             spec: new.spec,
             status: existing.status,
         };
-        let result = answered(api.replace(name, &PostParams::default(), &replaced)).await;
+        let result = with_deadline(api.replace(name, &PostParams::default(), &replaced)).await;
         result.map(drop).map_err(|error| failed("update", error))
     }
 
     pub(crate) async fn delete_binding(&self, name: &ObjectName) -> Result<(), StepError> {
         let api = self.bindings_in(&name.namespace);
-        match answered(api.delete(&name.name, &DeleteParams::default())).await {
+        match with_deadline(api.delete(&name.name, &DeleteParams::default())).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
             result => result.map(drop).map_err(|error| failed("delete", error)),
         }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use albatross_aws::{AwsError, AwsErrorKind};
-use albatross_core::model::{Askers, Cause, Quota, ResourceId};
+use albatross_core::model::{Cause, Quota, Requesters, ResourceId};
 
 /// How long AWS takes at most to let go of what a deleted load balancer had.
-const LETS_GO: Duration = Duration::from_secs(300);
+const RELEASE_TIME: Duration = Duration::from_secs(300);
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
@@ -143,21 +143,23 @@ impl ApplyError {
     /// Charges the member of a group that asks for what AWS refuses, where AWS's error names a setting of a listener or of a new
     /// load balancer. A step of all that one is known to ask for is that one's.
     #[must_use]
-    pub fn charged(mut self, askers: &Askers) -> Self {
+    pub fn attributed(mut self, requesters: &Requesters) -> Self {
         if let StepError::Aws(error) = &self.source
             && let Some(code) = error.code()
         {
             let cause = match (self.port, error.operation) {
-                (Some(port), "CreateListener") => askers.of_refusal(port, code).or_else(|| askers.listeners.get(&port)),
-                (Some(port), _) => askers.of_refusal(port, code),
-                (None, "CreateLoadBalancer") => askers.of_refused_load_balancer(code),
+                (Some(port), "CreateListener") => {
+                    requesters.of_refusal(port, code).or_else(|| requesters.listeners.get(&port))
+                }
+                (Some(port), _) => requesters.of_refusal(port, code),
+                (None, "CreateLoadBalancer") => requesters.of_refused_load_balancer(code),
                 (None, _) => None,
             };
             if let Some(cause) = cause {
                 self.cause = cause.clone();
             }
         }
-        self.of_all &= !askers.asks_for_setting(&self.cause);
+        self.of_all &= !requesters.asks_for_setting(&self.cause);
         self
     }
 
@@ -184,7 +186,7 @@ impl ApplyError {
 
     /// Whether AWS refuses for good what only the step's cause asks for: then others can go on without it.
     #[must_use]
-    pub fn is_of_its_cause(&self) -> bool {
+    pub fn is_attributable(&self) -> bool {
         let refused = match &self.source {
             StepError::Aws(error) => error.is_refused(),
             StepError::Taken { .. } | StepError::ForeignTargetGroup(_) => true,
@@ -220,7 +222,7 @@ impl ApplyError {
         match error.operation {
             "DeleteLoadBalancer" if refused => Some(Duration::ZERO),
             _ if error.is_refused() => Some(Duration::ZERO),
-            _ => self.is_not_yet().then_some(LETS_GO),
+            _ => self.is_not_yet().then_some(RELEASE_TIME),
         }
     }
 

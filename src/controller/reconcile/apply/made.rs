@@ -14,54 +14,54 @@ use albatross_core::{
 
 /// By what later steps name it.
 #[derive(Debug, Default)]
-pub(crate) struct Made {
+pub(crate) struct CreatedResources {
     pub(crate) load_balancer: Option<LoadBalancerArn>,
     pub(crate) target_groups: BTreeMap<ResourceId, TargetGroupArn>,
     pub(crate) listeners: BTreeMap<u16, ListenerArn>,
     pub(crate) rules: BTreeMap<(u16, usize), RuleArn>,
     pub(crate) security_group: Option<SecurityGroupId>,
     /// The target groups that the plan takes away, now or once their bindings are gone: by ARN, and by name.
-    doomed: BTreeSet<TargetGroupArn>,
-    doomed_names: BTreeSet<String>,
+    to_delete: BTreeSet<TargetGroupArn>,
+    names_to_delete: BTreeSet<String>,
 }
 
-impl Made {
+impl CreatedResources {
     /// Nothing is made yet.
     pub(crate) fn of(plan: &Plan) -> Self {
-        let mut made = Self::default();
+        let mut resources = Self::default();
         for step in &plan.steps {
             match &step.action {
                 StepAction::DeleteTargetGroup { arn, .. } => {
-                    made.doomed.insert(arn.clone());
+                    resources.to_delete.insert(arn.clone());
                 }
                 // A binding has the name that its target group was created with.
                 StepAction::DeleteBinding(name) => {
-                    made.doomed_names.insert(name.name.clone());
+                    resources.names_to_delete.insert(name.name.clone());
                 }
                 _ => {}
             }
         }
-        made.doomed.extend(plan.passed_over.iter().cloned());
+        resources.to_delete.extend(plan.passed_over.iter().cloned());
         if let Some(Wait::BindingsGone(names)) = &plan.wait {
-            made.doomed_names.extend(names.iter().map(|name| name.name.clone()));
+            resources.names_to_delete.extend(names.iter().map(|name| name.name.clone()));
         }
-        made
+        resources
     }
 
     /// The target group that stands for a resource: the one just made, or the one that stays.
     pub(crate) fn target_group(
         &self,
         inventory: &Inventory,
-        group: &StackId,
+        stack: &StackId,
         resource: &ResourceId,
     ) -> Result<TargetGroupArn, StepError> {
         if let Some(arn) = self.target_groups.get(resource) {
             return Ok(arn.clone());
         }
-        let mut found = inventory.target_groups_of(group, resource);
+        let mut found = inventory.target_groups_of(stack, resource);
         // The only one stays, also while a binding of its name goes: that is made anew.
         if found.len() > 1 {
-            found.retain(|g| !self.doomed.contains(&g.arn) && !self.doomed_names.contains(&g.name));
+            found.retain(|g| !self.to_delete.contains(&g.arn) && !self.names_to_delete.contains(&g.name));
         }
         match found.as_slice() {
             [one] => Ok(one.arn.clone()),
@@ -76,11 +76,11 @@ impl Made {
     pub(crate) fn action(
         &self,
         inventory: &Inventory,
-        group: &StackId,
+        stack: &StackId,
         action: &Action<TargetGroupReference>,
     ) -> Result<Action<TargetGroupArn>, StepError> {
         action.try_map(|reference| match reference {
-            TargetGroupReference::Own(resource) => self.target_group(inventory, group, resource),
+            TargetGroupReference::Own(resource) => self.target_group(inventory, stack, resource),
             TargetGroupReference::Foreign(arn) => Ok(arn.clone()),
             TargetGroupReference::Named(name) => Err(super::steps::unresolved(name)),
         })
@@ -118,14 +118,14 @@ impl Made {
     pub(crate) fn security_group(
         &self,
         inventory: &Inventory,
-        group: &StackId,
+        stack: &StackId,
         reference: &SecurityGroupReference,
     ) -> Result<SecurityGroupId, StepError> {
         match reference {
             SecurityGroupReference::Managed => self
                 .security_group
                 .clone()
-                .or_else(|| inventory.managed_security_group(group))
+                .or_else(|| inventory.managed_security_group(stack))
                 .ok_or_else(|| StepError::Unresolved("security group".to_owned())),
             SecurityGroupReference::SharedBackend(id) | SecurityGroupReference::Given(id) => id
                 .known()

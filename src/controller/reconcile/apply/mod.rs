@@ -18,7 +18,7 @@ use albatross_core::{
     plan::{Plan, StepAction},
 };
 
-use made::Made;
+use made::CreatedResources;
 
 pub use error::{ApplyError, StepError};
 
@@ -62,11 +62,11 @@ impl Applier {
     /// The step that failed, with its cause. What has been done before stays done, and is known to the inventory.
     pub async fn apply(
         &self,
-        group: &StackId,
+        stack: &StackId,
         plan: &Plan,
         may_write: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<Applied, ApplyError> {
-        let mut made = Made::of(plan);
+        let mut resources = CreatedResources::of(plan);
         let mut carried_out = Vec::new();
         let mut waiting = None;
         for (place, step) in plan.steps.iter().enumerate() {
@@ -85,19 +85,19 @@ impl Applier {
             if !may_write() {
                 return Err(failed(StepError::NotLeader, carried_out));
             }
-            tracing::info!(%group, step = %step.action, cause = %step.cause, "applying");
-            match self.run(group, &step.action, &mut made).await {
+            tracing::info!(group = %stack, step = %step.action, cause = %step.cause, "applying");
+            match self.run(stack, &step.action, &mut resources).await {
                 Ok(()) => carried_out.push(place),
                 Err(source @ StepError::NotYet(_)) => {
-                    tracing::info!(%group, step = %step.action, reason = %source, "not yet");
+                    tracing::info!(group = %stack, step = %step.action, reason = %source, "not yet");
                     if source.asks_to_read_again() {
-                        self.read_again(group, &step.action, &source);
+                        self.read_again(stack, &step.action, &source);
                     }
                     waiting.get_or_insert(failed(source, Vec::new()));
                 }
                 Err(source) => {
                     if source.asks_to_read_again() {
-                        self.read_again(group, &step.action, &source);
+                        self.read_again(stack, &step.action, &source);
                     }
                     return Err(failed(source, carried_out));
                 }
@@ -105,18 +105,18 @@ impl Applier {
         }
         match waiting {
             Some(error) => Err(ApplyError { carried_out, ..error }),
-            None => Ok(Applied { steps: carried_out.len(), created_load_balancer: made.load_balancer }),
+            None => Ok(Applied { steps: carried_out.len(), created_load_balancer: resources.load_balancer }),
         }
     }
 
     /// Gives up what is known of a group after a step that shows that it is wrong, or may have done something.
-    fn read_again(&self, group: &StackId, action: &StepAction, source: &StepError) {
-        self.inventory.forget_and_find(group, steps::perhaps_made(action));
+    fn read_again(&self, stack: &StackId, action: &StepAction, source: &StepError) {
+        self.inventory.invalidate_and_find(stack, steps::possibly_created(action));
         if let StepError::Aws(error) | StepError::NotYet(error) = source
             && error.names_no_security_group()
         {
             // It may be the one that all share, which is no group's own.
-            self.inventory.give_up_list();
+            self.inventory.invalidate_list();
         }
     }
 
@@ -142,7 +142,7 @@ impl Applier {
         let created = self.aws.create_security_group(&name, names::BACKEND_GROUP_DESCRIPTION, vpc, &tags).await;
         if created.as_ref().is_err_and(AwsError::asks_to_read_again) {
             // A lost answer, or a group of that name: list again, and take it if it carries our tags.
-            self.inventory.give_up_list();
+            self.inventory.invalidate_list();
             if let Some(id) = self.inventory.backend_security_group().await? {
                 return Ok(id);
             }
@@ -200,7 +200,7 @@ impl Applier {
         match self.aws.delete_security_group(&id).await {
             Err(error) => {
                 if error.asks_to_read_again() {
-                    self.inventory.give_up_list();
+                    self.inventory.invalidate_list();
                 }
                 // One that is made a moment ago may not be known everywhere yet: only a list shows that it is gone.
                 match error.is_not_found() && self.inventory.backend_security_group().await?.is_none() {

@@ -1,7 +1,7 @@
 //! Each kind of step.
 
-use super::{Applier, StepError, made::Made};
-use albatross_aws::{AwsError, AwsErrorKind, Named, NewListener, NewLoadBalancer, NewRule, Tagging};
+use super::{Applier, StepError, made::CreatedResources};
+use albatross_aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, NewRule, ResourceName, Tagging};
 use albatross_core::{
     model::{
         Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
@@ -28,11 +28,15 @@ fn trusting(
 }
 
 /// Returns what a step may have made although it ended without a clear answer.
-pub(crate) fn perhaps_made(action: &StepAction) -> Option<Named> {
+pub(crate) fn possibly_created(action: &StepAction) -> Option<ResourceName> {
     match action {
-        StepAction::CreateLoadBalancer(wanted) => wanted.name.known().map(|name| Named::LoadBalancer(name.to_string())),
-        StepAction::CreateTargetGroup(wanted) => wanted.name.known().map(|name| Named::TargetGroup(name.to_string())),
-        StepAction::CreateSecurityGroup(wanted) => wanted.name.known().cloned().map(Named::SecurityGroup),
+        StepAction::CreateLoadBalancer(wanted) => {
+            wanted.name.known().map(|name| ResourceName::LoadBalancer(name.to_string()))
+        }
+        StepAction::CreateTargetGroup(wanted) => {
+            wanted.name.known().map(|name| ResourceName::TargetGroup(name.to_string()))
+        }
+        StepAction::CreateSecurityGroup(wanted) => wanted.name.known().cloned().map(ResourceName::SecurityGroup),
         _ => None,
     }
 }
@@ -59,12 +63,17 @@ fn forwarding(error: AwsError, action: &Action<TargetGroupReference>) -> StepErr
 }
 
 impl Applier {
-    pub(crate) async fn run(&self, group: &StackId, action: &StepAction, made: &mut Made) -> Result<(), StepError> {
+    pub(crate) async fn run(
+        &self,
+        group: &StackId,
+        action: &StepAction,
+        resources: &mut CreatedResources,
+    ) -> Result<(), StepError> {
         let (aws, inventory) = (&*self.aws, &*self.inventory);
         match action {
-            StepAction::CreateSecurityGroup(wanted) => self.create_security_group(group, wanted, made).await?,
+            StepAction::CreateSecurityGroup(wanted) => self.create_security_group(group, wanted, resources).await?,
             StepAction::AuthorizeIngress { group, rules } => {
-                let id = made.security_group_target(group)?;
+                let id = resources.security_group_target(group)?;
                 aws.authorize_ingress(&id, rules).await.map_err(StepError::Aws)?;
                 inventory.record_ingress_authorized(&id, rules);
             }
@@ -76,7 +85,7 @@ impl Applier {
                 deleted(aws.delete_security_group(id).await)?;
                 inventory.record_security_group_deleted(id);
             }
-            StepAction::CreateTargetGroup(wanted) => self.create_target_group(group, wanted, made).await?,
+            StepAction::CreateTargetGroup(wanted) => self.create_target_group(group, wanted, resources).await?,
             StepAction::ModifyTargetGroup { arn, health_check, .. } => {
                 aws.modify_target_group(arn, health_check).await.map_err(StepError::Aws)?;
                 inventory.record_health_check(arn, health_check);
@@ -85,14 +94,14 @@ impl Applier {
                 deleted(aws.delete_target_group(arn).await)?;
                 inventory.record_target_group_deleted(arn);
             }
-            StepAction::CreateBinding(wanted) => self.create_binding(group, wanted, made).await?,
+            StepAction::CreateBinding(wanted) => self.create_binding(group, wanted, resources).await?,
             StepAction::UpdateBinding { existing, target_group, keeps_networking } => {
-                self.update_binding(group, existing, target_group, *keeps_networking, made).await?;
+                self.update_binding(group, existing, target_group, *keeps_networking, resources).await?;
             }
             StepAction::DeleteBinding(name) => self.delete_binding(name).await?,
-            StepAction::CreateLoadBalancer(wanted) => self.create_load_balancer(group, wanted, made).await?,
+            StepAction::CreateLoadBalancer(wanted) => self.create_load_balancer(group, wanted, resources).await?,
             StepAction::SetSecurityGroups { arn, groups } => {
-                self.set_security_groups(group, arn, groups, made).await?;
+                self.set_security_groups(group, arn, groups, resources).await?;
             }
             StepAction::SetSubnets { arn, subnets } => {
                 aws.set_subnets(arn, subnets).await.map_err(StepError::Aws)?;
@@ -103,17 +112,17 @@ impl Applier {
                 inventory.record_ip_address_type(arn, *kind);
             }
             StepAction::ModifyAttributes { of, attributes, .. } => {
-                self.modify_attributes(group, of, attributes, made).await?;
+                self.modify_attributes(group, of, attributes, resources).await?;
             }
             StepAction::DeleteLoadBalancer { arn, .. } => {
                 deleted(self.aws.delete_load_balancer(arn).await)?;
                 inventory.record_load_balancer_deleted(arn);
             }
             StepAction::CreateListener { load_balancer, listener } => {
-                self.create_listener(group, load_balancer.as_ref(), listener, made).await?;
+                self.create_listener(group, load_balancer.as_ref(), listener, resources).await?;
             }
             StepAction::ModifyListener { arn, change, .. } => {
-                let new = self.changed_listener(group, change, made)?;
+                let new = self.changed_listener(group, change, resources)?;
                 let answer = aws.modify_listener(arn, &new).await;
                 let answer = answer.map_err(|error| match &change.default_action {
                     Some(action) => forwarding(error, action),
@@ -126,7 +135,7 @@ impl Applier {
                 inventory.record_listener_deleted(arn);
             }
             StepAction::AddListenerCertificates { listener, certificates } => {
-                let arn = made.listener(listener)?;
+                let arn = resources.listener(listener)?;
                 for certificate in certificates {
                     aws.add_listener_certificate(&arn, certificate).await.map_err(StepError::Aws)?;
                     inventory.record_on_listener(&arn, |l| {
@@ -146,19 +155,19 @@ impl Applier {
                 }
             }
             StepAction::CreateRule { listener, port, index, priority, rule } => {
-                let arn = self.create_rule(group, listener, *port, *priority, rule, made).await?;
-                made.rules.insert((*port, *index), arn);
+                let arn = self.create_rule(group, listener, *port, *priority, rule, resources).await?;
+                resources.rules.insert((*port, *index), arn);
             }
             StepAction::SetRulePriorities { priorities, .. } => {
                 let priorities: Vec<_> = priorities
                     .iter()
-                    .map(|(rule, priority)| Ok((made.rule(rule)?, *priority)))
+                    .map(|(rule, priority)| Ok((resources.rule(rule)?, *priority)))
                     .collect::<Result<_, StepError>>()?;
                 aws.set_rule_priorities(&priorities).await.map_err(StepError::Aws)?;
                 inventory.record_priorities(&priorities);
             }
             StepAction::ModifyRule { arn, rule, reset_transforms, .. } => {
-                let action = made.action(inventory, group, &rule.action)?;
+                let action = resources.action(inventory, group, &rule.action)?;
                 let before = rule.authentication.as_ref();
                 let answer = aws.modify_rule(arn, before, &action, &rule.transforms, *reset_transforms).await;
                 let answer = answer.map_err(|error| forwarding(error, &rule.action))?;
@@ -194,27 +203,27 @@ impl Applier {
 
     async fn modify_attributes(
         &self,
-        group: &StackId,
+        stack: &StackId,
         of: &AttributesOf,
         attributes: &Attributes,
-        made: &Made,
+        resources: &CreatedResources,
     ) -> Result<(), StepError> {
         let (aws, inventory) = (&*self.aws, &*self.inventory);
         match of {
             AttributesOf::LoadBalancer(arn) => {
-                let arn = arn.as_ref().or(made.load_balancer.as_ref());
+                let arn = arn.as_ref().or(resources.load_balancer.as_ref());
                 let arn = arn.ok_or_else(|| StepError::Unresolved("load balancer".to_owned()))?;
                 let all = aws.modify_load_balancer_attributes(arn, attributes).await.map_err(StepError::Aws)?;
                 inventory.record_load_balancer_attributes(arn, all);
             }
             AttributesOf::Listener(listener) => {
-                let arn = made.listener(listener)?;
+                let arn = resources.listener(listener)?;
                 let all = aws.modify_listener_attributes(&arn, attributes).await.map_err(StepError::Aws)?;
                 inventory.record_on_listener(&arn, |listener| listener.attributes = Some(all));
             }
             AttributesOf::TargetGroup(reference) => {
                 let arn = match reference {
-                    TargetGroupReference::Own(resource) => made.target_group(inventory, group, resource)?,
+                    TargetGroupReference::Own(resource) => resources.target_group(inventory, stack, resource)?,
                     TargetGroupReference::Foreign(arn) => arn.clone(),
                     TargetGroupReference::Named(name) => return Err(unresolved(name)),
                 };
@@ -227,26 +236,26 @@ impl Applier {
 
     async fn create_security_group(
         &self,
-        group: &StackId,
+        stack: &StackId,
         wanted: &ManagedSecurityGroup,
-        made: &mut Made,
+        resources: &mut CreatedResources,
     ) -> Result<(), StepError> {
         let name = known(&wanted.name, "security group's name")?;
         let vpc = self.inventory.vpc();
         let id = match self.aws.create_security_group(name, wanted.description, vpc, &wanted.tags).await {
             Ok(id) => id,
             Err(error) if error.code() == Some("InvalidGroup.Duplicate") => {
-                self.inventory.forget(group);
+                self.inventory.invalidate(stack);
                 let (kind, name) = ("security group", name.clone());
-                self.inventory.observe(group).await.map_err(StepError::Aws)?;
+                self.inventory.observe(stack).await.map_err(StepError::Aws)?;
                 // Only groups with the cluster's tag are listed, so whose else it is can not be told.
-                return Err(match self.inventory.managed_security_group(group) {
+                return Err(match self.inventory.managed_security_group(stack) {
                     Some(_) => StepError::ThereAlready { kind, name },
                     None => StepError::Taken {
                         kind,
                         name,
                         owner: "others (it lacks this group's tags)".to_owned(),
-                        claimant: format!("{group} of cluster {}", self.inventory.cluster()),
+                        claimant: format!("{stack} of cluster {}", self.inventory.cluster()),
                     },
                 });
             }
@@ -258,15 +267,15 @@ impl Applier {
             tags: wanted.tags.clone(),
             ingress: std::collections::BTreeSet::new(),
         });
-        made.security_group = Some(id);
+        resources.security_group = Some(id);
         Ok(())
     }
 
     async fn create_target_group(
         &self,
-        group: &StackId,
+        stack: &StackId,
         wanted: &TargetGroup,
-        made: &mut Made,
+        resources: &mut CreatedResources,
     ) -> Result<(), StepError> {
         let kind = "target group";
         let name = known(&wanted.name, "target group's name")?;
@@ -275,19 +284,19 @@ impl Applier {
         let created = match self.aws.create_target_group(wanted, name, vpc).await {
             Ok(created) => created,
             Err(error) if error.code() == Some("DuplicateTargetGroupName") => {
-                let named = Named::TargetGroup(name.to_string());
-                let found = self.inventory.tags_of_named(group, named).await.map_err(StepError::Aws)?;
-                return Err(self.there_already(kind, name.as_str(), found.as_ref(), group));
+                let named = ResourceName::TargetGroup(name.to_string());
+                let found = self.inventory.tags_of_named(stack, named).await.map_err(StepError::Aws)?;
+                return Err(self.there_already(kind, name.as_str(), found.as_ref(), stack));
             }
             Err(error) => return Err(StepError::Aws(error)),
         };
         match self.inventory.tags_of(created.arn.as_str()) {
-            Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), group)),
+            Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), stack)),
             // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
             Some(Tagging::Unread) => return Err(StepError::ThereAlready { kind, name: name.to_string() }),
             None => {}
         }
-        made.target_groups.insert(wanted.resource.clone(), created.arn.clone());
+        resources.target_groups.insert(wanted.resource.clone(), created.arn.clone());
         self.inventory.record_target_group(ObservedTargetGroup {
             attributes: Some(defaults::target_group(wanted.protocol)),
             ..created
@@ -297,15 +306,16 @@ impl Applier {
 
     async fn create_load_balancer(
         &self,
-        group: &StackId,
+        stack: &StackId,
         wanted: &LoadBalancer,
-        made: &mut Made,
+        resources: &mut CreatedResources,
     ) -> Result<(), StepError> {
         let kind = "load balancer";
         let name = known(&wanted.name, "load balancer's name")?;
         let groups = wanted.security_groups.iter();
-        let security_groups: Vec<_> =
-            groups.map(|reference| made.security_group(&self.inventory, group, reference)).collect::<Result<_, _>>()?;
+        let security_groups: Vec<_> = groups
+            .map(|reference| resources.security_group(&self.inventory, stack, reference))
+            .collect::<Result<_, _>>()?;
         let new = NewLoadBalancer {
             kind: wanted.kind,
             name,
@@ -318,19 +328,19 @@ impl Applier {
         let created = match self.aws.create_load_balancer(&new).await {
             Ok(created) => created,
             Err(error) if error.code() == Some("DuplicateLoadBalancerName") => {
-                let named = Named::LoadBalancer(name.to_string());
-                let found = self.inventory.tags_of_named(group, named).await.map_err(StepError::Aws)?;
-                return Err(self.there_already(kind, name.as_str(), found.as_ref(), group));
+                let named = ResourceName::LoadBalancer(name.to_string());
+                let found = self.inventory.tags_of_named(stack, named).await.map_err(StepError::Aws)?;
+                return Err(self.there_already(kind, name.as_str(), found.as_ref(), stack));
             }
             Err(error) => return Err(StepError::Aws(error)),
         };
         match self.inventory.tags_of(created.arn.as_str()) {
-            Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), group)),
+            Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), stack)),
             // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
             Some(Tagging::Unread) => return Err(StepError::ThereAlready { kind, name: name.to_string() }),
             None => {}
         }
-        made.load_balancer = Some(created.arn.clone());
+        resources.load_balancer = Some(created.arn.clone());
         self.inventory.record_load_balancer(ObservedLoadBalancer {
             attributes: Some(defaults::load_balancer(wanted.kind)),
             listeners: Some(std::collections::BTreeMap::new()),
@@ -340,25 +350,25 @@ impl Applier {
     }
 
     /// A create has met something of the same name: ours is read again, and others' is left alone.
-    fn there_already(&self, kind: &'static str, name: &str, tags: Option<&Tags>, group: &StackId) -> StepError {
+    fn there_already(&self, kind: &'static str, name: &str, tags: Option<&Tags>, stack: &StackId) -> StepError {
         let name = name.to_owned();
         let cluster = self.inventory.cluster();
-        match owner(tags, cluster, group) {
+        match owner(tags, cluster, stack) {
             None => StepError::ThereAlready { kind, name },
-            Some(owner) => StepError::Taken { kind, name, owner, claimant: format!("{group} of cluster {cluster}") },
+            Some(owner) => StepError::Taken { kind, name, owner, claimant: format!("{stack} of cluster {cluster}") },
         }
     }
 
     async fn set_security_groups(
         &self,
-        group: &StackId,
+        stack: &StackId,
         arn: &LoadBalancerArn,
         references: &[SecurityGroupReference],
-        made: &Made,
+        resources: &CreatedResources,
     ) -> Result<(), StepError> {
         let references = references.iter();
         let ids: Vec<_> = references
-            .map(|reference| made.security_group(&self.inventory, group, reference))
+            .map(|reference| resources.security_group(&self.inventory, stack, reference))
             .collect::<Result<_, _>>()?;
         self.aws.set_security_groups(arn, &ids).await.map_err(StepError::Aws)?;
         self.inventory.record_security_groups(arn, ids.into_iter().collect());
@@ -367,25 +377,25 @@ impl Applier {
 
     async fn create_listener(
         &self,
-        group: &StackId,
+        stack: &StackId,
         balancer: Option<&LoadBalancerArn>,
         wanted: &Listener,
-        made: &mut Made,
+        resources: &mut CreatedResources,
     ) -> Result<(), StepError> {
-        let balancer = balancer.or(made.load_balancer.as_ref());
+        let balancer = balancer.or(resources.load_balancer.as_ref());
         let balancer = balancer.cloned().ok_or_else(|| StepError::Unresolved("load balancer".to_owned()))?;
         let new = NewListener {
             protocol: Some(wanted.protocol),
             ssl_policy: wanted.ssl_policy.clone(),
             alpn_policy: wanted.alpn_policy.clone(),
             default_certificate: wanted.default_certificate.clone(),
-            default_action: Some(made.action(&self.inventory, group, &wanted.default_action)?),
+            default_action: Some(resources.action(&self.inventory, stack, &wanted.default_action)?),
             default_authentication: wanted.default_authentication.clone(),
             mutual_authentication: trusting(wanted.mutual_authentication.as_ref())?,
         };
         let created = self.aws.create_listener(&balancer, wanted.port, &new, &wanted.tags).await;
         let created = created.map_err(|error| forwarding(error, &wanted.default_action))?;
-        made.listeners.insert(wanted.port, created.arn.clone());
+        resources.listeners.insert(wanted.port, created.arn.clone());
         self.inventory.record_listener(
             &balancer,
             ObservedListener { attributes: Some(defaults::listener(wanted.protocol)), ..created },
@@ -395,9 +405,9 @@ impl Applier {
 
     fn changed_listener(
         &self,
-        group: &StackId,
+        stack: &StackId,
         change: &ListenerChange,
-        made: &Made,
+        resources: &CreatedResources,
     ) -> Result<NewListener, StepError> {
         let action = change.default_action.as_ref();
         Ok(NewListener {
@@ -405,7 +415,7 @@ impl Applier {
             ssl_policy: change.ssl_policy.clone(),
             alpn_policy: change.alpn_policy.clone(),
             default_certificate: change.default_certificate.clone(),
-            default_action: action.map(|action| made.action(&self.inventory, group, action)).transpose()?,
+            default_action: action.map(|action| resources.action(&self.inventory, stack, action)).transpose()?,
             default_authentication: change.default_authentication.clone(),
             mutual_authentication: trusting(change.mutual_authentication.as_ref())?,
         })
@@ -413,19 +423,19 @@ impl Applier {
 
     async fn create_rule(
         &self,
-        group: &StackId,
+        stack: &StackId,
         listener: &ListenerReference,
         port: u16,
         priority: u32,
         rule: &Rule,
-        made: &Made,
+        resources: &CreatedResources,
     ) -> Result<albatross_core::model::RuleArn, StepError> {
-        let listener = made.listener(listener)?;
-        let action = made.action(&self.inventory, group, &rule.action)?;
+        let listener = resources.listener(listener)?;
+        let action = resources.action(&self.inventory, stack, &rule.action)?;
         let mut tags = rule.tags.clone();
         // Where rules are not tagged, not with this either.
         if !tags.is_empty() {
-            tags.insert(tags::resource_key(group).to_owned(), format!("{port}:{priority}"));
+            tags.insert(tags::resource_key(stack).to_owned(), format!("{port}:{priority}"));
         }
         let (before, transforms) = (rule.authentication.as_ref(), &rule.transforms);
         let new = NewRule { priority, conditions: &rule.conditions, before, action: &action, transforms };

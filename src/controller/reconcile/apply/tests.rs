@@ -138,7 +138,7 @@ impl Bindings {
                     labels: metadata.labels.unwrap_or_default(),
                     spec: binding.spec,
                     deleting: false,
-                    lets_in: true,
+                    allows_sources: true,
                 }
             })
             .collect()
@@ -238,7 +238,7 @@ fn plan_of(actions: impl IntoIterator<Item = StepAction>) -> Plan {
 }
 
 /// As people read it.
-fn told(result: Result<Applied, ApplyError>) -> String {
+fn reported(result: Result<Applied, ApplyError>) -> String {
     let error = result.unwrap_err();
     let (fix, transient) = (error.fix().unwrap_or_else(|| "-".into()), error.is_transient());
     format!("{error}\nblame: {}\nfix: {fix}\ntransient: {transient}", error.blame())
@@ -357,7 +357,7 @@ async fn a_deletion_that_has_to_wait_holds_up_no_other() {
     let plan = plan_of([rule, target_group("used"), target_group("free"), security_group]);
     let result = room.apply(&plan).await;
     assert!(result.as_ref().is_err_and(ApplyError::is_not_yet));
-    insta::assert_snapshot!(told(result), @"
+    insta::assert_snapshot!(reported(result), @"
     delete target group used: DeleteTargetGroup has to wait: Target group 'arn:t/used' is currently in use by a listener or a rule (ResourceInUse)
     blame: Ingress shop/web generation 1, spec
     fix: remove the listeners and rules of other load balancers, and the services of VPC Lattice or ECS, that use the target group
@@ -411,7 +411,7 @@ async fn nothing_is_adopted_by_its_name() {
         room.observe().await;
         let mut target_group = wanted().target_groups[0].clone();
         target_group.name = Value::Known(albatross_core::model::TargetGroupName::new("k8s-shop-api-x").unwrap());
-        texts.push(told(room.step(StepAction::CreateTargetGroup(Box::new(target_group))).await));
+        texts.push(reported(room.step(StepAction::CreateTargetGroup(Box::new(target_group))).await));
     }
     assert_eq!(texts[0], texts[1]);
     texts.remove(1);
@@ -452,7 +452,7 @@ async fn a_security_group_of_the_name_is_the_groups_or_told() {
         .await;
         room.observe().await;
         let group = wanted().security_group.unwrap();
-        texts.push(told(room.step(StepAction::CreateSecurityGroup(group)).await));
+        texts.push(reported(room.step(StepAction::CreateSecurityGroup(group)).await));
     }
     insta::assert_snapshot!(texts.join("\n"), @"
     create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` was there already
@@ -493,7 +493,7 @@ async fn an_answer_that_was_lost_has_the_group_read_again() {
     room.fake.calls();
     let rule = plan::RuleReference::Existing(albatross_core::model::RuleArn::new("arn:r/1"));
     let result = room.step(StepAction::SetRulePriorities { port: 80, priorities: vec![(rule, 1)] }).await;
-    insta::assert_snapshot!(told(result), @"
+    insta::assert_snapshot!(reported(result), @"
     put 1 rules of listener 80 in order (0 of them new): SetRulePriorities ended without a clear answer and may have taken effect: status 500, InternalFailure: words
     blame: Ingress shop/web generation 1, spec
     fix: -
@@ -514,7 +514,7 @@ async fn a_refusal_is_told_with_cause_and_cure_and_changes_nothing_known() {
     room.observe().await;
     room.fake.calls();
     let target_group = wanted().target_groups[0].clone();
-    insta::assert_snapshot!(told(room.step(StepAction::CreateTargetGroup(Box::new(target_group))).await), @"
+    insta::assert_snapshot!(reported(room.step(StepAction::CreateTargetGroup(Box::new(target_group))).await), @"
     create target group k8s-shop-api-33b1a54ac0 for shop/web-api:80: AWS refuses CreateTargetGroup: You've reached the limit (TooManyTargetGroups)
     blame: Ingress shop/web generation 1, spec
     fix: ask AWS to raise the quota `Target Groups per Region`, or use fewer
@@ -539,7 +539,7 @@ async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
         generation: 1,
         field: field.to_owned(),
     };
-    let askers = albatross_core::model::Askers {
+    let requesters = albatross_core::model::Requesters {
         subnets: Some(of("b", "subnets")),
         security_groups: Some(of("c", "security-groups")),
         listeners: [(80, of("d", "listen-ports"))].into(),
@@ -566,8 +566,8 @@ async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
         (subnets, of("a", "spec"), None),
     ] {
         let plan = Plan { steps: vec![Step { action, cause }], ..Plan::default() };
-        let error = room.apply(&plan).await.unwrap_err().charged(&askers);
-        let blamed = error.is_of_its_cause().then(|| error.blame().object.name.name.clone());
+        let error = room.apply(&plan).await.unwrap_err().attributed(&requesters);
+        let blamed = error.is_attributable().then(|| error.blame().object.name.name.clone());
         assert_eq!(blamed.as_deref(), expected, "{error}");
     }
 }
@@ -614,7 +614,7 @@ async fn a_foreign_target_group_that_is_gone_is_the_authors_to_mend() {
         priority: 1,
         rule: Box::new(rule),
     };
-    insta::assert_snapshot!(told(room.step(create).await), @"
+    insta::assert_snapshot!(reported(room.step(create).await), @"
     create rule 1 of listener 80: host is shop.example and path is /api or /api/*: CreateRule names something that is not there: One or more target groups not found (TargetGroupNotFound)
     blame: Ingress shop/web generation 1, spec
     fix: check the target group's ARN: it must be in the load balancer's account and region
@@ -659,11 +659,11 @@ async fn bindings_are_replaced_only_where_they_are_the_groups() {
     };
     room.step(update.clone()).await.unwrap();
     room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["spec"]["serviceRef"]["name"] = json!("other");
-    let changed = told(room.step(update).await);
+    let changed = reported(room.step(update).await);
 
     // Somebody else's.
     room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["labels"] = json!({});
-    let foreign = told(room.step(StepAction::CreateBinding(target_group)).await);
+    let foreign = reported(room.step(StepAction::CreateBinding(target_group)).await);
     insta::assert_snapshot!(format!("{changed}\n{foreign}"), @"
     update TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the API server answers: the TargetGroupBinding shop/k8s-shop-api-33b1a54ac0 has changed meanwhile
     blame: Ingress shop/web generation 1, spec

@@ -23,14 +23,14 @@ use albatross_core::{
 
 use super::{
     Cloud, Cluster, MayWrite, Problem, Stage, Subject, Targets, TargetsError, check,
-    registering::{Bound, Registering, names_targets},
+    registering::{BoundTargetGroup, Registering, names_targets},
     zones::{ZoneSource, zone},
 };
 use albatross_core::targets::{
-    endpoints::{Resolution, port_reference, ready_pod, resolve, standing},
+    endpoints::{Resolution, port_reference, ready_pod, resolve, target_state},
     holders::{Bindings, Owner, key_of},
-    plan::{Standing, TargetPlan, Unregistered, is_draining, may_go, plan},
-    readiness::Opened,
+    plan::{TargetPlan, TargetState, Unregistered, is_draining, plan, safe_to_deregister},
+    readiness::OpenGateReason,
     status::{self, Report},
 };
 
@@ -57,11 +57,11 @@ pub struct BindingOutcome {
     /// Whether [`Targets::reconcile_node_rules`] has to look again.
     pub node_rules: bool,
     /// Other bindings that may do more now than before.
-    pub also: Vec<ObjectName>,
+    pub unblocked: Vec<ObjectName>,
     /// Whether the binding is gone, or let go.
     pub gone: bool,
     /// Whether to look again soon, so that the binding can vouch for its targets once they keep still.
-    pub unsettled: bool,
+    pub checkpoint_pending: bool,
     /// When to look again because a pod waits for AWS to find it healthy.
     pub again: Option<Duration>,
     /// How long pods have waited that AWS finds healthy now.
@@ -78,14 +78,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// When the target type of a binding was written: whoever takes it out again, as an operator that writes the whole spec, gets
 /// it ever more rarely.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Typed {
+pub(crate) struct TargetTypeWrites {
     uid: String,
     version: String,
     times: u32,
     until: Option<tokio::time::Instant>,
 }
 
-impl Typed {
+impl TargetTypeWrites {
     /// Returns whether to write it now, and counts it.
     fn may_write(&mut self, binding: &TargetGroupBinding, now: tokio::time::Instant) -> bool {
         if self.uid != binding.uid {
@@ -140,7 +140,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let result = if binding.deleting {
             self.clean_up(&binding, may_write).await
         } else {
-            self.feed(&binding, may_write).await
+            self.sync_targets(&binding, may_write).await
         };
         if matches!(&result, Err(Failure(_, problem)) if problem.needs_correction()) {
             // The rules that it asked for are looked at now, and again when the binding is right.
@@ -217,8 +217,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 
     /// Gives up what is known of a target group that AWS says is gone.
-    fn forget(&self, arn: &TargetGroupArn) {
-        self.cloud.forget_targets(arn);
+    fn invalidate(&self, arn: &TargetGroupArn) {
+        self.cloud.invalidate_targets(arn);
         self.groups().retain(|_, facts| facts.arn != *arn);
     }
 
@@ -229,7 +229,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(owner.map(|(stack, home)| Owner { stack, home }))
     }
 
-    async fn feed(&self, binding: &TargetGroupBinding, may_write: MayWrite<'_>) -> Result<BindingOutcome, Failure> {
+    async fn sync_targets(
+        &self,
+        binding: &TargetGroupBinding,
+        may_write: MayWrite<'_>,
+    ) -> Result<BindingOutcome, Failure> {
         if let Some(field) = unsupported(&binding.spec) {
             return Err(Problem::Unsupported(field).into());
         }
@@ -248,25 +252,25 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if let (None, Some(target_type)) = (written.spec.target_type, binding.spec.target_type) {
             self.write_target_type(written, target_type, may_write).await;
         }
-        let vouched = match &resolution {
+        let digest = match &resolution {
             Resolution::Targets { targets, .. } => Some(record::of_targets(&arn, targets.keys())),
             Resolution::BackendMissing { .. } => None,
         };
         let checkpoint = self.checkpoint(&binding);
         let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
-        let counts = vouched.as_ref().is_some_and(|vouched| self.counts(checkpoint.as_deref(), vouched));
+        let counts = digest.as_ref().is_some_and(|digest| self.counts(checkpoint.as_deref(), digest));
         let may_vouch = held && counts;
-        if may_vouch && self.cloud.takes_word_for_targets(&arn).await.map_err(Problem::from)? {
+        if may_vouch && self.cloud.checkpoint_is_trusted(&arn).await.map_err(Problem::from)? {
             self.report(&binding, &Report::reconciled(), Some(&arn), may_write).await?;
             let mut outcome = BindingOutcome::default();
             if let Resolution::Targets { targets, .. } = &resolution {
-                self.tend_gates(&binding, &arn, targets, &mut outcome, may_write).await?;
+                self.update_readiness_gates(&binding, &arn, targets, &mut outcome, may_write).await?;
             }
             return Ok(outcome);
         }
         let present = match self.cloud.targets(&arn).await {
             Err(error) if error.is_not_found() => {
-                self.forget(&arn);
+                self.invalidate(&arn);
                 return Err(Problem::TargetGroupMissing(arn.to_string()).into());
             }
             present => present.map_err(Problem::from)?,
@@ -295,7 +299,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             }
         };
         let wanted: BTreeSet<Target> = owners.keys().cloned().collect();
-        let plan = plan(&wanted, &present, self.settings.most_targets);
+        let plan = plan(&wanted, &present, self.settings.max_targets);
         if !held {
             check(may_write, "RegisterTargets")?;
             let added = self.cluster.set_finalizer(&binding, true).await;
@@ -305,7 +309,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let message = format!(
                 "{} targets are left out: --max-targets-per-target-group allows {}",
                 plan.left_out.len(),
-                self.settings.most_targets.unwrap_or_default()
+                self.settings.max_targets.unwrap_or_default()
             );
             outcome.notices.push(Notice { reason: "FailedReconcile", message: message.clone() });
             report = Report { ready: false, reason: "FailedReconcile", message };
@@ -315,28 +319,28 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if changes && (checkpoint.is_some() || binding.foreign_checkpoint) {
             self.write_checkpoint(&binding, None, may_write).await?;
         }
-        let bound = Bound { binding: &binding, arn: &arn, owners: &owners };
+        let bound = BoundTargetGroup { binding: &binding, arn: &arn, owners: &owners };
         let carried = self.carry_out(bound, plan, &present, &mut outcome, may_write).await;
         // What goes wrong with some targets is no reason to leave the pods of the others waiting.
         let gates = match &carried {
             Err(Failure(_, Problem::TargetGroupMissing(_))) => Ok(()),
             _ if backend_missing => {
-                self.open_gates(&binding.name, Opened::BackendMissing, &mut outcome, may_write).await
+                self.open_gates(&binding.name, OpenGateReason::BackendMissing, &mut outcome, may_write).await
             }
-            _ => self.tend_gates(&binding, &arn, &owners, &mut outcome, may_write).await,
+            _ => self.update_readiness_gates(&binding, &arn, &owners, &mut outcome, may_write).await,
         };
         carried?;
         gates?;
         self.report(&binding, &report, Some(&arn), may_write).await?;
         // While pods come and go, one word at the end is enough.
-        outcome.unsettled |= changes;
-        let stands = match &vouched {
-            Some(vouched) => self.counts(checkpoint.as_deref(), vouched),
+        outcome.checkpoint_pending |= changes;
+        let stands = match &digest {
+            Some(digest) => self.counts(checkpoint.as_deref(), digest),
             None => checkpoint.is_none(),
         };
         if !changes && complete && !stands {
-            let vouched = vouched.map(|vouched| record::in_term(*self.terms().end(), &vouched));
-            self.write_checkpoint(&binding, vouched, may_write).await?;
+            let digest = digest.map(|digest| record::in_term(*self.terms().end(), &digest));
+            self.write_checkpoint(&binding, digest, may_write).await?;
         }
         Ok(outcome)
     }
@@ -356,8 +360,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
     }
 
-    fn counts(&self, checkpoint: Option<&str>, vouched: &str) -> bool {
-        checkpoint.is_some_and(|checkpoint| record::counts(checkpoint, &self.terms(), vouched))
+    fn counts(&self, checkpoint: Option<&str>, digest: &str) -> bool {
+        checkpoint.is_some_and(|checkpoint| record::counts(checkpoint, &self.terms(), digest))
     }
 
     /// What the binding says of its targets: the watch may be behind what was written last.
@@ -388,16 +392,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(())
     }
 
-    /// Makes the calls of a plan. [`may_go`] says what is deregistered when not all could be registered.
+    /// Makes the calls of a plan. [`safe_to_deregister`] says what is deregistered when not all could be registered.
     async fn carry_out(
         &self,
-        bound: Bound<'_>,
+        bound: BoundTargetGroup<'_>,
         plan: TargetPlan,
         present: &BTreeMap<Target, TargetHealth>,
         outcome: &mut BindingOutcome,
         may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
-        let Bound { binding, arn, owners } = bound;
+        let BoundTargetGroup { binding, arn, owners } = bound;
         let missing = plan.register.concat();
         let registered = owners.len() - missing.len() - plan.left_out.len();
         let Registering { refused, mut failure, mut unregistered } =
@@ -406,7 +410,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         unregistered.none_registered = registered + outcome.registered.len() == 0 && !full;
         let gone = {
             let snapshot = self.snapshot();
-            may_go(plan.surplus, unregistered, |target| standing(&snapshot, binding, target))
+            safe_to_deregister(plan.surplus, unregistered, |target| target_state(&snapshot, binding, target))
         };
         for batch in gone {
             check(may_write, "DeregisterTargets")?;
@@ -427,7 +431,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 
     pub(crate) fn group_is_gone(&self, arn: &TargetGroupArn) -> Failure {
-        self.forget(arn);
+        self.invalidate(arn);
         Problem::TargetGroupMissing(arn.to_string()).into()
     }
 
@@ -481,21 +485,21 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 let holds = {
                     let snapshot = self.snapshot();
                     let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
-                    outcome.also = bindings.others(&binding.name).map(|other| other.name.clone()).collect();
+                    outcome.unblocked = bindings.others(&binding.name).map(|other| other.name.clone()).collect();
                     match &owner {
                         Some(owner) => bindings.holder(owner).is_some_and(|holder| holder.name == binding.name),
-                        None => outcome.also.is_empty(),
+                        None => outcome.unblocked.is_empty(),
                     }
                 };
                 if holds {
-                    self.let_go(&binding, &arn, &mut outcome, may_write).await?;
+                    self.release_targets(&binding, &arn, &mut outcome, may_write).await?;
                 }
             }
             // Without a target group there is nothing to let go.
             Err(Problem::NoTargetGroup | Problem::TargetGroupMissing(_) | Problem::TargetType { .. }) => {}
             Err(problem) => return Err(problem.into()),
         }
-        self.open_gates(&binding.name, Opened::BindingDeleted, &mut outcome, may_write).await?;
+        self.open_gates(&binding.name, OpenGateReason::BindingDeleted, &mut outcome, may_write).await?;
         check(may_write, "DeregisterTargets")?;
         let removed = self.cluster.set_finalizer(binding, false).await;
         match removed {
@@ -511,16 +515,16 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(outcome)
     }
 
-    async fn let_go(
+    async fn release_targets(
         &self,
         binding: &TargetGroupBinding,
         arn: &TargetGroupArn,
         outcome: &mut BindingOutcome,
         may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
-        let believed = self.believed(binding, arn).await?;
+        let trusted_targets = self.trusted_targets(binding, arn).await?;
         // In which zone a target outside of the VPC was registered, AWS alone tells, and wants to hear it when it goes.
-        let zoned = match &believed {
+        let zoned = match &trusted_targets {
             Some(targets) if !targets.is_empty() => {
                 let blocks = self.blocks(binding, arn, ZoneSource::Binding).await.map_err(Problem::from)?;
                 let snapshot = self.snapshot();
@@ -528,11 +532,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             }
             _ => false,
         };
-        let mut present = match believed.filter(|_| !zoned) {
+        let mut present = match trusted_targets.filter(|_| !zoned) {
             Some(targets) => targets.into_iter().map(|target| (target, TargetHealth::registering())).collect(),
             None => match self.cloud.targets(arn).await {
                 Err(error) if error.is_not_found() => {
-                    self.forget(arn);
+                    self.invalidate(arn);
                     return Ok(());
                 }
                 present => present.map_err(Problem::from)?,
@@ -550,12 +554,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             });
         }
         let surplus = plan(&BTreeSet::new(), &present, None).surplus;
-        for batch in may_go(surplus, Unregistered::default(), |_| Standing::Gone) {
+        for batch in safe_to_deregister(surplus, Unregistered::default(), |_| TargetState::Gone) {
             check(may_write, "DeregisterTargets")?;
             match self.cloud.deregister(arn, &as_registered(&batch, &present)).await {
                 Ok(()) => outcome.deregistered.extend(batch),
                 Err(error) if error.is_not_found() => {
-                    self.forget(arn);
+                    self.invalidate(arn);
                     return Ok(());
                 }
                 // Targets that are gone themselves.
@@ -570,21 +574,21 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 
     /// The targets that a binding vouches for, where its word counts and tells which they are: none at all, or those that the
     /// Service has still.
-    async fn believed(
+    async fn trusted_targets(
         &self,
         binding: &TargetGroupBinding,
         arn: &TargetGroupArn,
     ) -> Result<Option<BTreeSet<Target>>, Failure> {
         let Some(checkpoint) = self.checkpoint(binding) else { return Ok(None) };
-        if !self.cloud.takes_word_for_targets(arn).await.map_err(Problem::from)? {
+        if !self.cloud.checkpoint_is_trusted(arn).await.map_err(Problem::from)? {
             return Ok(None);
         }
         let of_service = match resolve(&self.snapshot(), binding) {
             Ok(Resolution::Targets { targets, .. }) => targets.into_keys().collect(),
             Ok(Resolution::BackendMissing { .. }) | Err(_) => BTreeSet::new(),
         };
-        let vouched = |targets: &BTreeSet<Target>| self.counts(Some(&checkpoint), &record::of_targets(arn, targets));
-        Ok([BTreeSet::new(), of_service].into_iter().find(vouched))
+        let digest = |targets: &BTreeSet<Target>| self.counts(Some(&checkpoint), &record::of_targets(arn, targets));
+        Ok([BTreeSet::new(), of_service].into_iter().find(digest))
     }
 
     /// Takes note when the node rules have to be computed again because of this binding.

@@ -25,9 +25,9 @@ pub trait Cloud: Send + Sync + 'static {
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
     /// Whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
     /// is known better or was given up.
-    fn takes_word_for_targets(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
+    fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
     /// Has the targets of a group read anew the next time.
-    fn forget_targets(&self, group: &TargetGroupArn);
+    fn invalidate_targets(&self, group: &TargetGroupArn);
     /// DescribeTargetGroups of one group; `None` when there is none.
     fn target_group(
         &self,
@@ -102,7 +102,7 @@ impl LiveCloud {
     ) -> Result<(), AwsError> {
         match &answer {
             Ok(()) => record(&self.inventory),
-            Err(error) if error.asks_to_read_again() => self.inventory.forget_targets(group),
+            Err(error) if error.asks_to_read_again() => self.inventory.invalidate_targets(group),
             Err(_) => {}
         }
         answer
@@ -118,12 +118,12 @@ impl Cloud for LiveCloud {
         self.inventory.read_targets(group).await
     }
 
-    async fn takes_word_for_targets(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
-        self.inventory.takes_word_for_targets(group).await
+    async fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
+        self.inventory.checkpoint_is_trusted(group).await
     }
 
-    fn forget_targets(&self, group: &TargetGroupArn) {
-        self.inventory.forget_targets(group);
+    fn invalidate_targets(&self, group: &TargetGroupArn) {
+        self.inventory.invalidate_targets(group);
     }
 
     async fn target_group(&self, key: &TargetGroupKey) -> Result<Option<TargetGroupFacts>, AwsError> {

@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::controller::cluster::deadline::answered;
+use crate::controller::cluster::deadline::with_deadline;
 use albatross_core::{
     api::{
         crd::{self, TargetGroupBindingStatus, target_group_binding::TargetType},
@@ -153,12 +153,12 @@ impl Cluster for LiveCluster {
             let Some(finalizers) = finalizers(&current, present) else { return Ok(()) };
             // The version makes the API server refuse the patch when the list has changed meanwhile.
             let patch = json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } });
-            match answered(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await {
+            match with_deadline(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await {
                 Ok(_) => return Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
                 Err(error) => return Err(error.into()),
             }
-            let fresh = TargetGroupBinding::from(answered(api.get(&binding.name.name)).await?);
+            let fresh = TargetGroupBinding::from(with_deadline(api.get(&binding.name.name)).await?);
             if fresh.uid != binding.uid || (present && fresh.deleting) {
                 return Err(ClusterError::Gone);
             }
@@ -179,7 +179,7 @@ impl Cluster for LiveCluster {
         }
         let patch = json!({ "metadata": { "uid": binding.uid, "annotations": annotations } });
         let api = self.bindings(&binding.name);
-        answered(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        with_deadline(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
         Ok(())
     }
 
@@ -192,7 +192,7 @@ impl Cluster for LiveCluster {
         let metadata = json!({ "uid": binding.uid, "resourceVersion": binding.resource_version });
         let patch = json!({ "metadata": metadata, "spec": { "targetType": target_type } });
         let api = self.bindings(&binding.name);
-        answered(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        with_deadline(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
         Ok(())
     }
 
@@ -204,14 +204,15 @@ impl Cluster for LiveCluster {
         // The UID makes the API server refuse the patch for another object of the same name.
         let patch = json!({ "metadata": { "uid": binding.uid }, "status": status });
         let api = self.bindings(&binding.name);
-        answered(api.patch_status(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        with_deadline(api.patch_status(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
         Ok(())
     }
 
     async fn write_condition(&self, change: &Change, now: Timestamp) -> Result<(), ClusterError> {
         let api: Api<wire::Pod> = Api::namespaced(self.client.clone(), &change.pod.namespace);
         let patch = condition_patch(change, now);
-        match answered(api.patch_status(&change.pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await {
+        match with_deadline(api.patch_status(&change.pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await
+        {
             Ok(_) => Ok(()),
             // Another pod of this name.
             Err(kube::Error::Api(status)) if status.code == 409 => Err(ClusterError::Gone),
@@ -221,28 +222,28 @@ impl Cluster for LiveCluster {
 
     async fn service(&self, name: &ObjectName) -> Result<Option<Service>, ClusterError> {
         let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
-        Ok(answered(api.get_opt(&name.name)).await?.map(Service::from))
+        Ok(with_deadline(api.get_opt(&name.name)).await?.map(Service::from))
     }
 
     async fn endpoint_slices(&self, service: &ObjectName) -> Result<Vec<EndpointSlice>, ClusterError> {
         let api: Api<wire::EndpointSlice> = Api::namespaced(self.client.clone(), &service.namespace);
         let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={}", service.name));
-        Ok(answered(api.list(&of_service)).await?.items.into_iter().map(EndpointSlice::from).collect())
+        Ok(with_deadline(api.list(&of_service)).await?.items.into_iter().map(EndpointSlice::from).collect())
     }
 
     async fn has_pod(&self, name: &ObjectName) -> Result<bool, ClusterError> {
         let api: Api<wire::Pod> = Api::namespaced(self.client.clone(), &name.namespace);
-        Ok(answered(api.get_opt(&name.name)).await?.is_some())
+        Ok(with_deadline(api.get_opt(&name.name)).await?.is_some())
     }
 
     async fn has_nodes(&self) -> Result<bool, ClusterError> {
         let api: Api<wire::Node> = Api::all(self.client.clone());
-        Ok(!answered(api.list(&ListParams::default().limit(1))).await?.items.is_empty())
+        Ok(!with_deadline(api.list(&ListParams::default().limit(1))).await?.items.is_empty())
     }
 
     async fn has_bindings(&self) -> Result<bool, ClusterError> {
         let api: Api<crd::TargetGroupBinding> = Api::all(self.client.clone());
-        Ok(!answered(api.list(&ListParams::default().limit(1))).await?.items.is_empty())
+        Ok(!with_deadline(api.list(&ListParams::default().limit(1))).await?.items.is_empty())
     }
 }
 

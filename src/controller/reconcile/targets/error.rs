@@ -9,7 +9,7 @@ use super::{cluster::ClusterError, network_interfaces::NotLocated};
 use albatross_core::targets::{endpoints::UnresolvableBinding, holders::Denied, node_rules::InvalidNetworking};
 
 /// The most targets that a message tells of.
-const MOST_TOLD: usize = 5;
+const MAX_LISTED: usize = 5;
 
 /// What was being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +120,11 @@ pub enum Problem {
 }
 
 fn refused(targets: &[(Target, AwsError)]) -> String {
-    let told: Vec<String> =
-        targets.iter().take(MOST_TOLD).map(|(target, error)| format!("{target} ({error})")).collect();
-    let more = targets.len().saturating_sub(MOST_TOLD);
+    let reported: Vec<String> =
+        targets.iter().take(MAX_LISTED).map(|(target, error)| format!("{target} ({error})")).collect();
+    let more = targets.len().saturating_sub(MAX_LISTED);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    format!("AWS does not take these targets, all others are registered: {}{more}", told.join(", "))
+    format!("AWS does not take these targets, all others are registered: {}{more}", reported.join(", "))
 }
 
 impl Problem {

@@ -154,11 +154,11 @@ impl Cloud for FakeCloud {
         self.targets(group).await
     }
 
-    async fn takes_word_for_targets(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
+    async fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
         Ok(self.world().takes_word && self.world().targets.contains_key(group))
     }
 
-    fn forget_targets(&self, _: &TargetGroupArn) {
+    fn invalidate_targets(&self, _: &TargetGroupArn) {
         self.log.lock().unwrap().push("forget".to_owned());
     }
 
@@ -417,7 +417,7 @@ impl Lab {
             cluster: "demo".into(),
             restricted_rules: true,
             endpoint_group_tags: Tags::new(),
-            most_targets: None,
+            max_targets: None,
             gate_pause: super::GATE_PAUSE,
         };
         let targets = Targets::with(cloud.clone(), cluster.clone(), cluster.snapshot.clone(), settings);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{BindingOutcome, Cloud, Cluster, ClusterError, MayWrite, Stage, Targets, binding::Failure, check};
 use albatross_core::targets::{
     endpoints::TargetOwner,
-    readiness::{Change, Look, Opened, conditions, gated, is_missing, look, opened, says_the_same},
+    readiness::{Change, HealthQuery, OpenGateReason, conditions, gated, is_missing, look, opened, says_the_same},
 };
 use albatross_core::{
     api::crd::target_group_binding::TargetType,
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 8;
 impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Writes the conditions of the pods that have a gate for the binding. AWS is asked only while one of them waits, and
     /// then once in [`super::Settings::gate_pause`].
-    pub(crate) async fn tend_gates(
+    pub(crate) async fn update_readiness_gates(
         &self,
         binding: &TargetGroupBinding,
         arn: &TargetGroupArn,
@@ -40,23 +40,23 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let (now, every) = (Instant::now(), self.settings.gate_pause);
         let look = look(&pods, &registered, planned.map(Instant::into_std), now.into_std(), every);
         let next = match look {
-            Look::Never => None,
-            Look::Now => Some(now + every),
-            Look::In(pause) => Some(now + pause),
+            HealthQuery::Never => None,
+            HealthQuery::Now => Some(now + every),
+            HealthQuery::In(pause) => Some(now + pause),
         };
         if planned != next {
             self.memory().entry(binding.name.clone()).or_default().look = next;
         }
         outcome.again = next.map(|at| at - now);
         let healths = match look {
-            Look::Now => match self.cloud.read_targets(arn).await {
+            HealthQuery::Now => match self.cloud.read_targets(arn).await {
                 Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
                 healths => Some(healths.map_err(super::Problem::from)?),
             },
-            Look::Never | Look::In(_) => None,
+            HealthQuery::Never | HealthQuery::In(_) => None,
         };
         // What AWS has lost is known by now, and registered by the next pass.
-        outcome.unsettled |= healths.as_ref().is_some_and(|healths| {
+        outcome.checkpoint_pending |= healths.as_ref().is_some_and(|healths| {
             let earlier: Vec<_> = pods
                 .iter()
                 .filter(|pod| pod.gate.waits() && !pod.targets.iter().any(|target| registered.contains(target)))
@@ -72,7 +72,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     pub(crate) async fn open_gates(
         &self,
         binding: &ObjectName,
-        why: Opened,
+        why: OpenGateReason,
         outcome: &mut BindingOutcome,
         may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {

@@ -54,7 +54,7 @@ pub struct Settings {
     /// `--service-target-eni-security-group-tags`
     pub endpoint_group_tags: Tags,
     /// `--max-targets-per-target-group`; `None` is no limit.
-    pub most_targets: Option<usize>,
+    pub max_targets: Option<usize>,
     /// `--targetgroupbinding-requeue-duration`: how long until AWS is asked again whether the pods that wait for it are healthy.
     pub gate_pause: Duration,
 }
@@ -77,7 +77,7 @@ struct Memory {
     /// The conditions of pods that were written and that the watch does not show yet, by the pod's UID and the condition.
     conditions: BTreeMap<(String, String), GateState>,
     /// When the target type was written.
-    typed: binding::Typed,
+    typed: binding::TargetTypeWrites,
     /// The targets that AWS refused.
     refusals: registering::Refusals,
 }
@@ -113,7 +113,7 @@ impl Targets {
         restricted_rules: bool,
     ) -> Self {
         let settings =
-            Settings { cluster, endpoint_group_tags, restricted_rules, most_targets: None, gate_pause: GATE_PAUSE };
+            Settings { cluster, endpoint_group_tags, restricted_rules, max_targets: None, gate_pause: GATE_PAUSE };
         Self::with(LiveCloud::new(aws, inventory), LiveCluster::new(client), snapshot, settings)
     }
 
@@ -126,8 +126,8 @@ impl Targets {
 
     /// `--max-targets-per-target-group`: 0 is no limit.
     #[must_use]
-    pub fn with_most_targets(mut self, most: usize) -> Self {
-        self.settings.most_targets = (most > 0).then_some(most);
+    pub fn with_max_targets(mut self, most: usize) -> Self {
+        self.settings.max_targets = (most > 0).then_some(most);
         self
     }
 }
@@ -164,7 +164,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 
     /// Returns whether the security groups of a binding's targets have the rules that it asks for. Those of targets that nobody
     /// can tell, because the binding is wrong, are not waited for.
-    pub fn lets_in(&self, binding: &albatross_core::snapshot::TargetGroupBinding) -> bool {
+    pub fn allows_sources(&self, binding: &albatross_core::snapshot::TargetGroupBinding) -> bool {
         binding.spec.networking.is_none() || self.opened().get(&binding.name) == Some(&binding.generation)
     }
 

@@ -25,7 +25,7 @@ const HYPERPOD: &str = "sagemaker.amazonaws.com/compute-type";
 
 /// Where to look for a target's network interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Whereabouts {
+pub enum InterfaceLookup {
     /// An instance: its primary interface.
     Instance(String),
     /// A pod on an instance: the interface with its address.
@@ -48,13 +48,13 @@ pub enum Whereabouts {
 
 /// Where to look for a target. `None` for pods on hybrid nodes, which no security group stands before.
 #[must_use]
-pub fn whereabouts(snapshot: &Snapshot, id: &str, owner: &TargetOwner) -> Option<Whereabouts> {
+pub fn interface_lookup(snapshot: &Snapshot, id: &str, owner: &TargetOwner) -> Option<InterfaceLookup> {
     let pod = match owner {
-        TargetOwner::Node(_) => return Some(Whereabouts::Instance(id.to_owned())),
+        TargetOwner::Node(_) => return Some(InterfaceLookup::Instance(id.to_owned())),
         TargetOwner::Pod(name) => snapshot.pods.get(name),
     };
     let uid = pod.map(|pod| pod.uid.clone()).unwrap_or_default();
-    let by_address = || Some(Whereabouts::Address { pod: uid.clone(), address: id.to_owned() });
+    let by_address = || Some(InterfaceLookup::Address { pod: uid.clone(), address: id.to_owned() });
     if pod.is_some_and(|pod| pod.network_interface.is_some()) {
         return by_address();
     }
@@ -64,7 +64,7 @@ pub fn whereabouts(snapshot: &Snapshot, id: &str, owner: &TargetOwner) -> Option
     match node.instance_id() {
         _ if compute_type == Some("hybrid") => None,
         Some(instance) if compute_type != Some("fargate") && !node.labels.contains_key(HYPERPOD) => {
-            Some(Whereabouts::OnInstance { instance: instance.to_owned(), pod: uid, address: id.to_owned() })
+            Some(InterfaceLookup::OnInstance { instance: instance.to_owned(), pod: uid, address: id.to_owned() })
         }
         _ => by_address(),
     }
@@ -138,11 +138,11 @@ pub type KnownGroups = BTreeMap<SecurityGroupId, ObservedSecurityGroup>;
 pub struct NetworkInterfaces {
     instances: BTreeMap<String, Vec<Interface>>,
     /// What was found apart from an instance's own answer.
-    found: BTreeMap<Whereabouts, Groups>,
+    found: BTreeMap<InterfaceLookup, Groups>,
 }
 
 /// The security group that stands before each place that was asked for.
-pub type Located = BTreeMap<Whereabouts, Result<SecurityGroupId, NotLocated>>;
+pub type Located = BTreeMap<InterfaceLookup, Result<SecurityGroupId, NotLocated>>;
 
 impl NetworkInterfaces {
     /// Finds the security group of each place. AWS is asked only for what is not known; what is not asked for any more is
@@ -154,7 +154,7 @@ impl NetworkInterfaces {
         &mut self,
         cloud: &C,
         groups: &mut KnownGroups,
-        wanted: &BTreeSet<Whereabouts>,
+        wanted: &BTreeSet<InterfaceLookup>,
         cluster: &str,
         extra_tags: &Tags,
     ) -> Result<Located, AwsError> {
@@ -174,13 +174,13 @@ impl NetworkInterfaces {
             .collect();
         self.read_instances(cloud, &stale).await?;
         self.read_addresses(cloud, wanted).await?;
-        let missing = |place: &Whereabouts| match place {
-            Whereabouts::Instance(id) => NotLocated::NoInstance(id.clone()),
-            Whereabouts::OnInstance { address, .. } | Whereabouts::Address { address, .. } => {
+        let missing = |place: &InterfaceLookup| match place {
+            InterfaceLookup::Instance(id) => NotLocated::NoInstance(id.clone()),
+            InterfaceLookup::OnInstance { address, .. } | InterfaceLookup::Address { address, .. } => {
                 NotLocated::NoInterface(address.clone())
             }
         };
-        let interfaces: BTreeMap<&Whereabouts, Option<Groups>> =
+        let interfaces: BTreeMap<&InterfaceLookup, Option<Groups>> =
             wanted.iter().map(|place| (place, self.groups_of(place).cloned())).collect();
         let several: BTreeSet<&SecurityGroupId> =
             interfaces.values().flatten().filter(|g| g.len() > 1).flatten().collect();
@@ -206,17 +206,17 @@ impl NetworkInterfaces {
     }
 
     /// The groups of a place's interface, as far as they are known.
-    fn groups_of(&self, place: &Whereabouts) -> Option<&Groups> {
+    fn groups_of(&self, place: &InterfaceLookup) -> Option<&Groups> {
         if let Some(groups) = self.found.get(place) {
             return Some(groups);
         }
         match place {
-            Whereabouts::Address { .. } => None,
-            Whereabouts::Instance(id) => {
+            InterfaceLookup::Address { .. } => None,
+            InterfaceLookup::Instance(id) => {
                 let interfaces = self.instances.get(id)?;
                 interfaces.iter().find(|i| i.primary).or(interfaces.first()).map(|i| &i.groups)
             }
-            Whereabouts::OnInstance { instance, address, .. } => {
+            InterfaceLookup::OnInstance { instance, address, .. } => {
                 let interfaces = self.instances.get(instance)?;
                 let address: IpAddr = address.parse().ok()?;
                 // A single interface proves nothing for an address that it has not: with custom networking, pods are on
@@ -237,13 +237,17 @@ impl NetworkInterfaces {
         Ok(())
     }
 
-    async fn read_addresses<C: Cloud>(&mut self, cloud: &C, wanted: &BTreeSet<Whereabouts>) -> Result<(), AwsError> {
-        let unknown: Vec<(&Whereabouts, &String)> = wanted
+    async fn read_addresses<C: Cloud>(
+        &mut self,
+        cloud: &C,
+        wanted: &BTreeSet<InterfaceLookup>,
+    ) -> Result<(), AwsError> {
+        let unknown: Vec<(&InterfaceLookup, &String)> = wanted
             .iter()
             .filter(|place| self.groups_of(place).is_none())
             .filter_map(|place| match place {
-                Whereabouts::Instance(_) => None,
-                Whereabouts::OnInstance { address, .. } | Whereabouts::Address { address, .. } => {
+                InterfaceLookup::Instance(_) => None,
+                InterfaceLookup::OnInstance { address, .. } | InterfaceLookup::Address { address, .. } => {
                     Some((place, address))
                 }
             })
@@ -271,10 +275,10 @@ impl NetworkInterfaces {
     }
 }
 
-fn instance(place: &Whereabouts) -> Option<&String> {
+fn instance(place: &InterfaceLookup) -> Option<&String> {
     match place {
-        Whereabouts::Instance(id) | Whereabouts::OnInstance { instance: id, .. } => Some(id),
-        Whereabouts::Address { .. } => None,
+        InterfaceLookup::Instance(id) | InterfaceLookup::OnInstance { instance: id, .. } => Some(id),
+        InterfaceLookup::Address { .. } => None,
     }
 }
 

@@ -19,12 +19,12 @@ use albatross_core::{
 
 use super::{
     Cloud, Cluster, MayWrite, Problem, Stage, Subject, Targets, TargetsError, binding, check,
-    network_interfaces::{KnownGroups, Located, NetworkInterfaces, Whereabouts, read_groups, whereabouts},
+    network_interfaces::{InterfaceLookup, KnownGroups, Located, NetworkInterfaces, interface_lookup, read_groups},
 };
 use albatross_core::targets::{
     endpoints::{Resolution, TargetOwner, resolve},
     holders::{ByGroup, Owner, has_had_targets},
-    node_rules::{Place, RuleChange, RulesByGroup, changes, combine, covers, of_binding, sources},
+    node_rules::{RuleChange, RulesByGroup, TargetEndpoint, changes, combine, covers, of_binding, sources},
 };
 
 /// The number of questions that the API server is asked at once.
@@ -55,7 +55,7 @@ pub struct NodeRulesOutcome {
 }
 
 /// A target of a binding: where it is, its named ports, and who it is.
-type Spot = (Whereabouts, Vec<PodPort>, TargetOwner);
+type TargetLocation = (InterfaceLookup, Vec<PodPort>, TargetOwner);
 
 /// Everything is let in on all groups before anything is taken away on any: targets may go from one group to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Pin {
 /// What one binding asks for.
 struct Demand {
     binding: TargetGroupBinding,
-    spots: Vec<Spot>,
+    target_locations: Vec<TargetLocation>,
 }
 
 /// The demands of all bindings.
@@ -125,7 +125,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.node_rules_due.store(false, Ordering::Release);
         let mut outcome = NodeRulesOutcome::default();
         let mut problems = Vec::new();
-        if let Err(error) = self.let_in(&mut state, &mut outcome, &mut problems, may_write).await {
+        if let Err(error) = self.authorize_sources(&mut state, &mut outcome, &mut problems, may_write).await {
             let (subject, stage) = (Subject::NodeRules, Stage::Network);
             problems.push(TargetsError { subject, stage, problem: Problem::Aws(error) });
         }
@@ -143,7 +143,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 
     /// Gives up what is known of security groups and network interfaces, so that drift is found the next time. What bindings
     /// asked for when they were understood stays known.
-    pub async fn forget_node_rules(&self) {
+    pub async fn invalidate_node_rules(&self) {
         let mut state = self.node_rules.lock().await;
         let understood = std::mem::take(&mut state.understood);
         *state = State { understood, ..State::default() };
@@ -151,7 +151,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.node_rules_due.store(true, Ordering::Release);
     }
 
-    async fn let_in(
+    async fn authorize_sources(
         &self,
         state: &mut State,
         outcome: &mut NodeRulesOutcome,
@@ -168,8 +168,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let Demands { clear, empty, mut obscure, waiting } = self.demands(problems).await?;
         let refused = self.refused();
         let all = clear.iter().chain(&obscure).chain(&refused);
-        let wanted: BTreeSet<Whereabouts> =
-            all.flat_map(|demand| demand.spots.iter().map(|(place, ..)| place.clone())).collect();
+        let wanted: BTreeSet<InterfaceLookup> =
+            all.flat_map(|demand| demand.target_locations.iter().map(|(place, ..)| place.clone())).collect();
         let State { interfaces, groups, seen, understood, .. } = state;
         let tags = &self.settings.endpoint_group_tags;
         let located = interfaces.locate(&self.cloud, groups, &wanted, &self.settings.cluster, tags).await?;
@@ -204,15 +204,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 None => failed.extend(pins(demand, &located)),
             }
         }
-        let askers = askers(&rules);
+        let rule_requesters = rule_requesters(&rules);
         let wanted = combine(rules.into_values(), self.settings.restricted_rules);
         seen.extend(groups.keys().chain(wanted.keys()).cloned());
         read_groups(&self.cloud, groups, &*seen).await?;
         seen.retain(|id| groups.contains_key(id));
         for group in wanted.iter().filter(|(id, rules)| !rules.is_empty() && !seen.contains(*id)).map(|(id, _)| id) {
-            fail(problems, &askers, group, None, &Problem::SecurityGroupGone(group.clone()));
+            fail(problems, &rule_requesters, group, None, &Problem::SecurityGroupGone(group.clone()));
             // Where their targets are instead is not known yet.
-            let sources = askers.get(group).into_iter().flatten().flat_map(|(_, sources)| sources);
+            let sources = rule_requesters.get(group).into_iter().flatten().flat_map(|(_, sources)| sources);
             failed.extend(sources.cloned().map(Some).map(Pin::everywhere));
         }
         let none = BTreeSet::new();
@@ -232,7 +232,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     if failure.error.kind == AwsErrorKind::Withheld {
                         return Err(failure.error);
                     }
-                    fail(problems, &askers, id, failure.source.as_ref(), &Problem::Aws(failure.error));
+                    fail(problems, &rule_requesters, id, failure.source.as_ref(), &Problem::Aws(failure.error));
                     // What could not be taken away from one group is no reason to leave it on the others.
                     failed.extend((pass == Pass::Authorize).then(|| Pin::everywhere(failure.source)));
                 }
@@ -305,8 +305,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     fn refused(&self) -> Vec<Demand> {
         let snapshot = self.snapshot();
         let refused = snapshot.target_group_bindings.values().filter(|b| binding::unsupported(&b.spec).is_some());
-        let demand =
-            |binding: &TargetGroupBinding| Demand { spots: spots(&snapshot, binding), binding: binding.clone() };
+        let demand = |binding: &TargetGroupBinding| Demand {
+            target_locations: target_locations(&snapshot, binding),
+            binding: binding.clone(),
+        };
         refused.filter(|binding| binding.spec.networking.is_some()).map(demand).collect()
     }
 
@@ -335,17 +337,17 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let mut demands = Demands::default();
         for (binding, known, owner) in completed {
             let name = binding.name.clone();
-            match asked(&snapshot, &by_group, known, owner.as_ref()) {
-                Ok(Asked::Nothing) => {}
-                Ok(Asked::Clear(demand)) => demands.clear.push(demand),
-                Ok(Asked::Empty(binding, resolution)) => demands.empty.push((binding, resolution)),
-                Ok(Asked::Waits) => {
-                    demands.obscure.push(Demand { spots: spots(&snapshot, &binding), binding });
+            match demand_of(&snapshot, &by_group, known, owner.as_ref()) {
+                Ok(BindingDemand::Nothing) => {}
+                Ok(BindingDemand::Clear(demand)) => demands.clear.push(demand),
+                Ok(BindingDemand::Empty(binding, resolution)) => demands.empty.push((binding, resolution)),
+                Ok(BindingDemand::Waits) => {
+                    demands.obscure.push(Demand { target_locations: target_locations(&snapshot, &binding), binding });
                     demands.waiting.insert(name);
                 }
                 Err(problem) => {
                     problems.push(TargetsError::of_binding(&name, Stage::Network, problem));
-                    demands.obscure.push(Demand { spots: spots(&snapshot, &binding), binding });
+                    demands.obscure.push(Demand { target_locations: target_locations(&snapshot, &binding), binding });
                 }
             }
         }
@@ -448,7 +450,7 @@ fn only_source(rules: &[SecurityGroupRule]) -> Option<Source> {
 }
 
 /// The result of reading one binding.
-enum Asked {
+enum BindingDemand {
     /// Another binding has its target group.
     Nothing,
     Clear(Demand),
@@ -458,45 +460,45 @@ enum Asked {
 }
 
 /// Returns what a binding comes to, which is completed where its target group is known.
-fn asked(
+fn demand_of(
     snapshot: &Snapshot,
     by_group: &ByGroup<'_>,
     known: Result<Option<(TargetGroupBinding, TargetGroupArn)>, Problem>,
     owner: Option<&Owner>,
-) -> Result<Asked, Problem> {
-    let Some((binding, arn)) = known? else { return Ok(Asked::Waits) };
+) -> Result<BindingDemand, Problem> {
+    let Some((binding, arn)) = known? else { return Ok(BindingDemand::Waits) };
     let bindings = by_group.bindings(&arn);
     if bindings.denied(&binding, owner).is_some() {
         // Until the stack has written the binding that takes over, this one's targets are those that serve.
         let has_holder = owner.is_none_or(|owner| bindings.holder(owner).is_some());
-        return Ok(if has_holder { Asked::Nothing } else { Asked::Waits });
+        return Ok(if has_holder { BindingDemand::Nothing } else { BindingDemand::Waits });
     }
     Ok(match resolve(snapshot, &binding)? {
         Resolution::Targets { targets, .. } if !targets.is_empty() => {
-            Asked::Clear(Demand { spots: spots_of(snapshot, targets), binding })
+            BindingDemand::Clear(Demand { target_locations: target_locations_of(snapshot, targets), binding })
         }
-        nothing => Asked::Empty(binding, nothing),
+        nothing => BindingDemand::Empty(binding, nothing),
     })
 }
 
 /// Returns where the targets of a binding are, as far as they are known.
-fn spots(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Vec<Spot> {
+fn target_locations(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Vec<TargetLocation> {
     if binding.spec.target_type.is_none() {
         return Vec::new();
     }
     match resolve(snapshot, binding) {
-        Ok(Resolution::Targets { targets, .. }) => spots_of(snapshot, targets),
+        Ok(Resolution::Targets { targets, .. }) => target_locations_of(snapshot, targets),
         Ok(Resolution::BackendMissing { .. }) | Err(_) => Vec::new(),
     }
 }
 
-fn spots_of(snapshot: &Snapshot, targets: BTreeMap<Target, TargetOwner>) -> Vec<Spot> {
+fn target_locations_of(snapshot: &Snapshot, targets: BTreeMap<Target, TargetOwner>) -> Vec<TargetLocation> {
     let spot = |(target, owner): (Target, TargetOwner)| {
         let ports = match &owner {
             TargetOwner::Pod(name) => snapshot.pods.get(name).map(|pod| pod.ports.clone()),
             TargetOwner::Node(_) => None,
         };
-        Some((whereabouts(snapshot, &target.id, &owner)?, ports.unwrap_or_default(), owner))
+        Some((interface_lookup(snapshot, &target.id, &owner)?, ports.unwrap_or_default(), owner))
     };
     targets.into_iter().filter_map(spot).collect()
 }
@@ -509,7 +511,7 @@ fn keeps(pins: &[Pin], group: &SecurityGroupId, rule: &SecurityGroupRule) -> boo
 /// Returns the rules that may be a binding's of which it is not known what it asks for: those of its sources on the groups of
 /// its targets. Where those are not known, one that has never had targets has no rules either.
 fn pins(demand: &Demand, located: &Located) -> Vec<Pin> {
-    let places = demand.spots.iter().map(|(place, ..)| located.get(place)?.as_ref().ok().cloned());
+    let places = demand.target_locations.iter().map(|(place, ..)| located.get(place)?.as_ref().ok().cloned());
     let groups: Option<BTreeSet<SecurityGroupId>> = places.collect();
     let groups = groups.filter(|groups| !groups.is_empty());
     if groups.is_none() && !has_had_targets(&demand.binding) {
@@ -546,12 +548,12 @@ impl NodeRulesOutcome {
 
 /// The rules that one binding asks for. A target that is not located keeps no other from its rules.
 fn rules_of(demand: &Demand, located: &Located, problems: &mut Vec<TargetsError>) -> RulesByGroup {
-    let Demand { binding, spots } = demand;
+    let Demand { binding, target_locations } = demand;
     let mut places = Vec::new();
     let mut problem = None;
-    for (place, ports, owner) in spots {
+    for (place, ports, owner) in target_locations {
         match located.get(place) {
-            Some(Ok(group)) => places.push(Place { security_group: group.clone(), ports }),
+            Some(Ok(group)) => places.push(TargetEndpoint { security_group: group.clone(), ports }),
             Some(Err(error)) if problem.is_none() => {
                 problem = Some(Problem::NotLocated { what: owner.to_string(), problem: error.clone() });
             }
@@ -572,30 +574,30 @@ fn rules_of(demand: &Demand, located: &Located, problems: &mut Vec<TargetsError>
 }
 
 /// Which bindings ask for rules on a security group, with the sources that they let in.
-type Askers = BTreeMap<SecurityGroupId, BTreeMap<ObjectName, BTreeSet<Source>>>;
+type RuleRequesters = BTreeMap<SecurityGroupId, BTreeMap<ObjectName, BTreeSet<Source>>>;
 
-fn askers(rules: &BTreeMap<ObjectName, RulesByGroup>) -> Askers {
-    let mut askers = Askers::new();
+fn rule_requesters(rules: &BTreeMap<ObjectName, RulesByGroup>) -> RuleRequesters {
+    let mut rule_requesters = RuleRequesters::new();
     for (binding, groups) in rules {
         for (group, rules) in groups.iter().filter(|(_, rules)| !rules.is_empty()) {
             let sources = rules.iter().map(|rule| rule.source.clone()).collect();
-            askers.entry(group.clone()).or_default().insert(binding.clone(), sources);
+            rule_requesters.entry(group.clone()).or_default().insert(binding.clone(), sources);
         }
     }
-    askers
+    rule_requesters
 }
 
 /// Tells the bindings that ask for rules on a group, and let in the source where it is about one, or else nobody in
 /// particular.
 fn fail(
     problems: &mut Vec<TargetsError>,
-    askers: &Askers,
+    rule_requesters: &RuleRequesters,
     group: &SecurityGroupId,
     source: Option<&Source>,
     problem: &Problem,
 ) {
     let error = |subject| TargetsError { subject, stage: Stage::Network, problem: problem.clone() };
-    let concerned = askers.get(group).into_iter().flatten();
+    let concerned = rule_requesters.get(group).into_iter().flatten();
     let concerned = concerned.filter(|(_, sources)| source.is_none_or(|source| sources.contains(source)));
     let mut concerned: Vec<Subject> = concerned.map(|(binding, _)| Subject::Binding(binding.clone())).collect();
     if concerned.is_empty() {

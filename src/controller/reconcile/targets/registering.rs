@@ -21,12 +21,12 @@ use super::{
 };
 use albatross_core::targets::{
     endpoints::TargetOwner,
-    plan::{MOST_IN_ONE_CALL, Unregistered},
+    plan::{MAX_PER_CALL, Unregistered},
 };
 
 /// How many calls one pass makes besides one for each batch, because AWS refuses some target of a batch. Eight find one of
 /// 200 that AWS does not name.
-pub(crate) const MOST_SPLITS: usize = 16;
+pub(crate) const MAX_SPLITS: usize = 16;
 /// How long a refused target waits before it is tried again, doubled each time.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// The longest such wait.
@@ -67,7 +67,7 @@ impl Refusals {
 
 /// A binding with its target group.
 #[derive(Clone, Copy)]
-pub(crate) struct Bound<'a> {
+pub(crate) struct BoundTargetGroup<'a> {
     pub(crate) binding: &'a TargetGroupBinding,
     pub(crate) arn: &'a TargetGroupArn,
     /// What stands behind each target that shall be registered.
@@ -140,12 +140,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// the next pass.
     pub(crate) async fn register(
         &self,
-        bound: Bound<'_>,
+        bound: BoundTargetGroup<'_>,
         missing: Vec<Target>,
         outcome: &mut BindingOutcome,
         may_write: MayWrite<'_>,
     ) -> Result<Registering, Failure> {
-        let Bound { binding, arn, .. } = bound;
+        let BoundTargetGroup { binding, arn, .. } = bound;
         let mut refusals = std::mem::take(&mut self.memory().entry(binding.name.clone()).or_default().refusals);
         if refusals.group.as_ref() != Some(arn) {
             refusals = Refusals { group: Some(arn.clone()), ..Refusals::default() };
@@ -157,13 +157,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
 
     async fn register_but(
         &self,
-        bound: Bound<'_>,
+        bound: BoundTargetGroup<'_>,
         missing: Vec<Target>,
         refusals: &mut Refusals,
         outcome: &mut BindingOutcome,
         may_write: MayWrite<'_>,
     ) -> Result<Registering, Failure> {
-        let Bound { binding, arn, owners } = bound;
+        let BoundTargetGroup { binding, arn, owners } = bound;
         let now = Instant::now();
         let of = |target: &Target| (binding.generation, identity(&self.snapshot(), owners.get(target)));
         refusals.targets.retain(|target, _| missing.contains(target));
@@ -181,9 +181,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 None => fresh.push(target),
             }
         }
-        let chunks = fresh.chunks(MOST_IN_ONE_CALL).chain(again.chunks(MOST_IN_ONE_CALL));
+        let chunks = fresh.chunks(MAX_PER_CALL).chain(again.chunks(MAX_PER_CALL));
         let mut batches: VecDeque<Vec<Target>> = chunks.map(<[Target]>::to_vec).collect();
-        let mut splits = MOST_SPLITS;
+        let mut splits = MAX_SPLITS;
         let kept = refusals.zones.filter(|(_, since)| now.saturating_duration_since(*since) < SOURCE_KEPT);
         let mut source = kept.map_or(ZoneSource::Binding, |(source, _)| source);
         let mut blocks = None;

@@ -68,7 +68,7 @@ impl Blocks {
     }
 
     /// Returns whether the VPC has the address; one of which nothing is known counts as inside.
-    fn hold(&self, address: IpAddr) -> bool {
+    fn contains(&self, address: IpAddr) -> bool {
         match self {
             Self::Known(blocks) => blocks.iter().any(|block| block.contains(&address)),
             Self::Hidden => false,
@@ -86,7 +86,7 @@ pub(crate) fn zone(
     source: ZoneSource,
 ) -> Option<String> {
     let address: IpAddr = id.parse().ok()?;
-    if !blocks.hold(address) {
+    if !blocks.contains(address) {
         return Some(EVERY_ZONE.to_owned());
     }
     let Some(TargetOwner::Pod(pod)) = owner.filter(|_| source == ZoneSource::Nodes) else { return None };

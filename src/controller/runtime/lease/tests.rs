@@ -23,14 +23,14 @@ const fn seconds(seconds: u64) -> Duration {
 #[test]
 fn decisions() {
     let start = Instant::now();
-    let record = |holder: Option<&str>, transitions| Record {
+    let record = |holder: Option<&str>, transitions| LeaseRecord {
         holder: holder.map(str::to_owned),
         duration: Some(seconds(15)),
         transitions,
-        ..Record::default()
+        ..LeaseRecord::default()
     };
-    let without_duration = Record { duration: None, ..record(Some("other"), 4) };
-    let short = Record { duration: Some(seconds(5)), ..record(Some("other"), 4) };
+    let without_duration = LeaseRecord { duration: None, ..record(Some("other"), 4) };
+    let short = LeaseRecord { duration: Some(seconds(5)), ..record(Some("other"), 4) };
     let term = Some(Term { epoch: 4, renewed: start });
     // What was seen at `start`, whether this process leads, what the lease says now, and after how many seconds.
     let cases = [
@@ -74,7 +74,7 @@ fn decisions() {
 #[test]
 fn only_a_change_restarts_the_wait() {
     let start = Instant::now();
-    let mut record = Record { holder: Some("other".to_owned()), ..Record::default() };
+    let mut record = LeaseRecord { holder: Some("other".to_owned()), ..LeaseRecord::default() };
     let mut state = State::default();
     state.observe(Some(&record), start);
     state.observe(Some(&record), start + seconds(3));
@@ -87,7 +87,7 @@ fn only_a_change_restarts_the_wait() {
 
 #[test]
 fn a_lease_object_reads_back_as_it_was_written() {
-    let record = Record {
+    let record = LeaseRecord {
         holder: Some("me".to_owned()),
         duration: Some(seconds(15)),
         acquired: Some(Timestamp::from_second(1).unwrap()),
@@ -102,7 +102,7 @@ fn a_lease_object_reads_back_as_it_was_written() {
     assert_eq!(stored(&lease), Stored { record: record.clone(), version: version.clone() });
     // Older client-go releases a lease with an empty holder.
     lease.spec.as_mut().unwrap().holder_identity = Some(String::new());
-    let record = Record { holder: None, ..record };
+    let record = LeaseRecord { holder: None, ..record };
     assert_eq!(stored(&lease), Stored { record, version });
 }
 
@@ -222,7 +222,7 @@ impl LeaseStore for FakeStore {
         self.request(|lease| Ok(lease.clone())).await
     }
 
-    async fn write(&self, record: &Record, version: Option<&str>) -> Result<Stored, StoreError> {
+    async fn write(&self, record: &LeaseRecord, version: Option<&str>) -> Result<Stored, StoreError> {
         self.request(|lease| {
             if lease.as_ref().map(|stored| stored.version.as_str()) != version {
                 return Err(StoreError::Conflict);

@@ -14,15 +14,15 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Held, Step, Timing, decide, served::Served, take, unix};
-use crate::controller::cluster::deadline::answered;
-use crate::controller::cluster::kubernetes::words;
+use super::{Step, StoredCertificates, Timing, decide, served::Served, take, unix};
+use crate::controller::cluster::deadline::with_deadline;
+use crate::controller::cluster::kubernetes::describe;
 
 /// The kinds of configurations that name webhooks.
 const KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 
 /// Keeps a certificate.
-pub(crate) struct Keeper {
+pub(crate) struct CertificateRotator {
     pub(crate) client: Client,
     /// The controller's own namespace.
     pub(crate) namespace: String,
@@ -47,16 +47,16 @@ struct Configuration {
     bundles: Vec<String>,
 }
 
-impl Keeper {
+impl CertificateRotator {
     /// Keeps it for ever. What goes wrong is told once, and tried again.
-    pub(crate) async fn keep(self) {
-        let mut told: Vec<Problem> = Vec::new();
+    pub(crate) async fn run(self) {
+        let mut reported: Vec<Problem> = Vec::new();
         loop {
             let problems = self.pass(SystemTime::now()).await;
-            for problem in problems.iter().filter(|problem| !told.contains(problem)) {
+            for problem in problems.iter().filter(|problem| !reported.contains(problem)) {
                 tracing::warn!("{problem}");
             }
-            told = problems;
+            reported = problems;
             // A replica that has just started is of no use before it serves.
             let pause =
                 if self.served.is_empty() { self.timing.poll.min(Duration::from_secs(2)) } else { self.timing.poll };
@@ -72,14 +72,15 @@ impl Keeper {
             // The configurations are read before the Secret, so that what is written to them is no older than what another
             // replica has written: their versions tell.
             let (configurations, mut problems) = self.configurations().await;
-            let secret = match answered(self.secrets().get_opt(&self.secret)).await {
+            let secret = match with_deadline(self.secrets().get_opt(&self.secret)).await {
                 Ok(secret) => secret,
                 Err(error) => {
                     problems.push(self.secret_problem("read", &error));
                     return problems;
                 }
             };
-            let held = Held::read(&secret.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default());
+            let held =
+                StoredCertificates::read(&secret.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default());
             if let Some(serving) = &held.serving
                 && self.served.set(Arc::clone(&serving.key))
             {
@@ -124,7 +125,7 @@ impl Keeper {
             }
             _ => "; trying again",
         };
-        format!("the webhooks' certificate: cannot {verb} the Secret {namespace}/{secret}: {}{fix}", words(error))
+        format!("the webhooks' certificate: cannot {verb} the Secret {namespace}/{secret}: {}{fix}", describe(error))
     }
 
     /// Writes the Secret after a step. Where somebody else was faster, theirs counts.
@@ -140,9 +141,9 @@ impl Keeper {
             .map_err(|error| format!("the webhooks' certificate cannot be made: {error}"))?;
         let (api, parameters) = (self.secrets(), PostParams::default());
         let answer = if is_new {
-            answered(api.create(&parameters, &secret)).await
+            with_deadline(api.create(&parameters, &secret)).await
         } else {
-            answered(api.replace(&self.secret, &parameters, &secret)).await
+            with_deadline(api.replace(&self.secret, &parameters, &secret)).await
         };
         match answer {
             Ok(_) => {
@@ -175,14 +176,14 @@ impl Keeper {
         };
         format!(
             "the webhooks' certificate: cannot {verb} the {kind} {name}, which tells the API server whom to trust: {}{fix}",
-            words(error)
+            describe(error)
         )
     }
 
     async fn configurations(&self) -> (Vec<Configuration>, Vec<Problem>) {
         let (mut found, mut problems) = (Vec::new(), Vec::new());
         for kind in KINDS {
-            match answered(self.api(kind).get_opt(&self.configuration)).await {
+            match with_deadline(self.api(kind).get_opt(&self.configuration)).await {
                 Ok(Some(object)) => found.push(Configuration::read(kind, &object)),
                 // Of the two, one may have no webhooks, and then there is none.
                 Ok(None) => tracing::debug!("there is no {kind} {}", self.configuration),
@@ -202,7 +203,7 @@ impl Keeper {
             let kind = configuration.kind;
             let Ok(patch) = serde_json::from_value(configuration.patch(bundle)) else { continue };
             let (api, parameters, patch) = (self.api(kind), PatchParams::default(), Patch::Json::<()>(patch));
-            match answered(api.patch(&self.configuration, &parameters, &patch)).await {
+            match with_deadline(api.patch(&self.configuration, &parameters, &patch)).await {
                 Ok(_) => tracing::info!("the {kind} {} trusts the webhooks' certificate", self.configuration),
                 // Somebody was faster; the next pass sees what it is now.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {

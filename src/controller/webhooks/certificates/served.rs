@@ -68,11 +68,11 @@ impl Files {
 
     /// Serves what the files hold, and again when they change, for ever.
     pub(crate) async fn follow(self, served: Arc<Served>) {
-        let mut told = None;
+        let mut reported = None;
         loop {
             match self.read().await {
                 Ok(leaf) => {
-                    told = None;
+                    reported = None;
                     if served.set(leaf.key) {
                         tracing::info!(
                             "the webhooks are served with the certificate in {}",
@@ -82,9 +82,9 @@ impl Files {
                 }
                 // While whoever keeps the files writes them, one may be ahead of the other; what is served goes on.
                 Err(error) => {
-                    if told.as_ref() != Some(&error) {
+                    if reported.as_ref() != Some(&error) {
                         tracing::warn!("the webhooks' certificate cannot be used: {error}");
-                        told = Some(error);
+                        reported = Some(error);
                     }
                 }
             }

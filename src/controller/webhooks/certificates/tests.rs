@@ -24,7 +24,7 @@ fn a_certificate_is_for_the_names_of_the_service() {
     let mut data = BTreeMap::new();
     stepped(&mut data, Step::Make, start());
     assert_eq!(keys(&data), ["ca.crt", "tls.crt", "tls.key"]);
-    let held = Held::read(&data);
+    let held = StoredCertificates::read(&data);
     let leaf = held.serving.as_ref().unwrap();
     assert_eq!((&leaf.names, leaf.made, leaf.until), (&wanted(), unix(start()), unix(start() + 90 * DAY)));
     assert_eq!(held.authorities.len(), 1);
@@ -40,7 +40,11 @@ fn what_is_done_depends_on_what_is_held_and_on_the_time() {
     );
     let mut data = BTreeMap::new();
     let check = |data: &BTreeMap<String, ByteString>, at: Duration, published: bool, expected: Step, case: &str| {
-        assert_eq!(decide(unix(start() + at), &Held::read(data), &wanted(), published, timing), expected, "{case}");
+        assert_eq!(
+            decide(unix(start() + at), &StoredCertificates::read(data), &wanted(), published, timing),
+            expected,
+            "{case}"
+        );
     };
     let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
     check(&data, Duration::ZERO, true, Step::Make, "nothing is there");
@@ -51,7 +55,11 @@ fn what_is_done_depends_on_what_is_held_and_on_the_time() {
     check(&data, 60 * DAY, false, Step::Prepare, "two thirds, whoever trusts it");
     check(&data, 90 * DAY, true, Step::Make, "over");
     let renamed = names("hooks", "other");
-    assert_eq!(decide(unix(start()), &Held::read(&data), &renamed, true, timing), Step::Make, "for another Service");
+    assert_eq!(
+        decide(unix(start()), &StoredCertificates::read(&data), &renamed, true, timing),
+        Step::Make,
+        "for another Service"
+    );
     let mut mixed = data.clone();
     let mut other = BTreeMap::new();
     stepped(&mut other, Step::Make, start());
@@ -70,18 +78,18 @@ fn what_is_done_depends_on_what_is_held_and_on_the_time() {
     check(&data, 90 * DAY, false, Step::Switch, "the old one is over, whoever trusts the new one");
     check(&data, 150 * DAY, true, Step::Make, "both are over");
 
-    let old = Held::read(&data).serving.unwrap();
+    let old = StoredCertificates::read(&data).serving.unwrap();
     stepped(&mut data, Step::Switch, renewed + 2 * minute);
     assert_eq!(keys(&data), ["ca.crt", "tls.crt", "tls.key"]);
-    let held = Held::read(&data);
+    let held = StoredCertificates::read(&data);
     assert_ne!(held.serving.as_ref().unwrap().key.cert, old.key.cert);
     assert_eq!(held.authorities.len(), 2);
     check(&data, 60 * DAY + 10 * minute - second, true, Step::Keep, "some replica may serve the old one");
     check(&data, 60 * DAY + 10 * minute, true, Step::Prune, "nobody does any more");
     stepped(&mut data, Step::Prune, renewed + 10 * minute);
     check(&data, 60 * DAY + 10 * minute, true, Step::Keep, "one authority is left");
-    assert_eq!(Held::read(&data).authorities.len(), 1);
-    assert_eq!(Held::read(&data).serving.unwrap().made, unix(renewed));
+    assert_eq!(StoredCertificates::read(&data).authorities.len(), 1);
+    assert_eq!(StoredCertificates::read(&data).serving.unwrap().made, unix(renewed));
 }
 
 #[test]
@@ -92,9 +100,9 @@ fn authorities_that_are_over_are_not_carried_along_and_what_others_keep_stays() 
     ]);
     stepped(&mut data, Step::Make, start());
     stepped(&mut data, Step::Make, start() + DAY);
-    assert_eq!(Held::read(&data).authorities.len(), 2);
+    assert_eq!(StoredCertificates::read(&data).authorities.len(), 2);
     stepped(&mut data, Step::Make, start() + 90 * DAY);
-    assert_eq!(Held::read(&data).authorities.len(), 2);
+    assert_eq!(StoredCertificates::read(&data).authorities.len(), 2);
     assert_eq!(data["note"].0, b"mine");
 }
 

@@ -3,7 +3,7 @@
 use super::json::{Document, Node};
 
 /// How many target groups one action names at most (AWS).
-const MOST_TARGET_GROUPS: usize = 5;
+const MAX_TARGET_GROUPS: usize = 5;
 /// The largest weight of a target group (AWS).
 const LARGEST_WEIGHT: i32 = 999;
 /// How long a client stays with a target group at most, in seconds (AWS).
@@ -165,9 +165,9 @@ impl Forward {
         if target_groups.is_empty() {
             return Err("forwardConfig.targetGroups is missing or empty".into());
         }
-        if target_groups.len() > MOST_TARGET_GROUPS {
+        if target_groups.len() > MAX_TARGET_GROUPS {
             let count = target_groups.len();
-            return Err(format!("forwardConfig has {count} target groups, and AWS takes at most {MOST_TARGET_GROUPS}"));
+            return Err(format!("forwardConfig has {count} target groups, and AWS takes at most {MAX_TARGET_GROUPS}"));
         }
         if let Some(seconds) = self.stickiness.as_ref().and_then(|stickiness| stickiness.duration_seconds)
             && !(1..=LONGEST_STICKINESS).contains(&seconds)

@@ -274,8 +274,8 @@ mod tests {
             r#"[{"port": 443, "mode": "passthrough", "ignoreClientCertificateExpiry": false}]"#,
             r#"[{"port": 443, "mode": "verify", "trustStore": "a", "advertiseTrustStoreCaNames": "yes"}]"#,
         ];
-        let told: Vec<String> = wrong.iter().map(|value| one(value, parse_mutual_authentication(value))).collect();
-        insta::assert_snapshot!(told.join("\n"), @r#"
+        let reported: Vec<String> = wrong.iter().map(|value| one(value, parse_mutual_authentication(value))).collect();
+        insta::assert_snapshot!(reported.join("\n"), @r#"
         []: it names no port
         {}: the value is an object, not an array
         [{"mode": "off"}]: [0].port is missing

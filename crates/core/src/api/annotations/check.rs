@@ -32,7 +32,7 @@ const ALIKE: f64 = 0.88;
 const LONGEST_NAME: usize = 317;
 
 /// For how many unknown keys of one object the nearest known one is looked for.
-const MOST_COMPARED: usize = 50;
+const MAX_COMPARED: usize = 50;
 
 /// Looks at the keys of an object's annotations, in their order. On an Ingress these are the keys under our prefix and under prefixes
 /// that look like it; on a Service the same, and keys `service.beta.kubernetes.io/aws-load-balancer-*` that are unknown. All other
@@ -74,7 +74,7 @@ fn check_one(kind: ObjectKind, key: &str, value: &str, compared: &mut usize) -> 
     }
     let (prefix, name) = ours(kind, key)?;
     *compared += 1;
-    let nearest = if *compared <= MOST_COMPARED { nearest(kind, prefix, name) } else { None };
+    let nearest = if *compared <= MAX_COMPARED { nearest(kind, prefix, name) } else { None };
     let problem = if key.starts_with(prefix) {
         String::new()
     } else {

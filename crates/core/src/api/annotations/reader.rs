@@ -98,7 +98,7 @@ impl<'a> Annotations<'a> {
 
     /// The value as it is written, and the object that it comes from.
     pub fn value(&self, suffix: &str) -> Option<(Origin, &'a str)> {
-        let (found, _) = self.found(suffix);
+        let (found, _) = self.layers(suffix);
         found.first().map(|found| (found.origin, found.value))
     }
 
@@ -129,7 +129,7 @@ impl<'a> Annotations<'a> {
 
     /// A map of both layers together, in which the Service wins key by key.
     pub fn merged_string_map(&self, suffix: &str) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
-        let (found, grammar) = self.found(suffix);
+        let (found, grammar) = self.layers(suffix);
         let mut merged = None;
         for found in found.iter().rev() {
             let map = found.parse(grammar.unwrap_or(Grammar::StringMap), values::parse_string_map)?;
@@ -144,7 +144,7 @@ impl<'a> Annotations<'a> {
         suffix: &str,
         allowed: &'static [&'static str],
     ) -> Result<Option<&'static str>, AnnotationError> {
-        let (found, _) = self.found(suffix);
+        let (found, _) = self.layers(suffix);
         let word = |value: &str| allowed.iter().copied().find(|word| *word == value).ok_or_else(String::new);
         found.first().map(|found| found.parse(Grammar::Enum(allowed), word)).transpose()
     }
@@ -196,30 +196,30 @@ impl<'a> Annotations<'a> {
         grammar: Grammar,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, AnnotationError> {
-        let (found, listed) = self.found(suffix);
+        let (found, listed) = self.layers(suffix);
         found.first().map(|found| found.parse(listed.unwrap_or(grammar), parse)).transpose()
     }
 
     /// The layers that have the annotation, the one that counts first, and its grammar in the list of annotations.
-    fn found(&self, suffix: &str) -> (Vec<Found<'a>>, Option<Grammar>) {
+    fn layers(&self, suffix: &str) -> (Vec<Layer<'a>>, Option<Grammar>) {
         let key = format!("{}{suffix}", self.prefix);
         let listed = find(&key);
         let found = [(Origin::Service, self.service), (Origin::Ingress, self.ingress)]
             .into_iter()
             .filter(|(origin, _)| listed.is_none_or(|annotation| annotation.is_read_on(origin.kind())))
-            .filter_map(|(origin, layer)| layer?.get_key_value(&key).map(|(key, value)| Found { origin, key, value }))
+            .filter_map(|(origin, layer)| layer?.get_key_value(&key).map(|(key, value)| Layer { origin, key, value }))
             .collect();
         (found, listed.map(|annotation| annotation.grammar))
     }
 }
 
-struct Found<'a> {
+struct Layer<'a> {
     origin: Origin,
     key: &'a str,
     value: &'a str,
 }
 
-impl Found<'_> {
+impl Layer<'_> {
     fn parse<T>(&self, grammar: Grammar, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, AnnotationError> {
         grammar.check(self.value).and_then(|()| parse(self.value)).map_err(|reason| AnnotationError {
             origin: self.origin,

@@ -2,14 +2,14 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use super::{Gates, Locale, Subnet, SubnetCandidate, Zone, least};
+use super::{Gates, LocationKind, Subnet, SubnetCandidate, Zone, least};
 use crate::{
     facts::list,
     model::{LoadBalancerKind, SubnetId, VpcId},
 };
 
 /// The most `Name` tags that a fix suggests.
-const MOST_SUGGESTED: usize = 3;
+const MAX_SUGGESTED: usize = 3;
 
 /// Why the subnets that a user names will not do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,10 +67,10 @@ pub enum UnfitSubnets {
         written: [String; 2],
     },
     /// They are in places of different kinds.
-    #[error("the subnets are in places of different kinds, and a load balancer can be in one kind alone: {}", told(.places))]
+    #[error("the subnets are in places of different kinds, and a load balancer can be in one kind alone: {}", describe_locations(.places))]
     MixedLocales {
         /// Kind and subnets.
-        places: BTreeMap<Locale, Vec<String>>,
+        places: BTreeMap<LocationKind, Vec<String>>,
     },
     /// They are too few.
     #[error("{} needs subnets in two zones, and {written} in {zone} is the only one named", with_article(*.kind))]
@@ -148,12 +148,12 @@ fn same([one, other]: &[String; 2]) -> String {
     if one == other { format!("{one} is named twice") } else { format!("{one} and {other} are the same subnet") }
 }
 
-fn told(places: &BTreeMap<Locale, Vec<String>>) -> String {
-    let place = |(locale, written): (&Locale, &Vec<String>)| {
+fn describe_locations(places: &BTreeMap<LocationKind, Vec<String>>) -> String {
+    let place = |(locale, written): (&LocationKind, &Vec<String>)| {
         let article = match locale {
-            Locale::AvailabilityZone => "in an",
-            Locale::LocalZone | Locale::WavelengthZone => "in a",
-            Locale::Outpost => "on an",
+            LocationKind::AvailabilityZone => "in an",
+            LocationKind::LocalZone | LocationKind::WavelengthZone => "in a",
+            LocationKind::Outpost => "on an",
         };
         format!("{} {article} {}", list(written, "and"), locale.as_str())
     };
@@ -188,7 +188,7 @@ pub fn resolve_named(
     zones: &[Zone],
 ) -> Result<Vec<Subnet>, UnfitSubnets> {
     if names.is_empty() {
-        return Err(UnfitSubnets::NoneNamed { kind, least: least(kind, Locale::AvailabilityZone, gates) });
+        return Err(UnfitSubnets::NoneNamed { kind, least: least(kind, LocationKind::AvailabilityZone, gates) });
     }
     if candidates.is_empty() {
         return Err(UnfitSubnets::EmptyVpc { vpc: vpc.clone(), names: names.to_vec() });
@@ -207,7 +207,7 @@ pub fn resolve_named(
             return Err(UnfitSubnets::SameZone { zone, written: [first.clone(), written.clone()] });
         }
     }
-    let mut places: BTreeMap<Locale, Vec<String>> = BTreeMap::new();
+    let mut places: BTreeMap<LocationKind, Vec<String>> = BTreeMap::new();
     for (written, candidate) in &found {
         places.entry(candidate.locale(zones)).or_default().push(written.clone());
     }
@@ -276,7 +276,7 @@ fn nearest<'a>(missing: &[String], known: impl Iterator<Item = &'a str>) -> Vec<
     };
     let mut ranked: Vec<(usize, &str)> = known.filter_map(|name| Some((distance(name)?, name))).collect();
     ranked.sort_unstable();
-    ranked.into_iter().take(MOST_SUGGESTED).map(|(_, name)| name.to_owned()).collect()
+    ranked.into_iter().take(MAX_SUGGESTED).map(|(_, name)| name.to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn pick_for(
 }
 
 fn role(kind: LoadBalancerKind, scheme: Scheme) -> Choice {
-    Choice { kind, by: By::Role(scheme), ipv6: false }
+    Choice { kind, by: SelectBy::Role(scheme), ipv6: false }
 }
 
 fn pick_with(
@@ -247,9 +247,9 @@ fn a_network_load_balancer_is_told_of_by_its_name() {
 fn subnets_are_chosen_by_the_tags_that_a_user_names() {
     let wanted = |pairs: &[(&str, &[&str])]| {
         let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
-        By::Tags(pairs.iter().map(|(key, list)| ((*key).to_owned(), values(list))).collect())
+        SelectBy::Tags(pairs.iter().map(|(key, list)| ((*key).to_owned(), values(list))).collect())
     };
-    let by = |by: By| Choice { kind: LoadBalancerKind::Application, by, ipv6: false };
+    let by = |by: SelectBy| Choice { kind: LoadBalancerKind::Application, by, ipv6: false };
     let candidates = [
         subnet("subnet-1", "z-a", &[("team", "web"), ("tier", "front")]),
         subnet("subnet-2", "z-a", &[("team", "web"), ("tier", "front"), OWN]),

@@ -3,7 +3,7 @@
 use super::{aws::Aws, steps::built};
 use crate::{
     model::*,
-    plan::{BelievedSecret, Plan, believed_secrets, plan, render},
+    plan::{AssumedSecret, Plan, assumed_secrets, plan, render},
 };
 
 const MANIFESTS: &str = r#"
@@ -119,8 +119,8 @@ fn plans_show_who_may_pass_and_no_secret() {
     let stack = behind(Some(tokens(&[])), [Some(oidc("7", "the-client")), Some(cognito())]);
     let planned = planned(&stack, &ObservedStack::default());
     let text = render(&planned);
-    let told: Vec<&str> = text.lines().filter(|line| line.contains("then ") || line.contains("default ")).collect();
-    insta::assert_snapshot!(told.join("\n"), @"
+    let reported: Vec<&str> = text.lines().filter(|line| line.contains("then ") || line.contains("default ")).collect();
+    insta::assert_snapshot!(reported.join("\n"), @"
     default          take tokens of https://idp alone, then forward to shop/web-web:80
     then             sign in with https://idp (Secret shop/oidc), then forward to shop/web-web:80
     then             sign in with Cognito user pool arn:pool, then forward to shop/web-web:80
@@ -229,24 +229,24 @@ fn of_a_stack_that_is_taken_over_aws_is_taken_to_have_the_secret_as_it_is() {
     let stack = behind(Some(oidc("7", "c")), [Some(oidc("7", "c")), None]);
     let aws = taken_over(&stack);
     let listener = aws.observed.load_balancers[0].listener(443).unwrap();
-    let believed = |rule: Option<&ObservedRule>| BelievedSecret {
+    let assumed = |rule: Option<&ObservedRule>| AssumedSecret {
         listener: listener.arn.clone(),
         rule: rule.map(|rule| rule.arn.clone()),
         version: SecretVersion { uid: "u".to_owned(), resource_version: "7".to_owned() },
     };
-    let both = vec![believed(None), believed(Some(&listener.rules[0]))];
-    assert_eq!(believed_secrets(&stack, &aws.observed), both);
+    let both = vec![assumed(None), assumed(Some(&listener.rules[0]))];
+    assert_eq!(assumed_secrets(&stack, &aws.observed), both);
     // What is known is not believed a second time.
-    assert_eq!(believed_secrets(&stack, &Aws::with(&stack).observed), []);
+    assert_eq!(assumed_secrets(&stack, &Aws::with(&stack).observed), []);
     // Another client, another provider, another way to sign in: AWS does not have what is wanted.
     for other in [oidc("7", "another"), cognito()] {
-        assert_eq!(believed_secrets(&all(&other), &aws.observed), []);
+        assert_eq!(assumed_secrets(&all(&other), &aws.observed), []);
     }
     let mut elsewhere = oidc("7", "c");
     if let Authentication::Oidc { provider, .. } = &mut elsewhere {
         provider.token_endpoint = "https://idp/other".to_owned();
     }
-    assert_eq!(believed_secrets(&all(&elsewhere), &aws.observed), []);
+    assert_eq!(assumed_secrets(&all(&elsewhere), &aws.observed), []);
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Aws {
                 assert_eq!(*names, deleting, "a plan waits for what goes");
             }
             self.observed.bindings.retain(|binding| !binding.deleting);
-            self.observed.bindings.iter_mut().for_each(|binding| binding.lets_in = true);
+            self.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = true);
         }
         assert_eq!(plan(stack, &self.observed), Plan::default(), "not settled after {most_rounds} rounds");
         self.observed.tag_keys = Some(tag_keys(stack, &self.observed));
@@ -100,7 +100,7 @@ impl Aws {
 
     /// What earlier plans created is no longer called so, and targets let in whom bindings let in.
     pub(super) fn begin(&mut self) {
-        self.observed.bindings.iter_mut().for_each(|binding| binding.lets_in = true);
+        self.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = true);
         *self = Self {
             observed: std::mem::take(&mut self.observed),
             mappings: std::mem::take(&mut self.mappings),
@@ -313,7 +313,7 @@ impl Aws {
             labels: wanted.binding.labels.clone(),
             spec,
             deleting: false,
-            lets_in: false,
+            allows_sources: false,
         })
     }
 
@@ -432,7 +432,7 @@ impl Aws {
                 let found = self.observed.bindings.iter_mut().find(|b| b.name == existing.name).ok_or("NotFound")?;
                 refuse(found.resource_version != existing.resource_version, || "Conflict".to_owned())?;
                 found.labels.extend(made.labels);
-                (found.spec, found.lets_in) = (made.spec, false);
+                (found.spec, found.allows_sources) = (made.spec, false);
                 found.resource_version = number.to_string();
             }
             StepAction::DeleteBinding(name) => {

@@ -4,14 +4,14 @@ use super::{
     plan,
     set_aside::{agreed, built, name},
 };
-use crate::{model::ObservedBinding, plan::holds_up};
+use crate::{model::ObservedBinding, plan::delays_release};
 
 #[test]
 fn who_leaves_is_held_by_what_is_its_own_and_by_nothing_else() {
     let mut aws = agreed(&[("a", ""), ("b", ""), ("c", "")], true);
     let stack = built(&[("a", "")], &["b", "c"], &aws.observed);
     let held = |observed: &crate::model::ObservedStack| {
-        ["a", "b", "c"].map(|member| holds_up(&plan(&stack, observed), observed, &name(member)))
+        ["a", "b", "c"].map(|member| delays_release(&plan(&stack, observed), observed, &name(member)))
     };
     assert_eq!(held(&aws.observed), [false, true, true]);
     // All that is done but for the target group of `c`, which others use.
@@ -20,7 +20,7 @@ fn who_leaves_is_held_by_what_is_its_own_and_by_nothing_else() {
     assert_eq!(held(&aws.observed), [false, false, false]);
     let of_c = |group: &&crate::model::ObservedTargetGroup| group.resource().unwrap().0.starts_with("shop/c-");
     aws.observed.target_groups.extend(before.target_groups.iter().find(of_c).cloned());
-    aws.observed.holdings = before.holdings.clone();
+    aws.observed.member_resources = before.member_resources.clone();
     assert_eq!(held(&aws.observed), [false, false, true]);
 }
 
@@ -28,22 +28,22 @@ fn who_leaves_is_held_by_what_is_its_own_and_by_nothing_else() {
 fn a_lasting_difference_of_all_or_of_another_holds_nobody_who_leaves() {
     let mut aws = agreed(&[("a", ""), ("b", "")], true);
     let stack = built(&[("a", "")], &["b"], &aws.observed);
-    let holdings = aws.observed.holdings.clone();
+    let member_resources = aws.observed.member_resources.clone();
     aws.settle(&stack, 2);
-    aws.observed.holdings = holdings;
+    aws.observed.member_resources = member_resources;
     // A tag that never arrives, attributes that AWS spells in its own way, a binding that a policy changes.
     aws.observed.load_balancers[0].tags.clear();
     aws.observed.target_groups[0].attributes = Some([("stickiness.enabled".to_owned(), "True".to_owned())].into());
     aws.observed.bindings[0].spec.node_selector = Some(Default::default());
     assert_ne!(plan(&stack, &aws.observed).steps, vec![]);
-    assert!(!holds_up(&plan(&stack, &aws.observed), &aws.observed, &name("b")));
+    assert!(!delays_release(&plan(&stack, &aws.observed), &aws.observed, &name("b")));
 }
 
 #[test]
 fn where_nothing_is_remembered_who_leaves_waits_for_all_that_goes() {
     let aws = agreed(&[("a", ""), ("b", "")], false);
     let stack = built(&[("a", "")], &["b"], &aws.observed);
-    assert!(holds_up(&plan(&stack, &aws.observed), &aws.observed, &name("b")));
+    assert!(delays_release(&plan(&stack, &aws.observed), &aws.observed, &name("b")));
 }
 
 #[test]
@@ -57,9 +57,9 @@ fn who_leaves_is_not_held_by_a_stuck_target_group_of_another_whose_name_begins_a
     let binding = before.bindings.iter().find(|binding| binding.target_group == stuck.arn).unwrap();
     aws.observed.target_groups.push(stuck.clone());
     aws.observed.bindings.push(binding.clone());
-    aws.observed.holdings = before.holdings.clone();
+    aws.observed.member_resources = before.member_resources.clone();
     let held = |observed: &crate::model::ObservedStack| {
-        ["a", "a-b"].map(|member| holds_up(&plan(&stack, observed), observed, &name(member)))
+        ["a", "a-b"].map(|member| delays_release(&plan(&stack, observed), observed, &name(member)))
     };
     assert_eq!(held(&aws.observed), [false, true]);
     // Without the binding it may be of `a` and a Service `b-web`.
@@ -88,6 +88,6 @@ fn a_binding_of_a_target_group_that_is_not_the_stacks_holds_nobody_who_leaves() 
         };
         let planned = plan(&stack, &observed);
         assert!(planned.wait.is_some());
-        assert!(!holds_up(&planned, &observed, &name("b")));
+        assert!(!delays_release(&planned, &observed, &name("b")));
     }
 }

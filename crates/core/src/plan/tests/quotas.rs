@@ -33,7 +33,7 @@ fn arrive(aws: &mut Aws, wanted: &Stack) -> Result<Way, String> {
 
 /// As [`arrive`], told also where it does not arrive.
 fn lead(aws: &mut Aws, wanted: &Stack, way: &mut Way) -> Result<(), String> {
-    let mut room = Room::default();
+    let mut room = KnownLimits::default();
     for _ in 0..20 {
         aws.observed.room = room;
         let planned = plan(wanted, &aws.observed);
@@ -50,9 +50,9 @@ fn lead(aws: &mut Aws, wanted: &Stack, way: &mut Way) -> Result<(), String> {
                 Err(refused) => format!("{}: {refused}", step.action),
             });
             if let Err(code) = result {
-                let told = way.steps.join("\n");
-                let quota = Quota::of_code(&code).ok_or_else(|| told.clone())?;
-                room = room.refused(quota, &aws.observed).ok_or_else(|| format!("nothing new:\n{told}"))?;
+                let reported = way.steps.join("\n");
+                let quota = Quota::of_code(&code).ok_or_else(|| reported.clone())?;
+                room = room.refused(quota, &aws.observed).ok_or_else(|| format!("nothing new:\n{reported}"))?;
                 way.refused.push(quota);
                 is_refused = true;
                 break;

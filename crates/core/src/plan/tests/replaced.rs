@@ -39,7 +39,7 @@ pub(super) fn public(mut stack: Stack) -> Stack {
 pub(super) fn wait(aws: &mut Aws, plan: &Plan) {
     match &plan.wait {
         Some(Wait::LoadBalancerActive) => activate(aws),
-        Some(Wait::Hold(arns) | Wait::Protected(arns)) => aws.observed.let_go.clone_from(arns),
+        Some(Wait::RetainOld(arns) | Wait::Protected(arns)) => aws.observed.expired.clone_from(arns),
         Some(Wait::BindingsGone(_) | Wait::LetIn(_)) | None => {}
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn converge(aws: &mut Aws, wanted: &Stack, stops: &[usize]) {
         for step in next.steps.iter().take(most) {
             if let StepAction::DeleteLoadBalancer { arn, .. } = &step.action {
                 let current = aws.observed.current(balancer).expect("one serves");
-                assert!(current.is_active() && aws.observed.let_go.contains(arn), "{arn} is deleted too early");
+                assert!(current.is_active() && aws.observed.expired.contains(arn), "{arn} is deleted too early");
             }
             aws.apply(wanted, &step.action).unwrap_or_else(|refused| panic!("{}: {refused}", step.action));
             assert!(aws.observed.published(balancer).is_some(), "clients have no host name");
@@ -171,8 +171,8 @@ fn one_step_after_the_other() {
     aws.observed.load_balancers[1].state = LoadBalancerState::Active;
     assert_eq!(published(&aws), Scheme::InternetFacing);
     let holding = plan(&after, &aws.observed);
-    assert_eq!((holding.steps.len(), &holding.wait), (0, &Some(Wait::Hold(old.clone()))));
-    aws.observed.let_go = old;
+    assert_eq!((holding.steps.len(), &holding.wait), (0, &Some(Wait::RetainOld(old.clone()))));
+    aws.observed.expired = old;
     let last = plan(&after, &aws.observed);
     insta::assert_snapshot!(listed(&last), @"
     delete load balancer k8s-shop-web-63400ea3d5 with its listeners and rules
@@ -201,7 +201,7 @@ fn a_protected_load_balancer_that_another_replaces_stays_until_its_protection_is
     let first = plan(&after, &aws.observed);
     aws.run(&after, &first);
     activate(&mut aws);
-    aws.observed.let_go = old.clone();
+    aws.observed.expired = old.clone();
     protect(&mut aws, "true");
     let kept = Plan { wait: Some(Wait::Protected(old.clone())), ..Plan::default() };
     let next = plan(&after, &aws.observed);
@@ -322,7 +322,7 @@ fn a_port_that_only_the_old_load_balancer_has_stays_open_until_that_is_gone_or_s
             protect(&mut aws, "true");
         }
         walk(&mut aws, &after, |observed, step| {
-            let serves = |b: &ObservedLoadBalancer| b.listener(8080).is_some() && !observed.let_go.contains(&b.arn);
+            let serves = |b: &ObservedLoadBalancer| b.listener(8080).is_some() && !observed.expired.contains(&b.arn);
             let is_open = observed.security_groups[0].ingress.iter().any(|rule| rule.from_port == Some(8080));
             assert!(is_open || !observed.load_balancers.iter().any(serves), "closed after {step}");
         });

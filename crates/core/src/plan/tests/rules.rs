@@ -235,9 +235,9 @@ pub(super) fn pair(seed: u64) -> Pair {
     let mut random = Random::new(seed);
     let before: Vec<Rule> = (0..random.below(8)).map(|_| random_rule(&mut random)).collect();
     let mut after = before.clone();
-    let actions_alone = random.chance(6);
+    let actions_only = random.chance(6);
     for _ in 0..random.below(5) {
-        match if actions_alone { 3 } else { random.below(6) } {
+        match if actions_only { 3 } else { random.below(6) } {
             0 => after.insert(random.below(after.len() + 1), random_rule(&mut random)),
             1 if !after.is_empty() => {
                 after.remove(random.below(after.len()));

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     desired::{BuildConfig, sources::service},
     diagnostics::Severity,
-    facts::{Fact, Facts, Incumbent, Subnet, SubnetQuery, Want},
+    facts::{ExistingLoadBalancer, Fact, FactQuery, Facts, Subnet, SubnetQuery},
     model::*,
     plan::{Plan, StepAction, render},
     snapshot::{Loaded, from_documents},
@@ -22,7 +22,7 @@ use crate::{
 
 /// What stays over the life of a load balancer.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Placement {
     scheme: Scheme,
     /// Whether it has addresses that the user chooses.
     addressed: bool,
@@ -90,8 +90,8 @@ impl AccessChoice {
     }
 }
 
-fn place() -> impl Strategy<Value = Place> {
-    (any::<bool>(), any::<bool>()).prop_map(|(internal, addressed)| Place {
+fn place() -> impl Strategy<Value = Placement> {
+    (any::<bool>(), any::<bool>()).prop_map(|(internal, addressed)| Placement {
         scheme: if internal { Scheme::Internal } else { Scheme::InternetFacing },
         addressed,
     })
@@ -161,7 +161,7 @@ fn joined(items: impl IntoIterator<Item = String>) -> String {
 
 impl Choice {
     /// The Service as a user writes it.
-    fn manifest(&self, place: Place) -> String {
+    fn manifest(&self, place: Placement) -> String {
         let mut annotations: BTreeMap<String, String> = BTreeMap::new();
         let mut annotate = |suffix: &str, value: String| {
             annotations.insert(format!("service.beta.kubernetes.io/{suffix}"), value);
@@ -281,13 +281,13 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
     let mut loaded = Loaded::default();
     from_documents(&mut loaded, "manifest", manifest).unwrap();
     let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
-    let incumbent = observed.load_balancers.first().map(|balancer| Incumbent {
+    let existing = observed.load_balancers.first().map(|balancer| ExistingLoadBalancer {
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: !balancer.security_groups.is_empty(),
         subnets: balancer.subnets.clone(),
     });
-    let mut facts = Facts { incumbent, ..Facts::default() };
+    let mut facts = Facts { existing, ..Facts::default() };
     for _ in 0..4 {
         let built = service::build(&loaded.snapshot, &config, &facts, &ObjectName::new("shop", "web"));
         let errors: Vec<_> = built.diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
@@ -299,9 +299,9 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
         }
         for want in built.wants {
             match want {
-                Want::Protection => facts.protected = Some(std::collections::BTreeSet::new()),
-                Want::InForce | Want::Limits => unreachable!("only groups of Ingresses ask for it"),
-                Want::Subnets(query) => {
+                FactQuery::Protection => facts.protected = Some(std::collections::BTreeSet::new()),
+                FactQuery::Current | FactQuery::Limits => unreachable!("only groups of Ingresses ask for it"),
+                FactQuery::Subnets(query) => {
                     let subnets = match &query {
                         SubnetQuery::Discovered { .. } | SubnetQuery::Tagged { .. } => vec![subnet(0), subnet(1)],
                         SubnetQuery::Named { names, .. } => names
@@ -311,14 +311,16 @@ fn built(manifest: &str, observed: &ObservedStack) -> Result<Stack, String> {
                     };
                     facts.subnets.insert(query, Fact::Known(subnets));
                 }
-                Want::SecurityGroups(names) => {
+                FactQuery::SecurityGroups(names) => {
                     let ids = names.iter().map(SecurityGroupId::new).collect();
                     facts.security_groups.insert(names, Fact::Known(ids));
                 }
-                Want::Certificates(_) | Want::TrustStore(_) | Want::Secret(_) => panic!("no Service wants {want:?}"),
-                Want::VpcBlocks => facts.vpc_blocks = Some(Fact::Known(vec!["10.0.0.0/16".to_owned()])),
-                Want::TargetGroup(name) => panic!("no Service names a target group: {name}"),
-                Want::BackendSecurityGroup => {
+                FactQuery::Certificates(_) | FactQuery::TrustStore(_) | FactQuery::Secret(_) => {
+                    panic!("no Service wants {want:?}")
+                }
+                FactQuery::VpcBlocks => facts.vpc_blocks = Some(Fact::Known(vec!["10.0.0.0/16".to_owned()])),
+                FactQuery::TargetGroup(name) => panic!("no Service names a target group: {name}"),
+                FactQuery::BackendSecurityGroup => {
                     facts.backend_security_group = Some(Fact::Known(SecurityGroupId::new(BACKEND_GROUP)));
                 }
             }
@@ -444,7 +446,7 @@ proptest! {
             false => (Scheme::InternetFacing, Scheme::Internal),
         };
         // Each has addresses of its own kind.
-        let (first, other) = (Place { scheme: first, addressed }, Place { scheme: other, addressed });
+        let (first, other) = (Placement { scheme: first, addressed }, Placement { scheme: other, addressed });
         let mut aws = made(&built(&before.manifest(first), &ObservedStack::default()).unwrap());
         let secured = before.access != AccessChoice::None;
         let wanted = match built(&after.manifest(other), &aws.observed) {
@@ -488,7 +490,7 @@ fn one_port(tls: bool) -> Choice {
 
 #[test]
 fn a_network_load_balancer_from_nothing_as_people_read_it() {
-    let place = Place { scheme: Scheme::Internal, addressed: true };
+    let place = Placement { scheme: Scheme::Internal, addressed: true };
     let stack = built(&one_port(true).manifest(place), &ObservedStack::default()).unwrap();
     insta::assert_snapshot!(render(&plan(&stack, &ObservedStack::default())), @"
     + create target group k8s-shop-web-476bc582f2 for shop/web:443
@@ -518,7 +520,7 @@ fn a_network_load_balancer_from_nothing_as_people_read_it() {
 
 #[test]
 fn a_listener_has_attributes_without_tls_and_alpn_with_it() {
-    let place = Place { scheme: Scheme::Internal, addressed: false };
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
     let mut aws = Aws::with(&built(&one_port(true).manifest(place), &ObservedStack::default()).unwrap());
     let mut steps = |choice: &Choice| {
         let stack = built(&choice.manifest(place), &aws.observed).unwrap();
@@ -544,7 +546,7 @@ fn a_listener_has_attributes_without_tls_and_alpn_with_it() {
 /// The rounds from one access to another, the steps of each a line each. Targets let in whom bindings let in only after a
 /// second look at them.
 fn rounds(before: AccessChoice, after: AccessChoice) -> String {
-    let place = Place { scheme: Scheme::Internal, addressed: false };
+    let place = Placement { scheme: Scheme::Internal, addressed: false };
     let choice = |access| Choice { access, ..one_port(false) };
     let mut aws = Aws::with(&built(&choice(before).manifest(place), &ObservedStack::default()).unwrap());
     let stack = built(&choice(after).manifest(place), &aws.observed).unwrap();
@@ -564,7 +566,7 @@ fn rounds(before: AccessChoice, after: AccessChoice) -> String {
         rounds.push(steps.chain(next.wait.iter().map(|wait| format!("({wait})"))).collect::<Vec<_>>().join("\n"));
         aws.run(&stack, &next);
         let is_new = next.steps.iter().any(|step| matches!(step.action, StepAction::UpdateBinding { .. }));
-        aws.observed.bindings.iter_mut().for_each(|binding| binding.lets_in = !is_new);
+        aws.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = !is_new);
     }
     panic!("{}", rounds.join("\n--\n"));
 }
@@ -615,12 +617,12 @@ fn who_is_let_in_already_or_by_others_is_not_waited_for() {
     let given = |manage| AccessChoice::Given { second: false, manage };
     let managed = AccessChoice::Managed { restricted: false };
     for (before, after) in [(managed, given(false)), (given(true), managed), (managed, given(true))] {
-        let place = Place { scheme: Scheme::Internal, addressed: false };
+        let place = Placement { scheme: Scheme::Internal, addressed: false };
         let choice = |access| Choice { access, ..one_port(false) };
         let mut aws = Aws::with(&built(&choice(before).manifest(place), &ObservedStack::default()).unwrap());
         let stack = built(&choice(after).manifest(place), &aws.observed).unwrap();
         // Something of another binding keeps EC2 from taking rules of that source.
-        aws.observed.bindings.iter_mut().for_each(|binding| binding.lets_in = false);
+        aws.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = false);
         let next = plan(&stack, &aws.observed);
         let regroups = next.steps.iter().any(|step| matches!(step.action, StepAction::SetSecurityGroups { .. }));
         assert!(regroups, "{before:?} to {after:?}: {next:?}");

@@ -8,9 +8,9 @@ use crate::{
         BuildConfig,
         sources::ingress::{self, Membership},
     },
-    facts::{Facts, Incumbent},
+    facts::{ExistingLoadBalancer, Facts},
     model::*,
-    plan::holdings,
+    plan::member_resources,
     snapshot::{Loaded, Snapshot, from_documents},
 };
 
@@ -83,13 +83,13 @@ fn built_as(
         ..Facts::default()
     };
     if let Some(balancer) = observed.load_balancers.first() {
-        facts.incumbent = Some(Incumbent {
+        facts.existing = Some(ExistingLoadBalancer {
             kind: balancer.kind,
             scheme: balancer.scheme,
             has_security_groups: true,
             subnets: balancer.subnets.clone(),
         });
-        facts.in_force = Some(Box::new(observed.clone()));
+        facts.current = Some(Box::new(observed.clone()));
         facts.protected = Some(BTreeSet::new());
     }
     let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
@@ -103,7 +103,7 @@ pub(super) fn agreed(members: &[(&str, &str)], remembered: bool) -> Aws {
     let stack = built(members, &[], &ObservedStack::default());
     let mut aws = Aws::with(&stack);
     if remembered {
-        aws.observed.holdings = holdings(&stack, &aws.observed);
+        aws.observed.member_resources = member_resources(&stack, &aws.observed);
     }
     aws
 }
@@ -129,12 +129,12 @@ fn a_member_that_breaks_changes_nothing() {
     for remembered in [true, false] {
         let aws = agreed(&[("a", ""), ("b", PORTS), ("c", "")], remembered);
         let stack = built(&[("a", ""), ("b", BROKEN), ("c", "")], &[], &aws.observed);
-        assert_eq!(stack.set_aside.members, [name("b")].into());
+        assert_eq!(stack.frozen.members, [name("b")].into());
         assert_eq!(plan(&stack, &aws.observed).steps, vec![], "remembered: {remembered}");
         // Who has what is known by then, of those in the stack at least.
-        let known = holdings(&stack, &aws.observed);
-        assert_eq!(known.iter().any(|holding| holding.member == name("b")), remembered);
-        let counts: Vec<usize> = known.iter().map(|holding| holding.rules.len()).collect();
+        let known = member_resources(&stack, &aws.observed);
+        assert_eq!(known.iter().any(|resources| resources.member == name("b")), remembered);
+        let counts: Vec<usize> = known.iter().map(|resources| resources.rules.len()).collect();
         assert_eq!(counts, if remembered { vec![2, 4, 2] } else { vec![2, 2] });
     }
 }
@@ -152,17 +152,17 @@ fn a_mistake_in_its_order_or_a_move_to_another_group_moves_none_of_its_rules() {
             let orders = [("c", FIRST), ("b", MIDDLE), ("a", LAST)];
             let broken = orders.map(|(member, order)| (member, if member == changed { MISTAKE } else { order }));
             let stack = built_as(&broken, &aws.observed, of);
-            assert_eq!(stack.set_aside.members, [name(changed)].into());
+            assert_eq!(stack.frozen.members, [name(changed)].into());
             assert_eq!(plan(&stack, &aws.observed).steps, vec![], "the order of {changed}, remembered: {remembered}");
             let moving = built_as(&orders, &aws.observed, |snapshot, config| {
                 let mut membership = of(snapshot, config);
                 membership.members.retain(|member| *member != name(changed));
                 membership.leaving.push(name(changed));
                 membership.moving.insert(name(changed));
-                membership.keep_moving(&name(changed));
+                membership.freeze_moving(&name(changed));
                 membership
             });
-            assert_eq!(moving.set_aside.members, [name(changed)].into());
+            assert_eq!(moving.frozen.members, [name(changed)].into());
             assert_eq!(plan(&moving, &aws.observed).steps, vec![], "{changed} moves, remembered: {remembered}");
         }
     }
@@ -172,7 +172,7 @@ fn a_mistake_in_its_order_or_a_move_to_another_group_moves_none_of_its_rules() {
     let stack = built_as(&now, &aws.observed, of);
     aws.settle(&stack, 2);
     assert_eq!(rules(&aws.observed, 80), ["/d", "/d/say", "/a", "/a/say", "/b", "/b/say", "/c", "/c/say"]);
-    aws.observed.holdings = holdings(&stack, &aws.observed);
+    aws.observed.member_resources = member_resources(&stack, &aws.observed);
     assert_eq!(plan(&stack, &aws.observed).steps, vec![]);
 }
 
@@ -218,7 +218,7 @@ fn others_come_and_go_beside_it() {
     assert_eq!(rules(&aws.observed, 8080), ["/b", "/b/say"]);
     assert_eq!(target_groups(&aws.observed), ["a", "aa", "b", "d"].map(|m| format!("shop/{m}-web:80")).into());
     // It is mended, and everything agrees again.
-    aws.observed.holdings = holdings(&stack, &aws.observed);
+    aws.observed.member_resources = member_resources(&stack, &aws.observed);
     let stack = built(&[("a", ""), ("aa", ""), ("b", PORTS), ("d", "")], &[], &aws.observed);
     assert_eq!(plan(&stack, &aws.observed).steps, vec![]);
     // Or it goes.
@@ -250,8 +250,8 @@ fn the_last_others_go_and_it_stays() {
 fn a_rule_like_its_own_is_not_taken_from_it() {
     let mut aws = agreed(&[("a", ""), ("b", "")], true);
     let held = |observed: &ObservedStack, member: &str| {
-        let holding = observed.holdings.iter().find(|holding| holding.member == name(member));
-        holding.map(|holding| holding.rules.clone()).unwrap_or_default()
+        let resources = observed.member_resources.iter().find(|resources| resources.member == name(member));
+        resources.map(|resources| resources.rules.clone()).unwrap_or_default()
     };
     let before = held(&aws.observed, "b");
     // A newcomer before it wants just the rule that says `b`.
@@ -262,7 +262,7 @@ fn a_rule_like_its_own_is_not_taken_from_it() {
     wanted.conditions.clone_from(&taken.conditions);
     wanted.action = taken.actions[0].try_map(|_| Err(())).unwrap();
     aws.settle(&stack, 1);
-    aws.observed.holdings = holdings(&stack, &aws.observed);
+    aws.observed.member_resources = member_resources(&stack, &aws.observed);
     assert_eq!(held(&aws.observed, "b"), before);
     assert_eq!(aws.observed.load_balancers[0].listener(80).unwrap().rules.len(), 6);
 }

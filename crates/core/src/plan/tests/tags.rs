@@ -190,11 +190,11 @@ fn a_member_that_is_set_aside_keeps_its_tags_on_what_all_share() {
     let stack = before();
     let mut aws = Aws::with(&stack);
     let mut without = after();
-    let aside: BTreeSet<ObjectName> = [ObjectName::new("shop", "other")].into();
-    without.set_aside = SetAside {
+    let frozen: BTreeSet<ObjectName> = [ObjectName::new("shop", "other")].into();
+    without.frozen = FrozenMembers {
         services: BTreeSet::new(),
         order: vec![ObjectName::new("shop", "other"), ObjectName::new("shop", "web")],
-        members: aside,
+        members: frozen,
     };
     aws.settle(&without, 1);
     insta::assert_snapshot!(tagged(&aws).join("\n"), @"

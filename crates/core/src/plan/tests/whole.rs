@@ -292,7 +292,7 @@ fn judge(
     };
     let mut aws = Aws::of(before.clone());
     aws.most = most;
-    let mut told = String::new();
+    let mut reported = String::new();
     let mut way = Way::default();
     let mut left = 5;
     let (mut begun, mut waited) = (aws.observed.clone(), false);
@@ -310,11 +310,11 @@ fn judge(
             begun.clone_from(&aws.observed);
         }
         waited = matches!(planned.wait, Some(Wait::LetIn(_)));
-        told.push_str("--\n");
+        reported.push_str("--\n");
         for step in &planned.steps {
-            told.push_str(&format!("{}\n", step.action));
+            reported.push_str(&format!("{}\n", step.action));
             if let Err(code) = aws.apply(after, &step.action) {
-                let wrong = || Wrong::Refused(format!("{code}\n{told}"));
+                let wrong = || Wrong::Refused(format!("{code}\n{reported}"));
                 let quota = Quota::of_code(&code).ok_or_else(wrong)?;
                 aws.observed.room = aws.observed.room.refused(quota, &aws.observed).ok_or_else(wrong)?;
                 way.refused.push(quota);
@@ -347,8 +347,9 @@ fn judge(
                     && !of_next.clone().any(|end| served(&end))
                 {
                     let (old, new) = (&old[&request], &new[&request]);
-                    if aws.observed.room == Room::default() {
-                        let why = format!("{request:?} ends at {now:?}, neither {old:?} nor {new:?}, after\n{told}");
+                    if aws.observed.room == KnownLimits::default() {
+                        let why =
+                            format!("{request:?} ends at {now:?}, neither {old:?} nor {new:?}, after\n{reported}");
                         return Err(Wrong::Ends(why));
                     }
                     is_strange = true;
@@ -358,7 +359,7 @@ fn judge(
         }
         aws.observed.bindings.retain(|binding| !binding.deleting);
     }
-    Err(Wrong::Restless(told))
+    Err(Wrong::Restless(reported))
 }
 
 fn pair(seed: u64) -> (ObservedStack, Stack) {

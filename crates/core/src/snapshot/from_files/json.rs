@@ -79,7 +79,7 @@ fn object(reader: &mut Reader<'_>, text: &str, of_list: &str, version_of_list: &
         _ => {}
     }
     match Known::of(api_version, kind) {
-        Known::Kept(read) => {
+        Known::Supported(read) => {
             let Unique = serde_json::from_str(text).ok()?;
             let line = reader.lines.of(text);
             reader.batch.objects.push((read.read_json(text)?, line));

@@ -6,13 +6,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use serde::{Deserializer, de::DeserializeOwned};
 
-use super::{node::Node, typed::Misfit};
+use super::{node::Node, typed::TypeMismatch};
 use crate::{
     api::{crd, kubernetes as wire},
     model::ObjectName,
     snapshot::{
-        EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node as KubernetesNode, Pod, Record,
-        Service, Snapshot, TargetGroupBinding,
+        EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node as KubernetesNode, Pod, Service,
+        Snapshot, SnapshotObject, TargetGroupBinding,
     },
 };
 
@@ -32,7 +32,7 @@ pub(super) enum Object {
 impl Object {
     /// Puts it into the snapshot, and returns whether it took the place of another one with other content.
     pub(super) fn keep(self, snapshot: &mut Snapshot) -> bool {
-        fn apply<T: Record>(snapshot: &mut Snapshot, object: T) -> bool {
+        fn apply<T: SnapshotObject>(snapshot: &mut Snapshot, object: T) -> bool {
             snapshot.apply(object).is_some_and(|change| change.before.is_some())
         }
         match self {
@@ -99,7 +99,7 @@ pub(super) enum Kind {
 /// What is known of the `apiVersion` and `kind` of an object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    Kept(Kind),
+    Supported(Kind),
     /// Of a version that is not read; with what to do.
     Outdated(String),
     Other,
@@ -137,15 +137,15 @@ impl Known {
                 };
                 Self::Outdated(format!("{what}; write `v1`"))
             }
-            ("networking.k8s.io", "Ingress") => Self::Kept(Kind::Ingress),
-            ("networking.k8s.io", "IngressClass") => Self::Kept(Kind::IngressClass),
-            ("", "Service") => Self::Kept(Kind::Service),
-            ("discovery.k8s.io", "EndpointSlice") => Self::Kept(Kind::EndpointSlice),
-            ("", "Pod") => Self::Kept(Kind::Pod),
-            ("", "Node") => Self::Kept(Kind::Node),
-            ("", "Namespace") => Self::Kept(Kind::Namespace),
-            (crd::GROUP, "IngressClassParams") => Self::Kept(Kind::IngressClassParams),
-            (crd::GROUP, "TargetGroupBinding") => Self::Kept(Kind::TargetGroupBinding),
+            ("networking.k8s.io", "Ingress") => Self::Supported(Kind::Ingress),
+            ("networking.k8s.io", "IngressClass") => Self::Supported(Kind::IngressClass),
+            ("", "Service") => Self::Supported(Kind::Service),
+            ("discovery.k8s.io", "EndpointSlice") => Self::Supported(Kind::EndpointSlice),
+            ("", "Pod") => Self::Supported(Kind::Pod),
+            ("", "Node") => Self::Supported(Kind::Node),
+            ("", "Namespace") => Self::Supported(Kind::Namespace),
+            (crd::GROUP, "IngressClassParams") => Self::Supported(Kind::IngressClassParams),
+            (crd::GROUP, "TargetGroupBinding") => Self::Supported(Kind::TargetGroupBinding),
             _ => Self::Other,
         }
     }
@@ -153,14 +153,14 @@ impl Known {
 
 impl Kind {
     /// Reads an object of this kind.
-    pub(super) fn read_node(self, node: &Node) -> Result<Object, Misfit> {
+    pub(super) fn read_node(self, node: &Node) -> Result<Object, TypeMismatch> {
         let (object, wrong_port) = self.read(node)?;
         if !object.is_named() {
             let line = node.get("metadata").unwrap_or(node).line;
             let message = "it is missing; write a name".to_owned();
-            return Err(Misfit { path: "metadata.name".to_owned(), line, message });
+            return Err(TypeMismatch { path: "metadata.name".to_owned(), line, message });
         }
-        wrong_port.map_or(Ok(object), |wrong| Err(wrong.misfit(node)))
+        wrong_port.map_or(Ok(object), |wrong| Err(wrong.type_mismatch(node)))
     }
 
     /// Reads an object of this kind; `None` where it does not fit.
@@ -241,7 +241,7 @@ impl WrongPort {
         of_ports.or_else(|| wrong_node_port(None, "healthCheckNodePort", spec.health_check_node_port))
     }
 
-    fn misfit(self, node: &Node) -> Misfit {
+    fn type_mismatch(self, node: &Node) -> TypeMismatch {
         let Self { index, key, message } = self;
         let spec = node.get("spec").unwrap_or(node);
         let (holder, path) = match index {
@@ -252,8 +252,8 @@ impl WrongPort {
             None => (spec, format!("spec.{key}")),
         };
         match holder.get(key) {
-            Some(value) => Misfit { path, line: value.line, message },
-            None => Misfit { path, line: holder.line, message: "it is missing; write 1 to 65535".to_owned() },
+            Some(value) => TypeMismatch { path, line: value.line, message },
+            None => TypeMismatch { path, line: holder.line, message: "it is missing; write 1 to 65535".to_owned() },
         }
     }
 }

@@ -1,5 +1,5 @@
 //! YAML documents as trees that know their lines. What a document may cost is bounded by its own size: aliases copy at most
-//! [`MOST_COPIED`] bytes, and nothing is nested deeper than [`DEEPEST`].
+//! [`MAX_COPIED`] bytes, and nothing is nested deeper than [`DEEPEST`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput};
 /// The deepest nesting, as `serde_json` has it for JSON.
 const DEEPEST: usize = 128;
 /// The most that all aliases of one document may copy, in bytes as [`Node::size`] counts them.
-const MOST_COPIED: usize = 16 << 20;
+const MAX_COPIED: usize = 16 << 20;
 
 /// A value with the line that it begins on, from 1.
 #[derive(Clone, Debug)]
@@ -276,7 +276,7 @@ fn document<'a>(parser: &mut Parser<'a, StrInput<'a>>) -> Result<Option<Node>, U
             Event::Alias(anchor) => match anchors.get(&anchor) {
                 Some(node) => {
                     copied = copied.saturating_add(node.size());
-                    if copied > MOST_COPIED {
+                    if copied > MAX_COPIED {
                         return Err(refused(too_much()));
                     }
                     (Node { line, ..node.clone() }, 0)
@@ -292,7 +292,7 @@ fn document<'a>(parser: &mut Parser<'a, StrInput<'a>>) -> Result<Option<Node>, U
         };
         if anchor != 0 {
             copied = copied.saturating_add(node.size());
-            if copied > MOST_COPIED {
+            if copied > MAX_COPIED {
                 return Err(refused(too_much()));
             }
             anchors.insert(anchor, node.clone());
@@ -314,10 +314,7 @@ fn document<'a>(parser: &mut Parser<'a, StrInput<'a>>) -> Result<Option<Node>, U
 const KEY_IS_NO_TEXT: &str = "a key of a map is a map or a list";
 
 fn too_much() -> String {
-    format!(
-        "its aliases copy more than {} MiB; write out what they stand for, or split the document",
-        MOST_COPIED >> 20
-    )
+    format!("its aliases copy more than {} MiB; write out what they stand for, or split the document", MAX_COPIED >> 20)
 }
 
 fn null(line: usize) -> Node {

@@ -16,7 +16,7 @@ use crate::snapshot::placeholder::placeholder;
 
 /// A field that does not have the type that it has to have.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Misfit {
+pub(super) struct TypeMismatch {
     /// As `spec.rules[0].http`, empty of the object itself.
     pub(super) path: String,
     /// 0 until it is known.
@@ -24,7 +24,7 @@ pub(super) struct Misfit {
     pub(super) message: String,
 }
 
-impl Misfit {
+impl TypeMismatch {
     fn at(node: &Node, message: impl Into<String>) -> Self {
         Self { path: String::new(), line: node.line, message: message.into() }
     }
@@ -40,15 +40,15 @@ impl Misfit {
     }
 }
 
-impl Display for Misfit {
+impl Display for TypeMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.message)
     }
 }
 
-impl std::error::Error for Misfit {}
+impl std::error::Error for TypeMismatch {}
 
-impl serde::de::Error for Misfit {
+impl serde::de::Error for TypeMismatch {
     fn custom<T: Display>(message: T) -> Self {
         Self { path: String::new(), line: 0, message: message.to_string() }
     }
@@ -91,9 +91,9 @@ impl Expected for Number {
 
 macro_rules! numbers {
     ($($method:ident)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeMismatch> {
             match self.scalar() {
-                Some(Scalar::Integer(number)) => visitor.visit_i64(number).map_err(|e: Misfit| self.located(e)),
+                Some(Scalar::Integer(number)) => visitor.visit_i64(number).map_err(|e: TypeMismatch| self.located(e)),
                 _ => Err(self.unexpected(&Number)),
             }
         }
@@ -101,14 +101,14 @@ macro_rules! numbers {
 }
 
 impl Node {
-    fn located(&self, mut misfit: Misfit) -> Misfit {
-        if misfit.line == 0 {
-            misfit.line = self.line;
+    fn located(&self, mut type_mismatch: TypeMismatch) -> TypeMismatch {
+        if type_mismatch.line == 0 {
+            type_mismatch.line = self.line;
         }
-        misfit
+        type_mismatch
     }
 
-    fn unexpected(&self, expected: &dyn Expected) -> Misfit {
+    fn unexpected(&self, expected: &dyn Expected) -> TypeMismatch {
         let found = match (&self.content, self.scalar()) {
             (_, Some(Scalar::Null)) => Unexpected::Unit,
             (_, Some(Scalar::Bool(value))) => Unexpected::Bool(value),
@@ -118,14 +118,14 @@ impl Node {
             (Content::List(_), None) => Unexpected::Seq,
             (_, None) => Unexpected::Map,
         };
-        self.located(Misfit::invalid_type(found, expected))
+        self.located(TypeMismatch::invalid_type(found, expected))
     }
 }
 
 impl<'de> Deserializer<'de> for &'de Node {
-    type Error = Misfit;
+    type Error = TypeMismatch;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeMismatch> {
         let value = match (&self.content, self.scalar()) {
             (_, Some(Scalar::Null)) => visitor.visit_unit(),
             (_, Some(Scalar::Bool(value))) => visitor.visit_bool(value),
@@ -136,41 +136,48 @@ impl<'de> Deserializer<'de> for &'de Node {
             (Content::Map(entries), None) => visitor.visit_map(Entries { entries, next: 0 }),
             (Content::Scalar { .. }, None) => visitor.visit_unit(),
         };
-        value.map_err(|misfit| self.located(misfit))
+        value.map_err(|type_mismatch| self.located(type_mismatch))
     }
 
     /// Empty is none, as it is to the API server.
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeMismatch> {
         match self.scalar() {
             Some(Scalar::Null) => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeMismatch> {
         let written = match &self.content {
             Content::Scalar { text, .. } => text.as_str(),
             _ => "",
         };
         match self.scalar() {
-            Some(Scalar::Text(text)) => visitor.visit_borrowed_str(text).map_err(|misfit| self.located(misfit)),
+            Some(Scalar::Text(text)) => {
+                visitor.visit_borrowed_str(text).map_err(|type_mismatch| self.located(type_mismatch))
+            }
             Some(Scalar::Null) => visitor.visit_borrowed_str(""),
-            Some(Scalar::Bool(_)) => Err(Misfit::at(self, format!("{written} is a boolean; quote it: \"{written}\""))),
+            Some(Scalar::Bool(_)) => {
+                Err(TypeMismatch::at(self, format!("{written} is a boolean; quote it: \"{written}\"")))
+            }
             Some(Scalar::Integer(_) | Scalar::Float(_)) => {
-                Err(Misfit::at(self, format!("{written} is a number; quote it: \"{written}\"")))
+                Err(TypeMismatch::at(self, format!("{written} is a number; quote it: \"{written}\"")))
             }
             None => {
                 let what = if matches!(self.content, Content::List(_)) { "a list" } else { "a map" };
-                Err(Misfit::at(self, format!("it is {what}, where text is expected; if it is JSON, quote it: '…'")))
+                Err(TypeMismatch::at(
+                    self,
+                    format!("it is {what}, where text is expected; if it is JSON, quote it: '…'"),
+                ))
             }
         }
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeMismatch> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeMismatch> {
         match self.scalar() {
             Some(Scalar::Bool(value)) => visitor.visit_bool(value),
             _ => Err(self.unexpected(&"`true` or `false` without quotes")),
@@ -182,17 +189,17 @@ impl<'de> Deserializer<'de> for &'de Node {
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeMismatch> {
         match &self.content {
             Content::List(items) => visitor.visit_seq(Items { items, next: 0 }),
             _ => Err(self.unexpected(&"a list")),
         }
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeMismatch> {
         match &self.content {
             Content::Map(entries) => {
-                visitor.visit_map(Entries { entries, next: 0 }).map_err(|misfit| self.located(misfit))
+                visitor.visit_map(Entries { entries, next: 0 }).map_err(|type_mismatch| self.located(type_mismatch))
             }
             _ => Err(self.unexpected(&"a map")),
         }
@@ -203,7 +210,7 @@ impl<'de> Deserializer<'de> for &'de Node {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    ) -> Result<V::Value, TypeMismatch> {
         self.deserialize_map(visitor)
     }
 
@@ -212,18 +219,24 @@ impl<'de> Deserializer<'de> for &'de Node {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    ) -> Result<V::Value, TypeMismatch> {
         match self.scalar() {
-            Some(Scalar::Text(text)) => visitor.visit_enum(Word(text)).map_err(|misfit| self.located(misfit)),
+            Some(Scalar::Text(text)) => {
+                visitor.visit_enum(VariantName(text)).map_err(|type_mismatch| self.located(type_mismatch))
+            }
             _ => Err(self.unexpected(&"a word")),
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, TypeMismatch> {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeMismatch> {
         visitor.visit_unit()
     }
 
@@ -238,13 +251,13 @@ struct Items<'de> {
 }
 
 impl<'de> SeqAccess<'de> for Items<'de> {
-    type Error = Misfit;
+    type Error = TypeMismatch;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Misfit> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, TypeMismatch> {
         let Some(item) = self.items.get(self.next) else { return Ok(None) };
         let place = format!("[{}]", self.next);
         self.next += 1;
-        seed.deserialize(item).map(Some).map_err(|misfit| misfit.inside(&place, item.line))
+        seed.deserialize(item).map(Some).map_err(|type_mismatch| type_mismatch.inside(&place, item.line))
     }
 }
 
@@ -255,53 +268,53 @@ struct Entries<'de> {
 }
 
 impl<'de> MapAccess<'de> for Entries<'de> {
-    type Error = Misfit;
+    type Error = TypeMismatch;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Misfit> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, TypeMismatch> {
         let Some((key, _)) = self.entries.get(self.next) else { return Ok(None) };
         let text: &str = &key.text;
         seed.deserialize(text.into_deserializer()).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Misfit> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, TypeMismatch> {
         let Some((key, value)) = self.entries.get(self.next) else {
-            return Err(Misfit::custom("a key has no value"));
+            return Err(TypeMismatch::custom("a key has no value"));
         };
         self.next += 1;
-        seed.deserialize(value).map_err(|misfit| misfit.inside(&key.text, value.line))
+        seed.deserialize(value).map_err(|type_mismatch| type_mismatch.inside(&key.text, value.line))
     }
 }
 
 /// A variant of an enum, by its name.
-struct Word<'de>(&'de str);
+struct VariantName<'de>(&'de str);
 
-impl<'de> EnumAccess<'de> for Word<'de> {
-    type Error = Misfit;
+impl<'de> EnumAccess<'de> for VariantName<'de> {
+    type Error = TypeMismatch;
     type Variant = Self;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Misfit> {
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), TypeMismatch> {
         let text: &str = self.0;
-        let deserializer: serde::de::value::StrDeserializer<'_, Misfit> = text.into_deserializer();
+        let deserializer: serde::de::value::StrDeserializer<'_, TypeMismatch> = text.into_deserializer();
         Ok((seed.deserialize(deserializer)?, self))
     }
 }
 
-impl<'de> VariantAccess<'de> for Word<'de> {
-    type Error = Misfit;
+impl<'de> VariantAccess<'de> for VariantName<'de> {
+    type Error = TypeMismatch;
 
-    fn unit_variant(self) -> Result<(), Misfit> {
+    fn unit_variant(self) -> Result<(), TypeMismatch> {
         Ok(())
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, Misfit> {
-        Err(Misfit::custom(format!("`{}` stands alone, where it has to have a value", self.0)))
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, TypeMismatch> {
+        Err(TypeMismatch::custom(format!("`{}` stands alone, where it has to have a value", self.0)))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Misfit> {
-        Err(Misfit::custom(format!("`{}` stands alone, where it has to have values", self.0)))
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, TypeMismatch> {
+        Err(TypeMismatch::custom(format!("`{}` stands alone, where it has to have values", self.0)))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, Misfit> {
-        Err(Misfit::custom(format!("`{}` stands alone, where it has to have fields", self.0)))
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, TypeMismatch> {
+        Err(TypeMismatch::custom(format!("`{}` stands alone, where it has to have fields", self.0)))
     }
 }

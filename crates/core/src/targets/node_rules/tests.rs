@@ -27,8 +27,8 @@ fn networking(from: Vec<Peer>, ports: Vec<NetworkingPort>) -> Networking {
     Networking { ingress: Some(vec![NetworkingIngressRule { from, ports }]) }
 }
 
-fn place<'a>(group: &str, ports: &'a [PodPort]) -> Place<'a> {
-    Place { security_group: SecurityGroupId::new(group), ports }
+fn place<'a>(group: &str, ports: &'a [PodPort]) -> TargetEndpoint<'a> {
+    TargetEndpoint { security_group: SecurityGroupId::new(group), ports }
 }
 
 fn pod_port(name: &str, number: u16) -> PodPort {

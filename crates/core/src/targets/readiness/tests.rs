@@ -137,18 +137,18 @@ fn aws_is_asked_as_long_as_a_pod_waits() {
     let ready = gated_pod("c", &[80], Some(said(Readiness::Ready, "", "")));
     let registered = BTreeSet::from([target("a", 80)]);
     for (case, pods, planned, expected) in [
-        ("no gates", vec![], None, Look::Never),
-        ("all are ready", vec![ready.clone()], Some(now), Look::Never),
-        ("registered just now", vec![new.clone(), ready.clone()], None, Look::In(EVERY)),
-        ("one waits from before the start", vec![new.clone(), old.clone()], None, Look::Now),
+        ("no gates", vec![], None, HealthQuery::Never),
+        ("all are ready", vec![ready.clone()], Some(now), HealthQuery::Never),
+        ("registered just now", vec![new.clone(), ready.clone()], None, HealthQuery::In(EVERY)),
+        ("one waits from before the start", vec![new.clone(), old.clone()], None, HealthQuery::Now),
         (
             "not yet",
             vec![new.clone(), old.clone()],
             Some(now + Duration::from_secs(3)),
-            Look::In(Duration::from_secs(3)),
+            HealthQuery::In(Duration::from_secs(3)),
         ),
-        ("time is up", vec![old], Some(now), Look::Now),
-        ("time is up, whoever was registered meanwhile", vec![new], Some(now), Look::Now),
+        ("time is up", vec![old], Some(now), HealthQuery::Now),
+        ("time is up, whoever was registered meanwhile", vec![new], Some(now), HealthQuery::Now),
     ] {
         assert_eq!(look(&pods, &registered, planned, now, EVERY), expected, "{case}");
     }
@@ -173,7 +173,7 @@ fn only_gates_for_the_binding_count() {
     assert_eq!(found, [("a".to_owned(), legacy.to_owned()), ("a".to_owned(), GATE.to_owned())]);
     // Whoever waits for a binding that goes is let through, registered or not.
     assert_eq!(
-        shown(&opened(&snapshot, &name("tgb"), Opened::BindingDeleted)),
+        shown(&opened(&snapshot, &name("tgb"), OpenGateReason::BindingDeleted)),
         [
             "a True : Target Group Binding is deleted turns",
             "a True : Target Group Binding is deleted turns",
@@ -182,5 +182,5 @@ fn only_gates_for_the_binding_count() {
     );
     snapshot.pods.get_mut(&name("d")).unwrap().gates[0].state = Some(said(Readiness::Ready, "", "healthy"));
     snapshot.pods.get_mut(&name("a")).unwrap().gates = Box::default();
-    assert_eq!(shown(&opened(&snapshot, &name("tgb"), Opened::BackendMissing)), [""; 0]);
+    assert_eq!(shown(&opened(&snapshot, &name("tgb"), OpenGateReason::BackendMissing)), [""; 0]);
 }

@@ -21,11 +21,11 @@ fn everybody() -> Source {
 async fn the_network_is_there() {
     let world = world();
     let subnets = world.aws.describe_subnets(&vpc()).await.unwrap();
-    let told: Vec<_> = subnets
+    let reported: Vec<_> = subnets
         .iter()
         .map(|subnet| format!("{} {} {}", subnet.id, subnet.zone, subnet.cidr.as_deref().unwrap_or("none")))
         .collect();
-    insta::assert_snapshot!(told.join("\n"), @"
+    insta::assert_snapshot!(reported.join("\n"), @"
     subnet-private-a us-west-2a 10.0.0.0/20
     subnet-private-b us-west-2b 10.0.16.0/20
     subnet-private-c us-west-2c 10.0.32.0/20

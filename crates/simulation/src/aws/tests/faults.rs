@@ -223,9 +223,9 @@ async fn somebody_changes_one_thing_at_a_time() {
         };
         world.aws.authorize_ingress(&node, &[rule]).await.unwrap();
         let before = world.simulation.state();
-        let told = world.simulation.tamper(&mut Random::new(seed)).unwrap();
-        assert_ne!(world.simulation.state(), before, "{told}");
-        seen.insert(told);
+        let reported = world.simulation.tamper(&mut Random::new(seed)).unwrap();
+        assert_ne!(world.simulation.state(), before, "{reported}");
+        seen.insert(reported);
     }
     insta::assert_snapshot!(seen.into_iter().collect::<Vec<_>>().join("\n"), @"
     deletes listener: web:443

@@ -185,7 +185,7 @@ async fn a_secret_goes_to_aws_and_its_version_is_remembered() {
     let policy = plan::ListenerChange { ssl_policy: Some("p".to_owned()), ..plan::ListenerChange::default() };
     room.step(modify_listener(policy)).await.unwrap();
     assert_eq!(versions(&room.observe().await), written);
-    room.inventory.forget(&group());
+    room.inventory.invalidate(&group());
     room.fake.calls();
     let observed = room.observe().await;
     assert_eq!(versions(&observed), written);
@@ -196,8 +196,8 @@ async fn a_secret_goes_to_aws_and_its_version_is_remembered() {
     let text = serde_json::to_string(&clean).unwrap();
     assert!(text.contains("resourceVersion") && !text.contains("the-client") && !text.contains("s3cret"), "{text}");
     let read: albatross_core::record::Clean = serde_json::from_str(&text).unwrap();
-    let believed = ObservedStack { load_balancers: read.load_balancers, ..ObservedStack::default() };
-    assert_eq!(versions(&believed), written);
+    let assumed = ObservedStack { load_balancers: read.load_balancers, ..ObservedStack::default() };
+    assert_eq!(versions(&assumed), written);
 }
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn a_refusal_does_not_show_a_secret() {
     .await;
     let mut all = String::new();
     for step in [modify_rule(Some(oidc("7"))), modify_listener(default_of(Some(oidc("7"))))] {
-        all += &told(room.step(step).await);
+        all += &reported(room.step(step).await);
         all += "\n";
     }
     insta::assert_snapshot!(all, @"

@@ -28,7 +28,7 @@ fn rewrite(regex: &str, replace: &str) -> Rewrite {
 }
 
 /// All parameters of the calls that concern rules, one a line.
-fn told(room: &Room) -> String {
+fn reported(room: &Room) -> String {
     let mut lines = Vec::new();
     for call in room.fake.calls() {
         lines.push(call.action.clone());
@@ -72,7 +72,7 @@ async fn transforms_are_created_changed_and_reset() {
         rule: Box::new(rule(vec![url.clone(), host])),
     };
     room.step(create).await.unwrap();
-    insta::assert_snapshot!(told(&room), @"
+    insta::assert_snapshot!(reported(&room), @"
     CreateRule
       Actions.member.1.FixedResponseConfig.StatusCode=200
       Actions.member.1.Order=1
@@ -91,7 +91,7 @@ async fn transforms_are_created_changed_and_reset() {
       Transforms.member.2.Type=host-header-rewrite
     ");
     room.step(modify(vec![url], false)).await.unwrap();
-    insta::assert_snapshot!(told(&room), @"
+    insta::assert_snapshot!(reported(&room), @"
     ModifyRule
       Actions.member.1.FixedResponseConfig.StatusCode=200
       Actions.member.1.Order=1
@@ -104,7 +104,7 @@ async fn transforms_are_created_changed_and_reset() {
       Transforms.member.1.UrlRewriteConfig.Rewrites.member.2.Replace=c
     ");
     room.step(modify(vec![], true)).await.unwrap();
-    insta::assert_snapshot!(told(&room), @"
+    insta::assert_snapshot!(reported(&room), @"
     ModifyRule
       Actions.member.1.FixedResponseConfig.StatusCode=200
       Actions.member.1.Order=1
@@ -114,7 +114,7 @@ async fn transforms_are_created_changed_and_reset() {
     ");
     // Where there were none, none are taken away.
     room.step(modify(vec![], false)).await.unwrap();
-    insta::assert_snapshot!(told(&room), @"
+    insta::assert_snapshot!(reported(&room), @"
     ModifyRule
       Actions.member.1.FixedResponseConfig.StatusCode=200
       Actions.member.1.Order=1
@@ -145,7 +145,7 @@ async fn transforms_that_aws_answers_are_known() {
 #[tokio::test]
 async fn a_transform_of_unknown_kind_is_not_sent() {
     let room = room_with_rule().await;
-    let text = super::told(room.step(modify(vec![Transform::Other("new-kind".to_owned())], false)).await);
+    let text = super::reported(room.step(modify(vec![Transform::Other("new-kind".to_owned())], false)).await);
     insta::assert_snapshot!(text, @"
     change a rule of listener 80 to: answer 200: ModifyRule could not be sent: a transform of unknown kind
     blame: Ingress shop/web generation 1, spec
@@ -170,7 +170,7 @@ async fn a_forward_by_weight_as_aws_takes_it() {
         let modify = StepAction::ModifyRule { arn: RuleArn::new("arn:r/1"), port: 80, rule, reset_transforms: false };
         room.step(modify).await.unwrap();
     }
-    insta::assert_snapshot!(told(&room), @"
+    insta::assert_snapshot!(reported(&room), @"
     ModifyRule
       Actions.member.1.ForwardConfig.TargetGroupStickinessConfig.DurationSeconds=200
       Actions.member.1.ForwardConfig.TargetGroupStickinessConfig.Enabled=true

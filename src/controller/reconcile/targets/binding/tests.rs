@@ -178,7 +178,7 @@ async fn of_two_bindings_the_older_has_the_target_group() {
     // When the older goes, the targets are the younger's to keep or to drop.
     lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().deleting = true);
     let outcome = reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!((outcome.also, lab.log()), (vec![name("a-younger")], vec!["finalizer off".to_owned()]));
+    assert_eq!((outcome.unblocked, lab.log()), (vec![name("a-younger")], vec!["finalizer off".to_owned()]));
     reconcile(&lab, "a-younger").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", READY]);
 }
@@ -478,7 +478,7 @@ async fn a_name_that_was_written_ahead_of_its_target_group_takes_it_from_nobody(
 #[tokio::test]
 async fn a_binding_whose_targets_are_left_out_is_not_ready() {
     let mut lab = lab(&["10.0.0.1", "10.0.0.2"]);
-    lab.targets.settings.most_targets = Some(1);
+    lab.targets.settings.max_targets = Some(1);
     let message = "1 targets are left out: --max-targets-per-target-group allows 1";
     let outcome = reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(outcome.notices, [Notice { reason: "FailedReconcile", message: message.into() }]);

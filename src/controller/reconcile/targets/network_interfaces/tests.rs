@@ -2,27 +2,27 @@ use super::*;
 use crate::controller::reconcile::targets::fake::{Lab, instance, interface, node, pod, security_group};
 use albatross_core::{model::ObjectName, snapshot::Node};
 
-fn on(address: &str) -> Whereabouts {
-    Whereabouts::OnInstance { instance: "i-n1".into(), pod: format!("uid-{address}"), address: address.to_owned() }
+fn on(address: &str) -> InterfaceLookup {
+    InterfaceLookup::OnInstance { instance: "i-n1".into(), pod: format!("uid-{address}"), address: address.to_owned() }
 }
 
-fn alone(address: &str) -> Whereabouts {
-    Whereabouts::Address { pod: format!("uid-{address}"), address: address.to_owned() }
+fn alone(address: &str) -> InterfaceLookup {
+    InterfaceLookup::Address { pod: format!("uid-{address}"), address: address.to_owned() }
 }
 
 /// Asks, and tells the groups in the order of the places, with what AWS was asked.
 async fn locate(
     lab: &Lab,
     known: &mut (NetworkInterfaces, KnownGroups),
-    places: &[Whereabouts],
+    places: &[InterfaceLookup],
 ) -> (Vec<String>, Vec<String>) {
     let wanted = places.iter().cloned().collect();
     let located = known.0.locate(&lab.cloud, &mut known.1, &wanted, "demo", &Tags::new()).await.unwrap();
-    let told = places.iter().map(|place| match &located[place] {
+    let reported = places.iter().map(|place| match &located[place] {
         Ok(group) => group.to_string(),
         Err(error) => error.to_string(),
     });
-    (told.collect(), lab.log())
+    (reported.collect(), lab.log())
 }
 
 fn texts(words: &[&str]) -> Vec<String> {
@@ -33,7 +33,7 @@ fn texts(words: &[&str]) -> Vec<String> {
 fn pods_are_looked_for_where_their_interfaces_are() {
     let mut snapshot = Snapshot::default();
     let owner = TargetOwner::Pod(ObjectName::new("shop", "10.0.0.1"));
-    let find = |snapshot: &Snapshot| whereabouts(snapshot, "10.0.0.1", &owner);
+    let find = |snapshot: &Snapshot| interface_lookup(snapshot, "10.0.0.1", &owner);
     let labelled = |key: &str, value: &str| Node { labels: [(key.into(), value.into())].into(), ..node("n1") };
     snapshot.apply(pod("10.0.0.1"));
     assert_eq!(find(&snapshot), Some(alone("10.0.0.1")), "its node is not known");
@@ -52,8 +52,8 @@ fn pods_are_looked_for_where_their_interfaces_are() {
     branch.network_interface = Some("[]".into());
     snapshot.apply(branch);
     assert_eq!(find(&snapshot), Some(alone("10.0.0.1")), "it has an interface of its own");
-    let node = whereabouts(&snapshot, "i-n1", &TargetOwner::Node("n1".into()));
-    assert_eq!(node, Some(Whereabouts::Instance("i-n1".into())));
+    let node = interface_lookup(&snapshot, "i-n1", &TargetOwner::Node("n1".into()));
+    assert_eq!(node, Some(InterfaceLookup::Instance("i-n1".into())));
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn an_instance_is_read_once() {
         vec![interface(1, &["10.0.1.1"], &["10.0.2.0/28"], &["sg-b"]), interface(0, &["10.0.0.1"], &[], &["sg-a"])],
     )];
     let mut known = Default::default();
-    let places = [Whereabouts::Instance("i-n1".into()), on("10.0.0.1"), on("10.0.1.1"), on("10.0.2.15")];
+    let places = [InterfaceLookup::Instance("i-n1".into()), on("10.0.0.1"), on("10.0.1.1"), on("10.0.2.15")];
     let groups = texts(&["sg-a", "sg-a", "sg-b", "sg-b"]);
     assert_eq!(locate(&lab, &mut known, &places).await, (groups.clone(), texts(&["instances i-n1"])));
     assert_eq!(locate(&lab, &mut known, &places).await, (groups, vec![]));
@@ -96,8 +96,8 @@ async fn an_unknown_address_has_its_instance_read_again_once() {
     // One that is nowhere is looked for each time, and harms no other.
     let places = [on("10.0.1.1"), on("10.0.9.9")];
     let calls = texts(&["instances i-n1", "interfaces 10.0.9.9"]);
-    let told = texts(&["sg-pods", "no network interface of the VPC has the address 10.0.9.9"]);
-    assert_eq!(locate(&lab, &mut known, &places).await, (told, calls));
+    let reported = texts(&["sg-pods", "no network interface of the VPC has the address 10.0.9.9"]);
+    assert_eq!(locate(&lab, &mut known, &places).await, (reported, calls));
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn interfaces_of_their_own_are_found_by_address_and_kept_with_the_pod() {
     assert_eq!(locate(&lab, &mut known, &place).await, (texts(&["sg-f"]), vec![]));
     // Another pod has the address now.
     lab.cloud.world().interfaces = vec![interface(0, &["10.0.3.1"], &[], &["sg-g"])];
-    let place = [Whereabouts::Address { pod: "uid-2".into(), address: "10.0.3.1".into() }];
+    let place = [InterfaceLookup::Address { pod: "uid-2".into(), address: "10.0.3.1".into() }];
     assert_eq!(locate(&lab, &mut known, &place).await, (texts(&["sg-g"]), texts(&["interfaces 10.0.3.1"])));
     assert_eq!(known.0.found.len(), 1, "the pod that is gone is forgotten");
 }
@@ -123,8 +123,8 @@ async fn of_several_groups_the_tagged_one_counts_as_soon_as_it_is_tagged() {
         lab.cloud.world().security_groups.insert(SecurityGroupId::new(id), security_group(id, &[], &[]));
     }
     let mut known = Default::default();
-    let (told, calls) = locate(&lab, &mut known, &[on("10.0.0.1")]).await;
-    insta::assert_snapshot!(told.join("\n"), @"its network interface is in the security groups sg-a, sg-b, and none carries the tag kubernetes.io/cluster/demo; exactly one must, for rules are added to it");
+    let (reported, calls) = locate(&lab, &mut known, &[on("10.0.0.1")]).await;
+    insta::assert_snapshot!(reported.join("\n"), @"its network interface is in the security groups sg-a, sg-b, and none carries the tag kubernetes.io/cluster/demo; exactly one must, for rules are added to it");
     assert_eq!(calls, ["instances i-n1", "groups sg-a sg-b"]);
     let tagged = security_group("sg-b", &[("kubernetes.io/cluster/demo", "owned")], &[]);
     lab.cloud.world().security_groups.insert(tagged.id.clone(), tagged);
@@ -136,7 +136,7 @@ async fn of_several_groups_the_tagged_one_counts_as_soon_as_it_is_tagged() {
 #[tokio::test]
 async fn an_instance_that_is_gone_is_told() {
     let lab = Lab::new();
-    let place = [Whereabouts::Instance("i-gone".into())];
-    let told = texts(&["EC2 has no instance i-gone with a network interface"]);
-    assert_eq!(locate(&lab, &mut Default::default(), &place).await.0, told);
+    let place = [InterfaceLookup::Instance("i-gone".into())];
+    let reported = texts(&["EC2 has no instance i-gone with a network interface"]);
+    assert_eq!(locate(&lab, &mut Default::default(), &place).await.0, reported);
 }

@@ -131,16 +131,16 @@ async fn what_may_be_a_bindings_stays_until_it_is_understood() {
     });
     // Its interface is alone and may not be the pods': it is taken only because nothing else is found.
     lab.cloud.world().instances.clear();
-    let told = reconcile(&lab).await;
-    insta::assert_snapshot!(told.join("\n"), @"
+    let reported = reconcile(&lab).await;
+    insta::assert_snapshot!(reported.join("\n"), @"
     TargetGroupBinding shop/a: Pod shop/10.0.0.1: no network interface of the VPC has the address 10.0.0.1
     TargetGroupBinding shop/lost: Pod shop/10.0.9.9: no network interface of the VPC has the address 10.0.9.9
     ");
     assert_eq!(lab.log(), ["sweep", "instances i-n1", "interfaces 10.0.0.1 10.0.9.9"]);
     let groups = vec![interface(0, &["10.0.0.1"], &[], &["sg-n"]), interface(1, &["10.0.1.1"], &[], &["sg-other"])];
     lab.cloud.world().instances = vec![instance("n1", groups)];
-    let told = reconcile(&lab).await;
-    insta::assert_snapshot!(told.join("\n"), @"TargetGroupBinding shop/lost: Pod shop/10.0.9.9: no network interface of the VPC has the address 10.0.9.9");
+    let reported = reconcile(&lab).await;
+    insta::assert_snapshot!(reported.join("\n"), @"TargetGroupBinding shop/lost: Pod shop/10.0.9.9: no network interface of the VPC has the address 10.0.9.9");
     assert_eq!(lab.log()[2..], ["authorize sg-n [tcp 8080 from sg-lb]"]);
     lab.cloud.world().instances[0].interfaces[1].addresses.insert("10.0.9.9".into());
     assert_eq!(reconcile(&lab).await, NOTHING);
@@ -159,8 +159,8 @@ async fn a_source_that_is_gone_harms_no_other_binding() {
     lab.cloud.world().bad_sources.insert("sg-gone".into());
     let errors = lab.targets.reconcile_node_rules(&yes).await.unwrap_err();
     assert!(errors.iter().all(|error| !error.is_transient() && error.fix().is_some()), "somebody has to be told");
-    let told: BTreeSet<_> = errors.iter().map(|error| (error.reason(), error.binding().cloned())).collect();
-    assert_eq!(told, [("FailedNetworkReconcile", Some(name("b")))].into());
+    let reported: BTreeSet<_> = errors.iter().map(|error| (error.reason(), error.binding().cloned())).collect();
+    assert_eq!(reported, [("FailedNetworkReconcile", Some(name("b")))].into());
     assert!(
         lab.cloud.world().security_groups[&SecurityGroupId::new("sg-n")].ingress.contains(&rule(8080, 8080, "sg-lb"))
     );
@@ -172,8 +172,8 @@ async fn what_was_not_let_in_keeps_its_old_way_in() {
     let lab = lab(&old, vec![binding("a", "sg-lb", 8080)]);
     let odd = refused("AuthorizeSecurityGroupIngress", "Odd");
     lab.cloud.world().failures.push(("authorize", odd.clone()));
-    let told = reconcile(&lab).await;
-    assert_eq!(told, [format!("TargetGroupBinding shop/a: {odd}")]);
+    let reported = reconcile(&lab).await;
+    assert_eq!(reported, [format!("TargetGroupBinding shop/a: {odd}")]);
     assert_eq!(lab.log()[3..], ["revoke sg-n [tcp 2 from sg-old]"]);
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), ["authorize sg-n [tcp 8080 from sg-lb]", "revoke sg-n [tcp 1 from sg-lb]"]);
@@ -184,8 +184,8 @@ async fn a_group_is_not_forgotten_when_its_answer_is_lost() {
     let lab = lab(&[rule(1, 1, "sg-lb")], vec![]);
     let lost = || not_found("RevokeSecurityGroupIngress", "InvalidPermission.NotFound");
     lab.cloud.world().failures.extend([("revoke", lost()), ("revoke", lost())]);
-    let told = reconcile(&lab).await;
-    assert_eq!(told, [format!("security group sg-n: {}", lost())]);
+    let reported = reconcile(&lab).await;
+    assert_eq!(reported, [format!("security group sg-n: {}", lost())]);
     lab.log();
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), ["groups sg-n", "read a TargetGroupBinding", "revoke sg-n [tcp 1 from sg-lb]"]);
@@ -354,7 +354,7 @@ async fn an_audit_does_not_forget_what_a_broken_binding_asked_for() {
         snapshot.target_group_bindings.get_mut(&name("b")).unwrap().spec.target_type = Some(TargetType::Instance);
         drop(snapshot.apply(albatross_core::snapshot::Service { kind: "ClusterIP".to_owned(), ..service("cart") }));
     });
-    lab.targets.forget_node_rules().await;
+    lab.targets.invalidate_node_rules().await;
     lab.log();
     assert_eq!(reconcile(&lab).await.len(), 1);
     assert_eq!(lab.log(), ["sweep", "instances i-n1"]);
@@ -391,7 +391,7 @@ async fn the_rules_of_nodes_are_computed_from_what_is_known_and_aws_is_not_asked
     assert_eq!(lab.log(), ["sweep"]);
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), NOTHING);
-    assert!(!lab.targets.lets_in(&by_name("unknown-1")));
+    assert!(!lab.targets.allows_sources(&by_name("unknown-1")));
     lab.cloud.world().groups.push(("unknown-1".into(), facts("ip")));
     lab.targets.reconcile_binding(&name("unknown-1"), &yes).await.unwrap();
     assert!(lab.targets.node_rules_due(), "what has been found is to be let in");
@@ -451,7 +451,7 @@ async fn rules_of_a_binding_that_is_not_understood_stay_also_in_groups_that_were
     let other = security_group("sg-other", &[TAG], &[]);
     lab.cloud.world().security_groups.insert(other.id.clone(), other);
     lab.cloud.world().instances = vec![instance("n1", vec![interface(0, &["10.0.0.1"], &[], &["sg-n", "sg-other"])])];
-    lab.targets.forget_node_rules().await;
+    lab.targets.invalidate_node_rules().await;
     lab.log();
     assert!(!reconcile(&lab).await.is_empty());
     no_revoke(&lab, "two tagged groups");
@@ -461,7 +461,7 @@ async fn rules_of_a_binding_that_is_not_understood_stay_also_in_groups_that_were
     lab.cloud.world().security_groups.get_mut(&SecurityGroupId::new("sg-n")).unwrap().tags.clear();
     assert_eq!(reconcile(&lab).await, NOTHING);
     breaks(&lab);
-    lab.targets.forget_node_rules().await;
+    lab.targets.invalidate_node_rules().await;
     lab.log();
     assert!(!reconcile(&lab).await.is_empty());
     no_revoke(&lab, "an untagged group");
@@ -478,7 +478,7 @@ async fn rules_of_two_sources_that_are_not_made_together_count_as_missing_for_bo
     let problems = reconcile(&lab).await;
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(!lab.log().iter().any(|call| call.starts_with("revoke")));
-    assert_eq!(asks().iter().map(|binding| lab.targets.lets_in(binding)).collect::<Vec<_>>(), [false, false]);
+    assert_eq!(asks().iter().map(|binding| lab.targets.allows_sources(binding)).collect::<Vec<_>>(), [false, false]);
 }
 
 #[tokio::test]
@@ -489,13 +489,13 @@ async fn each_generation_of_a_binding_has_the_rules_looked_at_also_one_that_has_
     lab.cloud.world().targets.insert(group, std::collections::BTreeMap::new());
     lab.targets.reconcile_binding(&name("a"), &yes).await.unwrap();
     assert_eq!(reconcile(&lab).await, NOTHING);
-    assert!(lab.targets.lets_in(&at(1)) && !lab.targets.lets_in(&at(2)));
+    assert!(lab.targets.allows_sources(&at(1)) && !lab.targets.allows_sources(&at(2)));
     // Nothing that its rules are computed from has changed, and a stack may wait for it all the same.
     lab.change(|snapshot| drop(snapshot.apply(at(2))));
     lab.targets.reconcile_binding(&name("a"), &yes).await.unwrap();
     assert!(lab.targets.node_rules_due());
     assert_eq!(reconcile(&lab).await, NOTHING);
-    assert!(lab.targets.lets_in(&at(2)));
+    assert!(lab.targets.allows_sources(&at(2)));
     let wrong = |generation| {
         let mut wrong = at(generation);
         wrong.spec.target_type = Some(TargetType::Instance);

@@ -111,8 +111,8 @@ impl World {
         std::mem::take(&mut self.store().writes)
     }
 
-    fn replica(&self) -> Keeper {
-        Keeper {
+    fn replica(&self) -> CertificateRotator {
+        CertificateRotator {
             client: self.client.clone(),
             namespace: "kube-system".to_owned(),
             secret: "hooks-tls".to_owned(),
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Whether the API server trusts what a replica serves.
-    fn trusts(&self, replica: &Keeper) -> bool {
+    fn trusts(&self, replica: &CertificateRotator) -> bool {
         let served = replica.served.current().unwrap();
         let (_, leaf) = x509_parser::parse_x509_certificate(&served.cert[0]).unwrap();
         self.trusted().iter().any(|subject| subject == leaf.issuer().as_raw())
@@ -216,7 +216,7 @@ async fn what_may_not_be_read_or_written_is_told_with_what_to_grant() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
     let world = World::both().await;
-    let replica = Keeper { client, ..world.replica() };
+    let replica = CertificateRotator { client, ..world.replica() };
     insta::assert_snapshot!(replica.pass(at(0, 0)).await.join("\n"), @"
         the webhooks' certificate: cannot read the ValidatingWebhookConfiguration hooks, which tells the API server whom to trust: it is forbidden; let the ServiceAccount get and patch it, or give --webhook-cert-dir
         the webhooks' certificate: cannot read the Secret kube-system/hooks-tls: it is forbidden; make it where it is missing (`kubectl create secret generic`, empty), and let the ServiceAccount get and update it, or give --webhook-cert-dir

@@ -7,7 +7,7 @@ fn findings(kind: ObjectKind, pairs: &[(&str, &str)]) -> Vec<Finding> {
 }
 
 /// The findings as they would be told, one after the other.
-fn told(kind: ObjectKind, pairs: &[(&str, &str)]) -> String {
+fn reported(kind: ObjectKind, pairs: &[(&str, &str)]) -> String {
     findings(kind, pairs)
         .iter()
         .map(|finding| format!("{}\n  fix: {}", finding.message, finding.fix))
@@ -114,27 +114,27 @@ fn prefixes_that_look_like_ours() {
 
 #[test]
 fn messages_on_an_ingress() {
-    assert_snapshot!(told(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/shceme", "internal")]), @r#"
+    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/shceme", "internal")]), @r#"
         annotation `alb.ingress.kubernetes.io/shceme` is not known and has no effect
           fix: write `alb.ingress.kubernetes.io/scheme`, if that is what is meant
         "#);
-    assert_snapshot!(told(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/frobnicate", "1")]), @r#"
+    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/frobnicate", "1")]), @r#"
         annotation `alb.ingress.kubernetes.io/frobnicate` is not known and has no effect
           fix: look it up in the list of annotations, or remove it
         "#);
-    assert_snapshot!(told(ObjectKind::Ingress, &[("alb-ingress.kubernetes.io/scheme", "internal")]), @r#"
+    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb-ingress.kubernetes.io/scheme", "internal")]), @r#"
         annotation `alb-ingress.kubernetes.io/scheme` is not known and has no effect: its prefix is not `alb.ingress.kubernetes.io`
           fix: write `alb.ingress.kubernetes.io/scheme`, if that is what is meant
         "#);
-    assert_snapshot!(told(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/healthcheck-path/", "/ready")]), @r#"
+    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/healthcheck-path/", "/ready")]), @r#"
         annotation `alb.ingress.kubernetes.io/healthcheck-path/` is not known and has no effect
           fix: write `alb.ingress.kubernetes.io/healthcheck-path`, if that is what is meant
         "#);
-    assert_snapshot!(told(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/shield-advanced-protection", "true")]), @r#"
+    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/shield-advanced-protection", "true")]), @r#"
         annotation `alb.ingress.kubernetes.io/shield-advanced-protection` is known but its effect is not built yet; it is ignored
           fix: leave it if the object can do without its effect for now, otherwise do not rely on it
         "#);
-    assert_snapshot!(told(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/wafv2-acl-arn", "shared")]), @r#"
+    assert_snapshot!(reported(ObjectKind::Ingress, &[("alb.ingress.kubernetes.io/wafv2-acl-arn", "shared")]), @r#"
         annotation `alb.ingress.kubernetes.io/wafv2-acl-arn` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for
           fix: remove the annotation, if the object may be served without it
         "#);
@@ -142,23 +142,23 @@ fn messages_on_an_ingress() {
 
 #[test]
 fn messages_on_a_service() {
-    assert_snapshot!(told(ObjectKind::Service, &[("alb.ingress.kubernetes.io/scheme", "internal")]), @r#"
+    assert_snapshot!(reported(ObjectKind::Service, &[("alb.ingress.kubernetes.io/scheme", "internal")]), @r#"
         annotation `alb.ingress.kubernetes.io/scheme` has no effect on a Service: it is read on an Ingress
           fix: set it on the Ingress, or remove it from the Service
         "#);
-    assert_snapshot!(told(ObjectKind::Service, &[("alb.ingress.kubernetes.io/target-types", "ip")]), @r#"
+    assert_snapshot!(reported(ObjectKind::Service, &[("alb.ingress.kubernetes.io/target-types", "ip")]), @r#"
         annotation `alb.ingress.kubernetes.io/target-types` is not known and has no effect
           fix: write `alb.ingress.kubernetes.io/target-type`, if that is what is meant
         "#);
-    assert_snapshot!(told(ObjectKind::Service, &[("alb.ingress.kubernetes.io/multi-cluster-target-group", "true")]), @"
+    assert_snapshot!(reported(ObjectKind::Service, &[("alb.ingress.kubernetes.io/multi-cluster-target-group", "true")]), @"
     annotation `alb.ingress.kubernetes.io/multi-cluster-target-group` with the value `true` is known but not built yet, only `false` is; the object is refused, because without it access or routing would not be what it asks for
       fix: write `false` or remove the annotation, if the object may be served like that
     ");
-    assert_snapshot!(told(ObjectKind::Service, &[("service.beta.kubernetes.io/aws-load-balancer-schema", "internal")]), @r#"
+    assert_snapshot!(reported(ObjectKind::Service, &[("service.beta.kubernetes.io/aws-load-balancer-schema", "internal")]), @r#"
         annotation `service.beta.kubernetes.io/aws-load-balancer-schema` is not known and has no effect
           fix: write `service.beta.kubernetes.io/aws-load-balancer-scheme`, if that is what is meant
         "#);
-    assert_snapshot!(told(ObjectKind::Service, &[("service.beta.kubernetes.io/aws-load-balancer-listener-attributes.tcp-80", "a=1")]), @r#"
+    assert_snapshot!(reported(ObjectKind::Service, &[("service.beta.kubernetes.io/aws-load-balancer-listener-attributes.tcp-80", "a=1")]), @r#"
         annotation `service.beta.kubernetes.io/aws-load-balancer-listener-attributes.tcp-80` is not known and has no effect
           fix: write `service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TCP-80`, if that is what is meant
         "#);

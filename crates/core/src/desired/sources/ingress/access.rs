@@ -7,13 +7,13 @@ use ipnet::IpNet;
 use super::{
     Builder, Failed, Member, cause,
     merge::{Setting, Unmerged},
-    part::Part,
-    settings::Given,
+    part::MemberSpec,
+    settings::Sourced,
 };
 use crate::{
     api::annotations::INGRESS_PREFIX,
     diagnostics::{Code, Severity},
-    facts::{Fact, Want},
+    facts::{Fact, FactQuery},
     model::{
         ManagedSecurityGroup, ObjectName, ObjectReference, ResourceId, SecurityGroupId, SecurityGroupReference,
         SecurityGroupRule, Source, Tags, Value, names, tags,
@@ -68,23 +68,23 @@ impl Member<'_> {
     /// Returns the sources that the member names, whatever else is wrong with it. `None` where they cannot be read.
     pub(super) fn named_sources(&self) -> Option<Vec<Source>> {
         let (ranges, lists) = (self.inbound_cidrs().ok()?, self.prefix_lists().ok()?);
-        let values = |given: Option<Given<Vec<String>>>| given.into_iter().flat_map(|given| given.value);
+        let values = |given: Option<Sourced<Vec<String>>>| given.into_iter().flat_map(|given| given.value);
         Some(sources(values(ranges), values(lists)))
     }
 }
 
 /// The security groups that a member names, whether rules to the targets are managed, and who may come in.
-type Asked = (Option<Vec<String>>, Option<bool>, Option<Given<Vec<Source>>>);
+type RequestedAccess = (Option<Vec<String>>, Option<bool>, Option<Sourced<Vec<Source>>>);
 
 impl<'a> Builder<'a> {
     /// What one member asks for.
-    pub(super) fn asked_access(&mut self, member: Member<'a>) -> Result<Asked, Failed> {
+    pub(super) fn requested_access(&mut self, member: Member<'a>) -> Result<RequestedAccess, Failed> {
         let Member { ingress, annotations, .. } = member;
         let given = self.value(ingress, None, annotations.string_list("security-groups"));
         let manage = self.value(ingress, None, annotations.bool("manage-backend-security-group-rules"));
         let (given, manage) = (given?.filter(|given| !given.is_empty()), manage?);
         if given.is_none() {
-            return Ok((None, manage, self.asked_sources(member)?));
+            return Ok((None, manage, self.requested_sources(member)?));
         }
         for name in ["inbound-cidrs", "security-group-prefix-lists"].into_iter().filter(|n| annotations.contains(n)) {
             let key = format!("{INGRESS_PREFIX}{name}");
@@ -99,14 +99,14 @@ impl<'a> Builder<'a> {
     /// The security groups of the load balancer.
     pub(super) fn merge_access(
         &mut self,
-        parts: &[Part<'a>],
-        aside: &BTreeSet<ObjectName>,
+        specs: &[MemberSpec<'a>],
+        frozen: &BTreeSet<ObjectName>,
     ) -> Result<Access, Unmerged> {
         let list = |names: &Vec<String>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let given = self.agree(
-            parts,
+            specs,
             &Setting { field: "security-groups", what: "the list of security groups" },
-            |part| part.security_groups.clone(),
+            |spec| spec.security_groups.clone(),
             |observed, names| {
                 let present = observed.load_balancers.first().map(|balancer| &balancer.security_groups);
                 present.is_some_and(|present| names.iter().all(|name| present.iter().any(|id| id.as_str() == name)))
@@ -114,38 +114,38 @@ impl<'a> Builder<'a> {
             list,
         )?;
         let manage = self.agree(
-            parts,
+            specs,
             &Setting { field: "manage-backend-security-group-rules", what: "whether rules to the targets are managed" },
-            |part| part.manage_backend_rules,
+            |spec| spec.manage_backend_rules,
             |_, _| false,
             ToString::to_string,
         )?;
         let Some(given) = given else {
-            return match self.access_in_force(aside)? {
+            return match self.current_access(frozen)? {
                 Some(access) => Ok(access),
-                None => self.managed_access(parts),
+                None => self.managed_access(specs),
             };
         };
-        let askers = || parts.iter().filter(|part| part.security_groups.is_some()).map(|part| part.member.name());
-        let set_aside = || Unmerged::SetAside(askers().cloned().collect());
-        let asker = askers().next().ok_or(Unmerged::Failed)?;
+        let requesters = || specs.iter().filter(|spec| spec.security_groups.is_some()).map(|spec| spec.member.name());
+        let freeze = || Unmerged::Freeze(requesters().cloned().collect());
+        let requester = requesters().next().ok_or(Unmerged::Failed)?;
         let fact = self.facts.security_groups(&given);
-        let object = ObjectReference::ingress(asker);
+        let object = ObjectReference::ingress(requester);
         let found =
-            self.findings.settle(fact, Want::SecurityGroups(given), object, Code::InvalidValue, SECURITY_GROUPS);
+            self.sink.resolve(fact, FactQuery::SecurityGroups(given), object, Code::InvalidValue, SECURITY_GROUPS);
         let manage = manage.unwrap_or(self.config.enable_manage_backend_security_group_rules);
         let shared = match (manage, self.config.enable_backend_security_group) {
             (false, _) => None,
-            (true, true) => Some(SecurityGroupReference::SharedBackend(self.backend_security_group(asker)?)),
+            (true, true) => Some(SecurityGroupReference::SharedBackend(self.backend_security_group(requester)?)),
             (true, false) => {
                 let message = "the rules from given security groups to the targets need the shared backend security group, which `--enable-backend-security-group=false` turns off";
                 let fix =
                     "turn the flag on, or set the annotation to `false` and keep the rules of nodes and pods yourself";
-                self.error(asker, Code::InvalidValue, MANAGE_RULES, message, fix);
-                return Err(set_aside());
+                self.error(requester, Code::InvalidValue, MANAGE_RULES, message, fix);
+                return Err(freeze());
             }
         };
-        let mut security_groups: Vec<_> = match found.map_err(|Failed| set_aside())? {
+        let mut security_groups: Vec<_> = match found.map_err(|Failed| freeze())? {
             Value::Known(ids) => ids.into_iter().map(|id| SecurityGroupReference::Given(Value::Known(id))).collect(),
             Value::AfterApply(why) => vec![SecurityGroupReference::Given(Value::AfterApply(why))],
         };
@@ -154,10 +154,10 @@ impl<'a> Builder<'a> {
     }
 
     /// A group of the stack's own, and the shared one.
-    fn managed_access(&mut self, parts: &[Part<'a>]) -> Result<Access, Unmerged> {
+    fn managed_access(&mut self, specs: &[MemberSpec<'a>]) -> Result<Access, Unmerged> {
         let mut security_groups = vec![SecurityGroupReference::Managed];
         if self.config.enable_backend_security_group {
-            let first = parts.first().ok_or(Unmerged::Failed)?.member.name();
+            let first = specs.first().ok_or(Unmerged::Failed)?.member.name();
             security_groups.push(SecurityGroupReference::SharedBackend(self.backend_security_group(first)?));
         }
         let backend_source = security_groups.last().cloned();
@@ -165,8 +165,8 @@ impl<'a> Builder<'a> {
     }
 
     /// Where somebody is set aside: the groups of the load balancer, if they are a user's.
-    fn access_in_force(&mut self, aside: &BTreeSet<ObjectName>) -> Result<Option<Access>, Unmerged> {
-        let Some(observed) = self.kept(aside)? else { return Ok(None) };
+    fn current_access(&mut self, frozen: &BTreeSet<ObjectName>) -> Result<Option<Access>, Unmerged> {
+        let Some(observed) = self.observed_if_frozen(frozen)? else { return Ok(None) };
         let Some(balancer) = observed.load_balancers.first() else { return Ok(None) };
         let managed = observed.security_groups.iter().any(|group| balancer.security_groups.contains(&group.id));
         if managed || balancer.security_groups.is_empty() {
@@ -190,7 +190,7 @@ impl<'a> Builder<'a> {
         }
         let fact = self.facts.backend_security_group();
         let object = ObjectReference::ingress(member);
-        self.findings.settle(fact, Want::BackendSecurityGroup, object, Code::Unsupported, "spec")
+        self.sink.resolve(fact, FactQuery::BackendSecurityGroup, object, Code::Unsupported, "spec")
     }
 
     /// The stack's own group.
@@ -216,12 +216,12 @@ impl<'a> Builder<'a> {
     }
 
     /// From where the load balancer may be reached, where address ranges or prefix lists are named.
-    fn asked_sources(&mut self, member: Member<'a>) -> Result<Option<Given<Vec<Source>>>, Failed> {
+    fn requested_sources(&mut self, member: Member<'a>) -> Result<Option<Sourced<Vec<Source>>>, Failed> {
         let Member { ingress, .. } = member;
         let ranges = self.value(ingress, None, member.inbound_cidrs());
         let lists = self.value(ingress, None, member.prefix_lists());
         let (ranges, lists) = (ranges?, lists?);
-        if let Some(Given { value, place }) = &lists
+        if let Some(Sourced { value, place }) = &lists
             && let Some(list) = value.iter().find(|list| !list.starts_with("pl-"))
         {
             let message = format!("`{list}` is not the identifier of a prefix list");
@@ -235,14 +235,14 @@ impl<'a> Builder<'a> {
         };
         let ranges = ranges.into_iter().flat_map(|ranges| ranges.value);
         let sources = sources(ranges, lists.into_iter().flat_map(|lists| lists.value));
-        Ok(Some(Given { value: sources, place }))
+        Ok(Some(Sourced { value: sources, place }))
     }
 
     /// Tells of ranges that a load balancer without IPv6 addresses cannot let in. Who has no others is set aside.
-    pub(super) fn check_sources(&mut self, parts: &[Part<'a>]) -> Result<(), Unmerged> {
+    pub(super) fn check_sources(&mut self, specs: &[MemberSpec<'a>]) -> Result<(), Unmerged> {
         let mut alone = BTreeSet::new();
-        for part in parts {
-            let Some(Given { value, place }) = &part.sources else { continue };
+        for spec in specs {
+            let Some(Sourced { value, place }) = &spec.sources else { continue };
             let (six, others): (Vec<&Source>, Vec<&Source>) =
                 value.iter().partition(|source| matches!(source, Source::Ipv6(_)));
             if six.is_empty() || self.ip_address_type.has_ipv6() {
@@ -252,21 +252,21 @@ impl<'a> Builder<'a> {
             let message =
                 format!("the load balancer has IPv4 addresses alone, so nobody comes in from {}", six.join(", "));
             let (severity, fix) = if others.is_empty() {
-                alone.insert(part.member.name().clone());
+                alone.insert(spec.member.name().clone());
                 let fix = "name an IPv4 range too, or give the load balancer IPv6 addresses with `alb.ingress.kubernetes.io/ip-address-type: dualstack`";
                 (Severity::Error, fix)
             } else {
                 (Severity::Warning, "remove it, or leave it for the day on which the load balancer has IPv6 addresses")
             };
-            self.wrong(part.member.ingress, Code::InvalidValue, place, severity, &message, fix);
+            self.wrong(spec.member.ingress, Code::InvalidValue, place, severity, &message, fix);
         }
-        if alone.is_empty() { Ok(()) } else { Err(Unmerged::SetAside(alone)) }
+        if alone.is_empty() { Ok(()) } else { Err(Unmerged::Freeze(alone)) }
     }
 
     /// From where a port may be reached: what is asked for, as far as the load balancer has such addresses, or everywhere.
-    pub(super) fn let_in(&self, asked: Option<Vec<Source>>) -> Vec<Source> {
+    pub(super) fn allowed_sources(&self, requested: Option<Vec<Source>>) -> Vec<Source> {
         let six = self.ip_address_type.has_ipv6();
-        match asked {
+        match requested {
             Some(mut sources) => {
                 sources.retain(|source| six || !matches!(source, Source::Ipv6(_)));
                 sources

@@ -2,68 +2,70 @@
 
 use std::collections::BTreeSet;
 
-use super::{Builder, cause, merge::Merged, part::Part};
+use super::{Builder, cause, merge::Merged, part::MemberSpec};
 use crate::{
     api::annotations::INGRESS_PREFIX,
-    model::{Askers, Cause, ObjectName, Source},
+    model::{Cause, ObjectName, Requesters, Source},
 };
 
 impl<'a> Builder<'a> {
     /// Returns who asks for what. Of several that ask for the same it is one that has nothing of the load balancer yet, where that is
     /// known: it brought the value. A member alone asks for everything.
-    pub(super) fn askers(&self, parts: &[Part<'a>], merged: &Merged) -> Askers {
-        let mut askers = Askers::default();
-        if parts.len() < 2 {
-            return askers;
+    pub(super) fn requesters(&self, specs: &[MemberSpec<'a>], merged: &Merged) -> Requesters {
+        let mut requesters = Requesters::default();
+        if specs.len() < 2 {
+            return requesters;
         }
-        let holdings = self.facts.in_force.iter().flat_map(|observed| &observed.holdings);
-        let held: BTreeSet<&ObjectName> = holdings.map(|holding| &holding.member).collect();
-        let mut parts: Vec<&Part<'a>> = parts.iter().collect();
-        let is_old = |part: &Part<'a>| held.contains(part.member.name()) || self.is_served_here(part.member.ingress);
-        parts.sort_by_key(|part| is_old(part));
-        let of = |part: &Part<'a>, name: &str| cause(part.member.ingress, format!("{INGRESS_PREFIX}{name}"));
-        let first = |name: &str, asks: &dyn Fn(&Part<'a>) -> bool| -> Option<Cause> {
-            parts.iter().find(|part| asks(part)).map(|part| of(part, name))
+        let member_resources = self.facts.current.iter().flat_map(|observed| &observed.member_resources);
+        let held: BTreeSet<&ObjectName> = member_resources.map(|resources| &resources.member).collect();
+        let mut specs: Vec<&MemberSpec<'a>> = specs.iter().collect();
+        let is_old =
+            |spec: &MemberSpec<'a>| held.contains(spec.member.name()) || self.is_served_here(spec.member.ingress);
+        specs.sort_by_key(|spec| is_old(spec));
+        let of = |spec: &MemberSpec<'a>, name: &str| cause(spec.member.ingress, format!("{INGRESS_PREFIX}{name}"));
+        let first = |name: &str, asks: &dyn Fn(&MemberSpec<'a>) -> bool| -> Option<Cause> {
+            specs.iter().find(|spec| asks(spec)).map(|spec| of(spec, name))
         };
-        askers.subnets = first("subnets", &|part| part.subnets.is_some());
-        askers.security_groups = first("security-groups", &|part| part.security_groups.is_some());
-        askers.ip_address_type = first("ip-address-type", &|part| part.ip_address_type.is_some());
-        for part in &parts {
-            for key in part.tags.keys() {
-                askers.tags.entry(key.clone()).or_insert_with(|| of(part, "tags"));
+        requesters.subnets = first("subnets", &|spec| spec.subnets.is_some());
+        requesters.security_groups = first("security-groups", &|spec| spec.security_groups.is_some());
+        requesters.ip_address_type = first("ip-address-type", &|spec| spec.ip_address_type.is_some());
+        for spec in &specs {
+            for key in spec.tags.keys() {
+                requesters.tags.entry(key.clone()).or_insert_with(|| of(spec, "tags"));
             }
         }
         for (port, of_port) in &merged.ports {
-            let on_port = || parts.iter().filter_map(|part| Some((*part, part.ports.get(port)?)));
-            if let Some((part, _)) = on_port().find(|(_, asked)| asked.ssl_policy.is_some()) {
-                askers.ssl_policy.insert(*port, of(part, "ssl-policy"));
+            let on_port = || specs.iter().filter_map(|spec| Some((*spec, spec.ports.get(port)?)));
+            if let Some((spec, _)) = on_port().find(|(_, requested)| requested.ssl_policy.is_some()) {
+                requesters.ssl_policy.insert(*port, of(spec, "ssl-policy"));
             }
-            if let Some((part, _)) = on_port().find(|(_, asked)| asked.mutual_authentication.is_some()) {
-                askers.mutual_authentication.insert(*port, of(part, "mutual-authentication"));
+            if let Some((spec, _)) = on_port().find(|(_, requested)| requested.mutual_authentication.is_some()) {
+                requesters.mutual_authentication.insert(*port, of(spec, "mutual-authentication"));
             }
-            if let Some((part, _)) = on_port().find(|(part, _)| of_port.default_of.as_ref() == Some(part.member.name()))
+            if let Some((spec, _)) = on_port().find(|(spec, _)| of_port.default_of.as_ref() == Some(spec.member.name()))
             {
-                askers.default_action.insert(*port, cause(part.member.ingress, "spec.defaultBackend"));
+                requesters.default_action.insert(*port, cause(spec.member.ingress, "spec.defaultBackend"));
             }
-            if let Some((part, _)) = on_port().find(|(part, _)| !is_old(part)) {
-                let listens = part.member.ingress.annotations.contains_key(&format!("{INGRESS_PREFIX}listen-ports"));
-                let cause = if listens { of(part, "listen-ports") } else { cause(part.member.ingress, "spec") };
-                askers.listeners.insert(*port, cause);
+            if let Some((spec, _)) = on_port().find(|(spec, _)| !is_old(spec)) {
+                let listens = spec.member.ingress.annotations.contains_key(&format!("{INGRESS_PREFIX}listen-ports"));
+                let cause = if listens { of(spec, "listen-ports") } else { cause(spec.member.ingress, "spec") };
+                requesters.listeners.insert(*port, cause);
             }
             let default = of_port.default_certificate.as_ref();
-            let asks = on_port().find(|(_, asked)| default.is_some_and(|default| asked.certificates.contains(default)));
-            if let Some((part, _)) = asks {
-                askers.default_certificate.insert(*port, of(part, "certificate-arn"));
+            let asks = on_port()
+                .find(|(_, requested)| default.is_some_and(|default| requested.certificates.contains(default)));
+            if let Some((spec, _)) = asks {
+                requesters.default_certificate.insert(*port, of(spec, "certificate-arn"));
             }
-            for (part, asked) in on_port() {
-                for source in asked.sources.iter().flatten() {
+            for (spec, requested) in on_port() {
+                for source in requested.sources.iter().flatten() {
                     if let Source::PrefixList(list) = source {
-                        let asker = || of(part, "security-group-prefix-lists");
-                        askers.prefix_lists.entry((*port, list.clone())).or_insert_with(asker);
+                        let requester = || of(spec, "security-group-prefix-lists");
+                        requesters.prefix_lists.entry((*port, list.clone())).or_insert_with(requester);
                     }
                 }
             }
         }
-        askers
+        requesters
     }
 }

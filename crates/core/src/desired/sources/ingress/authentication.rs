@@ -4,7 +4,7 @@ use super::{Builder, Failed, Member, listeners::ListenerContext};
 use crate::{
     api::annotations::{self, Annotations},
     diagnostics::Code,
-    facts::Want,
+    facts::FactQuery,
     model::{
         Action, Authentication, CognitoProvider, ListenerProtocol, ObjectName, ObjectReference, OidcProvider, Session,
         TargetGroupReference,
@@ -135,7 +135,7 @@ impl<'a> Builder<'a> {
         let secret_name = ObjectName::new(&ingress.namespace, &provider.secret_name);
         let (fact, object) = (self.facts.secret(&secret_name), ObjectReference::ingress(ingress));
         let secret =
-            self.findings.settle(fact, Want::Secret(secret_name.clone()), object, Code::MissingSecret, OIDC)?;
+            self.sink.resolve(fact, FactQuery::Secret(secret_name.clone()), object, Code::MissingSecret, OIDC)?;
         let provider = OidcProvider {
             issuer: provider.issuer,
             authorization_endpoint: provider.authorization_endpoint,
@@ -178,6 +178,6 @@ impl<'a> Builder<'a> {
             Some(service) if service.annotations.contains_key(key) => ObjectReference::service(&service.name),
             _ => ObjectReference::ingress(&member.ingress.name),
         };
-        Err(self.findings.found(crate::diagnostics::Severity::Error, object, Code::InvalidValue, key, &message, &fix))
+        Err(self.sink.report(crate::diagnostics::Severity::Error, object, Code::InvalidValue, key, &message, &fix))
     }
 }

@@ -81,14 +81,14 @@ impl<'a> Builder<'a> {
                 let fix = "add it, unless something else does before the manifest is applied";
                 let object = ObjectReference::ingress(&ingress.name);
                 let field = format!("{field}.service");
-                let Failed = self.findings.found(Severity::Note, object, Code::MissingAction, &field, &message, fix);
+                let Failed = self.sink.report(Severity::Note, object, Code::MissingAction, &field, &message, fix);
                 return Ok(unavailable("Backend action does not exist"));
             }
             let severity = if self.config.tolerate_missing_action { Severity::Warning } else { Severity::Error };
             let consequence = if severity == Severity::Warning { "; requests are answered with 503" } else { "" };
             let message = format!("the annotation `{key}` does not exist{consequence}");
             let object = ObjectReference::ingress(&ingress.name);
-            let failed = self.findings.found(
+            let failed = self.sink.report(
                 severity,
                 object,
                 Code::MissingAction,
@@ -144,7 +144,7 @@ impl<'a> Builder<'a> {
                 format!("the Service `{name}` is in none of the files; its ports and annotations are not known");
             let fix = "add its file to check them";
             let object = ObjectReference::ingress(&ingress.name);
-            let Failed = self.findings.found(Severity::Note, object, Code::MissingService, field, &message, fix);
+            let Failed = self.sink.report(Severity::Note, object, Code::MissingService, field, &message, fix);
             let service = Service::assumed(name, port);
             let Some(service_port) = service.port(port) else { return Err(Failed) };
             let group = self.target_group(member, &service, service_port, port, field);
@@ -164,7 +164,7 @@ impl<'a> Builder<'a> {
                 name.name, name.namespace
             );
             let object = ObjectReference::ingress(&ingress.name);
-            let failed = self.findings.found(
+            let failed = self.sink.report(
                 severity,
                 object,
                 Code::MissingService,
@@ -173,7 +173,7 @@ impl<'a> Builder<'a> {
                 "create it, or correct the name",
             );
             return if severity == Severity::Warning {
-                self.findings.absent.insert(reference);
+                self.sink.absent.insert(reference);
                 Ok(None)
             } else {
                 Err(failed)

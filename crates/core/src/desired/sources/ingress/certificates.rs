@@ -3,7 +3,7 @@
 use super::{Builder, Failed, Member};
 use crate::{
     diagnostics::{Code, Severity},
-    facts::Want,
+    facts::FactQuery,
     model::{CertificateArn, ObjectReference, Value},
 };
 
@@ -20,8 +20,8 @@ impl<'a> Builder<'a> {
             return Ok(Value::Known(named));
         }
         let (fact, object) = (self.facts.certificates(&ingress.hosts), ObjectReference::ingress(&ingress.name));
-        let want = Want::Certificates(ingress.hosts.clone());
-        self.findings.settle(fact, want, object, Code::MissingCertificate, "spec")
+        let want = FactQuery::Certificates(ingress.hosts.clone());
+        self.sink.resolve(fact, want, object, Code::MissingCertificate, "spec")
     }
 
     /// The certificates that the Ingress names, each once.

@@ -4,7 +4,7 @@ use super::{Builder, Failed, Member, backend::unavailable};
 use crate::{
     api::annotations::{self, ForwardBackend, ForwardTarget},
     diagnostics::Code,
-    facts::Want,
+    facts::FactQuery,
     model::{
         Action, ObjectReference, PortReference, Stickiness, TargetGroupArn, TargetGroupName, TargetGroupReference,
         Value, WeightedTargetGroup,
@@ -85,8 +85,8 @@ impl<'a> Builder<'a> {
                 }
                 let fact = self.facts.target_group(name);
                 let object = ObjectReference::ingress(ingress);
-                let want = Want::TargetGroup(name.clone());
-                Ok(Some(match self.findings.settle(fact, want, object, Code::MissingTargetGroup, key)? {
+                let want = FactQuery::TargetGroup(name.clone());
+                Ok(Some(match self.sink.resolve(fact, want, object, Code::MissingTargetGroup, key)? {
                     Value::Known(arn) => TargetGroupReference::Foreign(arn),
                     Value::AfterApply(_) => TargetGroupReference::Named(name.clone()),
                 }))

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::class::{Ownership, ownership, params_named};
 use crate::{
     api::annotations::{Annotations, values::parse_bool},
-    desired::{BuildConfig, findings::Findings},
+    desired::{BuildConfig, findings::DiagnosticSink},
     diagnostics::{Code, Diagnostic, Severity},
     model::{DELETION_PROTECTION, ObjectName, ObjectReference, StackId, tags},
     snapshot::{Ingress, IngressClassParams, Snapshot},
@@ -16,11 +16,11 @@ const GROUP_NAME: &str = "alb.ingress.kubernetes.io/group.name";
 /// The Ingresses of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// Those that the load balancer shall serve, in the group's order, and among them those of `kept`.
+    /// Those that the load balancer shall serve, in the group's order, and among them those of `frozen`.
     pub members: Vec<ObjectName>,
     /// Those whose part of the load balancer shall neither change nor go: broken, or on their way to another group that does
     /// not serve them yet.
-    pub kept: BTreeSet<ObjectName>,
+    pub frozen: BTreeSet<ObjectName>,
     /// Those that carry the group's finalizer and no longer belong to it: deleted, of another class or of another group now.
     pub leaving: Vec<ObjectName>,
     /// Those of `leaving` that belong to another group now.
@@ -37,17 +37,17 @@ impl Membership {
     }
 
     /// Keeps the part of one that is on its way to another group.
-    pub fn keep_moving(&mut self, name: &ObjectName) {
+    pub fn freeze_moving(&mut self, name: &ObjectName) {
         if self.moving.remove(name) {
             self.leaving.retain(|leaving| leaving != name);
             self.members.push(name.clone());
-            self.kept.insert(name.clone());
+            self.frozen.insert(name.clone());
         }
     }
 
     /// Those that are to be served, without those that are kept as they are.
     pub fn served(&self) -> impl Iterator<Item = &ObjectName> {
-        self.members.iter().filter(|name| !self.kept.contains(name))
+        self.members.iter().filter(|name| !self.frozen.contains(name))
     }
 }
 
@@ -136,7 +136,7 @@ pub(super) fn is_published(ingress: &Ingress) -> bool {
 enum Role {
     Member,
     /// Its part stays as it is; the diagnostics say why, where somebody has to do something.
-    Kept(Option<Box<Diagnostic>>),
+    Frozen(Option<Box<Diagnostic>>),
     Leaving,
     /// Leaving for another group.
     Moving,
@@ -145,13 +145,13 @@ enum Role {
 
 /// Tells who belongs to a group.
 #[must_use]
-pub fn membership(snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> Membership {
-    let candidates: Vec<&Ingress> = match group {
+pub fn membership(snapshot: &Snapshot, config: &BuildConfig, stack: &StackId) -> Membership {
+    let candidates: Vec<&Ingress> = match stack {
         StackId::Ingress(name) => snapshot.ingresses.get(name).into_iter().collect(),
         StackId::Group(_) => snapshot.ingresses.values().collect(),
         StackId::Service(_) => Vec::new(),
     };
-    membership_among(candidates, snapshot, config, group)
+    membership_among(candidates, snapshot, config, stack)
 }
 
 /// Tells who belongs to a group, of candidates among which are all that [`groups_of`] gives the group.
@@ -160,12 +160,12 @@ pub fn membership_among<'a>(
     candidates: impl IntoIterator<Item = &'a Ingress>,
     snapshot: &'a Snapshot,
     config: &BuildConfig,
-    group: &StackId,
+    stack: &StackId,
 ) -> Membership {
     let mut membership = Membership::default();
     let mut members: Vec<(i32, &ObjectName)> = Vec::new();
     for ingress in candidates {
-        match role(ingress, snapshot, config, group) {
+        match role(ingress, snapshot, config, stack) {
             Role::None => {}
             Role::Leaving => membership.leaving.push(ingress.name.clone()),
             Role::Moving => {
@@ -176,11 +176,11 @@ pub fn membership_among<'a>(
                 let (place, mistake) = order(ingress);
                 members.push((place, &ingress.name));
                 let diagnostic = match role {
-                    Role::Kept(diagnostic) => Some(diagnostic.map(|diagnostic| *diagnostic)),
+                    Role::Frozen(diagnostic) => Some(diagnostic.map(|diagnostic| *diagnostic)),
                     _ => mistake.map(Some),
                 };
                 if let Some(diagnostic) = diagnostic {
-                    membership.kept.insert(ingress.name.clone());
+                    membership.frozen.insert(ingress.name.clone());
                     membership.broken.extend(diagnostic);
                 }
             }
@@ -198,7 +198,7 @@ fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &St
     };
     if ingress.deleting {
         return match protected(ingress).filter(|_| held) {
-            Some(why) => Role::Kept(Some(Box::new(why))),
+            Some(why) => Role::Frozen(Some(Box::new(why))),
             None if held => Role::Leaving,
             None => Role::None,
         };
@@ -210,24 +210,24 @@ fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &St
             Ok(_) if held => Role::Moving,
             Ok(_) => Role::None,
             // Held by nobody, it is told where it would have been on its own.
-            Err(mistake) if held || is_alone(ingress, group) => Role::Kept(Some(mistake)),
+            Err(mistake) if held || is_alone(ingress, group) => Role::Frozen(Some(mistake)),
             Err(_) => Role::None,
         },
         Ownership::Foreign if held => Role::Leaving,
         // A class that went away may come back: nothing is torn down for it.
-        Ownership::Broken(mistake) if held => Role::Kept(Some(mistake)),
+        Ownership::Broken(mistake) if held => Role::Frozen(Some(mistake)),
         Ownership::Broken(mistake)
             if is_alone(ingress, group) && (!names_missing_class(snapshot, ingress) || meant_for_us(ingress)) =>
         {
-            Role::Kept(Some(mistake))
+            Role::Frozen(Some(mistake))
         }
         Ownership::Foreign | Ownership::Broken(_) => Role::None,
     }
 }
 
 /// Whether the group is the one that the Ingress would be on its own, and no other group holds it.
-fn is_alone(ingress: &Ingress, group: &StackId) -> bool {
-    *group == StackId::Ingress(ingress.name.clone())
+fn is_alone(ingress: &Ingress, stack: &StackId) -> bool {
+    *stack == StackId::Ingress(ingress.name.clone())
         && !ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer))
 }
 
@@ -237,9 +237,9 @@ fn order(ingress: &Ingress) -> (i32, Option<Diagnostic>) {
     match Annotations::of_ingress(&ingress.annotations).i32("group.order") {
         Ok(order) => (order.unwrap_or(0), None),
         Err(error) => {
-            let mut findings = Findings::default();
-            findings.annotation_error(ObjectReference::ingress(&ingress.name), &error);
-            (0, findings.diagnostics.pop())
+            let mut sink = DiagnosticSink::default();
+            sink.annotation_error(ObjectReference::ingress(&ingress.name), &error);
+            (0, sink.diagnostics.pop())
         }
     }
 }
@@ -256,8 +256,8 @@ pub(super) fn meant_for_us(ingress: &Ingress) -> bool {
 
 /// Whether an Ingress that is not being deleted belongs to a group no more, judged by this snapshot.
 #[must_use]
-pub fn has_left(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> bool {
-    matches!(role(ingress, snapshot, config, group), Role::Leaving | Role::Moving | Role::None)
+pub fn has_left(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, stack: &StackId) -> bool {
+    matches!(role(ingress, snapshot, config, stack), Role::Leaving | Role::Moving | Role::None)
 }
 
 /// Returns why a deleted Ingress must stay with its part of the load balancer: its own annotation protects the load balancer, or
@@ -278,16 +278,16 @@ fn protected(ingress: &Ingress) -> Option<Diagnostic> {
             })
         }
         Err(error) => {
-            let mut findings = Findings::default();
-            findings.annotation_error(object, &error);
-            findings.diagnostics.pop()
+            let mut sink = DiagnosticSink::default();
+            sink.annotation_error(object, &error);
+            sink.diagnostics.pop()
         }
     }
 }
 
 /// Returns true if those who leave let a protected load balancer go: one that `has_a_say` says
 /// `deletion_protection.enabled=false`, and none protects it.
-pub(super) fn lets_go_of_protected(leaving: &[&Ingress], has_a_say: impl Fn(&Ingress) -> bool) -> bool {
+pub(super) fn releases_protected(leaving: &[&Ingress], has_a_say: impl Fn(&Ingress) -> bool) -> bool {
     let said = leaving.iter().filter_map(|ingress| {
         let attributes =
             Annotations::of_ingress(&ingress.annotations).string_map("load-balancer-attributes").ok()??;

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use super::{
     Builder, Failed, cause,
     merge::{Merged, Setting, Unmerged},
-    part::Part,
-    settings::{Given, Place, SubnetSelection},
+    part::MemberSpec,
+    settings::{FieldRef, Sourced, SubnetSelection},
 };
 use crate::{
     diagnostics::{Code, Severity},
-    facts::{Fact, SubnetQuery, Want},
+    facts::{Fact, FactQuery, SubnetQuery},
     model::{
         Attributes, Cause, LoadBalancer, LoadBalancerKind, LoadBalancerName, ObjectName, ObjectReference, ResourceId,
         Scheme, SecurityGroupReference, Stack, SubnetId, SubnetMapping, Tags, Value, names, tags,
@@ -21,11 +21,11 @@ impl<'a> Builder<'a> {
     /// The load balancer, without security groups.
     pub(super) fn load_balancer(
         &mut self,
-        parts: &[Part<'a>],
+        specs: &[MemberSpec<'a>],
         merged: &mut Merged,
         user_tags: &Tags,
     ) -> Result<LoadBalancer, Failed> {
-        let first = parts.first().ok_or(Failed)?.member.ingress;
+        let first = specs.first().ok_or(Failed)?.member.ingress;
         let name = match merged.name.take() {
             Some(name) => Value::Known(name),
             None => match self.named(|cluster| names::load_balancer(cluster, self.group, merged.scheme)) {
@@ -61,16 +61,16 @@ impl<'a> Builder<'a> {
 
     pub(super) fn merge_subnets(
         &mut self,
-        parts: &[Part<'a>],
+        specs: &[MemberSpec<'a>],
         scheme: Scheme,
     ) -> Result<Value<Vec<SubnetMapping>>, Unmerged> {
         // A list of an annotation has no order to agree on; a class is not an annotation, even where both say the same.
         let selected = self.agree(
-            parts,
+            specs,
             &Setting { field: "subnets", what: "the list of subnets" },
-            |part| {
-                let given = part.subnets.as_ref()?;
-                let of_class = part.member.place_in_class("subnets").is_some();
+            |spec| {
+                let given = spec.subnets.as_ref()?;
+                let of_class = spec.member.place_in_class("subnets").is_some();
                 let mut selection = given.value.clone();
                 if let (SubnetSelection::Named(names), false) = (&mut selection, of_class) {
                     names.sort();
@@ -87,51 +87,51 @@ impl<'a> Builder<'a> {
             },
             |(_, selection)| selection.to_string(),
         )?;
-        let asker = parts.iter().find(|part| part.subnets.is_some());
+        let requester = specs.iter().find(|spec| spec.subnets.is_some());
         // All have the same, and the first says in which order.
-        let selected = selected.and(asker).and_then(|part| part.subnets.clone());
-        let blamed = asker.or(parts.first()).ok_or(Unmerged::Failed)?.member.ingress;
+        let selected = selected.and(requester).and_then(|spec| spec.subnets.clone());
+        let blamed = requester.or(specs.first()).ok_or(Unmerged::Failed)?.member.ingress;
         let (kind, ipv6) = (LoadBalancerKind::Application, self.ip_address_type.has_ipv6());
         // One of another scheme is replaced, and the new one goes where the scheme says.
-        let incumbents = self.facts.incumbent.iter().chain(&self.facts.beside);
-        let kept = incumbents.filter(|existing| existing.scheme == scheme).map(|existing| &existing.subnets).next();
+        let all_existing = self.facts.existing.iter().chain(&self.facts.other_existing);
+        let kept = all_existing.filter(|existing| existing.scheme == scheme).map(|existing| &existing.subnets).next();
         let of_all = selected.is_none();
         let (query, place) = match (selected, kept) {
-            (Some(Given { value: SubnetSelection::Named(names), place }), _) => {
+            (Some(Sourced { value: SubnetSelection::Named(names), place }), _) => {
                 (SubnetQuery::Named { kind, names, ipv6 }, place)
             }
-            (Some(Given { value: SubnetSelection::Tagged(tags), place }), _) => {
+            (Some(Sourced { value: SubnetSelection::Tagged(tags), place }), _) => {
                 (SubnetQuery::Tagged { kind, tags, ipv6 }, place)
             }
             // They are kept, but whether they can have IPv6 addresses is told here, and not by AWS.
             (None, Some(kept)) if ipv6 => {
                 let names = kept.iter().map(|id| id.as_str().to_owned()).collect();
-                (SubnetQuery::Named { kind, names, ipv6 }, Place::annotation(blamed, "ip-address-type"))
+                (SubnetQuery::Named { kind, names, ipv6 }, FieldRef::annotation(blamed, "ip-address-type"))
             }
             (None, Some(kept)) => {
                 return Ok(Value::Known(kept.iter().cloned().map(SubnetMapping::plain).collect()));
             }
-            (None, None) => (SubnetQuery::Discovered { kind, scheme, ipv6 }, Place::annotation(blamed, "scheme")),
+            (None, None) => (SubnetQuery::Discovered { kind, scheme, ipv6 }, FieldRef::annotation(blamed, "scheme")),
         };
         let fact = self.facts.subnets(&query);
         let object = ObjectReference::ingress(&blamed.name);
         let of_class = place.object != object;
-        let askers = || {
-            let askers = parts.iter().filter(|part| part.subnets.is_some()).map(|part| part.member.name().clone());
-            Unmerged::SetAside(askers.collect())
+        let requesters = || {
+            let requesters = specs.iter().filter(|spec| spec.subnets.is_some()).map(|spec| spec.member.name().clone());
+            Unmerged::Freeze(requesters.collect())
         };
         if let (true, Some(Fact::Absent { message, fix })) = (of_class, &fact) {
-            self.findings.lacking = true;
+            self.sink.lacking = true;
             self.wrong(blamed, Code::Subnets, &place, Severity::Error, message, fix);
-            return Err(askers());
+            return Err(requesters());
         }
-        match self.findings.settle(fact, Want::Subnets(query), object, Code::Subnets, &place.field) {
+        match self.sink.resolve(fact, FactQuery::Subnets(query), object, Code::Subnets, &place.field) {
             Ok(Value::Known(found)) => {
                 Ok(Value::Known(found.into_iter().map(|s| SubnetMapping::plain(s.id)).collect()))
             }
             Ok(Value::AfterApply(why)) => Ok(Value::AfterApply(why)),
             Err(Failed) if of_all => Err(Unmerged::Failed),
-            Err(Failed) => Err(askers()),
+            Err(Failed) => Err(requesters()),
         }
     }
 
@@ -139,47 +139,47 @@ impl<'a> Builder<'a> {
     /// balancer as it is, and two cannot have one name while one takes over from the other.
     pub(super) fn check_replacement(
         &mut self,
-        parts: &[Part<'a>],
+        specs: &[MemberSpec<'a>],
         scheme: Scheme,
         name: Option<&LoadBalancerName>,
-        aside: &BTreeSet<ObjectName>,
+        frozen: &BTreeSet<ObjectName>,
     ) -> Result<(), Unmerged> {
-        let mut schemes = self.facts.incumbent.iter().chain(&self.facts.beside).map(|existing| existing.scheme);
+        let mut schemes = self.facts.existing.iter().chain(&self.facts.other_existing).map(|existing| existing.scheme);
         let Some(first) = schemes.next() else { return Ok(()) };
         if first == scheme || schemes.any(|existing| existing == scheme) {
             return Ok(());
         }
-        let mut losers = BTreeSet::new();
+        let mut to_freeze = BTreeSet::new();
         if let Some(name) = name.filter(|name| self.facts.names.contains(name.as_str())) {
             let message = format!(
                 "the scheme becomes {scheme}, which needs another load balancer, and two cannot have the name `{name}` while one takes over from the other"
             );
             let fix = "give it another name too, or leave the scheme as it is";
-            for (part, given) in parts.iter().filter_map(|part| Some((part, part.name.as_ref()?))) {
-                let (ingress, place) = (part.member.ingress, &given.place);
+            for (spec, given) in specs.iter().filter_map(|spec| Some((spec, spec.name.as_ref()?))) {
+                let (ingress, place) = (spec.member.ingress, &given.place);
                 self.wrong(ingress, Code::ReplacementNeeded, place, Severity::Error, &message, fix);
-                losers.insert(ingress.name.clone());
+                to_freeze.insert(ingress.name.clone());
             }
-        } else if let Some(kept) = aside.first() {
+        } else if let Some(kept) = frozen.first() {
             let message = format!(
                 "the scheme becomes {scheme}, which needs another load balancer, and that would not have what Ingress {kept} has, which cannot be built at the moment"
             );
             let fix = "wait until that is fixed; until then nothing of this Ingress changes";
-            for part in parts.iter().filter(|part| part.scheme == Some(scheme)) {
-                let place = Place::annotation(part.member.ingress, "scheme");
-                let place = part.member.place_in_class("scheme").unwrap_or(place);
-                self.wrong(part.member.ingress, Code::ReplacementNeeded, &place, Severity::Error, &message, fix);
-                losers.insert(part.member.name().clone());
+            for spec in specs.iter().filter(|spec| spec.scheme == Some(scheme)) {
+                let place = FieldRef::annotation(spec.member.ingress, "scheme");
+                let place = spec.member.place_in_class("scheme").unwrap_or(place);
+                self.wrong(spec.member.ingress, Code::ReplacementNeeded, &place, Severity::Error, &message, fix);
+                to_freeze.insert(spec.member.name().clone());
             }
         }
-        if losers.is_empty() { Ok(()) } else { Err(Unmerged::SetAside(losers)) }
+        if to_freeze.is_empty() { Ok(()) } else { Err(Unmerged::Freeze(to_freeze)) }
     }
 
     /// Where everybody who stays is set aside, and somebody leaves: the load balancer as it is.
-    pub(super) fn stack_of_nobody(&mut self) -> Option<Stack> {
-        let Ok(in_force) = self.in_force() else { return None };
+    pub(super) fn retain_existing(&mut self) -> Option<Stack> {
+        let Ok(current) = self.current() else { return None };
         let empty = Stack::empty(self.group.clone());
-        let Some(balancer) = in_force.and_then(|observed| observed.load_balancers.first()) else { return Some(empty) };
+        let Some(balancer) = current.and_then(|observed| observed.load_balancers.first()) else { return Some(empty) };
         let given = |id: &crate::model::SecurityGroupId| SecurityGroupReference::Given(Value::Known(id.clone()));
         Some(Stack {
             load_balancer: Some(LoadBalancer {

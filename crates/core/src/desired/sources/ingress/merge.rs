@@ -9,12 +9,12 @@ use super::{
     access::Access,
     cause,
     class::{Ownership, ownership},
-    part::{Part, PortPart},
-    settings::Given,
+    part::{MemberSpec, PortSpec},
+    settings::Sourced,
 };
 use crate::{
     diagnostics::{Code, Severity},
-    facts::Want,
+    facts::FactQuery,
     model::{
         Action, Attributes, Cause, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName,
         MutualAuthentication, ObjectName, ObservedListener, ObservedStack, Scheme, Source, SubnetMapping,
@@ -30,7 +30,7 @@ pub(super) type Attributed = (Attributes, BTreeMap<String, Cause>);
 /// Why parts do not come together.
 pub(super) enum Unmerged {
     /// Because of these members, who were told.
-    SetAside(BTreeSet<ObjectName>),
+    Freeze(BTreeSet<ObjectName>),
     /// Something that concerns all is not known, or not there.
     Failed,
 }
@@ -87,38 +87,41 @@ pub(super) struct Setting<'s> {
 
 impl<'a> Builder<'a> {
     /// What AWS has of the group, where there is a load balancer.
-    pub(super) fn in_force(&mut self) -> Result<Option<&'a ObservedStack>, Unmerged> {
+    pub(super) fn current(&mut self) -> Result<Option<&'a ObservedStack>, Unmerged> {
         let facts = self.facts;
-        if facts.incumbent.is_none() {
+        if facts.existing.is_none() {
             return Ok(None);
         }
-        if facts.in_force.is_none() {
-            self.findings.wants.insert(Want::InForce);
+        if facts.current.is_none() {
+            self.sink.wants.insert(FactQuery::Current);
             return Err(Unmerged::Failed);
         }
-        Ok(facts.in_force.as_deref())
+        Ok(facts.current.as_deref())
     }
 
     /// What AWS has, where somebody is set aside whose wishes are not known.
-    pub(super) fn kept(&mut self, aside: &BTreeSet<ObjectName>) -> Result<Option<&'a ObservedStack>, Unmerged> {
-        if aside.is_empty() { Ok(None) } else { self.in_force() }
+    pub(super) fn observed_if_frozen(
+        &mut self,
+        frozen: &BTreeSet<ObjectName>,
+    ) -> Result<Option<&'a ObservedStack>, Unmerged> {
+        if frozen.is_empty() { Ok(None) } else { self.current() }
     }
 
     /// The value that those who ask for one agree on.
     pub(super) fn agree<T: Clone + PartialEq>(
         &mut self,
-        parts: &[Part<'a>],
+        specs: &[MemberSpec<'a>],
         setting: &Setting<'_>,
-        asked: impl Fn(&Part<'a>) -> Option<T>,
-        is_in_force: impl Fn(&ObservedStack, &T) -> bool,
+        requested: impl Fn(&MemberSpec<'a>) -> Option<T>,
+        is_current: impl Fn(&ObservedStack, &T) -> bool,
         show: impl Fn(&T) -> String,
     ) -> Result<Option<T>, Unmerged> {
-        let all: Vec<(&Part<'a>, T)> = parts.iter().filter_map(|part| Some((part, asked(part)?))).collect();
+        let all: Vec<(&MemberSpec<'a>, T)> = specs.iter().filter_map(|spec| Some((spec, requested(spec)?))).collect();
         let Some((first, value)) = all.first() else { return Ok(None) };
         if all.iter().all(|(_, other)| other == value) {
             return Ok(Some(value.clone()));
         }
-        let held = self.in_force()?.and_then(|observed| all.iter().find(|(_, value)| is_in_force(observed, value)));
+        let held = self.current()?.and_then(|observed| all.iter().find(|(_, value)| is_current(observed, value)));
         let (winner, value) = held.unwrap_or(&all[0]);
         let reason = match held {
             Some(_) => {
@@ -131,9 +134,9 @@ impl<'a> Builder<'a> {
         } else {
             format!("{PREFIX}{}", setting.field)
         };
-        let mut losers = BTreeSet::new();
-        for (part, other) in all.iter().filter(|(_, other)| other != value) {
-            let place = part.member.place_in_class(setting.field);
+        let mut to_freeze = BTreeSet::new();
+        for (spec, other) in all.iter().filter(|(_, other)| other != value) {
+            let place = spec.member.place_in_class(setting.field);
             let message = format!(
                 "{} is to be {}, but a group has only one: {}, {reason}",
                 setting.what,
@@ -144,21 +147,25 @@ impl<'a> Builder<'a> {
                 "make them agree, or put this Ingress in another group; until then nothing of this Ingress changes";
             match place {
                 Some(place) => {
-                    self.wrong(part.member.ingress, Code::Conflict, &place, Severity::Error, &message, fix);
+                    self.wrong(spec.member.ingress, Code::Conflict, &place, Severity::Error, &message, fix);
                 }
-                None => drop(self.error(part.member.name(), Code::Conflict, &field, &message, fix)),
+                None => drop(self.error(spec.member.name(), Code::Conflict, &field, &message, fix)),
             }
-            losers.insert(part.member.name().clone());
+            to_freeze.insert(spec.member.name().clone());
         }
-        Err(Unmerged::SetAside(losers))
+        Err(Unmerged::Freeze(to_freeze))
     }
 
-    pub(super) fn merge(&mut self, parts: &[Part<'a>], aside: &BTreeSet<ObjectName>) -> Result<Merged, Unmerged> {
+    pub(super) fn merge(
+        &mut self,
+        specs: &[MemberSpec<'a>],
+        frozen: &BTreeSet<ObjectName>,
+    ) -> Result<Merged, Unmerged> {
         let quoted = |text: &dyn std::fmt::Display| format!("`{text}`");
         let scheme = self.agree(
-            parts,
+            specs,
             &Setting { field: "scheme", what: "the scheme" },
-            |part| part.scheme,
+            |spec| spec.scheme,
             // While one replaces the other, none is in force.
             |observed, scheme| {
                 let mut all = observed.load_balancers.iter().peekable();
@@ -167,40 +174,41 @@ impl<'a> Builder<'a> {
             |scheme| quoted(scheme),
         )?;
         let name = self.agree(
-            parts,
+            specs,
             &Setting { field: "load-balancer-name", what: "the load balancer's name" },
-            |part| Some(part.name.as_ref()?.value.clone()),
+            |spec| Some(spec.name.as_ref()?.value.clone()),
             |observed, name| observed.load_balancers.first().is_some_and(|b| b.name == name.as_str()),
             |name| quoted(name),
         )?;
         let kind = self.agree(
-            parts,
+            specs,
             &Setting { field: "ip-address-type", what: "the address type" },
-            |part| part.ip_address_type,
+            |spec| spec.ip_address_type,
             |observed, kind| observed.load_balancers.first().is_some_and(|b| b.ip_address_type == *kind),
             |kind| quoted(kind),
         )?;
-        let kept_kind = self.kept(aside)?.and_then(|observed| observed.load_balancers.first());
+        let retained_kind = self.observed_if_frozen(frozen)?.and_then(|observed| observed.load_balancers.first());
         self.ip_address_type =
-            kind.or(kept_kind.map(|balancer| balancer.ip_address_type)).unwrap_or(IpAddressType::Ipv4);
-        self.check_sources(parts)?;
-        let (ports, redirect) = self.merge_ports(parts, aside)?;
-        let kept_scheme = self.facts.incumbent.as_ref().filter(|_| !aside.is_empty()).map(|incumbent| incumbent.scheme);
-        let scheme = scheme.or(kept_scheme).unwrap_or(self.config.default_scheme);
+            kind.or(retained_kind.map(|balancer| balancer.ip_address_type)).unwrap_or(IpAddressType::Ipv4);
+        self.check_sources(specs)?;
+        let (ports, redirect) = self.merge_ports(specs, frozen)?;
+        let retained_scheme =
+            self.facts.existing.as_ref().filter(|_| !frozen.is_empty()).map(|existing| existing.scheme);
+        let scheme = scheme.or(retained_scheme).unwrap_or(self.config.default_scheme);
         self.scheme = scheme;
-        self.check_replacement(parts, scheme, name.as_ref(), aside)?;
+        self.check_replacement(specs, scheme, name.as_ref(), frozen)?;
         // What is asked for first is told first; only the shared security group is made, and so asked for last.
-        let access = self.merge_access(parts, aside);
-        let subnets = self.merge_subnets(parts, scheme);
-        let of_class = self.first_member(parts, aside, None)?.map(|first| Decided {
+        let access = self.merge_access(specs, frozen);
+        let subnets = self.merge_subnets(specs, scheme);
+        let of_class = self.first_member(specs, frozen, None)?.map(|first| Decided {
             values: first.params_load_balancer_attributes(),
-            stays: self.facts.incumbent.is_some() && aside.contains(first.name()),
+            stays: self.facts.existing.is_some() && frozen.contains(first.name()),
         });
         let attributes = self.merge_maps(
-            parts,
+            specs,
             "load-balancer-attributes",
             of_class.unwrap_or_default(),
-            |part| Some(&part.attributes),
+            |spec| Some(&spec.attributes),
             |observed, key, value| {
                 let known = observed.load_balancers.first().and_then(|b| b.attributes.as_ref());
                 known.is_some_and(|known| known.get(key).is_some_and(|known| known == value))
@@ -215,12 +223,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Returns the members that are set aside, `None` for one whose class cannot be read.
-    fn set_aside<'s>(
+    fn frozen_members<'s>(
         &'s self,
-        aside: &'s BTreeSet<ObjectName>,
+        frozen: &'s BTreeSet<ObjectName>,
     ) -> impl Iterator<Item = Option<Member<'a>>> + use<'s, 'a> {
         let (snapshot, config) = (self.snapshot, self.config);
-        self.members.iter().filter(move |member| aside.contains(member.name())).map(move |member| {
+        self.members.iter().filter(move |member| frozen.contains(member.name())).map(move |member| {
             let is_broken = matches!(ownership(member.ingress, snapshot, config), Ownership::Broken(_));
             (!is_broken).then_some(*member)
         })
@@ -230,20 +238,22 @@ impl<'a> Builder<'a> {
     /// the attributes of it. It may be set aside.
     fn first_member(
         &mut self,
-        parts: &[Part<'a>],
-        aside: &BTreeSet<ObjectName>,
+        specs: &[MemberSpec<'a>],
+        frozen: &BTreeSet<ObjectName>,
         port: Option<u16>,
     ) -> Result<Option<Member<'a>>, Unmerged> {
-        let holdings = self.kept(aside)?.map_or(&[][..], |observed| observed.holdings.as_slice());
+        let member_resources =
+            self.observed_if_frozen(frozen)?.map_or(&[][..], |observed| observed.member_resources.as_slice());
         let asks = |member: &Member<'_>| {
-            let mut its = parts.iter().filter(|part| part.member.name() == member.name());
-            its.any(|part| port.is_none_or(|port| part.ports.contains_key(&port)))
+            let mut its = specs.iter().filter(|spec| spec.member.name() == member.name());
+            its.any(|spec| port.is_none_or(|port| spec.ports.contains_key(&port)))
         };
         // Where nothing is remembered of anybody, one set aside may have everything.
         let has = |member: &Member<'_>| {
-            let mut its = holdings.iter().filter(|holding| holding.member == *member.name());
-            aside.contains(member.name())
-                && (holdings.is_empty() || its.any(|held| port.is_none_or(|port| held.ports.contains_key(&port))))
+            let mut its = member_resources.iter().filter(|resources| resources.member == *member.name());
+            frozen.contains(member.name())
+                && (member_resources.is_empty()
+                    || its.any(|held| port.is_none_or(|port| held.ports.contains_key(&port))))
         };
         Ok(self.members.iter().find(|member| asks(member) || has(member)).copied())
     }
@@ -251,29 +261,29 @@ impl<'a> Builder<'a> {
     /// Maps of all, united key by key, with who asks for each. What is decided wins, and nobody has to agree on it.
     pub(super) fn merge_maps(
         &mut self,
-        parts: &[Part<'a>],
+        specs: &[MemberSpec<'a>],
         field: &str,
         decided: Decided,
-        of: impl for<'p> Fn(&'p Part<'a>) -> Option<&'p BTreeMap<String, String>>,
-        is_in_force: impl Fn(&ObservedStack, &str, &str) -> bool,
+        of: impl for<'p> Fn(&'p MemberSpec<'a>) -> Option<&'p BTreeMap<String, String>>,
+        is_current: impl Fn(&ObservedStack, &str, &str) -> bool,
     ) -> Result<Attributed, Unmerged> {
-        let keys = parts.iter().filter_map(&of).flat_map(BTreeMap::keys);
+        let keys = specs.iter().filter_map(&of).flat_map(BTreeMap::keys);
         let keys: BTreeSet<&String> = keys.filter(|key| !decided.values.contains_key(*key)).collect();
         let (mut values, mut causes) = (BTreeMap::new(), BTreeMap::new());
         for key in keys {
             let what = format!("`{key}`");
             let value = self.agree(
-                parts,
+                specs,
                 &Setting { field, what: &what },
-                |part| of(part)?.get(key).cloned(),
-                |observed, value| is_in_force(observed, key, value),
+                |spec| of(spec)?.get(key).cloned(),
+                |observed, value| is_current(observed, key, value),
                 |value| format!("`{value}`"),
             )?;
-            let asks = parts.iter().find(|part| of(part).is_some_and(|map| map.contains_key(key)));
-            if let (Some(value), Some(part)) = (value, asks) {
+            let asks = specs.iter().find(|spec| of(spec).is_some_and(|map| map.contains_key(key)));
+            if let (Some(value), Some(spec)) = (value, asks) {
                 values.insert(key.clone(), value);
-                if parts.len() > 1 {
-                    causes.insert(key.clone(), cause(part.member.ingress, format!("{PREFIX}{field}")));
+                if specs.len() > 1 {
+                    causes.insert(key.clone(), cause(spec.member.ingress, format!("{PREFIX}{field}")));
                 }
             }
         }
@@ -282,26 +292,26 @@ impl<'a> Builder<'a> {
     }
 
     /// The tags of all, united key by key.
-    pub(super) fn merge_tags(&mut self, parts: &[Part<'a>]) -> Result<BTreeMap<String, String>, Unmerged> {
-        let in_force = |observed: &ObservedStack, key: &str, value: &str| {
+    pub(super) fn merge_tags(&mut self, specs: &[MemberSpec<'a>]) -> Result<BTreeMap<String, String>, Unmerged> {
+        let current = |observed: &ObservedStack, key: &str, value: &str| {
             observed.load_balancers.first().is_some_and(|b| b.tags.get(key).is_some_and(|known| known == value))
         };
-        self.merge_maps(parts, "tags", Decided::default(), |part| Some(&part.tags), in_force).map(|(tags, _)| tags)
+        self.merge_maps(specs, "tags", Decided::default(), |spec| Some(&spec.tags), current).map(|(tags, _)| tags)
     }
 
     fn merge_ports(
         &mut self,
-        parts: &[Part<'a>],
-        aside: &BTreeSet<ObjectName>,
+        specs: &[MemberSpec<'a>],
+        frozen: &BTreeSet<ObjectName>,
     ) -> Result<(BTreeMap<u16, MergedPort>, Option<u16>), Unmerged> {
-        self.merge_tags(parts)?;
-        let numbers: BTreeSet<u16> = parts.iter().flat_map(|part| part.ports.keys().copied()).collect();
+        self.merge_tags(specs)?;
+        let numbers: BTreeSet<u16> = specs.iter().flat_map(|spec| spec.ports.keys().copied()).collect();
         let mut ports = BTreeMap::new();
         for port in numbers {
             let protocol = self.agree(
-                parts,
+                specs,
                 &Setting { field: "listen-ports", what: &format!("the protocol of port {port}") },
-                |part| part.ports.get(&port).map(|part| part.protocol),
+                |spec| spec.ports.get(&port).map(|spec| spec.protocol),
                 |observed, protocol| {
                     observed.load_balancers.first().and_then(|b| b.listener(port)).and_then(|l| l.protocol)
                         == Some(*protocol)
@@ -312,12 +322,12 @@ impl<'a> Builder<'a> {
                 ports.insert(port, protocol);
             }
         }
-        self.need_certificates(parts, &ports)?;
-        let redirect = self.merge_redirect(parts, aside, &ports)?;
+        self.need_certificates(specs, &ports)?;
+        let redirect = self.merge_redirect(specs, frozen, &ports)?;
         let mut merged = BTreeMap::new();
         for (port, protocol) in ports {
             let redirected = redirect.is_some() && protocol == ListenerProtocol::Http;
-            merged.insert(port, self.merge_port(parts, aside, port, protocol, redirected)?);
+            merged.insert(port, self.merge_port(specs, frozen, port, protocol, redirected)?);
         }
         Ok((merged, redirect))
     }
@@ -325,29 +335,31 @@ impl<'a> Builder<'a> {
     /// An HTTPS listener needs a certificate, whoever names it.
     fn need_certificates(
         &mut self,
-        parts: &[Part<'a>],
+        specs: &[MemberSpec<'a>],
         ports: &BTreeMap<u16, ListenerProtocol>,
     ) -> Result<(), Unmerged> {
-        let mut askers = BTreeSet::new();
+        let mut requesters = BTreeSet::new();
         for port in ports.iter().filter(|(_, protocol)| **protocol == ListenerProtocol::Https).map(|(port, _)| port) {
-            let on_port = || parts.iter().filter_map(|part| Some((part.member.name(), part.ports.get(port)?)));
-            if on_port().any(|(_, asked)| !asked.certificates.is_empty() || asked.certificates_after_apply.is_some()) {
+            let on_port = || specs.iter().filter_map(|spec| Some((spec.member.name(), spec.ports.get(port)?)));
+            if on_port().any(|(_, requested)| {
+                !requested.certificates.is_empty() || requested.certificates_after_apply.is_some()
+            }) {
                 continue;
             }
             let message = format!("the HTTPS listener on port {port} has no certificate");
             let fix = "name one or more by ARN, or hosts in spec.rules or spec.tls for which ACM has issued some";
             for (member, _) in on_port() {
                 self.error(member, Code::MissingCertificate, &format!("{PREFIX}certificate-arn"), &message, fix);
-                askers.insert(member.clone());
+                requesters.insert(member.clone());
             }
         }
-        if askers.is_empty() { Ok(()) } else { Err(Unmerged::SetAside(askers)) }
+        if requesters.is_empty() { Ok(()) } else { Err(Unmerged::Freeze(requesters)) }
     }
 
     fn merge_redirect(
         &mut self,
-        parts: &[Part<'a>],
-        aside: &BTreeSet<ObjectName>,
+        specs: &[MemberSpec<'a>],
+        frozen: &BTreeSet<ObjectName>,
         ports: &BTreeMap<u16, ListenerProtocol>,
     ) -> Result<Option<u16>, Unmerged> {
         let leads_to = |observed: &ObservedStack, port: &i32| {
@@ -355,56 +367,56 @@ impl<'a> Builder<'a> {
                 observed.load_balancers.iter().flat_map(|b| b.known_listeners()).flat_map(|l| &l.default_actions);
             defaults.any(|action| matches!(action, Action::Redirect { port: Some(to), .. } if *to == port.to_string()))
         };
-        let asked = self.agree(
-            parts,
+        let requested = self.agree(
+            specs,
             &Setting { field: "ssl-redirect", what: "the port to redirect to" },
-            |part| Some(part.redirect.as_ref()?.value),
+            |spec| Some(spec.redirect.as_ref()?.value),
             leads_to,
             ToString::to_string,
         )?;
-        let kept = self.kept(aside)?;
+        let retained = self.observed_if_frozen(frozen)?;
         // A listener that only somebody set aside has is there as well.
         let is_secure = |port: &u16| match ports.get(port) {
             Some(protocol) => *protocol == ListenerProtocol::Https,
-            None => kept.is_some_and(|o| {
+            None => retained.is_some_and(|o| {
                 in_listener(o, *port, |l| l.protocol == Some(ListenerProtocol::Https))
-                    && keeps_listener(o, aside, *port)
+                    && has_frozen_listener(o, frozen, *port)
             }),
         };
-        let Some(port) = asked else {
+        let Some(port) = requested else {
             // Plain requests are not served all at once because whoever redirects them is set aside.
             let may_redirect = |member: &Member<'_>| member.ssl_redirect().map_or(true, |redirect| redirect.is_some());
-            let somebody = self.set_aside(aside).any(|member| member.is_none_or(|member| may_redirect(&member)));
-            return Ok(kept.and_then(redirect_in_force).filter(|port| somebody && is_secure(port)));
+            let somebody = self.frozen_members(frozen).any(|member| member.is_none_or(|member| may_redirect(&member)));
+            return Ok(retained.and_then(current_redirect).filter(|port| somebody && is_secure(port)));
         };
         if let Some(port) = u16::try_from(port).ok().filter(is_secure) {
             return Ok(Some(port));
         }
-        let alone = parts.len() == 1;
+        let alone = specs.len() == 1;
         let whose = if alone { "this Ingress" } else { "this group" };
         let message = format!("requests are to be redirected to port {port}, which is no HTTPS listener of {whose}");
         let fix = format!("add {{\"HTTPS\": {port}}} to `{PREFIX}listen-ports`, or name one of its HTTPS ports");
-        let mut askers = BTreeSet::new();
-        for (part, asked) in parts.iter().filter_map(|part| Some((part, part.redirect.as_ref()?))) {
-            self.wrong(part.member.ingress, Code::InvalidValue, &asked.place, Severity::Error, &message, &fix);
-            askers.insert(part.member.name().clone());
+        let mut requesters = BTreeSet::new();
+        for (spec, requested) in specs.iter().filter_map(|spec| Some((spec, spec.redirect.as_ref()?))) {
+            self.wrong(spec.member.ingress, Code::InvalidValue, &requested.place, Severity::Error, &message, &fix);
+            requesters.insert(spec.member.name().clone());
         }
-        Err(Unmerged::SetAside(askers))
+        Err(Unmerged::Freeze(requesters))
     }
 
     /// The sources of one annotation that those who give it agree on: ranges and prefix lists are compared apart.
     fn agree_on_sources(
         &mut self,
-        parts: &[Part<'a>],
+        specs: &[MemberSpec<'a>],
         port: u16,
         field: &str,
         of_field: impl Fn(&Source) -> bool,
     ) -> Result<Option<BTreeSet<Source>>, Unmerged> {
         self.agree(
-            parts,
+            specs,
             &Setting { field, what: &format!("who may reach port {port}") },
-            |part| {
-                let sources = part.ports.get(&port)?.sources.iter().flatten();
+            |spec| {
+                let sources = spec.ports.get(&port)?.sources.iter().flatten();
                 let sources: BTreeSet<Source> = sources.filter(|source| of_field(source)).cloned().collect();
                 Some(sources).filter(|sources| !sources.is_empty())
             },
@@ -416,69 +428,69 @@ impl<'a> Builder<'a> {
     }
 
     /// Tells those who say who may reach a port who else may, as long as somebody is set aside that may ask for it.
-    fn tell_of_kept_sources(
+    fn warn_of_retained_sources(
         &mut self,
-        parts: &[Part<'a>],
-        aside: &BTreeSet<ObjectName>,
+        specs: &[MemberSpec<'a>],
+        frozen: &BTreeSet<ObjectName>,
         port: u16,
-        beside: &BTreeSet<Source>,
+        other_sources: &BTreeSet<Source>,
     ) {
-        if beside.is_empty() {
+        if other_sources.is_empty() {
             return;
         }
         let list = |items: Vec<String>| items.join(", ");
         let message = format!(
             "port {port} stays open to {} too, for which {} may ask, which cannot be built at the moment",
-            list(beside.iter().map(|source| format!("`{source}`")).collect()),
-            list(aside.iter().map(|member| format!("Ingress {member}")).collect())
+            list(other_sources.iter().map(|source| format!("`{source}`")).collect()),
+            list(frozen.iter().map(|member| format!("Ingress {member}")).collect())
         );
         let fix = "fix that Ingress; then only those may come in for whom a member asks";
-        for part in parts.iter().filter(|part| part.ports.contains_key(&port)) {
-            let Some(Given { place, .. }) = &part.sources else { continue };
-            self.wrong(part.member.ingress, Code::Conflict, place, Severity::Warning, &message, fix);
+        for spec in specs.iter().filter(|spec| spec.ports.contains_key(&port)) {
+            let Some(Sourced { place, .. }) = &spec.sources else { continue };
+            self.wrong(spec.member.ingress, Code::Conflict, place, Severity::Warning, &message, fix);
         }
     }
 
     fn merge_port(
         &mut self,
-        parts: &[Part<'a>],
-        aside: &BTreeSet<ObjectName>,
+        specs: &[MemberSpec<'a>],
+        frozen: &BTreeSet<ObjectName>,
         port: u16,
         protocol: ListenerProtocol,
         redirected: bool,
     ) -> Result<MergedPort, Unmerged> {
-        fn of<'p>(part: &'p Part<'_>, port: u16) -> Option<&'p PortPart> {
-            part.ports.get(&port)
+        fn of<'p>(spec: &'p MemberSpec<'_>, port: u16) -> Option<&'p PortSpec> {
+            spec.ports.get(&port)
         }
         let tls = protocol == ListenerProtocol::Https;
         let policy = self.agree(
-            parts,
+            specs,
             &Setting { field: "ssl-policy", what: &format!("the TLS policy of port {port}") },
-            |part| of(part, port)?.ssl_policy.clone(),
+            |spec| of(spec, port)?.ssl_policy.clone(),
             |observed, policy| in_listener(observed, port, |l| l.ssl_policy.as_ref() == Some(policy)),
             |policy| format!("`{policy}`"),
         )?;
         let mutual_authentication = self.agree(
-            parts,
+            specs,
             &Setting { field: "mutual-authentication", what: &format!("what clients show on port {port}") },
-            |part| of(part, port)?.mutual_authentication.clone(),
+            |spec| of(spec, port)?.mutual_authentication.clone(),
             |observed, clients| {
                 let clients = clients.try_map(|arn| arn.known().cloned().ok_or(())).ok();
                 in_listener(observed, port, |listener| listener.mutual_authentication == clients)
             },
             |clients| format!("`{clients}`"),
         )?;
-        let ranges = self.agree_on_sources(parts, port, "inbound-cidrs", |source| !is_list(source))?;
-        let lists = self.agree_on_sources(parts, port, "security-group-prefix-lists", is_list)?;
-        let of_class = self.first_member(parts, aside, Some(port))?.map(|first| Decided {
+        let ranges = self.agree_on_sources(specs, port, "inbound-cidrs", |source| !is_list(source))?;
+        let lists = self.agree_on_sources(specs, port, "security-group-prefix-lists", is_list)?;
+        let of_class = self.first_member(specs, frozen, Some(port))?.map(|first| Decided {
             values: first.params_listener_attributes(protocol, port),
-            stays: self.facts.incumbent.is_some() && aside.contains(first.name()),
+            stays: self.facts.existing.is_some() && frozen.contains(first.name()),
         });
         let attributes = self.merge_maps(
-            parts,
+            specs,
             &format!("listener-attributes.{protocol}-{port}"),
             of_class.unwrap_or_default(),
-            |part| of(part, port).map(|part| &part.attributes),
+            |spec| of(spec, port).map(|spec| &spec.attributes),
             |observed, key, value| {
                 in_listener(observed, port, |listener| {
                     let known = listener.attributes.as_ref().and_then(|known| known.get(key));
@@ -490,40 +502,40 @@ impl<'a> Builder<'a> {
             None
         } else {
             self.agree(
-                parts,
+                specs,
                 &Setting { field: "spec.defaultBackend", what: &format!("the default backend of port {port}") },
-                |part| {
-                    of(part, port).and(part.member.ingress.default_backend.as_ref()).map(|_| part.member.name().clone())
+                |spec| {
+                    of(spec, port).and(spec.member.ingress.default_backend.as_ref()).map(|_| spec.member.name().clone())
                 },
                 |observed, member| {
-                    let holds = |holding: &crate::model::Holding| {
-                        holding.member == *member && holding.ports.get(&port).is_some_and(|held| held.default_action)
+                    let holds = |resources: &crate::model::MemberResources| {
+                        resources.member == *member
+                            && resources.ports.get(&port).is_some_and(|held| held.default_action)
                     };
-                    observed.holdings.iter().any(holds)
+                    observed.member_resources.iter().any(holds)
                 },
                 |member| format!("that of Ingress {member}"),
             )?
         };
-        let on_port = || parts.iter().filter(|part| part.ports.contains_key(&port));
-        let certified = on_port().find(|part| of(part, port).is_some_and(|part| !part.certificates.is_empty()));
+        let on_port = || specs.iter().filter(|spec| spec.ports.contains_key(&port));
+        let certified = on_port().find(|spec| of(spec, port).is_some_and(|spec| !spec.certificates.is_empty()));
         let all: BTreeSet<CertificateArn> =
-            on_port().filter_map(|part| of(part, port)).flat_map(|part| part.certificates.iter().cloned()).collect();
-        let certificates_after_apply = on_port().find_map(|part| of(part, port)?.certificates_after_apply);
+            on_port().filter_map(|spec| of(spec, port)).flat_map(|spec| spec.certificates.iter().cloned()).collect();
+        let certificates_after_apply = on_port().find_map(|spec| of(spec, port)?.certificates_after_apply);
         let first = on_port().next().ok_or(Unmerged::Failed)?;
-        let kept = self.kept(aside)?;
-        let in_force = kept.and_then(|observed| observed.load_balancers.first()).and_then(|b| b.listener(port));
+        let retained = self.observed_if_frozen(frozen)?;
+        let current = retained.and_then(|observed| observed.load_balancers.first()).and_then(|b| b.listener(port));
         // The default certificate of a member set aside stays the default.
-        let held_default = in_force.and_then(|listener| listener.default_certificate.clone()).filter(|certificate| {
-            let mut holders = kept
-                .iter()
-                .flat_map(|observed| &observed.holdings)
-                .filter(|holding| holding.ports.get(&port).is_some_and(|held| held.certificates.contains(certificate)));
-            !all.contains(certificate) && holders.all(|holding| aside.contains(&holding.member))
+        let held_default = current.and_then(|listener| listener.default_certificate.clone()).filter(|certificate| {
+            let mut holders = retained.iter().flat_map(|observed| &observed.member_resources).filter(|resources| {
+                resources.ports.get(&port).is_some_and(|held| held.certificates.contains(certificate))
+            });
+            !all.contains(certificate) && holders.all(|resources| frozen.contains(&resources.member))
         });
         let default_certificate =
-            held_default.or_else(|| certified.and_then(|part| of(part, port)?.certificates.first().cloned()));
+            held_default.or_else(|| certified.and_then(|spec| of(spec, port)?.certificates.first().cloned()));
         let certificates = all.into_iter().filter(|c| Some(c) != default_certificate.as_ref()).collect();
-        let kept_policy = in_force.and_then(|listener| listener.ssl_policy.clone()).filter(|_| tls);
+        let retained_policy = current.and_then(|listener| listener.ssl_policy.clone()).filter(|_| tls);
         let field = match first.member.ingress.annotations.contains_key(&format!("{PREFIX}listen-ports")) {
             true => format!("{PREFIX}listen-ports"),
             false => "spec".to_owned(),
@@ -532,29 +544,29 @@ impl<'a> Builder<'a> {
         // that is kept: neither what nobody asks for, nor that everybody may come where nobody says otherwise.
         let said = ranges.is_some() || lists.is_some();
         let named: Option<Vec<Vec<Source>>> =
-            self.set_aside(aside).map(|member| member.and_then(|member| member.named_sources())).collect();
+            self.frozen_members(frozen).map(|member| member.and_then(|member| member.named_sources())).collect();
         let may_be_asked = |source: &Source| match &named {
-            Some(named) => named.iter().flatten().any(|asked| asked == source),
+            Some(named) => named.iter().flatten().any(|requested| requested == source),
             None => !is_everywhere(source),
         };
-        let kept_sources = |lists: bool| {
-            let open = kept.map(|observed| open(observed, port)).unwrap_or_default();
+        let retained_sources = |lists: bool| {
+            let open = retained.map(|observed| open(observed, port)).unwrap_or_default();
             let stays = |source: &Source| is_list(source) == lists && (!said || may_be_asked(source));
             let sources: BTreeSet<Source> = open.into_iter().filter(stays).collect();
             Some(sources).filter(|sources| !sources.is_empty())
         };
-        let beside: BTreeSet<Source> = match (&ranges, &lists) {
-            (Some(_), None) => kept_sources(true).unwrap_or_default(),
-            (None, Some(_)) => kept_sources(false).unwrap_or_default(),
+        let other_sources: BTreeSet<Source> = match (&ranges, &lists) {
+            (Some(_), None) => retained_sources(true).unwrap_or_default(),
+            (None, Some(_)) => retained_sources(false).unwrap_or_default(),
             _ => BTreeSet::new(),
         };
-        let (ranges, lists) = (ranges.or_else(|| kept_sources(false)), lists.or_else(|| kept_sources(true)));
-        self.tell_of_kept_sources(parts, aside, port, &beside);
+        let (ranges, lists) = (ranges.or_else(|| retained_sources(false)), lists.or_else(|| retained_sources(true)));
+        self.warn_of_retained_sources(specs, frozen, port, &other_sources);
         let in_order = |sources: BTreeSet<Source>| {
             // As the member that asks for them writes them.
-            let asked = on_port().filter_map(|part| of(part, port)?.sources.as_ref()).flatten();
+            let requested = on_port().filter_map(|spec| of(spec, port)?.sources.as_ref()).flatten();
             let mut ordered: Vec<Source> = Vec::new();
-            for source in asked.chain(&sources).filter(|source| sources.contains(source)) {
+            for source in requested.chain(&sources).filter(|source| sources.contains(source)) {
                 if !ordered.contains(source) {
                     ordered.push(source.clone());
                 }
@@ -571,7 +583,8 @@ impl<'a> Builder<'a> {
             certificates,
             certificates_after_apply,
             mutual_authentication,
-            ssl_policy: tls.then(|| policy.or(kept_policy).unwrap_or_else(|| self.config.default_ssl_policy.clone())),
+            ssl_policy: tls
+                .then(|| policy.or(retained_policy).unwrap_or_else(|| self.config.default_ssl_policy.clone())),
             sources,
             attributes,
             default_of,
@@ -589,9 +602,10 @@ fn in_listener(observed: &ObservedStack, port: u16, holds: impl Fn(&crate::model
 }
 
 /// Returns true if the plan keeps a listener that no part asks for: a member set aside has it, or nobody is remembered to.
-fn keeps_listener(observed: &ObservedStack, aside: &BTreeSet<ObjectName>, port: u16) -> bool {
-    let mut holders = observed.holdings.iter().filter(|holding| holding.ports.contains_key(&port)).peekable();
-    holders.peek().is_none() || holders.any(|holding| aside.contains(&holding.member))
+fn has_frozen_listener(observed: &ObservedStack, frozen: &BTreeSet<ObjectName>, port: u16) -> bool {
+    let mut holders =
+        observed.member_resources.iter().filter(|resources| resources.ports.contains_key(&port)).peekable();
+    holders.peek().is_none() || holders.any(|resources| frozen.contains(&resources.member))
 }
 
 /// Returns true for a range of all addresses.
@@ -600,7 +614,7 @@ fn is_everywhere(source: &Source) -> bool {
 }
 
 /// The port that all HTTP listeners of the load balancer redirect to, without serving anything, where it answers.
-fn redirect_in_force(observed: &ObservedStack) -> Option<u16> {
+fn current_redirect(observed: &ObservedStack) -> Option<u16> {
     let listeners = observed.load_balancers.first()?.known_listeners();
     let mut plain = listeners.filter(|listener| listener.protocol == Some(ListenerProtocol::Http));
     let leads_to = |listener: &ObservedListener| match listener.default_actions.as_slice() {

@@ -40,17 +40,17 @@ pub use self::{
 };
 use crate::{
     api::annotations::{AnnotationError, Annotations, Origin},
-    facts::{Facts, Want},
+    facts::{FactQuery, Facts},
     model::{
-        Cause, IpAddressType, ObjectName, ObjectReference, ResourceId, Scheme, SecurityGroupReference, SetAside, Stack,
-        StackId, TargetGroup, Value,
+        Cause, FrozenMembers, IpAddressType, ObjectName, ObjectReference, ResourceId, Scheme, SecurityGroupReference,
+        Stack, StackId, TargetGroup, Value,
     },
     snapshot::{Backend, Ingress, IngressClassParams, Service, Snapshot},
 };
 use crate::{
     desired::{
         BuildConfig, Built,
-        findings::{Failed, Findings, protected_in_aws},
+        findings::{DiagnosticSink, Failed, protected_in_aws},
     },
     diagnostics::{Code, Severity},
 };
@@ -79,7 +79,7 @@ pub fn build(
         config,
         facts,
         group,
-        findings: Findings::default(),
+        sink: DiagnosticSink::default(),
         members: Vec::new(),
         target_groups: IndexMap::new(),
         backend_source: None,
@@ -87,32 +87,32 @@ pub fn build(
         ip_address_type: IpAddressType::Ipv4,
     };
     let ingresses: Vec<&Ingress> = membership.members.iter().filter_map(|name| snapshot.ingresses.get(name)).collect();
-    let mut aside = membership.kept.clone();
+    let mut frozen = membership.frozen.clone();
     let stack = if ingresses.len() < membership.members.len() {
         None
     } else if ingresses.is_empty() {
-        builder.stack_of_leavers(membership)
+        builder.stack_for_leaving(membership)
     } else {
         let members: Vec<Member<'_>> =
             ingresses.into_iter().map(|ingress| Member::of(ingress, params_of(ingress, snapshot, config))).collect();
         let notes = members.iter().filter_map(|member| class::note(member.ingress, snapshot, config));
-        builder.findings.diagnostics.extend(notes);
+        builder.sink.diagnostics.extend(notes);
         builder.members.clone_from(&members);
-        builder.stack(&members, &mut aside, !membership.leaving.is_empty())
+        builder.stack(&members, &mut frozen, !membership.leaving.is_empty())
     };
     let stack = stack.map(|stack| Stack {
-        set_aside: match aside.is_empty() {
-            true => SetAside::default(),
-            false => SetAside {
-                members: aside.clone(),
+        frozen: match frozen.is_empty() {
+            true => FrozenMembers::default(),
+            false => FrozenMembers {
+                members: frozen.clone(),
                 order: membership.members.clone(),
-                services: aside.iter().flat_map(|member| services_of(snapshot, member)).collect(),
+                services: frozen.iter().flat_map(|member| services_of(snapshot, member)).collect(),
             },
         },
         external_tags: config.external_managed_tags.clone(),
         ..stack
     });
-    builder.findings.built_without(stack, aside)
+    builder.sink.built_without(stack, frozen)
 }
 
 /// Returns the Services that an Ingress may lead to, each with the Ingress: its backends, and Services of its namespace that its
@@ -137,7 +137,7 @@ struct Builder<'a> {
     config: &'a BuildConfig,
     facts: &'a Facts,
     group: &'a StackId,
-    findings: Findings,
+    sink: DiagnosticSink,
     /// All, in the group's order.
     members: Vec<Member<'a>>,
     /// Those of the member that is being built.
@@ -153,81 +153,82 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// Builds and puts together until nobody has to be set aside any more. Without anybody left there is a stack only where
     /// somebody leaves, whose part has to go.
-    fn stack(&mut self, members: &[Member<'a>], aside: &mut BTreeSet<ObjectName>, leaving: bool) -> Option<Stack> {
-        aside.extend(self.facts.refused.iter().filter(|name| members.iter().any(|m| m.name() == *name)).cloned());
-        let mut parts = Vec::new();
-        for member in members.iter().filter(|member| !aside.contains(member.name())).copied().collect::<Vec<_>>() {
-            match self.part(member) {
-                Ok(part) => parts.push(part),
-                Err(Failed) => drop(aside.insert(member.name().clone())),
+    fn stack(&mut self, members: &[Member<'a>], frozen: &mut BTreeSet<ObjectName>, leaving: bool) -> Option<Stack> {
+        frozen.extend(self.facts.refused.iter().filter(|name| members.iter().any(|m| m.name() == *name)).cloned());
+        let mut specs = Vec::new();
+        for member in members.iter().filter(|member| !frozen.contains(member.name())).copied().collect::<Vec<_>>() {
+            match self.member_spec(member) {
+                Ok(spec) => specs.push(spec),
+                Err(Failed) => drop(frozen.insert(member.name().clone())),
             }
         }
         // More than once around where members are set aside on the way: each time somebody is.
         loop {
             // What is not known yet is no mistake of anybody's.
-            if self.findings.wants.iter().any(Want::is_read) {
+            if self.sink.wants.iter().any(FactQuery::is_read) {
                 return None;
             }
-            parts.retain(|part| !aside.contains(part.member.name()));
-            if parts.is_empty() {
-                self.findings.wants.clear();
-                return if leaving { self.stack_of_nobody() } else { None };
+            specs.retain(|spec| !frozen.contains(spec.member.name()));
+            if specs.is_empty() {
+                self.sink.wants.clear();
+                return if leaving { self.retain_existing() } else { None };
             }
-            let merged = match self.merge(&parts, aside) {
+            let merged = match self.merge(&specs, frozen) {
                 Ok(merged) => merged,
-                Err(merge::Unmerged::SetAside(losers)) => {
-                    aside.extend(losers);
+                Err(merge::Unmerged::Freeze(to_freeze)) => {
+                    frozen.extend(to_freeze);
                     continue;
                 }
                 Err(merge::Unmerged::Failed) => return None,
             };
             let mut all = Vec::new();
-            for part in &parts {
-                match self.routes(part, &merged) {
+            for spec in &specs {
+                match self.routes(spec, &merged) {
                     Ok(routes) => all.push(routes),
-                    Err(Failed) => drop(aside.insert(part.member.name().clone())),
+                    Err(Failed) => drop(frozen.insert(spec.member.name().clone())),
                 }
             }
-            if all.len() == parts.len() {
-                let losers = self.same_resources(&parts, &all);
-                if !losers.is_empty() {
-                    aside.extend(losers);
+            if all.len() == specs.len() {
+                let to_freeze = self.same_resources(&specs, &all);
+                if !to_freeze.is_empty() {
+                    frozen.extend(to_freeze);
                     continue;
                 }
-                match self.make_room(&parts, &merged, &all, aside) {
+                match self.freeze_beyond_quota(&specs, &merged, &all, frozen) {
                     Ok(()) => {}
-                    Err(merge::Unmerged::SetAside(losers)) => {
-                        aside.extend(losers);
+                    Err(merge::Unmerged::Freeze(to_freeze)) => {
+                        frozen.extend(to_freeze);
                         continue;
                     }
                     Err(merge::Unmerged::Failed) => return None,
                 }
-                return self.put_together(&parts, merged, all, aside);
+                return self.put_together(&specs, merged, all, frozen);
             }
         }
     }
 
     /// Returns the empty stack where everybody leaves, unless AWS says that the load balancer is protected from deletion: then all of
     /// it stays, and those who leave are told how to go on.
-    fn stack_of_leavers(&mut self, membership: &Membership) -> Option<Stack> {
+    fn stack_for_leaving(&mut self, membership: &Membership) -> Option<Stack> {
         let leaving: Vec<&'a Ingress> =
             membership.leaving.iter().filter_map(|name| self.snapshot.ingresses.get(name)).collect();
-        let Some(names) = self.findings.protected(self.facts)? else { return Some(Stack::empty(self.group.clone())) };
+        let Some(names) = self.sink.protected(self.facts)? else { return Some(Stack::empty(self.group.clone())) };
         // The finalizer alone, which anybody may write, gives nobody a say.
-        if group::lets_go_of_protected(&leaving, |_| true) {
-            let Ok(in_force) = self.in_force() else { return None };
-            let held = |name: &ObjectName| in_force.is_some_and(|o| o.holdings.iter().any(|held| held.member == *name));
+        if group::releases_protected(&leaving, |_| true) {
+            let Ok(current) = self.current() else { return None };
+            let held =
+                |name: &ObjectName| current.is_some_and(|o| o.member_resources.iter().any(|held| held.member == *name));
             let is_its = |ingress: &Ingress| {
                 *self.group == StackId::Ingress(ingress.name.clone())
                     || self.is_served_here(ingress)
                     || held(&ingress.name)
             };
-            if group::lets_go_of_protected(&leaving, is_its) {
+            if group::releases_protected(&leaving, is_its) {
                 return Some(Stack { unprotect: true, ..Stack::empty(self.group.clone()) });
             }
         }
         // Nothing in the cluster tells when the protection is off.
-        self.findings.lacking = true;
+        self.sink.lacking = true;
         for ingress in leaving {
             let (message, fix) = protected_in_aws(&names, "Ingress");
             let field = "alb.ingress.kubernetes.io/load-balancer-attributes";
@@ -262,16 +263,16 @@ impl<'a> Builder<'a> {
                 (Origin::Service, Some(service)) => ObjectReference::service(&service.name),
                 _ => ObjectReference::ingress(&ingress.name),
             };
-            self.findings.annotation_error(object, &error)
+            self.sink.annotation_error(object, &error)
         })
     }
 
     fn error(&mut self, ingress: &ObjectName, code: Code, field: &str, message: &str, fix: &str) -> Failed {
-        self.findings.found(Severity::Error, ObjectReference::ingress(ingress), code, field, message, fix)
+        self.sink.report(Severity::Error, ObjectReference::ingress(ingress), code, field, message, fix)
     }
 
     fn warning(&mut self, ingress: &Ingress, code: Code, field: &str, message: &str, fix: &str) {
-        self.findings.found(Severity::Warning, ObjectReference::ingress(&ingress.name), code, field, message, fix);
+        self.sink.report(Severity::Warning, ObjectReference::ingress(&ingress.name), code, field, message, fix);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Builder, Failed, Member};
 use crate::{
     api::annotations::TrustStore,
     diagnostics::Code,
-    facts::Want,
+    facts::FactQuery,
     model::{MutualAuthentication, ObjectReference, TrustStoreArn, Value},
 };
 
@@ -29,7 +29,7 @@ impl<'a> Builder<'a> {
                     TrustStore::Arn(arn) => Ok(Value::Known(TrustStoreArn::new(arn))),
                     TrustStore::Name(name) => {
                         let (fact, object) = (self.facts.trust_store(name), ObjectReference::ingress(&ingress.name));
-                        self.findings.settle(fact, Want::TrustStore(name.clone()), object, Code::InvalidValue, KEY)
+                        self.sink.resolve(fact, FactQuery::TrustStore(name.clone()), object, Code::InvalidValue, KEY)
                     }
                 });
                 Ok((*port, entry?))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Builder, Failed, Member,
     listeners::ListenerContext,
-    settings::{Given, Place, SubnetSelection},
+    settings::{FieldRef, Sourced, SubnetSelection},
 };
 use crate::{
     api::annotations::{self, Annotations, Protocol},
@@ -18,12 +18,12 @@ use crate::{
 };
 
 /// A member's part. What it does not ask for is `None`.
-pub(super) struct Part<'a> {
+pub(super) struct MemberSpec<'a> {
     pub(super) member: Member<'a>,
-    pub(super) name: Option<Given<LoadBalancerName>>,
+    pub(super) name: Option<Sourced<LoadBalancerName>>,
     pub(super) scheme: Option<Scheme>,
     pub(super) ip_address_type: Option<IpAddressType>,
-    pub(super) subnets: Option<Given<SubnetSelection>>,
+    pub(super) subnets: Option<Sourced<SubnetSelection>>,
     /// By identifier or `Name` tag; not empty.
     pub(super) security_groups: Option<Vec<String>>,
     pub(super) manage_backend_rules: Option<bool>,
@@ -31,14 +31,14 @@ pub(super) struct Part<'a> {
     pub(super) attributes: Attributes,
     pub(super) tags: Tags,
     /// The HTTPS port to redirect to.
-    pub(super) redirect: Option<Given<i32>>,
+    pub(super) redirect: Option<Sourced<i32>>,
     /// Who may come in, where it says so.
-    pub(super) sources: Option<Given<Vec<Source>>>,
-    pub(super) ports: BTreeMap<u16, PortPart>,
+    pub(super) sources: Option<Sourced<Vec<Source>>>,
+    pub(super) ports: BTreeMap<u16, PortSpec>,
 }
 
 /// What a member asks for of one listener.
-pub(super) struct PortPart {
+pub(super) struct PortSpec {
     pub(super) protocol: ListenerProtocol,
     /// In the member's order, or the order of ARNs where they were found; none on listeners without TLS.
     pub(super) certificates: Vec<CertificateArn>,
@@ -51,19 +51,19 @@ pub(super) struct PortPart {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn part(&mut self, member: Member<'a>) -> Result<Part<'a>, Failed> {
+    pub(super) fn member_spec(&mut self, member: Member<'a>) -> Result<MemberSpec<'a>, Failed> {
         let ingress = member.ingress;
         let object = ObjectReference::ingress(&ingress.name);
-        let known = self.findings.check_annotations(&object, annotations::ObjectKind::Ingress, &ingress.annotations);
+        let known = self.sink.check_annotations(&object, annotations::ObjectKind::Ingress, &ingress.annotations);
         // What the class says has to be sound before anything is made of it.
         let known = known.and(self.check_params(member));
-        let access = self.asked_access(member);
+        let access = self.requested_access(member);
         let scheme = self.value(ingress, None, member.scheme()).map(|scheme| scheme.map(|scheme| scheme.value));
         let kind = self.value(ingress, None, member.ip_address_type()).map(|kind| kind.map(|kind| kind.value));
-        let name = self.asked_name(member);
-        let subnets = self.asked_subnets(member);
+        let name = self.requested_name(member);
+        let subnets = self.requested_subnets(member);
         let attributes = self.value(ingress, None, member.annotations.string_map("load-balancer-attributes"));
-        let ports = self.asked_ports(member);
+        let ports = self.requested_ports(member);
         let redirect = self.value(ingress, None, member.ssl_redirect());
         let tags = self.user_tags(member, None);
         let of_all = (scheme, kind, name, subnets, attributes);
@@ -100,7 +100,7 @@ impl<'a> Builder<'a> {
             part.attributes = self.value(ingress, None, member.annotations.string_map(&name))?.unwrap_or_default();
         }
         let attributes = attributes.unwrap_or_default();
-        Ok(Part {
+        Ok(MemberSpec {
             member,
             name,
             scheme,
@@ -116,7 +116,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn asked_name(&mut self, member: Member<'a>) -> Result<Option<Given<LoadBalancerName>>, Failed> {
+    fn requested_name(&mut self, member: Member<'a>) -> Result<Option<Sourced<LoadBalancerName>>, Failed> {
         let Some(name) = self.value(member.ingress, None, member.load_balancer_name())? else { return Ok(None) };
         match LoadBalancerName::new(name.value.clone()) {
             Ok(valid) => Ok(Some(name.map(|_| valid))),
@@ -127,12 +127,12 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn asked_subnets(&mut self, member: Member<'a>) -> Result<Option<Given<SubnetSelection>>, Failed> {
+    fn requested_subnets(&mut self, member: Member<'a>) -> Result<Option<Sourced<SubnetSelection>>, Failed> {
         let selection = self.value(member.ingress, None, member.subnet_selection())?;
         // Those of a class have been looked at.
         let of_class = member.place_in_class("subnets").is_some();
         match &selection {
-            Some(Given { value: SubnetSelection::Named(names), place }) if names.is_empty() && !of_class => {
+            Some(Sourced { value: SubnetSelection::Named(names), place }) if names.is_empty() && !of_class => {
                 let fix = "name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags";
                 let message = "the list of subnets is empty";
                 return Err(self.wrong(member.ingress, Code::Subnets, place, Severity::Error, message, fix));
@@ -144,10 +144,10 @@ impl<'a> Builder<'a> {
 
     /// Its ports; and the certificates and the policy of those that speak TLS.
     #[allow(clippy::type_complexity, reason = "used once, just above")]
-    fn asked_ports(
+    fn requested_ports(
         &mut self,
         member: Member<'a>,
-    ) -> Result<(BTreeMap<u16, PortPart>, (Value<Vec<CertificateArn>>, Option<String>)), Failed> {
+    ) -> Result<(BTreeMap<u16, PortSpec>, (Value<Vec<CertificateArn>>, Option<String>)), Failed> {
         let named = self.named_certificates(member);
         let ports = self.value(member.ingress, None, member.annotations.listen_ports());
         let policy = self.value(member.ingress, None, member.ssl_policy());
@@ -162,7 +162,7 @@ impl<'a> Builder<'a> {
         let certificates =
             if secure.is_empty() { Ok(Value::Known(Vec::new())) } else { self.certificates(member, named) };
         let mut clients = self.mutual_authentication(member, &secure)?;
-        let part = |protocol: Protocol| PortPart {
+        let part = |protocol: Protocol| PortSpec {
             protocol: match protocol {
                 Protocol::Http => ListenerProtocol::Http,
                 Protocol::Https => ListenerProtocol::Https,
@@ -176,7 +176,7 @@ impl<'a> Builder<'a> {
         };
         let ports = ports.into_iter().map(|(port, protocol)| {
             let mutual_authentication = clients.remove(&port);
-            (port, PortPart { mutual_authentication, ..part(protocol) })
+            (port, PortSpec { mutual_authentication, ..part(protocol) })
         });
         Ok((ports.collect(), (certificates?, policy)))
     }
@@ -195,9 +195,9 @@ impl<'a> Builder<'a> {
         };
         let message = format!("the tag `{key}` is managed outside of the cluster (--external-managed-tags)");
         let on_ingress = Annotations::of_ingress(&ingress.annotations).string_map("tags").ok().flatten();
-        let of_ingress = Place::annotation(ingress, "tags");
+        let of_ingress = FieldRef::annotation(ingress, "tags");
         if let Some(params) = member.params.filter(|_| of_class.contains_key(key)) {
-            let (place, fix) = (Place::params(params, "tags"), "remove it from the field");
+            let (place, fix) = (FieldRef::params(params, "tags"), "remove it from the field");
             return Err(self.wrong(ingress, Code::InvalidValue, &place, Severity::Error, &message, fix));
         }
         let object = match service {
@@ -207,6 +207,6 @@ impl<'a> Builder<'a> {
             _ => of_ingress.object,
         };
         let fix = "remove it from the annotation";
-        Err(self.findings.found(Severity::Error, object, Code::InvalidValue, &of_ingress.field, &message, fix))
+        Err(self.sink.report(Severity::Error, object, Code::InvalidValue, &of_ingress.field, &message, fix))
     }
 }

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Builder,
     merge::{Merged, Unmerged},
-    part::Part,
-    routes::{self, Routes, Used},
+    part::MemberSpec,
+    routes::{self, RouteUsage, Routes},
 };
 use crate::{
     diagnostics::Code,
-    facts::{Fact, Want, limits::Limits},
+    facts::{Fact, FactQuery, limits::Limits},
     model::{
         Action, CertificateArn, ListenerProtocol, ObjectName, ObservedLoadBalancer, RuleArn, TargetGroupReference,
     },
@@ -42,31 +42,34 @@ impl Usage {
 
 impl<'a> Builder<'a> {
     /// Sets newcomers aside for whom there is no room.
-    pub(super) fn make_room(
+    pub(super) fn freeze_beyond_quota(
         &mut self,
-        parts: &[Part<'a>],
+        specs: &[MemberSpec<'a>],
         merged: &Merged,
         routes: &[Routes],
-        aside: &BTreeSet<ObjectName>,
+        frozen: &BTreeSet<ObjectName>,
     ) -> Result<(), Unmerged> {
-        let rules = routes::used(parts, routes, merged);
-        let all: Vec<&Part<'a>> = parts.iter().collect();
+        let rules = routes::used(specs, routes, merged);
+        let all: Vec<&MemberSpec<'a>> = specs.iter().collect();
         let mut usage = Usage::default();
-        all.iter().for_each(|part| add(&mut usage, part, &rules, merged));
+        all.iter().for_each(|spec| add(&mut usage, spec, &rules, merged));
         // Nobody's account has less than AWS's defaults, so that nothing has to be asked for less.
-        if usage.over(&Limits::default()).is_none() && aside.is_empty() {
+        if usage.over(&Limits::default()).is_none() && frozen.is_empty() {
             return Ok(());
         }
-        let kept = self.kept(aside)?;
+        let retained = self.observed_if_frozen(frozen)?;
         let mut usage = Usage::default();
-        for holding in kept.iter().flat_map(|observed| &observed.holdings).filter(|h| aside.contains(&h.member)) {
-            usage.rules += holding.rules.len();
-            usage.listeners.extend(holding.ports.keys());
+        for resources in
+            retained.iter().flat_map(|observed| &observed.member_resources).filter(|h| frozen.contains(&h.member))
+        {
+            usage.rules += resources.rules.len();
+            usage.listeners.extend(resources.ports.keys());
         }
-        if let Some(observed) = kept {
+        if let Some(observed) = retained {
             let theirs = |rule: &RuleArn| {
-                let mut holders = observed.holdings.iter().filter(|holding| aside.contains(&holding.member));
-                holders.any(|holding| holding.rules.contains(rule))
+                let mut holders =
+                    observed.member_resources.iter().filter(|resources| frozen.contains(&resources.member));
+                holders.any(|resources| resources.rules.contains(rule))
             };
             let listeners = observed.load_balancers.iter().flat_map(ObservedLoadBalancer::known_listeners);
             let rules = listeners.flat_map(|listener| &listener.rules).filter(|rule| theirs(&rule.arn));
@@ -74,33 +77,36 @@ impl<'a> Builder<'a> {
             usage.target_groups.extend(groups.cloned().map(TargetGroupReference::Foreign));
         }
         let mut everybody = usage.clone();
-        all.iter().for_each(|part| add(&mut everybody, part, &rules, merged));
+        all.iter().for_each(|spec| add(&mut everybody, spec, &rules, merged));
         if everybody.over(&Limits::default()).is_none() {
             return Ok(());
         }
         let limits = match &self.facts.limits {
             Some(Fact::Known(limits)) => *limits,
             None if !self.facts.offline => {
-                self.findings.wants.insert(Want::Limits);
+                self.sink.wants.insert(FactQuery::Limits);
                 return Err(Unmerged::Failed);
             }
             // A plan of files goes by AWS's defaults. What cannot be read now refuses nothing.
             None => Limits::default(),
             _ => Limits::UNKNOWN,
         };
-        let in_force = self.in_force()?;
+        let current = self.current()?;
         // What AWS has, it has: only what comes besides can be too much.
-        let limits = in_force.map_or(limits, |observed| limits.or_in_force(observed));
-        let held: BTreeSet<&ObjectName> =
-            in_force.into_iter().flat_map(|observed| &observed.holdings).map(|holding| &holding.member).collect();
+        let limits = current.map_or(limits, |observed| limits.raised_to_current(observed));
+        let held: BTreeSet<&ObjectName> = current
+            .into_iter()
+            .flat_map(|observed| &observed.member_resources)
+            .map(|resources| &resources.member)
+            .collect();
         // Without a record (the first pass after a takeover), who has been served is told by the status.
-        let served = |part: &Part<'_>| held.is_empty() && !part.member.ingress.status.is_empty();
+        let served = |spec: &MemberSpec<'_>| held.is_empty() && !spec.member.ingress.status.is_empty();
         let (old, new): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|part| held.contains(part.member.name()) || served(part));
-        let mut losers = BTreeSet::new();
-        for part in old.into_iter().chain(new) {
+            all.into_iter().partition(|spec| held.contains(spec.member.name()) || served(spec));
+        let mut to_freeze = BTreeSet::new();
+        for spec in old.into_iter().chain(new) {
             let mut with = usage.clone();
-            add(&mut with, part, &rules, merged);
+            add(&mut with, spec, &rules, merged);
             let Some((what, count, most)) = with.over(&limits) else {
                 usage = with;
                 continue;
@@ -111,25 +117,25 @@ impl<'a> Builder<'a> {
             let fix = format!(
                 "use fewer {what}, put this Ingress in another group, or have the limit raised in Service Quotas; it is served as soon as there is room"
             );
-            self.error(part.member.name(), Code::Quota, "spec.rules", &message, &fix);
-            self.findings.lacking = true;
-            losers.insert(part.member.name().clone());
+            self.error(spec.member.name(), Code::Quota, "spec.rules", &message, &fix);
+            self.sink.lacking = true;
+            to_freeze.insert(spec.member.name().clone());
         }
-        if losers.is_empty() { Ok(()) } else { Err(Unmerged::SetAside(losers)) }
+        if to_freeze.is_empty() { Ok(()) } else { Err(Unmerged::Freeze(to_freeze)) }
     }
 }
 
-fn add(usage: &mut Usage, part: &Part<'_>, used: &BTreeMap<ObjectName, Used>, merged: &Merged) {
-    if let Some(used) = used.get(part.member.name()) {
+fn add(usage: &mut Usage, spec: &MemberSpec<'_>, used: &BTreeMap<ObjectName, RouteUsage>, merged: &Merged) {
+    if let Some(used) = used.get(spec.member.name()) {
         usage.rules += used.rules;
         usage.target_groups.extend(used.target_groups.iter().cloned());
     }
-    for (port, asked) in &part.ports {
+    for (port, requested) in &spec.ports {
         usage.listeners.insert(*port);
         let Some(merged) = merged.ports.get(port).filter(|port| port.protocol == ListenerProtocol::Https) else {
             continue;
         };
-        let others = asked.certificates.iter().filter(|c| Some(*c) != merged.default_certificate.as_ref());
+        let others = requested.certificates.iter().filter(|c| Some(*c) != merged.default_certificate.as_ref());
         usage.certificates.extend(others.map(|certificate| (*port, certificate.clone())));
     }
 }

@@ -9,7 +9,7 @@ use super::{
     listeners::{self, ListenerContext},
     merge::{Merged, MergedPort},
     optimise,
-    part::Part,
+    part::MemberSpec,
 };
 use crate::{
     diagnostics::Code,
@@ -28,7 +28,7 @@ pub(super) struct Routes {
 
 /// What of a member's routes comes to be: rules that can never do anything are left out.
 #[derive(Default)]
-pub(super) struct Used {
+pub(super) struct RouteUsage {
     /// How many rules on all listeners.
     pub(super) rules: usize,
     /// The target groups that the rules and default actions name.
@@ -36,15 +36,15 @@ pub(super) struct Used {
 }
 
 /// Returns what of each member's routes comes to be, where all members are served together.
-pub(super) fn used(parts: &[Part<'_>], routes: &[Routes], merged: &Merged) -> BTreeMap<ObjectName, Used> {
-    let mut all: BTreeMap<ObjectName, Used> = BTreeMap::new();
+pub(super) fn used(specs: &[MemberSpec<'_>], routes: &[Routes], merged: &Merged) -> BTreeMap<ObjectName, RouteUsage> {
+    let mut all: BTreeMap<ObjectName, RouteUsage> = BTreeMap::new();
     for (port, of_port) in &merged.ports {
-        let members = || parts.iter().zip(routes).filter_map(|(part, routes)| Some((part, routes.ports.get(port)?)));
-        for (part, (default, _)) in
-            members().filter(|(part, _)| of_port.default_of.as_ref() == Some(part.member.name()))
+        let members = || specs.iter().zip(routes).filter_map(|(spec, routes)| Some((spec, routes.ports.get(port)?)));
+        for (spec, (default, _)) in
+            members().filter(|(spec, _)| of_port.default_of.as_ref() == Some(spec.member.name()))
         {
             let named = default.iter().flat_map(|(action, _)| action.target_groups().cloned());
-            all.entry(part.member.name().clone()).or_default().target_groups.extend(named);
+            all.entry(spec.member.name().clone()).or_default().target_groups.extend(named);
         }
         let rules = members().flat_map(|(_, (_, rules))| rules.iter().cloned()).collect();
         for rule in optimise::optimise(rules, ListenerContext { port: *port, protocol: of_port.protocol }) {
@@ -57,20 +57,20 @@ pub(super) fn used(parts: &[Part<'_>], routes: &[Routes], merged: &Merged) -> BT
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn routes(&mut self, part: &Part<'a>, merged: &Merged) -> Result<Routes, Failed> {
+    pub(super) fn routes(&mut self, spec: &MemberSpec<'a>, merged: &Merged) -> Result<Routes, Failed> {
         self.backend_source = merged.access.as_ref().and_then(|access| access.backend_source.clone());
         self.target_groups.clear();
         let mut ports = BTreeMap::new();
         let mut failed = false;
-        for (port, asked) in &part.ports {
-            let protocol = asked.protocol;
+        for (port, requested) in &spec.ports {
+            let protocol = requested.protocol;
             if merged.redirect.is_some() && protocol == ListenerProtocol::Http {
                 ports.insert(*port, (None, Vec::new()));
                 continue;
             }
             let context = ListenerContext { port: *port, protocol };
-            let default_action = self.default_action(part.member, context);
-            let rules = self.rules(part.member, context);
+            let default_action = self.default_action(spec.member, context);
+            let rules = self.rules(spec.member, context);
             match (default_action, rules) {
                 (Ok(default_action), Ok(rules)) => drop(ports.insert(*port, (default_action, rules))),
                 _ => failed = true,
@@ -83,31 +83,31 @@ impl<'a> Builder<'a> {
     /// The stack of all parts. `None` where something that concerns all is missing.
     pub(super) fn put_together(
         &mut self,
-        parts: &[Part<'a>],
+        specs: &[MemberSpec<'a>],
         mut merged: Merged,
         routes: Vec<Routes>,
-        aside: &BTreeSet<ObjectName>,
+        frozen: &BTreeSet<ObjectName>,
     ) -> Option<Stack> {
-        let askers = self.askers(parts, &merged);
-        let user_tags = self.merge_tags(parts).ok()?;
-        let mut load_balancer = self.load_balancer(parts, &mut merged, &user_tags).ok()?;
+        let requesters = self.requesters(specs, &merged);
+        let user_tags = self.merge_tags(specs).ok()?;
+        let mut load_balancer = self.load_balancer(specs, &mut merged, &user_tags).ok()?;
         let access = merged.access.take()?;
         let mut listeners = BTreeMap::new();
         let mut sources = BTreeMap::new();
         for (number, mut port) in std::mem::take(&mut merged.ports) {
-            sources.insert(number, self.let_in(port.sources.take()));
-            let listener = self.listener(parts, number, port, merged.redirect, &routes)?;
+            sources.insert(number, self.allowed_sources(port.sources.take()));
+            let listener = self.listener(specs, number, port, merged.redirect, &routes)?;
             listeners.insert(number, listener);
         }
-        let in_force = self.kept(aside).ok()?;
+        let current = self.observed_if_frozen(frozen).ok()?;
         let security_group = access.is_managed().then(|| {
-            let first = parts.first().map(|part| part.member.ingress)?;
+            let first = specs.first().map(|spec| spec.member.ingress)?;
             let mut rules = Vec::new();
             for (port, sources) in &sources {
                 rules.extend(sources.iter().map(|source| access::open_to(*port, source)));
             }
             // The ports that only members set aside listen on stay open to whom they are.
-            let kept = in_force.into_iter().flat_map(|observed| {
+            let retained = current.into_iter().flat_map(|observed| {
                 let group = observed.security_groups.first();
                 group.into_iter().flat_map(|group| &group.ingress)
             });
@@ -119,14 +119,14 @@ impl<'a> Builder<'a> {
             };
             let held = |rule: &&SecurityGroupRule| {
                 let port = rule.from_port.and_then(|port| u16::try_from(port).ok());
-                let mut holders = in_force
+                let mut holders = current
                     .into_iter()
-                    .flat_map(|observed| &observed.holdings)
-                    .filter(|holding| port.is_some_and(|port| holding.ports.contains_key(&port)))
+                    .flat_map(|observed| &observed.member_resources)
+                    .filter(|resources| port.is_some_and(|port| resources.ports.contains_key(&port)))
                     .peekable();
-                holders.peek().is_none() || holders.any(|holding| aside.contains(&holding.member))
+                holders.peek().is_none() || holders.any(|resources| frozen.contains(&resources.member))
             };
-            rules.extend(kept.filter(elsewhere).filter(held).cloned());
+            rules.extend(retained.filter(elsewhere).filter(held).cloned());
             Some(self.managed_security_group(first, rules, &user_tags))
         });
         load_balancer.security_groups = access.security_groups;
@@ -139,44 +139,44 @@ impl<'a> Builder<'a> {
             security_group: security_group.flatten(),
             target_groups,
             listeners,
-            askers,
+            requesters,
             ..Stack::empty(self.group.clone())
         })
     }
 
     fn listener(
         &mut self,
-        parts: &[Part<'a>],
+        specs: &[MemberSpec<'a>],
         number: u16,
         port: MergedPort,
         redirect: Option<u16>,
         routes: &[Routes],
     ) -> Option<Listener> {
-        let on_port: Vec<(&Part<'a>, &Routes)> =
-            parts.iter().zip(routes).filter(|(part, _)| part.ports.contains_key(&number)).collect();
+        let on_port: Vec<(&MemberSpec<'a>, &Routes)> =
+            specs.iter().zip(routes).filter(|(spec, _)| spec.ports.contains_key(&number)).collect();
         let redirect = redirect.filter(|_| port.protocol == ListenerProtocol::Http);
         let mut rules = Vec::new();
         let mut shares = BTreeMap::new();
         let mut default: listeners::Answer = (redirect.map_or_else(listeners::not_found, listeners::redirect_to), None);
         let mut tagged = Vec::new();
-        for (part, routes) in on_port {
-            let member = part.member.name();
+        for (spec, routes) in on_port {
+            let member = spec.member.name();
             let (its_default, its_rules) = routes.ports.get(&number)?;
             rules.extend(its_rules.iter().cloned());
             let is_default = port.default_of.as_ref() == Some(member);
             if let Some(answer) = its_default.as_ref().filter(|_| is_default) {
                 default.clone_from(answer);
             }
-            let certificates = part.ports[&number].certificates.iter().cloned().collect();
-            let cause = super::cause(part.member.ingress, "spec");
+            let certificates = spec.ports[&number].certificates.iter().cloned().collect();
+            let cause = super::cause(spec.member.ingress, "spec");
             shares.insert(member.clone(), ListenerShare { certificates, default_action: is_default, cause });
-            tagged.push(part);
+            tagged.push(spec);
         }
-        self.tell_of_hidden(&rules, number);
+        self.warn_of_hidden_rules(&rules, number);
         let context = ListenerContext { port: number, protocol: port.protocol };
         let mut user_tags = BTreeMap::new();
-        for part in tagged {
-            user_tags.extend(part.tags.clone());
+        for spec in tagged {
+            user_tags.extend(spec.tags.clone());
         }
         let (attributes, attribute_causes) = port.attributes;
         let (default_action, default_authentication) = default;
@@ -207,7 +207,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Tells of rules that get no request, because another member's rule takes the same requests before.
-    fn tell_of_hidden(&mut self, rules: &[Rule], port: u16) {
+    fn warn_of_hidden_rules(&mut self, rules: &[Rule], port: u16) {
         for (index, rule) in rules.iter().enumerate() {
             let hides =
                 |earlier: &&Rule| earlier.cause.object != rule.cause.object && earlier.conditions == rule.conditions;
@@ -219,31 +219,31 @@ impl<'a> Builder<'a> {
                 let fix = "remove one of the two, or change their order with `alb.ingress.kubernetes.io/group.order`";
                 let object = rule.cause.object.clone();
                 let severity = crate::diagnostics::Severity::Warning;
-                self.findings.found(severity, object, Code::Conflict, &rule.cause.field, &message, fix);
+                self.sink.report(severity, object, Code::Conflict, &rule.cause.field, &message, fix);
             }
         }
     }
 
     /// Members whose target groups have the name of an earlier member's within the group: Ingress and Service names that run
     /// together the same way.
-    pub(super) fn same_resources(&mut self, parts: &[Part<'a>], routes: &[Routes]) -> BTreeSet<ObjectName> {
+    pub(super) fn same_resources(&mut self, specs: &[MemberSpec<'a>], routes: &[Routes]) -> BTreeSet<ObjectName> {
         let mut seen: BTreeMap<ResourceId, ObjectName> = BTreeMap::new();
-        let mut losers = BTreeSet::new();
-        for (part, routes) in parts.iter().zip(routes) {
+        let mut to_freeze = BTreeSet::new();
+        for (spec, routes) in specs.iter().zip(routes) {
             for resource in routes.target_groups.keys() {
-                let member = part.member.name();
+                let member = spec.member.name();
                 if let Some(other) = seen.get(resource).filter(|other| *other != member).cloned() {
                     let message = format!(
                         "its target group would be called `{resource}` within the group, as one of Ingress {other} is"
                     );
                     let fix = "rename the Ingress or its Service";
                     self.error(member, Code::Conflict, "metadata.name", &message, fix);
-                    losers.insert(member.clone());
+                    to_freeze.insert(member.clone());
                 } else {
                     seen.insert(resource.clone(), member.clone());
                 }
             }
         }
-        losers
+        to_freeze
     }
 }

@@ -21,12 +21,12 @@ use crate::{
 
 /// Where a setting stands: the object to change, and the annotation or field within it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FieldRef {
     pub(super) object: ObjectReference,
     pub(super) field: String,
 }
 
-impl Place {
+impl FieldRef {
     /// A field of the settings of a class, by its path within `spec`.
     pub(super) fn params(params: &IngressClassParams, field: &str) -> Self {
         Self { object: ObjectReference::ingress_class_params(&params.name), field: format!("spec.{field}") }
@@ -40,14 +40,14 @@ impl Place {
 
 /// A value, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Given<T> {
+pub(super) struct Sourced<T> {
     pub(super) value: T,
-    pub(super) place: Place,
+    pub(super) place: FieldRef,
 }
 
-impl<T> Given<T> {
-    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Given<U> {
-        Given { value: change(self.value), place: self.place }
+impl<T> Sourced<T> {
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Sourced<U> {
+        Sourced { value: change(self.value), place: self.place }
     }
 }
 
@@ -71,7 +71,7 @@ impl fmt::Display for SubnetSelection {
 }
 
 /// A setting that may be absent, or be an annotation outside its grammar.
-type Read<T> = Result<Option<Given<T>>, AnnotationError>;
+type Read<T> = Result<Option<Sourced<T>>, AnnotationError>;
 
 fn full(list: Option<&Vec<String>>) -> Option<Vec<String>> {
     list.filter(|list| !list.is_empty()).cloned()
@@ -99,10 +99,10 @@ impl<'a> Member<'a> {
         read: impl FnOnce() -> Result<Option<T>, AnnotationError>,
     ) -> Read<T> {
         if let (Some(value), Some(params)) = (of_class, self.params) {
-            return Ok(Some(Given { value, place: Place::params(params, field) }));
+            return Ok(Some(Sourced { value, place: FieldRef::params(params, field) }));
         }
-        let place = || Place::annotation(self.ingress, name);
-        Ok(read()?.map(|value| Given { value, place: place() }))
+        let place = || FieldRef::annotation(self.ingress, name);
+        Ok(read()?.map(|value| Sourced { value, place: place() }))
     }
 
     /// The name of the load balancer.
@@ -180,7 +180,7 @@ impl<'a> Member<'a> {
                 (Some(ids), _) => ("subnets.ids", SubnetSelection::Named(ids.clone())),
                 (None, tags) => ("subnets.tags", SubnetSelection::Tagged(tags.clone().unwrap_or_default())),
             };
-            return Ok(Some(Given { value, place: Place::params(params, field) }));
+            return Ok(Some(Sourced { value, place: FieldRef::params(params, field) }));
         }
         let read = || self.annotations.string_list("subnets");
         Ok(self.setting("subnets", None, "subnets", read)?.map(|setting| setting.map(SubnetSelection::Named)))
@@ -219,7 +219,7 @@ impl<'a> Member<'a> {
     }
 
     /// Where the class says what an annotation (by its name without the prefix) would say. `None` where it does not.
-    pub(super) fn place_in_class(&self, annotation: &str) -> Option<Place> {
+    pub(super) fn place_in_class(&self, annotation: &str) -> Option<FieldRef> {
         let place = match annotation {
             "load-balancer-name" => self.load_balancer_name().ok()??.place,
             "scheme" => self.scheme().ok()??.place,
@@ -242,17 +242,17 @@ impl<'a> Builder<'a> {
         &mut self,
         ingress: &Ingress,
         code: Code,
-        place: &Place,
+        place: &FieldRef,
         severity: Severity,
         message: &str,
         fix: &str,
     ) -> Failed {
         let object = ObjectReference::ingress(&ingress.name);
         if place.object != object {
-            let (told, field) = (format!("{}, {}: {message}", place.object, place.field), "spec.ingressClassName");
-            self.findings.found(severity, object, code, field, &told, fix);
+            let (reported, field) = (format!("{}, {}: {message}", place.object, place.field), "spec.ingressClassName");
+            self.sink.report(severity, object, code, field, &reported, fix);
         }
-        self.findings.found(severity, place.object.clone(), code, &place.field, message, fix)
+        self.sink.report(severity, place.object.clone(), code, &place.field, message, fix)
     }
 
     /// What the schema of IngressClassParams, or a webhook of aws-load-balancer-controller, would have refused; and what is
@@ -261,7 +261,7 @@ impl<'a> Builder<'a> {
         let Some(params) = member.params else { return Ok(()) };
         let mut failed = false;
         for (field, message, fix) in mistakes(&params.spec) {
-            let place = Place::params(params, &field);
+            let place = FieldRef::params(params, &field);
             self.wrong(member.ingress, Code::InvalidValue, &place, Severity::Error, &message, &fix);
             failed = true;
         }
@@ -273,7 +273,14 @@ impl<'a> Builder<'a> {
             if asked {
                 let message = "the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for";
                 let fix = "remove the field, if they may be served without it";
-                self.wrong(member.ingress, Code::Refused, &Place::params(params, field), Severity::Error, message, fix);
+                self.wrong(
+                    member.ingress,
+                    Code::Refused,
+                    &FieldRef::params(params, field),
+                    Severity::Error,
+                    message,
+                    fix,
+                );
                 failed = true;
             }
         }
@@ -286,7 +293,7 @@ impl<'a> Builder<'a> {
                 let message = "the field is known but its effect is not built yet; it is ignored";
                 let fix =
                     "leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it";
-                let place = Place::params(params, field);
+                let place = FieldRef::params(params, field);
                 self.wrong(member.ingress, Code::AnnotationNotBuilt, &place, Severity::Warning, message, fix);
             }
         }

@@ -39,7 +39,7 @@ impl<'a> Builder<'a> {
         if self.target_groups.contains_key(&resource) {
             return Ok(resource);
         }
-        let known = self.findings.check_annotations(
+        let known = self.sink.check_annotations(
             &ObjectReference::service(&service.name),
             annotations::ObjectKind::Service,
             &service.annotations,

@@ -107,7 +107,7 @@ impl Builder<'_> {
     }
 
     /// Returns the empty stack, unless the Service's annotation or AWS protects the load balancer from deletion.
-    pub(super) fn stack_of_leaver(&mut self) -> Result<Stack, Failed> {
+    pub(super) fn stack_for_leaving(&mut self) -> Result<Stack, Failed> {
         let attributes = self.value(self.annotations.string_map(ATTRIBUTES))?.unwrap_or_default();
         let unprotect = match attributes.get(DELETION_PROTECTION) {
             None => false,
@@ -124,12 +124,12 @@ impl Builder<'_> {
             },
         };
         let empty = Stack::empty(self.id.clone());
-        let Some(names) = self.findings.protected(self.facts).ok_or(Failed)? else { return Ok(empty) };
+        let Some(names) = self.sink.protected(self.facts).ok_or(Failed)? else { return Ok(empty) };
         if unprotect {
             return Ok(Stack { unprotect, ..empty });
         }
         // Nothing in the cluster tells when the protection is off.
-        self.findings.lacking = true;
+        self.sink.lacking = true;
         let (message, fix) = protected_in_aws(&names, "Service");
         Err(self.error(Code::Refused, &key(ATTRIBUTES), &message, fix))
     }

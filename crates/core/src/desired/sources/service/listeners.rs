@@ -22,7 +22,7 @@ const LISTENER_ATTRIBUTES: &str = "aws-load-balancer-listener-attributes";
 const ALPN_POLICIES: &[&str] = &["None", "HTTP1Only", "HTTP2Only", "HTTP2Optional", "HTTP2Preferred"];
 
 /// A port of the Service with what its listener and its target group speak.
-pub(super) struct Front<'a> {
+pub(super) struct ListenerPort<'a> {
     /// Its place in `spec.ports`.
     pub(super) index: usize,
     pub(super) port: &'a ServicePort,
@@ -30,7 +30,7 @@ pub(super) struct Front<'a> {
     pub(super) target_group: TargetGroupProtocol,
 }
 
-impl Front<'_> {
+impl ListenerPort<'_> {
     pub(super) fn field(&self) -> String {
         format!("spec.ports[{}]", self.index)
     }
@@ -65,7 +65,7 @@ fn described(port: &ServicePort) -> String {
 impl<'a> Builder<'a> {
     /// The ports that get a listener, in the order of the Service, and whether they are all there and as they shall be.
     /// Of those that are, the other mistakes are told all the same.
-    pub(super) fn fronts(&mut self) -> (Vec<Front<'a>>, Result<(), Failed>) {
+    pub(super) fn listener_ports(&mut self) -> (Vec<ListenerPort<'a>>, Result<(), Failed>) {
         let tls = self.tls();
         let joined = self.joins_tcp_and_udp();
         let mut by_number: BTreeMap<u16, Vec<(usize, &'a ServicePort)>> = BTreeMap::new();
@@ -77,24 +77,24 @@ impl<'a> Builder<'a> {
             }
             same.push((index, port));
         }
-        let mut fronts = Vec::new();
+        let mut listener_ports = Vec::new();
         let mut failed = false;
         for same in order.iter().filter_map(|number| by_number.get(number)) {
             let Some(&(index, port)) = same.first() else { continue };
-            let front = match self.protocol(index, port, same, joined, tls.as_ref().ok()) {
-                Ok((listener, target_group)) => Front { index, port, listener, target_group },
+            let listener_port = match self.protocol(index, port, same, joined, tls.as_ref().ok()) {
+                Ok((listener, target_group)) => ListenerPort { index, port, listener, target_group },
                 Err(Failed) => {
                     failed = true;
                     continue;
                 }
             };
-            fronts.push(front);
+            listener_ports.push(listener_port);
         }
         if !failed && tls.is_ok() {
-            self.tell_of_attributes_of_nothing(&fronts);
-            return (fronts, Ok(()));
+            self.warn_of_unused_attributes(&listener_ports);
+            return (listener_ports, Ok(()));
         }
-        (fronts, Err(Failed))
+        (listener_ports, Err(Failed))
     }
 
     fn protocol(
@@ -206,10 +206,10 @@ impl<'a> Builder<'a> {
 
     pub(super) fn listeners(
         &mut self,
-        fronts: &[Front<'a>],
+        listener_ports: &[ListenerPort<'a>],
         user_tags: Option<&Tags>,
     ) -> Result<BTreeMap<u16, Listener>, Failed> {
-        let secure = fronts.iter().any(|front| front.listener.is_secure());
+        let secure = listener_ports.iter().any(|listener_port| listener_port.listener.is_secure());
         let policy = self.value(self.annotations.string("aws-load-balancer-ssl-negotiation-policy"));
         // What only TLS listeners have is read only where there are some.
         let alpn = if secure {
@@ -224,13 +224,13 @@ impl<'a> Builder<'a> {
         };
         let certificates: Vec<CertificateArn> = certificates.into_iter().map(CertificateArn::new).collect();
         let attributes: Vec<Result<Attributes, Failed>> =
-            fronts.iter().map(|front| self.listener_attributes(front)).collect();
+            listener_ports.iter().map(|listener_port| self.listener_attributes(listener_port)).collect();
         let (policy, alpn, user_tags) = (policy?, alpn?, user_tags.ok_or(Failed)?);
         let policy = policy.unwrap_or_else(|| self.config.default_ssl_policy.clone());
         let mut listeners = BTreeMap::new();
-        for (front, attributes) in fronts.iter().zip(attributes) {
-            let secure = front.listener.is_secure();
-            let (port, number) = (front.port.port, front.port.port.to_string());
+        for (listener_port, attributes) in listener_ports.iter().zip(attributes) {
+            let secure = listener_port.listener.is_secure();
+            let (port, number) = (listener_port.port.port, listener_port.port.port.to_string());
             let default_certificate = certificates.first().filter(|_| secure).cloned();
             let others: BTreeSet<CertificateArn> = certificates
                 .iter()
@@ -240,7 +240,7 @@ impl<'a> Builder<'a> {
             let group = TargetGroupReference::Own(ResourceId(format!("{}:{number}", self.service.name)));
             let listener = Listener {
                 port,
-                protocol: front.listener,
+                protocol: listener_port.listener,
                 default_action: Action::Forward {
                     target_groups: vec![WeightedTargetGroup { group, weight: None }],
                     stickiness: None,
@@ -257,17 +257,17 @@ impl<'a> Builder<'a> {
                 rules: Vec::new(),
                 shares: BTreeMap::new(),
                 tags: self.config.of_listeners(self.tags(&number, user_tags)),
-                cause: self.cause(front.field()),
+                cause: self.cause(listener_port.field()),
             };
             listeners.insert(port, listener);
         }
         Ok(listeners)
     }
 
-    fn listener_attributes(&mut self, front: &Front<'_>) -> Result<Attributes, Failed> {
-        let suffix = format!("{LISTENER_ATTRIBUTES}.{}-{}", front.listener, front.port.port);
+    fn listener_attributes(&mut self, listener_port: &ListenerPort<'_>) -> Result<Attributes, Failed> {
+        let suffix = format!("{LISTENER_ATTRIBUTES}.{}-{}", listener_port.listener, listener_port.port.port);
         let attributes = self.value(self.annotations.string_map(&suffix))?.unwrap_or_default();
-        if front.listener == ListenerProtocol::Tls && !attributes.is_empty() {
+        if listener_port.listener == ListenerProtocol::Tls && !attributes.is_empty() {
             let message = "a TLS listener has no attributes; the annotation has no effect";
             self.warning(Code::Unsupported, &key(&suffix), message, "remove it");
             return Ok(Attributes::new());
@@ -277,9 +277,12 @@ impl<'a> Builder<'a> {
 
     /// Annotations for listeners that the Service does not have, most often because of TLS: they name the listener's
     /// protocol, not the port's.
-    fn tell_of_attributes_of_nothing(&mut self, fronts: &[Front<'_>]) {
+    fn warn_of_unused_attributes(&mut self, listener_ports: &[ListenerPort<'_>]) {
         let start = format!("{SERVICE_PREFIX}{LISTENER_ATTRIBUTES}.");
-        let names: Vec<String> = fronts.iter().map(|front| format!("{}-{}", front.listener, front.port.port)).collect();
+        let names: Vec<String> = listener_ports
+            .iter()
+            .map(|listener_port| format!("{}-{}", listener_port.listener, listener_port.port.port))
+            .collect();
         for written in self.service.annotations.keys() {
             if let Some(parameter) = written.strip_prefix(&start)
                 && !names.is_empty()

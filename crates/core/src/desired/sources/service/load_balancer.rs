@@ -9,7 +9,7 @@ use super::{
 use crate::{
     desired::findings::Failed,
     diagnostics::Code,
-    facts::{Incumbent, Subnet, SubnetQuery, Want},
+    facts::{ExistingLoadBalancer, FactQuery, Subnet, SubnetQuery},
     model::{
         Attributes, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, Scheme, SubnetMapping, Tags,
         Value, names, tags,
@@ -60,31 +60,31 @@ impl Builder<'_> {
             }),
         };
         // A Service that says nothing keeps what it has.
-        let usual = || self.facts.incumbent.as_ref().map_or(self.config.default_scheme, |incumbent| incumbent.scheme);
+        let usual = || self.facts.existing.as_ref().map_or(self.config.default_scheme, |existing| existing.scheme);
         Ok(scheme.unwrap_or_else(usual))
     }
 
     /// The load balancers that the Service has, the one that clients are sent to first.
-    fn incumbents(&self) -> impl Iterator<Item = &Incumbent> {
-        self.facts.incumbent.iter().chain(&self.facts.beside)
+    fn all_existing(&self) -> impl Iterator<Item = &ExistingLoadBalancer> {
+        self.facts.existing.iter().chain(&self.facts.other_existing)
     }
 
     /// The existing load balancer of a scheme. One of the other scheme is replaced, since AWS cannot change it.
-    fn kept(&self, scheme: Scheme) -> Option<&Incumbent> {
-        self.incumbents().find(|existing| existing.scheme == scheme)
+    fn existing_of_scheme(&self, scheme: Scheme) -> Option<&ExistingLoadBalancer> {
+        self.all_existing().find(|existing| existing.scheme == scheme)
     }
 
     /// Whether the load balancer is, or will be made, in security groups: one that is in none cannot be given any, and neither
     /// does the one that replaces it get any. `None` where there is none yet.
     pub(super) fn is_in_groups(&self, scheme: Option<Scheme>) -> Option<bool> {
-        let incumbent = scheme.and_then(|scheme| self.kept(scheme)).or(self.facts.incumbent.as_ref());
-        incumbent.map(|incumbent| incumbent.has_security_groups)
+        let existing = scheme.and_then(|scheme| self.existing_of_scheme(scheme)).or(self.facts.existing.as_ref());
+        existing.map(|existing| existing.has_security_groups)
     }
 
     /// Refuses a load balancer of another scheme that cannot be made beside the one that serves, as both would have the same
     /// name.
     fn check_replacement(&mut self, scheme: Scheme, name: Option<&LoadBalancerName>) -> Result<(), Failed> {
-        let Some(existing) = self.facts.incumbent.as_ref().filter(|_| self.kept(scheme).is_none()) else {
+        let Some(existing) = self.facts.existing.as_ref().filter(|_| self.existing_of_scheme(scheme).is_none()) else {
             return Ok(());
         };
         let Some(name) = name.filter(|name| self.facts.names.contains(name.as_str())) else { return Ok(()) };
@@ -99,24 +99,24 @@ impl Builder<'_> {
     fn subnets(&mut self, scheme: Scheme, needs_blocks: bool) -> Result<Value<Vec<Subnet>>, Failed> {
         let kind = LoadBalancerKind::Network;
         let named = self.value(self.annotations.string_list(SUBNETS))?;
-        let (query, field) = match (named, self.kept(scheme)) {
+        let (query, field) = match (named, self.existing_of_scheme(scheme)) {
             (Some(names), _) if names.is_empty() => {
                 let fix = "name subnets by id or by their tag `Name`, or remove the annotation";
                 return Err(self.error(Code::Subnets, &key(SUBNETS), "the annotation names no subnet", fix));
             }
             (Some(names), _) => (SubnetQuery::Named { kind, names, ipv6: false }, key(SUBNETS)),
-            (None, Some(incumbent)) if needs_blocks => {
-                let names = incumbent.subnets.iter().map(|id| id.as_str().to_owned()).collect();
+            (None, Some(existing)) if needs_blocks => {
+                let names = existing.subnets.iter().map(|id| id.as_str().to_owned()).collect();
                 (SubnetQuery::Named { kind, names, ipv6: false }, key(SUBNETS))
             }
-            (None, Some(incumbent)) => {
-                let kept = incumbent.subnets.iter().map(|id| Subnet { id: id.clone(), ipv4_blocks: Vec::new() });
+            (None, Some(existing)) => {
+                let kept = existing.subnets.iter().map(|id| Subnet { id: id.clone(), ipv4_blocks: Vec::new() });
                 return Ok(Value::Known(kept.collect()));
             }
             (None, None) => (SubnetQuery::Discovered { kind, scheme, ipv6: false }, key(SCHEME)),
         };
         let fact = self.facts.subnets(&query);
-        self.findings.settle(fact, Want::Subnets(query), self.object(), Code::Subnets, &field)
+        self.sink.resolve(fact, FactQuery::Subnets(query), self.object(), Code::Subnets, &field)
     }
 
     pub(super) fn load_balancer(

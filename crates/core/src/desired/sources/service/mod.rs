@@ -22,7 +22,7 @@ use crate::{
 use crate::{
     desired::{
         BuildConfig, Built,
-        findings::{Failed, Findings},
+        findings::{DiagnosticSink, Failed},
     },
     diagnostics::{Code, Severity},
     model::tags,
@@ -136,7 +136,7 @@ pub fn ownership(service: &Service, config: &BuildConfig) -> Ownership {
 #[must_use]
 pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &ObjectName) -> Built {
     let Some(service) = snapshot.services.get(name) else {
-        return Findings::default().built(None);
+        return DiagnosticSink::default().built(None);
     };
     let mut builder = Builder {
         scope: snapshot.scope,
@@ -145,16 +145,16 @@ pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &Ob
         service,
         annotations: Annotations::of_service(&service.annotations),
         id: StackId::Service(name.clone()),
-        findings: Findings::default(),
+        sink: DiagnosticSink::default(),
     };
     let held = service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER);
     let stack = match ownership(service, config) {
         Ownership::Ours => builder.not_orphaning().and_then(|()| builder.stack()).ok(),
-        Ownership::Foreign if held => builder.stack_of_leaver().ok(),
+        Ownership::Foreign if held => builder.stack_for_leaving().ok(),
         Ownership::Foreign if service.deleting => Some(Stack::empty(builder.id.clone())),
         Ownership::Foreign => None,
     };
-    builder.findings.built(stack)
+    builder.sink.built(stack)
 }
 
 /// The full key of an annotation.
@@ -169,7 +169,7 @@ struct Builder<'a> {
     service: &'a Service,
     annotations: Annotations<'a>,
     id: StackId,
-    findings: Findings,
+    sink: DiagnosticSink,
 }
 
 impl<'a> Builder<'a> {
@@ -184,18 +184,22 @@ impl<'a> Builder<'a> {
             (Ok(access), Ok(user_tags)) => self.managed_security_group(access, user_tags),
             _ => Err(Failed),
         };
-        let (fronts, complete) = self.fronts();
+        let (listener_ports, complete) = self.listener_ports();
         let mut target_groups = IndexMap::new();
         let mut failed = false;
-        for front in &fronts {
-            let group =
-                self.target_group(front, access.as_ref().ok(), placement.as_ref().ok(), user_tags.as_ref().ok());
+        for listener_port in &listener_ports {
+            let group = self.target_group(
+                listener_port,
+                access.as_ref().ok(),
+                placement.as_ref().ok(),
+                user_tags.as_ref().ok(),
+            );
             match group {
                 Ok(group) => drop(target_groups.insert(group.resource.clone(), group)),
                 Err(Failed) => failed = true,
             }
         }
-        let listeners = self.listeners(&fronts, user_tags.as_ref().ok());
+        let listeners = self.listeners(&listener_ports, user_tags.as_ref().ok());
         let (load_balancer, security_group, listeners) = (load_balancer?, security_group?, listeners?);
         complete?;
         if failed {
@@ -247,14 +251,14 @@ impl<'a> Builder<'a> {
 
     /// The value of an annotation, or the diagnostic of what is wrong with it.
     fn value<T>(&mut self, read: Result<T, AnnotationError>) -> Result<T, Failed> {
-        read.map_err(|error| self.findings.annotation_error(ObjectReference::service(&self.service.name), &error))
+        read.map_err(|error| self.sink.annotation_error(ObjectReference::service(&self.service.name), &error))
     }
 
     fn error(&mut self, code: Code, field: &str, message: &str, fix: &str) -> Failed {
-        self.findings.found(Severity::Error, self.object(), code, field, message, fix)
+        self.sink.report(Severity::Error, self.object(), code, field, message, fix)
     }
 
     fn warning(&mut self, code: Code, field: &str, message: &str, fix: &str) {
-        let Failed = self.findings.found(Severity::Warning, self.object(), code, field, message, fix);
+        let Failed = self.sink.report(Severity::Warning, self.object(), code, field, message, fix);
     }
 }

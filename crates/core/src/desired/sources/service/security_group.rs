@@ -4,7 +4,7 @@ use super::{Builder, key};
 use crate::{
     desired::findings::Failed,
     diagnostics::Code,
-    facts::Want,
+    facts::FactQuery,
     model::{
         ManagedSecurityGroup, Scheme, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source, Tags, Value,
         names, tags,
@@ -29,7 +29,7 @@ pub(super) struct Access {
 
 /// The reason for a load balancer in no security group.
 #[derive(Clone, Copy)]
-enum Without {
+enum NoSecurityGroups {
     /// The annotation of the Service.
     Annotation,
     /// The feature gate `NLBSecurityGroup`, which is off.
@@ -53,27 +53,27 @@ impl Builder<'_> {
         let given = self.value(self.annotations.string_list(SECURITY_GROUPS));
         let (annotated, manage, given) = (annotated?.unwrap_or_default(), manage?, given?.unwrap_or_default());
         let without = if annotated {
-            Some(Without::Annotation)
+            Some(NoSecurityGroups::Annotation)
         } else {
-            (!self.config.nlb_security_groups).then_some(Without::Gate)
+            (!self.config.nlb_security_groups).then_some(NoSecurityGroups::Gate)
         };
-        let incumbent = self.is_in_groups(scheme);
-        if incumbent == Some(false) || without.is_some() {
-            if let (Some(true), Some(without)) = (incumbent, without) {
+        let in_groups = self.is_in_groups(scheme);
+        if in_groups == Some(false) || without.is_some() {
+            if let (Some(true), Some(without)) = (in_groups, without) {
                 let message = "the load balancer is in security groups, and AWS cannot take a Network Load Balancer out of all of them";
                 let (field, fix) = match without {
-                    Without::Annotation => (
+                    NoSecurityGroups::Annotation => (
                         key(WITHOUT),
                         "remove the annotation, or make a second Service with it and delete this one when clients have moved",
                     ),
-                    Without::Gate => (
+                    NoSecurityGroups::Gate => (
                         "--feature-gates=NLBSecurityGroup=false".to_owned(),
                         "start the controller without the gate, or make a second Service and delete this one when clients have moved",
                     ),
                 };
                 return Err(self.error(Code::ReplacementNeeded, &field, message, fix));
             }
-            self.tell_without_effect(&given, without);
+            self.warn_without_effect(&given, without);
             let targets = if manage == Some(false) { TargetAccess::NotManaged } else { TargetAccess::Addresses };
             return Ok(Access { security_groups: Vec::new(), targets });
         }
@@ -86,7 +86,7 @@ impl Builder<'_> {
             }
             return Ok(Access { security_groups, targets: TargetAccess::Group(source) });
         }
-        self.tell_ranges_without_effect(
+        self.warn_ranges_without_effect(
             "the load balancer is in security groups of yours, whose rules are yours",
             true,
         );
@@ -94,7 +94,8 @@ impl Builder<'_> {
         let fact = self.facts.security_groups(&given);
         let field = key(SECURITY_GROUPS);
         let count = given.len();
-        let found = self.findings.settle(fact, Want::SecurityGroups(given), self.object(), Code::InvalidValue, &field);
+        let found =
+            self.sink.resolve(fact, FactQuery::SecurityGroups(given), self.object(), Code::InvalidValue, &field);
         let source = match (manage, self.config.enable_backend_security_group) {
             (false, _) => None,
             (true, true) => Some(SecurityGroupReference::SharedBackend(self.backend_security_group()?)),
@@ -120,17 +121,17 @@ impl Builder<'_> {
             return Ok(Value::Known(id.clone()));
         }
         let fact = self.facts.backend_security_group();
-        self.findings.settle(fact, Want::BackendSecurityGroup, self.object(), Code::Unsupported, "spec")
+        self.sink.resolve(fact, FactQuery::BackendSecurityGroup, self.object(), Code::Unsupported, "spec")
     }
 
     /// What a load balancer without security groups does not heed. Source ranges are not among it: they are for its
     /// targets' rules.
-    fn tell_without_effect(&mut self, given: &[String], without: Option<Without>) {
+    fn warn_without_effect(&mut self, given: &[String], without: Option<NoSecurityGroups>) {
         let why = match without {
-            Some(Without::Annotation) => {
+            Some(NoSecurityGroups::Annotation) => {
                 "the load balancer is in no security group, as `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg` asks"
             }
-            Some(Without::Gate) => {
+            Some(NoSecurityGroups::Gate) => {
                 "the load balancer is in no security group, as the controller's flag `--feature-gates=NLBSecurityGroup=false` asks"
             }
             None => "the load balancer was made without security groups, and AWS cannot give it any",
@@ -138,16 +139,16 @@ impl Builder<'_> {
         if !given.is_empty() {
             let field = key(SECURITY_GROUPS);
             let fix = match without {
-                Some(Without::Annotation) => "remove one of the two annotations",
-                Some(Without::Gate) => "remove the annotation, or start the controller without the gate",
+                Some(NoSecurityGroups::Annotation) => "remove one of the two annotations",
+                Some(NoSecurityGroups::Gate) => "remove the annotation, or start the controller without the gate",
                 None => "make a second Service and delete this one when clients have moved",
             };
             self.warning(Code::Unsupported, &field, &format!("the annotation has no effect: {why}"), fix);
         }
-        self.tell_ranges_without_effect(why, false);
+        self.warn_ranges_without_effect(why, false);
     }
 
-    fn tell_ranges_without_effect(&mut self, why: &str, ranges: bool) {
+    fn warn_ranges_without_effect(&mut self, why: &str, ranges: bool) {
         let spec = (!self.service.load_balancer_source_ranges.is_empty()).then(|| SPEC_RANGES.to_owned());
         let annotated = |suffix: &str| self.annotations.contains(suffix).then(|| key(suffix));
         let ranges = ranges.then_some([spec, annotated(SOURCE_RANGES)]).into_iter().flatten().flatten();

@@ -2,7 +2,7 @@
 
 use super::{
     Builder, TARGET_TYPE, TYPE, key,
-    listeners::Front,
+    listeners::ListenerPort,
     load_balancer::Placement,
     security_group::{Access, EVERYWHERE, TargetAccess},
 };
@@ -13,7 +13,7 @@ use crate::{
         sources::ingress::target_group::{NODE_PORT, port_after_apply},
     },
     diagnostics::Code,
-    facts::Want,
+    facts::FactQuery,
     model::{
         Attributes, Binding, HealthCheck, HealthCheckProtocol, IpAddressType, Matcher, NetworkingPeer, NetworkingPort,
         NetworkingRule, PortReference, ResourceId, Scheme, Tags, TargetGroup, TargetGroupProtocol, TargetType, Value,
@@ -34,16 +34,16 @@ const CHECK_NODE_PORT: &str = "the port for health checks that the API server gi
 impl<'a> Builder<'a> {
     pub(super) fn target_group(
         &mut self,
-        front: &Front<'a>,
+        listener_port: &ListenerPort<'a>,
         access: Option<&Access>,
         placement: Option<&Placement>,
         user_tags: Option<&Tags>,
     ) -> Result<TargetGroup, Failed> {
         let target_type = self.target_type();
-        let resource = ResourceId(format!("{}:{}", self.service.name, front.port.port));
-        let port = self.traffic_port(front, target_type);
+        let resource = ResourceId(format!("{}:{}", self.service.name, listener_port.port.port));
+        let port = self.traffic_port(listener_port, target_type);
         let health_check = self.health_check(target_type);
-        let attributes = self.group_attributes(front.port.port);
+        let attributes = self.group_attributes(listener_port.port.port);
         let labels = self.value(self.annotations.string_map("aws-load-balancer-target-node-labels"));
         let families = self.check_families();
         let (port, health_check, attributes) = (port?, health_check?, attributes?);
@@ -56,10 +56,10 @@ impl<'a> Builder<'a> {
                 Value::Known(port) => PortReference::Number(*port),
                 Value::AfterApply(why) => port_after_apply(why),
             },
-            TargetType::Ip => front.port.target_port.clone(),
+            TargetType::Ip => listener_port.port.target_port.clone(),
         };
         let networking =
-            self.networking(front, &traffic, target_type, &health_check, &attributes, access, placement)?;
+            self.networking(listener_port, &traffic, target_type, &health_check, &attributes, access, placement)?;
         let hashed = port.known().copied().unwrap_or_default();
         let name = self.named(|cluster, service_uid| {
             names::service_target_group(names::ServiceTargetGroupIdentity {
@@ -67,9 +67,9 @@ impl<'a> Builder<'a> {
                 service: &self.service.name,
                 service_uid,
                 port: hashed,
-                service_port: front.port.port,
+                service_port: listener_port.port.port,
                 target_type,
-                protocol: front.target_group,
+                protocol: listener_port.target_group,
                 check_protocol: health_check.protocol,
                 check_interval: health_check.interval_seconds,
             })
@@ -100,7 +100,7 @@ impl<'a> Builder<'a> {
             second_name,
             name,
             target_type,
-            protocol: front.target_group,
+            protocol: listener_port.target_group,
             protocol_version: None,
             ip_address_type: IpAddressType::Ipv4,
             port,
@@ -112,12 +112,12 @@ impl<'a> Builder<'a> {
                 namespace: self.service.name.namespace.clone(),
                 labels: tags::binding_labels(&self.id),
                 service: self.service.name.name.clone(),
-                service_port: PortReference::Number(front.port.port),
+                service_port: PortReference::Number(listener_port.port.port),
                 node_labels,
                 networking,
             },
             resource,
-            cause: self.cause(front.field()),
+            cause: self.cause(listener_port.field()),
         })
     }
 
@@ -151,10 +151,14 @@ impl<'a> Builder<'a> {
     }
 
     /// The port that targets get traffic on. For a named port of pods it is 1: each target is registered with its own.
-    fn traffic_port(&mut self, front: &Front<'_>, target_type: TargetType) -> Result<Value<u16>, Failed> {
-        match (target_type, &front.port.target_port, front.port.node_port) {
+    fn traffic_port(
+        &mut self,
+        listener_port: &ListenerPort<'_>,
+        target_type: TargetType,
+    ) -> Result<Value<u16>, Failed> {
+        match (target_type, &listener_port.port.target_port, listener_port.port.node_port) {
             (TargetType::Ip, PortReference::Number(0), _) => {
-                let field = format!("{}.targetPort", front.field());
+                let field = format!("{}.targetPort", listener_port.field());
                 Err(self.error(
                     Code::InvalidValue,
                     &field,
@@ -167,10 +171,10 @@ impl<'a> Builder<'a> {
             (TargetType::Instance, _, Some(node_port)) => Ok(Value::Known(node_port)),
             (TargetType::Instance, _, None) if self.gets_node_port() => Ok(Value::AfterApply(NODE_PORT)),
             (TargetType::Instance, _, None) => {
-                let field = format!("{}.nodePort", front.field());
+                let field = format!("{}.nodePort", listener_port.field());
                 let message = format!(
                     "port {} of the Service of type {} has no node port, but its targets are instances",
-                    front.port.port, self.service.kind
+                    listener_port.port.port, self.service.kind
                 );
                 let otherwise = if self.service.kind == "ClusterIP" || self.service.kind == "ExternalName" {
                     "make the Service of type LoadBalancer"
@@ -265,7 +269,7 @@ impl<'a> Builder<'a> {
         let own = self.value(self.annotations.string_map(&suffix));
         let everywhere = self.value(self.annotations.enumerated(PROXY_PROTOCOL, &["*"]));
         let listed = self.proxy_ports();
-        self.tell_of_ports_that_are_not_there();
+        self.warn_of_unknown_ports();
         let mut attributes = Attributes::from([(PROXY_ATTRIBUTE.to_owned(), "false".to_owned())]);
         attributes.extend(base?.unwrap_or_default());
         let own = own?.unwrap_or_default();
@@ -297,7 +301,7 @@ impl<'a> Builder<'a> {
         Ok(Some(written.iter().filter_map(|text| text.parse().ok()).collect()))
     }
 
-    fn tell_of_ports_that_are_not_there(&mut self) {
+    fn warn_of_unknown_ports(&mut self) {
         let has = |text: &str| self.service.ports.iter().any(|port| port.port.to_string() == text);
         let start = key(&format!("{GROUP_ATTRIBUTES}."));
         let by_key =
@@ -317,7 +321,7 @@ impl<'a> Builder<'a> {
     #[allow(clippy::too_many_arguments)]
     fn networking(
         &mut self,
-        front: &Front<'_>,
+        listener_port: &ListenerPort<'_>,
         traffic: &PortReference,
         target_type: TargetType,
         health_check: &HealthCheck,
@@ -333,10 +337,10 @@ impl<'a> Builder<'a> {
             TargetAccess::NotManaged => Ok(None),
             TargetAccess::Group(source) => Ok(Some(vec![NetworkingRule {
                 from: vec![NetworkingPeer::SecurityGroup(source.clone())],
-                ports: self.ports_from_group(front.target_group, traffic, health_check),
+                ports: self.ports_from_group(listener_port.target_group, traffic, health_check),
             }])),
             TargetAccess::Addresses => {
-                self.rules_from_addresses(front, traffic, health_check, preserved, placement).map(Some)
+                self.rules_from_addresses(listener_port, traffic, health_check, preserved, placement).map(Some)
             }
         }
     }
@@ -369,13 +373,13 @@ impl<'a> Builder<'a> {
     /// balancer's own.
     fn rules_from_addresses(
         &mut self,
-        front: &Front<'_>,
+        listener_port: &ListenerPort<'_>,
         traffic: &PortReference,
         health_check: &HealthCheck,
         preserved: bool,
         placement: &Placement,
     ) -> Result<Vec<NetworkingRule>, Failed> {
-        let protocol = front.target_group;
+        let protocol = listener_port.target_group;
         let preserved = preserved || protocol.has_udp();
         let own = match &placement.subnets {
             Value::Known(subnets) => subnets.iter().flat_map(|subnet| subnet.ipv4_blocks.clone()).collect(),
@@ -394,7 +398,7 @@ impl<'a> Builder<'a> {
             (true, true, Scheme::InternetFacing) => vec![EVERYWHERE.to_owned()],
             (true, true, Scheme::Internal) => {
                 let fact = self.facts.vpc_blocks();
-                match self.findings.settle(fact, Want::VpcBlocks, self.object(), Code::Unsupported, "spec")? {
+                match self.sink.resolve(fact, FactQuery::VpcBlocks, self.object(), Code::Unsupported, "spec")? {
                     Value::Known(blocks) => blocks,
                     Value::AfterApply(why) => after_apply(why),
                 }

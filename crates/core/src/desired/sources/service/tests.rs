@@ -12,7 +12,7 @@ use super::{Ownership, build, ownership};
 use crate::{
     desired::{BuildConfig, Built},
     diagnostics::Severity,
-    facts::{Fact, Facts, Incumbent, Subnet, SubnetQuery},
+    facts::{ExistingLoadBalancer, Fact, Facts, Subnet, SubnetQuery},
     model::*,
     snapshot::{Loaded, Snapshot, from_documents},
 };
@@ -67,10 +67,10 @@ fn facts() -> Facts {
     }
 }
 
-fn incumbent(scheme: Scheme, has_security_groups: bool) -> Facts {
+fn existing(scheme: Scheme, has_security_groups: bool) -> Facts {
     let subnets = ["subnet-a", "subnet-b"].map(SubnetId::new).into();
-    let incumbent = Incumbent { kind: LoadBalancerKind::Network, scheme, has_security_groups, subnets };
-    Facts { incumbent: Some(incumbent), ..facts() }
+    let existing = ExistingLoadBalancer { kind: LoadBalancerKind::Network, scheme, has_security_groups, subnets };
+    Facts { existing: Some(existing), ..facts() }
 }
 
 /// A Service `shop/web` with annotations under our prefix (or, with a slash in them, under their own).
@@ -111,7 +111,7 @@ fn messages(built: &Built) -> String {
         .collect()
 }
 
-fn told(annotations: &[(&str, &str)], spec: &str) -> String {
+fn reported(annotations: &[(&str, &str)], spec: &str) -> String {
     messages(&build_with(&service(annotations, &format!("{CLASS}{spec}")), &config(), &facts()))
 }
 

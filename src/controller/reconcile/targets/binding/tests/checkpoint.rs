@@ -6,17 +6,17 @@ fn checkpoint(lab: &Lab) -> Option<String> {
     lab.targets.snapshot().target_group_bindings[&name("tgb")].checkpoint.clone()
 }
 
-fn vouched(targets: &[&str]) -> Option<String> {
+fn trusted_checkpoint(targets: &[&str]) -> Option<String> {
     Some(record::in_term(0, &record::of_targets(&TargetGroupArn::new(ARN), targets)))
 }
 
 #[tokio::test]
 async fn it_vouches_once_its_targets_keep_still_and_takes_it_back_before_they_change() {
     let lab = lab(&["10.0.0.1"]);
-    assert!(reconcile(&lab, "tgb").await.unwrap().unsettled);
+    assert!(reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
     assert_eq!(checkpoint(&lab), None);
-    assert!(!reconcile(&lab, "tgb").await.unwrap().unsettled);
-    assert_eq!(checkpoint(&lab), vouched(&["10.0.0.1:8080"]));
+    assert!(!reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
+    assert_eq!(checkpoint(&lab), trusted_checkpoint(&["10.0.0.1:8080"]));
     lab.log();
     lab.serve(&["10.0.0.2"]);
     reconcile(&lab, "tgb").await.unwrap();
@@ -39,7 +39,7 @@ async fn after_a_restart_it_is_believed_where_its_word_counts() {
     lab.cloud.world().takes_word = true;
     lab.log();
     let outcome = reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!((outcome.changed, outcome.unsettled, lab.log()), (false, false, vec![]));
+    assert_eq!((outcome.changed, outcome.checkpoint_pending, lab.log()), (false, false, vec![]));
     lab.cloud.world().takes_word = false;
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["checkpoint off", "register 10.0.0.1:8080"]);

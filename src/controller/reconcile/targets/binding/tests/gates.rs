@@ -38,7 +38,7 @@ async fn they_wait_until_aws_finds_them_healthy_and_cost_a_call_in_fifteen_secon
     let lab = lab(&["10.0.0.1", "10.0.0.2"]);
     gate(&lab, &["10.0.0.1", "10.0.0.2"], None);
     let outcome = reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!((outcome.unsettled, outcome.again), (true, Some(Duration::from_secs(15))));
+    assert_eq!((outcome.checkpoint_pending, outcome.again), (true, Some(Duration::from_secs(15))));
     let mut written = calls(&lab);
     written[2..].sort();
     assert_eq!(
@@ -106,7 +106,7 @@ async fn a_target_that_aws_has_lost_is_registered_again() {
     lab.restart();
     lab.cloud.world().takes_word = true;
     lab.log();
-    assert!(reconcile(&lab, "tgb").await.unwrap().unsettled);
+    assert!(reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
     // What was read counts more than the checkpoint.
     lab.cloud.world().takes_word = false;
     reconcile(&lab, "tgb").await.unwrap();

@@ -133,7 +133,7 @@ async fn refused_targets_are_found_in_few_calls_and_not_tried_again_at_once() {
     lab.cloud.world().bad_targets.extend(addresses.iter().take(100).map(|address| (*address).to_owned()));
     reconcile(&lab, "tgb").await.unwrap_err();
     let first = calls(&lab.log()).len();
-    assert!(first <= 2 * registering::MOST_SPLITS + 2, "{first} calls");
+    assert!(first <= 2 * registering::MAX_SPLITS + 2, "{first} calls");
     lab.cloud.world().bad_targets = BTreeSet::from(["10.0.1.7".to_owned()]);
     for _ in 0..20 {
         if reconcile(&lab, "tgb").await.is_ok() {

@@ -1,7 +1,7 @@
 //! Subnets and security groups that users name, and who may come in.
 
 use super::*;
-use crate::facts::{Incumbent, Want};
+use crate::facts::{ExistingLoadBalancer, FactQuery};
 
 fn with(annotations: &[(&str, &str)], config: &BuildConfig, facts: &Facts) -> Built {
     let ingress = ingress(&[&[("target-type", "ip")], annotations].concat(), &everything());
@@ -51,10 +51,10 @@ fn security_groups_of_the_users() {
 
 #[test]
 fn security_groups_are_asked_for_and_the_shared_one_only_where_it_is_used() {
-    let want = Want::SecurityGroups(vec!["sg-1".to_owned(), "front".to_owned()]);
+    let want = FactQuery::SecurityGroups(vec!["sg-1".to_owned(), "front".to_owned()]);
     let facts = Facts { backend_security_group: None, ..facts() };
     assert_eq!(with(&[GIVEN], &config(), &facts).wants, [want.clone()].into());
-    assert_eq!(with(&[GIVEN, MANAGE], &config(), &facts).wants, [want, Want::BackendSecurityGroup].into());
+    assert_eq!(with(&[GIVEN, MANAGE], &config(), &facts).wants, [want, FactQuery::BackendSecurityGroup].into());
     let offline = with(&[GIVEN], &config(), &Facts::offline()).stack.unwrap().load_balancer.unwrap();
     let unknown = Value::AfterApply("security groups are looked up in the VPC");
     assert_eq!(offline.security_groups, [SecurityGroupReference::Given(unknown)]);
@@ -111,15 +111,15 @@ fn subnets_that_are_named_win_over_those_that_the_load_balancer_has() {
     let names = || vec!["private-a".to_owned(), "subnet-c".to_owned()];
     let query = SubnetQuery::Named { kind: LoadBalancerKind::Application, names: names(), ipv6: false };
     let annotation = ("subnets", "private-a, subnet-c");
-    let incumbent = Incumbent {
+    let existing = ExistingLoadBalancer {
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
         subnets: [SubnetId::new("subnet-old")].into(),
     };
-    for incumbent in [None, Some(incumbent)] {
-        let mut facts = Facts { incumbent, ..facts() };
-        assert_eq!(with(&[annotation], &config(), &facts).wants, [Want::Subnets(query.clone())].into());
+    for existing in [None, Some(existing)] {
+        let mut facts = Facts { existing, ..facts() };
+        assert_eq!(with(&[annotation], &config(), &facts).wants, [FactQuery::Subnets(query.clone())].into());
         facts.subnets.insert(query.clone(), Fact::Known(vec![subnet("subnet-z"), subnet("subnet-c")]));
         let found = with(&[annotation], &config(), &facts).stack.unwrap().load_balancer.unwrap().subnets;
         assert_eq!(

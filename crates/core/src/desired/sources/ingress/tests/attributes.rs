@@ -67,9 +67,9 @@ fn those_of_the_service_stand_in_place_of_those_of_the_ingress_as_a_whole() {
 
 #[test]
 fn attributes_that_cannot_be_read() {
-    let told = |key: &str| messages(&built(&ingress(&[("target-type", "ip"), (key, "enabled")], &everything())));
-    insta::assert_snapshot!(told("load-balancer-attributes"), @r"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/load-balancer-attributes` has the value `enabled`: `enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
-    insta::assert_snapshot!(told("listener-attributes.HTTP-80"), @r"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/listener-attributes.HTTP-80` has the value `enabled`: `enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
-    insta::assert_snapshot!(told("target-group-attributes"), @r"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/target-group-attributes` has the value `enabled`: `enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
-    insta::assert_snapshot!(told("target-node-labels"), @r"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/target-node-labels` has the value `enabled`: `enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
+    let reported = |key: &str| messages(&built(&ingress(&[("target-type", "ip"), (key, "enabled")], &everything())));
+    insta::assert_snapshot!(reported("load-balancer-attributes"), @r"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/load-balancer-attributes` has the value `enabled`: `enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
+    insta::assert_snapshot!(reported("listener-attributes.HTTP-80"), @r"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/listener-attributes.HTTP-80` has the value `enabled`: `enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
+    insta::assert_snapshot!(reported("target-group-attributes"), @r"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/target-group-attributes` has the value `enabled`: `enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
+    insta::assert_snapshot!(reported("target-node-labels"), @r"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/target-node-labels` has the value `enabled`: `enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
 }

@@ -1,7 +1,7 @@
 //! What a client has to show, whose annotations say so, and whose certificates count.
 
 use super::*;
-use crate::facts::Want;
+use crate::facts::FactQuery;
 
 const CERTIFICATE: (&str, &str) = ("certificate-arn", "arn:aws:acm:eu-west-1:111122223333:certificate/a");
 const BOTH: (&str, &str) = ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#);
@@ -43,7 +43,7 @@ fn services(annotations: &[(&str, &str)]) -> String {
 /// What stands before each rule, and before the default action, of each listener.
 fn before(built: &Built) -> String {
     let stack = built.stack.as_ref().unwrap_or_else(|| panic!("{}", messages(built)));
-    let told = |before: &Option<Authentication>| match before {
+    let reported = |before: &Option<Authentication>| match before {
         None => "-".to_owned(),
         Some(Authentication::Cognito(provider)) => format!("{provider:?}"),
         Some(Authentication::Oidc { provider, secret_name, secret }) => {
@@ -54,9 +54,9 @@ fn before(built: &Built) -> String {
     };
     let mut text = String::new();
     for listener in stack.listeners.values() {
-        writeln!(text, "{}: {}", listener.port, told(&listener.default_authentication)).unwrap();
+        writeln!(text, "{}: {}", listener.port, reported(&listener.default_authentication)).unwrap();
         for rule in &listener.rules {
-            writeln!(text, "  {} after {}", answer(&rule.action), told(&rule.authentication)).unwrap();
+            writeln!(text, "  {} after {}", answer(&rule.action), reported(&rule.authentication)).unwrap();
         }
     }
     text
@@ -98,7 +98,7 @@ fn an_openid_connect_client_is_in_a_secret() {
     let annotations =
         [("auth-type", "oidc"), OIDC, ("auth-session-cookie", "shop"), ("auth-on-unauthenticated-request", "deny")];
     let built = |facts: &Facts| built_with(&annotations, &[], &everything(), facts);
-    assert_eq!(built(&facts()).wants, [Want::Secret(ObjectName::new("shop", "oidc"))].into());
+    assert_eq!(built(&facts()).wants, [FactQuery::Secret(ObjectName::new("shop", "oidc"))].into());
     insta::assert_snapshot!(before(&built(&with_secret(Fact::Known(oidc_secret())))), @r#"
     443: -
       shop/web-web:80 after OidcProvider { issuer: "https://idp", authorization_endpoint: "https://idp/a", token_endpoint: "https://idp/t", user_info_endpoint: "https://idp/u", session: Session { cookie: "shop", scope: "openid", timeout_seconds: 604800, on_unauthenticated_request: "deny", extra_parameters: {"prompt": "login"} } } shop/oidc Known(OidcSecret { version: SecretVersion { uid: "u", resource_version: "7" }, .. })
@@ -147,7 +147,7 @@ fn a_services_annotations_count_key_by_key_where_it_alone_is_led_to() {
 
 #[test]
 fn what_cannot_be() {
-    let told = |annotations: &[(&str, &str)], of_service: &[(&str, &str)]| {
+    let reported = |annotations: &[(&str, &str)], of_service: &[(&str, &str)]| {
         messages(&built_with(annotations, of_service, &everything(), &with_secret(Fact::Known(oidc_secret()))))
     };
     let mut all = String::new();
@@ -162,7 +162,7 @@ fn what_cannot_be() {
         (&[("auth-idp-oidc", "https://idp")], &[("auth-session-timeout", "1h")]),
         (&[("jwt-validation", r#"{"issuer": "i"}"#)], &[]),
     ] {
-        all.push_str(&told(annotations, of_service));
+        all.push_str(&reported(annotations, of_service));
     }
     insta::assert_snapshot!(all, @r#"
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/auth-type` has the value `ldap`; allowed: `none`, `oidc` or `cognito`
@@ -178,9 +178,9 @@ fn what_cannot_be() {
     "#);
     // What is wrong is told, too, where it would not matter.
     let plain = [("listen-ports", r#"[{"HTTP": 80}]"#), ("auth-idp-cognito", "x")];
-    insta::assert_snapshot!(told(&plain, &[]), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/auth-idp-cognito` has the value `x`: it is not JSON: expected value at line 1 column 1; allowed: a JSON object with `userPoolARN`, `userPoolClientID` and `userPoolDomain`");
+    insta::assert_snapshot!(reported(&plain, &[]), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/auth-idp-cognito` has the value `x`: it is not JSON: expected value at line 1 column 1; allowed: a JSON object with `userPoolARN`, `userPoolClientID` and `userPoolDomain`");
     // And what only lacks something is not, because it does not matter.
-    assert_eq!(told(&[("listen-ports", r#"[{"HTTP": 80}]"#), ("auth-type", "oidc")], &[]), "");
+    assert_eq!(reported(&[("listen-ports", r#"[{"HTTP": 80}]"#), ("auth-type", "oidc")], &[]), "");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn client_certificates() {
         ("mutual-authentication", entries),
     ];
     let built = |facts: &Facts| built_with(&annotations, &[], &everything(), facts);
-    assert_eq!(built(&facts()).wants, [Want::TrustStore("partners".to_owned())].into());
+    assert_eq!(built(&facts()).wants, [FactQuery::TrustStore("partners".to_owned())].into());
     let store = |fact| Facts { trust_stores: [("partners".to_owned(), fact)].into(), ..facts() };
     let found = built(&store(Fact::Known(TrustStoreArn::new("arn:store")))).stack.unwrap();
     let clients: Vec<_> = found.listeners.values().map(|l| (l.port, l.mutual_authentication.clone())).collect();
@@ -217,7 +217,7 @@ fn certificates_are_found_for_all_hosts() {
     let with =
         |facts: &Facts| build_with(&format!("{SERVICES}\n---\n{}", ingress(&[IP, https], &spec)), &config(), facts);
     let hosts: std::collections::BTreeSet<String> = ["a", "b", "c"].map(|name| format!("{name}.example.com")).into();
-    assert_eq!(with(&facts()).wants, [Want::Certificates(hosts.clone())].into());
+    assert_eq!(with(&facts()).wants, [FactQuery::Certificates(hosts.clone())].into());
     let fact = |fact| Facts { certificates: [(hosts.clone(), fact)].into(), ..facts() };
     let arns = ["arn:a", "arn:b", "arn:c"].map(CertificateArn::new).to_vec();
     let found = with(&fact(Fact::Known(arns.clone()))).stack.unwrap();

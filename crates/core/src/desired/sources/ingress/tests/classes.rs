@@ -201,7 +201,7 @@ fn standing(membership: &Membership) -> Is {
     match (membership.members.len(), membership.leaving.len(), membership.broken.len()) {
         (1, 0, 0) => Is::Member,
         (0, 1, 0) => Is::Leaving,
-        (1, 0, 1) if membership.kept.len() == 1 => Is::Broken,
+        (1, 0, 1) if membership.frozen.len() == 1 => Is::Broken,
         (0, 0, 1) => Is::Broken,
         (0, 0, 0) => Is::Nothing,
         _ => panic!("{membership:?}"),
@@ -290,13 +290,13 @@ fn an_ingress_has_to_do_with_its_own_group_and_those_that_hold_it() {
 
 #[test]
 fn what_keeps_a_deleted_ingress_is_told_with_the_way_out() {
-    let told = |attributes: &str| {
+    let reported = |attributes: &str| {
         let metadata = format!(
             ", finalizers: [ingress.k8s.aws/resources], deletionTimestamp: '2026-01-01T00:00:00Z', annotations: {{alb.ingress.kubernetes.io/load-balancer-attributes: '{attributes}'}}"
         );
         let snapshot = snapshot(&format!("{}{}", object(&metadata, ""), class("alb", OURS, "")));
         membership(&snapshot, &config(), &StackId::Ingress(web())).broken[0].to_string()
     };
-    insta::assert_snapshot!(told("deletion_protection.enabled=true"), @"alb.ingress.kubernetes.io/load-balancer-attributes: the Ingress is deleted, but `deletion_protection.enabled` keeps its load balancer; set `deletion_protection.enabled=false` in the annotation, and the load balancer goes with the Ingress");
-    insta::assert_snapshot!(told("deletion_protection.enabled"), @r"annotation `alb.ingress.kubernetes.io/load-balancer-attributes` has the value `deletion_protection.enabled`: `deletion_protection.enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
+    insta::assert_snapshot!(reported("deletion_protection.enabled=true"), @"alb.ingress.kubernetes.io/load-balancer-attributes: the Ingress is deleted, but `deletion_protection.enabled` keeps its load balancer; set `deletion_protection.enabled=false` in the annotation, and the load balancer goes with the Ingress");
+    insta::assert_snapshot!(reported("deletion_protection.enabled"), @r"annotation `alb.ingress.kubernetes.io/load-balancer-attributes` has the value `deletion_protection.enabled`: `deletion_protection.enabled` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`");
 }

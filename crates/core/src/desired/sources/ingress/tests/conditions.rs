@@ -128,16 +128,16 @@ fn paths_by_regular_expression() {
 
 #[test]
 fn messages() {
-    let told =
+    let reported =
         |annotations: &[(&str, &str)], kind: &str, path: &str| super::messages(&built(&one(annotations, kind, path)));
     let path_expression = r#"[{"field": "path-pattern", "pathPatternConfig": {"regexValues": ["^/b$"]}}]"#;
-    insta::assert_snapshot!(told(&[("conditions.web", path_expression)], "Prefix", "/a"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/conditions.web: the rule of spec.rules[0].http.paths[0] has paths as patterns (`/a`, `/a/*`) and as regular expressions (`^/b$`), and AWS takes one of the two; write all paths of the rule as patterns, or all as regular expressions");
+    insta::assert_snapshot!(reported(&[("conditions.web", path_expression)], "Prefix", "/a"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/conditions.web: the rule of spec.rules[0].http.paths[0] has paths as patterns (`/a`, `/a/*`) and as regular expressions (`^/b$`), and AWS takes one of the two; write all paths of the rule as patterns, or all as regular expressions");
     let host_expression = r#"[{"field": "host-header", "hostHeaderConfig": {"regexValues": ["^b"]}}]"#;
-    insta::assert_snapshot!(told(&[("conditions.web", host_expression)], "Prefix", "/a"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/conditions.web: the rule of spec.rules[0].http.paths[0] has hosts as patterns (`a.example.com`) and as regular expressions (`^b`), and AWS takes one of the two; write all hosts of the rule as patterns, or all as regular expressions");
-    insta::assert_snapshot!(told(&[("use-regex-path-match", "true")], "", "/"), @r"Error invalid-value on Ingress shop/web: spec.rules[0].http.paths[0].path: with `alb.ingress.kubernetes.io/use-regex-path-match` the path `/` is the empty regular expression; write the expression after the slash (`/^\/api\/.*`), or use pathType Prefix");
-    insta::assert_snapshot!(told(&[("conditions.web", r#"[{"field": "cookie"}]"#)], "Prefix", "/a"), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/conditions.web` has the value `[{"field": "cookie"}]`: [0].field `cookie` is none of `host-header`, `path-pattern`, `http-header`, `http-request-method`, `query-string` and `source-ip`; allowed: a JSON array of rule conditions, each with its `field` and configuration"#);
-    insta::assert_snapshot!(told(&[("transforms.web", r#"[{"type": "body-rewrite"}]"#)], "Prefix", "/a"), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/transforms.web` has the value `[{"type": "body-rewrite"}]`: [0].type `body-rewrite` is not `url-rewrite` or `host-header-rewrite`; allowed: a JSON array of rewrites, each with its `type` and configuration"#);
-    insta::assert_snapshot!(told(&[("use-regex-path-match", "yes")], "Prefix", "/a"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/use-regex-path-match` has the value `yes`; allowed: `true` or `false`; write `true`");
+    insta::assert_snapshot!(reported(&[("conditions.web", host_expression)], "Prefix", "/a"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/conditions.web: the rule of spec.rules[0].http.paths[0] has hosts as patterns (`a.example.com`) and as regular expressions (`^b`), and AWS takes one of the two; write all hosts of the rule as patterns, or all as regular expressions");
+    insta::assert_snapshot!(reported(&[("use-regex-path-match", "true")], "", "/"), @r"Error invalid-value on Ingress shop/web: spec.rules[0].http.paths[0].path: with `alb.ingress.kubernetes.io/use-regex-path-match` the path `/` is the empty regular expression; write the expression after the slash (`/^\/api\/.*`), or use pathType Prefix");
+    insta::assert_snapshot!(reported(&[("conditions.web", r#"[{"field": "cookie"}]"#)], "Prefix", "/a"), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/conditions.web` has the value `[{"field": "cookie"}]`: [0].field `cookie` is none of `host-header`, `path-pattern`, `http-header`, `http-request-method`, `query-string` and `source-ip`; allowed: a JSON array of rule conditions, each with its `field` and configuration"#);
+    insta::assert_snapshot!(reported(&[("transforms.web", r#"[{"type": "body-rewrite"}]"#)], "Prefix", "/a"), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/transforms.web` has the value `[{"type": "body-rewrite"}]`: [0].type `body-rewrite` is not `url-rewrite` or `host-header-rewrite`; allowed: a JSON array of rewrites, each with its `type` and configuration"#);
+    insta::assert_snapshot!(reported(&[("use-regex-path-match", "yes")], "Prefix", "/a"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/use-regex-path-match` has the value `yes`; allowed: `true` or `false`; write `true`");
     // The default action has neither, but mistakes are told.
     let default = format!("  defaultBackend: {}\n", backend("web", "80"));
     let told_of_default =
@@ -149,8 +149,8 @@ fn messages() {
             format!(r#"{{"field": "http-header", "httpHeaderConfig": {{"httpHeaderName": "X-{n}", "values": ["1"]}}}}"#)
         })
         .collect();
-    insta::assert_snapshot!(told(&[("conditions.web", &format!("[{}]", headers.join(",")))], "Exact", "/a"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 6 conditions, and AWS takes 5 values of conditions in one rule; leave out conditions, or have the targets tell such requests apart");
-    insta::assert_snapshot!(told(&[], "", "/*a*b*c*d*e*f*"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 7 wildcards (`*`, `?`), and AWS takes 6 in one rule; write patterns with fewer wildcards");
+    insta::assert_snapshot!(reported(&[("conditions.web", &format!("[{}]", headers.join(",")))], "Exact", "/a"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 6 conditions, and AWS takes 5 values of conditions in one rule; leave out conditions, or have the targets tell such requests apart");
+    insta::assert_snapshot!(reported(&[], "", "/*a*b*c*d*e*f*"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 7 wildcards (`*`, `?`), and AWS takes 6 in one rule; write patterns with fewer wildcards");
 }
 
 fn rule(conditions: Vec<Condition>) -> Rule {

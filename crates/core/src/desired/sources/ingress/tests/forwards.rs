@@ -1,7 +1,7 @@
 //! Forwards to several target groups, by weight, to Services and to target groups of others.
 
 use super::*;
-use crate::facts::Want;
+use crate::facts::FactQuery;
 
 fn go(action: &str) -> String {
     let annotations = [("target-type", "ip"), ("actions.go", action)];
@@ -61,10 +61,10 @@ fn target_groups_of_others_by_arn_and_by_name() {
     let manifests = format!("{SERVICES}\n---\n{manifests}");
     // Asked for, then used.
     let asked = build_with(&manifests, &config(), &facts());
-    assert_eq!((asked.wants, asked.stack), ([Want::TargetGroup("blue".to_owned())].into(), None));
-    assert!(Want::TargetGroup("blue".to_owned()).is_read());
-    let told = |fact| Facts { target_groups: [("blue".to_owned(), fact)].into(), ..facts() };
-    let known = build_with(&manifests, &config(), &told(Fact::Known(TargetGroupArn::new("arn:blue"))));
+    assert_eq!((asked.wants, asked.stack), ([FactQuery::TargetGroup("blue".to_owned())].into(), None));
+    assert!(FactQuery::TargetGroup("blue".to_owned()).is_read());
+    let reported = |fact| Facts { target_groups: [("blue".to_owned(), fact)].into(), ..facts() };
+    let known = build_with(&manifests, &config(), &reported(Fact::Known(TargetGroupArn::new("arn:blue"))));
     insta::assert_snapshot!(routes(known.stack.as_ref().unwrap()), @"
     HTTP 80: 404 -
       / -> 1xarn:blue+2xarn:x+3xshop/web-web:80
@@ -78,10 +78,10 @@ fn target_groups_of_others_by_arn_and_by_name() {
     // One that is not there is looked for again; one that cannot be looked up changes nothing.
     let absent =
         Fact::Absent { message: "there is no target group named `blue`".to_owned(), fix: "create it".to_owned() };
-    let absent = build_with(&manifests, &config(), &told(absent));
+    let absent = build_with(&manifests, &config(), &reported(absent));
     insta::assert_snapshot!(messages(&absent), @"Error missing-target-group on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: there is no target group named `blue`; create it");
     assert!(absent.lacking && absent.stack.is_none());
-    let unavailable = build_with(&manifests, &config(), &told(Fact::Unavailable("throttled".to_owned())));
+    let unavailable = build_with(&manifests, &config(), &reported(Fact::Unavailable("throttled".to_owned())));
     assert_eq!((unavailable.unavailable, unavailable.stack), (vec!["throttled".to_owned()], None));
 }
 
@@ -96,13 +96,13 @@ fn a_target_group_that_is_the_same_by_name_and_by_arn_is_named_once() {
 
 #[test]
 fn what_is_wrong_with_a_forward() {
-    let told = |manifests: &str| messages(&built(manifests));
+    let reported = |manifests: &str| messages(&built(manifests));
     // Alone a Service may be missing; among several it may not.
     let nobody = r#"{"serviceName": "nobody", "servicePort": 80, "weight": 1}"#;
-    insta::assert_snapshot!(told(&forward(nobody, "")), @"Warning missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; requests are answered with 503 until it does; create it, or correct the name");
-    insta::assert_snapshot!(told(&forward(&format!("{BLUE_GREEN}, {nobody}"), "")), @"Error missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; a forward to several target groups needs all of them; create it, or correct the name");
+    insta::assert_snapshot!(reported(&forward(nobody, "")), @"Warning missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; requests are answered with 503 until it does; create it, or correct the name");
+    insta::assert_snapshot!(reported(&forward(&format!("{BLUE_GREEN}, {nobody}"), "")), @"Error missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; a forward to several target groups needs all of them; create it, or correct the name");
     let twice = r#"{"serviceName": "web", "servicePort": 80, "weight": 1}, {"serviceName": "web", "servicePort": "80", "weight": 1}"#;
-    insta::assert_snapshot!(told(&forward(twice, "")), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the forward names the target group `shop/web-web:80` twice; name it once, with one weight");
-    insta::assert_snapshot!(told(&forward(r#"{"targetGroupName": "my_group"}"#, "")), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: `my_group` is no valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; write the name of a target group, or its ARN as `targetGroupARN`");
-    insta::assert_snapshot!(told(&forward(r#"{"serviceName": "web", "servicePort": 80}, {"serviceName": "api", "servicePort": 80, "weight": 1}"#, "")), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "…`: forwardConfig.targetGroups[0].weight is missing; with more than one target group each needs a weight; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
+    insta::assert_snapshot!(reported(&forward(twice, "")), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the forward names the target group `shop/web-web:80` twice; name it once, with one weight");
+    insta::assert_snapshot!(reported(&forward(r#"{"targetGroupName": "my_group"}"#, "")), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: `my_group` is no valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; write the name of a target group, or its ARN as `targetGroupARN`");
+    insta::assert_snapshot!(reported(&forward(r#"{"serviceName": "web", "servicePort": 80}, {"serviceName": "api", "servicePort": 80, "weight": 1}"#, "")), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "…`: forwardConfig.targetGroups[0].weight is missing; with more than one target group each needs a weight; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
 }

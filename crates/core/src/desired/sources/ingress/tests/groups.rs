@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::{
     desired::sources::ingress::{groups_of, membership},
-    facts::{Incumbent, Want, limits::Limits},
+    facts::{ExistingLoadBalancer, FactQuery, limits::Limits},
 };
 
 fn edge() -> StackId {
@@ -34,13 +34,13 @@ fn built_of(members: &[String], facts: &Facts) -> Built {
 
 /// Routes and what is told.
 fn shown(built: &Built) -> String {
-    let aside: Vec<String> = built.set_aside.iter().map(ToString::to_string).collect();
-    let aside = if aside.is_empty() { String::new() } else { format!("set aside: {}\n", aside.join(", ")) };
-    format!("{}{aside}{}", built.stack.as_ref().map(routes).unwrap_or_default(), messages(built))
+    let frozen: Vec<String> = built.frozen.iter().map(ToString::to_string).collect();
+    let frozen = if frozen.is_empty() { String::new() } else { format!("set aside: {}\n", frozen.join(", ")) };
+    format!("{}{frozen}{}", built.stack.as_ref().map(routes).unwrap_or_default(), messages(built))
 }
 
 /// What AWS has of the group: an internal load balancer on port 80 that the members hold as given.
-fn in_force(change: impl FnOnce(&mut ObservedStack)) -> Facts {
+fn current(change: impl FnOnce(&mut ObservedStack)) -> Facts {
     let listener = ObservedListener {
         arn: ListenerArn::new("arn:listener/80"),
         port: 80,
@@ -80,25 +80,25 @@ fn in_force(change: impl FnOnce(&mut ObservedStack)) -> Facts {
     };
     change(&mut observed);
     let balancer = &observed.load_balancers[0];
-    let incumbent = Incumbent {
+    let existing = ExistingLoadBalancer {
         kind: balancer.kind,
         scheme: balancer.scheme,
         has_security_groups: true,
         subnets: balancer.subnets.clone(),
     };
     let hostnames = [balancer.dns_name.clone()].into();
-    Facts { incumbent: Some(incumbent), in_force: Some(Box::new(observed)), hostnames, ..facts() }
+    Facts { existing: Some(existing), current: Some(Box::new(observed)), hostnames, ..facts() }
 }
 
-/// An Ingress whose status names the load balancer of [`in_force`].
+/// An Ingress whose status names the load balancer of [`current`].
 fn published(text: &str) -> String {
     format!("{text}status: {{loadBalancer: {{ingress: [{{hostname: edge.example.com}}]}}}}\n")
 }
 
 /// Returns what is remembered of a member that has these listeners.
-fn holding(member: &str, ports: &[u16]) -> Holding {
-    let ports = ports.iter().map(|port| (*port, PortHolding::default())).collect();
-    Holding { member: name(member), rules: BTreeSet::new(), ports }
+fn resources(member: &str, ports: &[u16]) -> MemberResources {
+    let ports = ports.iter().map(|port| (*port, ListenerResources::default())).collect();
+    MemberResources { member: name(member), rules: BTreeSet::new(), ports }
 }
 
 #[test]
@@ -163,9 +163,9 @@ fn certificates_come_together_and_the_first_member_gives_the_default() {
 fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() {
     let conflict = |first: &[(&str, &str)], second: &[(&str, &str)]| {
         let built = built_of(&[member("a", first), member("b", second), member("c", &[])], &facts());
-        assert_eq!(built.set_aside, [name("b")].into());
+        assert_eq!(built.frozen, [name("b")].into());
         let stack = built.stack.as_ref().unwrap();
-        assert_eq!(stack.set_aside.order, ["a", "b", "c"].map(name));
+        assert_eq!(stack.frozen.order, ["a", "b", "c"].map(name));
         assert!(stack.target_groups.keys().all(|id| !id.0.starts_with("shop/b-")));
         messages(&built)
     };
@@ -202,12 +202,12 @@ fn two_default_backends_on_one_port() {
     set aside: shop/b
     Error conflict on Ingress shop/b: spec.defaultBackend: the default backend of port 80 is to be that of Ingress shop/b, but a group has only one: that of Ingress shop/a, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
-    let holds = Holding {
+    let holds = MemberResources {
         member: name("b"),
         rules: BTreeSet::new(),
-        ports: [(80, PortHolding { default_action: true, ..PortHolding::default() })].into(),
+        ports: [(80, ListenerResources { default_action: true, ..ListenerResources::default() })].into(),
     };
-    let built = built_of(&[default("a"), default("b")], &in_force(|observed| observed.holdings.push(holds)));
+    let built = built_of(&[default("a"), default("b")], &current(|observed| observed.member_resources.push(holds)));
     insta::assert_snapshot!(shown(&built), @"
     HTTP 80: shop/b-api:http
       /b -> shop/b-web:80
@@ -219,7 +219,7 @@ fn two_default_backends_on_one_port() {
 #[test]
 fn what_the_load_balancer_has_wins_as_long_as_somebody_asks_for_it() {
     let members = |first: &str, second: &str| [member("a", &[("scheme", first)]), member("b", &[("scheme", second)])];
-    let built = built_of(&members("internet-facing", "internal"), &in_force(|_| ()));
+    let built = built_of(&members("internet-facing", "internal"), &current(|_| ()));
     insta::assert_snapshot!(shown(&built), @"
     HTTP 80: 404 -
       /b -> shop/b-web:80
@@ -227,9 +227,9 @@ fn what_the_load_balancer_has_wins_as_long_as_somebody_asks_for_it() {
     Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/scheme: the scheme is to be `internet-facing`, but a group has only one: `internal`, which the load balancer of the group has, and Ingress shop/b asks for; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
     // What it has is asked for before anybody is told.
-    let unknown = Facts { in_force: None, ..in_force(|_| ()) };
+    let unknown = Facts { current: None, ..current(|_| ()) };
     let built = built_of(&members("internet-facing", "internal"), &unknown);
-    assert_eq!((built.stack, built.diagnostics, built.wants), (None, vec![], [Want::InForce].into()));
+    assert_eq!((built.stack, built.diagnostics, built.wants), (None, vec![], [FactQuery::Current].into()));
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn what_a_member_set_aside_may_have_asked_for_stays() {
     let other = SecurityGroupRule { from_port: Some(8080), to_port: Some(8080), ..office.clone() };
     let facts = |balancer: fn(&mut ObservedLoadBalancer)| {
         let rules = [office.clone(), other.clone()];
-        in_force(move |observed| {
+        current(move |observed| {
             observed.security_groups[0].ingress.extend(rules);
             balancer(&mut observed.load_balancers[0]);
         })
@@ -270,7 +270,7 @@ fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
     let secure =
         [("listen-ports", r#"[{"HTTPS": 443}]"#), ("certificate-arn", "arn:aws:acm:eu-west-1:1:certificate/a")];
     let broken = member("a", &[&secure[..], &[("ssl-redirect", "443"), ("scheme", "nowhere")]].concat());
-    let facts = in_force(|observed| {
+    let facts = current(|observed| {
         let listeners = observed.load_balancers[0].listeners.get_or_insert_default();
         let tls = ObservedListener { port: 443, protocol: Some(ListenerProtocol::Https), ..listeners[&80].clone() };
         listeners.insert(443, tls);
@@ -278,11 +278,11 @@ fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
         listeners.get_mut(&80).unwrap().default_actions = vec![redirect];
     });
     let built = built_of(&[broken.clone(), member("b", &[])], &facts);
-    assert_eq!(built.set_aside, [name("a")].into());
+    assert_eq!(built.frozen, [name("a")].into());
     insta::assert_snapshot!(routes(&built.stack.unwrap()), @"HTTP 80: HTTP_301 HTTPS - 443 - -");
     // Nor does somebody else who redirects there miss the listener.
     let built = built_of(&[broken, member("b", &[("ssl-redirect", "443")])], &facts);
-    assert_eq!(built.set_aside, [name("a")].into());
+    assert_eq!(built.frozen, [name("a")].into());
     // Without anybody set aside, requests are served where nobody redirects them.
     let served = routes(&built_of(&[member("b", &[])], &facts).stack.unwrap());
     insta::assert_snapshot!(served, @r"
@@ -292,8 +292,8 @@ fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
 }
 
 /// Returns an observed stack in which port 80 redirects to 443, which answers or does not, and these hold these listeners.
-fn redirected(answers: bool, holdings: &[Holding]) -> Facts {
-    in_force(|observed| {
+fn redirected(answers: bool, member_resources: &[MemberResources]) -> Facts {
+    current(|observed| {
         let listeners = observed.load_balancers[0].listeners.get_or_insert_default();
         if answers {
             let tls = ObservedListener { port: 443, protocol: Some(ListenerProtocol::Https), ..listeners[&80].clone() };
@@ -301,7 +301,7 @@ fn redirected(answers: bool, holdings: &[Holding]) -> Facts {
         }
         let redirect = crate::desired::sources::ingress::listeners::redirect_to(443).try_map(|_| Err(())).unwrap();
         listeners.get_mut(&80).unwrap().default_actions = vec![redirect];
-        observed.holdings = holdings.to_vec();
+        observed.member_resources = member_resources.to_vec();
     })
 }
 
@@ -317,13 +317,13 @@ fn plain_requests_are_redirected_only_for_whoever_is_set_aside_and_to_a_listener
     let plain = member("a", &[]);
     // The one who redirected gives up TLS while another is set aside that asks for no redirect.
     let other = member("b", &[BROKEN]);
-    let both = [holding("a", &[80, 443]), holding("b", &[80])];
+    let both = [resources("a", &[80, 443]), resources("b", &[80])];
     assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &both)), served);
     assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &[])), served);
     // The one set aside redirects, but the listener goes with its only holder.
     let redirecting = member("b", &[BROKEN, REDIRECT]);
     assert_eq!(routes_of(&[plain.clone(), redirecting.clone()], &redirected(true, &both)), served);
-    let of_b = [holding("a", &[80]), holding("b", &[80, 443])];
+    let of_b = [resources("a", &[80]), resources("b", &[80, 443])];
     assert_eq!(routes_of(&[plain.clone(), redirecting.clone()], &redirected(true, &of_b)), redirects);
     // Nobody answers there.
     assert_eq!(routes_of(&[plain.clone(), redirecting], &redirected(false, &of_b)), served);
@@ -335,7 +335,7 @@ fn plain_requests_are_redirected_only_for_whoever_is_set_aside_and_to_a_listener
     // Somebody who redirects to a listener that is given up is told.
     let without = [member("a", &[REDIRECT]), other.clone(), member("c", &[])];
     let built = built_of(&without, &redirected(true, &both));
-    assert_eq!(built.set_aside, ["a", "b"].map(name).into());
+    assert_eq!(built.frozen, ["a", "b"].map(name).into());
     // As long as the group has the listener, it is redirected.
     let with = [member("a", &[SECURE, PORTS, REDIRECT]), other];
     assert!(routes_of(&with, &redirected(true, &both)).starts_with(redirects));
@@ -377,14 +377,14 @@ spec:
     let sound = of("one", &member("a", &[]));
     let broken = of("one", &member("a", &[("scheme", "nowhere")]));
     let as_first = both("idle_timeout.timeout_seconds=10 one=1 own=1", "mode=first");
-    assert_eq!(attributes(sound, &in_force(|_| ())), as_first);
+    assert_eq!(attributes(sound, &current(|_| ())), as_first);
     // What the load balancer has for those keys stays.
     let stays = both("own=1", "");
-    assert_eq!(attributes(broken.clone(), &in_force(|_| ())), stays);
-    let held = in_force(|observed| observed.holdings = vec![holding("a", &[80]), holding("b", &[80])]);
+    assert_eq!(attributes(broken.clone(), &current(|_| ())), stays);
+    let held = current(|observed| observed.member_resources = vec![resources("a", &[80]), resources("b", &[80])]);
     assert_eq!(attributes(broken.clone(), &held), stays);
     // One that has never been served gives nothing.
-    let new = in_force(|observed| observed.holdings = vec![holding("b", &[80])]);
+    let new = current(|observed| observed.member_resources = vec![resources("b", &[80])]);
     let as_second = both("idle_timeout.timeout_seconds=20 own=1 two=1", "mode=second");
     assert_eq!(attributes(broken.clone(), &new), as_second);
     // A load balancer that is to be made gets what the class says.
@@ -394,13 +394,13 @@ spec:
 #[test]
 fn with_everybody_set_aside_nothing_changes_unless_somebody_leaves() {
     let broken = member("a", &[("scheme", "x")]);
-    let built = built_of(std::slice::from_ref(&broken), &in_force(|_| ()));
-    assert_eq!((built.stack.is_none(), built.set_aside), (true, [name("a")].into()));
+    let built = built_of(std::slice::from_ref(&broken), &current(|_| ()));
+    assert_eq!((built.stack.is_none(), built.frozen), (true, [name("a")].into()));
     let held =
         "  finalizers: [group.ingress.k8s.aws/edge]\n  deletionTimestamp: '2026-01-01T00:00:00Z'\n  annotations:";
     let leaving = member("b", &[]).replace("  annotations:", held);
-    let stack = built_of(&[broken, leaving], &in_force(|_| ())).stack.unwrap();
-    assert_eq!((stack.set_aside.members, stack.listeners.len(), stack.target_groups.len()), ([name("a")].into(), 0, 0));
+    let stack = built_of(&[broken, leaving], &current(|_| ())).stack.unwrap();
+    assert_eq!((stack.frozen.members, stack.listeners.len(), stack.target_groups.len()), ([name("a")].into(), 0, 0));
     assert_eq!(stack.load_balancer.unwrap().scheme, Scheme::Internal);
 }
 
@@ -458,7 +458,7 @@ fn who_belongs_to_a_group() {
     insta::assert_snapshot!(format!(
         "members {}\nkept {}\nleaving {}\nmoving {}\n{}",
         names(&mut found.members.iter()),
-        names(&mut found.kept.iter()),
+        names(&mut found.frozen.iter()),
         names(&mut found.leaving.iter()),
         names(&mut found.moving.iter()),
         found.broken.iter().map(|d| format!("{}: {d}", d.object)).collect::<Vec<_>>().join("\n")
@@ -495,15 +495,19 @@ fn newcomers_without_room_are_set_aside_until_there_is_some() {
     };
     // Nobody asks for limits while AWS's defaults are kept to.
     assert_eq!(built_of(&[many("a", 60), many("c", 40)], &facts()).wants, BTreeSet::new());
-    assert_eq!(built_of(&members, &facts()).wants, [Want::Limits].into());
-    assert_eq!(built_of(&members, &limited(145, facts())).set_aside, BTreeSet::new());
+    assert_eq!(built_of(&members, &facts()).wants, [FactQuery::Limits].into());
+    assert_eq!(built_of(&members, &limited(145, facts())).frozen, BTreeSet::new());
     let built = built_of(&members, &limited(100, facts()));
     assert!(built.lacking && built.stack.as_ref().is_some_and(|stack| stack.listeners[&80].rules.len() == 100));
     insta::assert_snapshot!(messages(&built), @"Error quota on Ingress shop/b: spec.rules: with this Ingress the load balancer would have 105 rules, and the account allows 100 (default rules and certificates are not counted); use fewer rules, put this Ingress in another group, or have the limit raised in Service Quotas; it is served as soon as there is room");
     // Whoever is there already stays, wherever in the order.
-    let holds = Holding { member: name("b"), rules: BTreeSet::new(), ports: [(80, PortHolding::default())].into() };
-    let there = in_force(|observed| observed.holdings.push(holds));
-    assert_eq!(built_of(&members, &limited(100, there)).set_aside, [name("a")].into());
+    let holds = MemberResources {
+        member: name("b"),
+        rules: BTreeSet::new(),
+        ports: [(80, ListenerResources::default())].into(),
+    };
+    let there = current(|observed| observed.member_resources.push(holds));
+    assert_eq!(built_of(&members, &limited(100, there)).frozen, [name("a")].into());
 }
 
 /// A member that is being deleted and carries the group's finalizer.
@@ -520,7 +524,7 @@ fn protection(value: &str) -> String {
 fn members_and_leavers(members: &[String]) -> (Vec<String>, Vec<String>, Vec<String>) {
     let found = membership(&cluster(members), &config(), &edge());
     let names = |names: &[ObjectName]| names.iter().map(|name| name.name.clone()).collect();
-    (names(&found.members), found.kept.iter().map(|name| name.name.clone()).collect(), names(&found.leaving))
+    (names(&found.members), found.frozen.iter().map(|name| name.name.clone()).collect(), names(&found.leaving))
 }
 
 #[test]
@@ -534,17 +538,17 @@ fn a_deleted_member_that_protects_the_load_balancer_keeps_its_part() {
     let before = [deleted("a", &on), member("b", &[])];
     assert_eq!(members_and_leavers(&before), (vec!["a".to_owned(), "b".to_owned()], kept.to_vec(), vec![]));
     let found = membership(&cluster(&at_once), &config(), &edge());
-    let told: Vec<String> = found.broken.iter().map(|d| format!("{}: {d}", d.object)).collect();
+    let reported: Vec<String> = found.broken.iter().map(|d| format!("{}: {d}", d.object)).collect();
     assert_eq!(
-        told,
+        reported,
         [
             "Ingress shop/a: alb.ingress.kubernetes.io/load-balancer-attributes: the Ingress is deleted, but `deletion_protection.enabled` keeps its load balancer; set `deletion_protection.enabled=false` in the annotation, and the load balancer goes with the Ingress"
         ]
     );
     // The load balancer stays, without what was of the other.
-    let built = built_of(&at_once, &in_force(|_| {}));
+    let built = built_of(&at_once, &current(|_| {}));
     let stack = built.stack.unwrap();
-    assert!(stack.load_balancer.is_some() && stack.set_aside.members == [name("a")].into());
+    assert!(stack.load_balancer.is_some() && stack.frozen.members == [name("a")].into());
 }
 
 #[test]
@@ -553,11 +557,11 @@ fn a_load_balancer_that_is_protected_in_aws_goes_only_when_an_annotation_lets_it
     let both = |a: &[(&str, &str)]| [deleted("a", a), deleted("b", &[])];
     let protected = |names: &[&str]| Facts {
         protected: Some(names.iter().map(|name| (*name).to_owned()).collect()),
-        ..in_force(|_| {})
+        ..current(|_| {})
     };
     // It is asked for before anything goes, but not where there is no load balancer.
-    let unknown = built_of(&both(&[]), &in_force(|_| {}));
-    assert_eq!((unknown.stack, unknown.wants), (None, [Want::Protection].into()));
+    let unknown = built_of(&both(&[]), &current(|_| {}));
+    assert_eq!((unknown.stack, unknown.wants), (None, [FactQuery::Protection].into()));
     let empty = Stack::empty(edge());
     assert_eq!(built_of(&both(&[]), &facts()).stack, Some(empty.clone()));
     assert_eq!(built_of(&both(&[]), &protected(&[])).stack, Some(empty.clone()));
@@ -574,7 +578,7 @@ fn a_load_balancer_that_is_protected_in_aws_goes_only_when_an_annotation_lets_it
     // One that is remembered has a say as well.
     let held = Facts {
         protected: protected(&["edge"]).protected,
-        ..in_force(|observed| observed.holdings.push(holding("a", &[80])))
+        ..current(|observed| observed.member_resources.push(resources("a", &[80])))
     };
     assert_eq!(built_of(&both(&[("load-balancer-attributes", &off)]), &held).stack, unprotected);
     // A finalizer alone, which anybody may write, gives none, of whatever class the Ingress is.
@@ -619,7 +623,7 @@ fn ranges_and_prefix_lists_are_compared_apart_and_united() {
     let both = built_of(&both, &facts());
     assert_eq!((messages(&both), opened(&both)), (String::new(), opened(&united)));
     let differ = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
-    let differ = built_of(&differ, &in_force(|_| {}));
+    let differ = built_of(&differ, &current(|_| {}));
     insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: who may reach port 80 is to be `pl-2`, but a group has only one: `pl-1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     // What a member set aside may have asked for stays open.
     let rule = |source| SecurityGroupRule {
@@ -629,12 +633,12 @@ fn ranges_and_prefix_lists_are_compared_apart_and_united() {
         source,
         description: String::new(),
     };
-    let open = in_force(|observed| {
+    let open = current(|observed| {
         let sources = [Source::Ipv4("10.0.0.0/8".to_owned()), Source::PrefixList("pl-1".to_owned())];
         observed.security_groups[0].ingress = sources.map(rule).into();
     });
-    let aside = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
-    assert_eq!(opened(&built_of(&aside, &open)), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
+    let frozen = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
+    assert_eq!(opened(&built_of(&frozen, &open)), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
 }
 
 #[test]
@@ -648,7 +652,7 @@ fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
             source: source.clone(),
             description: String::new(),
         };
-        in_force(|observed| observed.security_groups[0].ingress = sources.iter().map(rule).collect())
+        current(|observed| observed.security_groups[0].ingress = sources.iter().map(rule).collect())
     };
     let everywhere = Source::Ipv4("0.0.0.0/0".to_owned());
     let ten = Source::Ipv4("10.0.0.0/8".to_owned());
@@ -662,8 +666,8 @@ fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
     // Or it asks for a range.
     let asks = built_of(&of(&[broken, ("inbound-cidrs", "10.0.0.0/8")]), &open(&[everywhere.clone(), ten.clone()]));
     assert_eq!(opened(&asks), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
-    let told = messages(&asks);
-    let warning = told.lines().find(|line| line.starts_with("Warning")).unwrap();
+    let reported = messages(&asks);
+    let warning = reported.lines().find(|line| line.starts_with("Warning")).unwrap();
     insta::assert_snapshot!(warning, @"Warning conflict on Ingress shop/a: alb.ingress.kubernetes.io/security-group-prefix-lists: port 80 stays open to `10.0.0.0/8` too, for which Ingress shop/b may ask, which cannot be built at the moment; fix that Ingress; then only those may come in for whom a member asks");
     // What it asks for cannot be read.
     let unreadable = built_of(&of(&[("inbound-cidrs", "10.0.0.0")]), &open(&[everywhere, ten]));
@@ -685,13 +689,13 @@ fn rules_that_can_do_nothing_count_for_no_limit_and_an_unknown_limit_refuses_not
     // A redirect of everything hides the 120 rules behind it.
     let hidden = [of("a", &[("actions.away", redirect)], &away), of("b", &[], &paths), of("c", &[], &paths)];
     let built = built_of(&hidden, &facts());
-    assert_eq!((built.wants.is_empty(), built.set_aside.len()), (true, 0), "{}", messages(&built));
+    assert_eq!((built.wants.is_empty(), built.frozen.len()), (true, 0), "{}", messages(&built));
     assert_eq!(built.stack.unwrap().listeners[&80].rules.len(), 1);
     let many = [of("a", &[], &paths), member("b", &[]), of("c", &[], &paths)];
-    assert_eq!(built_of(&many, &limits(Limits::default())).set_aside, [name("c")].into());
-    assert_eq!(built_of(&many, &limits(Limits::UNKNOWN)).set_aside, BTreeSet::new());
+    assert_eq!(built_of(&many, &limits(Limits::default())).frozen, [name("c")].into());
+    assert_eq!(built_of(&many, &limits(Limits::UNKNOWN)).frozen, BTreeSet::new());
     let unavailable = Facts { limits: Some(Fact::Unavailable("throttled".to_owned())), ..facts() };
-    assert_eq!(built_of(&many, &unavailable).set_aside, BTreeSet::new());
+    assert_eq!(built_of(&many, &unavailable).frozen, BTreeSet::new());
 }
 
 #[test]
@@ -705,7 +709,7 @@ fn what_a_load_balancer_has_already_is_no_newcomer() {
         tags: Tags::new(),
     };
     // 120 rules, and no record of whose they are.
-    let mut there = in_force(|observed| {
+    let mut there = current(|observed| {
         let listener = observed.load_balancers[0].listeners.get_or_insert_default().get_mut(&80).unwrap();
         listener.rules = (1..=120).map(rule).collect();
     });
@@ -719,10 +723,10 @@ fn what_a_load_balancer_has_already_is_no_newcomer() {
     };
     let served =
         |text: String| format!("{text}status: {{loadBalancer: {{ingress: [{{hostname: edge.example.com}}]}}}}\n");
-    assert_eq!(built_of(&[many("a", 60), many("b", 60)], &there).set_aside, BTreeSet::new());
+    assert_eq!(built_of(&[many("a", 60), many("b", 60)], &there).frozen, BTreeSet::new());
     // One more than there are: the newcomer waits, although it is the first of the group.
     let members = [many("a", 1), served(many("b", 60)), served(many("c", 60))];
-    assert_eq!(built_of(&members, &there).set_aside, [name("a")].into());
+    assert_eq!(built_of(&members, &there).frozen, [name("a")].into());
 }
 
 #[test]
@@ -735,15 +739,15 @@ fn annotations_that_a_flag_switches_off_make_no_new_member() {
     let group = |held: &str| member("a", &[]).replace("  generation: 7\n", held);
     let found = |text: String, stack: &StackId| {
         let found = membership(&cluster(&[text]), &config, stack);
-        assert_eq!(found.kept.len(), found.broken.len());
+        assert_eq!(found.frozen.len(), found.broken.len());
         (found.served().count(), found.broken.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     };
     let alone = StackId::Ingress(name("a"));
-    let (served, told) = found(class(""), &alone);
-    insta::assert_snapshot!(told, @"the annotation `kubernetes.io/ingress.class` is switched off (--disable-ingress-class-annotation), so the Ingress is not served; name the class in spec.ingressClassName and remove the annotation");
+    let (served, reported) = found(class(""), &alone);
+    insta::assert_snapshot!(reported, @"the annotation `kubernetes.io/ingress.class` is switched off (--disable-ingress-class-annotation), so the Ingress is not served; name the class in spec.ingressClassName and remove the annotation");
     assert_eq!(served, 0);
-    let (served, told) = found(group(""), &alone);
-    insta::assert_snapshot!(told, @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation), so the Ingress does not join the group `edge`; remove the annotation, or name a class whose IngressClassParams have the group in spec.group.name");
+    let (served, reported) = found(group(""), &alone);
+    insta::assert_snapshot!(reported, @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation), so the Ingress does not join the group `edge`; remove the annotation, or name a class whose IngressClassParams have the group in spec.group.name");
     assert_eq!(served, 0);
     assert_eq!(found(group(""), &edge()), (0, String::new()));
     // What has been served since before is served.
@@ -755,12 +759,12 @@ fn annotations_that_a_flag_switches_off_make_no_new_member() {
     for (text, stack) in
         [(of_class, &alone), (of_group, &edge()), (published(&class("")), &alone), (published(&group("")), &alone)]
     {
-        let (served, told) = found(text, stack);
-        assert!(served == 0 && told.contains("switched off"), "{told}");
+        let (served, reported) = found(text, stack);
+        assert!(served == 0 && reported.contains("switched off"), "{reported}");
     }
     // One that another group holds does not move.
-    let (served, told) = found(group("  finalizers: [ingress.k8s.aws/resources]\n"), &alone);
-    assert!(served == 0 && told.contains("switched off"), "{told}");
+    let (served, reported) = found(group("  finalizers: [ingress.k8s.aws/resources]\n"), &alone);
+    assert!(served == 0 && reported.contains("switched off"), "{reported}");
 }
 
 #[test]
@@ -783,7 +787,8 @@ fn what_members_have_in_common_carries_who_asks_for_it() {
     let built = built_of(&members, &facts());
     assert_eq!(messages(&built), "");
     let stack = built.stack.unwrap();
-    let Askers { ssl_policy, default_certificate, prefix_lists, tags, mutual_authentication, .. } = &stack.askers;
+    let Requesters { ssl_policy, default_certificate, prefix_lists, tags, mutual_authentication, .. } =
+        &stack.requesters;
     let who = |cause: &Cause| format!("{}: {}", cause.object.name.name, cause.field);
     assert_eq!(who(&ssl_policy[&443]), "b: alb.ingress.kubernetes.io/ssl-policy");
     assert_eq!(who(&default_certificate[&443]), "a: alb.ingress.kubernetes.io/certificate-arn");
@@ -791,8 +796,8 @@ fn what_members_have_in_common_carries_who_asks_for_it() {
     assert_eq!(who(&prefix_lists[&list]), "b: alb.ingress.kubernetes.io/security-group-prefix-lists");
     assert_eq!(who(&tags["team"]), "b: alb.ingress.kubernetes.io/tags");
     assert!(mutual_authentication.is_empty());
-    assert_eq!(stack.askers.of_refusal(443, "SSLPolicyNotFound").map(who), Some(who(&ssl_policy[&443])));
-    assert_eq!(stack.askers.of_refusal(443, "TooManyRules"), None);
+    assert_eq!(stack.requesters.of_refusal(443, "SSLPolicyNotFound").map(who), Some(who(&ssl_policy[&443])));
+    assert_eq!(stack.requesters.of_refusal(443, "TooManyRules"), None);
 }
 
 #[test]
@@ -802,14 +807,15 @@ fn a_new_listener_is_charged_to_the_member_that_brings_it() {
     let new = member("b", &[("listen-ports", r#"[{"HTTPS": 443}, {"HTTP": 8080}]"#)]);
     let of_host = Facts { hostnames: ["edge.example.com".to_owned()].into(), ..facts() };
     let brings = |facts: &Facts| {
-        let listeners = built_of(&[old.clone(), new.clone()], facts).stack.unwrap().askers.listeners;
+        let listeners = built_of(&[old.clone(), new.clone()], facts).stack.unwrap().requesters.listeners;
         let who = |cause: &Cause| format!("{}: {}", cause.object.name.name, cause.field);
         listeners.iter().map(|(port, cause)| format!("{port} {}", who(cause))).collect::<Vec<_>>()
     };
     let of_b = |port: u16| format!("{port} b: alb.ingress.kubernetes.io/listen-ports");
     assert_eq!(brings(&of_host), [of_b(443), of_b(8080)]);
     let both = Facts {
-        in_force: in_force(|observed| observed.holdings = vec![holding("a", &[443]), holding("b", &[443])]).in_force,
+        current: current(|observed| observed.member_resources = vec![resources("a", &[443]), resources("b", &[443])])
+            .current,
         ..of_host
     };
     assert_eq!(brings(&both), Vec::<String>::new());

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn told(annotations: &[(&str, &str)], spec: &str) -> String {
+fn reported(annotations: &[(&str, &str)], spec: &str) -> String {
     messages(&built(&ingress(&[&[("target-type", "ip")], annotations].concat(), spec)))
 }
 
@@ -12,19 +12,19 @@ fn path(kind: &str, path: &str, service: &str, port: &str) -> String {
 
 #[test]
 fn paths_and_backends() {
-    insta::assert_snapshot!(told(&[], &path("Exact", "/a*", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/a*` has a wildcard, which its path type does not know; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`");
-    insta::assert_snapshot!(told(&[], &path("Prefix", "/a?", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/a?` has a wildcard, which its path type does not know; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`");
-    insta::assert_snapshot!(told(&[], &path("Glob", "/a", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].pathType: the path type `Glob` is not known; use Exact, Prefix or ImplementationSpecific");
-    insta::assert_snapshot!(told(&[], &path("Exact", "/a", "web", "81")), @"Error missing-port on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` has no port `81`; it has 80; name one of its ports");
-    insta::assert_snapshot!(told(&[], &path("Exact", "/a", "api", "https")), @"Error missing-port on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/api` has no port `https`; it has 80 (http), 9000 (admin); name one of its ports");
-    insta::assert_snapshot!(told(&[], "  defaultBackend: {service: {name: web}}\n"), @"Error missing-port on Ingress shop/web: spec.defaultBackend.service.port: the backend names no port of the Service `web`; set `port.number` or `port.name`, or the name `use-annotation` for an action annotation");
-    insta::assert_snapshot!(told(&[], "  defaultBackend: {resource: {apiGroup: g, kind: Bucket, name: files}}\n"), @"Error unsupported on Ingress shop/web: spec.defaultBackend.resource: the backend is a resource (Bucket `files`), which no load balancer can serve; name a Service");
-    insta::assert_snapshot!(told(&[], "  defaultBackend: {}\n"), @"Error unsupported on Ingress shop/web: spec.defaultBackend: the backend names nothing; write `service: {name: …, port: {number: …}}`; `serviceName` and `servicePort` are of the versions before `networking.k8s.io/v1`");
+    insta::assert_snapshot!(reported(&[], &path("Exact", "/a*", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/a*` has a wildcard, which its path type does not know; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`");
+    insta::assert_snapshot!(reported(&[], &path("Prefix", "/a?", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/a?` has a wildcard, which its path type does not know; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`");
+    insta::assert_snapshot!(reported(&[], &path("Glob", "/a", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].pathType: the path type `Glob` is not known; use Exact, Prefix or ImplementationSpecific");
+    insta::assert_snapshot!(reported(&[], &path("Exact", "/a", "web", "81")), @"Error missing-port on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` has no port `81`; it has 80; name one of its ports");
+    insta::assert_snapshot!(reported(&[], &path("Exact", "/a", "api", "https")), @"Error missing-port on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/api` has no port `https`; it has 80 (http), 9000 (admin); name one of its ports");
+    insta::assert_snapshot!(reported(&[], "  defaultBackend: {service: {name: web}}\n"), @"Error missing-port on Ingress shop/web: spec.defaultBackend.service.port: the backend names no port of the Service `web`; set `port.number` or `port.name`, or the name `use-annotation` for an action annotation");
+    insta::assert_snapshot!(reported(&[], "  defaultBackend: {resource: {apiGroup: g, kind: Bucket, name: files}}\n"), @"Error unsupported on Ingress shop/web: spec.defaultBackend.resource: the backend is a resource (Bucket `files`), which no load balancer can serve; name a Service");
+    insta::assert_snapshot!(reported(&[], "  defaultBackend: {}\n"), @"Error unsupported on Ingress shop/web: spec.defaultBackend: the backend names nothing; write `service: {name: …, port: {number: …}}`; `serviceName` and `servicePort` are of the versions before `networking.k8s.io/v1`");
 }
 
 #[test]
 fn a_port_that_no_service_can_have_is_not_called_missing() {
-    insta::assert_snapshot!(told(&[], "  defaultBackend: {service: {name: web, port: {number: 70000}}}\n"), @"Error missing-port on Ingress shop/web: spec.defaultBackend.service.port.number: 70000 is no port of the Service `web`; write 1 to 65535");
+    insta::assert_snapshot!(reported(&[], "  defaultBackend: {service: {name: web, port: {number: 70000}}}\n"), @"Error missing-port on Ingress shop/web: spec.defaultBackend.service.port.number: 70000 is no port of the Service `web`; write 1 to 65535");
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_service_without_ports() {
 
 #[test]
 fn actions() {
-    let action = |json: &str| told(&[("actions.go", json)], &path("Exact", "/", "go", "use-annotation"));
+    let action = |json: &str| reported(&[("actions.go", json)], &path("Exact", "/", "go", "use-annotation"));
     insta::assert_snapshot!(action("{"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{`: it is not JSON: EOF while parsing an object at line 1 column 1; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration");
     insta::assert_snapshot!(action(r#"{"type": "teleport"}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "teleport"}`: type `teleport` is not `fixed-response`, `redirect` or `forward`; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
     insta::assert_snapshot!(action(r#"{"type": "redirect", "redirectConfig": {}}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "redirect", "redirectConfig": {}}`: redirectConfig.statusCode is missing; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
@@ -53,9 +53,9 @@ fn what_asks_for_access_control_is_refused_and_not_served_without_it() {
         let built = built(&ingress(&[("target-type", "ip"), (key, "oidc")], &everything()));
         assert_eq!(built.stack, None, "{key}");
     }
-    insta::assert_snapshot!(told(&[("enable-frontend-nlb", "true")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/enable-frontend-nlb` with the value `true` is known but not built yet, only `false` is; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that");
-    insta::assert_snapshot!(told(&[("wafv2-acl-arn", "edge")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/wafv2-acl-arn` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it");
-    insta::assert_snapshot!(told(&[("enable-frontend-nlb", "false")], &everything()), @"");
+    insta::assert_snapshot!(reported(&[("enable-frontend-nlb", "true")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/enable-frontend-nlb` with the value `true` is known but not built yet, only `false` is; the object is refused, because without it access or routing would not be what it asks for; write `false` or remove the annotation, if the object may be served like that");
+    insta::assert_snapshot!(reported(&[("wafv2-acl-arn", "edge")], &everything()), @"Error refused on Ingress shop/web: annotation `alb.ingress.kubernetes.io/wafv2-acl-arn` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it");
+    insta::assert_snapshot!(reported(&[("enable-frontend-nlb", "false")], &everything()), @"");
 }
 
 #[test]
@@ -77,9 +77,9 @@ fn what_has_no_effect_is_served_with_a_warning() {
 
 #[test]
 fn values_outside_their_grammar() {
-    insta::assert_snapshot!(told(&[("scheme", "public")], &everything()), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`");
-    insta::assert_snapshot!(told(&[("ip-address-type", "dualstack")], &everything()), @"");
-    insta::assert_snapshot!(told(&[("tags", "Owner")], &everything()), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/tags` has the value `Owner`: `Owner` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`"#);
+    insta::assert_snapshot!(reported(&[("scheme", "public")], &everything()), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`");
+    insta::assert_snapshot!(reported(&[("ip-address-type", "dualstack")], &everything()), @"");
+    insta::assert_snapshot!(reported(&[("tags", "Owner")], &everything()), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/tags` has the value `Owner`: `Owner` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`"#);
 }
 
 #[test]
@@ -121,5 +121,5 @@ fn what_aws_lacks_is_to_be_looked_for_again() {
 fn one_mistake_that_many_rules_lead_to_is_told_once() {
     let annotations = [("listen-ports", r#"[{"HTTP": 80}, {"HTTP": 8080}]"#), ("backend-protocol", "h2")];
     let spec = format!("  rules:\n{}", rules("", &[("Exact", "/a", "web", "80"), ("Exact", "/b", "api", "http")]));
-    insta::assert_snapshot!(told(&annotations, &spec), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/backend-protocol` has the value `h2`; allowed: `HTTP` or `HTTPS`");
+    insta::assert_snapshot!(reported(&annotations, &spec), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/backend-protocol` has the value `h2`; allowed: `HTTP` or `HTTPS`");
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     desired::sources::ingress::{Membership, membership},
-    facts::{Incumbent, Want},
+    facts::{ExistingLoadBalancer, FactQuery},
 };
 
 fn with(spec: &str, annotations: &[(&str, &str)], config: &BuildConfig, facts: &Facts) -> Built {
@@ -17,7 +17,7 @@ fn with(spec: &str, annotations: &[(&str, &str)], config: &BuildConfig, facts: &
     build_with(&format!("{class}\n---\n{params}---\n{}", ingress(annotations, &everything())), config, facts)
 }
 
-fn told(spec: &str) -> String {
+fn reported(spec: &str) -> String {
     messages(&with(spec, &[("target-type", "ip")], &config(), &facts()))
 }
 
@@ -103,18 +103,18 @@ fn certificates_of_the_class_make_https_the_default() {
 
 #[test]
 fn subnets_of_the_class_are_looked_up_even_beside_an_existing_load_balancer() {
-    let incumbent = Incumbent {
+    let existing = ExistingLoadBalancer {
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
         subnets: [SubnetId::new("subnet-old")].into(),
     };
-    let facts = Facts { incumbent: Some(incumbent), ..facts() };
+    let facts = Facts { existing: Some(existing), ..facts() };
     let kind = LoadBalancerKind::Application;
     let annotations = [("target-type", "ip"), ("subnets", "ignored")];
     let ids = with("{subnets: {ids: [subnet-1, subnet-2]}}", &annotations, &config(), &facts);
     let names = vec!["subnet-1".to_owned(), "subnet-2".to_owned()];
-    assert_eq!(ids.wants, [Want::Subnets(SubnetQuery::Named { kind, names, ipv6: false })].into());
+    assert_eq!(ids.wants, [FactQuery::Subnets(SubnetQuery::Named { kind, names, ipv6: false })].into());
     let spec = "{ipAddressType: dualstack, subnets: {tags: {team: [web, api], tier: [front]}}}";
     let query = SubnetQuery::Tagged {
         kind,
@@ -125,7 +125,7 @@ fn subnets_of_the_class_are_looked_up_even_beside_an_existing_load_balancer() {
         .into(),
         ipv6: true,
     };
-    assert_eq!(with(spec, &annotations, &config(), &facts).wants, [Want::Subnets(query.clone())].into());
+    assert_eq!(with(spec, &annotations, &config(), &facts).wants, [FactQuery::Subnets(query.clone())].into());
     let lack = Fact::Absent { message: "vpc-1 has none".to_owned(), fix: "tag some".to_owned() };
     let facts = Facts { subnets: [(query, lack)].into(), ..facts };
     insta::assert_snapshot!(messages(&with(spec, &annotations, &config(), &facts)), @"
@@ -136,65 +136,65 @@ fn subnets_of_the_class_are_looked_up_even_beside_an_existing_load_balancer() {
 
 #[test]
 fn mistakes_are_told_on_the_class_and_on_the_ingress() {
-    insta::assert_snapshot!(told("{inboundCIDRs: [10.0.0.1/8, office]}"), @"
+    insta::assert_snapshot!(reported("{inboundCIDRs: [10.0.0.1/8, office]}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.inboundCIDRs[0]: `10.0.0.1/8` has bits behind its prefix; write `10.0.0.1/32` or `10.0.0.0/8`
     Error invalid-value on IngressClassParams team: spec.inboundCIDRs[0]: `10.0.0.1/8` has bits behind its prefix; write `10.0.0.1/32` or `10.0.0.0/8`
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.inboundCIDRs[1]: `office` is no address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`
     Error invalid-value on IngressClassParams team: spec.inboundCIDRs[1]: `office` is no address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`
     ");
-    insta::assert_snapshot!(told("{inboundCIDRs: ['2001:db8::1/32']}"), @"
+    insta::assert_snapshot!(reported("{inboundCIDRs: ['2001:db8::1/32']}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.inboundCIDRs[0]: `2001:db8::1/32` has bits behind its prefix; write `2001:db8::1/64` or `2001:db8::/32`
     Error invalid-value on IngressClassParams team: spec.inboundCIDRs[0]: `2001:db8::1/32` has bits behind its prefix; write `2001:db8::1/64` or `2001:db8::/32`
     ");
-    insta::assert_snapshot!(told("{subnets: {}}"), @"
+    insta::assert_snapshot!(reported("{subnets: {}}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets: neither `ids` nor `tags` is set; set exactly one of `ids` and `tags`
     Error invalid-value on IngressClassParams team: spec.subnets: neither `ids` nor `tags` is set; set exactly one of `ids` and `tags`
     ");
-    insta::assert_snapshot!(told("{subnets: {ids: [subnet-1], tags: {team: [web]}}}"), @"
+    insta::assert_snapshot!(reported("{subnets: {ids: [subnet-1], tags: {team: [web]}}}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets: both `ids` and `tags` are set; set exactly one of `ids` and `tags`
     Error invalid-value on IngressClassParams team: spec.subnets: both `ids` and `tags` are set; set exactly one of `ids` and `tags`
     ");
-    insta::assert_snapshot!(told("{subnets: {ids: [subnet-1, net-2, subnet-1]}}"), @"
+    insta::assert_snapshot!(reported("{subnets: {ids: [subnet-1, net-2, subnet-1]}}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets.ids: `net-2` is not the identifier of a subnet; write identifiers such as `subnet-0123456789abcdef0`
     Error invalid-value on IngressClassParams team: spec.subnets.ids: `net-2` is not the identifier of a subnet; write identifiers such as `subnet-0123456789abcdef0`
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets.ids: `subnet-1` is named twice; name each subnet once
     Error invalid-value on IngressClassParams team: spec.subnets.ids: `subnet-1` is named twice; name each subnet once
     ");
-    insta::assert_snapshot!(told("{subnets: {ids: []}}"), @"
+    insta::assert_snapshot!(reported("{subnets: {ids: []}}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets.ids: the list is empty; name subnets such as `subnet-0123456789abcdef0`
     Error invalid-value on IngressClassParams team: spec.subnets.ids: the list is empty; name subnets such as `subnet-0123456789abcdef0`
     ");
-    insta::assert_snapshot!(told("{subnets: {tags: {}}}"), @"
+    insta::assert_snapshot!(reported("{subnets: {tags: {}}}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets.tags: it names no tag; name a tag and its values
     Error invalid-value on IngressClassParams team: spec.subnets.tags: it names no tag; name a tag and its values
     ");
-    insta::assert_snapshot!(told("{subnets: {tags: {team: [], tier: [a, a]}}}"), @"
+    insta::assert_snapshot!(reported("{subnets: {tags: {team: [], tier: [a, a]}}}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets.tags[team]: it names no value; name the values that the tag may have
     Error invalid-value on IngressClassParams team: spec.subnets.tags[team]: it names no value; name the values that the tag may have
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.subnets.tags[tier]: the value `a` is named twice; name each value once
     Error invalid-value on IngressClassParams team: spec.subnets.tags[tier]: the value `a` is named twice; name each value once
     ");
-    insta::assert_snapshot!(told("{prefixListsIDs: [pl-1], PrefixListsIDs: [pl-1]}"), @"
+    insta::assert_snapshot!(reported("{prefixListsIDs: [pl-1], PrefixListsIDs: [pl-1]}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.prefixListsIDs: `PrefixListsIDs` is set too, its old spelling; keep one of the two
     Error invalid-value on IngressClassParams team: spec.prefixListsIDs: `PrefixListsIDs` is set too, its old spelling; keep one of the two
     ");
-    insta::assert_snapshot!(told("{prefixListsIDs: [office]}"), @"
+    insta::assert_snapshot!(reported("{prefixListsIDs: [office]}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.prefixListsIDs: `office` is not the identifier of a prefix list; write identifiers such as `pl-0123456789abcdef0`, separated by commas
     Error invalid-value on IngressClassParams team: spec.prefixListsIDs: `office` is not the identifier of a prefix list; write identifiers such as `pl-0123456789abcdef0`, separated by commas
     ");
-    insta::assert_snapshot!(told("{sslRedirectPort: https}"), @"
+    insta::assert_snapshot!(reported("{sslRedirectPort: https}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`
     Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`
     ");
-    insta::assert_snapshot!(told("{sslRedirectPort: '443'}"), @r#"
+    insta::assert_snapshot!(reported("{sslRedirectPort: '443'}"), @r#"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: requests are to be redirected to port 443, which is no HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
     Error invalid-value on IngressClassParams team: spec.sslRedirectPort: requests are to be redirected to port 443, which is no HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
     "#);
-    insta::assert_snapshot!(told("{certificateArn: [mine]}"), @"
+    insta::assert_snapshot!(reported("{certificateArn: [mine]}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.certificateArn: `mine` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
     Error invalid-value on IngressClassParams team: spec.certificateArn: `mine` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
     ");
-    insta::assert_snapshot!(told("{loadBalancerName: -no-}"), @"
+    insta::assert_snapshot!(reported("{loadBalancerName: -no-}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.loadBalancerName: `-no-` is no valid name: it starts or ends with a hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
     Error invalid-value on IngressClassParams team: spec.loadBalancerName: `-no-` is no valid name: it starts or ends with a hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
     ");
@@ -202,21 +202,21 @@ fn mistakes_are_told_on_the_class_and_on_the_ingress() {
 
 #[test]
 fn what_is_not_built_is_refused_or_warned_about() {
-    insta::assert_snapshot!(told("{wafv2AclArn: arn}"), @"
+    insta::assert_snapshot!(reported("{wafv2AclArn: arn}"), @"
     Error refused on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.wafv2AclArn: the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for; remove the field, if they may be served without it
     Error refused on IngressClassParams team: spec.wafv2AclArn: the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for; remove the field, if they may be served without it
     ");
-    insta::assert_snapshot!(told("{wafv2AclName: acl}"), @"
+    insta::assert_snapshot!(reported("{wafv2AclName: acl}"), @"
     Error refused on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.wafv2AclName: the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for; remove the field, if they may be served without it
     Error refused on IngressClassParams team: spec.wafv2AclName: the field is known but not built yet; Ingresses of the class are refused, because without it access would not be what it asks for; remove the field, if they may be served without it
     ");
-    insta::assert_snapshot!(told("{minimumLoadBalancerCapacity: {capacityUnits: 3000}, ipamConfiguration: {ipv4IPAMPoolId: ipam-pool-1}}"), @"
+    insta::assert_snapshot!(reported("{minimumLoadBalancerCapacity: {capacityUnits: 3000}, ipamConfiguration: {ipv4IPAMPoolId: ipam-pool-1}}"), @"
     Warning annotation-not-built on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.minimumLoadBalancerCapacity: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
     Warning annotation-not-built on IngressClassParams team: spec.minimumLoadBalancerCapacity: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
     Warning annotation-not-built on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.ipamConfiguration.ipv4IPAMPoolId: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
     Warning annotation-not-built on IngressClassParams team: spec.ipamConfiguration.ipv4IPAMPoolId: the field is known but its effect is not built yet; it is ignored; leave it if Ingresses of the class can do without its effect for now, otherwise do not rely on it
     ");
-    assert_eq!(told("{wafv2AclArn: '', ipamConfiguration: {}}"), "");
+    assert_eq!(reported("{wafv2AclArn: '', ipamConfiguration: {}}"), "");
 }
 
 #[test]
@@ -286,21 +286,21 @@ fn who_asks_by_its_class_for_something_else_than_its_group_is_told_there_too() {
 
 #[test]
 fn the_scheme_does_not_change_while_somebody_is_set_aside() {
-    let there = Incumbent {
+    let there = ExistingLoadBalancer {
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
         subnets: [SubnetId::new("subnet-old")].into(),
     };
-    let in_force = Some(Box::new(ObservedStack::default()));
-    let facts = Facts { incumbent: Some(there), in_force, ..facts() };
+    let current = Some(Box::new(ObservedStack::default()));
+    let facts = Facts { existing: Some(there), current, ..facts() };
     let (built, _) = group_of_two(&[("scheme", "internet-facing")], "{sslRedirectPort: none}", &facts);
     insta::assert_snapshot!(messages(&built), @"
     Error invalid-value on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
     Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
     Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the scheme becomes internet-facing, which needs another load balancer, and that would not have what Ingress shop/api has, which cannot be built at the moment; wait until that is fixed; until then nothing of this Ingress changes
     ");
-    assert_eq!(built.set_aside, [web(), ObjectName::new("shop", "api")].into());
+    assert_eq!(built.frozen, [web(), ObjectName::new("shop", "api")].into());
 }
 
 /// Who may come in, and the address type of the load balancer.
@@ -334,18 +334,18 @@ fn a_dualstack_load_balancer_lets_in_ipv6_too() {
 #[test]
 fn a_load_balancer_that_becomes_dualstack_keeps_its_subnets_where_they_can_be() {
     let kept = ["subnet-1", "subnet-2"];
-    let incumbent = Incumbent {
+    let existing = ExistingLoadBalancer {
         kind: LoadBalancerKind::Application,
         scheme: Scheme::Internal,
         has_security_groups: true,
         subnets: kept.map(SubnetId::new).into(),
     };
-    let facts = Facts { incumbent: Some(incumbent), ..facts() };
+    let facts = Facts { existing: Some(existing), ..facts() };
     let ingress = ingress(&[("target-type", "ip"), ("ip-address-type", "dualstack")], &everything());
     let built = build_with(&format!("{SERVICES}\n---\n{ingress}"), &config(), &facts);
     let names = kept.map(str::to_owned).to_vec();
     let query = SubnetQuery::Named { kind: LoadBalancerKind::Application, names, ipv6: true };
-    assert_eq!(built.wants, [Want::Subnets(query)].into());
+    assert_eq!(built.wants, [FactQuery::Subnets(query)].into());
 }
 
 #[test]

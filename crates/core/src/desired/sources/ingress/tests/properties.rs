@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::select};
 use super::*;
 use crate::{
     api::annotations::{ANNOTATIONS, INGRESS_PREFIX},
-    facts::Incumbent,
+    facts::ExistingLoadBalancer,
     model::PortReference,
     snapshot::{Backend, BackendPort, HttpPath, HttpRule, Ingress, Service, ServicePort},
 };
@@ -142,8 +142,8 @@ fn services() -> impl Strategy<Value = Service> {
 
 fn known() -> impl Strategy<Value = Facts> {
     let scheme = select(vec![Scheme::Internal, Scheme::InternetFacing]);
-    let incumbent = scheme.prop_map(|scheme| Facts {
-        incumbent: Some(Incumbent {
+    let existing = scheme.prop_map(|scheme| Facts {
+        existing: Some(ExistingLoadBalancer {
             kind: LoadBalancerKind::Application,
             scheme,
             has_security_groups: true,
@@ -151,7 +151,7 @@ fn known() -> impl Strategy<Value = Facts> {
         }),
         ..facts()
     });
-    prop_oneof![4 => Just(facts()), 1 => Just(Facts::default()), 1 => Just(Facts::offline()), 1 => incumbent]
+    prop_oneof![4 => Just(facts()), 1 => Just(Facts::default()), 1 => Just(Facts::offline()), 1 => existing]
 }
 
 /// How many values a condition has, and that it has some.

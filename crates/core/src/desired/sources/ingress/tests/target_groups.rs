@@ -147,26 +147,26 @@ fn the_health_check_port_may_be_named() {
 
 #[test]
 fn target_groups_that_cannot_be_are_refused() {
-    let told = |annotations: &[(&str, &str)], service: &str, manifests: &str| {
+    let reported = |annotations: &[(&str, &str)], service: &str, manifests: &str| {
         let spec = format!("  rules:\n{}", rules("", &[("Exact", "/", service, "80")]));
         messages(&build_with(&format!("{manifests}\n---\n{}", ingress(annotations, &spec)), &config(), &facts()))
     };
     let cluster = SERVICES.replace("type: NodePort", "type: ClusterIP");
     let cluster =
         cluster.replace(", nodePort: 30080", "").replace(", nodePort: 30082", "").replace(", nodePort: 30081", "");
-    insta::assert_snapshot!(told(&[], "web", &cluster), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` is of type ClusterIP and has no node port, but its targets are instances; set `alb.ingress.kubernetes.io/target-type: ip`, or make the Service of type NodePort");
-    insta::assert_snapshot!(told(&[("target-type", "ip")], "web", &SERVICES.replace("type: NodePort", "ipFamilies: [IPv4, IPv6]")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` has IPv6 addresses, and its load balancer has IPv4 addresses alone; set `alb.ingress.kubernetes.io/ip-address-type: dualstack`, or `spec.ipFamilies: [IPv4]` on the Service");
-    insta::assert_snapshot!(told(&[("target-type", "ip"), ("healthcheck-port", "http")], "api", SERVICES), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/healthcheck-port: the port `http` of the Service `shop/api` leads to the named port `serve` of its pods, which may be another number in each; write the number of the port to check");
-    insta::assert_snapshot!(told(&[("target-type", "ip"), ("healthcheck-port", "metrics")], "api", SERVICES), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/healthcheck-port: `metrics` is neither a port number nor the name of a port of the Service `shop/api`; write `traffic-port`, a port number, or the name of a port of the Service");
-    insta::assert_snapshot!(told(&[("target-type", "ip"), ("healthcheck-port", "0")], "web", SERVICES), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/healthcheck-port: `0` is neither a port number nor the name of a port of the Service `shop/web`; write `traffic-port`, a port number, or the name of a port of the Service");
+    insta::assert_snapshot!(reported(&[], "web", &cluster), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` is of type ClusterIP and has no node port, but its targets are instances; set `alb.ingress.kubernetes.io/target-type: ip`, or make the Service of type NodePort");
+    insta::assert_snapshot!(reported(&[("target-type", "ip")], "web", &SERVICES.replace("type: NodePort", "ipFamilies: [IPv4, IPv6]")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` has IPv6 addresses, and its load balancer has IPv4 addresses alone; set `alb.ingress.kubernetes.io/ip-address-type: dualstack`, or `spec.ipFamilies: [IPv4]` on the Service");
+    insta::assert_snapshot!(reported(&[("target-type", "ip"), ("healthcheck-port", "http")], "api", SERVICES), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/healthcheck-port: the port `http` of the Service `shop/api` leads to the named port `serve` of its pods, which may be another number in each; write the number of the port to check");
+    insta::assert_snapshot!(reported(&[("target-type", "ip"), ("healthcheck-port", "metrics")], "api", SERVICES), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/healthcheck-port: `metrics` is neither a port number nor the name of a port of the Service `shop/api`; write `traffic-port`, a port number, or the name of a port of the Service");
+    insta::assert_snapshot!(reported(&[("target-type", "ip"), ("healthcheck-port", "0")], "web", SERVICES), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/healthcheck-port: `0` is neither a port number nor the name of a port of the Service `shop/web`; write `traffic-port`, a port number, or the name of a port of the Service");
     let without = SERVICES.replace(", nodePort: 30082", "");
-    insta::assert_snapshot!(told(&[("healthcheck-port", "admin")], "api", &without), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/healthcheck-port: the port `admin` of the Service `shop/api` has no node port; write `traffic-port`, a port number, or the name of a port of the Service");
-    insta::assert_snapshot!(told(&[("target-type", "pod"), ("backend-protocol", "http"), ("backend-protocol-version", "HTTP/2")], "web", SERVICES), @r"
+    insta::assert_snapshot!(reported(&[("healthcheck-port", "admin")], "api", &without), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/healthcheck-port: the port `admin` of the Service `shop/api` has no node port; write `traffic-port`, a port number, or the name of a port of the Service");
+    insta::assert_snapshot!(reported(&[("target-type", "pod"), ("backend-protocol", "http"), ("backend-protocol-version", "HTTP/2")], "web", SERVICES), @r"
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/target-type` has the value `pod`; allowed: `instance` or `ip`
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/backend-protocol` has the value `http`; allowed: `HTTP` or `HTTPS`; write `HTTP`
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/backend-protocol-version` has the value `HTTP/2`; allowed: `HTTP1`, `HTTP2` or `GRPC`; write `HTTP2`
     ");
-    insta::assert_snapshot!(told(&[("target-type", "ip"), ("healthcheck-interval-seconds", "15s"), ("success-codes", "")], "web", SERVICES), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/healthcheck-interval-seconds` has the value `15s`; allowed: a whole number");
+    insta::assert_snapshot!(reported(&[("target-type", "ip"), ("healthcheck-interval-seconds", "15s"), ("success-codes", "")], "web", SERVICES), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/healthcheck-interval-seconds` has the value `15s`; allowed: a whole number");
 }
 
 #[test]
@@ -216,21 +216,21 @@ fn tags_of_flags_win_over_those_of_services_and_those_over_the_ingress() {
 #[test]
 fn tags_managed_outside_are_refused_of_whomever_has_them() {
     let config = BuildConfig { external_managed_tags: ["Owner".to_owned()].into(), ..config() };
-    let told = |on_service: &[(&str, &str)], on_ingress: &[(&str, &str)]| {
+    let reported = |on_service: &[(&str, &str)], on_ingress: &[(&str, &str)]| {
         let ingress = ingress(&[&[("target-type", "ip")], on_ingress].concat(), &everything());
         messages(&build_with(&format!("{}\n---\n{ingress}", services(on_service)), &config, &facts()))
     };
-    insta::assert_snapshot!(told(&[], &[("tags", "Owner=me")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/tags: the tag `Owner` is managed outside of the cluster (--external-managed-tags); remove it from the annotation");
-    insta::assert_snapshot!(told(&[("tags", "Owner=me")], &[]), @"Error invalid-value on Service shop/web: alb.ingress.kubernetes.io/tags: the tag `Owner` is managed outside of the cluster (--external-managed-tags); remove it from the annotation");
+    insta::assert_snapshot!(reported(&[], &[("tags", "Owner=me")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/tags: the tag `Owner` is managed outside of the cluster (--external-managed-tags); remove it from the annotation");
+    insta::assert_snapshot!(reported(&[("tags", "Owner=me")], &[]), @"Error invalid-value on Service shop/web: alb.ingress.kubernetes.io/tags: the tag `Owner` is managed outside of the cluster (--external-managed-tags); remove it from the annotation");
 }
 
 #[test]
 fn the_load_balancer_takes_the_name_that_it_is_given() {
     let stack = stack(&ingress(&[("load-balancer-name", "front-door")], "  rules: []\n"));
     assert_eq!(stack.load_balancer.unwrap().name.to_string(), "front-door");
-    let told = |name: &str| messages(&built(&ingress(&[("load-balancer-name", name)], "  rules: []\n")));
-    insta::assert_snapshot!(told("front_door"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `front_door` is no valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name");
-    insta::assert_snapshot!(told("internal-door"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `internal-door` is no valid name: it starts with `internal-`; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name");
-    insta::assert_snapshot!(told(""), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `` is no valid name: it is empty; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name");
-    insta::assert_snapshot!(told("a-name-that-is-longer-than-aws-takes"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/load-balancer-name` has the value `a-name-that-is-longer-than-aws-takes`; allowed: text of at most 32 characters");
+    let reported = |name: &str| messages(&built(&ingress(&[("load-balancer-name", name)], "  rules: []\n")));
+    insta::assert_snapshot!(reported("front_door"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `front_door` is no valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name");
+    insta::assert_snapshot!(reported("internal-door"), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `internal-door` is no valid name: it starts with `internal-`; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name");
+    insta::assert_snapshot!(reported(""), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `` is no valid name: it is empty; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name");
+    insta::assert_snapshot!(reported("a-name-that-is-longer-than-aws-takes"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/load-balancer-name` has the value `a-name-that-is-longer-than-aws-takes`; allowed: text of at most 32 characters");
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
-    facts::{Incumbent, Want},
+    facts::{ExistingLoadBalancer, FactQuery},
     model::{Cause, ObjectReference},
 };
 
@@ -137,10 +137,10 @@ fn an_ingress_with_one_path_in_full() {
         }),
         target_groups: [(resource.clone(), group)].into_iter().collect(),
         listeners: BTreeMap::from([(80, listener)]),
-        set_aside: SetAside::default(),
+        frozen: FrozenMembers::default(),
         external_tags: std::collections::BTreeSet::new(),
         unprotect: false,
-        askers: Askers::default(),
+        requesters: Requesters::default(),
     };
     let stack = stack(&ingress(
         &[("target-type", "ip"), ("scheme", "internet-facing")],
@@ -196,7 +196,7 @@ fn a_group_without_members_wants_nothing() {
         wants: BTreeSet::new(),
         lacking: false,
         unavailable: vec![],
-        set_aside: BTreeSet::new(),
+        frozen: BTreeSet::new(),
         absent: BTreeSet::new(),
     };
     assert_eq!(built, nothing);
@@ -208,7 +208,10 @@ fn what_is_not_known_yet_is_asked_for_all_at_once() {
     let built = build_with(&manifests, &config(), &Facts::default());
     assert_eq!(built.stack, None);
     assert_eq!(built.diagnostics, []);
-    assert_eq!(built.wants, [Want::Subnets(discovered(Scheme::InternetFacing)), Want::BackendSecurityGroup].into());
+    assert_eq!(
+        built.wants,
+        [FactQuery::Subnets(discovered(Scheme::InternetFacing)), FactQuery::BackendSecurityGroup].into()
+    );
 }
 
 #[test]
@@ -267,20 +270,20 @@ fn offline_everything_is_known_after_apply_that_aws_or_the_cluster_decides() {
 #[test]
 fn an_existing_load_balancer_keeps_its_subnets_unless_it_is_replaced() {
     let manifests = |scheme: &str| format!("{SERVICES}\n---\n{}", ingress(&[("scheme", scheme)], &everything()));
-    let there = |scheme, subnet: &str| Incumbent {
+    let there = |scheme, subnet: &str| ExistingLoadBalancer {
         kind: LoadBalancerKind::Application,
         scheme,
         has_security_groups: true,
         subnets: [SubnetId::new(subnet)].into(),
     };
     let names = ["edge".to_owned()].into();
-    let mut facts = Facts { incumbent: Some(there(Scheme::Internal, "subnet-old")), names, ..Facts::default() };
+    let mut facts = Facts { existing: Some(there(Scheme::Internal, "subnet-old")), names, ..Facts::default() };
     let config = BuildConfig { backend_security_group: Some(SecurityGroupId::new("sg-given")), ..config() };
     let kept = build_with(&manifests("internal"), &config, &facts).stack.unwrap().load_balancer.unwrap();
     assert_eq!(kept.subnets, Value::Known(vec![SubnetMapping::plain(SubnetId::new("subnet-old"))]));
     let replaced = build_with(&manifests("internet-facing"), &config, &facts);
     assert_eq!(messages(&replaced), "");
-    assert_eq!(replaced.wants, [Want::Subnets(discovered(Scheme::InternetFacing))].into());
+    assert_eq!(replaced.wants, [FactQuery::Subnets(discovered(Scheme::InternetFacing))].into());
     let named = |facts: &Facts| {
         let annotations = [("scheme", "internet-facing"), ("load-balancer-name", "edge")];
         messages(&build_with(&format!("{SERVICES}\n---\n{}", ingress(&annotations, &everything())), &config, facts))
@@ -289,7 +292,7 @@ fn an_existing_load_balancer_keeps_its_subnets_unless_it_is_replaced() {
     insta::assert_snapshot!(named(&facts), @"Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: the scheme becomes internet-facing, which needs another load balancer, and two cannot have the name `edge` while one takes over from the other; give it another name too, or leave the scheme as it is");
     // Another name makes room for both, and so does the new one that is there already.
     assert_eq!(named(&Facts { names: ["other".to_owned()].into(), ..facts.clone() }), "");
-    facts.beside.push(there(Scheme::InternetFacing, "subnet-new"));
+    facts.other_existing.push(there(Scheme::InternetFacing, "subnet-new"));
     assert_eq!(named(&facts), "");
     let taking_over = build_with(&manifests("internet-facing"), &config, &facts).stack.unwrap().load_balancer.unwrap();
     assert_eq!(taking_over.subnets, Value::Known(vec![SubnetMapping::plain(SubnetId::new("subnet-new"))]));

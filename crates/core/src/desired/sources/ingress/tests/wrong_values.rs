@@ -68,13 +68,13 @@ fn on_ingresses_and_the_services_behind_them() {
             };
             let built = build_with(&format!("{services}\n---\n{ingress}"), &config(), &facts);
             let object = if on_ingress { ObjectReference::ingress(&web()) } else { ObjectReference::service(&web()) };
-            let told =
+            let reported =
                 |diagnostic: &Diagnostic| diagnostic.object == object && is_told(annotation, &key, value, diagnostic);
             // The place within a group is read when its members are gathered.
             let group = StackId::Ingress(web());
             let gathered = membership(&snapshot(&format!("{services}\n---\n{ingress}")), &config(), &group);
             let mut all = built.diagnostics.iter().chain(&gathered.broken);
-            assert!(all.any(told), "{key} on {object}:\n{}", messages(&built));
+            assert!(all.any(reported), "{key} on {object}:\n{}", messages(&built));
             count += 1;
         }
     }

@@ -37,7 +37,7 @@ fn what_is_not_built_and_must_not_be_ignored() {
         ("aws-load-balancer-multi-cluster-target-group", "true"),
         ("aws-load-balancer-inbound-sg-rules-on-private-link-traffic", "on"),
     ];
-    insta::assert_snapshot!(told(&written, PORT), @r"
+    insta::assert_snapshot!(reported(&written, PORT), @r"
     Error refused on Service shop/web: annotation `service.beta.kubernetes.io/actions.TCP-80` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
     Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-inbound-sg-rules-on-private-link-traffic` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; remove the annotation, if the object may be served without it
     Error refused on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-ip-address-type` with the value `dualstack` is known but not built yet; the object is refused, because without it access or routing would not be what it asks for; write `ipv4` or remove the annotation, if the object may be served like that
@@ -46,7 +46,7 @@ fn what_is_not_built_and_must_not_be_ignored() {
     ");
     let harmless =
         [("aws-load-balancer-ip-address-type", "ipv4"), ("aws-load-balancer-multi-cluster-target-group", "false")];
-    assert_eq!(told(&harmless, PORT), "");
+    assert_eq!(reported(&harmless, PORT), "");
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn every_mistake_is_told_at_once() {
         ("aws-load-balancer-attributes", "dns_record.client_routing_policy=near"),
         ("aws-load-balancer-target-group-attributes", "preserve_client_ip.enabled=yes"),
     ];
-    insta::assert_snapshot!(told(&written, "  ports: [{port: 80}, {port: 90, protocol: SCTP}]\n"), @r"
+    insta::assert_snapshot!(reported(&written, "  ports: [{port: 80}, {port: 90, protocol: SCTP}]\n"), @r"
     Error invalid-value on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-scheme` of the Service has the value `public`; allowed: `internal` or `internet-facing`
     Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-attributes: `dns_record.client_routing_policy=near` is no policy that AWS knows; write one of `any_availability_zone`, `partial_availability_zone_affinity`, `availability_zone_affinity`
     Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-name: `not_a_name` is no valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
@@ -81,16 +81,16 @@ fn every_mistake_is_told_at_once() {
 fn ports() {
     let one =
         "  ports:\n  - {name: t, port: 53, nodePort: 30053}\n  - {name: u, port: 53, protocol: UDP, nodePort: 30054}\n";
-    insta::assert_snapshot!(told(&[], one), @r#"Warning unsupported on Service shop/web: spec.ports[1]: the ports `t` (TCP/53) and `u` (UDP/53) have one number; the first alone gets a listener, the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port"#);
+    insta::assert_snapshot!(reported(&[], one), @r#"Warning unsupported on Service shop/web: spec.ports[1]: the ports `t` (TCP/53) and `u` (UDP/53) have one number; the first alone gets a listener, the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port"#);
     let thrice = format!("{one}  - {{name: x, port: 53, nodePort: 30055}}\n");
-    insta::assert_snapshot!(told(&[("aws-load-balancer-enable-tcp-udp-listener", "true")], &thrice), @"Error unsupported on Service shop/web: spec.ports[0]: the ports `t` (TCP/53) and `u` (UDP/53) and `x` (TCP/53) cannot become one listener; give a number to one TCP and one UDP port at most");
-    insta::assert_snapshot!(told(&[("aws-load-balancer-enable-tcp-udp-listener", "perhaps")], PORT), @"Warning invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: the value `perhaps` is no boolean and has no effect; write `true` or `false`");
-    insta::assert_snapshot!(told(&[("aws-load-balancer-nlb-target-type", "IP")], "  ports: [{port: 80}]\n"), @r"
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-enable-tcp-udp-listener", "true")], &thrice), @"Error unsupported on Service shop/web: spec.ports[0]: the ports `t` (TCP/53) and `u` (UDP/53) and `x` (TCP/53) cannot become one listener; give a number to one TCP and one UDP port at most");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-enable-tcp-udp-listener", "perhaps")], PORT), @"Warning invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: the value `perhaps` is no boolean and has no effect; write `true` or `false`");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-nlb-target-type", "IP")], "  ports: [{port: 80}]\n"), @r"
     Warning invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: `IP` is no target type; the targets are instances; write `ip` or `instance`
     Error unsupported on Service shop/web: spec.ports[0].nodePort: port 80 of the Service of type LoadBalancer has no node port, but its targets are instances; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or write the node port that the API server has given it
     ");
-    insta::assert_snapshot!(told(&[], &format!("{PORT}  externalTrafficPolicy: Local\n")), @"Error missing-port on Service shop/web: spec.healthCheckNodePort: the traffic policy is `Local`, and the Service has no port for health checks; write the port that the API server has given it, or one in `service.beta.kubernetes.io/aws-load-balancer-healthcheck-port`");
-    insta::assert_snapshot!(told(&[IP], &format!("{PORT}  ipFamilies: [IPv4, IPv6]\n")), @"Error refused on Service shop/web: spec.ipFamilies: the Service has IPv6 addresses, which need a dualstack load balancer; that is not built yet; set `spec.ipFamilies: [IPv4]`");
+    insta::assert_snapshot!(reported(&[], &format!("{PORT}  externalTrafficPolicy: Local\n")), @"Error missing-port on Service shop/web: spec.healthCheckNodePort: the traffic policy is `Local`, and the Service has no port for health checks; write the port that the API server has given it, or one in `service.beta.kubernetes.io/aws-load-balancer-healthcheck-port`");
+    insta::assert_snapshot!(reported(&[IP], &format!("{PORT}  ipFamilies: [IPv4, IPv6]\n")), @"Error refused on Service shop/web: spec.ipFamilies: the Service has IPv6 addresses, which need a dualstack load balancer; that is not built yet; set `spec.ipFamilies: [IPv4]`");
 }
 
 #[test]
@@ -104,21 +104,21 @@ fn what_is_written_for_nothing() {
         ("aws-load-balancer-target-group-attributes.81", "a=b"),
         ("aws-load-balancer-proxy-protocol-per-target-group", "82"),
     ];
-    insta::assert_snapshot!(told(&written, TWO_PORTS), @r"
+    insta::assert_snapshot!(reported(&written, TWO_PORTS), @r"
     Warning missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TCP-443: the load balancer has no listener `TCP-443`; the annotation has no effect; name one of its listeners: `TCP-80`, `TLS-443`
     Warning missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-target-group-attributes.81: the Service has no port 81; what is written for it has no effect; name one of its ports by number
     Warning missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-proxy-protocol-per-target-group: the Service has no port 82; what is written for it has no effect; name one of its ports by number
     Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TLS-443: a TLS listener has no attributes; the annotation has no effect; remove it
     ");
-    insta::assert_snapshot!(told(&[("aws-load-balancer-ssl-ports", "443")], TWO_PORTS), @"Warning missing-certificate on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-ports: without a certificate no port gets TLS; they are served without it; name the certificate in `service.beta.kubernetes.io/aws-load-balancer-ssl-cert`, or remove the annotation");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-ssl-ports", "443")], TWO_PORTS), @"Warning missing-certificate on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-ports: without a certificate no port gets TLS; they are served without it; name the certificate in `service.beta.kubernetes.io/aws-load-balancer-ssl-cert`, or remove the annotation");
     let given =
         [("aws-load-balancer-security-groups", "my-sg-1"), ("aws-load-balancer-security-group-prefix-lists", "pl-1")];
-    insta::assert_snapshot!(told(&given, &format!("{PORT}  loadBalancerSourceRanges: [10.0.0.0/8]\n")), @r"
+    insta::assert_snapshot!(reported(&given, &format!("{PORT}  loadBalancerSourceRanges: [10.0.0.0/8]\n")), @r"
     Warning unsupported on Service shop/web: spec.loadBalancerSourceRanges: it has no effect: the load balancer is in security groups of yours, whose rules are yours; write what may come in into the rules of a security group that the load balancer is in
     Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-security-group-prefix-lists: it has no effect: the load balancer is in security groups of yours, whose rules are yours; write what may come in into the rules of a security group that the load balancer is in
     ");
     let none = [IP, ("aws-load-balancer-disable-nlb-sg", "true"), ("aws-load-balancer-security-groups", "my-sg-1")];
-    insta::assert_snapshot!(told(&none, &format!("{PORT}  loadBalancerSourceRanges: [10.0.0.0/8]\n")), @r"
+    insta::assert_snapshot!(reported(&none, &format!("{PORT}  loadBalancerSourceRanges: [10.0.0.0/8]\n")), @r"
     Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-security-groups: the annotation has no effect: the load balancer is in no security group, as `service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg` asks; remove one of the two annotations
     Warning unsupported on Service shop/web: spec.loadBalancerSourceRanges: it has no effect: the load balancer is in no security group, and its targets do not see clients' addresses; write `preserve_client_ip.enabled=true` in `service.beta.kubernetes.io/aws-load-balancer-target-group-attributes`
     ");
@@ -132,37 +132,37 @@ fn with_the_gate_off_a_new_load_balancer_is_in_no_security_group() {
     insta::assert_snapshot!(messages(&built), @"Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-security-groups: the annotation has no effect: the load balancer is in no security group, as the controller's flag `--feature-gates=NLBSecurityGroup=false` asks; remove the annotation, or start the controller without the gate");
     let stack = built.stack.unwrap();
     assert_eq!((stack.load_balancer.unwrap().security_groups, stack.security_group), (vec![], None));
-    let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), &config, &incumbent(Scheme::Internal, true));
+    let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), &config, &existing(Scheme::Internal, true));
     assert_eq!(built.stack, None);
     insta::assert_snapshot!(messages(&built), @"Error replacement-needed on Service shop/web: --feature-gates=NLBSecurityGroup=false: the load balancer is in security groups, and AWS cannot take a Network Load Balancer out of all of them; start the controller without the gate, or make a second Service and delete this one when clients have moved");
-    let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), &config, &incumbent(Scheme::Internal, false));
+    let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), &config, &existing(Scheme::Internal, false));
     insta::assert_snapshot!(messages(&built), @"");
     assert_eq!(built.stack.unwrap().load_balancer.unwrap().security_groups, []);
 }
 
 #[test]
 fn addresses_and_subnets() {
-    insta::assert_snapshot!(told(&[("aws-load-balancer-eip-allocations", "eipalloc-1")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-eip-allocations: the load balancer is internal, and only one that is internet-facing can have such addresses; remove the annotation, or write `internet-facing` in `service.beta.kubernetes.io/aws-load-balancer-scheme`");
-    insta::assert_snapshot!(told(&[("aws-load-balancer-scheme", "internet-facing"), ("aws-load-balancer-eip-allocations", "eipalloc-1")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-eip-allocations: the annotation has 1 addresses for 2 subnets (subnet-a, subnet-b); write one a subnet, or choose the subnets with `service.beta.kubernetes.io/aws-load-balancer-subnets`");
-    insta::assert_snapshot!(told(&[("aws-load-balancer-private-ipv4-addresses", "10.0.0.8,10.0.0.9")], PORT), @r"
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-eip-allocations", "eipalloc-1")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-eip-allocations: the load balancer is internal, and only one that is internet-facing can have such addresses; remove the annotation, or write `internet-facing` in `service.beta.kubernetes.io/aws-load-balancer-scheme`");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-scheme", "internet-facing"), ("aws-load-balancer-eip-allocations", "eipalloc-1")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-eip-allocations: the annotation has 1 addresses for 2 subnets (subnet-a, subnet-b); write one a subnet, or choose the subnets with `service.beta.kubernetes.io/aws-load-balancer-subnets`");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-private-ipv4-addresses", "10.0.0.8,10.0.0.9")], PORT), @r"
     Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-private-ipv4-addresses: 2 of the addresses lie in the subnet `subnet-a` (10.0.0.0/24), and it needs exactly one; write one address of each subnet
     Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-private-ipv4-addresses: 0 of the addresses lie in the subnet `subnet-b` (10.0.1.0/24), and it needs exactly one; write one address of each subnet
     ");
-    insta::assert_snapshot!(told(&[("aws-load-balancer-private-ipv4-addresses", "10.0.0.8,x")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-private-ipv4-addresses: `x` is not an IPv4 address; write addresses such as `10.0.0.5`");
-    insta::assert_snapshot!(told(&[("aws-load-balancer-subnets", "")], PORT), @"Error subnets on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-subnets: the annotation names no subnet; name subnets by id or by their tag `Name`, or remove the annotation");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-private-ipv4-addresses", "10.0.0.8,x")], PORT), @"Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-private-ipv4-addresses: `x` is not an IPv4 address; write addresses such as `10.0.0.5`");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-subnets", "")], PORT), @"Error subnets on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-subnets: the annotation names no subnet; name subnets by id or by their tag `Name`, or remove the annotation");
 }
 
 #[test]
 fn what_aws_cannot_change_in_place() {
-    let told = |annotations: &[(&str, &str)], facts: &Facts| {
+    let reported = |annotations: &[(&str, &str)], facts: &Facts| {
         let built = build_with(&service(annotations, &format!("{CLASS}{PORT}")), &config(), facts);
         assert_eq!(built.stack, None);
         messages(&built)
     };
     let named = [("aws-load-balancer-scheme", "internet-facing"), ("aws-load-balancer-name", "edge")];
-    let there = Facts { names: ["edge".to_owned()].into(), ..incumbent(Scheme::Internal, true) };
-    insta::assert_snapshot!(told(&named, &there), @"Error replacement-needed on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-name: the scheme becomes internet-facing, which needs another load balancer than the one that is internal, and two cannot have the name `edge` while one takes over from the other; give it another name too, or leave the scheme as it is");
-    insta::assert_snapshot!(told(&[("aws-load-balancer-disable-nlb-sg", "true")], &incumbent(Scheme::Internal, true)), @"Error replacement-needed on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: the load balancer is in security groups, and AWS cannot take a Network Load Balancer out of all of them; remove the annotation, or make a second Service with it and delete this one when clients have moved");
+    let there = Facts { names: ["edge".to_owned()].into(), ..existing(Scheme::Internal, true) };
+    insta::assert_snapshot!(reported(&named, &there), @"Error replacement-needed on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-name: the scheme becomes internet-facing, which needs another load balancer than the one that is internal, and two cannot have the name `edge` while one takes over from the other; give it another name too, or leave the scheme as it is");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-disable-nlb-sg", "true")], &existing(Scheme::Internal, true)), @"Error replacement-needed on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-disable-nlb-sg: the load balancer is in security groups, and AWS cannot take a Network Load Balancer out of all of them; remove the annotation, or make a second Service with it and delete this one when clients have moved");
     let config = BuildConfig {
         external_managed_tags: ["Owner".to_owned()].into(),
         enable_backend_security_group: false,
@@ -187,6 +187,6 @@ fn what_must_be_known_is_asked_for_together() {
     assert_eq!((built.stack.is_none(), messages(&built)), (true, String::new()));
     let built = build_with(&service(&[], &format!("{CLASS}{PORT}")), &config(), &Facts::default());
     let query = SubnetQuery::Discovered { kind: LoadBalancerKind::Network, scheme: Scheme::Internal, ipv6: false };
-    let wanted = [crate::facts::Want::Subnets(query), crate::facts::Want::BackendSecurityGroup];
+    let wanted = [crate::facts::FactQuery::Subnets(query), crate::facts::FactQuery::BackendSecurityGroup];
     assert_eq!(built.wants, wanted.into());
 }

@@ -78,11 +78,11 @@ fn a_protected_load_balancer_stays() {
 fn a_load_balancer_that_is_protected_in_aws_stays_until_its_service_or_aws_lets_it_go() {
     let of = |annotations: &[(&str, &str)], protected: Option<&[&str]>| {
         let protected = protected.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        let facts = Facts { protected, ..incumbent(Scheme::Internal, true) };
+        let facts = Facts { protected, ..existing(Scheme::Internal, true) };
         build_with(&held(annotations, "  type: LoadBalancer\n"), &config(), &facts)
     };
     let unknown = of(&[], None);
-    assert_eq!((unknown.stack, unknown.wants), (None, [crate::facts::Want::Protection].into()));
+    assert_eq!((unknown.stack, unknown.wants), (None, [crate::facts::FactQuery::Protection].into()));
     let empty = Stack::empty(StackId::Service(web()));
     assert_eq!(of(&[], Some(&[])).stack, Some(empty.clone()));
     let refused = of(&[], Some(&["k8s-shop-web"]));
@@ -98,10 +98,10 @@ fn our_own_load_balancer_is_not_taken_for_the_cloud_providers() {
     let status = format!("{CLASS}{PORT}status: {{loadBalancer: {{ingress: [{{hostname: {HOST}}}]}}}}\n");
     let finalizers = "  finalizers: [service.kubernetes.io/load-balancer-cleanup]\n";
     let manifest = service(&[], &status).replace("  generation: 3\n", finalizers);
-    let ours = Facts { hostnames: [HOST.to_owned()].into(), ..incumbent(Scheme::Internal, true) };
+    let ours = Facts { hostnames: [HOST.to_owned()].into(), ..existing(Scheme::Internal, true) };
     let built = build_with(&manifest, &config(), &ours);
     assert_eq!((messages(&built), built.stack.is_some()), (String::new(), true));
-    assert_eq!(build_with(&manifest, &config(), &incumbent(Scheme::Internal, true)).stack, None);
+    assert_eq!(build_with(&manifest, &config(), &existing(Scheme::Internal, true)).stack, None);
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn services() -> impl Strategy<Value = Service> {
 
 fn known() -> impl Strategy<Value = Facts> {
     let schemes = select(vec![Scheme::Internal, Scheme::InternetFacing]);
-    let there = (schemes, any::<bool>()).prop_map(|(scheme, groups)| incumbent(scheme, groups));
+    let there = (schemes, any::<bool>()).prop_map(|(scheme, groups)| existing(scheme, groups));
     prop_oneof![4 => Just(facts()), 1 => Just(Facts::default()), 1 => Just(Facts::offline()), 2 => there]
 }
 

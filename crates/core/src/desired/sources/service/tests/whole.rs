@@ -269,7 +269,7 @@ fn without_security_groups() {
     listener TCP 80 to Own(ResourceId("shop/web:80"))
     "#);
     // One that was made without stays without.
-    let kept = stack_with(&[], PORT, &incumbent(Scheme::Internal, false));
+    let kept = stack_with(&[], PORT, &existing(Scheme::Internal, false));
     assert_eq!(kept, stack(&[NONE], PORT));
     let own = [NONE, ("aws-load-balancer-manage-backend-security-group-rules", "false")];
     assert_eq!(stack(&own, PORT).target_groups[0].binding.networking, None);
@@ -400,7 +400,7 @@ fn tags_name_and_labels() {
 
 #[test]
 fn an_existing_load_balancer_keeps_its_scheme_and_subnets() {
-    let facts = incumbent(Scheme::InternetFacing, true);
+    let facts = existing(Scheme::InternetFacing, true);
     assert_eq!(stack_with(&[], PORT, &facts), stack(&[("aws-load-balancer-scheme", "internet-facing")], PORT));
 }
 
@@ -418,17 +418,17 @@ fn listeners_are_tagged_unless_the_gate_says_otherwise() {
 #[test]
 fn a_load_balancer_of_another_scheme_replaces_the_one_that_serves() {
     const PUBLIC: (&str, &str) = ("aws-load-balancer-scheme", "internet-facing");
-    let there = |scheme, groups| incumbent(scheme, groups).incumbent.unwrap();
+    let there = |scheme, groups| existing(scheme, groups).existing.unwrap();
     // Nothing is taken over from the old one but that it is in no security group, which its successor is neither.
-    assert_eq!(stack_with(&[PUBLIC], PORT, &incumbent(Scheme::Internal, true)), stack(&[PUBLIC], PORT));
-    let ungrouped = stack_with(&[PUBLIC], PORT, &incumbent(Scheme::Internal, false));
+    assert_eq!(stack_with(&[PUBLIC], PORT, &existing(Scheme::Internal, true)), stack(&[PUBLIC], PORT));
+    let ungrouped = stack_with(&[PUBLIC], PORT, &existing(Scheme::Internal, false));
     assert_eq!(ungrouped.load_balancer.as_ref().unwrap().security_groups, []);
-    assert_eq!(ungrouped, stack_with(&[PUBLIC], PORT, &incumbent(Scheme::InternetFacing, false)));
+    assert_eq!(ungrouped, stack_with(&[PUBLIC], PORT, &existing(Scheme::InternetFacing, false)));
     // When both are there, the new one is as it was made, whatever the old one is.
     let both = |new_is_in_groups| Facts {
-        beside: vec![there(Scheme::InternetFacing, new_is_in_groups)],
+        other_existing: vec![there(Scheme::InternetFacing, new_is_in_groups)],
         names: ["edge".to_owned()].into(),
-        ..incumbent(Scheme::Internal, !new_is_in_groups)
+        ..existing(Scheme::Internal, !new_is_in_groups)
     };
     assert_eq!(stack_with(&[PUBLIC], PORT, &both(true)), stack(&[PUBLIC], PORT));
     assert_eq!(stack_with(&[PUBLIC], PORT, &both(false)), ungrouped);

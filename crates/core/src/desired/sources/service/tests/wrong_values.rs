@@ -29,10 +29,10 @@ fn on_services_with_a_load_balancer_of_their_own() {
         let mut annotations: Vec<(&str, &str)> = usual.into_iter().filter(|(key, _)| *key != name).collect();
         annotations.push((&name, value));
         let built = build_with(&service(&annotations, &format!("{CLASS}{TWO_PORTS}")), &config(), &facts());
-        let told = |diagnostic: &crate::diagnostics::Diagnostic| {
+        let reported = |diagnostic: &crate::diagnostics::Diagnostic| {
             diagnostic.object == ObjectReference::service(&web()) && is_told(annotation, &key, value, diagnostic)
         };
-        assert!(built.diagnostics.iter().any(told), "{key}:\n{}", messages(&built));
+        assert!(built.diagnostics.iter().any(reported), "{key}:\n{}", messages(&built));
         count += 1;
     }
     assert!(count > 25, "{count}");
