@@ -25,14 +25,14 @@ use crate::controller::{
         watches::Synced,
     },
     reconcile::{
-        askers::FactSubscribers,
-        repeats::StepHistory,
+        fact_subscribers::FactSubscribers,
+        step_history::StepHistory,
         waits::{self, Waits},
     },
     runtime::{
-        mandate::WritePermit,
         metrics::{self, Metrics},
         queue::{Outcome, Queue, QueueReason},
+        write_permit::WritePermit,
     },
 };
 use albatross_aws::facts::FactStore;

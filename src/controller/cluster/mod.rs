@@ -2,8 +2,8 @@
 
 pub(crate) mod deadline;
 pub(crate) mod events;
-pub(crate) mod heard;
 pub(crate) mod kubernetes;
 pub(crate) mod records;
 pub(crate) mod secrets;
+pub(crate) mod watch_activity;
 pub(crate) mod watches;

@@ -15,7 +15,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{heard::WatchActivity, kubernetes::describe};
+use super::{kubernetes::describe, watch_activity::WatchActivity};
 use crate::controller::runtime::queue::Queue;
 use albatross_core::dependents::{Dependents, Key};
 use albatross_core::snapshot::Snapshot;

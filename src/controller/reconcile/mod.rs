@@ -1,9 +1,9 @@
 //! One pass over a key: over a stack, from its facts to its status, or over a TargetGroupBinding.
 
 pub(crate) mod apply;
-pub(crate) mod askers;
-pub(crate) mod repeats;
+pub(crate) mod fact_subscribers;
 mod stack;
+pub(crate) mod step_history;
 pub mod targets;
 pub(crate) mod unserved;
 pub(crate) mod waits;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{repeats::Repeated, waits::Due};
+use super::{step_history::Repeated, waits::Due};
 use crate::controller::reconcile::apply::ApplyError;
 use crate::controller::{
     Controller,

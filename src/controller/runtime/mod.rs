@@ -3,8 +3,8 @@
 pub mod admin;
 pub mod flags;
 pub mod lease;
-pub(crate) mod mandate;
+pub(crate) mod location_discovery;
 pub mod metrics;
-pub(crate) mod place;
 pub(crate) mod queue;
 pub mod start;
+pub(crate) mod write_permit;

@@ -23,23 +23,23 @@ use super::{
     admin::{self, Addresses, AdminError, Sources},
     flags::{ControllerFlags, FlagError},
     lease::{Candidate, KubernetesLease, Leadership, Tenure, Timing, TokioClock},
-    mandate::{WritePermit, fenced},
+    location_discovery::LocationDiscovery,
     metrics::Metrics,
-    place::LocationDiscovery,
     queue::Queue,
+    write_permit::{WritePermit, fenced},
 };
 use crate::controller::reconcile::{apply::Applier, targets::Targets};
 use crate::controller::{
     Controller,
     cluster::{
         events::Events,
-        heard::WatchActivity,
         kubernetes::{Kubernetes, describe, with_causes},
         records::Records,
         secrets::Secrets,
+        watch_activity::WatchActivity,
         watches::{Synced, watch_kind},
     },
-    reconcile::{askers::FactSubscribers, repeats::StepHistory, unserved::unserved, waits::Waits},
+    reconcile::{fact_subscribers::FactSubscribers, step_history::StepHistory, unserved::unserved, waits::Waits},
     webhooks::{self, WebhookError, certificates::served::Served},
 };
 use albatross_aws::facts::FactStore;

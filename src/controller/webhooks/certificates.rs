@@ -21,7 +21,7 @@ use rustls::{
 };
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-pub(crate) mod keeper;
+pub(crate) mod rotator;
 pub(crate) mod served;
 
 #[cfg(test)]

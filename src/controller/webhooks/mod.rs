@@ -45,7 +45,7 @@ use crate::controller::{
     runtime::{flags::ControllerFlags, metrics::Metrics, start::Watched},
     webhooks::certificates::{
         Timing,
-        keeper::CertificateRotator,
+        rotator::CertificateRotator,
         served::{Files, Served},
     },
 };

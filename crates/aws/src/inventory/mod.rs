@@ -9,10 +9,10 @@
 //! counters see to that: `wanted` counts the times that something known was given up, and a read counts only if it
 //! began after the last of those; `writes` counts our own writes, and a read leaves alone what was written since it began.
 
-mod claims;
+mod invalidated;
 mod record;
-mod reread;
 mod sweep;
+mod unverified_records;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use albatross_core::model::{
 };
 use albatross_simulation::fake::{Call, Fake, ec2, elb, elb_error};
 
-mod claims;
+mod unverified_records;
 
 const CLUSTER: &str = "demo";
 const VPC: &str = "vpc-1";

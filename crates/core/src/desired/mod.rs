@@ -2,8 +2,8 @@
 //! it returns what it could build with every diagnostic.
 
 mod config;
-mod findings;
+mod diagnostic_sink;
 pub mod sources;
 
 pub use config::BuildConfig;
-pub use findings::Built;
+pub use diagnostic_sink::Built;

@@ -4,11 +4,11 @@
 pub mod authentication;
 mod elements;
 mod identifiers;
+mod known_limits;
 mod mutual_authentication;
 pub mod names;
 mod network;
 mod observed;
-mod room;
 mod security_group;
 mod stack;
 mod tag_keys;
@@ -28,13 +28,13 @@ pub use identifiers::{
     CertificateArn, InvalidName, ListenerArn, LoadBalancerArn, LoadBalancerName, ObjectName, RuleArn, SecurityGroupId,
     SubnetId, TargetGroupArn, TargetGroupName, TrustStoreArn, VpcId,
 };
+pub use known_limits::{KnownLimits, Quota};
 pub use mutual_authentication::MutualAuthentication;
 pub use network::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBlocks, ZoneInfo};
 pub use observed::{
     BackendSecurityGroup, ListenerResources, LoadBalancerState, MemberResources, ObservedBinding, ObservedListener,
     ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
 };
-pub use room::{KnownLimits, Quota};
 pub use security_group::{SecurityGroupRule, Source};
 pub use stack::{
     Binding, Cause, FrozenMembers, Listener, ListenerShare, LoadBalancer, ManagedSecurityGroup, NetworkingPeer,

@@ -13,8 +13,8 @@ use std::collections::{BTreeSet, VecDeque};
 use ipnet::IpNet;
 
 use super::{
+    frozen::FrozenResources,
     order,
-    set_aside::FrozenResources,
     step::{SecurityGroupTarget, StepAction},
 };
 use crate::model::{

@@ -1,19 +1,19 @@
 //! From what shall be and what is to the ordered steps between them, each with its cause. Pure: no I/O, no clock.
 
 mod access;
+mod attribution;
 mod authentication;
 pub mod binding;
-mod blame;
 pub mod defaults;
-mod in_steps;
+mod frozen;
 mod leaving;
 mod order;
+mod quota_usage;
 mod render;
-mod room;
 mod rules;
-mod set_aside;
 mod stack;
 mod step;
+mod stepwise;
 mod tags;
 
 #[cfg(test)]

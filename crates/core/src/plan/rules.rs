@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 
 use super::{
     authentication,
-    room::QuotaUsage,
-    set_aside::FrozenResources,
+    frozen::FrozenResources,
+    quota_usage::QuotaUsage,
     step::{ListenerReference, RuleReference, Step, StepAction},
 };
 use crate::model::{

@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     access::{Access, AccessSteps},
-    authentication, blame, defaults, order,
-    room::QuotaUsage,
+    attribution, authentication, defaults,
+    frozen::FrozenResources,
+    order,
+    quota_usage::QuotaUsage,
     rules::{RuleChange, same_action, same_conditions},
-    set_aside::FrozenResources,
     step::{
         AttributesOf, ListenerChange, ListenerReference, Plan, Planned, Reads, Step, StepAction, TaggedResource, Wait,
     },
@@ -58,7 +59,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         untagged: Vec::new(),
     };
     planner.run();
-    Planned::Ready(blame::attributed(stack, observed, planner.plan))
+    Planned::Ready(attribution::attributed(stack, observed, planner.plan))
 }
 
 /// Who of a group has what of its load balancer, where nothing is left to do. Of members that are set aside it is what it was.

@@ -5,6 +5,7 @@ use crate::model::{ObservedStack, Stack};
 
 mod authentication;
 mod aws;
+mod frozen;
 mod leaving;
 mod limits;
 mod oracle;
@@ -12,7 +13,6 @@ mod quotas;
 mod replaced;
 mod rules;
 mod services;
-mod set_aside;
 mod stacks;
 mod steps;
 mod tags;

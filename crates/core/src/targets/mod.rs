@@ -1,13 +1,13 @@
 //! TargetGroupBindings: which pods or nodes behind a Service become targets, and whom the security groups of nodes and pods let in.
 
+pub mod binding_owners;
 pub mod endpoints;
-pub mod holders;
 pub mod node_rules;
 pub mod plan;
 pub mod readiness;
 pub mod status;
 
-pub use holders::{group_of, holder};
+pub use binding_owners::{group_of, holder};
 
 use crate::{
     api::crd::target_group_binding::{IpAddressType, TargetType},

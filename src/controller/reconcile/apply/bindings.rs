@@ -5,7 +5,7 @@ use kube::{
     api::{DeleteParams, ObjectMeta, PostParams},
 };
 
-use super::{Applier, StepError, made::CreatedResources};
+use super::{Applier, StepError, created_resources::CreatedResources};
 use crate::controller::cluster::deadline::with_deadline;
 use albatross_core::{
     api::crd::{TargetGroupBinding, TargetGroupBindingSpec},

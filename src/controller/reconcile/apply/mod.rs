@@ -2,8 +2,8 @@
 //! AWS has become, so that the next plan needs no read.
 
 mod bindings;
+mod created_resources;
 mod error;
-mod made;
 mod steps;
 
 use std::sync::{
@@ -18,7 +18,7 @@ use albatross_core::{
     plan::{Plan, StepAction},
 };
 
-use made::CreatedResources;
+use created_resources::CreatedResources;
 
 pub use error::{ApplyError, StepError};
 

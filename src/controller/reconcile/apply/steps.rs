@@ -1,6 +1,6 @@
 //! Each kind of step.
 
-use super::{Applier, StepError, made::CreatedResources};
+use super::{Applier, StepError, created_resources::CreatedResources};
 use albatross_aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, NewRule, ResourceName, Tagging};
 use albatross_core::{
     model::{

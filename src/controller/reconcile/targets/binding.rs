@@ -27,8 +27,8 @@ use super::{
     zones::{ZoneSource, zone},
 };
 use albatross_core::targets::{
+    binding_owners::{Bindings, Owner, key_of},
     endpoints::{Resolution, port_reference, ready_pod, resolve, target_state},
-    holders::{Bindings, Owner, key_of},
     plan::{TargetPlan, TargetState, Unregistered, is_draining, plan, safe_to_deregister},
     readiness::OpenGateReason,
     status::{self, Report},

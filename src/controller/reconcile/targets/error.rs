@@ -6,7 +6,7 @@ use albatross_aws::{AwsError, AwsErrorKind};
 use albatross_core::model::{ObjectName, SecurityGroupId, Target, TargetGroupArn};
 
 use super::{cluster::ClusterError, network_interfaces::NotLocated};
-use albatross_core::targets::{endpoints::UnresolvableBinding, holders::Denied, node_rules::InvalidNetworking};
+use albatross_core::targets::{binding_owners::Denied, endpoints::UnresolvableBinding, node_rules::InvalidNetworking};
 
 /// The most targets that a message tells of.
 const MAX_LISTED: usize = 5;

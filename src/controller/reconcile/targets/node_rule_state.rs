@@ -22,8 +22,8 @@ use super::{
     network_interfaces::{InterfaceLookup, KnownGroups, Located, NetworkInterfaces, interface_lookup, read_groups},
 };
 use albatross_core::targets::{
+    binding_owners::{ByGroup, Owner, has_had_targets},
     endpoints::{Resolution, TargetOwner, resolve},
-    holders::{ByGroup, Owner, has_had_targets},
     node_rules::{RuleChange, RulesByGroup, TargetEndpoint, changes, combine, covers, of_binding, sources},
 };
 

@@ -1,8 +1,8 @@
 //! Members that leave a group: each is held until nothing of its own is left, and no longer.
 
 use super::{
+    frozen::{agreed, built, name},
     plan,
-    set_aside::{agreed, built, name},
 };
 use crate::{model::ObservedBinding, plan::delays_release};
 

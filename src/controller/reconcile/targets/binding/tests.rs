@@ -3,15 +3,15 @@ use crate::controller::reconcile::targets::{
     TargetGroupFacts,
     fake::{ARN, Lab, binding, facts, health, name, not_found, refused, service, slice},
 };
-use albatross_core::targets::holders::Denied;
+use albatross_core::targets::binding_owners::Denied;
 use albatross_core::{
     api::crd::target_group_binding::IpAddressType,
     snapshot::{EndpointSlice, Node, Pod, Service, Snapshot},
 };
 
+mod binding_owners;
 mod checkpoint;
 mod gates;
-mod holders;
 mod zones;
 
 const READY: &str = "status 1 True Reconciled: the endpoints of the Service are registered in the target group";

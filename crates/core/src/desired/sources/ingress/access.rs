@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::{
     Builder, Failed, Member, cause,
+    member_spec::MemberSpec,
     merge::{Setting, Unmerged},
-    part::MemberSpec,
     settings::Sourced,
 };
 use crate::{

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::class::{Ownership, ownership, params_named};
 use crate::{
     api::annotations::{Annotations, values::parse_bool},
-    desired::{BuildConfig, findings::DiagnosticSink},
+    desired::{BuildConfig, diagnostic_sink::DiagnosticSink},
     diagnostics::{Code, Diagnostic, Severity},
     model::{DELETION_PROTECTION, ObjectName, ObjectReference, StackId, tags},
     snapshot::{Ingress, IngressClassParams, Snapshot},

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{
     Builder, Failed, cause,
+    member_spec::MemberSpec,
     merge::{Merged, Setting, Unmerged},
-    part::MemberSpec,
     settings::{FieldRef, Sourced, SubnetSelection},
 };
 use crate::{

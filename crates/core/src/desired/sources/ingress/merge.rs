@@ -9,7 +9,7 @@ use super::{
     access::Access,
     cause,
     class::{Ownership, ownership},
-    part::{MemberSpec, PortSpec},
+    member_spec::{MemberSpec, PortSpec},
     settings::Sourced,
 };
 use crate::{

@@ -6,7 +6,6 @@
 
 mod access;
 mod addresses;
-mod askers;
 mod authentication;
 mod backend;
 mod certificates;
@@ -16,11 +15,12 @@ mod forward;
 mod group;
 mod listeners;
 mod load_balancer;
+mod member_spec;
 mod merge;
 mod mutual_authentication;
 mod optimise;
-mod part;
 mod quota;
+mod requesters;
 mod routes;
 mod rules;
 mod settings;
@@ -50,7 +50,7 @@ use crate::{
 use crate::{
     desired::{
         BuildConfig, Built,
-        findings::{DiagnosticSink, Failed, protected_in_aws},
+        diagnostic_sink::{DiagnosticSink, Failed, protected_in_aws},
     },
     diagnostics::{Code, Severity},
 };

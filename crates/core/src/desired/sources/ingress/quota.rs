@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Builder,
+    member_spec::MemberSpec,
     merge::{Merged, Unmerged},
-    part::MemberSpec,
     routes::{self, RouteUsage, Routes},
 };
 use crate::{

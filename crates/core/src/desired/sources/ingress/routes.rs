@@ -7,9 +7,9 @@ use indexmap::IndexMap;
 use super::{
     Builder, Failed, access,
     listeners::{self, ListenerContext},
+    member_spec::MemberSpec,
     merge::{Merged, MergedPort},
     optimise,
-    part::MemberSpec,
 };
 use crate::{
     diagnostics::Code,

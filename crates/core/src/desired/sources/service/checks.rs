@@ -4,7 +4,7 @@
 use super::{ATTRIBUTES, Builder, key};
 use crate::{
     api::annotations::{FindingKind, ObjectKind, SERVICE_PREFIX, Status, check, find},
-    desired::findings::{Failed, protected_in_aws},
+    desired::diagnostic_sink::{Failed, protected_in_aws},
     diagnostics::Code,
     model::{DELETION_PROTECTION, Stack},
 };

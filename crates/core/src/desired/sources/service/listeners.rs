@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Builder, key};
 use crate::{
     api::annotations::SERVICE_PREFIX,
-    desired::findings::Failed,
+    desired::diagnostic_sink::Failed,
     diagnostics::Code,
     model::{
         Action, Attributes, CertificateArn, Listener, ListenerProtocol, ResourceId, Tags, TargetGroupProtocol,

@@ -7,7 +7,7 @@ use super::{
     security_group::{Access, TargetAccess},
 };
 use crate::{
-    desired::findings::Failed,
+    desired::diagnostic_sink::Failed,
     diagnostics::Code,
     facts::{ExistingLoadBalancer, FactQuery, Subnet, SubnetQuery},
     model::{

@@ -22,7 +22,7 @@ use crate::{
 use crate::{
     desired::{
         BuildConfig, Built,
-        findings::{DiagnosticSink, Failed},
+        diagnostic_sink::{DiagnosticSink, Failed},
     },
     diagnostics::{Code, Severity},
     model::tags,

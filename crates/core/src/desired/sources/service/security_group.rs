@@ -2,7 +2,7 @@
 
 use super::{Builder, key};
 use crate::{
-    desired::findings::Failed,
+    desired::diagnostic_sink::Failed,
     diagnostics::Code,
     facts::FactQuery,
     model::{

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api::annotations::values::parse_bool,
     desired::{
-        findings::Failed,
+        diagnostic_sink::Failed,
         sources::ingress::target_group::{NODE_PORT, port_after_apply},
     },
     diagnostics::Code,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Builder, cause, merge::Merged, part::MemberSpec};
+use super::{Builder, cause, member_spec::MemberSpec, merge::Merged};
 use crate::{
     api::annotations::INGRESS_PREFIX,
     model::{Cause, ObjectName, Requesters, Source},

@@ -16,7 +16,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    room::QuotaUsage,
+    quota_usage::QuotaUsage,
     rules::{LARGEST_PRIORITY, RuleChange, RuleSlot, RuleSteps, same_conditions, step},
     step::{RuleReference, StepAction},
 };

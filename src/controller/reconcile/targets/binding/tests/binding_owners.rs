@@ -1,8 +1,8 @@
 //! Which of several bindings has a target group.
 
 use super::*;
-use albatross_core::targets::holders::Denied;
-use albatross_core::{model::Tags, targets::holders::precedence};
+use albatross_core::targets::binding_owners::Denied;
+use albatross_core::{model::Tags, targets::binding_owners::precedence};
 
 fn tags(pairs: &[(&str, &str)]) -> Tags {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -54,7 +54,7 @@ async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
     for other in [ObjectName::new("evil", "by-name"), name("neighbour")] {
         let error = lab.targets.reconcile_binding(&other, &yes).await.unwrap_err();
         assert!(
-            matches!(error.problem, Problem::Denied(albatross_core::targets::holders::Denied::OfStack { .. })),
+            matches!(error.problem, Problem::Denied(albatross_core::targets::binding_owners::Denied::OfStack { .. })),
             "{error}"
         );
     }
