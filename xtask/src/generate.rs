@@ -37,7 +37,7 @@ fn files() -> Result<BTreeMap<String, String>> {
 const FOLDERS: [&str; 2] = ["config/crd", "charts/albatross/crds"];
 
 /// Writes the generated files below `root`.
-pub fn write(root: &Path) -> Result<()> {
+pub(crate) fn write(root: &Path) -> Result<()> {
     for (file, content) in files()? {
         let path = root.join(&file);
         fs::create_dir_all(path.parent().context("a file in a folder")?)?;

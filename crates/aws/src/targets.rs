@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_sdk_elasticloadbalancingv2::types as elb;
 
 use super::{Aws, AwsError};
-pub use albatross_core::{
+pub(crate) use albatross_core::{
     api::crd::target_group_binding::IpAddressType,
     model::{Registration, Target, TargetGroupArn, TargetHealth, VpcId},
     targets::{TargetGroupFacts, TargetGroupKey},

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::migration::other_chart;
 use crate::support::{Stage, gone, run};
 
-pub const CHART: &str = "charts/albatross";
+pub(crate) const CHART: &str = "charts/albatross";
 /// Values that are more than some lines.
 const EVERY_VALUE: &str = include_str!("chart/every_value.yaml");
 
@@ -274,7 +274,7 @@ const EVERY_ARGUMENT: &str = "controller
 --service-max-concurrent-reconciles=4
 --targetgroupbinding-max-exponential-backoff-delay=5m";
 
-pub fn helm() -> Result<Helm> {
+pub(crate) fn helm() -> Result<Helm> {
     Helm::find(Path::new(env!("CARGO_BIN_EXE_e2e")))
 }
 
@@ -287,7 +287,7 @@ fn values(yaml: &str) -> Result<Value> {
 }
 
 /// The objects that the chart makes of values, as the release `albatross` in kube-system.
-pub fn rendered(helm: &Helm, values: &Value) -> Result<Vec<Value>> {
+pub(crate) fn rendered(helm: &Helm, values: &Value) -> Result<Vec<Value>> {
     let said = helm.run(&["template", "albatross", CHART, "--namespace=kube-system"], Some(values))?;
     ensure!(said.success, "helm template: {}", said.errors);
     documents(&said.output)

@@ -495,7 +495,7 @@ fn refusal(code: &str, words: &str) -> Answer {
 }
 
 /// Waits until the log, after so many lines, says that it starts in this region and in the lab's VPC.
-pub async fn starts_in(stage: &Stage, before: usize, region: &str) -> Result<()> {
+pub(crate) async fn starts_in(stage: &Stage, before: usize, region: &str) -> Result<()> {
     let vpc = format!("vpc={}", stage.world.vpc);
     let region = format!("region=\"{region}\"");
     wait_until(SOON, "the controller to say where it is", async || {
@@ -526,6 +526,6 @@ async fn missing(stage: &Stage, environment: &[(&str, &str)], expected: &str) ->
     Ok(())
 }
 
-pub fn text(path: &Path) -> Result<&str> {
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is no text")
 }

@@ -27,7 +27,7 @@ const IMAGE: &str = "example.com/albatross";
 
 /// A stand-in for the chart of aws-load-balancer-controller, with the objects that it makes of its default values, as far as
 /// they matter when it gives way. Its webhooks refuse what they are asked about while none of its pods answers.
-pub fn other_chart(folder: &Path) -> Result<()> {
+pub(crate) fn other_chart(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder.join("templates"))?;
     fs::write(
         folder.join("Chart.yaml"),

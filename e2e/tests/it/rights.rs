@@ -138,7 +138,7 @@ fn rights_are_those_of_config_rbac_and_of_the_other_controller_at_most() {
 }
 
 /// The controller's own account in a lab, as the chart makes it.
-pub struct Account {
+pub(crate) struct Account {
     helm: Helm,
     values: Value,
     granted: BTreeSet<String>,
@@ -148,7 +148,7 @@ pub struct Account {
 
 impl Account {
     /// Installs the chart, whose IngressClass the lab has made itself and whose pods are not run.
-    pub async fn install(lab: &Lab, webhooks: bool) -> Result<Self> {
+    pub(crate) async fn install(lab: &Lab, webhooks: bool) -> Result<Self> {
         let values = json!({
             "clusterName": "lab", "createIngressClassResource": false, "replicaCount": 0,
             "webhooks": {"enabled": webhooks},
@@ -170,7 +170,7 @@ impl Account {
     }
 
     /// Lets it read a Secret, as docs/operations.md says.
-    pub async fn may_read(&self, lab: &Lab, namespace: &str, secret: &str) -> Result<()> {
+    pub(crate) async fn may_read(&self, lab: &Lab, namespace: &str, secret: &str) -> Result<()> {
         let role = |kind: &str| {
             json!({
                 "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -189,7 +189,7 @@ impl Account {
     }
 
     /// Fails when anything was denied to the controller. Tells what it did.
-    pub fn used(&self, lab: &Lab) -> Result<BTreeSet<String>> {
+    pub(crate) fn used(&self, lab: &Lab) -> Result<BTreeSet<String>> {
         let user = format!("system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}");
         let events = lab.audit()?;
         let (mut used, mut denied) = (BTreeSet::new(), BTreeSet::new());
@@ -214,7 +214,7 @@ impl Account {
 
     /// Fails when the controller, after all that it does, has a right without use and without a reason, or with a reason
     /// and in use.
-    pub fn has_no_more_than_it_needs(&self, used: &BTreeSet<String>) -> Result<()> {
+    pub(crate) fn has_no_more_than_it_needs(&self, used: &BTreeSet<String>) -> Result<()> {
         let argued: BTreeSet<String> = NOT_IN_CASES.iter().map(|(right, _)| (*right).to_owned()).collect();
         let unused: BTreeSet<String> = self.granted.difference(used).cloned().collect();
         let (without_reason, in_use) = (unused.difference(&argued), argued.difference(&unused));

@@ -25,49 +25,49 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 /// Enough for anything that the controller shall do at once, on a slow machine.
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// For what has to be tried again, with a delay that grows.
-pub const WITH_RETRIES: Duration = Duration::from_secs(90);
+pub(crate) const WITH_RETRIES: Duration = Duration::from_secs(90);
 /// Without an AWS call for this long, the controller has nothing to do.
-pub const QUIET: Duration = Duration::from_secs(3);
+pub(crate) const QUIET: Duration = Duration::from_secs(3);
 
 /// The lab outlives each test, so what runs in it must too.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 static LAB: LazyLock<Mutex<Option<Lab>>> = LazyLock::new(Mutex::default);
 
 /// Runs a test's body.
-pub fn run(test: impl Future<Output = Result<()>>) {
+pub(crate) fn run(test: impl Future<Output = Result<()>>) {
     if let Err(error) = RUNTIME.block_on(test) {
         panic!("{error:#}");
     }
 }
 
 /// Takes a turn without a lab: whoever holds it runs alone.
-pub async fn turn() -> MutexGuard<'static, Option<Lab>> {
+pub(crate) async fn turn() -> MutexGuard<'static, Option<Lab>> {
     LAB.lock().await
 }
 
 /// The lab, and a controller that runs in it. Nobody else has it until this is dropped.
-pub struct Stage {
+pub(crate) struct Stage {
     lab: Option<MutexGuard<'static, Option<Lab>>>,
     pub controller: Option<Controller>,
 }
 
 impl Stage {
     /// The shared lab with a fake kubelet, without anything that an earlier test left, and a controller.
-    pub async fn shared() -> Result<Self> {
+    pub(crate) async fn shared() -> Result<Self> {
         let mut stage = Self::without_controller().await?;
         stage.start_controller(&[]).await?;
         Ok(stage)
     }
 
     /// The shared lab with a fake kubelet and no controller.
-    pub async fn without_controller() -> Result<Self> {
+    pub(crate) async fn without_controller() -> Result<Self> {
         Self::take(Options { kubelet: true, ..Options::default() }, false).await
     }
 
     /// A lab of its own, without kubelet and controller.
-    pub async fn fresh() -> Result<Self> {
+    pub(crate) async fn fresh() -> Result<Self> {
         Self::take(Options::default(), true).await
     }
 
@@ -83,7 +83,7 @@ impl Stage {
     }
 
     /// Starts the controller and waits until it says that it is ready.
-    pub async fn start_controller(&mut self, flags: &[&str]) -> Result<()> {
+    pub(crate) async fn start_controller(&mut self, flags: &[&str]) -> Result<()> {
         let mut controller = self.controller(flags)?;
         controller.ready(SOON).await?;
         self.controller = Some(controller);
@@ -91,12 +91,12 @@ impl Stage {
     }
 
     /// Ends the controller as a rollout does.
-    pub async fn stop_controller(&mut self) -> Result<()> {
+    pub(crate) async fn stop_controller(&mut self) -> Result<()> {
         self.controller.take().context("no controller runs")?.stop().await
     }
 
     /// Ends the lab, with all that this test has left in it.
-    pub fn end_lab(mut self) {
+    pub(crate) fn end_lab(mut self) {
         self.was_within_its_policy();
         self.controller.take();
         if let Some(lab) = self.lab.as_mut() {
@@ -106,7 +106,7 @@ impl Stage {
     }
 
     /// Keeps the lab for the next test: everything that this one made is gone.
-    pub fn leave_clean(mut self) {
+    pub(crate) fn leave_clean(mut self) {
         self.was_within_its_policy();
         self.controller.take();
         self.lab.take();
@@ -145,7 +145,7 @@ impl Drop for Stage {
 // Programs.
 
 /// How a controller that cannot start ended: its exit code, and all that it said.
-pub async fn start_that_fails(flags: &[&str], environment: &[(&str, &str)]) -> Result<(Option<i32>, String)> {
+pub(crate) async fn start_that_fails(flags: &[&str], environment: &[(&str, &str)]) -> Result<(Option<i32>, String)> {
     let home = tempfile::tempdir()?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_e2e"));
     command.args([SUBCOMMAND, "controller", "--cluster-name=demo", "--enable-leader-election=false"]).args(flags);
@@ -167,27 +167,27 @@ fn without_time(line: &str) -> &str {
 }
 
 /// A way to a server on loopback that can be cut, as an outage of the server looks to its clients.
-pub struct Way {
+pub(crate) struct Way {
     pub port: u16,
     server: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Way {
-    pub async fn to(server: SocketAddr) -> Result<Self> {
+    pub(crate) async fn to(server: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         Ok(Self { port, server, task: tokio::spawn(pass_on(listener, server)) })
     }
 
     /// Closes all connections, and refuses new ones.
-    pub async fn cut(&mut self) {
+    pub(crate) async fn cut(&mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
     }
 
     /// Opens it again.
-    pub async fn mend(&mut self) -> Result<()> {
+    pub(crate) async fn mend(&mut self) -> Result<()> {
         self.task = tokio::spawn(pass_on(TcpListener::bind(("127.0.0.1", self.port)).await?, self.server));
         Ok(())
     }
@@ -211,14 +211,14 @@ async fn pass_on(listener: TcpListener, server: SocketAddr) {
 }
 
 /// A way to the lab's API server.
-pub async fn way_to_api_server(stage: &Stage) -> Result<Way> {
+pub(crate) async fn way_to_api_server(stage: &Stage) -> Result<Way> {
     let kubeconfig: Value = serde_json::from_str(&fs::read_to_string(&stage.kubeconfig)?)?;
     let server = text(&kubeconfig, "/clusters/0/cluster/server");
     Way::to(server.trim_start_matches("https://").parse()?).await
 }
 
 /// The lab's kubeconfig, for an API server at another port of loopback.
-pub fn kubeconfig_with_port(stage: &Stage, port: u16) -> Result<String> {
+pub(crate) fn kubeconfig_with_port(stage: &Stage, port: u16) -> Result<String> {
     let mut kubeconfig: Value = serde_json::from_str(&fs::read_to_string(&stage.kubeconfig)?)?;
     kubeconfig["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
     Ok(kubeconfig.to_string())
@@ -226,7 +226,7 @@ pub fn kubeconfig_with_port(stage: &Stage, port: u16) -> Result<String> {
 
 // Manifests.
 
-pub fn service(name: &str) -> Value {
+pub(crate) fn service(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -235,7 +235,7 @@ pub fn service(name: &str) -> Value {
     })
 }
 
-pub fn deployment(name: &str, replicas: usize) -> Value {
+pub(crate) fn deployment(name: &str, replicas: usize) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -256,7 +256,7 @@ pub fn deployment(name: &str, replicas: usize) -> Value {
 }
 
 /// An Ingress with a path for each Service, of the Service's name.
-pub fn ingress(name: &str, annotations: &[(&str, &str)], services: &[&str]) -> Value {
+pub(crate) fn ingress(name: &str, annotations: &[(&str, &str)], services: &[&str]) -> Value {
     let mut all = Map::new();
     all.insert("alb.ingress.kubernetes.io/scheme".to_owned(), "internet-facing".into());
     all.insert("alb.ingress.kubernetes.io/target-type".to_owned(), "ip".into());
@@ -279,7 +279,7 @@ pub fn ingress(name: &str, annotations: &[(&str, &str)], services: &[&str]) -> V
     })
 }
 
-pub async fn apply(lab: &Lab, namespace: &str, objects: &[Value]) -> Result<()> {
+pub(crate) async fn apply(lab: &Lab, namespace: &str, objects: &[Value]) -> Result<()> {
     let mut objects = objects.to_vec();
     objects.iter_mut().for_each(|object| object["metadata"]["namespace"] = namespace.into());
     lab.cluster.apply(&objects).await
@@ -288,7 +288,7 @@ pub async fn apply(lab: &Lab, namespace: &str, objects: &[Value]) -> Result<()> 
 // Conditions.
 
 /// Fails when the condition ever does not hold in this time.
-pub async fn stays(time: Duration, what: &str, mut condition: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+pub(crate) async fn stays(time: Duration, what: &str, mut condition: impl AsyncFnMut() -> Result<()>) -> Result<()> {
     let end = Instant::now() + time;
     while Instant::now() < end {
         condition().await.with_context(|| format!("it is not so that {what}"))?;
@@ -298,7 +298,7 @@ pub async fn stays(time: Duration, what: &str, mut condition: impl AsyncFnMut() 
 }
 
 /// Waits until nothing was changed for a while; reads may go on.
-pub async fn quiet_writes(lab: &Lab) -> Result<()> {
+pub(crate) async fn quiet_writes(lab: &Lab) -> Result<()> {
     let mut last = (lab.proxy.counts().writes, Instant::now());
     wait_until(SOON, "the changes to end", async || {
         let writes = lab.proxy.counts().writes;
@@ -310,12 +310,12 @@ pub async fn quiet_writes(lab: &Lab) -> Result<()> {
     .await
 }
 
-pub async fn served(lab: &Lab, namespace: &str, ingress: &str) -> Result<()> {
+pub(crate) async fn served(lab: &Lab, namespace: &str, ingress: &str) -> Result<()> {
     served_within(lab, namespace, ingress, SOON).await
 }
 
 /// Waits until the Ingress tells the host name of a load balancer that AWS has.
-pub async fn served_within(lab: &Lab, namespace: &str, ingress: &str, deadline: Duration) -> Result<()> {
+pub(crate) async fn served_within(lab: &Lab, namespace: &str, ingress: &str, deadline: Duration) -> Result<()> {
     let what = format!("Ingress {namespace}/{ingress} to have a load balancer");
     wait_until(deadline, &what, async || {
         let object = lab.cluster.get("networking.k8s.io/v1", "Ingress", Some(namespace), ingress).await?;
@@ -334,7 +334,7 @@ pub async fn served_within(lab: &Lab, namespace: &str, ingress: &str, deadline: 
 }
 
 /// Waits until the rules of the Ingress's listener on port 80 are these, each `path forward` or `path status`.
-pub async fn rules_become(lab: &Lab, namespace: &str, ingress: &str, expected: &[&str]) -> Result<()> {
+pub(crate) async fn rules_become(lab: &Lab, namespace: &str, ingress: &str, expected: &[&str]) -> Result<()> {
     let what = format!("the rules of {namespace}/{ingress} to be {expected:?}");
     wait_until(SOON, &what, async || {
         let snapshot = Snapshot::take(lab).await?;
@@ -360,12 +360,18 @@ fn rule_line(rule: &Value) -> String {
     format!("{} {action}", paths.collect::<Vec<_>>().join(","))
 }
 
-pub async fn targets_are_the_pods(lab: &Lab, namespace: &str, service: &str, count: usize) -> Result<()> {
+pub(crate) async fn targets_are_the_pods(lab: &Lab, namespace: &str, service: &str, count: usize) -> Result<()> {
     targets_within(lab, namespace, service, count, SOON).await
 }
 
 /// Waits until there are `count` Ready pods of the Service, and its target group's targets are just they.
-pub async fn targets_within(lab: &Lab, namespace: &str, service: &str, count: usize, deadline: Duration) -> Result<()> {
+pub(crate) async fn targets_within(
+    lab: &Lab,
+    namespace: &str,
+    service: &str,
+    count: usize,
+    deadline: Duration,
+) -> Result<()> {
     let what = format!("the targets of {namespace}/{service} to be its {count} pods");
     wait_until(deadline, &what, async || {
         let pods = lab.cluster.list("v1", "Pod", Some(namespace)).await?;
@@ -386,7 +392,7 @@ pub async fn targets_within(lab: &Lab, namespace: &str, service: &str, count: us
 }
 
 /// Waits for a Warning about the object whose message has `part`.
-pub async fn warning(lab: &Lab, namespace: &str, object: &str, part: &str) -> Result<EventLine> {
+pub(crate) async fn warning(lab: &Lab, namespace: &str, object: &str, part: &str) -> Result<EventLine> {
     wait_for(SOON, &format!("a Warning on {object} about {part}"), async || {
         let events = lab.cluster.events(namespace).await?;
         let wanted =
@@ -401,7 +407,7 @@ pub async fn warning(lab: &Lab, namespace: &str, object: &str, part: &str) -> Re
 
 /// Waits until the Warnings in the namespace are exactly these, in any order, each `Kind/name reason: message` with the
 /// hashes of names as `*`.
-pub async fn warnings_become(lab: &Lab, namespace: &str, expected: &[&str]) -> Result<()> {
+pub(crate) async fn warnings_become(lab: &Lab, namespace: &str, expected: &[&str]) -> Result<()> {
     wait_until(SOON, &format!("the Warnings in {namespace} to be as expected"), async || {
         warnings_are(lab, namespace, expected).await.map(|()| true)
     })
@@ -409,7 +415,7 @@ pub async fn warnings_become(lab: &Lab, namespace: &str, expected: &[&str]) -> R
 }
 
 /// Fails unless the controller's Warnings in the namespace are exactly these.
-pub async fn warnings_are(lab: &Lab, namespace: &str, expected: &[&str]) -> Result<()> {
+pub(crate) async fn warnings_are(lab: &Lab, namespace: &str, expected: &[&str]) -> Result<()> {
     let events = lab.cluster.list("v1", "Event", Some(namespace)).await?;
     // Kubernetes has Warnings of its own.
     let ours = |event: &&Value| {
@@ -429,7 +435,7 @@ pub async fn warnings_are(lab: &Lab, namespace: &str, expected: &[&str]) -> Resu
 }
 
 /// The text with the hashes at the ends of generated names replaced.
-pub fn without_hashes(text: &str) -> String {
+pub(crate) fn without_hashes(text: &str) -> String {
     let in_name = |character: char| character.is_ascii_alphanumeric() || character == '-';
     let mut left = text;
     let mut all = String::new();
@@ -443,13 +449,13 @@ pub fn without_hashes(text: &str) -> String {
 }
 
 /// What an Ingress has in AWS.
-pub async fn stack_of(lab: &Lab, namespace: &str, ingress: &str) -> Result<Value> {
+pub(crate) async fn stack_of(lab: &Lab, namespace: &str, ingress: &str) -> Result<Value> {
     let mut snapshot = Snapshot::take(lab).await?;
     let stack = snapshot.stacks.remove(&format!("ingress:{namespace}/{ingress}"));
     stack.with_context(|| format!("Ingress {namespace}/{ingress} has nothing in AWS"))
 }
 
-pub async fn gone(lab: &Lab, api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Result<()> {
+pub(crate) async fn gone(lab: &Lab, api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Result<()> {
     wait_until(WITH_RETRIES, &format!("{kind} {name} to be gone"), async || {
         match lab.cluster.get(api_version, kind, namespace, name).await? {
             None => Ok(true),
@@ -460,14 +466,14 @@ pub async fn gone(lab: &Lab, api_version: &str, kind: &str, namespace: Option<&s
 }
 
 /// The ingress rules of the nodes' security group.
-pub async fn node_rules(lab: &Lab) -> Result<Vec<String>> {
+pub(crate) async fn node_rules(lab: &Lab) -> Result<Vec<String>> {
     let snapshot = Snapshot::take(lab).await?;
     let group = &snapshot.stacks["none"]["securityGroups"][NODE_SECURITY_GROUP];
     Ok(items(group, "/ingress").iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
 /// Whether AWS has only what the lab made itself; the error says what else there is.
-pub async fn account_is_empty(lab: &Lab) -> Result<bool> {
+pub(crate) async fn account_is_empty(lab: &Lab) -> Result<bool> {
     let snapshot = Snapshot::take(lab).await?;
     let mut left = Vec::new();
     for (stack, kinds) in &snapshot.stacks {
@@ -484,7 +490,7 @@ pub async fn account_is_empty(lab: &Lab) -> Result<bool> {
 
 /// Deletes the Ingresses, finds that they go and that the account is as before, and leaves the lab to the next test. The
 /// namespace goes in its own time, which is five seconds at least.
-pub async fn leave(stage: Stage, namespace: &str) -> Result<()> {
+pub(crate) async fn leave(stage: Stage, namespace: &str) -> Result<()> {
     let (version, kind) = ("networking.k8s.io/v1", "Ingress");
     for object in stage.cluster.list(version, kind, Some(namespace)).await? {
         stage.cluster.delete(version, kind, Some(namespace), text(&object, "/metadata/name")).await?;
@@ -499,7 +505,7 @@ pub async fn leave(stage: Stage, namespace: &str) -> Result<()> {
 }
 
 /// Deletes the namespace, finds that it goes and that the account is as before, and leaves the lab to the next test.
-pub async fn finish(stage: Stage, namespace: &str) -> Result<()> {
+pub(crate) async fn finish(stage: Stage, namespace: &str) -> Result<()> {
     stage.cluster.delete("v1", "Namespace", None, namespace).await?;
     gone(&stage, "v1", "Namespace", None, namespace).await?;
     wait_until(WITH_RETRIES, "the account to be empty", async || account_is_empty(&stage).await).await?;

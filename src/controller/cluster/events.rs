@@ -24,7 +24,7 @@ use albatross_core::model::{ObjectKind, ObjectName};
 
 /// The object that an event is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Subject {
+pub(crate) struct Subject {
     /// Its kind.
     pub kind: ObjectKind,
     /// Its name.
@@ -35,7 +35,7 @@ pub struct Subject {
 
 /// Normal or Warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EventType {
+pub(crate) enum EventType {
     /// All is well.
     Normal,
     /// Somebody should look.
@@ -217,7 +217,7 @@ impl EventQueue {
 
 /// Writes events.
 #[derive(Clone)]
-pub struct Events {
+pub(crate) struct Events {
     client: Client,
     metrics: Arc<Metrics>,
     queue: Arc<Mutex<EventQueue>>,
@@ -259,7 +259,7 @@ fn shortened(message: &str) -> String {
 impl Events {
     /// Writes through this client, and counts what is dropped.
     #[must_use]
-    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(client: Client, metrics: Arc<Metrics>) -> Self {
         Self { client, metrics, queue: Arc::default() }
     }
 
@@ -269,7 +269,7 @@ impl Events {
     }
 
     /// Records an event on an object, in the background: the caller never waits, and a lost event loses nothing else.
-    pub fn record(&self, kind: EventType, subject: &Subject, reason: &str, message: &str) {
+    pub(crate) fn record(&self, kind: EventType, subject: &Subject, reason: &str, message: &str) {
         if subject.uid.is_empty() {
             return;
         }

@@ -23,7 +23,7 @@ const ATTEMPTS: u32 = 5;
 
 /// The API server could not be asked, or refused.
 #[derive(Debug, thiserror::Error)]
-pub enum KubernetesError {
+pub(crate) enum KubernetesError {
     /// It answered with an error.
     #[error("{action}: {}", describe(source))]
     Refused {
@@ -97,7 +97,7 @@ type FinalizerChange<'a> = dyn 'a + Fn(&[String], bool) -> Option<Vec<String>> +
 
 /// Reads and writes single objects.
 #[derive(Clone)]
-pub struct Kubernetes {
+pub(crate) struct Kubernetes {
     client: Client,
 }
 
@@ -110,7 +110,7 @@ impl std::fmt::Debug for Kubernetes {
 impl Kubernetes {
     /// Works through this client.
     #[must_use]
-    pub fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { client }
     }
 
@@ -125,7 +125,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn ingress(&self, name: &ObjectName) -> Result<Option<Ingress>, KubernetesError> {
+    pub(crate) async fn ingress(&self, name: &ObjectName) -> Result<Option<Ingress>, KubernetesError> {
         let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
         Ok(self.get(api, &name.name).await?.map(Ingress::from))
     }
@@ -134,7 +134,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn ingress_class(&self, name: &str) -> Result<Option<IngressClass>, KubernetesError> {
+    pub(crate) async fn ingress_class(&self, name: &str) -> Result<Option<IngressClass>, KubernetesError> {
         Ok(self.get(Api::<wire::IngressClass>::all(self.client.clone()), name).await?.map(IngressClass::from))
     }
 
@@ -142,7 +142,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn ingress_class_params(&self, name: &str) -> Result<Option<IngressClassParams>, KubernetesError> {
+    pub(crate) async fn ingress_class_params(&self, name: &str) -> Result<Option<IngressClassParams>, KubernetesError> {
         let api: Api<crd::IngressClassParams> = Api::all(self.client.clone());
         Ok(self.get(api, name).await?.map(IngressClassParams::from))
     }
@@ -151,7 +151,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn namespace(&self, name: &str) -> Result<Option<Namespace>, KubernetesError> {
+    pub(crate) async fn namespace(&self, name: &str) -> Result<Option<Namespace>, KubernetesError> {
         Ok(self.get(Api::<wire::Namespace>::all(self.client.clone()), name).await?.map(Namespace::from))
     }
 
@@ -159,7 +159,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn labelled_bindings(
+    pub(crate) async fn labelled_bindings(
         &self,
         stack: &StackId,
     ) -> Result<Vec<snapshot::TargetGroupBinding>, KubernetesError> {
@@ -178,7 +178,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn service(&self, name: &ObjectName) -> Result<Option<Service>, KubernetesError> {
+    pub(crate) async fn service(&self, name: &ObjectName) -> Result<Option<Service>, KubernetesError> {
         let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
         Ok(self.get(api, &name.name).await?.map(Service::from))
     }
@@ -188,7 +188,7 @@ impl Kubernetes {
     /// # Errors
     /// When the API server does not answer, or refuses, and for an object that is gone, or going: nothing would hold it
     /// until what is made for it is taken away again.
-    pub async fn add_finalizer(&self, object: &ObjectReference, finalizer: &str) -> Result<(), KubernetesError> {
+    pub(crate) async fn add_finalizer(&self, object: &ObjectReference, finalizer: &str) -> Result<(), KubernetesError> {
         let change = |finalizers: &[String], deleting: bool| {
             let missing = !deleting && !finalizers.iter().any(|f| f == finalizer);
             missing.then(|| finalizers.iter().cloned().chain([finalizer.to_owned()]).collect())
@@ -203,7 +203,11 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn remove_finalizer(&self, object: &ObjectReference, finalizer: &str) -> Result<(), KubernetesError> {
+    pub(crate) async fn remove_finalizer(
+        &self,
+        object: &ObjectReference,
+        finalizer: &str,
+    ) -> Result<(), KubernetesError> {
         let change = |finalizers: &[String], _: bool| {
             let present = finalizers.iter().any(|f| f == finalizer);
             present.then(|| finalizers.iter().filter(|f| *f != finalizer).cloned().collect())
@@ -258,7 +262,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn write_ingress_status(
+    pub(crate) async fn write_ingress_status(
         &self,
         name: &ObjectName,
         hostname: &str,
@@ -274,7 +278,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn write_service_status(
+    pub(crate) async fn write_service_status(
         &self,
         name: &ObjectName,
         hostname: &str,
@@ -288,7 +292,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the API server does not answer, or refuses.
-    pub async fn clear_service_status(&self, name: &ObjectName) -> Result<(), KubernetesError> {
+    pub(crate) async fn clear_service_status(&self, name: &ObjectName) -> Result<(), KubernetesError> {
         let api: Api<wire::Service> = Api::namespaced(self.client.clone(), &name.namespace);
         let patch = json!({ "status": { "loadBalancer": { "ingress": null } } });
         write_status(api, &ObjectReference::service(name), patch).await

@@ -41,7 +41,7 @@ const BYTES_A_SECOND: u32 = 256 * 1024;
 
 /// A record could not be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
+pub(crate) enum RecordError {
     /// Another process writes the records, so it leads.
     #[error("another process ({0}) writes the records by now, so this one does not lead any more")]
     Deposed(String),
@@ -91,7 +91,7 @@ struct Stored {
 }
 
 /// The records of all stacks. Shared by all workers.
-pub struct Records {
+pub(crate) struct Records {
     api: Api<ConfigMap>,
     namespace: String,
     lease: String,
@@ -112,7 +112,7 @@ pub struct Records {
 impl Records {
     /// Keeps records in `namespace`, for those that take turns at `lease`, under `header`. Nothing is read yet, and until [`Self::load`] nothing is kept.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, lease: &str, header: Header) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str, lease: &str, header: Header) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             namespace: namespace.to_owned(),
@@ -141,7 +141,7 @@ impl Records {
     /// read count for nothing, and without the permission for ConfigMaps there are none; both are said once.
     /// Answers all promises.
     /// It waits for as long as the API server does not answer: what was promised must be taken back before it is changed.
-    pub async fn load(&self, term: i32) -> Vec<(StackId, Clean)> {
+    pub(crate) async fn load(&self, term: i32) -> Vec<(StackId, Clean)> {
         self.term.store(term, Ordering::Release);
         self.since.store(term, Ordering::Release);
         self.usable.store(true, Ordering::Release);
@@ -209,21 +209,21 @@ impl Records {
 
     /// Returns the terms up to the present one in which nobody led who writes no records, as far as is known.
     #[must_use]
-    pub fn terms(&self) -> RangeInclusive<i32> {
+    pub(crate) fn terms(&self) -> RangeInclusive<i32> {
         let header = self.header();
         header.since..=header.term
     }
 
     /// Whether there is a promise about a stack.
     #[must_use]
-    pub fn is_clean(&self, stack: &StackId) -> bool {
+    pub(crate) fn is_clean(&self, stack: &StackId) -> bool {
         let key = record::key(stack);
         self.shards()[record::shard(&key)].records.get(&key).is_some_and(|entry| entry.clean)
     }
 
     /// How many stacks have a record, and how many of those a promise.
     #[must_use]
-    pub fn counts(&self) -> (usize, usize) {
+    pub(crate) fn counts(&self) -> (usize, usize) {
         let shards = self.shards();
         let records = || shards.iter().flat_map(|shard| shard.records.values());
         (records().count(), records().filter(|entry| entry.clean).count())
@@ -231,7 +231,7 @@ impl Records {
 
     /// Whether records are kept at all.
     #[must_use]
-    pub fn are_kept(&self) -> bool {
+    pub(crate) fn are_kept(&self) -> bool {
         self.usable.load(Ordering::Acquire)
     }
 
@@ -256,7 +256,7 @@ impl Records {
 
     /// Returns the tags of a stack that are the controller's own; `None` where nothing is remembered of the stack.
     #[must_use]
-    pub fn tag_keys(&self, stack: &StackId) -> Option<TagKeys> {
+    pub(crate) fn tag_keys(&self, stack: &StackId) -> Option<TagKeys> {
         self.own_tags().get(stack).cloned()
     }
 
@@ -265,7 +265,7 @@ impl Records {
     ///
     /// # Errors
     /// When it cannot be written: nothing of the stack may be changed then.
-    pub async fn mark_dirty(&self, stack: &StackId, about_to_be_set: TagKeys) -> Result<(), RecordError> {
+    pub(crate) async fn mark_dirty(&self, stack: &StackId, about_to_be_set: TagKeys) -> Result<(), RecordError> {
         let tag_keys = self.own_tags().get_mut(stack).map(|known| {
             known.extend(about_to_be_set);
             known.clone()
@@ -287,7 +287,7 @@ impl Records {
 
     /// Promises that nothing is left to do for a stack, which AWS has as it was observed. It is written soon.
     /// From then on the tags that it has are the controller's own.
-    pub fn mark_clean(&self, stack: &StackId, observed: &ObservedStack, tag_keys: TagKeys) {
+    pub(crate) fn mark_clean(&self, stack: &StackId, observed: &ObservedStack, tag_keys: TagKeys) {
         self.own_tags().insert(stack.clone(), tag_keys.clone());
         if self.are_kept() {
             let clean = Some(Clean::of(observed));
@@ -298,7 +298,7 @@ impl Records {
     }
 
     /// Forgets a stack that is no more. It is written soon.
-    pub fn remove(&self, stack: &StackId) {
+    pub(crate) fn remove(&self, stack: &StackId) {
         self.own_tags().remove(stack);
         if self.are_kept() && self.set(stack, None) {
             self.changes.notify_one();
@@ -307,12 +307,12 @@ impl Records {
 
     /// Whether everything is written.
     #[must_use]
-    pub fn is_written(&self) -> bool {
+    pub(crate) fn is_written(&self) -> bool {
         !self.are_kept() || self.shards().iter().all(|shard| shard.changed == shard.written)
     }
 
     /// Writes what has changed, a moment after it did, for ever.
-    pub async fn keep_written(&self) {
+    pub(crate) async fn keep_written(&self) {
         loop {
             self.changes.notified().await;
             tokio::time::sleep(GATHER).await;
@@ -336,7 +336,7 @@ impl Records {
     ///
     /// # Errors
     /// The first that could not be written; those behind it are not tried.
-    pub async fn flush(&self) -> Result<(), RecordError> {
+    pub(crate) async fn flush(&self) -> Result<(), RecordError> {
         for shard in 0..SHARDS {
             self.write(shard).await?;
         }

@@ -30,7 +30,7 @@ use albatross_core::{
 type Content = Result<OidcSecret, UnusableSecret>;
 
 /// The Secrets in use. Shared by all workers.
-pub struct Secrets {
+pub(crate) struct Secrets {
     client: Client,
     shared: Arc<Shared>,
 }
@@ -134,7 +134,7 @@ impl Secrets {
     /// Reads through `client` and puts into `queue` the stacks that changes concern. Of Secrets without `label`, where one is
     /// given, nothing is used. Nothing is read yet.
     #[must_use]
-    pub fn new(client: Client, queue: Arc<Queue>, label: Option<RequiredLabel>) -> Self {
+    pub(crate) fn new(client: Client, queue: Arc<Queue>, label: Option<RequiredLabel>) -> Self {
         Self { client, shared: Arc::new(Shared { queue, label, entries: Mutex::default() }) }
     }
 
@@ -144,7 +144,7 @@ impl Secrets {
 
     /// What a Secret says at this moment. From now on `subscriber` is brought back when it says something else, as far as RBAC
     /// allows a watch.
-    pub async fn answer(&self, name: &ObjectName, subscriber: &StackId) -> Fact<OidcSecret> {
+    pub(crate) async fn answer(&self, name: &ObjectName, subscriber: &StackId) -> Fact<OidcSecret> {
         {
             let mut entries = self.shared.entries();
             let entry = entries.entry(name.clone()).or_default();
@@ -187,7 +187,7 @@ impl Secrets {
     }
 
     /// Takes note of all Secrets that a stack uses. Those that nobody uses are forgotten and no longer watched.
-    pub fn used(&self, stack: &StackId, names: &BTreeSet<&ObjectName>) {
+    pub(crate) fn used(&self, stack: &StackId, names: &BTreeSet<&ObjectName>) {
         self.shared.entries().retain(|name, entry| {
             if !names.contains(name) {
                 entry.subscribers.remove(stack);
@@ -198,7 +198,7 @@ impl Secrets {
 
     /// How many Secrets are in use, and how many of those are watched.
     #[must_use]
-    pub fn counts(&self) -> (usize, usize) {
+    pub(crate) fn counts(&self) -> (usize, usize) {
         let entries = self.shared.entries();
         (entries.len(), entries.values().filter(|entry| entry.watched).count())
     }

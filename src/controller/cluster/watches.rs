@@ -137,7 +137,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const PAGE: u32 = 200;
 
 /// Watches one kind for ever. An error is logged, once until it changes, and the watch tried again with growing pauses.
-pub async fn watch_kind<W, T>(
+pub(crate) async fn watch_kind<W, T>(
     kind: &'static str,
     api: Api<W>,
     snapshot: Arc<RwLock<Snapshot>>,

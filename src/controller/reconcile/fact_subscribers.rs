@@ -12,7 +12,7 @@ use albatross_core::{
 
 /// The last answer to each question, and the stacks that it concerns.
 #[derive(Debug, Default)]
-pub struct FactSubscribers(Mutex<Known>);
+pub(crate) struct FactSubscribers(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -59,7 +59,7 @@ fn answer(want: &FactQuery, facts: &Facts) -> Option<String> {
 
 impl FactSubscribers {
     /// Takes note of the answer that `subscriber` was given. Returns the stacks that were given another before.
-    pub fn note(&self, subscriber: &StackId, want: &FactQuery, facts: &Facts) -> BTreeSet<StackId> {
+    pub(crate) fn note(&self, subscriber: &StackId, want: &FactQuery, facts: &Facts) -> BTreeSet<StackId> {
         let Some(answer) = answer(want, facts) else { return BTreeSet::new() };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fact = known
@@ -78,7 +78,7 @@ impl FactSubscribers {
     }
 
     /// Takes note of all that a stack asks by now; an empty set for one that is gone. What no stack asks is forgotten.
-    pub fn asks(&self, subscriber: &StackId, wants: &BTreeSet<FactQuery>) {
+    pub(crate) fn asks(&self, subscriber: &StackId, wants: &BTreeSet<FactQuery>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = known.facts_of.remove(subscriber) else { return };
         let (still, no_longer): (BTreeSet<FactQuery>, BTreeSet<FactQuery>) =

@@ -35,7 +35,7 @@ const MOST: usize = 256;
 
 /// What was carried out lately, by stack.
 #[derive(Debug, Default)]
-pub struct StepHistory(Mutex<BTreeMap<StackId, Memory>>);
+pub(crate) struct StepHistory(Mutex<BTreeMap<StackId, Memory>>);
 
 #[derive(Debug, Default)]
 struct Memory {
@@ -59,7 +59,7 @@ impl Done {
 
 /// A step that waits, because it was carried out before without lasting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repeated {
+pub(crate) struct Repeated {
     /// The step.
     pub step: Step,
     /// How often it was carried out.
@@ -71,7 +71,7 @@ pub struct Repeated {
 impl Repeated {
     /// What people are told: the step, the field that asks for it, and what to do.
     #[must_use]
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         let Self { step, times, .. } = self;
         let Step { action, cause } = step;
         let fix = match action {
@@ -216,7 +216,7 @@ impl StepHistory {
     }
 
     /// Begins a pass: where the stack is to be something else than in the last one, what was carried out then says nothing.
-    pub fn begin(&self, stack: &Stack) {
+    pub(crate) fn begin(&self, stack: &Stack) {
         let (mut memories, wanted) = (self.memories(), hash(stack));
         let memory = memories.entry(stack.id.clone()).or_default();
         if memory.wanted != wanted {
@@ -226,7 +226,7 @@ impl StepHistory {
 
     /// Takes out of a plan the steps that wait because they were carried out before, and returns them. Steps that stand on what
     /// they make wait with them; where that is something that answers requests, so does all that is taken away.
-    pub fn withhold(&self, stack: &StackId, plan: &mut Plan) -> Vec<Repeated> {
+    pub(crate) fn withhold(&self, stack: &StackId, plan: &mut Plan) -> Vec<Repeated> {
         let (mut memories, now) = (self.memories(), Instant::now());
         let Some(memory) = memories.get_mut(stack) else { return Vec::new() };
         memory.done.retain(|_, done| now.duration_since(done.last) < RETENTION);
@@ -259,7 +259,7 @@ impl StepHistory {
     }
 
     /// Remembers that these steps were carried out.
-    pub fn remember(&self, stack: &StackId, steps: &[Step]) {
+    pub(crate) fn remember(&self, stack: &StackId, steps: &[Step]) {
         if steps.is_empty() {
             return;
         }
@@ -277,7 +277,7 @@ impl StepHistory {
     }
 
     /// Forgets a stack that is no more.
-    pub fn remove(&self, stack: &StackId) {
+    pub(crate) fn remove(&self, stack: &StackId) {
         self.memories().remove(stack);
     }
 }

@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// What is being waited for, by stack, and the deletions that AWS does not carry out.
 #[derive(Debug, Default)]
-pub struct Waits {
+pub(crate) struct Waits {
     waits: Mutex<BTreeMap<StackId, Waiting>>,
     blocked: Mutex<BTreeMap<String, Blocked>>,
 }
@@ -46,7 +46,7 @@ struct Waiting {
 
 /// A wait, as `/debug/state` shows it.
 #[derive(Debug, PartialEq, Serialize)]
-pub struct WaitState {
+pub(crate) struct WaitState {
     /// Who waits.
     pub stack: String,
     /// For what.
@@ -59,7 +59,7 @@ pub struct WaitState {
 
 /// What to do about a wait.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Due {
+pub(crate) enum Due {
     /// Look again then.
     Later(Duration),
     /// It has taken too long: people should be told, once.
@@ -79,7 +79,7 @@ impl Waits {
 
     /// The load balancers that have stood beside their successor for so long that they may go.
     #[must_use]
-    pub fn expired(&self, stack: &StackId, retain_for: Duration) -> BTreeSet<LoadBalancerArn> {
+    pub(crate) fn expired(&self, stack: &StackId, retain_for: Duration) -> BTreeSet<LoadBalancerArn> {
         match self.waits().get(stack) {
             Some(Waiting { wait: Wait::RetainOld(old), since, .. }) if since.elapsed() >= retain_for => old.clone(),
             Some(Waiting { wait: Wait::Protected(old), .. }) => old.clone(),
@@ -88,7 +88,7 @@ impl Waits {
     }
 
     /// Takes note of what the latest plan of a stack waits for. `None` when it waits for nothing.
-    pub fn note(&self, stack: &StackId, wait: Option<&Wait>, retain_for: Duration) -> Option<Due> {
+    pub(crate) fn note(&self, stack: &StackId, wait: Option<&Wait>, retain_for: Duration) -> Option<Due> {
         let mut waits = self.waits();
         let Some(wait) = wait else {
             waits.remove(stack);
@@ -134,7 +134,7 @@ impl Waits {
 
     /// Returns the stacks that wait until targets let somebody in.
     #[must_use]
-    pub fn for_targets(&self) -> Vec<StackId> {
+    pub(crate) fn for_targets(&self) -> Vec<StackId> {
         let waits = self.waits();
         let waiting = waits.iter().filter(|(_, waiting)| matches!(waiting.wait, Wait::LetIn(_)));
         waiting.map(|(stack, _)| stack.clone()).collect()
@@ -142,7 +142,7 @@ impl Waits {
 
     /// Takes note that AWS does not carry out a deletion of `owner`. Returns whether people should be told: when it has been
     /// so for longer than `patience`.
-    pub fn blocked(&self, owner: &str, step: &str, patience: Duration) -> bool {
+    pub(crate) fn blocked(&self, owner: &str, step: &str, patience: Duration) -> bool {
         let (mut blocked, now) = (self.blocks(), Instant::now());
         let new = || Blocked { step: step.to_owned(), since: now, patience };
         let known = blocked.entry(owner.to_owned()).or_insert_with(new);
@@ -154,20 +154,20 @@ impl Waits {
     }
 
     /// Takes note that no deletion of `owner` waits for AWS.
-    pub fn unblocked(&self, owner: &str) {
+    pub(crate) fn unblocked(&self, owner: &str) {
         self.blocks().remove(owner);
     }
 
     /// Returns how many deletions AWS has not carried out for so long that people were told.
     #[must_use]
-    pub fn count_blocked(&self) -> usize {
+    pub(crate) fn count_blocked(&self) -> usize {
         let now = Instant::now();
         self.blocks().values().filter(|blocked| now.duration_since(blocked.since) >= blocked.patience).count()
     }
 
     /// All waits.
     #[must_use]
-    pub fn all(&self) -> Vec<WaitState> {
+    pub(crate) fn all(&self) -> Vec<WaitState> {
         let now = Instant::now();
         let state = |(stack, waiting): (&StackId, &Waiting)| {
             let seconds = now.duration_since(waiting.since).as_secs_f64();

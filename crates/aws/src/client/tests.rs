@@ -10,7 +10,7 @@ use aws_config::{
 
 use super::*;
 use albatross_core::model::{Registration, SecurityGroupId, Target, TargetGroupArn};
-pub use albatross_simulation::fake::{Fake, ec2, ec2_error, elb, elb_error};
+pub(super) use albatross_simulation::fake::{Fake, ec2, ec2_error, elb, elb_error};
 
 #[test]
 fn endpoints_are_read_in_the_usual_spellings() {

@@ -15,11 +15,11 @@ use super::{
 };
 use albatross_core::model::{Action, Attributes, Condition, SecurityGroupRule, Tags};
 
-pub const VPC: &str = "vpc-1";
-pub const REGION: &str = "us-west-2";
-pub const ACCOUNT: &str = "123456789012";
+pub(super) const VPC: &str = "vpc-1";
+pub(super) const REGION: &str = "us-west-2";
+pub(super) const ACCOUNT: &str = "123456789012";
 /// The code of a refusal that AWS does not know: what is asked for is not simulated.
-pub const UNSUPPORTED: &str = "NotSimulated";
+pub(super) const UNSUPPORTED: &str = "NotSimulated";
 
 /// The account's quotas: those that a load-balancer controller meets.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Default for Limits {
 }
 
 #[derive(Clone, Debug)]
-pub struct Balancer {
+pub(super) struct Balancer {
     pub arn: String,
     pub name: String,
     /// `application` or `network`.
@@ -78,12 +78,12 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    pub fn is_application(&self) -> bool {
+    pub(super) fn is_application(&self) -> bool {
         self.kind == "application"
     }
 
     /// The target groups that its listeners and rules name.
-    pub fn target_groups(&self) -> BTreeSet<&String> {
+    pub(super) fn target_groups(&self) -> BTreeSet<&String> {
         let listeners = self.listeners.values();
         let actions = listeners.flat_map(|l| l.rules.values().map(|r| &r.action).chain([&l.default_action]));
         actions.flat_map(Action::target_groups).collect()
@@ -91,7 +91,7 @@ impl Balancer {
 }
 
 #[derive(Clone, Debug)]
-pub struct Listener {
+pub(super) struct Listener {
     pub arn: String,
     pub port: u16,
     pub protocol: String,
@@ -108,13 +108,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub fn is_secure(&self) -> bool {
+    pub(super) fn is_secure(&self) -> bool {
         matches!(self.protocol.as_str(), "HTTPS" | "TLS")
     }
 }
 
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub(super) struct Rule {
     pub arn: String,
     pub priority: u32,
     pub conditions: Vec<Condition>,
@@ -124,7 +124,7 @@ pub struct Rule {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub(super) struct Check {
     pub enabled: bool,
     pub protocol: String,
     pub port: String,
@@ -138,7 +138,7 @@ pub struct Check {
 }
 
 #[derive(Clone, Debug)]
-pub struct TargetGroup {
+pub(super) struct TargetGroup {
     pub arn: String,
     pub name: String,
     pub target_type: String,
@@ -160,7 +160,7 @@ pub struct TargetGroup {
 }
 
 #[derive(Clone, Debug)]
-pub struct SecurityGroup {
+pub(super) struct SecurityGroup {
     pub id: String,
     pub name: String,
     pub description: String,
@@ -171,7 +171,7 @@ pub struct SecurityGroup {
 
 /// Everything.
 #[derive(Debug)]
-pub struct Account {
+pub(super) struct Account {
     seed: u64,
     made: u64,
     pub limits: Limits,
@@ -186,7 +186,7 @@ pub struct Account {
 }
 
 impl Account {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let (network, security_groups) = super::network::start();
         Self {
             seed,
@@ -202,27 +202,27 @@ impl Account {
     }
 
     /// A new id. Ids say nothing about the order in which things were made.
-    pub fn id(&mut self) -> String {
+    pub(super) fn id(&mut self) -> String {
         self.made += 1;
         format!("{:016x}", mixed(mixed(self.seed).wrapping_add(self.made)))
     }
 
     /// The load balancers whose listeners or rules name a target group.
-    pub fn users<'a>(&'a self, group: &'a String) -> impl Iterator<Item = &'a Balancer> {
+    pub(super) fn users<'a>(&'a self, group: &'a String) -> impl Iterator<Item = &'a Balancer> {
         self.balancers.values().filter(move |balancer| balancer.target_groups().contains(group))
     }
 
     /// A listener's load balancer is in its ARN, and a rule's listener.
-    pub fn listener_mut(&mut self, arn: &str) -> Option<&mut Listener> {
+    pub(super) fn listener_mut(&mut self, arn: &str) -> Option<&mut Listener> {
         self.balancers.get_mut(&parent(arn)?)?.listeners.get_mut(arn)
     }
 
-    pub fn rule_mut(&mut self, arn: &str) -> Option<&mut Rule> {
+    pub(super) fn rule_mut(&mut self, arn: &str) -> Option<&mut Rule> {
         self.listener_mut(&parent(arn)?)?.rules.get_mut(arn)
     }
 
     /// The tags of anything, by ARN or id, and when it was made.
-    pub fn tags_mut(&mut self, id: &str) -> Option<(&mut Tags, Instant)> {
+    pub(super) fn tags_mut(&mut self, id: &str) -> Option<(&mut Tags, Instant)> {
         if id.starts_with("sg-") {
             return self.security_groups.get_mut(id).map(|group| (&mut group.tags, group.made));
         }
@@ -237,12 +237,12 @@ impl Account {
 }
 
 /// `loadbalancer`, `listener`, `listener-rule` or `targetgroup`.
-pub fn kind_of(arn: &str) -> Option<&str> {
+pub(super) fn kind_of(arn: &str) -> Option<&str> {
     arn.split(':').nth(5)?.split('/').next()
 }
 
 /// The ARN of a listener's load balancer, or of a rule's listener.
-pub fn parent(arn: &str) -> Option<String> {
+pub(super) fn parent(arn: &str) -> Option<String> {
     let (above, _) = arn.rsplit_once('/')?;
     match kind_of(arn)? {
         "listener" => Some(above.replacen(":listener/", ":loadbalancer/", 1)),
@@ -252,12 +252,12 @@ pub fn parent(arn: &str) -> Option<String> {
 }
 
 /// A refusal of something that is not simulated; it is told in the state and in the log.
-pub fn not_simulated(what: impl Into<String>) -> Refusal {
+pub(super) fn not_simulated(what: impl Into<String>) -> Refusal {
     refusal(UNSUPPORTED, what)
 }
 
 /// Why a thing of this kind is not there.
-pub fn not_found(id: &str) -> Refusal {
+pub(super) fn not_found(id: &str) -> Refusal {
     if id.starts_with("sg-") {
         return refusal("InvalidGroup.NotFound", format!("The security group '{id}' does not exist"));
     }
@@ -271,7 +271,7 @@ pub fn not_found(id: &str) -> Refusal {
 }
 
 /// One call on its way through the account.
-pub struct Session<'a> {
+pub(super) struct Session<'a> {
     pub account: &'a mut Account,
     pub request: &'a Request,
     pub faults: &'a Faults,
@@ -286,7 +286,7 @@ pub struct Session<'a> {
 
 impl Session<'_> {
     /// Answers the call.
-    pub fn answer(&mut self) -> Answer {
+    pub(super) fn answer(&mut self) -> Answer {
         let answer = match self.request.operation.as_str() {
             "CreateLoadBalancer" => self.create_load_balancer(),
             "DescribeLoadBalancers" => self.describe_load_balancers(),
@@ -350,12 +350,12 @@ impl Session<'_> {
     }
 
     /// Whether what was made then is there for this call. What is fresh is so nowhere yet with AWS.
-    pub fn sees(&self, made: Instant) -> bool {
+    pub(super) fn sees(&self, made: Instant) -> bool {
         !(self.misses_fresh && self.is_younger(made, self.faults.fresh_for))
     }
 
     /// Whether what was made then is in a list that is not asked for by name.
-    pub fn lists(&self, made: Instant) -> bool {
+    pub(super) fn lists(&self, made: Instant) -> bool {
         !(self.lists_without_fresh && self.is_younger(made, self.faults.unlisted_for))
     }
 
@@ -363,38 +363,38 @@ impl Session<'_> {
         self.now.saturating_duration_since(made) < age
     }
 
-    pub fn balancer(&mut self, arn: &str) -> Result<&mut Balancer, Refusal> {
+    pub(super) fn balancer(&mut self, arn: &str) -> Result<&mut Balancer, Refusal> {
         let made = self.account.balancers.get(arn).map(|balancer| balancer.made);
         let seen = made.is_some_and(|made| self.sees(made));
         self.account.balancers.get_mut(arn).filter(|_| seen).ok_or_else(|| not_found(arn))
     }
 
-    pub fn listener(&mut self, arn: &str) -> Result<&mut Listener, Refusal> {
+    pub(super) fn listener(&mut self, arn: &str) -> Result<&mut Listener, Refusal> {
         let made = self.account.listener_mut(arn).map(|listener| listener.made);
         let seen = made.is_some_and(|made| self.sees(made));
         self.account.listener_mut(arn).filter(|_| seen).ok_or_else(|| not_found(arn))
     }
 
-    pub fn rule(&mut self, arn: &str) -> Result<&mut Rule, Refusal> {
+    pub(super) fn rule(&mut self, arn: &str) -> Result<&mut Rule, Refusal> {
         let made = self.account.rule_mut(arn).map(|rule| rule.made);
         let seen = made.is_some_and(|made| self.sees(made));
         self.account.rule_mut(arn).filter(|_| seen).ok_or_else(|| not_found(arn))
     }
 
-    pub fn target_group(&mut self, arn: &str) -> Result<&mut TargetGroup, Refusal> {
+    pub(super) fn target_group(&mut self, arn: &str) -> Result<&mut TargetGroup, Refusal> {
         let made = self.account.target_groups.get(arn).map(|group| group.made);
         let seen = made.is_some_and(|made| self.sees(made));
         self.account.target_groups.get_mut(arn).filter(|_| seen).ok_or_else(|| not_found(arn))
     }
 
-    pub fn security_group(&mut self, id: &str) -> Result<&mut SecurityGroup, Refusal> {
+    pub(super) fn security_group(&mut self, id: &str) -> Result<&mut SecurityGroup, Refusal> {
         let made = self.account.security_groups.get(id).map(|group| group.made);
         let seen = made.is_some_and(|made| self.sees(made));
         self.account.security_groups.get_mut(id).filter(|_| seen).ok_or_else(|| not_found(id))
     }
 
     /// One page of a list, which is sorted by the keys, and the element that asks for the next.
-    pub fn page(&self, items: BTreeMap<String, String>) -> Result<(Vec<String>, String), Refusal> {
+    pub(super) fn page(&self, items: BTreeMap<String, String>) -> Result<(Vec<String>, String), Refusal> {
         let (size, marker, next) = if self.request.is_ec2() {
             ("MaxResults", "NextToken", "nextToken")
         } else {

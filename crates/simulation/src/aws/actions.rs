@@ -20,7 +20,7 @@ fn invalid(message: impl Into<String>) -> Refusal {
 }
 
 /// The one action of a listener or rule.
-pub fn read_action(request: &Request, list: &str) -> Result<Option<Action<String>>, Refusal> {
+pub(super) fn read_action(request: &Request, list: &str) -> Result<Option<Action<String>>, Refusal> {
     let items = request.items(list);
     let item = match items.as_slice() {
         [] => return Ok(None),
@@ -102,7 +102,7 @@ fn forward(request: &Request, item: &str) -> Result<Action<String>, Refusal> {
 }
 
 /// The actions as answers have them.
-pub fn action_xml(action: &Action<String>) -> String {
+pub(super) fn action_xml(action: &Action<String>) -> String {
     let (kind, config) = match action {
         Action::Forward { target_groups, stickiness } => {
             let tuple =
@@ -138,7 +138,7 @@ pub fn action_xml(action: &Action<String>) -> String {
 }
 
 /// The conditions of a rule.
-pub fn read_conditions(request: &Request) -> Result<Vec<Condition>, Refusal> {
+pub(super) fn read_conditions(request: &Request) -> Result<Vec<Condition>, Refusal> {
     let mut conditions = Vec::new();
     let mut count = 0;
     for item in request.items("Conditions") {
@@ -215,7 +215,7 @@ fn checked(condition: &Condition) -> Result<usize, Refusal> {
 }
 
 /// A condition as answers have it.
-pub fn condition_xml(condition: &Condition) -> String {
+pub(super) fn condition_xml(condition: &Condition) -> String {
     let lists = |values: &Vec<String>, regex: &Vec<String>| {
         let regex = if regex.is_empty() { String::new() } else { texts("RegexValues", regex) };
         let values = if values.is_empty() { String::new() } else { texts("Values", values) };
@@ -257,7 +257,7 @@ fn forwards_to(protocol: &str) -> &'static [&'static str] {
 
 impl Session<'_> {
     /// Whether a listener of this load balancer and protocol may have an action.
-    pub fn may_act(&self, balancer: &str, protocol: &str, action: &Action<String>) -> Result<(), Refusal> {
+    pub(super) fn may_act(&self, balancer: &str, protocol: &str, action: &Action<String>) -> Result<(), Refusal> {
         let web = matches!(protocol, "HTTP" | "HTTPS");
         if !web && !matches!(action, Action::Forward { .. }) {
             let message = format!("Listeners with the protocol '{protocol}' can only forward");
@@ -290,7 +290,7 @@ impl Session<'_> {
     }
 
     /// Notes since when target groups are in use.
-    pub fn note_use(&mut self, action: &Action<String>) {
+    pub(super) fn note_use(&mut self, action: &Action<String>) {
         for arn in action.target_groups() {
             let used = self.account.users(arn).next().is_some();
             let now = self.now;

@@ -12,7 +12,7 @@ fn attributes(pairs: &[(&str, &str)]) -> Attributes {
 }
 
 /// Of a load balancer.
-pub fn of_load_balancer(kind: &str) -> Attributes {
+pub(super) fn of_load_balancer(kind: &str) -> Attributes {
     let mut all = attributes(&[
         ("access_logs.s3.bucket", ""),
         ("access_logs.s3.enabled", "false"),
@@ -49,7 +49,7 @@ pub fn of_load_balancer(kind: &str) -> Attributes {
 }
 
 /// Of a target group.
-pub fn of_target_group(protocol: &str, target_type: &str) -> Attributes {
+pub(super) fn of_target_group(protocol: &str, target_type: &str) -> Attributes {
     let mut all = attributes(&[
         ("deregistration_delay.timeout_seconds", "300"),
         ("load_balancing.cross_zone.enabled", "use_load_balancer_configuration"),
@@ -84,7 +84,7 @@ pub fn of_target_group(protocol: &str, target_type: &str) -> Attributes {
 }
 
 /// Of a listener.
-pub fn of_listener(protocol: &str) -> Attributes {
+pub(super) fn of_listener(protocol: &str) -> Attributes {
     match protocol {
         "HTTP" | "HTTPS" => attributes(&[("routing.http.response.server.enabled", "true")]),
         "TCP" | "TCP_UDP" => attributes(&[("tcp.idle_timeout.seconds", "350")]),
@@ -93,7 +93,7 @@ pub fn of_listener(protocol: &str) -> Attributes {
 }
 
 /// Those that are not what AWS gives.
-pub fn changed(all: &Attributes, defaults: &Attributes) -> Attributes {
+pub(super) fn changed(all: &Attributes, defaults: &Attributes) -> Attributes {
     all.iter().filter(|(key, value)| defaults.get(*key) != Some(value)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
@@ -118,36 +118,36 @@ impl Session<'_> {
         self.request.pairs("Attributes")
     }
 
-    pub fn describe_load_balancer_attributes(&mut self) -> Answer {
+    pub(super) fn describe_load_balancer_attributes(&mut self) -> Answer {
         let balancer = self.balancer(self.request.need("LoadBalancerArn")?)?;
         Ok(pairs("Attributes", &balancer.attributes))
     }
 
-    pub fn modify_load_balancer_attributes(&mut self) -> Answer {
+    pub(super) fn modify_load_balancer_attributes(&mut self) -> Answer {
         let wanted = self.wanted()?;
         let balancer = self.balancer(self.request.need("LoadBalancerArn")?)?;
         let known = of_load_balancer(&balancer.kind);
         changed_to(&mut balancer.attributes, wanted, |key| known.contains_key(key))
     }
 
-    pub fn describe_target_group_attributes(&mut self) -> Answer {
+    pub(super) fn describe_target_group_attributes(&mut self) -> Answer {
         let group = self.target_group(self.request.need("TargetGroupArn")?)?;
         Ok(pairs("Attributes", &group.attributes))
     }
 
-    pub fn modify_target_group_attributes(&mut self) -> Answer {
+    pub(super) fn modify_target_group_attributes(&mut self) -> Answer {
         let wanted = self.wanted()?;
         let group = self.target_group(self.request.need("TargetGroupArn")?)?;
         let known = of_target_group(&group.protocol, &group.target_type);
         changed_to(&mut group.attributes, wanted, |key| known.contains_key(key))
     }
 
-    pub fn describe_listener_attributes(&mut self) -> Answer {
+    pub(super) fn describe_listener_attributes(&mut self) -> Answer {
         let listener = self.listener(self.request.need("ListenerArn")?)?;
         Ok(pairs("Attributes", &listener.attributes))
     }
 
-    pub fn modify_listener_attributes(&mut self) -> Answer {
+    pub(super) fn modify_listener_attributes(&mut self) -> Answer {
         let wanted = self.wanted()?;
         let listener = self.listener(self.request.need("ListenerArn")?)?;
         if matches!(listener.protocol.as_str(), "TLS" | "UDP") {

@@ -54,7 +54,7 @@ impl Session<'_> {
         .concat()
     }
 
-    pub fn create_load_balancer(&mut self) -> Answer {
+    pub(super) fn create_load_balancer(&mut self) -> Answer {
         let request = self.request;
         let name = request.need("Name")?.to_owned();
         let kind = request.text("Type").unwrap_or("application").to_owned();
@@ -167,7 +167,7 @@ impl Session<'_> {
         }
     }
 
-    pub fn describe_load_balancers(&mut self) -> Answer {
+    pub(super) fn describe_load_balancers(&mut self) -> Answer {
         let (arns, names) = (self.request.list("LoadBalancerArns"), self.request.list("Names"));
         let all = arns.is_empty() && names.is_empty();
         let asked = |b: &Balancer| arns.contains(&b.arn.as_str()) || names.contains(&b.name.as_str());
@@ -184,7 +184,7 @@ impl Session<'_> {
         Ok(members("LoadBalancers", page) + &next)
     }
 
-    pub fn delete_load_balancer(&mut self) -> Answer {
+    pub(super) fn delete_load_balancer(&mut self) -> Answer {
         let arn = self.request.need("LoadBalancerArn")?;
         // One that is gone is deleted. One that is fresh is not taken for gone here, because it would stay.
         let Some(balancer) = self.account.balancers.get(arn) else { return Ok(String::new()) };
@@ -199,7 +199,7 @@ impl Session<'_> {
         Ok(String::new())
     }
 
-    pub fn set_security_groups(&mut self) -> Answer {
+    pub(super) fn set_security_groups(&mut self) -> Answer {
         let groups: BTreeSet<_> = self.request.list("SecurityGroups").into_iter().map(str::to_owned).collect();
         for group in &groups {
             self.elb_security_group(group)?;
@@ -217,7 +217,7 @@ impl Session<'_> {
         Ok(texts("SecurityGroupIds", &balancer.security_groups))
     }
 
-    pub fn set_subnets(&mut self) -> Answer {
+    pub(super) fn set_subnets(&mut self) -> Answer {
         let arn = self.request.need("LoadBalancerArn")?;
         let balancer = self.balancer(arn)?;
         let (is_application, scheme) = (balancer.is_application(), balancer.scheme.clone());

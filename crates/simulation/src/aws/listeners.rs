@@ -84,7 +84,7 @@ impl Session<'_> {
         })
     }
 
-    pub fn create_listener(&mut self) -> Answer {
+    pub(super) fn create_listener(&mut self) -> Answer {
         let balancer = self.request.need("LoadBalancerArn")?;
         let wanted = self.wanted_listener()?;
         let tags = self.wanted_tags()?;
@@ -134,7 +134,7 @@ impl Session<'_> {
         Ok(answer)
     }
 
-    pub fn modify_listener(&mut self) -> Answer {
+    pub(super) fn modify_listener(&mut self) -> Answer {
         let arn = self.request.need("ListenerArn")?;
         let wanted = self.wanted_listener()?;
         let action = read_action(self.request, "DefaultActions")?;
@@ -173,7 +173,7 @@ impl Session<'_> {
         Ok(answer)
     }
 
-    pub fn describe_listeners(&mut self) -> Answer {
+    pub(super) fn describe_listeners(&mut self) -> Answer {
         let arns = self.request.list("ListenerArns");
         let mut found = BTreeMap::new();
         match (self.request.text("LoadBalancerArn"), arns.is_empty()) {
@@ -194,7 +194,7 @@ impl Session<'_> {
         Ok(members("Listeners", page) + &next)
     }
 
-    pub fn delete_listener(&mut self) -> Answer {
+    pub(super) fn delete_listener(&mut self) -> Answer {
         let arn = self.request.need("ListenerArn")?;
         self.listener(arn)?;
         let balancer = super::account::parent(arn).and_then(|arn| self.account.balancers.get_mut(&arn));
@@ -209,7 +209,7 @@ impl Session<'_> {
         arns.collect()
     }
 
-    pub fn add_listener_certificates(&mut self) -> Answer {
+    pub(super) fn add_listener_certificates(&mut self) -> Answer {
         let wanted = self.wanted_certificates()?;
         for arn in &wanted {
             checked_certificate(arn)?;
@@ -229,7 +229,7 @@ impl Session<'_> {
         Ok(members("Certificates", wanted.iter().map(|arn| text("CertificateArn", arn) + &text("IsDefault", false))))
     }
 
-    pub fn remove_listener_certificates(&mut self) -> Answer {
+    pub(super) fn remove_listener_certificates(&mut self) -> Answer {
         let gone = self.wanted_certificates()?;
         let listener = self.listener(self.request.need("ListenerArn")?)?;
         if gone
@@ -242,7 +242,7 @@ impl Session<'_> {
         Ok(String::new())
     }
 
-    pub fn describe_listener_certificates(&mut self) -> Answer {
+    pub(super) fn describe_listener_certificates(&mut self) -> Answer {
         let listener = self.listener(self.request.need("ListenerArn")?)?;
         // The default one comes first, and may come a second time.
         let default = listener.default_certificate.iter().map(|arn| ("0".to_owned(), (arn, true)));
@@ -254,7 +254,7 @@ impl Session<'_> {
     }
 
     /// The load balancer and the protocol of a listener.
-    pub fn whereabouts(&mut self, listener: &str) -> Result<(String, String), Refusal> {
+    pub(super) fn whereabouts(&mut self, listener: &str) -> Result<(String, String), Refusal> {
         let protocol = self.listener(listener)?.protocol.clone();
         let balancer = super::account::parent(listener).filter(|arn| kind_of(arn) == Some("loadbalancer"));
         Ok((balancer.ok_or_else(|| not_found(listener))?, protocol))

@@ -17,12 +17,12 @@ use albatross_core::model::{SecurityGroupId, SecurityGroupRule, Source, Tags};
 const CIDR: &str = "10.0.0.0/16";
 const GATEWAY: &str = "igw-1";
 /// The security group of all nodes.
-pub const NODE_GROUP: &str = "sg-node";
+pub(super) const NODE_GROUP: &str = "sg-node";
 /// The VPC's default security group.
-pub const DEFAULT_GROUP: &str = "sg-default";
+pub(super) const DEFAULT_GROUP: &str = "sg-default";
 
 #[derive(Debug)]
-pub struct Subnet {
+pub(super) struct Subnet {
     pub zone: String,
     pub cidr: IpNet,
     is_public: bool,
@@ -30,14 +30,14 @@ pub struct Subnet {
 }
 
 #[derive(Debug)]
-pub struct Instance {
+pub(super) struct Instance {
     address: String,
     /// Addresses of pods.
     secondary: BTreeSet<String>,
 }
 
 #[derive(Debug)]
-pub struct Network {
+pub(super) struct Network {
     pub subnets: BTreeMap<String, Subnet>,
     /// By id, `i-node0` and so on.
     pub instances: BTreeMap<String, Instance>,
@@ -48,7 +48,7 @@ fn tags(pairs: &[(&str, &str)]) -> Tags {
 }
 
 /// What is there before anything is made.
-pub fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
+pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
     let mut subnets = BTreeMap::new();
     for (number, letter) in (0u8..).zip(["a", "b", "c"]) {
         for (kind, third, role, is_public) in [
@@ -87,13 +87,13 @@ pub fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
 
 impl Network {
     /// Gives a node's interface a further address.
-    pub fn add_address(&mut self, address: &str, node: usize) {
+    pub(super) fn add_address(&mut self, address: &str, node: usize) {
         let instance = self.instances.get_mut(&format!("i-node{node}"));
         instance.expect("there are three nodes, 0 to 2").secondary.insert(address.to_owned());
     }
 
     /// Whether the VPC has an address.
-    pub fn holds(&self, address: IpAddr) -> bool {
+    pub(super) fn holds(&self, address: IpAddr) -> bool {
         CIDR.parse::<IpNet>().is_ok_and(|block| block.contains(&address))
     }
 
@@ -120,11 +120,11 @@ fn interface_id(instance: &str) -> String {
 }
 
 /// What EC2's filters are compared with: the values of each that a thing has.
-pub type Filterable<'a> = BTreeMap<&'static str, Vec<&'a str>>;
+pub(super) type Filterable<'a> = BTreeMap<&'static str, Vec<&'a str>>;
 
 impl Session<'_> {
     /// EC2's filters: each must hold, and one of its values suffices.
-    pub fn filters(&self) -> Result<Vec<(String, Vec<String>)>, Refusal> {
+    pub(super) fn filters(&self) -> Result<Vec<(String, Vec<String>)>, Refusal> {
         let mut filters = Vec::new();
         let mut values = 0;
         for item in self.request.items("Filter") {
@@ -157,7 +157,7 @@ impl Session<'_> {
         Ok(found)
     }
 
-    pub fn describe_vpcs(&mut self) -> Answer {
+    pub(super) fn describe_vpcs(&mut self) -> Answer {
         let state = element("cidrBlockState", &text("state", "associated"));
         let blocks = set("cidrBlockAssociationSet", [text("cidrBlock", CIDR) + &state]);
         let tags = tags(&[("Name", "demo"), ("kubernetes.io/cluster/demo", "owned")]);
@@ -168,7 +168,7 @@ impl Session<'_> {
         Ok(set("vpcSet", page) + &next)
     }
 
-    pub fn describe_subnets(&mut self) -> Answer {
+    pub(super) fn describe_subnets(&mut self) -> Answer {
         let found = self.matching(self.account.network.subnets.iter().map(|(id, subnet)| {
             let xml = [
                 text("subnetId", id),
@@ -186,7 +186,7 @@ impl Session<'_> {
         Ok(set("subnetSet", page) + &next)
     }
 
-    pub fn describe_route_tables(&mut self) -> Answer {
+    pub(super) fn describe_route_tables(&mut self) -> Answer {
         let subnets = &self.account.network.subnets;
         let tables = [("rtb-main", None), ("rtb-private", Some(false)), ("rtb-public", Some(true))];
         let tables = tables.map(|(id, public)| {
@@ -210,7 +210,7 @@ impl Session<'_> {
         Ok(set("routeTableSet", page) + &next)
     }
 
-    pub fn describe_availability_zones(&mut self) -> Answer {
+    pub(super) fn describe_availability_zones(&mut self) -> Answer {
         let zones = ["a", "b", "c"].map(|letter| {
             let state = text("zoneState", "available") + &text("zoneType", "availability-zone");
             text("zoneName", format!("{REGION}{letter}")) + &text("regionName", REGION) + &state
@@ -218,7 +218,7 @@ impl Session<'_> {
         Ok(set("availabilityZoneInfo", zones))
     }
 
-    pub fn describe_instances(&mut self) -> Answer {
+    pub(super) fn describe_instances(&mut self) -> Answer {
         let network = &self.account.network;
         let found = self.matching(network.instances.iter().map(|(id, instance)| {
             let xml = [
@@ -234,7 +234,7 @@ impl Session<'_> {
         Ok(set("reservationSet", page) + &next)
     }
 
-    pub fn describe_network_interfaces(&mut self) -> Answer {
+    pub(super) fn describe_network_interfaces(&mut self) -> Answer {
         let network = &self.account.network;
         let found = self.matching(network.instances.iter().map(|(id, instance)| {
             let addresses = std::iter::once(&instance.address).chain(&instance.secondary);
@@ -251,7 +251,11 @@ impl Session<'_> {
 }
 
 /// Whether all filters hold.
-pub fn matches(filters: &[(String, Vec<String>)], has: &Filterable<'_>, tags: Option<&Tags>) -> Result<bool, Refusal> {
+pub(super) fn matches(
+    filters: &[(String, Vec<String>)],
+    has: &Filterable<'_>,
+    tags: Option<&Tags>,
+) -> Result<bool, Refusal> {
     let mut all = true;
     for (name, wanted) in filters {
         let values: Vec<&str> = match (name.as_str(), name.strip_prefix("tag:"), tags) {

@@ -53,7 +53,7 @@ fn checked_priority(priority: Option<i32>) -> Result<u32, Refusal> {
 }
 
 impl Session<'_> {
-    pub fn create_rule(&mut self) -> Answer {
+    pub(super) fn create_rule(&mut self) -> Answer {
         let listener = self.request.need("ListenerArn")?;
         let priority = checked_priority(self.request.within("Priority", 1..=50000)?)?;
         let conditions = read_conditions(self.request)?;
@@ -84,7 +84,7 @@ impl Session<'_> {
         Ok(answer)
     }
 
-    pub fn describe_rules(&mut self) -> Answer {
+    pub(super) fn describe_rules(&mut self) -> Answer {
         let arns = self.request.list("RuleArns");
         let mut found = BTreeMap::new();
         match (self.request.text("ListenerArn"), arns.is_empty()) {
@@ -105,7 +105,7 @@ impl Session<'_> {
         Ok(members("Rules", page) + &next)
     }
 
-    pub fn modify_rule(&mut self) -> Answer {
+    pub(super) fn modify_rule(&mut self) -> Answer {
         let arn = self.request.need("RuleArn")?;
         without_transforms(self.request)?;
         let action = read_action(self.request, "Actions")?;
@@ -127,7 +127,7 @@ impl Session<'_> {
         Ok(members("Rules", [rule.xml()]))
     }
 
-    pub fn delete_rule(&mut self) -> Answer {
+    pub(super) fn delete_rule(&mut self) -> Answer {
         let arn = self.request.need("RuleArn")?;
         self.rule(arn)?;
         let listener = parent(arn).ok_or_else(|| not_found(arn))?;
@@ -136,7 +136,7 @@ impl Session<'_> {
     }
 
     /// All at once: rules that the call names may swap their priorities.
-    pub fn set_rule_priorities(&mut self) -> Answer {
+    pub(super) fn set_rule_priorities(&mut self) -> Answer {
         let mut wanted = BTreeMap::new();
         for item in self.request.items("RulePriorities") {
             let arn = self.request.need(&format!("{item}.RuleArn"))?;

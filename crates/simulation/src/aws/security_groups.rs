@@ -70,7 +70,7 @@ fn permissions(rules: &BTreeSet<SecurityGroupRule>) -> Vec<String> {
 }
 
 impl Session<'_> {
-    pub fn create_security_group(&mut self) -> Answer {
+    pub(super) fn create_security_group(&mut self) -> Answer {
         let name = self.request.need("GroupName")?.to_owned();
         let description = self.request.need("GroupDescription")?.to_owned();
         let vpc = self.request.need("VpcId")?;
@@ -104,7 +104,7 @@ impl Session<'_> {
         Ok(answer)
     }
 
-    pub fn describe_security_groups(&mut self) -> Answer {
+    pub(super) fn describe_security_groups(&mut self) -> Answer {
         let filters = self.filters()?;
         let ids = self.request.list("GroupId");
         for id in &ids {
@@ -129,7 +129,7 @@ impl Session<'_> {
         Ok(set("securityGroupInfo", page) + &next)
     }
 
-    pub fn delete_security_group(&mut self) -> Answer {
+    pub(super) fn delete_security_group(&mut self) -> Answer {
         let id = self.request.need("GroupId")?;
         self.security_group(id)?;
         if id == DEFAULT_GROUP {
@@ -148,7 +148,7 @@ impl Session<'_> {
         Ok(text("return", true) + &text("groupId", id))
     }
 
-    pub fn authorize_ingress(&mut self) -> Answer {
+    pub(super) fn authorize_ingress(&mut self) -> Answer {
         let rules = self.permissions()?;
         for rule in &rules {
             if let Source::SecurityGroup(source) = &rule.source {
@@ -169,7 +169,7 @@ impl Session<'_> {
         Ok(text("return", true))
     }
 
-    pub fn revoke_ingress(&mut self) -> Answer {
+    pub(super) fn revoke_ingress(&mut self) -> Answer {
         let rules = self.permissions()?;
         let group = self.security_group(self.request.need("GroupId")?)?;
         if let Some(unknown) = rules.iter().find(|rule| !group.has(rule)) {

@@ -90,7 +90,7 @@ pub struct SecurityGroupState {
 }
 
 impl Account {
-    pub fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         State {
             load_balancers: self.balancers.values().map(|b| (b.name.clone(), self.balancer_state(b))).collect(),
             target_groups: self.target_groups.values().map(|g| (g.name.clone(), self.target_group_state(g))).collect(),

@@ -11,7 +11,7 @@ const MOST: usize = 50;
 const AT_ONCE: usize = 20;
 
 /// Refuses tags that AWS does not take.
-pub fn checked(tags: &Tags, ec2: bool) -> Result<(), Refusal> {
+pub(super) fn checked(tags: &Tags, ec2: bool) -> Result<(), Refusal> {
     let (invalid, many) =
         if ec2 { ("InvalidParameterValue", "TagLimitExceeded") } else { ("ValidationError", "TooManyTags") };
     if let Some(key) = tags.keys().find(|key| key.is_empty() || key.len() > 128 || key.starts_with("aws:")) {
@@ -25,13 +25,13 @@ pub fn checked(tags: &Tags, ec2: bool) -> Result<(), Refusal> {
 
 impl Session<'_> {
     /// The tags of a create.
-    pub fn wanted_tags(&self) -> Result<Tags, Refusal> {
+    pub(super) fn wanted_tags(&self) -> Result<Tags, Refusal> {
         let tags = self.request.pairs("Tags")?;
         checked(&tags, false)?;
         Ok(tags)
     }
 
-    pub fn describe_tags(&mut self) -> Answer {
+    pub(super) fn describe_tags(&mut self) -> Answer {
         let arns: Vec<_> = self.request.list("ResourceArns");
         if arns.is_empty() || arns.len() > AT_ONCE {
             let message = format!("Cannot have more than {AT_ONCE} resources described, or none");
@@ -49,25 +49,25 @@ impl Session<'_> {
         Ok(element("TagDescriptions", &descriptions.concat()))
     }
 
-    pub fn add_tags(&mut self) -> Answer {
+    pub(super) fn add_tags(&mut self) -> Answer {
         let tags = self.wanted_tags()?;
         let arns: Vec<_> = self.request.list("ResourceArns").into_iter().map(str::to_owned).collect();
         self.change_tags(&arns, false, |old| old.extend(tags.clone()))
     }
 
-    pub fn remove_tags(&mut self) -> Answer {
+    pub(super) fn remove_tags(&mut self) -> Answer {
         let keys = self.request.list("TagKeys");
         let arns: Vec<_> = self.request.list("ResourceArns").into_iter().map(str::to_owned).collect();
         self.change_tags(&arns, false, |old| old.retain(|key, _| !keys.contains(&key.as_str())))
     }
 
-    pub fn create_ec2_tags(&mut self) -> Answer {
+    pub(super) fn create_ec2_tags(&mut self) -> Answer {
         let tags = self.request.pairs("Tag")?;
         let ids = self.security_group_ids()?;
         self.change_tags(&ids, true, |old| old.extend(tags.clone()))
     }
 
-    pub fn delete_ec2_tags(&mut self) -> Answer {
+    pub(super) fn delete_ec2_tags(&mut self) -> Answer {
         let tags = self.request.pairs("Tag")?;
         let ids = self.security_group_ids()?;
         self.change_tags(&ids, true, |old| old.retain(|key, _| !tags.contains_key(key)))

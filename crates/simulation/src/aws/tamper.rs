@@ -23,7 +23,7 @@ fn others() -> Tags {
 
 impl Account {
     /// Makes other people's load balancers, each with a listener, and target groups; the first of those are in use.
-    pub fn add_foreign(&mut self, load_balancers: usize, target_groups: usize) -> Vec<String> {
+    pub(super) fn add_foreign(&mut self, load_balancers: usize, target_groups: usize) -> Vec<String> {
         let now = Instant::now();
         let groups: Vec<_> = (0..target_groups).map(|_| self.add_foreign_target_group(now)).collect();
         let security_group = format!("sg-{}", self.id());
@@ -86,7 +86,7 @@ impl Account {
     }
 
     /// Switches the protection of a load balancer from deletion on or off.
-    pub fn protect(&mut self, name: &str, on: bool) -> bool {
+    pub(super) fn protect(&mut self, name: &str, on: bool) -> bool {
         let Some(balancer) = self.balancers.values_mut().find(|balancer| balancer.name == name) else { return false };
         balancer.attributes.insert(DELETION_PROTECTION.to_owned(), on.to_string());
         true
@@ -127,7 +127,7 @@ impl Account {
 
     /// Somebody changes something that carries a cluster's tag, by hand. All of it can be put right by who knows what shall
     /// be; so the tags by which things are found again stay.
-    pub fn tamper(&mut self, random: &mut Random) -> Option<String> {
+    pub(super) fn tamper(&mut self, random: &mut Random) -> Option<String> {
         let mut edits = self.edits_of_balancers();
         edits.extend(self.edits_of_target_groups());
         edits.extend(self.edits_of_security_groups());

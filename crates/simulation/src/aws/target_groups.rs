@@ -127,7 +127,7 @@ impl Session<'_> {
         Ok(check)
     }
 
-    pub fn create_target_group(&mut self) -> Answer {
+    pub(super) fn create_target_group(&mut self) -> Answer {
         let request = self.request;
         let name = request.need("Name")?.to_owned();
         let target_type = request.text("TargetType").unwrap_or("instance").to_owned();
@@ -193,7 +193,7 @@ impl Session<'_> {
         Ok(answer)
     }
 
-    pub fn describe_target_groups(&mut self) -> Answer {
+    pub(super) fn describe_target_groups(&mut self) -> Answer {
         let (arns, names) = (self.request.list("TargetGroupArns"), self.request.list("Names"));
         let balancer = self.request.text("LoadBalancerArn");
         if usize::from(!arns.is_empty()) + usize::from(!names.is_empty()) + usize::from(balancer.is_some()) > 1 {
@@ -222,7 +222,7 @@ impl Session<'_> {
         Ok(members("TargetGroups", page) + &next)
     }
 
-    pub fn modify_target_group(&mut self) -> Answer {
+    pub(super) fn modify_target_group(&mut self) -> Answer {
         let arn = self.request.need("TargetGroupArn")?;
         let group = self.target_group(arn)?.clone();
         let check = self.wanted_check(&group.protocol, Some(&group.check), group.protocol_version.as_deref())?;
@@ -230,7 +230,7 @@ impl Session<'_> {
         Ok(members("TargetGroups", [self.target_group_xml(&TargetGroup { check, ..group })]))
     }
 
-    pub fn delete_target_group(&mut self) -> Answer {
+    pub(super) fn delete_target_group(&mut self) -> Answer {
         let arn = self.request.need("TargetGroupArn")?.to_owned();
         // One that is gone is deleted. One that is fresh is not taken for gone here, because it would stay.
         if self.account.users(&arn).next().is_some() {
@@ -260,7 +260,7 @@ impl Session<'_> {
         self.request.items("Targets").into_iter().map(zone).collect()
     }
 
-    pub fn register_targets(&mut self) -> Answer {
+    pub(super) fn register_targets(&mut self) -> Answer {
         let now = self.now;
         let arn = self.request.need("TargetGroupArn")?;
         let group = self.target_group(arn)?;
@@ -298,7 +298,7 @@ impl Session<'_> {
         Ok(String::new())
     }
 
-    pub fn deregister_targets(&mut self) -> Answer {
+    pub(super) fn deregister_targets(&mut self) -> Answer {
         let now = self.now;
         let arn = self.request.need("TargetGroupArn")?.to_owned();
         let port = self.target_group(&arn)?.port;
@@ -314,7 +314,7 @@ impl Session<'_> {
         Ok(String::new())
     }
 
-    pub fn describe_target_health(&mut self) -> Answer {
+    pub(super) fn describe_target_health(&mut self) -> Answer {
         let now = self.now;
         let arn = self.request.need("TargetGroupArn")?.to_owned();
         let is_used = self.account.users(&arn).next().is_some();

@@ -25,23 +25,23 @@ const EC2: [&str; 13] = [
 
 /// AWS's refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     pub status: u16,
     pub code: String,
     pub message: String,
 }
 
 /// A refusal by which nothing has changed.
-pub fn refusal(code: &str, message: impl Into<String>) -> Refusal {
+pub(super) fn refusal(code: &str, message: impl Into<String>) -> Refusal {
     Refusal { status: 400, code: code.to_owned(), message: message.into() }
 }
 
 /// The inside of an answer, or a refusal.
-pub type Answer = Result<String, Refusal>;
+pub(super) type Answer = Result<String, Refusal>;
 
 /// A request. It remembers what of it was looked at, so that nothing that it asks for is silently passed over.
 #[derive(Debug)]
-pub struct Request {
+pub(super) struct Request {
     pub operation: String,
     pub params: BTreeMap<String, String>,
     read: RefCell<BTreeSet<String>>,
@@ -49,7 +49,7 @@ pub struct Request {
 
 impl Request {
     /// Reads a form.
-    pub fn parse(body: &str) -> Self {
+    pub(super) fn parse(body: &str) -> Self {
         let pairs = body.split('&').filter_map(|pair| pair.split_once('='));
         let mut params: BTreeMap<_, _> = pairs.map(|(key, value)| (decoded(key), decoded(value))).collect();
         let operation = params.remove("Action").unwrap_or_default();
@@ -57,35 +57,35 @@ impl Request {
         Self { operation, params, read: RefCell::default() }
     }
 
-    pub fn is_ec2(&self) -> bool {
+    pub(super) fn is_ec2(&self) -> bool {
         EC2.contains(&self.operation.as_str())
     }
 
-    pub fn is_write(&self) -> bool {
+    pub(super) fn is_write(&self) -> bool {
         !self.operation.starts_with("Describe")
     }
 
     /// A field.
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         let (key, value) = self.params.get_key_value(name)?;
         self.read.borrow_mut().insert(key.clone());
         Some(value)
     }
 
     /// A field that AWS insists on.
-    pub fn need(&self, name: &str) -> Result<&str, Refusal> {
+    pub(super) fn need(&self, name: &str) -> Result<&str, Refusal> {
         let code = if self.is_ec2() { "MissingParameter" } else { "ValidationError" };
         self.text(name).ok_or_else(|| refusal(code, format!("The request must contain the parameter {name}")))
     }
 
     /// A number, where the field is there.
-    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
+    pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
         let bad = |text: &str| refusal("ValidationError", format!("'{text}' is not a valid value of {name}"));
         self.text(name).map(|text| text.parse().map_err(|_| bad(text))).transpose()
     }
 
     /// A number within limits, where the field is there.
-    pub fn within(&self, name: &str, limits: std::ops::RangeInclusive<i32>) -> Result<Option<i32>, Refusal> {
+    pub(super) fn within(&self, name: &str, limits: std::ops::RangeInclusive<i32>) -> Result<Option<i32>, Refusal> {
         let number = self.number(name)?;
         match number {
             Some(number) if !limits.contains(&number) => {
@@ -101,26 +101,26 @@ impl Request {
     }
 
     /// The values of a list.
-    pub fn list(&self, name: &str) -> Vec<&str> {
+    pub(super) fn list(&self, name: &str) -> Vec<&str> {
         // An empty list is a field of its own.
         let _ = self.text(name);
         (1..).map_while(|number| self.text(&self.member(name, number))).collect()
     }
 
     /// Where the fields of each item of a list begin.
-    pub fn items(&self, name: &str) -> Vec<String> {
+    pub(super) fn items(&self, name: &str) -> Vec<String> {
         let _ = self.text(name);
         (1..).map(|number| self.member(name, number)).take_while(|item| self.has(item)).collect()
     }
 
     /// Whether there is a structure of this name.
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         let inside = format!("{name}.");
         self.params.range(inside.clone()..).next().is_some_and(|(key, _)| key.starts_with(&inside))
     }
 
     /// Pairs of `Key` and `Value`.
-    pub fn pairs(&self, name: &str) -> Result<BTreeMap<String, String>, Refusal> {
+    pub(super) fn pairs(&self, name: &str) -> Result<BTreeMap<String, String>, Refusal> {
         let mut pairs = BTreeMap::new();
         for item in self.items(name) {
             let key = self.need(&format!("{item}.Key"))?;
@@ -134,13 +134,13 @@ impl Request {
     }
 
     /// What nobody has looked at.
-    pub fn unread(&self) -> Vec<String> {
+    pub(super) fn unread(&self) -> Vec<String> {
         let read = self.read.borrow();
         self.params.keys().filter(|key| !read.contains(*key)).cloned().collect()
     }
 
     /// Puts an answer into its envelope.
-    pub fn wrapped(&self, answer: Answer) -> (u16, String) {
+    pub(super) fn wrapped(&self, answer: Answer) -> (u16, String) {
         let operation = &self.operation;
         match (answer, self.is_ec2()) {
             (Ok(inner), true) => {
@@ -184,43 +184,43 @@ fn decoded(text: &str) -> String {
 }
 
 /// An element with elements in it.
-pub fn element(name: &str, inner: &str) -> String {
+pub(super) fn element(name: &str, inner: &str) -> String {
     format!("<{name}>{inner}</{name}>")
 }
 
 /// An element with text in it.
-pub fn text(name: &str, value: impl Display) -> String {
+pub(super) fn text(name: &str, value: impl Display) -> String {
     let escaped = value.to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     element(name, &escaped)
 }
 
 /// The same, where there is a value.
-pub fn optional(name: &str, value: Option<impl Display>) -> String {
+pub(super) fn optional(name: &str, value: Option<impl Display>) -> String {
     value.map(|value| text(name, value)).unwrap_or_default()
 }
 
 /// A list of ELB v2's, of elements.
-pub fn members(name: &str, inner: impl IntoIterator<Item = String>) -> String {
+pub(super) fn members(name: &str, inner: impl IntoIterator<Item = String>) -> String {
     element(name, &inner.into_iter().map(|inner| element("member", &inner)).collect::<String>())
 }
 
 /// A list of ELB v2's, of texts.
-pub fn texts<T: Display>(name: &str, values: impl IntoIterator<Item = T>) -> String {
+pub(super) fn texts<T: Display>(name: &str, values: impl IntoIterator<Item = T>) -> String {
     element(name, &values.into_iter().map(|value| text("member", value)).collect::<String>())
 }
 
 /// A list of EC2's, of elements.
-pub fn set(name: &str, inner: impl IntoIterator<Item = String>) -> String {
+pub(super) fn set(name: &str, inner: impl IntoIterator<Item = String>) -> String {
     element(name, &inner.into_iter().map(|inner| element("item", &inner)).collect::<String>())
 }
 
 /// Pairs, as ELB v2 writes them.
-pub fn pairs(name: &str, pairs: &BTreeMap<String, String>) -> String {
+pub(super) fn pairs(name: &str, pairs: &BTreeMap<String, String>) -> String {
     members(name, pairs.iter().map(|(key, value)| text("Key", key) + &text("Value", value)))
 }
 
 /// Tags, as EC2 writes them.
-pub fn tag_set(tags: &BTreeMap<String, String>) -> String {
+pub(super) fn tag_set(tags: &BTreeMap<String, String>) -> String {
     set("tagSet", tags.iter().map(|(key, value)| text("key", key) + &text("value", value)))
 }
 

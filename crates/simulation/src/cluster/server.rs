@@ -16,7 +16,7 @@ use super::{
     watch::Watch,
 };
 
-pub fn client(cluster: Arc<Inner>, life: Life) -> kube::Client {
+pub(super) fn client(cluster: Arc<Inner>, life: Life) -> kube::Client {
     let router = Router::new().fallback(move |request: HttpRequest<Body>| {
         let (cluster, life) = (Arc::clone(&cluster), life.clone());
         async move { answer(cluster, life, request).await }

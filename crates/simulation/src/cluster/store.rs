@@ -79,10 +79,10 @@ impl Refusal {
     }
 }
 
-pub type Answer = Result<Arc<Value>, Refusal>;
+pub(super) type Answer = Result<Arc<Value>, Refusal>;
 
 /// Where an object is: plural of its kind, namespace, name.
-pub type ObjectKey = (&'static str, String, String);
+pub(super) type ObjectKey = (&'static str, String, String);
 
 /// One event of a watch.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ impl Change {
 
 /// All objects, and all that has happened to them.
 #[derive(Debug, Default)]
-pub struct Store {
+pub(super) struct Store {
     pub version: u64,
     objects: BTreeMap<ObjectKey, Arc<Value>>,
     pub log: Vec<Change>,
@@ -117,7 +117,7 @@ pub struct Store {
 
 /// Which part of an object a write is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(super) enum Part {
     Main,
     Status,
 }
@@ -176,7 +176,7 @@ fn wanted(object: &Value) -> Map<String, Value> {
 }
 
 /// Simulated time, as the objects tell it.
-pub fn time(seconds: i64) -> String {
+pub(super) fn time(seconds: i64) -> String {
     Timestamp::from_second(1_767_225_600 + seconds).unwrap().to_string()
 }
 
@@ -197,12 +197,12 @@ impl Store {
         }
     }
 
-    pub fn get(&self, kind: &'static Kind, namespace: &str, name: &str) -> Answer {
+    pub(super) fn get(&self, kind: &'static Kind, namespace: &str, name: &str) -> Answer {
         self.objects.get(&place(kind, namespace, name)).cloned().ok_or_else(|| not_found(kind, name))
     }
 
     /// All objects of a kind, of one namespace where one is given.
-    pub fn list(&self, kind: &'static Kind, namespace: &str) -> Vec<Arc<Value>> {
+    pub(super) fn list(&self, kind: &'static Kind, namespace: &str) -> Vec<Arc<Value>> {
         let all = (kind.plural, namespace.to_owned(), String::new())..;
         let here = |(place, _): &(&ObjectKey, &Arc<Value>)| {
             place.0 == kind.plural && (namespace.is_empty() || place.1 == namespace)
@@ -230,7 +230,7 @@ impl Store {
     }
 
     /// Creates an object. A uid and a time of creation that it brings along are kept: so a world is copied.
-    pub fn create(&mut self, kind: &'static Kind, namespace: &str, mut object: Value, now: i64) -> Answer {
+    pub(super) fn create(&mut self, kind: &'static Kind, namespace: &str, mut object: Value, now: i64) -> Answer {
         without_nulls(&mut object);
         if !object["metadata"].is_object() {
             return Err(Refusal::new(400, "BadRequest", "metadata is missing"));
@@ -268,13 +268,20 @@ impl Store {
     }
 
     /// What has happened to a kind since a version.
-    pub fn changes_after(&self, plural: &str, version: u64) -> impl Iterator<Item = &Change> {
+    pub(super) fn changes_after(&self, plural: &str, version: u64) -> impl Iterator<Item = &Change> {
         let first = self.log.partition_point(|change| change.version <= version);
         self.log[first..].iter().filter(move |change| change.plural == plural)
     }
 
     /// Puts an object in another's place; of it only the part that the write is for.
-    pub fn replace(&mut self, kind: &'static Kind, namespace: &str, name: &str, mut new: Value, part: Part) -> Answer {
+    pub(super) fn replace(
+        &mut self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        mut new: Value,
+        part: Part,
+    ) -> Answer {
         let old = self.get(kind, namespace, name)?;
         without_nulls(&mut new);
         for (field, why) in [
@@ -334,14 +341,28 @@ impl Store {
     }
 
     /// A merge patch.
-    pub fn patch(&mut self, kind: &'static Kind, namespace: &str, name: &str, patch: &Value, part: Part) -> Answer {
+    pub(super) fn patch(
+        &mut self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+        part: Part,
+    ) -> Answer {
         let mut new = Value::clone(&*self.get(kind, namespace, name)?);
         merge(&mut new, patch);
         self.replace(kind, namespace, name, new, part)
     }
 
     /// Deletes an object, or marks it as being deleted while it has finalizers. `only` are the preconditions.
-    pub fn delete(&mut self, kind: &'static Kind, namespace: &str, name: &str, only: &Value, now: i64) -> Answer {
+    pub(super) fn delete(
+        &mut self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        only: &Value,
+        now: i64,
+    ) -> Answer {
         let old = self.get(kind, namespace, name)?;
         for field in ["uid", "resourceVersion"] {
             if only[field].is_string() && only[field] != old["metadata"][field] {
@@ -364,7 +385,7 @@ impl Store {
     }
 
     /// What another controller does that writes something of its own: the object gets another version.
-    pub fn touch(&mut self, kind: &'static Kind, namespace: &str, name: &str) {
+    pub(super) fn touch(&mut self, kind: &'static Kind, namespace: &str, name: &str) {
         if let Ok(old) = self.get(kind, namespace, name) {
             self.keep(kind, place(kind, namespace, name), "MODIFIED", Value::clone(&old));
         }

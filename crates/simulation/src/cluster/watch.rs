@@ -14,7 +14,7 @@ use super::{
 };
 
 /// A watch as the API server sees it.
-pub struct Watch {
+pub(super) struct Watch {
     pub cluster: Arc<Inner>,
     /// Which of the open ones it is.
     pub number: u64,
@@ -40,7 +40,7 @@ fn gone() -> Bytes {
 }
 
 impl Watch {
-    pub fn body(self) -> Body {
+    pub(super) fn body(self) -> Body {
         Body::from_stream(futures::stream::unfold(self, |mut watch| async move {
             let reported = watch.next().await?;
             Some((Ok::<_, std::convert::Infallible>(reported), watch))

@@ -11,7 +11,7 @@ const RELEASE_TIME: Duration = Duration::from_secs(300);
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
-pub struct ApplyError {
+pub(crate) struct ApplyError {
     /// The step, as plans print it.
     pub step: String,
     /// Why it was to be run.
@@ -28,7 +28,7 @@ pub struct ApplyError {
 
 /// What happened to a step.
 #[derive(Debug, thiserror::Error)]
-pub enum StepError {
+pub(crate) enum StepError {
     /// AWS did not do it.
     #[error(transparent)]
     Aws(AwsError),
@@ -118,7 +118,7 @@ fn in_use_fix(error: &AwsError) -> Option<&'static str> {
 impl ApplyError {
     /// What the reader can do about it; `None` where trying again is all.
     #[must_use]
-    pub fn fix(&self) -> Option<String> {
+    pub(crate) fn fix(&self) -> Option<String> {
         match &self.source {
             StepError::Aws(error) => error.fix(),
             StepError::Taken { kind, name, .. } => Some(format!(
@@ -136,14 +136,14 @@ impl ApplyError {
 
     /// The object and field that asked for the step.
     #[must_use]
-    pub fn blame(&self) -> &Cause {
+    pub(crate) fn blame(&self) -> &Cause {
         &self.cause
     }
 
     /// Charges the member of a group that asks for what AWS refuses, where AWS's error names a setting of a listener or of a new
     /// load balancer. A step of all that one is known to ask for is that one's.
     #[must_use]
-    pub fn attributed(mut self, requesters: &Requesters) -> Self {
+    pub(crate) fn attributed(mut self, requesters: &Requesters) -> Self {
         if let StepError::Aws(error) = &self.source
             && let Some(code) = error.code()
         {
@@ -165,7 +165,7 @@ impl ApplyError {
 
     /// Returns the quota for which AWS refuses the step, where a change in smaller steps may keep to it.
     #[must_use]
-    pub fn quota(&self) -> Option<Quota> {
+    pub(crate) fn quota(&self) -> Option<Quota> {
         match &self.source {
             StepError::Aws(AwsError { kind: AwsErrorKind::Refused { code, .. }, .. }) => Quota::of_code(code),
             _ => None,
@@ -174,7 +174,7 @@ impl ApplyError {
 
     /// Returns what people are told where a change goes on in smaller steps for a quota.
     #[must_use]
-    pub fn goes_on_in_steps(&self, quota: Quota) -> String {
+    pub(crate) fn goes_on_in_steps(&self, quota: Quota) -> String {
         let fix = self.fix().map(|fix| format!("; {fix}, for changes to be made at once")).unwrap_or_default();
         format!(
             "{self}; the change that {} asks for goes on in smaller steps, in which {} that go make room for those that \
@@ -186,7 +186,7 @@ impl ApplyError {
 
     /// Whether AWS refuses for good what only the step's cause asks for: then others can go on without it.
     #[must_use]
-    pub fn is_attributable(&self) -> bool {
+    pub(crate) fn is_attributable(&self) -> bool {
         let refused = match &self.source {
             StepError::Aws(error) => error.is_refused(),
             StepError::Taken { .. } | StepError::ForeignTargetGroup(_) => true,
@@ -198,7 +198,7 @@ impl ApplyError {
 
     /// Whether planning and trying again helps without anybody changing anything: then nobody needs to be told.
     #[must_use]
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match &self.source {
             StepError::Aws(error) => error.is_transient(),
             StepError::NotYet(_) | StepError::ThereAlready { .. } | StepError::Unresolved(_) | StepError::NotLeader => {
@@ -213,7 +213,7 @@ impl ApplyError {
     /// deletion, or failed otherwise. AWS lets go of target groups and network interfaces minutes after a load balancer is
     /// deleted; of a load balancer that something else uses it never does by itself.
     #[must_use]
-    pub fn blocked_deletion(&self) -> Option<Duration> {
+    pub(crate) fn blocked_deletion(&self) -> Option<Duration> {
         let (StepError::Aws(error) | StepError::NotYet(error)) = &self.source else { return None };
         let refused = error.is_refused() || matches!(error.kind, AwsErrorKind::Dependency { .. });
         if !error.operation.starts_with("Delete") {
@@ -228,7 +228,7 @@ impl ApplyError {
 
     /// Whether a deletion has to wait until AWS has let go of something; soon, and no mistake.
     #[must_use]
-    pub fn is_not_yet(&self) -> bool {
+    pub(crate) fn is_not_yet(&self) -> bool {
         matches!(self.source, StepError::NotYet(_))
     }
 }

@@ -20,10 +20,10 @@ use albatross_core::{
 
 use created_resources::CreatedResources;
 
-pub use error::{ApplyError, StepError};
+pub(crate) use error::{ApplyError, StepError};
 
 /// Makes what plans say. Shared by all workers.
-pub struct Applier {
+pub(crate) struct Applier {
     aws: Arc<Aws>,
     inventory: Arc<Inventory>,
     bindings: kube::Client,
@@ -35,7 +35,7 @@ pub struct Applier {
 
 /// What came of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// How many steps were run.
     pub steps: usize,
     /// The load balancer, where the plan has created one.
@@ -45,7 +45,7 @@ pub struct Applied {
 impl Applier {
     /// Writes through `aws` and `bindings`, and tells `inventory`.
     #[must_use]
-    pub fn new(aws: Arc<Aws>, inventory: Arc<Inventory>, bindings: kube::Client) -> Self {
+    pub(crate) fn new(aws: Arc<Aws>, inventory: Arc<Inventory>, bindings: kube::Client) -> Self {
         Self {
             aws,
             inventory,
@@ -60,7 +60,7 @@ impl Applier {
     ///
     /// # Errors
     /// The step that failed, with its cause. What has been done before stays done, and is known to the inventory.
-    pub async fn apply(
+    pub(crate) async fn apply(
         &self,
         stack: &StackId,
         plan: &Plan,
@@ -125,7 +125,10 @@ impl Applier {
     ///
     /// # Errors
     /// AWS's.
-    pub async fn ensure_backend_security_group(&self, config: &BuildConfig) -> Result<SecurityGroupId, AwsError> {
+    pub(crate) async fn ensure_backend_security_group(
+        &self,
+        config: &BuildConfig,
+    ) -> Result<SecurityGroupId, AwsError> {
         if let Some(given) = &config.backend_security_group {
             return Ok(given.clone());
         }
@@ -191,7 +194,7 @@ impl Applier {
     ///
     /// # Errors
     /// AWS's; [`AwsErrorKind::Dependency`] while rules of other groups name it.
-    pub async fn delete_backend_security_group(&self) -> Result<bool, AwsError> {
+    pub(crate) async fn delete_backend_security_group(&self) -> Result<bool, AwsError> {
         let _one = self.backend_group.lock().await;
         let Some(id) = self.inventory.backend_security_group().await? else { return Ok(true) };
         if self.inventory.load_balancer_uses(&id).await? {

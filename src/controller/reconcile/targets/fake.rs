@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::{Cloud, Cluster, ClusterError, Settings, TargetGroupFacts, TargetGroupKey, Targets};
 use albatross_aws::{AwsError, AwsErrorKind};
 use albatross_core::targets::readiness::Change;
-pub use albatross_core::testing::{health, name, pod};
+pub(super) use albatross_core::testing::{health, name, pod};
 use albatross_core::{
     api::crd::{
         TargetGroupBindingSpec, TargetGroupBindingStatus,
@@ -29,11 +29,11 @@ use albatross_core::{
 };
 
 /// The VPC of the cluster.
-pub const VPC: &str = "vpc-1";
-pub const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1";
+pub(super) const VPC: &str = "vpc-1";
+pub(super) const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1";
 
 /// Returns the facts of a target group of this type, with the ARN [`ARN`].
-pub fn facts(target_type: &str) -> TargetGroupFacts {
+pub(super) fn facts(target_type: &str) -> TargetGroupFacts {
     TargetGroupFacts {
         arn: TargetGroupArn::new(ARN),
         target_type: target_type.to_owned(),
@@ -42,12 +42,12 @@ pub fn facts(target_type: &str) -> TargetGroupFacts {
     }
 }
 
-pub fn refused(operation: &'static str, code: &str) -> AwsError {
+pub(super) fn refused(operation: &'static str, code: &str) -> AwsError {
     let (code, message) = (code.to_owned(), "words".to_owned());
     AwsError { operation, kind: AwsErrorKind::Refused { code, message } }
 }
 
-pub fn not_found(operation: &'static str, code: &str) -> AwsError {
+pub(super) fn not_found(operation: &'static str, code: &str) -> AwsError {
     let (code, message) = (code.to_owned(), "words".to_owned());
     AwsError { operation, kind: AwsErrorKind::NotFound { code, message } }
 }
@@ -55,7 +55,7 @@ pub fn not_found(operation: &'static str, code: &str) -> AwsError {
 type Log = Arc<Mutex<Vec<String>>>;
 
 #[derive(Default)]
-pub struct World {
+pub(super) struct World {
     pub targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
     pub groups: Vec<(String, TargetGroupFacts)>,
     pub instances: Vec<InstanceInfo>,
@@ -117,13 +117,13 @@ impl World {
 }
 
 #[derive(Clone, Default)]
-pub struct FakeCloud {
+pub(super) struct FakeCloud {
     pub world: Arc<Mutex<World>>,
     log: Log,
 }
 
 impl FakeCloud {
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
     }
 
@@ -270,7 +270,7 @@ impl Cloud for FakeCloud {
 }
 
 #[derive(Clone, Default)]
-pub struct FakeCluster {
+pub(super) struct FakeCluster {
     pub snapshot: Arc<RwLock<Snapshot>>,
     /// What the API server has, and the watches have not.
     pub services: Arc<Mutex<Vec<Service>>>,
@@ -396,7 +396,7 @@ impl Cluster for FakeCluster {
 }
 
 /// Both, with the room between them.
-pub struct Lab {
+pub(super) struct Lab {
     pub cloud: FakeCloud,
     pub cluster: FakeCluster,
     pub targets: Targets<FakeCloud, FakeCluster>,
@@ -404,11 +404,11 @@ pub struct Lab {
 }
 
 impl Lab {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::behind(false)
     }
 
-    pub fn behind(behind: bool) -> Self {
+    pub(super) fn behind(behind: bool) -> Self {
         let log = Log::default();
         let cloud = FakeCloud { log: log.clone(), ..FakeCloud::default() };
         let cluster = FakeCluster { log: log.clone(), behind, ..FakeCluster::default() };
@@ -425,22 +425,22 @@ impl Lab {
     }
 
     /// The same world before a process that knows nothing.
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         let settings = self.targets.settings.clone();
         self.targets = Targets::with(self.cloud.clone(), self.cluster.clone(), self.cluster.snapshot.clone(), settings);
     }
 
     /// What was asked since the last time.
-    pub fn log(&self) -> Vec<String> {
+    pub(super) fn log(&self) -> Vec<String> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
 
-    pub fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Snapshot)) {
         change(&mut self.cluster.snapshot.write().unwrap());
     }
 
     /// A Service `shop/cart`, port 80, with a ready pod at each of the addresses, on the node `n1`.
-    pub fn serve(&self, addresses: &[&str]) {
+    pub(super) fn serve(&self, addresses: &[&str]) {
         self.change(|snapshot| {
             snapshot.apply(service("cart"));
             snapshot.apply(node("n1"));
@@ -452,7 +452,7 @@ impl Lab {
     }
 }
 
-pub fn service(called: &str) -> Service {
+pub(super) fn service(called: &str) -> Service {
     Service {
         kind: "NodePort".into(),
         ports: vec![ServicePort {
@@ -466,7 +466,7 @@ pub fn service(called: &str) -> Service {
     }
 }
 
-pub fn node(called: &str) -> Node {
+pub(super) fn node(called: &str) -> Node {
     Node {
         name: ObjectName::new("", called),
         provider_id: format!("aws:///us-west-2a/i-{called}"),
@@ -476,7 +476,7 @@ pub fn node(called: &str) -> Node {
     }
 }
 
-pub fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
+pub(super) fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
     let endpoint = |address: &&str| EndpointAddress {
         address: (*address).to_owned(),
         ready: Some(true),
@@ -493,7 +493,7 @@ pub fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
 }
 
 /// A binding of `shop/cart` to [`ARN`], without networking.
-pub fn binding(called: &str, target_type: Option<TargetType>) -> TargetGroupBinding {
+pub(super) fn binding(called: &str, target_type: Option<TargetType>) -> TargetGroupBinding {
     TargetGroupBinding {
         name: name(called),
         uid: format!("uid-{called}"),
@@ -519,7 +519,7 @@ pub fn binding(called: &str, target_type: Option<TargetType>) -> TargetGroupBind
     }
 }
 
-pub fn interface(index: i32, addresses: &[&str], prefixes: &[&str], groups: &[&str]) -> InterfaceInfo {
+pub(super) fn interface(index: i32, addresses: &[&str], prefixes: &[&str], groups: &[&str]) -> InterfaceInfo {
     InterfaceInfo {
         id: format!("eni-{index}"),
         device_index: Some(index),
@@ -530,11 +530,11 @@ pub fn interface(index: i32, addresses: &[&str], prefixes: &[&str], groups: &[&s
     }
 }
 
-pub fn instance(node: &str, interfaces: Vec<InterfaceInfo>) -> InstanceInfo {
+pub(super) fn instance(node: &str, interfaces: Vec<InterfaceInfo>) -> InstanceInfo {
     InstanceInfo { id: format!("i-{node}"), interfaces }
 }
 
-pub fn security_group(id: &str, tags: &[(&str, &str)], ingress: &[SecurityGroupRule]) -> ObservedSecurityGroup {
+pub(super) fn security_group(id: &str, tags: &[(&str, &str)], ingress: &[SecurityGroupRule]) -> ObservedSecurityGroup {
     ObservedSecurityGroup {
         id: SecurityGroupId::new(id),
         name: id.to_owned(),

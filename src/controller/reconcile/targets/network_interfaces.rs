@@ -25,7 +25,7 @@ const HYPERPOD: &str = "sagemaker.amazonaws.com/compute-type";
 
 /// Where to look for a target's network interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum InterfaceLookup {
+pub(super) enum InterfaceLookup {
     /// An instance: its primary interface.
     Instance(String),
     /// A pod on an instance: the interface with its address.
@@ -48,7 +48,7 @@ pub enum InterfaceLookup {
 
 /// Where to look for a target. `None` for pods on hybrid nodes, which no security group stands before.
 #[must_use]
-pub fn interface_lookup(snapshot: &Snapshot, id: &str, owner: &TargetOwner) -> Option<InterfaceLookup> {
+pub(super) fn interface_lookup(snapshot: &Snapshot, id: &str, owner: &TargetOwner) -> Option<InterfaceLookup> {
     let pod = match owner {
         TargetOwner::Node(_) => return Some(InterfaceLookup::Instance(id.to_owned())),
         TargetOwner::Pod(name) => snapshot.pods.get(name),
@@ -131,18 +131,18 @@ impl Interface {
 }
 
 /// Security groups as they were last read, kept true by our own writes.
-pub type KnownGroups = BTreeMap<SecurityGroupId, ObservedSecurityGroup>;
+pub(super) type KnownGroups = BTreeMap<SecurityGroupId, ObservedSecurityGroup>;
 
 /// What is known of instances, interfaces and addresses.
 #[derive(Debug, Default)]
-pub struct NetworkInterfaces {
+pub(super) struct NetworkInterfaces {
     instances: BTreeMap<String, Vec<Interface>>,
     /// What was found apart from an instance's own answer.
     found: BTreeMap<InterfaceLookup, Groups>,
 }
 
 /// The security group that stands before each place that was asked for.
-pub type Located = BTreeMap<InterfaceLookup, Result<SecurityGroupId, NotLocated>>;
+pub(super) type Located = BTreeMap<InterfaceLookup, Result<SecurityGroupId, NotLocated>>;
 
 impl NetworkInterfaces {
     /// Finds the security group of each place. AWS is asked only for what is not known; what is not asked for any more is
@@ -150,7 +150,7 @@ impl NetworkInterfaces {
     ///
     /// # Errors
     /// AWS's.
-    pub async fn locate<C: Cloud>(
+    pub(super) async fn locate<C: Cloud>(
         &mut self,
         cloud: &C,
         groups: &mut KnownGroups,
@@ -292,7 +292,7 @@ fn alike(interfaces: &[Interface], least: usize) -> Option<&Groups> {
 ///
 /// # Errors
 /// AWS's.
-pub async fn read_groups<C: Cloud>(
+pub(super) async fn read_groups<C: Cloud>(
     cloud: &C,
     known: &mut KnownGroups,
     wanted: impl IntoIterator<Item = &SecurityGroupId>,
