@@ -8,7 +8,7 @@
 //! 4. The rules that go are deleted, lowest first: what a deleted rule answered falls to no other that goes.
 //!
 //! Where only actions and transforms change, each rule is modified in place: its requests change over at once. Where a quota
-//! leaves no room for all that comes beside what goes, see [`super::in_steps`].
+//! leaves no room for all that comes beside what goes, see [`super::stepwise`].
 
 use std::collections::BTreeSet;
 

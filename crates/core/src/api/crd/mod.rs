@@ -3,6 +3,8 @@
 //! Their schemas accept every object that aws-load-balancer-controller's own definitions (v3.5.0) accept, so that
 //! objects already stored in a cluster stay valid. What goes beyond a schema is checked where the objects are used.
 
+// The derive copies the struct into a function.
+#[allow(unreachable_pub)]
 pub mod ingress_class_params;
 pub mod target_group_binding;
 pub mod yaml;

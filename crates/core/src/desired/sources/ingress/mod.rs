@@ -1,6 +1,6 @@
 //! A group of Ingresses, built into the stack that AWS shall have.
 //!
-//! Each member is built on its own ([`part`], [`routes`]); then the parts are put together ([`merge`]). A member whose part cannot
+//! Each member is built on its own ([`member_spec`], [`routes`]); then the parts are put together ([`merge`]). A member whose part cannot
 //! be built, or that asks for something else than the group has, is set aside: the stack says nothing of it, and what it has
 //! in AWS stays as it is.
 
