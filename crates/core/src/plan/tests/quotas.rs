@@ -191,7 +191,7 @@ fn a_target_group_behind_two_listeners_changes_at_the_quota() {
 fn rules_arrive_at_the_quota_whatever_they_are_and_answers_are_strange_only_where_nothing_else_is_left() {
     let probes = Probes::default();
     let first = first_seed();
-    let (mut tight, mut strange_ways, mut strange_states, mut states) = (0, 0, 0, 0);
+    let (mut tight, mut strange_ways, mut strange_states, mut states) = (0_u64, 0_u64, 0, 0);
     for seed in first..first + rules::tried(PAIRS) {
         let pair = rules::pair(seed);
         let before = pair.observed();
@@ -210,7 +210,7 @@ fn rules_arrive_at_the_quota_whatever_they_are_and_answers_are_strange_only_wher
         }
         tight += 1;
         states += way.states.len();
-        strange_ways += usize::from(!found.is_empty());
+        strange_ways += u64::from(!found.is_empty());
         strange_states += found.len();
         let deletes = way.steps.iter().any(|step| step.starts_with("delete rule"));
         assert!(found.is_empty() || deletes, "seed {seed}: strange without a deletion:\n{}", way.steps.join("\n"));

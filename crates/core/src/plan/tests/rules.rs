@@ -420,7 +420,8 @@ fn every_request_is_answered_as_before_or_as_after_between_all_steps() {
         }
     }
     // Every kind of step was tried often.
-    assert!(kinds.iter().all(|count| *count > 500), "{kinds:?}");
+    let often = usize::try_from(tried(500)).expect("small");
+    assert!(kinds.iter().all(|count| *count > often), "{kinds:?}");
 }
 
 pub(super) fn steps(plan: &Plan) -> String {

@@ -459,7 +459,10 @@ fn planners_that_are_wrong_about_whole_load_balancers_are_rejected() {
     let mut found: Vec<(&str, usize)> = wrong.iter().map(|(what, spoil)| (*what, rejected(spoil, false))).collect();
     found.push(("the load balancer changes its groups before targets let the new ones in", rejected(&|_| (), true)));
     eprintln!("{found:#?}");
-    assert!(found.iter().all(|(_, rejected)| u64::try_from(*rejected * 100).expect("small") >= tried(1_000)), "the oracle hardly notices some: {found:#?}");
+    assert!(
+        found.iter().all(|(_, rejected)| u64::try_from(*rejected * 100).expect("small") >= tried(1_000)),
+        "the oracle hardly notices some: {found:#?}"
+    );
 }
 
 #[test]
