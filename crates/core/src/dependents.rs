@@ -7,6 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
+    api::annotations::registry,
     desired::sources::ingress::groups_of,
     model::{ObjectName, ObservedStack, ObservedTargetGroup, StackId, tags},
     snapshot::{
@@ -165,7 +166,7 @@ fn names_service(ingress: &Ingress, service: &str) -> bool {
         || ingress
             .annotations
             .iter()
-            .any(|(key, value)| key.starts_with("alb.ingress.kubernetes.io/actions.") && value.contains(service))
+            .any(|(key, value)| registry::ingress::ACTIONS.matches(key) && value.contains(service))
 }
 
 fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {
@@ -250,7 +251,7 @@ impl Dependents for TargetGroupBinding {
 pub fn stack_of_service(service: &Service) -> Option<StackId> {
     let asked = service.kind == "LoadBalancer"
         || service.finalizers.iter().any(|f| f == tags::SERVICE_FINALIZER)
-        || service.annotations.contains_key("service.beta.kubernetes.io/aws-load-balancer-type");
+        || service.annotations.contains_key(registry::service::TYPE.as_str());
     asked.then(|| StackId::Service(service.name.clone()))
 }
 

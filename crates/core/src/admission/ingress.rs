@@ -1,6 +1,7 @@
 //! Ingresses of our classes: denied where aws-load-balancer-controller denies them, and told what would be found wrong
 //! with them.
 
+use crate::api::annotations::registry::ingress as keys;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
@@ -24,8 +25,7 @@ use crate::{
     snapshot::{Backend, Ingress, Snapshot, in_namespace},
 };
 
-const GROUP_NAME: &str = "alb.ingress.kubernetes.io/group.name";
-const CONDITIONS: &str = "alb.ingress.kubernetes.io/conditions.";
+const GROUP_NAME: &str = keys::GROUP_NAME.as_str();
 
 /// The API server passes on no more than this.
 const MAX_WARNINGS: usize = 5;
@@ -110,7 +110,7 @@ fn denied(new: &Ingress, old: Option<&Ingress>, rules: Rules) -> Option<String> 
         })
         .collect();
     services.into_iter().find_map(|service| {
-        let key = format!("{CONDITIONS}{service}");
+        let key = keys::CONDITIONS.with(service).to_string();
         let problem = unusable_conditions(new.annotations.get(&key)?)?;
         Some(format!("the annotation `{key}` cannot be used: {problem}"))
     })

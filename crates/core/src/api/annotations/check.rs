@@ -48,7 +48,7 @@ fn check_one(kind: ObjectKind, key: &str, value: &str, compared: &mut usize) -> 
     if let Some(annotation) = find(key) {
         if !annotation.is_read_on(kind) {
             // Annotations of Services say nothing on an Ingress, but other tools may have put them there for themselves.
-            if annotation.key.prefix != INGRESS_PREFIX {
+            if annotation.key.prefix() != INGRESS_PREFIX {
                 return None;
             }
             return finding(
@@ -59,7 +59,7 @@ fn check_one(kind: ObjectKind, key: &str, value: &str, compared: &mut usize) -> 
         }
         return match annotation.status {
             // What of these is not built is told where the Service is built.
-            _ if annotation.key.prefix == SERVICE_PREFIX => None,
+            _ if annotation.key.prefix() == SERVICE_PREFIX => None,
             status if status.refuses(value) => {
                 let (kind, message, fix) = refused(key, value, annotation);
                 finding(kind, message, fix)
@@ -137,26 +137,26 @@ fn nearest(kind: ObjectKind, prefix: &str, name: &str) -> Option<String> {
     let lower = name.to_ascii_lowercase();
     ANNOTATIONS
         .iter()
-        .filter(|annotation| annotation.key.prefix == prefix && annotation.is_read_on(kind))
+        .filter(|annotation| annotation.key.prefix() == prefix && annotation.is_read_on(kind))
         .map(|annotation| {
             let key = annotation.key;
-            let compared = match key.parameter {
+            let compared = match key.parameter() {
                 Some(_) => lower.split_once('.').map_or(lower.as_str(), |(stem, _)| stem),
                 None => &lower,
             };
-            (similarity(compared, key.name), Reverse(strsim::damerau_levenshtein(compared, key.name)), key)
+            (similarity(compared, key.name()), Reverse(strsim::damerau_levenshtein(compared, key.name())), key)
         })
         .filter(|(similarity, ..)| *similarity >= ALIKE)
         // Of equals the first one in the list.
         .rev()
         .max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
-        .map(|(.., key)| match key.parameter {
+        .map(|(.., key)| match key.parameter() {
             None => key.to_string(),
             Some(parameter) => {
                 let written = name.split_once('.').map(|(_, parameter)| parameter);
                 let upper = written.map(str::to_ascii_uppercase);
                 match [written, upper.as_deref()].into_iter().flatten().find(|written| parameter.accepts(written)) {
-                    Some(written) => format!("{prefix}{}.{written}", key.name),
+                    Some(written) => format!("{prefix}{}.{written}", key.name()),
                     None => key.to_string(),
                 }
             }

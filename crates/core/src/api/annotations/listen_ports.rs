@@ -3,40 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::json::{Document, Node};
-
-/// The protocol of a listener of an Application Load Balancer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    Http,
-    Https,
-}
-
-impl Protocol {
-    /// The name in the AWS API and in annotations: `HTTP` or `HTTPS`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "HTTP",
-            Self::Https => "HTTPS",
-        }
-    }
-}
-
-impl std::fmt::Display for Protocol {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
+use crate::model::ListenerProtocol;
 
 /// A JSON array of objects `{protocol: port}`, such as `[{"HTTP":80},{"HTTPS":443}]`. The protocol is spelt exactly `HTTP` or `HTTPS`, the
 /// port is between 1 and 65535, at least one port is named, and of two entries for one port the later one wins.
-pub fn parse_listen_ports(value: &str) -> Result<BTreeMap<u16, Protocol>, String> {
+pub fn parse_listen_ports(value: &str) -> Result<BTreeMap<u16, ListenerProtocol>, String> {
     let document = Document::parse(value)?;
     let mut ports = BTreeMap::new();
     for entry in Node::root(&document).items()? {
         for (name, port) in entry.members()? {
             let protocol = match name {
-                "HTTP" => Protocol::Http,
-                "HTTPS" => Protocol::Https,
+                "HTTP" => ListenerProtocol::Http,
+                "HTTPS" => ListenerProtocol::Https,
                 other => {
                     return Err(format!("the protocol `{}` is neither `HTTP` nor `HTTPS`", super::shorten(other)));
                 }
@@ -53,12 +31,13 @@ pub fn parse_listen_ports(value: &str) -> Result<BTreeMap<u16, Protocol>, String
 
 #[cfg(test)]
 mod tests {
-    use super::{Protocol::*, *};
+    use super::*;
+    use crate::model::ListenerProtocol::{Http, Https};
     use proptest::prelude::*;
 
     #[test]
     fn ports() {
-        type Expected = Result<&'static [(u16, Protocol)], &'static str>;
+        type Expected = Result<&'static [(u16, ListenerProtocol)], &'static str>;
         let cases: &[(&str, Expected)] = &[
             (r#"[{"HTTP":80}]"#, Ok(&[(80, Http)])),
             (r#"[{"HTTP":80},{"HTTPS":443}]"#, Ok(&[(80, Http), (443, Https)])),

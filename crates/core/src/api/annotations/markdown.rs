@@ -47,7 +47,7 @@ pub fn render_markdown() -> String {
     for (prefix, text) in [(INGRESS_PREFIX, ON_INGRESSES), (SERVICE_PREFIX, ON_SERVICES)] {
         out.push_str(text);
         out.push_str("| annotation | status | where | values | default | what it does |\n|---|---|---|---|---|---|\n");
-        for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix == prefix) {
+        for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix() == prefix) {
             let name = annotation.key.to_string();
             let name = name.strip_prefix(prefix).unwrap_or(&name);
             let places = annotation.objects.iter().map(|kind: &ObjectKind| kind.as_str()).collect::<Vec<_>>();

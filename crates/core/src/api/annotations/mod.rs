@@ -24,12 +24,12 @@ pub use authentication::{
 pub use check::{Finding, FindingKind, check};
 pub use conditions::parse_conditions;
 pub use grammar::{Grammar, JsonShape};
-pub use listen_ports::{Protocol, parse_listen_ports};
+pub use listen_ports::parse_listen_ports;
 pub use markdown::render_markdown;
 pub use reader::{AnnotationError, Annotations, Origin};
 pub use registry::{
     ANNOTATIONS, Annotation, Group, INGRESS_CLASS, INGRESS_PREFIX, Key, ObjectKind, Parameter, SERVICE_PREFIX, Status,
-    find,
+    WrittenKey, find,
 };
 pub use transforms::parse_transforms;
 

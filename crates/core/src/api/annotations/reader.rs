@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::registry::{INGRESS_CLASS, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX, find};
+use super::registry::{INGRESS_CLASS, ObjectKind, WrittenKey, find, ingress};
 use super::{
-    Action, CognitoProvider, Grammar, JsonShape, JwtValidation, MutualAuthentication, OidcProvider, Protocol,
-    parse_action, parse_cognito_provider, parse_conditions, parse_jwt_validation, parse_listen_ports,
-    parse_mutual_authentication, parse_oidc_provider, parse_transforms, shorten, values,
+    Action, CognitoProvider, Grammar, JsonShape, JwtValidation, MutualAuthentication, OidcProvider, parse_action,
+    parse_cognito_provider, parse_conditions, parse_jwt_validation, parse_listen_ports, parse_mutual_authentication,
+    parse_oidc_provider, parse_transforms, shorten, values,
 };
-use crate::model::{Condition, Transform};
+use crate::model::{Condition, ListenerProtocol, Transform};
 
 /// The object that a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,13 +56,12 @@ impl fmt::Display for AnnotationError {
     }
 }
 
-/// The annotations that apply at one place, in one layer or two. Keys are given without their prefix.
+/// The annotations that apply at one place, in one layer or two.
 ///
 /// With two layers the annotation of the Service stands in place of the Ingress's, as a whole; only where the list of annotations says
 /// that it is read on Services, for the others the Ingress alone counts. An annotation with the value `""` is there.
 #[derive(Debug, Clone, Copy)]
 pub struct Annotations<'a> {
-    prefix: &'static str,
     ingress: Option<&'a BTreeMap<String, String>>,
     service: Option<&'a BTreeMap<String, String>>,
 }
@@ -70,7 +69,7 @@ pub struct Annotations<'a> {
 impl<'a> Annotations<'a> {
     /// Of an Ingress alone.
     pub const fn of_ingress(ingress: &'a BTreeMap<String, String>) -> Self {
-        Self { prefix: INGRESS_PREFIX, ingress: Some(ingress), service: None }
+        Self { ingress: Some(ingress), service: None }
     }
 
     /// Of a Service over those of the Ingress that leads to it.
@@ -78,12 +77,12 @@ impl<'a> Annotations<'a> {
         service: &'a BTreeMap<String, String>,
         ingress: &'a BTreeMap<String, String>,
     ) -> Self {
-        Self { prefix: INGRESS_PREFIX, ingress: Some(ingress), service: Some(service) }
+        Self { ingress: Some(ingress), service: Some(service) }
     }
 
     /// Of a Service with a load balancer of its own, under its own prefix.
     pub const fn of_service(service: &'a BTreeMap<String, String>) -> Self {
-        Self { prefix: SERVICE_PREFIX, ingress: None, service: Some(service) }
+        Self { ingress: None, service: Some(service) }
     }
 
     /// The value of `kubernetes.io/ingress.class` on the Ingress.
@@ -92,44 +91,50 @@ impl<'a> Annotations<'a> {
     }
 
     /// Whether the annotation is there, whatever its value.
-    pub fn contains(&self, suffix: &str) -> bool {
-        self.value(suffix).is_some()
+    pub fn contains<'k>(&self, key: impl Into<WrittenKey<'k>>) -> bool {
+        self.value(key).is_some()
     }
 
     /// The value as it is written, and the object that it comes from.
-    pub fn value(&self, suffix: &str) -> Option<(Origin, &'a str)> {
-        let (found, _) = self.layers(suffix);
+    pub fn value<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Option<(Origin, &'a str)> {
+        let (found, _) = self.layers(key);
         found.first().map(|found| (found.origin, found.value))
     }
 
-    pub fn string(&self, suffix: &str) -> Result<Option<String>, AnnotationError> {
-        self.read(suffix, Grammar::String, |value| Ok(value.into()))
+    pub fn string<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<String>, AnnotationError> {
+        self.read(key, Grammar::String, |value| Ok(value.into()))
     }
 
-    pub fn bool(&self, suffix: &str) -> Result<Option<bool>, AnnotationError> {
-        self.read(suffix, Grammar::Bool, values::parse_bool)
+    pub fn bool<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<bool>, AnnotationError> {
+        self.read(key, Grammar::Bool, values::parse_bool)
     }
 
-    pub fn i32(&self, suffix: &str) -> Result<Option<i32>, AnnotationError> {
-        self.read(suffix, Grammar::ANY_INT32, values::parse_i32)
+    pub fn i32<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<i32>, AnnotationError> {
+        self.read(key, Grammar::ANY_INT32, values::parse_i32)
     }
 
-    pub fn i64(&self, suffix: &str) -> Result<Option<i64>, AnnotationError> {
-        self.read(suffix, Grammar::Int64, values::parse_i64)
+    pub fn i64<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<i64>, AnnotationError> {
+        self.read(key, Grammar::Int64, values::parse_i64)
     }
 
     /// A list; present and empty is not the same as absent.
-    pub fn string_list(&self, suffix: &str) -> Result<Option<Vec<String>>, AnnotationError> {
-        self.read(suffix, Grammar::StringList, |value| Ok(values::parse_string_list(value)))
+    pub fn string_list<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<Vec<String>>, AnnotationError> {
+        self.read(key, Grammar::StringList, |value| Ok(values::parse_string_list(value)))
     }
 
-    pub fn string_map(&self, suffix: &str) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
-        self.read(suffix, Grammar::StringMap, values::parse_string_map)
+    pub fn string_map<'k>(
+        &self,
+        key: impl Into<WrittenKey<'k>>,
+    ) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
+        self.read(key, Grammar::StringMap, values::parse_string_map)
     }
 
     /// A map of both layers together, in which the Service wins key by key.
-    pub fn merged_string_map(&self, suffix: &str) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
-        let (found, grammar) = self.layers(suffix);
+    pub fn merged_string_map<'k>(
+        &self,
+        key: impl Into<WrittenKey<'k>>,
+    ) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
+        let (found, grammar) = self.layers(key);
         let mut merged = None;
         for found in found.iter().rev() {
             let map = found.parse(grammar.unwrap_or(Grammar::StringMap), values::parse_string_map)?;
@@ -139,70 +144,74 @@ impl<'a> Annotations<'a> {
     }
 
     /// One of the allowed words, exactly.
-    pub fn enumerated(
+    pub fn enumerated<'k>(
         &self,
-        suffix: &str,
+        key: impl Into<WrittenKey<'k>>,
         allowed: &'static [&'static str],
     ) -> Result<Option<&'static str>, AnnotationError> {
-        let (found, _) = self.layers(suffix);
+        let (found, _) = self.layers(key);
         let word = |value: &str| allowed.iter().copied().find(|word| *word == value).ok_or_else(String::new);
         found.first().map(|found| found.parse(Grammar::Enum(allowed), word)).transpose()
     }
 
     /// `listen-ports`.
-    pub fn listen_ports(&self) -> Result<Option<BTreeMap<u16, Protocol>>, AnnotationError> {
-        self.read("listen-ports", Grammar::Json(JsonShape::ListenPorts), parse_listen_ports)
+    pub fn listen_ports(&self) -> Result<Option<BTreeMap<u16, ListenerProtocol>>, AnnotationError> {
+        self.read(ingress::LISTEN_PORTS, Grammar::Json(JsonShape::ListenPorts), parse_listen_ports)
     }
 
     /// `actions.<name>`.
     pub fn action(&self, name: &str) -> Result<Option<Action>, AnnotationError> {
-        self.read(&format!("actions.{name}"), Grammar::Json(JsonShape::Action), parse_action)
+        self.read(ingress::ACTIONS.with(name), Grammar::Json(JsonShape::Action), parse_action)
     }
 
     /// `conditions.<name>`.
     pub fn conditions(&self, name: &str) -> Result<Option<Vec<Condition>>, AnnotationError> {
-        self.read(&format!("conditions.{name}"), Grammar::Json(JsonShape::Conditions), parse_conditions)
+        self.read(ingress::CONDITIONS.with(name), Grammar::Json(JsonShape::Conditions), parse_conditions)
     }
 
     /// `transforms.<name>`.
     pub fn transforms(&self, name: &str) -> Result<Option<Vec<Transform>>, AnnotationError> {
-        self.read(&format!("transforms.{name}"), Grammar::Json(JsonShape::Transforms), parse_transforms)
+        self.read(ingress::TRANSFORMS.with(name), Grammar::Json(JsonShape::Transforms), parse_transforms)
     }
 
     /// `auth-idp-cognito`.
     pub fn cognito_provider(&self) -> Result<Option<CognitoProvider>, AnnotationError> {
-        self.read("auth-idp-cognito", Grammar::Json(JsonShape::CognitoProvider), parse_cognito_provider)
+        self.read(ingress::AUTH_IDP_COGNITO, Grammar::Json(JsonShape::CognitoProvider), parse_cognito_provider)
     }
 
     /// `auth-idp-oidc`.
     pub fn oidc_provider(&self) -> Result<Option<OidcProvider>, AnnotationError> {
-        self.read("auth-idp-oidc", Grammar::Json(JsonShape::OidcProvider), parse_oidc_provider)
+        self.read(ingress::AUTH_IDP_OIDC, Grammar::Json(JsonShape::OidcProvider), parse_oidc_provider)
     }
 
     /// `jwt-validation`.
     pub fn jwt_validation(&self) -> Result<Option<JwtValidation>, AnnotationError> {
-        self.read("jwt-validation", Grammar::Json(JsonShape::JwtValidation), parse_jwt_validation)
+        self.read(ingress::JWT_VALIDATION, Grammar::Json(JsonShape::JwtValidation), parse_jwt_validation)
     }
 
     /// `mutual-authentication`, by port.
     pub fn mutual_authentication(&self) -> Result<Option<BTreeMap<u16, MutualAuthentication>>, AnnotationError> {
-        self.read("mutual-authentication", Grammar::Json(JsonShape::MutualAuthentication), parse_mutual_authentication)
+        self.read(
+            ingress::MUTUAL_AUTHENTICATION,
+            Grammar::Json(JsonShape::MutualAuthentication),
+            parse_mutual_authentication,
+        )
     }
 
     /// Reads the value that counts. It must obey the grammar in the list of annotations (or `grammar`, if it is not in the list) and `parse`.
-    fn read<T>(
+    fn read<'k, T>(
         &self,
-        suffix: &str,
+        key: impl Into<WrittenKey<'k>>,
         grammar: Grammar,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, AnnotationError> {
-        let (found, listed) = self.layers(suffix);
+        let (found, listed) = self.layers(key);
         found.first().map(|found| found.parse(listed.unwrap_or(grammar), parse)).transpose()
     }
 
     /// The layers that have the annotation, the one that counts first, and its grammar in the list of annotations.
-    fn layers(&self, suffix: &str) -> (Vec<Layer<'a>>, Option<Grammar>) {
-        let key = format!("{}{suffix}", self.prefix);
+    fn layers<'k>(&self, key: impl Into<WrittenKey<'k>>) -> (Vec<Layer<'a>>, Option<Grammar>) {
+        let key = key.into().to_string();
         let listed = find(&key);
         let found = [(Origin::Service, self.service), (Origin::Ingress, self.ingress)]
             .into_iter()

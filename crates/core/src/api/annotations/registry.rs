@@ -9,7 +9,7 @@ pub const INGRESS_PREFIX: &str = "alb.ingress.kubernetes.io/";
 /// The prefix of the annotations of Services that get a Network Load Balancer.
 pub const SERVICE_PREFIX: &str = "service.beta.kubernetes.io/";
 /// The annotation that chose an Ingress's controller before `spec.ingressClassName` existed, and that still decides alone where it is set.
-pub const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
+pub const INGRESS_CLASS: &str = ingress::INGRESS_CLASS.as_str();
 
 /// An annotation: where it is read, what it may say, what it does, and whether that is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,14 +28,44 @@ pub struct Annotation {
     pub source: &'static str,
 }
 
-/// The name of an annotation, perhaps with a parameter at its end.
+/// The name of an annotation, perhaps with a parameter at its end. Only the list makes one: [`ingress`] and [`service`] have a constant
+/// for each row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
     /// With the slash at its end.
-    pub prefix: &'static str,
+    prefix: &'static str,
     /// The name after the prefix, without a parameter and the dot before it.
-    pub name: &'static str,
-    pub parameter: Option<Parameter>,
+    name: &'static str,
+    /// Prefix and name.
+    stem: &'static str,
+    parameter: Option<Parameter>,
+}
+
+/// A key as it stands on an object: with what its parameter is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrittenKey<'p> {
+    key: Key,
+    parameter: Option<&'p str>,
+}
+
+impl WrittenKey<'_> {
+    /// Returns the key without what its parameter is.
+    pub const fn key(&self) -> Key {
+        self.key
+    }
+}
+
+impl From<Key> for WrittenKey<'_> {
+    fn from(key: Key) -> Self {
+        Self { key, parameter: None }
+    }
+}
+
+impl fmt::Display for WrittenKey<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(self.key.stem)?;
+        self.parameter.map_or(Ok(()), |parameter| write!(formatter, ".{parameter}"))
+    }
 }
 
 /// The end of an annotation's name that users choose, after a dot.
@@ -105,6 +135,31 @@ impl Annotation {
 }
 
 impl Key {
+    /// Returns the prefix, with the slash at its end.
+    pub const fn prefix(&self) -> &'static str {
+        self.prefix
+    }
+
+    /// Returns the name after the prefix, without a parameter and the dot before it.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns what users choose at the end of the name, if they do.
+    pub const fn parameter(&self) -> Option<Parameter> {
+        self.parameter
+    }
+
+    /// Returns the prefix and the name: the whole key, where it has no parameter.
+    pub const fn as_str(&self) -> &'static str {
+        self.stem
+    }
+
+    /// Returns the key with this parameter.
+    pub const fn with<'p>(self, parameter: &'p str) -> WrittenKey<'p> {
+        WrittenKey { key: self, parameter: Some(parameter) }
+    }
+
     /// Whether a full key, prefix included, is this one.
     pub fn matches(&self, key: &str) -> bool {
         let Some(rest) = key.strip_prefix(self.prefix).and_then(|name| name.strip_prefix(self.name)) else {
@@ -168,13 +223,24 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-/// Rows of the list, in sections that name their source. A row is: name (and parameter), grammar, objects, group, status, default, description.
+/// Rows of the list, in sections that name their source. A row is: constant, name (and parameter), grammar, objects, group, status,
+/// default, description. The constant is the only way to the key, so that what is not in the list cannot be read.
 macro_rules! annotations {
-    ($($source:literal, $prefix:expr; {
-        $($name:literal $(. $parameter:ident)?, $grammar:expr, $objects:expr, $group:expr, $status:expr, $default:literal, $description:literal;)*
+    ($($source:literal, $prefix:literal; {
+        $($constant:ident = $name:literal $(. $parameter:ident)?, $grammar:expr, $objects:expr, $group:expr, $status:expr, $default:literal, $description:literal;)*
     })*) => {
-        &[$($(Annotation {
-            key: Key { prefix: $prefix, name: $name, parameter: [$(Some(Parameter::$parameter),)? None][0] },
+        $($(
+            #[doc = $description]
+            pub const $constant: Key = Key {
+                prefix: $prefix,
+                name: $name,
+                stem: concat!($prefix, $name),
+                parameter: [$(Some(Parameter::$parameter),)? None][0],
+            };
+        )*)*
+
+        pub(super) const ANNOTATIONS: &[Annotation] = &[$($(Annotation {
+            key: $constant,
             objects: $objects,
             grammar: $grammar,
             group: $group,
@@ -182,12 +248,12 @@ macro_rules! annotations {
             status: $status,
             description: $description,
             source: $source,
-        },)*)*]
+        },)*)*];
     };
 }
 
-mod ingress;
-mod service;
+pub mod ingress;
+pub mod service;
 
 const COUNT: usize = ingress::ANNOTATIONS.len() + service::ANNOTATIONS.len();
 

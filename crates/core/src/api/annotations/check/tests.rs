@@ -168,7 +168,7 @@ fn messages_on_a_service() {
 fn every_status_is_told_as_it_is() {
     for annotation in ANNOTATIONS
         .iter()
-        .filter(|annotation| annotation.is_read_on(ObjectKind::Ingress) && annotation.key.parameter.is_none())
+        .filter(|annotation| annotation.is_read_on(ObjectKind::Ingress) && annotation.key.parameter().is_none())
     {
         let kinds = findings(ObjectKind::Ingress, &[(&annotation.key.to_string(), "?!")])
             .into_iter()

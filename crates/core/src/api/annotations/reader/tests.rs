@@ -1,3 +1,4 @@
+use super::super::registry::{INGRESS_PREFIX, SERVICE_PREFIX, service};
 use super::*;
 use crate::api::annotations::{ANNOTATIONS, Annotation, Parameter};
 use crate::model::Rewrite;
@@ -34,16 +35,16 @@ fn an_ingress_is_read() {
         ("transforms.web", r#"[{"type":"url-rewrite","urlRewriteConfig":{"rewrites":[{"regex":"a","replace":"b"}]}}]"#),
     ]);
     let annotations = Annotations::of_ingress(&ingress);
-    assert_eq!(annotations.enumerated("scheme", &["internal", "internet-facing"]), Ok(Some("internal")));
-    assert_eq!(annotations.i32("group.order"), Ok(Some(-5)));
-    assert_eq!(annotations.i64("auth-session-timeout"), Ok(Some(7)));
-    assert_eq!(annotations.bool("use-regex-path-match"), Ok(Some(true)));
-    assert_eq!(annotations.string_list("certificate-arn"), Ok(Some(vec!["a".into(), "b".into()])));
-    assert_eq!(annotations.string_list("subnets"), Ok(Some(vec![])));
-    assert_eq!(annotations.string_list("security-groups"), Ok(None));
-    assert_eq!(annotations.string_map("tags"), Ok(Some(map([("a", "1"), ("b", "2")]))));
-    assert_eq!(annotations.string("ssl-policy"), Ok(Some(String::new())));
-    assert_eq!(annotations.listen_ports(), Ok(Some(BTreeMap::from([(80, Protocol::Http)]))));
+    assert_eq!(annotations.enumerated(ingress::SCHEME, &["internal", "internet-facing"]), Ok(Some("internal")));
+    assert_eq!(annotations.i32(ingress::GROUP_ORDER), Ok(Some(-5)));
+    assert_eq!(annotations.i64(ingress::AUTH_SESSION_TIMEOUT), Ok(Some(7)));
+    assert_eq!(annotations.bool(ingress::USE_REGEX_PATH_MATCH), Ok(Some(true)));
+    assert_eq!(annotations.string_list(ingress::CERTIFICATE_ARN), Ok(Some(vec!["a".into(), "b".into()])));
+    assert_eq!(annotations.string_list(ingress::SUBNETS), Ok(Some(vec![])));
+    assert_eq!(annotations.string_list(ingress::SECURITY_GROUPS), Ok(None));
+    assert_eq!(annotations.string_map(ingress::TAGS), Ok(Some(map([("a", "1"), ("b", "2")]))));
+    assert_eq!(annotations.string(ingress::SSL_POLICY), Ok(Some(String::new())));
+    assert_eq!(annotations.listen_ports(), Ok(Some(BTreeMap::from([(80, ListenerProtocol::Http)]))));
     let answer = Action::FixedResponse { content_type: None, message_body: None, status_code: "200".into() };
     assert_eq!(annotations.action("answer"), Ok(Some(answer)));
     assert_eq!(annotations.action("other"), Ok(None));
@@ -52,7 +53,7 @@ fn an_ingress_is_read() {
     assert_eq!(annotations.conditions("other"), Ok(None));
     let rewrite = Rewrite { regex: "a".into(), replace: "b".into() };
     assert_eq!(annotations.transforms("web"), Ok(Some(vec![Transform::UrlRewrite(vec![rewrite])])));
-    assert!(annotations.contains("subnets") && !annotations.contains("security-groups"));
+    assert!(annotations.contains(ingress::SUBNETS) && !annotations.contains(ingress::SECURITY_GROUPS));
     assert_eq!(annotations.ingress_class(), None);
     assert_eq!(Annotations::of_ingress(&map([("kubernetes.io/ingress.class", "alb")])).ingress_class(), Some("alb"));
 }
@@ -68,22 +69,22 @@ fn the_service_stands_in_place_of_the_ingress() {
     let service =
         alb([("healthcheck-path", "/service"), ("tags", "b=service,c=service"), ("scheme", "internet-facing")]);
     let annotations = Annotations::of_service_over_ingress(&service, &ingress);
-    assert_eq!(annotations.value("healthcheck-path"), Some((Origin::Service, "/service")));
-    assert_eq!(annotations.string("success-codes"), Ok(Some("200".into())));
-    assert_eq!(annotations.string_map("tags"), Ok(Some(map([("b", "service"), ("c", "service")]))));
+    assert_eq!(annotations.value(ingress::HEALTHCHECK_PATH), Some((Origin::Service, "/service")));
+    assert_eq!(annotations.string(ingress::SUCCESS_CODES), Ok(Some("200".into())));
+    assert_eq!(annotations.string_map(ingress::TAGS), Ok(Some(map([("b", "service"), ("c", "service")]))));
     assert_eq!(
-        annotations.merged_string_map("tags"),
+        annotations.merged_string_map(ingress::TAGS),
         Ok(Some(map([("a", "ingress"), ("b", "service"), ("c", "service")])))
     );
     assert_eq!(
-        Annotations::of_ingress(&ingress).merged_string_map("tags"),
+        Annotations::of_ingress(&ingress).merged_string_map(ingress::TAGS),
         Ok(Some(map([("a", "ingress"), ("b", "ingress")])))
     );
-    assert_eq!(annotations.merged_string_map("target-node-labels"), Ok(None));
+    assert_eq!(annotations.merged_string_map(ingress::TARGET_NODE_LABELS), Ok(None));
     // The scheme is not read on Services.
-    assert_eq!(annotations.value("scheme"), Some((Origin::Ingress, "internal")));
+    assert_eq!(annotations.value(ingress::SCHEME), Some((Origin::Ingress, "internal")));
     let own = map([("service.beta.kubernetes.io/aws-load-balancer-name", "n")]);
-    assert_eq!(Annotations::of_service(&own).string("aws-load-balancer-name"), Ok(Some("n".into())));
+    assert_eq!(Annotations::of_service(&own).string(service::NAME), Ok(Some("n".into())));
 }
 
 #[test]
@@ -102,35 +103,35 @@ fn messages() {
         ("actions.answer", r#"{"type":"fixed-response","fixedResponseConfig":{"statusCode":503}}"#),
     ]);
     let annotations = Annotations::of_ingress(&ingress);
-    assert_snapshot!(message(annotations.enumerated("scheme", &["internal", "internet-facing"])), @r#"
+    assert_snapshot!(message(annotations.enumerated(ingress::SCHEME, &["internal", "internet-facing"])), @r#"
         annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`
         fix: write `internal` or `internet-facing`
         "#);
-    assert_snapshot!(message(annotations.enumerated("backend-protocol", &["HTTP", "HTTPS"])), @r#"
+    assert_snapshot!(message(annotations.enumerated(ingress::BACKEND_PROTOCOL, &["HTTP", "HTTPS"])), @r#"
         annotation `alb.ingress.kubernetes.io/backend-protocol` has the value `https`; allowed: `HTTP` or `HTTPS`
         fix: write `HTTPS`
         "#);
-    assert_snapshot!(message(annotations.bool("use-regex-path-match")), @r#"
+    assert_snapshot!(message(annotations.bool(ingress::USE_REGEX_PATH_MATCH)), @r#"
         annotation `alb.ingress.kubernetes.io/use-regex-path-match` has the value `yes`; allowed: `true` or `false`
         fix: write `true`
         "#);
-    assert_snapshot!(message(annotations.i32("group.order")), @r#"
+    assert_snapshot!(message(annotations.i32(ingress::GROUP_ORDER)), @r#"
         annotation `alb.ingress.kubernetes.io/group.order` has the value `1001`; allowed: a whole number from -1000 to 1000
         fix: write a whole number from -1000 to 1000
         "#);
-    assert_snapshot!(message(annotations.i32("healthcheck-interval-seconds")), @r#"
+    assert_snapshot!(message(annotations.i32(ingress::HEALTHCHECK_INTERVAL_SECONDS)), @r#"
         annotation `alb.ingress.kubernetes.io/healthcheck-interval-seconds` has the value `15s`; allowed: a whole number
         fix: write a whole number
         "#);
-    assert_snapshot!(message(annotations.string("load-balancer-name")), @r#"
+    assert_snapshot!(message(annotations.string(ingress::LOAD_BALANCER_NAME)), @r#"
         annotation `alb.ingress.kubernetes.io/load-balancer-name` has the value `a-name-that-is-longer-than-aws-allows`; allowed: text of at most 32 characters
         fix: write text of at most 32 characters
         "#);
-    assert_snapshot!(message(annotations.string_map("tags")), @r#"
+    assert_snapshot!(message(annotations.string_map(ingress::TAGS)), @r#"
         annotation `alb.ingress.kubernetes.io/tags` has the value `a=1,b`: `b` is not a pair `key=value`; allowed: pairs `key=value` separated by commas
         fix: write pairs `key=value` separated by commas; a comma inside a value is written `\,`
         "#);
-    assert_snapshot!(message(annotations.string_list("inbound-cidrs")), @r#"
+    assert_snapshot!(message(annotations.string_list(ingress::INBOUND_CIDRS)), @r#"
         annotation `alb.ingress.kubernetes.io/inbound-cidrs` has the value `10.0.0.0`: `10.0.0.0` is not an address range; allowed: address ranges such as `10.0.0.0/8`, separated by commas
         fix: write address ranges such as `10.0.0.0/8`, separated by commas
         "#);
@@ -144,7 +145,7 @@ fn messages() {
         "#);
     let (service, ingress) = (alb([("tags", "x")]), alb([("tags", "a=1")]));
     let layered = Annotations::of_service_over_ingress(&service, &ingress);
-    assert_snapshot!(message(layered.merged_string_map("tags")), @r#"
+    assert_snapshot!(message(layered.merged_string_map(ingress::TAGS)), @r#"
         annotation `alb.ingress.kubernetes.io/tags` of the Service has the value `x`: `x` is not a pair `key=value`; allowed: pairs `key=value` separated by commas
         fix: write pairs `key=value` separated by commas; a comma inside a value is written `\,`
         "#);
@@ -161,14 +162,18 @@ fn wrong_value(grammar: Grammar) -> Option<&'static str> {
 }
 
 /// Reads an annotation as its grammar in the list says.
-fn read(annotations: &Annotations, suffix: &str, grammar: Grammar) -> Result<(), AnnotationError> {
-    match grammar {
-        Grammar::Bool => annotations.bool(suffix).map(drop),
-        Grammar::Int32 { .. } => annotations.i32(suffix).map(drop),
-        Grammar::Int64 => annotations.i64(suffix).map(drop),
-        Grammar::StringList | Grammar::CidrList => annotations.string_list(suffix).map(drop),
-        Grammar::StringMap => annotations.string_map(suffix).and(annotations.merged_string_map(suffix)).map(drop),
-        Grammar::Enum(words) => annotations.enumerated(suffix, words).map(drop),
+fn read(annotations: &Annotations, suffix: &str, annotation: &Annotation) -> Result<(), AnnotationError> {
+    let key = match suffix.strip_prefix(annotation.key.name()).and_then(|rest| rest.strip_prefix('.')) {
+        Some(parameter) => annotation.key.with(parameter),
+        None => annotation.key.into(),
+    };
+    match annotation.grammar {
+        Grammar::Bool => annotations.bool(key).map(drop),
+        Grammar::Int32 { .. } => annotations.i32(key).map(drop),
+        Grammar::Int64 => annotations.i64(key).map(drop),
+        Grammar::StringList | Grammar::CidrList => annotations.string_list(key).map(drop),
+        Grammar::StringMap => annotations.string_map(key).and(annotations.merged_string_map(key)).map(drop),
+        Grammar::Enum(words) => annotations.enumerated(key, words).map(drop),
         Grammar::Json(JsonShape::ListenPorts) => annotations.listen_ports().map(drop),
         Grammar::Json(JsonShape::Action) => annotations.action(suffix.strip_prefix("actions.").unwrap()).map(drop),
         Grammar::Json(JsonShape::Conditions) => {
@@ -177,20 +182,20 @@ fn read(annotations: &Annotations, suffix: &str, grammar: Grammar) -> Result<(),
         Grammar::Json(JsonShape::Transforms) => {
             annotations.transforms(suffix.strip_prefix("transforms.").unwrap()).map(drop)
         }
-        _ => annotations.string(suffix).map(drop),
+        _ => annotations.string(key).map(drop),
     }
 }
 
 /// The name of an annotation after its prefix, with a parameter where it has one.
 fn suffix(annotation: &Annotation) -> String {
-    let parameter = annotation.key.parameter.map_or("", |parameter| match parameter {
+    let parameter = annotation.key.parameter().map_or("", |parameter| match parameter {
         Parameter::Name => ".x",
         Parameter::Listener => ".HTTP-80",
         Parameter::NetworkListener => ".TCP-80",
         Parameter::Port => ".80",
         Parameter::ServicePort => ".x.80",
     });
-    format!("{}{parameter}", annotation.key.name)
+    format!("{}{parameter}", annotation.key.name())
 }
 
 /// The annotations of one object that is read in the way of its kind: an Ingress, a Service behind one, or a Service with a load
@@ -203,7 +208,7 @@ fn layers<'a>(
 ) -> Annotations<'a> {
     match kind {
         ObjectKind::Ingress => Annotations::of_ingress(values),
-        ObjectKind::Service if annotation.key.prefix == SERVICE_PREFIX => Annotations::of_service(values),
+        ObjectKind::Service if annotation.key.prefix() == SERVICE_PREFIX => Annotations::of_service(values),
         ObjectKind::Service => Annotations::of_service_over_ingress(values, none),
     }
 }
@@ -212,9 +217,9 @@ fn layers<'a>(
 fn a_wrong_value_of_any_annotation_is_told_with_object_key_value_and_what_is_allowed() {
     let none = BTreeMap::new();
     let mut wrong = 0;
-    for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix != "kubernetes.io/") {
+    for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix() != "kubernetes.io/") {
         let suffix = suffix(annotation);
-        let key = format!("{}{suffix}", annotation.key.prefix);
+        let key = format!("{}{suffix}", annotation.key.prefix());
         for kind in annotation.objects {
             let origin = match kind {
                 ObjectKind::Ingress => Origin::Ingress,
@@ -223,12 +228,12 @@ fn a_wrong_value_of_any_annotation_is_told_with_object_key_value_and_what_is_all
             let Some(value) = wrong_value(annotation.grammar) else {
                 // Any text is allowed there.
                 let values = map([(&key, "?!")]);
-                let found = read(&layers(annotation, *kind, &values, &none), &suffix, annotation.grammar);
+                let found = read(&layers(annotation, *kind, &values, &none), &suffix, annotation);
                 assert_eq!(found, Ok(()), "{key}");
                 continue;
             };
             let values = map([(&key, value)]);
-            let error = read(&layers(annotation, *kind, &values, &none), &suffix, annotation.grammar).expect_err(&key);
+            let error = read(&layers(annotation, *kind, &values, &none), &suffix, annotation).expect_err(&key);
             assert_eq!((error.origin, &error.key, error.value.as_str()), (origin, &key, value));
             let text = error.to_string();
             let allowed = annotation.grammar.describe();
@@ -293,9 +298,9 @@ proptest! {
         for annotation in ANNOTATIONS {
             let suffix = suffix(annotation);
             for value in [&value, &short, &near] {
-                let values = BTreeMap::from([(format!("{}{suffix}", annotation.key.prefix), value.clone())]);
+                let values = BTreeMap::from([(format!("{}{suffix}", annotation.key.prefix()), value.clone())]);
                 for kind in annotation.objects {
-                    if let Err(error) = read(&layers(annotation, *kind, &values, &none), &suffix, annotation.grammar) {
+                    if let Err(error) = read(&layers(annotation, *kind, &values, &none), &suffix, annotation) {
                         prop_assert!(error.to_string().contains(&suffix));
                         prop_assert!(!error.fix.is_empty());
                     }

@@ -1,6 +1,6 @@
 //! The annotations of Services that get a Network Load Balancer.
 
-use super::{Annotation, Group::*, Key, ObjectKind, Parameter, SERVICE_PREFIX, Status::*};
+use super::{Annotation, Group::*, Key, ObjectKind, Parameter, Status::*};
 use crate::api::annotations::{
     Grammar::{self, *},
     JsonShape::*,
@@ -11,129 +11,129 @@ const SERVICE: &[ObjectKind] = &[ObjectKind::Service];
 const ANY_INT32: Grammar = Grammar::ANY_INT32;
 const ON_OFF: &[&str] = &["on", "off"];
 
-pub(super) const ANNOTATIONS: &[Annotation] = annotations! {
-    "service §4.1", SERVICE_PREFIX; {
-        "aws-load-balancer-type", String, SERVICE, NotApplicable, Built, "none: `spec.loadBalancerClass` decides",
+annotations! {
+    "service §4.1", "service.beta.kubernetes.io/"; {
+        TYPE = "aws-load-balancer-type", String, SERVICE, NotApplicable, Built, "none: `spec.loadBalancerClass` decides",
             "Who provides the load balancer: `external` (with a target type) or `nlb-ip` for this controller.";
-        "aws-load-balancer-nlb-target-type", String, SERVICE, NotApplicable, Built, "`instance`, or what `--default-target-type` says",
+        NLB_TARGET_TYPE = "aws-load-balancer-nlb-target-type", String, SERVICE, NotApplicable, Built, "`instance`, or what `--default-target-type` says",
             "What is registered as a target: `ip` for the pods' own addresses, `instance` for nodes.";
-        "aws-load-balancer-name", Text { most_bytes: 32 }, SERVICE, NotApplicable, Built, "made from the namespace and name",
+        NAME = "aws-load-balancer-name", Text { most_bytes: 32 }, SERVICE, NotApplicable, Built, "made from the namespace and name",
             "The name of the load balancer. It counts when the load balancer is created.";
-        "aws-load-balancer-scheme", Enum(&["internal", "internet-facing"]), SERVICE, NotApplicable, Built, "`internal`, or what `--default-load-balancer-scheme` says",
+        SCHEME = "aws-load-balancer-scheme", Enum(&["internal", "internet-facing"]), SERVICE, NotApplicable, Built, "`internal`, or what `--default-load-balancer-scheme` says",
             "Whether the load balancer has public addresses. A change makes another load balancer, which takes over when it serves; one that is removed here changes nothing.";
-        "aws-load-balancer-internal", Bool, SERVICE, NotApplicable, Built, "none",
+        INTERNAL = "aws-load-balancer-internal", Bool, SERVICE, NotApplicable, Built, "none",
             "The former way to choose the scheme, read where `aws-load-balancer-scheme` is absent.";
-        "aws-load-balancer-ip-address-type", Enum(&["ipv4", "dualstack"]), SERVICE, NotApplicable, BuiltFor(&["ipv4"]), "`ipv4`",
+        IP_ADDRESS_TYPE = "aws-load-balancer-ip-address-type", Enum(&["ipv4", "dualstack"]), SERVICE, NotApplicable, BuiltFor(&["ipv4"]), "`ipv4`",
             "The kinds of addresses of the load balancer.";
-        "aws-load-balancer-subnets", StringList, SERVICE, NotApplicable, Built, "discovered by their tags",
+        SUBNETS = "aws-load-balancer-subnets", StringList, SERVICE, NotApplicable, Built, "discovered by their tags",
             "The subnets of the load balancer, by identifier or by `Name` tag.";
-        "aws-load-balancer-eip-allocations", StringList, SERVICE, NotApplicable, Built, "none: addresses of Amazon",
+        EIP_ALLOCATIONS = "aws-load-balancer-eip-allocations", StringList, SERVICE, NotApplicable, Built, "none: addresses of Amazon",
             "The elastic addresses of an internet-facing load balancer, one to a subnet and in their order.";
-        "aws-load-balancer-private-ipv4-addresses", StringList, SERVICE, NotApplicable, Built, "chosen by AWS",
+        PRIVATE_IPV4_ADDRESSES = "aws-load-balancer-private-ipv4-addresses", StringList, SERVICE, NotApplicable, Built, "chosen by AWS",
             "The IPv4 addresses of an internal load balancer, one to a subnet.";
-        "aws-load-balancer-ipv6-addresses", StringList, SERVICE, NotApplicable, Refused, "chosen by AWS",
+        IPV6_ADDRESSES = "aws-load-balancer-ipv6-addresses", StringList, SERVICE, NotApplicable, Refused, "chosen by AWS",
             "The IPv6 addresses of a dual-stack load balancer, one to a subnet.";
-        "aws-load-balancer-enable-prefix-for-ipv6-source-nat", Enum(ON_OFF), SERVICE, NotApplicable, BuiltFor(&["off"]), "`off`",
+        ENABLE_PREFIX_FOR_IPV6_SOURCE_NAT = "aws-load-balancer-enable-prefix-for-ipv6-source-nat", Enum(ON_OFF), SERVICE, NotApplicable, BuiltFor(&["off"]), "`off`",
             "Whether the subnets give prefixes for IPv6 source translation, which UDP over dual stack needs.";
-        "aws-load-balancer-source-nat-ipv6-prefixes", StringList, SERVICE, NotApplicable, Refused, "chosen by AWS",
+        SOURCE_NAT_IPV6_PREFIXES = "aws-load-balancer-source-nat-ipv6-prefixes", StringList, SERVICE, NotApplicable, Refused, "chosen by AWS",
             "The prefixes for IPv6 source translation, one to a subnet.";
-        "aws-load-balancer-minimum-load-balancer-capacity", StringMap, SERVICE, NotApplicable, Later, "none: the reservation stays as it is",
+        MINIMUM_LOAD_BALANCER_CAPACITY = "aws-load-balancer-minimum-load-balancer-capacity", StringMap, SERVICE, NotApplicable, Later, "none: the reservation stays as it is",
             "The capacity to reserve, as `CapacityUnits=<number>`.";
-        "aws-load-balancer-attributes", StringMap, SERVICE, NotApplicable, Built, "none: attributes stay as they are",
+        ATTRIBUTES = "aws-load-balancer-attributes", StringMap, SERVICE, NotApplicable, Built, "none: attributes stay as they are",
             "Attributes of the load balancer. Only those named here are set; removing one does not reset it.";
-        "aws-load-balancer-additional-resource-tags", StringMap, SERVICE, NotApplicable, Built, "none",
+        ADDITIONAL_RESOURCE_TAGS = "aws-load-balancer-additional-resource-tags", StringMap, SERVICE, NotApplicable, Built, "none",
             "Tags for the AWS resources made for the Service. One that is removed here is removed from AWS.";
     }
-    "service §4.2", SERVICE_PREFIX; {
-        "aws-load-balancer-access-log-enabled", Bool, SERVICE, NotApplicable, Built, "none: the setting stays as it is",
+    "service §4.2", "service.beta.kubernetes.io/"; {
+        ACCESS_LOG_ENABLED = "aws-load-balancer-access-log-enabled", Bool, SERVICE, NotApplicable, Built, "none: the setting stays as it is",
             "`true` switches access logs on. `false` does not switch them off.";
-        "aws-load-balancer-access-log-s3-bucket-name", String, SERVICE, NotApplicable, Built, "none",
+        ACCESS_LOG_S3_BUCKET_NAME = "aws-load-balancer-access-log-s3-bucket-name", String, SERVICE, NotApplicable, Built, "none",
             "The bucket of the access logs, where they are switched on.";
-        "aws-load-balancer-access-log-s3-bucket-prefix", String, SERVICE, NotApplicable, Built, "none",
+        ACCESS_LOG_S3_BUCKET_PREFIX = "aws-load-balancer-access-log-s3-bucket-prefix", String, SERVICE, NotApplicable, Built, "none",
             "The prefix of the access logs in their bucket, where they are switched on.";
-        "aws-load-balancer-cross-zone-load-balancing-enabled", Bool, SERVICE, NotApplicable, Built, "none: the setting stays as it is",
+        CROSS_ZONE_LOAD_BALANCING_ENABLED = "aws-load-balancer-cross-zone-load-balancing-enabled", Bool, SERVICE, NotApplicable, Built, "none: the setting stays as it is",
             "Whether requests are spread over the targets of all zones. It wins over `aws-load-balancer-attributes`.";
     }
-    "service §4.3", SERVICE_PREFIX; {
-        "aws-load-balancer-ssl-cert", StringList, SERVICE, NotApplicable, Built, "none: no TLS",
+    "service §4.3", "service.beta.kubernetes.io/"; {
+        SSL_CERT = "aws-load-balancer-ssl-cert", StringList, SERVICE, NotApplicable, Built, "none: no TLS",
             "The certificates of the TLS listeners, by ARN; the first one is the default certificate.";
-        "aws-load-balancer-ssl-ports", StringList, SERVICE, NotApplicable, Built, "all ports that are not UDP",
+        SSL_PORTS = "aws-load-balancer-ssl-ports", StringList, SERVICE, NotApplicable, Built, "all ports that are not UDP",
             "The ports that get a TLS listener, by name or number.";
-        "aws-load-balancer-ssl-negotiation-policy", String, SERVICE, NotApplicable, Built, "`ELBSecurityPolicy-2016-08`, or what `--default-ssl-policy` says",
+        SSL_NEGOTIATION_POLICY = "aws-load-balancer-ssl-negotiation-policy", String, SERVICE, NotApplicable, Built, "`ELBSecurityPolicy-2016-08`, or what `--default-ssl-policy` says",
             "The security policy of the TLS listeners.";
-        "aws-load-balancer-backend-protocol", String, SERVICE, NotApplicable, Built, "none: TCP to the targets",
+        BACKEND_PROTOCOL = "aws-load-balancer-backend-protocol", String, SERVICE, NotApplicable, Built, "none: TCP to the targets",
             "`ssl` for TLS to the targets of TLS listeners.";
-        "aws-load-balancer-alpn-policy", Enum(&["None", "HTTP1Only", "HTTP2Only", "HTTP2Optional", "HTTP2Preferred"]), SERVICE, NotApplicable, Built, "none",
+        ALPN_POLICY = "aws-load-balancer-alpn-policy", Enum(&["None", "HTTP1Only", "HTTP2Only", "HTTP2Optional", "HTTP2Preferred"]), SERVICE, NotApplicable, Built, "none",
             "The protocols that TLS listeners offer inside TLS (ALPN).";
-        "aws-load-balancer-listener-attributes".NetworkListener, StringMap, SERVICE, NotApplicable, Built, "none: attributes stay as they are",
+        LISTENER_ATTRIBUTES = "aws-load-balancer-listener-attributes".NetworkListener, StringMap, SERVICE, NotApplicable, Built, "none: attributes stay as they are",
             "Attributes of the listener with this protocol and port.";
-        "aws-load-balancer-enable-tcp-udp-listener", Bool, SERVICE, NotApplicable, Built, "`false`",
+        ENABLE_TCP_UDP_LISTENER = "aws-load-balancer-enable-tcp-udp-listener", Bool, SERVICE, NotApplicable, Built, "`false`",
             "Whether a TCP and a UDP port of the same number become one listener.";
-        "aws-load-balancer-quic-enabled-ports", StringList, SERVICE, NotApplicable, Refused, "none",
+        QUIC_ENABLED_PORTS = "aws-load-balancer-quic-enabled-ports", StringList, SERVICE, NotApplicable, Refused, "none",
             "The UDP ports that become QUIC listeners, by name or number.";
-        "actions".NetworkListener, Json(NetworkAction), SERVICE, NotApplicable, Refused, "none",
+        ACTIONS = "actions".NetworkListener, Json(NetworkAction), SERVICE, NotApplicable, Refused, "none",
             "The weighted target groups of the listener with this protocol and port.";
     }
-    "service §4.4", SERVICE_PREFIX; {
-        "aws-load-balancer-target-group-attributes", StringMap, SERVICE, NotApplicable, Built, "none: attributes stay as they are",
+    "service §4.4", "service.beta.kubernetes.io/"; {
+        TARGET_GROUP_ATTRIBUTES = "aws-load-balancer-target-group-attributes", StringMap, SERVICE, NotApplicable, Built, "none: attributes stay as they are",
             "Attributes of all target groups.";
-        "aws-load-balancer-target-group-attributes".Port, StringMap, SERVICE, NotApplicable, Built, "none",
+        PORT_TARGET_GROUP_ATTRIBUTES = "aws-load-balancer-target-group-attributes".Port, StringMap, SERVICE, NotApplicable, Built, "none",
             "Attributes of the target group of this port, key by key over those of all target groups.";
-        "aws-load-balancer-proxy-protocol", Enum(&["*"]), SERVICE, NotApplicable, Built, "none",
+        PROXY_PROTOCOL = "aws-load-balancer-proxy-protocol", Enum(&["*"]), SERVICE, NotApplicable, Built, "none",
             "`*` for proxy protocol version 2 to all targets.";
-        "aws-load-balancer-proxy-protocol-per-target-group", StringList, SERVICE, NotApplicable, Built, "none",
+        PROXY_PROTOCOL_PER_TARGET_GROUP = "aws-load-balancer-proxy-protocol-per-target-group", StringList, SERVICE, NotApplicable, Built, "none",
             "The port numbers whose target groups get proxy protocol version 2; the others do not.";
-        "aws-load-balancer-healthcheck-protocol", EnumIgnoringCase(&["tcp", "http", "https"]), SERVICE, NotApplicable, Built, "`tcp`, or `http` with the traffic policy `Local`",
+        HEALTHCHECK_PROTOCOL = "aws-load-balancer-healthcheck-protocol", EnumIgnoringCase(&["tcp", "http", "https"]), SERVICE, NotApplicable, Built, "`tcp`, or `http` with the traffic policy `Local`",
             "The protocol of health checks.";
-        "aws-load-balancer-healthcheck-port", HealthCheckPort { service_port_names: true }, SERVICE, NotApplicable, Built, "`traffic-port`, or the health check node port with the traffic policy `Local`",
+        HEALTHCHECK_PORT = "aws-load-balancer-healthcheck-port", HealthCheckPort { service_port_names: true }, SERVICE, NotApplicable, Built, "`traffic-port`, or the health check node port with the traffic policy `Local`",
             "The port that health checks go to.";
-        "aws-load-balancer-healthcheck-path", String, SERVICE, NotApplicable, Built, "`/`, or `/healthz` with the traffic policy `Local`",
+        HEALTHCHECK_PATH = "aws-load-balancer-healthcheck-path", String, SERVICE, NotApplicable, Built, "`/`, or `/healthz` with the traffic policy `Local`",
             "The path that health checks over HTTP and HTTPS ask for.";
-        "aws-load-balancer-healthcheck-interval", ANY_INT32, SERVICE, NotApplicable, Built, "10",
+        HEALTHCHECK_INTERVAL = "aws-load-balancer-healthcheck-interval", ANY_INT32, SERVICE, NotApplicable, Built, "10",
             "The time between two health checks of a target, in seconds.";
-        "aws-load-balancer-healthcheck-timeout", ANY_INT32, SERVICE, NotApplicable, Built, "10, or 6 with the traffic policy `Local`",
+        HEALTHCHECK_TIMEOUT = "aws-load-balancer-healthcheck-timeout", ANY_INT32, SERVICE, NotApplicable, Built, "10, or 6 with the traffic policy `Local`",
             "The time after which a health check without an answer has failed, in seconds.";
-        "aws-load-balancer-healthcheck-healthy-threshold", ANY_INT32, SERVICE, NotApplicable, Built, "3, or 2 with the traffic policy `Local`",
+        HEALTHCHECK_HEALTHY_THRESHOLD = "aws-load-balancer-healthcheck-healthy-threshold", ANY_INT32, SERVICE, NotApplicable, Built, "3, or 2 with the traffic policy `Local`",
             "How many health checks in a row must succeed before a target is healthy.";
-        "aws-load-balancer-healthcheck-unhealthy-threshold", ANY_INT32, SERVICE, NotApplicable, Built, "3, or 2 with the traffic policy `Local`",
+        HEALTHCHECK_UNHEALTHY_THRESHOLD = "aws-load-balancer-healthcheck-unhealthy-threshold", ANY_INT32, SERVICE, NotApplicable, Built, "3, or 2 with the traffic policy `Local`",
             "How many health checks in a row must fail before a target is unhealthy.";
-        "aws-load-balancer-healthcheck-success-codes", String, SERVICE, NotApplicable, Built, "`200-399`",
+        HEALTHCHECK_SUCCESS_CODES = "aws-load-balancer-healthcheck-success-codes", String, SERVICE, NotApplicable, Built, "`200-399`",
             "The status codes of a successful health check over HTTP and HTTPS.";
-        "aws-load-balancer-target-node-labels", StringMap, SERVICE, NotApplicable, Built, "all nodes",
+        TARGET_NODE_LABELS = "aws-load-balancer-target-node-labels", StringMap, SERVICE, NotApplicable, Built, "all nodes",
             "With instance targets: the labels of the nodes to register.";
-        "aws-load-balancer-multi-cluster-target-group", Bool, SERVICE, NotApplicable, BuiltFor(FALSE), "`false`",
+        MULTI_CLUSTER_TARGET_GROUP = "aws-load-balancer-multi-cluster-target-group", Bool, SERVICE, NotApplicable, BuiltFor(FALSE), "`false`",
             "Whether other clusters register targets in the same target groups.";
     }
-    "service §4.5", SERVICE_PREFIX; {
-        "load-balancer-source-ranges", CidrList, SERVICE, NotApplicable, Built, "everywhere",
+    "service §4.5", "service.beta.kubernetes.io/"; {
+        LOAD_BALANCER_SOURCE_RANGES = "load-balancer-source-ranges", CidrList, SERVICE, NotApplicable, Built, "everywhere",
             "The address ranges that may connect, read where `spec.loadBalancerSourceRanges` is empty.";
-        "aws-load-balancer-security-groups", StringList, SERVICE, NotApplicable, Built, "a security group that the controller manages",
+        SECURITY_GROUPS = "aws-load-balancer-security-groups", StringList, SERVICE, NotApplicable, Built, "a security group that the controller manages",
             "The security groups of the load balancer, by identifier or by `Name` tag, in place of a managed one.";
-        "aws-load-balancer-manage-backend-security-group-rules", Bool, SERVICE, NotApplicable, Built, "what `--enable-manage-backend-security-group-rules` says; `true` where the load balancer has no security group",
+        MANAGE_BACKEND_SECURITY_GROUP_RULES = "aws-load-balancer-manage-backend-security-group-rules", Bool, SERVICE, NotApplicable, Built, "what `--enable-manage-backend-security-group-rules` says; `true` where the load balancer has no security group",
             "Whether the controller also opens the way from the load balancer to the targets.";
-        "aws-load-balancer-security-group-prefix-lists", StringList, SERVICE, NotApplicable, Built, "none",
+        SECURITY_GROUP_PREFIX_LISTS = "aws-load-balancer-security-group-prefix-lists", StringList, SERVICE, NotApplicable, Built, "none",
             "The prefix lists that the managed security group lets in.";
-        "aws-load-balancer-inbound-sg-rules-on-private-link-traffic", Enum(ON_OFF), SERVICE, NotApplicable, Refused, "none: the setting stays as it is",
+        INBOUND_SG_RULES_ON_PRIVATE_LINK_TRAFFIC = "aws-load-balancer-inbound-sg-rules-on-private-link-traffic", Enum(ON_OFF), SERVICE, NotApplicable, Refused, "none: the setting stays as it is",
             "Whether the security groups also judge traffic that comes through PrivateLink.";
-        "aws-load-balancer-enable-icmp-for-path-mtu-discovery", String, SERVICE, NotApplicable, Built, "`off`",
+        ENABLE_ICMP_FOR_PATH_MTU_DISCOVERY = "aws-load-balancer-enable-icmp-for-path-mtu-discovery", String, SERVICE, NotApplicable, Built, "`off`",
             "`on` to let in the ICMP messages that path MTU discovery needs.";
-        "aws-load-balancer-disable-nlb-sg", Bool, SERVICE, NotApplicable, Built, "`false`",
+        DISABLE_NLB_SG = "aws-load-balancer-disable-nlb-sg", Bool, SERVICE, NotApplicable, Built, "`false`",
             "Whether the load balancer is made without any security group.";
     }
-    "service §4.5, in-tree", SERVICE_PREFIX; {
-        "aws-load-balancer-extra-security-groups", StringList, SERVICE, NotApplicable, Later, "none",
+    "service §4.5, in-tree", "service.beta.kubernetes.io/"; {
+        EXTRA_SECURITY_GROUPS = "aws-load-balancer-extra-security-groups", StringList, SERVICE, NotApplicable, Later, "none",
             "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer made here.";
-        "aws-load-balancer-connection-draining-enabled", Bool, SERVICE, NotApplicable, Later, "none",
+        CONNECTION_DRAINING_ENABLED = "aws-load-balancer-connection-draining-enabled", Bool, SERVICE, NotApplicable, Later, "none",
             "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer made here.";
-        "aws-load-balancer-connection-draining-timeout", ANY_INT32, SERVICE, NotApplicable, Later, "none",
+        CONNECTION_DRAINING_TIMEOUT = "aws-load-balancer-connection-draining-timeout", ANY_INT32, SERVICE, NotApplicable, Later, "none",
             "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer made here.";
-        "aws-load-balancer-connection-idle-timeout", ANY_INT32, SERVICE, NotApplicable, Later, "none",
+        CONNECTION_IDLE_TIMEOUT = "aws-load-balancer-connection-idle-timeout", ANY_INT32, SERVICE, NotApplicable, Later, "none",
             "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer made here.";
-        "aws-load-balancer-access-log-emit-interval", ANY_INT32, SERVICE, NotApplicable, Later, "none",
+        ACCESS_LOG_EMIT_INTERVAL = "aws-load-balancer-access-log-emit-interval", ANY_INT32, SERVICE, NotApplicable, Later, "none",
             "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer made here.";
     }
-    "takeover from Classic Load Balancers", SERVICE_PREFIX; {
-        "albatross-acknowledge-orphaned-load-balancer", String, SERVICE, NotApplicable, Built, "none",
+    "takeover from Classic Load Balancers", "service.beta.kubernetes.io/"; {
+        ALBATROSS_ACKNOWLEDGE_ORPHANED_LOAD_BALANCER = "albatross-acknowledge-orphaned-load-balancer", String, SERVICE, NotApplicable, Built, "none",
             "The host name of the load balancer that the cloud provider built into Kubernetes has made for the Service, and that nobody looks after any more once the Service is taken here. Without it such a Service is not taken.";
     }
-};
+}

@@ -11,7 +11,7 @@ use super::{
     settings::Sourced,
 };
 use crate::{
-    api::annotations::INGRESS_PREFIX,
+    api::annotations::registry::ingress as keys,
     diagnostics::{Code, Severity},
     facts::{Fact, FactQuery},
     model::{
@@ -21,8 +21,8 @@ use crate::{
     snapshot::Ingress,
 };
 
-const SECURITY_GROUPS: &str = "alb.ingress.kubernetes.io/security-groups";
-const MANAGE_RULES: &str = "alb.ingress.kubernetes.io/manage-backend-security-group-rules";
+const SECURITY_GROUPS: &str = keys::SECURITY_GROUPS.as_str();
+const MANAGE_RULES: &str = keys::MANAGE_BACKEND_SECURITY_GROUP_RULES.as_str();
 
 /// The security groups of a load balancer.
 #[derive(Clone, Debug)]
@@ -80,14 +80,17 @@ impl<'a> Builder<'a> {
     /// What one member asks for.
     pub(super) fn requested_access(&mut self, member: Member<'a>) -> Result<RequestedAccess, Failed> {
         let Member { ingress, annotations, .. } = member;
-        let given = self.value(ingress, None, annotations.string_list("security-groups"));
-        let manage = self.value(ingress, None, annotations.bool("manage-backend-security-group-rules"));
+        let given = self.value(ingress, None, annotations.string_list(keys::SECURITY_GROUPS));
+        let manage = self.value(ingress, None, annotations.bool(keys::MANAGE_BACKEND_SECURITY_GROUP_RULES));
         let (given, manage) = (given?.filter(|given| !given.is_empty()), manage?);
         if given.is_none() {
             return Ok((None, manage, self.requested_sources(member)?));
         }
-        for name in ["inbound-cidrs", "security-group-prefix-lists"].into_iter().filter(|n| annotations.contains(n)) {
-            let key = format!("{INGRESS_PREFIX}{name}");
+        for key in [keys::INBOUND_CIDRS, keys::SECURITY_GROUP_PREFIX_LISTS]
+            .into_iter()
+            .filter(|key| annotations.contains(*key))
+        {
+            let key = key.to_string();
             let message =
                 format!("annotation `{key}` has no effect: the rules of the groups in `{SECURITY_GROUPS}` are yours");
             let fix = "put these sources into rules of those groups, or remove one of the two annotations";
@@ -105,7 +108,7 @@ impl<'a> Builder<'a> {
         let list = |names: &Vec<String>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let given = self.agree(
             specs,
-            &Setting { field: "security-groups", what: "the list of security groups" },
+            &Setting { field: keys::SECURITY_GROUPS.into(), what: "the list of security groups" },
             |spec| spec.security_groups.clone(),
             |observed, names| {
                 let present = observed.load_balancers.first().map(|balancer| &balancer.security_groups);
@@ -115,7 +118,10 @@ impl<'a> Builder<'a> {
         )?;
         let manage = self.agree(
             specs,
-            &Setting { field: "manage-backend-security-group-rules", what: "whether rules to the targets are managed" },
+            &Setting {
+                field: keys::MANAGE_BACKEND_SECURITY_GROUP_RULES.into(),
+                what: "whether rules to the targets are managed",
+            },
             |spec| spec.manage_backend_rules,
             |_, _| false,
             ToString::to_string,

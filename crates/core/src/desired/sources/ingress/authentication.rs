@@ -2,7 +2,7 @@
 
 use super::{Builder, Failed, Member, listeners::ListenerContext};
 use crate::{
-    api::annotations::{self, Annotations},
+    api::annotations::{self, Annotations, registry::ingress as keys},
     diagnostics::Code,
     facts::FactQuery,
     model::{
@@ -12,11 +12,11 @@ use crate::{
     snapshot::Service,
 };
 
-const AUTH_TYPE: &str = "alb.ingress.kubernetes.io/auth-type";
-const COGNITO: &str = "alb.ingress.kubernetes.io/auth-idp-cognito";
-const OIDC: &str = "alb.ingress.kubernetes.io/auth-idp-oidc";
-const JWT: &str = "alb.ingress.kubernetes.io/jwt-validation";
-const UNAUTHENTICATED: &str = "alb.ingress.kubernetes.io/auth-on-unauthenticated-request";
+const AUTH_TYPE: &str = keys::AUTH_TYPE.as_str();
+const COGNITO: &str = keys::AUTH_IDP_COGNITO.as_str();
+const OIDC: &str = keys::AUTH_IDP_OIDC.as_str();
+const JWT: &str = keys::JWT_VALIDATION.as_str();
+const UNAUTHENTICATED: &str = keys::AUTH_ON_UNAUTHENTICATED_REQUEST.as_str();
 const ANSWERS: [&str; 3] = ["authenticate", "allow", "deny"];
 
 /// What the annotations say, before it is known whether it matters.
@@ -71,13 +71,14 @@ impl<'a> Builder<'a> {
     fn written(&mut self, member: Member<'a>, service: Option<&'a Service>) -> Result<Written, Failed> {
         let annotations: Annotations<'a> = member.layered(service);
         let ingress = member.ingress;
-        let kind = self.value(ingress, service, annotations.enumerated("auth-type", &["none", "oidc", "cognito"]));
+        let kind = self.value(ingress, service, annotations.enumerated(keys::AUTH_TYPE, &["none", "oidc", "cognito"]));
         let cognito = self.value(ingress, service, annotations.cognito_provider());
         let oidc = self.value(ingress, service, annotations.oidc_provider());
-        let on_unauthenticated = self.value(ingress, service, annotations.string("auth-on-unauthenticated-request"));
-        let scope = self.value(ingress, service, annotations.string("auth-scope"));
-        let cookie = self.value(ingress, service, annotations.string("auth-session-cookie"));
-        let timeout = self.value(ingress, service, annotations.i64("auth-session-timeout"));
+        let on_unauthenticated =
+            self.value(ingress, service, annotations.string(keys::AUTH_ON_UNAUTHENTICATED_REQUEST));
+        let scope = self.value(ingress, service, annotations.string(keys::AUTH_SCOPE));
+        let cookie = self.value(ingress, service, annotations.string(keys::AUTH_SESSION_COOKIE));
+        let timeout = self.value(ingress, service, annotations.i64(keys::AUTH_SESSION_TIMEOUT));
         let tokens = self.value(ingress, service, annotations.jwt_validation());
         let or = |text: Option<String>, default: &str| text.unwrap_or_else(|| default.to_owned());
         Ok(Written {

@@ -1,6 +1,7 @@
 //! What a backend of an Ingress becomes: an action (reference: ingress §3.4).
 
 use super::{Builder, Failed, Member};
+use crate::api::annotations::registry::ingress as keys;
 use crate::{
     api::annotations,
     diagnostics::{Code, Severity},
@@ -69,7 +70,7 @@ impl<'a> Builder<'a> {
         field: &str,
     ) -> Result<Action<TargetGroupReference>, Failed> {
         let Member { ingress, annotations, .. } = member;
-        let key = format!("alb.ingress.kubernetes.io/actions.{name}");
+        let key = keys::ACTIONS.with(name).to_string();
         let Some(action) = self.value(ingress, None, annotations.action(name))? else {
             if self.snapshot.scope == Scope::Files {
                 let consequence = if self.config.tolerate_missing_action {

@@ -3,6 +3,7 @@
 
 use super::{Builder, Failed, Member};
 use crate::{
+    api::annotations::registry::ingress as keys,
     diagnostics::Code,
     model::{Condition, Transform},
     snapshot::{Backend, HttpPath},
@@ -81,7 +82,7 @@ impl<'a> Builder<'a> {
 
     fn path_patterns(&mut self, member: Member<'a>, path: &HttpPath, field: &str) -> Result<Patterns, Failed> {
         let ingress = &member.ingress.name;
-        let regular = self.value(member.ingress, None, member.annotations.bool("use-regex-path-match"))?;
+        let regular = self.value(member.ingress, None, member.annotations.bool(keys::USE_REGEX_PATH_MATCH))?;
         let text = path.path.as_str();
         let values = match path.path_type.as_deref() {
             Some("Exact" | "Prefix") if text.contains(['*', '?']) => {
@@ -120,7 +121,7 @@ impl<'a> Builder<'a> {
 
 fn conditions_key(backend: &Backend) -> Option<String> {
     match backend {
-        Backend::Service { name, .. } => Some(format!("alb.ingress.kubernetes.io/conditions.{name}")),
+        Backend::Service { name, .. } => Some(keys::CONDITIONS.with(name).to_string()),
         _ => None,
     }
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use super::class::{Ownership, ownership, params_named};
 use crate::{
-    api::annotations::{Annotations, values::parse_bool},
+    api::annotations::{Annotations, registry::ingress as keys, values::parse_bool},
     desired::{BuildConfig, diagnostic_sink::DiagnosticSink},
     diagnostics::{Code, Diagnostic, Severity},
     model::{DELETION_PROTECTION, ObjectName, ObjectReference, StackId, tags},
     snapshot::{Ingress, IngressClassParams, Snapshot},
 };
 
-const GROUP_NAME: &str = "alb.ingress.kubernetes.io/group.name";
+const GROUP_NAME: &str = keys::GROUP_NAME.as_str();
 
 /// The Ingresses of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -234,7 +234,7 @@ fn is_alone(ingress: &Ingress, stack: &StackId) -> bool {
 /// Returns the place of a member: lower numbers come first, equal ones in the order of the bytes of `namespace/name` (reference:
 /// ingress §1.2).
 fn order(ingress: &Ingress) -> (i32, Option<Diagnostic>) {
-    match Annotations::of_ingress(&ingress.annotations).i32("group.order") {
+    match Annotations::of_ingress(&ingress.annotations).i32(keys::GROUP_ORDER) {
         Ok(order) => (order.unwrap_or(0), None),
         Err(error) => {
             let mut sink = DiagnosticSink::default();
@@ -265,14 +265,14 @@ pub fn has_left(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, st
 fn protected(ingress: &Ingress) -> Option<Diagnostic> {
     let object = ObjectReference::ingress(&ingress.name);
     let annotations = Annotations::of_ingress(&ingress.annotations);
-    match annotations.string_map("load-balancer-attributes") {
+    match annotations.string_map(keys::LOAD_BALANCER_ATTRIBUTES) {
         Ok(attributes) => {
             let value = attributes?.remove(DELETION_PROTECTION)?;
             (parse_bool(&value) == Ok(true)).then(|| Diagnostic {
                 code: Code::Refused,
                 severity: Severity::Error,
                 object,
-                field: "alb.ingress.kubernetes.io/load-balancer-attributes".to_owned(),
+                field: keys::LOAD_BALANCER_ATTRIBUTES.to_string(),
                 message: "the Ingress is deleted, but `deletion_protection.enabled` keeps its load balancer".to_owned(),
                 fix: "set `deletion_protection.enabled=false` in the annotation, and the load balancer goes with the Ingress".to_owned(),
             })
@@ -290,7 +290,7 @@ fn protected(ingress: &Ingress) -> Option<Diagnostic> {
 pub(super) fn releases_protected(leaving: &[&Ingress], has_a_say: impl Fn(&Ingress) -> bool) -> bool {
     let said = leaving.iter().filter_map(|ingress| {
         let attributes =
-            Annotations::of_ingress(&ingress.annotations).string_map("load-balancer-attributes").ok()??;
+            Annotations::of_ingress(&ingress.annotations).string_map(keys::LOAD_BALANCER_ATTRIBUTES).ok()??;
         let protects = parse_bool(attributes.get(DELETION_PROTECTION)?).ok()?;
         (protects || has_a_say(ingress)).then_some(protects)
     });

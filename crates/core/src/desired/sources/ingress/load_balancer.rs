@@ -9,6 +9,7 @@ use super::{
     settings::{FieldRef, Sourced, SubnetSelection},
 };
 use crate::{
+    api::annotations::registry::ingress as keys,
     diagnostics::{Code, Severity},
     facts::{Fact, FactQuery, SubnetQuery},
     model::{
@@ -67,10 +68,10 @@ impl<'a> Builder<'a> {
         // A list of an annotation has no order to agree on; a class is not an annotation, even where both say the same.
         let selected = self.agree(
             specs,
-            &Setting { field: "subnets", what: "the list of subnets" },
+            &Setting { field: keys::SUBNETS.into(), what: "the list of subnets" },
             |spec| {
                 let given = spec.subnets.as_ref()?;
-                let of_class = spec.member.place_in_class("subnets").is_some();
+                let of_class = spec.member.place_in_class(keys::SUBNETS).is_some();
                 let mut selection = given.value.clone();
                 if let (SubnetSelection::Named(names), false) = (&mut selection, of_class) {
                     names.sort();
@@ -106,12 +107,14 @@ impl<'a> Builder<'a> {
             // They are kept, but whether they can have IPv6 addresses is told here, and not by AWS.
             (None, Some(kept)) if ipv6 => {
                 let names = kept.iter().map(|id| id.as_str().to_owned()).collect();
-                (SubnetQuery::Named { kind, names, ipv6 }, FieldRef::annotation(blamed, "ip-address-type"))
+                (SubnetQuery::Named { kind, names, ipv6 }, FieldRef::annotation(blamed, keys::IP_ADDRESS_TYPE))
             }
             (None, Some(kept)) => {
                 return Ok(Value::Known(kept.iter().cloned().map(SubnetMapping::plain).collect()));
             }
-            (None, None) => (SubnetQuery::Discovered { kind, scheme, ipv6 }, FieldRef::annotation(blamed, "scheme")),
+            (None, None) => {
+                (SubnetQuery::Discovered { kind, scheme, ipv6 }, FieldRef::annotation(blamed, keys::SCHEME))
+            }
         };
         let fact = self.facts.subnets(&query);
         let object = ObjectReference::ingress(&blamed.name);
@@ -166,8 +169,8 @@ impl<'a> Builder<'a> {
             );
             let fix = "wait until that is fixed; until then nothing of this Ingress changes";
             for spec in specs.iter().filter(|spec| spec.scheme == Some(scheme)) {
-                let place = FieldRef::annotation(spec.member.ingress, "scheme");
-                let place = spec.member.place_in_class("scheme").unwrap_or(place);
+                let place = FieldRef::annotation(spec.member.ingress, keys::SCHEME);
+                let place = spec.member.place_in_class(keys::SCHEME).unwrap_or(place);
                 self.wrong(spec.member.ingress, Code::ReplacementNeeded, &place, Severity::Error, &message, fix);
                 to_freeze.insert(spec.member.name().clone());
             }

@@ -8,7 +8,7 @@ use super::{
     settings::{FieldRef, Sourced, SubnetSelection},
 };
 use crate::{
-    api::annotations::{self, Annotations, Protocol},
+    api::annotations::{self, Annotations, registry::ingress as keys},
     diagnostics::{Code, Severity},
     model::{
         Attributes, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, MutualAuthentication,
@@ -62,7 +62,7 @@ impl<'a> Builder<'a> {
         let kind = self.value(ingress, None, member.ip_address_type()).map(|kind| kind.map(|kind| kind.value));
         let name = self.requested_name(member);
         let subnets = self.requested_subnets(member);
-        let attributes = self.value(ingress, None, member.annotations.string_map("load-balancer-attributes"));
+        let attributes = self.value(ingress, None, member.annotations.string_map(keys::LOAD_BALANCER_ATTRIBUTES));
         let ports = self.requested_ports(member);
         let redirect = self.value(ingress, None, member.ssl_redirect());
         let tags = self.user_tags(member, None);
@@ -96,8 +96,10 @@ impl<'a> Builder<'a> {
                 }
                 part.ssl_policy.clone_from(&certificates.1);
             }
-            let name = format!("listener-attributes.{}-{port}", part.protocol);
-            part.attributes = self.value(ingress, None, member.annotations.string_map(&name))?.unwrap_or_default();
+            let name = format!("{}-{port}", part.protocol);
+            part.attributes = self
+                .value(ingress, None, member.annotations.string_map(keys::LISTENER_ATTRIBUTES.with(&name)))?
+                .unwrap_or_default();
         }
         let attributes = attributes.unwrap_or_default();
         Ok(MemberSpec {
@@ -130,7 +132,7 @@ impl<'a> Builder<'a> {
     fn requested_subnets(&mut self, member: Member<'a>) -> Result<Option<Sourced<SubnetSelection>>, Failed> {
         let selection = self.value(member.ingress, None, member.subnet_selection())?;
         // Those of a class have been looked at.
-        let of_class = member.place_in_class("subnets").is_some();
+        let of_class = member.place_in_class(keys::SUBNETS).is_some();
         match &selection {
             Some(Sourced { value: SubnetSelection::Named(names), place }) if names.is_empty() && !of_class => {
                 let fix = "name subnets by identifier or `Name` tag, or remove the annotation to have them found by their tags";
@@ -153,20 +155,17 @@ impl<'a> Builder<'a> {
         let policy = self.value(member.ingress, None, member.ssl_policy());
         let (named, policy) = (named?, policy?.map(|policy| policy.value));
         let ports = match ports? {
-            None if !named.is_empty() => BTreeMap::from([(443, Protocol::Https)]),
-            None => BTreeMap::from([(80, Protocol::Http)]),
+            None if !named.is_empty() => BTreeMap::from([(443, ListenerProtocol::Https)]),
+            None => BTreeMap::from([(80, ListenerProtocol::Http)]),
             Some(ports) => ports,
         };
         let secure: BTreeSet<u16> =
-            ports.iter().filter(|(_, protocol)| **protocol == Protocol::Https).map(|(port, _)| *port).collect();
+            ports.iter().filter(|(_, protocol)| **protocol == ListenerProtocol::Https).map(|(port, _)| *port).collect();
         let certificates =
             if secure.is_empty() { Ok(Value::Known(Vec::new())) } else { self.certificates(member, named) };
         let mut clients = self.mutual_authentication(member, &secure)?;
-        let part = |protocol: Protocol| PortSpec {
-            protocol: match protocol {
-                Protocol::Http => ListenerProtocol::Http,
-                Protocol::Https => ListenerProtocol::Https,
-            },
+        let part = |protocol: ListenerProtocol| PortSpec {
+            protocol,
             certificates: Vec::new(),
             certificates_after_apply: None,
             mutual_authentication: None,
@@ -185,7 +184,7 @@ impl<'a> Builder<'a> {
     pub(super) fn user_tags(&mut self, member: Member<'a>, service: Option<&Service>) -> Result<Tags, Failed> {
         let Member { ingress, .. } = member;
         let annotations = member.layered(service);
-        let mut user = self.value(ingress, service, annotations.merged_string_map("tags"))?.unwrap_or_default();
+        let mut user = self.value(ingress, service, annotations.merged_string_map(keys::TAGS))?.unwrap_or_default();
         let of_class = member.params_tags();
         user.extend(of_class.clone());
         let Some(key) = user.keys().find(|key| self.config.external_managed_tags.contains(*key)) else {
@@ -194,8 +193,8 @@ impl<'a> Builder<'a> {
             return Ok(all);
         };
         let message = format!("the tag `{key}` is managed outside of the cluster (--external-managed-tags)");
-        let on_ingress = Annotations::of_ingress(&ingress.annotations).string_map("tags").ok().flatten();
-        let of_ingress = FieldRef::annotation(ingress, "tags");
+        let on_ingress = Annotations::of_ingress(&ingress.annotations).string_map(keys::TAGS).ok().flatten();
+        let of_ingress = FieldRef::annotation(ingress, keys::TAGS);
         if let Some(params) = member.params.filter(|_| of_class.contains_key(key)) {
             let (place, fix) = (FieldRef::params(params, "tags"), "remove it from the field");
             return Err(self.wrong(ingress, Code::InvalidValue, &place, Severity::Error, &message, fix));

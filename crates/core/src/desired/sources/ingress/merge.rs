@@ -13,6 +13,7 @@ use super::{
     settings::Sourced,
 };
 use crate::{
+    api::annotations::{Key, WrittenKey, registry::ingress as keys},
     diagnostics::{Code, Severity},
     facts::FactQuery,
     model::{
@@ -21,8 +22,6 @@ use crate::{
         TrustStoreArn, Value,
     },
 };
-
-const PREFIX: &str = "alb.ingress.kubernetes.io/";
 
 /// Values by key, and who asks for each.
 pub(super) type Attributed = (Attributes, BTreeMap<String, Cause>);
@@ -77,10 +76,23 @@ pub(super) struct Decided {
     stays: bool,
 }
 
+/// Where a setting stands on an Ingress.
+#[derive(Clone, Copy)]
+pub(super) enum Field<'s> {
+    Annotation(WrittenKey<'s>),
+    /// A field of the Ingress, by its path.
+    Path(&'static str),
+}
+
+impl From<Key> for Field<'_> {
+    fn from(key: Key) -> Self {
+        Self::Annotation(key.into())
+    }
+}
+
 /// A setting that all members have in common.
 pub(super) struct Setting<'s> {
-    /// The annotation, without prefix, or the field.
-    pub(super) field: &'s str,
+    pub(super) field: Field<'s>,
     /// What it is, for people, with its article.
     pub(super) what: &'s str,
 }
@@ -129,14 +141,13 @@ impl<'a> Builder<'a> {
             }
             None => format!("for which Ingress {} asks, the first of the group", first.member.name()),
         };
-        let field = if setting.field.contains('.') && setting.field.starts_with("spec") {
-            setting.field.to_owned()
-        } else {
-            format!("{PREFIX}{}", setting.field)
+        let (field, key) = match setting.field {
+            Field::Annotation(written) => (written.to_string(), Some(written.key())),
+            Field::Path(path) => (path.to_owned(), None),
         };
         let mut to_freeze = BTreeSet::new();
         for (spec, other) in all.iter().filter(|(_, other)| other != value) {
-            let place = spec.member.place_in_class(setting.field);
+            let place = key.and_then(|key| spec.member.place_in_class(key));
             let message = format!(
                 "{} is to be {}, but a group has only one: {}, {reason}",
                 setting.what,
@@ -164,7 +175,7 @@ impl<'a> Builder<'a> {
         let quoted = |text: &dyn std::fmt::Display| format!("`{text}`");
         let scheme = self.agree(
             specs,
-            &Setting { field: "scheme", what: "the scheme" },
+            &Setting { field: keys::SCHEME.into(), what: "the scheme" },
             |spec| spec.scheme,
             // While one replaces the other, none is in force.
             |observed, scheme| {
@@ -175,14 +186,14 @@ impl<'a> Builder<'a> {
         )?;
         let name = self.agree(
             specs,
-            &Setting { field: "load-balancer-name", what: "the load balancer's name" },
+            &Setting { field: keys::LOAD_BALANCER_NAME.into(), what: "the load balancer's name" },
             |spec| Some(spec.name.as_ref()?.value.clone()),
             |observed, name| observed.load_balancers.first().is_some_and(|b| b.name == name.as_str()),
             |name| quoted(name),
         )?;
         let kind = self.agree(
             specs,
-            &Setting { field: "ip-address-type", what: "the address type" },
+            &Setting { field: keys::IP_ADDRESS_TYPE.into(), what: "the address type" },
             |spec| spec.ip_address_type,
             |observed, kind| observed.load_balancers.first().is_some_and(|b| b.ip_address_type == *kind),
             |kind| quoted(kind),
@@ -206,7 +217,7 @@ impl<'a> Builder<'a> {
         });
         let attributes = self.merge_maps(
             specs,
-            "load-balancer-attributes",
+            keys::LOAD_BALANCER_ATTRIBUTES.into(),
             of_class.unwrap_or_default(),
             |spec| Some(&spec.attributes),
             |observed, key, value| {
@@ -262,7 +273,7 @@ impl<'a> Builder<'a> {
     pub(super) fn merge_maps(
         &mut self,
         specs: &[MemberSpec<'a>],
-        field: &str,
+        field: WrittenKey<'_>,
         decided: Decided,
         of: impl for<'p> Fn(&'p MemberSpec<'a>) -> Option<&'p BTreeMap<String, String>>,
         is_current: impl Fn(&ObservedStack, &str, &str) -> bool,
@@ -274,7 +285,7 @@ impl<'a> Builder<'a> {
             let what = format!("`{key}`");
             let value = self.agree(
                 specs,
-                &Setting { field, what: &what },
+                &Setting { field: Field::Annotation(field), what: &what },
                 |spec| of(spec)?.get(key).cloned(),
                 |observed, value| is_current(observed, key, value),
                 |value| format!("`{value}`"),
@@ -283,7 +294,7 @@ impl<'a> Builder<'a> {
             if let (Some(value), Some(spec)) = (value, asks) {
                 values.insert(key.clone(), value);
                 if specs.len() > 1 {
-                    causes.insert(key.clone(), cause(spec.member.ingress, format!("{PREFIX}{field}")));
+                    causes.insert(key.clone(), cause(spec.member.ingress, field.to_string()));
                 }
             }
         }
@@ -296,7 +307,8 @@ impl<'a> Builder<'a> {
         let current = |observed: &ObservedStack, key: &str, value: &str| {
             observed.load_balancers.first().is_some_and(|b| b.tags.get(key).is_some_and(|known| known == value))
         };
-        self.merge_maps(specs, "tags", Decided::default(), |spec| Some(&spec.tags), current).map(|(tags, _)| tags)
+        self.merge_maps(specs, keys::TAGS.into(), Decided::default(), |spec| Some(&spec.tags), current)
+            .map(|(tags, _)| tags)
     }
 
     fn merge_ports(
@@ -310,7 +322,7 @@ impl<'a> Builder<'a> {
         for port in numbers {
             let protocol = self.agree(
                 specs,
-                &Setting { field: "listen-ports", what: &format!("the protocol of port {port}") },
+                &Setting { field: keys::LISTEN_PORTS.into(), what: &format!("the protocol of port {port}") },
                 |spec| spec.ports.get(&port).map(|spec| spec.protocol),
                 |observed, protocol| {
                     observed.load_balancers.first().and_then(|b| b.listener(port)).and_then(|l| l.protocol)
@@ -349,7 +361,7 @@ impl<'a> Builder<'a> {
             let message = format!("the HTTPS listener on port {port} has no certificate");
             let fix = "name one or more by ARN, or hosts in spec.rules or spec.tls for which ACM has issued some";
             for (member, _) in on_port() {
-                self.error(member, Code::MissingCertificate, &format!("{PREFIX}certificate-arn"), &message, fix);
+                self.error(member, Code::MissingCertificate, keys::CERTIFICATE_ARN.as_str(), &message, fix);
                 requesters.insert(member.clone());
             }
         }
@@ -369,7 +381,7 @@ impl<'a> Builder<'a> {
         };
         let requested = self.agree(
             specs,
-            &Setting { field: "ssl-redirect", what: "the port to redirect to" },
+            &Setting { field: keys::SSL_REDIRECT.into(), what: "the port to redirect to" },
             |spec| Some(spec.redirect.as_ref()?.value),
             leads_to,
             ToString::to_string,
@@ -395,7 +407,7 @@ impl<'a> Builder<'a> {
         let alone = specs.len() == 1;
         let whose = if alone { "this Ingress" } else { "this group" };
         let message = format!("requests are to be redirected to port {port}, which is no HTTPS listener of {whose}");
-        let fix = format!("add {{\"HTTPS\": {port}}} to `{PREFIX}listen-ports`, or name one of its HTTPS ports");
+        let fix = format!("add {{\"HTTPS\": {port}}} to `{}`, or name one of its HTTPS ports", keys::LISTEN_PORTS);
         let mut requesters = BTreeSet::new();
         for (spec, requested) in specs.iter().filter_map(|spec| Some((spec, spec.redirect.as_ref()?))) {
             self.wrong(spec.member.ingress, Code::InvalidValue, &requested.place, Severity::Error, &message, &fix);
@@ -409,12 +421,12 @@ impl<'a> Builder<'a> {
         &mut self,
         specs: &[MemberSpec<'a>],
         port: u16,
-        field: &str,
+        key: Key,
         of_field: impl Fn(&Source) -> bool,
     ) -> Result<Option<BTreeSet<Source>>, Unmerged> {
         self.agree(
             specs,
-            &Setting { field, what: &format!("who may reach port {port}") },
+            &Setting { field: key.into(), what: &format!("who may reach port {port}") },
             |spec| {
                 let sources = spec.ports.get(&port)?.sources.iter().flatten();
                 let sources: BTreeSet<Source> = sources.filter(|source| of_field(source)).cloned().collect();
@@ -465,14 +477,14 @@ impl<'a> Builder<'a> {
         let tls = protocol == ListenerProtocol::Https;
         let policy = self.agree(
             specs,
-            &Setting { field: "ssl-policy", what: &format!("the TLS policy of port {port}") },
+            &Setting { field: keys::SSL_POLICY.into(), what: &format!("the TLS policy of port {port}") },
             |spec| of(spec, port)?.ssl_policy.clone(),
             |observed, policy| in_listener(observed, port, |l| l.ssl_policy.as_ref() == Some(policy)),
             |policy| format!("`{policy}`"),
         )?;
         let mutual_authentication = self.agree(
             specs,
-            &Setting { field: "mutual-authentication", what: &format!("what clients show on port {port}") },
+            &Setting { field: keys::MUTUAL_AUTHENTICATION.into(), what: &format!("what clients show on port {port}") },
             |spec| of(spec, port)?.mutual_authentication.clone(),
             |observed, clients| {
                 let clients = clients.try_map(|arn| arn.known().cloned().ok_or(())).ok();
@@ -480,15 +492,15 @@ impl<'a> Builder<'a> {
             },
             |clients| format!("`{clients}`"),
         )?;
-        let ranges = self.agree_on_sources(specs, port, "inbound-cidrs", |source| !is_list(source))?;
-        let lists = self.agree_on_sources(specs, port, "security-group-prefix-lists", is_list)?;
+        let ranges = self.agree_on_sources(specs, port, keys::INBOUND_CIDRS, |source| !is_list(source))?;
+        let lists = self.agree_on_sources(specs, port, keys::SECURITY_GROUP_PREFIX_LISTS, is_list)?;
         let of_class = self.first_member(specs, frozen, Some(port))?.map(|first| Decided {
             values: first.params_listener_attributes(protocol, port),
             stays: self.facts.existing.is_some() && frozen.contains(first.name()),
         });
         let attributes = self.merge_maps(
             specs,
-            &format!("listener-attributes.{protocol}-{port}"),
+            keys::LISTENER_ATTRIBUTES.with(&format!("{protocol}-{port}")),
             of_class.unwrap_or_default(),
             |spec| of(spec, port).map(|spec| &spec.attributes),
             |observed, key, value| {
@@ -503,7 +515,10 @@ impl<'a> Builder<'a> {
         } else {
             self.agree(
                 specs,
-                &Setting { field: "spec.defaultBackend", what: &format!("the default backend of port {port}") },
+                &Setting {
+                    field: Field::Path("spec.defaultBackend"),
+                    what: &format!("the default backend of port {port}"),
+                },
                 |spec| {
                     of(spec, port).and(spec.member.ingress.default_backend.as_ref()).map(|_| spec.member.name().clone())
                 },
@@ -536,8 +551,8 @@ impl<'a> Builder<'a> {
             held_default.or_else(|| certified.and_then(|spec| of(spec, port)?.certificates.first().cloned()));
         let certificates = all.into_iter().filter(|c| Some(c) != default_certificate.as_ref()).collect();
         let retained_policy = current.and_then(|listener| listener.ssl_policy.clone()).filter(|_| tls);
-        let field = match first.member.ingress.annotations.contains_key(&format!("{PREFIX}listen-ports")) {
-            true => format!("{PREFIX}listen-ports"),
+        let field = match first.member.ingress.annotations.contains_key(keys::LISTEN_PORTS.as_str()) {
+            true => keys::LISTEN_PORTS.as_str().to_owned(),
             false => "spec".to_owned(),
         };
         // A member set aside may have asked for what is open. Where a member that is served says who may come in, no more than

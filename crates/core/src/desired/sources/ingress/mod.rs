@@ -39,7 +39,7 @@ pub use self::{
     group::{Membership, groups_of, has_left, membership, membership_among},
 };
 use crate::{
-    api::annotations::{AnnotationError, Annotations, Origin},
+    api::annotations::{AnnotationError, Annotations, Origin, registry::ingress as keys},
     facts::{FactQuery, Facts},
     model::{
         Cause, FrozenMembers, IpAddressType, ObjectName, ObjectReference, ResourceId, Scheme, SecurityGroupReference,
@@ -56,7 +56,6 @@ use crate::{
 };
 
 /// How annotations begin that hold an action.
-const ACTIONS: &str = "alb.ingress.kubernetes.io/actions.";
 
 /// What is wrong with IngressClassParams by themselves: field, what is wrong with it, and what to do.
 #[must_use]
@@ -125,7 +124,7 @@ fn services_of(snapshot: &Snapshot, member: &ObjectName) -> BTreeSet<(ObjectName
         Backend::Resource(..) | Backend::Nothing => None,
     });
     let actions = |service: &ObjectName| {
-        let mut values = ingress.annotations.iter().filter(|(key, _)| key.starts_with(ACTIONS));
+        let mut values = ingress.annotations.iter().filter(|(key, _)| keys::ACTIONS.matches(key));
         values.any(|(_, value)| value.contains(service.name.as_str()))
     };
     let in_actions = snapshot.services.keys().filter(|name| name.namespace == member.namespace && actions(name));
@@ -231,7 +230,7 @@ impl<'a> Builder<'a> {
         self.sink.lacking = true;
         for ingress in leaving {
             let (message, fix) = protected_in_aws(&names, "Ingress");
-            let field = "alb.ingress.kubernetes.io/load-balancer-attributes";
+            let field = keys::LOAD_BALANCER_ATTRIBUTES.as_str();
             self.error(&ingress.name, Code::Refused, field, &message, fix);
         }
         None

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Builder, Failed, Member};
 use crate::{
-    api::annotations::TrustStore,
+    api::annotations::{TrustStore, registry::ingress as keys},
     diagnostics::Code,
     facts::FactQuery,
     model::{MutualAuthentication, ObjectReference, TrustStoreArn, Value},
 };
 
-const KEY: &str = "alb.ingress.kubernetes.io/mutual-authentication";
+const KEY: &str = keys::MUTUAL_AUTHENTICATION.as_str();
 
 impl<'a> Builder<'a> {
     /// Whether and how clients show certificates, by port. What is said of a port that is no HTTPS listener of the member means

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::{Builder, Failed, Member};
 use crate::{
     api::{
-        annotations::{AnnotationError, INGRESS_PREFIX},
+        annotations::{AnnotationError, Key, registry::ingress as keys},
         crd::{IngressClassParamsSpec, ingress_class_params as class},
     },
     diagnostics::{Code, Severity},
@@ -32,9 +32,9 @@ impl FieldRef {
         Self { object: ObjectReference::ingress_class_params(&params.name), field: format!("spec.{field}") }
     }
 
-    /// An annotation of an Ingress, by its name without the prefix.
-    pub(super) fn annotation(ingress: &Ingress, name: &str) -> Self {
-        Self { object: ObjectReference::ingress(&ingress.name), field: format!("{INGRESS_PREFIX}{name}") }
+    /// An annotation of an Ingress.
+    pub(super) fn annotation(ingress: &Ingress, key: Key) -> Self {
+        Self { object: ObjectReference::ingress(&ingress.name), field: key.as_str().to_owned() }
     }
 }
 
@@ -95,7 +95,7 @@ impl<'a> Member<'a> {
         &self,
         field: &str,
         of_class: Option<T>,
-        name: &str,
+        name: Key,
         read: impl FnOnce() -> Result<Option<T>, AnnotationError>,
     ) -> Read<T> {
         if let (Some(value), Some(params)) = (of_class, self.params) {
@@ -108,15 +108,15 @@ impl<'a> Member<'a> {
     /// The name of the load balancer.
     pub(super) fn load_balancer_name(&self) -> Read<String> {
         let of_class = self.spec().and_then(|spec| text(spec.load_balancer_name.as_ref()));
-        let read = || self.annotations.string("load-balancer-name");
-        self.setting("loadBalancerName", of_class, "load-balancer-name", read)
+        let read = || self.annotations.string(keys::LOAD_BALANCER_NAME);
+        self.setting("loadBalancerName", of_class, keys::LOAD_BALANCER_NAME, read)
     }
 
     /// The certificates that are named.
     pub(super) fn certificate_arns(&self) -> Read<Vec<String>> {
         let of_class = self.spec().and_then(|spec| full(spec.certificate_arn.as_ref()));
-        let read = || self.annotations.string_list("certificate-arn");
-        self.setting("certificateArn", of_class, "certificate-arn", read)
+        let read = || self.annotations.string_list(keys::CERTIFICATE_ARN);
+        self.setting("certificateArn", of_class, keys::CERTIFICATE_ARN, read)
     }
 
     /// The scheme of the load balancer.
@@ -125,8 +125,8 @@ impl<'a> Member<'a> {
             class::Scheme::Internal => Scheme::Internal,
             class::Scheme::InternetFacing => Scheme::InternetFacing,
         });
-        let read = || Ok(self.annotations.enumerated("scheme", Scheme::WORDS)?.and_then(Scheme::from_word));
-        self.setting("scheme", of_class, "scheme", read)
+        let read = || Ok(self.annotations.enumerated(keys::SCHEME, Scheme::WORDS)?.and_then(Scheme::from_word));
+        self.setting("scheme", of_class, keys::SCHEME, read)
     }
 
     /// The address type of the load balancer.
@@ -137,16 +137,18 @@ impl<'a> Member<'a> {
             class::IpAddressType::DualstackWithoutPublicIpv4 => IpAddressType::DualstackWithoutPublicIpv4,
         });
         let read = || {
-            let word = self.annotations.enumerated("ip-address-type", IpAddressType::OF_LOAD_BALANCERS)?;
+            let word = self.annotations.enumerated(keys::IP_ADDRESS_TYPE, IpAddressType::OF_LOAD_BALANCERS)?;
             Ok(word.and_then(IpAddressType::from_word))
         };
-        self.setting("ipAddressType", of_class, "ip-address-type", read)
+        self.setting("ipAddressType", of_class, keys::IP_ADDRESS_TYPE, read)
     }
 
     /// The address ranges that may come in.
     pub(super) fn inbound_cidrs(&self) -> Read<Vec<String>> {
         let of_class = self.spec().and_then(|spec| full(spec.inbound_cidrs.as_ref()));
-        self.setting("inboundCIDRs", of_class, "inbound-cidrs", || self.annotations.string_list("inbound-cidrs"))
+        self.setting("inboundCIDRs", of_class, keys::INBOUND_CIDRS, || {
+            self.annotations.string_list(keys::INBOUND_CIDRS)
+        })
     }
 
     /// The prefix lists that may come in.
@@ -156,21 +158,21 @@ impl<'a> Member<'a> {
             Some(lists) => ("prefixListsIDs", Some(lists)),
             None => ("PrefixListsIDs", self.spec().and_then(|spec| full(spec.prefix_lists_ids_legacy.as_ref()))),
         };
-        let name = "security-group-prefix-lists";
+        let name = keys::SECURITY_GROUP_PREFIX_LISTS;
         self.setting(field, of_class, name, || self.annotations.string_list(name))
     }
 
     /// The TLS policy of the HTTPS listeners.
     pub(super) fn ssl_policy(&self) -> Read<String> {
         let of_class = self.spec().and_then(|spec| text(spec.ssl_policy.as_ref()));
-        self.setting("sslPolicy", of_class, "ssl-policy", || self.annotations.string("ssl-policy"))
+        self.setting("sslPolicy", of_class, keys::SSL_POLICY, || self.annotations.string(keys::SSL_POLICY))
     }
 
     /// The port that plain HTTP is redirected to. Of the class it is a text that [`Builder::check_params`] has looked at.
     pub(super) fn ssl_redirect(&self) -> Read<i32> {
         let of_class = self.spec().and_then(|spec| text(spec.ssl_redirect_port.as_ref()));
         let of_class = of_class.and_then(|port| port.parse().ok());
-        self.setting("sslRedirectPort", of_class, "ssl-redirect", || self.annotations.i32("ssl-redirect"))
+        self.setting("sslRedirectPort", of_class, keys::SSL_REDIRECT, || self.annotations.i32(keys::SSL_REDIRECT))
     }
 
     /// The subnets of the load balancer, where they are not to be found by their role.
@@ -182,8 +184,8 @@ impl<'a> Member<'a> {
             };
             return Ok(Some(Sourced { value, place: FieldRef::params(params, field) }));
         }
-        let read = || self.annotations.string_list("subnets");
-        Ok(self.setting("subnets", None, "subnets", read)?.map(|setting| setting.map(SubnetSelection::Named)))
+        let read = || self.annotations.string_list(keys::SUBNETS);
+        Ok(self.setting("subnets", None, keys::SUBNETS, read)?.map(|setting| setting.map(SubnetSelection::Named)))
     }
 
     /// The target type for a backend: the class's over the Service's and the Ingress's.
@@ -192,7 +194,7 @@ impl<'a> Member<'a> {
             Some(class::TargetType::Instance) => Ok(Some(TargetType::Instance)),
             Some(class::TargetType::Ip) => Ok(Some(TargetType::Ip)),
             None => {
-                let word = self.layered(Some(service)).enumerated("target-type", TargetType::WORDS)?;
+                let word = self.layered(Some(service)).enumerated(keys::TARGET_TYPE, TargetType::WORDS)?;
                 Ok(word.and_then(TargetType::from_word))
             }
         }
@@ -218,17 +220,17 @@ impl<'a> Member<'a> {
         attributes(of_this.next().and_then(|listener| listener.listener_attributes.as_ref()))
     }
 
-    /// Where the class says what an annotation (by its name without the prefix) would say. `None` where it does not.
-    pub(super) fn place_in_class(&self, annotation: &str) -> Option<FieldRef> {
+    /// Where the class says what an annotation would say. `None` where it does not.
+    pub(super) fn place_in_class(&self, annotation: Key) -> Option<FieldRef> {
         let place = match annotation {
-            "load-balancer-name" => self.load_balancer_name().ok()??.place,
-            "scheme" => self.scheme().ok()??.place,
-            "ip-address-type" => self.ip_address_type().ok()??.place,
-            "subnets" => self.subnet_selection().ok()??.place,
-            "inbound-cidrs" => self.inbound_cidrs().ok()??.place,
-            "security-group-prefix-lists" => self.prefix_lists().ok()??.place,
-            "ssl-policy" => self.ssl_policy().ok()??.place,
-            "ssl-redirect" => self.ssl_redirect().ok()??.place,
+            keys::LOAD_BALANCER_NAME => self.load_balancer_name().ok()??.place,
+            keys::SCHEME => self.scheme().ok()??.place,
+            keys::IP_ADDRESS_TYPE => self.ip_address_type().ok()??.place,
+            keys::SUBNETS => self.subnet_selection().ok()??.place,
+            keys::INBOUND_CIDRS => self.inbound_cidrs().ok()??.place,
+            keys::SECURITY_GROUP_PREFIX_LISTS => self.prefix_lists().ok()??.place,
+            keys::SSL_POLICY => self.ssl_policy().ok()??.place,
+            keys::SSL_REDIRECT => self.ssl_redirect().ok()??.place,
             _ => return None,
         };
         Some(place).filter(|place| place.object != ObjectReference::ingress(&self.ingress.name))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Builder, Failed, Member, cause};
 use crate::{
-    api::annotations::{self, Annotations},
+    api::annotations::{self, Annotations, registry::ingress as keys},
     diagnostics::Code,
     model::{
         Binding, HealthCheck, HealthCheckProtocol, Matcher, NetworkingPeer, NetworkingPort, NetworkingRule,
@@ -49,16 +49,16 @@ impl<'a> Builder<'a> {
         let protocol = self.value(
             ingress,
             Some(service),
-            annotations.enumerated("backend-protocol", TargetGroupProtocol::OF_APPLICATION_LOAD_BALANCERS),
+            annotations.enumerated(keys::BACKEND_PROTOCOL, TargetGroupProtocol::OF_APPLICATION_LOAD_BALANCERS),
         );
         let version = self.value(
             ingress,
             Some(service),
-            annotations.enumerated("backend-protocol-version", ProtocolVersion::WORDS),
+            annotations.enumerated(keys::BACKEND_PROTOCOL_VERSION, ProtocolVersion::WORDS),
         );
         let user_tags = self.user_tags(member, Some(service));
-        let attributes = self.value(ingress, Some(service), annotations.string_map("target-group-attributes"));
-        let node_labels = self.value(ingress, Some(service), annotations.string_map("target-node-labels"));
+        let attributes = self.value(ingress, Some(service), annotations.string_map(keys::TARGET_GROUP_ATTRIBUTES));
+        let node_labels = self.value(ingress, Some(service), annotations.string_map(keys::TARGET_NODE_LABELS));
         let target_type = target_type?.unwrap_or(self.config.default_target_type);
         if target_type == TargetType::Ip && !self.config.enable_ip_target_type {
             let message =
@@ -169,14 +169,14 @@ impl<'a> Builder<'a> {
         let check_protocol = self.value(
             ingress,
             service_layer,
-            annotations.enumerated("healthcheck-protocol", TargetGroupProtocol::OF_APPLICATION_LOAD_BALANCERS),
+            annotations.enumerated(keys::HEALTHCHECK_PROTOCOL, TargetGroupProtocol::OF_APPLICATION_LOAD_BALANCERS),
         );
-        let path = self.value(ingress, service_layer, annotations.string("healthcheck-path"));
-        let interval = self.value(ingress, service_layer, annotations.i32("healthcheck-interval-seconds"));
-        let timeout = self.value(ingress, service_layer, annotations.i32("healthcheck-timeout-seconds"));
-        let healthy = self.value(ingress, service_layer, annotations.i32("healthy-threshold-count"));
-        let unhealthy = self.value(ingress, service_layer, annotations.i32("unhealthy-threshold-count"));
-        let codes = self.value(ingress, service_layer, annotations.string("success-codes"));
+        let path = self.value(ingress, service_layer, annotations.string(keys::HEALTHCHECK_PATH));
+        let interval = self.value(ingress, service_layer, annotations.i32(keys::HEALTHCHECK_INTERVAL_SECONDS));
+        let timeout = self.value(ingress, service_layer, annotations.i32(keys::HEALTHCHECK_TIMEOUT_SECONDS));
+        let healthy = self.value(ingress, service_layer, annotations.i32(keys::HEALTHY_THRESHOLD_COUNT));
+        let unhealthy = self.value(ingress, service_layer, annotations.i32(keys::UNHEALTHY_THRESHOLD_COUNT));
+        let codes = self.value(ingress, service_layer, annotations.string(keys::SUCCESS_CODES));
         let grpc = version == ProtocolVersion::Grpc;
         let codes = codes?;
         Ok(HealthCheck {
@@ -205,7 +205,7 @@ impl<'a> Builder<'a> {
         annotations: &Annotations<'_>,
         target_type: TargetType,
     ) -> Result<String, Failed> {
-        let Some(written) = self.value(ingress, Some(service), annotations.string("healthcheck-port"))? else {
+        let Some(written) = self.value(ingress, Some(service), annotations.string(keys::HEALTHCHECK_PORT))? else {
             return Ok("traffic-port".to_owned());
         };
         if written == "traffic-port" {
@@ -215,7 +215,7 @@ impl<'a> Builder<'a> {
         if let Some(number) = written.parse::<u16>().ok().filter(|number| *number > 0) {
             return Ok(number.to_string());
         }
-        let key = "alb.ingress.kubernetes.io/healthcheck-port";
+        let key = keys::HEALTHCHECK_PORT.as_str();
         let fix = "write `traffic-port`, a port number, or the name of a port of the Service";
         if service.assumed {
             return Ok(Value::<u16>::AfterApply(NAMED_PORT).to_string());

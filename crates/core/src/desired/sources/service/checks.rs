@@ -3,7 +3,7 @@
 
 use super::{ATTRIBUTES, Builder, key};
 use crate::{
-    api::annotations::{FindingKind, ObjectKind, SERVICE_PREFIX, Status, check, find},
+    api::annotations::{FindingKind, Key, ObjectKind, SERVICE_PREFIX, Status, check, find, registry::service as keys},
     desired::diagnostic_sink::{Failed, protected_in_aws},
     diagnostics::Code,
     model::{DELETION_PROTECTION, Stack},
@@ -11,28 +11,28 @@ use crate::{
 
 /// The finalizer of the cloud provider built into Kubernetes.
 const CLOUD_PROVIDER_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
-const ACKNOWLEDGE: &str = "albatross-acknowledge-orphaned-load-balancer";
+const ACKNOWLEDGE: Key = keys::ALBATROSS_ACKNOWLEDGE_ORPHANED_LOAD_BALANCER;
 
 /// What to write in place of the annotations that only Classic Load Balancers obey.
-const IN_TREE: &[(&str, &str)] = &[
+const IN_TREE: &[(Key, &str)] = &[
     (
-        "aws-load-balancer-extra-security-groups",
+        keys::EXTRA_SECURITY_GROUPS,
         "name all security groups in `service.beta.kubernetes.io/aws-load-balancer-security-groups`, which takes the place of the managed one",
     ),
     (
-        "aws-load-balancer-connection-draining-enabled",
+        keys::CONNECTION_DRAINING_ENABLED,
         "a Network Load Balancer always drains; write `deregistration_delay.timeout_seconds=<seconds>` in `service.beta.kubernetes.io/aws-load-balancer-target-group-attributes` for how long",
     ),
     (
-        "aws-load-balancer-connection-draining-timeout",
+        keys::CONNECTION_DRAINING_TIMEOUT,
         "write `deregistration_delay.timeout_seconds=<seconds>` in `service.beta.kubernetes.io/aws-load-balancer-target-group-attributes`",
     ),
     (
-        "aws-load-balancer-connection-idle-timeout",
+        keys::CONNECTION_IDLE_TIMEOUT,
         "write `tcp.idle_timeout.seconds=<seconds>` in `service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TCP-<port>`",
     ),
     (
-        "aws-load-balancer-access-log-emit-interval",
+        keys::ACCESS_LOG_EMIT_INTERVAL,
         "remove it: a Network Load Balancer writes its access logs every 5 minutes, which cannot be changed",
     ),
 ];
@@ -47,8 +47,8 @@ impl Builder<'_> {
             }
         }
         let known = self.service.annotations.iter().filter_map(|(key, value)| Some((key, value, find(key)?)));
-        for (key, value, annotation) in known.filter(|(.., annotation)| annotation.key.prefix == SERVICE_PREFIX) {
-            let instead = IN_TREE.iter().find(|(suffix, _)| *suffix == annotation.key.name);
+        for (key, value, annotation) in known.filter(|(.., annotation)| annotation.key.prefix() == SERVICE_PREFIX) {
+            let instead = IN_TREE.iter().find(|(key, _)| *key == annotation.key);
             match (annotation.status, instead) {
                 (status, _) if status.refuses(value) => {
                     let of_value = match status {

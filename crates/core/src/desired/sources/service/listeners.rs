@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Builder, key};
 use crate::{
-    api::annotations::SERVICE_PREFIX,
+    api::annotations::{Key, registry::service as keys},
     desired::diagnostic_sink::Failed,
     diagnostics::Code,
     model::{
@@ -14,11 +14,11 @@ use crate::{
     snapshot::ServicePort,
 };
 
-const CERTIFICATES: &str = "aws-load-balancer-ssl-cert";
-const TLS_PORTS: &str = "aws-load-balancer-ssl-ports";
-const BACKEND_PROTOCOL: &str = "aws-load-balancer-backend-protocol";
-const TCP_UDP: &str = "aws-load-balancer-enable-tcp-udp-listener";
-const LISTENER_ATTRIBUTES: &str = "aws-load-balancer-listener-attributes";
+const CERTIFICATES: Key = keys::SSL_CERT;
+const TLS_PORTS: Key = keys::SSL_PORTS;
+const BACKEND_PROTOCOL: Key = keys::BACKEND_PROTOCOL;
+const TCP_UDP: Key = keys::ENABLE_TCP_UDP_LISTENER;
+const LISTENER_ATTRIBUTES: Key = keys::LISTENER_ATTRIBUTES;
 const ALPN_POLICIES: &[&str] = &["None", "HTTP1Only", "HTTP2Only", "HTTP2Optional", "HTTP2Preferred"];
 
 /// A port of the Service with what its listener and its target group speak.
@@ -210,13 +210,10 @@ impl<'a> Builder<'a> {
         user_tags: Option<&Tags>,
     ) -> Result<BTreeMap<u16, Listener>, Failed> {
         let secure = listener_ports.iter().any(|listener_port| listener_port.listener.is_secure());
-        let policy = self.value(self.annotations.string("aws-load-balancer-ssl-negotiation-policy"));
+        let policy = self.value(self.annotations.string(keys::SSL_NEGOTIATION_POLICY));
         // What only TLS listeners have is read only where there are some.
-        let alpn = if secure {
-            self.value(self.annotations.enumerated("aws-load-balancer-alpn-policy", ALPN_POLICIES))
-        } else {
-            Ok(None)
-        };
+        let alpn =
+            if secure { self.value(self.annotations.enumerated(keys::ALPN_POLICY, ALPN_POLICIES)) } else { Ok(None) };
         let certificates = if secure {
             self.annotations.string_list(CERTIFICATES).ok().flatten().unwrap_or_default()
         } else {
@@ -265,11 +262,12 @@ impl<'a> Builder<'a> {
     }
 
     fn listener_attributes(&mut self, listener_port: &ListenerPort<'_>) -> Result<Attributes, Failed> {
-        let suffix = format!("{LISTENER_ATTRIBUTES}.{}-{}", listener_port.listener, listener_port.port.port);
-        let attributes = self.value(self.annotations.string_map(&suffix))?.unwrap_or_default();
+        let name = format!("{}-{}", listener_port.listener, listener_port.port.port);
+        let written = LISTENER_ATTRIBUTES.with(&name);
+        let attributes = self.value(self.annotations.string_map(written))?.unwrap_or_default();
         if listener_port.listener == ListenerProtocol::Tls && !attributes.is_empty() {
             let message = "a TLS listener has no attributes; the annotation has no effect";
-            self.warning(Code::Unsupported, &key(&suffix), message, "remove it");
+            self.warning(Code::Unsupported, &key(written), message, "remove it");
             return Ok(Attributes::new());
         }
         Ok(attributes)
@@ -278,7 +276,7 @@ impl<'a> Builder<'a> {
     /// Annotations for listeners that the Service does not have, most often because of TLS: they name the listener's
     /// protocol, not the port's.
     fn warn_of_unused_attributes(&mut self, listener_ports: &[ListenerPort<'_>]) {
-        let start = format!("{SERVICE_PREFIX}{LISTENER_ATTRIBUTES}.");
+        let start = format!("{}.", LISTENER_ATTRIBUTES.as_str());
         let names: Vec<String> = listener_ports
             .iter()
             .map(|listener_port| format!("{}-{}", listener_port.listener, listener_port.port.port))

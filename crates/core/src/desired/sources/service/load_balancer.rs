@@ -7,6 +7,7 @@ use super::{
     security_group::{Access, TargetAccess},
 };
 use crate::{
+    api::annotations::{Key, registry::service as keys},
     desired::diagnostic_sink::Failed,
     diagnostics::Code,
     facts::{ExistingLoadBalancer, FactQuery, Subnet, SubnetQuery},
@@ -16,12 +17,12 @@ use crate::{
     },
 };
 
-const SCHEME: &str = "aws-load-balancer-scheme";
-const INTERNAL: &str = "aws-load-balancer-internal";
-const SUBNETS: &str = "aws-load-balancer-subnets";
-const ELASTIC_ADDRESSES: &str = "aws-load-balancer-eip-allocations";
-const PRIVATE_ADDRESSES: &str = "aws-load-balancer-private-ipv4-addresses";
-const NAME: &str = "aws-load-balancer-name";
+const SCHEME: Key = keys::SCHEME;
+const INTERNAL: Key = keys::INTERNAL;
+const SUBNETS: Key = keys::SUBNETS;
+const ELASTIC_ADDRESSES: Key = keys::EIP_ALLOCATIONS;
+const PRIVATE_ADDRESSES: Key = keys::PRIVATE_IPV4_ADDRESSES;
+const NAME: Key = keys::NAME;
 const CLIENT_ROUTING: &str = "dns_record.client_routing_policy";
 const CLIENT_ROUTING_POLICIES: [&str; 3] =
     ["any_availability_zone", "partial_availability_zone_affinity", "availability_zone_affinity"];
@@ -168,10 +169,10 @@ impl Builder<'_> {
 
     fn attributes(&mut self) -> Result<Attributes, Failed> {
         let listed = self.value(self.annotations.string_map(ATTRIBUTES));
-        let logs = self.value(self.annotations.bool("aws-load-balancer-access-log-enabled"));
-        let bucket = self.value(self.annotations.string("aws-load-balancer-access-log-s3-bucket-name"));
-        let prefix = self.value(self.annotations.string("aws-load-balancer-access-log-s3-bucket-prefix"));
-        let cross_zone = self.value(self.annotations.bool("aws-load-balancer-cross-zone-load-balancing-enabled"));
+        let logs = self.value(self.annotations.bool(keys::ACCESS_LOG_ENABLED));
+        let bucket = self.value(self.annotations.string(keys::ACCESS_LOG_S3_BUCKET_NAME));
+        let prefix = self.value(self.annotations.string(keys::ACCESS_LOG_S3_BUCKET_PREFIX));
+        let cross_zone = self.value(self.annotations.bool(keys::CROSS_ZONE_LOAD_BALANCING_ENABLED));
         let (mut attributes, logs, cross_zone) = (listed?.unwrap_or_default(), logs?, cross_zone?);
         if logs == Some(true) {
             attributes.insert("access_logs.s3.enabled".to_owned(), "true".to_owned());
@@ -257,13 +258,13 @@ impl Builder<'_> {
     }
 
     /// The addresses that an annotation chooses, which load balancers of one scheme alone can have, one a subnet.
-    fn addresses(&mut self, suffix: &str, of: Scheme, placement: &Placement) -> Result<Option<Vec<String>>, Failed> {
-        let Some(addresses) = self.value(self.annotations.string_list(suffix))? else { return Ok(None) };
+    fn addresses(&mut self, name: Key, of: Scheme, placement: &Placement) -> Result<Option<Vec<String>>, Failed> {
+        let Some(addresses) = self.value(self.annotations.string_list(name))? else { return Ok(None) };
         if placement.scheme != of {
             let message =
                 format!("the load balancer is {}, and only one that is {of} can have such addresses", placement.scheme);
             let fix = format!("remove the annotation, or write `{of}` in `{}`", key(SCHEME));
-            return Err(self.error(Code::InvalidValue, &key(suffix), &message, &fix));
+            return Err(self.error(Code::InvalidValue, &key(name), &message, &fix));
         }
         if let Value::Known(subnets) = &placement.subnets
             && subnets.len() != addresses.len()
@@ -276,7 +277,7 @@ impl Builder<'_> {
                 ids.join(", ")
             );
             let fix = format!("write one a subnet, or choose the subnets with `{}`", key(SUBNETS));
-            return Err(self.error(Code::InvalidValue, &key(suffix), &message, &fix));
+            return Err(self.error(Code::InvalidValue, &key(name), &message, &fix));
         }
         Ok(Some(addresses))
     }

@@ -14,7 +14,7 @@ use std::fmt;
 use indexmap::IndexMap;
 
 use crate::{
-    api::annotations::{AnnotationError, Annotations, SERVICE_PREFIX},
+    api::annotations::{AnnotationError, Annotations, Key, WrittenKey, registry::service as keys},
     facts::Facts,
     model::{Cause, ObjectName, ObjectReference, ResourceId, Stack, StackId, Tags, Value},
     snapshot::{Scope, Service, Snapshot},
@@ -28,9 +28,9 @@ use crate::{
     model::tags,
 };
 
-const TYPE: &str = "aws-load-balancer-type";
-const TARGET_TYPE: &str = "aws-load-balancer-nlb-target-type";
-const ATTRIBUTES: &str = "aws-load-balancer-attributes";
+const TYPE: Key = keys::TYPE;
+const TARGET_TYPE: Key = keys::NLB_TARGET_TYPE;
+const ATTRIBUTES: Key = keys::ATTRIBUTES;
 
 /// Whose a Service's load balancer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ fn decide<'a>(service: &'a Service, config: &'a BuildConfig) -> Result<(), Forei
 
 /// Decides by the class, the annotations and the type alone.
 fn decide_by_class<'a>(service: &'a Service, config: &'a BuildConfig) -> Result<(), Foreign<'a>> {
-    let annotation = |suffix: &str| service.annotations.get(&key(suffix)).map(String::as_str);
+    let annotation = |name: Key| service.annotations.get(name.as_str()).map(String::as_str);
     if let Some(class) = &service.load_balancer_class {
         return if *class == config.load_balancer_class { Ok(()) } else { Err(Foreign::OfOtherClass(class)) };
     }
@@ -158,8 +158,8 @@ pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &Ob
 }
 
 /// The full key of an annotation.
-fn key(suffix: &str) -> String {
-    format!("{SERVICE_PREFIX}{suffix}")
+fn key<'k>(key: impl Into<WrittenKey<'k>>) -> String {
+    key.into().to_string()
 }
 
 struct Builder<'a> {
@@ -213,7 +213,7 @@ impl<'a> Builder<'a> {
 
     /// The tags that the user asks for.
     fn user_tags(&mut self) -> Result<Tags, Failed> {
-        const SUFFIX: &str = "aws-load-balancer-additional-resource-tags";
+        const SUFFIX: Key = keys::ADDITIONAL_RESOURCE_TAGS;
         let user = self.value(self.annotations.string_map(SUFFIX))?.unwrap_or_default();
         let mut outcome = Ok(());
         for external in user.keys().filter(|key| self.config.external_managed_tags.contains(*key)) {

@@ -2,6 +2,7 @@
 
 use super::{Builder, key};
 use crate::{
+    api::annotations::{Key, registry::service as keys},
     desired::diagnostic_sink::Failed,
     diagnostics::Code,
     facts::FactQuery,
@@ -11,12 +12,12 @@ use crate::{
     },
 };
 
-const SECURITY_GROUPS: &str = "aws-load-balancer-security-groups";
-const MANAGE_RULES: &str = "aws-load-balancer-manage-backend-security-group-rules";
-const WITHOUT: &str = "aws-load-balancer-disable-nlb-sg";
-const SOURCE_RANGES: &str = "load-balancer-source-ranges";
-const PREFIX_LISTS: &str = "aws-load-balancer-security-group-prefix-lists";
-const PATH_MTU: &str = "aws-load-balancer-enable-icmp-for-path-mtu-discovery";
+const SECURITY_GROUPS: Key = keys::SECURITY_GROUPS;
+const MANAGE_RULES: Key = keys::MANAGE_BACKEND_SECURITY_GROUP_RULES;
+const WITHOUT: Key = keys::DISABLE_NLB_SG;
+const SOURCE_RANGES: Key = keys::LOAD_BALANCER_SOURCE_RANGES;
+const PREFIX_LISTS: Key = keys::SECURITY_GROUP_PREFIX_LISTS;
+const PATH_MTU: Key = keys::ENABLE_ICMP_FOR_PATH_MTU_DISCOVERY;
 pub(super) const SPEC_RANGES: &str = "spec.loadBalancerSourceRanges";
 /// All of IPv4.
 pub(super) const EVERYWHERE: &str = "0.0.0.0/0";
@@ -150,7 +151,7 @@ impl Builder<'_> {
 
     fn warn_ranges_without_effect(&mut self, why: &str, ranges: bool) {
         let spec = (!self.service.load_balancer_source_ranges.is_empty()).then(|| SPEC_RANGES.to_owned());
-        let annotated = |suffix: &str| self.annotations.contains(suffix).then(|| key(suffix));
+        let annotated = |name: Key| self.annotations.contains(name).then(|| key(name));
         let ranges = ranges.then_some([spec, annotated(SOURCE_RANGES)]).into_iter().flatten().flatten();
         let fields: Vec<String> = ranges.chain(annotated(PREFIX_LISTS)).chain(annotated(PATH_MTU)).collect();
         for field in fields {

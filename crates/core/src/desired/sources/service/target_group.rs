@@ -7,7 +7,7 @@ use super::{
     security_group::{Access, EVERYWHERE, TargetAccess},
 };
 use crate::{
-    api::annotations::values::parse_bool,
+    api::annotations::{Key, registry::service as keys, values::parse_bool},
     desired::{
         diagnostic_sink::Failed,
         sources::ingress::target_group::{NODE_PORT, port_after_apply},
@@ -22,10 +22,10 @@ use crate::{
     snapshot::Scope,
 };
 
-const CHECK_PORT: &str = "aws-load-balancer-healthcheck-port";
-const GROUP_ATTRIBUTES: &str = "aws-load-balancer-target-group-attributes";
-const PROXY_PROTOCOL: &str = "aws-load-balancer-proxy-protocol";
-const PROXY_PORTS: &str = "aws-load-balancer-proxy-protocol-per-target-group";
+const CHECK_PORT: Key = keys::HEALTHCHECK_PORT;
+const GROUP_ATTRIBUTES: Key = keys::TARGET_GROUP_ATTRIBUTES;
+const PROXY_PROTOCOL: Key = keys::PROXY_PROTOCOL;
+const PROXY_PORTS: Key = keys::PROXY_PROTOCOL_PER_TARGET_GROUP;
 const PROXY_ATTRIBUTE: &str = "proxy_protocol_v2.enabled";
 const PRESERVE_ATTRIBUTE: &str = "preserve_client_ip.enabled";
 const TRAFFIC_PORT: &str = "traffic-port";
@@ -44,7 +44,7 @@ impl<'a> Builder<'a> {
         let port = self.traffic_port(listener_port, target_type);
         let health_check = self.health_check(target_type);
         let attributes = self.group_attributes(listener_port.port.port);
-        let labels = self.value(self.annotations.string_map("aws-load-balancer-target-node-labels"));
+        let labels = self.value(self.annotations.string_map(keys::TARGET_NODE_LABELS));
         let families = self.check_families();
         let (port, health_check, attributes) = (port?, health_check?, attributes?);
         let node_labels = labels?.filter(|_| target_type == TargetType::Instance).unwrap_or_default();
@@ -192,14 +192,14 @@ impl<'a> Builder<'a> {
     fn health_check(&mut self, target_type: TargetType) -> Result<HealthCheck, Failed> {
         let service = self.service;
         let local = target_type == TargetType::Instance && service.local_traffic && service.kind == "LoadBalancer";
-        let word = self.value(self.annotations.string("aws-load-balancer-healthcheck-protocol"));
+        let word = self.value(self.annotations.string(keys::HEALTHCHECK_PROTOCOL));
         let port = self.check_port(target_type, local);
-        let path = self.value(self.annotations.string("aws-load-balancer-healthcheck-path"));
-        let interval = self.value(self.annotations.i32("aws-load-balancer-healthcheck-interval"));
-        let timeout = self.value(self.annotations.i32("aws-load-balancer-healthcheck-timeout"));
-        let healthy = self.value(self.annotations.i32("aws-load-balancer-healthcheck-healthy-threshold"));
-        let unhealthy = self.value(self.annotations.i32("aws-load-balancer-healthcheck-unhealthy-threshold"));
-        let codes = self.value(self.annotations.string("aws-load-balancer-healthcheck-success-codes"));
+        let path = self.value(self.annotations.string(keys::HEALTHCHECK_PATH));
+        let interval = self.value(self.annotations.i32(keys::HEALTHCHECK_INTERVAL));
+        let timeout = self.value(self.annotations.i32(keys::HEALTHCHECK_TIMEOUT));
+        let healthy = self.value(self.annotations.i32(keys::HEALTHCHECK_HEALTHY_THRESHOLD));
+        let unhealthy = self.value(self.annotations.i32(keys::HEALTHCHECK_UNHEALTHY_THRESHOLD));
+        let codes = self.value(self.annotations.string(keys::HEALTHCHECK_SUCCESS_CODES));
         let (path, codes) = (path?, codes?);
         let usual = if local { HealthCheckProtocol::Http } else { HealthCheckProtocol::Tcp };
         let word = word?.map(|word| word.to_ascii_uppercase());
@@ -264,9 +264,10 @@ impl<'a> Builder<'a> {
 
     /// The attributes of a port's target group. Proxy protocol is always among them, so that it is switched off again.
     fn group_attributes(&mut self, port: u16) -> Result<Attributes, Failed> {
-        let suffix = format!("{GROUP_ATTRIBUTES}.{port}");
+        let number = port.to_string();
+        let of_this_port = keys::PORT_TARGET_GROUP_ATTRIBUTES.with(&number);
         let base = self.value(self.annotations.string_map(GROUP_ATTRIBUTES));
-        let own = self.value(self.annotations.string_map(&suffix));
+        let own = self.value(self.annotations.string_map(of_this_port));
         let everywhere = self.value(self.annotations.enumerated(PROXY_PROTOCOL, &["*"]));
         let listed = self.proxy_ports();
         self.warn_of_unknown_ports();
@@ -277,7 +278,7 @@ impl<'a> Builder<'a> {
         attributes.extend(own.into_iter().filter(|(_, value)| !value.is_empty()));
         if let Some(written) = attributes.get(PRESERVE_ATTRIBUTE).filter(|written| parse_bool(written).is_err()) {
             let message = format!("`{PRESERVE_ATTRIBUTE}={written}` is no boolean");
-            let field = key(if of_port { &suffix } else { GROUP_ATTRIBUTES });
+            let field = if of_port { key(of_this_port) } else { key(GROUP_ATTRIBUTES) };
             return Err(self.error(Code::InvalidValue, &field, &message, "write `true` or `false`"));
         }
         if let Some(ports) = listed? {
@@ -303,7 +304,7 @@ impl<'a> Builder<'a> {
 
     fn warn_of_unknown_ports(&mut self) {
         let has = |text: &str| self.service.ports.iter().any(|port| port.port.to_string() == text);
-        let start = key(&format!("{GROUP_ATTRIBUTES}."));
+        let start = format!("{}.", keys::PORT_TARGET_GROUP_ATTRIBUTES.as_str());
         let by_key =
             self.service.annotations.keys().filter_map(|written| Some((written, written.strip_prefix(&start)?)));
         let mut absent: Vec<(String, String)> =

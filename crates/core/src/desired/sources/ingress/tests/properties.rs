@@ -67,7 +67,7 @@ fn values() -> impl Strategy<Value = String> {
 
 fn annotations(most: usize) -> impl Strategy<Value = BTreeMap<String, String>> {
     let keys: Vec<String> =
-        ANNOTATIONS.iter().filter(|a| a.key.prefix == INGRESS_PREFIX).map(|a| a.key.to_string()).collect();
+        ANNOTATIONS.iter().filter(|a| a.key.prefix() == INGRESS_PREFIX).map(|a| a.key.to_string()).collect();
     let key = prop_oneof![
         4 => select(keys),
         2 => select(vec!["target-type", "actions.go", "listen-ports", "certificate-arn", "ssl-redirect", "subnets", "security-groups",

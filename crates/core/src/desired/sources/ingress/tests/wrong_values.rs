@@ -31,16 +31,16 @@ const ANSWER: &str = r#"{"type": "fixed-response", "fixedResponseConfig": {"stat
 #[test]
 fn on_ingresses_and_the_services_behind_them() {
     let mut count = 0;
-    for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix == INGRESS_PREFIX) {
+    for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix() == INGRESS_PREFIX) {
         let Some(value) = wrong_value(annotation.grammar) else { continue };
-        let parameter = match (annotation.key.parameter, annotation.key.name) {
+        let parameter = match (annotation.key.parameter(), annotation.key.name()) {
             (None, _) => "",
             (Some(Parameter::Name), "actions") => ".go",
             (Some(Parameter::Listener), _) => ".HTTP-80",
             (Some(Parameter::ServicePort), _) => ".web.80",
             _ => ".web",
         };
-        let name = format!("{}{parameter}", annotation.key.name);
+        let name = format!("{}{parameter}", annotation.key.name());
         let key = format!("{INGRESS_PREFIX}{name}");
         for kind in annotation.objects {
             let on_ingress = *kind == crate::api::annotations::ObjectKind::Ingress;

@@ -44,7 +44,7 @@ fn values() -> impl Strategy<Value = String> {
 fn annotations() -> impl Strategy<Value = BTreeMap<String, String>> {
     let suffixes: Vec<String> = ANNOTATIONS
         .iter()
-        .filter(|annotation| annotation.key.prefix == SERVICE_PREFIX)
+        .filter(|annotation| annotation.key.prefix() == SERVICE_PREFIX)
         .map(|annotation| annotation.key.to_string().replace("<PROTOCOL>-<port>", "TCP-80").replace("<port>", "80"))
         .chain(["service.beta.kubernetes.io/aws-load-balancer-unheard-of".to_owned()])
         .collect();

@@ -9,15 +9,15 @@ use crate::{
 #[test]
 fn on_services_with_a_load_balancer_of_their_own() {
     let mut count = 0;
-    for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix == SERVICE_PREFIX) {
+    for annotation in ANNOTATIONS.iter().filter(|annotation| annotation.key.prefix() == SERVICE_PREFIX) {
         let Some(value) = wrong_value(annotation.grammar) else { continue };
-        let parameter = match annotation.key.parameter {
+        let parameter = match annotation.key.parameter() {
             None => "",
             Some(Parameter::Port) => ".80",
             Some(Parameter::NetworkListener) => ".TCP-80",
             Some(other) => panic!("{other:?}"),
         };
-        let name = format!("{}{parameter}", annotation.key.name);
+        let name = format!("{}{parameter}", annotation.key.name());
         let key = format!("{SERVICE_PREFIX}{name}");
         let usual = [
             ("aws-load-balancer-ssl-cert", "arn:aws:acm:eu-west-1:1:certificate/a"),
