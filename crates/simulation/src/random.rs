@@ -14,33 +14,33 @@ impl Random {
     /// A generator of its own for one part, so that what one part asks for changes nothing for another.
     pub fn fork(&self, part: u64) -> Self {
         let mut fork = Self(self.0 ^ part.wrapping_mul(0xA24B_AED4_963E_E407));
-        fork.next();
+        fork.number();
         fork
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mixed(self.0)
     }
 
     /// A number below `limit`, which is not 0.
     pub fn below_u64(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.number() % limit
     }
 
     /// Less than `end`; 0 where that is 0.
     pub fn below(&mut self, end: usize) -> usize {
-        if end == 0 { 0 } else { usize::try_from(self.next() % end as u64).unwrap() }
+        if end == 0 { 0 } else { usize::try_from(self.number() % end as u64).unwrap() }
     }
 
     pub fn chance(&mut self, probability: f64) -> bool {
         // Nothing is drawn where nothing can happen.
-        probability > 0.0 && ((self.next() >> 11) as f64) < probability * (1_u64 << 53) as f64
+        probability > 0.0 && ((self.number() >> 11) as f64) < probability * (1_u64 << 53) as f64
     }
 
     /// From 0, inclusive, to 1, exclusive.
     pub fn share(&mut self) -> f64 {
-        f64::from((self.next() >> 32) as u32) / (f64::from(u32::MAX) + 1.0)
+        f64::from((self.number() >> 32) as u32) / (f64::from(u32::MAX) + 1.0)
     }
 
     pub fn up_to(&mut self, longest: Duration) -> Duration {
@@ -68,7 +68,7 @@ mod tests {
     fn the_sequence_is_that_of_splitmix64_and_its_parts_keep_their_bounds() {
         let mut random = Random::new(1_234_567);
         // The test vector of the algorithm's reference implementation.
-        let numbers: Vec<_> = (0..3).map(|_| random.next()).collect();
+        let numbers: Vec<_> = (0..3).map(|_| random.number()).collect();
         assert_eq!(numbers, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
         let mut happened = 0;
         for _ in 0..10_000 {

@@ -80,7 +80,7 @@ impl World {
             0..=3 if ingresses > 0 => {
                 let name = self.ingresses[self.random.below(ingresses)].clone();
                 let (mut random, backends, mut what) = (self.random.fork(7), self.shape.backends, String::new());
-                self.random.next();
+                self.random.number();
                 if self.broken.contains(&("ingresses", name.clone())) {
                     return;
                 }
@@ -100,7 +100,7 @@ impl World {
             4 if services > 0 => {
                 let at = self.random.below(services);
                 let (name, mut random) = (self.services[at].clone(), self.random.fork(8));
-                self.random.next();
+                self.random.number();
                 if let Some(object) = self.cluster.get("services", NAMESPACE, &name) {
                     let mut object = Value::clone(&object);
                     let what = edit_service(&mut object, at, &mut random);

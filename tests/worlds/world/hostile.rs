@@ -216,7 +216,7 @@ impl World {
             return Ok(());
         }
         for _ in 0..3 {
-            let mut random = albatross_simulation::aws::Random::new(self.hostile.next());
+            let mut random = albatross_simulation::random::Random::new(self.hostile.number());
             if let Some(what) = self.aws.tamper(&mut random) {
                 self.tell(format!("by hand, somebody {what}"));
             }

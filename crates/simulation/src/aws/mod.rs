@@ -17,7 +17,7 @@ mod target_groups;
 mod tests;
 mod wire;
 
-pub use crate::random::Random;
+use crate::random::Random;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -251,7 +251,7 @@ impl Inner {
     /// sequence, so that calls in the same order meet the same fates.
     fn arrive(&mut self, body: &str) -> Arrival {
         let request = Request::parse(body);
-        let mut random = Random::new(self.random.next());
+        let mut random = Random::new(self.random.number());
         let millis = 1 + random.below_u64(LONGEST);
         let before = random.below_u64(millis);
         let chosen = random.share();

@@ -177,7 +177,7 @@ fn watch(cluster: Arc<Inner>, life: Life, target: &Target, uri: &Uri) -> Respons
     let version = parameter(uri, "resourceVersion").and_then(|text| text.parse().ok());
     let random = {
         let state = &mut cluster.state();
-        let part = state.random.next();
+        let part = state.random.number();
         state.random.fork(part)
     };
     let version = version.unwrap_or_else(|| cluster.state().store.version);
@@ -250,7 +250,7 @@ fn list(state: &mut State, target: &Target, uri: &Uri) -> Result<String, Refusal
     let rest = if items.len() > limit { items.split_off(limit) } else { Vec::new() };
     let mut metadata = json!({ "resourceVersion": version.to_string() });
     if !rest.is_empty() {
-        let token = state.random.next();
+        let token = state.random.number();
         metadata["continue"] = json!(token.to_string());
         state.pages.insert(token, (version, rest));
     }

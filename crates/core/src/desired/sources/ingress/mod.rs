@@ -55,8 +55,6 @@ use crate::{
     diagnostics::{Code, Severity},
 };
 
-/// How annotations begin that hold an action.
-
 /// What is wrong with IngressClassParams by themselves: field, what is wrong with it, and what to do.
 #[must_use]
 pub fn params_mistakes(spec: &crate::api::crd::IngressClassParamsSpec) -> Vec<(String, String, String)> {
