@@ -1,5 +1,5 @@
-//! The program albatross: its commands and the controller. What decides is in [`albatross_core`], what speaks with AWS in
-//! [`albatross_aws`]. `ARCHITECTURE.md` says which room holds what.
+//! The program albatross: its commands and the controller. [`albatross_core`] decides, [`albatross_aws`] calls AWS.
+//! `ARCHITECTURE.md` describes the rooms.
 
 pub mod cli;
 pub mod controller;

@@ -1,4 +1,4 @@
-//! `albatross iam-policy`: what IAM has to allow the controller's role.
+//! `albatross iam-policy`: the IAM policy of the controller's role.
 
 use std::process::ExitCode;
 

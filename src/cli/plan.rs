@@ -1,4 +1,4 @@
-//! `albatross plan`: the same road as the controller's, from manifests, against nothing.
+//! `albatross plan`: the controller's road from manifests to a plan, without AWS.
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The controller's core against a cluster and an AWS that live in the same process, on paused time: random worlds, edits,
-//! faults and crashes, each from a printed seed. What AWS and the cluster become is compared with what they become without
-//! any fault.
-//! `ALBATROSS_SIMULATION_SEEDS` says how many, `ALBATROSS_SIMULATION_SEED` names a single one.
+//! faults and crashes, each from a printed seed. The final state of AWS and the cluster is compared with that of a world
+//! without any fault.
+//! `ALBATROSS_SIMULATION_SEEDS` sets their number, `ALBATROSS_SIMULATION_SEED` names a single one.
 
 mod process;
 mod world;

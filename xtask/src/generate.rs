@@ -1,4 +1,4 @@
-//! The files that are generated from the code, each from the one place that knows.
+//! The files that are generated from the code, each from its one source.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
-//! Tasks of development. `cargo xtask generate` writes what is generated from the code: documents, custom resources, IAM policy.
+//! Tasks of development. `cargo xtask generate` writes the files that are generated from the code: documents, custom
+//! resources, IAM policy.
 
 mod generate;
 

@@ -1,12 +1,12 @@
-//! One budget of calls for each class of call, shared by all who work.
+//! One budget of calls for each class of call, shared by all workers.
 //!
 //! AWS gives an account, in each region and for each class of call, a token bucket: so many calls at once, and so many a
-//! second from then on. Its size is not told, and others empty it too. So nobody waits until AWS throttles; from then on
-//! calls of that class go out at about the rate that gets through, which rises with every call that AWS takes and falls
-//! when it throttles again, until it has not throttled for a while.
+//! second from then on. Its size is not known, and other clients empty it too. So no call waits until AWS throttles; from
+//! then on calls of that class go out at about the rate that AWS accepts, which rises with every accepted call and falls
+//! when AWS throttles again, until it has not throttled for a while.
 //!
-//! While calls have to wait, the most urgent [`Priority`] goes first, and whoever came first among equals. That is strict:
-//! as long as more urgent calls use up all that AWS allows, less urgent ones of the same class wait, without a limit.
+//! While calls have to wait, the most urgent [`Priority`] goes first, and the earliest among equals. That is strict: as
+//! long as more urgent calls use up all that AWS allows, less urgent ones of the same class wait, without a limit.
 //!
 //! Decisions ([`gate`]) have the time given from outside; this file only waits.
 

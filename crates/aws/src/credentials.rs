@@ -1,6 +1,7 @@
-//! Where credentials come from, in the order of AWS's SDK for Go, which aws-load-balancer-controller uses, so that a takeover does
-//! not change who asks: a profile that is named, environment, the ServiceAccount's role, the default profile, EKS Pod Identity,
-//! the instance. Where they do not come, the error says what is missing and how to fix it, at the start and at each renewal.
+//! The sources of credentials, in the order of AWS's SDK for Go, which aws-load-balancer-controller uses, so that a
+//! takeover does not change the identity: a profile that is named, environment, the ServiceAccount's role, the default
+//! profile, EKS Pod Identity, the instance. Where no source works, the error names the missing part and its fix, at the
+//! start and at each renewal.
 
 mod hints;
 mod web_identity;

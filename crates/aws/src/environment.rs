@@ -1,4 +1,4 @@
-//! What has to be known before anything can be done: credentials, and the VPC of the cluster.
+//! The prerequisites of a start: credentials, and the VPC of the cluster.
 
 use std::collections::BTreeSet;
 

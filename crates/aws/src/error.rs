@@ -1,4 +1,4 @@
-//! What can go wrong with a call: what AWS says sorted by what it means for the next step, with the cure.
+//! The errors of calls, sorted by their consequence for the next step, with their fixes.
 
 use std::{error::Error, fmt, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The shell of [`albatross_core::facts`]: asks AWS for what building wants, and keeps it for a while.
+//! The shell of [`albatross_core::facts`]: reads the facts that building asks for from AWS, and remembers them for a while.
 
 mod certificates;
 

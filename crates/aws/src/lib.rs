@@ -1,5 +1,5 @@
-//! All that is spoken with AWS: clients, errors with their cures, the conversion to [`albatross_core::model`], the answers to
-//! [`albatross_core::facts`], and the [`Inventory`] of what AWS has, which our own writes keep true.
+//! All traffic with AWS: clients, errors with their fixes, the conversion to [`albatross_core::model`], the answers to
+//! [`albatross_core::facts`], and the [`Inventory`] of AWS resources, which the controller's own writes keep current.
 
 mod acm;
 mod budget;

@@ -1,4 +1,4 @@
-//! Which connection goes through a proxy, as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say, for AWS and for the API server. The
+//! The choice of a proxy for a connection, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY, for AWS and for the API server. The
 //! rules are Go's, and so aws-load-balancer-controller's: the HTTP libraries here have other ones, and each its own.
 
 use std::{

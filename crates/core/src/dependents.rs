@@ -1,4 +1,4 @@
-//! Whom a change in the cluster concerns: from an object to the keys that have to be looked at. Pure.
+//! The dependents of an object: from a change in the cluster to the keys that it affects. Pure.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What is wrong with an object, where, and what to do about it. The same value feeds events, logs and `albatross plan`.
+//! A mistake in an object: its field, message and fix. The same value feeds events, logs and `albatross plan`.
 
 use std::{collections::BTreeMap, fmt};
 

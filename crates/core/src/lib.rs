@@ -1,5 +1,6 @@
-//! What albatross decides, as pure functions over plain data: no I/O, no clock, no async, no client of Kubernetes or AWS.
-//! The order of iteration is always defined. `ARCHITECTURE.md` says which room holds what.
+//! The decisions of albatross, as pure functions over plain data: no I/O but the reading of manifests ([`snapshot`]), no
+//! clock, no async, no client of Kubernetes or AWS. The order of iteration is always defined. `ARCHITECTURE.md` describes
+//! the rooms.
 
 pub mod admission;
 pub mod api;

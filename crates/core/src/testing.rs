@@ -1,4 +1,4 @@
-//! What tests of this crate and of those above begin with.
+//! Fixtures for the tests of this crate and of those above.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Events in the core API group, as aws-load-balancer-controller records them, so that its RBAC suffices.
 //!
 //! A warning that was written is not repeated, word for word, for an hour. One object has a budget of events as with client-go's recorder,
-//! and what waits to be written has a limit: beyond both, events are counted and dropped, those of the namespace with the
+//! and the events that wait to be written have a limit: beyond both, events are counted and dropped, those of the namespace with the
 //! most first.
 
 use std::{

@@ -1,4 +1,4 @@
-//! What is written to, and read afresh from, the API server: finalizers, status, and the proof that something is gone.
+//! Writes to, and direct reads from, the API server: finalizers, status, and the proof that an object is gone.
 
 use std::{future::Future, time::Duration};
 

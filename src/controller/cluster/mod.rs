@@ -1,4 +1,4 @@
-//! What is spoken with the API server: watches, objects read and written, events, records, Secrets.
+//! The traffic with the API server: watches, objects read and written, events, records, Secrets.
 
 pub(crate) mod deadline;
 pub(crate) mod events;

@@ -1,5 +1,5 @@
-//! Where records are kept: ConfigMaps in the controller's namespace, one writer at a time. Taking a record's promise back is
-//! waited for; giving it is not, and is written with others a moment later.
+//! The store of records: ConfigMaps in the controller's namespace, one writer at a time. A caller waits for the write that
+//! marks a record dirty; a record that is marked clean is written with others a moment later.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,6 @@
-//! Secrets of identity providers, read one by one by their names, as far as RBAC lets us. Those in use are watched, each alone,
-//! so that a change of one brings back the stacks that use it. What they hold is kept in memory here and nowhere else.
+//! Secrets of identity providers, read one by one by their names, as far as RBAC allows it. Those in use are watched, each
+//! alone, so that a change of one brings back the stacks that use it. Their content is held in memory here and nowhere
+//! else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

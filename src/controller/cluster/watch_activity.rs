@@ -1,6 +1,6 @@
-//! When the API server last answered the watch of each kind: seen where the answers arrive, because a watch of a kind that
-//! does not change brings no event for hours. The server sends bookmarks about once a minute, and ends each watch after
-//! five minutes at most, so that a longer silence is a watch that brings nothing any more.
+//! The time of the API server's last answer to the watch of each kind: taken where the answers arrive, because a watch of a
+//! kind that does not change brings no event for hours. The server sends bookmarks about once a minute, and ends each watch
+//! after five minutes at most, so that a longer silence is a watch that brings nothing any more.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Which stacks asked for which fact, so that those that were given an answer that is no longer so are looked at again.
+//! The stacks that were built from each fact, so that a changed answer brings them back into the queue.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
-//! One pass over a group of Ingresses or a Service, along the one road: snapshot → build → plan → apply → status, events, finalizers.
+//! One pass over a group of Ingresses or a Service, along the one road: snapshot → desired → plan → apply → status, events,
+//! finalizers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

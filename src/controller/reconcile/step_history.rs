@@ -1,7 +1,7 @@
-//! Steps that were carried out and are planned again, though nobody has asked for anything else since: AWS or the API server
-//! answers other than what was written, or something else changes it back each time. One repetition may come of a list that
-//! was behind, or of a change by hand; from then on such a step waits, longer each time, and people are told. The rest of
-//! the plan goes on.
+//! Steps that were executed and are planned again, though no object asks for anything else since: AWS or the API server
+//! returns other values than were written, or another program changes them back each time. One repetition may come from a
+//! list that was behind, or from a change by hand; from then on such a step waits, longer each time, and is reported. The
+//! rest of the plan goes on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

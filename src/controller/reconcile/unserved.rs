@@ -1,4 +1,5 @@
-//! What aws-load-balancer-controller works on and albatross does not: where the cluster has any of it, the log says so, once.
+//! Features of aws-load-balancer-controller that albatross does not serve: where the cluster uses one, the log names it,
+//! once.
 
 use kube::{
     Api, Client,

@@ -1,5 +1,5 @@
-//! What stacks wait for: state with a deadline, and nobody who sleeps. What ends a wait brings the stack back by itself; the
-//! deadline is when people should be told that it has not.
+//! The waits of stacks: state with a deadline, without a sleeping task. The end of a wait brings the stack back by itself;
+//! at the deadline a wait that has not ended is reported.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

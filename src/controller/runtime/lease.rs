@@ -6,7 +6,7 @@
 //! - A lease is expired when *this* process has seen no change of it for its duration. Wall clocks are written into the
 //!   lease for people to read, and never compared.
 //! - Every write names the version that was read, so of two candidates one fails.
-//! - A leader that could not renew for [`Timing::renew_deadline`] stops being leader, before anybody may take over.
+//! - A leader that could not renew for [`Timing::renew_deadline`] stops being leader, before another process may take over.
 //!
 //! A process that is frozen whole (a suspended virtual machine) wakes up with the role that it had. [`Tenure`] is therefore
 //! asked before each write: it compares the clocks with the last renewal.

@@ -1,5 +1,5 @@
-//! Where the cluster is in AWS: its region and its VPC. Flags come first, then the nodes' provider IDs, and the instance
-//! metadata last: pods cannot reach it on many clusters. Nothing is asked that is not needed.
+//! The discovery of the cluster's region and VPC. Flags come first, then the nodes' provider IDs, and the instance metadata
+//! last: pods cannot reach it on many clusters. Sources that are not needed are not asked.
 
 use kube::{Api, Client, api::ListParams};
 use tokio::sync::OnceCell;

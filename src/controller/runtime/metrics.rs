@@ -1,7 +1,7 @@
-//! What is counted and measured, for Prometheus.
+//! The metrics, for Prometheus.
 //!
 //! Where aws-load-balancer-controller has a metric of the same meaning, its name and labels are used, so that dashboards
-//! and alerts keep working. Ours begin with `albatross_`.
+//! and alerts keep working. The names of the others begin with `albatross_`.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! What carries the passes: flags, start, lease, queue, metrics and the admin server.
+//! The frame of the passes: flags, start, lease, queue, metrics and the admin server.
 
 pub mod admin;
 pub mod flags;

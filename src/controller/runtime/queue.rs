@@ -5,7 +5,7 @@
 //! Changed rules of nodes come first, because every binding and many stacks wait for them, but at most once a second.
 //!
 //! A change of a key while it runs brings it back afterwards. A failed key waits from one second to two minutes, twice
-//! as long each time; when something that concerns it changes, it is tried after a second at the latest.
+//! as long each time; when an object on which it depends changes, it is tried after a second at the latest.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},

@@ -1,4 +1,4 @@
-//! Starting and stopping: from flags to running workers, with a clear word on whatever is missing.
+//! Starting and stopping: from flags to running workers, with a clear message about every missing prerequisite.
 
 use std::{
     collections::BTreeSet,

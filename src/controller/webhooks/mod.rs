@@ -1,5 +1,4 @@
-//! Serves the admission webhooks over TLS. Every replica does, whoever leads; what is answered is decided in
-//! [`albatross_core::admission`].
+//! Serves the admission webhooks over TLS, in every replica; [`albatross_core::admission`] decides the responses.
 
 pub(crate) mod certificates;
 

@@ -1,4 +1,4 @@
-//! What must be true of a world that has come to rest.
+//! The invariants of a world that has come to rest.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Two worlds, compared by what they have, and told apart by the lines that differ.
+//! Two worlds, compared by their resources and objects, with the lines that differ.
 
 use std::collections::BTreeMap;
 

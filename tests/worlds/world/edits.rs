@@ -1,4 +1,4 @@
-//! What users and the rest of the cluster do.
+//! The edits of users and of the rest of the cluster.
 
 use serde_json::Value;
 

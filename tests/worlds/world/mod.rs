@@ -1,4 +1,4 @@
-//! A world: a cluster, an AWS and a process of the controller between them, and what happens to them.
+//! A world: a cluster, an AWS and a process of the controller between them, and its events.
 
 mod checks;
 pub(crate) mod compare;

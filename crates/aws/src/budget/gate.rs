@@ -1,4 +1,4 @@
-//! The decisions of a budget: who may make a call now, and how many calls a second there are.
+//! The decisions of a budget: which call may go now, and how many calls a second there are.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the environment says of credentials, and what that means where there are none.
+//! The environment's settings for credentials, and the explanation of an environment that has none.
 
 use super::NoCredentials;
 

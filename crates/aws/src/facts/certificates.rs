@@ -1,5 +1,5 @@
-//! The certificates in ACM. One list serves all who ask within a minute; what a list does not tell is asked for certificate by
-//! certificate, once in a long while.
+//! The certificates in ACM. One list serves all stacks that ask within a minute; details that the list does not have are
+//! read certificate by certificate, once in a long while.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! Reads one group again that was given up, by ARN and by name.
+//! Reads an invalidated stack again, by ARN and by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,13 +1,14 @@
-//! What AWS has, kept true by our own writes.
+//! The controller's knowledge of AWS, kept current by its own writes.
 //!
-//! One sweep lists every load balancer and target group of the VPC and every security group of the cluster. What hangs
-//! below a load balancer is read when its group is first observed. From then on a write's answer is what is known, and
-//! nothing is read again until an answer was lost or somebody asks for it: then what the group has is read by ARN, and what a
-//! lost answer may have made, by name. Only where something that was there is not found, all is listed once more.
+//! One sweep lists every load balancer and target group of the VPC and every security group of the cluster. Listeners and
+//! rules of a load balancer are read when its stack is first observed. From then on the answers to writes are the
+//! knowledge, and nothing is read again until an answer is lost or the audit invalidates the stack: then its resources are
+//! read by ARN, and resources that a lost answer may have created, by name. Only where a known resource is not found,
+//! everything is listed once more.
 //!
-//! Reads and writes run side by side, so nothing that a read brings may hide a write that was made meanwhile. Two
-//! counters see to that: `wanted` counts the times that something known was given up, and a read counts only if it
-//! began after the last of those; `writes` counts our own writes, and a read leaves alone what was written since it began.
+//! Reads and writes run side by side, so the result of a read must not hide a write that happened meanwhile. Two counters
+//! ensure that: `wanted` counts invalidations, and a read counts only if it began after the last of those; `writes` counts
+//! the controller's own writes, and a read leaves alone the resources that were written since it began.
 
 mod invalidated;
 mod record;

@@ -1,4 +1,4 @@
-//! The sweep: everything is listed, and the tags of what is not known yet are read.
+//! The sweep: everything is listed, and the tags of resources that are not known yet are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 

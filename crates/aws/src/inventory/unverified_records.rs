@@ -1,4 +1,4 @@
-//! What records vouch for is not read.
+//! Resources that a trusted record names are not read.
 
 use std::collections::BTreeSet;
 

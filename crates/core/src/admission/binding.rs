@@ -1,4 +1,4 @@
-//! TargetGroupBindings: what can be said of them without asking AWS.
+//! TargetGroupBindings: the checks that need no AWS call.
 
 use crate::{
     api::{

@@ -1,5 +1,5 @@
-//! Ingresses of our classes: denied where aws-load-balancer-controller denies them, and told what would be found wrong
-//! with them.
+//! Ingresses of albatross's classes: denied where aws-load-balancer-controller denies them, with warnings about every other
+//! mistake.
 
 use crate::api::annotations::registry::ingress as keys;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! Admission webhooks: from an object that somebody writes, and what the cluster says, to an answer. Pure. Nothing depends on
-//! these being asked; where they are not, the same is found when the object is worked on.
+//! Admission webhooks: from an object that a user writes, and the snapshot of the cluster, to a response. Pure. Nothing
+//! depends on the webhooks being called; without them, the same mistakes are found in the pass over the object.
 
 mod binding;
 mod ingress;

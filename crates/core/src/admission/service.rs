@@ -1,4 +1,4 @@
-//! Services of type LoadBalancer that name no class become ours.
+//! Services of type LoadBalancer that name no class get the class of albatross.
 
 use serde_json::{Value, json};
 

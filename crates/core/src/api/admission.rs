@@ -1,4 +1,4 @@
-//! `admission.k8s.io/v1`: what the API server asks of a webhook and is answered, with the fields that are used.
+//! `admission.k8s.io/v1`: the API server's requests to a webhook and the responses, with the fields that are used.
 
 use k8s_openapi::ByteString;
 use serde::Deserialize;

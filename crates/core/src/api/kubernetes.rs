@@ -1,5 +1,5 @@
-//! The Kubernetes objects that are read, with the fields that are used and no others: what is not named here is dropped
-//! while parsing, which is most of what a Pod is. Every field may be missing, so that no object can fail a whole list.
+//! The Kubernetes objects that are read, with the fields that are used and no others: a field that is not named here is
+//! dropped while parsing, which is most of a Pod. Every field may be missing, so that no object can fail a whole list.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What users write: the Kubernetes types that are read, the custom resources, and the registry of annotations.
+//! The input of users: the Kubernetes types that are read, the custom resources, and the registry of annotations.
 
 pub mod admission;
 pub mod annotations;

@@ -1,4 +1,4 @@
-//! What the flags say that building depends on.
+//! The flags on which building depends.
 
 use crate::model::{Scheme, SecurityGroupId, Tags, TargetType, Value, VpcId};
 

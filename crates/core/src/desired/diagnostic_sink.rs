@@ -1,4 +1,4 @@
-//! What building collects on its way: diagnostics, what it has to know, what it could not learn.
+//! The results that building collects on its way: diagnostics, facts that it needs, facts that it could not get.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! From what the cluster says to what AWS shall have. Pure: no I/O, no clock. Building never stops at the first mistake:
-//! it returns what it could build with every diagnostic.
+//! From the cluster's objects to the desired AWS resources. Pure: no I/O, no clock. Building never stops at the first
+//! mistake: it returns the stack that it could build with every diagnostic.
 
 mod config;
 mod diagnostic_sink;

@@ -1,4 +1,4 @@
-//! Which certificates in ACM go with which host names (reference: ingress §4.4).
+//! The choice of certificates in ACM for host names (reference: ingress §4.4).
 
 use std::collections::BTreeSet;
 

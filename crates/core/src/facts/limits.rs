@@ -1,4 +1,4 @@
-//! How much of everything an account may have (ELB v2 DescribeAccountLimits).
+//! The quotas of an account (ELB v2 DescribeAccountLimits).
 
 use std::collections::BTreeSet;
 

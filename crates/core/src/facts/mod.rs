@@ -1,4 +1,4 @@
-//! What must be known of AWS before building, asked for as data.
+//! The facts about AWS that building needs, asked for as data.
 
 pub mod certificates;
 pub mod limits;

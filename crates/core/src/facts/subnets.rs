@@ -1,5 +1,5 @@
-//! Which subnets a new load balancer goes to when nobody names them: the auto-discovery of aws-load-balancer-controller,
-//! with a verdict on every subnet when it finds none; and those that a user names.
+//! The subnets of a new load balancer when its objects name none: the auto-discovery of aws-load-balancer-controller, with
+//! a verdict on every subnet when it finds none; and the subnets that a user names.
 
 mod named;
 

@@ -1,4 +1,5 @@
-//! What a client has to show before a request is acted on: on HTTPS listeners, before the action of a rule or of the listener.
+//! The authentication that a client needs before a request is acted on: on HTTPS listeners, before the action of a rule or
+//! of the listener.
 
 use std::{collections::BTreeMap, fmt};
 

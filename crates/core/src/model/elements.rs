@@ -1,4 +1,4 @@
-//! The parts that what shall be and what is are both made of.
+//! The parts that desired and observed resources are both made of.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! How much more fits on a load balancer and in its security group, as far as AWS has said so by refusing something.
+//! The limits of a load balancer and of its security group that are known because AWS has refused a step for a quota.
 
 use std::collections::BTreeSet;
 

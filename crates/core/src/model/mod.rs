@@ -1,5 +1,5 @@
-//! The AWS resources of a load balancer as plain data: what a stack shall be ([`stack`]), what AWS has ([`observed`]),
-//! and the small types both share. Nothing here does I/O.
+//! The AWS resources of a load balancer as plain data: the desired ones of a stack ([`stack`]), the observed ones
+//! ([`observed`]), and the small types that both share. Nothing here does I/O.
 
 pub mod authentication;
 mod elements;

@@ -1,4 +1,4 @@
-//! What AWS says of a VPC: its subnets, route tables, zones, instances and network interfaces.
+//! The parts of a VPC as AWS describes them: its subnets, route tables, zones, instances and network interfaces.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What is: the AWS resources and bindings that carry one stack's tags and labels.
+//! The observed AWS resources and bindings, which carry one stack's tags and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What shall be: the AWS resources of one stack, which a group of Ingresses or a Service asks for.
+//! The desired AWS resources of one stack, which a group of Ingresses or a Service asks for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! Which tags of a stack's resources are the controller's own.
+//! The tags of a stack's resources that the controller has set.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! The tags, labels and finalizers that say what belongs to whom, exactly those of aws-load-balancer-controller.
+//! The tags, labels and finalizers that name the owner of a resource, exactly those of aws-load-balancer-controller.
 
 use std::collections::BTreeMap;
 

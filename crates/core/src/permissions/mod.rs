@@ -1,6 +1,6 @@
-//! What AWS's IAM has to allow the controller: every action with its reason, and the policy that allows just these, with the
-//! conditions of aws-load-balancer-controller's policy: what is made carries the cluster's tag, and what is changed carries it
-//! already. `albatross iam-policy` prints it, and `config/iam-policy.json` is it.
+//! The permissions that the controller needs in AWS's IAM: every action with its reason, and the policy that allows just
+//! these, with the conditions of aws-load-balancer-controller's policy: created resources carry the cluster's tag, and
+//! changed ones carry it already. `albatross iam-policy` prints it, and `config/iam-policy.json` is it.
 
 mod actions;
 mod document;

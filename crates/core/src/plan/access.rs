@@ -1,12 +1,16 @@
 //! The order in which rules of the stack's own security group come and go.
 //!
-//! A port is opened when its listener has all its rules, and closed when its listener is gone. New sources reach an existing
-//! listener only once it is as desired. What a replaced load balancer may need stays open until that is gone. Sooner goes:
+//! A port is opened when its listener has all its rules, and closed when its listener is gone. New sources reach an
+//! existing listener only once it is as desired. Rules that a replaced load balancer may need stay until that is gone.
+//! These are removed sooner:
 //!
-//! 1. A source of a port that the stack narrows: no other step has to come first, and one that AWS refuses keeps nobody in.
-//! 2. A rule that the stack does not want, before a load balancer is made behind it, and where a public one would answer through it.
+//! 1. A source of a port that the stack narrows: no other step has to come first, and a step that AWS refuses lets no
+//!    removed source in.
+//! 2. A rule that the stack does not ask for, before a load balancer is made behind it, and where a public one would answer
+//!    through it.
 //!
-//! Where AWS has said that no more rules fit, rules that go make room in several parts, so that never all sources miss at once.
+//! Where AWS has refused more rules for the quota, rules are removed in several parts, so that never all sources are
+//! missing at once.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,5 +1,5 @@
-//! Who is charged with a step that AWS refuses. What several members of a group ask for together is done in a step for each who
-//! asks, so that a refusal sets only that one aside.
+//! The attribution of steps that AWS refuses. A setting that several members of a group share becomes one step for each
+//! requester, so that a refusal freezes that one only.
 
 use super::step::{ListenerChange, Plan, Step, StepAction, TaggedResource};
 use crate::model::{Cause, ObservedStack, SecurityGroupRule, Source, Stack, Tags};

@@ -1,4 +1,4 @@
-//! What a client has to show before an action: compared with what AWS has.
+//! The authentication before an action, compared with that in AWS.
 
 use super::rules::same_conditions;
 use crate::model::{

@@ -1,8 +1,8 @@
-//! What in AWS belongs to members of a group that are set aside, and so neither changes nor goes.
+//! The AWS resources of frozen members of a group, which neither change nor go.
 //!
-//! Who has what is remembered from when nothing was left to do. What nobody is remembered to have (a process that has just
-//! started without a record, or what was made for a member before AWS refused the rest of it) is kept too, as long as
-//! somebody is set aside and nobody else asks for it.
+//! The resources of each member are remembered from the time when nothing was left to do. A resource without a remembered
+//! owner (in a process that has just started without a record, or one that was created for a member before AWS refused the
+//! rest) is frozen too, as long as a member is frozen and no other member asks for it.
 
 use crate::model::{CertificateArn, FrozenMembers, MemberResources, ObjectName, ResourceId, RuleArn};
 

@@ -1,4 +1,4 @@
-//! What of a member that leaves its group is left in AWS: until nothing is, its Ingress keeps the group's finalizer.
+//! The resources in AWS of a member that leaves its group: until none is left, its Ingress keeps the group's finalizer.
 
 use super::step::{Plan, StepAction, Wait};
 use crate::model::{CertificateArn, MemberResources, ObjectName, ObservedStack, RuleArn, TargetGroupArn};

@@ -1,4 +1,4 @@
-//! From what shall be and what is to the ordered steps between them, each with its cause. Pure: no I/O, no clock.
+//! From desired and observed resources to the ordered steps between them, each with its cause. Pure: no I/O, no clock.
 
 mod access;
 mod attribution;

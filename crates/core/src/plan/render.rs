@@ -1,4 +1,4 @@
-//! Plans as people read them: one line a step, what it is because of, and what is known only after apply.
+//! Plans for people: one line a step, its cause, and the values that are known only after apply.
 
 use std::fmt::{self, Write as _};
 

@@ -1,13 +1,14 @@
 //! The plan of one stack.
 //!
-//! Order: target group, binding, load balancer, new listeners with their rules, who may come in on their ports, the security
-//! groups in front, then the listeners that change, those that redirect after those that they lead to. What goes, goes the
-//! other way round: rule or listener, who may come in, binding, and once the binding has let go of its targets, the target
-//! group; the security group last.
+//! Order: target group, binding, load balancer, new listeners with their rules, the sources of their ports, the security
+//! groups in front, then the listeners that change, those that redirect after those that they lead to. Deletion goes the
+//! other way round: rule or listener, sources, binding, and once the binding has released its targets, the target group;
+//! the security group last.
 //!
-//! A load balancer that cannot become the wanted one is replaced: the wanted one is made beside it, with target groups of its
-//! own, since a group serves one load balancer. The old one goes when the new one serves and clients have had time to find
-//! it. Both generations carry the same tags, so target groups are told apart by which load balancer names them.
+//! A load balancer that cannot become the desired one is replaced: the desired one is created in addition to it, with
+//! target groups of its own, since a group serves one load balancer. The old one is deleted when the new one serves and
+//! clients have had time to find it. Both generations carry the same tags, so target groups are distinguished by the load
+//! balancer that names them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

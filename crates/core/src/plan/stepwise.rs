@@ -1,17 +1,17 @@
-//! The rules of a listener where there is no room to make all that comes before what goes is deleted.
+//! The rules of a listener where there is no room to create all new rules before the old ones are deleted.
 //!
-//! What AWS has is a list, of which every request takes the first rule that fits. It is led to the wanted list so that a
-//! request is answered as before or as after:
+//! The observed rules are a list, of which every request takes the first rule that fits. The plan leads it to the desired
+//! list so that a request is answered as before or as after:
 //!
-//! 1. A new rule is made below everything, when all wanted rules above it are there: it takes only what reached the default
-//!    action, and what it takes it keeps.
-//! 2. Wanted rules are put above all others once all above them are there: what they take is answered as after.
-//! 3. A rule that goes is deleted when it takes nothing any more, because a rule above it takes everything that it would; or
-//!    when what it takes is answered as after without it. From the bottom, since fewer rules stand below.
-//! 4. A rule of the same conditions becomes the wanted one in place, where the target group that it gives up leaves room for
-//!    those that it leads to. Rules that go and keep that group in use are deleted first, and theirs made right after.
+//! 1. A new rule is created below everything, when all desired rules above it exist: it takes only requests that reached
+//!    the default action, and keeps taking those.
+//! 2. Desired rules are put above all others once all above them exist: the requests that they take are answered as after.
+//! 3. An old rule is deleted when it takes no request any more, because a rule above it takes all of them; or when the
+//!    requests that it takes are answered as after without it. From the bottom, since fewer rules stand below.
+//! 4. A rule of the same conditions becomes the desired one in place, where the target group that it gives up leaves room
+//!    for those that it leads to. Old rules that keep that group in use are deleted first, and theirs created right after.
 //!
-//! Where none of these is possible, the lowest rule that goes is deleted, and the next wanted one made at once.
+//! Where none of these is possible, the lowest old rule is deleted, and the next desired one created at once.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! Tags that nothing asks for any more.
 //!
-//! Where a record says which tags the controller has set, those go and no others. Without a record, all that the stack does
-//! not ask for go, as aws-load-balancer-controller takes them away. `--external-managed-tags`, AWS's own tags and those that
-//! say whose a resource is always stay.
+//! Where a record names the tags that the controller has set, those are removed and no others. Without a record, all tags
+//! that the stack does not ask for are removed, as aws-load-balancer-controller removes them. `--external-managed-tags`,
+//! AWS's own tags and those that name the owner of a resource always stay.
 
 use std::collections::BTreeSet;
 

@@ -1,9 +1,9 @@
-//! What is remembered of each stack across restarts: what AWS had of it when nothing was left to do. A record is a promise,
-//! made after the last write of a plan and taken back before the first of the next. It spares reads and decides nothing: it
-//! counts only where AWS lists all that it names, and whatever no record vouches for is read.
+//! The data that is remembered of each stack across restarts: the state of its AWS resources when nothing was left to do. A
+//! record is marked clean after the last write of a plan and dirty before the first of the next. It saves reads and decides
+//! nothing: it counts only where AWS lists all resources that it names, and a resource without a trusted record is read.
 //!
-//! Records stand in ConfigMaps, each compressed, and spread over many: a change costs a write of one of them, and thousands of
-//! stacks fit into what the API server takes (1 MiB each).
+//! Records are stored in ConfigMaps, each compressed, and spread over many: a change costs a write of one of them, and
+//! thousands of stacks fit into the limit of the API server (1 MiB each).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! Whether conditions hold for a request.
+//! The test of conditions against a request.
 
 use std::net::IpAddr;
 

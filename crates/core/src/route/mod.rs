@@ -1,8 +1,8 @@
-//! What a request would get from a listener: which rule takes it, what that rule does, and where a forward leads. Over what
-//! shall be ([`wanted`]) and over what AWS has ([`observed`]), by the same rules as AWS's documentation gives them: the first
+//! The answer of a listener to a request: the rule that takes it, the actions of that rule, and the target groups of a forward.
+//! For the desired listener ([`wanted`]) and for the observed one ([`observed`]), by the rules of AWS's documentation: the first
 //! rule of which all conditions hold, else the default action; of a condition's values one is enough.
 //!
-//! What cannot be known here:
+//! These cannot be known here:
 //!
 //! - **Regular expressions.** AWS says neither what dialect it takes in detail, nor whether an expression has to match the
 //!   whole text, nor whether case counts. So one holds for certain where it matches the whole text exactly, and does not hold
@@ -10,10 +10,10 @@
 //!   Unicode classes), is unknown.
 //! - **Source addresses** are those that the load balancer sees, which a proxy before it or a NAT decides.
 //! - **Fields of conditions that are not known here** may or may not hold.
-//! - What `Host` with a port, an encoded or a doubled slash in a path becomes before it is matched. Requests are taken as
+//! - The form of `Host` with a port, or of a path with an encoded or a doubled slash, before it is matched. Requests are taken as
 //!   they are written.
-//! - Which of several target groups a request is led to: only their shares are known, and clients that stick stay.
-//! - Whether targets are healthy, and whether a client is let through by authentication that stands before the last action.
+//! - The target group, of several, that a request is led to: only their shares are known, and clients that stick stay.
+//! - The health of targets, and the result of authentication that stands before the last action.
 
 mod matching;
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A snapshot of manifests on disk or on standard input, as people have them: YAML, JSON, lists of both, with documents that
-//! are of no concern here, and some that cannot be read. Each of these is reported, and the others are kept.
+//! A snapshot of manifests on disk or on standard input, as users have them: YAML, JSON, lists of both, with documents of
+//! other kinds and some that cannot be read. Each of these is reported, and the others are used.
 
 mod json;
 mod kinds;

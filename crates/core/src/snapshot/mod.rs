@@ -1,5 +1,5 @@
-//! What the cluster, or a folder of manifests, says at one instant, indexed for building. Filled by watches
-//! (the controller's) or by [`from_files`]; a relist replaces a kind at its end, so that nothing seems gone while it runs.
+//! The cluster, or a folder of manifests, at one instant, indexed for building. Filled by watches (the controller's) or by
+//! [`from_files`]; a relist replaces a kind at its end, so that nothing seems gone while it runs.
 
 mod from_files;
 mod placeholder;

@@ -1,4 +1,5 @@
-//! What stands in manifests for a value that somebody has to write yet: `$CERT`, `${CERT}`, `{{ .Values.cert }}`, `<YOUR_ARN>`.
+//! Placeholders in manifests for a value that the user has yet to write: `$CERT`, `${CERT}`, `{{ .Values.cert }}`,
+//! `<YOUR_ARN>`.
 
 /// Returns the first placeholder in a value, as it is written.
 ///

@@ -1,4 +1,4 @@
-//! The objects as they are kept: parsed once, as small as what is used of them.
+//! The objects of the snapshot: parsed once, and reduced to the fields in use.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Which of the bindings of one target group holds it.
+//! The choice among the bindings of one target group of the one that holds it.
 
 use std::collections::HashMap;
 

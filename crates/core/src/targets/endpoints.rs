@@ -1,4 +1,4 @@
-//! From a TargetGroupBinding to the targets that its group shall have: pods that serve, or nodes that may take traffic.
+//! From a TargetGroupBinding to the desired targets of its group: pods that serve, or nodes that may take traffic.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 

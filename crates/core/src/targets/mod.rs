@@ -1,4 +1,5 @@
-//! TargetGroupBindings: which pods or nodes behind a Service become targets, and whom the security groups of nodes and pods let in.
+//! TargetGroupBindings: the pods or nodes behind a Service that become targets, and the sources that the security groups of
+//! nodes and pods let in.
 
 pub mod binding_owners;
 pub mod endpoints;

@@ -1,4 +1,4 @@
-//! What to register in a target group, and what to deregister.
+//! The targets to register in a target group, and those to deregister.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Which conditions the pods of a binding get for their readiness gates, and when AWS is asked again. Pure.
+//! The conditions of a binding's pods for their readiness gates, and the time of the next query of AWS. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

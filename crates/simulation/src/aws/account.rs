@@ -1,4 +1,4 @@
-//! What an account has, and what a call sees of it.
+//! The resources of an account, and the view of them that a call gets.
 
 use crate::random::{Random, mixed};
 use std::{

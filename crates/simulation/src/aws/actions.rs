@@ -1,4 +1,4 @@
-//! Actions and conditions: read as requests have them, kept as AWS fills them in, written as answers have them.
+//! Actions and conditions: read as requests have them, stored as AWS fills them in, written as answers have them.
 
 use std::collections::BTreeSet;
 

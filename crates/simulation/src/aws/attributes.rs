@@ -1,5 +1,5 @@
-//! Attributes of load balancers, target groups and listeners: what AWS gives to what is new (ELB v2 API reference:
-//! LoadBalancerAttribute, TargetGroupAttribute, ListenerAttribute), and what may be set.
+//! Attributes of load balancers, target groups and listeners: AWS's defaults for new resources (ELB v2 API reference:
+//! LoadBalancerAttribute, TargetGroupAttribute, ListenerAttribute), and the attributes that may be set.
 
 use super::{
     account::Session,

@@ -1,4 +1,4 @@
-//! The VPC: what is there before anything is made, and what EC2 says of it.
+//! The VPC: the resources that exist from the beginning, and EC2's answers about them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

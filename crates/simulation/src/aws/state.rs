@@ -1,5 +1,5 @@
-//! What the account has, as plain data that can be compared with another account's: names instead of ARNs and ids, no
-//! times, and no trace of the order in which things were made.
+//! The resources of the account, as plain data that can be compared with another account's: names instead of ARNs and ids,
+//! no times, and no trace of the order in which they were made.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Other people: their own resources, and what they do to ours.
+//! Other users of the account: their own resources, and their changes of the controller's.
 
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! From HTTP to the store and back, with what goes wrong on the way.
+//! From HTTP to the store and back, with the faults on the way.
 
 use std::{future::pending, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The objects, and what an API server makes of creating, replacing, patching and deleting them.
+//! The objects, and the effect of creating, replacing, patching and deleting them.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! TargetGroupBindings: the steps that are Kubernetes's to do.
+//! TargetGroupBindings: the steps that are carried out in Kubernetes.
 
 use kube::{
     Api,

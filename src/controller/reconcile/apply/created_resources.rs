@@ -1,4 +1,4 @@
-//! What the steps of a plan that is being run have made so far, and what they name besides.
+//! The resources that the steps of a running plan have created so far, and the existing ones that they name.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Why a step could not be run, who is to blame, and what helps.
+//! The reason why a step could not be run, its requester, and the fix.
 
 use std::time::Duration;
 

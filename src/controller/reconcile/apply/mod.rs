@@ -1,5 +1,5 @@
-//! Runs the steps of a plan. Before each it asks whether it may still write; after each the [`Inventory`] knows what
-//! AWS has become, so that the next plan needs no read.
+//! Runs the steps of a plan. Before each it checks the write permit; after each it reports the new state to the
+//! [`Inventory`], so that the next plan needs no read.
 
 mod bindings;
 mod created_resources;

@@ -1,4 +1,4 @@
-//! One binding at a time: its target group gets the targets that it shall have.
+//! One binding at a time: its target group gets its desired targets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

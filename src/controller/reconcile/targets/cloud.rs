@@ -1,4 +1,4 @@
-//! What this room needs of AWS, and the road to it. A trait, so that tests can be AWS.
+//! The calls of this room to AWS, as a trait, so that tests can be AWS.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What this room writes to Kubernetes, and the few things that it reads past the watches.
+//! The writes of this room to Kubernetes, and its few reads past the watches.
 
 use std::collections::BTreeMap;
 

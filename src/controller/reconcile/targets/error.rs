@@ -1,4 +1,4 @@
-//! What can go wrong with a binding, as its events and its status tell it.
+//! The errors of a binding, as its events and its status report them.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! An AWS and an API server of the tests' own, which write down what they are asked.
+//! An AWS and an API server of the tests' own, which record their calls.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! Pods that wait for their load balancer: what AWS says of their targets is written into their status.
+//! Pods that wait for their load balancer: the health of their targets in AWS is written into their status.
 
 use std::collections::{BTreeMap, BTreeSet};
 

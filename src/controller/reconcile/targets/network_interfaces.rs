@@ -1,5 +1,5 @@
-//! Which security group stands before a pod or a node: that of its network interface. Instances are read in batches and
-//! kept; single addresses are asked for only where the instance does not tell.
+//! The security group of a pod or a node: that of its network interface. Instances are read in batches and remembered;
+//! single addresses are asked for only where the instance does not have them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

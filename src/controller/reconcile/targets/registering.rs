@@ -1,4 +1,4 @@
-//! RegisterTargets: in which zones, and what to do about targets that AWS refuses.
+//! RegisterTargets: the zones of targets, and the retries of those that AWS refuses.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -1,4 +1,5 @@
-//! In which Availability Zone an address is registered: AWS wants one for addresses outside of the target group's VPC.
+//! The Availability Zone in which an address is registered: AWS requires one for addresses outside of the target group's
+//! VPC.
 
 use std::{net::IpAddr, time::Duration};
 

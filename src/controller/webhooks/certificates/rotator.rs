@@ -1,5 +1,5 @@
-//! Keeps the webhooks' certificate in its Secret, and the API server told whom to trust. Every replica does; the Secret's version
-//! decides between them.
+//! Stores the webhooks' certificate in its Secret, and its authority in the configurations of the API server. Every replica
+//! does; the Secret's version decides between them.
 
 use std::{
     sync::Arc,

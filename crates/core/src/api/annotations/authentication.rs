@@ -1,4 +1,4 @@
-//! Who may come in: `auth-idp-cognito`, `auth-idp-oidc`, `jwt-validation` and `mutual-authentication`.
+//! Authentication of clients: `auth-idp-cognito`, `auth-idp-oidc`, `jwt-validation` and `mutual-authentication`.
 
 use std::collections::BTreeMap;
 

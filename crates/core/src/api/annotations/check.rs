@@ -1,4 +1,5 @@
-//! What can be said about an object's annotations from their keys alone: unknown ones, and ones whose effect is not built.
+//! The diagnostics about an object's annotations that follow from their keys alone: unknown ones, and ones whose effect is
+//! not built.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

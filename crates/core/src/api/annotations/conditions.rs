@@ -1,4 +1,4 @@
-//! `conditions.<name>`: what else a request must be, for rules that lead to the backend of this name.
+//! `conditions.<name>`: further conditions of the rules that lead to the backend of this name.
 
 use super::json::{Document, Node};
 use crate::model::{Condition, QueryStringValue};

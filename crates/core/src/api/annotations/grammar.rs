@@ -1,4 +1,4 @@
-//! What the value of an annotation may be, in a form that can check a value and say in words what is allowed.
+//! The grammar of an annotation's value, in a form that checks a value and describes the allowed ones.
 
 use super::json::Document;
 use super::{

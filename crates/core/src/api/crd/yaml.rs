@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions as YAML: what `albatross crds` prints and what `config/crd` and the chart hold.
+//! The CustomResourceDefinitions as YAML: the output of `albatross crds`, and the content of `config/crd` and the chart.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a client has to show: compared with what AWS has, and given a Secret's content once.
+//! Authentication: compared with that in AWS, and given a Secret's content once.
 
 use super::{aws::Aws, steps::built};
 use crate::{

@@ -1,5 +1,5 @@
-//! AWS and the API server as far as plans can tell them apart: each step is applied to an [`ObservedStack`], and what they
-//! would refuse is refused. What AWS fills in by itself is filled in, so that plans are compared with real answers.
+//! AWS and the API server as far as plans can distinguish them: each step is applied to an [`ObservedStack`], and a step
+//! that they would refuse is refused. Values that AWS fills in are filled in, so that plans are compared with real answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 

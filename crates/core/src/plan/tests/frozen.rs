@@ -1,4 +1,4 @@
-//! Members of a group that are set aside: whatever the others do, what those have stays.
+//! Frozen members of a group: whatever the others do, their resources stay.
 
 use std::collections::BTreeSet;
 

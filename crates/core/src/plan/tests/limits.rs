@@ -1,4 +1,4 @@
-//! What AWS refuses of load balancers, listeners and target groups, whatever it has already.
+//! The refusals of AWS for load balancers, listeners and target groups, whatever it has already.
 
 use std::collections::BTreeMap;
 

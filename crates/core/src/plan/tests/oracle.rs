@@ -1,4 +1,4 @@
-//! What each of many requests is answered with, by the state of a listener: a matcher that shares nothing with the planner.
+//! The answer to each of many requests, by the state of a listener: a matcher that shares nothing with the planner.
 
 use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, rc::Rc};
 

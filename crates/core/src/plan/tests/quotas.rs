@@ -1,4 +1,5 @@
-//! Changes for which there is no room to make all that comes before what goes is deleted: they arrive, in steps that fit.
+//! Changes for which there is no room to create all new resources before the old ones are deleted: they arrive, in steps
+//! that fit.
 
 use super::{
     aws::{Aws, Most},

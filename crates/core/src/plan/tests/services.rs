@@ -1,5 +1,5 @@
-//! Services, arbitrary ones, built as the controller builds them: knowing the load balancer that is there already. What a
-//! plan leads to is what was wanted, and from any Service there is a way to any other, as far as AWS goes along.
+//! Services, arbitrary ones, built as the controller builds them: with the existing load balancer known. A plan leads to
+//! the desired stack, and from any Service there is a way to any other, as far as AWS allows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

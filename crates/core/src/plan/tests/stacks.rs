@@ -1,4 +1,4 @@
-//! Whole stacks, arbitrary ones: what a plan leads to is what was wanted, and from any stack there is a way to any other.
+//! Whole stacks, arbitrary ones: a plan leads to the desired stack, and from any stack there is a way to any other.
 
 use std::collections::BTreeSet;
 

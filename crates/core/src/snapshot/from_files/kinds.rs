@@ -1,4 +1,4 @@
-//! Which objects are kept, which are of a version that no Kubernetes serves any more, and which are passed over.
+//! The kinds of objects that are read, those of a version that Kubernetes no longer serves, and those that are passed over.
 
 use std::fmt::Display;
 

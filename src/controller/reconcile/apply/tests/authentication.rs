@@ -1,4 +1,4 @@
-//! What is asked of AWS for authentication and for certificates of clients, and what is remembered of it.
+//! The calls for authentication and for certificates of clients, and the inventory afterwards.
 
 use super::*;
 use albatross_core::model::{

@@ -1,4 +1,4 @@
-//! Services with Network Load Balancers: what is sent for them, whole, and what is believed afterwards.
+//! Services with Network Load Balancers: the calls for them, whole, and the inventory afterwards.
 
 mod world;
 

@@ -1,4 +1,4 @@
-//! Transforms and forwards by weight at AWS's border: what is asked of AWS when they come, change and go.
+//! Transforms and forwards by weight at AWS's border: the calls when they come, change and go.
 
 use super::*;
 use albatross_core::{

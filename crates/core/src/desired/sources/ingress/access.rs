@@ -1,4 +1,4 @@
-//! Who may reach a load balancer, and how it reaches its targets (reference: ingress §6).
+//! The access to a load balancer, and its access to the targets (reference: ingress §6).
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What a client has to show before an action, on HTTPS listeners (reference: ingress §2.4, §3.4).
+//! The authentication of clients before an action, on HTTPS listeners (reference: ingress §2.4, §3.4).
 
 use super::{Builder, Failed, Member, listeners::ListenerContext};
 use crate::{

@@ -1,4 +1,4 @@
-//! What a backend of an Ingress becomes: an action (reference: ingress §3.4).
+//! From a backend of an Ingress to an action (reference: ingress §3.4).
 
 use super::{Builder, Failed, Member};
 use crate::api::annotations::registry::ingress as keys;

@@ -1,4 +1,4 @@
-//! Which Ingresses are ours, by their class (reference: ingress §1.1).
+//! The choice of albatross's Ingresses, by their class (reference: ingress §1.1).
 
 use std::fmt;
 

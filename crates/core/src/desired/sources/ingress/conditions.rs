@@ -1,4 +1,4 @@
-//! What a rule matches, and how it rewrites what it takes: host and path of the Ingress together with the annotations
+//! The conditions of a rule, and its rewrites: host and path of the Ingress together with the annotations
 //! `conditions.<name>` and `transforms.<name>` (reference: ingress §3.2, §3.3, §3.5).
 
 use super::{Builder, Failed, Member};

@@ -1,4 +1,4 @@
-//! Forwards that `actions.<name>` asks for: to Services and to target groups of others, by weight (reference: ingress §3.4).
+//! Forwards that `actions.<name>` asks for: to Services and to foreign target groups, by weight (reference: ingress §3.4).
 
 use super::{Builder, Failed, Member, backend::unavailable};
 use crate::{

@@ -1,4 +1,4 @@
-//! Who belongs to a group of Ingresses (reference: ingress §1.2 to §1.5).
+//! The members of a group of Ingresses (reference: ingress §1.2 to §1.5).
 
 use std::collections::BTreeSet;
 

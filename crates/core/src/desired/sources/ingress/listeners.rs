@@ -1,4 +1,4 @@
-//! What listeners do with requests that no rule takes (reference: ingress §3.6, §3.8).
+//! The default actions of listeners, for requests that no rule takes (reference: ingress §3.6, §3.8).
 
 use super::{Builder, Failed, Member};
 use crate::model::{Action, Authentication, ListenerProtocol, TargetGroupReference};

@@ -1,4 +1,4 @@
-//! What one member asks for of the group's load balancer and its listeners, read from its annotations and its class alone.
+//! The spec of one member for the group's load balancer and its listeners, read from its annotations and its class alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 

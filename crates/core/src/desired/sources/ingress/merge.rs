@@ -1,6 +1,6 @@
-//! What the members of a group ask for together. Where they differ, what the load balancer has wins as long as a member asks
-//! for it; among newcomers the group's order decides. Whoever asks for something else is told, and set aside (reference:
-//! ingress §1.6, §2, §4.2, §4.3).
+//! The merge of the members' specs. Where they differ, the current value of the load balancer wins as long as a member asks
+//! for it; among newcomers the group's order decides. A member that asks for another value gets a diagnostic and is frozen
+//! (reference: ingress §1.6, §2, §4.2, §4.3).
 
 use std::collections::{BTreeMap, BTreeSet};
 

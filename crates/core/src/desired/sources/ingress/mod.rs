@@ -1,8 +1,8 @@
-//! A group of Ingresses, built into the stack that AWS shall have.
+//! A group of Ingresses, built into its desired stack.
 //!
-//! Each member is built on its own ([`member_spec`], [`routes`]); then the parts are put together ([`merge`]). A member whose part cannot
-//! be built, or that asks for something else than the group has, is set aside: the stack says nothing of it, and what it has
-//! in AWS stays as it is.
+//! Each member is built on its own ([`member_spec`], [`routes`]); then the specs are merged ([`merge`]). A member whose
+//! spec cannot be built, or that asks for another setting than the group has, is frozen: the stack leaves it out, and its
+//! AWS resources stay as they are.
 
 mod access;
 mod addresses;

@@ -1,6 +1,6 @@
-//! Whether the group keeps to what an account may have on one load balancer. It is counted before the first write: those
-//! who are there already come first, then newcomers in the group's order, and a newcomer for whom there is no room is told
-//! and set aside. It follows by itself when there is room.
+//! The check of a group against the account's quotas for one load balancer. It is counted before the first write: existing
+//! members come first, then newcomers in the group's order, and a newcomer for whom there is no room is reported and
+//! frozen. It follows by itself when there is room.
 
 use std::collections::{BTreeMap, BTreeSet};
 

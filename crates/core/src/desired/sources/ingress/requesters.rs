@@ -1,4 +1,4 @@
-//! The members that ask for each common setting of a group: AWS's refusals are charged to them.
+//! The requesters of each common setting of a group: AWS's refusals are attributed to them.
 
 use crate::api::annotations::{Key, registry::ingress as keys};
 use std::collections::BTreeSet;

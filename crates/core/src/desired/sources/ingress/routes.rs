@@ -1,4 +1,4 @@
-//! Where a member's requests go, and how the members' routes become listeners.
+//! The routes of a member, and their merge into listeners.
 
 use std::collections::{BTreeMap, BTreeSet};
 

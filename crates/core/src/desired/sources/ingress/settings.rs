@@ -1,5 +1,5 @@
-//! What a member asks for, from its annotations or from the IngressClassParams of its class, which win (reference: ingress
-//! §1.6). Each setting has one accessor here, which answers the value and where it stands.
+//! The settings of a member, from its annotations or from the IngressClassParams of its class, which win (reference:
+//! ingress §1.6). Each setting has one accessor here, which returns the value and its field.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

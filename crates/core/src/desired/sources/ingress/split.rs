@@ -1,4 +1,4 @@
-//! Rules that ask for more than AWS takes in one. The values of a condition are alternatives, so a rule is the same as
+//! Rules that ask for more than AWS accepts in one. The values of a condition are alternatives, so a rule is the same as
 //! several, one after the other, that each have some of the values and the same action.
 
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! What is told of a Service before it is built: annotations that have no effect, a load balancer that would be orphaned,
-//! one that must not be deleted (reference: service §4, §5).
+//! The checks of a Service before it is built: annotations that have no effect, a load balancer that would be orphaned, one
+//! that must not be deleted (reference: service §4, §5).
 
 use super::{ATTRIBUTES, Builder, key};
 use crate::{

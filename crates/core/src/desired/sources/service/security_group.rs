@@ -1,4 +1,4 @@
-//! Who may reach the load balancer and its targets: security groups and their rules (reference: service §9, §12).
+//! The access to the load balancer and to its targets: security groups and their rules (reference: service §9, §12).
 
 use super::{Builder, key};
 use crate::{

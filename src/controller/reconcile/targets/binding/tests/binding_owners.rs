@@ -1,4 +1,4 @@
-//! Which of several bindings has a target group.
+//! The choice among several bindings of one target group.
 
 use super::*;
 use albatross_core::targets::binding_owners::Denied;

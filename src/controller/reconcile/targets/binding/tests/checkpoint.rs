@@ -1,4 +1,4 @@
-//! A binding that vouches for its targets.
+//! A binding with a trusted checkpoint of its targets.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Subnets and security groups that users name, and who may come in.
+//! Subnets and security groups that users name, and the sources that may connect.
 
 use super::*;
 use crate::facts::{ExistingLoadBalancer, FactQuery};

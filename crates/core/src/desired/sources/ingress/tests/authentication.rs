@@ -1,4 +1,4 @@
-//! What a client has to show, whose annotations say so, and whose certificates count.
+//! Authentication: the annotations that ask for it, and the certificates that count.
 
 use super::*;
 use crate::facts::FactQuery;

@@ -1,4 +1,4 @@
-//! Whose an Ingress is, and who belongs to a group.
+//! The owner of an Ingress, and the members of a group.
 
 use super::{
     super::class::{Ownership, ownership},

@@ -1,4 +1,4 @@
-//! Forwards to several target groups, by weight, to Services and to target groups of others.
+//! Forwards to several target groups, by weight, to Services and to foreign target groups.
 
 use super::*;
 use crate::facts::FactQuery;

@@ -1,4 +1,4 @@
-//! What people read when something is wrong, word for word.
+//! The messages about Ingresses, word for word.
 
 use super::*;
 

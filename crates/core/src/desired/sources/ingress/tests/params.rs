@@ -1,4 +1,4 @@
-//! IngressClassParams: what they set, that they win over annotations, and what people read of their mistakes.
+//! IngressClassParams: their settings, their precedence over annotations, and the messages about their mistakes.
 
 use super::*;
 use crate::{

@@ -1,4 +1,4 @@
-//! A wrong value of each annotation is told on the object that carries it, with key, value and what is allowed.
+//! A wrong value of each annotation is reported on the object that carries it, with key, value and the allowed values.
 
 use super::{super::membership, *};
 use crate::{

@@ -1,4 +1,4 @@
-//! What people are told.
+//! The messages about Services, word for word.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Whose a Service is, and what becomes of one that is not ours any more.
+//! The owner of a Service, and the release of one that another controller owns.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Whole stacks: one for each kind of Service that people write.
+//! Whole stacks: one for each kind of Service that users write.
 
 use super::*;
 
