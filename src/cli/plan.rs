@@ -18,18 +18,12 @@ use super::output;
 use crate::controller::{reconcile::targets::unsupported, runtime::flags::BuildFlags};
 use albatross_core::{
     desired::{
-        BuildConfig, Built,
-        sources::{
-            ingress::{
-                self,
-                class::{CLASS_ANNOTATION, CONTROLLER, Ownership},
-            },
-            service,
-        },
+        self, BuildConfig, Built,
+        sources::ingress::class::{CLASS_ANNOTATION, CONTROLLER},
     },
     diagnostics::{Code, Diagnostic, Severity},
     facts::Facts,
-    model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, StackId, Value},
+    model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, Value},
     plan::{self, Plan},
     snapshot::{self, Backend, IngressClass, Loaded, Problem, Scope, Snapshot, SourceLocation, placeholder},
 };
@@ -207,54 +201,26 @@ impl Run<'_> {
     /// Ingress and Service that is left alone.
     fn each<E>(&self, mut done: impl FnMut(StackPlan) -> Result<(), E>) -> Result<(), E> {
         let Self { snapshot, config, .. } = *self;
-        let mut reported: BTreeSet<ObjectName> = BTreeSet::new();
-        let mut groups: BTreeMap<StackId, Vec<&snapshot::Ingress>> = BTreeMap::new();
-        for ingress in snapshot.ingresses.values() {
-            for group in ingress::groups_of(ingress, snapshot) {
-                groups.entry(group).or_default().push(ingress);
-            }
-        }
-        for (group, candidates) in groups {
-            let membership = ingress::membership_among(candidates, snapshot, config, &group);
+        let mut planned: BTreeSet<ObjectReference> = BTreeSet::new();
+        for (stack, membership) in desired::stacks(snapshot, config) {
             if membership.members.is_empty() && membership.broken.is_empty() {
                 continue;
             }
-            let built = ingress::build(snapshot, config, &Facts::offline(), &group, &membership);
+            let built = desired::build(snapshot, config, &Facts::offline(), &stack, &membership);
             let broken = membership.broken.iter().map(|diagnostic| diagnostic.object.name.clone());
             let concerned: BTreeSet<ObjectName> = membership.members.iter().cloned().chain(broken).collect();
             let diagnostics = [membership.broken, built.diagnostics.clone()].concat();
-            let values: Vec<_> = concerned.iter().flat_map(|name| values_of_ingress(snapshot, name)).collect();
-            done(self.planned(group.object(), group.to_string(), Built { diagnostics, ..built }, &values))?;
-            reported.extend(concerned);
-        }
-        let is_ours = |service: &snapshot::Service| {
-            config.enable_services && service::ownership(service, config) == service::Ownership::Ours
-        };
-        for owner in snapshot.services.values().filter(|service| is_ours(service)) {
-            let built = service::build(snapshot, config, &Facts::offline(), &owner.name);
-            let object = ObjectReference::service(&owner.name);
-            done(self.planned(object, owner.name.to_string(), built, &values_of_service(owner)))?;
+            let values: Vec<_> = concerned.iter().flat_map(|name| values_of(snapshot, &stack.member(name))).collect();
+            done(self.planned(stack.object(), stack.to_string(), Built { diagnostics, ..built }, &values))?;
+            planned.extend(concerned.iter().map(|name| stack.member(name)));
         }
         for binding in snapshot.target_group_bindings.values() {
             if let Some(field) = unsupported(&binding.spec) {
                 done(self.refused_binding(&binding.name, field))?;
             }
         }
-        for ingress in snapshot.ingresses.values().filter(|ingress| !reported.contains(&ingress.name)) {
-            let why = ingress::class::foreign_because(ingress, snapshot, config);
-            let why = why.unwrap_or_else(|| match ingress::class::ownership(ingress, snapshot, config) {
-                Ownership::Broken(mistake) if !ingress.deleting => mistake.to_string(),
-                _ => "it is being deleted".to_owned(),
-            });
-            let values = values_of_ingress(snapshot, &ingress.name);
-            done(self.left_alone(&ObjectReference::ingress(&ingress.name), why, &values))?;
-        }
-        for service in snapshot.services.values().filter(|service| !is_ours(service)) {
-            let why = service::foreign_because(service, config).unwrap_or_else(|| {
-                "`--feature-gates=EnableServiceController=false`: Services are not served".to_owned()
-            });
-            let values = values_of_service(service);
-            done(self.left_alone(&ObjectReference::service(&service.name), why, &values))?;
+        for (object, why) in desired::unplanned(snapshot, config, &planned) {
+            done(self.left_alone(&object, why, &values_of(snapshot, &object)))?;
         }
         Ok(())
     }
@@ -327,6 +293,15 @@ fn values_of_annotations<'a>(
 fn values_of_name<'a>(object: &ObjectReference, name: &'a ObjectName) -> [Written<'a>; 2] {
     [("namespace", &name.namespace), ("name", &name.name)]
         .map(|(field, value)| (object.clone(), format!("metadata.{field}"), value.as_str()))
+}
+
+/// Returns the values of an object in which people leave placeholders.
+fn values_of<'a>(snapshot: &'a Snapshot, object: &ObjectReference) -> Vec<Written<'a>> {
+    match object.kind {
+        ObjectKind::Ingress => values_of_ingress(snapshot, &object.name),
+        ObjectKind::Service => snapshot.services.get(&object.name).map(values_of_service).unwrap_or_default(),
+        ObjectKind::IngressClass | ObjectKind::IngressClassParams | ObjectKind::TargetGroupBinding => Vec::new(),
+    }
 }
 
 /// The values of a Service in which people leave placeholders.

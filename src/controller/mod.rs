@@ -39,10 +39,7 @@ use albatross_aws::facts::FactStore;
 use albatross_aws::{Inventory, Priority, current_priority, with_priority};
 use albatross_core::dependents::{self, Key};
 use albatross_core::{
-    desired::{
-        BuildConfig,
-        sources::{ingress, service},
-    },
+    desired::{self, BuildConfig},
     model::{ObjectKind, ObjectName, StackId, TargetGroupArn, tags},
     snapshot::Snapshot,
 };
@@ -226,23 +223,7 @@ impl Controller {
 
     /// Whether some Ingress or Service has, or will have, a load balancer in the shared security group.
     fn backend_group_needed(&self) -> bool {
-        self.with_snapshot(|snapshot| {
-            let held = |ingress: &albatross_core::snapshot::Ingress| {
-                ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f))
-            };
-            let ours = |ingress: &albatross_core::snapshot::Ingress| {
-                !ingress.deleting
-                    && matches!(
-                        ingress::class::ownership(ingress, snapshot, &self.config),
-                        ingress::class::Ownership::Ours(_)
-                    )
-            };
-            snapshot.ingresses.values().any(|ingress| held(ingress) || ours(ingress))
-                || snapshot.services.values().any(|service| {
-                    service.finalizers.iter().any(|f| f == tags::SERVICE_FINALIZER)
-                        || service::ownership(service, &self.config) == service::Ownership::Ours
-                })
-        })
+        self.with_snapshot(|snapshot| desired::needs_backend_security_group(snapshot, &self.config))
     }
 
     /// Deletes the shared security group when the last load balancer that could use it is gone.
@@ -302,11 +283,7 @@ impl Controller {
     /// Everything that is worked on.
     fn keys(&self) -> Vec<Key> {
         self.with_snapshot(|snapshot| {
-            snapshot
-                .ingresses
-                .values()
-                .flat_map(|ingress| ingress::groups_of(ingress, snapshot))
-                .chain(snapshot.services.values().filter_map(dependents::stack_of_service))
+            desired::possible_stacks(snapshot)
                 .map(Key::Stack)
                 .chain(snapshot.target_group_bindings.keys().cloned().map(Key::Binding))
                 .chain([Key::NodeRules, Key::BackendSecurityGroup])
@@ -448,8 +425,9 @@ fn priority(cause: QueueReason) -> Priority {
 fn object_of(key: &Key) -> Option<(String, String)> {
     match key {
         Key::Stack(StackId::Group(name)) => Some((String::new(), name.to_string())),
-        Key::Stack(stack) => Some(stack.object().name).map(|name| (name.namespace, name.name)),
-        Key::Binding(name) => Some((name.namespace.clone(), name.name.clone())),
+        Key::Stack(StackId::Ingress(name) | StackId::Service(name)) | Key::Binding(name) => {
+            Some((name.namespace.clone(), name.name.clone()))
+        }
         Key::NodeRules | Key::BackendSecurityGroup => None,
     }
 }
@@ -466,7 +444,7 @@ fn result_label(outcome: &Outcome) -> &'static str {
 fn controller_label(key: &Key) -> &'static str {
     match key {
         Key::Stack(StackId::Service(_)) => "service",
-        Key::Stack(_) | Key::BackendSecurityGroup => "ingress",
+        Key::Stack(StackId::Group(_) | StackId::Ingress(_)) | Key::BackendSecurityGroup => "ingress",
         Key::Binding(_) | Key::NodeRules => "targetGroupBinding",
     }
 }

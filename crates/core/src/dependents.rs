@@ -8,7 +8,13 @@ use serde::Serialize;
 
 use crate::{
     api::annotations::registry,
-    desired::sources::ingress::groups_of,
+    desired::{
+        self,
+        sources::{
+            ingress::{self, groups_of},
+            service,
+        },
+    },
     model::{ObjectName, ObservedStack, ObservedTargetGroup, StackId, tags},
     snapshot::{
         Backend, Change, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, Service,
@@ -36,7 +42,7 @@ impl fmt::Display for Key {
             Self::Binding(name) => write!(f, "TargetGroupBinding {name}"),
             Self::NodeRules => f.write_str("rules of node security groups"),
             Self::Stack(StackId::Service(name)) => write!(f, "Service {name}"),
-            Self::Stack(stack) => write!(f, "Ingress group {stack}"),
+            Self::Stack(stack @ (StackId::Group(_) | StackId::Ingress(_))) => write!(f, "Ingress group {stack}"),
             Self::BackendSecurityGroup => f.write_str("shared backend security group"),
         }
     }
@@ -111,8 +117,7 @@ impl Dependents for Ingress {
             .collect();
         // The last Ingress that was let go releases the shared security group: seen here, and not when the finalizer is
         // taken off, because only now does the snapshot know.
-        let holds = |ingress: &Ingress| ingress.finalizers.iter().any(|f| tags::is_ingress_finalizer(f));
-        if change.before.as_ref().is_some_and(holds) && !present.is_some_and(holds) {
+        if change.before.as_ref().is_some_and(ingress::is_held) && !present.is_some_and(ingress::is_held) {
             keys.insert(Key::BackendSecurityGroup);
         }
         keys
@@ -182,13 +187,12 @@ impl Dependents for Service {
         let mut keys: BTreeSet<Key> = in_namespace(&snapshot.ingresses, &change.name.namespace)
             .filter(|(_, ingress)| names_service(ingress, &change.name.name))
             .flat_map(|(_, ingress)| groups_of(ingress, snapshot))
-            .chain(change.before.iter().chain(present).filter_map(stack_of_service))
+            .chain(change.before.iter().chain(present).filter_map(service::stack_of))
             .map(Key::Stack)
             .chain(bindings_of(snapshot, &change.name))
             .collect();
         // As with Ingresses: the last that was let go releases the shared security group.
-        let held = |service: &Service| service.finalizers.iter().any(|f| f == tags::SERVICE_FINALIZER);
-        if change.before.as_ref().is_some_and(held) && !present.is_some_and(held) {
+        if change.before.as_ref().is_some_and(service::is_held) && !present.is_some_and(service::is_held) {
             keys.insert(Key::BackendSecurityGroup);
         }
         keys
@@ -247,14 +251,6 @@ impl Dependents for TargetGroupBinding {
     }
 }
 
-/// The stack of a Service that may have a load balancer of its own; the pass over it decides.
-pub fn stack_of_service(service: &Service) -> Option<StackId> {
-    let asked = service.kind == "LoadBalancer"
-        || service.finalizers.iter().any(|f| f == tags::SERVICE_FINALIZER)
-        || service.annotations.contains_key(registry::service::TYPE.as_str());
-    asked.then(|| StackId::Service(service.name.clone()))
-}
-
 /// Those stacks that no Ingress and no Service of the cluster belongs to. Where one namespace alone is watched, stacks of others
 /// are not judged, nor are groups that no Ingress of it belongs to: their objects may be elsewhere.
 pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot, watched: &str) -> BTreeSet<StackId> {
@@ -262,12 +258,7 @@ pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot, watched: &
         StackId::Ingress(name) | StackId::Service(name) => watched.is_empty() || name.namespace == watched,
         StackId::Group(_) => watched.is_empty(),
     };
-    let known: BTreeSet<StackId> = snapshot
-        .ingresses
-        .values()
-        .flat_map(|ingress| groups_of(ingress, snapshot))
-        .chain(snapshot.services.values().filter_map(stack_of_service))
-        .collect();
+    let known: BTreeSet<StackId> = desired::possible_stacks(snapshot).collect();
     stacks.into_iter().filter(|stack| judged(stack) && !known.contains(stack)).collect()
 }
 

@@ -225,7 +225,12 @@ impl Kubernetes {
             ObjectKind::Service => {
                 Self::change_finalizers_of(Api::<wire::Service>::namespaced(client, namespace), object, change).await
             }
-            _ => Self::change_finalizers_of(Api::<wire::Ingress>::namespaced(client, namespace), object, change).await,
+            ObjectKind::Ingress
+            | ObjectKind::IngressClass
+            | ObjectKind::IngressClassParams
+            | ObjectKind::TargetGroupBinding => {
+                Self::change_finalizers_of(Api::<wire::Ingress>::namespaced(client, namespace), object, change).await
+            }
         }
     }
 

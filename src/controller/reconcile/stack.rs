@@ -23,11 +23,8 @@ use albatross_aws::{AwsError, Priority, current_priority};
 use albatross_core::dependents::{self, Key};
 use albatross_core::{
     desired::{
-        BuildConfig, Built,
-        sources::{
-            ingress::{self, Membership},
-            service,
-        },
+        self, Built, Membership,
+        sources::{ingress, service},
     },
     diagnostics::{Code, Diagnostic, Severity, capped},
     facts::{ExistingLoadBalancer, FactQuery, Facts},
@@ -56,13 +53,10 @@ enum PassError {
 
 impl Controller {
     pub(crate) async fn reconcile_stack(&self, stack: &StackId) -> Outcome {
-        if matches!(stack, StackId::Service(_)) && !self.config.enable_services {
+        if !desired::is_served(&self.config, stack) {
             return Outcome::Done;
         }
-        let mut membership = self.with_snapshot(|snapshot| match stack {
-            StackId::Service(name) => service_membership(snapshot, &self.config, name),
-            _ => ingress::membership(snapshot, &self.config, stack),
-        });
+        let mut membership = self.with_snapshot(|snapshot| desired::membership(snapshot, &self.config, stack));
         for diagnostic in &membership.broken {
             self.report(diagnostic);
         }
@@ -134,7 +128,7 @@ impl Controller {
         tracing::warn!(group = %stack, "{message}");
         let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
         let blamed = &error.blame().object;
-        let is_member = blamed.kind == ObjectKind::Ingress && names.contains(&blamed.name);
+        let is_member = names.iter().any(|name| *blamed == stack.member(name));
         let reported = if is_member && !error.of_all { std::slice::from_ref(&blamed.name) } else { &names };
         for subject in self.subjects(stack, reported) {
             self.events.record(EventType::Warning, &subject, "QuotaReached", &message);
@@ -151,7 +145,8 @@ impl Controller {
         let hosts: Vec<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
         for name in membership.moving.clone() {
             let shows = |s: &Snapshot| {
-                s.ingresses.get(&name).is_some_and(|i| i.status.iter().any(|entry| hosts.contains(&entry.hostname)))
+                desired::member(s, stack, &name)
+                    .is_some_and(|member| member.status.iter().any(|entry| hosts.contains(&entry.hostname)))
             };
             if self.with_snapshot(shows) {
                 membership.freeze_moving(&name);
@@ -169,11 +164,10 @@ impl Controller {
         error: &ApplyError,
     ) -> bool {
         let blamed = error.blame();
-        matches!(stack, StackId::Group(_))
+        stack.is_shared()
             && membership.members.len() > 1
             && error.is_attributable()
-            && blamed.object.kind == ObjectKind::Ingress
-            && membership.served().any(|name| *name == blamed.object.name)
+            && membership.served().any(|name| blamed.object == stack.member(name))
             && !refused.contains_key(&blamed.object.name)
     }
 
@@ -336,7 +330,7 @@ impl Controller {
         if !membership.is_empty() {
             let mut observed = self.inventory.observe(stack).await?;
             // While one replaces another, a Service without a scheme keeps that of the one that clients are sent to.
-            let shown = self.shown_hosts(stack);
+            let shown = self.with_snapshot(|snapshot| desired::shown_hosts(snapshot, stack));
             observed.load_balancers.sort_by_key(|balancer| !shown.contains(&balancer.dns_name.to_lowercase()));
             let mut all_existing = observed.load_balancers.iter().map(|balancer| ExistingLoadBalancer {
                 kind: balancer.kind,
@@ -351,10 +345,8 @@ impl Controller {
         }
         let mut asked = BTreeSet::new();
         for _ in 0..ROUNDS {
-            let built = self.with_snapshot(|snapshot| match stack {
-                StackId::Service(name) => service::build(snapshot, &self.config, &facts, name),
-                _ => ingress::build(snapshot, &self.config, &facts, stack, membership),
-            });
+            let built =
+                self.with_snapshot(|snapshot| desired::build(snapshot, &self.config, &facts, stack, membership));
             // In a group, a mistake concerns one member, and the others still want to know.
             let alone = membership.members.len() < 2;
             let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
@@ -388,15 +380,6 @@ impl Controller {
             }
         }
         Ok(None)
-    }
-
-    /// The host names in the status of a Service.
-    fn shown_hosts(&self, stack: &StackId) -> BTreeSet<String> {
-        let StackId::Service(name) = stack else { return BTreeSet::new() };
-        self.with_snapshot(|snapshot| {
-            let entries = snapshot.services.get(name).into_iter().flat_map(|service| &service.status);
-            entries.map(|entry| entry.hostname.to_lowercase()).collect()
-        })
     }
 
     /// Returns the names of the stack's load balancers that AWS says are protected from deletion (DescribeLoadBalancerAttributes).
@@ -456,13 +439,34 @@ impl Controller {
                 return Ok(false);
             }
         }
-        if let (StackId::Service(name), [_, ..]) = (stack, membership.leaving.as_slice()) {
-            let fresh = self.kubernetes.service(name).await?;
-            let ours = |fresh: &Service| service::ownership(fresh, &self.config) == service::Ownership::Ours;
-            return Ok(!fresh.is_some_and(|fresh| ours(&fresh)));
+        match stack {
+            StackId::Group(_) | StackId::Ingress(_) => {
+                self.proved_by_ingresses(stack, membership, observed, plan).await
+            }
+            StackId::Service(name) => self.proved_by_service(name, membership).await,
         }
+    }
+
+    /// Proves that a Service that leaves is not served any more.
+    async fn proved_by_service(&self, name: &ObjectName, membership: &Membership) -> Result<bool, KubernetesError> {
+        if membership.leaving.is_empty() {
+            return Ok(true);
+        }
+        let fresh = self.kubernetes.service(name).await?;
+        let ours = |fresh: &Service| service::ownership(fresh, &self.config) == service::Ownership::Ours;
+        Ok(!fresh.is_some_and(|fresh| ours(&fresh)))
+    }
+
+    /// Proves that Ingresses still ask for a load balancer that replaces another, and that those that leave really leave.
+    async fn proved_by_ingresses(
+        &self,
+        stack: &StackId,
+        membership: &Membership,
+        observed: &ObservedStack,
+        plan: &Plan,
+    ) -> Result<bool, KubernetesError> {
         let replaces = |step: &plan::Step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. });
-        if !membership.members.is_empty() && !matches!(stack, StackId::Service(_)) && plan.steps.iter().any(replaces) {
+        if !membership.members.is_empty() && plan.steps.iter().any(replaces) {
             // What another load balancer was made for has to be asked for still.
             for name in &membership.members {
                 let fresh = self.kubernetes.ingress(name).await?;
@@ -520,12 +524,11 @@ impl Controller {
     ) -> Result<(), KubernetesError> {
         let finalizer = tags::finalizer(stack);
         for name in membership.served().filter(|name| !frozen.contains(name)) {
-            let held = self.with_snapshot(|s| match stack {
-                StackId::Service(_) => s.services.get(name).is_some_and(|o| o.finalizers.contains(&finalizer)),
-                _ => s.ingresses.get(name).is_some_and(|o| o.finalizers.contains(&finalizer)),
+            let held = self.with_snapshot(|s| {
+                desired::member(s, stack, name).is_some_and(|member| member.finalizers.contains(&finalizer))
             });
             if !held && self.may_write() {
-                self.kubernetes.add_finalizer(&member(stack, name), &finalizer).await?;
+                self.kubernetes.add_finalizer(&stack.member(name), &finalizer).await?;
             }
         }
         Ok(())
@@ -547,23 +550,46 @@ impl Controller {
     ) -> Result<(), KubernetesError> {
         if let Some(balancer) = stack.load_balancer.as_ref().and_then(|wanted| observed.published(wanted)) {
             let hostname = balancer.dns_name.to_lowercase();
-            if let StackId::Service(name) = &stack.id {
-                return self.write_service_status(name, &hostname).await;
-            }
-            let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
-            let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
-            let ports: Vec<u16> = ports.into_iter().collect();
-            for name in membership.served().filter(|name| !stack.frozen.members.contains(name)) {
-                let current =
-                    self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
-                let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
-                    && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == ports.iter().map(|p| i32::from(*p)).collect());
-                if !same && self.may_write() {
-                    self.kubernetes.write_ingress_status(name, &hostname, &ports).await?;
+            match &stack.id {
+                StackId::Group(_) | StackId::Ingress(_) => {
+                    let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
+                    let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
+                    let ports: Vec<u16> = ports.into_iter().collect();
+                    for name in membership.served().filter(|name| !stack.frozen.members.contains(name)) {
+                        self.write_ingress_status(name, &hostname, &ports).await?;
+                    }
                 }
+                StackId::Service(name) => self.write_service_status(name, &hostname).await?,
             }
         }
         Ok(())
+    }
+
+    /// Tells an Ingress where its load balancer is.
+    async fn write_ingress_status(
+        &self,
+        name: &ObjectName,
+        hostname: &str,
+        ports: &[u16],
+    ) -> Result<(), KubernetesError> {
+        let current = self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
+        let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
+            && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == ports.iter().map(|p| i32::from(*p)).collect());
+        if !same && self.may_write() {
+            self.kubernetes.write_ingress_status(name, hostname, ports).await?;
+        }
+        Ok(())
+    }
+
+    /// Clears the status of a member that the stack lets go of, where the object stays and its kind asks for that.
+    async fn clear_status(&self, stack: &StackId, name: &ObjectName) -> Result<(), KubernetesError> {
+        if !self.with_snapshot(|snapshot| desired::clears_status(snapshot, stack, name)) {
+            return Ok(());
+        }
+        match stack {
+            StackId::Group(_) | StackId::Ingress(_) => Ok(()),
+            StackId::Service(_) => self.kubernetes.clear_service_status(name).await,
+        }
     }
 
     /// Tells a Service where its load balancer is. Only one of type LoadBalancer has a place for it: the API server refuses
@@ -599,7 +625,7 @@ impl Controller {
         let next = plan::plan(stack, &observed);
         let complete = next == Planned::Ready(Plan::default());
         if !membership.members.is_empty() && complete {
-            if matches!(group, StackId::Group(_)) {
+            if group.is_shared() {
                 observed.member_resources = plan::member_resources(stack, &observed);
                 self.inventory.remember_member_resources(group, observed.member_resources.clone());
             }
@@ -647,11 +673,8 @@ impl Controller {
             if self.may_write() {
                 let finalizer = tags::finalizer(group);
                 for name in &membership.leaving {
-                    let kept = |s: &Snapshot| s.services.get(name).is_some_and(|o| !o.deleting && !o.status.is_empty());
-                    if matches!(group, StackId::Service(_)) && self.with_snapshot(kept) {
-                        self.kubernetes.clear_service_status(name).await?;
-                    }
-                    self.kubernetes.remove_finalizer(&member(group, name), &finalizer).await?;
+                    self.clear_status(group, name).await?;
+                    self.kubernetes.remove_finalizer(&group.member(name), &finalizer).await?;
                 }
                 self.records.remove(group);
                 self.step_history.remove(group);
@@ -678,7 +701,7 @@ impl Controller {
         let Planned::Ready(left) = plan::plan(stack, observed) else { return Ok(()) };
         for name in membership.leaving.iter().filter(|name| !plan::delays_release(&left, observed, name)) {
             if self.may_write() {
-                self.kubernetes.remove_finalizer(&member(group, name), &tags::finalizer(group)).await?;
+                self.kubernetes.remove_finalizer(&group.member(name), &tags::finalizer(group)).await?;
             }
         }
         Ok(())
@@ -782,12 +805,12 @@ impl Controller {
 
     fn subjects(&self, stack: &StackId, members: &[ObjectName]) -> Vec<Subject> {
         self.with_snapshot(|snapshot| {
-            let uid = |name: &ObjectName| match stack {
-                StackId::Service(_) => snapshot.services.get(name).map(|o| o.uid.clone()),
-                _ => snapshot.ingresses.get(name).map(|o| o.uid.clone()),
+            let subject = |name: &ObjectName| {
+                let uid = desired::member(snapshot, stack, name)?.uid.to_owned();
+                let ObjectReference { kind, name } = stack.member(name);
+                Some(Subject { kind, name, uid })
             };
-            let kind = stack.object().kind;
-            members.iter().filter_map(|name| Some(Subject { kind, name: name.clone(), uid: uid(name)? })).collect()
+            members.iter().filter_map(subject).collect()
         })
     }
 
@@ -804,7 +827,13 @@ impl Controller {
         let (reason, message) = match diagnostic.severity {
             Severity::Error => {
                 tracing::error!(%object, code = ?diagnostic.code, "{diagnostic}");
-                let controller = if object.kind == ObjectKind::Service { "service" } else { "ingress" };
+                let controller = match object.kind {
+                    ObjectKind::Service => "service",
+                    ObjectKind::Ingress
+                    | ObjectKind::IngressClass
+                    | ObjectKind::IngressClassParams
+                    | ObjectKind::TargetGroupBinding => "ingress",
+                };
                 self.metrics.reconcile_error(controller, "build_model_error");
                 ("FailedBuildModel", format!("Failed build model due to {diagnostic}"))
             }
@@ -822,27 +851,9 @@ impl Controller {
     }
 }
 
-/// Who a Service's stack is for: the Service itself, or nobody any more.
-fn service_membership(snapshot: &Snapshot, config: &BuildConfig, name: &ObjectName) -> Membership {
-    let mut membership = Membership::default();
-    if let Some(service) = snapshot.services.get(name) {
-        if service::ownership(service, config) == service::Ownership::Ours {
-            membership.members.push(name.clone());
-        } else if service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER) {
-            membership.leaving.push(name.clone());
-        }
-    }
-    membership
-}
-
 /// The controller of a stack, as metrics name it.
 fn label(stack: &StackId) -> &'static str {
     crate::controller::controller_label(&Key::Stack(stack.clone()))
-}
-
-/// A member of a stack, as messages name it.
-fn member(stack: &StackId, name: &ObjectName) -> ObjectReference {
-    ObjectReference { kind: stack.object().kind, name: name.clone() }
 }
 
 /// The event reason of a warning: one word a kind, so that they can be filtered.

@@ -13,7 +13,7 @@ use crate::{
         kubernetes as wire,
     },
     desired::{
-        BuildConfig,
+        self, BuildConfig,
         sources::ingress::{
             self,
             class::{CLASS_ANNOTATION, Ownership, ownership},
@@ -156,11 +156,11 @@ fn unusable_conditions(text: &str) -> Option<String> {
 fn warnings(new: &Ingress, around: &Snapshot, config: &BuildConfig) -> Vec<String> {
     let mut found: Vec<Diagnostic> = Vec::new();
     for group in ingress::groups_of(new, around) {
-        let membership = ingress::membership(around, config, &group);
+        let membership = desired::membership(around, config, &group);
         if membership.members.is_empty() && membership.broken.is_empty() {
             continue;
         }
-        let built = ingress::build(around, config, &Facts::offline(), &group, &membership);
+        let built = desired::build(around, config, &Facts::offline(), &group, &membership);
         let all = membership.broken.into_iter().chain(built.diagnostics);
         // What is missing may come a moment later, with the next object of the same manifest.
         let lasting = all.filter(|d| {

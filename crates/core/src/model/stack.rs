@@ -82,6 +82,21 @@ impl StackId {
             Self::Service(name) => ObjectReference::service(name),
         }
     }
+
+    /// Returns a member of the stack, as messages name it.
+    #[must_use]
+    pub fn member(&self, name: &ObjectName) -> ObjectReference {
+        ObjectReference { kind: self.object().kind, name: name.clone() }
+    }
+
+    /// Returns true if several objects may have a part in the stack.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Group(_) => true,
+            Self::Ingress(_) | Self::Service(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for StackId {

@@ -107,13 +107,19 @@ pub fn resource_of(tags: &Tags) -> Option<&String> {
 /// The key of the tag that says which stack.
 #[must_use]
 pub fn stack_key(stack: &StackId) -> &'static str {
-    if matches!(stack, StackId::Service(_)) { SERVICE_STACK } else { INGRESS_STACK }
+    match stack {
+        StackId::Group(_) | StackId::Ingress(_) => INGRESS_STACK,
+        StackId::Service(_) => SERVICE_STACK,
+    }
 }
 
 /// The key of the tag that says which resource of its stack.
 #[must_use]
 pub fn resource_key(stack: &StackId) -> &'static str {
-    if matches!(stack, StackId::Service(_)) { SERVICE_RESOURCE } else { INGRESS_RESOURCE }
+    match stack {
+        StackId::Group(_) | StackId::Ingress(_) => INGRESS_RESOURCE,
+        StackId::Service(_) => SERVICE_RESOURCE,
+    }
 }
 
 /// Whether a finalizer of an Ingress is one of [`finalizer`]'s.

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 use albatross_core::{
     api::crd::TargetGroupBinding,
-    desired::sources::ingress,
+    desired::{Membership, sources::ingress},
     facts::{Fact, Facts},
     model::{
         Cause, ObjectName, ObjectReference, ObservedBinding, ObservedStack, SecurityGroupId, Stack, SubnetId, Tags,
@@ -61,7 +61,7 @@ fn stack(manifests: &str, members: &[ObjectName], config: &BuildConfig, subnets:
         config,
         &facts,
         &group(),
-        &ingress::Membership { members: members.to_vec(), ..Default::default() },
+        &Membership { members: members.to_vec(), ..Default::default() },
     );
     built.stack.unwrap_or_else(|| panic!("{:?}", built.diagnostics))
 }

@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{aws::Aws, plan};
 use crate::{
-    desired::{
-        BuildConfig,
-        sources::ingress::{self, Membership},
-    },
+    desired::{BuildConfig, Membership, sources::ingress},
     facts::{ExistingLoadBalancer, Facts},
     model::*,
     plan::member_resources,

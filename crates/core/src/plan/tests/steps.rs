@@ -5,7 +5,7 @@ use super::{
     plan,
 };
 use crate::{
-    desired::{BuildConfig, sources::ingress},
+    desired::{BuildConfig, Membership, sources::ingress},
     facts::{Fact, Facts},
     model::*,
     plan::{Plan, StepAction, Wait, render, summary},
@@ -66,7 +66,7 @@ pub(super) fn built(manifests: &str) -> Stack {
         &config,
         &facts,
         &group(),
-        &ingress::Membership { members: [ObjectName::new("shop", "web")].to_vec(), ..Default::default() },
+        &Membership { members: [ObjectName::new("shop", "web")].to_vec(), ..Default::default() },
     );
     assert_eq!(built.diagnostics, []);
     built.stack.unwrap()

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use super::group::{is_published, meant_for_us};
+use super::group::{is_held, is_published, meant_for_us};
 use crate::{
     api::{crd, selector::selects},
     desired::BuildConfig,
     diagnostics::{Code, Diagnostic, Severity},
-    model::{ObjectName, ObjectReference, tags},
+    model::{ObjectName, ObjectReference},
     snapshot::{ClassParameters, Ingress, IngressClass, IngressClassParams, Scope, Snapshot},
 };
 
@@ -114,6 +114,14 @@ pub fn foreign_because(ingress: &Ingress, snapshot: &Snapshot, config: &BuildCon
     }
 }
 
+/// Returns why nothing is planned for an Ingress that belongs to no stack, as the end of a sentence.
+pub(in crate::desired) fn unplanned_because(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig) -> String {
+    foreign_because(ingress, snapshot, config).unwrap_or_else(|| match ownership(ingress, snapshot, config) {
+        Ownership::Broken(mistake) if !ingress.deleting => mistake.to_string(),
+        _ => "it is being deleted".to_owned(),
+    })
+}
+
 /// Returns what the files do not tell of the class of an Ingress of ours.
 pub(super) fn note(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig) -> Option<Diagnostic> {
     match decide(ingress, snapshot, config) {
@@ -128,8 +136,7 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
         let ours =
             *class == config.ingress_class || (config.ingress_class.is_empty() && matches!(class.as_str(), "alb" | ""));
         // What has been ours since before the flag was set stays ours: the flag stops new ones.
-        let held =
-            is_published(ingress) && ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer));
+        let held = is_published(ingress) && is_held(ingress);
         return match ours {
             true if config.no_class_annotation && !held => Decision::Broken(Box::new(Diagnostic {
                 code: Code::Refused,

@@ -1,55 +1,17 @@
 //! The members of a group of Ingresses (reference: ingress §1.2 to §1.5).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::class::{Ownership, ownership, params_named};
 use crate::{
     api::annotations::{Annotations, registry::ingress as keys, values::parse_bool},
-    desired::{BuildConfig, diagnostic_sink::DiagnosticSink},
+    desired::{BuildConfig, Membership, diagnostic_sink::DiagnosticSink},
     diagnostics::{Code, Diagnostic, Severity},
     model::{DELETION_PROTECTION, ObjectName, ObjectReference, StackId, tags},
     snapshot::{Ingress, IngressClassParams, Snapshot},
 };
 
 const GROUP_NAME: &str = keys::GROUP_NAME.as_str();
-
-/// The Ingresses of a group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Membership {
-    /// Those that the load balancer shall serve, in the group's order, and among them those of `frozen`.
-    pub members: Vec<ObjectName>,
-    /// Those whose part of the load balancer shall neither change nor go: broken, or on their way to another group that does
-    /// not serve them yet.
-    pub frozen: BTreeSet<ObjectName>,
-    /// Those that carry the group's finalizer and no longer belong to it: deleted, of another class or of another group now.
-    pub leaving: Vec<ObjectName>,
-    /// Those of `leaving` that belong to another group now.
-    pub moving: BTreeSet<ObjectName>,
-    /// Why one that carries the finalizer, or asks for this group, can neither be served nor let go.
-    pub broken: Vec<Diagnostic>,
-}
-
-impl Membership {
-    /// Whether the group has anybody at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.leaving.is_empty() && self.broken.is_empty()
-    }
-
-    /// Keeps the part of one that is on its way to another group.
-    pub fn freeze_moving(&mut self, name: &ObjectName) {
-        if self.moving.remove(name) {
-            self.leaving.retain(|leaving| leaving != name);
-            self.members.push(name.clone());
-            self.frozen.insert(name.clone());
-        }
-    }
-
-    /// Those that are to be served, without those that are kept as they are.
-    pub fn served(&self) -> impl Iterator<Item = &ObjectName> {
-        self.members.iter().filter(|name| !self.frozen.contains(name))
-    }
-}
 
 /// The groups that an Ingress may have to do with: those that it, or its class, may name, and those whose finalizers it carries.
 #[must_use]
@@ -154,9 +116,25 @@ pub fn membership(snapshot: &Snapshot, config: &BuildConfig, stack: &StackId) ->
     membership_among(candidates, snapshot, config, stack)
 }
 
+/// Returns the stacks that [`groups_of`] gives for the Ingresses of a snapshot, in their order, each with its membership.
+pub(in crate::desired) fn memberships(
+    snapshot: &Snapshot,
+    config: &BuildConfig,
+) -> impl Iterator<Item = (StackId, Membership)> {
+    let mut candidates: BTreeMap<StackId, Vec<&Ingress>> = BTreeMap::new();
+    for ingress in snapshot.ingresses.values() {
+        for stack in groups_of(ingress, snapshot) {
+            candidates.entry(stack).or_default().push(ingress);
+        }
+    }
+    candidates.into_iter().map(|(stack, candidates)| {
+        let membership = membership_among(candidates, snapshot, config, &stack);
+        (stack, membership)
+    })
+}
+
 /// Tells who belongs to a group, of candidates among which are all that [`groups_of`] gives the group.
-#[must_use]
-pub fn membership_among<'a>(
+fn membership_among<'a>(
     candidates: impl IntoIterator<Item = &'a Ingress>,
     snapshot: &'a Snapshot,
     config: &BuildConfig,
@@ -193,8 +171,9 @@ pub fn membership_among<'a>(
 
 fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> Role {
     let held = match group {
-        StackId::Ingress(name) if *name != ingress.name => false,
-        _ => ingress.finalizers.contains(&tags::finalizer(group)),
+        StackId::Group(_) => ingress.finalizers.contains(&tags::finalizer(group)),
+        StackId::Ingress(name) => *name == ingress.name && ingress.finalizers.contains(&tags::finalizer(group)),
+        StackId::Service(_) => false,
     };
     if ingress.deleting {
         return match protected(ingress).filter(|_| held) {
@@ -227,8 +206,18 @@ fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &St
 
 /// Whether the group is the one that the Ingress would be on its own, and no other group holds it.
 fn is_alone(ingress: &Ingress, stack: &StackId) -> bool {
-    *stack == StackId::Ingress(ingress.name.clone())
-        && !ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer))
+    *stack == StackId::Ingress(ingress.name.clone()) && !is_held(ingress)
+}
+
+/// Returns true if the finalizer of some group of Ingresses holds the Ingress.
+#[must_use]
+pub fn is_held(ingress: &Ingress) -> bool {
+    ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer))
+}
+
+/// Returns true if an Ingress that is not being deleted is this controller's.
+pub(in crate::desired) fn is_ours(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig) -> bool {
+    !ingress.deleting && matches!(ownership(ingress, snapshot, config), Ownership::Ours(_))
 }
 
 /// Returns the place of a member: lower numbers come first, equal ones in the order of the bytes of `namespace/name` (reference:

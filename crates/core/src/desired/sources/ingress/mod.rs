@@ -34,9 +34,10 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
+pub(in crate::desired) use self::group::{is_ours, memberships};
 pub use self::{
     class::params_of,
-    group::{Membership, groups_of, has_left, membership, membership_among},
+    group::{groups_of, has_left, is_held, membership},
 };
 use crate::{
     api::annotations::{AnnotationError, Annotations, Origin, registry::ingress as keys},
@@ -49,7 +50,7 @@ use crate::{
 };
 use crate::{
     desired::{
-        BuildConfig, Built,
+        BuildConfig, Built, Membership,
         diagnostic_sink::{DiagnosticSink, Failed, protected_in_aws},
     },
     diagnostics::{Code, Severity},

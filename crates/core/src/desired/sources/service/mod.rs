@@ -9,7 +9,7 @@ mod target_group;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use indexmap::IndexMap;
 
@@ -21,7 +21,7 @@ use crate::{
 };
 use crate::{
     desired::{
-        BuildConfig, Built,
+        BuildConfig, Built, Membership,
         diagnostic_sink::{DiagnosticSink, Failed},
     },
     diagnostics::{Code, Severity},
@@ -121,6 +121,12 @@ pub fn foreign_because(service: &Service, config: &BuildConfig) -> Option<String
     decide(service, config).err().map(|why| why.to_string())
 }
 
+/// Returns why nothing is planned for a Service without a stack that is served, as the end of a sentence.
+pub(in crate::desired) fn unplanned_because(service: &Service, config: &BuildConfig) -> String {
+    foreign_because(service, config)
+        .unwrap_or_else(|| "`--feature-gates=EnableServiceController=false`: Services are not served".to_owned())
+}
+
 /// Decides whose a Service's load balancer is (reference: service §1). Where a class is set, it alone decides.
 #[must_use]
 pub fn ownership(service: &Service, config: &BuildConfig) -> Ownership {
@@ -128,6 +134,44 @@ pub fn ownership(service: &Service, config: &BuildConfig) -> Ownership {
         Ok(()) => Ownership::Ours,
         Err(_) => Ownership::Foreign,
     }
+}
+
+/// Returns true if the finalizer of its stack holds the Service.
+#[must_use]
+pub fn is_held(service: &Service) -> bool {
+    service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER)
+}
+
+/// Returns the stack of a Service that may have a load balancer of its own; the pass over it decides.
+#[must_use]
+pub fn stack_of(service: &Service) -> Option<StackId> {
+    let asked = service.kind == "LoadBalancer" || is_held(service) || service.annotations.contains_key(&key(TYPE));
+    asked.then(|| StackId::Service(service.name.clone()))
+}
+
+/// Returns the membership of a Service's stack: the Service itself, or none any more.
+#[must_use]
+pub fn membership(snapshot: &Snapshot, config: &BuildConfig, name: &ObjectName) -> Membership {
+    let mut membership = Membership::default();
+    if let Some(service) = snapshot.services.get(name) {
+        if ownership(service, config) == Ownership::Ours {
+            membership.members.push(name.clone());
+        } else if is_held(service) {
+            membership.leaving.push(name.clone());
+        }
+    }
+    membership
+}
+
+/// Returns the host names in the status of a Service, in lower case.
+pub(in crate::desired) fn shown_hosts(snapshot: &Snapshot, name: &ObjectName) -> BTreeSet<String> {
+    let entries = snapshot.services.get(name).into_iter().flat_map(|service| &service.status);
+    entries.map(|entry| entry.hostname.to_lowercase()).collect()
+}
+
+/// Returns true if a Service stays whose status still names a load balancer.
+pub(in crate::desired) fn clears_status(snapshot: &Snapshot, name: &ObjectName) -> bool {
+    snapshot.services.get(name).is_some_and(|service| !service.deleting && !service.status.is_empty())
 }
 
 /// Builds the stack of a Service. One that has been ours (it has our finalizer) and is not any more, or that is being
@@ -147,7 +191,7 @@ pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &Ob
         id: StackId::Service(name.clone()),
         sink: DiagnosticSink::default(),
     };
-    let held = service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER);
+    let held = is_held(service);
     let stack = match ownership(service, config) {
         Ownership::Ours => builder.not_orphaning().and_then(|()| builder.stack()).ok(),
         Ownership::Foreign if held => builder.stack_for_leaving().ok(),

@@ -4,7 +4,10 @@ use super::{
     super::class::{Ownership, ownership},
     *,
 };
-use crate::desired::sources::ingress::{Membership, groups_of, membership};
+use crate::desired::{
+    Membership,
+    sources::ingress::{groups_of, membership},
+};
 
 fn class(name: &str, controller: &str, rest: &str) -> String {
     format!(

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    desired::sources::ingress::{Membership, membership},
+    desired::{Membership, sources::ingress::membership},
     facts::{ExistingLoadBalancer, FactQuery},
 };
 
