@@ -23,7 +23,7 @@ use crate::{
     targets,
 };
 
-/// What owns something in AWS, and is worked on as one.
+/// An owner of AWS resources, and the unit of work of the queue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Key {
     /// A TargetGroupBinding: its targets.

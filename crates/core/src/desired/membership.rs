@@ -7,27 +7,27 @@ use crate::{diagnostics::Diagnostic, model::ObjectName};
 /// The members of a stack: the Ingresses of a group, or a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// Those that the load balancer shall serve, in the group's order, and among them those of `frozen`.
+    /// The members that the load balancer serves, in the group's order, with those of `frozen`.
     pub members: Vec<ObjectName>,
-    /// Those whose part of the load balancer shall neither change nor go: broken, or on their way to another group that does
+    /// The members whose part of the load balancer neither changes nor goes: broken, or on their way to another group that does
     /// not serve them yet.
     pub frozen: BTreeSet<ObjectName>,
-    /// Those that carry the group's finalizer and no longer belong to it: deleted, of another class or of another group now.
+    /// The objects that carry the group's finalizer and no longer belong to it: deleted, of another class or of another group now.
     pub leaving: Vec<ObjectName>,
     /// Those of `leaving` that belong to another group now.
     pub moving: BTreeSet<ObjectName>,
-    /// Why one that carries the finalizer, or asks for this group, can neither be served nor let go.
+    /// The reasons why an object that carries the finalizer, or asks for this group, can be neither served nor released.
     pub broken: Vec<Diagnostic>,
 }
 
 impl Membership {
-    /// Whether the group has anybody at all.
+    /// Returns true if no object belongs to the stack, leaves it or is broken.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && self.leaving.is_empty() && self.broken.is_empty()
     }
 
-    /// Keeps the part of one that is on its way to another group.
+    /// Freezes a member that is on its way to another group.
     pub fn freeze_moving(&mut self, name: &ObjectName) {
         if self.moving.remove(name) {
             self.leaving.retain(|leaving| leaving != name);
@@ -36,7 +36,7 @@ impl Membership {
         }
     }
 
-    /// Those that are to be served, without those that are kept as they are.
+    /// Returns the members that are served, without the frozen ones.
     pub fn served(&self) -> impl Iterator<Item = &ObjectName> {
         self.members.iter().filter(|name| !self.frozen.contains(name))
     }

@@ -107,7 +107,7 @@ pub enum Fact<T> {
     AfterApply(&'static str),
 }
 
-/// What is known for one build. What is not in it yet is asked for with [`FactQuery`].
+/// The answers that one build has. It asks for others with [`FactQuery`].
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// By what was asked.

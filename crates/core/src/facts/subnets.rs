@@ -29,7 +29,7 @@ pub struct SubnetCandidate {
     pub zone: String,
     /// How many addresses are free.
     pub available_addresses: i32,
-    /// Whether it is on an Outpost.
+    /// True if it is on an Outpost.
     pub on_outpost: bool,
     /// Whether it has an IPv6 block.
     pub ipv6: bool,

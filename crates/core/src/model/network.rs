@@ -24,9 +24,9 @@ pub struct SubnetInfo {
     pub cidr: Option<String>,
     /// IPv4 addresses that are free.
     pub available_addresses: i32,
-    /// Whether an IPv6 block is associated with it.
+    /// True if an IPv6 block is associated with it.
     pub ipv6: bool,
-    /// Whether it is on an Outpost.
+    /// True if it is on an Outpost.
     pub outpost: bool,
     /// All its tags.
     pub tags: Tags,
@@ -35,11 +35,11 @@ pub struct SubnetInfo {
 /// A route table of a VPC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteTableInfo {
-    /// Whether it is for all subnets that are associated with none.
+    /// True for the main table, which holds for all subnets that are associated with no other.
     pub main: bool,
     /// The subnets that are associated with it.
     pub subnets: BTreeSet<SubnetId>,
-    /// Whether a route of it goes to an internet gateway.
+    /// True if a route of it goes to an internet gateway.
     pub internet_gateway: bool,
 }
 

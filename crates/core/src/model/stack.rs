@@ -222,7 +222,7 @@ impl fmt::Display for Cause {
 /// Everything that a group of Ingresses or a Service shall have in AWS. Empty when nobody asks for it: then everything goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stack {
-    /// Whose it is.
+    /// Its owner.
     pub id: StackId,
     /// The security group in front, made and deleted with the load balancer.
     pub security_group: Option<ManagedSecurityGroup>,

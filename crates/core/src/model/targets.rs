@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// What is registered in a target group: an instance's id or an address, and a port.
+/// A member of a target group: an instance's id or an address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Target {
     /// `i-…` or an address.
@@ -58,7 +58,7 @@ pub struct TargetHealth {
 }
 
 impl TargetHealth {
-    /// What AWS says of a target that has just been registered.
+    /// Returns the health that AWS reports of a target that has just been registered.
     #[must_use]
     pub fn registering() -> Self {
         Self {

@@ -28,7 +28,7 @@ impl<'a> FrozenResources<'a> {
         frozen.order.iter().map(|member| (member, frozen.members.contains(member)))
     }
 
-    /// Whether the thing that `has` tells of belongs to somebody set aside, or to nobody who is known.
+    /// Returns true if the resource that `has` looks for belongs to a frozen member, or has no known owner.
     fn keeps(&self, has: impl Fn(&MemberResources) -> bool) -> bool {
         let mut holders = self.member_resources.iter().filter(|resources| has(resources)).peekable();
         !self.none_frozen()
@@ -48,7 +48,7 @@ impl<'a> FrozenResources<'a> {
         self.member_resources.iter().find(|resources| resources.rules.contains(rule)).map(|resources| &resources.member)
     }
 
-    /// Whether a rule is remembered to be of somebody set aside: then it is no other's, however alike.
+    /// Returns true if a rule is remembered to be a frozen member's: then it is no other member's, however alike.
     pub(super) fn belongs_to_frozen(&self, rule: &RuleArn) -> bool {
         let mut frozen =
             self.member_resources.iter().filter(|resources| self.frozen.members.contains(&resources.member));
@@ -63,7 +63,7 @@ impl<'a> FrozenResources<'a> {
         self.keeps(|resources| resources.ports.get(&port).is_some_and(|held| held.certificates.contains(certificate)))
     }
 
-    /// Whether the default action stays, for which no other member asks.
+    /// Returns true if the default action stays, for which no other member asks.
     pub(super) fn default_action(&self, port: u16) -> bool {
         self.keeps(|resources| resources.ports.get(&port).is_some_and(|held| held.default_action))
     }

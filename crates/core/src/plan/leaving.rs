@@ -24,7 +24,7 @@ struct MemberOwned<'a> {
 }
 
 impl MemberOwned<'_> {
-    /// Whether the thing that `has` tells of is the member's, or that of nobody who is known.
+    /// Returns true if the resource that `has` looks for is the member's, or has no known owner.
     fn has(&self, has: impl Fn(&MemberResources) -> bool) -> bool {
         let mut holders = self.observed.member_resources.iter().filter(|resources| has(resources)).peekable();
         holders.peek().is_none() || holders.any(|resources| resources.member == *self.member)

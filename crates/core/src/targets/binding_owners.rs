@@ -24,7 +24,7 @@ pub enum Denied {
     Taken {
         /// The group.
         arn: TargetGroupArn,
-        /// Whose it is.
+        /// The binding that has it.
         holder: ObjectName,
     },
     /// The target group was made for a stack, whose binding alone holds it.
@@ -36,7 +36,7 @@ pub enum Denied {
         arn: TargetGroupArn,
         /// The Ingress, group or Service.
         object: String,
-        /// Whose it is.
+        /// The binding that has it.
         holder: ObjectName,
     },
 }

@@ -24,7 +24,7 @@ pub enum TargetGroupKey {
     Name(String),
 }
 
-/// What never changes about a target group, and what a binding may leave out.
+/// The properties of a target group that never change, and that a binding may leave out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetGroupFacts {
     /// Its ARN.

@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use std::time::Instant;
-
 use crate::{
     api::readiness::binding_of,
     model::{ObjectName, Target, TargetHealth},
@@ -199,22 +197,16 @@ pub enum HealthQuery {
 }
 
 /// Decides on it. As long as a pod waits, it is once in `every`; a target that was registered just now is not healthy
-/// before. `planned` is when it was to be, where a pod has been waiting.
+/// before. `left` is the time until the planned query, where a pod has been waiting; zero when it is due.
 #[must_use]
-pub fn look(
-    pods: &[GatedPod],
-    registered: &BTreeSet<Target>,
-    planned: Option<Instant>,
-    now: Instant,
-    every: Duration,
-) -> HealthQuery {
+pub fn look(pods: &[GatedPod], registered: &BTreeSet<Target>, left: Option<Duration>, every: Duration) -> HealthQuery {
     let mut waiting = pods.iter().filter(|pod| pod.gate.waits()).peekable();
     if waiting.peek().is_none() {
         return HealthQuery::Never;
     }
-    match planned {
-        Some(at) if at > now => HealthQuery::In(at - now),
-        Some(_) => HealthQuery::Now,
+    match left {
+        Some(Duration::ZERO) => HealthQuery::Now,
+        Some(left) => HealthQuery::In(left),
         None if waiting.all(|pod| pod.targets.iter().all(|target| registered.contains(target))) => {
             HealthQuery::In(every)
         }

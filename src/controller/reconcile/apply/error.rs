@@ -42,7 +42,7 @@ pub(crate) enum StepError {
         kind: &'static str,
         /// Its name.
         name: String,
-        /// Whose it is, in words.
+        /// Its owner, in words.
         owner: String,
         /// Who wants it, in words.
         claimant: String,

@@ -38,7 +38,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let registered: BTreeSet<Target> = outcome.registered.iter().cloned().collect();
         let planned = self.memory().get(&binding.name).and_then(|memory| memory.look);
         let (now, every) = (Instant::now(), self.settings.gate_pause);
-        let look = look(&pods, &registered, planned.map(Instant::into_std), now.into_std(), every);
+        let look = look(&pods, &registered, planned.map(|at| at.saturating_duration_since(now)), every);
         let next = match look {
             HealthQuery::Never => None,
             HealthQuery::Now => Some(now + every),
