@@ -1,5 +1,7 @@
 //! Single changes, and the steps that each takes.
 
+use std::{collections::BTreeMap, sync::Mutex};
+
 use super::{
     aws::{Aws, BACKEND_GROUP},
     plan,
@@ -52,7 +54,19 @@ fn group() -> StackId {
 }
 
 /// The stack of some manifests, everything known.
+///
+/// Remembered, because thousands of random stacks begin with the same one.
 pub(super) fn built(manifests: &str) -> Stack {
+    static BUILT: Mutex<BTreeMap<String, Stack>> = Mutex::new(BTreeMap::new());
+    if let Some(stack) = BUILT.lock().unwrap().get(manifests) {
+        return stack.clone();
+    }
+    let stack = build(manifests);
+    BUILT.lock().unwrap().insert(manifests.to_owned(), stack.clone());
+    stack
+}
+
+fn build(manifests: &str) -> Stack {
     let mut loaded = Loaded::default();
     from_documents(&mut loaded, "manifests", manifests).unwrap();
     let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));

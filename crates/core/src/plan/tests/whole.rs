@@ -1,7 +1,7 @@
 //! Changes of whole load balancers, one step at a time: redirects are followed, and the security groups in front and the
 //! networking of bindings count. Wherever a plan stops, each request ends as before or as after.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::{
     aws::{Aws, BACKEND_GROUP, Most},
@@ -32,6 +32,8 @@ enum End {
     Refused,
     /// A target that does not let the load balancer in.
     CutOff,
+    /// The target group, of which there is one; its name does not count.
+    Targets,
     Answered(String),
 }
 
@@ -65,7 +67,7 @@ fn end(observed: &ObservedStack, client: Option<&str>, tls: bool, port: u16, hos
                 let mut bindings = observed.bindings.iter().filter(|binding| binding.target_group == weighted.group);
                 bindings.any(|binding| !reaches(balancer, binding))
             });
-            if cut_off { End::CutOff } else { End::Answered(format!("{actions:?}")) }
+            if cut_off { End::CutOff } else { End::Targets }
         }
         other => End::Answered(format!("{other:?}")),
     }
@@ -225,7 +227,10 @@ fn stack(random: &mut Random) -> Stack {
 
 /// Returns what there is with the targets as they are while a plan is carried out: who is let in from now on is let in some time
 /// after it, and who is not any more may be shut out at once.
-fn meanwhile(observed: &ObservedStack, begun: &ObservedStack) -> ObservedStack {
+fn meanwhile<'a>(observed: &'a ObservedStack, begun: &ObservedStack) -> Cow<'a, ObservedStack> {
+    if observed.bindings == begun.bindings {
+        return Cow::Borrowed(observed);
+    }
     let mut seen = observed.clone();
     for binding in &mut seen.bindings {
         let before = begun.bindings.iter().find(|begun| begun.name == binding.name);
@@ -238,7 +243,7 @@ fn meanwhile(observed: &ObservedStack, begun: &ObservedStack) -> ObservedStack {
             rule.from.retain(|peer| let_in.contains(&peer));
         }
     }
-    seen
+    Cow::Owned(seen)
 }
 
 /// The fault of plans.
@@ -285,11 +290,6 @@ fn judge(
     let in_front = |observed: &ObservedStack| observed.load_balancers[0].security_groups.clone();
     let regrouped = in_front(before) != in_front(&target);
     let (old_open, new_open) = (ends(before, true), ends(&target, true));
-    let named = |end: &End| match end {
-        // Target groups may be called otherwise; there is one.
-        End::Answered(text) if text.contains("Forward") => End::Answered("the targets".to_owned()),
-        other => other.clone(),
-    };
     let mut aws = Aws::of(before.clone());
     aws.most = most;
     let mut reported = String::new();
@@ -324,7 +324,6 @@ fn judge(
             way.states += 1;
             let mut is_strange = false;
             for (request, now) in ends(&meanwhile(&aws.observed, &begun), false) {
-                let now = named(&now);
                 // Where groups of the user's own let everybody in, a new listener is seen while its rules are made.
                 // What others have opened to the targets, or shall open, is open whatever the controller opens besides.
                 let mut bindings = before.bindings.iter().chain(&target.bindings);
@@ -332,24 +331,23 @@ fn judge(
                 if old_open[&request] == End::Refused || (now == End::CutOff && opened_by_others) {
                     continue;
                 }
-                let (was, will) = (named(&old[&request]), named(&new[&request]));
-                let changes_access = regrouped || was == End::Refused || will == End::Refused;
-                let of_others = [&old_open, &new_open].map(|ends| named(&ends[&request]));
+                let (was, will) = (&old[&request], &new[&request]);
+                let changes_access = regrouped || *was == End::Refused || *will == End::Refused;
+                let of_others = [&old_open, &new_open].map(|ends| &ends[&request]);
                 // A redirect is followed by a request of its own, which the other listener answers as before or as after.
                 let of_next = redirected(&aws.observed, &request).into_iter().flat_map(|to| {
                     let next = (request.0, true, to, request.3);
-                    [&old_open, &new_open].map(|ends| named(&ends[&next]))
+                    [&old_open, &new_open].map(|ends| &ends[&next])
                 });
-                let served = |end: &End| *end == now && matches!(end, End::Answered(_));
-                if now != was
-                    && now != will
-                    && !(changes_access && of_others.contains(&now))
-                    && !of_next.clone().any(|end| served(&end))
+                let served = |end: &End| *end == now && matches!(end, End::Answered(_) | End::Targets);
+                if now != *was
+                    && now != *will
+                    && !(changes_access && of_others.contains(&&now))
+                    && !of_next.clone().any(served)
                 {
-                    let (old, new) = (&old[&request], &new[&request]);
                     if aws.observed.room == KnownLimits::default() {
                         let why =
-                            format!("{request:?} ends at {now:?}, neither {old:?} nor {new:?}, after\n{reported}");
+                            format!("{request:?} ends at {now:?}, neither {was:?} nor {will:?}, after\n{reported}");
                         return Err(Wrong::Ends(why));
                     }
                     is_strange = true;
