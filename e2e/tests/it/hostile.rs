@@ -155,7 +155,7 @@ fn an_edit_reaches_aws_while_a_thousand_bindings_register_a_new_node() {
             let took = began.elapsed();
             let left = count - (calls(&stage, register) - before);
             writeln!(report, "edit {edit}: {took:?} while {left} bindings waited")?;
-            ensure!(took < Duration::from_secs(5), "{report}");
+            ensure!(took < Duration::from_secs(10), "{report}");
             // The next one comes after some more bindings.
             let more = async || Ok(calls(&stage, register) >= registered + 12);
             wait_until(SOON, "more bindings to register", more).await?;

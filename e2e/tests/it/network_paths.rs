@@ -292,7 +292,7 @@ fn the_instance_is_never_asked_when_flags_say_enough() {
             controller.ready(SOON).await?;
             let took = began.elapsed();
             stage.controller = Some(controller);
-            ensure!(took < Duration::from_secs(5), "it was ready after {took:?}");
+            ensure!(took < Duration::from_secs(10), "it was ready after {took:?}");
             ensure!(silent.connections() == 0, "the instance metadata service was asked");
             stage.stop_controller().await?;
         }
