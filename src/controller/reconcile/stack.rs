@@ -256,8 +256,7 @@ impl Controller {
             self.ensure_finalizer(group, membership, &built.frozen).await?;
             self.records.mark_dirty(group, plan::tag_keys(&stack, &observed)).await?;
             tracing::info!(%group, summary = plan::summary(&plan), "applying a plan");
-            let may_write = || self.may_write();
-            let applying = self.timed(group, "deploy_model", self.applier.apply(group, &plan, &may_write));
+            let applying = self.timed(group, "deploy_model", self.applier.apply(group, &plan));
             let applied = applying.await.map_err(|error| error.attributed(&stack.requesters));
             let carried_out: Vec<Step> = match &applied {
                 Ok(_) => plan.steps.clone(),
@@ -527,7 +526,7 @@ impl Controller {
             let held = self.with_snapshot(|s| {
                 desired::member(s, stack, name).is_some_and(|member| member.finalizers.contains(&finalizer))
             });
-            if !held && self.may_write() {
+            if !held && self.permit.holds() {
                 self.kubernetes.add_finalizer(&stack.member(name), &finalizer).await?;
             }
         }
@@ -575,7 +574,7 @@ impl Controller {
         let current = self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
         let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
             && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == ports.iter().map(|p| i32::from(*p)).collect());
-        if !same && self.may_write() {
+        if !same && self.permit.holds() {
             self.kubernetes.write_ingress_status(name, hostname, ports).await?;
         }
         Ok(())
@@ -606,7 +605,7 @@ impl Controller {
         let numbers: BTreeSet<i32> = ports.iter().map(|(port, _)| i32::from(*port)).collect();
         let same = matches!(service.status.as_slice(), [entry] if entry.hostname == hostname
             && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == numbers);
-        if !same && self.may_write() {
+        if !same && self.permit.holds() {
             self.kubernetes.write_service_status(name, hostname, &ports).await?;
         }
         Ok(())
@@ -670,7 +669,7 @@ impl Controller {
                 let message = foreign_labels(&binding.name, group);
                 self.events.record(EventType::Warning, &subject, "ForeignLabels", &message);
             }
-            if self.may_write() {
+            if self.permit.holds() {
                 let finalizer = tags::finalizer(group);
                 for name in &membership.leaving {
                     self.clear_status(group, name).await?;
@@ -700,7 +699,7 @@ impl Controller {
         }
         let Planned::Ready(left) = plan::plan(stack, observed) else { return Ok(()) };
         for name in membership.leaving.iter().filter(|name| !plan::delays_release(&left, observed, name)) {
-            if self.may_write() {
+            if self.permit.holds() {
                 self.kubernetes.remove_finalizer(&group.member(name), &tags::finalizer(group)).await?;
             }
         }
@@ -765,7 +764,7 @@ impl Controller {
     }
 
     fn report_failure(&self, stack: &StackId, names: &[ObjectName], error: &PassError) -> Outcome {
-        if !self.may_write() {
+        if !self.permit.holds() {
             // That the lease is lost is said elsewhere, and is no fault of the objects.
             tracing::info!(group = %stack, "{error}; the lease is not held any more");
             return Outcome::Failed(error.to_string());

@@ -26,7 +26,7 @@ use super::{
     location_discovery::LocationDiscovery,
     metrics::Metrics,
     queue::Queue,
-    write_permit::{WritePermit, fenced},
+    write_permit::{Term, WriteClient},
 };
 use crate::controller::reconcile::{apply::Applier, targets::Targets};
 use crate::controller::{
@@ -44,7 +44,7 @@ use crate::controller::{
 };
 use albatross_aws::facts::FactStore;
 use albatross_aws::{
-    Aws, AwsError, AwsHttp, ConnectError, ConnectOptions, Inventory, parse_endpoints,
+    AwsError, AwsHttp, AwsReader, AwsWriter, ConnectError, ConnectOptions, Inventory, parse_endpoints,
     proxies::{Proxies, ProxyError},
 };
 use albatross_core::{
@@ -155,7 +155,7 @@ impl Watched {
 pub struct Parts {
     pub watched: Watched,
     pub client: Client,
-    pub aws: Arc<Aws>,
+    pub aws: Arc<AwsReader>,
     pub config: BuildConfig,
     pub vpc: VpcId,
     pub metrics: Arc<Metrics>,
@@ -220,26 +220,25 @@ pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         term: 0,
         since: 0,
     };
-    let aws = Arc::new(aws.unguarded());
-    let write_permit = Arc::new(WritePermit::new(leadership, tenure));
-    let for_aws = Arc::clone(&write_permit);
-    aws.guard_writes(move || for_aws.left());
+    let term = Term::new(leadership, tenure);
+    let permit = term.permit();
+    let writer = AwsWriter::new(Arc::clone(&aws), permit.clone());
     let events = Events::new(client.clone(), Arc::clone(&metrics));
-    let client = fenced(client, &write_permit);
-    let records = Records::new(client.clone(), &settings.lease_namespace, &settings.lease, header);
+    let writes = WriteClient::new(client.clone(), permit.clone());
+    let records = Records::new(&writes, &settings.lease_namespace, &settings.lease, header);
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
     Arc::new(Controller {
         snapshot: Arc::clone(&snapshot),
-        secrets: Secrets::new(client.clone(), Arc::clone(&queue), settings.secrets_label.clone()),
+        secrets: Secrets::new(client, Arc::clone(&queue), settings.secrets_label.clone()),
         queue,
         synced,
-        kubernetes: Kubernetes::new(client.clone()),
+        kubernetes: Kubernetes::new(&writes),
         events,
-        applier: Applier::new(Arc::clone(&aws), Arc::clone(&inventory), client.clone()),
+        applier: Applier::new(writer.clone(), Arc::clone(&inventory), &writes),
         targets: Targets::new(
-            Arc::clone(&aws),
+            writer,
             Arc::clone(&inventory),
-            client,
+            &writes,
             snapshot,
             config.cluster.clone(),
             settings.node_group_tags.clone(),
@@ -258,7 +257,8 @@ pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
         inventory,
         config,
         metrics,
-        write_permit,
+        term,
+        permit,
         backend_group_gate: tokio::sync::RwLock::new(()),
         watch_namespace: settings.watch_namespace.clone(),
     })
@@ -374,7 +374,7 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
         fixed_limits,
         observer: Some(Arc::clone(&metrics) as _),
     };
-    let aws = Arc::new(Aws::connect(&options, &http).await?);
+    let aws = Arc::new(AwsReader::connect(&options, &http).await?);
     aws.check_credentials().await.map_err(aws_error)?;
     let vpc = place.vpc(&aws).await?;
     let config = flags.build_config(vpc.clone())?;
@@ -431,7 +431,7 @@ pub async fn lead(
     settings: &Settings,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
-    let mut leadership = controller.write_permit.leadership.clone();
+    let mut leadership = controller.term.leadership();
     let until_stopped = stopped.clone();
     // The senders live in `run` and in the candidate, for as long as this runs.
     tokio::select! {
@@ -444,7 +444,7 @@ pub async fn lead(
     }
     let Leadership::Leader { epoch: term } = *leadership.borrow() else { return Err(StartError::LeaseLost) };
     let over = |leadership: &Leadership| *leadership != Leadership::Leader { epoch: term };
-    controller.write_permit.begin(term);
+    controller.term.begin(term);
     let _leads = Leads::begin(&controller.metrics);
     tokio::select! {
         () = until(&mut leadership, over) => return Err(StartError::LeaseLost),
