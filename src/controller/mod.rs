@@ -32,11 +32,11 @@ use crate::controller::{
     runtime::{
         metrics::{self, Metrics},
         queue::{Outcome, Queue, QueueReason},
-        write_permit::WritePermit,
+        write_permit::Term,
     },
 };
 use albatross_aws::facts::FactStore;
-use albatross_aws::{Inventory, Priority, current_priority, with_priority};
+use albatross_aws::{Inventory, Priority, WritePermit, current_priority, with_priority};
 use albatross_core::dependents::{self, Key};
 use albatross_core::{
     desired::{self, BuildConfig},
@@ -65,7 +65,8 @@ pub struct Controller {
     /// `--replaced-load-balancer-hold`
     replacement_hold: Duration,
     metrics: Arc<Metrics>,
-    write_permit: Arc<WritePermit>,
+    term: Arc<Term>,
+    permit: WritePermit,
     /// Read while a group may use the shared security group, written while it is deleted.
     backend_group_gate: tokio::sync::RwLock<()>,
     /// The one namespace that is watched; all where it is empty.
@@ -83,11 +84,6 @@ impl Controller {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.is_synced() && self.queue.depth() == 0 && self.records.is_written()
-    }
-
-    /// Whether this process may change anything at this moment.
-    fn may_write(&self) -> bool {
-        self.write_permit.holds()
     }
 
     /// Takes keys from the queue until asked to stop; a key that is being worked on is finished first.
@@ -124,7 +120,7 @@ impl Controller {
             Key::Stack(group) => self.reconcile_stack(group).await,
             Key::Binding(name) => self.reconcile_binding(name).await,
             Key::NodeRules => {
-                let result = self.targets.reconcile_node_rules(&|| self.may_write()).await;
+                let result = self.targets.reconcile_node_rules().await;
                 self.queue.add_all(self.waits.for_targets().into_iter().map(Key::Stack));
                 let outcomes: Vec<Outcome> =
                     result.err().into_iter().flatten().map(|error| self.targets_failed(&error)).collect();
@@ -139,7 +135,7 @@ impl Controller {
         if self.with_snapshot(|s| !s.target_group_bindings.contains_key(name)) {
             self.metrics.remove_binding(&name.namespace, &name.name);
         }
-        match self.targets.reconcile_binding(name, &|| self.may_write()).await {
+        match self.targets.reconcile_binding(name).await {
             Ok(outcome) => {
                 if outcome.node_rules {
                     self.queue.add(Key::NodeRules);
@@ -348,7 +344,7 @@ impl Controller {
     /// What is being worked on or waited for, a line each: what `/idle` shows.
     fn pending(&self) -> Vec<String> {
         let mut pending = self.synced.reasons();
-        if !self.may_write() {
+        if !self.permit.holds() {
             pending.push("another replica leads".to_owned());
         }
         let queue = self.queue.snapshot();
@@ -395,7 +391,7 @@ impl Controller {
         let (records, clean) = self.records.counts();
         let (secrets, watched) = self.secrets.counts();
         serde_json::json!({
-            "leader": self.may_write(),
+            "leader": self.permit.holds(),
             "awaited": self.synced.reasons(),
             "watchesSilentSeconds": self.synced.activity.silent().into_iter().map(|(kind, silent)| (kind, silent.as_secs()))
                 .collect::<std::collections::BTreeMap<_, _>>(),

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
-use crate::controller::runtime::lease::Leadership;
+use crate::controller::runtime::{lease::Leadership, write_permit::WriteClient};
+use albatross_aws::AwsWriter;
 use albatross_core::{
     desired::BuildConfig,
     model::{StackId, Value, VpcId},
@@ -139,8 +140,10 @@ async fn controller(
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), &cluster, vpc.clone()));
     let snapshot = Arc::new(RwLock::new(snapshot));
     // Without the sender the last value stays.
-    let write_permit = WritePermit::new(tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1, None);
-    write_permit.begin(1);
+    let term = Term::new(tokio::sync::watch::channel(Leadership::Leader { epoch: 1 }).1, None);
+    term.begin(1);
+    let writer = AwsWriter::new(Arc::clone(&aws), term.permit());
+    let writes = WriteClient::new(client.clone(), term.permit());
     let header = albatross_core::record::Header {
         format: albatross_core::record::FORMAT,
         cluster: cluster.clone(),
@@ -150,19 +153,19 @@ async fn controller(
         term: 0,
         since: 0,
     };
-    let records = Records::new(client.clone(), "kube-system", "lease", header);
+    let records = Records::new(&writes, "kube-system", "lease", header);
     let controller = Controller {
         config: BuildConfig::new("demo", Value::Known(vpc.clone())),
         snapshot: Arc::clone(&snapshot),
         queue: Arc::default(),
         synced: Arc::new(Synced::new([])),
-        kubernetes: Kubernetes::new(client.clone()),
+        kubernetes: Kubernetes::new(&writes),
         events: Events::new(client.clone(), Arc::new(metrics::Metrics::new())),
-        applier: Applier::new(Arc::clone(&aws), Arc::clone(&inventory), client.clone()),
+        applier: Applier::new(writer.clone(), Arc::clone(&inventory), &writes),
         targets: Targets::new(
-            Arc::clone(&aws),
+            writer,
             Arc::clone(&inventory),
-            client.clone(),
+            &writes,
             snapshot,
             cluster.clone(),
             BTreeMap::new(),
@@ -177,7 +180,8 @@ async fn controller(
         replacement_hold: std::time::Duration::ZERO,
         inventory,
         metrics: Arc::new(metrics::Metrics::new()),
-        write_permit: Arc::new(write_permit),
+        permit: term.permit(),
+        term,
         backend_group_gate: tokio::sync::RwLock::new(()),
         watch_namespace: String::new(),
     };

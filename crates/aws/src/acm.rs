@@ -2,7 +2,7 @@
 
 use aws_sdk_acm::types as acm;
 
-use super::{Aws, AwsError};
+use super::{AwsError, AwsReader};
 use albatross_core::{facts::certificates::Certificate, model::CertificateArn};
 
 /// A certificate as a list tells of it.
@@ -16,7 +16,7 @@ pub struct ListedCertificate {
 /// How many names of one certificate a list tells.
 const NAMES_IN_LIST: usize = 100;
 
-impl Aws {
+impl AwsReader {
     /// ListCertificates: all that are issued, whatever their keys.
     pub(crate) async fn issued_certificates(&self) -> Result<Vec<ListedCertificate>, AwsError> {
         // Without these ACM lists those with RSA keys of 1024 and 2048 bits alone.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     error::Error,
     hash::{BuildHasher, Hasher, RandomState},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,12 +25,16 @@ use super::{
 };
 use crate::proxies::Proxies;
 
-/// How to reach AWS.
+mod writer;
+
+pub use writer::AwsWriter;
+
+/// The way to reach AWS.
 #[derive(Clone)]
 pub struct ConnectOptions {
     /// The region: `--aws-region`, or what else tells it.
     pub region: String,
-    /// Which connections go through a proxy.
+    /// The proxies that connections go through.
     pub proxies: Arc<Proxies>,
     /// `--aws-max-retries`: attempts at a read in all.
     pub max_attempts: u32,
@@ -38,7 +42,7 @@ pub struct ConnectOptions {
     pub endpoints: BTreeMap<String, String>,
     /// `--aws-api-throttle`
     pub fixed_limits: Vec<FixedLimit>,
-    /// Is told of every call.
+    /// The observer of every call.
     pub observer: Option<Arc<dyn CallObserver>>,
 }
 
@@ -55,7 +59,7 @@ impl Default for ConnectOptions {
     }
 }
 
-/// Why there can be no clients.
+/// The reason that there can be no clients.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// AWS_CA_BUNDLE names no file of certificates.
@@ -65,13 +69,13 @@ pub enum ConnectError {
     Bundle {
         /// The file.
         path: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// No HTTP client can be made.
     #[error("there can be no connections to AWS: {reason}")]
     Client {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// `--aws-api-endpoints` cannot be read.
@@ -112,13 +116,10 @@ pub fn parse_endpoints(text: &str) -> Result<BTreeMap<String, String>, ConnectEr
         .collect()
 }
 
-/// Returns for how long a write that begins now may take; `None` where none may.
-type MayWrite = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
-
-/// The way to AWS. The SDK repeats nothing: every attempt takes its turn from the budget of its class. Reads are repeated
-/// whenever that may help. Writes are repeated only where AWS says that it has not begun with them, because not all of them
-/// may be made twice.
-pub struct Aws {
+/// The way to AWS for calls that change nothing (Describe, List, Get); [`AwsWriter`] makes the others. The SDK repeats nothing:
+/// every attempt takes its turn from the budget of its class. Reads are repeated whenever that may help. Writes are repeated
+/// only where AWS says that it has not begun with them, because not all of them may be made twice.
+pub struct AwsReader {
     pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) acm: aws_sdk_acm::Client,
@@ -129,24 +130,23 @@ pub struct Aws {
     region: String,
     endpoints: BTreeMap<String, String>,
     proxies: Arc<Proxies>,
-    may_write: OnceLock<MayWrite>,
     pub(super) credentials: Option<SharedCredentialsProvider>,
 }
 
-impl std::fmt::Debug for Aws {
+impl std::fmt::Debug for AwsReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Aws").field("region", &self.region).finish_non_exhaustive()
+        f.debug_struct("AwsReader").field("region", &self.region).finish_non_exhaustive()
     }
 }
 
-/// How often a throttled write is tried: about half a minute in all.
+/// The number of times that a throttled write is tried: about half a minute in all.
 const TRIES: u32 = 12;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
-impl Aws {
+impl AwsReader {
     /// Makes the clients. AWS is not called; the environment and the profile files are read.
     ///
     /// # Errors
@@ -196,33 +196,8 @@ impl Aws {
             region,
             endpoints: options.endpoints.clone(),
             proxies: Arc::clone(&options.proxies),
-            may_write: OnceLock::new(),
             credentials: config.credentials_provider(),
         }
-    }
-
-    /// The same way to AWS, with the same budgets, for whom [`Self::guard_writes`] is still to be asked.
-    #[must_use]
-    pub fn unguarded(&self) -> Self {
-        Self {
-            elb: self.elb.clone(),
-            ec2: self.ec2.clone(),
-            acm: self.acm.clone(),
-            budgets: Arc::clone(&self.budgets),
-            observer: self.observer.clone(),
-            max_attempts: self.max_attempts,
-            region: self.region.clone(),
-            endpoints: self.endpoints.clone(),
-            proxies: Arc::clone(&self.proxies),
-            may_write: OnceLock::new(),
-            credentials: self.credentials.clone(),
-        }
-    }
-
-    /// Asks `may_write` before every write, and before each time that one is repeated, for how long the lease is certain:
-    /// so long the attempt is waited for at most. Only the first call counts.
-    pub fn guard_writes(&self, may_write: impl Fn() -> Option<Duration> + Send + Sync + 'static) {
-        let _ = self.may_write.set(Box::new(may_write));
     }
 
     /// The region.
@@ -231,7 +206,7 @@ impl Aws {
         &self.region
     }
 
-    /// Where a service's calls go, in words.
+    /// Returns where a service's calls go, in words.
     fn endpoint(&self, service: &str) -> String {
         let named = self.endpoints.get(service);
         // Any name of AWS's will do to ask whether there is a proxy.
@@ -240,7 +215,7 @@ impl Aws {
         proxy.map_or_else(|| place.clone(), |proxy| format!("{place} through the proxy {proxy}"))
     }
 
-    /// What the budgets of calls are at, by class.
+    /// Returns the state of the budgets of calls, by class.
     #[must_use]
     pub fn budgets(&self) -> BTreeMap<&'static str, BudgetState> {
         self.budgets.state()
@@ -252,6 +227,10 @@ impl Aws {
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         E: ProvideErrorMetadata + Error + 'static,
     {
+        debug_assert!(
+            ["Describe", "List", "Get"].iter().any(|word| operation.starts_with(word)),
+            "{operation} may change something"
+        );
         let again = |kind: &AwsErrorKind| {
             matches!(
                 kind,
@@ -264,17 +243,6 @@ impl Aws {
             self.attempts(operation, call, self.max_attempts, || Some(Duration::MAX), again),
         )
         .await
-    }
-
-    /// Makes a call that changes something. It is repeated only where AWS says that it has not begun with it.
-    pub(crate) async fn write<T, E, F>(&self, operation: &'static str, call: impl Fn() -> F) -> Result<T, AwsError>
-    where
-        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-        E: ProvideErrorMetadata + Error + 'static,
-    {
-        let may_write = || self.may_write.get().map_or(Some(Duration::MAX), |may_write| may_write());
-        let again = |kind: &AwsErrorKind| matches!(kind, AwsErrorKind::Throttled { .. });
-        watched(self.observer.as_ref(), operation, self.attempts(operation, call, TRIES, may_write, again)).await
     }
 
     /// Makes a call up to `most` times, for as long as it `may` take, and as long as its failures are to be tried `again`.

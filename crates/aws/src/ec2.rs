@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use aws_sdk_ec2::types::{Filter, ResourceType, SubnetCidrBlockStateCode, TagSpecification, VpcCidrBlockStateCode};
 
-use super::{Aws, AwsError, convert};
+use super::{AwsError, AwsReader, AwsWriter, convert};
 use albatross_core::model::{
     InstanceInfo, InterfaceInfo, ObservedSecurityGroup, RouteTableInfo, SecurityGroupId, SecurityGroupRule, SubnetId,
     SubnetInfo, Tags, VpcBlocks, VpcId, ZoneInfo,
@@ -37,7 +37,7 @@ macro_rules! pages {
     }};
 }
 
-impl Aws {
+impl AwsReader {
     /// DescribeSubnets of a VPC.
     ///
     /// # Errors
@@ -240,7 +240,9 @@ impl Aws {
         let groups = pages!(self, "DescribeSecurityGroups", call, security_groups);
         Ok(groups.iter().filter_map(security_group).collect())
     }
+}
 
+impl AwsWriter {
     /// AuthorizeSecurityGroupIngress, all rules in one call: they are taken all or none.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_elasticloadbalancingv2::types as elb;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Aws, AwsError, convert};
+use super::{AwsError, AwsReader, AwsWriter, convert};
 use albatross_core::{
     facts::limits::Limits,
     model::{
@@ -140,7 +140,7 @@ macro_rules! pages {
 }
 
 /// Reads.
-impl Aws {
+impl AwsReader {
     /// DescribeLoadBalancers: all of the region, or these alone.
     pub(super) async fn load_balancers(&self, arns: Option<Vec<String>>) -> Result<Vec<elb::LoadBalancer>, AwsError> {
         let call = self.elb.describe_load_balancers().set_load_balancer_arns(arns);
@@ -337,7 +337,7 @@ impl Aws {
 }
 
 /// Writes.
-impl Aws {
+impl AwsWriter {
     /// CreateLoadBalancer. Where one of that name has these settings already, AWS answers with it.
     pub async fn create_load_balancer(&self, new: &NewLoadBalancer<'_>) -> Result<ObservedLoadBalancer, AwsError> {
         let operation = "CreateLoadBalancer";

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use aws_sdk_ec2::{config::ProvideCredentials, types::Filter};
 
 use super::{
-    Aws, AwsError, AwsErrorKind,
+    AwsError, AwsErrorKind, AwsReader,
     credentials::{DEADLINE, NoCredentials},
     error::chain,
 };
 use albatross_core::model::{Tags, VpcId};
 
-impl Aws {
+impl AwsReader {
     /// Makes sure that there are credentials, so that their lack is told at the start and not at the first call.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use std::{
 use tokio::time::Instant;
 
 use self::certificates::CertificateStore;
-use crate::{Aws, AwsError};
+use crate::{AwsError, AwsReader};
 use albatross_core::{
     facts::{Fact, FactQuery, Facts, Subnet, SubnetQuery, limits::Limits, security_groups, subnets},
     model::{SecurityGroupId, TargetGroupArn, TrustStoreArn, VpcId},
@@ -29,7 +29,7 @@ const MAXIMUM_AGE_OF_PLACES: Duration = Duration::from_secs(3600);
 /// Facts with their ages.
 #[derive(Debug)]
 pub struct FactStore {
-    aws: Arc<Aws>,
+    aws: Arc<AwsReader>,
     cluster: String,
     vpc: VpcId,
     gates: subnets::Gates,
@@ -129,7 +129,7 @@ fn unavailable<T>(error: &AwsError) -> Fact<T> {
 impl FactStore {
     /// Asks through `aws`.
     #[must_use]
-    pub fn new(aws: Arc<Aws>, cluster: String, vpc: VpcId) -> Self {
+    pub fn new(aws: Arc<AwsReader>, cluster: String, vpc: VpcId) -> Self {
         Self {
             aws,
             cluster,

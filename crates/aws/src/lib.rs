@@ -15,6 +15,7 @@ pub mod facts;
 mod http;
 mod inventory;
 mod metadata;
+mod permit;
 pub mod proxies;
 mod region;
 mod targets;
@@ -23,12 +24,13 @@ pub mod testing;
 pub use acm::ListedCertificate;
 pub use budget::{BudgetState, FixedLimit, Priority, ThrottleError, current_priority, parse_throttle, with_priority};
 pub use calls::{CallObserver, RequestResult};
-pub use client::{Aws, ConnectError, ConnectOptions, parse_endpoints};
+pub use client::{AwsReader, AwsWriter, ConnectError, ConnectOptions, parse_endpoints};
 pub use elb::{NewListener, NewLoadBalancer, NewRule};
 pub use error::{AwsError, AwsErrorKind};
 pub use http::AwsHttp;
 pub use inventory::{Inventory, ResourceName, Tagging};
 pub use metadata::Instance;
+pub use permit::{LeaderTerm, WritePermit};
 pub use region::{configured_region, region_of_zone};
 
 /// The target of the spans that become traces and are no part of the log.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_elasticloadbalancingv2::types as elb;
 
-use super::{Aws, AwsError};
+use super::{AwsError, AwsReader, AwsWriter};
 pub(crate) use albatross_core::{
     api::crd::target_group_binding::IpAddressType,
     model::{Registration, Target, TargetGroupArn, TargetHealth, VpcId},
@@ -14,7 +14,7 @@ pub(crate) use albatross_core::{
 /// How many targets one call of RegisterTargets or DeregisterTargets takes.
 const BATCH: usize = 200;
 
-impl Aws {
+impl AwsWriter {
     /// RegisterTargets, 200 at a time. Registering a target again does nothing.
     ///
     /// # Errors
@@ -46,7 +46,9 @@ impl Aws {
         }
         Ok(())
     }
+}
 
+impl AwsReader {
     /// DescribeTargetGroups of one group; `None` when there is none.
     ///
     /// # Errors

@@ -1,38 +1,57 @@
 //! Clients for tests, with made-up credentials.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-use crate::{Aws, CallObserver, ConnectOptions};
+use crate::{AwsReader, AwsWriter, CallObserver, ConnectOptions, LeaderTerm, WritePermit};
 
 /// Returns clients that speak with a server on loopback.
 #[must_use]
-pub fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> Aws {
+pub fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> AwsReader {
     let config = config().into_builder().endpoint_url(endpoint).build();
     let options = ConnectOptions { max_attempts: 2, observer, ..ConnectOptions::default() };
-    Aws::with_config(&config, &options)
+    AwsReader::with_config(&config, &options)
 }
 
 /// Returns clients whose requests `client` answers, in this process. Reads are not repeated.
 #[must_use]
-pub fn over(client: SharedHttpClient) -> Aws {
+pub fn over(client: SharedHttpClient) -> AwsReader {
     let config = config().into_builder().http_client(client).build();
     let options = ConnectOptions { max_attempts: 1, ..ConnectOptions::default() };
-    Aws::with_config(&config, &options)
+    AwsReader::with_config(&config, &options)
 }
 
-/// Returns the SDK's own client of ELB v2, past the budget and the permit to write.
+/// Returns a writer through these clients whose permit never ends.
 #[must_use]
-pub fn elb(aws: &Aws) -> &aws_sdk_elasticloadbalancingv2::Client {
+pub fn writer(reader: AwsReader) -> AwsWriter {
+    AwsWriter::new(Arc::new(reader), WritePermit::without_election())
+}
+
+/// Returns a permit that says what `left` says.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "tests have no lease")]
+pub fn permit(left: impl Fn() -> Option<Duration> + Send + Sync + 'static) -> WritePermit {
+    struct Term<F>(F);
+    impl<F: Fn() -> Option<Duration> + Send + Sync + 'static> LeaderTerm for Term<F> {
+        fn left(&self) -> Option<Duration> {
+            (self.0)()
+        }
+    }
+    WritePermit::of_term(Arc::new(Term(left)))
+}
+
+/// Returns the SDK's own client of ELB v2, past the budget and the check of the permit.
+#[must_use]
+pub fn elb(aws: &AwsWriter) -> &aws_sdk_elasticloadbalancingv2::Client {
     &aws.elb
 }
 
-/// Returns the SDK's own client of EC2, past the budget and the permit to write.
+/// Returns the SDK's own client of EC2, past the budget and the check of the permit.
 #[must_use]
-pub fn ec2(aws: &Aws) -> &aws_sdk_ec2::Client {
+pub fn ec2(aws: &AwsWriter) -> &aws_sdk_ec2::Client {
     &aws.ec2
 }
 

@@ -9,6 +9,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::controller::runtime::write_permit::WriteClient;
 use albatross_core::{
     api::{
         crd::{self, TargetGroupBinding},
@@ -110,8 +111,8 @@ impl std::fmt::Debug for Kubernetes {
 impl Kubernetes {
     /// Works through this client.
     #[must_use]
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client }
+    pub(crate) fn new(client: &WriteClient) -> Self {
+        Self { client: client.client() }
     }
 
     async fn get<W>(&self, api: Api<W>, name: &str) -> Result<Option<W>, KubernetesError>
@@ -346,7 +347,8 @@ mod tests {
         })
         .await;
         let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
-        let added = Kubernetes::new(client)
+        let client = WriteClient::new(client, albatross_aws::WritePermit::without_election());
+        let added = Kubernetes::new(&client)
             .add_finalizer(&ObjectReference::ingress(&ObjectName::new("shop", "web")), "ours")
             .await;
         let methods = fake.calls().into_iter().map(|call| call.action.split(' ').next().unwrap().to_owned());

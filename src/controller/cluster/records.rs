@@ -14,13 +14,13 @@ use std::{
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
 use kube::{
-    Api, Client,
+    Api,
     api::{ObjectMeta, PostParams},
 };
 use tokio::sync::Notify;
 
 use super::kubernetes::describe;
-use crate::controller::cluster::deadline::with_deadline;
+use crate::controller::{cluster::deadline::with_deadline, runtime::write_permit::WriteClient};
 use albatross_core::{
     model::{ObservedStack, StackId, TagKeys},
     record::{self, Clean, Contents, HEADER_KEY, Header, SHARDS, StackRecord},
@@ -112,9 +112,9 @@ pub(crate) struct Records {
 impl Records {
     /// Keeps records in `namespace`, for those that take turns at `lease`, under `header`. Nothing is read yet, and until [`Self::load`] nothing is kept.
     #[must_use]
-    pub(crate) fn new(client: Client, namespace: &str, lease: &str, header: Header) -> Self {
+    pub(crate) fn new(client: &WriteClient, namespace: &str, lease: &str, header: Header) -> Self {
         Self {
-            api: Api::namespaced(client, namespace),
+            api: Api::namespaced(client.client(), namespace),
             namespace: namespace.to_owned(),
             lease: lease.to_owned(),
             term: AtomicI32::new(header.term),

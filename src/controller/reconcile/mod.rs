@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod fact_subscribers;
+pub(crate) mod pass;
 mod stack;
 pub(crate) mod step_history;
 pub mod targets;

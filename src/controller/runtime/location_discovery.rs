@@ -9,7 +9,7 @@ use super::{
     start::{StartError, aws_error},
 };
 use crate::controller::cluster::kubernetes::describe;
-use albatross_aws::{Aws, AwsError, AwsHttp, Instance, configured_region, region_of_zone};
+use albatross_aws::{AwsError, AwsHttp, AwsReader, Instance, configured_region, region_of_zone};
 use albatross_core::{api::kubernetes::Node, model::VpcId};
 
 /// As many nodes tell where they are.
@@ -78,7 +78,7 @@ impl<'a> LocationDiscovery<'a> {
     }
 
     /// The VPC: `--aws-vpc-id`, `--aws-vpc-tags`, the nodes' instances, the instance that this runs on.
-    pub(crate) async fn vpc(&self, aws: &Aws) -> Result<VpcId, StartError> {
+    pub(crate) async fn vpc(&self, aws: &AwsReader) -> Result<VpcId, StartError> {
         if let Some(id) = self.flags.aws_vpc_id.as_deref().filter(|id| !id.is_empty()) {
             if !id.starts_with("vpc-") {
                 return Err(StartError::Vpc {
@@ -109,7 +109,7 @@ impl<'a> LocationDiscovery<'a> {
     }
 
     /// The VPC that all nodes are in, or why that is not known.
-    async fn vpc_of_nodes(&self, aws: &Aws) -> Result<Result<VpcId, String>, StartError> {
+    async fn vpc_of_nodes(&self, aws: &AwsReader) -> Result<Result<VpcId, String>, StartError> {
         let nodes = match self.nodes().await {
             Ok(nodes) => nodes,
             Err(reason) => return Ok(Err(reason)),

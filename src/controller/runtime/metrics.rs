@@ -127,18 +127,18 @@ pub struct TargetGroupInfo {
     pub namespace: String,
     /// The Service.
     pub service: String,
-    /// What follows the last colon of the ARN.
+    /// The part of the ARN after its last colon.
     pub target_group: String,
 }
 
-/// How often each object was worked on since a moment.
+/// The number of times that each object was worked on since a moment.
 #[derive(Debug)]
 struct Talks {
     since: Instant,
     counts: HashMap<Talker, i64>,
 }
 
-/// How long objects are counted to find those that are worked on most, and how many are shown.
+/// The time for which objects are counted to find those that are worked on most, and the number of those that are shown.
 const TALK_WINDOW: Duration = Duration::from_secs(180);
 const TOP: usize = 3;
 
@@ -189,7 +189,7 @@ impl AwsCall {
         Self { service, operation, status_code, error_code }
     }
 
-    /// What kind of failure the call is, if it is one of those counted.
+    /// Returns the kind of failure that the call is, if it is one of those counted.
     ///
     /// Throttling is looked for first: LBC counts EC2's `RequestLimitExceeded`, a throttle, as a service limit.
     fn error_kind(&self) -> Option<AwsErrorKind> {
@@ -235,12 +235,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Metrics that are all zero or, with labels, absent.
+    /// Returns metrics that are all zero or, with labels, absent.
     pub fn new() -> Self {
         Self::of_lease("")
     }
 
-    /// The same, with the name of the lease that the leader holds.
+    /// Returns the same, with the name of the lease that the leader holds.
     pub fn of_lease(lease: &str) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
@@ -278,152 +278,161 @@ impl Metrics {
             readiness_gates: Family::new_with_constructor(|| Histogram::new(GATE_SECONDS)),
         };
         // The encoder appends `_total` to the names of counters and a full stop to descriptions.
-        let registry = &mut metrics.registry;
+        metrics.register_passes();
+        metrics.register_aws();
+        metrics.register_controller();
+        metrics
+    }
+
+    /// Registers the metrics of passes and of the objects that they are about.
+    fn register_passes(&mut self) {
+        let registry = &mut self.registry;
         registry.register(
             "awslbc_controller_reconcile_errors",
             "Errors while reconciling, by what failed",
-            metrics.reconcile_errors.clone(),
+            self.reconcile_errors.clone(),
         );
         registry.register(
             "awslbc_controller_reconcile_stage_duration",
             "Seconds that a stage of a reconcile took",
-            metrics.reconcile_stages.clone(),
+            self.reconcile_stages.clone(),
         );
         registry.register(
             "controller_runtime_reconcile",
             "Passes over objects, by how they ended",
-            metrics.reconciles.clone(),
+            self.reconciles.clone(),
         );
         registry.register(
             "controller_runtime_reconcile_time_seconds",
             "Seconds that a pass over an object took",
-            metrics.reconcile_seconds.clone(),
+            self.reconcile_seconds.clone(),
         );
         // That its name ends in `_total` is what aws-load-balancer-controller has.
         registry.register(
             "awslbc_controller_cache_object_total",
             "Objects of the cluster that are known",
-            metrics.cached.clone(),
+            self.cached.clone(),
         );
         registry.register(
             "awslbc_controller_top_talkers",
             "Passes over the objects that were worked on most, in the last full three minutes",
-            metrics.top_talkers.clone(),
+            self.top_talkers.clone(),
         );
-        registry.register(
-            "aws_target_group_info",
-            "1 for each target group of a binding",
-            metrics.target_groups.clone(),
-        );
+        registry.register("aws_target_group_info", "1 for each target group of a binding", self.target_groups.clone());
+    }
+
+    /// Registers the metrics of calls to AWS.
+    fn register_aws(&mut self) {
+        let registry = &mut self.registry;
         registry.register(
             "aws_api_calls",
             "Calls of AWS APIs, by how their last request ended",
-            metrics.aws_calls.clone(),
+            self.aws_calls.clone(),
         );
         registry.register(
             "aws_api_call_duration_seconds",
             "Seconds that a call of an AWS API took, with its retries and waits",
-            metrics.aws_call_durations.clone(),
+            self.aws_call_durations.clone(),
         );
         registry.register(
             "aws_api_call_retries",
             "Requests of a call of an AWS API beyond the first",
-            metrics.aws_call_retries.clone(),
+            self.aws_call_retries.clone(),
         );
-        registry.register("aws_api_requests", "Requests to AWS APIs", metrics.aws_requests.clone());
+        registry.register("aws_api_requests", "Requests to AWS APIs", self.aws_requests.clone());
         registry.register(
             "aws_api_request_duration_seconds",
             "Seconds until an AWS API answered a request",
-            metrics.aws_request_durations.clone(),
+            self.aws_request_durations.clone(),
         );
         registry.register(
             "aws_api_call_permission_errors",
             "Requests to AWS APIs that the IAM policy does not allow",
-            metrics.aws_permission_errors.clone(),
+            self.aws_permission_errors.clone(),
         );
         registry.register(
             "aws_api_call_service_limit_exceeded_errors",
             "Requests to AWS APIs that a quota of the account does not allow",
-            metrics.aws_service_limit_exceeded_errors.clone(),
+            self.aws_service_limit_exceeded_errors.clone(),
         );
         registry.register(
             "aws_api_call_throttled_errors",
             "Requests to AWS APIs that were throttled",
-            metrics.aws_throttled_errors.clone(),
+            self.aws_throttled_errors.clone(),
         );
         registry.register(
             "aws_api_call_validation_errors",
             "Requests to AWS APIs that were refused as invalid",
-            metrics.aws_validation_errors.clone(),
+            self.aws_validation_errors.clone(),
         );
         registry.register(
             "albatross_aws_budget_rate",
             "Calls of AWS a second that a class of calls had at its last call; absent where that was no limit",
-            metrics.budget_rates.clone(),
+            self.budget_rates.clone(),
         );
         registry.register(
             "albatross_aws_budget_waited_seconds",
             "Seconds that calls of AWS have waited for their turn",
-            metrics.budget_waits.clone(),
+            self.budget_waits.clone(),
         );
         registry.register(
             "albatross_aws_budget_throttles",
             "Calls of AWS that were throttled, by the class that AWS counts them in",
-            metrics.budget_throttles.clone(),
+            self.budget_throttles.clone(),
         );
-        registry.register(
-            "albatross_queue_depth",
-            "Keys that are due and wait for a worker",
-            metrics.queue_depth.clone(),
-        );
+    }
+
+    /// Registers the metrics of the controller's own state, and of what it has done.
+    fn register_controller(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("albatross_queue_depth", "Keys that are due and wait for a worker", self.queue_depth.clone());
         registry.register(
             "albatross_events_dropped",
             "Kubernetes events that were not written: an object had too many, or too many waited",
-            metrics.events_dropped.clone(),
+            self.events_dropped.clone(),
         );
         registry.register(
             "albatross_watch_silent_seconds",
             "Seconds since the API server last answered the watch of a kind: an event, a bookmark, a list or its end",
-            metrics.watch_silent.clone(),
+            self.watch_silent.clone(),
         );
         registry.register(
             "albatross_plan_steps",
             "Steps of plans that were carried out, by action",
-            metrics.plan_steps.clone(),
+            self.plan_steps.clone(),
         );
         registry.register(
             "awslbc_webhook_validation_failure",
             "Objects that a webhook has not admitted",
-            metrics.webhook_denials.clone(),
+            self.webhook_denials.clone(),
         );
         registry.register(
             "albatross_drift_steps",
             "Steps that put right what was found changed in AWS when it was compared anew, by action",
-            metrics.drift_steps.clone(),
+            self.drift_steps.clone(),
         );
         registry.register(
             "albatross_repeated_steps",
             "Steps that were planned again after they were carried out, and now wait, by action",
-            metrics.repeated_steps.clone(),
+            self.repeated_steps.clone(),
         );
         registry.register(
             "albatross_deletion_blocked",
             "Ingress groups and Services with a deletion that AWS does not carry out, and of which people were told",
-            metrics.deletions_blocked.clone(),
+            self.deletions_blocked.clone(),
         );
-        registry.register("albatross_leader", "1 while this process is the leader, else 0", metrics.leader.clone());
+        registry.register("albatross_leader", "1 while this process is the leader, else 0", self.leader.clone());
         registry.register(
             "leader_election_master_status",
             "1 while this process holds the lease, else 0",
-            metrics.master.clone(),
+            self.master.clone(),
         );
         registry.register(
             "awslbc_readiness_gate_ready_seconds",
             "Seconds that a pod waited at its readiness gate until AWS found it healthy",
-            metrics.readiness_gates.clone(),
+            self.readiness_gates.clone(),
         );
-        metrics.leader(false);
-        metrics
+        self.leader(false);
     }
 
     /// Drops what was recorded of a TargetGroupBinding that is gone.

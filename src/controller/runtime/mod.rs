@@ -7,4 +7,4 @@ pub(crate) mod location_discovery;
 pub mod metrics;
 pub(crate) mod queue;
 pub mod start;
-pub(crate) mod write_permit;
+pub mod write_permit;

@@ -1,4 +1,4 @@
-//! The right to change something, and a client of the API server that sends no write without it.
+//! The term of the lease, which gives the permit to write, and a client of the API server that sends no write without one.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -11,48 +11,56 @@ use futures::future::BoxFuture;
 use kube::client::Body;
 use tokio::sync::watch;
 
+use albatross_aws::{LeaderTerm, WritePermit};
+
 use super::lease::{Leadership, Moment, Tenure};
 
-/// The right to change something: one term of the lease, for as long as the lease is renewed. Work that goes on after the
-/// term's end, however late, has lost it for good, also where this process leads again.
-pub(crate) struct WritePermit {
-    pub(crate) leadership: watch::Receiver<Leadership>,
+/// One term of the lease, for as long as the lease is renewed. Work that goes on after the term's end, however late, has lost
+/// the right to change something for good, also where this process leads again.
+pub(crate) struct Term {
+    leadership: watch::Receiver<Leadership>,
     /// Until when the lease is held by the clock; `None` without election.
     tenure: Option<Arc<Tenure>>,
     /// The lease's epoch, once the term has begun.
-    term: OnceLock<i32>,
+    epoch: OnceLock<i32>,
 }
 
-impl WritePermit {
-    pub(crate) fn new(leadership: watch::Receiver<Leadership>, tenure: Option<Arc<Tenure>>) -> Self {
-        Self { leadership, tenure, term: OnceLock::new() }
+impl Term {
+    pub(crate) fn new(leadership: watch::Receiver<Leadership>, tenure: Option<Arc<Tenure>>) -> Arc<Self> {
+        Arc::new(Self { leadership, tenure, epoch: OnceLock::new() })
+    }
+
+    /// Returns the channel on which the present leadership is published.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
     }
 
     /// Begins the term. Only the first call counts.
-    pub(crate) fn begin(&self, term: i32) {
-        let _ = self.term.set(term);
+    pub(crate) fn begin(&self, epoch: i32) {
+        let _ = self.epoch.set(epoch);
     }
 
-    /// Whether something may be changed at this moment.
-    pub(crate) fn holds(&self) -> bool {
-        self.left().is_some()
+    /// Returns the right to change something in this term.
+    #[expect(clippy::disallowed_methods, reason = "this is where the lease is held")]
+    pub(crate) fn permit(self: &Arc<Self>) -> WritePermit {
+        WritePermit::of_term(Arc::clone(self) as _)
     }
+}
 
-    /// For how long a write that begins at this moment may take: it has to end before another process may take the lease.
-    /// `None` where nothing may be written.
-    pub(crate) fn left(&self) -> Option<Duration> {
-        let term = *self.term.get()?;
-        if *self.leadership.borrow() != (Leadership::Leader { epoch: term }) {
+impl LeaderTerm for Term {
+    fn left(&self) -> Option<Duration> {
+        let epoch = *self.epoch.get()?;
+        if *self.leadership.borrow() != (Leadership::Leader { epoch }) {
             return None;
         }
         match &self.tenure {
-            Some(tenure) => tenure.left(term, Moment::now()),
+            Some(tenure) => tenure.left(epoch, Moment::now()),
             None => Some(Duration::MAX),
         }
     }
 }
 
-/// Why a write to the API server was not sent, or not waited for.
+/// The reason that a write to the API server was not sent, or not waited for.
 #[derive(Debug, thiserror::Error)]
 enum FenceError {
     #[error("not sent: this process does not hold the lease, and another replica may lead")]
@@ -61,11 +69,11 @@ enum FenceError {
     Unanswered(Duration),
 }
 
-/// Sends through a client; writes only under a mandate.
+/// Sends through a client; writes only under a permit.
 #[derive(Clone)]
 struct Fenced {
     client: kube::Client,
-    write_permit: Arc<WritePermit>,
+    permit: WritePermit,
 }
 
 impl tower::Service<Request<Body>> for Fenced {
@@ -78,12 +86,12 @@ impl tower::Service<Request<Body>> for Fenced {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Self { client, write_permit } = self.clone();
+        let Self { client, permit } = self.clone();
         Box::pin(async move {
             if request.method().is_safe() {
                 return client.send(request).await.map_err(Into::into);
             }
-            let left = write_permit.left().ok_or(FenceError::Withheld)?;
+            let left = permit.left().ok_or(FenceError::Withheld)?;
             match tokio::time::timeout(left, client.send(request)).await {
                 Ok(answer) => answer.map_err(Into::into),
                 Err(_) => Err(FenceError::Unanswered(left).into()),
@@ -92,11 +100,24 @@ impl tower::Service<Request<Body>> for Fenced {
     }
 }
 
-/// The same way to the API server, on which no write is sent without the mandate, and none is waited for past the moment at
-/// which another process may take the lease.
-pub(crate) fn fenced(client: kube::Client, write_permit: &Arc<WritePermit>) -> kube::Client {
-    let namespace = client.default_namespace().to_owned();
-    kube::Client::new(Fenced { client, write_permit: Arc::clone(write_permit) }, namespace)
+/// The way to the API server for what writes. There is none without a permit: no write is sent once the permit has ended, and none
+/// is waited for past the moment at which another process may take the lease.
+#[derive(Clone)]
+pub struct WriteClient(kube::Client);
+
+impl WriteClient {
+    /// Sends through this client, for as long as the permit holds.
+    #[must_use]
+    pub fn new(client: kube::Client, permit: WritePermit) -> Self {
+        let namespace = client.default_namespace().to_owned();
+        Self(kube::Client::new(Fenced { client, permit }, namespace))
+    }
+
+    /// Returns the client to send through.
+    #[must_use]
+    pub fn client(&self) -> kube::Client {
+        self.0.clone()
+    }
 }
 
 #[cfg(test)]
@@ -115,20 +136,21 @@ mod tests {
         standby_period: Duration::from_secs(1),
     };
 
-    fn held(term: i32) -> (watch::Sender<Leadership>, Arc<Tenure>, Arc<WritePermit>) {
-        let (sender, leads) = watch::channel(Leadership::Leader { epoch: term });
+    fn held(epoch: i32) -> (watch::Sender<Leadership>, Arc<Tenure>, Arc<Term>) {
+        let (sender, leads) = watch::channel(Leadership::Leader { epoch });
         let tenure = Arc::new(Tenure::new(TIMING));
-        tenure.renew(term, Moment::now());
-        let write_permit = Arc::new(WritePermit::new(leads, Some(Arc::clone(&tenure))));
-        (sender, tenure, write_permit)
+        tenure.renew(epoch, Moment::now());
+        let term = Term::new(leads, Some(Arc::clone(&tenure)));
+        (sender, tenure, term)
     }
 
     #[test]
     fn a_term_that_has_ended_does_not_begin_again() {
         let (leadership, leads) = watch::channel(Leadership::Leader { epoch: 3 });
-        let write_permit = WritePermit::new(leads, None);
+        let term = Term::new(leads, None);
+        let write_permit = term.permit();
         assert!(!write_permit.holds(), "its term has not begun");
-        write_permit.begin(3);
+        term.begin(3);
         assert!(write_permit.holds());
         for (after, holds) in [
             (Leadership::Standby, false),
@@ -142,17 +164,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_process_that_was_frozen_may_not_write_before_it_has_renewed_the_lease() {
-        let (_leadership, tenure, write_permit) = held(3);
-        write_permit.begin(3);
+        let (_leadership, tenure, term) = held(3);
+        let write_permit = term.permit();
+        term.begin(3);
         tokio::time::advance(Duration::from_secs(9)).await;
         assert_eq!(write_permit.left(), Some(Duration::from_secs(6)));
         // Nobody has run to say that it does not lead any more.
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(*write_permit.leadership.borrow(), Leadership::Leader { epoch: 3 });
+        assert_eq!(*term.leadership.borrow(), Leadership::Leader { epoch: 3 });
         assert_eq!(write_permit.left(), None);
         tenure.renew(3, Moment::now());
         // The wall clock is not paused.
-        let left = write_permit.left().expect("a mandate");
+        let left = write_permit.left().expect("a permit");
         assert!(left > Duration::from_secs(14) && left <= Duration::from_secs(15), "{left:?}");
         tenure.renew(4, Moment::now());
         assert_eq!(write_permit.left(), None);
@@ -160,12 +183,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_write_to_the_api_server_outlives_the_lease_and_reads_go_on() {
-        let (_leadership, _tenure, write_permit) = held(3);
+        let (_leadership, _tenure, term) = held(3);
         let silent = Router::new().fallback(any(|request: axum::extract::Request| async move {
             if request.method().is_safe() { "{\"metadata\":{}}" } else { std::future::pending().await }
         }));
         let api: Api<ConfigMap> =
-            Api::namespaced(fenced(kube::Client::new(silent, "default"), &write_permit), "default");
+            Api::namespaced(WriteClient::new(kube::Client::new(silent, "default"), term.permit()).client(), "default");
         let create = async || {
             let begun = tokio::time::Instant::now();
             let result = api.create(&PostParams::default(), &ConfigMap::default()).await;
@@ -174,7 +197,7 @@ mod tests {
         };
         let not_sent = "not sent: this process does not hold the lease, and another replica may lead".to_owned();
         assert_eq!(create().await, (not_sent.clone(), 0), "its term has not begun");
-        write_permit.begin(3);
+        term.begin(3);
         tokio::time::advance(Duration::from_secs(9)).await;
         let unanswered = "no answer within the 6 s for which the lease was certain; the write may have taken effect";
         assert_eq!(create().await, (unanswered.to_owned(), 6));

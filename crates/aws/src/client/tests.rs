@@ -9,6 +9,7 @@ use aws_config::{
 };
 
 use super::*;
+use crate::testing::{permit, writer};
 use albatross_core::model::{Registration, SecurityGroupId, Target, TargetGroupArn};
 pub(super) use albatross_simulation::fake::{Fake, ec2, ec2_error, elb, elb_error};
 
@@ -77,7 +78,7 @@ async fn a_throttled_write_is_repeated_and_every_attempt_is_observed() {
     })
     .await;
     let seen = Arc::new(Seen::default());
-    let aws = crate::testing::at(&fake.endpoint, Some(seen.clone()));
+    let aws = writer(crate::testing::at(&fake.endpoint, Some(seen.clone())));
     assert_eq!(aws.register_targets(&group(), &targets(1)).await, Ok(()));
     assert_eq!(fake.actions(), ["RegisterTargets", "RegisterTargets"]);
     assert_eq!(
@@ -94,7 +95,8 @@ async fn a_throttled_write_is_repeated_and_every_attempt_is_observed() {
 async fn a_write_that_may_have_taken_effect_or_was_refused_is_not_repeated() {
     for (status, code, unclear) in [(500, "InternalFailure", true), (400, "ValidationError", false)] {
         let fake = Fake::start(move |_| async move { elb_error(status, code, "words") }).await;
-        let error = crate::testing::at(&fake.endpoint, None).register_targets(&group(), &targets(1)).await.unwrap_err();
+        let error =
+            writer(crate::testing::at(&fake.endpoint, None)).register_targets(&group(), &targets(1)).await.unwrap_err();
         assert_eq!(matches!(error.kind, AwsErrorKind::Unclear { .. }), unclear, "{error:?}");
         assert_eq!(error.is_transient(), unclear);
         assert_eq!(fake.actions(), ["RegisterTargets"]);
@@ -102,7 +104,7 @@ async fn a_write_that_may_have_taken_effect_or_was_refused_is_not_repeated() {
 }
 
 /// Answers a read with each of these in turn, and with the last again and again.
-async fn reads(answers: Vec<(u16, String)>) -> (Result<usize, AwsError>, usize, Aws) {
+async fn reads(answers: Vec<(u16, String)>) -> (Result<usize, AwsError>, usize, AwsReader) {
     let count = Arc::new(AtomicUsize::new(0));
     let fake = Fake::start(move |_| {
         let at = count.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
@@ -159,7 +161,7 @@ async fn all_pages_are_read_and_a_page_that_points_to_itself_is_an_error() {
 async fn codes_of_ec2_are_understood() {
     let fake =
         Fake::start(|_| async { ec2_error(400, "DependencyViolation", "resource sg-1 has a dependent object") }).await;
-    let error = crate::testing::at(&fake.endpoint, None)
+    let error = writer(crate::testing::at(&fake.endpoint, None))
         .delete_security_group(&SecurityGroupId::new("sg-1"))
         .await
         .unwrap_err();
@@ -171,7 +173,7 @@ async fn without_a_connection_nothing_was_sent() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = crate::testing::at(&endpoint, None).register_targets(&group(), &targets(1)).await.unwrap_err();
+    let error = writer(crate::testing::at(&endpoint, None)).register_targets(&group(), &targets(1)).await.unwrap_err();
     assert!(matches!(error.kind, AwsErrorKind::Unreachable { .. }), "{error:?}");
     assert!(error.is_transient() && !error.asks_to_read_again());
 }
@@ -187,15 +189,14 @@ async fn a_connection_that_is_dropped_leaves_the_outcome_unclear() {
             drop(stream);
         }
     });
-    let error = crate::testing::at(&endpoint, None).register_targets(&group(), &targets(1)).await.unwrap_err();
+    let error = writer(crate::testing::at(&endpoint, None)).register_targets(&group(), &targets(1)).await.unwrap_err();
     assert!(matches!(error.kind, AwsErrorKind::Unclear { .. }), "{error:?}");
 }
 
 #[tokio::test]
 async fn nothing_is_written_without_the_lease() {
     let fake = Fake::start(|call| async move { elb(&call.action, "") }).await;
-    let aws = crate::testing::at(&fake.endpoint, None);
-    aws.guard_writes(|| None);
+    let aws = AwsWriter::new(Arc::new(crate::testing::at(&fake.endpoint, None)), permit(|| None));
     let error = aws.register_targets(&group(), &targets(1)).await.unwrap_err();
     assert_eq!(error.kind, AwsErrorKind::Withheld);
     assert!(fake.actions().is_empty());
@@ -204,8 +205,8 @@ async fn nothing_is_written_without_the_lease() {
 #[tokio::test]
 async fn no_write_is_waited_for_past_the_lease() {
     let fake = Fake::start(|_| std::future::pending()).await;
-    let aws = crate::testing::at(&fake.endpoint, None);
-    aws.guard_writes(|| Some(Duration::from_millis(20)));
+    let permit = permit(|| Some(Duration::from_millis(20)));
+    let aws = AwsWriter::new(Arc::new(crate::testing::at(&fake.endpoint, None)), permit);
     let error = aws.register_targets(&group(), &targets(1)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -216,7 +217,7 @@ async fn no_write_is_waited_for_past_the_lease() {
 #[tokio::test]
 async fn targets_go_in_batches_of_200() {
     let fake = Fake::start(|call| async move { elb(&call.action, "") }).await;
-    let aws = crate::testing::at(&fake.endpoint, None);
+    let aws = writer(crate::testing::at(&fake.endpoint, None));
     aws.register_targets(&group(), &targets(450)).await.unwrap();
     aws.deregister_targets(&group(), &targets(201)).await.unwrap();
     let sizes: Vec<_> = fake
@@ -257,7 +258,7 @@ async fn credentials_that_are_missing_are_told_with_their_cure() {
         .endpoint_url(&fake.endpoint)
         .credentials_provider(aws_sdk_ec2::config::SharedCredentialsProvider::new(chain))
         .build();
-    let aws = Aws::with_config(&config, &ConnectOptions::default());
+    let aws = writer(AwsReader::with_config(&config, &ConnectOptions::default()));
     let error = aws.register_targets(&group(), &targets(1)).await.unwrap_err();
     insta::assert_snapshot!(format!("{error}\n{}", error.fix().unwrap()), @"
     no valid AWS credentials for RegisterTargets: an error occurred while loading credentials: No such file or directory (os error 2)

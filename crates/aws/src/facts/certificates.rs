@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
-use crate::{Aws, AwsError, ListedCertificate};
+use crate::{AwsError, AwsReader, ListedCertificate};
 use albatross_core::{
     facts::{
         Fact,
@@ -53,7 +53,7 @@ impl CertificateStore {
     /// The certificates for these hosts.
     pub(crate) async fn answer(
         &self,
-        aws: &Aws,
+        aws: &AwsReader,
         hosts: &BTreeSet<String>,
     ) -> Result<Fact<Vec<CertificateArn>>, AwsError> {
         let mut known = self.known.lock().await;
@@ -75,7 +75,7 @@ impl CertificateStore {
 
     async fn read(
         &self,
-        aws: &Aws,
+        aws: &AwsReader,
         described: &mut BTreeMap<CertificateArn, (Certificate, Instant)>,
     ) -> Result<Vec<Certificate>, AwsError> {
         let listed = aws.issued_certificates().await?;

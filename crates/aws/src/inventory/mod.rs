@@ -26,7 +26,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Aws, AwsError, convert};
+use super::{AwsError, AwsReader, convert};
 use albatross_core::model::{Target, TargetHealth};
 use albatross_core::{
     model::{
@@ -42,7 +42,7 @@ const UNCERTAIN_FOR: Duration = Duration::from_secs(30);
 
 /// What AWS has of one cluster in one VPC. Shared by all workers.
 pub struct Inventory {
-    aws: Arc<Aws>,
+    aws: Arc<AwsReader>,
     cluster: String,
     vpc: VpcId,
     /// Held while a sweep runs, so that all who need one share it.
@@ -200,13 +200,13 @@ fn is_managed(tags: &Tags) -> bool {
 impl Inventory {
     /// Knows nothing yet, and asks nothing yet.
     #[must_use]
-    pub fn new(aws: Arc<Aws>, cluster: impl Into<String>, vpc: VpcId) -> Self {
+    pub fn new(aws: Arc<AwsReader>, cluster: impl Into<String>, vpc: VpcId) -> Self {
         Self { aws, cluster: cluster.into(), vpc, sweeping: tokio::sync::Mutex::default(), state: Mutex::default() }
     }
 
     /// The way to AWS.
     #[must_use]
-    pub fn aws(&self) -> &Aws {
+    pub fn aws(&self) -> &AwsReader {
         &self.aws
     }
 

@@ -178,7 +178,7 @@ impl SimulatedAws {
         })))
     }
 
-    /// For `Aws::over`.
+    /// For `albatross_aws::testing::over`.
     pub fn client(&self) -> SharedHttpClient {
         SharedHttpClient::new(self.clone())
     }

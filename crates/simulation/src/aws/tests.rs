@@ -6,7 +6,7 @@ mod targets;
 use std::sync::Arc;
 
 use super::*;
-use albatross_aws::{Aws, AwsError, Inventory, NewListener, NewLoadBalancer, NewRule};
+use albatross_aws::{AwsError, AwsWriter, Inventory, NewListener, NewLoadBalancer, NewRule};
 use albatross_core::model::{
     Action, CertificateArn, Condition, HealthCheck, HealthCheckProtocol, IpAddressType, ListenerArn, ListenerProtocol,
     LoadBalancerArn, LoadBalancerKind, LoadBalancerName, Matcher, ObjectName, ObservedListener, ObservedLoadBalancer,
@@ -18,12 +18,12 @@ use albatross_core::model::{
 /// An account, and the way to it.
 struct World {
     simulation: SimulatedAws,
-    aws: Arc<Aws>,
+    aws: Arc<AwsWriter>,
 }
 
 fn world() -> World {
     let simulation = SimulatedAws::new(1);
-    let aws = Arc::new(albatross_aws::testing::over(simulation.client()));
+    let aws = Arc::new(albatross_aws::testing::writer(albatross_aws::testing::over(simulation.client())));
     World { simulation, aws }
 }
 
@@ -113,7 +113,7 @@ fn target_group(target_type: TargetType) -> TargetGroup {
 impl World {
     /// What a newcomer reads.
     async fn observed(&self) -> ObservedStack {
-        Inventory::new(self.aws.clone(), "demo", vpc()).observe_whole(&stack()).await.unwrap()
+        Inventory::new(self.aws.reader().clone(), "demo", vpc()).observe_whole(&stack()).await.unwrap()
     }
 
     async fn security_group(&self, name: &str) -> SecurityGroupId {

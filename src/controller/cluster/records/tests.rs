@@ -95,8 +95,9 @@ async fn records(fake: &Fake, holder: &str) -> Records {
 }
 
 async fn loaded(fake: &Fake, holder: &str) -> (Records, Vec<(StackId, Clean)>) {
-    let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
-    let records = Records::new(client, "kube-system", "aws-load-balancer-controller-leader", header(holder));
+    let client = kube::Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
+    let client = WriteClient::new(client, albatross_aws::WritePermit::without_election());
+    let records = Records::new(&client, "kube-system", "aws-load-balancer-controller-leader", header(holder));
     let promises = records.load(7).await;
     fake.calls();
     (records, promises)
@@ -255,8 +256,9 @@ async fn records_are_waited_for_while_the_api_server_fails_and_do_not_count_afte
     *failures.lock().unwrap() = 4;
     let (second, promises) = loaded(&fake, "second").await;
     assert_eq!((second.are_kept(), promises), (true, promised("1")));
-    let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
-    let third = Records::new(client, "kube-system", "aws-load-balancer-controller-leader", header("third"));
+    let client = kube::Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
+    let client = WriteClient::new(client, albatross_aws::WritePermit::without_election());
+    let third = Records::new(&client, "kube-system", "aws-load-balancer-controller-leader", header("third"));
     assert_eq!(third.load(9).await, []);
 }
 

@@ -11,7 +11,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use albatross_aws::{Aws, AwsError, AwsErrorKind, Inventory};
+use crate::controller::runtime::write_permit::WriteClient;
+use albatross_aws::{AwsError, AwsErrorKind, AwsWriter, Inventory};
 use albatross_core::{
     desired::BuildConfig,
     model::{LoadBalancerArn, ObservedSecurityGroup, SecurityGroupId, StackId, Tags, names, tags},
@@ -24,7 +25,7 @@ pub(crate) use error::{ApplyError, StepError};
 
 /// Makes what plans say. Shared by all workers.
 pub(crate) struct Applier {
-    aws: Arc<Aws>,
+    aws: AwsWriter,
     inventory: Arc<Inventory>,
     bindings: kube::Client,
     /// Held while the shared security group is looked for and made or deleted.
@@ -45,11 +46,11 @@ pub(crate) struct Applied {
 impl Applier {
     /// Writes through `aws` and `bindings`, and tells `inventory`.
     #[must_use]
-    pub(crate) fn new(aws: Arc<Aws>, inventory: Arc<Inventory>, bindings: kube::Client) -> Self {
+    pub(crate) fn new(aws: AwsWriter, inventory: Arc<Inventory>, bindings: &WriteClient) -> Self {
         Self {
             aws,
             inventory,
-            bindings,
+            bindings: bindings.client(),
             backend_group: tokio::sync::Mutex::default(),
             backend_tagged: AtomicBool::new(false),
         }
@@ -60,12 +61,7 @@ impl Applier {
     ///
     /// # Errors
     /// The step that failed, with its cause. What has been done before stays done, and is known to the inventory.
-    pub(crate) async fn apply(
-        &self,
-        stack: &StackId,
-        plan: &Plan,
-        may_write: &(dyn Fn() -> bool + Send + Sync),
-    ) -> Result<Applied, ApplyError> {
+    pub(crate) async fn apply(&self, stack: &StackId, plan: &Plan) -> Result<Applied, ApplyError> {
         let mut resources = CreatedResources::of(plan);
         let mut carried_out = Vec::new();
         let mut waiting = None;
@@ -82,7 +78,7 @@ impl Applier {
                 },
                 source,
             };
-            if !may_write() {
+            if !self.aws.permit().holds() {
                 return Err(failed(StepError::NotLeader, carried_out));
             }
             tracing::info!(group = %stack, step = %step.action, cause = %step.cause, "applying");

@@ -69,7 +69,7 @@ impl Applier {
         action: &StepAction,
         resources: &mut CreatedResources,
     ) -> Result<(), StepError> {
-        let (aws, inventory) = (&*self.aws, &*self.inventory);
+        let (aws, inventory) = (&self.aws, &*self.inventory);
         match action {
             StepAction::CreateSecurityGroup(wanted) => self.create_security_group(group, wanted, resources).await?,
             StepAction::AuthorizeIngress { group, rules } => {
@@ -208,7 +208,7 @@ impl Applier {
         attributes: &Attributes,
         resources: &CreatedResources,
     ) -> Result<(), StepError> {
-        let (aws, inventory) = (&*self.aws, &*self.inventory);
+        let (aws, inventory) = (&self.aws, &*self.inventory);
         match of {
             AttributesOf::LoadBalancer(arn) => {
                 let arn = arn.as_ref().or(resources.load_balancer.as_ref());

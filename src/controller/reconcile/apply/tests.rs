@@ -10,6 +10,7 @@ use std::{
 use serde_json::{Value as Json, json};
 
 use super::*;
+use albatross_aws::WritePermit;
 use albatross_core::{
     api::crd::TargetGroupBinding,
     desired::{Membership, sources::ingress},
@@ -191,12 +192,14 @@ struct Room {
     bindings: Bindings,
     inventory: Arc<Inventory>,
     applier: Applier,
+    bindings_client: WriteClient,
 }
 
-async fn kubernetes(endpoint: &str) -> kube::Client {
+async fn kubernetes(endpoint: &str) -> WriteClient {
     // The HTTP stack is built for TLS, too, though none is spoken here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    kube::Client::try_from(kube::Config::new(endpoint.parse().unwrap())).unwrap()
+    let client = kube::Client::try_from(kube::Config::new(endpoint.parse().unwrap())).unwrap();
+    WriteClient::new(client, WritePermit::without_election())
 }
 
 async fn room(special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + Sync + 'static) -> Room {
@@ -209,8 +212,10 @@ async fn room(special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + 
     .await;
     let aws = Arc::new(albatross_aws::testing::at(&fake.endpoint, None));
     let inventory = Arc::new(Inventory::new(aws.clone(), "demo", VpcId::new("vpc-1")));
-    let applier = Applier::new(aws, inventory.clone(), kubernetes(&fake.endpoint).await);
-    Room { fake, bindings, inventory, applier }
+    let bindings_client = kubernetes(&fake.endpoint).await;
+    let aws = AwsWriter::new(aws, WritePermit::without_election());
+    let applier = Applier::new(aws, inventory.clone(), &bindings_client);
+    Room { fake, bindings, inventory, applier, bindings_client }
 }
 
 impl Room {
@@ -221,7 +226,7 @@ impl Room {
     }
 
     async fn apply(&self, plan: &Plan) -> Result<Applied, ApplyError> {
-        self.applier.apply(&group(), plan, &|| true).await
+        self.applier.apply(&group(), plan).await
     }
 
     /// Runs one step.
@@ -331,7 +336,10 @@ async fn later_steps_name_what_earlier_ones_made() {
 async fn nothing_is_written_without_the_lease() {
     let room = room(|_| None).await;
     let plan = plan::plan(&wanted(), &ObservedStack::default()).ready().unwrap();
-    let result = room.applier.apply(&group(), &plan, &|| false).await;
+    let reader = room.applier.aws.reader().clone();
+    let aws = AwsWriter::new(reader, albatross_aws::testing::permit(|| None));
+    let applier = Applier::new(aws, room.inventory.clone(), &room.bindings_client);
+    let result = applier.apply(&group(), &plan).await;
     assert!(matches!(result, Err(ApplyError { source: StepError::NotLeader, .. })), "{result:?}");
     assert!(room.fake.actions().is_empty());
 }

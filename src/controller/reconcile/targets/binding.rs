@@ -22,7 +22,7 @@ use albatross_core::{
 };
 
 use super::{
-    Cloud, Cluster, MayWrite, Problem, Stage, Subject, Targets, TargetsError, check,
+    Cloud, Cluster, Problem, Stage, Subject, Targets, TargetsError,
     registering::{BoundTargetGroup, Registering, names_targets},
     zones::{ZoneSource, zone},
 };
@@ -123,11 +123,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     ///
     /// # Errors
     /// When it could not be done, or not in full; what could be done is done.
-    pub async fn reconcile_binding(
-        &self,
-        name: &ObjectName,
-        may_write: MayWrite<'_>,
-    ) -> Result<BindingOutcome, TargetsError> {
+    pub async fn reconcile_binding(&self, name: &ObjectName) -> Result<BindingOutcome, TargetsError> {
         let binding = self.snapshot().target_group_bindings.get(name).cloned();
         let Some(binding) = binding else {
             let had_rules = self.memory().remove(name).is_some_and(|memory| memory.network.is_some());
@@ -137,11 +133,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             return Ok(BindingOutcome { node_rules: self.node_rules_due(), gone: true, ..BindingOutcome::default() });
         };
         let stage = if binding.deleting { Stage::Cleanup } else { Stage::Reconcile };
-        let result = if binding.deleting {
-            self.clean_up(&binding, may_write).await
-        } else {
-            self.sync_targets(&binding, may_write).await
-        };
+        let result = if binding.deleting { self.clean_up(&binding).await } else { self.sync_targets(&binding).await };
         if matches!(&result, Err(Failure(_, problem)) if problem.needs_correction()) {
             // The rules that it asked for are looked at now, and again when the binding is right.
             let mut memory = self.memory();
@@ -163,7 +155,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 if !error.is_transient() {
                     let report = Report { ready: false, reason: error.reason(), message: error.text() };
                     // What is told is the error itself, also where it could not be written down.
-                    let written = self.report(&binding, &report, None, may_write).await;
+                    let written = self.report(&binding, &report, None).await;
                     if let Err(Failure(_, status)) = &written {
                         tracing::warn!(binding = %name, error = %status, "the status could not be written");
                     }
@@ -229,11 +221,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(owner.map(|(stack, home)| Owner { stack, home }))
     }
 
-    async fn sync_targets(
-        &self,
-        binding: &TargetGroupBinding,
-        may_write: MayWrite<'_>,
-    ) -> Result<BindingOutcome, Failure> {
+    async fn sync_targets(&self, binding: &TargetGroupBinding) -> Result<BindingOutcome, Failure> {
         if let Some(field) = unsupported(&binding.spec) {
             return Err(Problem::Unsupported(field).into());
         }
@@ -250,7 +238,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         };
         self.note_network(&binding, &resolution);
         if let (None, Some(target_type)) = (written.spec.target_type, binding.spec.target_type) {
-            self.write_target_type(written, target_type, may_write).await;
+            self.write_target_type(written, target_type).await;
         }
         let digest = match &resolution {
             Resolution::Targets { targets, .. } => Some(record::of_targets(&arn, targets.keys())),
@@ -261,10 +249,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let counts = digest.as_ref().is_some_and(|digest| self.counts(checkpoint.as_deref(), digest));
         let may_vouch = held && counts;
         if may_vouch && self.cloud.checkpoint_is_trusted(&arn).await.map_err(Problem::from)? {
-            self.report(&binding, &Report::reconciled(), Some(&arn), may_write).await?;
+            self.report(&binding, &Report::reconciled(), Some(&arn)).await?;
             let mut outcome = BindingOutcome::default();
             if let Resolution::Targets { targets, .. } = &resolution {
-                self.update_readiness_gates(&binding, &arn, targets, &mut outcome, may_write).await?;
+                self.update_readiness_gates(&binding, &arn, targets, &mut outcome).await?;
             }
             return Ok(outcome);
         }
@@ -301,7 +289,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let wanted: BTreeSet<Target> = owners.keys().cloned().collect();
         let plan = plan(&wanted, &present, self.settings.max_targets);
         if !held {
-            check(may_write, "RegisterTargets")?;
+            self.permit.check("RegisterTargets")?;
             let added = self.cluster.set_finalizer(&binding, true).await;
             added.map_err(|error| Failure(Some(Stage::AddFinalizer), error.into()))?;
         }
@@ -317,21 +305,19 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let (complete, changes) = (plan.left_out.is_empty(), !plan.is_empty());
         // Equal to what it says once more, the other controller's would keep it from looking.
         if changes && (checkpoint.is_some() || binding.foreign_checkpoint) {
-            self.write_checkpoint(&binding, None, may_write).await?;
+            self.write_checkpoint(&binding, None).await?;
         }
         let bound = BoundTargetGroup { binding: &binding, arn: &arn, owners: &owners };
-        let carried = self.carry_out(bound, plan, &present, &mut outcome, may_write).await;
+        let carried = self.carry_out(bound, plan, &present, &mut outcome).await;
         // What goes wrong with some targets is no reason to leave the pods of the others waiting.
         let gates = match &carried {
             Err(Failure(_, Problem::TargetGroupMissing(_))) => Ok(()),
-            _ if backend_missing => {
-                self.open_gates(&binding.name, OpenGateReason::BackendMissing, &mut outcome, may_write).await
-            }
-            _ => self.update_readiness_gates(&binding, &arn, &owners, &mut outcome, may_write).await,
+            _ if backend_missing => self.open_gates(&binding.name, OpenGateReason::BackendMissing, &mut outcome).await,
+            _ => self.update_readiness_gates(&binding, &arn, &owners, &mut outcome).await,
         };
         carried?;
         gates?;
-        self.report(&binding, &report, Some(&arn), may_write).await?;
+        self.report(&binding, &report, Some(&arn)).await?;
         // While pods come and go, one word at the end is enough.
         outcome.checkpoint_pending |= changes;
         let stands = match &digest {
@@ -340,16 +326,17 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         };
         if !changes && complete && !stands {
             let digest = digest.map(|digest| record::in_term(*self.terms().end(), &digest));
-            self.write_checkpoint(&binding, digest, may_write).await?;
+            self.write_checkpoint(&binding, digest).await?;
         }
         Ok(outcome)
     }
 
     /// Writes the target type into a binding without one, as the webhook of aws-load-balancer-controller does: pods get
     /// readiness gates for it from then on, and aws-load-balancer-controller does not work without.
-    async fn write_target_type(&self, binding: &TargetGroupBinding, target_type: TargetType, may_write: MayWrite<'_>) {
+    async fn write_target_type(&self, binding: &TargetGroupBinding, target_type: TargetType) {
         let now = tokio::time::Instant::now();
-        if !may_write() || !self.memory().entry(binding.name.clone()).or_default().typed.may_write(binding, now) {
+        if !self.permit.holds() || !self.memory().entry(binding.name.clone()).or_default().typed.may_write(binding, now)
+        {
             return;
         }
         if let Err(error) = self.cluster.write_target_type(binding, target_type).await {
@@ -371,13 +358,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         written.map_or_else(|| binding.checkpoint.clone(), |(_, checkpoint)| checkpoint)
     }
 
-    async fn write_checkpoint(
-        &self,
-        binding: &TargetGroupBinding,
-        checkpoint: Option<String>,
-        may_write: MayWrite<'_>,
-    ) -> Result<(), Failure> {
-        check(may_write, "WriteCheckpoint")?;
+    async fn write_checkpoint(&self, binding: &TargetGroupBinding, checkpoint: Option<String>) -> Result<(), Failure> {
+        self.permit.check("WriteCheckpoint")?;
         let remember = |checkpoint| {
             self.memory().entry(binding.name.clone()).or_default().checkpoint = Some((binding.uid.clone(), checkpoint));
         };
@@ -399,13 +381,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         plan: TargetPlan,
         present: &BTreeMap<Target, TargetHealth>,
         outcome: &mut BindingOutcome,
-        may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
         let BoundTargetGroup { binding, arn, owners } = bound;
         let missing = plan.register.concat();
         let registered = owners.len() - missing.len() - plan.left_out.len();
-        let Registering { refused, mut failure, mut unregistered } =
-            self.register(bound, missing, outcome, may_write).await?;
+        let Registering { refused, mut failure, mut unregistered } = self.register(bound, missing, outcome).await?;
         let full = failure.as_ref().and_then(AwsError::code).is_some_and(|code| code.starts_with("TooMany"));
         unregistered.none_registered = registered + outcome.registered.len() == 0 && !full;
         let gone = {
@@ -413,7 +393,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             safe_to_deregister(plan.surplus, unregistered, |target| target_state(&snapshot, binding, target))
         };
         for batch in gone {
-            check(may_write, "DeregisterTargets")?;
+            self.permit.check("DeregisterTargets")?;
             match self.cloud.deregister(arn, &as_registered(&batch, present)).await {
                 Ok(()) => outcome.deregistered.extend(batch),
                 Err(error) if error.is_not_found() => return Err(self.group_is_gone(arn)),
@@ -470,7 +450,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
     }
 
-    async fn clean_up(&self, binding: &TargetGroupBinding, may_write: MayWrite<'_>) -> Result<BindingOutcome, Failure> {
+    async fn clean_up(&self, binding: &TargetGroupBinding) -> Result<BindingOutcome, Failure> {
         let mut outcome = BindingOutcome { gone: true, ..BindingOutcome::default() };
         if !binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER) {
             return Ok(outcome);
@@ -492,15 +472,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     }
                 };
                 if holds {
-                    self.release_targets(&binding, &arn, &mut outcome, may_write).await?;
+                    self.release_targets(&binding, &arn, &mut outcome).await?;
                 }
             }
             // Without a target group there is nothing to let go.
             Err(Problem::NoTargetGroup | Problem::TargetGroupMissing(_) | Problem::TargetType { .. }) => {}
             Err(problem) => return Err(problem.into()),
         }
-        self.open_gates(&binding.name, OpenGateReason::BindingDeleted, &mut outcome, may_write).await?;
-        check(may_write, "DeregisterTargets")?;
+        self.open_gates(&binding.name, OpenGateReason::BindingDeleted, &mut outcome).await?;
+        self.permit.check("DeregisterTargets")?;
         let removed = self.cluster.set_finalizer(binding, false).await;
         match removed {
             Ok(()) | Err(super::ClusterError::Gone) => {}
@@ -520,7 +500,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         binding: &TargetGroupBinding,
         arn: &TargetGroupArn,
         outcome: &mut BindingOutcome,
-        may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
         let trusted_targets = self.trusted_targets(binding, arn).await?;
         // In which zone a target outside of the VPC was registered, AWS alone tells, and wants to hear it when it goes.
@@ -555,7 +534,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         let surplus = plan(&BTreeSet::new(), &present, None).surplus;
         for batch in safe_to_deregister(surplus, Unregistered::default(), |_| TargetState::Gone) {
-            check(may_write, "DeregisterTargets")?;
+            self.permit.check("DeregisterTargets")?;
             match self.cloud.deregister(arn, &as_registered(&batch, &present)).await {
                 Ok(()) => outcome.deregistered.extend(batch),
                 Err(error) if error.is_not_found() => {
@@ -616,7 +595,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         binding: &TargetGroupBinding,
         report: &Report,
         carried_out: Option<&TargetGroupArn>,
-        may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
         let written = self.memory().get(&binding.name).and_then(|memory| memory.status.clone());
         let written = written.filter(|(uid, _)| *uid == binding.uid).map(|(_, status)| status);
@@ -626,7 +604,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         if written.as_ref().is_some_and(|written| next(Some(written)).is_none()) {
             return Ok(());
         }
-        check(may_write, "UpdateStatus")?;
+        self.permit.check("UpdateStatus")?;
         // Whether a write without an answer has taken effect, the watch will show.
         self.memory().entry(binding.name.clone()).or_default().status = None;
         match self.cluster.write_status(binding, &status).await {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use albatross_aws::{Aws, AwsError, Inventory};
+use albatross_aws::{AwsError, AwsWriter, Inventory};
 use albatross_core::{
     model::{
         InstanceInfo, InterfaceInfo, ObservedSecurityGroup, Registration, SecurityGroupId, SecurityGroupRule, Tags,
@@ -23,7 +23,7 @@ pub trait Cloud: Send + Sync + 'static {
         &self,
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
-    /// Whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
+    /// Returns whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
     /// is known better or was given up.
     fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
     /// Has the targets of a group read anew the next time.
@@ -82,18 +82,18 @@ pub trait Cloud: Send + Sync + 'static {
 
 /// AWS itself.
 pub struct LiveCloud {
-    aws: Arc<Aws>,
+    aws: AwsWriter,
     inventory: Arc<Inventory>,
 }
 
 impl LiveCloud {
     /// Speaks through these clients, and keeps the inventory true.
     #[must_use]
-    pub fn new(aws: Arc<Aws>, inventory: Arc<Inventory>) -> Self {
+    pub fn new(aws: AwsWriter, inventory: Arc<Inventory>) -> Self {
         Self { aws, inventory }
     }
 
-    /// What a write of targets left behind: known where there was an answer, to be read again where there was none.
+    /// Takes note of what a write of targets left behind: known where there was an answer, to be read again where there was none.
     fn settle(
         &self,
         group: &TargetGroupArn,

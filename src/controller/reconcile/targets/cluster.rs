@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::controller::cluster::deadline::with_deadline;
+use crate::controller::{cluster::deadline::with_deadline, runtime::write_permit::WriteClient};
 use albatross_core::{
     api::{
         crd::{self, TargetGroupBindingStatus, target_group_binding::TargetType},
@@ -108,8 +108,8 @@ pub struct LiveCluster {
 impl LiveCluster {
     /// Speaks through this client.
     #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(client: &WriteClient) -> Self {
+        Self { client: client.client() }
     }
 
     fn bindings(&self, name: &ObjectName) -> Api<crd::TargetGroupBinding> {
@@ -292,7 +292,8 @@ mod tests {
         // Whoever makes TLS clients has to choose a provider, also where no TLS is spoken.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
-        (fake, LiveCluster::new(client))
+        let client = WriteClient::new(client, albatross_aws::WritePermit::without_election());
+        (fake, LiveCluster::new(&client))
     }
 
     fn binding(version: &str, finalizers: &[&str]) -> TargetGroupBinding {

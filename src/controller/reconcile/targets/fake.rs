@@ -3,14 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Cloud, Cluster, ClusterError, Settings, TargetGroupFacts, TargetGroupKey, Targets};
-use albatross_aws::{AwsError, AwsErrorKind};
+use albatross_aws::{AwsError, AwsErrorKind, WritePermit};
 use albatross_core::targets::readiness::Change;
 pub(super) use albatross_core::testing::{health, name, pod};
 use albatross_core::{
@@ -401,6 +405,13 @@ pub(super) struct Lab {
     pub cluster: FakeCluster,
     pub targets: Targets<FakeCloud, FakeCluster>,
     log: Log,
+    leads: Arc<AtomicBool>,
+}
+
+/// Returns the permit of a term that goes on as long as `leads` says so.
+fn permit(leads: &Arc<AtomicBool>) -> WritePermit {
+    let leads = Arc::clone(leads);
+    albatross_aws::testing::permit(move || leads.load(Ordering::Acquire).then_some(Duration::MAX))
 }
 
 impl Lab {
@@ -420,14 +431,22 @@ impl Lab {
             max_targets: None,
             gate_pause: super::GATE_PAUSE,
         };
-        let targets = Targets::with(cloud.clone(), cluster.clone(), cluster.snapshot.clone(), settings);
-        Self { cloud, cluster, targets, log }
+        let leads = Arc::new(AtomicBool::new(true));
+        let targets = Targets::with(cloud.clone(), cluster.clone(), permit(&leads), cluster.snapshot.clone(), settings);
+        Self { cloud, cluster, targets, log, leads }
     }
 
     /// The same world before a process that knows nothing.
     pub(super) fn restart(&mut self) {
         let settings = self.targets.settings.clone();
-        self.targets = Targets::with(self.cloud.clone(), self.cluster.clone(), self.cluster.snapshot.clone(), settings);
+        let (cloud, cluster, permit) = (self.cloud.clone(), self.cluster.clone(), permit(&self.leads));
+        let snapshot = cluster.snapshot.clone();
+        self.targets = Targets::with(cloud, cluster, permit, snapshot, settings);
+    }
+
+    /// Ends the term of the lease.
+    pub(super) fn lose_lease(&self) {
+        self.leads.store(false, Ordering::Release);
     }
 
     /// What was asked since the last time.

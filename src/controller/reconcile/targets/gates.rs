@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{BindingOutcome, Cloud, Cluster, ClusterError, MayWrite, Stage, Targets, binding::Failure, check};
+use super::{BindingOutcome, Cloud, Cluster, ClusterError, Stage, Targets, binding::Failure};
 use albatross_core::targets::{
     endpoints::TargetOwner,
     readiness::{Change, HealthQuery, OpenGateReason, conditions, gated, is_missing, look, opened, says_the_same},
@@ -29,7 +29,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         arn: &TargetGroupArn,
         targets: &BTreeMap<Target, TargetOwner>,
         outcome: &mut BindingOutcome,
-        may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
         if binding.spec.target_type != Some(TargetType::Ip) {
             return Ok(());
@@ -65,7 +64,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             is_missing(&earlier, healths)
         });
         let changes = conditions(&pods, &registered, healths.as_ref());
-        self.write_conditions(&binding.name, changes, outcome, may_write).await
+        self.write_conditions(&binding.name, changes, outcome).await
     }
 
     /// Lets every pod pass that waits for the binding.
@@ -74,10 +73,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         binding: &ObjectName,
         why: OpenGateReason,
         outcome: &mut BindingOutcome,
-        may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
         let changes = opened(&self.snapshot(), binding, why);
-        self.write_conditions(binding, changes, outcome, may_write).await
+        self.write_conditions(binding, changes, outcome).await
     }
 
     async fn write_conditions(
@@ -85,13 +83,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         binding: &ObjectName,
         changes: Vec<Change>,
         outcome: &mut BindingOutcome,
-        may_write: MayWrite<'_>,
     ) -> Result<(), Failure> {
         let changes = self.without_written(binding, changes);
         if changes.is_empty() {
             return Ok(());
         }
-        check(may_write, "UpdatePodStatus")?;
+        self.permit.check("UpdatePodStatus")?;
         let now = Timestamp::now();
         let write = |change: Change| async move {
             let answer = self.cluster.write_condition(&change, now).await;

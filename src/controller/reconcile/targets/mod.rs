@@ -30,7 +30,8 @@ pub use cloud::{Cloud, LiveCloud};
 pub use cluster::{Cluster, ClusterError, LiveCluster};
 pub use error::{Problem, Stage, Subject, TargetsError};
 
-use albatross_aws::{Aws, AwsError, AwsErrorKind, Inventory};
+use crate::controller::runtime::write_permit::WriteClient;
+use albatross_aws::{AwsWriter, Inventory, WritePermit};
 use albatross_core::targets::{TargetGroupFacts, TargetGroupKey};
 use albatross_core::{
     api::crd::TargetGroupBindingStatus,
@@ -40,9 +41,6 @@ use albatross_core::{
 
 /// The default of `--targetgroupbinding-requeue-duration`.
 pub const GATE_PAUSE: Duration = Duration::from_secs(15);
-
-/// Whether the lease is held, asked before everything that changes something.
-pub type MayWrite<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// The flags that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +57,7 @@ pub struct Settings {
     pub gate_pause: Duration,
 }
 
-/// What is remembered of a binding from one time to the next.
+/// The memory of a binding from one time to the next.
 #[derive(Clone, Debug, Default)]
 struct Memory {
     /// What its node rules were last computed from, as a hash.
@@ -86,6 +84,8 @@ struct Memory {
 pub struct Targets<C: Cloud = LiveCloud, K: Cluster = LiveCluster> {
     cloud: C,
     cluster: K,
+    /// Asked before everything that changes something.
+    permit: WritePermit,
     snapshot: Arc<RwLock<Snapshot>>,
     settings: Settings,
     memory: Mutex<BTreeMap<ObjectName, Memory>>,
@@ -104,9 +104,9 @@ impl Targets {
     /// `--service-target-eni-security-group-tags`; `restricted_rules` is the opposite of `--disable-restricted-sg-rules`.
     #[must_use]
     pub fn new(
-        aws: Arc<Aws>,
+        aws: AwsWriter,
         inventory: Arc<Inventory>,
-        client: kube::Client,
+        client: &WriteClient,
         snapshot: Arc<RwLock<Snapshot>>,
         cluster: String,
         endpoint_group_tags: Tags,
@@ -114,7 +114,8 @@ impl Targets {
     ) -> Self {
         let settings =
             Settings { cluster, endpoint_group_tags, restricted_rules, max_targets: None, gate_pause: GATE_PAUSE };
-        Self::with(LiveCloud::new(aws, inventory), LiveCluster::new(client), snapshot, settings)
+        let permit = aws.permit().clone();
+        Self::with(LiveCloud::new(aws, inventory), LiveCluster::new(client), permit, snapshot, settings)
     }
 
     /// `--targetgroupbinding-requeue-duration`
@@ -135,10 +136,17 @@ impl Targets {
 impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Speaks with whatever takes their places.
     #[must_use]
-    pub fn with(cloud: C, cluster: K, snapshot: Arc<RwLock<Snapshot>>, settings: Settings) -> Self {
+    pub fn with(
+        cloud: C,
+        cluster: K,
+        permit: WritePermit,
+        snapshot: Arc<RwLock<Snapshot>>,
+        settings: Settings,
+    ) -> Self {
         Self {
             cloud,
             cluster,
+            permit,
             snapshot,
             settings,
             memory: Mutex::default(),
@@ -177,7 +185,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether [`Self::reconcile_node_rules`] would see something that it has not seen yet.
+    /// Returns whether [`Self::reconcile_node_rules`] would see something that it has not seen yet.
     #[must_use]
     pub fn node_rules_due(&self) -> bool {
         self.node_rules_due.load(Ordering::Acquire)
@@ -199,13 +207,4 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     fn groups(&self) -> MutexGuard<'_, BTreeMap<TargetGroupKey, TargetGroupFacts>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The same answer that a call gives while another replica holds the lease.
-fn withheld(operation: &'static str) -> AwsError {
-    AwsError { operation, kind: AwsErrorKind::Withheld }
-}
-
-fn check(may_write: MayWrite<'_>, operation: &'static str) -> Result<(), AwsError> {
-    if may_write() { Ok(()) } else { Err(withheld(operation)) }
 }

@@ -18,7 +18,7 @@ use albatross_core::{
 };
 
 use super::{
-    Cloud, Cluster, MayWrite, Problem, Stage, Subject, Targets, TargetsError, binding, check,
+    Cloud, Cluster, Problem, Stage, Subject, Targets, TargetsError, binding,
     network_interfaces::{InterfaceLookup, KnownGroups, Located, NetworkInterfaces, interface_lookup, read_groups},
 };
 use albatross_core::targets::{
@@ -120,12 +120,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// All that could not be done, never empty; what could be done is done. A binding that is not understood keeps the rules
     /// that it had. Where those are not known, all rules of the sources that it lets in stay on the groups of its targets, or
     /// on all groups where those are not known either and it has had targets. The caller tries again.
-    pub async fn reconcile_node_rules(&self, may_write: MayWrite<'_>) -> Result<NodeRulesOutcome, Vec<TargetsError>> {
+    pub async fn reconcile_node_rules(&self) -> Result<NodeRulesOutcome, Vec<TargetsError>> {
         let mut state = self.node_rules.lock().await;
         self.node_rules_due.store(false, Ordering::Release);
         let mut outcome = NodeRulesOutcome::default();
         let mut problems = Vec::new();
-        if let Err(error) = self.authorize_sources(&mut state, &mut outcome, &mut problems, may_write).await {
+        if let Err(error) = self.authorize_sources(&mut state, &mut outcome, &mut problems).await {
             let (subject, stage) = (Subject::NodeRules, Stage::Network);
             problems.push(TargetsError { subject, stage, problem: Problem::Aws(error) });
         }
@@ -156,7 +156,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         state: &mut State,
         outcome: &mut NodeRulesOutcome,
         problems: &mut Vec<TargetsError>,
-        may_write: MayWrite<'_>,
     ) -> Result<(), AwsError> {
         if !state.swept {
             let tagged = self.cloud.cluster_security_groups().await?;
@@ -228,7 +227,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             for id in &*seen {
                 // What was not let in keeps its old way in.
                 let task = Task { id, shall_have: wanted.get(id).unwrap_or(&none), pass, keep: failed.clone() };
-                if let Err(failure) = self.change_group(groups, &task, outcome, may_write).await {
+                if let Err(failure) = self.change_group(groups, &task, outcome).await {
                     if failure.error.kind == AwsErrorKind::Withheld {
                         return Err(failure.error);
                     }
@@ -359,7 +358,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         groups: &mut KnownGroups,
         task: &Task<'_>,
         outcome: &mut NodeRulesOutcome,
-        may_write: MayWrite<'_>,
     ) -> Result<(), RuleFailure> {
         // A second try, after reading again, for what somebody else has changed meanwhile.
         for last in [false, true] {
@@ -380,7 +378,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 Pass::Authorize => {}
                 Pass::Revoke => change.authorize.clear(),
             }
-            match self.change_rules(group, change, task.pass, outcome, may_write).await {
+            match self.change_rules(group, change, task.pass, outcome).await {
                 Err(failure) if failure.error.asks_to_read_again() => {
                     groups.remove(task.id);
                     if last {
@@ -399,13 +397,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         change: RuleChange,
         pass: Pass,
         outcome: &mut NodeRulesOutcome,
-        may_write: MayWrite<'_>,
     ) -> Result<(), RuleFailure> {
         let RuleChange { authorize, revoke } = change;
         let mut late = Vec::new();
         let (mut refused, mut failed) = (Vec::new(), None);
         if !authorize.is_empty() {
-            check(may_write, "AuthorizeSecurityGroupIngress")?;
+            self.permit.check("AuthorizeSecurityGroupIngress")?;
             match self.cloud.authorize(&group.id, &authorize).await {
                 Ok(()) => outcome.authorized(group, authorize),
                 // The group is full: what goes has to make room first.
@@ -415,7 +412,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     if authorize.len() > 1 =>
                 {
                     for rule in authorize {
-                        check(may_write, "AuthorizeSecurityGroupIngress")?;
+                        self.permit.check("AuthorizeSecurityGroupIngress")?;
                         match self.cloud.authorize(&group.id, std::slice::from_ref(&rule)).await {
                             Ok(()) => outcome.authorized(group, vec![rule]),
                             Err(error) => {
@@ -429,13 +426,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             }
         }
         if !revoke.is_empty() && (pass == Pass::Revoke || !late.is_empty()) {
-            check(may_write, "RevokeSecurityGroupIngress")?;
+            self.permit.check("RevokeSecurityGroupIngress")?;
             self.cloud.revoke(&group.id, &revoke).await?;
             group.ingress.retain(|rule| !revoke.contains(rule));
             outcome.revoked.extend(revoke.into_iter().map(|rule| (group.id.clone(), rule)));
         }
         if !late.is_empty() {
-            check(may_write, "AuthorizeSecurityGroupIngress")?;
+            self.permit.check("AuthorizeSecurityGroupIngress")?;
             self.cloud.authorize(&group.id, &late).await?;
             outcome.authorized(group, late);
         }

@@ -14,9 +14,8 @@ use albatross_core::{
 };
 
 use super::{
-    BindingOutcome, Cloud, Cluster, MayWrite, Targets,
+    BindingOutcome, Cloud, Cluster, Targets,
     binding::Failure,
-    check,
     zones::{SOURCE_KEPT, ZoneSource, is_about_zones, zone},
 };
 use albatross_core::targets::{
@@ -143,14 +142,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         bound: BoundTargetGroup<'_>,
         missing: Vec<Target>,
         outcome: &mut BindingOutcome,
-        may_write: MayWrite<'_>,
     ) -> Result<Registering, Failure> {
         let BoundTargetGroup { binding, arn, .. } = bound;
         let mut refusals = std::mem::take(&mut self.memory().entry(binding.name.clone()).or_default().refusals);
         if refusals.group.as_ref() != Some(arn) {
             refusals = Refusals { group: Some(arn.clone()), ..Refusals::default() };
         }
-        let done = self.register_but(bound, missing, &mut refusals, outcome, may_write).await;
+        let done = self.register_but(bound, missing, &mut refusals, outcome).await;
         self.memory().entry(binding.name.clone()).or_default().refusals = refusals;
         done
     }
@@ -161,7 +159,6 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         missing: Vec<Target>,
         refusals: &mut Refusals,
         outcome: &mut BindingOutcome,
-        may_write: MayWrite<'_>,
     ) -> Result<Registering, Failure> {
         let BoundTargetGroup { binding, arn, owners } = bound;
         let now = Instant::now();
@@ -188,7 +185,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let mut source = kept.map_or(ZoneSource::Binding, |(source, _)| source);
         let mut blocks = None;
         while let Some(batch) = batches.pop_front() {
-            check(may_write, "RegisterTargets")?;
+            self.permit.check("RegisterTargets")?;
             let known = match &blocks {
                 Some(known) => known,
                 None => blocks.insert(self.blocks(binding, arn, source).await.map_err(super::Problem::from)?),

@@ -494,7 +494,7 @@ async fn attributes_are_those_of_aws_and_those_that_were_set() {
     let odd = world.aws.modify_load_balancer_attributes(&balancer.arn, &pair("odd", "1")).await;
     assert_eq!(code(odd), "InvalidConfigurationRequest");
 
-    let inventory = Inventory::new(world.aws.clone(), "demo", vpc());
+    let inventory = Inventory::new(world.aws.reader().clone(), "demo", vpc());
     inventory.observe_whole(&stack()).await.unwrap();
     let reads = albatross_core::plan::Reads {
         load_balancer: Some(balancer.arn.clone()),

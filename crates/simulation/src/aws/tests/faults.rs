@@ -152,7 +152,10 @@ async fn the_same_calls_meet_the_same_faults_and_the_state_says_nothing_of_seeds
     let run = async |seed| {
         let simulation = SimulatedAws::new(seed);
         simulation.set_faults(Faults { fails_after: 0.2, lost_before: 0.2, ..Faults::default() });
-        let world = World { aws: Arc::new(albatross_aws::testing::over(simulation.client())), simulation };
+        let world = World {
+            aws: Arc::new(albatross_aws::testing::writer(albatross_aws::testing::over(simulation.client()))),
+            simulation,
+        };
         let begin = Instant::now();
         for number in 0..20 {
             let name = TargetGroupName::new(format!("group-{number}")).unwrap();

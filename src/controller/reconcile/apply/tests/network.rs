@@ -30,7 +30,7 @@ impl Room {
     }
 
     async fn apply_to_service(&self, actions: impl IntoIterator<Item = StepAction>) -> Result<Applied, ApplyError> {
-        self.applier.apply(&web(), &plan_for_service(actions), &|| true).await
+        self.applier.apply(&web(), &plan_for_service(actions)).await
     }
 }
 
@@ -63,7 +63,7 @@ async fn all_that_a_service_asks_for_is_sent() {
     );
     let plan = plan::plan(&stack, &room.observe_service().await).ready().unwrap();
     room.fake.calls();
-    room.applier.apply(&web(), &plan, &|| true).await.unwrap();
+    room.applier.apply(&web(), &plan).await.unwrap();
     insta::assert_snapshot!(sent(&room.fake), @"
     CreateTargetGroup
       HealthCheckEnabled=true
@@ -180,7 +180,7 @@ async fn private_addresses_and_no_security_group_are_sent_as_such() {
     );
     let plan = plan::plan(&stack, &room.observe_service().await).ready().unwrap();
     room.fake.calls();
-    room.applier.apply(&web(), &plan, &|| true).await.unwrap();
+    room.applier.apply(&web(), &plan).await.unwrap();
     insta::assert_snapshot!(sent(&room.fake), @"
     CreateTargetGroup
       HealthCheckEnabled=true

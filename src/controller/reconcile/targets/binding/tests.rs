@@ -16,12 +16,8 @@ mod zones;
 
 const READY: &str = "status 1 True Reconciled: the endpoints of the Service are registered in the target group";
 
-fn yes() -> bool {
-    true
-}
-
 async fn reconcile(lab: &Lab, called: &str) -> Result<BindingOutcome, TargetsError> {
-    lab.targets.reconcile_binding(&name(called), &yes).await
+    lab.targets.reconcile_binding(&name(called)).await
 }
 
 /// A lab where `shop/cart` is served at the addresses and bound by `tgb`, without finalizer and status.
@@ -45,8 +41,8 @@ fn text(error: &TargetsError) -> String {
 fn reconciling_can_be_spawned() {
     fn is_send(_: impl Send) {}
     let lab = Lab::new();
-    is_send(lab.targets.reconcile_binding(&name("tgb"), &yes));
-    is_send(lab.targets.reconcile_node_rules(&yes));
+    is_send(lab.targets.reconcile_binding(&name("tgb")));
+    is_send(lab.targets.reconcile_node_rules());
 }
 
 #[tokio::test]
@@ -489,7 +485,8 @@ async fn a_binding_whose_targets_are_left_out_is_not_ready() {
 #[tokio::test]
 async fn nothing_is_written_without_the_lease() {
     let lab = lab(&["10.0.0.1"]);
-    let error = lab.targets.reconcile_binding(&name("tgb"), &|| false).await.unwrap_err();
+    lab.lose_lease();
+    let error = lab.targets.reconcile_binding(&name("tgb")).await.unwrap_err();
     assert!(error.is_withheld() && error.is_transient());
     assert_eq!(lab.log(), [""; 0]);
 }

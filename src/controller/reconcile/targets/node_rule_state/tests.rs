@@ -12,10 +12,6 @@ use albatross_core::{
 
 const TAG: (&str, &str) = ("kubernetes.io/cluster/demo", "owned");
 
-fn yes() -> bool {
-    true
-}
-
 fn rule(from: i32, to: i32, source: &str) -> SecurityGroupRule {
     SecurityGroupRule {
         protocol: "tcp".into(),
@@ -65,7 +61,7 @@ fn lab(rules: &[SecurityGroupRule], bindings: Vec<TargetGroupBinding>) -> Lab {
 }
 
 async fn reconcile(lab: &Lab) -> Vec<String> {
-    let result = lab.targets.reconcile_node_rules(&yes).await;
+    let result = lab.targets.reconcile_node_rules().await;
     result.err().into_iter().flatten().map(|error| error.to_string()).collect()
 }
 
@@ -157,7 +153,7 @@ async fn what_may_be_a_bindings_stays_until_it_is_understood() {
 async fn a_source_that_is_gone_harms_no_other_binding() {
     let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080), binding("b", "sg-gone", 9090)]);
     lab.cloud.world().bad_sources.insert("sg-gone".into());
-    let errors = lab.targets.reconcile_node_rules(&yes).await.unwrap_err();
+    let errors = lab.targets.reconcile_node_rules().await.unwrap_err();
     assert!(errors.iter().all(|error| !error.is_transient() && error.fix().is_some()), "somebody has to be told");
     let reported: BTreeSet<_> = errors.iter().map(|error| (error.reason(), error.binding().cloned())).collect();
     assert_eq!(reported, [("FailedNetworkReconcile", Some(name("b")))].into());
@@ -215,7 +211,8 @@ async fn a_binding_that_is_being_deleted_counts_until_it_is_let_go() {
 #[tokio::test]
 async fn nothing_is_written_without_the_lease() {
     let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080)]);
-    let errors = lab.targets.reconcile_node_rules(&|| false).await.unwrap_err();
+    lab.lose_lease();
+    let errors = lab.targets.reconcile_node_rules().await.unwrap_err();
     assert!(errors.len() == 1 && errors[0].is_withheld());
     assert_eq!(lab.log(), ["sweep", "instances i-n1"]);
 }
@@ -393,7 +390,7 @@ async fn the_rules_of_nodes_are_computed_from_what_is_known_and_aws_is_not_asked
     assert_eq!(lab.log(), NOTHING);
     assert!(!lab.targets.allows_sources(&by_name("unknown-1")));
     lab.cloud.world().groups.push(("unknown-1".into(), facts("ip")));
-    lab.targets.reconcile_binding(&name("unknown-1"), &yes).await.unwrap();
+    lab.targets.reconcile_binding(&name("unknown-1")).await.unwrap();
     assert!(lab.targets.node_rules_due(), "what has been found is to be let in");
     lab.log();
     assert_eq!(reconcile(&lab).await, NOTHING);
@@ -487,12 +484,12 @@ async fn each_generation_of_a_binding_has_the_rules_looked_at_also_one_that_has_
     let lab = lab(&[], vec![at(1)]);
     let group = albatross_core::model::TargetGroupArn::new(format!("{ARN}/a"));
     lab.cloud.world().targets.insert(group, std::collections::BTreeMap::new());
-    lab.targets.reconcile_binding(&name("a"), &yes).await.unwrap();
+    lab.targets.reconcile_binding(&name("a")).await.unwrap();
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert!(lab.targets.allows_sources(&at(1)) && !lab.targets.allows_sources(&at(2)));
     // Nothing that its rules are computed from has changed, and a stack may wait for it all the same.
     lab.change(|snapshot| drop(snapshot.apply(at(2))));
-    lab.targets.reconcile_binding(&name("a"), &yes).await.unwrap();
+    lab.targets.reconcile_binding(&name("a")).await.unwrap();
     assert!(lab.targets.node_rules_due());
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert!(lab.targets.allows_sources(&at(2)));
@@ -506,10 +503,10 @@ async fn each_generation_of_a_binding_has_the_rules_looked_at_also_one_that_has_
             drop(snapshot.apply(albatross_core::snapshot::Service { kind: "ClusterIP".to_owned(), ..service("cart") }));
             drop(snapshot.apply(wrong(generation)));
         });
-        assert!(lab.targets.reconcile_binding(&name("a"), &yes).await.is_err());
+        assert!(lab.targets.reconcile_binding(&name("a")).await.is_err());
         assert!(lab.targets.node_rules_due(), "generation {generation}");
         assert_eq!(reconcile(&lab).await.len(), 1);
-        assert!(lab.targets.reconcile_binding(&name("a"), &yes).await.is_err());
+        assert!(lab.targets.reconcile_binding(&name("a")).await.is_err());
         assert!(!lab.targets.node_rules_due(), "generation {generation} once more");
     }
 }

@@ -44,7 +44,7 @@ async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
         }
     });
     lab.cloud.world().groups.push(("cart".into(), facts("ip")));
-    let error = lab.targets.reconcile_binding(&foreign().name, &yes).await.unwrap_err();
+    let error = lab.targets.reconcile_binding(&foreign().name).await.unwrap_err();
     insta::assert_snapshot!(text(&error), @"
     FailedReconcile: TargetGroupBinding evil/cart: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 was made for Ingress shop/web and is held by its TargetGroupBinding shop/cart alone, so nothing is registered or deregistered for this one
     fix: bind a target group of your own, or route to the Service in Ingress shop/web
@@ -52,7 +52,7 @@ async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
     ");
     assert!(lab.log().iter().all(|line| line.starts_with("status - False FailedReconcile")));
     for other in [ObjectName::new("evil", "by-name"), name("neighbour")] {
-        let error = lab.targets.reconcile_binding(&other, &yes).await.unwrap_err();
+        let error = lab.targets.reconcile_binding(&other).await.unwrap_err();
         assert!(
             matches!(error.problem, Problem::Denied(albatross_core::targets::binding_owners::Denied::OfStack { .. })),
             "{error}"
@@ -64,7 +64,7 @@ async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
     // Nor does one of the others that goes take the targets with it, also with our finalizer written in.
     let deleting = TargetGroupBinding { deleting: true, finalizers: vec![BINDING_FINALIZER.into()], ..foreign() };
     lab.change(|snapshot| drop(snapshot.apply(deleting)));
-    lab.targets.reconcile_binding(&foreign().name, &yes).await.unwrap();
+    lab.targets.reconcile_binding(&foreign().name).await.unwrap();
     assert_eq!(lab.log(), ["finalizer off"]);
     // And while they are there, the stack's own lets go of its targets.
     lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("cart")).unwrap().deleting = true);
@@ -150,7 +150,7 @@ async fn a_stacks_binding_of_another_name_than_its_group_holds_it() {
     reconcile(&lab, "made").await.unwrap();
     assert_eq!(lab.log()[0], "register 10.0.0.1:8080");
     for other in [foreign().name, name("a")] {
-        let error = lab.targets.reconcile_binding(&other, &yes).await.unwrap_err();
+        let error = lab.targets.reconcile_binding(&other).await.unwrap_err();
         assert!(
             matches!(&error.problem, Problem::Denied(Denied::OfStack { holder, .. }) if *holder == name("made")),
             "{error}"

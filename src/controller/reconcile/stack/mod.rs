@@ -1,0 +1,252 @@
+//! One pass over a group of Ingresses or a Service, along the one road: snapshot → desired → plan → apply → status, events,
+//! finalizers. The road itself is in [`pass`]; this is how the controller walks it, and what it tries when AWS refuses a step.
+
+mod proof;
+mod publish;
+mod report;
+mod road;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    apply::ApplyError,
+    pass::{self, CarriedOut, Change},
+    waits::{self, Due},
+};
+use crate::controller::{
+    Controller,
+    cluster::{events::EventType, kubernetes::KubernetesError, records::RecordError},
+    runtime::queue::Outcome,
+};
+use albatross_aws::AwsError;
+use albatross_core::{
+    dependents::Key,
+    desired::{self, Membership},
+    model::{KnownLimits, ObjectName, StackId},
+    plan::{self, Plan},
+    snapshot::Snapshot,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PassError {
+    #[error("{0}")]
+    Kubernetes(#[from] KubernetesError),
+    #[error("{0}")]
+    Aws(#[from] AwsError),
+    #[error("{0}")]
+    Apply(#[from] ApplyError),
+    #[error("{0}")]
+    Record(#[from] RecordError),
+}
+
+impl Controller {
+    pub(crate) async fn reconcile_stack(&self, stack: &StackId) -> Outcome {
+        if !desired::is_served(&self.config, stack) {
+            return Outcome::Done;
+        }
+        let mut membership = self.with_snapshot(|snapshot| desired::membership(snapshot, &self.config, stack));
+        for diagnostic in &membership.broken {
+            self.report(diagnostic);
+        }
+        let broken = membership.broken.first().map(ToString::to_string);
+        if membership.served().next().is_none() && membership.leaving.is_empty() {
+            self.waits.note(stack, None, self.replacement_hold);
+            self.waits.unblocked(&stack.object().to_string());
+            self.step_history.remove(stack);
+            self.secrets.used(stack, &BTreeSet::new());
+            self.fact_subscribers.asks(stack, &BTreeSet::new());
+            return broken.map_or(Outcome::Done, Outcome::NeedsCorrection);
+        }
+        match self.pass(stack, &mut membership).await {
+            Ok(Outcome::Done) => broken.map_or(Outcome::Done, Outcome::NeedsCorrection),
+            Ok(outcome) => outcome,
+            Err(error) => self.failed(stack, &membership, &error),
+        }
+    }
+
+    /// One pass; a member whose part AWS refuses is told and set aside, and the others are gone on with at once.
+    async fn pass(&self, stack: &StackId, membership: &mut Membership) -> Result<Outcome, PassError> {
+        // While a group is worked on, the shared security group that it may be about to use is not deleted.
+        let _in_use = self.backend_group_gate.read().await;
+        // What is due is looked for in this pass.
+        self.inventory.uncertain_for(stack);
+        self.freeze_unserved(stack, membership).await?;
+        let mut refused = BTreeMap::new();
+        let mut room = KnownLimits::default();
+        loop {
+            match self.attempt(stack, membership, &refused, room).await {
+                Err(PassError::Apply(error)) if error.quota().is_some() => {
+                    match self.tightened_limits(stack, membership, room, &error).await? {
+                        Some(tightened_limits) => room = tightened_limits,
+                        None if self.is_of_single_member(stack, membership, &refused, &error) => {
+                            let member = error.blame().object.name.clone();
+                            let members = std::slice::from_ref(&member);
+                            self.failed_members(stack, members, &PassError::Apply(error), &mut refused);
+                        }
+                        None => return Err(error.into()),
+                    }
+                }
+                Err(PassError::Apply(error)) if self.is_of_single_member(stack, membership, &refused, &error) => {
+                    let member = error.blame().object.name.clone();
+                    self.failed_members(stack, std::slice::from_ref(&member), &PassError::Apply(error), &mut refused);
+                }
+                Ok(Outcome::Done | Outcome::NeedsCorrection(_) | Outcome::Again(_)) if !refused.is_empty() => {
+                    let what: Vec<&str> = refused.values().map(String::as_str).collect();
+                    return Ok(Outcome::Failed(what.join("; ")));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Returns what room there is since AWS has refused a step for a quota, and tells who asks for it that the change goes on in
+    /// smaller steps. `None` where those have been tried.
+    async fn tightened_limits(
+        &self,
+        stack: &StackId,
+        membership: &Membership,
+        room: KnownLimits,
+        error: &ApplyError,
+    ) -> Result<Option<KnownLimits>, PassError> {
+        let Some(quota) = error.quota() else { return Ok(None) };
+        let Some(tightened_limits) = room.refused(quota, &self.inventory.observe_whole(stack).await?) else {
+            return Ok(None);
+        };
+        let message = error.goes_on_in_steps(quota);
+        tracing::warn!(group = %stack, "{message}");
+        let names: Vec<ObjectName> = membership.members.iter().chain(&membership.leaving).cloned().collect();
+        let blamed = &error.blame().object;
+        let is_member = names.iter().any(|name| *blamed == stack.member(name));
+        let reported = if is_member && !error.of_all { std::slice::from_ref(&blamed.name) } else { &names };
+        for subject in self.subjects(stack, reported) {
+            self.events.record(EventType::Warning, &subject, "QuotaReached", &message);
+        }
+        Ok(Some(tightened_limits))
+    }
+
+    /// Freezes the members that have gone to another group that does not serve them yet: they are still served by this one.
+    async fn freeze_unserved(&self, stack: &StackId, membership: &mut Membership) -> Result<(), PassError> {
+        if membership.moving.is_empty() {
+            return Ok(());
+        }
+        let observed = self.inventory.observe(stack).await?;
+        let hosts: Vec<String> = observed.load_balancers.iter().map(|b| b.dns_name.to_lowercase()).collect();
+        for name in membership.moving.clone() {
+            let shows = |s: &Snapshot| {
+                desired::member(s, stack, &name)
+                    .is_some_and(|member| member.status.iter().any(|entry| hosts.contains(&entry.hostname)))
+            };
+            if self.with_snapshot(shows) {
+                membership.freeze_moving(&name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether a step failed for good, and only one of several members is to blame.
+    fn is_of_single_member(
+        &self,
+        stack: &StackId,
+        membership: &Membership,
+        refused: &BTreeMap<ObjectName, String>,
+        error: &ApplyError,
+    ) -> bool {
+        let blamed = error.blame();
+        stack.is_shared()
+            && membership.members.len() > 1
+            && error.is_attributable()
+            && membership.served().any(|name| blamed.object == stack.member(name))
+            && !refused.contains_key(&blamed.object.name)
+    }
+
+    async fn attempt(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        refused: &BTreeMap<ObjectName, String>,
+        room: KnownLimits,
+    ) -> Result<Outcome, PassError> {
+        let building = self.timed(group, "build_model", pass::resolve(self, group, membership, refused));
+        let Some(built) = building.await? else {
+            return Ok(Outcome::Again(Duration::from_secs(1)));
+        };
+        let reported = self.report_built(group, membership, &built);
+        // Without a stack, what there is stays as it is.
+        let Some(stack) = &built.stack else { return Ok(reported.unwrap_or(Outcome::Done)) };
+        let observed = pass::observe(self, group, room).await?;
+        if refused.is_empty() {
+            self.step_history.begin(stack);
+        }
+        let (mut plan, observed) = pass::plan(self, stack, observed).await?;
+        let repeated = self.step_history.withhold(group, &mut plan);
+        let reported = self.report_repeats(group, membership, &repeated).or(reported);
+        let (frozen, absent) = (&built.frozen, &built.absent);
+        let change = Change { membership, stack, frozen, absent, observed: &observed, plan: &plan };
+        match pass::carry_out(self, &change).await? {
+            // The watch is behind: it will bring the group back, this only makes sure.
+            CarriedOut::Unproved => return Ok(Outcome::Again(Duration::from_secs(1))),
+            CarriedOut::Applied => self.queue_after(&plan),
+            CarriedOut::Nothing => {}
+        }
+        self.waits.unblocked(&group.object().to_string());
+        let publishing = self.publish(group, membership, stack, &plan);
+        let outcome = self.timed(group, "dns_resolve_and_update_status", publishing).await?;
+        let outcome = self.after_waits(group, membership, &plan, outcome);
+        Ok(match reported {
+            Some(reported) if outcome == Outcome::Done || matches!(reported, Outcome::Failed(_)) => reported,
+            _ => outcome,
+        })
+    }
+
+    /// Takes note of what the plan waits for. Returns the outcome of the pass, which comes back when a wait has ended.
+    fn after_waits(&self, group: &StackId, membership: &Membership, plan: &Plan, outcome: Outcome) -> Outcome {
+        let due = self.waits.note(group, plan.wait.as_ref(), self.replacement_hold);
+        if due == Some(Due::Later(waits::DEADLINE)) && matches!(plan.wait, Some(plan::Wait::LetIn(_))) {
+            self.queue.add(Key::NodeRules);
+        }
+        let outcome = match due {
+            Some(Due::Later(left)) if outcome == Outcome::Done => Outcome::Again(left),
+            Some(Due::Report(message)) => {
+                tracing::warn!(%group, "{message}");
+                for subject in self.subjects(group, &[&*membership.members, &membership.leaving].concat()) {
+                    self.events.record(EventType::Warning, &subject, "WaitTakesLong", &message);
+                }
+                outcome
+            }
+            _ => outcome,
+        };
+        match outcome {
+            Outcome::Done => self.inventory.uncertain_for(group).map_or(Outcome::Done, Outcome::Again),
+            outcome => outcome,
+        }
+    }
+
+    /// Does a stage of a pass, named as aws-load-balancer-controller names it, and records how long it took.
+    pub(super) async fn timed<T>(&self, stack: &StackId, stage: &str, work: impl Future<Output = T>) -> T {
+        let started = std::time::Instant::now();
+        let done = Box::pin(work).await;
+        self.metrics.reconcile_stage(label(stack), stage, started.elapsed());
+        done
+    }
+
+    /// Bindings that the plan made are worked on when their watch brings them; here only what no watch brings.
+    fn queue_after(&self, plan: &Plan) {
+        if plan.steps.iter().any(|step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. })) {
+            self.queue.add(Key::NodeRules);
+        }
+    }
+
+    pub(crate) fn with_snapshot<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        read(&Arc::as_ref(&self.snapshot).read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The controller of a stack, as metrics name it.
+fn label(stack: &StackId) -> &'static str {
+    crate::controller::controller_label(&Key::Stack(stack.clone()))
+}

@@ -1,0 +1,106 @@
+//! The proofs that an object is gone, or still asks for the same, before a plan relies on it.
+
+use std::collections::BTreeSet;
+
+use crate::controller::{Controller, cluster::kubernetes::KubernetesError};
+use albatross_core::{
+    desired::{
+        Membership,
+        sources::{ingress, service},
+    },
+    model::{ObjectKind, ObjectName, ObjectReference, ObservedStack, StackId},
+    plan::{self, Plan},
+    snapshot::{Ingress, Service, Snapshot},
+};
+
+impl Controller {
+    /// Proves with the API server that what the plan takes for gone is gone, and that who leaves really leaves.
+    pub(super) async fn proved(
+        &self,
+        stack: &StackId,
+        membership: &Membership,
+        observed: &ObservedStack,
+        absent: &BTreeSet<ObjectReference>,
+        plan: &Plan,
+    ) -> Result<bool, KubernetesError> {
+        for reference in absent {
+            if reference.kind == ObjectKind::Service && self.kubernetes.service(&reference.name).await?.is_some() {
+                return Ok(false);
+            }
+        }
+        match stack {
+            StackId::Group(_) | StackId::Ingress(_) => {
+                self.proved_by_ingresses(stack, membership, observed, plan).await
+            }
+            StackId::Service(name) => self.proved_by_service(name, membership).await,
+        }
+    }
+
+    /// Proves that a Service that leaves is not served any more.
+    async fn proved_by_service(&self, name: &ObjectName, membership: &Membership) -> Result<bool, KubernetesError> {
+        if membership.leaving.is_empty() {
+            return Ok(true);
+        }
+        let fresh = self.kubernetes.service(name).await?;
+        let ours = |fresh: &Service| service::ownership(fresh, &self.config) == service::Ownership::Ours;
+        Ok(!fresh.is_some_and(|fresh| ours(&fresh)))
+    }
+
+    /// Proves that Ingresses still ask for a load balancer that replaces another, and that those that leave really leave.
+    async fn proved_by_ingresses(
+        &self,
+        stack: &StackId,
+        membership: &Membership,
+        observed: &ObservedStack,
+        plan: &Plan,
+    ) -> Result<bool, KubernetesError> {
+        let replaces = |step: &plan::Step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. });
+        if !membership.members.is_empty() && plan.steps.iter().any(replaces) {
+            // What another load balancer was made for has to be asked for still.
+            for name in &membership.members {
+                let fresh = self.kubernetes.ingress(name).await?;
+                let same = |known: &Ingress, fresh: &Ingress| {
+                    (known.generation, &known.annotations) == (fresh.generation, &fresh.annotations)
+                };
+                let known = self.with_snapshot(|s| s.ingresses.get(name).cloned());
+                if !known.zip(fresh).is_some_and(|(known, fresh)| same(&known, &fresh)) {
+                    return Ok(false);
+                }
+            }
+        }
+        let holders = observed.member_resources.iter().map(|resources| &resources.member);
+        let gone = holders.filter(|name| !membership.members.contains(name) && !membership.leaving.contains(name));
+        for name in membership.leaving.iter().chain(gone) {
+            let Some(fresh) = self.kubernetes.ingress(name).await? else { continue };
+            if !fresh.deleting && !self.left(&fresh, stack).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns whether an Ingress that is not being deleted is of another class or group by now, judged by fresh objects.
+    async fn left(&self, fresh: &Ingress, stack: &StackId) -> Result<bool, KubernetesError> {
+        let mut snapshot = Snapshot::default();
+        let classes: Vec<String> = match &fresh.class {
+            Some(class) => vec![class.clone()],
+            None => self.with_snapshot(|known| known.ingress_classes.keys().map(|name| name.name.clone()).collect()),
+        };
+        for class in classes {
+            let Some(class) = self.kubernetes.ingress_class(&class).await? else { continue };
+            if let Some(parameters) = &class.parameters
+                && let Some(params) = self.kubernetes.ingress_class_params(&parameters.name).await?
+            {
+                snapshot.apply(params);
+            }
+            snapshot.apply(class);
+        }
+        if snapshot.ingress_class_params.values().any(|params| params.spec.namespace_selector.is_some())
+            && let Some(namespace) = self.kubernetes.namespace(&fresh.name.namespace).await?
+        {
+            snapshot.apply(namespace);
+        }
+        snapshot.apply(fresh.clone());
+        Ok(ingress::has_left(fresh, &snapshot, &self.config, stack))
+    }
+}

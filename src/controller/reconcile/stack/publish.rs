@@ -1,0 +1,216 @@
+//! The writes to the API server before and after a plan: finalizers and status; and the release of members that leave.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{PassError, report::foreign_labels};
+use crate::controller::{
+    Controller,
+    cluster::{
+        events::{EventType, Subject},
+        kubernetes::KubernetesError,
+    },
+    runtime::queue::Outcome,
+};
+use albatross_core::{
+    dependents::{self, Key},
+    desired::{self, Membership},
+    model::{ObjectKind, ObjectName, ObservedStack, Stack, StackId, tags},
+    plan::{self, Plan, Planned},
+};
+
+impl Controller {
+    /// Puts the group's finalizer on its members, before anything is made for them.
+    pub(super) async fn ensure_finalizer(
+        &self,
+        stack: &StackId,
+        membership: &Membership,
+        frozen: &BTreeSet<ObjectName>,
+    ) -> Result<(), KubernetesError> {
+        let finalizer = tags::finalizer(stack);
+        for name in membership.served().filter(|name| !frozen.contains(name)) {
+            let held = self.with_snapshot(|s| {
+                desired::member(s, stack, name).is_some_and(|member| member.finalizers.contains(&finalizer))
+            });
+            if !held && self.permit.holds() {
+                self.kubernetes.add_finalizer(&stack.member(name), &finalizer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the members where their load balancer is, those that say something else.
+    pub(super) async fn write_status(
+        &self,
+        membership: &Membership,
+        stack: &Stack,
+        observed: &ObservedStack,
+    ) -> Result<(), KubernetesError> {
+        if let Some(balancer) = stack.load_balancer.as_ref().and_then(|wanted| observed.published(wanted)) {
+            let hostname = balancer.dns_name.to_lowercase();
+            match &stack.id {
+                StackId::Group(_) | StackId::Ingress(_) => {
+                    let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
+                    let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
+                    let ports: Vec<u16> = ports.into_iter().collect();
+                    for name in membership.served().filter(|name| !stack.frozen.members.contains(name)) {
+                        self.write_ingress_status(name, &hostname, &ports).await?;
+                    }
+                }
+                StackId::Service(name) => self.write_service_status(name, &hostname).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells an Ingress where its load balancer is.
+    async fn write_ingress_status(
+        &self,
+        name: &ObjectName,
+        hostname: &str,
+        ports: &[u16],
+    ) -> Result<(), KubernetesError> {
+        let current = self.with_snapshot(|s| s.ingresses.get(name).map(|i| i.status.clone())).unwrap_or_default();
+        let same = matches!(current.as_slice(), [entry] if entry.hostname == hostname
+            && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == ports.iter().map(|p| i32::from(*p)).collect());
+        if !same && self.permit.holds() {
+            self.kubernetes.write_ingress_status(name, hostname, ports).await?;
+        }
+        Ok(())
+    }
+
+    /// Clears the status of a member that the stack lets go of, where the object stays and its kind asks for that.
+    async fn clear_status(&self, stack: &StackId, name: &ObjectName) -> Result<(), KubernetesError> {
+        if !self.with_snapshot(|snapshot| desired::clears_status(snapshot, stack, name)) {
+            return Ok(());
+        }
+        match stack {
+            StackId::Group(_) | StackId::Ingress(_) => Ok(()),
+            StackId::Service(_) => self.kubernetes.clear_service_status(name).await,
+        }
+    }
+
+    /// Tells a Service where its load balancer is. Only one of type LoadBalancer has a place for it: the API server refuses
+    /// it on others, so that those are told by an event.
+    async fn write_service_status(&self, name: &ObjectName, hostname: &str) -> Result<(), KubernetesError> {
+        let Some(service) = self.with_snapshot(|s| s.services.get(name).cloned()) else { return Ok(()) };
+        if service.kind != "LoadBalancer" {
+            let subject = Subject { kind: ObjectKind::Service, name: name.clone(), uid: service.uid.clone() };
+            let message = format!("The load balancer's host name is {hostname}");
+            self.events.record(EventType::Normal, &subject, "LoadBalancerHostname", &message);
+            return Ok(());
+        }
+        let ports: Vec<(u16, &str)> = service.ports.iter().map(|port| (port.port, port.protocol.as_str())).collect();
+        let numbers: BTreeSet<i32> = ports.iter().map(|(port, _)| i32::from(*port)).collect();
+        let same = matches!(service.status.as_slice(), [entry] if entry.hostname == hostname
+            && entry.ports.iter().copied().collect::<BTreeSet<i32>>() == numbers);
+        if !same && self.permit.holds() {
+            self.kubernetes.write_service_status(name, hostname, &ports).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the status of the members, releases those who leave, and records the event that all is well.
+    pub(super) async fn publish(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        stack: &Stack,
+        plan: &Plan,
+    ) -> Result<Outcome, PassError> {
+        let mut observed = self.observe_completely(group).await?;
+        self.write_status(membership, stack, &observed).await?;
+        let next = plan::plan(stack, &observed);
+        let complete = next == Planned::Ready(Plan::default());
+        if !membership.members.is_empty() && complete {
+            if group.is_shared() {
+                observed.member_resources = plan::member_resources(stack, &observed);
+                self.inventory.remember_member_resources(group, observed.member_resources.clone());
+            }
+            let tag_keys = plan::tag_keys(stack, &observed);
+            self.records.mark_clean(group, &observed, tag_keys);
+        }
+        if !plan.steps.is_empty() {
+            let frozen = &stack.frozen.members;
+            let served: Vec<_> = membership.served().filter(|name| !frozen.contains(name)).cloned().collect();
+            for subject in self.subjects(group, &served) {
+                self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
+            }
+        }
+        if !membership.leaving.is_empty() && !membership.members.is_empty() {
+            self.release(group, membership, stack, &observed).await?;
+        } else if !membership.leaving.is_empty() {
+            if !observed.is_empty() {
+                // A binding's watch brings the group back when the binding is gone; everything else is gone already.
+                return Ok(if observed.bindings.is_empty() {
+                    Outcome::Again(Duration::from_secs(1))
+                } else {
+                    Outcome::Done
+                });
+            }
+            if let Some(left) = self.inventory.uncertain_for(group) {
+                return Ok(Outcome::Again(left));
+            }
+            if let Some(outcome) = self.release_stack(group, membership, &observed).await? {
+                return Ok(outcome);
+            }
+        }
+        // What a plan has done may be what another step waited for: a group in front is closed when a load balancer is gone.
+        let more = !plan.steps.is_empty() && !matches!(&next, Planned::Ready(next) if next.steps.is_empty());
+        Ok(if more { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done })
+    }
+
+    /// Releases the members of a stack of which AWS has nothing any more. Returns the outcome of the pass where it is too early.
+    async fn release_stack(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        observed: &ObservedStack,
+    ) -> Result<Option<Outcome>, PassError> {
+        // One that was made just now may not have been seen yet, and nobody would look after it from here on.
+        let labelled = self.kubernetes.labelled_bindings(group).await?;
+        let (own, foreign): (Vec<_>, Vec<_>) = self.with_snapshot(|snapshot| {
+            labelled.into_iter().partition(|binding| dependents::is_binding_of(group, binding, observed, snapshot))
+        });
+        if !own.is_empty() {
+            return Ok(Some(Outcome::Again(Duration::from_secs(1))));
+        }
+        for binding in &foreign {
+            let subject =
+                Subject { kind: ObjectKind::TargetGroupBinding, name: binding.name.clone(), uid: binding.uid.clone() };
+            let message = foreign_labels(&binding.name, group);
+            self.events.record(EventType::Warning, &subject, "ForeignLabels", &message);
+        }
+        if self.permit.holds() {
+            let finalizer = tags::finalizer(group);
+            for name in &membership.leaving {
+                self.clear_status(group, name).await?;
+                self.kubernetes.remove_finalizer(&group.member(name), &finalizer).await?;
+            }
+            self.records.remove(group);
+            self.step_history.remove(group);
+            self.inventory.remember_member_resources(group, Vec::new());
+            self.queue.add(Key::NodeRules);
+        }
+        Ok(None)
+    }
+
+    /// Takes the finalizer off those who leave a group in which others stay, as soon as nothing of their own is left.
+    pub(super) async fn release(
+        &self,
+        group: &StackId,
+        membership: &Membership,
+        stack: &Stack,
+        observed: &ObservedStack,
+    ) -> Result<(), KubernetesError> {
+        if membership.leaving.is_empty() || membership.members.is_empty() {
+            return Ok(());
+        }
+        let Planned::Ready(left) = plan::plan(stack, observed) else { return Ok(()) };
+        for name in membership.leaving.iter().filter(|name| !plan::delays_release(&left, observed, name)) {
+            if self.permit.holds() {
+                self.kubernetes.remove_finalizer(&group.member(name), &tags::finalizer(group)).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! The controller on the road of [`pass`](super::super::pass): who answers facts, reads AWS and carries plans out.
+
+use std::collections::BTreeSet;
+
+use super::PassError;
+use crate::controller::{
+    Controller,
+    reconcile::pass::{Change, ClusterView, FactSource, PlanApplier, StackReader},
+};
+use albatross_aws::{AwsError, Priority, current_priority};
+use albatross_core::{
+    dependents::{self, Key},
+    desired::{BuildConfig, Membership},
+    facts::{Fact, FactQuery, Facts},
+    model::{ObjectName, ObservedBinding, ObservedStack, SecurityGroupId, StackId, TargetGroupArn},
+    plan::{self, AssumedSecret, Reads, Step},
+    snapshot::Snapshot,
+};
+
+impl ClusterView for Controller {
+    fn config(&self) -> &BuildConfig {
+        &self.config
+    }
+
+    fn with_snapshot<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        Self::with_snapshot(self, read)
+    }
+}
+
+impl FactSource for Controller {
+    type Error = PassError;
+
+    async fn answer(&self, stack: &StackId, want: &FactQuery, facts: &mut Facts) {
+        if let FactQuery::Secret(name) = want {
+            let fact = self.secrets.answer(name, stack).await;
+            facts.secrets.insert(name.clone(), fact);
+            return;
+        }
+        self.facts.answer(want, facts).await;
+        let others = self.fact_subscribers.note(stack, want, facts);
+        self.queue.resync(others.into_iter().map(Key::Stack));
+    }
+
+    async fn backend_security_group(
+        &self,
+        stack: &StackId,
+        membership: &Membership,
+        frozen: &BTreeSet<ObjectName>,
+    ) -> Result<Fact<SecurityGroupId>, PassError> {
+        // It may be created here, and whoever needs it has to be known first.
+        self.ensure_finalizer(stack, membership, frozen).await?;
+        Ok(Fact::Known(self.applier.ensure_backend_security_group(&self.config).await?))
+    }
+
+    fn resolved(&self, stack: &StackId, facts: &Facts, asked: &BTreeSet<FactQuery>) {
+        self.secrets.used(stack, &facts.secrets.keys().collect());
+        self.fact_subscribers.asks(stack, asked);
+    }
+}
+
+impl StackReader for Controller {
+    async fn observe(&self, stack: &StackId) -> Result<ObservedStack, AwsError> {
+        self.inventory.observe(stack).await
+    }
+
+    async fn observe_whole(&self, stack: &StackId) -> Result<ObservedStack, AwsError> {
+        self.inventory.observe_whole(stack).await
+    }
+
+    fn complete(&self, stack: &StackId, mut observed: ObservedStack) -> ObservedStack {
+        observed.tag_keys = self.records.tag_keys(stack);
+        observed.expired = self.waits.expired(stack, self.replacement_hold);
+        observed.bindings = self.with_snapshot(|snapshot| {
+            snapshot
+                .target_group_bindings
+                .values()
+                .filter(|binding| dependents::is_binding_of(stack, binding, &observed, snapshot))
+                .filter_map(|binding| {
+                    Some(ObservedBinding {
+                        name: binding.name.clone(),
+                        target_group: TargetGroupArn::new(binding.spec.target_group_arn.clone()?),
+                        resource_version: binding.resource_version.clone(),
+                        labels: binding.labels.clone(),
+                        spec: binding.spec.clone(),
+                        deleting: binding.deleting,
+                        allows_sources: self.targets.allows_sources(binding),
+                    })
+                })
+                .collect()
+        });
+        observed
+    }
+
+    async fn read(&self, stack: &StackId, reads: &Reads) -> Result<(), AwsError> {
+        self.inventory.read(stack, reads).await
+    }
+
+    async fn read_states(&self, stack: &StackId) -> Result<(), AwsError> {
+        self.inventory.read_states(stack).await
+    }
+
+    fn assume_secrets(&self, stack: &StackId, assumed: &[AssumedSecret]) {
+        let count = assumed.len();
+        tracing::info!(group = %stack, count, "AWS is taken to have the client secrets of rules as they are");
+        self.inventory.assume_secrets(assumed);
+    }
+}
+
+impl PlanApplier for Controller {
+    type Error = PassError;
+
+    async fn prove(&self, change: &Change<'_>) -> Result<bool, PassError> {
+        let Change { membership, stack, absent, observed, plan, .. } = *change;
+        Ok(self.proved(&stack.id, membership, observed, absent, plan).await?)
+    }
+
+    async fn ensure_finalizer(&self, change: &Change<'_>) -> Result<(), PassError> {
+        Ok(Self::ensure_finalizer(self, &change.stack.id, change.membership, change.frozen).await?)
+    }
+
+    async fn mark_dirty(&self, change: &Change<'_>) -> Result<(), PassError> {
+        let Change { stack, observed, .. } = *change;
+        Ok(self.records.mark_dirty(&stack.id, plan::tag_keys(stack, observed)).await?)
+    }
+
+    async fn apply(&self, change: &Change<'_>) -> Result<(), PassError> {
+        let Change { membership, stack, plan, .. } = *change;
+        let group = &stack.id;
+        tracing::info!(%group, summary = plan::summary(plan), "applying a plan");
+        let applying = self.timed(group, "deploy_model", self.applier.apply(group, plan));
+        let applied = applying.await.map_err(|error| error.attributed(&stack.requesters));
+        let carried_out: Vec<Step> = match &applied {
+            Ok(_) => plan.steps.clone(),
+            Err(error) => error.carried_out.iter().filter_map(|place| plan.steps.get(*place).cloned()).collect(),
+        };
+        self.step_history.remember(group, &carried_out);
+        for step in &carried_out {
+            self.metrics.plan_step(step.action.kind());
+            if current_priority() == Priority::Audit {
+                self.metrics.drift_step(step.action.kind());
+            }
+        }
+        let Err(error) = applied else { return Ok(()) };
+        if error.is_not_yet() {
+            // Only a deletion waits, perhaps for ever; all that serves is in place, and people shall find it.
+            self.write_status(membership, stack, &self.observe_completely(group).await?).await?;
+        }
+        if error.is_not_yet() || !error.is_transient() {
+            // It may be so for long, and it concerns those who leave no more.
+            self.release(group, membership, stack, &self.observe_completely(group).await?).await?;
+        }
+        Err(error.into())
+    }
+}
+
+impl Controller {
+    /// Returns what there is of a stack, with what is known of it besides AWS.
+    pub(super) async fn observe_completely(&self, stack: &StackId) -> Result<ObservedStack, AwsError> {
+        let observed = self.inventory.observe(stack).await?;
+        Ok(self.complete(stack, observed))
+    }
+}

@@ -1,0 +1,305 @@
+//! The decisions of the queue: which key is next, and when.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Outcome, QueueReason};
+use albatross_core::{dependents::Key, model::StackId};
+
+pub(super) const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+pub(super) const LONGEST_NOT_YET: Duration = Duration::from_secs(15);
+/// Changes of this age still count as such when a term begins: they fell into the time without a leader.
+pub(super) const RECENT: Duration = Duration::from_secs(60);
+
+/// Keys that share workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Lane {
+    /// Bindings and the rules of nodes.
+    Targets,
+    /// Load balancers: a pass may take minutes while AWS throttles.
+    LoadBalancers,
+}
+
+pub(super) fn lane(key: &Key) -> Lane {
+    match key {
+        Key::Binding(_) | Key::NodeRules => Lane::Targets,
+        Key::Stack(_) | Key::BackendSecurityGroup => Lane::LoadBalancers,
+    }
+}
+
+/// Returns whether one pass over the key stands for all objects, so that it is nobody's turn.
+pub(super) fn is_of_all(key: &Key) -> bool {
+    matches!(key, Key::NodeRules | Key::BackendSecurityGroup)
+}
+
+/// Returns the namespace of a key's object; empty for keys of several namespaces.
+pub(super) fn namespace_of(key: &Key) -> &str {
+    match key {
+        Key::Binding(name) | Key::Stack(StackId::Ingress(name) | StackId::Service(name)) => &name.namespace,
+        Key::Stack(StackId::Group(_)) | Key::NodeRules | Key::BackendSecurityGroup => "",
+    }
+}
+
+/// The reason for which a key is wanted, and the tenants that want it.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) cause: QueueReason,
+    /// The key's own namespace, or where it is of several those whose objects changed: it has the earliest of their turns.
+    pub(super) tenants: BTreeSet<String>,
+    pub(super) since: Instant,
+}
+
+impl Wanted {
+    fn new(key: &Key, tenant: &str, cause: QueueReason, since: Instant) -> Self {
+        // What others set off for a key takes no turn of theirs.
+        let own = Some(namespace_of(key)).filter(|own| !own.is_empty());
+        Self { cause, tenants: [own.unwrap_or(tenant).to_owned()].into(), since }
+    }
+}
+
+/// A key that is being worked on.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// Set when it was wanted once more meanwhile.
+    pub(super) again: bool,
+    pub(super) wanted: Wanted,
+}
+
+/// The place of a key in its lane: by cause, then by its tenant's turn, then by arrival.
+pub(super) type QueuePosition = (QueueReason, u64, u64);
+
+/// Turns of the tenants among keys of one lane and cause: the n-th waiting key of a tenant has the n-th turn from now.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    pub(super) now: u64,
+    /// By tenant: its last turn, and how many keys of it wait.
+    pub(super) last: HashMap<String, (u64, usize)>,
+    /// The last turn of all that wait.
+    pub(super) highest: u64,
+}
+
+impl Turns {
+    /// Returns the next turn of a key, and the tenant whose turn it is. Changed rules of nodes come first; anything else that
+    /// is of all objects comes after them.
+    fn next(&self, key: &Key, wanted: &Wanted) -> (u64, Option<String>) {
+        if is_of_all(key) {
+            let is_first = *key == Key::NodeRules && wanted.cause == QueueReason::Change;
+            return (if is_first { 0 } else { self.highest.max(self.now) }, None);
+        }
+        let next = |tenant: &String| self.last.get(tenant).map_or(self.now, |(last, _)| self.now.max(*last)) + 1;
+        let turns = wanted.tenants.iter().map(|tenant| (next(tenant), Some(tenant.clone())));
+        turns.min().unwrap_or((self.now + 1, None))
+    }
+
+    fn enter(&mut self, tenant: Option<&str>, turn: u64) {
+        self.highest = self.highest.max(turn);
+        let Some(tenant) = tenant else { return };
+        let (last, waiting) = self.last.entry(tenant.to_owned()).or_default();
+        *last = turn.max(*last);
+        *waiting += 1;
+    }
+
+    fn leave(&mut self, tenant: Option<&str>) {
+        let Some(tenant) = tenant else { return };
+        if let Some((_, waiting)) = self.last.get_mut(tenant) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                self.last.remove(tenant);
+            }
+        }
+    }
+}
+
+/// The queue's decisions, with the time given from outside.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    pub(super) ready: BTreeMap<Lane, BTreeMap<QueuePosition, Key>>,
+    /// The places of the keys in `ready`, and whose turns they use.
+    pub(super) waiting: HashMap<Key, (QueuePosition, Option<String>)>,
+    pub(super) turns: HashMap<(Lane, QueueReason), Turns>,
+    pub(super) running: HashMap<Key, Running>,
+    /// The reason for which each key is wanted that waits, pauses, or is wanted again while it runs.
+    pub(super) wanted: HashMap<Key, Wanted>,
+    pub(super) delayed: BTreeMap<(Instant, u64), Key>,
+    pub(super) delayed_until: HashMap<Key, (Instant, u64)>,
+    pub(super) failures: HashMap<Key, (u32, String)>,
+    /// When a key that pauses after a failure, or the rules of nodes, may be worked on again at the earliest.
+    pub(super) resting: HashMap<Key, Instant>,
+    /// Keys whose pause an event has shortened: that they fail again does not make their pauses longer.
+    pub(super) hurried: HashSet<Key>,
+    pub(super) arrivals: u64,
+    /// The number of keys of each lane that may run at once; a lane without a number has no limit.
+    pub(super) most: BTreeMap<Lane, usize>,
+}
+
+impl Schedule {
+    fn make_ready(&mut self, key: Key, now: Instant) {
+        if let Some(at) = self.delayed_until.remove(&key) {
+            self.delayed.remove(&at);
+        }
+        let lane = lane(&key);
+        let wanted = self.wanted.get(&key).cloned();
+        let wanted = wanted.unwrap_or_else(|| Wanted::new(&key, namespace_of(&key), QueueReason::Resync, now));
+        let cause = wanted.cause;
+        let (turn, tenant) = self.turns.entry((lane, cause)).or_default().next(&key, &wanted);
+        if let Some((place, _)) = self.waiting.get(&key) {
+            // Wanted for something more urgent, or by a tenant whose turn is earlier.
+            if (cause, turn) >= (place.0, place.1) {
+                return;
+            }
+            self.leave(&key);
+        }
+        self.arrivals += 1;
+        let place = (cause, turn, self.arrivals);
+        self.turns.entry((lane, cause)).or_default().enter(tenant.as_deref(), turn);
+        self.ready.entry(lane).or_default().insert(place, key.clone());
+        self.waiting.insert(key, (place, tenant));
+    }
+
+    /// Takes a key out of its lane.
+    fn leave(&mut self, key: &Key) {
+        let Some((place, tenant)) = self.waiting.remove(key) else { return };
+        let lane = lane(key);
+        if let Some(ready) = self.ready.get_mut(&lane) {
+            ready.remove(&place);
+        }
+        if let Some(turns) = self.turns.get_mut(&(lane, place.0)) {
+            turns.leave(tenant.as_deref());
+        }
+    }
+
+    fn delay(&mut self, key: Key, until: Instant) {
+        if self.waiting.contains_key(&key) || self.delayed_until.get(&key).is_some_and(|(at, _)| *at <= until) {
+            return;
+        }
+        if let Some(at) = self.delayed_until.remove(&key) {
+            self.delayed.remove(&at);
+        }
+        self.arrivals += 1;
+        let at = (until, self.arrivals);
+        self.delayed_until.insert(key.clone(), at);
+        self.delayed.insert(at, key);
+    }
+
+    pub(super) fn want(&mut self, key: &Key, by: Wanted) {
+        match self.wanted.get_mut(key) {
+            Some(wanted) if by.cause < wanted.cause => *wanted = by,
+            Some(wanted) if by.cause == wanted.cause => wanted.tenants.extend(by.tenants),
+            Some(_) => {}
+            None => drop(self.wanted.insert(key.clone(), by)),
+        }
+    }
+
+    pub(super) fn add(&mut self, key: Key, tenant: &str, cause: QueueReason, now: Instant) {
+        self.want(&key, Wanted::new(&key, tenant, cause, now));
+        match self.running.get_mut(&key) {
+            Some(running) => running.again = true,
+            None => self.hurry(key, now),
+        }
+    }
+
+    /// Something has happened to a key, so a long pause has lost its reason; but while AWS fails, and pods come and go, it
+    /// is tried no more often than after the shortest.
+    fn hurry(&mut self, key: Key, now: Instant) {
+        match self.resting.get(&key).copied().filter(|until| *until > now) {
+            Some(until) => {
+                self.hurried.insert(key.clone());
+                self.delay(key, until);
+            }
+            None => {
+                if self.delayed_until.contains_key(&key) {
+                    self.hurried.insert(key.clone());
+                }
+                self.make_ready(key, now);
+            }
+        }
+    }
+
+    /// Returns the first key of a lane for which there is a worker. One worker of several is kept for changes.
+    fn first(&self, lane: Lane) -> Option<Key> {
+        let (place, key) = self.ready.get(&lane)?.first_key_value()?;
+        let running = || self.running.iter().filter(|(key, _)| self::lane(key) == lane);
+        if let Some(most) = self.most.get(&lane) {
+            let at_leisure = running().filter(|(_, r)| r.wanted.cause != QueueReason::Change).count();
+            let room = running().count() < *most;
+            if !room || place.0 != QueueReason::Change && at_leisure >= (*most - 1).max(1) {
+                return None;
+            }
+        }
+        Some(key.clone())
+    }
+
+    /// The next key and why it is to be worked on, or when the next pause ends.
+    pub(super) fn take(&mut self, now: Instant) -> Result<(Key, QueueReason), Option<Instant>> {
+        while let Some((&at, _)) = self.delayed.first_key_value().filter(|((due, _), _)| *due <= now) {
+            if let Some(key) = self.delayed.remove(&at) {
+                self.delayed_until.remove(&key);
+                self.make_ready(key, now);
+            }
+        }
+        let Some(key) = [Lane::Targets, Lane::LoadBalancers].into_iter().find_map(|lane| self.first(lane)) else {
+            return Err(self.delayed.first_key_value().map(|((due, _), _)| *due));
+        };
+        if let Some((place, _)) = self.waiting.get(&key).cloned()
+            && let Some(turns) = self.turns.get_mut(&(lane(&key), place.0))
+        {
+            turns.now = turns.now.max(place.1);
+        }
+        self.leave(&key);
+        let wanted = self.wanted.remove(&key);
+        let wanted = wanted.unwrap_or_else(|| Wanted::new(&key, namespace_of(&key), QueueReason::Resync, now));
+        let cause = wanted.cause;
+        self.running.insert(key.clone(), Running { again: false, wanted });
+        Ok((key, cause))
+    }
+
+    pub(super) fn done(&mut self, key: &Key, outcome: &Outcome, now: Instant) {
+        let ran = self.running.remove(key);
+        let finished = matches!(outcome, Outcome::Done | Outcome::NeedsCorrection(_));
+        if let Some(ran) = ran.as_ref().filter(|_| !finished) {
+            self.want(key, ran.wanted.clone());
+        }
+        let pause =
+            |failures: u32, longest: Duration| SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(longest);
+        let hurried = self.hurried.remove(key);
+        let failures = self.failures.get(key).map_or(0, |(n, _)| if hurried { n.saturating_sub(1) } else { *n });
+        self.resting.remove(key);
+        if *key == Key::NodeRules {
+            // One run stands for all bindings that ask for it meanwhile.
+            self.resting.insert(key.clone(), now + SHORTEST_PAUSE);
+        }
+        let after = match outcome {
+            Outcome::Done => {
+                self.failures.remove(key);
+                None
+            }
+            Outcome::NeedsCorrection(error) => {
+                self.failures.insert(key.clone(), (0, error.clone()));
+                None
+            }
+            Outcome::Again(after) => {
+                self.failures.remove(key);
+                Some(*after)
+            }
+            Outcome::NotYet => {
+                self.failures.insert(key.clone(), (failures + 1, "waiting for AWS to let go".to_owned()));
+                Some(pause(failures, LONGEST_NOT_YET))
+            }
+            Outcome::Failed(error) => {
+                self.failures.insert(key.clone(), (failures + 1, error.clone()));
+                self.resting.insert(key.clone(), now + SHORTEST_PAUSE);
+                Some(pause(failures, LONGEST_PAUSE))
+            }
+        };
+        if ran.is_some_and(|ran| ran.again) {
+            self.hurry(key.clone(), now);
+        } else if let Some(after) = after {
+            self.delay(key.clone(), now + after);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A controller for one term of the lease, put together from its parts.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use kube::Client;
+use tokio::sync::watch;
+
+use super::{own_namespace, watches::KINDS};
+use crate::controller::{
+    Controller,
+    cluster::{events::Events, kubernetes::Kubernetes, records::Records, secrets::Secrets, watches::Synced},
+    reconcile::{
+        apply::Applier, fact_subscribers::FactSubscribers, step_history::StepHistory, targets::Targets, waits::Waits,
+    },
+    runtime::{
+        flags::{ControllerFlags, FlagError},
+        lease::{Leadership, Tenure},
+        metrics::Metrics,
+        queue::Queue,
+        write_permit::{Term, WriteClient},
+    },
+};
+use albatross_aws::{AwsReader, AwsWriter, Inventory, facts::FactStore};
+use albatross_core::{
+    desired::BuildConfig,
+    facts::secrets::RequiredLabel,
+    model::{Tags, VpcId},
+    record::{self, Header},
+    snapshot::Snapshot,
+};
+
+/// The state that goes on from term to term: what the cluster is known to hold, and the keys that its changes bring.
+#[derive(Clone)]
+pub struct Watched {
+    pub snapshot: Arc<RwLock<Snapshot>>,
+    pub queue: Arc<Queue>,
+    pub synced: Arc<Synced>,
+}
+
+impl Watched {
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            snapshot: Arc::new(RwLock::new(Snapshot::default())),
+            queue: Arc::new(Queue::with_max_concurrent(settings.load_balancers_at_once, settings.bindings_at_once)),
+            synced: Arc::new(Synced::new(KINDS)),
+        }
+    }
+}
+
+/// The parts of a controller.
+#[derive(Clone)]
+pub struct Parts {
+    pub watched: Watched,
+    pub client: Client,
+    pub aws: Arc<AwsReader>,
+    pub config: BuildConfig,
+    pub vpc: VpcId,
+    pub metrics: Arc<Metrics>,
+    pub leadership: watch::Receiver<Leadership>,
+    /// Until when the lease is held; `None` without election.
+    pub tenure: Option<Arc<Tenure>>,
+    /// Names this process among those that take turns.
+    pub identity: String,
+}
+
+/// The flags that say how work is done, and not what building makes of objects.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub watch_namespace: String,
+    pub load_balancers_at_once: usize,
+    pub bindings_at_once: usize,
+    pub node_group_tags: Tags,
+    pub max_targets: usize,
+    pub gate_pause: Duration,
+    pub sync_period: Duration,
+    /// The time for which a load balancer that was replaced goes on serving.
+    pub replacement_hold: Duration,
+    /// The certificate authorities whose certificates in ACM count; all where it is empty.
+    pub certificate_authorities: BTreeSet<String>,
+    /// The label without which no Secret of an identity provider is used.
+    pub secrets_label: Option<RequiredLabel>,
+    /// The namespace of the lease, and of the records beside it.
+    pub lease_namespace: String,
+    pub lease: String,
+}
+
+impl Settings {
+    pub(super) fn of(flags: &ControllerFlags) -> Result<Self, FlagError> {
+        Ok(Self {
+            watch_namespace: flags.watch_namespace.clone(),
+            load_balancers_at_once: flags.ingress_max_concurrent_reconciles,
+            bindings_at_once: flags.targetgroupbinding_max_concurrent_reconciles,
+            node_group_tags: flags.node_security_group_tags()?,
+            max_targets: flags.max_targets_per_target_group,
+            gate_pause: flags.targetgroupbinding_requeue_duration,
+            sync_period: flags.sync_period,
+            replacement_hold: flags.replaced_load_balancer_hold,
+            certificate_authorities: flags.certificate_authorities(),
+            secrets_label: flags.secrets_label()?,
+            lease_namespace: lease_namespace(flags),
+            lease: flags.leader_election_id.clone(),
+        })
+    }
+}
+
+/// Puts a controller together for one term of the lease, in which it believes nothing that was learnt in another. It does
+/// nothing yet, and no write of it leaves for AWS before its term or after it.
+pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
+    let Parts { watched, client, aws, config, vpc, metrics, leadership, tenure, identity } = parts;
+    let Watched { snapshot, queue, synced } = watched;
+    let header = Header {
+        format: record::FORMAT,
+        cluster: config.cluster.clone(),
+        region: aws.region().to_owned(),
+        vpc: vpc.to_string(),
+        holder: identity,
+        term: 0,
+        since: 0,
+    };
+    let term = Term::new(leadership, tenure);
+    let permit = term.permit();
+    let writer = AwsWriter::new(Arc::clone(&aws), permit.clone());
+    let events = Events::new(client.clone(), Arc::clone(&metrics));
+    let writes = WriteClient::new(client.clone(), permit.clone());
+    let records = Records::new(&writes, &settings.lease_namespace, &settings.lease, header);
+    let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
+    Arc::new(Controller {
+        snapshot: Arc::clone(&snapshot),
+        secrets: Secrets::new(client, Arc::clone(&queue), settings.secrets_label.clone()),
+        queue,
+        synced,
+        kubernetes: Kubernetes::new(&writes),
+        events,
+        applier: Applier::new(writer.clone(), Arc::clone(&inventory), &writes),
+        targets: Targets::new(
+            writer,
+            Arc::clone(&inventory),
+            &writes,
+            snapshot,
+            config.cluster.clone(),
+            settings.node_group_tags.clone(),
+            !config.disable_restricted_rules,
+        )
+        .with_max_targets(settings.max_targets)
+        .with_gate_pause(settings.gate_pause),
+        facts: FactStore::new(aws, config.cluster.clone(), vpc)
+            .with_gates(config.subnets)
+            .with_certificate_authorities(settings.certificate_authorities.clone()),
+        fact_subscribers: FactSubscribers::default(),
+        records,
+        waits: Waits::default(),
+        step_history: StepHistory::default(),
+        replacement_hold: settings.replacement_hold,
+        inventory,
+        config,
+        metrics,
+        term,
+        permit,
+        backend_group_gate: tokio::sync::RwLock::new(()),
+        watch_namespace: settings.watch_namespace.clone(),
+    })
+}
+
+fn lease_namespace(flags: &ControllerFlags) -> String {
+    if !flags.leader_election_namespace.is_empty() {
+        return flags.leader_election_namespace.clone();
+    }
+    own_namespace()
+}

@@ -1,0 +1,103 @@
+//! The work of one term of the lease.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet};
+
+use super::{Settings, StartError, one_ended, until};
+use crate::controller::{
+    Controller,
+    runtime::{lease::Leadership, metrics::Metrics},
+};
+
+/// The time for the passes under way to end before the lease is given back, within the time that Kubernetes gives a pod to end.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
+const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Works as long as this process leads and is not asked to stop.
+///
+/// # Errors
+/// [`StartError::LeaseLost`] when the term ends, with which everything ends that the controller was made for.
+pub async fn lead(
+    controller: Arc<Controller>,
+    settings: &Settings,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), StartError> {
+    let mut leadership = controller.term.leadership();
+    let until_stopped = stopped.clone();
+    // The senders live in `run` and in the candidate, for as long as this runs.
+    tokio::select! {
+        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+        () = async {
+            controller.synced.wait().await;
+            tracing::info!("every kind has been listed");
+            let _ = leadership.wait_for(|l| matches!(l, Leadership::Leader { .. })).await;
+        } => {}
+    }
+    let Leadership::Leader { epoch: term } = *leadership.borrow() else { return Err(StartError::LeaseLost) };
+    let over = |leadership: &Leadership| *leadership != Leadership::Leader { epoch: term };
+    controller.term.begin(term);
+    let _leads = Leads::begin(&controller.metrics);
+    tokio::select! {
+        () = until(&mut leadership, over) => return Err(StartError::LeaseLost),
+        () = until(&mut stopped, |stopped| *stopped) => return Ok(()),
+        clean_records = controller.records.load(term) => controller.inventory.add_records(clean_records),
+    }
+    controller.targets.begin(controller.records.terms());
+    controller.queue.begin_term();
+    controller.queue_everything();
+    let workers = settings.load_balancers_at_once.max(1) + settings.bindings_at_once.max(1);
+    let mut working = JoinSet::new();
+    for _ in 0..workers {
+        working.spawn(Arc::clone(&controller).work(until_stopped.clone()));
+    }
+    let mut background = JoinSet::new();
+    background.spawn(Arc::clone(&controller).audit(settings.sync_period));
+    let keeper = Arc::clone(&controller);
+    background.spawn(async move { keeper.records.keep_written().await });
+    // It ends by itself, and nothing depends on it.
+    let mut reporting = JoinSet::new();
+    let reporter = Arc::clone(&controller);
+    reporting.spawn(async move { reporter.report_leftovers().await });
+    tokio::select! {
+        () = until(&mut leadership, over) => {
+            // The next term begins with a queue that nobody else takes from. A pass that is under way changes nothing any more.
+            working.shutdown().await;
+            background.shutdown().await;
+            reporting.shutdown().await;
+            Err(StartError::LeaseLost)
+        }
+        () = one_ended(&mut background) => Err(StartError::TaskEnded { task: "the audit, or the writer of records," }),
+        () = until(&mut stopped, |stopped| *stopped) => {
+            if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
+                tracing::warn!("stopping in the middle of work; the next start goes on with it");
+            }
+            match tokio::time::timeout(FLUSH_DEADLINE, controller.records.flush()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!("{error}; the next start reads from AWS what they would have spared"),
+                Err(_) => tracing::warn!(
+                    "the records are not written: no answer from the API server within {} s; the next start reads from AWS \
+                     what they would have spared",
+                    FLUSH_DEADLINE.as_secs()
+                ),
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Shows that this process leads, for as long as it is there.
+struct Leads<'a>(&'a Metrics);
+
+impl<'a> Leads<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        metrics.leader(true);
+        Self(metrics)
+    }
+}
+
+impl Drop for Leads<'_> {
+    fn drop(&mut self) {
+        self.0.leader(false);
+    }
+}
