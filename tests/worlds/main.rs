@@ -3,6 +3,8 @@
 //! without any fault.
 //! `ALBATROSS_SIMULATION_SEEDS` sets their number, `ALBATROSS_SIMULATION_SEED` names a single one.
 
+#![expect(clippy::print_stdout, reason = "what a test prints is shown if it fails")]
+
 mod process;
 mod world;
 
