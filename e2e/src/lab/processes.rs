@@ -13,7 +13,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -113,7 +113,7 @@ impl Processes {
     }
 
     fn tell(&self, sign: char, id: u32) -> Result<()> {
-        let mut pipe = self.inner.pipe.lock().expect("the guard's pipe is never held over a panic");
+        let mut pipe = self.inner.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipe) = pipe.as_mut() {
             writeln!(pipe, "{sign}{id}").context("the lab's guard process is gone")?;
         }

@@ -312,7 +312,10 @@ impl State {
             number: 0,
         };
         let region = scope(head).and_then(|scope| scope.split('/').nth(2)).unwrap_or(REGION);
-        let refused = Policy::of_controller(region).refuses(&call, region, &self.aws).await;
+        let refused = match Policy::of_controller(region) {
+            Ok(policy) => policy.refuses(&call, region, &self.aws).await,
+            Err(error) => vec![format!("any call, because the policy cannot be written: {error}")],
+        };
         self.book().beyond_policy.extend(refused);
     }
 

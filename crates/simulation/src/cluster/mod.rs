@@ -137,11 +137,11 @@ struct Inner {
 
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().expect("no panic while it is held")
     }
 
     fn now(&self) -> i64 {
-        i64::try_from(self.started.elapsed().as_secs()).unwrap()
+        i64::try_from(self.started.elapsed().as_secs()).expect("a world does not last for ages")
     }
 
     /// Changes objects, and tells the watches.
@@ -262,7 +262,8 @@ impl SimulatedCluster {
     pub fn set_status(&self, plural: &str, namespace: &str, name: &str, status: Value) {
         let kind = Kind::of(plural).expect("a kind that the cluster knows");
         let status = serde_json::json!({ "status": status });
-        self.0.change(|state| state.store.patch(kind, namespace, name, &status, Part::Status)).unwrap();
+        let written = self.0.change(|state| state.store.patch(kind, namespace, name, &status, Part::Status));
+        written.expect("an object that is there");
     }
 
     pub fn delete(&self, plural: &str, namespace: &str, name: &str) {

@@ -75,7 +75,8 @@ fn parameter(uri: &Uri, key: &str) -> Option<String> {
 }
 
 fn response(code: u16, body: impl Into<Body>) -> Response<Body> {
-    Response::builder().status(code).header("content-type", "application/json").body(body.into()).unwrap()
+    let response = Response::builder().status(code).header("content-type", "application/json").body(body.into());
+    response.expect("a status of HTTP and a header that is one")
 }
 
 fn refused(refusal: &Refusal) -> Response<Body> {
@@ -109,7 +110,7 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
     }
     let at = Instant::now();
     let (parts, body) = request.into_parts();
-    let body: Bytes = to_bytes(body, usize::MAX).await.unwrap();
+    let body: Bytes = to_bytes(body, usize::MAX).await.expect("a body that is in memory");
     let method = parts.method.as_str().to_owned();
     let path = parts.uri.path().to_owned();
     let Some(target) = target(&path) else {
@@ -131,7 +132,7 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
     if is_watch && fate == Fate::Answered {
         return watch(cluster, life, &target, &parts.uri);
     }
-    let body: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).expect("a body of JSON") };
     let done = match fate {
         Fate::FailsBefore | Fate::LostBefore => None,
         _ => Some(cluster.change(|state| {
