@@ -214,7 +214,7 @@ pub fn tail(path: &Path, lines: usize) -> String {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes);
             let all: Vec<&str> = text.lines().collect();
-            all[all.len().saturating_sub(lines)..].join("\n")
+            all.split_at(all.len().saturating_sub(lines)).1.join("\n")
         }
         Err(error) => format!("(no log at {}: {error})", path.display()),
     }
