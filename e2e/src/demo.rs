@@ -1,5 +1,7 @@
 //! What a person sees of the lab.
 
+#![expect(clippy::print_stdout, reason = "the lab and the demo show a person what happens")]
+
 mod table;
 
 use std::collections::BTreeSet;

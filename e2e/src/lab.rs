@@ -136,7 +136,8 @@ impl Lab {
         let request = hyper::Request::post(path).header("content-type", "application/json");
         let answer: Value = self.cluster.client.request(request.body(serde_json::to_vec(&body)?)?).await?;
         let mut kubeconfig: Value = serde_json::from_slice(&std::fs::read(&self.kubeconfig)?)?;
-        kubeconfig["users"][0]["user"] = json!({"token": answer["status"]["token"]});
+        let user = kubeconfig.pointer_mut("/users/0/user").context("a kubeconfig without a user")?;
+        *user = json!({"token": answer.pointer("/status/token")});
         let file = self.directory().join(format!("kubeconfig-{namespace}-{service_account}"));
         std::fs::write(&file, kubeconfig.to_string())?;
         Ok(file)

@@ -1,6 +1,7 @@
 //! The lab's program: `demo` shows the controller at work, `lab` only starts what it works with.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, clippy::disallowed_methods, reason = "an error and the log go to standard error")]
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -44,6 +44,7 @@ struct Telemetry {
 }
 
 impl Telemetry {
+    #[expect(clippy::disallowed_methods, reason = "the log goes to standard error")]
     fn start(flags: &ControllerFlags) -> Result<Self, String> {
         let filter = filter(&flags.log_level).map_err(|error| {
             format!("--log-level: {error}; write `info`, `debug` or a filter such as `albatross=debug`")

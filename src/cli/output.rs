@@ -1,5 +1,7 @@
 //! The only place that prints: data to standard output, everything else to standard error.
 
+#![expect(clippy::disallowed_methods, reason = "this file prints, for all others")]
+
 use std::{
     io::{self, BufWriter, ErrorKind, Write},
     process::ExitCode,

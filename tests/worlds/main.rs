@@ -3,6 +3,14 @@
 //! without any fault.
 //! `ALBATROSS_SIMULATION_SEEDS` sets their number, `ALBATROSS_SIMULATION_SEED` names a single one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a panic is a failure of the test"
+)]
+#![expect(clippy::print_stdout, reason = "what a test prints is shown if it fails")]
+
 mod process;
 mod world;
 

@@ -51,15 +51,15 @@ impl Fake {
             let params = form(&body);
             let action = params.get("Action").cloned().unwrap_or_else(|| format!("{method} {}", uri.path()));
             let call = Call { action, params, body };
-            log.lock().unwrap().push(call.clone());
+            log.lock().expect("no panic while it is held").push(call.clone());
             let answer = answer.clone();
             async move {
                 let (status, body) = answer(call).await;
-                (StatusCode::from_u16(status).unwrap(), body)
+                (StatusCode::from_u16(status).expect("a status of HTTP"), body)
             }
         };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("the address that it listens on"));
         let app = axum::Router::new().fallback(handler);
         tokio::spawn(async move { axum::serve(listener, app).await });
         Self { endpoint, calls }
@@ -67,7 +67,7 @@ impl Fake {
 
     /// What was asked since the last time, in order.
     pub fn calls(&self) -> Vec<Call> {
-        std::mem::take(&mut self.calls.lock().unwrap())
+        std::mem::take(&mut self.calls.lock().expect("no panic while it is held"))
     }
 
     /// The same by name alone, sorted: calls made side by side come in any order.
@@ -90,13 +90,13 @@ fn decoded(text: &str) -> String {
         match byte {
             b'+' => bytes.push(b' '),
             b'%' => {
-                let hex: Vec<u8> = rest.by_ref().take(2).collect();
-                bytes.push(u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap());
+                let hex: String = rest.by_ref().take(2).map(char::from).collect();
+                bytes.push(u8::from_str_radix(&hex, 16).expect("two hexadecimal digits"));
             }
             byte => bytes.push(byte),
         }
     }
-    String::from_utf8(bytes).unwrap()
+    String::from_utf8(bytes).expect("a form in UTF-8")
 }
 
 /// An answer of ELB v2.

@@ -30,7 +30,7 @@ impl Random {
 
     /// Less than `end`; 0 where that is 0.
     pub fn below(&mut self, end: usize) -> usize {
-        if end == 0 { 0 } else { usize::try_from(self.number() % end as u64).unwrap() }
+        if end == 0 { 0 } else { usize::try_from(self.number() % end as u64).expect("less than `end`") }
     }
 
     pub fn chance(&mut self, probability: f64) -> bool {
@@ -44,7 +44,7 @@ impl Random {
     }
 
     pub fn up_to(&mut self, longest: Duration) -> Duration {
-        let micros = usize::try_from(longest.as_micros()).unwrap();
+        let micros = usize::try_from(longest.as_micros()).expect("a pause that is not for ages");
         Duration::from_micros(self.below(micros + 1) as u64)
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use http_body_util::{BodyExt as _, Full};
@@ -84,12 +84,12 @@ impl ForwardProxy {
 
     /// All that was asked so far.
     pub fn asked(&self) -> Vec<Asked> {
-        self.state.asked.lock().expect("no panic while it is held").clone()
+        self.state.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Answers everything with this status from now on.
     pub fn refuse(&self, status: StatusCode) {
-        *self.state.refuse.lock().expect("no panic while it is held") = Some(status);
+        *self.state.refuse.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
     }
 }
 
@@ -116,8 +116,8 @@ async fn serve(request: Request<Incoming>, state: Arc<State>) -> Result<Response
     let authorization = request.headers().get("proxy-authorization").and_then(|value| value.to_str().ok());
     let authorization = authorization.map(str::to_owned);
     let asked = Asked { what: format!("{} {}", request.method(), request.uri()), authorization };
-    state.asked.lock().expect("no panic while it is held").push(asked);
-    let refused = *state.refuse.lock().expect("no panic while it is held");
+    state.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
+    let refused = *state.refuse.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(status) = refused {
         return Ok(Response::builder().status(status).body(Full::default())?);
     }

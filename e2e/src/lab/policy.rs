@@ -25,20 +25,23 @@ pub struct Policy(Value);
 
 impl Policy {
     /// All that the controller is allowed in a region.
-    pub fn of_controller(region: &str) -> Self {
+    pub fn of_controller(region: &str) -> serde_json::Result<Self> {
         let document = policy(&Feature::ALL.into(), Partition::of_region(region));
-        Self(serde_json::to_value(document).expect("a policy is JSON"))
+        Ok(Self(serde_json::to_value(document)?))
+    }
+
+    fn statements(&self) -> impl Iterator<Item = &Value> {
+        self.0.get("Statement").and_then(Value::as_array).into_iter().flatten()
     }
 
     fn allows(&self, asked: &Asked) -> bool {
-        let statements = self.0["Statement"].as_array().into_iter().flatten();
-        statements.into_iter().any(|statement| allowed(statement, asked))
+        self.statements().any(|statement| allowed(statement, asked))
     }
 
     /// Whether it matters which tags the resource of this action has.
     fn looks_at_resource(&self, action: &str) -> bool {
-        let statements = self.0["Statement"].as_array().into_iter().flatten();
-        statements.filter(|statement| texts(&statement["Action"]).any(|own| own == action)).any(|statement| {
+        let of_action = |statement: &&Value| texts(&statement["Action"]).any(|own| own == action);
+        self.statements().filter(of_action).any(|statement| {
             let keys = statement["Condition"].as_object().into_iter().flatten();
             keys.filter_map(|(_, keys)| keys.as_object()).flatten().any(|(key, _)| key.starts_with("aws:ResourceTag/"))
         })
@@ -205,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_policy_judges_by_the_clusters_tag() {
-        let policy = Policy::of_controller("us-west-2");
+        let policy = Policy::of_controller("us-west-2").unwrap();
         let balancer = "arn:aws:elasticloadbalancing:us-west-2:1:loadbalancer/app/a/1";
         let listener = "arn:aws:elasticloadbalancing:us-west-2:1:listener/app/a/1/2";
         let (request, resource) =
@@ -233,7 +236,7 @@ mod tests {
             let asked = asked(&format!("elasticloadbalancing:{action}"), on, context);
             assert_eq!(policy.allows(&asked), expected, "{asked:?}");
         }
-        let china = Policy::of_controller("cn-north-1");
+        let china = Policy::of_controller("cn-north-1").unwrap();
         assert!(!china.allows(&asked("elasticloadbalancing:AddTags", listener, &[request])));
     }
 }

@@ -13,7 +13,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -113,7 +113,7 @@ impl Processes {
     }
 
     fn tell(&self, sign: char, id: u32) -> Result<()> {
-        let mut pipe = self.inner.pipe.lock().expect("the guard's pipe is never held over a panic");
+        let mut pipe = self.inner.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipe) = pipe.as_mut() {
             writeln!(pipe, "{sign}{id}").context("the lab's guard process is gone")?;
         }
@@ -214,7 +214,7 @@ pub fn tail(path: &Path, lines: usize) -> String {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes);
             let all: Vec<&str> = text.lines().collect();
-            all[all.len().saturating_sub(lines)..].join("\n")
+            all.split_at(all.len().saturating_sub(lines)).1.join("\n")
         }
         Err(error) => format!("(no log at {}: {error})", path.display()),
     }

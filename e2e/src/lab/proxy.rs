@@ -89,10 +89,13 @@ fn decoded(value: &str) -> String {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let [first, after @ ..] = rest {
-        let hex = after.get(..2).filter(|_| *first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
-        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(byte.unwrap_or(if *first == b'+' { b' ' } else { *first }));
-        rest = if byte.is_some() { &after[2..] } else { after };
+        let escaped = after.split_at_checked(2).filter(|_| *first == b'%').and_then(|(hex, behind)| {
+            let byte = u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?;
+            Some((byte, behind))
+        });
+        let (byte, behind) = escaped.unwrap_or((if *first == b'+' { b' ' } else { *first }, after));
+        bytes.push(byte);
+        rest = behind;
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -312,7 +315,10 @@ impl State {
             number: 0,
         };
         let region = scope(head).and_then(|scope| scope.split('/').nth(2)).unwrap_or(REGION);
-        let refused = Policy::of_controller(region).refuses(&call, region, &self.aws).await;
+        let refused = match Policy::of_controller(region) {
+            Ok(policy) => policy.refuses(&call, region, &self.aws).await,
+            Err(error) => vec![format!("any call, because the policy cannot be written: {error}")],
+        };
         self.book().beyond_policy.extend(refused);
     }
 

@@ -1,7 +1,7 @@
 //! Little HTTP servers on loopback that play somebody who is not in the lab: an agent on the node, the instance metadata
 //! service, an STS that says no.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use http_body_util::{BodyExt as _, Full};
@@ -56,12 +56,12 @@ impl StandIn {
 
     /// All that was asked so far.
     pub fn asked(&self) -> Vec<Asked> {
-        self.state.lock().expect("no panic while it is held").asked.clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).asked.clone()
     }
 
     /// How many connections were made to it.
     pub fn connections(&self) -> usize {
-        self.state.lock().expect("no panic while it is held").connections
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).connections
     }
 }
 
@@ -78,7 +78,7 @@ where
     // Dropping the set ends every connection.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        state.lock().expect("no panic while it is held").connections += 1;
+        state.lock().unwrap_or_else(PoisonError::into_inner).connections += 1;
         let (state, answer) = (state.clone(), answer.clone());
         connections.spawn(async move {
             let service = service_fn(move |request| serve(request, state.clone(), answer.clone()));
@@ -103,7 +103,7 @@ where
         body: String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned(),
     };
     let said = answer(&asked);
-    state.lock().expect("no panic while it is held").asked.push(asked);
+    state.lock().unwrap_or_else(PoisonError::into_inner).asked.push(asked);
     let Some((status, kind, content)) = said else { return std::future::pending().await };
     let mut response = Response::new(Full::new(Bytes::from(content)));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -169,9 +169,8 @@ impl World {
     async fn make_nodes(&mut self, aws: &Aws, count: usize) -> Result<()> {
         let images = aws.ec2.describe_images().send().await?;
         let image = owned(images.images().first().and_then(|image| image.image_id()))?;
-        for number in 0..count {
-            let zone = ZONES[number % ZONES.len()];
-            let subnet = &self.subnets[&format!("private-{zone}")];
+        for (number, zone) in (0..count).zip(ZONES.iter().cycle()) {
+            let subnet = self.subnets.get(&format!("private-{zone}")).context("a zone without a private subnet")?;
             let made = aws
                 .ec2
                 .run_instances()
@@ -225,13 +224,14 @@ impl World {
             ("ext-vpc", TargetTypeEnum::Ip),
             ("ext-ghost", TargetTypeEnum::Ip),
         ] {
+            let vpc = if name == "ext-peered" { self.other_vpcs.get("peered") } else { Some(&self.vpc) };
             let made = aws
                 .elb
                 .create_target_group()
                 .name(name)
                 .protocol(ProtocolEnum::Http)
                 .port(80)
-                .vpc_id(if name == "ext-peered" { &self.other_vpcs["peered"] } else { &self.vpc })
+                .vpc_id(vpc.context("there is no peered VPC")?)
                 .target_type(kind)
                 .send()
                 .await?;

@@ -134,8 +134,7 @@ fn ways(certificate: &str) -> Vec<Way> {
         ),
         Way {
             change: |object| {
-                object.pointer_mut("/spec/rules/0/http/paths/0/backend/service").unwrap()["port"] =
-                    json!({"number": 81})
+                object["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["port"] = json!({"number": 81});
             },
             ..way("a port is missing", &[], "has no port `81`")
         },
@@ -154,7 +153,7 @@ fn ways(certificate: &str) -> Vec<Way> {
         },
         Way {
             change: |object| {
-                object.pointer_mut("/spec/rules/0/http/paths/0/backend/service").unwrap()["name"] = json!("extra");
+                object["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"] = json!("extra");
             },
             refusal: refused("elasticloadbalancing:CreateTargetGroup", "extra", "TooManyTargetGroups"),
             ..way("there is no room for a target group", &[], "TooManyTargetGroups")

@@ -1,5 +1,8 @@
 //! Tests against a real API server and an AWS emulator. One binary, and one lab at a time: the tests take turns.
 
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a panic is a failure of the test")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is shown if it fails")]
+
 mod authentication;
 mod bad_input;
 mod bindings;

@@ -83,6 +83,17 @@ struct Shard {
     marked_dirty: u64,
 }
 
+/// All ConfigMaps.
+struct Shards([Shard; SHARDS]);
+
+impl Shards {
+    /// Returns a ConfigMap by its number.
+    #[expect(clippy::indexing_slicing, reason = "`record::shard` stays below their number, and so do loops over all")]
+    fn of(&mut self, shard: usize) -> &mut Shard {
+        &mut self.0[shard]
+    }
+}
+
 /// What is known of a ConfigMap as the API server has it; locked while it is written.
 #[derive(Debug, Default)]
 struct Stored {
@@ -100,10 +111,10 @@ pub(crate) struct Records {
     term: AtomicI32,
     /// [`Header::since`]
     since: AtomicI32,
-    shards: Mutex<Vec<Shard>>,
+    shards: Mutex<Shards>,
     /// The tags of each stack that are the controller's own; known also where no records can be kept.
     tag_keys: Mutex<BTreeMap<StackId, TagKeys>>,
-    stored: Vec<tokio::sync::Mutex<Stored>>,
+    stored: [tokio::sync::Mutex<Stored>; SHARDS],
     /// Without the permission to write them, there are none.
     usable: AtomicBool,
     changes: Notify,
@@ -120,9 +131,9 @@ impl Records {
             term: AtomicI32::new(header.term),
             since: AtomicI32::new(header.term),
             header,
-            shards: Mutex::new((0..SHARDS).map(|_| Shard::default()).collect()),
+            shards: Mutex::new(Shards(std::array::from_fn(|_| Shard::default()))),
             tag_keys: Mutex::default(),
-            stored: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
+            stored: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             usable: AtomicBool::new(false),
             changes: Notify::new(),
         }
@@ -133,7 +144,12 @@ impl Records {
         Header { term, since, ..self.header.clone() }
     }
 
-    fn shards(&self) -> MutexGuard<'_, Vec<Shard>> {
+    #[expect(clippy::indexing_slicing, reason = "`record::shard` stays below their number, and so do loops over all")]
+    fn stored(&self, shard: usize) -> &tokio::sync::Mutex<Stored> {
+        &self.stored[shard]
+    }
+
+    fn shards(&self) -> MutexGuard<'_, Shards> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,7 +167,7 @@ impl Records {
         let taken: Result<Vec<Vec<_>>, RecordError> = taken.try_collect().await;
         taken.map(|taken| taken.into_iter().flatten().collect()).unwrap_or_else(|reason| {
             self.usable.store(false, Ordering::Release);
-            self.shards().iter_mut().for_each(|shard| shard.records.clear());
+            self.shards().0.iter_mut().for_each(|shard| shard.records.clear());
             tracing::warn!(
                 "{reason}; without records all of AWS is read at every start: let the ServiceAccount get, create and update \
                  ConfigMaps in namespace {}, as config/rbac does",
@@ -164,7 +180,7 @@ impl Records {
     /// Takes a ConfigMap over, or makes it: from then on whoever had it fails at its version.
     async fn take_over(&self, shard: usize) -> Result<Vec<(StackId, Clean)>, RecordError> {
         let name = record::shard_name(&self.lease, shard);
-        let mut stored = self.stored[shard].lock().await;
+        let mut stored = self.stored(shard).lock().await;
         let mut reported = false;
         loop {
             let error = match self.try_to_take_over(shard, &name, &mut stored).await {
@@ -195,7 +211,7 @@ impl Records {
             self.since.fetch_min(before.since, Ordering::AcqRel);
         }
         stored.version = found.metadata.resource_version;
-        self.shards()[shard].records =
+        self.shards().of(shard).records =
             read.records.iter().map(|(key, record)| (key.clone(), Entry::of(record))).collect();
         let keys = read.records.values().filter_map(|record| Some((record.stack.clone(), record.tag_keys.clone()?)));
         self.own_tags().extend(keys);
@@ -218,14 +234,14 @@ impl Records {
     #[must_use]
     pub(crate) fn is_clean(&self, stack: &StackId) -> bool {
         let key = record::key(stack);
-        self.shards()[record::shard(&key)].records.get(&key).is_some_and(|entry| entry.clean)
+        self.shards().of(record::shard(&key)).records.get(&key).is_some_and(|entry| entry.clean)
     }
 
     /// How many stacks have a record, and how many of those a promise.
     #[must_use]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let shards = self.shards();
-        let records = || shards.iter().flat_map(|shard| shard.records.values());
+        let records = || shards.0.iter().flat_map(|shard| shard.records.values());
         (records().count(), records().filter(|entry| entry.clean).count())
     }
 
@@ -240,7 +256,7 @@ impl Records {
         let key = record::key(stack);
         let entry = record.as_ref().map(Entry::of);
         let mut shards = self.shards();
-        let shard = &mut shards[record::shard(&key)];
+        let shard = shards.of(record::shard(&key));
         let changed = shard.records.get(&key) != entry.as_ref();
         match entry {
             Some(entry) => drop(shard.records.insert(key, entry)),
@@ -278,11 +294,12 @@ impl Records {
             && self.set(stack, Some(StackRecord { stack: stack.clone(), clean: None, tag_keys }))
         {
             let mut shards = self.shards();
-            shards[shard].marked_dirty = shards[shard].changed;
+            let shard = shards.of(shard);
+            shard.marked_dirty = shard.changed;
         }
         // One that was taken back before may not be written yet; promises can wait.
         let is_pending = |shard: &Shard| shard.marked_dirty > shard.written;
-        if is_pending(&self.shards()[shard]) { self.write(shard).await.map(drop) } else { Ok(()) }
+        if is_pending(self.shards().of(shard)) { self.write(shard).await.map(drop) } else { Ok(()) }
     }
 
     /// Promises that nothing is left to do for a stack, which AWS has as it was observed. It is written soon.
@@ -308,7 +325,7 @@ impl Records {
     /// Whether everything is written.
     #[must_use]
     pub(crate) fn is_written(&self) -> bool {
-        !self.are_kept() || self.shards().iter().all(|shard| shard.changed == shard.written)
+        !self.are_kept() || self.shards().0.iter().all(|shard| shard.changed == shard.written)
     }
 
     /// Writes what has changed, a moment after it did, for ever.
@@ -346,13 +363,14 @@ impl Records {
     /// Writes a ConfigMap if something in it has changed, and returns of how many bytes it is then.
     async fn write(&self, shard: usize) -> Result<usize, RecordError> {
         let needed = {
-            let shards = self.shards();
-            (shards[shard].changed > shards[shard].written).then_some(shards[shard].changed)
+            let mut shards = self.shards();
+            let shard = shards.of(shard);
+            (shard.changed > shard.written).then_some(shard.changed)
         };
         let Some(needed) = needed.filter(|_| self.are_kept()) else { return Ok(0) };
-        let mut stored = self.stored[shard].lock().await;
+        let mut stored = self.stored(shard).lock().await;
         // Who waited for another's write may have been written with it.
-        if self.shards()[shard].written >= needed {
+        if self.shards().of(shard).written >= needed {
             return Ok(0);
         }
         for _ in 0..TRIES {
@@ -381,9 +399,10 @@ impl Records {
     async fn put(&self, shard: usize, stored: &mut Stored) -> kube::Result<usize> {
         let name = record::shard_name(&self.lease, shard);
         let (contents, changed) = {
-            let shards = self.shards();
-            let records = shards[shard].records.iter().map(|(key, entry)| (key, &entry.packed));
-            (record::write(&self.header(), records), shards[shard].changed)
+            let mut shards = self.shards();
+            let shard = shards.of(shard);
+            let records = shard.records.iter().map(|(key, entry)| (key, &entry.packed));
+            (record::write(&self.header(), records), shard.changed)
         };
         let bytes = contents.packed.values().map(Vec::len).sum();
         let packed = contents.packed.into_iter().map(|(key, packed)| (key, ByteString(packed))).collect();
@@ -405,7 +424,8 @@ impl Records {
         };
         stored.version = answer.metadata.resource_version;
         let mut shards = self.shards();
-        shards[shard].written = shards[shard].written.max(changed);
+        let shard = shards.of(shard);
+        shard.written = shard.written.max(changed);
         Ok(bytes)
     }
 

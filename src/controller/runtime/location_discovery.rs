@@ -159,7 +159,8 @@ fn with_fix(error: &AwsError) -> String {
 /// The first three.
 fn some_of(all: &[String]) -> String {
     let more = if all.len() > 3 { ", …" } else { "" };
-    format!("{}{more}", all[..all.len().min(3)].join(", "))
+    let first: Vec<&str> = all.iter().take(3).map(String::as_str).collect();
+    format!("{}{more}", first.join(", "))
 }
 
 #[cfg(test)]

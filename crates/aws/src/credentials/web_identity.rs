@@ -165,11 +165,18 @@ impl Claims {
             return Self::default();
         };
         let text = |name: &str| json.get(name).and_then(|value| value.as_str()).map(str::to_owned);
-        let audiences = match &json["aud"] {
-            serde_json::Value::Array(all) => all.iter().filter_map(|one| one.as_str()).map(str::to_owned).collect(),
-            one => one.as_str().map(str::to_owned).into_iter().collect(),
+        let audiences = match json.get("aud") {
+            Some(serde_json::Value::Array(all)) => {
+                all.iter().filter_map(|one| one.as_str()).map(str::to_owned).collect()
+            }
+            _ => text("aud").into_iter().collect(),
         };
-        Self { subject: text("sub"), issuer: text("iss"), audiences, ends: json["exp"].as_u64() }
+        Self {
+            subject: text("sub"),
+            issuer: text("iss"),
+            audiences,
+            ends: json.get("exp").and_then(serde_json::Value::as_u64),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::ByteString;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The version that is spoken.
 pub const API_VERSION: &str = "admission.k8s.io/v1";
@@ -65,16 +65,19 @@ impl AdmissionResponse {
     /// The AdmissionReview that answers the question of this UID.
     #[must_use]
     pub fn review(self, uid: &str) -> Value {
-        let mut response = json!({ "uid": uid, "allowed": self.denied.is_none() });
+        let mut response = Map::new();
+        let mut insert = |field: &str, value| response.insert(field.to_owned(), value);
+        insert("uid", json!(uid));
+        insert("allowed", json!(self.denied.is_none()));
         if let Some(message) = self.denied {
-            response["status"] = json!({ "code": 403, "reason": "Forbidden", "message": message });
+            insert("status", json!({ "code": 403, "reason": "Forbidden", "message": message }));
         }
         if !self.warnings.is_empty() {
-            response["warnings"] = json!(self.warnings);
+            insert("warnings", json!(self.warnings));
         }
         if !self.patch.is_empty() {
-            response["patchType"] = json!("JSONPatch");
-            response["patch"] = json!(ByteString(Value::Array(self.patch).to_string().into_bytes()));
+            insert("patchType", json!("JSONPatch"));
+            insert("patch", json!(ByteString(Value::Array(self.patch).to_string().into_bytes())));
         }
         json!({ "apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response })
     }

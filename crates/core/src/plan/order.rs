@@ -46,8 +46,7 @@ pub(super) fn of_changes<'a>(
     changes.sort_by_key(|(wanted, _)| wanted.port);
     let mut ordered = Vec::with_capacity(changes.len());
     while !changes.is_empty() {
-        let is_free = |at: &usize| {
-            let (wanted, existing) = changes[*at];
+        let free = changes.iter().enumerate().find(|(at, (wanted, existing))| {
             changes.iter().enumerate().filter(|(other, _)| other != at).all(|(_, (other, before))| {
                 // Also one that is there may lack rules, where an earlier plan came to an end in the middle.
                 let waits_for = redirects(wanted).contains(&other.port);
@@ -56,8 +55,8 @@ pub(super) fn of_changes<'a>(
                     && existing.protocol != Some(wanted.protocol);
                 !waits_for && !needed_by
             })
-        };
-        let next = (0..changes.len()).find(is_free).unwrap_or(0);
+        });
+        let next = free.map_or(0, |(at, _)| at);
         ordered.push(changes.remove(next));
     }
     ordered

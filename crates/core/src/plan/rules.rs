@@ -10,7 +10,7 @@
 //! Where only actions and transforms change, each rule is modified in place: its requests change over at once. Where a quota
 //! leaves no room for all that comes beside what goes, see [`super::stepwise`].
 
-use std::collections::BTreeSet;
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use super::{
     authentication,
@@ -48,13 +48,73 @@ pub(super) struct RuleChange<'a> {
     pub(super) fits_in_the_end: bool,
 }
 
+/// A rule with its place in the list that it is from: wanted rules or existing ones.
+#[derive(Debug)]
+pub(super) struct Numbered<'a, R> {
+    pub(super) index: usize,
+    pub(super) rule: &'a R,
+}
+
+/// One of the wanted rules.
+pub(super) type WantedRule<'a> = Numbered<'a, Rule>;
+/// One of the existing rules.
+pub(super) type ExistingRule<'a> = Numbered<'a, ObservedRule>;
+
+impl<'a, R> Numbered<'a, R> {
+    pub(super) fn all(rules: &'a [R]) -> impl DoubleEndedIterator<Item = Self> + use<'a, R> {
+        rules.iter().enumerate().map(|(index, rule)| Self { index, rule })
+    }
+}
+
+impl ExistingRule<'_> {
+    /// Returns the priority of the rule when all existing ones are numbered from 1.
+    fn priority(&self) -> u32 {
+        u32::try_from(self.index).unwrap_or(u32::MAX).saturating_add(1)
+    }
+}
+
+impl<R> Clone for Numbered<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Numbered<'_, R> {}
+
+/// Two of one list are the same if their places are.
+impl<R> PartialEq for Numbered<'_, R> {
+    fn eq(&self, other: &Self) -> bool {
+        self.index == other.index
+    }
+}
+
+impl<R> Eq for Numbered<'_, R> {}
+
+impl<R> PartialOrd for Numbered<'_, R> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<R> Ord for Numbered<'_, R> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.index.cmp(&other.index)
+    }
+}
+
 /// A place in the final order of rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RuleSlot {
-    /// One of the wanted rules.
-    Wanted(usize),
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RuleSlot<'a> {
+    /// One of the wanted rules, with the existing one that is the same.
+    Wanted(WantedRule<'a>, Option<ExistingRule<'a>>),
     /// An existing rule of a member that is set aside.
-    Frozen(usize),
+    Frozen(ExistingRule<'a>),
+}
+
+/// An existing rule of a frozen member, and how many wanted rules stand above it.
+struct KeptRule<'a> {
+    existing: ExistingRule<'a>,
+    above: usize,
 }
 
 /// The steps before and after the change of the default action.
@@ -65,7 +125,7 @@ pub(super) struct RuleSteps {
     /// Steps for which other listeners of the load balancer have to make room.
     pub(super) later: Vec<Step>,
     /// Wanted rules with the existing ones that they are made of in place, besides those that [`RuleChange::staying_rules`] tells of.
-    pub(super) modified: Vec<(usize, usize)>,
+    pub(super) modified: Vec<(Rule, ObservedRule)>,
 }
 
 /// Whether AWS does what is wanted, after what a client has to show.
@@ -142,7 +202,7 @@ fn same_transforms(wanted: &Rule, existing: &ObservedRule) -> bool {
     wanted == existing
 }
 
-impl RuleChange<'_> {
+impl<'a> RuleChange<'a> {
     fn same(&self, wanted: &Rule, existing: &ObservedRule) -> bool {
         same_transforms(wanted, existing) && same_conditions(wanted, existing) && self.same_action(wanted, existing)
     }
@@ -168,49 +228,52 @@ impl RuleChange<'_> {
     }
 
     /// For each wanted rule, the existing one that is the same, each used once, earlier ones first.
-    fn matches(&self) -> Vec<Option<usize>> {
-        let mut used = vec![false; self.existing.len()];
+    fn matches(&self) -> Vec<Option<ExistingRule<'a>>> {
+        let mut used = BTreeSet::new();
         self.wanted
             .iter()
             .map(|wanted| {
-                let free = |i: usize| !used[i] && !self.frozen_resources.belongs_to_frozen(&self.existing[i].arn);
-                let found = (0..self.existing.len()).find(|&i| free(i) && self.same(wanted, &self.existing[i]));
-                if let Some(index) = found {
-                    used[index] = true;
-                }
+                let is_free = |existing: &ExistingRule<'_>| {
+                    !used.contains(&existing.index) && !self.frozen_resources.belongs_to_frozen(&existing.rule.arn)
+                };
+                let mut all = Numbered::all(self.existing);
+                let found = all.find(|existing| is_free(existing) && self.same(wanted, existing.rule));
+                used.extend(found.map(|existing| existing.index));
                 found
             })
             .collect()
     }
 
     /// Returns the final order: the wanted rules, and those of members set aside where they stand now.
-    fn places(&self, matches: &[Option<usize>]) -> Vec<RuleSlot> {
-        let wanted = 0..self.wanted.len();
+    fn places(&self, matches: &[Option<ExistingRule<'a>>]) -> Vec<RuleSlot<'a>> {
+        let wanted = || Numbered::all(self.wanted).zip(matches.iter().copied());
         if self.frozen_resources.none_frozen() {
-            return wanted.map(RuleSlot::Wanted).collect();
+            return wanted().map(|(wanted, existing)| RuleSlot::Wanted(wanted, existing)).collect();
         }
-        let claimed: BTreeSet<usize> = matches.iter().flatten().copied().collect();
-        let unclaimed: Vec<usize> = (0..self.existing.len()).filter(|index| !claimed.contains(index)).collect();
-        let mut order = Vec::new();
-        let mut kept: Vec<(usize, usize)> = Vec::new();
+        let claimed: BTreeSet<usize> = matches.iter().flatten().map(|existing| existing.index).collect();
+        let mut unclaimed: Vec<ExistingRule<'a>> = Numbered::all(self.existing).collect();
+        unclaimed.retain(|existing| !claimed.contains(&existing.index));
+        let mut order: Vec<(WantedRule<'a>, Option<ExistingRule<'a>>)> = Vec::new();
+        let mut kept: Vec<KeptRule<'a>> = Vec::new();
         for (member, frozen) in self.frozen_resources.order() {
             if frozen {
-                let its =
-                    |i: &&usize| self.frozen_resources.frozen_owner_of_rule(&self.existing[**i].arn) == Some(member);
-                kept.extend(unclaimed.iter().filter(its).map(|index| (*index, order.len())));
+                let its = |existing: &&ExistingRule<'_>| {
+                    self.frozen_resources.frozen_owner_of_rule(&existing.rule.arn) == Some(member)
+                };
+                let its = unclaimed.iter().filter(its);
+                kept.extend(its.map(|existing| KeptRule { existing: *existing, above: order.len() }));
             } else {
-                let its = |index: &usize| self.wanted[*index].cause.object.name == *member;
-                order.extend(wanted.clone().filter(its));
+                order.extend(wanted().filter(|(wanted, _)| wanted.rule.cause.object.name == *member));
             }
         }
-        self.stay(matches, &order, &mut kept);
+        self.stay(matches.iter().all(Option::is_some), &order, &mut kept);
         let mut kept = kept.into_iter().peekable();
         let mut places = Vec::new();
         for before in 0..=order.len() {
-            while let Some((index, _)) = kept.next_if(|(_, place)| *place == before) {
-                places.push(RuleSlot::Frozen(index));
+            while let Some(kept) = kept.next_if(|kept| kept.above == before) {
+                places.push(RuleSlot::Frozen(kept.existing));
             }
-            places.extend(order.get(before).copied().map(RuleSlot::Wanted));
+            places.extend(order.get(before).map(|(wanted, existing)| RuleSlot::Wanted(*wanted, *existing)));
         }
         places
     }
@@ -219,27 +282,26 @@ impl RuleChange<'_> {
     /// ones that are there: what the order says of a member set aside may be new, or a mistake, and its rules do not move for it.
     /// Among new rules the member's place decides. So it does for a rule that nobody is remembered to have while others are new:
     /// it may be what one of them replaces.
-    fn stay(&self, matches: &[Option<usize>], order: &[usize], kept: &mut [(usize, usize)]) {
-        let none_is_new = matches.iter().all(Option::is_some);
-        kept.sort_unstable();
+    fn stay(&self, none_is_new: bool, order: &[(WantedRule<'a>, Option<ExistingRule<'a>>)], kept: &mut [KeptRule<'a>]) {
+        kept.sort_unstable_by_key(|kept| (kept.existing.index, kept.above));
         let mut last = 0;
-        for (index, place) in kept.iter_mut() {
-            if !none_is_new && self.frozen_resources.holder_of_rule(&self.existing[*index].arn).is_none() {
+        for KeptRule { existing, above: place } in kept.iter_mut() {
+            if !none_is_new && self.frozen_resources.holder_of_rule(&existing.rule.arn).is_none() {
                 continue;
             }
             // How many of the wanted rules that are there would change sides with it, at each place from the top.
-            let below = |wanted: &usize| matches[*wanted].is_some_and(|now| now < *index);
-            let above = |wanted: &usize| matches[*wanted].is_some_and(|now| now > *index);
-            let mut changing = order.iter().filter(|wanted| below(wanted)).count();
+            let below = |now: &Option<ExistingRule<'_>>| now.is_some_and(|now| now.index < existing.index);
+            let above = |now: &Option<ExistingRule<'_>>| now.is_some_and(|now| now.index > existing.index);
+            let mut changing = order.iter().filter(|(_, now)| below(now)).count();
             let mut best = (changing, last > 0, *place, 0);
-            for (before, wanted) in (1..).zip(order) {
-                changing = changing + usize::from(above(wanted)) - usize::from(below(wanted));
+            for (before, (_, now)) in (1..).zip(order) {
+                changing = changing + usize::from(above(now)) - usize::from(below(now));
                 best = best.min((changing, before < last, place.abs_diff(before), before));
             }
             *place = best.3;
             last = *place;
         }
-        kept.sort_by_key(|(index, place)| (*place, *index));
+        kept.sort_by_key(|kept| (kept.above, kept.existing.index));
     }
 
     pub(super) fn steps(&self) -> RuleSteps {
@@ -250,9 +312,9 @@ impl RuleChange<'_> {
         let places = self.places(&matches);
         let mut steps = self.at_once(&matches, &places);
         if let Some((used, balancer)) = self.used.filter(|(used, _)| !self.fits(&steps, used)) {
-            steps = self.in_steps(&matches, &places, used.clone(), balancer);
+            steps = self.in_steps(&places, used.clone(), balancer);
         }
-        let kept = self.wanted.iter().zip(&matches).filter_map(|(rule, m)| Some((rule, &self.existing[(*m)?])));
+        let kept = self.wanted.iter().zip(&matches).filter_map(|(rule, m)| Some((rule, (*m)?.rule)));
         steps.before_default.extend(kept.filter_map(|(wanted, existing)| self.secret(wanted, existing)));
         steps
     }
@@ -271,23 +333,25 @@ impl RuleChange<'_> {
     }
 
     /// Returns the steps where all that comes is made before what goes is deleted.
-    fn at_once(&self, matches: &[Option<usize>], places: &[RuleSlot]) -> RuleSteps {
+    fn at_once(&self, matches: &[Option<ExistingRule<'a>>], places: &[RuleSlot<'a>]) -> RuleSteps {
         let in_place = places.iter().filter_map(|place| match place {
-            RuleSlot::Wanted(index) => matches[*index],
-            RuleSlot::Frozen(index) => Some(*index),
+            RuleSlot::Wanted(_, existing) => *existing,
+            RuleSlot::Frozen(existing) => Some(*existing),
         });
-        let kept: BTreeSet<usize> = in_place.collect();
-        let to_delete: Vec<usize> = (0..self.existing.len()).filter(|index| !kept.contains(index)).collect();
+        let kept: BTreeSet<usize> = in_place.map(|existing| existing.index).collect();
+        let mut to_delete: Vec<ExistingRule<'a>> = Numbered::all(self.existing).collect();
+        to_delete.retain(|existing| !kept.contains(&existing.index));
         let created = matches.iter().filter(|m| m.is_none()).count();
         let mut steps = RuleSteps::default();
 
         // Priorities as they are; compacted first in the rare case that no room is left below.
-        let mut now: Vec<u32> = self.existing.iter().map(|rule| rule.priority).collect();
-        let room = LARGEST_PRIORITY - now.last().copied().unwrap_or(0).min(LARGEST_PRIORITY);
-        if u32::try_from(created).is_ok_and(|created| created > room) {
-            now = (1..).take(now.len()).collect();
-            let priorities =
-                self.existing.iter().zip(&now).map(|(rule, p)| (RuleReference::Existing(rule.arn.clone()), *p));
+        let lowest = self.existing.last().map_or(0, |rule| rule.priority);
+        let room = LARGEST_PRIORITY - lowest.min(LARGEST_PRIORITY);
+        let is_compacted = u32::try_from(created).is_ok_and(|created| created > room);
+        let now = |existing: ExistingRule<'_>| if is_compacted { existing.priority() } else { existing.rule.priority };
+        if is_compacted {
+            let priorities = Numbered::all(self.existing)
+                .map(|existing| (RuleReference::Existing(existing.rule.arn.clone()), now(existing)));
             steps.before_default.push(step(
                 StepAction::SetRulePriorities { port: self.port, priorities: priorities.collect() },
                 self.cause.clone(),
@@ -295,19 +359,14 @@ impl RuleChange<'_> {
         }
 
         // 1. New rules at the bottom.
-        let mut next = now.last().copied().unwrap_or(0) + 1;
+        let mut next = Numbered::all(self.existing).next_back().map_or(0, now) + 1;
         let mut order: Vec<(RuleReference, u32)> = Vec::new();
         for place in places {
-            let (index, existing) = match *place {
-                RuleSlot::Wanted(index) => (index, matches[index]),
-                RuleSlot::Frozen(existing) => (0, Some(existing)),
-            };
-            match existing {
-                Some(existing) => {
-                    order.push((RuleReference::Existing(self.existing[existing].arn.clone()), now[existing]));
+            match *place {
+                RuleSlot::Wanted(_, Some(existing)) | RuleSlot::Frozen(existing) => {
+                    order.push((RuleReference::Existing(existing.rule.arn.clone()), now(existing)));
                 }
-                None => {
-                    let rule = &self.wanted[index];
+                RuleSlot::Wanted(Numbered { index, rule }, None) => {
                     order.push((RuleReference::Created(self.port, index), next));
                     let create = StepAction::CreateRule {
                         listener: self.listener.clone(),
@@ -323,8 +382,8 @@ impl RuleChange<'_> {
         }
 
         // 2. The final order, where it is not there yet.
-        if !order.windows(2).all(|pair| pair[0].1 < pair[1].1) {
-            let to_delete = to_delete.iter().map(|&i| (RuleReference::Existing(self.existing[i].arn.clone()), now[i]));
+        if !order.is_sorted_by(|(_, above), (_, below)| above < below) {
+            let to_delete = to_delete.iter().map(|gone| (RuleReference::Existing(gone.rule.arn.clone()), now(*gone)));
             let priorities: Vec<(RuleReference, u32)> = order
                 .into_iter()
                 .chain(to_delete)
@@ -338,8 +397,7 @@ impl RuleChange<'_> {
         }
 
         // 4. What goes, from the lowest.
-        for &index in to_delete.iter().rev() {
-            let rule = &self.existing[index];
+        for Numbered { rule, .. } in to_delete.iter().rev() {
             let delete = StepAction::DeleteRule { arn: rule.arn.clone(), port: self.port, priority: rule.priority };
             steps.after_default.push(step(delete, self.cause.clone()));
         }
@@ -355,8 +413,8 @@ impl RuleChange<'_> {
         let mut steps = RuleSteps::default();
         for (place, (index, existing)) in places.into_iter().zip(self.existing.iter().enumerate()) {
             let wanted = match place {
-                RuleSlot::Wanted(wanted) => &self.wanted[wanted],
-                RuleSlot::Frozen(kept) if kept == index => continue,
+                RuleSlot::Wanted(wanted, _) => wanted.rule,
+                RuleSlot::Frozen(kept) if kept.index == index => continue,
                 RuleSlot::Frozen(_) => return None,
             };
             if !same_conditions(wanted, existing) {
@@ -379,8 +437,8 @@ impl RuleChange<'_> {
     pub(super) fn frozen_rules(&self) -> Vec<&ObservedRule> {
         let places = self.places(&self.matches()).into_iter();
         let kept = places.filter_map(|place| match place {
-            RuleSlot::Frozen(index) => Some(&self.existing[index]),
-            RuleSlot::Wanted(_) => None,
+            RuleSlot::Frozen(existing) => Some(existing.rule),
+            RuleSlot::Wanted(..) => None,
         });
         kept.collect()
     }
@@ -391,13 +449,13 @@ impl RuleChange<'_> {
         if self.actions_only().is_some() {
             let places = self.places(&matches).into_iter().zip(self.existing);
             let wanted = places.filter_map(|(place, existing)| match place {
-                RuleSlot::Wanted(index) => Some((&self.wanted[index], existing)),
+                RuleSlot::Wanted(wanted, _) => Some((wanted.rule, existing)),
                 RuleSlot::Frozen(_) => None,
             });
             return wanted.collect();
         }
         let matched = self.wanted.iter().zip(matches);
-        matched.filter_map(|(wanted, matched)| Some((wanted, &self.existing[matched?]))).collect()
+        matched.filter_map(|(wanted, matched)| Some((wanted, matched?.rule))).collect()
     }
 }
 

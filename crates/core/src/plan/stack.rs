@@ -855,9 +855,8 @@ impl<'a> Planner<'a> {
         let kept = change.frozen_rules().into_iter().flat_map(|rule| &rule.actions).chain(kept_default);
         let frozen_target_groups: Vec<TargetGroupArn> =
             kept.flat_map(|action| action.target_groups().cloned()).collect();
-        let modified = steps.modified.iter().map(|(rule, now)| (&wanted.rules[*rule], &existing.rules[*now]));
-        let retagged: Vec<(Rule, ObservedRule)> =
-            change.staying_rules().into_iter().chain(modified).map(|(rule, now)| (rule.clone(), now.clone())).collect();
+        let staying = change.staying_rules().into_iter().map(|(rule, now)| (rule.clone(), now.clone()));
+        let retagged: Vec<(Rule, ObservedRule)> = staying.chain(steps.modified).collect();
         self.later.extend(steps.later);
         self.frozen_target_groups.extend(frozen_target_groups);
         let mut listener_change = ListenerChange {

@@ -131,7 +131,9 @@ impl Clean {
 }
 
 fn hashed(text: &str) -> String {
-    hex::encode(&Sha256::digest(text)[..16])
+    let digest = Sha256::digest(text);
+    let half: Vec<u8> = digest.iter().take(16).copied().collect();
+    hex::encode(half)
 }
 
 /// A short text that differs where target groups, or the targets that they shall have, differ.

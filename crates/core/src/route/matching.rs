@@ -1,6 +1,6 @@
 //! The test of conditions against a request.
 
-use std::net::IpAddr;
+use std::{iter, net::IpAddr};
 
 use ipnet::IpNet;
 use regex_lite::{Regex, RegexBuilder};
@@ -125,14 +125,14 @@ fn glob(pattern: &[Token], text: &str, case: Case) -> bool {
     let text: Vec<char> = text.chars().collect();
     let (mut at, mut place) = (0, 0);
     let mut last: Option<(usize, usize)> = None;
-    while place < text.len() {
+    while let Some(character) = text.get(place) {
         match pattern.get(at) {
             Some(Token::Any) => {
                 last = Some((at, place));
                 at += 1;
             }
             Some(Token::One) => (at, place) = (at + 1, place + 1),
-            Some(Token::Is(character)) if same(*character, text[place]) => (at, place) = (at + 1, place + 1),
+            Some(Token::Is(wanted)) if same(*wanted, *character) => (at, place) = (at + 1, place + 1),
             _ => match last {
                 Some((star, taken)) => {
                     last = Some((star, taken + 1));
@@ -142,7 +142,7 @@ fn glob(pattern: &[Token], text: &str, case: Case) -> bool {
             },
         }
     }
-    pattern[at..].iter().all(|token| *token == Token::Any)
+    pattern.iter().skip(at).all(|token| *token == Token::Any)
 }
 
 /// Returns true if it is certain that no request meets both lists of conditions. Regular expressions, headers and queries,
@@ -186,20 +186,24 @@ fn meet(one: &[Token], other: &[Token], case: Case) -> bool {
         (Token::Is(a), Token::Is(b)) => a == b || (case == Case::Ignored && a.eq_ignore_ascii_case(&b)),
         _ => true,
     };
-    // Whether the rests of both from each place in `other` on can be the same text; from the last place in `one` on first.
-    let mut below: Vec<bool> = Vec::new();
-    for at in (0..=one.len()).rev() {
-        let mut row = vec![false; other.len() + 1];
-        for place in (0..=other.len()).rev() {
-            row[place] = match (one.get(at), other.get(place)) {
+    // Whether the rests of both can be the same text, from the ends on: a row for each rest of `one`, in it each rest of `other`.
+    let mut shorter = vec![false; other.len() + 1];
+    for first in iter::once(None).chain(one.iter().rev().map(Some)) {
+        let mut row = Vec::with_capacity(shorter.len());
+        // Without the first token of `other`, and without that of both.
+        let (mut without_other, mut without_both) = (false, false);
+        for (second, &without_one) in iter::once(None).chain(other.iter().rev().map(Some)).zip(&shorter) {
+            let meets = match (first, second) {
                 (None, None) => true,
-                (Some(Token::Any), rest) => below[place] || (rest.is_some() && row[place + 1]),
-                (rest, Some(Token::Any)) => row[place + 1] || (rest.is_some() && below[place]),
-                (Some(a), Some(b)) => fits(*a, *b) && below[place + 1],
+                (Some(Token::Any), rest) => without_one || (rest.is_some() && without_other),
+                (rest, Some(Token::Any)) => without_other || (rest.is_some() && without_one),
+                (Some(a), Some(b)) => fits(*a, *b) && without_both,
                 _ => false,
             };
+            row.push(meets);
+            (without_other, without_both) = (meets, without_one);
         }
-        below = row;
+        shorter = row;
     }
-    below.first().copied().unwrap_or_default()
+    shorter.last().copied().unwrap_or_default()
 }

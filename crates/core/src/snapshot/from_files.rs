@@ -148,7 +148,8 @@ fn read_bytes(loaded: &mut Loaded, name: &str, bytes: Vec<u8>) {
     match String::from_utf8(bytes) {
         Ok(text) => read(loaded, name, &text),
         Err(error) => {
-            let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            let valid = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+            let line = valid.filter(|b| **b == b'\n').count() + 1;
             let message = "it is not text in UTF-8; save it as UTF-8".to_owned();
             let (object, field) = (String::new(), String::new());
             loaded.problems.push(Problem { file: name.to_owned(), line, object, field, message });

@@ -1,6 +1,6 @@
 //! The choice among the bindings of one target group of the one that holds it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::{
     api::crd::TargetGroupBindingSpec,
@@ -151,11 +151,11 @@ impl<'a> Bindings<'a> {
 }
 
 /// All bindings by the target group that they name, so that each does not have to look through all others.
-pub struct ByGroup<'a>(HashMap<&'a str, Vec<&'a TargetGroupBinding>>);
+pub struct ByGroup<'a>(BTreeMap<&'a str, Vec<&'a TargetGroupBinding>>);
 
 impl<'a> ByGroup<'a> {
     pub fn of(snapshot: &'a Snapshot) -> Self {
-        let mut groups: HashMap<&str, Vec<&TargetGroupBinding>> = HashMap::new();
+        let mut groups: BTreeMap<&str, Vec<&TargetGroupBinding>> = BTreeMap::new();
         for binding in snapshot.target_group_bindings.values() {
             if let Some(group) = group_of(&binding.spec) {
                 groups.entry(group).or_default().push(binding);

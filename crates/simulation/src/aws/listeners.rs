@@ -179,8 +179,8 @@ impl Session<'_> {
         match (self.request.text("LoadBalancerArn"), arns.is_empty()) {
             (Some(balancer), true) => {
                 self.balancer(balancer)?;
-                let listeners = &self.account.balancers[balancer].listeners;
-                let listed = listeners.values().filter(|listener| self.lists(listener.made));
+                let balancer = self.account.balancers.get(balancer).ok_or_else(|| not_found(balancer))?;
+                let listed = balancer.listeners.values().filter(|listener| self.lists(listener.made));
                 found.extend(listed.map(|listener| (listener.arn.clone(), listener.xml())));
             }
             (None, false) => {

@@ -69,7 +69,8 @@ impl Session<'_> {
         if self.listener(listener)?.rules.values().any(|rule| rule.priority == priority) {
             return Err(refusal("PriorityInUse", format!("Priority '{priority}' is currently in use")));
         }
-        let rules: usize = self.account.balancers[&balancer].listeners.values().map(|l| l.rules.len()).sum();
+        let own = self.account.balancers.get(&balancer).ok_or_else(|| not_found(&balancer))?;
+        let rules: usize = own.listeners.values().map(|l| l.rules.len()).sum();
         if rules >= self.account.limits.rules {
             let message = "You've reached the limit on the number of rules per load balancer";
             return Err(refusal("TooManyRules", message));

@@ -114,7 +114,7 @@ impl State {
     /// Takes note of a write that a process has sent, where another one may hold the lease.
     fn judge(&mut self, life: &Life, what: &str) {
         let lease = Kind::of("leases").and_then(|kind| self.store.get(kind, LEASE.0, LEASE.1).ok());
-        let holder = lease.and_then(|lease| lease["spec"]["holderIdentity"].as_str().map(str::to_owned));
+        let holder = lease.and_then(|lease| lease.pointer("/spec/holderIdentity")?.as_str().map(str::to_owned));
         if self.judges && holder.as_deref() != Some(life.identity()) {
             self.without_lease.push(format!("{} while {holder:?} holds the lease: {what}", life.identity()));
         }
@@ -137,11 +137,11 @@ struct Inner {
 
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().expect("no panic while it is held")
     }
 
     fn now(&self) -> i64 {
-        i64::try_from(self.started.elapsed().as_secs()).unwrap()
+        i64::try_from(self.started.elapsed().as_secs()).expect("a world does not last for ages")
     }
 
     /// Changes objects, and tells the watches.
@@ -242,8 +242,9 @@ impl SimulatedCluster {
 
     /// Creates an object of a user's.
     pub fn create(&self, object: Value) -> Answer {
-        let kind = Kind::named(object["kind"].as_str().unwrap_or_default()).expect("a kind that the cluster knows");
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let kind = Kind::named(text("/kind")).expect("a kind that the cluster knows");
+        let namespace = text("/metadata/namespace").to_owned();
         let now = self.0.now();
         self.0.change(|state| state.store.create(kind, &namespace, object, now))
     }
@@ -262,7 +263,8 @@ impl SimulatedCluster {
     pub fn set_status(&self, plural: &str, namespace: &str, name: &str, status: Value) {
         let kind = Kind::of(plural).expect("a kind that the cluster knows");
         let status = serde_json::json!({ "status": status });
-        self.0.change(|state| state.store.patch(kind, namespace, name, &status, Part::Status)).unwrap();
+        let written = self.0.change(|state| state.store.patch(kind, namespace, name, &status, Part::Status));
+        written.expect("an object that is there");
     }
 
     pub fn delete(&self, plural: &str, namespace: &str, name: &str) {
@@ -323,7 +325,7 @@ impl SimulatedCluster {
     /// Has the watches of one of the kinds that the controller watches stay open and tell nothing for a while. Returns its
     /// plural.
     pub fn stall(&self, kind: usize, time: Duration) -> &'static str {
-        let plural = WATCHED[kind % WATCHED.len()];
+        let plural = WATCHED.get(kind % WATCHED.len()).expect("a remainder is less");
         self.0.change(|state| state.stalled.insert(plural, Instant::now() + time));
         plural
     }

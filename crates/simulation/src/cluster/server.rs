@@ -7,7 +7,7 @@ use axum::{
     body::{Body, Bytes, to_bytes},
     http::{Request as HttpRequest, Response, Uri},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::{
@@ -75,7 +75,8 @@ fn parameter(uri: &Uri, key: &str) -> Option<String> {
 }
 
 fn response(code: u16, body: impl Into<Body>) -> Response<Body> {
-    Response::builder().status(code).header("content-type", "application/json").body(body.into()).unwrap()
+    let response = Response::builder().status(code).header("content-type", "application/json").body(body.into());
+    response.expect("a status of HTTP and a header that is one")
 }
 
 fn refused(refusal: &Refusal) -> Response<Body> {
@@ -109,7 +110,7 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
     }
     let at = Instant::now();
     let (parts, body) = request.into_parts();
-    let body: Bytes = to_bytes(body, usize::MAX).await.unwrap();
+    let body: Bytes = to_bytes(body, usize::MAX).await.expect("a body that is in memory");
     let method = parts.method.as_str().to_owned();
     let path = parts.uri.path().to_owned();
     let Some(target) = target(&path) else {
@@ -131,7 +132,7 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
     if is_watch && fate == Fate::Answered {
         return watch(cluster, life, &target, &parts.uri);
     }
-    let body: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).expect("a body of JSON") };
     let done = match fate {
         Fate::FailsBefore | Fate::LostBefore => None,
         _ => Some(cluster.change(|state| {
@@ -214,7 +215,10 @@ fn serve(
         "GET" => state.store.get(kind, namespace, name),
         "PUT" => state.store.replace(kind, namespace, name, body, *part),
         "PATCH" => state.store.patch(kind, namespace, name, &body, *part),
-        "DELETE" => state.store.delete(kind, namespace, name, &body["preconditions"], now),
+        "DELETE" => {
+            let only = body.get("preconditions").unwrap_or(&Value::Null);
+            state.store.delete(kind, namespace, name, only, now)
+        }
         _ => Err(Refusal::new(405, "MethodNotAllowed", "the server does not allow this method on the resource")),
     })
 }
@@ -227,7 +231,8 @@ fn written(answer: Answer) -> Result<String, Refusal> {
 fn selected(object: &Value, selector: &str) -> bool {
     selector.split(',').filter(|part| !part.is_empty()).all(|part| {
         let (key, value) = part.split_once('=').unwrap_or_else(|| panic!("a selector that is not simulated: {part}"));
-        object["metadata"]["labels"][key].as_str() == Some(value.trim_start_matches('='))
+        let label = object.pointer("/metadata/labels").and_then(|labels| labels.get(key)?.as_str());
+        label == Some(value.trim_start_matches('='))
     })
 }
 
@@ -248,10 +253,10 @@ fn list(state: &mut State, target: &Target, uri: &Uri) -> Result<String, Refusal
     let limit = parameter(uri, "limit").and_then(|text| text.parse().ok()).unwrap_or(usize::MAX);
     let limit = if torn { limit.min(2) } else { limit };
     let rest = if items.len() > limit { items.split_off(limit) } else { Vec::new() };
-    let mut metadata = json!({ "resourceVersion": version.to_string() });
+    let mut metadata = Map::from_iter([("resourceVersion".to_owned(), json!(version.to_string()))]);
     if !rest.is_empty() {
         let token = state.random.number();
-        metadata["continue"] = json!(token.to_string());
+        metadata.insert("continue".to_owned(), json!(token.to_string()));
         state.pages.insert(token, (version, rest));
     }
     let items: Vec<&Value> = items.iter().map(AsRef::as_ref).collect();

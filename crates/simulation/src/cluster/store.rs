@@ -1,5 +1,10 @@
 //! The objects, and the effect of creating, replacing, patching and deleting them.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a field of an object that is absent reads as null, and is made when it is written"
+)]
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::jiff::Timestamp;
@@ -153,10 +158,10 @@ fn merge(target: &mut Value, patch: &Value) {
         *target = patch.clone();
         return;
     };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let fields = target.as_object_mut().unwrap();
+    let mut fields = match target.take() {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
     for (key, value) in patch {
         if value.is_null() {
             fields.remove(key);
@@ -164,6 +169,7 @@ fn merge(target: &mut Value, patch: &Value) {
             merge(fields.entry(key.clone()).or_insert(Value::Null), value);
         }
     }
+    *target = Value::Object(fields);
 }
 
 /// What counts as one generation.
@@ -177,7 +183,7 @@ fn wanted(object: &Value) -> Map<String, Value> {
 
 /// Simulated time, as the objects tell it.
 pub(super) fn time(seconds: i64) -> String {
-    Timestamp::from_second(1_767_225_600 + seconds).unwrap().to_string()
+    Timestamp::from_second(1_767_225_600 + seconds).expect("a time of this age").to_string()
 }
 
 pub fn finalizers(object: &Value) -> Vec<&str> {
@@ -232,16 +238,17 @@ impl Store {
     /// Creates an object. A uid and a time of creation that it brings along are kept: so a world is copied.
     pub(super) fn create(&mut self, kind: &'static Kind, namespace: &str, mut object: Value, now: i64) -> Answer {
         without_nulls(&mut object);
+        let no_metadata = || Refusal::new(400, "BadRequest", "metadata is missing");
         if !object["metadata"].is_object() {
-            return Err(Refusal::new(400, "BadRequest", "metadata is missing"));
+            return Err(no_metadata());
         }
         object["kind"] = json!(kind.name);
         object["apiVersion"] = json!(kind.api_version());
-        if kind.status {
-            object.as_object_mut().unwrap().remove("status");
+        if let Some(fields) = object.as_object_mut().filter(|_| kind.status) {
+            fields.remove("status");
         }
         self.enforce(kind, &mut object);
-        let metadata = object["metadata"].as_object_mut().unwrap();
+        let metadata = object["metadata"].as_object_mut().ok_or_else(no_metadata)?;
         if !namespace.is_empty() {
             metadata.insert("namespace".to_owned(), json!(namespace));
         }
@@ -270,7 +277,7 @@ impl Store {
     /// What has happened to a kind since a version.
     pub(super) fn changes_after(&self, plural: &str, version: u64) -> impl Iterator<Item = &Change> {
         let first = self.log.partition_point(|change| change.version <= version);
-        self.log[first..].iter().filter(move |change| change.plural == plural)
+        self.log.iter().skip(first).filter(move |change| change.plural == plural)
     }
 
     /// Puts an object in another's place; of it only the part that the write is for.

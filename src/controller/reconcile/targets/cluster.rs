@@ -139,8 +139,8 @@ fn condition_patch(change: &Change, now: Timestamp) -> serde_json::Value {
     let mut written = json!({
         "type": condition, "status": status, "reason": text(&state.reason), "message": text(&state.message),
     });
-    if *turns {
-        written["lastTransitionTime"] = json!(Time(now));
+    if let Some(written) = written.as_object_mut().filter(|_| *turns) {
+        written.insert("lastTransitionTime".to_owned(), json!(Time(now)));
     }
     json!({ "metadata": { "uid": uid }, "status": { "conditions": [written] } })
 }

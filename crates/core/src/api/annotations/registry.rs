@@ -257,6 +257,7 @@ pub mod service;
 
 const COUNT: usize = ingress::ANNOTATIONS.len() + service::ANNOTATIONS.len();
 
+#[expect(clippy::indexing_slicing, reason = "the compiler evaluates it, and refuses an index that is out of bounds")]
 static ALL: [Annotation; COUNT] = {
     let mut all = [ingress::ANNOTATIONS[0]; COUNT];
     let mut index = 0;

@@ -11,7 +11,7 @@ pub fn parse_transforms(value: &str) -> Result<Vec<Transform>, String> {
     let document = Document::parse(value)?;
     let transforms: Vec<_> = Node::root(&document).items()?.iter().map(transform).collect::<Result<_, _>>()?;
     for (index, transform) in transforms.iter().enumerate() {
-        if transforms[..index].iter().any(|earlier| earlier.kind() == transform.kind()) {
+        if transforms.iter().take(index).any(|earlier| earlier.kind() == transform.kind()) {
             return Err(format!(
                 "there are two transforms of type `{}`, and AWS takes one in a rule",
                 transform.kind()

@@ -1,7 +1,7 @@
 //! JSON, several times as fast as YAML. Everything that is not as it should be is left to the reader of YAML, which knows
 //! lines: JSON is YAML.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::BTreeSet, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -100,7 +100,7 @@ impl<'de> Deserialize<'de> for Unique {
 }
 
 /// The text of a key, without a copy where that can be.
-#[derive(Deserialize, PartialEq, Eq, Hash)]
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 struct KeyText<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
 
 impl<'de> Visitor<'de> for Unique {
@@ -141,7 +141,7 @@ impl<'de> Visitor<'de> for Unique {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
         let mut few: Vec<KeyText<'de>> = Vec::new();
-        let mut many: HashSet<KeyText<'de>> = HashSet::new();
+        let mut many: BTreeSet<KeyText<'de>> = BTreeSet::new();
         while let Some(key) = entries.next_key::<KeyText<'de>>()? {
             if few.contains(&key) || many.contains(&key) {
                 return Err(A::Error::custom("a key is repeated"));

@@ -1,7 +1,7 @@
 //! YAML documents as trees that know their lines. What a document may cost is bounded by its own size: aliases copy at most
 //! [`MAX_COPIED`] bytes, and nothing is nested deeper than [`DEEPEST`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput};
 
@@ -118,7 +118,7 @@ impl Node {
                 item.repeated(deep).filter(|_| deep).map(|repeated| inside(format!("[{index}]"), repeated))
             }),
             Content::Map(entries) => {
-                let mut seen = HashMap::with_capacity(entries.len());
+                let mut seen = BTreeMap::new();
                 for (key, _) in entries {
                     if let Some(first) = seen.insert(key.text.as_str(), key.line) {
                         return Some(Repeated { path: key.text.clone(), first, second: key.line });
@@ -138,7 +138,7 @@ impl Node {
             Content::List(maps) => maps,
             _ => vec![merged],
         };
-        let mut have: HashSet<String> = entries.iter().map(|(key, _)| key.text.clone()).collect();
+        let mut have: BTreeSet<String> = entries.iter().map(|(key, _)| key.text.clone()).collect();
         for map in maps {
             if let Content::Map(others) = map.content {
                 entries.extend(others.into_iter().filter(|(key, _)| have.insert(key.text.clone())));
@@ -233,7 +233,7 @@ impl Iterator for Documents<'_> {
 fn document<'a>(parser: &mut Parser<'a, StrInput<'a>>) -> Result<Option<Node>, Unreadable> {
     let mut open: Vec<Open> = Vec::new();
     let mut root = None;
-    let mut anchors: HashMap<usize, Node> = HashMap::new();
+    let mut anchors: BTreeMap<usize, Node> = BTreeMap::new();
     let mut copied = 0_usize;
     while let Some(next) = parser.next_event() {
         let (event, Span { start, .. }) = next.map_err(|error| Unreadable {

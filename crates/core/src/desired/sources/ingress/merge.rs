@@ -129,17 +129,17 @@ impl<'a> Builder<'a> {
         show: impl Fn(&T) -> String,
     ) -> Result<Option<T>, Unmerged> {
         let all: Vec<(&MemberSpec<'a>, T)> = specs.iter().filter_map(|spec| Some((spec, requested(spec)?))).collect();
-        let Some((first, value)) = all.first() else { return Ok(None) };
-        if all.iter().all(|(_, other)| other == value) {
-            return Ok(Some(value.clone()));
+        let Some(first) = all.first() else { return Ok(None) };
+        if all.iter().all(|(_, other)| *other == first.1) {
+            return Ok(Some(first.1.clone()));
         }
         let held = self.current()?.and_then(|observed| all.iter().find(|(_, value)| is_current(observed, value)));
-        let (winner, value) = held.unwrap_or(&all[0]);
+        let (winner, value) = held.unwrap_or(first);
         let reason = match held {
             Some(_) => {
                 format!("which the load balancer of the group has, and Ingress {} asks for", winner.member.name())
             }
-            None => format!("for which Ingress {} asks, the first of the group", first.member.name()),
+            None => format!("for which Ingress {} asks, the first of the group", first.0.member.name()),
         };
         let (field, key) = match setting.field {
             Field::Annotation(written) => (written.to_string(), Some(written.key())),

@@ -152,14 +152,14 @@ impl<'a> Builder<'a> {
         redirect: Option<u16>,
         routes: &[Routes],
     ) -> Option<Listener> {
-        let on_port: Vec<(&MemberSpec<'a>, &Routes)> =
-            specs.iter().zip(routes).filter(|(spec, _)| spec.ports.contains_key(&number)).collect();
+        let members = specs.iter().zip(routes);
+        let on_port = members.filter_map(|(spec, routes)| Some((spec, spec.ports.get(&number)?, routes)));
         let redirect = redirect.filter(|_| port.protocol == ListenerProtocol::Http);
         let mut rules = Vec::new();
         let mut shares = BTreeMap::new();
         let mut default: listeners::Answer = (redirect.map_or_else(listeners::not_found, listeners::redirect_to), None);
         let mut tagged = Vec::new();
-        for (spec, routes) in on_port {
+        for (spec, listener, routes) in on_port {
             let member = spec.member.name();
             let (its_default, its_rules) = routes.ports.get(&number)?;
             rules.extend(its_rules.iter().cloned());
@@ -167,7 +167,7 @@ impl<'a> Builder<'a> {
             if let Some(answer) = its_default.as_ref().filter(|_| is_default) {
                 default.clone_from(answer);
             }
-            let certificates = spec.ports[&number].certificates.iter().cloned().collect();
+            let certificates = listener.certificates.iter().cloned().collect();
             let cause = super::cause(spec.member.ingress, "spec");
             shares.insert(member.clone(), ListenerShare { certificates, default_action: is_default, cause });
             tagged.push(spec);
@@ -211,7 +211,7 @@ impl<'a> Builder<'a> {
         for (index, rule) in rules.iter().enumerate() {
             let hides =
                 |earlier: &&Rule| earlier.cause.object != rule.cause.object && earlier.conditions == rule.conditions;
-            if let Some(earlier) = rules[..index].iter().find(hides) {
+            if let Some(earlier) = rules.iter().take(index).find(hides) {
                 let message = format!(
                     "on port {port} {} takes the same requests first ({}), so this rule gets none",
                     earlier.cause.object, earlier.cause.field

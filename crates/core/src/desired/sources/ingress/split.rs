@@ -131,7 +131,9 @@ fn part(condition: &Condition, range: Range<usize>) -> Condition {
         },
         Condition::HttpRequestMethod { values } => Condition::HttpRequestMethod { values: some(values, 0) },
         Condition::SourceIp { values } => Condition::SourceIp { values: some(values, 0) },
-        Condition::QueryString { values } => Condition::QueryString { values: values[range.clone()].to_vec() },
+        Condition::QueryString { values } => {
+            Condition::QueryString { values: values.iter().skip(range.start).take(range.len()).cloned().collect() }
+        }
         Condition::Other(field) => Condition::Other(field.clone()),
     }
 }
