@@ -8,6 +8,7 @@ use crate::{
     api::kubernetes as wire,
     facts::{Fact, Subnet, SubnetQuery},
     model::{LoadBalancerKind, ObjectName, Scheme, SubnetId, TargetHealth},
+    plan::{Plan, Step, Wait},
     snapshot::{Pod, Readiness, Service},
 };
 
@@ -58,4 +59,10 @@ pub fn pod(address: &str) -> Pod {
 #[must_use]
 pub fn health(state: &str) -> TargetHealth {
     TargetHealth { state: state.to_owned(), reason: None, description: None, zone: None }
+}
+
+/// Returns a plan that no planner has made.
+#[must_use]
+pub fn plan_of(steps: Vec<Step>, wait: Option<Wait>) -> Plan {
+    Plan::of(steps, wait)
 }

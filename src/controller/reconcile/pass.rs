@@ -267,7 +267,7 @@ pub(crate) async fn plan<R: StackReader>(
 /// # Errors
 /// The proof, a write to the API server, or a step has failed.
 pub(crate) async fn carry_out<A: PlanApplier>(applier: &A, change: &Change<'_>) -> Result<CarriedOut, A::Error> {
-    if change.plan.steps.is_empty() {
+    if change.plan.steps().is_empty() {
         // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
         applier.ensure_finalizer(change).await?;
         return Ok(CarriedOut::Nothing);

@@ -51,7 +51,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
         matched,
         frozen_resources: FrozenResources::new(&stack.frozen, &observed.member_resources),
         frozen_target_groups: BTreeSet::new(),
-        plan: Plan::default(),
+        plan: Plan::empty(),
         going: BTreeSet::new(),
         closed: BTreeSet::new(),
         opening: Vec::new(),

@@ -12,16 +12,68 @@ use crate::model::{
 };
 
 /// Steps to run now, in order, and what to wait for afterwards before planning again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+///
+/// Only this module makes one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// In the order in which they run.
-    pub steps: Vec<Step>,
-    /// What the rest of the change waits for; a change of it brings the next plan.
-    pub wait: Option<Wait>,
+    pub(super) steps: Vec<Step>,
+    /// The event that the rest of the change waits for; a change of it brings the next plan.
+    pub(super) wait: Option<Wait>,
     /// Target groups of the stack that no step means where it names one by its resource: those of a load balancer that is
     /// replaced, and others that are about to go.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub passed_over: BTreeSet<TargetGroupArn>,
+    pub(super) passed_over: BTreeSet<TargetGroupArn>,
+}
+
+impl Plan {
+    /// Returns the plan that changes nothing.
+    pub(super) fn empty() -> Self {
+        Self::of(Vec::new(), None)
+    }
+
+    /// Returns a plan of these steps. Other crates have it for their tests, through [`crate::testing`].
+    pub(crate) fn of(steps: Vec<Step>, wait: Option<Wait>) -> Self {
+        Self { steps, wait, passed_over: BTreeSet::new() }
+    }
+
+    /// Returns the steps, in the order in which they run.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Returns the event that the rest of the change waits for.
+    #[must_use]
+    pub fn wait(&self) -> Option<&Wait> {
+        self.wait.as_ref()
+    }
+
+    /// Returns the target groups of the stack that no step means where it names one by its resource.
+    #[must_use]
+    pub fn passed_over(&self) -> &BTreeSet<TargetGroupArn> {
+        &self.passed_over
+    }
+
+    /// Returns true if nothing is to be done, waited for or passed over.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.steps.is_empty() && self.wait.is_none() && self.passed_over.is_empty()
+    }
+
+    /// Takes out the steps that are not to run now.
+    pub fn retain_steps(&mut self, keep: impl FnMut(&Step) -> bool) {
+        self.steps.retain(keep);
+    }
+
+    /// Takes out all deletions. A target group that stays for now is passed over.
+    pub fn withhold_deletions(&mut self) {
+        for step in self.steps.extract_if(.., |step| step.action.is_destructive()) {
+            if let StepAction::DeleteTargetGroup { arn, .. } = step.action {
+                self.passed_over.insert(arn);
+            }
+        }
+    }
 }
 
 /// Something that has to happen before the next plan can go on.

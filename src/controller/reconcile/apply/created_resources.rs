@@ -29,7 +29,7 @@ impl CreatedResources {
     /// Nothing is made yet.
     pub(crate) fn of(plan: &Plan) -> Self {
         let mut resources = Self::default();
-        for step in &plan.steps {
+        for step in plan.steps() {
             match &step.action {
                 StepAction::DeleteTargetGroup { arn, .. } => {
                     resources.to_delete.insert(arn.clone());
@@ -41,8 +41,8 @@ impl CreatedResources {
                 _ => {}
             }
         }
-        resources.to_delete.extend(plan.passed_over.iter().cloned());
-        if let Some(Wait::BindingsGone(names)) = &plan.wait {
+        resources.to_delete.extend(plan.passed_over().iter().cloned());
+        if let Some(Wait::BindingsGone(names)) = plan.wait() {
             resources.names_to_delete.extend(names.iter().map(|name| name.name.clone()));
         }
         resources

@@ -65,7 +65,7 @@ impl Applier {
         let mut resources = CreatedResources::of(plan);
         let mut carried_out = Vec::new();
         let mut waiting = None;
-        for (place, step) in plan.steps.iter().enumerate() {
+        for (place, step) in plan.steps().iter().enumerate() {
             let failed = |source, carried_out| ApplyError {
                 step: step.action.to_string(),
                 cause: step.cause.clone(),

@@ -21,6 +21,7 @@ use albatross_core::{
     },
     plan::{self, Step, StepAction},
     snapshot::{Loaded, from_documents},
+    testing::plan_of,
 };
 use albatross_simulation::fake::{Call, Fake, ec2, ec2_error, elb, elb_error};
 
@@ -231,15 +232,15 @@ impl Room {
 
     /// Runs one step.
     async fn step(&self, action: StepAction) -> Result<Applied, ApplyError> {
-        self.apply(&plan_of([action])).await
+        self.apply(&plan_for_ingress([action])).await
     }
 }
 
-fn plan_of(actions: impl IntoIterator<Item = StepAction>) -> Plan {
+fn plan_for_ingress(actions: impl IntoIterator<Item = StepAction>) -> Plan {
     let object = ObjectReference::ingress(&ObjectName::new("shop", "web"));
     let cause = Cause { object, generation: 1, field: "spec".into() };
     let steps = actions.into_iter().map(|action| Step { action, cause: cause.clone() });
-    Plan { steps: steps.collect(), ..Plan::default() }
+    plan_of(steps.collect(), None)
 }
 
 /// As people read it.
@@ -263,7 +264,7 @@ async fn later_steps_name_what_earlier_ones_made() {
     let plan = plan::plan(&wanted(), &room.observe().await).ready().unwrap();
     room.fake.calls();
     let applied = room.apply(&plan).await.unwrap();
-    assert_eq!(applied.steps, plan.steps.len());
+    assert_eq!(applied.steps, plan.steps().len());
     let calls: Vec<_> = room.fake.calls().iter().map(references).collect();
     insta::assert_snapshot!(calls.join("\n"), @"
     CreateSecurityGroup
@@ -362,7 +363,7 @@ async fn a_deletion_that_has_to_wait_holds_up_no_other() {
     };
     let rule = StepAction::DeleteRule { arn: albatross_core::model::RuleArn::new("arn:r/1"), port: 80, priority: 1 };
     let security_group = StepAction::DeleteSecurityGroup(SecurityGroupId::new("sg-1"));
-    let plan = plan_of([rule, target_group("used"), target_group("free"), security_group]);
+    let plan = plan_for_ingress([rule, target_group("used"), target_group("free"), security_group]);
     let result = room.apply(&plan).await;
     assert!(result.as_ref().is_err_and(ApplyError::is_not_yet));
     insta::assert_snapshot!(reported(result), @"
@@ -386,7 +387,7 @@ async fn what_is_not_there_to_be_deleted_is_looked_for_again() {
     room.observe().await;
     room.fake.calls();
     let rule = StepAction::DeleteRule { arn: albatross_core::model::RuleArn::new("arn:r/1"), port: 80, priority: 1 };
-    let plan = plan_of([StepAction::DeleteSecurityGroup(SecurityGroupId::new("sg-1")), rule]);
+    let plan = plan_for_ingress([StepAction::DeleteSecurityGroup(SecurityGroupId::new("sg-1")), rule]);
     let result = room.apply(&plan).await;
     assert!(result.as_ref().is_err_and(ApplyError::is_not_yet), "{result:?}");
     assert_eq!(room.fake.actions(), ["DeleteRule", "DeleteSecurityGroup"]);
@@ -487,7 +488,7 @@ async fn the_only_target_group_is_named_also_while_its_binding_goes() {
         rule: Box::new(stack.listeners[&80].rules[0].clone()),
     };
     let going = room.observe().await.bindings.into_iter().map(|binding| binding.name).collect();
-    let plan = Plan { wait: Some(plan::Wait::BindingsGone(going)), ..plan_of([rule]) };
+    let plan = plan_of(plan_for_ingress([rule]).steps().to_vec(), Some(plan::Wait::BindingsGone(going)));
     room.fake.calls();
     room.apply(&plan).await.unwrap();
     assert_eq!(room.fake.actions(), ["CreateRule"]);
@@ -573,7 +574,7 @@ async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
         // Nobody is known to ask.
         (subnets, of("a", "spec"), None),
     ] {
-        let plan = Plan { steps: vec![Step { action, cause }], ..Plan::default() };
+        let plan = plan_of(vec![Step { action, cause }], None);
         let error = room.apply(&plan).await.unwrap_err().attributed(&requesters);
         let blamed = error.is_attributable().then(|| error.blame().object.name.name.clone());
         assert_eq!(blamed.as_deref(), expected, "{error}");
@@ -638,7 +639,10 @@ async fn bindings_are_replaced_only_where_they_are_the_groups() {
     let name = target_group.name.known().unwrap().as_str().to_owned();
     let path = format!("{PATH}/{name}");
     let create = || {
-        plan_of([StepAction::CreateTargetGroup(target_group.clone()), StepAction::CreateBinding(target_group.clone())])
+        plan_for_ingress([
+            StepAction::CreateTargetGroup(target_group.clone()),
+            StepAction::CreateBinding(target_group.clone()),
+        ])
     };
     room.apply(&create()).await.unwrap();
 
@@ -771,7 +775,7 @@ async fn tags_go_by_their_keys_and_are_known_to_be_gone() {
     // Without a record, as after a takeover.
     let plan = plan::plan(&wanted(), &room.observe().await).ready().unwrap();
     let untag = |step: &&Step| matches!(step.action, StepAction::RemoveTags { .. });
-    for step in plan.steps.iter().filter(untag) {
+    for step in plan.steps().iter().filter(untag) {
         room.step(step.action.clone()).await.unwrap();
     }
     let keys = |call: &Call| {
@@ -785,5 +789,5 @@ async fn tags_go_by_their_keys_and_are_known_to_be_gone() {
     RemoveTags ResourceArns.member.1=arn:l/80 TagKeys.member.1=cost TagKeys.member.2=team
     ");
     let plan = plan::plan(&wanted(), &room.observe().await).ready().unwrap();
-    assert_eq!(plan.steps.iter().find(untag), None);
+    assert_eq!(plan.steps().iter().find(untag), None);
 }

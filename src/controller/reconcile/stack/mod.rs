@@ -205,8 +205,8 @@ impl Controller {
 
     /// Takes note of what the plan waits for. Returns the outcome of the pass, which comes back when a wait has ended.
     fn after_waits(&self, group: &StackId, membership: &Membership, plan: &Plan, outcome: Outcome) -> Outcome {
-        let due = self.waits.note(group, plan.wait.as_ref(), self.replacement_hold);
-        if due == Some(Due::Later(waits::DEADLINE)) && matches!(plan.wait, Some(plan::Wait::LetIn(_))) {
+        let due = self.waits.note(group, plan.wait(), self.replacement_hold);
+        if due == Some(Due::Later(waits::DEADLINE)) && matches!(plan.wait(), Some(plan::Wait::LetIn(_))) {
             self.queue.add(Key::NodeRules);
         }
         let outcome = match due {
@@ -236,7 +236,7 @@ impl Controller {
 
     /// Bindings that the plan made are worked on when their watch brings them; here only what no watch brings.
     fn queue_after(&self, plan: &Plan) {
-        if plan.steps.iter().any(|step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. })) {
+        if plan.steps().iter().any(|step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. })) {
             self.queue.add(Key::NodeRules);
         }
     }

@@ -55,7 +55,7 @@ impl Controller {
         plan: &Plan,
     ) -> Result<bool, KubernetesError> {
         let replaces = |step: &plan::Step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. });
-        if !membership.members.is_empty() && plan.steps.iter().any(replaces) {
+        if !membership.members.is_empty() && plan.steps().iter().any(replaces) {
             // What another load balancer was made for has to be asked for still.
             for name in &membership.members {
                 let fresh = self.kubernetes.ingress(name).await?;

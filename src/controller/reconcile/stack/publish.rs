@@ -120,7 +120,7 @@ impl Controller {
         let mut observed = self.observe_completely(group).await?;
         self.write_status(membership, stack, &observed).await?;
         let next = plan::plan(stack, &observed);
-        let complete = next == Planned::Ready(Plan::default());
+        let complete = matches!(&next, Planned::Ready(next) if next.is_complete());
         if !membership.members.is_empty() && complete {
             if group.is_shared() {
                 observed.member_resources = plan::member_resources(stack, &observed);
@@ -129,7 +129,7 @@ impl Controller {
             let tag_keys = plan::tag_keys(stack, &observed);
             self.records.mark_clean(group, &observed, tag_keys);
         }
-        if !plan.steps.is_empty() {
+        if !plan.steps().is_empty() {
             let frozen = &stack.frozen.members;
             let served: Vec<_> = membership.served().filter(|name| !frozen.contains(name)).cloned().collect();
             for subject in self.subjects(group, &served) {
@@ -155,7 +155,7 @@ impl Controller {
             }
         }
         // What a plan has done may be what another step waited for: a group in front is closed when a load balancer is gone.
-        let more = !plan.steps.is_empty() && !matches!(&next, Planned::Ready(next) if next.steps.is_empty());
+        let more = !plan.steps().is_empty() && !matches!(&next, Planned::Ready(next) if next.steps().is_empty());
         Ok(if more { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done })
     }
 

@@ -130,8 +130,8 @@ impl PlanApplier for Controller {
         let applying = self.timed(group, "deploy_model", self.applier.apply(group, plan));
         let applied = applying.await.map_err(|error| error.attributed(&stack.requesters));
         let carried_out: Vec<Step> = match &applied {
-            Ok(_) => plan.steps.clone(),
-            Err(error) => error.carried_out.iter().filter_map(|place| plan.steps.get(*place).cloned()).collect(),
+            Ok(_) => plan.steps().to_vec(),
+            Err(error) => error.carried_out.iter().filter_map(|place| plan.steps().get(*place).cloned()).collect(),
         };
         self.step_history.remember(group, &carried_out);
         for step in &carried_out {

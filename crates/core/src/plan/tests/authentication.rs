@@ -208,7 +208,7 @@ fn what_is_not_known_is_written_once() {
     let listener = aws.observed.load_balancers[0].listeners.get_or_insert_default().get_mut(&443).unwrap();
     let Action::AuthenticateOidc { client_id, .. } = &mut listener.rules[0].actions[0] else { panic!() };
     *client_id = None;
-    assert_eq!(planned(&stack, &aws.observed), Plan::default());
+    assert_eq!(planned(&stack, &aws.observed), Plan::empty());
 }
 
 /// What AWS has after a takeover: nobody knows which state of the Secret it was given.

@@ -88,7 +88,7 @@ impl Aws {
             self.observed.bindings.retain(|binding| !binding.deleting);
             self.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = true);
         }
-        assert_eq!(plan(stack, &self.observed), Plan::default(), "not settled after {most_rounds} rounds");
+        assert_eq!(plan(stack, &self.observed), Plan::empty(), "not settled after {most_rounds} rounds");
         self.observed.tag_keys = Some(tag_keys(stack, &self.observed));
     }
 

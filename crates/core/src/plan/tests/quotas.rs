@@ -38,7 +38,7 @@ fn lead(aws: &mut Aws, wanted: &Stack, way: &mut Way) -> Result<(), String> {
     for _ in 0..20 {
         aws.observed.room = room;
         let planned = plan(wanted, &aws.observed);
-        if planned == Plan::default() {
+        if planned == Plan::empty() {
             return Ok(());
         }
         aws.begin_plan(&planned);

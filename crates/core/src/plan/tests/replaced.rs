@@ -68,7 +68,7 @@ pub(super) fn converge(aws: &mut Aws, wanted: &Stack, stops: &[usize]) {
     for _ in 0..40 {
         let next = plan(wanted, &aws.observed);
         assert_eq!(next, plan(wanted, &aws.observed));
-        if next == Plan::default() {
+        if next == Plan::empty() {
             return;
         }
         aws.begin_plan(&next);
@@ -184,7 +184,7 @@ fn one_step_after_the_other() {
     let groups = plan(&after, &aws.observed);
     insta::assert_snapshot!(listed(&groups), @"delete target group k8s-shop-web-8b744f0654");
     aws.run(&after, &groups);
-    assert_eq!(plan(&after, &aws.observed), Plan::default());
+    assert_eq!(plan(&after, &aws.observed), Plan::empty());
 }
 
 fn protect(aws: &mut Aws, value: &str) {
@@ -203,7 +203,7 @@ fn a_protected_load_balancer_that_another_replaces_stays_until_its_protection_is
     activate(&mut aws);
     aws.observed.expired = old.clone();
     protect(&mut aws, "true");
-    let kept = Plan { wait: Some(Wait::Protected(old.clone())), ..Plan::default() };
+    let kept = Plan::of(Vec::new(), Some(Wait::Protected(old.clone())));
     let next = plan(&after, &aws.observed);
     assert_eq!((next.steps, next.wait), (kept.steps, kept.wait.clone()));
     assert_eq!(

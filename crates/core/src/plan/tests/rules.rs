@@ -380,7 +380,7 @@ fn every_request_is_answered_as_before_or_as_after_between_all_steps() {
             Ok(end) => end,
             Err(Fault::Answer(why) | Fault::Other(why)) => fail(&why),
         };
-        if plan(&pair.after, &end) != Plan::default() {
+        if plan(&pair.after, &end) != Plan::empty() {
             fail("the next plan is not empty");
         }
         let (old, new) = (&pair.before.listeners[&80].rules, &pair.after.listeners[&80].rules);
@@ -602,7 +602,7 @@ fn transforms_are_added_changed_and_reset_in_place() {
     let mut both = url("^/a");
     both.push(host);
     let turned: Vec<Transform> = both.iter().rev().cloned().collect();
-    assert_eq!(plan(&with(both), &Aws::with(&with(turned)).observed), Plan::default());
+    assert_eq!(plan(&with(both), &Aws::with(&with(turned)).observed), Plan::empty());
     let planned = plan(&with(url("^/a/(.*)$")), &Aws::with(&with(vec![])).observed);
     insta::assert_snapshot!(crate::plan::render(&planned), @"
     ~ change a rule of listener 80 to: answer 200 `/a` (text/plain)
@@ -637,7 +637,7 @@ fn stickiness_that_goes_is_taken_away() {
     insta::assert_snapshot!(steps(&plan(&with(false, None), &observed)), @"  change a rule of listener 80 to: forward to arn:blue (weight 1), arn:green (weight 1)");
     insta::assert_snapshot!(steps(&plan(&with(true, Some(90)), &observed)), @"  change a rule of listener 80 to: forward to arn:blue (weight 1), arn:green (weight 1), sticky for 90 s");
     // How long is AWS's to say where nobody else does.
-    assert_eq!(plan(&with(true, None), &observed), Plan::default());
+    assert_eq!(plan(&with(true, None), &observed), Plan::empty());
 }
 
 #[test]

@@ -406,11 +406,11 @@ proptest! {
         prop_assert!(made.steps.iter().all(|step| !step.action.is_destructive()));
         prop_assert_eq!(&made, &plan(&stack, &aws.observed));
         aws.run(&stack, &made);
-        prop_assert_eq!(plan(&stack, &aws.observed), Plan::default());
+        prop_assert_eq!(plan(&stack, &aws.observed), Plan::empty());
         prop_assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
         // What is built of it once it is there asks for nothing else.
         let again = built(&choice.manifest(place), &aws.observed).unwrap();
-        prop_assert_eq!(plan(&again, &aws.observed), Plan::default());
+        prop_assert_eq!(plan(&again, &aws.observed), Plan::empty());
     }
 
     #[test]
@@ -462,7 +462,7 @@ proptest! {
         prop_assert_eq!(lacking(&wanted, &aws.observed), Vec::<String>::new());
         // When the new one is alone, nothing is wanted otherwise.
         let again = built(&after.manifest(other), &aws.observed).unwrap();
-        prop_assert_eq!(plan(&again, &aws.observed), Plan::default());
+        prop_assert_eq!(plan(&again, &aws.observed), Plan::empty());
     }
 }
 
@@ -553,7 +553,7 @@ fn rounds(before: AccessChoice, after: AccessChoice) -> String {
     let mut rounds = Vec::new();
     for _ in 0..8 {
         let next = plan(&stack, &aws.observed);
-        if next == Plan::default() {
+        if next == Plan::empty() {
             assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
             return rounds.join("\n--\n");
         }

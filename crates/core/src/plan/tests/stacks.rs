@@ -240,7 +240,7 @@ proptest! {
         prop_assert!(made.steps.iter().all(|step| !step.action.is_destructive()));
         prop_assert_eq!(&made, &plan(&stack, &aws.observed));
         aws.run(&stack, &made);
-        prop_assert_eq!(plan(&stack, &aws.observed), Plan::default());
+        prop_assert_eq!(plan(&stack, &aws.observed), Plan::empty());
     }
 
     #[test]

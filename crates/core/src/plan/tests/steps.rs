@@ -458,7 +458,7 @@ fn a_new_listener_opens_its_port_last_and_a_removed_one_closes_it_last() {
     close security group sg-1: tcp 8443 from 0.0.0.0/0
     ");
     aws.run(&small, &less);
-    assert_eq!(plan(&small, &aws.observed), Plan::default());
+    assert_eq!(plan(&small, &aws.observed), Plan::empty());
 }
 
 #[test]
@@ -637,7 +637,7 @@ fn copies_are_left_alone_while_the_stack_lives_and_go_with_it() {
     copy.arn = LoadBalancerArn::new("arn:loadbalancer/app/copy/9");
     copy.name = "copy".to_owned();
     observed.load_balancers.push(copy);
-    assert_eq!(plan(&stack, &observed), Plan::default());
+    assert_eq!(plan(&stack, &observed), Plan::empty());
     let deleted = plan(&Stack::empty(group()), &observed);
     let lines = listed(&deleted);
     insta::assert_snapshot!(lines.lines().take(2).collect::<Vec<_>>().join("\n"), @r"

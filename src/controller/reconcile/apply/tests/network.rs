@@ -21,7 +21,7 @@ fn plan_for_service(actions: impl IntoIterator<Item = StepAction>) -> Plan {
     let object = ObjectReference::service(&ObjectName::new("shop", "web"));
     let cause = Cause { object, generation: 2, field: "spec".into() };
     let steps = actions.into_iter().map(|action| Step { action, cause: cause.clone() });
-    Plan { steps: steps.collect(), ..Plan::default() }
+    plan_of(steps.collect(), None)
 }
 
 impl Room {
@@ -374,7 +374,7 @@ async fn a_network_load_balancer_is_read_and_its_attributes_where_they_are_asked
             StepAction::ModifyAttributes { attributes, .. } => Some(attributes.clone()),
             _ => None,
         };
-        let changed: Vec<_> = planned.steps.iter().filter_map(changes).collect();
+        let changed: Vec<_> = planned.steps().iter().filter_map(changes).collect();
         let expected = match asked.0 {
             "cross-zone-load-balancing-enabled" => vec![attributes(&[("load_balancing.cross_zone.enabled", "false")])],
             "target-group-attributes.443" => vec![attributes(&[("proxy_protocol_v2.enabled", "false")])],

@@ -137,7 +137,8 @@ async fn transforms_that_aws_answers_are_known() {
     let listener = stack.listeners.get_mut(&80).unwrap();
     listener.default_action = Action::Other("kept".to_owned());
     listener.rules[0] = Rule { conditions: there.conditions, ..rule(vec![]) };
-    let steps = plan::plan(&stack, &observed).ready().unwrap().steps;
+    let plan = plan::plan(&stack, &observed).ready().unwrap();
+    let steps = plan.steps();
     let resets = |step: &Step| matches!(step.action, StepAction::ModifyRule { reset_transforms: true, .. });
     assert!(steps.iter().any(resets), "{steps:?}");
 }
