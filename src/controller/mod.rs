@@ -40,7 +40,7 @@ use albatross_aws::{Inventory, Priority, WritePermit, current_priority, with_pri
 use albatross_core::dependents::{self, Key};
 use albatross_core::{
     desired::{self, BuildConfig},
-    model::{ObjectKind, ObjectName, StackId, TargetGroupArn, tags},
+    model::{ObjectKind, ObjectName, StackId, TargetGroupArn},
     snapshot::Snapshot,
 };
 pub use runtime::start::{StartError, run};
@@ -184,7 +184,7 @@ impl Controller {
     /// stack makes it anew. The stack is the one that the binding is of, and not any that its labels name.
     async fn look_for_target_group(&self, binding: &ObjectName) {
         let Some(binding) = self.with_snapshot(|s| s.target_group_bindings.get(binding).cloned()) else { return };
-        let Some(stack) = tags::stack_of_labels(&binding.labels) else { return };
+        let Some(stack) = StackId::of_labels(&binding.labels) else { return };
         // AWS says already what is wrong, where it does not answer.
         let Ok(observed) = self.inventory.observe(&stack).await else { return };
         if self.with_snapshot(|snapshot| dependents::is_binding_of(&stack, &binding, &observed, snapshot)) {
@@ -332,7 +332,7 @@ impl Controller {
         };
         for stack in self.with_snapshot(|snapshot| dependents::without_object(groups, snapshot, &self.watch_namespace))
         {
-            let (object, key) = (stack.object(), tags::stack_key(&stack));
+            let (object, key) = (stack.object(), stack.stack_key());
             tracing::warn!(
                 %stack,
                 "AWS has resources of {object}, which is gone, or not held by its finalizer any more; they are left alone: \

@@ -7,7 +7,7 @@ use crate::controller::runtime::{lease::Leadership, write_permit::WriteClient};
 use albatross_aws::AwsWriter;
 use albatross_core::{
     desired::BuildConfig,
-    model::{StackId, Value, VpcId},
+    model::{ResourceId, StackId, Value, VpcId, tags},
     snapshot::{Loaded, TargetGroupBinding, from_documents},
 };
 use albatross_simulation::fake::{Call, Fake, ec2, elb, elb_error};
@@ -81,8 +81,11 @@ fn settled(call: &Call) -> Option<(u16, String)> {
         ),
         "DescribeTags" => {
             let described = call.list("ResourceArns").into_iter().map(|arn| {
-                let resource = if arn == balancer { tags::LOAD_BALANCER } else { "80" };
-                format!("<member><ResourceArn>{arn}</ResourceArn><Tags>{}</Tags></member>", tags("member", resource))
+                let resource = if arn == balancer { ResourceId::load_balancer() } else { ResourceId::listener(80) };
+                format!(
+                    "<member><ResourceArn>{arn}</ResourceArn><Tags>{}</Tags></member>",
+                    tags("member", resource.as_str())
+                )
             });
             elb(action, &format!("<TagDescriptions>{}</TagDescriptions>", described.collect::<String>()))
         }
@@ -90,7 +93,7 @@ fn settled(call: &Call) -> Option<(u16, String)> {
             action,
             &format!(
                 "<securityGroupInfo><item><groupId>sg-web</groupId><groupName>web</groupName><tagSet>{}</tagSet><ipPermissions><item><ipProtocol>tcp</ipProtocol><fromPort>80</fromPort><toPort>80</toPort><ipRanges><item><cidrIp>0.0.0.0/0</cidrIp></item></ipRanges></item></ipPermissions></item></securityGroupInfo>",
-                tags("item", tags::MANAGED_SECURITY_GROUP)
+                tags("item", ResourceId::managed_security_group().as_str())
             ),
         ),
         "DescribeListeners" => elb(
@@ -303,11 +306,11 @@ async fn what_an_object_has_to_be_corrected_for_is_not_tried_again_and_again() {
 #[tokio::test]
 async fn a_strangers_binding_with_a_groups_labels_and_a_finalizer_holds_up_no_deletion() {
     let edge = StackId::Group("edge".to_owned());
-    let finalizer = tags::finalizer(&edge);
+    let finalizer = edge.finalizer();
     let mut snapshot = manifests();
     let mut stranger = snapshot.target_group_bindings.pop_first().unwrap().1;
     stranger.name = ObjectName::new("evil", "k8s-shop-front");
-    stranger.labels = tags::binding_labels(&edge);
+    stranger.labels = edge.binding_labels();
     snapshot.apply(stranger);
     let member = snapshot.ingresses.get_mut(&web()).unwrap();
     (member.finalizers, member.deleting) = (vec![finalizer.clone()], true);

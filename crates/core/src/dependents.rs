@@ -15,7 +15,7 @@ use crate::{
             service,
         },
     },
-    model::{ObjectName, ObservedStack, ObservedTargetGroup, StackId, tags},
+    model::{ObjectName, ObservedStack, ObservedTargetGroup, StackId},
     snapshot::{
         Backend, Change, EndpointSlice, Ingress, IngressClass, IngressClassParams, Namespace, Node, Pod, Service,
         Snapshot, SnapshotObject, TargetGroupBinding, in_namespace,
@@ -58,12 +58,13 @@ pub fn is_binding_of(
     observed: &ObservedStack,
     snapshot: &Snapshot,
 ) -> bool {
-    if !tags::has_labels_of(&binding.labels, stack) {
+    if !stack.is_named_by(&binding.labels) {
         return false;
     }
     let Some(arn) = &binding.spec.target_group_arn else { return false };
     let namespace = &binding.name.namespace;
-    let home = |group: &ObservedTargetGroup| tags::home_of(&group.tags) == Some(namespace);
+    let home =
+        |group: &ObservedTargetGroup| group.resource().is_some_and(|id| id.namespace() == Some(namespace.as_str()));
     if let Some(group) = observed.target_groups.iter().find(|group| group.arn.as_str() == arn) {
         // The API server may show one that the watch does not show yet.
         return home(group)
@@ -73,7 +74,7 @@ pub fn is_binding_of(
     let at_home = match stack {
         StackId::Ingress(name) | StackId::Service(name) => name.namespace == *namespace,
         StackId::Group(_) => {
-            let finalizer = tags::finalizer(stack);
+            let finalizer = stack.finalizer();
             let served = |ingress: &Ingress| ingress.finalizers.contains(&finalizer) && !ingress.status.is_empty();
             observed.member_resources.iter().any(|resources| resources.member.namespace == *namespace)
                 || observed.target_groups.iter().any(home)
@@ -85,7 +86,7 @@ pub fn is_binding_of(
 
 /// Returns the stack that a binding may be of: it carries the stack's labels, in a namespace that has a part in the stack.
 fn stack_in_reach(binding: &TargetGroupBinding, snapshot: &Snapshot) -> Option<StackId> {
-    let stack = tags::stack_of_labels(&binding.labels)?;
+    let stack = StackId::of_labels(&binding.labels)?;
     let namespace = &binding.name.namespace;
     let reaches = match &stack {
         StackId::Ingress(name) | StackId::Service(name) => name.namespace == *namespace,
@@ -265,6 +266,7 @@ pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot, watched: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::tags;
     use crate::snapshot::{Loaded, from_documents};
 
     const SHOP: &str = r#"
@@ -340,7 +342,7 @@ endpoints:
         let mut snapshot = snapshot();
         let name = ObjectName::new("shop", "web");
         let mut held = snapshot.ingresses[&name].clone();
-        held.finalizers.push("ingress.k8s.aws/resources".to_owned());
+        held.finalizers.push(StackId::Ingress(held.name.clone()).finalizer());
         let change = snapshot.apply(held.clone()).unwrap();
         assert_eq!(Ingress::keys(&change, &snapshot), BTreeSet::from([group("shop")]));
         let both = BTreeSet::from([group("shop"), Key::BackendSecurityGroup]);
@@ -406,7 +408,7 @@ endpoints:
             let mut wire = crate::api::crd::TargetGroupBinding::default();
             wire.metadata.namespace = Some(namespace.to_owned());
             wire.metadata.name = Some(name.to_owned());
-            wire.metadata.labels = Some(tags::binding_labels(stack));
+            wire.metadata.labels = Some(stack.binding_labels());
             wire.spec.target_group_arn = Some(arn(group));
             TargetGroupBinding::from(wire)
         };
@@ -428,7 +430,7 @@ endpoints:
         let mut snapshot = snapshot();
         let mut member = snapshot.ingresses[&ObjectName::new("shop", "web")].clone();
         member.name = ObjectName::new("team", "site");
-        member.finalizers = vec![tags::finalizer(&edge)];
+        member.finalizers = vec![edge.finalizer()];
         member.status = vec![crate::snapshot::StatusEntry { hostname: "edge.example".to_owned(), ports: vec![80] }];
         snapshot.apply(member.clone());
         member.name = ObjectName::new("evil", "site");
@@ -482,7 +484,7 @@ endpoints:
         assert_eq!(TargetGroupBinding::keys(&change, &snapshot), both);
         let mut of_group = own;
         of_group.name = ObjectName::new("evil", "edge");
-        of_group.labels = tags::binding_labels(&StackId::Group("edge".to_owned()));
+        of_group.labels = StackId::Group("edge".to_owned()).binding_labels();
         of_group.spec.target_group_arn = Some("arn:two".to_owned());
         let change = snapshot.apply(of_group).unwrap();
         let itself = BTreeSet::from([Key::Binding(ObjectName::new("evil", "edge"))]);

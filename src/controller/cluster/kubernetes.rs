@@ -15,7 +15,7 @@ use albatross_core::{
         crd::{self, TargetGroupBinding},
         kubernetes as wire,
     },
-    model::{ObjectKind, ObjectName, ObjectReference, StackId, tags},
+    model::{ObjectKind, ObjectName, ObjectReference, StackId},
     snapshot::{self, Ingress, IngressClass, IngressClassParams, Namespace, Service},
 };
 
@@ -168,8 +168,7 @@ impl Kubernetes {
             StackId::Ingress(name) | StackId::Service(name) => Api::namespaced(self.client.clone(), &name.namespace),
             StackId::Group(_) => Api::all(self.client.clone()),
         };
-        let labels: Vec<String> =
-            tags::binding_labels(stack).iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let labels: Vec<String> = stack.binding_labels().iter().map(|(key, value)| format!("{key}={value}")).collect();
         let of_stack = ListParams::default().labels(&labels.join(","));
         let found = ask(|| format!("cannot list the TargetGroupBindings of {stack}"), api.list(&of_stack)).await?;
         Ok(found.items.into_iter().map(snapshot::TargetGroupBinding::from).collect())

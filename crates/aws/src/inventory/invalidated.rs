@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Inventory, Reading, ResourceName, State, UNCERTAIN_FOR, sweep::ReadResources};
 use crate::{AwsError, convert};
-use albatross_core::model::{LoadBalancerArn, ObservedSecurityGroup, StackId, Tags, TargetGroupArn, tags};
+use albatross_core::model::{LoadBalancerArn, ObservedSecurityGroup, StackId, Tags, TargetGroupArn};
 
 /// The ARNs and names to read.
 #[derive(Default)]
@@ -60,7 +60,7 @@ impl Inventory {
         let (mut balancers, mut groups, security_groups) = tokio::try_join!(
             self.aws.load_balancers_of(&wanted.load_balancers),
             self.aws.target_groups_of(&wanted.target_groups),
-            self.aws.security_groups_tagged(&self.vpc, tags::stack_key(group), &name),
+            self.aws.security_groups_tagged(&self.vpc, group.stack_key(), &name),
         )?;
         for named in wanted.possibly_created.keys() {
             match named {

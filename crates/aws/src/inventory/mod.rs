@@ -191,10 +191,10 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Whether a security group with these tags is one in front of a load balancer. A copy of it with other tags is nobody's
+/// Returns true if a security group with these tags is one in front of a load balancer. A copy of it with other tags is nobody's
 /// to delete, and keeps no Ingress from going.
 fn is_managed(tags: &Tags) -> bool {
-    tags::resource_of(tags).is_some_and(|resource| resource == tags::MANAGED_SECURITY_GROUP)
+    tags::resource_of(tags) == Some(ResourceId::managed_security_group())
 }
 
 impl Inventory {
@@ -230,7 +230,7 @@ impl Inventory {
     /// The group that tags name, where they are of this cluster.
     fn group_of(&self, tags: &Tags) -> Option<StackId> {
         let ours = tags.get(tags::CLUSTER) == Some(&self.cluster);
-        tags::stack_of(tags).filter(|_| ours)
+        StackId::of_tags(tags).filter(|_| ours)
     }
 
     /// All that is known of what AWS has of a group, without the bindings, which Kubernetes has. What is read apart from its

@@ -48,7 +48,7 @@ fn tags_of_group(name: &str) -> Tags {
 /// The tags of the security group in front of its load balancer.
 fn managed_tags(name: &str) -> Tags {
     let mut tags = tags_of_group(name);
-    tags.insert(tags::INGRESS_RESOURCE.to_owned(), tags::MANAGED_SECURITY_GROUP.to_owned());
+    tags.insert(tags::INGRESS_RESOURCE.to_owned(), ResourceId::managed_security_group().to_string());
     tags
 }
 

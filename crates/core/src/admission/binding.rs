@@ -9,7 +9,7 @@ use crate::{
         },
     },
     desired::BuildConfig,
-    model::{ObjectName, StackId, Value, tags},
+    model::{ObjectName, StackId, Value},
     snapshot::{Snapshot, TargetGroupBinding},
 };
 
@@ -117,7 +117,7 @@ fn names_same(one: &TargetGroupBindingSpec, other: &TargetGroupBindingSpec) -> b
 /// carries a stack's labels where its Ingress or Service is passes: which binding holds a stack's target group, the controller
 /// decides, and no object of a user's may keep it from writing its own.
 fn taken(snapshot: &Snapshot, name: &ObjectName, new: &TargetGroupBinding) -> Option<String> {
-    let of_stack = tags::stack_of_labels(&new.labels).is_some_and(|stack| match stack {
+    let of_stack = StackId::of_labels(&new.labels).is_some_and(|stack| match stack {
         StackId::Ingress(object) | StackId::Service(object) => object.namespace == name.namespace,
         StackId::Group(_) => true,
     });

@@ -8,9 +8,11 @@ mod known_limits;
 mod mutual_authentication;
 pub mod names;
 mod network;
+mod object;
 mod observed;
 mod security_group;
 mod stack;
+mod stack_id;
 mod tag_keys;
 pub mod tags;
 mod targets;
@@ -31,16 +33,18 @@ pub use identifiers::{
 pub use known_limits::{KnownLimits, Quota};
 pub use mutual_authentication::MutualAuthentication;
 pub use network::{InstanceInfo, InterfaceInfo, RouteTableInfo, SubnetInfo, VpcBlocks, ZoneInfo};
+pub use object::{Cause, ObjectKind, ObjectReference};
 pub use observed::{
     BackendSecurityGroup, ListenerResources, LoadBalancerState, MemberResources, ObservedBinding, ObservedListener,
     ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup, ObservedStack, ObservedTargetGroup,
 };
 pub use security_group::{SecurityGroupRule, Source};
 pub use stack::{
-    Binding, Cause, FrozenMembers, Listener, ListenerShare, LoadBalancer, ManagedSecurityGroup, NetworkingPeer,
-    NetworkingPort, NetworkingRule, ObjectKind, ObjectReference, PortReference, Requesters, ResourceId, Rule,
-    SecurityGroupReference, Stack, StackId, SubnetMapping, TargetGroup, TargetGroupReference, Value,
+    Binding, FrozenMembers, Listener, ListenerShare, LoadBalancer, ManagedSecurityGroup, NetworkingPeer,
+    NetworkingPort, NetworkingRule, PortReference, Requesters, Rule, SecurityGroupReference, Stack, SubnetMapping,
+    TargetGroup, TargetGroupReference, Value,
 };
+pub use stack_id::{ResourceId, StackId, is_ingress_finalizer};
 pub use tag_keys::TagKeys;
 pub use targets::{EVERY_ZONE, Registration, Target, TargetHealth};
 pub use transform::{Rewrite, Transform};

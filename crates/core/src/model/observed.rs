@@ -290,9 +290,9 @@ pub struct BackendSecurityGroup {
 }
 
 impl ObservedTargetGroup {
-    /// What it is within its stack, by its tag.
+    /// Returns its identity within its stack, by its tag.
     #[must_use]
     pub fn resource(&self) -> Option<ResourceId> {
-        crate::model::tags::resource_of(&self.tags).map(|id| ResourceId(id.clone()))
+        super::tags::resource_of(&self.tags)
     }
 }

@@ -6,13 +6,13 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
-    Action, Attributes, Authentication, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol,
-    LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectName, ProtocolVersion, Scheme, SecurityGroupId,
-    SecurityGroupRule, SubnetId, Tags, TargetGroupArn, TargetGroupName, TargetGroupProtocol, TargetType, Transform,
-    TrustStoreArn, VpcId,
+    Action, Attributes, Authentication, Cause, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol,
+    LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectName, ProtocolVersion, ResourceId, Scheme,
+    SecurityGroupId, SecurityGroupRule, StackId, SubnetId, Tags, TargetGroupArn, TargetGroupName, TargetGroupProtocol,
+    TargetType, Transform, TrustStoreArn, VpcId,
 };
 
 /// Something that may be known only once AWS or the cluster has answered.
@@ -40,182 +40,6 @@ impl<T: fmt::Display> fmt::Display for Value<T> {
             Self::Known(value) => value.fmt(f),
             Self::AfterApply(why) => write!(f, "(known after apply: {why})"),
         }
-    }
-}
-
-/// Whose stack it is: the Ingresses that share one load balancer (an explicit group by its name, or one Ingress alone), or a
-/// Service. Its text form is what the tags `ingress.k8s.aws/stack` and `service.k8s.aws/stack` carry, and what the names of an
-/// Ingress's resources are hashed from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum StackId {
-    /// `alb.ingress.kubernetes.io/group.name`
-    Group(String),
-    /// One Ingress, a group of its own.
-    Ingress(ObjectName),
-    /// A Service with a load balancer of its own.
-    Service(ObjectName),
-}
-
-impl StackId {
-    /// The group that the tag `ingress.k8s.aws/stack` names.
-    #[must_use]
-    pub fn of_ingress_tag(text: &str) -> Self {
-        match text.split_once('/') {
-            Some((namespace, name)) => Self::Ingress(ObjectName::new(namespace, name)),
-            None => Self::Group(text.to_owned()),
-        }
-    }
-
-    /// The Service that the tag `service.k8s.aws/stack` names. `None` for a text that names none.
-    #[must_use]
-    pub fn of_service_tag(text: &str) -> Option<Self> {
-        let (namespace, name) = text.split_once('/')?;
-        Some(Self::Service(ObjectName::new(namespace, name)))
-    }
-
-    /// What the stack belongs to, as messages name it.
-    #[must_use]
-    pub fn object(&self) -> ObjectReference {
-        match self {
-            Self::Group(name) => ObjectReference::ingress(&ObjectName::new("", name)),
-            Self::Ingress(name) => ObjectReference::ingress(name),
-            Self::Service(name) => ObjectReference::service(name),
-        }
-    }
-
-    /// Returns a member of the stack, as messages name it.
-    #[must_use]
-    pub fn member(&self, name: &ObjectName) -> ObjectReference {
-        ObjectReference { kind: self.object().kind, name: name.clone() }
-    }
-
-    /// Returns true if several objects may have a part in the stack.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        match self {
-            Self::Group(_) => true,
-            Self::Ingress(_) | Self::Service(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for StackId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Group(name) => f.write_str(name),
-            Self::Ingress(name) | Self::Service(name) => name.fmt(f),
-        }
-    }
-}
-
-/// What a resource is within its stack: the tag `ingress.k8s.aws/resource` (`LoadBalancer`, `443`, `shop/web-api:80`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct ResourceId(pub String);
-
-impl ResourceId {
-    /// Returns the Ingress of a target group that leads to a Service: the id of one is `<namespace>/<ingress>-<service>:<port>`.
-    /// `None` where it is no such id.
-    #[must_use]
-    pub fn ingress(&self, service: &str) -> Option<ObjectName> {
-        let (of, _port) = self.0.rsplit_once(':')?;
-        let (namespace, name) = of.strip_suffix(service)?.strip_suffix('-')?.split_once('/')?;
-        Some(ObjectName::new(namespace, name))
-    }
-}
-
-impl fmt::Display for ResourceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The kinds of Kubernetes object that cause something in AWS, or get a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum ObjectKind {
-    /// `networking.k8s.io/v1` Ingress
-    Ingress,
-    /// `networking.k8s.io/v1` IngressClass
-    IngressClass,
-    /// `elbv2.k8s.aws/v1beta1` IngressClassParams
-    IngressClassParams,
-    /// `v1` Service
-    Service,
-    /// `elbv2.k8s.aws/v1beta1` TargetGroupBinding
-    TargetGroupBinding,
-}
-
-impl ObjectKind {
-    /// The kind as manifests write it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ingress => "Ingress",
-            Self::IngressClass => "IngressClass",
-            Self::IngressClassParams => "IngressClassParams",
-            Self::Service => "Service",
-            Self::TargetGroupBinding => "TargetGroupBinding",
-        }
-    }
-}
-
-/// A Kubernetes object, as messages name it. A cluster-scoped one has an empty namespace.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct ObjectReference {
-    /// Its kind.
-    pub kind: ObjectKind,
-    /// Its namespace and name.
-    pub name: ObjectName,
-}
-
-impl ObjectReference {
-    /// Names an Ingress.
-    #[must_use]
-    pub fn ingress(name: &ObjectName) -> Self {
-        Self { kind: ObjectKind::Ingress, name: name.clone() }
-    }
-
-    /// Names an IngressClassParams.
-    #[must_use]
-    pub fn ingress_class_params(name: &ObjectName) -> Self {
-        Self { kind: ObjectKind::IngressClassParams, name: name.clone() }
-    }
-
-    /// Names a Service.
-    #[must_use]
-    pub fn service(name: &ObjectName) -> Self {
-        Self { kind: ObjectKind::Service, name: name.clone() }
-    }
-}
-
-impl fmt::Display for ObjectReference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.name.namespace.is_empty() {
-            write!(f, "{} {}", self.kind.as_str(), self.name.name)
-        } else {
-            write!(f, "{} {}", self.kind.as_str(), self.name)
-        }
-    }
-}
-
-/// Why a thing is as it is: the object, its generation and the field that asks for it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Cause {
-    /// The object.
-    pub object: ObjectReference,
-    /// `metadata.generation`; 0 where it is not known (files).
-    pub generation: i64,
-    /// Field path or annotation key.
-    pub field: String,
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.object)?;
-        if self.generation > 0 {
-            write!(f, " generation {}", self.generation)?;
-        }
-        write!(f, ", {}", self.field)
     }
 }
 

@@ -55,7 +55,7 @@ impl MemberOwned<'_> {
         match bound.and_then(|binding| resource.ingress(&binding.spec.service_ref.name)) {
             Some(owner) => owner == *self.member,
             // The resource id begins with the Ingress; where the Service is not known, it may end in other places.
-            None => resource.0.starts_with(&format!("{}-", self.member)),
+            None => resource.may_be_of(self.member),
         }
     }
 

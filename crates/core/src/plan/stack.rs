@@ -476,7 +476,13 @@ impl<'a> Planner<'a> {
             Some(group) => {
                 let name = format!("security group {}", group.name);
                 let resource = TaggedResource::SecurityGroup(group.id.clone());
-                self.shared_tags(resource, name, tags::security_group(), (&wanted.tags, &group.tags), &wanted.cause);
+                self.shared_tags(
+                    resource,
+                    name,
+                    ResourceId::managed_security_group(),
+                    (&wanted.tags, &group.tags),
+                    &wanted.cause,
+                );
             }
         }
         let access = Access {
@@ -611,7 +617,7 @@ impl<'a> Planner<'a> {
     /// The stack's own security groups in front.
     fn managed_security_groups(&self) -> impl Iterator<Item = &'a ObservedSecurityGroup> + use<'a> {
         let managed = |group: &&ObservedSecurityGroup| {
-            known_tags::resource_of(&group.tags).is_some_and(|r| r == known_tags::MANAGED_SECURITY_GROUP)
+            known_tags::resource_of(&group.tags) == Some(ResourceId::managed_security_group())
         };
         self.observed.security_groups.iter().filter(managed)
     }
@@ -626,7 +632,7 @@ impl<'a> Planner<'a> {
     fn load_balancer(&mut self, wanted: &LoadBalancer, existing: &ObservedLoadBalancer) {
         let name = format!("load balancer {}", existing.name);
         let resource = TaggedResource::Elb(existing.arn.to_string());
-        self.shared_tags(resource, name, tags::load_balancer(), (&wanted.tags, &existing.tags), &wanted.cause);
+        self.shared_tags(resource, name, ResourceId::load_balancer(), (&wanted.tags, &existing.tags), &wanted.cause);
         if let Value::Known(subnets) = &wanted.subnets {
             let ids: BTreeSet<_> = subnets.iter().map(|mapping| mapping.subnet.clone()).collect();
             if ids != existing.subnets {
@@ -787,7 +793,13 @@ impl<'a> Planner<'a> {
         let reference = ListenerReference::Existing(existing.arn.clone());
         let name = format!("listener {}", wanted.port);
         let resource = TaggedResource::Elb(existing.arn.to_string());
-        self.shared_tags(resource, name, tags::listener(wanted.port), (&wanted.tags, &existing.tags), &wanted.cause);
+        self.shared_tags(
+            resource,
+            name,
+            ResourceId::listener(wanted.port),
+            (&wanted.tags, &existing.tags),
+            &wanted.cause,
+        );
 
         // Certificates: add, change over, remove.
         let present =

@@ -54,33 +54,21 @@ pub fn tag_keys(stack: &Stack, observed: &ObservedStack) -> TagKeys {
         _ => TagKeys::default(),
     };
     if let Some(balancer) = &stack.load_balancer {
-        keys.add(&load_balancer(), own(&balancer.tags));
+        keys.add(&ResourceId::load_balancer(), own(&balancer.tags));
     }
     if let Some(group) = &stack.security_group {
-        keys.add(&security_group(), own(&group.tags));
+        keys.add(&ResourceId::managed_security_group(), own(&group.tags));
     }
     for group in stack.target_groups.values() {
         keys.add(&group.resource, own(&group.tags));
     }
     for listener in stack.listeners.values() {
-        keys.add(&self::listener(listener.port), own(&listener.tags));
+        keys.add(&ResourceId::listener(listener.port), own(&listener.tags));
         for rule in &listener.rules {
             keys.add(&TagKeys::of_rules(&rule.cause.object.name), own(&rule.tags));
         }
     }
     keys
-}
-
-pub(super) fn load_balancer() -> ResourceId {
-    ResourceId(crate::model::tags::LOAD_BALANCER.to_owned())
-}
-
-pub(super) fn security_group() -> ResourceId {
-    ResourceId(crate::model::tags::MANAGED_SECURITY_GROUP.to_owned())
-}
-
-pub(super) fn listener(port: u16) -> ResourceId {
-    ResourceId(port.to_string())
 }
 
 /// Returns the sources of a rule's tags: the Ingress that asks for it, and the one that is remembered to have had it.

@@ -45,7 +45,7 @@ fn written(header: &Header, records: &BTreeMap<String, StackRecord>) -> Contents
 #[test]
 fn what_is_written_is_read() {
     let mut tag_keys = TagKeys::default();
-    tag_keys.add(&crate::model::ResourceId("443".to_owned()), ["team".to_owned()]);
+    tag_keys.add(&crate::model::ResourceId::of_tag("443"), ["team".to_owned()]);
     let dirty = StackRecord { stack: StackId::Group("shared".to_owned()), clean: None, tag_keys: Some(tag_keys) };
     let records = BTreeMap::from([(key(&web()), record()), (key(&dirty.stack), dirty)]);
     let contents = written(&header("a"), &records);
@@ -98,7 +98,7 @@ fn records_of_something_else_count_for_nothing() {
 #[test]
 fn which_tags_are_ours_counts_in_later_terms_too() {
     let mut tag_keys = TagKeys::default();
-    tag_keys.add(&crate::model::ResourceId("443".to_owned()), ["team".to_owned()]);
+    tag_keys.add(&crate::model::ResourceId::of_tag("443"), ["team".to_owned()]);
     let tagged = StackRecord { tag_keys: Some(tag_keys), ..record() };
     let records = BTreeMap::from([(key(&web()), tagged.clone())]);
     let old = Header { term: 5, ..header("a") };

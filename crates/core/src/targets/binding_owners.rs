@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     api::crd::TargetGroupBindingSpec,
-    model::{
-        ObjectName, StackId, TargetGroupArn,
-        tags::{self, BINDING_FINALIZER},
-    },
+    model::{ObjectName, StackId, TargetGroupArn, tags::BINDING_FINALIZER},
     snapshot::{Snapshot, TargetGroupBinding},
 };
 
@@ -95,7 +92,7 @@ fn holder_among<'a>(
 ) -> Option<&'a TargetGroupBinding> {
     let is_named_so = |binding: &TargetGroupBinding| group_name(arn.as_str()) == Some(&binding.name.name);
     let is_by_labels = |binding: &TargetGroupBinding| {
-        binding.spec.target_group_arn.as_deref() == Some(arn.as_str()) && tags::has_labels_of(&binding.labels, stack)
+        binding.spec.target_group_arn.as_deref() == Some(arn.as_str()) && stack.is_named_by(&binding.labels)
     };
     bindings
         .filter(|binding| binding.name.namespace == home && leads_to(binding, arn))

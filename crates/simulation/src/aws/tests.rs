@@ -73,7 +73,7 @@ fn http(action: Action<TargetGroupArn>) -> NewListener {
 /// The settings of a target group for HTTP.
 fn target_group(target_type: TargetType) -> TargetGroup {
     TargetGroup {
-        resource: ResourceId("shop/web-api:80".to_owned()),
+        resource: ResourceId::of_tag("shop/web-api:80"),
         name: Value::AfterApply("a test"),
         second_name: Value::AfterApply("a test"),
         target_type,
@@ -117,7 +117,7 @@ impl World {
     }
 
     async fn security_group(&self, name: &str) -> SecurityGroupId {
-        let tags = tags_of(tags::MANAGED_SECURITY_GROUP);
+        let tags = tags_of(ResourceId::managed_security_group().as_str());
         self.aws.create_security_group(name, "a test", &vpc(), &tags).await.unwrap()
     }
 
@@ -136,7 +136,7 @@ impl World {
             ip_address_type: IpAddressType::Ipv4,
             subnets: &zones.iter().map(subnet).collect::<Vec<_>>(),
             security_groups: groups,
-            tags: &tags_of(tags::LOAD_BALANCER),
+            tags: &tags_of(ResourceId::load_balancer().as_str()),
         };
         self.aws.create_load_balancer(&new).await
     }

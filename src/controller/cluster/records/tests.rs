@@ -140,10 +140,7 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
 
 fn keys(names: &[&str]) -> TagKeys {
     let mut keys = TagKeys::default();
-    keys.add(
-        &albatross_core::model::ResourceId("LoadBalancer".to_owned()),
-        names.iter().map(|name| (*name).to_owned()),
-    );
+    keys.add(&albatross_core::model::ResourceId::of_tag("LoadBalancer"), names.iter().map(|name| (*name).to_owned()));
     keys
 }
 

@@ -5,7 +5,7 @@ use albatross_aws::{AwsError, AwsErrorKind, NewListener, NewLoadBalancer, NewRul
 use albatross_core::{
     model::{
         Action, Attributes, Listener, LoadBalancer, LoadBalancerArn, ManagedSecurityGroup, MutualAuthentication,
-        ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, Rule,
+        ObservedListener, ObservedLoadBalancer, ObservedSecurityGroup, ObservedTargetGroup, ResourceId, Rule,
         SecurityGroupReference, StackId, Tags, TargetGroup, TargetGroupReference, TrustStoreArn, Value, tags,
     },
     plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
@@ -435,7 +435,7 @@ impl Applier {
         let mut tags = rule.tags.clone();
         // Where rules are not tagged, not with this either.
         if !tags.is_empty() {
-            tags.insert(tags::resource_key(stack).to_owned(), format!("{port}:{priority}"));
+            tags.extend([stack.resource_tag(&ResourceId::rule(port, priority))]);
         }
         let (before, transforms) = (rule.authentication.as_ref(), &rule.transforms);
         let new = NewRule { priority, conditions: &rule.conditions, before, action: &action, transforms };
@@ -447,21 +447,17 @@ impl Applier {
     }
 }
 
-/// Whose something is that carries these tags, in words; `None` where it is the group's own.
+/// Returns the owner of a resource with these tags, in words; `None` where it is the group's own.
 fn owner(tags: Option<&Tags>, cluster: &str, group: &StackId) -> Option<String> {
     let Some(tags) = tags else { return Some("something outside this VPC".to_owned()) };
     let Some(owner) = tags.get(tags::CLUSTER) else {
-        return Some("nobody that this controller knows: it has no tag elbv2.k8s.aws/cluster".to_owned());
+        return Some(format!("nobody that this controller knows: it has no tag {}", tags::CLUSTER));
     };
-    if owner == cluster && tags::stack_of(tags).as_ref() == Some(group) {
+    if owner == cluster && StackId::of_tags(tags).as_ref() == Some(group) {
         return None;
     }
-    let stack =
-        ["ingress.k8s.aws/stack", "service.k8s.aws/stack", "gateway.k8s.aws.alb/stack", "gateway.k8s.aws.nlb/stack"]
-            .into_iter()
-            .find_map(|key| Some((key, tags.get(key)?)));
-    match stack {
-        Some((_, stack)) => Some(format!("{stack} of cluster {owner}")),
+    match tags::stack_name(tags) {
+        Some(stack) => Some(format!("{stack} of cluster {owner}")),
         None => Some(format!("cluster {owner}")),
     }
 }
@@ -488,7 +484,7 @@ mod tests {
                 Some("shop/web of cluster prod"),
             ),
             (
-                Some(tags(&[(tags::CLUSTER, "demo"), ("service.k8s.aws/stack", "shop/web")])),
+                Some(tags(&[(tags::CLUSTER, "demo"), (tags::SERVICE_STACK, "shop/web")])),
                 Some("shop/web of cluster demo"),
             ),
             (Some(tags(&[(tags::CLUSTER, "demo")])), Some("cluster demo")),

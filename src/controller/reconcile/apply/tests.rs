@@ -16,8 +16,8 @@ use albatross_core::{
     desired::{Membership, sources::ingress},
     facts::{Fact, Facts},
     model::{
-        Cause, ObjectName, ObjectReference, ObservedBinding, ObservedStack, SecurityGroupId, Stack, SubnetId, Tags,
-        TargetGroupArn, Value, VpcId,
+        Cause, ObjectName, ObjectReference, ObservedBinding, ObservedStack, ResourceId, SecurityGroupId, Stack,
+        SubnetId, Tags, TargetGroupArn, Value, VpcId,
     },
     plan::{self, Step, StepAction},
     snapshot::{Loaded, from_documents},
@@ -451,7 +451,7 @@ async fn a_security_group_of_the_name_is_the_groups_or_told() {
                 let tags = [
                     tag(tags::CLUSTER, "demo"),
                     tag(tags::INGRESS_STACK, stack),
-                    tag(tags::INGRESS_RESOURCE, tags::MANAGED_SECURITY_GROUP),
+                    tag(tags::INGRESS_RESOURCE, ResourceId::managed_security_group().as_str()),
                 ];
                 let item = format!("<item><groupId>sg-there</groupId><tagSet>{}</tagSet></item>", tags.concat());
                 Some(ec2("DescribeSecurityGroups", &format!("<securityGroupInfo>{item}</securityGroupInfo>")))

@@ -14,7 +14,7 @@ use crate::controller::{
 use albatross_core::{
     dependents::{self, Key},
     desired::{self, Membership},
-    model::{ObjectKind, ObjectName, ObservedStack, Stack, StackId, tags},
+    model::{ObjectKind, ObjectName, ObservedStack, Stack, StackId},
     plan::{self, Plan, Planned},
 };
 
@@ -26,7 +26,7 @@ impl Controller {
         membership: &Membership,
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<(), KubernetesError> {
-        let finalizer = tags::finalizer(stack);
+        let finalizer = stack.finalizer();
         for name in membership.served().filter(|name| !frozen.contains(name)) {
             let held = self.with_snapshot(|s| {
                 desired::member(s, stack, name).is_some_and(|member| member.finalizers.contains(&finalizer))
@@ -181,7 +181,7 @@ impl Controller {
             self.events.record(EventType::Warning, &subject, "ForeignLabels", &message);
         }
         if self.permit.holds() {
-            let finalizer = tags::finalizer(group);
+            let finalizer = group.finalizer();
             for name in &membership.leaving {
                 self.clear_status(group, name).await?;
                 self.kubernetes.remove_finalizer(&group.member(name), &finalizer).await?;
@@ -208,7 +208,7 @@ impl Controller {
         let Planned::Ready(left) = plan::plan(stack, observed) else { return Ok(()) };
         for name in membership.leaving.iter().filter(|name| !plan::delays_release(&left, observed, name)) {
             if self.permit.holds() {
-                self.kubernetes.remove_finalizer(&group.member(name), &tags::finalizer(group)).await?;
+                self.kubernetes.remove_finalizer(&group.member(name), &group.finalizer()).await?;
             }
         }
         Ok(())

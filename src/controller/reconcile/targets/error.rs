@@ -3,7 +3,7 @@
 use std::fmt;
 
 use albatross_aws::{AwsError, AwsErrorKind};
-use albatross_core::model::{ObjectName, SecurityGroupId, Target, TargetGroupArn};
+use albatross_core::model::{ObjectName, SecurityGroupId, Target, TargetGroupArn, tags::BINDING_FINALIZER};
 
 use super::{cluster::ClusterError, network_interfaces::NotLocated};
 use albatross_core::targets::{binding_owners::Denied, endpoints::UnresolvableBinding, node_rules::InvalidNetworking};
@@ -201,7 +201,7 @@ impl TargetsError {
                 Some(format!("bind a target group of your own, or route to the Service in {object}"))
             }
             Problem::Unsupported(_) if self.stage == Stage::Cleanup => {
-                Some("deregister its targets by hand, then remove the finalizer elbv2.k8s.aws/resources".to_owned())
+                Some(format!("deregister its targets by hand, then remove the finalizer {BINDING_FINALIZER}"))
             }
             Problem::Unsupported(field) => Some(format!("remove spec.{field}")),
             Problem::Unresolvable(error) => Some(error.fix().to_owned()),

@@ -277,7 +277,7 @@ impl Aws {
                 .clone()
                 .or_else(|| {
                     let managed = |g: &&ObservedSecurityGroup| {
-                        tags::resource_of(&g.tags).is_some_and(|id| id == tags::MANAGED_SECURITY_GROUP)
+                        tags::resource_of(&g.tags) == Some(ResourceId::managed_security_group())
                     };
                     self.observed.security_groups.iter().find(managed).map(|g| g.id.clone())
                 })

@@ -115,7 +115,7 @@ fn rules(observed: &ObservedStack, port: u16) -> Vec<String> {
 }
 
 fn target_groups(observed: &ObservedStack) -> BTreeSet<String> {
-    observed.target_groups.iter().filter_map(|group| Some(group.resource()?.0)).collect()
+    observed.target_groups.iter().filter_map(|group| Some(group.resource()?.to_string())).collect()
 }
 
 const BROKEN: &str = "alb.ingress.kubernetes.io/scheme: nowhere";
@@ -274,7 +274,7 @@ fn one_set_aside_keeps_nothing_of_another_whose_name_begins_like_its_own() {
 
 #[test]
 fn a_target_group_is_of_the_ingress_that_its_id_names_before_the_service() {
-    let id = |text: &str| ResourceId(text.to_owned());
+    let id = |text: &str| ResourceId::of_tag(text);
     for (text, service, expected) in [
         ("shop/web-admin-api:80", "api", Some("web-admin")),
         ("shop/web-admin-api:80", "admin-api", Some("web")),

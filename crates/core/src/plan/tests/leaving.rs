@@ -18,7 +18,7 @@ fn who_leaves_is_held_by_what_is_its_own_and_by_nothing_else() {
     let before = aws.observed.clone();
     aws.settle(&stack, 2);
     assert_eq!(held(&aws.observed), [false, false, false]);
-    let of_c = |group: &&crate::model::ObservedTargetGroup| group.resource().unwrap().0.starts_with("shop/c-");
+    let of_c = |group: &&crate::model::ObservedTargetGroup| group.resource().unwrap().as_str().starts_with("shop/c-");
     aws.observed.target_groups.extend(before.target_groups.iter().find(of_c).cloned());
     aws.observed.member_resources = before.member_resources.clone();
     assert_eq!(held(&aws.observed), [false, false, true]);
@@ -53,7 +53,8 @@ fn who_leaves_is_not_held_by_a_stuck_target_group_of_another_whose_name_begins_a
     let stack = built(&[("c", "")], &["a", "a-b"], &aws.observed);
     aws.settle(&stack, 2);
     // AWS has yet to let go of the target group of `a-b`, whose binding is there.
-    let stuck = before.target_groups.iter().find(|group| group.resource().unwrap().0.starts_with("shop/a-b-")).unwrap();
+    let stuck =
+        before.target_groups.iter().find(|group| group.resource().unwrap().as_str().starts_with("shop/a-b-")).unwrap();
     let binding = before.bindings.iter().find(|binding| binding.target_group == stuck.arn).unwrap();
     aws.observed.target_groups.push(stuck.clone());
     aws.observed.bindings.push(binding.clone());

@@ -364,7 +364,7 @@ fn lacking(stack: &Stack, observed: &ObservedStack) -> Vec<String> {
         let led = listener.default_actions.iter().flat_map(Action::target_groups);
         let led: Vec<_> =
             led.map(|arn| observed.target_groups.iter().find(|g| g.arn == *arn).and_then(|g| g.resource())).collect();
-        let to = [Some(ResourceId(format!("shop/web:{}", wanted.port)))];
+        let to = [Some(ResourceId::of_tag(format!("shop/web:{}", wanted.port)))];
         let same = listener.protocol == Some(wanted.protocol)
             && listener.default_certificate == wanted.default_certificate
             && listener.ssl_policy == wanted.ssl_policy

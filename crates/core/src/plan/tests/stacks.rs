@@ -146,7 +146,7 @@ pub(super) fn stack(choice: &Choice) -> Stack {
     let (_, group) = sample.target_groups.first().unwrap();
     stack.target_groups = IndexMap::new();
     for (index, chosen) in choice.groups.iter().enumerate() {
-        let resource = ResourceId(format!("shop/web-service{index}:80"));
+        let resource = ResourceId::of_tag(format!("shop/web-service{index}:80"));
         let mut group = group.clone();
         // As real names, this one says what cannot be changed in place.
         let name = format!("g{index}-{}-{}", chosen.protocol, chosen.version);
@@ -156,7 +156,7 @@ pub(super) fn stack(choice: &Choice) -> Stack {
         group.protocol = chosen.protocol;
         group.protocol_version = Some(chosen.version);
         group.health_check.path = Some(format!("/{}", chosen.path));
-        group.tags.insert(crate::model::tags::INGRESS_RESOURCE.to_owned(), resource.0.clone());
+        group.tags.insert(crate::model::tags::INGRESS_RESOURCE.to_owned(), resource.to_string());
         group.tags = tagged(&group.tags, choice.owner);
         group.attributes.insert("deregistration_delay.timeout_seconds".to_owned(), format!("{}00", chosen.path + 1));
         if !chosen.restricted {

@@ -124,7 +124,7 @@ fn certificate(name: &str) -> CertificateArn {
 }
 
 fn group_of<'a>(stack: &'a mut Stack, id: &str) -> &'a mut TargetGroup {
-    stack.target_groups.get_mut(&ResourceId(id.to_owned())).unwrap()
+    stack.target_groups.get_mut(&ResourceId::of_tag(id)).unwrap()
 }
 
 #[test]

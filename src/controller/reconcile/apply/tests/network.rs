@@ -9,7 +9,7 @@ use albatross_core::{
     facts::{Subnet, SubnetQuery},
     model::{
         Attributes, CertificateArn, IpAddressType, ListenerArn, ListenerProtocol, LoadBalancerArn, LoadBalancerKind,
-        ResourceId, SecurityGroupReference, SubnetMapping, TargetGroupReference,
+        SecurityGroupReference, SubnetMapping, TargetGroupReference,
     },
     plan::{AttributesOf, ListenerChange, ListenerReference, Planned, Reads},
 };
@@ -402,7 +402,7 @@ fn attribute_steps() -> [(AttributesOf, Reads); 3] {
 
 /// What is known of the attributes of the three that [`attribute_steps`] change, by their place there.
 fn known_attributes(observed: &ObservedStack) -> [Option<Attributes>; 3] {
-    let resource = ResourceId("shop/web:443".to_owned());
+    let resource = ResourceId::of_tag("shop/web:443");
     let group = observed.target_groups.iter().find(|group| group.resource().as_ref() == Some(&resource)).unwrap();
     let balancer = &observed.load_balancers[0];
     [balancer.attributes.clone(), group.attributes.clone(), balancer.listener(80).unwrap().attributes.clone()]

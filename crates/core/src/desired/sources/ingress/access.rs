@@ -16,7 +16,7 @@ use crate::{
     facts::{Fact, FactQuery},
     model::{
         ManagedSecurityGroup, ObjectName, ObjectReference, ResourceId, SecurityGroupId, SecurityGroupReference,
-        SecurityGroupRule, Source, Tags, Value, names, tags,
+        SecurityGroupRule, Source, Tags, Value, names,
     },
     snapshot::Ingress,
 };
@@ -210,10 +210,9 @@ impl<'a> Builder<'a> {
             name: self.named(|cluster| names::managed_security_group(cluster, self.group)),
             description: names::MANAGED_GROUP_DESCRIPTION,
             ingress: rules,
-            tags: tags::of_resource(
+            tags: self.group.resource_tags(
                 &self.config.cluster,
-                self.group,
-                &ResourceId(tags::MANAGED_SECURITY_GROUP.to_owned()),
+                &ResourceId::managed_security_group(),
                 &self.config.default_tags,
                 user_tags,
             ),

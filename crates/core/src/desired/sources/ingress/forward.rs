@@ -34,7 +34,7 @@ impl<'a> Builder<'a> {
             };
             if target_groups.iter().any(|earlier| earlier.group == group) {
                 let what = match &group {
-                    TargetGroupReference::Own(id) => &id.0,
+                    TargetGroupReference::Own(id) => id.as_str(),
                     TargetGroupReference::Foreign(arn) => arn.as_str(),
                     TargetGroupReference::Named(name) => name,
                 };

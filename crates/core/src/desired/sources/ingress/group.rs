@@ -7,7 +7,7 @@ use crate::{
     api::annotations::{Annotations, registry::ingress as keys, values::parse_bool},
     desired::{BuildConfig, Membership, diagnostic_sink::DiagnosticSink},
     diagnostics::{Code, Diagnostic, Severity},
-    model::{DELETION_PROTECTION, ObjectName, ObjectReference, StackId, tags},
+    model::{DELETION_PROTECTION, ObjectName, ObjectReference, StackId, is_ingress_finalizer},
     snapshot::{Ingress, IngressClassParams, Snapshot},
 };
 
@@ -18,12 +18,8 @@ const GROUP_NAME: &str = keys::GROUP_NAME.as_str();
 pub fn groups_of(ingress: &Ingress, snapshot: &Snapshot) -> BTreeSet<StackId> {
     let named = group_name(ingress, params_named(ingress, snapshot));
     let named = named.filter(|name| is_group_name(name)).map(|name| StackId::Group(name.to_owned()));
-    let held = ingress.finalizers.iter().filter_map(|finalizer| finalizer.strip_prefix("group.ingress.k8s.aws/"));
-    [StackId::Ingress(ingress.name.clone())]
-        .into_iter()
-        .chain(named)
-        .chain(held.map(|name| StackId::Group(name.to_owned())))
-        .collect()
+    let held = ingress.finalizers.iter().filter_map(|finalizer| StackId::group_of_finalizer(finalizer));
+    [StackId::Ingress(ingress.name.clone())].into_iter().chain(named).chain(held).collect()
 }
 
 /// The name of the group that an Ingress asks for, its class before its annotation.
@@ -52,8 +48,7 @@ fn group_of(
     let of_class = params.filter(|params| params.spec.group.is_some());
     // Whom a group serves already, it goes on to serve: the flag stops new ones.
     let refused = |name: &str| {
-        let held =
-            is_published(ingress) && ingress.finalizers.contains(&tags::finalizer(&StackId::Group(name.to_owned())));
+        let held = is_published(ingress) && ingress.finalizers.contains(&StackId::Group(name.to_owned()).finalizer());
         config.no_group_annotation && of_class.is_none() && !held
     };
     match group_name(ingress, params) {
@@ -171,8 +166,8 @@ fn membership_among<'a>(
 
 fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &StackId) -> Role {
     let held = match group {
-        StackId::Group(_) => ingress.finalizers.contains(&tags::finalizer(group)),
-        StackId::Ingress(name) => *name == ingress.name && ingress.finalizers.contains(&tags::finalizer(group)),
+        StackId::Group(_) => ingress.finalizers.contains(&group.finalizer()),
+        StackId::Ingress(name) => *name == ingress.name && ingress.finalizers.contains(&group.finalizer()),
         StackId::Service(_) => false,
     };
     if ingress.deleting {
@@ -212,7 +207,7 @@ fn is_alone(ingress: &Ingress, stack: &StackId) -> bool {
 /// Returns true if the finalizer of some group of Ingresses holds the Ingress.
 #[must_use]
 pub fn is_held(ingress: &Ingress) -> bool {
-    ingress.finalizers.iter().any(|finalizer| tags::is_ingress_finalizer(finalizer))
+    ingress.finalizers.iter().any(|finalizer| is_ingress_finalizer(finalizer))
 }
 
 /// Returns true if an Ingress that is not being deleted is this controller's.

@@ -14,7 +14,7 @@ use crate::{
     facts::{Fact, FactQuery, SubnetQuery},
     model::{
         Attributes, Cause, LoadBalancer, LoadBalancerKind, LoadBalancerName, ObjectName, ObjectReference, ResourceId,
-        Scheme, SecurityGroupReference, Stack, SubnetId, SubnetMapping, Tags, Value, names, tags,
+        Scheme, SecurityGroupReference, Stack, SubnetId, SubnetMapping, Tags, Value, names,
     },
 };
 
@@ -49,10 +49,9 @@ impl<'a> Builder<'a> {
             security_groups: Vec::new(),
             attributes,
             attribute_causes,
-            tags: tags::of_resource(
+            tags: self.group.resource_tags(
                 &self.config.cluster,
-                self.group,
-                &ResourceId(tags::LOAD_BALANCER.to_owned()),
+                &ResourceId::load_balancer(),
                 &self.config.default_tags,
                 user_tags,
             ),

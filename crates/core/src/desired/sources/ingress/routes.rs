@@ -15,7 +15,7 @@ use crate::{
     diagnostics::Code,
     model::{
         Listener, ListenerProtocol, ListenerShare, ObjectName, ResourceId, Rule, SecurityGroupRule, Stack, TargetGroup,
-        TargetGroupReference, tags,
+        TargetGroupReference,
     },
 };
 
@@ -195,10 +195,9 @@ impl<'a> Builder<'a> {
             ssl_policy: port.ssl_policy,
             rules: optimise::optimise(rules, context),
             shares,
-            tags: self.config.of_listeners(tags::of_resource(
+            tags: self.config.of_listeners(self.group.resource_tags(
                 &self.config.cluster,
-                self.group,
-                &ResourceId(number.to_string()),
+                &ResourceId::listener(number),
                 &self.config.default_tags,
                 &user_tags,
             )),

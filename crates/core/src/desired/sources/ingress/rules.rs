@@ -1,11 +1,7 @@
 //! Rules of a listener, in order (reference: ingress §3.1, §3.7).
 
 use super::{Builder, Failed, Member, cause, listeners::ListenerContext, split};
-use crate::{
-    diagnostics::Code,
-    model::{Rule, tags},
-    snapshot::HttpPath,
-};
+use crate::{diagnostics::Code, model::Rule, snapshot::HttpPath};
 
 impl<'a> Builder<'a> {
     pub(super) fn rules(&mut self, member: Member<'a>, listener: ListenerContext) -> Result<Vec<Rule>, Failed> {
@@ -13,7 +9,7 @@ impl<'a> Builder<'a> {
         let user_tags = self.user_tags(member, None);
         let mut failed = user_tags.is_err();
         let user_tags = user_tags.unwrap_or_default();
-        let tags = tags::of_rule(&self.config.cluster, self.group, &self.config.default_tags, &user_tags);
+        let tags = self.group.rule_tags(&self.config.cluster, &self.config.default_tags, &user_tags);
         let tags = self.config.of_listeners(tags);
         let mut rules = Vec::new();
         for entry in &ingress.rules {

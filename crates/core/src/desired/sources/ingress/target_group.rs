@@ -9,7 +9,7 @@ use crate::{
     model::{
         Binding, HealthCheck, HealthCheckProtocol, Matcher, NetworkingPeer, NetworkingPort, NetworkingRule,
         ObjectReference, PortReference, ProtocolVersion, ResourceId, TargetGroup, TargetGroupProtocol, TargetType,
-        Value, names, tags,
+        Value, names,
     },
     snapshot::{Ingress, Scope, Service, ServicePort},
 };
@@ -35,7 +35,7 @@ impl<'a> Builder<'a> {
         field: &str,
     ) -> Result<ResourceId, Failed> {
         let Member { ingress, .. } = member;
-        let resource = ResourceId(format!("{}-{}:{written}", ingress.name, service.name.name));
+        let resource = ResourceId::ingress_target_group(&ingress.name, &service.name.name, written);
         if self.target_groups.contains_key(&resource) {
             return Ok(resource);
         }
@@ -147,7 +147,7 @@ impl<'a> Builder<'a> {
             vpc: self.config.vpc.clone(),
             health_check,
             attributes,
-            tags: tags::of_resource(&self.config.cluster, self.group, &resource, &self.config.default_tags, &user_tags),
+            tags: self.group.resource_tags(&self.config.cluster, &resource, &self.config.default_tags, &user_tags),
             binding,
             cause: cause(ingress, field),
         };
@@ -283,7 +283,7 @@ impl<'a> Builder<'a> {
         }
         Binding {
             namespace: service.name.namespace.clone(),
-            labels: tags::binding_labels(self.group),
+            labels: self.group.binding_labels(),
             service: service.name.name.clone(),
             service_port: written.clone(),
             node_labels,

@@ -173,7 +173,7 @@ fn messages(built: &Built) -> String {
 
 fn target(reference: &TargetGroupReference) -> String {
     match reference {
-        TargetGroupReference::Own(id) => id.0.clone(),
+        TargetGroupReference::Own(id) => id.to_string(),
         TargetGroupReference::Foreign(arn) => arn.to_string(),
         TargetGroupReference::Named(name) => format!("named {name}"),
     }

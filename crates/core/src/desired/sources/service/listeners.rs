@@ -227,14 +227,14 @@ impl<'a> Builder<'a> {
         let mut listeners = BTreeMap::new();
         for (listener_port, attributes) in listener_ports.iter().zip(attributes) {
             let secure = listener_port.listener.is_secure();
-            let (port, number) = (listener_port.port.port, listener_port.port.port.to_string());
+            let port = listener_port.port.port;
             let default_certificate = certificates.first().filter(|_| secure).cloned();
             let others: BTreeSet<CertificateArn> = certificates
                 .iter()
                 .filter(|arn| secure && Some(*arn) != default_certificate.as_ref())
                 .cloned()
                 .collect();
-            let group = TargetGroupReference::Own(ResourceId(format!("{}:{number}", self.service.name)));
+            let group = TargetGroupReference::Own(ResourceId::service_target_group(&self.service.name, port));
             let listener = Listener {
                 port,
                 protocol: listener_port.listener,
@@ -253,7 +253,7 @@ impl<'a> Builder<'a> {
                 attribute_causes: BTreeMap::new(),
                 rules: Vec::new(),
                 shares: BTreeMap::new(),
-                tags: self.config.of_listeners(self.tags(&number, user_tags)),
+                tags: self.config.of_listeners(self.tags(&ResourceId::listener(port), user_tags)),
                 cause: self.cause(listener_port.field()),
             };
             listeners.insert(port, listener);

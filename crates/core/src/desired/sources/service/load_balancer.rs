@@ -12,8 +12,8 @@ use crate::{
     diagnostics::Code,
     facts::{ExistingLoadBalancer, FactQuery, Subnet, SubnetQuery},
     model::{
-        Attributes, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, Scheme, SubnetMapping, Tags,
-        Value, names, tags,
+        Attributes, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, ResourceId, Scheme, SubnetMapping,
+        Tags, Value, names,
     },
 };
 
@@ -155,7 +155,7 @@ impl Builder<'_> {
             security_groups: access.security_groups.clone(),
             attributes: attributes?,
             attribute_causes: std::collections::BTreeMap::new(),
-            tags: self.tags(tags::LOAD_BALANCER, user_tags),
+            tags: self.tags(&ResourceId::load_balancer(), user_tags),
             cause: self.cause("spec"),
         })
     }

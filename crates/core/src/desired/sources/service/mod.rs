@@ -269,9 +269,8 @@ impl<'a> Builder<'a> {
         outcome.map(|()| all)
     }
 
-    fn tags(&self, resource: &str, user: &Tags) -> Tags {
-        let resource = ResourceId(resource.to_owned());
-        tags::of_resource(&self.config.cluster, &self.id, &resource, &self.config.default_tags, user)
+    fn tags(&self, resource: &ResourceId, user: &Tags) -> Tags {
+        self.id.resource_tags(&self.config.cluster, resource, &self.config.default_tags, user)
     }
 
     /// A name that is hashed from the cluster's and the Service's uid.

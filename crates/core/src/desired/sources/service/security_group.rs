@@ -7,8 +7,8 @@ use crate::{
     diagnostics::Code,
     facts::FactQuery,
     model::{
-        ManagedSecurityGroup, Scheme, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source, Tags, Value,
-        names, tags,
+        ManagedSecurityGroup, ResourceId, Scheme, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source,
+        Tags, Value, names,
     },
 };
 
@@ -202,7 +202,7 @@ impl Builder<'_> {
             name: self.named(|cluster, uid| names::service_security_group(cluster, &self.service.name, uid)),
             description: names::MANAGED_GROUP_DESCRIPTION,
             ingress: self.rules()?,
-            tags: self.tags(tags::MANAGED_SECURITY_GROUP, user_tags),
+            tags: self.tags(&ResourceId::managed_security_group(), user_tags),
             cause: self.cause("spec"),
         }))
     }

@@ -17,7 +17,7 @@ use crate::{
     model::{
         Attributes, Binding, HealthCheck, HealthCheckProtocol, IpAddressType, Matcher, NetworkingPeer, NetworkingPort,
         NetworkingRule, PortReference, ResourceId, Scheme, Tags, TargetGroup, TargetGroupProtocol, TargetType, Value,
-        names, tags,
+        names,
     },
     snapshot::Scope,
 };
@@ -40,7 +40,7 @@ impl<'a> Builder<'a> {
         user_tags: Option<&Tags>,
     ) -> Result<TargetGroup, Failed> {
         let target_type = self.target_type();
-        let resource = ResourceId(format!("{}:{}", self.service.name, listener_port.port.port));
+        let resource = ResourceId::service_target_group(&self.service.name, listener_port.port.port);
         let port = self.traffic_port(listener_port, target_type);
         let health_check = self.health_check(target_type);
         let attributes = self.group_attributes(listener_port.port.port);
@@ -107,10 +107,10 @@ impl<'a> Builder<'a> {
             vpc: self.config.vpc.clone(),
             health_check,
             attributes,
-            tags: self.tags(&resource.0, user_tags),
+            tags: self.tags(&resource, user_tags),
             binding: Binding {
                 namespace: self.service.name.namespace.clone(),
-                labels: tags::binding_labels(&self.id),
+                labels: self.id.binding_labels(),
                 service: self.service.name.name.clone(),
                 service_port: PortReference::Number(listener_port.port.port),
                 node_labels,

@@ -21,7 +21,7 @@ const BLUE_GREEN: &str = r#"{"serviceName": "web", "servicePort": 80, "weight": 
 fn weights_and_stickiness() {
     let built = stack(&forward(BLUE_GREEN, r#"{"enabled": true, "durationSeconds": 200}"#));
     let group = |id: &str, weight| WeightedTargetGroup {
-        group: TargetGroupReference::Own(ResourceId(id.to_owned())),
+        group: TargetGroupReference::Own(ResourceId::of_tag(id)),
         weight: Some(weight),
     };
     let mut expected = Action::Forward {
@@ -29,7 +29,7 @@ fn weights_and_stickiness() {
         stickiness: Some(Stickiness { enabled: true, duration_seconds: Some(200) }),
     };
     assert_eq!(built.listeners[&80].rules[0].action, expected);
-    let made: Vec<&str> = built.target_groups.keys().map(|id| id.0.as_str()).collect();
+    let made: Vec<&str> = built.target_groups.keys().map(|id| id.as_str()).collect();
     assert_eq!(made, ["shop/web-web:80", "shop/web-api:http"]);
     // Stickiness that is not switched on is off.
     for (stickiness, read) in [

@@ -132,7 +132,7 @@ fn members_share_a_load_balancer_in_the_order_of_the_group() {
     );
     assert_eq!(stack.listeners[&8080].tags.get("cost"), None);
     assert_eq!(
-        stack.target_groups.keys().map(|id| id.0.as_str()).collect::<Vec<_>>(),
+        stack.target_groups.keys().map(|id| id.as_str()).collect::<Vec<_>>(),
         ["shop/first-web:80", "shop/a-web:80", "shop/b-web:80"]
     );
 }
@@ -166,7 +166,7 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
         assert_eq!(built.frozen, [name("b")].into());
         let stack = built.stack.as_ref().unwrap();
         assert_eq!(stack.frozen.order, ["a", "b", "c"].map(name));
-        assert!(stack.target_groups.keys().all(|id| !id.0.starts_with("shop/b-")));
+        assert!(stack.target_groups.keys().all(|id| !id.as_str().starts_with("shop/b-")));
         messages(&built)
     };
     insta::assert_snapshot!(conflict(&[("scheme", "internet-facing")], &[("scheme", "internal")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/scheme: the scheme is to be `internal`, but a group has only one: `internet-facing`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");

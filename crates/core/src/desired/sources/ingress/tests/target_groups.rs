@@ -84,7 +84,7 @@ fn an_ingress_names_a_target_group_once_in_all_its_listeners() {
     let annotations = [("target-type", "ip"), ("listen-ports", r#"[{"HTTP": 80}, {"HTTP": 8080}]"#)];
     let spec = format!("  defaultBackend: {}\n{}", backend("api", "http"), everything());
     let stack = stack(&ingress(&annotations, &spec));
-    let ids: Vec<&str> = stack.target_groups.keys().map(|id| &*id.0).collect();
+    let ids: Vec<&str> = stack.target_groups.keys().map(|id| id.as_str()).collect();
     assert_eq!(ids, ["shop/web-api:http", "shop/web-web:80"]);
 }
 

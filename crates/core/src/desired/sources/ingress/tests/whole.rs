@@ -23,7 +23,7 @@ fn cause(field: &str) -> Cause {
 
 #[test]
 fn an_ingress_with_one_path_in_full() {
-    let resource = ResourceId("shop/web-web:80".to_owned());
+    let resource = ResourceId::of_tag("shop/web-web:80");
     let group = TargetGroup {
         resource: resource.clone(),
         name: Value::Known(TargetGroupName::new("k8s-shop-web-0").unwrap()),
