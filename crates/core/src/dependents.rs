@@ -76,7 +76,7 @@ pub fn is_binding_of(
         StackId::Group(_) => {
             let finalizer = stack.finalizer();
             let served = |ingress: &Ingress| ingress.finalizers.contains(&finalizer) && !ingress.status.is_empty();
-            observed.member_resources.iter().any(|resources| resources.member.namespace == *namespace)
+            observed.member_resources.iter().any(|resources| resources.member.name.namespace == *namespace)
                 || observed.target_groups.iter().any(home)
                 || in_namespace(&snapshot.ingresses, namespace).any(|(_, ingress)| served(ingress))
         }
@@ -464,7 +464,7 @@ endpoints:
             assert_eq!(is_binding_of(stack, &binding, &observed, &snapshot), expected, "{case}");
         }
         let resources = crate::model::MemberResources {
-            member: ObjectName::new("evil", "site"),
+            member: crate::model::ObjectReference::ingress(&ObjectName::new("evil", "site")),
             rules: BTreeSet::new(),
             ports: std::collections::BTreeMap::new(),
         };

@@ -418,7 +418,7 @@ mod tests {
         let wanted = |second| {
             let mut stack = stack();
             if second % 2 == 1 {
-                stack.frozen.members.insert(ObjectName::new("shop", "other"));
+                stack.frozen.members.insert(ObjectReference::ingress(&ObjectName::new("shop", "other")));
             }
             stack
         };

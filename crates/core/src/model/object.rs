@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ObjectName;
 
 /// The kinds of Kubernetes object that cause something in AWS, or get a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ObjectKind {
     /// `networking.k8s.io/v1` Ingress
     Ingress,
@@ -51,6 +51,18 @@ impl ObjectReference {
         Self { kind: ObjectKind::Ingress, name: name.clone() }
     }
 
+    /// Returns the name of an Ingress, and `None` for all other kinds.
+    #[must_use]
+    pub fn as_ingress(&self) -> Option<&ObjectName> {
+        match self.kind {
+            ObjectKind::Ingress => Some(&self.name),
+            ObjectKind::IngressClass
+            | ObjectKind::IngressClassParams
+            | ObjectKind::Service
+            | ObjectKind::TargetGroupBinding => None,
+        }
+    }
+
     /// Names an IngressClassParams.
     #[must_use]
     pub fn ingress_class_params(name: &ObjectName) -> Self {
@@ -92,5 +104,31 @@ impl fmt::Display for Cause {
             write!(f, " generation {}", self.generation)?;
         }
         write!(f, ", {}", self.field)
+    }
+}
+
+/// The form in which records hold the owner of a resource: its name, and its kind unless it is an Ingress. Records that
+/// knew no kinds have that form.
+pub(super) mod as_owner {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{ObjectKind, ObjectName, ObjectReference};
+
+    #[derive(Serialize, Deserialize)]
+    struct Written {
+        #[serde(flatten)]
+        name: ObjectName,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kind: Option<ObjectKind>,
+    }
+
+    pub(in crate::model) fn serialize<S: Serializer>(owner: &ObjectReference, to: S) -> Result<S::Ok, S::Error> {
+        let kind = Some(owner.kind).filter(|kind| *kind != ObjectKind::Ingress);
+        Written { name: owner.name.clone(), kind }.serialize(to)
+    }
+
+    pub(in crate::model) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectReference, D::Error> {
+        let Written { name, kind } = Written::deserialize(from)?;
+        Ok(ObjectReference { kind: kind.unwrap_or(ObjectKind::Ingress), name })
     }
 }

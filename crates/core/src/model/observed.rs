@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action, Attributes, CertificateArn, Condition, HealthCheck, IpAddressType, KnownLimits, ListenerArn,
-    ListenerProtocol, LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName, ResourceId,
-    RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags, TargetGroupArn, Transform,
-    TrustStoreArn, authentication::carry_over_secret,
+    ListenerProtocol, LoadBalancer, LoadBalancerArn, LoadBalancerKind, MutualAuthentication, ObjectName,
+    ObjectReference, ResourceId, RuleArn, Scheme, SecurityGroupId, SecurityGroupRule, SubnetId, TagKeys, Tags,
+    TargetGroupArn, Transform, TrustStoreArn, authentication::carry_over_secret,
 };
 
 /// All that AWS and the cluster have of one stack.
@@ -22,7 +22,7 @@ pub struct ObservedStack {
     pub security_groups: Vec<ObservedSecurityGroup>,
     /// TargetGroupBindings with the group's labels.
     pub bindings: Vec<ObservedBinding>,
-    /// Who of a group has what of its load balancer, as far as that is remembered.
+    /// The resources of each member of a group, as far as that is remembered.
     pub member_resources: Vec<MemberResources>,
     /// The tags that are the controller's own, as far as that is remembered. `None` where there is no record of the stack: then
     /// every tag counts as its own.
@@ -34,18 +34,19 @@ pub struct ObservedStack {
     pub room: KnownLimits,
 }
 
-/// What a member of a group has of its load balancer, as it was when nothing was left to do.
+/// The resources of a member of a group, as they were when nothing was left to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberResources {
-    /// The Ingress.
-    pub member: ObjectName,
+    /// Their owner.
+    #[serde(with = "super::object::as_owner")]
+    pub member: ObjectReference,
     /// Its rules.
     pub rules: BTreeSet<RuleArn>,
     /// The listeners that it asks for, by port.
     pub ports: BTreeMap<u16, ListenerResources>,
 }
 
-/// What a member of a group has of a listener besides rules.
+/// The part of a member of a group in a listener besides rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerResources {
     /// Its certificates.

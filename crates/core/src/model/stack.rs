@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     Action, Attributes, Authentication, Cause, CertificateArn, Condition, HealthCheck, IpAddressType, ListenerProtocol,
-    LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectName, ProtocolVersion, ResourceId, Scheme,
+    LoadBalancerKind, LoadBalancerName, MutualAuthentication, ObjectReference, ProtocolVersion, ResourceId, Scheme,
     SecurityGroupId, SecurityGroupRule, StackId, SubnetId, Tags, TargetGroupArn, TargetGroupName, TargetGroupProtocol,
     TargetType, Transform, TrustStoreArn, VpcId,
 };
@@ -138,15 +138,15 @@ impl Requesters {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrozenMembers {
     /// They. Where there is nobody, nothing is kept.
-    pub members: BTreeSet<ObjectName>,
+    pub members: BTreeSet<ObjectReference>,
     /// All members in the group's order, those of the stack and those set aside.
-    pub order: Vec<ObjectName>,
+    pub order: Vec<ObjectReference>,
     /// The Services that those set aside may lead to, with the member: whose target groups are theirs.
-    pub services: BTreeSet<(ObjectName, String)>,
+    pub services: BTreeSet<(ObjectReference, String)>,
 }
 
 impl FrozenMembers {
-    /// Whether everybody is in the stack.
+    /// Returns true if everybody is in the stack.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
@@ -223,7 +223,7 @@ pub struct LoadBalancer {
 }
 
 impl LoadBalancer {
-    /// Whether an existing load balancer can become this one in place.
+    /// Returns true if an existing load balancer can become this one in place.
     #[must_use]
     pub fn can_be(&self, existing: &super::ObservedLoadBalancer) -> bool {
         existing.kind == self.kind && existing.scheme == self.scheme
@@ -278,16 +278,16 @@ pub struct Listener {
     pub attribute_causes: BTreeMap<String, Cause>,
     /// In order of precedence.
     pub rules: Vec<Rule>,
-    /// What each member of a group contributes besides rules. Not in plans that are written down.
+    /// The part of each member of a group besides rules. Not in plans that are written down.
     #[serde(skip)]
-    pub shares: BTreeMap<ObjectName, ListenerShare>,
+    pub shares: BTreeMap<ObjectReference, ListenerShare>,
     /// All its tags.
     pub tags: Tags,
     /// What asks for it.
     pub cause: Cause,
 }
 
-/// What a member of a group contributes to a listener besides rules.
+/// The part of a member of a group in a listener besides rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListenerShare {
     /// Its certificates.

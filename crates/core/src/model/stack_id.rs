@@ -240,17 +240,18 @@ impl ResourceId {
 
     /// Returns the Ingress of a target group that leads to a Service. `None` where it is no such id.
     #[must_use]
-    pub fn ingress(&self, service: &str) -> Option<ObjectName> {
+    pub fn ingress(&self, service: &str) -> Option<ObjectReference> {
         let (of, _port) = self.0.rsplit_once(':')?;
         let (namespace, name) = of.strip_suffix(service)?.strip_suffix('-')?.split_once('/')?;
-        Some(ObjectName::new(namespace, name))
+        Some(ObjectReference::ingress(&ObjectName::new(namespace, name)))
     }
 
-    /// Returns true if a target group may be one of the Ingress: where the Service is not known, it may be one of an Ingress
+    /// Returns true if a target group may be one that leads from this Ingress: where the Service is not known, it may be one of an Ingress
     /// with a longer name.
     #[must_use]
-    pub fn may_be_of(&self, ingress: &ObjectName) -> bool {
-        self.0.strip_prefix(&ingress.to_string()).is_some_and(|rest| rest.starts_with('-'))
+    pub fn may_be_of(&self, owner: &ObjectReference) -> bool {
+        let rest = owner.as_ingress().and_then(|ingress| self.0.strip_prefix(&ingress.to_string()));
+        rest.is_some_and(|rest| rest.starts_with('-'))
     }
 }
 
@@ -345,10 +346,12 @@ mod tests {
         ];
         assert_eq!(ids, written);
         let web = ObjectName::new("shop", "web");
+        let (web, service) = (ObjectReference::ingress(&web), ObjectReference::service(&web));
         let of_ingress: Vec<bool> = resources().iter().map(|id| id.ingress("api").as_ref() == Some(&web)).collect();
         assert_eq!(of_ingress, [false, false, false, false, true, true, false]);
         let may_be: Vec<bool> = resources().iter().map(|id| id.may_be_of(&web)).collect();
         assert_eq!(may_be, of_ingress);
+        assert!(resources().iter().all(|id| !id.may_be_of(&service)));
     }
 
     #[test]

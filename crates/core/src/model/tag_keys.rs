@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, ResourceId};
+use super::{ObjectReference, ResourceId};
 
 /// The keys of the tags that the controller has set on a stack's resources, besides those that say whose a resource is. A key
 /// of these that nothing asks for any more is removed; all other tags are somebody else's.
@@ -13,10 +13,14 @@ use super::{ObjectName, ResourceId};
 pub struct TagKeys(BTreeMap<String, BTreeSet<String>>);
 
 impl TagKeys {
-    /// The resource under which the keys of all rules of an Ingress stand: rules have no resource id of their own.
+    /// The resource under which the keys of all rules of an owner stand: rules have no resource id of their own. An Ingress
+    /// stands there without its kind, as in records that knew no kinds.
     #[must_use]
-    pub fn of_rules(member: &ObjectName) -> ResourceId {
-        ResourceId(format!("rules of {member}"))
+    pub fn of_rules(owner: &ObjectReference) -> ResourceId {
+        match owner.as_ingress() {
+            Some(ingress) => ResourceId(format!("rules of {ingress}")),
+            None => ResourceId(format!("rules of {owner}")),
+        }
     }
 
     /// Adds keys of a resource. A resource without keys takes no room.
@@ -34,7 +38,7 @@ impl TagKeys {
         }
     }
 
-    /// Returns whether the controller has set the tag.
+    /// Returns true if the controller has set the tag.
     #[must_use]
     pub fn contains(&self, resource: &ResourceId, key: &str) -> bool {
         self.0.get(&resource.0).is_some_and(|keys| keys.contains(key))

@@ -4,9 +4,9 @@
 //! owner (in a process that has just started without a record, or one that was created for a member before AWS refused the
 //! rest) is frozen too, as long as a member is frozen and no other member asks for it.
 
-use crate::model::{CertificateArn, FrozenMembers, MemberResources, ObjectName, ResourceId, RuleArn};
+use crate::model::{CertificateArn, FrozenMembers, MemberResources, ObjectReference, ResourceId, RuleArn};
 
-/// Tells what is kept.
+/// The resources of frozen members.
 #[derive(Clone, Copy)]
 pub(super) struct FrozenResources<'a> {
     frozen: &'a FrozenMembers,
@@ -22,8 +22,8 @@ impl<'a> FrozenResources<'a> {
         self.frozen.is_empty()
     }
 
-    /// All members in the group's order, and whether each is set aside.
-    pub(super) fn order(&self) -> impl Iterator<Item = (&'a ObjectName, bool)> + use<'a> {
+    /// All members in the group's order, and true with those that are frozen.
+    pub(super) fn order(&self) -> impl Iterator<Item = (&'a ObjectReference, bool)> + use<'a> {
         let frozen = self.frozen;
         frozen.order.iter().map(|member| (member, frozen.members.contains(member)))
     }
@@ -36,7 +36,7 @@ impl<'a> FrozenResources<'a> {
     }
 
     /// The member set aside in whose place a rule stays, which no other member asks for.
-    pub(super) fn frozen_owner_of_rule(&self, rule: &RuleArn) -> Option<&'a ObjectName> {
+    pub(super) fn frozen_owner_of_rule(&self, rule: &RuleArn) -> Option<&'a ObjectReference> {
         match self.member_resources.iter().find(|resources| resources.rules.contains(rule)) {
             Some(resources) => self.frozen.members.get(&resources.member),
             None => self.order().find(|(_, frozen)| *frozen).map(|(member, _)| member),
@@ -44,7 +44,7 @@ impl<'a> FrozenResources<'a> {
     }
 
     /// The member that is remembered to have a rule.
-    pub(super) fn holder_of_rule(&self, rule: &RuleArn) -> Option<&'a ObjectName> {
+    pub(super) fn holder_of_rule(&self, rule: &RuleArn) -> Option<&'a ObjectReference> {
         self.member_resources.iter().find(|resources| resources.rules.contains(rule)).map(|resources| &resources.member)
     }
 
@@ -70,7 +70,7 @@ impl<'a> FrozenResources<'a> {
 
     /// Returns true if a target group is a member's that is set aside.
     pub(super) fn target_group(&self, resource: Option<&ResourceId>) -> bool {
-        let of = |(member, service): &(ObjectName, String)| {
+        let of = |(member, service): &(ObjectReference, String)| {
             resource.is_some_and(|id| id.ingress(service).as_ref() == Some(member))
         };
         self.frozen.services.iter().any(of)

@@ -1,13 +1,15 @@
 //! The resources in AWS of a member that leaves its group: until none is left, its Ingress keeps the group's finalizer.
 
 use super::step::{Plan, StepAction, Wait};
-use crate::model::{CertificateArn, MemberResources, ObjectName, ObservedStack, RuleArn, TargetGroupArn};
+use crate::model::{
+    CertificateArn, MemberResources, ObjectName, ObjectReference, ObservedStack, RuleArn, TargetGroupArn,
+};
 
-/// Whether the plan has yet to take away something that is the member's own: a rule, a certificate, a listener that it asks
+/// Returns true if the plan has yet to take away something that is the member's own: a rule, a certificate, a listener that it asks
 /// for, a target group or its binding. What is remembered to be another member's, or is all members', holds nobody up; what
 /// nobody is remembered to have may be the member's.
 #[must_use]
-pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectName) -> bool {
+pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectReference) -> bool {
     let own = MemberOwned { observed, member };
     let waits = match &plan.wait {
         Some(Wait::BindingsGone(names)) => names.iter().any(|name| own.binding(name)),
@@ -20,7 +22,7 @@ pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectName
 
 struct MemberOwned<'a> {
     observed: &'a ObservedStack,
-    member: &'a ObjectName,
+    member: &'a ObjectReference,
 }
 
 impl MemberOwned<'_> {

@@ -263,7 +263,7 @@ impl<'a> RuleChange<'a> {
                 let its = unclaimed.iter().filter(its);
                 kept.extend(its.map(|existing| KeptRule { existing: *existing, above: order.len() }));
             } else {
-                order.extend(wanted().filter(|(wanted, _)| wanted.rule.cause.object.name == *member));
+                order.extend(wanted().filter(|(wanted, _)| wanted.rule.cause.object == *member));
             }
         }
         self.stay(matches.iter().all(Option::is_some), &order, &mut kept);

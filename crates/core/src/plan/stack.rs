@@ -27,9 +27,10 @@ use super::{
 use crate::model::{
     Action, Attributes, Cause, CertificateArn, DELETION_PROTECTION, KnownLimits, Listener, ListenerProtocol,
     ListenerResources, LoadBalancer, ManagedSecurityGroup, MemberResources, MutualAuthentication, NetworkingPeer,
-    ObjectName, ObservedBinding, ObservedListener, ObservedLoadBalancer, ObservedRule, ObservedSecurityGroup,
-    ObservedStack, ObservedTargetGroup, ResourceId, Rule, RuleArn, SecurityGroupId, SecurityGroupReference, Stack,
-    Tags, TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference, TrustStoreArn, Value, tags as known_tags,
+    ObjectName, ObjectReference, ObservedBinding, ObservedListener, ObservedLoadBalancer, ObservedRule,
+    ObservedSecurityGroup, ObservedStack, ObservedTargetGroup, ResourceId, Rule, RuleArn, SecurityGroupId,
+    SecurityGroupReference, Stack, Tags, TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference,
+    TrustStoreArn, Value, tags as known_tags,
 };
 
 /// The steps that make what AWS has into what it shall have, empty when they agree; or what has to be read first.
@@ -67,13 +68,13 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
 #[must_use]
 pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberResources> {
     let frozen = |resources: &&MemberResources| stack.frozen.members.contains(&resources.member);
-    let mut member_resources: BTreeMap<ObjectName, MemberResources> = observed
+    let mut member_resources: BTreeMap<ObjectReference, MemberResources> = observed
         .member_resources
         .iter()
         .filter(frozen)
         .map(|resources| (resources.member.clone(), resources.clone()))
         .collect();
-    let of = |member: &ObjectName| MemberResources {
+    let of = |member: &ObjectReference| MemberResources {
         member: member.clone(),
         rules: BTreeSet::new(),
         ports: BTreeMap::new(),
@@ -94,7 +95,7 @@ pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberRe
         for rule in &listener.rules {
             let same = |observed: &&ObservedRule| same_conditions(rule, observed);
             let Some(place) = free.iter().position(same) else { continue };
-            let member = &rule.cause.object.name;
+            let member = &rule.cause.object;
             let arn = free.remove(place).arn.clone();
             member_resources.entry(member.clone()).or_insert_with(|| of(member)).rules.insert(arn);
         }
@@ -918,7 +919,7 @@ impl<'a> Planner<'a> {
         self.remove_certificates(wanted, existing, surplus);
         for (rule, existing) in retagged {
             let name = format!("rule {} of listener {}", existing.priority, wanted.port);
-            let sources = tags::of_rule(&rule.cause.object.name, self.frozen_resources.holder_of_rule(&existing.arn));
+            let sources = tags::of_rule(&rule.cause.object, self.frozen_resources.holder_of_rule(&existing.arn));
             let resource = TaggedResource::Elb(existing.arn.to_string());
             self.tags(resource, name, &sources, (&rule.tags, &existing.tags), &rule.cause);
         }

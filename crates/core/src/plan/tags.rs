@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    ObjectName, ObservedStack, ResourceId, Stack, TagKeys, Tags,
+    ObjectReference, ObservedStack, ResourceId, Stack, TagKeys, Tags,
     tags::{TRACKING, is_of_legacy},
 };
 
@@ -65,13 +65,13 @@ pub fn tag_keys(stack: &Stack, observed: &ObservedStack) -> TagKeys {
     for listener in stack.listeners.values() {
         keys.add(&ResourceId::listener(listener.port), own(&listener.tags));
         for rule in &listener.rules {
-            keys.add(&TagKeys::of_rules(&rule.cause.object.name), own(&rule.tags));
+            keys.add(&TagKeys::of_rules(&rule.cause.object), own(&rule.tags));
         }
     }
     keys
 }
 
-/// Returns the sources of a rule's tags: the Ingress that asks for it, and the one that is remembered to have had it.
-pub(super) fn of_rule(member: &ObjectName, holder: Option<&ObjectName>) -> Vec<ResourceId> {
-    std::iter::once(member).chain(holder).map(TagKeys::of_rules).collect()
+/// Returns the sources of a rule's tags: the owner that asks for it, and the one that is remembered to have had it.
+pub(super) fn of_rule(owner: &ObjectReference, holder: Option<&ObjectReference>) -> Vec<ResourceId> {
+    std::iter::once(owner).chain(holder).map(TagKeys::of_rules).collect()
 }

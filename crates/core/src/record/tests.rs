@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::ObjectName;
+use crate::model::{ObjectName, ObjectReference};
 
 fn header(holder: &str) -> Header {
     Header {
@@ -170,7 +170,7 @@ fn usual(number: usize) -> StackRecord {
     let text = serde_json::json!({ "stack": stack, "clean": { "loadBalancers": [], "targetGroups": groups } });
     let mut record: StackRecord = serde_json::from_value(text).unwrap();
     record.clean.as_mut().unwrap().member_resources = vec![MemberResources {
-        member: ObjectName::new("shop", format!("service-{number}")),
+        member: ObjectReference::ingress(&ObjectName::new("shop", format!("service-{number}"))),
         rules: (0..4)
             .map(|rule| {
                 crate::model::RuleArn::new(format!(
@@ -239,4 +239,20 @@ fn targets_make_the_same_text_in_any_order() {
     assert_eq!(text, of_targets(&group, ["10.0.0.2:80", "10.0.0.1:80"]));
     assert_ne!(text, of_targets(&group, ["10.0.0.2:80"]));
     assert_ne!(text, of_targets(&TargetGroupArn::new("arn:tg/2"), ["10.0.0.1:80", "10.0.0.2:80"]));
+}
+
+#[test]
+fn owners_of_records_without_kinds_are_ingresses_and_are_written_as_before() {
+    let old = r#"{"member":{"namespace":"shop","name":"web"},"rules":["arn:r"],"ports":{"80":{"certificates":[],"default_action":true}}}"#;
+    let read: MemberResources = serde_json::from_str(old).unwrap();
+    let web = ObjectName::new("shop", "web");
+    assert_eq!(read.member, ObjectReference::ingress(&web));
+    assert_eq!(serde_json::to_string(&read).unwrap(), old);
+    assert_eq!(TagKeys::of_rules(&read.member).to_string(), "rules of shop/web");
+    // A Service of the same name is another owner.
+    let of_service = MemberResources { member: ObjectReference::service(&web), ..read };
+    let written = serde_json::to_string(&of_service).unwrap();
+    assert!(written.starts_with(r#"{"member":{"namespace":"shop","name":"web","kind":"Service"},"#), "{written}");
+    assert_eq!(serde_json::from_str::<MemberResources>(&written).unwrap(), of_service);
+    assert_eq!(TagKeys::of_rules(&of_service.member).to_string(), "rules of Service shop/web");
 }

@@ -68,7 +68,7 @@ impl Controller {
                 }
             }
         }
-        let holders = observed.member_resources.iter().map(|resources| &resources.member);
+        let holders = observed.member_resources.iter().filter_map(|resources| resources.member.as_ingress());
         let gone = holders.filter(|name| !membership.members.contains(name) && !membership.leaving.contains(name));
         for name in membership.leaving.iter().chain(gone) {
             let Some(fresh) = self.kubernetes.ingress(name).await? else { continue };

@@ -19,6 +19,10 @@ pub(super) fn name(member: &str) -> ObjectName {
     ObjectName::new("shop", member)
 }
 
+pub(super) fn owner(member: &str) -> ObjectReference {
+    ObjectReference::ingress(&name(member))
+}
+
 /// A member with an action of its own and one forward, and what its annotations say besides.
 fn member(name: &str, annotations: &str) -> String {
     format!(
@@ -126,11 +130,11 @@ fn a_member_that_breaks_changes_nothing() {
     for remembered in [true, false] {
         let aws = agreed(&[("a", ""), ("b", PORTS), ("c", "")], remembered);
         let stack = built(&[("a", ""), ("b", BROKEN), ("c", "")], &[], &aws.observed);
-        assert_eq!(stack.frozen.members, [name("b")].into());
+        assert_eq!(stack.frozen.members, [owner("b")].into());
         assert_eq!(plan(&stack, &aws.observed).steps, vec![], "remembered: {remembered}");
         // Who has what is known by then, of those in the stack at least.
         let known = member_resources(&stack, &aws.observed);
-        assert_eq!(known.iter().any(|resources| resources.member == name("b")), remembered);
+        assert_eq!(known.iter().any(|resources| resources.member == owner("b")), remembered);
         let counts: Vec<usize> = known.iter().map(|resources| resources.rules.len()).collect();
         assert_eq!(counts, if remembered { vec![2, 4, 2] } else { vec![2, 2] });
     }
@@ -149,7 +153,7 @@ fn a_mistake_in_its_order_or_a_move_to_another_group_moves_none_of_its_rules() {
             let orders = [("c", FIRST), ("b", MIDDLE), ("a", LAST)];
             let broken = orders.map(|(member, order)| (member, if member == changed { MISTAKE } else { order }));
             let stack = built_as(&broken, &aws.observed, of);
-            assert_eq!(stack.frozen.members, [name(changed)].into());
+            assert_eq!(stack.frozen.members, [owner(changed)].into());
             assert_eq!(plan(&stack, &aws.observed).steps, vec![], "the order of {changed}, remembered: {remembered}");
             let moving = built_as(&orders, &aws.observed, |snapshot, config| {
                 let mut membership = of(snapshot, config);
@@ -159,7 +163,7 @@ fn a_mistake_in_its_order_or_a_move_to_another_group_moves_none_of_its_rules() {
                 membership.freeze_moving(&name(changed));
                 membership
             });
-            assert_eq!(moving.frozen.members, [name(changed)].into());
+            assert_eq!(moving.frozen.members, [owner(changed)].into());
             assert_eq!(plan(&moving, &aws.observed).steps, vec![], "{changed} moves, remembered: {remembered}");
         }
     }
@@ -247,7 +251,7 @@ fn the_last_others_go_and_it_stays() {
 fn a_rule_like_its_own_is_not_taken_from_it() {
     let mut aws = agreed(&[("a", ""), ("b", "")], true);
     let held = |observed: &ObservedStack, member: &str| {
-        let resources = observed.member_resources.iter().find(|resources| resources.member == name(member));
+        let resources = observed.member_resources.iter().find(|resources| resources.member == owner(member));
         resources.map(|resources| resources.rules.clone()).unwrap_or_default()
     };
     let before = held(&aws.observed, "b");
@@ -255,7 +259,7 @@ fn a_rule_like_its_own_is_not_taken_from_it() {
     let mut stack = built(&[("a", ""), ("aa", ""), ("b", BROKEN)], &[], &aws.observed);
     let taken = aws.observed.load_balancers[0].listener(80).unwrap().rules[3].clone();
     let rules = &mut stack.listeners.get_mut(&80).unwrap().rules;
-    let wanted = rules.iter_mut().filter(|rule| rule.cause.object.name == name("aa")).nth(1).unwrap();
+    let wanted = rules.iter_mut().filter(|rule| rule.cause.object == owner("aa")).nth(1).unwrap();
     wanted.conditions.clone_from(&taken.conditions);
     wanted.action = taken.actions[0].try_map(|_| Err(())).unwrap();
     aws.settle(&stack, 1);
@@ -282,6 +286,6 @@ fn a_target_group_is_of_the_ingress_that_its_id_names_before_the_service() {
         ("shop/web-api:80", "pi", None),
         ("LoadBalancer", "api", None),
     ] {
-        assert_eq!(id(text).ingress(service), expected.map(name), "{text} {service}");
+        assert_eq!(id(text).ingress(service), expected.map(owner), "{text} {service}");
     }
 }

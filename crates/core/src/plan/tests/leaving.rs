@@ -1,7 +1,7 @@
 //! Members that leave a group: each keeps its finalizer until none of its own resources is left, and no longer.
 
 use super::{
-    frozen::{agreed, built, name},
+    frozen::{agreed, built, owner},
     plan,
 };
 use crate::{model::ObservedBinding, plan::delays_release};
@@ -11,7 +11,7 @@ fn who_leaves_is_held_by_what_is_its_own_and_by_nothing_else() {
     let mut aws = agreed(&[("a", ""), ("b", ""), ("c", "")], true);
     let stack = built(&[("a", "")], &["b", "c"], &aws.observed);
     let held = |observed: &crate::model::ObservedStack| {
-        ["a", "b", "c"].map(|member| delays_release(&plan(&stack, observed), observed, &name(member)))
+        ["a", "b", "c"].map(|member| delays_release(&plan(&stack, observed), observed, &owner(member)))
     };
     assert_eq!(held(&aws.observed), [false, true, true]);
     // All that is done but for the target group of `c`, which others use.
@@ -36,14 +36,14 @@ fn a_lasting_difference_of_all_or_of_another_holds_nobody_who_leaves() {
     aws.observed.target_groups[0].attributes = Some([("stickiness.enabled".to_owned(), "True".to_owned())].into());
     aws.observed.bindings[0].spec.node_selector = Some(Default::default());
     assert_ne!(plan(&stack, &aws.observed).steps, vec![]);
-    assert!(!delays_release(&plan(&stack, &aws.observed), &aws.observed, &name("b")));
+    assert!(!delays_release(&plan(&stack, &aws.observed), &aws.observed, &owner("b")));
 }
 
 #[test]
 fn where_nothing_is_remembered_who_leaves_waits_for_all_that_goes() {
     let aws = agreed(&[("a", ""), ("b", "")], false);
     let stack = built(&[("a", "")], &["b"], &aws.observed);
-    assert!(delays_release(&plan(&stack, &aws.observed), &aws.observed, &name("b")));
+    assert!(delays_release(&plan(&stack, &aws.observed), &aws.observed, &owner("b")));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn who_leaves_is_not_held_by_a_stuck_target_group_of_another_whose_name_begins_a
     aws.observed.bindings.push(binding.clone());
     aws.observed.member_resources = before.member_resources.clone();
     let held = |observed: &crate::model::ObservedStack| {
-        ["a", "a-b"].map(|member| delays_release(&plan(&stack, observed), observed, &name(member)))
+        ["a", "a-b"].map(|member| delays_release(&plan(&stack, observed), observed, &owner(member)))
     };
     assert_eq!(held(&aws.observed), [false, true]);
     // Without the binding it may be of `a` and a Service `b-web`.
@@ -89,6 +89,6 @@ fn a_binding_of_a_target_group_that_is_not_the_stacks_holds_nobody_who_leaves() 
         };
         let planned = plan(&stack, &observed);
         assert!(planned.wait.is_some());
-        assert!(!delays_release(&planned, &observed, &name("b")));
+        assert!(!delays_release(&planned, &observed, &owner("b")));
     }
 }

@@ -190,11 +190,11 @@ fn a_member_that_is_set_aside_keeps_its_tags_on_what_all_share() {
     let stack = before();
     let mut aws = Aws::with(&stack);
     let mut without = after();
-    let frozen: BTreeSet<ObjectName> = [ObjectName::new("shop", "other")].into();
+    let owner = |name: &str| ObjectReference::ingress(&ObjectName::new("shop", name));
     without.frozen = FrozenMembers {
         services: BTreeSet::new(),
-        order: vec![ObjectName::new("shop", "other"), ObjectName::new("shop", "web")],
-        members: frozen,
+        order: vec![owner("other"), owner("web")],
+        members: [owner("other")].into(),
     };
     aws.settle(&without, 1);
     insta::assert_snapshot!(tagged(&aws).join("\n"), @"

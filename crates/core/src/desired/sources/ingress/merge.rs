@@ -9,6 +9,7 @@ use super::{
     access::Access,
     cause,
     class::{Ownership, ownership},
+    is_of,
     member_spec::{MemberSpec, PortSpec},
     settings::Sourced,
 };
@@ -261,7 +262,8 @@ impl<'a> Builder<'a> {
         };
         // Where nothing is remembered of anybody, one set aside may have everything.
         let has = |member: &Member<'_>| {
-            let mut its = member_resources.iter().filter(|resources| resources.member == *member.name());
+            let mut its =
+                member_resources.iter().filter(|resources| resources.member.as_ingress() == Some(member.name()));
             frozen.contains(member.name())
                 && (member_resources.is_empty()
                     || its.any(|held| port.is_none_or(|port| held.ports.contains_key(&port))))
@@ -524,7 +526,7 @@ impl<'a> Builder<'a> {
                 },
                 |observed, member| {
                     let holds = |resources: &crate::model::MemberResources| {
-                        resources.member == *member
+                        resources.member.as_ingress() == Some(member)
                             && resources.ports.get(&port).is_some_and(|held| held.default_action)
                     };
                     observed.member_resources.iter().any(holds)
@@ -545,7 +547,7 @@ impl<'a> Builder<'a> {
             let mut holders = retained.iter().flat_map(|observed| &observed.member_resources).filter(|resources| {
                 resources.ports.get(&port).is_some_and(|held| held.certificates.contains(certificate))
             });
-            !all.contains(certificate) && holders.all(|resources| frozen.contains(&resources.member))
+            !all.contains(certificate) && holders.all(|resources| is_of(resources, frozen))
         });
         let default_certificate =
             held_default.or_else(|| certified.and_then(|spec| of(spec, port)?.certificates.first().cloned()));
@@ -620,7 +622,7 @@ fn in_listener(observed: &ObservedStack, port: u16, holds: impl Fn(&crate::model
 fn has_frozen_listener(observed: &ObservedStack, frozen: &BTreeSet<ObjectName>, port: u16) -> bool {
     let mut holders =
         observed.member_resources.iter().filter(|resources| resources.ports.contains_key(&port)).peekable();
-    holders.peek().is_none() || holders.any(|resources| frozen.contains(&resources.member))
+    holders.peek().is_none() || holders.any(|resources| is_of(resources, frozen))
 }
 
 /// Returns true for a range of all addresses.

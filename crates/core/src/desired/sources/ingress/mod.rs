@@ -43,8 +43,8 @@ use crate::{
     api::annotations::{AnnotationError, Annotations, Origin, registry::ingress as keys},
     facts::{FactQuery, Facts},
     model::{
-        Cause, FrozenMembers, IpAddressType, ObjectName, ObjectReference, ResourceId, Scheme, SecurityGroupReference,
-        Stack, StackId, TargetGroup, Value,
+        Cause, FrozenMembers, IpAddressType, MemberResources, ObjectName, ObjectReference, ResourceId, Scheme,
+        SecurityGroupReference, Stack, StackId, TargetGroup, Value,
     },
     snapshot::{Backend, Ingress, IngressClassParams, Service, Snapshot},
 };
@@ -102,8 +102,8 @@ pub fn build(
         frozen: match frozen.is_empty() {
             true => FrozenMembers::default(),
             false => FrozenMembers {
-                members: frozen.clone(),
-                order: membership.members.clone(),
+                members: frozen.iter().map(ObjectReference::ingress).collect(),
+                order: membership.members.iter().map(ObjectReference::ingress).collect(),
                 services: frozen.iter().flat_map(|member| services_of(snapshot, member)).collect(),
             },
         },
@@ -115,7 +115,7 @@ pub fn build(
 
 /// Returns the Services that an Ingress may lead to, each with the Ingress: its backends, and Services of its namespace that its
 /// annotations name.
-fn services_of(snapshot: &Snapshot, member: &ObjectName) -> BTreeSet<(ObjectName, String)> {
+fn services_of(snapshot: &Snapshot, member: &ObjectName) -> BTreeSet<(ObjectReference, String)> {
     let Some(ingress) = snapshot.ingresses.get(member) else { return BTreeSet::new() };
     let paths = ingress.rules.iter().flat_map(|rule| &rule.paths).map(|path| &path.backend);
     let named = ingress.default_backend.iter().chain(paths).filter_map(|backend| match backend {
@@ -127,7 +127,15 @@ fn services_of(snapshot: &Snapshot, member: &ObjectName) -> BTreeSet<(ObjectName
         values.any(|(_, value)| value.contains(service.name.as_str()))
     };
     let in_actions = snapshot.services.keys().filter(|name| name.namespace == member.namespace && actions(name));
-    named.chain(in_actions.map(|name| name.name.clone())).map(|service| (member.clone(), service)).collect()
+    named
+        .chain(in_actions.map(|name| name.name.clone()))
+        .map(|service| (ObjectReference::ingress(member), service))
+        .collect()
+}
+
+/// Returns true if the resources are those of one of the Ingresses.
+fn is_of(resources: &MemberResources, ingresses: &BTreeSet<ObjectName>) -> bool {
+    resources.member.as_ingress().is_some_and(|ingress| ingresses.contains(ingress))
 }
 
 struct Builder<'a> {
@@ -214,8 +222,9 @@ impl<'a> Builder<'a> {
         // The finalizer alone, which anybody may write, gives nobody a say.
         if group::releases_protected(&leaving, |_| true) {
             let Ok(current) = self.current() else { return None };
-            let held =
-                |name: &ObjectName| current.is_some_and(|o| o.member_resources.iter().any(|held| held.member == *name));
+            let held = |name: &ObjectName| {
+                current.is_some_and(|o| o.member_resources.iter().any(|held| held.member.as_ingress() == Some(name)))
+            };
             let is_its = |ingress: &Ingress| {
                 *self.group == StackId::Ingress(ingress.name.clone())
                     || self.is_served_here(ingress)

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Builder,
+    Builder, is_of,
     member_spec::MemberSpec,
     merge::{Merged, Unmerged},
     routes::{self, RouteUsage, Routes},
@@ -60,15 +60,14 @@ impl<'a> Builder<'a> {
         let retained = self.observed_if_frozen(frozen)?;
         let mut usage = Usage::default();
         for resources in
-            retained.iter().flat_map(|observed| &observed.member_resources).filter(|h| frozen.contains(&h.member))
+            retained.iter().flat_map(|observed| &observed.member_resources).filter(|resources| is_of(resources, frozen))
         {
             usage.rules += resources.rules.len();
             usage.listeners.extend(resources.ports.keys());
         }
         if let Some(observed) = retained {
             let theirs = |rule: &RuleArn| {
-                let mut holders =
-                    observed.member_resources.iter().filter(|resources| frozen.contains(&resources.member));
+                let mut holders = observed.member_resources.iter().filter(|resources| is_of(resources, frozen));
                 holders.any(|resources| resources.rules.contains(rule))
             };
             let listeners = observed.load_balancers.iter().flat_map(ObservedLoadBalancer::known_listeners);
@@ -97,7 +96,7 @@ impl<'a> Builder<'a> {
         let held: BTreeSet<&ObjectName> = current
             .into_iter()
             .flat_map(|observed| &observed.member_resources)
-            .map(|resources| &resources.member)
+            .filter_map(|resources| resources.member.as_ingress())
             .collect();
         // Without a record (the first pass after a takeover), who has been served is told by the status.
         let served = |spec: &MemberSpec<'_>| held.is_empty() && !spec.member.ingress.status.is_empty();

@@ -15,7 +15,8 @@ impl<'a> Builder<'a> {
             return requesters;
         }
         let member_resources = self.facts.current.iter().flat_map(|observed| &observed.member_resources);
-        let held: BTreeSet<&ObjectName> = member_resources.map(|resources| &resources.member).collect();
+        let held: BTreeSet<&ObjectName> =
+            member_resources.filter_map(|resources| resources.member.as_ingress()).collect();
         let mut specs: Vec<&MemberSpec<'a>> = specs.iter().collect();
         let is_old =
             |spec: &MemberSpec<'a>| held.contains(spec.member.name()) || self.is_served_here(spec.member.ingress);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 
 use super::{
-    Builder, Failed, access,
+    Builder, Failed, access, is_of,
     listeners::{self, ListenerContext},
     member_spec::MemberSpec,
     merge::{Merged, MergedPort},
@@ -14,8 +14,8 @@ use super::{
 use crate::{
     diagnostics::Code,
     model::{
-        Listener, ListenerProtocol, ListenerShare, ObjectName, ResourceId, Rule, SecurityGroupRule, Stack, TargetGroup,
-        TargetGroupReference,
+        Listener, ListenerProtocol, ListenerShare, ObjectName, ObjectReference, ResourceId, Rule, SecurityGroupRule,
+        Stack, TargetGroup, TargetGroupReference,
     },
 };
 
@@ -124,7 +124,7 @@ impl<'a> Builder<'a> {
                     .flat_map(|observed| &observed.member_resources)
                     .filter(|resources| port.is_some_and(|port| resources.ports.contains_key(&port)))
                     .peekable();
-                holders.peek().is_none() || holders.any(|resources| frozen.contains(&resources.member))
+                holders.peek().is_none() || holders.any(|resources| is_of(resources, frozen))
             };
             rules.extend(retained.filter(elsewhere).filter(held).cloned());
             Some(self.managed_security_group(first, rules, &user_tags))
@@ -169,7 +169,10 @@ impl<'a> Builder<'a> {
             }
             let certificates = listener.certificates.iter().cloned().collect();
             let cause = super::cause(spec.member.ingress, "spec");
-            shares.insert(member.clone(), ListenerShare { certificates, default_action: is_default, cause });
+            shares.insert(
+                ObjectReference::ingress(member),
+                ListenerShare { certificates, default_action: is_default, cause },
+            );
             tagged.push(spec);
         }
         self.warn_of_hidden_rules(&rules, number);

@@ -98,7 +98,7 @@ fn published(text: &str) -> String {
 /// Returns what is remembered of a member that has these listeners.
 fn resources(member: &str, ports: &[u16]) -> MemberResources {
     let ports = ports.iter().map(|port| (*port, ListenerResources::default())).collect();
-    MemberResources { member: name(member), rules: BTreeSet::new(), ports }
+    MemberResources { member: ObjectReference::ingress(&name(member)), rules: BTreeSet::new(), ports }
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn certificates_come_together_and_the_first_member_gives_the_default() {
     let tls = built.stack.unwrap().listeners.remove(&443).unwrap();
     assert_eq!(tls.default_certificate, Some(CertificateArn::new(arn("m"))));
     assert_eq!(tls.certificates, [CertificateArn::new(arn("a")), CertificateArn::new(arn("c"))].into());
-    assert_eq!(tls.shares[&name("c")].certificates, [CertificateArn::new(arn("a"))].into());
+    assert_eq!(tls.shares[&ObjectReference::ingress(&name("c"))].certificates, [CertificateArn::new(arn("a"))].into());
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
         let built = built_of(&[member("a", first), member("b", second), member("c", &[])], &facts());
         assert_eq!(built.frozen, [name("b")].into());
         let stack = built.stack.as_ref().unwrap();
-        assert_eq!(stack.frozen.order, ["a", "b", "c"].map(name));
+        assert_eq!(stack.frozen.order, ["a", "b", "c"].map(|member| ObjectReference::ingress(&name(member))));
         assert!(stack.target_groups.keys().all(|id| !id.as_str().starts_with("shop/b-")));
         messages(&built)
     };
@@ -203,7 +203,7 @@ fn two_default_backends_on_one_port() {
     Error conflict on Ingress shop/b: spec.defaultBackend: the default backend of port 80 is to be that of Ingress shop/b, but a group has only one: that of Ingress shop/a, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
     let holds = MemberResources {
-        member: name("b"),
+        member: ObjectReference::ingress(&name("b")),
         rules: BTreeSet::new(),
         ports: [(80, ListenerResources { default_action: true, ..ListenerResources::default() })].into(),
     };
@@ -400,7 +400,10 @@ fn with_everybody_set_aside_nothing_changes_unless_somebody_leaves() {
         "  finalizers: [group.ingress.k8s.aws/edge]\n  deletionTimestamp: '2026-01-01T00:00:00Z'\n  annotations:";
     let leaving = member("b", &[]).replace("  annotations:", held);
     let stack = built_of(&[broken, leaving], &current(|_| ())).stack.unwrap();
-    assert_eq!((stack.frozen.members, stack.listeners.len(), stack.target_groups.len()), ([name("a")].into(), 0, 0));
+    assert_eq!(
+        (stack.frozen.members, stack.listeners.len(), stack.target_groups.len()),
+        ([ObjectReference::ingress(&name("a"))].into(), 0, 0)
+    );
     assert_eq!(stack.load_balancer.unwrap().scheme, Scheme::Internal);
 }
 
@@ -502,7 +505,7 @@ fn newcomers_without_room_are_set_aside_until_there_is_some() {
     insta::assert_snapshot!(messages(&built), @"Error quota on Ingress shop/b: spec.rules: with this Ingress the load balancer would have 105 rules, and the account allows 100 (default rules and certificates are not counted); use fewer rules, put this Ingress in another group, or have the limit raised in Service Quotas; it is served as soon as there is room");
     // Whoever is there already stays, wherever in the order.
     let holds = MemberResources {
-        member: name("b"),
+        member: ObjectReference::ingress(&name("b")),
         rules: BTreeSet::new(),
         ports: [(80, ListenerResources::default())].into(),
     };
@@ -548,7 +551,7 @@ fn a_deleted_member_that_protects_the_load_balancer_keeps_its_part() {
     // The load balancer stays, without what was of the other.
     let built = built_of(&at_once, &current(|_| {}));
     let stack = built.stack.unwrap();
-    assert!(stack.load_balancer.is_some() && stack.frozen.members == [name("a")].into());
+    assert!(stack.load_balancer.is_some() && stack.frozen.members == [ObjectReference::ingress(&name("a"))].into());
 }
 
 #[test]

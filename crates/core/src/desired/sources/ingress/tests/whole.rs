@@ -99,7 +99,7 @@ fn an_ingress_with_one_path_in_full() {
             cause: cause("spec.rules[0].http.paths[0]"),
         }],
         shares: BTreeMap::from([(
-            web(),
+            ObjectReference::ingress(&web()),
             ListenerShare { certificates: BTreeSet::new(), default_action: false, cause: cause("spec") },
         )]),
         tags: tags(Some("80")),
