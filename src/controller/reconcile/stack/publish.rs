@@ -52,7 +52,9 @@ impl Controller {
                     let kept = balancer.known_listeners().map(|l| l.port).filter(|_| !stack.frozen.is_empty());
                     let ports: BTreeSet<u16> = stack.listeners.keys().copied().chain(kept).collect();
                     let ports: Vec<u16> = ports.into_iter().collect();
-                    for name in membership.served().filter(|name| !stack.frozen.members.contains(&stack.id.member(name))) {
+                    for name in
+                        membership.served().filter(|name| !stack.frozen.members.contains(&stack.id.member(name)))
+                    {
                         self.write_ingress_status(name, &hostname, &ports).await?;
                     }
                 }
@@ -131,7 +133,8 @@ impl Controller {
         }
         if !plan.steps().is_empty() {
             let frozen = &stack.frozen.members;
-            let served: Vec<_> = membership.served().filter(|name| !frozen.contains(&group.member(name))).cloned().collect();
+            let served: Vec<_> =
+                membership.served().filter(|name| !frozen.contains(&group.member(name))).cloned().collect();
             for subject in self.subjects(group, &served) {
                 self.events.record(EventType::Normal, &subject, "SuccessfullyReconciled", "Successfully reconciled");
             }
@@ -206,7 +209,8 @@ impl Controller {
             return Ok(());
         }
         let Planned::Ready(left) = plan::plan(stack, observed) else { return Ok(()) };
-        for name in membership.leaving.iter().filter(|name| !plan::delays_release(&left, observed, &group.member(name))) {
+        for name in membership.leaving.iter().filter(|name| !plan::delays_release(&left, observed, &group.member(name)))
+        {
             if self.permit.holds() {
                 self.kubernetes.remove_finalizer(&group.member(name), &group.finalizer()).await?;
             }

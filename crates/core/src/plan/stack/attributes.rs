@@ -1,0 +1,105 @@
+//! Tags and attributes.
+
+use std::collections::BTreeMap;
+
+use super::Planner;
+use crate::model::{Attributes, Cause, ResourceId, Tags};
+use crate::plan::{
+    step::{AttributesOf, Step, StepAction, TaggedResource},
+    tags,
+};
+
+/// The askers for attributes.
+#[derive(Clone, Copy)]
+pub(super) struct Causes<'a> {
+    of_all: &'a Cause,
+    /// Those with a cause of their own.
+    of_attributes: Option<&'a BTreeMap<String, Cause>>,
+}
+
+impl<'a> Causes<'a> {
+    pub(super) fn one(of_all: &'a Cause) -> Self {
+        Self { of_all, of_attributes: None }
+    }
+
+    pub(super) fn of(of_all: &'a Cause, of_attributes: &'a BTreeMap<String, Cause>) -> Self {
+        Self { of_all, of_attributes: Some(of_attributes) }
+    }
+}
+
+/// Returns true if an attribute has the value that it shall have. AWS shows a switch as `true` or `false`, however it was written.
+fn same_value(wanted: &str, known: &str) -> bool {
+    let switch = |value: &str| ["true", "false"].iter().any(|switch| value.eq_ignore_ascii_case(switch));
+    wanted == known || switch(wanted) && wanted.eq_ignore_ascii_case(known)
+}
+
+impl Planner<'_> {
+    /// Brings the tags of a resource to what is wanted. `sources` are what the controller may have tagged it for.
+    pub(super) fn tags(
+        &mut self,
+        resource: TaggedResource,
+        name: String,
+        sources: &[ResourceId],
+        (wanted, existing): (&Tags, &Tags),
+        cause: &Cause,
+    ) {
+        let missing: Tags =
+            wanted.iter().filter(|(k, v)| existing.get(*k) != Some(*v)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let keys = tags::surplus(self.stack, self.observed, sources, wanted, existing);
+        if !keys.is_empty() {
+            let remove = StepAction::RemoveTags { resource: resource.clone(), name: name.clone(), keys };
+            let remove = Step { action: remove, cause: cause.clone() };
+            // Where there is no room for those that come, those that go make it.
+            match tags::have_room(&missing, existing) {
+                true => self.untagged.push(remove),
+                false => self.plan.steps.push(remove),
+            }
+        }
+        if !missing.is_empty() {
+            self.push(StepAction::AddTags { resource, name, tags: missing }, cause);
+        }
+    }
+
+    /// As [`Self::tags`], of what all members share: the tags of members that are set aside stay.
+    pub(super) fn shared_tags(
+        &mut self,
+        resource: TaggedResource,
+        name: String,
+        source: ResourceId,
+        (wanted, existing): (&Tags, &Tags),
+        cause: &Cause,
+    ) {
+        let mut kept = wanted.clone();
+        if !self.frozen_resources.none_frozen() && !wanted.is_empty() {
+            for (key, value) in existing {
+                kept.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        self.tags(resource, name, &[source], (&kept, existing), cause);
+    }
+
+    /// The attributes that differ from what is known. What is not known is not guessed: it is read first.
+    pub(super) fn attributes(
+        &mut self,
+        of: AttributesOf,
+        name: String,
+        wanted: &Attributes,
+        known: &Attributes,
+        causes: Causes<'_>,
+    ) {
+        // A call for each who asks, so that a refusal is told to the right one; but AWS takes some only together (a log and its
+        // bucket): those whose keys differ in their last part alone.
+        let mut changes: BTreeMap<&Cause, Attributes> = BTreeMap::new();
+        let mut families: BTreeMap<&str, &Cause> = BTreeMap::new();
+        let differs = |key: &str, value: &str| known.get(key).is_none_or(|known| !same_value(value, known));
+        for (key, value) in wanted.iter().filter(|(key, value)| differs(key, value)) {
+            let family = key.rsplit_once('.').map_or(key.as_str(), |(family, _)| family);
+            let asks = || causes.of_attributes.and_then(|causes| causes.get(key)).unwrap_or(causes.of_all);
+            let cause = *families.entry(family).or_insert_with(asks);
+            changes.entry(cause).or_default().insert(key.clone(), value.clone());
+        }
+        for (cause, attributes) in changes {
+            self.push(StepAction::ModifyAttributes { of: of.clone(), name: name.clone(), attributes }, cause);
+        }
+    }
+}

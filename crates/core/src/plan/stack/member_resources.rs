@@ -1,0 +1,45 @@
+//! The resources of each member of a group, as records remember them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{ListenerResources, MemberResources, ObjectReference, ObservedRule, ObservedStack, RuleArn, Stack};
+use crate::plan::rules::same_conditions;
+
+/// Returns the resources of each member of a group, where nothing is left to do. Of members that are set aside it is what it was.
+#[must_use]
+pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberResources> {
+    let frozen = |resources: &&MemberResources| stack.frozen.members.contains(&resources.member);
+    let mut member_resources: BTreeMap<ObjectReference, MemberResources> = observed
+        .member_resources
+        .iter()
+        .filter(frozen)
+        .map(|resources| (resources.member.clone(), resources.clone()))
+        .collect();
+    let of = |member: &ObjectReference| MemberResources {
+        member: member.clone(),
+        rules: BTreeSet::new(),
+        ports: BTreeMap::new(),
+    };
+    for listener in stack.listeners.values() {
+        for (member, share) in &listener.shares {
+            let port =
+                ListenerResources { certificates: share.certificates.clone(), default_action: share.default_action };
+            member_resources.entry(member.clone()).or_insert_with(|| of(member)).ports.insert(listener.port, port);
+        }
+    }
+    let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
+    let taken: BTreeSet<RuleArn> = member_resources.values().flat_map(|resources| resources.rules.clone()).collect();
+    for listener in stack.listeners.values() {
+        // What is kept besides has an owner, or stands after the last wanted rule that it equals in number.
+        let existing = balancer.and_then(|b| b.listener(listener.port)).into_iter().flat_map(|l| &l.rules);
+        let mut free = existing.filter(|rule| !taken.contains(&rule.arn)).collect::<Vec<_>>();
+        for rule in &listener.rules {
+            let same = |observed: &&ObservedRule| same_conditions(rule, observed);
+            let Some(place) = free.iter().position(same) else { continue };
+            let member = &rule.cause.object;
+            let arn = free.remove(place).arn.clone();
+            member_resources.entry(member.clone()).or_insert_with(|| of(member)).rules.insert(arn);
+        }
+    }
+    member_resources.into_values().collect()
+}

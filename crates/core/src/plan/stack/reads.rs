@@ -1,0 +1,39 @@
+//! The state that a plan depends on and that has to be read first.
+
+use super::generations::can_update_in_place;
+use crate::model::{ObservedStack, ObservedTargetGroup, Stack};
+use crate::plan::step::Reads;
+
+/// Returns the state that the plan depends on and that is not known: the listeners of the load balancer, unless all of it goes, and attributes that the
+/// stack asks for of what exists.
+pub(super) fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
+    let mut reads = Reads::default();
+    if let Some(wanted) = &stack.load_balancer {
+        let unread = observed.replaced(wanted).filter(|existing| existing.listeners.is_none());
+        reads.listeners_of = unread.map(|existing| existing.arn.clone()).collect();
+        let mut going = observed.replaced(wanted).filter(|old| observed.expired.contains(&old.arn));
+        reads.load_balancer = going.find(|old| old.attributes.is_none()).map(|old| old.arn.clone());
+    }
+    let current = stack.load_balancer.as_ref().and_then(|wanted| Some((wanted, observed.current(wanted)?)));
+    if let Some((wanted, existing)) = current {
+        let unread = !wanted.attributes.is_empty() && existing.attributes.is_none();
+        reads.load_balancer = unread.then(|| existing.arn.clone()).or(reads.load_balancer);
+        reads.listeners_of.extend(Some(existing.arn.clone()).filter(|_| existing.listeners.is_none()));
+        let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
+        // What one has that is about to speak something else does not matter, and a TLS listener has none to read.
+        reads.listeners = listeners
+            .filter_map(|listener| existing.listener(listener.port).filter(|l| l.protocol == Some(listener.protocol)))
+            .filter(|listener| listener.attributes.is_none())
+            .map(|listener| listener.arn.clone())
+            .collect();
+    }
+    let target_groups = stack.target_groups.values().filter(|group| !group.attributes.is_empty());
+    reads.target_groups = target_groups
+        .filter_map(|wanted| {
+            let unread = |o: &&ObservedTargetGroup| o.attributes.is_none() && can_update_in_place(wanted, o);
+            observed.target_groups.iter().find(|o| o.resource().as_ref() == Some(&wanted.resource) && unread(o))
+        })
+        .map(|group| group.arn.clone())
+        .collect();
+    reads
+}

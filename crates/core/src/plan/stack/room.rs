@@ -1,0 +1,98 @@
+//! The order of steps where AWS has said that no more fits.
+
+use std::collections::BTreeSet;
+
+use super::Planner;
+use crate::model::{
+    Action, Cause, KnownLimits, Listener, ObservedListener, ObservedLoadBalancer, TargetGroupReference,
+};
+use crate::plan::{
+    order,
+    quota_usage::QuotaUsage,
+    step::{Step, StepAction},
+};
+
+impl<'a> Planner<'a> {
+    /// Returns what the load balancer has after the steps so far, where AWS has said that not more fits.
+    pub(super) fn used(&self) -> Option<QuotaUsage> {
+        if self.observed.room == KnownLimits::default() {
+            return None;
+        }
+        let balancer = self.balancer();
+        let mut used = QuotaUsage::of(self.observed.room, balancer);
+        self.plan.steps.iter().for_each(|step| used.after(step, balancer, &|group| self.resolve(group)));
+        Some(used)
+    }
+
+    /// Goes on with what had no room, as far as it has room now.
+    pub(super) fn make_what_fits(&mut self) {
+        while let Some(next) = self.later.front() {
+            let Some(used) = self.used() else { return };
+            let fits = match &next.action {
+                StepAction::CreateRule { rule, .. } => used.fits(rule, &|group| self.resolve(group)),
+                StepAction::AddListenerCertificates { certificates, .. } => {
+                    used.certificates_free() >= certificates.len()
+                }
+                // A rule that stays as it is serves until everything else is done.
+                StepAction::ModifyRule { .. } => false,
+                _ => true,
+            };
+            if !fits {
+                return;
+            }
+            self.plan.steps.extend(self.later.pop_front());
+        }
+    }
+
+    /// Returns the listeners that no member asks for and that are still there, each with whether another one redirected to it
+    /// before; those to which none did come first.
+    pub(super) fn listeners_to_delete(&self) -> Vec<(&'a ObservedListener, bool)> {
+        let deletes = |port: u16| {
+            let is_of = |step: &Step| matches!(step.action, StepAction::DeleteListener { port: of, .. } if of == port);
+            self.plan.steps.iter().any(is_of)
+        };
+        let there: Vec<&ObservedListener> = self
+            .balancer()
+            .into_iter()
+            .flat_map(ObservedLoadBalancer::known_listeners)
+            .filter(|listener| !deletes(listener.port))
+            .collect();
+        let is_unasked = |listener: &&ObservedListener| {
+            !self.stack.listeners.contains_key(&listener.port) && !self.frozen_resources.listener(listener.port)
+        };
+        let is_led_to = |port: u16| there.iter().any(|from| order::redirects_now(from).contains(&port));
+        let going = there.iter().copied().filter(is_unasked);
+        let mut going: Vec<_> = going.map(|listener| (listener, is_led_to(listener.port))).collect();
+        going.sort_by_key(|(_, is_led_to)| *is_led_to);
+        going
+    }
+
+    pub(super) fn delete_listener(&mut self, existing: &ObservedListener, cause: &Cause) {
+        self.push(StepAction::DeleteListener { arn: existing.arn.clone(), port: existing.port }, cause);
+        self.make_what_fits();
+    }
+
+    /// Deletes a listener where AWS has said that no more fit, if one goes. Returns false where each that goes is one that
+    /// another redirects to, and these stay.
+    pub(super) fn make_room_for_listener(&mut self, cause: &Cause, may_be_led_to: bool) -> bool {
+        if self.used().is_none_or(|used| used.has_room_for_listener()) {
+            return true;
+        }
+        match self.listeners_to_delete().first() {
+            Some((_, true)) if !may_be_led_to => return false,
+            Some((existing, _)) => self.delete_listener(existing, cause),
+            None => {}
+        }
+        true
+    }
+
+    /// Returns false if all wanted rules lead to more target groups than AWS has said that the load balancer may lead to.
+    pub(super) fn fits_in_the_end(&self) -> bool {
+        let Some(most) = self.observed.room.target_groups else { return true };
+        let of_listener = |listener: &'a Listener| {
+            std::iter::once(&listener.default_action).chain(listener.rules.iter().map(|rule| &rule.action))
+        };
+        let actions = self.stack.listeners.values().flat_map(of_listener);
+        actions.flat_map(Action::target_groups).collect::<BTreeSet<&TargetGroupReference>>().len() <= most
+    }
+}
