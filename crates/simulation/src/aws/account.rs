@@ -137,10 +137,28 @@ pub(super) struct Check {
     pub matcher: Option<(String, String)>,
 }
 
+impl Check {
+    /// Returns the check that AWS makes where a group of HTTP asks for none.
+    pub(super) fn of_http() -> Self {
+        Self {
+            enabled: true,
+            protocol: "HTTP".to_owned(),
+            port: "traffic-port".to_owned(),
+            path: Some("/".to_owned()),
+            interval: 30,
+            timeout: 5,
+            healthy: 5,
+            unhealthy: 2,
+            matcher: Some(("HttpCode".to_owned(), "200".to_owned())),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct TargetGroup {
     pub arn: String,
     pub name: String,
+    pub vpc: String,
     pub target_type: String,
     pub protocol: String,
     pub protocol_version: Option<String>,
@@ -152,6 +170,8 @@ pub(super) struct TargetGroup {
     pub targets: BTreeMap<(String, u16), Instant>,
     /// In which zone each was registered, where the call named one.
     pub zones: BTreeMap<(String, u16), String>,
+    /// States that a test has set.
+    pub healths: BTreeMap<(String, u16), String>,
     /// When each was deregistered; it serves the requests that it has for a while.
     pub draining: BTreeMap<(String, u16), Instant>,
     /// When a listener or rule first named it.
@@ -181,6 +201,10 @@ pub(super) struct Account {
     pub security_groups: BTreeMap<String, SecurityGroup>,
     /// Security groups of load balancers that are deleted, and until when their network interfaces stay.
     pub lingering: Vec<(BTreeSet<String>, Instant)>,
+    /// Targets whose registration is refused.
+    pub refused_targets: BTreeSet<String>,
+    /// True where that refusal names them.
+    pub names_refused_targets: bool,
     /// What was asked for that is not simulated.
     pub not_simulated: Vec<String>,
 }
@@ -197,6 +221,8 @@ impl Account {
             target_groups: BTreeMap::new(),
             security_groups,
             lingering: Vec::new(),
+            refused_targets: BTreeSet::new(),
+            names_refused_targets: false,
             not_simulated: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ mod listeners;
 mod network;
 mod rules;
 mod security_groups;
+mod setup;
 mod state;
 mod tags;
 mod tamper;
@@ -41,7 +42,7 @@ use aws_smithy_types::body::SdkBody;
 use serde::Serialize;
 use tokio::{sync::oneshot, time::Instant};
 
-pub use self::{account::Limits, state::State};
+pub use self::{account::Limits, setup::GivenTargetGroup, state::State};
 use self::{
     account::{Account, Session, UNSUPPORTED},
     wire::{Refusal, Request},
@@ -119,8 +120,20 @@ struct Inner {
     random: Random,
     faults: Faults,
     page_size: usize,
+    /// Calls take no time.
+    at_once: bool,
+    planned: Vec<Planned>,
     crash: Option<Crash>,
     calls: Vec<Call>,
+}
+
+/// Refusals of calls of one operation that a test has planned.
+struct Planned {
+    operation: &'static str,
+    /// The number of calls that pass before.
+    after: usize,
+    times: usize,
+    refusal: Refusal,
 }
 
 /// The caller's end is near.
@@ -136,6 +149,7 @@ enum Fate {
     Answer,
     Throttle,
     InUse,
+    Refuse(Refusal),
     /// Whether it takes effect, and whether there is an answer at all.
     Fail {
         after: bool,
@@ -173,6 +187,8 @@ impl SimulatedAws {
             random: Random::new(seed),
             faults: Faults::default(),
             page_size: PAGE,
+            at_once: false,
+            planned: Vec::new(),
             crash: None,
             calls: Vec::new(),
         })))
@@ -252,8 +268,8 @@ impl Inner {
     fn arrive(&mut self, body: &str) -> Arrival {
         let request = Request::parse(body);
         let mut random = Random::new(self.random.number());
-        let millis = 1 + random.below_u64(LONGEST);
-        let before = random.below_u64(millis);
+        let whole = 1 + random.below_u64(LONGEST);
+        let before = random.below_u64(whole);
         let chosen = random.share();
         let (misses_fresh, lists_without_fresh) = ((random.share() < 0.5), (random.share() < 0.5));
         let faults = &self.faults;
@@ -276,14 +292,34 @@ impl Inner {
         if deletes && faults.in_use > 0.0 && (random.share() < faults.in_use) && matches!(fate, Fate::Answer) {
             fate = Fate::InUse;
         }
+        if let Some(refusal) = self.planned_refusal(&request.operation) {
+            fate = Fate::Refuse(refusal);
+        }
         if request.is_write() {
             match self.crash.take() {
                 Some(crash) if crash.after == 0 => fate = Fate::Crash(crash),
                 crash => self.crash = crash.map(|crash| Crash { after: crash.after - 1, ..crash }),
             }
         }
-        let (before, after) = (Duration::from_millis(before), Duration::from_millis(millis - before));
+        let millis = |millis: u64| if self.at_once { Duration::ZERO } else { Duration::from_millis(millis) };
+        let (before, after) = (millis(before), millis(whole - before));
         Arrival { request, fate, before, after, random, misses_fresh, lists_without_fresh }
+    }
+
+    /// Returns the planned refusal of this call.
+    fn planned_refusal(&mut self, operation: &str) -> Option<Refusal> {
+        let number = self.planned.iter().position(|planned| planned.operation == operation)?;
+        let planned = self.planned.get_mut(number)?;
+        if planned.after > 0 {
+            planned.after -= 1;
+            return None;
+        }
+        planned.times -= 1;
+        let refusal = planned.refusal.clone();
+        if planned.times == 0 {
+            self.planned.remove(number);
+        }
+        Some(refusal)
     }
 
     /// Carries a call out.
@@ -291,7 +327,7 @@ impl Inner {
         let Arrival { request, fate, random, misses_fresh, lists_without_fresh, .. } = arrival;
         let takes_effect = match &fate {
             Fate::Answer => true,
-            Fate::Throttle | Fate::InUse => false,
+            Fate::Throttle | Fate::InUse | Fate::Refuse(_) => false,
             Fate::Fail { after, .. } => *after,
             Fate::Crash(crash) => crash.takes_effect,
         };
@@ -328,6 +364,9 @@ impl Inner {
                 let code = if ec2 { "DependencyViolation" } else { "ResourceInUse" };
                 (Outcome::Refused(code.to_owned()), failure(400, code, "It is in use by another service"))
             }
+            (Fate::Refuse(Refusal { code, message, .. }), _) => {
+                (Outcome::Refused(code.clone()), failure(400, &code, &message))
+            }
             (Fate::Answer | Fate::Throttle, _) => {
                 let reply = if ec2 {
                     failure(503, "RequestLimitExceeded", "Request limit exceeded.")
@@ -353,6 +392,13 @@ impl Inner {
     }
 }
 
+/// Waits, or goes on in the same moment: tokio's timers fire at whole milliseconds.
+async fn pause(duration: Duration) {
+    if !duration.is_zero() {
+        tokio::time::sleep(duration).await;
+    }
+}
+
 impl HttpConnector for SimulatedAws {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
@@ -360,12 +406,12 @@ impl HttpConnector for SimulatedAws {
         let aws = self.clone();
         HttpConnectorFuture::new(async move {
             let after = arrival.after;
-            tokio::time::sleep(arrival.before).await;
+            pause(arrival.before).await;
             let reply = aws.inner().carry_out(arrival);
             if matches!(reply, Reply::Never) {
                 std::future::pending::<()>().await;
             }
-            tokio::time::sleep(after).await;
+            pause(after).await;
             match reply {
                 Reply::Http(status, body) => {
                     let status = StatusCode::try_from(status).map_err(|error| ConnectorError::io(error.into()))?;
