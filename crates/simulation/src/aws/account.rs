@@ -69,7 +69,7 @@ pub(super) struct Balancer {
     /// Subnet, and the private address that was asked for there.
     pub subnets: BTreeMap<String, Option<String>>,
     pub security_groups: BTreeSet<String>,
-    /// Whether it was made in security groups: a Network Load Balancer that was not never gets any.
+    /// True if it was made in security groups: a Network Load Balancer that was not never gets any.
     pub made_in_groups: bool,
     pub attributes: Attributes,
     pub tags: Tags,
@@ -205,7 +205,7 @@ pub(super) struct Account {
     pub refused_targets: BTreeSet<String>,
     /// True where that refusal names them.
     pub names_refused_targets: bool,
-    /// What was asked for that is not simulated.
+    /// The requests for something that is not simulated.
     pub not_simulated: Vec<String>,
 }
 
@@ -303,9 +303,9 @@ pub(super) struct Session<'a> {
     pub faults: &'a Faults,
     pub page_size: usize,
     pub now: Instant,
-    /// Whether this call does not see yet what is fresh.
+    /// True if this call does not see yet what is fresh.
     pub misses_fresh: bool,
-    /// Whether this list lacks what is fresh.
+    /// True if this list lacks what is fresh.
     pub lists_without_fresh: bool,
     pub random: Random,
 }
@@ -375,12 +375,12 @@ impl Session<'_> {
         answer
     }
 
-    /// Whether what was made then is there for this call. What is fresh is so nowhere yet with AWS.
+    /// Returns true if what was made then is there for this call. What is fresh is so nowhere yet with AWS.
     pub(super) fn sees(&self, made: Instant) -> bool {
         !(self.misses_fresh && self.is_younger(made, self.faults.fresh_for))
     }
 
-    /// Whether what was made then is in a list that is not asked for by name.
+    /// Returns true if what was made then is in a list that is not asked for by name.
     pub(super) fn lists(&self, made: Instant) -> bool {
         !(self.lists_without_fresh && self.is_younger(made, self.faults.unlisted_for))
     }

@@ -52,7 +52,7 @@ fn tags(pairs: &[(&str, &str)]) -> Tags {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// What is there before anything is made.
+/// Returns the resources that are there before anything is made.
 pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
     let mut subnets = BTreeMap::new();
     for (number, letter) in (0u8..).zip(["a", "b", "c"]) {
@@ -151,7 +151,7 @@ fn interface_xml(interface: &InterfaceInfo, instance: Option<&String>) -> String
     .concat()
 }
 
-/// What EC2's filters are compared with: the values of each that a thing has.
+/// The values that EC2's filters are compared with, by filter.
 pub(super) type Filterable<'a> = BTreeMap<&'static str, Vec<&'a str>>;
 
 impl Session<'_> {
@@ -291,7 +291,7 @@ impl Session<'_> {
     }
 }
 
-/// Whether all filters hold.
+/// Returns true if all filters hold.
 pub(super) fn matches(
     filters: &[(String, Vec<String>)],
     has: &Filterable<'_>,

@@ -15,9 +15,9 @@ use super::{
 };
 use albatross_core::model::EVERY_ZONE;
 
-/// How long a target's first health checks take.
+/// The time that a target's first health checks take.
 const CHECKING: Duration = Duration::from_secs(20);
-/// How many targets one call takes.
+/// The number of targets that one call takes.
 const AT_ONCE: usize = 200;
 
 /// A state, and why, as a code and in words.
