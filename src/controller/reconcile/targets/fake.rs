@@ -9,24 +9,24 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::util::intstr::IntOrString, jiff::Timestamp};
 
 use super::{Cloud, Cluster, ClusterError, LiveCloud, Settings, TargetGroupFacts, TargetGroupKey, Targets};
 use albatross_aws::{AwsError, AwsErrorKind, AwsWriter, Inventory, WritePermit};
 use albatross_core::targets::readiness::Change;
-pub(super) use albatross_core::testing::{name, pod};
+pub(super) use albatross_core::testing::{name, node, pod};
 use albatross_core::{
     api::crd::{
         TargetGroupBindingSpec, TargetGroupBindingStatus,
-        target_group_binding::{ServiceReference, TargetType},
+        target_group_binding::{IpAddressType, ServiceReference, TargetType},
     },
     model::{
         InstanceInfo, InterfaceInfo, ObjectName, ObservedSecurityGroup, PortReference, Registration, SecurityGroupId,
         SecurityGroupRule, Tags, Target, TargetGroupArn, TargetHealth, VpcBlocks, VpcId, tags::BINDING_FINALIZER,
     },
     snapshot::{
-        AddressFamily, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState, Node, Readiness, Service,
-        ServicePort, Snapshot, TargetGroupBinding,
+        AddressFamily, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState, Service, ServicePort, Snapshot,
+        TargetGroupBinding,
     },
 };
 use albatross_simulation::aws::{GivenTargetGroup, SimulatedAws};
@@ -158,7 +158,7 @@ impl Cloud for Arc<RecordingCloud> {
 #[derive(Clone, Default)]
 pub(super) struct FakeCluster {
     pub snapshot: Arc<RwLock<Snapshot>>,
-    /// What the API server has, and the watches have not.
+    /// Objects that the API server has, and the watches have not.
     pub services: Arc<Mutex<Vec<Service>>>,
     /// The same.
     pub slices: Arc<Mutex<Vec<EndpointSlice>>>,
@@ -166,9 +166,9 @@ pub(super) struct FakeCluster {
     pub pods: Arc<Mutex<BTreeSet<ObjectName>>>,
     /// The same: whether there are nodes, and whether there are bindings.
     pub others: Arc<Mutex<(bool, bool)>>,
-    /// Whether the watches show nothing of what is written.
+    /// True if the watches show nothing of what is written.
     pub behind: bool,
-    /// How many of the next writes of a status or checkpoint take effect and are not answered.
+    /// The number of the next writes of a status or checkpoint that take effect and are not answered.
     pub unanswered: Arc<Mutex<usize>>,
     /// Pods whose status cannot be written.
     pub unwritable: Arc<Mutex<BTreeSet<ObjectName>>>,
@@ -357,7 +357,7 @@ impl Lab {
         self.cloud.live.invalidate_targets(&TargetGroupArn::new(ARN));
     }
 
-    /// What was asked since the last time.
+    /// Returns the calls since the last time.
     pub(super) fn log(&self) -> Vec<String> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
@@ -393,16 +393,6 @@ pub(super) fn service(called: &str) -> Service {
     }
 }
 
-pub(super) fn node(called: &str) -> Node {
-    Node {
-        name: ObjectName::new("", called),
-        provider_id: format!("aws:///us-west-2a/i-{called}"),
-        labels: BTreeMap::new(),
-        taints: vec![],
-        ready: Readiness::Ready,
-    }
-}
-
 pub(super) fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
     let endpoint = |address: &&str| EndpointAddress {
         address: (*address).to_owned(),
@@ -421,28 +411,19 @@ pub(super) fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
 
 /// A binding of `shop/cart` to [`ARN`], without networking.
 pub(super) fn binding(called: &str, target_type: Option<TargetType>) -> TargetGroupBinding {
+    let spec = TargetGroupBindingSpec {
+        target_group_arn: Some(ARN.into()),
+        target_type,
+        ip_address_type: Some(IpAddressType::Ipv4),
+        service_ref: ServiceReference { name: "cart".into(), port: IntOrString::Int(80) },
+        ..TargetGroupBindingSpec::default()
+    };
     TargetGroupBinding {
-        name: name(called),
         uid: format!("uid-{called}"),
-        generation: 1,
         resource_version: "1".into(),
         created: "2026-01-01T00:00:00Z".into(),
-        labels: BTreeMap::new(),
-        finalizers: vec![],
-        deleting: false,
-        checkpoint: None,
-        foreign_checkpoint: false,
-        spec: TargetGroupBindingSpec {
-            target_group_arn: Some(ARN.into()),
-            target_type,
-            ip_address_type: Some(albatross_core::api::crd::target_group_binding::IpAddressType::Ipv4),
-            service_ref: ServiceReference {
-                name: "cart".into(),
-                port: k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(80),
-            },
-            ..TargetGroupBindingSpec::default()
-        },
-        status: None,
+        spec,
+        ..albatross_core::testing::bare_binding(name(called))
     }
 }
 
