@@ -6,8 +6,7 @@ use super::*;
 use crate::controller::runtime::{lease::Leadership, write_permit::WriteClient};
 use albatross_aws::AwsWriter;
 use albatross_core::{
-    desired::BuildConfig,
-    model::{ResourceId, StackId, Value, VpcId, tags},
+    model::{ResourceId, StackId, VpcId, tags},
     snapshot::{Loaded, TargetGroupBinding, from_documents},
 };
 use albatross_simulation::fake::{Call, Fake, ec2, elb, elb_error};
@@ -46,9 +45,7 @@ fn group() -> StackId {
 }
 
 fn manifests() -> Snapshot {
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "test", MANIFESTS).unwrap();
-    loaded.snapshot
+    albatross_core::testing::snapshot(MANIFESTS)
 }
 
 /// Returns the manifests with these objects in the place of the Ingress.
@@ -158,7 +155,7 @@ async fn controller(
     };
     let records = Records::new(&writes, "kube-system", "lease", header);
     let controller = Controller {
-        config: BuildConfig::new("demo", Value::Known(vpc.clone())),
+        config: albatross_core::testing::build_config(),
         snapshot: Arc::clone(&snapshot),
         queue: Arc::default(),
         synced: Arc::new(Synced::new([])),

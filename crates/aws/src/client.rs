@@ -140,7 +140,7 @@ impl std::fmt::Debug for AwsReader {
 }
 
 /// The number of times that a throttled write is tried: about half a minute in all.
-const TRIES: u32 = 12;
+pub(crate) const TRIES: u32 = 12;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);

@@ -11,7 +11,7 @@ use albatross_core::model::{
     SubnetInfo, Tags, VpcBlocks, VpcId, ZoneInfo,
 };
 
-/// How many values one filter takes.
+/// The number of values that one filter takes.
 const FILTER_VALUES: usize = 200;
 
 fn filter(name: &str, values: impl IntoIterator<Item = impl Into<String>>) -> Filter {
@@ -325,28 +325,27 @@ fn security_group(group: &aws_sdk_ec2::types::SecurityGroup) -> Option<ObservedS
     })
 }
 
+/// Reads a network interface. The SDK has two types for it, with the same fields.
+macro_rules! interface_info {
+    ($interface:expr) => {{
+        let interface = $interface;
+        let four = interface.private_ip_addresses().iter().filter_map(|a| a.private_ip_address());
+        let six = interface.ipv6_addresses().iter().filter_map(|a| a.ipv6_address());
+        Some(InterfaceInfo {
+            id: interface.network_interface_id()?.to_owned(),
+            device_index: interface.attachment().and_then(|a| a.device_index()),
+            addresses: interface.private_ip_address().into_iter().chain(four).chain(six).map(str::to_owned).collect(),
+            ipv4_prefixes: interface.ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix.clone()).collect(),
+            ipv6_prefixes: interface.ipv6_prefixes().iter().filter_map(|p| p.ipv6_prefix.clone()).collect(),
+            security_groups: interface.groups().iter().filter_map(|g| g.group_id()).map(SecurityGroupId::new).collect(),
+        })
+    }};
+}
+
 fn instance_interface(interface: &aws_sdk_ec2::types::InstanceNetworkInterface) -> Option<InterfaceInfo> {
-    let four = interface.private_ip_addresses().iter().filter_map(|a| a.private_ip_address());
-    let six = interface.ipv6_addresses().iter().filter_map(|a| a.ipv6_address());
-    Some(InterfaceInfo {
-        id: interface.network_interface_id()?.to_owned(),
-        device_index: interface.attachment().and_then(|a| a.device_index()),
-        addresses: interface.private_ip_address().into_iter().chain(four).chain(six).map(str::to_owned).collect(),
-        ipv4_prefixes: interface.ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix.clone()).collect(),
-        ipv6_prefixes: interface.ipv6_prefixes().iter().filter_map(|p| p.ipv6_prefix.clone()).collect(),
-        security_groups: interface.groups().iter().filter_map(|g| g.group_id()).map(SecurityGroupId::new).collect(),
-    })
+    interface_info!(interface)
 }
 
 fn interface(interface: &aws_sdk_ec2::types::NetworkInterface) -> Option<InterfaceInfo> {
-    let four = interface.private_ip_addresses().iter().filter_map(|a| a.private_ip_address());
-    let six = interface.ipv6_addresses().iter().filter_map(|a| a.ipv6_address());
-    Some(InterfaceInfo {
-        id: interface.network_interface_id()?.to_owned(),
-        device_index: interface.attachment().and_then(|a| a.device_index()),
-        addresses: interface.private_ip_address().into_iter().chain(four).chain(six).map(str::to_owned).collect(),
-        ipv4_prefixes: interface.ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix.clone()).collect(),
-        ipv6_prefixes: interface.ipv6_prefixes().iter().filter_map(|p| p.ipv6_prefix.clone()).collect(),
-        security_groups: interface.groups().iter().filter_map(|g| g.group_id()).map(SecurityGroupId::new).collect(),
-    })
+    interface_info!(interface)
 }

@@ -16,14 +16,14 @@ use albatross_core::{
     },
 };
 
-/// How many resources one DescribeTags takes.
+/// The number of resources that one DescribeTags takes.
 const TAGS: usize = 20;
 /// The most load balancers that DescribeLoadBalancers takes by ARN; of target groups AWS names no limit.
 const BY_ARN: usize = 20;
-/// How many calls are made at once where many are needed.
+/// The number of calls that are made at once where many are needed.
 const AT_ONCE: usize = 4;
 
-/// What CreateLoadBalancer needs.
+/// The parameters of CreateLoadBalancer.
 pub struct NewLoadBalancer<'a> {
     pub kind: LoadBalancerKind,
     pub name: &'a LoadBalancerName,
@@ -34,18 +34,18 @@ pub struct NewLoadBalancer<'a> {
     pub tags: &'a Tags,
 }
 
-/// What CreateRule needs.
+/// The parameters of CreateRule.
 #[derive(Clone, Copy)]
 pub struct NewRule<'a> {
     pub priority: u32,
     pub conditions: &'a [Condition],
-    /// What comes before the action.
+    /// The authentication before the action.
     pub before: Option<&'a Authentication>,
     pub action: &'a Action<TargetGroupArn>,
     pub transforms: &'a [Transform],
 }
 
-/// What CreateListener needs, or ModifyListener changes.
+/// The parameters of CreateListener, or those that ModifyListener changes.
 #[derive(Default)]
 pub struct NewListener {
     pub protocol: Option<ListenerProtocol>,
@@ -136,6 +136,16 @@ macro_rules! pages {
                 next => marker = next,
             }
         }
+    }};
+}
+
+/// Sets attributes by a call that names their resource, and returns all that the resource has then.
+macro_rules! modify_attributes {
+    ($aws:expr, $operation:literal, $call:expr, $attribute:ty, $attributes:expr) => {{
+        let attributes = $attributes.iter().map(|(key, value)| <$attribute>::builder().key(key).value(value).build());
+        let call = $call.set_attributes(Some(attributes.collect()));
+        let answer = $aws.write($operation, || call.clone().send()).await?;
+        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
     }};
 }
 
@@ -395,15 +405,8 @@ impl AwsWriter {
         arn: &LoadBalancerArn,
         attributes: &Attributes,
     ) -> Result<Attributes, AwsError> {
-        let attribute =
-            |(key, value): (&String, &String)| elb::LoadBalancerAttribute::builder().key(key).value(value).build();
-        let call = self
-            .elb
-            .modify_load_balancer_attributes()
-            .load_balancer_arn(arn.as_str())
-            .set_attributes(Some(attributes.iter().map(attribute).collect()));
-        let answer = self.write("ModifyLoadBalancerAttributes", || call.clone().send()).await?;
-        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+        let call = self.elb.modify_load_balancer_attributes().load_balancer_arn(arn.as_str());
+        modify_attributes!(self, "ModifyLoadBalancerAttributes", call, elb::LoadBalancerAttribute, attributes)
     }
 
     /// ModifyTargetGroupAttributes; answers all attributes.
@@ -412,15 +415,8 @@ impl AwsWriter {
         arn: &TargetGroupArn,
         attributes: &Attributes,
     ) -> Result<Attributes, AwsError> {
-        let attribute =
-            |(key, value): (&String, &String)| elb::TargetGroupAttribute::builder().key(key).value(value).build();
-        let call = self
-            .elb
-            .modify_target_group_attributes()
-            .target_group_arn(arn.as_str())
-            .set_attributes(Some(attributes.iter().map(attribute).collect()));
-        let answer = self.write("ModifyTargetGroupAttributes", || call.clone().send()).await?;
-        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+        let call = self.elb.modify_target_group_attributes().target_group_arn(arn.as_str());
+        modify_attributes!(self, "ModifyTargetGroupAttributes", call, elb::TargetGroupAttribute, attributes)
     }
 
     /// ModifyListenerAttributes; answers all attributes.
@@ -429,15 +425,8 @@ impl AwsWriter {
         arn: &ListenerArn,
         attributes: &Attributes,
     ) -> Result<Attributes, AwsError> {
-        let attribute =
-            |(key, value): (&String, &String)| elb::ListenerAttribute::builder().key(key).value(value).build();
-        let call = self
-            .elb
-            .modify_listener_attributes()
-            .listener_arn(arn.as_str())
-            .set_attributes(Some(attributes.iter().map(attribute).collect()));
-        let answer = self.write("ModifyListenerAttributes", || call.clone().send()).await?;
-        Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
+        let call = self.elb.modify_listener_attributes().listener_arn(arn.as_str());
+        modify_attributes!(self, "ModifyListenerAttributes", call, elb::ListenerAttribute, attributes)
     }
 
     /// DeleteLoadBalancer; its listeners and rules go with it. One that is gone is no error to AWS.
@@ -673,7 +662,7 @@ impl AwsWriter {
     }
 }
 
-/// What AWS may have besides what is asked of it.
+/// Returns the security groups of load balancers, by ARN.
 pub(super) fn security_groups_of(balancers: &[elb::LoadBalancer]) -> BTreeMap<String, BTreeSet<SecurityGroupId>> {
     balancers.iter().filter_map(|b| Some((b.load_balancer_arn()?.to_owned(), convert::security_groups(b)))).collect()
 }

@@ -8,6 +8,9 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use crate::{AwsReader, AwsWriter, CallObserver, ConnectOptions, LeaderTerm, WritePermit};
 
+/// The number of attempts of a write that AWS throttles.
+pub const TRIES: usize = crate::client::TRIES as usize;
+
 /// Returns clients that speak with a server on loopback.
 #[must_use]
 pub fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> AwsReader {

@@ -164,7 +164,7 @@ impl Dependents for Namespace {
     }
 }
 
-/// Whether an Ingress leads to a Service, in a backend or in an action.
+/// Returns true if an Ingress leads to a Service, in a backend or in an action.
 fn names_service(ingress: &Ingress, service: &str) -> bool {
     let named = |backend: &Backend| matches!(backend, Backend::Service { name, .. } if name == service);
     ingress.default_backend.iter().any(named)
@@ -267,7 +267,6 @@ pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot, watched: &
 mod tests {
     use super::*;
     use crate::model::tags;
-    use crate::snapshot::{Loaded, from_documents};
 
     const SHOP: &str = r#"
 apiVersion: networking.k8s.io/v1
@@ -312,9 +311,7 @@ endpoints:
 "#;
 
     fn snapshot() -> Snapshot {
-        let mut loaded = Loaded::default();
-        from_documents(&mut loaded, "test", SHOP).unwrap();
-        loaded.snapshot
+        crate::testing::snapshot(SHOP)
     }
 
     fn group(namespace: &str) -> Key {

@@ -5,12 +5,32 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{
-    api::kubernetes as wire,
+    api::{crd, kubernetes as wire},
+    desired::BuildConfig,
     facts::{Fact, Subnet, SubnetQuery},
-    model::{LoadBalancerKind, ObjectName, Scheme, SubnetId, TargetHealth},
+    model::{LoadBalancerKind, ObjectName, Scheme, SubnetId, TargetHealth, Value, VpcId},
     plan::{Plan, Step, Wait},
-    snapshot::{Pod, Readiness, Service},
+    snapshot::{Loaded, Node, Pod, Readiness, Service, Snapshot, TargetGroupBinding, from_documents},
 };
+
+/// Returns the objects of these manifests.
+///
+/// # Panics
+/// When one of them cannot be read.
+#[must_use]
+pub fn snapshot(manifests: &str) -> Snapshot {
+    let mut loaded = Loaded::default();
+    if let Err(error) = from_documents(&mut loaded, "test", manifests) {
+        panic!("{error:?}");
+    }
+    loaded.snapshot
+}
+
+/// Returns the settings of the cluster `demo` in the VPC `vpc-1`.
+#[must_use]
+pub fn build_config() -> BuildConfig {
+    BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")))
+}
 
 /// Returns the answers that find the same subnets for every load balancer that names none.
 #[must_use]
@@ -32,6 +52,30 @@ pub fn bare_service(name: ObjectName) -> Service {
         metadata: ObjectMeta { namespace: Some(name.namespace), name: Some(name.name), ..ObjectMeta::default() },
         ..wire::Service::default()
     })
+}
+
+/// Returns a binding in its first generation that says nothing but its name.
+#[must_use]
+pub fn bare_binding(name: ObjectName) -> TargetGroupBinding {
+    let metadata = ObjectMeta {
+        namespace: Some(name.namespace),
+        name: Some(name.name),
+        generation: Some(1),
+        ..ObjectMeta::default()
+    };
+    TargetGroupBinding::from(crd::TargetGroupBinding { metadata, ..crd::TargetGroupBinding::default() })
+}
+
+/// Returns a ready node on the instance `i-` with its name.
+#[must_use]
+pub fn node(name: &str) -> Node {
+    Node {
+        name: ObjectName::new("", name),
+        provider_id: format!("aws:///us-west-2a/i-{name}"),
+        labels: BTreeMap::new(),
+        taints: vec![],
+        ready: Readiness::Ready,
+    }
 }
 
 /// Returns the name of an object in the namespace `shop`.

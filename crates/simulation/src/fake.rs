@@ -10,6 +10,8 @@ use axum::{
     http::{Method, StatusCode, Uri},
 };
 
+use crate::form::form;
+
 /// A call as it arrived: of AWS's query protocols, or of the API server.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -65,7 +67,7 @@ impl Fake {
         Self { endpoint, calls }
     }
 
-    /// What was asked since the last time, in order.
+    /// Returns the calls since the last time, in order.
     pub fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.calls.lock().expect("no panic while it is held"))
     }
@@ -76,27 +78,6 @@ impl Fake {
         actions.sort();
         actions
     }
-}
-
-fn form(body: &str) -> BTreeMap<String, String> {
-    let pairs = body.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.map(|(key, value)| (decoded(key), decoded(value))).collect()
-}
-
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                let hex: String = rest.by_ref().take(2).map(char::from).collect();
-                bytes.push(u8::from_str_radix(&hex, 16).expect("two hexadecimal digits"));
-            }
-            byte => bytes.push(byte),
-        }
-    }
-    String::from_utf8(bytes).expect("a form in UTF-8")
 }
 
 /// An answer of ELB v2.

@@ -6,4 +6,5 @@
 pub mod aws;
 pub mod cluster;
 pub mod fake;
+mod form;
 pub mod random;

@@ -11,12 +11,10 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::controller::webhooks::certificates::{BUNDLE, Step, StoredCertificates, names, take};
-use albatross_core::model::{Value as Known, VpcId};
 
 fn reviewer(synced: bool) -> Arc<Reviewer> {
     static DOCUMENTS: OnceLock<Snapshot> = OnceLock::new();
     let snapshot = DOCUMENTS.get_or_init(|| {
-        let mut loaded = albatross_core::snapshot::Loaded::default();
         let text = "
 apiVersion: v1
 kind: Service
@@ -28,13 +26,12 @@ kind: TargetGroupBinding
 metadata: {namespace: shop, name: one}
 spec: {targetGroupARN: 'arn:one', targetType: ip, serviceRef: {name: cart, port: 80}}
 ";
-        albatross_core::snapshot::from_documents(&mut loaded, "test", text).unwrap();
-        loaded.snapshot
+        albatross_core::testing::snapshot(text)
     });
     Arc::new(Reviewer {
         snapshot: Arc::new(RwLock::new(snapshot.clone())),
         synced: Arc::new(Synced::new(if synced { vec![] } else { vec!["Pod"] })),
-        config: BuildConfig::new("demo", Known::Known(VpcId::new("vpc-1"))),
+        config: albatross_core::testing::build_config(),
         rules: Rules { inject_gates: true, ..Rules::default() },
         metrics: Arc::default(),
     })

@@ -24,19 +24,26 @@ fn to_extra_parameters(session: &Session) -> Option<Parameters> {
     (!parameters.is_empty()).then(|| parameters.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
+/// Reads the session that an action configures. Both actions have it, each as a type of its own.
+macro_rules! session {
+    ($config:expr) => {
+        Session {
+            cookie: text($config.session_cookie_name()),
+            scope: text($config.scope()),
+            timeout_seconds: $config.session_timeout().unwrap_or_default(),
+            on_unauthenticated_request: text($config.on_unauthenticated_request().map(|word| word.as_str())),
+            extra_parameters: extra_parameters($config.authentication_request_extra_params()),
+        }
+    };
+}
+
 /// `authenticate-cognito`
 pub(super) fn cognito(config: &elb::AuthenticateCognitoActionConfig) -> CognitoProvider {
     CognitoProvider {
         user_pool_arn: text(config.user_pool_arn()),
         user_pool_client_id: text(config.user_pool_client_id()),
         user_pool_domain: text(config.user_pool_domain()),
-        session: Session {
-            cookie: text(config.session_cookie_name()),
-            scope: text(config.scope()),
-            timeout_seconds: config.session_timeout().unwrap_or_default(),
-            on_unauthenticated_request: text(config.on_unauthenticated_request().map(|word| word.as_str())),
-            extra_parameters: extra_parameters(config.authentication_request_extra_params()),
-        },
+        session: session!(config),
     }
 }
 
@@ -47,13 +54,7 @@ pub(super) fn oidc(config: &elb::AuthenticateOidcActionConfig) -> Action<TargetG
         authorization_endpoint: text(config.authorization_endpoint()),
         token_endpoint: text(config.token_endpoint()),
         user_info_endpoint: text(config.user_info_endpoint()),
-        session: Session {
-            cookie: text(config.session_cookie_name()),
-            scope: text(config.scope()),
-            timeout_seconds: config.session_timeout().unwrap_or_default(),
-            on_unauthenticated_request: text(config.on_unauthenticated_request().map(|word| word.as_str())),
-            extra_parameters: extra_parameters(config.authentication_request_extra_params()),
-        },
+        session: session!(config),
     };
     let client_id = config.client_id().map(|id| ClientId(id.to_owned()));
     Action::AuthenticateOidc { provider, client_id, secret_version: None }
@@ -73,7 +74,7 @@ pub(super) fn jwt(config: &elb::JwtValidationActionConfig) -> JwtValidation {
     }
 }
 
-/// What comes before an action, as AWS takes it. `None` where a Secret is not known.
+/// Returns the action that comes before another, as AWS takes it. `None` where a Secret is not known.
 pub(super) fn to_authentication(authentication: &Authentication) -> Option<elb::Action> {
     let builder = elb::Action::builder().order(1);
     Some(match authentication {
@@ -127,7 +128,7 @@ pub(super) fn to_authentication(authentication: &Authentication) -> Option<elb::
     })
 }
 
-/// Whether and how clients show certificates. `None` where it is not said, and for a mode that is not known here.
+/// Returns the mode in which clients show certificates. `None` where it is not said, and for a mode that is not known here.
 pub(super) fn mutual_authentication(
     attributes: &elb::MutualAuthenticationAttributes,
 ) -> Option<MutualAuthentication<TrustStoreArn>> {

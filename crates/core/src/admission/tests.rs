@@ -5,7 +5,7 @@ use crate::{
     api::admission::{AdmissionResponse, Request},
     desired::BuildConfig,
     model::{Value as Known, VpcId},
-    snapshot::{Loaded, Snapshot, from_documents},
+    snapshot::Snapshot,
 };
 
 const SHOP: &str = r"
@@ -66,9 +66,7 @@ spec: {controller: k8s.io/ingress-nginx}
 ";
 
 fn snapshot() -> Snapshot {
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "test", SHOP).unwrap();
-    loaded.snapshot
+    crate::testing::snapshot(SHOP)
 }
 
 const RULES: Rules = Rules { inject_gates: true, no_class_annotation: false, no_group_annotation: false };
@@ -145,7 +143,7 @@ fn pods_get_a_gate_for_each_target_group_that_they_will_be_in() {
 
 #[test]
 fn until_every_kind_is_listed_everything_is_admitted() {
-    let config = BuildConfig::new("demo", Known::Known(VpcId::new("vpc-1")));
+    let config = crate::testing::build_config();
     let request = Request {
         operation: "CREATE".to_owned(),
         namespace: "shop".to_owned(),

@@ -69,7 +69,7 @@ pub(super) struct Balancer {
     /// Subnet, and the private address that was asked for there.
     pub subnets: BTreeMap<String, Option<String>>,
     pub security_groups: BTreeSet<String>,
-    /// Whether it was made in security groups: a Network Load Balancer that was not never gets any.
+    /// True if it was made in security groups: a Network Load Balancer that was not never gets any.
     pub made_in_groups: bool,
     pub attributes: Attributes,
     pub tags: Tags,
@@ -137,10 +137,28 @@ pub(super) struct Check {
     pub matcher: Option<(String, String)>,
 }
 
+impl Check {
+    /// Returns the check that AWS makes where a group of HTTP asks for none.
+    pub(super) fn of_http() -> Self {
+        Self {
+            enabled: true,
+            protocol: "HTTP".to_owned(),
+            port: "traffic-port".to_owned(),
+            path: Some("/".to_owned()),
+            interval: 30,
+            timeout: 5,
+            healthy: 5,
+            unhealthy: 2,
+            matcher: Some(("HttpCode".to_owned(), "200".to_owned())),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct TargetGroup {
     pub arn: String,
     pub name: String,
+    pub vpc: String,
     pub target_type: String,
     pub protocol: String,
     pub protocol_version: Option<String>,
@@ -152,6 +170,8 @@ pub(super) struct TargetGroup {
     pub targets: BTreeMap<(String, u16), Instant>,
     /// In which zone each was registered, where the call named one.
     pub zones: BTreeMap<(String, u16), String>,
+    /// States that a test has set.
+    pub healths: BTreeMap<(String, u16), String>,
     /// When each was deregistered; it serves the requests that it has for a while.
     pub draining: BTreeMap<(String, u16), Instant>,
     /// When a listener or rule first named it.
@@ -181,7 +201,11 @@ pub(super) struct Account {
     pub security_groups: BTreeMap<String, SecurityGroup>,
     /// Security groups of load balancers that are deleted, and until when their network interfaces stay.
     pub lingering: Vec<(BTreeSet<String>, Instant)>,
-    /// What was asked for that is not simulated.
+    /// Targets whose registration is refused.
+    pub refused_targets: BTreeSet<String>,
+    /// True where that refusal names them.
+    pub names_refused_targets: bool,
+    /// The requests for something that is not simulated.
     pub not_simulated: Vec<String>,
 }
 
@@ -197,6 +221,8 @@ impl Account {
             target_groups: BTreeMap::new(),
             security_groups,
             lingering: Vec::new(),
+            refused_targets: BTreeSet::new(),
+            names_refused_targets: false,
             not_simulated: Vec::new(),
         }
     }
@@ -277,9 +303,9 @@ pub(super) struct Session<'a> {
     pub faults: &'a Faults,
     pub page_size: usize,
     pub now: Instant,
-    /// Whether this call does not see yet what is fresh.
+    /// True if this call does not see yet what is fresh.
     pub misses_fresh: bool,
-    /// Whether this list lacks what is fresh.
+    /// True if this list lacks what is fresh.
     pub lists_without_fresh: bool,
     pub random: Random,
 }
@@ -349,12 +375,12 @@ impl Session<'_> {
         answer
     }
 
-    /// Whether what was made then is there for this call. What is fresh is so nowhere yet with AWS.
+    /// Returns true if what was made then is there for this call. What is fresh is so nowhere yet with AWS.
     pub(super) fn sees(&self, made: Instant) -> bool {
         !(self.misses_fresh && self.is_younger(made, self.faults.fresh_for))
     }
 
-    /// Whether what was made then is in a list that is not asked for by name.
+    /// Returns true if what was made then is in a list that is not asked for by name.
     pub(super) fn lists(&self, made: Instant) -> bool {
         !(self.lists_without_fresh && self.is_younger(made, self.faults.unlisted_for))
     }

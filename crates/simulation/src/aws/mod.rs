@@ -9,6 +9,7 @@ mod listeners;
 mod network;
 mod rules;
 mod security_groups;
+mod setup;
 mod state;
 mod tags;
 mod tamper;
@@ -41,7 +42,7 @@ use aws_smithy_types::body::SdkBody;
 use serde::Serialize;
 use tokio::{sync::oneshot, time::Instant};
 
-pub use self::{account::Limits, state::State};
+pub use self::{account::Limits, setup::GivenTargetGroup, state::State};
 use self::{
     account::{Account, Session, UNSUPPORTED},
     wire::{Refusal, Request},
@@ -49,10 +50,10 @@ use self::{
 
 /// The longest that a call takes, in milliseconds.
 const LONGEST: u64 = 30;
-/// How many things one page of a list has.
+/// The number of things on one page of a list.
 const PAGE: usize = 20;
 
-/// What goes wrong. The first five are probabilities, of each call alone, together at most 1; so is the sixth, of deletions.
+/// The faults. The first five are probabilities, of each call alone, together at most 1; so is the sixth, of deletions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
     /// AWS takes no more calls for now.
@@ -67,13 +68,13 @@ pub struct Faults {
     pub lost_after: f64,
     /// A deletion is refused because something else uses the thing.
     pub in_use: f64,
-    /// What is younger is not there, with probability 1/2, for calls that name it, but for those on its tags.
+    /// Anything younger is not there, with probability 1/2, for calls that name it, but for those on its tags.
     pub fresh_for: Duration,
-    /// What is younger is not in a list, with probability 1/2.
+    /// Anything younger is not in a list, with probability 1/2.
     pub unlisted_for: Duration,
 }
 
-/// How a call ended for the caller.
+/// The end of a call for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Outcome {
     /// With success.
@@ -97,9 +98,9 @@ pub struct Call {
     pub operation: String,
     /// The form's fields, without operation and version.
     pub params: BTreeMap<String, String>,
-    /// Whether it is more than a Describe.
+    /// True if it is more than a Describe.
     pub is_write: bool,
-    /// Whether it was carried out. A write that was, and that found nothing to do, is among them.
+    /// True if it was carried out. A write that was, and that found nothing to do, is among them.
     pub took_effect: bool,
     pub outcome: Outcome,
 }
@@ -119,24 +120,37 @@ struct Inner {
     random: Random,
     faults: Faults,
     page_size: usize,
+    /// Calls take no time.
+    at_once: bool,
+    planned: Vec<Planned>,
     crash: Option<Crash>,
     calls: Vec<Call>,
 }
 
+/// Refusals of calls of one operation that a test has planned.
+struct Planned {
+    operation: &'static str,
+    /// The number of calls that pass before.
+    after: usize,
+    times: usize,
+    refusal: Refusal,
+}
+
 /// The caller's end is near.
 struct Crash {
-    /// How many writes come before.
+    /// The number of writes that come before.
     after: u64,
     takes_effect: bool,
     crashed: oneshot::Sender<()>,
 }
 
-/// What shall become of a call.
+/// The fate of a call.
 enum Fate {
     Answer,
     Throttle,
     InUse,
-    /// Whether it takes effect, and whether there is an answer at all.
+    Refuse(Refusal),
+    /// `after` where it takes effect, `lost` where there is no answer at all.
     Fail {
         after: bool,
         lost: bool,
@@ -148,7 +162,7 @@ enum Fate {
 struct Arrival {
     request: Request,
     fate: Fate,
-    /// How long it takes to be carried out, and then to be answered.
+    /// The time that it takes to be carried out, and then to be answered.
     before: Duration,
     after: Duration,
     random: Random,
@@ -156,7 +170,7 @@ struct Arrival {
     lists_without_fresh: bool,
 }
 
-/// What the caller gets.
+/// The answer that the caller gets.
 enum Reply {
     Http(u16, String),
     Lost,
@@ -173,6 +187,8 @@ impl SimulatedAws {
             random: Random::new(seed),
             faults: Faults::default(),
             page_size: PAGE,
+            at_once: false,
+            planned: Vec::new(),
             crash: None,
             calls: Vec::new(),
         })))
@@ -193,7 +209,7 @@ impl SimulatedAws {
         self.inner().faults = faults;
     }
 
-    /// How many things a page of a list has at most.
+    /// Sets the largest number of things on a page of a list.
     pub fn set_page_size(&self, size: usize) {
         self.inner().page_size = size.max(1);
     }
@@ -252,8 +268,8 @@ impl Inner {
     fn arrive(&mut self, body: &str) -> Arrival {
         let request = Request::parse(body);
         let mut random = Random::new(self.random.number());
-        let millis = 1 + random.below_u64(LONGEST);
-        let before = random.below_u64(millis);
+        let whole = 1 + random.below_u64(LONGEST);
+        let before = random.below_u64(whole);
         let chosen = random.share();
         let (misses_fresh, lists_without_fresh) = ((random.share() < 0.5), (random.share() < 0.5));
         let faults = &self.faults;
@@ -276,14 +292,34 @@ impl Inner {
         if deletes && faults.in_use > 0.0 && (random.share() < faults.in_use) && matches!(fate, Fate::Answer) {
             fate = Fate::InUse;
         }
+        if let Some(refusal) = self.planned_refusal(&request.operation) {
+            fate = Fate::Refuse(refusal);
+        }
         if request.is_write() {
             match self.crash.take() {
                 Some(crash) if crash.after == 0 => fate = Fate::Crash(crash),
                 crash => self.crash = crash.map(|crash| Crash { after: crash.after - 1, ..crash }),
             }
         }
-        let (before, after) = (Duration::from_millis(before), Duration::from_millis(millis - before));
+        let millis = |millis: u64| if self.at_once { Duration::ZERO } else { Duration::from_millis(millis) };
+        let (before, after) = (millis(before), millis(whole - before));
         Arrival { request, fate, before, after, random, misses_fresh, lists_without_fresh }
+    }
+
+    /// Returns the planned refusal of this call.
+    fn planned_refusal(&mut self, operation: &str) -> Option<Refusal> {
+        let number = self.planned.iter().position(|planned| planned.operation == operation)?;
+        let planned = self.planned.get_mut(number)?;
+        if planned.after > 0 {
+            planned.after -= 1;
+            return None;
+        }
+        planned.times -= 1;
+        let refusal = planned.refusal.clone();
+        if planned.times == 0 {
+            self.planned.remove(number);
+        }
+        Some(refusal)
     }
 
     /// Carries a call out.
@@ -291,7 +327,7 @@ impl Inner {
         let Arrival { request, fate, random, misses_fresh, lists_without_fresh, .. } = arrival;
         let takes_effect = match &fate {
             Fate::Answer => true,
-            Fate::Throttle | Fate::InUse => false,
+            Fate::Throttle | Fate::InUse | Fate::Refuse(_) => false,
             Fate::Fail { after, .. } => *after,
             Fate::Crash(crash) => crash.takes_effect,
         };
@@ -328,6 +364,9 @@ impl Inner {
                 let code = if ec2 { "DependencyViolation" } else { "ResourceInUse" };
                 (Outcome::Refused(code.to_owned()), failure(400, code, "It is in use by another service"))
             }
+            (Fate::Refuse(Refusal { code, message, .. }), _) => {
+                (Outcome::Refused(code.clone()), failure(400, &code, &message))
+            }
             (Fate::Answer | Fate::Throttle, _) => {
                 let reply = if ec2 {
                     failure(503, "RequestLimitExceeded", "Request limit exceeded.")
@@ -353,6 +392,13 @@ impl Inner {
     }
 }
 
+/// Waits, or goes on in the same moment: tokio's timers fire at whole milliseconds.
+async fn pause(duration: Duration) {
+    if !duration.is_zero() {
+        tokio::time::sleep(duration).await;
+    }
+}
+
 impl HttpConnector for SimulatedAws {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
@@ -360,12 +406,12 @@ impl HttpConnector for SimulatedAws {
         let aws = self.clone();
         HttpConnectorFuture::new(async move {
             let after = arrival.after;
-            tokio::time::sleep(arrival.before).await;
+            pause(arrival.before).await;
             let reply = aws.inner().carry_out(arrival);
             if matches!(reply, Reply::Never) {
                 std::future::pending::<()>().await;
             }
-            tokio::time::sleep(after).await;
+            pause(after).await;
             match reply {
                 Reply::Http(status, body) => {
                     let status = StatusCode::try_from(status).map_err(|error| ConnectorError::io(error.into()))?;
@@ -386,14 +432,14 @@ impl HttpClient for SimulatedAws {
 }
 
 impl State {
-    /// Whether nothing was asked that is not simulated.
+    /// Returns true if nothing was asked that is not simulated.
     pub fn is_sound(&self) -> bool {
         self.not_simulated.is_empty()
     }
 }
 
 impl Outcome {
-    /// Whether something was asked that is not simulated.
+    /// Returns true if something was asked that is not simulated.
     pub fn is_not_simulated(&self) -> bool {
         *self == Self::Refused(UNSUPPORTED.to_owned())
     }

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::{
     account::{REGION, SecurityGroup, Session, VPC, not_simulated},
-    wire::{Answer, Refusal, element, refusal, set, tag_set, text},
+    wire::{Answer, Refusal, element, optional, refusal, set, tag_set, text},
 };
-use albatross_core::model::{SecurityGroupId, SecurityGroupRule, Source, Tags};
+use albatross_core::model::{InterfaceInfo, SecurityGroupId, SecurityGroupRule, Source, Tags};
 
 const CIDR: &str = "10.0.0.0/16";
 const GATEWAY: &str = "igw-1";
@@ -31,23 +31,28 @@ pub(super) struct Subnet {
 
 #[derive(Debug)]
 pub(super) struct Instance {
-    address: String,
-    /// Addresses of pods.
-    secondary: BTreeSet<String>,
+    pub address: String,
+    pub interfaces: Vec<InterfaceInfo>,
 }
 
 #[derive(Debug)]
 pub(super) struct Network {
+    /// The address blocks, by VPC.
+    pub vpcs: BTreeMap<String, Vec<String>>,
+    /// Addresses of the VPC that are in a Local Zone.
+    pub local_zones: BTreeSet<String>,
     pub subnets: BTreeMap<String, Subnet>,
     /// By id, `i-node0` and so on.
     pub instances: BTreeMap<String, Instance>,
+    /// Network interfaces that belong to no instance.
+    pub interfaces: Vec<InterfaceInfo>,
 }
 
 fn tags(pairs: &[(&str, &str)]) -> Tags {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// What is there before anything is made.
+/// Returns the resources that are there before anything is made.
 pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
     let mut subnets = BTreeMap::new();
     for (number, letter) in (0u8..).zip(["a", "b", "c"]) {
@@ -61,8 +66,20 @@ pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
             subnets.insert(id, Subnet { zone: format!("{REGION}{letter}"), cidr, is_public, tags });
         }
     }
-    let instance = |number: u8| Instance { address: format!("10.0.{}.10", number * 16), secondary: BTreeSet::new() };
+    let instance = |number: u8| {
+        let address = format!("10.0.{}.10", number * 16);
+        let interface = InterfaceInfo {
+            id: format!("eni-node{number}"),
+            device_index: Some(0),
+            addresses: BTreeSet::from([address.clone()]),
+            ipv4_prefixes: Vec::new(),
+            ipv6_prefixes: Vec::new(),
+            security_groups: vec![SecurityGroupId::new(NODE_GROUP)],
+        };
+        Instance { address, interfaces: vec![interface] }
+    };
     let instances = (0..3).map(|number| (format!("i-node{number}"), instance(number))).collect();
+    let vpcs = BTreeMap::from([(VPC.to_owned(), vec![CIDR.to_owned()])]);
     let within = |id: &str| SecurityGroupRule {
         protocol: "-1".to_owned(),
         from_port: None,
@@ -82,44 +99,59 @@ pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
         group(NODE_GROUP, "node", tags(&[("Name", "node"), ("kubernetes.io/cluster/demo", "owned")])),
         group(DEFAULT_GROUP, "default", Tags::new()),
     ];
-    (Network { subnets, instances }, groups.into_iter().map(|group| (group.id.clone(), group)).collect())
+    let network = Network { vpcs, local_zones: BTreeSet::new(), subnets, instances, interfaces: Vec::new() };
+    (network, groups.into_iter().map(|group| (group.id.clone(), group)).collect())
 }
 
 impl Network {
     /// Gives a node's interface a further address.
     pub(super) fn add_address(&mut self, address: &str, node: usize) {
         let instance = self.instances.get_mut(&format!("i-node{node}"));
-        instance.expect("there are three nodes, 0 to 2").secondary.insert(address.to_owned());
+        let interface = instance.and_then(|instance| instance.interfaces.first_mut());
+        interface.expect("there are three nodes, 0 to 2").addresses.insert(address.to_owned());
     }
 
-    /// Whether the VPC has an address.
-    pub(super) fn holds(&self, address: IpAddr) -> bool {
-        CIDR.parse::<IpNet>().is_ok_and(|block| block.contains(&address))
+    /// Returns true if a VPC has an address.
+    pub(super) fn holds(&self, vpc: &str, address: IpAddr) -> bool {
+        let mut blocks = self.vpcs.get(vpc).into_iter().flatten();
+        blocks.any(|block| block.parse::<IpNet>().is_ok_and(|block| block.contains(&address)))
     }
 
-    fn interface(&self, id: &str, instance: &Instance) -> String {
-        let address =
-            |(address, primary): (&String, bool)| text("privateIpAddress", address) + &text("primary", primary);
-        let secondary = instance.secondary.iter().map(|address| (address, false));
-        let addresses = std::iter::once((&instance.address, true)).chain(secondary).map(address);
-        let attachment = text("deviceIndex", 0) + &text("instanceId", id) + &text("status", "attached");
-        [
-            text("networkInterfaceId", interface_id(id)),
-            text("vpcId", VPC),
-            text("privateIpAddress", &instance.address),
-            element("attachment", &attachment),
-            set("privateIpAddressesSet", addresses),
-            set("groupSet", [text("groupId", NODE_GROUP) + &text("groupName", "node")]),
-        ]
-        .concat()
+    /// Returns all network interfaces, each with its instance.
+    fn all_interfaces(&self) -> impl Iterator<Item = (&InterfaceInfo, Option<&String>)> {
+        let of_instance = |(id, instance)| instance_interfaces(id, instance);
+        self.instances.iter().flat_map(of_instance).chain(self.interfaces.iter().map(|interface| (interface, None)))
     }
 }
 
-fn interface_id(instance: &str) -> String {
-    instance.replacen("i-", "eni-", 1)
+fn instance_interfaces<'a>(
+    id: &'a String,
+    instance: &'a Instance,
+) -> impl Iterator<Item = (&'a InterfaceInfo, Option<&'a String>)> {
+    instance.interfaces.iter().map(move |interface| (interface, Some(id)))
 }
 
-/// What EC2's filters are compared with: the values of each that a thing has.
+fn interface_xml(interface: &InterfaceInfo, instance: Option<&String>) -> String {
+    let (ipv6, ipv4): (Vec<&String>, Vec<&String>) = interface.addresses.iter().partition(|a| a.contains(':'));
+    let attachment = instance.map(|instance| {
+        let index = optional("deviceIndex", interface.device_index);
+        element("attachment", &(index + &text("instanceId", instance) + &text("status", "attached")))
+    });
+    [
+        text("networkInterfaceId", &interface.id),
+        text("vpcId", VPC),
+        optional("privateIpAddress", ipv4.first()),
+        attachment.unwrap_or_default(),
+        set("privateIpAddressesSet", ipv4.iter().map(|address| text("privateIpAddress", address))),
+        set("ipv6AddressesSet", ipv6.iter().map(|address| text("ipv6Address", address))),
+        set("ipv4PrefixSet", interface.ipv4_prefixes.iter().map(|prefix| text("ipv4Prefix", prefix))),
+        set("ipv6PrefixSet", interface.ipv6_prefixes.iter().map(|prefix| text("ipv6Prefix", prefix))),
+        set("groupSet", interface.security_groups.iter().map(|group| text("groupId", group))),
+    ]
+    .concat()
+}
+
+/// The values that EC2's filters are compared with, by filter.
 pub(super) type Filterable<'a> = BTreeMap<&'static str, Vec<&'a str>>;
 
 impl Session<'_> {
@@ -158,12 +190,19 @@ impl Session<'_> {
     }
 
     pub(super) fn describe_vpcs(&mut self) -> Answer {
-        let state = element("cidrBlockState", &text("state", "associated"));
-        let blocks = set("cidrBlockAssociationSet", [text("cidrBlock", CIDR) + &state]);
         let tags = tags(&[("Name", "demo"), ("kubernetes.io/cluster/demo", "owned")]);
-        let id = VPC.to_owned();
-        let xml = [text("vpcId", VPC), text("cidrBlock", CIDR), blocks, tag_set(&tags)].concat();
-        let found = self.matching([(&id, Filterable::from([("vpc-id", vec![VPC])]), Some(&tags), xml)])?;
+        let found = self.matching(self.account.network.vpcs.iter().map(|(id, blocks)| {
+            let state = element("cidrBlockState", &text("state", "associated"));
+            let associated = blocks.iter().map(|block| text("cidrBlock", block) + &state);
+            let tags = Some(&tags).filter(|_| id == VPC);
+            let xml = [
+                text("vpcId", id),
+                optional("cidrBlock", blocks.first()),
+                set("cidrBlockAssociationSet", associated),
+                tags.map(tag_set).unwrap_or_default(),
+            ];
+            (id, Filterable::from([("vpc-id", vec![id.as_str()])]), tags, xml.concat())
+        }))?;
         let (page, next) = self.page(found)?;
         Ok(set("vpcSet", page) + &next)
     }
@@ -225,7 +264,10 @@ impl Session<'_> {
                 text("instanceId", id),
                 text("vpcId", VPC),
                 text("privateIpAddress", &instance.address),
-                set("networkInterfaceSet", [network.interface(id, instance)]),
+                set(
+                    "networkInterfaceSet",
+                    instance_interfaces(id, instance).map(|(interface, id)| interface_xml(interface, id)),
+                ),
             ];
             let reservation = text("reservationId", id.replacen("i-", "r-", 1)) + &set("instancesSet", [xml.concat()]);
             (id, Filterable::from([("vpc-id", vec![VPC]), ("instance-id", vec![id])]), None, reservation)
@@ -235,22 +277,21 @@ impl Session<'_> {
     }
 
     pub(super) fn describe_network_interfaces(&mut self) -> Answer {
-        let network = &self.account.network;
-        let found = self.matching(network.instances.iter().map(|(id, instance)| {
-            let addresses = std::iter::once(&instance.address).chain(&instance.secondary);
+        let found = self.matching(self.account.network.all_interfaces().map(|(interface, instance)| {
+            let (ipv6, ipv4) = interface.addresses.iter().map(String::as_str).partition(|a| a.contains(':'));
             let has = Filterable::from([
                 ("vpc-id", vec![VPC]),
-                ("addresses.private-ip-address", addresses.map(String::as_str).collect()),
-                ("ipv6-addresses.ipv6-address", Vec::new()),
+                ("addresses.private-ip-address", ipv4),
+                ("ipv6-addresses.ipv6-address", ipv6),
             ]);
-            (id, has, None, network.interface(id, instance))
+            (&interface.id, has, None, interface_xml(interface, instance))
         }))?;
         let (page, next) = self.page(found)?;
         Ok(set("networkInterfaceSet", page) + &next)
     }
 }
 
-/// Whether all filters hold.
+/// Returns true if all filters hold.
 pub(super) fn matches(
     filters: &[(String, Vec<String>)],
     has: &Filterable<'_>,

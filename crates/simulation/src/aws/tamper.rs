@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::{
-    account::{ACCOUNT, Account, Balancer, Check, Listener, REGION, SecurityGroup, TargetGroup},
+    account::{ACCOUNT, Account, Balancer, Check, Listener, REGION, SecurityGroup, TargetGroup, VPC},
     attributes,
 };
 use albatross_core::model::{
@@ -97,25 +97,17 @@ impl Account {
         let group = TargetGroup {
             arn: format!("arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:targetgroup/{name}/{id}"),
             name,
+            vpc: VPC.to_owned(),
             target_type: "ip".to_owned(),
             protocol: "HTTP".to_owned(),
             protocol_version: Some("HTTP1".to_owned()),
             port: 80,
-            check: Check {
-                enabled: true,
-                protocol: "HTTP".to_owned(),
-                port: "traffic-port".to_owned(),
-                path: Some("/".to_owned()),
-                interval: 30,
-                timeout: 5,
-                healthy: 5,
-                unhealthy: 2,
-                matcher: Some(("HttpCode".to_owned(), "200".to_owned())),
-            },
+            check: Check::of_http(),
             attributes: attributes::of_target_group("HTTP", "ip"),
             tags: others(),
             targets: BTreeMap::from([(("10.0.200.1".to_owned(), 80), now)]),
             zones: BTreeMap::new(),
+            healths: BTreeMap::new(),
             draining: BTreeMap::new(),
             used_since: None,
             made: now,

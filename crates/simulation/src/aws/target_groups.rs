@@ -15,24 +15,25 @@ use super::{
 };
 use albatross_core::model::EVERY_ZONE;
 
-/// How long a target's first health checks take.
+/// The time that a target's first health checks take.
 const CHECKING: Duration = Duration::from_secs(20);
-/// How many targets one call takes.
+/// The number of targets that one call takes.
 const AT_ONCE: usize = 200;
 
 /// A state, and why, as a code and in words.
-type Health = (&'static str, Option<(&'static str, &'static str)>);
+type Health<'a> = (&'a str, Option<(&'static str, &'static str)>);
 
 fn invalid(message: impl Into<String>) -> Refusal {
     refusal("ValidationError", message)
 }
 
-/// Refuses an address outside of the VPC without a zone, and one inside with `all`.
-fn check_zone(address: IpAddr, zone: Option<&str>, inside: bool) -> Result<(), Refusal> {
+/// Refuses an address outside of the VPC or in a Local Zone without a zone, and one inside with `all`.
+fn check_zone(address: IpAddr, zone: Option<&str>, inside: bool, in_local_zone: bool) -> Result<(), Refusal> {
     match zone {
         None if !inside => Err(invalid(format!(
             "The Availability Zone is required for IP address '{address}' because it is not in the VPC"
         ))),
+        None if in_local_zone => Err(invalid(format!("For '{address}' you must specify an Availability Zone"))),
         Some(EVERY_ZONE) if inside => Err(invalid(format!(
             "The IP address '{address}' is within the VPC, and cannot have its Availability Zone overridden to 'all'"
         ))),
@@ -53,7 +54,7 @@ impl Session<'_> {
             text("TargetGroupName", &group.name),
             text("Protocol", &group.protocol),
             text("Port", group.port),
-            text("VpcId", VPC),
+            text("VpcId", &group.vpc),
             text("HealthCheckProtocol", &check.protocol),
             text("HealthCheckPort", &check.port),
             text("HealthCheckEnabled", check.enabled),
@@ -175,6 +176,7 @@ impl Session<'_> {
         let group = TargetGroup {
             arn: format!("arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:targetgroup/{name}/{id}"),
             name,
+            vpc: VPC.to_owned(),
             attributes: attributes::of_target_group(&protocol, &target_type),
             target_type,
             protocol,
@@ -184,6 +186,7 @@ impl Session<'_> {
             tags,
             targets: BTreeMap::new(),
             zones: BTreeMap::new(),
+            healths: BTreeMap::new(),
             draining: BTreeMap::new(),
             used_since: None,
             made: self.now,
@@ -264,13 +267,13 @@ impl Session<'_> {
         let now = self.now;
         let arn = self.request.need("TargetGroupArn")?;
         let group = self.target_group(arn)?;
-        let (port, target_type) = (group.port, group.target_type.clone());
+        let (port, target_type, vpc) = (group.port, group.target_type.clone(), group.vpc.clone());
         let targets = self.wanted_targets(port)?;
         let zones = self.wanted_zones();
         let network = &self.account.network;
         for ((id, port), zone) in targets.iter().zip(&zones) {
             if let ("ip", Ok(address)) = (target_type.as_str(), id.parse::<IpAddr>()) {
-                check_zone(address, zone.as_deref(), network.holds(address))?;
+                check_zone(address, zone.as_deref(), network.holds(&vpc, address), network.local_zones.contains(id))?;
             }
             let is_good = match target_type.as_str() {
                 "ip" => id.parse::<IpAddr>().is_ok(),
@@ -279,6 +282,19 @@ impl Session<'_> {
             if !is_good || *port == 0 {
                 return Err(refusal("InvalidTarget", format!("The following targets are not valid: '{id}:{port}'")));
             }
+        }
+        let refused: Vec<String> = targets
+            .iter()
+            .filter(|(id, _)| self.account.refused_targets.contains(id))
+            .map(|(id, _)| format!("'{id}'"))
+            .collect();
+        if !refused.is_empty() {
+            let message = if self.account.names_refused_targets {
+                format!("The following targets are not in a running state: {}", refused.join(", "))
+            } else {
+                "words".to_owned()
+            };
+            return Err(refusal("InvalidTarget", message));
         }
         let most = self.account.limits.targets;
         let group = self.target_group(arn)?;
@@ -303,12 +319,23 @@ impl Session<'_> {
         let arn = self.request.need("TargetGroupArn")?.to_owned();
         let port = self.target_group(&arn)?.port;
         let targets = self.wanted_targets(port)?;
+        let zones = self.wanted_zones();
         let is_used = self.account.users(&arn).next().is_some();
         let group = self.target_group(&arn)?;
+        // As with a registration, AWS wants the zone.
+        let unzoned =
+            targets.iter().zip(&zones).find(|(target, zone)| zone.is_none() && group.zones.contains_key(target));
+        if let Some(((id, _), _)) = unzoned {
+            return Err(invalid(format!("For '{id}' you must specify an Availability Zone")));
+        }
         for target in targets {
+            group.healths.remove(&target);
             // What serves nobody has no requests to end.
-            if group.targets.remove(&target).is_some() && is_used {
+            let registered = group.targets.remove(&target).is_some();
+            if registered && is_used {
                 group.draining.insert(target, now);
+            } else {
+                group.zones.remove(&target);
             }
         }
         Ok(String::new())
@@ -335,9 +362,12 @@ impl Session<'_> {
             }
         };
         let draining = ("draining", Some(("Target.DeregistrationInProgress", "Target deregistration is in progress")));
-        let all = group.targets.iter().map(|(target, at)| (target, health(*at)));
+        let all = group.targets.iter().map(|(target, at)| match group.healths.get(target) {
+            Some(state) => (target, (state.as_str(), None)),
+            None => (target, health(*at)),
+        });
         let all = all.chain(group.draining.keys().map(|target| (target, draining)));
-        let description = |((id, port), (state, why)): (&(String, u16), Health)| {
+        let description = |((id, port), (state, why)): (&(String, u16), Health<'_>)| {
             let why = why.map(|(reason, words)| text("Reason", reason) + &text("Description", words));
             let zone = group.zones.get(&(id.clone(), *port)).map(|zone| text("AvailabilityZone", zone));
             element("Target", &(text("Id", id) + &text("Port", port) + &zone.unwrap_or_default()))

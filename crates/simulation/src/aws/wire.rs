@@ -6,6 +6,8 @@ use std::{
     fmt::Display,
 };
 
+use crate::form::form;
+
 /// The operations of EC2. Its lists have no `member` in their names, and its answers another shape.
 const EC2: [&str; 13] = [
     "AuthorizeSecurityGroupIngress",
@@ -50,8 +52,7 @@ pub(super) struct Request {
 impl Request {
     /// Reads a form.
     pub(super) fn parse(body: &str) -> Self {
-        let pairs = body.split('&').filter_map(|pair| pair.split_once('='));
-        let mut params: BTreeMap<_, _> = pairs.map(|(key, value)| (decoded(key), decoded(value))).collect();
+        let mut params = form(body);
         let operation = params.remove("Action").unwrap_or_default();
         params.remove("Version");
         Self { operation, params, read: RefCell::default() }
@@ -113,7 +114,7 @@ impl Request {
         (1..).map(|number| self.member(name, number)).take_while(|item| self.has(item)).collect()
     }
 
-    /// Whether there is a structure of this name.
+    /// Returns true if there is a structure of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         let inside = format!("{name}.");
         self.params.range(inside.clone()..).next().is_some_and(|(key, _)| key.starts_with(&inside))
@@ -133,7 +134,7 @@ impl Request {
         Ok(pairs)
     }
 
-    /// What nobody has looked at.
+    /// Returns the fields that were not looked at.
     pub(super) fn unread(&self) -> Vec<String> {
         let read = self.read.borrow();
         self.params.keys().filter(|key| !read.contains(*key)).cloned().collect()
@@ -164,23 +165,6 @@ impl Request {
             }
         }
     }
-}
-
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                let hex: Vec<u8> = rest.by_ref().take(2).collect();
-                let byte = std::str::from_utf8(&hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
-                bytes.push(byte.unwrap_or(b'?'));
-            }
-            byte => bytes.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// An element with elements in it.

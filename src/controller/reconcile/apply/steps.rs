@@ -285,17 +285,11 @@ impl Applier {
             Ok(created) => created,
             Err(error) if error.code() == Some("DuplicateTargetGroupName") => {
                 let named = ResourceName::TargetGroup(name.to_string());
-                let found = self.inventory.tags_of_named(stack, named).await.map_err(StepError::Aws)?;
-                return Err(self.there_already(kind, name.as_str(), found.as_ref(), stack));
+                return Err(self.duplicate(kind, name.as_str(), named, stack).await);
             }
             Err(error) => return Err(StepError::Aws(error)),
         };
-        match self.inventory.tags_of(created.arn.as_str()) {
-            Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), stack)),
-            // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
-            Some(Tagging::Unread) => return Err(StepError::ThereAlready { kind, name: name.to_string() }),
-            None => {}
-        }
+        self.check_created(kind, name.as_str(), created.arn.as_str(), stack)?;
         resources.target_groups.insert(wanted.resource.clone(), created.arn.clone());
         self.inventory.record_target_group(ObservedTargetGroup {
             attributes: Some(defaults::target_group(wanted.protocol)),
@@ -329,17 +323,11 @@ impl Applier {
             Ok(created) => created,
             Err(error) if error.code() == Some("DuplicateLoadBalancerName") => {
                 let named = ResourceName::LoadBalancer(name.to_string());
-                let found = self.inventory.tags_of_named(stack, named).await.map_err(StepError::Aws)?;
-                return Err(self.there_already(kind, name.as_str(), found.as_ref(), stack));
+                return Err(self.duplicate(kind, name.as_str(), named, stack).await);
             }
             Err(error) => return Err(StepError::Aws(error)),
         };
-        match self.inventory.tags_of(created.arn.as_str()) {
-            Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), stack)),
-            // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
-            Some(Tagging::Unread) => return Err(StepError::ThereAlready { kind, name: name.to_string() }),
-            None => {}
-        }
+        self.check_created(kind, name.as_str(), created.arn.as_str(), stack)?;
         resources.load_balancer = Some(created.arn.clone());
         self.inventory.record_load_balancer(ObservedLoadBalancer {
             attributes: Some(defaults::load_balancer(wanted.kind)),
@@ -347,6 +335,24 @@ impl Applier {
             ..created
         });
         Ok(())
+    }
+
+    /// Returns the error of a creation that AWS refused because a resource has this name.
+    async fn duplicate(&self, kind: &'static str, name: &str, named: ResourceName, stack: &StackId) -> StepError {
+        match self.inventory.tags_of_named(stack, named).await {
+            Ok(found) => self.there_already(kind, name, found.as_ref(), stack),
+            Err(error) => StepError::Aws(error),
+        }
+    }
+
+    /// Refuses a resource that AWS answered a creation with and that was there before.
+    fn check_created(&self, kind: &'static str, name: &str, arn: &str, stack: &StackId) -> Result<(), StepError> {
+        match self.inventory.tags_of(arn) {
+            Some(Tagging::Read(tags)) => Err(self.there_already(kind, name, Some(&tags), stack)),
+            // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
+            Some(Tagging::Unread) => Err(StepError::ThereAlready { kind, name: name.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// A create has met something of the same name: ours is read again, and others' is left alone.

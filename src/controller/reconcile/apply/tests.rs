@@ -20,8 +20,7 @@ use albatross_core::{
         SubnetId, Tags, TargetGroupArn, Value, VpcId,
     },
     plan::{self, Step, StepAction},
-    snapshot::{Loaded, from_documents},
-    testing::plan_of,
+    testing::{build_config, plan_of, snapshot},
 };
 use albatross_simulation::fake::{Call, Fake, ec2, ec2_error, elb, elb_error};
 
@@ -51,15 +50,13 @@ fn group() -> StackId {
 }
 
 fn stack(manifests: &str, members: &[ObjectName], config: &BuildConfig, subnets: &[SubnetId]) -> Stack {
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "test", manifests).unwrap();
     let facts = Facts {
         subnets: albatross_core::testing::discovered_subnets(subnets),
         backend_security_group: Some(Fact::Known(SecurityGroupId::new("sg-backend"))),
         ..Facts::default()
     };
     let built = ingress::build(
-        &loaded.snapshot,
+        &snapshot(manifests),
         config,
         &facts,
         &group(),
@@ -69,7 +66,7 @@ fn stack(manifests: &str, members: &[ObjectName], config: &BuildConfig, subnets:
 }
 
 fn wanted() -> Stack {
-    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let config = build_config();
     stack(
         MANIFESTS,
         &[ObjectName::new("shop", "web")],
@@ -125,7 +122,7 @@ impl Bindings {
         }
     }
 
-    /// What the controller's watch would have of them.
+    /// Returns them as the controller's watch would have them.
     fn observed(&self) -> Vec<ObservedBinding> {
         let objects = self.0.lock().unwrap();
         objects
@@ -696,7 +693,7 @@ async fn bindings_are_replaced_only_where_they_are_the_groups() {
 #[tokio::test]
 async fn the_shared_security_group_is_made_once_and_found_by_its_tags() {
     let room = room(|_| None).await;
-    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let config = build_config();
     let (first, second) = tokio::join!(
         room.applier.ensure_backend_security_group(&config),
         room.applier.ensure_backend_security_group(&config)
@@ -716,7 +713,7 @@ async fn where_a_security_group_is_not_there_it_is_looked_for_whether_the_shared
         (call.action == "SetSecurityGroups").then(|| elb_error(400, "InvalidSecurityGroup", "It does not exist"))
     })
     .await;
-    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let config = build_config();
     let shared = room.applier.ensure_backend_security_group(&config).await.unwrap();
     let arn = albatross_core::model::LoadBalancerArn::new("arn:lb");
     let groups = vec![albatross_core::model::SecurityGroupReference::Given(Value::Known(shared))];
@@ -736,7 +733,7 @@ async fn the_shared_security_group_gets_default_tags_that_it_lacks_and_keeps_tho
     let room =
         room(move |call| (call.action == "DescribeSecurityGroups").then(|| ec2("DescribeSecurityGroups", there))).await;
     let default_tags: Tags = [("team".to_owned(), "platform".to_owned())].into();
-    let config = BuildConfig { default_tags, ..BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1"))) };
+    let config = BuildConfig { default_tags, ..build_config() };
     for expected in ["CreateTags ResourceId.1=sg-there Tag.1.Key=team Tag.1.Value=platform", ""] {
         assert_eq!(room.applier.ensure_backend_security_group(&config).await.unwrap().as_str(), "sg-there");
         let writes = room.fake.calls().into_iter().filter(|call| !call.action.starts_with("Describe"));
@@ -755,7 +752,7 @@ async fn a_shared_security_group_without_our_tags_is_not_taken() {
             .then(|| ec2_error(400, "InvalidGroup.Duplicate", "The security group exists"))
     })
     .await;
-    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
+    let config = build_config();
     let error = room.applier.ensure_backend_security_group(&config).await.unwrap_err();
     insta::assert_snapshot!(error, @"AWS refuses CreateSecurityGroup: a security group named `k8s-traffic-demo-2a97516c35` is there and lacks the tags elbv2.k8s.aws/cluster=demo and elbv2.k8s.aws/resource=backend-sg (InvalidGroup.Duplicate)");
 }

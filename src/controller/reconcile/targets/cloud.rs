@@ -23,8 +23,8 @@ pub trait Cloud: Send + Sync + 'static {
         &self,
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
-    /// Returns whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
-    /// is known better or was given up.
+    /// Returns true if a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its
+    /// targets is known better or was invalidated.
     fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
     /// Has the targets of a group read anew the next time.
     fn invalidate_targets(&self, group: &TargetGroupArn);
@@ -93,7 +93,7 @@ impl LiveCloud {
         Self { aws, inventory }
     }
 
-    /// Takes note of what a write of targets left behind: known where there was an answer, to be read again where there was none.
+    /// Records the effect of a write of targets: known where there was an answer, to be read again where there was none.
     fn settle(
         &self,
         group: &TargetGroupArn,

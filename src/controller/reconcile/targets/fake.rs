@@ -1,22 +1,20 @@
-//! An AWS and an API server of the tests' own, which record their calls.
+//! The simulated AWS behind the calls of this room, which are recorded, and an API server of the tests' own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, RwLock,
+        Arc, Mutex, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use ipnet::IpNet;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::util::intstr::IntOrString, jiff::Timestamp};
 
-use super::{Cloud, Cluster, ClusterError, Settings, TargetGroupFacts, TargetGroupKey, Targets};
-use albatross_aws::{AwsError, AwsErrorKind, WritePermit};
+use super::{Cloud, Cluster, ClusterError, LiveCloud, Settings, TargetGroupFacts, TargetGroupKey, Targets};
+use albatross_aws::{AwsError, AwsErrorKind, AwsWriter, Inventory, WritePermit};
 use albatross_core::targets::readiness::Change;
-pub(super) use albatross_core::testing::{health, name, pod};
+pub(super) use albatross_core::testing::{name, node, pod};
 use albatross_core::{
     api::crd::{
         TargetGroupBindingSpec, TargetGroupBindingStatus,
@@ -27,23 +25,17 @@ use albatross_core::{
         SecurityGroupRule, Tags, Target, TargetGroupArn, TargetHealth, VpcBlocks, VpcId, tags::BINDING_FINALIZER,
     },
     snapshot::{
-        AddressFamily, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState, Node, Readiness, Service,
-        ServicePort, Snapshot, TargetGroupBinding,
+        AddressFamily, EndpointAddress, EndpointSlice, EndpointSlicePort, GateState, Service, ServicePort, Snapshot,
+        TargetGroupBinding,
     },
 };
+use albatross_simulation::aws::{GivenTargetGroup, SimulatedAws};
 
-/// The VPC of the cluster.
-pub(super) const VPC: &str = "vpc-1";
 pub(super) const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1";
 
-/// Returns the facts of a target group of this type, with the ARN [`ARN`].
-pub(super) fn facts(target_type: &str) -> TargetGroupFacts {
-    TargetGroupFacts {
-        arn: TargetGroupArn::new(ARN),
-        target_type: target_type.to_owned(),
-        ip_address_type: IpAddressType::Ipv4,
-        vpc: None,
-    }
+/// Returns the target group [`ARN`] with this name and of this type.
+pub(super) fn group(name: &str, target_type: &str) -> GivenTargetGroup {
+    GivenTargetGroup::new(ARN, name, target_type)
 }
 
 pub(super) fn refused(operation: &'static str, code: &str) -> AwsError {
@@ -58,225 +50,115 @@ pub(super) fn not_found(operation: &'static str, code: &str) -> AwsError {
 
 type Log = Arc<Mutex<Vec<String>>>;
 
-#[derive(Default)]
-pub(super) struct World {
-    pub targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
-    pub groups: Vec<(String, TargetGroupFacts)>,
-    pub instances: Vec<InstanceInfo>,
-    pub interfaces: Vec<InterfaceInfo>,
-    pub security_groups: BTreeMap<SecurityGroupId, ObservedSecurityGroup>,
-    /// Targets that AWS does not take.
-    pub bad_targets: BTreeSet<String>,
-    /// How many registering calls pass before the failures are answered.
-    pub after: usize,
-    /// The answers to the next calls of a name.
-    pub failures: Vec<(&'static str, AwsError)>,
-    /// Whether AWS's words name the targets that it does not take.
-    pub names_bad_targets: bool,
-    /// Groups that rules from which are refused.
-    pub bad_sources: BTreeSet<String>,
-    /// Whether a binding's checkpoint counts.
-    pub takes_word: bool,
-    /// The address blocks of VPCs besides the cluster's, which has 10.0.0.0/8; by id.
-    pub vpcs: BTreeMap<String, Vec<String>>,
-    /// How often the blocks of a VPC were read.
-    pub vpcs_read: usize,
-    /// The VPCs of groups that are not in the cluster's.
-    pub elsewhere: BTreeMap<TargetGroupArn, String>,
-    /// An address of the VPC that AWS wants a zone for all the same, as in a Local Zone.
-    pub wants_zone: BTreeSet<String>,
-    /// The tags of groups.
-    pub tags: BTreeMap<TargetGroupArn, Tags>,
-}
-
-impl World {
-    fn blocks(&self, vpc: &str) -> Option<Vec<String>> {
-        if vpc == VPC { Some(vec!["10.0.0.0/8".to_owned()]) } else { self.vpcs.get(vpc).cloned() }
-    }
-
-    /// Refuses an address outside of the group's VPC without a zone, and one inside with `all`, as AWS does.
-    fn check_zones(&self, group: &TargetGroupArn, registrations: &[Registration]) -> Result<(), AwsError> {
-        let vpc = self.elsewhere.get(group).map_or(VPC, String::as_str);
-        let blocks: Vec<IpNet> = self.blocks(vpc).into_iter().flatten().map(|block| block.parse().unwrap()).collect();
-        for Registration { target, zone } in registrations {
-            let Ok(address) = target.id.parse::<IpAddr>() else { continue };
-            let inside = blocks.iter().any(|block| block.contains(&address));
-            let message = match zone.as_deref() {
-                None if !inside => {
-                    format!("The Availability Zone is required for IP address '{address}' because it is not in the VPC")
-                }
-                None if self.wants_zone.contains(&target.id) => {
-                    format!("For '{address}' you must specify an Availability Zone")
-                }
-                Some("all") if inside => format!(
-                    "The IP address '{address}' is within the VPC, and cannot have its Availability Zone overridden to 'all'"
-                ),
-                _ => continue,
-            };
-            let kind = AwsErrorKind::Refused { code: "ValidationError".to_owned(), message };
-            return Err(AwsError { operation: "RegisterTargets", kind });
-        }
-        Ok(())
-    }
-}
-
-#[derive(Clone, Default)]
-pub(super) struct FakeCloud {
-    pub world: Arc<Mutex<World>>,
+/// The calls of this room on their way to the simulated AWS.
+pub(super) struct RecordingCloud {
+    live: LiveCloud,
     log: Log,
 }
 
-impl FakeCloud {
-    pub(super) fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap()
+impl RecordingCloud {
+    /// Returns one that knows nothing of this AWS yet.
+    fn new(aws: &SimulatedAws, permit: WritePermit, log: Log) -> Self {
+        let reader = Arc::new(albatross_aws::testing::over(aws.client()));
+        let inventory = Arc::new(Inventory::new(reader.clone(), "demo", VpcId::new("vpc-1")));
+        Self { live: LiveCloud::new(AwsWriter::new(reader, permit), inventory), log }
     }
 
-    fn call(&self, name: &'static str, what: impl IntoIterator<Item = impl ToString>) -> Result<(), AwsError> {
-        let what: Vec<String> = what.into_iter().map(|w| w.to_string()).collect();
-        self.log.lock().unwrap().push(format!("{name} {}", what.join(" ")).trim_end().to_owned());
-        let mut world = self.world();
-        if name == "register" && world.after > 0 {
-            world.after -= 1;
-            return Ok(());
-        }
-        match world.failures.iter().position(|(call, _)| *call == name) {
-            Some(at) => Err(world.failures.remove(at).1),
-            None => Ok(()),
-        }
+    fn record(&self, name: &str, arguments: impl IntoIterator<Item = impl ToString>) {
+        let words = std::iter::once(name.to_owned()).chain(arguments.into_iter().map(|argument| argument.to_string()));
+        self.log.lock().unwrap().push(words.collect::<Vec<_>>().join(" "));
+    }
+
+    fn record_rules(&self, name: &str, id: &SecurityGroupId, rules: &[SecurityGroupRule]) {
+        self.record(name, std::iter::once(id.to_string()).chain(rules.iter().map(|rule| format!("[{rule}]"))));
     }
 }
 
-impl Cloud for FakeCloud {
+const NO_ARGUMENTS: [&str; 0] = [];
+
+impl Cloud for Arc<RecordingCloud> {
     async fn targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
-        // Not written down: the inventory knows them.
-        let known = self.world().targets.get(group).cloned();
-        known.ok_or_else(|| not_found("DescribeTargetHealth", "TargetGroupNotFound"))
+        // Not recorded: the inventory knows them.
+        self.live.targets(group).await
     }
 
     async fn read_targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
-        self.call("health", [""])?;
-        self.targets(group).await
+        self.record("health", NO_ARGUMENTS);
+        self.live.read_targets(group).await
     }
 
     async fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> Result<bool, AwsError> {
-        Ok(self.world().takes_word && self.world().targets.contains_key(group))
+        self.live.checkpoint_is_trusted(group).await
     }
 
-    fn invalidate_targets(&self, _: &TargetGroupArn) {
-        self.log.lock().unwrap().push("forget".to_owned());
+    fn invalidate_targets(&self, group: &TargetGroupArn) {
+        self.record("forget", NO_ARGUMENTS);
+        self.live.invalidate_targets(group);
     }
 
     async fn target_group(&self, key: &TargetGroupKey) -> Result<Option<TargetGroupFacts>, AwsError> {
-        self.call("group", [format!("{key:?}")])?;
-        let world = self.world();
-        let found = world.groups.iter().find(|(name, facts)| match key {
-            TargetGroupKey::Arn(arn) => facts.arn == *arn,
-            TargetGroupKey::Name(wanted) => name == wanted,
-        });
-        Ok(found.map(|(_, facts)| facts.clone()))
+        self.record("group", [format!("{key:?}")]);
+        self.live.target_group(key).await
     }
 
     async fn register(&self, group: &TargetGroupArn, registrations: &[Registration]) -> Result<(), AwsError> {
-        self.call("register", registrations)?;
-        let mut world = self.world();
-        world.check_zones(group, registrations)?;
-        let targets: Vec<Target> = registrations.iter().map(|registration| registration.target.clone()).collect();
-        if targets.iter().any(|target| world.bad_targets.contains(&target.id)) {
-            let bad: Vec<String> =
-                targets.iter().filter(|t| world.bad_targets.contains(&t.id)).map(|t| format!("'{}'", t.id)).collect();
-            let mut error = refused("RegisterTargets", "InvalidTarget");
-            if let (AwsErrorKind::Refused { message, .. }, true) = (&mut error.kind, world.names_bad_targets) {
-                *message = format!("The following targets are not in a running state: {}", bad.join(", "));
-            }
-            return Err(error);
-        }
-        let known = world.targets.get_mut(group).ok_or_else(|| not_found("RegisterTargets", "TargetGroupNotFound"))?;
-        known.extend(registrations.iter().map(|registration| {
-            let zone = registration.zone.clone();
-            (registration.target.clone(), TargetHealth { zone, ..health("initial") })
-        }));
-        Ok(())
+        self.record("register", registrations);
+        self.live.register(group, registrations).await
     }
 
     async fn deregister(&self, group: &TargetGroupArn, targets: &[Registration]) -> Result<(), AwsError> {
-        self.call("deregister", targets)?;
-        let unzoned = |registration: &&Registration| {
-            let world = self.world();
-            let known = world.targets.get(group).and_then(|known| known.get(&registration.target));
-            registration.zone.is_none() && known.is_some_and(|health| health.zone.is_some())
-        };
-        // As with registering, AWS wants to hear the zone.
-        if targets.iter().any(|registration| unzoned(&registration)) {
-            return Err(refused("DeregisterTargets", "ValidationError"));
-        }
-        if let Some(known) = self.world().targets.get_mut(group) {
-            known.retain(|target, _| !targets.iter().any(|registration| registration.target == *target));
-        }
-        Ok(())
+        self.record("deregister", targets);
+        self.live.deregister(group, targets).await
     }
 
     async fn tags(&self, group: &TargetGroupArn) -> Result<Option<Tags>, AwsError> {
-        Ok(self.world().tags.get(group).cloned())
+        self.live.tags(group).await
     }
 
     fn vpc(&self) -> VpcId {
-        VpcId::new(VPC)
+        self.live.vpc()
     }
 
     async fn vpc_blocks(&self, vpc: &VpcId) -> Result<Option<VpcBlocks>, AwsError> {
-        // Not written down: it is read once in a while, whatever else is asked.
-        self.world().vpcs_read += 1;
-        let world = self.world();
-        Ok(world.blocks(vpc.as_str()).map(|ipv4| VpcBlocks { ipv4, ipv6: vec![] }))
+        // Not recorded: they are read once in a while, whatever else is asked.
+        self.live.vpc_blocks(vpc).await
     }
 
     async fn instances(&self, ids: &[String]) -> Result<Vec<InstanceInfo>, AwsError> {
-        self.call("instances", ids)?;
-        Ok(self.world().instances.iter().filter(|i| ids.contains(&i.id)).cloned().collect())
+        self.record("instances", ids);
+        self.live.instances(ids).await
     }
 
     async fn interfaces_by_address(&self, addresses: &[String]) -> Result<Vec<InterfaceInfo>, AwsError> {
-        self.call("interfaces", addresses)?;
-        let has = |i: &&InterfaceInfo| addresses.iter().any(|address| i.addresses.contains(address));
-        Ok(self.world().interfaces.iter().filter(has).cloned().collect())
+        self.record("interfaces", addresses);
+        self.live.interfaces_by_address(addresses).await
     }
 
     async fn security_groups(&self, ids: &[SecurityGroupId]) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
-        self.call("groups", ids)?;
-        Ok(ids.iter().filter_map(|id| self.world().security_groups.get(id).cloned()).collect())
+        self.record("groups", ids);
+        self.live.security_groups(ids).await
     }
 
     async fn cluster_security_groups(&self) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
-        self.call("sweep", [""])?;
-        let tagged = |g: &&ObservedSecurityGroup| g.tags.contains_key("kubernetes.io/cluster/demo");
-        Ok(self.world().security_groups.values().filter(tagged).cloned().collect())
+        self.record("sweep", NO_ARGUMENTS);
+        self.live.cluster_security_groups().await
     }
 
     async fn authorize(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
-        self.call("authorize", std::iter::once(id.to_string()).chain(rules.iter().map(|r| format!("[{r}]"))))?;
-        let mut world = self.world();
-        if rules.iter().any(|rule| world.bad_sources.contains(&rule.source.to_string())) {
-            return Err(not_found("AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound"));
-        }
-        if let Some(group) = world.security_groups.get_mut(id) {
-            group.ingress.extend(rules.iter().cloned());
-        }
-        Ok(())
+        self.record_rules("authorize", id, rules);
+        self.live.authorize(id, rules).await
     }
 
     async fn revoke(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
-        self.call("revoke", std::iter::once(id.to_string()).chain(rules.iter().map(|r| format!("[{r}]"))))?;
-        if let Some(group) = self.world().security_groups.get_mut(id) {
-            group.ingress.retain(|rule| !rules.contains(rule));
-        }
-        Ok(())
+        self.record_rules("revoke", id, rules);
+        self.live.revoke(id, rules).await
     }
 }
 
 #[derive(Clone, Default)]
 pub(super) struct FakeCluster {
     pub snapshot: Arc<RwLock<Snapshot>>,
-    /// What the API server has, and the watches have not.
+    /// Objects that the API server has, and the watches have not.
     pub services: Arc<Mutex<Vec<Service>>>,
     /// The same.
     pub slices: Arc<Mutex<Vec<EndpointSlice>>>,
@@ -284,9 +166,9 @@ pub(super) struct FakeCluster {
     pub pods: Arc<Mutex<BTreeSet<ObjectName>>>,
     /// The same: whether there are nodes, and whether there are bindings.
     pub others: Arc<Mutex<(bool, bool)>>,
-    /// Whether the watches show nothing of what is written.
+    /// True if the watches show nothing of what is written.
     pub behind: bool,
-    /// How many of the next writes of a status or checkpoint take effect and are not answered.
+    /// The number of the next writes of a status or checkpoint that take effect and are not answered.
     pub unanswered: Arc<Mutex<usize>>,
     /// Pods whose status cannot be written.
     pub unwritable: Arc<Mutex<BTreeSet<ObjectName>>>,
@@ -401,9 +283,10 @@ impl Cluster for FakeCluster {
 
 /// Both, with the room between them.
 pub(super) struct Lab {
-    pub cloud: FakeCloud,
+    pub aws: SimulatedAws,
+    pub cloud: Arc<RecordingCloud>,
     pub cluster: FakeCluster,
-    pub targets: Targets<FakeCloud, FakeCluster>,
+    pub targets: Targets<Arc<RecordingCloud>, FakeCluster>,
     log: Log,
     leads: Arc<AtomicBool>,
 }
@@ -421,9 +304,14 @@ impl Lab {
 
     pub(super) fn behind(behind: bool) -> Self {
         let log = Log::default();
-        let cloud = FakeCloud { log: log.clone(), ..FakeCloud::default() };
+        let aws = SimulatedAws::new(1);
+        aws.answer_at_once();
+        aws.put_vpc("vpc-1", &["10.0.0.0/8"]);
+        aws.set_instances(vec![instance("n1", vec![])]);
+        aws.put_target_group(group("cart", "ip"));
+        let leads = Arc::new(AtomicBool::new(true));
+        let cloud = Arc::new(RecordingCloud::new(&aws, permit(&leads), log.clone()));
         let cluster = FakeCluster { log: log.clone(), behind, ..FakeCluster::default() };
-        cloud.world().targets.insert(TargetGroupArn::new(ARN), BTreeMap::new());
         let settings = Settings {
             cluster: "demo".into(),
             restricted_rules: true,
@@ -431,14 +319,14 @@ impl Lab {
             max_targets: None,
             gate_pause: super::GATE_PAUSE,
         };
-        let leads = Arc::new(AtomicBool::new(true));
         let targets = Targets::with(cloud.clone(), cluster.clone(), permit(&leads), cluster.snapshot.clone(), settings);
-        Self { cloud, cluster, targets, log, leads }
+        Self { aws, cloud, cluster, targets, log, leads }
     }
 
     /// The same world before a process that knows nothing.
     pub(super) fn restart(&mut self) {
         let settings = self.targets.settings.clone();
+        self.cloud = Arc::new(RecordingCloud::new(&self.aws, permit(&self.leads), self.log.clone()));
         let (cloud, cluster, permit) = (self.cloud.clone(), self.cluster.clone(), permit(&self.leads));
         let snapshot = cluster.snapshot.clone();
         self.targets = Targets::with(cloud, cluster, permit, snapshot, settings);
@@ -449,7 +337,27 @@ impl Lab {
         self.leads.store(false, Ordering::Release);
     }
 
-    /// What was asked since the last time.
+    /// Has the next call of an operation refused.
+    pub(super) fn refuse(&self, operation: &'static str, code: &str) {
+        self.aws.refuse(operation, 0, 1, code, "words");
+    }
+
+    /// Has AWS throttle a registration until the client gives up, after `after` calls.
+    pub(super) fn throttle(&self, after: usize) {
+        self.aws.refuse("RegisterTargets", after, albatross_aws::testing::TRIES, "Throttling", "words");
+    }
+
+    /// Returns the targets that are registered in [`ARN`].
+    pub(super) fn registered(&self) -> Vec<String> {
+        self.aws.registrations(ARN).iter().map(ToString::to_string).collect()
+    }
+
+    /// Takes the tracked knowledge of the targets of [`ARN`] away.
+    pub(super) fn invalidate(&self) {
+        self.cloud.live.invalidate_targets(&TargetGroupArn::new(ARN));
+    }
+
+    /// Returns the calls since the last time.
     pub(super) fn log(&self) -> Vec<String> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
@@ -485,16 +393,6 @@ pub(super) fn service(called: &str) -> Service {
     }
 }
 
-pub(super) fn node(called: &str) -> Node {
-    Node {
-        name: ObjectName::new("", called),
-        provider_id: format!("aws:///us-west-2a/i-{called}"),
-        labels: BTreeMap::new(),
-        taints: vec![],
-        ready: Readiness::Ready,
-    }
-}
-
 pub(super) fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
     let endpoint = |address: &&str| EndpointAddress {
         address: (*address).to_owned(),
@@ -513,28 +411,19 @@ pub(super) fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
 
 /// A binding of `shop/cart` to [`ARN`], without networking.
 pub(super) fn binding(called: &str, target_type: Option<TargetType>) -> TargetGroupBinding {
+    let spec = TargetGroupBindingSpec {
+        target_group_arn: Some(ARN.into()),
+        target_type,
+        ip_address_type: Some(IpAddressType::Ipv4),
+        service_ref: ServiceReference { name: "cart".into(), port: IntOrString::Int(80) },
+        ..TargetGroupBindingSpec::default()
+    };
     TargetGroupBinding {
-        name: name(called),
         uid: format!("uid-{called}"),
-        generation: 1,
         resource_version: "1".into(),
         created: "2026-01-01T00:00:00Z".into(),
-        labels: BTreeMap::new(),
-        finalizers: vec![],
-        deleting: false,
-        checkpoint: None,
-        foreign_checkpoint: false,
-        spec: TargetGroupBindingSpec {
-            target_group_arn: Some(ARN.into()),
-            target_type,
-            ip_address_type: Some(albatross_core::api::crd::target_group_binding::IpAddressType::Ipv4),
-            service_ref: ServiceReference {
-                name: "cart".into(),
-                port: k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(80),
-            },
-            ..TargetGroupBindingSpec::default()
-        },
-        status: None,
+        spec,
+        ..albatross_core::testing::bare_binding(name(called))
     }
 }
 

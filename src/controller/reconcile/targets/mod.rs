@@ -60,7 +60,7 @@ pub struct Settings {
 /// The memory of a binding from one time to the next.
 #[derive(Clone, Debug, Default)]
 struct Memory {
-    /// What its node rules were last computed from, as a hash.
+    /// A hash of all that its node rules were last computed from.
     network: Option<u64>,
     /// The generation that has to be corrected and for which the node rules were last made due.
     corrected: Option<i64>,
@@ -185,7 +185,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether [`Self::reconcile_node_rules`] would see something that it has not seen yet.
+    /// Returns true if [`Self::reconcile_node_rules`] would see something that it has not seen yet.
     #[must_use]
     pub fn node_rules_due(&self) -> bool {
         self.node_rules_due.load(Ordering::Acquire)

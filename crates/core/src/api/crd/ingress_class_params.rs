@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema, Resource};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::Written;
 pub use super::target_group_binding::TargetType;
 
 // The doc comments of the fields below are the descriptions in the CustomResourceDefinition that `kubectl explain`
@@ -128,23 +129,15 @@ pub struct IngressClassParams {
 
 impl IngressClassParams {
     /// The value of `apiVersion`.
-    pub const API_VERSION: &str = "elbv2.k8s.aws/v1beta1";
+    pub const API_VERSION: &str = super::API_VERSION;
     /// The value of `kind`.
     pub const KIND: &str = "IngressClassParams";
 }
 
 impl Serialize for IngressClassParams {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Written<'a> {
-            api_version: &'static str,
-            kind: &'static str,
-            metadata: &'a ObjectMeta,
-            spec: &'a IngressClassParamsSpec,
-        }
-        Written { api_version: Self::API_VERSION, kind: Self::KIND, metadata: &self.metadata, spec: &self.spec }
-            .serialize(serializer)
+        let (metadata, spec, status) = (&self.metadata, &self.spec, None::<&()>);
+        Written { api_version: Self::API_VERSION, kind: Self::KIND, metadata, spec, status }.serialize(serializer)
     }
 }
 

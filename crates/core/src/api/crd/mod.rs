@@ -11,11 +11,15 @@ pub mod yaml;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps, JSONSchemaPropsOrArray,
-    JSONSchemaPropsOrBool,
+use k8s_openapi::{
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+        CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps, JSONSchemaPropsOrArray,
+        JSONSchemaPropsOrBool,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::CustomResourceExt;
+use serde::Serialize;
 
 pub use ingress_class_params::{IngressClassParams, IngressClassParamsSpec};
 pub use target_group_binding::{
@@ -29,6 +33,21 @@ use target_group_binding::TargetGroupBindingDefinition;
 
 /// The API group of the custom resources.
 pub const GROUP: &str = "elbv2.k8s.aws";
+
+/// The `apiVersion` in which the controller reads and writes the custom resources.
+const API_VERSION: &str = "elbv2.k8s.aws/v1beta1";
+
+/// A custom resource as it is written: with `apiVersion` and `kind`, and without a status that it does not have.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a, Spec, Status> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: &'a ObjectMeta,
+    spec: &'a Spec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a Status>,
+}
 
 /// All CustomResourceDefinitions, in the order of their names.
 ///

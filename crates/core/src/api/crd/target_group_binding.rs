@@ -8,6 +8,8 @@ use kube::{CustomResource, Resource};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::Written;
+
 // The doc comments of the fields below are the descriptions in the CustomResourceDefinition that `kubectl explain`
 // shows, so they speak to the author of a manifest.
 
@@ -113,31 +115,15 @@ pub struct TargetGroupBinding {
 
 impl TargetGroupBinding {
     /// The value of `apiVersion`.
-    pub const API_VERSION: &str = "elbv2.k8s.aws/v1beta1";
+    pub const API_VERSION: &str = super::API_VERSION;
     /// The value of `kind`.
     pub const KIND: &str = "TargetGroupBinding";
 }
 
 impl Serialize for TargetGroupBinding {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Written<'a> {
-            api_version: &'static str,
-            kind: &'static str,
-            metadata: &'a ObjectMeta,
-            spec: &'a TargetGroupBindingSpec,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            status: Option<&'a TargetGroupBindingStatus>,
-        }
-        Written {
-            api_version: Self::API_VERSION,
-            kind: Self::KIND,
-            metadata: &self.metadata,
-            spec: &self.spec,
-            status: self.status.as_ref(),
-        }
-        .serialize(serializer)
+        let (metadata, spec, status) = (&self.metadata, &self.spec, self.status.as_ref());
+        Written { api_version: Self::API_VERSION, kind: Self::KIND, metadata, spec, status }.serialize(serializer)
     }
 }
 

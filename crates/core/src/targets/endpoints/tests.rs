@@ -7,24 +7,12 @@ use crate::{
 };
 
 fn binding(port: IntOrString, target_type: TargetType) -> TargetGroupBinding {
-    TargetGroupBinding {
-        name: ObjectName::new("shop", "k8s-shop-cart"),
-        uid: String::new(),
-        generation: 1,
-        resource_version: String::new(),
-        created: String::new(),
-        labels: BTreeMap::new(),
-        finalizers: vec![],
-        deleting: false,
-        checkpoint: None,
-        foreign_checkpoint: false,
-        spec: TargetGroupBindingSpec {
-            service_ref: ServiceReference { name: "cart".into(), port },
-            target_type: Some(target_type),
-            ..TargetGroupBindingSpec::default()
-        },
-        status: None,
-    }
+    let spec = TargetGroupBindingSpec {
+        service_ref: ServiceReference { name: "cart".into(), port },
+        target_type: Some(target_type),
+        ..TargetGroupBindingSpec::default()
+    };
+    TargetGroupBinding { spec, ..crate::testing::bare_binding(ObjectName::new("shop", "k8s-shop-cart")) }
 }
 
 fn port(name: &str, number: u16, node_port: Option<u16>) -> ServicePort {
@@ -37,26 +25,11 @@ fn service(kind: &str, ports: Vec<ServicePort>) -> Service {
 }
 
 fn pod(name: &str, node: &str, containers_ready: Readiness) -> Pod {
-    Pod {
-        name: ObjectName::new("shop", name),
-        uid: String::new(),
-        node: node.to_owned(),
-        addresses: vec![],
-        containers_ready,
-        ports: vec![],
-        network_interface: None,
-        gates: Box::default(),
-    }
+    Pod { node: node.to_owned(), addresses: vec![], containers_ready, ..crate::testing::pod(name) }
 }
 
 fn node(name: &str, ready: Readiness) -> Node {
-    Node {
-        name: ObjectName::new("", name),
-        provider_id: format!("aws:///eu-west-1a/i-{name}"),
-        labels: BTreeMap::new(),
-        taints: vec![],
-        ready,
-    }
+    Node { ready, ..crate::testing::node(name) }
 }
 
 fn slice(name: &str, family: AddressFamily, ports: &[(&str, u16)], endpoints: Vec<EndpointAddress>) -> EndpointSlice {

@@ -1,13 +1,7 @@
 use super::*;
-use crate::controller::reconcile::targets::{
-    TargetGroupFacts,
-    fake::{ARN, Lab, binding, facts, health, name, not_found, refused, service, slice},
-};
+use crate::controller::reconcile::targets::fake::{ARN, Lab, binding, group, name, service, slice};
+use albatross_core::snapshot::{EndpointSlice, Node, Pod, Service, Snapshot};
 use albatross_core::targets::binding_owners::Denied;
-use albatross_core::{
-    api::crd::target_group_binding::IpAddressType,
-    snapshot::{EndpointSlice, Node, Pod, Service, Snapshot},
-};
 
 mod binding_owners;
 mod checkpoint;
@@ -83,6 +77,7 @@ async fn a_rollout_registers_before_it_deregisters() {
 #[tokio::test]
 async fn instances_are_registered_at_the_node_port() {
     let lab = lab(&[]);
+    lab.aws.put_target_group(group("cart", "instance"));
     lab.change(|snapshot| drop(snapshot.apply(binding("tgb", Some(TargetType::Instance)))));
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", "register i-n1:30080", READY]);
@@ -91,6 +86,7 @@ async fn instances_are_registered_at_the_node_port() {
 #[tokio::test]
 async fn what_a_binding_leaves_out_comes_from_its_target_group_once() {
     let lab = lab(&["10.0.0.1"]);
+    lab.aws.remove_target_group(ARN);
     let mut bound = binding("tgb", None);
     bound.spec.target_group_arn = None;
     bound.spec.target_group_name = Some("cart".into());
@@ -100,7 +96,7 @@ async fn what_a_binding_leaves_out_comes_from_its_target_group_once() {
     fix: correct the name, or create the target group
     transient: false
     ");
-    lab.cloud.world().groups.push(("cart".into(), facts("lambda")));
+    lab.aws.put_target_group(group("cart", "lambda"));
     insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @"
     FailedReconcile: TargetGroupBinding shop/tgb: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 is of type lambda, which takes neither pods nor nodes
     fix: bind a target group of type instance or ip
@@ -108,7 +104,7 @@ async fn what_a_binding_leaves_out_comes_from_its_target_group_once() {
     ");
     lab.log();
     // Somebody makes another group of that name.
-    lab.cloud.world().groups[0].1 = facts("ip");
+    lab.aws.put_target_group(group("cart", "ip"));
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["group Name(\"cart\")", "type Ip", "finalizer on", "register 10.0.0.1:8080", READY]);
     reconcile(&lab, "tgb").await.unwrap();
@@ -136,7 +132,7 @@ async fn a_deleted_binding_is_let_go_when_its_target_group_is_gone() {
     let lab = lab(&["10.0.0.1"]);
     reconcile(&lab, "tgb").await.unwrap();
     lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().deleting = true);
-    lab.cloud.world().failures.push(("deregister", refused("DeregisterTargets", "TooManyTargets")));
+    lab.refuse("DeregisterTargets", "TooManyTargets");
     lab.log();
     insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @"
     FailedCleanup: TargetGroupBinding shop/tgb: AWS refuses DeregisterTargets: words (TooManyTargets)
@@ -147,7 +143,7 @@ async fn a_deleted_binding_is_let_go_when_its_target_group_is_gone() {
     deregister 10.0.0.1:8080
     status 1 False FailedCleanup: AWS refuses DeregisterTargets: words (TooManyTargets); ask AWS to raise the quota `Targets per Application Load Balancer`, or use fewer
     ");
-    lab.cloud.world().failures.push(("deregister", not_found("DeregisterTargets", "TargetGroupNotFound")));
+    lab.refuse("DeregisterTargets", "TargetGroupNotFound");
     assert!(reconcile(&lab, "tgb").await.unwrap().gone);
     assert_eq!(lab.log(), ["deregister 10.0.0.1:8080", "forget", "finalizer off"]);
 }
@@ -230,13 +226,8 @@ async fn a_checkpoint_whose_write_was_not_answered_is_taken_back_before_anything
 #[tokio::test]
 async fn one_bad_target_harms_no_other() {
     let lab = lab(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    lab.cloud
-        .world()
-        .targets
-        .get_mut(&TargetGroupArn::new(ARN))
-        .unwrap()
-        .insert(Target { id: "10.0.0.9".into(), port: 8080 }, health("healthy"));
-    lab.cloud.world().bad_targets.insert("10.0.0.2".into());
+    lab.aws.put_targets(ARN, &[Target { id: "10.0.0.9".into(), port: 8080 }.into()]);
+    lab.aws.refuse_targets(["10.0.0.2"], false);
     insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @"
     FailedReconcile: TargetGroupBinding shop/tgb: AWS does not take these targets, all others are registered: 10.0.0.2:8080 (AWS refuses RegisterTargets: words (InvalidTarget))
     fix: instances must run, and addresses be, in the target group's VPC
@@ -257,8 +248,7 @@ async fn one_bad_target_harms_no_other() {
 #[tokio::test]
 async fn bad_targets_that_aws_names_cost_one_call_more() {
     let lab = lab(&["10.0.0.1", "10.0.0.2", "10.0.0.22"]);
-    lab.cloud.world().bad_targets.insert("10.0.0.2".into());
-    lab.cloud.world().names_bad_targets = true;
+    lab.aws.refuse_targets(["10.0.0.2"], true);
     let error = reconcile(&lab, "tgb").await.unwrap_err();
     assert!(matches!(&error.problem, Problem::RefusedTargets(targets) if targets.len() == 1));
     let calls = ["register 10.0.0.1:8080 10.0.0.2:8080 10.0.0.22:8080", "register 10.0.0.1:8080 10.0.0.22:8080"];
@@ -287,12 +277,7 @@ fn terminate(lab: &Lab, address: &str) {
     });
 }
 
-fn throttle(lab: &Lab) {
-    let kind = AwsErrorKind::Throttled { code: "Throttling".into(), message: "words".into() };
-    lab.cloud.world().failures.push(("register", AwsError { operation: "RegisterTargets", kind }));
-}
-
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn while_aws_throttles_old_targets_wait_for_the_new_ones() {
     for leave in [terminate, vanish] {
         let lab = lab(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
@@ -303,10 +288,10 @@ async fn while_aws_throttles_old_targets_wait_for_the_new_ones() {
         for address in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
             leave(&lab, address);
         }
-        throttle(&lab);
+        lab.throttle(0);
         assert!(reconcile(&lab, "tgb").await.unwrap_err().is_transient());
         assert_eq!(lab.log(), ["register 10.0.0.4:8080 10.0.0.5:8080", "deregister 10.0.0.1:8080"]);
-        throttle(&lab);
+        lab.throttle(0);
         reconcile(&lab, "tgb").await.unwrap_err();
         assert_eq!(lab.log(), ["register 10.0.0.4:8080 10.0.0.5:8080"]);
         reconcile(&lab, "tgb").await.unwrap();
@@ -315,7 +300,7 @@ async fn while_aws_throttles_old_targets_wait_for_the_new_ones() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_batch_that_is_throttled_holds_only_what_it_replaces() {
     let address = |n: u32| format!("10.{}.{}.1", n / 250, n % 250);
     let all: Vec<String> = (0..402).map(address).collect();
@@ -327,8 +312,7 @@ async fn a_batch_that_is_throttled_holds_only_what_it_replaces() {
     lab.serve(&all);
     old.iter().for_each(|address| terminate(&lab, address));
     // The first batch passes, the second, of a single target, does not.
-    lab.cloud.world().after = 1;
-    throttle(&lab);
+    lab.throttle(1);
     reconcile(&lab, "tgb").await.unwrap_err();
     let sizes = |log: Vec<String>| -> Vec<(String, usize)> {
         let words = log.iter().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -351,15 +335,15 @@ async fn what_is_refused_for_good_holds_only_what_lives() {
             // The Service selects other pods now, and the old one lives on.
             None => lab.serve(&["10.0.0.2", "10.0.0.8"]),
         }
-        lab.cloud.world().bad_targets.insert("10.0.0.2".into());
+        lab.aws.refuse_targets(["10.0.0.2"], false);
         lab.log();
         reconcile(&lab, "tgb").await.unwrap_err();
         assert_eq!(lab.log().contains(&"deregister 10.0.0.1:8080".to_owned()), goes);
         // Once it is taken, nothing stands in any more.
-        lab.cloud.world().bad_targets.clear();
+        lab.aws.refuse_targets([], false);
         tokio::time::advance(Duration::from_secs(5)).await;
         reconcile(&lab, "tgb").await.unwrap();
-        assert_eq!(lab.cloud.world().targets[&TargetGroupArn::new(ARN)].len(), 2);
+        assert_eq!(lab.registered().len(), 2);
     }
 }
 
@@ -371,17 +355,14 @@ async fn a_group_is_never_emptied_while_aws_refuses_what_comes() {
         lab.serve(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
         leave(&lab, "10.0.0.1");
         leave(&lab, "10.0.0.2");
-        lab.cloud.world().bad_targets.extend(["10.0.0.3".to_owned(), "10.0.0.4".to_owned()]);
+        lab.aws.refuse_targets(["10.0.0.3", "10.0.0.4"], false);
         reconcile(&lab, "tgb").await.unwrap_err();
         reconcile(&lab, "tgb").await.unwrap_err();
-        let registered = |lab: &Lab| -> Vec<String> {
-            lab.cloud.world().targets[&TargetGroupArn::new(ARN)].keys().map(ToString::to_string).collect()
-        };
-        assert_eq!(registered(&lab), ["10.0.0.2:8080"]);
-        lab.cloud.world().bad_targets.clear();
+        assert_eq!(lab.registered(), ["10.0.0.2:8080"]);
+        lab.aws.refuse_targets([], false);
         tokio::time::advance(Duration::from_secs(5)).await;
         reconcile(&lab, "tgb").await.unwrap();
-        assert_eq!(registered(&lab), ["10.0.0.3:8080", "10.0.0.4:8080"]);
+        assert_eq!(lab.registered(), ["10.0.0.3:8080", "10.0.0.4:8080"]);
     }
 }
 
@@ -391,7 +372,7 @@ async fn a_full_quota_lets_what_is_gone_make_room() {
     reconcile(&lab, "tgb").await.unwrap();
     lab.serve(&["10.0.0.1", "10.0.0.2"]);
     vanish(&lab, "10.0.0.1");
-    lab.cloud.world().failures.push(("register", refused("RegisterTargets", "TooManyTargets")));
+    lab.refuse("RegisterTargets", "TooManyTargets");
     lab.log();
     insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @"
     FailedReconcile: TargetGroupBinding shop/tgb: AWS refuses RegisterTargets: words (TooManyTargets)
@@ -443,6 +424,7 @@ async fn a_service_scaled_to_nothing_is_proved_with_one_read() {
 #[tokio::test]
 async fn a_cluster_without_nodes_is_not_believed_at_once() {
     let lab = lab(&[]);
+    lab.aws.put_target_group(group("cart", "instance"));
     lab.change(|snapshot| drop(snapshot.apply(binding("tgb", Some(TargetType::Instance)))));
     reconcile(&lab, "tgb").await.unwrap();
     lab.log();
@@ -463,7 +445,6 @@ async fn a_name_that_was_written_ahead_of_its_target_group_takes_it_from_nobody(
     older.spec.target_group_arn = None;
     older.spec.target_group_name = Some("cart".into());
     lab.change(|snapshot| drop(snapshot.apply(older)));
-    lab.cloud.world().groups.push(("cart".into(), facts("ip")));
     let error = reconcile(&lab, "older").await.unwrap_err();
     assert_eq!(error.problem, Problem::Denied(Denied::Taken { arn: TargetGroupArn::new(ARN), holder: name("tgb") }));
     lab.log();
@@ -519,10 +500,7 @@ async fn a_deleted_multi_cluster_binding_lets_go_of_its_own_targets_alone() {
         bound.finalizers = vec![BINDING_FINALIZER.to_owned()];
         bound.deleting = true;
     });
-    for id in ["10.0.0.1", "10.9.0.1"] {
-        let target = Target { id: id.into(), port: 8080 };
-        lab.cloud.world().targets.get_mut(&TargetGroupArn::new(ARN)).unwrap().insert(target, health("healthy"));
-    }
+    lab.aws.put_targets(ARN, &["10.0.0.1", "10.9.0.1"].map(|id| Target { id: id.into(), port: 8080 }.into()));
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["deregister 10.0.0.1:8080", "finalizer off"]);
 }
@@ -532,7 +510,6 @@ async fn a_binding_without_target_type_gets_it_so_that_pods_get_readiness_gates(
     let lab = Lab::behind(true);
     lab.serve(&["10.0.0.1"]);
     lab.change(|snapshot| drop(snapshot.apply(binding("tgb", None))));
-    lab.cloud.world().groups.push(("cart".into(), facts("ip")));
     let types = |lab: &Lab| lab.log().into_iter().filter(|line| line.starts_with("type")).collect::<Vec<_>>();
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(types(&lab), ["type Ip"]);
@@ -544,7 +521,6 @@ async fn a_binding_without_target_type_gets_it_so_that_pods_get_readiness_gates(
 #[tokio::test(start_paused = true)]
 async fn a_target_type_that_an_operator_takes_out_again_is_written_ever_more_rarely() {
     let lab = lab(&["10.0.0.1"]);
-    lab.cloud.world().groups.push(("cart".into(), facts("ip")));
     let mut written = 0;
     for round in 0..600 {
         lab.change(|snapshot| {

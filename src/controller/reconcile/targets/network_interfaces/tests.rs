@@ -59,10 +59,9 @@ fn pods_are_looked_for_where_their_interfaces_are() {
 #[tokio::test]
 async fn an_instance_is_read_once() {
     let lab = Lab::new();
-    lab.cloud.world().instances = vec![instance(
-        "n1",
-        vec![interface(1, &["10.0.1.1"], &["10.0.2.0/28"], &["sg-b"]), interface(0, &["10.0.0.1"], &[], &["sg-a"])],
-    )];
+    let interfaces =
+        vec![interface(1, &["10.0.1.1"], &["10.0.2.0/28"], &["sg-b"]), interface(0, &["10.0.0.1"], &[], &["sg-a"])];
+    lab.aws.set_instances(vec![instance("n1", interfaces)]);
     let mut known = Default::default();
     let places = [InterfaceLookup::Instance("i-n1".into()), on("10.0.0.1"), on("10.0.1.1"), on("10.0.2.15")];
     let groups = texts(&["sg-a", "sg-a", "sg-b", "sg-b"]);
@@ -74,7 +73,7 @@ async fn an_instance_is_read_once() {
 async fn an_address_need_not_be_looked_up_where_all_interfaces_are_alike() {
     let lab = Lab::new();
     let both = vec![interface(0, &["10.0.0.1"], &[], &["sg-a"]), interface(1, &["10.0.0.2"], &[], &["sg-a"])];
-    lab.cloud.world().instances = vec![instance("n1", both)];
+    lab.aws.set_instances(vec![instance("n1", both)]);
     let mut known = Default::default();
     let calls = texts(&["instances i-n1"]);
     assert_eq!(locate(&lab, &mut known, &[on("10.0.0.77")]).await, (texts(&["sg-a"]), calls));
@@ -84,11 +83,12 @@ async fn an_address_need_not_be_looked_up_where_all_interfaces_are_alike() {
 async fn an_unknown_address_has_its_instance_read_again_once() {
     let lab = Lab::new();
     let primary = || interface(0, &["10.0.0.1"], &[], &["sg-a"]);
-    lab.cloud.world().instances = vec![instance("n1", vec![primary()])];
+    lab.aws.set_instances(vec![instance("n1", vec![primary()])]);
     let mut known = Default::default();
     locate(&lab, &mut known, &[on("10.0.0.1")]).await;
     // The pods' interface came after the node, with another group.
-    lab.cloud.world().instances[0].interfaces.push(interface(1, &["10.0.1.1"], &[], &["sg-pods"]));
+    let both = vec![primary(), interface(1, &["10.0.1.1"], &[], &["sg-pods"])];
+    lab.aws.set_instances(vec![instance("n1", both)]);
     let groups = texts(&["sg-a", "sg-pods"]);
     let places = [on("10.0.0.1"), on("10.0.1.1")];
     assert_eq!(locate(&lab, &mut known, &places).await, (groups.clone(), texts(&["instances i-n1"])));
@@ -103,13 +103,13 @@ async fn an_unknown_address_has_its_instance_read_again_once() {
 #[tokio::test]
 async fn interfaces_of_their_own_are_found_by_address_and_kept_with_the_pod() {
     let lab = Lab::new();
-    lab.cloud.world().interfaces = vec![interface(0, &["10.0.3.1"], &[], &["sg-f"])];
+    lab.aws.set_interfaces(vec![interface(0, &["10.0.3.1"], &[], &["sg-f"])]);
     let mut known = Default::default();
     let place = [alone("10.0.3.1")];
     assert_eq!(locate(&lab, &mut known, &place).await, (texts(&["sg-f"]), texts(&["interfaces 10.0.3.1"])));
     assert_eq!(locate(&lab, &mut known, &place).await, (texts(&["sg-f"]), vec![]));
     // Another pod has the address now.
-    lab.cloud.world().interfaces = vec![interface(0, &["10.0.3.1"], &[], &["sg-g"])];
+    lab.aws.set_interfaces(vec![interface(0, &["10.0.3.1"], &[], &["sg-g"])]);
     let place = [InterfaceLookup::Address { pod: "uid-2".into(), address: "10.0.3.1".into() }];
     assert_eq!(locate(&lab, &mut known, &place).await, (texts(&["sg-g"]), texts(&["interfaces 10.0.3.1"])));
     assert_eq!(known.0.found.len(), 1, "the pod that is gone is forgotten");
@@ -118,16 +118,16 @@ async fn interfaces_of_their_own_are_found_by_address_and_kept_with_the_pod() {
 #[tokio::test]
 async fn of_several_groups_the_tagged_one_counts_as_soon_as_it_is_tagged() {
     let lab = Lab::new();
-    lab.cloud.world().instances = vec![instance("n1", vec![interface(0, &["10.0.0.1"], &[], &["sg-a", "sg-b"])])];
+    lab.aws.set_instances(vec![instance("n1", vec![interface(0, &["10.0.0.1"], &[], &["sg-a", "sg-b"])])]);
     for id in ["sg-a", "sg-b"] {
-        lab.cloud.world().security_groups.insert(SecurityGroupId::new(id), security_group(id, &[], &[]));
+        lab.aws.put_security_group(security_group(id, &[], &[]));
     }
     let mut known = Default::default();
     let (reported, calls) = locate(&lab, &mut known, &[on("10.0.0.1")]).await;
     insta::assert_snapshot!(reported.join("\n"), @"its network interface is in the security groups sg-a, sg-b, and none carries the tag kubernetes.io/cluster/demo; exactly one must, for rules are added to it");
     assert_eq!(calls, ["instances i-n1", "groups sg-a sg-b"]);
     let tagged = security_group("sg-b", &[("kubernetes.io/cluster/demo", "owned")], &[]);
-    lab.cloud.world().security_groups.insert(tagged.id.clone(), tagged);
+    lab.aws.put_security_group(tagged);
     let calls = texts(&["groups sg-a sg-b"]);
     assert_eq!(locate(&lab, &mut known, &[on("10.0.0.1")]).await, (texts(&["sg-b"]), calls));
     assert_eq!(locate(&lab, &mut known, &[on("10.0.0.1")]).await, (texts(&["sg-b"]), vec![]));

@@ -2,13 +2,14 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::*;
 use crate::controller::reconcile::targets::fake::{
-    ARN, Lab, binding as bound, facts, instance, interface, name, not_found, refused, security_group, service, slice,
+    ARN, Lab, binding as bound, group, instance, interface, name, not_found, refused, security_group, service, slice,
 };
 use albatross_core::{
     api::crd::target_group_binding::{Networking, NetworkingIngressRule, NetworkingPort, Peer, SecurityGroup},
     model::{Source, names::NODE_RULE_DESCRIPTION},
     snapshot::TargetGroupBinding,
 };
+use albatross_simulation::aws::GivenTargetGroup;
 
 const TAG: (&str, &str) = ("kubernetes.io/cluster/demo", "owned");
 
@@ -45,12 +46,10 @@ fn held(binding: TargetGroupBinding) -> TargetGroupBinding {
 fn lab(rules: &[SecurityGroupRule], bindings: Vec<TargetGroupBinding>) -> Lab {
     let lab = Lab::new();
     lab.serve(&["10.0.0.1"]);
-    {
-        let mut world = lab.cloud.world();
-        world.instances = vec![instance("n1", vec![interface(0, &["10.0.0.1"], &[], &["sg-n"])])];
-        for group in [security_group("sg-n", &[TAG], rules), security_group("sg-other", &[], &[])] {
-            world.security_groups.insert(group.id.clone(), group);
-        }
+    lab.aws.set_instances(vec![instance("n1", vec![interface(0, &["10.0.0.1"], &[], &["sg-n"])])]);
+    lab.aws.put_security_group(security_group("sg-n", &[TAG], rules));
+    for id in ["sg-other", "sg-lb", "sg-a", "sg-peer"] {
+        lab.aws.put_security_group(security_group(id, &[], &[]));
     }
     lab.change(|snapshot| {
         for binding in bindings {
@@ -84,7 +83,7 @@ async fn rules_are_added_and_then_nobody_is_asked_again() {
 #[tokio::test]
 async fn a_group_without_the_clusters_tag_is_read_for_its_rules() {
     let lab = lab(&[], vec![binding("a", "sg-lb", 8080)]);
-    lab.cloud.world().instances[0].interfaces[0].security_groups = vec![SecurityGroupId::new("sg-other")];
+    lab.aws.set_instances(vec![instance("n1", vec![interface(0, &["10.0.0.1"], &[], &["sg-other"])])]);
     assert_eq!(reconcile(&lab).await, NOTHING);
     let calls = ["sweep", "instances i-n1", "groups sg-other", "authorize sg-other [tcp 8080 from sg-lb]"];
     assert_eq!(lab.log(), calls);
@@ -106,8 +105,7 @@ async fn a_new_range_is_added_before_the_old_one_goes() {
 #[tokio::test]
 async fn in_a_full_group_what_goes_makes_room() {
     let lab = lab(&[rule(8080, 8080, "sg-lb")], vec![binding("a", "sg-lb", 9090)]);
-    let full = refused("AuthorizeSecurityGroupIngress", "RulesPerSecurityGroupLimitExceeded");
-    lab.cloud.world().failures.push(("authorize", full));
+    lab.refuse("AuthorizeSecurityGroupIngress", "RulesPerSecurityGroupLimitExceeded");
     assert_eq!(reconcile(&lab).await, NOTHING);
     let add = "authorize sg-n [tcp 9090 from sg-lb]";
     assert_eq!(lab.log()[2..], [add, "revoke sg-n [tcp 8080 from sg-lb]", add]);
@@ -126,19 +124,20 @@ async fn what_may_be_a_bindings_stays_until_it_is_understood() {
         snapshot.apply(pod);
     });
     // Its interface is alone and may not be the pods': it is taken only because nothing else is found.
-    lab.cloud.world().instances.clear();
+    lab.aws.set_instances(vec![]);
     let reported = reconcile(&lab).await;
     insta::assert_snapshot!(reported.join("\n"), @"
     TargetGroupBinding shop/a: Pod shop/10.0.0.1: no network interface of the VPC has the address 10.0.0.1
     TargetGroupBinding shop/lost: Pod shop/10.0.9.9: no network interface of the VPC has the address 10.0.9.9
     ");
     assert_eq!(lab.log(), ["sweep", "instances i-n1", "interfaces 10.0.0.1 10.0.9.9"]);
-    let groups = vec![interface(0, &["10.0.0.1"], &[], &["sg-n"]), interface(1, &["10.0.1.1"], &[], &["sg-other"])];
-    lab.cloud.world().instances = vec![instance("n1", groups)];
+    let on_node =
+        |second: &[&str]| vec![interface(0, &["10.0.0.1"], &[], &["sg-n"]), interface(1, second, &[], &["sg-other"])];
+    lab.aws.set_instances(vec![instance("n1", on_node(&["10.0.1.1"]))]);
     let reported = reconcile(&lab).await;
     insta::assert_snapshot!(reported.join("\n"), @"TargetGroupBinding shop/lost: Pod shop/10.0.9.9: no network interface of the VPC has the address 10.0.9.9");
     assert_eq!(lab.log()[2..], ["authorize sg-n [tcp 8080 from sg-lb]"]);
-    lab.cloud.world().instances[0].interfaces[1].addresses.insert("10.0.9.9".into());
+    lab.aws.set_instances(vec![instance("n1", on_node(&["10.0.1.1", "10.0.9.9"]))]);
     assert_eq!(reconcile(&lab).await, NOTHING);
     let calls = [
         "instances i-n1",
@@ -152,14 +151,12 @@ async fn what_may_be_a_bindings_stays_until_it_is_understood() {
 #[tokio::test]
 async fn a_source_that_is_gone_harms_no_other_binding() {
     let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080), binding("b", "sg-gone", 9090)]);
-    lab.cloud.world().bad_sources.insert("sg-gone".into());
     let errors = lab.targets.reconcile_node_rules().await.unwrap_err();
     assert!(errors.iter().all(|error| !error.is_transient() && error.fix().is_some()), "somebody has to be told");
     let reported: BTreeSet<_> = errors.iter().map(|error| (error.reason(), error.binding().cloned())).collect();
     assert_eq!(reported, [("FailedNetworkReconcile", Some(name("b")))].into());
-    assert!(
-        lab.cloud.world().security_groups[&SecurityGroupId::new("sg-n")].ingress.contains(&rule(8080, 8080, "sg-lb"))
-    );
+    let added = format!("{} ({NODE_RULE_DESCRIPTION})", rule(8080, 8080, "sg-lb"));
+    assert!(lab.aws.state().security_groups["sg-n"].ingress.contains(&added));
 }
 
 #[tokio::test]
@@ -167,7 +164,7 @@ async fn what_was_not_let_in_keeps_its_old_way_in() {
     let old = [rule(1, 1, "sg-lb"), rule(2, 2, "sg-old")];
     let lab = lab(&old, vec![binding("a", "sg-lb", 8080)]);
     let odd = refused("AuthorizeSecurityGroupIngress", "Odd");
-    lab.cloud.world().failures.push(("authorize", odd.clone()));
+    lab.refuse("AuthorizeSecurityGroupIngress", "Odd");
     let reported = reconcile(&lab).await;
     assert_eq!(reported, [format!("TargetGroupBinding shop/a: {odd}")]);
     assert_eq!(lab.log()[3..], ["revoke sg-n [tcp 2 from sg-old]"]);
@@ -179,7 +176,7 @@ async fn what_was_not_let_in_keeps_its_old_way_in() {
 async fn a_group_is_not_forgotten_when_its_answer_is_lost() {
     let lab = lab(&[rule(1, 1, "sg-lb")], vec![]);
     let lost = || not_found("RevokeSecurityGroupIngress", "InvalidPermission.NotFound");
-    lab.cloud.world().failures.extend([("revoke", lost()), ("revoke", lost())]);
+    lab.aws.refuse("RevokeSecurityGroupIngress", 0, 2, "InvalidPermission.NotFound", "words");
     let reported = reconcile(&lab).await;
     assert_eq!(reported, [format!("security group sg-n: {}", lost())]);
     lab.log();
@@ -190,7 +187,7 @@ async fn a_group_is_not_forgotten_when_its_answer_is_lost() {
 #[tokio::test]
 async fn what_somebody_else_changed_meanwhile_is_read_again() {
     let lab = lab(&[rule(1, 1, "sg-lb")], vec![]);
-    lab.cloud.world().failures.push(("revoke", not_found("RevokeSecurityGroupIngress", "InvalidPermission.NotFound")));
+    lab.refuse("RevokeSecurityGroupIngress", "InvalidPermission.NotFound");
     assert_eq!(reconcile(&lab).await, NOTHING);
     let revoke = "revoke sg-n [tcp 1 from sg-lb]";
     assert_eq!(lab.log(), ["sweep", "read a TargetGroupBinding", revoke, "groups sg-n", revoke]);
@@ -331,9 +328,8 @@ async fn a_broken_binding_that_names_everybodys_source_stops_no_revoke() {
             snapshot.apply(crate::controller::reconcile::targets::fake::pod("10.0.9.9"));
         });
         let groups = vec![interface(0, &["10.0.0.1"], &[], &["sg-n"]), interface(1, &["10.0.9.9"], &[], &["sg-other"])];
-        lab.cloud.world().instances = vec![instance("n1", groups)];
-        lab.cloud.world().security_groups.get_mut(&SecurityGroupId::new("sg-other")).unwrap().ingress =
-            [rule(9090, 9090, "sg-lb")].into();
+        lab.aws.set_instances(vec![instance("n1", groups)]);
+        lab.aws.put_security_group(security_group("sg-other", &[], &[rule(9090, 9090, "sg-lb")]));
         assert_eq!(reconcile(&lab).await.len(), 1, "{case}");
         let calls = lab.log();
         let changes: Vec<_> = calls.iter().filter(|call| call.contains("sg-n ")).collect();
@@ -367,8 +363,7 @@ async fn in_a_full_group_a_wider_rule_takes_the_place_of_one_that_may_be_another
     refused_binding.spec.multi_cluster_target_group = Some(true);
     let asks = vec![binding("a", "sg-lb", 8080), binding("b", "sg-lb", 9090), refused_binding];
     let lab = lab(&[rule(8080, 8080, "sg-lb"), rule(1, 1, "sg-lb")], asks);
-    let full = refused("AuthorizeSecurityGroupIngress", "RulesPerSecurityGroupLimitExceeded");
-    lab.cloud.world().failures.push(("authorize", full));
+    lab.refuse("AuthorizeSecurityGroupIngress", "RulesPerSecurityGroupLimitExceeded");
     assert_eq!(reconcile(&lab).await, NOTHING);
     let add = "authorize sg-n [tcp 8080-9090 from sg-lb]";
     assert_eq!(lab.log()[2..], [add, "revoke sg-n [tcp 8080 from sg-lb]", add]);
@@ -389,7 +384,7 @@ async fn the_rules_of_nodes_are_computed_from_what_is_known_and_aws_is_not_asked
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), NOTHING);
     assert!(!lab.targets.allows_sources(&by_name("unknown-1")));
-    lab.cloud.world().groups.push(("unknown-1".into(), facts("ip")));
+    lab.aws.put_target_group(group("unknown-1", "ip"));
     lab.targets.reconcile_binding(&name("unknown-1")).await.unwrap();
     assert!(lab.targets.node_rules_due(), "what has been found is to be let in");
     lab.log();
@@ -407,7 +402,8 @@ async fn until_the_stacks_binding_is_there_the_one_before_keeps_its_rules() {
         ("ingress.k8s.aws/resource", "shop/web-cart:80"),
     ];
     let tags = of_stack.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    lab.cloud.world().tags.insert(albatross_core::model::TargetGroupArn::new(format!("{ARN}/old")), tags);
+    let old_group = GivenTargetGroup::new(&format!("{ARN}/old"), "old", "ip");
+    lab.aws.put_target_group(GivenTargetGroup { tags, ..old_group });
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log()[2..], ["authorize sg-n [tcp 7070 from sg-a]"]);
     // One that took over is called as the group, which is `cart` by its ARN.
@@ -422,8 +418,8 @@ async fn until_the_stacks_binding_is_there_the_one_before_keeps_its_rules() {
 async fn a_group_whose_rules_cannot_be_taken_away_keeps_no_other_from_losing_its_own() {
     let lab = lab(&[rule(1, 1, "sg-lb")], vec![binding("a", "sg-lb", 8080)]);
     let other = security_group("sg-other", &[TAG], &[rule(2, 2, "sg-lb")]);
-    lab.cloud.world().security_groups.insert(other.id.clone(), other);
-    lab.cloud.world().failures.push(("revoke", refused("RevokeSecurityGroupIngress", "Odd")));
+    lab.aws.put_security_group(other);
+    lab.refuse("RevokeSecurityGroupIngress", "Odd");
     assert_eq!(reconcile(&lab).await.len(), 1);
     assert_eq!(lab.log()[3..], ["revoke sg-n [tcp 1 from sg-lb]", "revoke sg-other [tcp 2 from sg-lb]"]);
 }
@@ -446,8 +442,8 @@ async fn rules_of_a_binding_that_is_not_understood_stay_also_in_groups_that_were
     let lab = lab(&[], both());
     assert_eq!(reconcile(&lab).await, NOTHING);
     let other = security_group("sg-other", &[TAG], &[]);
-    lab.cloud.world().security_groups.insert(other.id.clone(), other);
-    lab.cloud.world().instances = vec![instance("n1", vec![interface(0, &["10.0.0.1"], &[], &["sg-n", "sg-other"])])];
+    lab.aws.put_security_group(other);
+    lab.aws.set_instances(vec![instance("n1", vec![interface(0, &["10.0.0.1"], &[], &["sg-n", "sg-other"])])]);
     lab.targets.invalidate_node_rules().await;
     lab.log();
     assert!(!reconcile(&lab).await.is_empty());
@@ -455,7 +451,7 @@ async fn rules_of_a_binding_that_is_not_understood_stay_also_in_groups_that_were
 
     // The group has no tag, so that nothing but the bindings leads to it.
     let lab = self::lab(&[], both());
-    lab.cloud.world().security_groups.get_mut(&SecurityGroupId::new("sg-n")).unwrap().tags.clear();
+    lab.aws.put_security_group(security_group("sg-n", &[], &[]));
     assert_eq!(reconcile(&lab).await, NOTHING);
     breaks(&lab);
     lab.targets.invalidate_node_rules().await;
@@ -467,11 +463,8 @@ async fn rules_of_a_binding_that_is_not_understood_stay_also_in_groups_that_were
 #[tokio::test]
 async fn rules_of_two_sources_that_are_not_made_together_count_as_missing_for_both() {
     let asks = || vec![binding("a", "sg-a", 7070), binding("b", "sg-lb", 9090)];
-    let throttled = refused("AuthorizeSecurityGroupIngress", "Odd");
     let lab = lab(&[rule(1, 1, "sg-lb"), rule(1, 1, "sg-a")], asks());
-    for _ in 0..3 {
-        lab.cloud.world().failures.push(("authorize", throttled.clone()));
-    }
+    lab.aws.refuse("AuthorizeSecurityGroupIngress", 0, 3, "Odd", "words");
     let problems = reconcile(&lab).await;
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(!lab.log().iter().any(|call| call.starts_with("revoke")));
@@ -482,8 +475,7 @@ async fn rules_of_two_sources_that_are_not_made_together_count_as_missing_for_bo
 async fn each_generation_of_a_binding_has_the_rules_looked_at_also_one_that_has_to_be_corrected() {
     let at = |generation| TargetGroupBinding { generation, ..held(binding("a", "sg-lb", 8080)) };
     let lab = lab(&[], vec![at(1)]);
-    let group = albatross_core::model::TargetGroupArn::new(format!("{ARN}/a"));
-    lab.cloud.world().targets.insert(group, std::collections::BTreeMap::new());
+    lab.aws.put_target_group(GivenTargetGroup::new(&format!("{ARN}/a"), "a", "ip"));
     lab.targets.reconcile_binding(&name("a")).await.unwrap();
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert!(lab.targets.allows_sources(&at(1)) && !lab.targets.allows_sources(&at(2)));

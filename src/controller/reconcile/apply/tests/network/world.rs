@@ -20,8 +20,6 @@ pub(crate) fn service(annotations: &[(&str, &str)], ports: &str) -> Stack {
         "{{apiVersion: v1, kind: Service, metadata: {{name: web, namespace: shop, generation: 2, uid: 8f14e45f-ceea-4672-a0f1-5e9d2b1c7a11, annotations: {}}}, spec: {{type: LoadBalancer, loadBalancerClass: service.k8s.aws/nlb, ports: {ports}}}}}",
         Json::Object(annotations)
     );
-    let mut loaded = Loaded::default();
-    from_documents(&mut loaded, "test", &manifest).unwrap();
     let subnet =
         |n: u8| Subnet { id: SubnetId::new(format!("subnet-{n}")), ipv4_blocks: vec![format!("10.0.{n}.0/24")] };
     let discovered = |scheme| {
@@ -38,8 +36,7 @@ pub(crate) fn service(annotations: &[(&str, &str)], ports: &str) -> Stack {
         backend_security_group: Some(Fact::Known(SecurityGroupId::new("sg-backend"))),
         ..Facts::default()
     };
-    let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
-    let built = service::build(&loaded.snapshot, &config, &facts, &ObjectName::new("shop", "web"));
+    let built = service::build(&snapshot(&manifest), &build_config(), &facts, &ObjectName::new("shop", "web"));
     built.stack.unwrap_or_else(|| panic!("{:?}", built.diagnostics))
 }
 
@@ -88,7 +85,7 @@ fn tag_list(resource: &str) -> String {
     members(tags.map(|(key, value)| format!("<Key>{key}</Key><Value>{value}</Value>")))
 }
 
-/// What AWS says of a listener that was asked for so, or was changed so and speaks TLS.
+/// Returns the listener as AWS answers its creation, or a change where it speaks TLS.
 fn listener_member(call: &Call, arn: &str) -> String {
     let texts = |name: &str| members(call.list(name).into_iter().map(str::to_owned));
     let protocol = if call.param("Protocol").is_empty() { "TLS" } else { call.param("Protocol") };

@@ -3,6 +3,7 @@
 use super::*;
 use albatross_core::targets::binding_owners::Denied;
 use albatross_core::{model::Tags, targets::binding_owners::precedence};
+use albatross_simulation::aws::GivenTargetGroup;
 
 fn tags(pairs: &[(&str, &str)]) -> Tags {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -15,7 +16,7 @@ fn of_ingress(lab: &Lab) {
         ("ingress.k8s.aws/stack", "shop/web"),
         ("ingress.k8s.aws/resource", "shop/web-cart:80"),
     ]);
-    lab.cloud.world().tags.insert(TargetGroupArn::new(ARN), of_stack);
+    lab.aws.put_target_group(GivenTargetGroup { tags: of_stack, ..group("cart", "ip") });
 }
 
 /// The stack's own binding, which is called as its group.
@@ -43,7 +44,6 @@ async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
             snapshot.apply(binding);
         }
     });
-    lab.cloud.world().groups.push(("cart".into(), facts("ip")));
     let error = lab.targets.reconcile_binding(&foreign().name).await.unwrap_err();
     insta::assert_snapshot!(text(&error), @"
     FailedReconcile: TargetGroupBinding evil/cart: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 was made for Ingress shop/web and is held by its TargetGroupBinding shop/cart alone, so nothing is registered or deregistered for this one
@@ -173,7 +173,7 @@ async fn a_stacks_binding_of_another_name_than_its_group_holds_it() {
 async fn an_edit_of_an_older_binding_takes_no_target_group_from_its_holder() {
     const OTHER: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/other/1";
     let lab = lab(&["10.0.0.1"]);
-    lab.cloud.world().targets.insert(TargetGroupArn::new(OTHER), BTreeMap::new());
+    lab.aws.put_target_group(GivenTargetGroup::new(OTHER, "other", "ip"));
     let mut older = TargetGroupBinding { created: "2020-01-01T00:00:00Z".into(), ..binding("a", Some(TargetType::Ip)) };
     older.spec.target_group_arn = Some(OTHER.into());
     lab.change(|snapshot| drop(snapshot.apply(older)));
@@ -193,7 +193,7 @@ async fn an_edit_of_an_older_binding_takes_no_target_group_from_its_holder() {
     edit(&lab, "tgb", ARN);
     assert!(taken(reconcile(&lab, "a").await));
     lab.serve(&["10.0.0.2"]);
-    lab.cloud.world().bad_targets.insert("10.0.0.2".into());
+    lab.aws.refuse_targets(["10.0.0.2"], false);
     reconcile(&lab, "tgb").await.unwrap_err();
     assert!(taken(reconcile(&lab, "a").await));
 }

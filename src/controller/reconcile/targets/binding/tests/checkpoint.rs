@@ -34,13 +34,12 @@ async fn after_a_restart_it_is_believed_where_its_word_counts() {
     reconcile(&lab, "tgb").await.unwrap();
     reconcile(&lab, "tgb").await.unwrap();
     // Somebody has taken the target away meanwhile.
-    lab.cloud.world().targets.get_mut(&TargetGroupArn::new(ARN)).unwrap().clear();
+    lab.aws.put_targets(ARN, &[]);
     lab.restart();
-    lab.cloud.world().takes_word = true;
     lab.log();
     let outcome = reconcile(&lab, "tgb").await.unwrap();
     assert_eq!((outcome.changed, outcome.checkpoint_pending, lab.log()), (false, false, vec![]));
-    lab.cloud.world().takes_word = false;
+    lab.invalidate();
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["checkpoint off", "register 10.0.0.1:8080"]);
 }
@@ -51,7 +50,6 @@ async fn it_is_not_believed_about_other_targets_nor_without_its_finalizer() {
     reconcile(&lab, "tgb").await.unwrap();
     reconcile(&lab, "tgb").await.unwrap();
     lab.restart();
-    lab.cloud.world().takes_word = true;
     lab.log();
     lab.serve(&["10.0.0.1", "10.0.0.2"]);
     reconcile(&lab, "tgb").await.unwrap();
@@ -74,8 +72,7 @@ async fn it_counts_for_as_long_as_only_controllers_that_write_it_have_led() {
     let in_term = |term| Some(record::in_term(term, &record::of_targets(&TargetGroupArn::new(ARN), ["10.0.0.1:8080"])));
     assert_eq!(checkpoint(&lab), in_term(7));
     // Somebody has taken the target away meanwhile.
-    lab.cloud.world().targets.get_mut(&TargetGroupArn::new(ARN)).unwrap().clear();
-    lab.cloud.world().takes_word = true;
+    lab.aws.put_targets(ARN, &[]);
     for term in [8, 9, 10] {
         lab.restart();
         lab.targets.begin(5..=term);

@@ -24,9 +24,7 @@ fn gate(lab: &Lab, addresses: &[&str], state: Option<Readiness>) {
 }
 
 fn healthy(lab: &Lab, address: &str, state: &str) {
-    let mut world = lab.cloud.world();
-    let targets = world.targets.get_mut(&TargetGroupArn::new(ARN)).unwrap();
-    targets.insert(albatross_core::model::Target { id: address.to_owned(), port: 8080 }, health(state));
+    lab.aws.set_health(ARN, &Target { id: address.to_owned(), port: 8080 }, state);
 }
 
 fn calls(lab: &Lab) -> Vec<String> {
@@ -89,7 +87,6 @@ async fn after_a_restart_aws_is_asked_only_where_one_waits() {
         gate(&lab, &["10.0.0.1"], Some(state));
         healthy(&lab, "10.0.0.1", "healthy");
         lab.restart();
-        lab.cloud.world().takes_word = true;
         lab.log();
         reconcile(&lab, "tgb").await.unwrap();
         assert_eq!(calls(&lab), asked, "{state:?}");
@@ -102,13 +99,11 @@ async fn a_target_that_aws_has_lost_is_registered_again() {
     gate(&lab, &["10.0.0.1"], None);
     reconcile(&lab, "tgb").await.unwrap();
     reconcile(&lab, "tgb").await.unwrap();
-    lab.cloud.world().targets.get_mut(&TargetGroupArn::new(ARN)).unwrap().clear();
+    lab.aws.put_targets(ARN, &[]);
     lab.restart();
-    lab.cloud.world().takes_word = true;
     lab.log();
     assert!(reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
     // What was read counts more than the checkpoint.
-    lab.cloud.world().takes_word = false;
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(calls(&lab), ["health", "register 10.0.0.1:8080"]);
 }
@@ -140,7 +135,7 @@ async fn a_watch_that_is_behind_has_nothing_written_twice() {
 async fn a_target_that_aws_refuses_leaves_no_other_pod_waiting() {
     let lab = lab(&["10.0.0.1", "10.0.0.2"]);
     gate(&lab, &["10.0.0.1", "10.0.0.2"], None);
-    lab.cloud.world().bad_targets.insert("10.0.0.1".to_owned());
+    lab.aws.refuse_targets(["10.0.0.1"], false);
     reconcile(&lab, "tgb").await.unwrap_err();
     let conditions: Vec<String> = calls(&lab).into_iter().filter(|line| line.starts_with("condition")).collect();
     assert_eq!(conditions, [format!("condition shop/10.0.0.2 {REGISTERED}")]);
@@ -158,6 +153,9 @@ async fn a_condition_that_cannot_be_written_is_told_and_tried_again() {
         ");
     assert_eq!(calls(&lab).iter().filter(|line| line.starts_with("condition")).count(), 2);
     lab.cluster.unwritable.lock().unwrap().clear();
+    for address in ["10.0.0.1", "10.0.0.2"] {
+        healthy(&lab, address, "initial");
+    }
     tokio::time::advance(Duration::from_secs(15)).await;
     reconcile(&lab, "tgb").await.unwrap();
     let mut written = calls(&lab);

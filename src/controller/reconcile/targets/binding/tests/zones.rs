@@ -2,14 +2,12 @@
 
 use super::*;
 use crate::controller::reconcile::targets::{fake::node, registering};
+use albatross_simulation::aws::GivenTargetGroup;
 
-fn registered(lab: &Lab) -> Vec<String> {
-    let world = lab.cloud.world();
-    let zone = |health: &TargetHealth| health.zone.as_ref().map(|zone| format!(" in {zone}")).unwrap_or_default();
-    world.targets[&TargetGroupArn::new(ARN)]
-        .iter()
-        .map(|(target, health)| format!("{target}{}", zone(health)))
-        .collect()
+/// Puts the target group into a VPC with 10.50.0.0/16.
+fn peer(lab: &Lab) {
+    lab.aws.put_vpc("vpc-peered", &["10.50.0.0/16"]);
+    lab.aws.put_target_group(GivenTargetGroup { vpc: "vpc-peered".to_owned(), ..group("cart", "ip") });
 }
 
 fn edit(lab: &Lab, change: impl FnOnce(&mut TargetGroupBinding)) {
@@ -22,7 +20,8 @@ async fn pods_outside_of_the_vpc_are_registered_in_every_zone_and_go_with_their_
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", "register 10.0.0.1:8080 192.168.77.10:8080 in all", READY]);
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!((lab.log(), lab.cloud.world().vpcs_read), (vec![], 1));
+    let read = lab.aws.calls().iter().filter(|call| call.operation == "DescribeVpcs").count();
+    assert_eq!((lab.log(), read), (vec![], 1));
     lab.serve(&["10.0.0.1"]);
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["checkpoint off", "deregister 192.168.77.10:8080 in all"]);
@@ -31,28 +30,19 @@ async fn pods_outside_of_the_vpc_are_registered_in_every_zone_and_go_with_their_
 #[tokio::test]
 async fn the_blocks_are_those_of_the_vpc_that_the_binding_names() {
     let lab = lab(&["10.0.0.1", "10.50.0.1"]);
-    lab.cloud.world().vpcs.insert("vpc-peered".into(), vec!["10.50.0.0/16".into()]);
-    lab.cloud.world().elsewhere.insert(TargetGroupArn::new(ARN), "vpc-peered".into());
+    peer(&lab);
     edit(&lab, |binding| binding.spec.vpc_id = Some("vpc-peered".into()));
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(registered(&lab), ["10.0.0.1:8080 in all", "10.50.0.1:8080"]);
+    assert_eq!(lab.registered(), ["10.0.0.1:8080 in all", "10.50.0.1:8080"]);
     assert_eq!(lab.log()[1..], ["register 10.0.0.1:8080 in all 10.50.0.1:8080", READY]);
 }
 
 #[tokio::test]
 async fn where_the_binding_names_no_vpc_aws_tells_the_target_groups() {
     let lab = lab(&["10.0.0.1"]);
-    lab.cloud.world().vpcs.insert("vpc-peered".into(), vec!["10.50.0.0/16".into()]);
-    lab.cloud.world().elsewhere.insert(TargetGroupArn::new(ARN), "vpc-peered".into());
-    let facts = TargetGroupFacts {
-        arn: TargetGroupArn::new(ARN),
-        target_type: "ip".into(),
-        ip_address_type: IpAddressType::Ipv4,
-        vpc: Some(albatross_core::model::VpcId::new("vpc-peered")),
-    };
-    lab.cloud.world().groups.push(("cart".into(), facts));
+    peer(&lab);
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(registered(&lab), ["10.0.0.1:8080 in all"]);
+    assert_eq!(lab.registered(), ["10.0.0.1:8080 in all"]);
     lab.log();
     // It is remembered that the cluster's VPC is not the one.
     lab.serve(&["10.0.0.1", "10.0.0.2"]);
@@ -67,21 +57,18 @@ async fn where_aws_wants_a_zone_inside_of_the_vpc_it_gets_the_nodes() {
     let lab = lab(&["10.0.0.1"]);
     let labels = BTreeMap::from([("topology.kubernetes.io/zone".to_owned(), "us-west-2-lax-1a".to_owned())]);
     lab.change(|snapshot| drop(snapshot.apply(Node { labels, ..node("n1") })));
-    lab.cloud.world().wants_zone.insert("10.0.0.1".into());
+    lab.aws.put_into_local_zone("10.0.0.1");
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(registered(&lab), ["10.0.0.1:8080 in us-west-2-lax-1a"]);
+    assert_eq!(lab.registered(), ["10.0.0.1:8080 in us-west-2-lax-1a"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_takeover_does_not_empty_a_group_of_pods_outside_of_the_vpc() {
     let lab = lab(&["192.168.77.10", "192.168.77.11"]);
     // As aws-load-balancer-controller has registered them.
-    let there = |id: &str| {
-        let target = Target { id: id.to_owned(), port: 8080 };
-        (target, TargetHealth { zone: Some("all".into()), ..health("healthy") })
-    };
-    let before = BTreeMap::from([there("192.168.77.10"), there("192.168.77.11")]);
-    lab.cloud.world().targets.insert(TargetGroupArn::new(ARN), before);
+    let there = ["192.168.77.10", "192.168.77.11"]
+        .map(|id| Registration { target: Target { id: id.to_owned(), port: 8080 }, zone: Some("all".to_owned()) });
+    lab.aws.put_targets(ARN, &there);
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", READY]);
     // A rollout: each old pod goes as its successor is ready.
@@ -96,10 +83,10 @@ async fn a_takeover_does_not_empty_a_group_of_pods_outside_of_the_vpc() {
         });
         reconcile(&lab, "tgb").await.unwrap();
     }
-    assert_eq!(registered(&lab), ["192.168.77.12:8080 in all", "192.168.77.13:8080 in all"]);
+    assert_eq!(lab.registered(), ["192.168.77.12:8080 in all", "192.168.77.13:8080 in all"]);
 }
 
-/// How many calls registered, and how many targets each.
+/// Returns the number of targets in each call that registered.
 fn calls(log: &[String]) -> Vec<usize> {
     log.iter().filter(|line| line.starts_with("register ")).map(|line| line.split(' ').count() - 1).collect()
 }
@@ -109,7 +96,7 @@ async fn an_error_that_names_no_target_is_the_groups_and_costs_one_call() {
     let addresses: Vec<String> = (0..200).map(|n| format!("10.0.1.{n}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let lab = lab(&addresses);
-    lab.cloud.world().failures.push(("register", refused("RegisterTargets", "ValidationError")));
+    lab.refuse("RegisterTargets", "ValidationError");
     let error = reconcile(&lab, "tgb").await.unwrap_err();
     insta::assert_snapshot!(text(&error), @"
     FailedReconcile: TargetGroupBinding shop/tgb: AWS refuses RegisterTargets: words (ValidationError)
@@ -130,18 +117,18 @@ async fn refused_targets_are_found_in_few_calls_and_not_tried_again_at_once() {
     let addresses: Vec<String> = (0..200).map(|n| format!("10.0.1.{n}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let lab = lab(&addresses);
-    lab.cloud.world().bad_targets.extend(addresses.iter().take(100).map(|address| (*address).to_owned()));
+    lab.aws.refuse_targets(addresses.iter().take(100).copied(), false);
     reconcile(&lab, "tgb").await.unwrap_err();
     let first = calls(&lab.log()).len();
     assert!(first <= 2 * registering::MAX_SPLITS + 2, "{first} calls");
-    lab.cloud.world().bad_targets = BTreeSet::from(["10.0.1.7".to_owned()]);
+    lab.aws.refuse_targets(["10.0.1.7"], false);
     for _ in 0..20 {
         if reconcile(&lab, "tgb").await.is_ok() {
             break;
         }
         tokio::time::advance(Duration::from_secs(5)).await;
     }
-    assert_eq!(registered(&lab).len(), 199);
+    assert_eq!(lab.registered().len(), 199);
     lab.log();
     // What is left is tried ever more rarely, and alone.
     let mut tried = 0;
@@ -155,12 +142,12 @@ async fn refused_targets_are_found_in_few_calls_and_not_tried_again_at_once() {
     }
     assert!((6..=12).contains(&tried), "{tried} times within an hour");
     // Another pod at that address is another matter.
-    lab.cloud.world().bad_targets.clear();
+    lab.aws.refuse_targets([], false);
     lab.change(|snapshot| {
         drop(snapshot.apply(Pod { uid: "new".into(), ..crate::controller::reconcile::targets::fake::pod("10.0.1.7") }));
     });
     reconcile(&lab, "tgb").await.unwrap();
-    assert_eq!(registered(&lab).len(), 200);
+    assert_eq!(lab.registered().len(), 200);
 }
 
 #[tokio::test]
@@ -168,11 +155,10 @@ async fn after_a_restart_too_targets_outside_of_the_vpc_go_with_their_zone() {
     let mut lab = lab(&["10.0.0.1", "192.168.77.10"]);
     reconcile(&lab, "tgb").await.unwrap();
     reconcile(&lab, "tgb").await.unwrap();
-    lab.cloud.world().takes_word = true;
     lab.restart();
     edit(&lab, |binding| binding.deleting = true);
     lab.log();
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["deregister 10.0.0.1:8080 192.168.77.10:8080 in all", "finalizer off"]);
-    assert_eq!(registered(&lab), [""; 0]);
+    assert_eq!(lab.registered(), [""; 0]);
 }
