@@ -13,7 +13,7 @@ pub struct ListedCertificate {
     pub(crate) domains: Option<Vec<String>>,
 }
 
-/// How many names of one certificate a list tells.
+/// The most names of one certificate that a list contains.
 const NAMES_IN_LIST: usize = 100;
 
 impl AwsReader {

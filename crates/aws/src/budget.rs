@@ -30,7 +30,7 @@ use self::gate::{Gate, Ticket};
 pub use self::limits::{FixedLimit, ThrottleError, parse_throttle};
 use super::{AwsError, AwsErrorKind, CallObserver};
 
-/// How urgent a call is, compared with others that wait. The most urgent comes first.
+/// The urgency of a call, compared with others that wait. The most urgent comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Priority {
@@ -127,7 +127,7 @@ impl Class {
         }
     }
 
-    /// How many calls AWS takes at once after a pause, and the rate below which we do not go, calls a second: half of what
+    /// Returns the number of calls that AWS accepts at once after a pause, and the lowest rate, in calls per second: half of what
     /// AWS gives an account. Where others of the account leave less than that, the pauses of each throttled call do the rest.
     fn size(self) -> (f64, f64) {
         match self {
@@ -144,7 +144,7 @@ impl Class {
     }
 }
 
-/// What a class's budget is at, for `/debug/state`.
+/// The state of a class's budget, for `/debug/state`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BudgetState {
@@ -205,7 +205,7 @@ impl Queue {
     }
 }
 
-/// What one class has cost so far.
+/// The cost of one class so far.
 #[derive(Default)]
 struct Cost {
     waited: Duration,

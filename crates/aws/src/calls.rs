@@ -7,7 +7,7 @@ use aws_smithy_runtime_api::{box_error::BoxError, client::orchestrator::Metadata
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use tracing::Instrument as _;
 
-/// How a request ended. A failure has the HTTP status and AWS's code; status 0 and the code `NoAnswer` where there was no answer.
+/// The result of a request. A failure has the HTTP status and AWS's code; status 0 and the code `NoAnswer` where there was no answer.
 pub type RequestResult<'a> = Result<(), (u16, &'a str)>;
 
 /// Is told of every call, of every request that is made for it, and what it waits for. `service` is AWS's service id
@@ -24,7 +24,7 @@ pub trait CallObserver: Send + Sync {
     fn budget(&self, _class: &'static str, _rate: Option<f64>, _seconds_waited: f64, _throttled: bool) {}
 }
 
-/// What the requests of a call have come to so far.
+/// The totals of a call's requests so far.
 #[derive(Default)]
 struct Requests {
     made: u32,

@@ -108,7 +108,7 @@ pub(super) fn actions(actions: &[elb::Action]) -> Vec<Action<TargetGroupArn>> {
     sorted.into_iter().map(action).collect()
 }
 
-/// What a listener or rule does, as AWS takes it: what a client has to show, and the action. `None` for what is not made here,
+/// Converts the authentication and action of a listener or rule to AWS's form. `None` for actions that the controller does not make,
 /// and for a Secret that is not known.
 pub(crate) fn to_actions(before: Option<&Authentication>, action: &Action<TargetGroupArn>) -> Option<Vec<elb::Action>> {
     let mut action = to_action(action)?;

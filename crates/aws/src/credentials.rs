@@ -28,7 +28,7 @@ use super::{error::chain, metadata};
 pub(super) const RENEWED_BEFORE: Duration = Duration::from_secs(120);
 /// The renewal has to end within this.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
-/// What is left of old credentials has to be this long, to be used on where there are no new ones.
+/// The least remaining lifetime with which old credentials stay in use where there are no new ones.
 const STILL_GOOD: Duration = Duration::from_secs(15);
 /// Between two attempts at new ones, while the old ones are good.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -37,9 +37,9 @@ const PAUSE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct NoCredentials {
-    /// What is missing or wrong; nothing of the credentials themselves.
+    /// The message; nothing of the credentials themselves.
     pub(super) message: String,
-    /// What to do, without a full stop.
+    /// The fix, without a full stop.
     pub(super) fix: String,
 }
 
@@ -66,7 +66,7 @@ struct Sources {
     had: Mutex<LastCredentials>,
 }
 
-/// What there was, for when there is nothing new.
+/// The last credentials, used when there are no new ones.
 #[derive(Debug, Default)]
 struct LastCredentials {
     last: Option<Credentials>,
@@ -147,7 +147,7 @@ impl ProvideCredentials for Sources {
     }
 }
 
-/// Whether these may be used for some more calls.
+/// Returns true if the credentials can be used for some more calls.
 fn good(credentials: &Credentials) -> bool {
     credentials.expiry().is_none_or(|end| end > SystemTime::now() + STILL_GOOD)
 }

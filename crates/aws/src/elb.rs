@@ -16,14 +16,14 @@ use albatross_core::{
     },
 };
 
-/// How many resources one DescribeTags takes.
+/// The most resources of one DescribeTags.
 const TAGS: usize = 20;
 /// The most load balancers that DescribeLoadBalancers takes by ARN; of target groups AWS names no limit.
 const BY_ARN: usize = 20;
-/// How many calls are made at once where many are needed.
+/// The most calls made at once where many are needed.
 const AT_ONCE: usize = 4;
 
-/// What CreateLoadBalancer needs.
+/// The parameters of CreateLoadBalancer.
 pub struct NewLoadBalancer<'a> {
     pub kind: LoadBalancerKind,
     pub name: &'a LoadBalancerName,
@@ -34,18 +34,18 @@ pub struct NewLoadBalancer<'a> {
     pub tags: &'a Tags,
 }
 
-/// What CreateRule needs.
+/// The parameters of CreateRule.
 #[derive(Clone, Copy)]
 pub struct NewRule<'a> {
     pub priority: u32,
     pub conditions: &'a [Condition],
-    /// What comes before the action.
+    /// The authentication before the action.
     pub before: Option<&'a Authentication>,
     pub action: &'a Action<TargetGroupArn>,
     pub transforms: &'a [Transform],
 }
 
-/// What CreateListener needs, or ModifyListener changes.
+/// The parameters of CreateListener, or the changes of ModifyListener.
 #[derive(Default)]
 pub struct NewListener {
     pub protocol: Option<ListenerProtocol>,
@@ -673,7 +673,7 @@ impl AwsWriter {
     }
 }
 
-/// What AWS may have besides what is asked of it.
+/// Returns the security groups that each load balancer has, by its ARN. AWS may have added some to those that were requested.
 pub(super) fn security_groups_of(balancers: &[elb::LoadBalancer]) -> BTreeMap<String, BTreeSet<SecurityGroupId>> {
     balancers.iter().filter_map(|b| Some((b.load_balancer_arn()?.to_owned(), convert::security_groups(b)))).collect()
 }

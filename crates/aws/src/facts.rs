@@ -46,7 +46,7 @@ pub struct FactStore {
     certificates: CertificateStore,
 }
 
-/// Where load balancers may go: what every question about subnets is answered from.
+/// The subnets and their locations: every question about subnets is answered from here.
 #[derive(Debug, Default)]
 struct Places {
     subnets: Option<Reading<Vec<subnets::SubnetCandidate>>>,
@@ -56,7 +56,7 @@ struct Places {
 
 type Cell<T> = Arc<tokio::sync::Mutex<Option<Reading<T>>>>;
 
-/// What AWS answered.
+/// An answer of AWS, with its time.
 #[derive(Debug)]
 struct Reading<T> {
     value: T,
@@ -82,7 +82,7 @@ impl Ages {
         reading.number > self.invalidated.load(Ordering::SeqCst) && reading.at.elapsed() < maximum_age
     }
 
-    /// What is kept, unless it is too old, or what `read` answers.
+    /// Returns the cached answer unless it is too old, otherwise the answer of `read`.
     async fn get<'a, T>(
         &self,
         kept: &'a mut Option<Reading<T>>,
@@ -102,7 +102,7 @@ impl Ages {
 }
 
 impl Ages {
-    /// Where the answer to some question is kept. Those that nobody has asked in a while make room.
+    /// Returns the cell that caches the answer to a question. Cells that have not been used for a while make room.
     fn cell<K: Ord + Clone, T>(&self, cells: &Mutex<BTreeMap<K, Cell<T>>>, key: &K) -> Cell<T> {
         let mut cells = cells.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = cells.get(key) {
@@ -151,7 +151,7 @@ impl FactStore {
         Self { gates, ..self }
     }
 
-    /// Where any are named, only certificates of these authorities count.
+    /// Restricts certificates to those of the named authorities, if any are named.
     #[must_use]
     pub fn with_certificate_authorities(mut self, allowed: BTreeSet<String>) -> Self {
         self.certificates = CertificateStore::of_authorities(allowed);

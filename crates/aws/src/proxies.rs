@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-/// What a connection is made for is on the node or beside it, never behind a proxy: the instance's metadata (EC2), and the
+/// The addresses that are on the node or next to it, never behind a proxy: the instance's metadata (EC2), and the
 /// agent of EKS Pod Identity, by IPv4 and IPv6.
 const NEVER: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
@@ -87,7 +87,7 @@ enum NoProxyEntry {
     },
 }
 
-/// Which connection goes through which proxy.
+/// The proxy of each connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     http: Option<ProxyAddress>,

@@ -65,7 +65,7 @@ impl Fake {
         Self { endpoint, calls }
     }
 
-    /// What was asked since the last time, in order.
+    /// Returns the calls made since the last time, in order.
     pub fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.calls.lock().expect("no panic while it is held"))
     }

@@ -17,7 +17,7 @@ pub struct FixedLimit {
 }
 
 impl FixedLimit {
-    /// Whether it holds for this operation.
+    /// Returns true if the limit applies to this operation.
     pub(super) fn concerns(&self, service: &str, operation: &str) -> bool {
         self.service == service && self.operations.is_match(operation)
     }
@@ -31,7 +31,7 @@ impl FixedLimit {
 pub struct ThrottleError {
     /// The entry.
     pub entry: String,
-    /// What is wrong with it.
+    /// The reason why it is not valid.
     pub reason: String,
 }
 

@@ -246,7 +246,7 @@ impl Throttling {
     }
 }
 
-/// What a worker of the simulation does.
+/// The activity of a worker of the simulation.
 #[derive(Clone, Copy)]
 enum Doing {
     /// Waits for its turn.
@@ -272,7 +272,7 @@ enum Doing {
     Finished,
 }
 
-/// What came of a simulation.
+/// The result of a simulation.
 #[derive(Debug)]
 struct Simulated {
     seconds: f64,

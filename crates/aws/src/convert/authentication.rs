@@ -73,7 +73,7 @@ pub(super) fn jwt(config: &elb::JwtValidationActionConfig) -> JwtValidation {
     }
 }
 
-/// What comes before an action, as AWS takes it. `None` where a Secret is not known.
+/// Converts the authentication before an action to AWS's form. `None` where a Secret is not known.
 pub(super) fn to_authentication(authentication: &Authentication) -> Option<elb::Action> {
     let builder = elb::Action::builder().order(1);
     Some(match authentication {
@@ -127,7 +127,7 @@ pub(super) fn to_authentication(authentication: &Authentication) -> Option<elb::
     })
 }
 
-/// Whether and how clients show certificates. `None` where it is not said, and for a mode that is not known here.
+/// Returns the treatment of clients' certificates. `None` where AWS reports none, and for an unknown mode.
 pub(super) fn mutual_authentication(
     attributes: &elb::MutualAuthenticationAttributes,
 ) -> Option<MutualAuthentication<TrustStoreArn>> {

@@ -19,7 +19,7 @@ pub(super) struct WebIdentity {
     session: String,
 }
 
-/// What a token says of itself. Nothing of it is secret; its signature is.
+/// The claims of a token. They are not secret; the token's signature is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Claims {
     subject: Option<String>,
@@ -134,7 +134,7 @@ impl WebIdentity {
     }
 }
 
-/// How long ago a moment was.
+/// Returns the time since a moment, in words. The moment is in seconds since 1970.
 fn ago(moment: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|now| now.as_secs()).unwrap_or_default();
     match now.checked_sub(moment) {
@@ -145,7 +145,7 @@ fn ago(moment: u64) -> String {
     }
 }
 
-/// What STS takes as the name of a session: the pod's name as far as that goes.
+/// Returns a session name that STS accepts: the pod's name without the characters that are not allowed, at most 64 of them.
 fn session_name(name: &str) -> String {
     let allowed = |c: &char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(*c);
     let name: String = name.chars().filter(allowed).take(64).collect();

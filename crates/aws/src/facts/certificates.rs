@@ -18,16 +18,16 @@ use albatross_core::{
     model::CertificateArn,
 };
 
-/// How old a list may be. A host without a certificate is looked for again as often, and no more often.
+/// The maximum age of a list. A host without a certificate is looked for again at this interval.
 const MAXIMUM_AGE_OF_LIST: Duration = Duration::from_secs(60);
 /// An imported certificate can be replaced by another one under the same ARN.
 const MAXIMUM_AGE_OF_IMPORTED: Duration = Duration::from_secs(300);
 /// The names of one that ACM has issued itself stay.
 const MAXIMUM_AGE_OF_ISSUED: Duration = Duration::from_secs(36_000);
-/// How many certificates are asked for at once.
+/// The most certificates that are read at once.
 const AT_ONCE: usize = 4;
 
-/// What is known of ACM.
+/// The cached state of ACM.
 #[derive(Debug, Default)]
 pub(crate) struct CertificateStore {
     /// Those whose certificates count; all where it is empty.
@@ -40,7 +40,7 @@ pub(crate) struct CertificateStore {
 struct Known {
     /// All that are issued, and when they were listed.
     issued: Option<(Vec<Certificate>, Instant)>,
-    /// What was asked for one by one, and until when it counts.
+    /// The certificates that were described one by one, with the time until when they are valid.
     described: BTreeMap<CertificateArn, (Certificate, Instant)>,
 }
 

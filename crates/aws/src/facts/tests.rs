@@ -233,7 +233,7 @@ async fn certificates(store: &FactStore, hosts: &[&str]) -> Result<Vec<String>, 
     }
 }
 
-/// How many calls of ACM were made: lists, and questions about one certificate.
+/// Returns the number of calls of ACM: lists, and descriptions of one certificate.
 fn asked(fake: &Fake) -> (usize, usize) {
     let calls = fake.calls();
     let lists = calls.iter().filter(|call| call.body.contains("CertificateStatuses")).count();

@@ -40,7 +40,7 @@ use albatross_core::{
 /// For how long after a creation without an answer a name that is not found may be found yet.
 const UNCERTAIN_FOR: Duration = Duration::from_secs(30);
 
-/// What AWS has of one cluster in one VPC. Shared by all workers.
+/// The AWS resources of one cluster in one VPC. Shared by all workers.
 pub struct Inventory {
     aws: Arc<AwsReader>,
     cluster: String,
@@ -50,7 +50,7 @@ pub struct Inventory {
     state: Mutex<State>,
 }
 
-/// How a thing that is read apart from its parent is known.
+/// The age of a part that is read apart from its parent.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReadState {
     /// `wanted` when the last read of it began, or when it was made by us.
@@ -90,7 +90,7 @@ struct SecurityGroupEntry {
 struct State {
     /// Counts the times that something known was given up.
     wanted: u64,
-    /// What `wanted` was when the last sweep that succeeded began; `None` before the first.
+    /// The value of `wanted` when the last successful sweep began; `None` before the first.
     swept: Option<u64>,
     /// The value of `wanted` when the list of everything was last given up.
     list_invalidated: u64,
@@ -114,7 +114,7 @@ struct State {
     target_invalidations: u64,
     /// Target groups whose targets were given up and not read since: nobody's word counts for them.
     stale_targets: BTreeSet<TargetGroupArn>,
-    /// Who of a group has what of its load balancer.
+    /// The resources of each member of a group within its load balancer.
     member_resources: BTreeMap<StackId, Vec<MemberResources>>,
     /// Records, until the first sweep shows which of them count.
     unverified_records: BTreeMap<StackId, Clean>,
@@ -144,7 +144,7 @@ pub enum ResourceName {
 }
 
 impl State {
-    /// Whether a sweep is needed, by one group or else by whoever asks about all of them.
+    /// Returns true if a sweep is needed, for one group or for all of them.
     fn needs_sweep(&self, group: Option<&StackId>) -> bool {
         let needed = match group {
             Some(group) => self.invalidated.get(group).filter(|f| f.missing).map_or(0, |invalidated| invalidated.at),
@@ -191,8 +191,8 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Whether a security group with these tags is one in front of a load balancer. A copy of it with other tags is nobody's
-/// to delete, and keeps no Ingress from going.
+/// Returns true if a security group with these tags is one in front of a load balancer. A copy with other tags is not deleted by
+/// the controller, and does not delay the deletion of an Ingress.
 fn is_managed(tags: &Tags) -> bool {
     tags::resource_of(tags).is_some_and(|resource| resource == tags::MANAGED_SECURITY_GROUP)
 }
@@ -362,7 +362,7 @@ impl Inventory {
         Ok(())
     }
 
-    /// What AWS has of a group, without the bindings, and with the listeners, which are read if they are not known.
+    /// Returns the AWS resources of a group, without the bindings, and with the listeners, which are read if they are not known.
     ///
     /// # Errors
     /// AWS's.
@@ -413,7 +413,7 @@ impl Inventory {
         self.state().security_groups.get(id).map(|group| group.value.tags.clone()).unwrap_or_default()
     }
 
-    /// Whether a load balancer of the VPC, anybody's, is in the security group.
+    /// Returns true if any load balancer of the VPC is in the security group, whoever owns it.
     ///
     /// # Errors
     /// AWS's, when a sweep is needed and fails.
@@ -578,7 +578,7 @@ impl Inventory {
     }
 }
 
-/// What is known of the tags of something that is there.
+/// The cached state of an existing resource's tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tagging {
     /// All of them.

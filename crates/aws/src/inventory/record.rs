@@ -19,7 +19,7 @@ impl State {
         self.writes
     }
 
-    /// What is made by us is known in full.
+    /// Returns the state of a resource that the controller has just made: it is known in full.
     fn known(&self) -> ReadState {
         ReadState { read: Some(self.wanted), invalidated: 0 }
     }

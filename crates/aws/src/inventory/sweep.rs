@@ -9,7 +9,7 @@ use albatross_core::model::{
     tags,
 };
 
-/// What a sweep has found. Complete, so what is not in it is not in AWS.
+/// The result of a sweep. It is complete: a resource that is not in it is not in AWS.
 struct SweepResult {
     part: ReadResources,
     others: BTreeMap<String, BTreeSet<SecurityGroupId>>,

@@ -62,8 +62,8 @@ impl Inventory {
         Ok(self.state().target_groups.get(arn).map(|group| group.value.tags.clone()))
     }
 
-    /// Whether a binding's own word counts for the targets of its group: the group is listed, and nothing about its targets
-    /// is known better or was given up.
+    /// Returns true if a binding's checkpoint can be trusted for the targets of its group: the group is listed, and nothing about its
+    /// targets is known better or was invalidated.
     ///
     /// # Errors
     /// AWS's, when the sweep fails.

@@ -69,7 +69,7 @@ pub(super) struct Balancer {
     /// Subnet, and the private address that was asked for there.
     pub subnets: BTreeMap<String, Option<String>>,
     pub security_groups: BTreeSet<String>,
-    /// Whether it was made in security groups: a Network Load Balancer that was not never gets any.
+    /// True if it was created in security groups: a Network Load Balancer created without any can never be given one.
     pub made_in_groups: bool,
     pub attributes: Attributes,
     pub tags: Tags,
@@ -181,7 +181,7 @@ pub(super) struct Account {
     pub security_groups: BTreeMap<String, SecurityGroup>,
     /// Security groups of load balancers that are deleted, and until when their network interfaces stay.
     pub lingering: Vec<(BTreeSet<String>, Instant)>,
-    /// What was asked for that is not simulated.
+    /// The calls that are not simulated.
     pub not_simulated: Vec<String>,
 }
 
@@ -277,9 +277,9 @@ pub(super) struct Session<'a> {
     pub faults: &'a Faults,
     pub page_size: usize,
     pub now: Instant,
-    /// Whether this call does not see yet what is fresh.
+    /// True if this call does not see resources that have just been created.
     pub misses_fresh: bool,
-    /// Whether this list lacks what is fresh.
+    /// True if this list lacks resources that have just been created.
     pub lists_without_fresh: bool,
     pub random: Random,
 }
@@ -349,12 +349,12 @@ impl Session<'_> {
         answer
     }
 
-    /// Whether what was made then is there for this call. What is fresh is so nowhere yet with AWS.
+    /// Returns true if a resource created at that time exists for this call. AWS shows a new one not everywhere at once.
     pub(super) fn sees(&self, made: Instant) -> bool {
         !(self.misses_fresh && self.is_younger(made, self.faults.fresh_for))
     }
 
-    /// Whether what was made then is in a list that is not asked for by name.
+    /// Returns true if a resource created at that time is in a list that does not ask for it by name.
     pub(super) fn lists(&self, made: Instant) -> bool {
         !(self.lists_without_fresh && self.is_younger(made, self.faults.unlisted_for))
     }

@@ -13,9 +13,9 @@ use super::{
     wire::{Answer, Refusal, element, members, optional, refusal, text, texts},
 };
 
-/// How long a new load balancer is being set up.
+/// The time to provision a new load balancer.
 const PROVISIONING: Duration = Duration::from_secs(60);
-/// How long the network interfaces of a deleted one may stay, in seconds.
+/// The most seconds for which the network interfaces of a deleted one stay.
 const LINGERING: u64 = 20;
 
 /// Subnet, and the private address that is asked for there.

@@ -261,7 +261,7 @@ impl Session<'_> {
     }
 }
 
-/// Whether two listeners take the same traffic.
+/// Returns true if two listeners take the same traffic.
 fn overlap(one: &Listener, other: &Listener) -> bool {
     // A TCP and a UDP listener of one port would be two; AWS wants TCP_UDP instead.
     one.port == other.port
@@ -273,7 +273,7 @@ fn check_protocol(protocol: &str, is_application: bool) -> Result<(), Refusal> {
     if known.contains(&protocol) { Ok(()) } else { Err(invalid(message())) }
 }
 
-/// What AWS insists on and fills in where TLS is spoken, and refuses where it is not.
+/// Fills in AWS's defaults and checks its requirements for listeners with TLS, and refuses TLS settings on others.
 fn settle(listener: &mut Listener) -> Result<(), Refusal> {
     let protocol = &listener.protocol;
     if listener.is_secure() {

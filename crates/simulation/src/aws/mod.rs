@@ -49,10 +49,10 @@ use self::{
 
 /// The longest that a call takes, in milliseconds.
 const LONGEST: u64 = 30;
-/// How many things one page of a list has.
+/// The number of items on one page of a list.
 const PAGE: usize = 20;
 
-/// What goes wrong. The first five are probabilities, of each call alone, together at most 1; so is the sixth, of deletions.
+/// The faults. The first five are probabilities, each of a single call, together at most 1; so is the sixth, of deletions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
     /// AWS takes no more calls for now.
@@ -67,13 +67,13 @@ pub struct Faults {
     pub lost_after: f64,
     /// A deletion is refused because something else uses the thing.
     pub in_use: f64,
-    /// What is younger is not there, with probability 1/2, for calls that name it, but for those on its tags.
+    /// Resources younger than this are absent, with probability 1/2, for calls that name them, except for calls on their tags.
     pub fresh_for: Duration,
-    /// What is younger is not in a list, with probability 1/2.
+    /// Resources younger than this are absent from lists, with probability 1/2.
     pub unlisted_for: Duration,
 }
 
-/// How a call ended for the caller.
+/// The result of a call for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Outcome {
     /// With success.
@@ -97,9 +97,9 @@ pub struct Call {
     pub operation: String,
     /// The form's fields, without operation and version.
     pub params: BTreeMap<String, String>,
-    /// Whether it is more than a Describe.
+    /// True if it is more than a Describe.
     pub is_write: bool,
-    /// Whether it was carried out. A write that was, and that found nothing to do, is among them.
+    /// True if it was carried out. A write that was carried out and found nothing to do counts too.
     pub took_effect: bool,
     pub outcome: Outcome,
 }
@@ -125,18 +125,18 @@ struct Inner {
 
 /// The caller's end is near.
 struct Crash {
-    /// How many writes come before.
+    /// The number of writes before it.
     after: u64,
     takes_effect: bool,
     crashed: oneshot::Sender<()>,
 }
 
-/// What shall become of a call.
+/// The outcome chosen for a call.
 enum Fate {
     Answer,
     Throttle,
     InUse,
-    /// Whether it takes effect, and whether there is an answer at all.
+    /// Says if the call takes effect, and if there is an answer at all.
     Fail {
         after: bool,
         lost: bool,
@@ -148,7 +148,7 @@ enum Fate {
 struct Arrival {
     request: Request,
     fate: Fate,
-    /// How long it takes to be carried out, and then to be answered.
+    /// The time until it is carried out, and then until it is answered.
     before: Duration,
     after: Duration,
     random: Random,
@@ -156,7 +156,7 @@ struct Arrival {
     lists_without_fresh: bool,
 }
 
-/// What the caller gets.
+/// The reply to the caller.
 enum Reply {
     Http(u16, String),
     Lost,
@@ -193,7 +193,7 @@ impl SimulatedAws {
         self.inner().faults = faults;
     }
 
-    /// How many things a page of a list has at most.
+    /// Sets the most items on a page of a list.
     pub fn set_page_size(&self, size: usize) {
         self.inner().page_size = size.max(1);
     }
@@ -386,14 +386,14 @@ impl HttpClient for SimulatedAws {
 }
 
 impl State {
-    /// Whether nothing was asked that is not simulated.
+    /// Returns true if no call was made that is not simulated.
     pub fn is_sound(&self) -> bool {
         self.not_simulated.is_empty()
     }
 }
 
 impl Outcome {
-    /// Whether something was asked that is not simulated.
+    /// Returns true if the call is not simulated.
     pub fn is_not_simulated(&self) -> bool {
         *self == Self::Refused(UNSUPPORTED.to_owned())
     }

@@ -47,7 +47,7 @@ fn tags(pairs: &[(&str, &str)]) -> Tags {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// What is there before anything is made.
+/// Returns the network before anything is created.
 pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
     let mut subnets = BTreeMap::new();
     for (number, letter) in (0u8..).zip(["a", "b", "c"]) {
@@ -92,7 +92,7 @@ impl Network {
         instance.expect("there are three nodes, 0 to 2").secondary.insert(address.to_owned());
     }
 
-    /// Whether the VPC has an address.
+    /// Returns true if the VPC has an address.
     pub(super) fn holds(&self, address: IpAddr) -> bool {
         CIDR.parse::<IpNet>().is_ok_and(|block| block.contains(&address))
     }
@@ -119,7 +119,7 @@ fn interface_id(instance: &str) -> String {
     instance.replacen("i-", "eni-", 1)
 }
 
-/// What EC2's filters are compared with: the values of each that a thing has.
+/// The values of each of EC2's filters that a resource has.
 pub(super) type Filterable<'a> = BTreeMap<&'static str, Vec<&'a str>>;
 
 impl Session<'_> {
@@ -250,7 +250,7 @@ impl Session<'_> {
     }
 }
 
-/// Whether all filters hold.
+/// Returns true if all filters match.
 pub(super) fn matches(
     filters: &[(String, Vec<String>)],
     has: &Filterable<'_>,

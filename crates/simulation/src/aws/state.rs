@@ -20,7 +20,7 @@ pub struct State {
     pub load_balancers: BTreeMap<String, LoadBalancerState>,
     pub target_groups: BTreeMap<String, TargetGroupState>,
     pub security_groups: BTreeMap<String, SecurityGroupState>,
-    /// What was asked of AWS that is not simulated. Always a mistake, of the simulation or of who asked.
+    /// The calls that are not simulated. Always a mistake, of the simulation or of the caller.
     pub not_simulated: Vec<String>,
 }
 

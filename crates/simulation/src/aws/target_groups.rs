@@ -15,9 +15,9 @@ use super::{
 };
 use albatross_core::model::EVERY_ZONE;
 
-/// How long a target's first health checks take.
+/// The duration of a target's first health checks.
 const CHECKING: Duration = Duration::from_secs(20);
-/// How many targets one call takes.
+/// The most targets of one call.
 const AT_ONCE: usize = 200;
 
 /// A state, and why, as a code and in words.

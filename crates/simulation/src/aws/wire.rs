@@ -107,13 +107,13 @@ impl Request {
         (1..).map_while(|number| self.text(&self.member(name, number))).collect()
     }
 
-    /// Where the fields of each item of a list begin.
+    /// Returns the prefixes of the fields of each item of a list.
     pub(super) fn items(&self, name: &str) -> Vec<String> {
         let _ = self.text(name);
         (1..).map(|number| self.member(name, number)).take_while(|item| self.has(item)).collect()
     }
 
-    /// Whether there is a structure of this name.
+    /// Returns true if there is a structure of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         let inside = format!("{name}.");
         self.params.range(inside.clone()..).next().is_some_and(|(key, _)| key.starts_with(&inside))
@@ -133,7 +133,7 @@ impl Request {
         Ok(pairs)
     }
 
-    /// What nobody has looked at.
+    /// Returns the parameters that the simulation has not read.
     pub(super) fn unread(&self) -> Vec<String> {
         let read = self.read.borrow();
         self.params.keys().filter(|key| !read.contains(*key)).cloned().collect()

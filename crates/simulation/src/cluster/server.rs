@@ -27,7 +27,7 @@ pub(super) fn client(cluster: Arc<Inner>, life: Life) -> kube::Client {
 /// After how long the real client gives up a connection on which nothing comes, as `start::SILENCE`.
 const SILENCE: Duration = Duration::from_secs(320);
 
-/// What a path names.
+/// The object or collection that a path names.
 #[derive(Debug)]
 struct Target {
     kind: &'static Kind,
@@ -83,7 +83,7 @@ fn refused(refusal: &Refusal) -> Response<Body> {
     response(refusal.code, refusal.to_json().to_string())
 }
 
-/// What happens to a request.
+/// The outcome chosen for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Answered,
@@ -227,7 +227,7 @@ fn written(answer: Answer) -> Result<String, Refusal> {
     answer.map(|object| object.to_string())
 }
 
-/// Whether an object has the labels of a selector that consists of equalities.
+/// Returns true if an object has the labels of a selector that consists of equalities.
 fn selected(object: &Value, selector: &str) -> bool {
     selector.split(',').filter(|part| !part.is_empty()).all(|part| {
         let (key, value) = part.split_once('=').unwrap_or_else(|| panic!("a selector that is not simulated: {part}"));

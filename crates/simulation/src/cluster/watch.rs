@@ -16,7 +16,7 @@ use super::{
 /// A watch as the API server sees it.
 pub(super) struct Watch {
     pub cluster: Arc<Inner>,
-    /// Which of the open ones it is.
+    /// Its number among the open ones.
     pub number: u64,
     pub kind: &'static Kind,
     pub namespace: String,
@@ -28,7 +28,7 @@ pub(super) struct Watch {
     pub ended: bool,
 }
 
-/// How often the version is told when nothing happens.
+/// The interval at which the version is sent when nothing happens.
 const BOOKMARK: Duration = Duration::from_secs(60);
 
 fn line(verb: &str, object: &Value) -> Bytes {
