@@ -163,7 +163,7 @@ impl Dependents for Namespace {
     }
 }
 
-/// Whether an Ingress leads to a Service, in a backend or in an action.
+/// Returns true if an Ingress names a Service, in a backend or in an action.
 fn names_service(ingress: &Ingress, service: &str) -> bool {
     let named = |backend: &Backend| matches!(backend, Backend::Service { name, .. } if name == service);
     ingress.default_backend.iter().any(named)

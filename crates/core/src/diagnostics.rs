@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::model::ObjectReference;
 
-/// How bad it is.
+/// The severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -18,7 +18,7 @@ pub enum Severity {
     Error,
 }
 
-/// What kind of mistake it is: stable words, for machines and documentation.
+/// The kind of a mistake: stable words, for programs and documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
@@ -59,17 +59,17 @@ pub enum Code {
 /// One finding on one object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Diagnostic {
-    /// What kind of mistake.
+    /// The kind of the mistake.
     pub code: Code,
-    /// How bad.
+    /// The severity.
     pub severity: Severity,
     /// The object that has to be changed.
     pub object: ObjectReference,
     /// Annotation key or field path within it.
     pub field: String,
-    /// What is wrong, without a full stop.
+    /// The message, without a full stop.
     pub message: String,
-    /// What to do.
+    /// The fix.
     pub fix: String,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// How many diagnostics of one severity are reported on one object.
+/// The most diagnostics of one severity reported on one object.
 const MAX_REPORTED: usize = 10;
 
 /// Returns what of the diagnostics is reported on the objects: at most ten errors and ten warnings an object, in their order, and then

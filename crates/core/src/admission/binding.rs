@@ -72,7 +72,7 @@ fn is_vpc(text: &str) -> bool {
     matches!(digits.len(), 8 | 17 | 32) && digits.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
 }
 
-/// What may not change: it would leave targets behind that nobody lets go.
+/// Returns the error for a change of immutable fields: it would leave targets behind that no binding deregisters.
 fn changes(old: &TargetGroupBinding, new: &TargetGroupBinding, config: &BuildConfig) -> Option<String> {
     let (old, new) = (&old.spec, &new.spec);
     let mut fields = Vec::new();

@@ -29,7 +29,7 @@ const GROUP_NAME: &str = keys::GROUP_NAME.as_str();
 
 /// The API server passes on no more than this.
 const MAX_WARNINGS: usize = 5;
-/// What it may cut off behind.
+/// The most bytes of a warning; the API server may cut off longer ones.
 const LONGEST_WARNING: usize = 250;
 
 pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig, rules: Rules) -> AdmissionResponse {
@@ -122,7 +122,7 @@ fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     fields.find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null()).map(|(_, value)| value)
 }
 
-/// What aws-load-balancer-controller would refuse in conditions. The build is stricter, and that is a warning.
+/// Returns the reason why aws-load-balancer-controller would refuse the conditions. The build is stricter, and warns.
 fn unusable_conditions(text: &str) -> Option<String> {
     let conditions: Value = match serde_json::from_str(text) {
         Ok(conditions) => conditions,

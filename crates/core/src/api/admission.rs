@@ -10,11 +10,11 @@ pub const API_VERSION: &str = "admission.k8s.io/v1";
 /// An AdmissionReview that asks.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Review {
-    /// What is asked.
+    /// The request; absent in what is not a review.
     pub request: Option<Request>,
 }
 
-/// What is to be admitted.
+/// The object to admit.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Request {
@@ -31,7 +31,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whether the object is new.
+    /// Returns true if the request creates the object.
     #[must_use]
     pub fn creates(&self) -> bool {
         self.operation == "CREATE"
@@ -43,7 +43,7 @@ impl Request {
 pub struct AdmissionResponse {
     /// Why not, where the object is not admitted.
     pub denied: Option<String>,
-    /// What the author of the object is told, though it is admitted.
+    /// The warnings shown to the author of an object that is admitted.
     pub warnings: Vec<String>,
     /// Operations of a JSON patch on the object.
     pub patch: Vec<Value>,

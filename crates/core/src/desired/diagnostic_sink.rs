@@ -11,16 +11,16 @@ use crate::{
     model::{DELETION_PROTECTION, ObjectName, ObjectReference, Stack, Value},
 };
 
-/// What came of building.
+/// The result of building.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Built {
-    /// What AWS shall have. `None` when it cannot be said: what is there then stays as it is.
+    /// The desired state. `None` when it cannot be determined: then existing resources stay unchanged.
     pub stack: Option<Stack>,
     /// Everything that was found, errors and warnings.
     pub diagnostics: Vec<Diagnostic>,
-    /// What has to be known before the stack can be built.
+    /// The facts that must be known before the stack can be built.
     pub wants: BTreeSet<FactQuery>,
-    /// What could not be had from AWS right now.
+    /// The facts that AWS could not answer right now.
     pub unavailable: Vec<String>,
     /// AWS has answered that something which the objects ask for is not there, or that it protects what shall go. No change in
     /// the cluster tells when that ends, so AWS is asked again.
@@ -119,7 +119,7 @@ impl DiagnosticSink {
         Failed
     }
 
-    /// What is wrong with an annotation's value.
+    /// Reports an invalid value of an annotation.
     pub(super) fn annotation_error(&mut self, object: ObjectReference, error: &AnnotationError) -> Failed {
         // What is allowed, the message has said.
         let fix = match error.fix.strip_prefix(&format!("write {}", error.allowed)) {

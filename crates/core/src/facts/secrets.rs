@@ -46,15 +46,15 @@ pub enum UnusableSecret {
     /// It lacks a key, or there is nothing behind it.
     #[error("the Secret `{secret}` has no key `{key}`, or nothing behind it")]
     Lacking {
-        /// Which Secret.
+        /// The Secret.
         secret: ObjectName,
         /// The key.
         key: &'static str,
     },
-    /// What is behind a key is no text.
+    /// The value of a key is not text.
     #[error("the key `{key}` of the Secret `{secret}` holds something that is no text")]
     NoText {
-        /// Which Secret.
+        /// The Secret.
         secret: ObjectName,
         /// The key.
         key: &'static str,
@@ -64,7 +64,7 @@ pub enum UnusableSecret {
         "the Secret `{secret}` does not carry the label `{label}`, and --required-secrets-label={label} allows no other to be used"
     )]
     Unlabelled {
-        /// Which Secret.
+        /// The Secret.
         secret: ObjectName,
         /// The label.
         label: RequiredLabel,
@@ -72,7 +72,7 @@ pub enum UnusableSecret {
     /// The API server does not let us read it.
     #[error("the controller may not read the Secret `{secret}`: {message}")]
     Forbidden {
-        /// Which Secret.
+        /// The Secret.
         secret: ObjectName,
         /// The API server's words.
         message: String,
@@ -80,7 +80,7 @@ pub enum UnusableSecret {
 }
 
 impl UnusableSecret {
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         match self {
@@ -100,10 +100,10 @@ impl UnusableSecret {
     }
 }
 
-/// What a Secret says: white space behind the id and control characters behind the secret are left out, as files end in them.
+/// Reads a Secret. White space after the id and control characters after the secret are removed, as files end in them.
 ///
 /// # Errors
-/// When something is missing.
+/// When a key is missing or its value cannot be used.
 pub fn read(
     secret: &ObjectName,
     version: SecretVersion,

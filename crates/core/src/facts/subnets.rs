@@ -27,11 +27,11 @@ pub struct SubnetCandidate {
     pub id: SubnetId,
     /// The name of its zone.
     pub zone: String,
-    /// How many addresses are free.
+    /// The number of free addresses.
     pub available_addresses: i32,
     /// True if it is on an Outpost.
     pub on_outpost: bool,
-    /// Whether it has an IPv6 block.
+    /// True if it has an IPv6 block.
     pub ipv6: bool,
     /// Its IPv4 blocks.
     pub ipv4_blocks: Vec<String>,
@@ -42,11 +42,11 @@ pub struct SubnetCandidate {
 /// A route table of the VPC (EC2 DescribeRouteTables).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteTable {
-    /// Whether it is for the subnets that have no table of their own.
+    /// True if it applies to the subnets that have no table of their own.
     pub main: bool,
     /// The subnets it is associated with.
     pub subnets: BTreeSet<SubnetId>,
-    /// Whether one of its routes has an internet gateway.
+    /// True if one of its routes leads to an internet gateway.
     pub internet_gateway: bool,
 }
 
@@ -55,7 +55,7 @@ pub struct RouteTable {
 pub struct Zone {
     /// Its name.
     pub name: String,
-    /// What kind of place it is.
+    /// The kind of its location.
     pub locale: LocationKind,
 }
 
@@ -93,7 +93,7 @@ impl From<ZoneInfo> for Zone {
     }
 }
 
-/// What kind of place a subnet is in. A load balancer stays within one kind.
+/// The kind of a subnet's location. A load balancer stays within one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LocationKind {
     /// `availability-zone`
@@ -127,7 +127,7 @@ impl LocationKind {
     }
 }
 
-/// What the discovery thinks of a subnet.
+/// The result of the discovery for one subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It would do.
@@ -154,7 +154,7 @@ pub enum Verdict {
     NoIpv6,
 }
 
-/// What subnets are chosen by.
+/// The criterion by which subnets are chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SelectBy {
     /// The tag that says that they are for load balancers of this scheme.
@@ -163,14 +163,14 @@ pub enum SelectBy {
     Tags(BTreeMap<String, Vec<String>>),
 }
 
-/// What is to be chosen.
+/// The requirements for the subnets of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// What the load balancer is.
+    /// The kind of the load balancer.
     pub kind: LoadBalancerKind,
     /// By what.
     pub by: SelectBy,
-    /// Whether the load balancer shall have IPv6 addresses.
+    /// True if the load balancer needs IPv6 addresses.
     pub ipv6: bool,
 }
 
@@ -232,7 +232,7 @@ pub enum NoSubnetsReason {
 pub struct NoSubnets {
     /// The VPC.
     pub vpc: VpcId,
-    /// What was to be chosen.
+    /// The requirements that could not be met.
     pub choice: Choice,
     /// Why.
     pub lack: NoSubnetsReason,
@@ -292,13 +292,13 @@ impl fmt::Display for NoSubnets {
 impl std::error::Error for NoSubnets {}
 
 impl NoSubnets {
-    /// What is wrong.
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> String {
         self.to_string()
     }
 
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         let tag = match &self.choice.by {
@@ -360,7 +360,7 @@ fn has_role(scheme: Scheme, candidate: &SubnetCandidate) -> bool {
     candidate.tags.get(role_tag(scheme)).is_some_and(|value| matches!(value.as_str(), "" | "1"))
 }
 
-/// Whether [`choose`] depends on the VPC's route tables: only when no subnet carries the role tag.
+/// Returns true if [`choose`] depends on the VPC's route tables: only when no subnet carries the role tag.
 #[must_use]
 pub fn needs_route_tables(choice: &Choice, gates: Gates, candidates: &[SubnetCandidate]) -> bool {
     let SelectBy::Role(scheme) = choice.by else { return false };

@@ -61,7 +61,7 @@ identifier! {
 pub struct InvalidName {
     /// The name as given.
     pub name: String,
-    /// What is wrong with it.
+    /// The reason why it is not valid.
     pub reason: &'static str,
 }
 

@@ -22,7 +22,7 @@ pub struct ObservedStack {
     pub security_groups: Vec<ObservedSecurityGroup>,
     /// TargetGroupBindings with the group's labels.
     pub bindings: Vec<ObservedBinding>,
-    /// Who of a group has what of its load balancer, as far as that is remembered.
+    /// The resources of each member of a group within its load balancer, as far as they are remembered.
     pub member_resources: Vec<MemberResources>,
     /// The tags that are the controller's own, as far as that is remembered. `None` where there is no record of the stack: then
     /// every tag counts as its own.
@@ -34,7 +34,7 @@ pub struct ObservedStack {
     pub room: KnownLimits,
 }
 
-/// What a member of a group has of its load balancer, as it was when nothing was left to do.
+/// The resources of one member of a group within its load balancer, as of the last time when no changes were left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberResources {
     /// The Ingress.
@@ -45,12 +45,12 @@ pub struct MemberResources {
     pub ports: BTreeMap<u16, ListenerResources>,
 }
 
-/// What a member of a group has of a listener besides rules.
+/// The parts of a listener, other than rules, that belong to a member of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerResources {
     /// Its certificates.
     pub certificates: BTreeSet<CertificateArn>,
-    /// Whether the default action is its own.
+    /// True if the default action is its own.
     pub default_action: bool,
 }
 
@@ -73,7 +73,7 @@ impl ObservedStack {
         current.filter(|current| current.is_active()).or_else(|| self.replaced(wanted).next()).or(current)
     }
 
-    /// Whether nothing is left.
+    /// Returns true if no resource is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.load_balancers.is_empty()
@@ -112,7 +112,7 @@ pub struct ObservedLoadBalancer {
     /// Address families. A word that is not known here counts as `ipv4`.
     #[serde(default = "IpAddressType::unsaid")]
     pub ip_address_type: IpAddressType,
-    /// Whether it serves yet.
+    /// The state of the load balancer.
     pub state: LoadBalancerState,
     /// One a zone.
     pub subnets: BTreeSet<SubnetId>,
@@ -140,7 +140,7 @@ impl ObservedLoadBalancer {
         self.listeners.iter().flat_map(BTreeMap::values)
     }
 
-    /// Whether it serves.
+    /// Returns true if it serves traffic.
     #[must_use]
     pub fn is_active(&self) -> bool {
         matches!(self.state, LoadBalancerState::Active | LoadBalancerState::ActiveImpaired)
@@ -179,7 +179,7 @@ pub struct ObservedListener {
     pub ssl_policy: Option<String>,
     /// `AlpnPolicy`, where it has one.
     pub alpn_policy: Option<String>,
-    /// Whether and how clients show certificates; `None` where AWS says nothing, which is off.
+    /// The treatment of clients' certificates; `None` where AWS reports none, which is off.
     pub mutual_authentication: Option<MutualAuthentication<TrustStoreArn>>,
     /// `None` while they have not been read.
     pub attributes: Option<Attributes>,
@@ -215,7 +215,7 @@ pub struct ObservedRule {
     pub conditions: Vec<Condition>,
     /// In order.
     pub actions: Vec<Action<TargetGroupArn>>,
-    /// How requests are rewritten on their way to targets.
+    /// The rewrites of requests on their way to targets.
     pub transforms: Vec<Transform>,
     /// All its tags.
     pub tags: Tags,
@@ -254,7 +254,7 @@ pub struct ObservedSecurityGroup {
     pub name: String,
     /// All its tags.
     pub tags: Tags,
-    /// Who may come in.
+    /// The rules for incoming traffic.
     pub ingress: BTreeSet<SecurityGroupRule>,
 }
 
@@ -271,7 +271,7 @@ pub struct ObservedBinding {
     pub labels: BTreeMap<String, String>,
     /// Its spec.
     pub spec: crate::api::crd::TargetGroupBindingSpec,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
     /// True if its targets let in all sources of the spec.
     #[serde(skip)]
@@ -285,12 +285,12 @@ impl Eq for ObservedBinding {}
 pub struct BackendSecurityGroup {
     /// Its id.
     pub id: SecurityGroupId,
-    /// Whether it is ours to delete (not given by flag).
+    /// True if the controller may delete it (it was not given by flag).
     pub managed: bool,
 }
 
 impl ObservedTargetGroup {
-    /// What it is within its stack, by its tag.
+    /// Returns the resource's id within its stack, by its tag.
     #[must_use]
     pub fn resource(&self) -> Option<ResourceId> {
         crate::model::tags::resource_of(&self.tags).map(|id| ResourceId(id.clone()))

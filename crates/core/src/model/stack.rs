@@ -43,7 +43,7 @@ impl<T: fmt::Display> fmt::Display for Value<T> {
     }
 }
 
-/// Whose stack it is: the Ingresses that share one load balancer (an explicit group by its name, or one Ingress alone), or a
+/// The owner of a stack: the Ingresses that share one load balancer (an explicit group by its name, or a single Ingress), or a
 /// Service. Its text form is what the tags `ingress.k8s.aws/stack` and `service.k8s.aws/stack` carry, and what the names of an
 /// Ingress's resources are hashed from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ impl StackId {
         Some(Self::Service(ObjectName::new(namespace, name)))
     }
 
-    /// What the stack belongs to, as messages name it.
+    /// Returns the object that owns the stack, as messages name it.
     #[must_use]
     pub fn object(&self) -> ObjectReference {
         match self {
@@ -108,7 +108,7 @@ impl fmt::Display for StackId {
     }
 }
 
-/// What a resource is within its stack: the tag `ingress.k8s.aws/resource` (`LoadBalancer`, `443`, `shop/web-api:80`).
+/// The id of a resource within its stack: the tag `ingress.k8s.aws/resource` (`LoadBalancer`, `443`, `shop/web-api:80`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ResourceId(pub String);
@@ -241,13 +241,13 @@ pub struct Stack {
     /// True if everything goes and an object that goes says `deletion_protection.enabled=false`: only then may the protection
     /// that its load balancer has in AWS be switched off.
     pub unprotect: bool,
-    /// Who asks for what the members of a group have in common. Not in plans that are written down.
+    /// The members that ask for what the group shares. Left out of serialised plans.
     #[serde(skip)]
     pub requesters: Requesters,
 }
 
-/// Who asks for what the members of a group have in common, so that a refusal is charged to the right one. What is not in it is asked
-/// for by the cause of the load balancer, the listener or the security group.
+/// The members that ask for what the group shares, so that a refusal by AWS is reported on the right one. For anything not listed,
+/// the cause of the load balancer, the listener or the security group asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requesters {
     /// By port of the listener.
@@ -322,7 +322,7 @@ pub struct FrozenMembers {
 }
 
 impl FrozenMembers {
-    /// Whether everybody is in the stack.
+    /// Returns true if no member is frozen.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
@@ -354,11 +354,11 @@ pub struct ManagedSecurityGroup {
     pub name: Value<String>,
     /// Fixed text; EC2 cannot change it later.
     pub description: &'static str,
-    /// Who may come in.
+    /// The rules for incoming traffic.
     pub ingress: Vec<SecurityGroupRule>,
     /// All its tags.
     pub tags: Tags,
-    /// What asks for it.
+    /// The cause.
     pub cause: Cause,
 }
 
@@ -390,16 +390,16 @@ pub struct LoadBalancer {
     pub security_groups: Vec<SecurityGroupReference>,
     /// Those that somebody asks for; all others stay as they are.
     pub attributes: Attributes,
-    /// Who asks for an attribute, where that is not who asks for the load balancer.
+    /// The causes of attributes, where they differ from the load balancer's cause.
     pub attribute_causes: BTreeMap<String, Cause>,
     /// All its tags.
     pub tags: Tags,
-    /// What asks for it.
+    /// The cause.
     pub cause: Cause,
 }
 
 impl LoadBalancer {
-    /// Whether an existing load balancer can become this one in place.
+    /// Returns true if an existing load balancer can be changed into this one in place.
     #[must_use]
     pub fn can_be(&self, existing: &super::ObservedLoadBalancer) -> bool {
         existing.kind == self.kind && existing.scheme == self.scheme
@@ -432,17 +432,17 @@ pub struct Listener {
     pub port: u16,
     /// HTTP or HTTPS; TCP, UDP, TCP_UDP or TLS on a Network Load Balancer.
     pub protocol: ListenerProtocol,
-    /// What happens to a request that no rule takes.
+    /// The action for a request that no rule matches.
     pub default_action: Action<TargetGroupReference>,
-    /// What a client has to show before the default action.
+    /// The authentication that the default action requires.
     pub default_authentication: Option<Authentication>,
-    /// What a client without SNI gets; needed by HTTPS.
+    /// The certificate for clients without SNI; HTTPS needs it.
     pub default_certificate: Option<CertificateArn>,
     /// The other certificates, sorted; the default is not among them.
     pub certificates: BTreeSet<CertificateArn>,
     /// Why the certificates are known only after apply, where they are: in plans that may not ask AWS.
     pub certificates_after_apply: Option<&'static str>,
-    /// Whether and how clients show certificates; absent leaves it as it is.
+    /// The treatment of clients' certificates; absent leaves it unchanged.
     pub mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
     /// Name of the TLS policy.
     pub ssl_policy: Option<String>,
@@ -450,25 +450,25 @@ pub struct Listener {
     pub alpn_policy: Option<String>,
     /// Those that somebody asks for; all others stay as they are.
     pub attributes: Attributes,
-    /// Who asks for an attribute, where that is not who asks for the listener.
+    /// The causes of attributes, where they differ from the listener's cause.
     pub attribute_causes: BTreeMap<String, Cause>,
     /// In order of precedence.
     pub rules: Vec<Rule>,
-    /// What each member of a group contributes besides rules. Not in plans that are written down.
+    /// The parts that each member of a group contributes, other than rules. Left out of serialised plans.
     #[serde(skip)]
     pub shares: BTreeMap<ObjectName, ListenerShare>,
     /// All its tags.
     pub tags: Tags,
-    /// What asks for it.
+    /// The cause.
     pub cause: Cause,
 }
 
-/// What a member of a group contributes to a listener besides rules.
+/// The parts of a listener, other than rules, that a member of a group contributes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListenerShare {
     /// Its certificates.
     pub certificates: BTreeSet<CertificateArn>,
-    /// Whether the default action is its own.
+    /// True if the default action is its own.
     pub default_action: bool,
     /// The member.
     pub cause: Cause,
@@ -479,11 +479,11 @@ pub struct ListenerShare {
 pub struct Rule {
     /// All must hold.
     pub conditions: Vec<Condition>,
-    /// What happens then.
+    /// The action for a request that the rule matches.
     pub action: Action<TargetGroupReference>,
-    /// How requests are rewritten on their way to targets; at most one of each kind.
+    /// The rewrites of requests on their way to targets; at most one of each kind.
     pub transforms: Vec<Transform>,
-    /// What a client has to show before that.
+    /// The authentication that the rule requires.
     pub authentication: Option<Authentication>,
     /// Its tags without `ingress.k8s.aws/resource`, which repeats the priority it is created with.
     pub tags: Tags,
@@ -522,7 +522,7 @@ pub struct TargetGroup {
     pub ip_address_type: IpAddressType,
     /// The port of targets that are registered without one; never compared afterwards.
     pub port: Value<u16>,
-    /// Where the targets are.
+    /// The VPC of the targets.
     pub vpc: Value<VpcId>,
     /// Changed in place.
     pub health_check: HealthCheck,
@@ -532,7 +532,7 @@ pub struct TargetGroup {
     pub tags: Tags,
     /// The TargetGroupBinding that feeds it.
     pub binding: Binding,
-    /// What asks for it.
+    /// The cause.
     pub cause: Cause,
 }
 
@@ -566,13 +566,13 @@ pub struct Binding {
     pub service: String,
     /// Its port, as the Ingress writes it.
     pub service_port: PortReference,
-    /// Which nodes are targets: `spec.nodeSelector.matchLabels`. Empty is all.
+    /// The labels of the nodes that are targets: `spec.nodeSelector.matchLabels`. Empty selects all.
     pub node_labels: BTreeMap<String, String>,
-    /// Who may reach the targets; `None` where the rules of nodes and pods are somebody else's.
+    /// The peers that can reach the targets; `None` where the controller does not manage the rules of nodes and pods.
     pub networking: Option<Vec<NetworkingRule>>,
 }
 
-/// Who may reach the targets of a binding, on which ports.
+/// The peers that can reach the targets of a binding, and the ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NetworkingRule {
     /// Any of them.
@@ -581,7 +581,7 @@ pub struct NetworkingRule {
     pub ports: Vec<NetworkingPort>,
 }
 
-/// Where traffic to targets comes from.
+/// The source of traffic to targets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum NetworkingPeer {
     /// Members of a security group.

@@ -98,7 +98,7 @@ pub fn home_of(tags: &Tags) -> Option<&str> {
     resource_of(tags)?.split_once('/').map(|(namespace, _)| namespace)
 }
 
-/// Which resource of its stack it is, by its tags.
+/// Returns the resource's id within its stack, by its tags.
 #[must_use]
 pub fn resource_of(tags: &Tags) -> Option<&String> {
     tags.get(INGRESS_RESOURCE).or_else(|| tags.get(SERVICE_RESOURCE))
@@ -122,7 +122,7 @@ pub fn resource_key(stack: &StackId) -> &'static str {
     }
 }
 
-/// Whether a finalizer of an Ingress is one of [`finalizer`]'s.
+/// Returns true if a finalizer of an Ingress is one of [`finalizer`]'s.
 #[must_use]
 pub fn is_ingress_finalizer(finalizer: &str) -> bool {
     finalizer == IMPLICIT_FINALIZER || finalizer.starts_with(EXPLICIT_FINALIZER)

@@ -71,7 +71,7 @@ impl Feature {
         }
     }
 
-    /// What it is, for people.
+    /// Returns the description of the feature.
     #[must_use]
     pub fn explanation(self) -> &'static str {
         match self {
@@ -123,7 +123,7 @@ pub enum Scope {
     TargetGroup,
 }
 
-/// Who calls the action.
+/// The caller of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// The controller.
@@ -143,7 +143,7 @@ pub struct Action {
     pub features: &'static [Feature],
     /// By whom.
     pub caller: Caller,
-    /// What for.
+    /// The purpose.
     pub reason: &'static str,
 }
 

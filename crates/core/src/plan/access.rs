@@ -9,7 +9,7 @@
 //! 2. A rule that the stack does not ask for, before a load balancer is made behind it, and where a public one would answer
 //!    through it.
 //!
-//! Where AWS has refused more rules for the quota, rules are removed in several parts, so that never all sources are
+//! After AWS has refused more rules for the quota, rules are removed in several parts, so that never all sources are
 //! missing at once.
 
 use std::collections::{BTreeSet, VecDeque};

@@ -13,7 +13,7 @@ fn normal(tokens: &JwtValidation) -> JwtValidation {
     tokens
 }
 
-/// Whether AWS asks for just what is wanted. Which Secret's content it was given is another question: [`is_outdated`].
+/// Returns true if the existing authentication is the desired one. The content of its Secret is another question: [`is_outdated`].
 pub(super) fn same(wanted: Option<&Authentication>, existing: &[Action<TargetGroupArn>]) -> bool {
     match (wanted, existing) {
         (None, []) => true,
@@ -26,7 +26,7 @@ pub(super) fn same(wanted: Option<&Authentication>, existing: &[Action<TargetGro
     }
 }
 
-/// Whether AWS was given another content of the Secret, or we do not know which.
+/// Returns true if AWS was given another content of the Secret, or the content it was given is not known.
 pub(super) fn is_outdated(wanted: Option<&Authentication>, existing: &[Action<TargetGroupArn>]) -> bool {
     let Some(secret) = wanted.and_then(Authentication::secret) else { return false };
     existing.iter().any(|action| match action {

@@ -3,9 +3,9 @@
 use super::step::{Plan, StepAction, Wait};
 use crate::model::{CertificateArn, MemberResources, ObjectName, ObservedStack, RuleArn, TargetGroupArn};
 
-/// Whether the plan has yet to take away something that is the member's own: a rule, a certificate, a listener that it asks
-/// for, a target group or its binding. What is remembered to be another member's, or is all members', holds nobody up; what
-/// nobody is remembered to have may be the member's.
+/// Returns true if the plan still has to remove a resource that is the member's own: a rule, a certificate, a listener that it asks
+/// for, a target group or its binding. A resource recorded as another member's, or as all members', delays no release; one that
+/// is recorded for no member may be this member's.
 #[must_use]
 pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectName) -> bool {
     let own = MemberOwned { observed, member };

@@ -10,7 +10,7 @@ use crate::model::{
 /// Returns what a target group of a wanted action is called in AWS; `None` for one that is still to be created.
 pub(super) type Resolve<'a> = &'a dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>;
 
-/// Where a listener leads to target groups.
+/// The place in a listener that leads to target groups.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ActionSlot {
     Default,
@@ -19,7 +19,7 @@ enum ActionSlot {
     Created(usize),
 }
 
-/// What a load balancer has at a point of a plan.
+/// The usage of a load balancer's quotas at a point of a plan.
 #[derive(Clone, Debug, Default)]
 pub(super) struct QuotaUsage {
     room: KnownLimits,

@@ -255,7 +255,7 @@ fn listener_details(listener: &Listener) -> Vec<(&'static str, String)> {
     details
 }
 
-/// What a client has to show, and what is answered then.
+/// Returns the authentication and the action, as text.
 fn answer_text(before: Option<&Authentication>, action: &Action<TargetGroupReference>) -> String {
     let action = action_text(action);
     match before {

@@ -7,7 +7,7 @@
 //! 3. The listener's default action is changed.
 //! 4. The rules that go are deleted, lowest first: what a deleted rule answered falls to no other that goes.
 //!
-//! Where only actions and transforms change, each rule is modified in place: its requests change over at once. Where a quota
+//! If only actions and transforms change, each rule is modified in place: its requests change over at once. If a quota
 //! leaves no room for all that comes beside what goes, see [`super::stepwise`].
 
 use std::{cmp::Ordering, collections::BTreeSet};
@@ -32,17 +32,17 @@ pub(super) struct RuleChange<'a> {
     pub(super) wanted: &'a [Rule],
     /// By ascending priority.
     pub(super) existing: &'a [ObservedRule],
-    /// What the target groups of wanted actions are called in AWS; `None` for those that are still to be created.
+    /// Resolves the target groups of desired actions; `None` for those that are still to be created.
     pub(super) resolve: &'a dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>,
     /// Target groups that some rule or listener of the load balancer names already, so that their targets are health-checked.
     pub(super) in_use: &'a BTreeSet<TargetGroupArn>,
-    /// Whether the listener's default action stays as it is.
+    /// True if the listener's default action stays unchanged.
     pub(super) default_stays: bool,
-    /// What to blame for rules that go.
+    /// The cause of deleting rules.
     pub(super) cause: &'a Cause,
-    /// What stays although nobody asks for it.
+    /// The resources that stay because members are frozen.
     pub(super) frozen_resources: FrozenResources<'a>,
-    /// What the load balancer has before these steps, where AWS has said that not more fits; with the load balancer.
+    /// The quota usage of the load balancer before these steps, after AWS has refused more; with the load balancer.
     pub(super) used: Option<(&'a QuotaUsage, Option<&'a ObservedLoadBalancer>)>,
     /// False if the load balancer has no room for the target groups of all wanted rules, when all else has gone.
     pub(super) fits_in_the_end: bool,
@@ -128,7 +128,7 @@ pub(super) struct RuleSteps {
     pub(super) modified: Vec<(Rule, ObservedRule)>,
 }
 
-/// Whether AWS does what is wanted, after what a client has to show.
+/// Returns true if the existing action is the desired one, with its authentication.
 pub(super) fn same_action(
     before: Option<&Authentication>,
     wanted: &Action<TargetGroupReference>,
@@ -211,7 +211,7 @@ impl<'a> RuleChange<'a> {
         same_action(wanted.authentication.as_ref(), &wanted.action, &existing.actions, self.resolve)
     }
 
-    /// What gives AWS the content of a Secret that it does not have: nothing else of the rule changes by it.
+    /// Returns the step that gives AWS the current content of a Secret: nothing else of the rule changes by it.
     fn secret(&self, wanted: &Rule, existing: &ObservedRule) -> Option<Step> {
         authentication::is_outdated(wanted.authentication.as_ref(), &existing.actions)
             .then(|| self.modify(wanted, existing))
@@ -404,7 +404,7 @@ impl<'a> RuleChange<'a> {
         steps
     }
 
-    /// Where rules differ in their actions and transforms alone, and those name nothing whose targets are not checked yet.
+    /// Returns the steps if rules differ only in their actions and transforms, and those name only groups whose targets are checked.
     fn actions_only(&self) -> Option<RuleSteps> {
         let places = self.places(&self.matches());
         if !self.default_stays || places.len() != self.existing.len() {

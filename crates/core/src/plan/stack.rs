@@ -63,7 +63,7 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
     Planned::Ready(attribution::attributed(stack, observed, planner.plan))
 }
 
-/// Who of a group has what of its load balancer, where nothing is left to do. Of members that are set aside it is what it was.
+/// Returns the resources of each member of a group, when no changes are left. For frozen members they are the recorded ones.
 #[must_use]
 pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberResources> {
     let frozen = |resources: &&MemberResources| stack.frozen.members.contains(&resources.member);
@@ -102,7 +102,7 @@ pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberRe
     member_resources.into_values().collect()
 }
 
-/// Whether an attribute has the value that it shall have. AWS shows a switch as `true` or `false`, however it was written.
+/// Returns true if an attribute has its desired value. AWS shows a switch as `true` or `false`, however it was written.
 fn same_value(wanted: &str, known: &str) -> bool {
     let switch = |value: &str| ["true", "false"].iter().any(|switch| value.eq_ignore_ascii_case(switch));
     wanted == known || switch(wanted) && wanted.eq_ignore_ascii_case(known)
@@ -111,13 +111,13 @@ fn same_value(wanted: &str, known: &str) -> bool {
 /// The number of security groups that a load balancer may be in (quota `Security groups per network interface`).
 const MAX_SECURITY_GROUPS: usize = 5;
 
-/// Whether clients show certificates as they shall.
+/// Returns true if the treatment of clients' certificates is the desired one.
 fn same_mutual(wanted: &MutualAuthentication<Value<TrustStoreArn>>, existing: &ObservedListener) -> bool {
     let wanted = wanted.try_map(|arn| arn.known().cloned().ok_or(())).ok();
     wanted.as_ref() == Some(existing.mutual_authentication.as_ref().unwrap_or(&MutualAuthentication::Off))
 }
 
-/// Whether an existing target group can become the wanted one in place.
+/// Returns true if an existing target group can become the desired one in place.
 fn can_update_in_place(wanted: &TargetGroup, existing: &ObservedTargetGroup) -> bool {
     existing.target_type == wanted.target_type.as_str()
         && existing.protocol == wanted.protocol.as_str()
@@ -125,7 +125,7 @@ fn can_update_in_place(wanted: &TargetGroup, existing: &ObservedTargetGroup) -> 
         && wanted.protocol_version.is_none_or(|v| existing.protocol_version.as_deref() == Some(v.as_str()))
 }
 
-/// Which target groups load balancers name: the stack's, and those that it replaces.
+/// The target groups that load balancers name: the stack's, and those that it replaces.
 struct Generations<'a> {
     current: BTreeSet<&'a TargetGroupArn>,
     replaced: BTreeSet<&'a TargetGroupArn>,
@@ -153,8 +153,8 @@ impl<'a> Generations<'a> {
     }
 }
 
-/// What the plan depends on and is not known: the listeners of the load balancer, unless all of it goes, and attributes that the
-/// stack asks for of what exists.
+/// Returns the missing input of the plan: the listeners of the load balancer, unless all of it goes, and attributes that the
+/// stack asks for on existing resources.
 fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
     let mut reads = Reads::default();
     if let Some(wanted) = &stack.load_balancer {
@@ -187,7 +187,7 @@ fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
     reads
 }
 
-/// Who asks for attributes.
+/// The causes of attributes.
 #[derive(Clone, Copy)]
 struct Causes<'a> {
     of_all: &'a Cause,
@@ -393,7 +393,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What the stack's members are to blame for.
+    /// Returns the cause for a field of the stack's members.
     fn cause(&self, field: &str) -> Cause {
         match (&self.stack.load_balancer, &self.stack.id) {
             (Some(balancer), _) => Cause { field: field.to_owned(), ..balancer.cause.clone() },
@@ -974,7 +974,7 @@ impl<'a> Planner<'a> {
         kept.into_iter().flat_map(ObservedLoadBalancer::target_groups).collect()
     }
 
-    /// What nothing wants any more.
+    /// Removes the resources that the stack no longer contains.
     fn removals(&mut self) {
         let gone = self.stack.load_balancer.is_none() && self.frozen_resources.none_frozen();
         let cause = self.cause(if gone { "metadata.deletionTimestamp" } else { "spec" });

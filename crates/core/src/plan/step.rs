@@ -16,7 +16,7 @@ use crate::model::{
 pub struct Plan {
     /// In the order in which they run.
     pub steps: Vec<Step>,
-    /// What the rest of the change waits for; a change of it brings the next plan.
+    /// The condition that the rest of the change waits for; a change of it brings the next plan.
     pub wait: Option<Wait>,
     /// Target groups of the stack that no step means where it names one by its resource: those of a load balancer that is
     /// replaced, and others that are about to go.
@@ -43,7 +43,7 @@ pub enum Wait {
 /// One call that changes something, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// What is done.
+    /// The action.
     pub action: StepAction,
     /// Because of which object and field.
     pub cause: Cause,
@@ -85,7 +85,7 @@ pub enum TaggedResource {
     SecurityGroup(SecurityGroupId),
 }
 
-/// Whose attributes are changed.
+/// The owner of the attributes to change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum AttributesOf {
     /// A load balancer; `None` is the one that an earlier step creates.
@@ -96,7 +96,7 @@ pub enum AttributesOf {
     TargetGroup(TargetGroupReference),
 }
 
-/// What came of planning.
+/// The result of planning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Planned {
     /// Everything that the plan depends on is known.
@@ -116,7 +116,7 @@ impl Planned {
     }
 }
 
-/// What has to be read before a plan can be made.
+/// The reads needed before a plan can be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     /// The listeners of these load balancers, with their rules and certificates.
@@ -130,7 +130,7 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// Whether everything is known.
+    /// Returns true if everything is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.listeners_of.is_empty()
@@ -140,7 +140,7 @@ impl Reads {
     }
 }
 
-/// What of a listener changes; absent parts stay as they are.
+/// The changes of a listener; absent parts stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ListenerChange {
     /// To another protocol.
@@ -153,9 +153,9 @@ pub struct ListenerChange {
     pub alpn_policy: Option<String>,
     /// To another default action.
     pub default_action: Option<Action<TargetGroupReference>>,
-    /// What a client has to show before the default action, where that changes.
+    /// The authentication before the default action, if it changes.
     pub default_authentication: Option<Authentication>,
-    /// Whether and how clients show certificates.
+    /// The treatment of clients' certificates.
     pub mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
 }
 
@@ -174,21 +174,21 @@ impl ListenerChange {
     }
 }
 
-/// What a step does. Each is one call, but for those that name many resources (batched by AWS's limits).
+/// The action of a step. Each is one call, except those that name many resources (batched by AWS's limits).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum StepAction {
     /// EC2 CreateSecurityGroup, with tags and without rules.
     CreateSecurityGroup(ManagedSecurityGroup),
     /// EC2 AuthorizeSecurityGroupIngress
     AuthorizeIngress {
-        /// Which group.
+        /// The security group.
         group: SecurityGroupTarget,
         /// All in one call.
         rules: Vec<SecurityGroupRule>,
     },
     /// EC2 RevokeSecurityGroupIngress
     RevokeIngress {
-        /// Which group.
+        /// The security group.
         group: SecurityGroupId,
         /// All in one call.
         rules: Vec<SecurityGroupRule>,
@@ -199,7 +199,7 @@ pub enum StepAction {
     CreateTargetGroup(Box<TargetGroup>),
     /// ELB v2 ModifyTargetGroup: the whole health check.
     ModifyTargetGroup {
-        /// Which group.
+        /// The target group.
         arn: TargetGroupArn,
         /// Its resource id, for people.
         resource: ResourceId,
@@ -208,7 +208,7 @@ pub enum StepAction {
     },
     /// ELB v2 DeleteTargetGroup; refused while it is in use, then tried again.
     DeleteTargetGroup {
-        /// Which group.
+        /// The target group.
         arn: TargetGroupArn,
         /// Its name, for people.
         name: String,
@@ -221,7 +221,7 @@ pub enum StepAction {
         existing: Box<ObservedBinding>,
         /// The target group as it shall be.
         target_group: Box<TargetGroup>,
-        /// Whether those that may reach the targets now may go on for the time being.
+        /// True if the peers that can reach the targets now can continue for the time being.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         keeps_networking: bool,
     },
@@ -231,37 +231,37 @@ pub enum StepAction {
     CreateLoadBalancer(Box<LoadBalancer>),
     /// ELB v2 SetSecurityGroups
     SetSecurityGroups {
-        /// Which load balancer.
+        /// The load balancer.
         arn: LoadBalancerArn,
         /// All groups that it shall be in.
         groups: Vec<SecurityGroupReference>,
     },
     /// ELB v2 SetSubnets
     SetSubnets {
-        /// Which load balancer.
+        /// The load balancer.
         arn: LoadBalancerArn,
         /// All subnets that it shall be in.
         subnets: Vec<SubnetMapping>,
     },
     /// ELB v2 SetIpAddressType
     SetIpAddressType {
-        /// Which load balancer.
+        /// The load balancer.
         arn: LoadBalancerArn,
         /// Its address families.
         kind: IpAddressType,
     },
     /// ELB v2 ModifyLoadBalancerAttributes, ModifyListenerAttributes or ModifyTargetGroupAttributes
     ModifyAttributes {
-        /// Whose.
+        /// The owner.
         of: AttributesOf,
-        /// What it is, for people.
+        /// Its name for people.
         name: String,
         /// Those that change; all others stay.
         attributes: Attributes,
     },
     /// ELB v2 DeleteLoadBalancer: its listeners and rules go with it.
     DeleteLoadBalancer {
-        /// Which load balancer.
+        /// The load balancer.
         arn: LoadBalancerArn,
         /// Its name, for people.
         name: String,
@@ -275,30 +275,30 @@ pub enum StepAction {
     },
     /// ELB v2 ModifyListener
     ModifyListener {
-        /// Which listener.
+        /// The listener.
         arn: ListenerArn,
         /// Its port, for people.
         port: u16,
-        /// What changes.
+        /// The changes.
         change: Box<ListenerChange>,
     },
     /// ELB v2 DeleteListener
     DeleteListener {
-        /// Which listener.
+        /// The listener.
         arn: ListenerArn,
         /// Its port, for people.
         port: u16,
     },
     /// ELB v2 AddListenerCertificates
     AddListenerCertificates {
-        /// Which listener.
+        /// The listener.
         listener: ListenerReference,
         /// One call each, as AWS takes one at a time.
         certificates: Vec<CertificateArn>,
     },
     /// ELB v2 RemoveListenerCertificates
     RemoveListenerCertificates {
-        /// Which listener.
+        /// The listener.
         arn: ListenerArn,
         /// Its port, for people.
         port: u16,
@@ -327,38 +327,38 @@ pub enum StepAction {
     },
     /// ELB v2 ModifyRule: actions, with what a client has to show, and transforms.
     ModifyRule {
-        /// Which rule.
+        /// The rule.
         arn: RuleArn,
         /// Port of its listener, for people.
         port: u16,
-        /// What it shall do.
+        /// The desired rule.
         rule: Box<Rule>,
-        /// Whether it rewrites requests now and shall not any more.
+        /// True if it rewrites requests now and must stop.
         reset_transforms: bool,
     },
     /// ELB v2 DeleteRule
     DeleteRule {
-        /// Which rule.
+        /// The rule.
         arn: RuleArn,
         /// Port of its listener, for people.
         port: u16,
-        /// What it was, for people.
+        /// Its priority, for people.
         priority: u32,
     },
     /// ELB v2 AddTags or EC2 CreateTags: adds tags, or changes their values.
     AddTags {
-        /// Which resource.
+        /// The resource.
         resource: TaggedResource,
-        /// What it is, for people.
+        /// Its name for people.
         name: String,
         /// The tags that are missing or differ.
         tags: crate::model::Tags,
     },
     /// ELB v2 RemoveTags or EC2 DeleteTags
     RemoveTags {
-        /// Which resource.
+        /// The resource.
         resource: TaggedResource,
-        /// What it is, for people.
+        /// Its name for people.
         name: String,
         /// The keys of the tags.
         keys: BTreeSet<String>,
@@ -400,7 +400,7 @@ impl StepAction {
         }
     }
 
-    /// Whether the step makes or changes what all members of a group have in common.
+    /// Returns true if the step creates or changes a resource that all members of a group share.
     #[must_use]
     pub fn is_of_all(&self) -> bool {
         // A prefix list is opened for who asks for it.
@@ -420,7 +420,7 @@ impl StepAction {
         )
     }
 
-    /// Whether the step takes something away that may serve requests, or that somebody made.
+    /// Returns true if the step removes a resource that may serve requests, or that a user made.
     #[must_use]
     pub fn is_destructive(&self) -> bool {
         matches!(

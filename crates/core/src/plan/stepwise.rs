@@ -11,7 +11,7 @@
 //! 4. A rule of the same conditions becomes the desired one in place, where the target group that it gives up leaves room
 //!    for those that it leads to. Old rules that keep that group in use are deleted first, and theirs created right after.
 //!
-//! Where none of these is possible, the lowest old rule is deleted, and the next desired one created at once.
+//! If none of these is possible, the lowest old rule is deleted, and the next desired one created at once.
 
 use std::collections::BTreeSet;
 
@@ -59,7 +59,7 @@ struct StepwiseChange<'c, 'a> {
     used: QuotaUsage,
     /// The final order.
     places: Vec<Place<'a>>,
-    /// What AWS has, from the top, with priorities.
+    /// The rules in AWS, from the top, with priorities.
     list: Vec<(Item<'a>, u32)>,
     steps: RuleSteps,
     /// Wanted rules of the conditions of rules that were deleted for another, and are made next.

@@ -1,6 +1,6 @@
 //! Tags that nothing asks for any more.
 //!
-//! Where a record names the tags that the controller has set, those are removed and no others. Without a record, all tags
+//! If a record names the tags that the controller has set, those are removed and no others. Without a record, all tags
 //! that the stack does not ask for are removed, as aws-load-balancer-controller removes them. `--external-managed-tags`,
 //! AWS's own tags and those that name the owner of a resource always stay.
 

@@ -8,7 +8,7 @@ use regex_lite::{Regex, RegexBuilder};
 use super::Request;
 use crate::model::{Condition, QueryStringValue};
 
-/// Whether something holds.
+/// The result of comparing a condition with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Match {
     /// For certain not.
@@ -25,7 +25,7 @@ impl From<bool> for Match {
     }
 }
 
-/// Whether all conditions hold.
+/// Returns whether all conditions hold: the least certain of their results.
 pub(super) fn all(conditions: &[Condition], request: &Request) -> Match {
     conditions.iter().map(|condition| one(condition, request)).min().unwrap_or(Match::Yes)
 }
@@ -34,7 +34,7 @@ fn any(matches: impl Iterator<Item = Match>) -> Match {
     matches.max().unwrap_or(Match::No)
 }
 
-/// Which letters are the same.
+/// The comparison of upper and lower case.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Case {
     Counts,
@@ -119,7 +119,7 @@ fn tokens(pattern: &str, escapes: bool) -> Vec<Token> {
     tokens
 }
 
-/// Whether a pattern is the whole text. Where it does not fit, the last `*` takes one character more.
+/// Returns true if the pattern matches the whole text. Where it does not fit, the last `*` takes one character more.
 fn glob(pattern: &[Token], text: &str, case: Case) -> bool {
     let same = |a: char, b: char| a == b || (case == Case::Ignored && a.eq_ignore_ascii_case(&b));
     let text: Vec<char> = text.chars().collect();

@@ -28,7 +28,7 @@ pub struct Loaded {
     pub snapshot: Snapshot,
     /// The file and line of each of them, by kind and name.
     pub places: BTreeMap<(&'static str, ObjectName), SourceLocation>,
-    /// How many objects were of other kinds, by kind; they were passed over.
+    /// The number of objects of other kinds, by kind; they were skipped.
     pub other_kinds: BTreeMap<String, usize>,
     /// The objects that could not be read or are there twice.
     pub problems: Vec<Problem>,
@@ -60,7 +60,7 @@ pub struct Problem {
     pub object: String,
     /// As `metadata.annotations.example.com/x`; empty where it is the object as a whole.
     pub field: String,
-    /// What is wrong, and what to do.
+    /// The message and the fix.
     pub message: String,
 }
 

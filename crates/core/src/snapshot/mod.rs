@@ -23,7 +23,7 @@ use crate::model::ObjectName;
 /// One kind of object, by name.
 pub type Objects<T> = BTreeMap<ObjectName, T>;
 
-/// How much of the cluster a snapshot has.
+/// The part of the cluster that a snapshot covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
     /// All of it: what is not there does not exist.
@@ -38,7 +38,7 @@ pub enum Scope {
 /// Every object that decides something.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Whether what is not there does not exist.
+    /// The scope; it decides if an object that is absent here does not exist.
     pub scope: Scope,
     /// All Ingresses, also those of other classes.
     pub ingresses: Objects<Ingress>,
@@ -74,7 +74,7 @@ pub fn in_namespace<'a, T>(objects: &'a Objects<T>, namespace: &str) -> impl Ite
 pub trait SnapshotObject: Sized + PartialEq + Send + Sync + 'static {
     /// Its name; a cluster-scoped kind has an empty namespace.
     fn name(&self) -> &ObjectName;
-    /// Where the snapshot keeps it.
+    /// Returns the objects of this kind in the snapshot.
     fn objects(snapshot: &mut Snapshot) -> &mut Objects<Self>;
 }
 
@@ -103,14 +103,14 @@ record! {
     TargetGroupBinding in target_group_bindings;
 }
 
-/// What became of an object, with what it was before.
+/// A change of one object, with its previous value.
 #[derive(Debug)]
 pub struct Change<T> {
     /// Its name.
     pub name: ObjectName,
     /// As it was; `None` when it is new.
     pub before: Option<T>,
-    /// Whether it is there now.
+    /// True if it exists now.
     pub present: bool,
 }
 

@@ -47,7 +47,7 @@ pub struct Ingress {
     pub annotations: BTreeMap<String, String>,
     /// All finalizers.
     pub finalizers: Vec<String>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
     /// `spec.ingressClassName`
     pub class: Option<String>,
@@ -79,7 +79,7 @@ pub struct HttpPath {
     pub path: String,
     /// `Exact`, `Prefix`, `ImplementationSpecific`; absent means the last.
     pub path_type: Option<String>,
-    /// Where requests go.
+    /// The destination of requests.
     pub backend: Backend,
 }
 
@@ -200,7 +200,7 @@ pub struct IngressClass {
     pub controller: String,
     /// `spec.parameters`
     pub parameters: Option<ClassParameters>,
-    /// Whether Ingresses without a class are of this one.
+    /// True if it is the class of Ingresses that name none.
     pub default: bool,
 }
 
@@ -283,13 +283,13 @@ pub struct Service {
     pub annotations: BTreeMap<String, String>,
     /// All finalizers.
     pub finalizers: Vec<String>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
     pub kind: String,
     /// In the order of the manifest.
     pub ports: Vec<ServicePort>,
-    /// Whether one of its address families is IPv6.
+    /// True if one of its address families is IPv6.
     pub ipv6: bool,
     /// `spec.selector`: the labels of its pods; empty where somebody else keeps its endpoints.
     pub selector: BTreeMap<String, String>,
@@ -297,7 +297,7 @@ pub struct Service {
     pub load_balancer_class: Option<String>,
     /// `spec.loadBalancerSourceRanges`
     pub load_balancer_source_ranges: Vec<String>,
-    /// Whether `spec.externalTrafficPolicy` is `Local`: nodes without a pod of it answer no traffic.
+    /// True if `spec.externalTrafficPolicy` is `Local`: nodes without a pod of it answer no traffic.
     pub local_traffic: bool,
     /// `spec.healthCheckNodePort`, which a Service of type LoadBalancer has with the traffic policy `Local`.
     pub health_check_node_port: Option<u16>,
@@ -428,7 +428,7 @@ pub struct EndpointSlice {
     pub name: ObjectName,
     /// The Service that it belongs to, by its label.
     pub service: String,
-    /// What its addresses are.
+    /// The family of its addresses.
     pub family: AddressFamily,
     /// The ports that every endpoint has.
     pub ports: Vec<EndpointSlicePort>,
@@ -452,7 +452,7 @@ pub struct EndpointAddress {
     pub address: String,
     /// Absent counts as ready.
     pub ready: Option<bool>,
-    /// Whether its pod is ending.
+    /// True if its pod is terminating.
     pub terminating: bool,
     /// The pod behind it, where there is one.
     pub pod: Option<String>,
@@ -537,14 +537,14 @@ pub struct Pod {
 pub struct ReadinessGate {
     /// The type of the condition: [`readiness::binding_of`] tells the binding.
     pub condition: String,
-    /// What the pod's status says of it; nothing before it was first written.
+    /// The condition in the pod's status; absent until it is first written.
     pub state: Option<GateState>,
 }
 
 /// A condition of a pod, as it is or shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateState {
-    /// Whether it holds.
+    /// The status of the condition.
     pub status: Readiness,
     /// A word for machines; may be empty.
     pub reason: String,
@@ -555,7 +555,7 @@ pub struct GateState {
 }
 
 impl ReadinessGate {
-    /// Whether the pod waits for it.
+    /// Returns true if the gate still holds the pod back.
     #[must_use]
     pub fn waits(&self) -> bool {
         self.state.as_ref().is_none_or(|state| state.status != Readiness::Ready)
@@ -663,11 +663,11 @@ pub struct TargetGroupBinding {
     pub labels: BTreeMap<String, String>,
     /// All finalizers.
     pub finalizers: Vec<String>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// What vouches for its targets: the annotation [`crate::record::CHECKPOINT`].
+    /// The annotation [`crate::record::CHECKPOINT`], by which its targets can be trusted.
     pub checkpoint: Option<String>,
-    /// Whether aws-load-balancer-controller left a checkpoint of its own.
+    /// True if aws-load-balancer-controller left a checkpoint of its own.
     pub foreign_checkpoint: bool,
     /// Its spec.
     pub spec: crd::TargetGroupBindingSpec,

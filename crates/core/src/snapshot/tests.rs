@@ -10,7 +10,7 @@ fn refused(text: &str) -> String {
     load(text).expect_err(text).to_string()
 }
 
-/// What is said of a text, a line each, and the names of the Services and Ingresses that are kept all the same.
+/// Loads a text, and returns its messages, a line each, and the names of the Services and Ingresses that are kept all the same.
 fn reported(text: &str) -> String {
     let mut loaded = Loaded::default();
     let _ = from_documents(&mut loaded, "shop.yaml", text);

@@ -177,11 +177,11 @@ pub fn has_had_targets(binding: &TargetGroupBinding) -> bool {
         && binding.status.as_ref().is_some_and(|status| status.observed_generation.is_some())
 }
 
-/// Which of the bindings of one target group that no stack has comes first. One that has held it keeps it: nobody takes
-/// traffic from it with an object of his own, be it an older one that is made to name this group. The status tells, which
-/// nobody gives an object that he makes: the target group that it holds, or as aws-load-balancer-controller writes it, that
-/// the present spec has been carried out. Then comes an ARN before a name, which may have been written before there was a
-/// group; then the older.
+/// Returns the precedence among bindings of one target group that belong to no stack. A binding that has held the group keeps it:
+/// a new object, or an older one that is changed to name this group, takes no traffic from it. The status shows it, which users
+/// do not set on objects they create: the target group that it holds, or, as aws-load-balancer-controller writes it, that
+/// the present spec has been carried out. Then an ARN comes before a name, which may have been written before the group
+/// existed; then the older binding.
 pub fn precedence<'a>(binding: &'a TargetGroupBinding, arn: &TargetGroupArn) -> impl Ord + use<'a> {
     let by_arn = matches!(key_of(&binding.spec), Some(TargetGroupKey::Arn(_)));
     let has_held = has_had_targets(binding)

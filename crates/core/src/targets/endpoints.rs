@@ -31,7 +31,7 @@ pub fn target(id: &str, port: u16) -> Target {
     Target { id: id.parse::<IpAddr>().map_or_else(|_| id.to_owned(), |address| address.to_string()), port }
 }
 
-/// What stands behind a target.
+/// The object behind a target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TargetOwner {
     /// A pod, at its own address.
@@ -58,19 +58,19 @@ pub struct Skipped {
     pub why: &'static str,
 }
 
-/// What a binding comes to.
+/// The result of resolving a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// These shall be registered, and no others.
     Targets {
         /// With what stands behind each.
         targets: BTreeMap<Target, TargetOwner>,
-        /// What was passed over although nobody asked for that; without the pods that are simply not ready.
+        /// The endpoints that were skipped although no setting asks for that; without the pods that are simply not ready.
         skipped: Vec<Skipped>,
     },
     /// The Service, or its port, is not there: nothing shall be registered.
     BackendMissing {
-        /// What is missing.
+        /// The missing object.
         what: String,
     },
 }
@@ -100,7 +100,7 @@ pub enum UnresolvableBinding {
 }
 
 impl UnresolvableBinding {
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> &'static str {
         match self {
@@ -177,7 +177,7 @@ pub fn ready_pod<'a>(slices: &'a [EndpointSlice], binding: &TargetGroupBinding, 
     ready.find_map(|endpoint| endpoint.pod.as_deref())
 }
 
-/// What stands behind a target that is registered and not wanted.
+/// Returns the state of a target that is registered and not desired.
 pub fn target_state(snapshot: &Snapshot, binding: &TargetGroupBinding, written: &Target) -> TargetState {
     let usual = target(&written.id, written.port).id;
     let is = |address: &str| address == usual || target(address, written.port).id == usual;

@@ -22,7 +22,7 @@ type PortsOn<'a> = (&'a SecurityGroupId, (i32, i32));
 /// Rules by the security group that they stand on.
 pub type RulesByGroup = BTreeMap<SecurityGroupId, BTreeSet<SecurityGroupRule>>;
 
-/// Where one target of a binding is.
+/// The location of one target of a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetEndpoint<'a> {
     /// The endpoint security group of its network interface.
@@ -164,7 +164,7 @@ fn collapse(rules: BTreeSet<SecurityGroupRule>) -> BTreeSet<SecurityGroupRule> {
     collapsed
 }
 
-/// What changes on one security group.
+/// The changes of one security group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleChange {
     /// To be added, first.
@@ -173,7 +173,7 @@ pub struct RuleChange {
     pub revoke: Vec<SecurityGroupRule>,
 }
 
-/// Whether a rule is ours to revoke, by its description: `key=value` pairs with commas between.
+/// Returns true if the controller may revoke a rule, by its description: `key=value` pairs with commas between.
 #[must_use]
 pub fn is_ours(rule: &SecurityGroupRule) -> bool {
     rule.description.split(',').any(|pair| pair.trim() == NODE_RULE_DESCRIPTION)
@@ -215,7 +215,7 @@ fn list<'a>(ids: impl Iterator<Item = &'a SecurityGroupId>) -> String {
 }
 
 impl UnclearGroup {
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         let tags = self.tags.join(" and ");

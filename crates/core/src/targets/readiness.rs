@@ -16,9 +16,9 @@ use super::{
     plan::is_draining,
 };
 
-/// What a pod is told whose binding is gone: nothing stands between it and its clients any more.
+/// The message on a pod whose binding is gone: traffic no longer depends on it.
 const BINDING_DELETED: &str = "Target Group Binding is deleted";
-/// What a pod is told whose binding has nothing to register.
+/// The message on a pod whose binding has nothing to register.
 const BACKEND_MISSING: &str = "the Service of the Target Group Binding is gone";
 /// AWS's state of a target that it has told no health of.
 const UNKNOWN: &str = "unknown";
@@ -56,7 +56,7 @@ impl GatedPod {
     }
 }
 
-/// Whether two states differ in nothing that is written.
+/// Returns true if two states are equal in all fields that are written.
 #[must_use]
 pub fn says_the_same(one: &GateState, other: &GateState) -> bool {
     (one.status, &one.reason, &one.message) == (other.status, &other.reason, &other.message)
@@ -71,11 +71,11 @@ pub struct Change {
     pub uid: String,
     /// The condition's type.
     pub condition: String,
-    /// What it shall say.
+    /// The desired state of the gate.
     pub state: GateState,
-    /// Whether it had another status before.
+    /// True if its status changes.
     pub turns: bool,
-    /// Where it becomes true: since when it was not.
+    /// The time since when it was not true, where it becomes true.
     pub waited_since: Option<k8s_openapi::jiff::Timestamp>,
 }
 
@@ -145,7 +145,7 @@ pub fn conditions(
         .collect()
 }
 
-/// Whether a target that AWS was asked about is not registered there, though it shall be.
+/// Returns true if a target whose health was read is not registered, though it is desired.
 #[must_use]
 pub fn is_missing(pods: &[GatedPod], healths: &BTreeMap<Target, TargetHealth>) -> bool {
     let registered: BTreeSet<Target> = healths
@@ -185,7 +185,7 @@ pub fn opened(snapshot: &Snapshot, binding: &ObjectName, why: OpenGateReason) ->
         .collect()
 }
 
-/// Whether AWS is asked for the healths of a binding's targets.
+/// The decision to ask AWS for the health of a binding's targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthQuery {
     /// No pod waits.

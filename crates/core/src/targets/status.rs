@@ -11,10 +11,10 @@ const READY: &str = "Ready";
 /// The condition whose message is the ARN of the target group that the binding holds.
 const HELD: &str = "TargetGroupHeld";
 
-/// What a binding's status shall say.
+/// The desired content of a binding's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Whether its targets are registered as they shall be.
+    /// True if its targets are registered as desired.
     pub ready: bool,
     /// One word.
     pub reason: &'static str,

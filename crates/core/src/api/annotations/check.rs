@@ -27,7 +27,7 @@ pub enum FindingKind {
     Refused,
 }
 
-/// How alike two names must be for one to be taken for a misspelling of the other, by Jaro and Winkler's measure.
+/// The similarity, by Jaro and Winkler's measure, from which a name counts as a misspelling of another.
 const ALIKE: f64 = 0.88;
 /// Names longer than a key may be are compared with nothing.
 const LONGEST_NAME: usize = 317;

@@ -36,11 +36,11 @@ pub struct AnnotationError {
     pub key: String,
     /// The value as it is written, in full.
     pub value: String,
-    /// What is wrong with it, where that says more than what is allowed.
+    /// The reason why the value is wrong, where it says more than `allowed`.
     pub reason: Option<Box<str>>,
-    /// What is allowed, in words.
+    /// The allowed values, in words.
     pub allowed: String,
-    /// What to do.
+    /// The fix.
     pub fix: String,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Annotations<'a> {
         self.ingress?.get(INGRESS_CLASS).map(String::as_str)
     }
 
-    /// Whether the annotation is there, whatever its value.
+    /// Returns true if the annotation is present, with any value.
     pub fn contains<'k>(&self, key: impl Into<WrittenKey<'k>>) -> bool {
         self.value(key).is_some()
     }

@@ -17,9 +17,9 @@ pub enum UnfitSubnets {
     /// The list is empty.
     #[error("no subnet is named, and {} needs {}", with_article(*.kind), count(*.least))]
     NoneNamed {
-        /// What the load balancer is.
+        /// The kind of the load balancer.
         kind: LoadBalancerKind,
-        /// How many it needs.
+        /// The number of subnets it needs.
         least: usize,
     },
     /// The VPC has no subnets at all.
@@ -27,7 +27,7 @@ pub enum UnfitSubnets {
     EmptyVpc {
         /// The VPC.
         vpc: VpcId,
-        /// What is named.
+        /// The names that were given.
         names: Vec<String>,
     },
     /// Ids and names that nothing in the VPC has.
@@ -47,9 +47,9 @@ pub enum UnfitSubnets {
         vpc: VpcId,
         /// The `Name` tag.
         name: String,
-        /// How often it is written.
+        /// The number of times it is written.
         written: usize,
-        /// How many subnets have it.
+        /// The number of subnets that have it.
         found: usize,
     },
     /// One subnet is meant twice.
@@ -75,7 +75,7 @@ pub enum UnfitSubnets {
     /// They are too few.
     #[error("{} needs subnets in two zones, and {written} in {zone} is the only one named", with_article(*.kind))]
     TooFew {
-        /// What the load balancer is.
+        /// The kind of the load balancer.
         kind: LoadBalancerKind,
         /// As it is written, with what it means.
         written: String,
@@ -91,13 +91,13 @@ pub enum UnfitSubnets {
 }
 
 impl UnfitSubnets {
-    /// What is wrong.
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> String {
         self.to_string()
     }
 
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         match self {
@@ -128,7 +128,7 @@ impl UnfitSubnets {
     }
 }
 
-/// What AWS calls it, in a sentence.
+/// Returns AWS's name of the kind, with its article.
 fn with_article(kind: LoadBalancerKind) -> &'static str {
     match kind {
         LoadBalancerKind::Application => "an Application Load Balancer",
@@ -227,7 +227,7 @@ pub fn resolve_named(
     Ok(found.into_iter().map(|(_, candidate)| candidate.chosen()).collect())
 }
 
-/// What each name means, with how to call it in a message.
+/// Resolves each name, and returns it with its form for messages.
 fn find<'a>(
     vpc: &VpcId,
     names: &[String],

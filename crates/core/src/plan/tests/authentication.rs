@@ -211,7 +211,7 @@ fn what_is_not_known_is_written_once() {
     assert_eq!(planned(&stack, &aws.observed), Plan::default());
 }
 
-/// What AWS has after a takeover: nobody knows which state of the Secret it was given.
+/// Returns the state of AWS after a takeover: the content of the Secret that AWS was given is not known.
 fn taken_over(stack: &Stack) -> Aws {
     let mut aws = Aws::with(stack);
     let listener = aws.observed.load_balancers[0].listeners.get_or_insert_default().get_mut(&443).unwrap();

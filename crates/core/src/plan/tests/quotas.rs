@@ -15,10 +15,10 @@ use crate::{
     plan::{Plan, StepAction},
 };
 
-/// How many pairs of rule sets are tried.
+/// The number of pairs of rule sets.
 const PAIRS: u64 = 10_000;
 
-/// What came of a change: the quotas that AWS refused steps for, and each state of the load balancer on the way.
+/// The course of a change: the quotas that AWS refused steps for, and each state of the load balancer on the way.
 #[derive(Default)]
 struct Way {
     refused: Vec<Quota>,

@@ -50,7 +50,7 @@ fn activate(aws: &mut Aws) {
     }
 }
 
-/// What serves of a load balancer: its listeners, the target groups that they name, and their bindings.
+/// Returns the serving parts of a load balancer: its listeners, the target groups that they name, and their bindings.
 fn serving(aws: &Aws, arn: &LoadBalancerArn) -> Option<(ObservedLoadBalancer, Vec<TargetGroupArn>, Vec<ObjectName>)> {
     let balancer = aws.observed.load_balancers.iter().find(|balancer| balancer.arn == *arn)?;
     let named: BTreeSet<&TargetGroupArn> = balancer.target_groups().collect();

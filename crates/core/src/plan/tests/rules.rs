@@ -13,7 +13,7 @@ use crate::{
     route,
 };
 
-/// How many pairs of rule sets are tried.
+/// The number of pairs of rule sets.
 const PAIRS: u64 = 12_000;
 /// For how many of them `route` is asked, too.
 const PAIRS_ROUTED: u64 = 1_000;
@@ -296,7 +296,7 @@ impl Pair {
     }
 }
 
-/// What is wrong with a plan.
+/// The fault of a plan.
 #[derive(Debug)]
 enum Fault {
     /// A request is answered neither as before nor as after.
@@ -342,7 +342,7 @@ fn identity(rule: &Rule) -> (Vec<Condition>, String) {
     (conditions, label(&rule.action, &rule.transforms).to_string())
 }
 
-/// How many rules of each kind there are in a list.
+/// Returns the number of rules of each kind in a list.
 fn counted(rules: &[Rule]) -> BTreeMap<(Vec<Condition>, String), usize> {
     rules.iter().fold(BTreeMap::new(), |mut counts, rule| {
         *counts.entry(identity(rule)).or_default() += 1;

@@ -20,15 +20,15 @@ use crate::{
     snapshot::{Loaded, from_documents},
 };
 
-/// What stays over the life of a load balancer.
+/// The properties that stay over the life of a load balancer.
 #[derive(Clone, Copy, Debug)]
 struct Placement {
     scheme: Scheme,
-    /// Whether it has addresses that the user chooses.
+    /// True if it has addresses that the user chooses.
     addressed: bool,
 }
 
-/// What a Service asks for.
+/// The settings of a Service.
 #[derive(Clone, Debug)]
 struct Choice {
     ports: BTreeMap<u16, PortChoice>,
@@ -333,7 +333,7 @@ fn includes<V: PartialEq>(all: &BTreeMap<String, V>, some: &BTreeMap<String, V>)
     some.iter().all(|(key, value)| all.get(key) == Some(value))
 }
 
-/// What of the stack AWS has not, judged without the planner.
+/// Returns the parts of the stack that AWS lacks, judged without the planner.
 fn lacking(stack: &Stack, observed: &ObservedStack) -> Vec<String> {
     let mut lacking = Vec::new();
     let mut check = |holds: bool, what: String| lacking.extend((!holds).then_some(what));

@@ -172,7 +172,7 @@ fn tags_that_go_make_room_for_those_that_come() {
     assert_eq!(aws.observed.load_balancers[0].tags, stack.load_balancer.unwrap().tags);
 }
 
-/// What was being set when the process ended is known as the controller's own.
+/// A tag that was being set when the process ended is known as the controller's own.
 #[test]
 fn a_tag_of_a_plan_that_was_not_finished_goes_with_the_annotation() {
     let mut aws = Aws::with(&after());

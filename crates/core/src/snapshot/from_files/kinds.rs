@@ -96,7 +96,7 @@ pub(super) enum Kind {
     TargetGroupBinding,
 }
 
-/// What is known of the `apiVersion` and `kind` of an object.
+/// The result of looking up an object's `apiVersion` and `kind`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Known {
     Supported(Kind),

@@ -35,7 +35,7 @@ pub(super) struct Key {
     pub(super) line: usize,
 }
 
-/// What a scalar says, as `kubectl` reads it.
+/// The value of a scalar, as `kubectl` reads it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Scalar<'a> {
     Null,

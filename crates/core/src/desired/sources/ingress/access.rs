@@ -34,7 +34,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Whether the first group is the stack's own.
+    /// Returns true if the first group is the stack's own.
     pub(super) fn is_managed(&self) -> bool {
         self.security_groups.contains(&SecurityGroupReference::Managed)
     }
@@ -77,7 +77,7 @@ impl Member<'_> {
 type RequestedAccess = (Option<Vec<String>>, Option<bool>, Option<Sourced<Vec<Source>>>);
 
 impl<'a> Builder<'a> {
-    /// What one member asks for.
+    /// Returns the access that one member asks for.
     pub(super) fn requested_access(&mut self, member: Member<'a>) -> Result<RequestedAccess, Failed> {
         let Member { ingress, annotations, .. } = member;
         let given = self.value(ingress, None, annotations.string_list(keys::SECURITY_GROUPS));
@@ -170,7 +170,7 @@ impl<'a> Builder<'a> {
         Ok(Access { security_groups, backend_source })
     }
 
-    /// Where somebody is set aside: the groups of the load balancer, if they are a user's.
+    /// Returns the groups of the existing load balancer, if they are a user's and some members are frozen.
     fn current_access(&mut self, frozen: &BTreeSet<ObjectName>) -> Result<Option<Access>, Unmerged> {
         let Some(observed) = self.observed_if_frozen(frozen)? else { return Ok(None) };
         let Some(balancer) = observed.load_balancers.first() else { return Ok(None) };

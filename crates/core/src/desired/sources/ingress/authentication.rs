@@ -19,7 +19,7 @@ const JWT: &str = keys::JWT_VALIDATION.as_str();
 const UNAUTHENTICATED: &str = keys::AUTH_ON_UNAUTHENTICATED_REQUEST.as_str();
 const ANSWERS: [&str; 3] = ["authenticate", "allow", "deny"];
 
-/// What the annotations say, before it is known whether it matters.
+/// The values of the annotations, before it is known if they apply.
 struct Written {
     kind: &'static str,
     cognito: Option<annotations::CognitoProvider>,
@@ -29,8 +29,8 @@ struct Written {
 }
 
 impl<'a> Builder<'a> {
-    /// What a client has to show before `action`, which a backend of the member became. On other listeners than HTTPS the
-    /// annotations are read, so that their mistakes are told, and mean nothing.
+    /// Returns the authentication before `action`, which was built from a backend of the member. On listeners other than HTTPS the
+    /// annotations are read, so that their mistakes are reported, and have no effect.
     pub(super) fn authentication(
         &mut self,
         member: Member<'a>,

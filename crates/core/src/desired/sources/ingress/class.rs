@@ -16,7 +16,7 @@ pub const CONTROLLER: &str = "ingress.k8s.aws/alb";
 /// The annotation that named the class before `spec.ingressClassName` did.
 pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
-/// Whose an Ingress is.
+/// The controller that an Ingress belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ownership<'a> {
     /// Ours, with the settings of its class where that has any.

@@ -64,7 +64,7 @@ impl<'a> Builder<'a> {
         Ok(conditions)
     }
 
-    /// What `conditions.<name>` says of the rules that lead to a backend.
+    /// Returns the conditions of `conditions.<name>` for the rules that lead to a backend.
     pub(super) fn annotated_conditions(
         &mut self,
         member: Member<'a>,
@@ -74,7 +74,7 @@ impl<'a> Builder<'a> {
         Ok(self.value(member.ingress, None, member.annotations.conditions(name))?.unwrap_or_default())
     }
 
-    /// What `transforms.<name>` says of the rules that lead to a backend.
+    /// Returns the transforms of `transforms.<name>` for the rules that lead to a backend.
     pub(super) fn transforms(&mut self, member: Member<'a>, backend: &Backend) -> Result<Vec<Transform>, Failed> {
         let Backend::Service { name, .. } = backend else { return Ok(Vec::new()) };
         Ok(self.value(member.ingress, None, member.annotations.transforms(name))?.unwrap_or_default())

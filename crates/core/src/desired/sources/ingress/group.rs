@@ -34,7 +34,7 @@ fn group_name<'a>(ingress: &'a Ingress, params: Option<&'a IngressClassParams>) 
     }
 }
 
-/// Whether it begins and ends with a letter or digit, and has at most 63 of those, `-` and `.`.
+/// Returns true if the name begins and ends with a letter or digit, and has at most 63 of those, `-` and `.`.
 fn is_group_name(name: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     name.len() <= 63
@@ -94,7 +94,7 @@ pub(super) fn is_published(ingress: &Ingress) -> bool {
     ingress.status.iter().any(|entry| !entry.hostname.is_empty())
 }
 
-/// What an Ingress is to a group.
+/// The role of an Ingress in a group.
 enum Role {
     Member,
     /// Its part stays as it is; the diagnostics say why, where somebody has to do something.
@@ -204,7 +204,7 @@ fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &St
     }
 }
 
-/// Whether the group is the one that the Ingress would be on its own, and no other group holds it.
+/// Returns true if the group is the implicit one of the Ingress, and no other group holds it.
 fn is_alone(ingress: &Ingress, stack: &StackId) -> bool {
     *stack == StackId::Ingress(ingress.name.clone()) && !is_held(ingress)
 }
@@ -233,17 +233,17 @@ fn order(ingress: &Ingress) -> (i32, Option<Diagnostic>) {
     }
 }
 
-/// Whether its class does not exist: then it may be any controller's.
+/// Returns true if its class does not exist: then it may be any controller's.
 fn names_missing_class(snapshot: &Snapshot, ingress: &Ingress) -> bool {
     ingress.class.as_ref().is_some_and(|class| !snapshot.ingress_classes.contains_key(&ObjectName::new("", class)))
 }
 
-/// Whether it has annotations that only this controller reads.
+/// Returns true if it has annotations that only this controller reads.
 pub(super) fn meant_for_us(ingress: &Ingress) -> bool {
     ingress.annotations.keys().any(|key| key.starts_with("alb.ingress.kubernetes.io/"))
 }
 
-/// Whether an Ingress that is not being deleted belongs to a group no more, judged by this snapshot.
+/// Returns true if an Ingress that is not being deleted no longer belongs to a group, judged by this snapshot.
 #[must_use]
 pub fn has_left(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, stack: &StackId) -> bool {
     matches!(role(ingress, snapshot, config, stack), Role::Leaving | Role::Moving | Role::None)

@@ -6,7 +6,7 @@ use crate::model::{Action, Authentication, ListenerProtocol, TargetGroupReferenc
 /// An action, after what a client has to show.
 pub(super) type Answer = (Action<TargetGroupReference>, Option<Authentication>);
 
-/// What a listener's rules depend on.
+/// The values on which a listener's rules depend.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListenerContext {
     pub(super) port: u16,

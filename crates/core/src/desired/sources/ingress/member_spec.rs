@@ -32,12 +32,12 @@ pub(super) struct MemberSpec<'a> {
     pub(super) tags: Tags,
     /// The HTTPS port to redirect to.
     pub(super) redirect: Option<Sourced<i32>>,
-    /// Who may come in, where it says so.
+    /// The allowed sources, where it names some.
     pub(super) sources: Option<Sourced<Vec<Source>>>,
     pub(super) ports: BTreeMap<u16, PortSpec>,
 }
 
-/// What a member asks for of one listener.
+/// The settings that a member asks for on one listener.
 pub(super) struct PortSpec {
     pub(super) protocol: ListenerProtocol,
     /// In the member's order, or the order of ARNs where they were found; none on listeners without TLS.

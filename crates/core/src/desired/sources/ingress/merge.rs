@@ -40,7 +40,7 @@ impl From<Failed> for Unmerged {
     }
 }
 
-/// What the group asks for, without routes.
+/// The settings that the group asks for, without routes.
 pub(super) struct Merged {
     pub(super) name: Option<LoadBalancerName>,
     pub(super) scheme: Scheme,
@@ -53,7 +53,7 @@ pub(super) struct Merged {
     pub(super) ports: BTreeMap<u16, MergedPort>,
 }
 
-/// What the group asks for of one listener.
+/// The settings that the group asks for on one listener.
 pub(super) struct MergedPort {
     pub(super) protocol: ListenerProtocol,
     pub(super) default_certificate: Option<CertificateArn>,
@@ -63,7 +63,7 @@ pub(super) struct MergedPort {
     pub(super) ssl_policy: Option<String>,
     pub(super) sources: Option<Vec<Source>>,
     pub(super) attributes: Attributed,
-    /// Whose default backend it has.
+    /// The member whose default backend it has.
     pub(super) default_of: Option<ObjectName>,
     pub(super) cause: Cause,
 }
@@ -76,7 +76,7 @@ pub(super) struct Decided {
     stays: bool,
 }
 
-/// Where a setting stands on an Ingress.
+/// The place of a setting on an Ingress.
 #[derive(Clone, Copy)]
 pub(super) enum Field<'s> {
     Annotation(WrittenKey<'s>),
@@ -93,12 +93,12 @@ impl From<Key> for Field<'_> {
 /// A setting that all members have in common.
 pub(super) struct Setting<'s> {
     pub(super) field: Field<'s>,
-    /// What it is, for people, with its article.
+    /// The name of the setting for people, with its article.
     pub(super) what: &'s str,
 }
 
 impl<'a> Builder<'a> {
-    /// What AWS has of the group, where there is a load balancer.
+    /// Returns the observed stack of the group, where there is a load balancer.
     pub(super) fn current(&mut self) -> Result<Option<&'a ObservedStack>, Unmerged> {
         let facts = self.facts;
         if facts.existing.is_none() {
@@ -111,7 +111,7 @@ impl<'a> Builder<'a> {
         Ok(facts.current.as_deref())
     }
 
-    /// What AWS has, where somebody is set aside whose wishes are not known.
+    /// Returns the observed stack, where a member is frozen whose settings are not known.
     pub(super) fn observed_if_frozen(
         &mut self,
         frozen: &BTreeSet<ObjectName>,
@@ -645,7 +645,7 @@ fn current_redirect(observed: &ObservedStack) -> Option<u16> {
     (answers && plain.all(|listener| leads_to(listener) == Some(port))).then_some(port)
 }
 
-/// Who may reach a port of the load balancer, by the rules of its own security group.
+/// Returns the sources that can reach a port of the load balancer, by the rules of its own security group.
 pub(super) fn open(observed: &ObservedStack, port: u16) -> BTreeSet<Source> {
     let rules = observed.security_groups.first().into_iter().flat_map(|group| &group.ingress);
     rules.filter(|rule| rule.from_port == Some(i32::from(port))).map(|rule| rule.source.clone()).collect()

@@ -56,9 +56,9 @@ fn redirects_to_itself(rule: &Rule, listener: ListenerContext) -> bool {
         && same(query, "#{query}", &|_| false)
 }
 
-/// Whether an earlier redirect takes every request that a later rule could take. Patterns and regular expressions are compared
-/// as text, and a condition on anything but host and path hides nothing. What the earlier rule rewrites makes no difference:
-/// rules match what the client sent.
+/// Returns true if an earlier redirect takes every request that a later rule could take. Patterns and regular expressions are compared
+/// as text, and a condition on anything but host and path hides nothing. Transforms of the earlier rule make no difference:
+/// rules match the request as the client sent it.
 fn hides(earlier: &Rule, later: &Rule) -> bool {
     let redirect = matches!(earlier.action, Action::<TargetGroupReference>::Redirect { .. });
     let plain =

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What some members have together.
+/// The combined usage of some members.
 #[derive(Clone, Default)]
 struct Usage {
     rules: usize,

@@ -19,7 +19,7 @@ use crate::{
     snapshot::{Ingress, IngressClassParams, Service},
 };
 
-/// Where a setting stands: the object to change, and the annotation or field within it.
+/// The place of a setting: the object to change, and the annotation or field within it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FieldRef {
     pub(super) object: ObjectReference,
@@ -90,7 +90,7 @@ impl<'a> Member<'a> {
         self.params.map(|params| &params.spec)
     }
 
-    /// What the parameters of the class say, else the annotation.
+    /// Returns the setting in the parameters of the class, else the annotation's.
     fn setting<T>(
         &self,
         field: &str,
@@ -220,7 +220,7 @@ impl<'a> Member<'a> {
         attributes(of_this.next().and_then(|listener| listener.listener_attributes.as_ref()))
     }
 
-    /// Where the class says what an annotation would say. `None` where it does not.
+    /// Returns the field of the class that overrides an annotation. `None` where it is not set.
     pub(super) fn place_in_class(&self, annotation: Key) -> Option<FieldRef> {
         let place = match annotation {
             keys::LOAD_BALANCER_NAME => self.load_balancer_name().ok()??.place,
@@ -257,8 +257,8 @@ impl<'a> Builder<'a> {
         self.sink.report(severity, place.object.clone(), code, &place.field, message, fix)
     }
 
-    /// What the schema of IngressClassParams, or a webhook of aws-load-balancer-controller, would have refused; and what is
-    /// not built.
+    /// Reports values that the schema of IngressClassParams, or a webhook of aws-load-balancer-controller, would have refused, and fields
+    /// that are not built.
     pub(super) fn check_params(&mut self, member: Member<'a>) -> Result<(), Failed> {
         let Some(params) = member.params else { return Ok(()) };
         let mut failed = false;

@@ -13,7 +13,7 @@ use crate::{
 const CLOUD_PROVIDER_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 const ACKNOWLEDGE: Key = keys::ALBATROSS_ACKNOWLEDGE_ORPHANED_LOAD_BALANCER;
 
-/// What to write in place of the annotations that only Classic Load Balancers obey.
+/// The replacements of annotations that apply only to Classic Load Balancers.
 const IN_TREE: &[(Key, &str)] = &[
     (
         keys::EXTRA_SECURITY_GROUPS,

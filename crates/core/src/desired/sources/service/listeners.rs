@@ -36,7 +36,7 @@ impl ListenerPort<'_> {
     }
 }
 
-/// Which ports get TLS.
+/// The ports with TLS.
 struct Tls {
     certificates: Vec<CertificateArn>,
     /// Names and numbers; empty is every port that is not UDP.

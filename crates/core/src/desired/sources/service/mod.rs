@@ -32,7 +32,7 @@ const TYPE: Key = keys::TYPE;
 const TARGET_TYPE: Key = keys::NLB_TARGET_TYPE;
 const ATTRIBUTES: Key = keys::ATTRIBUTES;
 
-/// Whose a Service's load balancer is.
+/// The controller that a Service's load balancer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// This controller makes it.

@@ -125,7 +125,7 @@ impl Builder<'_> {
         self.sink.resolve(fact, FactQuery::BackendSecurityGroup, self.object(), Code::Unsupported, "spec")
     }
 
-    /// What a load balancer without security groups does not heed. Source ranges are not among it: they are for its
+    /// Warns of settings that have no effect on a load balancer without security groups. Source ranges have one: they apply to its
     /// targets' rules.
     fn warn_without_effect(&mut self, given: &[String], without: Option<NoSecurityGroups>) {
         let why = match without {

@@ -318,7 +318,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Who may reach the targets, on which ports.
+    /// Returns the peers that can reach the targets, and the ports.
     #[allow(clippy::too_many_arguments)]
     fn networking(
         &mut self,

@@ -40,7 +40,7 @@ fn services(annotations: &[(&str, &str)]) -> String {
     )
 }
 
-/// What stands before each rule, and before the default action, of each listener.
+/// Returns the authentication before each rule, and before the default action, of each listener.
 fn before(built: &Built) -> String {
     let stack = built.stack.as_ref().unwrap_or_else(|| panic!("{}", messages(built)));
     let reported = |before: &Option<Authentication>| match before {

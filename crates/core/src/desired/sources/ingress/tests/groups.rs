@@ -39,7 +39,7 @@ fn shown(built: &Built) -> String {
     format!("{}{frozen}{}", built.stack.as_ref().map(routes).unwrap_or_default(), messages(built))
 }
 
-/// What AWS has of the group: an internal load balancer on port 80 that the members hold as given.
+/// Returns the observed stack of the group: an internal load balancer on port 80 that the members hold as given.
 fn current(change: impl FnOnce(&mut ObservedStack)) -> Facts {
     let listener = ObservedListener {
         arn: ListenerArn::new("arn:listener/80"),

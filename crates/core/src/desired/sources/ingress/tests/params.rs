@@ -303,7 +303,7 @@ fn the_scheme_does_not_change_while_somebody_is_set_aside() {
     assert_eq!(built.frozen, [web(), ObjectName::new("shop", "api")].into());
 }
 
-/// Who may come in, and the address type of the load balancer.
+/// Returns the allowed sources, and the address type of the load balancer.
 fn addresses(annotations: &[(&str, &str)]) -> String {
     let six = SubnetQuery::Discovered { kind: LoadBalancerKind::Application, scheme: Scheme::Internal, ipv6: true };
     let mut facts = facts();

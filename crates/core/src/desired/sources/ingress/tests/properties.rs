@@ -154,7 +154,7 @@ fn known() -> impl Strategy<Value = Facts> {
     prop_oneof![4 => Just(facts()), 1 => Just(Facts::default()), 1 => Just(Facts::offline()), 1 => existing]
 }
 
-/// How many values a condition has, and that it has some.
+/// Returns the number of values of a condition, and checks that it has some.
 fn values_of(condition: &Condition) -> usize {
     let count = match condition {
         Condition::HostHeader { values, regex_values }
