@@ -107,8 +107,8 @@ fn whatever_happens_a_world_becomes_what_it_would_without_a_past() {
     each_seed(|seed| seed, count(), |seed| one_world(seed, Shape::of(&mut Random::new(seed))));
 }
 
-/// What worlds have found, each with the seed of the world that did. Where worlds come to be made in another way, a seed
-/// makes another one; the tests beside the code that was mended stay.
+/// The mistakes that worlds have found, each with the seed of the world that did. If worlds come to be made in another way, a seed
+/// makes another one; the tests next to the code that was fixed stay.
 const FOUND: [(u64, &str); 8] = [
     (46, "while the records were read, nobody noticed that the lease was lost"),
     (110, "a status whose write was not answered was taken for what it had been before, and stayed"),

@@ -90,7 +90,7 @@ impl HttpConnector for Mortal<SharedHttpConnector> {
 /// The clock of a process that may be frozen: what waits for a moment goes on some time after the process does.
 struct FrozenClock(Life);
 
-/// How long after the rest of a process its election goes on at most.
+/// The most time for which a process's election goes on after the rest of it has ended.
 const LATE: Duration = Duration::from_millis(500);
 
 impl Clock for FrozenClock {
@@ -107,7 +107,7 @@ impl Clock for FrozenClock {
     }
 }
 
-/// How a process comes to lead.
+/// The way in which a process comes to lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Election {
     /// It leads from the start, in this term, until the lease is taken from it.
@@ -203,7 +203,7 @@ impl Process {
         &self.life
     }
 
-    /// What it works with in its present term.
+    /// Returns the controller of its present term.
     pub(crate) fn controller(&self) -> Arc<Controller> {
         Arc::clone(&self.present.read().unwrap())
     }
@@ -216,7 +216,7 @@ impl Process {
         }
     }
 
-    /// Whether there is nothing that it waits for or works on.
+    /// Returns true if it neither waits for anything nor works on anything.
     pub(crate) fn is_idle(&self) -> bool {
         self.controller().is_idle()
     }

@@ -36,7 +36,7 @@ pub struct ForwardProxy {
     task: JoinHandle<()>,
 }
 
-/// What was asked of it.
+/// A request to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Asked {
     /// `CONNECT host:port`, or `GET http://host/path`.
@@ -48,7 +48,7 @@ pub struct Asked {
 struct State {
     asked: Mutex<Vec<Asked>>,
     refuse: Mutex<Option<StatusCode>>,
-    /// Where these `host:port` really are; what is not among them is AWS.
+    /// The addresses behind these `host:port`; any other is AWS.
     hosts: BTreeMap<String, SocketAddr>,
     /// The lab's AWS.
     aws: String,

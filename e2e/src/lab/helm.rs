@@ -28,7 +28,7 @@ pub struct Helm {
     home: TempDir,
 }
 
-/// How it ended.
+/// The result of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Said {
     pub success: bool,

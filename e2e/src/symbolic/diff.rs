@@ -1,4 +1,4 @@
-//! Where two JSON values differ, in lines for people.
+//! The differences of two JSON values, in lines for people.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! What people get wrong, and what albatross tells them: the whole message, as they see it. Nothing is made or changed for
-//! what cannot be followed, and what is mended in the cluster or the account is picked up without a restart.
+//! Mistakes of users, and albatross's messages on them: the whole message, as users see it. Nothing is made or changed for input
+//! that cannot be followed, and a mistake that is fixed in the cluster or the account is noticed without a restart.
 
 use std::fs;
 use std::net::TcpListener;

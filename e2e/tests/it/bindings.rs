@@ -21,7 +21,7 @@ use crate::support::{
 const BINDING: (&str, &str) = ("elbv2.k8s.aws/v1beta1", "TargetGroupBinding");
 /// The description of the rules that let load balancers reach the nodes.
 const NODE_RULE: &str = "elbv2.k8s.aws/targetGroupBinding=shared";
-/// What a binding says when all is well.
+/// The condition of a binding without errors.
 const RECONCILED: (&str, &str, &str) =
     ("True", "Reconciled", "the endpoints of the Service are registered in the target group");
 

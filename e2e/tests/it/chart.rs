@@ -40,9 +40,9 @@ struct Case {
     name: &'static str,
     /// YAML, in which `clusterName: demo` need not be said.
     values: &'static str,
-    /// What differs from [`MINIMUM`]: `+ Kind name` and `- Kind name`.
+    /// The differences from [`MINIMUM`]: `+ Kind name` and `- Kind name`.
     objects: &'static [&'static str],
-    /// What differs from the arguments of the smallest installation, likewise.
+    /// The differences from the arguments of the smallest installation, likewise.
     arguments: &'static [&'static str],
 }
 
@@ -312,7 +312,7 @@ fn arguments(objects: &[Value]) -> Result<Vec<String>> {
     Ok(arguments.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// What is in one list and not in the other, as `+ this` and `- that`.
+/// Returns the entries that are in one list only, as `+ this` and `- that`.
 fn differences(from: &[String], to: &[String]) -> Vec<String> {
     let more = to.iter().filter(|entry| !from.contains(entry)).map(|entry| format!("+ {entry}"));
     let less = from.iter().filter(|entry| !to.contains(entry)).map(|entry| format!("- {entry}"));
@@ -537,7 +537,7 @@ fn compare_keys(values: &Value, schema: &Value, path: &str, undescribed: &mut Ve
     }
 }
 
-/// What the dashboard asks for exists.
+/// The metrics that the dashboard queries exist.
 #[test]
 fn the_dashboard_asks_for_metrics_that_exist() {
     run(async {

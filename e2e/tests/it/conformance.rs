@@ -227,7 +227,7 @@ async fn apply(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<()> {
     lab.cluster.apply(&ingresses).await
 }
 
-/// Whether each Service's EndpointSlices have the addresses of just the pods that it selects.
+/// Returns true if each Service's EndpointSlices have the addresses of exactly the pods that it selects.
 async fn endpoints_are_whole(lab: &Lab, namespace: &str) -> Result<bool> {
     let pods = lab.cluster.list("v1", "Pod", Some(namespace)).await?;
     let slices = lab.cluster.list("discovery.k8s.io/v1", "EndpointSlice", Some(namespace)).await?;

@@ -1,5 +1,5 @@
-//! Where credentials come from: the ServiceAccount's role, EKS Pod Identity, a profile. They are renewed in time with the
-//! token that there is then, and where there are none, the message says what is missing and how to mend it, word for word.
+//! The sources of credentials: the ServiceAccount's role, EKS Pod Identity, a profile. They are renewed in time with the
+//! token that there is then, and where there are none, the message says what is missing and how to fix it, word for word.
 
 use std::fs;
 use std::path::Path;

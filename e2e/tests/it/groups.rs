@@ -59,7 +59,7 @@ async fn rules_become(stage: &Stage, group: &str, expected: &[String]) -> Result
     .await
 }
 
-/// How often each of the controller's Warnings was given, by object.
+/// Returns the number of times that each of the controller's Warnings was given, by object.
 async fn warnings(stage: &Stage, namespace: &str) -> Result<BTreeMap<(String, String), i64>> {
     let events = stage.cluster.list("v1", "Event", Some(namespace)).await?;
     let ours = events.iter().filter(|event| {

@@ -1,4 +1,4 @@
-//! Who leads, and what happens when he does not any more: a crash in the middle of an edit, a rollout, and an API server
+//! The leader, and its loss of the lease: a crash in the middle of an edit, a rollout, and an API server
 //! that is away for a minute.
 
 use std::collections::BTreeMap;

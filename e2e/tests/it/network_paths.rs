@@ -1,5 +1,5 @@
-//! Which way calls take, and where the controller finds out where it is: forward proxies, endpoints that flags and variables
-//! name, region and VPC from flags, tags, nodes and the instance metadata, which is not asked when anything else tells.
+//! The network paths of calls, and the discovery of the controller's location: forward proxies, endpoints that flags and variables
+//! name, region and VPC from flags, tags, nodes and the instance metadata, which is not read when any other source has the answer.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -33,7 +33,7 @@ async fn pods(stage: &Stage, namespace: &str) -> Result<Vec<Value>> {
     Ok(pods.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect())
 }
 
-/// What a pod says of the gate: status, reason and message.
+/// Returns a pod's condition for the gate: status, reason and message.
 fn said(pod: &Value) -> String {
     let conditions = items(pod, "/status/conditions");
     let condition = conditions.iter().find(|condition| text(condition, "/type") == GATE);
@@ -42,7 +42,7 @@ fn said(pod: &Value) -> String {
     })
 }
 
-/// What they say, each with the number of pods that say it and whether these are Ready.
+/// Returns the conditions, each with the number of pods that have it and whether these are Ready.
 fn summary(pods: &[Value]) -> BTreeMap<(String, bool), usize> {
     let mut all = BTreeMap::new();
     for pod in pods {

@@ -256,7 +256,7 @@ async fn crash(stage: &mut Stage, random: &mut fastrand::Rng) -> Result<()> {
     stage.start_controller(&[]).await
 }
 
-/// What each has in AWS, which is the same for all of them but for the name.
+/// Returns the AWS resources of each, which are the same for all of them but for the name.
 async fn same_for_all(stage: &Stage, namespace: &str, names: &[String]) -> Result<String> {
     let mut all = BTreeSet::new();
     for name in names {

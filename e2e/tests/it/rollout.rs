@@ -73,8 +73,8 @@ struct Change {
     targets: BTreeSet<String>,
 }
 
-/// What AWS did, in order. A registration counts from the time at which AWS had done it, and the end of one from the time
-/// at which it was asked for, so that where two calls overlap, the fewest targets are seen.
+/// Returns the changes in AWS, in order. A registration counts from the time at which AWS had done it, and the end of one from the time
+/// at which it was requested, so that where two calls overlap, the fewest targets are seen.
 fn changes(log: &[Call]) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     let mut groups = BTreeSet::new();

@@ -20,7 +20,7 @@ const PREFIX: &str = "service.beta.kubernetes.io/";
 const TYPE: &str = "aws-load-balancer-type";
 const TARGET_TYPE: &str = "aws-load-balancer-nlb-target-type";
 const ACKNOWLEDGE: &str = "albatross-acknowledge-orphaned-load-balancer";
-/// What holds a Service until its load balancer is gone.
+/// The finalizer that keeps a Service until its load balancer is gone.
 const FINALIZER: &str = "service.k8s.aws/resources";
 /// The same of the controller that makes Classic Load Balancers.
 const FOREIGN_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
@@ -70,7 +70,7 @@ async fn served(stage: &Stage, namespace: &str, name: &str) -> Result<String> {
     Ok(host)
 }
 
-/// What the Service has in AWS, if anything.
+/// Returns the AWS resources of the Service, if any.
 async fn stack(stage: &Stage, namespace: &str, name: &str) -> Result<Option<Value>> {
     Ok(Snapshot::take(stage).await?.stacks.remove(&format!("service:{namespace}/{name}")))
 }

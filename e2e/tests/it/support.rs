@@ -144,7 +144,7 @@ impl Drop for Stage {
 
 // Programs.
 
-/// How a controller that cannot start ended: its exit code, and all that it said.
+/// Returns the result of a controller that cannot start: its exit code, and its whole output.
 pub(crate) async fn start_that_fails(flags: &[&str], environment: &[(&str, &str)]) -> Result<(Option<i32>, String)> {
     let home = tempfile::tempdir()?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_e2e"));
@@ -448,7 +448,7 @@ pub(crate) fn without_hashes(text: &str) -> String {
     all
 }
 
-/// What an Ingress has in AWS.
+/// Returns the AWS resources of an Ingress.
 pub(crate) async fn stack_of(lab: &Lab, namespace: &str, ingress: &str) -> Result<Value> {
     let mut snapshot = Snapshot::take(lab).await?;
     let stack = snapshot.stacks.remove(&format!("ingress:{namespace}/{ingress}"));
@@ -472,7 +472,7 @@ pub(crate) async fn node_rules(lab: &Lab) -> Result<Vec<String>> {
     Ok(items(group, "/ingress").iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// Whether AWS has only what the lab made itself; the error says what else there is.
+/// Returns true if AWS has only the lab's own resources; the error lists the others.
 pub(crate) async fn account_is_empty(lab: &Lab) -> Result<bool> {
     let snapshot = Snapshot::take(lab).await?;
     let mut left = Vec::new();

@@ -18,8 +18,8 @@ const SECRET: &str = "albatross-tls";
 const REGISTRATION: &str = "admissionregistration.k8s.io/v1";
 const KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 
-/// What leads to the webhooks. The lab has no network of pods: the API server goes to the address that the Service names, and
-/// asks for the certificate of the Service, as everywhere.
+/// Creates the objects that lead to the webhooks. The lab has no network of pods: the API server goes to the address that the Service
+/// names, and asks for the certificate of the Service, as everywhere.
 async fn install(stage: &Stage, port: u16) -> Result<()> {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "kube-system", "name": SERVICE},

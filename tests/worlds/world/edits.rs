@@ -11,7 +11,7 @@ use super::{
 };
 
 impl World {
-    /// Whether Ingresses share load balancers: in every fifth world.
+    /// Returns true if Ingresses share load balancers: in every fifth world.
     fn is_grouped(&self) -> bool {
         self.seed % 5 == 4
     }

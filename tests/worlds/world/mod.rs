@@ -18,7 +18,7 @@ use albatross_simulation::{
 };
 use objects::Pods;
 
-/// How much there is of everything, and what happens.
+/// The size of a world, and its events.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) ingresses: usize,
@@ -28,13 +28,13 @@ pub(crate) struct Shape {
     pub(crate) edits: usize,
     pub(crate) cluster_faults: bool,
     pub(crate) aws_faults: bool,
-    /// How likely the process ends after an edit, in one way or another.
+    /// The probability that the process ends after an edit, in one way or another.
     pub(crate) ends: f64,
-    /// Whether everything is deleted in the end.
+    /// True if everything is deleted in the end.
     pub(crate) deleted: bool,
-    /// Whether a policy engine changes each TargetGroupBinding that is written.
+    /// True if a policy engine changes each TargetGroupBinding that is written.
     pub(crate) policy: bool,
-    /// Whether people change AWS by hand.
+    /// True if people change AWS by hand.
     pub(crate) tampered: bool,
 }
 
@@ -68,9 +68,9 @@ impl Shape {
 pub(crate) struct World {
     pub(crate) seed: u64,
     random: Random,
-    /// How the process starts and ends: of its own, so that what users do is the same however it does.
+    /// The random numbers for starts and ends of the process: separate, so that users act the same in any case.
     fortune: Random,
-    /// What tenants and people do that nobody asked for.
+    /// The random numbers for the harmful acts of tenants and people.
     hostile: Random,
     shape: Shape,
     pub(crate) cluster: SimulatedCluster,
@@ -79,7 +79,7 @@ pub(crate) struct World {
     processes: usize,
     /// One that led once, lost its lease, and has watched the cluster since.
     standby: Option<Process>,
-    /// How often the lease was taken.
+    /// The number of times that the lease was taken.
     terms: i32,
     /// Fires when the process has come to the call at which it shall crash.
     crash: Option<oneshot::Receiver<()>>,
@@ -103,7 +103,7 @@ pub(crate) struct World {
     to_be_deleted: bool,
 }
 
-/// How long a world may take to come to rest, in its own time: a connection that goes silent is noticed after 320 s, a key
+/// The most time that a world needs to come to rest, in its own time: a connection that goes silent is noticed after 320 s, a key
 /// that fails pauses for two minutes.
 const DEADLINE: Duration = Duration::from_secs(1800);
 /// The audit's period where all is as it shall be and AWS is asked for nothing.
@@ -364,7 +364,7 @@ impl World {
         Ok(states)
     }
 
-    /// How many writes AWS has seen.
+    /// Returns the number of writes that AWS has seen.
     pub(crate) fn writes(&self) -> usize {
         self.calls.iter().filter(|call| call.is_write).count()
     }

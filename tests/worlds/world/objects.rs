@@ -54,7 +54,7 @@ fn value(annotation: &str, random: &mut Random) -> String {
     }
 }
 
-/// What an Ingress may say from its beginning on, and with which probability it does. One that is taken away again leaves
+/// The annotations that an Ingress may have from its beginning on, with their probabilities. One that is removed again leaves
 /// what it made of attributes in place, so none is but that of tags.
 const INGRESS_ANNOTATIONS: [(&str, f64); 11] = [
     ("certificate-arn", 1.0),
@@ -300,7 +300,7 @@ impl Pods {
     }
 }
 
-/// What there is before anybody asks for a load balancer.
+/// Creates the objects that exist before any asks for a load balancer.
 pub(crate) fn foundation(cluster: &SimulatedCluster) {
     cluster
         .create(json!({
