@@ -33,8 +33,8 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
     }
 }
 
-/// What would log requests and answers whole, and with them what Secrets hold: kube's client those that it cannot read, the
-/// SDK's orchestrator all of them at `trace`.
+/// The log targets that would show whole requests and answers, and with them the content of Secrets: kube's client, which logs those
+/// that it cannot read, and the SDK's orchestrator, which logs all of them at `trace`.
 const QUIET: [&str; 2] = ["kube_client::client=error", "aws_smithy_runtime::client::orchestrator=info"];
 
 /// Log and traces.

@@ -217,7 +217,7 @@ impl Controller {
         Outcome::Failed(error.to_string())
     }
 
-    /// Whether some Ingress or Service has, or will have, a load balancer in the shared security group.
+    /// Returns true if some Ingress or Service has, or will have, a load balancer in the shared security group.
     fn backend_group_needed(&self) -> bool {
         self.with_snapshot(|snapshot| desired::needs_backend_security_group(snapshot, &self.config))
     }
@@ -341,7 +341,7 @@ impl Controller {
         }
     }
 
-    /// What is being worked on or waited for, a line each: what `/idle` shows.
+    /// Returns the work in progress and the work waited for, a line each: the answer of `/idle`.
     fn pending(&self) -> Vec<String> {
         let mut pending = self.synced.reasons();
         if !self.permit.holds() {
@@ -378,7 +378,7 @@ impl Controller {
         self.synced.activity.silent().into_iter().for_each(|(kind, silent)| self.metrics.watch_silent(kind, silent));
     }
 
-    /// What `/debug/state` shows.
+    /// Returns the answer of `/debug/state`.
     pub fn state(&self) -> serde_json::Value {
         let counts = self.with_snapshot(|s| {
             serde_json::json!({
@@ -405,10 +405,10 @@ impl Controller {
     }
 }
 
-/// What owns the shared security group, among those whose deletions wait.
+/// The owner of the shared security group, among waiting deletions.
 const SHARED_GROUP: &str = "shared backend security group";
 
-/// How urgent the calls of a pass are.
+/// Returns the priority of a pass's calls.
 fn priority(cause: QueueReason) -> Priority {
     match cause {
         QueueReason::Change => Priority::Edit,
@@ -417,7 +417,7 @@ fn priority(cause: QueueReason) -> Priority {
     }
 }
 
-/// What a pass over a key is about: a group of Ingresses has a name and no namespace.
+/// Returns namespace and name of the object of a key: a group of Ingresses has a name and no namespace.
 fn object_of(key: &Key) -> Option<(String, String)> {
     match key {
         Key::Stack(StackId::Group(name)) => Some((String::new(), name.to_string())),
@@ -428,7 +428,7 @@ fn object_of(key: &Key) -> Option<(String, String)> {
     }
 }
 
-/// How controller-runtime calls the end of a pass.
+/// Returns controller-runtime's label for the end of a pass.
 fn result_label(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "success",

@@ -55,7 +55,7 @@ const REPEAT_AFTER: Duration = Duration::from_secs(3600);
 /// The API server refuses longer messages.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// How often what is older than [`REPEAT_AFTER`] is forgotten, and dropped events are reported in the log.
+/// The interval at which entries older than [`REPEAT_AFTER`] are removed, and dropped events are reported in the log.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// Objects that are remembered with what was said of them.
 const MAX_OBJECTS: usize = 20_000;

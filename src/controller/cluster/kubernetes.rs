@@ -28,32 +28,32 @@ pub(crate) enum KubernetesError {
     /// It answered with an error.
     #[error("{action}: {}", describe(source))]
     Refused {
-        /// What was tried.
+        /// The attempted action.
         action: String,
-        /// What it said.
+        /// The error.
         source: kube::Error,
     },
     /// It did not answer.
     #[error("{action}: no answer from the API server within {} s", DEADLINE.as_secs())]
     NoAnswer {
-        /// What was tried.
+        /// The attempted action.
         action: String,
     },
     /// The object is gone, or going, and the watch has not shown it yet.
     #[error("{action}: it is gone, or being deleted")]
     Gone {
-        /// What was tried.
+        /// The attempted action.
         action: String,
     },
     /// The object was changed by somebody else each time.
     #[error("{action}: the object was changed by others {ATTEMPTS} times in a row")]
     Contended {
-        /// What was tried.
+        /// The attempted action.
         action: String,
     },
 }
 
-/// What the API server said, or else what happened on the way to it, down to the first cause.
+/// Returns the API server's message, or else the failure on the way to it, down to the first cause.
 pub(crate) fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
@@ -331,7 +331,7 @@ mod tests {
     use super::*;
     use albatross_simulation::fake::Fake;
 
-    /// What comes of adding the finalizer to an Ingress that the API server has like this, and which calls are made.
+    /// Returns the result and the calls of adding the finalizer to an Ingress that has this state in the API server.
     async fn added(metadata: Option<Value>) -> (Result<(), String>, Vec<String>) {
         // The HTTP stack is built for TLS, too, though none is spoken here.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

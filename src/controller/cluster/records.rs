@@ -26,16 +26,16 @@ use albatross_core::{
     record::{self, Clean, Contents, HEADER_KEY, Header, SHARDS, StackRecord},
 };
 
-/// How often a ConfigMap is written again after somebody else's write.
+/// The number of times that a ConfigMap is written again after another writer's change.
 const TRIES: u32 = 5;
 
-/// How many ConfigMaps are taken over at once.
+/// The number of ConfigMaps that are taken over at once.
 const AT_ONCE: usize = 8;
 
-/// How long promises are gathered before they are written.
+/// The time for which clean records are collected before they are written.
 const GATHER: Duration = Duration::from_millis(500);
 
-/// How many bytes of promises are written a second at most, on average: what the API server's database has to take while
+/// The most bytes of records written per second, on average: the load on the API server's database while
 /// thousands of stacks are taken over.
 const BYTES_A_SECOND: u32 = 256 * 1024;
 
@@ -50,9 +50,9 @@ pub(crate) enum RecordError {
     Unwritten {
         /// The ConfigMap.
         name: String,
-        /// Where it is.
+        /// The namespace.
         namespace: String,
-        /// What the API server said.
+        /// The API server's message.
         reason: String,
     },
 }
@@ -77,9 +77,9 @@ struct Shard {
     records: BTreeMap<String, Entry>,
     /// Counts changes of `records`.
     changed: u64,
-    /// What `changed` was when they were last written.
+    /// The value of `changed` when they were last written.
     written: u64,
-    /// What `changed` was when a promise was last taken back.
+    /// The value of `changed` when a record was last marked dirty.
     marked_dirty: u64,
 }
 
@@ -94,7 +94,7 @@ impl Shards {
     }
 }
 
-/// What is known of a ConfigMap as the API server has it; locked while it is written.
+/// A ConfigMap as the API server has it; locked while it is written.
 #[derive(Debug, Default)]
 struct Stored {
     /// `None` when it is not there.
@@ -230,14 +230,14 @@ impl Records {
         header.since..=header.term
     }
 
-    /// Whether there is a promise about a stack.
+    /// Returns true if the stack has a clean record.
     #[must_use]
     pub(crate) fn is_clean(&self, stack: &StackId) -> bool {
         let key = record::key(stack);
         self.shards().of(record::shard(&key)).records.get(&key).is_some_and(|entry| entry.clean)
     }
 
-    /// How many stacks have a record, and how many of those a promise.
+    /// Returns the number of stacks with a record, and of those with a clean one.
     #[must_use]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let shards = self.shards();
@@ -245,7 +245,7 @@ impl Records {
         (records().count(), records().filter(|entry| entry.clean).count())
     }
 
-    /// Whether records are kept at all.
+    /// Returns true if records are kept at all.
     #[must_use]
     pub(crate) fn are_kept(&self) -> bool {
         self.usable.load(Ordering::Acquire)
@@ -322,7 +322,7 @@ impl Records {
         }
     }
 
-    /// Whether everything is written.
+    /// Returns true if everything is written.
     #[must_use]
     pub(crate) fn is_written(&self) -> bool {
         !self.are_kept() || self.shards().0.iter().all(|shard| shard.changed == shard.written)
@@ -446,13 +446,13 @@ impl Records {
     }
 }
 
-/// How long nothing is written after so many bytes.
+/// Returns the pause after writing so many bytes.
 fn pause(bytes: usize) -> Duration {
     let micros = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000);
     Duration::from_micros(micros / u64::from(BYTES_A_SECOND))
 }
 
-/// Whether trying again is of no use.
+/// Returns true if trying again is of no use.
 fn is_final(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 401 | 403 | 422))
 }

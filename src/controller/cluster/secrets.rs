@@ -27,7 +27,7 @@ use albatross_core::{
     model::{ObjectName, OidcSecret, SecretVersion, StackId},
 };
 
-/// What a Secret says, or why it says nothing.
+/// The content of a Secret, or the reason why it cannot be used.
 type Content = Result<OidcSecret, UnusableSecret>;
 
 /// The Secrets in use. Shared by all workers.
@@ -50,10 +50,10 @@ struct Entry {
     subscribers: BTreeSet<StackId>,
     /// As it was last seen.
     content: Option<Content>,
-    /// Whether the watch has shown it, and goes on to.
+    /// True if the watch has shown it, and continues to.
     watched: bool,
     watch: Option<Watch>,
-    /// Whether it was said that the watch is not allowed.
+    /// True if the missing permission for the watch was reported.
     reported: bool,
 }
 
@@ -80,7 +80,7 @@ fn content(name: &ObjectName, secret: Option<wire::Secret>, label: Option<&Requi
     read(name, version, &secret.data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect())
 }
 
-/// Whether two states of a Secret say the same: then the older one is kept, with its version, so that nothing is written.
+/// Returns true if two states of a Secret are equal: then the older one is kept, with its version, so that nothing is written.
 fn same(one: &Content, other: &Content) -> bool {
     match (one, other) {
         (Ok(one), Ok(other)) => one.client_id == other.client_id && one.client_secret == other.client_secret,
@@ -143,7 +143,7 @@ impl Secrets {
         Api::namespaced(self.client.clone(), &name.namespace)
     }
 
-    /// What a Secret says at this moment. From now on `subscriber` is brought back when it says something else, as far as RBAC
+    /// Returns the current content of a Secret. From now on `subscriber` is queued when it changes, as far as RBAC
     /// allows a watch.
     pub(crate) async fn answer(&self, name: &ObjectName, subscriber: &StackId) -> Fact<OidcSecret> {
         {
@@ -197,7 +197,7 @@ impl Secrets {
         });
     }
 
-    /// How many Secrets are in use, and how many of those are watched.
+    /// Returns the number of Secrets in use, and of those that are watched.
     #[must_use]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let entries = self.shared.entries();

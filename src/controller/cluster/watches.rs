@@ -20,7 +20,7 @@ use crate::controller::runtime::queue::Queue;
 use albatross_core::dependents::{Dependents, Key};
 use albatross_core::snapshot::Snapshot;
 
-/// Which kinds have been listed once. Nothing is decided before all have been.
+/// The kinds that have been listed once. Nothing is decided before all have been.
 #[derive(Debug)]
 pub struct Synced {
     /// Kinds that are still awaited, each with the last error of its watch.
@@ -107,8 +107,8 @@ impl Synced {
         let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
     }
 
-    /// What work goes on without, for `/readyz`. A stalled watch is among it and does not end readiness: the webhooks would
-    /// go with it, and a restart would not bring the API server back.
+    /// Returns the kinds without which work continues, for `/readyz`. A stalled watch is among them and does not end readiness: the webhooks
+    /// would end with it, and a restart would not bring the API server back.
     #[must_use]
     pub fn without(&self) -> Vec<String> {
         let without = self.without.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,7 +117,7 @@ impl Synced {
         kinds.chain(self.activity.stalled().into_iter().filter(|line| !refused(line))).collect()
     }
 
-    /// What is still awaited, for `/readyz`.
+    /// Returns the kinds that are still awaited, for `/readyz`.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,7 +131,7 @@ impl Synced {
     }
 }
 
-/// How often it is looked whether watches have stalled.
+/// The interval at which watches are checked for stalls.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Objects that one answer of a list holds.
 const PAGE: u32 = 200;
@@ -217,7 +217,7 @@ pub(crate) async fn watch_kind<W, T>(
     }
 }
 
-/// Whether the kind is not there or may not be read, which trying again does not change by itself.
+/// Returns true if the kind does not exist or may not be read, which does not change by trying again.
 fn is_refused(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     match error {

@@ -18,10 +18,10 @@ use albatross_core::{
     plan::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, Step, StepAction},
 };
 
-/// How often a step may be carried out before its repetition counts as one.
+/// The number of times that a step may be carried out before a repetition counts.
 const FREE: u32 = 2;
 
-/// How long a step waits when it is planned again the second time; then twice as long each time.
+/// The pause before a step that is planned again the second time; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest such pause.
@@ -30,16 +30,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// A step that was carried out so long ago says nothing about the present: somebody has changed something by hand since.
 const RETENTION: Duration = Duration::from_secs(2 * 3600);
 
-/// How many steps are remembered of one stack; the oldest goes first.
+/// The most steps remembered of one stack; the oldest is removed first.
 const MOST: usize = 256;
 
-/// What was carried out lately, by stack.
+/// The steps carried out recently, by stack.
 #[derive(Debug, Default)]
 pub(crate) struct StepHistory(Mutex<BTreeMap<StackId, Memory>>);
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// What the stack was to be when these were carried out.
+    /// The hash of the desired stack when these were carried out.
     wanted: u64,
     done: BTreeMap<u64, Done>,
 }
@@ -62,14 +62,14 @@ impl Done {
 pub(crate) struct Repeated {
     /// The step.
     pub step: Step,
-    /// How often it was carried out.
+    /// The number of times that it was carried out.
     pub times: u32,
     /// Until it is carried out once more.
     pub pause: Duration,
 }
 
 impl Repeated {
-    /// What people are told: the step, the field that asks for it, and what to do.
+    /// Returns the message: the step, the field that asks for it, and the fix.
     #[must_use]
     pub(crate) fn message(&self) -> String {
         let Self { step, times, .. } = self;

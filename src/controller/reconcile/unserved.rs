@@ -69,7 +69,7 @@ struct Label {
     key: &'static str,
     /// The value that asks for it; with another one nothing is asked for.
     value: &'static str,
-    /// What pods do not get.
+    /// The feature that pods do not get.
     what: &'static str,
 }
 

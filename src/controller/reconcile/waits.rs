@@ -22,7 +22,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 /// A load balancer serves some minutes after it was made; how often it is looked at until then.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What is being waited for, by stack, and the deletions that AWS does not carry out.
+/// The waits, by stack, and the deletions that AWS does not carry out.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     waits: Mutex<BTreeMap<StackId, Waiting>>,
@@ -47,7 +47,7 @@ struct Waiting {
 /// A wait, as `/debug/state` shows it.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct WaitState {
-    /// Who waits.
+    /// The stack that waits.
     pub stack: String,
     /// For what.
     pub wait: String,
@@ -57,7 +57,7 @@ pub(crate) struct WaitState {
     pub seconds_left: f64,
 }
 
-/// What to do about a wait.
+/// The action that a wait requires.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     /// Look again then.

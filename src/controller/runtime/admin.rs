@@ -33,7 +33,7 @@ pub const DEBUG_FLAG: &str = "--debug-bind-addr";
 /// The value of [`DEBUG_FLAG`] that nobody has asked for.
 pub const DEFAULT_DEBUG_ADDRESS: &str = "127.0.0.1:61778";
 
-/// Where the servers listen, written as Go writes addresses: `:8080` is every interface, an empty address or `0` is no server.
+/// The addresses of the servers, written as Go writes them: `:8080` is every interface, an empty address or `0` is no server.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses<'a> {
     /// The value of [`METRICS_FLAG`].
@@ -44,7 +44,7 @@ pub struct Addresses<'a> {
     pub debug: &'a str,
 }
 
-/// What the servers tell.
+/// The sources of the servers' answers.
 #[derive(Clone)]
 pub struct Sources {
     /// `/metrics`.
@@ -118,17 +118,17 @@ impl Servers {
         })
     }
 
-    /// Where the metrics are served.
+    /// Returns the address of the metrics.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Where the probes are served.
+    /// Returns the address of the probes.
     pub fn health_address(&self) -> Option<SocketAddr> {
         self.health.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Where the state is served.
+    /// Returns the address of the state.
     pub fn debug_address(&self) -> Option<SocketAddr> {
         self.debug.as_ref().and_then(|listener| listener.local_addr().ok())
     }
@@ -207,7 +207,7 @@ fn reasons_response(reasons: &[String], remarks: &[String]) -> (StatusCode, Stri
     (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
-/// Where to listen.
+/// The address of a server.
 #[derive(Debug, PartialEq, Eq)]
 enum Address<'a> {
     Disabled,

@@ -56,16 +56,16 @@ pub struct ControllerFlags {
     /// TargetGroupBindings that are worked on at the same time
     #[arg(long, env = "TARGETGROUPBINDING_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
     pub targetgroupbinding_max_concurrent_reconciles: usize,
-    /// How long until AWS is asked again whether the pods that wait at a readiness gate are healthy, as `15s`
+    /// The interval at which AWS is asked again if the pods that wait at a readiness gate are healthy, as `15s`
     #[arg(long, env = "TARGETGROUPBINDING_REQUEUE_DURATION", default_value = "15s", value_parser = duration)]
     pub targetgroupbinding_requeue_duration: Duration,
     /// Most targets of one target group; 0 is no limit
     #[arg(long, env = "MAX_TARGETS_PER_TARGET_GROUP", default_value_t = 0)]
     pub max_targets_per_target_group: usize,
-    /// How often everything is compared with AWS anew, as `10h`, `30m`
+    /// The interval at which everything is compared with AWS again, as `10h`, `30m`
     #[arg(long, env = "SYNC_PERIOD", default_value = "10h", value_parser = duration)]
     pub sync_period: Duration,
-    /// How long a load balancer whose scheme was changed goes on serving beside the one that replaces it, as `5m`, `0`
+    /// The time for which a load balancer whose scheme was changed continues to serve next to its replacement, as `5m`, `0`
     #[arg(long, env = "REPLACED_LOAD_BALANCER_HOLD", default_value = "5m", value_parser = duration_or_zero)]
     pub replaced_load_balancer_hold: Duration,
     /// The one namespace that is watched; empty watches all
@@ -95,7 +95,7 @@ pub struct ControllerFlags {
     /// Name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration whose `caBundle` the controller keeps up
     #[arg(long, env = "WEBHOOK_CONFIGURATION_NAME", default_value = "aws-load-balancer-webhook")]
     pub webhook_configuration_name: String,
-    /// How long a certificate that the controller makes is valid; it is renewed after two thirds of that
+    /// The validity of a certificate that the controller makes; it is renewed after two thirds of that
     #[arg(long, env = "WEBHOOK_CERTIFICATE_VALIDITY", default_value = "8760h", value_parser = duration)]
     pub webhook_certificate_validity: Duration,
     /// Folder with a certificate that others keep; then the controller makes none, and leaves every `caBundle` to them
@@ -107,7 +107,7 @@ pub struct ControllerFlags {
     /// Its key in --webhook-cert-dir
     #[arg(long, env = "WEBHOOK_KEY_FILE", default_value = "tls.key")]
     pub webhook_key_file: String,
-    /// Whether the webhook for pods gives them readiness gates
+    /// Lets the webhook for pods give them readiness gates
     #[arg(long, env = "ENABLE_POD_READINESS_GATE_INJECT", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_pod_readiness_gate_inject: bool,
     /// PEM file with the certificate authorities that sign the API server's client certificate; where it is given, the webhooks answer only a client with a certificate of theirs
@@ -190,7 +190,7 @@ pub use build::BuildFlags;
 pub struct FlagError {
     /// Its name, without the hyphens in front.
     pub flag: &'static str,
-    /// What is wrong, and what is allowed.
+    /// The error, and the allowed values.
     pub message: String,
 }
 
@@ -228,7 +228,7 @@ fn duration_or_zero(text: &str) -> Result<Duration, String> {
 }
 
 impl ControllerFlags {
-    /// What building depends on.
+    /// Returns the configuration of the build.
     ///
     /// # Errors
     /// When a flag's value cannot be used.

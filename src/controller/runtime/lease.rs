@@ -33,7 +33,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-/// Whether this process is the leader. Changes are published on a [`watch`] channel.
+/// The leadership of this process. Changes are published on a [`watch`] channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
     /// Another process leads, or nobody does. Nothing may be written.
@@ -71,10 +71,10 @@ impl Default for Timing {
     }
 }
 
-/// What a lease says.
+/// The content of a lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseRecord {
-    /// Who leads; nobody after a release.
+    /// The leader; none after a release.
     pub holder: Option<String>,
     /// For how long the holder asks to be left alone, in whole seconds.
     pub duration: Option<Duration>,
@@ -89,7 +89,7 @@ pub struct LeaseRecord {
 /// A lease as it was read or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// What it says.
+    /// The content.
     pub record: LeaseRecord,
     /// Its `resourceVersion`.
     pub version: String,
@@ -106,7 +106,7 @@ pub enum StoreError {
     Failed(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Where the lease is.
+/// The store of the lease.
 pub trait LeaseStore: Send + Sync {
     /// Reads the lease, if there is one.
     fn read(&self) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send;
@@ -201,7 +201,7 @@ impl Tenure {
 
 // === The decision ===
 
-/// What a candidate knows.
+/// The knowledge of a candidate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
     /// The last record seen, and since when it has been so.
@@ -303,7 +303,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
         }
     }
 
-    /// Where changes of leadership are published. The sender lives as long as the candidate.
+    /// Returns the channel of changes of leadership. The sender lives as long as the candidate.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.subscribe()
     }

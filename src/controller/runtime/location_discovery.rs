@@ -23,7 +23,7 @@ pub(crate) struct LocationDiscovery<'a> {
     nodes: OnceCell<Result<Vec<ProviderId>, String>>,
 }
 
-/// Where a node runs: `aws:///us-west-2a/i-0123456789abcdef0`.
+/// The location of a node: `aws:///us-west-2a/i-0123456789abcdef0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ProviderId {
     zone: String,
@@ -139,7 +139,7 @@ impl<'a> LocationDiscovery<'a> {
         }
     }
 
-    /// What the first nodes say, asked once.
+    /// Returns the provider ids of the first nodes, read once.
     async fn nodes(&self) -> Result<Vec<ProviderId>, String> {
         let list = async || {
             let nodes: Api<Node> = Api::all(self.client.clone());

@@ -1,6 +1,6 @@
 //! The metrics, for Prometheus.
 //!
-//! Where aws-load-balancer-controller has a metric of the same meaning, its name and labels are used, so that dashboards
+//! For a metric that aws-load-balancer-controller has with the same meaning, its name and labels are used, so that dashboards
 //! and alerts keep working. The names of the others begin with `albatross_`.
 
 use std::{

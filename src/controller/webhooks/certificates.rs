@@ -38,24 +38,24 @@ pub(crate) const NEXT_CERTIFICATE: &str = "next.crt";
 /// Its key.
 pub(crate) const NEXT_KEY: &str = "next.key";
 
-/// How much earlier than now a certificate begins to be valid: clocks differ.
+/// The time before now at which a certificate begins to be valid: clocks differ.
 const EARLIER: Duration = Duration::from_secs(60);
 
 /// When what is done to a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timing {
-    /// How long a certificate is valid; it is renewed when two thirds of that are over.
+    /// The time for which a certificate is valid; it is renewed when two thirds of that are over.
     pub validity: Duration,
-    /// How often the Secret and the configurations are read.
+    /// The interval at which the Secret and the configurations are read.
     pub poll: Duration,
-    /// How long the API server has known an authority before a certificate of it is served.
+    /// The time for which the API server has known an authority before a certificate of it is served.
     pub settle: Duration,
-    /// How old a certificate is when the authority of its predecessor is let go: every replica has read the Secret since.
+    /// The age of a certificate at which the authority of its predecessor is removed: every replica has read the Secret since.
     pub overlap: Duration,
 }
 
 impl Timing {
-    /// What goes with a validity: for a year it is read once a minute.
+    /// Returns the times for a validity: with a year, the Secret is read once a minute.
     pub(crate) fn of(validity: Duration) -> Self {
         let poll = (validity / 40).clamp(Duration::from_millis(200), Duration::from_secs(60));
         Self { validity, poll, settle: poll * 2, overlap: poll * 10 }
@@ -155,11 +155,11 @@ fn authorities(bundle: &[u8]) -> Vec<Authority> {
     blocks.filter_map(read).collect()
 }
 
-/// What the Secret holds.
+/// The content of the Secret.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StoredCertificates {
     authorities: Vec<Authority>,
-    /// What is served, where that can be.
+    /// The certificate that is served, where it can be.
     pub serving: Option<Leaf>,
     next: Option<Leaf>,
 }
@@ -183,7 +183,7 @@ impl StoredCertificates {
     }
 }
 
-/// What is to be done with the Secret.
+/// The change of the Secret that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Nothing.

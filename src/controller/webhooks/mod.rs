@@ -67,14 +67,14 @@ const MAX_STEPS: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Connections at the same time, those that are being opened included. An API server keeps some open and reuses them.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a client may take to open one.
+/// The time in which a client has to open a connection.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long a request may take, from its first byte to the first of its answer. The API server gives up after five seconds,
-/// or what `timeoutSeconds` says, at most 30.
+/// The time for a request, from its first byte to the first of its answer. The API server waits five seconds,
+/// or `timeoutSeconds`, at most 30.
 const REQUEST: Duration = Duration::from_secs(10);
-/// How long a connection may wait for its next request.
+/// The time for which a connection may wait for its next request.
 const IDLE: Duration = Duration::from_secs(90);
-/// How long requests are still answered after the process was asked to stop: until nobody sends any.
+/// The time for which requests are still answered after the process is told to stop: until no client sends any.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// The webhooks cannot be served.
@@ -87,7 +87,7 @@ pub enum WebhookError {
     Bind {
         /// The port.
         port: u16,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The certificate authorities of clients cannot be used.
@@ -95,7 +95,7 @@ pub enum WebhookError {
     ClientAuthorities {
         /// The value of the flag.
         path: PathBuf,
-        /// What is wrong with the file.
+        /// The reason why the file cannot be used.
         reason: String,
     },
     /// TLS cannot be set up.
@@ -103,7 +103,7 @@ pub enum WebhookError {
     Tls(rustls::Error),
 }
 
-/// What answers depend on.
+/// The data on which answers depend.
 struct Reviewer {
     snapshot: Arc<RwLock<Snapshot>>,
     synced: Arc<Synced>,
@@ -264,7 +264,7 @@ struct Connection {
     stream: TlsStream<TcpStream>,
     /// Until when something has to arrive, or a request to be answered.
     deadline: Pin<Box<Sleep>>,
-    /// Whether what came last was part of an answer, and not of a request.
+    /// True if the last bytes were part of an answer, not of a request.
     answering: bool,
     _turn: ConnectionPermit,
 }
@@ -279,7 +279,7 @@ impl Connection {
         self.deadline.as_mut().reset(Instant::now() + time);
     }
 
-    /// What the stream says, or the end of the connection where it has nothing to say until the deadline.
+    /// Returns the stream's result, or the end of the connection where it has none until the deadline.
     fn in_time<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_pending() && self.deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)));

@@ -25,7 +25,7 @@ fn stack(name: &str) -> StackId {
     StackId::Ingress(ObjectName::new("shop", name))
 }
 
-/// What AWS has, of which only a name matters here.
+/// Returns a state of AWS, of which only a name matters here.
 fn observed(name: &str) -> ObservedStack {
     let group = ObservedTargetGroup {
         arn: TargetGroupArn::new("arn:tg/1"),

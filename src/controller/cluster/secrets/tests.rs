@@ -14,7 +14,7 @@ use albatross_core::model::ClientId;
 
 const LIST_OR_WATCH: &str = "/api/v1/namespaces/shop/secrets";
 
-/// What the API server has and allows.
+/// The API server's objects and permissions.
 struct Server {
     secret: Mutex<Option<Value>>,
     forbidden: Mutex<BTreeSet<&'static str>>,

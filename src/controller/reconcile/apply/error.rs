@@ -5,7 +5,7 @@ use std::time::Duration;
 use albatross_aws::{AwsError, AwsErrorKind};
 use albatross_core::model::{Cause, Quota, Requesters, ResourceId};
 
-/// How long AWS takes at most to let go of what a deleted load balancer had.
+/// The most time that AWS takes to release the resources of a deleted load balancer.
 const RELEASE_TIME: Duration = Duration::from_secs(300);
 
 /// A step that failed.
@@ -18,15 +18,15 @@ pub(crate) struct ApplyError {
     pub cause: Cause,
     /// The port of the listener that it makes or changes.
     pub port: Option<u16>,
-    /// Whether it makes or changes what all members of a group have in common.
+    /// True if it creates or changes a resource that all members of a group share.
     pub of_all: bool,
     /// The steps of the plan that were carried out, by their place in it.
     pub carried_out: Vec<usize>,
-    /// What happened.
+    /// The error.
     pub source: StepError,
 }
 
-/// What happened to a step.
+/// The error of a step.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
     /// AWS did not do it.
@@ -44,13 +44,13 @@ pub(crate) enum StepError {
         name: String,
         /// Its owner, in words.
         owner: String,
-        /// Who wants it, in words.
+        /// The owner, in words.
         claimant: String,
     },
     /// AWS has it already, although it was not known: what is known was wrong, and is read again.
     #[error("the {kind} `{name}` was there already")]
     ThereAlready {
-        /// What it is.
+        /// The kind of resource.
         kind: &'static str,
         /// Its name.
         name: String,
@@ -71,7 +71,7 @@ pub(crate) enum StepError {
     Kubernetes {
         /// Its words.
         message: String,
-        /// What helps, where somebody has to do something.
+        /// The fix, where a user has to act.
         fix: Option<String>,
     },
     /// Another replica holds the lease.
@@ -83,7 +83,7 @@ pub(crate) enum StepError {
 }
 
 impl StepError {
-    /// Whether what is known of the group has to be read again.
+    /// Returns true if the cached state of the group must be read again.
     pub(crate) fn asks_to_read_again(&self) -> bool {
         match self {
             Self::Aws(error) | Self::NotYet(error) => error.asks_to_read_again(),
@@ -116,7 +116,7 @@ fn in_use_fix(error: &AwsError) -> Option<&'static str> {
 }
 
 impl ApplyError {
-    /// What the reader can do about it; `None` where trying again is all.
+    /// Returns the fix; `None` where the controller only has to try again.
     #[must_use]
     pub(crate) fn fix(&self) -> Option<String> {
         match &self.source {
@@ -184,7 +184,7 @@ impl ApplyError {
         )
     }
 
-    /// Whether AWS refuses for good what only the step's cause asks for: then others can go on without it.
+    /// Returns true if AWS permanently refuses a step that only its cause asks for: then other members can go on without it.
     #[must_use]
     pub(crate) fn is_attributable(&self) -> bool {
         let refused = match &self.source {
@@ -196,7 +196,7 @@ impl ApplyError {
         refused && !self.of_all
     }
 
-    /// Whether planning and trying again helps without anybody changing anything: then nobody needs to be told.
+    /// Returns true if planning and trying again can succeed without a fix by a user: then the error is not reported.
     #[must_use]
     pub(crate) fn is_transient(&self) -> bool {
         match &self.source {
@@ -226,7 +226,7 @@ impl ApplyError {
         }
     }
 
-    /// Whether a deletion has to wait until AWS has let go of something; soon, and no mistake.
+    /// Returns true if a deletion has to wait until AWS releases a resource; it will soon, and this is no error.
     #[must_use]
     pub(crate) fn is_not_yet(&self) -> bool {
         matches!(self.source, StepError::NotYet(_))

@@ -34,10 +34,10 @@ pub(crate) struct Applier {
     backend_tagged: AtomicBool,
 }
 
-/// What came of a plan.
+/// The result of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Applied {
-    /// How many steps were run.
+    /// The number of steps that were run.
     pub steps: usize,
     /// The load balancer, where the plan has created one.
     pub created_load_balancer: Option<LoadBalancerArn>,

@@ -447,7 +447,7 @@ impl Applier {
     }
 }
 
-/// Whose something is that carries these tags, in words; `None` where it is the group's own.
+/// Returns the owner of a resource with these tags, in words; `None` where it is the group's own.
 fn owner(tags: Option<&Tags>, cluster: &str, group: &StackId) -> Option<String> {
     let Some(tags) = tags else { return Some("something outside this VPC".to_owned()) };
     let Some(owner) = tags.get(tags::CLUSTER) else {

@@ -124,7 +124,7 @@ impl Bindings {
         }
     }
 
-    /// What the controller's watch would have of them.
+    /// Returns the bindings as the controller's watch would show them.
     fn observed(&self) -> Vec<ObservedBinding> {
         let objects = self.0.lock().unwrap();
         objects

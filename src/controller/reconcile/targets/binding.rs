@@ -43,28 +43,28 @@ pub struct Notice {
     pub message: String,
 }
 
-/// What was done about a binding.
+/// The result of reconciling a binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindingOutcome {
     /// Registered just now.
     pub registered: Vec<Target>,
     /// Deregistered just now.
     pub deregistered: Vec<Target>,
-    /// Whether anything was registered, deregistered or let go.
+    /// True if anything was registered, deregistered or released.
     pub changed: bool,
-    /// What people should be told.
+    /// The notices for users.
     pub notices: Vec<Notice>,
-    /// Whether [`Targets::reconcile_node_rules`] has to look again.
+    /// True if [`Targets::reconcile_node_rules`] has to look again.
     pub node_rules: bool,
     /// Other bindings that may do more now than before.
     pub unblocked: Vec<ObjectName>,
-    /// Whether the binding is gone, or let go.
+    /// True if the binding is gone, or released.
     pub gone: bool,
-    /// Whether to look again soon, so that the binding can vouch for its targets once they keep still.
+    /// True if the binding should be looked at again soon, so that it can get a checkpoint once its targets are stable.
     pub checkpoint_pending: bool,
     /// When to look again because a pod waits for AWS to find it healthy.
     pub again: Option<Duration>,
-    /// How long pods have waited that AWS finds healthy now.
+    /// The times for which pods have waited that AWS reports healthy now.
     pub became_ready: Vec<Duration>,
 }
 
@@ -351,7 +351,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         checkpoint.is_some_and(|checkpoint| record::counts(checkpoint, &self.terms(), digest))
     }
 
-    /// What the binding says of its targets: the watch may be behind what was written last.
+    /// Returns the checkpoint of a binding: the watch may be behind the last write.
     fn checkpoint(&self, binding: &TargetGroupBinding) -> Option<String> {
         let written = self.memory().get(&binding.name).and_then(|memory| memory.checkpoint.clone());
         let written = written.filter(|(uid, _)| *uid == binding.uid);

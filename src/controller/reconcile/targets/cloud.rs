@@ -24,7 +24,7 @@ pub trait Cloud: Send + Sync + 'static {
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
     /// Returns whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
-    /// is known better or was given up.
+    /// targets is known better or was invalidated.
     fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
     /// Has the targets of a group read anew the next time.
     fn invalidate_targets(&self, group: &TargetGroupArn);

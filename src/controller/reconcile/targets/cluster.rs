@@ -22,7 +22,7 @@ use albatross_core::{
 
 use albatross_core::targets::readiness::Change;
 
-/// How often a write is tried again after somebody else's.
+/// The number of times that a write is tried again after another writer's change.
 const TRIES: u32 = 5;
 
 /// A request to the API server that failed.
@@ -92,11 +92,11 @@ pub trait Cluster: Send + Sync + 'static {
         &self,
         service: &ObjectName,
     ) -> impl Future<Output = Result<Vec<EndpointSlice>, ClusterError>> + Send;
-    /// Whether the API server has a pod.
+    /// Returns true if the API server has a pod.
     fn has_pod(&self, name: &ObjectName) -> impl Future<Output = Result<bool, ClusterError>> + Send;
-    /// Whether the API server has any node.
+    /// Returns true if the API server has any node.
     fn has_nodes(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
-    /// Whether the API server has any TargetGroupBinding.
+    /// Returns true if the API server has any TargetGroupBinding.
     fn has_bindings(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
 }
 

@@ -11,7 +11,7 @@ use albatross_core::targets::{binding_owners::Denied, endpoints::UnresolvableBin
 /// The most targets that a message tells of.
 const MAX_LISTED: usize = 5;
 
-/// What was being done.
+/// The stage of the work on a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Putting on the finalizer.
@@ -32,7 +32,7 @@ pub enum Stage {
     UpdatePodStatus,
 }
 
-/// What something went wrong with.
+/// The object or resource of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A binding.
@@ -61,11 +61,11 @@ pub struct TargetsError {
     pub subject: Subject,
     /// While doing what.
     pub stage: Stage,
-    /// What it was.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// What went wrong.
+/// The problem of an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// It names no target group.
@@ -97,7 +97,7 @@ pub enum Problem {
     /// AWS takes some targets and refuses others.
     #[error("{}", refused(.0))]
     RefusedTargets(Vec<(Target, AwsError)>),
-    /// Where a target is cannot be found out.
+    /// The location of a target cannot be determined.
     #[error("{what}: {problem}")]
     NotLocated {
         /// The pod or node.
@@ -163,7 +163,7 @@ impl TargetsError {
         }
     }
 
-    /// Whether it may pass without anybody changing anything: nobody needs to be told then.
+    /// Returns true if the error may pass without a fix by a user: then it is not reported.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match &self.problem {
@@ -181,13 +181,13 @@ impl TargetsError {
         gone && self.stage == Stage::Network && self.binding().is_some()
     }
 
-    /// Whether the lease was lost while it ran.
+    /// Returns true if the lease was lost while the work ran.
     #[must_use]
     pub fn is_withheld(&self) -> bool {
         matches!(&self.problem, Problem::Aws(AwsError { kind: AwsErrorKind::Withheld, .. }))
     }
 
-    /// What to do about it, as a sentence without a full stop; `None` where waiting is all, or the message says it.
+    /// Returns the fix, as a sentence without a full stop; `None` where the only fix is to wait, or the message has it.
     #[must_use]
     pub fn fix(&self) -> Option<String> {
         match &self.problem {

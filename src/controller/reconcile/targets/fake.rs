@@ -67,19 +67,19 @@ pub(super) struct World {
     pub security_groups: BTreeMap<SecurityGroupId, ObservedSecurityGroup>,
     /// Targets that AWS does not take.
     pub bad_targets: BTreeSet<String>,
-    /// How many registering calls pass before the failures are answered.
+    /// The number of registering calls before the failures are answered.
     pub after: usize,
     /// The answers to the next calls of a name.
     pub failures: Vec<(&'static str, AwsError)>,
-    /// Whether AWS's words name the targets that it does not take.
+    /// True if AWS's message names the targets that it refuses.
     pub names_bad_targets: bool,
     /// Groups that rules from which are refused.
     pub bad_sources: BTreeSet<String>,
-    /// Whether a binding's checkpoint counts.
+    /// True if a binding's checkpoint is trusted.
     pub takes_word: bool,
     /// The address blocks of VPCs besides the cluster's, which has 10.0.0.0/8; by id.
     pub vpcs: BTreeMap<String, Vec<String>>,
-    /// How often the blocks of a VPC were read.
+    /// The number of times that the CIDR blocks of a VPC were read.
     pub vpcs_read: usize,
     /// The VPCs of groups that are not in the cluster's.
     pub elsewhere: BTreeMap<TargetGroupArn, String>,
@@ -276,7 +276,7 @@ impl Cloud for FakeCloud {
 #[derive(Clone, Default)]
 pub(super) struct FakeCluster {
     pub snapshot: Arc<RwLock<Snapshot>>,
-    /// What the API server has, and the watches have not.
+    /// The Services that the API server has, and the watches have not.
     pub services: Arc<Mutex<Vec<Service>>>,
     /// The same.
     pub slices: Arc<Mutex<Vec<EndpointSlice>>>,
@@ -284,9 +284,9 @@ pub(super) struct FakeCluster {
     pub pods: Arc<Mutex<BTreeSet<ObjectName>>>,
     /// The same: whether there are nodes, and whether there are bindings.
     pub others: Arc<Mutex<(bool, bool)>>,
-    /// Whether the watches show nothing of what is written.
+    /// True if the watches show no writes.
     pub behind: bool,
-    /// How many of the next writes of a status or checkpoint take effect and are not answered.
+    /// The number of next writes of a status or checkpoint that take effect and are not answered.
     pub unanswered: Arc<Mutex<usize>>,
     /// Pods whose status cannot be written.
     pub unwritable: Arc<Mutex<BTreeSet<ObjectName>>>,
@@ -449,7 +449,7 @@ impl Lab {
         self.leads.store(false, Ordering::Release);
     }
 
-    /// What was asked since the last time.
+    /// Returns the calls since the last time.
     pub(super) fn log(&self) -> Vec<String> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }

@@ -17,7 +17,7 @@ use albatross_core::{
     snapshot::TargetGroupBinding,
 };
 
-/// How many conditions are written at the same time.
+/// The number of conditions written at the same time.
 const AT_ONCE: usize = 8;
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {

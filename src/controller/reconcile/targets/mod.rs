@@ -60,7 +60,7 @@ pub struct Settings {
 /// The memory of a binding from one time to the next.
 #[derive(Clone, Debug, Default)]
 struct Memory {
-    /// What its node rules were last computed from, as a hash.
+    /// The hash of the input of its node rules when they were last computed.
     network: Option<u64>,
     /// The generation that has to be corrected and for which the node rules were last made due.
     corrected: Option<i64>,

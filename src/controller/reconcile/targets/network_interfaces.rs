@@ -23,7 +23,7 @@ use albatross_core::targets::{
 /// The label of SageMaker HyperPod's nodes, whose instances are not the account's.
 const HYPERPOD: &str = "sagemaker.amazonaws.com/compute-type";
 
-/// Where to look for a target's network interface.
+/// The place to look for a target's network interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum InterfaceLookup {
     /// An instance: its primary interface.
@@ -46,7 +46,7 @@ pub(super) enum InterfaceLookup {
     },
 }
 
-/// Where to look for a target. `None` for pods on hybrid nodes, which no security group stands before.
+/// Returns the place to look for a target. `None` for pods on hybrid nodes, which are behind no security group.
 #[must_use]
 pub(super) fn interface_lookup(snapshot: &Snapshot, id: &str, owner: &TargetOwner) -> Option<InterfaceLookup> {
     let pod = match owner {
@@ -85,7 +85,7 @@ pub enum NotLocated {
 }
 
 impl NotLocated {
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         match self {
@@ -133,11 +133,11 @@ impl Interface {
 /// Security groups as they were last read, kept true by our own writes.
 pub(super) type KnownGroups = BTreeMap<SecurityGroupId, ObservedSecurityGroup>;
 
-/// What is known of instances, interfaces and addresses.
+/// The cached instances, interfaces and addresses.
 #[derive(Debug, Default)]
 pub(super) struct NetworkInterfaces {
     instances: BTreeMap<String, Vec<Interface>>,
-    /// What was found apart from an instance's own answer.
+    /// The interfaces found apart from an instance's own answer.
     found: BTreeMap<InterfaceLookup, Groups>,
 }
 

@@ -32,20 +32,20 @@ const PROOFS_AT_ONCE: usize = 16;
 /// The code of EC2's refusal of one rule too many.
 const TOO_MANY_RULES: &str = "RulesPerSecurityGroupLimitExceeded";
 
-/// What is known of security groups and network interfaces.
+/// The cached security groups and network interfaces.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     interfaces: NetworkInterfaces,
     groups: KnownGroups,
     /// All groups that may have rules of ours, also those that have to be read again.
     seen: BTreeSet<SecurityGroupId>,
-    /// Whether the cluster's groups were read, where rules from before the start may be.
+    /// True if the cluster's groups were read, which may have rules from before the start.
     swept: bool,
     /// The rules that each binding asked for when it was last understood: they stay while it is not.
     understood: BTreeMap<ObjectName, RulesByGroup>,
 }
 
-/// What was done about the node rules.
+/// The result of reconciling the node rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeRulesOutcome {
     /// Added just now.
@@ -93,7 +93,7 @@ impl Pin {
     }
 }
 
-/// What one binding asks for.
+/// The rules that one binding asks for.
 struct Demand {
     binding: TargetGroupBinding,
     target_locations: Vec<TargetLocation>,
@@ -570,7 +570,7 @@ fn rules_of(demand: &Demand, located: &Located, problems: &mut Vec<TargetsError>
     rules
 }
 
-/// Which bindings ask for rules on a security group, with the sources that they let in.
+/// The bindings that ask for rules on a security group, with the sources that they allow.
 type RuleRequesters = BTreeMap<SecurityGroupId, BTreeMap<ObjectName, BTreeSet<Source>>>;
 
 fn rule_requesters(rules: &BTreeMap<ObjectName, RulesByGroup>) -> RuleRequesters {

@@ -157,7 +157,7 @@ impl Clock for FakeClock {
     }
 }
 
-/// What goes wrong between a candidate and the API server.
+/// The fault between a candidate and the API server.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// The request is refused at once.

@@ -30,7 +30,7 @@ pub(crate) struct CertificateRotator {
     pub(crate) secret: String,
     /// `--webhook-configuration-name`
     pub(crate) configuration: String,
-    /// What the certificate is for.
+    /// The names in the certificate.
     pub(crate) names: Vec<String>,
     pub(crate) timing: Timing,
     pub(crate) served: Arc<Served>,

@@ -400,7 +400,7 @@ fn attribute_steps() -> [(AttributesOf, Reads); 3] {
     ]
 }
 
-/// What is known of the attributes of the three that [`attribute_steps`] change, by their place there.
+/// Returns the known attributes of the three that [`attribute_steps`] change, by their place there.
 fn known_attributes(observed: &ObservedStack) -> [Option<Attributes>; 3] {
     let resource = ResourceId("shop/web:443".to_owned());
     let group = observed.target_groups.iter().find(|group| group.resource().as_ref() == Some(&resource)).unwrap();

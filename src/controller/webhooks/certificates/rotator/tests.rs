@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// How many authorities every webhook trusts.
+    /// Returns the authorities that every webhook trusts.
     fn trusted(&self) -> Vec<Vec<u8>> {
         let store = self.store();
         let mut all =
@@ -135,7 +135,7 @@ impl World {
         authorities(&bytes.0).into_iter().map(|authority| authority.subject).collect()
     }
 
-    /// Whether the API server trusts what a replica serves.
+    /// Returns true if the API server trusts the certificate that a replica serves.
     fn trusts(&self, replica: &CertificateRotator) -> bool {
         let served = replica.served.current().unwrap();
         let (_, leaf) = x509_parser::parse_x509_certificate(&served.cert[0]).unwrap();

@@ -88,7 +88,7 @@ fn tag_list(resource: &str) -> String {
     members(tags.map(|(key, value)| format!("<Key>{key}</Key><Value>{value}</Value>")))
 }
 
-/// What AWS says of a listener that was asked for so, or was changed so and speaks TLS.
+/// Returns AWS's answer for a listener that was created or changed like this and uses TLS.
 fn listener_member(call: &Call, arn: &str) -> String {
     let texts = |name: &str| members(call.list(name).into_iter().map(str::to_owned));
     let protocol = if call.param("Protocol").is_empty() { "TLS" } else { call.param("Protocol") };

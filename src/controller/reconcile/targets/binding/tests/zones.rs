@@ -99,7 +99,7 @@ async fn a_takeover_does_not_empty_a_group_of_pods_outside_of_the_vpc() {
     assert_eq!(registered(&lab), ["192.168.77.12:8080 in all", "192.168.77.13:8080 in all"]);
 }
 
-/// How many calls registered, and how many targets each.
+/// Returns the number of targets of each call that registered.
 fn calls(log: &[String]) -> Vec<usize> {
     log.iter().filter(|line| line.starts_with("register ")).map(|line| line.split(' ').count() - 1).collect()
 }
