@@ -190,11 +190,11 @@ impl Run<'_> {
     /// Returns the sentence for manifests of which nothing is planned, with or without Ingresses and Services among them.
     fn nothing(&self, problems: &[Problem], found: bool) -> String {
         if !problems.is_empty() {
-            return "Nothing is planned; the errors say what is wrong with the manifests.".to_owned();
+            return "No changes are planned until the errors are fixed.".to_owned();
         }
         let ours = if found { " for this controller" } else { "" };
         let what = if self.snapshot.target_group_bindings.is_empty() { "nothing" } else { "no load balancer" };
-        format!("No Ingress and no Service{ours} in these manifests: {what} would be made.")
+        format!("No Ingress and no Service{ours} in these manifests: {what} would be created.")
     }
 
     /// Calls back with the plan of each group and Service, with each binding that the controller refuses, and then with each

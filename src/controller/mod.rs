@@ -298,7 +298,7 @@ impl Controller {
         loop {
             let keys = self.keys();
             let pause = period / u32::try_from(keys.len()).unwrap_or(u32::MAX).max(1);
-            tracing::debug!(keys = keys.len(), ?pause, "comparing everything with AWS anew, one after the other");
+            tracing::debug!(keys = keys.len(), ?pause, "comparing everything with AWS again, one after the other");
             for key in keys {
                 tokio::time::sleep(pause).await;
                 self.invalidate(&key).await;
@@ -335,7 +335,7 @@ impl Controller {
             let (object, key) = (stack.object(), tags::stack_key(&stack));
             tracing::warn!(
                 %stack,
-                "AWS has resources of {object}, which is gone, or not held by its finalizer any more; they are left alone: \
+                "AWS has resources of {object}, which is gone, or no longer has its finalizer; the controller does not delete them: \
                  delete them by hand, by their tag {key}={stack}, or create the object again and delete it"
             );
         }

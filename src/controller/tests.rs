@@ -474,7 +474,7 @@ async fn a_change_that_does_not_last_is_told_and_waits_while_the_rest_goes_on() 
         writes.push((calls.iter().filter(|call| call.action == "ModifyLoadBalancerAttributes").count(), outcome));
     }
     let Outcome::Failed(message) = &writes[3].1 else { panic!("{writes:?}") };
-    insta::assert_snapshot!(message, @"set attributes of load balancer web: routing.http2.enabled=false: applied 2 times, but AWS or the API server does not show it afterwards; asked for by Ingress shop/web, spec; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is tried again with growing pauses");
+    insta::assert_snapshot!(message, @"set attributes of load balancer web: routing.http2.enabled=false: applied 2 times, but AWS or the API server does not show it afterwards; requested by Ingress shop/web, spec; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is retried with growing pauses");
     let failed = || Outcome::Failed(message.clone());
     let again = || Outcome::Again(Duration::from_secs(1));
     assert_eq!(writes, [(1, again()), (1, again()), (0, failed()), (0, failed())]);

@@ -134,7 +134,7 @@ impl ProvideCredentials for Sources {
                     match had.last.clone().filter(good) {
                         Some(last) => {
                             tracing::warn!(
-                                "AWS credentials cannot be renewed: {error}; {}; those that there are go on being used until they end",
+                                "AWS credentials cannot be renewed: {error}; {}; the old ones are used until they expire",
                                 error.fix
                             );
                             Ok(last)

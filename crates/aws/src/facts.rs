@@ -270,7 +270,7 @@ impl FactStore {
             Ok(blocks) if blocks.is_empty() => {
                 *kept = None;
                 Fact::Absent {
-                    message: format!("AWS tells of no IPv4 blocks of {}", self.vpc),
+                    message: format!("AWS reports no IPv4 blocks of {}", self.vpc),
                     fix: "check --aws-vpc-id and --aws-region".to_owned(),
                 }
             }

@@ -34,7 +34,7 @@ impl Instance {
     /// When AWS_EC2_METADATA_DISABLED forbids to ask.
     pub fn new(http: &AwsHttp) -> Result<Self, String> {
         if std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
-            return Err("AWS_EC2_METADATA_DISABLED forbids to ask the instance metadata service".to_owned());
+            return Err("AWS_EC2_METADATA_DISABLED turns the instance metadata service off".to_owned());
         }
         Ok(Self(client(Some(http.0.clone()))))
     }

@@ -67,7 +67,7 @@ fn without_user(url: &str) -> String {
 
 /// A variable that does not name a proxy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{variable} is `{value}`, which is no address of an HTTP proxy; write `http://host:port`")]
+#[error("{variable} is `{value}`, which is not the address of an HTTP proxy; write `http://host:port`")]
 pub struct ProxyError {
     variable: &'static str,
     value: String,
@@ -302,7 +302,7 @@ mod tests {
     fn what_is_no_proxy_is_refused_without_its_password() {
         insta::assert_snapshot!(
             proxies(&[("https_proxy", "socks5://me:secret@proxy:1080")]).unwrap_err(),
-            @"HTTPS_PROXY is `socks5://…@proxy:1080`, which is no address of an HTTP proxy; write `http://host:port`"
+            @"HTTPS_PROXY is `socks5://…@proxy:1080`, which is not the address of an HTTP proxy; write `http://host:port`"
         );
         for text in ["http://", "http://host:port", "http://ho st", "http://[::1", "http://host:0", "http://hôte:1"] {
             assert!(proxies(&[("HTTP_PROXY", text)]).is_err(), "{text}");

@@ -71,7 +71,7 @@ fn what_aws_needs_is_asked_for_at_the_start() {
         let region = "--aws-region=us-west-2".to_owned();
 
         let without_credentials = [kubeconfig.clone(), vpc.clone(), region.clone()];
-        let expected = "error: no valid AWS credentials for the start: the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: AWS_EC2_METADATA_DISABLED forbids to ask it; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and start its pods anew, because EKS puts either into pods as they start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE\n";
+        let expected = "error: no valid AWS credentials for the start: the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: AWS_EC2_METADATA_DISABLED turns it off; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and restart its pods, because EKS injects either when pods start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE\n";
         fails(&without_credentials, &[NO_METADATA], expected).await?;
 
         let taken = TcpListener::bind("127.0.0.1:0")?;
@@ -149,7 +149,7 @@ fn subnets_that_do_not_fit_are_judged_one_by_one_and_their_mending_is_seen() {
         let mut others = [subnets[0].as_str(), subnets[1].as_str()];
         others.sort_unstable();
         let expected = format!(
-            "Ingress/web FailedBuildModel: Failed build model due to alb.ingress.kubernetes.io/scheme: no subnet of {vpc} will do for an internet-facing load balancer: {}; {} (us-west-2c) no role tag; tag a subnet in each of two zones with kubernetes.io/role/elb=1; to share {} with other clusters, remove its kubernetes.io/cluster tags or add this cluster's",
+            "Ingress/web FailedBuildModel: Failed build model due to alb.ingress.kubernetes.io/scheme: no subnet of {vpc} is suitable for an internet-facing load balancer: {}; {} (us-west-2c) no role tag; tag a subnet in each of two zones with kubernetes.io/role/elb=1; to share {} with other clusters, remove its kubernetes.io/cluster tags or add this cluster's",
             verdicts.join("; "),
             subnets[2],
             others.join(", "),

@@ -160,7 +160,7 @@ fn no_proxy_keeps_away_from_the_proxy_and_a_proxy_that_fails_is_named() {
 
         let environment = [KEYS[0], KEYS[1], NO_METADATA, ("HTTPS_PROXY", "socks5://proxy:1080")];
         let (_, said) = start_that_fails(&flags, &environment).await?;
-        let expected = "error: HTTPS_PROXY is `socks5://proxy:1080`, which is no address of an HTTP proxy; write `http://host:port`\n";
+        let expected = "error: HTTPS_PROXY is `socks5://proxy:1080`, which is not the address of an HTTP proxy; write `http://host:port`\n";
         ensure!(said == expected, "it said\n{said}and not\n{expected}");
         stage.leave_clean();
         Ok(())
@@ -353,7 +353,7 @@ fn the_instance_is_asked_last_and_does_not_hold_up_for_long() {
         let silent = StandIn::silent().await?;
         let region = "--aws-region=us-west-2";
         let keys = [KEYS[0], KEYS[1]];
-        let forbidden = "AWS_EC2_METADATA_DISABLED forbids to ask the instance metadata service";
+        let forbidden = "AWS_EC2_METADATA_DISABLED turns the instance metadata service off";
         let silence = "the instance metadata service gives no answer: no answer within 1 s";
         let black_hole = (METADATA, silent.url.as_str());
         for (last, flags, expected) in [
@@ -446,7 +446,7 @@ fn nodes_of_several_vpcs_or_of_none_are_told() {
         let (_, said) = start_that_fails(&flags, &[KEYS[0], KEYS[1], NO_METADATA, aws]).await?;
         let ids: Vec<&str> = stage.world.nodes.iter().map(|node| node.instance.as_str()).collect();
         let expected = format!(
-            "error: the VPC of the cluster is not known: AWS has none of the nodes' instances ({}) in region eu-west-1, and AWS_EC2_METADATA_DISABLED forbids to ask the instance metadata service; set --aws-vpc-id or --aws-vpc-tags\n",
+            "error: the VPC of the cluster is not known: AWS has none of the nodes' instances ({}) in region eu-west-1, and AWS_EC2_METADATA_DISABLED turns the instance metadata service off; set --aws-vpc-id or --aws-vpc-tags\n",
             ids.join(", ")
         );
         ensure!(said == expected, "it said\n{said}and not\n{expected}");

@@ -215,7 +215,7 @@ fn a_binding_that_the_controller_refuses_is_an_error() {
     exit 1
     ");
     insta::assert_snapshot!(report(&binding("targetType: ip")), @r"
-    No Ingress and no Service in these manifests: no load balancer would be made.
+    No Ingress and no Service in these manifests: no load balancer would be created.
     TargetGroupBindings: 1; the controller registers their targets, which no plan shows.
     exit 0
     ");

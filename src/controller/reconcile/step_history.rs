@@ -76,12 +76,12 @@ impl Repeated {
         let Step { action, cause } = step;
         let fix = match action {
             StepAction::CreateBinding(_) | StepAction::UpdateBinding { .. } | StepAction::DeleteBinding(_) => {
-                "see in its managedFields and events what else writes the TargetGroupBinding (a policy engine, a GitOps tool), and have that leave it alone"
+                "see in its managedFields and events what else writes the TargetGroupBinding (a policy engine, a GitOps tool), and make it leave the object unchanged"
             }
             _ => "see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it",
         };
         format!(
-            "{action}: applied {times} times, but AWS or the API server does not show it afterwards; asked for by {cause}; {fix}; it is tried again with growing pauses"
+            "{action}: applied {times} times, but AWS or the API server does not show it afterwards; requested by {cause}; {fix}; it is retried with growing pauses"
         )
     }
 }
@@ -331,7 +331,7 @@ mod tests {
         let withheld = step_history.withhold(&stack().id, &mut with_another);
         assert_eq!(with_another.steps, [step("b")]);
         assert_eq!(withheld, [Repeated { step: step("a"), times: 6, pause: Duration::from_secs(480 - 149) }]);
-        insta::assert_snapshot!(withheld[0].message(), @"delete rule 3 of listener 80: applied 6 times, but AWS or the API server does not show it afterwards; asked for by Ingress shop/web generation 4, spec.rules; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is tried again with growing pauses");
+        insta::assert_snapshot!(withheld[0].message(), @"delete rule 3 of listener 80: applied 6 times, but AWS or the API server does not show it afterwards; requested by Ingress shop/web generation 4, spec.rules; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is retried with growing pauses");
         // It never takes longer than an hour, and is never given up.
         let mut carried_out = passes(&step_history, 40_000, |_| stack()).await;
         carried_out.insert(0, 0);

@@ -63,7 +63,7 @@ impl<'a> LocationDiscovery<'a> {
                 }
                 match nodes.first() {
                     Some(node) => {
-                        format!("`{}` of the nodes' spec.providerID is no zone that tells its region", node.zone)
+                        format!("`{}` of the nodes' spec.providerID is not a zone that names its region", node.zone)
                     }
                     None => "no node has an aws:// spec.providerID".to_owned(),
                 }

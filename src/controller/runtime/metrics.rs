@@ -408,7 +408,7 @@ impl Metrics {
         );
         registry.register(
             "albatross_drift_steps",
-            "Steps that put right what was found changed in AWS when it was compared anew, by action",
+            "Steps that corrected changes found in AWS when it was compared again, by action",
             self.drift_steps.clone(),
         );
         registry.register(
@@ -418,7 +418,7 @@ impl Metrics {
         );
         registry.register(
             "albatross_deletion_blocked",
-            "Ingress groups and Services with a deletion that AWS does not carry out, and of which people were told",
+            "Ingress groups and Services with a deletion that AWS does not carry out, and that was reported",
             self.deletions_blocked.clone(),
         );
         registry.register("albatross_leader", "1 while this process is the leader, else 0", self.leader.clone());

@@ -92,7 +92,7 @@ impl Leaf {
         let unusable = |what: &str, why: &dyn std::fmt::Display| Unusable(format!("{what}: {why}"));
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
             .collect::<Result<_, _>>()
-            .map_err(|error| unusable("the certificate is no PEM", &error))?;
+            .map_err(|error| unusable("the certificate is not PEM", &error))?;
         let Some(first) = chain.first() else { return Err(Unusable("there is no certificate".to_owned())) };
         let (_, parsed) =
             parse_x509_certificate(first).map_err(|error| unusable("the certificate cannot be read", &error))?;
@@ -107,7 +107,7 @@ impl Leaf {
             (validity.not_before.timestamp() + seconds(EARLIER), validity.not_after.timestamp(), names.collect());
         let issuer = parsed.issuer().as_raw().to_vec();
         // What PEM has for a key is never told.
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Unusable("the key is no PEM".to_owned()))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Unusable("the key is not PEM".to_owned()))?;
         let key = CertifiedKey::from_der(chain, key, provider)
             .map_err(|error| unusable("the key does not belong to the certificate", &error))?;
         Ok(Self { made, until, names, issuer, key: Arc::new(key) })

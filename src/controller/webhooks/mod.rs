@@ -133,7 +133,7 @@ async fn respond(reviewer: Arc<Reviewer>, hook: Hook, review: Json<Review>) -> R
     let uid = review.request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
     match tokio::spawn(async move { reviewer.review(hook, &review) }).await {
         Ok(Some(answer)) => Json(answer).into_response(),
-        Ok(None) => (StatusCode::BAD_REQUEST, "the AdmissionReview asks nothing").into_response(),
+        Ok(None) => (StatusCode::BAD_REQUEST, "the AdmissionReview has no request").into_response(),
         Err(error) => {
             tracing::error!(path = hook.path(), %error, "a webhook ended in a panic; this is a fault of albatross, please report it");
             Json(AdmissionResponse::allowed().review(&uid)).into_response()

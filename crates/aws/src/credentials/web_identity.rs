@@ -48,7 +48,7 @@ impl WebIdentity {
                 format!(
                     "the ServiceAccount's token cannot be read from `{file}`, which AWS_WEB_IDENTITY_TOKEN_FILE names: {reason}"
                 ),
-                "start the controller's pods anew, so that EKS mounts it, and let them run with an fsGroup that may read it",
+                "restart the controller's pods, so that EKS mounts it, and run them with an fsGroup that can read it",
             )
         };
         // Read each time, because kubelet renews it.
@@ -71,7 +71,7 @@ impl WebIdentity {
         };
         let credentials = answer.credentials().ok_or_else(|| self.unreached("the answer has no credentials"))?;
         let end = SystemTime::try_from(*credentials.expiration());
-        let end = end.map_err(|_| self.unreached("the answer does not say when the credentials end"))?;
+        let end = end.map_err(|_| self.unreached("the answer does not say when the credentials expire"))?;
         Ok(Credentials::new(
             credentials.access_key_id(),
             credentials.secret_access_key(),
@@ -97,7 +97,7 @@ impl WebIdentity {
         let audiences = claims.audiences.join(", ");
         let (what, fix) = match code {
             "AccessDenied" | "AccessDeniedException" => (
-                format!("{who} may not have the role {role}"),
+                format!("{who} may not assume the role {role}"),
                 format!(
                     "let the role's trust policy allow `sts:AssumeRoleWithWebIdentity` to the identity provider of {issuer}, for the subject `{who}`; check the role's name and account, too"
                 ),
@@ -111,11 +111,11 @@ impl WebIdentity {
                 "make one: `eksctl utils associate-iam-oidc-provider --cluster NAME --approve`, or `aws iam create-open-id-connect-provider`; where AWS_ROLE_ARN names another account, make it there".to_owned(),
             ),
             "InvalidIdentityToken" | "InvalidIdentityTokenException" | "IDPCommunicationError" | "IDPCommunicationErrorException" | "IDPRejectedClaim" => (
-                format!("AWS does not take the token of {who}"),
+                format!("AWS does not accept the token of {who}"),
                 format!("see that {issuer} is this cluster's issuer, and that AWS can fetch its keys from there"),
             ),
             "ExpiredToken" | "ExpiredTokenException" => (
-                format!("the token of {who} has ended{}", claims.ends.map(ago).unwrap_or_default()),
+                format!("the token of {who} has expired{}", claims.ends.map(ago).unwrap_or_default()),
                 format!(
                     "mount the token as a projected volume, which kubelet renews, and not as a copy; where `{}` is one, check the clocks of the node and of this cluster",
                     self.token_file
@@ -126,7 +126,7 @@ impl WebIdentity {
                 "switch it on in the account settings of IAM".to_owned(),
             ),
             _ => (
-                format!("STS does not give {who} the role {role}"),
+                format!("STS refuses {who} the role {role}"),
                 "check AWS_ROLE_ARN and the role's trust policy".to_owned(),
             ),
         };

@@ -47,7 +47,7 @@ fn mistakes(binding: &TargetGroupBinding) -> Vec<String> {
     }
     if spec.node_selector.is_some() && spec.target_type == Some(TargetType::Ip) {
         wrong.push(
-            "spec.nodeSelector chooses nodes, and with the target type ip the targets are pods; remove it".to_owned(),
+            "spec.nodeSelector selects nodes, and with the target type ip the targets are pods; remove it".to_owned(),
         );
     }
     let instance = spec.target_type == Some(TargetType::Instance);
@@ -61,7 +61,7 @@ fn mistakes(binding: &TargetGroupBinding) -> Vec<String> {
         wrong.push("spec.targetGroupProtocol: QUIC needs the target type ip".to_owned());
     }
     if let Some(vpc) = given(spec.vpc_id.as_ref()).filter(|vpc| !is_vpc(vpc)) {
-        wrong.push(format!("spec.vpcID: `{vpc}` is no VPC; write its id, vpc-…"));
+        wrong.push(format!("spec.vpcID: `{vpc}` is not the id of a VPC; write its id, vpc-…"));
     }
     wrong
 }

@@ -126,10 +126,10 @@ fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
 fn unusable_conditions(text: &str) -> Option<String> {
     let conditions: Value = match serde_json::from_str(text) {
         Ok(conditions) => conditions,
-        Err(error) => return Some(format!("it is no JSON ({error})")),
+        Err(error) => return Some(format!("it is not JSON ({error})")),
     };
     let Value::Array(conditions) = conditions else {
-        return (!conditions.is_null()).then(|| "it is no list of conditions".to_owned());
+        return (!conditions.is_null()).then(|| "it is not a list of conditions".to_owned());
     };
     conditions.iter().enumerate().find_map(|(index, condition)| {
         let place = format!("condition {}", index + 1);
@@ -177,7 +177,7 @@ fn warnings(new: &Ingress, around: &Snapshot, config: &BuildConfig) -> Vec<Strin
     let more = found.len().saturating_sub(MAX_WARNINGS);
     let mut warnings: Vec<String> = found.iter().take(MAX_WARNINGS).map(|found| warning(new, found)).collect();
     if more > 0 {
-        warnings.push(format!("and {more} more; `albatross plan` tells them all"));
+        warnings.push(format!("and {more} more; `albatross plan` shows all"));
     }
     warnings
 }

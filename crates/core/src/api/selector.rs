@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 /// A selector with a word that is no operator: the API server takes none, files may.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no operator of a label selector; write In, NotIn, Exists or DoesNotExist")]
+#[error("`{0}` is not an operator of a label selector; write In, NotIn, Exists or DoesNotExist")]
 pub struct UnknownOperator(pub String);
 
 /// Returns true if the selector selects an object with these labels. An empty selector selects everything.

@@ -44,7 +44,7 @@ pub enum UnusableSecret {
     #[error("the Secret `{}` does not exist in the namespace `{}`", .0.name, .0.namespace)]
     Missing(ObjectName),
     /// It lacks a key, or there is nothing behind it.
-    #[error("the Secret `{secret}` has no key `{key}`, or nothing behind it")]
+    #[error("the Secret `{secret}` has no key `{key}`, or the key has no value")]
     Lacking {
         /// The Secret.
         secret: ObjectName,
@@ -52,7 +52,7 @@ pub enum UnusableSecret {
         key: &'static str,
     },
     /// The value of a key is not text.
-    #[error("the key `{key}` of the Secret `{secret}` holds something that is no text")]
+    #[error("the key `{key}` of the Secret `{secret}` holds a value that is not text")]
     NoText {
         /// The Secret.
         secret: ObjectName,
@@ -90,7 +90,7 @@ impl UnusableSecret {
             Self::Lacking { .. } => "add it".to_owned(),
             Self::NoText { .. } => "put the text there as the identity provider shows it".to_owned(),
             Self::Unlabelled { secret: ObjectName { namespace, name }, label } => format!(
-                "where this Secret is meant for it, `kubectl label secret {name} --namespace {namespace} {label}`; otherwise name another"
+                "if this Secret is meant for it, `kubectl label secret {name} --namespace {namespace} {label}`; otherwise name another"
             ),
             Self::Forbidden { secret: ObjectName { namespace, name }, .. } => format!(
                 "create in the namespace `{namespace}` a Role that allows get, list and watch on the resource `secrets` with the \
@@ -160,11 +160,11 @@ mod tests {
         ];
         let reported: Vec<String> = wrong.iter().map(|data| said(data).unwrap_err()).collect();
         insta::assert_snapshot!(reported.join("\n"), @"
-        the Secret `shop/oidc` has no key `clientID`, or nothing behind it; add it
-        the Secret `shop/oidc` has no key `clientSecret`, or nothing behind it; add it
-        the Secret `shop/oidc` has no key `clientID`, or nothing behind it; add it
-        the Secret `shop/oidc` has no key `clientSecret`, or nothing behind it; add it
-        the key `clientSecret` of the Secret `shop/oidc` holds something that is no text; put the text there as the identity provider shows it
+        the Secret `shop/oidc` has no key `clientID`, or the key has no value; add it
+        the Secret `shop/oidc` has no key `clientSecret`, or the key has no value; add it
+        the Secret `shop/oidc` has no key `clientID`, or the key has no value; add it
+        the Secret `shop/oidc` has no key `clientSecret`, or the key has no value; add it
+        the key `clientSecret` of the Secret `shop/oidc` holds a value that is not text; put the text there as the identity provider shows it
         ");
         let secret = ObjectName::new("shop", "oidc");
         let forbidden =
@@ -175,7 +175,7 @@ mod tests {
         insta::assert_snapshot!(others.join("\n"), @r#"
         the Secret `oidc` does not exist in the namespace `shop`; create it with the keys `clientID` and `clientSecret`, or correct `secretName`
         the controller may not read the Secret `shop/oidc`: secrets "oidc" is forbidden; create in the namespace `shop` a Role that allows get, list and watch on the resource `secrets` with the resourceName `oidc`, and a RoleBinding of it to the controller's ServiceAccount
-        the Secret `shop/oidc` does not carry the label `use=oidc`, and --required-secrets-label=use=oidc allows no other to be used; where this Secret is meant for it, `kubectl label secret oidc --namespace shop use=oidc`; otherwise name another
+        the Secret `shop/oidc` does not carry the label `use=oidc`, and --required-secrets-label=use=oidc allows no other to be used; if this Secret is meant for it, `kubectl label secret oidc --namespace shop use=oidc`; otherwise name another
         "#);
     }
 }

@@ -253,10 +253,10 @@ impl fmt::Display for NoSubnets {
         };
         match self.lack {
             NoSubnetsReason::EmptyVpc => {
-                return write!(f, "{vpc} has no subnets, or they may not be read, so {one} has no place");
+                return write!(f, "{vpc} has no subnets, or the controller may not read them, so {one} has no place");
             }
             NoSubnetsReason::NoneEligible => {
-                write!(f, "no subnet of {vpc} will do for {one}")?;
+                write!(f, "no subnet of {vpc} is suitable for {one}")?;
             }
             NoSubnetsReason::OneZone => {
                 let for_one = match &choice.by {
@@ -270,7 +270,7 @@ impl fmt::Display for NoSubnets {
             }
             NoSubnetsReason::MixedLocales => write!(
                 f,
-                "the subnets of {vpc} for {one} are in places of different kinds, and it can be in one kind alone"
+                "the subnets of {vpc} for {one} are in locations of different kinds, and it can be in only one kind"
             )?,
         }
         // Those that come closest are told first: a VPC may have hundreds of subnets without any tag.
@@ -320,7 +320,7 @@ impl NoSubnets {
                 );
             }
             NoSubnetsReason::NoneEligible | NoSubnetsReason::OneZone => format!("tag {enough} with {tag}"),
-            NoSubnetsReason::MixedLocales => format!("tag the subnets of one kind alone with {tag}"),
+            NoSubnetsReason::MixedLocales => format!("tag only the subnets of one kind with {tag}"),
         };
         let foreign = subnets(|v| matches!(v, Verdict::OtherCluster(_)));
         if !foreign.is_empty() {
@@ -337,7 +337,7 @@ impl NoSubnets {
         }
         let without = subnets(|v| matches!(v, Verdict::NoIpv6));
         if !without.is_empty() {
-            let _ = write!(fix, "; give IPv6 blocks to {}, or have the load balancer without IPv6", without.join(", "));
+            let _ = write!(fix, "; give IPv6 blocks to {}, or use an address type without IPv6", without.join(", "));
         }
         fix
     }

@@ -27,7 +27,7 @@ pub fn render_markdown() -> String {
     for action in ACTIONS {
         let scopes: Vec<&str> = action.scopes.iter().map(|scope| words(*scope)).collect();
         let features: Vec<&str> = action.features.iter().map(|feature| feature.name()).collect();
-        let caller = if action.caller == Caller::Aws { " (asked for by AWS)" } else { "" };
+        let caller = if action.caller == Caller::Aws { " (called by AWS)" } else { "" };
         let (name, reason) = (action.name, action.reason);
         let _ = writeln!(document, "| `{name}` | {} | {} | {reason}{caller} |", scopes.join("; "), features.join(", "));
     }

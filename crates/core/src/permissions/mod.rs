@@ -82,7 +82,7 @@ impl Feature {
             Self::Cognito => "Ingresses that sign users in with Cognito",
             Self::MutualTls => "trust stores that the annotation `mutual-authentication` names by name",
             Self::SubnetReachability => "subnets without role tags, which are judged by their route tables",
-            Self::VpcDiscovery => "neither `--aws-vpc-id` nor the instance metadata tells the VPC",
+            Self::VpcDiscovery => "neither `--aws-vpc-id` nor the instance metadata names the VPC",
             Self::ServiceLinkedRole => "the account's first load balancer",
             Self::Quotas => "groups of Ingresses that outgrow AWS's default quotas; without it, those hold",
         }

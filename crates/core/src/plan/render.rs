@@ -74,7 +74,7 @@ pub fn render(plan: &Plan) -> String {
             format!("until the TargetGroupBindings are gone: {}", names.join(", "))
         }
         Wait::LoadBalancerActive => "until the new load balancer serves".to_owned(),
-        Wait::Protected(_) => "until the old load balancer is not protected from deletion any more".to_owned(),
+        Wait::Protected(_) => "until the old load balancer is no longer protected from deletion".to_owned(),
         Wait::RetainOld(_) => "before the old load balancer goes, for clients to find the new one".to_owned(),
         Wait::LetIn(names) => {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -266,7 +266,7 @@ fn answer_text(before: Option<&Authentication>, action: &Action<TargetGroupRefer
         Some(Authentication::Oidc { provider, secret_name, .. }) => {
             format!("sign in with {} (Secret {secret_name}), then {action}", provider.issuer)
         }
-        Some(Authentication::Jwt(tokens)) => format!("take tokens of {} alone, then {action}", tokens.issuer),
+        Some(Authentication::Jwt(tokens)) => format!("accept only tokens of {}, then {action}", tokens.issuer),
     }
 }
 

@@ -152,13 +152,13 @@ fn versions_that_no_kubernetes_serves_are_named_with_what_to_write() {
         assert_eq!(
             refused(&format!("apiVersion: {version}\nkind: Ingress\nmetadata: {{name: web, namespace: shop}}\n")),
             format!(
-                "shop.yaml:1: Ingress shop/web: apiVersion: `{version}` of Ingress has been served by no Kubernetes since 1.22; {ingress}"
+                "shop.yaml:1: Ingress shop/web: apiVersion: `{version}` of Ingress has not been served by Kubernetes since 1.22; {ingress}"
             )
         );
     }
     assert_eq!(
         refused("kind: IngressClass\napiVersion: networking.k8s.io/v1beta1\nmetadata: {name: alb}\n"),
-        "shop.yaml:2: IngressClass alb: apiVersion: `networking.k8s.io/v1beta1` of IngressClass has been served by no Kubernetes since 1.22; write `networking.k8s.io/v1`; nothing else changes"
+        "shop.yaml:2: IngressClass alb: apiVersion: `networking.k8s.io/v1beta1` of IngressClass has not been served by Kubernetes since 1.22; write `networking.k8s.io/v1`; nothing else changes"
     );
     for version in ["networking.k8s.io/v2", "extensions/v1"] {
         assert_eq!(

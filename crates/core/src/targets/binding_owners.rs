@@ -29,7 +29,7 @@ pub enum Denied {
     },
     /// The target group was made for a stack, whose binding alone holds it.
     #[error(
-        "the target group {arn} was made for {object} and is held by its TargetGroupBinding {holder} alone, so nothing is registered or deregistered for this one"
+        "the target group {arn} was made for {object} and belongs to its TargetGroupBinding {holder}, so nothing is registered or deregistered for this one"
     )]
     OfStack {
         /// The group.

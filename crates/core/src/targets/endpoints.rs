@@ -224,7 +224,7 @@ fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, po
         for endpoint in &slice.endpoints {
             let mut skip = |why| skipped.push(Skipped { what: endpoint.address.clone(), why });
             let Some(pod) = &endpoint.pod else {
-                skip("no pod stands behind this endpoint");
+                skip("this endpoint has no pod");
                 continue;
             };
             let Some(pod) = snapshot.pods.get(&ObjectName::new(namespace, pod)) else {

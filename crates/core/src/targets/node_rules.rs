@@ -36,19 +36,19 @@ pub struct TargetEndpoint<'a> {
 pub enum InvalidNetworking {
     /// A named port that no pod has.
     #[error(
-        "spec.networking: no pod behind the binding has a container port named `{0}`; name one that they have, or use its number"
+        "spec.networking: no pod of the binding has a container port named `{0}`; name one that they have, or use its number"
     )]
     UnknownPort(String),
     /// Nodes have no named ports.
     #[error(
-        "spec.networking: the port `{0}` is a name, which means nothing for the target type instance; use a number from 1 to 65535"
+        "spec.networking: the port `{0}` is a name, which has no meaning for the target type instance; use a number from 1 to 65535"
     )]
     NamedNodePort(String),
     /// Neither source or both.
     #[error("spec.networking: a peer names both an ipBlock and a securityGroup, or neither; give exactly one")]
     Peer,
     /// Not a block of addresses.
-    #[error("spec.networking: `{0}` is no CIDR block; write it like 10.0.0.0/16 or 2001:db8::/32")]
+    #[error("spec.networking: `{0}` is not a CIDR block; write it like 10.0.0.0/16 or 2001:db8::/32")]
     Cidr(String),
 }
 

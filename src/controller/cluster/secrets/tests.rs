@@ -242,14 +242,14 @@ async fn what_stands_against_a_secret_is_told() {
     insta::assert_snapshot!([forbidden, missing, lacking].join("\n"), @r#"
     the controller may not read the Secret `shop/oidc`: secrets "oidc" is Forbidden; create in the namespace `shop` a Role that allows get, list and watch on the resource `secrets` with the resourceName `oidc`, and a RoleBinding of it to the controller's ServiceAccount
     the Secret `oidc` does not exist in the namespace `shop`; create it with the keys `clientID` and `clientSecret`, or correct `secretName`
-    the Secret `shop/oidc` has no key `clientSecret`, or nothing behind it; add it
+    the Secret `shop/oidc` has no key `clientSecret`, or the key has no value; add it
     "#);
 }
 
 #[tokio::test]
 async fn a_secret_without_the_required_label_is_not_used_until_it_carries_it() {
     let world = World::with_label(Some(secret("1", "s3cret")), &[], Some("use=oidc"));
-    insta::assert_snapshot!(absence(world.secrets.answer(&oidc(), &stack("web")).await), @"the Secret `shop/oidc` does not carry the label `use=oidc`, and --required-secrets-label=use=oidc allows no other to be used; where this Secret is meant for it, `kubectl label secret oidc --namespace shop use=oidc`; otherwise name another");
+    insta::assert_snapshot!(absence(world.secrets.answer(&oidc(), &stack("web")).await), @"the Secret `shop/oidc` does not carry the label `use=oidc`, and --required-secrets-label=use=oidc allows no other to be used; if this Secret is meant for it, `kubectl label secret oidc --namespace shop use=oidc`; otherwise name another");
     world.watched().await;
     let labelled = |version: &str, value: &str| {
         let mut labelled = secret(version, "s3cret");

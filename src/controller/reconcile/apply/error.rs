@@ -67,7 +67,7 @@ pub(crate) enum StepError {
         names: Vec<String>,
     },
     /// The API server did not do it.
-    #[error("the API server answers: {message}")]
+    #[error("the API server refuses: {message}")]
     Kubernetes {
         /// Its words.
         message: String,
@@ -175,7 +175,7 @@ impl ApplyError {
     /// Returns what people are told where a change goes on in smaller steps for a quota.
     #[must_use]
     pub(crate) fn goes_on_in_steps(&self, quota: Quota) -> String {
-        let fix = self.fix().map(|fix| format!("; {fix}, for changes to be made at once")).unwrap_or_default();
+        let fix = self.fix().map(|fix| format!("; {fix}, so that changes need no smaller steps")).unwrap_or_default();
         format!(
             "{self}; the change that {} asks for goes on in smaller steps, in which {} that go make room for those that \
              come{fix}",

@@ -451,7 +451,7 @@ impl Applier {
 fn owner(tags: Option<&Tags>, cluster: &str, group: &StackId) -> Option<String> {
     let Some(tags) = tags else { return Some("something outside this VPC".to_owned()) };
     let Some(owner) = tags.get(tags::CLUSTER) else {
-        return Some("nobody that this controller knows: it has no tag elbv2.k8s.aws/cluster".to_owned());
+        return Some("an unknown owner: it has no tag elbv2.k8s.aws/cluster".to_owned());
     };
     if owner == cluster && tags::stack_of(tags).as_ref() == Some(group) {
         return None;
@@ -494,7 +494,7 @@ mod tests {
             (Some(tags(&[(tags::CLUSTER, "demo")])), Some("cluster demo")),
             (
                 Some(tags(&[("Owner", "team")])),
-                Some("nobody that this controller knows: it has no tag elbv2.k8s.aws/cluster"),
+                Some("an unknown owner: it has no tag elbv2.k8s.aws/cluster"),
             ),
             (None, Some("something outside this VPC")),
         ] {

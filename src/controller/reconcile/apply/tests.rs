@@ -597,7 +597,7 @@ async fn a_quota_that_may_be_kept_to_in_smaller_steps_is_told_as_such() {
     };
     let error = room.step(create).await.unwrap_err();
     let quota = error.quota().unwrap();
-    insta::assert_snapshot!(error.goes_on_in_steps(quota), @"create rule 1 of listener 80: host is shop.example and path is /api or /api/*: AWS refuses CreateRule: You've reached the limit (TooManyRules); the change that spec asks for goes on in smaller steps, in which rules that go make room for those that come; ask AWS to raise the quota `Rules per Application Load Balancer`, or use fewer, for changes to be made at once");
+    insta::assert_snapshot!(error.goes_on_in_steps(quota), @"create rule 1 of listener 80: host is shop.example and path is /api or /api/*: AWS refuses CreateRule: You've reached the limit (TooManyRules); the change that spec asks for goes on in smaller steps, in which rules that go make room for those that come; ask AWS to raise the quota `Rules per Application Load Balancer`, or use fewer, so that changes need no smaller steps");
 }
 
 #[tokio::test]

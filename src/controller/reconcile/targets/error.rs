@@ -124,7 +124,7 @@ fn refused(targets: &[(Target, AwsError)]) -> String {
         targets.iter().take(MAX_LISTED).map(|(target, error)| format!("{target} ({error})")).collect();
     let more = targets.len().saturating_sub(MAX_LISTED);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    format!("AWS does not take these targets, all others are registered: {}{more}", reported.join(", "))
+    format!("AWS does not accept these targets; all others are registered: {}{more}", reported.join(", "))
 }
 
 impl Problem {

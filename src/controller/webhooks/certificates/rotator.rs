@@ -175,7 +175,7 @@ impl CertificateRotator {
             _ => "; trying again",
         };
         format!(
-            "the webhooks' certificate: cannot {verb} the {kind} {name}, which tells the API server whom to trust: {}{fix}",
+            "the webhooks' certificate: cannot {verb} the {kind} {name}, which names the authority that the API server trusts: {}{fix}",
             describe(error)
         )
     }

@@ -134,7 +134,7 @@ fn entry(node: &Node) -> Result<(u16, MutualAuthentication), String> {
             ("advertiseTrustStoreCaNames", advertise.is_some()),
         ];
         match given.iter().find(|(_, given)| *given) {
-            Some((field, _)) => Err(format!("{place}.{field} goes with the mode `verify` alone")),
+            Some((field, _)) => Err(format!("{place}.{field} is only allowed with the mode `verify`")),
             None => Ok(made),
         }
     };
@@ -283,8 +283,8 @@ mod tests {
         [{"port": 443}]: [0].mode is missing
         [{"port": 443, "mode": "on"}]: [0].mode is `on`, not `off`, `passthrough` or `verify`
         [{"port": 443, "mode": "verify"}]: [0].trustStore is missing
-        [{"port": 443, "mode": "off", "trustStore": "a"}]: [0].trustStore goes with the mode `verify` alone
-        [{"port": 443, "mode": "passthrough", "ignoreClientCertificateExpiry": false}]: [0].ignoreClientCertificateExpiry goes with the mode `verify` alone
+        [{"port": 443, "mode": "off", "trustStore": "a"}]: [0].trustStore is only allowed with the mode `verify`
+        [{"port": 443, "mode": "passthrough", "ignoreClientCertificateExpiry": false}]: [0].ignoreClientCertificateExpiry is only allowed with the mode `verify`
         [{"port": 443, "mode": "verify", "trustStore": "a", "advertiseTrustStoreCaNames": "yes"}]: [0].advertiseTrustStoreCaNames is neither `on` nor `off`
         "#);
     }

@@ -23,7 +23,7 @@ pub enum UnfitSubnets {
         least: usize,
     },
     /// The VPC has no subnets at all.
-    #[error("{vpc} has no subnets, or they may not be read, and so not {}", list(quoted(.names), "and"))]
+    #[error("{vpc} has no subnets, or the controller may not read them, and so not {}", list(quoted(.names), "and"))]
     EmptyVpc {
         /// The VPC.
         vpc: VpcId,
@@ -67,7 +67,7 @@ pub enum UnfitSubnets {
         written: [String; 2],
     },
     /// They are in places of different kinds.
-    #[error("the subnets are in places of different kinds, and a load balancer can be in one kind alone: {}", describe_locations(.places))]
+    #[error("the subnets are in locations of different kinds, and a load balancer can be in only one kind: {}", describe_locations(.places))]
     MixedLocales {
         /// Kind and subnets.
         places: BTreeMap<LocationKind, Vec<String>>,
@@ -120,10 +120,10 @@ impl UnfitSubnets {
                 "write the name once for each subnet that has it, or name subnets by id".to_owned()
             }
             Self::Twice { .. } => "name each subnet once".to_owned(),
-            Self::SameZone { zone, .. } => format!("name one subnet alone in {zone}"),
-            Self::MixedLocales { .. } => "name the subnets of one kind alone".to_owned(),
+            Self::SameZone { zone, .. } => format!("name only one subnet in {zone}"),
+            Self::MixedLocales { .. } => "name only subnets of one kind".to_owned(),
             Self::TooFew { .. } => "name a subnet in a second zone too".to_owned(),
-            Self::NoIpv6 { .. } => "give them one, or have the load balancer without IPv6".to_owned(),
+            Self::NoIpv6 { .. } => "give them one, or use an address type without IPv6".to_owned(),
         }
     }
 }
@@ -344,7 +344,7 @@ mod tests {
         let error =
             resolve_named(&VpcId::new("vpc-1"), Network, false, Gates::default(), &names, &[], &zones()).unwrap_err();
         insta::assert_snapshot!(format!("{error}\nfix: {}", error.fix()), @"
-        vpc-1 has no subnets, or they may not be read, and so not `subnet-1` and `web`
+        vpc-1 has no subnets, or the controller may not read them, and so not `subnet-1` and `web`
         fix: check --aws-vpc-id and that ec2:DescribeSubnets is allowed
         ");
     }
@@ -381,15 +381,15 @@ mod tests {
     fn a_zone_takes_one_subnet() {
         insta::assert_snapshot!(refusal(Application, &["public-b", "subnet-3"]), @"
         the subnets `public-b` (subnet-2) and subnet-3 are both in z-b, and a load balancer takes one in each zone
-        fix: name one subnet alone in z-b
+        fix: name only one subnet in z-b
         ");
     }
 
     #[test]
     fn kinds_of_places_do_not_mix() {
         insta::assert_snapshot!(refusal(Network, &["subnet-1", "edge", "rack"]), @"
-        the subnets are in places of different kinds, and a load balancer can be in one kind alone: subnet-1 in an availability zone; `edge` (subnet-5) in a local zone; `rack` (subnet-6) on an Outpost
-        fix: name the subnets of one kind alone
+        the subnets are in locations of different kinds, and a load balancer can be in only one kind: subnet-1 in an availability zone; `edge` (subnet-5) in a local zone; `rack` (subnet-6) on an Outpost
+        fix: name only subnets of one kind
         ");
     }
 
@@ -405,7 +405,7 @@ mod tests {
         let refused = named(&["web", "public-b"], &candidates, Gates::default()).unwrap_err();
         insta::assert_snapshot!(format!("{refused}\nfix: {}", refused.fix()), @"
         a dualstack load balancer needs subnets with IPv6 blocks, and `web` (subnet-1) and `public-b` (subnet-2) have no such block
-        fix: give them one, or have the load balancer without IPv6
+        fix: give them one, or use an address type without IPv6
         ");
         candidates.iter_mut().for_each(|candidate| candidate.ipv6 = true);
         let both = ["subnet-1".to_owned(), "subnet-2".to_owned()];

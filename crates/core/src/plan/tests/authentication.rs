@@ -121,7 +121,7 @@ fn plans_show_who_may_pass_and_no_secret() {
     let text = render(&planned);
     let reported: Vec<&str> = text.lines().filter(|line| line.contains("then ") || line.contains("default ")).collect();
     insta::assert_snapshot!(reported.join("\n"), @"
-    default          take tokens of https://idp alone, then forward to shop/web-web:80
+    default          accept only tokens of https://idp, then forward to shop/web-web:80
     then             sign in with https://idp (Secret shop/oidc), then forward to shop/web-web:80
     then             sign in with Cognito user pool arn:pool, then forward to shop/web-web:80
     ");
@@ -148,7 +148,7 @@ fn authentication_comes_goes_and_changes_in_place() {
     ");
     let one = behind(None, [Some(cognito()), None]);
     insta::assert_snapshot!(between(&behind(None, [None, None]), &one), @"change a rule of listener 443 to: sign in with Cognito user pool arn:pool, then forward to shop/web-web:80");
-    insta::assert_snapshot!(between(&one, &behind(None, [Some(tokens(&[("a", &["1"])])), None])), @"change a rule of listener 443 to: take tokens of https://idp alone, then forward to shop/web-web:80");
+    insta::assert_snapshot!(between(&one, &behind(None, [Some(tokens(&[("a", &["1"])])), None])), @"change a rule of listener 443 to: accept only tokens of https://idp, then forward to shop/web-web:80");
     // The order of claims and values means nothing.
     let first = behind(None, [Some(tokens(&[("a", &["1", "2"]), ("b", &["3"])])), None]);
     let second = behind(None, [Some(tokens(&[("b", &["3"]), ("a", &["2", "1"])])), None]);
@@ -313,7 +313,7 @@ fn a_port_authenticates_only_while_it_speaks_https() {
     --
     change listener 443: protocol HTTPS, TLS policy ELBSecurityPolicy-2016-08, default certificate arn:aws:acm:eu-west-1:111122223333:certificate/a
     change a rule of listener 443 to: sign in with Cognito user pool arn:pool, then forward to shop/web-web:80
-    change a rule of listener 443 to: take tokens of https://idp alone, then forward to shop/web-web:80
+    change a rule of listener 443 to: accept only tokens of https://idp, then forward to shop/web-web:80
     --
     change a rule of listener 443 to: forward to shop/web-web:80
     change a rule of listener 443 to: forward to shop/web-web:80

@@ -111,7 +111,7 @@ impl Known {
     pub(super) fn of(api_version: &str, kind: &str) -> Self {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let outdated = |fix: &str| {
-            Self::Outdated(format!("`{api_version}` of {kind} has been served by no Kubernetes since 1.22; {fix}"))
+            Self::Outdated(format!("`{api_version}` of {kind} has not been served by Kubernetes since 1.22; {fix}"))
         };
         match (group, kind) {
             ("networking.k8s.io" | "extensions", "Ingress") if version == "v1beta1" => outdated(INGRESS_OF_V1),

@@ -238,7 +238,7 @@ async fn one_bad_target_harms_no_other() {
         .insert(Target { id: "10.0.0.9".into(), port: 8080 }, health("healthy"));
     lab.cloud.world().bad_targets.insert("10.0.0.2".into());
     insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @"
-    FailedReconcile: TargetGroupBinding shop/tgb: AWS does not take these targets, all others are registered: 10.0.0.2:8080 (AWS refuses RegisterTargets: words (InvalidTarget))
+    FailedReconcile: TargetGroupBinding shop/tgb: AWS does not accept these targets; all others are registered: 10.0.0.2:8080 (AWS refuses RegisterTargets: words (InvalidTarget))
     fix: instances must run, and addresses be, in the target group's VPC
     transient: false
     ");
@@ -250,7 +250,7 @@ async fn one_bad_target_harms_no_other() {
     register 10.0.0.2:8080
     register 10.0.0.3:8080
     deregister 10.0.0.9:8080
-    status - False FailedReconcile: AWS does not take these targets, all others are registered: 10.0.0.2:8080 (AWS refuses RegisterTargets: words (InvalidTarget)); instances must run, and addresses be, in the target group's VPC
+    status - False FailedReconcile: AWS does not accept these targets; all others are registered: 10.0.0.2:8080 (AWS refuses RegisterTargets: words (InvalidTarget)); instances must run, and addresses be, in the target group's VPC
     ");
 }
 

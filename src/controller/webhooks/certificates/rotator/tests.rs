@@ -218,7 +218,7 @@ async fn what_may_not_be_read_or_written_is_told_with_what_to_grant() {
     let world = World::both().await;
     let replica = CertificateRotator { client, ..world.replica() };
     insta::assert_snapshot!(replica.pass(at(0, 0)).await.join("\n"), @"
-        the webhooks' certificate: cannot read the ValidatingWebhookConfiguration hooks, which tells the API server whom to trust: it is forbidden; let the ServiceAccount get and patch it, or give --webhook-cert-dir
+        the webhooks' certificate: cannot read the ValidatingWebhookConfiguration hooks, which names the authority that the API server trusts: it is forbidden; let the ServiceAccount get and patch it, or give --webhook-cert-dir
         the webhooks' certificate: cannot read the Secret kube-system/hooks-tls: it is forbidden; make it where it is missing (`kubectl create secret generic`, empty), and let the ServiceAccount get and update it, or give --webhook-cert-dir
         ");
     assert!(replica.served.is_empty());

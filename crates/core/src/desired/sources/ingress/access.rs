@@ -256,13 +256,13 @@ impl<'a> Builder<'a> {
             }
             let six: Vec<String> = six.iter().map(|source| format!("`{source}`")).collect();
             let message =
-                format!("the load balancer has IPv4 addresses alone, so nobody comes in from {}", six.join(", "));
+                format!("the load balancer has only IPv4 addresses, so it takes no traffic from {}", six.join(", "));
             let (severity, fix) = if others.is_empty() {
                 alone.insert(spec.member.name().clone());
                 let fix = "name an IPv4 range too, or give the load balancer IPv6 addresses with `alb.ingress.kubernetes.io/ip-address-type: dualstack`";
                 (Severity::Error, fix)
             } else {
-                (Severity::Warning, "remove it, or leave it for the day on which the load balancer has IPv6 addresses")
+                (Severity::Warning, "remove it, or keep it until the load balancer has IPv6 addresses")
             };
             self.wrong(spec.member.ingress, Code::InvalidValue, place, severity, &message, fix);
         }

@@ -22,7 +22,7 @@ impl Builder<'_> {
             return Ok(IpAddressType::Ipv6);
         }
         let message = format!(
-            "the Service `{}` has IPv6 addresses, and its load balancer has IPv4 addresses alone",
+            "the Service `{}` has IPv6 addresses, and its load balancer has only IPv4 addresses",
             service.name
         );
         let fix =

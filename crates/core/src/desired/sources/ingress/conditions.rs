@@ -86,7 +86,7 @@ impl<'a> Builder<'a> {
         let text = path.path.as_str();
         let values = match path.path_type.as_deref() {
             Some("Exact" | "Prefix") if text.contains(['*', '?']) => {
-                let message = format!("the path `{text}` has a wildcard, which its path type does not know");
+                let message = format!("the path `{text}` has a wildcard, which its path type does not support");
                 let fix = "use pathType ImplementationSpecific for a pattern, or remove `*` and `?`";
                 return Err(self.error(ingress, Code::Unsupported, &format!("{field}.path"), &message, fix));
             }

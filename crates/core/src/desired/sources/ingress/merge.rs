@@ -137,7 +137,7 @@ impl<'a> Builder<'a> {
         let (winner, value) = held.unwrap_or(first);
         let reason = match held {
             Some(_) => {
-                format!("which the load balancer of the group has, and Ingress {} asks for", winner.member.name())
+                format!("which the load balancer of the group has, and Ingress {} requests", winner.member.name())
             }
             None => format!("for which Ingress {} asks, the first of the group", first.0.member.name()),
         };
@@ -149,7 +149,7 @@ impl<'a> Builder<'a> {
         for (spec, other) in all.iter().filter(|(_, other)| other != value) {
             let place = key.and_then(|key| spec.member.place_in_class(key));
             let message = format!(
-                "{} is to be {}, but a group has only one: {}, {reason}",
+                "{} should be {}, but a group has only one: {}, {reason}",
                 setting.what,
                 show(other),
                 show(value)
@@ -406,7 +406,7 @@ impl<'a> Builder<'a> {
         }
         let alone = specs.len() == 1;
         let whose = if alone { "this Ingress" } else { "this group" };
-        let message = format!("requests are to be redirected to port {port}, which is no HTTPS listener of {whose}");
+        let message = format!("requests are redirected to port {port}, which is not an HTTPS listener of {whose}");
         let fix = format!("add {{\"HTTPS\": {port}}} to `{}`, or name one of its HTTPS ports", keys::LISTEN_PORTS);
         let mut requesters = BTreeSet::new();
         for (spec, requested) in specs.iter().filter_map(|spec| Some((spec, spec.redirect.as_ref()?))) {
@@ -426,7 +426,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Option<BTreeSet<Source>>, Unmerged> {
         self.agree(
             specs,
-            &Setting { field: key.into(), what: &format!("who may reach port {port}") },
+            &Setting { field: key.into(), what: &format!("the access to port {port}") },
             |spec| {
                 let sources = spec.ports.get(&port)?.sources.iter().flatten();
                 let sources: BTreeSet<Source> = sources.filter(|source| of_field(source)).cloned().collect();
@@ -452,11 +452,11 @@ impl<'a> Builder<'a> {
         }
         let list = |items: Vec<String>| items.join(", ");
         let message = format!(
-            "port {port} stays open to {} too, for which {} may ask, which cannot be built at the moment",
+            "port {port} also stays open to {}, which {} may ask for and which cannot be built at the moment",
             list(other_sources.iter().map(|source| format!("`{source}`")).collect()),
             list(frozen.iter().map(|member| format!("Ingress {member}")).collect())
         );
-        let fix = "fix that Ingress; then only those may come in for whom a member asks";
+        let fix = "fix that Ingress; then the port is open only to the sources that a member asks for";
         for spec in specs.iter().filter(|spec| spec.ports.contains_key(&port)) {
             let Some(Sourced { place, .. }) = &spec.sources else { continue };
             self.wrong(spec.member.ingress, Code::Conflict, place, Severity::Warning, &message, fix);
@@ -484,7 +484,7 @@ impl<'a> Builder<'a> {
         )?;
         let mutual_authentication = self.agree(
             specs,
-            &Setting { field: keys::MUTUAL_AUTHENTICATION.into(), what: &format!("what clients show on port {port}") },
+            &Setting { field: keys::MUTUAL_AUTHENTICATION.into(), what: &format!("the mutual authentication on port {port}") },
             |spec| of(spec, port)?.mutual_authentication.clone(),
             |observed, clients| {
                 let clients = clients.try_map(|arn| arn.known().cloned().ok_or(())).ok();

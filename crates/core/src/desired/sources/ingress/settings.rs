@@ -311,7 +311,7 @@ pub(super) fn mistakes(spec: &IngressClassParamsSpec) -> Vec<(String, String, St
         let field = format!("inboundCIDRs[{index}]");
         match written.parse::<IpNet>() {
             Err(_) => {
-                let message = format!("`{written}` is no address range");
+                let message = format!("`{written}` is not an address range");
                 wrong(&field, message, "write ranges such as `10.0.0.0/8` or `2001:db8::/32`");
             }
             Ok(range) if range.addr() != range.network() => {
@@ -323,7 +323,7 @@ pub(super) fn mistakes(spec: &IngressClassParamsSpec) -> Vec<(String, String, St
         }
     }
     if let Some(port) = text(spec.ssl_redirect_port.as_ref()).filter(|port| port.parse::<i32>().is_err()) {
-        wrong("sslRedirectPort", format!("`{port}` is no port"), "write the number of an HTTPS port, such as `443`");
+        wrong("sslRedirectPort", format!("`{port}` is not a valid port"), "write the number of an HTTPS port, such as `443`");
     }
     if let Some(subnets) = &spec.subnets {
         let one = "set exactly one of `ids` and `tags`";

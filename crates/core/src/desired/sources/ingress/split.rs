@@ -36,7 +36,7 @@ impl TooMany {
     /// Returns the fix.
     pub(super) fn fix(self) -> &'static str {
         match self {
-            Self::Conditions(_) => "leave out conditions, or have the targets tell such requests apart",
+            Self::Conditions(_) => "leave out conditions, or let the targets distinguish such requests",
             Self::Wildcards(_) => "write patterns with fewer wildcards",
         }
     }

@@ -62,7 +62,7 @@ impl<'a> Builder<'a> {
         let target_type = target_type?.unwrap_or(self.config.default_target_type);
         if target_type == TargetType::Ip && !self.config.enable_ip_target_type {
             let message =
-                format!("the targets of the Service `{}` are pods, which a feature gate forbids", service.name);
+                format!("the targets of the Service `{}` are pods, which a feature gate turns off", service.name);
             let fix = "set `alb.ingress.kubernetes.io/target-type: instance`, or start the controller without `--feature-gates=EnableIPTargetType=false`";
             return Err(self.error(&ingress.name, Code::Unsupported, field, &message, fix));
         }

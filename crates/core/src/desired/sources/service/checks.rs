@@ -98,10 +98,10 @@ impl Builder<'_> {
             return Ok(());
         }
         let message = format!(
-            "the Service still has the load balancer `{hostnames}` of the cloud provider built into Kubernetes (finalizer `{CLOUD_PROVIDER_FINALIZER}`); if the Service were taken here, nobody would look after that one or delete it"
+            "the Service still has the load balancer `{hostnames}` of the cloud provider built into Kubernetes (finalizer `{CLOUD_PROVIDER_FINALIZER}`); if this controller took the Service, no controller would manage or delete that load balancer"
         );
         let fix = format!(
-            "make a second Service for the Network Load Balancer and delete this one when clients have moved; or write `{field}: {hostnames}` to have it taken all the same, then delete the old load balancer in AWS and remove that finalizer yourself"
+            "make a second Service for the Network Load Balancer and delete this one when clients have moved; or write `{field}: {hostnames}` to let this controller take it all the same, then delete the old load balancer in AWS and remove that finalizer yourself"
         );
         Err(self.error(Code::ReplacementNeeded, "status.loadBalancer.ingress", &message, &fix))
     }

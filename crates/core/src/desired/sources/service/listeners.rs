@@ -111,12 +111,12 @@ impl<'a> Builder<'a> {
                 return Ok((ListenerProtocol::TcpUdp, TargetGroupProtocol::TcpUdp));
             }
             let message = format!("the ports {} cannot become one listener", listed(same));
-            let fix = "give a number to one TCP and one UDP port at most";
+            let fix = "use a number for at most one TCP and one UDP port";
             return Err(self.error(Code::Unsupported, &format!("spec.ports[{index}]"), &message, fix));
         }
         for (later, dropped) in same.iter().skip(1) {
             let message = format!(
-                "the ports {} and {} have one number; the first alone gets a listener, the second is not served",
+                "the ports {} and {} have the same number; only the first gets a listener, and the second is not served",
                 described(port),
                 described(dropped)
             );
@@ -131,7 +131,7 @@ impl<'a> Builder<'a> {
             },
             "UDP" => Ok((ListenerProtocol::Udp, TargetGroupProtocol::Udp)),
             other => {
-                let message = format!("a Network Load Balancer does not speak {other}");
+                let message = format!("a Network Load Balancer does not support {other}");
                 let field = format!("spec.ports[{index}].protocol");
                 Err(self.error(
                     Code::Unsupported,
@@ -147,7 +147,7 @@ impl<'a> Builder<'a> {
         match self.annotations.bool(TCP_UDP) {
             Ok(asked) => asked.unwrap_or(self.config.enable_tcp_udp_listener),
             Err(error) => {
-                let message = format!("the value `{}` is no boolean and has no effect", error.value);
+                let message = format!("the value `{}` is not a boolean and has no effect", error.value);
                 self.warning(Code::InvalidValue, &key(TCP_UDP), &message, &error.fix);
                 self.config.enable_tcp_udp_listener
             }
@@ -200,7 +200,7 @@ impl<'a> Builder<'a> {
             return Ok(written);
         }
         let ports: Vec<String> = self.service.ports.iter().map(described).collect();
-        let message = format!("`{}` is no port of the Service; it has {}", unknown.join("`, `"), ports.join(", "));
+        let message = format!("`{}` is not a port of the Service; it has {}", unknown.join("`, `"), ports.join(", "));
         Err(self.error(Code::MissingPort, &key(TLS_PORTS), &message, "name its ports by name or number"))
     }
 

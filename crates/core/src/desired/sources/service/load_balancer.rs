@@ -184,7 +184,7 @@ impl Builder<'_> {
         }
         if let Some(policy) = attributes.get(CLIENT_ROUTING).filter(|p| !CLIENT_ROUTING_POLICIES.contains(&p.as_str()))
         {
-            let message = format!("`{CLIENT_ROUTING}={policy}` is no policy that AWS knows");
+            let message = format!("`{CLIENT_ROUTING}={policy}` is not a policy that AWS knows");
             let fix = format!("write one of `{}`", CLIENT_ROUTING_POLICIES.join("`, `"));
             return Err(self.error(Code::InvalidValue, &key(ATTRIBUTES), &message, &fix));
         }

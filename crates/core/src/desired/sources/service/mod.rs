@@ -82,7 +82,7 @@ impl fmt::Display for Foreign<'_> {
                 )
             }
             Self::NoTargetType => {
-                write!(f, "the type `external` needs `{}: ip` or `instance` beside it", key(TARGET_TYPE))
+                write!(f, "the type `external` also needs `{}: ip` or `instance`", key(TARGET_TYPE))
             }
         }
     }

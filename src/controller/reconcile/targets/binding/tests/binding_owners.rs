@@ -46,7 +46,7 @@ async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
     lab.cloud.world().groups.push(("cart".into(), facts("ip")));
     let error = lab.targets.reconcile_binding(&foreign().name).await.unwrap_err();
     insta::assert_snapshot!(text(&error), @"
-    FailedReconcile: TargetGroupBinding evil/cart: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 was made for Ingress shop/web and is held by its TargetGroupBinding shop/cart alone, so nothing is registered or deregistered for this one
+    FailedReconcile: TargetGroupBinding evil/cart: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 was made for Ingress shop/web and belongs to its TargetGroupBinding shop/cart, so nothing is registered or deregistered for this one
     fix: bind a target group of your own, or route to the Service in Ingress shop/web
     transient: false
     ");

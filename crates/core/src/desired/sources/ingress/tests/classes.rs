@@ -184,7 +184,7 @@ fn a_class_that_cannot_be_followed_is_explained() {
     insta::assert_snapshot!(named(&(others.clone() + NAMESPACE)), @"spec.ingressClassName: the IngressClass `alb` is not for the namespace `shop`: the `spec.namespaceSelector` of IngressClassParams `p` does not choose its labels; name another class, or ask the owner of the class to allow this namespace");
     insta::assert_snapshot!(named(&others), @"spec.ingressClassName: IngressClassParams `p` choose namespaces by their labels, and those of the Namespace `shop` are not known; add the Namespace to the manifests");
     let wrong = params("{namespaceSelector: {matchExpressions: [{key: team, operator: Like}]}}");
-    insta::assert_snapshot!(named(&(wrong + NAMESPACE)), @"spec.ingressClassName: the `spec.namespaceSelector` of IngressClassParams `p` cannot be followed: `Like` is no operator of a label selector; write In, NotIn, Exists or DoesNotExist; correct the IngressClassParams");
+    insta::assert_snapshot!(named(&(wrong + NAMESPACE)), @"spec.ingressClassName: the `spec.namespaceSelector` of IngressClassParams `p` cannot be followed: `Like` is not an operator of a label selector; write In, NotIn, Exists or DoesNotExist; correct the IngressClassParams");
     let mut snapshot = snapshot(&format!("{}{}", object("", "ingressClassName: alb"), class("alb", OURS, PARAMETERS)));
     snapshot.unreadable.insert("IngressClassParams", "install the CustomResourceDefinition".to_owned());
     let Ownership::Broken(unreadable) = ownership(&snapshot.ingresses[&web()], &snapshot, &config()) else { panic!() };

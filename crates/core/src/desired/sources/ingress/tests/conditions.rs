@@ -149,7 +149,7 @@ fn messages() {
             format!(r#"{{"field": "http-header", "httpHeaderConfig": {{"httpHeaderName": "X-{n}", "values": ["1"]}}}}"#)
         })
         .collect();
-    insta::assert_snapshot!(reported(&[("conditions.web", &format!("[{}]", headers.join(",")))], "Exact", "/a"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 6 conditions, and AWS takes 5 values of conditions in one rule; leave out conditions, or have the targets tell such requests apart");
+    insta::assert_snapshot!(reported(&[("conditions.web", &format!("[{}]", headers.join(",")))], "Exact", "/a"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 6 conditions, and AWS takes 5 values of conditions in one rule; leave out conditions, or let the targets distinguish such requests");
     insta::assert_snapshot!(reported(&[], "", "/*a*b*c*d*e*f*"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 7 wildcards (`*`, `?`), and AWS takes 6 in one rule; write patterns with fewer wildcards");
 }
 

@@ -169,11 +169,11 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
         assert!(stack.target_groups.keys().all(|id| !id.0.starts_with("shop/b-")));
         messages(&built)
     };
-    insta::assert_snapshot!(conflict(&[("scheme", "internet-facing")], &[("scheme", "internal")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/scheme: the scheme is to be `internal`, but a group has only one: `internet-facing`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[("load-balancer-name", "one")], &[("load-balancer-name", "two")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-name: the load balancer's name is to be `two`, but a group has only one: `one`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[("inbound-cidrs", "10.0.0.0/8")], &[("inbound-cidrs", "192.0.2.0/24")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/inbound-cidrs: who may reach port 80 is to be `192.0.2.0/24`, but a group has only one: `10.0.0.0/8`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[("tags", "a=1")], &[("tags", "a=2,b=3")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/tags: `a` is to be `2`, but a group has only one: `1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[], &[("listen-ports", r#"[{"HTTPS": 80}]"#)]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/listen-ports: the protocol of port 80 is to be `HTTPS`, but a group has only one: `HTTP`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("scheme", "internet-facing")], &[("scheme", "internal")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/scheme: the scheme should be `internal`, but a group has only one: `internet-facing`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("load-balancer-name", "one")], &[("load-balancer-name", "two")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-name: the load balancer's name should be `two`, but a group has only one: `one`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("inbound-cidrs", "10.0.0.0/8")], &[("inbound-cidrs", "192.0.2.0/24")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/inbound-cidrs: the access to port 80 should be `192.0.2.0/24`, but a group has only one: `10.0.0.0/8`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("tags", "a=1")], &[("tags", "a=2,b=3")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/tags: `a` is to be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[], &[("listen-ports", r#"[{"HTTPS": 80}]"#)]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/listen-ports: the protocol of port 80 should be `HTTPS`, but a group has only one: `HTTP`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     let clients = |mode: &str| format!(r#"[{{"port": 443, "mode": "{mode}"}}]"#);
     let (off, passthrough) = (clients("off"), clients("passthrough"));
     let secure = [
@@ -186,10 +186,10 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
             &[&secure[..], &[("mutual-authentication", mutual)]].concat(),
         )
     };
-    insta::assert_snapshot!(with(&passthrough), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/mutual-authentication: what clients show on port 443 is to be `passthrough`, but a group has only one: `off`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[], &[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/ssl-redirect: requests are to be redirected to port 443, which is no HTTPS listener of this group; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
+    insta::assert_snapshot!(with(&passthrough), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/mutual-authentication: the mutual authentication on port 443 should be `passthrough`, but a group has only one: `off`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[], &[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/ssl-redirect: requests are redirected to port 443, which is not an HTTPS listener of this group; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
     insta::assert_snapshot!(conflict(&[], &[("scheme", "public")]), @"Error invalid-value on Ingress shop/b: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`");
-    insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` is to be `2`, but a group has only one: `1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` is to be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn two_default_backends_on_one_port() {
     HTTP 80: shop/a-api:http
       /a -> shop/a-web:80
     set aside: shop/b
-    Error conflict on Ingress shop/b: spec.defaultBackend: the default backend of port 80 is to be that of Ingress shop/b, but a group has only one: that of Ingress shop/a, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    Error conflict on Ingress shop/b: spec.defaultBackend: the default backend of port 80 should be that of Ingress shop/b, but a group has only one: that of Ingress shop/a, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
     let holds = MemberResources {
         member: name("b"),
@@ -212,7 +212,7 @@ fn two_default_backends_on_one_port() {
     HTTP 80: shop/b-api:http
       /b -> shop/b-web:80
     set aside: shop/a
-    Error conflict on Ingress shop/a: spec.defaultBackend: the default backend of port 80 is to be that of Ingress shop/a, but a group has only one: that of Ingress shop/b, which the load balancer of the group has, and Ingress shop/b asks for; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    Error conflict on Ingress shop/a: spec.defaultBackend: the default backend of port 80 should be that of Ingress shop/a, but a group has only one: that of Ingress shop/b, which the load balancer of the group has, and Ingress shop/b requests; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
 }
 
@@ -224,7 +224,7 @@ fn what_the_load_balancer_has_wins_as_long_as_somebody_asks_for_it() {
     HTTP 80: 404 -
       /b -> shop/b-web:80
     set aside: shop/a
-    Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/scheme: the scheme is to be `internet-facing`, but a group has only one: `internal`, which the load balancer of the group has, and Ingress shop/b asks for; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, which the load balancer of the group has, and Ingress shop/b requests; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
     // What it has is asked for before anybody is told.
     let unknown = Facts { current: None, ..current(|_| ()) };
@@ -624,7 +624,7 @@ fn ranges_and_prefix_lists_are_compared_apart_and_united() {
     assert_eq!((messages(&both), opened(&both)), (String::new(), opened(&united)));
     let differ = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
     let differ = built_of(&differ, &current(|_| {}));
-    insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: who may reach port 80 is to be `pl-2`, but a group has only one: `pl-1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: the access to port 80 should be `pl-2`, but a group has only one: `pl-1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     // What a member set aside may have asked for stays open.
     let rule = |source| SecurityGroupRule {
         protocol: "tcp".to_owned(),
@@ -668,7 +668,7 @@ fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
     assert_eq!(opened(&asks), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
     let reported = messages(&asks);
     let warning = reported.lines().find(|line| line.starts_with("Warning")).unwrap();
-    insta::assert_snapshot!(warning, @"Warning conflict on Ingress shop/a: alb.ingress.kubernetes.io/security-group-prefix-lists: port 80 stays open to `10.0.0.0/8` too, for which Ingress shop/b may ask, which cannot be built at the moment; fix that Ingress; then only those may come in for whom a member asks");
+    insta::assert_snapshot!(warning, @"Warning conflict on Ingress shop/a: alb.ingress.kubernetes.io/security-group-prefix-lists: port 80 also stays open to `10.0.0.0/8`, which Ingress shop/b may ask for and which cannot be built at the moment; fix that Ingress; then the port is open only to the sources that a member asks for");
     // What it asks for cannot be read.
     let unreadable = built_of(&of(&[("inbound-cidrs", "10.0.0.0")]), &open(&[everywhere, ten]));
     assert_eq!(opened(&unreadable), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
