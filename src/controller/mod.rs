@@ -181,7 +181,7 @@ impl Controller {
     }
 
     /// The target group of a binding is not there, though its stack may believe so: it was deleted behind our back, and the
-    /// stack makes it anew. The stack is the one that the binding is of, and not any that its labels name.
+    /// stack makes it again. The stack is the one that the binding is of, and not any that its labels name.
     async fn look_for_target_group(&self, binding: &ObjectName) {
         let Some(binding) = self.with_snapshot(|s| s.target_group_bindings.get(binding).cloned()) else { return };
         let Some(stack) = tags::stack_of_labels(&binding.labels) else { return };
@@ -292,7 +292,7 @@ impl Controller {
         self.queue.resync(self.keys());
     }
 
-    /// Compares everything with AWS anew, one thing after the other, once every `period`: what others have changed there by
+    /// Compares everything with AWS again, one thing after the other, once every `period`: what others have changed there by
     /// hand is found and put right. Each stack is read by its ARNs; AWS is listed at the end, for what nobody asks for any more.
     async fn audit(self: Arc<Self>, period: Duration) {
         loop {
@@ -309,7 +309,7 @@ impl Controller {
         }
     }
 
-    /// Gives up what is known of a key's part of AWS, so that it is read.
+    /// Invalidates the cached state of a key's part of AWS, so that it is read.
     async fn invalidate(&self, key: &Key) {
         match key {
             Key::Stack(stack) => self.inventory.invalidate(stack),

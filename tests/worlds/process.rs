@@ -231,7 +231,7 @@ impl Process {
     }
 
     /// Takes the lease away from it, whatever it is doing, and gives it some time to do something that it may not do any
-    /// more. One that does not lead yet waits for the lease; the others begin anew, as standbys.
+    /// more. One that does not lead yet waits for the lease; the others start again, as standbys.
     pub(crate) async fn lose_lease(&mut self) {
         let sender = self.leadership.as_ref().expect("a process whose lease is given");
         sender.send_replace(Leadership::Standby);

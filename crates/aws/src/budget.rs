@@ -34,13 +34,13 @@ use super::{AwsError, AwsErrorKind, CallObserver};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Priority {
-    /// DeregisterTargets: requests go where nobody answers any more.
+    /// DeregisterTargets: requests go to targets that no longer answer.
     Deregister,
     /// RegisterTargets: a new pod waits for requests.
     Register,
-    /// Somebody has changed something and waits for it.
+    /// A user has changed something and waits for it.
     Edit,
-    /// The start of a term, or the sync period: nobody waits for it.
+    /// The start of a term, or the sync period: no user waits for it.
     Resync,
     /// Looking for drift.
     Audit,
@@ -164,7 +164,7 @@ struct Queue {
     changed: Notify,
 }
 
-/// A place in a queue, given up however the wait ends.
+/// A place in a queue, released however the wait ends.
 struct WaitGuard<'a> {
     queue: &'a Queue,
     ticket: Ticket,
@@ -300,7 +300,7 @@ impl Call<'_> {
         let now = Instant::now();
         let throttled = match answer {
             Err(AwsError { kind: AwsErrorKind::Throttled { .. }, .. }) => true,
-            // AWS has taken the call, even where it refuses what the call wants.
+            // AWS has accepted the call, even where it refuses the change.
             Ok(_) => false,
             Err(error) if error.code().is_some() => false,
             Err(_) => return,

@@ -313,7 +313,7 @@ pub(super) fn rule(rule: &elb::Rule) -> Option<ObservedRule> {
 /// A listener without rules, further certificates and tags.
 pub(super) fn listener(listener: &elb::Listener) -> Option<ObservedListener> {
     let protocol = listener.protocol().and_then(|p| ListenerProtocol::from_word(p.as_str()));
-    // Listeners that do not speak TLS have no policy and no certificate, whatever an answer says.
+    // Listeners that do not use TLS have no policy and no certificate, whatever an answer says.
     let secure = protocol.is_none_or(ListenerProtocol::is_secure);
     let certificate = listener.certificates().iter().find_map(elb::Certificate::certificate_arn);
     Some(ObservedListener {

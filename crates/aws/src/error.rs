@@ -43,7 +43,7 @@ pub enum AwsErrorKind {
         /// AWS's words.
         message: String,
     },
-    /// Something else still uses the thing. It did not take effect; it will, once the other has let go.
+    /// Another resource still uses this one. The call did not take effect; it will, once the other has released it.
     Dependency {
         /// `DependencyViolation` or `ResourceInUse`.
         code: String,
@@ -242,7 +242,7 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 impl AwsError {
-    /// Sorts what the SDK answered. `endpoint` is told to people when the call could not be sent.
+    /// Classifies the SDK's error. `endpoint` is in the message when the call could not be sent.
     pub(crate) fn new<E>(operation: &'static str, endpoint: &str, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -275,7 +275,7 @@ impl AwsError {
         Self { operation, kind: AwsErrorKind::Unclear { message: format!("the answer has no {what}") } }
     }
 
-    /// A write that was given up because another process may take the lease.
+    /// Returns the error of a write that was not sent because another process may take the lease.
     pub(crate) fn unanswered(operation: &'static str, within: Duration) -> Self {
         let message = format!("no answer within the {} s for which the lease was certain", within.as_secs());
         Self { operation, kind: AwsErrorKind::Unclear { message } }
@@ -421,7 +421,7 @@ impl AwsError {
 
 /// A failure below HTTP: without credentials and without a connection nothing was sent.
 fn of_dispatch(endpoint: &str, message: String) -> AwsErrorKind {
-    // The SDK tells these apart by types that it does not show; their texts are part of hyper-util and aws-credential-types.
+    // The SDK distinguishes these by types that it does not export; their texts are part of hyper-util and aws-credential-types.
     let credentials = ["credential", "identity"].iter().any(|word| message.contains(word));
     let unsent =
         ["client error (Connect)", "connect timeout", "dns error", "DNS"].iter().any(|word| message.contains(word));

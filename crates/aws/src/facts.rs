@@ -20,7 +20,7 @@ use albatross_core::{
     model::{SecurityGroupId, TargetGroupArn, TrustStoreArn, VpcId},
 };
 
-/// Subnets, security groups, route tables and their tags change rarely. What is not found is asked for anew every time.
+/// Subnets, security groups, route tables and their tags change rarely. Resources that are not found are looked up again every time.
 const MAXIMUM_AGE: Duration = Duration::from_secs(300);
 
 /// A region gets new zones, and a VPC new blocks of addresses, more rarely still.
@@ -34,7 +34,7 @@ pub struct FactStore {
     vpc: VpcId,
     gates: subnets::Gates,
     ages: Ages,
-    /// One reader at a time: whoever waited finds the answer.
+    /// One reader at a time: the others wait and find the answer.
     places: tokio::sync::Mutex<Places>,
     /// The same, for each list of names.
     security_groups: Mutex<BTreeMap<Vec<String>, Cell<Vec<SecurityGroupId>>>>,
@@ -299,7 +299,7 @@ impl FactStore {
         found.map_or_else(|error| unavailable(&error), Fact::Known)
     }
 
-    /// Forgets what was found, so that it is asked for anew: something about it did not fit.
+    /// Invalidates the answer, so that it is read again: something about it did not fit.
     pub fn invalidate(&self) {
         self.ages.invalidated.store(self.ages.now(), Ordering::SeqCst);
     }

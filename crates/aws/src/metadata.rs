@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const REGION: &str = "/latest/meta-data/placement/region";
 const ADDRESS: &str = "/latest/meta-data/mac";
 
-/// A client that gives up soon.
+/// A client with a short timeout.
 pub(super) fn client(http: Option<SharedHttpClient>) -> imds::Client {
     let mut config = ProviderConfig::without_region();
     if let Some(http) = http {
@@ -31,7 +31,7 @@ impl Instance {
     /// Nothing is asked yet.
     ///
     /// # Errors
-    /// When AWS_EC2_METADATA_DISABLED forbids to ask.
+    /// When AWS_EC2_METADATA_DISABLED turns the service off.
     pub fn new(http: &AwsHttp) -> Result<Self, String> {
         if std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
             return Err("AWS_EC2_METADATA_DISABLED turns the instance metadata service off".to_owned());

@@ -30,7 +30,7 @@ impl ProxyAddress {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let (host, port) = host_and_port(authority.rsplit('@').next().unwrap_or_default()).ok_or_else(wrong)?;
         let readable = !host.is_empty() && !url.contains(char::is_whitespace) && port.is_none_or(|port| port > 0);
-        // An Internationalised or otherwise odd URL would be taken apart differently by whoever connects.
+        // An internationalised or otherwise unusual URL would be parsed differently by the HTTP client.
         if !readable || !url.is_ascii() || !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
             return Err(wrong());
         }
@@ -158,7 +158,7 @@ impl Proxies {
             .flat_map(|text| text.split(','))
             .filter_map(|e| NoProxyEntry::read(e.trim()))
             .collect();
-        // The API server, as pods are told its address.
+        // The API server, by the address that pods have for it.
         direct.extend(get("KUBERNETES_SERVICE_HOST").as_deref().and_then(NoProxyEntry::read));
         Ok(Self { http: proxy("HTTP_PROXY")?, https: proxy("HTTPS_PROXY")?, direct })
     }

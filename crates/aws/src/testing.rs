@@ -8,7 +8,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use crate::{AwsReader, AwsWriter, CallObserver, ConnectOptions, LeaderTerm, WritePermit};
 
-/// Returns clients that speak with a server on loopback.
+/// Returns clients of a server on loopback.
 #[must_use]
 pub fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> AwsReader {
     let config = config().into_builder().endpoint_url(endpoint).build();

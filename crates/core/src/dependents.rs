@@ -49,7 +49,7 @@ impl fmt::Display for Key {
 }
 
 /// Returns whether a binding is a stack's. It carries the stack's labels, which anybody can write, and it is in the namespace
-/// of the Service and holds its target group there. Of a group that is gone the ARN tells the name, and the stack the namespace;
+/// of the Service and holds its target group there. For a group that is gone the ARN gives the name, and the stack the namespace;
 /// one of several Ingresses has those of its target groups and of its members, and whose finalizer is not only written by hand
 /// is remembered or has a status.
 pub fn is_binding_of(
@@ -95,7 +95,7 @@ fn stack_in_reach(binding: &TargetGroupBinding, snapshot: &Snapshot) -> Option<S
     reaches.then_some(stack)
 }
 
-/// A kind of object whose changes concern somebody.
+/// A kind of object whose changes affect keys.
 pub trait Dependents: SnapshotObject {
     /// The keys that a change concerns; the snapshot has it already.
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key>;
@@ -115,7 +115,7 @@ impl Dependents for Ingress {
             .flat_map(|ingress| groups_of(ingress, snapshot))
             .map(Key::Stack)
             .collect();
-        // The last Ingress that was let go releases the shared security group: seen here, and not when the finalizer is
+        // The last Ingress that was released releases the shared security group: seen here, and not when the finalizer is
         // taken off, because only now does the snapshot know.
         if change.before.as_ref().is_some_and(ingress::is_held) && !present.is_some_and(ingress::is_held) {
             keys.insert(Key::BackendSecurityGroup);
@@ -191,7 +191,7 @@ impl Dependents for Service {
             .map(Key::Stack)
             .chain(bindings_of(snapshot, &change.name))
             .collect();
-        // As with Ingresses: the last that was let go releases the shared security group.
+        // As with Ingresses: the last one that was released releases the shared security group.
         if change.before.as_ref().is_some_and(service::is_held) && !present.is_some_and(service::is_held) {
             keys.insert(Key::BackendSecurityGroup);
         }

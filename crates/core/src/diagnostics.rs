@@ -22,7 +22,7 @@ pub enum Severity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
-    /// An annotation that nobody reads.
+    /// An annotation that the controller does not know.
     UnknownAnnotation,
     /// A known annotation that has no effect yet.
     AnnotationNotBuilt,

@@ -562,7 +562,7 @@ fn the_dashboard_asks_for_metrics_that_exist() {
     });
 }
 
-/// A definition of a kind that somebody else's operator would bring, with whatever fields.
+/// A definition of a kind that another owner's operator would bring, with whatever fields.
 fn foreign_kind(group: &str, version: &str, kind: &str, plural: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",

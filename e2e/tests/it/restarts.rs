@@ -1,4 +1,4 @@
-//! Restarts: what was as it shall be is not read again, what has changed is, and a crash at any moment leaves nothing behind.
+//! Restarts: what was as desired is not read again, what has changed is, and a crash at any moment leaves nothing behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

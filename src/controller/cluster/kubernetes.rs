@@ -93,7 +93,7 @@ fn has_code(error: &KubernetesError, wanted: u16) -> bool {
 
 /// The finalizers of an object, and whether it is being deleted.
 type Finalizers = (Vec<String>, bool);
-/// From the finalizers that an object has, and whether it is being deleted, to those that it shall have, if others.
+/// From the finalizers that an object has, and whether it is being deleted, to those that it needs, if others.
 type FinalizerChange<'a> = dyn 'a + Fn(&[String], bool) -> Option<Vec<String>> + Sync;
 
 /// Reads and writes single objects.

@@ -121,7 +121,7 @@ struct MissingResources {
     target_groups: BTreeSet<ResourceId>,
     listeners: BTreeSet<u16>,
     rules: BTreeSet<(u16, usize)>,
-    /// The ports of listeners whose rules are not as they shall be.
+    /// The ports of listeners whose rules are not as desired.
     ports: BTreeSet<u16>,
     /// True if requests are answered by some of it.
     serves: bool,

@@ -15,7 +15,7 @@ use albatross_core::{
     plan::Wait,
 };
 
-/// A binding is gone seconds after its targets are deregistered; one that is not for minutes has somebody else's finalizer, or
+/// A binding is gone seconds after its targets are deregistered; one that is not for minutes has another owner's finalizer, or
 /// fails, and its events say how.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
@@ -253,7 +253,7 @@ mod tests {
         let Some(Due::Report(message)) = waits.note(&web, Some(&wait("a")), HOLD) else { panic!("nobody is told") };
         insta::assert_snapshot!(message, @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that goes after it, stay until it is gone");
         assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Reported));
-        // Another wait begins anew.
+        // Another wait start again.
         assert_eq!(waits.note(&web, Some(&wait("b")), HOLD), Some(Due::Later(DEADLINE)));
         assert_eq!((waits.note(&web, None, HOLD), waits.all()), (None, vec![]));
     }

@@ -44,7 +44,7 @@ pub enum QueueReason {
     Change,
     /// It is looked at again, though nothing is known to have changed.
     Resync,
-    /// It is compared with AWS anew, though nothing is known to have changed there either.
+    /// It is compared with AWS again, though nothing is known to have changed there either.
     Audit,
 }
 
@@ -111,7 +111,7 @@ impl Queue {
         keys.into_iter().for_each(|key| self.add_for(QueueReason::Resync, key));
     }
 
-    /// Wants a key compared with AWS anew, when nothing else is to do.
+    /// Wants a key compared with AWS again, when nothing else is to do.
     pub fn audit(&self, key: Key) {
         self.add_for(QueueReason::Audit, key);
     }

@@ -224,7 +224,7 @@ const ON_ITS_WAY: Duration = Duration::from_millis(1000);
 
 /// The maximum age of the controller's knowledge where no watch is disturbed: as long as a throttled call is repeated.
 const OLD: Duration = Duration::from_secs(60);
-/// The same where watches are disturbed: a connection that goes silent is noticed after 320 s, and read anew.
+/// The same where watches are disturbed: a connection that goes silent is noticed after 320 s, and read again.
 const VERY_OLD: Duration = Duration::from_secs(450);
 
 /// Returns the states of some objects at any moment of the time `old` before `until`.

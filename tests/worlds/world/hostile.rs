@@ -1,5 +1,5 @@
 //! Conduct that no controller can forbid: tenants who reach for others' load balancers, floods of annotations, limits of the
-//! account that leave no room, watches that stall, and people who change AWS by hand.
+//! account that leave no room, watches that stall, and users who change AWS by hand.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -54,7 +54,7 @@ impl World {
         }
     }
 
-    /// A tenant writes a binding to somebody else's target group, by the name that it can guess.
+    /// A tenant writes a binding to another owner's target group, by the name that it can guess.
     fn rival_binds(&mut self) {
         let names: Vec<String> =
             self.aws.state().target_groups.into_keys().filter(|name| name.starts_with("k8s-")).collect();

@@ -106,7 +106,7 @@ pub(crate) struct World {
 /// The most time that a world needs to come to rest, in its own time: a connection that goes silent is noticed after 320 s, a key
 /// that fails pauses for two minutes.
 const DEADLINE: Duration = Duration::from_secs(1800);
-/// The audit's period where all is as it shall be and AWS is asked for nothing.
+/// The audit's period where all is as desired and AWS is asked for nothing.
 const NEVER: Duration = Duration::from_secs(100 * 86_400);
 
 impl World {

@@ -188,7 +188,7 @@ fn service_port(number: usize, port: usize) -> Value {
     })
 }
 
-/// A binding that a user writes for a target group of somebody else's.
+/// A binding that a user writes for a target group of another owner.
 pub(crate) fn own_binding(name: &str, target_group: &str, backends: usize, random: &mut Random) -> Value {
     json!({
         "kind": "TargetGroupBinding",

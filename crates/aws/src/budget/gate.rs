@@ -100,7 +100,7 @@ impl Gate {
         Self { bucket: Some(bucket), adaptation: None, waiting: BTreeSet::new() }
     }
 
-    /// Gives up a limit that AWS has not confirmed for long.
+    /// Drops a limit that AWS has not confirmed for long.
     fn expire_limit(&mut self, now: Instant) {
         let throttled = self.adaptation.as_ref().and_then(|adaptation| adaptation.throttled);
         if throttled.is_some_and(|(last, _)| now.saturating_duration_since(last) >= QUIET) {

@@ -4,7 +4,7 @@ use regex_lite::Regex;
 
 use crate::client::service_id;
 
-/// A limit for operations of a service, besides the budget of their class.
+/// A limit for operations of a service, in addition to the budget of their class.
 #[derive(Clone, Debug)]
 pub struct FixedLimit {
     /// AWS's service id without case and separators.

@@ -64,7 +64,7 @@ impl WebIdentity {
             Err(SdkError::ServiceError(context)) => {
                 let error = context.err();
                 let (code, words) = (error.code().unwrap_or("no code"), error.message().unwrap_or("no message"));
-                // A server that repeats what it was sent shall not have it told on.
+                // A server may repeat the token that it was sent, so its text is not shown.
                 return Err(self.refused(code, &words.replace(token, "…"), &Claims::of(token)));
             }
             Err(error) => return Err(self.unreached(&chain(&error).replace(token, "…"))),

@@ -4,7 +4,7 @@ fn error(operation: &'static str, code: &str, message: &str, status: u16) -> Aws
     AwsError { operation, kind: of_code(code, message, status) }
 }
 
-/// As people read it.
+/// The text of an error for users.
 fn text(error: &AwsError) -> String {
     format!("{error}\nfix: {}\ntransient: {}", error.fix().as_deref().unwrap_or("-"), error.is_transient())
 }

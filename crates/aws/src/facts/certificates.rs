@@ -32,7 +32,7 @@ const AT_ONCE: usize = 4;
 pub(crate) struct CertificateStore {
     /// Those whose certificates count; all where it is empty.
     allowed: BTreeSet<String>,
-    /// One reader at a time: whoever waited finds the answer.
+    /// One reader at a time: the others wait and find the answer.
     known: tokio::sync::Mutex<Known>,
 }
 
@@ -82,7 +82,7 @@ impl CertificateStore {
         let now = Instant::now();
         let is_listed: BTreeSet<&CertificateArn> = listed.iter().map(|certificate| &certificate.arn).collect();
         described.retain(|arn, (_, until)| *until > now && is_listed.contains(arn));
-        // A list does not tell who has issued a certificate.
+        // A list does not contain the issuer of a certificate.
         let as_certificate = |listed: &ListedCertificate| match (&listed.domains, self.allowed.is_empty()) {
             (Some(domains), true) => {
                 Some(Certificate { arn: listed.arn.clone(), domains: domains.clone(), authority: None })

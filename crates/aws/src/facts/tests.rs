@@ -200,7 +200,7 @@ async fn a_target_group_is_found_by_its_name_and_kept_for_a_while() {
     assert_eq!(fake.actions(), ["DescribeTargetGroups"]);
 }
 
-/// ACM with these certificates, by name: the names that they are for, and whether a list tells them.
+/// ACM with these certificates, by name: the names that they are for, and whether a list contains them.
 fn acm(call: &Call) -> (u16, String) {
     let request: serde_json::Value = serde_json::from_str(&call.body).unwrap();
     let arn = |name: &str| format!("arn:aws:acm:us-west-2:1:certificate/{name}");

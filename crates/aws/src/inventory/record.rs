@@ -119,8 +119,8 @@ impl Inventory {
     }
 
     /// A listener was modified; `answer` is without rules, certificates, attributes and tags, which stay, but for the
-    /// certificates of a listener that does not speak TLS any more: it has none, and needs them all again when it does.
-    /// The attributes of one that speaks something else now are not known any more.
+    /// certificates of a listener that no longer uses TLS: it has none, and needs them all again when it does.
+    /// The attributes of a listener whose protocol has changed are no longer known.
     pub fn record_listener_modified(&self, mut answer: ObservedListener) {
         if let Some(listener) = self.state().listener(&answer.arn) {
             // Where the default action was not written, AWS has the Secret's content that it had.

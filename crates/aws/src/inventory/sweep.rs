@@ -31,18 +31,18 @@ pub(super) struct ReadResources {
 }
 
 impl Inventory {
-    /// Sees to it that everything has been listed since what is known of the group, or of any, was last given up.
+    /// Ensures that everything has been listed since the cached state of the group, or of any, was last invalidated.
     pub(super) async fn sweep(&self, group: Option<&StackId>) -> Result<(), AwsError> {
         if !self.state().needs_sweep(group) {
             return Ok(());
         }
         let _one = self.sweeping.lock().await;
-        // Who waited for another's sweep has what they need, unless something was given up meanwhile.
+        // The callers that waited for another's sweep have what they need, unless something was invalidated meanwhile.
         if !self.state().needs_sweep(group) {
             return Ok(());
         }
         let reading = Reading::begin(self);
-        // An edit may come to wait for it, whoever began it.
+        // An edit may come to wait for it, even if another pass began it.
         let found = with_priority(Priority::Edit, self.find(&reading)).await?;
         self.state().merge(found);
         Ok(())

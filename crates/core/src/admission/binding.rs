@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig) -> AdmissionResponse {
     let read = |value: &serde_json::Value| serde_json::from_value::<crd::TargetGroupBinding>(value.clone()).ok();
-    // What is no TargetGroupBinding at all, the schema tells.
+    // The schema reports objects that are not TargetGroupBindings at all.
     let Some(new) = read(&request.object).map(TargetGroupBinding::from) else { return AdmissionResponse::allowed() };
     // Nothing may hold up one that goes.
     if new.deleting {
@@ -113,7 +113,7 @@ fn names_same(one: &TargetGroupBindingSpec, other: &TargetGroupBindingSpec) -> b
     }
 }
 
-/// Two bindings of one target group would each let go of the other's targets, unless both share it with other clusters. What
+/// Two bindings of one target group would each deregister the other's targets, unless both share it with other clusters. What
 /// carries a stack's labels where its Ingress or Service is passes: which binding holds a stack's target group, the controller
 /// decides, and no object of a user's may keep it from writing its own.
 fn taken(snapshot: &Snapshot, name: &ObjectName, new: &TargetGroupBinding) -> Option<String> {

@@ -68,7 +68,7 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
     }
 }
 
-/// As much of the cluster as one Ingress is built from, with it as it shall be.
+/// Returns the part of the cluster that one Ingress is built from, with the Ingress as it is written.
 fn around(snapshot: &Snapshot, ingress: &Ingress) -> Snapshot {
     let namespace = &ingress.name.namespace;
     let of_namespace = ObjectName::new("", namespace);

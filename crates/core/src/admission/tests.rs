@@ -200,7 +200,7 @@ fn ingresses_are_denied_as_by_aws_load_balancer_controller() {
     insta::assert_snapshot!(conditions(r#"[{"field": "host-header"}]"#), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: condition 1 on `host-header` needs `hostHeaderConfig`");
     insta::assert_snapshot!(conditions(r#"[{"field": "path-pattern", "pathPatternConfig": {"values": []}}]"#), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: condition 1 on `path-pattern` has no values");
     insta::assert_snapshot!(conditions(r#"[{"field": "http-header", "httpHeaderConfig": {"values": ["a"]}}]"#), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: condition 1 on `http-header` needs `httpHeaderName`");
-    // Go does not mind the case of letters; and what only the build knows is told, not denied.
+    // Go ignores the case of letters; and mistakes that only the build finds are warnings, not denials.
     for text in [
         r#"[{"Field": "host-header", "HostHeaderConfig": {"Values": ["a.example.com"]}}]"#,
         r#"[{"field": "source-ip", "sourceIPConfig": {"values": ["10.0.0.1"]}}]"#,

@@ -4,7 +4,7 @@ use k8s_openapi::ByteString;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// The version that is spoken.
+/// The API version in use.
 pub const API_VERSION: &str = "admission.k8s.io/v1";
 
 /// An AdmissionReview that asks.
@@ -24,7 +24,7 @@ pub struct Request {
     pub operation: String,
     /// The namespace; objects that are created may not carry it themselves.
     pub namespace: String,
-    /// As it shall be.
+    /// The object after the change.
     pub object: Value,
     /// As it is, where it is changed.
     pub old_object: Value,

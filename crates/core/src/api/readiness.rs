@@ -1,6 +1,6 @@
 //! Readiness gates of pods: the types of the conditions that say whether a load balancer finds a pod healthy.
 
-/// Before the name of a TargetGroupBinding, the condition that tells the health of the pod in its target group.
+/// The prefix, before the name of a TargetGroupBinding, of the condition for the health of the pod in its target group.
 pub const PREFIX: &str = "target-health.elbv2.k8s.aws";
 /// The prefix of readiness gates written by the predecessor of aws-load-balancer-controller.
 pub const LEGACY_PREFIX: &str = "target-health.alb.ingress.k8s.aws";

@@ -71,7 +71,7 @@ impl DiagnosticSink {
         }
     }
 
-    /// The end of building where mistakes concern only those who are set aside.
+    /// The end of building where mistakes concern only frozen members.
     pub(super) fn built_without(self, stack: Option<Stack>, frozen: BTreeSet<ObjectName>) -> Built {
         Built {
             stack: stack.filter(|_| self.wants.is_empty()),

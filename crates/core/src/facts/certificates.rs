@@ -12,7 +12,7 @@ pub struct Certificate {
     pub arn: CertificateArn,
     /// The names that it is for, wildcards among them.
     pub domains: Vec<String>,
-    /// The private certificate authority that has issued it, where one has and ACM has told.
+    /// The private certificate authority that issued it, if there is one and ACM has reported it.
     pub authority: Option<String>,
 }
 

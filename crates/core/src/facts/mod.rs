@@ -103,7 +103,7 @@ pub enum Fact<T> {
     },
     /// Not to be had right now: who asks waits, and nothing of it changes.
     Unavailable(String),
-    /// Nobody asks AWS (a plan of files): known after apply.
+    /// AWS is not asked (a plan of files): known after apply.
     AfterApply(&'static str),
 }
 
@@ -124,7 +124,7 @@ pub struct Facts {
     pub secrets: BTreeMap<ObjectName, Fact<OidcSecret>>,
     /// The IPv4 blocks of the VPC.
     pub vpc_blocks: Option<Fact<Vec<String>>>,
-    /// Nobody asks AWS: what is not known is known after apply.
+    /// AWS is not asked: unknown values are known after apply.
     pub offline: bool,
     /// The shared security group.
     pub backend_security_group: Option<Fact<SecurityGroupId>>,

@@ -37,7 +37,7 @@ impl std::fmt::Display for RequiredLabel {
     }
 }
 
-/// Why a Secret cannot be used. Nothing here tells of its content.
+/// The reason why a Secret cannot be used. It contains nothing of the Secret's content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableSecret {
     /// It is not there.

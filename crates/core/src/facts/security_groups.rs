@@ -91,7 +91,7 @@ mod tests {
         let candidates = [("sg-4", Some("web")), ("sg-3", Some("web")), ("sg-1", None), ("sg-2", Some("sg-named"))]
             .map(|(id, name)| ObservedSecurityGroup {
                 id: SecurityGroupId::new(id),
-                // The group's own name is not what people name it by.
+                // The group's own name is not the name that users mean.
                 name: "own".to_owned(),
                 tags: name.map(|name| ("Name".to_owned(), name.to_owned())).into_iter().collect::<Tags>(),
                 ingress: Default::default(),

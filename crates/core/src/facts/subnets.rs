@@ -17,7 +17,7 @@ use crate::model::{LoadBalancerKind, RouteTableInfo, Scheme, SubnetId, SubnetInf
 const CLUSTER_TAG: &str = "kubernetes.io/cluster/";
 /// AWS refuses a load balancer in a subnet with fewer free addresses.
 const LEAST_ADDRESSES: i32 = 8;
-/// The most subnets that a message tells of: an event holds 1,024 characters.
+/// The most subnets that a message lists: an event holds 1,024 characters.
 const MAX_LISTED: usize = 8;
 
 /// A subnet of the VPC (EC2 DescribeSubnets).
@@ -150,7 +150,7 @@ pub enum Verdict {
     OtherCluster(String),
     /// It has too few free addresses.
     TooFewAddresses(i32),
-    /// It has no IPv6 block, and the load balancer shall have IPv6 addresses.
+    /// It has no IPv6 block, and the load balancer needs IPv6 addresses.
     NoIpv6,
 }
 
@@ -219,11 +219,11 @@ impl fmt::Display for Verdict {
 pub enum NoSubnetsReason {
     /// The VPC has no subnets at all.
     EmptyVpc,
-    /// None of its subnets will do.
+    /// None of its subnets is suitable.
     NoneEligible,
-    /// All that will do are in one zone, which is not enough for an Application Load Balancer.
+    /// All suitable subnets are in one zone, which is not enough for an Application Load Balancer.
     OneZone,
-    /// Those that will do are in places of different kinds.
+    /// The suitable subnets are in locations of different kinds.
     MixedLocales,
 }
 
@@ -273,7 +273,7 @@ impl fmt::Display for NoSubnets {
                 "the subnets of {vpc} for {one} are in locations of different kinds, and it can be in only one kind"
             )?,
         }
-        // Those that come closest are told first: a VPC may have hundreds of subnets without any tag.
+        // The closest candidates come first: a VPC may have hundreds of subnets without any tag.
         let (far, near): (Vec<_>, Vec<_>) =
             self.verdicts.iter().partition(|(_, (_, v))| matches!(v, Verdict::NotTagged | Verdict::OtherTags(_)));
         let total = self.verdicts.len();
@@ -367,10 +367,10 @@ pub fn needs_route_tables(choice: &Choice, gates: Gates, candidates: &[SubnetCan
     gates.by_reachability && !candidates.is_empty() && !candidates.iter().any(|candidate| has_role(scheme, candidate))
 }
 
-/// A subnet that will do, and what kind of place it is in.
+/// A suitable subnet, and the kind of its location.
 type EligibleSubnet<'a> = (&'a SubnetCandidate, LocationKind);
 
-/// The subnets of one zone that will do, the best first.
+/// The suitable subnets of one zone, the best first.
 type Ranked<'a> = BTreeMap<(bool, &'a SubnetId), EligibleSubnet<'a>>;
 
 /// The least subnets that a load balancer in such a place takes.
@@ -385,7 +385,7 @@ fn least(kind: LoadBalancerKind, locale: LocationKind, gates: Gates) -> usize {
 /// counts as an availability zone; `route_tables` are those of the VPC, empty where [`needs_route_tables`] says no.
 ///
 /// # Errors
-/// When no subnets will do.
+/// When no subnets are suitable.
 pub fn choose(
     vpc: &VpcId,
     choice: &Choice,
@@ -398,7 +398,7 @@ pub fn choose(
     let own_tag = format!("{CLUSTER_TAG}{cluster}");
     let by_tags = !needs_route_tables(choice, gates, candidates);
     let mut verdicts = BTreeMap::new();
-    // The candidates that will do, by zone, in the order of preference: this cluster's own first, then the smallest id.
+    // The suitable candidates, by zone, in the order of preference: this cluster's own first, then the smallest id.
     let mut eligible: BTreeMap<&str, Ranked<'_>> = BTreeMap::new();
     for candidate in candidates {
         let judged = judge_place(candidate, &choice.by, by_tags, route_tables)

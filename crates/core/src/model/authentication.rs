@@ -35,7 +35,7 @@ pub struct CognitoProvider {
     pub session: Session,
 }
 
-/// A provider of identities that speaks OpenID Connect. Its client's id and secret are in an [`OidcSecret`].
+/// An OpenID Connect provider. Its client's id and secret are in an [`OidcSecret`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OidcProvider {
     /// `https://…`, as all that follow.
@@ -68,7 +68,7 @@ pub struct JwtClaim {
     pub name: String,
     /// `single-string`, `string-array` or `space-separated-values`.
     pub format: String,
-    /// Any of these will do.
+    /// A token needs any one of these.
     pub values: Vec<String>,
 }
 
@@ -82,7 +82,7 @@ pub struct SecretVersion {
     pub resource_version: String,
 }
 
-/// The id of a client, which stands in a Secret, so that it is shown to nobody.
+/// The id of a client, which is in a Secret, so it is never shown.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientId(pub String);
 
@@ -139,7 +139,7 @@ impl Authentication {
     }
 }
 
-/// Remembers with actions, which AWS has just been given, the state of the Secret that went with them: AWS never tells it.
+/// Remembers with actions, which AWS has just been given, the state of the Secret that went with them: AWS never returns it.
 pub fn remember_secret<G>(actions: &mut [Action<G>], written: Option<&Authentication>) {
     for action in actions {
         if let (Action::AuthenticateOidc { secret_version, .. }, Some(secret)) =
@@ -150,7 +150,7 @@ pub fn remember_secret<G>(actions: &mut [Action<G>], written: Option<&Authentica
     }
 }
 
-/// Takes over from `known` what AWS does not tell of actions that were read anew, where they are still the same.
+/// Takes over from `known` the values that AWS does not return for actions that were read again, if they are still the same.
 pub fn carry_over_secret<G: PartialEq>(read: &mut [Action<G>], known: &[Action<G>]) {
     for (action, known) in read.iter_mut().zip(known) {
         if let (

@@ -198,7 +198,7 @@ pub enum Action<G> {
     AuthenticateOidc {
         /// The provider.
         provider: OidcProvider,
-        /// As AWS tells it; `None` where AWS has not been asked.
+        /// The value that AWS reports; `None` where AWS has not been asked.
         #[serde(skip)]
         client_id: Option<ClientId>,
         /// The state of the Secret that we have given AWS; `None` where that is not known.
@@ -383,7 +383,7 @@ pub enum Matcher {
     Grpc(String),
 }
 
-/// The certificates of a listener that speaks TLS.
+/// The certificates of a listener with TLS.
 impl CertificateArn {
     /// Returns true if the text has the form of a certificate's ARN in ACM or IAM, in any partition.
     #[must_use]

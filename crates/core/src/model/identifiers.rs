@@ -17,7 +17,7 @@ macro_rules! identifier {
                 Self(value.into())
             }
 
-            /// The identifier as AWS wants it.
+            /// Returns the identifier in the form that AWS expects.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0

@@ -12,7 +12,7 @@ pub enum MutualAuthentication<T> {
     Off,
     /// The certificates are passed on to the targets, not verified.
     Passthrough,
-    /// They show one that the trust store vouches for.
+    /// The certificates are verified against the trust store.
     Verify {
         /// The authorities that count.
         trust_store: T,

@@ -14,7 +14,7 @@ use super::{
 /// All that AWS and the cluster have of one stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ObservedStack {
-    /// Load balancers with the group's tags; more than one only while one is replaced, or after somebody's copy.
+    /// The load balancers with the group's tags; more than one only while one is replaced, or after a user has copied the tags.
     pub load_balancers: Vec<ObservedLoadBalancer>,
     /// Target groups with the group's tags, sorted by ARN.
     pub target_groups: Vec<ObservedTargetGroup>,
@@ -27,7 +27,7 @@ pub struct ObservedStack {
     /// The tags that are the controller's own, as far as that is remembered. `None` where there is no record of the stack: then
     /// every tag counts as its own.
     pub tag_keys: Option<TagKeys>,
-    /// Load balancers that another has stood in for, for as long as it shall: they may go.
+    /// The load balancers whose replacement has served for the whole hold: they may be deleted.
     pub expired: BTreeSet<LoadBalancerArn>,
     /// The quotas that AWS has refused steps of this change for.
     #[serde(skip)]
@@ -66,7 +66,7 @@ impl ObservedStack {
         self.load_balancers.iter().filter(|existing| !wanted.can_be(existing))
     }
 
-    /// The load balancer whose host name clients shall have: the wanted one, though not before it serves if another does.
+    /// Returns the load balancer whose host name is published: the desired one, but not before it serves if another does.
     #[must_use]
     pub fn published<'a>(&'a self, wanted: &'a LoadBalancer) -> Option<&'a ObservedLoadBalancer> {
         let current = self.current(wanted);
@@ -190,7 +190,7 @@ pub struct ObservedListener {
 }
 
 impl ObservedListener {
-    /// Takes over from what was known of it which Secrets' contents AWS was given: AWS does not tell.
+    /// Takes over the known versions of Secrets that AWS was given: AWS does not return them.
     pub fn carry_over_secrets(&mut self, known: &Self) {
         if self.arn != known.arn {
             return;

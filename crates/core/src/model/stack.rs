@@ -219,7 +219,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Everything that a group of Ingresses or a Service shall have in AWS. Empty when nobody asks for it: then everything goes.
+/// The desired AWS resources of a group of Ingresses or a Service. Empty when no object asks for any: then everything is deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stack {
     /// Its owner.
@@ -234,7 +234,7 @@ pub struct Stack {
     pub listeners: BTreeMap<u16, Listener>,
     /// Members of a group that it says nothing of.
     pub frozen: FrozenMembers,
-    /// Keys of tags that somebody else looks after (`--external-managed-tags`): they are never removed. Not in plans that
+    /// Keys of tags that others manage (`--external-managed-tags`): they are never removed. Not in plans that
     /// are written down.
     #[serde(skip)]
     pub external_tags: BTreeSet<String>,
@@ -273,7 +273,7 @@ pub struct Requesters {
 }
 
 impl Requesters {
-    /// Returns who asks for what AWS refuses in a listener, by the code of AWS's error (ELB API: errors of CreateListener and
+    /// Returns the cause of a listener's setting that AWS refuses, by the code of AWS's error (ELB API: errors of CreateListener and
     /// ModifyListener). `None` for a code that names no setting, or a setting that the listener's cause asks for.
     #[must_use]
     pub fn of_refusal(&self, port: u16, code: &str) -> Option<&Cause> {
@@ -287,8 +287,8 @@ impl Requesters {
         requesters.get(&port)
     }
 
-    /// Returns who asks for what AWS refuses in a load balancer that is to be created, by the code of AWS's error (ELB API: errors of
-    /// CreateLoadBalancer). `None` for a code that names no setting, or one that nobody asks for.
+    /// Returns the cause of a setting that AWS refuses in a new load balancer, by the code of AWS's error (ELB API: errors of
+    /// CreateLoadBalancer). `None` for a code that names no setting, or one that no member asks for.
     #[must_use]
     pub fn of_refused_load_balancer(&self, code: &str) -> Option<&Cause> {
         match code {
@@ -313,11 +313,11 @@ impl Requesters {
 /// Members of a group that the stack says nothing of: what they have in AWS stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrozenMembers {
-    /// They. Where there is nobody, nothing is kept.
+    /// The frozen members. If there are none, nothing is kept for them.
     pub members: BTreeSet<ObjectName>,
-    /// All members in the group's order, those of the stack and those set aside.
+    /// All members in the group's order, both those of the stack and the frozen ones.
     pub order: Vec<ObjectName>,
-    /// The Services that those set aside may lead to, with the member: whose target groups are theirs.
+    /// The Services that frozen members may lead to, with the member that owns their target groups.
     pub services: BTreeSet<(ObjectName, String)>,
 }
 
@@ -330,7 +330,7 @@ impl FrozenMembers {
 }
 
 impl Stack {
-    /// A stack that wants nothing: what it has in AWS is to be deleted.
+    /// Returns an empty stack: its resources in AWS are to be deleted.
     #[must_use]
     pub fn empty(id: StackId) -> Self {
         Self {
@@ -347,7 +347,7 @@ impl Stack {
     }
 }
 
-/// A security group that the load balancer stands behind.
+/// A security group of the load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ManagedSecurityGroup {
     /// Its name, hashed from cluster and group.
@@ -388,7 +388,7 @@ pub struct LoadBalancer {
     pub subnets: Value<Vec<SubnetMapping>>,
     /// In the order of the request. Empty for a Network Load Balancer without any, which can never be given one.
     pub security_groups: Vec<SecurityGroupReference>,
-    /// Those that somebody asks for; all others stay as they are.
+    /// The requested attributes; all others stay unchanged.
     pub attributes: Attributes,
     /// The causes of attributes, where they differ from the load balancer's cause.
     pub attribute_causes: BTreeMap<String, Cause>,
@@ -406,7 +406,7 @@ impl LoadBalancer {
     }
 }
 
-/// A subnet of a load balancer, with the addresses that it shall have there.
+/// A subnet of a load balancer, with the addresses that it needs there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct SubnetMapping {
     /// The subnet.
@@ -448,7 +448,7 @@ pub struct Listener {
     pub ssl_policy: Option<String>,
     /// `AlpnPolicy` of a TLS listener.
     pub alpn_policy: Option<String>,
-    /// Those that somebody asks for; all others stay as they are.
+    /// The requested attributes; all others stay unchanged.
     pub attributes: Attributes,
     /// The causes of attributes, where they differ from the listener's cause.
     pub attribute_causes: BTreeMap<String, Cause>,
@@ -496,9 +496,9 @@ pub struct Rule {
 pub enum TargetGroupReference {
     /// One of this stack's.
     Own(ResourceId),
-    /// Somebody else's, left as it is.
+    /// Another owner's target group, left unchanged.
     Foreign(TargetGroupArn),
-    /// Somebody else's by its name, where nobody asks AWS for the ARN: known after apply.
+    /// Another owner's target group by its name, where AWS is not asked for the ARN: known after apply.
     Named(String),
 }
 
@@ -526,7 +526,7 @@ pub struct TargetGroup {
     pub vpc: Value<VpcId>,
     /// Changed in place.
     pub health_check: HealthCheck,
-    /// Those that somebody asks for; all others stay as they are.
+    /// The requested attributes; all others stay unchanged.
     pub attributes: Attributes,
     /// All its tags.
     pub tags: Tags,

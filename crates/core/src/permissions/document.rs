@@ -37,7 +37,7 @@ pub struct Statement {
 type Condition = BTreeMap<&'static str, BTreeMap<String, Vec<&'static str>>>;
 
 impl Document {
-    /// As JSON, as people read it.
+    /// Returns the policy as formatted JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
         // There is nothing in it that JSON cannot have.

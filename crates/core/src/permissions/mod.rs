@@ -98,7 +98,7 @@ impl Feature {
 /// On what an action is allowed, and under which condition. An action may stand in several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Everything: AWS knows no narrower resource for it, or the resource may be somebody else's (a binding's target group, a
+    /// Everything: AWS knows no narrower resource for it, or the resource may be another owner's (a binding's target group, a
     /// node's security group).
     Anything,
     /// The role that ELB gives itself in an account.
@@ -119,7 +119,7 @@ pub enum Scope {
     TagsOfListeners,
     /// A load balancer, target group or listener that has the cluster's tag.
     Own,
-    /// Any target group: that of a binding is somebody else's.
+    /// Any target group: that of a binding is another owner's.
     TargetGroup,
 }
 

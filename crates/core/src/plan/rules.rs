@@ -25,7 +25,7 @@ use crate::model::{
 /// ELB v2's largest priority.
 pub(super) const LARGEST_PRIORITY: u32 = 50_000;
 
-/// One listener's rules as they are and as they shall be.
+/// One listener's rules as they are and as desired.
 pub(super) struct RuleChange<'a> {
     pub(super) listener: ListenerReference,
     pub(super) port: u16,
@@ -107,7 +107,7 @@ impl<R> Ord for Numbered<'_, R> {
 pub(super) enum RuleSlot<'a> {
     /// One of the wanted rules, with the existing one that is the same.
     Wanted(WantedRule<'a>, Option<ExistingRule<'a>>),
-    /// An existing rule of a member that is set aside.
+    /// An existing rule of a frozen member.
     Frozen(ExistingRule<'a>),
 }
 
@@ -244,7 +244,7 @@ impl<'a> RuleChange<'a> {
             .collect()
     }
 
-    /// Returns the final order: the wanted rules, and those of members set aside where they stand now.
+    /// Returns the final order: the wanted rules, and those of frozen members where they stand now.
     fn places(&self, matches: &[Option<ExistingRule<'a>>]) -> Vec<RuleSlot<'a>> {
         let wanted = || Numbered::all(self.wanted).zip(matches.iter().copied());
         if self.frozen_resources.none_frozen() {
@@ -279,7 +279,7 @@ impl<'a> RuleChange<'a> {
     }
 
     /// Puts kept rules, each with the number of wanted ones above it by its member's place, where they stand now among the wanted
-    /// ones that are there: what the order says of a member set aside may be new, or a mistake, and its rules do not move for it.
+    /// ones that are there: what the order says of a frozen member may be new, or a mistake, and its rules do not move for it.
     /// Among new rules the member's place decides. So it does for a rule that nobody is remembered to have while others are new:
     /// it may be what one of them replaces.
     fn stay(&self, none_is_new: bool, order: &[(WantedRule<'a>, Option<ExistingRule<'a>>)], kept: &mut [KeptRule<'a>]) {
@@ -433,7 +433,7 @@ impl<'a> RuleChange<'a> {
         Some(steps)
     }
 
-    /// Existing rules of members that are set aside.
+    /// Existing rules of frozen members.
     pub(super) fn frozen_rules(&self) -> Vec<&ObservedRule> {
         let places = self.places(&self.matches()).into_iter();
         let kept = places.filter_map(|place| match place {

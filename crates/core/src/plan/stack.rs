@@ -427,7 +427,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// As [`Self::tags`], of what all members share: the tags of members that are set aside stay.
+    /// As [`Self::tags`], of what all members share: the tags of frozen members stay.
     fn shared_tags(
         &mut self,
         resource: TaggedResource,
@@ -760,7 +760,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// A listener that only members set aside ask for: rules of those who have left go, and all else stays.
+    /// A listener that only frozen members ask for: rules of those who have left go, and all else stays.
     fn frozen_listener(&mut self, existing: &ObservedListener, cause: &Cause) {
         let in_use = BTreeSet::new();
         let change = RuleChange {
@@ -953,7 +953,7 @@ impl<'a> Planner<'a> {
     fn replaced(&mut self, wanted: &'a LoadBalancer) -> BTreeSet<&'a TargetGroupArn> {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
-        // What a member has that is set aside, the new one does not have.
+        // What a member has that is frozen, the new one does not have.
         let may_go = serves && self.frozen_resources.none_frozen();
         let unprotected = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
         let due = |old: &ObservedLoadBalancer| may_go && observed.expired.contains(&old.arn);

@@ -219,7 +219,7 @@ pub enum StepAction {
     UpdateBinding {
         /// As it is.
         existing: Box<ObservedBinding>,
-        /// The target group as it shall be.
+        /// The target group as desired.
         target_group: Box<TargetGroup>,
         /// True if the peers that can reach the targets now can continue for the time being.
         #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -44,7 +44,7 @@ pub(super) fn surplus(
     surplus.cloned().collect()
 }
 
-/// Returns the keys that the controller sets for a stack. Of members that are set aside they are what they were.
+/// Returns the keys that the controller sets for a stack. Of frozen members they are what they were.
 #[must_use]
 pub fn tag_keys(stack: &Stack, observed: &ObservedStack) -> TagKeys {
     let own =

@@ -41,7 +41,7 @@ const DEFAULT_LEASE: &str = "aws-load-balancer-controller-leader";
 /// The key of the header in a ConfigMap's data.
 pub const HEADER_KEY: &str = "header";
 
-/// The annotation of a TargetGroupBinding that vouches for its targets, as [`in_term`] writes it.
+/// The annotation of a TargetGroupBinding by which its targets can be trusted, as [`in_term`] writes it.
 pub const CHECKPOINT: &str = "elbv2.k8s.aws/albatross-checkpoint";
 
 /// The annotations of a TargetGroupBinding with which aws-load-balancer-controller does the same. It skips its work where the
@@ -60,12 +60,12 @@ pub struct Header {
     pub region: String,
     /// The cluster's VPC.
     pub vpc: String,
-    /// The process that wrote it last. Whoever finds another's than it took over does not lead any more.
+    /// The process that wrote it last. A process that finds another name here no longer leads.
     pub holder: String,
-    /// The term of the lease in which it was written. Somebody who writes no records (aws-load-balancer-controller, say) may
+    /// The term of the lease in which it was written. A process that writes no records (aws-load-balancer-controller, say) may
     /// have led in a term between.
     pub term: i32,
-    /// The first of the terms, up to that one, in each of which somebody led who writes records.
+    /// The first of the terms, up to that one, in each of which a process led that writes records.
     pub since: i32,
 }
 
@@ -94,12 +94,12 @@ pub struct StackRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clean: Option<Clean>,
     /// The tags that are the controller's own, those of a plan that is being run among them. Absent until the stack is as it
-    /// shall be for the first time. It counts in later terms too: who leads between takes no tags over from others.
+    /// in its desired state for the first time. It is valid in later terms too: a leader between takes no tags over from others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag_keys: Option<TagKeys>,
 }
 
-/// A stack that is as it shall be, as it was believed to be then. What AWS lists all of together is not in here.
+/// The state of a stack that was in its desired state, as known then. Resources that AWS lists all together are not in here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Clean {
@@ -136,20 +136,20 @@ fn hashed(text: &str) -> String {
     hex::encode(half)
 }
 
-/// A short text that differs where target groups, or the targets that they shall have, differ.
+/// Returns a short text that differs where target groups, or their desired targets, differ.
 #[must_use]
 pub fn of_targets<T: std::fmt::Display>(group: &TargetGroupArn, targets: impl IntoIterator<Item = T>) -> String {
     let targets: BTreeSet<String> = targets.into_iter().map(|target| target.to_string()).collect();
     hashed(&format!("{FORMAT} {group} {}", targets.into_iter().collect::<Vec<_>>().join(" ")))
 }
 
-/// The value of [`CHECKPOINT`] that vouches, in a term of the lease, for what [`of_targets`] tells.
+/// Returns the value of [`CHECKPOINT`] for a term of the lease and the text of [`of_targets`].
 #[must_use]
 pub fn in_term(term: i32, targets: &str) -> String {
     format!("{term} {targets}")
 }
 
-/// Returns whether a checkpoint vouches for these targets: it was written in one of the given terms, in which no controller
+/// Returns whether a checkpoint is valid for these targets: it was written in one of the given terms, in which no controller
 /// led that writes none.
 #[must_use]
 pub fn counts(checkpoint: &str, terms: &RangeInclusive<i32>, targets: &str) -> bool {
@@ -211,7 +211,7 @@ pub fn read(header: &Header, contents: &Contents) -> Read {
     let counts = header.follows(found);
     for (name, packed) in &contents.packed {
         match unpack(packed) {
-            // One that somebody has copied to another place is about nothing here.
+            // A record that was copied to another place is not valid here.
             Some(record) if key(&record.stack) == *name => {
                 if counts {
                     read.records.insert(name.clone(), record);
@@ -225,7 +225,7 @@ pub fn read(header: &Header, contents: &Contents) -> Read {
     read
 }
 
-/// A record as it is written: JSON in raw DEFLATE. What cannot be written vouches for nothing.
+/// Encodes a record: JSON in raw DEFLATE. One that cannot be encoded is never trusted.
 #[must_use]
 pub fn pack(record: &StackRecord) -> Vec<u8> {
     let mut packed = DeflateEncoder::new(Vec::new(), Compression::best());

@@ -78,7 +78,7 @@ fn source(block: &str, address: Option<IpAddr>) -> Match {
     }
 }
 
-/// A regular expression holds where it is the whole text, does not hold where it is found nowhere, and between nobody knows.
+/// Compares a regular expression: it matches if it is the whole text, does not if it is found nowhere, and is unknown between.
 fn regular(expression: &str, text: &str) -> Match {
     let compiled = |expression: &str, ignoring_case: bool| -> Option<Regex> {
         RegexBuilder::new(expression).case_insensitive(ignoring_case).build().ok()

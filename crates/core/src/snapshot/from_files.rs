@@ -249,7 +249,7 @@ fn documents(text: &str) -> Batch {
     batch
 }
 
-/// The kind and name of an object as people say them.
+/// Returns the kind and name of an object, for messages.
 fn subject(kind: &str, node: &Node) -> String {
     let text = |key: &str| node.get("metadata").map(|metadata| metadata.text_of(key)).unwrap_or_default();
     let kind = if kind.is_empty() && !text("name").is_empty() { "object" } else { kind };

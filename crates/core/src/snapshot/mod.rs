@@ -131,7 +131,7 @@ impl Snapshot {
         T::objects(self).remove(name).map(|before| Change { name: name.clone(), before: Some(before), present: false })
     }
 
-    /// Replaces a whole kind by what a complete list gave, and tells what changed.
+    /// Replaces a whole kind by a complete list, and returns the changes.
     pub fn replace<T: SnapshotObject>(&mut self, listed: Vec<T>) -> Vec<Change<T>> {
         let names: BTreeSet<ObjectName> = listed.iter().map(|o| o.name().clone()).collect();
         let gone: Vec<ObjectName> = T::objects(self).keys().filter(|name| !names.contains(*name)).cloned().collect();

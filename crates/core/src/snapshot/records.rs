@@ -291,7 +291,7 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// True if one of its address families is IPv6.
     pub ipv6: bool,
-    /// `spec.selector`: the labels of its pods; empty where somebody else keeps its endpoints.
+    /// `spec.selector`: the labels of its pods; empty where another controller manages its endpoints.
     pub selector: BTreeMap<String, String>,
     /// `spec.loadBalancerClass`
     pub load_balancer_class: Option<String>,
@@ -541,7 +541,7 @@ pub struct ReadinessGate {
     pub state: Option<GateState>,
 }
 
-/// A condition of a pod, as it is or shall be.
+/// A condition of a pod, observed or desired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateState {
     /// The status of the condition.

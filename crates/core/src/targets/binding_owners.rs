@@ -54,7 +54,7 @@ fn group_name(arn: &str) -> Option<&str> {
     arn.split('/').nth(1)
 }
 
-/// Returns the name of the target group that a binding names; what has not the form of an ARN stands for itself.
+/// Returns the name of the target group that a binding names; text that does not have the form of an ARN is the name itself.
 #[must_use]
 pub fn group_of(spec: &TargetGroupBindingSpec) -> Option<&str> {
     match spec.target_group_arn.as_deref().filter(|arn| !arn.is_empty()) {
@@ -63,7 +63,7 @@ pub fn group_of(spec: &TargetGroupBindingSpec) -> Option<&str> {
     }
 }
 
-/// Returns whether a binding names a target group. A name is compared with the one in the ARN, so that nobody has to have
+/// Returns whether a binding names a target group. A name is compared with the one in the ARN, so that no call is needed to
 /// looked at the binding yet: right after a start the younger of two may come first.
 fn leads_to(binding: &TargetGroupBinding, arn: &TargetGroupArn) -> bool {
     match key_of(&binding.spec) {

@@ -23,7 +23,7 @@ const EXCLUDING_LABELS: [&str; 3] = [
     "node.kubernetes.io/exclude-from-external-load-balancers",
     "alpha.service-controller.kubernetes.io/exclude-balancer",
 ];
-/// The label that tells Fargate's nodes, which are no instances.
+/// The label of Fargate's nodes, which are not instances.
 pub const COMPUTE_TYPE: &str = "eks.amazonaws.com/compute-type";
 
 /// A target whose address, if it is one, has its usual form, so that texts can be compared.
@@ -61,14 +61,14 @@ pub struct Skipped {
 /// The result of resolving a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// These shall be registered, and no others.
+    /// The targets to register, and no others.
     Targets {
-        /// With what stands behind each.
+        /// The targets, with the object behind each.
         targets: BTreeMap<Target, TargetOwner>,
         /// The endpoints that were skipped although no setting asks for that; without the pods that are simply not ready.
         skipped: Vec<Skipped>,
     },
-    /// The Service, or its port, is not there: nothing shall be registered.
+    /// The Service, or its port, does not exist: nothing is registered.
     BackendMissing {
         /// The missing object.
         what: String,

@@ -65,7 +65,7 @@ fn source(peer: &Peer) -> Result<Source, InvalidNetworking> {
     }
 }
 
-/// Returns whom a binding lets in. A peer that cannot be read lets in nobody.
+/// Returns the sources that a binding allows. A peer that cannot be read allows none.
 #[must_use]
 pub fn sources(networking: &Networking) -> Vec<Source> {
     networking.ingress.iter().flatten().flat_map(|ingress| &ingress.from).filter_map(|peer| source(peer).ok()).collect()
@@ -179,10 +179,10 @@ pub fn is_ours(rule: &SecurityGroupRule) -> bool {
     rule.description.split(',').any(|pair| pair.trim() == NODE_RULE_DESCRIPTION)
 }
 
-/// Compares what a security group shall have with what it has. Rules of others are left alone.
+/// Compares the desired rules of a security group with its observed ones. Rules of other owners are not changed.
 #[must_use]
 pub fn changes(wanted: &BTreeSet<SecurityGroupRule>, existing: &BTreeSet<SecurityGroupRule>) -> RuleChange {
-    // EC2 has one rule of an identity alone: where somebody else made it, it does for us.
+    // EC2 has only one rule of an identity: one that another owner made is enough.
     let there: BTreeSet<_> = existing.iter().map(SecurityGroupRule::identity).collect();
     let needed: BTreeSet<_> = wanted.iter().map(SecurityGroupRule::identity).collect();
     let surplus = |rule: &&SecurityGroupRule| is_ours(rule) && !needed.contains(&rule.identity());

@@ -9,7 +9,7 @@ use super::endpoints::target;
 /// The most targets of one RegisterTargets or DeregisterTargets call.
 pub const MAX_PER_CALL: usize = 200;
 
-/// The calls that bring a target group to what it shall have, in their order: registering comes first, so that a rolling
+/// The calls that bring a target group to its desired targets, in their order: registering comes first, so that a rolling
 /// update never leaves the group with less than it had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetPlan {
@@ -93,7 +93,7 @@ fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
     targets.chunks(MAX_PER_CALL).map(<[Target]>::to_vec).collect()
 }
 
-/// Compares what a group shall have with what it has. `most` is the limit on targets in one group, where there is one.
+/// Compares the desired targets of a group with its observed ones. `most` is the limit on targets in one group, where there is one.
 #[must_use]
 pub fn plan(wanted: &BTreeSet<Target>, present: &BTreeMap<Target, TargetHealth>, most: Option<usize>) -> TargetPlan {
     // AWS may write an IPv6 address in another form than Kubernetes does.

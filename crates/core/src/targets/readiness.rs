@@ -20,7 +20,7 @@ use super::{
 const BINDING_DELETED: &str = "Target Group Binding is deleted";
 /// The message on a pod whose binding has nothing to register.
 const BACKEND_MISSING: &str = "the Service of the Target Group Binding is gone";
-/// AWS's state of a target that it has told no health of.
+/// The state of a target for which AWS has reported no health.
 const UNKNOWN: &str = "unknown";
 
 /// A pod with a readiness gate for a binding.
@@ -28,7 +28,7 @@ const UNKNOWN: &str = "unknown";
 pub struct GatedPod {
     /// Namespace and name.
     pub name: ObjectName,
-    /// Tells it from others of its name.
+    /// The UID, which distinguishes it from others of its name.
     pub uid: String,
     /// The gate, with what the pod says of it.
     pub gate: ReadinessGate,

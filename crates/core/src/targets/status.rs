@@ -23,7 +23,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// All is as it shall be. It says no numbers, so that a rollout writes no status.
+    /// Everything is as desired. The text has no numbers, so that a rollout writes no status.
     #[must_use]
     pub fn reconciled() -> Self {
         let message = "the endpoints of the Service are registered in the target group".to_owned();
@@ -31,7 +31,7 @@ impl Report {
     }
 }
 
-/// Returns the ARN of the target group that a binding holds, or held last, where its status tells.
+/// Returns the ARN of the target group that a binding holds, or held last, where its status names it.
 #[must_use]
 pub fn held(status: &TargetGroupBindingStatus) -> Option<&str> {
     let mut conditions = status.conditions.iter().flatten();

@@ -342,7 +342,7 @@ impl Inner {
                 (Outcome::ServerError, failure(500, code, "An internal error has occurred"))
             }
             (Fate::Crash(crash), _) => {
-                // Nobody may listen any more.
+                // The caller may no longer listen.
                 let _ = crash.crashed.send(());
                 (Outcome::Lost, Reply::Never)
             }

@@ -152,7 +152,7 @@ async fn tags_that_are_about_to_be_set_are_known_as_ours_before_they_are_even_af
     let stored = Stored::default();
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
-    // Before a stack is as it shall be for the first time, nothing is known: it may be somebody else's until then.
+    // Before a stack is as desired for the first time, nothing is known: it may be another owner's until then.
     first.mark_dirty(&stack("web"), keys(&["team"])).await.unwrap();
     assert_eq!(first.tag_keys(&stack("web")), None);
     first.mark_clean(&stack("web"), &observed("1"), keys(&["team"]));

@@ -59,7 +59,7 @@ impl CreatedResources {
             return Ok(arn.clone());
         }
         let mut found = inventory.target_groups_of(stack, resource);
-        // The only one stays, also while a binding of its name goes: that is made anew.
+        // The only one stays, also while a binding of its name goes: that is made again.
         if found.len() > 1 {
             found.retain(|g| !self.to_delete.contains(&g.arn) && !self.names_to_delete.contains(&g.name));
         }

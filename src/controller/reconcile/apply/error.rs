@@ -77,7 +77,7 @@ pub(crate) enum StepError {
     /// Another replica holds the lease.
     #[error("another replica holds the lease")]
     NotLeader,
-    /// A forward action names a target group of somebody else's that is not there.
+    /// A forward action names a target group of another owner that is not there.
     #[error(transparent)]
     ForeignTargetGroup(AwsError),
 }

@@ -105,7 +105,7 @@ impl Applier {
         }
     }
 
-    /// Gives up what is known of a group after a step that shows that it is wrong, or may have done something.
+    /// Invalidates the cached state of a group after a step that shows that it is wrong, or may have done something.
     fn read_again(&self, stack: &StackId, action: &StepAction, source: &StepError) {
         self.inventory.invalidate_and_find(stack, steps::possibly_created(action));
         if let StepError::Aws(error) | StepError::NotYet(error) = source

@@ -52,7 +52,7 @@ fn deleted(result: Result<(), AwsError>) -> Result<(), StepError> {
     }
 }
 
-/// A step whose action names target groups: one of somebody else's that is gone is the author's to mend.
+/// A step whose action names target groups: one of another owner that is gone is the author's to mend.
 fn forwarding(error: AwsError, action: &Action<TargetGroupReference>) -> StepError {
     let foreign = action.target_groups().any(|g| matches!(g, TargetGroupReference::Foreign(_)));
     if foreign && error.code() == Some("TargetGroupNotFound") {

@@ -242,7 +242,7 @@ fn plan_of(actions: impl IntoIterator<Item = StepAction>) -> Plan {
     Plan { steps: steps.collect(), ..Plan::default() }
 }
 
-/// As people read it.
+/// The text as users read it.
 fn reported(result: Result<Applied, ApplyError>) -> String {
     let error = result.unwrap_err();
     let (fix, transient) = (error.fix().unwrap_or_else(|| "-".into()), error.is_transient());
@@ -398,7 +398,7 @@ async fn what_is_not_there_to_be_deleted_is_looked_for_again() {
 #[tokio::test]
 async fn nothing_is_adopted_by_its_name() {
     let owners = [
-        // Somebody else's, with other settings; without, where AWS answers with what is there; and our own.
+        // Another owner's, with other settings; without, where AWS answers with what is there; and our own.
         ("shop/other", true),
         ("shop/other", false),
         ("shop/web", true),
@@ -669,7 +669,7 @@ async fn bindings_are_replaced_only_where_they_are_the_groups() {
     room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["spec"]["serviceRef"]["name"] = json!("other");
     let changed = reported(room.step(update).await);
 
-    // Somebody else's.
+    // Another owner's.
     room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["labels"] = json!({});
     let foreign = reported(room.step(StepAction::CreateBinding(target_group)).await);
     insta::assert_snapshot!(format!("{changed}\n{foreign}"), @"

@@ -118,8 +118,8 @@ impl TargetsError {
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Brings a binding's target group to the targets that it shall have, or lets go of them if the binding is deleted, and
-    /// keeps its finalizer and status. Where nothing has changed, nobody is asked and nothing is written.
+    /// Brings a binding's target group to the targets that it needs, or lets go of them if the binding is deleted, and
+    /// keeps its finalizer and status. Where nothing has changed, AWS is not asked and nothing is written.
     ///
     /// # Errors
     /// When it could not be done, or not in full; what could be done is done.
@@ -208,7 +208,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         known.map(|facts| with_facts(binding.clone(), &facts)).transpose()
     }
 
-    /// Gives up what is known of a target group that AWS says is gone.
+    /// Invalidates the cached state of a target group that AWS says is gone.
     fn invalidate(&self, arn: &TargetGroupArn) {
         self.cloud.invalidate_targets(arn);
         self.groups().retain(|_, facts| facts.arn != *arn);

@@ -117,7 +117,7 @@ impl LiveCluster {
     }
 }
 
-/// The finalizers as they shall be; `None` when they are so.
+/// The finalizers as desired; `None` when they are so.
 fn finalizers(current: &[String], present: bool) -> Option<Vec<String>> {
     let is_there = current.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
     (is_there != present).then(|| {

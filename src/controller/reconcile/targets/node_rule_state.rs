@@ -114,7 +114,7 @@ struct Demands {
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Lets load balancers in to the nodes and pods behind all bindings with `spec.networking`, and takes away the rules that
-    /// no binding asks for any more, once every one of them is understood. Where nothing has changed, nobody is asked.
+    /// no binding asks for any more, once every one of them is understood. Where nothing has changed, AWS is not asked.
     ///
     /// # Errors
     /// All that could not be done, never empty; what could be done is done. A binding that is not understood keeps the rules
@@ -141,7 +141,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Err(problems)
     }
 
-    /// Gives up what is known of security groups and network interfaces, so that drift is found the next time. What bindings
+    /// Invalidates the cached state of security groups and network interfaces, so that drift is found the next time. What bindings
     /// asked for when they were understood stays known.
     pub async fn invalidate_node_rules(&self) {
         let mut state = self.node_rules.lock().await;
@@ -187,7 +187,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let unclear: BTreeSet<&ObjectName> = obscure.iter().map(|demand| &demand.binding.name).collect();
         understood.retain(|name, _| rules.contains_key(name) || unclear.contains(name));
         let mut failed: Vec<Pin> = refused.iter().flat_map(|demand| pins(demand, &located)).collect();
-        // What they had stays where it is, so that their groups have to be known, also those that were given up.
+        // What they had stays where it is, so that their groups have to be known, also those that were invalidated.
         let had = obscure.iter().filter_map(|demand| understood.get(&demand.binding.name));
         seen.extend(had.flat_map(|rules| rules.keys().cloned()));
         read_groups(&self.cloud, groups, &*seen).await?;

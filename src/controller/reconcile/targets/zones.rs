@@ -28,7 +28,7 @@ pub(crate) enum ZoneSource {
     /// The blocks of `spec.vpcID`, or of the cluster's VPC, as far as they are known.
     #[default]
     Binding,
-    /// The blocks of the target group's VPC, read anew.
+    /// The blocks of the target group's VPC, read again.
     TargetGroup,
     /// As before, and inside of the VPC the zones of the pods' nodes: Local Zones.
     Nodes,

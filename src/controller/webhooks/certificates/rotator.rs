@@ -66,7 +66,7 @@ impl CertificateRotator {
 
     /// Brings everything to where it shall be now.
     async fn pass(&self, now: SystemTime) -> Vec<Problem> {
-        // Each step leads to the next; somebody else's may come between.
+        // Each step leads to the next; another owner's may come between.
         const STEPS: usize = 5;
         for _ in 0..STEPS {
             // The configurations are read before the Secret, so that what is written to them is no older than what another

@@ -58,7 +58,7 @@ async fn a_record_counts_only_where_aws_lists_all_that_it_names() {
 async fn what_is_given_up_is_read_in_spite_of_a_record() {
     let (fake, inventory) = started(&world(&["a"], &["a"], &["a"])).await;
     inventory.add_records([(group("a"), clean("a"))]);
-    // Before it was believed, and after.
+    // Before it was trusted, and after.
     for asked in ["DescribeListeners", "DescribeTags"] {
         inventory.invalidate(&group("a"));
         let observed = inventory.observe_whole(&group("a")).await.unwrap();

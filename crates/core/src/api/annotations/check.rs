@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::registry::{ANNOTATIONS, Annotation, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX, Status, find};
 use super::{choice, shorten};
 
-/// Something to tell about one annotation of an object.
+/// A finding about one annotation of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The full key, as it is written.
@@ -59,7 +59,7 @@ fn check_one(kind: ObjectKind, key: &str, value: &str, compared: &mut usize) -> 
             );
         }
         return match annotation.status {
-            // What of these is not built is told where the Service is built.
+            // Annotations of these that are not built are reported where the Service is built.
             _ if annotation.key.prefix() == SERVICE_PREFIX => None,
             status if status.refuses(value) => {
                 let (kind, message, fix) = refused(key, value, annotation);

@@ -1,5 +1,5 @@
 //! The grammars of annotation values. They are exactly those of the controller that this one replaces, traps included, because the
-//! same value must go on meaning the same thing.
+//! same value must keep its meaning.
 
 use std::collections::BTreeMap;
 

@@ -427,7 +427,7 @@ fn rules_that_share_target_groups_change_over_where_there_is_room_for_no_more_gr
         let mut aws = within(Most { target_groups: most, ..Most::default() }, &before);
         let way = arrive(&mut aws, &after).unwrap();
         assert_eq!(way.refused, [Quota::TargetGroups], "{most}");
-        // Of two rules that lead to a group one is deleted, the other changed, and the first made anew at once.
+        // Of two rules that lead to a group one is deleted, the other changed, and the first made again at once.
         let fewest = way.states.iter().map(|state| listener(state).rules.len()).min();
         assert!(fewest >= Some(11), "{most}: {fewest:?}\n{}", way.steps.join("\n"));
         for state in &way.states {

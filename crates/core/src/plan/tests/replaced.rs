@@ -23,7 +23,7 @@ pub(super) fn public(mut stack: Stack) -> Stack {
         let second = group.second_name.known().unwrap().to_string().replace("second", "public");
         group.second_name = Value::Known(TargetGroupName::new(second).unwrap());
     }
-    // Somebody else's target groups serve one load balancer too, and nobody can make them serve two.
+    // Another owner's target groups serve one load balancer too, and nobody can make them serve two.
     let none = || Action::FixedResponse { content_type: None, message_body: None, status_code: "503".to_owned() };
     let foreign = |action: &Action<TargetGroupReference>| {
         action.target_groups().any(|group| matches!(group, TargetGroupReference::Foreign(_)))

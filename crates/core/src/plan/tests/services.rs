@@ -466,7 +466,7 @@ proptest! {
     }
 }
 
-/// A Service with one port that speaks TLS or TCP, and an attribute of the listener of TCP.
+/// A Service with one port with TLS or TCP, and an attribute of the listener of TCP.
 fn one_port(tls: bool) -> Choice {
     let port = PortChoice { protocol: PortProtocol::Tcp, tls, named: false, preserve: None, idle_timeout: Some(4) };
     Choice {

@@ -326,7 +326,7 @@ fn sources_that_become_fewer_are_kept_out_before_anything_else_that_aws_may_refu
 
 #[test]
 fn sources_that_become_others_or_that_a_redirect_leads_to_a_port_wait_for_their_listeners() {
-    // Clients who come anew are let in when the listener is as it shall be, and some of those who go are among them.
+    // Clients who come anew are let in when the listener is as desired, and some of those who go are among them.
     let mut stack = built(MANIFESTS);
     open_to(&mut stack, &[(80, "10.0.0.0/16"), (443, "10.0.0.0/16")]);
     let aws = Aws::with(&stack);

@@ -213,7 +213,7 @@ fn stack(random: &mut Random) -> Stack {
         stack.security_group = None;
         let balancer = stack.load_balancer.as_mut().expect("one");
         balancer.security_groups = vec![own.clone()];
-        // The targets let in the user's group alone, or are somebody else's to open.
+        // The targets let in the user's group alone, or are another owner's to open.
         let networking = &mut stack.target_groups.values_mut().next().expect("one").binding.networking;
         *networking = networking.take().filter(|_| !random.chance(3)).map(|rules| {
             rules

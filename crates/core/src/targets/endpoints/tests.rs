@@ -275,7 +275,7 @@ fn a_node_selector_chooses() {
         ("NotIn takes nodes without the label", expression("pool", "NotIn", &["web"]), vec!["b", "n1"]),
         ("Exists", expression("pool", "Exists", &[]), vec!["b", "w"]),
         ("DoesNotExist", expression("pool", "DoesNotExist", &[]), vec!["n1"]),
-        // Nobody is left but no silent node either: n2 is not selected.
+        // No target is left, but no silent node either: n2 is not selected.
         ("all must hold", both, vec![]),
     ] {
         let mut bound = binding(IntOrString::Int(80), TargetType::Instance);

@@ -468,7 +468,7 @@ async fn after_an_unclear_answer_attributes_are_read_again() {
             matches!(&error.source, StepError::Aws(e) if matches!(e.kind, AwsErrorKind::Unclear { .. })),
             "{error}"
         );
-        // Once alone: nobody knows whether the first has taken effect.
+        // Once alone: it is not known whether the first has taken effect.
         assert_eq!(room.fake.actions().len(), 1);
         assert_eq!(known_attributes(&room.observe_service().await), [None, None, None]);
         room.inventory.read(&web(), &reads).await.unwrap();

@@ -425,7 +425,7 @@ async fn watches_that_show_no_endpoints_are_not_believed_at_once() {
     lab.cluster.pods.lock().unwrap().clear();
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), [reads[0], reads[1], "deregister 10.0.0.1:8080"]);
-    // With nothing registered, nobody is asked.
+    // With nothing registered, AWS is not asked.
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), [""; 0]);
 }

@@ -244,7 +244,7 @@ impl<'a> Builder<'a> {
         Ok(Some(Sourced { value: sources, place }))
     }
 
-    /// Tells of ranges that a load balancer without IPv6 addresses cannot let in. Who has no others is set aside.
+    /// Tells of ranges that a load balancer without IPv6 addresses cannot let in. Who has no others is frozen.
     pub(super) fn check_sources(&mut self, specs: &[MemberSpec<'a>]) -> Result<(), Unmerged> {
         let mut alone = BTreeSet::new();
         for spec in specs {

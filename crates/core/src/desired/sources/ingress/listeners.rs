@@ -15,7 +15,7 @@ pub(super) struct ListenerContext {
 
 impl<'a> Builder<'a> {
     /// The default action that the member gives to a listener. A default rule has neither conditions nor transforms; what is
-    /// wrong with them is told all the same.
+    /// wrong with them is reported all the same.
     pub(super) fn default_action(
         &mut self,
         member: Member<'a>,

@@ -138,7 +138,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Refuses a change of the scheme that would cost somebody something: a member set aside has what it has on the load
+    /// Refuses a change of the scheme that would cost somebody something: a frozen member has what it has on the load
     /// balancer as it is, and two cannot have one name while one takes over from the other.
     pub(super) fn check_replacement(
         &mut self,

@@ -79,7 +79,7 @@ impl<'a> Builder<'a> {
         else {
             let of_its_own = member.ip_address_type().ok().flatten();
             self.ip_address_type = of_its_own.map_or(IpAddressType::Ipv4, |kind| kind.value);
-            // What is wrong with backends and paths is told all the same, whatever the listeners turn out to be.
+            // What is wrong with backends and paths is reported all the same, whatever the listeners turn out to be.
             let context = ListenerContext { port: 80, protocol: ListenerProtocol::Http };
             let _ = (self.default_action(member, context), self.rules(member, context));
             self.target_groups.clear();
@@ -144,7 +144,7 @@ impl<'a> Builder<'a> {
         Ok(selection)
     }
 
-    /// Its ports; and the certificates and the policy of those that speak TLS.
+    /// Its ports; and the certificates and the policy of those with TLS.
     #[allow(clippy::type_complexity, reason = "used once, just above")]
     fn requested_ports(
         &mut self,

@@ -72,7 +72,7 @@ pub(super) struct MergedPort {
 #[derive(Default)]
 pub(super) struct Decided {
     values: BTreeMap<String, String>,
-    /// True if that member is set aside: what the load balancer has for these keys stays, whoever else asks for them.
+    /// True if that member is frozen: what the load balancer has for these keys stays, whoever else asks for them.
     stays: bool,
 }
 
@@ -233,7 +233,7 @@ impl<'a> Builder<'a> {
         Ok(Merged { name, scheme, subnets: subnets?, access, attributes: attributes?, redirect, ports })
     }
 
-    /// Returns the members that are set aside, `None` for one whose class cannot be read.
+    /// Returns the frozen members, `None` for one whose class cannot be read.
     fn frozen_members<'s>(
         &'s self,
         frozen: &'s BTreeSet<ObjectName>,
@@ -246,7 +246,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Returns the first member of the group that has something of the load balancer, or of its listener on a port: its class gives
-    /// the attributes of it. It may be set aside.
+    /// the attributes of it. It may be frozen.
     fn first_member(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -387,7 +387,7 @@ impl<'a> Builder<'a> {
             ToString::to_string,
         )?;
         let retained = self.observed_if_frozen(frozen)?;
-        // A listener that only somebody set aside has is there as well.
+        // A listener that only a frozen member has is there as well.
         let is_secure = |port: &u16| match ports.get(port) {
             Some(protocol) => *protocol == ListenerProtocol::Https,
             None => retained.is_some_and(|o| {
@@ -396,7 +396,7 @@ impl<'a> Builder<'a> {
             }),
         };
         let Some(port) = requested else {
-            // Plain requests are not served all at once because whoever redirects them is set aside.
+            // Plain requests are not served all at once because whoever redirects them is frozen.
             let may_redirect = |member: &Member<'_>| member.ssl_redirect().map_or(true, |redirect| redirect.is_some());
             let somebody = self.frozen_members(frozen).any(|member| member.is_none_or(|member| may_redirect(&member)));
             return Ok(retained.and_then(current_redirect).filter(|port| somebody && is_secure(port)));
@@ -439,7 +439,7 @@ impl<'a> Builder<'a> {
         )
     }
 
-    /// Tells those who say who may reach a port who else may, as long as somebody is set aside that may ask for it.
+    /// Tells those who say who may reach a port who else may, as long as some member is frozen that may ask for it.
     fn warn_of_retained_sources(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -540,7 +540,7 @@ impl<'a> Builder<'a> {
         let first = on_port().next().ok_or(Unmerged::Failed)?;
         let retained = self.observed_if_frozen(frozen)?;
         let current = retained.and_then(|observed| observed.load_balancers.first()).and_then(|b| b.listener(port));
-        // The default certificate of a member set aside stays the default.
+        // The default certificate of a frozen member stays the default.
         let held_default = current.and_then(|listener| listener.default_certificate.clone()).filter(|certificate| {
             let mut holders = retained.iter().flat_map(|observed| &observed.member_resources).filter(|resources| {
                 resources.ports.get(&port).is_some_and(|held| held.certificates.contains(certificate))
@@ -555,7 +555,7 @@ impl<'a> Builder<'a> {
             true => keys::LISTEN_PORTS.as_str().to_owned(),
             false => "spec".to_owned(),
         };
-        // A member set aside may have asked for what is open. Where a member that is served says who may come in, no more than
+        // A frozen member may have asked for what is open. Where a member that is served says who may come in, no more than
         // that is kept: neither what nobody asks for, nor that everybody may come where nobody says otherwise.
         let said = ranges.is_some() || lists.is_some();
         let named: Option<Vec<Vec<Source>>> =
@@ -616,7 +616,7 @@ fn in_listener(observed: &ObservedStack, port: u16, holds: impl Fn(&crate::model
     observed.load_balancers.first().and_then(|balancer| balancer.listener(port)).is_some_and(holds)
 }
 
-/// Returns true if the plan keeps a listener that no part asks for: a member set aside has it, or nobody is remembered to.
+/// Returns true if the plan keeps a listener that no part asks for: a frozen member has it, or nobody is remembered to.
 fn has_frozen_listener(observed: &ObservedStack, frozen: &BTreeSet<ObjectName>, port: u16) -> bool {
     let mut holders =
         observed.member_resources.iter().filter(|resources| resources.ports.contains_key(&port)).peekable();

@@ -149,7 +149,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Builds and puts together until nobody has to be set aside any more. Without anybody left there is a stack only where
+    /// Builds and puts together until no member has to be frozen any more. Without anybody left there is a stack only where
     /// somebody leaves, whose part has to go.
     fn stack(&mut self, members: &[Member<'a>], frozen: &mut BTreeSet<ObjectName>, leaving: bool) -> Option<Stack> {
         frozen.extend(self.facts.refused.iter().filter(|name| members.iter().any(|m| m.name() == *name)).cloned());
@@ -160,7 +160,7 @@ impl<'a> Builder<'a> {
                 Err(Failed) => drop(frozen.insert(member.name().clone())),
             }
         }
-        // More than once around where members are set aside on the way: each time somebody is.
+        // More than once around where members are frozen on the way: each time somebody is.
         loop {
             // What is not known yet is no mistake of anybody's.
             if self.sink.wants.iter().any(FactQuery::is_read) {

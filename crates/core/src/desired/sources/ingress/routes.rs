@@ -106,7 +106,7 @@ impl<'a> Builder<'a> {
             for (port, sources) in &sources {
                 rules.extend(sources.iter().map(|source| access::open_to(*port, source)));
             }
-            // The ports that only members set aside listen on stay open to whom they are.
+            // The ports that only frozen members listen on stay open to whom they are.
             let retained = current.into_iter().flat_map(|observed| {
                 let group = observed.security_groups.first();
                 group.into_iter().flat_map(|group| &group.ingress)

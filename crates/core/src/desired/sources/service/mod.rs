@@ -37,7 +37,7 @@ const ATTRIBUTES: Key = keys::ATTRIBUTES;
 pub enum Ownership {
     /// This controller makes it.
     Ours,
-    /// Somebody else's, or nobody's: a Service that has no load balancer, that another controller serves, or that is
+    /// Another owner's, or nobody's: a Service that has no load balancer, that another controller serves, or that is
     /// being deleted.
     Foreign,
 }

@@ -283,7 +283,7 @@ fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
     // Nor does somebody else who redirects there miss the listener.
     let built = built_of(&[broken, member("b", &[("ssl-redirect", "443")])], &facts);
     assert_eq!(built.frozen, [name("a")].into());
-    // Without anybody set aside, requests are served where nobody redirects them.
+    // Without a frozen member, requests are served where nobody redirects them.
     let served = routes(&built_of(&[member("b", &[])], &facts).stack.unwrap());
     insta::assert_snapshot!(served, @r"
     HTTP 80: 404 -
@@ -315,7 +315,7 @@ fn plain_requests_are_redirected_only_for_whoever_is_set_aside_and_to_a_listener
     let served = "HTTP 80: 404 -\n  /a -> shop/a-web:80\n";
     let redirects = "HTTP 80: HTTP_301 HTTPS - 443 - -\n";
     let plain = member("a", &[]);
-    // The one who redirected gives up TLS while another is set aside that asks for no redirect.
+    // The one who redirected gives up TLS while another is frozen that asks for no redirect.
     let other = member("b", &[BROKEN]);
     let both = [resources("a", &[80, 443]), resources("b", &[80])];
     assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &both)), served);
@@ -332,7 +332,7 @@ fn plain_requests_are_redirected_only_for_whoever_is_set_aside_and_to_a_listener
     let held = "  generation: 7\n  finalizers: [group.ingress.k8s.aws/edge]\n";
     let unreadable = unreadable.replace("  generation: 7\n", held);
     assert_eq!(routes_of(&[plain, unreadable], &redirected(true, &of_b)), redirects);
-    // Somebody who redirects to a listener that is given up is told.
+    // Somebody who redirects to a listener that is invalidated is told.
     let without = [member("a", &[REDIRECT]), other.clone(), member("c", &[])];
     let built = built_of(&without, &redirected(true, &both));
     assert_eq!(built.frozen, ["a", "b"].map(name).into());
@@ -625,7 +625,7 @@ fn ranges_and_prefix_lists_are_compared_apart_and_united() {
     let differ = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
     let differ = built_of(&differ, &current(|_| {}));
     insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: the access to port 80 should be `pl-2`, but a group has only one: `pl-1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    // What a member set aside may have asked for stays open.
+    // What a frozen member may have asked for stays open.
     let rule = |source| SecurityGroupRule {
         protocol: "tcp".to_owned(),
         from_port: Some(80),
