@@ -180,7 +180,7 @@ pub fn cache_directory(program: &Path) -> Result<PathBuf> {
     Ok(target.with_context(|| format!("{} is in no target directory", program.display()))?.join("lab"))
 }
 
-/// Asks `condition` until it answers with a value, for `deadline` at most. An error counts as "not yet" and is told when
+/// Calls `condition` until it answers with a value, for `deadline` at most. An error counts as "not yet" and is reported when
 /// the time is up; only [`processes::Ended`] ends the wait at once.
 pub async fn wait_for<T>(
     deadline: Duration,

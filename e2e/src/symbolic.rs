@@ -61,7 +61,7 @@ impl Snapshot {
         Ok(state)
     }
 
-    /// The target groups of nobody's stack that bindings of the namespace name.
+    /// The target groups that belong to no stack and that bindings of the namespace name.
     fn external(&self, kubernetes: &Value) -> Map<String, Value> {
         let bound: BTreeSet<&str> = kubernetes
             .as_object()

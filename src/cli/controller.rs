@@ -80,7 +80,7 @@ impl Telemetry {
 
 fn filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     let mut filter = match level {
-        // What fails on the way to the API server is told by whoever asked, with the cause.
+        // Failures on the way to the API server are reported by the caller, with the cause.
         "info" => EnvFilter::new("info,kube=warn,kube_client::client::builder=off,aws_config=error"),
         "debug" => EnvFilter::new(
             "debug,hyper=info,hyper_util=info,h2=info,rustls=info,tower=info,aws=info,kube_client=info,aws_smithy_runtime=info,aws_smithy_runtime_api=info",

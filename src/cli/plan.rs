@@ -295,7 +295,7 @@ fn values_of_name<'a>(object: &ObjectReference, name: &'a ObjectName) -> [Writte
         .map(|(field, value)| (object.clone(), format!("metadata.{field}"), value.as_str()))
 }
 
-/// Returns the values of an object in which people leave placeholders.
+/// Returns the values of an object that often contain placeholders.
 fn values_of<'a>(snapshot: &'a Snapshot, object: &ObjectReference) -> Vec<Written<'a>> {
     match object.kind {
         ObjectKind::Ingress => values_of_ingress(snapshot, &object.name),
@@ -304,7 +304,7 @@ fn values_of<'a>(snapshot: &'a Snapshot, object: &ObjectReference) -> Vec<Writte
     }
 }
 
-/// The values of a Service in which people leave placeholders.
+/// The values of a Service that often contain placeholders.
 fn values_of_service(service: &snapshot::Service) -> Vec<Written<'_>> {
     let object = ObjectReference::service(&service.name);
     let mut values: Vec<Written<'_>> = values_of_annotations(&object, &service.annotations).collect();
@@ -315,7 +315,7 @@ fn values_of_service(service: &snapshot::Service) -> Vec<Written<'_>> {
     values
 }
 
-/// The values of an Ingress in which people leave placeholders.
+/// The values of an Ingress that often contain placeholders.
 fn values_of_ingress<'a>(snapshot: &'a Snapshot, name: &ObjectName) -> Vec<Written<'a>> {
     let Some(ingress) = snapshot.ingresses.get(name) else { return Vec::new() };
     let object = ObjectReference::ingress(name);

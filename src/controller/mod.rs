@@ -97,7 +97,7 @@ impl Controller {
             let started = std::time::Instant::now();
             let worker = Arc::clone(&self);
             let task_key = key.clone();
-            // A task of its own, so that a panic costs one key's pass and not the worker.
+            // A separate task, so that a panic costs one key's pass and not the worker.
             let span = tracing::info_span!(target: crate::TRACES, "pass", %key, ?cause);
             let pass = async move { with_priority(priority(cause), worker.reconcile(&task_key)).await };
             let outcome = match tokio::spawn(pass.instrument(span)).await {
@@ -180,8 +180,8 @@ impl Controller {
         }
     }
 
-    /// The target group of a binding is not there, though its stack may believe so: it was deleted behind our back, and the
-    /// stack makes it again. The stack is the one that the binding is of, and not any that its labels name.
+    /// The target group of a binding does not exist, though its stack may think so: it was deleted by others, and the
+    /// stack creates it again. The stack is the one that the binding belongs to, and not any that its labels name.
     async fn look_for_target_group(&self, binding: &ObjectName) {
         let Some(binding) = self.with_snapshot(|s| s.target_group_bindings.get(binding).cloned()) else { return };
         let Some(stack) = tags::stack_of_labels(&binding.labels) else { return };
@@ -227,7 +227,7 @@ impl Controller {
         if !self.config.enable_backend_security_group || self.config.backend_security_group.is_some() {
             return Outcome::Done;
         }
-        // Nearly always it is needed. Whoever waits for the gate holds up every group, and may wait as long as the longest
+        // Nearly always it is needed. A pass that waits for the gate delays every group, and may wait as long as the longest
         // pass takes, so that is asked first.
         if self.backend_group_needed() {
             self.waits.unblocked(SHARED_GROUP);
@@ -253,7 +253,7 @@ impl Controller {
             Err(error) if matches!(error.kind, albatross_aws::AwsErrorKind::Dependency { .. }) => {
                 let is_stuck = self.waits.blocked(SHARED_GROUP, "delete", waits::DEADLINE);
                 if is_stuck {
-                    // Somebody else may have made a rule that names it.
+                    // Another party may have made a rule that names it.
                     self.targets.invalidate_node_rules().await;
                 }
                 self.queue.add(Key::NodeRules);
@@ -287,13 +287,13 @@ impl Controller {
         })
     }
 
-    /// Wants everything looked at, at the start of a term.
+    /// Queues everything, at the start of a term.
     fn queue_everything(&self) {
         self.queue.resync(self.keys());
     }
 
-    /// Compares everything with AWS again, one thing after the other, once every `period`: what others have changed there by
-    /// hand is found and put right. Each stack is read by its ARNs; AWS is listed at the end, for what nobody asks for any more.
+    /// Compares everything with AWS again, one thing after the other, once every `period`: changes made there by
+    /// hand are found and corrected. Each stack is read by its ARNs; AWS is listed at the end, for resources no longer requested.
     async fn audit(self: Arc<Self>, period: Duration) {
         loop {
             let keys = self.keys();
@@ -309,7 +309,7 @@ impl Controller {
         }
     }
 
-    /// Invalidates the cached state of a key's part of AWS, so that it is read.
+    /// Invalidates the cached state of a key's part of AWS, so that it is read again.
     async fn invalidate(&self, key: &Key) {
         match key {
             Key::Stack(stack) => self.inventory.invalidate(stack),
@@ -327,7 +327,7 @@ impl Controller {
     /// Says what AWS has of Ingresses and Services that are gone. It is left alone: nothing is deleted without an object that asks for it.
     async fn report_leftovers(&self) {
         let Ok(groups) = self.inventory.groups().await else {
-            // Whoever needs AWS says why it does not answer.
+            // A pass that needs AWS reports why it does not answer.
             return;
         };
         for stack in self.with_snapshot(|snapshot| dependents::without_object(groups, snapshot, &self.watch_namespace))
@@ -356,7 +356,7 @@ impl Controller {
         pending
     }
 
-    /// Brings the metrics up to date that tell of what there is, and not of what happens.
+    /// Updates the metrics that show state, not events.
     fn measure(&self) {
         let infos: Vec<metrics::TargetGroupInfo> = self.with_snapshot(|snapshot| {
             self.metrics.cached("ingress", snapshot.ingresses.len());

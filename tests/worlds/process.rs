@@ -87,7 +87,7 @@ impl HttpConnector for Mortal<SharedHttpConnector> {
     }
 }
 
-/// The clock of a process that may be frozen: what waits for a moment goes on some time after the process does.
+/// The clock of a process that may be frozen: a wait for a moment goes on some time after the process does.
 struct FrozenClock(Life);
 
 /// The most time for which a process's election goes on after the rest of it has ended.
@@ -131,7 +131,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts one. Its number tells it from all others.
+    /// Starts a process. Its number distinguishes it from all others.
     pub(crate) fn start(
         cluster: &SimulatedCluster,
         aws: &SimulatedAws,

@@ -161,7 +161,7 @@ impl Cluster {
         Ok(events.iter().map(EventLine::of).collect())
     }
 
-    /// Applies the CRDs of a folder (its kustomization aside) and waits until they are served.
+    /// Applies the CRDs of a folder (without its kustomization) and waits until they are served.
     pub async fn install_custom_resource_definitions(&self, folder: &Path) -> Result<()> {
         let mut names = Vec::new();
         let entries = std::fs::read_dir(folder)

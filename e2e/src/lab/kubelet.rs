@@ -127,7 +127,7 @@ impl State {
         let (later, pod) = (self.later.clone(), (pod.namespace().unwrap_or_default(), pod.name_any()));
         tokio::spawn(async move {
             tokio::time::sleep(time).await;
-            // Nobody looks any more when the kubelet is gone.
+            // The receiver is gone when the kubelet is gone.
             let _ = later.send(pod);
         });
         false

@@ -102,7 +102,7 @@ fn matches(pattern: &str, text: &str) -> bool {
 /// The actions that AWS has IAM judge for a call.
 fn asked_of(call: &Call, region: &str) -> Vec<Asked> {
     let Some((service, operation)) = call.name.split_once(':') else { return Vec::new() };
-    // Whoever takes a role by a token has no permissions yet.
+    // A caller that assumes a role by a token has no permissions yet.
     if service == "sts" {
         return Vec::new();
     }

@@ -1,4 +1,4 @@
-//! Little HTTP servers on loopback that play somebody who is not in the lab: an agent on the node, the instance metadata
+//! Little HTTP servers on loopback in place of services that are not in the lab: an agent on the node, the instance metadata
 //! service, an STS that says no.
 
 use std::sync::{Arc, Mutex, PoisonError};

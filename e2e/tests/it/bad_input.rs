@@ -215,7 +215,7 @@ fn every_wrong_annotation_is_told() {
         stage.settle(QUIET, SOON).await?;
         warnings_are(&stage, namespace, &expected).await?;
         ensure!(stage.proxy.counts().writes == 0, "something was made: {:?}", stage.proxy.counts().actions);
-        // Mended, it is served.
+        // After the fix, it is served.
         apply(&stage, namespace, &[ingress("web", &[], &["web"])]).await?;
         served(&stage, namespace, "web").await?;
         leave(stage, namespace).await

@@ -1,4 +1,4 @@
-//! TargetGroupBindings that users write for target groups which somebody else made, Terraform for one. They are fed, and
+//! TargetGroupBindings that users write for target groups of another owner, Terraform for one. Their targets are registered, and
 //! nothing else about them is touched.
 
 use std::collections::BTreeSet;
@@ -300,7 +300,7 @@ fn of_two_bindings_of_one_target_group_the_older_has_it() {
         let (web, api) = (pods(&stage, namespace, "web", 2).await?, pods(&stage, namespace, "api", 1).await?);
         apply(&stage, namespace, &[older]).await?;
         targets_become(&stage, &arn, &web).await?;
-        // Kubernetes tells the age of objects in seconds.
+        // Kubernetes shows the age of objects in seconds.
         stays(Duration::from_millis(1100), "the only binding's pods are registered", async || {
             let found = targets(&stage, &arn).await?;
             ensure!(found == web, "they are {found:?}");

@@ -440,7 +440,7 @@ fn config_has_the_same_deployment() {
     });
 }
 
-/// A mistake in the values is told with its place and what may stand there.
+/// A mistake in the values is reported with its place and the allowed values.
 #[test]
 fn values_that_cannot_be_meant_are_refused() {
     run(async {
@@ -485,7 +485,7 @@ fn values_that_cannot_be_meant_are_refused() {
     });
 }
 
-/// Whoever adds a value says what it is, in the schema and in values.yaml; and every value of the other chart is there.
+/// A value that is added is described in the schema and in values.yaml; and every value of the other chart is there.
 #[test]
 fn every_value_is_described() {
     run(async {
@@ -562,7 +562,7 @@ fn the_dashboard_asks_for_metrics_that_exist() {
     });
 }
 
-/// A definition of a kind that another owner's operator would bring, with whatever fields.
+/// A definition of a kind that another operator would bring, with any fields.
 fn foreign_kind(group: &str, version: &str, kind: &str, plural: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -606,7 +606,7 @@ fn what_is_given_of_resources_takes_the_place_of_all_of_them() {
     });
 }
 
-/// The two conditions of aws-load-balancer-controller's chart: parameters are made beside the class, and the class refers to
+/// The two conditions of aws-load-balancer-controller's chart: parameters are made with the class, and the class refers to
 /// those that have a name, or that are made with a spec.
 #[test]
 fn a_class_and_its_parameters_are_made_as_the_other_chart_makes_them() {

@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// The same for one that may be waiting to try again.
 const LONG_QUIET: Duration = Duration::from_secs(8);
 const DEADLINE: Duration = Duration::from_secs(120);
-/// The annotation by which a binding vouches for its targets.
+/// The annotation of a binding's checkpoint.
 const CHECKPOINT: &str = "elbv2.k8s.aws/albatross-checkpoint";
 
 #[test]

@@ -106,7 +106,7 @@ fn credentials_that_cannot_be_renewed_are_used_to_their_end_and_then_missed_alou
 
         let before = stage.controller_log(usize::MAX).lines().count();
         stage.proxy.set_faults(Faults { deny: Some(Calls::named(ASSUME)), ..Faults::default() });
-        // What there is goes on being used.
+        // The old credentials stay in use.
         apply(&stage, namespace, &[ingress("web", &[], &["web", "api"])]).await?;
         rules_become(&stage, namespace, "web", &["/web forward", "/api forward"]).await?;
         let cure = "let the role's trust policy allow `sts:AssumeRoleWithWebIdentity` to the identity provider of https://oidc.example/id/DEMO, for the subject `system:serviceaccount:kube-system:albatross`; check the role's name and account, too";
@@ -518,7 +518,7 @@ async fn ends_with_failure(stage: &Stage, environment: &[(&str, &str)]) -> Resul
     Ok(said)
 }
 
-/// Fails unless exactly this is told of the credentials.
+/// Fails unless exactly this is reported about the credentials.
 async fn missing(stage: &Stage, environment: &[(&str, &str)], expected: &str) -> Result<()> {
     let said = ends_with_failure(stage, environment).await?;
     let expected = format!("error: no valid AWS credentials for the start: {expected}\n");

@@ -273,7 +273,7 @@ fn who_moves_to_another_group_is_served_by_the_old_one_until_the_new_one_is_publ
         stage.settle(QUIET, WITH_RETRIES).await?;
         let before = host(&stage, namespace, "b").await?;
 
-        // The new group cannot have it yet: the old one goes on.
+        // The new group cannot have it yet: the old one continues.
         stage.proxy.set_faults(Faults {
             refuse: refused("elasticloadbalancing:CreateRule", "b.example.com", "ValidationError"),
             ..Faults::default()

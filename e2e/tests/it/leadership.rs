@@ -96,7 +96,7 @@ fn an_api_server_that_is_away_for_a_minute_ends_nobody_and_deletes_nothing() {
         let kubeconfig = stage.directory().join("kubeconfig-of-minute");
         fs::write(&kubeconfig, kubeconfig_with_port(&stage, way.port)?)?;
         let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
-        // All is compared with AWS as long as somebody leads, again and again.
+        // All is compared with AWS as long as a process leads, again and again.
         let flags = [ELECTION[0], ELECTION[1], &kubeconfig, "--sync-period=1s"];
         stage.start_controller(&flags).await?;
         stage.cluster.namespace(namespace).await?;

@@ -131,7 +131,7 @@ fn no_proxy_keeps_away_from_the_proxy_and_a_proxy_that_fails_is_named() {
             "--aws-region=us-west-2".to_owned(),
             "--aws-vpc-tags=a=b".to_owned(),
             "--aws-max-retries=1".to_owned(),
-            // A name that nobody has.
+            // A name that does not exist.
             "--aws-api-endpoints=EC2=https://ec2.invalid".to_owned(),
         ];
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -193,7 +193,7 @@ fn the_api_server_is_reached_through_the_proxy_outside_of_a_cluster_and_past_it_
         ensure!(hosts == BTreeSet::from([format!("CONNECT {named}")]), "the proxy was asked for {hosts:?}");
         stage.stop_controller().await?;
 
-        // Nobody here has that name, so past the proxy it is not found.
+        // The name does not exist here, so past the proxy it is not found.
         let before = proxy.asked().len();
         let flags = [kubeconfig.as_str(), "--aws-region=us-west-2", "--aws-vpc-id=vpc-1"];
         for keep_away in [("NO_PROXY", ".svc"), ("KUBERNETES_SERVICE_HOST", "kubernetes.default.svc")] {
@@ -341,7 +341,7 @@ fn nodes_tell_region_and_vpc_before_the_instance_is_asked() {
 fn the_instance_is_asked_last_and_does_not_hold_up_for_long() {
     run(async {
         let mut stage = Stage::without_controller().await?;
-        // Somebody who may not list nodes.
+        // An identity that may not list nodes.
         let mut kubeconfig: Value = serde_json::from_str(&fs::read_to_string(&stage.kubeconfig)?)?;
         kubeconfig["users"][0]["user"]["as"] = "nobody".into();
         let path = stage.directory().join("nobody");

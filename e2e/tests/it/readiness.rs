@@ -109,7 +109,7 @@ fn pods_are_ready_when_aws_finds_them_healthy() {
         let measured = format!("awslbc_readiness_gate_ready_seconds_count{{namespace=\"{namespace}\",name=\"web\"}} ");
         ensure!(metrics.contains(&measured), "it is not measured how long pods wait:\n{metrics}");
 
-        // As nobody waits, AWS is asked nothing, nor does a restart cost more than lists.
+        // As no pod waits, AWS is asked nothing, nor does a restart cost more than lists.
         stage.settle(QUIET, SOON).await?;
         stage.stop_controller().await?;
         stage.proxy.reset();

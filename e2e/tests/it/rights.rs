@@ -188,7 +188,7 @@ impl Account {
         lab.cluster.apply(&[role, binding]).await
     }
 
-    /// Fails when anything was denied to the controller. Tells what it did.
+    /// Fails when any request of the controller was denied. Returns its requests.
     pub(crate) fn used(&self, lab: &Lab) -> Result<BTreeSet<String>> {
         let user = format!("system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}");
         let events = lab.audit()?;

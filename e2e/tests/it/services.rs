@@ -1,4 +1,4 @@
-//! Services that become Network Load Balancers, over their life: who is taken and who is left alone, what is told, and that
+//! Services that become Network Load Balancers, over their life: which are taken and which left unchanged, the messages, and that
 //! nothing stays behind.
 
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ const FOREIGN_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 /// A pass that failed for a minute may wait for another one.
 const AFTER_A_MINUTE: Duration = Duration::from_secs(150);
 
-/// A Service of type LoadBalancer with these annotations, keys without their prefix, that is nobody's by its class.
+/// A Service of type LoadBalancer with these annotations, keys without their prefix, without a class.
 fn annotated(name: &str, annotations: &[(&str, &str)]) -> Value {
     let annotations = annotations.iter().map(|(key, value)| (format!("{PREFIX}{key}"), Value::from(*value)));
     let mut service = service(name);
@@ -51,7 +51,7 @@ fn finalizers(service: &Value) -> Vec<&str> {
     items(service, "/metadata/finalizers").iter().filter_map(Value::as_str).collect()
 }
 
-/// Waits until the Service tells the host name, in lower case, of a Network Load Balancer that AWS has.
+/// Waits until the Service's status has the host name, in lower case, of a Network Load Balancer that AWS has.
 async fn served(stage: &Stage, namespace: &str, name: &str) -> Result<String> {
     let mut host = String::new();
     wait_until(SOON, &format!("Service {namespace}/{name} to have a load balancer"), async || {
@@ -93,7 +93,7 @@ async fn targets_are_the_pods(stage: &Stage, namespace: &str, name: &str, count:
     .await
 }
 
-/// Waits until the Service is let go: no finalizer of ours, no host name, nothing in AWS and no binding.
+/// Waits until the Service is released: no finalizer of the controller, no host name, nothing in AWS and no binding.
 async fn check_released(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
     wait_until(WITH_RETRIES, "the Service to be let go", async || {
         let service = get(stage, namespace, name).await?;

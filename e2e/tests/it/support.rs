@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-/// Enough for anything that the controller shall do at once, on a slow machine.
+/// Enough for anything that the controller does at once, on a slow machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// For what has to be tried again, with a delay that grows.
 pub(crate) const WITH_RETRIES: Duration = Duration::from_secs(90);
@@ -42,12 +42,12 @@ pub(crate) fn run(test: impl Future<Output = Result<()>>) {
     }
 }
 
-/// Takes a turn without a lab: whoever holds it runs alone.
+/// Takes a turn without a lab: the test that holds it runs alone.
 pub(crate) async fn turn() -> MutexGuard<'static, Option<Lab>> {
     LAB.lock().await
 }
 
-/// The lab, and a controller that runs in it. Nobody else has it until this is dropped.
+/// The lab, and a controller that runs in it. No other test has it until this is dropped.
 pub(crate) struct Stage {
     lab: Option<MutexGuard<'static, Option<Lab>>>,
     pub controller: Option<Controller>,
@@ -314,7 +314,7 @@ pub(crate) async fn served(lab: &Lab, namespace: &str, ingress: &str) -> Result<
     served_within(lab, namespace, ingress, SOON).await
 }
 
-/// Waits until the Ingress tells the host name of a load balancer that AWS has.
+/// Waits until the Ingress's status has the host name of a load balancer that AWS has.
 pub(crate) async fn served_within(lab: &Lab, namespace: &str, ingress: &str, deadline: Duration) -> Result<()> {
     let what = format!("Ingress {namespace}/{ingress} to have a load balancer");
     wait_until(deadline, &what, async || {

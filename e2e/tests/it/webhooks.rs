@@ -63,7 +63,7 @@ async fn start(stage: &mut Stage, flags: &[String]) -> Result<()> {
     stage.start_controller(&flags.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
 
-/// A namespace with a Service and a binding of it, where pods shall get gates.
+/// A namespace with a Service and a binding of it, where pods get gates.
 async fn namespace_with_binding(stage: &Stage, namespace: &str) -> Result<()> {
     let labels = json!({"elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"});
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});

@@ -38,7 +38,7 @@ pub(crate) struct Subject {
 pub(crate) enum EventType {
     /// All is well.
     Normal,
-    /// Somebody should look.
+    /// A user should look.
     Warning,
 }
 

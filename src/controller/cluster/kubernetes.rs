@@ -45,7 +45,7 @@ pub(crate) enum KubernetesError {
         /// The attempted action.
         action: String,
     },
-    /// The object was changed by somebody else each time.
+    /// The object was changed by another client each time.
     #[error("{action}: the object was changed by others {ATTEMPTS} times in a row")]
     Contended {
         /// The attempted action.
@@ -93,7 +93,7 @@ fn has_code(error: &KubernetesError, wanted: u16) -> bool {
 
 /// The finalizers of an object, and whether it is being deleted.
 type Finalizers = (Vec<String>, bool);
-/// From the finalizers that an object has, and whether it is being deleted, to those that it needs, if others.
+/// From the finalizers that an object has, and whether it is being deleted, to the desired ones, if they differ.
 type FinalizerChange<'a> = dyn 'a + Fn(&[String], bool) -> Option<Vec<String>> + Sync;
 
 /// Reads and writes single objects.
@@ -274,7 +274,7 @@ impl Kubernetes {
         hostname: &str,
         ports: &[u16],
     ) -> Result<(), KubernetesError> {
-        // The schema wants a protocol for each port; an empty one is what aws-load-balancer-controller writes.
+        // The schema requires a protocol for each port; an empty one is what aws-load-balancer-controller writes.
         let ports: Vec<(u16, &str)> = ports.iter().map(|port| (*port, "")).collect();
         let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
         write_status(api, &ObjectReference::ingress(name), status_patch(hostname, &ports)).await
@@ -333,7 +333,7 @@ mod tests {
 
     /// Returns the result and the calls of adding the finalizer to an Ingress that has this state in the API server.
     async fn added(metadata: Option<Value>) -> (Result<(), String>, Vec<String>) {
-        // The HTTP stack is built for TLS, too, though none is spoken here.
+        // The HTTP stack is built for TLS, too, though none is used here.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let answer = match metadata {
             Some(metadata) => (200, json!({ "metadata": metadata, "spec": {} }).to_string()),

@@ -153,8 +153,8 @@ impl Records {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the records over at the start of a term: whoever wrote them before can write no more. Those that cannot be
-    /// read count for nothing, and without the permission for ConfigMaps there are none; both are said once.
+    /// Takes the records over at the start of a term: the previous writer can write no more. Those that cannot be
+    /// read are not used, and without the permission for ConfigMaps there are none; both are reported once.
     /// Answers all promises.
     /// It waits for as long as the API server does not answer: what was promised must be taken back before it is changed.
     pub(crate) async fn load(&self, term: i32) -> Vec<(StackId, Clean)> {
@@ -162,7 +162,7 @@ impl Records {
         self.since.store(term, Ordering::Release);
         self.usable.store(true, Ordering::Release);
         self.own_tags().clear();
-        // A few at a time: whoever takes over is waited for, and what is read is in memory as text meanwhile.
+        // A few at a time: the takeover is waited for, and its text is in memory meanwhile.
         let taken = stream::iter((0..SHARDS).map(|shard| self.take_over(shard))).buffered(AT_ONCE);
         let taken: Result<Vec<Vec<_>>, RecordError> = taken.try_collect().await;
         taken.map(|taken| taken.into_iter().flatten().collect()).unwrap_or_else(|reason| {
@@ -177,7 +177,7 @@ impl Records {
         })
     }
 
-    /// Takes a ConfigMap over, or makes it: from then on whoever had it fails at its version.
+    /// Takes a ConfigMap over, or creates it: from then on the previous writer fails at its version.
     async fn take_over(&self, shard: usize) -> Result<Vec<(StackId, Clean)>, RecordError> {
         let name = record::shard_name(&self.lease, shard);
         let mut stored = self.stored(shard).lock().await;
@@ -190,7 +190,7 @@ impl Records {
             if is_final(&error) {
                 return Err(self.unwritten(shard, &error));
             }
-            // Also whoever led before may have written it just now.
+            // The previous leader may have written it just now, too.
             if !std::mem::replace(&mut reported, true) {
                 tracing::warn!("{}; trying again", self.unwritten(shard, &error));
             }
@@ -223,7 +223,7 @@ impl Records {
         Ok(read.records.into_values().filter_map(|record| Some((record.stack, record.clean?))).collect())
     }
 
-    /// Returns the terms up to the present one in which nobody led who writes no records, as far as is known.
+    /// Returns the terms up to the present one in which only processes led that write records, as far as is known.
     #[must_use]
     pub(crate) fn terms(&self) -> RangeInclusive<i32> {
         let header = self.header();
@@ -382,7 +382,7 @@ impl Records {
             if !matches!(status.code, 404 | 409) {
                 return Err(self.unwritten(shard, &error));
             }
-            // Somebody has written or deleted it, or an answer to ourselves was lost.
+            // Another client has written or deleted it, or an answer to this process was lost.
             let name = record::shard_name(&self.lease, shard);
             let found = with_deadline(self.api.get_opt(&name)).await.map_err(|error| self.unwritten(shard, &error))?;
             let header = found.as_ref().and_then(|found| found.data.as_ref()?.get(HEADER_KEY));

@@ -57,7 +57,7 @@ struct Entry {
     reported: bool,
 }
 
-/// A watch, which ends when nobody wants it any more.
+/// A watch, which ends when no stack needs it any more.
 struct Watch(JoinHandle<()>);
 
 impl Drop for Watch {
@@ -166,7 +166,7 @@ impl Secrets {
         };
         let mut entries = self.shared.entries();
         let Some(entry) = entries.get_mut(name) else { return fact(&read) };
-        // Where it may not be read, it may not be watched either; whoever asks asks again.
+        // If it may not be read, it may not be watched either; the reader asks again.
         if entry.watch.is_none() && !matches!(read, Err(UnusableSecret::Forbidden { .. })) {
             let watch = watch(self.api(name), name.clone(), Arc::downgrade(&self.shared));
             entry.watch = Some(Watch(tokio::spawn(watch)));
@@ -187,7 +187,7 @@ impl Secrets {
         }
     }
 
-    /// Takes note of all Secrets that a stack uses. Those that nobody uses are forgotten and no longer watched.
+    /// Takes note of all Secrets that a stack uses. Secrets that no stack uses are removed and no longer watched.
     pub(crate) fn used(&self, stack: &StackId, names: &BTreeSet<&ObjectName>) {
         self.shared.entries().retain(|name, entry| {
             if !names.contains(name) {
@@ -205,7 +205,7 @@ impl Secrets {
     }
 }
 
-/// Watches one Secret until nobody wants it, or RBAC forbids it.
+/// Watches one Secret until no stack needs it, or RBAC does not allow it.
 async fn watch(api: Api<wire::Secret>, name: ObjectName, shared: Weak<Shared>) {
     let only = watcher::Config::default().fields(&format!("metadata.name={}", name.name));
     let mut stream = std::pin::pin!(watcher(api, only).default_backoff());

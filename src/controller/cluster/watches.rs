@@ -25,14 +25,14 @@ use albatross_core::snapshot::Snapshot;
 pub struct Synced {
     /// Kinds that are still awaited, each with the last error of its watch.
     awaited: Mutex<BTreeMap<&'static str, Option<String>>>,
-    /// Kinds that the API server does not let us list, and that work goes on without, with its reason.
+    /// Kinds that the API server does not allow us to list, and without which work continues, with its reason.
     without: Mutex<BTreeMap<&'static str, String>>,
     complete: watch::Sender<bool>,
     /// When the watches were last answered.
     pub(crate) activity: WatchActivity,
 }
 
-/// Kinds that work goes on without where they are not there or may not be read: only IngressClasses with parameters need
+/// Kinds without which work continues where they do not exist or may not be read: only IngressClasses with parameters need
 /// them.
 const OPTIONAL: [&str; 2] = ["IngressClassParams", "Namespace"];
 
@@ -69,7 +69,7 @@ impl Synced {
         self.no_longer_awaited(kind);
     }
 
-    /// The API server refuses a kind that work goes on without. Whether that is news: one that was listed before is kept
+    /// The API server refuses a kind without which work continues. Whether that is news: one that was listed before is kept
     /// as it was then.
     fn refused(&self, kind: &'static str, error: &str) -> bool {
         let mut without = self.without.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// A step that was carried out so long ago says nothing about the present: somebody has changed something by hand since.
+/// A step that was carried out so long ago says nothing about the present: a user has changed something by hand since.
 const RETENTION: Duration = Duration::from_secs(2 * 3600);
 
 /// The most steps remembered of one stack; the oldest is removed first.
@@ -121,7 +121,7 @@ struct MissingResources {
     target_groups: BTreeSet<ResourceId>,
     listeners: BTreeSet<u16>,
     rules: BTreeSet<(u16, usize)>,
-    /// The ports of listeners whose rules are not as desired.
+    /// The ports of listeners whose rules are not in their desired state.
     ports: BTreeSet<u16>,
     /// True if requests are answered by some of it.
     serves: bool,
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(with_another.steps, [step("b")]);
         assert_eq!(withheld, [Repeated { step: step("a"), times: 6, pause: Duration::from_secs(480 - 149) }]);
         insta::assert_snapshot!(withheld[0].message(), @"delete rule 3 of listener 80: applied 6 times, but AWS or the API server does not show it afterwards; requested by Ingress shop/web generation 4, spec.rules; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is retried with growing pauses");
-        // It never takes longer than an hour, and is never given up.
+        // It never takes longer than an hour, and is never abandoned.
         let mut carried_out = passes(&step_history, 40_000, |_| stack()).await;
         carried_out.insert(0, 0);
         carried_out.push(40_000);

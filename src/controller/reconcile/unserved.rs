@@ -103,8 +103,8 @@ struct Reader<'a> {
 }
 
 /// Returns a sentence for each kind and label that is in the cluster, or in the one namespace that is watched, and that nothing
-/// here serves, and for each TargetGroupBinding that asks for what is not supported. What cannot be listed, because its
-/// definition is not installed or RBAC does not allow it, is passed over.
+/// here serves, and for each TargetGroupBinding with a field that is not supported. Kinds that cannot be listed, because their
+/// definition is not installed or RBAC does not allow it, are skipped.
 pub(crate) async fn unserved(client: &Client, namespace: &str) -> Vec<String> {
     let reader = Reader { client, namespace };
     let mut found = Vec::new();
@@ -140,7 +140,7 @@ pub(crate) async fn unserved(client: &Client, namespace: &str) -> Vec<String> {
 
 const STAYS: &str = "what they have in AWS stays as it is, and one that has aws-load-balancer-controller's finalizer does not go without it";
 
-/// Returns a sentence for each TargetGroupBinding that asks for what is not supported.
+/// Returns a sentence for each TargetGroupBinding with a field that is not supported.
 async fn bindings(reader: Reader<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut more = 0_usize;
@@ -264,7 +264,7 @@ mod tests {
         object["metadata"]["labels"][key] == value
     }
 
-    /// An API server that lists these, by path, and forbids or does not know all others.
+    /// An API server that lists these, by path, and denies or does not know all others.
     fn client(lists: BTreeMap<&'static str, Vec<Value>>, otherwise: u16) -> Client {
         let router = Router::new().fallback(move |request: Request<Body>| {
             let query = request.uri().query().unwrap_or_default().to_owned();

@@ -30,7 +30,7 @@ pub const METRICS_FLAG: &str = "--metrics-bind-addr";
 pub const HEALTH_FLAG: &str = "--health-probe-bind-addr";
 /// The flag with the address of the state.
 pub const DEBUG_FLAG: &str = "--debug-bind-addr";
-/// The value of [`DEBUG_FLAG`] that nobody has asked for.
+/// The value of [`DEBUG_FLAG`] when it is not given.
 pub const DEFAULT_DEBUG_ADDRESS: &str = "127.0.0.1:61778";
 
 /// The addresses of the servers, written as Go writes them: `:8080` is every interface, an empty address or `0` is no server.
@@ -53,7 +53,7 @@ pub struct Sources {
     pub measure: Arc<dyn Fn() + Send + Sync>,
     /// `/readyz`: the reasons not to be ready, one sentence each; ready when there are none.
     pub not_ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// `/readyz`: what work goes on without, one sentence each.
+    /// `/readyz`: the parts without which work continues, one sentence each.
     pub without: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// `/idle`: what is being worked on or waited for; idle when there is nothing.
     pub pending: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
@@ -85,7 +85,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// The servers, listening already, so that a mistake in a flag is told at once.
+/// The servers, listening already, so that a mistake in a flag is reported at once.
 pub struct Servers {
     metrics: Option<TcpListener>,
     health: Option<TcpListener>,

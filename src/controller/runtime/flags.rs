@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(flags.without_effect(), ["--default-pca-arn", "--enable-shield"]);
     }
 
-    /// A gate that is written at its default is one that somebody relies on.
+    /// A gate that is written at its default is one that the user relies on.
     #[test]
     fn a_gate_without_effect_is_named_whatever_its_value() {
         let gates = "NLBGatewayAPI=true,WeightedTargetGroups=true,EnableRGTAPI=false,ALBSingleSubnet=true";

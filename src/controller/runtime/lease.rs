@@ -36,7 +36,7 @@ use tracing::{info, warn};
 /// The leadership of this process. Changes are published on a [`watch`] channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
-    /// Another process leads, or nobody does. Nothing may be written.
+    /// Another process leads, or none does. Nothing may be written.
     Standby,
     /// This process leads.
     Leader {
@@ -60,7 +60,7 @@ pub struct Timing {
 
 impl Default for Timing {
     /// controller-runtime's values, which aws-load-balancer-controller does not change. Only a standby looks more often
-    /// than there: for as long as it has not seen that the lease is free, nobody acts.
+    /// than there: for as long as it has not seen that the lease is free, no process acts.
     fn default() -> Self {
         Self {
             lease_duration: Duration::from_secs(15),
@@ -233,7 +233,7 @@ enum Action {
 fn decide(identity: &str, timing: Timing, state: &State, lease: Option<&LeaseRecord>, now: Instant) -> Action {
     let holder = lease.and_then(|record| record.holder.as_deref());
     match (state.term, lease) {
-        // A deleted lease is put back: whoever saw it waits until it would have expired.
+        // A deleted lease is put back: a process that saw it waits until it would have expired.
         (Some(term), None) => Action::Renew { epoch: term.epoch },
         (Some(term), Some(record)) if holder == Some(identity) && record.transitions == term.epoch => {
             Action::Renew { epoch: term.epoch }
@@ -280,7 +280,7 @@ pub struct Candidate<S, C = TokioClock> {
     tenure: Arc<Tenure>,
 }
 
-/// However the election ends, by a panic too, nobody goes on as its leader.
+/// However the election ends, by a panic too, no task continues as its leader.
 impl<S, C> Drop for Candidate<S, C> {
     fn drop(&mut self) {
         self.tenure.set(None);
@@ -439,7 +439,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
             let wall_clock = Timestamp::now();
             let released = LeaseRecord {
                 holder: None,
-                // As client-go writes it; the API wants a positive number.
+                // The form is that of client-go; the API needs a positive number.
                 duration: Some(Duration::from_secs(1)),
                 acquired: Some(wall_clock),
                 renewed: Some(wall_clock),

@@ -12,10 +12,10 @@ use crate::controller::cluster::kubernetes::describe;
 use albatross_aws::{AwsError, AwsHttp, AwsReader, Instance, configured_region, region_of_zone};
 use albatross_core::{api::kubernetes::Node, model::VpcId};
 
-/// As many nodes tell where they are.
+/// The number of nodes that are read.
 const NODES: u32 = 50;
 
-/// Asks for what the flags do not say.
+/// The discovery of values that the flags do not give.
 pub(crate) struct LocationDiscovery<'a> {
     flags: &'a ControllerFlags,
     client: &'a Client,
@@ -34,7 +34,7 @@ struct ProviderId {
 impl ProviderId {
     fn read(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("aws://")?;
-        // What stands before the zone is nothing or an account.
+        // The text before the zone is empty or an account.
         let mut parts = rest.split('/').skip(1);
         let zone = parts.next().filter(|zone| !zone.is_empty())?.to_owned();
         let instance = parts.next().filter(|id| id.starts_with("i-") && parts.next().is_none());

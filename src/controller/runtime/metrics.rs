@@ -164,7 +164,7 @@ struct PlanStep {
     action: String,
 }
 
-/// A call or request of an AWS API and how it ended, as [`CallObserver`] tells it; the error code is empty on success.
+/// A call or request of an AWS API and its result, as [`CallObserver`] reports it; the error code is empty on success.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct AwsCall {
     service: String,
@@ -210,7 +210,7 @@ impl AwsCall {
     }
 }
 
-/// The error codes that the AWS SDKs take for throttling, without `LimitExceededException`, which of the services used
+/// The error codes that the AWS SDKs treat as throttling, without `LimitExceededException`, which of the services used
 /// here means a quota.
 const THROTTLING_CODES: [&str; 13] = [
     "BandwidthLimitExceeded",
@@ -506,7 +506,7 @@ impl Metrics {
             return;
         }
         self.top_talkers.clear();
-        // After a longer time without a pass, nobody was worked on in the last window.
+        // After a longer time without a pass, no object was worked on in the last window.
         if over < TALK_WINDOW * 2 {
             let mut all: Vec<(&Talker, &i64)> = talks.counts.iter().collect();
             all.sort_by(|one, other| other.1.cmp(one.1).then_with(|| one.0.cmp(other.0)));
@@ -555,7 +555,7 @@ impl Metrics {
         self.webhook_denials.get_or_create(&WebhookFailure { webhook_name, error_category: "denied" }).inc();
     }
 
-    /// Counts a step that put right what somebody else had changed in AWS, by action.
+    /// Counts a step that corrected a change made in AWS by others, by action.
     pub fn drift_step(&self, action: &str) {
         self.drift_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
     }

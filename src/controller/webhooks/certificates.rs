@@ -106,7 +106,7 @@ impl Leaf {
         let (made, until, names) =
             (validity.not_before.timestamp() + seconds(EARLIER), validity.not_after.timestamp(), names.collect());
         let issuer = parsed.issuer().as_raw().to_vec();
-        // What PEM has for a key is never told.
+        // The PEM text of the key is never shown.
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Unusable("the key is not PEM".to_owned()))?;
         let key = CertifiedKey::from_der(chain, key, provider)
             .map_err(|error| unusable("the key does not belong to the certificate", &error))?;
@@ -194,7 +194,7 @@ pub(crate) enum Step {
     Prepare,
     /// Serve the next one.
     Switch,
-    /// Let go of authorities whose certificates nobody serves any more.
+    /// Removes authorities whose certificates are no longer served.
     Prune,
 }
 
@@ -227,7 +227,7 @@ fn make(names: &[String], now: SystemTime, validity: Duration) -> Result<NewCert
     let mut authority = CertificateParams::default();
     authority.not_before = begin.into();
     authority.not_after = end.into();
-    // Unlike every other, so that a certificate tells whose it is.
+    // Unlike every other, so that a certificate shows its owner.
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let authority_key = KeyPair::generate()?;
     let fingerprint: String =

@@ -129,7 +129,7 @@ impl Reviewer {
 
 /// Answers one request. Where the question cannot be read, the API server goes by its failure policy.
 async fn respond(reviewer: Arc<Reviewer>, hook: Hook, review: Json<Review>) -> Response {
-    // A task of its own, so that a panic costs one answer; what is not judged is admitted.
+    // A separate task, so that a panic costs one answer; a request that is not judged is admitted.
     let uid = review.request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
     match tokio::spawn(async move { reviewer.review(hook, &review) }).await {
         Ok(Some(answer)) => Json(answer).into_response(),
@@ -155,7 +155,7 @@ fn routes(reviewer: &Arc<Reviewer>) -> Router {
     }))
 }
 
-/// Reads a request and has it answered. Room is taken for bytes that have come, and not for those that are announced.
+/// Reads a request and answers it. Room is taken for bytes that have come, and not for those that are announced.
 async fn within_room(room: &Semaphore, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let length = head.headers.get(header::CONTENT_LENGTH);

@@ -139,7 +139,7 @@ impl World {
         Ok(())
     }
 
-    /// No load balancer is deleted whose object stands, and no target deregistered that serves.
+    /// No load balancer is deleted whose object exists, and no target deregistered that serves.
     fn every_deletion_has_its_cause(&self) -> Result<(), String> {
         let log = self.cluster.log();
         for call in self.calls.iter().filter(|call| call.took_effect) {
@@ -164,7 +164,7 @@ impl World {
         let arn = &call.params["LoadBalancerArn"];
         let parts: Vec<&str> = arn.split('/').nth(2).map(|name| name.split('-').collect()).unwrap_or_default();
         let [_, _, owner, _] = parts.as_slice() else {
-            // Whoever joins as the last one leaves may come too late.
+            // A member that joins as the last one leaves may come too late.
             let group = parts.get(1).copied().unwrap_or_default();
             let ingresses = lately(log, call.at, OLD, |change| change.plural == "ingresses");
             let asks = |change: &&&Change| {

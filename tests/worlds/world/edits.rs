@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    /// A binding takes its target group over whole, so one that has been there has left its mark: it shall be there.
+    /// A binding takes its target group over whole, so one that has been there has had an effect: it must be there.
     pub(crate) fn create_bindings(&mut self) {
         for at in 0..self.bindings.len() {
             if self.cluster.get("targetgroupbindings", NAMESPACE, &self.bindings[at]).is_none() {

@@ -81,7 +81,7 @@ pub(crate) struct World {
     standby: Option<Process>,
     /// The number of times that the lease was taken.
     terms: i32,
-    /// Fires when the process has come to the call at which it shall crash.
+    /// Fires when the process has come to the call at which it crashes.
     crash: Option<oneshot::Receiver<()>>,
     ingresses: Vec<String>,
     services: Vec<String>,
@@ -97,7 +97,7 @@ pub(crate) struct World {
     requests: Vec<Request>,
     /// From when to when a process lived that had lost its lease.
     deposed: Vec<(Instant, Instant)>,
-    /// When somebody protected which load balancer by hand.
+    /// The times at which load balancers were protected by hand.
     protected: Vec<(Instant, String)>,
     /// True while a protected load balancer is still to be deleted.
     to_be_deleted: bool,
@@ -110,7 +110,7 @@ const DEADLINE: Duration = Duration::from_secs(1800);
 const NEVER: Duration = Duration::from_secs(100 * 86_400);
 
 impl World {
-    /// A world in which nobody has asked for anything yet.
+    /// Returns a world in which no load balancer has been asked for yet.
     pub(crate) fn new(seed: u64, mut shape: Shape) -> Self {
         let cluster = SimulatedCluster::new(seed);
         let aws = SimulatedAws::new(seed);
@@ -182,7 +182,7 @@ impl World {
         }
     }
 
-    /// Lets time pass. A process that has come to where it shall crash is killed, and another started a little later.
+    /// Lets time pass. A process that has come to the call at which it crashes is killed, and another started a little later.
     async fn pass(&mut self, time: Duration) {
         let until = Instant::now() + time;
         if let Some(crash) = &mut self.crash {
@@ -326,7 +326,7 @@ impl World {
         self.calls.extend(self.aws.calls());
     }
 
-    /// All that has happened, for people.
+    /// The whole history, for people.
     pub(crate) fn history(&mut self) -> String {
         self.keep_requests();
         let reported = self.reported.iter().map(|(at, what)| (*at, format!("** {what}")));
@@ -425,7 +425,7 @@ impl World {
         self.pass(Duration::from_secs(1)).await;
         self.faults(false);
         self.mend_everything();
-        // As long as it takes until somebody leads.
+        // The time until a process leads.
         self.pass(Duration::from_secs(60)).await;
         self.look_at_the_leader();
         self.settle().await?;

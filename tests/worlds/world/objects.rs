@@ -130,7 +130,7 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
     json!({ "kind": "Ingress", "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations }, "spec": spec })
 }
 
-/// Puts an Ingress in a group, in another one or in none, and takes from it what members could differ about: whoever came
+/// Puts an Ingress in a group, in another one or in none, and removes from it what members could differ about: the member that came
 /// first would win, and the world would depend on its past.
 pub(crate) fn regroup(object: &mut Value, random: &mut Random) {
     object["spec"].as_object_mut().unwrap().remove("defaultBackend");
@@ -159,7 +159,7 @@ pub(crate) fn backend_service(number: usize) -> Value {
     })
 }
 
-/// A Service that asks for a load balancer of its own; its pods are those of the EndpointSlice of its name.
+/// A Service that asks for its own load balancer; its pods are those of the EndpointSlice of its name.
 pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random) -> Value {
     let mut annotations = json!({
         nlb("scheme"): if random.chance(0.5) { "internal" } else { "internet-facing" },

@@ -63,7 +63,7 @@ pub const SERVICE_FINALIZER: &str = "service.k8s.aws/resources";
 const IMPLICIT_FINALIZER: &str = "ingress.k8s.aws/resources";
 const EXPLICIT_FINALIZER: &str = "group.ingress.k8s.aws/";
 
-/// The finalizer that holds a member until its stack has released it.
+/// The finalizer that keeps a member until its stack has released it.
 #[must_use]
 pub fn finalizer(stack: &StackId) -> String {
     match stack {

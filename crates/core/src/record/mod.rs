@@ -93,7 +93,7 @@ pub struct StackRecord {
     /// The state when no changes were left. Absent from the first write of a plan until all is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clean: Option<Clean>,
-    /// The tags that are the controller's own, those of a plan that is being run among them. Absent until the stack is as it
+    /// The tags that are the controller's own, those of a plan that is being run among them. Absent until the stack is
     /// in its desired state for the first time. It is valid in later terms too: a leader between takes no tags over from others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag_keys: Option<TagKeys>,

@@ -63,7 +63,7 @@ pub fn group_of(spec: &TargetGroupBindingSpec) -> Option<&str> {
     }
 }
 
-/// Returns whether a binding names a target group. A name is compared with the one in the ARN, so that no call is needed to
+/// Returns whether a binding names a target group. A name is compared with the one in the ARN, so that no pass has to have
 /// looked at the binding yet: right after a start the younger of two may come first.
 fn leads_to(binding: &TargetGroupBinding, arn: &TargetGroupArn) -> bool {
     match key_of(&binding.spec) {

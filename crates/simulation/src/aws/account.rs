@@ -32,7 +32,7 @@ pub struct Limits {
     pub rules: usize,
     /// For each Application Load Balancer.
     pub unique_target_groups: usize,
-    /// For each listener, the default one aside.
+    /// For each listener, without the default one.
     pub certificates: usize,
     /// For each target group.
     pub targets: usize,
@@ -97,7 +97,7 @@ pub(super) struct Listener {
     pub protocol: String,
     pub default_action: Action<String>,
     pub default_certificate: Option<String>,
-    /// Those besides the default, which may be among them.
+    /// The certificates other than the default, which may be among them.
     pub certificates: BTreeSet<String>,
     pub ssl_policy: Option<String>,
     pub alpn_policy: Option<String>,
@@ -251,7 +251,7 @@ pub(super) fn parent(arn: &str) -> Option<String> {
     }
 }
 
-/// A refusal of something that is not simulated; it is told in the state and in the log.
+/// The refusal of a call that is not simulated; it is recorded in the state and in the log.
 pub(super) fn not_simulated(what: impl Into<String>) -> Refusal {
     refusal(UNSUPPORTED, what)
 }

@@ -40,7 +40,7 @@ fn checked_certificate(arn: &str) -> Result<(), Refusal> {
     if good { Ok(()) } else { Err(missing()) }
 }
 
-/// A listener as CreateListener or ModifyListener wants it.
+/// A listener with the parameters of CreateListener or ModifyListener.
 #[derive(Default)]
 struct Wanted {
     port: Option<u16>,
@@ -202,7 +202,7 @@ impl Session<'_> {
         Ok(String::new())
     }
 
-    /// The certificates of a call on the list besides the default one.
+    /// The certificates of a call on the list, which is separate from the default one.
     fn wanted_certificates(&self) -> Result<Vec<String>, Refusal> {
         let items = self.request.items("Certificates");
         let arns = items.iter().map(|item| self.request.need(&format!("{item}.CertificateArn")).map(str::to_owned));
@@ -263,7 +263,7 @@ impl Session<'_> {
 
 /// Returns true if two listeners take the same traffic.
 fn overlap(one: &Listener, other: &Listener) -> bool {
-    // A TCP and a UDP listener of one port would be two; AWS wants TCP_UDP instead.
+    // A TCP and a UDP listener of one port would be two; AWS needs TCP_UDP instead.
     one.port == other.port
 }
 

@@ -203,7 +203,7 @@ impl SimulatedAws {
         self.inner().account.limits = limits;
     }
 
-    /// The write that comes after so many others from now on is carried out, or not, and never answered. It is told then.
+    /// Lets the write that comes after so many others be carried out, or not, and never answered. The receiver is notified then.
     /// Only the last that was asked for counts, and only once.
     pub fn crash_at(&self, write: u64, takes_effect: bool) -> oneshot::Receiver<()> {
         let (crashed, reported) = oneshot::channel();
@@ -211,7 +211,7 @@ impl SimulatedAws {
         reported
     }
 
-    /// The process that shall crash lives on.
+    /// Lets the process that was to crash live on.
     pub fn disarm(&self) {
         self.inner().crash = None;
     }
@@ -226,17 +226,17 @@ impl SimulatedAws {
         std::mem::take(&mut self.inner().calls)
     }
 
-    /// Makes other people's load balancers and target groups in the same VPC, and answers the ARNs of the latter.
+    /// Creates load balancers and target groups of other owners in the same VPC, and returns the ARNs of the latter.
     pub fn add_foreign(&self, load_balancers: usize, target_groups: usize) -> Vec<String> {
         self.inner().account.add_foreign(load_balancers, target_groups)
     }
 
-    /// Somebody changes something of the cluster's by hand. Tells what; `None` where there is nothing to change.
+    /// Changes a resource of the cluster by hand. Returns the change; `None` where there is nothing to change.
     pub fn tamper(&self, random: &mut Random) -> Option<String> {
         self.inner().account.tamper(random)
     }
 
-    /// Somebody protects a load balancer from deletion by hand, or no longer. Tells whether there is one of that name.
+    /// Protects a load balancer from deletion by hand, or ends that. Returns true if there is one of that name.
     pub fn protect(&self, name: &str, on: bool) -> bool {
         self.inner().account.protect(name, on)
     }

@@ -135,7 +135,7 @@ impl Account {
             protocol: listener.protocol.clone(),
             default_action: self.action_state(&listener.default_action),
             default_certificate: listener.default_certificate.clone(),
-            // One that became the default stays on the list, to no effect, until somebody takes it off.
+            // One that became the default stays on the list, without effect, until it is removed.
             certificates: listener
                 .certificates
                 .iter()

@@ -22,7 +22,7 @@ fn others() -> Tags {
 }
 
 impl Account {
-    /// Makes other people's load balancers, each with a listener, and target groups; the first of those are in use.
+    /// Creates load balancers of other owners, each with a listener, and target groups; the first of those are in use.
     pub(super) fn add_foreign(&mut self, load_balancers: usize, target_groups: usize) -> Vec<String> {
         let now = Instant::now();
         let groups: Vec<_> = (0..target_groups).map(|_| self.add_foreign_target_group(now)).collect();

@@ -232,7 +232,7 @@ impl Session<'_> {
 
     pub(super) fn delete_target_group(&mut self) -> Answer {
         let arn = self.request.need("TargetGroupArn")?.to_owned();
-        // One that is gone is deleted. One that is fresh is not taken for gone here, because it would stay.
+        // One that is gone is deleted. A new one that is not visible yet is not treated as gone here, because it would stay.
         if self.account.users(&arn).next().is_some() {
             let message = format!("Target group '{arn}' is currently in use by a listener or a rule");
             return Err(refusal("ResourceInUse", message));
@@ -306,7 +306,7 @@ impl Session<'_> {
         let is_used = self.account.users(&arn).next().is_some();
         let group = self.target_group(&arn)?;
         for target in targets {
-            // What serves nobody has no requests to end.
+            // A target without a listener has no requests to end.
             if group.targets.remove(&target).is_some() && is_used {
                 group.draining.insert(target, now);
             }

@@ -35,7 +35,7 @@ pub struct Faults {
     pub lost_before: f64,
     /// A write is never answered and has its effect.
     pub lost_after: f64,
-    /// Somebody else writes an object just before a write.
+    /// Another client writes an object just before a write.
     pub contended: f64,
     /// A list is in several pages, and expires in between.
     pub torn_lists: f64,
@@ -43,7 +43,7 @@ pub struct Faults {
     pub breaks: f64,
     /// An event and all that follow are lost, until the watch ends with 410 Gone.
     pub expires: f64,
-    /// An event is told twice.
+    /// An event is sent twice.
     pub duplicates: f64,
     /// By how much an event is late at most, each watch by itself.
     pub latest: Duration,
@@ -88,7 +88,7 @@ impl Request {
 struct Stream {
     life: Life,
     plural: &'static str,
-    /// The last version that was told.
+    /// The last version that was sent.
     version: u64,
 }
 
@@ -101,7 +101,7 @@ struct State {
     /// The remaining pages of lists that are read in pages, with their versions.
     pages: BTreeMap<u64, (u64, Vec<Arc<Value>>)>,
     faults: Faults,
-    /// Kinds of which nothing is told before that time.
+    /// The kinds whose watches are silent before that time.
     stalled: BTreeMap<&'static str, Instant>,
     random: Random,
     requests: Vec<Request>,
@@ -144,7 +144,7 @@ impl Inner {
         i64::try_from(self.started.elapsed().as_secs()).expect("a world does not last for ages")
     }
 
-    /// Changes objects, and tells the watches.
+    /// Changes objects, and notifies the watches.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
         let changed = change(&mut state);
@@ -184,7 +184,7 @@ impl Life {
         !self.0.lives.load(Ordering::SeqCst)
     }
 
-    /// Freezes it, or has it go on.
+    /// Freezes it, or lets it go on.
     pub fn freeze(&self, frozen: bool) {
         self.0.frozen.send_replace(frozen);
     }
@@ -322,7 +322,7 @@ impl SimulatedCluster {
         store.version - store.renewals
     }
 
-    /// Has the watches of one of the kinds that the controller watches stay open and tell nothing for a while. Returns its
+    /// Lets the watches of one of the kinds that the controller watches stay open and silent for a while. Returns its
     /// plural.
     pub fn stall(&self, kind: usize, time: Duration) -> &'static str {
         let plural = WATCHED.get(kind % WATCHED.len()).expect("a remainder is less");

@@ -24,7 +24,7 @@ pub(super) fn client(cluster: Arc<Inner>, life: Life) -> kube::Client {
     kube::Client::new(router, "default")
 }
 
-/// After how long the real client gives up a connection on which nothing comes, as `start::SILENCE`.
+/// The time after which the real client closes a silent connection, as `start::SILENCE`.
 const SILENCE: Duration = Duration::from_secs(320);
 
 /// The object or collection that a path names.
@@ -127,7 +127,7 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
         life.goes_on().await;
         return refused(&Refusal::new(500, "InternalError", "the connection was lost"));
     }
-    // What is on its way arrives, also when whoever sent it is dead by then.
+    // A request on its way arrives, even if its sender is dead by then.
     tokio::time::sleep(Duration::from_micros(500) + latency / 2).await;
     if is_watch && fate == Fate::Answered {
         return watch(cluster, life, &target, &parts.uri);

@@ -181,7 +181,7 @@ fn wanted(object: &Value) -> Map<String, Value> {
         .collect()
 }
 
-/// Simulated time, as the objects tell it.
+/// Returns the simulated time in the form of objects.
 pub(super) fn time(seconds: i64) -> String {
     Timestamp::from_second(1_767_225_600 + seconds).expect("a time of this age").to_string()
 }
@@ -226,7 +226,7 @@ impl Store {
         } else {
             self.objects.insert(place, Arc::clone(&object));
         }
-        // Nobody watches these, and there are many.
+        // These are not watched, and there are many.
         if !matches!(kind.plural, "events" | "leases" | "configmaps") {
             let at = tokio::time::Instant::now();
             let (plural, version) = (kind.plural, self.version);

@@ -47,7 +47,7 @@ impl Watch {
         }))
     }
 
-    /// The last version that was told.
+    /// The last version that was sent.
     fn version(&self) -> u64 {
         self.cluster.state().streams.get(&self.number).map_or(0, |stream| stream.version)
     }
@@ -83,7 +83,7 @@ impl Watch {
         let mut ends = self.cluster.connections.subscribe();
         let connections = self.connections;
         let bookmark = (Instant::now() + BOOKMARK).min(self.until);
-        // Not even a bookmark is told by one that stalls.
+        // A stalled watch does not even get a bookmark.
         while let Some(until) = self.stalled_until() {
             tokio::select! {
                 biased;
@@ -128,7 +128,7 @@ impl Watch {
             () = tokio::time::sleep_until(arrives) => {}
         }
         if self.random.chance(faults.breaks) {
-            // The event was on its way: the next connection begins behind the last that was told.
+            // The event was on its way: the next connection begins after the last one that was sent.
             return None;
         }
         if self.random.chance(faults.expires) {

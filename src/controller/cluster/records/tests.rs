@@ -80,7 +80,7 @@ async fn server(
     stored: &Stored,
     special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + Sync + 'static,
 ) -> Fake {
-    // The HTTP stack is built for TLS, too, though none is spoken here.
+    // The HTTP stack is built for TLS, too, though none is used here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let stored = Arc::clone(stored);
     Fake::start(move |call| {
@@ -152,7 +152,7 @@ async fn tags_that_are_about_to_be_set_are_known_as_ours_before_they_are_even_af
     let stored = Stored::default();
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
-    // Before a stack is as desired for the first time, nothing is known: it may be another owner's until then.
+    // Before a stack is in its desired state for the first time, nothing is known: it may belong to another owner until then.
     first.mark_dirty(&stack("web"), keys(&["team"])).await.unwrap();
     assert_eq!(first.tag_keys(&stack("web")), None);
     first.mark_clean(&stack("web"), &observed("1"), keys(&["team"]));

@@ -108,7 +108,7 @@ impl World {
         Self { server, secrets, queue }
     }
 
-    /// Changes the Secret and shows that to whoever watches.
+    /// Changes the Secret and shows that to the watches.
     fn change(&self, event: &str, object: Value) {
         *self.server.secret.lock().unwrap() = (event != "DELETED").then(|| object.clone());
         let _ = self.server.events.send(json!({"type": event, "object": object}));
@@ -205,7 +205,7 @@ async fn the_same_content_under_another_version_is_the_same() {
     assert_eq!(world.secrets.answer(&oidc(), &stack("web")).await, known("1", "s3cret"));
     world.change("MODIFIED", secret("3", "rotated"));
     assert_eq!(world.secrets.answer(&oidc(), &stack("api")).await, known("3", "rotated"));
-    // Without a watch, whoever reads it first tells the others.
+    // Without a watch, the first reader notifies the others.
     assert_eq!(world.brought_back(1).await, BTreeSet::from([Key::Stack(stack("web")).to_string()]));
 }
 

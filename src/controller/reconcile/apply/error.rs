@@ -32,7 +32,7 @@ pub(crate) enum StepError {
     /// AWS did not do it.
     #[error(transparent)]
     Aws(AwsError),
-    /// AWS cannot delete it yet, because something else still uses it, or does not know it. Nobody has to do anything.
+    /// AWS cannot delete it yet, because another resource still uses it, or does not know it. No fix is needed.
     #[error(transparent)]
     NotYet(AwsError),
     /// The name that is to be created is taken by something that belongs to others.
@@ -140,7 +140,7 @@ impl ApplyError {
         &self.cause
     }
 
-    /// Charges the member of a group that asks for what AWS refuses, where AWS's error names a setting of a listener or of a new
+    /// Attributes the error to the member of a group that asks for the refused setting, where AWS's error names one of a listener or a new
     /// load balancer. A step of all that one is known to ask for is that one's.
     #[must_use]
     pub(crate) fn attributed(mut self, requesters: &Requesters) -> Self {
@@ -172,7 +172,7 @@ impl ApplyError {
         }
     }
 
-    /// Returns what people are told where a change goes on in smaller steps for a quota.
+    /// Returns the message for a change that continues in smaller steps for a quota.
     #[must_use]
     pub(crate) fn goes_on_in_steps(&self, quota: Quota) -> String {
         let fix = self.fix().map(|fix| format!("; {fix}, so that changes need no smaller steps")).unwrap_or_default();
@@ -209,8 +209,8 @@ impl ApplyError {
         }
     }
 
-    /// Returns for how long a deletion that AWS does not carry out is nothing to tell people of; `None` where the step is no
-    /// deletion, or failed otherwise. AWS lets go of target groups and network interfaces minutes after a load balancer is
+    /// Returns for how long a deletion that AWS does not carry out is not reported; `None` where the step is no
+    /// deletion, or failed otherwise. AWS releases target groups and network interfaces minutes after a load balancer is
     /// deleted; of a load balancer that something else uses it never does by itself.
     #[must_use]
     pub(crate) fn blocked_deletion(&self) -> Option<Duration> {

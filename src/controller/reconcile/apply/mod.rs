@@ -44,7 +44,7 @@ pub(crate) struct Applied {
 }
 
 impl Applier {
-    /// Writes through `aws` and `bindings`, and tells `inventory`.
+    /// Writes through `aws` and `bindings`, and updates `inventory`.
     #[must_use]
     pub(crate) fn new(aws: AwsWriter, inventory: Arc<Inventory>, bindings: &WriteClient) -> Self {
         Self {

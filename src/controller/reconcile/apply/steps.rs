@@ -11,7 +11,7 @@ use albatross_core::{
     plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
 };
 
-/// A plan of files names a target group that nobody has asked AWS for.
+/// A plan of files names a target group whose ARN AWS was not asked for.
 pub(crate) fn unresolved(name: &str) -> StepError {
     StepError::Unresolved(format!("the ARN of the target group `{name}`"))
 }
@@ -52,7 +52,7 @@ fn deleted(result: Result<(), AwsError>) -> Result<(), StepError> {
     }
 }
 
-/// A step whose action names target groups: one of another owner that is gone is the author's to mend.
+/// A step whose action names target groups: if one of another owner is gone, the author has to fix it.
 fn forwarding(error: AwsError, action: &Action<TargetGroupReference>) -> StepError {
     let foreign = action.target_groups().any(|g| matches!(g, TargetGroupReference::Foreign(_)));
     if foreign && error.code() == Some("TargetGroupNotFound") {
@@ -248,7 +248,7 @@ impl Applier {
                 self.inventory.invalidate(stack);
                 let (kind, name) = ("security group", name.clone());
                 self.inventory.observe(stack).await.map_err(StepError::Aws)?;
-                // Only groups with the cluster's tag are listed, so whose else it is can not be told.
+                // Only groups with the cluster's tag are listed, so the owner of another is not known.
                 return Err(match self.inventory.managed_security_group(stack) {
                     Some(_) => StepError::ThereAlready { kind, name },
                     None => StepError::Taken {
@@ -292,7 +292,7 @@ impl Applier {
         };
         match self.inventory.tags_of(created.arn.as_str()) {
             Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), stack)),
-            // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
+            // AWS has not returned its owner yet: ours, most likely, from a creation whose answer was lost.
             Some(Tagging::Unread) => return Err(StepError::ThereAlready { kind, name: name.to_string() }),
             None => {}
         }
@@ -336,7 +336,7 @@ impl Applier {
         };
         match self.inventory.tags_of(created.arn.as_str()) {
             Some(Tagging::Read(tags)) => return Err(self.there_already(kind, name.as_str(), Some(&tags), stack)),
-            // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
+            // AWS has not returned its owner yet: ours, most likely, from a creation whose answer was lost.
             Some(Tagging::Unread) => return Err(StepError::ThereAlready { kind, name: name.to_string() }),
             None => {}
         }

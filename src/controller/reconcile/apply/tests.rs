@@ -146,7 +146,7 @@ impl Bindings {
     }
 }
 
-/// AWS that has nothing, and makes what is asked of it; `special` answers first where it wants.
+/// AWS that has nothing, and creates what is requested; `special` answers first where it has an answer.
 fn aws(call: &Call, special: impl Fn(&Call) -> Option<(u16, String)>) -> (u16, String) {
     if let Some(answer) = special(call) {
         return answer;
@@ -196,7 +196,7 @@ struct Room {
 }
 
 async fn kubernetes(endpoint: &str) -> WriteClient {
-    // The HTTP stack is built for TLS, too, though none is spoken here.
+    // The HTTP stack is built for TLS, too, though none is used here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let client = kube::Client::try_from(kube::Config::new(endpoint.parse().unwrap())).unwrap();
     WriteClient::new(client, WritePermit::without_election())
@@ -242,7 +242,7 @@ fn plan_of(actions: impl IntoIterator<Item = StepAction>) -> Plan {
     Plan { steps: steps.collect(), ..Plan::default() }
 }
 
-/// The text as users read it.
+/// Returns the text for users.
 fn reported(result: Result<Applied, ApplyError>) -> String {
     let error = result.unwrap_err();
     let (fix, transient) = (error.fix().unwrap_or_else(|| "-".into()), error.is_transient());
@@ -570,7 +570,7 @@ async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
         (groups, of("c", "security-groups"), Some("c")),
         (create, of("a", "spec"), Some("b")),
         (listener, of("a", "spec"), Some("d")),
-        // Nobody is known to ask.
+        // No member is known to ask.
         (subnets, of("a", "spec"), None),
     ] {
         let plan = Plan { steps: vec![Step { action, cause }], ..Plan::default() };

@@ -106,7 +106,7 @@ pub struct LiveCluster {
 }
 
 impl LiveCluster {
-    /// Speaks through this client.
+    /// Returns a cluster that uses this client.
     #[must_use]
     pub fn new(client: &WriteClient) -> Self {
         Self { client: client.client() }
@@ -117,7 +117,7 @@ impl LiveCluster {
     }
 }
 
-/// The finalizers as desired; `None` when they are so.
+/// Returns the desired finalizers; `None` when the object has them.
 fn finalizers(current: &[String], present: bool) -> Option<Vec<String>> {
     let is_there = current.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
     (is_there != present).then(|| {
@@ -188,7 +188,7 @@ impl Cluster for LiveCluster {
         binding: &TargetGroupBinding,
         target_type: TargetType,
     ) -> Result<(), ClusterError> {
-        // The version makes the API server refuse the patch when somebody has written it meanwhile.
+        // The version makes the API server refuse the patch when another client has written it meanwhile.
         let metadata = json!({ "uid": binding.uid, "resourceVersion": binding.resource_version });
         let patch = json!({ "metadata": metadata, "spec": { "targetType": target_type } });
         let api = self.bindings(&binding.name);
@@ -289,7 +289,7 @@ mod tests {
 
     async fn cluster(answer: impl Fn(&Call) -> (u16, String) + Clone + Send + Sync + 'static) -> (Fake, LiveCluster) {
         let fake = Fake::start(move |call| std::future::ready(answer(&call))).await;
-        // Whoever makes TLS clients has to choose a provider, also where no TLS is spoken.
+        // A TLS client needs a provider, also where no TLS is used.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
         let client = WriteClient::new(client, albatross_aws::WritePermit::without_election());

@@ -8,7 +8,7 @@ use albatross_core::model::{ObjectName, SecurityGroupId, Target, TargetGroupArn}
 use super::{cluster::ClusterError, network_interfaces::NotLocated};
 use albatross_core::targets::{binding_owners::Denied, endpoints::UnresolvableBinding, node_rules::InvalidNetworking};
 
-/// The most targets that a message tells of.
+/// The most targets that a message lists.
 const MAX_LISTED: usize = 5;
 
 /// The stage of the work on a binding.
@@ -128,7 +128,7 @@ fn refused(targets: &[(Target, AwsError)]) -> String {
 }
 
 impl Problem {
-    /// Returns whether it stays as long as nobody corrects an object of the cluster, which brings the binding back.
+    /// Returns whether the error stays until a user corrects an object of the cluster, which brings the binding back.
     #[must_use]
     pub fn needs_correction(&self) -> bool {
         matches!(
@@ -154,7 +154,7 @@ impl TargetsError {
         }
     }
 
-    /// The binding to tell, where there is one.
+    /// The binding of the event, where there is one.
     #[must_use]
     pub fn binding(&self) -> Option<&ObjectName> {
         match &self.subject {

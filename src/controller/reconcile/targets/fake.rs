@@ -77,13 +77,13 @@ pub(super) struct World {
     pub bad_sources: BTreeSet<String>,
     /// True if a binding's checkpoint is trusted.
     pub takes_word: bool,
-    /// The address blocks of VPCs besides the cluster's, which has 10.0.0.0/8; by id.
+    /// The address blocks of VPCs other than the cluster's, which has 10.0.0.0/8; by id.
     pub vpcs: BTreeMap<String, Vec<String>>,
     /// The number of times that the CIDR blocks of a VPC were read.
     pub vpcs_read: usize,
     /// The VPCs of groups that are not in the cluster's.
     pub elsewhere: BTreeMap<TargetGroupArn, String>,
-    /// An address of the VPC that AWS wants a zone for all the same, as in a Local Zone.
+    /// An address of the VPC for which AWS requires a zone all the same, as in a Local Zone.
     pub wants_zone: BTreeSet<String>,
     /// The tags of groups.
     pub tags: BTreeMap<TargetGroupArn, Tags>,
@@ -205,7 +205,7 @@ impl Cloud for FakeCloud {
             let known = world.targets.get(group).and_then(|known| known.get(&registration.target));
             registration.zone.is_none() && known.is_some_and(|health| health.zone.is_some())
         };
-        // As with registering, AWS wants to hear the zone.
+        // As with registering, AWS requires the zone.
         if targets.iter().any(|registration| unzoned(&registration)) {
             return Err(refused("DeregisterTargets", "ValidationError"));
         }
@@ -323,7 +323,7 @@ impl Cluster for FakeCluster {
         binding: &TargetGroupBinding,
         checkpoint: Option<&str>,
     ) -> Result<(), ClusterError> {
-        // Only taking it away has a place among the calls: it comes before what it no longer vouches for.
+        // Only its removal is among the calls: it comes before the targets that it no longer covers.
         if checkpoint.is_none() {
             self.log.lock().unwrap().push("checkpoint off".to_owned());
         }

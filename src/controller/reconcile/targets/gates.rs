@@ -106,7 +106,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     let written = &mut memory.entry(binding.clone()).or_default().conditions;
                     written.insert((change.uid, change.condition), change.state);
                 }
-                // Another pod has its name by now, or nobody.
+                // Another pod has its name by now, or none.
                 Err(ClusterError::Gone) => {}
                 Err(error) => drop(failure.get_or_insert(error)),
             }

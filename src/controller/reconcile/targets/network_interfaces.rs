@@ -37,7 +37,7 @@ pub(super) enum InterfaceLookup {
         /// Its address.
         address: String,
     },
-    /// A pod with an interface of its own (Fargate, security groups for pods), or on a node that is no instance here.
+    /// A pod with its own network interface (Fargate, security groups for pods), or on a node that is not an instance here.
     Address {
         /// The pod's UID.
         pod: String,
@@ -141,7 +141,7 @@ pub(super) struct NetworkInterfaces {
     found: BTreeMap<InterfaceLookup, Groups>,
 }
 
-/// The security group that stands before each place that was asked for.
+/// The security group of each place that was asked for.
 pub(super) type Located = BTreeMap<InterfaceLookup, Result<SecurityGroupId, NotLocated>>;
 
 impl NetworkInterfaces {
@@ -193,7 +193,7 @@ impl NetworkInterfaces {
                 endpoint_security_group(&tagged, cluster, extra_tags)
             });
         }
-        // Somebody will tag them: they have to be read again then.
+        // A user will tag them: they have to be read again then.
         for unclear in decided.values().filter_map(|decision| decision.as_ref().err()) {
             groups.retain(|id, _| !unclear.groups.contains(id));
         }

@@ -359,7 +359,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         task: &Task<'_>,
         outcome: &mut NodeRulesOutcome,
     ) -> Result<(), RuleFailure> {
-        // A second try, after reading again, for what somebody else has changed meanwhile.
+        // A second attempt, after reading again, for changes made by others meanwhile.
         for last in [false, true] {
             read_groups(&self.cloud, groups, [task.id]).await?;
             let Some(group) = groups.get_mut(task.id) else { return Ok(()) };
@@ -584,7 +584,7 @@ fn rule_requesters(rules: &BTreeMap<ObjectName, RulesByGroup>) -> RuleRequesters
     rule_requesters
 }
 
-/// Tells the bindings that ask for rules on a group, and let in the source where it is about one, or else nobody in
+/// Returns the bindings that ask for rules on a group, and allow the source where it is about one, or else no source in
 /// particular.
 fn fail(
     problems: &mut Vec<TargetsError>,

@@ -96,7 +96,7 @@ pub(crate) fn zone(
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Returns the blocks that tell which of a binding's addresses are outside of its target group's VPC.
+    /// Returns the blocks that show which of a binding's addresses are outside of its target group's VPC.
     ///
     /// # Errors
     /// AWS's, but for a missing permission.

@@ -80,7 +80,7 @@ impl Files {
                         );
                     }
                 }
-                // While whoever keeps the files writes them, one may be ahead of the other; what is served goes on.
+                // While another program writes the files, one may be ahead of the other; the current certificate stays in use.
                 Err(error) => {
                     if reported.as_ref() != Some(&error) {
                         tracing::warn!("the webhooks' certificate cannot be used: {error}");

@@ -369,7 +369,7 @@ async fn a_network_load_balancer_is_read_and_its_attributes_where_they_are_asked
                 [reads("DescribeListener", &LISTENER_ATTRIBUTES), None],
             )
         );
-        // The plan asks for what differs, and for that alone.
+        // The plan asks only for what differs.
         let changes = |step: &Step| match &step.action {
             StepAction::ModifyAttributes { attributes, .. } => Some(attributes.clone()),
             _ => None,

@@ -107,7 +107,7 @@ async fn what_a_binding_leaves_out_comes_from_its_target_group_once() {
     transient: false
     ");
     lab.log();
-    // Somebody makes another group of that name.
+    // Another group of that name is created.
     lab.cloud.world().groups[0].1 = facts("ip");
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["group Name(\"cart\")", "type Ip", "finalizer on", "register 10.0.0.1:8080", READY]);
@@ -355,7 +355,7 @@ async fn what_is_refused_for_good_holds_only_what_lives() {
         lab.log();
         reconcile(&lab, "tgb").await.unwrap_err();
         assert_eq!(lab.log().contains(&"deregister 10.0.0.1:8080".to_owned()), goes);
-        // Once it is taken, nothing stands in any more.
+        // Once it is accepted, no old target stands in any more.
         lab.cloud.world().bad_targets.clear();
         tokio::time::advance(Duration::from_secs(5)).await;
         reconcile(&lab, "tgb").await.unwrap();

@@ -22,7 +22,7 @@ fn rule(from: i32, to: i32, source: &str) -> SecurityGroupRule {
     }
 }
 
-/// A binding of `shop/cart` to a target group of its own that lets `source` in at `port`.
+/// A binding of `shop/cart` to its own target group that allows `source` at `port`.
 fn binding(called: &str, source: &str, port: i32) -> TargetGroupBinding {
     let mut binding = bound(called, Some(TargetType::Ip));
     binding.spec.target_group_arn = Some(format!("{ARN}/{called}"));
@@ -442,7 +442,7 @@ async fn rules_of_a_binding_that_is_not_understood_stay_also_in_groups_that_were
         assert!(!calls.iter().any(|call| call.starts_with("revoke")), "{case}: {calls:?}");
     };
 
-    // Two groups of an interface carry the cluster's tag, so that nobody can tell which is meant.
+    // Two groups of an interface carry the cluster's tag, so that it is ambiguous which is meant.
     let lab = lab(&[], both());
     assert_eq!(reconcile(&lab).await, NOTHING);
     let other = security_group("sg-other", &[TAG], &[]);

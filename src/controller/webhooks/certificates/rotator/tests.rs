@@ -16,7 +16,7 @@ struct Store {
     objects: BTreeMap<String, Value>,
     version: u64,
     writes: Vec<String>,
-    /// The next write of this path loses against somebody who writes the same object just before.
+    /// The next write of this path loses against another client that writes the same object just before.
     contended: Option<String>,
 }
 
