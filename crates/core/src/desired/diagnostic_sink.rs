@@ -22,8 +22,8 @@ pub struct Built {
     pub wants: BTreeSet<FactQuery>,
     /// The facts that AWS could not answer right now.
     pub unavailable: Vec<String>,
-    /// AWS has answered that something which the objects ask for is not there, or that it protects what shall go. No change in
-    /// the cluster tells when that ends, so AWS is asked again.
+    /// AWS has answered that a resource which the objects ask for does not exist, or that it protects one that is to be deleted. No change in
+    /// the cluster shows when that ends, so AWS is asked again.
     pub lacking: bool,
     /// Members of a group that the stack says nothing of: what they have stays as it is. The diagnostics say why, or
     /// `unavailable`.
@@ -129,7 +129,7 @@ impl DiagnosticSink {
         self.report(Severity::Error, object, Code::InvalidValue, &error.key, &error.to_string(), fix)
     }
 
-    /// Tells of annotations that are unknown, not built, or not to be ignored; those fail.
+    /// Reports annotations that are unknown, not built, or not to be ignored; those fail.
     pub(super) fn check_annotations(
         &mut self,
         object: &ObjectReference,
@@ -151,7 +151,7 @@ impl DiagnosticSink {
         outcome
     }
 
-    /// The value of a fact. What is not known is wanted, what cannot be learnt is noted, and what is not there is told on
+    /// Returns the value of a fact. An unknown one is asked for, an unavailable one is noted, and a missing one is reported on
     /// the object that asks for it.
     pub(super) fn resolve<T>(
         &mut self,

@@ -50,7 +50,7 @@ pub struct AssumedSecret {
 }
 
 /// Returns the rules and default actions of which it is not known which state of their Secret AWS has, although AWS has
-/// all else that is wanted, the client's id included. AWS never tells the client's secret (DescribeRules). Where a stack is taken over from
+/// all other desired values, the client's id included. AWS never returns the client's secret (DescribeRules). Where a stack is taken over from
 /// another controller, that controller is taken to have kept it up to date; then nothing is written before the Secret
 /// changes.
 #[must_use]

@@ -6,7 +6,7 @@
 
 use crate::model::{CertificateArn, FrozenMembers, MemberResources, ObjectName, ResourceId, RuleArn};
 
-/// Tells what is kept.
+/// Decides which resources are kept.
 #[derive(Clone, Copy)]
 pub(super) struct FrozenResources<'a> {
     frozen: &'a FrozenMembers,
@@ -68,7 +68,7 @@ impl<'a> FrozenResources<'a> {
         self.keeps(|resources| resources.ports.get(&port).is_some_and(|held| held.default_action))
     }
 
-    /// Returns true if a target group is a member's that is frozen.
+    /// Returns true if a target group belongs to a frozen member.
     pub(super) fn target_group(&self, resource: Option<&ResourceId>) -> bool {
         let of = |(member, service): &(ObjectName, String)| {
             resource.is_some_and(|id| id.ingress(service).as_ref() == Some(member))

@@ -45,7 +45,7 @@ impl QuotaUsage {
         used
     }
 
-    /// Goes on by one step. `balancer` is the load balancer before the plan.
+    /// Adds one step. `balancer` is the load balancer before the plan.
     pub(super) fn after(&mut self, step: &Step, balancer: Option<&ObservedLoadBalancer>, resolve: Resolve<'_>) {
         let named = |action: &Action<TargetGroupReference>| -> Vec<TargetGroupReference> {
             let known = |group: &TargetGroupReference| {
@@ -131,7 +131,7 @@ impl QuotaUsage {
         named.len() == before || named.len() <= most
     }
 
-    /// Returns true if a listener's rules all fit besides what there is.
+    /// Returns true if a listener's desired rules all fit next to the existing ones.
     pub(super) fn fits_listener(&self, listener: &Listener, resolve: Resolve<'_>) -> bool {
         let mut with = self.clone();
         with.places.insert((listener.port, ActionSlot::Default), Vec::new());

@@ -337,7 +337,7 @@ fn action_text(action: &Action<TargetGroupReference>) -> String {
             }
             text
         }
-        // What comes before an action is told by `answer_text`.
+        // `answer_text` shows the authentication before an action.
         Action::AuthenticateCognito(_) | Action::AuthenticateOidc { .. } | Action::JwtValidation(_) => {
             "sign in".to_owned()
         }

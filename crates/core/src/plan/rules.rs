@@ -124,7 +124,7 @@ pub(super) struct RuleSteps {
     pub(super) after_default: Vec<Step>,
     /// Steps for which other listeners of the load balancer have to make room.
     pub(super) later: Vec<Step>,
-    /// Wanted rules with the existing ones that they are made of in place, besides those that [`RuleChange::staying_rules`] tells of.
+    /// Desired rules with the existing ones that become them in place, other than those of [`RuleChange::staying_rules`].
     pub(super) modified: Vec<(Rule, ObservedRule)>,
 }
 
@@ -140,7 +140,7 @@ pub(super) fn same_action(
         return false;
     }
     let Ok(mut wanted) = wanted.try_map(|reference| resolve(reference).ok_or(())) else { return false };
-    // How long a client stays is AWS's to choose where nobody says it.
+    // AWS chooses the duration of stickiness where no annotation does.
     if let (Action::Forward { stickiness: Some(wanted), .. }, Action::Forward { stickiness: Some(existing), .. }) =
         (&mut wanted, existing)
     {
@@ -244,7 +244,7 @@ impl<'a> RuleChange<'a> {
             .collect()
     }
 
-    /// Returns the final order: the wanted rules, and those of frozen members where they stand now.
+    /// Returns the final order: the desired rules, and those of frozen members in their present position.
     fn places(&self, matches: &[Option<ExistingRule<'a>>]) -> Vec<RuleSlot<'a>> {
         let wanted = || Numbered::all(self.wanted).zip(matches.iter().copied());
         if self.frozen_resources.none_frozen() {
@@ -280,7 +280,7 @@ impl<'a> RuleChange<'a> {
 
     /// Puts kept rules, each with the number of wanted ones above it by its member's place, where they stand now among the wanted
     /// ones that are there: what the order says of a frozen member may be new, or a mistake, and its rules do not move for it.
-    /// Among new rules the member's place decides. So it does for a rule that nobody is remembered to have while others are new:
+    /// Among new rules the member's place decides. So it does for a rule recorded for no member while others are new:
     /// it may be what one of them replaces.
     fn stay(&self, none_is_new: bool, order: &[(WantedRule<'a>, Option<ExistingRule<'a>>)], kept: &mut [KeptRule<'a>]) {
         kept.sort_unstable_by_key(|kept| (kept.existing.index, kept.above));

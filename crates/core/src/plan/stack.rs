@@ -32,7 +32,7 @@ use crate::model::{
     Tags, TargetGroup, TargetGroupArn, TargetGroupName, TargetGroupReference, TrustStoreArn, Value, tags as known_tags,
 };
 
-/// The steps that make what AWS has into what it shall have, empty when they agree; or what has to be read first.
+/// Returns the steps from the observed to the desired state, empty when they agree; or the reads that are needed first.
 #[must_use]
 pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
     let reads = reads(stack, observed);
@@ -88,7 +88,7 @@ pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberRe
     let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
     let taken: BTreeSet<RuleArn> = member_resources.values().flat_map(|resources| resources.rules.clone()).collect();
     for listener in stack.listeners.values() {
-        // What is kept besides has an owner, or stands after the last wanted rule that it equals in number.
+        // A rule that is kept in addition has an owner, or comes after the last desired rule that it equals in number.
         let existing = balancer.and_then(|b| b.listener(listener.port)).into_iter().flat_map(|l| &l.rules);
         let mut free = existing.filter(|rule| !taken.contains(&rule.arn)).collect::<Vec<_>>();
         for rule in &listener.rules {
@@ -142,7 +142,7 @@ impl<'a> Generations<'a> {
         }
     }
 
-    /// The target group that becomes the wanted one: one that the load balancer names already, before one that nobody does.
+    /// Returns the target group that becomes the desired one: one that the load balancer names already, before one that none names.
     fn existing(&self, observed: &'a ObservedStack, wanted: &TargetGroup) -> Option<&'a ObservedTargetGroup> {
         let mut fitting = observed.target_groups.iter().filter(|existing| {
             existing.resource().as_ref() == Some(&wanted.resource)
@@ -169,7 +169,7 @@ fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
         reads.load_balancer = unread.then(|| existing.arn.clone()).or(reads.load_balancer);
         reads.listeners_of.extend(Some(existing.arn.clone()).filter(|_| existing.listeners.is_none()));
         let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
-        // What one has that is about to speak something else does not matter, and a TLS listener has none to read.
+        // The attributes of a listener whose protocol is about to change do not matter, and a TLS listener has none to read.
         reads.listeners = listeners
             .filter_map(|listener| existing.listener(listener.port).filter(|l| l.protocol == Some(listener.protocol)))
             .filter(|listener| listener.attributes.is_none())
@@ -216,15 +216,15 @@ struct Planner<'a> {
     plan: Plan,
     /// TargetGroupBindings that are going although they are wanted.
     going: BTreeSet<ObjectName>,
-    /// TargetGroupBindings whose targets do not let in yet whom they shall let in.
+    /// TargetGroupBindings whose targets do not yet allow the sources that they must allow.
     closed: BTreeSet<ObjectName>,
-    /// Steps that let somebody in on new ports, or on ports that redirects lead to.
+    /// Steps that allow traffic on new ports, or on ports that redirects lead to.
     opening: Vec<Step>,
     /// Rules and certificates for which others have to make room, in the order in which they are made.
     later: VecDeque<Step>,
     /// Steps that come after everything that serves is in place.
     last: Vec<Step>,
-    /// Tags that go: they serve nobody, so that they hold nothing up.
+    /// Tags to remove: they serve no traffic, so they delay nothing.
     untagged: Vec<Step>,
 }
 
@@ -323,7 +323,7 @@ impl<'a> Planner<'a> {
         self.stack.load_balancer.as_ref().and_then(|wanted| self.observed.current(wanted))
     }
 
-    /// Goes on with what had no room, as far as it has room now.
+    /// Continues with steps that had no room, as far as there is room now.
     fn make_what_fits(&mut self) {
         while let Some(next) = self.later.front() {
             let Some(used) = self.used() else { return };
@@ -454,7 +454,7 @@ impl<'a> Planner<'a> {
         known: &Attributes,
         causes: Causes<'_>,
     ) {
-        // A call for each who asks, so that a refusal is told to the right one; but AWS takes some only together (a log and its
+        // A call for each requester, so that a refusal is reported to the right one; but AWS takes some only together (a log and its
         // bucket): those whose keys differ in their last part alone.
         let mut changes: BTreeMap<&Cause, Attributes> = BTreeMap::new();
         let mut families: BTreeMap<&str, &Cause> = BTreeMap::new();
@@ -651,7 +651,7 @@ impl<'a> Planner<'a> {
                 action: StepAction::SetSecurityGroups { arn: existing.arn.clone(), groups },
                 cause: wanted.cause.clone(),
             };
-            // Once the stack's own group is open, since a new one lets nobody in, and before a redirect leads to a port that
+            // Once the stack's own group is open, since a new one allows no traffic, and before a redirect leads to a port that
             // the groups before did not open. What is redirected now may lead to a port that only those opened.
             let redirected = existing.known_listeners().any(order::redirects_elsewhere);
             let before =
@@ -707,7 +707,7 @@ impl<'a> Planner<'a> {
         if fits {
             self.plan.steps.extend(creates);
         } else {
-            // From the bottom, as those that another listener gives up are deleted.
+            // From the bottom, as those that another listener releases are deleted.
             self.later.extend(creates.into_iter().rev());
             self.make_what_fits();
         }
@@ -729,7 +729,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Adds certificates: a step for each member that asks for some, so that a refusal is told to the right one.
+    /// Adds certificates: a step for each member that asks for some, so that a refusal is reported to the right one.
     fn add_certificates(
         &mut self,
         wanted: &Listener,
@@ -793,7 +793,7 @@ impl<'a> Planner<'a> {
         let present =
             |c: &CertificateArn| existing.certificates.contains(c) || existing.default_certificate.as_ref() == Some(c);
         let mut missing: Vec<_> = wanted.certificates.iter().filter(|c| !present(c)).cloned().collect();
-        // The certificate that is the default now and shall be one of the others has to be among them first.
+        // The current default certificate that becomes one of the others has to be among them first.
         missing.extend(
             existing
                 .default_certificate
@@ -895,7 +895,7 @@ impl<'a> Planner<'a> {
         if wanted.protocol != ListenerProtocol::Https {
             self.modify_listener(existing, protocol, &wanted.cause);
         }
-        // Which attributes a listener can have depends on what it speaks; what it has is not known when that has changed.
+        // The attributes of a listener depend on its protocol; the existing ones are not known when that has changed.
         let unknown = Some(Attributes::new()).filter(|_| existing.protocol != Some(wanted.protocol));
         if let Some(known) = unknown.as_ref().or(existing.attributes.as_ref()) {
             let of = AttributesOf::Listener(reference.clone());
@@ -948,12 +948,12 @@ impl<'a> Planner<'a> {
         self.push(StepAction::DeleteLoadBalancer { arn, name }, cause);
     }
 
-    /// Lets go of the load balancers that the wanted one has replaced, those whose time has come. Answers the target groups
+    /// Releases the load balancers that the desired one has replaced, those whose time is over. Returns the target groups
     /// of those that stay for now.
     fn replaced(&mut self, wanted: &'a LoadBalancer) -> BTreeSet<&'a TargetGroupArn> {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
-        // What a member has that is frozen, the new one does not have.
+        // The new one does not have the resources of frozen members.
         let may_go = serves && self.frozen_resources.none_frozen();
         let unprotected = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
         let due = |old: &ObservedLoadBalancer| may_go && observed.expired.contains(&old.arn);

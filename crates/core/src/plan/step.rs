@@ -24,7 +24,7 @@ pub struct Plan {
     pub passed_over: BTreeSet<TargetGroupArn>,
 }
 
-/// Something that has to happen before the next plan can go on.
+/// A condition that must hold before the next plan can continue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Wait {
     /// The TargetGroupBindings are gone: their targets are deregistered then, and their target groups can go.
@@ -34,7 +34,7 @@ pub enum Wait {
     /// Clients have had the time to find the new load balancer: these may go then.
     #[serde(rename = "Hold")]
     RetainOld(BTreeSet<LoadBalancerArn>),
-    /// Somebody switches off the protection from deletion of these, which another load balancer has replaced.
+    /// The protection from deletion of these must be switched off, which another load balancer has replaced.
     Protected(BTreeSet<LoadBalancerArn>),
     /// The targets of these TargetGroupBindings let in the security groups that the load balancer is to be put in.
     LetIn(BTreeSet<ObjectName>),
@@ -233,14 +233,14 @@ pub enum StepAction {
     SetSecurityGroups {
         /// The load balancer.
         arn: LoadBalancerArn,
-        /// All groups that it shall be in.
+        /// All groups that it needs.
         groups: Vec<SecurityGroupReference>,
     },
     /// ELB v2 SetSubnets
     SetSubnets {
         /// The load balancer.
         arn: LoadBalancerArn,
-        /// All subnets that it shall be in.
+        /// All subnets that it needs.
         subnets: Vec<SubnetMapping>,
     },
     /// ELB v2 SetIpAddressType

@@ -14,7 +14,7 @@ use crate::model::{
 /// The tags that a resource may have (ELB v2 and EC2: 50 a resource, AWS's own not counted).
 const MAX_TAGS: usize = 50;
 
-/// Returns whether the tags that are missing find room beside those that exist.
+/// Returns whether the missing tags fit next to the existing ones.
 pub(super) fn have_room(missing: &Tags, existing: &Tags) -> bool {
     let counted = existing.keys().filter(|key| !key.starts_with("aws:"));
     counted.chain(missing.keys().filter(|key| !existing.contains_key(*key))).count() <= MAX_TAGS

@@ -190,7 +190,7 @@ fn what_is_not_known_is_written_once() {
         // As it is found at takeover.
         (|_, version: &mut Option<SecretVersion>| *version = None)
             as fn(&mut Option<ClientId>, &mut Option<SecretVersion>),
-        // Somebody has changed the client by hand.
+        // The client was changed by hand.
         |client, _| *client = Some(ClientId("another".to_owned())),
     ] {
         let mut aws = Aws::with(&stack);
@@ -203,7 +203,7 @@ fn what_is_not_known_is_written_once() {
         assert_eq!(planned.steps.iter().map(|step| step.action.kind()).collect::<Vec<_>>(), ["ModifyRule"]);
         aws.settle(&stack, 1);
     }
-    // After a restart nobody knows who the client is, and nobody needs to.
+    // After a restart the client is not known, and it need not be.
     let mut aws = Aws::with(&stack);
     let listener = aws.observed.load_balancers[0].listeners.get_or_insert_default().get_mut(&443).unwrap();
     let Action::AuthenticateOidc { client_id, .. } = &mut listener.rules[0].actions[0] else { panic!() };
@@ -236,7 +236,7 @@ fn of_a_stack_that_is_taken_over_aws_is_taken_to_have_the_secret_as_it_is() {
     };
     let both = vec![assumed(None), assumed(Some(&listener.rules[0]))];
     assert_eq!(assumed_secrets(&stack, &aws.observed), both);
-    // What is known is not believed a second time.
+    // Known state is not replaced by trusted state.
     assert_eq!(assumed_secrets(&stack, &Aws::with(&stack).observed), []);
     // Another client, another provider, another way to sign in: AWS does not have what is wanted.
     for other in [oidc("7", "another"), cognito()] {

@@ -64,7 +64,7 @@ pub(super) fn built(members: &[(&str, &str)], leaving: &[&str], observed: &Obser
     built_as(members, observed, |_, _| membership)
 }
 
-/// As [`built`], with the members that the cluster's objects tell of.
+/// As [`built`], with the members of the cluster's objects.
 fn built_as(
     members: &[(&str, &str)],
     observed: &ObservedStack,
@@ -214,7 +214,7 @@ fn others_come_and_go_beside_it() {
     assert_eq!(rules(&aws.observed, 80), ["/a", "/a/say", "/aa", "/aa/say", "/b", "/b/say", "/d", "/d/say"]);
     assert_eq!(rules(&aws.observed, 8080), ["/b", "/b/say"]);
     assert_eq!(target_groups(&aws.observed), ["a", "aa", "b", "d"].map(|m| format!("shop/{m}-web:80")).into());
-    // It is mended, and everything agrees again.
+    // It is fixed, and everything agrees again.
     aws.observed.member_resources = member_resources(&stack, &aws.observed);
     let stack = built(&[("a", ""), ("aa", ""), ("b", PORTS), ("d", "")], &[], &aws.observed);
     assert_eq!(plan(&stack, &aws.observed).steps, vec![]);
@@ -251,7 +251,7 @@ fn a_rule_like_its_own_is_not_taken_from_it() {
         resources.map(|resources| resources.rules.clone()).unwrap_or_default()
     };
     let before = held(&aws.observed, "b");
-    // A newcomer before it wants just the rule that says `b`.
+    // A new member before it asks for exactly the rule that says `b`.
     let mut stack = built(&[("a", ""), ("aa", ""), ("b", BROKEN)], &[], &aws.observed);
     let taken = aws.observed.load_balancers[0].listener(80).unwrap().rules[3].clone();
     let rules = &mut stack.listeners.get_mut(&80).unwrap().rules;

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, rc::Rc};
 
 use crate::{model::*, route::Request};
 
-/// Hosts, paths and clients that tell the conditions of [`super::rules`] apart, all combinations of them.
+/// Hosts, paths and clients that distinguish the conditions of [`super::rules`], all combinations of them.
 const HOSTS: [&str; 4] = ["a.example.com", "b.example.com", "deep.a.example.com", "other.test"];
 const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/a/c", "/b", "/bc", "/c"];
 const CLIENTS: [Client; 3] = [

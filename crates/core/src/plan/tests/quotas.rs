@@ -26,13 +26,13 @@ struct Way {
     steps: Vec<String>,
 }
 
-/// Plans and runs as the controller does: what AWS refuses for a quota is planned again with what that tells.
+/// Plans and runs as the controller does: a change that AWS refuses for a quota is planned again with what that shows.
 fn arrive(aws: &mut Aws, wanted: &Stack) -> Result<Way, String> {
     let mut way = Way::default();
     lead(aws, wanted, &mut way).map(|()| way)
 }
 
-/// As [`arrive`], told also where it does not arrive.
+/// As [`arrive`], with a report also where it does not arrive.
 fn lead(aws: &mut Aws, wanted: &Stack, way: &mut Way) -> Result<(), String> {
     let mut room = KnownLimits::default();
     for _ in 0..20 {

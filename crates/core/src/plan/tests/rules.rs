@@ -636,7 +636,7 @@ fn stickiness_that_goes_is_taken_away() {
     let observed = Aws::with(&with(true, Some(60))).observed;
     insta::assert_snapshot!(steps(&plan(&with(false, None), &observed)), @"  change a rule of listener 80 to: forward to arn:blue (weight 1), arn:green (weight 1)");
     insta::assert_snapshot!(steps(&plan(&with(true, Some(90)), &observed)), @"  change a rule of listener 80 to: forward to arn:blue (weight 1), arn:green (weight 1), sticky for 90 s");
-    // How long is AWS's to say where nobody else does.
+    // AWS chooses the duration where no annotation does.
     assert_eq!(plan(&with(true, None), &observed), Plan::default());
 }
 

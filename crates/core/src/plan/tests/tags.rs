@@ -51,7 +51,7 @@ fn after() -> Stack {
     built(&manifests("alb.ingress.kubernetes.io/tags: keep=9", "alb.ingress.kubernetes.io/tags: 'both=svc2'"))
 }
 
-/// The tags of each resource besides those that say whose it is.
+/// Returns the tags of each resource other than those that name its owner.
 fn tagged(aws: &Aws) -> Vec<String> {
     let of = |name: &str, tags: &Tags| {
         let tags =
@@ -69,7 +69,7 @@ fn tagged(aws: &Aws) -> Vec<String> {
     all
 }
 
-/// Somebody tags everything by hand, one of the keys being the controller's own elsewhere.
+/// Tags everything by hand, one of the keys being the controller's own elsewhere.
 fn tag_by_hand(aws: &mut Aws) {
     let by_hand: Tags = ["by-hand", "svc"].map(|key| (key.to_owned(), "x".to_owned())).into();
     let observed = &mut aws.observed;

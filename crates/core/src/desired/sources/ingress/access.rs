@@ -73,7 +73,7 @@ impl Member<'_> {
     }
 }
 
-/// The security groups that a member names, whether rules to the targets are managed, and who may come in.
+/// The security groups that a member names, whether rules to the targets are managed, and the allowed sources.
 type RequestedAccess = (Option<Vec<String>>, Option<bool>, Option<Sourced<Vec<Source>>>);
 
 impl<'a> Builder<'a> {
@@ -244,7 +244,7 @@ impl<'a> Builder<'a> {
         Ok(Some(Sourced { value: sources, place }))
     }
 
-    /// Tells of ranges that a load balancer without IPv6 addresses cannot let in. Who has no others is frozen.
+    /// Reports ranges that a load balancer without IPv6 addresses cannot allow. A member without others is frozen.
     pub(super) fn check_sources(&mut self, specs: &[MemberSpec<'a>]) -> Result<(), Unmerged> {
         let mut alone = BTreeSet::new();
         for spec in specs {

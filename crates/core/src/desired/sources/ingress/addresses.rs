@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Builder<'_> {
-    /// The addresses of targets: IPv6 where the Service has such, be it beside others.
+    /// The addresses of targets: IPv6 where the Service has any, also in addition to others.
     pub(super) fn target_addresses(
         &mut self,
         member: &ObjectName,

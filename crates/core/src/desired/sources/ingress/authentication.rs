@@ -59,7 +59,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The Service whose annotations count besides the Ingress': that of an action which forwards to it and to nothing else.
+    /// The Service whose annotations count in addition to the Ingress's: that of an action which forwards to it and to nothing else.
     fn lone_service(&self, action: &Action<TargetGroupReference>) -> Option<&'a Service> {
         let Action::Forward { target_groups, .. } = action else { return None };
         let [only] = target_groups.as_slice() else { return None };

@@ -40,7 +40,7 @@ pub fn params_of<'a>(
     }
 }
 
-/// The settings that an Ingress may have by its class, whatever else stands against it.
+/// The settings that an Ingress may have by its class, with any other mistakes.
 pub(super) fn params_named<'a>(ingress: &Ingress, snapshot: &'a Snapshot) -> Option<&'a IngressClassParams> {
     if ingress.annotations.contains_key(CLASS_ANNOTATION) {
         return None;
@@ -89,13 +89,13 @@ impl fmt::Display for Foreign<'_, '_> {
 /// The relation of an Ingress to the controller, and the reason.
 enum Decision<'i, 's> {
     Ours(Option<&'s IngressClassParams>),
-    /// Ours, as far as the files tell.
+    /// This controller's, as far as the files show.
     OursWithNote(Option<&'s IngressClassParams>, Box<Diagnostic>),
     Foreign(Foreign<'i, 's>),
     Broken(Box<Diagnostic>),
 }
 
-/// Tells whose an Ingress is.
+/// Returns the controller that an Ingress belongs to.
 #[must_use]
 pub fn ownership<'a>(ingress: &Ingress, snapshot: &'a Snapshot, config: &BuildConfig) -> Ownership<'a> {
     match decide(ingress, snapshot, config) {
@@ -122,7 +122,7 @@ pub(in crate::desired) fn unplanned_because(ingress: &Ingress, snapshot: &Snapsh
     })
 }
 
-/// Returns what the files do not tell of the class of an Ingress of ours.
+/// Reports the parts of an Ingress's class that the files do not contain.
 pub(super) fn note(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig) -> Option<Diagnostic> {
     match decide(ingress, snapshot, config) {
         Decision::OursWithNote(_, note) => Some(*note),

@@ -50,7 +50,7 @@ fn group_of(
     config: &BuildConfig,
 ) -> Result<StackId, Box<Diagnostic>> {
     let of_class = params.filter(|params| params.spec.group.is_some());
-    // Whom a group serves already, it goes on to serve: the flag stops new ones.
+    // A member that a group already serves stays in it: the flag stops new ones.
     let refused = |name: &str| {
         let held =
             is_published(ingress) && ingress.finalizers.contains(&tags::finalizer(&StackId::Group(name.to_owned())));
@@ -97,7 +97,7 @@ pub(super) fn is_published(ingress: &Ingress) -> bool {
 /// The role of an Ingress in a group.
 enum Role {
     Member,
-    /// Its part stays as it is; the diagnostics say why, where somebody has to do something.
+    /// Its part stays unchanged; the diagnostics give the reason, where a user has to act.
     Frozen(Option<Box<Diagnostic>>),
     Leaving,
     /// Leaving for another group.
@@ -105,7 +105,7 @@ enum Role {
     None,
 }
 
-/// Tells who belongs to a group.
+/// Returns the members of a group.
 #[must_use]
 pub fn membership(snapshot: &Snapshot, config: &BuildConfig, stack: &StackId) -> Membership {
     let candidates: Vec<&Ingress> = match stack {
@@ -133,7 +133,7 @@ pub(in crate::desired) fn memberships(
     })
 }
 
-/// Tells who belongs to a group, of candidates among which are all that [`groups_of`] gives the group.
+/// Returns the members of a group, from candidates that include all that [`groups_of`] gives the group.
 fn membership_among<'a>(
     candidates: impl IntoIterator<Item = &'a Ingress>,
     snapshot: &'a Snapshot,
@@ -188,7 +188,7 @@ fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &St
             // Its new group serves it when its status names another host; until then this one does.
             Ok(_) if held => Role::Moving,
             Ok(_) => Role::None,
-            // Held by nobody, it is told where it would have been on its own.
+            // If no group holds it, it is reported on its implicit group.
             Err(mistake) if held || is_alone(ingress, group) => Role::Frozen(Some(mistake)),
             Err(_) => Role::None,
         },
@@ -250,7 +250,7 @@ pub fn has_left(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, st
 }
 
 /// Returns why a deleted Ingress must stay with its part of the load balancer: its own annotation protects the load balancer, or
-/// cannot be read. A value that Go does not take for true protects nothing (reference: ingress §1.5).
+/// cannot be read. A value that Go does not parse as true protects nothing (reference: ingress §1.5).
 fn protected(ingress: &Ingress) -> Option<Diagnostic> {
     let object = ObjectReference::ingress(&ingress.name);
     let annotations = Annotations::of_ingress(&ingress.annotations);

@@ -31,7 +31,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The default action of a listener that nobody gives one.
+/// The default action of a listener without a default backend.
 pub(super) fn not_found() -> Action<TargetGroupReference> {
     Action::FixedResponse {
         content_type: Some("text/plain".to_owned()),

@@ -104,7 +104,7 @@ impl<'a> Builder<'a> {
             (Some(Sourced { value: SubnetSelection::Tagged(tags), place }), _) => {
                 (SubnetQuery::Tagged { kind, tags, ipv6 }, place)
             }
-            // They are kept, but whether they can have IPv6 addresses is told here, and not by AWS.
+            // They are kept, but whether they can have IPv6 addresses is reported here, and not by AWS.
             (None, Some(kept)) if ipv6 => {
                 let names = kept.iter().map(|id| id.as_str().to_owned()).collect();
                 (SubnetQuery::Named { kind, names, ipv6 }, FieldRef::annotation(blamed, keys::IP_ADDRESS_TYPE))
@@ -138,8 +138,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Refuses a change of the scheme that would cost somebody something: a frozen member has what it has on the load
-    /// balancer as it is, and two cannot have one name while one takes over from the other.
+    /// Refuses a change of the scheme at the cost of a member: a frozen member keeps its resources on the load
+    /// balancer, and two cannot have one name while one takes over from the other.
     pub(super) fn check_replacement(
         &mut self,
         specs: &[MemberSpec<'a>],

@@ -28,7 +28,7 @@ pub(super) type Attributed = (Attributes, BTreeMap<String, Cause>);
 
 /// Why parts do not come together.
 pub(super) enum Unmerged {
-    /// Because of these members, who were told.
+    /// Because of these members, which have diagnostics.
     Freeze(BTreeSet<ObjectName>),
     /// Something that concerns all is not known, or not there.
     Failed,
@@ -72,7 +72,7 @@ pub(super) struct MergedPort {
 #[derive(Default)]
 pub(super) struct Decided {
     values: BTreeMap<String, String>,
-    /// True if that member is frozen: what the load balancer has for these keys stays, whoever else asks for them.
+    /// True if that member is frozen: the load balancer keeps its values for these keys, whichever other members ask for them.
     stays: bool,
 }
 
@@ -177,7 +177,7 @@ impl<'a> Builder<'a> {
             specs,
             &Setting { field: keys::SCHEME.into(), what: "the scheme" },
             |spec| spec.scheme,
-            // While one replaces the other, none is in force.
+            // While one replaces the other, none is current.
             |observed, scheme| {
                 let mut all = observed.load_balancers.iter().peekable();
                 all.peek().is_some() && all.all(|balancer| balancer.scheme == *scheme)
@@ -208,7 +208,7 @@ impl<'a> Builder<'a> {
         let scheme = scheme.or(retained_scheme).unwrap_or(self.config.default_scheme);
         self.scheme = scheme;
         self.check_replacement(specs, scheme, name.as_ref(), frozen)?;
-        // What is asked for first is told first; only the shared security group is made, and so asked for last.
+        // The first request is reported first; only the shared security group is created, and so asked for last.
         let access = self.merge_access(specs, frozen);
         let subnets = self.merge_subnets(specs, scheme);
         let of_class = self.first_member(specs, frozen, None)?.map(|first| Decided {
@@ -259,7 +259,7 @@ impl<'a> Builder<'a> {
             let mut its = specs.iter().filter(|spec| spec.member.name() == member.name());
             its.any(|spec| port.is_none_or(|port| spec.ports.contains_key(&port)))
         };
-        // Where nothing is remembered of anybody, one set aside may have everything.
+        // If no resources are recorded for any member, a frozen one may own everything.
         let has = |member: &Member<'_>| {
             let mut its = member_resources.iter().filter(|resources| resources.member == *member.name());
             frozen.contains(member.name())
@@ -269,7 +269,7 @@ impl<'a> Builder<'a> {
         Ok(self.members.iter().find(|member| asks(member) || has(member)).copied())
     }
 
-    /// Maps of all, united key by key, with who asks for each. What is decided wins, and nobody has to agree on it.
+    /// Maps of all members, united key by key, with the requester of each. Decided keys win, and no member has to agree on them.
     pub(super) fn merge_maps(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -344,7 +344,7 @@ impl<'a> Builder<'a> {
         Ok((merged, redirect))
     }
 
-    /// An HTTPS listener needs a certificate, whoever names it.
+    /// An HTTPS listener needs a certificate, from any member.
     fn need_certificates(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -396,7 +396,7 @@ impl<'a> Builder<'a> {
             }),
         };
         let Some(port) = requested else {
-            // Plain requests are not served all at once because whoever redirects them is frozen.
+            // Plain requests are not served only because the member that redirects them is frozen.
             let may_redirect = |member: &Member<'_>| member.ssl_redirect().map_or(true, |redirect| redirect.is_some());
             let somebody = self.frozen_members(frozen).any(|member| member.is_none_or(|member| may_redirect(&member)));
             return Ok(retained.and_then(current_redirect).filter(|port| somebody && is_secure(port)));
@@ -439,7 +439,7 @@ impl<'a> Builder<'a> {
         )
     }
 
-    /// Tells those who say who may reach a port who else may, as long as some member is frozen that may ask for it.
+    /// Warns members that restrict the sources of a port of further sources, as long as a frozen member may ask for those.
     fn warn_of_retained_sources(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -555,8 +555,8 @@ impl<'a> Builder<'a> {
             true => keys::LISTEN_PORTS.as_str().to_owned(),
             false => "spec".to_owned(),
         };
-        // A frozen member may have asked for what is open. Where a member that is served says who may come in, no more than
-        // that is kept: neither what nobody asks for, nor that everybody may come where nobody says otherwise.
+        // A frozen member may have asked for the open sources. If a member that is served restricts the sources, no more than
+        // that is kept: neither sources that no member asks for, nor access for all because another member restricts nothing.
         let said = ranges.is_some() || lists.is_some();
         let named: Option<Vec<Vec<Source>>> =
             self.frozen_members(frozen).map(|member| member.and_then(|member| member.named_sources())).collect();
@@ -616,7 +616,7 @@ fn in_listener(observed: &ObservedStack, port: u16, holds: impl Fn(&crate::model
     observed.load_balancers.first().and_then(|balancer| balancer.listener(port)).is_some_and(holds)
 }
 
-/// Returns true if the plan keeps a listener that no part asks for: a frozen member has it, or nobody is remembered to.
+/// Returns true if the plan keeps a listener that no part asks for: a frozen member has it, or it is recorded for none.
 fn has_frozen_listener(observed: &ObservedStack, frozen: &BTreeSet<ObjectName>, port: u16) -> bool {
     let mut holders =
         observed.member_resources.iter().filter(|resources| resources.ports.contains_key(&port)).peekable();

@@ -63,7 +63,7 @@ pub fn params_mistakes(spec: &crate::api::crd::IngressClassParamsSpec) -> Vec<(S
 }
 
 /// Builds the stack of a group. A group without members gives an empty stack: everything goes. Members
-/// that are not in the snapshot give none: who belongs to the group has to be asked again, and nobody's going is proved.
+/// that are not in the snapshot give none: the membership has to be read again, and no deletion is proved.
 #[must_use]
 pub fn build(
     snapshot: &Snapshot,
@@ -149,8 +149,8 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Builds and puts together until no member has to be frozen any more. Without anybody left there is a stack only where
-    /// somebody leaves, whose part has to go.
+    /// Builds and merges until no further member has to be frozen. Without any member left there is a stack only where
+    /// a member leaves, whose part has to be removed.
     fn stack(&mut self, members: &[Member<'a>], frozen: &mut BTreeSet<ObjectName>, leaving: bool) -> Option<Stack> {
         frozen.extend(self.facts.refused.iter().filter(|name| members.iter().any(|m| m.name() == *name)).cloned());
         let mut specs = Vec::new();
@@ -160,7 +160,7 @@ impl<'a> Builder<'a> {
                 Err(Failed) => drop(frozen.insert(member.name().clone())),
             }
         }
-        // More than once around where members are frozen on the way: each time somebody is.
+        // More than once around where members are frozen on the way: each time at least one.
         loop {
             // What is not known yet is no mistake of anybody's.
             if self.sink.wants.iter().any(FactQuery::is_read) {
@@ -206,12 +206,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Returns the empty stack where everybody leaves, unless AWS says that the load balancer is protected from deletion: then all of
-    /// it stays, and those who leave are told how to go on.
+    /// it stays, and the members that leave get a diagnostic with the fix.
     fn stack_for_leaving(&mut self, membership: &Membership) -> Option<Stack> {
         let leaving: Vec<&'a Ingress> =
             membership.leaving.iter().filter_map(|name| self.snapshot.ingresses.get(name)).collect();
         let Some(names) = self.sink.protected(self.facts)? else { return Some(Stack::empty(self.group.clone())) };
-        // The finalizer alone, which anybody may write, gives nobody a say.
+        // The finalizer alone, which any user may write, proves no membership.
         if group::releases_protected(&leaving, |_| true) {
             let Ok(current) = self.current() else { return None };
             let held =
@@ -225,7 +225,7 @@ impl<'a> Builder<'a> {
                 return Some(Stack { unprotect: true, ..Stack::empty(self.group.clone()) });
             }
         }
-        // Nothing in the cluster tells when the protection is off.
+        // Nothing in the cluster shows when the protection is off.
         self.sink.lacking = true;
         for ingress in leaving {
             let (message, fix) = protected_in_aws(&names, "Ingress");

@@ -106,7 +106,7 @@ impl<'a> Builder<'a> {
             for (port, sources) in &sources {
                 rules.extend(sources.iter().map(|source| access::open_to(*port, source)));
             }
-            // The ports that only frozen members listen on stay open to whom they are.
+            // The ports of frozen members only stay open to their present sources.
             let retained = current.into_iter().flat_map(|observed| {
                 let group = observed.security_groups.first();
                 group.into_iter().flat_map(|group| &group.ingress)
@@ -206,7 +206,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// Tells of rules that get no request, because another member's rule takes the same requests before.
+    /// Reports rules that get no request, because another member's rule takes the same requests before.
     fn warn_of_hidden_rules(&mut self, rules: &[Rule], port: u16) {
         for (index, rule) in rules.iter().enumerate() {
             let hides =

@@ -38,7 +38,7 @@ impl FieldRef {
     }
 }
 
-/// A value, and where it stands.
+/// A value, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sourced<T> {
     pub(super) value: T,
@@ -51,7 +51,7 @@ impl<T> Sourced<T> {
     }
 }
 
-/// Subnets that somebody asks for.
+/// Subnets that a member asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SubnetSelection {
     /// By id or `Name` tag.
@@ -143,7 +143,7 @@ impl<'a> Member<'a> {
         self.setting("ipAddressType", of_class, keys::IP_ADDRESS_TYPE, read)
     }
 
-    /// The address ranges that may come in.
+    /// The allowed address ranges.
     pub(super) fn inbound_cidrs(&self) -> Read<Vec<String>> {
         let of_class = self.spec().and_then(|spec| full(spec.inbound_cidrs.as_ref()));
         self.setting("inboundCIDRs", of_class, keys::INBOUND_CIDRS, || {
@@ -151,7 +151,7 @@ impl<'a> Member<'a> {
         })
     }
 
-    /// The prefix lists that may come in.
+    /// The allowed prefix lists.
     pub(super) fn prefix_lists(&self) -> Read<Vec<String>> {
         let lists = self.spec().and_then(|spec| full(spec.prefix_lists_ids.as_ref()));
         let (field, of_class) = match lists {
@@ -238,7 +238,7 @@ impl<'a> Member<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Tells what is wrong with a setting where it stands, and where that is the class, also on the Ingress whose owner
+    /// Reports a mistake in a setting at its place, and where that is the class, also on the Ingress whose owner
     /// waits for it.
     pub(super) fn wrong(
         &mut self,

@@ -19,7 +19,7 @@ pub(in crate::desired) const NODE_PORT: &str = "the node port that the API serve
 const POD_PORT: &str = "the port of the Service's pods";
 const NAMED_PORT: &str = "the port of that name of the Service";
 
-/// Stands for a port that a plan of files cannot know; such a stack is shown and never applied.
+/// The placeholder of a port that a plan of files cannot know; such a stack is shown and never applied.
 pub(in crate::desired) fn port_after_apply(why: &'static str) -> PortReference {
     PortReference::Name(Value::<u16>::AfterApply(why).to_string())
 }

@@ -38,7 +38,7 @@ const IN_TREE: &[(Key, &str)] = &[
 ];
 
 impl Builder<'_> {
-    /// Tells of annotations that are unknown, have no effect, or must not be ignored. Those for the Ingresses that lead to
+    /// Reports annotations that are unknown, have no effect, or must not be ignored. Those for the Ingresses that lead to
     /// the Service are theirs to judge.
     pub(super) fn check_annotations(&mut self) {
         for finding in check(ObjectKind::Service, &self.service.annotations) {
@@ -81,7 +81,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A Service that still has a load balancer of the cloud provider is taken only with the user's word for it: nobody
+    /// A Service that still has a load balancer of the cloud provider is taken only with the user's consent: no controller
     /// would look after that one any more.
     pub(super) fn not_orphaning(&mut self) -> Result<(), Failed> {
         let has = |wanted: &str| self.service.finalizers.iter().any(|finalizer| finalizer == wanted);
@@ -128,7 +128,7 @@ impl Builder<'_> {
         if unprotect {
             return Ok(Stack { unprotect, ..empty });
         }
-        // Nothing in the cluster tells when the protection is off.
+        // Nothing in the cluster shows when the protection is off.
         self.sink.lacking = true;
         let (message, fix) = protected_in_aws(&names, "Service");
         Err(self.error(Code::Refused, &key(ATTRIBUTES), &message, fix))

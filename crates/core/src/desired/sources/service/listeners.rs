@@ -21,7 +21,7 @@ const TCP_UDP: Key = keys::ENABLE_TCP_UDP_LISTENER;
 const LISTENER_ATTRIBUTES: Key = keys::LISTENER_ATTRIBUTES;
 const ALPN_POLICIES: &[&str] = &["None", "HTTP1Only", "HTTP2Only", "HTTP2Optional", "HTTP2Preferred"];
 
-/// A port of the Service with what its listener and its target group speak.
+/// A port of the Service with the protocols of its listener and its target group.
 pub(super) struct ListenerPort<'a> {
     /// Its place in `spec.ports`.
     pub(super) index: usize,
@@ -63,7 +63,7 @@ fn described(port: &ServicePort) -> String {
 }
 
 impl<'a> Builder<'a> {
-    /// The ports that get a listener, in the order of the Service, and whether they are all there and as desired.
+    /// The ports that get a listener, in the order of the Service, and whether they are complete and without errors.
     /// Of those that are, the other mistakes are reported all the same.
     pub(super) fn listener_ports(&mut self) -> (Vec<ListenerPort<'a>>, Result<(), Failed>) {
         let tls = self.tls();

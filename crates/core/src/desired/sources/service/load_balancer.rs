@@ -82,7 +82,7 @@ impl Builder<'_> {
         existing.map(|existing| existing.has_security_groups)
     }
 
-    /// Refuses a load balancer of another scheme that cannot be made beside the one that serves, as both would have the same
+    /// Refuses a load balancer of another scheme that cannot be created next to the one that serves, as both would have the same
     /// name.
     fn check_replacement(&mut self, scheme: Scheme, name: Option<&LoadBalancerName>) -> Result<(), Failed> {
         let Some(existing) = self.facts.existing.as_ref().filter(|_| self.existing_of_scheme(scheme).is_none()) else {

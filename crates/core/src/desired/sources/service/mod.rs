@@ -37,7 +37,7 @@ const ATTRIBUTES: Key = keys::ATTRIBUTES;
 pub enum Ownership {
     /// This controller makes it.
     Ours,
-    /// Another owner's, or nobody's: a Service that has no load balancer, that another controller serves, or that is
+    /// Another controller's, or none's: a Service that has no load balancer, that another controller serves, or that is
     /// being deleted.
     Foreign,
 }
@@ -142,7 +142,7 @@ pub fn is_held(service: &Service) -> bool {
     service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER)
 }
 
-/// Returns the stack of a Service that may have a load balancer of its own; the pass over it decides.
+/// Returns the stack of a Service that may have a load balancer; the pass over it decides.
 #[must_use]
 pub fn stack_of(service: &Service) -> Option<StackId> {
     let asked = service.kind == "LoadBalancer" || is_held(service) || service.annotations.contains_key(&key(TYPE));
@@ -175,7 +175,7 @@ pub(in crate::desired) fn clears_status(snapshot: &Snapshot, name: &ObjectName) 
 }
 
 /// Builds the stack of a Service. One that has been ours (it has our finalizer) and is not any more, or that is being
-/// deleted, gives an empty stack: everything goes. One that is not in the snapshot gives none, because nobody's going is
+/// deleted, gives an empty stack: everything is deleted. One that is not in the snapshot gives none, because no deletion is
 /// proved; and one that was never ours gives none either.
 #[must_use]
 pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &ObjectName) -> Built {

@@ -428,7 +428,7 @@ fn peers(blocks: Vec<String>) -> Vec<NetworkingPeer> {
     blocks.into_iter().map(NetworkingPeer::Cidr).collect()
 }
 
-/// Stands for blocks that a plan of files cannot know; such a stack is shown and never applied.
+/// The placeholder of blocks that a plan of files cannot know; such a stack is shown and never applied.
 fn after_apply(why: &'static str) -> Vec<String> {
     vec![Value::<String>::AfterApply(why).to_string()]
 }

@@ -99,7 +99,7 @@ fn stack(annotations: &[(&str, &str)], spec: &str) -> Stack {
     stack_with(annotations, spec, &facts())
 }
 
-/// Every diagnostic as people see it, a line each.
+/// Every diagnostic as users see it, a line each.
 fn messages(built: &Built) -> String {
     built
         .diagnostics

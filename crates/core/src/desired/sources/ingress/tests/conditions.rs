@@ -62,7 +62,7 @@ fn other_conditions_come_first_then_hosts_then_paths() {
             ],
         ]
     );
-    // Conditions of the same field are one; of headers each stands for itself.
+    // Conditions of the same field are one; of headers each is separate.
     let twice = r#"[
         {"field": "path-pattern", "pathPatternConfig": {"values": ["/b"]}},
         {"field": "http-header", "httpHeaderConfig": {"httpHeaderName": "X-A", "values": ["1"]}},

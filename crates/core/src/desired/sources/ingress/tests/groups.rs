@@ -32,7 +32,7 @@ fn built_of(members: &[String], facts: &Facts) -> Built {
     build(&snapshot, &config(), facts, &edge(), &membership(&snapshot, &config(), &edge()))
 }
 
-/// Routes and what is told.
+/// Returns the routes and the diagnostics.
 fn shown(built: &Built) -> String {
     let frozen: Vec<String> = built.frozen.iter().map(ToString::to_string).collect();
     let frozen = if frozen.is_empty() { String::new() } else { format!("set aside: {}\n", frozen.join(", ")) };
@@ -226,7 +226,7 @@ fn what_the_load_balancer_has_wins_as_long_as_somebody_asks_for_it() {
     set aside: shop/a
     Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, which the load balancer of the group has, and Ingress shop/b requests; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
-    // What it has is asked for before anybody is told.
+    // The observed state is asked for before anything is reported.
     let unknown = Facts { current: None, ..current(|_| ()) };
     let built = built_of(&members("internet-facing", "internal"), &unknown);
     assert_eq!((built.stack, built.diagnostics, built.wants), (None, vec![], [FactQuery::Current].into()));
@@ -280,10 +280,10 @@ fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
     let built = built_of(&[broken.clone(), member("b", &[])], &facts);
     assert_eq!(built.frozen, [name("a")].into());
     insta::assert_snapshot!(routes(&built.stack.unwrap()), @"HTTP 80: HTTP_301 HTTPS - 443 - -");
-    // Nor does somebody else who redirects there miss the listener.
+    // Nor does another member that redirects there miss the listener.
     let built = built_of(&[broken, member("b", &[("ssl-redirect", "443")])], &facts);
     assert_eq!(built.frozen, [name("a")].into());
-    // Without a frozen member, requests are served where nobody redirects them.
+    // Without a frozen member, requests are served where no member redirects them.
     let served = routes(&built_of(&[member("b", &[])], &facts).stack.unwrap());
     insta::assert_snapshot!(served, @r"
     HTTP 80: 404 -
@@ -315,24 +315,24 @@ fn plain_requests_are_redirected_only_for_whoever_is_set_aside_and_to_a_listener
     let served = "HTTP 80: 404 -\n  /a -> shop/a-web:80\n";
     let redirects = "HTTP 80: HTTP_301 HTTPS - 443 - -\n";
     let plain = member("a", &[]);
-    // The one who redirected gives up TLS while another is frozen that asks for no redirect.
+    // The member that redirected drops TLS while another is frozen that asks for no redirect.
     let other = member("b", &[BROKEN]);
     let both = [resources("a", &[80, 443]), resources("b", &[80])];
     assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &both)), served);
     assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &[])), served);
-    // The one set aside redirects, but the listener goes with its only holder.
+    // The frozen member redirects, but the listener is deleted with its only holder.
     let redirecting = member("b", &[BROKEN, REDIRECT]);
     assert_eq!(routes_of(&[plain.clone(), redirecting.clone()], &redirected(true, &both)), served);
     let of_b = [resources("a", &[80]), resources("b", &[80, 443])];
     assert_eq!(routes_of(&[plain.clone(), redirecting.clone()], &redirected(true, &of_b)), redirects);
-    // Nobody answers there.
+    // No listener answers there.
     assert_eq!(routes_of(&[plain.clone(), redirecting], &redirected(false, &of_b)), served);
-    // Of one whose class is gone nobody knows what it asks for.
+    // The settings of a member whose class is gone are not known.
     let unreadable = published(&member("b", &[])).replace("ingressClassName: alb", "ingressClassName: gone");
     let held = "  generation: 7\n  finalizers: [group.ingress.k8s.aws/edge]\n";
     let unreadable = unreadable.replace("  generation: 7\n", held);
     assert_eq!(routes_of(&[plain, unreadable], &redirected(true, &of_b)), redirects);
-    // Somebody who redirects to a listener that is invalidated is told.
+    // A member that redirects to a listener that is dropped gets a diagnostic.
     let without = [member("a", &[REDIRECT]), other.clone(), member("c", &[])];
     let built = built_of(&without, &redirected(true, &both));
     assert_eq!(built.frozen, ["a", "b"].map(name).into());
@@ -493,14 +493,14 @@ fn newcomers_without_room_are_set_aside_until_there_is_some() {
         limits: Some(Fact::Known(Limits { rules: most, ..Limits::default() })),
         ..facts
     };
-    // Nobody asks for limits while AWS's defaults are kept to.
+    // The limits are not read while AWS's defaults suffice.
     assert_eq!(built_of(&[many("a", 60), many("c", 40)], &facts()).wants, BTreeSet::new());
     assert_eq!(built_of(&members, &facts()).wants, [FactQuery::Limits].into());
     assert_eq!(built_of(&members, &limited(145, facts())).frozen, BTreeSet::new());
     let built = built_of(&members, &limited(100, facts()));
     assert!(built.lacking && built.stack.as_ref().is_some_and(|stack| stack.listeners[&80].rules.len() == 100));
     insta::assert_snapshot!(messages(&built), @"Error quota on Ingress shop/b: spec.rules: with this Ingress the load balancer would have 105 rules, and the account allows 100 (default rules and certificates are not counted); use fewer rules, put this Ingress in another group, or have the limit raised in Service Quotas; it is served as soon as there is room");
-    // Whoever is there already stays, wherever in the order.
+    // An existing member stays, at any place in the order.
     let holds = MemberResources {
         member: name("b"),
         rules: BTreeSet::new(),

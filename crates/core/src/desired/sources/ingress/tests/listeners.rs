@@ -104,7 +104,7 @@ fn listeners_that_cannot_be_are_refused() {
     insta::assert_snapshot!(reported(&[("listen-ports", r#"[{"HTTP": 70000}]"#)]), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/listen-ports` has the value `[{"HTTP": 70000}]`: the port 70000 is not between 1 and 65535; allowed: a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`"#);
 }
 
-/// Whoever corrects the first mistake shall not find the next one only then.
+/// A user who corrects the first mistake must not find the next one only then.
 #[test]
 fn a_mistake_in_a_listener_hides_none_in_the_rules_or_elsewhere() {
     let annotations = [

@@ -113,7 +113,7 @@ fn what_aws_lacks_is_to_be_looked_for_again() {
     let mut without_subnets = facts();
     without_subnets.subnets.insert(discovered(Scheme::Internal), absent());
     assert!(built(&[], &without_subnets).lacking);
-    // A mistake in the annotation is mended there, and that is seen.
+    // A mistake in the annotation is fixed there, and that is seen.
     assert!(!built(&[("subnets", "")], &facts()).lacking);
 }
 

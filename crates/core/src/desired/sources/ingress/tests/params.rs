@@ -250,7 +250,7 @@ fn the_class_chooses_the_group_before_the_annotation() {
     assert_eq!(group_of_two(&[], "{}", &facts()).1.members, both);
     assert_eq!(group_of_two(&[], "{group: {name: edge}}", &facts()).1.members, both);
     assert_eq!(group_of_two(&[], "{group: {name: other}}", &facts()).1.members, both[..1]);
-    // One that is no name is told to the Ingress on its own, as its annotation's would be.
+    // A name that is not valid is reported to the Ingress on its own, as its annotation's would be.
     assert_eq!(group_of_two(&[], "{group: {name: Upper}}", &facts()).1.members, both[..1]);
     let manifests = format!(
         "{}{}{}",

@@ -201,7 +201,7 @@ proptest! {
             let mut named = std::collections::BTreeSet::new();
             for listener in stack.listeners.values() {
                 let https = listener.protocol == ListenerProtocol::Https;
-                // Without AWS, nobody knows which certificates ACM has.
+                // Without AWS, the certificates in ACM are not known.
                 prop_assert!(listener.default_certificate.is_some() == https || https && facts.offline);
                 prop_assert_eq!(https, listener.ssl_policy.is_some());
                 for action in listener.rules.iter().map(|rule| &rule.action).chain([&listener.default_action]) {
