@@ -48,7 +48,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// Returns whether a binding is a stack's. It carries the stack's labels, which anybody can write, and it is in the namespace
+/// Returns whether a binding is a stack's. It carries the stack's labels, which any user can write, and it is in the namespace
 /// of the Service and holds its target group there. For a group that is gone the ARN gives the name, and the stack the namespace;
 /// one of several Ingresses has those of its target groups and of its members, and whose finalizer is not only written by hand
 /// is remembered or has a status.

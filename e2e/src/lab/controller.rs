@@ -72,7 +72,7 @@ impl Controller {
         if !extra_flags.contains(&"--enable-webhooks") {
             arguments.push(path("webhook-cert-dir", lab.directory()));
         }
-        // What a test says of a flag counts.
+        // A flag set by a test takes precedence.
         let name = |argument: &OsString| argument.to_str().and_then(|text| text.split('=').next()).map(str::to_owned);
         let said: Vec<String> =
             extra_flags.iter().filter_map(|flag| Some(flag.split('=').next()?.to_owned())).collect();

@@ -118,7 +118,7 @@ async fn delete(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
     gone(stage, BINDING.0, BINDING.1, Some(namespace), name).await
 }
 
-/// Fails when the controller made a call other than those that feed target groups and let in who asks them.
+/// Fails when the controller made a call other than those that register targets and allow the requesters.
 fn nothing_else_was_called(stage: &Stage) -> Result<()> {
     let allowed = [
         "elasticloadbalancing:RegisterTargets",

@@ -17,7 +17,7 @@ use crate::support::{
     served, served_within, service, stays, way_to_api_server,
 };
 
-/// Elects, in a namespace that is there without anybody's doing.
+/// Elects, in a namespace that exists by itself.
 const ELECTION: [&str; 2] = ["--enable-leader-election=true", "--leader-election-namespace=default"];
 const COUNT: usize = 100;
 /// The most that a change may take whose leader has crashed in the middle of it: the lease of 15 s has to run out, on a busy machine.

@@ -134,7 +134,7 @@ fn pods_are_ready_when_aws_finds_them_healthy() {
         stage.start_controller(&FLAGS).await?;
         pods_become(&stage, namespace, &[("True", true, 3)]).await?;
 
-        // Who waits for a binding that goes is let through.
+        // A pod that waits for a deleted binding becomes ready.
         stage.cluster.delete("networking.k8s.io/v1", "Ingress", Some(namespace), "web").await?;
         gone(&stage, "networking.k8s.io/v1", "Ingress", Some(namespace), "web").await?;
         apply(&stage, namespace, &[gated("two", 4)]).await?;

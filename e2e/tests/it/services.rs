@@ -255,7 +255,7 @@ fn services_deleted_while_aws_fails_for_a_minute_leave_nothing_behind() {
     });
 }
 
-// Who is taken.
+// The Services that are served.
 
 #[test]
 fn a_service_whose_support_is_switched_off_is_let_go() {
@@ -394,7 +394,7 @@ fn a_service_with_a_classic_load_balancer_is_taken_only_when_that_is_acknowledge
     });
 }
 
-// What is wrong.
+// The mistakes.
 
 #[test]
 fn a_bad_annotation_is_told_with_key_and_value_and_changes_nothing() {

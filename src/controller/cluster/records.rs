@@ -369,7 +369,7 @@ impl Records {
         };
         let Some(needed) = needed.filter(|_| self.are_kept()) else { return Ok(0) };
         let mut stored = self.stored(shard).lock().await;
-        // Who waited for another's write may have been written with it.
+        // A write that waited for another may have been written with it.
         if self.shards().of(shard).written >= needed {
             return Ok(0);
         }

@@ -110,7 +110,7 @@ impl Shared {
         if entry.content.as_ref().is_some_and(|known| same(known, &content)) {
             return;
         }
-        // Who asks for the first time is being worked on, and finds it.
+        // A stack that asks for the first time is being worked on, and finds it.
         let changed = entry.content.replace(content).is_some();
         let subscribers: Vec<Key> = entry.subscribers.iter().filter(|_| changed).cloned().map(Key::Stack).collect();
         drop(entries);

@@ -56,16 +56,16 @@ pub struct ControllerFlags {
     /// TargetGroupBindings that are worked on at the same time
     #[arg(long, env = "TARGETGROUPBINDING_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
     pub targetgroupbinding_max_concurrent_reconciles: usize,
-    /// The interval at which AWS is asked again if the pods that wait at a readiness gate are healthy, as `15s`
+    /// Interval at which AWS is asked again if the pods that wait at a readiness gate are healthy, as `15s`
     #[arg(long, env = "TARGETGROUPBINDING_REQUEUE_DURATION", default_value = "15s", value_parser = duration)]
     pub targetgroupbinding_requeue_duration: Duration,
     /// Most targets of one target group; 0 is no limit
     #[arg(long, env = "MAX_TARGETS_PER_TARGET_GROUP", default_value_t = 0)]
     pub max_targets_per_target_group: usize,
-    /// The interval at which everything is compared with AWS again, as `10h`, `30m`
+    /// Interval at which everything is compared with AWS again, as `10h`, `30m`
     #[arg(long, env = "SYNC_PERIOD", default_value = "10h", value_parser = duration)]
     pub sync_period: Duration,
-    /// The time for which a load balancer whose scheme was changed continues to serve next to its replacement, as `5m`, `0`
+    /// Time for which a load balancer whose scheme was changed continues to serve next to its replacement, as `5m`, `0`
     #[arg(long, env = "REPLACED_LOAD_BALANCER_HOLD", default_value = "5m", value_parser = duration_or_zero)]
     pub replaced_load_balancer_hold: Duration,
     /// The one namespace that is watched; empty watches all
@@ -95,7 +95,7 @@ pub struct ControllerFlags {
     /// Name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration whose `caBundle` the controller maintains
     #[arg(long, env = "WEBHOOK_CONFIGURATION_NAME", default_value = "aws-load-balancer-webhook")]
     pub webhook_configuration_name: String,
-    /// The validity of a certificate that the controller makes; it is renewed after two thirds of that
+    /// Validity of a certificate that the controller makes; it is renewed after two thirds of that
     #[arg(long, env = "WEBHOOK_CERTIFICATE_VALIDITY", default_value = "8760h", value_parser = duration)]
     pub webhook_certificate_validity: Duration,
     /// Folder with a certificate that another program maintains; then the controller makes none, and changes no `caBundle`

@@ -97,7 +97,7 @@ pub(crate) fn compared(what: &str, is: &str, shall_be: &str) -> Result<(), Strin
 /// The lines that differ, with the last lines of each lesser indentation before them, which say where they are.
 fn difference(is: &[&str], shall_be: &[&str]) -> String {
     let width = shall_be.len() + 1;
-    // How many lines the rests of both have in common.
+    // The number of lines that the rests of both have in common.
     let mut common = vec![0_u32; (is.len() + 1) * width];
     for left in (0..is.len()).rev() {
         for right in (0..shall_be.len()).rev() {

@@ -75,7 +75,7 @@ impl World {
             self.cluster.create(slice).unwrap();
         }
         let name = format!("rival-{}", self.hostile.below(3));
-        // Labels and finalizers anybody can write: those of the binding that the group has.
+        // Any user can write labels and finalizers: those of the binding that the group has.
         let victim =
             self.cluster.list("targetgroupbindings").into_iter().find(|o| o["metadata"]["name"] == group.as_str());
         let labels = victim.map_or_else(|| json!({}), |victim| victim["metadata"]["labels"].clone());

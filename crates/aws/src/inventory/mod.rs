@@ -424,7 +424,7 @@ impl Inventory {
             || state.others.values().any(|groups| groups.contains(group)))
     }
 
-    /// Reads what may have been made of a group under a name, and returns the tags of what has it, anybody's in the VPC.
+    /// Reads what may have been created of a group under a name, and returns the tags of the resource with that name, whoever owns it.
     ///
     /// # Errors
     /// AWS's.

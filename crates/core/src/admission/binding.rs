@@ -23,7 +23,7 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
     }
     let name = ObjectName::new(&request.namespace, &new.name.name);
     let old = if request.creates() { None } else { read(&request.old_object).map(TargetGroupBinding::from) };
-    // Our own writes of finalizers and annotations are no business of anybody's.
+    // The controller's own writes of finalizers and annotations are not checked.
     if old.as_ref().is_some_and(|old| old.spec == new.spec) {
         return AdmissionResponse::allowed();
     }

@@ -44,7 +44,7 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
         return AdmissionResponse::allowed();
     }
     let old = if request.creates() { None } else { read(&request.old_object) };
-    // Our own writes of finalizers are no business of anybody's.
+    // The controller's own writes of finalizers are not checked.
     let asks_the_same = |old: &Ingress| {
         (&old.annotations, &old.class, &old.rules, &old.default_backend, &old.hosts)
             == (&new.annotations, &new.class, &new.rules, &new.default_backend, &new.hosts)
@@ -55,7 +55,7 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
     let around = around(snapshot, &new);
     match ownership(&new, &around, config) {
         Ownership::Foreign => AdmissionResponse::allowed(),
-        // Whose it is cannot be said, or not yet: the class may come a moment later.
+        // Its controller is not known, or not yet: the class may come a moment later.
         Ownership::Broken(diagnostic) => {
             AdmissionResponse { warnings: vec![warning(&new, &diagnostic)], ..AdmissionResponse::default() }
         }

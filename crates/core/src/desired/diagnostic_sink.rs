@@ -121,7 +121,7 @@ impl DiagnosticSink {
 
     /// Reports an invalid value of an annotation.
     pub(super) fn annotation_error(&mut self, object: ObjectReference, error: &AnnotationError) -> Failed {
-        // What is allowed, the message has said.
+        // The message already has the allowed values.
         let fix = match error.fix.strip_prefix(&format!("write {}", error.allowed)) {
             Some(rest) => rest.trim_start_matches("; "),
             None => &error.fix,

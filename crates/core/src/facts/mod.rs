@@ -101,7 +101,7 @@ pub enum Fact<T> {
         /// The fix.
         fix: String,
     },
-    /// Not to be had right now: who asks waits, and nothing of it changes.
+    /// Not available right now: the stack that asks waits, and nothing of it changes.
     Unavailable(String),
     /// AWS is not asked (a plan of files): known after apply.
     AfterApply(&'static str),

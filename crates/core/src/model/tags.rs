@@ -144,7 +144,7 @@ pub fn binding_labels(stack: &StackId) -> BTreeMap<String, String> {
     }
 }
 
-/// Returns the stack whose labels an object carries. Anybody can write labels.
+/// Returns the stack whose labels an object carries. Any user can write labels.
 #[must_use]
 pub fn stack_of_labels(labels: &BTreeMap<String, String>) -> Option<StackId> {
     let label = |key: &str| labels.get(key).cloned();

@@ -4,7 +4,7 @@
 use super::step::{ListenerChange, Plan, Step, StepAction, TaggedResource};
 use crate::model::{Cause, ObservedStack, SecurityGroupRule, Source, Stack, Tags};
 
-/// Returns the plan with each step charged to who asks for it. The order stays.
+/// Returns the plan with each step attributed to its requester. The order stays.
 pub(super) fn attributed(stack: &Stack, observed: &ObservedStack, mut plan: Plan) -> Plan {
     let steps = std::mem::take(&mut plan.steps);
     plan.steps = steps.into_iter().flat_map(|step| split(stack, observed, step)).collect();

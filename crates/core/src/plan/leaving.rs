@@ -46,7 +46,7 @@ impl MemberOwned<'_> {
         self.has(|resources| resources.ports.get(&port).is_some_and(|held| held.default_action))
     }
 
-    /// Returns true if a target group is the member's. One that is not known to be the stack's is nobody's: anybody may label a binding
+    /// Returns true if a target group is the member's. One that is not known to be the stack's has no owner: any user may label a binding
     /// of it.
     fn target_group(&self, arn: &TargetGroupArn) -> bool {
         let Some(group) = self.observed.target_groups.iter().find(|group| group.arn == *arn) else { return false };

@@ -403,7 +403,7 @@ impl StepAction {
     /// Returns true if the step creates or changes a resource that all members of a group share.
     #[must_use]
     pub fn is_of_all(&self) -> bool {
-        // A prefix list is opened for who asks for it.
+        // A prefix list is opened for the member that asks for it.
         if let Self::AuthorizeIngress { rules, .. } = self {
             return !rules.iter().all(|rule| matches!(rule.source, Source::PrefixList(_)));
         }

@@ -535,7 +535,7 @@ pub struct Pod {
 /// A readiness gate that is about a target group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadinessGate {
-    /// The type of the condition: [`readiness::binding_of`] tells the binding.
+    /// The type of the condition: [`readiness::binding_of`] returns the binding's name.
     pub condition: String,
     /// The condition in the pod's status; absent until it is first written.
     pub state: Option<GateState>,

@@ -170,8 +170,8 @@ impl<'a> ByGroup<'a> {
     }
 }
 
-/// Returns whether a binding has had targets, by our hand or that of aws-load-balancer-controller: anybody may write the
-/// finalizer, but hardly anybody the status.
+/// Returns whether a binding has had targets, by this controller or aws-load-balancer-controller: any user may write the
+/// finalizer, but few the status.
 pub fn has_had_targets(binding: &TargetGroupBinding) -> bool {
     binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER)
         && binding.status.as_ref().is_some_and(|status| status.observed_generation.is_some())

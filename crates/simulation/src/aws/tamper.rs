@@ -125,8 +125,8 @@ impl Account {
         arn
     }
 
-    /// Somebody changes something that carries a cluster's tag, by hand. All of it can be put right by who knows what shall
-    /// be; so the tags by which things are found again stay.
+    /// Changes a resource with a cluster's tag by hand. All of it can be corrected by a controller that knows what must
+    /// exist; so the tags by which resources are found again stay.
     pub(super) fn tamper(&mut self, random: &mut Random) -> Option<String> {
         let mut edits = self.edits_of_balancers();
         edits.extend(self.edits_of_target_groups());

@@ -126,7 +126,7 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
     let third = records(&fake, "third").await;
     assert_eq!((third.is_clean(&stack("web")), third.counts()), (false, (1, 0)));
 
-    // What was not promised costs no write to take back, and the same promise no second one.
+    // Marking dirty a stack without a clean record costs no write, and the same clean record no second one.
     third.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap();
     third.mark_clean(&stack("web"), &observed("2"), TagKeys::default());
     third.flush().await.unwrap();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub use super::target_group_binding::TargetType;
 
 // The doc comments of the fields below are the descriptions in the CustomResourceDefinition that `kubectl explain`
-// shows, so they speak to the author of a manifest.
+// shows, so they address the author of a manifest.
 
 /// Settings for all Ingresses of the IngressClass that names this object. A field that is set wins over the annotation
 /// of the same meaning.

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 // The doc comments of the fields below are the descriptions in the CustomResourceDefinition that `kubectl explain`
-// shows, so they speak to the author of a manifest.
+// shows, so they address the author of a manifest.
 
 /// Binds a target group to a port of a Service, and says who can reach the targets.
 #[allow(clippy::duplicated_attributes, reason = "printer columns are alike by nature")]

@@ -95,7 +95,7 @@ fn built_as(
     built.stack.unwrap_or_else(|| panic!("{:?}", built.diagnostics))
 }
 
-/// A group in AWS, with who has what of it remembered.
+/// A group in AWS, with the recorded resources of its members.
 pub(super) fn agreed(members: &[(&str, &str)], remembered: bool) -> Aws {
     let stack = built(members, &[], &ObservedStack::default());
     let mut aws = Aws::with(&stack);
@@ -128,7 +128,7 @@ fn a_member_that_breaks_changes_nothing() {
         let stack = built(&[("a", ""), ("b", BROKEN), ("c", "")], &[], &aws.observed);
         assert_eq!(stack.frozen.members, [name("b")].into());
         assert_eq!(plan(&stack, &aws.observed).steps, vec![], "remembered: {remembered}");
-        // Who has what is known by then, of those in the stack at least.
+        // The owners are known by then, of resources in the stack at least.
         let known = member_resources(&stack, &aws.observed);
         assert_eq!(known.iter().any(|resources| resources.member == name("b")), remembered);
         let counts: Vec<usize> = known.iter().map(|resources| resources.rules.len()).collect();

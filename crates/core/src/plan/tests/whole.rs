@@ -47,7 +47,7 @@ fn end(observed: &ObservedStack, client: Option<&str>, tls: bool, port: u16, hos
                 && matches!(&rule.source, Source::Ipv4(block) if Some(&**block) == client)
         })
     };
-    // A group of the user's own lets everybody in.
+    // A group of the user's own allows all clients.
     let open = client.is_none()
         || balancer.security_groups.iter().any(|id| {
             let managed = observed.security_groups.iter().find(|group| group.id == *id);
@@ -286,7 +286,7 @@ fn judge(
     let target = Aws::with(after).observed;
     let (old, new) = (ends(before, false), ends(&target, false));
     // A client that loses or gets access, or changes its protocol, may see what others see, before or after. The groups before
-    // let everybody in to what is new, too, until the load balancer has left them.
+    // allow all clients to what is new, too, until the load balancer has left them.
     let in_front = |observed: &ObservedStack| observed.load_balancers[0].security_groups.clone();
     let regrouped = in_front(before) != in_front(&target);
     let (old_open, new_open) = (ends(before, true), ends(&target, true));
@@ -324,7 +324,7 @@ fn judge(
             way.states += 1;
             let mut is_strange = false;
             for (request, now) in ends(&meanwhile(&aws.observed, &begun), false) {
-                // Where groups of the user's own let everybody in, a new listener is seen while its rules are made.
+                // Where groups of the user's own allow all clients, a new listener is seen while its rules are made.
                 // Sources that others have opened to the targets, or will open, are open whatever the controller opens in addition.
                 let mut bindings = before.bindings.iter().chain(&target.bindings);
                 let opened_by_others = bindings.any(|binding| binding.spec.networking.is_none());

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Values by key, and who asks for each.
+/// Values by key, with the requester of each.
 pub(super) type Attributed = (Attributes, BTreeMap<String, Cause>);
 
 /// Why parts do not come together.

@@ -162,7 +162,7 @@ impl<'a> Builder<'a> {
         }
         // More than once around where members are frozen on the way: each time at least one.
         loop {
-            // What is not known yet is no mistake of anybody's.
+            // A value that is not known yet is no user's mistake.
             if self.sink.wants.iter().any(FactQuery::is_read) {
                 return None;
             }
@@ -205,7 +205,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Returns the empty stack where everybody leaves, unless AWS says that the load balancer is protected from deletion: then all of
+    /// Returns the empty stack where all members leave, unless AWS says that the load balancer is protected from deletion: then all of
     /// it stays, and the members that leave get a diagnostic with the fix.
     fn stack_for_leaving(&mut self, membership: &Membership) -> Option<Stack> {
         let leaving: Vec<&'a Ingress> =

@@ -233,7 +233,7 @@ fn certificates_are_found_for_all_hosts() {
     let offline = with(&Facts::offline()).stack.unwrap();
     assert_eq!(offline.listeners[&443].certificates_after_apply, Some("found in ACM by the host names"));
     assert_eq!(offline.listeners[&80].certificates_after_apply, None);
-    // Who names certificates, or needs none, asks for nothing.
+    // An Ingress that names certificates, or needs none, asks for nothing.
     let named = ingress(&[IP, https, CERTIFICATE], &spec);
     assert_eq!(build_with(&format!("{SERVICES}\n---\n{named}"), &config(), &facts()).wants, [].into());
     let plain = ingress(&[IP], &spec);

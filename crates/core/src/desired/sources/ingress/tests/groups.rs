@@ -581,7 +581,7 @@ fn a_load_balancer_that_is_protected_in_aws_goes_only_when_an_annotation_lets_it
         ..current(|observed| observed.member_resources.push(resources("a", &[80])))
     };
     assert_eq!(built_of(&both(&[("load-balancer-attributes", &off)]), &held).stack, unprotected);
-    // A finalizer alone, which anybody may write, gives none, of whatever class the Ingress is.
+    // Only a finalizer, which any user may write, gives none, of whatever class the Ingress is.
     let foreign = |text: String| {
         let text = text.replace("  deletionTimestamp: '2026-01-01T00:00:00Z'\n", "");
         text.replace("ingressClassName: alb", "ingressClassName: nginx")
@@ -658,7 +658,7 @@ fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
     let ten = Source::Ipv4("10.0.0.0/8".to_owned());
     let broken = ("scheme", "nowhere");
     let of = |asked: &[(&str, &str)]| [member("a", &[lists]), member("b", asked)];
-    // The other lets everybody in only because it says nothing.
+    // The other allows all clients only because it restricts nothing.
     let built = built_of(&of(&[broken]), &open(std::slice::from_ref(&everywhere)));
     assert_eq!(opened(&built), ["tcp 80 from pl-1"]);
     assert!(!messages(&built).contains("stays open"));
