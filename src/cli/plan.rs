@@ -135,7 +135,7 @@ fn write(out: &mut dyn Write, loaded: Loaded, config: &BuildConfig, json: bool) 
     }
     let kinds: Vec<String> = other_kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     if !kinds.is_empty() {
-        writeln!(out, "Passed over: {}.", kinds.join(", "))?;
+        writeln!(out, "Skipped: {}.", kinds.join(", "))?;
     }
     Ok(run.well.get())
 }
@@ -361,7 +361,7 @@ fn name_placeholders(diagnostics: &mut Vec<Diagnostic>, values: &[Written<'_>]) 
                 severity: Severity::Note,
                 object: object.clone(),
                 field: field.clone(),
-                message: format!("`{found}` is a placeholder; it is planned as it stands"),
+                message: format!("`{found}` is a placeholder; it is planned unchanged"),
                 fix: "write its value before the manifest is applied".to_owned(),
             });
         }

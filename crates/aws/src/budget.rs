@@ -319,7 +319,7 @@ impl Call<'_> {
             let (class, operation) = (self.class.name(), self.operation);
             match (before, after) {
                 (None, Some(rate)) => {
-                    tracing::info!(class, operation, rate, "AWS throttles, so these calls go out more slowly now");
+                    tracing::info!(class, operation, rate, "AWS throttles, so these calls are sent more slowly now");
                 }
                 _ => tracing::debug!(class, operation, rate = after, "throttled by AWS"),
             }

@@ -73,7 +73,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// No HTTP client can be made.
-    #[error("there can be no connections to AWS: {reason}")]
+    #[error("no connection to AWS is possible: {reason}")]
     Client {
         /// The reason.
         reason: String,

@@ -478,10 +478,10 @@ impl fmt::Display for AwsError {
             AwsErrorKind::Denied { code, message } => write!(f, "AWS does not allow {operation}: {message} ({code})"),
             AwsErrorKind::Dependency { code, message } => write!(f, "{operation} has to wait: {message} ({code})"),
             AwsErrorKind::NotFound { code, message } => {
-                write!(f, "{operation} names something that is not there: {message} ({code})")
+                write!(f, "{operation} names a resource that does not exist: {message} ({code})")
             }
             AwsErrorKind::Duplicate { code, message } => {
-                write!(f, "{operation} found something there already: {message} ({code})")
+                write!(f, "{operation} found an existing resource: {message} ({code})")
             }
             AwsErrorKind::Unclear { message } => {
                 write!(f, "{operation} ended without a clear answer and may have taken effect: {message}")

@@ -33,7 +33,7 @@ fn an_api_server_that_cannot_be_reached_is_named() {
         fs::write(&path, kubeconfig(port))?;
         let flags = [format!("--kubeconfig={}", path.display())];
         let expected = format!(
-            "error: cannot reach the Kubernetes API server at https://127.0.0.1:{port}/: client error (Connect): tcp connect error: Connection refused (os error 111); check the address in the kubeconfig, and that nothing blocks the way\n"
+            "error: cannot reach the Kubernetes API server at https://127.0.0.1:{port}/: client error (Connect): tcp connect error: Connection refused (os error 111); check the address in the kubeconfig, and that nothing blocks the connection\n"
         );
         fails(&flags, &[], &expected).await
     });
@@ -46,7 +46,7 @@ fn a_kubeconfig_that_cannot_be_used_is_named() {
         let missing = directory.path().join("missing");
         let missing = missing.display();
         let expected = format!(
-            "error: no way to a cluster: the kubeconfig `{missing}` cannot be used: No such file or directory (os error 2); outside of a cluster set --kubeconfig or KUBECONFIG\n"
+            "error: no access to a cluster: the kubeconfig `{missing}` cannot be used: No such file or directory (os error 2); outside of a cluster set --kubeconfig or KUBECONFIG\n"
         );
         fails(&[format!("--kubeconfig={missing}")], &[], &expected).await?;
 
@@ -54,11 +54,11 @@ fn a_kubeconfig_that_cannot_be_used_is_named() {
         fs::write(&path, "- one\n- two: [\n")?;
         let path = path.display();
         let expected = format!(
-            "error: no way to a cluster: the kubeconfig `{path}` cannot be used: failed to parse kubeconfig YAML: error: line 1 column 1: expected mapping start; outside of a cluster set --kubeconfig or KUBECONFIG\n"
+            "error: no access to a cluster: the kubeconfig `{path}` cannot be used: failed to parse kubeconfig YAML: error: line 1 column 1: expected mapping start; outside of a cluster set --kubeconfig or KUBECONFIG\n"
         );
         fails(&[], &[("KUBECONFIG", &path.to_string())], &expected).await?;
 
-        fails(&[], &[], "error: no way to a cluster: there is neither a default kubeconfig (No such file or directory (os error 2)) nor a ServiceAccount (failed to read an incluster environment variable: environment variable not found); outside of a cluster set --kubeconfig or KUBECONFIG\n").await
+        fails(&[], &[], "error: no access to a cluster: there is neither a default kubeconfig (No such file or directory (os error 2)) nor a ServiceAccount (failed to read an incluster environment variable: environment variable not found); outside of a cluster set --kubeconfig or KUBECONFIG\n").await
     });
 }
 

@@ -315,7 +315,7 @@ impl Events {
                 Ok(Ok(_)) => {}
                 // A namespace that is going away takes no new objects.
                 Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 404 => {
-                    tracing::debug!(message = %status.message, "an event was not taken");
+                    tracing::debug!(message = %status.message, "an event was not accepted");
                 }
                 Ok(Err(error)) => {
                     tracing::warn!("cannot write an event: {}", describe(&error));

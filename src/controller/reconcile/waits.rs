@@ -119,7 +119,7 @@ impl Waits {
                 waiting.reported = true;
                 let hint = match wait {
                     Wait::BindingsGone(_) => {
-                        "look at its events and finalizers: the target group, and all that goes after it, stay until it is gone"
+                        "look at its events and finalizers: the target group, and all that is deleted after it, stay until it is gone"
                     }
                     Wait::LetIn(_) => {
                         "look at its events: until then the load balancer stays in the security groups that it is in, and nothing that comes \
@@ -251,7 +251,7 @@ mod tests {
         insta::assert_snapshot!(serde_json::to_string(&waits.all()).unwrap(), @r#"[{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/a to be gone","seconds":100.0,"seconds_left":200.0}]"#);
         tokio::time::advance(Duration::from_secs(200)).await;
         let Some(Due::Report(message)) = waits.note(&web, Some(&wait("a")), HOLD) else { panic!("nobody is told") };
-        insta::assert_snapshot!(message, @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that goes after it, stay until it is gone");
+        insta::assert_snapshot!(message, @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that is deleted after it, stay until it is gone");
         assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Reported));
         // Another wait starts again.
         assert_eq!(waits.note(&web, Some(&wait("b")), HOLD), Some(Due::Later(DEADLINE)));

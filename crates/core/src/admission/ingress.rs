@@ -97,7 +97,7 @@ fn denied(new: &Ingress, old: Option<&Ingress>, rules: Rules) -> Option<String> 
         && before(GROUP_NAME) != Some(group)
     {
         return Some(format!(
-            "the annotation `{GROUP_NAME}` is switched off (--disable-ingress-group-name-annotation); have the class name the group"
+            "the annotation `{GROUP_NAME}` is switched off (--disable-ingress-group-name-annotation); let the class name the group"
         ));
     }
     let services: BTreeSet<&str> = new

@@ -237,7 +237,7 @@ fn annotations_that_are_switched_off_may_stay_and_not_come() {
     let class = || json!({"kubernetes.io/ingress.class": "alb"});
     let group = |name: &str| json!({"alb.ingress.kubernetes.io/group.name": name});
     insta::assert_snapshot!(denied(class(), None), @"the annotation `kubernetes.io/ingress.class` is switched off (--disable-ingress-class-annotation); set spec.ingressClassName");
-    insta::assert_snapshot!(denied(group("a"), Some(group("b"))), @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation); have the class name the group");
+    insta::assert_snapshot!(denied(group("a"), Some(group("b"))), @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation); let the class name the group");
     let mut both = class();
     both["example.com/other"] = "changed".into();
     assert_eq!(denied(both, Some(class())), "allowed");

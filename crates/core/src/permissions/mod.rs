@@ -84,7 +84,7 @@ impl Feature {
             Self::SubnetReachability => "subnets without role tags, which are judged by their route tables",
             Self::VpcDiscovery => "neither `--aws-vpc-id` nor the instance metadata names the VPC",
             Self::ServiceLinkedRole => "the account's first load balancer",
-            Self::Quotas => "groups of Ingresses that outgrow AWS's default quotas; without it, those hold",
+            Self::Quotas => "groups of Ingresses that exceed AWS's default quotas; without it, those quotas apply",
         }
     }
 

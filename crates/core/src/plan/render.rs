@@ -79,7 +79,7 @@ pub fn render(plan: &Plan) -> String {
         Wait::LetIn(names) => {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             format!(
-                "until the targets of these TargetGroupBindings let in the new security groups: {}",
+                "until the targets of these TargetGroupBindings allow the new security groups: {}",
                 names.join(", ")
             )
         }
@@ -110,7 +110,7 @@ impl fmt::Display for Wait {
                 let names: Vec<String> = names.iter().map(|name| format!("TargetGroupBinding {name}")).collect();
                 write!(
                     f,
-                    "waiting for the targets of {} to let in the load balancer's new security groups",
+                    "waiting for the targets of {} to allow the load balancer's new security groups",
                     names.join(", ")
                 )
             }

@@ -48,7 +48,7 @@ pub(crate) enum StepError {
         claimant: String,
     },
     /// AWS has it already, although it was not known: what is known was wrong, and is read again.
-    #[error("the {kind} `{name}` was there already")]
+    #[error("the {kind} `{name}` already exists")]
     ThereAlready {
         /// The kind of resource.
         kind: &'static str,
@@ -56,7 +56,7 @@ pub(crate) enum StepError {
         name: String,
     },
     /// The step names something that neither exists nor was created before.
-    #[error("the {0} is not there")]
+    #[error("the {0} does not exist")]
     Unresolved(String),
     /// Several target groups carry the tags of the one that the step names.
     #[error("{} target groups carry the tags of {resource}: {}", names.len(), names.join(", "))]

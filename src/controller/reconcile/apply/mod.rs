@@ -152,7 +152,7 @@ impl Applier {
                 kind: AwsErrorKind::Refused {
                     code,
                     message: format!(
-                        "a security group named `{name}` is there and lacks the tags {}={} and {}={}",
+                        "a security group named `{name}` exists and lacks the tags {}={} and {}={}",
                         tags::CLUSTER,
                         config.cluster,
                         tags::SHARED_RESOURCE,

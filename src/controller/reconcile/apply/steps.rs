@@ -254,7 +254,7 @@ impl Applier {
                     None => StepError::Taken {
                         kind,
                         name,
-                        owner: "others (it lacks this group's tags)".to_owned(),
+                        owner: "another owner (it lacks this group's tags)".to_owned(),
                         claimant: format!("{stack} of cluster {}", self.inventory.cluster()),
                     },
                 });

@@ -428,7 +428,7 @@ async fn nothing_is_adopted_by_its_name() {
     blame: Ingress shop/web generation 1, spec
     fix: choose another name, or delete or rename the target group `k8s-shop-api-x`: it is never taken over by its name
     transient: false
-    create target group k8s-shop-api-x for shop/web-api:80: the target group `k8s-shop-api-x` was there already
+    create target group k8s-shop-api-x for shop/web-api:80: the target group `k8s-shop-api-x` already exists
     blame: Ingress shop/web generation 1, spec
     fix: -
     transient: true
@@ -463,11 +463,11 @@ async fn a_security_group_of_the_name_is_the_groups_or_told() {
         texts.push(reported(room.step(StepAction::CreateSecurityGroup(group)).await));
     }
     insta::assert_snapshot!(texts.join("\n"), @"
-    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` was there already
+    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` already exists
     blame: Ingress shop/web generation 1, spec
     fix: -
     transient: true
-    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` exists and belongs to others (it lacks this group's tags), not to shop/web of cluster demo
+    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` exists and belongs to another owner (it lacks this group's tags), not to shop/web of cluster demo
     blame: Ingress shop/web generation 1, spec
     fix: choose another name, or delete or rename the security group `k8s-shop-web-aba6dfbc4e`: it is never taken over by its name
     transient: false
@@ -623,7 +623,7 @@ async fn a_foreign_target_group_that_is_gone_is_the_authors_to_mend() {
         rule: Box::new(rule),
     };
     insta::assert_snapshot!(reported(room.step(create).await), @"
-    create rule 1 of listener 80: host is shop.example and path is /api or /api/*: CreateRule names something that is not there: One or more target groups not found (TargetGroupNotFound)
+    create rule 1 of listener 80: host is shop.example and path is /api or /api/*: CreateRule names a resource that does not exist: One or more target groups not found (TargetGroupNotFound)
     blame: Ingress shop/web generation 1, spec
     fix: check the target group's ARN: it must be in the load balancer's account and region
     transient: false
@@ -753,7 +753,7 @@ async fn a_shared_security_group_without_our_tags_is_not_taken() {
     .await;
     let config = BuildConfig::new("demo", Value::Known(VpcId::new("vpc-1")));
     let error = room.applier.ensure_backend_security_group(&config).await.unwrap_err();
-    insta::assert_snapshot!(error, @"AWS refuses CreateSecurityGroup: a security group named `k8s-traffic-demo-2a97516c35` is there and lacks the tags elbv2.k8s.aws/cluster=demo and elbv2.k8s.aws/resource=backend-sg (InvalidGroup.Duplicate)");
+    insta::assert_snapshot!(error, @"AWS refuses CreateSecurityGroup: a security group named `k8s-traffic-demo-2a97516c35` exists and lacks the tags elbv2.k8s.aws/cluster=demo and elbv2.k8s.aws/resource=backend-sg (InvalidGroup.Duplicate)");
 }
 
 /// A load balancer and a listener stand for what ELB v2 has.

@@ -32,7 +32,7 @@ pub enum ClusterError {
     #[error("the object is gone")]
     Gone,
     /// Others keep writing it.
-    #[error("others keep changing the object")]
+    #[error("other clients keep changing the object")]
     Contended,
     /// It did not answer, or not clearly: it may pass by itself.
     #[error("{0}")]

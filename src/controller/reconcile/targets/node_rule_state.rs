@@ -130,10 +130,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             problems.push(TargetsError { subject, stage, problem: Problem::Aws(error) });
         }
         for (group, rule) in &outcome.authorized {
-            tracing::info!(%group, %rule, "let in");
+            tracing::info!(%group, %rule, "rule added");
         }
         for (group, rule) in &outcome.revoked {
-            tracing::info!(%group, %rule, "no longer let in");
+            tracing::info!(%group, %rule, "rule removed");
         }
         if problems.is_empty() {
             return Ok(outcome);

@@ -595,9 +595,9 @@ fn a_network_load_balancer_changes_its_groups_when_its_targets_let_the_new_ones_
     create security group k8s-shop-web-5c7e143220
     update TargetGroupBinding shop/k8s-shop-web-476bc582f2, who was let in still
     open the new security group: tcp 443 from 0.0.0.0/0
-    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to let in the load balancer's new security groups)
+    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to allow the load balancer's new security groups)
     --
-    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to let in the load balancer's new security groups)
+    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to allow the load balancer's new security groups)
     --
     put the load balancer into security groups: its own, the shared backend group sg-shared
     ====

@@ -202,7 +202,7 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
                             "no class is named, and several IngressClasses are the default: `{}` and `{}`",
                             first.name.name, second.name.name
                         ),
-                        "name the class, or take the annotation `ingressclass.kubernetes.io/is-default-class` from all but one",
+                        "name the class, or remove the annotation `ingressclass.kubernetes.io/is-default-class` from all but one",
                     );
                 }
             }
@@ -227,7 +227,7 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
                     && !snapshot.namespaces.contains_key(&ObjectName::new("", &ingress.name.namespace)) =>
             {
                 let message = format!(
-                    "IngressClassParams `{name}` choose namespaces by their labels, and the Namespace `{}` is in none of the files; it is planned as if the selector matched",
+                    "IngressClassParams `{name}` select namespaces by their labels, and the Namespace `{}` is in none of the files; it is planned as if the selector matched",
                     ingress.name.namespace
                 );
                 return note(Some(params), message, "add the Namespace's file to check its labels");
@@ -276,7 +276,7 @@ fn params<'a>(
     let Some(labels) = snapshot.namespaces.get(&ObjectName::new("", namespace)).map(|namespace| &namespace.labels)
     else {
         let message = format!(
-            "IngressClassParams `{name}` choose namespaces by their labels, and those of the Namespace `{namespace}` are not known"
+            "IngressClassParams `{name}` select namespaces by their labels, and those of the Namespace `{namespace}` are not known"
         );
         let fix = snapshot.unreadable.get("Namespace").cloned();
         return Err((message, fix.unwrap_or_else(|| "add the Namespace to the manifests".to_owned())));
@@ -285,12 +285,12 @@ fn params<'a>(
         Ok(true) => Ok(params),
         Ok(false) => Err((
             format!(
-                "the IngressClass `{class}` is not for the namespace `{namespace}`: the `spec.namespaceSelector` of IngressClassParams `{name}` does not choose its labels"
+                "the IngressClass `{class}` is not for the namespace `{namespace}`: the `spec.namespaceSelector` of IngressClassParams `{name}` does not match its labels"
             ),
             "name another class, or ask the owner of the class to allow this namespace".to_owned(),
         )),
         Err(error) => Err((
-            format!("the `spec.namespaceSelector` of IngressClassParams `{name}` cannot be followed: {error}"),
+            format!("the `spec.namespaceSelector` of IngressClassParams `{name}` cannot be evaluated: {error}"),
             "correct the IngressClassParams".to_owned(),
         )),
     }

@@ -165,7 +165,7 @@ impl<'a> Builder<'a> {
             }
         } else if let Some(kept) = frozen.first() {
             let message = format!(
-                "the scheme becomes {scheme}, which needs another load balancer, and that would not have what Ingress {kept} has, which cannot be built at the moment"
+                "the scheme becomes {scheme}, which needs another load balancer, and that would lack the resources of Ingress {kept}, which cannot be built at the moment"
             );
             let fix = "wait until that is fixed; until then nothing of this Ingress changes";
             for spec in specs.iter().filter(|spec| spec.scheme == Some(scheme)) {

@@ -298,7 +298,7 @@ fn the_scheme_does_not_change_while_somebody_is_set_aside() {
     insta::assert_snapshot!(messages(&built), @"
     Error invalid-value on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
     Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
-    Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the scheme becomes internet-facing, which needs another load balancer, and that would not have what Ingress shop/api has, which cannot be built at the moment; wait until that is fixed; until then nothing of this Ingress changes
+    Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the scheme becomes internet-facing, which needs another load balancer, and that would lack the resources of Ingress shop/api, which cannot be built at the moment; wait until that is fixed; until then nothing of this Ingress changes
     ");
     assert_eq!(built.frozen, [web(), ObjectName::new("shop", "api")].into());
 }
