@@ -58,7 +58,7 @@ impl PlanArguments {
 /// The result for one load balancer, or for one object that gets none.
 #[derive(Serialize)]
 struct StackPlan {
-    /// Of which object.
+    /// The object.
     object: String,
     /// The file and line of the object; absent of a group of Ingresses.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +66,7 @@ struct StackPlan {
     group: String,
     plan: Option<Plan>,
     diagnostics: Vec<Diagnostic>,
-    /// Why the controller leaves the object alone.
+    /// The reason why the controller does not serve the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_planned: Option<String>,
 }

@@ -29,7 +29,7 @@ pub trait CallObserver: Send + Sync {
 struct Requests {
     made: u32,
     service: String,
-    /// Of the last one.
+    /// The HTTP status and the code of the last request, if it failed.
     failure: Option<(u16, String)>,
 }
 

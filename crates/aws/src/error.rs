@@ -29,7 +29,7 @@ pub enum AwsErrorKind {
         /// AWS's words.
         message: String,
     },
-    /// AWS will not do it, however often it is asked. It did not take effect.
+    /// AWS refuses the call, however often it is repeated. It did not take effect.
     Refused {
         /// For example `ValidationError`.
         code: String,

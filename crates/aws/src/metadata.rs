@@ -42,7 +42,7 @@ impl Instance {
     /// Its region.
     ///
     /// # Errors
-    /// Why there was no answer.
+    /// The reason.
     pub async fn region(&self) -> Result<String, String> {
         within(self.get(REGION)).await
     }
@@ -50,7 +50,7 @@ impl Instance {
     /// The VPC of its primary network interface.
     ///
     /// # Errors
-    /// Why there was no answer.
+    /// The reason.
     pub async fn vpc(&self) -> Result<VpcId, String> {
         within(async {
             let address = self.get(ADDRESS).await?;

@@ -10,7 +10,7 @@ use crate::model::ObjectReference;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Of manifests alone: something that they do not say, and how it is planned without it.
+    /// Only for manifests: something that they do not contain, and how it is planned without it.
     Note,
     /// The object is served; something about it has no effect, or is answered differently than written.
     Warning,

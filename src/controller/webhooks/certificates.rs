@@ -81,7 +81,7 @@ pub(crate) struct Leaf {
     pub key: Arc<CertifiedKey>,
 }
 
-/// Why a certificate cannot be served.
+/// The reason why a certificate cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Unusable(String);

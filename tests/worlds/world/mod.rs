@@ -86,7 +86,7 @@ pub(crate) struct World {
     ingresses: Vec<String>,
     services: Vec<String>,
     bindings: Vec<String>,
-    /// Of the backends, then of the Services with load balancers.
+    /// The pods of the backends, then of the Services with load balancers.
     pods: Vec<Pods>,
     /// Kind and name of objects that nothing can be made of.
     broken: BTreeSet<(&'static str, String)>,

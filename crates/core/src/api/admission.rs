@@ -26,7 +26,7 @@ pub struct Request {
     pub namespace: String,
     /// The object after the change.
     pub object: Value,
-    /// As it is, where it is changed.
+    /// The object before the change, if it is changed.
     pub old_object: Value,
 }
 
@@ -41,7 +41,7 @@ impl Request {
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdmissionResponse {
-    /// Why not, where the object is not admitted.
+    /// The reason, where the object is not admitted.
     pub denied: Option<String>,
     /// The warnings shown to the author of an object that is admitted.
     pub warnings: Vec<String>,

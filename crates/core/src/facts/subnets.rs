@@ -214,7 +214,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Why there are no subnets.
+/// The reason why there are no subnets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoSubnetsReason {
     /// The VPC has no subnets at all.
@@ -234,7 +234,7 @@ pub struct NoSubnets {
     pub vpc: VpcId,
     /// The requirements that could not be met.
     pub choice: Choice,
-    /// Why.
+    /// The reason.
     pub lack: NoSubnetsReason,
     /// Zone and verdict of every subnet.
     pub verdicts: BTreeMap<SubnetId, (String, Verdict)>,
@@ -436,7 +436,7 @@ pub fn choose(
     Err(NoSubnets { vpc: vpc.clone(), choice: choice.clone(), lack, verdicts })
 }
 
-/// Why a subnet is not among those that are asked for.
+/// Returns the reason why a subnet does not match the question.
 fn judge_place(
     candidate: &SubnetCandidate,
     by: &SelectBy,
@@ -467,7 +467,7 @@ fn judge_place(
     }
 }
 
-/// Why a subnet that is among those asked for will not do.
+/// Returns the reason why a subnet that matches the question is not suitable.
 fn judge_fitness(candidate: &SubnetCandidate, ipv6: bool, gates: Gates, own_tag: &str) -> Option<Verdict> {
     // A key without a cluster's name counts as another cluster's too, as it does for aws-load-balancer-controller.
     let foreign = candidate.tags.keys().find(|key| key.starts_with("kubernetes.io/cluster"));

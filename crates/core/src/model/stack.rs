@@ -198,7 +198,7 @@ impl fmt::Display for ObjectReference {
     }
 }
 
-/// Why a thing is as it is: the object, its generation and the field that asks for it.
+/// The cause of a resource or setting: the object, its generation and the field that asks for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Cause {
     /// The object.
@@ -440,7 +440,7 @@ pub struct Listener {
     pub default_certificate: Option<CertificateArn>,
     /// The other certificates, sorted; the default is not among them.
     pub certificates: BTreeSet<CertificateArn>,
-    /// Why the certificates are known only after apply, where they are: in plans that may not ask AWS.
+    /// The reason why the certificates are known only after apply, where they are: in plans that may not ask AWS.
     pub certificates_after_apply: Option<&'static str>,
     /// The treatment of clients' certificates; absent leaves it unchanged.
     pub mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,

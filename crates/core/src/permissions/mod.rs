@@ -54,7 +54,7 @@ impl Feature {
         Self::Quotas,
     ];
 
-    /// As it is written in `--features`.
+    /// Returns the name in `--features`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

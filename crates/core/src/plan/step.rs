@@ -217,7 +217,7 @@ pub enum StepAction {
     CreateBinding(Box<TargetGroup>),
     /// Kubernetes: replace labels and spec of a TargetGroupBinding.
     UpdateBinding {
-        /// As it is.
+        /// The existing binding.
         existing: Box<ObservedBinding>,
         /// The target group as desired.
         target_group: Box<TargetGroup>,
@@ -307,7 +307,7 @@ pub enum StepAction {
     },
     /// ELB v2 CreateRule, with tags.
     CreateRule {
-        /// Of which listener.
+        /// The listener.
         listener: ListenerReference,
         /// Its port.
         port: u16,

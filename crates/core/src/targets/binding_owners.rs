@@ -14,7 +14,7 @@ use crate::{
 use super::TargetGroupKey;
 use super::status;
 
-/// Why a binding does not get the target group that it names.
+/// The reason why a binding does not get the target group that it names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// Another binding has the target group.

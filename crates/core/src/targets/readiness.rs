@@ -156,7 +156,7 @@ pub fn is_missing(pods: &[GatedPod], healths: &BTreeMap<Target, TargetHealth>) -
     pods.iter().flat_map(|pod| &pod.targets).any(|target| !registered.contains(target))
 }
 
-/// Why no pod waits for a binding any more.
+/// The reason why no pod waits for a binding any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenGateReason {
     /// It is deleted.

@@ -256,7 +256,7 @@ pub(super) fn not_simulated(what: impl Into<String>) -> Refusal {
     refusal(UNSUPPORTED, what)
 }
 
-/// Why a thing of this kind is not there.
+/// Returns the refusal for a resource of this kind that does not exist.
 pub(super) fn not_found(id: &str) -> Refusal {
     if id.starts_with("sg-") {
         return refusal("InvalidGroup.NotFound", format!("The security group '{id}' does not exist"));

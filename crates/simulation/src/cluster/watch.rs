@@ -23,7 +23,7 @@ pub(super) struct Watch {
     /// When the API server ends it.
     pub until: Instant,
     pub random: Random,
-    /// Of whose connections it is one; all of them end when this changes.
+    /// The generation of its connections; all of them end when this changes.
     pub connections: u64,
     pub ended: bool,
 }

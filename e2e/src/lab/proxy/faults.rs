@@ -61,7 +61,7 @@ pub struct Faults {
     pub throttle_rate: f64,
     /// Calls that are answered with the service's "access denied".
     pub deny: Option<Calls>,
-    /// Calls that AWS will not do, however often it is asked.
+    /// Calls that AWS refuses, however often they are repeated.
     pub refuse: Option<Refusal>,
     /// Share that is answered 500 and takes no effect.
     pub error_rate: f64,

@@ -14,7 +14,7 @@ const RELEASE_TIME: Duration = Duration::from_secs(300);
 pub(crate) struct ApplyError {
     /// The step, as plans print it.
     pub step: String,
-    /// Why it was to be run.
+    /// The cause of the step.
     pub cause: Cause,
     /// The port of the listener that it makes or changes.
     pub port: Option<u16>,

@@ -102,7 +102,7 @@ pub enum Problem {
     NotLocated {
         /// The pod or node.
         what: String,
-        /// Why not.
+        /// The reason.
         problem: NotLocated,
     },
     /// A security group that is to get rules is not there.

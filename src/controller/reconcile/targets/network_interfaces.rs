@@ -70,7 +70,7 @@ pub(super) fn interface_lookup(snapshot: &Snapshot, id: &str, owner: &TargetOwne
     }
 }
 
-/// Why a target's security group is not known.
+/// The reason why a target's security group is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotLocated {
     /// EC2 does not know the instance.

@@ -20,7 +20,7 @@ pub struct OidcProvider {
     pub authorization_endpoint: String,
     pub token_endpoint: String,
     pub user_info_endpoint: String,
-    /// Of a Secret in the namespace of the Ingress.
+    /// The name of a Secret in the namespace of the Ingress.
     pub secret_name: String,
     pub extra_parameters: BTreeMap<String, String>,
 }

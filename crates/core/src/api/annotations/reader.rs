@@ -67,12 +67,12 @@ pub struct Annotations<'a> {
 }
 
 impl<'a> Annotations<'a> {
-    /// Of an Ingress alone.
+    /// Returns the annotations of a single Ingress.
     pub const fn of_ingress(ingress: &'a BTreeMap<String, String>) -> Self {
         Self { ingress: Some(ingress), service: None }
     }
 
-    /// Of a Service over those of the Ingress that leads to it.
+    /// Returns the annotations of a Service over those of the Ingress that leads to it.
     pub const fn of_service_over_ingress(
         service: &'a BTreeMap<String, String>,
         ingress: &'a BTreeMap<String, String>,
@@ -80,7 +80,7 @@ impl<'a> Annotations<'a> {
         Self { ingress: Some(ingress), service: Some(service) }
     }
 
-    /// Of a Service with a load balancer of its own, under its own prefix.
+    /// Returns the annotations of a Service with a load balancer, under its own prefix.
     pub const fn of_service(service: &'a BTreeMap<String, String>) -> Self {
         Self { ingress: None, service: Some(service) }
     }

@@ -11,7 +11,7 @@ use crate::{
 /// The most `Name` tags that a fix suggests.
 const MAX_SUGGESTED: usize = 3;
 
-/// Why the subnets that a user names will not do.
+/// The reason why the subnets that a user names are not suitable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnfitSubnets {
     /// The list is empty.
@@ -77,7 +77,7 @@ pub enum UnfitSubnets {
     TooFew {
         /// The kind of the load balancer.
         kind: LoadBalancerKind,
-        /// As it is written, with what it means.
+        /// The subnet as it is written, with its meaning.
         written: String,
         /// Its zone.
         zone: String,

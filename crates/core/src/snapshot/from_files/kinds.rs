@@ -100,7 +100,7 @@ pub(super) enum Kind {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Known {
     Supported(Kind),
-    /// Of a version that is not read; with what to do.
+    /// A version that is not read; with the fix.
     Outdated(String),
     Other,
 }

@@ -53,7 +53,7 @@ pub(super) fn params_named<'a>(ingress: &Ingress, snapshot: &'a Snapshot) -> Opt
     snapshot.ingress_class_params.get(&ObjectName::new("", &parameters.name))
 }
 
-/// Why an Ingress is another controller's.
+/// The reason why an Ingress is another controller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Foreign<'i, 's> {
     /// By the annotation.

@@ -42,7 +42,7 @@ pub(super) struct PortSpec {
     pub(super) protocol: ListenerProtocol,
     /// In the member's order, or the order of ARNs where they were found; none on listeners without TLS.
     pub(super) certificates: Vec<CertificateArn>,
-    /// Why they are known only after apply, where they are.
+    /// The reason why they are known only after apply, where they are.
     pub(super) certificates_after_apply: Option<&'static str>,
     pub(super) mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
     pub(super) ssl_policy: Option<String>,

@@ -26,7 +26,7 @@ use crate::{
 /// Values by key, with the requester of each.
 pub(super) type Attributed = (Attributes, BTreeMap<String, Cause>);
 
-/// Why parts do not come together.
+/// The reason why parts cannot be merged.
 pub(super) enum Unmerged {
     /// Because of these members, which have diagnostics.
     Freeze(BTreeSet<ObjectName>),

@@ -14,7 +14,7 @@ use crate::{
     snapshot::{Ingress, Scope, Service, ServicePort},
 };
 
-/// Why a plan of files does not know a port.
+/// The reason why a plan of files does not know a port.
 pub(in crate::desired) const NODE_PORT: &str = "the node port that the API server gives the Service";
 const POD_PORT: &str = "the port of the Service's pods";
 const NAMED_PORT: &str = "the port of that name of the Service";

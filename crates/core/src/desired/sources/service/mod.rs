@@ -42,7 +42,7 @@ pub enum Ownership {
     Foreign,
 }
 
-/// Why no load balancer is made of a Service.
+/// The reason why a Service gets no load balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Foreign<'a> {
     Deleting,
