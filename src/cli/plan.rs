@@ -44,7 +44,7 @@ pub(super) struct PlanArguments {
     complete: bool,
     #[command(flatten)]
     build: BuildFlags,
-    /// The output: text for people, or JSON
+    /// Output: text for people, or JSON
     #[arg(long, short, default_value = "text", value_parser = ["text", "json"])]
     output: String,
 }

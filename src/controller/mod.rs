@@ -45,7 +45,7 @@ use albatross_core::{
 };
 pub use runtime::start::{StartError, run};
 
-/// Everything that workers share, for one term of the lease.
+/// The state that workers share, for one term of the lease.
 pub struct Controller {
     config: BuildConfig,
     snapshot: Arc<RwLock<Snapshot>>,
@@ -276,7 +276,7 @@ impl Controller {
         }
     }
 
-    /// Everything that is worked on.
+    /// Returns the keys of all stacks, bindings and shared resources.
     fn keys(&self) -> Vec<Key> {
         self.with_snapshot(|snapshot| {
             desired::possible_stacks(snapshot)

@@ -123,7 +123,7 @@ pub(crate) struct Process {
     parts: Parts,
     settings: Settings,
     leadership: Option<watch::Sender<Leadership>>,
-    /// Has the lease given back, and the task that takes part in the election.
+    /// The sender releases the lease; the task takes part in the election.
     electing: Option<(watch::Sender<bool>, JoinHandle<()>)>,
     stopping: watch::Sender<bool>,
     leading: JoinHandle<Result<(), StartError>>,

@@ -50,7 +50,7 @@ tokio::task_local! {
     static PRIORITY: Priority;
 }
 
-/// Does `work` so that its calls have this priority. Without it they are [`Priority::Edit`]; registering and deregistering
+/// Runs `work` with this priority for its calls. Without it they have [`Priority::Edit`]; registering and deregistering
 /// targets have their own. A task that `work` spawns does not inherit it.
 pub async fn with_priority<F: Future>(priority: Priority, work: F) -> F::Output {
     PRIORITY.scope(priority, work).await

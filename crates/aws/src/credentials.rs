@@ -24,7 +24,7 @@ use aws_credential_types::{
 use self::{hints::Hints, web_identity::WebIdentity};
 use super::{error::chain, metadata};
 
-/// They are renewed this long before they end, or up to half of it later.
+/// The time before their end at which credentials are renewed, or up to half of it later.
 pub(super) const RENEWED_BEFORE: Duration = Duration::from_secs(120);
 /// The renewal has to end within this.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
@@ -33,7 +33,7 @@ const STILL_GOOD: Duration = Duration::from_secs(15);
 /// Between two attempts at new ones, while the old ones are good.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// There are no credentials.
+/// The error that there are no credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct NoCredentials {
@@ -48,7 +48,7 @@ impl NoCredentials {
         Self { message: message.into(), fix: fix.into() }
     }
 
-    /// This, where it is the cause of an error.
+    /// Returns this error where it is the cause of another one.
     pub(super) fn cause_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
     }

@@ -57,7 +57,7 @@ pub enum AwsErrorKind {
         /// AWS's words.
         message: String,
     },
-    /// It is there already: what is known must be read again.
+    /// The resource exists already: the cached state must be read again.
     Duplicate {
         /// For example `PriorityInUse`.
         code: String,
@@ -69,7 +69,7 @@ pub enum AwsErrorKind {
         /// The failure seen instead of an answer.
         message: String,
     },
-    /// There are no credentials, or AWS does not take them. It did not take effect.
+    /// There are no credentials, or AWS does not accept them. It did not take effect.
     Credentials {
         /// The message; nothing of the credentials themselves.
         message: String,

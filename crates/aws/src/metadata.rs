@@ -28,7 +28,7 @@ pub(super) fn client(http: Option<SharedHttpClient>) -> imds::Client {
 pub struct Instance(imds::Client);
 
 impl Instance {
-    /// Nothing is asked yet.
+    /// Makes a client, without a request yet.
     ///
     /// # Errors
     /// When AWS_EC2_METADATA_DISABLED turns the service off.
@@ -42,7 +42,7 @@ impl Instance {
     /// Its region.
     ///
     /// # Errors
-    /// The reason.
+    /// When the service gives no answer, with the reason.
     pub async fn region(&self) -> Result<String, String> {
         within(self.get(REGION)).await
     }
@@ -50,7 +50,7 @@ impl Instance {
     /// The VPC of its primary network interface.
     ///
     /// # Errors
-    /// The reason.
+    /// When the service gives no answer, with the reason.
     pub async fn vpc(&self) -> Result<VpcId, String> {
         within(async {
             let address = self.get(ADDRESS).await?;

@@ -251,7 +251,7 @@ impl Dependents for TargetGroupBinding {
     }
 }
 
-/// Those stacks that no Ingress and no Service of the cluster belongs to. Where one namespace alone is watched, stacks of others
+/// Returns the stacks that no Ingress and no Service of the cluster belongs to. Where only one namespace is watched, stacks of others
 /// are not judged, nor are groups that no Ingress of it belongs to: their objects may be elsewhere.
 pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot, watched: &str) -> BTreeSet<StackId> {
     let judged = |stack: &StackId| match stack {

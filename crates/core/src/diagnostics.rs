@@ -26,7 +26,7 @@ pub enum Code {
     UnknownAnnotation,
     /// A known annotation that has no effect yet.
     AnnotationNotBuilt,
-    /// Something that concerns identity, access, exposure, membership or matching, and is not built yet.
+    /// A setting that concerns identity, access, exposure, membership or matching, and is not built yet.
     Refused,
     /// A value outside its grammar.
     InvalidValue,
@@ -56,7 +56,7 @@ pub enum Code {
     ReplacementNeeded,
 }
 
-/// One finding on one object.
+/// A finding on one object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Diagnostic {
     /// The kind of the mistake.

@@ -50,7 +50,7 @@ pub struct Counts {
     pub failed: BTreeMap<String, u64>,
 }
 
-/// One call in the log.
+/// A call in the log.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Since the proxy's start.
@@ -166,7 +166,7 @@ impl Proxy {
         self.state.book().beyond_policy.clone()
     }
 
-    /// Forgets counts and log. Faults stay.
+    /// Clears counts and log. Faults stay.
     pub fn reset(&self) {
         let mut book = self.state.book();
         book.counts = Counts::default();

@@ -49,7 +49,7 @@ impl StandIn {
         Ok(Self { url, state, task })
     }
 
-    /// One that takes connections and never answers.
+    /// Starts one that accepts connections and never answers.
     pub async fn silent() -> Result<Self> {
         Self::start(|_| None).await
     }

@@ -418,7 +418,7 @@ fn the_pods_are_careful_by_default() {
     });
 }
 
-/// Those who do without Helm get the same pods.
+/// Users without Helm get the same pods.
 #[test]
 fn config_has_the_same_deployment() {
     run(async {

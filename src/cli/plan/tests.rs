@@ -23,7 +23,7 @@ fn loaded(text: &str, arguments: &[&str]) -> Loaded {
     loaded
 }
 
-/// Everything that the command prints, errors first, and how it ends.
+/// Returns the whole output of the command, errors first, and its result.
 fn printed(text: &str, arguments: &[&str], json: bool) -> (String, bool) {
     let loaded = loaded(text, arguments);
     let mut out: Vec<u8> = Vec::new();

@@ -172,7 +172,7 @@ impl EventQueue {
         }
     }
 
-    /// Forgets the half of the objects of which nothing was recorded for longest.
+    /// Removes the half of the objects of which nothing was recorded for longest.
     fn evict_older_half(&mut self) {
         let mut last: Vec<u64> = self.recorded.values().map(|recorded| recorded.last).collect();
         let middle = last.len() / 2;
@@ -201,7 +201,7 @@ impl EventQueue {
         self.pop(&self.last.clone())
     }
 
-    /// Forgets what is old, once a minute. Returns the number of dropped events to report, if any.
+    /// Removes old entries, once a minute. Returns the number of dropped events to report, if any.
     fn purge(&mut self, now: Instant) -> Option<u64> {
         if self.purged.is_some_and(|at| now.duration_since(at) < PURGE_EVERY) {
             return None;

@@ -25,7 +25,7 @@ const ATTEMPTS: u32 = 5;
 /// The API server could not be asked, or refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KubernetesError {
-    /// It answered with an error.
+    /// The API server answered with an error.
     #[error("{action}: {}", describe(source))]
     Refused {
         /// The attempted action.
@@ -33,7 +33,7 @@ pub(crate) enum KubernetesError {
         /// The error.
         source: kube::Error,
     },
-    /// It did not answer.
+    /// The API server did not answer.
     #[error("{action}: no answer from the API server within {} s", DEADLINE.as_secs())]
     NoAnswer {
         /// The attempted action.
@@ -235,7 +235,7 @@ impl Kubernetes {
         }
     }
 
-    /// Answers the finalizers as they are afterwards, and whether the object is being deleted; `None` when it is gone.
+    /// Returns the finalizers after the change, and whether the object is being deleted; `None` when it is gone.
     async fn change_finalizers_of<W>(
         api: Api<W>,
         object: &ObjectReference,

@@ -70,10 +70,10 @@ impl Entry {
     }
 }
 
-/// One ConfigMap.
+/// A ConfigMap.
 #[derive(Debug, Default)]
 struct Shard {
-    /// As they are written: they are read only when they are taken over.
+    /// The records as they are written: they are read only when they are taken over.
     records: BTreeMap<String, Entry>,
     /// Counts changes of `records`.
     changed: u64,
@@ -314,7 +314,7 @@ impl Records {
         }
     }
 
-    /// Forgets a stack that is no more. It is written soon.
+    /// Removes the record of a stack that no longer exists. It is written soon.
     pub(crate) fn remove(&self, stack: &StackId) {
         self.own_tags().remove(stack);
         if self.are_kept() && self.set(stack, None) {

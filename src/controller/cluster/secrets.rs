@@ -43,12 +43,12 @@ struct Shared {
     entries: Mutex<BTreeMap<ObjectName, Entry>>,
 }
 
-/// One Secret.
+/// A Secret.
 #[derive(Default)]
 struct Entry {
     /// The stacks that use it.
     subscribers: BTreeSet<StackId>,
-    /// As it was last seen.
+    /// The content when it was last seen.
     content: Option<Content>,
     /// True if the watch has shown it, and continues to.
     watched: bool,

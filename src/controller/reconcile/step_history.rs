@@ -276,7 +276,7 @@ impl StepHistory {
         }
     }
 
-    /// Forgets a stack that is no more.
+    /// Removes a stack that no longer exists.
     pub(crate) fn remove(&self, stack: &StackId) {
         self.memories().remove(stack);
     }

@@ -49,7 +49,7 @@ pub struct Addresses<'a> {
 pub struct Sources {
     /// `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// Brings metrics up to date before they are read.
+    /// Updates metrics before they are read.
     pub measure: Arc<dyn Fn() + Send + Sync>,
     /// `/readyz`: the reasons not to be ready, one sentence each; ready when there are none.
     pub not_ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
@@ -133,7 +133,7 @@ impl Servers {
         self.debug.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Answers requests until `stop` is ready. Does not wait for requests under way: all are short, and none changes
+    /// Serves requests until `stop` is ready. Does not wait for requests under way: all are short, and none changes
     /// anything.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), AdminError> {
         let servers = try_join3(

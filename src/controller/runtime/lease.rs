@@ -269,7 +269,7 @@ impl State {
 
 // === The candidate ===
 
-/// One process in the election.
+/// A process in the election.
 pub struct Candidate<S, C = TokioClock> {
     store: S,
     clock: C,
@@ -352,7 +352,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
         self.state.held_until(&self.identity, self.timing)
     }
 
-    /// One look at the lease, and what follows from it.
+    /// Reads the lease once, and acts on it.
     async fn attempt(&mut self, deadline: Instant) -> Result<(), StoreError> {
         let stored = before(&self.clock, deadline, self.store.read()).await?;
         let record = stored.as_ref().map(|stored| &stored.record);

@@ -27,7 +27,7 @@ pub(crate) struct LocationDiscovery<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ProviderId {
     zone: String,
-    /// Nothing where the node is no instance of EC2, as Fargate's.
+    /// The instance; absent where the node is not an instance of EC2, as Fargate's.
     instance: Option<String>,
 }
 

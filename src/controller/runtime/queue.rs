@@ -27,7 +27,7 @@ use schedule::{Lane, RECENT, Schedule, Wanted, namespace_of};
 pub enum Outcome {
     /// Nothing is left to do until something changes.
     Done,
-    /// Nothing can be done until an object is corrected, which brings the key back; the text says what is wrong.
+    /// Nothing can be done until an object is corrected, which brings the key back; the text is the error.
     NeedsCorrection(String),
     /// To be looked at again, without anything having failed.
     Again(Duration),

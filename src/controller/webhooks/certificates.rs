@@ -186,9 +186,9 @@ impl StoredCertificates {
 /// The change of the Secret that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nothing.
+    /// No change is due.
     Keep,
-    /// There is nothing that could be served: make a certificate and serve it.
+    /// There is no certificate that could be served: make one and serve it.
     Make,
     /// Make the next certificate, and have the API server trust its authority.
     Prepare,

@@ -127,7 +127,7 @@ impl Reviewer {
     }
 }
 
-/// Answers one request. Where the question cannot be read, the API server goes by its failure policy.
+/// Answers a request. Where it cannot be read, the API server goes by its failure policy.
 async fn respond(reviewer: Arc<Reviewer>, hook: Hook, review: Json<Review>) -> Response {
     // A separate task, so that a panic costs one answer; a request that is not judged is admitted.
     let uid = review.request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
@@ -214,7 +214,7 @@ fn client_authorities(file: Option<&Path>) -> Result<Option<Arc<dyn ClientCertVe
 #[derive(Debug, Default)]
 struct Peers(Mutex<HashMap<IpAddr, usize>>);
 
-/// One of the connections, which counts until this is dropped.
+/// The permit of a connection, which counts until this is dropped.
 struct ConnectionPermit {
     peers: Arc<Peers>,
     address: IpAddr,

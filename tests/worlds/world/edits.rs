@@ -72,7 +72,7 @@ impl World {
         self.tell(format!("{plural} {name}: {what}{}", if changed { "" } else { " (which changes nothing)" }));
     }
 
-    /// One edit.
+    /// Makes an edit.
     pub(crate) fn edit(&mut self) {
         let ingresses = self.ingresses.len();
         let services = self.services.len();

@@ -77,7 +77,7 @@ pub(crate) struct World {
     pub(crate) aws: SimulatedAws,
     process: Option<Process>,
     processes: usize,
-    /// One that led once, lost its lease, and has watched the cluster since.
+    /// A process that led once, lost its lease, and has watched the cluster since.
     standby: Option<Process>,
     /// The number of times that the lease was taken.
     terms: i32,
@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    /// Has the process crash at one of its next writes to AWS.
+    /// Lets the process crash at one of its next writes to AWS.
     fn arm(&mut self, write: u64, takes_effect: bool) {
         self.tell(format!("the controller shall crash at write {write} from here, which takes effect: {takes_effect}"));
         self.crash = Some(self.aws.crash_at(write, takes_effect));
@@ -376,7 +376,7 @@ impl World {
         Process::start(&self.cluster, &self.aws, self.processes, Election::Real { fenced }, NEVER)
     }
 
-    /// Has the process that leads be the one that is looked at.
+    /// Makes the process that leads the one that is looked at.
     fn look_at_the_leader(&mut self) {
         let leads = |process: &Option<Process>| process.as_ref().is_some_and(|process| process.term().is_some());
         if !leads(&self.process) && leads(&self.standby) {

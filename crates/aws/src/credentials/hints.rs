@@ -34,7 +34,7 @@ impl Hints {
         }
     }
 
-    /// One of the two halves of a key.
+    /// Returns the error for a key of which one half is missing.
     pub(super) fn incomplete_key(&self) -> Option<NoCredentials> {
         let (there, missing) = match (self.access_key, self.secret_key) {
             (true, false) => ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
@@ -44,7 +44,7 @@ impl Hints {
         Some(NoCredentials::new(format!("{there} is set and {missing} is not"), "set both, or neither"))
     }
 
-    /// One of the two halves of a ServiceAccount's role.
+    /// Returns the error for a ServiceAccount's role of which one half is missing.
     pub(super) fn incomplete_role(&self) -> Option<NoCredentials> {
         match (&self.role, &self.token_file) {
             (None, Some(_)) => Some(NoCredentials::new(

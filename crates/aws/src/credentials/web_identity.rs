@@ -29,7 +29,7 @@ struct Claims {
 }
 
 impl WebIdentity {
-    /// Nothing where the environment does not name both a role and a token.
+    /// Returns `None` where the environment does not name both a role and a token.
     pub(super) fn new(hints: &Hints, config: &SdkConfig, endpoint: Option<&String>) -> Option<Self> {
         let (role, token_file) = (hints.role.clone()?, hints.token_file.clone()?);
         let mut builder = Builder::from(config);

@@ -30,7 +30,7 @@ const AT_ONCE: usize = 4;
 /// The cached state of ACM.
 #[derive(Debug, Default)]
 pub(crate) struct CertificateStore {
-    /// Those whose certificates count; all where it is empty.
+    /// The authorities whose certificates count; all if empty.
     allowed: BTreeSet<String>,
     /// One reader at a time: the others wait and find the answer.
     known: tokio::sync::Mutex<Known>,

@@ -132,7 +132,7 @@ struct Invalidated {
     possibly_created: BTreeMap<ResourceName, Instant>,
 }
 
-/// Something in AWS by its name, which is unique in the account's region, or of a security group in the VPC.
+/// The name of an AWS resource, which is unique in the account's region, or for a security group in the VPC.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResourceName {
     /// A load balancer.
@@ -583,6 +583,6 @@ impl Inventory {
 pub enum Tagging {
     /// All of them.
     Read(Tags),
-    /// They are read with the group.
+    /// The tags are read with the group.
     Unread,
 }

@@ -72,7 +72,7 @@ pub struct Rules {
     pub no_group_annotation: bool,
 }
 
-/// Answers a question. As long as not every kind has been listed there is no snapshot, and everything is admitted.
+/// Returns the response to a request. As long as not every kind has been listed there is no snapshot, and everything is admitted.
 #[must_use]
 pub fn answer(
     hook: Hook,

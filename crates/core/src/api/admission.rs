@@ -56,7 +56,7 @@ impl AdmissionResponse {
         Self::default()
     }
 
-    /// Does not admit the object.
+    /// Denies the object.
     #[must_use]
     pub fn denied(why: impl Into<String>) -> Self {
         Self { denied: Some(why.into()), ..Self::default() }

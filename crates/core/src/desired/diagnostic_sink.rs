@@ -16,7 +16,7 @@ use crate::{
 pub struct Built {
     /// The desired state. `None` when it cannot be determined: then existing resources stay unchanged.
     pub stack: Option<Stack>,
-    /// Everything that was found, errors and warnings.
+    /// The diagnostics, errors and warnings.
     pub diagnostics: Vec<Diagnostic>,
     /// The facts that must be known before the stack can be built.
     pub wants: BTreeSet<FactQuery>,
@@ -45,7 +45,7 @@ pub(super) fn protected_in_aws(names: &str, kind: &str) -> (String, &'static str
     (message, fix)
 }
 
-/// Everything that is found while a stack is built.
+/// The diagnostics and missing facts of a stack that is being built.
 #[derive(Debug, Default)]
 pub(super) struct DiagnosticSink {
     pub(super) diagnostics: IndexSet<Diagnostic>,

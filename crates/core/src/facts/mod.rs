@@ -13,7 +13,7 @@ use crate::model::{
     TargetGroupArn, TrustStoreArn,
 };
 
-/// Something that building asks for.
+/// A question that building asks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FactQuery {
     /// The subnets that a load balancer goes to.
@@ -92,7 +92,7 @@ pub struct Subnet {
 /// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact<T> {
-    /// So it is.
+    /// The answer.
     Known(T),
     /// AWS has answered, and there is no such thing; the text says why and what to do, for the object that asks.
     Absent {

@@ -40,10 +40,10 @@ impl std::fmt::Display for RequiredLabel {
 /// The reason why a Secret cannot be used. It contains nothing of the Secret's content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableSecret {
-    /// It is not there.
+    /// The Secret does not exist.
     #[error("the Secret `{}` does not exist in the namespace `{}`", .0.name, .0.namespace)]
     Missing(ObjectName),
-    /// It lacks a key, or there is nothing behind it.
+    /// A key is missing or empty.
     #[error("the Secret `{secret}` has no key `{key}`, or the key has no value")]
     Lacking {
         /// The Secret.
@@ -59,7 +59,7 @@ pub enum UnusableSecret {
         /// The key.
         key: &'static str,
     },
-    /// It does not carry the label of `--required-secrets-label`.
+    /// The Secret does not carry the label of `--required-secrets-label`.
     #[error(
         "the Secret `{secret}` does not carry the label `{label}`, and --required-secrets-label={label} allows no other to be used"
     )]

@@ -130,13 +130,13 @@ impl LocationKind {
 /// The result of the discovery for one subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It would do.
+    /// It is eligible.
     Eligible(LocationKind),
     /// Another subnet of its zone goes first.
     AnotherInZone(SubnetId),
-    /// It has not the role tag that others have.
+    /// It does not have the role tag that others have.
     NotTagged,
-    /// It has not the tags that the user names; the key is the first that misses.
+    /// It does not have the tags that the user names; the key is the first that is missing.
     OtherTags(String),
     /// It has the role tag with a value other than `1` or nothing.
     RoleTagValue(String),

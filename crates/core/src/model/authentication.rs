@@ -72,7 +72,7 @@ pub struct JwtClaim {
     pub values: Vec<String>,
 }
 
-/// One state of a Secret: another one after each write of it. It says nothing of the content.
+/// The version of a Secret: another one after each write of it. It says nothing of the content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretVersion {

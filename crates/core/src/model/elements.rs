@@ -124,7 +124,7 @@ string_enum! {
 }
 
 impl IpAddressType {
-    /// Those that an Application Load Balancer can have.
+    /// The types that an Application Load Balancer can have.
     pub const OF_LOAD_BALANCERS: &'static [&'static str] = &["ipv4", "dualstack", "dualstack-without-public-ipv4"];
 
     /// Returns true if a load balancer of this type has IPv6 addresses.
@@ -265,7 +265,7 @@ impl<G> Action<G> {
     }
 }
 
-/// One target group of a forward action.
+/// A target group of a forward action.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WeightedTargetGroup<G> {
     /// The target group.
@@ -344,7 +344,7 @@ impl Condition {
     }
 }
 
-/// One pair of a query-string condition.
+/// A pair of a query-string condition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct QueryStringValue {
     /// Glob pattern of the key; absent matches every key.

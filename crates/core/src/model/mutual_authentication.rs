@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// in the observed state an ARN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MutualAuthentication<T> {
-    /// They need none.
+    /// Clients need no certificate.
     Off,
     /// The certificates are passed on to the targets, not verified.
     Passthrough,

@@ -105,7 +105,7 @@ pub struct ObservedLoadBalancer {
     pub name: String,
     /// Application or Network.
     pub kind: LoadBalancerKind,
-    /// As AWS writes it, upper case included.
+    /// The name as AWS writes it, upper case included.
     pub dns_name: String,
     /// Internal or internet-facing.
     pub scheme: Scheme,
@@ -114,7 +114,7 @@ pub struct ObservedLoadBalancer {
     pub ip_address_type: IpAddressType,
     /// The state of the load balancer.
     pub state: LoadBalancerState,
-    /// One a zone.
+    /// The subnets, one in each zone.
     pub subnets: BTreeSet<SubnetId>,
     /// The groups it is in.
     pub security_groups: BTreeSet<SecurityGroupId>,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::SecurityGroupId;
 
-/// One rule for incoming traffic: EC2's `IpPermission` split into single sources. The description is text for people
+/// A rule for incoming traffic: EC2's `IpPermission` split into single sources. The description is text for people
 /// and no part of what the rule is, but it marks the rules on nodes that are ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SecurityGroupRule {

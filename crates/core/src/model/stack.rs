@@ -15,12 +15,12 @@ use super::{
     TrustStoreArn, VpcId,
 };
 
-/// Something that may be known only once AWS or the cluster has answered.
+/// A value that may be known only once AWS or the cluster has answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Value<T> {
-    /// Known now.
+    /// The value is known now.
     Known(T),
-    /// Known after apply; the text says what it depends on.
+    /// The value is known after apply; the text says what it depends on.
     AfterApply(&'static str),
 }
 
@@ -50,7 +50,7 @@ impl<T: fmt::Display> fmt::Display for Value<T> {
 pub enum StackId {
     /// `alb.ingress.kubernetes.io/group.name`
     Group(String),
-    /// One Ingress, a group of its own.
+    /// A single Ingress, as a group of its own.
     Ingress(ObjectName),
     /// A Service with a load balancer of its own.
     Service(ObjectName),
@@ -369,22 +369,22 @@ pub enum SecurityGroupReference {
     Managed,
     /// The one that all load balancers of the cluster share, named as source in rules on nodes.
     SharedBackend(Value<SecurityGroupId>),
-    /// One that the user keeps, and whose rules are the user's.
+    /// A group that the user manages, with the user's rules.
     Given(Value<SecurityGroupId>),
 }
 
 /// A load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LoadBalancer {
-    /// Cannot be changed in place.
+    /// The type. It cannot be changed in place.
     pub kind: LoadBalancerKind,
-    /// Used at creation alone; an existing one is found by its tags.
+    /// Used only at creation; an existing one is found by its tags.
     pub name: Value<LoadBalancerName>,
-    /// Cannot be changed in place.
+    /// The scheme. It cannot be changed in place.
     pub scheme: Scheme,
     /// Address families.
     pub ip_address_type: IpAddressType,
-    /// One a zone.
+    /// The subnets, one in each zone.
     pub subnets: Value<Vec<SubnetMapping>>,
     /// In the order of the request. Empty for a Network Load Balancer without any, which can never be given one.
     pub security_groups: Vec<SecurityGroupReference>,
@@ -494,7 +494,7 @@ pub struct Rule {
 /// A target group that an action names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum TargetGroupReference {
-    /// One of this stack's.
+    /// A target group of this stack.
     Own(ResourceId),
     /// Another owner's target group, left unchanged.
     Foreign(TargetGroupArn),
@@ -507,16 +507,16 @@ pub enum TargetGroupReference {
 pub struct TargetGroup {
     /// `<namespace>/<ingress>-<service>:<port>`, or `<namespace>/<service>:<port>` of a Service.
     pub resource: ResourceId,
-    /// Used at creation alone; hashed from the Service's UID among others.
+    /// Used only at creation; hashed from the Service's UID among others.
     pub name: Value<TargetGroupName>,
     /// The name where another target group of the stack has the first: one that is replaced, or that serves a load balancer
     /// that is.
     pub second_name: Value<TargetGroupName>,
-    /// Cannot be changed in place.
+    /// The target type. It cannot be changed in place.
     pub target_type: TargetType,
-    /// Cannot be changed in place.
+    /// The protocol. It cannot be changed in place.
     pub protocol: TargetGroupProtocol,
-    /// Cannot be changed in place.
+    /// The protocol version. It cannot be changed in place.
     pub protocol_version: Option<ProtocolVersion>,
     /// `ipv4` or `ipv6`; cannot be changed in place.
     pub ip_address_type: IpAddressType,

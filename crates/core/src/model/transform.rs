@@ -34,7 +34,7 @@ impl Transform {
     }
 }
 
-/// One replacement. AWS takes up to 1,024 characters for each part.
+/// A replacement. AWS takes up to 1,024 characters for each part.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rewrite {
     /// The regular expression that is replaced; AWS compiles it.

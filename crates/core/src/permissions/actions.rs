@@ -21,7 +21,7 @@ const fn action(
     Action { name, scopes, features, caller: Caller::Controller, reason }
 }
 
-/// One that AWS asks for when it does something else.
+/// Returns an action that AWS calls in the controller's name when it does something else.
 const fn implied(
     name: &'static str,
     scopes: &'static [Scope],

@@ -137,11 +137,11 @@ pub enum Caller {
 pub struct Action {
     /// `service:Operation`, as IAM writes it.
     pub name: &'static str,
-    /// On what.
+    /// The resources.
     pub scopes: &'static [Scope],
-    /// It is needed where one of these is in use.
+    /// The features that need it, any one of them.
     pub features: &'static [Feature],
-    /// By whom.
+    /// The caller.
     pub caller: Caller,
     /// The purpose.
     pub reason: &'static str,

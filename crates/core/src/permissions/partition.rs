@@ -35,7 +35,7 @@ impl Partition {
         Self::AwsEusc,
     ];
 
-    /// As ARNs write it.
+    /// Returns the name in ARNs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

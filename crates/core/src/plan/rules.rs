@@ -25,7 +25,7 @@ use crate::model::{
 /// ELB v2's largest priority.
 pub(super) const LARGEST_PRIORITY: u32 = 50_000;
 
-/// One listener's rules as they are and as desired.
+/// The observed and the desired rules of one listener.
 pub(super) struct RuleChange<'a> {
     pub(super) listener: ListenerReference,
     pub(super) port: u16,

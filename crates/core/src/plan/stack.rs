@@ -191,7 +191,7 @@ fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
 #[derive(Clone, Copy)]
 struct Causes<'a> {
     of_all: &'a Cause,
-    /// Those with a cause of their own.
+    /// The attributes with a cause of their own.
     of_attributes: Option<&'a BTreeMap<String, Cause>>,
 }
 
@@ -401,7 +401,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Brings the tags of a resource to what is wanted. `sources` are what the controller may have tagged it for.
+    /// Changes the tags of a resource to the desired ones. `sources` are what the controller may have tagged it for.
     fn tags(
         &mut self,
         resource: TaggedResource,
@@ -427,7 +427,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// As [`Self::tags`], of what all members share: the tags of frozen members stay.
+    /// As [`Self::tags`], for resources that all members share: the tags of frozen members stay.
     fn shared_tags(
         &mut self,
         resource: TaggedResource,

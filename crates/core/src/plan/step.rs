@@ -40,7 +40,7 @@ pub enum Wait {
     LetIn(BTreeSet<ObjectName>),
 }
 
-/// One call that changes something, and why.
+/// A call that changes something, with its cause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// The action.
@@ -52,7 +52,7 @@ pub struct Step {
 /// A listener of the stack's load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum ListenerReference {
-    /// It is there.
+    /// It exists.
     Existing(ListenerArn),
     /// An earlier step of the plan creates it, on this port.
     Created(u16),
@@ -61,7 +61,7 @@ pub enum ListenerReference {
 /// A rule of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum RuleReference {
-    /// It is there.
+    /// It exists.
     Existing(RuleArn),
     /// An earlier step of the plan creates it: port of its listener and its place among that listener's wanted rules.
     Created(u16, usize),
@@ -70,7 +70,7 @@ pub enum RuleReference {
 /// A security group that a step changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum SecurityGroupTarget {
-    /// It is there.
+    /// It exists.
     Existing(SecurityGroupId),
     /// An earlier step of the plan creates it: the stack's own.
     Created,
@@ -101,7 +101,7 @@ pub enum AttributesOf {
 pub enum Planned {
     /// Everything that the plan depends on is known.
     Ready(Plan),
-    /// Something is not: it has to be read, and planned again.
+    /// Some input is not known: it has to be read, and planned again.
     Need(Reads),
 }
 
@@ -256,7 +256,7 @@ pub enum StepAction {
         of: AttributesOf,
         /// Its name for people.
         name: String,
-        /// Those that change; all others stay.
+        /// The attributes that change; all others stay.
         attributes: Attributes,
     },
     /// ELB v2 DeleteLoadBalancer: its listeners and rules go with it.
@@ -293,7 +293,7 @@ pub enum StepAction {
     AddListenerCertificates {
         /// The listener.
         listener: ListenerReference,
-        /// One call each, as AWS takes one at a time.
+        /// The certificates. One call each, as AWS accepts one at a time.
         certificates: Vec<CertificateArn>,
     },
     /// ELB v2 RemoveListenerCertificates
@@ -302,7 +302,7 @@ pub enum StepAction {
         arn: ListenerArn,
         /// Its port, for people.
         port: u16,
-        /// One call each.
+        /// The certificates. One call each.
         certificates: Vec<CertificateArn>,
     },
     /// ELB v2 CreateRule, with tags.

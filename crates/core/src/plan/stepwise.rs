@@ -30,9 +30,9 @@ use crate::{
 /// A rule of the listener at a point of the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Item<'a> {
-    /// One that was there.
+    /// An existing rule.
     Existing(ExistingRule<'a>),
-    /// One of the wanted rules, which was not.
+    /// A desired rule that did not exist.
     Created(WantedRule<'a>),
 }
 

@@ -13,7 +13,7 @@ use crate::model::{Condition, QueryStringValue};
 pub enum Match {
     /// For certain not.
     No,
-    /// It cannot be said.
+    /// It is not known.
     Unknown,
     /// For certain.
     Yes,

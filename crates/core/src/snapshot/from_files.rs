@@ -49,7 +49,7 @@ impl fmt::Display for SourceLocation {
     }
 }
 
-/// Something in a manifest that cannot be read, or that is there twice.
+/// An object in a manifest that cannot be read, or that exists twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct Problem {
     /// File name, or `standard input`.
@@ -58,7 +58,7 @@ pub struct Problem {
     pub line: usize,
     /// Kind and name, as `Ingress shop/web`, where they are known.
     pub object: String,
-    /// As `metadata.annotations.example.com/x`; empty where it is the object as a whole.
+    /// The field, as `metadata.annotations.example.com/x`; empty for the object as a whole.
     pub field: String,
     /// The message and the fix.
     pub message: String,

@@ -20,7 +20,7 @@ pub use records::{
 
 use crate::model::ObjectName;
 
-/// One kind of object, by name.
+/// The objects of one kind, by name.
 pub type Objects<T> = BTreeMap<ObjectName, T>;
 
 /// The part of the cluster that a snapshot covers.
@@ -29,7 +29,7 @@ pub enum Scope {
     /// All of it: what is not there does not exist.
     #[default]
     Cluster,
-    /// Some manifests: what is not there may be in others.
+    /// Some manifests: an object that is absent may be in others.
     Files,
     /// All manifests of a cluster: what is not there does not exist, but for what the API server adds to objects.
     CompleteFiles,
@@ -108,7 +108,7 @@ record! {
 pub struct Change<T> {
     /// Its name.
     pub name: ObjectName,
-    /// As it was; `None` when it is new.
+    /// The previous state; `None` when it is new.
     pub before: Option<T>,
     /// True if it exists now.
     pub present: bool,

@@ -61,7 +61,7 @@ pub struct Ingress {
     pub status: Vec<StatusEntry>,
 }
 
-/// One entry of `spec.rules`.
+/// An entry of `spec.rules`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRule {
     /// Its place in `spec.rules`.
@@ -72,7 +72,7 @@ pub struct HttpRule {
     pub paths: Vec<HttpPath>,
 }
 
-/// One path of a rule.
+/// A path of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpPath {
     /// May be empty.
@@ -112,7 +112,7 @@ pub enum BackendPort {
     Missing,
 }
 
-/// One entry of `status.loadBalancer.ingress`.
+/// An entry of `status.loadBalancer.ingress`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusEntry {
     /// May be empty.
@@ -305,7 +305,7 @@ pub struct Service {
     pub allocate_load_balancer_node_ports: bool,
     /// `status.loadBalancer.ingress`
     pub status: Vec<StatusEntry>,
-    /// It is in no file, and stands for the Service that may be in another: of its ports only the Service's own is known.
+    /// True if it is in no file, and stands for the Service that may be in another: of its ports only the Service's own is known.
     pub assumed: bool,
 }
 

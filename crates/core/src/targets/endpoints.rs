@@ -49,7 +49,7 @@ impl fmt::Display for TargetOwner {
     }
 }
 
-/// Something that might have been a target and is none.
+/// An endpoint that could have been a target and is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// An address, or a node's name.

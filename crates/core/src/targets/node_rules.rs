@@ -47,7 +47,7 @@ pub enum InvalidNetworking {
     /// Neither source or both.
     #[error("spec.networking: a peer names both an ipBlock and a securityGroup, or neither; give exactly one")]
     Peer,
-    /// Not a block of addresses.
+    /// The text is not a CIDR block.
     #[error("spec.networking: `{0}` is not a CIDR block; write it like 10.0.0.0/16 or 2001:db8::/32")]
     Cidr(String),
 }
@@ -203,7 +203,7 @@ pub fn changes(wanted: &BTreeSet<SecurityGroupRule>, existing: &BTreeSet<Securit
 pub struct UnclearGroup {
     /// All groups of the interface.
     pub groups: Vec<SecurityGroupId>,
-    /// Those that carry the tags.
+    /// The groups that carry the tags.
     pub matching: Vec<SecurityGroupId>,
     /// The tags.
     pub tags: Vec<String>,

@@ -13,7 +13,7 @@ pub const MAX_PER_CALL: usize = 200;
 /// update never leaves the group with less than it had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetPlan {
-    /// One call each.
+    /// The targets to register, one call each.
     pub register: Vec<Vec<Target>>,
     /// The targets that are registered and not desired; [`safe_to_deregister`] returns those that go now.
     pub surplus: Vec<Target>,
@@ -38,7 +38,7 @@ pub fn is_draining(health: &TargetHealth) -> bool {
 /// The state of a target that is registered and not desired, in the order of what it can still serve, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetState {
-    /// Nothing: the pod or node is not there.
+    /// The pod or node does not exist.
     Gone,
     /// A pod that finishes its connections.
     Terminating,
@@ -49,7 +49,7 @@ pub enum TargetState {
 /// The number of desired targets that could not be registered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unregistered {
-    /// They will be: AWS was throttling, did not answer, could not be reached.
+    /// The number that will be registered: AWS was throttling, did not answer, could not be reached.
     pub pending: usize,
     /// AWS said that it will not take them.
     pub refused: usize,

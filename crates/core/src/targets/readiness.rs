@@ -67,7 +67,7 @@ pub fn says_the_same(one: &GateState, other: &GateState) -> bool {
 pub struct Change {
     /// The pod.
     pub pod: ObjectName,
-    /// That pod, and no other of its name.
+    /// The UID: that pod, and no other of its name.
     pub uid: String,
     /// The condition's type.
     pub condition: String,
@@ -159,7 +159,7 @@ pub fn is_missing(pods: &[GatedPod], healths: &BTreeMap<Target, TargetHealth>) -
 /// The reason why no pod waits for a binding any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenGateReason {
-    /// It is deleted.
+    /// The binding is deleted.
     BindingDeleted,
     /// Its Service or the port is not there.
     BackendMissing,

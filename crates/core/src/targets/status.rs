@@ -16,7 +16,7 @@ const HELD: &str = "TargetGroupHeld";
 pub struct Report {
     /// True if its targets are registered as desired.
     pub ready: bool,
-    /// One word.
+    /// The reason, in one word.
     pub reason: &'static str,
     /// For people.
     pub message: String,

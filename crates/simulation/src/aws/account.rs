@@ -169,7 +169,7 @@ pub(super) struct SecurityGroup {
     pub made: Instant,
 }
 
-/// Everything.
+/// The state of the account.
 #[derive(Debug)]
 pub(super) struct Account {
     seed: u64,
@@ -270,7 +270,7 @@ pub(super) fn not_found(id: &str) -> Refusal {
     }
 }
 
-/// One call on its way through the account.
+/// A call on its way through the account.
 pub(super) struct Session<'a> {
     pub account: &'a mut Account,
     pub request: &'a Request,
@@ -285,7 +285,7 @@ pub(super) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Answers the call.
+    /// Returns the answer to the call.
     pub(super) fn answer(&mut self) -> Answer {
         let answer = match self.request.operation.as_str() {
             "CreateLoadBalancer" => self.create_load_balancer(),
@@ -393,7 +393,7 @@ impl Session<'_> {
         self.account.security_groups.get_mut(id).filter(|_| seen).ok_or_else(|| not_found(id))
     }
 
-    /// One page of a list, which is sorted by the keys, and the element that asks for the next.
+    /// Returns a page of a list, which is sorted by the keys, and the element that asks for the next.
     pub(super) fn page(&self, items: BTreeMap<String, String>) -> Result<(Vec<String>, String), Refusal> {
         let (size, marker, next) = if self.request.is_ec2() {
             ("MaxResults", "NextToken", "nextToken")

@@ -92,7 +92,7 @@ pub(super) fn of_listener(protocol: &str) -> Attributes {
     }
 }
 
-/// Those that are not what AWS gives.
+/// Returns the attributes that differ from AWS's defaults.
 pub(super) fn changed(all: &Attributes, defaults: &Attributes) -> Attributes {
     all.iter().filter(|(key, value)| defaults.get(*key) != Some(value)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }

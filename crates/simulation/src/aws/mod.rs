@@ -104,7 +104,7 @@ pub struct Call {
     pub outcome: Outcome,
 }
 
-/// One AWS account; clones are the same account.
+/// An AWS account; clones are the same account.
 #[derive(Clone)]
 pub struct SimulatedAws(Arc<Mutex<Inner>>);
 
@@ -216,7 +216,7 @@ impl SimulatedAws {
         self.inner().crash = None;
     }
 
-    /// Everything in the account.
+    /// Returns the state of the account.
     pub fn state(&self) -> State {
         self.inner().account.state()
     }

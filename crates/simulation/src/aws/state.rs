@@ -14,7 +14,7 @@ use albatross_core::model::{
     tags::{INGRESS_RESOURCE, SERVICE_RESOURCE},
 };
 
-/// Everything in the account, by name.
+/// The state of the account, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct State {
     pub load_balancers: BTreeMap<String, LoadBalancerState>,
@@ -33,7 +33,7 @@ pub struct LoadBalancerState {
     pub subnets: BTreeMap<String, Option<String>>,
     /// Names.
     pub security_groups: BTreeSet<String>,
-    /// Those that are not AWS's defaults.
+    /// The attributes that differ from AWS's defaults.
     pub attributes: Attributes,
     pub tags: Tags,
     /// By port.
@@ -72,7 +72,7 @@ pub struct TargetGroupState {
     pub port: u16,
     /// In words.
     pub health_check: String,
-    /// Those that are not AWS's defaults.
+    /// The attributes that differ from AWS's defaults.
     pub attributes: Attributes,
     pub tags: Tags,
     /// `id:port` of those that are registered, not of those that are draining.

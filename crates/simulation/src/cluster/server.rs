@@ -190,7 +190,7 @@ fn watch(cluster: Arc<Inner>, life: Life, target: &Target, uri: &Uri) -> Respons
     response(200, Watch { cluster, number, kind, namespace, until, random, connections, ended: false }.body())
 }
 
-/// Does what a request asks for.
+/// Carries out a request.
 fn serve(
     state: &mut State,
     now: i64,

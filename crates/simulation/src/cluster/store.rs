@@ -89,7 +89,7 @@ pub(super) type Answer = Result<Arc<Value>, Refusal>;
 /// The key of an object: plural of its kind, namespace, name.
 pub(super) type ObjectKey = (&'static str, String, String);
 
-/// One event of a watch.
+/// An event of a watch.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub plural: &'static str,

@@ -26,7 +26,7 @@ pub(crate) struct CreatedResources {
 }
 
 impl CreatedResources {
-    /// Nothing is made yet.
+    /// Returns an empty set: nothing is created yet.
     pub(crate) fn of(plan: &Plan) -> Self {
         let mut resources = Self::default();
         for step in &plan.steps {

@@ -34,10 +34,10 @@ pub enum ClusterError {
     /// Others keep writing it.
     #[error("other clients keep changing the object")]
     Contended,
-    /// It did not answer, or not clearly: it may pass by itself.
+    /// The API server did not answer, or not clearly: it may pass by itself.
     #[error("{0}")]
     Unavailable(String),
-    /// Something else.
+    /// Any other error.
     #[error("{0}")]
     Refused(String),
 }

@@ -53,7 +53,7 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Something that went wrong, with what, and while doing what.
+/// An error of a binding or of the node rules, with its subject and stage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{subject}: {problem}")]
 pub struct TargetsError {
@@ -68,7 +68,7 @@ pub struct TargetsError {
 /// The problem of an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// It names no target group.
+    /// The binding names no target group.
     #[error("it names no target group")]
     NoTargetGroup,
     /// Its target group is not there.
@@ -88,7 +88,7 @@ pub enum Problem {
     /// A field that cannot be honoured yet.
     #[error("spec.{0} is not supported yet, so nothing is registered or deregistered")]
     Unsupported(&'static str),
-    /// It cannot mean any targets.
+    /// The binding cannot mean any targets.
     #[error(transparent)]
     Unresolvable(#[from] UnresolvableBinding),
     /// The watches and the API server do not say the same.

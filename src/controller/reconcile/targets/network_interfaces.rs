@@ -79,7 +79,7 @@ pub enum NotLocated {
     /// EC2 knows no such address in the VPC.
     #[error("no network interface of the VPC has the address {0}")]
     NoInterface(String),
-    /// It is not clear which of several groups it is.
+    /// It is not clear which of several groups is the right one.
     #[error(transparent)]
     Unclear(#[from] UnclearGroup),
 }

@@ -57,14 +57,14 @@ pub struct NodeRulesOutcome {
 /// A target of a binding: where it is, its named ports, and who it is.
 type TargetLocation = (InterfaceLookup, Vec<PodPort>, TargetOwner);
 
-/// Everything is let in on all groups before anything is taken away on any: targets may go from one group to another.
+/// All rules are added on all groups before any rule is removed on any: targets may go from one group to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     Authorize,
     Revoke,
 }
 
-/// One group in one pass.
+/// A group in one pass.
 struct Task<'a> {
     id: &'a SecurityGroupId,
     shall_have: &'a BTreeSet<SecurityGroupRule>,
@@ -102,13 +102,13 @@ struct Demand {
 /// The demands of all bindings.
 #[derive(Default)]
 struct Demands {
-    /// Those that have targets.
+    /// The bindings that have targets.
     clear: Vec<Demand>,
-    /// Those of which no target is known.
+    /// The bindings of which no target is known.
     empty: Vec<(TargetGroupBinding, Resolution)>,
-    /// Those that are not understood, or not yet, with the targets that they have all the same.
+    /// The bindings that are not understood, or not yet, with the targets that they have all the same.
     obscure: Vec<Demand>,
-    /// Those among them of which AWS was not asked yet, or that wait for another binding to be made.
+    /// The bindings among them of which AWS was not asked yet, or that wait for another binding to be made.
     waiting: BTreeSet<ObjectName>,
 }
 
@@ -452,7 +452,7 @@ enum BindingDemand {
     Nothing,
     Clear(Demand),
     Empty(TargetGroupBinding, Resolution),
-    /// It is not clear yet.
+    /// It is not known yet.
     Waits,
 }
 

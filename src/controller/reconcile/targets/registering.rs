@@ -112,7 +112,7 @@ fn names(error: &AwsError, target: &Target) -> bool {
 enum Verdict {
     /// These are refused; the others are tried again.
     Refused { meant: Vec<Target>, others: Vec<Target> },
-    /// Some of them are meant: they are tried in two calls.
+    /// Some of them are refused: they are tried in two calls.
     Halve(Vec<Target>, Vec<Target>),
     /// The group takes none.
     Group,

@@ -57,7 +57,7 @@ pub(crate) enum Blocks {
     Known(Vec<IpNet>),
     /// The VPC is not one of this account's: nothing of the cluster is in it.
     Hidden,
-    /// They may not be read.
+    /// The blocks may not be read.
     Unread,
 }
 

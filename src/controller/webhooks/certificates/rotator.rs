@@ -36,7 +36,7 @@ pub(crate) struct CertificateRotator {
     pub(crate) served: Arc<Served>,
 }
 
-/// Something that went wrong, with its fix.
+/// An error, with its fix.
 type Problem = String;
 
 /// A configuration as it was read.
@@ -196,7 +196,7 @@ impl CertificateRotator {
         (found, problems)
     }
 
-    /// Has every configuration trust the bundle.
+    /// Makes every configuration trust the bundle.
     async fn publish(&self, configurations: &[Configuration], bundle: &str) -> Vec<Problem> {
         let mut problems = Vec::new();
         for configuration in configurations.iter().filter(|configuration| !configuration.trusts(bundle)) {
@@ -247,7 +247,7 @@ impl Configuration {
     }
 }
 
-/// As Kubernetes writes bytes.
+/// Encodes bytes as Kubernetes does.
 fn base64(text: &str) -> String {
     match serde_json::to_value(ByteString(text.as_bytes().to_vec())) {
         Ok(Value::String(text)) => text,

@@ -9,7 +9,7 @@ const LARGEST_WEIGHT: i32 = 999;
 /// The longest time for which a client can stay with a target group, in seconds (AWS).
 const LONGEST_STICKINESS: i32 = 604_800;
 
-/// One action of a listener rule, checked as far as it can be without looking at the cluster or at AWS.
+/// An action of a listener rule, checked as far as it can be without looking at the cluster or at AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// A fixed response. The status code is text, not empty, and otherwise left for AWS to judge.
@@ -36,7 +36,7 @@ pub struct Stickiness {
     pub duration_seconds: Option<i32>,
 }
 
-/// One target group of a forward, and its share of the requests.
+/// A target group of a forward, and its share of the requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardTarget {
     pub backend: ForwardBackend,

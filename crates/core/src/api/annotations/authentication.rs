@@ -29,7 +29,7 @@ use crate::model::JwtClaim;
 /// `jwt-validation`, complete.
 pub use crate::model::JwtValidation;
 
-/// One entry of `mutual-authentication`.
+/// An entry of `mutual-authentication`.
 pub type MutualAuthentication = crate::model::MutualAuthentication<TrustStore>;
 
 /// A trust store as users name it.

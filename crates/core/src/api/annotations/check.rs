@@ -19,7 +19,7 @@ pub struct Finding {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FindingKind {
-    /// Nothing reads the annotation on this object. `nearest` is the key that was probably meant.
+    /// The controller does not read the annotation on this object. `nearest` is the key that was probably meant.
     Unknown { nearest: Option<String> },
     /// The annotation is known, not built, and ignored.
     Later,

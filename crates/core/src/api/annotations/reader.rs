@@ -143,7 +143,7 @@ impl<'a> Annotations<'a> {
         Ok(merged)
     }
 
-    /// One of the allowed words, exactly.
+    /// Returns one of the allowed words, exactly.
     pub fn enumerated<'k>(
         &self,
         key: impl Into<WrittenKey<'k>>,

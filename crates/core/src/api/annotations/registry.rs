@@ -97,7 +97,7 @@ pub enum Group {
     Exclusive,
     /// The values of all are united. Where they are maps, a key must not have two values.
     Merged,
-    /// It concerns the Ingress (or the backend) that sets it alone.
+    /// It affects only the Ingress (or the backend) that sets it.
     PerIngress,
     /// Services have no groups.
     NotApplicable,

@@ -52,10 +52,10 @@ pub enum UnfitSubnets {
         /// The number of subnets that have it.
         found: usize,
     },
-    /// One subnet is meant twice.
+    /// One subnet is named twice.
     #[error("{}", same(.written))]
     Twice {
-        /// As they are written, with what they mean.
+        /// The names as they are written, with their meaning.
         written: [String; 2],
     },
     /// Two are in one zone.
@@ -63,10 +63,10 @@ pub enum UnfitSubnets {
     SameZone {
         /// The name of the zone.
         zone: String,
-        /// As they are written, with what they mean.
+        /// The names as they are written, with their meaning.
         written: [String; 2],
     },
-    /// They are in places of different kinds.
+    /// They are in locations of different kinds.
     #[error("the subnets are in locations of different kinds, and a load balancer can be in only one kind: {}", describe_locations(.places))]
     MixedLocales {
         /// Kind and subnets.
@@ -85,7 +85,7 @@ pub enum UnfitSubnets {
     /// Some have no IPv6 block.
     #[error("a dualstack load balancer needs subnets with IPv6 blocks, and {} no such block", have(.written))]
     NoIpv6 {
-        /// As they are written, with what they mean.
+        /// The names as they are written, with their meaning.
         written: Vec<String>,
     },
 }

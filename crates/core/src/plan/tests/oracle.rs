@@ -126,7 +126,7 @@ impl Probes {
         self.takers(conditions.into_iter()).into_iter().map(|taker| labels[taker].clone()).collect()
     }
 
-    /// As AWS answers now.
+    /// Returns the present answers of AWS.
     pub(super) fn answers(&self, listener: &ObservedListener) -> Answers {
         assert!(listener.rules.is_sorted_by(|a, b| a.priority < b.priority));
         let default = observed_label(&listener.default_actions, &[]);
@@ -134,7 +134,7 @@ impl Probes {
         self.first_match(listener.rules.iter().map(|r| (&*r.conditions, label(r))), default)
     }
 
-    /// As the stack asks for.
+    /// Returns the desired answers.
     pub(super) fn wanted(&self, listener: &Listener) -> Answers {
         let default = label(&listener.default_action, &[]);
         self.first_match(listener.rules.iter().map(|r| (&*r.conditions, label(&r.action, &r.transforms))), default)

@@ -17,7 +17,7 @@ use crate::snapshot::placeholder::placeholder;
 /// A field that does not have the type that it has to have.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TypeMismatch {
-    /// As `spec.rules[0].http`, empty of the object itself.
+    /// The path, as `spec.rules[0].http`, empty for the object itself.
     pub(super) path: String,
     /// 0 until it is known.
     pub(super) line: usize,

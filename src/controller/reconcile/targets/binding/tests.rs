@@ -276,7 +276,7 @@ fn vanish(lab: &Lab, address: &str) {
     });
 }
 
-/// Has the pod at an address terminate.
+/// Terminates the pod at an address.
 fn terminate(lab: &Lab, address: &str) {
     lab.change(|snapshot| {
         let slice = snapshot.endpoint_slices.get(&name("cart-1")).cloned();

@@ -54,7 +54,7 @@ impl<'a> Builder<'a> {
         Ok(Action::Forward { target_groups, stickiness })
     }
 
-    /// One target group of a forward. `None` for a missing Service that is tolerated.
+    /// Returns a target group of a forward. `None` for a missing Service that is tolerated.
     fn forward_target(
         &mut self,
         member: Member<'a>,

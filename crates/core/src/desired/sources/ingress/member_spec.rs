@@ -27,7 +27,7 @@ pub(super) struct MemberSpec<'a> {
     /// By identifier or `Name` tag; not empty.
     pub(super) security_groups: Option<Vec<String>>,
     pub(super) manage_backend_rules: Option<bool>,
-    /// Those of its annotation; those of its class count for all, if it is the first of the group.
+    /// The attributes of its annotation; those of its class count for all, if it is the first of the group.
     pub(super) attributes: Attributes,
     pub(super) tags: Tags,
     /// The HTTPS port to redirect to.

@@ -30,7 +30,7 @@ pub(super) type Attributed = (Attributes, BTreeMap<String, Cause>);
 pub(super) enum Unmerged {
     /// Because of these members, which have diagnostics.
     Freeze(BTreeSet<ObjectName>),
-    /// Something that concerns all is not known, or not there.
+    /// A value that concerns all members is not known, or does not exist.
     Failed,
 }
 

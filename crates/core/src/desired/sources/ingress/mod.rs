@@ -138,7 +138,7 @@ struct Builder<'a> {
     sink: DiagnosticSink,
     /// All, in the group's order.
     members: Vec<Member<'a>>,
-    /// Those of the member that is being built.
+    /// The target groups of the member that is being built.
     target_groups: IndexMap<ResourceId, TargetGroup>,
     /// Whom the targets let in; `None` where their rules are the user's.
     backend_source: Option<SecurityGroupReference>,

@@ -14,9 +14,9 @@ const WILDCARDS: usize = 6;
 /// A rule that no splitting brings within AWS's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TooMany {
-    /// So many conditions, each of which needs a value in every rule.
+    /// The number of conditions is too large: each needs a value in every rule.
     Conditions(usize),
-    /// So many wildcards in one value of each condition.
+    /// The number of wildcards in one value of each condition is too large.
     Wildcards(usize),
 }
 

@@ -35,7 +35,7 @@ const ATTRIBUTES: Key = keys::ATTRIBUTES;
 /// The controller that a Service's load balancer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// This controller makes it.
+    /// This controller's.
     Ours,
     /// Another controller's, or none's: a Service that has no load balancer, that another controller serves, or that is
     /// being deleted.
@@ -47,9 +47,9 @@ pub enum Ownership {
 enum Foreign<'a> {
     Deleting,
     OfOtherClass(&'a str),
-    /// Not of type LoadBalancer, and without annotations for a load balancer.
+    /// The type is not LoadBalancer, and no annotations ask for a load balancer.
     OfType(&'a str),
-    /// Not of type LoadBalancer, which the feature gate ServiceTypeLoadBalancerOnly asks for.
+    /// The type is not LoadBalancer, which the feature gate ServiceTypeLoadBalancerOnly requires.
     OfTypeByGate(&'a str),
     /// The annotation for the type says this; the class and `external` say nothing.
     LeftToCloudProvider {

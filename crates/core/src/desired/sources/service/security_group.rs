@@ -39,7 +39,7 @@ enum NoSecurityGroups {
 
 /// From where the way to the targets is opened.
 pub(super) enum TargetAccess {
-    /// It is the user's to open.
+    /// The user manages the rules.
     NotManaged,
     /// From a security group that the load balancer is in.
     Group(SecurityGroupReference),

@@ -24,7 +24,7 @@ fn own() -> TargetGroupBinding {
     TargetGroupBinding { labels, created: "2026-06-01T00:00:00Z".into(), ..binding("cart", Some(TargetType::Ip)) }
 }
 
-/// One of another namespace, older, with the stack's labels.
+/// Returns a binding of another namespace, older, with the stack's labels.
 fn foreign() -> TargetGroupBinding {
     TargetGroupBinding { name: ObjectName::new("evil", "cart"), created: "2025-01-01T00:00:00Z".into(), ..own() }
 }
