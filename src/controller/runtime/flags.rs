@@ -460,7 +460,7 @@ mod tests {
         );
         insta::assert_snapshot!(
             refused(&["--default-tags", "a=b", "--external-managed-tags", "a"]),
-            @"--external-managed-tags: the tag `a` stands in --default-tags too"
+            @"--external-managed-tags: the tag `a` is in --default-tags too"
         );
         insta::assert_snapshot!(
             flags(&["--aws-api-throttle", "EC2:^Describe=5"]).fixed_limits().unwrap_err(),

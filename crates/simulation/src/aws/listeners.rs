@@ -285,7 +285,7 @@ fn settle(listener: &mut Listener) -> Result<(), Refusal> {
         return Err(invalid(format!("Certificates and SSL policies cannot be specified for {protocol} listeners")));
     }
     if listener.alpn_policy.is_some() && protocol != "TLS" {
-        return Err(refusal("ALPNPolicyNotSupported", "An ALPN policy is for TLS listeners alone"));
+        return Err(refusal("ALPNPolicyNotSupported", "An ALPN policy is only for TLS listeners"));
     }
     Ok(())
 }

@@ -127,7 +127,7 @@ impl BuildFlags {
             return Err(flag_error("external-managed-tags", message));
         }
         if let Some(key) = external.iter().find(|key| default_tags.contains_key(*key)) {
-            return Err(flag_error("external-managed-tags", format!("the tag `{key}` stands in --default-tags too")));
+            return Err(flag_error("external-managed-tags", format!("the tag `{key}` is in --default-tags too")));
         }
         let backend_security_group = match self.backend_security_group.as_deref().filter(|id| !id.is_empty()) {
             Some(id) if !id.starts_with("sg-") => {

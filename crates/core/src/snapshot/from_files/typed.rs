@@ -307,14 +307,14 @@ impl<'de> VariantAccess<'de> for VariantName<'de> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, TypeMismatch> {
-        Err(TypeMismatch::custom(format!("`{}` stands alone, but needs a value", self.0)))
+        Err(TypeMismatch::custom(format!("`{}` needs a value", self.0)))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, TypeMismatch> {
-        Err(TypeMismatch::custom(format!("`{}` stands alone, but needs values", self.0)))
+        Err(TypeMismatch::custom(format!("`{}` needs values", self.0)))
     }
 
     fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, TypeMismatch> {
-        Err(TypeMismatch::custom(format!("`{}` stands alone, but needs fields", self.0)))
+        Err(TypeMismatch::custom(format!("`{}` needs fields", self.0)))
     }
 }

@@ -35,7 +35,7 @@ fn built_of(members: &[String], facts: &Facts) -> Built {
 /// Returns the routes and the diagnostics.
 fn shown(built: &Built) -> String {
     let frozen: Vec<String> = built.frozen.iter().map(ToString::to_string).collect();
-    let frozen = if frozen.is_empty() { String::new() } else { format!("set aside: {}\n", frozen.join(", ")) };
+    let frozen = if frozen.is_empty() { String::new() } else { format!("frozen: {}\n", frozen.join(", ")) };
     format!("{}{frozen}{}", built.stack.as_ref().map(routes).unwrap_or_default(), messages(built))
 }
 
@@ -172,7 +172,7 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
     insta::assert_snapshot!(conflict(&[("scheme", "internet-facing")], &[("scheme", "internal")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/scheme: the scheme should be `internal`, but a group has only one: `internet-facing`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     insta::assert_snapshot!(conflict(&[("load-balancer-name", "one")], &[("load-balancer-name", "two")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-name: the load balancer's name should be `two`, but a group has only one: `one`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     insta::assert_snapshot!(conflict(&[("inbound-cidrs", "10.0.0.0/8")], &[("inbound-cidrs", "192.0.2.0/24")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/inbound-cidrs: the access to port 80 should be `192.0.2.0/24`, but a group has only one: `10.0.0.0/8`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[("tags", "a=1")], &[("tags", "a=2,b=3")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/tags: `a` is to be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("tags", "a=1")], &[("tags", "a=2,b=3")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/tags: `a` should be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     insta::assert_snapshot!(conflict(&[], &[("listen-ports", r#"[{"HTTPS": 80}]"#)]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/listen-ports: the protocol of port 80 should be `HTTPS`, but a group has only one: `HTTP`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     let clients = |mode: &str| format!(r#"[{{"port": 443, "mode": "{mode}"}}]"#);
     let (off, passthrough) = (clients("off"), clients("passthrough"));
@@ -189,7 +189,7 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
     insta::assert_snapshot!(with(&passthrough), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/mutual-authentication: the mutual authentication on port 443 should be `passthrough`, but a group has only one: `off`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     insta::assert_snapshot!(conflict(&[], &[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/ssl-redirect: requests are redirected to port 443, which is not an HTTPS listener of this group; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
     insta::assert_snapshot!(conflict(&[], &[("scheme", "public")]), @"Error invalid-value on Ingress shop/b: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`");
-    insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` is to be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` should be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn two_default_backends_on_one_port() {
     insta::assert_snapshot!(shown(&built), @"
     HTTP 80: shop/a-api:http
       /a -> shop/a-web:80
-    set aside: shop/b
+    frozen: shop/b
     Error conflict on Ingress shop/b: spec.defaultBackend: the default backend of port 80 should be that of Ingress shop/b, but a group has only one: that of Ingress shop/a, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
     let holds = MemberResources {
@@ -211,7 +211,7 @@ fn two_default_backends_on_one_port() {
     insta::assert_snapshot!(shown(&built), @"
     HTTP 80: shop/b-api:http
       /b -> shop/b-web:80
-    set aside: shop/a
+    frozen: shop/a
     Error conflict on Ingress shop/a: spec.defaultBackend: the default backend of port 80 should be that of Ingress shop/a, but a group has only one: that of Ingress shop/b, which the load balancer of the group has, and Ingress shop/b requests; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
 }
@@ -223,7 +223,7 @@ fn what_the_load_balancer_has_wins_as_long_as_somebody_asks_for_it() {
     insta::assert_snapshot!(shown(&built), @"
     HTTP 80: 404 -
       /b -> shop/b-web:80
-    set aside: shop/a
+    frozen: shop/a
     Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, which the load balancer of the group has, and Ingress shop/b requests; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
     // The observed state is asked for before anything is reported.
@@ -424,7 +424,7 @@ fn names_that_run_together_are_told_apart() {
     insta::assert_snapshot!(shown(&built), @"
     HTTP 80: 404 -
       /a -> shop/a-x-web:80
-    set aside: shop/a-x
+    frozen: shop/a-x
     Error conflict on Ingress shop/a-x: metadata.name: its target group would be called `shop/a-x-web:80` within the group, as one of Ingress shop/a is; rename the Ingress or its Service
     ");
 }
