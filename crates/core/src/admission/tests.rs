@@ -291,7 +291,7 @@ fn ingress_class_params_are_denied_for_ranges_and_subnets() {
     insta::assert_snapshot!(reported(json!({"inboundCIDRs": ["10.0.0.1/8", "x"]})), @"denied: spec.inboundCIDRs[0]: `10.0.0.1/8` has bits behind its prefix; write `10.0.0.1/32` or `10.0.0.0/8`; spec.inboundCIDRs[1]: `x` is not an address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`");
     insta::assert_snapshot!(reported(json!({"subnets": {}})), @"denied: spec.subnets: neither `ids` nor `tags` is set; set exactly one of `ids` and `tags`");
     insta::assert_snapshot!(reported(json!({"subnets": {"ids": ["subnet-1", "subnet-1"]}})), @"denied: spec.subnets.ids: `subnet-1` is named twice; name each subnet once");
-    insta::assert_snapshot!(reported(json!({"sslRedirectPort": "https"})), @"warning: spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`");
+    insta::assert_snapshot!(reported(json!({"sslRedirectPort": "https"})), @"warning: spec.sslRedirectPort: `https` is not a valid port; write the number of an HTTPS port, such as `443`");
 }
 
 #[test]

@@ -183,8 +183,8 @@ fn mistakes_are_told_on_the_class_and_on_the_ingress() {
     Error invalid-value on IngressClassParams team: spec.prefixListsIDs: `office` is not the identifier of a prefix list; write identifiers such as `pl-0123456789abcdef0`, separated by commas
     ");
     insta::assert_snapshot!(reported("{sslRedirectPort: https}"), @"
-    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`
-    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`
+    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `https` is not a valid port; write the number of an HTTPS port, such as `443`
+    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `https` is not a valid port; write the number of an HTTPS port, such as `443`
     ");
     insta::assert_snapshot!(reported("{sslRedirectPort: '443'}"), @r#"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: requests are redirected to port 443, which is not an HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
@@ -296,8 +296,8 @@ fn the_scheme_does_not_change_while_somebody_is_set_aside() {
     let facts = Facts { existing: Some(there), current, ..facts() };
     let (built, _) = group_of_two(&[("scheme", "internet-facing")], "{sslRedirectPort: none}", &facts);
     insta::assert_snapshot!(messages(&built), @"
-    Error invalid-value on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
-    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
+    Error invalid-value on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `none` is not a valid port; write the number of an HTTPS port, such as `443`
+    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `none` is not a valid port; write the number of an HTTPS port, such as `443`
     Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the scheme becomes internet-facing, which needs another load balancer, and that would lack the resources of Ingress shop/api, which cannot be built at the moment; wait until that is fixed; until then nothing of this Ingress changes
     ");
     assert_eq!(built.frozen, [web(), ObjectName::new("shop", "api")].into());
