@@ -12,7 +12,7 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::error(&format!("cannot start: {error}")),
     };
-    // What sends traces runs there.
+    // The sender of traces runs there.
     let in_runtime = runtime.enter();
     let telling = match Telemetry::start(&flags) {
         Ok(telling) => telling,

@@ -284,7 +284,7 @@ fn values_of_annotations<'a>(
     object: &ObjectReference,
     annotations: &'a BTreeMap<String, String>,
 ) -> impl Iterator<Item = Written<'a>> {
-    // What `kubectl apply` remembers there is the object once more.
+    // The annotation in which `kubectl apply` remembers the object is the object once more.
     let others = annotations.iter().filter(|(key, _)| *key != "kubectl.kubernetes.io/last-applied-configuration");
     others.map(|(key, value)| (object.clone(), key.clone(), value.as_str()))
 }

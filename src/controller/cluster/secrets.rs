@@ -125,7 +125,7 @@ impl Shared {
     fn unwatched(&self, name: &ObjectName) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(name) else { return false };
-        // What is dropped here is the task that this runs in, which has nothing left to do.
+        // The dropped task is the one that this runs in, which has nothing left to do.
         (entry.watched, entry.watch) = (false, None);
         !std::mem::replace(&mut entry.reported, true)
     }
@@ -172,7 +172,7 @@ impl Secrets {
             entry.watch = Some(Watch(tokio::spawn(watch)));
         }
         match &entry.content {
-            // What the watch shows is newer.
+            // The state from the watch is newer.
             Some(content) if entry.watched => fact(content),
             Some(content) if same(content, &read) => fact(content),
             known => {

@@ -207,7 +207,7 @@ pub(crate) async fn watch_kind<W, T>(
             }
         }
         for (namespace, keys) in keys {
-            // What the first lists hold is there, and may have been for long; what comes after them is an edit.
+            // The objects of the first lists exist, and may have for long; later ones are edits.
             match first_list {
                 true => queue.resync(keys),
                 false => queue.changed(namespace, keys),

@@ -251,7 +251,7 @@ async fn listen(flag: &'static str, address: &str) -> Result<Option<TcpListener>
     let unusable = |source| AdminError::Bind { flag, address: address.to_owned(), source };
     let candidates: Vec<SocketAddr> = match parse(address) {
         Some(Address::Disabled) => return Ok(None),
-        // Where IPv6 is switched off, `::` cannot be listened on.
+        // If IPv6 is switched off, `::` cannot be listened on.
         Some(Address::EveryInterface(port)) => {
             [IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::UNSPECIFIED)]
                 .map(|host| SocketAddr::new(host, port))
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!((status, content_type.as_str()), (200, CONTENT_TYPE));
         assert!(body.contains("albatross_leader 0\n"), "{body}");
         for path in ["/debug/state", "/idle"] {
-            // What names objects of every namespace is served on its own address alone.
+            // The endpoints that name objects of every namespace are served only on their own address.
             assert_eq!((request(metrics, path).await.0, request(health, path).await.0), (404, 404), "{path}");
         }
 

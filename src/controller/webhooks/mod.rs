@@ -185,7 +185,7 @@ async fn within_room(room: &Semaphore, request: Request, next: Next) -> Response
 
 /// Listens on a port of every interface.
 async fn listen(port: u16) -> Result<TcpListener, WebhookError> {
-    // Where IPv6 is switched off, `::` cannot be listened on.
+    // If IPv6 is switched off, `::` cannot be listened on.
     let addresses = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
     TcpListener::bind(&addresses[..]).await.map_err(|source| WebhookError::Bind { port, source })
 }

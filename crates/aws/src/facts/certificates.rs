@@ -95,7 +95,7 @@ impl CertificateStore {
             .map(|listed| listed.arn.clone())
             .collect();
         let mut answers = stream::iter(unknown).map(async |arn| aws.certificate(&arn).await).buffer_unordered(AT_ONCE);
-        // What was learnt before a failure stays known.
+        // Answers received before a failure stay known.
         while let Some(answer) = answers.try_next().await? {
             let Some((certificate, imported)) = answer else { continue };
             let age = if imported { MAXIMUM_AGE_OF_IMPORTED } else { MAXIMUM_AGE_OF_ISSUED };

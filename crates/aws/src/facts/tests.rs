@@ -91,7 +91,7 @@ async fn a_subnet_that_is_not_there_is_looked_for_again() {
             ");
         }
     }
-    // What was read for the one serves the other.
+    // The data read for the one serves the other.
     assert_eq!(subnets(&store, &named(&["web"])).await, the_subnet());
     assert_eq!(fake.actions(), [""; 0]);
 }
@@ -185,7 +185,7 @@ async fn a_target_group_is_found_by_its_name_and_kept_for_a_while() {
     assert_eq!(ask("blue").await, Fact::Known(TargetGroupArn::new("arn:blue")));
     assert_eq!(ask("blue").await, Fact::Known(TargetGroupArn::new("arn:blue")));
     assert_eq!(fake.actions(), ["DescribeTargetGroups"]);
-    // What is not there is looked for every time.
+    // A resource that does not exist is looked up every time.
     let absent = Fact::Absent {
         message: "there is no target group named `gone` in the account and region".to_owned(),
         fix: "create it, or name another by `targetGroupName` or `targetGroupARN`".to_owned(),

@@ -110,7 +110,7 @@ impl Inventory {
         let mut state = self.state();
         let written = state.next_write();
         if let Some(entry) = state.load_balancers.get_mut(balancer) {
-            // Where the others are not known, this one is read with them.
+            // If the others are not known, this one is read with them.
             if let Some(listeners) = &mut entry.value.listeners {
                 listeners.insert(listener.port, listener);
             }
@@ -123,7 +123,7 @@ impl Inventory {
     /// The attributes of a listener whose protocol has changed are no longer known.
     pub fn record_listener_modified(&self, mut answer: ObservedListener) {
         if let Some(listener) = self.state().listener(&answer.arn) {
-            // Where the default action was not written, AWS has the Secret's content that it had.
+            // If the default action was not written, AWS still has the Secret's previous content.
             answer.carry_over_secrets(listener);
             let mut certificates = std::mem::take(&mut listener.certificates);
             if answer.protocol.is_some_and(|protocol| !protocol.is_secure()) {

@@ -108,7 +108,7 @@ impl State {
         let (wanted, since) = (part.wanted, part.writes);
         self.load_trusted(&trusted, wanted);
         let known = part.ids();
-        // What is not in it is gone.
+        // A resource that is not in it is gone.
         self.load_balancers.retain(|arn, entry| known.contains(arn.as_str()) || entry.written > since);
         self.target_groups.retain(|arn, entry| known.contains(arn.as_str()) || entry.written > since);
         self.security_groups.retain(|id, entry| known.contains(id.as_str()) || entry.written > since);

@@ -726,7 +726,7 @@ async fn attributes_are_known_until_they_are_given_up() {
     inventory.invalidate(&group("a"));
     assert_eq!(known().await, [None, None, None]);
 
-    // What is gone meanwhile is listed again.
+    // A resource that is gone meanwhile is listed again.
     world.lock().unwrap().vanished.insert(balancer_arn("a").to_string());
     world.lock().unwrap().load_balancers.remove("a");
     assert!(inventory.read(&group("a"), &reads).await.unwrap_err().is_not_found());

@@ -162,7 +162,7 @@ fn warnings(new: &Ingress, around: &Snapshot, config: &BuildConfig) -> Vec<Strin
         }
         let built = desired::build(around, config, &Facts::offline(), &group, &membership);
         let all = membership.broken.into_iter().chain(built.diagnostics);
-        // What is missing may come a moment later, with the next object of the same manifest.
+        // A missing object may come a moment later, with the next object of the same manifest.
         let lasting = all.filter(|d| {
             !matches!(d.code, Code::MissingService | Code::MissingPort | Code::MissingSecret | Code::MissingTargetGroup)
         });

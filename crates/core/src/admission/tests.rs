@@ -314,7 +314,7 @@ fn bindings_are_denied_for_what_cannot_be() {
     assert_eq!(created(json!({"targetGroupARN": "", "targetGroupName": "cart"})), "allowed");
     assert_eq!(created(json!({"targetGroupARN": "arn:three", "multiClusterTargetGroup": true})), "allowed");
 
-    // What may be the stack's own is not denied because of an object of a user's.
+    // A binding that may be the stack's own is not denied because of a user's object.
     let labelled = |namespace: &str| {
         let mut labelled = binding("shop", "new", with(json!({"targetGroupARN": "arn:one"})));
         labelled["metadata"]["labels"] =

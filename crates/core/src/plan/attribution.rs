@@ -182,7 +182,7 @@ mod tests {
             attributed_steps(&stack, modify(both.clone())),
             [("a".to_owned(), modify(alpn)), ("b".to_owned(), modify(policy))]
         );
-        // What belongs together is not taken apart.
+        // Settings that belong together are not separated.
         let whole = ListenerChange { protocol: Some(crate::model::ListenerProtocol::Https), ..both };
         assert_eq!(attributed_steps(&stack, modify(whole.clone())), [("a".to_owned(), modify(whole))]);
     }

@@ -11,7 +11,7 @@ pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectName
     let own = MemberOwned { observed, member };
     let waits = match &plan.wait {
         Some(Wait::BindingsGone(names)) => names.iter().any(|name| own.binding(name)),
-        // What goes is planned after that.
+        // Deletions are planned after that.
         Some(Wait::LetIn(_)) => true,
         _ => false,
     };

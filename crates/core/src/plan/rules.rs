@@ -289,7 +289,7 @@ impl<'a> RuleChange<'a> {
             if !none_is_new && self.frozen_resources.holder_of_rule(&existing.rule.arn).is_none() {
                 continue;
             }
-            // How many of the wanted rules that are there would change sides with it, at each place from the top.
+            // The number of existing desired rules that would change sides with it, at each place from the top.
             let below = |now: &Option<ExistingRule<'_>>| now.is_some_and(|now| now.index < existing.index);
             let above = |now: &Option<ExistingRule<'_>>| now.is_some_and(|now| now.index > existing.index);
             let mut changing = order.iter().filter(|(_, now)| below(now)).count();

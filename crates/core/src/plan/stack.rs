@@ -256,7 +256,7 @@ impl<'a> Planner<'a> {
             let existing = |listener: &Listener| balancer.and_then(|b| b.listener(listener.port));
             let (changed, mut new): (Vec<&Listener>, Vec<&Listener>) =
                 stack.listeners.values().partition(|listener| existing(listener).is_some());
-            // What a redirect leads to is there before it.
+            // The target of a redirect is created before it.
             let led_to: BTreeSet<u16> = stack.listeners.values().flat_map(order::redirects).collect();
             new.sort_by_key(|listener| (!order::redirects(listener).is_empty(), !led_to.contains(&listener.port)));
             let mut without_room = Vec::new();
@@ -416,7 +416,7 @@ impl<'a> Planner<'a> {
         if !keys.is_empty() {
             let remove = StepAction::RemoveTags { resource: resource.clone(), name: name.clone(), keys };
             let remove = Step { action: remove, cause: cause.clone() };
-            // Where there is no room for those that come, those that go make it.
+            // If there is no room for the new ones, the removed ones make it.
             match tags::have_room(&missing, existing) {
                 true => self.untagged.push(remove),
                 false => self.plan.steps.push(remove),

@@ -225,7 +225,7 @@ fn a_list_of_ten_thousand_objects_is_read_as_json_and_as_yaml() {
     let text = large_list(10_000);
     let loaded = load(&text).unwrap();
     assert_eq!((loaded.snapshot.ingresses.len(), loaded.problems), (10_000, Vec::new()));
-    // What is no JSON goes the way of YAML.
+    // Text that is not JSON is parsed as YAML.
     let text = format!("# A comment.\n{text}");
     let by_yaml = load(&text).unwrap();
     assert_eq!(by_yaml.snapshot.ingresses, loaded.snapshot.ingresses);

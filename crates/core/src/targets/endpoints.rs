@@ -234,7 +234,7 @@ fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, po
             let bucket = if endpoint.ready.unwrap_or(true) {
                 &mut targets
             } else if pod.containers_ready == Readiness::Ready && !endpoint.terminating {
-                // What such a pod waits for may be its readiness gate, which waits for being registered.
+                // Such a pod may wait for its readiness gate, which waits for its registration.
                 match snapshot.nodes.get(&ObjectName::new("", &pod.node)).map(|node| node.ready) {
                     Some(Readiness::Ready) => &mut targets,
                     Some(Readiness::Unknown) => &mut perhaps,

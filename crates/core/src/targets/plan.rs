@@ -183,7 +183,7 @@ mod tests {
     fn another_spelling_of_an_address_is_the_same_target() {
         let has = present(&[("2001:DB8:0::1", "healthy"), ("2001:db8:0:0::2", "healthy")]);
         let plan = plan(&[target("2001:db8::1", 80)].into(), &has, None);
-        // What goes is named as AWS names it.
+        // The targets to remove are named as AWS names them.
         let gone = Target { id: "2001:db8:0:0::2".to_owned(), port: 80 };
         assert_eq!((plan.register, plan.surplus), (vec![], vec![gone]));
     }

@@ -433,7 +433,7 @@ impl Applier {
         let listener = resources.listener(listener)?;
         let action = resources.action(&self.inventory, stack, &rule.action)?;
         let mut tags = rule.tags.clone();
-        // Where rules are not tagged, not with this either.
+        // If rules are not tagged, not with this either.
         if !tags.is_empty() {
             tags.insert(tags::resource_key(stack).to_owned(), format!("{port}:{priority}"));
         }

@@ -324,7 +324,7 @@ async fn later_steps_name_what_earlier_ones_made() {
     }
     "#);
 
-    // What was made is known, without a read.
+    // Created resources are known, without a read.
     let observed = room.observe().await;
     assert_eq!(observed.load_balancers[0].arn, applied.created_load_balancer.unwrap());
     let tags: Vec<_> = observed.load_balancers[0].listener(80).unwrap().rules.iter().map(|rule| &rule.tags).collect();

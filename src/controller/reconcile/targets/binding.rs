@@ -309,7 +309,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         let bound = BoundTargetGroup { binding: &binding, arn: &arn, owners: &owners };
         let carried = self.carry_out(bound, plan, &present, &mut outcome).await;
-        // What goes wrong with some targets is no reason to leave the pods of the others waiting.
+        // A problem with some targets is no reason to leave the pods of the others waiting.
         let gates = match &carried {
             Err(Failure(_, Problem::TargetGroupMissing(_))) => Ok(()),
             _ if backend_missing => self.open_gates(&binding.name, OpenGateReason::BackendMissing, &mut outcome).await,
@@ -461,7 +461,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         match self.complete(binding).await {
             Ok((binding, arn)) => {
                 let owner = self.owner(&arn).await.map_err(Problem::from)?;
-                // Where another binding has the target group, that decides over what is in it.
+                // If another binding has the target group, that one decides over its targets.
                 let holds = {
                     let snapshot = self.snapshot();
                     let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());

@@ -54,7 +54,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             },
             HealthQuery::Never | HealthQuery::In(_) => None,
         };
-        // What AWS has lost is known by now, and registered by the next pass.
+        // Targets that AWS has lost are known by now, and registered by the next pass.
         outcome.checkpoint_pending |= healths.as_ref().is_some_and(|healths| {
             let earlier: Vec<_> = pods
                 .iter()

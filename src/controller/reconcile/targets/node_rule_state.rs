@@ -187,7 +187,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let unclear: BTreeSet<&ObjectName> = obscure.iter().map(|demand| &demand.binding.name).collect();
         understood.retain(|name, _| rules.contains_key(name) || unclear.contains(name));
         let mut failed: Vec<Pin> = refused.iter().flat_map(|demand| pins(demand, &located)).collect();
-        // What they had stays where it is, so that their groups have to be known, also those that were invalidated.
+        // Their rules stay where they are, so that their groups have to be known, also those that were invalidated.
         let had = obscure.iter().filter_map(|demand| understood.get(&demand.binding.name));
         seen.extend(had.flat_map(|rules| rules.keys().cloned()));
         read_groups(&self.cloud, groups, &*seen).await?;
@@ -210,7 +210,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         seen.retain(|id| groups.contains_key(id));
         for group in wanted.iter().filter(|(id, rules)| !rules.is_empty() && !seen.contains(*id)).map(|(id, _)| id) {
             fail(problems, &rule_requesters, group, None, &Problem::SecurityGroupGone(group.clone()));
-            // Where their targets are instead is not known yet.
+            // The new location of their targets is not known yet.
             let sources = rule_requesters.get(group).into_iter().flatten().flat_map(|(_, sources)| sources);
             failed.extend(sources.cloned().map(Some).map(Pin::everywhere));
         }
@@ -225,14 +225,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         for pass in [Pass::Authorize, Pass::Revoke] {
             for id in &*seen {
-                // What was not let in keeps its old way in.
+                // A source that could not be allowed keeps its old rule.
                 let task = Task { id, shall_have: wanted.get(id).unwrap_or(&none), pass, keep: failed.clone() };
                 if let Err(failure) = self.change_group(groups, &task, outcome).await {
                     if failure.error.kind == AwsErrorKind::Withheld {
                         return Err(failure.error);
                     }
                     fail(problems, &rule_requesters, id, failure.source.as_ref(), &Problem::Aws(failure.error));
-                    // What could not be taken away from one group is no reason to leave it on the others.
+                    // A rule that could not be removed from one group is no reason to leave it on the others.
                     failed.extend((pass == Pass::Authorize).then(|| Pin::everywhere(failure.source)));
                 }
             }
@@ -373,7 +373,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 !keeps(&task.keep, task.id, rule) || instead.iter().any(|instead| covers(instead, rule))
             });
             match task.pass {
-                // What is to be revoked is known here too: a full group needs it.
+                // The rules to revoke are known here too: a full group needs it.
                 Pass::Authorize if change.authorize.is_empty() => return Ok(()),
                 Pass::Authorize => {}
                 Pass::Revoke => change.authorize.clear(),

@@ -173,7 +173,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     done.unregistered.refused += 1;
                 }
                 Some(Refusal { error, .. }) => done.refused.push((target, error.clone())),
-                // What was refused before does not hold up the others.
+                // Targets that were refused before do not delay the others.
                 None if refusals.targets.contains_key(&target) => again.push(target),
                 None => fresh.push(target),
             }

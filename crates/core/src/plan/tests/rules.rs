@@ -396,7 +396,7 @@ fn every_request_is_answered_as_before_or_as_after_between_all_steps() {
         if !as_few_as_can_be {
             fail("more steps than the difference asks for");
         }
-        // What a request gets is the same to `route`.
+        // The answer to a request is the same for `route`.
         if seed - first < PAIRS_ROUTED {
             let agrees = |listener: &Listener, observed: &ObservedListener| {
                 let (wanted, found) = (probes.wanted_rules(listener), probes.observed_rules(observed));

@@ -408,7 +408,7 @@ proptest! {
         aws.run(&stack, &made);
         prop_assert_eq!(plan(&stack, &aws.observed), Plan::default());
         prop_assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
-        // What is built of it once it is there asks for nothing else.
+        // The build from the created one asks for no changes.
         let again = built(&choice.manifest(place), &aws.observed).unwrap();
         prop_assert_eq!(plan(&again, &aws.observed), Plan::default());
     }
@@ -580,7 +580,7 @@ fn a_network_load_balancer_changes_its_groups_when_its_targets_let_the_new_ones_
         rounds(given(true), managed),
         // The targets are opened first, by the controller that others have opened them for until now.
         rounds(given(false), managed),
-        // Where others open the targets to the new groups, those before are let in until they are left.
+        // If others open the targets to the new groups, the old groups are allowed until the load balancer has left them.
         rounds(managed, given(false)),
         rounds(given(true), given(false)),
     ];

@@ -221,7 +221,7 @@ impl Iterator for Documents<'_> {
         let document = document(&mut self.parser).transpose();
         match &document {
             None => self.ended = true,
-            // What cannot be skipped ends the text.
+            // An error that cannot be skipped ends the text.
             Some(Err(_)) => self.ended = !self.parser.proceed_next_document().unwrap_or(false),
             Some(Ok(_)) => {}
         }

@@ -149,7 +149,7 @@ async fn all_that_a_service_asks_for_is_sent() {
       ListenerArn=arn:l/443
     ");
 
-    // What was made is known without a read, and asks for no change; attributes are as AWS has answered.
+    // Created resources are known without a read, and ask for no change; attributes are as AWS has answered.
     let observed = ObservedStack { bindings: room.bindings.observed(), ..room.observe_service().await };
     assert_eq!(room.fake.actions(), Vec::<String>::new());
     assert!(matches!(plan::plan(&stack, &observed), Planned::Ready(_)));

@@ -112,7 +112,7 @@ async fn transforms_are_created_changed_and_reset() {
       ResetTransforms=true
       RuleArn=arn:r/1
     ");
-    // Where there were none, none are taken away.
+    // If there were none, none are removed.
     room.step(modify(vec![], false)).await.unwrap();
     insta::assert_snapshot!(reported(&room), @"
     ModifyRule

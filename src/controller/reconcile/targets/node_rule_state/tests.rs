@@ -241,7 +241,7 @@ async fn a_binding_without_targets_is_proved_before_its_rules_go() {
     lab.cluster.services.lock().unwrap().clear();
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), ["read Service shop/cart", "revoke sg-n [tcp 8080 from sg-lb]"]);
-    // Where nothing would be revoked, AWS is not asked.
+    // If nothing would be revoked, AWS is not asked.
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), NOTHING);
 }

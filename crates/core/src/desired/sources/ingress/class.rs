@@ -135,7 +135,7 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
     if let Some(class) = ingress.annotations.get(CLASS_ANNOTATION) {
         let ours =
             *class == config.ingress_class || (config.ingress_class.is_empty() && matches!(class.as_str(), "alb" | ""));
-        // What has been ours since before the flag was set stays ours: the flag stops new ones.
+        // An Ingress that was ours before the flag was set stays ours: the flag stops new ones.
         let held = is_published(ingress) && is_held(ingress);
         return match ours {
             true if config.no_class_annotation && !held => Decision::Broken(Box::new(Diagnostic {

@@ -55,7 +55,7 @@ impl<'a> Builder<'a> {
         let ingress = member.ingress;
         let object = ObjectReference::ingress(&ingress.name);
         let known = self.sink.check_annotations(&object, annotations::ObjectKind::Ingress, &ingress.annotations);
-        // What the class says has to be sound before anything is made of it.
+        // The settings of the class have to be valid before anything is built from them.
         let known = known.and(self.check_params(member));
         let access = self.requested_access(member);
         let scheme = self.value(ingress, None, member.scheme()).map(|scheme| scheme.map(|scheme| scheme.value));

@@ -46,7 +46,7 @@ fn redirects_to_itself(rule: &Rule, listener: ListenerContext) -> bool {
         Some(value) => value == keep || current(value),
     };
     let (hosts, paths) = (hosts(rule), paths(rule));
-    // What a rule rewrites may count for its redirect, so that one with transforms is never known to lead back to itself.
+    // The rewrites of a rule may count for its redirect, so that one with transforms is never known to lead back to itself.
     rule.transforms.is_empty()
         && !paths.iter().any(|(regular, _)| *regular)
         && same(host, "#{host}", &|value| hosts.contains(&(false, value)))

@@ -211,7 +211,7 @@ impl<'a> Builder<'a> {
     ) -> Result<BTreeMap<u16, Listener>, Failed> {
         let secure = listener_ports.iter().any(|listener_port| listener_port.listener.is_secure());
         let policy = self.value(self.annotations.string(keys::SSL_NEGOTIATION_POLICY));
-        // What only TLS listeners have is read only where there are some.
+        // The settings of TLS listeners are read only where there are some.
         let alpn =
             if secure { self.value(self.annotations.enumerated(keys::ALPN_POLICY, ALPN_POLICIES)) } else { Ok(None) };
         let certificates = if secure {

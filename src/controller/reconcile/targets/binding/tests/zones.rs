@@ -143,7 +143,7 @@ async fn refused_targets_are_found_in_few_calls_and_not_tried_again_at_once() {
     }
     assert_eq!(registered(&lab).len(), 199);
     lab.log();
-    // What is left is tried ever more rarely, and alone.
+    // The rest is tried ever more rarely, and one by one.
     let mut tried = 0;
     for _ in 0..720 {
         tokio::time::advance(Duration::from_secs(5)).await;

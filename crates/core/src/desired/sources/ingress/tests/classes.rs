@@ -88,7 +88,7 @@ fn the_class_decides() {
             &empty_flag,
             "foreign",
         ),
-        // What cannot be followed.
+        // Selectors that cannot be evaluated.
         ("missing", String::new(), named("alb"), String::new(), &default_flag, "broken"),
         (
             "two defaults",

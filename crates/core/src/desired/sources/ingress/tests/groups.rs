@@ -378,7 +378,7 @@ spec:
     let broken = of("one", &member("a", &[("scheme", "nowhere")]));
     let as_first = both("idle_timeout.timeout_seconds=10 one=1 own=1", "mode=first");
     assert_eq!(attributes(sound, &current(|_| ())), as_first);
-    // What the load balancer has for those keys stays.
+    // The load balancer's values for those keys stay.
     let stays = both("own=1", "");
     assert_eq!(attributes(broken.clone(), &current(|_| ())), stays);
     let held = current(|observed| observed.member_resources = vec![resources("a", &[80]), resources("b", &[80])]);
@@ -625,7 +625,7 @@ fn ranges_and_prefix_lists_are_compared_apart_and_united() {
     let differ = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
     let differ = built_of(&differ, &current(|_| {}));
     insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: the access to port 80 should be `pl-2`, but a group has only one: `pl-1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    // What a frozen member may have asked for stays open.
+    // The sources that a frozen member may have asked for stay open.
     let rule = |source| SecurityGroupRule {
         protocol: "tcp".to_owned(),
         from_port: Some(80),
@@ -669,7 +669,7 @@ fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
     let reported = messages(&asks);
     let warning = reported.lines().find(|line| line.starts_with("Warning")).unwrap();
     insta::assert_snapshot!(warning, @"Warning conflict on Ingress shop/a: alb.ingress.kubernetes.io/security-group-prefix-lists: port 80 also stays open to `10.0.0.0/8`, which Ingress shop/b may ask for and which cannot be built at the moment; fix that Ingress; then the port is open only to the sources that a member asks for");
-    // What it asks for cannot be read.
+    // Its settings cannot be read.
     let unreadable = built_of(&of(&[("inbound-cidrs", "10.0.0.0")]), &open(&[everywhere, ten]));
     assert_eq!(opened(&unreadable), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
 }
@@ -750,7 +750,7 @@ fn annotations_that_a_flag_switches_off_make_no_new_member() {
     insta::assert_snapshot!(reported, @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation), so the Ingress does not join the group `edge`; remove the annotation, or name a class whose IngressClassParams have the group in spec.group.name");
     assert_eq!(served, 0);
     assert_eq!(found(group(""), &edge()), (0, String::new()));
-    // What has been served since before is served.
+    // An Ingress that was served before is served.
     let (of_class, of_group) =
         (class("  finalizers: [ingress.k8s.aws/resources]\n"), group("  finalizers: [group.ingress.k8s.aws/edge]\n"));
     assert_eq!(found(published(&of_class), &alone), (1, String::new()));
