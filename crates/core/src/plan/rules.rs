@@ -55,7 +55,7 @@ pub(super) struct Numbered<'a, R> {
     pub(super) rule: &'a R,
 }
 
-/// One of the wanted rules.
+/// A desired rule.
 pub(super) type WantedRule<'a> = Numbered<'a, Rule>;
 /// One of the existing rules.
 pub(super) type ExistingRule<'a> = Numbered<'a, ObservedRule>;

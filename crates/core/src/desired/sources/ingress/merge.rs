@@ -139,7 +139,7 @@ impl<'a> Builder<'a> {
             Some(_) => {
                 format!("which the load balancer of the group has, and Ingress {} requests", winner.member.name())
             }
-            None => format!("for which Ingress {} asks, the first of the group", first.0.member.name()),
+            None => format!("requested by Ingress {}, the first of the group", first.0.member.name()),
         };
         let (field, key) = match setting.field {
             Field::Annotation(written) => (written.to_string(), Some(written.key())),
