@@ -112,10 +112,7 @@ fn whatever_happens_a_world_becomes_what_it_would_without_a_past() {
 const FOUND: [(u64, &str); 8] = [
     (46, "while the records were read, the loss of the lease was not noticed"),
     (110, "a status whose write was not answered was assumed to be unchanged, and stayed"),
-    (
-        118,
-        "a checkpoint whose write was not answered was not removed when targets changed, and was trusted after it",
-    ),
+    (118, "a checkpoint whose write was not answered was not removed when targets changed, and was trusted after it"),
     (217, "a request that failed while the records were read left clean records that were never marked dirty"),
     (341, "a security group that AWS did not show everywhere yet was assumed to be deleted, and stayed for ever"),
     (

@@ -113,9 +113,7 @@ fn credentials_that_cannot_be_renewed_are_used_to_their_end_and_then_missed_alou
         let reported = format!(
             "system:serviceaccount:kube-system:albatross may not assume the role {ROLE}: User is not authorized to perform: {ASSUME} (AccessDenied); {cure}"
         );
-        let said = format!(
-            "AWS credentials cannot be renewed: {reported}; the old ones are used until they expire"
-        );
+        let said = format!("AWS credentials cannot be renewed: {reported}; the old ones are used until they expire");
         let log = stage.controller_log(usize::MAX);
         ensure!(log.lines().skip(before).any(|line| line.contains(&said)), "the log has no line {said}");
 
@@ -366,7 +364,8 @@ fn a_role_without_its_token_is_told() {
         let stage = Stage::without_controller().await?;
         let directory = tempfile::tempdir()?;
         let [file, folder] = ["missing", "folder"].map(|name| directory.path().join(name));
-        let cure = "restart the controller's pods, so that EKS mounts it, and run them with an fsGroup that can read it";
+        let cure =
+            "restart the controller's pods, so that EKS mounts it, and run them with an fsGroup that can read it";
         let unreadable = |path: &Path, why: &str| {
             format!(
                 "the ServiceAccount's token cannot be read from `{}`, which AWS_WEB_IDENTITY_TOKEN_FILE names: {why}; {cure}",
@@ -459,12 +458,8 @@ fn an_instance_without_a_role_is_told_soon() {
                 "the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: {instance}; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and restart its pods, because EKS injects either when pods start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             )
         };
-        missing(
-            &stage,
-            &[("AWS_EC2_METADATA_DISABLED", "true")],
-            &nothing("AWS_EC2_METADATA_DISABLED turns it off"),
-        )
-        .await?;
+        missing(&stage, &[("AWS_EC2_METADATA_DISABLED", "true")], &nothing("AWS_EC2_METADATA_DISABLED turns it off"))
+            .await?;
         let silent = StandIn::silent().await?;
         let environment = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent.url.as_str())];
         missing(&stage, &environment, &nothing("its metadata service does not answer")).await?;

@@ -120,12 +120,7 @@ pub const ACTIONS: &[Action] = &[
     action("elasticloadbalancing:CreateListener", ANYTHING, BALANCED, "a port of a load balancer"),
     action("elasticloadbalancing:CreateLoadBalancer", &[Scope::New], BALANCED, "load balancers"),
     action("elasticloadbalancing:CreateRule", ANYTHING, &[Ingress], "an Ingress's hosts and paths"),
-    action(
-        "elasticloadbalancing:CreateTargetGroup",
-        &[Scope::New],
-        BALANCED,
-        "the target groups of Services",
-    ),
+    action("elasticloadbalancing:CreateTargetGroup", &[Scope::New], BALANCED, "the target groups of Services"),
     action("elasticloadbalancing:DeleteListener", ANYTHING, BALANCED, "removed ports"),
     action("elasticloadbalancing:DeleteLoadBalancer", OWN, BALANCED, "load balancers that are no longer needed"),
     action("elasticloadbalancing:DeleteRule", ANYTHING, &[Ingress], "removed hosts and paths"),
@@ -171,12 +166,7 @@ pub const ACTIONS: &[Action] = &[
         "the resources whose attributes an annotation sets, and the target groups of Services",
     ),
     action("elasticloadbalancing:DescribeTargetGroups", ANYTHING, BOUND, "finding existing resources"),
-    action(
-        "elasticloadbalancing:DescribeTargetHealth",
-        ANYTHING,
-        BOUND,
-        "the registered targets and their health",
-    ),
+    action("elasticloadbalancing:DescribeTargetHealth", ANYTHING, BOUND, "the registered targets and their health"),
     action("elasticloadbalancing:DescribeTrustStores", ANYTHING, &[MutualTls], "finds a trust store by its name"),
     action(
         "elasticloadbalancing:ModifyListener",

@@ -492,10 +492,7 @@ mod tests {
                 Some("shop/web of cluster demo"),
             ),
             (Some(tags(&[(tags::CLUSTER, "demo")])), Some("cluster demo")),
-            (
-                Some(tags(&[("Owner", "team")])),
-                Some("an unknown owner: it has no tag elbv2.k8s.aws/cluster"),
-            ),
+            (Some(tags(&[("Owner", "team")])), Some("an unknown owner: it has no tag elbv2.k8s.aws/cluster")),
             (None, Some("something outside this VPC")),
         ] {
             assert_eq!(owner(carried.as_ref(), "demo", &group).as_deref(), expected, "{carried:?}");

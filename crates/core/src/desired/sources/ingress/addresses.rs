@@ -21,10 +21,8 @@ impl Builder<'_> {
         if self.ip_address_type.has_ipv6() {
             return Ok(IpAddressType::Ipv6);
         }
-        let message = format!(
-            "the Service `{}` has IPv6 addresses, and its load balancer has only IPv4 addresses",
-            service.name
-        );
+        let message =
+            format!("the Service `{}` has IPv6 addresses, and its load balancer has only IPv4 addresses", service.name);
         let fix =
             "set `alb.ingress.kubernetes.io/ip-address-type: dualstack`, or `spec.ipFamilies: [IPv4]` on the Service";
         Err(self.error(member, Code::Unsupported, field, &message, fix))

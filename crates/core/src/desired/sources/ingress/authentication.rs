@@ -51,7 +51,8 @@ impl<'a> Builder<'a> {
         };
         match (user, tokens) {
             (Some(_), Some(_)) => {
-                let message = format!("`{AUTH_TYPE}` is `{kind}`, and `{JWT}` is set too; AWS accepts only one of them");
+                let message =
+                    format!("`{AUTH_TYPE}` is `{kind}`, and `{JWT}` is set too; AWS accepts only one of them");
                 let fix = format!("remove `{JWT}`, or set `{AUTH_TYPE}` to `none`");
                 Err(self.error(&member.ingress.name, Code::InvalidValue, JWT, &message, &fix))
             }

@@ -484,7 +484,10 @@ impl<'a> Builder<'a> {
         )?;
         let mutual_authentication = self.agree(
             specs,
-            &Setting { field: keys::MUTUAL_AUTHENTICATION.into(), what: &format!("the mutual authentication on port {port}") },
+            &Setting {
+                field: keys::MUTUAL_AUTHENTICATION.into(),
+                what: &format!("the mutual authentication on port {port}"),
+            },
             |spec| of(spec, port)?.mutual_authentication.clone(),
             |observed, clients| {
                 let clients = clients.try_map(|arn| arn.known().cloned().ok_or(())).ok();

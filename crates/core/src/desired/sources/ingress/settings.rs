@@ -323,7 +323,11 @@ pub(super) fn mistakes(spec: &IngressClassParamsSpec) -> Vec<(String, String, St
         }
     }
     if let Some(port) = text(spec.ssl_redirect_port.as_ref()).filter(|port| port.parse::<i32>().is_err()) {
-        wrong("sslRedirectPort", format!("`{port}` is not a valid port"), "write the number of an HTTPS port, such as `443`");
+        wrong(
+            "sslRedirectPort",
+            format!("`{port}` is not a valid port"),
+            "write the number of an HTTPS port, such as `443`",
+        );
     }
     if let Some(subnets) = &spec.subnets {
         let one = "set exactly one of `ids` and `tags`";

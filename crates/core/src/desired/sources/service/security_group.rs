@@ -176,8 +176,7 @@ impl Builder<'_> {
                 // AWS keeps a block without its host bits.
                 Ok(ipnet::IpNet::V4(block)) => blocks.push(block.trunc().to_string()),
                 Ok(ipnet::IpNet::V6(_)) => {
-                    let message =
-                        format!("`{text}` is a block of IPv6, and the load balancer has only IPv4 addresses");
+                    let message = format!("`{text}` is a block of IPv6, and the load balancer has only IPv4 addresses");
                     outcome = Err(self.error(Code::InvalidValue, &field, &message, "remove it"));
                 }
                 Err(_) => {
