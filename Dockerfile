@@ -25,7 +25,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 # glibc, libgcc and CA certificates; no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /albatross /usr/local/bin/albatross
-# A number, so that Kubernetes can tell that it is not root.
+# A number, so that Kubernetes can see that it is not root.
 USER 65532:65532
 # /metrics; /healthz and /readyz; and webhooks, where they are on.
 EXPOSE 8080 61779 9443

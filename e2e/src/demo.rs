@@ -1,4 +1,4 @@
-//! What a person sees of the lab.
+//! The output of the lab for people.
 
 #![expect(clippy::print_stdout, reason = "the lab and the demo show a person what happens")]
 
@@ -22,7 +22,7 @@ use crate::lab::{Lab, Options, wait_until, workspace};
 const NAMESPACE: &str = "default";
 /// The domain whose certificate of the lab takes the place of the one that the examples name.
 const DOMAIN: &str = "example.com";
-/// Where the examples name it.
+/// The ARNs in the examples.
 const CERTIFICATES: [&str; 2] = [
     "/metadata/annotations/alb.ingress.kubernetes.io~1certificate-arn",
     "/metadata/annotations/service.beta.kubernetes.io~1aws-load-balancer-ssl-cert",
@@ -158,7 +158,7 @@ fn tell_writes(lab: &Lab, reported: &mut usize) {
     *reported = log.len();
 }
 
-/// Whether each load balancer's object has a host name, and each pod of the Deployments is a healthy target behind each.
+/// Returns true if each load balancer's object has a host name, and each pod of the Deployments is a healthy target behind each.
 async fn is_served(lab: &Lab, objects: &[Value]) -> Result<bool> {
     for ingress in names(objects, "Ingress") {
         let object = lab.cluster.get("networking.k8s.io/v1", "Ingress", Some(NAMESPACE), ingress).await?;

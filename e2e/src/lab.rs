@@ -53,7 +53,7 @@ pub struct Lab {
     processes: Processes,
 }
 
-/// What a lab shall have.
+/// The options of a lab.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
     /// Run the fake scheduler and kubelet. Without it, pods are as their manifests say.
@@ -143,7 +143,7 @@ impl Lab {
         Ok(file)
     }
 
-    /// What ServiceAccounts have asked of the API server since the lab began, as audit events.
+    /// Returns the requests of ServiceAccounts to the API server since the lab began, as audit events.
     pub fn audit(&self) -> Result<Vec<Value>> {
         let log = std::fs::read_to_string(self.directory().join(control_plane::AUDIT_LOG))?;
         log.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
@@ -174,13 +174,13 @@ pub fn workspace() -> PathBuf {
     package.parent().unwrap_or(package).to_owned()
 }
 
-/// Where what takes long to make is kept: `lab` in the target directory that `program` lies in.
+/// Returns the directory of files that take long to make: `lab` in the target directory that contains `program`.
 pub fn cache_directory(program: &Path) -> Result<PathBuf> {
     let target = program.parent().and_then(Path::parent);
     Ok(target.with_context(|| format!("{} is in no target directory", program.display()))?.join("lab"))
 }
 
-/// Asks `condition` until it answers with a value, for `deadline` at most. An error counts as "not yet" and is told when
+/// Calls `condition` until it answers with a value, for `deadline` at most. An error counts as "not yet" and is reported when
 /// the time is up; only [`processes::Ended`] ends the wait at once.
 pub async fn wait_for<T>(
     deadline: Duration,

@@ -38,8 +38,8 @@ impl Snapshot {
         aws::read(lab, symbols).await
     }
 
-    /// What the objects of one namespace made: the AWS resources of its stacks, the cluster's side of them, and the target
-    /// groups of somebody else that are bound there.
+    /// Returns the results of the objects of one namespace: the AWS resources of its stacks, the cluster's side of them, and the target
+    /// groups of other owners that are bound there.
     pub async fn of_namespace(&self, lab: &Lab, namespace: &str) -> Result<Value> {
         let of_namespace = |stack: &&String| {
             let owner = stack.strip_prefix("ingress:").or_else(|| stack.strip_prefix("service:"));
@@ -61,7 +61,7 @@ impl Snapshot {
         Ok(state)
     }
 
-    /// The target groups of nobody's stack that bindings of the namespace name.
+    /// The target groups that belong to no stack and that bindings of the namespace name.
     fn external(&self, kubernetes: &Value) -> Map<String, Value> {
         let bound: BTreeSet<&str> = kubernetes
             .as_object()

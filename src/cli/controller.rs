@@ -12,7 +12,7 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::error(&format!("cannot start: {error}")),
     };
-    // What sends traces runs there.
+    // The sender of traces runs there.
     let in_runtime = runtime.enter();
     let telling = match Telemetry::start(&flags) {
         Ok(telling) => telling,
@@ -33,8 +33,8 @@ pub(super) fn run(flags: ControllerFlags) -> ExitCode {
     }
 }
 
-/// What would log requests and answers whole, and with them what Secrets hold: kube's client those that it cannot read, the
-/// SDK's orchestrator all of them at `trace`.
+/// The log targets that would show whole requests and answers, and with them the content of Secrets: kube's client, which logs those
+/// that it cannot read, and the SDK's orchestrator, which logs all of them at `trace`.
 const QUIET: [&str; 2] = ["kube_client::client=error", "aws_smithy_runtime::client::orchestrator=info"];
 
 /// Log and traces.
@@ -80,7 +80,7 @@ impl Telemetry {
 
 fn filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     let mut filter = match level {
-        // What fails on the way to the API server is told by whoever asked, with the cause.
+        // Failures on the way to the API server are reported by the caller, with the cause.
         "info" => EnvFilter::new("info,kube=warn,kube_client::client::builder=off,aws_config=error"),
         "debug" => EnvFilter::new(
             "debug,hyper=info,hyper_util=info,h2=info,rustls=info,tower=info,aws=info,kube_client=info,aws_smithy_runtime=info,aws_smithy_runtime_api=info",

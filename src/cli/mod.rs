@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
     version,
     about = "AWS load balancers for Kubernetes: Ingresses become Application Load Balancers",
     args_override_self = true,
-    after_help = "Without a subcommand, flags alone run the controller, as aws-load-balancer-controller does"
+    after_help = "Without a subcommand, the flags run the controller, as aws-load-balancer-controller does"
 )]
 struct Arguments {
     #[command(subcommand)]

@@ -44,7 +44,7 @@ pub(super) struct PlanArguments {
     complete: bool,
     #[command(flatten)]
     build: BuildFlags,
-    /// How to print: for people, or as JSON
+    /// Output: text for people, or JSON
     #[arg(long, short, default_value = "text", value_parser = ["text", "json"])]
     output: String,
 }
@@ -58,7 +58,7 @@ impl PlanArguments {
 /// The result for one load balancer, or for one object that gets none.
 #[derive(Serialize)]
 struct StackPlan {
-    /// Of which object.
+    /// The object.
     object: String,
     /// The file and line of the object; absent of a group of Ingresses.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +66,7 @@ struct StackPlan {
     group: String,
     plan: Option<Plan>,
     diagnostics: Vec<Diagnostic>,
-    /// Why the controller leaves the object alone.
+    /// The reason why the controller does not serve the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_planned: Option<String>,
 }
@@ -135,7 +135,7 @@ fn write(out: &mut dyn Write, loaded: Loaded, config: &BuildConfig, json: bool) 
     }
     let kinds: Vec<String> = other_kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     if !kinds.is_empty() {
-        writeln!(out, "Passed over: {}.", kinds.join(", "))?;
+        writeln!(out, "Skipped: {}.", kinds.join(", "))?;
     }
     Ok(run.well.get())
 }
@@ -190,11 +190,11 @@ impl Run<'_> {
     /// Returns the sentence for manifests of which nothing is planned, with or without Ingresses and Services among them.
     fn nothing(&self, problems: &[Problem], found: bool) -> String {
         if !problems.is_empty() {
-            return "Nothing is planned; the errors say what is wrong with the manifests.".to_owned();
+            return "No changes are planned until the errors are fixed.".to_owned();
         }
         let ours = if found { " for this controller" } else { "" };
         let what = if self.snapshot.target_group_bindings.is_empty() { "nothing" } else { "no load balancer" };
-        format!("No Ingress and no Service{ours} in these manifests: {what} would be made.")
+        format!("No Ingress and no Service{ours} in these manifests: {what} would be created.")
     }
 
     /// Calls back with the plan of each group and Service, with each binding that the controller refuses, and then with each
@@ -284,7 +284,7 @@ fn values_of_annotations<'a>(
     object: &ObjectReference,
     annotations: &'a BTreeMap<String, String>,
 ) -> impl Iterator<Item = Written<'a>> {
-    // What `kubectl apply` remembers there is the object once more.
+    // The annotation in which `kubectl apply` remembers the object is the object once more.
     let others = annotations.iter().filter(|(key, _)| *key != "kubectl.kubernetes.io/last-applied-configuration");
     others.map(|(key, value)| (object.clone(), key.clone(), value.as_str()))
 }
@@ -295,7 +295,7 @@ fn values_of_name<'a>(object: &ObjectReference, name: &'a ObjectName) -> [Writte
         .map(|(field, value)| (object.clone(), format!("metadata.{field}"), value.as_str()))
 }
 
-/// Returns the values of an object in which people leave placeholders.
+/// Returns the values of an object that often contain placeholders.
 fn values_of<'a>(snapshot: &'a Snapshot, object: &ObjectReference) -> Vec<Written<'a>> {
     match object.kind {
         ObjectKind::Ingress => values_of_ingress(snapshot, &object.name),
@@ -304,7 +304,7 @@ fn values_of<'a>(snapshot: &'a Snapshot, object: &ObjectReference) -> Vec<Writte
     }
 }
 
-/// The values of a Service in which people leave placeholders.
+/// The values of a Service that often contain placeholders.
 fn values_of_service(service: &snapshot::Service) -> Vec<Written<'_>> {
     let object = ObjectReference::service(&service.name);
     let mut values: Vec<Written<'_>> = values_of_annotations(&object, &service.annotations).collect();
@@ -315,7 +315,7 @@ fn values_of_service(service: &snapshot::Service) -> Vec<Written<'_>> {
     values
 }
 
-/// The values of an Ingress in which people leave placeholders.
+/// The values of an Ingress that often contain placeholders.
 fn values_of_ingress<'a>(snapshot: &'a Snapshot, name: &ObjectName) -> Vec<Written<'a>> {
     let Some(ingress) = snapshot.ingresses.get(name) else { return Vec::new() };
     let object = ObjectReference::ingress(name);
@@ -361,7 +361,7 @@ fn name_placeholders(diagnostics: &mut Vec<Diagnostic>, values: &[Written<'_>]) 
                 severity: Severity::Note,
                 object: object.clone(),
                 field: field.clone(),
-                message: format!("`{found}` is a placeholder; it is planned as it stands"),
+                message: format!("`{found}` is a placeholder; it is planned unchanged"),
                 fix: "write its value before the manifest is applied".to_owned(),
             });
         }

@@ -14,15 +14,15 @@ use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 /// The variables that name an endpoint, the special one first.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-/// Where the environment wants traces, if anywhere.
+/// Returns the environment's variable and endpoint for traces, if there is one.
 fn endpoint() -> Option<(&'static str, String)> {
     ENDPOINTS.into_iter().find_map(|name| Some((name, std::env::var(name).ok().filter(|value| !value.is_empty())?)))
 }
 
-/// What sends traces; there is none where the environment names no endpoint. Needs a running tokio runtime.
+/// Returns the sender of traces; there is none where the environment names no endpoint. Needs a running tokio runtime.
 ///
 /// # Errors
-/// When the endpoint cannot be used, with the variable and what to do.
+/// When the endpoint cannot be used, with the variable and the fix.
 pub(super) fn provider(cluster: &str) -> Result<Option<SdkTracerProvider>, String> {
     let Some((variable, url)) = endpoint() else { return Ok(None) };
     if !url.starts_with("http://") {

@@ -45,7 +45,7 @@ use albatross_core::{
 };
 pub use runtime::start::{StartError, run};
 
-/// Everything that workers share, for one term of the lease.
+/// The state that workers share, for one term of the lease.
 pub struct Controller {
     config: BuildConfig,
     snapshot: Arc<RwLock<Snapshot>>,
@@ -97,7 +97,7 @@ impl Controller {
             let started = std::time::Instant::now();
             let worker = Arc::clone(&self);
             let task_key = key.clone();
-            // A task of its own, so that a panic costs one key's pass and not the worker.
+            // A separate task, so that a panic costs one key's pass and not the worker.
             let span = tracing::info_span!(target: crate::TRACES, "pass", %key, ?cause);
             let pass = async move { with_priority(priority(cause), worker.reconcile(&task_key)).await };
             let outcome = match tokio::spawn(pass.instrument(span)).await {
@@ -180,8 +180,8 @@ impl Controller {
         }
     }
 
-    /// The target group of a binding is not there, though its stack may believe so: it was deleted behind our back, and the
-    /// stack makes it anew. The stack is the one that the binding is of, and not any that its labels name.
+    /// The target group of a binding does not exist, though its stack may think so: it was deleted by others, and the
+    /// stack creates it again. The stack is the one that the binding belongs to, and not any that its labels name.
     async fn look_for_target_group(&self, binding: &ObjectName) {
         let Some(binding) = self.with_snapshot(|s| s.target_group_bindings.get(binding).cloned()) else { return };
         let Some(stack) = StackId::of_labels(&binding.labels) else { return };
@@ -217,7 +217,7 @@ impl Controller {
         Outcome::Failed(error.to_string())
     }
 
-    /// Whether some Ingress or Service has, or will have, a load balancer in the shared security group.
+    /// Returns true if some Ingress or Service has, or will have, a load balancer in the shared security group.
     fn backend_group_needed(&self) -> bool {
         self.with_snapshot(|snapshot| desired::needs_backend_security_group(snapshot, &self.config))
     }
@@ -227,7 +227,7 @@ impl Controller {
         if !self.config.enable_backend_security_group || self.config.backend_security_group.is_some() {
             return Outcome::Done;
         }
-        // Nearly always it is needed. Whoever waits for the gate holds up every group, and may wait as long as the longest
+        // Nearly always it is needed. A pass that waits for the gate delays every group, and may wait as long as the longest
         // pass takes, so that is asked first.
         if self.backend_group_needed() {
             self.waits.unblocked(SHARED_GROUP);
@@ -253,7 +253,7 @@ impl Controller {
             Err(error) if matches!(error.kind, albatross_aws::AwsErrorKind::Dependency { .. }) => {
                 let is_stuck = self.waits.blocked(SHARED_GROUP, "delete", waits::DEADLINE);
                 if is_stuck {
-                    // Somebody else may have made a rule that names it.
+                    // Another party may have made a rule that names it.
                     self.targets.invalidate_node_rules().await;
                 }
                 self.queue.add(Key::NodeRules);
@@ -276,7 +276,7 @@ impl Controller {
         }
     }
 
-    /// Everything that is worked on.
+    /// Returns the keys of all stacks, bindings and shared resources.
     fn keys(&self) -> Vec<Key> {
         self.with_snapshot(|snapshot| {
             desired::possible_stacks(snapshot)
@@ -287,18 +287,18 @@ impl Controller {
         })
     }
 
-    /// Wants everything looked at, at the start of a term.
+    /// Queues everything, at the start of a term.
     fn queue_everything(&self) {
         self.queue.resync(self.keys());
     }
 
-    /// Compares everything with AWS anew, one thing after the other, once every `period`: what others have changed there by
-    /// hand is found and put right. Each stack is read by its ARNs; AWS is listed at the end, for what nobody asks for any more.
+    /// Compares everything with AWS again, one thing after the other, once every `period`: changes made there by
+    /// hand are found and corrected. Each stack is read by its ARNs; AWS is listed at the end, for resources no longer requested.
     async fn audit(self: Arc<Self>, period: Duration) {
         loop {
             let keys = self.keys();
             let pause = period / u32::try_from(keys.len()).unwrap_or(u32::MAX).max(1);
-            tracing::debug!(keys = keys.len(), ?pause, "comparing everything with AWS anew, one after the other");
+            tracing::debug!(keys = keys.len(), ?pause, "comparing everything with AWS again, one after the other");
             for key in keys {
                 tokio::time::sleep(pause).await;
                 self.invalidate(&key).await;
@@ -309,7 +309,7 @@ impl Controller {
         }
     }
 
-    /// Gives up what is known of a key's part of AWS, so that it is read.
+    /// Invalidates the cached state of a key's part of AWS, so that it is read again.
     async fn invalidate(&self, key: &Key) {
         match key {
             Key::Stack(stack) => self.inventory.invalidate(stack),
@@ -327,7 +327,7 @@ impl Controller {
     /// Says what AWS has of Ingresses and Services that are gone. It is left alone: nothing is deleted without an object that asks for it.
     async fn report_leftovers(&self) {
         let Ok(groups) = self.inventory.groups().await else {
-            // Whoever needs AWS says why it does not answer.
+            // A pass that needs AWS reports why it does not answer.
             return;
         };
         for stack in self.with_snapshot(|snapshot| dependents::without_object(groups, snapshot, &self.watch_namespace))
@@ -335,13 +335,13 @@ impl Controller {
             let (object, key) = (stack.object(), stack.stack_key());
             tracing::warn!(
                 %stack,
-                "AWS has resources of {object}, which is gone, or not held by its finalizer any more; they are left alone: \
+                "AWS has resources of {object}, which is gone, or no longer has its finalizer; the controller does not delete them: \
                  delete them by hand, by their tag {key}={stack}, or create the object again and delete it"
             );
         }
     }
 
-    /// What is being worked on or waited for, a line each: what `/idle` shows.
+    /// Returns the work in progress and the work waited for, a line each: the answer of `/idle`.
     fn pending(&self) -> Vec<String> {
         let mut pending = self.synced.reasons();
         if !self.permit.holds() {
@@ -356,7 +356,7 @@ impl Controller {
         pending
     }
 
-    /// Brings the metrics up to date that tell of what there is, and not of what happens.
+    /// Updates the metrics that show state, not events.
     fn measure(&self) {
         let infos: Vec<metrics::TargetGroupInfo> = self.with_snapshot(|snapshot| {
             self.metrics.cached("ingress", snapshot.ingresses.len());
@@ -378,7 +378,7 @@ impl Controller {
         self.synced.activity.silent().into_iter().for_each(|(kind, silent)| self.metrics.watch_silent(kind, silent));
     }
 
-    /// What `/debug/state` shows.
+    /// Returns the answer of `/debug/state`.
     pub fn state(&self) -> serde_json::Value {
         let counts = self.with_snapshot(|s| {
             serde_json::json!({
@@ -405,10 +405,10 @@ impl Controller {
     }
 }
 
-/// What owns the shared security group, among those whose deletions wait.
+/// The owner of the shared security group, among waiting deletions.
 const SHARED_GROUP: &str = "shared backend security group";
 
-/// How urgent the calls of a pass are.
+/// Returns the priority of a pass's calls.
 fn priority(cause: QueueReason) -> Priority {
     match cause {
         QueueReason::Change => Priority::Edit,
@@ -417,7 +417,7 @@ fn priority(cause: QueueReason) -> Priority {
     }
 }
 
-/// What a pass over a key is about: a group of Ingresses has a name and no namespace.
+/// Returns namespace and name of the object of a key: a group of Ingresses has a name and no namespace.
 fn object_of(key: &Key) -> Option<(String, String)> {
     match key {
         Key::Stack(StackId::Group(name)) => Some((String::new(), name.to_string())),
@@ -428,7 +428,7 @@ fn object_of(key: &Key) -> Option<(String, String)> {
     }
 }
 
-/// How controller-runtime calls the end of a pass.
+/// Returns controller-runtime's label for the end of a pass.
 fn result_label(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "success",

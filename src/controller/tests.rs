@@ -56,7 +56,7 @@ fn with_instead(text: &str) -> Snapshot {
     loaded.snapshot
 }
 
-/// AWS with the load balancer of an Ingress without rules, all as it shall be.
+/// AWS with the load balancer of an Ingress without rules, all in its desired state.
 fn settled(call: &Call) -> Option<(u16, String)> {
     let action = call.action.as_str();
     let (balancer, listener) = ("arn:loadbalancer/app/web/1", "arn:listener/app/web/1/80");
@@ -127,7 +127,7 @@ async fn controller(
     ingress: Option<serde_json::Value>,
     special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + Sync + 'static,
 ) -> (Fake, Controller) {
-    // The HTTP stack is built for TLS, too, though none is spoken here.
+    // The HTTP stack is built for TLS, too, though none is used here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let fake = Fake::start(move |call| {
         let answer = special(&call).unwrap_or_else(|| answer(&call, ingress.as_ref()));
@@ -376,7 +376,7 @@ async fn the_status_is_written_also_while_a_deletion_has_to_wait() {
     let (mut snapshot, ingress) = unheld();
     snapshot.ingresses.get_mut(&web()).unwrap().finalizers.push("ingress.k8s.aws/resources".to_owned());
     let (fake, mut controller) = controller(snapshot, Some(ingress), |call| {
-        // A target group that nothing wants, and that somebody else's load balancer uses.
+        // A target group that no stack needs, and that another owner's load balancer uses.
         let group = "<TargetGroups><member><TargetGroupArn>arn:targetgroup/old/1</TargetGroupArn><TargetGroupName>old</TargetGroupName><VpcId>vpc-1</VpcId></member></TargetGroups>";
         match call.action.as_str() {
             action @ "DescribeTargetGroups" => Some(elb(action, group)),
@@ -474,7 +474,7 @@ async fn a_change_that_does_not_last_is_told_and_waits_while_the_rest_goes_on() 
         writes.push((calls.iter().filter(|call| call.action == "ModifyLoadBalancerAttributes").count(), outcome));
     }
     let Outcome::Failed(message) = &writes[3].1 else { panic!("{writes:?}") };
-    insta::assert_snapshot!(message, @"set attributes of load balancer web: routing.http2.enabled=false: applied 2 times, but AWS or the API server does not show it afterwards; asked for by Ingress shop/web, spec; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is tried again with growing pauses");
+    insta::assert_snapshot!(message, @"set attributes of load balancer web: routing.http2.enabled=false: applied 2 times, but AWS or the API server does not show it afterwards; requested by Ingress shop/web, spec; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is retried with growing pauses");
     let failed = || Outcome::Failed(message.clone());
     let again = || Outcome::Again(Duration::from_secs(1));
     assert_eq!(writes, [(1, again()), (1, again()), (0, failed()), (0, failed())]);

@@ -36,11 +36,11 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 fn in_a_world<T>(seed: u64, run: impl FnOnce() -> LocalBoxFuture<'static, T>) -> T {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    // Nobody waits for a month.
+    // No test waits for a month.
     runtime.block_on(async { tokio::time::timeout(MONTH, run()).await }).expect("a world that comes to an end")
 }
 
-/// Runs many worlds on all processors, and tells of those that fail.
+/// Runs many worlds on all processors, and reports those that fail.
 fn each_seed(seeds: impl Fn(u64) -> u64, count: u64, run: impl Fn(u64) -> Result<(), String> + Sync) {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let named = std::env::var("ALBATROSS_SIMULATION_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));
@@ -107,23 +107,20 @@ fn whatever_happens_a_world_becomes_what_it_would_without_a_past() {
     each_seed(|seed| seed, count(), |seed| one_world(seed, Shape::of(&mut Random::new(seed))));
 }
 
-/// What worlds have found, each with the seed of the world that did. Where worlds come to be made in another way, a seed
-/// makes another one; the tests beside the code that was mended stay.
+/// The mistakes that worlds have found, each with the seed of the world that did. If worlds come to be made in another way, a seed
+/// makes another one; the tests next to the code that was fixed stay.
 const FOUND: [(u64, &str); 8] = [
-    (46, "while the records were read, nobody noticed that the lease was lost"),
-    (110, "a status whose write was not answered was taken for what it had been before, and stayed"),
-    (
-        118,
-        "a checkpoint whose write was not answered was not taken back when targets changed, and vouched for what was gone",
-    ),
-    (217, "a request that failed while the records were read left promises that nobody took back"),
-    (341, "a security group that AWS did not know everywhere yet was taken for deleted, and stayed for ever"),
+    (46, "while the records were read, the loss of the lease was not noticed"),
+    (110, "a status whose write was not answered was assumed to be unchanged, and stayed"),
+    (118, "a checkpoint whose write was not answered was not removed when targets changed, and was trusted after it"),
+    (217, "a request that failed while the records were read left clean records that were never marked dirty"),
+    (341, "a security group that AWS did not show everywhere yet was assumed to be deleted, and stayed for ever"),
     (
         1227,
-        "a target group whose creation was not answered, and whose tags AWS did not know yet, was nobody's for ever",
+        "a target group whose creation was not answered, and whose tags AWS did not show yet, had no owner for ever",
     ),
     (1303, "the same after a restart"),
-    (1345, "a port that was closed only when an old load balancer had gone stayed open, as nobody looked once more"),
+    (1345, "a port that was closed only when an old load balancer had gone stayed open, as no pass looked once more"),
 ];
 
 #[test]

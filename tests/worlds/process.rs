@@ -87,10 +87,10 @@ impl HttpConnector for Mortal<SharedHttpConnector> {
     }
 }
 
-/// The clock of a process that may be frozen: what waits for a moment goes on some time after the process does.
+/// The clock of a process that may be frozen: a wait for a moment goes on some time after the process does.
 struct FrozenClock(Life);
 
-/// How long after the rest of a process its election goes on at most.
+/// The most time for which a process's election goes on after the rest of it has ended.
 const LATE: Duration = Duration::from_millis(500);
 
 impl Clock for FrozenClock {
@@ -107,7 +107,7 @@ impl Clock for FrozenClock {
     }
 }
 
-/// How a process comes to lead.
+/// The way in which a process comes to lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Election {
     /// It leads from the start, in this term, until the lease is taken from it.
@@ -123,7 +123,7 @@ pub(crate) struct Process {
     parts: Parts,
     settings: Settings,
     leadership: Option<watch::Sender<Leadership>>,
-    /// Has the lease given back, and the task that takes part in the election.
+    /// The sender releases the lease; the task takes part in the election.
     electing: Option<(watch::Sender<bool>, JoinHandle<()>)>,
     stopping: watch::Sender<bool>,
     leading: JoinHandle<Result<(), StartError>>,
@@ -131,7 +131,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts one. Its number tells it from all others.
+    /// Starts a process. Its number distinguishes it from all others.
     pub(crate) fn start(
         cluster: &SimulatedCluster,
         aws: &SimulatedAws,
@@ -203,7 +203,7 @@ impl Process {
         &self.life
     }
 
-    /// What it works with in its present term.
+    /// Returns the controller of its present term.
     pub(crate) fn controller(&self) -> Arc<Controller> {
         Arc::clone(&self.present.read().unwrap())
     }
@@ -216,7 +216,7 @@ impl Process {
         }
     }
 
-    /// Whether there is nothing that it waits for or works on.
+    /// Returns true if it neither waits for anything nor works on anything.
     pub(crate) fn is_idle(&self) -> bool {
         self.controller().is_idle()
     }
@@ -231,7 +231,7 @@ impl Process {
     }
 
     /// Takes the lease away from it, whatever it is doing, and gives it some time to do something that it may not do any
-    /// more. One that does not lead yet waits for the lease; the others begin anew, as standbys.
+    /// more. One that does not lead yet waits for the lease; the others start again, as standbys.
     pub(crate) async fn lose_lease(&mut self) {
         let sender = self.leadership.as_ref().expect("a process whose lease is given");
         sender.send_replace(Leadership::Standby);

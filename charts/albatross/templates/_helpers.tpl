@@ -29,7 +29,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{/* The labels of an object, with the name of the application that it is part of. aws-load-balancer-controller's webhooks pass
-over objects that carry its own name: what it made and shall be able to take back while none of its pods answers. */}}
+over objects that carry its own name: what it made and must be able to remove while none of its pods answers. */}}
 {{- define "albatross.labelsFor" -}}
 {{- $name := index . 1 -}}
 {{- with index . 0 -}}

@@ -5,15 +5,15 @@ use aws_sdk_acm::types as acm;
 use super::{AwsError, AwsReader};
 use albatross_core::{facts::certificates::Certificate, model::CertificateArn};
 
-/// A certificate as a list tells of it.
+/// A certificate in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedCertificate {
     pub(crate) arn: CertificateArn,
-    /// All names that it is for; `None` where the list does not tell them all.
+    /// All names that it is for; `None` where the list does not contain them all.
     pub(crate) domains: Option<Vec<String>>,
 }
 
-/// How many names of one certificate a list tells.
+/// The most names of one certificate that a list contains.
 const NAMES_IN_LIST: usize = 100;
 
 impl AwsReader {

@@ -30,17 +30,17 @@ use self::gate::{Gate, Ticket};
 pub use self::limits::{FixedLimit, ThrottleError, parse_throttle};
 use super::{AwsError, AwsErrorKind, CallObserver};
 
-/// How urgent a call is, compared with others that wait. The most urgent comes first.
+/// The urgency of a call, compared with others that wait. The most urgent comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Priority {
-    /// DeregisterTargets: requests go where nobody answers any more.
+    /// DeregisterTargets: requests go to targets that no longer answer.
     Deregister,
     /// RegisterTargets: a new pod waits for requests.
     Register,
-    /// Somebody has changed something and waits for it.
+    /// A user has changed something and waits for it.
     Edit,
-    /// The start of a term, or the sync period: nobody waits for it.
+    /// The start of a term, or the sync period: no user waits for it.
     Resync,
     /// Looking for drift.
     Audit,
@@ -50,7 +50,7 @@ tokio::task_local! {
     static PRIORITY: Priority;
 }
 
-/// Does `work` so that its calls have this priority. Without it they are [`Priority::Edit`]; registering and deregistering
+/// Runs `work` with this priority for its calls. Without it they have [`Priority::Edit`]; registering and deregistering
 /// targets have their own. A task that `work` spawns does not inherit it.
 pub async fn with_priority<F: Future>(priority: Priority, work: F) -> F::Output {
     PRIORITY.scope(priority, work).await
@@ -127,7 +127,7 @@ impl Class {
         }
     }
 
-    /// How many calls AWS takes at once after a pause, and the rate below which we do not go, calls a second: half of what
+    /// Returns the number of calls that AWS accepts at once after a pause, and the lowest rate, in calls per second: half of what
     /// AWS gives an account. Where others of the account leave less than that, the pauses of each throttled call do the rest.
     fn size(self) -> (f64, f64) {
         match self {
@@ -144,7 +144,7 @@ impl Class {
     }
 }
 
-/// What a class's budget is at, for `/debug/state`.
+/// The state of a class's budget, for `/debug/state`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BudgetState {
@@ -164,7 +164,7 @@ struct Queue {
     changed: Notify,
 }
 
-/// A place in a queue, given up however the wait ends.
+/// A place in a queue, released however the wait ends.
 struct WaitGuard<'a> {
     queue: &'a Queue,
     ticket: Ticket,
@@ -205,7 +205,7 @@ impl Queue {
     }
 }
 
-/// What one class has cost so far.
+/// The cost of one class so far.
 #[derive(Default)]
 struct Cost {
     waited: Duration,
@@ -300,7 +300,7 @@ impl Call<'_> {
         let now = Instant::now();
         let throttled = match answer {
             Err(AwsError { kind: AwsErrorKind::Throttled { .. }, .. }) => true,
-            // AWS has taken the call, even where it refuses what the call wants.
+            // AWS has accepted the call, even where it refuses the change.
             Ok(_) => false,
             Err(error) if error.code().is_some() => false,
             Err(_) => return,
@@ -319,7 +319,7 @@ impl Call<'_> {
             let (class, operation) = (self.class.name(), self.operation);
             match (before, after) {
                 (None, Some(rate)) => {
-                    tracing::info!(class, operation, rate, "AWS throttles, so these calls go out more slowly now");
+                    tracing::info!(class, operation, rate, "AWS throttles, so these calls are sent more slowly now");
                 }
                 _ => tracing::debug!(class, operation, rate = after, "throttled by AWS"),
             }

@@ -7,10 +7,10 @@ use aws_smithy_runtime_api::{box_error::BoxError, client::orchestrator::Metadata
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use tracing::Instrument as _;
 
-/// How a request ended. A failure has the HTTP status and AWS's code; status 0 and the code `NoAnswer` where there was no answer.
+/// The result of a request. A failure has the HTTP status and AWS's code; status 0 and the code `NoAnswer` where there was no answer.
 pub type RequestResult<'a> = Result<(), (u16, &'a str)>;
 
-/// Is told of every call, of every request that is made for it, and what it waits for. `service` is AWS's service id
+/// Observes every call, every request that is made for it, and its waits. `service` is AWS's service id
 /// (`Elastic Load Balancing v2`, `EC2`).
 pub trait CallObserver: Send + Sync {
     /// A request has been answered, or has failed.
@@ -24,12 +24,12 @@ pub trait CallObserver: Send + Sync {
     fn budget(&self, _class: &'static str, _rate: Option<f64>, _seconds_waited: f64, _throttled: bool) {}
 }
 
-/// What the requests of a call have come to so far.
+/// The totals of a call's requests so far.
 #[derive(Default)]
 struct Requests {
     made: u32,
     service: String,
-    /// Of the last one.
+    /// The HTTP status and the code of the last request, if it failed.
     failure: Option<(u16, String)>,
 }
 
@@ -37,7 +37,7 @@ tokio::task_local! {
     static REQUESTS: RefCell<Requests>;
 }
 
-/// Makes a call, and tells the observer of it if a request was made. The SDK sends requests in the task that wants them.
+/// Makes a call, and notifies the observer if a request was made. The SDK sends requests in the task of the caller.
 pub(super) async fn watched<F: Future>(
     observer: Option<&Arc<dyn CallObserver>>,
     operation: &str,

@@ -32,7 +32,7 @@ pub use writer::AwsWriter;
 /// The way to reach AWS.
 #[derive(Clone)]
 pub struct ConnectOptions {
-    /// The region: `--aws-region`, or what else tells it.
+    /// The region: `--aws-region`, or that of another source.
     pub region: String,
     /// The proxies that connections go through.
     pub proxies: Arc<Proxies>,
@@ -73,7 +73,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// No HTTP client can be made.
-    #[error("there can be no connections to AWS: {reason}")]
+    #[error("no connection to AWS is possible: {reason}")]
     Client {
         /// The reason.
         reason: String,
@@ -209,7 +209,7 @@ impl AwsReader {
     /// Returns where a service's calls go, in words.
     fn endpoint(&self, service: &str) -> String {
         let named = self.endpoints.get(service);
-        // Any name of AWS's will do to ask whether there is a proxy.
+        // Any host name of AWS shows whether there is a proxy.
         let proxy = self.proxies.for_url(named.map_or("https://amazonaws.com", String::as_str));
         let place = named.cloned().unwrap_or_else(|| format!("AWS in region {}", self.region));
         proxy.map_or_else(|| place.clone(), |proxy| format!("{place} through the proxy {proxy}"))

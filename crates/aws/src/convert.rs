@@ -108,7 +108,7 @@ pub(super) fn actions(actions: &[elb::Action]) -> Vec<Action<TargetGroupArn>> {
     sorted.into_iter().map(action).collect()
 }
 
-/// What a listener or rule does, as AWS takes it: what a client has to show, and the action. `None` for what is not made here,
+/// Converts the authentication and action of a listener or rule to AWS's form. `None` for actions that the controller does not make,
 /// and for a Secret that is not known.
 pub(crate) fn to_actions(before: Option<&Authentication>, action: &Action<TargetGroupArn>) -> Option<Vec<elb::Action>> {
     let mut action = to_action(action)?;
@@ -313,7 +313,7 @@ pub(super) fn rule(rule: &elb::Rule) -> Option<ObservedRule> {
 /// A listener without rules, further certificates and tags.
 pub(super) fn listener(listener: &elb::Listener) -> Option<ObservedListener> {
     let protocol = listener.protocol().and_then(|p| ListenerProtocol::from_word(p.as_str()));
-    // Listeners that do not speak TLS have no policy and no certificate, whatever an answer says.
+    // Listeners that do not use TLS have no policy and no certificate, whatever an answer says.
     let secure = protocol.is_none_or(ListenerProtocol::is_secure);
     let certificate = listener.certificates().iter().find_map(elb::Certificate::certificate_arn);
     Some(ObservedListener {

@@ -24,22 +24,22 @@ use aws_credential_types::{
 use self::{hints::Hints, web_identity::WebIdentity};
 use super::{error::chain, metadata};
 
-/// They are renewed this long before they end, or up to half of it later.
+/// The time before their end at which credentials are renewed, or up to half of it later.
 pub(super) const RENEWED_BEFORE: Duration = Duration::from_secs(120);
 /// The renewal has to end within this.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
-/// What is left of old credentials has to be this long, to be used on where there are no new ones.
+/// The least remaining lifetime with which old credentials stay in use where there are no new ones.
 const STILL_GOOD: Duration = Duration::from_secs(15);
 /// Between two attempts at new ones, while the old ones are good.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// There are no credentials.
+/// The error that there are no credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct NoCredentials {
-    /// What is missing or wrong; nothing of the credentials themselves.
+    /// The message; nothing of the credentials themselves.
     pub(super) message: String,
-    /// What to do, without a full stop.
+    /// The fix, without a full stop.
     pub(super) fix: String,
 }
 
@@ -48,7 +48,7 @@ impl NoCredentials {
         Self { message: message.into(), fix: fix.into() }
     }
 
-    /// This, where it is the cause of an error.
+    /// Returns this error where it is the cause of another one.
     pub(super) fn cause_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
     }
@@ -66,7 +66,7 @@ struct Sources {
     had: Mutex<LastCredentials>,
 }
 
-/// What there was, for when there is nothing new.
+/// The last credentials, used when there are no new ones.
 #[derive(Debug, Default)]
 struct LastCredentials {
     last: Option<Credentials>,
@@ -134,7 +134,7 @@ impl ProvideCredentials for Sources {
                     match had.last.clone().filter(good) {
                         Some(last) => {
                             tracing::warn!(
-                                "AWS credentials cannot be renewed: {error}; {}; those that there are go on being used until they end",
+                                "AWS credentials cannot be renewed: {error}; {}; the old ones are used until they expire",
                                 error.fix
                             );
                             Ok(last)
@@ -147,7 +147,7 @@ impl ProvideCredentials for Sources {
     }
 }
 
-/// Whether these may be used for some more calls.
+/// Returns true if the credentials can be used for some more calls.
 fn good(credentials: &Credentials) -> bool {
     credentials.expiry().is_none_or(|end| end > SystemTime::now() + STILL_GOOD)
 }

@@ -11,7 +11,7 @@ use albatross_core::model::{
     SubnetInfo, Tags, VpcBlocks, VpcId, ZoneInfo,
 };
 
-/// The number of values that one filter takes.
+/// The most values of one filter.
 const FILTER_VALUES: usize = 200;
 
 fn filter(name: &str, values: impl IntoIterator<Item = impl Into<String>>) -> Filter {

@@ -16,11 +16,11 @@ use albatross_core::{
     },
 };
 
-/// The number of resources that one DescribeTags takes.
+/// The most resources of one DescribeTags.
 const TAGS: usize = 20;
 /// The most load balancers that DescribeLoadBalancers takes by ARN; of target groups AWS names no limit.
 const BY_ARN: usize = 20;
-/// The number of calls that are made at once where many are needed.
+/// The most calls made at once where many are needed.
 const AT_ONCE: usize = 4;
 
 /// The parameters of CreateLoadBalancer.
@@ -45,7 +45,7 @@ pub struct NewRule<'a> {
     pub transforms: &'a [Transform],
 }
 
-/// The parameters of CreateListener, or those that ModifyListener changes.
+/// The parameters of CreateListener, or the changes of ModifyListener.
 #[derive(Default)]
 pub struct NewListener {
     pub protocol: Option<ListenerProtocol>,
@@ -82,7 +82,7 @@ impl NewListener {
         self.mutual_authentication.as_ref().map(convert::to_mutual_authentication)
     }
 
-    /// An answer with what AWS does not tell of what was sent.
+    /// Completes an answer with the values that were sent and that AWS does not return.
     fn remembered(&self, mut answer: ObservedListener) -> ObservedListener {
         if self.default_action.is_some() {
             remember_secret(&mut answer.default_actions, self.default_authentication.as_ref());
@@ -99,7 +99,7 @@ fn actions(
     convert::to_actions(before, action).ok_or_else(|| AwsError::unsent(operation, "an action of unknown kind"))
 }
 
-/// An answer to a request that may hold a Secret's content: AWS's words, which may repeat it, are told without it.
+/// Returns an error for a request that may contain a Secret's content: AWS's message, which may repeat it, is left out.
 fn without_secret<T>(answer: Result<T, AwsError>, sent: Option<&Authentication>) -> Result<T, AwsError> {
     answer.map_err(|error| match sent.and_then(Authentication::secret) {
         Some(secret) => error.without(&[&secret.client_secret, &secret.client_id.0]),
@@ -334,7 +334,7 @@ impl AwsReader {
         }
         if listener.protocol.is_none_or(ListenerProtocol::is_secure) {
             let certificates = self.elb.describe_listener_certificates().listener_arn(listener.arn.as_str());
-            // The default certificate is told besides, and may stand in the list a second time as one of the others.
+            // The default certificate is returned separately, and may be in the list a second time as one of the others.
             listener.certificates = pages!(self, "DescribeListenerCertificates", certificates, certificates)
                 .iter()
                 .filter(|c| c.is_default() != Some(true))
@@ -385,7 +385,7 @@ impl AwsWriter {
         self.write("SetSecurityGroups", || call.clone().send()).await.map(drop)
     }
 
-    /// SetSubnets: all that the load balancer shall be in.
+    /// SetSubnets: all subnets that the load balancer needs.
     pub async fn set_subnets(&self, arn: &LoadBalancerArn, subnets: &[SubnetMapping]) -> Result<(), AwsError> {
         let mappings = subnets.iter().map(convert::to_subnet_mapping).collect();
         let call = self.elb.set_subnets().load_balancer_arn(arn.as_str()).set_subnet_mappings(Some(mappings));
@@ -662,7 +662,7 @@ impl AwsWriter {
     }
 }
 
-/// Returns the security groups of load balancers, by ARN.
+/// Returns the security groups that each load balancer has, by its ARN. AWS may have added some to those that were requested.
 pub(super) fn security_groups_of(balancers: &[elb::LoadBalancer]) -> BTreeMap<String, BTreeSet<SecurityGroupId>> {
     balancers.iter().filter_map(|b| Some((b.load_balancer_arn()?.to_owned(), convert::security_groups(b)))).collect()
 }

@@ -12,7 +12,7 @@ use super::{
 use albatross_core::model::{Tags, VpcId};
 
 impl AwsReader {
-    /// Makes sure that there are credentials, so that their lack is told at the start and not at the first call.
+    /// Makes sure that there are credentials, so that a lack is reported at the start and not at the first call.
     ///
     /// # Errors
     /// [`AwsErrorKind::Credentials`], with what the chain of providers said.

@@ -15,11 +15,11 @@ use super::credentials::NoCredentials;
 pub struct AwsError {
     /// The operation's name in AWS's API.
     pub operation: &'static str,
-    /// What happened.
+    /// The kind of the error.
     pub kind: AwsErrorKind,
 }
 
-/// What happened to a call. `code` and `message` are AWS's words.
+/// The result of a call that failed. `code` and `message` are AWS's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AwsErrorKind {
     /// AWS took no more calls for now. It did not take effect.
@@ -29,7 +29,7 @@ pub enum AwsErrorKind {
         /// AWS's words.
         message: String,
     },
-    /// AWS will not do it, however often it is asked. It did not take effect.
+    /// AWS refuses the call, however often it is repeated. It did not take effect.
     Refused {
         /// For example `ValidationError`.
         code: String,
@@ -43,7 +43,7 @@ pub enum AwsErrorKind {
         /// AWS's words.
         message: String,
     },
-    /// Something else still uses the thing. It did not take effect; it will, once the other has let go.
+    /// Another resource still uses this one. The call did not take effect; it will, once the other has released it.
     Dependency {
         /// `DependencyViolation` or `ResourceInUse`.
         code: String,
@@ -57,7 +57,7 @@ pub enum AwsErrorKind {
         /// AWS's words.
         message: String,
     },
-    /// It is there already: what is known must be read again.
+    /// The resource exists already: the cached state must be read again.
     Duplicate {
         /// For example `PriorityInUse`.
         code: String,
@@ -66,28 +66,28 @@ pub enum AwsErrorKind {
     },
     /// There was no answer, or one that does not say whether the call took effect.
     Unclear {
-        /// What was seen instead of an answer.
+        /// The failure seen instead of an answer.
         message: String,
     },
-    /// There are no credentials, or AWS does not take them. It did not take effect.
+    /// There are no credentials, or AWS does not accept them. It did not take effect.
     Credentials {
-        /// What is wrong; nothing of the credentials themselves.
+        /// The message; nothing of the credentials themselves.
         message: String,
-        /// What to do, where it is known better than in general.
+        /// The fix, where it is known better than in general.
         fix: Option<String>,
     },
     /// The connection could not be made, so the call was never sent.
     Unreachable {
         /// The endpoint, as far as it is known.
         endpoint: String,
-        /// What the network says.
+        /// The network's message.
         message: String,
     },
     /// The lease is not held any more, so the call was not sent.
     Withheld,
     /// The request could not be put together, so the call was never sent.
     Unsent {
-        /// What is wrong with it.
+        /// The message.
         message: String,
     },
 }
@@ -166,7 +166,7 @@ const EC2_OPERATIONS: [&str; 13] = [
 /// The operations of ACM that are called.
 const ACM_OPERATIONS: [&str; 2] = ["DescribeCertificate", "ListCertificates"];
 
-/// Whether an operation is EC2's.
+/// Returns true if an operation is EC2's.
 fn is_ec2(operation: &str) -> bool {
     EC2_OPERATIONS.contains(&operation)
 }
@@ -180,7 +180,7 @@ pub(super) fn service_of(operation: &str) -> &'static str {
     }
 }
 
-/// What a code of AWS's means.
+/// Returns the kind of error for a code of AWS's.
 fn of_code(code: &str, message: &str, status: u16) -> AwsErrorKind {
     // EC2 appends a long text that only sts:DecodeAuthorizationMessage can read.
     let message = message.split(" Encoded authorization failure message").next().unwrap_or_default();
@@ -242,7 +242,7 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 impl AwsError {
-    /// Sorts what the SDK answered. `endpoint` is told to people when the call could not be sent.
+    /// Classifies the SDK's error. `endpoint` is in the message when the call could not be sent.
     pub(crate) fn new<E>(operation: &'static str, endpoint: &str, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -275,7 +275,7 @@ impl AwsError {
         Self { operation, kind: AwsErrorKind::Unclear { message: format!("the answer has no {what}") } }
     }
 
-    /// A write that was given up because another process may take the lease.
+    /// Returns the error of a write that was not sent because another process may take the lease.
     pub(crate) fn unanswered(operation: &'static str, within: Duration) -> Self {
         let message = format!("no answer within the {} s for which the lease was certain", within.as_secs());
         Self { operation, kind: AwsErrorKind::Unclear { message } }
@@ -286,19 +286,19 @@ impl AwsError {
         Self { operation, kind: AwsErrorKind::Unsent { message: what.to_owned() } }
     }
 
-    /// Whether AWS will not do it, however often it is asked.
+    /// Returns true if AWS refuses the call, however often it is repeated.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         matches!(self.kind, AwsErrorKind::Refused { .. })
     }
 
-    /// Whether a permission is missing.
+    /// Returns true if a permission is missing.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self.kind, AwsErrorKind::Denied { .. })
     }
 
-    /// Whether trying again, or reading again, helps without anybody changing anything: nobody needs to be told then.
+    /// Returns true if the call can succeed when it is tried again, or after reading again, without a fix by a user: then it is not reported.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
@@ -313,7 +313,7 @@ impl AwsError {
         )
     }
 
-    /// Whether what is known of AWS may be wrong now and has to be read again.
+    /// Returns true if the cached state of AWS may be wrong and must be read again.
     #[must_use]
     pub fn asks_to_read_again(&self) -> bool {
         matches!(
@@ -350,13 +350,13 @@ impl AwsError {
         self
     }
 
-    /// Whether the thing is not there.
+    /// Returns true if the resource does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self.kind, AwsErrorKind::NotFound { .. })
     }
 
-    /// Whether AWS has refused with words that contain these, in whatever case.
+    /// Returns true if AWS has refused with a message that contains these words, in any case.
     #[must_use]
     pub fn says(&self, words: &str) -> bool {
         matches!(&self.kind, AwsErrorKind::Refused { message, .. } | AwsErrorKind::Dependency { message, .. }
@@ -377,7 +377,7 @@ impl AwsError {
         }
     }
 
-    /// What the reader can do about it, as a sentence without a full stop; `None` where waiting is all.
+    /// Returns the fix, as a sentence without a full stop; `None` where the only fix is to wait.
     #[must_use]
     pub fn fix(&self) -> Option<String> {
         match &self.kind {
@@ -421,7 +421,7 @@ impl AwsError {
 
 /// A failure below HTTP: without credentials and without a connection nothing was sent.
 fn of_dispatch(endpoint: &str, message: String) -> AwsErrorKind {
-    // The SDK tells these apart by types that it does not show; their texts are part of hyper-util and aws-credential-types.
+    // The SDK distinguishes these by types that it does not export; their texts are part of hyper-util and aws-credential-types.
     let credentials = ["credential", "identity"].iter().any(|word| message.contains(word));
     let unsent =
         ["client error (Connect)", "connect timeout", "dns error", "DNS"].iter().any(|word| message.contains(word));
@@ -478,10 +478,10 @@ impl fmt::Display for AwsError {
             AwsErrorKind::Denied { code, message } => write!(f, "AWS does not allow {operation}: {message} ({code})"),
             AwsErrorKind::Dependency { code, message } => write!(f, "{operation} has to wait: {message} ({code})"),
             AwsErrorKind::NotFound { code, message } => {
-                write!(f, "{operation} names something that is not there: {message} ({code})")
+                write!(f, "{operation} names a resource that does not exist: {message} ({code})")
             }
             AwsErrorKind::Duplicate { code, message } => {
-                write!(f, "{operation} found something there already: {message} ({code})")
+                write!(f, "{operation} found an existing resource: {message} ({code})")
             }
             AwsErrorKind::Unclear { message } => {
                 write!(f, "{operation} ended without a clear answer and may have taken effect: {message}")

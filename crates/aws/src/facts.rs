@@ -20,7 +20,7 @@ use albatross_core::{
     model::{SecurityGroupId, TargetGroupArn, TrustStoreArn, VpcId},
 };
 
-/// Subnets, security groups, route tables and their tags change rarely. What is not found is asked for anew every time.
+/// Subnets, security groups, route tables and their tags change rarely. Resources that are not found are looked up again every time.
 const MAXIMUM_AGE: Duration = Duration::from_secs(300);
 
 /// A region gets new zones, and a VPC new blocks of addresses, more rarely still.
@@ -34,7 +34,7 @@ pub struct FactStore {
     vpc: VpcId,
     gates: subnets::Gates,
     ages: Ages,
-    /// One reader at a time: whoever waited finds the answer.
+    /// One reader at a time: the others wait and find the answer.
     places: tokio::sync::Mutex<Places>,
     /// The same, for each list of names.
     security_groups: Mutex<BTreeMap<Vec<String>, Cell<Vec<SecurityGroupId>>>>,
@@ -46,7 +46,7 @@ pub struct FactStore {
     certificates: CertificateStore,
 }
 
-/// Where load balancers may go: what every question about subnets is answered from.
+/// The subnets and their locations: every question about subnets is answered from here.
 #[derive(Debug, Default)]
 struct Places {
     subnets: Option<Reading<Vec<subnets::SubnetCandidate>>>,
@@ -56,7 +56,7 @@ struct Places {
 
 type Cell<T> = Arc<tokio::sync::Mutex<Option<Reading<T>>>>;
 
-/// What AWS answered.
+/// An answer of AWS, with its time.
 #[derive(Debug)]
 struct Reading<T> {
     value: T,
@@ -82,7 +82,7 @@ impl Ages {
         reading.number > self.invalidated.load(Ordering::SeqCst) && reading.at.elapsed() < maximum_age
     }
 
-    /// What is kept, unless it is too old, or what `read` answers.
+    /// Returns the cached answer unless it is too old, otherwise the answer of `read`.
     async fn get<'a, T>(
         &self,
         kept: &'a mut Option<Reading<T>>,
@@ -102,7 +102,7 @@ impl Ages {
 }
 
 impl Ages {
-    /// Where the answer to some question is kept. Those that nobody has asked in a while make room.
+    /// Returns the cell that caches the answer to a question. Cells that have not been used for a while make room.
     fn cell<K: Ord + Clone, T>(&self, cells: &Mutex<BTreeMap<K, Cell<T>>>, key: &K) -> Cell<T> {
         let mut cells = cells.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = cells.get(key) {
@@ -151,7 +151,7 @@ impl FactStore {
         Self { gates, ..self }
     }
 
-    /// Where any are named, only certificates of these authorities count.
+    /// Restricts certificates to those of the named authorities, if any are named.
     #[must_use]
     pub fn with_certificate_authorities(mut self, allowed: BTreeSet<String>) -> Self {
         self.certificates = CertificateStore::of_authorities(allowed);
@@ -270,7 +270,7 @@ impl FactStore {
             Ok(blocks) if blocks.is_empty() => {
                 *kept = None;
                 Fact::Absent {
-                    message: format!("AWS tells of no IPv4 blocks of {}", self.vpc),
+                    message: format!("AWS reports no IPv4 blocks of {}", self.vpc),
                     fix: "check --aws-vpc-id and --aws-region".to_owned(),
                 }
             }
@@ -299,7 +299,7 @@ impl FactStore {
         found.map_or_else(|error| unavailable(&error), Fact::Known)
     }
 
-    /// Forgets what was found, so that it is asked for anew: something about it did not fit.
+    /// Invalidates the answer, so that it is read again: something about it did not fit.
     pub fn invalidate(&self) {
         self.ages.invalidated.store(self.ages.now(), Ordering::SeqCst);
     }

@@ -34,7 +34,7 @@ struct ProxiedClients<T> {
     through: BTreeMap<ProxyAddress, T>,
 }
 
-/// The HTTP client for everything that speaks with AWS.
+/// The HTTP client for all connections to AWS.
 #[derive(Clone, Debug)]
 pub struct AwsHttp(pub(super) SharedHttpClient);
 

@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const REGION: &str = "/latest/meta-data/placement/region";
 const ADDRESS: &str = "/latest/meta-data/mac";
 
-/// A client that gives up soon.
+/// A client with a short timeout.
 pub(super) fn client(http: Option<SharedHttpClient>) -> imds::Client {
     let mut config = ProviderConfig::without_region();
     if let Some(http) = http {
@@ -28,13 +28,13 @@ pub(super) fn client(http: Option<SharedHttpClient>) -> imds::Client {
 pub struct Instance(imds::Client);
 
 impl Instance {
-    /// Nothing is asked yet.
+    /// Makes a client, without a request yet.
     ///
     /// # Errors
-    /// When AWS_EC2_METADATA_DISABLED forbids to ask.
+    /// When AWS_EC2_METADATA_DISABLED turns the service off.
     pub fn new(http: &AwsHttp) -> Result<Self, String> {
         if std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
-            return Err("AWS_EC2_METADATA_DISABLED forbids to ask the instance metadata service".to_owned());
+            return Err("AWS_EC2_METADATA_DISABLED turns the instance metadata service off".to_owned());
         }
         Ok(Self(client(Some(http.0.clone()))))
     }
@@ -42,7 +42,7 @@ impl Instance {
     /// Its region.
     ///
     /// # Errors
-    /// Why there was no answer.
+    /// When the service gives no answer, with the reason.
     pub async fn region(&self) -> Result<String, String> {
         within(self.get(REGION)).await
     }
@@ -50,7 +50,7 @@ impl Instance {
     /// The VPC of its primary network interface.
     ///
     /// # Errors
-    /// Why there was no answer.
+    /// When the service gives no answer, with the reason.
     pub async fn vpc(&self) -> Result<VpcId, String> {
         within(async {
             let address = self.get(ADDRESS).await?;

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-/// What a connection is made for is on the node or beside it, never behind a proxy: the instance's metadata (EC2), and the
+/// The addresses that are on the node or next to it, never behind a proxy: the instance's metadata (EC2), and the
 /// agent of EKS Pod Identity, by IPv4 and IPv6.
 const NEVER: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
@@ -30,7 +30,7 @@ impl ProxyAddress {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let (host, port) = host_and_port(authority.rsplit('@').next().unwrap_or_default()).ok_or_else(wrong)?;
         let readable = !host.is_empty() && !url.contains(char::is_whitespace) && port.is_none_or(|port| port > 0);
-        // An Internationalised or otherwise odd URL would be taken apart differently by whoever connects.
+        // An internationalised or otherwise unusual URL would be parsed differently by the HTTP client.
         if !readable || !url.is_ascii() || !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
             return Err(wrong());
         }
@@ -67,7 +67,7 @@ fn without_user(url: &str) -> String {
 
 /// A variable that does not name a proxy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{variable} is `{value}`, which is no address of an HTTP proxy; write `http://host:port`")]
+#[error("{variable} is `{value}`, which is not the address of an HTTP proxy; write `http://host:port`")]
 pub struct ProxyError {
     variable: &'static str,
     value: String,
@@ -87,7 +87,7 @@ enum NoProxyEntry {
     },
 }
 
-/// Which connection goes through which proxy.
+/// The proxy of each connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     http: Option<ProxyAddress>,
@@ -158,7 +158,7 @@ impl Proxies {
             .flat_map(|text| text.split(','))
             .filter_map(|e| NoProxyEntry::read(e.trim()))
             .collect();
-        // The API server, as pods are told its address.
+        // The API server, by the address that pods have for it.
         direct.extend(get("KUBERNETES_SERVICE_HOST").as_deref().and_then(NoProxyEntry::read));
         Ok(Self { http: proxy("HTTP_PROXY")?, https: proxy("HTTPS_PROXY")?, direct })
     }
@@ -302,7 +302,7 @@ mod tests {
     fn what_is_no_proxy_is_refused_without_its_password() {
         insta::assert_snapshot!(
             proxies(&[("https_proxy", "socks5://me:secret@proxy:1080")]).unwrap_err(),
-            @"HTTPS_PROXY is `socks5://…@proxy:1080`, which is no address of an HTTP proxy; write `http://host:port`"
+            @"HTTPS_PROXY is `socks5://…@proxy:1080`, which is not the address of an HTTP proxy; write `http://host:port`"
         );
         for text in ["http://", "http://host:port", "http://ho st", "http://[::1", "http://host:0", "http://hôte:1"] {
             assert!(proxies(&[("HTTP_PROXY", text)]).is_err(), "{text}");

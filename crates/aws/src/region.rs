@@ -31,7 +31,7 @@ pub fn region_of_zone(zone: &str) -> Option<String> {
             continue;
         }
         let (number, letters) = part.split_at(digits);
-        // Behind the number stands the letter of a zone, or the rest of a name, and not nothing: a region is no zone.
+        // The number is followed by the letter of a zone, or the rest of a name, and not by nothing: a region is not a zone.
         let more = parts.next().is_some();
         let zone = letters.bytes().all(|byte| byte.is_ascii_lowercase()) && (letters.len() == 1 || more);
         if region.len() < 2 || !zone {

@@ -11,7 +11,7 @@ pub(crate) use albatross_core::{
     targets::{TargetGroupFacts, TargetGroupKey},
 };
 
-/// How many targets one call of RegisterTargets or DeregisterTargets takes.
+/// The most targets of one call of RegisterTargets or DeregisterTargets.
 const BATCH: usize = 200;
 
 impl AwsWriter {

@@ -48,8 +48,8 @@ impl fmt::Display for Key {
     }
 }
 
-/// Returns whether a binding is a stack's. It carries the stack's labels, which anybody can write, and it is in the namespace
-/// of the Service and holds its target group there. Of a group that is gone the ARN tells the name, and the stack the namespace;
+/// Returns whether a binding is a stack's. It carries the stack's labels, which any user can write, and it is in the namespace
+/// of the Service and holds its target group there. For a group that is gone the ARN gives the name, and the stack the namespace;
 /// one of several Ingresses has those of its target groups and of its members, and whose finalizer is not only written by hand
 /// is remembered or has a status.
 pub fn is_binding_of(
@@ -96,7 +96,7 @@ fn stack_in_reach(binding: &TargetGroupBinding, snapshot: &Snapshot) -> Option<S
     reaches.then_some(stack)
 }
 
-/// A kind of object whose changes concern somebody.
+/// A kind of object whose changes affect keys.
 pub trait Dependents: SnapshotObject {
     /// The keys that a change concerns; the snapshot has it already.
     fn keys(change: &Change<Self>, snapshot: &Snapshot) -> BTreeSet<Key>;
@@ -116,7 +116,7 @@ impl Dependents for Ingress {
             .flat_map(|ingress| groups_of(ingress, snapshot))
             .map(Key::Stack)
             .collect();
-        // The last Ingress that was let go releases the shared security group: seen here, and not when the finalizer is
+        // The last Ingress that was released releases the shared security group: seen here, and not when the finalizer is
         // taken off, because only now does the snapshot know.
         if change.before.as_ref().is_some_and(ingress::is_held) && !present.is_some_and(ingress::is_held) {
             keys.insert(Key::BackendSecurityGroup);
@@ -164,7 +164,7 @@ impl Dependents for Namespace {
     }
 }
 
-/// Returns true if an Ingress leads to a Service, in a backend or in an action.
+/// Returns true if an Ingress names a Service, in a backend or in an action.
 fn names_service(ingress: &Ingress, service: &str) -> bool {
     let named = |backend: &Backend| matches!(backend, Backend::Service { name, .. } if name == service);
     ingress.default_backend.iter().any(named)
@@ -192,7 +192,7 @@ impl Dependents for Service {
             .map(Key::Stack)
             .chain(bindings_of(snapshot, &change.name))
             .collect();
-        // As with Ingresses: the last that was let go releases the shared security group.
+        // As with Ingresses: the last one that was released releases the shared security group.
         if change.before.as_ref().is_some_and(service::is_held) && !present.is_some_and(service::is_held) {
             keys.insert(Key::BackendSecurityGroup);
         }
@@ -252,7 +252,7 @@ impl Dependents for TargetGroupBinding {
     }
 }
 
-/// Those stacks that no Ingress and no Service of the cluster belongs to. Where one namespace alone is watched, stacks of others
+/// Returns the stacks that no Ingress and no Service of the cluster belongs to. Where only one namespace is watched, stacks of others
 /// are not judged, nor are groups that no Ingress of it belongs to: their objects may be elsewhere.
 pub fn without_object(stacks: BTreeSet<StackId>, snapshot: &Snapshot, watched: &str) -> BTreeSet<StackId> {
     let judged = |stack: &StackId| match stack {

@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::model::ObjectReference;
 
-/// How bad it is.
+/// The severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Of manifests alone: something that they do not say, and how it is planned without it.
+    /// Only for manifests: something that they do not contain, and how it is planned without it.
     Note,
     /// The object is served; something about it has no effect, or is answered differently than written.
     Warning,
@@ -18,15 +18,15 @@ pub enum Severity {
     Error,
 }
 
-/// What kind of mistake it is: stable words, for machines and documentation.
+/// The kind of a mistake: stable words, for programs and documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
-    /// An annotation that nobody reads.
+    /// An annotation that the controller does not know.
     UnknownAnnotation,
     /// A known annotation that has no effect yet.
     AnnotationNotBuilt,
-    /// Something that concerns identity, access, exposure, membership or matching, and is not built yet.
+    /// A setting that concerns identity, access, exposure, membership or matching, and is not built yet.
     Refused,
     /// A value outside its grammar.
     InvalidValue,
@@ -56,20 +56,20 @@ pub enum Code {
     ReplacementNeeded,
 }
 
-/// One finding on one object.
+/// A finding on one object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Diagnostic {
-    /// What kind of mistake.
+    /// The kind of the mistake.
     pub code: Code,
-    /// How bad.
+    /// The severity.
     pub severity: Severity,
     /// The object that has to be changed.
     pub object: ObjectReference,
     /// Annotation key or field path within it.
     pub field: String,
-    /// What is wrong, without a full stop.
+    /// The message, without a full stop.
     pub message: String,
-    /// What to do.
+    /// The fix.
     pub fix: String,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// How many diagnostics of one severity are reported on one object.
+/// The most diagnostics of one severity reported on one object.
 const MAX_REPORTED: usize = 10;
 
 /// Returns what of the diagnostics is reported on the objects: at most ten errors and ten warnings an object, in their order, and then

@@ -1,4 +1,4 @@
-//! A server on loopback that answers as a test wants, so that the SDK's own requests, retries and parsing are tested.
+//! A server on loopback with the answers of a test, so that the SDK's own requests, retries and parsing are tested.
 
 use std::{
     collections::BTreeMap,
@@ -67,12 +67,12 @@ impl Fake {
         Self { endpoint, calls }
     }
 
-    /// Returns the calls since the last time, in order.
+    /// Returns the calls made since the last time, in order.
     pub fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.calls.lock().expect("no panic while it is held"))
     }
 
-    /// The same by name alone, sorted: calls made side by side come in any order.
+    /// The same by name only, sorted: concurrent calls come in any order.
     pub fn actions(&self) -> Vec<String> {
         let mut actions: Vec<_> = self.calls().into_iter().map(|call| call.action).collect();
         actions.sort();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// SplitMix64, so that the seeds of worlds that failed once go on naming the same worlds.
+/// SplitMix64, so that the seeds of worlds that failed once keep naming the same worlds.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -11,7 +11,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A generator of its own for one part, so that what one part asks for changes nothing for another.
+    /// Returns a separate generator for one part, so that the draws of one part change nothing for another.
     pub fn fork(&self, part: u64) -> Self {
         let mut fork = Self(self.0 ^ part.wrapping_mul(0xA24B_AED4_963E_E407));
         fork.number();

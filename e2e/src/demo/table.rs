@@ -1,4 +1,4 @@
-//! What exists in the account, for people: load balancers, their listeners and rules in order, target groups with their
+//! A table of the account, for people: load balancers, their listeners and rules in order, target groups with their
 //! targets, and the objects that they are for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +58,7 @@ pub(super) async fn of_account(aws: &Aws) -> Result<String> {
     Ok(text)
 }
 
-/// How many healthy targets the controller's target groups have.
+/// Returns the number of healthy targets of the controller's target groups.
 pub(super) async fn healthy_targets(aws: &Aws) -> Result<usize> {
     let mut healthy = 0;
     for (group, _) in target_groups(aws).await? {

@@ -6,7 +6,7 @@ use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 /// The region of the lab.
 pub const REGION: &str = "us-west-2";
 
-/// One client a service.
+/// The clients, one for each service.
 #[derive(Clone)]
 pub struct Aws {
     pub ec2: aws_sdk_ec2::Client,

@@ -43,7 +43,7 @@ impl Cluster {
         Ok(Self { client: Client::try_from(config)? })
     }
 
-    /// Whether the server says that it is ready and has made its first namespaces.
+    /// Returns true if the server says that it is ready and has made its first namespaces.
     pub async fn ready(&self) -> Result<bool> {
         let request = hyper::Request::get("/readyz").body(Vec::new())?;
         self.client.request_text(request).await?;
@@ -161,7 +161,7 @@ impl Cluster {
         Ok(events.iter().map(EventLine::of).collect())
     }
 
-    /// Applies the CRDs of a folder (its kustomization aside) and waits until they are served.
+    /// Applies the CRDs of a folder (without its kustomization) and waits until they are served.
     pub async fn install_custom_resource_definitions(&self, folder: &Path) -> Result<()> {
         let mut names = Vec::new();
         let entries = std::fs::read_dir(folder)
@@ -208,7 +208,7 @@ impl EventLine {
     }
 }
 
-/// What tells an object from others.
+/// The identity of an object.
 struct Id<'a> {
     api_version: &'a str,
     kind: &'a str,
@@ -247,7 +247,7 @@ pub fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Whether the object's status has the condition with status `True`.
+/// Returns true if the object's status has the condition with status `True`.
 pub fn condition_is_true(object: &Value, condition: &str) -> bool {
     let conditions = items(object, "/status/conditions");
     conditions.iter().any(|found| text(found, "/type") == condition && text(found, "/status") == "True")

@@ -31,7 +31,7 @@ const LINKED: GoProgram = GoProgram {
 };
 const CONTROLLERS: &str = "endpointslice-controller,namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller";
 const TOKEN: &str = "admintoken";
-/// What ServiceAccounts ask of the API server is written down, and nothing else: neither the lab nor Kubernetes' own parts.
+/// The audit policy: only requests of ServiceAccounts are recorded, neither the lab's nor those of Kubernetes' own parts.
 const AUDIT_POLICY: &str = r#"{
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -42,7 +42,7 @@ const AUDIT_POLICY: &str = r#"{
 /// The file with the requests of ServiceAccounts, a line of JSON each.
 pub(super) const AUDIT_LOG: &str = "audit.log";
 
-/// Where the control plane's programs are.
+/// The location of the control plane's programs.
 enum Programs {
     /// A folder with `etcd`, `kube-apiserver` and `kube-controller-manager`, named by KUBEBUILDER_ASSETS.
     Assets(PathBuf),

@@ -72,7 +72,7 @@ impl Controller {
         if !extra_flags.contains(&"--enable-webhooks") {
             arguments.push(path("webhook-cert-dir", lab.directory()));
         }
-        // What a test says of a flag counts.
+        // A flag set by a test takes precedence.
         let name = |argument: &OsString| argument.to_str().and_then(|text| text.split('=').next()).map(str::to_owned);
         let said: Vec<String> =
             extra_flags.iter().filter_map(|flag| Some(flag.split('=').next()?.to_owned())).collect();
@@ -93,7 +93,7 @@ impl Controller {
         .await
     }
 
-    /// What its `/readyz` answers: the status, and the text with the reasons.
+    /// Returns the answer of its `/readyz`: the status, and the text with the reasons.
     pub async fn readiness(&self) -> Result<(u16, String)> {
         Self::ask_port(self.health_port, "/readyz").await
     }
@@ -109,12 +109,12 @@ impl Controller {
         .await
     }
 
-    /// What its `/debug/state` answers.
+    /// Returns the answer of its `/debug/state`.
     pub async fn state(&self) -> Result<String> {
         Ok(Self::ask_port(self.debug_port, "/debug/state").await?.1)
     }
 
-    /// What its `/metrics` answers.
+    /// Returns the answer of its `/metrics`.
     pub async fn metrics(&self) -> Result<String> {
         Ok(Self::ask_port(self.metrics_port, "/metrics").await?.1)
     }

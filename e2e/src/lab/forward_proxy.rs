@@ -1,4 +1,4 @@
-//! A forward proxy as companies have them: clients ask it by CONNECT for a host, and speak TLS with that host through it. The
+//! A forward proxy as companies have them: clients ask it by CONNECT for a host, and use TLS with that host through it. The
 //! hosts are AWS's, which the lab does not have; so the proxy is they as well, with certificates of its own authority, and
 //! passes what it decrypts on to the lab's AWS.
 
@@ -36,7 +36,7 @@ pub struct ForwardProxy {
     task: JoinHandle<()>,
 }
 
-/// What was asked of it.
+/// A request to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Asked {
     /// `CONNECT host:port`, or `GET http://host/path`.
@@ -48,7 +48,7 @@ pub struct Asked {
 struct State {
     asked: Mutex<Vec<Asked>>,
     refuse: Mutex<Option<StatusCode>>,
-    /// Where these `host:port` really are; what is not among them is AWS.
+    /// The addresses behind these `host:port`; any other is AWS.
     hosts: BTreeMap<String, SocketAddr>,
     /// The lab's AWS.
     aws: String,
@@ -127,7 +127,7 @@ async fn serve(request: Request<Incoming>, state: Arc<State>) -> Result<Response
     let host = request.uri().authority().context("CONNECT without a host")?.to_string();
     tokio::spawn(async move {
         let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
-        // Whoever ends a tunnel needs no reason.
+        // The end of a tunnel needs no reason.
         let _ = tunnel(TokioIo::new(upgraded), &host, state).await;
     });
     Ok(Response::new(Full::default()))

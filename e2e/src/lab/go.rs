@@ -10,9 +10,9 @@ use anyhow::{Result, bail, ensure};
 pub struct GoProgram {
     /// Its name in the cache.
     pub name: &'static str,
-    /// What it is, for messages.
+    /// The name, for messages.
     pub what: &'static str,
-    /// What may be had in place of building it, for messages.
+    /// The alternative to building it, for messages.
     pub otherwise: &'static str,
     /// The files of the module that builds it, the first of which is its `go.mod`.
     pub sources: &'static [(&'static str, &'static str)],
@@ -23,7 +23,7 @@ pub struct GoProgram {
 }
 
 impl GoProgram {
-    /// What follows `key` on its line in go.mod.
+    /// Returns the text after `key` on its line in go.mod.
     fn go_mod(&self, key: &str) -> &'static str {
         let text = self.sources.first().map_or("", |(_, text)| text);
         let line = text.lines().find_map(|line| line.trim().trim_start_matches("require ").strip_prefix(key));

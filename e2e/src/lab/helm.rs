@@ -22,13 +22,13 @@ const HELM: GoProgram = GoProgram {
 /// The Kubernetes that a chart is rendered for, where no cluster is asked.
 const KUBERNETES: (u32, u32) = (1, 36);
 
-/// Helm's program, and a home of its own without anybody's repositories and plugins.
+/// Helm's program, with an empty home, without any user's repositories and plugins.
 pub struct Helm {
     program: PathBuf,
     home: TempDir,
 }
 
-/// How it ended.
+/// The result of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Said {
     pub success: bool,

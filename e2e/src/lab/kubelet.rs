@@ -61,11 +61,11 @@ struct State {
     last_hosts: BTreeMap<String, u8>,
     /// Since when a pod, by its UID, has been starting or ending.
     since: BTreeMap<(String, Course), Instant>,
-    /// Where a pod, by namespace and name, goes that is to be looked at again.
+    /// The channel for pods, by namespace and name, that are to be looked at again.
     later: mpsc::UnboundedSender<(String, String)>,
 }
 
-/// What takes a pod its time.
+/// A phase of a pod's life that takes time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Course {
     Start,
@@ -112,7 +112,7 @@ impl State {
         }
     }
 
-    /// Whether the pod has had the time that this takes it. If not, it is looked at again when it has.
+    /// Returns true if the pod has had the time that this phase takes. If not, it is looked at again when it has.
     fn is_through(&mut self, pod: &Pod, course: Course) -> bool {
         let text = pod.annotations().get(course.annotation());
         let time = Duration::from_millis(text.and_then(|text| text.parse().ok()).unwrap_or_default());
@@ -127,7 +127,7 @@ impl State {
         let (later, pod) = (self.later.clone(), (pod.namespace().unwrap_or_default(), pod.name_any()));
         tokio::spawn(async move {
             tokio::time::sleep(time).await;
-            // Nobody looks any more when the kubelet is gone.
+            // The receiver is gone when the kubelet is gone.
             let _ = later.send(pod);
         });
         false
@@ -253,7 +253,7 @@ fn running(pod: &Pod, address: &str, up: bool) -> Value {
     })
 }
 
-/// Whether the pod says already what `status` says.
+/// Returns true if the pod already has this status.
 fn is_written(pod: &Pod, status: &Value) -> bool {
     let Some(old) = &pod.status else {
         return false;

@@ -11,7 +11,7 @@ use super::proxy::Call;
 
 const ACCOUNT: &str = "123456789012";
 
-/// What IAM looks at for one action of a call.
+/// The values that IAM evaluates for one action of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Asked {
     action: String,
@@ -38,7 +38,7 @@ impl Policy {
         self.statements().any(|statement| allowed(statement, asked))
     }
 
-    /// Whether it matters which tags the resource of this action has.
+    /// Returns true if the policy depends on the tags of this action's resource.
     fn looks_at_resource(&self, action: &str) -> bool {
         let of_action = |statement: &&Value| texts(&statement["Action"]).any(|own| own == action);
         self.statements().filter(of_action).any(|statement| {
@@ -47,7 +47,7 @@ impl Policy {
         })
     }
 
-    /// What of a call is not allowed, in words. `aws` tells the tags of what there is.
+    /// Returns the actions of a call that are not allowed, in words. `aws` gives the tags of existing resources.
     pub async fn refuses(&self, call: &Call, region: &str, aws: &Aws) -> Vec<String> {
         let mut refused = Vec::new();
         for mut asked in asked_of(call, region) {
@@ -89,7 +89,7 @@ fn holds(operator: &str, found: Option<&String>, values: &Value) -> bool {
     })
 }
 
-/// Whether a text is as a pattern says, whose `*` stands for any characters.
+/// Returns true if a text matches a pattern, whose `*` stands for any characters.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -102,7 +102,7 @@ fn matches(pattern: &str, text: &str) -> bool {
 /// The actions that AWS has IAM judge for a call.
 fn asked_of(call: &Call, region: &str) -> Vec<Asked> {
     let Some((service, operation)) = call.name.split_once(':') else { return Vec::new() };
-    // Whoever takes a role by a token has no permissions yet.
+    // A caller that assumes a role by a token has no permissions yet.
     if service == "sts" {
         return Vec::new();
     }
@@ -150,7 +150,7 @@ fn asked_of(call: &Call, region: &str) -> Vec<Asked> {
     }
 }
 
-/// What is made with tags asks for the right to tag, too.
+/// Returns the permissions for creating a resource: with tags, the permission to tag is needed, too.
 fn made(create: Asked, tags: &[(String, String)], tagging: &str, service: &str, resource: String) -> Vec<Asked> {
     let mut all = vec![create.clone()];
     if !tags.is_empty() {
@@ -181,7 +181,7 @@ async fn tags_of(resource: &str, aws: &Aws) -> Option<BTreeMap<String, String>> 
     Some(tags.filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()))).collect())
 }
 
-/// What the policy refused of the calls so far, each once.
+/// The calls that the policy has refused so far, each once.
 pub type Refused = BTreeSet<String>;
 
 #[cfg(test)]

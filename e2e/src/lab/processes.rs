@@ -134,7 +134,7 @@ impl Drop for Inner {
 }
 
 impl Process {
-    /// Where the program's output goes.
+    /// Returns the path of the program's output.
     pub fn log(&self) -> &Path {
         &self.log
     }
@@ -185,7 +185,7 @@ impl Drop for Process {
     }
 }
 
-/// What the guard process does: notes the process groups named on its input (`+id`, `-id`), and when the input ends kills
+/// Runs the guard process: it notes the process groups named on its input (`+id`, `-id`), and when the input ends kills
 /// those that are left and removes `directory`.
 pub fn guard(directory: &Path) {
     let mut groups = BTreeSet::new();

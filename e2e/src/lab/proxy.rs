@@ -29,13 +29,13 @@ use faults::Verdict;
 
 /// A running proxy. Dropping it closes its connections.
 pub struct Proxy {
-    /// What the controller uses as its AWS endpoint.
+    /// The URL that the controller uses as its AWS endpoint.
     pub url: String,
     state: Arc<State>,
     task: JoinHandle<()>,
 }
 
-/// How many calls were made since the last reset.
+/// The number of calls made since the last reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// All calls.
@@ -50,18 +50,18 @@ pub struct Counts {
     pub failed: BTreeMap<String, u64>,
 }
 
-/// One call in the log.
+/// A call in the log.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Since the proxy's start.
     pub at: Duration,
     /// `service:Action`, as in `elasticloadbalancing:CreateRule`.
     pub name: String,
-    /// What was done to it when it was not simply passed on.
+    /// The fault, if the call was not simply passed on.
     pub disturbed: Option<&'static str>,
-    /// What was sent, when bodies are kept.
+    /// The body of the request, when bodies are kept.
     pub body: Option<String>,
-    /// Whether it was sent to AWS, which may have done it even if nobody was left to hear the answer.
+    /// True if it was sent to AWS, which may have carried it out even if the caller no longer waits for the answer.
     pub passed_on: bool,
     /// When AWS had done it, since the proxy's start; `None` when it was not done, or not yet.
     pub done: Option<Duration>,
@@ -118,7 +118,7 @@ struct State {
 }
 
 struct Book {
-    /// What IAM would have refused with the controller's own policy.
+    /// The calls that IAM would have refused with the controller's own policy.
     beyond_policy: Refused,
     counts: Counts,
     log: Vec<Call>,
@@ -160,13 +160,13 @@ impl Proxy {
         self.state.book().counts.clone()
     }
 
-    /// What was called since the proxy's start and is not in the policy that `albatross iam-policy` prints, or not under
+    /// Returns the calls since the proxy's start that are not in the policy that `albatross iam-policy` prints, or not under
     /// its conditions.
     pub fn beyond_policy(&self) -> Refused {
         self.state.book().beyond_policy.clone()
     }
 
-    /// Forgets counts and log. Faults stay.
+    /// Clears counts and log. Faults stay.
     pub fn reset(&self) {
         let mut book = self.state.book();
         book.counts = Counts::default();
@@ -178,12 +178,12 @@ impl Proxy {
         self.state.book().log.clone()
     }
 
-    /// Whether the log keeps what was sent.
+    /// Sets if the log keeps the bodies of requests.
     pub fn keep_bodies(&self, keep: bool) {
         self.state.book().keep_bodies = keep;
     }
 
-    /// What shall go wrong from now on. `Faults::default()` ends it.
+    /// Sets the faults from now on. `Faults::default()` ends them.
     pub fn set_faults(&self, faults: Faults) {
         self.state.book().judge = faults::Judge::new(faults);
     }
@@ -393,13 +393,13 @@ impl Book {
     }
 }
 
-/// Whether a call named `service:Action` changes nothing.
+/// Returns true if a call named `service:Action` changes nothing.
 pub fn is_read(name: &str) -> bool {
     let action = name.split_once(':').map_or(name, |(_, action)| action);
     ["Describe", "List", "Get"].iter().any(|verb| action.starts_with(verb))
 }
 
-/// What the signature is for: `…Credential=key/day/region/service`.
+/// Returns the scope of the signature: `…Credential=key/day/region/service`.
 fn scope(head: &hyper::http::request::Parts) -> Option<&str> {
     let authorization = head.headers.get(AUTHORIZATION)?.to_str().ok()?;
     Some(authorization.split_once("/aws4_request")?.0)
@@ -424,7 +424,7 @@ fn call_name(head: &hyper::http::request::Parts, body: &[u8]) -> String {
     format!("{}:{action}", service.unwrap_or(unsigned))
 }
 
-/// How a service says that something went wrong.
+/// The protocol in which a service reports errors.
 #[derive(Clone, Copy)]
 enum Protocol {
     Json,

@@ -1,4 +1,4 @@
-//! Little HTTP servers on loopback that play somebody who is not in the lab: an agent on the node, the instance metadata
+//! Little HTTP servers on loopback in place of services that are not in the lab: an agent on the node, the instance metadata
 //! service, an STS that says no.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// What was asked of a [`StandIn`].
+/// A request to a [`StandIn`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// `GET /path?query`
@@ -22,7 +22,7 @@ pub struct Asked {
     pub body: String,
 }
 
-/// What it answers: status, type of content, content. Without an answer the connection stays open and silent.
+/// An answer: status, type of content, content. Without an answer the connection stays open and silent.
 pub type Answer = Option<(u16, &'static str, String)>;
 
 /// A running server. Dropping it closes its connections.
@@ -49,7 +49,7 @@ impl StandIn {
         Ok(Self { url, state, task })
     }
 
-    /// One that takes connections and never answers.
+    /// Starts one that accepts connections and never answers.
     pub async fn silent() -> Result<Self> {
         Self::start(|_| None).await
     }
@@ -59,7 +59,7 @@ impl StandIn {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).asked.clone()
     }
 
-    /// How many connections were made to it.
+    /// Returns the number of connections made to it.
     pub fn connections(&self) -> usize {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).connections
     }

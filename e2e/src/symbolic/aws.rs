@@ -103,7 +103,7 @@ fn unhashed(name: &str, tags: &Tags) -> String {
     if tags.contains_key(SERVICE_STACK) { without_hash(name) } else { name.to_owned() }
 }
 
-/// The tags of ELB v2 resources by ARN, asked for twenty at a time as the API wants it.
+/// The tags of ELB v2 resources by ARN, read twenty at a time, the most that the API accepts.
 async fn tags_of(aws: &Aws, arns: Vec<String>) -> Result<BTreeMap<String, Tags>> {
     let mut all = BTreeMap::new();
     for some in arns.chunks(20) {

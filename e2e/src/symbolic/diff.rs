@@ -1,10 +1,10 @@
-//! Where two JSON values differ, in lines for people.
+//! The differences of two JSON values, in lines for people.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// One line for each place where `actual` is not as `expected`; none when they are equal.
+/// Returns a line for each place where `actual` differs from `expected`; none when they are equal.
 pub fn diff(expected: &Value, actual: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     walk(expected, actual, "", &mut lines);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::lab::Lab;
 use crate::lab::cluster::{items, text};
 
-/// What stands for what.
+/// The symbols that stand for values.
 #[derive(Clone, Debug, Default)]
 pub struct Symbols {
     known: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! Users who sign in: the Secret of an OpenID Connect client reaches AWS once for each of its states, and nobody else.
+//! Users who sign in: the Secret of an OpenID Connect client reaches AWS once for each of its states, and no other place.
 
 use albatross_core::record::{self, Contents, HEADER_KEY};
 use anyhow::{Context as _, Result, ensure};
@@ -33,7 +33,7 @@ fn behind_a_sign_in(stage: &Stage, name: &str, services: &[&str]) -> Result<Valu
     Ok(ingress(name, &annotations, services))
 }
 
-/// The secrets that AWS was given last for the rules, by the emulator, which tells them.
+/// The secrets that AWS was last given for the rules, by the emulator, which returns them.
 async fn given(stage: &Stage) -> Result<Vec<String>> {
     let mut given = Vec::new();
     for balancer in stage.aws.elb.describe_load_balancers().send().await?.load_balancers() {
@@ -85,7 +85,7 @@ async fn records(stage: &Stage) -> Result<String> {
     Ok(records)
 }
 
-/// Fails when any of these texts stands anywhere that people or other programs look.
+/// Fails when any of these texts is anywhere that people or other programs look.
 async fn is_nowhere(stage: &Stage, texts: &[&str]) -> Result<()> {
     let controller = stage.controller.as_ref().context("no controller")?;
     let mut places = vec![
@@ -126,7 +126,7 @@ fn a_rotated_secret_reaches_aws_once_and_nobody_else() {
         stage.cluster.namespace(namespace).await?;
         apply(&stage, namespace, &[service("web"), service("api"), deployment("web", 1)]).await?;
 
-        // Without its Secret the Ingress gets nothing, and is told; with it all goes on by itself.
+        // Without its Secret the Ingress gets nothing, and an event reports it; with it all continues by itself.
         let object = behind_a_sign_in(&stage, "web", &["web", "api"])?;
         apply(&stage, namespace, std::slice::from_ref(&object)).await?;
         let reported = warning(&stage, namespace, "Ingress/web", "the Secret `oidc` does not exist").await?;
@@ -169,7 +169,7 @@ fn a_rotated_secret_reaches_aws_once_and_nobody_else() {
             stage.start_controller(&["--log-level=debug"]).await?;
             ensure!(changes(&mut stage).await?.is_empty(), "a restart: {:?}", stage.proxy.counts().actions);
         }
-        // What was rotated while nobody looked is noticed at the start.
+        // A rotation while no controller ran is noticed at the start.
         stage.stop_controller().await?;
         apply(&stage, namespace, &[secret("second-client", "fourth-hush", "b")]).await?;
         stage.proxy.reset();

@@ -1,5 +1,5 @@
-//! What people get wrong, and what albatross tells them: the whole message, as they see it. Nothing is made or changed for
-//! what cannot be followed, and what is mended in the cluster or the account is picked up without a restart.
+//! Mistakes of users, and albatross's messages on them: the whole message, as users see it. Nothing is made or changed for input
+//! that cannot be followed, and a mistake that is fixed in the cluster or the account is noticed without a restart.
 
 use std::fs;
 use std::net::TcpListener;
@@ -33,7 +33,7 @@ fn an_api_server_that_cannot_be_reached_is_named() {
         fs::write(&path, kubeconfig(port))?;
         let flags = [format!("--kubeconfig={}", path.display())];
         let expected = format!(
-            "error: cannot reach the Kubernetes API server at https://127.0.0.1:{port}/: client error (Connect): tcp connect error: Connection refused (os error 111); check the address in the kubeconfig, and that nothing blocks the way\n"
+            "error: cannot reach the Kubernetes API server at https://127.0.0.1:{port}/: client error (Connect): tcp connect error: Connection refused (os error 111); check the address in the kubeconfig, and that nothing blocks the connection\n"
         );
         fails(&flags, &[], &expected).await
     });
@@ -46,7 +46,7 @@ fn a_kubeconfig_that_cannot_be_used_is_named() {
         let missing = directory.path().join("missing");
         let missing = missing.display();
         let expected = format!(
-            "error: no way to a cluster: the kubeconfig `{missing}` cannot be used: No such file or directory (os error 2); outside of a cluster set --kubeconfig or KUBECONFIG\n"
+            "error: no access to a cluster: the kubeconfig `{missing}` cannot be used: No such file or directory (os error 2); outside of a cluster set --kubeconfig or KUBECONFIG\n"
         );
         fails(&[format!("--kubeconfig={missing}")], &[], &expected).await?;
 
@@ -54,11 +54,11 @@ fn a_kubeconfig_that_cannot_be_used_is_named() {
         fs::write(&path, "- one\n- two: [\n")?;
         let path = path.display();
         let expected = format!(
-            "error: no way to a cluster: the kubeconfig `{path}` cannot be used: failed to parse kubeconfig YAML: error: line 1 column 1: expected mapping start; outside of a cluster set --kubeconfig or KUBECONFIG\n"
+            "error: no access to a cluster: the kubeconfig `{path}` cannot be used: failed to parse kubeconfig YAML: error: line 1 column 1: expected mapping start; outside of a cluster set --kubeconfig or KUBECONFIG\n"
         );
         fails(&[], &[("KUBECONFIG", &path.to_string())], &expected).await?;
 
-        fails(&[], &[], "error: no way to a cluster: there is neither a default kubeconfig (No such file or directory (os error 2)) nor a ServiceAccount (failed to read an incluster environment variable: environment variable not found); outside of a cluster set --kubeconfig or KUBECONFIG\n").await
+        fails(&[], &[], "error: no access to a cluster: there is neither a default kubeconfig (No such file or directory (os error 2)) nor a ServiceAccount (failed to read an incluster environment variable: environment variable not found); outside of a cluster set --kubeconfig or KUBECONFIG\n").await
     });
 }
 
@@ -71,7 +71,7 @@ fn what_aws_needs_is_asked_for_at_the_start() {
         let region = "--aws-region=us-west-2".to_owned();
 
         let without_credentials = [kubeconfig.clone(), vpc.clone(), region.clone()];
-        let expected = "error: no valid AWS credentials for the start: the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: AWS_EC2_METADATA_DISABLED forbids to ask it; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and start its pods anew, because EKS puts either into pods as they start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE\n";
+        let expected = "error: no valid AWS credentials for the start: the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: AWS_EC2_METADATA_DISABLED turns it off; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and restart its pods, because EKS injects either when pods start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE\n";
         fails(&without_credentials, &[NO_METADATA], expected).await?;
 
         let taken = TcpListener::bind("127.0.0.1:0")?;
@@ -149,7 +149,7 @@ fn subnets_that_do_not_fit_are_judged_one_by_one_and_their_mending_is_seen() {
         let mut others = [subnets[0].as_str(), subnets[1].as_str()];
         others.sort_unstable();
         let expected = format!(
-            "Ingress/web FailedBuildModel: Failed build model due to alb.ingress.kubernetes.io/scheme: no subnet of {vpc} will do for an internet-facing load balancer: {}; {} (us-west-2c) no role tag; tag a subnet in each of two zones with kubernetes.io/role/elb=1; to share {} with other clusters, remove its kubernetes.io/cluster tags or add this cluster's",
+            "Ingress/web FailedBuildModel: Failed build model due to alb.ingress.kubernetes.io/scheme: no subnet of {vpc} is suitable for an internet-facing load balancer: {}; {} (us-west-2c) no role tag; tag a subnet in each of two zones with kubernetes.io/role/elb=1; to share {} with other clusters, remove its kubernetes.io/cluster tags or add this cluster's",
             verdicts.join("; "),
             subnets[2],
             others.join(", "),
@@ -215,7 +215,7 @@ fn every_wrong_annotation_is_told() {
         stage.settle(QUIET, SOON).await?;
         warnings_are(&stage, namespace, &expected).await?;
         ensure!(stage.proxy.counts().writes == 0, "something was made: {:?}", stage.proxy.counts().actions);
-        // Mended, it is served.
+        // After the fix, it is served.
         apply(&stage, namespace, &[ingress("web", &[], &["web"])]).await?;
         served(&stage, namespace, "web").await?;
         leave(stage, namespace).await

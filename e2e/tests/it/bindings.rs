@@ -1,4 +1,4 @@
-//! TargetGroupBindings that users write for target groups which somebody else made, Terraform for one. They are fed, and
+//! TargetGroupBindings that users write for target groups of another owner, Terraform for one. Their targets are registered, and
 //! nothing else about them is touched.
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use crate::support::{
 const BINDING: (&str, &str) = ("elbv2.k8s.aws/v1beta1", "TargetGroupBinding");
 /// The description of the rules that let load balancers reach the nodes.
 const NODE_RULE: &str = "elbv2.k8s.aws/targetGroupBinding=shared";
-/// What a binding says when all is well.
+/// The condition of a binding without errors.
 const RECONCILED: (&str, &str, &str) =
     ("True", "Reconciled", "the endpoints of the Service are registered in the target group");
 
@@ -118,7 +118,7 @@ async fn delete(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
     gone(stage, BINDING.0, BINDING.1, Some(namespace), name).await
 }
 
-/// Fails when the controller made a call other than those that feed target groups and let in who asks them.
+/// Fails when the controller made a call other than those that register targets and allow the requesters.
 fn nothing_else_was_called(stage: &Stage) -> Result<()> {
     let allowed = [
         "elasticloadbalancing:RegisterTargets",
@@ -300,7 +300,7 @@ fn of_two_bindings_of_one_target_group_the_older_has_it() {
         let (web, api) = (pods(&stage, namespace, "web", 2).await?, pods(&stage, namespace, "api", 1).await?);
         apply(&stage, namespace, &[older]).await?;
         targets_become(&stage, &arn, &web).await?;
-        // Kubernetes tells the age of objects in seconds.
+        // Kubernetes shows the age of objects in seconds.
         stays(Duration::from_millis(1100), "the only binding's pods are registered", async || {
             let found = targets(&stage, &arn).await?;
             ensure!(found == web, "they are {found:?}");

@@ -40,9 +40,9 @@ struct Case {
     name: &'static str,
     /// YAML, in which `clusterName: demo` need not be said.
     values: &'static str,
-    /// What differs from [`MINIMUM`]: `+ Kind name` and `- Kind name`.
+    /// The differences from [`MINIMUM`]: `+ Kind name` and `- Kind name`.
     objects: &'static [&'static str],
-    /// What differs from the arguments of the smallest installation, likewise.
+    /// The differences from the arguments of the smallest installation, likewise.
     arguments: &'static [&'static str],
 }
 
@@ -312,7 +312,7 @@ fn arguments(objects: &[Value]) -> Result<Vec<String>> {
     Ok(arguments.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// What is in one list and not in the other, as `+ this` and `- that`.
+/// Returns the entries that are in one list only, as `+ this` and `- that`.
 fn differences(from: &[String], to: &[String]) -> Vec<String> {
     let more = to.iter().filter(|entry| !from.contains(entry)).map(|entry| format!("+ {entry}"));
     let less = from.iter().filter(|entry| !to.contains(entry)).map(|entry| format!("- {entry}"));
@@ -418,7 +418,7 @@ fn the_pods_are_careful_by_default() {
     });
 }
 
-/// Those who do without Helm get the same pods.
+/// Users without Helm get the same pods.
 #[test]
 fn config_has_the_same_deployment() {
     run(async {
@@ -440,7 +440,7 @@ fn config_has_the_same_deployment() {
     });
 }
 
-/// A mistake in the values is told with its place and what may stand there.
+/// A mistake in the values is reported with its place and the allowed values.
 #[test]
 fn values_that_cannot_be_meant_are_refused() {
     run(async {
@@ -485,7 +485,7 @@ fn values_that_cannot_be_meant_are_refused() {
     });
 }
 
-/// Whoever adds a value says what it is, in the schema and in values.yaml; and every value of the other chart is there.
+/// A value that is added is described in the schema and in values.yaml; and every value of the other chart is there.
 #[test]
 fn every_value_is_described() {
     run(async {
@@ -537,7 +537,7 @@ fn compare_keys(values: &Value, schema: &Value, path: &str, undescribed: &mut Ve
     }
 }
 
-/// What the dashboard asks for exists.
+/// The metrics that the dashboard queries exist.
 #[test]
 fn the_dashboard_asks_for_metrics_that_exist() {
     run(async {
@@ -562,7 +562,7 @@ fn the_dashboard_asks_for_metrics_that_exist() {
     });
 }
 
-/// A definition of a kind that somebody else's operator would bring, with whatever fields.
+/// A definition of a kind that another operator would bring, with any fields.
 fn foreign_kind(group: &str, version: &str, kind: &str, plural: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -606,7 +606,7 @@ fn what_is_given_of_resources_takes_the_place_of_all_of_them() {
     });
 }
 
-/// The two conditions of aws-load-balancer-controller's chart: parameters are made beside the class, and the class refers to
+/// The two conditions of aws-load-balancer-controller's chart: parameters are made with the class, and the class refers to
 /// those that have a name, or that are made with a spec.
 #[test]
 fn a_class_and_its_parameters_are_made_as_the_other_chart_makes_them() {
@@ -758,7 +758,7 @@ fn the_cluster_takes_it_and_it_takes_the_place_of_the_other() {
         for warning in [
             "this chart has no such values, so they have no effect: typo.",
             "keepTLSSecret=false has no effect: the controller renews its certificate itself, in one Secret.",
-            "serviceMutatorWebhookConfig.operations: the API server asks about CREATE alone, because a Service's class cannot be set later.",
+            "serviceMutatorWebhookConfig.operations: the API server asks only about CREATE, because a Service's class cannot be set later.",
             "defaultTags: numbers that are not quoted become tags in Helm's notation, as 1.2e+11: cost-center.",
         ] {
             ensure!(said.contains(&format!("WARNING: {warning}")), "not {warning:?} in the notes:\n{said}");

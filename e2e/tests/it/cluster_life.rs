@@ -1,4 +1,4 @@
-//! What a cluster lives through: its API server goes away and comes back, controllers crash and take turns, classes, Services
+//! The life of a cluster: its API server goes away and comes back, controllers crash and take turns, classes, Services
 //! and pods come and go, and others use the same AWS account.
 
 use std::collections::BTreeSet;

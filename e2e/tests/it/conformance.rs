@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// The same for one that may be waiting to try again.
 const LONG_QUIET: Duration = Duration::from_secs(8);
 const DEADLINE: Duration = Duration::from_secs(120);
-/// The annotation by which a binding vouches for its targets.
+/// The annotation of a binding's checkpoint.
 const CHECKPOINT: &str = "elbv2.k8s.aws/albatross-checkpoint";
 
 #[test]
@@ -227,7 +227,7 @@ async fn apply(lab: &Lab, cases: &[&PathBuf], step: usize) -> Result<()> {
     lab.cluster.apply(&ingresses).await
 }
 
-/// Whether each Service's EndpointSlices have the addresses of just the pods that it selects.
+/// Returns true if each Service's EndpointSlices have the addresses of exactly the pods that it selects.
 async fn endpoints_are_whole(lab: &Lab, namespace: &str) -> Result<bool> {
     let pods = lab.cluster.list("v1", "Pod", Some(namespace)).await?;
     let slices = lab.cluster.list("discovery.k8s.io/v1", "EndpointSlice", Some(namespace)).await?;

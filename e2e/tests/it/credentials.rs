@@ -1,5 +1,5 @@
-//! Where credentials come from: the ServiceAccount's role, EKS Pod Identity, a profile. They are renewed in time with the
-//! token that there is then, and where there are none, the message says what is missing and how to mend it, word for word.
+//! The sources of credentials: the ServiceAccount's role, EKS Pod Identity, a profile. They are renewed in time with the
+//! token that there is then, and where there are none, the message says what is missing and how to fix it, word for word.
 
 use std::fs;
 use std::path::Path;
@@ -106,16 +106,14 @@ fn credentials_that_cannot_be_renewed_are_used_to_their_end_and_then_missed_alou
 
         let before = stage.controller_log(usize::MAX).lines().count();
         stage.proxy.set_faults(Faults { deny: Some(Calls::named(ASSUME)), ..Faults::default() });
-        // What there is goes on being used.
+        // The old credentials stay in use.
         apply(&stage, namespace, &[ingress("web", &[], &["web", "api"])]).await?;
         rules_become(&stage, namespace, "web", &["/web forward", "/api forward"]).await?;
         let cure = "let the role's trust policy allow `sts:AssumeRoleWithWebIdentity` to the identity provider of https://oidc.example/id/DEMO, for the subject `system:serviceaccount:kube-system:albatross`; check the role's name and account, too";
         let reported = format!(
-            "system:serviceaccount:kube-system:albatross may not have the role {ROLE}: User is not authorized to perform: {ASSUME} (AccessDenied); {cure}"
+            "system:serviceaccount:kube-system:albatross may not assume the role {ROLE}: User is not authorized to perform: {ASSUME} (AccessDenied); {cure}"
         );
-        let said = format!(
-            "AWS credentials cannot be renewed: {reported}; those that there are go on being used until they end"
-        );
+        let said = format!("AWS credentials cannot be renewed: {reported}; the old ones are used until they expire");
         let log = stage.controller_log(usize::MAX);
         ensure!(log.lines().skip(before).any(|line| line.contains(&said)), "the log has no line {said}");
 
@@ -300,7 +298,7 @@ fn what_sts_does_not_take_is_told_with_its_cure() {
             (
                 "AccessDenied",
                 "Not authorized to perform sts:AssumeRoleWithWebIdentity",
-                format!("{who} may not have the role {ROLE}: Not authorized to perform sts:AssumeRoleWithWebIdentity (AccessDenied); let the role's trust policy allow `sts:AssumeRoleWithWebIdentity` to the identity provider of https://oidc.example/id/DEMO, for the subject `{who}`; check the role's name and account, too"),
+                format!("{who} may not assume the role {ROLE}: Not authorized to perform sts:AssumeRoleWithWebIdentity (AccessDenied); let the role's trust policy allow `sts:AssumeRoleWithWebIdentity` to the identity provider of https://oidc.example/id/DEMO, for the subject `{who}`; check the role's name and account, too"),
             ),
             (
                 "InvalidIdentityToken",
@@ -315,12 +313,12 @@ fn what_sts_does_not_take_is_told_with_its_cure() {
             (
                 "InvalidIdentityToken",
                 "Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements",
-                format!("AWS does not take the token of {who}: Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements (InvalidIdentityToken); see that https://oidc.example/id/DEMO is this cluster's issuer, and that AWS can fetch its keys from there"),
+                format!("AWS does not accept the token of {who}: Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements (InvalidIdentityToken); see that https://oidc.example/id/DEMO is this cluster's issuer, and that AWS can fetch its keys from there"),
             ),
             (
                 "ValidationError",
                 "Request ARN is invalid",
-                format!("STS does not give {who} the role {ROLE}: Request ARN is invalid (ValidationError); check AWS_ROLE_ARN and the role's trust policy"),
+                format!("STS refuses {who} the role {ROLE}: Request ARN is invalid (ValidationError); check AWS_ROLE_ARN and the role's trust policy"),
             ),
             (
                 "RegionDisabledException",
@@ -348,7 +346,7 @@ fn what_sts_does_not_take_is_told_with_its_cure() {
             [("AWS_ROLE_ARN", ROLE), ("AWS_WEB_IDENTITY_TOKEN_FILE", text(&file)?), ("AWS_ENDPOINT_URL_STS", &sts.url)];
         let said = ends_with_failure(&stage, &environment).await?;
         let [before, after] = [
-            format!("error: no valid AWS credentials for the start: the token of {who} has ended "),
+            format!("error: no valid AWS credentials for the start: the token of {who} has expired "),
             format!(
                 " h ago: Token expired: current date/time 1 must be before the expiration date/time 0 (ExpiredTokenException); mount the token as a projected volume, which kubelet renews, and not as a copy; where `{}` is one, check the clocks of the node and of this cluster\n",
                 file.display()
@@ -366,7 +364,8 @@ fn a_role_without_its_token_is_told() {
         let stage = Stage::without_controller().await?;
         let directory = tempfile::tempdir()?;
         let [file, folder] = ["missing", "folder"].map(|name| directory.path().join(name));
-        let cure = "start the controller's pods anew, so that EKS mounts it, and let them run with an fsGroup that may read it";
+        let cure =
+            "restart the controller's pods, so that EKS mounts it, and run them with an fsGroup that can read it";
         let unreadable = |path: &Path, why: &str| {
             format!(
                 "the ServiceAccount's token cannot be read from `{}`, which AWS_WEB_IDENTITY_TOKEN_FILE names: {why}; {cure}",
@@ -386,7 +385,7 @@ fn a_role_without_its_token_is_told() {
             "AWS_ROLE_ARN is {ROLE} and AWS_WEB_IDENTITY_TOKEN_FILE is not set; let EKS set both by the annotation `eks.amazonaws.com/role-arn` on the controller's ServiceAccount, or mount a ServiceAccount token for the audience `sts.amazonaws.com` and name its file in AWS_WEB_IDENTITY_TOKEN_FILE"
         );
         missing(&stage, &[role], &expected).await?;
-        let expected = "AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn` and start its pods anew, because EKS puts either into pods as they start";
+        let expected = "AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn` and restart its pods, because EKS injects either when pods start";
         missing(&stage, &token[1..], expected).await?;
 
         let [port] = free_ports()?;
@@ -412,7 +411,7 @@ fn pod_identity_that_gives_nothing_is_told() {
         let environment =
             [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", name)];
         let expected = format!(
-            "the token for EKS Pod Identity cannot be read from `{name}`, which AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names: No such file or directory (os error 2); start the controller's pods anew, so that EKS mounts it, and let them run with an fsGroup that may read it"
+            "the token for EKS Pod Identity cannot be read from `{name}`, which AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names: No such file or directory (os error 2); restart the controller's pods, so that EKS mounts it, and run them with an fsGroup that can read it"
         );
         missing(&stage, &environment, &expected).await?;
 
@@ -456,15 +455,11 @@ fn an_instance_without_a_role_is_told_soon() {
         let stage = Stage::without_controller().await?;
         let nothing = |instance: &str| {
             format!(
-                "the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: {instance}; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and start its pods anew, because EKS puts either into pods as they start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+                "the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: {instance}; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and restart its pods, because EKS injects either when pods start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             )
         };
-        missing(
-            &stage,
-            &[("AWS_EC2_METADATA_DISABLED", "true")],
-            &nothing("AWS_EC2_METADATA_DISABLED forbids to ask it"),
-        )
-        .await?;
+        missing(&stage, &[("AWS_EC2_METADATA_DISABLED", "true")], &nothing("AWS_EC2_METADATA_DISABLED turns it off"))
+            .await?;
         let silent = StandIn::silent().await?;
         let environment = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent.url.as_str())];
         missing(&stage, &environment, &nothing("its metadata service does not answer")).await?;
@@ -518,7 +513,7 @@ async fn ends_with_failure(stage: &Stage, environment: &[(&str, &str)]) -> Resul
     Ok(said)
 }
 
-/// Fails unless exactly this is told of the credentials.
+/// Fails unless exactly this is reported about the credentials.
 async fn missing(stage: &Stage, environment: &[(&str, &str)], expected: &str) -> Result<()> {
     let said = ends_with_failure(stage, environment).await?;
     let expected = format!("error: no valid AWS credentials for the start: {expected}\n");

@@ -59,7 +59,7 @@ async fn rules_become(stage: &Stage, group: &str, expected: &[String]) -> Result
     .await
 }
 
-/// How often each of the controller's Warnings was given, by object.
+/// Returns the number of times that each of the controller's Warnings was given, by object.
 async fn warnings(stage: &Stage, namespace: &str) -> Result<BTreeMap<(String, String), i64>> {
     let events = stage.cluster.list("v1", "Event", Some(namespace)).await?;
     let ours = events.iter().filter(|event| {
@@ -273,7 +273,7 @@ fn who_moves_to_another_group_is_served_by_the_old_one_until_the_new_one_is_publ
         stage.settle(QUIET, WITH_RETRIES).await?;
         let before = host(&stage, namespace, "b").await?;
 
-        // The new group cannot have it yet: the old one goes on.
+        // The new group cannot have it yet: the old one continues.
         stage.proxy.set_faults(Faults {
             refuse: refused("elasticloadbalancing:CreateRule", "b.example.com", "ValidationError"),
             ..Faults::default()

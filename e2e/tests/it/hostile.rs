@@ -99,7 +99,7 @@ async fn bindings(stage: &Stage, namespace: &str, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// How many calls of this name were not throttled.
+/// Returns the number of calls of this name that were not throttled.
 fn calls(stage: &Stage, name: &str) -> usize {
     let counts = stage.proxy.counts();
     let of = |all: &std::collections::BTreeMap<String, u64>| all.get(name).copied().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Who leads, and what happens when he does not any more: a crash in the middle of an edit, a rollout, and an API server
+//! The leader, and its loss of the lease: a crash in the middle of an edit, a rollout, and an API server
 //! that is away for a minute.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::support::{
     served, served_within, service, stays, way_to_api_server,
 };
 
-/// Elects, in a namespace that is there without anybody's doing.
+/// Elects, in a namespace that exists by itself.
 const ELECTION: [&str; 2] = ["--enable-leader-election=true", "--leader-election-namespace=default"];
 const COUNT: usize = 100;
 /// The most that a change may take whose leader has crashed in the middle of it: the lease of 15 s has to run out, on a busy machine.
@@ -96,7 +96,7 @@ fn an_api_server_that_is_away_for_a_minute_ends_nobody_and_deletes_nothing() {
         let kubeconfig = stage.directory().join("kubeconfig-of-minute");
         fs::write(&kubeconfig, kubeconfig_with_port(&stage, way.port)?)?;
         let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
-        // All is compared with AWS as long as somebody leads, again and again.
+        // All is compared with AWS as long as a process leads, again and again.
         let flags = [ELECTION[0], ELECTION[1], &kubeconfig, "--sync-period=1s"];
         stage.start_controller(&flags).await?;
         stage.cluster.namespace(namespace).await?;

@@ -1,4 +1,4 @@
-//! What the controller promises over the life of an Ingress: it follows what it depends on, tells what is wrong, survives
+//! The guarantees over the life of an Ingress: the controller follows what it depends on, reports errors, survives
 //! what AWS does, and leaves nothing behind. Every test ends by deleting its namespace and finding the account empty.
 
 use anyhow::{Context as _, ensure};

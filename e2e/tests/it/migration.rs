@@ -335,7 +335,7 @@ impl Shell<'_> {
         Ok(state["leader"] == true)
     }
 
-    /// The identity of an object and what stands in it.
+    /// The identity and the content of an object.
     async fn identity(
         &self,
         api_version: &str,
@@ -403,7 +403,7 @@ fn the_commands_of_the_guide_take_over_by_helm_and_go_back() {
     run(async {
         let stage = Stage::without_controller().await?;
         let mut shell = shell(&stage, &values()).await?;
-        // The parameters that its chart made were edited by hand, as people do; its webhook is not asked about them.
+        // The parameters that its chart made were edited by hand, as users do; its webhook is not asked about them.
         let edited = json!({"spec": {"scheme": "internet-facing", "inboundCIDRs": ["10.0.0.0/8"]}});
         stage.cluster.merge("elbv2.k8s.aws/v1beta1", "IngressClassParams", None, "taken-over", &edited).await?;
         let before = shell.kept().await?;

@@ -1,5 +1,5 @@
-//! Which way calls take, and where the controller finds out where it is: forward proxies, endpoints that flags and variables
-//! name, region and VPC from flags, tags, nodes and the instance metadata, which is not asked when anything else tells.
+//! The network paths of calls, and the discovery of the controller's location: forward proxies, endpoints that flags and variables
+//! name, region and VPC from flags, tags, nodes and the instance metadata, which is not read when any other source has the answer.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -131,7 +131,7 @@ fn no_proxy_keeps_away_from_the_proxy_and_a_proxy_that_fails_is_named() {
             "--aws-region=us-west-2".to_owned(),
             "--aws-vpc-tags=a=b".to_owned(),
             "--aws-max-retries=1".to_owned(),
-            // A name that nobody has.
+            // A name that does not exist.
             "--aws-api-endpoints=EC2=https://ec2.invalid".to_owned(),
         ];
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -160,7 +160,7 @@ fn no_proxy_keeps_away_from_the_proxy_and_a_proxy_that_fails_is_named() {
 
         let environment = [KEYS[0], KEYS[1], NO_METADATA, ("HTTPS_PROXY", "socks5://proxy:1080")];
         let (_, said) = start_that_fails(&flags, &environment).await?;
-        let expected = "error: HTTPS_PROXY is `socks5://proxy:1080`, which is no address of an HTTP proxy; write `http://host:port`\n";
+        let expected = "error: HTTPS_PROXY is `socks5://proxy:1080`, which is not the address of an HTTP proxy; write `http://host:port`\n";
         ensure!(said == expected, "it said\n{said}and not\n{expected}");
         stage.leave_clean();
         Ok(())
@@ -193,7 +193,7 @@ fn the_api_server_is_reached_through_the_proxy_outside_of_a_cluster_and_past_it_
         ensure!(hosts == BTreeSet::from([format!("CONNECT {named}")]), "the proxy was asked for {hosts:?}");
         stage.stop_controller().await?;
 
-        // Nobody here has that name, so past the proxy it is not found.
+        // The name does not exist here, so past the proxy it is not found.
         let before = proxy.asked().len();
         let flags = [kubeconfig.as_str(), "--aws-region=us-west-2", "--aws-vpc-id=vpc-1"];
         for keep_away in [("NO_PROXY", ".svc"), ("KUBERNETES_SERVICE_HOST", "kubernetes.default.svc")] {
@@ -341,7 +341,7 @@ fn nodes_tell_region_and_vpc_before_the_instance_is_asked() {
 fn the_instance_is_asked_last_and_does_not_hold_up_for_long() {
     run(async {
         let mut stage = Stage::without_controller().await?;
-        // Somebody who may not list nodes.
+        // An identity that may not list nodes.
         let mut kubeconfig: Value = serde_json::from_str(&fs::read_to_string(&stage.kubeconfig)?)?;
         kubeconfig["users"][0]["user"]["as"] = "nobody".into();
         let path = stage.directory().join("nobody");
@@ -353,7 +353,7 @@ fn the_instance_is_asked_last_and_does_not_hold_up_for_long() {
         let silent = StandIn::silent().await?;
         let region = "--aws-region=us-west-2";
         let keys = [KEYS[0], KEYS[1]];
-        let forbidden = "AWS_EC2_METADATA_DISABLED forbids to ask the instance metadata service";
+        let forbidden = "AWS_EC2_METADATA_DISABLED turns the instance metadata service off";
         let silence = "the instance metadata service gives no answer: no answer within 1 s";
         let black_hole = (METADATA, silent.url.as_str());
         for (last, flags, expected) in [
@@ -446,7 +446,7 @@ fn nodes_of_several_vpcs_or_of_none_are_told() {
         let (_, said) = start_that_fails(&flags, &[KEYS[0], KEYS[1], NO_METADATA, aws]).await?;
         let ids: Vec<&str> = stage.world.nodes.iter().map(|node| node.instance.as_str()).collect();
         let expected = format!(
-            "error: the VPC of the cluster is not known: AWS has none of the nodes' instances ({}) in region eu-west-1, and AWS_EC2_METADATA_DISABLED forbids to ask the instance metadata service; set --aws-vpc-id or --aws-vpc-tags\n",
+            "error: the VPC of the cluster is not known: AWS has none of the nodes' instances ({}) in region eu-west-1, and AWS_EC2_METADATA_DISABLED turns the instance metadata service off; set --aws-vpc-id or --aws-vpc-tags\n",
             ids.join(", ")
         );
         ensure!(said == expected, "it said\n{said}and not\n{expected}");

@@ -33,7 +33,7 @@ async fn pods(stage: &Stage, namespace: &str) -> Result<Vec<Value>> {
     Ok(pods.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect())
 }
 
-/// What a pod says of the gate: status, reason and message.
+/// Returns a pod's condition for the gate: status, reason and message.
 fn said(pod: &Value) -> String {
     let conditions = items(pod, "/status/conditions");
     let condition = conditions.iter().find(|condition| text(condition, "/type") == GATE);
@@ -42,7 +42,7 @@ fn said(pod: &Value) -> String {
     })
 }
 
-/// What they say, each with the number of pods that say it and whether these are Ready.
+/// Returns the conditions, each with the number of pods that have it and whether these are Ready.
 fn summary(pods: &[Value]) -> BTreeMap<(String, bool), usize> {
     let mut all = BTreeMap::new();
     for pod in pods {
@@ -109,7 +109,7 @@ fn pods_are_ready_when_aws_finds_them_healthy() {
         let measured = format!("awslbc_readiness_gate_ready_seconds_count{{namespace=\"{namespace}\",name=\"web\"}} ");
         ensure!(metrics.contains(&measured), "it is not measured how long pods wait:\n{metrics}");
 
-        // As nobody waits, AWS is asked nothing, nor does a restart cost more than lists.
+        // As no pod waits, AWS is asked nothing, nor does a restart cost more than lists.
         stage.settle(QUIET, SOON).await?;
         stage.stop_controller().await?;
         stage.proxy.reset();
@@ -134,7 +134,7 @@ fn pods_are_ready_when_aws_finds_them_healthy() {
         stage.start_controller(&FLAGS).await?;
         pods_become(&stage, namespace, &[("True", true, 3)]).await?;
 
-        // Who waits for a binding that goes is let through.
+        // A pod that waits for a deleted binding becomes ready.
         stage.cluster.delete("networking.k8s.io/v1", "Ingress", Some(namespace), "web").await?;
         gone(&stage, "networking.k8s.io/v1", "Ingress", Some(namespace), "web").await?;
         apply(&stage, namespace, &[gated("two", 4)]).await?;

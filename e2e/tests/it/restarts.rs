@@ -1,4 +1,4 @@
-//! Restarts: what was as it shall be is not read again, what has changed is, and a crash at any moment leaves nothing behind.
+//! Restarts: a stack in its desired state is not read again, a changed one is, and a crash at any moment leaves nothing behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -67,7 +67,7 @@ fn a_restart_reads_only_lists_and_what_has_changed_meanwhile() {
         ensure!(made.keys().all(|operation| is_a_list(operation)), "a restart where nothing changed calls {made:?}");
         ensure!(made.values().sum::<u64>() <= 10, "it calls {made:?}");
 
-        // What has been believed is good enough for an edit, too.
+        // A trusted record is good enough for an edit, too.
         stage.proxy.reset();
         apply(&stage, namespace, &[ingress("one", &[], &["web", "api"])]).await?;
         rules_become(&stage, namespace, "one", &["/web forward", "/api forward"]).await?;
@@ -76,7 +76,7 @@ fn a_restart_reads_only_lists_and_what_has_changed_meanwhile() {
         let read = |operation: &&String| operation.starts_with("Describe") && !is_a_list(operation);
         ensure!(made.keys().find(read).is_none(), "an edit after a restart calls {made:?}");
 
-        // What others do while nobody looks is found by the audit.
+        // Changes of others while no controller runs are found by the audit.
         stage.stop_controller().await?;
         delete_rules(&stage, namespace, "two").await?;
         delete_load_balancer(&stage, namespace, "three").await?;
@@ -256,7 +256,7 @@ async fn crash(stage: &mut Stage, random: &mut fastrand::Rng) -> Result<()> {
     stage.start_controller(&[]).await
 }
 
-/// What each has in AWS, which is the same for all of them but for the name.
+/// Returns the AWS resources of each, which are the same for all of them but for the name.
 async fn same_for_all(stage: &Stage, namespace: &str, names: &[String]) -> Result<String> {
     let mut all = BTreeSet::new();
     for name in names {

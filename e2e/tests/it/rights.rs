@@ -1,5 +1,5 @@
-//! What the chart lets the controller do in the cluster: no more than aws-load-balancer-controller's own RBAC does, and no
-//! more than it does. The conformance cases run with it, and the API server's audit log tells what was asked.
+//! The permissions that the chart gives the controller in the cluster: no more than aws-load-balancer-controller's own RBAC, and no
+//! more than it uses. The conformance cases run with them, and the API server's audit log shows the requests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ const RELEASE: &str = "albatross";
 const SERVICE_ACCOUNT: &str = "albatross";
 const NAMESPACE: &str = "kube-system";
 
-/// What the conformance cases do not need and the controller may do all the same, with the reason.
+/// The permissions that the conformance cases do not need and the controller has all the same, with the reason.
 const NOT_IN_CASES: &[(&str, &str)] = &[
     ("ingressclassparams.elbv2.k8s.aws get", "parameters that a class names and that seem to be gone are asked for"),
     ("namespaces get", "a namespace that class parameters select by its labels and that seems to be gone is asked for"),
@@ -29,7 +29,7 @@ const NOT_IN_CASES: &[(&str, &str)] = &[
     ),
 ];
 
-/// What aws-load-balancer-controller's ClusterRole and Role allow, of what concerns Ingresses, Services and bindings: a
+/// The permissions of aws-load-balancer-controller's ClusterRole and Role that concern Ingresses, Services and bindings: a
 /// line for each kind of object. The names of the Role's objects are left out.
 const THEIRS: &str = "
 configmaps create delete get update
@@ -188,7 +188,7 @@ impl Account {
         lab.cluster.apply(&[role, binding]).await
     }
 
-    /// Fails when anything was denied to the controller. Tells what it did.
+    /// Fails when any request of the controller was denied. Returns its requests.
     pub(crate) fn used(&self, lab: &Lab) -> Result<BTreeSet<String>> {
         let user = format!("system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}");
         let events = lab.audit()?;

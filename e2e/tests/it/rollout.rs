@@ -23,7 +23,7 @@ const PODS: usize = 20;
 /// A quarter of [`PODS`] may be unavailable.
 const GUARANTEED: usize = 15;
 
-/// A Deployment that may lack five pods and have five more than it shall, whose pods take a moment to start and to end.
+/// A Deployment that may lack five pods and have five more than it asks for, whose pods take a moment to start and to end.
 fn rolling(version: &str) -> Value {
     let mut deployment = deployment("web", PODS);
     let rolling = json!({"maxUnavailable": "25%", "maxSurge": "25%"});
@@ -73,8 +73,8 @@ struct Change {
     targets: BTreeSet<String>,
 }
 
-/// What AWS did, in order. A registration counts from the time at which AWS had done it, and the end of one from the time
-/// at which it was asked for, so that where two calls overlap, the fewest targets are seen.
+/// Returns the changes in AWS, in order. A registration counts from the time at which AWS had done it, and the end of one from the time
+/// at which it was requested, so that where two calls overlap, the fewest targets are seen.
 fn changes(log: &[Call]) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     let mut groups = BTreeSet::new();
@@ -116,7 +116,7 @@ fn replay(before: &BTreeSet<String>, log: &[Call]) -> Result<BTreeSet<String>> {
     Ok(registered)
 }
 
-/// The first call of each kind, and half of the others: few may be made, and each kind shall be struck.
+/// The first call of each kind, and half of the others: few may be made, and each kind must be struck.
 fn first_and_half() -> Calls {
     let dice = Mutex::new((BTreeSet::new(), fastrand::Rng::with_seed(1)));
     Calls::that(move |call| {

@@ -1,4 +1,4 @@
-//! Services that become Network Load Balancers, over their life: who is taken and who is left alone, what is told, and that
+//! Services that become Network Load Balancers, over their life: which are taken and which left unchanged, the messages, and that
 //! nothing stays behind.
 
 use std::collections::BTreeSet;
@@ -20,14 +20,14 @@ const PREFIX: &str = "service.beta.kubernetes.io/";
 const TYPE: &str = "aws-load-balancer-type";
 const TARGET_TYPE: &str = "aws-load-balancer-nlb-target-type";
 const ACKNOWLEDGE: &str = "albatross-acknowledge-orphaned-load-balancer";
-/// What holds a Service until its load balancer is gone.
+/// The finalizer that keeps a Service until its load balancer is gone.
 const FINALIZER: &str = "service.k8s.aws/resources";
 /// The same of the controller that makes Classic Load Balancers.
 const FOREIGN_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 /// A pass that failed for a minute may wait for another one.
 const AFTER_A_MINUTE: Duration = Duration::from_secs(150);
 
-/// A Service of type LoadBalancer with these annotations, keys without their prefix, that is nobody's by its class.
+/// A Service of type LoadBalancer with these annotations, keys without their prefix, without a class.
 fn annotated(name: &str, annotations: &[(&str, &str)]) -> Value {
     let annotations = annotations.iter().map(|(key, value)| (format!("{PREFIX}{key}"), Value::from(*value)));
     let mut service = service(name);
@@ -51,7 +51,7 @@ fn finalizers(service: &Value) -> Vec<&str> {
     items(service, "/metadata/finalizers").iter().filter_map(Value::as_str).collect()
 }
 
-/// Waits until the Service tells the host name, in lower case, of a Network Load Balancer that AWS has.
+/// Waits until the Service's status has the host name, in lower case, of a Network Load Balancer that AWS has.
 async fn served(stage: &Stage, namespace: &str, name: &str) -> Result<String> {
     let mut host = String::new();
     wait_until(SOON, &format!("Service {namespace}/{name} to have a load balancer"), async || {
@@ -70,7 +70,7 @@ async fn served(stage: &Stage, namespace: &str, name: &str) -> Result<String> {
     Ok(host)
 }
 
-/// What the Service has in AWS, if anything.
+/// Returns the AWS resources of the Service, if any.
 async fn stack(stage: &Stage, namespace: &str, name: &str) -> Result<Option<Value>> {
     Ok(Snapshot::take(stage).await?.stacks.remove(&format!("service:{namespace}/{name}")))
 }
@@ -93,7 +93,7 @@ async fn targets_are_the_pods(stage: &Stage, namespace: &str, name: &str, count:
     .await
 }
 
-/// Waits until the Service is let go: no finalizer of ours, no host name, nothing in AWS and no binding.
+/// Waits until the Service is released: no finalizer of the controller, no host name, nothing in AWS and no binding.
 async fn check_released(stage: &Stage, namespace: &str, name: &str) -> Result<()> {
     wait_until(WITH_RETRIES, "the Service to be let go", async || {
         let service = get(stage, namespace, name).await?;
@@ -255,7 +255,7 @@ fn services_deleted_while_aws_fails_for_a_minute_leave_nothing_behind() {
     });
 }
 
-// Who is taken.
+// The Services that are served.
 
 #[test]
 fn a_service_whose_support_is_switched_off_is_let_go() {
@@ -394,7 +394,7 @@ fn a_service_with_a_classic_load_balancer_is_taken_only_when_that_is_acknowledge
     });
 }
 
-// What is wrong.
+// The mistakes.
 
 #[test]
 fn a_bad_annotation_is_told_with_key_and_value_and_changes_nothing() {

@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-/// Enough for anything that the controller shall do at once, on a slow machine.
+/// Enough for anything that the controller does at once, on a slow machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// For what has to be tried again, with a delay that grows.
 pub(crate) const WITH_RETRIES: Duration = Duration::from_secs(90);
@@ -42,12 +42,12 @@ pub(crate) fn run(test: impl Future<Output = Result<()>>) {
     }
 }
 
-/// Takes a turn without a lab: whoever holds it runs alone.
+/// Takes a turn without a lab: the test that holds it runs alone.
 pub(crate) async fn turn() -> MutexGuard<'static, Option<Lab>> {
     LAB.lock().await
 }
 
-/// The lab, and a controller that runs in it. Nobody else has it until this is dropped.
+/// The lab, and a controller that runs in it. No other test has it until this is dropped.
 pub(crate) struct Stage {
     lab: Option<MutexGuard<'static, Option<Lab>>>,
     pub controller: Option<Controller>,
@@ -144,7 +144,7 @@ impl Drop for Stage {
 
 // Programs.
 
-/// How a controller that cannot start ended: its exit code, and all that it said.
+/// Returns the result of a controller that cannot start: its exit code, and its whole output.
 pub(crate) async fn start_that_fails(flags: &[&str], environment: &[(&str, &str)]) -> Result<(Option<i32>, String)> {
     let home = tempfile::tempdir()?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_e2e"));
@@ -314,7 +314,7 @@ pub(crate) async fn served(lab: &Lab, namespace: &str, ingress: &str) -> Result<
     served_within(lab, namespace, ingress, SOON).await
 }
 
-/// Waits until the Ingress tells the host name of a load balancer that AWS has.
+/// Waits until the Ingress's status has the host name of a load balancer that AWS has.
 pub(crate) async fn served_within(lab: &Lab, namespace: &str, ingress: &str, deadline: Duration) -> Result<()> {
     let what = format!("Ingress {namespace}/{ingress} to have a load balancer");
     wait_until(deadline, &what, async || {
@@ -448,7 +448,7 @@ pub(crate) fn without_hashes(text: &str) -> String {
     all
 }
 
-/// What an Ingress has in AWS.
+/// Returns the AWS resources of an Ingress.
 pub(crate) async fn stack_of(lab: &Lab, namespace: &str, ingress: &str) -> Result<Value> {
     let mut snapshot = Snapshot::take(lab).await?;
     let stack = snapshot.stacks.remove(&format!("ingress:{namespace}/{ingress}"));
@@ -472,7 +472,7 @@ pub(crate) async fn node_rules(lab: &Lab) -> Result<Vec<String>> {
     Ok(items(group, "/ingress").iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// Whether AWS has only what the lab made itself; the error says what else there is.
+/// Returns true if AWS has only the lab's own resources; the error lists the others.
 pub(crate) async fn account_is_empty(lab: &Lab) -> Result<bool> {
     let snapshot = Snapshot::take(lab).await?;
     let mut left = Vec::new();

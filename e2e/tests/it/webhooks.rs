@@ -18,8 +18,8 @@ const SECRET: &str = "albatross-tls";
 const REGISTRATION: &str = "admissionregistration.k8s.io/v1";
 const KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 
-/// What leads to the webhooks. The lab has no network of pods: the API server goes to the address that the Service names, and
-/// asks for the certificate of the Service, as everywhere.
+/// Creates the objects that lead to the webhooks. The lab has no network of pods: the API server goes to the address that the Service
+/// names, and asks for the certificate of the Service, as everywhere.
 async fn install(stage: &Stage, port: u16) -> Result<()> {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "kube-system", "name": SERVICE},
@@ -63,7 +63,7 @@ async fn start(stage: &mut Stage, flags: &[String]) -> Result<()> {
     stage.start_controller(&flags.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
 
-/// A namespace with a Service and a binding of it, where pods shall get gates.
+/// A namespace with a Service and a binding of it, where pods get gates.
 async fn namespace_with_binding(stage: &Stage, namespace: &str) -> Result<()> {
     let labels = json!({"elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"});
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});

@@ -23,7 +23,7 @@ fn loaded(text: &str, arguments: &[&str]) -> Loaded {
     loaded
 }
 
-/// Everything that the command prints, errors first, and how it ends.
+/// Returns the whole output of the command, errors first, and its result.
 fn printed(text: &str, arguments: &[&str], json: bool) -> (String, bool) {
     let loaded = loaded(text, arguments);
     let mut out: Vec<u8> = Vec::new();
@@ -215,7 +215,7 @@ fn a_binding_that_the_controller_refuses_is_an_error() {
     exit 1
     ");
     insta::assert_snapshot!(report(&binding("targetType: ip")), @r"
-    No Ingress and no Service in these manifests: no load balancer would be made.
+    No Ingress and no Service in these manifests: no load balancer would be created.
     TargetGroupBindings: 1; the controller registers their targets, which no plan shows.
     exit 0
     ");

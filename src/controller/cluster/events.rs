@@ -38,7 +38,7 @@ pub(crate) struct Subject {
 pub(crate) enum EventType {
     /// All is well.
     Normal,
-    /// Somebody should look.
+    /// A user should look.
     Warning,
 }
 
@@ -55,7 +55,7 @@ const REPEAT_AFTER: Duration = Duration::from_secs(3600);
 /// The API server refuses longer messages.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// How often what is older than [`REPEAT_AFTER`] is forgotten, and dropped events are reported in the log.
+/// The interval at which entries older than [`REPEAT_AFTER`] are removed, and dropped events are reported in the log.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// Objects that are remembered with what was said of them.
 const MAX_OBJECTS: usize = 20_000;
@@ -172,7 +172,7 @@ impl EventQueue {
         }
     }
 
-    /// Forgets the half of the objects of which nothing was recorded for longest.
+    /// Removes the half of the objects of which nothing was recorded for longest.
     fn evict_older_half(&mut self) {
         let mut last: Vec<u64> = self.recorded.values().map(|recorded| recorded.last).collect();
         let middle = last.len() / 2;
@@ -201,7 +201,7 @@ impl EventQueue {
         self.pop(&self.last.clone())
     }
 
-    /// Forgets what is old, once a minute. Returns the number of dropped events to report, if any.
+    /// Removes old entries, once a minute. Returns the number of dropped events to report, if any.
     fn purge(&mut self, now: Instant) -> Option<u64> {
         if self.purged.is_some_and(|at| now.duration_since(at) < PURGE_EVERY) {
             return None;
@@ -315,7 +315,7 @@ impl Events {
                 Ok(Ok(_)) => {}
                 // A namespace that is going away takes no new objects.
                 Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 404 => {
-                    tracing::debug!(message = %status.message, "an event was not taken");
+                    tracing::debug!(message = %status.message, "an event was not accepted");
                 }
                 Ok(Err(error)) => {
                     tracing::warn!("cannot write an event: {}", describe(&error));

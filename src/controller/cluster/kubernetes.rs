@@ -25,35 +25,35 @@ const ATTEMPTS: u32 = 5;
 /// The API server could not be asked, or refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KubernetesError {
-    /// It answered with an error.
+    /// The API server answered with an error.
     #[error("{action}: {}", describe(source))]
     Refused {
-        /// What was tried.
+        /// The attempted action.
         action: String,
-        /// What it said.
+        /// The error.
         source: kube::Error,
     },
-    /// It did not answer.
+    /// The API server did not answer.
     #[error("{action}: no answer from the API server within {} s", DEADLINE.as_secs())]
     NoAnswer {
-        /// What was tried.
+        /// The attempted action.
         action: String,
     },
     /// The object is gone, or going, and the watch has not shown it yet.
     #[error("{action}: it is gone, or being deleted")]
     Gone {
-        /// What was tried.
+        /// The attempted action.
         action: String,
     },
-    /// The object was changed by somebody else each time.
+    /// The object was changed by another client each time.
     #[error("{action}: the object was changed by others {ATTEMPTS} times in a row")]
     Contended {
-        /// What was tried.
+        /// The attempted action.
         action: String,
     },
 }
 
-/// What the API server said, or else what happened on the way to it, down to the first cause.
+/// Returns the API server's message, or else the failure on the way to it, down to the first cause.
 pub(crate) fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
@@ -93,7 +93,7 @@ fn has_code(error: &KubernetesError, wanted: u16) -> bool {
 
 /// The finalizers of an object, and whether it is being deleted.
 type Finalizers = (Vec<String>, bool);
-/// From the finalizers that an object has, and whether it is being deleted, to those that it shall have, if others.
+/// From the finalizers that an object has, and whether it is being deleted, to the desired ones, if they differ.
 type FinalizerChange<'a> = dyn 'a + Fn(&[String], bool) -> Option<Vec<String>> + Sync;
 
 /// Reads and writes single objects.
@@ -234,7 +234,7 @@ impl Kubernetes {
         }
     }
 
-    /// Answers the finalizers as they are afterwards, and whether the object is being deleted; `None` when it is gone.
+    /// Returns the finalizers after the change, and whether the object is being deleted; `None` when it is gone.
     async fn change_finalizers_of<W>(
         api: Api<W>,
         object: &ObjectReference,
@@ -273,7 +273,7 @@ impl Kubernetes {
         hostname: &str,
         ports: &[u16],
     ) -> Result<(), KubernetesError> {
-        // The schema wants a protocol for each port; an empty one is what aws-load-balancer-controller writes.
+        // The schema requires a protocol for each port; an empty one is what aws-load-balancer-controller writes.
         let ports: Vec<(u16, &str)> = ports.iter().map(|port| (*port, "")).collect();
         let api: Api<wire::Ingress> = Api::namespaced(self.client.clone(), &name.namespace);
         write_status(api, &ObjectReference::ingress(name), status_patch(hostname, &ports)).await
@@ -330,9 +330,9 @@ mod tests {
     use super::*;
     use albatross_simulation::fake::Fake;
 
-    /// What comes of adding the finalizer to an Ingress that the API server has like this, and which calls are made.
+    /// Returns the result and the calls of adding the finalizer to an Ingress that has this state in the API server.
     async fn added(metadata: Option<Value>) -> (Result<(), String>, Vec<String>) {
-        // The HTTP stack is built for TLS, too, though none is spoken here.
+        // The HTTP stack is built for TLS, too, though none is used here.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let answer = match metadata {
             Some(metadata) => (200, json!({ "metadata": metadata, "spec": {} }).to_string()),

@@ -26,16 +26,16 @@ use albatross_core::{
     record::{self, Clean, Contents, HEADER_KEY, Header, SHARDS, StackRecord},
 };
 
-/// How often a ConfigMap is written again after somebody else's write.
+/// The number of times that a ConfigMap is written again after another writer's change.
 const TRIES: u32 = 5;
 
-/// How many ConfigMaps are taken over at once.
+/// The number of ConfigMaps that are taken over at once.
 const AT_ONCE: usize = 8;
 
-/// How long promises are gathered before they are written.
+/// The time for which clean records are collected before they are written.
 const GATHER: Duration = Duration::from_millis(500);
 
-/// How many bytes of promises are written a second at most, on average: what the API server's database has to take while
+/// The most bytes of records written per second, on average: the load on the API server's database while
 /// thousands of stacks are taken over.
 const BYTES_A_SECOND: u32 = 256 * 1024;
 
@@ -50,9 +50,9 @@ pub(crate) enum RecordError {
     Unwritten {
         /// The ConfigMap.
         name: String,
-        /// Where it is.
+        /// The namespace.
         namespace: String,
-        /// What the API server said.
+        /// The API server's message.
         reason: String,
     },
 }
@@ -70,16 +70,16 @@ impl Entry {
     }
 }
 
-/// One ConfigMap.
+/// A ConfigMap.
 #[derive(Debug, Default)]
 struct Shard {
-    /// As they are written: they are read only when they are taken over.
+    /// The records as they are written: they are read only when they are taken over.
     records: BTreeMap<String, Entry>,
     /// Counts changes of `records`.
     changed: u64,
-    /// What `changed` was when they were last written.
+    /// The value of `changed` when they were last written.
     written: u64,
-    /// What `changed` was when a promise was last taken back.
+    /// The value of `changed` when a record was last marked dirty.
     marked_dirty: u64,
 }
 
@@ -94,7 +94,7 @@ impl Shards {
     }
 }
 
-/// What is known of a ConfigMap as the API server has it; locked while it is written.
+/// A ConfigMap as the API server has it; locked while it is written.
 #[derive(Debug, Default)]
 struct Stored {
     /// `None` when it is not there.
@@ -153,8 +153,8 @@ impl Records {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the records over at the start of a term: whoever wrote them before can write no more. Those that cannot be
-    /// read count for nothing, and without the permission for ConfigMaps there are none; both are said once.
+    /// Takes the records over at the start of a term: the previous writer can write no more. Those that cannot be
+    /// read are not used, and without the permission for ConfigMaps there are none; both are reported once.
     /// Answers all promises.
     /// It waits for as long as the API server does not answer: what was promised must be taken back before it is changed.
     pub(crate) async fn load(&self, term: i32) -> Vec<(StackId, Clean)> {
@@ -162,7 +162,7 @@ impl Records {
         self.since.store(term, Ordering::Release);
         self.usable.store(true, Ordering::Release);
         self.own_tags().clear();
-        // A few at a time: whoever takes over is waited for, and what is read is in memory as text meanwhile.
+        // A few at a time: the takeover is waited for, and its text is in memory meanwhile.
         let taken = stream::iter((0..SHARDS).map(|shard| self.take_over(shard))).buffered(AT_ONCE);
         let taken: Result<Vec<Vec<_>>, RecordError> = taken.try_collect().await;
         taken.map(|taken| taken.into_iter().flatten().collect()).unwrap_or_else(|reason| {
@@ -177,7 +177,7 @@ impl Records {
         })
     }
 
-    /// Takes a ConfigMap over, or makes it: from then on whoever had it fails at its version.
+    /// Takes a ConfigMap over, or creates it: from then on the previous writer fails at its version.
     async fn take_over(&self, shard: usize) -> Result<Vec<(StackId, Clean)>, RecordError> {
         let name = record::shard_name(&self.lease, shard);
         let mut stored = self.stored(shard).lock().await;
@@ -190,7 +190,7 @@ impl Records {
             if is_final(&error) {
                 return Err(self.unwritten(shard, &error));
             }
-            // Also whoever led before may have written it just now.
+            // The previous leader may have written it just now, too.
             if !std::mem::replace(&mut reported, true) {
                 tracing::warn!("{}; trying again", self.unwritten(shard, &error));
             }
@@ -223,21 +223,21 @@ impl Records {
         Ok(read.records.into_values().filter_map(|record| Some((record.stack, record.clean?))).collect())
     }
 
-    /// Returns the terms up to the present one in which nobody led who writes no records, as far as is known.
+    /// Returns the terms up to the present one in which only processes led that write records, as far as is known.
     #[must_use]
     pub(crate) fn terms(&self) -> RangeInclusive<i32> {
         let header = self.header();
         header.since..=header.term
     }
 
-    /// Whether there is a promise about a stack.
+    /// Returns true if the stack has a clean record.
     #[must_use]
     pub(crate) fn is_clean(&self, stack: &StackId) -> bool {
         let key = record::key(stack);
         self.shards().of(record::shard(&key)).records.get(&key).is_some_and(|entry| entry.clean)
     }
 
-    /// How many stacks have a record, and how many of those a promise.
+    /// Returns the number of stacks with a record, and of those with a clean one.
     #[must_use]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let shards = self.shards();
@@ -245,7 +245,7 @@ impl Records {
         (records().count(), records().filter(|entry| entry.clean).count())
     }
 
-    /// Whether records are kept at all.
+    /// Returns true if records are kept at all.
     #[must_use]
     pub(crate) fn are_kept(&self) -> bool {
         self.usable.load(Ordering::Acquire)
@@ -314,7 +314,7 @@ impl Records {
         }
     }
 
-    /// Forgets a stack that is no more. It is written soon.
+    /// Removes the record of a stack that no longer exists. It is written soon.
     pub(crate) fn remove(&self, stack: &StackId) {
         self.own_tags().remove(stack);
         if self.are_kept() && self.set(stack, None) {
@@ -322,7 +322,7 @@ impl Records {
         }
     }
 
-    /// Whether everything is written.
+    /// Returns true if everything is written.
     #[must_use]
     pub(crate) fn is_written(&self) -> bool {
         !self.are_kept() || self.shards().0.iter().all(|shard| shard.changed == shard.written)
@@ -369,7 +369,7 @@ impl Records {
         };
         let Some(needed) = needed.filter(|_| self.are_kept()) else { return Ok(0) };
         let mut stored = self.stored(shard).lock().await;
-        // Who waited for another's write may have been written with it.
+        // A write that waited for another may have been written with it.
         if self.shards().of(shard).written >= needed {
             return Ok(0);
         }
@@ -382,7 +382,7 @@ impl Records {
             if !matches!(status.code, 404 | 409) {
                 return Err(self.unwritten(shard, &error));
             }
-            // Somebody has written or deleted it, or an answer to ourselves was lost.
+            // Another client has written or deleted it, or an answer to this process was lost.
             let name = record::shard_name(&self.lease, shard);
             let found = with_deadline(self.api.get_opt(&name)).await.map_err(|error| self.unwritten(shard, &error))?;
             let header = found.as_ref().and_then(|found| found.data.as_ref()?.get(HEADER_KEY));
@@ -446,13 +446,13 @@ impl Records {
     }
 }
 
-/// How long nothing is written after so many bytes.
+/// Returns the pause after writing so many bytes.
 fn pause(bytes: usize) -> Duration {
     let micros = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000);
     Duration::from_micros(micros / u64::from(BYTES_A_SECOND))
 }
 
-/// Whether trying again is of no use.
+/// Returns true if trying again is of no use.
 fn is_final(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 401 | 403 | 422))
 }

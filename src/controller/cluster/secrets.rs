@@ -27,7 +27,7 @@ use albatross_core::{
     model::{ObjectName, OidcSecret, SecretVersion, StackId},
 };
 
-/// What a Secret says, or why it says nothing.
+/// The content of a Secret, or the reason why it cannot be used.
 type Content = Result<OidcSecret, UnusableSecret>;
 
 /// The Secrets in use. Shared by all workers.
@@ -43,21 +43,21 @@ struct Shared {
     entries: Mutex<BTreeMap<ObjectName, Entry>>,
 }
 
-/// One Secret.
+/// A Secret.
 #[derive(Default)]
 struct Entry {
     /// The stacks that use it.
     subscribers: BTreeSet<StackId>,
-    /// As it was last seen.
+    /// The content when it was last seen.
     content: Option<Content>,
-    /// Whether the watch has shown it, and goes on to.
+    /// True if the watch has shown it, and continues to.
     watched: bool,
     watch: Option<Watch>,
-    /// Whether it was said that the watch is not allowed.
+    /// True if the missing permission for the watch was reported.
     reported: bool,
 }
 
-/// A watch, which ends when nobody wants it any more.
+/// A watch, which ends when no stack needs it any more.
 struct Watch(JoinHandle<()>);
 
 impl Drop for Watch {
@@ -80,7 +80,7 @@ fn content(name: &ObjectName, secret: Option<wire::Secret>, label: Option<&Requi
     read(name, version, &secret.data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect())
 }
 
-/// Whether two states of a Secret say the same: then the older one is kept, with its version, so that nothing is written.
+/// Returns true if two states of a Secret are equal: then the older one is kept, with its version, so that nothing is written.
 fn same(one: &Content, other: &Content) -> bool {
     match (one, other) {
         (Ok(one), Ok(other)) => one.client_id == other.client_id && one.client_secret == other.client_secret,
@@ -110,7 +110,7 @@ impl Shared {
         if entry.content.as_ref().is_some_and(|known| same(known, &content)) {
             return;
         }
-        // Who asks for the first time is being worked on, and finds it.
+        // A stack that asks for the first time is being worked on, and finds it.
         let changed = entry.content.replace(content).is_some();
         let subscribers: Vec<Key> = entry.subscribers.iter().filter(|_| changed).cloned().map(Key::Stack).collect();
         drop(entries);
@@ -125,7 +125,7 @@ impl Shared {
     fn unwatched(&self, name: &ObjectName) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(name) else { return false };
-        // What is dropped here is the task that this runs in, which has nothing left to do.
+        // The dropped task is the one that this runs in, which has nothing left to do.
         (entry.watched, entry.watch) = (false, None);
         !std::mem::replace(&mut entry.reported, true)
     }
@@ -143,7 +143,7 @@ impl Secrets {
         Api::namespaced(self.client.clone(), &name.namespace)
     }
 
-    /// What a Secret says at this moment. From now on `subscriber` is brought back when it says something else, as far as RBAC
+    /// Returns the current content of a Secret. From now on `subscriber` is queued when it changes, as far as RBAC
     /// allows a watch.
     pub(crate) async fn answer(&self, name: &ObjectName, subscriber: &StackId) -> Fact<OidcSecret> {
         {
@@ -166,13 +166,13 @@ impl Secrets {
         };
         let mut entries = self.shared.entries();
         let Some(entry) = entries.get_mut(name) else { return fact(&read) };
-        // Where it may not be read, it may not be watched either; whoever asks asks again.
+        // If it may not be read, it may not be watched either; the reader asks again.
         if entry.watch.is_none() && !matches!(read, Err(UnusableSecret::Forbidden { .. })) {
             let watch = watch(self.api(name), name.clone(), Arc::downgrade(&self.shared));
             entry.watch = Some(Watch(tokio::spawn(watch)));
         }
         match &entry.content {
-            // What the watch shows is newer.
+            // The state from the watch is newer.
             Some(content) if entry.watched => fact(content),
             Some(content) if same(content, &read) => fact(content),
             known => {
@@ -187,7 +187,7 @@ impl Secrets {
         }
     }
 
-    /// Takes note of all Secrets that a stack uses. Those that nobody uses are forgotten and no longer watched.
+    /// Takes note of all Secrets that a stack uses. Secrets that no stack uses are removed and no longer watched.
     pub(crate) fn used(&self, stack: &StackId, names: &BTreeSet<&ObjectName>) {
         self.shared.entries().retain(|name, entry| {
             if !names.contains(name) {
@@ -197,7 +197,7 @@ impl Secrets {
         });
     }
 
-    /// How many Secrets are in use, and how many of those are watched.
+    /// Returns the number of Secrets in use, and of those that are watched.
     #[must_use]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let entries = self.shared.entries();
@@ -205,7 +205,7 @@ impl Secrets {
     }
 }
 
-/// Watches one Secret until nobody wants it, or RBAC forbids it.
+/// Watches one Secret until no stack needs it, or RBAC does not allow it.
 async fn watch(api: Api<wire::Secret>, name: ObjectName, shared: Weak<Shared>) {
     let only = watcher::Config::default().fields(&format!("metadata.name={}", name.name));
     let mut stream = std::pin::pin!(watcher(api, only).default_backoff());

@@ -20,7 +20,7 @@ use tower::{Layer, Service};
 
 /// Longer silence is a stall: what a server may take to end a watch that nothing happens on, and some more.
 pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(330);
-/// How often a stall is repeated in the log.
+/// The interval at which a stall is repeated in the log.
 const REPEAT_AFTER: Duration = Duration::from_secs(300);
 
 /// Kinds that are watched, by the last part of the path of their lists.
@@ -69,7 +69,7 @@ impl WatchActivity {
         }
     }
 
-    /// How long each kind has been silent.
+    /// Returns the time for which each kind has been silent.
     #[must_use]
     pub fn silent(&self) -> BTreeMap<&'static str, Duration> {
         let now = Instant::now();

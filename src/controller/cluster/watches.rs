@@ -20,19 +20,19 @@ use crate::controller::runtime::queue::Queue;
 use albatross_core::dependents::{Dependents, Key};
 use albatross_core::snapshot::Snapshot;
 
-/// Which kinds have been listed once. Nothing is decided before all have been.
+/// The kinds that have been listed once. Nothing is decided before all have been.
 #[derive(Debug)]
 pub struct Synced {
     /// Kinds that are still awaited, each with the last error of its watch.
     awaited: Mutex<BTreeMap<&'static str, Option<String>>>,
-    /// Kinds that the API server does not let us list, and that work goes on without, with its reason.
+    /// Kinds that the API server does not allow us to list, and without which work continues, with its reason.
     without: Mutex<BTreeMap<&'static str, String>>,
     complete: watch::Sender<bool>,
     /// When the watches were last answered.
     pub(crate) activity: WatchActivity,
 }
 
-/// Kinds that work goes on without where they are not there or may not be read: only IngressClasses with parameters need
+/// Kinds without which work continues where they do not exist or may not be read: only IngressClasses with parameters need
 /// them.
 const OPTIONAL: [&str; 2] = ["IngressClassParams", "Namespace"];
 
@@ -69,7 +69,7 @@ impl Synced {
         self.no_longer_awaited(kind);
     }
 
-    /// The API server refuses a kind that work goes on without. Whether that is news: one that was listed before is kept
+    /// The API server refuses a kind without which work continues. Whether that is news: one that was listed before is kept
     /// as it was then.
     fn refused(&self, kind: &'static str, error: &str) -> bool {
         let mut without = self.without.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,8 +107,8 @@ impl Synced {
         let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
     }
 
-    /// What work goes on without, for `/readyz`. A stalled watch is among it and does not end readiness: the webhooks would
-    /// go with it, and a restart would not bring the API server back.
+    /// Returns the kinds without which work continues, for `/readyz`. A stalled watch is among them and does not end readiness: the webhooks
+    /// would end with it, and a restart would not bring the API server back.
     #[must_use]
     pub fn without(&self) -> Vec<String> {
         let without = self.without.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,7 +117,7 @@ impl Synced {
         kinds.chain(self.activity.stalled().into_iter().filter(|line| !refused(line))).collect()
     }
 
-    /// What is still awaited, for `/readyz`.
+    /// Returns the kinds that are still awaited, for `/readyz`.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,7 +131,7 @@ impl Synced {
     }
 }
 
-/// How often it is looked whether watches have stalled.
+/// The interval at which watches are checked for stalls.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Objects that one answer of a list holds.
 const PAGE: u32 = 200;
@@ -207,7 +207,7 @@ pub(crate) async fn watch_kind<W, T>(
             }
         }
         for (namespace, keys) in keys {
-            // What the first lists hold is there, and may have been for long; what comes after them is an edit.
+            // The objects of the first lists exist, and may have for long; later ones are edits.
             match first_list {
                 true => queue.resync(keys),
                 false => queue.changed(namespace, keys),
@@ -217,7 +217,7 @@ pub(crate) async fn watch_kind<W, T>(
     }
 }
 
-/// Whether the kind is not there or may not be read, which trying again does not change by itself.
+/// Returns true if the kind does not exist or may not be read, which does not change by trying again.
 fn is_refused(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     match error {

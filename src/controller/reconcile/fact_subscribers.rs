@@ -52,7 +52,7 @@ fn answer(want: &FactQuery, facts: &Facts) -> Option<String> {
         FactQuery::TrustStore(name) => facts.trust_stores.get(name).and_then(answer_text),
         FactQuery::VpcBlocks => facts.vpc_blocks.as_ref().and_then(answer_text),
         FactQuery::Limits => facts.limits.as_ref().and_then(answer_text),
-        // Who reads a Secret is told of its changes by its watch.
+        // Readers of a Secret are notified of its changes by its watch.
         FactQuery::Secret(_) | FactQuery::BackendSecurityGroup | FactQuery::Current | FactQuery::Protection => None,
     }
 }

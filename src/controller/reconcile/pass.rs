@@ -147,7 +147,7 @@ where
             source.resolved(stack, &facts, &asked);
             return Ok(Some(built));
         }
-        // What only has to be read comes first: nothing is created for what then turns out not to be possible.
+        // Facts that only have to be read come first: nothing is created for a stack that then turns out not to be possible.
         let reads = built.wants.iter().any(FactQuery::is_read);
         for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
             match want {
@@ -246,7 +246,7 @@ pub(crate) async fn plan<R: StackReader>(
 ) -> Result<(Plan, ObservedStack), AwsError> {
     let (id, room) = (&stack.id, observed.room);
     loop {
-        // Who is taken over is believed, once. Of a stack that has a record it is known what AWS was given, or doubted.
+        // The records of a takeover are trusted, once. For a stack that has a record, the content given to AWS is known, or in doubt.
         if observed.tag_keys.is_none() {
             let assumed = plan::assumed_secrets(stack, &observed);
             if !assumed.is_empty() {
@@ -268,7 +268,7 @@ pub(crate) async fn plan<R: StackReader>(
 /// The proof, a write to the API server, or a step has failed.
 pub(crate) async fn carry_out<A: PlanApplier>(applier: &A, change: &Change<'_>) -> Result<CarriedOut, A::Error> {
     if change.plan.steps().is_empty() {
-        // Somebody may have taken the finalizer off (`kubectl replace` does), and all this would be left behind.
+        // A user may have removed the finalizer (`kubectl replace` does), and all this would be left behind.
         applier.ensure_finalizer(change).await?;
         return Ok(CarriedOut::Nothing);
     }

@@ -18,28 +18,28 @@ use albatross_core::{
     plan::{AttributesOf, ListenerReference, Plan, RuleReference, SecurityGroupTarget, Step, StepAction},
 };
 
-/// How often a step may be carried out before its repetition counts as one.
+/// The number of times that a step may be carried out before a repetition counts.
 const FREE: u32 = 2;
 
-/// How long a step waits when it is planned again the second time; then twice as long each time.
+/// The pause before a step that is planned again the second time; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// A step that was carried out so long ago says nothing about the present: somebody has changed something by hand since.
+/// A step that was carried out so long ago says nothing about the present: a user has changed something by hand since.
 const RETENTION: Duration = Duration::from_secs(2 * 3600);
 
-/// How many steps are remembered of one stack; the oldest goes first.
+/// The most steps remembered of one stack; the oldest is removed first.
 const MOST: usize = 256;
 
-/// What was carried out lately, by stack.
+/// The steps carried out recently, by stack.
 #[derive(Debug, Default)]
 pub(crate) struct StepHistory(Mutex<BTreeMap<StackId, Memory>>);
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// What the stack was to be when these were carried out.
+    /// The hash of the desired stack when these were carried out.
     wanted: u64,
     done: BTreeMap<u64, Done>,
 }
@@ -62,26 +62,26 @@ impl Done {
 pub(crate) struct Repeated {
     /// The step.
     pub step: Step,
-    /// How often it was carried out.
+    /// The number of times that it was carried out.
     pub times: u32,
     /// Until it is carried out once more.
     pub pause: Duration,
 }
 
 impl Repeated {
-    /// What people are told: the step, the field that asks for it, and what to do.
+    /// Returns the message: the step, the field that asks for it, and the fix.
     #[must_use]
     pub(crate) fn message(&self) -> String {
         let Self { step, times, .. } = self;
         let Step { action, cause } = step;
         let fix = match action {
             StepAction::CreateBinding(_) | StepAction::UpdateBinding { .. } | StepAction::DeleteBinding(_) => {
-                "see in its managedFields and events what else writes the TargetGroupBinding (a policy engine, a GitOps tool), and have that leave it alone"
+                "see in its managedFields and events what else writes the TargetGroupBinding (a policy engine, a GitOps tool), and make it leave the object unchanged"
             }
             _ => "see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it",
         };
         format!(
-            "{action}: applied {times} times, but AWS or the API server does not show it afterwards; asked for by {cause}; {fix}; it is tried again with growing pauses"
+            "{action}: applied {times} times, but AWS or the API server does not show it afterwards; requested by {cause}; {fix}; it is retried with growing pauses"
         )
     }
 }
@@ -121,7 +121,7 @@ struct MissingResources {
     target_groups: BTreeSet<ResourceId>,
     listeners: BTreeSet<u16>,
     rules: BTreeSet<(u16, usize)>,
-    /// The ports of listeners whose rules are not as they shall be.
+    /// The ports of listeners whose rules are not in their desired state.
     ports: BTreeSet<u16>,
     /// True if requests are answered by some of it.
     serves: bool,
@@ -271,7 +271,7 @@ impl StepHistory {
         }
     }
 
-    /// Forgets a stack that is no more.
+    /// Removes a stack that no longer exists.
     pub(crate) fn remove(&self, stack: &StackId) {
         self.memories().remove(stack);
     }
@@ -327,8 +327,8 @@ mod tests {
         let withheld = step_history.withhold(&stack().id, &mut with_another);
         assert_eq!(with_another.steps(), [step("b")]);
         assert_eq!(withheld, [Repeated { step: step("a"), times: 6, pause: Duration::from_secs(480 - 149) }]);
-        insta::assert_snapshot!(withheld[0].message(), @"delete rule 3 of listener 80: applied 6 times, but AWS or the API server does not show it afterwards; asked for by Ingress shop/web generation 4, spec.rules; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is tried again with growing pauses");
-        // It never takes longer than an hour, and is never given up.
+        insta::assert_snapshot!(withheld[0].message(), @"delete rule 3 of listener 80: applied 6 times, but AWS or the API server does not show it afterwards; requested by Ingress shop/web generation 4, spec.rules; see in CloudTrail what else changes it; if nothing does, write the value as AWS shows it; it is retried with growing pauses");
+        // It never takes longer than an hour, and is never abandoned.
         let mut carried_out = passes(&step_history, 40_000, |_| stack()).await;
         carried_out.insert(0, 0);
         carried_out.push(40_000);

@@ -69,7 +69,7 @@ struct Label {
     key: &'static str,
     /// The value that asks for it; with another one nothing is asked for.
     value: &'static str,
-    /// What pods do not get.
+    /// The feature that pods do not get.
     what: &'static str,
 }
 
@@ -103,8 +103,8 @@ struct Reader<'a> {
 }
 
 /// Returns a sentence for each kind and label that is in the cluster, or in the one namespace that is watched, and that nothing
-/// here serves, and for each TargetGroupBinding that asks for what is not supported. What cannot be listed, because its
-/// definition is not installed or RBAC does not allow it, is passed over.
+/// here serves, and for each TargetGroupBinding with a field that is not supported. Kinds that cannot be listed, because their
+/// definition is not installed or RBAC does not allow it, are skipped.
 pub(crate) async fn unserved(client: &Client, namespace: &str) -> Vec<String> {
     let reader = Reader { client, namespace };
     let mut found = Vec::new();
@@ -138,9 +138,9 @@ pub(crate) async fn unserved(client: &Client, namespace: &str) -> Vec<String> {
     found
 }
 
-const STAYS: &str = "what they have in AWS stays as it is, and one that has aws-load-balancer-controller's finalizer does not go without it";
+const STAYS: &str = "their AWS resources stay unchanged, and one with aws-load-balancer-controller's finalizer is not deleted without that controller";
 
-/// Returns a sentence for each TargetGroupBinding that asks for what is not supported.
+/// Returns a sentence for each TargetGroupBinding with a field that is not supported.
 async fn bindings(reader: Reader<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut more = 0_usize;
@@ -163,7 +163,7 @@ async fn bindings(reader: Reader<'_>) -> Vec<String> {
         parameters = parameters.continue_token(&next);
     }
     if more > 0 {
-        found.push(format!("{more} more TargetGroupBindings ask for what is not supported; no target of theirs is registered or deregistered"));
+        found.push(format!("{more} more TargetGroupBindings have fields that are not supported; none of their targets is registered or deregistered"));
     }
     found
 }
@@ -264,7 +264,7 @@ mod tests {
         object["metadata"]["labels"][key] == value
     }
 
-    /// An API server that lists these, by path, and forbids or does not know all others.
+    /// An API server that lists these, by path, and denies or does not know all others.
     fn client(lists: BTreeMap<&'static str, Vec<Value>>, otherwise: u16) -> Client {
         let router = Router::new().fallback(move |request: Request<Body>| {
             let query = request.uri().query().unwrap_or_default().to_owned();
@@ -329,8 +329,8 @@ mod tests {
             ),
         ]);
         insta::assert_snapshot!(unserved(&client(lists, 404), "").await.join("\n"), @r"
-        the cluster has Gateways, for example shop/outer: albatross does not serve them; what they have in AWS stays as it is, and one that has aws-load-balancer-controller's finalizer does not go without it
-        the cluster has GlobalAccelerators, for example shop/world: albatross does not serve them; what they have in AWS stays as it is, and one that has aws-load-balancer-controller's finalizer does not go without it
+        the cluster has Gateways, for example shop/outer: albatross does not serve them; their AWS resources stay unchanged, and one with aws-load-balancer-controller's finalizer is not deleted without that controller
+        the cluster has GlobalAccelerators, for example shop/world: albatross does not serve them; their AWS resources stay unchanged, and one with aws-load-balancer-controller's finalizer is not deleted without that controller
         the cluster has ALBTargetControlConfigs, for example shop/agent: albatross does not serve them; no pod gets an agent of the target optimizer
         the label elbv2.k8s.aws/quic-server-id-inject=enabled has no effect, for example on the Namespace shop: albatross does not serve it, and pods that are created get no QUIC server id, also where their annotation service.beta.kubernetes.io/aws-load-balancer-quic-enabled-containers asks for one
         the label elbv2.k8s.aws/alb-target-control-agent-injection=enabled has no effect, for example on the Namespace shop: albatross does not serve it, and pods that are created get no agent of the target optimizer

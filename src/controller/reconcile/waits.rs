@@ -15,14 +15,14 @@ use albatross_core::{
     plan::Wait,
 };
 
-/// A binding is gone seconds after its targets are deregistered; one that is not for minutes has somebody else's finalizer, or
+/// A binding is gone seconds after its targets are deregistered; one that is not for minutes has another owner's finalizer, or
 /// fails, and its events say how.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A load balancer serves some minutes after it was made; how often it is looked at until then.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What is being waited for, by stack, and the deletions that AWS does not carry out.
+/// The waits, by stack, and the deletions that AWS does not carry out.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     waits: Mutex<BTreeMap<StackId, Waiting>>,
@@ -47,24 +47,24 @@ struct Waiting {
 /// A wait, as `/debug/state` shows it.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct WaitState {
-    /// Who waits.
+    /// The stack that waits.
     pub stack: String,
     /// For what.
     pub wait: String,
     /// For how long already.
     pub seconds: f64,
-    /// Until people are told; negative when they were.
+    /// The time until the report; negative after it.
     pub seconds_left: f64,
 }
 
-/// What to do about a wait.
+/// The action that a wait requires.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     /// Look again then.
     Later(Duration),
-    /// It has taken too long: people should be told, once.
+    /// It has taken too long: it should be reported, once.
     Report(String),
-    /// They were told; whatever ends the wait brings the stack back.
+    /// It was reported; the end of the wait brings the stack back.
     Reported,
 }
 
@@ -77,7 +77,7 @@ impl Waits {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The load balancers that have stood beside their successor for so long that they may go.
+    /// Returns the load balancers that have continued next to their replacement for so long that they may be deleted.
     #[must_use]
     pub(crate) fn expired(&self, stack: &StackId, retain_for: Duration) -> BTreeSet<LoadBalancerArn> {
         match self.waits().get(stack) {
@@ -119,7 +119,7 @@ impl Waits {
                 waiting.reported = true;
                 let hint = match wait {
                     Wait::BindingsGone(_) => {
-                        "look at its events and finalizers: the target group, and all that goes after it, stay until it is gone"
+                        "look at its events and finalizers: the target group, and all that is deleted after it, stay until it is gone"
                     }
                     Wait::LetIn(_) => {
                         "look at its events: until then the load balancer stays in the security groups that it is in, and nothing that comes \
@@ -132,7 +132,7 @@ impl Waits {
         })
     }
 
-    /// Returns the stacks that wait until targets let somebody in.
+    /// Returns the stacks that wait until targets allow a security group.
     #[must_use]
     pub(crate) fn for_targets(&self) -> Vec<StackId> {
         let waits = self.waits();
@@ -140,7 +140,7 @@ impl Waits {
         waiting.map(|(stack, _)| stack.clone()).collect()
     }
 
-    /// Takes note that AWS does not carry out a deletion of `owner`. Returns whether people should be told: when it has been
+    /// Takes note that AWS does not carry out a deletion of `owner`. Returns whether to report it: when it has been
     /// so for longer than `patience`.
     pub(crate) fn blocked(&self, owner: &str, step: &str, patience: Duration) -> bool {
         let (mut blocked, now) = (self.blocks(), Instant::now());
@@ -158,7 +158,7 @@ impl Waits {
         self.blocks().remove(owner);
     }
 
-    /// Returns how many deletions AWS has not carried out for so long that people were told.
+    /// Returns how many deletions AWS has not carried out for so long that they were reported.
     #[must_use]
     pub(crate) fn count_blocked(&self) -> usize {
         let now = Instant::now();
@@ -251,9 +251,9 @@ mod tests {
         insta::assert_snapshot!(serde_json::to_string(&waits.all()).unwrap(), @r#"[{"stack":"Ingress shop/web","wait":"waiting for TargetGroupBinding shop/a to be gone","seconds":100.0,"seconds_left":200.0}]"#);
         tokio::time::advance(Duration::from_secs(200)).await;
         let Some(Due::Report(message)) = waits.note(&web, Some(&wait("a")), HOLD) else { panic!("nobody is told") };
-        insta::assert_snapshot!(message, @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that goes after it, stay until it is gone");
+        insta::assert_snapshot!(message, @"waiting for TargetGroupBinding shop/a to be gone for 5 minutes; look at its events and finalizers: the target group, and all that is deleted after it, stay until it is gone");
         assert_eq!(waits.note(&web, Some(&wait("a")), HOLD), Some(Due::Reported));
-        // Another wait begins anew.
+        // Another wait starts again.
         assert_eq!(waits.note(&web, Some(&wait("b")), HOLD), Some(Due::Later(DEADLINE)));
         assert_eq!((waits.note(&web, None, HOLD), waits.all()), (None, vec![]));
     }

@@ -30,10 +30,10 @@ pub const METRICS_FLAG: &str = "--metrics-bind-addr";
 pub const HEALTH_FLAG: &str = "--health-probe-bind-addr";
 /// The flag with the address of the state.
 pub const DEBUG_FLAG: &str = "--debug-bind-addr";
-/// The value of [`DEBUG_FLAG`] that nobody has asked for.
+/// The value of [`DEBUG_FLAG`] when it is not given.
 pub const DEFAULT_DEBUG_ADDRESS: &str = "127.0.0.1:61778";
 
-/// Where the servers listen, written as Go writes addresses: `:8080` is every interface, an empty address or `0` is no server.
+/// The addresses of the servers, written as Go writes them: `:8080` is every interface, an empty address or `0` is no server.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses<'a> {
     /// The value of [`METRICS_FLAG`].
@@ -44,16 +44,16 @@ pub struct Addresses<'a> {
     pub debug: &'a str,
 }
 
-/// What the servers tell.
+/// The sources of the servers' answers.
 #[derive(Clone)]
 pub struct Sources {
     /// `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// Brings metrics up to date before they are read.
+    /// Updates metrics before they are read.
     pub measure: Arc<dyn Fn() + Send + Sync>,
     /// `/readyz`: the reasons not to be ready, one sentence each; ready when there are none.
     pub not_ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// `/readyz`: what work goes on without, one sentence each.
+    /// `/readyz`: the parts without which work continues, one sentence each.
     pub without: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// `/idle`: what is being worked on or waited for; idle when there is nothing.
     pub pending: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
@@ -85,7 +85,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// The servers, listening already, so that a mistake in a flag is told at once.
+/// The servers, listening already, so that a mistake in a flag is reported at once.
 pub struct Servers {
     metrics: Option<TcpListener>,
     health: Option<TcpListener>,
@@ -118,22 +118,22 @@ impl Servers {
         })
     }
 
-    /// Where the metrics are served.
+    /// Returns the address of the metrics.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Where the probes are served.
+    /// Returns the address of the probes.
     pub fn health_address(&self) -> Option<SocketAddr> {
         self.health.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Where the state is served.
+    /// Returns the address of the state.
     pub fn debug_address(&self) -> Option<SocketAddr> {
         self.debug.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Answers requests until `stop` is ready. Does not wait for requests under way: all are short, and none changes
+    /// Serves requests until `stop` is ready. Does not wait for requests under way: all are short, and none changes
     /// anything.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), AdminError> {
         let servers = try_join3(
@@ -207,7 +207,7 @@ fn reasons_response(reasons: &[String], remarks: &[String]) -> (StatusCode, Stri
     (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
-/// Where to listen.
+/// The address of a server.
 #[derive(Debug, PartialEq, Eq)]
 enum Address<'a> {
     Disabled,
@@ -251,7 +251,7 @@ async fn listen(flag: &'static str, address: &str) -> Result<Option<TcpListener>
     let unusable = |source| AdminError::Bind { flag, address: address.to_owned(), source };
     let candidates: Vec<SocketAddr> = match parse(address) {
         Some(Address::Disabled) => return Ok(None),
-        // Where IPv6 is switched off, `::` cannot be listened on.
+        // If IPv6 is switched off, `::` cannot be listened on.
         Some(Address::EveryInterface(port)) => {
             [IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::UNSPECIFIED)]
                 .map(|host| SocketAddr::new(host, port))
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!((status, content_type.as_str()), (200, CONTENT_TYPE));
         assert!(body.contains("albatross_leader 0\n"), "{body}");
         for path in ["/debug/state", "/idle"] {
-            // What names objects of every namespace is served on its own address alone.
+            // The endpoints that name objects of every namespace are served only on their own address.
             assert_eq!((request(metrics, path).await.0, request(health, path).await.0), (404, 404), "{path}");
         }
 

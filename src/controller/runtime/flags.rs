@@ -32,7 +32,7 @@ pub struct ControllerFlags {
     /// VPC of the cluster; else that of --aws-vpc-tags, the nodes' instances, or the instance metadata
     #[arg(long, env = "AWS_VPC_ID")]
     pub aws_vpc_id: Option<String>,
-    /// Tags that tell the VPC of the cluster, as `key=value,…`, where --aws-vpc-id is not given
+    /// Tags of the cluster's VPC, as `key=value,…`, where --aws-vpc-id is not given
     #[arg(long, env = "AWS_VPC_TAGS")]
     pub aws_vpc_tags: Option<String>,
     /// Attempts for each read from AWS
@@ -41,13 +41,13 @@ pub struct ControllerFlags {
     /// Endpoints of AWS services, as `ServiceID=URL,…`
     #[arg(long, env = "AWS_API_ENDPOINTS")]
     pub aws_api_endpoints: Option<String>,
-    /// Limits of calls besides the budgets that follow AWS's own, as `ServiceID:regex=rate:burst,…`: operations of the service that match, calls a second, calls at once
+    /// Limits of calls in addition to the budgets that follow AWS's own, as `ServiceID:regex=rate:burst,…`: operations of the service that match, calls per second, calls at once
     #[arg(long, env = "AWS_API_THROTTLE")]
     pub aws_api_throttle: Option<String>,
     /// ARNs of the private certificate authorities whose certificates in ACM count, as `arn,…`, where certificates are found by host names; empty is all
     #[arg(long, env = "ALLOWED_CERTIFICATE_AUTHORITY_ARNS", value_delimiter = ',')]
     pub allowed_certificate_authority_arns: Vec<String>,
-    /// Tags that further tell which security group of a node gets rules, as `key=value,…`
+    /// Further tags of the security group of a node that gets rules, as `key=value,…`
     #[arg(long, env = "SERVICE_TARGET_ENI_SECURITY_GROUP_TAGS", default_value = "")]
     pub service_target_eni_security_group_tags: String,
     /// Ingress groups that are worked on at the same time
@@ -56,16 +56,16 @@ pub struct ControllerFlags {
     /// TargetGroupBindings that are worked on at the same time
     #[arg(long, env = "TARGETGROUPBINDING_MAX_CONCURRENT_RECONCILES", default_value_t = 3)]
     pub targetgroupbinding_max_concurrent_reconciles: usize,
-    /// How long until AWS is asked again whether the pods that wait at a readiness gate are healthy, as `15s`
+    /// Interval at which AWS is asked again if the pods that wait at a readiness gate are healthy, as `15s`
     #[arg(long, env = "TARGETGROUPBINDING_REQUEUE_DURATION", default_value = "15s", value_parser = duration)]
     pub targetgroupbinding_requeue_duration: Duration,
     /// Most targets of one target group; 0 is no limit
     #[arg(long, env = "MAX_TARGETS_PER_TARGET_GROUP", default_value_t = 0)]
     pub max_targets_per_target_group: usize,
-    /// How often everything is compared with AWS anew, as `10h`, `30m`
+    /// Interval at which everything is compared with AWS again, as `10h`, `30m`
     #[arg(long, env = "SYNC_PERIOD", default_value = "10h", value_parser = duration)]
     pub sync_period: Duration,
-    /// How long a load balancer whose scheme was changed goes on serving beside the one that replaces it, as `5m`, `0`
+    /// Time for which a load balancer whose scheme was changed continues to serve next to its replacement, as `5m`, `0`
     #[arg(long, env = "REPLACED_LOAD_BALANCER_HOLD", default_value = "5m", value_parser = duration_or_zero)]
     pub replaced_load_balancer_hold: Duration,
     /// The one namespace that is watched; empty watches all
@@ -80,7 +80,7 @@ pub struct ControllerFlags {
     /// Address of /debug/state and /idle, which name objects and errors of every namespace; `0` serves neither
     #[arg(long, env = "DEBUG_BIND_ADDR", default_value = super::admin::DEFAULT_DEBUG_ADDRESS)]
     pub debug_bind_addr: String,
-    /// Serve the admission webhooks; whoever installs them tells the API server about them too, as the chart does
+    /// Serve the admission webhooks; their configurations must be installed in the API server too, as the chart does
     #[arg(long, env = "ENABLE_WEBHOOKS", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_webhooks: bool,
     /// Port of the webhooks, on every interface
@@ -92,13 +92,13 @@ pub struct ControllerFlags {
     /// The Secret in the controller's namespace where the controller keeps the certificate that it makes
     #[arg(long, env = "WEBHOOK_SECRET_NAME", default_value = "aws-load-balancer-tls")]
     pub webhook_secret_name: String,
-    /// Name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration whose `caBundle` the controller keeps up
+    /// Name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration whose `caBundle` the controller maintains
     #[arg(long, env = "WEBHOOK_CONFIGURATION_NAME", default_value = "aws-load-balancer-webhook")]
     pub webhook_configuration_name: String,
-    /// How long a certificate that the controller makes is valid; it is renewed after two thirds of that
+    /// Validity of a certificate that the controller makes; it is renewed after two thirds of that
     #[arg(long, env = "WEBHOOK_CERTIFICATE_VALIDITY", default_value = "8760h", value_parser = duration)]
     pub webhook_certificate_validity: Duration,
-    /// Folder with a certificate that others keep; then the controller makes none, and leaves every `caBundle` to them
+    /// Folder with a certificate that another program maintains; then the controller makes none, and changes no `caBundle`
     #[arg(long, env = "WEBHOOK_CERT_DIR")]
     pub webhook_cert_dir: Option<PathBuf>,
     /// The certificate in --webhook-cert-dir
@@ -107,10 +107,10 @@ pub struct ControllerFlags {
     /// Its key in --webhook-cert-dir
     #[arg(long, env = "WEBHOOK_KEY_FILE", default_value = "tls.key")]
     pub webhook_key_file: String,
-    /// Whether the webhook for pods gives them readiness gates
+    /// Lets the webhook for pods give them readiness gates
     #[arg(long, env = "ENABLE_POD_READINESS_GATE_INJECT", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_pod_readiness_gate_inject: bool,
-    /// PEM file with the certificate authorities that sign the API server's client certificate; where it is given, the webhooks answer only a client with a certificate of theirs
+    /// PEM file with the certificate authorities that sign the API server's client certificate; if given, the webhooks answer only a client with a certificate of theirs
     #[arg(long, env = "KUBE_CA_PEM_FILEPATH")]
     pub kube_ca_pem_filepath: Option<PathBuf>,
     /// Label that a Secret of an identity provider must carry to be used, as `key=value`; empty is none
@@ -190,7 +190,7 @@ pub use build::BuildFlags;
 pub struct FlagError {
     /// Its name, without the hyphens in front.
     pub flag: &'static str,
-    /// What is wrong, and what is allowed.
+    /// The error, and the allowed values.
     pub message: String,
 }
 
@@ -200,7 +200,7 @@ fn flag_error(flag: &'static str, message: impl Into<String>) -> FlagError {
 
 /// A duration as Go writes it: `10h`, `1m30s`, `15s`, `500ms`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration; write for example `10h`, `1m30s` or `15s`");
+    let wrong = || format!("`{text}` is not a duration; write for example `10h`, `1m30s` or `15s`");
     let mut total = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
@@ -228,7 +228,7 @@ fn duration_or_zero(text: &str) -> Result<Duration, String> {
 }
 
 impl ControllerFlags {
-    /// What building depends on.
+    /// Returns the configuration of the build.
     ///
     /// # Errors
     /// When a flag's value cannot be used.
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(flags.without_effect(), ["--default-pca-arn", "--enable-shield"]);
     }
 
-    /// A gate that is written at its default is one that somebody relies on.
+    /// A gate that is written at its default is one that the user relies on.
     #[test]
     fn a_gate_without_effect_is_named_whatever_its_value() {
         let gates = "NLBGatewayAPI=true,WeightedTargetGroups=true,EnableRGTAPI=false,ALBSingleSubnet=true";
@@ -456,11 +456,11 @@ mod tests {
         );
         insta::assert_snapshot!(
             refused(&["--backend-security-group", "my-group"]),
-            @"--backend-security-group: `my-group` is no security group; write its id, sg-…"
+            @"--backend-security-group: `my-group` is not the id of a security group; write its id, sg-…"
         );
         insta::assert_snapshot!(
             refused(&["--default-tags", "a=b", "--external-managed-tags", "a"]),
-            @"--external-managed-tags: the tag `a` stands in --default-tags too"
+            @"--external-managed-tags: the tag `a` is in --default-tags too"
         );
         insta::assert_snapshot!(
             flags(&["--aws-api-throttle", "EC2:^Describe=5"]).fixed_limits().unwrap_err(),

@@ -33,10 +33,10 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-/// Whether this process is the leader. Changes are published on a [`watch`] channel.
+/// The leadership of this process. Changes are published on a [`watch`] channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
-    /// Another process leads, or nobody does. Nothing may be written.
+    /// Another process leads, or none does. Nothing may be written.
     Standby,
     /// This process leads.
     Leader {
@@ -60,7 +60,7 @@ pub struct Timing {
 
 impl Default for Timing {
     /// controller-runtime's values, which aws-load-balancer-controller does not change. Only a standby looks more often
-    /// than there: for as long as it has not seen that the lease is free, nobody acts.
+    /// than there: for as long as it has not seen that the lease is free, no process acts.
     fn default() -> Self {
         Self {
             lease_duration: Duration::from_secs(15),
@@ -71,10 +71,10 @@ impl Default for Timing {
     }
 }
 
-/// What a lease says.
+/// The content of a lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseRecord {
-    /// Who leads; nobody after a release.
+    /// The leader; none after a release.
     pub holder: Option<String>,
     /// For how long the holder asks to be left alone, in whole seconds.
     pub duration: Option<Duration>,
@@ -89,7 +89,7 @@ pub struct LeaseRecord {
 /// A lease as it was read or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// What it says.
+    /// The content.
     pub record: LeaseRecord,
     /// Its `resourceVersion`.
     pub version: String,
@@ -106,7 +106,7 @@ pub enum StoreError {
     Failed(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Where the lease is.
+/// The store of the lease.
 pub trait LeaseStore: Send + Sync {
     /// Reads the lease, if there is one.
     fn read(&self) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send;
@@ -201,7 +201,7 @@ impl Tenure {
 
 // === The decision ===
 
-/// What a candidate knows.
+/// The knowledge of a candidate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
     /// The last record seen, and since when it has been so.
@@ -233,7 +233,7 @@ enum Action {
 fn decide(identity: &str, timing: Timing, state: &State, lease: Option<&LeaseRecord>, now: Instant) -> Action {
     let holder = lease.and_then(|record| record.holder.as_deref());
     match (state.term, lease) {
-        // A deleted lease is put back: whoever saw it waits until it would have expired.
+        // A deleted lease is put back: a process that saw it waits until it would have expired.
         (Some(term), None) => Action::Renew { epoch: term.epoch },
         (Some(term), Some(record)) if holder == Some(identity) && record.transitions == term.epoch => {
             Action::Renew { epoch: term.epoch }
@@ -269,7 +269,7 @@ impl State {
 
 // === The candidate ===
 
-/// One process in the election.
+/// A process in the election.
 pub struct Candidate<S, C = TokioClock> {
     store: S,
     clock: C,
@@ -280,7 +280,7 @@ pub struct Candidate<S, C = TokioClock> {
     tenure: Arc<Tenure>,
 }
 
-/// However the election ends, by a panic too, nobody goes on as its leader.
+/// However the election ends, by a panic too, no task continues as its leader.
 impl<S, C> Drop for Candidate<S, C> {
     fn drop(&mut self) {
         self.tenure.set(None);
@@ -303,7 +303,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
         }
     }
 
-    /// Where changes of leadership are published. The sender lives as long as the candidate.
+    /// Returns the channel of changes of leadership. The sender lives as long as the candidate.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.subscribe()
     }
@@ -352,7 +352,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
         self.state.held_until(&self.identity, self.timing)
     }
 
-    /// One look at the lease, and what follows from it.
+    /// Reads the lease once, and acts on it.
     async fn attempt(&mut self, deadline: Instant) -> Result<(), StoreError> {
         let stored = before(&self.clock, deadline, self.store.read()).await?;
         let record = stored.as_ref().map(|stored| &stored.record);
@@ -439,7 +439,7 @@ impl<S: LeaseStore, C: Clock> Candidate<S, C> {
             let wall_clock = Timestamp::now();
             let released = LeaseRecord {
                 holder: None,
-                // As client-go writes it; the API wants a positive number.
+                // The form is that of client-go; the API needs a positive number.
                 duration: Some(Duration::from_secs(1)),
                 acquired: Some(wall_clock),
                 renewed: Some(wall_clock),

@@ -12,10 +12,10 @@ use crate::controller::cluster::kubernetes::describe;
 use albatross_aws::{AwsError, AwsHttp, AwsReader, Instance, configured_region, region_of_zone};
 use albatross_core::{api::kubernetes::Node, model::VpcId};
 
-/// As many nodes tell where they are.
+/// The number of nodes that are read.
 const NODES: u32 = 50;
 
-/// Asks for what the flags do not say.
+/// The discovery of values that the flags do not give.
 pub(crate) struct LocationDiscovery<'a> {
     flags: &'a ControllerFlags,
     client: &'a Client,
@@ -23,18 +23,18 @@ pub(crate) struct LocationDiscovery<'a> {
     nodes: OnceCell<Result<Vec<ProviderId>, String>>,
 }
 
-/// Where a node runs: `aws:///us-west-2a/i-0123456789abcdef0`.
+/// The location of a node: `aws:///us-west-2a/i-0123456789abcdef0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ProviderId {
     zone: String,
-    /// Nothing where the node is no instance of EC2, as Fargate's.
+    /// The instance; absent where the node is not an instance of EC2, as Fargate's.
     instance: Option<String>,
 }
 
 impl ProviderId {
     fn read(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("aws://")?;
-        // What stands before the zone is nothing or an account.
+        // The text before the zone is empty or an account.
         let mut parts = rest.split('/').skip(1);
         let zone = parts.next().filter(|zone| !zone.is_empty())?.to_owned();
         let instance = parts.next().filter(|id| id.starts_with("i-") && parts.next().is_none());
@@ -63,7 +63,7 @@ impl<'a> LocationDiscovery<'a> {
                 }
                 match nodes.first() {
                     Some(node) => {
-                        format!("`{}` of the nodes' spec.providerID is no zone that tells its region", node.zone)
+                        format!("`{}` of the nodes' spec.providerID is not a zone that names its region", node.zone)
                     }
                     None => "no node has an aws:// spec.providerID".to_owned(),
                 }
@@ -139,7 +139,7 @@ impl<'a> LocationDiscovery<'a> {
         }
     }
 
-    /// What the first nodes say, asked once.
+    /// Returns the provider ids of the first nodes, read once.
     async fn nodes(&self) -> Result<Vec<ProviderId>, String> {
         let list = async || {
             let nodes: Api<Node> = Api::all(self.client.clone());

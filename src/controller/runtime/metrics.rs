@@ -1,6 +1,6 @@
 //! The metrics, for Prometheus.
 //!
-//! Where aws-load-balancer-controller has a metric of the same meaning, its name and labels are used, so that dashboards
+//! For a metric that aws-load-balancer-controller has with the same meaning, its name and labels are used, so that dashboards
 //! and alerts keep working. The names of the others begin with `albatross_`.
 
 use std::{
@@ -164,7 +164,7 @@ struct PlanStep {
     action: String,
 }
 
-/// A call or request of an AWS API and how it ended, as [`CallObserver`] tells it; the error code is empty on success.
+/// A call or request of an AWS API and its result, as [`CallObserver`] reports it; the error code is empty on success.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct AwsCall {
     service: String,
@@ -210,7 +210,7 @@ impl AwsCall {
     }
 }
 
-/// The error codes that the AWS SDKs take for throttling, without `LimitExceededException`, which of the services used
+/// The error codes that the AWS SDKs treat as throttling, without `LimitExceededException`, which of the services used
 /// here means a quota.
 const THROTTLING_CODES: [&str; 13] = [
     "BandwidthLimitExceeded",
@@ -408,7 +408,7 @@ impl Metrics {
         );
         registry.register(
             "albatross_drift_steps",
-            "Steps that put right what was found changed in AWS when it was compared anew, by action",
+            "Steps that corrected changes found in AWS when it was compared again, by action",
             self.drift_steps.clone(),
         );
         registry.register(
@@ -418,7 +418,7 @@ impl Metrics {
         );
         registry.register(
             "albatross_deletion_blocked",
-            "Ingress groups and Services with a deletion that AWS does not carry out, and of which people were told",
+            "Ingress groups and Services with a deletion that AWS does not carry out, and that was reported",
             self.deletions_blocked.clone(),
         );
         registry.register("albatross_leader", "1 while this process is the leader, else 0", self.leader.clone());
@@ -506,7 +506,7 @@ impl Metrics {
             return;
         }
         self.top_talkers.clear();
-        // After a longer time without a pass, nobody was worked on in the last window.
+        // After a longer time without a pass, no object was worked on in the last window.
         if over < TALK_WINDOW * 2 {
             let mut all: Vec<(&Talker, &i64)> = talks.counts.iter().collect();
             all.sort_by(|one, other| other.1.cmp(one.1).then_with(|| one.0.cmp(other.0)));
@@ -555,7 +555,7 @@ impl Metrics {
         self.webhook_denials.get_or_create(&WebhookFailure { webhook_name, error_category: "denied" }).inc();
     }
 
-    /// Counts a step that put right what somebody else had changed in AWS, by action.
+    /// Counts a step that corrected a change made in AWS by others, by action.
     pub fn drift_step(&self, action: &str) {
         self.drift_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
     }

@@ -27,7 +27,7 @@ use schedule::{Lane, RECENT, Schedule, Wanted, namespace_of};
 pub enum Outcome {
     /// Nothing is left to do until something changes.
     Done,
-    /// Nothing can be done until an object is corrected, which brings the key back; the text says what is wrong.
+    /// Nothing can be done until an object is corrected, which brings the key back; the text is the error.
     NeedsCorrection(String),
     /// To be looked at again, without anything having failed.
     Again(Duration),
@@ -40,11 +40,11 @@ pub enum Outcome {
 /// The reason for which a key is worked on, the most urgent first; of several the most urgent counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QueueReason {
-    /// Something that concerns it has changed, perhaps besides being looked at again.
+    /// Something that concerns it has changed; it may be due to be looked at again as well.
     Change,
     /// It is looked at again, though nothing is known to have changed.
     Resync,
-    /// It is compared with AWS anew, though nothing is known to have changed there either.
+    /// It is compared with AWS again, though nothing is known to have changed there either.
     Audit,
 }
 
@@ -82,7 +82,7 @@ impl Queue {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wants a key worked on as soon as possible, because something that concerns it has changed.
+    /// Queues a key for work as soon as possible, because something that concerns it has changed.
     pub fn add(&self, key: Key) {
         self.add_for(QueueReason::Change, key);
     }
@@ -93,12 +93,12 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Wants many keys worked on.
+    /// Queues many keys.
     pub fn add_all(&self, keys: impl IntoIterator<Item = Key>) {
         keys.into_iter().for_each(|key| self.add(key));
     }
 
-    /// Wants keys worked on because of an object of this namespace (empty for objects without one), which changed.
+    /// Queues keys because of an object of this namespace (empty for objects without one), which changed.
     pub fn changed(&self, namespace: &str, keys: impl IntoIterator<Item = Key>) {
         let (mut schedule, now) = (self.lock(), Instant::now());
         keys.into_iter().for_each(|key| schedule.add(key, namespace, QueueReason::Change, now));
@@ -106,18 +106,18 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Wants many keys looked at, though nothing has changed.
+    /// Queues many keys to be looked at, though nothing has changed.
     pub fn resync(&self, keys: impl IntoIterator<Item = Key>) {
         keys.into_iter().for_each(|key| self.add_for(QueueReason::Resync, key));
     }
 
-    /// Wants a key compared with AWS anew, when nothing else is to do.
+    /// Queues a key to be compared with AWS again, when nothing else is to do.
     pub fn audit(&self, key: Key) {
         self.add_for(QueueReason::Audit, key);
     }
 
-    /// Begins a term, after everything of the last has ended: only changes of the last minute are left, which nobody may
-    /// have worked on.
+    /// Begins a term, after everything of the last has ended: only changes of the last minute are left, which may not yet
+    /// have been worked on.
     pub fn begin_term(&self) {
         let (mut schedule, now) = (self.lock(), Instant::now());
         let known = std::mem::take(&mut *schedule);

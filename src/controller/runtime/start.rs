@@ -134,7 +134,7 @@ async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
     for flag in flags.without_effect() {
         tracing::warn!("{flag} has no effect in albatross {}", env!("CARGO_PKG_VERSION"));
     }
-    // Mistakes in flags are told before anything is waited for.
+    // Mistakes in flags are reported before any wait.
     flags.build_config(VpcId::new(""))?;
     let settings = Settings::of(flags)?;
     let fixed_limits = flags.fixed_limits()?;

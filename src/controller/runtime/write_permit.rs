@@ -169,7 +169,7 @@ mod tests {
         term.begin(3);
         tokio::time::advance(Duration::from_secs(9)).await;
         assert_eq!(write_permit.left(), Some(Duration::from_secs(6)));
-        // Nobody has run to say that it does not lead any more.
+        // No task has run to say that it no longer leads.
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(*term.leadership.borrow(), Leadership::Leader { epoch: 3 });
         assert_eq!(write_permit.left(), None);

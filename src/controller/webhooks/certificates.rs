@@ -38,24 +38,24 @@ pub(crate) const NEXT_CERTIFICATE: &str = "next.crt";
 /// Its key.
 pub(crate) const NEXT_KEY: &str = "next.key";
 
-/// How much earlier than now a certificate begins to be valid: clocks differ.
+/// The time before now at which a certificate begins to be valid: clocks differ.
 const EARLIER: Duration = Duration::from_secs(60);
 
 /// When what is done to a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timing {
-    /// How long a certificate is valid; it is renewed when two thirds of that are over.
+    /// The time for which a certificate is valid; it is renewed when two thirds of that are over.
     pub validity: Duration,
-    /// How often the Secret and the configurations are read.
+    /// The interval at which the Secret and the configurations are read.
     pub poll: Duration,
-    /// How long the API server has known an authority before a certificate of it is served.
+    /// The time for which the API server has known an authority before a certificate of it is served.
     pub settle: Duration,
-    /// How old a certificate is when the authority of its predecessor is let go: every replica has read the Secret since.
+    /// The age of a certificate at which the authority of its predecessor is removed: every replica has read the Secret since.
     pub overlap: Duration,
 }
 
 impl Timing {
-    /// What goes with a validity: for a year it is read once a minute.
+    /// Returns the times for a validity: with a year, the Secret is read once a minute.
     pub(crate) fn of(validity: Duration) -> Self {
         let poll = (validity / 40).clamp(Duration::from_millis(200), Duration::from_secs(60));
         Self { validity, poll, settle: poll * 2, overlap: poll * 10 }
@@ -81,7 +81,7 @@ pub(crate) struct Leaf {
     pub key: Arc<CertifiedKey>,
 }
 
-/// Why a certificate cannot be served.
+/// The reason why a certificate cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Unusable(String);
@@ -92,7 +92,7 @@ impl Leaf {
         let unusable = |what: &str, why: &dyn std::fmt::Display| Unusable(format!("{what}: {why}"));
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
             .collect::<Result<_, _>>()
-            .map_err(|error| unusable("the certificate is no PEM", &error))?;
+            .map_err(|error| unusable("the certificate is not PEM", &error))?;
         let Some(first) = chain.first() else { return Err(Unusable("there is no certificate".to_owned())) };
         let (_, parsed) =
             parse_x509_certificate(first).map_err(|error| unusable("the certificate cannot be read", &error))?;
@@ -106,8 +106,8 @@ impl Leaf {
         let (made, until, names) =
             (validity.not_before.timestamp() + seconds(EARLIER), validity.not_after.timestamp(), names.collect());
         let issuer = parsed.issuer().as_raw().to_vec();
-        // What PEM has for a key is never told.
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Unusable("the key is no PEM".to_owned()))?;
+        // The PEM text of the key is never shown.
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Unusable("the key is not PEM".to_owned()))?;
         let key = CertifiedKey::from_der(chain, key, provider)
             .map_err(|error| unusable("the key does not belong to the certificate", &error))?;
         Ok(Self { made, until, names, issuer, key: Arc::new(key) })
@@ -155,11 +155,11 @@ fn authorities(bundle: &[u8]) -> Vec<Authority> {
     blocks.filter_map(read).collect()
 }
 
-/// What the Secret holds.
+/// The content of the Secret.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StoredCertificates {
     authorities: Vec<Authority>,
-    /// What is served, where that can be.
+    /// The certificate that is served, where it can be.
     pub serving: Option<Leaf>,
     next: Option<Leaf>,
 }
@@ -183,18 +183,18 @@ impl StoredCertificates {
     }
 }
 
-/// What is to be done with the Secret.
+/// The change of the Secret that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nothing.
+    /// No change is due.
     Keep,
-    /// There is nothing that could be served: make a certificate and serve it.
+    /// There is no certificate that could be served: make one and serve it.
     Make,
     /// Make the next certificate, and have the API server trust its authority.
     Prepare,
     /// Serve the next one.
     Switch,
-    /// Let go of authorities whose certificates nobody serves any more.
+    /// Removes authorities whose certificates are no longer served.
     Prune,
 }
 
@@ -227,7 +227,7 @@ fn make(names: &[String], now: SystemTime, validity: Duration) -> Result<NewCert
     let mut authority = CertificateParams::default();
     authority.not_before = begin.into();
     authority.not_after = end.into();
-    // Unlike every other, so that a certificate tells whose it is.
+    // Unlike every other, so that a certificate shows its owner.
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let authority_key = KeyPair::generate()?;
     let fingerprint: String =

@@ -67,14 +67,14 @@ const MAX_STEPS: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Connections at the same time, those that are being opened included. An API server keeps some open and reuses them.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a client may take to open one.
+/// The time in which a client has to open a connection.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long a request may take, from its first byte to the first of its answer. The API server gives up after five seconds,
-/// or what `timeoutSeconds` says, at most 30.
+/// The time for a request, from its first byte to the first of its answer. The API server waits five seconds,
+/// or `timeoutSeconds`, at most 30.
 const REQUEST: Duration = Duration::from_secs(10);
-/// How long a connection may wait for its next request.
+/// The time for which a connection may wait for its next request.
 const IDLE: Duration = Duration::from_secs(90);
-/// How long requests are still answered after the process was asked to stop: until nobody sends any.
+/// The time for which requests are still answered after the process is told to stop: until no client sends any.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// The webhooks cannot be served.
@@ -87,7 +87,7 @@ pub enum WebhookError {
     Bind {
         /// The port.
         port: u16,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The certificate authorities of clients cannot be used.
@@ -95,7 +95,7 @@ pub enum WebhookError {
     ClientAuthorities {
         /// The value of the flag.
         path: PathBuf,
-        /// What is wrong with the file.
+        /// The reason why the file cannot be used.
         reason: String,
     },
     /// TLS cannot be set up.
@@ -103,7 +103,7 @@ pub enum WebhookError {
     Tls(rustls::Error),
 }
 
-/// What answers depend on.
+/// The data on which answers depend.
 struct Reviewer {
     snapshot: Arc<RwLock<Snapshot>>,
     synced: Arc<Synced>,
@@ -127,13 +127,13 @@ impl Reviewer {
     }
 }
 
-/// Answers one request. Where the question cannot be read, the API server goes by its failure policy.
+/// Answers a request. Where it cannot be read, the API server goes by its failure policy.
 async fn respond(reviewer: Arc<Reviewer>, hook: Hook, review: Json<Review>) -> Response {
-    // A task of its own, so that a panic costs one answer; what is not judged is admitted.
+    // A separate task, so that a panic costs one answer; a request that is not judged is admitted.
     let uid = review.request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
     match tokio::spawn(async move { reviewer.review(hook, &review) }).await {
         Ok(Some(answer)) => Json(answer).into_response(),
-        Ok(None) => (StatusCode::BAD_REQUEST, "the AdmissionReview asks nothing").into_response(),
+        Ok(None) => (StatusCode::BAD_REQUEST, "the AdmissionReview has no request").into_response(),
         Err(error) => {
             tracing::error!(path = hook.path(), %error, "a webhook ended in a panic; this is a fault of albatross, please report it");
             Json(AdmissionResponse::allowed().review(&uid)).into_response()
@@ -155,7 +155,7 @@ fn routes(reviewer: &Arc<Reviewer>) -> Router {
     }))
 }
 
-/// Reads a request and has it answered. Room is taken for bytes that have come, and not for those that are announced.
+/// Reads a request and answers it. Room is taken for bytes that have come, and not for those that are announced.
 async fn within_room(room: &Semaphore, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let length = head.headers.get(header::CONTENT_LENGTH);
@@ -185,7 +185,7 @@ async fn within_room(room: &Semaphore, request: Request, next: Next) -> Response
 
 /// Listens on a port of every interface.
 async fn listen(port: u16) -> Result<TcpListener, WebhookError> {
-    // Where IPv6 is switched off, `::` cannot be listened on.
+    // If IPv6 is switched off, `::` cannot be listened on.
     let addresses = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
     TcpListener::bind(&addresses[..]).await.map_err(|source| WebhookError::Bind { port, source })
 }
@@ -214,7 +214,7 @@ fn client_authorities(file: Option<&Path>) -> Result<Option<Arc<dyn ClientCertVe
 #[derive(Debug, Default)]
 struct Peers(Mutex<HashMap<IpAddr, usize>>);
 
-/// One of the connections, which counts until this is dropped.
+/// The permit of a connection, which counts until this is dropped.
 struct ConnectionPermit {
     peers: Arc<Peers>,
     address: IpAddr,
@@ -264,7 +264,7 @@ struct Connection {
     stream: TlsStream<TcpStream>,
     /// Until when something has to arrive, or a request to be answered.
     deadline: Pin<Box<Sleep>>,
-    /// Whether what came last was part of an answer, and not of a request.
+    /// True if the last bytes were part of an answer, not of a request.
     answering: bool,
     _turn: ConnectionPermit,
 }
@@ -279,7 +279,7 @@ impl Connection {
         self.deadline.as_mut().reset(Instant::now() + time);
     }
 
-    /// What the stream says, or the end of the connection where it has nothing to say until the deadline.
+    /// Returns the stream's result, or the end of the connection where it has none until the deadline.
     fn in_time<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_pending() && self.deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)));

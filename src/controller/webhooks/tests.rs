@@ -106,7 +106,7 @@ async fn ask_as(
         body.len()
     );
     stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-    // Where the socket is full, the end of a long request is in the session alone, and reading does not send it.
+    // If the socket is full, the end of a long request is only in the session, and reading does not send it.
     stream.flush().await.unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;

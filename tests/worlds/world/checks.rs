@@ -15,7 +15,7 @@ use albatross_simulation::{
     cluster::{Change, Request, is_deleting},
 };
 
-/// What users write, and others than the controller.
+/// The kinds of objects that users write, and parties other than the controller.
 const OTHERS: [&str; 7] =
     ["ingressclasses", "nodes", "pods", "services", "endpointslices", "ingresses", "targetgroupbindings"];
 
@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// Where nothing fails, whatever is written lasts, a policy engine that writes along or not.
+    /// Checks that, where no request fails, every write lasts, also with a policy engine that changes objects as they are written.
     fn nothing_lasting_is_called_a_repetition(&self) -> Result<(), String> {
         let calm = !self.shape.cluster_faults && !self.shape.aws_faults;
         match self.requests.iter().find(|request| request.body["reason"] == "ChangeDoesNotLast") {
@@ -139,7 +139,7 @@ impl World {
         Ok(())
     }
 
-    /// No load balancer is deleted whose object stands, and no target deregistered that serves.
+    /// No load balancer is deleted whose object exists, and no target deregistered that serves.
     fn every_deletion_has_its_cause(&self) -> Result<(), String> {
         let log = self.cluster.log();
         for call in self.calls.iter().filter(|call| call.took_effect) {
@@ -164,7 +164,7 @@ impl World {
         let arn = &call.params["LoadBalancerArn"];
         let parts: Vec<&str> = arn.split('/').nth(2).map(|name| name.split('-').collect()).unwrap_or_default();
         let [_, _, owner, _] = parts.as_slice() else {
-            // Whoever joins as the last one leaves may come too late.
+            // A member that joins as the last one leaves may come too late.
             let group = parts.get(1).copied().unwrap_or_default();
             let ingresses = lately(log, call.at, OLD, |change| change.plural == "ingresses");
             let asks = |change: &&&Change| {
@@ -219,15 +219,15 @@ impl World {
     }
 }
 
-/// How long a write takes at most to be carried out, and one request after another whose answers decide about it.
+/// The most time until a write is carried out, with the requests one after another whose answers decide about it.
 const ON_ITS_WAY: Duration = Duration::from_millis(1000);
 
-/// How long what the controller knows may be old where no watch is disturbed: as long as a throttled call is repeated.
+/// The maximum age of the controller's knowledge where no watch is disturbed: as long as a throttled call is repeated.
 const OLD: Duration = Duration::from_secs(60);
-/// The same where watches are disturbed: a connection that goes silent is noticed after 320 s, and read anew.
+/// The same where watches are disturbed: a connection that goes silent is noticed after 320 s, and read again.
 const VERY_OLD: Duration = Duration::from_secs(450);
 
-/// What was true of some objects at any moment of the time `old` before `until`.
+/// Returns the states of some objects at any moment of the time `old` before `until`.
 fn lately<'a>(log: &'a [Change], until: Instant, old: Duration, of: impl Fn(&Change) -> bool + 'a) -> Vec<&'a Change> {
     let before = log.iter().filter(|change| change.at <= until && of(change));
     // The last state of each object before that time, and all within it.

@@ -44,7 +44,7 @@ fn renamed(value: Value, names: &Names) -> Value {
     }
 }
 
-/// What AWS has, as text.
+/// Returns the state of AWS, as text.
 pub(crate) fn text_of(state: &State) -> String {
     text(renamed(serde_json::to_value(state).unwrap(), &names(state)))
 }
@@ -53,14 +53,14 @@ fn text(value: Value) -> String {
     serde_json::to_string_pretty(&value).unwrap()
 }
 
-/// Whether the controller has made it.
+/// Returns true if the controller has created the object.
 pub(crate) fn is_made(object: &Value) -> bool {
     object["metadata"]["labels"].as_object().is_some_and(|labels| {
         labels.keys().any(|key| key.starts_with("ingress.k8s.aws/") || key.starts_with("service.k8s.aws/"))
     })
 }
 
-/// What the controller has made of the objects of a cluster, but for what depends on chance: identifiers, times, versions.
+/// Returns the controller's results for the objects of a cluster, without values that depend on chance: identifiers, times, versions.
 pub(crate) fn made_of(cluster: &SimulatedCluster, names: &Names) -> String {
     let mut made = Map::new();
     for plural in ["ingresses", "services", "targetgroupbindings"] {
@@ -97,7 +97,7 @@ pub(crate) fn compared(what: &str, is: &str, shall_be: &str) -> Result<(), Strin
 /// The lines that differ, with the last lines of each lesser indentation before them, which say where they are.
 fn difference(is: &[&str], shall_be: &[&str]) -> String {
     let width = shall_be.len() + 1;
-    // How many lines the rests of both have in common.
+    // The number of lines that the rests of both have in common.
     let mut common = vec![0_u32; (is.len() + 1) * width];
     for left in (0..is.len()).rev() {
         for right in (0..shall_be.len()).rev() {

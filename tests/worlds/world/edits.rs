@@ -11,7 +11,7 @@ use super::{
 };
 
 impl World {
-    /// Whether Ingresses share load balancers: in every fifth world.
+    /// Returns true if Ingresses share load balancers: in every fifth world.
     fn is_grouped(&self) -> bool {
         self.seed % 5 == 4
     }
@@ -72,7 +72,7 @@ impl World {
         self.tell(format!("{plural} {name}: {what}{}", if changed { "" } else { " (which changes nothing)" }));
     }
 
-    /// One edit.
+    /// Makes an edit.
     pub(crate) fn edit(&mut self) {
         let ingresses = self.ingresses.len();
         let services = self.services.len();
@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    /// A binding takes its target group over whole, so one that has been there has left its mark: it shall be there.
+    /// A binding takes its target group over whole, so one that has been there has had an effect: it must be there.
     pub(crate) fn create_bindings(&mut self) {
         for at in 0..self.bindings.len() {
             if self.cluster.get("targetgroupbindings", NAMESPACE, &self.bindings[at]).is_none() {

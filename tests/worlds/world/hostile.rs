@@ -1,5 +1,5 @@
 //! Conduct that no controller can forbid: tenants who reach for others' load balancers, floods of annotations, limits of the
-//! account that leave no room, watches that stall, and people who change AWS by hand.
+//! account that leave no room, watches that stall, and users who change AWS by hand.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,12 +19,12 @@ const RIVAL_ADDRESS: &str = "10.0.99.9";
 const FLOOD: usize = 400;
 /// The number of events that one flooded object may make: ten warnings and one that counts the rest, for each of some edits.
 const MAX_EVENTS: usize = 60;
-/// The period of audits in worlds in which somebody changes AWS by hand.
+/// The period of audits in worlds in which AWS is changed by hand.
 const ATTRIBUTES: &str = "alb.ingress.kubernetes.io/load-balancer-attributes";
 const PROTECTS: &str = "deletion_protection.enabled=true";
 /// The time for which the controller may know nothing of a change, of an object as of AWS.
 const UNSEEN: Duration = Duration::from_secs(480);
-/// The period of audits in worlds in which somebody changes AWS by hand.
+/// The period of audits in worlds in which AWS is changed by hand.
 pub(crate) const AUDIT: Duration = Duration::from_secs(3600);
 
 impl World {
@@ -35,7 +35,7 @@ impl World {
         (seed % 9 == 7 && seed % 5 != 4).then_some(tight)
     }
 
-    /// Does something hostile in some worlds. Draws from a generator of its own, so that what users do stays the same.
+    /// Does something hostile in some worlds. Draws from a separate generator, so that users act the same.
     pub(crate) fn mischief(&mut self) {
         match self.seed % 6 {
             // Members of a group have one scheme.
@@ -54,7 +54,7 @@ impl World {
         }
     }
 
-    /// A tenant writes a binding to somebody else's target group, by the name that it can guess.
+    /// A tenant writes a binding to another owner's target group, by the name that it can guess.
     fn rival_binds(&mut self) {
         let names: Vec<String> =
             self.aws.state().target_groups.into_keys().filter(|name| name.starts_with("k8s-")).collect();
@@ -75,7 +75,7 @@ impl World {
             self.cluster.create(slice).unwrap();
         }
         let name = format!("rival-{}", self.hostile.below(3));
-        // Labels and finalizers anybody can write: those of the binding that the group has.
+        // Any user can write labels and finalizers: those of the binding that the group has.
         let victim =
             self.cluster.list("targetgroupbindings").into_iter().find(|o| o["metadata"]["name"] == group.as_str());
         let labels = victim.map_or_else(|| json!({}), |victim| victim["metadata"]["labels"].clone());
@@ -110,7 +110,7 @@ impl World {
         });
     }
 
-    /// Somebody protects a load balancer from deletion, by an annotation or by hand; the next time all Ingresses are deleted in
+    /// Protects a load balancer from deletion, by an annotation or by hand; the next time all Ingresses are deleted in
     /// one moment, the members of each group together.
     fn protect_or_delete(&mut self) {
         if std::mem::take(&mut self.to_be_deleted) {
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// Checks that what is protected from deletion stays so, and that nobody tries to delete it.
+    /// Checks that a protected load balancer stays so, and that no call tries to delete it.
     pub(crate) fn protection_holds(&self) -> Result<(), String> {
         for call in &self.calls {
             let switches_off = call.operation == "ModifyLoadBalancerAttributes"
@@ -210,7 +210,7 @@ impl World {
         self.cluster.stall_no_more();
     }
 
-    /// Somebody changes AWS by hand some times, and the audit comes round twice.
+    /// Changes AWS by hand some times, and lets the audit come round twice.
     pub(crate) async fn tampered(&mut self) -> Result<(), String> {
         if !self.shape.tampered {
             return Ok(());

@@ -18,7 +18,7 @@ use albatross_simulation::{
 };
 use objects::Pods;
 
-/// How much there is of everything, and what happens.
+/// The size of a world, and its events.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) ingresses: usize,
@@ -28,13 +28,13 @@ pub(crate) struct Shape {
     pub(crate) edits: usize,
     pub(crate) cluster_faults: bool,
     pub(crate) aws_faults: bool,
-    /// How likely the process ends after an edit, in one way or another.
+    /// The probability that the process ends after an edit, in one way or another.
     pub(crate) ends: f64,
-    /// Whether everything is deleted in the end.
+    /// True if everything is deleted in the end.
     pub(crate) deleted: bool,
-    /// Whether a policy engine changes each TargetGroupBinding that is written.
+    /// True if a policy engine changes each TargetGroupBinding that is written.
     pub(crate) policy: bool,
-    /// Whether people change AWS by hand.
+    /// True if people change AWS by hand.
     pub(crate) tampered: bool,
 }
 
@@ -68,25 +68,25 @@ impl Shape {
 pub(crate) struct World {
     pub(crate) seed: u64,
     random: Random,
-    /// How the process starts and ends: of its own, so that what users do is the same however it does.
+    /// The random numbers for starts and ends of the process: separate, so that users act the same in any case.
     fortune: Random,
-    /// What tenants and people do that nobody asked for.
+    /// The random numbers for the harmful acts of tenants and people.
     hostile: Random,
     shape: Shape,
     pub(crate) cluster: SimulatedCluster,
     pub(crate) aws: SimulatedAws,
     process: Option<Process>,
     processes: usize,
-    /// One that led once, lost its lease, and has watched the cluster since.
+    /// A process that led once, lost its lease, and has watched the cluster since.
     standby: Option<Process>,
-    /// How often the lease was taken.
+    /// The number of times that the lease was taken.
     terms: i32,
-    /// Fires when the process has come to the call at which it shall crash.
+    /// Fires when the process has come to the call at which it crashes.
     crash: Option<oneshot::Receiver<()>>,
     ingresses: Vec<String>,
     services: Vec<String>,
     bindings: Vec<String>,
-    /// Of the backends, then of the Services with load balancers.
+    /// The pods of the backends, then of the Services with load balancers.
     pods: Vec<Pods>,
     /// Kind and name of objects that nothing can be made of.
     broken: BTreeSet<(&'static str, String)>,
@@ -97,20 +97,20 @@ pub(crate) struct World {
     requests: Vec<Request>,
     /// From when to when a process lived that had lost its lease.
     deposed: Vec<(Instant, Instant)>,
-    /// When somebody protected which load balancer by hand.
+    /// The times at which load balancers were protected by hand.
     protected: Vec<(Instant, String)>,
     /// True while a protected load balancer is still to be deleted.
     to_be_deleted: bool,
 }
 
-/// How long a world may take to come to rest, in its own time: a connection that goes silent is noticed after 320 s, a key
+/// The most time that a world needs to come to rest, in its own time: a connection that goes silent is noticed after 320 s, a key
 /// that fails pauses for two minutes.
 const DEADLINE: Duration = Duration::from_secs(1800);
-/// The audit's period where all is as it shall be and AWS is asked for nothing.
+/// The audit's period where all is as desired and AWS is asked for nothing.
 const NEVER: Duration = Duration::from_secs(100 * 86_400);
 
 impl World {
-    /// A world in which nobody has asked for anything yet.
+    /// Returns a world in which no load balancer has been asked for yet.
     pub(crate) fn new(seed: u64, mut shape: Shape) -> Self {
         let cluster = SimulatedCluster::new(seed);
         let aws = SimulatedAws::new(seed);
@@ -182,7 +182,7 @@ impl World {
         }
     }
 
-    /// Lets time pass. A process that has come to where it shall crash is killed, and another started a little later.
+    /// Lets time pass. A process that has come to the call at which it crashes is killed, and another started a little later.
     async fn pass(&mut self, time: Duration) {
         let until = Instant::now() + time;
         if let Some(crash) = &mut self.crash {
@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    /// Has the process crash at one of its next writes to AWS.
+    /// Lets the process crash at one of its next writes to AWS.
     fn arm(&mut self, write: u64, takes_effect: bool) {
         self.tell(format!("the controller shall crash at write {write} from here, which takes effect: {takes_effect}"));
         self.crash = Some(self.aws.crash_at(write, takes_effect));
@@ -326,7 +326,7 @@ impl World {
         self.calls.extend(self.aws.calls());
     }
 
-    /// All that has happened, for people.
+    /// The whole history, for people.
     pub(crate) fn history(&mut self) -> String {
         self.keep_requests();
         let reported = self.reported.iter().map(|(at, what)| (*at, format!("** {what}")));
@@ -364,7 +364,7 @@ impl World {
         Ok(states)
     }
 
-    /// How many writes AWS has seen.
+    /// Returns the number of writes that AWS has seen.
     pub(crate) fn writes(&self) -> usize {
         self.calls.iter().filter(|call| call.is_write).count()
     }
@@ -376,7 +376,7 @@ impl World {
         Process::start(&self.cluster, &self.aws, self.processes, Election::Real { fenced }, NEVER)
     }
 
-    /// Has the process that leads be the one that is looked at.
+    /// Makes the process that leads the one that is looked at.
     fn look_at_the_leader(&mut self) {
         let leads = |process: &Option<Process>| process.as_ref().is_some_and(|process| process.term().is_some());
         if !leads(&self.process) && leads(&self.standby) {
@@ -425,7 +425,7 @@ impl World {
         self.pass(Duration::from_secs(1)).await;
         self.faults(false);
         self.mend_everything();
-        // As long as it takes until somebody leads.
+        // The time until a process leads.
         self.pass(Duration::from_secs(60)).await;
         self.look_at_the_leader();
         self.settle().await?;

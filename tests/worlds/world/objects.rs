@@ -54,7 +54,7 @@ fn value(annotation: &str, random: &mut Random) -> String {
     }
 }
 
-/// What an Ingress may say from its beginning on, and with which probability it does. One that is taken away again leaves
+/// The annotations that an Ingress may have from its beginning on, with their probabilities. One that is removed again leaves
 /// what it made of attributes in place, so none is but that of tags.
 const INGRESS_ANNOTATIONS: [(&str, f64); 11] = [
     ("certificate-arn", 1.0),
@@ -130,7 +130,7 @@ pub(crate) fn ingress(name: &str, random: &mut Random, backends: usize) -> Value
     json!({ "kind": "Ingress", "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations }, "spec": spec })
 }
 
-/// Puts an Ingress in a group, in another one or in none, and takes from it what members could differ about: whoever came
+/// Puts an Ingress in a group, in another one or in none, and removes from it what members could differ about: the member that came
 /// first would win, and the world would depend on its past.
 pub(crate) fn regroup(object: &mut Value, random: &mut Random) {
     object["spec"].as_object_mut().unwrap().remove("defaultBackend");
@@ -159,7 +159,7 @@ pub(crate) fn backend_service(number: usize) -> Value {
     })
 }
 
-/// A Service that asks for a load balancer of its own; its pods are those of the EndpointSlice of its name.
+/// A Service that asks for its own load balancer; its pods are those of the EndpointSlice of its name.
 pub(crate) fn balanced_service(name: &str, number: usize, random: &mut Random) -> Value {
     let mut annotations = json!({
         nlb("scheme"): if random.chance(0.5) { "internal" } else { "internet-facing" },
@@ -188,7 +188,7 @@ fn service_port(number: usize, port: usize) -> Value {
     })
 }
 
-/// A binding that a user writes for a target group of somebody else's.
+/// A binding that a user writes for a target group of another owner.
 pub(crate) fn own_binding(name: &str, target_group: &str, backends: usize, random: &mut Random) -> Value {
     json!({
         "kind": "TargetGroupBinding",
@@ -300,7 +300,7 @@ impl Pods {
     }
 }
 
-/// What there is before anybody asks for a load balancer.
+/// Creates the objects that exist before any asks for a load balancer.
 pub(crate) fn foundation(cluster: &SimulatedCluster) {
     cluster
         .create(json!({

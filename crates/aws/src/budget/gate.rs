@@ -9,12 +9,12 @@ use super::Priority;
 /// A waiting call: its priority, and when it came among all calls.
 pub(super) type Ticket = (Priority, u64);
 
-/// What gets through is measured over about so long.
+/// The time over which the rate of successful calls is measured.
 const WINDOW: Duration = Duration::from_secs(5);
 /// By how much the rate rises with each call that AWS takes, in calls a second. As the calls come at the rate, this is a
 /// rise of 4 % a second.
 const RISE: f64 = 0.04;
-/// What a throttle leaves of the rate.
+/// The factor by which a throttled call reduces the rate.
 const CUT: f64 = 0.85;
 /// After so long without a throttle there is no limit any more: at a rise of 4 % a second AWS would have throttled again if
 /// its limit were near, and its bucket is full again.
@@ -53,7 +53,7 @@ impl Bucket {
     }
 }
 
-/// How a bucket follows what AWS does.
+/// The adaptation of a bucket to AWS's throttling.
 #[derive(Debug)]
 struct Adaptation {
     /// The bucket's size.
@@ -77,7 +77,7 @@ impl Adaptation {
     }
 }
 
-/// What calls pass through, one by one in the order of their tickets.
+/// The gate that calls pass one by one, in the order of their tickets.
 #[derive(Debug)]
 pub(super) struct Gate {
     /// `None` is no limit.
@@ -100,7 +100,7 @@ impl Gate {
         Self { bucket: Some(bucket), adaptation: None, waiting: BTreeSet::new() }
     }
 
-    /// Gives up a limit that AWS has not confirmed for long.
+    /// Drops a limit that AWS has not confirmed for long.
     fn expire_limit(&mut self, now: Instant) {
         let throttled = self.adaptation.as_ref().and_then(|adaptation| adaptation.throttled);
         if throttled.is_some_and(|(last, _)| now.saturating_duration_since(last) >= QUIET) {
@@ -114,7 +114,7 @@ impl Gate {
         self.bucket.as_ref().map(|bucket| bucket.rate)
     }
 
-    /// How many calls wait.
+    /// Returns the number of waiting calls.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }

@@ -4,7 +4,7 @@ use regex_lite::Regex;
 
 use crate::client::service_id;
 
-/// A limit for operations of a service, besides the budget of their class.
+/// A limit for operations of a service, in addition to the budget of their class.
 #[derive(Clone, Debug)]
 pub struct FixedLimit {
     /// AWS's service id without case and separators.
@@ -17,7 +17,7 @@ pub struct FixedLimit {
 }
 
 impl FixedLimit {
-    /// Whether it holds for this operation.
+    /// Returns true if the limit applies to this operation.
     pub(super) fn concerns(&self, service: &str, operation: &str) -> bool {
         self.service == service && self.operations.is_match(operation)
     }
@@ -31,7 +31,7 @@ impl FixedLimit {
 pub struct ThrottleError {
     /// The entry.
     pub entry: String,
-    /// What is wrong with it.
+    /// The reason why it is not valid.
     pub reason: String,
 }
 
@@ -55,11 +55,11 @@ fn parse_entry(entry: &str) -> Result<FixedLimit, String> {
         return Err("it names no service".to_owned());
     }
     let operations =
-        Regex::new(operations).map_err(|error| format!("`{operations}` is no regular expression ({error})"))?;
+        Regex::new(operations).map_err(|error| format!("`{operations}` is not a regular expression ({error})"))?;
     let rate = rate.trim().parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
-    let rate = rate.ok_or("the calls a second are no number above 0")?;
+    let rate = rate.ok_or("the calls per second are not a number above 0")?;
     let burst = burst.trim().parse().ok().filter(|burst: &u32| *burst > 0);
-    let burst = burst.ok_or("the calls at once are no whole number above 0")?;
+    let burst = burst.ok_or("the calls at once are not a whole number above 0")?;
     Ok(FixedLimit { service, operations, rate, burst: f64::from(burst) })
 }
 
@@ -115,14 +115,14 @@ mod tests {
             (":^Describe=5:9", "it names no service"),
             ("EC2:^Describe=5", "there is not one `:` behind the `=`"),
             ("EC2:^Describe=5:9:1", "there is not one `:` behind the `=`"),
-            ("EC2:^Describe=0:9", "the calls a second are no number above 0"),
-            ("EC2:^Describe=inf:9", "the calls a second are no number above 0"),
-            ("EC2:^Describe=-1:9", "the calls a second are no number above 0"),
-            ("EC2:^Describe=5:0", "the calls at once are no whole number above 0"),
-            ("EC2:^Describe=5:1.5", "the calls at once are no whole number above 0"),
+            ("EC2:^Describe=0:9", "the calls per second are not a number above 0"),
+            ("EC2:^Describe=inf:9", "the calls per second are not a number above 0"),
+            ("EC2:^Describe=-1:9", "the calls per second are not a number above 0"),
+            ("EC2:^Describe=5:0", "the calls at once are not a whole number above 0"),
+            ("EC2:^Describe=5:1.5", "the calls at once are not a whole number above 0"),
         ] {
             assert_eq!(reason(text), expected, "{text}");
         }
-        assert!(reason("EC2:(=5:9").starts_with("`(` is no regular expression ("));
+        assert!(reason("EC2:(=5:9").starts_with("`(` is not a regular expression ("));
     }
 }

@@ -61,7 +61,7 @@ fn a_throttle_empties_the_bucket_and_leaves_what_gets_through() {
     // Each call that AWS takes raises the rate.
     (0..5).for_each(|_| gate.passed(later));
     assert_eq!(gate.rate(later).map(|rate| format!("{rate:.2}")).as_deref(), Some("3.60"));
-    // A call sent since then is told by AWS that this is too much; it never falls below the floor. In the fifth second the
+    // A call sent since then is throttled by AWS; it never falls below the floor. In the fifth second the
     // 25 calls have aged to 9, which is less than the rate.
     let rates: Vec<String> = (1..12)
         .map(|second| {
@@ -100,7 +100,7 @@ fn the_most_urgent_goes_first_and_then_who_came_first() {
         (Priority::Edit, 7),
     ];
     tickets.iter().for_each(|ticket| gate.enter(*ticket));
-    // Whoever leaves is not waited for.
+    // A call that is cancelled delays no others.
     gate.leave((Priority::Edit, 4));
     let mut served = vec![(Priority::Edit, 4)];
     for second in 1..10 {
@@ -246,7 +246,7 @@ impl Throttling {
     }
 }
 
-/// What a worker of the simulation does.
+/// The activity of a worker of the simulation.
 #[derive(Clone, Copy)]
 enum Doing {
     /// Waits for its turn.
@@ -272,7 +272,7 @@ enum Doing {
     Finished,
 }
 
-/// What came of a simulation.
+/// The result of a simulation.
 #[derive(Debug)]
 struct Simulated {
     seconds: f64,

@@ -74,7 +74,7 @@ pub(super) fn jwt(config: &elb::JwtValidationActionConfig) -> JwtValidation {
     }
 }
 
-/// Returns the action that comes before another, as AWS takes it. `None` where a Secret is not known.
+/// Converts the authentication before an action to AWS's form. `None` where a Secret is not known.
 pub(super) fn to_authentication(authentication: &Authentication) -> Option<elb::Action> {
     let builder = elb::Action::builder().order(1);
     Some(match authentication {
@@ -128,7 +128,7 @@ pub(super) fn to_authentication(authentication: &Authentication) -> Option<elb::
     })
 }
 
-/// Returns the mode in which clients show certificates. `None` where it is not said, and for a mode that is not known here.
+/// Returns the treatment of clients' certificates. `None` where AWS reports none, and for an unknown mode.
 pub(super) fn mutual_authentication(
     attributes: &elb::MutualAuthenticationAttributes,
 ) -> Option<MutualAuthentication<TrustStoreArn>> {

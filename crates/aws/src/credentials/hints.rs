@@ -3,7 +3,7 @@
 use super::NoCredentials;
 
 /// Both are put into pods as these start.
-const NEW_PODS: &str = "and start its pods anew, because EKS puts either into pods as they start";
+const NEW_PODS: &str = "and restart its pods, because EKS injects either when pods start";
 
 /// The variables that name sources of credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Hints {
         }
     }
 
-    /// One of the two halves of a key.
+    /// Returns the error for a key of which one half is missing.
     pub(super) fn incomplete_key(&self) -> Option<NoCredentials> {
         let (there, missing) = match (self.access_key, self.secret_key) {
             (true, false) => ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
@@ -44,7 +44,7 @@ impl Hints {
         Some(NoCredentials::new(format!("{there} is set and {missing} is not"), "set both, or neither"))
     }
 
-    /// One of the two halves of a ServiceAccount's role.
+    /// Returns the error for a ServiceAccount's role of which one half is missing.
     pub(super) fn incomplete_role(&self) -> Option<NoCredentials> {
         match (&self.role, &self.token_file) {
             (None, Some(_)) => Some(NoCredentials::new(
@@ -84,7 +84,7 @@ impl Hints {
                 format!(
                     "the token for EKS Pod Identity cannot be read from `{file}`, which AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names: {why}"
                 ),
-                "start the controller's pods anew, so that EKS mounts it, and let them run with an fsGroup that may read it",
+                "restart the controller's pods, so that EKS mounts it, and run them with an fsGroup that can read it",
             );
         }
         if said.contains("Non-success status") || said.contains("failed to load credentials") {
@@ -122,7 +122,7 @@ impl Hints {
 /// The SDK's words on the instance's metadata, shorter where they are known.
 fn said_by_instance(said: &str) -> String {
     if said.contains("AWS_EC2_METADATA_DISABLED") {
-        "AWS_EC2_METADATA_DISABLED forbids to ask it".to_owned()
+        "AWS_EC2_METADATA_DISABLED turns it off".to_owned()
     } else if said.contains("could not communicate with IMDS") {
         "its metadata service does not answer".to_owned()
     } else if said.contains("404") {
@@ -153,7 +153,7 @@ mod tests {
         insta::assert_snapshot!(text(hints(&[secret]).incomplete_key()), @"AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not; set both, or neither");
         let (role, file) = (("AWS_ROLE_ARN", "arn:aws:iam::1:role/r"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"));
         assert_eq!(text(hints(&[role, file]).incomplete_role()), "-");
-        insta::assert_snapshot!(text(hints(&[file]).incomplete_role()), @"AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn` and start its pods anew, because EKS puts either into pods as they start");
+        insta::assert_snapshot!(text(hints(&[file]).incomplete_role()), @"AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn` and restart its pods, because EKS injects either when pods start");
         insta::assert_snapshot!(text(hints(&[role]).incomplete_role()), @"AWS_ROLE_ARN is arn:aws:iam::1:role/r and AWS_WEB_IDENTITY_TOKEN_FILE is not set; let EKS set both by the annotation `eks.amazonaws.com/role-arn` on the controller's ServiceAccount, or mount a ServiceAccount token for the audience `sts.amazonaws.com` and name its file in AWS_WEB_IDENTITY_TOKEN_FILE");
     }
 
@@ -162,7 +162,7 @@ mod tests {
         for (said, short) in [
             (
                 "x: IMDS disabled by AWS_EC2_METADATA_DISABLED env var set to `true`",
-                "AWS_EC2_METADATA_DISABLED forbids to ask it",
+                "AWS_EC2_METADATA_DISABLED turns it off",
             ),
             ("y: could not communicate with IMDS: z", "its metadata service does not answer"),
             ("received 404 from IMDS", "it has no role"),

@@ -19,7 +19,7 @@ pub(super) struct WebIdentity {
     session: String,
 }
 
-/// What a token says of itself. Nothing of it is secret; its signature is.
+/// The claims of a token. They are not secret; the token's signature is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Claims {
     subject: Option<String>,
@@ -29,7 +29,7 @@ struct Claims {
 }
 
 impl WebIdentity {
-    /// Nothing where the environment does not name both a role and a token.
+    /// Returns `None` where the environment does not name both a role and a token.
     pub(super) fn new(hints: &Hints, config: &SdkConfig, endpoint: Option<&String>) -> Option<Self> {
         let (role, token_file) = (hints.role.clone()?, hints.token_file.clone()?);
         let mut builder = Builder::from(config);
@@ -48,7 +48,7 @@ impl WebIdentity {
                 format!(
                     "the ServiceAccount's token cannot be read from `{file}`, which AWS_WEB_IDENTITY_TOKEN_FILE names: {reason}"
                 ),
-                "start the controller's pods anew, so that EKS mounts it, and let them run with an fsGroup that may read it",
+                "restart the controller's pods, so that EKS mounts it, and run them with an fsGroup that can read it",
             )
         };
         // Read each time, because kubelet renews it.
@@ -64,14 +64,14 @@ impl WebIdentity {
             Err(SdkError::ServiceError(context)) => {
                 let error = context.err();
                 let (code, words) = (error.code().unwrap_or("no code"), error.message().unwrap_or("no message"));
-                // A server that repeats what it was sent shall not have it told on.
+                // A server may repeat the token that it was sent, so its text is not shown.
                 return Err(self.refused(code, &words.replace(token, "…"), &Claims::of(token)));
             }
             Err(error) => return Err(self.unreached(&chain(&error).replace(token, "…"))),
         };
         let credentials = answer.credentials().ok_or_else(|| self.unreached("the answer has no credentials"))?;
         let end = SystemTime::try_from(*credentials.expiration());
-        let end = end.map_err(|_| self.unreached("the answer does not say when the credentials end"))?;
+        let end = end.map_err(|_| self.unreached("the answer does not say when the credentials expire"))?;
         Ok(Credentials::new(
             credentials.access_key_id(),
             credentials.secret_access_key(),
@@ -97,7 +97,7 @@ impl WebIdentity {
         let audiences = claims.audiences.join(", ");
         let (what, fix) = match code {
             "AccessDenied" | "AccessDeniedException" => (
-                format!("{who} may not have the role {role}"),
+                format!("{who} may not assume the role {role}"),
                 format!(
                     "let the role's trust policy allow `sts:AssumeRoleWithWebIdentity` to the identity provider of {issuer}, for the subject `{who}`; check the role's name and account, too"
                 ),
@@ -111,11 +111,11 @@ impl WebIdentity {
                 "make one: `eksctl utils associate-iam-oidc-provider --cluster NAME --approve`, or `aws iam create-open-id-connect-provider`; where AWS_ROLE_ARN names another account, make it there".to_owned(),
             ),
             "InvalidIdentityToken" | "InvalidIdentityTokenException" | "IDPCommunicationError" | "IDPCommunicationErrorException" | "IDPRejectedClaim" => (
-                format!("AWS does not take the token of {who}"),
+                format!("AWS does not accept the token of {who}"),
                 format!("see that {issuer} is this cluster's issuer, and that AWS can fetch its keys from there"),
             ),
             "ExpiredToken" | "ExpiredTokenException" => (
-                format!("the token of {who} has ended{}", claims.ends.map(ago).unwrap_or_default()),
+                format!("the token of {who} has expired{}", claims.ends.map(ago).unwrap_or_default()),
                 format!(
                     "mount the token as a projected volume, which kubelet renews, and not as a copy; where `{}` is one, check the clocks of the node and of this cluster",
                     self.token_file
@@ -126,7 +126,7 @@ impl WebIdentity {
                 "switch it on in the account settings of IAM".to_owned(),
             ),
             _ => (
-                format!("STS does not give {who} the role {role}"),
+                format!("STS refuses {who} the role {role}"),
                 "check AWS_ROLE_ARN and the role's trust policy".to_owned(),
             ),
         };
@@ -134,7 +134,7 @@ impl WebIdentity {
     }
 }
 
-/// How long ago a moment was.
+/// Returns the time since a moment, in words. The moment is in seconds since 1970.
 fn ago(moment: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|now| now.as_secs()).unwrap_or_default();
     match now.checked_sub(moment) {
@@ -145,7 +145,7 @@ fn ago(moment: u64) -> String {
     }
 }
 
-/// What STS takes as the name of a session: the pod's name as far as that goes.
+/// Returns a session name that STS accepts: the pod's name without the characters that are not allowed, at most 64 of them.
 fn session_name(name: &str) -> String {
     let allowed = |c: &char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(*c);
     let name: String = name.chars().filter(allowed).take(64).collect();

@@ -4,7 +4,7 @@ fn error(operation: &'static str, code: &str, message: &str, status: u16) -> Aws
     AwsError { operation, kind: of_code(code, message, status) }
 }
 
-/// As people read it.
+/// The text of an error for users.
 fn text(error: &AwsError) -> String {
     format!("{error}\nfix: {}\ntransient: {}", error.fix().as_deref().unwrap_or("-"), error.is_transient())
 }
@@ -163,10 +163,10 @@ fn each_kind_reads_as_one_sentence() {
     CreateRule has to wait: resource sg-1 has a dependent object (DependencyViolation)
     fix: -
     transient: true
-    CreateRule names something that is not there: One or more rules not found (RuleNotFound)
+    CreateRule names a resource that does not exist: One or more rules not found (RuleNotFound)
     fix: -
     transient: true
-    CreateRule found something there already: Priority '1' is currently in use (PriorityInUse)
+    CreateRule found an existing resource: Priority '1' is currently in use (PriorityInUse)
     fix: -
     transient: true
     CreateRule ended without a clear answer and may have taken effect: operation attempt timed out after 30 s

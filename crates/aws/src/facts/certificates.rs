@@ -18,21 +18,21 @@ use albatross_core::{
     model::CertificateArn,
 };
 
-/// How old a list may be. A host without a certificate is looked for again as often, and no more often.
+/// The maximum age of a list. A host without a certificate is looked for again at this interval.
 const MAXIMUM_AGE_OF_LIST: Duration = Duration::from_secs(60);
 /// An imported certificate can be replaced by another one under the same ARN.
 const MAXIMUM_AGE_OF_IMPORTED: Duration = Duration::from_secs(300);
 /// The names of one that ACM has issued itself stay.
 const MAXIMUM_AGE_OF_ISSUED: Duration = Duration::from_secs(36_000);
-/// How many certificates are asked for at once.
+/// The most certificates that are read at once.
 const AT_ONCE: usize = 4;
 
-/// What is known of ACM.
+/// The cached state of ACM.
 #[derive(Debug, Default)]
 pub(crate) struct CertificateStore {
-    /// Those whose certificates count; all where it is empty.
+    /// The authorities whose certificates count; all if empty.
     allowed: BTreeSet<String>,
-    /// One reader at a time: whoever waited finds the answer.
+    /// One reader at a time: the others wait and find the answer.
     known: tokio::sync::Mutex<Known>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct CertificateStore {
 struct Known {
     /// All that are issued, and when they were listed.
     issued: Option<(Vec<Certificate>, Instant)>,
-    /// What was asked for one by one, and until when it counts.
+    /// The certificates that were described one by one, with the time until when they are valid.
     described: BTreeMap<CertificateArn, (Certificate, Instant)>,
 }
 
@@ -82,7 +82,7 @@ impl CertificateStore {
         let now = Instant::now();
         let is_listed: BTreeSet<&CertificateArn> = listed.iter().map(|certificate| &certificate.arn).collect();
         described.retain(|arn, (_, until)| *until > now && is_listed.contains(arn));
-        // A list does not tell who has issued a certificate.
+        // A list does not contain the issuer of a certificate.
         let as_certificate = |listed: &ListedCertificate| match (&listed.domains, self.allowed.is_empty()) {
             (Some(domains), true) => {
                 Some(Certificate { arn: listed.arn.clone(), domains: domains.clone(), authority: None })
@@ -95,7 +95,7 @@ impl CertificateStore {
             .map(|listed| listed.arn.clone())
             .collect();
         let mut answers = stream::iter(unknown).map(async |arn| aws.certificate(&arn).await).buffer_unordered(AT_ONCE);
-        // What was learnt before a failure stays known.
+        // Answers received before a failure stay known.
         while let Some(answer) = answers.try_next().await? {
             let Some((certificate, imported)) = answer else { continue };
             let age = if imported { MAXIMUM_AGE_OF_IMPORTED } else { MAXIMUM_AGE_OF_ISSUED };

@@ -4,7 +4,7 @@ use super::{FactStore, MAXIMUM_AGE, unavailable};
 use albatross_core::{facts::Fact, model::TargetGroupArn};
 
 impl FactStore {
-    /// The target group of a name. One that is not there is asked for anew every time.
+    /// The target group of a name. One that does not exist is looked up again every time.
     pub(crate) async fn target_group(&self, name: &str) -> Fact<TargetGroupArn> {
         let cell = self.ages.cell(&self.target_groups, &name.to_owned());
         let mut kept = cell.lock().await;

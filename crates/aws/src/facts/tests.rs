@@ -91,7 +91,7 @@ async fn a_subnet_that_is_not_there_is_looked_for_again() {
             ");
         }
     }
-    // What was read for the one serves the other.
+    // The data read for the one serves the other.
     assert_eq!(subnets(&store, &named(&["web"])).await, the_subnet());
     assert_eq!(fake.actions(), [""; 0]);
 }
@@ -185,7 +185,7 @@ async fn a_target_group_is_found_by_its_name_and_kept_for_a_while() {
     assert_eq!(ask("blue").await, Fact::Known(TargetGroupArn::new("arn:blue")));
     assert_eq!(ask("blue").await, Fact::Known(TargetGroupArn::new("arn:blue")));
     assert_eq!(fake.actions(), ["DescribeTargetGroups"]);
-    // What is not there is looked for every time.
+    // A resource that does not exist is looked up every time.
     let absent = Fact::Absent {
         message: "there is no target group named `gone` in the account and region".to_owned(),
         fix: "create it, or name another by `targetGroupName` or `targetGroupARN`".to_owned(),
@@ -200,7 +200,7 @@ async fn a_target_group_is_found_by_its_name_and_kept_for_a_while() {
     assert_eq!(fake.actions(), ["DescribeTargetGroups"]);
 }
 
-/// ACM with these certificates, by name: the names that they are for, and whether a list tells them.
+/// ACM with these certificates, by name: the names that they are for, and whether a list contains them.
 fn acm(call: &Call) -> (u16, String) {
     let request: serde_json::Value = serde_json::from_str(&call.body).unwrap();
     let arn = |name: &str| format!("arn:aws:acm:us-west-2:1:certificate/{name}");
@@ -233,7 +233,7 @@ async fn certificates(store: &FactStore, hosts: &[&str]) -> Result<Vec<String>, 
     }
 }
 
-/// How many calls of ACM were made: lists, and questions about one certificate.
+/// Returns the number of calls of ACM: lists, and descriptions of one certificate.
 fn asked(fake: &Fake) -> (usize, usize) {
     let calls = fake.calls();
     let lists = calls.iter().filter(|call| call.body.contains("CertificateStatuses")).count();

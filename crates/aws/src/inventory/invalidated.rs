@@ -17,7 +17,7 @@ struct RereadRequest {
 }
 
 impl Inventory {
-    /// Reads what a group has, where it was given up since.
+    /// Reads the resources of a group if it was invalidated since.
     pub(super) async fn read_invalidated(&self, stack: &StackId) -> Result<(), AwsError> {
         let (reading, wanted) = {
             let reading = Reading::begin(self);

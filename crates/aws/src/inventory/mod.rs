@@ -40,7 +40,7 @@ use albatross_core::{
 /// For how long after a creation without an answer a name that is not found may be found yet.
 const UNCERTAIN_FOR: Duration = Duration::from_secs(30);
 
-/// What AWS has of one cluster in one VPC. Shared by all workers.
+/// The AWS resources of one cluster in one VPC. Shared by all workers.
 pub struct Inventory {
     aws: Arc<AwsReader>,
     cluster: String,
@@ -50,12 +50,12 @@ pub struct Inventory {
     state: Mutex<State>,
 }
 
-/// How a thing that is read apart from its parent is known.
+/// The age of a part that is read apart from its parent.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReadState {
     /// `wanted` when the last read of it began, or when it was made by us.
     read: Option<u64>,
-    /// `wanted` when it was last given up.
+    /// `wanted` when it was last invalidated.
     invalidated: u64,
 }
 
@@ -88,13 +88,13 @@ struct SecurityGroupEntry {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Counts the times that something known was given up.
+    /// Counts the times that cached state was invalidated.
     wanted: u64,
-    /// What `wanted` was when the last sweep that succeeded began; `None` before the first.
+    /// The value of `wanted` when the last successful sweep began; `None` before the first.
     swept: Option<u64>,
-    /// The value of `wanted` when the list of everything was last given up.
+    /// The value of `wanted` when the list of everything was last invalidated.
     list_invalidated: u64,
-    /// The groups that were given up, until they are read by a read that has begun later.
+    /// The groups that were invalidated, until they are read by a read that has begun later.
     invalidated: BTreeMap<StackId, Invalidated>,
     /// The things that a lost answer may have made and that were not found so far, with the time of the answer.
     uncertain: BTreeMap<StackId, BTreeMap<ResourceName, Instant>>,
@@ -110,29 +110,29 @@ struct State {
     /// The values of `writes` when the reads began that are running.
     reading: Vec<u64>,
     targets: BTreeMap<TargetGroupArn, BTreeMap<Target, TargetHealth>>,
-    /// Counts the times that known targets were given up.
+    /// Counts the times that known targets were invalidated.
     target_invalidations: u64,
-    /// Target groups whose targets were given up and not read since: nobody's word counts for them.
+    /// Target groups whose targets were invalidated and not read since: no checkpoint is trusted for them.
     stale_targets: BTreeSet<TargetGroupArn>,
-    /// Who of a group has what of its load balancer.
+    /// The resources of each member of a group within its load balancer.
     member_resources: BTreeMap<StackId, Vec<MemberResources>>,
     /// Records, until the first sweep shows which of them count.
     unverified_records: BTreeMap<StackId, Clean>,
 }
 
-/// A group that was given up.
+/// A group that was invalidated.
 #[derive(Clone, Debug, Default)]
 struct Invalidated {
-    /// `wanted` when it was last given up.
+    /// `wanted` when it was last invalidated.
     at: u64,
     /// True if a part of it is not found by its ARN: it is gone, or was made a moment ago and is not known everywhere yet. Only
     /// a list shows which.
     missing: bool,
-    /// The things that may have been made besides, with the time of the lost answer.
+    /// The resources that may have been created in addition, with the time of the lost answer.
     possibly_created: BTreeMap<ResourceName, Instant>,
 }
 
-/// Something in AWS by its name, which is unique in the account's region, or of a security group in the VPC.
+/// The name of an AWS resource, which is unique in the account's region, or for a security group in the VPC.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResourceName {
     /// A load balancer.
@@ -144,7 +144,7 @@ pub enum ResourceName {
 }
 
 impl State {
-    /// Whether a sweep is needed, by one group or else by whoever asks about all of them.
+    /// Returns true if a sweep is needed, for one group or for all of them.
     fn needs_sweep(&self, group: Option<&StackId>) -> bool {
         let needed = match group {
             Some(group) => self.invalidated.get(group).filter(|f| f.missing).map_or(0, |invalidated| invalidated.at),
@@ -191,8 +191,8 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Returns true if a security group with these tags is one in front of a load balancer. A copy of it with other tags is nobody's
-/// to delete, and keeps no Ingress from going.
+/// Returns true if a security group with these tags is one in front of a load balancer. A copy with other tags is not deleted by
+/// the controller, and does not delay the deletion of an Ingress.
 fn is_managed(tags: &Tags) -> bool {
     tags::resource_of(tags) == Some(ResourceId::managed_security_group())
 }
@@ -362,7 +362,7 @@ impl Inventory {
         Ok(())
     }
 
-    /// What AWS has of a group, without the bindings, and with the listeners, which are read if they are not known.
+    /// Returns the AWS resources of a group, without the bindings, and with the listeners, which are read if they are not known.
     ///
     /// # Errors
     /// AWS's.
@@ -413,7 +413,7 @@ impl Inventory {
         self.state().security_groups.get(id).map(|group| group.value.tags.clone()).unwrap_or_default()
     }
 
-    /// Whether a load balancer of the VPC, anybody's, is in the security group.
+    /// Returns true if any load balancer of the VPC is in the security group, whoever owns it.
     ///
     /// # Errors
     /// AWS's, when a sweep is needed and fails.
@@ -424,7 +424,7 @@ impl Inventory {
             || state.others.values().any(|groups| groups.contains(group)))
     }
 
-    /// Reads what may have been made of a group under a name, and returns the tags of what has it, anybody's in the VPC.
+    /// Reads what may have been created of a group under a name, and returns the tags of the resource with that name, whoever owns it.
     ///
     /// # Errors
     /// AWS's.
@@ -447,7 +447,7 @@ impl Inventory {
 
     /// The targets of a group. Asks AWS unless they are known: by an earlier answer and what was registered since, or
     /// because the group was made by this process. Healths are as old as the answer; [`Self::invalidate_targets`] has them
-    /// read anew.
+    /// read again.
     ///
     /// # Errors
     /// AWS's.
@@ -458,7 +458,7 @@ impl Inventory {
         self.read_targets(arn).await
     }
 
-    /// The targets of a group, with their healths, as AWS has them at this moment. Nobody may register or deregister meanwhile:
+    /// The targets of a group, with their healths, as AWS has them at this moment. No other task may register or deregister meanwhile:
     /// a binding is worked on by one worker at a time, and a target group has one binding.
     ///
     /// # Errors
@@ -474,13 +474,13 @@ impl Inventory {
         Ok(targets)
     }
 
-    /// Gives up what is known of a group: its resources are read again at the next observation. For writes whose answer was
+    /// Invalidates the cached state of a group: its resources are read again at the next observation. For writes whose answer was
     /// lost, and for answers that show that what is known is wrong.
     pub fn invalidate(&self, stack: &StackId) {
         self.invalidate_and_find(stack, None);
     }
 
-    /// As [`Self::invalidate`], where something of that name may have been made besides.
+    /// As [`Self::invalidate`], where another resource of that name may have been created.
     pub fn invalidate_and_find(&self, stack: &StackId, possibly_created: Option<ResourceName>) {
         let mut state = self.state();
         state.wanted += 1;
@@ -531,14 +531,14 @@ impl Inventory {
         Some(Duration::ZERO)
     }
 
-    /// Has everything listed again for whoever asks about more than one group; what hangs below stays known.
+    /// Marks the list as outdated for all callers that ask about more than one group; the parts read one by one stay known.
     pub fn invalidate_list(&self) {
         let mut state = self.state();
         state.wanted += 1;
         state.list_invalidated = state.wanted;
     }
 
-    /// Gives up what is known of a target group's targets.
+    /// Invalidates the cached state of a target group's targets.
     pub fn invalidate_targets(&self, arn: &TargetGroupArn) {
         let mut state = self.state();
         state.target_invalidations += 1;
@@ -568,7 +568,7 @@ impl Inventory {
             .collect()
     }
 
-    /// The tags of a load balancer or target group that was known before; unread where AWS has not told them yet.
+    /// The tags of a load balancer or target group that was known before; unread where AWS has not returned them yet.
     pub fn tags_of(&self, arn: &str) -> Option<Tagging> {
         let state = self.state();
         let balancer = state.load_balancers.get(&LoadBalancerArn::new(arn)).map(|b| (&b.value.tags, b.tags));
@@ -578,11 +578,11 @@ impl Inventory {
     }
 }
 
-/// What is known of the tags of something that is there.
+/// The cached state of an existing resource's tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tagging {
     /// All of them.
     Read(Tags),
-    /// They are read with the group.
+    /// The tags are read with the group.
     Unread,
 }

@@ -19,7 +19,7 @@ impl State {
         self.writes
     }
 
-    /// What is made by us is known in full.
+    /// Returns the state of a resource that the controller has just made: it is known in full.
     fn known(&self) -> ReadState {
         ReadState { read: Some(self.wanted), invalidated: 0 }
     }
@@ -110,7 +110,7 @@ impl Inventory {
         let mut state = self.state();
         let written = state.next_write();
         if let Some(entry) = state.load_balancers.get_mut(balancer) {
-            // Where the others are not known, this one is read with them.
+            // If the others are not known, this one is read with them.
             if let Some(listeners) = &mut entry.value.listeners {
                 listeners.insert(listener.port, listener);
             }
@@ -119,11 +119,11 @@ impl Inventory {
     }
 
     /// A listener was modified; `answer` is without rules, certificates, attributes and tags, which stay, but for the
-    /// certificates of a listener that does not speak TLS any more: it has none, and needs them all again when it does.
-    /// The attributes of one that speaks something else now are not known any more.
+    /// certificates of a listener that no longer uses TLS: it has none, and needs them all again when it does.
+    /// The attributes of a listener whose protocol has changed are no longer known.
     pub fn record_listener_modified(&self, mut answer: ObservedListener) {
         if let Some(listener) = self.state().listener(&answer.arn) {
-            // Where the default action was not written, AWS has the Secret's content that it had.
+            // If the default action was not written, AWS still has the Secret's previous content.
             answer.carry_over_secrets(listener);
             let mut certificates = std::mem::take(&mut listener.certificates);
             if answer.protocol.is_some_and(|protocol| !protocol.is_secure()) {

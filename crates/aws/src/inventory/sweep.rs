@@ -9,7 +9,7 @@ use albatross_core::model::{
     tags,
 };
 
-/// What a sweep has found. Complete, so what is not in it is not in AWS.
+/// The result of a sweep. It is complete: a resource that is not in it is not in AWS.
 struct SweepResult {
     part: ReadResources,
     others: BTreeMap<String, BTreeSet<SecurityGroupId>>,
@@ -31,18 +31,18 @@ pub(super) struct ReadResources {
 }
 
 impl Inventory {
-    /// Sees to it that everything has been listed since what is known of the group, or of any, was last given up.
+    /// Ensures that everything has been listed since the cached state of the group, or of any, was last invalidated.
     pub(super) async fn sweep(&self, group: Option<&StackId>) -> Result<(), AwsError> {
         if !self.state().needs_sweep(group) {
             return Ok(());
         }
         let _one = self.sweeping.lock().await;
-        // Who waited for another's sweep has what they need, unless something was given up meanwhile.
+        // The callers that waited for another's sweep have what they need, unless something was invalidated meanwhile.
         if !self.state().needs_sweep(group) {
             return Ok(());
         }
         let reading = Reading::begin(self);
-        // An edit may come to wait for it, whoever began it.
+        // An edit may come to wait for it, even if another pass began it.
         let found = with_priority(Priority::Edit, self.find(&reading)).await?;
         self.state().merge(found);
         Ok(())
@@ -108,7 +108,7 @@ impl State {
         let (wanted, since) = (part.wanted, part.writes);
         self.load_trusted(&trusted, wanted);
         let known = part.ids();
-        // What is not in it is gone.
+        // A resource that is not in it is gone.
         self.load_balancers.retain(|arn, entry| known.contains(arn.as_str()) || entry.written > since);
         self.target_groups.retain(|arn, entry| known.contains(arn.as_str()) || entry.written > since);
         self.security_groups.retain(|id, entry| known.contains(id.as_str()) || entry.written > since);

@@ -659,7 +659,7 @@ async fn tags_that_aws_does_not_know_yet_are_asked_for_again() {
     let (_fake, inventory) = started(&world).await;
     assert_eq!(inventory.observe_whole(&group("a")).await.unwrap().target_groups, []);
     world.lock().unwrap().vanished.clear();
-    // Whoever makes it once more is told that the name is taken, and asks who has it.
+    // A second creation is refused because the name is taken, and the owner is looked up.
     let named = ResourceName::TargetGroup("a".to_owned());
     assert_eq!(inventory.tags_of_named(&group("a"), named).await.unwrap(), Some(tags_of_group("a")));
     assert_eq!(names(&inventory.observe_whole(&group("a")).await.unwrap()).1, ["a"]);
@@ -726,7 +726,7 @@ async fn attributes_are_known_until_they_are_given_up() {
     inventory.invalidate(&group("a"));
     assert_eq!(known().await, [None, None, None]);
 
-    // What is gone meanwhile is listed again.
+    // A resource that is gone meanwhile is listed again.
     world.lock().unwrap().vanished.insert(balancer_arn("a").to_string());
     world.lock().unwrap().load_balancers.remove("a");
     assert!(inventory.read(&group("a"), &reads).await.unwrap_err().is_not_found());

@@ -10,7 +10,7 @@ use albatross_core::{
 };
 
 impl State {
-    /// The stacks whose records count: all that a record names is listed, and nothing of the stack was given up.
+    /// The stacks whose records are trusted: all resources in the record are listed, and nothing of the stack was invalidated.
     pub(super) fn trusted(&self, listed: &BTreeSet<&str>) -> BTreeSet<StackId> {
         let counts = |clean: &Clean| clean.arns().all(|arn| listed.contains(arn));
         self.unverified_records.iter().filter(|(_, clean)| counts(clean)).map(|(stack, _)| stack.clone()).collect()
@@ -22,7 +22,7 @@ impl State {
         unverified_records.flat_map(|(_, clean)| clean.arns()).map(str::to_owned).collect()
     }
 
-    /// Believes the records of these stacks, but for those that were given up since. `began` is what `wanted` was when the
+    /// Trusts the records of these stacks, except those that were invalidated since. `began` is what `wanted` was when the
     /// sweep began that lists what they name.
     pub(super) fn load_trusted(&mut self, trusted: &BTreeSet<StackId>, began: u64) {
         let known = ReadState { read: Some(began), invalidated: 0 };
@@ -62,8 +62,8 @@ impl Inventory {
         Ok(self.state().target_groups.get(arn).map(|group| group.value.tags.clone()))
     }
 
-    /// Whether a binding's own word counts for the targets of its group: the group is listed, and nothing about its targets
-    /// is known better or was given up.
+    /// Returns true if a binding's checkpoint can be trusted for the targets of its group: the group is listed, and nothing about its
+    /// targets is known better or was invalidated.
     ///
     /// # Errors
     /// AWS's, when the sweep fails.

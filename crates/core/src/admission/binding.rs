@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig) -> AdmissionResponse {
     let read = |value: &serde_json::Value| serde_json::from_value::<crd::TargetGroupBinding>(value.clone()).ok();
-    // What is no TargetGroupBinding at all, the schema tells.
+    // The schema reports objects that are not TargetGroupBindings at all.
     let Some(new) = read(&request.object).map(TargetGroupBinding::from) else { return AdmissionResponse::allowed() };
     // Nothing may hold up one that goes.
     if new.deleting {
@@ -23,7 +23,7 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
     }
     let name = ObjectName::new(&request.namespace, &new.name.name);
     let old = if request.creates() { None } else { read(&request.old_object).map(TargetGroupBinding::from) };
-    // Our own writes of finalizers and annotations are no business of anybody's.
+    // The controller's own writes of finalizers and annotations are not checked.
     if old.as_ref().is_some_and(|old| old.spec == new.spec) {
         return AdmissionResponse::allowed();
     }
@@ -47,7 +47,7 @@ fn mistakes(binding: &TargetGroupBinding) -> Vec<String> {
     }
     if spec.node_selector.is_some() && spec.target_type == Some(TargetType::Ip) {
         wrong.push(
-            "spec.nodeSelector chooses nodes, and with the target type ip the targets are pods; remove it".to_owned(),
+            "spec.nodeSelector selects nodes, and with the target type ip the targets are pods; remove it".to_owned(),
         );
     }
     let instance = spec.target_type == Some(TargetType::Instance);
@@ -61,7 +61,7 @@ fn mistakes(binding: &TargetGroupBinding) -> Vec<String> {
         wrong.push("spec.targetGroupProtocol: QUIC needs the target type ip".to_owned());
     }
     if let Some(vpc) = given(spec.vpc_id.as_ref()).filter(|vpc| !is_vpc(vpc)) {
-        wrong.push(format!("spec.vpcID: `{vpc}` is no VPC; write its id, vpc-…"));
+        wrong.push(format!("spec.vpcID: `{vpc}` is not the id of a VPC; write its id, vpc-…"));
     }
     wrong
 }
@@ -72,7 +72,7 @@ fn is_vpc(text: &str) -> bool {
     matches!(digits.len(), 8 | 17 | 32) && digits.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
 }
 
-/// What may not change: it would leave targets behind that nobody lets go.
+/// Returns the error for a change of immutable fields: it would leave targets behind that no binding deregisters.
 fn changes(old: &TargetGroupBinding, new: &TargetGroupBinding, config: &BuildConfig) -> Option<String> {
     let (old, new) = (&old.spec, &new.spec);
     let mut fields = Vec::new();
@@ -113,7 +113,7 @@ fn names_same(one: &TargetGroupBindingSpec, other: &TargetGroupBindingSpec) -> b
     }
 }
 
-/// Two bindings of one target group would each let go of the other's targets, unless both share it with other clusters. What
+/// Two bindings of one target group would each deregister the other's targets, unless both share it with other clusters. What
 /// carries a stack's labels where its Ingress or Service is passes: which binding holds a stack's target group, the controller
 /// decides, and no object of a user's may keep it from writing its own.
 fn taken(snapshot: &Snapshot, name: &ObjectName, new: &TargetGroupBinding) -> Option<String> {

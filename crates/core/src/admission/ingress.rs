@@ -29,7 +29,7 @@ const GROUP_NAME: &str = keys::GROUP_NAME.as_str();
 
 /// The API server passes on no more than this.
 const MAX_WARNINGS: usize = 5;
-/// What it may cut off behind.
+/// The most bytes of a warning; the API server may cut off longer ones.
 const LONGEST_WARNING: usize = 250;
 
 pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfig, rules: Rules) -> AdmissionResponse {
@@ -44,7 +44,7 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
         return AdmissionResponse::allowed();
     }
     let old = if request.creates() { None } else { read(&request.old_object) };
-    // Our own writes of finalizers are no business of anybody's.
+    // The controller's own writes of finalizers are not checked.
     let asks_the_same = |old: &Ingress| {
         (&old.annotations, &old.class, &old.rules, &old.default_backend, &old.hosts)
             == (&new.annotations, &new.class, &new.rules, &new.default_backend, &new.hosts)
@@ -55,7 +55,7 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
     let around = around(snapshot, &new);
     match ownership(&new, &around, config) {
         Ownership::Foreign => AdmissionResponse::allowed(),
-        // Whose it is cannot be said, or not yet: the class may come a moment later.
+        // Its controller is not known, or not yet: the class may come a moment later.
         Ownership::Broken(diagnostic) => {
             AdmissionResponse { warnings: vec![warning(&new, &diagnostic)], ..AdmissionResponse::default() }
         }
@@ -68,7 +68,7 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, config: &BuildConfi
     }
 }
 
-/// As much of the cluster as one Ingress is built from, with it as it shall be.
+/// Returns the part of the cluster that one Ingress is built from, with the Ingress as it is written.
 fn around(snapshot: &Snapshot, ingress: &Ingress) -> Snapshot {
     let namespace = &ingress.name.namespace;
     let of_namespace = ObjectName::new("", namespace);
@@ -97,7 +97,7 @@ fn denied(new: &Ingress, old: Option<&Ingress>, rules: Rules) -> Option<String> 
         && before(GROUP_NAME) != Some(group)
     {
         return Some(format!(
-            "the annotation `{GROUP_NAME}` is switched off (--disable-ingress-group-name-annotation); have the class name the group"
+            "the annotation `{GROUP_NAME}` is switched off (--disable-ingress-group-name-annotation); let the class name the group"
         ));
     }
     let services: BTreeSet<&str> = new
@@ -122,14 +122,14 @@ fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     fields.find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null()).map(|(_, value)| value)
 }
 
-/// What aws-load-balancer-controller would refuse in conditions. The build is stricter, and that is a warning.
+/// Returns the reason why aws-load-balancer-controller would refuse the conditions. The build is stricter, and warns.
 fn unusable_conditions(text: &str) -> Option<String> {
     let conditions: Value = match serde_json::from_str(text) {
         Ok(conditions) => conditions,
-        Err(error) => return Some(format!("it is no JSON ({error})")),
+        Err(error) => return Some(format!("it is not JSON ({error})")),
     };
     let Value::Array(conditions) = conditions else {
-        return (!conditions.is_null()).then(|| "it is no list of conditions".to_owned());
+        return (!conditions.is_null()).then(|| "it is not a list of conditions".to_owned());
     };
     conditions.iter().enumerate().find_map(|(index, condition)| {
         let place = format!("condition {}", index + 1);
@@ -162,7 +162,7 @@ fn warnings(new: &Ingress, around: &Snapshot, config: &BuildConfig) -> Vec<Strin
         }
         let built = desired::build(around, config, &Facts::offline(), &group, &membership);
         let all = membership.broken.into_iter().chain(built.diagnostics);
-        // What is missing may come a moment later, with the next object of the same manifest.
+        // A missing object may come a moment later, with the next object of the same manifest.
         let lasting = all.filter(|d| {
             !matches!(d.code, Code::MissingService | Code::MissingPort | Code::MissingSecret | Code::MissingTargetGroup)
         });
@@ -177,7 +177,7 @@ fn warnings(new: &Ingress, around: &Snapshot, config: &BuildConfig) -> Vec<Strin
     let more = found.len().saturating_sub(MAX_WARNINGS);
     let mut warnings: Vec<String> = found.iter().take(MAX_WARNINGS).map(|found| warning(new, found)).collect();
     if more > 0 {
-        warnings.push(format!("and {more} more; `albatross plan` tells them all"));
+        warnings.push(format!("and {more} more; `albatross plan` shows all"));
     }
     warnings
 }

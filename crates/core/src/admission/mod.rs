@@ -36,7 +36,7 @@ impl Hook {
     pub const ALL: [Self; 5] =
         [Self::Pod, Self::Service, Self::Ingress, Self::IngressClassParams, Self::TargetGroupBinding];
 
-    /// What aws-load-balancer-controller calls it.
+    /// Returns the name that aws-load-balancer-controller gives the webhook.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl Hook {
         }
     }
 
-    /// Where it is served, as by aws-load-balancer-controller.
+    /// Returns the path of the webhook, that of aws-load-balancer-controller.
     #[must_use]
     pub const fn path(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ pub struct Rules {
     pub no_group_annotation: bool,
 }
 
-/// Answers a question. As long as not every kind has been listed there is no snapshot, and everything is admitted.
+/// Returns the response to a request. As long as not every kind has been listed there is no snapshot, and everything is admitted.
 #[must_use]
 pub fn answer(
     hook: Hook,

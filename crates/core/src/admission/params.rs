@@ -9,7 +9,7 @@ use crate::{
 };
 
 pub(super) fn answer(request: &Request) -> AdmissionResponse {
-    // What is no IngressClassParams at all, the schema tells.
+    // The schema reports objects that are not IngressClassParams at all.
     let Ok(params) = serde_json::from_value::<IngressClassParams>(request.object.clone()) else {
         return AdmissionResponse::allowed();
     };

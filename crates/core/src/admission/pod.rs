@@ -46,7 +46,7 @@ pub(super) fn answer(request: &Request, snapshot: &Snapshot, rules: Rules) -> Ad
     if missing.is_empty() {
         return AdmissionResponse::allowed();
     }
-    // What the ancestor of aws-load-balancer-controller put there nobody sets any more.
+    // Gates of the predecessor of aws-load-balancer-controller are no longer updated by any controller.
     let kept = declared.into_iter().filter(|gate| !is_legacy(&kind(gate))).cloned();
     let gates: Vec<Value> = kept.chain(missing.into_iter().map(|gate| json!({ "conditionType": gate }))).collect();
     // `add` replaces what is there.

@@ -10,7 +10,7 @@ use crate::{
 pub(super) fn answer(request: &Request, config: &BuildConfig) -> AdmissionResponse {
     let field = |name: &str| request.object.pointer(name).and_then(Value::as_str).unwrap_or_default();
     let unclassed = field("/spec/type") == "LoadBalancer" && field("/spec/loadBalancerClass").is_empty();
-    // Whoever has switched Services off would get Services that nobody serves.
+    // With Services switched off, the class would leave them without a load balancer.
     if !unclassed || !request.creates() || !config.enable_services || config.load_balancer_class.is_empty() {
         return AdmissionResponse::allowed();
     }

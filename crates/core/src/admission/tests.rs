@@ -193,12 +193,12 @@ fn ingresses_are_denied_as_by_aws_load_balancer_controller() {
         let answer = ask(Hook::Ingress, "shop", ingress("alb", annotations, "cart"));
         answer.denied.unwrap_or_else(|| "allowed".to_owned())
     };
-    insta::assert_snapshot!(conditions("[{"), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: it is no JSON (EOF while parsing an object at line 1 column 2)");
-    insta::assert_snapshot!(conditions("{}"), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: it is no list of conditions");
+    insta::assert_snapshot!(conditions("[{"), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: it is not JSON (EOF while parsing an object at line 1 column 2)");
+    insta::assert_snapshot!(conditions("{}"), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: it is not a list of conditions");
     insta::assert_snapshot!(conditions(r#"[{"field": "host-header"}]"#), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: condition 1 on `host-header` needs `hostHeaderConfig`");
     insta::assert_snapshot!(conditions(r#"[{"field": "path-pattern", "pathPatternConfig": {"values": []}}]"#), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: condition 1 on `path-pattern` has no values");
     insta::assert_snapshot!(conditions(r#"[{"field": "http-header", "httpHeaderConfig": {"values": ["a"]}}]"#), @"the annotation `alb.ingress.kubernetes.io/conditions.cart` cannot be used: condition 1 on `http-header` needs `httpHeaderName`");
-    // Go does not mind the case of letters; and what only the build knows is told, not denied.
+    // Go ignores the case of letters; and mistakes that only the build finds are warnings, not denials.
     for text in [
         r#"[{"Field": "host-header", "HostHeaderConfig": {"Values": ["a.example.com"]}}]"#,
         r#"[{"field": "source-ip", "sourceIPConfig": {"values": ["10.0.0.1"]}}]"#,
@@ -235,7 +235,7 @@ fn annotations_that_are_switched_off_may_stay_and_not_come() {
     let class = || json!({"kubernetes.io/ingress.class": "alb"});
     let group = |name: &str| json!({"alb.ingress.kubernetes.io/group.name": name});
     insta::assert_snapshot!(denied(class(), None), @"the annotation `kubernetes.io/ingress.class` is switched off (--disable-ingress-class-annotation); set spec.ingressClassName");
-    insta::assert_snapshot!(denied(group("a"), Some(group("b"))), @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation); have the class name the group");
+    insta::assert_snapshot!(denied(group("a"), Some(group("b"))), @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation); let the class name the group");
     let mut both = class();
     both["example.com/other"] = "changed".into();
     assert_eq!(denied(both, Some(class())), "allowed");
@@ -270,7 +270,7 @@ fn ingresses_are_told_what_will_be_found_wrong_with_them() {
         warning: annotation `alb.ingress.kubernetes.io/nonsense-2` is not known and has no effect; look it up in the list of annotations, or remove it
         warning: annotation `alb.ingress.kubernetes.io/nonsense-3` is not known and has no effect; look it up in the list of annotations, or remove it
         warning: annotation `alb.ingress.kubernetes.io/nonsense-4` is not known and has no effect; look it up in the list of annotations, or remove it
-        warning: and 2 more; `albatross plan` tells them all
+        warning: and 2 more; `albatross plan` shows all
         ");
     // Its Service may be the next object of the same manifest.
     let answer =
@@ -286,10 +286,10 @@ fn ingress_class_params_are_denied_for_ranges_and_subnets() {
         reported(json!({"inboundCIDRs": ["10.0.0.0/8", "2001:db8::/32"], "subnets": {"ids": ["subnet-1"]}})),
         "allowed"
     );
-    insta::assert_snapshot!(reported(json!({"inboundCIDRs": ["10.0.0.1/8", "x"]})), @"denied: spec.inboundCIDRs[0]: `10.0.0.1/8` has bits behind its prefix; write `10.0.0.1/32` or `10.0.0.0/8`; spec.inboundCIDRs[1]: `x` is no address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`");
+    insta::assert_snapshot!(reported(json!({"inboundCIDRs": ["10.0.0.1/8", "x"]})), @"denied: spec.inboundCIDRs[0]: `10.0.0.1/8` has bits behind its prefix; write `10.0.0.1/32` or `10.0.0.0/8`; spec.inboundCIDRs[1]: `x` is not an address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`");
     insta::assert_snapshot!(reported(json!({"subnets": {}})), @"denied: spec.subnets: neither `ids` nor `tags` is set; set exactly one of `ids` and `tags`");
     insta::assert_snapshot!(reported(json!({"subnets": {"ids": ["subnet-1", "subnet-1"]}})), @"denied: spec.subnets.ids: `subnet-1` is named twice; name each subnet once");
-    insta::assert_snapshot!(reported(json!({"sslRedirectPort": "https"})), @"warning: spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`");
+    insta::assert_snapshot!(reported(json!({"sslRedirectPort": "https"})), @"warning: spec.sslRedirectPort: `https` is not a valid port; write the number of an HTTPS port, such as `443`");
 }
 
 #[test]
@@ -303,16 +303,16 @@ fn bindings_are_denied_for_what_cannot_be() {
     let created = |fields: Value| shown(&ask(Hook::TargetGroupBinding, "shop", binding("shop", "new", with(fields))));
     assert_eq!(created(json!({})), "allowed");
     insta::assert_snapshot!(created(json!({"targetGroupARN": ""})), @"denied: it names no target group; set spec.targetGroupARN or spec.targetGroupName");
-    insta::assert_snapshot!(created(json!({"targetType": "ip", "nodeSelector": {}})), @"denied: spec.nodeSelector chooses nodes, and with the target type ip the targets are pods; remove it");
+    insta::assert_snapshot!(created(json!({"targetType": "ip", "nodeSelector": {}})), @"denied: spec.nodeSelector selects nodes, and with the target type ip the targets are pods; remove it");
     insta::assert_snapshot!(created(json!({"targetType": "instance", "iamRoleArnToAssume": "arn:role", "targetGroupProtocol": "QUIC"})), @"denied: spec.iamRoleArnToAssume: nodes cannot be registered in another account; use the target type ip; spec.targetGroupProtocol: QUIC needs the target type ip");
-    insta::assert_snapshot!(created(json!({"vpcID": "vpc-1"})), @"denied: spec.vpcID: `vpc-1` is no VPC; write its id, vpc-…");
+    insta::assert_snapshot!(created(json!({"vpcID": "vpc-1"})), @"denied: spec.vpcID: `vpc-1` is not the id of a VPC; write its id, vpc-…");
     insta::assert_snapshot!(created(json!({"targetGroupARN": "arn:one"})), @"denied: the target group arn:one already has the TargetGroupBinding shop/one; delete that first, or bind another");
     insta::assert_snapshot!(created(json!({"targetGroupARN": "arn:three"})), @"denied: the target group arn:three already has the TargetGroupBinding other/three; delete that first, or bind another");
     // A name is the one in the ARN.
     assert_eq!(created(json!({"targetGroupARN": "", "targetGroupName": "cart"})), "allowed");
     assert_eq!(created(json!({"targetGroupARN": "arn:three", "multiClusterTargetGroup": true})), "allowed");
 
-    // What may be the stack's own is not denied because of an object of a user's.
+    // A binding that may be the stack's own is not denied because of a user's object.
     let labelled = |namespace: &str| {
         let mut labelled = binding("shop", "new", with(json!({"targetGroupARN": "arn:one"})));
         labelled["metadata"]["labels"] =

@@ -4,17 +4,17 @@ use k8s_openapi::ByteString;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// The version that is spoken.
+/// The API version in use.
 pub const API_VERSION: &str = "admission.k8s.io/v1";
 
 /// An AdmissionReview that asks.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Review {
-    /// What is asked.
+    /// The request; absent in what is not a review.
     pub request: Option<Request>,
 }
 
-/// What is to be admitted.
+/// The object to admit.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Request {
@@ -24,14 +24,14 @@ pub struct Request {
     pub operation: String,
     /// The namespace; objects that are created may not carry it themselves.
     pub namespace: String,
-    /// As it shall be.
+    /// The object after the change.
     pub object: Value,
-    /// As it is, where it is changed.
+    /// The object before the change, if it is changed.
     pub old_object: Value,
 }
 
 impl Request {
-    /// Whether the object is new.
+    /// Returns true if the request creates the object.
     #[must_use]
     pub fn creates(&self) -> bool {
         self.operation == "CREATE"
@@ -41,9 +41,9 @@ impl Request {
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdmissionResponse {
-    /// Why not, where the object is not admitted.
+    /// The reason, where the object is not admitted.
     pub denied: Option<String>,
-    /// What the author of the object is told, though it is admitted.
+    /// The warnings shown to the author of an object that is admitted.
     pub warnings: Vec<String>,
     /// Operations of a JSON patch on the object.
     pub patch: Vec<Value>,
@@ -56,7 +56,7 @@ impl AdmissionResponse {
         Self::default()
     }
 
-    /// Does not admit the object.
+    /// Denies the object.
     #[must_use]
     pub fn denied(why: impl Into<String>) -> Self {
         Self { denied: Some(why.into()), ..Self::default() }

@@ -15,7 +15,7 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserial
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// What is used of `metadata`. The rest of it, `managedFields` above all, is more than half of a Pod, and as many small
+/// Reads the fields of `metadata` that are used. The rest, `managedFields` above all, is more than half of a Pod, and as many small
 /// allocations as all else together.
 fn used_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     let used: UsedMetadata = or_default(deserializer)?;

@@ -1,8 +1,8 @@
 //! Readiness gates of pods: the types of the conditions that say whether a load balancer finds a pod healthy.
 
-/// Before the name of a TargetGroupBinding, the condition that tells the health of the pod in its target group.
+/// The prefix, before the name of a TargetGroupBinding, of the condition for the health of the pod in its target group.
 pub const PREFIX: &str = "target-health.elbv2.k8s.aws";
-/// What it was called by the ancestor of aws-load-balancer-controller.
+/// The prefix of readiness gates written by the predecessor of aws-load-balancer-controller.
 pub const LEGACY_PREFIX: &str = "target-health.alb.ingress.k8s.aws";
 
 /// The condition for a binding.
@@ -11,7 +11,7 @@ pub fn condition_of(binding: &str) -> String {
     format!("{PREFIX}/{binding}")
 }
 
-/// Whether a condition is one that was called by the old name.
+/// Returns true if the condition has the old prefix.
 #[must_use]
 pub fn is_legacy(condition: &str) -> bool {
     condition.strip_prefix(LEGACY_PREFIX).is_some_and(|rest| rest.starts_with('/'))

@@ -6,13 +6,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 /// A selector with a word that is no operator: the API server takes none, files may.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no operator of a label selector; write In, NotIn, Exists or DoesNotExist")]
+#[error("`{0}` is not an operator of a label selector; write In, NotIn, Exists or DoesNotExist")]
 pub struct UnknownOperator(pub String);
 
-/// Whether a selector chooses what has these labels. An empty one chooses everything.
+/// Returns true if the selector selects an object with these labels. An empty selector selects everything.
 ///
 /// # Errors
-/// When an expression has an operator that is not known.
+/// When an expression has an unknown operator.
 pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> Result<bool, UnknownOperator> {
     let mut all = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     for expression in selector.match_expressions.iter().flatten() {

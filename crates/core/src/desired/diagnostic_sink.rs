@@ -11,19 +11,19 @@ use crate::{
     model::{DELETION_PROTECTION, ObjectName, ObjectReference, Stack, Value},
 };
 
-/// What came of building.
+/// The result of building.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Built {
-    /// What AWS shall have. `None` when it cannot be said: what is there then stays as it is.
+    /// The desired state. `None` when it cannot be determined: then existing resources stay unchanged.
     pub stack: Option<Stack>,
-    /// Everything that was found, errors and warnings.
+    /// The diagnostics, errors and warnings.
     pub diagnostics: Vec<Diagnostic>,
-    /// What has to be known before the stack can be built.
+    /// The facts that must be known before the stack can be built.
     pub wants: BTreeSet<FactQuery>,
-    /// What could not be had from AWS right now.
+    /// The facts that AWS could not answer right now.
     pub unavailable: Vec<String>,
-    /// AWS has answered that something which the objects ask for is not there, or that it protects what shall go. No change in
-    /// the cluster tells when that ends, so AWS is asked again.
+    /// AWS has answered that a resource which the objects ask for does not exist, or that it protects one that is to be deleted. No change in
+    /// the cluster shows when that ends, so AWS is asked again.
     pub lacking: bool,
     /// Members of a group that the stack says nothing of: what they have stays as it is. The diagnostics say why, or
     /// `unavailable`.
@@ -45,7 +45,7 @@ pub(super) fn protected_in_aws(names: &str, kind: &str) -> (String, &'static str
     (message, fix)
 }
 
-/// Everything that is found while a stack is built.
+/// The diagnostics and missing facts of a stack that is being built.
 #[derive(Debug, Default)]
 pub(super) struct DiagnosticSink {
     pub(super) diagnostics: IndexSet<Diagnostic>,
@@ -71,7 +71,7 @@ impl DiagnosticSink {
         }
     }
 
-    /// The end of building where mistakes concern only those who are set aside.
+    /// The end of building where mistakes concern only frozen members.
     pub(super) fn built_without(self, stack: Option<Stack>, frozen: BTreeSet<ObjectName>) -> Built {
         Built {
             stack: stack.filter(|_| self.wants.is_empty()),
@@ -119,9 +119,9 @@ impl DiagnosticSink {
         Failed
     }
 
-    /// What is wrong with an annotation's value.
+    /// Reports an invalid value of an annotation.
     pub(super) fn annotation_error(&mut self, object: ObjectReference, error: &AnnotationError) -> Failed {
-        // What is allowed, the message has said.
+        // The message already has the allowed values.
         let fix = match error.fix.strip_prefix(&format!("write {}", error.allowed)) {
             Some(rest) => rest.trim_start_matches("; "),
             None => &error.fix,
@@ -129,7 +129,7 @@ impl DiagnosticSink {
         self.report(Severity::Error, object, Code::InvalidValue, &error.key, &error.to_string(), fix)
     }
 
-    /// Tells of annotations that are unknown, not built, or not to be ignored; those fail.
+    /// Reports annotations that are unknown, not built, or not to be ignored; those fail.
     pub(super) fn check_annotations(
         &mut self,
         object: &ObjectReference,
@@ -151,7 +151,7 @@ impl DiagnosticSink {
         outcome
     }
 
-    /// The value of a fact. What is not known is wanted, what cannot be learnt is noted, and what is not there is told on
+    /// Returns the value of a fact. An unknown one is asked for, an unavailable one is noted, and a missing one is reported on
     /// the object that asks for it.
     pub(super) fn resolve<T>(
         &mut self,

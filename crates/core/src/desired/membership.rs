@@ -14,7 +14,7 @@ pub struct Membership {
     pub frozen: BTreeSet<ObjectName>,
     /// The objects that carry the group's finalizer and no longer belong to it: deleted, of another class or of another group now.
     pub leaving: Vec<ObjectName>,
-    /// Those of `leaving` that belong to another group now.
+    /// The members of `leaving` that now belong to another group.
     pub moving: BTreeSet<ObjectName>,
     /// The reasons why an object that carries the finalizer, or asks for this group, can be neither served nor released.
     pub broken: Vec<Diagnostic>,

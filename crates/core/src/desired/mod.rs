@@ -142,7 +142,7 @@ pub fn member<'a>(snapshot: &'a Snapshot, stack: &StackId, name: &ObjectName) ->
     }
 }
 
-/// Returns the host names, in lower case, by which the building tells the load balancer that clients are sent to from others of
+/// Returns the host names, in lower case, by which the build distinguishes the load balancer that clients are sent to from others of
 /// the stack. A group of Ingresses does not depend on it.
 #[must_use]
 pub fn shown_hosts(snapshot: &Snapshot, stack: &StackId) -> BTreeSet<String> {
@@ -152,7 +152,7 @@ pub fn shown_hosts(snapshot: &Snapshot, stack: &StackId) -> BTreeSet<String> {
     }
 }
 
-/// Returns true if the status of a member is cleared when the stack lets go of it. That of an Ingress stays.
+/// Returns true if the status of a member is cleared when the stack releases it. That of an Ingress stays.
 #[must_use]
 pub fn clears_status(snapshot: &Snapshot, stack: &StackId, name: &ObjectName) -> bool {
     match stack {

@@ -12,7 +12,7 @@ pub struct Certificate {
     pub arn: CertificateArn,
     /// The names that it is for, wildcards among them.
     pub domains: Vec<String>,
-    /// The private certificate authority that has issued it, where one has and ACM has told.
+    /// The private certificate authority that issued it, if there is one and ACM has reported it.
     pub authority: Option<String>,
 }
 
@@ -22,12 +22,12 @@ pub struct Certificate {
 pub struct Uncovered {
     /// In alphabetical order.
     pub hosts: Vec<String>,
-    /// Whether certificates of some authorities alone count.
+    /// True if only certificates of the allowed certificate authorities count.
     pub restricted: bool,
 }
 
 impl Uncovered {
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         let mut fix = "request or import one in the load balancer's region, or name certificates with `alb.ingress.kubernetes.io/certificate-arn`".to_owned();
@@ -38,7 +38,7 @@ impl Uncovered {
     }
 }
 
-/// Whether a certificate's name covers a host name. The star of a wildcard stands for one label, the first.
+/// Returns true if a certificate's name covers a host name. The `*` of a wildcard stands for exactly one label, the first.
 fn covers(domain: &str, host: &str) -> bool {
     if domain == host {
         return true;

@@ -13,7 +13,7 @@ use crate::model::{
     TargetGroupArn, TrustStoreArn,
 };
 
-/// Something that building asks for.
+/// A question that building asks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FactQuery {
     /// The subnets that a load balancer goes to.
@@ -24,40 +24,40 @@ pub enum FactQuery {
     Certificates(BTreeSet<String>),
     /// The trust store of this name.
     TrustStore(String),
-    /// What this Secret says of an OpenID Connect client.
+    /// The OpenID Connect client in this Secret.
     Secret(ObjectName),
     /// The address blocks of the VPC.
     VpcBlocks,
     /// The security group that all load balancers of the cluster share.
     BackendSecurityGroup,
-    /// What AWS has of the stack, listeners included: to settle what members of a group differ about.
+    /// The resources that AWS has for the stack, listeners included: needed to resolve differences between members of a group.
     Current,
     /// The ARN of the target group of this name.
     TargetGroup(String),
-    /// How much of everything the account may have.
+    /// The quotas of the account.
     Limits,
     /// The load balancers of the stack that are protected from deletion, read afresh: before all of it goes.
     Protection,
 }
 
 impl FactQuery {
-    /// Whether looking it up changes nothing in AWS.
+    /// Returns true if looking it up changes nothing in AWS.
     #[must_use]
     pub fn is_read(&self) -> bool {
         !matches!(self, Self::BackendSecurityGroup)
     }
 }
 
-/// Which subnets are wanted.
+/// The subnets to look for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SubnetQuery {
     /// Found by their tags, for a new load balancer.
     Discovered {
         /// A Network Load Balancer can do with one.
         kind: LoadBalancerKind,
-        /// Which tag they carry.
+        /// The scheme whose role tag they carry.
         scheme: Scheme,
-        /// Whether they need IPv6 blocks.
+        /// True if they need IPv6 blocks.
         ipv6: bool,
     },
     /// Found by tags that a user names, for a new load balancer.
@@ -66,7 +66,7 @@ pub enum SubnetQuery {
         kind: LoadBalancerKind,
         /// For each key the values of which a subnet has one.
         tags: BTreeMap<String, Vec<String>>,
-        /// Whether they need IPv6 blocks.
+        /// True if they need IPv6 blocks.
         ipv6: bool,
     },
     /// Named by a user, by id or `Name` tag, in the user's order.
@@ -75,7 +75,7 @@ pub enum SubnetQuery {
         kind: LoadBalancerKind,
         /// Ids and names.
         names: Vec<String>,
-        /// Whether they need IPv6 blocks.
+        /// True if they need IPv6 blocks.
         ipv6: bool,
     },
 }
@@ -89,21 +89,21 @@ pub struct Subnet {
     pub ipv4_blocks: Vec<String>,
 }
 
-/// What is known of something that was asked for.
+/// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact<T> {
-    /// So it is.
+    /// The answer.
     Known(T),
     /// AWS has answered, and there is no such thing; the text says why and what to do, for the object that asks.
     Absent {
-        /// What is wrong.
+        /// The message.
         message: String,
-        /// What to do.
+        /// The fix.
         fix: String,
     },
-    /// Not to be had right now: who asks waits, and nothing of it changes.
+    /// Not available right now: the stack that asks waits, and nothing of it changes.
     Unavailable(String),
-    /// Nobody asks AWS (a plan of files): known after apply.
+    /// AWS is not asked (a plan of files): known after apply.
     AfterApply(&'static str),
 }
 
@@ -124,15 +124,15 @@ pub struct Facts {
     pub secrets: BTreeMap<ObjectName, Fact<OidcSecret>>,
     /// The IPv4 blocks of the VPC.
     pub vpc_blocks: Option<Fact<Vec<String>>>,
-    /// Nobody asks AWS: what is not known is known after apply.
+    /// AWS is not asked: unknown values are known after apply.
     pub offline: bool,
     /// The shared security group.
     pub backend_security_group: Option<Fact<SecurityGroupId>>,
     /// Our own load balancer as it is now, where there is one.
     pub existing: Option<ExistingLoadBalancer>,
-    /// What AWS has of the stack, listeners included.
+    /// The resources that AWS has for the stack, listeners included.
     pub current: Option<Box<ObservedStack>>,
-    /// How much of everything the account may have.
+    /// The quotas of the account.
     pub limits: Option<Fact<limits::Limits>>,
     /// The DNS names of our own load balancers, in lower case.
     pub hostnames: BTreeSet<String>,
@@ -146,21 +146,21 @@ pub struct Facts {
     pub names: BTreeSet<String>,
 }
 
-/// What of an existing load balancer decides over the next one.
+/// The properties of an existing load balancer that constrain the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExistingLoadBalancer {
     /// Application or Network.
     pub kind: LoadBalancerKind,
     /// Its scheme.
     pub scheme: Scheme,
-    /// Whether it is in a security group. A Network Load Balancer that was made without can never be given one.
+    /// True if it has security groups. A Network Load Balancer created without any can never be given one.
     pub has_security_groups: bool,
     /// Its subnets: kept as long as the scheme stays, also when others carry the tags by now.
     pub subnets: BTreeSet<SubnetId>,
 }
 
 impl Facts {
-    /// What a build knows that may ask neither AWS nor a cluster.
+    /// Returns the answers for a build that can ask neither AWS nor a cluster.
     #[must_use]
     pub fn offline() -> Self {
         Self { offline: true, ..Self::default() }
@@ -204,7 +204,7 @@ impl Facts {
         self.trust_stores.get(name).cloned().or_else(unknown)
     }
 
-    /// What a Secret says, or the want of it.
+    /// Returns the content of a Secret, or the reason why there is none.
     #[must_use]
     pub fn secret(&self, name: &ObjectName) -> Option<Fact<OidcSecret>> {
         let unknown = || self.offline.then_some(Fact::AfterApply("the Secret is read in the cluster"));

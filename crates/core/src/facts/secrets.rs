@@ -37,34 +37,34 @@ impl std::fmt::Display for RequiredLabel {
     }
 }
 
-/// Why a Secret cannot be used. Nothing here tells of its content.
+/// The reason why a Secret cannot be used. It contains nothing of the Secret's content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableSecret {
-    /// It is not there.
+    /// The Secret does not exist.
     #[error("the Secret `{}` does not exist in the namespace `{}`", .0.name, .0.namespace)]
     Missing(ObjectName),
-    /// It lacks a key, or there is nothing behind it.
-    #[error("the Secret `{secret}` has no key `{key}`, or nothing behind it")]
+    /// A key is missing or empty.
+    #[error("the Secret `{secret}` has no key `{key}`, or the key has no value")]
     Lacking {
-        /// Which Secret.
+        /// The Secret.
         secret: ObjectName,
         /// The key.
         key: &'static str,
     },
-    /// What is behind a key is no text.
-    #[error("the key `{key}` of the Secret `{secret}` holds something that is no text")]
+    /// The value of a key is not text.
+    #[error("the key `{key}` of the Secret `{secret}` holds a value that is not text")]
     NoText {
-        /// Which Secret.
+        /// The Secret.
         secret: ObjectName,
         /// The key.
         key: &'static str,
     },
-    /// It does not carry the label of `--required-secrets-label`.
+    /// The Secret does not carry the label of `--required-secrets-label`.
     #[error(
         "the Secret `{secret}` does not carry the label `{label}`, and --required-secrets-label={label} allows no other to be used"
     )]
     Unlabelled {
-        /// Which Secret.
+        /// The Secret.
         secret: ObjectName,
         /// The label.
         label: RequiredLabel,
@@ -72,7 +72,7 @@ pub enum UnusableSecret {
     /// The API server does not let us read it.
     #[error("the controller may not read the Secret `{secret}`: {message}")]
     Forbidden {
-        /// Which Secret.
+        /// The Secret.
         secret: ObjectName,
         /// The API server's words.
         message: String,
@@ -80,7 +80,7 @@ pub enum UnusableSecret {
 }
 
 impl UnusableSecret {
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         match self {
@@ -90,7 +90,7 @@ impl UnusableSecret {
             Self::Lacking { .. } => "add it".to_owned(),
             Self::NoText { .. } => "put the text there as the identity provider shows it".to_owned(),
             Self::Unlabelled { secret: ObjectName { namespace, name }, label } => format!(
-                "where this Secret is meant for it, `kubectl label secret {name} --namespace {namespace} {label}`; otherwise name another"
+                "if this Secret is meant for it, `kubectl label secret {name} --namespace {namespace} {label}`; otherwise name another"
             ),
             Self::Forbidden { secret: ObjectName { namespace, name }, .. } => format!(
                 "create in the namespace `{namespace}` a Role that allows get, list and watch on the resource `secrets` with the \
@@ -100,10 +100,10 @@ impl UnusableSecret {
     }
 }
 
-/// What a Secret says: white space behind the id and control characters behind the secret are left out, as files end in them.
+/// Reads a Secret. White space after the id and control characters after the secret are removed, as files end in them.
 ///
 /// # Errors
-/// When something is missing.
+/// When a key is missing or its value cannot be used.
 pub fn read(
     secret: &ObjectName,
     version: SecretVersion,
@@ -160,11 +160,11 @@ mod tests {
         ];
         let reported: Vec<String> = wrong.iter().map(|data| said(data).unwrap_err()).collect();
         insta::assert_snapshot!(reported.join("\n"), @"
-        the Secret `shop/oidc` has no key `clientID`, or nothing behind it; add it
-        the Secret `shop/oidc` has no key `clientSecret`, or nothing behind it; add it
-        the Secret `shop/oidc` has no key `clientID`, or nothing behind it; add it
-        the Secret `shop/oidc` has no key `clientSecret`, or nothing behind it; add it
-        the key `clientSecret` of the Secret `shop/oidc` holds something that is no text; put the text there as the identity provider shows it
+        the Secret `shop/oidc` has no key `clientID`, or the key has no value; add it
+        the Secret `shop/oidc` has no key `clientSecret`, or the key has no value; add it
+        the Secret `shop/oidc` has no key `clientID`, or the key has no value; add it
+        the Secret `shop/oidc` has no key `clientSecret`, or the key has no value; add it
+        the key `clientSecret` of the Secret `shop/oidc` holds a value that is not text; put the text there as the identity provider shows it
         ");
         let secret = ObjectName::new("shop", "oidc");
         let forbidden =
@@ -175,7 +175,7 @@ mod tests {
         insta::assert_snapshot!(others.join("\n"), @r#"
         the Secret `oidc` does not exist in the namespace `shop`; create it with the keys `clientID` and `clientSecret`, or correct `secretName`
         the controller may not read the Secret `shop/oidc`: secrets "oidc" is forbidden; create in the namespace `shop` a Role that allows get, list and watch on the resource `secrets` with the resourceName `oidc`, and a RoleBinding of it to the controller's ServiceAccount
-        the Secret `shop/oidc` does not carry the label `use=oidc`, and --required-secrets-label=use=oidc allows no other to be used; where this Secret is meant for it, `kubectl label secret oidc --namespace shop use=oidc`; otherwise name another
+        the Secret `shop/oidc` does not carry the label `use=oidc`, and --required-secrets-label=use=oidc allows no other to be used; if this Secret is meant for it, `kubectl label secret oidc --namespace shop use=oidc`; otherwise name another
         "#);
     }
 }

@@ -16,13 +16,13 @@ pub struct MissingSecurityGroups {
 }
 
 impl MissingSecurityGroups {
-    /// What is wrong.
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> String {
         self.to_string()
     }
 
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         let Self { vpc, missing } = self;
@@ -35,7 +35,7 @@ impl MissingSecurityGroups {
     }
 }
 
-/// Whether it is an id; else it is the value of a `Name` tag.
+/// Returns true if the name is an id; otherwise it is the value of a `Name` tag.
 #[must_use]
 pub fn is_id(name: &str) -> bool {
     name.starts_with("sg-")
@@ -91,7 +91,7 @@ mod tests {
         let candidates = [("sg-4", Some("web")), ("sg-3", Some("web")), ("sg-1", None), ("sg-2", Some("sg-named"))]
             .map(|(id, name)| ObservedSecurityGroup {
                 id: SecurityGroupId::new(id),
-                // The group's own name is not what people name it by.
+                // The group's own name is not the name that users mean.
                 name: "own".to_owned(),
                 tags: name.map(|name| ("Name".to_owned(), name.to_owned())).into_iter().collect::<Tags>(),
                 ingress: Default::default(),

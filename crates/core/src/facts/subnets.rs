@@ -17,7 +17,7 @@ use crate::model::{LoadBalancerKind, RouteTableInfo, Scheme, SubnetId, SubnetInf
 const CLUSTER_TAG: &str = "kubernetes.io/cluster/";
 /// AWS refuses a load balancer in a subnet with fewer free addresses.
 const LEAST_ADDRESSES: i32 = 8;
-/// The most subnets that a message tells of: an event holds 1,024 characters.
+/// The most subnets that a message lists: an event holds 1,024 characters.
 const MAX_LISTED: usize = 8;
 
 /// A subnet of the VPC (EC2 DescribeSubnets).
@@ -27,11 +27,11 @@ pub struct SubnetCandidate {
     pub id: SubnetId,
     /// The name of its zone.
     pub zone: String,
-    /// How many addresses are free.
+    /// The number of free addresses.
     pub available_addresses: i32,
     /// True if it is on an Outpost.
     pub on_outpost: bool,
-    /// Whether it has an IPv6 block.
+    /// True if it has an IPv6 block.
     pub ipv6: bool,
     /// Its IPv4 blocks.
     pub ipv4_blocks: Vec<String>,
@@ -42,11 +42,11 @@ pub struct SubnetCandidate {
 /// A route table of the VPC (EC2 DescribeRouteTables).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteTable {
-    /// Whether it is for the subnets that have no table of their own.
+    /// True if it applies to the subnets that have no table of their own.
     pub main: bool,
     /// The subnets it is associated with.
     pub subnets: BTreeSet<SubnetId>,
-    /// Whether one of its routes has an internet gateway.
+    /// True if one of its routes leads to an internet gateway.
     pub internet_gateway: bool,
 }
 
@@ -55,7 +55,7 @@ pub struct RouteTable {
 pub struct Zone {
     /// Its name.
     pub name: String,
-    /// What kind of place it is.
+    /// The kind of its location.
     pub locale: LocationKind,
 }
 
@@ -93,7 +93,7 @@ impl From<ZoneInfo> for Zone {
     }
 }
 
-/// What kind of place a subnet is in. A load balancer stays within one kind.
+/// The kind of a subnet's location. A load balancer stays within one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LocationKind {
     /// `availability-zone`
@@ -127,16 +127,16 @@ impl LocationKind {
     }
 }
 
-/// What the discovery thinks of a subnet.
+/// The result of the discovery for one subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It would do.
+    /// It is eligible.
     Eligible(LocationKind),
     /// Another subnet of its zone goes first.
     AnotherInZone(SubnetId),
-    /// It has not the role tag that others have.
+    /// It does not have the role tag that others have.
     NotTagged,
-    /// It has not the tags that the user names; the key is the first that misses.
+    /// It does not have the tags that the user names; the key is the first that is missing.
     OtherTags(String),
     /// It has the role tag with a value other than `1` or nothing.
     RoleTagValue(String),
@@ -150,11 +150,11 @@ pub enum Verdict {
     OtherCluster(String),
     /// It has too few free addresses.
     TooFewAddresses(i32),
-    /// It has no IPv6 block, and the load balancer shall have IPv6 addresses.
+    /// It has no IPv6 block, and the load balancer needs IPv6 addresses.
     NoIpv6,
 }
 
-/// What subnets are chosen by.
+/// The criterion by which subnets are chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SelectBy {
     /// The tag that says that they are for load balancers of this scheme.
@@ -163,14 +163,14 @@ pub enum SelectBy {
     Tags(BTreeMap<String, Vec<String>>),
 }
 
-/// What is to be chosen.
+/// The requirements for the subnets of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// What the load balancer is.
+    /// The kind of the load balancer.
     pub kind: LoadBalancerKind,
     /// By what.
     pub by: SelectBy,
-    /// Whether the load balancer shall have IPv6 addresses.
+    /// True if the load balancer needs IPv6 addresses.
     pub ipv6: bool,
 }
 
@@ -214,16 +214,16 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Why there are no subnets.
+/// The reason why there are no subnets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoSubnetsReason {
     /// The VPC has no subnets at all.
     EmptyVpc,
-    /// None of its subnets will do.
+    /// None of its subnets is suitable.
     NoneEligible,
-    /// All that will do are in one zone, which is not enough for an Application Load Balancer.
+    /// All suitable subnets are in one zone, which is not enough for an Application Load Balancer.
     OneZone,
-    /// Those that will do are in places of different kinds.
+    /// The suitable subnets are in locations of different kinds.
     MixedLocales,
 }
 
@@ -232,9 +232,9 @@ pub enum NoSubnetsReason {
 pub struct NoSubnets {
     /// The VPC.
     pub vpc: VpcId,
-    /// What was to be chosen.
+    /// The requirements that could not be met.
     pub choice: Choice,
-    /// Why.
+    /// The reason.
     pub lack: NoSubnetsReason,
     /// Zone and verdict of every subnet.
     pub verdicts: BTreeMap<SubnetId, (String, Verdict)>,
@@ -253,10 +253,10 @@ impl fmt::Display for NoSubnets {
         };
         match self.lack {
             NoSubnetsReason::EmptyVpc => {
-                return write!(f, "{vpc} has no subnets, or they may not be read, so {one} has no place");
+                return write!(f, "{vpc} has no subnets, or the controller may not read them, so {one} has no place");
             }
             NoSubnetsReason::NoneEligible => {
-                write!(f, "no subnet of {vpc} will do for {one}")?;
+                write!(f, "no subnet of {vpc} is suitable for {one}")?;
             }
             NoSubnetsReason::OneZone => {
                 let for_one = match &choice.by {
@@ -270,10 +270,10 @@ impl fmt::Display for NoSubnets {
             }
             NoSubnetsReason::MixedLocales => write!(
                 f,
-                "the subnets of {vpc} for {one} are in places of different kinds, and it can be in one kind alone"
+                "the subnets of {vpc} for {one} are in locations of different kinds, and it can be in only one kind"
             )?,
         }
-        // Those that come closest are told first: a VPC may have hundreds of subnets without any tag.
+        // The closest candidates come first: a VPC may have hundreds of subnets without any tag.
         let (far, near): (Vec<_>, Vec<_>) =
             self.verdicts.iter().partition(|(_, (_, v))| matches!(v, Verdict::NotTagged | Verdict::OtherTags(_)));
         let total = self.verdicts.len();
@@ -292,13 +292,13 @@ impl fmt::Display for NoSubnets {
 impl std::error::Error for NoSubnets {}
 
 impl NoSubnets {
-    /// What is wrong.
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> String {
         self.to_string()
     }
 
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         let tag = match &self.choice.by {
@@ -320,7 +320,7 @@ impl NoSubnets {
                 );
             }
             NoSubnetsReason::NoneEligible | NoSubnetsReason::OneZone => format!("tag {enough} with {tag}"),
-            NoSubnetsReason::MixedLocales => format!("tag the subnets of one kind alone with {tag}"),
+            NoSubnetsReason::MixedLocales => format!("tag only the subnets of one kind with {tag}"),
         };
         let foreign = subnets(|v| matches!(v, Verdict::OtherCluster(_)));
         if !foreign.is_empty() {
@@ -337,7 +337,7 @@ impl NoSubnets {
         }
         let without = subnets(|v| matches!(v, Verdict::NoIpv6));
         if !without.is_empty() {
-            let _ = write!(fix, "; give IPv6 blocks to {}, or have the load balancer without IPv6", without.join(", "));
+            let _ = write!(fix, "; give IPv6 blocks to {}, or use an address type without IPv6", without.join(", "));
         }
         fix
     }
@@ -360,17 +360,17 @@ fn has_role(scheme: Scheme, candidate: &SubnetCandidate) -> bool {
     candidate.tags.get(role_tag(scheme)).is_some_and(|value| matches!(value.as_str(), "" | "1"))
 }
 
-/// Whether [`choose`] depends on the VPC's route tables: only when no subnet carries the role tag.
+/// Returns true if [`choose`] depends on the VPC's route tables: only when no subnet carries the role tag.
 #[must_use]
 pub fn needs_route_tables(choice: &Choice, gates: Gates, candidates: &[SubnetCandidate]) -> bool {
     let SelectBy::Role(scheme) = choice.by else { return false };
     gates.by_reachability && !candidates.is_empty() && !candidates.iter().any(|candidate| has_role(scheme, candidate))
 }
 
-/// A subnet that will do, and what kind of place it is in.
+/// A suitable subnet, and the kind of its location.
 type EligibleSubnet<'a> = (&'a SubnetCandidate, LocationKind);
 
-/// The subnets of one zone that will do, the best first.
+/// The suitable subnets of one zone, the best first.
 type Ranked<'a> = BTreeMap<(bool, &'a SubnetId), EligibleSubnet<'a>>;
 
 /// The least subnets that a load balancer in such a place takes.
@@ -385,7 +385,7 @@ fn least(kind: LoadBalancerKind, locale: LocationKind, gates: Gates) -> usize {
 /// counts as an availability zone; `route_tables` are those of the VPC, empty where [`needs_route_tables`] says no.
 ///
 /// # Errors
-/// When no subnets will do.
+/// When no subnets are suitable.
 pub fn choose(
     vpc: &VpcId,
     choice: &Choice,
@@ -398,7 +398,7 @@ pub fn choose(
     let own_tag = format!("{CLUSTER_TAG}{cluster}");
     let by_tags = !needs_route_tables(choice, gates, candidates);
     let mut verdicts = BTreeMap::new();
-    // The candidates that will do, by zone, in the order of preference: this cluster's own first, then the smallest id.
+    // The suitable candidates, by zone, in the order of preference: this cluster's own first, then the smallest id.
     let mut eligible: BTreeMap<&str, Ranked<'_>> = BTreeMap::new();
     for candidate in candidates {
         let judged = judge_place(candidate, &choice.by, by_tags, route_tables)
@@ -436,7 +436,7 @@ pub fn choose(
     Err(NoSubnets { vpc: vpc.clone(), choice: choice.clone(), lack, verdicts })
 }
 
-/// Why a subnet is not among those that are asked for.
+/// Returns the reason why a subnet does not match the question.
 fn judge_place(
     candidate: &SubnetCandidate,
     by: &SelectBy,
@@ -467,7 +467,7 @@ fn judge_place(
     }
 }
 
-/// Why a subnet that is among those asked for will not do.
+/// Returns the reason why a subnet that matches the question is not suitable.
 fn judge_fitness(candidate: &SubnetCandidate, ipv6: bool, gates: Gates, own_tag: &str) -> Option<Verdict> {
     // A key without a cluster's name counts as another cluster's too, as it does for aws-load-balancer-controller.
     let foreign = candidate.tags.keys().find(|key| key.starts_with("kubernetes.io/cluster"));

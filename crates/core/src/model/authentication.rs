@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Action, ObjectName, Value};
 
-/// How long a user who has signed in is known, and what happens to one who has not.
+/// The length of a user's session, and the treatment of a user without one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Session {
     /// Name of the cookie.
@@ -31,33 +31,33 @@ pub struct CognitoProvider {
     pub user_pool_client_id: String,
     /// The domain, or the prefix of one of Cognito's.
     pub user_pool_domain: String,
-    /// Who is known, and for how long.
+    /// The session.
     pub session: Session,
 }
 
-/// A provider of identities that speaks OpenID Connect. Its client's id and secret are in an [`OidcSecret`].
+/// An OpenID Connect provider. Its client's id and secret are in an [`OidcSecret`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OidcProvider {
     /// `https://…`, as all that follow.
     pub issuer: String,
-    /// Where users sign in.
+    /// The URL at which users sign in.
     pub authorization_endpoint: String,
-    /// Where the load balancer gets tokens.
+    /// The URL from which the load balancer gets tokens.
     pub token_endpoint: String,
-    /// Where it gets the claims.
+    /// The URL from which it gets the claims.
     pub user_info_endpoint: String,
-    /// Who is known, and for how long.
+    /// The session.
     pub session: Session,
 }
 
 /// Tokens that requests carry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JwtValidation {
-    /// Where the keys are, `https://…`.
+    /// The URL of the keys, `https://…`.
     pub jwks_endpoint: String,
-    /// Who has to have issued them.
+    /// The required issuer of tokens.
     pub issuer: String,
-    /// What else they have to say, all of it. The order means nothing.
+    /// Further claims that tokens must have, all of them. The order has no meaning.
     pub claims: Vec<JwtClaim>,
 }
 
@@ -68,11 +68,11 @@ pub struct JwtClaim {
     pub name: String,
     /// `single-string`, `string-array` or `space-separated-values`.
     pub format: String,
-    /// Any of these will do.
+    /// A token needs any one of these.
     pub values: Vec<String>,
 }
 
-/// One state of a Secret: another one after each write of it. It says nothing of the content.
+/// The version of a Secret: another one after each write of it. It says nothing of the content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretVersion {
@@ -82,7 +82,7 @@ pub struct SecretVersion {
     pub resource_version: String,
 }
 
-/// The id of a client, which stands in a Secret, so that it is shown to nobody.
+/// The id of a client, which is in a Secret, so it is never shown.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientId(pub String);
 
@@ -92,7 +92,7 @@ impl fmt::Debug for ClientId {
     }
 }
 
-/// What a Secret says of an OpenID Connect client. It can be neither printed nor written down.
+/// The OpenID Connect client in a Secret. It can be neither printed nor serialised.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OidcSecret {
     /// The state of the Secret since which it has said this.
@@ -109,7 +109,7 @@ impl fmt::Debug for OidcSecret {
     }
 }
 
-/// What a client has to show.
+/// The authentication that a rule requires of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Authentication {
     /// A user of a Cognito user pool.
@@ -120,7 +120,7 @@ pub enum Authentication {
         provider: OidcProvider,
         /// The Secret.
         secret_name: ObjectName,
-        /// What it says; in no plan that is written down.
+        /// The content of the Secret; left out of serialised plans.
         #[serde(skip)]
         secret: Value<OidcSecret>,
     },
@@ -139,7 +139,7 @@ impl Authentication {
     }
 }
 
-/// Remembers with actions, which AWS has just been given, the state of the Secret that went with them: AWS never tells it.
+/// Remembers with actions, which AWS has just been given, the state of the Secret that went with them: AWS never returns it.
 pub fn remember_secret<G>(actions: &mut [Action<G>], written: Option<&Authentication>) {
     for action in actions {
         if let (Action::AuthenticateOidc { secret_version, .. }, Some(secret)) =
@@ -150,7 +150,7 @@ pub fn remember_secret<G>(actions: &mut [Action<G>], written: Option<&Authentica
     }
 }
 
-/// Takes over from `known` what AWS does not tell of actions that were read anew, where they are still the same.
+/// Takes over from `known` the values that AWS does not return for actions that were read again, if they are still the same.
 pub fn carry_over_secret<G: PartialEq>(read: &mut [Action<G>], known: &[Action<G>]) {
     for (action, known) in read.iter_mut().zip(known) {
         if let (

@@ -41,7 +41,7 @@ macro_rules! string_enum {
 }
 
 string_enum! {
-    /// Who reaches the load balancer.
+    /// The reach of the load balancer.
     Scheme {
         /// From inside the VPC alone.
         Internal = "internal",
@@ -66,7 +66,7 @@ string_enum! {
         /// IPv6 from the internet, IPv4 inside.
         DualstackWithoutPublicIpv4 = "dualstack-without-public-ipv4",
     }
-    /// What a listener speaks.
+    /// The protocol of a listener.
     ListenerProtocol {
         /// Plain HTTP.
         Http = "HTTP",
@@ -81,7 +81,7 @@ string_enum! {
         /// TCP and UDP on one port.
         TcpUdp = "TCP_UDP",
     }
-    /// What the load balancer speaks to targets.
+    /// The protocol from the load balancer to targets.
     TargetGroupProtocol {
         /// Plain HTTP.
         Http = "HTTP",
@@ -96,7 +96,7 @@ string_enum! {
         /// TCP and UDP on one port.
         TcpUdp = "TCP_UDP",
     }
-    /// What a health check speaks.
+    /// The protocol of health checks.
     HealthCheckProtocol {
         /// Plain HTTP.
         Http = "HTTP",
@@ -114,7 +114,7 @@ string_enum! {
         /// gRPC
         Grpc = "GRPC",
     }
-    /// What the targets of a group are.
+    /// The type of a group's targets.
     TargetType {
         /// EC2 instances, at the Service's node port.
         Instance = "instance",
@@ -124,23 +124,23 @@ string_enum! {
 }
 
 impl IpAddressType {
-    /// Those that an Application Load Balancer can have.
+    /// The types that an Application Load Balancer can have.
     pub const OF_LOAD_BALANCERS: &'static [&'static str] = &["ipv4", "dualstack", "dualstack-without-public-ipv4"];
 
-    /// Whether a load balancer of this type has IPv6 addresses.
+    /// Returns true if a load balancer of this type has IPv6 addresses.
     #[must_use]
     pub fn has_ipv6(self) -> bool {
         self != Self::Ipv4
     }
 
-    /// What AWS means where it says nothing.
+    /// Returns the type that holds where AWS reports none.
     pub fn unsaid() -> Self {
         Self::Ipv4
     }
 }
 
 impl ListenerProtocol {
-    /// Whether clients speak TLS, so that there are certificates and a policy.
+    /// Returns true if clients use TLS, so that there are certificates and a policy.
     #[must_use]
     pub fn is_secure(self) -> bool {
         matches!(self, Self::Https | Self::Tls)
@@ -148,24 +148,24 @@ impl ListenerProtocol {
 }
 
 impl TargetGroupProtocol {
-    /// What Application Load Balancers speak to targets.
+    /// The protocols from Application Load Balancers to targets.
     pub const OF_APPLICATION_LOAD_BALANCERS: &'static [&'static str] = &["HTTP", "HTTPS"];
 
-    /// Whether UDP is among what is passed on.
+    /// Returns true if UDP is forwarded.
     #[must_use]
     pub fn has_udp(self) -> bool {
         matches!(self, Self::Udp | Self::TcpUdp)
     }
 }
 
-/// What a listener or a rule does with a request. `G` names a target group: a reference in what shall be, an ARN in what is.
+/// An action of a listener or a rule. `G` names a target group: a reference in the desired state, an ARN in the observed one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Action<G> {
     /// To target groups, by weight.
     Forward {
         /// In the order in which they were given.
         target_groups: Vec<WeightedTargetGroup<G>>,
-        /// Whether a client stays with one group; absent is AWS's default, off.
+        /// The stickiness of a client to one group; absent is AWS's default, off.
         stickiness: Option<Stickiness>,
     },
     /// To another URL. An absent part is kept (`#{host}` and so on).
@@ -198,7 +198,7 @@ pub enum Action<G> {
     AuthenticateOidc {
         /// The provider.
         provider: OidcProvider,
-        /// As AWS tells it; `None` where AWS has not been asked.
+        /// The value that AWS reports; `None` where AWS has not been asked.
         #[serde(skip)]
         client_id: Option<ClientId>,
         /// The state of the Secret that we have given AWS; `None` where that is not known.
@@ -211,16 +211,16 @@ pub enum Action<G> {
 }
 
 impl<G> Action<G> {
-    /// Whether it is the answer of a listener that nobody gives a default backend.
+    /// Returns true if it is the answer of a listener without a default backend.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::FixedResponse { status_code, message_body, .. } if status_code == "404" && message_body.is_none())
     }
 
-    /// The same action with its target groups named in another way.
+    /// Returns the same action with its target groups named in another way.
     ///
     /// # Errors
-    /// What `name` answers for a group that it does not know.
+    /// Returns the error of `name` for a group that it does not know.
     pub fn try_map<H, E>(&self, mut name: impl FnMut(&G) -> Result<H, E>) -> Result<Action<H>, E> {
         Ok(match self {
             Self::Forward { target_groups, stickiness } => Action::Forward {
@@ -265,10 +265,10 @@ impl<G> Action<G> {
     }
 }
 
-/// One target group of a forward action.
+/// A target group of a forward action.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WeightedTargetGroup<G> {
-    /// Which.
+    /// The target group.
     pub group: G,
     /// 0 to 999; without meaning when the group stands alone.
     pub weight: Option<i32>,
@@ -283,7 +283,7 @@ pub struct Stickiness {
     pub duration_seconds: Option<i32>,
 }
 
-/// What a request must be for a rule to take it. The order of values is AWS's to keep, so it counts.
+/// A condition of a rule. The order of values is kept by AWS, so it counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Condition {
     /// The Host header: glob patterns, or regular expressions.
@@ -344,7 +344,7 @@ impl Condition {
     }
 }
 
-/// One pair of a query-string condition.
+/// A pair of a query-string condition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct QueryStringValue {
     /// Glob pattern of the key; absent matches every key.
@@ -353,7 +353,7 @@ pub struct QueryStringValue {
     pub value: String,
 }
 
-/// How AWS tells a healthy target from an unhealthy one. Times are seconds.
+/// The health check of a target group. Times are seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// A port number, or `traffic-port`.
@@ -383,9 +383,9 @@ pub enum Matcher {
     Grpc(String),
 }
 
-/// The certificates of a listener that speaks TLS.
+/// The certificates of a listener with TLS.
 impl CertificateArn {
-    /// Whether the text has the shape of a certificate's ARN in ACM or IAM, in any partition.
+    /// Returns true if the text has the form of a certificate's ARN in ACM or IAM, in any partition.
     #[must_use]
     pub fn looks_right(&self) -> bool {
         let mut parts = self.as_str().splitn(6, ':');

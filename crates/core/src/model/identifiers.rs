@@ -17,7 +17,7 @@ macro_rules! identifier {
                 Self(value.into())
             }
 
-            /// The identifier as AWS wants it.
+            /// Returns the identifier in the form that AWS expects.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -56,12 +56,12 @@ identifier! {
 /// A name that ELB v2 would refuse.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{name}` is no valid name: {reason}; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`"
+    "`{name}` is not a valid name: {reason}; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`"
 )]
 pub struct InvalidName {
     /// The name as given.
     pub name: String,
-    /// What is wrong with it.
+    /// The reason why it is not valid.
     pub reason: &'static str,
 }
 

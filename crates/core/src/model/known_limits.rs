@@ -21,7 +21,7 @@ pub enum Quota {
 }
 
 impl Quota {
-    /// Returns the quota that an error of ELB v2 or EC2 tells of, by its code; `None` for the code of another error.
+    /// Returns the quota that an error of ELB v2 or EC2 names, by its code; `None` for the code of another error.
     #[must_use]
     pub fn of_code(code: &str) -> Option<Self> {
         match code {
@@ -34,7 +34,7 @@ impl Quota {
         }
     }
 
-    /// Returns what is counted, for people.
+    /// Returns the name of the counted resources, for messages.
     #[must_use]
     pub fn counted(self) -> &'static str {
         match self {

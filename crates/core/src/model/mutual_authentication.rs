@@ -4,21 +4,21 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Whether and how clients show certificates. `T` names a trust store: perhaps known only after apply in what shall be, an ARN in
-/// what is.
+/// The treatment of clients' certificates. `T` names a trust store: in the desired state a value that may be known only after apply,
+/// in the observed state an ARN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MutualAuthentication<T> {
-    /// They need none.
+    /// Clients need no certificate.
     Off,
-    /// What they show is passed on to the targets and not looked at.
+    /// The certificates are passed on to the targets, not verified.
     Passthrough,
-    /// They show one that the trust store vouches for.
+    /// The certificates are verified against the trust store.
     Verify {
         /// The authorities that count.
         trust_store: T,
-        /// Whether one that has expired will do.
+        /// True if an expired certificate is accepted.
         ignore_client_certificate_expiry: bool,
-        /// Whether clients are told whose certificates will do.
+        /// True if clients receive the names of the accepted authorities.
         advertise_trust_store_ca_names: bool,
     },
 }
@@ -34,10 +34,10 @@ impl<T> MutualAuthentication<T> {
         }
     }
 
-    /// The same with its trust store named in another way.
+    /// Returns the same with its trust store named in another way.
     ///
     /// # Errors
-    /// What `name` answers for a trust store that it does not know.
+    /// Returns the error of `name` for a trust store that it does not know.
     pub fn try_map<U, E>(&self, name: impl FnOnce(&T) -> Result<U, E>) -> Result<MutualAuthentication<U>, E> {
         Ok(match self {
             Self::Off => MutualAuthentication::Off,

@@ -73,7 +73,7 @@ pub fn service_security_group(cluster: &str, service: &ObjectName, service_uid: 
     group_name(&StackId::Service(service.clone()), &hash)
 }
 
-/// What the name of a Service's target group is hashed from.
+/// The values from which the name of a Service's target group is hashed.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceTargetGroupIdentity<'a> {
     /// The cluster's name.
@@ -88,9 +88,9 @@ pub struct ServiceTargetGroupIdentity<'a> {
     pub service_port: u16,
     /// Instances or addresses.
     pub target_type: TargetType,
-    /// What is spoken to targets.
+    /// The protocol to targets.
     pub protocol: TargetGroupProtocol,
-    /// What health checks speak.
+    /// The protocol of health checks.
     pub check_protocol: HealthCheckProtocol,
     /// The seconds between health checks.
     pub check_interval: i32,
@@ -121,7 +121,7 @@ pub fn backend_security_group(cluster: &str) -> String {
     format!("k8s-traffic-{}-{}", plain(cluster, 232), &hash(&[cluster])[..10])
 }
 
-/// What a target group's name is hashed from.
+/// The values from which a target group's name is hashed.
 #[derive(Clone, Copy, Debug)]
 pub struct TargetGroupIdentity<'a> {
     /// The cluster's name.

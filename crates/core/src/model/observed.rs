@@ -14,7 +14,7 @@ use super::{
 /// All that AWS and the cluster have of one stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ObservedStack {
-    /// Load balancers with the group's tags; more than one only while one is replaced, or after somebody's copy.
+    /// The load balancers with the group's tags; more than one only while one is replaced, or after a user has copied the tags.
     pub load_balancers: Vec<ObservedLoadBalancer>,
     /// Target groups with the group's tags, sorted by ARN.
     pub target_groups: Vec<ObservedTargetGroup>,
@@ -22,19 +22,19 @@ pub struct ObservedStack {
     pub security_groups: Vec<ObservedSecurityGroup>,
     /// TargetGroupBindings with the group's labels.
     pub bindings: Vec<ObservedBinding>,
-    /// The resources of each member of a group, as far as that is remembered.
+    /// The resources of each member of a group within its load balancer, as far as they are remembered.
     pub member_resources: Vec<MemberResources>,
     /// The tags that are the controller's own, as far as that is remembered. `None` where there is no record of the stack: then
     /// every tag counts as its own.
     pub tag_keys: Option<TagKeys>,
-    /// Load balancers that another has stood in for, for as long as it shall: they may go.
+    /// The load balancers whose replacement has served for the whole hold: they may be deleted.
     pub expired: BTreeSet<LoadBalancerArn>,
     /// The quotas that AWS has refused steps of this change for.
     #[serde(skip)]
     pub room: KnownLimits,
 }
 
-/// The resources of a member of a group, as they were when nothing was left to do.
+/// The resources of one member of a group within its load balancer, as of the last time when no changes were left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberResources {
     /// Their owner.
@@ -46,12 +46,12 @@ pub struct MemberResources {
     pub ports: BTreeMap<u16, ListenerResources>,
 }
 
-/// The part of a member of a group in a listener besides rules.
+/// The parts of a listener, other than rules, that belong to a member of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerResources {
     /// Its certificates.
     pub certificates: BTreeSet<CertificateArn>,
-    /// Whether the default action is its own.
+    /// True if the default action is its own.
     pub default_action: bool,
 }
 
@@ -67,14 +67,14 @@ impl ObservedStack {
         self.load_balancers.iter().filter(|existing| !wanted.can_be(existing))
     }
 
-    /// The load balancer whose host name clients shall have: the wanted one, though not before it serves if another does.
+    /// Returns the load balancer whose host name is published: the desired one, but not before it serves if another does.
     #[must_use]
     pub fn published<'a>(&'a self, wanted: &'a LoadBalancer) -> Option<&'a ObservedLoadBalancer> {
         let current = self.current(wanted);
         current.filter(|current| current.is_active()).or_else(|| self.replaced(wanted).next()).or(current)
     }
 
-    /// Whether nothing is left.
+    /// Returns true if no resource is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.load_balancers.is_empty()
@@ -106,16 +106,16 @@ pub struct ObservedLoadBalancer {
     pub name: String,
     /// Application or Network.
     pub kind: LoadBalancerKind,
-    /// As AWS writes it, upper case included.
+    /// The name as AWS writes it, upper case included.
     pub dns_name: String,
     /// Internal or internet-facing.
     pub scheme: Scheme,
     /// Address families. A word that is not known here counts as `ipv4`.
     #[serde(default = "IpAddressType::unsaid")]
     pub ip_address_type: IpAddressType,
-    /// Whether it serves yet.
+    /// The state of the load balancer.
     pub state: LoadBalancerState,
-    /// One a zone.
+    /// The subnets, one in each zone.
     pub subnets: BTreeSet<SubnetId>,
     /// The groups it is in.
     pub security_groups: BTreeSet<SecurityGroupId>,
@@ -141,7 +141,7 @@ impl ObservedLoadBalancer {
         self.listeners.iter().flat_map(BTreeMap::values)
     }
 
-    /// Whether it serves.
+    /// Returns true if it serves traffic.
     #[must_use]
     pub fn is_active(&self) -> bool {
         matches!(self.state, LoadBalancerState::Active | LoadBalancerState::ActiveImpaired)
@@ -180,7 +180,7 @@ pub struct ObservedListener {
     pub ssl_policy: Option<String>,
     /// `AlpnPolicy`, where it has one.
     pub alpn_policy: Option<String>,
-    /// Whether and how clients show certificates; `None` where AWS says nothing, which is off.
+    /// The treatment of clients' certificates; `None` where AWS reports none, which is off.
     pub mutual_authentication: Option<MutualAuthentication<TrustStoreArn>>,
     /// `None` while they have not been read.
     pub attributes: Option<Attributes>,
@@ -191,7 +191,7 @@ pub struct ObservedListener {
 }
 
 impl ObservedListener {
-    /// Takes over from what was known of it which Secrets' contents AWS was given: AWS does not tell.
+    /// Takes over the known versions of Secrets that AWS was given: AWS does not return them.
     pub fn carry_over_secrets(&mut self, known: &Self) {
         if self.arn != known.arn {
             return;
@@ -216,7 +216,7 @@ pub struct ObservedRule {
     pub conditions: Vec<Condition>,
     /// In order.
     pub actions: Vec<Action<TargetGroupArn>>,
-    /// How requests are rewritten on their way to targets.
+    /// The rewrites of requests on their way to targets.
     pub transforms: Vec<Transform>,
     /// All its tags.
     pub tags: Tags,
@@ -255,7 +255,7 @@ pub struct ObservedSecurityGroup {
     pub name: String,
     /// All its tags.
     pub tags: Tags,
-    /// Who may come in.
+    /// The rules for incoming traffic.
     pub ingress: BTreeSet<SecurityGroupRule>,
 }
 
@@ -272,7 +272,7 @@ pub struct ObservedBinding {
     pub labels: BTreeMap<String, String>,
     /// Its spec.
     pub spec: crate::api::crd::TargetGroupBindingSpec,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
     /// True if its targets let in all sources of the spec.
     #[serde(skip)]
@@ -286,12 +286,12 @@ impl Eq for ObservedBinding {}
 pub struct BackendSecurityGroup {
     /// Its id.
     pub id: SecurityGroupId,
-    /// Whether it is ours to delete (not given by flag).
+    /// True if the controller may delete it (it was not given by flag).
     pub managed: bool,
 }
 
 impl ObservedTargetGroup {
-    /// Returns its identity within its stack, by its tag.
+    /// Returns the resource's id within its stack, by its tag.
     #[must_use]
     pub fn resource(&self) -> Option<ResourceId> {
         super::tags::resource_of(&self.tags)

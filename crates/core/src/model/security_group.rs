@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::SecurityGroupId;
 
-/// One rule that lets traffic in: EC2's `IpPermission` taken apart to a single source. The description is text for people
+/// A rule for incoming traffic: EC2's `IpPermission` split into single sources. The description is text for people
 /// and no part of what the rule is, but it marks the rules on nodes that are ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SecurityGroupRule {
@@ -23,7 +23,7 @@ pub struct SecurityGroupRule {
 }
 
 impl SecurityGroupRule {
-    /// What EC2 takes for the same rule: everything but the description.
+    /// Returns the fields by which EC2 compares rules: everything but the description.
     #[must_use]
     pub fn identity(&self) -> (&str, Option<i32>, Option<i32>, &Source) {
         (&self.protocol, self.from_port, self.to_port, &self.source)
@@ -42,7 +42,7 @@ impl fmt::Display for SecurityGroupRule {
     }
 }
 
-/// Where traffic comes from.
+/// The source of traffic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Source {
     /// An IPv4 block.

@@ -15,12 +15,12 @@ use super::{
     TargetType, Transform, TrustStoreArn, VpcId,
 };
 
-/// Something that may be known only once AWS or the cluster has answered.
+/// A value that may be known only once AWS or the cluster has answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Value<T> {
-    /// Known now.
+    /// The value is known now.
     Known(T),
-    /// Known after apply; the text says what it depends on.
+    /// The value is known after apply; the text says what it depends on.
     AfterApply(&'static str),
 }
 
@@ -58,20 +58,20 @@ pub struct Stack {
     pub listeners: BTreeMap<u16, Listener>,
     /// Members of a group that it says nothing of.
     pub frozen: FrozenMembers,
-    /// Keys of tags that somebody else looks after (`--external-managed-tags`): they are never removed. Not in plans that
+    /// Keys of tags that others manage (`--external-managed-tags`): they are never removed. Not in plans that
     /// are written down.
     #[serde(skip)]
     pub external_tags: BTreeSet<String>,
     /// True if everything goes and an object that goes says `deletion_protection.enabled=false`: only then may the protection
     /// that its load balancer has in AWS be switched off.
     pub unprotect: bool,
-    /// Who asks for what the members of a group have in common. Not in plans that are written down.
+    /// The members that ask for what the group shares. Left out of serialised plans.
     #[serde(skip)]
     pub requesters: Requesters,
 }
 
-/// Who asks for what the members of a group have in common, so that a refusal is charged to the right one. What is not in it is asked
-/// for by the cause of the load balancer, the listener or the security group.
+/// The members that ask for what the group shares, so that a refusal by AWS is reported on the right one. For anything not listed,
+/// the cause of the load balancer, the listener or the security group asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requesters {
     /// By port of the listener.
@@ -97,7 +97,7 @@ pub struct Requesters {
 }
 
 impl Requesters {
-    /// Returns who asks for what AWS refuses in a listener, by the code of AWS's error (ELB API: errors of CreateListener and
+    /// Returns the cause of a listener's setting that AWS refuses, by the code of AWS's error (ELB API: errors of CreateListener and
     /// ModifyListener). `None` for a code that names no setting, or a setting that the listener's cause asks for.
     #[must_use]
     pub fn of_refusal(&self, port: u16, code: &str) -> Option<&Cause> {
@@ -111,8 +111,8 @@ impl Requesters {
         requesters.get(&port)
     }
 
-    /// Returns who asks for what AWS refuses in a load balancer that is to be created, by the code of AWS's error (ELB API: errors of
-    /// CreateLoadBalancer). `None` for a code that names no setting, or one that nobody asks for.
+    /// Returns the cause of a setting that AWS refuses in a new load balancer, by the code of AWS's error (ELB API: errors of
+    /// CreateLoadBalancer). `None` for a code that names no setting, or one that no member asks for.
     #[must_use]
     pub fn of_refused_load_balancer(&self, code: &str) -> Option<&Cause> {
         match code {
@@ -137,16 +137,16 @@ impl Requesters {
 /// Members of a group that the stack says nothing of: what they have in AWS stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrozenMembers {
-    /// They. Where there is nobody, nothing is kept.
+    /// The frozen members. If there are none, nothing is kept for them.
     pub members: BTreeSet<ObjectReference>,
-    /// All members in the group's order, those of the stack and those set aside.
+    /// All members in the group's order, both those of the stack and the frozen ones.
     pub order: Vec<ObjectReference>,
-    /// The Services that those set aside may lead to, with the member: whose target groups are theirs.
+    /// The Services that frozen members may lead to, with the member that owns their target groups.
     pub services: BTreeSet<(ObjectReference, String)>,
 }
 
 impl FrozenMembers {
-    /// Returns true if everybody is in the stack.
+    /// Returns true if no member is frozen.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
@@ -154,7 +154,7 @@ impl FrozenMembers {
 }
 
 impl Stack {
-    /// A stack that wants nothing: what it has in AWS is to be deleted.
+    /// Returns an empty stack: its resources in AWS are to be deleted.
     #[must_use]
     pub fn empty(id: StackId) -> Self {
         Self {
@@ -171,18 +171,18 @@ impl Stack {
     }
 }
 
-/// A security group that the load balancer stands behind.
+/// A security group of the load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ManagedSecurityGroup {
     /// Its name, hashed from cluster and group.
     pub name: Value<String>,
     /// Fixed text; EC2 cannot change it later.
     pub description: &'static str,
-    /// Who may come in.
+    /// The rules for incoming traffic.
     pub ingress: Vec<SecurityGroupRule>,
     /// All its tags.
     pub tags: Tags,
-    /// What asks for it.
+    /// The cause.
     pub cause: Cause,
 }
 
@@ -193,44 +193,44 @@ pub enum SecurityGroupReference {
     Managed,
     /// The one that all load balancers of the cluster share, named as source in rules on nodes.
     SharedBackend(Value<SecurityGroupId>),
-    /// One that the user keeps, and whose rules are the user's.
+    /// A group that the user manages, with the user's rules.
     Given(Value<SecurityGroupId>),
 }
 
 /// A load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LoadBalancer {
-    /// Cannot be changed in place.
+    /// The type. It cannot be changed in place.
     pub kind: LoadBalancerKind,
-    /// Used at creation alone; an existing one is found by its tags.
+    /// Used only at creation; an existing one is found by its tags.
     pub name: Value<LoadBalancerName>,
-    /// Cannot be changed in place.
+    /// The scheme. It cannot be changed in place.
     pub scheme: Scheme,
     /// Address families.
     pub ip_address_type: IpAddressType,
-    /// One a zone.
+    /// The subnets, one in each zone.
     pub subnets: Value<Vec<SubnetMapping>>,
     /// In the order of the request. Empty for a Network Load Balancer without any, which can never be given one.
     pub security_groups: Vec<SecurityGroupReference>,
-    /// Those that somebody asks for; all others stay as they are.
+    /// The requested attributes; all others stay unchanged.
     pub attributes: Attributes,
-    /// Who asks for an attribute, where that is not who asks for the load balancer.
+    /// The causes of attributes, where they differ from the load balancer's cause.
     pub attribute_causes: BTreeMap<String, Cause>,
     /// All its tags.
     pub tags: Tags,
-    /// What asks for it.
+    /// The cause.
     pub cause: Cause,
 }
 
 impl LoadBalancer {
-    /// Returns true if an existing load balancer can become this one in place.
+    /// Returns true if an existing load balancer can be changed into this one in place.
     #[must_use]
     pub fn can_be(&self, existing: &super::ObservedLoadBalancer) -> bool {
         existing.kind == self.kind && existing.scheme == self.scheme
     }
 }
 
-/// A subnet of a load balancer, with the addresses that it shall have there.
+/// A subnet of a load balancer, with the addresses that it needs there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct SubnetMapping {
     /// The subnet.
@@ -256,43 +256,43 @@ pub struct Listener {
     pub port: u16,
     /// HTTP or HTTPS; TCP, UDP, TCP_UDP or TLS on a Network Load Balancer.
     pub protocol: ListenerProtocol,
-    /// What happens to a request that no rule takes.
+    /// The action for a request that no rule matches.
     pub default_action: Action<TargetGroupReference>,
-    /// What a client has to show before the default action.
+    /// The authentication that the default action requires.
     pub default_authentication: Option<Authentication>,
-    /// What a client without SNI gets; needed by HTTPS.
+    /// The certificate for clients without SNI; HTTPS needs it.
     pub default_certificate: Option<CertificateArn>,
     /// The other certificates, sorted; the default is not among them.
     pub certificates: BTreeSet<CertificateArn>,
-    /// Why the certificates are known only after apply, where they are: in plans that may not ask AWS.
+    /// The reason why the certificates are known only after apply, where they are: in plans that may not ask AWS.
     pub certificates_after_apply: Option<&'static str>,
-    /// Whether and how clients show certificates; absent leaves it as it is.
+    /// The treatment of clients' certificates; absent leaves it unchanged.
     pub mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
     /// Name of the TLS policy.
     pub ssl_policy: Option<String>,
     /// `AlpnPolicy` of a TLS listener.
     pub alpn_policy: Option<String>,
-    /// Those that somebody asks for; all others stay as they are.
+    /// The requested attributes; all others stay unchanged.
     pub attributes: Attributes,
-    /// Who asks for an attribute, where that is not who asks for the listener.
+    /// The causes of attributes, where they differ from the listener's cause.
     pub attribute_causes: BTreeMap<String, Cause>,
     /// In order of precedence.
     pub rules: Vec<Rule>,
-    /// The part of each member of a group besides rules. Not in plans that are written down.
+    /// The parts that each member of a group contributes, other than rules. Left out of serialised plans.
     #[serde(skip)]
     pub shares: BTreeMap<ObjectReference, ListenerShare>,
     /// All its tags.
     pub tags: Tags,
-    /// What asks for it.
+    /// The cause.
     pub cause: Cause,
 }
 
-/// The part of a member of a group in a listener besides rules.
+/// The parts of a listener, other than rules, that a member of a group contributes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListenerShare {
     /// Its certificates.
     pub certificates: BTreeSet<CertificateArn>,
-    /// Whether the default action is its own.
+    /// True if the default action is its own.
     pub default_action: bool,
     /// The member.
     pub cause: Cause,
@@ -303,11 +303,11 @@ pub struct ListenerShare {
 pub struct Rule {
     /// All must hold.
     pub conditions: Vec<Condition>,
-    /// What happens then.
+    /// The action for a request that the rule matches.
     pub action: Action<TargetGroupReference>,
-    /// How requests are rewritten on their way to targets; at most one of each kind.
+    /// The rewrites of requests on their way to targets; at most one of each kind.
     pub transforms: Vec<Transform>,
-    /// What a client has to show before that.
+    /// The authentication that the rule requires.
     pub authentication: Option<Authentication>,
     /// Its tags without `ingress.k8s.aws/resource`, which repeats the priority it is created with.
     pub tags: Tags,
@@ -318,11 +318,11 @@ pub struct Rule {
 /// A target group that an action names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum TargetGroupReference {
-    /// One of this stack's.
+    /// A target group of this stack.
     Own(ResourceId),
-    /// Somebody else's, left as it is.
+    /// Another owner's target group, left unchanged.
     Foreign(TargetGroupArn),
-    /// Somebody else's by its name, where nobody asks AWS for the ARN: known after apply.
+    /// Another owner's target group by its name, where AWS is not asked for the ARN: known after apply.
     Named(String),
 }
 
@@ -331,32 +331,32 @@ pub enum TargetGroupReference {
 pub struct TargetGroup {
     /// `<namespace>/<ingress>-<service>:<port>`, or `<namespace>/<service>:<port>` of a Service.
     pub resource: ResourceId,
-    /// Used at creation alone; hashed from the Service's UID among others.
+    /// Used only at creation; hashed from the Service's UID among others.
     pub name: Value<TargetGroupName>,
     /// The name where another target group of the stack has the first: one that is replaced, or that serves a load balancer
     /// that is.
     pub second_name: Value<TargetGroupName>,
-    /// Cannot be changed in place.
+    /// The target type. It cannot be changed in place.
     pub target_type: TargetType,
-    /// Cannot be changed in place.
+    /// The protocol. It cannot be changed in place.
     pub protocol: TargetGroupProtocol,
-    /// Cannot be changed in place.
+    /// The protocol version. It cannot be changed in place.
     pub protocol_version: Option<ProtocolVersion>,
     /// `ipv4` or `ipv6`; cannot be changed in place.
     pub ip_address_type: IpAddressType,
     /// The port of targets that are registered without one; never compared afterwards.
     pub port: Value<u16>,
-    /// Where the targets are.
+    /// The VPC of the targets.
     pub vpc: Value<VpcId>,
     /// Changed in place.
     pub health_check: HealthCheck,
-    /// Those that somebody asks for; all others stay as they are.
+    /// The requested attributes; all others stay unchanged.
     pub attributes: Attributes,
     /// All its tags.
     pub tags: Tags,
     /// The TargetGroupBinding that feeds it.
     pub binding: Binding,
-    /// What asks for it.
+    /// The cause.
     pub cause: Cause,
 }
 
@@ -390,13 +390,13 @@ pub struct Binding {
     pub service: String,
     /// Its port, as the Ingress writes it.
     pub service_port: PortReference,
-    /// Which nodes are targets: `spec.nodeSelector.matchLabels`. Empty is all.
+    /// The labels of the nodes that are targets: `spec.nodeSelector.matchLabels`. Empty selects all.
     pub node_labels: BTreeMap<String, String>,
-    /// Who may reach the targets; `None` where the rules of nodes and pods are somebody else's.
+    /// The peers that can reach the targets; `None` where the controller does not manage the rules of nodes and pods.
     pub networking: Option<Vec<NetworkingRule>>,
 }
 
-/// Who may reach the targets of a binding, on which ports.
+/// The peers that can reach the targets of a binding, and the ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NetworkingRule {
     /// Any of them.
@@ -405,7 +405,7 @@ pub struct NetworkingRule {
     pub ports: Vec<NetworkingPort>,
 }
 
-/// Where traffic to targets comes from.
+/// The source of traffic to targets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum NetworkingPeer {
     /// Members of a security group.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ObjectReference, ResourceId};
 
-/// The keys of the tags that the controller has set on a stack's resources, besides those that say whose a resource is. A key
-/// of these that nothing asks for any more is removed; all other tags are somebody else's.
+/// The keys of the tags that the controller has set on a stack's resources, other than those that name the owner. A key
+/// of these that is no longer requested is removed; all other tags belong to other owners.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TagKeys(BTreeMap<String, BTreeSet<String>>);

@@ -34,11 +34,11 @@ impl Transform {
     }
 }
 
-/// One replacement. AWS takes up to 1,024 characters for each part.
+/// A replacement. AWS takes up to 1,024 characters for each part.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rewrite {
-    /// What is replaced: a regular expression, which AWS compiles.
+    /// The regular expression that is replaced; AWS compiles it.
     pub regex: String,
-    /// What stands there instead; `$1` is the first group of the expression.
+    /// The replacement; `$1` is the first group of the expression.
     pub replace: String,
 }

@@ -15,7 +15,7 @@ const VERSION: &str = "2012-10-17";
 #[serde(rename_all = "PascalCase")]
 pub struct Document {
     version: &'static str,
-    /// What is allowed.
+    /// The permissions.
     pub statement: Vec<Statement>,
 }
 
@@ -37,7 +37,7 @@ pub struct Statement {
 type Condition = BTreeMap<&'static str, BTreeMap<String, Vec<&'static str>>>;
 
 impl Document {
-    /// As JSON, as people read it.
+    /// Returns the policy as formatted JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
         // There is nothing in it that JSON cannot have.
@@ -108,7 +108,7 @@ fn statement(scope: Scope, action: Vec<&'static str>, partition: Partition) -> S
     Statement { sid, effect: "Allow", action, resource, condition }
 }
 
-/// Whether the cluster's tag is missing (`true`) in the request or on the resource, or there (`false`).
+/// Returns the condition that the cluster's tag is absent (`true`) or present (`false`) in the request or on the resource.
 fn null(keys: &[(&str, &'static str)]) -> Condition {
     let keys = keys.iter().map(|(kind, missing)| (format!("aws:{kind}/{}", tags::CLUSTER), vec![*missing]));
     BTreeMap::from([("Null", keys.collect())])

@@ -6,10 +6,10 @@ use super::{Caller, Feature, Scope, actions::ACTIONS};
 
 const HEAD: &str = "# Permissions in AWS
 
-This file is generated from `crates/core/src/permissions/actions.rs`; `cargo xtask generate` writes it anew, and with it
+This file is generated from `crates/core/src/permissions/actions.rs`; `cargo xtask generate` updates it, and with it
 `config/iam-policy.json`, which is the policy with all of this. `albatross iam-policy --features ingress,service` prints one with less.
 
-Conditions: *new* things are made with the tag `elbv2.k8s.aws/cluster`; *own* things have it; that tag itself is never changed. AWS asks for the actions
+Conditions: *new* things are made with the tag `elbv2.k8s.aws/cluster`; *own* things have it; that tag itself is never changed. AWS calls the actions
 marked so in the controller's name.
 
 | feature | needed for |
@@ -27,7 +27,7 @@ pub fn render_markdown() -> String {
     for action in ACTIONS {
         let scopes: Vec<&str> = action.scopes.iter().map(|scope| words(*scope)).collect();
         let features: Vec<&str> = action.features.iter().map(|feature| feature.name()).collect();
-        let caller = if action.caller == Caller::Aws { " (asked for by AWS)" } else { "" };
+        let caller = if action.caller == Caller::Aws { " (called by AWS)" } else { "" };
         let (name, reason) = (action.name, action.reason);
         let _ = writeln!(document, "| `{name}` | {} | {} | {reason}{caller} |", scopes.join("; "), features.join(", "));
     }

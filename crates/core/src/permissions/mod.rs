@@ -54,7 +54,7 @@ impl Feature {
         Self::Quotas,
     ];
 
-    /// As it is written in `--features`.
+    /// Returns the name in `--features`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -71,7 +71,7 @@ impl Feature {
         }
     }
 
-    /// What it is, for people.
+    /// Returns the description of the feature.
     #[must_use]
     pub fn explanation(self) -> &'static str {
         match self {
@@ -82,9 +82,9 @@ impl Feature {
             Self::Cognito => "Ingresses that sign users in with Cognito",
             Self::MutualTls => "trust stores that the annotation `mutual-authentication` names by name",
             Self::SubnetReachability => "subnets without role tags, which are judged by their route tables",
-            Self::VpcDiscovery => "neither `--aws-vpc-id` nor the instance metadata tells the VPC",
+            Self::VpcDiscovery => "neither `--aws-vpc-id` nor the instance metadata names the VPC",
             Self::ServiceLinkedRole => "the account's first load balancer",
-            Self::Quotas => "groups of Ingresses that outgrow AWS's default quotas; without it, those hold",
+            Self::Quotas => "groups of Ingresses that exceed AWS's default quotas; without it, those quotas apply",
         }
     }
 
@@ -98,7 +98,7 @@ impl Feature {
 /// On what an action is allowed, and under which condition. An action may stand in several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Everything: AWS knows no narrower resource for it, or the resource may be somebody else's (a binding's target group, a
+    /// Everything: AWS knows no narrower resource for it, or the resource may be another owner's (a binding's target group, a
     /// node's security group).
     Anything,
     /// The role that ELB gives itself in an account.
@@ -119,11 +119,11 @@ pub enum Scope {
     TagsOfListeners,
     /// A load balancer, target group or listener that has the cluster's tag.
     Own,
-    /// Any target group: that of a binding is somebody else's.
+    /// Any target group: that of a binding is another owner's.
     TargetGroup,
 }
 
-/// Who calls the action.
+/// The caller of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// The controller.
@@ -137,13 +137,13 @@ pub enum Caller {
 pub struct Action {
     /// `service:Operation`, as IAM writes it.
     pub name: &'static str,
-    /// On what.
+    /// The resources.
     pub scopes: &'static [Scope],
-    /// It is needed where one of these is in use.
+    /// The features that need it, any one of them.
     pub features: &'static [Feature],
-    /// By whom.
+    /// The caller.
     pub caller: Caller,
-    /// What for.
+    /// The purpose.
     pub reason: &'static str,
 }
 

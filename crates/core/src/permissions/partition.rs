@@ -35,7 +35,7 @@ impl Partition {
         Self::AwsEusc,
     ];
 
-    /// As ARNs write it.
+    /// Returns the name in ARNs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -56,7 +56,7 @@ impl Partition {
         Self::ALL.into_iter().find(|partition| partition.name() == name)
     }
 
-    /// The partition of a region: the beginning of its name tells.
+    /// Returns the partition of a region, by the beginning of the region's name.
     #[must_use]
     pub fn of_region(region: &str) -> Self {
         let of = |beginnings: &[&str]| beginnings.iter().any(|beginning| region.starts_with(beginning));

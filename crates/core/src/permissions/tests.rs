@@ -81,7 +81,7 @@ const OF_LBC: &[(&str, bool)] = &[
     ("iam:ListServerCertificates", false),
 ];
 
-/// What its policy does not allow, and why it may be asked for all the same.
+/// The calls that its policy does not allow, and the reason why they are made all the same.
 const BEYOND: &[(&str, &str)] = &[(
     "elasticloadbalancing:DescribeAccountLimits",
     "only read, and only where a group outgrows AWS's default quotas; where it is denied those hold, so its policy will do",

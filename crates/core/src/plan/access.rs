@@ -9,7 +9,7 @@
 //! 2. A rule that the stack does not ask for, before a load balancer is made behind it, and where a public one would answer
 //!    through it.
 //!
-//! Where AWS has refused more rules for the quota, rules are removed in several parts, so that never all sources are
+//! After AWS has refused more rules for the quota, rules are removed in several parts, so that never all sources are
 //! missing at once.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -90,7 +90,7 @@ fn is_inside(inner: &SecurityGroupRule, outer: &SecurityGroupRule) -> bool {
 }
 
 impl<'a> Access<'a> {
-    /// Returns the steps that bring the rules to what the stack wants.
+    /// Returns the steps that bring the rules to the desired ones.
     pub(super) fn steps(&self) -> AccessSteps {
         let none = BTreeSet::new();
         let present = self.existing.map_or(&none, |group| &group.ingress);
@@ -99,7 +99,7 @@ impl<'a> Access<'a> {
         let missing: Vec<SecurityGroupRule> = self.wanted.ingress.iter().filter(|rule| !has(rule)).cloned().collect();
         let mut free = self.observed.room.security_group_rules.map(|most| most.saturating_sub(present.len()));
         let surplus: Vec<&SecurityGroupRule> = present.iter().filter(|rule| !is_wanted(rule)).collect();
-        // Clients who come anew wait for their listener, and who goes waits for them.
+        // New clients wait for their listener, and old ones wait for them.
         let new: Vec<&SecurityGroupRule> =
             missing.iter().filter(|rule| !surplus.iter().any(|outer| is_inside(rule, outer))).collect();
         let mut going: Vec<(When, SecurityGroupRule)> =
@@ -107,7 +107,7 @@ impl<'a> Access<'a> {
         going.sort_by_key(|(when, rule)| (*when, free.map_or(0, |_| self.need_of(rule))));
         let gone_at_once: Vec<SecurityGroupRule> =
             going.iter().filter(|(when, _)| *when == When::AtOnce).map(|(_, rule)| rule.clone()).collect();
-        // Clients of a replaced load balancer whom the stack lets in by another rule go on.
+        // Clients of a replaced load balancer that the stack allows by another rule continue.
         let all_at_once = self.current().is_none() && self.is_replacing() && !gone_at_once.is_empty();
         let (at_once, missing): (Vec<_>, Vec<_>) = missing
             .into_iter()
@@ -147,7 +147,7 @@ impl<'a> Access<'a> {
             to.extend(self.existing.map(|group| StepAction::RevokeIngress { group: group.id.clone(), rules }));
             to.extend(open(part));
         }
-        // In a step of its own: if AWS refuses these, the others are in.
+        // In a separate step: if AWS refuses these, the others are allowed.
         to.extend(open(beyond));
         *free = free.map(|free| free.saturating_sub(fitting.len() + beyond.len()));
     }
@@ -201,8 +201,8 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// Returns whether a rule goes from ports that the stack goes on serving to some of the clients whom they serve now and to no
-    /// new ones, and no client whom the stack lets in misses it meanwhile, here or where a redirect leads.
+    /// Returns whether a removed rule has ports that the stack continues to serve to some of their present clients and to no
+    /// new ones, and no client that the stack allows misses it meanwhile, here or where a redirect leads.
     fn is_narrowed(
         &self,
         rule: &SecurityGroupRule,
@@ -232,7 +232,7 @@ impl<'a> Access<'a> {
     }
 
     /// Returns how much a rule that goes is needed until then: least where no listener answers on its ports, most where one does
-    /// that shall not any more, since redirects may still lead to it.
+    /// that must close, since redirects may still lead to it.
     fn need_of(&self, rule: &SecurityGroupRule) -> u8 {
         let serving = self.current().into_iter().chain(self.replaced());
         if !serving.flat_map(ObservedLoadBalancer::known_listeners).any(|listener| within(rule, listener.port)) {

@@ -4,7 +4,7 @@
 use super::step::{ListenerChange, Plan, Step, StepAction, TaggedResource};
 use crate::model::{Cause, ObservedStack, SecurityGroupRule, Source, Stack, Tags};
 
-/// Returns the plan with each step charged to who asks for it. The order stays.
+/// Returns the plan with each step attributed to its requester. The order stays.
 pub(super) fn attributed(stack: &Stack, observed: &ObservedStack, mut plan: Plan) -> Plan {
     let steps = std::mem::take(&mut plan.steps);
     plan.steps = steps.into_iter().flat_map(|step| split(stack, observed, step)).collect();
@@ -182,7 +182,7 @@ mod tests {
             attributed_steps(&stack, modify(both.clone())),
             [("a".to_owned(), modify(alpn)), ("b".to_owned(), modify(policy))]
         );
-        // What belongs together is not taken apart.
+        // Settings that belong together are not separated.
         let whole = ListenerChange { protocol: Some(crate::model::ListenerProtocol::Https), ..both };
         assert_eq!(attributed_steps(&stack, modify(whole.clone())), [("a".to_owned(), modify(whole))]);
     }

@@ -13,7 +13,7 @@ fn normal(tokens: &JwtValidation) -> JwtValidation {
     tokens
 }
 
-/// Whether AWS asks for just what is wanted. Which Secret's content it was given is another question: [`is_outdated`].
+/// Returns true if the existing authentication is the desired one. The content of its Secret is another question: [`is_outdated`].
 pub(super) fn same(wanted: Option<&Authentication>, existing: &[Action<TargetGroupArn>]) -> bool {
     match (wanted, existing) {
         (None, []) => true,
@@ -26,7 +26,7 @@ pub(super) fn same(wanted: Option<&Authentication>, existing: &[Action<TargetGro
     }
 }
 
-/// Whether AWS was given another content of the Secret, or we do not know which.
+/// Returns true if AWS was given another content of the Secret, or the content it was given is not known.
 pub(super) fn is_outdated(wanted: Option<&Authentication>, existing: &[Action<TargetGroupArn>]) -> bool {
     let Some(secret) = wanted.and_then(Authentication::secret) else { return false };
     existing.iter().any(|action| match action {
@@ -50,7 +50,7 @@ pub struct AssumedSecret {
 }
 
 /// Returns the rules and default actions of which it is not known which state of their Secret AWS has, although AWS has
-/// all else that is wanted, the client's id included. AWS never tells the client's secret (DescribeRules). Where a stack is taken over from
+/// all other desired values, the client's id included. AWS never returns the client's secret (DescribeRules). Where a stack is taken over from
 /// another controller, that controller is taken to have kept it up to date; then nothing is written before the Secret
 /// changes.
 #[must_use]

@@ -42,7 +42,7 @@ fn networking_rule(
     })
 }
 
-/// Returns a spec that lets in, besides its own sources, those that another one lets in.
+/// Returns a spec that allows, in addition to its own sources, those of another one.
 #[must_use]
 pub fn widened(
     mut spec: crd::TargetGroupBindingSpec,

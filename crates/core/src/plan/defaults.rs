@@ -8,7 +8,7 @@ fn attributes(pairs: &[(&str, &str)]) -> Attributes {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Of a load balancer that was just created.
+/// Returns the attributes of a load balancer that was just created.
 #[must_use]
 pub fn load_balancer(kind: LoadBalancerKind) -> Attributes {
     let both = [("access_logs.s3.enabled", "false"), ("deletion_protection.enabled", "false")];
@@ -25,7 +25,7 @@ pub fn load_balancer(kind: LoadBalancerKind) -> Attributes {
     defaults
 }
 
-/// Of a target group that was just created.
+/// Returns the attributes of a target group that was just created.
 #[must_use]
 pub fn target_group(protocol: TargetGroupProtocol) -> Attributes {
     let mut defaults = attributes(&[("deregistration_delay.timeout_seconds", "300"), ("stickiness.enabled", "false")]);
@@ -37,7 +37,7 @@ pub fn target_group(protocol: TargetGroupProtocol) -> Attributes {
     defaults
 }
 
-/// Of a listener that was just created.
+/// Returns the attributes of a listener that was just created.
 #[must_use]
 pub fn listener(protocol: ListenerProtocol) -> Attributes {
     match protocol {

@@ -6,7 +6,7 @@
 
 use crate::model::{CertificateArn, FrozenMembers, MemberResources, ObjectReference, ResourceId, RuleArn};
 
-/// The resources of frozen members.
+/// Decides which resources are kept.
 #[derive(Clone, Copy)]
 pub(super) struct FrozenResources<'a> {
     frozen: &'a FrozenMembers,
@@ -22,7 +22,7 @@ impl<'a> FrozenResources<'a> {
         self.frozen.is_empty()
     }
 
-    /// All members in the group's order, and true with those that are frozen.
+    /// All members in the group's order, and whether each is frozen.
     pub(super) fn order(&self) -> impl Iterator<Item = (&'a ObjectReference, bool)> + use<'a> {
         let frozen = self.frozen;
         frozen.order.iter().map(|member| (member, frozen.members.contains(member)))
@@ -35,7 +35,7 @@ impl<'a> FrozenResources<'a> {
             && (holders.peek().is_none() || holders.any(|resources| self.frozen.members.contains(&resources.member)))
     }
 
-    /// The member set aside in whose place a rule stays, which no other member asks for.
+    /// The frozen member in whose place a rule stays, which no other member asks for.
     pub(super) fn frozen_owner_of_rule(&self, rule: &RuleArn) -> Option<&'a ObjectReference> {
         match self.member_resources.iter().find(|resources| resources.rules.contains(rule)) {
             Some(resources) => self.frozen.members.get(&resources.member),
@@ -68,7 +68,7 @@ impl<'a> FrozenResources<'a> {
         self.keeps(|resources| resources.ports.get(&port).is_some_and(|held| held.default_action))
     }
 
-    /// Returns true if a target group is a member's that is set aside.
+    /// Returns true if a target group belongs to a frozen member.
     pub(super) fn target_group(&self, resource: Option<&ResourceId>) -> bool {
         let of = |(member, service): &(ObjectReference, String)| {
             resource.is_some_and(|id| id.ingress(service).as_ref() == Some(member))

@@ -5,15 +5,15 @@ use crate::model::{
     CertificateArn, MemberResources, ObjectName, ObjectReference, ObservedStack, RuleArn, TargetGroupArn,
 };
 
-/// Returns true if the plan has yet to take away something that is the member's own: a rule, a certificate, a listener that it asks
-/// for, a target group or its binding. What is remembered to be another member's, or is all members', holds nobody up; what
-/// nobody is remembered to have may be the member's.
+/// Returns true if the plan still has to remove a resource that is the member's own: a rule, a certificate, a listener that it asks
+/// for, a target group or its binding. A resource recorded as another member's, or as all members', delays no release; one that
+/// is recorded for no member may be this member's.
 #[must_use]
 pub fn delays_release(plan: &Plan, observed: &ObservedStack, member: &ObjectReference) -> bool {
     let own = MemberOwned { observed, member };
     let waits = match &plan.wait {
         Some(Wait::BindingsGone(names)) => names.iter().any(|name| own.binding(name)),
-        // What goes is planned after that.
+        // Deletions are planned after that.
         Some(Wait::LetIn(_)) => true,
         _ => false,
     };
@@ -48,7 +48,7 @@ impl MemberOwned<'_> {
         self.has(|resources| resources.ports.get(&port).is_some_and(|held| held.default_action))
     }
 
-    /// Returns true if a target group is the member's. One that is not known to be the stack's is nobody's: anybody may label a binding
+    /// Returns true if a target group is the member's. One that is not known to be the stack's has no owner: any user may label a binding
     /// of it.
     fn target_group(&self, arn: &TargetGroupArn) -> bool {
         let Some(group) = self.observed.target_groups.iter().find(|group| group.arn == *arn) else { return false };

@@ -10,7 +10,7 @@ use crate::model::{
 /// Returns what a target group of a wanted action is called in AWS; `None` for one that is still to be created.
 pub(super) type Resolve<'a> = &'a dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>;
 
-/// Where a listener leads to target groups.
+/// The place in a listener that leads to target groups.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ActionSlot {
     Default,
@@ -19,7 +19,7 @@ enum ActionSlot {
     Created(usize),
 }
 
-/// What a load balancer has at a point of a plan.
+/// The usage of a load balancer's quotas at a point of a plan.
 #[derive(Clone, Debug, Default)]
 pub(super) struct QuotaUsage {
     room: KnownLimits,
@@ -45,7 +45,7 @@ impl QuotaUsage {
         used
     }
 
-    /// Goes on by one step. `balancer` is the load balancer before the plan.
+    /// Adds one step. `balancer` is the load balancer before the plan.
     pub(super) fn after(&mut self, step: &Step, balancer: Option<&ObservedLoadBalancer>, resolve: Resolve<'_>) {
         let named = |action: &Action<TargetGroupReference>| -> Vec<TargetGroupReference> {
             let known = |group: &TargetGroupReference| {
@@ -131,7 +131,7 @@ impl QuotaUsage {
         named.len() == before || named.len() <= most
     }
 
-    /// Returns true if a listener's rules all fit besides what there is.
+    /// Returns true if a listener's desired rules all fit next to the existing ones.
     pub(super) fn fits_listener(&self, listener: &Listener, resolve: Resolve<'_>) -> bool {
         let mut with = self.clone();
         with.places.insert((listener.port, ActionSlot::Default), Vec::new());

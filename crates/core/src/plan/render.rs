@@ -74,12 +74,12 @@ pub fn render(plan: &Plan) -> String {
             format!("until the TargetGroupBindings are gone: {}", names.join(", "))
         }
         Wait::LoadBalancerActive => "until the new load balancer serves".to_owned(),
-        Wait::Protected(_) => "until the old load balancer is not protected from deletion any more".to_owned(),
+        Wait::Protected(_) => "until the old load balancer is no longer protected from deletion".to_owned(),
         Wait::RetainOld(_) => "before the old load balancer goes, for clients to find the new one".to_owned(),
         Wait::LetIn(names) => {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             format!(
-                "until the targets of these TargetGroupBindings let in the new security groups: {}",
+                "until the targets of these TargetGroupBindings allow the new security groups: {}",
                 names.join(", ")
             )
         }
@@ -110,7 +110,7 @@ impl fmt::Display for Wait {
                 let names: Vec<String> = names.iter().map(|name| format!("TargetGroupBinding {name}")).collect();
                 write!(
                     f,
-                    "waiting for the targets of {} to let in the load balancer's new security groups",
+                    "waiting for the targets of {} to allow the load balancer's new security groups",
                     names.join(", ")
                 )
             }
@@ -255,7 +255,7 @@ fn listener_details(listener: &Listener) -> Vec<(&'static str, String)> {
     details
 }
 
-/// What a client has to show, and what is answered then.
+/// Returns the authentication and the action, as text.
 fn answer_text(before: Option<&Authentication>, action: &Action<TargetGroupReference>) -> String {
     let action = action_text(action);
     match before {
@@ -266,7 +266,7 @@ fn answer_text(before: Option<&Authentication>, action: &Action<TargetGroupRefer
         Some(Authentication::Oidc { provider, secret_name, .. }) => {
             format!("sign in with {} (Secret {secret_name}), then {action}", provider.issuer)
         }
-        Some(Authentication::Jwt(tokens)) => format!("take tokens of {} alone, then {action}", tokens.issuer),
+        Some(Authentication::Jwt(tokens)) => format!("accept only tokens of {}, then {action}", tokens.issuer),
     }
 }
 
@@ -337,7 +337,7 @@ fn action_text(action: &Action<TargetGroupReference>) -> String {
             }
             text
         }
-        // What comes before an action is told by `answer_text`.
+        // `answer_text` shows the authentication before an action.
         Action::AuthenticateCognito(_) | Action::AuthenticateOidc { .. } | Action::JwtValidation(_) => {
             "sign in".to_owned()
         }

@@ -7,7 +7,7 @@
 //! 3. The listener's default action is changed.
 //! 4. The rules that go are deleted, lowest first: what a deleted rule answered falls to no other that goes.
 //!
-//! Where only actions and transforms change, each rule is modified in place: its requests change over at once. Where a quota
+//! If only actions and transforms change, each rule is modified in place: its requests change over at once. If a quota
 //! leaves no room for all that comes beside what goes, see [`super::stepwise`].
 
 use std::{cmp::Ordering, collections::BTreeSet};
@@ -25,24 +25,24 @@ use crate::model::{
 /// ELB v2's largest priority.
 pub(super) const LARGEST_PRIORITY: u32 = 50_000;
 
-/// One listener's rules as they are and as they shall be.
+/// The observed and the desired rules of one listener.
 pub(super) struct RuleChange<'a> {
     pub(super) listener: ListenerReference,
     pub(super) port: u16,
     pub(super) wanted: &'a [Rule],
     /// By ascending priority.
     pub(super) existing: &'a [ObservedRule],
-    /// What the target groups of wanted actions are called in AWS; `None` for those that are still to be created.
+    /// Resolves the target groups of desired actions; `None` for those that are still to be created.
     pub(super) resolve: &'a dyn Fn(&TargetGroupReference) -> Option<TargetGroupArn>,
     /// Target groups that some rule or listener of the load balancer names already, so that their targets are health-checked.
     pub(super) in_use: &'a BTreeSet<TargetGroupArn>,
-    /// Whether the listener's default action stays as it is.
+    /// True if the listener's default action stays unchanged.
     pub(super) default_stays: bool,
-    /// What to blame for rules that go.
+    /// The cause of deleting rules.
     pub(super) cause: &'a Cause,
-    /// What stays although nobody asks for it.
+    /// The resources that stay because members are frozen.
     pub(super) frozen_resources: FrozenResources<'a>,
-    /// What the load balancer has before these steps, where AWS has said that not more fits; with the load balancer.
+    /// The quota usage of the load balancer before these steps, after AWS has refused more; with the load balancer.
     pub(super) used: Option<(&'a QuotaUsage, Option<&'a ObservedLoadBalancer>)>,
     /// False if the load balancer has no room for the target groups of all wanted rules, when all else has gone.
     pub(super) fits_in_the_end: bool,
@@ -55,7 +55,7 @@ pub(super) struct Numbered<'a, R> {
     pub(super) rule: &'a R,
 }
 
-/// One of the wanted rules.
+/// A desired rule.
 pub(super) type WantedRule<'a> = Numbered<'a, Rule>;
 /// One of the existing rules.
 pub(super) type ExistingRule<'a> = Numbered<'a, ObservedRule>;
@@ -107,7 +107,7 @@ impl<R> Ord for Numbered<'_, R> {
 pub(super) enum RuleSlot<'a> {
     /// One of the wanted rules, with the existing one that is the same.
     Wanted(WantedRule<'a>, Option<ExistingRule<'a>>),
-    /// An existing rule of a member that is set aside.
+    /// An existing rule of a frozen member.
     Frozen(ExistingRule<'a>),
 }
 
@@ -124,11 +124,11 @@ pub(super) struct RuleSteps {
     pub(super) after_default: Vec<Step>,
     /// Steps for which other listeners of the load balancer have to make room.
     pub(super) later: Vec<Step>,
-    /// Wanted rules with the existing ones that they are made of in place, besides those that [`RuleChange::staying_rules`] tells of.
+    /// Desired rules with the existing ones that become them in place, other than those of [`RuleChange::staying_rules`].
     pub(super) modified: Vec<(Rule, ObservedRule)>,
 }
 
-/// Whether AWS does what is wanted, after what a client has to show.
+/// Returns true if the existing action is the desired one, with its authentication.
 pub(super) fn same_action(
     before: Option<&Authentication>,
     wanted: &Action<TargetGroupReference>,
@@ -140,7 +140,7 @@ pub(super) fn same_action(
         return false;
     }
     let Ok(mut wanted) = wanted.try_map(|reference| resolve(reference).ok_or(())) else { return false };
-    // How long a client stays is AWS's to choose where nobody says it.
+    // AWS chooses the duration of stickiness where no annotation does.
     if let (Action::Forward { stickiness: Some(wanted), .. }, Action::Forward { stickiness: Some(existing), .. }) =
         (&mut wanted, existing)
     {
@@ -211,7 +211,7 @@ impl<'a> RuleChange<'a> {
         same_action(wanted.authentication.as_ref(), &wanted.action, &existing.actions, self.resolve)
     }
 
-    /// What gives AWS the content of a Secret that it does not have: nothing else of the rule changes by it.
+    /// Returns the step that gives AWS the current content of a Secret: nothing else of the rule changes by it.
     fn secret(&self, wanted: &Rule, existing: &ObservedRule) -> Option<Step> {
         authentication::is_outdated(wanted.authentication.as_ref(), &existing.actions)
             .then(|| self.modify(wanted, existing))
@@ -244,7 +244,7 @@ impl<'a> RuleChange<'a> {
             .collect()
     }
 
-    /// Returns the final order: the wanted rules, and those of members set aside where they stand now.
+    /// Returns the final order: the desired rules, and those of frozen members in their present position.
     fn places(&self, matches: &[Option<ExistingRule<'a>>]) -> Vec<RuleSlot<'a>> {
         let wanted = || Numbered::all(self.wanted).zip(matches.iter().copied());
         if self.frozen_resources.none_frozen() {
@@ -279,8 +279,8 @@ impl<'a> RuleChange<'a> {
     }
 
     /// Puts kept rules, each with the number of wanted ones above it by its member's place, where they stand now among the wanted
-    /// ones that are there: what the order says of a member set aside may be new, or a mistake, and its rules do not move for it.
-    /// Among new rules the member's place decides. So it does for a rule that nobody is remembered to have while others are new:
+    /// ones that are there: what the order says of a frozen member may be new, or a mistake, and its rules do not move for it.
+    /// Among new rules the member's place decides. So it does for a rule recorded for no member while others are new:
     /// it may be what one of them replaces.
     fn stay(&self, none_is_new: bool, order: &[(WantedRule<'a>, Option<ExistingRule<'a>>)], kept: &mut [KeptRule<'a>]) {
         kept.sort_unstable_by_key(|kept| (kept.existing.index, kept.above));
@@ -289,7 +289,7 @@ impl<'a> RuleChange<'a> {
             if !none_is_new && self.frozen_resources.holder_of_rule(&existing.rule.arn).is_none() {
                 continue;
             }
-            // How many of the wanted rules that are there would change sides with it, at each place from the top.
+            // The number of existing desired rules that would change sides with it, at each place from the top.
             let below = |now: &Option<ExistingRule<'_>>| now.is_some_and(|now| now.index < existing.index);
             let above = |now: &Option<ExistingRule<'_>>| now.is_some_and(|now| now.index > existing.index);
             let mut changing = order.iter().filter(|(_, now)| below(now)).count();
@@ -404,7 +404,7 @@ impl<'a> RuleChange<'a> {
         steps
     }
 
-    /// Where rules differ in their actions and transforms alone, and those name nothing whose targets are not checked yet.
+    /// Returns the steps if rules differ only in their actions and transforms, and those name only groups whose targets are checked.
     fn actions_only(&self) -> Option<RuleSteps> {
         let places = self.places(&self.matches());
         if !self.default_stays || places.len() != self.existing.len() {
@@ -433,7 +433,7 @@ impl<'a> RuleChange<'a> {
         Some(steps)
     }
 
-    /// Existing rules of members that are set aside.
+    /// Existing rules of frozen members.
     pub(super) fn frozen_rules(&self) -> Vec<&ObservedRule> {
         let places = self.places(&self.matches()).into_iter();
         let kept = places.filter_map(|place| match place {

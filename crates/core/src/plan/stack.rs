@@ -79,15 +79,15 @@ struct Planner<'a> {
     plan: Plan,
     /// TargetGroupBindings that are going although they are wanted.
     going: BTreeSet<ObjectName>,
-    /// TargetGroupBindings whose targets do not let in yet whom they shall let in.
+    /// TargetGroupBindings whose targets do not yet allow the sources that they must allow.
     closed: BTreeSet<ObjectName>,
-    /// Steps that let somebody in on new ports, or on ports that redirects lead to.
+    /// Steps that allow traffic on new ports, or on ports that redirects lead to.
     opening: Vec<Step>,
     /// Rules and certificates for which others have to make room, in the order in which they are made.
     later: VecDeque<Step>,
     /// Steps that come after everything that serves is in place.
     last: Vec<Step>,
-    /// Tags that go: they serve nobody, so that they hold nothing up.
+    /// Tags to remove: they serve no traffic, so they delay nothing.
     untagged: Vec<Step>,
 }
 
@@ -119,7 +119,7 @@ impl<'a> Planner<'a> {
             let existing = |listener: &Listener| balancer.and_then(|b| b.listener(listener.port));
             let (changed, mut new): (Vec<&Listener>, Vec<&Listener>) =
                 stack.listeners.values().partition(|listener| existing(listener).is_some());
-            // What a redirect leads to is there before it.
+            // The target of a redirect is created before it.
             let led_to: BTreeSet<u16> = stack.listeners.values().flat_map(order::redirects).collect();
             new.sort_by_key(|listener| (!order::redirects(listener).is_empty(), !led_to.contains(&listener.port)));
             let mut without_room = Vec::new();
@@ -183,7 +183,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Returns the cause of steps that all members of the stack ask for.
+    /// Returns the cause for a field of the stack's members.
     fn cause(&self, field: &str) -> Cause {
         match (&self.stack.load_balancer, &self.stack.id) {
             (Some(balancer), _) => Cause { field: field.to_owned(), ..balancer.cause.clone() },

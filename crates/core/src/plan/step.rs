@@ -18,7 +18,7 @@ use crate::model::{
 pub struct Plan {
     /// In the order in which they run.
     pub(super) steps: Vec<Step>,
-    /// The event that the rest of the change waits for; a change of it brings the next plan.
+    /// The condition that the rest of the change waits for; a change of it brings the next plan.
     pub(super) wait: Option<Wait>,
     /// Target groups of the stack that no step means where it names one by its resource: those of a load balancer that is
     /// replaced, and others that are about to go.
@@ -76,7 +76,7 @@ impl Plan {
     }
 }
 
-/// Something that has to happen before the next plan can go on.
+/// A condition that must hold before the next plan can continue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Wait {
     /// The TargetGroupBindings are gone: their targets are deregistered then, and their target groups can go.
@@ -86,16 +86,16 @@ pub enum Wait {
     /// Clients have had the time to find the new load balancer: these may go then.
     #[serde(rename = "Hold")]
     RetainOld(BTreeSet<LoadBalancerArn>),
-    /// Somebody switches off the protection from deletion of these, which another load balancer has replaced.
+    /// The protection from deletion of these must be switched off, which another load balancer has replaced.
     Protected(BTreeSet<LoadBalancerArn>),
     /// The targets of these TargetGroupBindings let in the security groups that the load balancer is to be put in.
     LetIn(BTreeSet<ObjectName>),
 }
 
-/// One call that changes something, and why.
+/// A call that changes something, with its cause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// What is done.
+    /// The action.
     pub action: StepAction,
     /// Because of which object and field.
     pub cause: Cause,
@@ -104,7 +104,7 @@ pub struct Step {
 /// A listener of the stack's load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum ListenerReference {
-    /// It is there.
+    /// It exists.
     Existing(ListenerArn),
     /// An earlier step of the plan creates it, on this port.
     Created(u16),
@@ -113,7 +113,7 @@ pub enum ListenerReference {
 /// A rule of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum RuleReference {
-    /// It is there.
+    /// It exists.
     Existing(RuleArn),
     /// An earlier step of the plan creates it: port of its listener and its place among that listener's wanted rules.
     Created(u16, usize),
@@ -122,7 +122,7 @@ pub enum RuleReference {
 /// A security group that a step changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum SecurityGroupTarget {
-    /// It is there.
+    /// It exists.
     Existing(SecurityGroupId),
     /// An earlier step of the plan creates it: the stack's own.
     Created,
@@ -137,7 +137,7 @@ pub enum TaggedResource {
     SecurityGroup(SecurityGroupId),
 }
 
-/// Whose attributes are changed.
+/// The owner of the attributes to change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum AttributesOf {
     /// A load balancer; `None` is the one that an earlier step creates.
@@ -148,12 +148,12 @@ pub enum AttributesOf {
     TargetGroup(TargetGroupReference),
 }
 
-/// What came of planning.
+/// The result of planning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Planned {
     /// Everything that the plan depends on is known.
     Ready(Plan),
-    /// Something is not: it has to be read, and planned again.
+    /// Some input is not known: it has to be read, and planned again.
     Need(Reads),
 }
 
@@ -168,7 +168,7 @@ impl Planned {
     }
 }
 
-/// What has to be read before a plan can be made.
+/// The reads needed before a plan can be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     /// The listeners of these load balancers, with their rules and certificates.
@@ -182,7 +182,7 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// Whether everything is known.
+    /// Returns true if everything is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.listeners_of.is_empty()
@@ -192,7 +192,7 @@ impl Reads {
     }
 }
 
-/// What of a listener changes; absent parts stay as they are.
+/// The changes of a listener; absent parts stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ListenerChange {
     /// To another protocol.
@@ -205,9 +205,9 @@ pub struct ListenerChange {
     pub alpn_policy: Option<String>,
     /// To another default action.
     pub default_action: Option<Action<TargetGroupReference>>,
-    /// What a client has to show before the default action, where that changes.
+    /// The authentication before the default action, if it changes.
     pub default_authentication: Option<Authentication>,
-    /// Whether and how clients show certificates.
+    /// The treatment of clients' certificates.
     pub mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
 }
 
@@ -226,21 +226,21 @@ impl ListenerChange {
     }
 }
 
-/// What a step does. Each is one call, but for those that name many resources (batched by AWS's limits).
+/// The action of a step. Each is one call, except those that name many resources (batched by AWS's limits).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum StepAction {
     /// EC2 CreateSecurityGroup, with tags and without rules.
     CreateSecurityGroup(ManagedSecurityGroup),
     /// EC2 AuthorizeSecurityGroupIngress
     AuthorizeIngress {
-        /// Which group.
+        /// The security group.
         group: SecurityGroupTarget,
         /// All in one call.
         rules: Vec<SecurityGroupRule>,
     },
     /// EC2 RevokeSecurityGroupIngress
     RevokeIngress {
-        /// Which group.
+        /// The security group.
         group: SecurityGroupId,
         /// All in one call.
         rules: Vec<SecurityGroupRule>,
@@ -251,7 +251,7 @@ pub enum StepAction {
     CreateTargetGroup(Box<TargetGroup>),
     /// ELB v2 ModifyTargetGroup: the whole health check.
     ModifyTargetGroup {
-        /// Which group.
+        /// The target group.
         arn: TargetGroupArn,
         /// Its resource id, for people.
         resource: ResourceId,
@@ -260,7 +260,7 @@ pub enum StepAction {
     },
     /// ELB v2 DeleteTargetGroup; refused while it is in use, then tried again.
     DeleteTargetGroup {
-        /// Which group.
+        /// The target group.
         arn: TargetGroupArn,
         /// Its name, for people.
         name: String,
@@ -269,11 +269,11 @@ pub enum StepAction {
     CreateBinding(Box<TargetGroup>),
     /// Kubernetes: replace labels and spec of a TargetGroupBinding.
     UpdateBinding {
-        /// As it is.
+        /// The existing binding.
         existing: Box<ObservedBinding>,
-        /// The target group as it shall be.
+        /// The target group as desired.
         target_group: Box<TargetGroup>,
-        /// Whether those that may reach the targets now may go on for the time being.
+        /// True if the peers that can reach the targets now can continue for the time being.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         keeps_networking: bool,
     },
@@ -283,37 +283,37 @@ pub enum StepAction {
     CreateLoadBalancer(Box<LoadBalancer>),
     /// ELB v2 SetSecurityGroups
     SetSecurityGroups {
-        /// Which load balancer.
+        /// The load balancer.
         arn: LoadBalancerArn,
-        /// All groups that it shall be in.
+        /// All groups that it needs.
         groups: Vec<SecurityGroupReference>,
     },
     /// ELB v2 SetSubnets
     SetSubnets {
-        /// Which load balancer.
+        /// The load balancer.
         arn: LoadBalancerArn,
-        /// All subnets that it shall be in.
+        /// All subnets that it needs.
         subnets: Vec<SubnetMapping>,
     },
     /// ELB v2 SetIpAddressType
     SetIpAddressType {
-        /// Which load balancer.
+        /// The load balancer.
         arn: LoadBalancerArn,
         /// Its address families.
         kind: IpAddressType,
     },
     /// ELB v2 ModifyLoadBalancerAttributes, ModifyListenerAttributes or ModifyTargetGroupAttributes
     ModifyAttributes {
-        /// Whose.
+        /// The owner.
         of: AttributesOf,
-        /// What it is, for people.
+        /// Its name for people.
         name: String,
-        /// Those that change; all others stay.
+        /// The attributes that change; all others stay.
         attributes: Attributes,
     },
     /// ELB v2 DeleteLoadBalancer: its listeners and rules go with it.
     DeleteLoadBalancer {
-        /// Which load balancer.
+        /// The load balancer.
         arn: LoadBalancerArn,
         /// Its name, for people.
         name: String,
@@ -327,39 +327,39 @@ pub enum StepAction {
     },
     /// ELB v2 ModifyListener
     ModifyListener {
-        /// Which listener.
+        /// The listener.
         arn: ListenerArn,
         /// Its port, for people.
         port: u16,
-        /// What changes.
+        /// The changes.
         change: Box<ListenerChange>,
     },
     /// ELB v2 DeleteListener
     DeleteListener {
-        /// Which listener.
+        /// The listener.
         arn: ListenerArn,
         /// Its port, for people.
         port: u16,
     },
     /// ELB v2 AddListenerCertificates
     AddListenerCertificates {
-        /// Which listener.
+        /// The listener.
         listener: ListenerReference,
-        /// One call each, as AWS takes one at a time.
+        /// The certificates. One call each, as AWS accepts one at a time.
         certificates: Vec<CertificateArn>,
     },
     /// ELB v2 RemoveListenerCertificates
     RemoveListenerCertificates {
-        /// Which listener.
+        /// The listener.
         arn: ListenerArn,
         /// Its port, for people.
         port: u16,
-        /// One call each.
+        /// The certificates. One call each.
         certificates: Vec<CertificateArn>,
     },
     /// ELB v2 CreateRule, with tags.
     CreateRule {
-        /// Of which listener.
+        /// The listener.
         listener: ListenerReference,
         /// Its port.
         port: u16,
@@ -379,38 +379,38 @@ pub enum StepAction {
     },
     /// ELB v2 ModifyRule: actions, with what a client has to show, and transforms.
     ModifyRule {
-        /// Which rule.
+        /// The rule.
         arn: RuleArn,
         /// Port of its listener, for people.
         port: u16,
-        /// What it shall do.
+        /// The desired rule.
         rule: Box<Rule>,
-        /// Whether it rewrites requests now and shall not any more.
+        /// True if it rewrites requests now and must stop.
         reset_transforms: bool,
     },
     /// ELB v2 DeleteRule
     DeleteRule {
-        /// Which rule.
+        /// The rule.
         arn: RuleArn,
         /// Port of its listener, for people.
         port: u16,
-        /// What it was, for people.
+        /// Its priority, for people.
         priority: u32,
     },
     /// ELB v2 AddTags or EC2 CreateTags: adds tags, or changes their values.
     AddTags {
-        /// Which resource.
+        /// The resource.
         resource: TaggedResource,
-        /// What it is, for people.
+        /// Its name for people.
         name: String,
         /// The tags that are missing or differ.
         tags: crate::model::Tags,
     },
     /// ELB v2 RemoveTags or EC2 DeleteTags
     RemoveTags {
-        /// Which resource.
+        /// The resource.
         resource: TaggedResource,
-        /// What it is, for people.
+        /// Its name for people.
         name: String,
         /// The keys of the tags.
         keys: BTreeSet<String>,
@@ -452,10 +452,10 @@ impl StepAction {
         }
     }
 
-    /// Whether the step makes or changes what all members of a group have in common.
+    /// Returns true if the step creates or changes a resource that all members of a group share.
     #[must_use]
     pub fn is_of_all(&self) -> bool {
-        // A prefix list is opened for who asks for it.
+        // A prefix list is opened for the member that asks for it.
         if let Self::AuthorizeIngress { rules, .. } = self {
             return !rules.iter().all(|rule| matches!(rule.source, Source::PrefixList(_)));
         }
@@ -472,7 +472,7 @@ impl StepAction {
         )
     }
 
-    /// Whether the step takes something away that may serve requests, or that somebody made.
+    /// Returns true if the step removes a resource that may serve requests, or that a user made.
     #[must_use]
     pub fn is_destructive(&self) -> bool {
         matches!(

@@ -8,10 +8,10 @@
 //! 2. Desired rules are put above all others once all above them exist: the requests that they take are answered as after.
 //! 3. An old rule is deleted when it takes no request any more, because a rule above it takes all of them; or when the
 //!    requests that it takes are answered as after without it. From the bottom, since fewer rules stand below.
-//! 4. A rule of the same conditions becomes the desired one in place, where the target group that it gives up leaves room
+//! 4. A rule of the same conditions becomes the desired one in place, where the target group that it releases leaves room
 //!    for those that it leads to. Old rules that keep that group in use are deleted first, and theirs created right after.
 //!
-//! Where none of these is possible, the lowest old rule is deleted, and the next desired one created at once.
+//! If none of these is possible, the lowest old rule is deleted, and the next desired one created at once.
 
 use std::collections::BTreeSet;
 
@@ -30,9 +30,9 @@ use crate::{
 /// A rule of the listener at a point of the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Item<'a> {
-    /// One that was there.
+    /// An existing rule.
     Existing(ExistingRule<'a>),
-    /// One of the wanted rules, which was not.
+    /// A desired rule that did not exist.
     Created(WantedRule<'a>),
 }
 
@@ -59,7 +59,7 @@ struct StepwiseChange<'c, 'a> {
     used: QuotaUsage,
     /// The final order.
     places: Vec<Place<'a>>,
-    /// What AWS has, from the top, with priorities.
+    /// The rules in AWS, from the top, with priorities.
     list: Vec<(Item<'a>, u32)>,
     steps: RuleSteps,
     /// Wanted rules of the conditions of rules that were deleted for another, and are made next.
@@ -69,7 +69,7 @@ struct StepwiseChange<'c, 'a> {
 }
 
 impl<'a> RuleChange<'a> {
-    /// Returns the steps where not all that comes fits besides what goes. `used` is what the load balancer has before them.
+    /// Returns the steps where not all new rules fit next to the old ones. `used` is the load balancer's usage before them.
     pub(super) fn in_steps(
         &self,
         places: &[RuleSlot<'a>],
@@ -135,7 +135,7 @@ impl<'a> StepwiseChange<'_, 'a> {
             self.order(self.places.len());
             self.delete_rest();
         } else {
-            // What goes on later comes after that.
+            // Later steps come after that.
             self.delete_rest();
             self.go_on_later(&later);
         }
@@ -151,7 +151,7 @@ impl<'a> StepwiseChange<'_, 'a> {
         self.list = left;
     }
 
-    /// Makes what does not fit when other listeners have given up what they give up; the last first, since they give up their
+    /// Creates what did not fit once other listeners have released their resources; the last first, since they release their
     /// lowest first. The order follows the changes.
     fn go_on_later(&mut self, later: &[WantedRule<'a>]) {
         let before = std::mem::take(&mut self.steps.before_default);
@@ -236,7 +236,7 @@ impl<'a> StepwiseChange<'_, 'a> {
         }
     }
 
-    /// Makes a rule into a wanted one of the same conditions. Until now it may have stood above wanted ones that shall take
+    /// Changes a rule into a desired one of the same conditions. Until now it may have been above desired ones that must take
     /// its requests.
     fn modify(&mut self, place: usize, wanted: WantedRule<'a>, existing: ExistingRule<'a>) {
         self.order(place);

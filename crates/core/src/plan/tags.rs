@@ -1,6 +1,6 @@
 //! Tags that nothing asks for any more.
 //!
-//! Where a record names the tags that the controller has set, those are removed and no others. Without a record, all tags
+//! If a record names the tags that the controller has set, those are removed and no others. Without a record, all tags
 //! that the stack does not ask for are removed, as aws-load-balancer-controller removes them. `--external-managed-tags`,
 //! AWS's own tags and those that name the owner of a resource always stay.
 
@@ -14,7 +14,7 @@ use crate::model::{
 /// The tags that a resource may have (ELB v2 and EC2: 50 a resource, AWS's own not counted).
 const MAX_TAGS: usize = 50;
 
-/// Returns whether the tags that are missing find room beside those that exist.
+/// Returns whether the missing tags fit next to the existing ones.
 pub(super) fn have_room(missing: &Tags, existing: &Tags) -> bool {
     let counted = existing.keys().filter(|key| !key.starts_with("aws:"));
     counted.chain(missing.keys().filter(|key| !existing.contains_key(*key))).count() <= MAX_TAGS
@@ -44,7 +44,7 @@ pub(super) fn surplus(
     surplus.cloned().collect()
 }
 
-/// Returns the keys that the controller sets for a stack. Of members that are set aside they are what they were.
+/// Returns the keys that the controller sets for a stack. Of frozen members they are what they were.
 #[must_use]
 pub fn tag_keys(stack: &Stack, observed: &ObservedStack) -> TagKeys {
     let own =

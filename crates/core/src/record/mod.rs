@@ -25,10 +25,10 @@ mod tests;
 /// Counts changes of what records mean. One of another format is not read: everything is read from AWS instead, once.
 pub const FORMAT: u32 = 3;
 
-/// How many ConfigMaps there are. Each is written whole, so that more of them make a write smaller.
+/// The number of ConfigMaps. Each is written whole, so more of them make a write smaller.
 pub const SHARDS: usize = 64;
 
-/// What one ConfigMap holds at most, in bytes; the API server takes no more than 1 MiB.
+/// The most bytes in one ConfigMap; the API server accepts at most 1 MiB.
 const MAX_BYTES: usize = 960 * 1024;
 
 /// The longest text of a record that is read, in bytes: far more than a stack at AWS's quotas has. A value that unpacks to
@@ -38,17 +38,17 @@ const LONGEST_TEXT: u64 = 8 * 1024 * 1024;
 /// The default of `--leader-election-id`.
 const DEFAULT_LEASE: &str = "aws-load-balancer-controller-leader";
 
-/// Where the header stands among a ConfigMap's data.
+/// The key of the header in a ConfigMap's data.
 pub const HEADER_KEY: &str = "header";
 
-/// The annotation of a TargetGroupBinding that vouches for its targets, as [`in_term`] writes it.
+/// The annotation of a TargetGroupBinding by which its targets can be trusted, as [`in_term`] writes it.
 pub const CHECKPOINT: &str = "elbv2.k8s.aws/albatross-checkpoint";
 
 /// The annotations of a TargetGroupBinding with which aws-load-balancer-controller does the same. It skips its work where the
 /// first is equal to what it computes, whatever was registered meanwhile.
 pub const FOREIGN_CHECKPOINTS: [&str; 2] = ["elbv2.k8s.aws/checkpoint", "elbv2.k8s.aws/checkpoint-timestamp"];
 
-/// What all records of a ConfigMap have in common. Under another one they count for nothing.
+/// The header that all records of a ConfigMap share. Under another header they are not valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
@@ -60,18 +60,18 @@ pub struct Header {
     pub region: String,
     /// The cluster's VPC.
     pub vpc: String,
-    /// The process that wrote it last. Whoever finds another's than it took over does not lead any more.
+    /// The process that wrote it last. A process that finds another name here no longer leads.
     pub holder: String,
-    /// The term of the lease in which it was written. Somebody who writes no records (aws-load-balancer-controller, say) may
+    /// The term of the lease in which it was written. A process that writes no records (aws-load-balancer-controller, say) may
     /// have led in a term between.
     pub term: i32,
-    /// The first of the terms, up to that one, in each of which somebody led who writes records.
+    /// The first of the terms, up to that one, in each of which a process led that writes records.
     pub since: i32,
 }
 
 impl Header {
-    /// Whether what was promised under the other header counts under this one: it is about the same resources, and nobody
-    /// has led since. Without election all terms are one.
+    /// Returns true if records under the other header are valid under this one: it is about the same resources, and no other
+    /// process has led since. Without election all terms are one.
     #[must_use]
     pub fn follows(&self, other: &Self) -> bool {
         let next = other.term == self.term || other.term.checked_add(1) == Some(self.term);
@@ -84,22 +84,22 @@ impl Header {
     }
 }
 
-/// What is remembered of one stack.
+/// The record of one stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StackRecord {
-    /// Whose stack it is.
+    /// The stack.
     pub stack: StackId,
-    /// What it was like when nothing was left to do. Absent from the first write of a plan until all is done.
+    /// The state when no changes were left. Absent from the first write of a plan until all is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clean: Option<Clean>,
-    /// The tags that are the controller's own, those of a plan that is being run among them. Absent until the stack is as it
-    /// shall be for the first time. It counts in later terms too: who leads between takes no tags over from others.
+    /// The tags that are the controller's own, those of a plan that is being run among them. Absent until the stack is
+    /// in its desired state for the first time. It is valid in later terms too: a leader between takes no tags over from others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag_keys: Option<TagKeys>,
 }
 
-/// A stack that is as it shall be, as it was believed to be then. What AWS lists all of together is not in here.
+/// The state of a stack that was in its desired state, as known then. Resources that AWS lists all together are not in here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Clean {
@@ -107,13 +107,13 @@ pub struct Clean {
     pub load_balancers: Vec<ObservedLoadBalancer>,
     /// All target groups with its tags: their tags and attributes.
     pub target_groups: Vec<ObservedTargetGroup>,
-    /// Who of a group has what of its load balancer.
+    /// The resources of each member of a group within its load balancer.
     #[serde(rename = "holdings", default, skip_serializing_if = "Vec::is_empty")]
     pub member_resources: Vec<MemberResources>,
 }
 
 impl Clean {
-    /// What AWS has of a stack that is as it shall be.
+    /// Returns the record of a stack that is in its desired state.
     #[must_use]
     pub fn of(observed: &ObservedStack) -> Self {
         Self {
@@ -136,20 +136,20 @@ fn hashed(text: &str) -> String {
     hex::encode(half)
 }
 
-/// A short text that differs where target groups, or the targets that they shall have, differ.
+/// Returns a short text that differs where target groups, or their desired targets, differ.
 #[must_use]
 pub fn of_targets<T: std::fmt::Display>(group: &TargetGroupArn, targets: impl IntoIterator<Item = T>) -> String {
     let targets: BTreeSet<String> = targets.into_iter().map(|target| target.to_string()).collect();
     hashed(&format!("{FORMAT} {group} {}", targets.into_iter().collect::<Vec<_>>().join(" ")))
 }
 
-/// The value of [`CHECKPOINT`] that vouches, in a term of the lease, for what [`of_targets`] tells.
+/// Returns the value of [`CHECKPOINT`] for a term of the lease and the text of [`of_targets`].
 #[must_use]
 pub fn in_term(term: i32, targets: &str) -> String {
     format!("{term} {targets}")
 }
 
-/// Returns whether a checkpoint vouches for these targets: it was written in one of the given terms, in which no controller
+/// Returns whether a checkpoint is valid for these targets: it was written in one of the given terms, in which no controller
 /// led that writes none.
 #[must_use]
 pub fn counts(checkpoint: &str, terms: &RangeInclusive<i32>, targets: &str) -> bool {
@@ -168,7 +168,7 @@ pub fn key(stack: &StackId) -> String {
     hashed(&format!("{kind} {stack}"))
 }
 
-/// Which ConfigMap a key belongs to.
+/// Returns the index of the ConfigMap that holds a key.
 #[must_use]
 pub fn shard(key: &str) -> usize {
     usize::from_str_radix(key.get(..2).unwrap_or_default(), 16).unwrap_or_default() % SHARDS
@@ -182,7 +182,7 @@ pub fn shard_name(lease: &str, shard: usize) -> String {
     format!("{prefix}-records-{shard}")
 }
 
-/// What a ConfigMap's data say.
+/// The records read from a ConfigMap's data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Read {
     /// Its header, where it has one that can be read.
@@ -193,7 +193,7 @@ pub struct Read {
     pub unreadable: Vec<String>,
 }
 
-/// What a ConfigMap holds: the header as text, and the records by key, as [`pack`] writes them.
+/// The contents of a ConfigMap: the header as text, and the records by key, as [`pack`] writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// `data`: under [`HEADER_KEY`] the header.
@@ -211,7 +211,7 @@ pub fn read(header: &Header, contents: &Contents) -> Read {
     let counts = header.follows(found);
     for (name, packed) in &contents.packed {
         match unpack(packed) {
-            // One that somebody has copied to another place is about nothing here.
+            // A record that was copied to another place is not valid here.
             Some(record) if key(&record.stack) == *name => {
                 if counts {
                     read.records.insert(name.clone(), record);
@@ -225,7 +225,7 @@ pub fn read(header: &Header, contents: &Contents) -> Read {
     read
 }
 
-/// A record as it is written: JSON in raw DEFLATE. What cannot be written vouches for nothing.
+/// Encodes a record: JSON in raw DEFLATE. One that cannot be encoded is never trusted.
 #[must_use]
 pub fn pack(record: &StackRecord) -> Vec<u8> {
     let mut packed = DeflateEncoder::new(Vec::new(), Compression::best());
@@ -240,7 +240,7 @@ fn unpack(packed: &[u8]) -> Option<StackRecord> {
     serde_json::from_slice(&text).ok()
 }
 
-/// What a ConfigMap shall hold, from records by key. Those for which there is no room are left out.
+/// Returns the contents of a ConfigMap from records by key. Records for which there is no room are left out.
 #[must_use]
 pub fn write<'a>(header: &Header, records: impl IntoIterator<Item = (&'a String, &'a Vec<u8>)>) -> Contents {
     let mut room = MAX_BYTES;

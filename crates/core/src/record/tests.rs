@@ -75,7 +75,7 @@ fn records_of_something_else_count_for_nothing() {
         Header { cluster: "other".to_owned(), ..header("a") },
         Header { region: "eu-west-1".to_owned(), ..header("a") },
         Header { vpc: "vpc-2".to_owned(), ..header("a") },
-        // Somebody else has led meanwhile, or the lease is a new one.
+        // Another process has led meanwhile, or the lease is a new one.
         Header { term: 5, ..header("a") },
         Header { term: 8, ..header("a") },
     ];
@@ -136,7 +136,7 @@ fn what_a_config_map_has_no_room_for_is_left_out() {
     assert_eq!(contents.packed.keys().collect::<Vec<_>>(), ["0", "1", "2"]);
 }
 
-/// A part of a stack as people have them: two target groups with all their attributes and tags, and who holds four rules. The
+/// A part of a typical stack: two target groups with all their attributes and tags, and the owners of four rules. The
 /// load balancer itself is not in it; with one, a record is some 1.4 kB packed instead of 0.6 kB.
 fn usual(number: usize) -> StackRecord {
     let stack = StackId::Ingress(ObjectName::new(format!("team-{}", number % 97), format!("service-{number}")));

@@ -8,12 +8,12 @@ use regex_lite::{Regex, RegexBuilder};
 use super::Request;
 use crate::model::{Condition, QueryStringValue};
 
-/// Whether something holds.
+/// The result of comparing a condition with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Match {
     /// For certain not.
     No,
-    /// It cannot be said.
+    /// It is not known.
     Unknown,
     /// For certain.
     Yes,
@@ -25,7 +25,7 @@ impl From<bool> for Match {
     }
 }
 
-/// Whether all conditions hold.
+/// Returns whether all conditions hold: the least certain of their results.
 pub(super) fn all(conditions: &[Condition], request: &Request) -> Match {
     conditions.iter().map(|condition| one(condition, request)).min().unwrap_or(Match::Yes)
 }
@@ -34,7 +34,7 @@ fn any(matches: impl Iterator<Item = Match>) -> Match {
     matches.max().unwrap_or(Match::No)
 }
 
-/// Which letters are the same.
+/// The comparison of upper and lower case.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Case {
     Counts,
@@ -78,7 +78,7 @@ fn source(block: &str, address: Option<IpAddr>) -> Match {
     }
 }
 
-/// A regular expression holds where it is the whole text, does not hold where it is found nowhere, and between nobody knows.
+/// Compares a regular expression: it matches if it is the whole text, does not if it is found nowhere, and is unknown between.
 fn regular(expression: &str, text: &str) -> Match {
     let compiled = |expression: &str, ignoring_case: bool| -> Option<Regex> {
         RegexBuilder::new(expression).case_insensitive(ignoring_case).build().ok()
@@ -119,7 +119,7 @@ fn tokens(pattern: &str, escapes: bool) -> Vec<Token> {
     tokens
 }
 
-/// Whether a pattern is the whole text. Where it does not fit, the last `*` takes one character more.
+/// Returns true if the pattern matches the whole text. Where it does not fit, the last `*` takes one character more.
 fn glob(pattern: &[Token], text: &str, case: Case) -> bool {
     let same = |a: char, b: char| a == b || (case == Case::Ignored && a.eq_ignore_ascii_case(&b));
     let text: Vec<char> = text.chars().collect();

@@ -57,14 +57,14 @@ impl Request {
     }
 }
 
-/// Who takes a request.
+/// The rule, or the default action, that takes a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hit<'a, G> {
     /// The rule's place among the rules of its listener, from 0; `None` for the default action.
     pub rule: Option<usize>,
-    /// What is done, in order. The last answers, redirects or forwards.
+    /// The actions, in order. The last answers, redirects or forwards.
     pub actions: &'a [Action<G>],
-    /// How the request is rewritten on its way to a target.
+    /// The rewrites of the request on its way to a target.
     pub transforms: &'a [Transform],
 }
 
@@ -85,7 +85,7 @@ impl<'a, G> Hit<'a, G> {
 /// A target group and its share of what a forward takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share<'a, G> {
-    /// Which.
+    /// The target group.
     pub group: &'a G,
     /// Its weight.
     pub weight: i32,
@@ -93,16 +93,16 @@ pub struct Share<'a, G> {
     pub of: i32,
 }
 
-/// What becomes of a request.
+/// The route of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routed<'a, G> {
-    /// Who takes it for certain, unless one of `perhaps` does.
+    /// The rule that takes it for certain, unless one of `perhaps` does.
     pub hit: Hit<'a, G>,
     /// Earlier rules of which it is not known whether they take it, in their order.
     pub perhaps: Vec<Hit<'a, G>>,
 }
 
-/// Where a request goes by what shall be.
+/// Routes a request by the desired listener.
 #[must_use]
 pub fn wanted<'a>(listener: &'a Listener, request: &Request) -> Routed<'a, TargetGroupReference> {
     let rules =
@@ -110,7 +110,7 @@ pub fn wanted<'a>(listener: &'a Listener, request: &Request) -> Routed<'a, Targe
     first(rules, std::slice::from_ref(&listener.default_action), request)
 }
 
-/// Where a request goes by what AWS has. The listener's rules are in the order of their priorities.
+/// Routes a request by the observed listener. The listener's rules are in the order of their priorities.
 #[must_use]
 pub fn observed<'a>(listener: &'a ObservedListener, request: &Request) -> Routed<'a, TargetGroupArn> {
     let rules = listener.rules.iter().map(|rule| (&*rule.conditions, &*rule.actions, &*rule.transforms));

@@ -197,7 +197,7 @@ fn the_first_rule_that_holds_takes_the_request() {
     assert_eq!(routed("/", outside), said("None default ", ""));
     assert_eq!(routed("/b", None), said("None default ", ""));
     assert_eq!(routed("/admin/x", Some([10, 0, 0, 1].into())), said("Some(0) admin 3", ""));
-    // Here nobody knows whether the expression has to match all of the path.
+    // Here it is not known whether the expression has to match all of the path.
     assert_eq!(routed("/admin/x", outside), said("Some(2) a 9", "Some(1) regex 5"));
     assert_eq!(routed("/admin/x", None), said("Some(2) a 9", "Some(0) admin 3, Some(1) regex 5"));
     assert_eq!(routed("/a", outside), said("Some(1) regex 5", ""));

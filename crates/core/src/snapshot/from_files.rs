@@ -28,7 +28,7 @@ pub struct Loaded {
     pub snapshot: Snapshot,
     /// The file and line of each of them, by kind and name.
     pub places: BTreeMap<(&'static str, ObjectName), SourceLocation>,
-    /// How many objects were of other kinds, by kind; they were passed over.
+    /// The number of objects of other kinds, by kind; they were skipped.
     pub other_kinds: BTreeMap<String, usize>,
     /// The objects that could not be read or are there twice.
     pub problems: Vec<Problem>,
@@ -49,7 +49,7 @@ impl fmt::Display for SourceLocation {
     }
 }
 
-/// Something in a manifest that cannot be read, or that is there twice.
+/// An object in a manifest that cannot be read, or that exists twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct Problem {
     /// File name, or `standard input`.
@@ -58,9 +58,9 @@ pub struct Problem {
     pub line: usize,
     /// Kind and name, as `Ingress shop/web`, where they are known.
     pub object: String,
-    /// As `metadata.annotations.example.com/x`; empty where it is the object as a whole.
+    /// The field, as `metadata.annotations.example.com/x`; empty for the object as a whole.
     pub field: String,
-    /// What is wrong, and what to do.
+    /// The message and the fix.
     pub message: String,
 }
 
@@ -249,7 +249,7 @@ fn documents(text: &str) -> Batch {
     batch
 }
 
-/// The kind and name of an object as people say them.
+/// Returns the kind and name of an object, for messages.
 fn subject(kind: &str, node: &Node) -> String {
     let text = |key: &str| node.get("metadata").map(|metadata| metadata.text_of(key)).unwrap_or_default();
     let kind = if kind.is_empty() && !text("name").is_empty() { "object" } else { kind };

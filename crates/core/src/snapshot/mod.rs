@@ -20,16 +20,16 @@ pub use records::{
 
 use crate::model::ObjectName;
 
-/// One kind of object, by name.
+/// The objects of one kind, by name.
 pub type Objects<T> = BTreeMap<ObjectName, T>;
 
-/// How much of the cluster a snapshot has.
+/// The part of the cluster that a snapshot covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
     /// All of it: what is not there does not exist.
     #[default]
     Cluster,
-    /// Some manifests: what is not there may be in others.
+    /// Some manifests: an object that is absent may be in others.
     Files,
     /// All manifests of a cluster: what is not there does not exist, but for what the API server adds to objects.
     CompleteFiles,
@@ -38,7 +38,7 @@ pub enum Scope {
 /// Every object that decides something.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Whether what is not there does not exist.
+    /// The scope; it decides if an object that is absent here does not exist.
     pub scope: Scope,
     /// All Ingresses, also those of other classes.
     pub ingresses: Objects<Ingress>,
@@ -74,7 +74,7 @@ pub fn in_namespace<'a, T>(objects: &'a Objects<T>, namespace: &str) -> impl Ite
 pub trait SnapshotObject: Sized + PartialEq + Send + Sync + 'static {
     /// Its name; a cluster-scoped kind has an empty namespace.
     fn name(&self) -> &ObjectName;
-    /// Where the snapshot keeps it.
+    /// Returns the objects of this kind in the snapshot.
     fn objects(snapshot: &mut Snapshot) -> &mut Objects<Self>;
 }
 
@@ -103,14 +103,14 @@ record! {
     TargetGroupBinding in target_group_bindings;
 }
 
-/// What became of an object, with what it was before.
+/// A change of one object, with its previous value.
 #[derive(Debug)]
 pub struct Change<T> {
     /// Its name.
     pub name: ObjectName,
-    /// As it was; `None` when it is new.
+    /// The previous state; `None` when it is new.
     pub before: Option<T>,
-    /// Whether it is there now.
+    /// True if it exists now.
     pub present: bool,
 }
 
@@ -131,7 +131,7 @@ impl Snapshot {
         T::objects(self).remove(name).map(|before| Change { name: name.clone(), before: Some(before), present: false })
     }
 
-    /// Replaces a whole kind by what a complete list gave, and tells what changed.
+    /// Replaces a whole kind by a complete list, and returns the changes.
     pub fn replace<T: SnapshotObject>(&mut self, listed: Vec<T>) -> Vec<Change<T>> {
         let names: BTreeSet<ObjectName> = listed.iter().map(|o| o.name().clone()).collect();
         let gone: Vec<ObjectName> = T::objects(self).keys().filter(|name| !names.contains(*name)).cloned().collect();

@@ -47,7 +47,7 @@ pub struct Ingress {
     pub annotations: BTreeMap<String, String>,
     /// All finalizers.
     pub finalizers: Vec<String>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
     /// `spec.ingressClassName`
     pub class: Option<String>,
@@ -61,7 +61,7 @@ pub struct Ingress {
     pub status: Vec<StatusEntry>,
 }
 
-/// One entry of `spec.rules`.
+/// An entry of `spec.rules`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRule {
     /// Its place in `spec.rules`.
@@ -72,14 +72,14 @@ pub struct HttpRule {
     pub paths: Vec<HttpPath>,
 }
 
-/// One path of a rule.
+/// A path of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpPath {
     /// May be empty.
     pub path: String,
     /// `Exact`, `Prefix`, `ImplementationSpecific`; absent means the last.
     pub path_type: Option<String>,
-    /// Where requests go.
+    /// The destination of requests.
     pub backend: Backend,
 }
 
@@ -112,7 +112,7 @@ pub enum BackendPort {
     Missing,
 }
 
-/// One entry of `status.loadBalancer.ingress`.
+/// An entry of `status.loadBalancer.ingress`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusEntry {
     /// May be empty.
@@ -200,7 +200,7 @@ pub struct IngressClass {
     pub controller: String,
     /// `spec.parameters`
     pub parameters: Option<ClassParameters>,
-    /// Whether Ingresses without a class are of this one.
+    /// True if it is the class of Ingresses that name none.
     pub default: bool,
 }
 
@@ -283,21 +283,21 @@ pub struct Service {
     pub annotations: BTreeMap<String, String>,
     /// All finalizers.
     pub finalizers: Vec<String>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
     pub kind: String,
     /// In the order of the manifest.
     pub ports: Vec<ServicePort>,
-    /// Whether one of its address families is IPv6.
+    /// True if one of its address families is IPv6.
     pub ipv6: bool,
-    /// `spec.selector`: the labels of its pods; empty where somebody else keeps its endpoints.
+    /// `spec.selector`: the labels of its pods; empty where another controller manages its endpoints.
     pub selector: BTreeMap<String, String>,
     /// `spec.loadBalancerClass`
     pub load_balancer_class: Option<String>,
     /// `spec.loadBalancerSourceRanges`
     pub load_balancer_source_ranges: Vec<String>,
-    /// Whether `spec.externalTrafficPolicy` is `Local`: nodes without a pod of it answer no traffic.
+    /// True if `spec.externalTrafficPolicy` is `Local`: nodes without a pod of it answer no traffic.
     pub local_traffic: bool,
     /// `spec.healthCheckNodePort`, which a Service of type LoadBalancer has with the traffic policy `Local`.
     pub health_check_node_port: Option<u16>,
@@ -305,7 +305,7 @@ pub struct Service {
     pub allocate_load_balancer_node_ports: bool,
     /// `status.loadBalancer.ingress`
     pub status: Vec<StatusEntry>,
-    /// It is in no file, and stands for the Service that may be in another: of its ports only the Service's own is known.
+    /// True if it is in no file, and stands for the Service that may be in another: of its ports only the Service's own is known.
     pub assumed: bool,
 }
 
@@ -428,7 +428,7 @@ pub struct EndpointSlice {
     pub name: ObjectName,
     /// The Service that it belongs to, by its label.
     pub service: String,
-    /// What its addresses are.
+    /// The family of its addresses.
     pub family: AddressFamily,
     /// The ports that every endpoint has.
     pub ports: Vec<EndpointSlicePort>,
@@ -452,7 +452,7 @@ pub struct EndpointAddress {
     pub address: String,
     /// Absent counts as ready.
     pub ready: Option<bool>,
-    /// Whether its pod is ending.
+    /// True if its pod is terminating.
     pub terminating: bool,
     /// The pod behind it, where there is one.
     pub pod: Option<String>,
@@ -535,16 +535,16 @@ pub struct Pod {
 /// A readiness gate that is about a target group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadinessGate {
-    /// The type of the condition: [`readiness::binding_of`] tells the binding.
+    /// The type of the condition: [`readiness::binding_of`] returns the binding's name.
     pub condition: String,
-    /// What the pod's status says of it; nothing before it was first written.
+    /// The condition in the pod's status; absent until it is first written.
     pub state: Option<GateState>,
 }
 
-/// A condition of a pod, as it is or shall be.
+/// A condition of a pod, observed or desired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateState {
-    /// Whether it holds.
+    /// The status of the condition.
     pub status: Readiness,
     /// A word for machines; may be empty.
     pub reason: String,
@@ -555,7 +555,7 @@ pub struct GateState {
 }
 
 impl ReadinessGate {
-    /// Whether the pod waits for it.
+    /// Returns true if the gate still holds the pod back.
     #[must_use]
     pub fn waits(&self) -> bool {
         self.state.as_ref().is_none_or(|state| state.status != Readiness::Ready)
@@ -663,11 +663,11 @@ pub struct TargetGroupBinding {
     pub labels: BTreeMap<String, String>,
     /// All finalizers.
     pub finalizers: Vec<String>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// What vouches for its targets: the annotation [`crate::record::CHECKPOINT`].
+    /// The annotation [`crate::record::CHECKPOINT`], by which its targets can be trusted.
     pub checkpoint: Option<String>,
-    /// Whether aws-load-balancer-controller left a checkpoint of its own.
+    /// True if aws-load-balancer-controller left a checkpoint of its own.
     pub foreign_checkpoint: bool,
     /// Its spec.
     pub spec: crd::TargetGroupBindingSpec,

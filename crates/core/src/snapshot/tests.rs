@@ -10,7 +10,7 @@ fn refused(text: &str) -> String {
     load(text).expect_err(text).to_string()
 }
 
-/// What is said of a text, a line each, and the names of the Services and Ingresses that are kept all the same.
+/// Loads a text, and returns its messages, a line each, and the names of the Services and Ingresses that are kept all the same.
 fn reported(text: &str) -> String {
     let mut loaded = Loaded::default();
     let _ = from_documents(&mut loaded, "shop.yaml", text);
@@ -152,13 +152,13 @@ fn versions_that_no_kubernetes_serves_are_named_with_what_to_write() {
         assert_eq!(
             refused(&format!("apiVersion: {version}\nkind: Ingress\nmetadata: {{name: web, namespace: shop}}\n")),
             format!(
-                "shop.yaml:1: Ingress shop/web: apiVersion: `{version}` of Ingress has been served by no Kubernetes since 1.22; {ingress}"
+                "shop.yaml:1: Ingress shop/web: apiVersion: `{version}` of Ingress has not been served by Kubernetes since 1.22; {ingress}"
             )
         );
     }
     assert_eq!(
         refused("kind: IngressClass\napiVersion: networking.k8s.io/v1beta1\nmetadata: {name: alb}\n"),
-        "shop.yaml:2: IngressClass alb: apiVersion: `networking.k8s.io/v1beta1` of IngressClass has been served by no Kubernetes since 1.22; write `networking.k8s.io/v1`; nothing else changes"
+        "shop.yaml:2: IngressClass alb: apiVersion: `networking.k8s.io/v1beta1` of IngressClass has not been served by Kubernetes since 1.22; write `networking.k8s.io/v1`; nothing else changes"
     );
     for version in ["networking.k8s.io/v2", "extensions/v1"] {
         assert_eq!(
@@ -225,7 +225,7 @@ fn a_list_of_ten_thousand_objects_is_read_as_json_and_as_yaml() {
     let text = large_list(10_000);
     let loaded = load(&text).unwrap();
     assert_eq!((loaded.snapshot.ingresses.len(), loaded.problems), (10_000, Vec::new()));
-    // What is no JSON goes the way of YAML.
+    // Text that is not JSON is parsed as YAML.
     let text = format!("# A comment.\n{text}");
     let by_yaml = load(&text).unwrap();
     assert_eq!(by_yaml.snapshot.ingresses, loaded.snapshot.ingresses);

@@ -11,7 +11,7 @@ use crate::{
 use super::TargetGroupKey;
 use super::status;
 
-/// Why a binding does not get the target group that it names.
+/// The reason why a binding does not get the target group that it names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// Another binding has the target group.
@@ -26,7 +26,7 @@ pub enum Denied {
     },
     /// The target group was made for a stack, whose binding alone holds it.
     #[error(
-        "the target group {arn} was made for {object} and is held by its TargetGroupBinding {holder} alone, so nothing is registered or deregistered for this one"
+        "the target group {arn} was made for {object} and belongs to its TargetGroupBinding {holder}, so nothing is registered or deregistered for this one"
     )]
     OfStack {
         /// The group.
@@ -51,7 +51,7 @@ fn group_name(arn: &str) -> Option<&str> {
     arn.split('/').nth(1)
 }
 
-/// Returns the name of the target group that a binding names; what has not the form of an ARN stands for itself.
+/// Returns the name of the target group that a binding names; text that does not have the form of an ARN is the name itself.
 #[must_use]
 pub fn group_of(spec: &TargetGroupBindingSpec) -> Option<&str> {
     match spec.target_group_arn.as_deref().filter(|arn| !arn.is_empty()) {
@@ -60,7 +60,7 @@ pub fn group_of(spec: &TargetGroupBindingSpec) -> Option<&str> {
     }
 }
 
-/// Returns whether a binding names a target group. A name is compared with the one in the ARN, so that nobody has to have
+/// Returns whether a binding names a target group. A name is compared with the one in the ARN, so that no pass has to have
 /// looked at the binding yet: right after a start the younger of two may come first.
 fn leads_to(binding: &TargetGroupBinding, arn: &TargetGroupArn) -> bool {
     match key_of(&binding.spec) {
@@ -167,18 +167,18 @@ impl<'a> ByGroup<'a> {
     }
 }
 
-/// Returns whether a binding has had targets, by our hand or that of aws-load-balancer-controller: anybody may write the
-/// finalizer, but hardly anybody the status.
+/// Returns whether a binding has had targets, by this controller or aws-load-balancer-controller: any user may write the
+/// finalizer, but few the status.
 pub fn has_had_targets(binding: &TargetGroupBinding) -> bool {
     binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER)
         && binding.status.as_ref().is_some_and(|status| status.observed_generation.is_some())
 }
 
-/// Which of the bindings of one target group that no stack has comes first. One that has held it keeps it: nobody takes
-/// traffic from it with an object of his own, be it an older one that is made to name this group. The status tells, which
-/// nobody gives an object that he makes: the target group that it holds, or as aws-load-balancer-controller writes it, that
-/// the present spec has been carried out. Then comes an ARN before a name, which may have been written before there was a
-/// group; then the older.
+/// Returns the precedence among bindings of one target group that belong to no stack. A binding that has held the group keeps it:
+/// a new object, or an older one that is changed to name this group, takes no traffic from it. The status shows it, which users
+/// do not set on objects they create: the target group that it holds, or, as aws-load-balancer-controller writes it, that
+/// the present spec has been carried out. Then an ARN comes before a name, which may have been written before the group
+/// existed; then the older binding.
 pub fn precedence<'a>(binding: &'a TargetGroupBinding, arn: &TargetGroupArn) -> impl Ord + use<'a> {
     let by_arn = matches!(key_of(&binding.spec), Some(TargetGroupKey::Arn(_)));
     let has_held = has_had_targets(binding)

@@ -23,7 +23,7 @@ const EXCLUDING_LABELS: [&str; 3] = [
     "node.kubernetes.io/exclude-from-external-load-balancers",
     "alpha.service-controller.kubernetes.io/exclude-balancer",
 ];
-/// The label that tells Fargate's nodes, which are no instances.
+/// The label of Fargate's nodes, which are not instances.
 pub const COMPUTE_TYPE: &str = "eks.amazonaws.com/compute-type";
 
 /// A target whose address, if it is one, has its usual form, so that texts can be compared.
@@ -31,7 +31,7 @@ pub fn target(id: &str, port: u16) -> Target {
     Target { id: id.parse::<IpAddr>().map_or_else(|_| id.to_owned(), |address| address.to_string()), port }
 }
 
-/// What stands behind a target.
+/// The object behind a target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TargetOwner {
     /// A pod, at its own address.
@@ -49,7 +49,7 @@ impl fmt::Display for TargetOwner {
     }
 }
 
-/// Something that might have been a target and is none.
+/// An endpoint that could have been a target and is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// An address, or a node's name.
@@ -58,19 +58,19 @@ pub struct Skipped {
     pub why: &'static str,
 }
 
-/// What a binding comes to.
+/// The result of resolving a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// These shall be registered, and no others.
+    /// The targets to register, and no others.
     Targets {
-        /// With what stands behind each.
+        /// The targets, with the object behind each.
         targets: BTreeMap<Target, TargetOwner>,
-        /// What was passed over although nobody asked for that; without the pods that are simply not ready.
+        /// The endpoints that were skipped although no setting asks for that; without the pods that are simply not ready.
         skipped: Vec<Skipped>,
     },
-    /// The Service, or its port, is not there: nothing shall be registered.
+    /// The Service, or its port, does not exist: nothing is registered.
     BackendMissing {
-        /// What is missing.
+        /// The missing object.
         what: String,
     },
 }
@@ -100,7 +100,7 @@ pub enum UnresolvableBinding {
 }
 
 impl UnresolvableBinding {
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> &'static str {
         match self {
@@ -177,7 +177,7 @@ pub fn ready_pod<'a>(slices: &'a [EndpointSlice], binding: &TargetGroupBinding, 
     ready.find_map(|endpoint| endpoint.pod.as_deref())
 }
 
-/// What stands behind a target that is registered and not wanted.
+/// Returns the state of a target that is registered and not desired.
 pub fn target_state(snapshot: &Snapshot, binding: &TargetGroupBinding, written: &Target) -> TargetState {
     let usual = target(&written.id, written.port).id;
     let is = |address: &str| address == usual || target(address, written.port).id == usual;
@@ -224,7 +224,7 @@ fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, po
         for endpoint in &slice.endpoints {
             let mut skip = |why| skipped.push(Skipped { what: endpoint.address.clone(), why });
             let Some(pod) = &endpoint.pod else {
-                skip("no pod stands behind this endpoint");
+                skip("this endpoint has no pod");
                 continue;
             };
             let Some(pod) = snapshot.pods.get(&ObjectName::new(namespace, pod)) else {
@@ -234,7 +234,7 @@ fn pods(snapshot: &Snapshot, binding: &TargetGroupBinding, service: &Service, po
             let bucket = if endpoint.ready.unwrap_or(true) {
                 &mut targets
             } else if pod.containers_ready == Readiness::Ready && !endpoint.terminating {
-                // What such a pod waits for may be its readiness gate, which waits for being registered.
+                // Such a pod may wait for its readiness gate, which waits for its registration.
                 match snapshot.nodes.get(&ObjectName::new("", &pod.node)).map(|node| node.ready) {
                     Some(Readiness::Ready) => &mut targets,
                     Some(Readiness::Unknown) => &mut perhaps,

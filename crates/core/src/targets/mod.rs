@@ -15,7 +15,7 @@ use crate::{
     model::{TargetGroupArn, VpcId},
 };
 
-/// How a binding names its target group.
+/// The target group that a binding names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetGroupKey {
     /// `spec.targetGroupARN`

@@ -22,7 +22,7 @@ type PortsOn<'a> = (&'a SecurityGroupId, (i32, i32));
 /// Rules by the security group that they stand on.
 pub type RulesByGroup = BTreeMap<SecurityGroupId, BTreeSet<SecurityGroupRule>>;
 
-/// Where one target of a binding is.
+/// The location of one target of a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetEndpoint<'a> {
     /// The endpoint security group of its network interface.
@@ -36,19 +36,19 @@ pub struct TargetEndpoint<'a> {
 pub enum InvalidNetworking {
     /// A named port that no pod has.
     #[error(
-        "spec.networking: no pod behind the binding has a container port named `{0}`; name one that they have, or use its number"
+        "spec.networking: no pod of the binding has a container port named `{0}`; name one that they have, or use its number"
     )]
     UnknownPort(String),
     /// Nodes have no named ports.
     #[error(
-        "spec.networking: the port `{0}` is a name, which means nothing for the target type instance; use a number from 1 to 65535"
+        "spec.networking: the port `{0}` is a name, which has no meaning for the target type instance; use a number from 1 to 65535"
     )]
     NamedNodePort(String),
     /// Neither source or both.
     #[error("spec.networking: a peer names both an ipBlock and a securityGroup, or neither; give exactly one")]
     Peer,
-    /// Not a block of addresses.
-    #[error("spec.networking: `{0}` is no CIDR block; write it like 10.0.0.0/16 or 2001:db8::/32")]
+    /// The text is not a CIDR block.
+    #[error("spec.networking: `{0}` is not a CIDR block; write it like 10.0.0.0/16 or 2001:db8::/32")]
     Cidr(String),
 }
 
@@ -65,7 +65,7 @@ fn source(peer: &Peer) -> Result<Source, InvalidNetworking> {
     }
 }
 
-/// Returns whom a binding lets in. A peer that cannot be read lets in nobody.
+/// Returns the sources that a binding allows. A peer that cannot be read allows none.
 #[must_use]
 pub fn sources(networking: &Networking) -> Vec<Source> {
     networking.ingress.iter().flatten().flat_map(|ingress| &ingress.from).filter_map(|peer| source(peer).ok()).collect()
@@ -164,7 +164,7 @@ fn collapse(rules: BTreeSet<SecurityGroupRule>) -> BTreeSet<SecurityGroupRule> {
     collapsed
 }
 
-/// What changes on one security group.
+/// The changes of one security group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleChange {
     /// To be added, first.
@@ -173,16 +173,16 @@ pub struct RuleChange {
     pub revoke: Vec<SecurityGroupRule>,
 }
 
-/// Whether a rule is ours to revoke, by its description: `key=value` pairs with commas between.
+/// Returns true if the controller may revoke a rule, by its description: `key=value` pairs with commas between.
 #[must_use]
 pub fn is_ours(rule: &SecurityGroupRule) -> bool {
     rule.description.split(',').any(|pair| pair.trim() == NODE_RULE_DESCRIPTION)
 }
 
-/// Compares what a security group shall have with what it has. Rules of others are left alone.
+/// Compares the desired rules of a security group with its observed ones. Rules of other owners are not changed.
 #[must_use]
 pub fn changes(wanted: &BTreeSet<SecurityGroupRule>, existing: &BTreeSet<SecurityGroupRule>) -> RuleChange {
-    // EC2 has one rule of an identity alone: where somebody else made it, it does for us.
+    // EC2 has only one rule of an identity: one that another owner made is enough.
     let there: BTreeSet<_> = existing.iter().map(SecurityGroupRule::identity).collect();
     let needed: BTreeSet<_> = wanted.iter().map(SecurityGroupRule::identity).collect();
     let surplus = |rule: &&SecurityGroupRule| is_ours(rule) && !needed.contains(&rule.identity());
@@ -203,7 +203,7 @@ pub fn changes(wanted: &BTreeSet<SecurityGroupRule>, existing: &BTreeSet<Securit
 pub struct UnclearGroup {
     /// All groups of the interface.
     pub groups: Vec<SecurityGroupId>,
-    /// Those that carry the tags.
+    /// The groups that carry the tags.
     pub matching: Vec<SecurityGroupId>,
     /// The tags.
     pub tags: Vec<String>,
@@ -215,7 +215,7 @@ fn list<'a>(ids: impl Iterator<Item = &'a SecurityGroupId>) -> String {
 }
 
 impl UnclearGroup {
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         let tags = self.tags.join(" and ");

@@ -9,36 +9,36 @@ use super::endpoints::target;
 /// The most targets of one RegisterTargets or DeregisterTargets call.
 pub const MAX_PER_CALL: usize = 200;
 
-/// The calls that bring a target group to what it shall have, in their order: registering comes first, so that a rolling
+/// The calls that bring a target group to its desired targets, in their order: registering comes first, so that a rolling
 /// update never leaves the group with less than it had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetPlan {
-    /// One call each.
+    /// The targets to register, one call each.
     pub register: Vec<Vec<Target>>,
-    /// What is registered and not wanted; [`safe_to_deregister`] says which of it goes now.
+    /// The targets that are registered and not desired; [`safe_to_deregister`] returns those that go now.
     pub surplus: Vec<Target>,
     /// Wanted, but more than the limit allows.
     pub left_out: Vec<Target>,
 }
 
 impl TargetPlan {
-    /// Whether there is nothing to do.
+    /// Returns true if there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.register.is_empty() && self.surplus.is_empty()
     }
 }
 
-/// Whether a target is deregistered, and finishing its connections: registering it again brings it back.
+/// Returns true if a target is deregistered and completes its connections: registering it again brings it back.
 #[must_use]
 pub fn is_draining(health: &TargetHealth) -> bool {
     matches!(health.state.as_str(), "draining" | "unhealthy.draining")
 }
 
-/// What stands behind a target that is registered and not wanted, from the least to the most that it can still do.
+/// The state of a target that is registered and not desired, in the order of what it can still serve, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetState {
-    /// Nothing: the pod or node is not there.
+    /// The pod or node does not exist.
     Gone,
     /// A pod that finishes its connections.
     Terminating,
@@ -46,30 +46,30 @@ pub enum TargetState {
     Living,
 }
 
-/// How many wanted targets are not registered although that was tried.
+/// The number of desired targets that could not be registered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unregistered {
-    /// They will be: AWS was throttling, did not answer, could not be reached.
+    /// The number that will be registered: AWS was throttling, did not answer, could not be reached.
     pub pending: usize,
     /// AWS said that it will not take them.
     pub refused: usize,
-    /// Whether none of the wanted is registered, and letting others go would make no room.
+    /// True if no desired target is registered, and deregistering others would make no room.
     pub none_registered: bool,
 }
 
-/// Which of the surplus is deregistered, one call each.
+/// Returns the surplus targets to deregister, in one call each.
 ///
-/// A rollout does not wait for AWS: Kubernetes lets old pods go as new ones become ready in Kubernetes. So while new ones
-/// could not be registered yet, one target of the surplus stands in for each of them, and the count of registered targets
-/// never falls below what is wanted because of us: the best of the surplus, that is what lives, then what terminates.
+/// A rollout does not wait for AWS: Kubernetes removes old pods as new ones become ready in Kubernetes. So while new ones
+/// could not be registered yet, one target of the surplus stands in for each of them, and the controller never takes the count of
+/// registered targets below the desired one: the best of the surplus stay, first those that live, then those that terminate.
 /// That may even be a target whose pod is gone. It answers nothing, but health checks take it out by themselves, and it is
-/// let go as soon as its successor is registered, which is tried again in a second; a group that empties while AWS throttles
-/// answers nothing either, and to whoever looks at it, it looks like our doing.
+/// deregistered as soon as its successor is registered, which is tried again in a second; a group that empties while AWS throttles
+/// answers nothing either, and an observer would blame the controller.
 ///
-/// Nobody comes in place of what AWS refuses for good, and what is gone or going would wait forever. It goes at once, which
-/// also makes room where a quota was the reason. What lives stays all the same: a port that was changed, or labels that
-/// select other pods, are no reason to empty a group that works. And where none of the wanted is registered, the best of the
-/// surplus stays whatever it is: a group is never emptied while AWS refuses what shall be in it.
+/// No target stands in for one that AWS refuses permanently, as a target that is gone or going would wait forever. It goes at once,
+/// which also makes room where a quota was the reason. A target that lives stays all the same: a changed port, or labels that
+/// select other pods, are no reason to empty a group that works. And where no desired target is registered, the best of the
+/// surplus stays in any state: a group is never emptied while AWS refuses its desired targets.
 #[must_use]
 pub fn safe_to_deregister(
     surplus: Vec<Target>,
@@ -93,7 +93,7 @@ fn batches(targets: Vec<Target>) -> Vec<Vec<Target>> {
     targets.chunks(MAX_PER_CALL).map(<[Target]>::to_vec).collect()
 }
 
-/// Compares what a group shall have with what it has. `most` is the limit on targets in one group, where there is one.
+/// Compares the desired targets of a group with its observed ones. `most` is the limit on targets in one group, where there is one.
 #[must_use]
 pub fn plan(wanted: &BTreeSet<Target>, present: &BTreeMap<Target, TargetHealth>, most: Option<usize>) -> TargetPlan {
     // AWS may write an IPv6 address in another form than Kubernetes does.
@@ -183,7 +183,7 @@ mod tests {
     fn another_spelling_of_an_address_is_the_same_target() {
         let has = present(&[("2001:DB8:0::1", "healthy"), ("2001:db8:0:0::2", "healthy")]);
         let plan = plan(&[target("2001:db8::1", 80)].into(), &has, None);
-        // What goes is named as AWS names it.
+        // The targets to remove are named as AWS names them.
         let gone = Target { id: "2001:db8:0:0::2".to_owned(), port: 80 };
         assert_eq!((plan.register, plan.surplus), (vec![], vec![gone]));
     }

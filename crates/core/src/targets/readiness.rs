@@ -16,11 +16,11 @@ use super::{
     plan::is_draining,
 };
 
-/// What a pod is told whose binding is gone: nothing stands between it and its clients any more.
+/// The message on a pod whose binding is gone: traffic no longer depends on it.
 const BINDING_DELETED: &str = "Target Group Binding is deleted";
-/// What a pod is told whose binding has nothing to register.
+/// The message on a pod whose binding has nothing to register.
 const BACKEND_MISSING: &str = "the Service of the Target Group Binding is gone";
-/// AWS's state of a target that it has told no health of.
+/// The state of a target for which AWS has reported no health.
 const UNKNOWN: &str = "unknown";
 
 /// A pod with a readiness gate for a binding.
@@ -28,7 +28,7 @@ const UNKNOWN: &str = "unknown";
 pub struct GatedPod {
     /// Namespace and name.
     pub name: ObjectName,
-    /// Tells it from others of its name.
+    /// The UID, which distinguishes it from others of its name.
     pub uid: String,
     /// The gate, with what the pod says of it.
     pub gate: ReadinessGate,
@@ -56,7 +56,7 @@ impl GatedPod {
     }
 }
 
-/// Whether two states differ in nothing that is written.
+/// Returns true if two states are equal in all fields that are written.
 #[must_use]
 pub fn says_the_same(one: &GateState, other: &GateState) -> bool {
     (one.status, &one.reason, &one.message) == (other.status, &other.reason, &other.message)
@@ -67,15 +67,15 @@ pub fn says_the_same(one: &GateState, other: &GateState) -> bool {
 pub struct Change {
     /// The pod.
     pub pod: ObjectName,
-    /// That pod, and no other of its name.
+    /// The UID: that pod, and no other of its name.
     pub uid: String,
     /// The condition's type.
     pub condition: String,
-    /// What it shall say.
+    /// The desired state of the gate.
     pub state: GateState,
-    /// Whether it had another status before.
+    /// True if its status changes.
     pub turns: bool,
-    /// Where it becomes true: since when it was not.
+    /// The time since when it was not true, where it becomes true.
     pub waited_since: Option<k8s_openapi::jiff::Timestamp>,
 }
 
@@ -145,7 +145,7 @@ pub fn conditions(
         .collect()
 }
 
-/// Whether a target that AWS was asked about is not registered there, though it shall be.
+/// Returns true if a target whose health was read is not registered, though it is desired.
 #[must_use]
 pub fn is_missing(pods: &[GatedPod], healths: &BTreeMap<Target, TargetHealth>) -> bool {
     let registered: BTreeSet<Target> = healths
@@ -156,10 +156,10 @@ pub fn is_missing(pods: &[GatedPod], healths: &BTreeMap<Target, TargetHealth>) -
     pods.iter().flat_map(|pod| &pod.targets).any(|target| !registered.contains(target))
 }
 
-/// Why no pod waits for a binding any more.
+/// The reason why no pod waits for a binding any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenGateReason {
-    /// It is deleted.
+    /// The binding is deleted.
     BindingDeleted,
     /// Its Service or the port is not there.
     BackendMissing,
@@ -185,7 +185,7 @@ pub fn opened(snapshot: &Snapshot, binding: &ObjectName, why: OpenGateReason) ->
         .collect()
 }
 
-/// Whether AWS is asked for the healths of a binding's targets.
+/// The decision to ask AWS for the health of a binding's targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthQuery {
     /// No pod waits.

@@ -11,19 +11,19 @@ const READY: &str = "Ready";
 /// The condition whose message is the ARN of the target group that the binding holds.
 const HELD: &str = "TargetGroupHeld";
 
-/// What a binding's status shall say.
+/// The desired content of a binding's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Whether its targets are registered as they shall be.
+    /// True if its targets are registered as desired.
     pub ready: bool,
-    /// One word.
+    /// The reason, in one word.
     pub reason: &'static str,
     /// For people.
     pub message: String,
 }
 
 impl Report {
-    /// All is as it shall be. It says no numbers, so that a rollout writes no status.
+    /// Everything is as desired. The text has no numbers, so that a rollout writes no status.
     #[must_use]
     pub fn reconciled() -> Self {
         let message = "the endpoints of the Service are registered in the target group".to_owned();
@@ -31,7 +31,7 @@ impl Report {
     }
 }
 
-/// Returns the ARN of the target group that a binding holds, or held last, where its status tells.
+/// Returns the ARN of the target group that a binding holds, or held last, where its status names it.
 #[must_use]
 pub fn held(status: &TargetGroupBindingStatus) -> Option<&str> {
     let mut conditions = status.conditions.iter().flatten();

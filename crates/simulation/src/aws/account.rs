@@ -32,7 +32,7 @@ pub struct Limits {
     pub rules: usize,
     /// For each Application Load Balancer.
     pub unique_target_groups: usize,
-    /// For each listener, the default one aside.
+    /// For each listener, without the default one.
     pub certificates: usize,
     /// For each target group.
     pub targets: usize,
@@ -69,7 +69,7 @@ pub(super) struct Balancer {
     /// Subnet, and the private address that was asked for there.
     pub subnets: BTreeMap<String, Option<String>>,
     pub security_groups: BTreeSet<String>,
-    /// True if it was made in security groups: a Network Load Balancer that was not never gets any.
+    /// True if it was created in security groups: a Network Load Balancer created without any can never be given one.
     pub made_in_groups: bool,
     pub attributes: Attributes,
     pub tags: Tags,
@@ -97,7 +97,7 @@ pub(super) struct Listener {
     pub protocol: String,
     pub default_action: Action<String>,
     pub default_certificate: Option<String>,
-    /// Those besides the default, which may be among them.
+    /// The certificates other than the default, which may be among them.
     pub certificates: BTreeSet<String>,
     pub ssl_policy: Option<String>,
     pub alpn_policy: Option<String>,
@@ -189,7 +189,7 @@ pub(super) struct SecurityGroup {
     pub made: Instant,
 }
 
-/// Everything.
+/// The state of the account.
 #[derive(Debug)]
 pub(super) struct Account {
     seed: u64,
@@ -277,12 +277,12 @@ pub(super) fn parent(arn: &str) -> Option<String> {
     }
 }
 
-/// A refusal of something that is not simulated; it is told in the state and in the log.
+/// The refusal of a call that is not simulated; it is recorded in the state and in the log.
 pub(super) fn not_simulated(what: impl Into<String>) -> Refusal {
     refusal(UNSUPPORTED, what)
 }
 
-/// Why a thing of this kind is not there.
+/// Returns the refusal for a resource of this kind that does not exist.
 pub(super) fn not_found(id: &str) -> Refusal {
     if id.starts_with("sg-") {
         return refusal("InvalidGroup.NotFound", format!("The security group '{id}' does not exist"));
@@ -296,22 +296,22 @@ pub(super) fn not_found(id: &str) -> Refusal {
     }
 }
 
-/// One call on its way through the account.
+/// A call on its way through the account.
 pub(super) struct Session<'a> {
     pub account: &'a mut Account,
     pub request: &'a Request,
     pub faults: &'a Faults,
     pub page_size: usize,
     pub now: Instant,
-    /// True if this call does not see yet what is fresh.
+    /// True if this call does not see resources that have just been created.
     pub misses_fresh: bool,
-    /// True if this list lacks what is fresh.
+    /// True if this list lacks resources that have just been created.
     pub lists_without_fresh: bool,
     pub random: Random,
 }
 
 impl Session<'_> {
-    /// Answers the call.
+    /// Returns the answer to the call.
     pub(super) fn answer(&mut self) -> Answer {
         let answer = match self.request.operation.as_str() {
             "CreateLoadBalancer" => self.create_load_balancer(),
@@ -375,12 +375,12 @@ impl Session<'_> {
         answer
     }
 
-    /// Returns true if what was made then is there for this call. What is fresh is so nowhere yet with AWS.
+    /// Returns true if a resource created at that time exists for this call. AWS shows a new one not everywhere at once.
     pub(super) fn sees(&self, made: Instant) -> bool {
         !(self.misses_fresh && self.is_younger(made, self.faults.fresh_for))
     }
 
-    /// Returns true if what was made then is in a list that is not asked for by name.
+    /// Returns true if a resource created at that time is in a list that does not ask for it by name.
     pub(super) fn lists(&self, made: Instant) -> bool {
         !(self.lists_without_fresh && self.is_younger(made, self.faults.unlisted_for))
     }
@@ -419,7 +419,7 @@ impl Session<'_> {
         self.account.security_groups.get_mut(id).filter(|_| seen).ok_or_else(|| not_found(id))
     }
 
-    /// One page of a list, which is sorted by the keys, and the element that asks for the next.
+    /// Returns a page of a list, which is sorted by the keys, and the element that asks for the next.
     pub(super) fn page(&self, items: BTreeMap<String, String>) -> Result<(Vec<String>, String), Refusal> {
         let (size, marker, next) = if self.request.is_ec2() {
             ("MaxResults", "NextToken", "nextToken")

@@ -10,9 +10,9 @@ use super::{
 };
 use albatross_core::model::{Action, Condition, QueryStringValue, Stickiness, WeightedTargetGroup};
 
-/// How many values the conditions of a rule have together.
+/// The most values that the conditions of a rule have together.
 const VALUES: usize = 5;
-/// How many target groups one action names.
+/// The most target groups that one action names.
 const GROUPS: usize = 5;
 
 fn invalid(message: impl Into<String>) -> Refusal {
@@ -191,7 +191,7 @@ pub(super) fn read_conditions(request: &Request) -> Result<Vec<Condition>, Refus
     Ok(conditions)
 }
 
-/// How many values a condition has, where AWS takes them.
+/// Returns the number of values of a condition that AWS accepts.
 fn checked(condition: &Condition) -> Result<usize, Refusal> {
     let texts: Vec<&String> = match condition {
         Condition::HostHeader { values, regex_values }
@@ -256,7 +256,7 @@ fn forwards_to(protocol: &str) -> &'static [&'static str] {
 }
 
 impl Session<'_> {
-    /// Whether a listener of this load balancer and protocol may have an action.
+    /// Checks that a listener of this load balancer and protocol can have an action.
     pub(super) fn may_act(&self, balancer: &str, protocol: &str, action: &Action<String>) -> Result<(), Refusal> {
         let web = matches!(protocol, "HTTP" | "HTTPS");
         if !web && !matches!(action, Action::Forward { .. }) {

@@ -11,7 +11,7 @@ fn attributes(pairs: &[(&str, &str)]) -> Attributes {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Of a load balancer.
+/// Returns the attributes of a load balancer.
 pub(super) fn of_load_balancer(kind: &str) -> Attributes {
     let mut all = attributes(&[
         ("access_logs.s3.bucket", ""),
@@ -48,7 +48,7 @@ pub(super) fn of_load_balancer(kind: &str) -> Attributes {
     all
 }
 
-/// Of a target group.
+/// Returns the attributes of a target group.
 pub(super) fn of_target_group(protocol: &str, target_type: &str) -> Attributes {
     let mut all = attributes(&[
         ("deregistration_delay.timeout_seconds", "300"),
@@ -83,7 +83,7 @@ pub(super) fn of_target_group(protocol: &str, target_type: &str) -> Attributes {
     all
 }
 
-/// Of a listener.
+/// Returns the attributes of a listener.
 pub(super) fn of_listener(protocol: &str) -> Attributes {
     match protocol {
         "HTTP" | "HTTPS" => attributes(&[("routing.http.response.server.enabled", "true")]),
@@ -92,7 +92,7 @@ pub(super) fn of_listener(protocol: &str) -> Attributes {
     }
 }
 
-/// Those that are not what AWS gives.
+/// Returns the attributes that differ from AWS's defaults.
 pub(super) fn changed(all: &Attributes, defaults: &Attributes) -> Attributes {
     all.iter().filter(|(key, value)| defaults.get(*key) != Some(value)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }

@@ -13,9 +13,9 @@ use super::{
     wire::{Answer, Refusal, element, members, optional, refusal, text, texts},
 };
 
-/// How long a new load balancer is being set up.
+/// The time to provision a new load balancer.
 const PROVISIONING: Duration = Duration::from_secs(60);
-/// How long the network interfaces of a deleted one may stay, in seconds.
+/// The most seconds for which the network interfaces of a deleted one stay.
 const LINGERING: u64 = 20;
 
 /// Subnet, and the private address that is asked for there.
@@ -159,7 +159,7 @@ impl Session<'_> {
         Ok(wanted)
     }
 
-    /// A security group that a load balancer shall be in, as ELB v2 refuses it.
+    /// Checks a security group for a load balancer, with the refusal of ELB v2.
     fn elb_security_group(&mut self, id: &str) -> Result<(), Refusal> {
         match self.security_group(id) {
             Ok(_) => Ok(()),
@@ -186,7 +186,7 @@ impl Session<'_> {
 
     pub(super) fn delete_load_balancer(&mut self) -> Answer {
         let arn = self.request.need("LoadBalancerArn")?;
-        // One that is gone is deleted. One that is fresh is not taken for gone here, because it would stay.
+        // One that is gone is deleted. A new one that is not visible yet is not treated as gone here, because it would stay.
         let Some(balancer) = self.account.balancers.get(arn) else { return Ok(String::new()) };
         if balancer.attributes.get("deletion_protection.enabled").is_some_and(|value| value == "true") {
             let message = format!("Load balancer '{arn}' cannot be deleted because deletion protection is enabled");

@@ -40,7 +40,7 @@ fn checked_certificate(arn: &str) -> Result<(), Refusal> {
     if good { Ok(()) } else { Err(missing()) }
 }
 
-/// A listener as CreateListener or ModifyListener wants it.
+/// A listener with the parameters of CreateListener or ModifyListener.
 #[derive(Default)]
 struct Wanted {
     port: Option<u16>,
@@ -202,7 +202,7 @@ impl Session<'_> {
         Ok(String::new())
     }
 
-    /// The certificates of a call on the list besides the default one.
+    /// The certificates of a call on the list, which is separate from the default one.
     fn wanted_certificates(&self) -> Result<Vec<String>, Refusal> {
         let items = self.request.items("Certificates");
         let arns = items.iter().map(|item| self.request.need(&format!("{item}.CertificateArn")).map(str::to_owned));
@@ -261,9 +261,9 @@ impl Session<'_> {
     }
 }
 
-/// Whether two listeners take the same traffic.
+/// Returns true if two listeners take the same traffic.
 fn overlap(one: &Listener, other: &Listener) -> bool {
-    // A TCP and a UDP listener of one port would be two; AWS wants TCP_UDP instead.
+    // A TCP and a UDP listener of one port would be two; AWS needs TCP_UDP instead.
     one.port == other.port
 }
 
@@ -273,7 +273,7 @@ fn check_protocol(protocol: &str, is_application: bool) -> Result<(), Refusal> {
     if known.contains(&protocol) { Ok(()) } else { Err(invalid(message())) }
 }
 
-/// What AWS insists on and fills in where TLS is spoken, and refuses where it is not.
+/// Fills in AWS's defaults and checks its requirements for listeners with TLS, and refuses TLS settings on others.
 fn settle(listener: &mut Listener) -> Result<(), Refusal> {
     let protocol = &listener.protocol;
     if listener.is_secure() {
@@ -285,7 +285,7 @@ fn settle(listener: &mut Listener) -> Result<(), Refusal> {
         return Err(invalid(format!("Certificates and SSL policies cannot be specified for {protocol} listeners")));
     }
     if listener.alpn_policy.is_some() && protocol != "TLS" {
-        return Err(refusal("ALPNPolicyNotSupported", "An ALPN policy is for TLS listeners alone"));
+        return Err(refusal("ALPNPolicyNotSupported", "An ALPN policy is only for TLS listeners"));
     }
     Ok(())
 }

@@ -50,10 +50,10 @@ use self::{
 
 /// The longest that a call takes, in milliseconds.
 const LONGEST: u64 = 30;
-/// The number of things on one page of a list.
+/// The number of items on one page of a list.
 const PAGE: usize = 20;
 
-/// The faults. The first five are probabilities, of each call alone, together at most 1; so is the sixth, of deletions.
+/// The faults. The first five are probabilities, each of a single call, together at most 1; so is the sixth, of deletions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
     /// AWS takes no more calls for now.
@@ -68,13 +68,13 @@ pub struct Faults {
     pub lost_after: f64,
     /// A deletion is refused because something else uses the thing.
     pub in_use: f64,
-    /// Anything younger is not there, with probability 1/2, for calls that name it, but for those on its tags.
+    /// Resources younger than this are absent, with probability 1/2, for calls that name them, except for calls on their tags.
     pub fresh_for: Duration,
-    /// Anything younger is not in a list, with probability 1/2.
+    /// Resources younger than this are absent from lists, with probability 1/2.
     pub unlisted_for: Duration,
 }
 
-/// The end of a call for the caller.
+/// The result of a call for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Outcome {
     /// With success.
@@ -100,12 +100,12 @@ pub struct Call {
     pub params: BTreeMap<String, String>,
     /// True if it is more than a Describe.
     pub is_write: bool,
-    /// True if it was carried out. A write that was, and that found nothing to do, is among them.
+    /// True if it was carried out. A write that was carried out and found nothing to do counts too.
     pub took_effect: bool,
     pub outcome: Outcome,
 }
 
-/// One AWS account; clones are the same account.
+/// An AWS account; clones are the same account.
 #[derive(Clone)]
 pub struct SimulatedAws(Arc<Mutex<Inner>>);
 
@@ -138,13 +138,13 @@ struct Planned {
 
 /// The caller's end is near.
 struct Crash {
-    /// The number of writes that come before.
+    /// The number of writes before it.
     after: u64,
     takes_effect: bool,
     crashed: oneshot::Sender<()>,
 }
 
-/// The fate of a call.
+/// The outcome chosen for a call.
 enum Fate {
     Answer,
     Throttle,
@@ -162,7 +162,7 @@ enum Fate {
 struct Arrival {
     request: Request,
     fate: Fate,
-    /// The time that it takes to be carried out, and then to be answered.
+    /// The time until it is carried out, and then until it is answered.
     before: Duration,
     after: Duration,
     random: Random,
@@ -170,7 +170,7 @@ struct Arrival {
     lists_without_fresh: bool,
 }
 
-/// The answer that the caller gets.
+/// The reply to the caller.
 enum Reply {
     Http(u16, String),
     Lost,
@@ -209,7 +209,7 @@ impl SimulatedAws {
         self.inner().faults = faults;
     }
 
-    /// Sets the largest number of things on a page of a list.
+    /// Sets the most items on a page of a list.
     pub fn set_page_size(&self, size: usize) {
         self.inner().page_size = size.max(1);
     }
@@ -219,7 +219,7 @@ impl SimulatedAws {
         self.inner().account.limits = limits;
     }
 
-    /// The write that comes after so many others from now on is carried out, or not, and never answered. It is told then.
+    /// Lets the write that comes after so many others be carried out, or not, and never answered. The receiver is notified then.
     /// Only the last that was asked for counts, and only once.
     pub fn crash_at(&self, write: u64, takes_effect: bool) -> oneshot::Receiver<()> {
         let (crashed, reported) = oneshot::channel();
@@ -227,12 +227,12 @@ impl SimulatedAws {
         reported
     }
 
-    /// The process that shall crash lives on.
+    /// Lets the process that was to crash live on.
     pub fn disarm(&self) {
         self.inner().crash = None;
     }
 
-    /// Everything in the account.
+    /// Returns the state of the account.
     pub fn state(&self) -> State {
         self.inner().account.state()
     }
@@ -242,17 +242,17 @@ impl SimulatedAws {
         std::mem::take(&mut self.inner().calls)
     }
 
-    /// Makes other people's load balancers and target groups in the same VPC, and answers the ARNs of the latter.
+    /// Creates load balancers and target groups of other owners in the same VPC, and returns the ARNs of the latter.
     pub fn add_foreign(&self, load_balancers: usize, target_groups: usize) -> Vec<String> {
         self.inner().account.add_foreign(load_balancers, target_groups)
     }
 
-    /// Somebody changes something of the cluster's by hand. Tells what; `None` where there is nothing to change.
+    /// Changes a resource of the cluster by hand. Returns the change; `None` where there is nothing to change.
     pub fn tamper(&self, random: &mut Random) -> Option<String> {
         self.inner().account.tamper(random)
     }
 
-    /// Somebody protects a load balancer from deletion by hand, or no longer. Tells whether there is one of that name.
+    /// Protects a load balancer from deletion by hand, or ends that. Returns true if there is one of that name.
     pub fn protect(&self, name: &str, on: bool) -> bool {
         self.inner().account.protect(name, on)
     }
@@ -381,7 +381,7 @@ impl Inner {
                 (Outcome::ServerError, failure(500, code, "An internal error has occurred"))
             }
             (Fate::Crash(crash), _) => {
-                // Nobody may listen any more.
+                // The caller may no longer listen.
                 let _ = crash.crashed.send(());
                 (Outcome::Lost, Reply::Never)
             }
@@ -432,14 +432,14 @@ impl HttpClient for SimulatedAws {
 }
 
 impl State {
-    /// Returns true if nothing was asked that is not simulated.
+    /// Returns true if no call was made that is not simulated.
     pub fn is_sound(&self) -> bool {
         self.not_simulated.is_empty()
     }
 }
 
 impl Outcome {
-    /// Returns true if something was asked that is not simulated.
+    /// Returns true if the call is not simulated.
     pub fn is_not_simulated(&self) -> bool {
         *self == Self::Refused(UNSUPPORTED.to_owned())
     }

@@ -52,7 +52,7 @@ fn tags(pairs: &[(&str, &str)]) -> Tags {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Returns the resources that are there before anything is made.
+/// Returns the network before anything is created.
 pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
     let mut subnets = BTreeMap::new();
     for (number, letter) in (0u8..).zip(["a", "b", "c"]) {
@@ -111,7 +111,7 @@ impl Network {
         interface.expect("there are three nodes, 0 to 2").addresses.insert(address.to_owned());
     }
 
-    /// Returns true if a VPC has an address.
+    /// Returns true if the VPC has an address.
     pub(super) fn holds(&self, vpc: &str, address: IpAddr) -> bool {
         let mut blocks = self.vpcs.get(vpc).into_iter().flatten();
         blocks.any(|block| block.parse::<IpNet>().is_ok_and(|block| block.contains(&address)))
@@ -291,7 +291,7 @@ impl Session<'_> {
     }
 }
 
-/// Returns true if all filters hold.
+/// Returns true if all filters match.
 pub(super) fn matches(
     filters: &[(String, Vec<String>)],
     has: &Filterable<'_>,

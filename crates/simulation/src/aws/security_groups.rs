@@ -35,7 +35,7 @@ impl SecurityGroup {
     }
 }
 
-/// The rules as EC2 tells them: those of the same protocol and ports are one permission.
+/// Returns the rules as EC2 lists them: those of the same protocol and ports are one permission.
 fn permissions(rules: &BTreeSet<SecurityGroupRule>) -> Vec<String> {
     let ports: BTreeSet<_> = rules.iter().map(|r| (&r.protocol, r.from_port, r.to_port)).collect();
     let permission = |(protocol, from, to): (&String, Option<i32>, Option<i32>)| {

@@ -14,13 +14,13 @@ use albatross_core::model::{
     tags::{INGRESS_RESOURCE, SERVICE_RESOURCE},
 };
 
-/// Everything in the account, by name.
+/// The state of the account, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct State {
     pub load_balancers: BTreeMap<String, LoadBalancerState>,
     pub target_groups: BTreeMap<String, TargetGroupState>,
     pub security_groups: BTreeMap<String, SecurityGroupState>,
-    /// What was asked of AWS that is not simulated. Always a mistake, of the simulation or of who asked.
+    /// The calls that are not simulated. Always a mistake, of the simulation or of the caller.
     pub not_simulated: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ pub struct LoadBalancerState {
     pub subnets: BTreeMap<String, Option<String>>,
     /// Names.
     pub security_groups: BTreeSet<String>,
-    /// Those that are not AWS's defaults.
+    /// The attributes that differ from AWS's defaults.
     pub attributes: Attributes,
     pub tags: Tags,
     /// By port.
@@ -72,7 +72,7 @@ pub struct TargetGroupState {
     pub port: u16,
     /// In words.
     pub health_check: String,
-    /// Those that are not AWS's defaults.
+    /// The attributes that differ from AWS's defaults.
     pub attributes: Attributes,
     pub tags: Tags,
     /// `id:port` of those that are registered, not of those that are draining.
@@ -135,7 +135,7 @@ impl Account {
             protocol: listener.protocol.clone(),
             default_action: self.action_state(&listener.default_action),
             default_certificate: listener.default_certificate.clone(),
-            // One that became the default stays on the list, to no effect, until somebody takes it off.
+            // One that became the default stays on the list, without effect, until it is removed.
             certificates: listener
                 .certificates
                 .iter()

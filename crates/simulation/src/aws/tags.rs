@@ -7,7 +7,7 @@ use super::{
 use albatross_core::model::Tags;
 
 const MOST: usize = 50;
-/// How many resources one DescribeTags takes.
+/// The most resources of one DescribeTags.
 const AT_ONCE: usize = 20;
 
 /// Refuses tags that AWS does not take.

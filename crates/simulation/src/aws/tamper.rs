@@ -22,7 +22,7 @@ fn others() -> Tags {
 }
 
 impl Account {
-    /// Makes other people's load balancers, each with a listener, and target groups; the first of those are in use.
+    /// Creates load balancers of other owners, each with a listener, and target groups; the first of those are in use.
     pub(super) fn add_foreign(&mut self, load_balancers: usize, target_groups: usize) -> Vec<String> {
         let now = Instant::now();
         let groups: Vec<_> = (0..target_groups).map(|_| self.add_foreign_target_group(now)).collect();
@@ -117,8 +117,8 @@ impl Account {
         arn
     }
 
-    /// Somebody changes something that carries a cluster's tag, by hand. All of it can be put right by who knows what shall
-    /// be; so the tags by which things are found again stay.
+    /// Changes a resource with a cluster's tag by hand. All of it can be corrected by a controller that knows what must
+    /// exist; so the tags by which resources are found again stay.
     pub(super) fn tamper(&mut self, random: &mut Random) -> Option<String> {
         let mut edits = self.edits_of_balancers();
         edits.extend(self.edits_of_target_groups());

@@ -15,9 +15,9 @@ use super::{
 };
 use albatross_core::model::EVERY_ZONE;
 
-/// The time that a target's first health checks take.
+/// The duration of a target's first health checks.
 const CHECKING: Duration = Duration::from_secs(20);
-/// The number of targets that one call takes.
+/// The most targets of one call.
 const AT_ONCE: usize = 200;
 
 /// A state, and why, as a code and in words.
@@ -235,7 +235,7 @@ impl Session<'_> {
 
     pub(super) fn delete_target_group(&mut self) -> Answer {
         let arn = self.request.need("TargetGroupArn")?.to_owned();
-        // One that is gone is deleted. One that is fresh is not taken for gone here, because it would stay.
+        // One that is gone is deleted. A new one that is not visible yet is not treated as gone here, because it would stay.
         if self.account.users(&arn).next().is_some() {
             let message = format!("Target group '{arn}' is currently in use by a listener or a rule");
             return Err(refusal("ResourceInUse", message));

@@ -111,7 +111,7 @@ fn target_group(target_type: TargetType) -> TargetGroup {
 }
 
 impl World {
-    /// What a newcomer reads.
+    /// Returns the stack as a new inventory reads it.
     async fn observed(&self) -> ObservedStack {
         Inventory::new(self.aws.reader().clone(), "demo", vpc()).observe_whole(&stack()).await.unwrap()
     }

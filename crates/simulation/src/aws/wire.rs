@@ -108,7 +108,7 @@ impl Request {
         (1..).map_while(|number| self.text(&self.member(name, number))).collect()
     }
 
-    /// Where the fields of each item of a list begin.
+    /// Returns the prefixes of the fields of each item of a list.
     pub(super) fn items(&self, name: &str) -> Vec<String> {
         let _ = self.text(name);
         (1..).map(|number| self.member(name, number)).take_while(|item| self.has(item)).collect()
@@ -134,7 +134,7 @@ impl Request {
         Ok(pairs)
     }
 
-    /// Returns the fields that were not looked at.
+    /// Returns the parameters that the simulation has not read.
     pub(super) fn unread(&self) -> Vec<String> {
         let read = self.read.borrow();
         self.params.keys().filter(|key| !read.contains(*key)).cloned().collect()

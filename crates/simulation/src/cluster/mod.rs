@@ -24,7 +24,7 @@ use super::random::Random;
 use store::{Answer, Part, Store};
 pub use store::{Change, Kind, finalizers, is_deleting};
 
-/// What goes wrong, as probabilities for each request or event.
+/// The faults, as probabilities for each request or event.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     /// A request is answered with 500 and has no effect.
@@ -35,7 +35,7 @@ pub struct Faults {
     pub lost_before: f64,
     /// A write is never answered and has its effect.
     pub lost_after: f64,
-    /// Somebody else writes an object just before a write.
+    /// Another client writes an object just before a write.
     pub contended: f64,
     /// A list is in several pages, and expires in between.
     pub torn_lists: f64,
@@ -43,18 +43,18 @@ pub struct Faults {
     pub breaks: f64,
     /// An event and all that follow are lost, until the watch ends with 410 Gone.
     pub expires: f64,
-    /// An event is told twice.
+    /// An event is sent twice.
     pub duplicates: f64,
     /// By how much an event is late at most, each watch by itself.
     pub latest: Duration,
-    /// How long a request takes at most.
+    /// The most time that a request takes.
     pub slowest: Duration,
 }
 
-/// Where the lease is: namespace and name.
+/// The lease's namespace and name.
 pub const LEASE: (&str, &str) = ("kube-system", "aws-load-balancer-controller-leader");
 
-/// What the controller watches.
+/// The kinds that the controller watches.
 const WATCHED: [&str; 9] = [
     "ingresses",
     "ingressclasses",
@@ -88,7 +88,7 @@ impl Request {
 struct Stream {
     life: Life,
     plural: &'static str,
-    /// The last version that was told.
+    /// The last version that was sent.
     version: u64,
 }
 
@@ -98,14 +98,14 @@ struct State {
     opened: u64,
     /// Versions up to this one are forgotten: a watch from there is gone.
     compacted: u64,
-    /// What is left of lists that are read in pages, with their versions.
+    /// The remaining pages of lists that are read in pages, with their versions.
     pages: BTreeMap<u64, (u64, Vec<Arc<Value>>)>,
     faults: Faults,
-    /// Kinds of which nothing is told before that time.
+    /// The kinds whose watches are silent before that time.
     stalled: BTreeMap<&'static str, Instant>,
     random: Random,
     requests: Vec<Request>,
-    /// Whether each write is compared with the lease, and what was written without it.
+    /// True if each write is compared with the lease, and writes without it are recorded.
     judges: bool,
     without_lease: Vec<String>,
 }
@@ -144,7 +144,7 @@ impl Inner {
         i64::try_from(self.started.elapsed().as_secs()).expect("a world does not last for ages")
     }
 
-    /// Changes objects, and tells the watches.
+    /// Changes objects, and notifies the watches.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
         let changed = change(&mut state);
@@ -153,7 +153,7 @@ impl Inner {
     }
 }
 
-/// Whether a process of the controller lives. Nothing that a dead one asks for is heard or answered, and a frozen one hears no
+/// The life of a process of the controller. A dead one sends no request and hears no answer, and a frozen one hears no
 /// answer until it goes on.
 #[derive(Clone, Debug)]
 pub struct Life(Arc<Vitals>);
@@ -184,7 +184,7 @@ impl Life {
         !self.0.lives.load(Ordering::SeqCst)
     }
 
-    /// Freezes it, or has it go on.
+    /// Freezes it, or lets it go on.
     pub fn freeze(&self, frozen: bool) {
         self.0.frozen.send_replace(frozen);
     }
@@ -288,7 +288,7 @@ impl SimulatedCluster {
         self.0.state().store.log.clone()
     }
 
-    /// Whether a process has heard of everything that has happened to the kinds that the controller watches.
+    /// Returns true if a process has received every change of the kinds that the controller watches.
     pub fn has_heard(&self, life: &Life) -> bool {
         let state = self.0.state();
         let of_process = |stream: &&Stream| Arc::ptr_eq(&stream.life.0, &life.0);
@@ -311,7 +311,7 @@ impl SimulatedCluster {
         self.0.state().judge(life, what);
     }
 
-    /// What was written by others than the holder of the lease.
+    /// Returns the writes of processes that did not hold the lease.
     pub fn written_without_lease(&self) -> Vec<String> {
         self.0.state().without_lease.clone()
     }
@@ -322,7 +322,7 @@ impl SimulatedCluster {
         store.version - store.renewals
     }
 
-    /// Has the watches of one of the kinds that the controller watches stay open and tell nothing for a while. Returns its
+    /// Lets the watches of one of the kinds that the controller watches stay open and silent for a while. Returns its
     /// plural.
     pub fn stall(&self, kind: usize, time: Duration) -> &'static str {
         let plural = WATCHED.get(kind % WATCHED.len()).expect("a remainder is less");

@@ -24,10 +24,10 @@ pub(super) fn client(cluster: Arc<Inner>, life: Life) -> kube::Client {
     kube::Client::new(router, "default")
 }
 
-/// After how long the real client gives up a connection on which nothing comes, as `start::SILENCE`.
+/// The time after which the real client closes a silent connection, as `start::SILENCE`.
 const SILENCE: Duration = Duration::from_secs(320);
 
-/// What a path names.
+/// The object or collection that a path names.
 #[derive(Debug)]
 struct Target {
     kind: &'static Kind,
@@ -83,7 +83,7 @@ fn refused(refusal: &Refusal) -> Response<Body> {
     response(refusal.code, refusal.to_json().to_string())
 }
 
-/// What happens to a request.
+/// The outcome chosen for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Answered,
@@ -127,7 +127,7 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
         life.goes_on().await;
         return refused(&Refusal::new(500, "InternalError", "the connection was lost"));
     }
-    // What is on its way arrives, also when whoever sent it is dead by then.
+    // A request on its way arrives, even if its sender is dead by then.
     tokio::time::sleep(Duration::from_micros(500) + latency / 2).await;
     if is_watch && fate == Fate::Answered {
         return watch(cluster, life, &target, &parts.uri);
@@ -190,7 +190,7 @@ fn watch(cluster: Arc<Inner>, life: Life, target: &Target, uri: &Uri) -> Respons
     response(200, Watch { cluster, number, kind, namespace, until, random, connections, ended: false }.body())
 }
 
-/// Does what a request asks for.
+/// Carries out a request.
 fn serve(
     state: &mut State,
     now: i64,
@@ -227,7 +227,7 @@ fn written(answer: Answer) -> Result<String, Refusal> {
     answer.map(|object| object.to_string())
 }
 
-/// Whether an object has the labels of a selector that consists of equalities.
+/// Returns true if an object has the labels of a selector that consists of equalities.
 fn selected(object: &Value, selector: &str) -> bool {
     selector.split(',').filter(|part| !part.is_empty()).all(|part| {
         let (key, value) = part.split_once('=').unwrap_or_else(|| panic!("a selector that is not simulated: {part}"));

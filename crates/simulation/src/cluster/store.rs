@@ -17,9 +17,9 @@ pub struct Kind {
     pub version: &'static str,
     pub plural: &'static str,
     pub name: &'static str,
-    /// Whether changes of what is wanted count up `metadata.generation`.
+    /// True if changes of the spec increase `metadata.generation`.
     counts: bool,
-    /// Whether the status is written by itself.
+    /// True if the status is written by a request of its own.
     status: bool,
 }
 
@@ -63,7 +63,7 @@ impl Kind {
     }
 }
 
-/// What an answer of the API server that is no object says.
+/// An error answer of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub code: u16,
@@ -86,10 +86,10 @@ impl Refusal {
 
 pub(super) type Answer = Result<Arc<Value>, Refusal>;
 
-/// Where an object is: plural of its kind, namespace, name.
+/// The key of an object: plural of its kind, namespace, name.
 pub(super) type ObjectKey = (&'static str, String, String);
 
-/// One event of a watch.
+/// An event of a watch.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub plural: &'static str,
@@ -112,15 +112,15 @@ pub(super) struct Store {
     pub version: u64,
     objects: BTreeMap<ObjectKey, Arc<Value>>,
     pub log: Vec<Change>,
-    /// How often a name has been given, so that the uid of an object depends on nothing else.
+    /// The number of times that a name has been used, so that the uid of an object depends on nothing else.
     incarnations: BTreeMap<ObjectKey, u32>,
-    /// How many changes were of leases, which are renewed for ever.
+    /// The number of changes of leases, which are renewed for ever.
     pub renewals: u64,
-    /// Whether a policy engine puts a label and an annotation of its own on each TargetGroupBinding that is written.
+    /// True if a policy engine puts a label and an annotation of its own on each TargetGroupBinding that is written.
     pub policy: bool,
 }
 
-/// Which part of an object a write is for.
+/// The part of an object that a write is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Main,
@@ -172,7 +172,7 @@ fn merge(target: &mut Value, patch: &Value) {
     *target = Value::Object(fields);
 }
 
-/// What counts as one generation.
+/// Returns the fields whose changes count as a generation.
 fn wanted(object: &Value) -> Map<String, Value> {
     let fields = object.as_object().into_iter().flatten();
     fields
@@ -181,7 +181,7 @@ fn wanted(object: &Value) -> Map<String, Value> {
         .collect()
 }
 
-/// Simulated time, as the objects tell it.
+/// Returns the simulated time in the form of objects.
 pub(super) fn time(seconds: i64) -> String {
     Timestamp::from_second(1_767_225_600 + seconds).expect("a time of this age").to_string()
 }
@@ -195,7 +195,7 @@ pub fn is_deleting(object: &Value) -> bool {
 }
 
 impl Store {
-    /// What a mutating webhook makes of an object that is written: the annotation is another one each time.
+    /// Applies a mutating webhook to an object that is written: the annotation is another one each time.
     fn enforce(&self, kind: &'static Kind, object: &mut Value) {
         if self.policy && kind.plural == "targetgroupbindings" {
             object["metadata"]["labels"]["policy.example.com/team"] = json!("shop");
@@ -226,7 +226,7 @@ impl Store {
         } else {
             self.objects.insert(place, Arc::clone(&object));
         }
-        // Nobody watches these, and there are many.
+        // These are not watched, and there are many.
         if !matches!(kind.plural, "events" | "leases" | "configmaps") {
             let at = tokio::time::Instant::now();
             let (plural, version) = (kind.plural, self.version);
@@ -274,7 +274,7 @@ impl Store {
         Ok(self.keep(kind, place, "ADDED", object))
     }
 
-    /// What has happened to a kind since a version.
+    /// Returns the changes of a kind since a version.
     pub(super) fn changes_after(&self, plural: &str, version: u64) -> impl Iterator<Item = &Change> {
         let first = self.log.partition_point(|change| change.version <= version);
         self.log.iter().skip(first).filter(move |change| change.plural == plural)
@@ -391,7 +391,7 @@ impl Store {
         Ok(self.keep(kind, place, "MODIFIED", next))
     }
 
-    /// What another controller does that writes something of its own: the object gets another version.
+    /// Changes only the version of an object, as another controller does that writes something of its own.
     pub(super) fn touch(&mut self, kind: &'static Kind, namespace: &str, name: &str) {
         if let Ok(old) = self.get(kind, namespace, name) {
             self.keep(kind, place(kind, namespace, name), "MODIFIED", Value::clone(&old));

@@ -1,4 +1,4 @@
-//! The cluster itself, spoken with as the controller does.
+//! The cluster itself, called as the controller calls it.
 
 use std::pin::pin;
 
@@ -60,7 +60,7 @@ async fn writes_are_answered_as_an_api_server_does() {
         assert_eq!(code(api.patch("cart", &ours, &merge(json!({ "metadata": metadata }))).await), 409);
     }
 
-    // A finalizer holds what is deleted, takes no other beside it, and lets go.
+    // A finalizer keeps a deleted object, no other can be added, and removing it deletes the object.
     let held = |finalizers: Value| merge(json!({ "metadata": { "finalizers": finalizers } }));
     api.patch("cart", &ours, &held(json!(["x/y"]))).await.unwrap();
     api.delete("cart", &DeleteParams::default()).await.unwrap();

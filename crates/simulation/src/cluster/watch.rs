@@ -16,19 +16,19 @@ use super::{
 /// A watch as the API server sees it.
 pub(super) struct Watch {
     pub cluster: Arc<Inner>,
-    /// Which of the open ones it is.
+    /// Its number among the open ones.
     pub number: u64,
     pub kind: &'static Kind,
     pub namespace: String,
     /// When the API server ends it.
     pub until: Instant,
     pub random: Random,
-    /// Of whose connections it is one; all of them end when this changes.
+    /// The generation of its connections; all of them end when this changes.
     pub connections: u64,
     pub ended: bool,
 }
 
-/// How often the version is told when nothing happens.
+/// The interval at which the version is sent when nothing happens.
 const BOOKMARK: Duration = Duration::from_secs(60);
 
 fn line(verb: &str, object: &Value) -> Bytes {
@@ -47,7 +47,7 @@ impl Watch {
         }))
     }
 
-    /// The last version that was told.
+    /// The last version that was sent.
     fn version(&self) -> u64 {
         self.cluster.state().streams.get(&self.number).map_or(0, |stream| stream.version)
     }
@@ -83,7 +83,7 @@ impl Watch {
         let mut ends = self.cluster.connections.subscribe();
         let connections = self.connections;
         let bookmark = (Instant::now() + BOOKMARK).min(self.until);
-        // Not even a bookmark is told by one that stalls.
+        // A stalled watch does not even get a bookmark.
         while let Some(until) = self.stalled_until() {
             tokio::select! {
                 biased;
@@ -128,7 +128,7 @@ impl Watch {
             () = tokio::time::sleep_until(arrives) => {}
         }
         if self.random.chance(faults.breaks) {
-            // The event was on its way: the next connection begins behind the last that was told.
+            // The event was on its way: the next connection begins after the last one that was sent.
             return None;
         }
         if self.random.chance(faults.expires) {

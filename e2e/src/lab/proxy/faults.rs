@@ -1,4 +1,4 @@
-//! What goes wrong with which calls.
+//! The faults of calls.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,13 +43,13 @@ impl fmt::Debug for Calls {
 pub struct Refusal {
     /// `service:Action`
     pub call: &'static str,
-    /// What the body contains.
+    /// A text that the body contains.
     pub containing: String,
     /// For example `ValidationError`.
     pub code: &'static str,
 }
 
-/// What shall go wrong. Rates are shares of the calls, from 0 to 1; the first fault that strikes, in the order of the
+/// The faults. Rates are shares of the calls, from 0 to 1; the first fault that strikes, in the order of the
 /// fields, is the call's fate.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
@@ -61,7 +61,7 @@ pub struct Faults {
     pub throttle_rate: f64,
     /// Calls that are answered with the service's "access denied".
     pub deny: Option<Calls>,
-    /// Calls that AWS will not do, however often it is asked.
+    /// Calls that AWS refuses, however often they are repeated.
     pub refuse: Option<Refusal>,
     /// Share that is answered 500 and takes no effect.
     pub error_rate: f64,
@@ -71,9 +71,9 @@ pub struct Faults {
     pub lost_rate: f64,
     /// The calls that the rates are for; all when `None`.
     pub only: Option<Calls>,
-    /// How long the credentials last that STS gives; as it says when `None`.
+    /// The lifetime of the credentials that STS gives; its own when `None`.
     pub credentials_last: Option<Duration>,
-    /// Where the dice begin, so that a run can be had again.
+    /// The seed of the random numbers, so that a run can be repeated.
     pub seed: u64,
 }
 

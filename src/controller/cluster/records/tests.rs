@@ -25,7 +25,7 @@ fn stack(name: &str) -> StackId {
     StackId::Ingress(ObjectName::new("shop", name))
 }
 
-/// What AWS has, of which only a name matters here.
+/// Returns a state of AWS, of which only a name matters here.
 fn observed(name: &str) -> ObservedStack {
     let group = ObservedTargetGroup {
         arn: TargetGroupArn::new("arn:tg/1"),
@@ -80,7 +80,7 @@ async fn server(
     stored: &Stored,
     special: impl Fn(&Call) -> Option<(u16, String)> + Clone + Send + Sync + 'static,
 ) -> Fake {
-    // The HTTP stack is built for TLS, too, though none is spoken here.
+    // The HTTP stack is built for TLS, too, though none is used here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let stored = Arc::clone(stored);
     Fake::start(move |call| {
@@ -126,7 +126,7 @@ async fn a_promise_outlives_the_process_and_is_taken_back_before_anything_is_cha
     let third = records(&fake, "third").await;
     assert_eq!((third.is_clean(&stack("web")), third.counts()), (false, (1, 0)));
 
-    // What was not promised costs no write to take back, and the same promise no second one.
+    // Marking dirty a stack without a clean record costs no write, and the same clean record no second one.
     third.mark_dirty(&stack("web"), TagKeys::default()).await.unwrap();
     third.mark_clean(&stack("web"), &observed("2"), TagKeys::default());
     third.flush().await.unwrap();
@@ -149,7 +149,7 @@ async fn tags_that_are_about_to_be_set_are_known_as_ours_before_they_are_even_af
     let stored = Stored::default();
     let fake = server(&stored, |_| None).await;
     let first = records(&fake, "first").await;
-    // Before a stack is as it shall be for the first time, nothing is known: it may be somebody else's until then.
+    // Before a stack is in its desired state for the first time, nothing is known: it may belong to another owner until then.
     first.mark_dirty(&stack("web"), keys(&["team"])).await.unwrap();
     assert_eq!(first.tag_keys(&stack("web")), None);
     first.mark_clean(&stack("web"), &observed("1"), keys(&["team"]));

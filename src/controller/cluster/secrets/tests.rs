@@ -14,7 +14,7 @@ use albatross_core::model::ClientId;
 
 const LIST_OR_WATCH: &str = "/api/v1/namespaces/shop/secrets";
 
-/// What the API server has and allows.
+/// The API server's objects and permissions.
 struct Server {
     secret: Mutex<Option<Value>>,
     forbidden: Mutex<BTreeSet<&'static str>>,
@@ -108,7 +108,7 @@ impl World {
         Self { server, secrets, queue }
     }
 
-    /// Changes the Secret and shows that to whoever watches.
+    /// Changes the Secret and shows that to the watches.
     fn change(&self, event: &str, object: Value) {
         *self.server.secret.lock().unwrap() = (event != "DELETED").then(|| object.clone());
         let _ = self.server.events.send(json!({"type": event, "object": object}));
@@ -205,7 +205,7 @@ async fn the_same_content_under_another_version_is_the_same() {
     assert_eq!(world.secrets.answer(&oidc(), &stack("web")).await, known("1", "s3cret"));
     world.change("MODIFIED", secret("3", "rotated"));
     assert_eq!(world.secrets.answer(&oidc(), &stack("api")).await, known("3", "rotated"));
-    // Without a watch, whoever reads it first tells the others.
+    // Without a watch, the first reader notifies the others.
     assert_eq!(world.brought_back(1).await, BTreeSet::from([Key::Stack(stack("web")).to_string()]));
 }
 
@@ -242,14 +242,14 @@ async fn what_stands_against_a_secret_is_told() {
     insta::assert_snapshot!([forbidden, missing, lacking].join("\n"), @r#"
     the controller may not read the Secret `shop/oidc`: secrets "oidc" is Forbidden; create in the namespace `shop` a Role that allows get, list and watch on the resource `secrets` with the resourceName `oidc`, and a RoleBinding of it to the controller's ServiceAccount
     the Secret `oidc` does not exist in the namespace `shop`; create it with the keys `clientID` and `clientSecret`, or correct `secretName`
-    the Secret `shop/oidc` has no key `clientSecret`, or nothing behind it; add it
+    the Secret `shop/oidc` has no key `clientSecret`, or the key has no value; add it
     "#);
 }
 
 #[tokio::test]
 async fn a_secret_without_the_required_label_is_not_used_until_it_carries_it() {
     let world = World::with_label(Some(secret("1", "s3cret")), &[], Some("use=oidc"));
-    insta::assert_snapshot!(absence(world.secrets.answer(&oidc(), &stack("web")).await), @"the Secret `shop/oidc` does not carry the label `use=oidc`, and --required-secrets-label=use=oidc allows no other to be used; where this Secret is meant for it, `kubectl label secret oidc --namespace shop use=oidc`; otherwise name another");
+    insta::assert_snapshot!(absence(world.secrets.answer(&oidc(), &stack("web")).await), @"the Secret `shop/oidc` does not carry the label `use=oidc`, and --required-secrets-label=use=oidc allows no other to be used; if this Secret is meant for it, `kubectl label secret oidc --namespace shop use=oidc`; otherwise name another");
     world.watched().await;
     let labelled = |version: &str, value: &str| {
         let mut labelled = secret(version, "s3cret");

@@ -28,7 +28,7 @@ fn failed(verb: &str, error: kube::Error) -> StepError {
         ),
         kube::Error::Api(status) if status.is_invalid() || status.code == 400 => (
             status.message.clone(),
-            Some("see what the API server or an admission webhook says against the TargetGroupBinding".to_owned()),
+            Some("check why the API server or an admission webhook refuses the TargetGroupBinding".to_owned()),
         ),
         kube::Error::Api(status) => (status.message.clone(), None),
         other => (other.to_string(), None),

@@ -26,7 +26,7 @@ pub(crate) struct CreatedResources {
 }
 
 impl CreatedResources {
-    /// Nothing is made yet.
+    /// Returns an empty set: nothing is created yet.
     pub(crate) fn of(plan: &Plan) -> Self {
         let mut resources = Self::default();
         for step in plan.steps() {
@@ -48,7 +48,7 @@ impl CreatedResources {
         resources
     }
 
-    /// The target group that stands for a resource: the one just made, or the one that stays.
+    /// The target group of a resource: the one just created, or the one that stays.
     pub(crate) fn target_group(
         &self,
         inventory: &Inventory,
@@ -59,7 +59,7 @@ impl CreatedResources {
             return Ok(arn.clone());
         }
         let mut found = inventory.target_groups_of(stack, resource);
-        // The only one stays, also while a binding of its name goes: that is made anew.
+        // The only one stays, also while a binding of its name is being deleted: that is created again.
         if found.len() > 1 {
             found.retain(|g| !self.to_delete.contains(&g.arn) && !self.names_to_delete.contains(&g.name));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use albatross_aws::{AwsError, AwsErrorKind};
 use albatross_core::model::{Cause, Quota, Requesters, ResourceId};
 
-/// How long AWS takes at most to let go of what a deleted load balancer had.
+/// The most time that AWS takes to release the resources of a deleted load balancer.
 const RELEASE_TIME: Duration = Duration::from_secs(300);
 
 /// A step that failed.
@@ -14,25 +14,25 @@ const RELEASE_TIME: Duration = Duration::from_secs(300);
 pub(crate) struct ApplyError {
     /// The step, as plans print it.
     pub step: String,
-    /// Why it was to be run.
+    /// The cause of the step.
     pub cause: Cause,
     /// The port of the listener that it makes or changes.
     pub port: Option<u16>,
-    /// Whether it makes or changes what all members of a group have in common.
+    /// True if it creates or changes a resource that all members of a group share.
     pub of_all: bool,
     /// The steps of the plan that were carried out, by their place in it.
     pub carried_out: Vec<usize>,
-    /// What happened.
+    /// The error.
     pub source: StepError,
 }
 
-/// What happened to a step.
+/// The error of a step.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
     /// AWS did not do it.
     #[error(transparent)]
     Aws(AwsError),
-    /// AWS cannot delete it yet, because something else still uses it, or does not know it. Nobody has to do anything.
+    /// AWS cannot delete it yet, because another resource still uses it, or does not know it. No fix is needed.
     #[error(transparent)]
     NotYet(AwsError),
     /// The name that is to be created is taken by something that belongs to others.
@@ -44,19 +44,19 @@ pub(crate) enum StepError {
         name: String,
         /// Its owner, in words.
         owner: String,
-        /// Who wants it, in words.
+        /// The owner, in words.
         claimant: String,
     },
     /// AWS has it already, although it was not known: what is known was wrong, and is read again.
-    #[error("the {kind} `{name}` was there already")]
+    #[error("the {kind} `{name}` already exists")]
     ThereAlready {
-        /// What it is.
+        /// The kind of resource.
         kind: &'static str,
         /// Its name.
         name: String,
     },
     /// The step names something that neither exists nor was created before.
-    #[error("the {0} is not there")]
+    #[error("the {0} does not exist")]
     Unresolved(String),
     /// Several target groups carry the tags of the one that the step names.
     #[error("{} target groups carry the tags of {resource}: {}", names.len(), names.join(", "))]
@@ -67,23 +67,23 @@ pub(crate) enum StepError {
         names: Vec<String>,
     },
     /// The API server did not do it.
-    #[error("the API server answers: {message}")]
+    #[error("the API server refuses: {message}")]
     Kubernetes {
         /// Its words.
         message: String,
-        /// What helps, where somebody has to do something.
+        /// The fix, where a user has to act.
         fix: Option<String>,
     },
     /// Another replica holds the lease.
     #[error("another replica holds the lease")]
     NotLeader,
-    /// A forward action names a target group of somebody else's that is not there.
+    /// A forward action names a target group of another owner that is not there.
     #[error(transparent)]
     ForeignTargetGroup(AwsError),
 }
 
 impl StepError {
-    /// Whether what is known of the group has to be read again.
+    /// Returns true if the cached state of the group must be read again.
     pub(crate) fn asks_to_read_again(&self) -> bool {
         match self {
             Self::Aws(error) | Self::NotYet(error) => error.asks_to_read_again(),
@@ -116,7 +116,7 @@ fn in_use_fix(error: &AwsError) -> Option<&'static str> {
 }
 
 impl ApplyError {
-    /// What the reader can do about it; `None` where trying again is all.
+    /// Returns the fix; `None` where the controller only has to try again.
     #[must_use]
     pub(crate) fn fix(&self) -> Option<String> {
         match &self.source {
@@ -140,7 +140,7 @@ impl ApplyError {
         &self.cause
     }
 
-    /// Charges the member of a group that asks for what AWS refuses, where AWS's error names a setting of a listener or of a new
+    /// Attributes the error to the member of a group that asks for the refused setting, where AWS's error names one of a listener or a new
     /// load balancer. A step of all that one is known to ask for is that one's.
     #[must_use]
     pub(crate) fn attributed(mut self, requesters: &Requesters) -> Self {
@@ -172,10 +172,10 @@ impl ApplyError {
         }
     }
 
-    /// Returns what people are told where a change goes on in smaller steps for a quota.
+    /// Returns the message for a change that continues in smaller steps for a quota.
     #[must_use]
     pub(crate) fn goes_on_in_steps(&self, quota: Quota) -> String {
-        let fix = self.fix().map(|fix| format!("; {fix}, for changes to be made at once")).unwrap_or_default();
+        let fix = self.fix().map(|fix| format!("; {fix}, so that changes need no smaller steps")).unwrap_or_default();
         format!(
             "{self}; the change that {} asks for goes on in smaller steps, in which {} that go make room for those that \
              come{fix}",
@@ -184,7 +184,7 @@ impl ApplyError {
         )
     }
 
-    /// Whether AWS refuses for good what only the step's cause asks for: then others can go on without it.
+    /// Returns true if AWS permanently refuses a step that only its cause asks for: then other members can go on without it.
     #[must_use]
     pub(crate) fn is_attributable(&self) -> bool {
         let refused = match &self.source {
@@ -196,7 +196,7 @@ impl ApplyError {
         refused && !self.of_all
     }
 
-    /// Whether planning and trying again helps without anybody changing anything: then nobody needs to be told.
+    /// Returns true if planning and trying again can succeed without a fix by a user: then the error is not reported.
     #[must_use]
     pub(crate) fn is_transient(&self) -> bool {
         match &self.source {
@@ -209,8 +209,8 @@ impl ApplyError {
         }
     }
 
-    /// Returns for how long a deletion that AWS does not carry out is nothing to tell people of; `None` where the step is no
-    /// deletion, or failed otherwise. AWS lets go of target groups and network interfaces minutes after a load balancer is
+    /// Returns for how long a deletion that AWS does not carry out is not reported; `None` where the step is no
+    /// deletion, or failed otherwise. AWS releases target groups and network interfaces minutes after a load balancer is
     /// deleted; of a load balancer that something else uses it never does by itself.
     #[must_use]
     pub(crate) fn blocked_deletion(&self) -> Option<Duration> {
@@ -226,7 +226,7 @@ impl ApplyError {
         }
     }
 
-    /// Whether a deletion has to wait until AWS has let go of something; soon, and no mistake.
+    /// Returns true if a deletion has to wait until AWS releases a resource; it will soon, and this is no error.
     #[must_use]
     pub(crate) fn is_not_yet(&self) -> bool {
         matches!(self.source, StepError::NotYet(_))

@@ -34,17 +34,17 @@ pub(crate) struct Applier {
     backend_tagged: AtomicBool,
 }
 
-/// What came of a plan.
+/// The result of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Applied {
-    /// How many steps were run.
+    /// The number of steps that were run.
     pub steps: usize,
     /// The load balancer, where the plan has created one.
     pub created_load_balancer: Option<LoadBalancerArn>,
 }
 
 impl Applier {
-    /// Writes through `aws` and `bindings`, and tells `inventory`.
+    /// Writes through `aws` and `bindings`, and updates `inventory`.
     #[must_use]
     pub(crate) fn new(aws: AwsWriter, inventory: Arc<Inventory>, bindings: &WriteClient) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Applier {
         }
     }
 
-    /// Gives up what is known of a group after a step that shows that it is wrong, or may have done something.
+    /// Invalidates the cached state of a group after a step that shows that it is wrong, or may have done something.
     fn read_again(&self, stack: &StackId, action: &StepAction, source: &StepError) {
         self.inventory.invalidate_and_find(stack, steps::possibly_created(action));
         if let StepError::Aws(error) | StepError::NotYet(error) = source
@@ -152,7 +152,7 @@ impl Applier {
                 kind: AwsErrorKind::Refused {
                     code,
                     message: format!(
-                        "a security group named `{name}` is there and lacks the tags {}={} and {}={}",
+                        "a security group named `{name}` exists and lacks the tags {}={} and {}={}",
                         tags::CLUSTER,
                         config.cluster,
                         tags::SHARED_RESOURCE,

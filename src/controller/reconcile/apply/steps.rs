@@ -11,7 +11,7 @@ use albatross_core::{
     plan::{AttributesOf, ListenerChange, ListenerReference, StepAction, TaggedResource, defaults},
 };
 
-/// A plan of files names a target group that nobody has asked AWS for.
+/// A plan of files names a target group whose ARN AWS was not asked for.
 pub(crate) fn unresolved(name: &str) -> StepError {
     StepError::Unresolved(format!("the ARN of the target group `{name}`"))
 }
@@ -52,7 +52,7 @@ fn deleted(result: Result<(), AwsError>) -> Result<(), StepError> {
     }
 }
 
-/// A step whose action names target groups: one of somebody else's that is gone is the author's to mend.
+/// A step whose action names target groups: if one of another owner is gone, the author has to fix it.
 fn forwarding(error: AwsError, action: &Action<TargetGroupReference>) -> StepError {
     let foreign = action.target_groups().any(|g| matches!(g, TargetGroupReference::Foreign(_)));
     if foreign && error.code() == Some("TargetGroupNotFound") {
@@ -248,13 +248,13 @@ impl Applier {
                 self.inventory.invalidate(stack);
                 let (kind, name) = ("security group", name.clone());
                 self.inventory.observe(stack).await.map_err(StepError::Aws)?;
-                // Only groups with the cluster's tag are listed, so whose else it is can not be told.
+                // Only groups with the cluster's tag are listed, so the owner of another is not known.
                 return Err(match self.inventory.managed_security_group(stack) {
                     Some(_) => StepError::ThereAlready { kind, name },
                     None => StepError::Taken {
                         kind,
                         name,
-                        owner: "others (it lacks this group's tags)".to_owned(),
+                        owner: "another owner (it lacks this group's tags)".to_owned(),
                         claimant: format!("{stack} of cluster {}", self.inventory.cluster()),
                     },
                 });
@@ -439,7 +439,7 @@ impl Applier {
         let listener = resources.listener(listener)?;
         let action = resources.action(&self.inventory, stack, &rule.action)?;
         let mut tags = rule.tags.clone();
-        // Where rules are not tagged, not with this either.
+        // If rules are not tagged, not with this either.
         if !tags.is_empty() {
             tags.extend([stack.resource_tag(&ResourceId::rule(port, priority))]);
         }
@@ -457,7 +457,7 @@ impl Applier {
 fn owner(tags: Option<&Tags>, cluster: &str, group: &StackId) -> Option<String> {
     let Some(tags) = tags else { return Some("something outside this VPC".to_owned()) };
     let Some(owner) = tags.get(tags::CLUSTER) else {
-        return Some(format!("nobody that this controller knows: it has no tag {}", tags::CLUSTER));
+        return Some(format!("an unknown owner: it has no tag {}", tags::CLUSTER));
     };
     if owner == cluster && StackId::of_tags(tags).as_ref() == Some(group) {
         return None;
@@ -494,10 +494,7 @@ mod tests {
                 Some("shop/web of cluster demo"),
             ),
             (Some(tags(&[(tags::CLUSTER, "demo")])), Some("cluster demo")),
-            (
-                Some(tags(&[("Owner", "team")])),
-                Some("nobody that this controller knows: it has no tag elbv2.k8s.aws/cluster"),
-            ),
+            (Some(tags(&[("Owner", "team")])), Some("an unknown owner: it has no tag elbv2.k8s.aws/cluster")),
             (None, Some("something outside this VPC")),
         ] {
             assert_eq!(owner(carried.as_ref(), "demo", &group).as_deref(), expected, "{carried:?}");

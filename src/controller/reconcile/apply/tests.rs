@@ -122,7 +122,7 @@ impl Bindings {
         }
     }
 
-    /// Returns them as the controller's watch would have them.
+    /// Returns the bindings as the controller's watch would show them.
     fn observed(&self) -> Vec<ObservedBinding> {
         let objects = self.0.lock().unwrap();
         objects
@@ -144,7 +144,7 @@ impl Bindings {
     }
 }
 
-/// AWS that has nothing, and makes what is asked of it; `special` answers first where it wants.
+/// AWS that has nothing, and creates what is requested; `special` answers first where it has an answer.
 fn aws(call: &Call, special: impl Fn(&Call) -> Option<(u16, String)>) -> (u16, String) {
     if let Some(answer) = special(call) {
         return answer;
@@ -194,7 +194,7 @@ struct Room {
 }
 
 async fn kubernetes(endpoint: &str) -> WriteClient {
-    // The HTTP stack is built for TLS, too, though none is spoken here.
+    // The HTTP stack is built for TLS, too, though none is used here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let client = kube::Client::try_from(kube::Config::new(endpoint.parse().unwrap())).unwrap();
     WriteClient::new(client, WritePermit::without_election())
@@ -240,7 +240,7 @@ fn plan_for_ingress(actions: impl IntoIterator<Item = StepAction>) -> Plan {
     plan_of(steps.collect(), None)
 }
 
-/// As people read it.
+/// Returns the text for users.
 fn reported(result: Result<Applied, ApplyError>) -> String {
     let error = result.unwrap_err();
     let (fix, transient) = (error.fix().unwrap_or_else(|| "-".into()), error.is_transient());
@@ -322,7 +322,7 @@ async fn later_steps_name_what_earlier_ones_made() {
     }
     "#);
 
-    // What was made is known, without a read.
+    // Created resources are known, without a read.
     let observed = room.observe().await;
     assert_eq!(observed.load_balancers[0].arn, applied.created_load_balancer.unwrap());
     let tags: Vec<_> = observed.load_balancers[0].listener(80).unwrap().rules.iter().map(|rule| &rule.tags).collect();
@@ -396,7 +396,7 @@ async fn what_is_not_there_to_be_deleted_is_looked_for_again() {
 #[tokio::test]
 async fn nothing_is_adopted_by_its_name() {
     let owners = [
-        // Somebody else's, with other settings; without, where AWS answers with what is there; and our own.
+        // Another owner's, with other settings; without, where AWS answers with what is there; and our own.
         ("shop/other", true),
         ("shop/other", false),
         ("shop/web", true),
@@ -426,7 +426,7 @@ async fn nothing_is_adopted_by_its_name() {
     blame: Ingress shop/web generation 1, spec
     fix: choose another name, or delete or rename the target group `k8s-shop-api-x`: it is never taken over by its name
     transient: false
-    create target group k8s-shop-api-x for shop/web-api:80: the target group `k8s-shop-api-x` was there already
+    create target group k8s-shop-api-x for shop/web-api:80: the target group `k8s-shop-api-x` already exists
     blame: Ingress shop/web generation 1, spec
     fix: -
     transient: true
@@ -461,11 +461,11 @@ async fn a_security_group_of_the_name_is_the_groups_or_told() {
         texts.push(reported(room.step(StepAction::CreateSecurityGroup(group)).await));
     }
     insta::assert_snapshot!(texts.join("\n"), @"
-    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` was there already
+    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` already exists
     blame: Ingress shop/web generation 1, spec
     fix: -
     transient: true
-    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` exists and belongs to others (it lacks this group's tags), not to shop/web of cluster demo
+    create security group k8s-shop-web-aba6dfbc4e: the security group `k8s-shop-web-aba6dfbc4e` exists and belongs to another owner (it lacks this group's tags), not to shop/web of cluster demo
     blame: Ingress shop/web generation 1, spec
     fix: choose another name, or delete or rename the security group `k8s-shop-web-aba6dfbc4e`: it is never taken over by its name
     transient: false
@@ -568,7 +568,7 @@ async fn a_step_of_all_that_one_is_known_to_ask_for_is_refused_to_that_one() {
         (groups, of("c", "security-groups"), Some("c")),
         (create, of("a", "spec"), Some("b")),
         (listener, of("a", "spec"), Some("d")),
-        // Nobody is known to ask.
+        // No member is known to ask.
         (subnets, of("a", "spec"), None),
     ] {
         let plan = plan_of(vec![Step { action, cause }], None);
@@ -595,7 +595,7 @@ async fn a_quota_that_may_be_kept_to_in_smaller_steps_is_told_as_such() {
     };
     let error = room.step(create).await.unwrap_err();
     let quota = error.quota().unwrap();
-    insta::assert_snapshot!(error.goes_on_in_steps(quota), @"create rule 1 of listener 80: host is shop.example and path is /api or /api/*: AWS refuses CreateRule: You've reached the limit (TooManyRules); the change that spec asks for goes on in smaller steps, in which rules that go make room for those that come; ask AWS to raise the quota `Rules per Application Load Balancer`, or use fewer, for changes to be made at once");
+    insta::assert_snapshot!(error.goes_on_in_steps(quota), @"create rule 1 of listener 80: host is shop.example and path is /api or /api/*: AWS refuses CreateRule: You've reached the limit (TooManyRules); the change that spec asks for goes on in smaller steps, in which rules that go make room for those that come; ask AWS to raise the quota `Rules per Application Load Balancer`, or use fewer, so that changes need no smaller steps");
 }
 
 #[tokio::test]
@@ -621,7 +621,7 @@ async fn a_foreign_target_group_that_is_gone_is_the_authors_to_mend() {
         rule: Box::new(rule),
     };
     insta::assert_snapshot!(reported(room.step(create).await), @"
-    create rule 1 of listener 80: host is shop.example and path is /api or /api/*: CreateRule names something that is not there: One or more target groups not found (TargetGroupNotFound)
+    create rule 1 of listener 80: host is shop.example and path is /api or /api/*: CreateRule names a resource that does not exist: One or more target groups not found (TargetGroupNotFound)
     blame: Ingress shop/web generation 1, spec
     fix: check the target group's ARN: it must be in the load balancer's account and region
     transient: false
@@ -670,15 +670,15 @@ async fn bindings_are_replaced_only_where_they_are_the_groups() {
     room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["spec"]["serviceRef"]["name"] = json!("other");
     let changed = reported(room.step(update).await);
 
-    // Somebody else's.
+    // Another owner's.
     room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["labels"] = json!({});
     let foreign = reported(room.step(StepAction::CreateBinding(target_group)).await);
     insta::assert_snapshot!(format!("{changed}\n{foreign}"), @"
-    update TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the API server answers: the TargetGroupBinding shop/k8s-shop-api-33b1a54ac0 has changed meanwhile
+    update TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the API server refuses: the TargetGroupBinding shop/k8s-shop-api-33b1a54ac0 has changed meanwhile
     blame: Ingress shop/web generation 1, spec
     fix: -
     transient: true
-    create TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the API server answers: the TargetGroupBinding `k8s-shop-api-33b1a54ac0` exists and is not this group's: it lacks its labels
+    create TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the API server refuses: the TargetGroupBinding `k8s-shop-api-33b1a54ac0` exists and is not this group's: it lacks its labels
     blame: Ingress shop/web generation 1, spec
     fix: delete or rename the TargetGroupBinding `k8s-shop-api-33b1a54ac0`
     transient: false
@@ -754,7 +754,7 @@ async fn a_shared_security_group_without_our_tags_is_not_taken() {
     .await;
     let config = build_config();
     let error = room.applier.ensure_backend_security_group(&config).await.unwrap_err();
-    insta::assert_snapshot!(error, @"AWS refuses CreateSecurityGroup: a security group named `k8s-traffic-demo-2a97516c35` is there and lacks the tags elbv2.k8s.aws/cluster=demo and elbv2.k8s.aws/resource=backend-sg (InvalidGroup.Duplicate)");
+    insta::assert_snapshot!(error, @"AWS refuses CreateSecurityGroup: a security group named `k8s-traffic-demo-2a97516c35` exists and lacks the tags elbv2.k8s.aws/cluster=demo and elbv2.k8s.aws/resource=backend-sg (InvalidGroup.Duplicate)");
 }
 
 /// A load balancer and a listener stand for what ELB v2 has.

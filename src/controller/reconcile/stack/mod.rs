@@ -69,11 +69,11 @@ impl Controller {
         }
     }
 
-    /// One pass; a member whose part AWS refuses is told and set aside, and the others are gone on with at once.
+    /// One pass; a member whose part AWS refuses is reported and frozen, and the pass continues with the others at once.
     async fn pass(&self, stack: &StackId, membership: &mut Membership) -> Result<Outcome, PassError> {
         // While a group is worked on, the shared security group that it may be about to use is not deleted.
         let _in_use = self.backend_group_gate.read().await;
-        // What is due is looked for in this pass.
+        // Look-ups that are due are made in this pass.
         self.inventory.uncertain_for(stack);
         self.freeze_unserved(stack, membership).await?;
         let mut refused = BTreeMap::new();
@@ -104,7 +104,7 @@ impl Controller {
         }
     }
 
-    /// Returns what room there is since AWS has refused a step for a quota, and tells who asks for it that the change goes on in
+    /// Returns the room left since AWS has refused a step for a quota, and reports to the requesters that the change goes on in
     /// smaller steps. `None` where those have been tried.
     async fn tightened_limits(
         &self,
@@ -226,7 +226,7 @@ impl Controller {
         }
     }
 
-    /// Does a stage of a pass, named as aws-load-balancer-controller names it, and records how long it took.
+    /// Runs a stage of a pass, named as aws-load-balancer-controller names it, and records how long it took.
     pub(super) async fn timed<T>(&self, stack: &StackId, stage: &str, work: impl Future<Output = T>) -> T {
         let started = std::time::Instant::now();
         let done = Box::pin(work).await;

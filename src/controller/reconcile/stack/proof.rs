@@ -14,7 +14,7 @@ use albatross_core::{
 };
 
 impl Controller {
-    /// Proves with the API server that what the plan takes for gone is gone, and that who leaves really leaves.
+    /// Proves with the API server that objects that the plan treats as gone are gone, and that members that leave really leave.
     pub(super) async fn proved(
         &self,
         stack: &StackId,
@@ -56,7 +56,7 @@ impl Controller {
     ) -> Result<bool, KubernetesError> {
         let replaces = |step: &plan::Step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. });
         if !membership.members.is_empty() && plan.steps().iter().any(replaces) {
-            // What another load balancer was made for has to be asked for still.
+            // The request for another load balancer has to be current still.
             for name in &membership.members {
                 let fresh = self.kubernetes.ingress(name).await?;
                 let same = |known: &Ingress, fresh: &Ingress| {

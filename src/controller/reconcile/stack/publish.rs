@@ -38,7 +38,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Tells the members where their load balancer is, those that say something else.
+    /// Publishes the load balancer's host name on the members whose status differs.
     pub(super) async fn write_status(
         &self,
         membership: &Membership,
@@ -64,7 +64,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Tells an Ingress where its load balancer is.
+    /// Publishes the load balancer's host name on an Ingress.
     async fn write_ingress_status(
         &self,
         name: &ObjectName,
@@ -80,7 +80,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Clears the status of a member that the stack lets go of, where the object stays and its kind asks for that.
+    /// Clears the status of a member that the stack releases, where the object stays and its kind asks for that.
     async fn clear_status(&self, stack: &StackId, name: &ObjectName) -> Result<(), KubernetesError> {
         if !self.with_snapshot(|snapshot| desired::clears_status(snapshot, stack, name)) {
             return Ok(());
@@ -91,8 +91,8 @@ impl Controller {
         }
     }
 
-    /// Tells a Service where its load balancer is. Only one of type LoadBalancer has a place for it: the API server refuses
-    /// it on others, so that those are told by an event.
+    /// Publishes the load balancer's host name on a Service. Only one of type LoadBalancer has a field for it: the API server refuses
+    /// it on others, so they get an event.
     async fn write_service_status(&self, name: &ObjectName, hostname: &str) -> Result<(), KubernetesError> {
         let Some(service) = self.with_snapshot(|s| s.services.get(name).cloned()) else { return Ok(()) };
         if service.kind != "LoadBalancer" {
@@ -157,7 +157,7 @@ impl Controller {
                 return Ok(outcome);
             }
         }
-        // What a plan has done may be what another step waited for: a group in front is closed when a load balancer is gone.
+        // The result of a plan may be what another step waited for: a group in front is closed when a load balancer is gone.
         let more = !plan.steps().is_empty() && !matches!(&next, Planned::Ready(next) if next.steps().is_empty());
         Ok(if more { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done })
     }
@@ -169,7 +169,7 @@ impl Controller {
         membership: &Membership,
         observed: &ObservedStack,
     ) -> Result<Option<Outcome>, PassError> {
-        // One that was made just now may not have been seen yet, and nobody would look after it from here on.
+        // One that was created just now may not have been seen yet, and nothing would look after it from here on.
         let labelled = self.kubernetes.labelled_bindings(group).await?;
         let (own, foreign): (Vec<_>, Vec<_>) = self.with_snapshot(|snapshot| {
             labelled.into_iter().partition(|binding| dependents::is_binding_of(group, binding, observed, snapshot))

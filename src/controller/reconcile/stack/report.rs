@@ -24,7 +24,7 @@ impl Controller {
         for diagnostic in &capped(&built.diagnostics) {
             self.report(diagnostic);
         }
-        // What is wrong in the cluster brings the stack back by itself; what is wrong in AWS does not.
+        // A correction in the cluster brings the stack back by itself; one in AWS does not.
         let errors = capped(&built.diagnostics).into_iter().filter(|d| d.severity == Severity::Error);
         let mistakes = errors.map(|error| error.to_string()).collect::<Vec<_>>().join("; ");
         let unavailable = built.unavailable.join("; ");
@@ -50,7 +50,7 @@ impl Controller {
         }
     }
 
-    /// Tells the objects that ask for steps which were carried out and are planned again.
+    /// Reports steps that were carried out and are planned again, on the objects that ask for them.
     pub(super) fn report_repeats(
         &self,
         stack: &StackId,
@@ -74,7 +74,7 @@ impl Controller {
         (!messages.is_empty()).then(|| Outcome::Failed(messages.join("; ")))
     }
 
-    /// Tells members that AWS refuses their part, and puts them among those whose part is refused.
+    /// Reports to members that AWS refuses their part, and adds them to those whose part is refused.
     pub(super) fn failed_members(
         &self,
         stack: &StackId,
@@ -99,7 +99,7 @@ impl Controller {
         self.report_failure(stack, &names, error)
     }
 
-    /// Tells those who wait for a deletion, or else all who have a part in the stack, that AWS does not carry it out.
+    /// Reports to those that wait for a deletion, or else to all that have a part in the stack, that AWS does not carry it out.
     fn report_blocked_deletion(&self, stack: &StackId, membership: &Membership, error: &ApplyError) -> Outcome {
         let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
         let message = format!("Deletion is blocked: {error}{fix}");
@@ -115,7 +115,7 @@ impl Controller {
     fn report_failure(&self, stack: &StackId, names: &[ObjectName], error: &PassError) -> Outcome {
         if !self.permit.holds() {
             // That the lease is lost is said elsewhere, and is no fault of the objects.
-            tracing::info!(group = %stack, "{error}; the lease is not held any more");
+            tracing::info!(group = %stack, "{error}; the lease is no longer held");
             return Outcome::Failed(error.to_string());
         }
         let (reason, fix, quiet) = match error {
@@ -162,7 +162,7 @@ impl Controller {
         })
     }
 
-    /// Says a diagnostic where its object's owner looks, and in the log.
+    /// Reports a diagnostic where its object's owner looks, and in the log.
     pub(super) fn report(&self, diagnostic: &Diagnostic) {
         let object = &diagnostic.object;
         let uid = self.with_snapshot(|snapshot| match object.kind {

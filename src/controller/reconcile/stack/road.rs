@@ -47,7 +47,7 @@ impl FactSource for Controller {
         membership: &Membership,
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<Fact<SecurityGroupId>, PassError> {
-        // It may be created here, and whoever needs it has to be known first.
+        // It may be created here, and the stacks that need it have to be known first.
         self.ensure_finalizer(stack, membership, frozen).await?;
         Ok(Fact::Known(self.applier.ensure_backend_security_group(&self.config).await?))
     }
@@ -101,7 +101,7 @@ impl StackReader for Controller {
 
     fn assume_secrets(&self, stack: &StackId, assumed: &[AssumedSecret]) {
         let count = assumed.len();
-        tracing::info!(group = %stack, count, "AWS is taken to have the client secrets of rules as they are");
+        tracing::info!(group = %stack, count, "AWS is assumed to have the current client secrets of rules");
         self.inventory.assume_secrets(assumed);
     }
 }
@@ -142,7 +142,7 @@ impl PlanApplier for Controller {
         }
         let Err(error) = applied else { return Ok(()) };
         if error.is_not_yet() {
-            // Only a deletion waits, perhaps for ever; all that serves is in place, and people shall find it.
+            // Only a deletion waits, perhaps for ever; all that serves is in place, and clients must find it.
             self.write_status(membership, stack, &self.observe_completely(group).await?).await?;
         }
         if error.is_not_yet() || !error.is_transient() {

@@ -34,7 +34,7 @@ use albatross_core::targets::{
     status::{self, Report},
 };
 
-/// Something to tell about a binding that is no error: a Warning event.
+/// A notice about a binding that is no error: a Warning event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// The event's reason.
@@ -43,28 +43,28 @@ pub struct Notice {
     pub message: String,
 }
 
-/// What was done about a binding.
+/// The result of reconciling a binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindingOutcome {
     /// Registered just now.
     pub registered: Vec<Target>,
     /// Deregistered just now.
     pub deregistered: Vec<Target>,
-    /// Whether anything was registered, deregistered or let go.
+    /// True if anything was registered, deregistered or released.
     pub changed: bool,
-    /// What people should be told.
+    /// The notices for users.
     pub notices: Vec<Notice>,
-    /// Whether [`Targets::reconcile_node_rules`] has to look again.
+    /// True if [`Targets::reconcile_node_rules`] has to look again.
     pub node_rules: bool,
     /// Other bindings that may do more now than before.
     pub unblocked: Vec<ObjectName>,
-    /// Whether the binding is gone, or let go.
+    /// True if the binding is gone, or released.
     pub gone: bool,
-    /// Whether to look again soon, so that the binding can vouch for its targets once they keep still.
+    /// True if the binding should be looked at again soon, so that it can get a checkpoint once its targets are stable.
     pub checkpoint_pending: bool,
     /// When to look again because a pod waits for AWS to find it healthy.
     pub again: Option<Duration>,
-    /// How long pods have waited that AWS finds healthy now.
+    /// The times for which pods have waited that AWS reports healthy now.
     pub became_ready: Vec<Duration>,
 }
 
@@ -75,7 +75,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// When the target type of a binding was written: whoever takes it out again, as an operator that writes the whole spec, gets
+/// When the target type of a binding was written: an operator that writes the whole spec, and removes it again, gets
 /// it ever more rarely.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TargetTypeWrites {
@@ -118,8 +118,8 @@ impl TargetsError {
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Brings a binding's target group to the targets that it shall have, or lets go of them if the binding is deleted, and
-    /// keeps its finalizer and status. Where nothing has changed, nobody is asked and nothing is written.
+    /// Brings a binding's target group to its desired targets, or releases them if the binding is deleted, and
+    /// keeps its finalizer and status. Where nothing has changed, AWS is not asked and nothing is written.
     ///
     /// # Errors
     /// When it could not be done, or not in full; what could be done is done.
@@ -154,7 +154,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 let error = TargetsError::of_binding(name, stage_of_error.unwrap_or(stage), problem);
                 if !error.is_transient() {
                     let report = Report { ready: false, reason: error.reason(), message: error.text() };
-                    // What is told is the error itself, also where it could not be written down.
+                    // The reported error is the error itself, also where it could not be written.
                     let written = self.report(&binding, &report, None).await;
                     if let Err(Failure(_, status)) = &written {
                         tracing::warn!(binding = %name, error = %status, "the status could not be written");
@@ -188,7 +188,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         completed
     }
 
-    /// As [`Self::complete`], but asks nobody: `None` where AWS was not asked yet.
+    /// As [`Self::complete`], but makes no call: `None` where AWS was not asked yet.
     pub(crate) fn completed(
         &self,
         binding: &TargetGroupBinding,
@@ -208,7 +208,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         known.map(|facts| with_facts(binding.clone(), &facts)).transpose()
     }
 
-    /// Gives up what is known of a target group that AWS says is gone.
+    /// Invalidates the cached state of a target group that AWS says is gone.
     fn invalidate(&self, arn: &TargetGroupArn) {
         self.cloud.invalidate_targets(arn);
         self.groups().retain(|_, facts| facts.arn != *arn);
@@ -309,7 +309,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         let bound = BoundTargetGroup { binding: &binding, arn: &arn, owners: &owners };
         let carried = self.carry_out(bound, plan, &present, &mut outcome).await;
-        // What goes wrong with some targets is no reason to leave the pods of the others waiting.
+        // A problem with some targets is no reason to leave the pods of the others waiting.
         let gates = match &carried {
             Err(Failure(_, Problem::TargetGroupMissing(_))) => Ok(()),
             _ if backend_missing => self.open_gates(&binding.name, OpenGateReason::BackendMissing, &mut outcome).await,
@@ -351,7 +351,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         checkpoint.is_some_and(|checkpoint| record::counts(checkpoint, &self.terms(), digest))
     }
 
-    /// What the binding says of its targets: the watch may be behind what was written last.
+    /// Returns the checkpoint of a binding: the watch may be behind the last write.
     fn checkpoint(&self, binding: &TargetGroupBinding) -> Option<String> {
         let written = self.memory().get(&binding.name).and_then(|memory| memory.checkpoint.clone());
         let written = written.filter(|(uid, _)| *uid == binding.uid);
@@ -363,7 +363,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let remember = |checkpoint| {
             self.memory().entry(binding.name.clone()).or_default().checkpoint = Some((binding.uid.clone(), checkpoint));
         };
-        // Without an answer it may say the one or the other, and the watch may be behind. What vouches for nothing is taken
+        // Without an answer it may be the one or the other, and the watch may be behind. A checkpoint that is not valid is taken
         // back before anything changes, and written again when nothing does.
         remember(Some(String::new()));
         match self.cluster.write_checkpoint(binding, checkpoint.as_deref()).await {
@@ -436,7 +436,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 let service = self.snapshot().services.get(&name).cloned();
                 let ready = service.and_then(|service| ready_pod(&slices, binding, &service));
                 let Some(pod) = ready.map(|pod| ObjectName::new(&name.namespace, pod)) else { return Ok(()) };
-                // Slices that somebody else writes may name pods that were never there.
+                // Slices that another controller writes may name pods that never existed.
                 if self.cluster.has_pod(&pod).await? { Err(Problem::Behind(format!("Pod {pod}"))) } else { Ok(()) }
             }
             Resolution::Targets { .. } => {
@@ -461,7 +461,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         match self.complete(binding).await {
             Ok((binding, arn)) => {
                 let owner = self.owner(&arn).await.map_err(Problem::from)?;
-                // Where another binding has the target group, that decides over what is in it.
+                // If another binding has the target group, that one decides over its targets.
                 let holds = {
                     let snapshot = self.snapshot();
                     let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
@@ -475,7 +475,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     self.release_targets(&binding, &arn, &mut outcome).await?;
                 }
             }
-            // Without a target group there is nothing to let go.
+            // Without a target group there is nothing to release.
             Err(Problem::NoTargetGroup | Problem::TargetGroupMissing(_) | Problem::TargetType { .. }) => {}
             Err(problem) => return Err(problem.into()),
         }
@@ -502,7 +502,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         outcome: &mut BindingOutcome,
     ) -> Result<(), Failure> {
         let trusted_targets = self.trusted_targets(binding, arn).await?;
-        // In which zone a target outside of the VPC was registered, AWS alone tells, and wants to hear it when it goes.
+        // Only AWS knows the zone with which a target outside of the VPC was registered, and needs it when the target is deregistered.
         let zoned = match &trusted_targets {
             Some(targets) if !targets.is_empty() => {
                 let blocks = self.blocks(binding, arn, ZoneSource::Binding).await.map_err(Problem::from)?;
@@ -551,7 +551,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(())
     }
 
-    /// The targets that a binding vouches for, where its word counts and tells which they are: none at all, or those that the
+    /// The targets of a binding's checkpoint, where it is trusted and shows which they are: none at all, or those that the
     /// Service has still.
     async fn trusted_targets(
         &self,

@@ -23,10 +23,10 @@ pub trait Cloud: Send + Sync + 'static {
         &self,
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
-    /// Returns true if a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its
+    /// Returns whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
     /// targets is known better or was invalidated.
     fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
-    /// Has the targets of a group read anew the next time.
+    /// Marks the targets of a group to be read again the next time.
     fn invalidate_targets(&self, group: &TargetGroupArn);
     /// DescribeTargetGroups of one group; `None` when there is none.
     fn target_group(
@@ -87,7 +87,7 @@ pub struct LiveCloud {
 }
 
 impl LiveCloud {
-    /// Speaks through these clients, and keeps the inventory true.
+    /// Uses these clients, and keeps the inventory current.
     #[must_use]
     pub fn new(aws: AwsWriter, inventory: Arc<Inventory>) -> Self {
         Self { aws, inventory }

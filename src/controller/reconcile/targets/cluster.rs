@@ -22,7 +22,7 @@ use albatross_core::{
 
 use albatross_core::targets::readiness::Change;
 
-/// How often a write is tried again after somebody else's.
+/// The number of times that a write is tried again after another writer's change.
 const TRIES: u32 = 5;
 
 /// A request to the API server that failed.
@@ -32,12 +32,12 @@ pub enum ClusterError {
     #[error("the object is gone")]
     Gone,
     /// Others keep writing it.
-    #[error("others keep changing the object")]
+    #[error("other clients keep changing the object")]
     Contended,
-    /// It did not answer, or not clearly: it may pass by itself.
+    /// The API server did not answer, or not clearly: it may pass by itself.
     #[error("{0}")]
     Unavailable(String),
-    /// Something else.
+    /// Any other error.
     #[error("{0}")]
     Refused(String),
 }
@@ -92,11 +92,11 @@ pub trait Cluster: Send + Sync + 'static {
         &self,
         service: &ObjectName,
     ) -> impl Future<Output = Result<Vec<EndpointSlice>, ClusterError>> + Send;
-    /// Whether the API server has a pod.
+    /// Returns true if the API server has a pod.
     fn has_pod(&self, name: &ObjectName) -> impl Future<Output = Result<bool, ClusterError>> + Send;
-    /// Whether the API server has any node.
+    /// Returns true if the API server has any node.
     fn has_nodes(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
-    /// Whether the API server has any TargetGroupBinding.
+    /// Returns true if the API server has any TargetGroupBinding.
     fn has_bindings(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
 }
 
@@ -106,7 +106,7 @@ pub struct LiveCluster {
 }
 
 impl LiveCluster {
-    /// Speaks through this client.
+    /// Returns a cluster that uses this client.
     #[must_use]
     pub fn new(client: &WriteClient) -> Self {
         Self { client: client.client() }
@@ -117,7 +117,7 @@ impl LiveCluster {
     }
 }
 
-/// The finalizers as they shall be; `None` when they are so.
+/// Returns the desired finalizers; `None` when the object has them.
 fn finalizers(current: &[String], present: bool) -> Option<Vec<String>> {
     let is_there = current.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
     (is_there != present).then(|| {
@@ -188,7 +188,7 @@ impl Cluster for LiveCluster {
         binding: &TargetGroupBinding,
         target_type: TargetType,
     ) -> Result<(), ClusterError> {
-        // The version makes the API server refuse the patch when somebody has written it meanwhile.
+        // The version makes the API server refuse the patch when another client has written it meanwhile.
         let metadata = json!({ "uid": binding.uid, "resourceVersion": binding.resource_version });
         let patch = json!({ "metadata": metadata, "spec": { "targetType": target_type } });
         let api = self.bindings(&binding.name);
@@ -289,7 +289,7 @@ mod tests {
 
     async fn cluster(answer: impl Fn(&Call) -> (u16, String) + Clone + Send + Sync + 'static) -> (Fake, LiveCluster) {
         let fake = Fake::start(move |call| std::future::ready(answer(&call))).await;
-        // Whoever makes TLS clients has to choose a provider, also where no TLS is spoken.
+        // A TLS client needs a provider, also where no TLS is used.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
         let client = WriteClient::new(client, albatross_aws::WritePermit::without_election());

@@ -8,10 +8,10 @@ use albatross_core::model::{ObjectName, SecurityGroupId, Target, TargetGroupArn,
 use super::{cluster::ClusterError, network_interfaces::NotLocated};
 use albatross_core::targets::{binding_owners::Denied, endpoints::UnresolvableBinding, node_rules::InvalidNetworking};
 
-/// The most targets that a message tells of.
+/// The most targets that a message lists.
 const MAX_LISTED: usize = 5;
 
-/// What was being done.
+/// The stage of the work on a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Putting on the finalizer.
@@ -32,7 +32,7 @@ pub enum Stage {
     UpdatePodStatus,
 }
 
-/// What something went wrong with.
+/// The object or resource of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A binding.
@@ -53,7 +53,7 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Something that went wrong, with what, and while doing what.
+/// An error of a binding or of the node rules, with its subject and stage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{subject}: {problem}")]
 pub struct TargetsError {
@@ -61,14 +61,14 @@ pub struct TargetsError {
     pub subject: Subject,
     /// While doing what.
     pub stage: Stage,
-    /// What it was.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// What went wrong.
+/// The problem of an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// It names no target group.
+    /// The binding names no target group.
     #[error("it names no target group")]
     NoTargetGroup,
     /// Its target group is not there.
@@ -88,7 +88,7 @@ pub enum Problem {
     /// A field that cannot be honoured yet.
     #[error("spec.{0} is not supported yet, so nothing is registered or deregistered")]
     Unsupported(&'static str),
-    /// It cannot mean any targets.
+    /// The binding cannot mean any targets.
     #[error(transparent)]
     Unresolvable(#[from] UnresolvableBinding),
     /// The watches and the API server do not say the same.
@@ -97,12 +97,12 @@ pub enum Problem {
     /// AWS takes some targets and refuses others.
     #[error("{}", refused(.0))]
     RefusedTargets(Vec<(Target, AwsError)>),
-    /// Where a target is cannot be found out.
+    /// The location of a target cannot be determined.
     #[error("{what}: {problem}")]
     NotLocated {
         /// The pod or node.
         what: String,
-        /// Why not.
+        /// The reason.
         problem: NotLocated,
     },
     /// A security group that is to get rules is not there.
@@ -124,11 +124,11 @@ fn refused(targets: &[(Target, AwsError)]) -> String {
         targets.iter().take(MAX_LISTED).map(|(target, error)| format!("{target} ({error})")).collect();
     let more = targets.len().saturating_sub(MAX_LISTED);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    format!("AWS does not take these targets, all others are registered: {}{more}", reported.join(", "))
+    format!("AWS does not accept these targets; all others are registered: {}{more}", reported.join(", "))
 }
 
 impl Problem {
-    /// Returns whether it stays as long as nobody corrects an object of the cluster, which brings the binding back.
+    /// Returns whether the error stays until a user corrects an object of the cluster, which brings the binding back.
     #[must_use]
     pub fn needs_correction(&self) -> bool {
         matches!(
@@ -154,7 +154,7 @@ impl TargetsError {
         }
     }
 
-    /// The binding to tell, where there is one.
+    /// The binding of the event, where there is one.
     #[must_use]
     pub fn binding(&self) -> Option<&ObjectName> {
         match &self.subject {
@@ -163,7 +163,7 @@ impl TargetsError {
         }
     }
 
-    /// Whether it may pass without anybody changing anything: nobody needs to be told then.
+    /// Returns true if the error may pass without a fix by a user: then it is not reported.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match &self.problem {
@@ -181,13 +181,13 @@ impl TargetsError {
         gone && self.stage == Stage::Network && self.binding().is_some()
     }
 
-    /// Whether the lease was lost while it ran.
+    /// Returns true if the lease was lost while the work ran.
     #[must_use]
     pub fn is_withheld(&self) -> bool {
         matches!(&self.problem, Problem::Aws(AwsError { kind: AwsErrorKind::Withheld, .. }))
     }
 
-    /// What to do about it, as a sentence without a full stop; `None` where waiting is all, or the message says it.
+    /// Returns the fix, as a sentence without a full stop; `None` where the only fix is to wait, or the message has it.
     #[must_use]
     pub fn fix(&self) -> Option<String> {
         match &self.problem {

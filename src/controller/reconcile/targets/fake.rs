@@ -158,7 +158,7 @@ impl Cloud for Arc<RecordingCloud> {
 #[derive(Clone, Default)]
 pub(super) struct FakeCluster {
     pub snapshot: Arc<RwLock<Snapshot>>,
-    /// Objects that the API server has, and the watches have not.
+    /// The Services that the API server has, and the watches have not.
     pub services: Arc<Mutex<Vec<Service>>>,
     /// The same.
     pub slices: Arc<Mutex<Vec<EndpointSlice>>>,
@@ -166,9 +166,9 @@ pub(super) struct FakeCluster {
     pub pods: Arc<Mutex<BTreeSet<ObjectName>>>,
     /// The same: whether there are nodes, and whether there are bindings.
     pub others: Arc<Mutex<(bool, bool)>>,
-    /// True if the watches show nothing of what is written.
+    /// True if the watches show no writes.
     pub behind: bool,
-    /// The number of the next writes of a status or checkpoint that take effect and are not answered.
+    /// The number of next writes of a status or checkpoint that take effect and are not answered.
     pub unanswered: Arc<Mutex<usize>>,
     /// Pods whose status cannot be written.
     pub unwritable: Arc<Mutex<BTreeSet<ObjectName>>>,
@@ -205,7 +205,7 @@ impl Cluster for FakeCluster {
         binding: &TargetGroupBinding,
         checkpoint: Option<&str>,
     ) -> Result<(), ClusterError> {
-        // Only taking it away has a place among the calls: it comes before what it no longer vouches for.
+        // Only its removal is among the calls: it comes before the targets that it no longer covers.
         if checkpoint.is_none() {
             self.log.lock().unwrap().push("checkpoint off".to_owned());
         }

@@ -17,7 +17,7 @@ use albatross_core::{
     snapshot::TargetGroupBinding,
 };
 
-/// How many conditions are written at the same time.
+/// The number of conditions written at the same time.
 const AT_ONCE: usize = 8;
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
@@ -54,7 +54,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             },
             HealthQuery::Never | HealthQuery::In(_) => None,
         };
-        // What AWS has lost is known by now, and registered by the next pass.
+        // Targets that AWS has lost are known by now, and registered by the next pass.
         outcome.checkpoint_pending |= healths.as_ref().is_some_and(|healths| {
             let earlier: Vec<_> = pods
                 .iter()
@@ -106,7 +106,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     let written = &mut memory.entry(binding.clone()).or_default().conditions;
                     written.insert((change.uid, change.condition), change.state);
                 }
-                // Another pod has its name by now, or nobody.
+                // Another pod has its name by now, or none.
                 Err(ClusterError::Gone) => {}
                 Err(error) => drop(failure.get_or_insert(error)),
             }

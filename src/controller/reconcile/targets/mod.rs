@@ -60,7 +60,7 @@ pub struct Settings {
 /// The memory of a binding from one time to the next.
 #[derive(Clone, Debug, Default)]
 struct Memory {
-    /// A hash of all that its node rules were last computed from.
+    /// The hash of the input of its node rules when they were last computed.
     network: Option<u64>,
     /// The generation that has to be corrected and for which the node rules were last made due.
     corrected: Option<i64>,
@@ -100,7 +100,7 @@ pub struct Targets<C: Cloud = LiveCloud, K: Cluster = LiveCluster> {
 }
 
 impl Targets {
-    /// Speaks with AWS and with the API server. `endpoint_group_tags` are those of
+    /// Uses AWS and the API server. `endpoint_group_tags` are those of
     /// `--service-target-eni-security-group-tags`; `restricted_rules` is the opposite of `--disable-restricted-sg-rules`.
     #[must_use]
     pub fn new(
@@ -134,7 +134,7 @@ impl Targets {
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Speaks with whatever takes their places.
+    /// Uses the given stand-ins.
     #[must_use]
     pub fn with(
         cloud: C,
@@ -160,7 +160,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
     }
 
-    /// Begins the last of these terms of the lease. Bindings vouch for their targets in it, and believe what was written in
+    /// Begins the last of these terms of the lease. Bindings get checkpoints in it, and those are trusted that were written in
     /// any of them.
     pub fn begin(&self, terms: RangeInclusive<i32>) {
         *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
@@ -170,8 +170,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.terms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns whether the security groups of a binding's targets have the rules that it asks for. Those of targets that nobody
-    /// can tell, because the binding is wrong, are not waited for.
+    /// Returns whether the security groups of a binding's targets have the rules that it asks for. Targets that cannot be
+    /// determined, because the binding is wrong, are not waited for.
     pub fn allows_sources(&self, binding: &albatross_core::snapshot::TargetGroupBinding) -> bool {
         binding.spec.networking.is_none() || self.opened().get(&binding.name) == Some(&binding.generation)
     }
@@ -192,7 +192,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 
     fn snapshot(&self) -> RwLockReadGuard<'_, Snapshot> {
-        // Whoever panicked while writing has left an object as it was, or as it is.
+        // A task that panicked while writing has left an object as it was, or as it is.
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -23,7 +23,7 @@ use albatross_core::targets::{
 /// The label of SageMaker HyperPod's nodes, whose instances are not the account's.
 const HYPERPOD: &str = "sagemaker.amazonaws.com/compute-type";
 
-/// Where to look for a target's network interface.
+/// The place to look for a target's network interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum InterfaceLookup {
     /// An instance: its primary interface.
@@ -37,7 +37,7 @@ pub(super) enum InterfaceLookup {
         /// Its address.
         address: String,
     },
-    /// A pod with an interface of its own (Fargate, security groups for pods), or on a node that is no instance here.
+    /// A pod with its own network interface (Fargate, security groups for pods), or on a node that is not an instance here.
     Address {
         /// The pod's UID.
         pod: String,
@@ -46,7 +46,7 @@ pub(super) enum InterfaceLookup {
     },
 }
 
-/// Where to look for a target. `None` for pods on hybrid nodes, which no security group stands before.
+/// Returns the place to look for a target. `None` for pods on hybrid nodes, which are behind no security group.
 #[must_use]
 pub(super) fn interface_lookup(snapshot: &Snapshot, id: &str, owner: &TargetOwner) -> Option<InterfaceLookup> {
     let pod = match owner {
@@ -70,7 +70,7 @@ pub(super) fn interface_lookup(snapshot: &Snapshot, id: &str, owner: &TargetOwne
     }
 }
 
-/// Why a target's security group is not known.
+/// The reason why a target's security group is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotLocated {
     /// EC2 does not know the instance.
@@ -79,13 +79,13 @@ pub enum NotLocated {
     /// EC2 knows no such address in the VPC.
     #[error("no network interface of the VPC has the address {0}")]
     NoInterface(String),
-    /// It is not clear which of several groups it is.
+    /// It is not clear which of several groups is the right one.
     #[error(transparent)]
     Unclear(#[from] UnclearGroup),
 }
 
 impl NotLocated {
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         match self {
@@ -133,15 +133,15 @@ impl Interface {
 /// Security groups as they were last read, kept true by our own writes.
 pub(super) type KnownGroups = BTreeMap<SecurityGroupId, ObservedSecurityGroup>;
 
-/// What is known of instances, interfaces and addresses.
+/// The cached instances, interfaces and addresses.
 #[derive(Debug, Default)]
 pub(super) struct NetworkInterfaces {
     instances: BTreeMap<String, Vec<Interface>>,
-    /// What was found apart from an instance's own answer.
+    /// The interfaces found apart from an instance's own answer.
     found: BTreeMap<InterfaceLookup, Groups>,
 }
 
-/// The security group that stands before each place that was asked for.
+/// The security group of each place that was asked for.
 pub(super) type Located = BTreeMap<InterfaceLookup, Result<SecurityGroupId, NotLocated>>;
 
 impl NetworkInterfaces {
@@ -193,7 +193,7 @@ impl NetworkInterfaces {
                 endpoint_security_group(&tagged, cluster, extra_tags)
             });
         }
-        // Somebody will tag them: they have to be read again then.
+        // A user will tag them: they have to be read again then.
         for unclear in decided.values().filter_map(|decision| decision.as_ref().err()) {
             groups.retain(|id, _| !unclear.groups.contains(id));
         }

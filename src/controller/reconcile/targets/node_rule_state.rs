@@ -32,20 +32,20 @@ const PROOFS_AT_ONCE: usize = 16;
 /// The code of EC2's refusal of one rule too many.
 const TOO_MANY_RULES: &str = "RulesPerSecurityGroupLimitExceeded";
 
-/// What is known of security groups and network interfaces.
+/// The cached security groups and network interfaces.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     interfaces: NetworkInterfaces,
     groups: KnownGroups,
     /// All groups that may have rules of ours, also those that have to be read again.
     seen: BTreeSet<SecurityGroupId>,
-    /// Whether the cluster's groups were read, where rules from before the start may be.
+    /// True if the cluster's groups were read, which may have rules from before the start.
     swept: bool,
     /// The rules that each binding asked for when it was last understood: they stay while it is not.
     understood: BTreeMap<ObjectName, RulesByGroup>,
 }
 
-/// What was done about the node rules.
+/// The result of reconciling the node rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeRulesOutcome {
     /// Added just now.
@@ -57,14 +57,14 @@ pub struct NodeRulesOutcome {
 /// A target of a binding: where it is, its named ports, and who it is.
 type TargetLocation = (InterfaceLookup, Vec<PodPort>, TargetOwner);
 
-/// Everything is let in on all groups before anything is taken away on any: targets may go from one group to another.
+/// All rules are added on all groups before any rule is removed on any: targets may go from one group to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     Authorize,
     Revoke,
 }
 
-/// One group in one pass.
+/// A group in one pass.
 struct Task<'a> {
     id: &'a SecurityGroupId,
     shall_have: &'a BTreeSet<SecurityGroupRule>,
@@ -93,7 +93,7 @@ impl Pin {
     }
 }
 
-/// What one binding asks for.
+/// The rules that one binding asks for.
 struct Demand {
     binding: TargetGroupBinding,
     target_locations: Vec<TargetLocation>,
@@ -102,19 +102,19 @@ struct Demand {
 /// The demands of all bindings.
 #[derive(Default)]
 struct Demands {
-    /// Those that have targets.
+    /// The bindings that have targets.
     clear: Vec<Demand>,
-    /// Those of which no target is known.
+    /// The bindings of which no target is known.
     empty: Vec<(TargetGroupBinding, Resolution)>,
-    /// Those that are not understood, or not yet, with the targets that they have all the same.
+    /// The bindings that are not understood, or not yet, with the targets that they have all the same.
     obscure: Vec<Demand>,
-    /// Those among them of which AWS was not asked yet, or that wait for another binding to be made.
+    /// The bindings among them of which AWS was not asked yet, or that wait for another binding to be made.
     waiting: BTreeSet<ObjectName>,
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
     /// Lets load balancers in to the nodes and pods behind all bindings with `spec.networking`, and takes away the rules that
-    /// no binding asks for any more, once every one of them is understood. Where nothing has changed, nobody is asked.
+    /// no binding asks for any more, once every one of them is understood. Where nothing has changed, AWS is not asked.
     ///
     /// # Errors
     /// All that could not be done, never empty; what could be done is done. A binding that is not understood keeps the rules
@@ -130,10 +130,10 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             problems.push(TargetsError { subject, stage, problem: Problem::Aws(error) });
         }
         for (group, rule) in &outcome.authorized {
-            tracing::info!(%group, %rule, "let in");
+            tracing::info!(%group, %rule, "rule added");
         }
         for (group, rule) in &outcome.revoked {
-            tracing::info!(%group, %rule, "no longer let in");
+            tracing::info!(%group, %rule, "rule removed");
         }
         if problems.is_empty() {
             return Ok(outcome);
@@ -141,7 +141,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Err(problems)
     }
 
-    /// Gives up what is known of security groups and network interfaces, so that drift is found the next time. What bindings
+    /// Invalidates the cached state of security groups and network interfaces, so that drift is found the next time. What bindings
     /// asked for when they were understood stays known.
     pub async fn invalidate_node_rules(&self) {
         let mut state = self.node_rules.lock().await;
@@ -187,7 +187,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let unclear: BTreeSet<&ObjectName> = obscure.iter().map(|demand| &demand.binding.name).collect();
         understood.retain(|name, _| rules.contains_key(name) || unclear.contains(name));
         let mut failed: Vec<Pin> = refused.iter().flat_map(|demand| pins(demand, &located)).collect();
-        // What they had stays where it is, so that their groups have to be known, also those that were given up.
+        // Their rules stay where they are, so that their groups have to be known, also those that were invalidated.
         let had = obscure.iter().filter_map(|demand| understood.get(&demand.binding.name));
         seen.extend(had.flat_map(|rules| rules.keys().cloned()));
         read_groups(&self.cloud, groups, &*seen).await?;
@@ -210,7 +210,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         seen.retain(|id| groups.contains_key(id));
         for group in wanted.iter().filter(|(id, rules)| !rules.is_empty() && !seen.contains(*id)).map(|(id, _)| id) {
             fail(problems, &rule_requesters, group, None, &Problem::SecurityGroupGone(group.clone()));
-            // Where their targets are instead is not known yet.
+            // The new location of their targets is not known yet.
             let sources = rule_requesters.get(group).into_iter().flatten().flat_map(|(_, sources)| sources);
             failed.extend(sources.cloned().map(Some).map(Pin::everywhere));
         }
@@ -225,14 +225,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         for pass in [Pass::Authorize, Pass::Revoke] {
             for id in &*seen {
-                // What was not let in keeps its old way in.
+                // A source that could not be allowed keeps its old rule.
                 let task = Task { id, shall_have: wanted.get(id).unwrap_or(&none), pass, keep: failed.clone() };
                 if let Err(failure) = self.change_group(groups, &task, outcome).await {
                     if failure.error.kind == AwsErrorKind::Withheld {
                         return Err(failure.error);
                     }
                     fail(problems, &rule_requesters, id, failure.source.as_ref(), &Problem::Aws(failure.error));
-                    // What could not be taken away from one group is no reason to leave it on the others.
+                    // A rule that could not be removed from one group is no reason to leave it on the others.
                     failed.extend((pass == Pass::Authorize).then(|| Pin::everywhere(failure.source)));
                 }
             }
@@ -359,7 +359,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         task: &Task<'_>,
         outcome: &mut NodeRulesOutcome,
     ) -> Result<(), RuleFailure> {
-        // A second try, after reading again, for what somebody else has changed meanwhile.
+        // A second attempt, after reading again, for changes made by others meanwhile.
         for last in [false, true] {
             read_groups(&self.cloud, groups, [task.id]).await?;
             let Some(group) = groups.get_mut(task.id) else { return Ok(()) };
@@ -373,7 +373,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 !keeps(&task.keep, task.id, rule) || instead.iter().any(|instead| covers(instead, rule))
             });
             match task.pass {
-                // What is to be revoked is known here too: a full group needs it.
+                // The rules to revoke are known here too: a full group needs it.
                 Pass::Authorize if change.authorize.is_empty() => return Ok(()),
                 Pass::Authorize => {}
                 Pass::Revoke => change.authorize.clear(),
@@ -452,7 +452,7 @@ enum BindingDemand {
     Nothing,
     Clear(Demand),
     Empty(TargetGroupBinding, Resolution),
-    /// It is not clear yet.
+    /// It is not known yet.
     Waits,
 }
 
@@ -570,7 +570,7 @@ fn rules_of(demand: &Demand, located: &Located, problems: &mut Vec<TargetsError>
     rules
 }
 
-/// Which bindings ask for rules on a security group, with the sources that they let in.
+/// The bindings that ask for rules on a security group, with the sources that they allow.
 type RuleRequesters = BTreeMap<SecurityGroupId, BTreeMap<ObjectName, BTreeSet<Source>>>;
 
 fn rule_requesters(rules: &BTreeMap<ObjectName, RulesByGroup>) -> RuleRequesters {
@@ -584,7 +584,7 @@ fn rule_requesters(rules: &BTreeMap<ObjectName, RulesByGroup>) -> RuleRequesters
     rule_requesters
 }
 
-/// Tells the bindings that ask for rules on a group, and let in the source where it is about one, or else nobody in
+/// Returns the bindings that ask for rules on a group, and allow the source where it is about one, or else no source in
 /// particular.
 fn fail(
     problems: &mut Vec<TargetsError>,

@@ -23,10 +23,10 @@ use albatross_core::targets::{
     plan::{MAX_PER_CALL, Unregistered},
 };
 
-/// How many calls one pass makes besides one for each batch, because AWS refuses some target of a batch. Eight find one of
+/// The most calls of one pass in addition to one for each batch, because AWS refuses some target of a batch. Eight find one of
 /// 200 that AWS does not name.
 pub(crate) const MAX_SPLITS: usize = 16;
-/// How long a refused target waits before it is tried again, doubled each time.
+/// The time until a refused target is tried again, doubled each time.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// The longest such wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -35,7 +35,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug)]
 struct Refusal {
     error: AwsError,
-    /// Whether AWS refused the call as a whole, and not this target.
+    /// True if AWS refused the call as a whole, and not this target.
     of_group: bool,
     /// The generation of the binding, and the pod or node: another is tried at once.
     of: (i64, Option<String>),
@@ -43,7 +43,7 @@ struct Refusal {
     until: Instant,
 }
 
-/// What is remembered of refusals from one pass to the next.
+/// The refusals remembered from one pass to the next.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Refusals {
     group: Option<TargetGroupArn>,
@@ -69,22 +69,22 @@ impl Refusals {
 pub(crate) struct BoundTargetGroup<'a> {
     pub(crate) binding: &'a TargetGroupBinding,
     pub(crate) arn: &'a TargetGroupArn,
-    /// What stands behind each target that shall be registered.
+    /// The owner of each desired target.
     pub(crate) owners: &'a BTreeMap<Target, TargetOwner>,
 }
 
-/// What registering came to, besides what was registered.
+/// The result of registering, other than the registered targets.
 #[derive(Debug, Default)]
 pub(crate) struct Registering {
     /// Refused now, or before and not tried again yet.
     pub(crate) refused: Vec<(Target, AwsError)>,
-    /// What kept the others from being registered.
+    /// The error that kept the others from being registered.
     pub(crate) failure: Option<AwsError>,
-    /// How many are missing now.
+    /// The number of targets that are missing now.
     pub(crate) unregistered: Unregistered,
 }
 
-/// What tells a pod or node from another at the same address.
+/// Returns the identity that distinguishes a pod or node from another one at the same address.
 fn identity(snapshot: &Snapshot, owner: Option<&TargetOwner>) -> Option<String> {
     match owner? {
         TargetOwner::Pod(name) => snapshot.pods.get(name).map(|pod| pod.uid.clone()),
@@ -107,12 +107,12 @@ fn names(error: &AwsError, target: &Target) -> bool {
     })
 }
 
-/// What to do after a call that AWS refused because of targets.
+/// The action after a call that AWS refused because of targets.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     /// These are refused; the others are tried again.
     Refused { meant: Vec<Target>, others: Vec<Target> },
-    /// Some of them are meant: they are tried in two calls.
+    /// Some of them are refused: they are tried in two calls.
     Halve(Vec<Target>, Vec<Target>),
     /// The group takes none.
     Group,
@@ -173,7 +173,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     done.unregistered.refused += 1;
                 }
                 Some(Refusal { error, .. }) => done.refused.push((target, error.clone())),
-                // What was refused before does not hold up the others.
+                // Targets that were refused before do not delay the others.
                 None if refusals.targets.contains_key(&target) => again.push(target),
                 None => fresh.push(target),
             }

@@ -15,20 +15,20 @@ use albatross_core::{
 use super::{Cloud, Cluster, Targets};
 use albatross_core::targets::endpoints::TargetOwner;
 
-/// How long the blocks of a VPC are taken for true.
+/// The time for which the CIDR blocks of a VPC are cached.
 const BLOCKS_KEPT: Duration = Duration::from_secs(600);
-/// How long a refusal over zones decides where they come from.
+/// The time for which a refusal over zones decides their source.
 pub(crate) const SOURCE_KEPT: Duration = Duration::from_secs(3600);
 /// The label of a node that names its zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// Where the zones of a binding's addresses come from, each to be tried after AWS has refused those of the one before.
+/// The source of the zones of a binding's addresses; the next is tried after AWS has refused those of the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ZoneSource {
     /// The blocks of `spec.vpcID`, or of the cluster's VPC, as far as they are known.
     #[default]
     Binding,
-    /// The blocks of the target group's VPC, read anew.
+    /// The blocks of the target group's VPC, read again.
     TargetGroup,
     /// As before, and inside of the VPC the zones of the pods' nodes: Local Zones.
     Nodes,
@@ -44,7 +44,7 @@ impl ZoneSource {
     }
 }
 
-/// Whether AWS refuses targets over their zones.
+/// Returns true if AWS refuses targets because of their zones.
 pub(crate) fn is_about_zones(error: &AwsError) -> bool {
     let AwsErrorKind::Refused { code, message } = &error.kind else { return false };
     code == "ValidationError" && message.contains("Availability Zone")
@@ -57,7 +57,7 @@ pub(crate) enum Blocks {
     Known(Vec<IpNet>),
     /// The VPC is not one of this account's: nothing of the cluster is in it.
     Hidden,
-    /// They may not be read.
+    /// The blocks may not be read.
     Unread,
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn zone(
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Returns the blocks that tell which of a binding's addresses are outside of its target group's VPC.
+    /// Returns the blocks that show which of a binding's addresses are outside of its target group's VPC.
     ///
     /// # Errors
     /// AWS's, but for a missing permission.

@@ -16,7 +16,7 @@ use albatross_core::{
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct BuildFlags {
-    /// Value of the annotation kubernetes.io/ingress.class that is ours
+    /// Value of the annotation kubernetes.io/ingress.class that names this controller
     #[arg(long, env = "INGRESS_CLASS", default_value = "alb")]
     pub ingress_class: String,
     /// Tags for every AWS resource, as `key=value,…`
@@ -25,19 +25,19 @@ pub struct BuildFlags {
     /// Keys of tags that others manage, as `key,…`
     #[arg(long, env = "EXTERNAL_MANAGED_TAGS", value_delimiter = ',')]
     pub external_managed_tags: Vec<String>,
-    /// Refuse Ingresses that begin to name their class by the annotation kubernetes.io/ingress.class; those with our finalizer and a published load balancer stay
+    /// Refuse Ingresses that begin to name their class by the annotation kubernetes.io/ingress.class; those with the controller's finalizer and a published load balancer stay
     #[arg(long, env = "DISABLE_INGRESS_CLASS_ANNOTATION", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub disable_ingress_class_annotation: bool,
     /// Refuse Ingresses that begin to name their group by an annotation, or change it; those with the group's finalizer and a published load balancer stay
     #[arg(long, env = "DISABLE_INGRESS_GROUP_NAME_ANNOTATION", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub disable_ingress_group_name_annotation: bool,
-    /// Target type where no annotation says another
+    /// Target type if no annotation names one
     #[arg(long, env = "DEFAULT_TARGET_TYPE", default_value = "instance", value_parser = ["instance", "ip"])]
     pub default_target_type: String,
-    /// Scheme where no annotation says another
+    /// Scheme if no annotation names one
     #[arg(long, env = "DEFAULT_LOAD_BALANCER_SCHEME", default_value = "internal", value_parser = ["internal", "internet-facing"])]
     pub default_load_balancer_scheme: String,
-    /// TLS policy where no annotation says another
+    /// TLS policy if no annotation names one
     #[arg(long, env = "DEFAULT_SSL_POLICY", default_value = "ELBSecurityPolicy-2016-08")]
     pub default_ssl_policy: String,
     /// Answer 503 for a Service that does not exist, instead of refusing the Ingress
@@ -49,7 +49,7 @@ pub struct BuildFlags {
     /// Put every load balancer into one shared security group, which rules on nodes name as their source
     #[arg(long, env = "ENABLE_BACKEND_SECURITY_GROUP", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub enable_backend_security_group: bool,
-    /// Shared security group that is kept by others, instead of one of our own
+    /// Shared security group that others manage, instead of one of the controller's own
     #[arg(long, env = "BACKEND_SECURITY_GROUP")]
     pub backend_security_group: Option<String>,
     /// Let the load balancers reach every TCP port of nodes, instead of the ports of targets
@@ -127,13 +127,13 @@ impl BuildFlags {
             return Err(flag_error("external-managed-tags", message));
         }
         if let Some(key) = external.iter().find(|key| default_tags.contains_key(*key)) {
-            return Err(flag_error("external-managed-tags", format!("the tag `{key}` stands in --default-tags too")));
+            return Err(flag_error("external-managed-tags", format!("the tag `{key}` is in --default-tags too")));
         }
         let backend_security_group = match self.backend_security_group.as_deref().filter(|id| !id.is_empty()) {
             Some(id) if !id.starts_with("sg-") => {
                 return Err(flag_error(
                     "backend-security-group",
-                    format!("`{id}` is no security group; write its id, sg-…"),
+                    format!("`{id}` is not the id of a security group; write its id, sg-…"),
                 ));
             }
             id => id.map(SecurityGroupId::new),

@@ -8,7 +8,7 @@ use super::ControllerFlags;
 
 const HEAD: &str = "# Flags of the controller
 
-This file is generated from `src/controller/runtime/flags.rs`; `cargo xtask generate` writes it anew.
+This file is generated from `src/controller/runtime/flags.rs`; `cargo xtask generate` updates it.
 
 `albatross controller` takes the flags of aws-load-balancer-controller; so does `albatross` without a subcommand, so that its Deployment works with
 this image. Every flag with a name in the column *environment* can be set there too; the command line wins.

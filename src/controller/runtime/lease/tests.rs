@@ -121,7 +121,7 @@ impl FakeClock {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves to the next moment somebody waits for, if it is not after `end`.
+    /// Moves to the next moment that a task waits for, if it is not after `end`.
     fn advance(&self, end: Instant) -> bool {
         let mut time = self.time();
         let Some(next) = time.sleepers.iter().map(|(deadline, _)| *deadline).min() else {
@@ -157,7 +157,7 @@ impl Clock for FakeClock {
     }
 }
 
-/// What goes wrong between a candidate and the API server.
+/// The fault between a candidate and the API server.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// The request is refused at once.

@@ -142,13 +142,13 @@ fn exposition() {
     # HELP awslbc_webhook_validation_failure Objects that a webhook has not admitted.
     # TYPE awslbc_webhook_validation_failure counter
     awslbc_webhook_validation_failure_total{webhook_name="vingress.elbv2.k8s.aws",error_category="denied"} 1
-    # HELP albatross_drift_steps Steps that put right what was found changed in AWS when it was compared anew, by action.
+    # HELP albatross_drift_steps Steps that corrected changes found in AWS when it was compared again, by action.
     # TYPE albatross_drift_steps counter
     albatross_drift_steps_total{action="CreateRule"} 1
     # HELP albatross_repeated_steps Steps that were planned again after they were carried out, and now wait, by action.
     # TYPE albatross_repeated_steps counter
     albatross_repeated_steps_total{action="AddTags"} 1
-    # HELP albatross_deletion_blocked Ingress groups and Services with a deletion that AWS does not carry out, and of which people were told.
+    # HELP albatross_deletion_blocked Ingress groups and Services with a deletion that AWS does not carry out, and that was reported.
     # TYPE albatross_deletion_blocked gauge
     albatross_deletion_blocked 1
     # HELP albatross_leader 1 while this process is the leader, else 0.

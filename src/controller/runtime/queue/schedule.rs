@@ -32,7 +32,7 @@ pub(super) fn lane(key: &Key) -> Lane {
     }
 }
 
-/// Returns whether one pass over the key stands for all objects, so that it is nobody's turn.
+/// Returns whether one pass over the key covers all objects, so that it has no tenant's turn.
 pub(super) fn is_of_all(key: &Key) -> bool {
     matches!(key, Key::NodeRules | Key::BackendSecurityGroup)
 }
@@ -56,7 +56,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     fn new(key: &Key, tenant: &str, cause: QueueReason, since: Instant) -> Self {
-        // What others set off for a key takes no turn of theirs.
+        // Changes by others of a key take no turn of theirs.
         let own = Some(namespace_of(key)).filter(|own| !own.is_empty());
         Self { cause, tenants: [own.unwrap_or(tenant).to_owned()].into(), since }
     }
@@ -270,7 +270,7 @@ impl Schedule {
         let failures = self.failures.get(key).map_or(0, |(n, _)| if hurried { n.saturating_sub(1) } else { *n });
         self.resting.remove(key);
         if *key == Key::NodeRules {
-            // One run stands for all bindings that ask for it meanwhile.
+            // One run covers all bindings that ask for it meanwhile.
             self.resting.insert(key.clone(), now + SHORTEST_PAUSE);
         }
         let after = match outcome {
@@ -287,7 +287,7 @@ impl Schedule {
                 Some(*after)
             }
             Outcome::NotYet => {
-                self.failures.insert(key.clone(), (failures + 1, "waiting for AWS to let go".to_owned()));
+                self.failures.insert(key.clone(), (failures + 1, "waiting for AWS to release resources".to_owned()));
                 Some(pause(failures, LONGEST_NOT_YET))
             }
             Outcome::Failed(error) => {

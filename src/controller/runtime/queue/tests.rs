@@ -142,7 +142,7 @@ fn namespaces_take_turns() {
 #[test]
 fn who_touches_a_key_while_it_runs_puts_nobody_behind() {
     let now = Instant::now();
-    // A group of several namespaces has the earliest turn of all who changed it; a Service has that of its own, too.
+    // A group of several namespaces has the earliest turn of all that changed it; a Service has that of its namespace, too.
     for (key, owner) in [(group("both"), "team"), (service("shop", "a"), "flood")] {
         let mut schedule = Schedule::default();
         schedule.add(key.clone(), owner, QueueReason::Change, now);
@@ -211,7 +211,7 @@ fn a_flood_of_one_namespace_holds_no_other_up() {
         let mut before = Vec::new();
         loop {
             let (key, _) = schedule.take(now).unwrap();
-            // What was worked on is edited again at once, and goes behind.
+            // A key that was worked on is edited again at once, and goes to the end.
             schedule.wants(key.clone(), QueueReason::Change, now);
             schedule.done(&key, &Outcome::Done, now);
             match key == service("shop", "a") {
@@ -248,7 +248,7 @@ fn resyncs_leave_a_worker_for_changes() {
     assert_eq!(take_all(&mut schedule, now), [group("edited")]);
     schedule.done(&group("a"), &Outcome::Done, now);
     assert_eq!(take_all(&mut schedule, now), [group("c")]);
-    // Where there is one worker, resyncs are worked on as well.
+    // If there is one worker, resyncs are worked on as well.
     let mut schedule = Schedule { most: BTreeMap::from([(Lane::LoadBalancers, 1)]), ..Schedule::default() };
     schedule.wants(group("a"), QueueReason::Resync, now);
     assert_eq!(take_all(&mut schedule, now), [group("a")]);

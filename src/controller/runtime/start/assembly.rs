@@ -107,7 +107,7 @@ impl Settings {
     }
 }
 
-/// Puts a controller together for one term of the lease, in which it believes nothing that was learnt in another. It does
+/// Puts a controller together for one term of the lease, in which it trusts nothing that was learnt in another. It does
 /// nothing yet, and no write of it leaves for AWS before its term or after it.
 pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
     let Parts { watched, client, aws, config, vpc, metrics, leadership, tenure, identity } = parts;

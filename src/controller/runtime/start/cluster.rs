@@ -15,7 +15,7 @@ use crate::controller::cluster::{
 };
 use albatross_aws::proxies::Proxies;
 
-/// The API server ends a watch after 290 s; longer silence, also on a list, is a connection that nobody serves any more.
+/// The API server ends a watch after 290 s; longer silence, also on a list, is a connection that is no longer served.
 const SILENCE: Duration = Duration::from_secs(320);
 const API_SERVER_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -81,7 +81,7 @@ fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
 fn describe_kubeconfig_error(error: &KubeconfigError) -> String {
     match error {
         KubeconfigError::ReadConfig(error, _) => error.to_string(),
-        // What follows the first line is the place in the file, with the secrets that stand near it.
+        // The text after the first line is the place in the file, with the secrets near it.
         error => with_causes(error).lines().next().unwrap_or_default().to_owned(),
     }
 }

@@ -13,14 +13,14 @@ pub enum StartError {
     #[error(transparent)]
     Flag(#[from] FlagError),
     /// Neither a kubeconfig nor a ServiceAccount.
-    #[error("no way to a cluster: {reason}; outside of a cluster set --kubeconfig or KUBECONFIG")]
+    #[error("no access to a cluster: {reason}; outside of a cluster set --kubeconfig or KUBECONFIG")]
     NoCluster {
         /// The attempts, and the reason that each failed.
         reason: String,
     },
     /// The API server does not answer.
     #[error(
-        "cannot reach the Kubernetes API server at {url}: {reason}; check the address in the kubeconfig, and that nothing blocks the way"
+        "cannot reach the Kubernetes API server at {url}: {reason}; check the address in the kubeconfig, and that nothing blocks the connection"
     )]
     ApiServer {
         /// Its address.
@@ -60,13 +60,13 @@ pub enum StartError {
     /// The webhooks cannot be served.
     #[error(transparent)]
     Webhooks(#[from] WebhookError),
-    /// Another replica may lead now. The process goes on as a standby.
+    /// Another replica may lead now. The process continues as a standby.
     #[error("the lease was lost, so another replica may act now")]
     LeaseLost,
     /// The election has ended by itself: the process ends, so that a new one takes part.
     #[error("the leader election has ended by a fault of albatross, please report it; the process ends")]
     ElectionEnded,
-    /// A task that goes on for as long as the process has ended by itself: the process ends, so that a new one begins it anew.
+    /// A task that goes on for as long as the process has ended by itself: the process ends, so that a new one starts it again.
     #[error("{task} has ended by a fault of albatross, please report it; the process ends")]
     TaskEnded {
         /// The name of the task.

@@ -61,7 +61,7 @@ pub async fn lead(
     reporting.spawn(async move { reporter.report_leftovers().await });
     tokio::select! {
         () = until(&mut leadership, over) => {
-            // The next term begins with a queue that nobody else takes from. A pass that is under way changes nothing any more.
+            // The next term begins with a queue that no other controller takes from. A pass that is under way changes nothing any more.
             working.shutdown().await;
             background.shutdown().await;
             reporting.shutdown().await;
@@ -70,14 +70,14 @@ pub async fn lead(
         () = one_ended(&mut background) => Err(StartError::TaskEnded { task: "the audit, or the writer of records," }),
         () = until(&mut stopped, |stopped| *stopped) => {
             if tokio::time::timeout(DRAIN_DEADLINE, async { while working.join_next().await.is_some() {} }).await.is_err() {
-                tracing::warn!("stopping in the middle of work; the next start goes on with it");
+                tracing::warn!("stopping in the middle of work; the next start continues it");
             }
             match tokio::time::timeout(FLUSH_DEADLINE, controller.records.flush()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!("{error}; the next start reads from AWS what they would have spared"),
+                Ok(Err(error)) => tracing::warn!("{error}; the next start reads the state from AWS"),
                 Err(_) => tracing::warn!(
-                    "the records are not written: no answer from the API server within {} s; the next start reads from AWS \
-                     what they would have spared",
+                    "the records are not written: no answer from the API server within {} s; the next start reads the state \
+                     from AWS",
                     FLUSH_DEADLINE.as_secs()
                 ),
             }

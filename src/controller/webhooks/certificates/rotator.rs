@@ -30,13 +30,13 @@ pub(crate) struct CertificateRotator {
     pub(crate) secret: String,
     /// `--webhook-configuration-name`
     pub(crate) configuration: String,
-    /// What the certificate is for.
+    /// The names in the certificate.
     pub(crate) names: Vec<String>,
     pub(crate) timing: Timing,
     pub(crate) served: Arc<Served>,
 }
 
-/// Something that went wrong, with its fix.
+/// An error, with its fix.
 type Problem = String;
 
 /// A configuration as it was read.
@@ -48,7 +48,7 @@ struct Configuration {
 }
 
 impl CertificateRotator {
-    /// Keeps it for ever. What goes wrong is told once, and tried again.
+    /// Maintains it for ever. An error is reported once, and retried.
     pub(crate) async fn run(self) {
         let mut reported: Vec<Problem> = Vec::new();
         loop {
@@ -64,13 +64,13 @@ impl CertificateRotator {
         }
     }
 
-    /// Brings everything to where it shall be now.
+    /// Brings everything to its desired state.
     async fn pass(&self, now: SystemTime) -> Vec<Problem> {
-        // Each step leads to the next; somebody else's may come between.
+        // Each step leads to the next; one of another replica may come between.
         const STEPS: usize = 5;
         for _ in 0..STEPS {
             // The configurations are read before the Secret, so that what is written to them is no older than what another
-            // replica has written: their versions tell.
+            // replica has written: their versions show it.
             let (configurations, mut problems) = self.configurations().await;
             let secret = match with_deadline(self.secrets().get_opt(&self.secret)).await {
                 Ok(secret) => secret,
@@ -101,7 +101,7 @@ impl CertificateRotator {
                     Ok(()) => {}
                     Err(problem) => {
                         problems.push(problem);
-                        // What is served goes on being trusted.
+                        // The served certificate remains trusted.
                         if !bundle.is_empty() {
                             problems.extend(self.publish(&configurations, &bundle).await);
                         }
@@ -128,7 +128,7 @@ impl CertificateRotator {
         format!("the webhooks' certificate: cannot {verb} the Secret {namespace}/{secret}: {}{fix}", describe(error))
     }
 
-    /// Writes the Secret after a step. Where somebody else was faster, theirs counts.
+    /// Writes the Secret after a step. Where another replica was faster, its write counts.
     async fn write(&self, secret: Option<Secret>, step: Step, now: SystemTime) -> Result<(), Problem> {
         let is_new = secret.is_none();
         let mut secret = secret.unwrap_or_else(|| Secret {
@@ -175,7 +175,7 @@ impl CertificateRotator {
             _ => "; trying again",
         };
         format!(
-            "the webhooks' certificate: cannot {verb} the {kind} {name}, which tells the API server whom to trust: {}{fix}",
+            "the webhooks' certificate: cannot {verb} the {kind} {name}, which names the authority that the API server trusts: {}{fix}",
             describe(error)
         )
     }
@@ -196,7 +196,7 @@ impl CertificateRotator {
         (found, problems)
     }
 
-    /// Has every configuration trust the bundle.
+    /// Makes every configuration trust the bundle.
     async fn publish(&self, configurations: &[Configuration], bundle: &str) -> Vec<Problem> {
         let mut problems = Vec::new();
         for configuration in configurations.iter().filter(|configuration| !configuration.trusts(bundle)) {
@@ -205,7 +205,7 @@ impl CertificateRotator {
             let (api, parameters, patch) = (self.api(kind), PatchParams::default(), Patch::Json::<()>(patch));
             match with_deadline(api.patch(&self.configuration, &parameters, &patch)).await {
                 Ok(_) => tracing::info!("the {kind} {} trusts the webhooks' certificate", self.configuration),
-                // Somebody was faster; the next pass sees what it is now.
+                // Another replica was faster; the next pass sees the present state.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
                     tracing::debug!("the {kind} {} has changed meanwhile", self.configuration);
                 }
@@ -247,7 +247,7 @@ impl Configuration {
     }
 }
 
-/// As Kubernetes writes bytes.
+/// Encodes bytes as Kubernetes does.
 fn base64(text: &str) -> String {
     match serde_json::to_value(ByteString(text.as_bytes().to_vec())) {
         Ok(Value::String(text)) => text,

@@ -14,7 +14,7 @@ use rustls::{
 
 use super::Leaf;
 
-/// How often the files are read.
+/// The interval at which the files are read.
 const POLL: Duration = Duration::from_secs(10);
 
 /// The certificate that is served.
@@ -35,7 +35,7 @@ impl Served {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether there is none yet.
+    /// Returns true if there is no certificate yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.current().is_none()
     }
@@ -47,7 +47,7 @@ impl ResolvesServerCert for Served {
     }
 }
 
-/// Where somebody else keeps the certificate.
+/// The files of a certificate that another program maintains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Files {
     /// `--webhook-cert-dir` with `--webhook-cert-file`
@@ -80,7 +80,7 @@ impl Files {
                         );
                     }
                 }
-                // While whoever keeps the files writes them, one may be ahead of the other; what is served goes on.
+                // While another program writes the files, one may be ahead of the other; the current certificate stays in use.
                 Err(error) => {
                     if reported.as_ref() != Some(&error) {
                         tracing::warn!("the webhooks' certificate cannot be used: {error}");

@@ -115,7 +115,7 @@ fn what_is_wrong_with_a_certificate_is_told_without_its_key() {
     stepped(&mut other, Step::Make, start());
     let wrong = |certificate: &[u8], key: &[u8]| Leaf::read(certificate, key, &provider).unwrap_err().to_string();
     insta::assert_snapshot!(wrong(b"", &data[KEY].0), @"there is no certificate");
-    insta::assert_snapshot!(wrong(&data[CERTIFICATE].0, b"secret"), @"the key is no PEM");
+    insta::assert_snapshot!(wrong(&data[CERTIFICATE].0, b"secret"), @"the key is not PEM");
     insta::assert_snapshot!(wrong(&data[CERTIFICATE].0, &other[KEY].0), @"the key does not belong to the certificate: keys may not be consistent: KeyMismatch");
     insta::assert_snapshot!(wrong(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &data[KEY].0), @"the certificate cannot be read: Parsing Error: Der(UnexpectedTag { expected: Some(Tag(16)), actual: Tag(0) })");
 }

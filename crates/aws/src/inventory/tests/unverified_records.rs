@@ -27,7 +27,7 @@ async fn what_a_record_names_costs_the_lists_alone() {
         (&found.tags, &found.listeners, &found.attributes),
         (&remembered.tags, &remembered.listeners, &remembered.attributes)
     );
-    // What is listed counts as it is listed.
+    // Listed resources count as they are listed.
     assert_eq!(
         (found.state, &found.security_groups),
         (LoadBalancerState::Active, &BTreeSet::from([SecurityGroupId::new("sg-a")]))
@@ -48,7 +48,7 @@ async fn a_record_counts_only_where_aws_lists_all_that_it_names() {
         assert!(observed.load_balancers.iter().all(|balancer| balancer.listener(80).is_some()));
         assert!(fake.actions().contains(&"DescribeTags".to_owned()));
     }
-    // What it does not name is seen all the same.
+    // A resource that it does not name is seen all the same.
     let (_fake, inventory) = started(&world(&["a"], &["a"], &["a"])).await;
     inventory.add_records([(group("a"), Clean { target_groups: Vec::new(), ..clean("a") })]);
     assert_eq!(names(&inventory.observe_whole(&group("a")).await.unwrap()), (vec!["a"], vec!["a"], vec!["a"]));
@@ -58,7 +58,7 @@ async fn a_record_counts_only_where_aws_lists_all_that_it_names() {
 async fn what_is_given_up_is_read_in_spite_of_a_record() {
     let (fake, inventory) = started(&world(&["a"], &["a"], &["a"])).await;
     inventory.add_records([(group("a"), clean("a"))]);
-    // Before it was believed, and after.
+    // Before it was trusted, and after.
     for asked in ["DescribeListeners", "DescribeTags"] {
         inventory.invalidate(&group("a"));
         let observed = inventory.observe_whole(&group("a")).await.unwrap();

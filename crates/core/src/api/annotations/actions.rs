@@ -2,14 +2,14 @@
 
 use super::json::{Document, Node};
 
-/// How many target groups one action names at most (AWS).
+/// The most target groups that one action can name (AWS).
 const MAX_TARGET_GROUPS: usize = 5;
 /// The largest weight of a target group (AWS).
 const LARGEST_WEIGHT: i32 = 999;
-/// How long a client stays with a target group at most, in seconds (AWS).
+/// The longest time for which a client can stay with a target group, in seconds (AWS).
 const LONGEST_STICKINESS: i32 = 604_800;
 
-/// One action of a listener rule, checked as far as it can be without looking at the cluster or at AWS.
+/// An action of a listener rule, checked as far as it can be without looking at the cluster or at AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// A fixed response. The status code is text, not empty, and otherwise left for AWS to judge.
@@ -28,7 +28,7 @@ pub enum Action {
     Forward { target_groups: Vec<ForwardTarget>, stickiness: Option<Stickiness> },
 }
 
-/// How long a client stays with the target group that it was given.
+/// The time for which a client stays with the target group it was first sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stickiness {
     pub enabled: Option<bool>,
@@ -36,7 +36,7 @@ pub struct Stickiness {
     pub duration_seconds: Option<i32>,
 }
 
-/// One target group of a forward, and its share of the requests.
+/// A target group of a forward, and its share of the requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardTarget {
     pub backend: ForwardBackend,
@@ -44,7 +44,7 @@ pub struct ForwardTarget {
     pub weight: Option<i32>,
 }
 
-/// What a forward leads to.
+/// The destination of a forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ForwardBackend {
     /// A port of a Service in the namespace of the Ingress.

@@ -20,7 +20,7 @@ pub struct OidcProvider {
     pub authorization_endpoint: String,
     pub token_endpoint: String,
     pub user_info_endpoint: String,
-    /// Of a Secret in the namespace of the Ingress.
+    /// The name of a Secret in the namespace of the Ingress.
     pub secret_name: String,
     pub extra_parameters: BTreeMap<String, String>,
 }
@@ -29,7 +29,7 @@ use crate::model::JwtClaim;
 /// `jwt-validation`, complete.
 pub use crate::model::JwtValidation;
 
-/// One entry of `mutual-authentication`.
+/// An entry of `mutual-authentication`.
 pub type MutualAuthentication = crate::model::MutualAuthentication<TrustStore>;
 
 /// A trust store as users name it.
@@ -134,7 +134,7 @@ fn entry(node: &Node) -> Result<(u16, MutualAuthentication), String> {
             ("advertiseTrustStoreCaNames", advertise.is_some()),
         ];
         match given.iter().find(|(_, given)| *given) {
-            Some((field, _)) => Err(format!("{place}.{field} goes with the mode `verify` alone")),
+            Some((field, _)) => Err(format!("{place}.{field} is only allowed with the mode `verify`")),
             None => Ok(made),
         }
     };
@@ -283,8 +283,8 @@ mod tests {
         [{"port": 443}]: [0].mode is missing
         [{"port": 443, "mode": "on"}]: [0].mode is `on`, not `off`, `passthrough` or `verify`
         [{"port": 443, "mode": "verify"}]: [0].trustStore is missing
-        [{"port": 443, "mode": "off", "trustStore": "a"}]: [0].trustStore goes with the mode `verify` alone
-        [{"port": 443, "mode": "passthrough", "ignoreClientCertificateExpiry": false}]: [0].ignoreClientCertificateExpiry goes with the mode `verify` alone
+        [{"port": 443, "mode": "off", "trustStore": "a"}]: [0].trustStore is only allowed with the mode `verify`
+        [{"port": 443, "mode": "passthrough", "ignoreClientCertificateExpiry": false}]: [0].ignoreClientCertificateExpiry is only allowed with the mode `verify`
         [{"port": 443, "mode": "verify", "trustStore": "a", "advertiseTrustStoreCaNames": "yes"}]: [0].advertiseTrustStoreCaNames is neither `on` nor `off`
         "#);
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::registry::{ANNOTATIONS, Annotation, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX, Status, find};
 use super::{choice, shorten};
 
-/// Something to tell about one annotation of an object.
+/// A finding about one annotation of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The full key, as it is written.
@@ -19,7 +19,7 @@ pub struct Finding {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FindingKind {
-    /// Nothing reads the annotation on this object. `nearest` is the key that was probably meant.
+    /// The controller does not read the annotation on this object. `nearest` is the key that was probably meant.
     Unknown { nearest: Option<String> },
     /// The annotation is known, not built, and ignored.
     Later,
@@ -27,7 +27,7 @@ pub enum FindingKind {
     Refused,
 }
 
-/// How alike two names must be for one to be taken for a misspelling of the other, by Jaro and Winkler's measure.
+/// The similarity, by Jaro and Winkler's measure, from which a name counts as a misspelling of another.
 const ALIKE: f64 = 0.88;
 /// Names longer than a key may be are compared with nothing.
 const LONGEST_NAME: usize = 317;
@@ -59,7 +59,7 @@ fn check_one(kind: ObjectKind, key: &str, value: &str, compared: &mut usize) -> 
             );
         }
         return match annotation.status {
-            // What of these is not built is told where the Service is built.
+            // Annotations of these that are not built are reported where the Service is built.
             _ if annotation.key.prefix() == SERVICE_PREFIX => None,
             status if status.refuses(value) => {
                 let (kind, message, fix) = refused(key, value, annotation);

@@ -94,7 +94,7 @@ fn blocks(config: &Node) -> Result<Vec<String>, String> {
     let values = filled(config)?;
     match values.iter().find(|value| value.parse::<ipnet::IpNet>().is_err()) {
         Some(value) => Err(format!(
-            "{} has `{}`, which is no address range such as `192.0.2.0/24`",
+            "{} has `{}`, which is not an address range such as `192.0.2.0/24`",
             config.place(),
             super::shorten(value)
         )),
@@ -238,7 +238,7 @@ mod tests {
             ),
             (
                 r#"[{"field":"source-ip","sourceIPConfig":{"values":["10.0.0.1"]}}]"#,
-                "[0].sourceIPConfig has `10.0.0.1`, which is no address range such as `192.0.2.0/24`",
+                "[0].sourceIPConfig has `10.0.0.1`, which is not an address range such as `192.0.2.0/24`",
             ),
             (
                 r#"[{"field":"source-ip","sourceIPConfig":{"values":["10.0.0.0/8"]}},{"field":"source-ip","sourceIPConfig":{"values":["11.0.0.0/8"]}}]"#,

@@ -35,7 +35,7 @@ pub enum Grammar {
     Json(JsonShape),
 }
 
-/// What a JSON annotation describes. A shape that nothing reads yet is only checked to be JSON of the right outermost kind.
+/// The content of a JSON annotation. Where nothing reads it yet, only the outermost JSON type is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonShape {
     ListenPorts,
@@ -95,7 +95,7 @@ impl Grammar {
     /// A whole number of 32 bits, whichever.
     pub const ANY_INT32: Self = Self::Int32 { min: i32::MIN, max: i32::MAX };
 
-    /// What is allowed, in words, to follow "allowed: " in a message.
+    /// Returns the allowed values in words, to follow "allowed: " in a message.
     pub fn describe(&self) -> String {
         match self {
             Self::String => "any text".into(),
@@ -116,7 +116,7 @@ impl Grammar {
         }
     }
 
-    /// Whether a value is allowed; if not, why not.
+    /// Checks a value. The error is the reason why it is not allowed.
     pub fn check(&self, value: &str) -> Result<(), String> {
         let require = |allowed: bool, reason: &str| {
             if allowed { Ok(()) } else { Err(reason.to_string()) }
@@ -148,12 +148,12 @@ impl Grammar {
         }
     }
 
-    /// Whether the reason that [`Self::check`] gives says more than [`Self::describe`] does.
+    /// Returns true if the reason that [`Self::check`] gives says more than [`Self::describe`] does.
     pub(super) const fn reason_helps(&self) -> bool {
         matches!(self, Self::CidrList | Self::StringMap | Self::Json(_))
     }
 
-    /// What to write instead of a value that is not allowed.
+    /// Returns the fix for a value that is not allowed.
     pub(super) fn fix(&self, value: &str) -> String {
         let meant = value.trim();
         if meant != value && self.check(meant).is_ok() {

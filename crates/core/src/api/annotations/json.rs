@@ -103,7 +103,7 @@ impl<'a> Node<'a> {
         Self { document, path: String::new() }
     }
 
-    /// Where this is, as the start of a message.
+    /// Returns the place of this value, as the start of a message.
     pub fn place(&self) -> &str {
         if self.path.is_empty() { "the value" } else { &self.path }
     }

@@ -1,4 +1,4 @@
-//! `listen-ports`: the ports on which an Ingress wants to be served.
+//! `listen-ports`: the ports on which an Ingress is served.
 
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@ use super::{ANNOTATIONS, Annotation, INGRESS_PREFIX, ObjectKind, SERVICE_PREFIX,
 
 const HEAD: &str = "# Annotations
 
-This file is generated from the list in `crates/core/src/api/annotations/registry`; `cargo xtask generate` writes it anew.
+This file is generated from the list in `crates/core/src/api/annotations/registry`; `cargo xtask generate` updates it.
 
 What the words in the column *status* mean:
 
@@ -20,7 +20,7 @@ What the words in the column *status* mean:
 An annotation under `alb.ingress.kubernetes.io/` that is not in the list has no effect, and a Warning event names the one that was probably meant, where
 one is like it. A value that is not allowed, of an annotation that works, is an error: nothing of the object changes until it is fixed.
 
-The annotation `kubernetes.io/ingress.class` is read too: where it is set, it alone decides whose the Ingress is, and `spec.ingressClassName` is not
+The annotation `kubernetes.io/ingress.class` is read too: if it is set, only it decides which controller the Ingress belongs to, and `spec.ingressClassName` is not
 looked at.
 ";
 
@@ -36,7 +36,7 @@ const ON_SERVICES: &str = "
 ## On Services of their own: `service.beta.kubernetes.io/`
 
 They are read on Services that this controller makes a Network Load Balancer for: those of the class `service.k8s.aws/nlb` (`--load-balancer-class`), and
-those without a class whose `aws-load-balancer-type` is `nlb-ip`, or `external` beside a target type. On all other Services they say nothing here.
+those without a class whose `aws-load-balancer-type` is `nlb-ip`, or `external` with a target type. On all other Services they say nothing here.
 
 ";
 

@@ -36,11 +36,11 @@ pub struct AnnotationError {
     pub key: String,
     /// The value as it is written, in full.
     pub value: String,
-    /// What is wrong with it, where that says more than what is allowed.
+    /// The reason why the value is wrong, where it says more than `allowed`.
     pub reason: Option<Box<str>>,
-    /// What is allowed, in words.
+    /// The allowed values, in words.
     pub allowed: String,
-    /// What to do.
+    /// The fix.
     pub fix: String,
 }
 
@@ -67,12 +67,12 @@ pub struct Annotations<'a> {
 }
 
 impl<'a> Annotations<'a> {
-    /// Of an Ingress alone.
+    /// Returns the annotations of a single Ingress.
     pub const fn of_ingress(ingress: &'a BTreeMap<String, String>) -> Self {
         Self { ingress: Some(ingress), service: None }
     }
 
-    /// Of a Service over those of the Ingress that leads to it.
+    /// Returns the annotations of a Service over those of the Ingress that leads to it.
     pub const fn of_service_over_ingress(
         service: &'a BTreeMap<String, String>,
         ingress: &'a BTreeMap<String, String>,
@@ -80,7 +80,7 @@ impl<'a> Annotations<'a> {
         Self { ingress: Some(ingress), service: Some(service) }
     }
 
-    /// Of a Service with a load balancer of its own, under its own prefix.
+    /// Returns the annotations of a Service with a load balancer, under its own prefix.
     pub const fn of_service(service: &'a BTreeMap<String, String>) -> Self {
         Self { ingress: None, service: Some(service) }
     }
@@ -90,7 +90,7 @@ impl<'a> Annotations<'a> {
         self.ingress?.get(INGRESS_CLASS).map(String::as_str)
     }
 
-    /// Whether the annotation is there, whatever its value.
+    /// Returns true if the annotation is present, with any value.
     pub fn contains<'k>(&self, key: impl Into<WrittenKey<'k>>) -> bool {
         self.value(key).is_some()
     }
@@ -143,7 +143,7 @@ impl<'a> Annotations<'a> {
         Ok(merged)
     }
 
-    /// One of the allowed words, exactly.
+    /// Returns one of the allowed words, exactly.
     pub fn enumerated<'k>(
         &self,
         key: impl Into<WrittenKey<'k>>,

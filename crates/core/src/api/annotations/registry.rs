@@ -18,13 +18,13 @@ pub struct Annotation {
     /// The objects on which it is read. With both, the Service's annotation replaces the one of the Ingress for that Service.
     pub objects: &'static [ObjectKind],
     pub grammar: Grammar,
-    /// What happens when several Ingresses of a group set it.
+    /// The effect when several Ingresses of a group set it.
     pub group: Group,
-    /// What holds without it, for people.
+    /// The default, in words.
     pub default: &'static str,
     pub status: Status,
     pub description: &'static str,
-    /// Where its behaviour is written down: document and section of the compatibility reference.
+    /// The document and section of the compatibility reference that describe its behaviour.
     pub source: &'static str,
 }
 
@@ -90,20 +90,20 @@ pub enum ObjectKind {
     Service,
 }
 
-/// How the values of several Ingresses of one group come together.
+/// The way in which values of several Ingresses of one group are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     /// All that set it must agree: for the whole load balancer, or for a port where it belongs to one.
     Exclusive,
     /// The values of all are united. Where they are maps, a key must not have two values.
     Merged,
-    /// It concerns the Ingress (or the backend) that sets it alone.
+    /// It affects only the Ingress (or the backend) that sets it.
     PerIngress,
     /// Services have no groups.
     NotApplicable,
 }
 
-/// Whether what an annotation asks for is built.
+/// The support for an annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Built,
@@ -117,7 +117,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Whether an object with this value of the annotation must be refused.
+    /// Returns true if an object with this value of the annotation must be refused.
     pub fn refuses(&self, value: &str) -> bool {
         match self {
             Self::Built | Self::Later => false,
@@ -128,7 +128,7 @@ impl Status {
 }
 
 impl Annotation {
-    /// Whether it is read on objects of this kind.
+    /// Returns true if the annotation is read on objects of this kind.
     pub fn is_read_on(&self, kind: ObjectKind) -> bool {
         self.objects.contains(&kind)
     }
@@ -160,7 +160,7 @@ impl Key {
         WrittenKey { key: self, parameter: Some(parameter) }
     }
 
-    /// Whether a full key, prefix included, is this one.
+    /// Returns true if this is the key, given in full with its prefix.
     pub fn matches(&self, key: &str) -> bool {
         let Some(rest) = key.strip_prefix(self.prefix).and_then(|name| name.strip_prefix(self.name)) else {
             return false;
@@ -180,7 +180,7 @@ impl fmt::Display for Key {
 }
 
 impl Parameter {
-    /// What stands for the parameter in documentation and messages.
+    /// Returns the placeholder for the parameter in documentation and messages.
     pub const fn placeholder(self) -> &'static str {
         match self {
             Self::Name => "<name>",
@@ -190,7 +190,7 @@ impl Parameter {
         }
     }
 
-    /// Whether this can be the parameter; an annotation with another one is never read.
+    /// Returns true if the value is valid as the parameter; an annotation with another value is never read.
     pub fn accepts(self, value: &str) -> bool {
         let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0 && port.to_string() == text);
         let is_listener = |protocols: &[&str]| {

@@ -1,11 +1,11 @@
 //! The grammars of annotation values. They are exactly those of the controller that this one replaces, traps included, because the
-//! same value must go on meaning the same thing.
+//! same value must keep its meaning.
 
 use std::collections::BTreeMap;
 
-/// The words that Go's `strconv.ParseBool` takes for true.
+/// The words that Go's `strconv.ParseBool` parses as true.
 pub const TRUE: &[&str] = &["true", "True", "TRUE", "t", "T", "1"];
-/// The words that Go's `strconv.ParseBool` takes for false.
+/// The words that Go's `strconv.ParseBool` parses as false.
 pub const FALSE: &[&str] = &["false", "False", "FALSE", "f", "F", "0"];
 
 /// A boolean: one of [`TRUE`] or [`FALSE`], nothing else, and no white space around it.

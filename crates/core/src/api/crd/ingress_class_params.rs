@@ -11,7 +11,7 @@ use super::Written;
 pub use super::target_group_binding::TargetType;
 
 // The doc comments of the fields below are the descriptions in the CustomResourceDefinition that `kubectl explain`
-// shows, so they speak to the author of a manifest.
+// shows, so they address the author of a manifest.
 
 /// Settings for all Ingresses of the IngressClass that names this object. A field that is set wins over the annotation
 /// of the same meaning.
@@ -97,7 +97,7 @@ pub struct IngressClassParamsSpec {
     /// The capacity reserved for the load balancer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimum_load_balancer_capacity: Option<MinimumLoadBalancerCapacity>,
-    /// Where the load balancer's public IPv4 addresses come from.
+    /// The source of the load balancer's public IPv4 addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipam_configuration: Option<IpamConfiguration>,
     /// The prefix lists that may reach the load balancer.
@@ -148,7 +148,7 @@ pub struct IngressGroup {
     pub name: String,
 }
 
-/// Which subnets to use: exactly one of the two fields is to be set.
+/// The subnets to use. Exactly one of the two fields must be set.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[x_kube(validation = Rule::new("has(self.ids) != has(self.tags)").message("exactly one of 'ids' and 'tags' must be set"))]
 pub struct SubnetSelector {
@@ -225,7 +225,7 @@ pub struct MinimumLoadBalancerCapacity {
     pub capacity_units: i32,
 }
 
-/// Where public addresses come from.
+/// The source of public addresses.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct IpamConfiguration {
     /// The id of the IPAM pool for IPv4 addresses.

@@ -71,7 +71,7 @@ fn with_older_version(mut definition: CustomResourceDefinition, name: &str) -> C
     definition
 }
 
-/// Brings the schema that kube derives to the form of LBC's: `spec` may be missing (an IngressClassParams with nothing
+/// Changes the schema that kube derives to the form of LBC's: `spec` may be missing (an IngressClassParams with nothing
 /// but a name is valid), and fields are left out, not null.
 fn tidy(version: &mut CustomResourceDefinitionVersion) {
     if let Some(schema) = version.schema.as_mut().and_then(|validation| validation.open_api_v3_schema.as_mut()) {

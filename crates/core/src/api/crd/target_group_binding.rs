@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::Written;
 
 // The doc comments of the fields below are the descriptions in the CustomResourceDefinition that `kubectl explain`
-// shows, so they speak to the author of a manifest.
+// shows, so they address the author of a manifest.
 
-/// What is bound: a target group, a Service's port, and who may reach the targets.
+/// Binds a target group to a port of a Service, and says who can reach the targets.
 #[allow(clippy::duplicated_attributes, reason = "printer columns are alike by nature")]
 #[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
@@ -66,7 +66,7 @@ pub struct TargetGroupBindingSpec {
     /// The name of the target group, used to find its ARN when `targetGroupARN` is not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_group_name: Option<String>,
-    /// Whether other clusters register targets in the same target group. If true, only targets that this binding
+    /// True if other clusters register targets in the same target group. Then only targets that this binding
     /// registered are deregistered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub multi_cluster_target_group: Option<bool>,
@@ -78,10 +78,10 @@ pub struct TargetGroupBindingSpec {
     pub target_group_protocol: Option<TargetGroupProtocol>,
     /// The Service, and its port, whose endpoints become targets.
     pub service_ref: ServiceReference,
-    /// Who may reach the targets. Security groups of nodes and pods are not touched when this is not set.
+    /// The peers that can reach the targets. If not set, security groups of nodes and pods are not changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub networking: Option<Networking>,
-    /// Which nodes are registered, for target type `instance`. All suitable nodes when not set.
+    /// The nodes to register, for target type `instance`. If not set, all suitable nodes are registered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
     /// The address type of the target group. `ipv4` when not set.
@@ -106,10 +106,10 @@ pub struct TargetGroupBindingSpec {
 pub struct TargetGroupBinding {
     /// Name, namespace, labels, finalizers and so on.
     pub metadata: ObjectMeta,
-    /// What is wanted.
+    /// The desired state.
     #[serde(default)]
     pub spec: TargetGroupBindingSpec,
-    /// What the controller last reported.
+    /// The state that the controller last reported.
     pub status: Option<TargetGroupBindingStatus>,
 }
 
@@ -136,7 +136,7 @@ pub struct ServiceReference {
     pub port: IntOrString,
 }
 
-/// Who may reach the targets.
+/// The peers that can reach the targets.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct Networking {
     /// The traffic let in to the targets.
@@ -147,9 +147,9 @@ pub struct Networking {
 /// Traffic let in: from any of the peers to any of the ports.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct NetworkingIngressRule {
-    /// Where the traffic comes from.
+    /// The sources of the traffic.
     pub from: Vec<Peer>,
-    /// Where the traffic goes to. A rule without ports lets nothing in.
+    /// The ports that the traffic can reach. A rule without ports allows no traffic.
     pub ports: Vec<NetworkingPort>,
 }
 
@@ -192,7 +192,7 @@ pub struct NetworkingPort {
     pub port: Option<IntOrString>,
 }
 
-/// What is registered as a target. A target group of type `alb` or `lambda` cannot be bound.
+/// The type of the targets. A target group of type `alb` or `lambda` cannot be bound.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetType {
@@ -230,7 +230,7 @@ pub enum NetworkingProtocol {
     Udp,
 }
 
-/// What the controller last reported.
+/// The state that the controller last reported.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetGroupBindingStatus {

@@ -25,7 +25,7 @@ pub fn files() -> Result<BTreeMap<String, String>, RenderError> {
     crd::all().iter().map(|definition| Ok((format!("{}.yaml", name(definition)), document(definition)?))).collect()
 }
 
-/// One definition as a YAML document with its leading `---`.
+/// Returns a definition as a YAML document with its leading `---`.
 fn document(definition: &CustomResourceDefinition) -> Result<String, RenderError> {
     serde_saphyr::to_string(definition)
         .map(|yaml| format!("---\n{yaml}"))

@@ -11,23 +11,23 @@ use crate::{
 /// The most `Name` tags that a fix suggests.
 const MAX_SUGGESTED: usize = 3;
 
-/// Why the subnets that a user names will not do.
+/// The reason why the subnets that a user names are not suitable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnfitSubnets {
     /// The list is empty.
     #[error("no subnet is named, and {} needs {}", with_article(*.kind), count(*.least))]
     NoneNamed {
-        /// What the load balancer is.
+        /// The kind of the load balancer.
         kind: LoadBalancerKind,
-        /// How many it needs.
+        /// The number of subnets it needs.
         least: usize,
     },
     /// The VPC has no subnets at all.
-    #[error("{vpc} has no subnets, or they may not be read, and so not {}", list(quoted(.names), "and"))]
+    #[error("{vpc} has no subnets, or the controller may not read them, and so not {}", list(quoted(.names), "and"))]
     EmptyVpc {
         /// The VPC.
         vpc: VpcId,
-        /// What is named.
+        /// The names that were given.
         names: Vec<String>,
     },
     /// Ids and names that nothing in the VPC has.
@@ -47,15 +47,15 @@ pub enum UnfitSubnets {
         vpc: VpcId,
         /// The `Name` tag.
         name: String,
-        /// How often it is written.
+        /// The number of times it is written.
         written: usize,
-        /// How many subnets have it.
+        /// The number of subnets that have it.
         found: usize,
     },
-    /// One subnet is meant twice.
+    /// One subnet is named twice.
     #[error("{}", same(.written))]
     Twice {
-        /// As they are written, with what they mean.
+        /// The names as they are written, with their meaning.
         written: [String; 2],
     },
     /// Two are in one zone.
@@ -63,11 +63,11 @@ pub enum UnfitSubnets {
     SameZone {
         /// The name of the zone.
         zone: String,
-        /// As they are written, with what they mean.
+        /// The names as they are written, with their meaning.
         written: [String; 2],
     },
-    /// They are in places of different kinds.
-    #[error("the subnets are in places of different kinds, and a load balancer can be in one kind alone: {}", describe_locations(.places))]
+    /// They are in locations of different kinds.
+    #[error("the subnets are in locations of different kinds, and a load balancer can be in only one kind: {}", describe_locations(.places))]
     MixedLocales {
         /// Kind and subnets.
         places: BTreeMap<LocationKind, Vec<String>>,
@@ -75,9 +75,9 @@ pub enum UnfitSubnets {
     /// They are too few.
     #[error("{} needs subnets in two zones, and {written} in {zone} is the only one named", with_article(*.kind))]
     TooFew {
-        /// What the load balancer is.
+        /// The kind of the load balancer.
         kind: LoadBalancerKind,
-        /// As it is written, with what it means.
+        /// The subnet as it is written, with its meaning.
         written: String,
         /// Its zone.
         zone: String,
@@ -85,19 +85,19 @@ pub enum UnfitSubnets {
     /// Some have no IPv6 block.
     #[error("a dualstack load balancer needs subnets with IPv6 blocks, and {} no such block", have(.written))]
     NoIpv6 {
-        /// As they are written, with what they mean.
+        /// The names as they are written, with their meaning.
         written: Vec<String>,
     },
 }
 
 impl UnfitSubnets {
-    /// What is wrong.
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> String {
         self.to_string()
     }
 
-    /// What to do about it.
+    /// Returns the fix.
     #[must_use]
     pub fn fix(&self) -> String {
         match self {
@@ -120,15 +120,15 @@ impl UnfitSubnets {
                 "write the name once for each subnet that has it, or name subnets by id".to_owned()
             }
             Self::Twice { .. } => "name each subnet once".to_owned(),
-            Self::SameZone { zone, .. } => format!("name one subnet alone in {zone}"),
-            Self::MixedLocales { .. } => "name the subnets of one kind alone".to_owned(),
+            Self::SameZone { zone, .. } => format!("name only one subnet in {zone}"),
+            Self::MixedLocales { .. } => "name only subnets of one kind".to_owned(),
             Self::TooFew { .. } => "name a subnet in a second zone too".to_owned(),
-            Self::NoIpv6 { .. } => "give them one, or have the load balancer without IPv6".to_owned(),
+            Self::NoIpv6 { .. } => "give them one, or use an address type without IPv6".to_owned(),
         }
     }
 }
 
-/// What AWS calls it, in a sentence.
+/// Returns AWS's name of the kind, with its article.
 fn with_article(kind: LoadBalancerKind) -> &'static str {
     match kind {
         LoadBalancerKind::Application => "an Application Load Balancer",
@@ -227,7 +227,7 @@ pub fn resolve_named(
     Ok(found.into_iter().map(|(_, candidate)| candidate.chosen()).collect())
 }
 
-/// What each name means, with how to call it in a message.
+/// Resolves each name, and returns it with its form for messages.
 fn find<'a>(
     vpc: &VpcId,
     names: &[String],
@@ -344,7 +344,7 @@ mod tests {
         let error =
             resolve_named(&VpcId::new("vpc-1"), Network, false, Gates::default(), &names, &[], &zones()).unwrap_err();
         insta::assert_snapshot!(format!("{error}\nfix: {}", error.fix()), @"
-        vpc-1 has no subnets, or they may not be read, and so not `subnet-1` and `web`
+        vpc-1 has no subnets, or the controller may not read them, and so not `subnet-1` and `web`
         fix: check --aws-vpc-id and that ec2:DescribeSubnets is allowed
         ");
     }
@@ -381,15 +381,15 @@ mod tests {
     fn a_zone_takes_one_subnet() {
         insta::assert_snapshot!(refusal(Application, &["public-b", "subnet-3"]), @"
         the subnets `public-b` (subnet-2) and subnet-3 are both in z-b, and a load balancer takes one in each zone
-        fix: name one subnet alone in z-b
+        fix: name only one subnet in z-b
         ");
     }
 
     #[test]
     fn kinds_of_places_do_not_mix() {
         insta::assert_snapshot!(refusal(Network, &["subnet-1", "edge", "rack"]), @"
-        the subnets are in places of different kinds, and a load balancer can be in one kind alone: subnet-1 in an availability zone; `edge` (subnet-5) in a local zone; `rack` (subnet-6) on an Outpost
-        fix: name the subnets of one kind alone
+        the subnets are in locations of different kinds, and a load balancer can be in only one kind: subnet-1 in an availability zone; `edge` (subnet-5) in a local zone; `rack` (subnet-6) on an Outpost
+        fix: name only subnets of one kind
         ");
     }
 
@@ -405,7 +405,7 @@ mod tests {
         let refused = named(&["web", "public-b"], &candidates, Gates::default()).unwrap_err();
         insta::assert_snapshot!(format!("{refused}\nfix: {}", refused.fix()), @"
         a dualstack load balancer needs subnets with IPv6 blocks, and `web` (subnet-1) and `public-b` (subnet-2) have no such block
-        fix: give them one, or have the load balancer without IPv6
+        fix: give them one, or use an address type without IPv6
         ");
         candidates.iter_mut().for_each(|candidate| candidate.ipv6 = true);
         let both = ["subnet-1".to_owned(), "subnet-2".to_owned()];

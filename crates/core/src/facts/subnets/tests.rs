@@ -162,7 +162,7 @@ fn without_role_tags_the_route_tables_decide() {
 fn an_empty_vpc_asks_for_its_id_and_rights() {
     assert!(!needs_tables(Scheme::Internal, &[]));
     insta::assert_snapshot!(refusal(Scheme::Internal, &[], &[]), @"
-    vpc-1 has no subnets, or they may not be read, so an internal load balancer has no place
+    vpc-1 has no subnets, or the controller may not read them, so an internal load balancer has no place
     fix: check --aws-vpc-id and that ec2:DescribeSubnets is allowed; then tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1
     ");
 }
@@ -171,11 +171,11 @@ fn an_empty_vpc_asks_for_its_id_and_rights() {
 fn untagged_subnets_are_told_with_where_they_lead() {
     let candidates = [subnet("subnet-1", "z-a", &[]), subnet("subnet-2", "z-b", &[])];
     insta::assert_snapshot!(refusal(Scheme::InternetFacing, &candidates, &[table(true, &[], false)]), @"
-    no subnet of vpc-1 will do for an internet-facing load balancer: subnet-1 (z-a) private: its route table leads to no internet gateway; subnet-2 (z-b) private: its route table leads to no internet gateway
+    no subnet of vpc-1 is suitable for an internet-facing load balancer: subnet-1 (z-a) private: its route table leads to no internet gateway; subnet-2 (z-b) private: its route table leads to no internet gateway
     fix: tag a subnet in each of two zones with kubernetes.io/role/elb=1
     ");
     insta::assert_snapshot!(refusal(Scheme::Internal, &candidates, &[]), @"
-    no subnet of vpc-1 will do for an internal load balancer: subnet-1 (z-a) no role tag, and no route table to judge it by; subnet-2 (z-b) no role tag, and no route table to judge it by
+    no subnet of vpc-1 is suitable for an internal load balancer: subnet-1 (z-a) no role tag, and no route table to judge it by; subnet-2 (z-b) no role tag, and no route table to judge it by
     fix: tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1
     ");
 }
@@ -189,7 +189,7 @@ fn tagged_subnets_that_will_not_do_are_told_one_by_one() {
         subnet("subnet-3", "z-b", &[("kubernetes.io/role/internal-elb", "yes")]),
     ];
     insta::assert_snapshot!(refusal(Scheme::Internal, &candidates, &[]), @"
-    no subnet of vpc-1 will do for an internal load balancer: subnet-1 (z-a) 3 free addresses, and 8 are needed; subnet-2 (z-b) for another cluster, by its tag `kubernetes.io/cluster/other`; subnet-3 (z-b) its role tag has the value `yes`, not `1`; subnet-0 (z-b) no role tag
+    no subnet of vpc-1 is suitable for an internal load balancer: subnet-1 (z-a) 3 free addresses, and 8 are needed; subnet-2 (z-b) for another cluster, by its tag `kubernetes.io/cluster/other`; subnet-3 (z-b) its role tag has the value `yes`, not `1`; subnet-0 (z-b) no role tag
     fix: tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1; to share subnet-2 with other clusters, remove its kubernetes.io/cluster tags or add this cluster's; release addresses in subnet-1, or tag a subnet that has them
     ");
     candidates.extend((4..12).map(|n| subnet(&format!("subnet-x{n:02}"), "z-a", &[])));
@@ -213,8 +213,8 @@ fn zones_of_different_kinds_do_not_mix() {
         subnet("subnet-3", "z-lax", &[INTERNAL]),
     ];
     insta::assert_snapshot!(refusal(Scheme::Internal, &candidates, &[]), @"
-    the subnets of vpc-1 for an internal load balancer are in places of different kinds, and it can be in one kind alone: subnet-1 (z-a) eligible; subnet-2 (z-b) eligible; subnet-3 (z-lax) eligible, in a local zone
-    fix: tag the subnets of one kind alone with kubernetes.io/role/internal-elb=1
+    the subnets of vpc-1 for an internal load balancer are in locations of different kinds, and it can be in only one kind: subnet-1 (z-a) eligible; subnet-2 (z-b) eligible; subnet-3 (z-lax) eligible, in a local zone
+    fix: tag only the subnets of one kind with kubernetes.io/role/internal-elb=1
     ");
 }
 
@@ -230,16 +230,16 @@ fn a_network_load_balancer_is_told_of_by_its_name() {
         refusal_for(LoadBalancerKind::Network, Scheme::InternetFacing, candidates, &[table(true, &[], false)])
     };
     insta::assert_snapshot!(refused(&[]), @"
-    vpc-1 has no subnets, or they may not be read, so an internet-facing Network Load Balancer has no place
+    vpc-1 has no subnets, or the controller may not read them, so an internet-facing Network Load Balancer has no place
     fix: check --aws-vpc-id and that ec2:DescribeSubnets is allowed; then tag a subnet with kubernetes.io/role/elb=1
     ");
     insta::assert_snapshot!(refused(&[subnet("subnet-1", "z-a", &[])]), @"
-    no subnet of vpc-1 will do for an internet-facing Network Load Balancer: subnet-1 (z-a) private: its route table leads to no internet gateway
+    no subnet of vpc-1 is suitable for an internet-facing Network Load Balancer: subnet-1 (z-a) private: its route table leads to no internet gateway
     fix: tag a subnet with kubernetes.io/role/elb=1
     ");
     insta::assert_snapshot!(refused(&[subnet("subnet-1", "z-a", &[ELB]), subnet("subnet-2", "z-lax", &[ELB])]), @"
-    the subnets of vpc-1 for an internet-facing Network Load Balancer are in places of different kinds, and it can be in one kind alone: subnet-1 (z-a) eligible; subnet-2 (z-lax) eligible, in a local zone
-    fix: tag the subnets of one kind alone with kubernetes.io/role/elb=1
+    the subnets of vpc-1 for an internet-facing Network Load Balancer are in locations of different kinds, and it can be in only one kind: subnet-1 (z-a) eligible; subnet-2 (z-lax) eligible, in a local zone
+    fix: tag only the subnets of one kind with kubernetes.io/role/elb=1
     ");
 }
 
@@ -269,7 +269,7 @@ fn subnets_are_chosen_by_the_tags_that_a_user_names() {
     fix: tag a subnet in each of two zones with team=web and tier=front
     ");
     insta::assert_snapshot!(refused(&by(wanted(&[("team", &["edge"])]))), @"
-    no subnet of vpc-1 will do for the load balancer by the tags team=edge: subnet-5 (z-lax) for another cluster, by its tag `kubernetes.io/cluster/other`; subnet-1 (z-a) its tag `team` is another, or missing; subnet-2 (z-a) its tag `team` is another, or missing; subnet-3 (z-b) its tag `team` is another, or missing; subnet-4 (z-b) its tag `team` is another, or missing
+    no subnet of vpc-1 is suitable for the load balancer by the tags team=edge: subnet-5 (z-lax) for another cluster, by its tag `kubernetes.io/cluster/other`; subnet-1 (z-a) its tag `team` is another, or missing; subnet-2 (z-a) its tag `team` is another, or missing; subnet-3 (z-b) its tag `team` is another, or missing; subnet-4 (z-b) its tag `team` is another, or missing
     fix: tag a subnet in each of two zones with team=edge; to share subnet-5 with other clusters, remove its kubernetes.io/cluster tags or add this cluster's
     ");
     let open = Gates { cluster_tag_check: false, ..Gates::default() };
@@ -285,8 +285,8 @@ fn a_dualstack_load_balancer_goes_to_subnets_with_ipv6_blocks() {
     candidates.truncate(1);
     let error = pick_with(&choice, Gates::default(), &candidates, &[]).unwrap_err();
     insta::assert_snapshot!(format!("{error}\nfix: {}", error.fix()), @"
-    no subnet of vpc-1 will do for an internal load balancer: subnet-1 (z-a) no IPv6 block, which a dualstack load balancer needs
-    fix: tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1; give IPv6 blocks to subnet-1, or have the load balancer without IPv6
+    no subnet of vpc-1 is suitable for an internal load balancer: subnet-1 (z-a) no IPv6 block, which a dualstack load balancer needs
+    fix: tag a subnet in each of two zones with kubernetes.io/role/internal-elb=1; give IPv6 blocks to subnet-1, or use an address type without IPv6
     ");
 }
 
@@ -299,5 +299,5 @@ fn gates_decide_over_route_tables_and_the_least_number() {
     let by_tags_alone = Gates { by_reachability: false, ..Gates::default() };
     assert!(!needs_route_tables(&internal, by_tags_alone, &candidates));
     let error = pick_with(&internal, by_tags_alone, &candidates, &[]).unwrap_err();
-    insta::assert_snapshot!(error.to_string(), @"no subnet of vpc-1 will do for an internal load balancer: subnet-1 (z-a) no role tag");
+    insta::assert_snapshot!(error.to_string(), @"no subnet of vpc-1 is suitable for an internal load balancer: subnet-1 (z-a) no role tag");
 }

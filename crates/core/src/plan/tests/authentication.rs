@@ -121,7 +121,7 @@ fn plans_show_who_may_pass_and_no_secret() {
     let text = render(&planned);
     let reported: Vec<&str> = text.lines().filter(|line| line.contains("then ") || line.contains("default ")).collect();
     insta::assert_snapshot!(reported.join("\n"), @"
-    default          take tokens of https://idp alone, then forward to shop/web-web:80
+    default          accept only tokens of https://idp, then forward to shop/web-web:80
     then             sign in with https://idp (Secret shop/oidc), then forward to shop/web-web:80
     then             sign in with Cognito user pool arn:pool, then forward to shop/web-web:80
     ");
@@ -148,7 +148,7 @@ fn authentication_comes_goes_and_changes_in_place() {
     ");
     let one = behind(None, [Some(cognito()), None]);
     insta::assert_snapshot!(between(&behind(None, [None, None]), &one), @"change a rule of listener 443 to: sign in with Cognito user pool arn:pool, then forward to shop/web-web:80");
-    insta::assert_snapshot!(between(&one, &behind(None, [Some(tokens(&[("a", &["1"])])), None])), @"change a rule of listener 443 to: take tokens of https://idp alone, then forward to shop/web-web:80");
+    insta::assert_snapshot!(between(&one, &behind(None, [Some(tokens(&[("a", &["1"])])), None])), @"change a rule of listener 443 to: accept only tokens of https://idp, then forward to shop/web-web:80");
     // The order of claims and values means nothing.
     let first = behind(None, [Some(tokens(&[("a", &["1", "2"]), ("b", &["3"])])), None]);
     let second = behind(None, [Some(tokens(&[("b", &["3"]), ("a", &["2", "1"])])), None]);
@@ -190,7 +190,7 @@ fn what_is_not_known_is_written_once() {
         // As it is found at takeover.
         (|_, version: &mut Option<SecretVersion>| *version = None)
             as fn(&mut Option<ClientId>, &mut Option<SecretVersion>),
-        // Somebody has changed the client by hand.
+        // The client was changed by hand.
         |client, _| *client = Some(ClientId("another".to_owned())),
     ] {
         let mut aws = Aws::with(&stack);
@@ -203,7 +203,7 @@ fn what_is_not_known_is_written_once() {
         assert_eq!(planned.steps.iter().map(|step| step.action.kind()).collect::<Vec<_>>(), ["ModifyRule"]);
         aws.settle(&stack, 1);
     }
-    // After a restart nobody knows who the client is, and nobody needs to.
+    // After a restart the client is not known, and it need not be.
     let mut aws = Aws::with(&stack);
     let listener = aws.observed.load_balancers[0].listeners.get_or_insert_default().get_mut(&443).unwrap();
     let Action::AuthenticateOidc { client_id, .. } = &mut listener.rules[0].actions[0] else { panic!() };
@@ -211,7 +211,7 @@ fn what_is_not_known_is_written_once() {
     assert_eq!(planned(&stack, &aws.observed), Plan::empty());
 }
 
-/// What AWS has after a takeover: nobody knows which state of the Secret it was given.
+/// Returns the state of AWS after a takeover: the content of the Secret that AWS was given is not known.
 fn taken_over(stack: &Stack) -> Aws {
     let mut aws = Aws::with(stack);
     let listener = aws.observed.load_balancers[0].listeners.get_or_insert_default().get_mut(&443).unwrap();
@@ -236,7 +236,7 @@ fn of_a_stack_that_is_taken_over_aws_is_taken_to_have_the_secret_as_it_is() {
     };
     let both = vec![assumed(None), assumed(Some(&listener.rules[0]))];
     assert_eq!(assumed_secrets(&stack, &aws.observed), both);
-    // What is known is not believed a second time.
+    // Known state is not replaced by trusted state.
     assert_eq!(assumed_secrets(&stack, &Aws::with(&stack).observed), []);
     // Another client, another provider, another way to sign in: AWS does not have what is wanted.
     for other in [oidc("7", "another"), cognito()] {
@@ -313,7 +313,7 @@ fn a_port_authenticates_only_while_it_speaks_https() {
     --
     change listener 443: protocol HTTPS, TLS policy ELBSecurityPolicy-2016-08, default certificate arn:aws:acm:eu-west-1:111122223333:certificate/a
     change a rule of listener 443 to: sign in with Cognito user pool arn:pool, then forward to shop/web-web:80
-    change a rule of listener 443 to: take tokens of https://idp alone, then forward to shop/web-web:80
+    change a rule of listener 443 to: accept only tokens of https://idp, then forward to shop/web-web:80
     --
     change a rule of listener 443 to: forward to shop/web-web:80
     change a rule of listener 443 to: forward to shop/web-web:80

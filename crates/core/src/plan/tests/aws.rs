@@ -17,7 +17,7 @@ use crate::{
 
 pub(super) const BACKEND_GROUP: &str = "sg-shared";
 
-/// What AWS has, and how the names of a plan resolve while it runs.
+/// The resources in AWS, and the names of a plan's resources while it runs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Aws {
     pub(super) observed: ObservedStack,
@@ -29,7 +29,7 @@ pub(super) struct Aws {
     created_rules: BTreeMap<(u16, usize), RuleArn>,
     created_security_group: Option<SecurityGroupId>,
     created_balancer: bool,
-    /// Which load balancer steps are about.
+    /// The load balancer of the steps.
     wanted: Option<LoadBalancer>,
     passed_over: BTreeSet<TargetGroupArn>,
     pub(super) most: Most,
@@ -98,7 +98,7 @@ impl Aws {
         self.passed_over.clone_from(&plan.passed_over);
     }
 
-    /// What earlier plans created is no longer called so, and targets let in whom bindings let in.
+    /// Ends the names of earlier plans, and lets the sources of bindings reach the targets.
     pub(super) fn begin(&mut self) {
         self.observed.bindings.iter_mut().for_each(|binding| binding.allows_sources = true);
         *self = Self {
@@ -110,7 +110,7 @@ impl Aws {
         };
     }
 
-    /// What a controller plans that has just started: it reads what the plan needs, and nothing twice.
+    /// Plans as a controller does that has just started: it reads what the plan needs, and nothing twice.
     fn planned(&self, stack: &Stack) -> Plan {
         let mut seen = self.observed.clone();
         for balancer in &mut seen.load_balancers {
@@ -193,7 +193,7 @@ impl Aws {
         Err("RuleNotFound".to_owned())
     }
 
-    /// What a target group of the stack is called: the one that this plan created, else the one that fits.
+    /// Resolves a target group of the stack: the one that this plan created, else the one that fits.
     fn resolve(&self, stack: &Stack, reference: &TargetGroupReference) -> Outcome<TargetGroupArn> {
         match reference {
             TargetGroupReference::Foreign(arn) => Ok(arn.clone()),
@@ -759,7 +759,7 @@ fn authenticates_without_tls(listener: &ObservedListener) -> bool {
         && listener.default_actions.iter().chain(of_rules).any(authenticates)
 }
 
-/// What comes before an action, as AWS gives it back and we remember it.
+/// Returns the authentication before an action, as AWS returns it and the controller remembers it.
 fn given_back(before: &Authentication) -> Action<TargetGroupArn> {
     match before {
         Authentication::Cognito(provider) => Action::AuthenticateCognito(provider.clone()),

@@ -68,7 +68,7 @@ pub(super) fn built(members: &[(&str, &str)], leaving: &[&str], observed: &Obser
     built_as(members, observed, |_, _| membership)
 }
 
-/// As [`built`], with the members that the cluster's objects tell of.
+/// As [`built`], with the members of the cluster's objects.
 fn built_as(
     members: &[(&str, &str)],
     observed: &ObservedStack,
@@ -99,7 +99,7 @@ fn built_as(
     built.stack.unwrap_or_else(|| panic!("{:?}", built.diagnostics))
 }
 
-/// A group in AWS, with who has what of it remembered.
+/// A group in AWS, with the recorded resources of its members.
 pub(super) fn agreed(members: &[(&str, &str)], remembered: bool) -> Aws {
     let stack = built(members, &[], &ObservedStack::default());
     let mut aws = Aws::with(&stack);
@@ -132,7 +132,7 @@ fn a_member_that_breaks_changes_nothing() {
         let stack = built(&[("a", ""), ("b", BROKEN), ("c", "")], &[], &aws.observed);
         assert_eq!(stack.frozen.members, [owner("b")].into());
         assert_eq!(plan(&stack, &aws.observed).steps, vec![], "remembered: {remembered}");
-        // Who has what is known by then, of those in the stack at least.
+        // The owners are known by then, of resources in the stack at least.
         let known = member_resources(&stack, &aws.observed);
         assert_eq!(known.iter().any(|resources| resources.member == owner("b")), remembered);
         let counts: Vec<usize> = known.iter().map(|resources| resources.rules.len()).collect();
@@ -218,7 +218,7 @@ fn others_come_and_go_beside_it() {
     assert_eq!(rules(&aws.observed, 80), ["/a", "/a/say", "/aa", "/aa/say", "/b", "/b/say", "/d", "/d/say"]);
     assert_eq!(rules(&aws.observed, 8080), ["/b", "/b/say"]);
     assert_eq!(target_groups(&aws.observed), ["a", "aa", "b", "d"].map(|m| format!("shop/{m}-web:80")).into());
-    // It is mended, and everything agrees again.
+    // It is fixed, and everything agrees again.
     aws.observed.member_resources = member_resources(&stack, &aws.observed);
     let stack = built(&[("a", ""), ("aa", ""), ("b", PORTS), ("d", "")], &[], &aws.observed);
     assert_eq!(plan(&stack, &aws.observed).steps, vec![]);
@@ -255,7 +255,7 @@ fn a_rule_like_its_own_is_not_taken_from_it() {
         resources.map(|resources| resources.rules.clone()).unwrap_or_default()
     };
     let before = held(&aws.observed, "b");
-    // A newcomer before it wants just the rule that says `b`.
+    // A new member before it asks for exactly the rule that says `b`.
     let mut stack = built(&[("a", ""), ("aa", ""), ("b", BROKEN)], &[], &aws.observed);
     let taken = aws.observed.load_balancers[0].listener(80).unwrap().rules[3].clone();
     let rules = &mut stack.listeners.get_mut(&80).unwrap().rules;

@@ -52,7 +52,7 @@ fn who_leaves_is_not_held_by_a_stuck_target_group_of_another_whose_name_begins_a
     let before = aws.observed.clone();
     let stack = built(&[("c", "")], &["a", "a-b"], &aws.observed);
     aws.settle(&stack, 2);
-    // AWS has yet to let go of the target group of `a-b`, whose binding is there.
+    // AWS has yet to release the target group of `a-b`, whose binding is there.
     let stuck =
         before.target_groups.iter().find(|group| group.resource().unwrap().as_str().starts_with("shop/a-b-")).unwrap();
     let binding = before.bindings.iter().find(|binding| binding.target_group == stuck.arn).unwrap();

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::model::*;
 
-/// What a call comes to: its refusal in words.
+/// The result of a call: its refusal in words.
 pub(super) type Outcome<T = ()> = Result<T, String>;
 
 pub(super) fn refuse<T>(when: bool, why: impl FnOnce() -> T) -> Result<(), T> {
     if when { Err(why()) } else { Ok(()) }
 }
 
-/// What the listeners of a kind of load balancer speak.
+/// Returns true if the listeners of a kind of load balancer can have a protocol.
 pub(super) fn speaks(kind: LoadBalancerKind, protocol: ListenerProtocol) -> bool {
     let of_application = matches!(protocol, ListenerProtocol::Http | ListenerProtocol::Https);
     of_application == (kind == LoadBalancerKind::Application)
@@ -29,7 +29,7 @@ pub(super) fn leads_to(listener: ListenerProtocol, target_group: &str) -> bool {
     protocols.contains(&target_group)
 }
 
-/// Whether attributes that begin so can be had where HTTP is spoken, and where it is not; others can be had everywhere.
+/// Returns true if attributes with such a prefix exist where HTTP is used, or where it is not; others exist everywhere.
 pub(super) fn attribute_fits(key: &str, http: bool) -> bool {
     let of_http = ["routing.", "idle_timeout.", "slow_start.", "load_balancing.algorithm."];
     let of_network = ["load_balancing.cross_zone.", "dns_record.", "tcp.", "proxy_protocol_v2.", "preserve_client_ip."];

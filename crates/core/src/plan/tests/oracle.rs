@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, rc::Rc};
 
 use crate::{model::*, route::Request};
 
-/// Hosts, paths and clients that tell the conditions of [`super::rules`] apart, all combinations of them.
+/// Hosts, paths and clients that distinguish the conditions of [`super::rules`], all combinations of them.
 const HOSTS: [&str; 4] = ["a.example.com", "b.example.com", "deep.a.example.com", "other.test"];
 const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/a/c", "/b", "/bc", "/c"];
 const CLIENTS: [Client; 3] = [
@@ -19,7 +19,7 @@ const CLIENTS: [Client; 3] = [
 ];
 const COUNT: usize = HOSTS.len() * PATHS.len() * CLIENTS.len();
 
-/// What a request is besides host and path.
+/// The properties of a request other than host and path.
 struct Client {
     method: &'static str,
     /// The header `X-Env`.
@@ -51,7 +51,7 @@ fn glob_ignoring_case(pattern: &str, text: &str) -> bool {
     glob(pattern.to_ascii_lowercase().as_bytes(), text.to_ascii_lowercase().as_bytes())
 }
 
-/// Whether an address is in a block, both of IPv4.
+/// Returns true if an address is in a block, both of IPv4.
 fn within(block: &str, address: [u8; 4]) -> bool {
     let (base, length) = block.split_once('/').unwrap();
     let (base, length): (Ipv4Addr, u32) = (base.parse().unwrap(), length.parse().unwrap());
@@ -126,7 +126,7 @@ impl Probes {
         self.takers(conditions.into_iter()).into_iter().map(|taker| labels[taker].clone()).collect()
     }
 
-    /// As AWS answers now.
+    /// Returns the present answers of AWS.
     pub(super) fn answers(&self, listener: &ObservedListener) -> Answers {
         assert!(listener.rules.is_sorted_by(|a, b| a.priority < b.priority));
         let default = observed_label(&listener.default_actions, &[]);
@@ -134,19 +134,19 @@ impl Probes {
         self.first_match(listener.rules.iter().map(|r| (&*r.conditions, label(r))), default)
     }
 
-    /// As the stack asks for.
+    /// Returns the desired answers.
     pub(super) fn wanted(&self, listener: &Listener) -> Answers {
         let default = label(&listener.default_action, &[]);
         self.first_match(listener.rules.iter().map(|r| (&*r.conditions, label(&r.action, &r.transforms))), default)
     }
 
-    /// Which rule of the stack takes each probe, `None` for none.
+    /// Returns the rule of the stack that takes each probe, `None` for none.
     pub(super) fn wanted_rules(&self, listener: &Listener) -> Vec<Option<usize>> {
         let takers = self.takers(listener.rules.iter().map(|rule| &*rule.conditions));
         takers.into_iter().map(|taker| Some(taker).filter(|taker| *taker < listener.rules.len())).collect()
     }
 
-    /// Which rule in AWS takes each probe, `None` for none.
+    /// Returns the rule in AWS that takes each probe, `None` for none.
     pub(super) fn observed_rules(&self, listener: &ObservedListener) -> Vec<Option<usize>> {
         let takers = self.takers(listener.rules.iter().map(|rule| &*rule.conditions));
         takers.into_iter().map(|taker| Some(taker).filter(|taker| *taker < listener.rules.len())).collect()
@@ -158,8 +158,8 @@ fn observed_label(actions: &[Action<TargetGroupArn>], transforms: &[Transform]) 
     label(&action.try_map(|arn| Ok::<_, ()>(TargetGroupReference::Foreign(arn.clone()))).unwrap(), transforms)
 }
 
-/// What a request is answered with, in a form that can be compared: target groups with their weights, and how long clients stay
-/// with one, count as much as what is rewritten.
+/// Returns the answer to a request in a form that can be compared: target groups with their weights, and how long clients stay
+/// with one, count as much as the transforms.
 pub(super) fn label(action: &Action<TargetGroupReference>, transforms: &[Transform]) -> Rc<str> {
     let mut text = match action {
         Action::Forward { target_groups, stickiness } => {

@@ -15,10 +15,10 @@ use crate::{
     plan::{Plan, StepAction},
 };
 
-/// How many pairs of rule sets are tried.
+/// The number of pairs of rule sets.
 const PAIRS: u64 = 10_000;
 
-/// What came of a change: the quotas that AWS refused steps for, and each state of the load balancer on the way.
+/// The course of a change: the quotas that AWS refused steps for, and each state of the load balancer on the way.
 #[derive(Default)]
 struct Way {
     refused: Vec<Quota>,
@@ -26,13 +26,13 @@ struct Way {
     steps: Vec<String>,
 }
 
-/// Plans and runs as the controller does: what AWS refuses for a quota is planned again with what that tells.
+/// Plans and runs as the controller does: a change that AWS refuses for a quota is planned again with what that shows.
 fn arrive(aws: &mut Aws, wanted: &Stack) -> Result<Way, String> {
     let mut way = Way::default();
     lead(aws, wanted, &mut way).map(|()| way)
 }
 
-/// As [`arrive`], told also where it does not arrive.
+/// As [`arrive`], with a report also where it does not arrive.
 fn lead(aws: &mut Aws, wanted: &Stack, way: &mut Way) -> Result<(), String> {
     let mut room = KnownLimits::default();
     for _ in 0..20 {
@@ -427,7 +427,7 @@ fn rules_that_share_target_groups_change_over_where_there_is_room_for_no_more_gr
         let mut aws = within(Most { target_groups: most, ..Most::default() }, &before);
         let way = arrive(&mut aws, &after).unwrap();
         assert_eq!(way.refused, [Quota::TargetGroups], "{most}");
-        // Of two rules that lead to a group one is deleted, the other changed, and the first made anew at once.
+        // Of two rules that lead to a group one is deleted, the other changed, and the first made again at once.
         let fewest = way.states.iter().map(|state| listener(state).rules.len()).min();
         assert!(fewest >= Some(11), "{most}: {fewest:?}\n{}", way.steps.join("\n"));
         for state in &way.states {

@@ -1,4 +1,4 @@
-//! A load balancer of another scheme: what serves goes on serving until the new one does, wherever it stops.
+//! A load balancer of another scheme: the old one continues to serve until the new one does, wherever the change stops.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ pub(super) fn public(mut stack: Stack) -> Stack {
         let second = group.second_name.known().unwrap().to_string().replace("second", "public");
         group.second_name = Value::Known(TargetGroupName::new(second).unwrap());
     }
-    // Somebody else's target groups serve one load balancer too, and nobody can make them serve two.
+    // Target groups of other owners serve one load balancer too, and no plan can make them serve two.
     let none = || Action::FixedResponse { content_type: None, message_body: None, status_code: "503".to_owned() };
     let foreign = |action: &Action<TargetGroupReference>| {
         action.target_groups().any(|group| matches!(group, TargetGroupReference::Foreign(_)))
@@ -50,7 +50,7 @@ fn activate(aws: &mut Aws) {
     }
 }
 
-/// What serves of a load balancer: its listeners, the target groups that they name, and their bindings.
+/// Returns the serving parts of a load balancer: its listeners, the target groups that they name, and their bindings.
 fn serving(aws: &Aws, arn: &LoadBalancerArn) -> Option<(ObservedLoadBalancer, Vec<TargetGroupArn>, Vec<ObjectName>)> {
     let balancer = aws.observed.load_balancers.iter().find(|balancer| balancer.arn == *arn)?;
     let named: BTreeSet<&TargetGroupArn> = balancer.target_groups().collect();
@@ -256,7 +256,7 @@ fn open_to(mut stack: Stack, blocks: &[&str]) -> Stack {
     stack
 }
 
-/// Plans and runs until nothing is left to do but to wait for somebody; what is checked holds after each step.
+/// Plans and runs until nothing is left to do but to wait for others; the checks hold after each step.
 fn walk(aws: &mut Aws, wanted: &Stack, check: impl Fn(&ObservedStack, &str)) {
     for _ in 0..20 {
         let next = plan(wanted, &aws.observed);

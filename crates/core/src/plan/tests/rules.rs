@@ -13,7 +13,7 @@ use crate::{
     route,
 };
 
-/// How many pairs of rule sets are tried.
+/// The number of pairs of rule sets.
 const PAIRS: u64 = 12_000;
 /// For how many of them `route` is asked, too.
 const PAIRS_ROUTED: u64 = 1_000;
@@ -296,7 +296,7 @@ impl Pair {
     }
 }
 
-/// What is wrong with a plan.
+/// The fault of a plan.
 #[derive(Debug)]
 enum Fault {
     /// A request is answered neither as before nor as after.
@@ -342,7 +342,7 @@ fn identity(rule: &Rule) -> (Vec<Condition>, String) {
     (conditions, label(&rule.action, &rule.transforms).to_string())
 }
 
-/// How many rules of each kind there are in a list.
+/// Returns the number of rules of each kind in a list.
 fn counted(rules: &[Rule]) -> BTreeMap<(Vec<Condition>, String), usize> {
     rules.iter().fold(BTreeMap::new(), |mut counts, rule| {
         *counts.entry(identity(rule)).or_default() += 1;
@@ -396,7 +396,7 @@ fn every_request_is_answered_as_before_or_as_after_between_all_steps() {
         if !as_few_as_can_be {
             fail("more steps than the difference asks for");
         }
-        // What a request gets is the same to `route`.
+        // The answer to a request is the same for `route`.
         if seed - first < PAIRS_ROUTED {
             let agrees = |listener: &Listener, observed: &ObservedListener| {
                 let (wanted, found) = (probes.wanted_rules(listener), probes.observed_rules(observed));
@@ -636,7 +636,7 @@ fn stickiness_that_goes_is_taken_away() {
     let observed = Aws::with(&with(true, Some(60))).observed;
     insta::assert_snapshot!(steps(&plan(&with(false, None), &observed)), @"  change a rule of listener 80 to: forward to arn:blue (weight 1), arn:green (weight 1)");
     insta::assert_snapshot!(steps(&plan(&with(true, Some(90)), &observed)), @"  change a rule of listener 80 to: forward to arn:blue (weight 1), arn:green (weight 1), sticky for 90 s");
-    // How long is AWS's to say where nobody else does.
+    // AWS chooses the duration where no annotation does.
     assert_eq!(plan(&with(true, None), &observed), Plan::empty());
 }
 

@@ -20,15 +20,15 @@ use crate::{
     snapshot::{Loaded, from_documents},
 };
 
-/// What stays over the life of a load balancer.
+/// The properties that stay over the life of a load balancer.
 #[derive(Clone, Copy, Debug)]
 struct Placement {
     scheme: Scheme,
-    /// Whether it has addresses that the user chooses.
+    /// True if it has addresses that the user chooses.
     addressed: bool,
 }
 
-/// What a Service asks for.
+/// The settings of a Service.
 #[derive(Clone, Debug)]
 struct Choice {
     ports: BTreeMap<u16, PortChoice>,
@@ -333,7 +333,7 @@ fn includes<V: PartialEq>(all: &BTreeMap<String, V>, some: &BTreeMap<String, V>)
     some.iter().all(|(key, value)| all.get(key) == Some(value))
 }
 
-/// What of the stack AWS has not, judged without the planner.
+/// Returns the parts of the stack that AWS lacks, judged without the planner.
 fn lacking(stack: &Stack, observed: &ObservedStack) -> Vec<String> {
     let mut lacking = Vec::new();
     let mut check = |holds: bool, what: String| lacking.extend((!holds).then_some(what));
@@ -408,7 +408,7 @@ proptest! {
         aws.run(&stack, &made);
         prop_assert_eq!(plan(&stack, &aws.observed), Plan::empty());
         prop_assert_eq!(lacking(&stack, &aws.observed), Vec::<String>::new());
-        // What is built of it once it is there asks for nothing else.
+        // The build from the created one asks for no changes.
         let again = built(&choice.manifest(place), &aws.observed).unwrap();
         prop_assert_eq!(plan(&again, &aws.observed), Plan::empty());
     }
@@ -466,7 +466,7 @@ proptest! {
     }
 }
 
-/// A Service with one port that speaks TLS or TCP, and an attribute of the listener of TCP.
+/// A Service with one port with TLS or TCP, and an attribute of the listener of TCP.
 fn one_port(tls: bool) -> Choice {
     let port = PortChoice { protocol: PortProtocol::Tcp, tls, named: false, preserve: None, idle_timeout: Some(4) };
     Choice {
@@ -580,7 +580,7 @@ fn a_network_load_balancer_changes_its_groups_when_its_targets_let_the_new_ones_
         rounds(given(true), managed),
         // The targets are opened first, by the controller that others have opened them for until now.
         rounds(given(false), managed),
-        // Where others open the targets to the new groups, those before are let in until they are left.
+        // If others open the targets to the new groups, the old groups are allowed until the load balancer has left them.
         rounds(managed, given(false)),
         rounds(given(true), given(false)),
     ];
@@ -595,9 +595,9 @@ fn a_network_load_balancer_changes_its_groups_when_its_targets_let_the_new_ones_
     create security group k8s-shop-web-5c7e143220
     update TargetGroupBinding shop/k8s-shop-web-476bc582f2, who was let in still
     open the new security group: tcp 443 from 0.0.0.0/0
-    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to let in the load balancer's new security groups)
+    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to allow the load balancer's new security groups)
     --
-    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to let in the load balancer's new security groups)
+    (waiting for the targets of TargetGroupBinding shop/k8s-shop-web-476bc582f2 to allow the load balancer's new security groups)
     --
     put the load balancer into security groups: its own, the shared backend group sg-shared
     ====

@@ -27,7 +27,7 @@ fn certificate(number: u8) -> CertificateArn {
     CertificateArn::new(format!("arn:aws:acm:eu-west-1:111122223333:certificate/{number}"))
 }
 
-/// What of a stack is chosen freely.
+/// The parts of a stack that are chosen freely.
 #[derive(Clone, Debug)]
 pub(super) struct Choice {
     groups: Vec<GroupChoice>,

@@ -326,7 +326,7 @@ fn sources_that_become_fewer_are_kept_out_before_anything_else_that_aws_may_refu
 
 #[test]
 fn sources_that_become_others_or_that_a_redirect_leads_to_a_port_wait_for_their_listeners() {
-    // Clients who come anew are let in when the listener is as it shall be, and some of those who go are among them.
+    // New clients are allowed when the listener is as desired, and some of the old ones are among them.
     let mut stack = built(MANIFESTS);
     open_to(&mut stack, &[(80, "10.0.0.0/16"), (443, "10.0.0.0/16")]);
     let aws = Aws::with(&stack);
@@ -339,7 +339,7 @@ fn sources_that_become_others_or_that_a_redirect_leads_to_a_port_wait_for_their_
         listener(stack, 80).default_action =
             Action::FixedResponse { content_type: None, message_body: None, status_code: "410".to_owned() };
     });
-    // A listener that is to speak another protocol.
+    // A listener whose protocol changes.
     let protocol = changed(|stack| {
         open_to(stack, &[(80, "203.0.113.0/24"), (443, "203.0.113.0/24")]);
         let listener = listener(stack, 443);
@@ -393,7 +393,7 @@ fn certificates_are_added_changed_over_and_removed() {
     add certificates to listener arn:listener/443/7: arn:aws:acm:eu-west-1:111122223333:certificate/c, arn:aws:acm:eu-west-1:111122223333:certificate/a
     change listener 443: default certificate arn:aws:acm:eu-west-1:111122223333:certificate/b
     ");
-    // Others that nobody wants are removed; the default may stand among them.
+    // Others that are not desired are removed; the default may be among them.
     insta::assert_snapshot!(drifted(|observed| {
         observed.load_balancers[0].listeners.get_or_insert_default().get_mut(&443).unwrap().certificates = [certificate("a"), certificate("z")].into();
     }), @"remove certificates from listener 443: arn:aws:acm:eu-west-1:111122223333:certificate/z");

@@ -51,7 +51,7 @@ fn after() -> Stack {
     built(&manifests("alb.ingress.kubernetes.io/tags: keep=9", "alb.ingress.kubernetes.io/tags: 'both=svc2'"))
 }
 
-/// The tags of each resource besides those that say whose it is.
+/// Returns the tags of each resource other than those that name its owner.
 fn tagged(aws: &Aws) -> Vec<String> {
     let of = |name: &str, tags: &Tags| {
         let tags =
@@ -69,7 +69,7 @@ fn tagged(aws: &Aws) -> Vec<String> {
     all
 }
 
-/// Somebody tags everything by hand, one of the keys being the controller's own elsewhere.
+/// Tags everything by hand, one of the keys being the controller's own elsewhere.
 fn tag_by_hand(aws: &mut Aws) {
     let by_hand: Tags = ["by-hand", "svc"].map(|key| (key.to_owned(), "x".to_owned())).into();
     let observed = &mut aws.observed;
@@ -172,7 +172,7 @@ fn tags_that_go_make_room_for_those_that_come() {
     assert_eq!(aws.observed.load_balancers[0].tags, stack.load_balancer.unwrap().tags);
 }
 
-/// What was being set when the process ended is known as the controller's own.
+/// A tag that was being set when the process ended is known as the controller's own.
 #[test]
 fn a_tag_of_a_plan_that_was_not_finished_goes_with_the_annotation() {
     let mut aws = Aws::with(&after());

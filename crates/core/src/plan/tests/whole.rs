@@ -19,7 +19,7 @@ use crate::{
 const PAIRS: u64 = 10_000;
 /// The number of them that are tried at quotas.
 const PAIRS_AT_QUOTAS: u64 = 2_000;
-/// Hosts that rules tell apart.
+/// Hosts that distinguish rules.
 const HOSTS: [&str; 3] = ["a.test", "b.test", "c.test"];
 /// Clients by the blocks that security groups let in.
 const CLIENTS: [&str; 2] = ["10.0.0.0/8", "192.168.0.0/16"];
@@ -28,7 +28,7 @@ const PORTS: [u16; 4] = [80, 443, 8080, 8443];
 /// The place where a request ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
-    /// No connection, or not in the protocol that the client speaks.
+    /// No connection, or not in the client's protocol.
     Refused,
     /// A target that does not let the load balancer in.
     CutOff,
@@ -38,7 +38,7 @@ enum End {
 }
 
 /// Returns where a request over HTTP or HTTPS ends, by what AWS and the cluster have; without a client, of one that all
-/// groups let in and that speaks each protocol.
+/// groups allow and that uses each protocol.
 fn end(observed: &ObservedStack, client: Option<&str>, tls: bool, port: u16, host: &str, hops: u8) -> End {
     let Some(balancer) = observed.load_balancers.first() else { return End::Refused };
     let lets_in = |group: &ObservedSecurityGroup| {
@@ -47,7 +47,7 @@ fn end(observed: &ObservedStack, client: Option<&str>, tls: bool, port: u16, hos
                 && matches!(&rule.source, Source::Ipv4(block) if Some(&**block) == client)
         })
     };
-    // A group of the user's own lets everybody in.
+    // A group of the user's own allows all clients.
     let open = client.is_none()
         || balancer.security_groups.iter().any(|id| {
             let managed = observed.security_groups.iter().find(|group| group.id == *id);
@@ -213,7 +213,7 @@ fn stack(random: &mut Random) -> Stack {
         stack.security_group = None;
         let balancer = stack.load_balancer.as_mut().expect("one");
         balancer.security_groups = vec![own.clone()];
-        // The targets let in the user's group alone, or are somebody else's to open.
+        // The targets allow only the user's group, or are opened by another owner.
         let networking = &mut stack.target_groups.values_mut().next().expect("one").binding.networking;
         *networking = networking.take().filter(|_| !random.chance(3)).map(|rules| {
             rules
@@ -274,8 +274,8 @@ struct Way {
 }
 
 /// Returns what came of plans that lead from what AWS has to a stack, or what is wrong with them. `reorder` may spoil each plan;
-/// one that is `impatient` goes on where it waits for targets. What AWS refuses for a quota is planned again with what
-/// that tells.
+/// one that is `impatient` continues where it waits for targets. A change that AWS refuses for a quota is planned again with what
+/// that shows.
 fn judge(
     before: &ObservedStack,
     after: &Stack,
@@ -285,8 +285,8 @@ fn judge(
 ) -> Result<Way, Wrong> {
     let target = Aws::with(after).observed;
     let (old, new) = (ends(before, false), ends(&target, false));
-    // Who loses or gets access, or is to speak another protocol, may see what others see, before or after. The groups before
-    // let everybody in to what is new, too, until the load balancer has left them.
+    // A client that loses or gets access, or changes its protocol, may see what others see, before or after. The groups before
+    // allow all clients to what is new, too, until the load balancer has left them.
     let in_front = |observed: &ObservedStack| observed.load_balancers[0].security_groups.clone();
     let regrouped = in_front(before) != in_front(&target);
     let (old_open, new_open) = (ends(before, true), ends(&target, true));
@@ -324,8 +324,8 @@ fn judge(
             way.states += 1;
             let mut is_strange = false;
             for (request, now) in ends(&meanwhile(&aws.observed, &begun), false) {
-                // Where groups of the user's own let everybody in, a new listener is seen while its rules are made.
-                // What others have opened to the targets, or shall open, is open whatever the controller opens besides.
+                // Where groups of the user's own allow all clients, a new listener is seen while its rules are made.
+                // Sources that others have opened to the targets, or will open, are open whatever the controller opens in addition.
                 let mut bindings = before.bindings.iter().chain(&target.bindings);
                 let opened_by_others = bindings.any(|binding| binding.spec.networking.is_none());
                 if old_open[&request] == End::Refused || (now == End::CutOff && opened_by_others) {
@@ -334,7 +334,7 @@ fn judge(
                 let (was, will) = (&old[&request], &new[&request]);
                 let changes_access = regrouped || *was == End::Refused || *will == End::Refused;
                 let of_others = [&old_open, &new_open].map(|ends| &ends[&request]);
-                // A redirect is followed by a request of its own, which the other listener answers as before or as after.
+                // A redirect is followed by a separate request, which the other listener answers as before or as after.
                 let of_next = redirected(&aws.observed, &request).into_iter().flat_map(|to| {
                     let next = (request.0, true, to, request.3);
                     [&old_open, &new_open].map(|ends| &ends[&next])

@@ -96,11 +96,11 @@ pub(super) enum Kind {
     TargetGroupBinding,
 }
 
-/// What is known of the `apiVersion` and `kind` of an object.
+/// The result of looking up an object's `apiVersion` and `kind`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Known {
     Supported(Kind),
-    /// Of a version that is not read; with what to do.
+    /// A version that is not read; with the fix.
     Outdated(String),
     Other,
 }
@@ -111,7 +111,7 @@ impl Known {
     pub(super) fn of(api_version: &str, kind: &str) -> Self {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let outdated = |fix: &str| {
-            Self::Outdated(format!("`{api_version}` of {kind} has been served by no Kubernetes since 1.22; {fix}"))
+            Self::Outdated(format!("`{api_version}` of {kind} has not been served by Kubernetes since 1.22; {fix}"))
         };
         match (group, kind) {
             ("networking.k8s.io" | "extensions", "Ingress") if version == "v1beta1" => outdated(INGRESS_OF_V1),

@@ -35,7 +35,7 @@ pub(super) struct Key {
     pub(super) line: usize,
 }
 
-/// What a scalar says, as `kubectl` reads it.
+/// The value of a scalar, as `kubectl` reads it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Scalar<'a> {
     Null,
@@ -221,7 +221,7 @@ impl Iterator for Documents<'_> {
         let document = document(&mut self.parser).transpose();
         match &document {
             None => self.ended = true,
-            // What cannot be skipped ends the text.
+            // An error that cannot be skipped ends the text.
             Some(Err(_)) => self.ended = !self.parser.proceed_next_document().unwrap_or(false),
             Some(Ok(_)) => {}
         }

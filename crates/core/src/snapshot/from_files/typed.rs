@@ -17,7 +17,7 @@ use crate::snapshot::placeholder::placeholder;
 /// A field that does not have the type that it has to have.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TypeMismatch {
-    /// As `spec.rules[0].http`, empty of the object itself.
+    /// The path, as `spec.rules[0].http`, empty for the object itself.
     pub(super) path: String,
     /// 0 until it is known.
     pub(super) line: usize,
@@ -307,14 +307,14 @@ impl<'de> VariantAccess<'de> for VariantName<'de> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, TypeMismatch> {
-        Err(TypeMismatch::custom(format!("`{}` stands alone, where it has to have a value", self.0)))
+        Err(TypeMismatch::custom(format!("`{}` needs a value", self.0)))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, TypeMismatch> {
-        Err(TypeMismatch::custom(format!("`{}` stands alone, where it has to have values", self.0)))
+        Err(TypeMismatch::custom(format!("`{}` needs values", self.0)))
     }
 
     fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, TypeMismatch> {
-        Err(TypeMismatch::custom(format!("`{}` stands alone, where it has to have fields", self.0)))
+        Err(TypeMismatch::custom(format!("`{}` needs fields", self.0)))
     }
 }

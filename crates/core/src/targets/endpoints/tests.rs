@@ -158,7 +158,7 @@ fn endpoints_without_a_known_pod_are_passed_over_and_told() {
     let external = EndpointAddress { pod: None, ..endpoint("192.0.2.1", "", Some(true)) };
     let endpoints = vec![external, endpoint("10.0.0.1", "fresh", Some(true))];
     all.apply(slice("cart-1", AddressFamily::Ipv4, &[("", 8080)], endpoints));
-    let skipped = [("192.0.2.1", "no pod stands behind this endpoint"), ("10.0.0.1", "its pod is not known (yet)")]
+    let skipped = [("192.0.2.1", "this endpoint has no pod"), ("10.0.0.1", "its pod is not known (yet)")]
         .map(|(what, why)| Skipped { what: what.to_owned(), why });
     let resolution = resolve(&all, &binding(IntOrString::Int(80), TargetType::Ip));
     assert_eq!(resolution, Ok(Resolution::Targets { targets: BTreeMap::new(), skipped: skipped.into() }));
@@ -248,7 +248,7 @@ fn a_node_selector_chooses() {
         ("NotIn takes nodes without the label", expression("pool", "NotIn", &["web"]), vec!["b", "n1"]),
         ("Exists", expression("pool", "Exists", &[]), vec!["b", "w"]),
         ("DoesNotExist", expression("pool", "DoesNotExist", &[]), vec!["n1"]),
-        // Nobody is left but no silent node either: n2 is not selected.
+        // No target is left, but no silent node either: n2 is not selected.
         ("all must hold", both, vec![]),
     ] {
         let mut bound = binding(IntOrString::Int(80), TargetType::Instance);

@@ -170,7 +170,7 @@ fn only_gates_for_the_binding_count() {
     let found: Vec<(String, String)> =
         gated(&snapshot, &name("tgb"), &targets).into_iter().map(|pod| (pod.name.name, pod.gate.condition)).collect();
     assert_eq!(found, [("a".to_owned(), legacy.to_owned()), ("a".to_owned(), GATE.to_owned())]);
-    // Whoever waits for a binding that goes is let through, registered or not.
+    // Pods that wait for a deleted binding become ready, registered or not.
     assert_eq!(
         shown(&opened(&snapshot, &name("tgb"), OpenGateReason::BindingDeleted)),
         [

@@ -505,7 +505,7 @@ async fn attributes_are_those_of_aws_and_those_that_were_set() {
     inventory.read(&stack(), &reads).await.unwrap();
     let observed = inventory.observe_whole(&stack()).await.unwrap();
     let read = observed.load_balancers[0].attributes.as_ref().unwrap();
-    // What the planner takes for AWS's defaults is what AWS says.
+    // The planner's defaults are those of AWS.
     let mut expected = albatross_core::plan::defaults::load_balancer(LoadBalancerKind::Application);
     expected.extend(idle.clone());
     assert_eq!(expected.iter().filter(|(key, value)| read.get(*key) != Some(value)).collect::<Vec<_>>(), []);

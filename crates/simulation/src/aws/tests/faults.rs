@@ -64,7 +64,7 @@ async fn a_crash_leaves_the_call_without_an_answer() {
             aws.create_target_group(&settings, &name("first"), &vpc()).await.unwrap();
             aws.describe_subnets(&vpc()).await.unwrap();
             let second = aws.create_target_group(&settings, &name("second"), &vpc()).await;
-            // Thirty seconds later the SDK gives up.
+            // Thirty seconds later the SDK's timeout ends the call.
             assert!(matches!(second.unwrap_err().kind, AwsErrorKind::Unclear { .. }));
             aws.create_target_group(&settings, &name("third"), &vpc()).await.unwrap();
         });

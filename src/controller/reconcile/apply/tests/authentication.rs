@@ -181,7 +181,7 @@ async fn a_secret_goes_to_aws_and_its_version_is_remembered() {
       DefaultActions.member.2.Type=fixed-response
     ");
 
-    // Nor does another change of the listener, or reading all of it anew, forget it.
+    // Nor does another change of the listener, or reading all of it again, lose it.
     let policy = plan::ListenerChange { ssl_policy: Some("p".to_owned()), ..plan::ListenerChange::default() };
     room.step(modify_listener(policy)).await.unwrap();
     assert_eq!(versions(&room.observe().await), written);
@@ -191,7 +191,7 @@ async fn a_secret_goes_to_aws_and_its_version_is_remembered() {
     assert_eq!(versions(&observed), written);
     assert!(room.fake.actions().contains(&"DescribeRules".to_owned()));
 
-    // It is what a restart is told, and nothing else of the Secret is.
+    // A restart reads it, and nothing else of the Secret.
     let clean = albatross_core::record::Clean::of(&observed);
     let text = serde_json::to_string(&clean).unwrap();
     assert!(text.contains("resourceVersion") && !text.contains("the-client") && !text.contains("s3cret"), "{text}");

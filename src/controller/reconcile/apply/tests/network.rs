@@ -149,7 +149,7 @@ async fn all_that_a_service_asks_for_is_sent() {
       ListenerArn=arn:l/443
     ");
 
-    // What was made is known without a read, and asks for no change; attributes are as AWS has answered.
+    // Created resources are known without a read, and ask for no change; attributes are as AWS has answered.
     let observed = ObservedStack { bindings: room.bindings.observed(), ..room.observe_service().await };
     assert_eq!(room.fake.actions(), Vec::<String>::new());
     assert!(matches!(plan::plan(&stack, &observed), Planned::Ready(_)));
@@ -369,7 +369,7 @@ async fn a_network_load_balancer_is_read_and_its_attributes_where_they_are_asked
                 [reads("DescribeListener", &LISTENER_ATTRIBUTES), None],
             )
         );
-        // The plan asks for what differs, and for that alone.
+        // The plan asks only for what differs.
         let changes = |step: &Step| match &step.action {
             StepAction::ModifyAttributes { attributes, .. } => Some(attributes.clone()),
             _ => None,
@@ -400,7 +400,7 @@ fn attribute_steps() -> [(AttributesOf, Reads); 3] {
     ]
 }
 
-/// What is known of the attributes of the three that [`attribute_steps`] change, by their place there.
+/// Returns the known attributes of the three that [`attribute_steps`] change, by their place there.
 fn known_attributes(observed: &ObservedStack) -> [Option<Attributes>; 3] {
     let resource = ResourceId::of_tag("shop/web:443");
     let group = observed.target_groups.iter().find(|group| group.resource().as_ref() == Some(&resource)).unwrap();
@@ -468,7 +468,7 @@ async fn after_an_unclear_answer_attributes_are_read_again() {
             matches!(&error.source, StepError::Aws(e) if matches!(e.kind, AwsErrorKind::Unclear { .. })),
             "{error}"
         );
-        // Once alone: nobody knows whether the first has taken effect.
+        // Once alone: it is not known whether the first has taken effect.
         assert_eq!(room.fake.actions().len(), 1);
         assert_eq!(known_attributes(&room.observe_service().await), [None, None, None]);
         room.inventory.read(&web(), &reads).await.unwrap();

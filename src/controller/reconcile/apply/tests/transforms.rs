@@ -112,7 +112,7 @@ async fn transforms_are_created_changed_and_reset() {
       ResetTransforms=true
       RuleArn=arn:r/1
     ");
-    // Where there were none, none are taken away.
+    // If there were none, none are removed.
     room.step(modify(vec![], false)).await.unwrap();
     insta::assert_snapshot!(reported(&room), @"
     ModifyRule
@@ -131,7 +131,7 @@ async fn transforms_that_aws_answers_are_known() {
     let listener = observed.load_balancers[0].listeners.get_or_insert_default().get_mut(&80).unwrap();
     let there: ObservedRule = listener.rules[0].clone();
     assert_eq!(there.transforms, [Transform::UrlRewrite(vec![rewrite("^/a", "/")])]);
-    // So that the next plan takes away what nobody asks for, in place where nothing else changes.
+    // So that the next plan removes what is not requested, in place where nothing else changes.
     listener.default_actions = vec![Action::Other("kept".to_owned())];
     let mut stack = wanted();
     let listener = stack.listeners.get_mut(&80).unwrap();

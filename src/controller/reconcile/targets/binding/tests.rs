@@ -103,7 +103,7 @@ async fn what_a_binding_leaves_out_comes_from_its_target_group_once() {
     transient: false
     ");
     lab.log();
-    // Somebody makes another group of that name.
+    // Another group of that name is created.
     lab.aws.put_target_group(group("cart", "ip"));
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["group Name(\"cart\")", "type Ip", "finalizer on", "register 10.0.0.1:8080", READY]);
@@ -229,7 +229,7 @@ async fn one_bad_target_harms_no_other() {
     lab.aws.put_targets(ARN, &[Target { id: "10.0.0.9".into(), port: 8080 }.into()]);
     lab.aws.refuse_targets(["10.0.0.2"], false);
     insta::assert_snapshot!(text(&reconcile(&lab, "tgb").await.unwrap_err()), @"
-    FailedReconcile: TargetGroupBinding shop/tgb: AWS does not take these targets, all others are registered: 10.0.0.2:8080 (AWS refuses RegisterTargets: words (InvalidTarget))
+    FailedReconcile: TargetGroupBinding shop/tgb: AWS does not accept these targets; all others are registered: 10.0.0.2:8080 (AWS refuses RegisterTargets: words (InvalidTarget))
     fix: instances must run, and addresses be, in the target group's VPC
     transient: false
     ");
@@ -241,7 +241,7 @@ async fn one_bad_target_harms_no_other() {
     register 10.0.0.2:8080
     register 10.0.0.3:8080
     deregister 10.0.0.9:8080
-    status - False FailedReconcile: AWS does not take these targets, all others are registered: 10.0.0.2:8080 (AWS refuses RegisterTargets: words (InvalidTarget)); instances must run, and addresses be, in the target group's VPC
+    status - False FailedReconcile: AWS does not accept these targets; all others are registered: 10.0.0.2:8080 (AWS refuses RegisterTargets: words (InvalidTarget)); instances must run, and addresses be, in the target group's VPC
     ");
 }
 
@@ -266,7 +266,7 @@ fn vanish(lab: &Lab, address: &str) {
     });
 }
 
-/// Has the pod at an address terminate.
+/// Terminates the pod at an address.
 fn terminate(lab: &Lab, address: &str) {
     lab.change(|snapshot| {
         let slice = snapshot.endpoint_slices.get(&name("cart-1")).cloned();
@@ -339,7 +339,7 @@ async fn what_is_refused_for_good_holds_only_what_lives() {
         lab.log();
         reconcile(&lab, "tgb").await.unwrap_err();
         assert_eq!(lab.log().contains(&"deregister 10.0.0.1:8080".to_owned()), goes);
-        // Once it is taken, nothing stands in any more.
+        // Once it is accepted, no old target stands in any more.
         lab.aws.refuse_targets([], false);
         tokio::time::advance(Duration::from_secs(5)).await;
         reconcile(&lab, "tgb").await.unwrap();
@@ -406,7 +406,7 @@ async fn watches_that_show_no_endpoints_are_not_believed_at_once() {
     lab.cluster.pods.lock().unwrap().clear();
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), [reads[0], reads[1], "deregister 10.0.0.1:8080"]);
-    // With nothing registered, nobody is asked.
+    // With nothing registered, AWS is not asked.
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), [""; 0]);
 }

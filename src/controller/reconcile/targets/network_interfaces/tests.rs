@@ -10,7 +10,7 @@ fn alone(address: &str) -> InterfaceLookup {
     InterfaceLookup::Address { pod: format!("uid-{address}"), address: address.to_owned() }
 }
 
-/// Asks, and tells the groups in the order of the places, with what AWS was asked.
+/// Asks, and returns the groups in the order of the places, with the calls to AWS.
 async fn locate(
     lab: &Lab,
     known: &mut (NetworkInterfaces, KnownGroups),

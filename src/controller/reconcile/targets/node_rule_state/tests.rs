@@ -23,7 +23,7 @@ fn rule(from: i32, to: i32, source: &str) -> SecurityGroupRule {
     }
 }
 
-/// A binding of `shop/cart` to a target group of its own that lets `source` in at `port`.
+/// A binding of `shop/cart` to its own target group that allows `source` at `port`.
 fn binding(called: &str, source: &str, port: i32) -> TargetGroupBinding {
     let mut binding = bound(called, Some(TargetType::Ip));
     binding.spec.target_group_arn = Some(format!("{ARN}/{called}"));
@@ -238,7 +238,7 @@ async fn a_binding_without_targets_is_proved_before_its_rules_go() {
     lab.cluster.services.lock().unwrap().clear();
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), ["read Service shop/cart", "revoke sg-n [tcp 8080 from sg-lb]"]);
-    // Where nothing would be revoked, nobody is asked.
+    // If nothing would be revoked, AWS is not asked.
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), NOTHING);
 }
@@ -438,7 +438,7 @@ async fn rules_of_a_binding_that_is_not_understood_stay_also_in_groups_that_were
         assert!(!calls.iter().any(|call| call.starts_with("revoke")), "{case}: {calls:?}");
     };
 
-    // Two groups of an interface carry the cluster's tag, so that nobody can tell which is meant.
+    // Two groups of an interface carry the cluster's tag, so that it is ambiguous which is meant.
     let lab = lab(&[], both());
     assert_eq!(reconcile(&lab).await, NOTHING);
     let other = security_group("sg-other", &[TAG], &[]);

@@ -16,7 +16,7 @@ struct Store {
     objects: BTreeMap<String, Value>,
     version: u64,
     writes: Vec<String>,
-    /// The next write of this path loses against somebody who writes the same object just before.
+    /// The next write of this path loses against another client that writes the same object just before.
     contended: Option<String>,
 }
 
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// How many authorities every webhook trusts.
+    /// Returns the authorities that every webhook trusts.
     fn trusted(&self) -> Vec<Vec<u8>> {
         let store = self.store();
         let mut all =
@@ -135,7 +135,7 @@ impl World {
         authorities(&bytes.0).into_iter().map(|authority| authority.subject).collect()
     }
 
-    /// Whether the API server trusts what a replica serves.
+    /// Returns true if the API server trusts the certificate that a replica serves.
     fn trusts(&self, replica: &CertificateRotator) -> bool {
         let served = replica.served.current().unwrap();
         let (_, leaf) = x509_parser::parse_x509_certificate(&served.cert[0]).unwrap();
@@ -218,7 +218,7 @@ async fn what_may_not_be_read_or_written_is_told_with_what_to_grant() {
     let world = World::both().await;
     let replica = CertificateRotator { client, ..world.replica() };
     insta::assert_snapshot!(replica.pass(at(0, 0)).await.join("\n"), @"
-        the webhooks' certificate: cannot read the ValidatingWebhookConfiguration hooks, which tells the API server whom to trust: it is forbidden; let the ServiceAccount get and patch it, or give --webhook-cert-dir
+        the webhooks' certificate: cannot read the ValidatingWebhookConfiguration hooks, which names the authority that the API server trusts: it is forbidden; let the ServiceAccount get and patch it, or give --webhook-cert-dir
         the webhooks' certificate: cannot read the Secret kube-system/hooks-tls: it is forbidden; make it where it is missing (`kubectl create secret generic`, empty), and let the ServiceAccount get and update it, or give --webhook-cert-dir
         ");
     assert!(replica.served.is_empty());

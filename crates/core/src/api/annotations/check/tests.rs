@@ -6,7 +6,7 @@ fn findings(kind: ObjectKind, pairs: &[(&str, &str)]) -> Vec<Finding> {
     check(kind, &pairs.iter().map(|(key, value)| (String::from(*key), String::from(*value))).collect())
 }
 
-/// The findings as they would be told, one after the other.
+/// Returns the findings as they would be reported, one after the other.
 fn reported(kind: ObjectKind, pairs: &[(&str, &str)]) -> String {
     findings(kind, pairs)
         .iter()

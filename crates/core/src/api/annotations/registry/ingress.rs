@@ -21,7 +21,7 @@ annotations! {
         GROUP_ORDER = "group.order", Int32 { min: -1000, max: 1000 }, INGRESS, PerIngress, Built, "0",
             "The place of this Ingress among those of its group: a lower number comes first, equal ones are in the order of namespace and name.";
         LOAD_BALANCER_NAME = "load-balancer-name", Text { most_bytes: 32 }, INGRESS, Exclusive, Built, "made from the group or from the namespace and name",
-            "The name of the load balancer. It counts when the load balancer is created; AWS cannot rename one.";
+            "The name of the load balancer. It takes effect when the load balancer is created; AWS cannot rename one.";
         SCHEME = "scheme", Enum(SCHEMES), INGRESS, Exclusive, Built, "`internal`, or what `--default-load-balancer-scheme` says",
             "Whether the load balancer has public addresses. A change makes another load balancer, which takes over when it serves.";
         IP_ADDRESS_TYPE = "ip-address-type", Enum(&["ipv4", "dualstack", "dualstack-without-public-ipv4"]), INGRESS, Exclusive, Built, "`ipv4`",
@@ -51,11 +51,11 @@ annotations! {
         SECURITY_GROUPS = "security-groups", StringList, INGRESS, Exclusive, Built, "a security group that the controller manages",
             "The security groups of the load balancer, by identifier or by `Name` tag, in place of a managed one.";
         MANAGE_BACKEND_SECURITY_GROUP_RULES = "manage-backend-security-group-rules", Bool, INGRESS, Exclusive, Built, "`false`, or what `--enable-manage-backend-security-group-rules` says",
-            "With `security-groups`: whether the controller also opens the way from the load balancer to the targets.";
+            "With `security-groups`: whether the controller also allows traffic from the load balancer to the targets.";
         SECURITY_GROUP_PREFIX_LISTS = "security-group-prefix-lists", StringList, INGRESS, Exclusive, Built, "none",
-            "The prefix lists that the managed security group lets in.";
+            "The prefix lists that the managed security group allows.";
         INBOUND_CIDRS = "inbound-cidrs", CidrList, INGRESS, Exclusive, Built, "`0.0.0.0/0`, and `::/0` where the load balancer has IPv6",
-            "The address ranges that the managed security group lets in.";
+            "The address ranges that the managed security group allows.";
         DRY_RUN_PLAN = "dry-run-plan", Json(Plan), INGRESS, PerIngress, Later, "none",
             "An output: the plan that a dry run found for the group of the Ingress.";
     }
@@ -73,7 +73,7 @@ annotations! {
         LISTENER_ATTRIBUTES = "listener-attributes".Listener, StringMap, INGRESS, Merged, Built, "none: attributes stay as they are",
             "Attributes of the listener with this protocol and port. Only those named here are set; removing one does not reset it.";
         CREATE_ACM_CERT = "create-acm-cert", Bool, INGRESS, PerIngress, Later, "`false`",
-            "Whether to request certificates from ACM for the host names of the Ingress. It counts with the gate `EnableCertificateManagement` alone; without, certificates that ACM has are found by host name.";
+            "Whether to request certificates from ACM for the host names of the Ingress. It has an effect only with the gate `EnableCertificateManagement`; without it, certificates are found in ACM by host name.";
         ACM_PCA_ARN = "acm-pca-arn", String, INGRESS, PerIngress, Later, "what `--default-pca-arn` says",
             "With `create-acm-cert`: the private certificate authority that issues the certificates.";
     }
@@ -93,7 +93,7 @@ annotations! {
         AUTH_IDP_COGNITO = "auth-idp-cognito", Json(CognitoProvider), BOTH, PerIngress, Built, "none",
             "The Cognito user pool for `auth-type` `cognito`.";
         AUTH_IDP_OIDC = "auth-idp-oidc", Json(OidcProvider), BOTH, PerIngress, Built, "none",
-            "The OpenID Connect provider for `auth-type` `oidc`. The Secret that it names is in the namespace of the Ingress and holds `clientID` and `clientSecret`; the controller needs the permission to read it. AWS does not tell which secret it has: after a takeover it is taken to have the Secret's, until that changes; any change of this or another `auth-` annotation writes it.";
+            "The OpenID Connect provider for `auth-type` `oidc`. The Secret that it names is in the namespace of the Ingress and holds `clientID` and `clientSecret`; the controller needs the permission to read it. AWS does not show which secret it has: after a takeover it is taken to have the Secret's, until that changes; any change of this or another `auth-` annotation writes it.";
         AUTH_ON_UNAUTHENTICATED_REQUEST = "auth-on-unauthenticated-request", String, BOTH, PerIngress, Built, "`authenticate`",
             "What happens to a request without a session: `authenticate`, `allow` or `deny`.";
         AUTH_SCOPE = "auth-scope", String, BOTH, PerIngress, Built, "`openid`",
@@ -135,7 +135,7 @@ annotations! {
         MULTI_CLUSTER_TARGET_GROUP = "multi-cluster-target-group", Bool, BOTH, PerIngress, BuiltFor(FALSE), "`false`",
             "Whether other clusters register targets in the same target group.";
         TARGET_CONTROL_PORT = "target-control-port".ServicePort, PORT, BOTH, PerIngress, Later, "none",
-            "The port on which the targets of this Service port tell the load balancer how much they can take. It needs targets of type `ip`.";
+            "The port on which the targets of this Service port report to the load balancer how much they can take. It needs targets of type `ip`.";
     }
     "ingress §2.6", "alb.ingress.kubernetes.io/"; {
         ENABLE_FRONTEND_NLB = "enable-frontend-nlb", Bool, INGRESS, Exclusive, BuiltFor(FALSE), "`false`",
@@ -173,6 +173,6 @@ annotations! {
     }
     "ingress §1.1", "kubernetes.io/"; {
         INGRESS_CLASS = "ingress.class", String, INGRESS, PerIngress, Built, "none: `spec.ingressClassName` decides",
-            "The class of the Ingress, as it was set before `spec.ingressClassName` existed. Where it is present it decides alone.";
+            "The class of the Ingress, as it was set before `spec.ingressClassName` existed. If it is present, it takes precedence.";
     }
 }

@@ -18,7 +18,7 @@ annotations! {
         NLB_TARGET_TYPE = "aws-load-balancer-nlb-target-type", String, SERVICE, NotApplicable, Built, "`instance`, or what `--default-target-type` says",
             "What is registered as a target: `ip` for the pods' own addresses, `instance` for nodes.";
         NAME = "aws-load-balancer-name", Text { most_bytes: 32 }, SERVICE, NotApplicable, Built, "made from the namespace and name",
-            "The name of the load balancer. It counts when the load balancer is created.";
+            "The name of the load balancer. It takes effect when the load balancer is created.";
         SCHEME = "aws-load-balancer-scheme", Enum(&["internal", "internet-facing"]), SERVICE, NotApplicable, Built, "`internal`, or what `--default-load-balancer-scheme` says",
             "Whether the load balancer has public addresses. A change makes another load balancer, which takes over when it serves; one that is removed here changes nothing.";
         INTERNAL = "aws-load-balancer-internal", Bool, SERVICE, NotApplicable, Built, "none",
@@ -110,30 +110,30 @@ annotations! {
         SECURITY_GROUPS = "aws-load-balancer-security-groups", StringList, SERVICE, NotApplicable, Built, "a security group that the controller manages",
             "The security groups of the load balancer, by identifier or by `Name` tag, in place of a managed one.";
         MANAGE_BACKEND_SECURITY_GROUP_RULES = "aws-load-balancer-manage-backend-security-group-rules", Bool, SERVICE, NotApplicable, Built, "what `--enable-manage-backend-security-group-rules` says; `true` where the load balancer has no security group",
-            "Whether the controller also opens the way from the load balancer to the targets.";
+            "Whether the controller also allows traffic from the load balancer to the targets.";
         SECURITY_GROUP_PREFIX_LISTS = "aws-load-balancer-security-group-prefix-lists", StringList, SERVICE, NotApplicable, Built, "none",
-            "The prefix lists that the managed security group lets in.";
+            "The prefix lists that the managed security group allows.";
         INBOUND_SG_RULES_ON_PRIVATE_LINK_TRAFFIC = "aws-load-balancer-inbound-sg-rules-on-private-link-traffic", Enum(ON_OFF), SERVICE, NotApplicable, Refused, "none: the setting stays as it is",
-            "Whether the security groups also judge traffic that comes through PrivateLink.";
+            "Whether the security groups also apply to traffic that comes through PrivateLink.";
         ENABLE_ICMP_FOR_PATH_MTU_DISCOVERY = "aws-load-balancer-enable-icmp-for-path-mtu-discovery", String, SERVICE, NotApplicable, Built, "`off`",
-            "`on` to let in the ICMP messages that path MTU discovery needs.";
+            "`on` to allow the ICMP messages that path MTU discovery needs.";
         DISABLE_NLB_SG = "aws-load-balancer-disable-nlb-sg", Bool, SERVICE, NotApplicable, Built, "`false`",
-            "Whether the load balancer is made without any security group.";
+            "Whether the load balancer is created without any security group.";
     }
     "service §4.5, in-tree", "service.beta.kubernetes.io/"; {
         EXTRA_SECURITY_GROUPS = "aws-load-balancer-extra-security-groups", StringList, SERVICE, NotApplicable, Later, "none",
-            "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer made here.";
+            "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer of this controller.";
         CONNECTION_DRAINING_ENABLED = "aws-load-balancer-connection-draining-enabled", Bool, SERVICE, NotApplicable, Later, "none",
-            "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer made here.";
+            "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer of this controller.";
         CONNECTION_DRAINING_TIMEOUT = "aws-load-balancer-connection-draining-timeout", ANY_INT32, SERVICE, NotApplicable, Later, "none",
-            "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer made here.";
+            "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer of this controller.";
         CONNECTION_IDLE_TIMEOUT = "aws-load-balancer-connection-idle-timeout", ANY_INT32, SERVICE, NotApplicable, Later, "none",
-            "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer made here.";
+            "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer of this controller.";
         ACCESS_LOG_EMIT_INTERVAL = "aws-load-balancer-access-log-emit-interval", ANY_INT32, SERVICE, NotApplicable, Later, "none",
-            "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer made here.";
+            "Read by the cloud provider built into Kubernetes; it has no effect on a Network Load Balancer of this controller.";
     }
     "takeover from Classic Load Balancers", "service.beta.kubernetes.io/"; {
         ALBATROSS_ACKNOWLEDGE_ORPHANED_LOAD_BALANCER = "albatross-acknowledge-orphaned-load-balancer", String, SERVICE, NotApplicable, Built, "none",
-            "The host name of the load balancer that the cloud provider built into Kubernetes has made for the Service, and that nobody looks after any more once the Service is taken here. Without it such a Service is not taken.";
+            "The host name of the load balancer that the cloud provider built into Kubernetes has created for the Service, and that no controller manages once this controller takes the Service. Without it, this controller does not take such a Service.";
     }
 }

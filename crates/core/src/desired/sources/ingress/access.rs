@@ -34,7 +34,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Whether the first group is the stack's own.
+    /// Returns true if the first group is the stack's own.
     pub(super) fn is_managed(&self) -> bool {
         self.security_groups.contains(&SecurityGroupReference::Managed)
     }
@@ -73,11 +73,11 @@ impl Member<'_> {
     }
 }
 
-/// The security groups that a member names, whether rules to the targets are managed, and who may come in.
+/// The security groups that a member names, whether rules to the targets are managed, and the allowed sources.
 type RequestedAccess = (Option<Vec<String>>, Option<bool>, Option<Sourced<Vec<Source>>>);
 
 impl<'a> Builder<'a> {
-    /// What one member asks for.
+    /// Returns the access that one member asks for.
     pub(super) fn requested_access(&mut self, member: Member<'a>) -> Result<RequestedAccess, Failed> {
         let Member { ingress, annotations, .. } = member;
         let given = self.value(ingress, None, annotations.string_list(keys::SECURITY_GROUPS));
@@ -170,7 +170,7 @@ impl<'a> Builder<'a> {
         Ok(Access { security_groups, backend_source })
     }
 
-    /// Where somebody is set aside: the groups of the load balancer, if they are a user's.
+    /// Returns the groups of the existing load balancer, if they are a user's and some members are frozen.
     fn current_access(&mut self, frozen: &BTreeSet<ObjectName>) -> Result<Option<Access>, Unmerged> {
         let Some(observed) = self.observed_if_frozen(frozen)? else { return Ok(None) };
         let Some(balancer) = observed.load_balancers.first() else { return Ok(None) };
@@ -243,7 +243,7 @@ impl<'a> Builder<'a> {
         Ok(Some(Sourced { value: sources, place }))
     }
 
-    /// Tells of ranges that a load balancer without IPv6 addresses cannot let in. Who has no others is set aside.
+    /// Reports ranges that a load balancer without IPv6 addresses cannot allow. A member without others is frozen.
     pub(super) fn check_sources(&mut self, specs: &[MemberSpec<'a>]) -> Result<(), Unmerged> {
         let mut alone = BTreeSet::new();
         for spec in specs {
@@ -255,13 +255,13 @@ impl<'a> Builder<'a> {
             }
             let six: Vec<String> = six.iter().map(|source| format!("`{source}`")).collect();
             let message =
-                format!("the load balancer has IPv4 addresses alone, so nobody comes in from {}", six.join(", "));
+                format!("the load balancer has only IPv4 addresses, so it takes no traffic from {}", six.join(", "));
             let (severity, fix) = if others.is_empty() {
                 alone.insert(spec.member.name().clone());
                 let fix = "name an IPv4 range too, or give the load balancer IPv6 addresses with `alb.ingress.kubernetes.io/ip-address-type: dualstack`";
                 (Severity::Error, fix)
             } else {
-                (Severity::Warning, "remove it, or leave it for the day on which the load balancer has IPv6 addresses")
+                (Severity::Warning, "remove it, or keep it until the load balancer has IPv6 addresses")
             };
             self.wrong(spec.member.ingress, Code::InvalidValue, place, severity, &message, fix);
         }

@@ -19,7 +19,7 @@ const JWT: &str = keys::JWT_VALIDATION.as_str();
 const UNAUTHENTICATED: &str = keys::AUTH_ON_UNAUTHENTICATED_REQUEST.as_str();
 const ANSWERS: [&str; 3] = ["authenticate", "allow", "deny"];
 
-/// What the annotations say, before it is known whether it matters.
+/// The values of the annotations, before it is known if they apply.
 struct Written {
     kind: &'static str,
     cognito: Option<annotations::CognitoProvider>,
@@ -29,8 +29,8 @@ struct Written {
 }
 
 impl<'a> Builder<'a> {
-    /// What a client has to show before `action`, which a backend of the member became. On other listeners than HTTPS the
-    /// annotations are read, so that their mistakes are told, and mean nothing.
+    /// Returns the authentication before `action`, which was built from a backend of the member. On listeners other than HTTPS the
+    /// annotations are read, so that their mistakes are reported, and have no effect.
     pub(super) fn authentication(
         &mut self,
         member: Member<'a>,
@@ -51,7 +51,8 @@ impl<'a> Builder<'a> {
         };
         match (user, tokens) {
             (Some(_), Some(_)) => {
-                let message = format!("`{AUTH_TYPE}` is `{kind}`, and `{JWT}` is there too; AWS takes one of them");
+                let message =
+                    format!("`{AUTH_TYPE}` is `{kind}`, and `{JWT}` is set too; AWS accepts only one of them");
                 let fix = format!("remove `{JWT}`, or set `{AUTH_TYPE}` to `none`");
                 Err(self.error(&member.ingress.name, Code::InvalidValue, JWT, &message, &fix))
             }
@@ -59,7 +60,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The Service whose annotations count besides the Ingress': that of an action which forwards to it and to nothing else.
+    /// The Service whose annotations count in addition to the Ingress's: that of an action which forwards to it and to nothing else.
     fn lone_service(&self, action: &Action<TargetGroupReference>) -> Option<&'a Service> {
         let Action::Forward { target_groups, .. } = action else { return None };
         let [only] = target_groups.as_slice() else { return None };

@@ -42,7 +42,7 @@ impl<'a> Builder<'a> {
                 Err(self.error(&ingress.name, Code::MissingPort, &format!("{field}.service.port"), &message, fix))
             }
             Backend::Service { name, port: BackendPort::OutOfRange(number) } => {
-                let message = format!("{number} is no port of the Service `{name}`");
+                let message = format!("{number} is not a port of the Service `{name}`");
                 let field = format!("{field}.service.port.number");
                 Err(self.error(&ingress.name, Code::MissingPort, &field, &message, "write 1 to 65535"))
             }

@@ -16,7 +16,7 @@ pub const CONTROLLER: &str = "ingress.k8s.aws/alb";
 /// The annotation that named the class before `spec.ingressClassName` did.
 pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
-/// Whose an Ingress is.
+/// The controller that an Ingress belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ownership<'a> {
     /// Ours, with the settings of its class where that has any.
@@ -40,7 +40,7 @@ pub fn params_of<'a>(
     }
 }
 
-/// The settings that an Ingress may have by its class, whatever else stands against it.
+/// The settings that an Ingress may have by its class, with any other mistakes.
 pub(super) fn params_named<'a>(ingress: &Ingress, snapshot: &'a Snapshot) -> Option<&'a IngressClassParams> {
     if ingress.annotations.contains_key(CLASS_ANNOTATION) {
         return None;
@@ -53,7 +53,7 @@ pub(super) fn params_named<'a>(ingress: &Ingress, snapshot: &'a Snapshot) -> Opt
     snapshot.ingress_class_params.get(&ObjectName::new("", &parameters.name))
 }
 
-/// Why an Ingress is another controller's.
+/// The reason why an Ingress is another controller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Foreign<'i, 's> {
     /// By the annotation.
@@ -89,13 +89,13 @@ impl fmt::Display for Foreign<'_, '_> {
 /// The relation of an Ingress to the controller, and the reason.
 enum Decision<'i, 's> {
     Ours(Option<&'s IngressClassParams>),
-    /// Ours, as far as the files tell.
+    /// This controller's, as far as the files show.
     OursWithNote(Option<&'s IngressClassParams>, Box<Diagnostic>),
     Foreign(Foreign<'i, 's>),
     Broken(Box<Diagnostic>),
 }
 
-/// Tells whose an Ingress is.
+/// Returns the controller that an Ingress belongs to.
 #[must_use]
 pub fn ownership<'a>(ingress: &Ingress, snapshot: &'a Snapshot, config: &BuildConfig) -> Ownership<'a> {
     match decide(ingress, snapshot, config) {
@@ -122,7 +122,7 @@ pub(in crate::desired) fn unplanned_because(ingress: &Ingress, snapshot: &Snapsh
     })
 }
 
-/// Returns what the files do not tell of the class of an Ingress of ours.
+/// Reports the parts of an Ingress's class that the files do not contain.
 pub(super) fn note(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig) -> Option<Diagnostic> {
     match decide(ingress, snapshot, config) {
         Decision::OursWithNote(_, note) => Some(*note),
@@ -135,7 +135,7 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
     if let Some(class) = ingress.annotations.get(CLASS_ANNOTATION) {
         let ours =
             *class == config.ingress_class || (config.ingress_class.is_empty() && matches!(class.as_str(), "alb" | ""));
-        // What has been ours since before the flag was set stays ours: the flag stops new ones.
+        // An Ingress that was ours before the flag was set stays ours: the flag stops new ones.
         let held = is_published(ingress) && is_held(ingress);
         return match ours {
             true if config.no_class_annotation && !held => Decision::Broken(Box::new(Diagnostic {
@@ -202,7 +202,7 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
                             "no class is named, and several IngressClasses are the default: `{}` and `{}`",
                             first.name.name, second.name.name
                         ),
-                        "name the class, or take the annotation `ingressclass.kubernetes.io/is-default-class` from all but one",
+                        "name the class, or remove the annotation `ingressclass.kubernetes.io/is-default-class` from all but one",
                     );
                 }
             }
@@ -227,7 +227,7 @@ fn decide<'i, 's>(ingress: &'i Ingress, snapshot: &'s Snapshot, config: &BuildCo
                     && !snapshot.namespaces.contains_key(&ObjectName::new("", &ingress.name.namespace)) =>
             {
                 let message = format!(
-                    "IngressClassParams `{name}` choose namespaces by their labels, and the Namespace `{}` is in none of the files; it is planned as if the selector matched",
+                    "IngressClassParams `{name}` select namespaces by their labels, and the Namespace `{}` is in none of the files; it is planned as if the selector matched",
                     ingress.name.namespace
                 );
                 return note(Some(params), message, "add the Namespace's file to check its labels");
@@ -276,7 +276,7 @@ fn params<'a>(
     let Some(labels) = snapshot.namespaces.get(&ObjectName::new("", namespace)).map(|namespace| &namespace.labels)
     else {
         let message = format!(
-            "IngressClassParams `{name}` choose namespaces by their labels, and those of the Namespace `{namespace}` are not known"
+            "IngressClassParams `{name}` select namespaces by their labels, and those of the Namespace `{namespace}` are not known"
         );
         let fix = snapshot.unreadable.get("Namespace").cloned();
         return Err((message, fix.unwrap_or_else(|| "add the Namespace to the manifests".to_owned())));
@@ -285,12 +285,12 @@ fn params<'a>(
         Ok(true) => Ok(params),
         Ok(false) => Err((
             format!(
-                "the IngressClass `{class}` is not for the namespace `{namespace}`: the `spec.namespaceSelector` of IngressClassParams `{name}` does not choose its labels"
+                "the IngressClass `{class}` is not for the namespace `{namespace}`: the `spec.namespaceSelector` of IngressClassParams `{name}` does not match its labels"
             ),
             "name another class, or ask the owner of the class to allow this namespace".to_owned(),
         )),
         Err(error) => Err((
-            format!("the `spec.namespaceSelector` of IngressClassParams `{name}` cannot be followed: {error}"),
+            format!("the `spec.namespaceSelector` of IngressClassParams `{name}` cannot be evaluated: {error}"),
             "correct the IngressClassParams".to_owned(),
         )),
     }

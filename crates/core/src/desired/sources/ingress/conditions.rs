@@ -64,7 +64,7 @@ impl<'a> Builder<'a> {
         Ok(conditions)
     }
 
-    /// What `conditions.<name>` says of the rules that lead to a backend.
+    /// Returns the conditions of `conditions.<name>` for the rules that lead to a backend.
     pub(super) fn annotated_conditions(
         &mut self,
         member: Member<'a>,
@@ -74,7 +74,7 @@ impl<'a> Builder<'a> {
         Ok(self.value(member.ingress, None, member.annotations.conditions(name))?.unwrap_or_default())
     }
 
-    /// What `transforms.<name>` says of the rules that lead to a backend.
+    /// Returns the transforms of `transforms.<name>` for the rules that lead to a backend.
     pub(super) fn transforms(&mut self, member: Member<'a>, backend: &Backend) -> Result<Vec<Transform>, Failed> {
         let Backend::Service { name, .. } = backend else { return Ok(Vec::new()) };
         Ok(self.value(member.ingress, None, member.annotations.transforms(name))?.unwrap_or_default())
@@ -86,7 +86,7 @@ impl<'a> Builder<'a> {
         let text = path.path.as_str();
         let values = match path.path_type.as_deref() {
             Some("Exact" | "Prefix") if text.contains(['*', '?']) => {
-                let message = format!("the path `{text}` has a wildcard, which its path type does not know");
+                let message = format!("the path `{text}` has a wildcard, which its path type does not support");
                 let fix = "use pathType ImplementationSpecific for a pattern, or remove `*` and `?`";
                 return Err(self.error(ingress, Code::Unsupported, &format!("{field}.path"), &message, fix));
             }

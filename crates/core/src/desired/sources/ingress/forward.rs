@@ -54,7 +54,7 @@ impl<'a> Builder<'a> {
         Ok(Action::Forward { target_groups, stickiness })
     }
 
-    /// One target group of a forward. `None` for a missing Service that is tolerated.
+    /// Returns a target group of a forward. `None` for a missing Service that is tolerated.
     fn forward_target(
         &mut self,
         member: Member<'a>,
@@ -70,7 +70,7 @@ impl<'a> Builder<'a> {
                     annotations::ServicePort::Number(number) => match u16::try_from(*number) {
                         Ok(number) => PortReference::Number(number),
                         Err(_) => {
-                            let message = format!("{number} is no port");
+                            let message = format!("{number} is not a valid port");
                             return Err(self.error(ingress, Code::InvalidValue, key, &message, "write 1 to 65535"));
                         }
                     },

@@ -30,7 +30,7 @@ fn group_name<'a>(ingress: &'a Ingress, params: Option<&'a IngressClassParams>) 
     }
 }
 
-/// Whether it begins and ends with a letter or digit, and has at most 63 of those, `-` and `.`.
+/// Returns true if the name begins and ends with a letter or digit, and has at most 63 of those, `-` and `.`.
 fn is_group_name(name: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     name.len() <= 63
@@ -46,7 +46,7 @@ fn group_of(
     config: &BuildConfig,
 ) -> Result<StackId, Box<Diagnostic>> {
     let of_class = params.filter(|params| params.spec.group.is_some());
-    // Whom a group serves already, it goes on to serve: the flag stops new ones.
+    // A member that a group already serves stays in it: the flag stops new ones.
     let refused = |name: &str| {
         let held = is_published(ingress) && ingress.finalizers.contains(&StackId::Group(name.to_owned()).finalizer());
         config.no_group_annotation && of_class.is_none() && !held
@@ -89,10 +89,10 @@ pub(super) fn is_published(ingress: &Ingress) -> bool {
     ingress.status.iter().any(|entry| !entry.hostname.is_empty())
 }
 
-/// What an Ingress is to a group.
+/// The role of an Ingress in a group.
 enum Role {
     Member,
-    /// Its part stays as it is; the diagnostics say why, where somebody has to do something.
+    /// Its part stays unchanged; the diagnostics give the reason, where a user has to act.
     Frozen(Option<Box<Diagnostic>>),
     Leaving,
     /// Leaving for another group.
@@ -100,7 +100,7 @@ enum Role {
     None,
 }
 
-/// Tells who belongs to a group.
+/// Returns the members of a group.
 #[must_use]
 pub fn membership(snapshot: &Snapshot, config: &BuildConfig, stack: &StackId) -> Membership {
     let candidates: Vec<&Ingress> = match stack {
@@ -128,7 +128,7 @@ pub(in crate::desired) fn memberships(
     })
 }
 
-/// Tells who belongs to a group, of candidates among which are all that [`groups_of`] gives the group.
+/// Returns the members of a group, from candidates that include all that [`groups_of`] gives the group.
 fn membership_among<'a>(
     candidates: impl IntoIterator<Item = &'a Ingress>,
     snapshot: &'a Snapshot,
@@ -183,7 +183,7 @@ fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &St
             // Its new group serves it when its status names another host; until then this one does.
             Ok(_) if held => Role::Moving,
             Ok(_) => Role::None,
-            // Held by nobody, it is told where it would have been on its own.
+            // If no group holds it, it is reported on its implicit group.
             Err(mistake) if held || is_alone(ingress, group) => Role::Frozen(Some(mistake)),
             Err(_) => Role::None,
         },
@@ -199,7 +199,7 @@ fn role(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, group: &St
     }
 }
 
-/// Whether the group is the one that the Ingress would be on its own, and no other group holds it.
+/// Returns true if the group is the implicit one of the Ingress, and no other group holds it.
 fn is_alone(ingress: &Ingress, stack: &StackId) -> bool {
     *stack == StackId::Ingress(ingress.name.clone()) && !is_held(ingress)
 }
@@ -228,24 +228,24 @@ fn order(ingress: &Ingress) -> (i32, Option<Diagnostic>) {
     }
 }
 
-/// Whether its class does not exist: then it may be any controller's.
+/// Returns true if its class does not exist: then it may be any controller's.
 fn names_missing_class(snapshot: &Snapshot, ingress: &Ingress) -> bool {
     ingress.class.as_ref().is_some_and(|class| !snapshot.ingress_classes.contains_key(&ObjectName::new("", class)))
 }
 
-/// Whether it has annotations that only this controller reads.
+/// Returns true if it has annotations that only this controller reads.
 pub(super) fn meant_for_us(ingress: &Ingress) -> bool {
     ingress.annotations.keys().any(|key| key.starts_with("alb.ingress.kubernetes.io/"))
 }
 
-/// Whether an Ingress that is not being deleted belongs to a group no more, judged by this snapshot.
+/// Returns true if an Ingress that is not being deleted no longer belongs to a group, judged by this snapshot.
 #[must_use]
 pub fn has_left(ingress: &Ingress, snapshot: &Snapshot, config: &BuildConfig, stack: &StackId) -> bool {
     matches!(role(ingress, snapshot, config, stack), Role::Leaving | Role::Moving | Role::None)
 }
 
 /// Returns why a deleted Ingress must stay with its part of the load balancer: its own annotation protects the load balancer, or
-/// cannot be read. A value that Go does not take for true protects nothing (reference: ingress §1.5).
+/// cannot be read. A value that Go does not parse as true protects nothing (reference: ingress §1.5).
 fn protected(ingress: &Ingress) -> Option<Diagnostic> {
     let object = ObjectReference::ingress(&ingress.name);
     let annotations = Annotations::of_ingress(&ingress.annotations);

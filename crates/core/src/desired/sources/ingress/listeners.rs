@@ -6,7 +6,7 @@ use crate::model::{Action, Authentication, ListenerProtocol, TargetGroupReferenc
 /// An action, after what a client has to show.
 pub(super) type Answer = (Action<TargetGroupReference>, Option<Authentication>);
 
-/// What a listener's rules depend on.
+/// The values on which a listener's rules depend.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListenerContext {
     pub(super) port: u16,
@@ -15,7 +15,7 @@ pub(super) struct ListenerContext {
 
 impl<'a> Builder<'a> {
     /// The default action that the member gives to a listener. A default rule has neither conditions nor transforms; what is
-    /// wrong with them is told all the same.
+    /// wrong with them is reported all the same.
     pub(super) fn default_action(
         &mut self,
         member: Member<'a>,
@@ -31,7 +31,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The default action of a listener that nobody gives one.
+/// The default action of a listener without a default backend.
 pub(super) fn not_found() -> Action<TargetGroupReference> {
     Action::FixedResponse {
         content_type: Some("text/plain".to_owned()),

@@ -103,7 +103,7 @@ impl<'a> Builder<'a> {
             (Some(Sourced { value: SubnetSelection::Tagged(tags), place }), _) => {
                 (SubnetQuery::Tagged { kind, tags, ipv6 }, place)
             }
-            // They are kept, but whether they can have IPv6 addresses is told here, and not by AWS.
+            // They are kept, but whether they can have IPv6 addresses is reported here, and not by AWS.
             (None, Some(kept)) if ipv6 => {
                 let names = kept.iter().map(|id| id.as_str().to_owned()).collect();
                 (SubnetQuery::Named { kind, names, ipv6 }, FieldRef::annotation(blamed, keys::IP_ADDRESS_TYPE))
@@ -137,8 +137,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Refuses a change of the scheme that would cost somebody something: a member set aside has what it has on the load
-    /// balancer as it is, and two cannot have one name while one takes over from the other.
+    /// Refuses a change of the scheme at the cost of a member: a frozen member keeps its resources on the load
+    /// balancer, and two cannot have one name while one takes over from the other.
     pub(super) fn check_replacement(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -164,7 +164,7 @@ impl<'a> Builder<'a> {
             }
         } else if let Some(kept) = frozen.first() {
             let message = format!(
-                "the scheme becomes {scheme}, which needs another load balancer, and that would not have what Ingress {kept} has, which cannot be built at the moment"
+                "the scheme becomes {scheme}, which needs another load balancer, and that would lack the resources of Ingress {kept}, which cannot be built at the moment"
             );
             let fix = "wait until that is fixed; until then nothing of this Ingress changes";
             for spec in specs.iter().filter(|spec| spec.scheme == Some(scheme)) {
@@ -177,7 +177,7 @@ impl<'a> Builder<'a> {
         if to_freeze.is_empty() { Ok(()) } else { Err(Unmerged::Freeze(to_freeze)) }
     }
 
-    /// Where everybody who stays is set aside, and somebody leaves: the load balancer as it is.
+    /// Returns the load balancer unchanged, where all remaining members are frozen and another leaves.
     pub(super) fn retain_existing(&mut self) -> Option<Stack> {
         let Ok(current) = self.current() else { return None };
         let empty = Stack::empty(self.group.clone());

@@ -27,22 +27,22 @@ pub(super) struct MemberSpec<'a> {
     /// By identifier or `Name` tag; not empty.
     pub(super) security_groups: Option<Vec<String>>,
     pub(super) manage_backend_rules: Option<bool>,
-    /// Those of its annotation; those of its class count for all, if it is the first of the group.
+    /// The attributes of its annotation; those of its class count for all, if it is the first of the group.
     pub(super) attributes: Attributes,
     pub(super) tags: Tags,
     /// The HTTPS port to redirect to.
     pub(super) redirect: Option<Sourced<i32>>,
-    /// Who may come in, where it says so.
+    /// The allowed sources, where it names some.
     pub(super) sources: Option<Sourced<Vec<Source>>>,
     pub(super) ports: BTreeMap<u16, PortSpec>,
 }
 
-/// What a member asks for of one listener.
+/// The settings that a member asks for on one listener.
 pub(super) struct PortSpec {
     pub(super) protocol: ListenerProtocol,
     /// In the member's order, or the order of ARNs where they were found; none on listeners without TLS.
     pub(super) certificates: Vec<CertificateArn>,
-    /// Why they are known only after apply, where they are.
+    /// The reason why they are known only after apply, where they are.
     pub(super) certificates_after_apply: Option<&'static str>,
     pub(super) mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
     pub(super) ssl_policy: Option<String>,
@@ -55,7 +55,7 @@ impl<'a> Builder<'a> {
         let ingress = member.ingress;
         let object = ObjectReference::ingress(&ingress.name);
         let known = self.sink.check_annotations(&object, annotations::ObjectKind::Ingress, &ingress.annotations);
-        // What the class says has to be sound before anything is made of it.
+        // The settings of the class have to be valid before anything is built from them.
         let known = known.and(self.check_params(member));
         let access = self.requested_access(member);
         let scheme = self.value(ingress, None, member.scheme()).map(|scheme| scheme.map(|scheme| scheme.value));
@@ -79,7 +79,7 @@ impl<'a> Builder<'a> {
         else {
             let of_its_own = member.ip_address_type().ok().flatten();
             self.ip_address_type = of_its_own.map_or(IpAddressType::Ipv4, |kind| kind.value);
-            // What is wrong with backends and paths is told all the same, whatever the listeners turn out to be.
+            // Mistakes in backends and paths are reported all the same, with any listeners.
             let context = ListenerContext { port: 80, protocol: ListenerProtocol::Http };
             let _ = (self.default_action(member, context), self.rules(member, context));
             self.target_groups.clear();
@@ -144,7 +144,7 @@ impl<'a> Builder<'a> {
         Ok(selection)
     }
 
-    /// Its ports; and the certificates and the policy of those that speak TLS.
+    /// Its ports; and the certificates and the policy of those with TLS.
     #[allow(clippy::type_complexity, reason = "used once, just above")]
     fn requested_ports(
         &mut self,

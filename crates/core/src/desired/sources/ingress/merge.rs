@@ -24,14 +24,14 @@ use crate::{
     },
 };
 
-/// Values by key, and who asks for each.
+/// Values by key, with the requester of each.
 pub(super) type Attributed = (Attributes, BTreeMap<String, Cause>);
 
-/// Why parts do not come together.
+/// The reason why parts cannot be merged.
 pub(super) enum Unmerged {
-    /// Because of these members, who were told.
+    /// Because of these members, which have diagnostics.
     Freeze(BTreeSet<ObjectName>),
-    /// Something that concerns all is not known, or not there.
+    /// A value that concerns all members is not known, or does not exist.
     Failed,
 }
 
@@ -41,7 +41,7 @@ impl From<Failed> for Unmerged {
     }
 }
 
-/// What the group asks for, without routes.
+/// The settings that the group asks for, without routes.
 pub(super) struct Merged {
     pub(super) name: Option<LoadBalancerName>,
     pub(super) scheme: Scheme,
@@ -54,7 +54,7 @@ pub(super) struct Merged {
     pub(super) ports: BTreeMap<u16, MergedPort>,
 }
 
-/// What the group asks for of one listener.
+/// The settings that the group asks for on one listener.
 pub(super) struct MergedPort {
     pub(super) protocol: ListenerProtocol,
     pub(super) default_certificate: Option<CertificateArn>,
@@ -64,7 +64,7 @@ pub(super) struct MergedPort {
     pub(super) ssl_policy: Option<String>,
     pub(super) sources: Option<Vec<Source>>,
     pub(super) attributes: Attributed,
-    /// Whose default backend it has.
+    /// The member whose default backend it has.
     pub(super) default_of: Option<ObjectName>,
     pub(super) cause: Cause,
 }
@@ -73,11 +73,11 @@ pub(super) struct MergedPort {
 #[derive(Default)]
 pub(super) struct Decided {
     values: BTreeMap<String, String>,
-    /// True if that member is set aside: what the load balancer has for these keys stays, whoever else asks for them.
+    /// True if that member is frozen: the load balancer keeps its values for these keys, whichever other members ask for them.
     stays: bool,
 }
 
-/// Where a setting stands on an Ingress.
+/// The place of a setting on an Ingress.
 #[derive(Clone, Copy)]
 pub(super) enum Field<'s> {
     Annotation(WrittenKey<'s>),
@@ -94,12 +94,12 @@ impl From<Key> for Field<'_> {
 /// A setting that all members have in common.
 pub(super) struct Setting<'s> {
     pub(super) field: Field<'s>,
-    /// What it is, for people, with its article.
+    /// The name of the setting for people, with its article.
     pub(super) what: &'s str,
 }
 
 impl<'a> Builder<'a> {
-    /// What AWS has of the group, where there is a load balancer.
+    /// Returns the observed stack of the group, where there is a load balancer.
     pub(super) fn current(&mut self) -> Result<Option<&'a ObservedStack>, Unmerged> {
         let facts = self.facts;
         if facts.existing.is_none() {
@@ -112,7 +112,7 @@ impl<'a> Builder<'a> {
         Ok(facts.current.as_deref())
     }
 
-    /// What AWS has, where somebody is set aside whose wishes are not known.
+    /// Returns the observed stack, where a member is frozen whose settings are not known.
     pub(super) fn observed_if_frozen(
         &mut self,
         frozen: &BTreeSet<ObjectName>,
@@ -138,9 +138,9 @@ impl<'a> Builder<'a> {
         let (winner, value) = held.unwrap_or(first);
         let reason = match held {
             Some(_) => {
-                format!("which the load balancer of the group has, and Ingress {} asks for", winner.member.name())
+                format!("which the load balancer of the group has, and Ingress {} requests", winner.member.name())
             }
-            None => format!("for which Ingress {} asks, the first of the group", first.0.member.name()),
+            None => format!("requested by Ingress {}, the first of the group", first.0.member.name()),
         };
         let (field, key) = match setting.field {
             Field::Annotation(written) => (written.to_string(), Some(written.key())),
@@ -150,7 +150,7 @@ impl<'a> Builder<'a> {
         for (spec, other) in all.iter().filter(|(_, other)| other != value) {
             let place = key.and_then(|key| spec.member.place_in_class(key));
             let message = format!(
-                "{} is to be {}, but a group has only one: {}, {reason}",
+                "{} should be {}, but a group has only one: {}, {reason}",
                 setting.what,
                 show(other),
                 show(value)
@@ -178,7 +178,7 @@ impl<'a> Builder<'a> {
             specs,
             &Setting { field: keys::SCHEME.into(), what: "the scheme" },
             |spec| spec.scheme,
-            // While one replaces the other, none is in force.
+            // While one replaces the other, none is current.
             |observed, scheme| {
                 let mut all = observed.load_balancers.iter().peekable();
                 all.peek().is_some() && all.all(|balancer| balancer.scheme == *scheme)
@@ -209,7 +209,7 @@ impl<'a> Builder<'a> {
         let scheme = scheme.or(retained_scheme).unwrap_or(self.config.default_scheme);
         self.scheme = scheme;
         self.check_replacement(specs, scheme, name.as_ref(), frozen)?;
-        // What is asked for first is told first; only the shared security group is made, and so asked for last.
+        // The first request is reported first; only the shared security group is created, and so asked for last.
         let access = self.merge_access(specs, frozen);
         let subnets = self.merge_subnets(specs, scheme);
         let of_class = self.first_member(specs, frozen, None)?.map(|first| Decided {
@@ -234,7 +234,7 @@ impl<'a> Builder<'a> {
         Ok(Merged { name, scheme, subnets: subnets?, access, attributes: attributes?, redirect, ports })
     }
 
-    /// Returns the members that are set aside, `None` for one whose class cannot be read.
+    /// Returns the frozen members, `None` for one whose class cannot be read.
     fn frozen_members<'s>(
         &'s self,
         frozen: &'s BTreeSet<ObjectName>,
@@ -247,7 +247,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Returns the first member of the group that has something of the load balancer, or of its listener on a port: its class gives
-    /// the attributes of it. It may be set aside.
+    /// the attributes of it. It may be frozen.
     fn first_member(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -260,7 +260,7 @@ impl<'a> Builder<'a> {
             let mut its = specs.iter().filter(|spec| spec.member.name() == member.name());
             its.any(|spec| port.is_none_or(|port| spec.ports.contains_key(&port)))
         };
-        // Where nothing is remembered of anybody, one set aside may have everything.
+        // If no resources are recorded for any member, a frozen one may own everything.
         let has = |member: &Member<'_>| {
             let mut its =
                 member_resources.iter().filter(|resources| resources.member.as_ingress() == Some(member.name()));
@@ -271,7 +271,7 @@ impl<'a> Builder<'a> {
         Ok(self.members.iter().find(|member| asks(member) || has(member)).copied())
     }
 
-    /// Maps of all, united key by key, with who asks for each. What is decided wins, and nobody has to agree on it.
+    /// Maps of all members, united key by key, with the requester of each. Decided keys win, and no member has to agree on them.
     pub(super) fn merge_maps(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -346,7 +346,7 @@ impl<'a> Builder<'a> {
         Ok((merged, redirect))
     }
 
-    /// An HTTPS listener needs a certificate, whoever names it.
+    /// An HTTPS listener needs a certificate, from any member.
     fn need_certificates(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -389,7 +389,7 @@ impl<'a> Builder<'a> {
             ToString::to_string,
         )?;
         let retained = self.observed_if_frozen(frozen)?;
-        // A listener that only somebody set aside has is there as well.
+        // A listener that only a frozen member has is there as well.
         let is_secure = |port: &u16| match ports.get(port) {
             Some(protocol) => *protocol == ListenerProtocol::Https,
             None => retained.is_some_and(|o| {
@@ -398,7 +398,7 @@ impl<'a> Builder<'a> {
             }),
         };
         let Some(port) = requested else {
-            // Plain requests are not served all at once because whoever redirects them is set aside.
+            // Plain requests are not served only because the member that redirects them is frozen.
             let may_redirect = |member: &Member<'_>| member.ssl_redirect().map_or(true, |redirect| redirect.is_some());
             let somebody = self.frozen_members(frozen).any(|member| member.is_none_or(|member| may_redirect(&member)));
             return Ok(retained.and_then(current_redirect).filter(|port| somebody && is_secure(port)));
@@ -408,7 +408,7 @@ impl<'a> Builder<'a> {
         }
         let alone = specs.len() == 1;
         let whose = if alone { "this Ingress" } else { "this group" };
-        let message = format!("requests are to be redirected to port {port}, which is no HTTPS listener of {whose}");
+        let message = format!("requests are redirected to port {port}, which is not an HTTPS listener of {whose}");
         let fix = format!("add {{\"HTTPS\": {port}}} to `{}`, or name one of its HTTPS ports", keys::LISTEN_PORTS);
         let mut requesters = BTreeSet::new();
         for (spec, requested) in specs.iter().filter_map(|spec| Some((spec, spec.redirect.as_ref()?))) {
@@ -428,7 +428,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Option<BTreeSet<Source>>, Unmerged> {
         self.agree(
             specs,
-            &Setting { field: key.into(), what: &format!("who may reach port {port}") },
+            &Setting { field: key.into(), what: &format!("the access to port {port}") },
             |spec| {
                 let sources = spec.ports.get(&port)?.sources.iter().flatten();
                 let sources: BTreeSet<Source> = sources.filter(|source| of_field(source)).cloned().collect();
@@ -441,7 +441,7 @@ impl<'a> Builder<'a> {
         )
     }
 
-    /// Tells those who say who may reach a port who else may, as long as somebody is set aside that may ask for it.
+    /// Warns members that restrict the sources of a port of further sources, as long as a frozen member may ask for those.
     fn warn_of_retained_sources(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -454,11 +454,11 @@ impl<'a> Builder<'a> {
         }
         let list = |items: Vec<String>| items.join(", ");
         let message = format!(
-            "port {port} stays open to {} too, for which {} may ask, which cannot be built at the moment",
+            "port {port} also stays open to {}, which {} may ask for and which cannot be built at the moment",
             list(other_sources.iter().map(|source| format!("`{source}`")).collect()),
             list(frozen.iter().map(|member| format!("Ingress {member}")).collect())
         );
-        let fix = "fix that Ingress; then only those may come in for whom a member asks";
+        let fix = "fix that Ingress; then the port is open only to the sources that a member asks for";
         for spec in specs.iter().filter(|spec| spec.ports.contains_key(&port)) {
             let Some(Sourced { place, .. }) = &spec.sources else { continue };
             self.wrong(spec.member.ingress, Code::Conflict, place, Severity::Warning, &message, fix);
@@ -486,7 +486,10 @@ impl<'a> Builder<'a> {
         )?;
         let mutual_authentication = self.agree(
             specs,
-            &Setting { field: keys::MUTUAL_AUTHENTICATION.into(), what: &format!("what clients show on port {port}") },
+            &Setting {
+                field: keys::MUTUAL_AUTHENTICATION.into(),
+                what: &format!("the mutual authentication on port {port}"),
+            },
             |spec| of(spec, port)?.mutual_authentication.clone(),
             |observed, clients| {
                 let clients = clients.try_map(|arn| arn.known().cloned().ok_or(())).ok();
@@ -542,7 +545,7 @@ impl<'a> Builder<'a> {
         let first = on_port().next().ok_or(Unmerged::Failed)?;
         let retained = self.observed_if_frozen(frozen)?;
         let current = retained.and_then(|observed| observed.load_balancers.first()).and_then(|b| b.listener(port));
-        // The default certificate of a member set aside stays the default.
+        // The default certificate of a frozen member stays the default.
         let held_default = current.and_then(|listener| listener.default_certificate.clone()).filter(|certificate| {
             let mut holders = retained.iter().flat_map(|observed| &observed.member_resources).filter(|resources| {
                 resources.ports.get(&port).is_some_and(|held| held.certificates.contains(certificate))
@@ -557,8 +560,8 @@ impl<'a> Builder<'a> {
             true => keys::LISTEN_PORTS.as_str().to_owned(),
             false => "spec".to_owned(),
         };
-        // A member set aside may have asked for what is open. Where a member that is served says who may come in, no more than
-        // that is kept: neither what nobody asks for, nor that everybody may come where nobody says otherwise.
+        // A frozen member may have asked for the open sources. If a member that is served restricts the sources, no more than
+        // that is kept: neither sources that no member asks for, nor access for all because another member restricts nothing.
         let said = ranges.is_some() || lists.is_some();
         let named: Option<Vec<Vec<Source>>> =
             self.frozen_members(frozen).map(|member| member.and_then(|member| member.named_sources())).collect();
@@ -618,7 +621,7 @@ fn in_listener(observed: &ObservedStack, port: u16, holds: impl Fn(&crate::model
     observed.load_balancers.first().and_then(|balancer| balancer.listener(port)).is_some_and(holds)
 }
 
-/// Returns true if the plan keeps a listener that no part asks for: a member set aside has it, or nobody is remembered to.
+/// Returns true if the plan keeps a listener that no part asks for: a frozen member has it, or it is recorded for none.
 fn has_frozen_listener(observed: &ObservedStack, frozen: &BTreeSet<ObjectName>, port: u16) -> bool {
     let mut holders =
         observed.member_resources.iter().filter(|resources| resources.ports.contains_key(&port)).peekable();
@@ -647,7 +650,7 @@ fn current_redirect(observed: &ObservedStack) -> Option<u16> {
     (answers && plain.all(|listener| leads_to(listener) == Some(port))).then_some(port)
 }
 
-/// Who may reach a port of the load balancer, by the rules of its own security group.
+/// Returns the sources that can reach a port of the load balancer, by the rules of its own security group.
 pub(super) fn open(observed: &ObservedStack, port: u16) -> BTreeSet<Source> {
     let rules = observed.security_groups.first().into_iter().flat_map(|group| &group.ingress);
     rules.filter(|rule| rule.from_port == Some(i32::from(port))).map(|rule| rule.source.clone()).collect()

@@ -56,14 +56,14 @@ use crate::{
     diagnostics::{Code, Severity},
 };
 
-/// What is wrong with IngressClassParams by themselves: field, what is wrong with it, and what to do.
+/// Returns the mistakes within IngressClassParams by themselves: field, message, and fix.
 #[must_use]
 pub fn params_mistakes(spec: &crate::api::crd::IngressClassParamsSpec) -> Vec<(String, String, String)> {
     settings::mistakes(spec)
 }
 
 /// Builds the stack of a group. A group without members gives an empty stack: everything goes. Members
-/// that are not in the snapshot give none: who belongs to the group has to be asked again, and nobody's going is proved.
+/// that are not in the snapshot give none: the membership has to be read again, and no deletion is proved.
 #[must_use]
 pub fn build(
     snapshot: &Snapshot,
@@ -146,7 +146,7 @@ struct Builder<'a> {
     sink: DiagnosticSink,
     /// All, in the group's order.
     members: Vec<Member<'a>>,
-    /// Those of the member that is being built.
+    /// The target groups of the member that is being built.
     target_groups: IndexMap<ResourceId, TargetGroup>,
     /// Whom the targets let in; `None` where their rules are the user's.
     backend_source: Option<SecurityGroupReference>,
@@ -157,8 +157,8 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Builds and puts together until nobody has to be set aside any more. Without anybody left there is a stack only where
-    /// somebody leaves, whose part has to go.
+    /// Builds and merges until no further member has to be frozen. Without any member left there is a stack only where
+    /// a member leaves, whose part has to be removed.
     fn stack(&mut self, members: &[Member<'a>], frozen: &mut BTreeSet<ObjectName>, leaving: bool) -> Option<Stack> {
         frozen.extend(self.facts.refused.iter().filter(|name| members.iter().any(|m| m.name() == *name)).cloned());
         let mut specs = Vec::new();
@@ -168,9 +168,9 @@ impl<'a> Builder<'a> {
                 Err(Failed) => drop(frozen.insert(member.name().clone())),
             }
         }
-        // More than once around where members are set aside on the way: each time somebody is.
+        // More than once around where members are frozen on the way: each time at least one.
         loop {
-            // What is not known yet is no mistake of anybody's.
+            // A value that is not known yet is no user's mistake.
             if self.sink.wants.iter().any(FactQuery::is_read) {
                 return None;
             }
@@ -213,13 +213,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Returns the empty stack where everybody leaves, unless AWS says that the load balancer is protected from deletion: then all of
-    /// it stays, and those who leave are told how to go on.
+    /// Returns the empty stack where all members leave, unless AWS says that the load balancer is protected from deletion: then all of
+    /// it stays, and the members that leave get a diagnostic with the fix.
     fn stack_for_leaving(&mut self, membership: &Membership) -> Option<Stack> {
         let leaving: Vec<&'a Ingress> =
             membership.leaving.iter().filter_map(|name| self.snapshot.ingresses.get(name)).collect();
         let Some(names) = self.sink.protected(self.facts)? else { return Some(Stack::empty(self.group.clone())) };
-        // The finalizer alone, which anybody may write, gives nobody a say.
+        // The finalizer alone, which any user may write, proves no membership.
         if group::releases_protected(&leaving, |_| true) {
             let Ok(current) = self.current() else { return None };
             let held = |name: &ObjectName| {
@@ -234,7 +234,7 @@ impl<'a> Builder<'a> {
                 return Some(Stack { unprotect: true, ..Stack::empty(self.group.clone()) });
             }
         }
-        // Nothing in the cluster tells when the protection is off.
+        // Nothing in the cluster shows when the protection is off.
         self.sink.lacking = true;
         for ingress in leaving {
             let (message, fix) = protected_in_aws(&names, "Ingress");

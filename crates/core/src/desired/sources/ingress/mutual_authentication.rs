@@ -13,8 +13,8 @@ use crate::{
 const KEY: &str = keys::MUTUAL_AUTHENTICATION.as_str();
 
 impl<'a> Builder<'a> {
-    /// Whether and how clients show certificates, by port. What is said of a port that is no HTTPS listener of the member means
-    /// nothing.
+    /// Returns the treatment of clients' certificates, by port. A value for a port that is not an HTTPS listener of the member has
+    /// no effect.
     pub(super) fn mutual_authentication(
         &mut self,
         member: Member<'a>,

@@ -46,7 +46,7 @@ fn redirects_to_itself(rule: &Rule, listener: ListenerContext) -> bool {
         Some(value) => value == keep || current(value),
     };
     let (hosts, paths) = (hosts(rule), paths(rule));
-    // What a rule rewrites may count for its redirect, so that one with transforms is never known to lead back to itself.
+    // The rewrites of a rule may count for its redirect, so that one with transforms is never known to lead back to itself.
     rule.transforms.is_empty()
         && !paths.iter().any(|(regular, _)| *regular)
         && same(host, "#{host}", &|value| hosts.contains(&(false, value)))
@@ -56,9 +56,9 @@ fn redirects_to_itself(rule: &Rule, listener: ListenerContext) -> bool {
         && same(query, "#{query}", &|_| false)
 }
 
-/// Whether an earlier redirect takes every request that a later rule could take. Patterns and regular expressions are compared
-/// as text, and a condition on anything but host and path hides nothing. What the earlier rule rewrites makes no difference:
-/// rules match what the client sent.
+/// Returns true if an earlier redirect takes every request that a later rule could take. Patterns and regular expressions are compared
+/// as text, and a condition on anything but host and path hides nothing. Transforms of the earlier rule make no difference:
+/// rules match the request as the client sent it.
 fn hides(earlier: &Rule, later: &Rule) -> bool {
     let redirect = matches!(earlier.action, Action::<TargetGroupReference>::Redirect { .. });
     let plain =

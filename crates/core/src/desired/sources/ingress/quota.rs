@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What some members have together.
+/// The combined usage of some members.
 #[derive(Clone, Default)]
 struct Usage {
     rules: usize,
@@ -41,7 +41,7 @@ impl Usage {
 }
 
 impl<'a> Builder<'a> {
-    /// Sets newcomers aside for whom there is no room.
+    /// Freezes new members for which there is no room.
     pub(super) fn freeze_beyond_quota(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -53,7 +53,7 @@ impl<'a> Builder<'a> {
         let all: Vec<&MemberSpec<'a>> = specs.iter().collect();
         let mut usage = Usage::default();
         all.iter().for_each(|spec| add(&mut usage, spec, &rules, merged));
-        // Nobody's account has less than AWS's defaults, so that nothing has to be asked for less.
+        // No account has less than AWS's defaults, so that no quota has to be asked for less.
         if usage.over(&Limits::default()).is_none() && frozen.is_empty() {
             return Ok(());
         }
@@ -91,14 +91,14 @@ impl<'a> Builder<'a> {
             _ => Limits::UNKNOWN,
         };
         let current = self.current()?;
-        // What AWS has, it has: only what comes besides can be too much.
+        // Existing resources stay: only additional ones can be too many.
         let limits = current.map_or(limits, |observed| limits.raised_to_current(observed));
         let held: BTreeSet<&ObjectName> = current
             .into_iter()
             .flat_map(|observed| &observed.member_resources)
             .filter_map(|resources| resources.member.as_ingress())
             .collect();
-        // Without a record (the first pass after a takeover), who has been served is told by the status.
+        // Without a record (the first pass after a takeover), the status shows which members have been served.
         let served = |spec: &MemberSpec<'_>| held.is_empty() && !spec.member.ingress.status.is_empty();
         let (old, new): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|spec| held.contains(spec.member.name()) || served(spec));

@@ -7,7 +7,7 @@ use super::{Builder, cause, member_spec::MemberSpec, merge::Merged};
 use crate::model::{Cause, ObjectName, Requesters, Source};
 
 impl<'a> Builder<'a> {
-    /// Returns who asks for what. Of several that ask for the same it is one that has nothing of the load balancer yet, where that is
+    /// Returns the requesters of each setting. Of several that ask for the same it is one that has nothing of the load balancer yet, where that is
     /// known: it brought the value. A member alone asks for everything.
     pub(super) fn requesters(&self, specs: &[MemberSpec<'a>], merged: &Merged) -> Requesters {
         let mut requesters = Requesters::default();

@@ -26,10 +26,10 @@ pub(super) struct Routes {
     target_groups: IndexMap<ResourceId, TargetGroup>,
 }
 
-/// What of a member's routes comes to be: rules that can never do anything are left out.
+/// The rules and target groups built from a member's routes: rules that can never match are left out.
 #[derive(Default)]
 pub(super) struct RouteUsage {
-    /// How many rules on all listeners.
+    /// The number of rules on all listeners.
     pub(super) rules: usize,
     /// The target groups that the rules and default actions name.
     pub(super) target_groups: BTreeSet<TargetGroupReference>,
@@ -106,7 +106,7 @@ impl<'a> Builder<'a> {
             for (port, sources) in &sources {
                 rules.extend(sources.iter().map(|source| access::open_to(*port, source)));
             }
-            // The ports that only members set aside listen on stay open to whom they are.
+            // The ports of frozen members only stay open to their present sources.
             let retained = current.into_iter().flat_map(|observed| {
                 let group = observed.security_groups.first();
                 group.into_iter().flat_map(|group| &group.ingress)
@@ -208,7 +208,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// Tells of rules that get no request, because another member's rule takes the same requests before.
+    /// Reports rules that get no request, because another member's rule takes the same requests before.
     fn warn_of_hidden_rules(&mut self, rules: &[Rule], port: u16) {
         for (index, rule) in rules.iter().enumerate() {
             let hides =

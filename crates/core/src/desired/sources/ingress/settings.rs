@@ -19,7 +19,7 @@ use crate::{
     snapshot::{Ingress, IngressClassParams, Service},
 };
 
-/// Where a setting stands: the object to change, and the annotation or field within it.
+/// The place of a setting: the object to change, and the annotation or field within it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FieldRef {
     pub(super) object: ObjectReference,
@@ -38,7 +38,7 @@ impl FieldRef {
     }
 }
 
-/// A value, and where it stands.
+/// A value, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sourced<T> {
     pub(super) value: T,
@@ -51,7 +51,7 @@ impl<T> Sourced<T> {
     }
 }
 
-/// Subnets that somebody asks for.
+/// Subnets that a member asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SubnetSelection {
     /// By id or `Name` tag.
@@ -90,7 +90,7 @@ impl<'a> Member<'a> {
         self.params.map(|params| &params.spec)
     }
 
-    /// What the parameters of the class say, else the annotation.
+    /// Returns the setting in the parameters of the class, else the annotation's.
     fn setting<T>(
         &self,
         field: &str,
@@ -143,7 +143,7 @@ impl<'a> Member<'a> {
         self.setting("ipAddressType", of_class, keys::IP_ADDRESS_TYPE, read)
     }
 
-    /// The address ranges that may come in.
+    /// The allowed address ranges.
     pub(super) fn inbound_cidrs(&self) -> Read<Vec<String>> {
         let of_class = self.spec().and_then(|spec| full(spec.inbound_cidrs.as_ref()));
         self.setting("inboundCIDRs", of_class, keys::INBOUND_CIDRS, || {
@@ -151,7 +151,7 @@ impl<'a> Member<'a> {
         })
     }
 
-    /// The prefix lists that may come in.
+    /// The allowed prefix lists.
     pub(super) fn prefix_lists(&self) -> Read<Vec<String>> {
         let lists = self.spec().and_then(|spec| full(spec.prefix_lists_ids.as_ref()));
         let (field, of_class) = match lists {
@@ -220,7 +220,7 @@ impl<'a> Member<'a> {
         attributes(of_this.next().and_then(|listener| listener.listener_attributes.as_ref()))
     }
 
-    /// Where the class says what an annotation would say. `None` where it does not.
+    /// Returns the field of the class that overrides an annotation. `None` where it is not set.
     pub(super) fn place_in_class(&self, annotation: Key) -> Option<FieldRef> {
         let place = match annotation {
             keys::LOAD_BALANCER_NAME => self.load_balancer_name().ok()??.place,
@@ -238,7 +238,7 @@ impl<'a> Member<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Tells what is wrong with a setting where it stands, and where that is the class, also on the Ingress whose owner
+    /// Reports a mistake in a setting at its place, and where that is the class, also on the Ingress whose owner
     /// waits for it.
     pub(super) fn wrong(
         &mut self,
@@ -257,8 +257,8 @@ impl<'a> Builder<'a> {
         self.sink.report(severity, place.object.clone(), code, &place.field, message, fix)
     }
 
-    /// What the schema of IngressClassParams, or a webhook of aws-load-balancer-controller, would have refused; and what is
-    /// not built.
+    /// Reports values that the schema of IngressClassParams, or a webhook of aws-load-balancer-controller, would have refused, and fields
+    /// that are not built.
     pub(super) fn check_params(&mut self, member: Member<'a>) -> Result<(), Failed> {
         let Some(params) = member.params else { return Ok(()) };
         let mut failed = false;
@@ -311,7 +311,7 @@ pub(super) fn mistakes(spec: &IngressClassParamsSpec) -> Vec<(String, String, St
         let field = format!("inboundCIDRs[{index}]");
         match written.parse::<IpNet>() {
             Err(_) => {
-                let message = format!("`{written}` is no address range");
+                let message = format!("`{written}` is not an address range");
                 wrong(&field, message, "write ranges such as `10.0.0.0/8` or `2001:db8::/32`");
             }
             Ok(range) if range.addr() != range.network() => {
@@ -323,7 +323,11 @@ pub(super) fn mistakes(spec: &IngressClassParamsSpec) -> Vec<(String, String, St
         }
     }
     if let Some(port) = text(spec.ssl_redirect_port.as_ref()).filter(|port| port.parse::<i32>().is_err()) {
-        wrong("sslRedirectPort", format!("`{port}` is no port"), "write the number of an HTTPS port, such as `443`");
+        wrong(
+            "sslRedirectPort",
+            format!("`{port}` is not a valid port"),
+            "write the number of an HTTPS port, such as `443`",
+        );
     }
     if let Some(subnets) = &spec.subnets {
         let one = "set exactly one of `ids` and `tags`";

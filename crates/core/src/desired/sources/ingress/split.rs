@@ -5,23 +5,23 @@ use std::ops::Range;
 
 use crate::model::{Condition, Rule};
 
-/// How many values the conditions of one rule have together (AWS).
+/// The most values that the conditions of one rule have together (AWS).
 const VALUES: usize = 5;
 
-/// How many wildcards (`*`, `?`) the patterns of one rule have together (AWS).
+/// The most wildcards (`*`, `?`) that the patterns of one rule have together (AWS).
 const WILDCARDS: usize = 6;
 
 /// A rule that no splitting brings within AWS's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TooMany {
-    /// So many conditions, each of which needs a value in every rule.
+    /// The number of conditions is too large: each needs a value in every rule.
     Conditions(usize),
-    /// So many wildcards in one value of each condition.
+    /// The number of wildcards in one value of each condition is too large.
     Wildcards(usize),
 }
 
 impl TooMany {
-    /// What is wrong, without saying where.
+    /// Returns the message, without the place.
     pub(super) fn message(self) -> String {
         match self {
             Self::Conditions(count) => {
@@ -33,10 +33,10 @@ impl TooMany {
         }
     }
 
-    /// What to do.
+    /// Returns the fix.
     pub(super) fn fix(self) -> &'static str {
         match self {
-            Self::Conditions(_) => "leave out conditions, or have the targets tell such requests apart",
+            Self::Conditions(_) => "leave out conditions, or let the targets distinguish such requests",
             Self::Wildcards(_) => "write patterns with fewer wildcards",
         }
     }
@@ -76,7 +76,7 @@ pub(super) fn split(rule: Rule) -> Result<Vec<Rule>, TooMany> {
     Ok(parts.into_iter().map(|conditions| Rule { conditions, ..rule.clone() }).collect())
 }
 
-/// How many values of each condition one rule may have, in all ways that fill no more than `room`, large numbers first.
+/// Returns the numbers of values of each condition of one rule, in all ways that fill no more than `room`, large numbers first.
 fn candidates(counts: &[usize], room: usize) -> Vec<Vec<usize>> {
     let Some((count, rest)) = counts.split_first() else { return vec![Vec::new()] };
     let largest = (*count).min(room.saturating_sub(rest.len()));

@@ -14,12 +14,12 @@ use crate::{
     snapshot::{Ingress, Scope, Service, ServicePort},
 };
 
-/// Why a plan of files does not know a port.
+/// The reason why a plan of files does not know a port.
 pub(in crate::desired) const NODE_PORT: &str = "the node port that the API server gives the Service";
 const POD_PORT: &str = "the port of the Service's pods";
 const NAMED_PORT: &str = "the port of that name of the Service";
 
-/// Stands for a port that a plan of files cannot know; such a stack is shown and never applied.
+/// The placeholder of a port that a plan of files cannot know; such a stack is shown and never applied.
 pub(in crate::desired) fn port_after_apply(why: &'static str) -> PortReference {
     PortReference::Name(Value::<u16>::AfterApply(why).to_string())
 }
@@ -62,7 +62,7 @@ impl<'a> Builder<'a> {
         let target_type = target_type?.unwrap_or(self.config.default_target_type);
         if target_type == TargetType::Ip && !self.config.enable_ip_target_type {
             let message =
-                format!("the targets of the Service `{}` are pods, which a feature gate forbids", service.name);
+                format!("the targets of the Service `{}` are pods, which a feature gate turns off", service.name);
             let fix = "set `alb.ingress.kubernetes.io/target-type: instance`, or start the controller without `--feature-gates=EnableIPTargetType=false`";
             return Err(self.error(&ingress.name, Code::Unsupported, field, &message, fix));
         }

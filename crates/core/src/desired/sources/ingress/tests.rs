@@ -96,7 +96,7 @@ fn web() -> ObjectName {
     ObjectName::new("shop", "web")
 }
 
-/// An Ingress `shop/web` with annotations under our prefix, and what its spec says besides the class.
+/// An Ingress `shop/web` with annotations under the controller's prefix, and fields of its spec other than the class.
 fn ingress(annotations: &[(&str, &str)], spec: &str) -> String {
     let mut text = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: web\n  namespace: shop\n  generation: 7\n  annotations:\n    example.com/owner: team\n".to_owned();
     for (key, value) in annotations {
@@ -159,7 +159,7 @@ fn stack(ingress: &str) -> Stack {
     built.stack.unwrap()
 }
 
-/// Every diagnostic as people see it, a line each.
+/// Every diagnostic as users see it, a line each.
 fn messages(built: &Built) -> String {
     built
         .diagnostics

@@ -13,7 +13,7 @@ use crate::{
 const CLOUD_PROVIDER_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 const ACKNOWLEDGE: Key = keys::ALBATROSS_ACKNOWLEDGE_ORPHANED_LOAD_BALANCER;
 
-/// What to write in place of the annotations that only Classic Load Balancers obey.
+/// The replacements of annotations that apply only to Classic Load Balancers.
 const IN_TREE: &[(Key, &str)] = &[
     (
         keys::EXTRA_SECURITY_GROUPS,
@@ -38,7 +38,7 @@ const IN_TREE: &[(Key, &str)] = &[
 ];
 
 impl Builder<'_> {
-    /// Tells of annotations that are unknown, have no effect, or must not be ignored. Those for the Ingresses that lead to
+    /// Reports annotations that are unknown, have no effect, or must not be ignored. Those for the Ingresses that lead to
     /// the Service are theirs to judge.
     pub(super) fn check_annotations(&mut self) {
         for finding in check(ObjectKind::Service, &self.service.annotations) {
@@ -81,7 +81,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A Service that still has a load balancer of the cloud provider is taken only with the user's word for it: nobody
+    /// A Service that still has a load balancer of the cloud provider is taken only with the user's consent: no controller
     /// would look after that one any more.
     pub(super) fn not_orphaning(&mut self) -> Result<(), Failed> {
         let has = |wanted: &str| self.service.finalizers.iter().any(|finalizer| finalizer == wanted);
@@ -98,10 +98,10 @@ impl Builder<'_> {
             return Ok(());
         }
         let message = format!(
-            "the Service still has the load balancer `{hostnames}` of the cloud provider built into Kubernetes (finalizer `{CLOUD_PROVIDER_FINALIZER}`); if the Service were taken here, nobody would look after that one or delete it"
+            "the Service still has the load balancer `{hostnames}` of the cloud provider built into Kubernetes (finalizer `{CLOUD_PROVIDER_FINALIZER}`); if this controller took the Service, no controller would manage or delete that load balancer"
         );
         let fix = format!(
-            "make a second Service for the Network Load Balancer and delete this one when clients have moved; or write `{field}: {hostnames}` to have it taken all the same, then delete the old load balancer in AWS and remove that finalizer yourself"
+            "make a second Service for the Network Load Balancer and delete this one when clients have moved; or write `{field}: {hostnames}` to let this controller take it all the same, then delete the old load balancer in AWS and remove that finalizer yourself"
         );
         Err(self.error(Code::ReplacementNeeded, "status.loadBalancer.ingress", &message, &fix))
     }
@@ -128,7 +128,7 @@ impl Builder<'_> {
         if unprotect {
             return Ok(Stack { unprotect, ..empty });
         }
-        // Nothing in the cluster tells when the protection is off.
+        // Nothing in the cluster shows when the protection is off.
         self.sink.lacking = true;
         let (message, fix) = protected_in_aws(&names, "Service");
         Err(self.error(Code::Refused, &key(ATTRIBUTES), &message, fix))

@@ -21,7 +21,7 @@ const TCP_UDP: Key = keys::ENABLE_TCP_UDP_LISTENER;
 const LISTENER_ATTRIBUTES: Key = keys::LISTENER_ATTRIBUTES;
 const ALPN_POLICIES: &[&str] = &["None", "HTTP1Only", "HTTP2Only", "HTTP2Optional", "HTTP2Preferred"];
 
-/// A port of the Service with what its listener and its target group speak.
+/// A port of the Service with the protocols of its listener and its target group.
 pub(super) struct ListenerPort<'a> {
     /// Its place in `spec.ports`.
     pub(super) index: usize,
@@ -36,7 +36,7 @@ impl ListenerPort<'_> {
     }
 }
 
-/// Which ports get TLS.
+/// The ports with TLS.
 struct Tls {
     certificates: Vec<CertificateArn>,
     /// Names and numbers; empty is every port that is not UDP.
@@ -63,8 +63,8 @@ fn described(port: &ServicePort) -> String {
 }
 
 impl<'a> Builder<'a> {
-    /// The ports that get a listener, in the order of the Service, and whether they are all there and as they shall be.
-    /// Of those that are, the other mistakes are told all the same.
+    /// The ports that get a listener, in the order of the Service, and whether they are complete and without errors.
+    /// Of those that are, the other mistakes are reported all the same.
     pub(super) fn listener_ports(&mut self) -> (Vec<ListenerPort<'a>>, Result<(), Failed>) {
         let tls = self.tls();
         let joined = self.joins_tcp_and_udp();
@@ -111,12 +111,12 @@ impl<'a> Builder<'a> {
                 return Ok((ListenerProtocol::TcpUdp, TargetGroupProtocol::TcpUdp));
             }
             let message = format!("the ports {} cannot become one listener", listed(same));
-            let fix = "give a number to one TCP and one UDP port at most";
+            let fix = "use a number for at most one TCP and one UDP port";
             return Err(self.error(Code::Unsupported, &format!("spec.ports[{index}]"), &message, fix));
         }
         for (later, dropped) in same.iter().skip(1) {
             let message = format!(
-                "the ports {} and {} have one number; the first alone gets a listener, the second is not served",
+                "the ports {} and {} have the same number; only the first gets a listener, and the second is not served",
                 described(port),
                 described(dropped)
             );
@@ -131,7 +131,7 @@ impl<'a> Builder<'a> {
             },
             "UDP" => Ok((ListenerProtocol::Udp, TargetGroupProtocol::Udp)),
             other => {
-                let message = format!("a Network Load Balancer does not speak {other}");
+                let message = format!("a Network Load Balancer does not support {other}");
                 let field = format!("spec.ports[{index}].protocol");
                 Err(self.error(
                     Code::Unsupported,
@@ -147,7 +147,7 @@ impl<'a> Builder<'a> {
         match self.annotations.bool(TCP_UDP) {
             Ok(asked) => asked.unwrap_or(self.config.enable_tcp_udp_listener),
             Err(error) => {
-                let message = format!("the value `{}` is no boolean and has no effect", error.value);
+                let message = format!("the value `{}` is not a boolean and has no effect", error.value);
                 self.warning(Code::InvalidValue, &key(TCP_UDP), &message, &error.fix);
                 self.config.enable_tcp_udp_listener
             }
@@ -200,7 +200,7 @@ impl<'a> Builder<'a> {
             return Ok(written);
         }
         let ports: Vec<String> = self.service.ports.iter().map(described).collect();
-        let message = format!("`{}` is no port of the Service; it has {}", unknown.join("`, `"), ports.join(", "));
+        let message = format!("`{}` is not a port of the Service; it has {}", unknown.join("`, `"), ports.join(", "));
         Err(self.error(Code::MissingPort, &key(TLS_PORTS), &message, "name its ports by name or number"))
     }
 
@@ -211,7 +211,7 @@ impl<'a> Builder<'a> {
     ) -> Result<BTreeMap<u16, Listener>, Failed> {
         let secure = listener_ports.iter().any(|listener_port| listener_port.listener.is_secure());
         let policy = self.value(self.annotations.string(keys::SSL_NEGOTIATION_POLICY));
-        // What only TLS listeners have is read only where there are some.
+        // The settings of TLS listeners are read only where there are some.
         let alpn =
             if secure { self.value(self.annotations.enumerated(keys::ALPN_POLICY, ALPN_POLICIES)) } else { Ok(None) };
         let certificates = if secure {

@@ -27,7 +27,7 @@ const CLIENT_ROUTING: &str = "dns_record.client_routing_policy";
 const CLIENT_ROUTING_POLICIES: [&str; 3] =
     ["any_availability_zone", "partial_availability_zone_affinity", "availability_zone_affinity"];
 
-/// Where a load balancer stands.
+/// The placement of a load balancer in the VPC.
 pub(super) struct Placement {
     pub(super) scheme: Scheme,
     /// Their blocks are known only where something depends on them.
@@ -75,14 +75,14 @@ impl Builder<'_> {
         self.all_existing().find(|existing| existing.scheme == scheme)
     }
 
-    /// Whether the load balancer is, or will be made, in security groups: one that is in none cannot be given any, and neither
-    /// does the one that replaces it get any. `None` where there is none yet.
+    /// Returns true if the load balancer is, or will be created, in security groups: one without any cannot be given any, and neither
+    /// can the one that replaces it. `None` where there is none yet.
     pub(super) fn is_in_groups(&self, scheme: Option<Scheme>) -> Option<bool> {
         let existing = scheme.and_then(|scheme| self.existing_of_scheme(scheme)).or(self.facts.existing.as_ref());
         existing.map(|existing| existing.has_security_groups)
     }
 
-    /// Refuses a load balancer of another scheme that cannot be made beside the one that serves, as both would have the same
+    /// Refuses a load balancer of another scheme that cannot be created next to the one that serves, as both would have the same
     /// name.
     fn check_replacement(&mut self, scheme: Scheme, name: Option<&LoadBalancerName>) -> Result<(), Failed> {
         let Some(existing) = self.facts.existing.as_ref().filter(|_| self.existing_of_scheme(scheme).is_none()) else {
@@ -184,7 +184,7 @@ impl Builder<'_> {
         }
         if let Some(policy) = attributes.get(CLIENT_ROUTING).filter(|p| !CLIENT_ROUTING_POLICIES.contains(&p.as_str()))
         {
-            let message = format!("`{CLIENT_ROUTING}={policy}` is no policy that AWS knows");
+            let message = format!("`{CLIENT_ROUTING}={policy}` is not a policy that AWS knows");
             let fix = format!("write one of `{}`", CLIENT_ROUTING_POLICIES.join("`, `"));
             return Err(self.error(Code::InvalidValue, &key(ATTRIBUTES), &message, &fix));
         }

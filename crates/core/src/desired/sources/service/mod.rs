@@ -32,24 +32,24 @@ const TYPE: Key = keys::TYPE;
 const TARGET_TYPE: Key = keys::NLB_TARGET_TYPE;
 const ATTRIBUTES: Key = keys::ATTRIBUTES;
 
-/// Whose a Service's load balancer is.
+/// The controller that a Service's load balancer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// This controller makes it.
+    /// This controller's.
     Ours,
-    /// Somebody else's, or nobody's: a Service that has no load balancer, that another controller serves, or that is
+    /// Another controller's, or none's: a Service that has no load balancer, that another controller serves, or that is
     /// being deleted.
     Foreign,
 }
 
-/// Why no load balancer is made of a Service.
+/// The reason why a Service gets no load balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Foreign<'a> {
     Deleting,
     OfOtherClass(&'a str),
-    /// Not of type LoadBalancer, and without annotations for a load balancer.
+    /// The type is not LoadBalancer, and no annotations ask for a load balancer.
     OfType(&'a str),
-    /// Not of type LoadBalancer, which the feature gate ServiceTypeLoadBalancerOnly asks for.
+    /// The type is not LoadBalancer, which the feature gate ServiceTypeLoadBalancerOnly requires.
     OfTypeByGate(&'a str),
     /// The annotation for the type says this; the class and `external` say nothing.
     LeftToCloudProvider {
@@ -82,7 +82,7 @@ impl fmt::Display for Foreign<'_> {
                 )
             }
             Self::NoTargetType => {
-                write!(f, "the type `external` needs `{}: ip` or `instance` beside it", key(TARGET_TYPE))
+                write!(f, "the type `external` also needs `{}: ip` or `instance`", key(TARGET_TYPE))
             }
         }
     }
@@ -142,7 +142,7 @@ pub fn is_held(service: &Service) -> bool {
     service.finalizers.iter().any(|finalizer| finalizer == tags::SERVICE_FINALIZER)
 }
 
-/// Returns the stack of a Service that may have a load balancer of its own; the pass over it decides.
+/// Returns the stack of a Service that may have a load balancer; the pass over it decides.
 #[must_use]
 pub fn stack_of(service: &Service) -> Option<StackId> {
     let asked = service.kind == "LoadBalancer" || is_held(service) || service.annotations.contains_key(&key(TYPE));
@@ -175,7 +175,7 @@ pub(in crate::desired) fn clears_status(snapshot: &Snapshot, name: &ObjectName) 
 }
 
 /// Builds the stack of a Service. One that has been ours (it has our finalizer) and is not any more, or that is being
-/// deleted, gives an empty stack: everything goes. One that is not in the snapshot gives none, because nobody's going is
+/// deleted, gives an empty stack: everything is deleted. One that is not in the snapshot gives none, because no deletion is
 /// proved; and one that was never ours gives none either.
 #[must_use]
 pub fn build(snapshot: &Snapshot, config: &BuildConfig, facts: &Facts, name: &ObjectName) -> Built {

@@ -39,7 +39,7 @@ enum NoSecurityGroups {
 
 /// From where the way to the targets is opened.
 pub(super) enum TargetAccess {
-    /// It is the user's to open.
+    /// The user manages the rules.
     NotManaged,
     /// From a security group that the load balancer is in.
     Group(SecurityGroupReference),
@@ -102,7 +102,7 @@ impl Builder<'_> {
             (true, true) => Some(SecurityGroupReference::SharedBackend(self.backend_security_group()?)),
             (true, false) => {
                 let message = "rules on nodes and pods name the shared security group as their source, and --enable-backend-security-group=false does without it";
-                let fix = "set the annotation to `false` and open the way to the targets yourself, or start the controller with the shared security group";
+                let fix = "set the annotation to `false` and allow traffic to the targets yourself, or start the controller with the shared security group";
                 return Err(self.error(Code::Unsupported, &key(MANAGE_RULES), message, fix));
             }
         };
@@ -125,7 +125,7 @@ impl Builder<'_> {
         self.sink.resolve(fact, FactQuery::BackendSecurityGroup, self.object(), Code::Unsupported, "spec")
     }
 
-    /// What a load balancer without security groups does not heed. Source ranges are not among it: they are for its
+    /// Warns of settings that have no effect on a load balancer without security groups. Source ranges have one: they apply to its
     /// targets' rules.
     fn warn_without_effect(&mut self, given: &[String], without: Option<NoSecurityGroups>) {
         let why = match without {
@@ -135,7 +135,7 @@ impl Builder<'_> {
             Some(NoSecurityGroups::Gate) => {
                 "the load balancer is in no security group, as the controller's flag `--feature-gates=NLBSecurityGroup=false` asks"
             }
-            None => "the load balancer was made without security groups, and AWS cannot give it any",
+            None => "the load balancer was created without security groups, and AWS cannot add any",
         };
         if !given.is_empty() {
             let field = key(SECURITY_GROUPS);
@@ -155,7 +155,7 @@ impl Builder<'_> {
         let ranges = ranges.then_some([spec, annotated(SOURCE_RANGES)]).into_iter().flatten().flatten();
         let fields: Vec<String> = ranges.chain(annotated(PREFIX_LISTS)).chain(annotated(PATH_MTU)).collect();
         for field in fields {
-            let fix = "write what may come in into the rules of a security group that the load balancer is in";
+            let fix = "write the allowed sources into the rules of a security group of the load balancer";
             let fix = if why.contains("no security group") || why.contains("without") { "remove it" } else { fix };
             self.warning(Code::Unsupported, &field, &format!("it has no effect: {why}"), fix);
         }
@@ -176,8 +176,7 @@ impl Builder<'_> {
                 // AWS keeps a block without its host bits.
                 Ok(ipnet::IpNet::V4(block)) => blocks.push(block.trunc().to_string()),
                 Ok(ipnet::IpNet::V6(_)) => {
-                    let message =
-                        format!("`{text}` is a block of IPv6, and the load balancer has IPv4 addresses alone");
+                    let message = format!("`{text}` is a block of IPv6, and the load balancer has only IPv4 addresses");
                     outcome = Err(self.error(Code::InvalidValue, &field, &message, "remove it"));
                 }
                 Err(_) => {

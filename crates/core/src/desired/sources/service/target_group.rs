@@ -135,7 +135,7 @@ impl<'a> Builder<'a> {
             None => self.config.default_target_type,
             Some("instance") => TargetType::Instance,
             Some(other) => {
-                let message = format!("`{other}` is no target type; the targets are instances");
+                let message = format!("`{other}` is not a target type; the targets are instances");
                 self.warning(Code::InvalidValue, &key(TARGET_TYPE), &message, "write `ip` or `instance`");
                 TargetType::Instance
             }
@@ -162,7 +162,7 @@ impl<'a> Builder<'a> {
                 Err(self.error(
                     Code::InvalidValue,
                     &field,
-                    "0 is no port of a pod",
+                    "0 is not a valid port of a pod",
                     "write 1 to 65535, or a port's name",
                 ))
             }
@@ -277,7 +277,7 @@ impl<'a> Builder<'a> {
         let of_port = own.get(PRESERVE_ATTRIBUTE).is_some_and(|value| !value.is_empty());
         attributes.extend(own.into_iter().filter(|(_, value)| !value.is_empty()));
         if let Some(written) = attributes.get(PRESERVE_ATTRIBUTE).filter(|written| parse_bool(written).is_err()) {
-            let message = format!("`{PRESERVE_ATTRIBUTE}={written}` is no boolean");
+            let message = format!("`{PRESERVE_ATTRIBUTE}={written}` is not a boolean");
             let field = if of_port { key(of_this_port) } else { key(GROUP_ATTRIBUTES) };
             return Err(self.error(Code::InvalidValue, &field, &message, "write `true` or `false`"));
         }
@@ -295,7 +295,7 @@ impl<'a> Builder<'a> {
         let Some(written) = self.value(self.annotations.string_list(PROXY_PORTS))? else { return Ok(None) };
         let wrong: Vec<&str> = written.iter().map(String::as_str).filter(|text| text.parse::<u16>().is_err()).collect();
         if !wrong.is_empty() {
-            let message = format!("`{}` is no port number", wrong.join("`, `"));
+            let message = format!("`{}` is not a port number", wrong.join("`, `"));
             let fix = "write numbers of ports of the Service, separated by commas";
             return Err(self.error(Code::InvalidValue, &key(PROXY_PORTS), &message, fix));
         }
@@ -318,7 +318,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Who may reach the targets, on which ports.
+    /// Returns the peers that can reach the targets, and the ports.
     #[allow(clippy::too_many_arguments)]
     fn networking(
         &mut self,
@@ -428,7 +428,7 @@ fn peers(blocks: Vec<String>) -> Vec<NetworkingPeer> {
     blocks.into_iter().map(NetworkingPeer::Cidr).collect()
 }
 
-/// Stands for blocks that a plan of files cannot know; such a stack is shown and never applied.
+/// The placeholder of blocks that a plan of files cannot know; such a stack is shown and never applied.
 fn after_apply(why: &'static str) -> Vec<String> {
     vec![Value::<String>::AfterApply(why).to_string()]
 }

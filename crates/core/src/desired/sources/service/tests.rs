@@ -17,7 +17,7 @@ use crate::{
     snapshot::{Loaded, Snapshot, from_documents},
 };
 
-/// What most tests' specs say: of our class, one port.
+/// The beginning of most tests' specs: of our class, one port.
 const CLASS: &str = "  type: LoadBalancer\n  loadBalancerClass: service.k8s.aws/nlb\n";
 const PORT: &str = "  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]\n";
 const TWO_PORTS: &str = "  ports:\n  - {name: http, port: 80, targetPort: 8080, nodePort: 30080}\n  - {name: https, port: 443, targetPort: 8443, nodePort: 30443}\n";
@@ -99,7 +99,7 @@ fn stack(annotations: &[(&str, &str)], spec: &str) -> Stack {
     stack_with(annotations, spec, &facts())
 }
 
-/// Every diagnostic as people see it, a line each.
+/// Every diagnostic as users see it, a line each.
 fn messages(built: &Built) -> String {
     built
         .diagnostics

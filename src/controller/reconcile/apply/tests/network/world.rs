@@ -85,7 +85,7 @@ fn tag_list(resource: &str) -> String {
     members(tags.map(|(key, value)| format!("<Key>{key}</Key><Value>{value}</Value>")))
 }
 
-/// Returns the listener as AWS answers its creation, or a change where it speaks TLS.
+/// Returns AWS's answer for a listener that was created or changed like this and uses TLS.
 fn listener_member(call: &Call, arn: &str) -> String {
     let texts = |name: &str| members(call.list(name).into_iter().map(str::to_owned));
     let protocol = if call.param("Protocol").is_empty() { "TLS" } else { call.param("Protocol") };

@@ -25,7 +25,7 @@ fn own() -> TargetGroupBinding {
     TargetGroupBinding { labels, created: "2026-06-01T00:00:00Z".into(), ..binding("cart", Some(TargetType::Ip)) }
 }
 
-/// One of another namespace, older, with the stack's labels.
+/// Returns a binding of another namespace, older, with the stack's labels.
 fn foreign() -> TargetGroupBinding {
     TargetGroupBinding { name: ObjectName::new("evil", "cart"), created: "2025-01-01T00:00:00Z".into(), ..own() }
 }
@@ -46,7 +46,7 @@ async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
     });
     let error = lab.targets.reconcile_binding(&foreign().name).await.unwrap_err();
     insta::assert_snapshot!(text(&error), @"
-    FailedReconcile: TargetGroupBinding evil/cart: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 was made for Ingress shop/web and is held by its TargetGroupBinding shop/cart alone, so nothing is registered or deregistered for this one
+    FailedReconcile: TargetGroupBinding evil/cart: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 was made for Ingress shop/web and belongs to its TargetGroupBinding shop/cart, so nothing is registered or deregistered for this one
     fix: bind a target group of your own, or route to the Service in Ingress shop/web
     transient: false
     ");
@@ -66,7 +66,7 @@ async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
     lab.change(|snapshot| drop(snapshot.apply(deleting)));
     lab.targets.reconcile_binding(&foreign().name).await.unwrap();
     assert_eq!(lab.log(), ["finalizer off"]);
-    // And while they are there, the stack's own lets go of its targets.
+    // And while they are there, the stack's own releases its targets.
     lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("cart")).unwrap().deleting = true);
     reconcile(&lab, "cart").await.unwrap();
     assert_eq!(lab.log(), ["deregister 10.0.0.1:8080", "finalizer off"]);
@@ -80,7 +80,7 @@ async fn the_binding_that_has_held_a_target_group_keeps_it() {
         ..binding(called, Some(TargetType::Ip))
     };
     reconcile(&lab, "tgb").await.unwrap();
-    // Older, with our finalizer: whoever makes an object may write both, but not its status.
+    // Older, with the controller's finalizer: a user who creates an object may write both, but not its status.
     let squatter = TargetGroupBinding { finalizers: vec![BINDING_FINALIZER.into()], ..of("a", "2020-01-01T00:00:00Z") };
     lab.change(|snapshot| drop(snapshot.apply(squatter)));
     lab.log();
@@ -156,7 +156,7 @@ async fn a_stacks_binding_of_another_name_than_its_group_holds_it() {
             "{error}"
         );
     }
-    // Of two the older holds it, and it lets go of the targets when it goes.
+    // Of two the older holds it, and it deregisters the targets when it is deleted.
     lab.change(|snapshot| drop(snapshot.apply(renamed("b", "2026-02-01T00:00:00Z"))));
     reconcile(&lab, "b").await.unwrap_err();
     lab.log();

@@ -33,7 +33,7 @@ async fn after_a_restart_it_is_believed_where_its_word_counts() {
     let mut lab = lab(&["10.0.0.1"]);
     reconcile(&lab, "tgb").await.unwrap();
     reconcile(&lab, "tgb").await.unwrap();
-    // Somebody has taken the target away meanwhile.
+    // The target was deregistered by others meanwhile.
     lab.aws.put_targets(ARN, &[]);
     lab.restart();
     lab.log();
@@ -71,7 +71,7 @@ async fn it_counts_for_as_long_as_only_controllers_that_write_it_have_led() {
     reconcile(&lab, "tgb").await.unwrap();
     let in_term = |term| Some(record::in_term(term, &record::of_targets(&TargetGroupArn::new(ARN), ["10.0.0.1:8080"])));
     assert_eq!(checkpoint(&lab), in_term(7));
-    // Somebody has taken the target away meanwhile.
+    // The target was deregistered by others meanwhile.
     lab.aws.put_targets(ARN, &[]);
     for term in [8, 9, 10] {
         lab.restart();

@@ -67,7 +67,7 @@ async fn they_wait_until_aws_finds_them_healthy_and_cost_a_call_in_fifteen_secon
     let outcome = reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(calls(&lab), ["health", "condition shop/10.0.0.2 Ready"]);
     assert_eq!(outcome.again, Some(Duration::from_secs(15)));
-    // The watch shows it, and nobody waits any more.
+    // The watch shows it, and no pod waits any more.
     let outcome = reconcile(&lab, "tgb").await.unwrap();
     assert_eq!((outcome.again, calls(&lab)), (None, vec![]));
     tokio::time::advance(Duration::from_secs(3600)).await;

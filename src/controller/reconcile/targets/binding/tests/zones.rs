@@ -86,7 +86,7 @@ async fn a_takeover_does_not_empty_a_group_of_pods_outside_of_the_vpc() {
     assert_eq!(lab.registered(), ["192.168.77.12:8080 in all", "192.168.77.13:8080 in all"]);
 }
 
-/// Returns the number of targets in each call that registered.
+/// Returns the number of targets of each call that registered.
 fn calls(log: &[String]) -> Vec<usize> {
     log.iter().filter(|line| line.starts_with("register ")).map(|line| line.split(' ').count() - 1).collect()
 }
@@ -130,7 +130,7 @@ async fn refused_targets_are_found_in_few_calls_and_not_tried_again_at_once() {
     }
     assert_eq!(lab.registered().len(), 199);
     lab.log();
-    // What is left is tried ever more rarely, and alone.
+    // The rest is tried ever more rarely, and one by one.
     let mut tried = 0;
     for _ in 0..720 {
         tokio::time::advance(Duration::from_secs(5)).await;

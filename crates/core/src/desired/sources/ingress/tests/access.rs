@@ -99,9 +99,9 @@ fn sources() {
     insta::assert_snapshot!(opened(&[("security-group-prefix-lists", "pl-1")]), @"tcp 80 from pl-1");
     insta::assert_snapshot!(opened(&[("inbound-cidrs", "0.0.0.0/0, ::/0, 2001:db8::/32")]), @r"
     tcp 80 from 0.0.0.0/0
-    Warning invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/inbound-cidrs: the load balancer has IPv4 addresses alone, so nobody comes in from `::/0`, `2001:db8::/32`; remove it, or leave it for the day on which the load balancer has IPv6 addresses
+    Warning invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/inbound-cidrs: the load balancer has only IPv4 addresses, so it takes no traffic from `::/0`, `2001:db8::/32`; remove it, or keep it until the load balancer has IPv6 addresses
     ");
-    insta::assert_snapshot!(opened(&[("inbound-cidrs", "::/0")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/inbound-cidrs: the load balancer has IPv4 addresses alone, so nobody comes in from `::/0`; name an IPv4 range too, or give the load balancer IPv6 addresses with `alb.ingress.kubernetes.io/ip-address-type: dualstack`");
+    insta::assert_snapshot!(opened(&[("inbound-cidrs", "::/0")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/inbound-cidrs: the load balancer has only IPv4 addresses, so it takes no traffic from `::/0`; name an IPv4 range too, or give the load balancer IPv6 addresses with `alb.ingress.kubernetes.io/ip-address-type: dualstack`");
     insta::assert_snapshot!(opened(&[("inbound-cidrs", "10.0.0.1")]), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/inbound-cidrs` has the value `10.0.0.1`: `10.0.0.1` is not an address range; allowed: address ranges such as `10.0.0.0/8`, separated by commas");
     insta::assert_snapshot!(opened(&[("security-group-prefix-lists", "office")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/security-group-prefix-lists: `office` is not the identifier of a prefix list; write identifiers such as `pl-0123456789abcdef0`, separated by commas");
 }

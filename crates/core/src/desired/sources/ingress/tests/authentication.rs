@@ -40,7 +40,7 @@ fn services(annotations: &[(&str, &str)]) -> String {
     )
 }
 
-/// What stands before each rule, and before the default action, of each listener.
+/// Returns the authentication before each rule, and before the default action, of each listener.
 fn before(built: &Built) -> String {
     let stack = built.stack.as_ref().unwrap_or_else(|| panic!("{}", messages(built)));
     let reported = |before: &Option<Authentication>| match before {
@@ -85,7 +85,7 @@ fn users_sign_in_on_https_alone() {
       503 Backend service does not exist after CognitoProvider { user_pool_arn: "arn:pool", user_pool_client_id: "c", user_pool_domain: "d", session: Session { cookie: "AWSELBAuthSessionCookie", scope: "openid email", timeout_seconds: 3600, on_unauthenticated_request: "authenticate", extra_parameters: {} } }
       shop/web-web:80 after CognitoProvider { user_pool_arn: "arn:pool", user_pool_client_id: "c", user_pool_domain: "d", session: Session { cookie: "AWSELBAuthSessionCookie", scope: "openid email", timeout_seconds: 3600, on_unauthenticated_request: "authenticate", extra_parameters: {} } }
     "#);
-    // Without a backend of its own, the default answers 404 to everybody.
+    // Without a backend of its own, the default answers 404 to every client.
     let plain = built_with(&[("auth-type", "cognito"), COGNITO], &[], &everything(), &facts());
     insta::assert_snapshot!(before(&plain), @r#"
     443: -
@@ -109,7 +109,7 @@ fn an_openid_connect_client_is_in_a_secret() {
     "#);
     let absent = Fact::Absent { message: "the Secret `oidc` is not there".to_owned(), fix: "create it".to_owned() };
     insta::assert_snapshot!(messages(&built(&with_secret(absent))), @"Error missing-secret on Ingress shop/web: alb.ingress.kubernetes.io/auth-idp-oidc: the Secret `oidc` is not there; create it");
-    // On a listener without TLS nobody needs it.
+    // On a listener without TLS it is not needed.
     let plain = [&[("listen-ports", r#"[{"HTTP": 80}]"#)][..], &annotations].concat();
     insta::assert_snapshot!(before(&built_with(&plain, &[], &everything(), &facts())), @"
     80: -
@@ -135,7 +135,7 @@ fn a_services_annotations_count_key_by_key_where_it_alone_is_led_to() {
     443: -
       shop/web-web:80 after CognitoProvider { user_pool_arn: "arn:pool", user_pool_client_id: "c", user_pool_domain: "d", session: Session { cookie: "shop", scope: "profile", timeout_seconds: 604800, on_unauthenticated_request: "authenticate", extra_parameters: {} } }
     "#);
-    // Whoever else is led to, the Ingress' own count.
+    // With any other backend, only the Ingress's own count.
     let redirect = r#"{"type": "redirect", "redirectConfig": {"host": "x", "statusCode": "HTTP_302"}}"#;
     let elsewhere = [&ingress[..], &[("actions.web", redirect)]].concat();
     let spec = format!("  rules:\n{}", rules("", &[("Prefix", "/", "web", "use-annotation")]));
@@ -171,12 +171,12 @@ fn what_cannot_be() {
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/auth-idp-oidc` lacks `authorizationEndpoint`, `tokenEndpoint`, `userInfoEndpoint`, `secretName`; add it
     Error invalid-value on Service shop/web: annotation `alb.ingress.kubernetes.io/auth-idp-cognito` lacks `userPoolClientID`, `userPoolDomain`; add it
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/auth-on-unauthenticated-request` has the value `reject`; write one of `authenticate`, `allow`, `deny`
-    Error invalid-value on Ingress shop/web: `alb.ingress.kubernetes.io/auth-type` is `cognito`, and `alb.ingress.kubernetes.io/jwt-validation` is there too; AWS takes one of them; remove `alb.ingress.kubernetes.io/jwt-validation`, or set `alb.ingress.kubernetes.io/auth-type` to `none`
+    Error invalid-value on Ingress shop/web: `alb.ingress.kubernetes.io/auth-type` is `cognito`, and `alb.ingress.kubernetes.io/jwt-validation` is set too; AWS accepts only one of them; remove `alb.ingress.kubernetes.io/jwt-validation`, or set `alb.ingress.kubernetes.io/auth-type` to `none`
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/auth-idp-oidc` has the value `https://idp`: it is not JSON: expected value at line 1 column 1; allowed: a JSON object with `issuer`, `authorizationEndpoint`, `tokenEndpoint`, `userInfoEndpoint` and `secretName`
     Error invalid-value on Service shop/web: annotation `alb.ingress.kubernetes.io/auth-session-timeout` of the Service has the value `1h`; allowed: a whole number
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/jwt-validation` has the value `{"issuer": "i"}`: jwksEndpoint is missing; allowed: a JSON object with `jwksEndpoint`, `issuer` and perhaps `additionalClaims`
     "#);
-    // What is wrong is told, too, where it would not matter.
+    // Mistakes are reported, too, where they would not matter.
     let plain = [("listen-ports", r#"[{"HTTP": 80}]"#), ("auth-idp-cognito", "x")];
     insta::assert_snapshot!(reported(&plain, &[]), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/auth-idp-cognito` has the value `x`: it is not JSON: expected value at line 1 column 1; allowed: a JSON object with `userPoolARN`, `userPoolClientID` and `userPoolDomain`");
     // And what only lacks something is not, because it does not matter.
@@ -233,7 +233,7 @@ fn certificates_are_found_for_all_hosts() {
     let offline = with(&Facts::offline()).stack.unwrap();
     assert_eq!(offline.listeners[&443].certificates_after_apply, Some("found in ACM by the host names"));
     assert_eq!(offline.listeners[&80].certificates_after_apply, None);
-    // Who names certificates, or needs none, asks for nothing.
+    // An Ingress that names certificates, or needs none, asks for nothing.
     let named = ingress(&[IP, https, CERTIFICATE], &spec);
     assert_eq!(build_with(&format!("{SERVICES}\n---\n{named}"), &config(), &facts()).wants, [].into());
     let plain = ingress(&[IP], &spec);

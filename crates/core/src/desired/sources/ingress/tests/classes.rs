@@ -88,7 +88,7 @@ fn the_class_decides() {
             &empty_flag,
             "foreign",
         ),
-        // What cannot be followed.
+        // Selectors that cannot be evaluated.
         ("missing", String::new(), named("alb"), String::new(), &default_flag, "broken"),
         (
             "two defaults",
@@ -175,16 +175,16 @@ fn a_class_that_cannot_be_followed_is_explained() {
         }
     };
     insta::assert_snapshot!(message("ingressClassName: alb", ""), @"spec.ingressClassName: the IngressClass `alb` does not exist; create it, or name another class");
-    insta::assert_snapshot!(message("", &(class("a", OURS, ", default") + &class("b", "nginx", ", default"))), @"spec.ingressClassName: no class is named, and several IngressClasses are the default: `a` and `b`; name the class, or take the annotation `ingressclass.kubernetes.io/is-default-class` from all but one");
+    insta::assert_snapshot!(message("", &(class("a", OURS, ", default") + &class("b", "nginx", ", default"))), @"spec.ingressClassName: no class is named, and several IngressClasses are the default: `a` and `b`; name the class, or remove the annotation `ingressclass.kubernetes.io/is-default-class` from all but one");
     let named = |rest: &str| message("ingressClassName: alb", &(class("alb", OURS, PARAMETERS) + rest));
     insta::assert_snapshot!(named(""), @"spec.ingressClassName: the IngressClass `alb` has parameters (IngressClassParams `p`), which do not exist; create them, or name another class");
     insta::assert_snapshot!(message("ingressClassName: alb", &class("alb", OURS, ", parameters: {kind: ConfigMap, name: p}")), @"spec.ingressClassName: the IngressClass `alb` has parameters of a kind that is not known: ConfigMap `p`; name an IngressClassParams of elbv2.k8s.aws in its `spec.parameters`");
     insta::assert_snapshot!(message("ingressClassName: alb", &class("alb", OURS, ", parameters: {apiGroup: example.com, kind: IngressClassParams, name: p}")), @"spec.ingressClassName: the IngressClass `alb` has parameters of a kind that is not known: IngressClassParams.example.com `p`; name an IngressClassParams of elbv2.k8s.aws in its `spec.parameters`");
     let others = params("{namespaceSelector: {matchExpressions: [{key: team, operator: NotIn, values: [web]}]}}");
-    insta::assert_snapshot!(named(&(others.clone() + NAMESPACE)), @"spec.ingressClassName: the IngressClass `alb` is not for the namespace `shop`: the `spec.namespaceSelector` of IngressClassParams `p` does not choose its labels; name another class, or ask the owner of the class to allow this namespace");
-    insta::assert_snapshot!(named(&others), @"spec.ingressClassName: IngressClassParams `p` choose namespaces by their labels, and those of the Namespace `shop` are not known; add the Namespace to the manifests");
+    insta::assert_snapshot!(named(&(others.clone() + NAMESPACE)), @"spec.ingressClassName: the IngressClass `alb` is not for the namespace `shop`: the `spec.namespaceSelector` of IngressClassParams `p` does not match its labels; name another class, or ask the owner of the class to allow this namespace");
+    insta::assert_snapshot!(named(&others), @"spec.ingressClassName: IngressClassParams `p` select namespaces by their labels, and those of the Namespace `shop` are not known; add the Namespace to the manifests");
     let wrong = params("{namespaceSelector: {matchExpressions: [{key: team, operator: Like}]}}");
-    insta::assert_snapshot!(named(&(wrong + NAMESPACE)), @"spec.ingressClassName: the `spec.namespaceSelector` of IngressClassParams `p` cannot be followed: `Like` is no operator of a label selector; write In, NotIn, Exists or DoesNotExist; correct the IngressClassParams");
+    insta::assert_snapshot!(named(&(wrong + NAMESPACE)), @"spec.ingressClassName: the `spec.namespaceSelector` of IngressClassParams `p` cannot be evaluated: `Like` is not an operator of a label selector; write In, NotIn, Exists or DoesNotExist; correct the IngressClassParams");
     let mut snapshot = snapshot(&format!("{}{}", object("", "ingressClassName: alb"), class("alb", OURS, PARAMETERS)));
     snapshot.unreadable.insert("IngressClassParams", "install the CustomResourceDefinition".to_owned());
     let Ownership::Broken(unreadable) = ownership(&snapshot.ingresses[&web()], &snapshot, &config()) else { panic!() };

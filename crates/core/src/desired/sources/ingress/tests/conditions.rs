@@ -62,7 +62,7 @@ fn other_conditions_come_first_then_hosts_then_paths() {
             ],
         ]
     );
-    // Conditions of the same field are one; of headers each stands for itself.
+    // Conditions of the same field are one; of headers each is separate.
     let twice = r#"[
         {"field": "path-pattern", "pathPatternConfig": {"values": ["/b"]}},
         {"field": "http-header", "httpHeaderConfig": {"httpHeaderName": "X-A", "values": ["1"]}},
@@ -138,7 +138,7 @@ fn messages() {
     insta::assert_snapshot!(reported(&[("conditions.web", r#"[{"field": "cookie"}]"#)], "Prefix", "/a"), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/conditions.web` has the value `[{"field": "cookie"}]`: [0].field `cookie` is none of `host-header`, `path-pattern`, `http-header`, `http-request-method`, `query-string` and `source-ip`; allowed: a JSON array of rule conditions, each with its `field` and configuration"#);
     insta::assert_snapshot!(reported(&[("transforms.web", r#"[{"type": "body-rewrite"}]"#)], "Prefix", "/a"), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/transforms.web` has the value `[{"type": "body-rewrite"}]`: [0].type `body-rewrite` is not `url-rewrite` or `host-header-rewrite`; allowed: a JSON array of rewrites, each with its `type` and configuration"#);
     insta::assert_snapshot!(reported(&[("use-regex-path-match", "yes")], "Prefix", "/a"), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/use-regex-path-match` has the value `yes`; allowed: `true` or `false`; write `true`");
-    // The default action has neither, but mistakes are told.
+    // The default action has neither, but mistakes are reported.
     let default = format!("  defaultBackend: {}\n", backend("web", "80"));
     let told_of_default =
         |annotation| super::messages(&built(&ingress(&[("target-type", "ip"), annotation], &default)));
@@ -149,7 +149,7 @@ fn messages() {
             format!(r#"{{"field": "http-header", "httpHeaderConfig": {{"httpHeaderName": "X-{n}", "values": ["1"]}}}}"#)
         })
         .collect();
-    insta::assert_snapshot!(reported(&[("conditions.web", &format!("[{}]", headers.join(",")))], "Exact", "/a"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 6 conditions, and AWS takes 5 values of conditions in one rule; leave out conditions, or have the targets tell such requests apart");
+    insta::assert_snapshot!(reported(&[("conditions.web", &format!("[{}]", headers.join(",")))], "Exact", "/a"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 6 conditions, and AWS takes 5 values of conditions in one rule; leave out conditions, or let the targets distinguish such requests");
     insta::assert_snapshot!(reported(&[], "", "/*a*b*c*d*e*f*"), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0]: the rule has 7 wildcards (`*`, `?`), and AWS takes 6 in one rule; write patterns with fewer wildcards");
 }
 

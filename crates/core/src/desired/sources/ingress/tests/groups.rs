@@ -32,14 +32,14 @@ fn built_of(members: &[String], facts: &Facts) -> Built {
     build(&snapshot, &config(), facts, &edge(), &membership(&snapshot, &config(), &edge()))
 }
 
-/// Routes and what is told.
+/// Returns the routes and the diagnostics.
 fn shown(built: &Built) -> String {
     let frozen: Vec<String> = built.frozen.iter().map(ToString::to_string).collect();
-    let frozen = if frozen.is_empty() { String::new() } else { format!("set aside: {}\n", frozen.join(", ")) };
+    let frozen = if frozen.is_empty() { String::new() } else { format!("frozen: {}\n", frozen.join(", ")) };
     format!("{}{frozen}{}", built.stack.as_ref().map(routes).unwrap_or_default(), messages(built))
 }
 
-/// What AWS has of the group: an internal load balancer on port 80 that the members hold as given.
+/// Returns the observed stack of the group: an internal load balancer on port 80 that the members hold as given.
 fn current(change: impl FnOnce(&mut ObservedStack)) -> Facts {
     let listener = ObservedListener {
         arn: ListenerArn::new("arn:listener/80"),
@@ -169,11 +169,11 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
         assert!(stack.target_groups.keys().all(|id| !id.as_str().starts_with("shop/b-")));
         messages(&built)
     };
-    insta::assert_snapshot!(conflict(&[("scheme", "internet-facing")], &[("scheme", "internal")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/scheme: the scheme is to be `internal`, but a group has only one: `internet-facing`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[("load-balancer-name", "one")], &[("load-balancer-name", "two")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-name: the load balancer's name is to be `two`, but a group has only one: `one`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[("inbound-cidrs", "10.0.0.0/8")], &[("inbound-cidrs", "192.0.2.0/24")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/inbound-cidrs: who may reach port 80 is to be `192.0.2.0/24`, but a group has only one: `10.0.0.0/8`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[("tags", "a=1")], &[("tags", "a=2,b=3")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/tags: `a` is to be `2`, but a group has only one: `1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[], &[("listen-ports", r#"[{"HTTPS": 80}]"#)]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/listen-ports: the protocol of port 80 is to be `HTTPS`, but a group has only one: `HTTP`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("scheme", "internet-facing")], &[("scheme", "internal")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/scheme: the scheme should be `internal`, but a group has only one: `internet-facing`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("load-balancer-name", "one")], &[("load-balancer-name", "two")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-name: the load balancer's name should be `two`, but a group has only one: `one`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("inbound-cidrs", "10.0.0.0/8")], &[("inbound-cidrs", "192.0.2.0/24")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/inbound-cidrs: the access to port 80 should be `192.0.2.0/24`, but a group has only one: `10.0.0.0/8`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("tags", "a=1")], &[("tags", "a=2,b=3")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/tags: `a` should be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[], &[("listen-ports", r#"[{"HTTPS": 80}]"#)]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/listen-ports: the protocol of port 80 should be `HTTPS`, but a group has only one: `HTTP`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
     let clients = |mode: &str| format!(r#"[{{"port": 443, "mode": "{mode}"}}]"#);
     let (off, passthrough) = (clients("off"), clients("passthrough"));
     let secure = [
@@ -186,10 +186,10 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
             &[&secure[..], &[("mutual-authentication", mutual)]].concat(),
         )
     };
-    insta::assert_snapshot!(with(&passthrough), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/mutual-authentication: what clients show on port 443 is to be `passthrough`, but a group has only one: `off`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[], &[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/ssl-redirect: requests are to be redirected to port 443, which is no HTTPS listener of this group; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
+    insta::assert_snapshot!(with(&passthrough), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/mutual-authentication: the mutual authentication on port 443 should be `passthrough`, but a group has only one: `off`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[], &[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/ssl-redirect: requests are redirected to port 443, which is not an HTTPS listener of this group; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
     insta::assert_snapshot!(conflict(&[], &[("scheme", "public")]), @"Error invalid-value on Ingress shop/b: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`");
-    insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` is to be `2`, but a group has only one: `1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` should be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
 }
 
 #[test]
@@ -199,8 +199,8 @@ fn two_default_backends_on_one_port() {
     insta::assert_snapshot!(shown(&built), @"
     HTTP 80: shop/a-api:http
       /a -> shop/a-web:80
-    set aside: shop/b
-    Error conflict on Ingress shop/b: spec.defaultBackend: the default backend of port 80 is to be that of Ingress shop/b, but a group has only one: that of Ingress shop/a, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    frozen: shop/b
+    Error conflict on Ingress shop/b: spec.defaultBackend: the default backend of port 80 should be that of Ingress shop/b, but a group has only one: that of Ingress shop/a, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
     let holds = MemberResources {
         member: ObjectReference::ingress(&name("b")),
@@ -211,8 +211,8 @@ fn two_default_backends_on_one_port() {
     insta::assert_snapshot!(shown(&built), @"
     HTTP 80: shop/b-api:http
       /b -> shop/b-web:80
-    set aside: shop/a
-    Error conflict on Ingress shop/a: spec.defaultBackend: the default backend of port 80 is to be that of Ingress shop/a, but a group has only one: that of Ingress shop/b, which the load balancer of the group has, and Ingress shop/b asks for; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    frozen: shop/a
+    Error conflict on Ingress shop/a: spec.defaultBackend: the default backend of port 80 should be that of Ingress shop/a, but a group has only one: that of Ingress shop/b, which the load balancer of the group has, and Ingress shop/b requests; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
 }
 
@@ -223,10 +223,10 @@ fn what_the_load_balancer_has_wins_as_long_as_somebody_asks_for_it() {
     insta::assert_snapshot!(shown(&built), @"
     HTTP 80: 404 -
       /b -> shop/b-web:80
-    set aside: shop/a
-    Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/scheme: the scheme is to be `internet-facing`, but a group has only one: `internal`, which the load balancer of the group has, and Ingress shop/b asks for; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    frozen: shop/a
+    Error conflict on Ingress shop/a: alb.ingress.kubernetes.io/scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, which the load balancer of the group has, and Ingress shop/b requests; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
-    // What it has is asked for before anybody is told.
+    // The observed state is asked for before anything is reported.
     let unknown = Facts { current: None, ..current(|_| ()) };
     let built = built_of(&members("internet-facing", "internal"), &unknown);
     assert_eq!((built.stack, built.diagnostics, built.wants), (None, vec![], [FactQuery::Current].into()));
@@ -280,10 +280,10 @@ fn plain_requests_stay_redirected_though_whoever_redirects_them_is_set_aside() {
     let built = built_of(&[broken.clone(), member("b", &[])], &facts);
     assert_eq!(built.frozen, [name("a")].into());
     insta::assert_snapshot!(routes(&built.stack.unwrap()), @"HTTP 80: HTTP_301 HTTPS - 443 - -");
-    // Nor does somebody else who redirects there miss the listener.
+    // Nor does another member that redirects there miss the listener.
     let built = built_of(&[broken, member("b", &[("ssl-redirect", "443")])], &facts);
     assert_eq!(built.frozen, [name("a")].into());
-    // Without anybody set aside, requests are served where nobody redirects them.
+    // Without a frozen member, requests are served where no member redirects them.
     let served = routes(&built_of(&[member("b", &[])], &facts).stack.unwrap());
     insta::assert_snapshot!(served, @r"
     HTTP 80: 404 -
@@ -315,24 +315,24 @@ fn plain_requests_are_redirected_only_for_whoever_is_set_aside_and_to_a_listener
     let served = "HTTP 80: 404 -\n  /a -> shop/a-web:80\n";
     let redirects = "HTTP 80: HTTP_301 HTTPS - 443 - -\n";
     let plain = member("a", &[]);
-    // The one who redirected gives up TLS while another is set aside that asks for no redirect.
+    // The member that redirected drops TLS while another is frozen that asks for no redirect.
     let other = member("b", &[BROKEN]);
     let both = [resources("a", &[80, 443]), resources("b", &[80])];
     assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &both)), served);
     assert_eq!(routes_of(&[plain.clone(), other.clone()], &redirected(true, &[])), served);
-    // The one set aside redirects, but the listener goes with its only holder.
+    // The frozen member redirects, but the listener is deleted with its only holder.
     let redirecting = member("b", &[BROKEN, REDIRECT]);
     assert_eq!(routes_of(&[plain.clone(), redirecting.clone()], &redirected(true, &both)), served);
     let of_b = [resources("a", &[80]), resources("b", &[80, 443])];
     assert_eq!(routes_of(&[plain.clone(), redirecting.clone()], &redirected(true, &of_b)), redirects);
-    // Nobody answers there.
+    // No listener answers there.
     assert_eq!(routes_of(&[plain.clone(), redirecting], &redirected(false, &of_b)), served);
-    // Of one whose class is gone nobody knows what it asks for.
+    // The settings of a member whose class is gone are not known.
     let unreadable = published(&member("b", &[])).replace("ingressClassName: alb", "ingressClassName: gone");
     let held = "  generation: 7\n  finalizers: [group.ingress.k8s.aws/edge]\n";
     let unreadable = unreadable.replace("  generation: 7\n", held);
     assert_eq!(routes_of(&[plain, unreadable], &redirected(true, &of_b)), redirects);
-    // Somebody who redirects to a listener that is given up is told.
+    // A member that redirects to a listener that is dropped gets a diagnostic.
     let without = [member("a", &[REDIRECT]), other.clone(), member("c", &[])];
     let built = built_of(&without, &redirected(true, &both));
     assert_eq!(built.frozen, ["a", "b"].map(name).into());
@@ -378,7 +378,7 @@ spec:
     let broken = of("one", &member("a", &[("scheme", "nowhere")]));
     let as_first = both("idle_timeout.timeout_seconds=10 one=1 own=1", "mode=first");
     assert_eq!(attributes(sound, &current(|_| ())), as_first);
-    // What the load balancer has for those keys stays.
+    // The load balancer's values for those keys stay.
     let stays = both("own=1", "");
     assert_eq!(attributes(broken.clone(), &current(|_| ())), stays);
     let held = current(|observed| observed.member_resources = vec![resources("a", &[80]), resources("b", &[80])]);
@@ -427,7 +427,7 @@ fn names_that_run_together_are_told_apart() {
     insta::assert_snapshot!(shown(&built), @"
     HTTP 80: 404 -
       /a -> shop/a-x-web:80
-    set aside: shop/a-x
+    frozen: shop/a-x
     Error conflict on Ingress shop/a-x: metadata.name: its target group would be called `shop/a-x-web:80` within the group, as one of Ingress shop/a is; rename the Ingress or its Service
     ");
 }
@@ -496,14 +496,14 @@ fn newcomers_without_room_are_set_aside_until_there_is_some() {
         limits: Some(Fact::Known(Limits { rules: most, ..Limits::default() })),
         ..facts
     };
-    // Nobody asks for limits while AWS's defaults are kept to.
+    // The limits are not read while AWS's defaults suffice.
     assert_eq!(built_of(&[many("a", 60), many("c", 40)], &facts()).wants, BTreeSet::new());
     assert_eq!(built_of(&members, &facts()).wants, [FactQuery::Limits].into());
     assert_eq!(built_of(&members, &limited(145, facts())).frozen, BTreeSet::new());
     let built = built_of(&members, &limited(100, facts()));
     assert!(built.lacking && built.stack.as_ref().is_some_and(|stack| stack.listeners[&80].rules.len() == 100));
     insta::assert_snapshot!(messages(&built), @"Error quota on Ingress shop/b: spec.rules: with this Ingress the load balancer would have 105 rules, and the account allows 100 (default rules and certificates are not counted); use fewer rules, put this Ingress in another group, or have the limit raised in Service Quotas; it is served as soon as there is room");
-    // Whoever is there already stays, wherever in the order.
+    // An existing member stays, at any place in the order.
     let holds = MemberResources {
         member: ObjectReference::ingress(&name("b")),
         rules: BTreeSet::new(),
@@ -584,7 +584,7 @@ fn a_load_balancer_that_is_protected_in_aws_goes_only_when_an_annotation_lets_it
         ..current(|observed| observed.member_resources.push(resources("a", &[80])))
     };
     assert_eq!(built_of(&both(&[("load-balancer-attributes", &off)]), &held).stack, unprotected);
-    // A finalizer alone, which anybody may write, gives none, of whatever class the Ingress is.
+    // Only a finalizer, which any user may write, gives none, of whatever class the Ingress is.
     let foreign = |text: String| {
         let text = text.replace("  deletionTimestamp: '2026-01-01T00:00:00Z'\n", "");
         text.replace("ingressClassName: alb", "ingressClassName: nginx")
@@ -627,8 +627,8 @@ fn ranges_and_prefix_lists_are_compared_apart_and_united() {
     assert_eq!((messages(&both), opened(&both)), (String::new(), opened(&united)));
     let differ = [member("a", &[lists("pl-1")]), member("b", &[ranges("10.0.0.0/8"), lists("pl-2")])];
     let differ = built_of(&differ, &current(|_| {}));
-    insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: who may reach port 80 is to be `pl-2`, but a group has only one: `pl-1`, for which Ingress shop/a asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    // What a member set aside may have asked for stays open.
+    insta::assert_snapshot!(messages(&differ), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/security-group-prefix-lists: the access to port 80 should be `pl-2`, but a group has only one: `pl-1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
+    // The sources that a frozen member may have asked for stay open.
     let rule = |source| SecurityGroupRule {
         protocol: "tcp".to_owned(),
         from_port: Some(80),
@@ -661,7 +661,7 @@ fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
     let ten = Source::Ipv4("10.0.0.0/8".to_owned());
     let broken = ("scheme", "nowhere");
     let of = |asked: &[(&str, &str)]| [member("a", &[lists]), member("b", asked)];
-    // The other lets everybody in only because it says nothing.
+    // The other allows all clients only because it restricts nothing.
     let built = built_of(&of(&[broken]), &open(std::slice::from_ref(&everywhere)));
     assert_eq!(opened(&built), ["tcp 80 from pl-1"]);
     assert!(!messages(&built).contains("stays open"));
@@ -671,8 +671,8 @@ fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
     assert_eq!(opened(&asks), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
     let reported = messages(&asks);
     let warning = reported.lines().find(|line| line.starts_with("Warning")).unwrap();
-    insta::assert_snapshot!(warning, @"Warning conflict on Ingress shop/a: alb.ingress.kubernetes.io/security-group-prefix-lists: port 80 stays open to `10.0.0.0/8` too, for which Ingress shop/b may ask, which cannot be built at the moment; fix that Ingress; then only those may come in for whom a member asks");
-    // What it asks for cannot be read.
+    insta::assert_snapshot!(warning, @"Warning conflict on Ingress shop/a: alb.ingress.kubernetes.io/security-group-prefix-lists: port 80 also stays open to `10.0.0.0/8`, which Ingress shop/b may ask for and which cannot be built at the moment; fix that Ingress; then the port is open only to the sources that a member asks for");
+    // Its settings cannot be read.
     let unreadable = built_of(&of(&[("inbound-cidrs", "10.0.0.0")]), &open(&[everywhere, ten]));
     assert_eq!(opened(&unreadable), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
 }
@@ -753,7 +753,7 @@ fn annotations_that_a_flag_switches_off_make_no_new_member() {
     insta::assert_snapshot!(reported, @"the annotation `alb.ingress.kubernetes.io/group.name` is switched off (--disable-ingress-group-name-annotation), so the Ingress does not join the group `edge`; remove the annotation, or name a class whose IngressClassParams have the group in spec.group.name");
     assert_eq!(served, 0);
     assert_eq!(found(group(""), &edge()), (0, String::new()));
-    // What has been served since before is served.
+    // An Ingress that was served before is served.
     let (of_class, of_group) =
         (class("  finalizers: [ingress.k8s.aws/resources]\n"), group("  finalizers: [group.ingress.k8s.aws/edge]\n"));
     assert_eq!(found(published(&of_class), &alone), (1, String::new()));

@@ -93,8 +93,8 @@ fn listeners_that_cannot_be_are_refused() {
     Error missing-certificate on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: the HTTPS listener on port 443 has no certificate; name one or more by ARN, or hosts in spec.rules or spec.tls for which ACM has issued some
     Error missing-certificate on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: the HTTPS listener on port 8443 has no certificate; name one or more by ARN, or hosts in spec.rules or spec.tls for which ACM has issued some
     ");
-    insta::assert_snapshot!(reported(&[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/ssl-redirect: requests are to be redirected to port 443, which is no HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
-    insta::assert_snapshot!(reported(&[("ssl-redirect", "80"), ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#), ("certificate-arn", A)]), @r#"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/ssl-redirect: requests are to be redirected to port 80, which is no HTTPS listener of this Ingress; add {"HTTPS": 80} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
+    insta::assert_snapshot!(reported(&[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/ssl-redirect: requests are redirected to port 443, which is not an HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
+    insta::assert_snapshot!(reported(&[("ssl-redirect", "80"), ("listen-ports", r#"[{"HTTP": 80}, {"HTTPS": 443}]"#), ("certificate-arn", A)]), @r#"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/ssl-redirect: requests are redirected to port 80, which is not an HTTPS listener of this Ingress; add {"HTTPS": 80} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
     insta::assert_snapshot!(reported(&[("ssl-redirect", "0")]), @"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/ssl-redirect` has the value `0`; allowed: a whole number from 1 to 65535");
     insta::assert_snapshot!(reported(&[("certificate-arn", "my-certificate")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: `my-certificate` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>");
     insta::assert_snapshot!(reported(&[("certificate-arn", "arn:aws:acm:eu-west-1:111122223333:key/a")]), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: `arn:aws:acm:eu-west-1:111122223333:key/a` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>");
@@ -104,7 +104,7 @@ fn listeners_that_cannot_be_are_refused() {
     insta::assert_snapshot!(reported(&[("listen-ports", r#"[{"HTTP": 70000}]"#)]), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/listen-ports` has the value `[{"HTTP": 70000}]`: the port 70000 is not between 1 and 65535; allowed: a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`"#);
 }
 
-/// Whoever corrects the first mistake shall not find the next one only then.
+/// A user who corrects the first mistake must not find the next one only then.
 #[test]
 fn a_mistake_in_a_listener_hides_none_in_the_rules_or_elsewhere() {
     let annotations = [
@@ -126,12 +126,12 @@ fn a_mistake_in_a_listener_hides_none_in_the_rules_or_elsewhere() {
     let reported = messages(&built(&ingress(&annotations, &format!("  rules:\n{}", rules("", &paths)))));
     insta::assert_snapshot!(reported, @r#"
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`
-    Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `a_b` is no valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
+    Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/load-balancer-name: `a_b` is not a valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
     Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/certificate-arn: `x` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/listen-ports` has the value `80`: the value is a whole number, not an array; allowed: a JSON array of protocols and ports such as `[{"HTTP":80},{"HTTPS":443}]`
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/ssl-redirect` has the value `x`; allowed: a whole number from 1 to 65535
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/tags` has the value `x`: `x` is not a pair `key=value`; allowed: pairs `key=value` separated by commas; a comma inside a value is written `\,`
-    Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/*` has a wildcard, which its path type does not know; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`
+    Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/*` has a wildcard, which its path type does not support; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`
     Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/healthcheck-interval-seconds` has the value `x`; allowed: a whole number
     Error missing-port on Ingress shop/web: spec.rules[0].http.paths[1].backend.service: the Service `shop/web` has no port `81`; it has 80; name one of its ports
     Warning missing-service on Ingress shop/web: spec.rules[0].http.paths[2].backend.service: the Service `nobody` does not exist in the namespace `shop`; requests are answered with 503 until it does; create it, or correct the name

@@ -12,8 +12,8 @@ fn path(kind: &str, path: &str, service: &str, port: &str) -> String {
 
 #[test]
 fn paths_and_backends() {
-    insta::assert_snapshot!(reported(&[], &path("Exact", "/a*", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/a*` has a wildcard, which its path type does not know; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`");
-    insta::assert_snapshot!(reported(&[], &path("Prefix", "/a?", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/a?` has a wildcard, which its path type does not know; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`");
+    insta::assert_snapshot!(reported(&[], &path("Exact", "/a*", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/a*` has a wildcard, which its path type does not support; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`");
+    insta::assert_snapshot!(reported(&[], &path("Prefix", "/a?", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].path: the path `/a?` has a wildcard, which its path type does not support; use pathType ImplementationSpecific for a pattern, or remove `*` and `?`");
     insta::assert_snapshot!(reported(&[], &path("Glob", "/a", "web", "80")), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].pathType: the path type `Glob` is not known; use Exact, Prefix or ImplementationSpecific");
     insta::assert_snapshot!(reported(&[], &path("Exact", "/a", "web", "81")), @"Error missing-port on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` has no port `81`; it has 80; name one of its ports");
     insta::assert_snapshot!(reported(&[], &path("Exact", "/a", "api", "https")), @"Error missing-port on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/api` has no port `https`; it has 80 (http), 9000 (admin); name one of its ports");
@@ -24,7 +24,7 @@ fn paths_and_backends() {
 
 #[test]
 fn a_port_that_no_service_can_have_is_not_called_missing() {
-    insta::assert_snapshot!(reported(&[], "  defaultBackend: {service: {name: web, port: {number: 70000}}}\n"), @"Error missing-port on Ingress shop/web: spec.defaultBackend.service.port.number: 70000 is no port of the Service `web`; write 1 to 65535");
+    insta::assert_snapshot!(reported(&[], "  defaultBackend: {service: {name: web, port: {number: 70000}}}\n"), @"Error missing-port on Ingress shop/web: spec.defaultBackend.service.port.number: 70000 is not a port of the Service `web`; write 1 to 65535");
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn actions() {
     insta::assert_snapshot!(action(r#"{"type": "teleport"}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "teleport"}`: type `teleport` is not `fixed-response`, `redirect` or `forward`; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
     insta::assert_snapshot!(action(r#"{"type": "redirect", "redirectConfig": {}}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "redirect", "redirectConfig": {}}`: redirectConfig.statusCode is missing; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
     insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 0}]}}"#), @"Error missing-port on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `shop/web` has no port `0`; it has 80; name one of its ports");
-    insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 80000}]}}"#), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: 80000 is no port; write 1 to 65535");
+    insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "web", "servicePort": 80000}]}}"#), @"Error invalid-value on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: 80000 is not a valid port; write 1 to 65535");
     insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": []}}"#), @r#"Error invalid-value on Ingress shop/web: annotation `alb.ingress.kubernetes.io/actions.go` has the value `{"type": "forward", "forwardConfig": {"targetGroups": []}}`: forwardConfig.targetGroups is missing or empty; allowed: a JSON object with `type` `fixed-response`, `redirect` or `forward`, and its configuration"#);
     insta::assert_snapshot!(action(r#"{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "nobody", "servicePort": 80}]}}"#), @"Warning missing-service on Ingress shop/web: alb.ingress.kubernetes.io/actions.go: the Service `nobody` does not exist in the namespace `shop`; requests are answered with 503 until it does; create it, or correct the name");
 }
@@ -113,7 +113,7 @@ fn what_aws_lacks_is_to_be_looked_for_again() {
     let mut without_subnets = facts();
     without_subnets.subnets.insert(discovered(Scheme::Internal), absent());
     assert!(built(&[], &without_subnets).lacking);
-    // A mistake in the annotation is mended there, and that is seen.
+    // A mistake in the annotation is fixed there, and that is seen.
     assert!(!built(&[("subnets", "")], &facts()).lacking);
 }
 

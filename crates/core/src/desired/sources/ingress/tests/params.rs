@@ -139,8 +139,8 @@ fn mistakes_are_told_on_the_class_and_on_the_ingress() {
     insta::assert_snapshot!(reported("{inboundCIDRs: [10.0.0.1/8, office]}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.inboundCIDRs[0]: `10.0.0.1/8` has bits behind its prefix; write `10.0.0.1/32` or `10.0.0.0/8`
     Error invalid-value on IngressClassParams team: spec.inboundCIDRs[0]: `10.0.0.1/8` has bits behind its prefix; write `10.0.0.1/32` or `10.0.0.0/8`
-    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.inboundCIDRs[1]: `office` is no address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`
-    Error invalid-value on IngressClassParams team: spec.inboundCIDRs[1]: `office` is no address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`
+    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.inboundCIDRs[1]: `office` is not an address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`
+    Error invalid-value on IngressClassParams team: spec.inboundCIDRs[1]: `office` is not an address range; write ranges such as `10.0.0.0/8` or `2001:db8::/32`
     ");
     insta::assert_snapshot!(reported("{inboundCIDRs: ['2001:db8::1/32']}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.inboundCIDRs[0]: `2001:db8::1/32` has bits behind its prefix; write `2001:db8::1/64` or `2001:db8::/32`
@@ -183,20 +183,20 @@ fn mistakes_are_told_on_the_class_and_on_the_ingress() {
     Error invalid-value on IngressClassParams team: spec.prefixListsIDs: `office` is not the identifier of a prefix list; write identifiers such as `pl-0123456789abcdef0`, separated by commas
     ");
     insta::assert_snapshot!(reported("{sslRedirectPort: https}"), @"
-    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`
-    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `https` is no port; write the number of an HTTPS port, such as `443`
+    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `https` is not a valid port; write the number of an HTTPS port, such as `443`
+    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `https` is not a valid port; write the number of an HTTPS port, such as `443`
     ");
     insta::assert_snapshot!(reported("{sslRedirectPort: '443'}"), @r#"
-    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: requests are to be redirected to port 443, which is no HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
-    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: requests are to be redirected to port 443, which is no HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
+    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: requests are redirected to port 443, which is not an HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
+    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: requests are redirected to port 443, which is not an HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
     "#);
     insta::assert_snapshot!(reported("{certificateArn: [mine]}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.certificateArn: `mine` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
     Error invalid-value on IngressClassParams team: spec.certificateArn: `mine` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
     ");
     insta::assert_snapshot!(reported("{loadBalancerName: -no-}"), @"
-    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.loadBalancerName: `-no-` is no valid name: it starts or ends with a hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
-    Error invalid-value on IngressClassParams team: spec.loadBalancerName: `-no-` is no valid name: it starts or ends with a hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
+    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.loadBalancerName: `-no-` is not a valid name: it starts or ends with a hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
+    Error invalid-value on IngressClassParams team: spec.loadBalancerName: `-no-` is not a valid name: it starts or ends with a hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
     ");
 }
 
@@ -250,7 +250,7 @@ fn the_class_chooses_the_group_before_the_annotation() {
     assert_eq!(group_of_two(&[], "{}", &facts()).1.members, both);
     assert_eq!(group_of_two(&[], "{group: {name: edge}}", &facts()).1.members, both);
     assert_eq!(group_of_two(&[], "{group: {name: other}}", &facts()).1.members, both[..1]);
-    // One that is no name is told to the Ingress on its own, as its annotation's would be.
+    // A name that is not valid is reported to the Ingress on its own, as its annotation's would be.
     assert_eq!(group_of_two(&[], "{group: {name: Upper}}", &facts()).1.members, both[..1]);
     let manifests = format!(
         "{}{}{}",
@@ -279,8 +279,8 @@ fn who_asks_by_its_class_for_something_else_than_its_group_is_told_there_too() {
         &facts(),
     );
     insta::assert_snapshot!(messages(&built), @"
-    Error conflict on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.scheme: the scheme is to be `internet-facing`, but a group has only one: `internal`, for which Ingress shop/web asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
-    Error conflict on IngressClassParams team: spec.scheme: the scheme is to be `internet-facing`, but a group has only one: `internal`, for which Ingress shop/web asks, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    Error conflict on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, requested by Ingress shop/web, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
+    Error conflict on IngressClassParams team: spec.scheme: the scheme should be `internet-facing`, but a group has only one: `internal`, requested by Ingress shop/web, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes
     ");
 }
 
@@ -296,14 +296,14 @@ fn the_scheme_does_not_change_while_somebody_is_set_aside() {
     let facts = Facts { existing: Some(there), current, ..facts() };
     let (built, _) = group_of_two(&[("scheme", "internet-facing")], "{sslRedirectPort: none}", &facts);
     insta::assert_snapshot!(messages(&built), @"
-    Error invalid-value on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
-    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `none` is no port; write the number of an HTTPS port, such as `443`
-    Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the scheme becomes internet-facing, which needs another load balancer, and that would not have what Ingress shop/api has, which cannot be built at the moment; wait until that is fixed; until then nothing of this Ingress changes
+    Error invalid-value on Ingress shop/api: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: `none` is not a valid port; write the number of an HTTPS port, such as `443`
+    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `none` is not a valid port; write the number of an HTTPS port, such as `443`
+    Error replacement-needed on Ingress shop/web: alb.ingress.kubernetes.io/scheme: the scheme becomes internet-facing, which needs another load balancer, and that would lack the resources of Ingress shop/api, which cannot be built at the moment; wait until that is fixed; until then nothing of this Ingress changes
     ");
     assert_eq!(built.frozen, [web(), ObjectName::new("shop", "api")].into());
 }
 
-/// Who may come in, and the address type of the load balancer.
+/// Returns the allowed sources, and the address type of the load balancer.
 fn addresses(annotations: &[(&str, &str)]) -> String {
     let six = SubnetQuery::Discovered { kind: LoadBalancerKind::Application, scheme: Scheme::Internal, ipv6: true };
     let mut facts = facts();
@@ -357,7 +357,7 @@ fn targets_of_a_service_with_ipv6_need_a_dualstack_load_balancer() {
     let built = |annotations: &[(&str, &str)]| {
         build_with(&format!("{services}\n---\n{}", ingress(annotations, &everything())), &config(), &facts)
     };
-    insta::assert_snapshot!(messages(&built(&[("target-type", "ip")])), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` has IPv6 addresses, and its load balancer has IPv4 addresses alone; set `alb.ingress.kubernetes.io/ip-address-type: dualstack`, or `spec.ipFamilies: [IPv4]` on the Service");
+    insta::assert_snapshot!(messages(&built(&[("target-type", "ip")])), @"Error unsupported on Ingress shop/web: spec.rules[0].http.paths[0].backend.service: the Service `shop/web` has IPv6 addresses, and its load balancer has only IPv4 addresses; set `alb.ingress.kubernetes.io/ip-address-type: dualstack`, or `spec.ipFamilies: [IPv4]` on the Service");
     for target_type in ["ip", "instance"] {
         let stack = built(&[("target-type", target_type), ("ip-address-type", "dualstack")]).stack.unwrap();
         assert_eq!(stack.target_groups[0].ip_address_type, IpAddressType::Ipv6);

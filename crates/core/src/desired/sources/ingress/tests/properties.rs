@@ -154,7 +154,7 @@ fn known() -> impl Strategy<Value = Facts> {
     prop_oneof![4 => Just(facts()), 1 => Just(Facts::default()), 1 => Just(Facts::offline()), 1 => existing]
 }
 
-/// How many values a condition has, and that it has some.
+/// Returns the number of values of a condition, and checks that it has some.
 fn values_of(condition: &Condition) -> usize {
     let count = match condition {
         Condition::HostHeader { values, regex_values }
@@ -201,7 +201,7 @@ proptest! {
             let mut named = std::collections::BTreeSet::new();
             for listener in stack.listeners.values() {
                 let https = listener.protocol == ListenerProtocol::Https;
-                // Without AWS, nobody knows which certificates ACM has.
+                // Without AWS, the certificates in ACM are not known.
                 prop_assert!(listener.default_certificate.is_some() == https || https && facts.offline);
                 prop_assert_eq!(https, listener.ssl_policy.is_some());
                 for action in listener.rules.iter().map(|rule| &rule.action).chain([&listener.default_action]) {

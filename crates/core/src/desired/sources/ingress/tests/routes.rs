@@ -291,7 +291,7 @@ fn a_redirect_to_the_very_url_that_it_takes_is_left_out() {
     }
     let answer = Action::FixedResponse { content_type: None, message_body: None, status_code: "200".to_owned() };
     assert_eq!(optimise(vec![rule(everything(), answer)], HTTPS).len(), 1);
-    // What is rewritten may lead elsewhere.
+    // A rewritten request may lead elsewhere.
     let rewriting =
         Rule { authentication: None, transforms: vec![rewrite()], ..rule(everything(), redirect([None; 5])) };
     assert_eq!(optimise(vec![rewriting], HTTPS).len(), 1);
@@ -331,7 +331,7 @@ fn what_an_earlier_redirect_hides_is_left_out() {
     ] {
         let kept = optimise(vec![rule(earlier.clone(), elsewhere()), rule(later.clone(), answer())], HTTPS);
         assert_eq!(kept.len(), if hidden { 1 } else { 2 }, "{what}");
-        // What the earlier one rewrites makes no difference, nor what the later one does.
+        // The rewrites of the earlier one make no difference, nor those of the later one.
         let rewriting = |rule: Rule| Rule { authentication: None, transforms: vec![rewrite()], ..rule };
         let rules = vec![rewriting(rule(earlier.clone(), elsewhere())), rewriting(rule(later.clone(), answer()))];
         assert_eq!(optimise(rules, HTTPS).len(), if hidden { 1 } else { 2 }, "{what}");

@@ -17,8 +17,8 @@ pub(in crate::desired) fn wrong_value(grammar: Grammar) -> Option<&'static str> 
     }
 }
 
-/// Whether a finding tells of an annotation's wrong value: by its key, and where its effect is built, with the value and what is
-/// allowed. What stands in the way is an error; what has no effect anyway is told as a warning.
+/// Returns true if a diagnostic reports an annotation's wrong value: by its key, and where its effect is built, with the value and the
+/// allowed values. A value that blocks the build is an error; one without effect is reported as a warning.
 pub(in crate::desired) fn is_told(annotation: &Annotation, key: &str, value: &str, diagnostic: &Diagnostic) -> bool {
     let text = format!("{}; {}", diagnostic.message, diagnostic.fix);
     let whole = text.contains(&format!("the value `{value}`")) && text.contains(&annotation.grammar.describe());

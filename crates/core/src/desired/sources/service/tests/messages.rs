@@ -64,16 +64,16 @@ fn every_mistake_is_told_at_once() {
     ];
     insta::assert_snapshot!(reported(&written, "  ports: [{port: 80}, {port: 90, protocol: SCTP}]\n"), @r"
     Error invalid-value on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-scheme` of the Service has the value `public`; allowed: `internal` or `internet-facing`
-    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-attributes: `dns_record.client_routing_policy=near` is no policy that AWS knows; write one of `any_availability_zone`, `partial_availability_zone_affinity`, `availability_zone_affinity`
-    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-name: `not_a_name` is no valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
-    Error invalid-value on Service shop/web: service.beta.kubernetes.io/load-balancer-source-ranges: `::/0` is a block of IPv6, and the load balancer has IPv4 addresses alone; remove it
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-attributes: `dns_record.client_routing_policy=near` is not a policy that AWS knows; write one of `any_availability_zone`, `partial_availability_zone_affinity`, `availability_zone_affinity`
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-name: `not_a_name` is not a valid name: it has a character that is neither letter, digit nor hyphen; a name has 1 to 32 letters, digits and hyphens, starts and ends with neither hyphen nor `internal-`; choose another name
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/load-balancer-source-ranges: `::/0` is a block of IPv6, and the load balancer has only IPv4 addresses; remove it
     Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-cert: `my-certificate` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
-    Error missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-ports: `443`, `admin` is no port of the Service; it has TCP/80, SCTP/90; name its ports by name or number
-    Error unsupported on Service shop/web: spec.ports[1].protocol: a Network Load Balancer does not speak SCTP; write `TCP` or `UDP`, or move the port to another Service
+    Error missing-port on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-ssl-ports: `443`, `admin` is not a port of the Service; it has TCP/80, SCTP/90; name its ports by name or number
+    Error unsupported on Service shop/web: spec.ports[1].protocol: a Network Load Balancer does not support SCTP; write `TCP` or `UDP`, or move the port to another Service
     Error unsupported on Service shop/web: spec.ports[0].nodePort: port 80 of the Service of type LoadBalancer has no node port, but its targets are instances; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or write the node port that the API server has given it
     Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-healthcheck-port: `nowhere` is neither a port number nor the name of a port of the Service; write `traffic-port`, a port number, or the name of a port of the Service
     Error invalid-value on Service shop/web: annotation `service.beta.kubernetes.io/aws-load-balancer-proxy-protocol` of the Service has the value `true`; allowed: `*`
-    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-target-group-attributes: `preserve_client_ip.enabled=yes` is no boolean; write `true` or `false`
+    Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-target-group-attributes: `preserve_client_ip.enabled=yes` is not a boolean; write `true` or `false`
     ");
 }
 
@@ -81,12 +81,12 @@ fn every_mistake_is_told_at_once() {
 fn ports() {
     let one =
         "  ports:\n  - {name: t, port: 53, nodePort: 30053}\n  - {name: u, port: 53, protocol: UDP, nodePort: 30054}\n";
-    insta::assert_snapshot!(reported(&[], one), @r#"Warning unsupported on Service shop/web: spec.ports[1]: the ports `t` (TCP/53) and `u` (UDP/53) have one number; the first alone gets a listener, the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port"#);
+    insta::assert_snapshot!(reported(&[], one), @r#"Warning unsupported on Service shop/web: spec.ports[1]: the ports `t` (TCP/53) and `u` (UDP/53) have the same number; only the first gets a listener, and the second is not served; write `service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: "true"` to have TCP and UDP served on one port"#);
     let thrice = format!("{one}  - {{name: x, port: 53, nodePort: 30055}}\n");
-    insta::assert_snapshot!(reported(&[("aws-load-balancer-enable-tcp-udp-listener", "true")], &thrice), @"Error unsupported on Service shop/web: spec.ports[0]: the ports `t` (TCP/53) and `u` (UDP/53) and `x` (TCP/53) cannot become one listener; give a number to one TCP and one UDP port at most");
-    insta::assert_snapshot!(reported(&[("aws-load-balancer-enable-tcp-udp-listener", "perhaps")], PORT), @"Warning invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: the value `perhaps` is no boolean and has no effect; write `true` or `false`");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-enable-tcp-udp-listener", "true")], &thrice), @"Error unsupported on Service shop/web: spec.ports[0]: the ports `t` (TCP/53) and `u` (UDP/53) and `x` (TCP/53) cannot become one listener; use a number for at most one TCP and one UDP port");
+    insta::assert_snapshot!(reported(&[("aws-load-balancer-enable-tcp-udp-listener", "perhaps")], PORT), @"Warning invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-enable-tcp-udp-listener: the value `perhaps` is not a boolean and has no effect; write `true` or `false`");
     insta::assert_snapshot!(reported(&[("aws-load-balancer-nlb-target-type", "IP")], "  ports: [{port: 80}]\n"), @r"
-    Warning invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: `IP` is no target type; the targets are instances; write `ip` or `instance`
+    Warning invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: `IP` is not a target type; the targets are instances; write `ip` or `instance`
     Error unsupported on Service shop/web: spec.ports[0].nodePort: port 80 of the Service of type LoadBalancer has no node port, but its targets are instances; write `service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip`, or write the node port that the API server has given it
     ");
     insta::assert_snapshot!(reported(&[], &format!("{PORT}  externalTrafficPolicy: Local\n")), @"Error missing-port on Service shop/web: spec.healthCheckNodePort: the traffic policy is `Local`, and the Service has no port for health checks; write the port that the API server has given it, or one in `service.beta.kubernetes.io/aws-load-balancer-healthcheck-port`");
@@ -114,8 +114,8 @@ fn what_is_written_for_nothing() {
     let given =
         [("aws-load-balancer-security-groups", "my-sg-1"), ("aws-load-balancer-security-group-prefix-lists", "pl-1")];
     insta::assert_snapshot!(reported(&given, &format!("{PORT}  loadBalancerSourceRanges: [10.0.0.0/8]\n")), @r"
-    Warning unsupported on Service shop/web: spec.loadBalancerSourceRanges: it has no effect: the load balancer is in security groups of yours, whose rules are yours; write what may come in into the rules of a security group that the load balancer is in
-    Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-security-group-prefix-lists: it has no effect: the load balancer is in security groups of yours, whose rules are yours; write what may come in into the rules of a security group that the load balancer is in
+    Warning unsupported on Service shop/web: spec.loadBalancerSourceRanges: it has no effect: the load balancer is in security groups of yours, whose rules are yours; write the allowed sources into the rules of a security group of the load balancer
+    Warning unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-security-group-prefix-lists: it has no effect: the load balancer is in security groups of yours, whose rules are yours; write the allowed sources into the rules of a security group of the load balancer
     ");
     let none = [IP, ("aws-load-balancer-disable-nlb-sg", "true"), ("aws-load-balancer-security-groups", "my-sg-1")];
     insta::assert_snapshot!(reported(&none, &format!("{PORT}  loadBalancerSourceRanges: [10.0.0.0/8]\n")), @r"
@@ -176,7 +176,7 @@ fn what_aws_cannot_change_in_place() {
     let built = build_with(&service(&annotations, &format!("{CLASS}{PORT}")), &config, &facts());
     insta::assert_snapshot!(messages(&built), @r"
     Error invalid-value on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-additional-resource-tags: the tag `Owner` is managed outside of the cluster (--external-managed-tags); remove it from the annotation
-    Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-manage-backend-security-group-rules: rules on nodes and pods name the shared security group as their source, and --enable-backend-security-group=false does without it; set the annotation to `false` and open the way to the targets yourself, or start the controller with the shared security group
+    Error unsupported on Service shop/web: service.beta.kubernetes.io/aws-load-balancer-manage-backend-security-group-rules: rules on nodes and pods name the shared security group as their source, and --enable-backend-security-group=false does without it; set the annotation to `false` and allow traffic to the targets yourself, or start the controller with the shared security group
     ");
 }
 
