@@ -10,11 +10,15 @@ use super::{
 };
 use crate::{
     api::annotations::registry::ingress as keys,
+    desired::shared::{
+        self,
+        subnets::{self, Unchosen},
+    },
     diagnostics::{Code, Severity},
     facts::{Fact, FactQuery, SubnetQuery},
     model::{
-        Attributes, Cause, LoadBalancer, LoadBalancerKind, LoadBalancerName, ObjectName, ObjectReference, ResourceId,
-        Scheme, SecurityGroupReference, Stack, SubnetId, SubnetMapping, Tags, Value, names, tags,
+        Attributes, Cause, LoadBalancer, LoadBalancerKind, LoadBalancerName, ObjectName, ObjectReference, Scheme,
+        SecurityGroupReference, Stack, SubnetId, SubnetMapping, Tags, Value, names, tags,
     },
 };
 
@@ -29,15 +33,14 @@ impl<'a> Builder<'a> {
         let first = specs.first().ok_or(Failed)?.member.ingress;
         let name = match merged.name.take() {
             Some(name) => Value::Known(name),
-            None => match self.named(|cluster| names::load_balancer(cluster, self.group, merged.scheme)) {
-                Value::Known(Ok(name)) => Value::Known(name),
-                Value::Known(Err(invalid)) => {
+            None => {
+                let name = self.named(|cluster| names::load_balancer(cluster, self.group, merged.scheme));
+                shared::names::valid(name).map_err(|invalid| {
                     let fix = "name it with the annotation `alb.ingress.kubernetes.io/load-balancer-name`";
                     let message = invalid.to_string();
-                    return Err(self.error(&first.name, Code::InvalidValue, "metadata.name", &message, fix));
-                }
-                Value::AfterApply(why) => Value::AfterApply(why),
-            },
+                    self.error(&first.name, Code::InvalidValue, "metadata.name", &message, fix)
+                })?
+            }
         };
         let (attributes, attribute_causes) = std::mem::take(&mut merged.attributes);
         Ok(LoadBalancer {
@@ -49,13 +52,7 @@ impl<'a> Builder<'a> {
             security_groups: Vec::new(),
             attributes,
             attribute_causes,
-            tags: tags::of_resource(
-                &self.config.cluster,
-                self.group,
-                &ResourceId(tags::LOAD_BALANCER.to_owned()),
-                &self.config.default_tags,
-                user_tags,
-            ),
+            tags: shared::tags::of_resource(self.config, self.group, tags::LOAD_BALANCER, user_tags),
             cause: cause(first, "spec"),
         })
     }
@@ -93,28 +90,22 @@ impl<'a> Builder<'a> {
         let selected = selected.and(requester).and_then(|spec| spec.subnets.clone());
         let blamed = requester.or(specs.first()).ok_or(Unmerged::Failed)?.member.ingress;
         let (kind, ipv6) = (LoadBalancerKind::Application, self.ip_address_type.has_ipv6());
-        // One of another scheme is replaced, and the new one goes where the scheme says.
-        let all_existing = self.facts.existing.iter().chain(&self.facts.other_existing);
-        let kept = all_existing.filter(|existing| existing.scheme == scheme).map(|existing| &existing.subnets).next();
         let of_all = selected.is_none();
-        let (query, place) = match (selected, kept) {
-            (Some(Sourced { value: SubnetSelection::Named(names), place }), _) => {
+        let (query, place) = match selected {
+            Some(Sourced { value: SubnetSelection::Named(names), place }) => {
                 (SubnetQuery::Named { kind, names, ipv6 }, place)
             }
-            (Some(Sourced { value: SubnetSelection::Tagged(tags), place }), _) => {
+            Some(Sourced { value: SubnetSelection::Tagged(tags), place }) => {
                 (SubnetQuery::Tagged { kind, tags, ipv6 }, place)
             }
-            // They are kept, but whether they can have IPv6 addresses is told here, and not by AWS.
-            (None, Some(kept)) if ipv6 => {
-                let names = kept.iter().map(|id| id.as_str().to_owned()).collect();
-                (SubnetQuery::Named { kind, names, ipv6 }, FieldRef::annotation(blamed, keys::IP_ADDRESS_TYPE))
-            }
-            (None, Some(kept)) => {
-                return Ok(Value::Known(kept.iter().cloned().map(SubnetMapping::plain).collect()));
-            }
-            (None, None) => {
-                (SubnetQuery::Discovered { kind, scheme, ipv6 }, FieldRef::annotation(blamed, keys::SCHEME))
-            }
+            // Existing subnets are kept, but whether they can have IPv6 addresses is told here, and not by AWS.
+            None => match subnets::unchosen(self.facts, kind, scheme, ipv6, ipv6) {
+                Unchosen::Checked(query) => (query, FieldRef::annotation(blamed, keys::IP_ADDRESS_TYPE)),
+                Unchosen::Discovered(query) => (query, FieldRef::annotation(blamed, keys::SCHEME)),
+                Unchosen::Kept(kept) => {
+                    return Ok(Value::Known(kept.iter().cloned().map(SubnetMapping::plain).collect()));
+                }
+            },
         };
         let fact = self.facts.subnets(&query);
         let object = ObjectReference::ingress(&blamed.name);
@@ -147,9 +138,7 @@ impl<'a> Builder<'a> {
         name: Option<&LoadBalancerName>,
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<(), Unmerged> {
-        let mut schemes = self.facts.existing.iter().chain(&self.facts.other_existing).map(|existing| existing.scheme);
-        let Some(first) = schemes.next() else { return Ok(()) };
-        if first == scheme || schemes.any(|existing| existing == scheme) {
+        if subnets::replaced_by(self.facts, scheme).is_none() {
             return Ok(());
         }
         let mut to_freeze = BTreeSet::new();

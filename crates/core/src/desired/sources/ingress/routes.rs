@@ -12,10 +12,11 @@ use super::{
     optimise,
 };
 use crate::{
+    desired::shared,
     diagnostics::Code,
     model::{
         Listener, ListenerProtocol, ListenerShare, ObjectName, ResourceId, Rule, SecurityGroupRule, Stack, TargetGroup,
-        TargetGroupReference, tags,
+        TargetGroupReference,
     },
 };
 
@@ -195,11 +196,10 @@ impl<'a> Builder<'a> {
             ssl_policy: port.ssl_policy,
             rules: optimise::optimise(rules, context),
             shares,
-            tags: self.config.of_listeners(tags::of_resource(
-                &self.config.cluster,
+            tags: self.config.of_listeners(shared::tags::of_resource(
+                self.config,
                 self.group,
-                &ResourceId(number.to_string()),
-                &self.config.default_tags,
+                &number.to_string(),
                 &user_tags,
             )),
             cause: port.cause,
