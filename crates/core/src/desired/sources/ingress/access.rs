@@ -4,14 +4,9 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::{
-    Builder, Failed, Member, cause,
-    member_spec::MemberSpec,
-    merge::{Setting, Unmerged},
-    settings::Sourced,
-};
+use super::{Builder, Failed, Member, cause, member_spec::MemberSpec, merge::Unmerged, settings::Sourced};
 use crate::{
-    api::annotations::registry::ingress as keys,
+    api::annotations::registry::ingress::{self as keys, merged},
     desired::shared::{
         self,
         security_groups::{self, GivenGroups, SecurityGroups, Unusable, WithoutShared},
@@ -108,9 +103,10 @@ impl<'a> Builder<'a> {
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<Access, Unmerged> {
         let list = |names: &Vec<String>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        let given = self.agree(
+        let given = self.merge_exclusive(
             specs,
-            &Setting { field: keys::SECURITY_GROUPS.into(), what: "the list of security groups" },
+            merged::SECURITY_GROUPS,
+            "the list of security groups",
             |spec| spec.security_groups.clone(),
             |observed, names| {
                 let present = observed.load_balancers.first().map(|balancer| &balancer.security_groups);
@@ -118,12 +114,10 @@ impl<'a> Builder<'a> {
             },
             list,
         )?;
-        let manage = self.agree(
+        let manage = self.merge_exclusive(
             specs,
-            &Setting {
-                field: keys::MANAGE_BACKEND_SECURITY_GROUP_RULES.into(),
-                what: "whether rules to the targets are managed",
-            },
+            merged::MANAGE_BACKEND_SECURITY_GROUP_RULES,
+            "whether rules to the targets are managed",
             |spec| spec.manage_backend_rules,
             |_, _| false,
             ToString::to_string,

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use super::{
     Builder, Failed, cause,
     member_spec::MemberSpec,
-    merge::{Merged, Setting, Unmerged},
+    merge::{Merged, Unmerged},
     settings::{FieldRef, Sourced, SubnetSelection},
 };
 use crate::{
-    api::annotations::registry::ingress as keys,
+    api::annotations::registry::ingress::{self as keys, merged as merged_keys},
     desired::shared::{
         self,
         subnets::{self, Unchosen},
@@ -63,9 +63,10 @@ impl<'a> Builder<'a> {
         scheme: Scheme,
     ) -> Result<Value<Vec<SubnetMapping>>, Unmerged> {
         // A list of an annotation has no order to agree on; a class is not an annotation, even where both say the same.
-        let selected = self.agree(
+        let selected = self.merge_exclusive(
             specs,
-            &Setting { field: keys::SUBNETS.into(), what: "the list of subnets" },
+            merged_keys::SUBNETS,
+            "the list of subnets",
             |spec| {
                 let given = spec.subnets.as_ref()?;
                 let of_class = spec.member.place_in_class(keys::SUBNETS).is_some();
