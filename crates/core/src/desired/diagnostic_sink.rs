@@ -119,14 +119,16 @@ impl DiagnosticSink {
         Failed
     }
 
-    /// What is wrong with an annotation's value.
+    /// Reports the mistake in an annotation's value. The message says what is allowed, so the fix does not.
     pub(super) fn annotation_error(&mut self, object: ObjectReference, error: &AnnotationError) -> Failed {
-        // What is allowed, the message has said.
-        let fix = match error.fix.strip_prefix(&format!("write {}", error.allowed)) {
-            Some(rest) => rest.trim_start_matches("; "),
-            None => &error.fix,
-        };
-        self.report(Severity::Error, object, Code::InvalidValue, &error.key, &error.to_string(), fix)
+        self.report(
+            Severity::Error,
+            object,
+            Code::InvalidValue,
+            &error.key,
+            &error.to_string(),
+            &error.fix.after_allowed(),
+        )
     }
 
     /// Tells of annotations that are unknown, not built, or not to be ignored; those fail.

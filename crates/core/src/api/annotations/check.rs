@@ -27,7 +27,7 @@ pub enum FindingKind {
     Refused,
 }
 
-/// How alike two names must be for one to be taken for a misspelling of the other, by Jaro and Winkler's measure.
+/// The likeness that two names must have for one to be taken for a misspelling of the other, by Jaro and Winkler's measure.
 const ALIKE: f64 = 0.88;
 /// Names longer than a key may be are compared with nothing.
 const LONGEST_NAME: usize = 317;

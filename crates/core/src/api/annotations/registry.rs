@@ -20,11 +20,11 @@ pub struct Annotation {
     pub grammar: Grammar,
     /// The rule by which it is merged when several Ingresses of a group set it.
     pub group: Group,
-    /// What holds without it, for people.
+    /// The value that holds without it, for people.
     pub default: &'static str,
     pub status: Status,
     pub description: &'static str,
-    /// Where its behaviour is written down: document and section of the compatibility reference.
+    /// The place where its behaviour is written down: document and section of the compatibility reference.
     pub source: &'static str,
 }
 
@@ -152,7 +152,7 @@ pub mod group {
     }
 }
 
-/// Whether what an annotation asks for is built.
+/// The state of the code for an annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Built,
@@ -166,7 +166,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Whether an object with this value of the annotation must be refused.
+    /// Returns true if an object with this value of the annotation must be refused.
     pub fn refuses(&self, value: &str) -> bool {
         match self {
             Self::Built | Self::Later => false,
@@ -177,7 +177,7 @@ impl Status {
 }
 
 impl Annotation {
-    /// Whether it is read on objects of this kind.
+    /// Returns true if it is read on objects of this kind.
     pub fn is_read_on(&self, kind: ObjectKind) -> bool {
         self.objects.contains(&kind)
     }
@@ -209,7 +209,7 @@ impl Key {
         WrittenKey { key: self, parameter: Some(parameter) }
     }
 
-    /// Whether a full key, prefix included, is this one.
+    /// Returns true if a full key, prefix included, is this one.
     pub fn matches(&self, key: &str) -> bool {
         let Some(rest) = key.strip_prefix(self.prefix).and_then(|name| name.strip_prefix(self.name)) else {
             return false;
@@ -229,7 +229,7 @@ impl fmt::Display for Key {
 }
 
 impl Parameter {
-    /// What stands for the parameter in documentation and messages.
+    /// The stand-in for the parameter in documentation and messages.
     pub const fn placeholder(self) -> &'static str {
         match self {
             Self::Name => "<name>",
@@ -239,7 +239,7 @@ impl Parameter {
         }
     }
 
-    /// Whether this can be the parameter; an annotation with another one is never read.
+    /// Returns true if this can be the parameter; an annotation with another one is never read.
     pub fn accepts(self, value: &str) -> bool {
         let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0 && port.to_string() == text);
         let is_listener = |protocols: &[&str]| {

@@ -59,7 +59,7 @@ pub(in crate::desired) struct GivenGroups<'r> {
     pub(in crate::desired) manage: Option<bool>,
     /// The diagnostic for rules to the targets that need the shared group, where a flag turns that off.
     pub(in crate::desired) without_shared: WithoutShared<'r>,
-    /// How many groups stand for those whose identifiers are known after apply.
+    /// The number of groups that stand for those whose identifiers are known after apply.
     pub(in crate::desired) placeholders: usize,
 }
 

@@ -28,7 +28,7 @@ const MANAGE_RULES: &str = keys::MANAGE_BACKEND_SECURITY_GROUP_RULES.as_str();
 pub(super) struct Access {
     /// In the order of the request.
     pub(super) security_groups: Vec<SecurityGroupReference>,
-    /// Whom nodes and pods let in; `None` where their rules are the user's.
+    /// The group that nodes and pods let in; `None` where their rules are the user's.
     pub(super) backend_source: Option<SecurityGroupReference>,
 }
 
@@ -37,7 +37,7 @@ impl Access {
         Self { security_groups: groups.all, backend_source: groups.source }
     }
 
-    /// Whether the first group is the stack's own.
+    /// Returns true if the first group is the stack's own.
     pub(super) fn is_managed(&self) -> bool {
         self.security_groups.contains(&SecurityGroupReference::Managed)
     }
@@ -74,7 +74,7 @@ impl Member<'_> {
 type RequestedAccess = (Option<Vec<String>>, Option<bool>, Option<Sourced<Vec<Source>>>);
 
 impl<'a> Builder<'a> {
-    /// What one member asks for.
+    /// The access that one member asks for.
     pub(super) fn requested_access(&mut self, member: Member<'a>) -> Result<RequestedAccess, Failed> {
         let Member { ingress, annotations, .. } = member;
         let given = self.value(ingress, None, annotations.string_list(keys::SECURITY_GROUPS));
@@ -157,7 +157,7 @@ impl<'a> Builder<'a> {
         Ok(Access::of(security_groups::managed(&mut self.sink, self.config, self.facts, first)?))
     }
 
-    /// Where somebody is set aside: the groups of the load balancer, if they are a user's.
+    /// The groups of the load balancer, if they are a user's and a member is frozen.
     fn current_access(&mut self, frozen: &BTreeSet<ObjectName>) -> Result<Option<Access>, Unmerged> {
         let Some(observed) = self.observed_if_frozen(frozen)? else { return Ok(None) };
         let Some(balancer) = observed.load_balancers.first() else { return Ok(None) };

@@ -168,7 +168,7 @@ impl<'a> Builder<'a> {
         if to_freeze.is_empty() { Ok(()) } else { Err(Unmerged::Freeze(to_freeze)) }
     }
 
-    /// Where everybody who stays is set aside, and somebody leaves: the load balancer as it is.
+    /// The load balancer as it is: for a group whose remaining members are all frozen while another leaves.
     pub(super) fn retain_existing(&mut self) -> Option<Stack> {
         let Ok(current) = self.current() else { return None };
         let empty = Stack::empty(self.group.clone());

@@ -33,17 +33,17 @@ pub(super) struct MemberSpec<'a> {
     pub(super) tags: Tags,
     /// The HTTPS port to redirect to.
     pub(super) redirect: Option<Sourced<i32>>,
-    /// Who may come in, where it says so.
+    /// The sources that may come in, where it names any.
     pub(super) sources: Option<Sourced<Vec<Source>>>,
     pub(super) ports: BTreeMap<u16, PortSpec>,
 }
 
-/// What a member asks for of one listener.
+/// A member's request for one listener.
 pub(super) struct PortSpec {
     pub(super) protocol: ListenerProtocol,
     /// In the member's order, or the order of ARNs where they were found; none on listeners without TLS.
     pub(super) certificates: Vec<CertificateArn>,
-    /// Why they are known only after apply, where they are.
+    /// The reason why they are known only after apply, where they are.
     pub(super) certificates_after_apply: Option<&'static str>,
     pub(super) mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
     pub(super) ssl_policy: Option<String>,

@@ -57,7 +57,7 @@ use crate::{
     diagnostics::{Code, Severity},
 };
 
-/// What is wrong with IngressClassParams by themselves: field, what is wrong with it, and what to do.
+/// Returns the mistakes in IngressClassParams by themselves: field, message and fix.
 #[must_use]
 pub fn params_mistakes(spec: &crate::api::crd::IngressClassParamsSpec) -> Vec<(String, String, String)> {
     settings::mistakes(spec)

@@ -27,10 +27,10 @@ pub(super) struct Routes {
     target_groups: IndexMap<ResourceId, TargetGroup>,
 }
 
-/// What of a member's routes comes to be: rules that can never do anything are left out.
+/// The part of a member's routes that comes to be: rules that can never do anything are left out.
 #[derive(Default)]
 pub(super) struct RouteUsage {
-    /// How many rules on all listeners.
+    /// The number of rules on all listeners.
     pub(super) rules: usize,
     /// The target groups that the rules and default actions name.
     pub(super) target_groups: BTreeSet<TargetGroupReference>,

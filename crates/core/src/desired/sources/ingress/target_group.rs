@@ -89,7 +89,7 @@ impl<'a> Builder<'a> {
         Ok(resource)
     }
 
-    /// What the annotations of the Service and the Ingress say of the target group.
+    /// The request for the target group in the annotations of the Service and the Ingress.
     fn requested_target_group(
         &mut self,
         member: Member<'a>,

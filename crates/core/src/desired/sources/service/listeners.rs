@@ -148,7 +148,7 @@ impl<'a> Builder<'a> {
             Ok(asked) => asked.unwrap_or(self.config.enable_tcp_udp_listener),
             Err(error) => {
                 let message = format!("the value `{}` is no boolean and has no effect", error.value);
-                self.warning(Code::InvalidValue, &key(TCP_UDP), &message, &error.fix);
+                self.warning(Code::InvalidValue, &key(TCP_UDP), &message, &error.fix());
                 self.config.enable_tcp_udp_listener
             }
         }

@@ -33,7 +33,7 @@ const CLIENT_ROUTING: &str = "dns_record.client_routing_policy";
 const CLIENT_ROUTING_POLICIES: [&str; 3] =
     ["any_availability_zone", "partial_availability_zone_affinity", "availability_zone_affinity"];
 
-/// Where a load balancer stands.
+/// The place of a load balancer.
 pub(super) struct Placement {
     pub(super) scheme: Scheme,
     /// Their blocks are known only where something depends on them.
@@ -71,7 +71,7 @@ impl Builder<'_> {
         Ok(scheme.unwrap_or_else(usual))
     }
 
-    /// Whether the load balancer is, or will be made, in security groups: one that is in none cannot be given any, and neither
+    /// Returns true if the load balancer is, or will be made, in security groups: one that is in none cannot be given any, and neither
     /// does the one that replaces it get any. `None` where there is none yet.
     pub(super) fn is_in_groups(&self, scheme: Option<Scheme>) -> Option<bool> {
         let existing = scheme.and_then(|scheme| subnets::existing_of_scheme(self.facts, scheme));

@@ -33,7 +33,7 @@ const TYPE: Key = keys::TYPE;
 const TARGET_TYPE: Key = keys::NLB_TARGET_TYPE;
 const ATTRIBUTES: Key = keys::ATTRIBUTES;
 
-/// Whose a Service's load balancer is.
+/// The owner of a Service's load balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// This controller makes it.
@@ -43,7 +43,7 @@ pub enum Ownership {
     Foreign,
 }
 
-/// Why no load balancer is made of a Service.
+/// The reason why no load balancer is made of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Foreign<'a> {
     Deleting,

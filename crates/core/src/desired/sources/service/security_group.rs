@@ -108,7 +108,7 @@ impl Builder<'_> {
         groups.map(Access::of).map_err(|_| Failed)
     }
 
-    /// What a load balancer without security groups does not heed. Source ranges are not among it: they are for its
+    /// Warns of annotations that a load balancer without security groups does not heed. Source ranges are not among it: they are for its
     /// targets' rules.
     fn warn_without_effect(&mut self, given: &[String], without: Option<NoSecurityGroups>) {
         let why = match without {

@@ -288,7 +288,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Who may reach the targets, on which ports.
+    /// The sources that may reach the targets, by port.
     #[allow(clippy::too_many_arguments)]
     fn networking(
         &mut self,

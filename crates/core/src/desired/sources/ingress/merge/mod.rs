@@ -30,7 +30,7 @@ use crate::{
 /// Values by key, and who asks for each.
 pub(super) type Attributed = (Attributes, BTreeMap<String, Cause>);
 
-/// Why parts do not come together.
+/// The reason why members' specs cannot be merged.
 pub(super) enum Unmerged {
     /// Because of these members, who were told.
     Freeze(BTreeSet<ObjectName>),
@@ -44,7 +44,7 @@ impl From<Failed> for Unmerged {
     }
 }
 
-/// What the group asks for, without routes.
+/// The group's request, without routes.
 pub(super) struct Merged {
     pub(super) name: Option<LoadBalancerName>,
     pub(super) scheme: Scheme,
@@ -57,7 +57,7 @@ pub(super) struct Merged {
     pub(super) ports: BTreeMap<u16, MergedPort>,
 }
 
-/// What the group asks for of one listener.
+/// The group's request for one listener.
 pub(super) struct MergedPort {
     pub(super) protocol: ListenerProtocol,
     pub(super) default_certificate: Option<CertificateArn>,
@@ -67,7 +67,7 @@ pub(super) struct MergedPort {
     pub(super) ssl_policy: Option<String>,
     pub(super) sources: Option<Vec<Source>>,
     pub(super) attributes: Attributed,
-    /// Whose default backend it has.
+    /// The member whose default backend it has.
     pub(super) default_of: Option<ObjectName>,
     pub(super) cause: Cause,
 }
@@ -81,7 +81,7 @@ pub(super) struct Decided {
 }
 
 impl<'a> Builder<'a> {
-    /// What AWS has of the group, where there is a load balancer.
+    /// The observed state of the group, where there is a load balancer.
     pub(super) fn current(&mut self) -> Result<Option<&'a ObservedStack>, Unmerged> {
         let facts = self.facts;
         if facts.existing.is_none() {
@@ -94,7 +94,7 @@ impl<'a> Builder<'a> {
         Ok(facts.current.as_deref())
     }
 
-    /// What AWS has, where somebody is set aside whose wishes are not known.
+    /// The observed state, where a member is frozen, whose requests are not known.
     pub(super) fn observed_if_frozen(
         &mut self,
         frozen: &BTreeSet<ObjectName>,

@@ -52,8 +52,8 @@ impl<'a> Builder<'a> {
     /// The sources of a port: those that members name, and those that AWS has and frozen members may ask for. `None` is
     /// everywhere.
     ///
-    /// Where a member that is served says who may come in, no more than that is kept: neither what nobody asks for, nor that
-    /// everybody may come where nobody says otherwise.
+    /// If a member that is served names sources, only sources that a frozen member may ask for are kept: neither one for which no
+    /// member asks, nor everywhere where no member says otherwise.
     pub(super) fn with_retained_sources(
         &mut self,
         specs: &[MemberSpec<'a>],
