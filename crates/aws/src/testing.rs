@@ -11,7 +11,7 @@ use crate::{AwsReader, AwsWriter, CallObserver, ConnectOptions, LeaderTerm, Writ
 /// The number of attempts of a write that AWS throttles.
 pub const TRIES: usize = crate::client::TRIES as usize;
 
-/// Returns clients that speak with a server on loopback.
+/// Returns clients of a server on loopback.
 #[must_use]
 pub fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> AwsReader {
     let config = config().into_builder().endpoint_url(endpoint).build();

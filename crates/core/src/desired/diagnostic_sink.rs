@@ -119,14 +119,16 @@ impl DiagnosticSink {
         Failed
     }
 
-    /// Reports an invalid value of an annotation.
+    /// Reports an invalid value of an annotation. The message has the allowed values, so the fix does not.
     pub(super) fn annotation_error(&mut self, object: ObjectReference, error: &AnnotationError) -> Failed {
-        // The message already has the allowed values.
-        let fix = match error.fix.strip_prefix(&format!("write {}", error.allowed)) {
-            Some(rest) => rest.trim_start_matches("; "),
-            None => &error.fix,
-        };
-        self.report(Severity::Error, object, Code::InvalidValue, &error.key, &error.to_string(), fix)
+        self.report(
+            Severity::Error,
+            object,
+            Code::InvalidValue,
+            &error.key,
+            &error.to_string(),
+            &error.fix.after_allowed(),
+        )
     }
 
     /// Reports annotations that are unknown, not built, or not to be ignored; those fail.

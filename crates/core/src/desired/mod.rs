@@ -7,6 +7,7 @@
 mod config;
 mod diagnostic_sink;
 mod membership;
+mod shared;
 pub mod sources;
 
 use std::collections::BTreeSet;

@@ -43,7 +43,7 @@ impl<T: fmt::Display> fmt::Display for Value<T> {
     }
 }
 
-/// Everything that a group of Ingresses or a Service shall have in AWS. Empty when nobody asks for it: then everything goes.
+/// The desired AWS resources of a group of Ingresses or a Service. Empty when no object asks for any: then everything is deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stack {
     /// Its owner.

@@ -22,7 +22,7 @@ const SERVICE_LABELS: [&str; 2] = ["service.k8s.aws/stack-namespace", "service.k
 pub enum StackId {
     /// `alb.ingress.kubernetes.io/group.name`
     Group(String),
-    /// One Ingress, a group of its own.
+    /// A single Ingress, as a group of its own.
     Ingress(ObjectName),
     /// A Service with a load balancer of its own.
     Service(ObjectName),
@@ -80,7 +80,7 @@ impl StackId {
         }
     }
 
-    /// Returns the stack whose labels an object carries. Anybody can write labels.
+    /// Returns the stack whose labels an object carries. Any user can write labels.
     #[must_use]
     pub fn of_labels(labels: &BTreeMap<String, String>) -> Option<Self> {
         let label = |key: &str| labels.get(key).cloned();

@@ -37,7 +37,7 @@ mod target_group;
 
 pub use self::member_resources::member_resources;
 
-/// The steps that make what AWS has into what it shall have, empty when they agree; or what has to be read first.
+/// Returns the steps from the observed to the desired state, empty when they agree; or the reads that are needed first.
 #[must_use]
 pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
     let reads = reads::reads(stack, observed);

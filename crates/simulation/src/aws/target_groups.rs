@@ -330,7 +330,7 @@ impl Session<'_> {
         }
         for target in targets {
             group.healths.remove(&target);
-            // What serves nobody has no requests to end.
+            // A target without a listener has no requests to end.
             let registered = group.targets.remove(&target).is_some();
             if registered && is_used {
                 group.draining.insert(target, now);

@@ -349,7 +349,7 @@ impl Applier {
     fn check_created(&self, kind: &'static str, name: &str, arn: &str, stack: &StackId) -> Result<(), StepError> {
         match self.inventory.tags_of(arn) {
             Some(Tagging::Read(tags)) => Err(self.there_already(kind, name, Some(&tags), stack)),
-            // AWS has not told yet whose it is: ours, most likely, from a creation whose answer was lost.
+            // AWS has not returned its owner yet: ours, most likely, from a creation whose answer was lost.
             Some(Tagging::Unread) => Err(StepError::ThereAlready { kind, name: name.to_owned() }),
             None => Ok(()),
         }

@@ -1,10 +1,14 @@
 //! The grammar of an annotation's value, in a form that checks a value and describes the allowed ones.
 
+use std::collections::BTreeMap;
+
 use super::json::Document;
 use super::{
-    choice, parse_action, parse_cognito_provider, parse_conditions, parse_jwt_validation, parse_listen_ports,
-    parse_mutual_authentication, parse_oidc_provider, parse_transforms, values,
+    Action, CognitoProvider, JwtValidation, MutualAuthentication, OidcProvider, choice, parse_action,
+    parse_cognito_provider, parse_conditions, parse_jwt_validation, parse_listen_ports, parse_mutual_authentication,
+    parse_oidc_provider, parse_transforms, values,
 };
+use crate::model::{Condition, ListenerProtocol, Transform};
 
 /// The grammar of an annotation's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,21 +76,79 @@ impl JsonShape {
         }
     }
 
-    fn check(self, value: &str) -> Result<(), String> {
-        match self {
-            Self::ListenPorts => parse_listen_ports(value).map(drop),
-            Self::Action => parse_action(value).map(drop),
-            Self::Plan => Document::parse(value).map(drop),
-            Self::CognitoProvider => parse_cognito_provider(value).map(drop),
-            Self::OidcProvider => parse_oidc_provider(value).map(drop),
-            Self::JwtValidation => parse_jwt_validation(value).map(drop),
-            Self::MutualAuthentication => parse_mutual_authentication(value).map(drop),
-            Self::Conditions => parse_conditions(value).map(drop),
-            Self::Transforms => parse_transforms(value).map(drop),
+    fn parse<'v>(self, value: &str) -> Result<Parsed<'v>, String> {
+        Ok(match self {
+            Self::ListenPorts => Parsed::ListenPorts(parse_listen_ports(value)?),
+            Self::Action => Parsed::Action(parse_action(value)?),
+            Self::Conditions => Parsed::Conditions(parse_conditions(value)?),
+            Self::Transforms => Parsed::Transforms(parse_transforms(value)?),
+            Self::CognitoProvider => Parsed::CognitoProvider(parse_cognito_provider(value)?),
+            Self::OidcProvider => Parsed::OidcProvider(parse_oidc_provider(value)?),
+            Self::JwtValidation => Parsed::JwtValidation(parse_jwt_validation(value)?),
+            Self::MutualAuthentication => Parsed::MutualAuthentication(parse_mutual_authentication(value)?),
+            Self::Plan => Document::parse(value).map(|_| Parsed::Unread)?,
             Self::NetworkAction => match Document::parse(value)? {
-                Document::Object(_) | Document::Null => Ok(()),
-                _ => Err("it is not a JSON object".into()),
+                Document::Object(_) | Document::Null => Parsed::Unread,
+                _ => return Err("it is not a JSON object".into()),
             },
+        })
+    }
+}
+
+/// A value that obeys its grammar.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Parsed<'v> {
+    Text(&'v str),
+    Bool(bool),
+    Int32(i32),
+    Int64(i64),
+    List(Vec<String>),
+    Map(BTreeMap<String, String>),
+    Word(&'static str),
+    ListenPorts(BTreeMap<u16, ListenerProtocol>),
+    Action(Action),
+    Conditions(Vec<Condition>),
+    Transforms(Vec<Transform>),
+    CognitoProvider(CognitoProvider),
+    OidcProvider(OidcProvider),
+    JwtValidation(JwtValidation),
+    MutualAuthentication(BTreeMap<u16, MutualAuthentication>),
+    /// JSON that nothing reads yet.
+    Unread,
+}
+
+/// The fix for a value that is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fix {
+    /// To write an allowed value, perhaps with a hint about writing it.
+    Allowed { hint: Option<&'static str> },
+    /// To write this word.
+    Write(&'static str),
+    /// To write one of these words.
+    Choose(&'static [&'static str]),
+    /// To remove the white space around the value.
+    RemoveWhiteSpace,
+}
+
+impl Fix {
+    /// Returns the fix in words, where the allowed values have not been said: `allowed` describes them.
+    #[must_use]
+    pub fn in_full(&self, allowed: &str) -> String {
+        match self {
+            Self::Allowed { hint: None } => format!("write {allowed}"),
+            Self::Allowed { hint: Some(hint) } => format!("write {allowed}; {hint}"),
+            Self::Write(word) => format!("write `{word}`"),
+            Self::Choose(words) => format!("write {}", choice(words)),
+            Self::RemoveWhiteSpace => "remove the white space around the value".into(),
+        }
+    }
+
+    /// Returns the fix in words, after the allowed values have been said: empty where they say all.
+    #[must_use]
+    pub fn after_allowed(&self) -> String {
+        match self {
+            Self::Allowed { hint } => hint.unwrap_or_default().into(),
+            Self::Write(_) | Self::Choose(_) | Self::RemoveWhiteSpace => self.in_full(""),
         }
     }
 }
@@ -117,26 +179,32 @@ impl Grammar {
     }
 
     /// Checks a value. The error is the reason why it is not allowed.
-    pub fn check(&self, value: &str) -> Result<(), String> {
+    pub(super) fn parse<'v>(&self, value: &'v str) -> Result<Parsed<'v>, String> {
         let require = |allowed: bool, reason: &str| {
-            if allowed { Ok(()) } else { Err(reason.to_string()) }
+            if allowed { Ok(Parsed::Text(value)) } else { Err(reason.to_string()) }
         };
         match self {
-            Self::String | Self::StringList => Ok(()),
+            Self::String => Ok(Parsed::Text(value)),
             Self::Text { most_bytes } => require(value.len() <= *most_bytes, "it is too long"),
-            Self::Bool => values::parse_bool(value).map(drop),
+            Self::Bool => values::parse_bool(value).map(Parsed::Bool),
             Self::Int32 { min, max } => {
-                require((*min..=*max).contains(&values::parse_i32(value)?), "it is out of range")
+                let number = values::parse_i32(value)?;
+                require((*min..=*max).contains(&number), "it is out of range").map(|_| Parsed::Int32(number))
             }
-            Self::Int64 => values::parse_i64(value).map(drop),
-            Self::CidrList => values::parse_string_list(value).iter().try_for_each(|range| {
-                range
-                    .parse::<ipnet::IpNet>()
-                    .map(drop)
-                    .map_err(|_| format!("`{}` is not an address range", super::shorten(range)))
-            }),
-            Self::StringMap => values::parse_string_map(value).map(drop),
-            Self::Enum(words) => require(words.contains(&value), "it is none of the allowed words"),
+            Self::Int64 => values::parse_i64(value).map(Parsed::Int64),
+            Self::StringList => Ok(Parsed::List(values::parse_string_list(value))),
+            Self::CidrList => {
+                let ranges = values::parse_string_list(value);
+                match ranges.iter().find(|range| range.parse::<ipnet::IpNet>().is_err()) {
+                    Some(range) => Err(format!("`{}` is not an address range", super::shorten(range))),
+                    None => Ok(Parsed::List(ranges)),
+                }
+            }
+            Self::StringMap => values::parse_string_map(value).map(Parsed::Map),
+            Self::Enum(words) => {
+                let word = words.iter().find(|word| **word == value);
+                word.map(|word| Parsed::Word(word)).ok_or_else(|| "it is none of the allowed words".into())
+            }
             Self::EnumIgnoringCase(words) => {
                 require(words.iter().any(|word| word.eq_ignore_ascii_case(value)), "it is none of the allowed words")
             }
@@ -144,40 +212,50 @@ impl Grammar {
             Self::HealthCheckPort { service_port_names: false } => {
                 require(value == "traffic-port" || values::parse_i32(value).is_ok(), "it is neither")
             }
-            Self::Json(shape) => shape.check(value),
+            Self::Json(shape) => shape.parse(value),
         }
     }
 
-    /// Returns true if the reason that [`Self::check`] gives says more than [`Self::describe`] does.
+    /// Checks that a value is allowed: that it can be read.
+    ///
+    /// # Errors
+    /// The reason why it is not allowed.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        self.parse(value).map(drop)
+    }
+
+    /// Returns true if the reason that [`Self::parse`] gives says more than [`Self::describe`] does.
     pub(super) const fn reason_helps(&self) -> bool {
         matches!(self, Self::CidrList | Self::StringMap | Self::Json(_))
     }
 
     /// Returns the fix for a value that is not allowed.
-    pub(super) fn fix(&self, value: &str) -> String {
+    pub(super) fn fix(&self, value: &str) -> Fix {
         let meant = value.trim();
         if meant != value && self.check(meant).is_ok() {
-            return "remove the white space around the value".into();
+            return Fix::RemoveWhiteSpace;
         }
-        match self {
+        let word = match self {
             Self::Bool => match meant.to_ascii_lowercase().as_str() {
-                "true" | "yes" | "y" | "on" | "enable" | "enabled" => "write `true`".into(),
-                "false" | "no" | "n" | "off" | "disable" | "disabled" => "write `false`".into(),
-                _ => "write `true` or `false`".into(),
+                "true" | "yes" | "y" | "on" | "enable" | "enabled" => Some("true"),
+                "false" | "no" | "n" | "off" | "disable" | "disabled" => Some("false"),
+                _ => None,
             },
-            Self::Enum(words) | Self::EnumIgnoringCase(words) => match nearest_word(words, meant) {
-                Some(word) => format!("write `{word}`"),
-                None => format!("write {}", choice(words)),
+            // The only word is what is allowed.
+            Self::Enum([_]) => None,
+            Self::Enum(words) => nearest_word(words, meant),
+            Self::EnumIgnoringCase(words) => match nearest_word(words, meant) {
+                Some(word) => Some(word),
+                None => return Fix::Choose(words),
             },
-            Self::StringMap => {
-                r"write pairs `key=value` separated by commas; a comma inside a value is written `\,`".into()
-            }
-            other => format!("write {}", other.describe()),
-        }
+            _ => None,
+        };
+        let hint = (*self == Self::StringMap).then_some(r"a comma inside a value is written `\,`");
+        word.map_or(Fix::Allowed { hint }, Fix::Write)
     }
 }
 
-fn nearest_word<'a>(words: &[&'a str], value: &str) -> Option<&'a str> {
+fn nearest_word(words: &[&'static str], value: &str) -> Option<&'static str> {
     let value = value.to_ascii_lowercase();
     let similarity = |word: &str| strsim::jaro_winkler(&word.to_ascii_lowercase(), &value);
     words.iter().copied().filter(|word| similarity(word) >= 0.85).max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
@@ -242,6 +320,8 @@ mod tests {
             (Grammar::Enum(&["HTTP", "HTTPS"]), "https", "write `HTTPS`"),
             (Grammar::Enum(&["HTTP", "HTTPS"]), "tcp", "write `HTTP` or `HTTPS`"),
             (Grammar::Enum(&["internal", "internet-facing"]), "internet", "write `internet-facing`"),
+            (Grammar::Enum(&["*"]), "**", "write `*`"),
+            (Grammar::EnumIgnoringCase(&["HTTP", "TCP"]), "x", "write `HTTP` or `TCP`"),
             (Grammar::Int32 { min: 1, max: 65535 }, "0", "write a whole number from 1 to 65535"),
             (
                 Grammar::StringMap,
@@ -249,7 +329,52 @@ mod tests {
                 r"write pairs `key=value` separated by commas; a comma inside a value is written `\,`",
             ),
         ] {
-            assert_eq!(grammar.fix(value), fix, "{value:?}");
+            assert_eq!(grammar.fix(value).in_full(&grammar.describe()), fix, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn fixes_after_the_allowed_values() {
+        let hint = r"a comma inside a value is written `\,`";
+        for (grammar, value, fix) in [
+            (Grammar::Bool, "yes", "write `true`"),
+            (Grammar::Bool, "2", ""),
+            (Grammar::Bool, "true ", "remove the white space around the value"),
+            (Grammar::Enum(&["*"]), "**", ""),
+            (Grammar::Enum(&["HTTP", "HTTPS"]), "https", "write `HTTPS`"),
+            (Grammar::Enum(&["HTTP", "HTTPS"]), "tcp", ""),
+            (Grammar::EnumIgnoringCase(&["HTTP", "TCP"]), "x", "write `HTTP` or `TCP`"),
+            (Grammar::Int32 { min: 1, max: 65535 }, "0", ""),
+            (Grammar::StringMap, "a", hint),
+        ] {
+            assert_eq!(grammar.fix(value).after_allowed(), fix, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn values() {
+        let named = Grammar::HealthCheckPort { service_port_names: true };
+        let list = |items: &[&str]| Parsed::List(items.iter().map(|&item| item.to_owned()).collect());
+        for (grammar, value, parsed) in [
+            (Grammar::String, " a ", Parsed::Text(" a ")),
+            (named, "http", Parsed::Text("http")),
+            (Grammar::Bool, "T", Parsed::Bool(true)),
+            (Grammar::Int32 { min: 1, max: 2 }, "2", Parsed::Int32(2)),
+            (Grammar::Int64, "-3", Parsed::Int64(-3)),
+            (Grammar::StringList, "a, b", list(&["a", "b"])),
+            (Grammar::CidrList, "10.0.0.1/8", list(&["10.0.0.1/8"])),
+            (Grammar::StringMap, "a=1", Parsed::Map([("a".to_owned(), "1".to_owned())].into())),
+            (Grammar::Enum(&["HTTP", "HTTPS"]), "HTTPS", Parsed::Word("HTTPS")),
+            (Grammar::EnumIgnoringCase(&["HTTP"]), "http", Parsed::Text("http")),
+            (
+                Grammar::Json(JsonShape::ListenPorts),
+                r#"[{"HTTP":80}]"#,
+                Parsed::ListenPorts([(80, ListenerProtocol::Http)].into()),
+            ),
+            (Grammar::Json(JsonShape::Conditions), "[]", Parsed::Conditions(Vec::new())),
+            (Grammar::Json(JsonShape::Plan), "1", Parsed::Unread),
+        ] {
+            assert_eq!(grammar.parse(value), Ok(parsed), "{value}");
         }
     }
 }

@@ -23,7 +23,7 @@ pub use authentication::{
 };
 pub use check::{Finding, FindingKind, check};
 pub use conditions::parse_conditions;
-pub use grammar::{Grammar, JsonShape};
+pub use grammar::{Fix, Grammar, JsonShape};
 pub use listen_ports::parse_listen_ports;
 pub use markdown::render_markdown;
 pub use reader::{AnnotationError, Annotations, Origin};

@@ -5,9 +5,8 @@ use std::fmt;
 
 use super::registry::{INGRESS_CLASS, ObjectKind, WrittenKey, find, ingress};
 use super::{
-    Action, CognitoProvider, Grammar, JsonShape, JwtValidation, MutualAuthentication, OidcProvider, parse_action,
-    parse_cognito_provider, parse_conditions, parse_jwt_validation, parse_listen_ports, parse_mutual_authentication,
-    parse_oidc_provider, parse_transforms, shorten, values,
+    Action, CognitoProvider, Fix, Grammar, JsonShape, JwtValidation, MutualAuthentication, OidcProvider,
+    grammar::Parsed, shorten,
 };
 use crate::model::{Condition, ListenerProtocol, Transform};
 
@@ -41,7 +40,15 @@ pub struct AnnotationError {
     /// The allowed values, in words.
     pub allowed: String,
     /// The fix.
-    pub fix: String,
+    pub fix: Fix,
+}
+
+impl AnnotationError {
+    /// Returns the fix in full.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        self.fix.in_full(&self.allowed)
+    }
 }
 
 impl fmt::Display for AnnotationError {
@@ -101,32 +108,36 @@ impl<'a> Annotations<'a> {
         found.first().map(|found| (found.origin, found.value))
     }
 
+    /// The value as it is written, whatever else its grammar makes of it.
     pub fn string<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<String>, AnnotationError> {
-        self.read(key, Grammar::String, |value| Ok(value.into()))
+        let (found, listed) = self.layers(key);
+        let Some(found) = found.first() else { return Ok(None) };
+        found.parse(listed.unwrap_or(Grammar::String))?;
+        Ok(Some(found.value.to_owned()))
     }
 
     pub fn bool<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<bool>, AnnotationError> {
-        self.read(key, Grammar::Bool, values::parse_bool)
+        self.read(key, Grammar::Bool, |parsed| if let Parsed::Bool(value) = parsed { Some(value) } else { None })
     }
 
     pub fn i32<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<i32>, AnnotationError> {
-        self.read(key, Grammar::ANY_INT32, values::parse_i32)
+        self.read(key, Grammar::ANY_INT32, |parsed| if let Parsed::Int32(value) = parsed { Some(value) } else { None })
     }
 
     pub fn i64<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<i64>, AnnotationError> {
-        self.read(key, Grammar::Int64, values::parse_i64)
+        self.read(key, Grammar::Int64, |parsed| if let Parsed::Int64(value) = parsed { Some(value) } else { None })
     }
 
     /// A list; present and empty is not the same as absent.
     pub fn string_list<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<Vec<String>>, AnnotationError> {
-        self.read(key, Grammar::StringList, |value| Ok(values::parse_string_list(value)))
+        self.read(key, Grammar::StringList, |parsed| if let Parsed::List(value) = parsed { Some(value) } else { None })
     }
 
     pub fn string_map<'k>(
         &self,
         key: impl Into<WrittenKey<'k>>,
     ) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
-        self.read(key, Grammar::StringMap, values::parse_string_map)
+        self.read(key, Grammar::StringMap, map)
     }
 
     /// A map of both layers together, in which the Service wins key by key.
@@ -134,11 +145,11 @@ impl<'a> Annotations<'a> {
         &self,
         key: impl Into<WrittenKey<'k>>,
     ) -> Result<Option<BTreeMap<String, String>>, AnnotationError> {
-        let (found, grammar) = self.layers(key);
+        let (found, listed) = self.layers(key);
         let mut merged = None;
         for found in found.iter().rev() {
-            let map = found.parse(grammar.unwrap_or(Grammar::StringMap), values::parse_string_map)?;
-            merged.get_or_insert_with(BTreeMap::new).extend(map);
+            let map = found.read(listed, Grammar::StringMap, map)?;
+            merged.get_or_insert_with(BTreeMap::new).extend(map.unwrap_or_default());
         }
         Ok(merged)
     }
@@ -150,63 +161,82 @@ impl<'a> Annotations<'a> {
         allowed: &'static [&'static str],
     ) -> Result<Option<&'static str>, AnnotationError> {
         let (found, _) = self.layers(key);
-        let word = |value: &str| allowed.iter().copied().find(|word| *word == value).ok_or_else(String::new);
-        found.first().map(|found| found.parse(Grammar::Enum(allowed), word)).transpose()
+        let Some(found) = found.first() else { return Ok(None) };
+        found.read(
+            None,
+            Grammar::Enum(allowed),
+            |parsed| {
+                if let Parsed::Word(word) = parsed { Some(word) } else { None }
+            },
+        )
     }
 
     /// `listen-ports`.
     pub fn listen_ports(&self) -> Result<Option<BTreeMap<u16, ListenerProtocol>>, AnnotationError> {
-        self.read(ingress::LISTEN_PORTS, Grammar::Json(JsonShape::ListenPorts), parse_listen_ports)
+        self.read(ingress::LISTEN_PORTS, Grammar::Json(JsonShape::ListenPorts), |parsed| {
+            if let Parsed::ListenPorts(value) = parsed { Some(value) } else { None }
+        })
     }
 
     /// `actions.<name>`.
     pub fn action(&self, name: &str) -> Result<Option<Action>, AnnotationError> {
-        self.read(ingress::ACTIONS.with(name), Grammar::Json(JsonShape::Action), parse_action)
+        self.read(ingress::ACTIONS.with(name), Grammar::Json(JsonShape::Action), |parsed| {
+            if let Parsed::Action(value) = parsed { Some(value) } else { None }
+        })
     }
 
     /// `conditions.<name>`.
     pub fn conditions(&self, name: &str) -> Result<Option<Vec<Condition>>, AnnotationError> {
-        self.read(ingress::CONDITIONS.with(name), Grammar::Json(JsonShape::Conditions), parse_conditions)
+        self.read(ingress::CONDITIONS.with(name), Grammar::Json(JsonShape::Conditions), |parsed| {
+            if let Parsed::Conditions(value) = parsed { Some(value) } else { None }
+        })
     }
 
     /// `transforms.<name>`.
     pub fn transforms(&self, name: &str) -> Result<Option<Vec<Transform>>, AnnotationError> {
-        self.read(ingress::TRANSFORMS.with(name), Grammar::Json(JsonShape::Transforms), parse_transforms)
+        self.read(ingress::TRANSFORMS.with(name), Grammar::Json(JsonShape::Transforms), |parsed| {
+            if let Parsed::Transforms(value) = parsed { Some(value) } else { None }
+        })
     }
 
     /// `auth-idp-cognito`.
     pub fn cognito_provider(&self) -> Result<Option<CognitoProvider>, AnnotationError> {
-        self.read(ingress::AUTH_IDP_COGNITO, Grammar::Json(JsonShape::CognitoProvider), parse_cognito_provider)
+        self.read(ingress::AUTH_IDP_COGNITO, Grammar::Json(JsonShape::CognitoProvider), |parsed| {
+            if let Parsed::CognitoProvider(value) = parsed { Some(value) } else { None }
+        })
     }
 
     /// `auth-idp-oidc`.
     pub fn oidc_provider(&self) -> Result<Option<OidcProvider>, AnnotationError> {
-        self.read(ingress::AUTH_IDP_OIDC, Grammar::Json(JsonShape::OidcProvider), parse_oidc_provider)
+        self.read(ingress::AUTH_IDP_OIDC, Grammar::Json(JsonShape::OidcProvider), |parsed| {
+            if let Parsed::OidcProvider(value) = parsed { Some(value) } else { None }
+        })
     }
 
     /// `jwt-validation`.
     pub fn jwt_validation(&self) -> Result<Option<JwtValidation>, AnnotationError> {
-        self.read(ingress::JWT_VALIDATION, Grammar::Json(JsonShape::JwtValidation), parse_jwt_validation)
+        self.read(ingress::JWT_VALIDATION, Grammar::Json(JsonShape::JwtValidation), |parsed| {
+            if let Parsed::JwtValidation(value) = parsed { Some(value) } else { None }
+        })
     }
 
     /// `mutual-authentication`, by port.
     pub fn mutual_authentication(&self) -> Result<Option<BTreeMap<u16, MutualAuthentication>>, AnnotationError> {
-        self.read(
-            ingress::MUTUAL_AUTHENTICATION,
-            Grammar::Json(JsonShape::MutualAuthentication),
-            parse_mutual_authentication,
-        )
+        self.read(ingress::MUTUAL_AUTHENTICATION, Grammar::Json(JsonShape::MutualAuthentication), |parsed| {
+            if let Parsed::MutualAuthentication(value) = parsed { Some(value) } else { None }
+        })
     }
 
-    /// Reads the value that counts. It must obey the grammar in the list of annotations (or `grammar`, if it is not in the list) and `parse`.
+    /// Reads the value that counts. It must obey the grammar in the list of annotations, or `own` where that one gives no value of
+    /// this type, or the annotation is not in the list.
     fn read<'k, T>(
         &self,
         key: impl Into<WrittenKey<'k>>,
-        grammar: Grammar,
-        parse: impl Fn(&str) -> Result<T, String>,
+        own: Grammar,
+        take: impl Fn(Parsed<'a>) -> Option<T>,
     ) -> Result<Option<T>, AnnotationError> {
         let (found, listed) = self.layers(key);
-        found.first().map(|found| found.parse(listed.unwrap_or(grammar), parse)).transpose()
+        found.first().map_or(Ok(None), |found| found.read(listed, own, take))
     }
 
     /// The layers that have the annotation, the one that counts first, and its grammar in the list of annotations.
@@ -228,9 +258,23 @@ struct Layer<'a> {
     value: &'a str,
 }
 
-impl Layer<'_> {
-    fn parse<T>(&self, grammar: Grammar, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, AnnotationError> {
-        grammar.check(self.value).and_then(|()| parse(self.value)).map_err(|reason| AnnotationError {
+impl<'a> Layer<'a> {
+    fn read<T>(
+        &self,
+        listed: Option<Grammar>,
+        own: Grammar,
+        take: impl Fn(Parsed<'a>) -> Option<T>,
+    ) -> Result<Option<T>, AnnotationError> {
+        if let Some(listed) = listed
+            && let Some(value) = take(self.parse(listed)?)
+        {
+            return Ok(Some(value));
+        }
+        Ok(take(self.parse(own)?))
+    }
+
+    fn parse(&self, grammar: Grammar) -> Result<Parsed<'a>, AnnotationError> {
+        grammar.parse(self.value).map_err(|reason| AnnotationError {
             origin: self.origin,
             key: self.key.into(),
             value: self.value.into(),
@@ -239,6 +283,11 @@ impl Layer<'_> {
             fix: grammar.fix(self.value),
         })
     }
+}
+
+/// Returns the map that a value is, if it is one.
+fn map(parsed: Parsed<'_>) -> Option<BTreeMap<String, String>> {
+    if let Parsed::Map(map) = parsed { Some(map) } else { None }
 }
 
 #[cfg(test)]

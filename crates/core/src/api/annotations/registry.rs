@@ -93,14 +93,63 @@ pub enum ObjectKind {
 /// The way in which values of several Ingresses of one group are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// All that set it must agree: for the whole load balancer, or for a port where it belongs to one.
+    /// All that set it must agree, for the whole load balancer.
     Exclusive,
-    /// The values of all are united. Where they are maps, a key must not have two values.
-    Merged,
+    /// All that set it and listen on a port must agree there.
+    ExclusivePerPort,
+    /// The values are maps, which are united. A key must not have two values. The ports of `listen-ports` are such keys, and their
+    /// protocols the values.
+    UnitedByKey,
+    /// The values are lists, which are united.
+    United,
     /// It affects only the Ingress (or the backend) that sets it.
     PerIngress,
     /// Services have no groups.
     NotApplicable,
+}
+
+/// The rules of [`Group`] as types. A key of such a type has that rule in the list, and only the list makes one, so that a function
+/// that merges by a rule can take no key of another one.
+pub mod group {
+    use super::{Key, WrittenKey};
+
+    macro_rules! rules {
+        ($($(#[$doc:meta])* $rule:ident),* $(,)?) => {
+            $(
+                $(#[$doc])*
+                #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+                pub struct $rule(pub(super) Key);
+
+                impl $rule {
+                    /// Returns the key without its rule.
+                    pub const fn key(self) -> Key {
+                        self.0
+                    }
+                }
+
+                impl From<$rule> for WrittenKey<'_> {
+                    fn from(key: $rule) -> Self {
+                        key.0.into()
+                    }
+                }
+            )*
+        };
+    }
+
+    rules! {
+        /// A key on which all must agree.
+        Exclusive,
+        /// A key on which all must agree on each port.
+        ExclusivePerPort,
+        /// A key whose maps are united.
+        UnitedByKey,
+        /// A key whose lists are united.
+        United,
+        /// A key that is not merged.
+        PerIngress,
+        /// A key of Services.
+        NotApplicable,
+    }
 }
 
 /// The support for an annotation.
@@ -224,10 +273,11 @@ impl fmt::Display for ObjectKind {
 }
 
 /// Rows of the list, in sections that name their source. A row is: constant, name (and parameter), grammar, objects, group, status,
-/// default, description. The constant is the only way to the key, so that what is not in the list cannot be read.
+/// default, description. The constant is the only way to the key, so that what is not in the list cannot be read; that of the same name
+/// in `merged` is the only way to merge it, so that it can only be merged by its rule.
 macro_rules! annotations {
     ($($source:literal, $prefix:literal; {
-        $($constant:ident = $name:literal $(. $parameter:ident)?, $grammar:expr, $objects:expr, $group:expr, $status:expr, $default:literal, $description:literal;)*
+        $($constant:ident = $name:literal $(. $parameter:ident)?, $grammar:expr, $objects:expr, $group:ident, $status:expr, $default:literal, $description:literal;)*
     })*) => {
         $($(
             #[doc = $description]
@@ -239,11 +289,21 @@ macro_rules! annotations {
             };
         )*)*
 
+        /// The keys with the rules by which groups merge them.
+        pub mod merged {
+            use crate::api::annotations::registry::group;
+
+            $($(
+                #[doc = $description]
+                pub const $constant: group::$group = group::$group(super::$constant);
+            )*)*
+        }
+
         pub(super) const ANNOTATIONS: &[Annotation] = &[$($(Annotation {
             key: $constant,
             objects: $objects,
             grammar: $grammar,
-            group: $group,
+            group: super::Group::$group,
             default: $default,
             status: $status,
             description: $description,

@@ -13,7 +13,7 @@ use crate::plan::{
 #[derive(Clone, Copy)]
 pub(super) struct Causes<'a> {
     of_all: &'a Cause,
-    /// Those with a cause of their own.
+    /// The attributes with a cause of their own.
     of_attributes: Option<&'a BTreeMap<String, Cause>>,
 }
 
@@ -34,7 +34,7 @@ fn same_value(wanted: &str, known: &str) -> bool {
 }
 
 impl Planner<'_> {
-    /// Brings the tags of a resource to what is wanted. `sources` are what the controller may have tagged it for.
+    /// Changes the tags of a resource to the desired ones. `sources` are what the controller may have tagged it for.
     pub(super) fn tags(
         &mut self,
         resource: TaggedResource,
@@ -49,7 +49,7 @@ impl Planner<'_> {
         if !keys.is_empty() {
             let remove = StepAction::RemoveTags { resource: resource.clone(), name: name.clone(), keys };
             let remove = Step { action: remove, cause: cause.clone() };
-            // Where there is no room for those that come, those that go make it.
+            // If there is no room for the new ones, the removed ones make it.
             match tags::have_room(&missing, existing) {
                 true => self.untagged.push(remove),
                 false => self.plan.steps.push(remove),
@@ -60,7 +60,7 @@ impl Planner<'_> {
         }
     }
 
-    /// As [`Self::tags`], of what all members share: the tags of members that are set aside stay.
+    /// As [`Self::tags`], for resources that all members share: the tags of frozen members stay.
     pub(super) fn shared_tags(
         &mut self,
         resource: TaggedResource,
@@ -87,7 +87,7 @@ impl Planner<'_> {
         known: &Attributes,
         causes: Causes<'_>,
     ) {
-        // A call for each who asks, so that a refusal is told to the right one; but AWS takes some only together (a log and its
+        // A call for each requester, so that a refusal is reported to the right one; but AWS takes some only together (a log and its
         // bucket): those whose keys differ in their last part alone.
         let mut changes: BTreeMap<&Cause, Attributes> = BTreeMap::new();
         let mut families: BTreeMap<&str, &Cause> = BTreeMap::new();

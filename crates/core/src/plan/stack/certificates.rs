@@ -9,7 +9,7 @@ pub(super) fn missing_certificates(wanted: &Listener, existing: &ObservedListene
     let present =
         |c: &CertificateArn| existing.certificates.contains(c) || existing.default_certificate.as_ref() == Some(c);
     let mut missing: Vec<_> = wanted.certificates.iter().filter(|c| !present(c)).cloned().collect();
-    // The certificate that is the default now and shall be one of the others has to be among them first.
+    // The current default certificate that becomes one of the others has to be among them first.
     missing.extend(
         existing
             .default_certificate
@@ -77,7 +77,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Adds certificates: a step for each member that asks for some, so that a refusal is told to the right one.
+    /// Adds certificates: a step for each member that asks for some, so that a refusal is reported to the right one.
     pub(super) fn add_certificates(
         &mut self,
         wanted: &Listener,

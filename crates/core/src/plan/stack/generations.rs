@@ -29,7 +29,7 @@ impl<'a> Generations<'a> {
         }
     }
 
-    /// The target group that becomes the wanted one: one that the load balancer names already, before one that nobody does.
+    /// Returns the target group that becomes the desired one: one that the load balancer names already, before one that none names.
     pub(super) fn existing(
         &self,
         observed: &'a ObservedStack,

@@ -70,7 +70,7 @@ impl Planner<'_> {
         if fits {
             self.plan.steps.extend(creates);
         } else {
-            // From the bottom, as those that another listener gives up are deleted.
+            // From the bottom, as those that another listener releases are deleted.
             self.later.extend(creates.into_iter().rev());
             self.make_what_fits();
         }
@@ -78,7 +78,7 @@ impl Planner<'_> {
         self.add_certificates_later(listener, &reference, &rest);
     }
 
-    /// A listener that only members set aside ask for: rules of those who have left go, and all else stays.
+    /// A listener that only frozen members ask for: rules of those who have left go, and all else stays.
     pub(super) fn frozen_listener(&mut self, existing: &ObservedListener, cause: &Cause) {
         let in_use = BTreeSet::new();
         let change = RuleChange {
@@ -196,7 +196,7 @@ impl Planner<'_> {
 
     /// Brings the attributes of an existing listener to what is wanted.
     fn listener_attributes(&mut self, wanted: &Listener, existing: &ObservedListener) {
-        // Which attributes a listener can have depends on what it speaks; what it has is not known when that has changed.
+        // The attributes of a listener depend on its protocol; the existing ones are not known when that has changed.
         let unknown = Some(Attributes::new()).filter(|_| existing.protocol != Some(wanted.protocol));
         if let Some(known) = unknown.as_ref().or(existing.attributes.as_ref()) {
             let of = AttributesOf::Listener(ListenerReference::Existing(existing.arn.clone()));

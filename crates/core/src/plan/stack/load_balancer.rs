@@ -75,7 +75,7 @@ impl<'a> Planner<'a> {
                 action: StepAction::SetSecurityGroups { arn: existing.arn.clone(), groups },
                 cause: wanted.cause.clone(),
             };
-            // Once the stack's own group is open, since a new one lets nobody in, and before a redirect leads to a port that
+            // Once the stack's own group is open, since a new one allows no traffic, and before a redirect leads to a port that
             // the groups before did not open. What is redirected now may lead to a port that only those opened.
             let redirected = existing.known_listeners().any(order::redirects_elsewhere);
             let before =

@@ -30,7 +30,7 @@ pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberRe
     let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
     let taken: BTreeSet<RuleArn> = member_resources.values().flat_map(|resources| resources.rules.clone()).collect();
     for listener in stack.listeners.values() {
-        // What is kept besides has an owner, or stands after the last wanted rule that it equals in number.
+        // A rule that is kept in addition has an owner, or comes after the last desired rule that it equals in number.
         let existing = balancer.and_then(|b| b.listener(listener.port)).into_iter().flat_map(|l| &l.rules);
         let mut free = existing.filter(|rule| !taken.contains(&rule.arn)).collect::<Vec<_>>();
         for rule in &listener.rules {

@@ -5,7 +5,7 @@ use crate::model::{ObservedStack, ObservedTargetGroup, Stack};
 use crate::plan::step::Reads;
 
 /// Returns the state that the plan depends on and that is not known: the listeners of the load balancer, unless all of it goes, and attributes that the
-/// stack asks for of what exists.
+/// stack asks for on existing resources.
 pub(super) fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
     let mut reads = Reads::default();
     if let Some(wanted) = &stack.load_balancer {
@@ -20,7 +20,7 @@ pub(super) fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
         reads.load_balancer = unread.then(|| existing.arn.clone()).or(reads.load_balancer);
         reads.listeners_of.extend(Some(existing.arn.clone()).filter(|_| existing.listeners.is_none()));
         let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
-        // What one has that is about to speak something else does not matter, and a TLS listener has none to read.
+        // The attributes of a listener whose protocol is about to change do not matter, and a TLS listener has none to read.
         reads.listeners = listeners
             .filter_map(|listener| existing.listener(listener.port).filter(|l| l.protocol == Some(listener.protocol)))
             .filter(|listener| listener.attributes.is_none())

@@ -24,12 +24,12 @@ impl<'a> Planner<'a> {
         self.push(StepAction::DeleteLoadBalancer { arn, name }, cause);
     }
 
-    /// Lets go of the load balancers that the wanted one has replaced, those whose time has come. Answers the target groups
+    /// Releases the load balancers that the desired one has replaced, those whose time is over. Returns the target groups
     /// of those that stay for now.
     pub(super) fn replaced(&mut self, wanted: &'a LoadBalancer) -> BTreeSet<&'a TargetGroupArn> {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
-        // What a member has that is set aside, the new one does not have.
+        // The new one does not have the resources of frozen members.
         let may_go = serves && self.frozen_resources.none_frozen();
         let unprotected = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
         let due = |old: &ObservedLoadBalancer| may_go && observed.expired.contains(&old.arn);

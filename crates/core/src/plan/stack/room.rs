@@ -24,7 +24,7 @@ impl<'a> Planner<'a> {
         Some(used)
     }
 
-    /// Goes on with what had no room, as far as it has room now.
+    /// Continues with steps that had no room, as far as there is room now.
     pub(super) fn make_what_fits(&mut self) {
         while let Some(next) = self.later.front() {
             let Some(used) = self.used() else { return };

@@ -15,7 +15,7 @@ fn alb<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
 
 fn message<T: fmt::Debug>(result: Result<Option<T>, AnnotationError>) -> String {
     let error = result.unwrap_err();
-    format!("{error}\nfix: {}", error.fix)
+    format!("{error}\nfix: {}", error.fix())
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_wrong_value_of_any_annotation_is_told_with_object_key_value_and_what_is_all
                 assert!(text.contains(part.as_str()), "{part}: {text}");
             }
             assert_eq!(text.contains("` of the Service has the value"), origin == Origin::Service, "{text}");
-            assert!(!error.fix.is_empty(), "{text}");
+            assert!(!error.fix().is_empty(), "{text}");
             wrong += 1;
         }
     }
@@ -302,7 +302,7 @@ proptest! {
                 for kind in annotation.objects {
                     if let Err(error) = read(&layers(annotation, *kind, &values, &none), &suffix, annotation) {
                         prop_assert!(error.to_string().contains(&suffix));
-                        prop_assert!(!error.fix.is_empty());
+                        prop_assert!(!error.fix().is_empty());
                     }
                 }
                 prop_assert!(!annotation.grammar.describe().is_empty());

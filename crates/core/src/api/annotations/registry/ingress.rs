@@ -1,6 +1,6 @@
 //! The annotations of Ingresses, and of the Services behind them.
 
-use super::{Annotation, Group::*, Key, ObjectKind, Parameter, Status::*};
+use super::{Annotation, Key, ObjectKind, Parameter, Status::*};
 use crate::api::annotations::{
     Grammar::{self, *},
     JsonShape::*,
@@ -32,11 +32,11 @@ annotations! {
             "The pool of customer-owned addresses on an Outpost.";
         IPAM_IPV4_POOL_ID = "ipam-ipv4-pool-id", String, INGRESS, Exclusive, Later, "none: addresses of Amazon",
             "The address manager's pool that public addresses are taken from.";
-        LOAD_BALANCER_ATTRIBUTES = "load-balancer-attributes", StringMap, INGRESS, Merged, Built, "none: attributes stay as they are",
+        LOAD_BALANCER_ATTRIBUTES = "load-balancer-attributes", StringMap, INGRESS, UnitedByKey, Built, "none: attributes stay as they are",
             "Attributes of the load balancer. Only those named here are set; removing one does not reset it.";
-        MINIMUM_LOAD_BALANCER_CAPACITY = "minimum-load-balancer-capacity", StringMap, INGRESS, Merged, Later, "none: the reservation stays as it is",
+        MINIMUM_LOAD_BALANCER_CAPACITY = "minimum-load-balancer-capacity", StringMap, INGRESS, UnitedByKey, Later, "none: the reservation stays as it is",
             "The capacity to reserve, as `CapacityUnits=<number>`; 0 ends the reservation.";
-        TAGS = "tags", StringMap, BOTH, Merged, Built, "none",
+        TAGS = "tags", StringMap, BOTH, UnitedByKey, Built, "none",
             "Tags for the AWS resources made for the Ingress. On a Service they are for its target groups, and win key by key. One that is removed here is removed from AWS.";
         WAFV2_ACL_ARN = "wafv2-acl-arn", String, INGRESS, Exclusive, Refused, "none: the association stays as it is",
             "The web ACL (WAFv2) to associate, by ARN; `none` removes the association.";
@@ -52,25 +52,25 @@ annotations! {
             "The security groups of the load balancer, by identifier or by `Name` tag, in place of a managed one.";
         MANAGE_BACKEND_SECURITY_GROUP_RULES = "manage-backend-security-group-rules", Bool, INGRESS, Exclusive, Built, "`false`, or what `--enable-manage-backend-security-group-rules` says",
             "With `security-groups`: whether the controller also allows traffic from the load balancer to the targets.";
-        SECURITY_GROUP_PREFIX_LISTS = "security-group-prefix-lists", StringList, INGRESS, Exclusive, Built, "none",
+        SECURITY_GROUP_PREFIX_LISTS = "security-group-prefix-lists", StringList, INGRESS, ExclusivePerPort, Built, "none",
             "The prefix lists that the managed security group allows.";
-        INBOUND_CIDRS = "inbound-cidrs", CidrList, INGRESS, Exclusive, Built, "`0.0.0.0/0`, and `::/0` where the load balancer has IPv6",
+        INBOUND_CIDRS = "inbound-cidrs", CidrList, INGRESS, ExclusivePerPort, Built, "`0.0.0.0/0`, and `::/0` where the load balancer has IPv6",
             "The address ranges that the managed security group allows.";
         DRY_RUN_PLAN = "dry-run-plan", Json(Plan), INGRESS, PerIngress, Later, "none",
             "An output: the plan that a dry run found for the group of the Ingress.";
     }
     "ingress §2.2", "alb.ingress.kubernetes.io/"; {
-        LISTEN_PORTS = "listen-ports", Json(ListenPorts), INGRESS, Merged, Built, r#"`[{"HTTPS":443}]` where the Ingress names a certificate, otherwise `[{"HTTP":80}]`"#,
+        LISTEN_PORTS = "listen-ports", Json(ListenPorts), INGRESS, UnitedByKey, Built, r#"`[{"HTTPS":443}]` where the Ingress names a certificate, otherwise `[{"HTTP":80}]`"#,
             "The ports to listen on, with their protocols. The rules of an Ingress apply to its own ports.";
         SSL_REDIRECT = "ssl-redirect", PORT, INGRESS, Exclusive, Built, "none: no redirect",
             "The HTTPS port to which every HTTP listener of the load balancer redirects. It must be one of the HTTPS ports.";
-        CERTIFICATE_ARN = "certificate-arn", StringList, INGRESS, Merged, Built, "found in ACM by the host names of the rules",
+        CERTIFICATE_ARN = "certificate-arn", StringList, INGRESS, United, Built, "found in ACM by the host names of the rules",
             "The certificates of the HTTPS listeners, by ARN; the first one is the default certificate.";
-        SSL_POLICY = "ssl-policy", String, INGRESS, Exclusive, Built, "`ELBSecurityPolicy-2016-08`, or what `--default-ssl-policy` says",
+        SSL_POLICY = "ssl-policy", String, INGRESS, ExclusivePerPort, Built, "`ELBSecurityPolicy-2016-08`, or what `--default-ssl-policy` says",
             "The security policy of the HTTPS listeners: protocol versions and ciphers.";
-        MUTUAL_AUTHENTICATION = "mutual-authentication", Json(MutualAuthentication), INGRESS, Exclusive, Built, "none: the setting stays as it is",
+        MUTUAL_AUTHENTICATION = "mutual-authentication", Json(MutualAuthentication), INGRESS, ExclusivePerPort, Built, "none: the setting stays as it is",
             "Whether and how HTTPS listeners ask clients for a certificate: `mode` is `off`, `passthrough` or `verify`, which needs a `trustStore` by name or ARN. Without an entry the listener stays as it is.";
-        LISTENER_ATTRIBUTES = "listener-attributes".Listener, StringMap, INGRESS, Merged, Built, "none: attributes stay as they are",
+        LISTENER_ATTRIBUTES = "listener-attributes".Listener, StringMap, INGRESS, UnitedByKey, Built, "none: attributes stay as they are",
             "Attributes of the listener with this protocol and port. Only those named here are set; removing one does not reset it.";
         CREATE_ACM_CERT = "create-acm-cert", Bool, INGRESS, PerIngress, Later, "`false`",
             "Whether to request certificates from ACM for the host names of the Ingress. It has an effect only with the gate `EnableCertificateManagement`; without it, certificates are found in ACM by host name.";
@@ -146,7 +146,7 @@ annotations! {
             "The subnets of the Network Load Balancer in front.";
         FRONTEND_NLB_SECURITY_GROUPS = "frontend-nlb-security-groups", StringList, INGRESS, Exclusive, Refused, "those of the Application Load Balancer",
             "The security groups of the Network Load Balancer in front.";
-        FRONTEND_NLB_LISTENER_PORT_MAPPING = "frontend-nlb-listener-port-mapping", StringMap, INGRESS, Merged, Refused, "every port to the same port",
+        FRONTEND_NLB_LISTENER_PORT_MAPPING = "frontend-nlb-listener-port-mapping", StringMap, INGRESS, UnitedByKey, Refused, "every port to the same port",
             "The ports of the Network Load Balancer in front and the ports they lead to, as `<port in front>=<port behind>`.";
         FRONTEND_NLB_EIP_ALLOCATIONS = "frontend-nlb-eip-allocations", StringList, INGRESS, Exclusive, Refused, "none: addresses of Amazon",
             "The elastic addresses of the Network Load Balancer in front, one to a subnet.";

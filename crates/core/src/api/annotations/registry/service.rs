@@ -1,6 +1,6 @@
 //! The annotations of Services that get a Network Load Balancer.
 
-use super::{Annotation, Group::*, Key, ObjectKind, Parameter, Status::*};
+use super::{Annotation, Key, ObjectKind, Parameter, Status::*};
 use crate::api::annotations::{
     Grammar::{self, *},
     JsonShape::*,

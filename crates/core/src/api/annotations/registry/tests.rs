@@ -69,6 +69,27 @@ fn each_entry_is_whole() {
     }
 }
 
+/// The rules of built annotations, written out a second time.
+#[test]
+fn rules_of_groups() {
+    use Group::*;
+    let names = |rule: Group| {
+        let of_rule = ANNOTATIONS.iter().filter(|row| row.group == rule && row.status == Status::Built);
+        of_rule.map(|row| row.key.name).collect::<Vec<_>>().join(" ")
+    };
+    for (rule, expected) in [
+        (
+            Exclusive,
+            "load-balancer-name scheme ip-address-type subnets security-groups manage-backend-security-group-rules ssl-redirect",
+        ),
+        (ExclusivePerPort, "security-group-prefix-lists inbound-cidrs ssl-policy mutual-authentication"),
+        (UnitedByKey, "load-balancer-attributes tags listen-ports listener-attributes"),
+        (United, "certificate-arn"),
+    ] {
+        assert_eq!(names(rule), expected, "{rule:?}");
+    }
+}
+
 #[test]
 fn what_is_built() {
     let built = ANNOTATIONS

@@ -4,16 +4,15 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::{
-    Builder, Failed, Member, cause,
-    member_spec::MemberSpec,
-    merge::{Setting, Unmerged},
-    settings::Sourced,
-};
+use super::{Builder, Failed, Member, cause, member_spec::MemberSpec, merge::Unmerged, settings::Sourced};
 use crate::{
-    api::annotations::registry::ingress as keys,
+    api::annotations::registry::ingress::{self as keys, merged},
+    desired::shared::{
+        self,
+        security_groups::{self, GivenGroups, SecurityGroups, Unusable, WithoutShared},
+    },
     diagnostics::{Code, Severity},
-    facts::{Fact, FactQuery},
+    facts::Fact,
     model::{
         ManagedSecurityGroup, ObjectName, ObjectReference, ResourceId, SecurityGroupId, SecurityGroupReference,
         SecurityGroupRule, Source, Tags, Value, names,
@@ -29,11 +28,15 @@ const MANAGE_RULES: &str = keys::MANAGE_BACKEND_SECURITY_GROUP_RULES.as_str();
 pub(super) struct Access {
     /// In the order of the request.
     pub(super) security_groups: Vec<SecurityGroupReference>,
-    /// Whom nodes and pods let in; `None` where their rules are the user's.
+    /// The group that nodes and pods let in; `None` where their rules are the user's.
     pub(super) backend_source: Option<SecurityGroupReference>,
 }
 
 impl Access {
+    fn of(groups: SecurityGroups) -> Self {
+        Self { security_groups: groups.all, backend_source: groups.source }
+    }
+
     /// Returns true if the first group is the stack's own.
     pub(super) fn is_managed(&self) -> bool {
         self.security_groups.contains(&SecurityGroupReference::Managed)
@@ -42,13 +45,7 @@ impl Access {
 
 /// The port of a listener, opened to a source.
 pub(super) fn open_to(port: u16, source: &Source) -> SecurityGroupRule {
-    SecurityGroupRule {
-        protocol: "tcp".to_owned(),
-        from_port: Some(i32::from(port)),
-        to_port: Some(i32::from(port)),
-        source: source.clone(),
-        description: String::new(),
-    }
+    security_groups::rule("tcp", i32::from(port), i32::from(port), source.clone())
 }
 
 /// Returns address ranges and prefix lists as EC2 keeps them: a range without host bits, as only so it is found again.
@@ -106,9 +103,10 @@ impl<'a> Builder<'a> {
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<Access, Unmerged> {
         let list = |names: &Vec<String>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        let given = self.agree(
+        let given = self.merge_exclusive(
             specs,
-            &Setting { field: keys::SECURITY_GROUPS.into(), what: "the list of security groups" },
+            merged::SECURITY_GROUPS,
+            "the list of security groups",
             |spec| spec.security_groups.clone(),
             |observed, names| {
                 let present = observed.load_balancers.first().map(|balancer| &balancer.security_groups);
@@ -116,12 +114,10 @@ impl<'a> Builder<'a> {
             },
             list,
         )?;
-        let manage = self.agree(
+        let manage = self.merge_exclusive(
             specs,
-            &Setting {
-                field: keys::MANAGE_BACKEND_SECURITY_GROUP_RULES.into(),
-                what: "whether rules to the targets are managed",
-            },
+            merged::MANAGE_BACKEND_SECURITY_GROUP_RULES,
+            "whether rules to the targets are managed",
             |spec| spec.manage_backend_rules,
             |_, _| false,
             ToString::to_string,
@@ -133,41 +129,32 @@ impl<'a> Builder<'a> {
             };
         };
         let requesters = || specs.iter().filter(|spec| spec.security_groups.is_some()).map(|spec| spec.member.name());
-        let freeze = || Unmerged::Freeze(requesters().cloned().collect());
         let requester = requesters().next().ok_or(Unmerged::Failed)?;
-        let fact = self.facts.security_groups(&given);
-        let object = ObjectReference::ingress(requester);
-        let found =
-            self.sink.resolve(fact, FactQuery::SecurityGroups(given), object, Code::InvalidValue, SECURITY_GROUPS);
-        let manage = manage.unwrap_or(self.config.enable_manage_backend_security_group_rules);
-        let shared = match (manage, self.config.enable_backend_security_group) {
-            (false, _) => None,
-            (true, true) => Some(SecurityGroupReference::SharedBackend(self.backend_security_group(requester)?)),
-            (true, false) => {
-                let message = "the rules from given security groups to the targets need the shared backend security group, which `--enable-backend-security-group=false` turns off";
-                let fix =
-                    "turn the flag on, or set the annotation to `false` and keep the rules of nodes and pods yourself";
-                self.error(requester, Code::InvalidValue, MANAGE_RULES, message, fix);
-                return Err(freeze());
+        let request = GivenGroups {
+            object: ObjectReference::ingress(requester),
+            names: given,
+            field: SECURITY_GROUPS,
+            manage,
+            without_shared: WithoutShared {
+                code: Code::InvalidValue,
+                field: MANAGE_RULES,
+                message: "the rules from given security groups to the targets need the shared backend security group, which `--enable-backend-security-group=false` turns off",
+                fix: "turn the flag on, or set the annotation to `false` and keep the rules of nodes and pods yourself",
+            },
+            placeholders: 1,
+        };
+        security_groups::given(&mut self.sink, self.config, self.facts, request).map(Access::of).map_err(|unusable| {
+            match unusable {
+                Unusable::Request => Unmerged::Freeze(requesters().cloned().collect()),
+                Unusable::Shared => Unmerged::Failed,
             }
-        };
-        let mut security_groups: Vec<_> = match found.map_err(|Failed| freeze())? {
-            Value::Known(ids) => ids.into_iter().map(|id| SecurityGroupReference::Given(Value::Known(id))).collect(),
-            Value::AfterApply(why) => vec![SecurityGroupReference::Given(Value::AfterApply(why))],
-        };
-        security_groups.extend(shared.clone());
-        Ok(Access { security_groups, backend_source: shared })
+        })
     }
 
     /// A group of the stack's own, and the shared one.
     fn managed_access(&mut self, specs: &[MemberSpec<'a>]) -> Result<Access, Unmerged> {
-        let mut security_groups = vec![SecurityGroupReference::Managed];
-        if self.config.enable_backend_security_group {
-            let first = specs.first().ok_or(Unmerged::Failed)?.member.name();
-            security_groups.push(SecurityGroupReference::SharedBackend(self.backend_security_group(first)?));
-        }
-        let backend_source = security_groups.last().cloned();
-        Ok(Access { security_groups, backend_source })
+        let first = ObjectReference::ingress(specs.first().ok_or(Unmerged::Failed)?.member.name());
+        Ok(Access::of(security_groups::managed(&mut self.sink, self.config, self.facts, first)?))
     }
 
     /// Returns the groups of the existing load balancer, if they are a user's and some members are frozen.
@@ -190,15 +177,6 @@ impl<'a> Builder<'a> {
         Ok(Some(Access { security_groups: given.chain(backend_source.clone()).collect(), backend_source }))
     }
 
-    fn backend_security_group(&mut self, member: &ObjectName) -> Result<Value<SecurityGroupId>, Failed> {
-        if let Some(id) = &self.config.backend_security_group {
-            return Ok(Value::Known(id.clone()));
-        }
-        let fact = self.facts.backend_security_group();
-        let object = ObjectReference::ingress(member);
-        self.sink.resolve(fact, FactQuery::BackendSecurityGroup, object, Code::Unsupported, "spec")
-    }
-
     /// The stack's own group.
     pub(super) fn managed_security_group(
         &self,
@@ -210,12 +188,7 @@ impl<'a> Builder<'a> {
             name: self.named(|cluster| names::managed_security_group(cluster, self.group)),
             description: names::MANAGED_GROUP_DESCRIPTION,
             ingress: rules,
-            tags: self.group.resource_tags(
-                &self.config.cluster,
-                &ResourceId::managed_security_group(),
-                &self.config.default_tags,
-                user_tags,
-            ),
+            tags: shared::tags::of_resource(self.config, self.group, &ResourceId::managed_security_group(), user_tags),
             cause: cause(ingress, "spec"),
         }
     }

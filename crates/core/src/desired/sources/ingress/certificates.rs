@@ -2,6 +2,7 @@
 
 use super::{Builder, Failed, Member};
 use crate::{
+    desired::shared::certificates,
     diagnostics::{Code, Severity},
     facts::FactQuery,
     model::{CertificateArn, ObjectReference, Value},
@@ -27,18 +28,13 @@ impl<'a> Builder<'a> {
     /// The certificates that the Ingress names, each once.
     pub(super) fn named_certificates(&mut self, member: Member<'a>) -> Result<Vec<CertificateArn>, Failed> {
         let Some(listed) = self.value(member.ingress, None, member.certificate_arns())? else { return Ok(Vec::new()) };
-        let mut certificates: Vec<CertificateArn> = Vec::new();
-        for arn in listed.value.into_iter().map(CertificateArn::new) {
-            if !arn.looks_right() {
-                let message = format!("`{arn}` is not the ARN of a certificate");
-                let fix = "write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>";
+        certificates::listed(listed.value).map_err(|mistakes| {
+            // One is enough: the list is one annotation.
+            for message in mistakes.iter().take(1) {
                 let (code, error) = (Code::InvalidValue, Severity::Error);
-                return Err(self.wrong(member.ingress, code, &listed.place, error, &message, fix));
+                self.wrong(member.ingress, code, &listed.place, error, message, certificates::FIX);
             }
-            if !certificates.contains(&arn) {
-                certificates.push(arn);
-            }
-        }
-        Ok(certificates)
+            Failed
+        })
     }
 }

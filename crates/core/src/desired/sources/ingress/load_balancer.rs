@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 use super::{
     Builder, Failed, cause,
     member_spec::MemberSpec,
-    merge::{Merged, Setting, Unmerged},
+    merge::{Merged, Unmerged},
     settings::{FieldRef, Sourced, SubnetSelection},
 };
 use crate::{
-    api::annotations::registry::ingress as keys,
+    api::annotations::registry::ingress::{self as keys, merged as merged_keys},
+    desired::shared::{
+        self,
+        subnets::{self, Unchosen},
+    },
     diagnostics::{Code, Severity},
     facts::{Fact, FactQuery, SubnetQuery},
     model::{
@@ -29,15 +33,14 @@ impl<'a> Builder<'a> {
         let first = specs.first().ok_or(Failed)?.member.ingress;
         let name = match merged.name.take() {
             Some(name) => Value::Known(name),
-            None => match self.named(|cluster| names::load_balancer(cluster, self.group, merged.scheme)) {
-                Value::Known(Ok(name)) => Value::Known(name),
-                Value::Known(Err(invalid)) => {
+            None => {
+                let name = self.named(|cluster| names::load_balancer(cluster, self.group, merged.scheme));
+                shared::names::valid(name).map_err(|invalid| {
                     let fix = "name it with the annotation `alb.ingress.kubernetes.io/load-balancer-name`";
                     let message = invalid.to_string();
-                    return Err(self.error(&first.name, Code::InvalidValue, "metadata.name", &message, fix));
-                }
-                Value::AfterApply(why) => Value::AfterApply(why),
-            },
+                    self.error(&first.name, Code::InvalidValue, "metadata.name", &message, fix)
+                })?
+            }
         };
         let (attributes, attribute_causes) = std::mem::take(&mut merged.attributes);
         Ok(LoadBalancer {
@@ -49,12 +52,7 @@ impl<'a> Builder<'a> {
             security_groups: Vec::new(),
             attributes,
             attribute_causes,
-            tags: self.group.resource_tags(
-                &self.config.cluster,
-                &ResourceId::load_balancer(),
-                &self.config.default_tags,
-                user_tags,
-            ),
+            tags: shared::tags::of_resource(self.config, self.group, &ResourceId::load_balancer(), user_tags),
             cause: cause(first, "spec"),
         })
     }
@@ -65,9 +63,10 @@ impl<'a> Builder<'a> {
         scheme: Scheme,
     ) -> Result<Value<Vec<SubnetMapping>>, Unmerged> {
         // A list of an annotation has no order to agree on; a class is not an annotation, even where both say the same.
-        let selected = self.agree(
+        let selected = self.merge_exclusive(
             specs,
-            &Setting { field: keys::SUBNETS.into(), what: "the list of subnets" },
+            merged_keys::SUBNETS,
+            "the list of subnets",
             |spec| {
                 let given = spec.subnets.as_ref()?;
                 let of_class = spec.member.place_in_class(keys::SUBNETS).is_some();
@@ -92,28 +91,22 @@ impl<'a> Builder<'a> {
         let selected = selected.and(requester).and_then(|spec| spec.subnets.clone());
         let blamed = requester.or(specs.first()).ok_or(Unmerged::Failed)?.member.ingress;
         let (kind, ipv6) = (LoadBalancerKind::Application, self.ip_address_type.has_ipv6());
-        // One of another scheme is replaced, and the new one goes where the scheme says.
-        let all_existing = self.facts.existing.iter().chain(&self.facts.other_existing);
-        let kept = all_existing.filter(|existing| existing.scheme == scheme).map(|existing| &existing.subnets).next();
         let of_all = selected.is_none();
-        let (query, place) = match (selected, kept) {
-            (Some(Sourced { value: SubnetSelection::Named(names), place }), _) => {
+        let (query, place) = match selected {
+            Some(Sourced { value: SubnetSelection::Named(names), place }) => {
                 (SubnetQuery::Named { kind, names, ipv6 }, place)
             }
-            (Some(Sourced { value: SubnetSelection::Tagged(tags), place }), _) => {
+            Some(Sourced { value: SubnetSelection::Tagged(tags), place }) => {
                 (SubnetQuery::Tagged { kind, tags, ipv6 }, place)
             }
             // They are kept, but whether they can have IPv6 addresses is reported here, and not by AWS.
-            (None, Some(kept)) if ipv6 => {
-                let names = kept.iter().map(|id| id.as_str().to_owned()).collect();
-                (SubnetQuery::Named { kind, names, ipv6 }, FieldRef::annotation(blamed, keys::IP_ADDRESS_TYPE))
-            }
-            (None, Some(kept)) => {
-                return Ok(Value::Known(kept.iter().cloned().map(SubnetMapping::plain).collect()));
-            }
-            (None, None) => {
-                (SubnetQuery::Discovered { kind, scheme, ipv6 }, FieldRef::annotation(blamed, keys::SCHEME))
-            }
+            None => match subnets::unchosen(self.facts, kind, scheme, ipv6, ipv6) {
+                Unchosen::Checked(query) => (query, FieldRef::annotation(blamed, keys::IP_ADDRESS_TYPE)),
+                Unchosen::Discovered(query) => (query, FieldRef::annotation(blamed, keys::SCHEME)),
+                Unchosen::Kept(kept) => {
+                    return Ok(Value::Known(kept.iter().cloned().map(SubnetMapping::plain).collect()));
+                }
+            },
         };
         let fact = self.facts.subnets(&query);
         let object = ObjectReference::ingress(&blamed.name);
@@ -146,9 +139,7 @@ impl<'a> Builder<'a> {
         name: Option<&LoadBalancerName>,
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<(), Unmerged> {
-        let mut schemes = self.facts.existing.iter().chain(&self.facts.other_existing).map(|existing| existing.scheme);
-        let Some(first) = schemes.next() else { return Ok(()) };
-        if first == scheme || schemes.any(|existing| existing == scheme) {
+        if subnets::replaced_by(self.facts, scheme).is_none() {
             return Ok(());
         }
         let mut to_freeze = BTreeSet::new();

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     api::annotations::{self, Annotations, registry::ingress as keys},
+    desired::shared,
     diagnostics::{Code, Severity},
     model::{
         Attributes, CertificateArn, IpAddressType, ListenerProtocol, LoadBalancerName, MutualAuthentication,
@@ -187,12 +188,9 @@ impl<'a> Builder<'a> {
         let mut user = self.value(ingress, service, annotations.merged_string_map(keys::TAGS))?.unwrap_or_default();
         let of_class = member.params_tags();
         user.extend(of_class.clone());
-        let Some(key) = user.keys().find(|key| self.config.external_managed_tags.contains(*key)) else {
-            let mut all = self.config.low_default_tags.clone();
-            all.extend(user);
-            return Ok(all);
+        let Some((key, message)) = shared::tags::external(self.config, &user).next() else {
+            return Ok(shared::tags::over_defaults(self.config, user));
         };
-        let message = format!("the tag `{key}` is managed outside of the cluster (--external-managed-tags)");
         let on_ingress = Annotations::of_ingress(&ingress.annotations).string_map(keys::TAGS).ok().flatten();
         let of_ingress = FieldRef::annotation(ingress, keys::TAGS);
         if let Some(params) = member.params.filter(|_| of_class.contains_key(key)) {
@@ -205,7 +203,7 @@ impl<'a> Builder<'a> {
             }
             _ => of_ingress.object,
         };
-        let fix = "remove it from the annotation";
+        let fix = shared::tags::EXTERNAL_FIX;
         Err(self.sink.report(Severity::Error, object, Code::InvalidValue, &of_ingress.field, &message, fix))
     }
 }

@@ -25,7 +25,7 @@ mod routes;
 mod rules;
 mod settings;
 mod split;
-pub(super) mod target_group;
+mod target_group;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -52,6 +52,7 @@ use crate::{
     desired::{
         BuildConfig, Built, Membership,
         diagnostic_sink::{DiagnosticSink, Failed, protected_in_aws},
+        shared,
     },
     diagnostics::{Code, Severity},
 };
@@ -251,10 +252,9 @@ impl<'a> Builder<'a> {
 
     /// A name that is hashed from the cluster's.
     fn named<T>(&self, name: impl FnOnce(&str) -> T) -> Value<T> {
-        if self.config.cluster.is_empty() {
-            Value::AfterApply("named after the cluster, see --cluster-name")
-        } else {
-            Value::Known(name(&self.config.cluster))
+        match shared::names::of_cluster(&self.config.cluster) {
+            Value::Known(cluster) => Value::Known(name(cluster)),
+            Value::AfterApply(why) => Value::AfterApply(why),
         }
     }
 

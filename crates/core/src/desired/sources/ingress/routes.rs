@@ -12,6 +12,7 @@ use super::{
     optimise,
 };
 use crate::{
+    desired::shared,
     diagnostics::Code,
     model::{
         Listener, ListenerProtocol, ListenerShare, ObjectName, ObjectReference, ResourceId, Rule, SecurityGroupRule,
@@ -198,10 +199,10 @@ impl<'a> Builder<'a> {
             ssl_policy: port.ssl_policy,
             rules: optimise::optimise(rules, context),
             shares,
-            tags: self.config.of_listeners(self.group.resource_tags(
-                &self.config.cluster,
+            tags: self.config.of_listeners(shared::tags::of_resource(
+                self.config,
+                self.group,
                 &ResourceId::listener(number),
-                &self.config.default_tags,
                 &user_tags,
             )),
             cause: port.cause,

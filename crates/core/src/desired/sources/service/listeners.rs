@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Builder, key};
 use crate::{
     api::annotations::{Key, registry::service as keys},
-    desired::diagnostic_sink::Failed,
+    desired::{diagnostic_sink::Failed, shared::certificates},
     diagnostics::Code,
     model::{
         Action, Attributes, CertificateArn, Listener, ListenerProtocol, ResourceId, Tags, TargetGroupProtocol,
@@ -148,7 +148,7 @@ impl<'a> Builder<'a> {
             Ok(asked) => asked.unwrap_or(self.config.enable_tcp_udp_listener),
             Err(error) => {
                 let message = format!("the value `{}` is not a boolean and has no effect", error.value);
-                self.warning(Code::InvalidValue, &key(TCP_UDP), &message, &error.fix);
+                self.warning(Code::InvalidValue, &key(TCP_UDP), &message, &error.fix());
                 self.config.enable_tcp_udp_listener
             }
         }
@@ -170,18 +170,12 @@ impl<'a> Builder<'a> {
     }
 
     fn certificates(&mut self, written: Vec<String>) -> Result<Vec<CertificateArn>, Failed> {
-        let mut certificates: Vec<CertificateArn> = Vec::new();
-        let mut outcome = Ok(());
-        for arn in written.into_iter().map(CertificateArn::new) {
-            if !arn.looks_right() {
-                let message = format!("`{arn}` is not the ARN of a certificate");
-                let fix = "write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>";
-                outcome = Err(self.error(Code::InvalidValue, &key(CERTIFICATES), &message, fix));
-            } else if !certificates.contains(&arn) {
-                certificates.push(arn);
+        certificates::listed(written).map_err(|mistakes| {
+            for message in mistakes {
+                self.error(Code::InvalidValue, &key(CERTIFICATES), &message, certificates::FIX);
             }
-        }
-        outcome.map(|()| certificates)
+            Failed
+        })
     }
 
     fn tls_ports(&mut self, written: Vec<String>) -> Result<Vec<String>, Failed> {

@@ -8,9 +8,15 @@ use super::{
 };
 use crate::{
     api::annotations::{Key, registry::service as keys},
-    desired::diagnostic_sink::Failed,
+    desired::{
+        diagnostic_sink::Failed,
+        shared::{
+            self,
+            subnets::{self, Unchosen},
+        },
+    },
     diagnostics::Code,
-    facts::{ExistingLoadBalancer, FactQuery, Subnet, SubnetQuery},
+    facts::{FactQuery, Subnet, SubnetQuery},
     model::{
         Attributes, IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerName, ResourceId, Scheme, SubnetMapping,
         Tags, Value, names,
@@ -65,29 +71,18 @@ impl Builder<'_> {
         Ok(scheme.unwrap_or_else(usual))
     }
 
-    /// The load balancers that the Service has, the one that clients are sent to first.
-    fn all_existing(&self) -> impl Iterator<Item = &ExistingLoadBalancer> {
-        self.facts.existing.iter().chain(&self.facts.other_existing)
-    }
-
-    /// The existing load balancer of a scheme. One of the other scheme is replaced, since AWS cannot change it.
-    fn existing_of_scheme(&self, scheme: Scheme) -> Option<&ExistingLoadBalancer> {
-        self.all_existing().find(|existing| existing.scheme == scheme)
-    }
-
-    /// Returns true if the load balancer is, or will be created, in security groups: one without any cannot be given any, and neither
+    /// Returns true if the load balancer is, or will be made, in security groups: one that is in none cannot be given any, and neither
     /// can the one that replaces it. `None` where there is none yet.
     pub(super) fn is_in_groups(&self, scheme: Option<Scheme>) -> Option<bool> {
-        let existing = scheme.and_then(|scheme| self.existing_of_scheme(scheme)).or(self.facts.existing.as_ref());
+        let existing = scheme.and_then(|scheme| subnets::existing_of_scheme(self.facts, scheme));
+        let existing = existing.or(self.facts.existing.as_ref());
         existing.map(|existing| existing.has_security_groups)
     }
 
     /// Refuses a load balancer of another scheme that cannot be created next to the one that serves, as both would have the same
     /// name.
     fn check_replacement(&mut self, scheme: Scheme, name: Option<&LoadBalancerName>) -> Result<(), Failed> {
-        let Some(existing) = self.facts.existing.as_ref().filter(|_| self.existing_of_scheme(scheme).is_none()) else {
-            return Ok(());
-        };
+        let Some(existing) = subnets::replaced_by(self.facts, scheme) else { return Ok(()) };
         let Some(name) = name.filter(|name| self.facts.names.contains(name.as_str())) else { return Ok(()) };
         let message = format!(
             "the scheme becomes {scheme}, which needs another load balancer than the one that is {}, and two cannot have the name `{name}` while one takes over from the other",
@@ -100,21 +95,20 @@ impl Builder<'_> {
     fn subnets(&mut self, scheme: Scheme, needs_blocks: bool) -> Result<Value<Vec<Subnet>>, Failed> {
         let kind = LoadBalancerKind::Network;
         let named = self.value(self.annotations.string_list(SUBNETS))?;
-        let (query, field) = match (named, self.existing_of_scheme(scheme)) {
-            (Some(names), _) if names.is_empty() => {
+        let (query, field) = match named {
+            Some(names) if names.is_empty() => {
                 let fix = "name subnets by id or by their tag `Name`, or remove the annotation";
                 return Err(self.error(Code::Subnets, &key(SUBNETS), "the annotation names no subnet", fix));
             }
-            (Some(names), _) => (SubnetQuery::Named { kind, names, ipv6: false }, key(SUBNETS)),
-            (None, Some(existing)) if needs_blocks => {
-                let names = existing.subnets.iter().map(|id| id.as_str().to_owned()).collect();
-                (SubnetQuery::Named { kind, names, ipv6: false }, key(SUBNETS))
-            }
-            (None, Some(existing)) => {
-                let kept = existing.subnets.iter().map(|id| Subnet { id: id.clone(), ipv4_blocks: Vec::new() });
-                return Ok(Value::Known(kept.collect()));
-            }
-            (None, None) => (SubnetQuery::Discovered { kind, scheme, ipv6: false }, key(SCHEME)),
+            Some(names) => (SubnetQuery::Named { kind, names, ipv6: false }, key(SUBNETS)),
+            None => match subnets::unchosen(self.facts, kind, scheme, false, needs_blocks) {
+                Unchosen::Checked(query) => (query, key(SUBNETS)),
+                Unchosen::Discovered(query) => (query, key(SCHEME)),
+                Unchosen::Kept(kept) => {
+                    let kept = kept.iter().map(|id| Subnet { id: id.clone(), ipv4_blocks: Vec::new() });
+                    return Ok(Value::Known(kept.collect()));
+                }
+            },
         };
         let fact = self.facts.subnets(&query);
         self.sink.resolve(fact, FactQuery::Subnets(query), self.object(), Code::Subnets, &field)
@@ -135,16 +129,15 @@ impl Builder<'_> {
         self.check_replacement(placement.scheme, given_name.as_ref())?;
         let name = match given_name {
             Some(name) => Value::Known(name),
-            None => match self
-                .named(|cluster, uid| names::network_load_balancer(cluster, &self.service.name, uid, placement.scheme))
-            {
-                Value::Known(Ok(name)) => Value::Known(name),
-                Value::AfterApply(why) => Value::AfterApply(why),
-                Value::Known(Err(invalid)) => {
+            None => {
+                let name = self.named(|cluster, uid| {
+                    names::network_load_balancer(cluster, &self.service.name, uid, placement.scheme)
+                });
+                shared::names::valid(name).map_err(|invalid| {
                     let fix = format!("name it with the annotation `{}`", key(NAME));
-                    return Err(self.error(Code::InvalidValue, "metadata.name", &invalid.to_string(), &fix));
-                }
-            },
+                    self.error(Code::InvalidValue, "metadata.name", &invalid.to_string(), &fix)
+                })?
+            }
         };
         Ok(LoadBalancer {
             kind: LoadBalancerKind::Network,

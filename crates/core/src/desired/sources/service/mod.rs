@@ -23,6 +23,7 @@ use crate::{
     desired::{
         BuildConfig, Built, Membership,
         diagnostic_sink::{DiagnosticSink, Failed},
+        shared,
     },
     diagnostics::{Code, Severity},
     model::tags,
@@ -260,27 +261,22 @@ impl<'a> Builder<'a> {
         const SUFFIX: Key = keys::ADDITIONAL_RESOURCE_TAGS;
         let user = self.value(self.annotations.string_map(SUFFIX))?.unwrap_or_default();
         let mut outcome = Ok(());
-        for external in user.keys().filter(|key| self.config.external_managed_tags.contains(*key)) {
-            let message = format!("the tag `{external}` is managed outside of the cluster (--external-managed-tags)");
-            outcome = Err(self.error(Code::InvalidValue, &key(SUFFIX), &message, "remove it from the annotation"));
+        for (_, message) in shared::tags::external(self.config, &user) {
+            outcome = Err(self.error(Code::InvalidValue, &key(SUFFIX), &message, shared::tags::EXTERNAL_FIX));
         }
-        let mut all = self.config.low_default_tags.clone();
-        all.extend(user);
-        outcome.map(|()| all)
+        outcome.map(|()| shared::tags::over_defaults(self.config, user))
     }
 
     fn tags(&self, resource: &ResourceId, user: &Tags) -> Tags {
-        self.id.resource_tags(&self.config.cluster, resource, &self.config.default_tags, user)
+        shared::tags::of_resource(self.config, &self.id, resource, user)
     }
 
     /// A name that is hashed from the cluster's and the Service's uid.
     fn named<T>(&self, name: impl FnOnce(&str, &str) -> T) -> Value<T> {
-        if self.config.cluster.is_empty() {
-            Value::AfterApply("named after the cluster, see --cluster-name")
-        } else if self.service.uid.is_empty() {
-            Value::AfterApply("named after the Service's uid")
-        } else {
-            Value::Known(name(&self.config.cluster, &self.service.uid))
+        let service = shared::names::of_service(&self.service.uid);
+        match (shared::names::of_cluster(&self.config.cluster), service) {
+            (Value::Known(cluster), Value::Known(uid)) => Value::Known(name(cluster, uid)),
+            (Value::AfterApply(why), _) | (_, Value::AfterApply(why)) => Value::AfterApply(why),
         }
     }
 

@@ -3,13 +3,12 @@
 use super::{Builder, key};
 use crate::{
     api::annotations::{Key, registry::service as keys},
-    desired::diagnostic_sink::Failed,
-    diagnostics::Code,
-    facts::FactQuery,
-    model::{
-        ManagedSecurityGroup, ResourceId, Scheme, SecurityGroupId, SecurityGroupReference, SecurityGroupRule, Source,
-        Tags, Value, names,
+    desired::{
+        diagnostic_sink::Failed,
+        shared::security_groups::{self, GivenGroups, SecurityGroups, WithoutShared},
     },
+    diagnostics::Code,
+    model::{ManagedSecurityGroup, ResourceId, Scheme, SecurityGroupReference, SecurityGroupRule, Source, Tags, names},
 };
 
 const SECURITY_GROUPS: Key = keys::SECURITY_GROUPS;
@@ -26,6 +25,13 @@ pub(super) const EVERYWHERE: &str = "0.0.0.0/0";
 pub(super) struct Access {
     pub(super) security_groups: Vec<SecurityGroupReference>,
     pub(super) targets: TargetAccess,
+}
+
+impl Access {
+    fn of(groups: SecurityGroups) -> Self {
+        let targets = groups.source.map_or(TargetAccess::NotManaged, TargetAccess::Group);
+        Self { security_groups: groups.all, targets }
+    }
 }
 
 /// The reason for a load balancer in no security group.
@@ -79,53 +85,30 @@ impl Builder<'_> {
             return Ok(Access { security_groups: Vec::new(), targets });
         }
         if given.is_empty() {
-            let mut security_groups = vec![SecurityGroupReference::Managed];
-            let mut source = SecurityGroupReference::Managed;
-            if self.config.enable_backend_security_group {
-                source = SecurityGroupReference::SharedBackend(self.backend_security_group()?);
-                security_groups.push(source.clone());
-            }
-            return Ok(Access { security_groups, targets: TargetAccess::Group(source) });
+            let object = self.object();
+            return security_groups::managed(&mut self.sink, self.config, self.facts, object).map(Access::of);
         }
-        self.warn_ranges_without_effect(
-            "the load balancer is in security groups of yours, whose rules are yours",
-            true,
-        );
-        let manage = manage.unwrap_or(self.config.enable_manage_backend_security_group_rules);
-        let fact = self.facts.security_groups(&given);
-        let field = key(SECURITY_GROUPS);
-        let count = given.len();
-        let found =
-            self.sink.resolve(fact, FactQuery::SecurityGroups(given), self.object(), Code::InvalidValue, &field);
-        let source = match (manage, self.config.enable_backend_security_group) {
-            (false, _) => None,
-            (true, true) => Some(SecurityGroupReference::SharedBackend(self.backend_security_group()?)),
-            (true, false) => {
-                let message = "rules on nodes and pods name the shared security group as their source, and --enable-backend-security-group=false does without it";
-                let fix = "set the annotation to `false` and allow traffic to the targets yourself, or start the controller with the shared security group";
-                return Err(self.error(Code::Unsupported, &key(MANAGE_RULES), message, fix));
-            }
+        let why = "the load balancer is in security groups of yours, whose rules are yours";
+        let fix = "write the allowed sources into the rules of a security group of the load balancer";
+        self.warn_ranges_without_effect(why, fix, true);
+        let request = GivenGroups {
+            object: self.object(),
+            field: &key(SECURITY_GROUPS),
+            placeholders: given.len(),
+            names: given,
+            manage,
+            without_shared: WithoutShared {
+                code: Code::Unsupported,
+                field: &key(MANAGE_RULES),
+                message: "rules on nodes and pods name the shared security group as their source, and --enable-backend-security-group=false does without it",
+                fix: "set the annotation to `false` and allow traffic to the targets yourself, or start the controller with the shared security group",
+            },
         };
-        let mut security_groups: Vec<SecurityGroupReference> = match found? {
-            Value::Known(ids) => ids.into_iter().map(|id| SecurityGroupReference::Given(Value::Known(id))).collect(),
-            Value::AfterApply(why) => {
-                std::iter::repeat_n(SecurityGroupReference::Given(Value::AfterApply(why)), count).collect()
-            }
-        };
-        security_groups.extend(source.clone());
-        let targets = source.map_or(TargetAccess::NotManaged, TargetAccess::Group);
-        Ok(Access { security_groups, targets })
+        let groups = security_groups::given(&mut self.sink, self.config, self.facts, request);
+        groups.map(Access::of).map_err(|_| Failed)
     }
 
-    fn backend_security_group(&mut self) -> Result<Value<SecurityGroupId>, Failed> {
-        if let Some(id) = &self.config.backend_security_group {
-            return Ok(Value::Known(id.clone()));
-        }
-        let fact = self.facts.backend_security_group();
-        self.sink.resolve(fact, FactQuery::BackendSecurityGroup, self.object(), Code::Unsupported, "spec")
-    }
-
-    /// Warns of settings that have no effect on a load balancer without security groups. Source ranges have one: they apply to its
+    /// Warns of annotations that a load balancer without security groups does not heed. Source ranges are not among it: they are for its
     /// targets' rules.
     fn warn_without_effect(&mut self, given: &[String], without: Option<NoSecurityGroups>) {
         let why = match without {
@@ -146,17 +129,15 @@ impl Builder<'_> {
             };
             self.warning(Code::Unsupported, &field, &format!("the annotation has no effect: {why}"), fix);
         }
-        self.warn_ranges_without_effect(why, false);
+        self.warn_ranges_without_effect(why, "remove it", false);
     }
 
-    fn warn_ranges_without_effect(&mut self, why: &str, ranges: bool) {
+    fn warn_ranges_without_effect(&mut self, why: &str, fix: &str, ranges: bool) {
         let spec = (!self.service.load_balancer_source_ranges.is_empty()).then(|| SPEC_RANGES.to_owned());
         let annotated = |name: Key| self.annotations.contains(name).then(|| key(name));
         let ranges = ranges.then_some([spec, annotated(SOURCE_RANGES)]).into_iter().flatten().flatten();
         let fields: Vec<String> = ranges.chain(annotated(PREFIX_LISTS)).chain(annotated(PATH_MTU)).collect();
         for field in fields {
-            let fix = "write the allowed sources into the rules of a security group of the load balancer";
-            let fix = if why.contains("no security group") || why.contains("without") { "remove it" } else { fix };
             self.warning(Code::Unsupported, &field, &format!("it has no effect: {why}"), fix);
         }
     }
@@ -214,13 +195,6 @@ impl Builder<'_> {
             ranges.push(EVERYWHERE.to_owned());
         }
         let path_mtu = self.annotations.value(PATH_MTU).is_some_and(|(_, value)| value == "on");
-        let rule = |protocol: &str, from: i32, to: i32, source: Source| SecurityGroupRule {
-            protocol: protocol.to_owned(),
-            from_port: Some(from),
-            to_port: Some(to),
-            source,
-            description: String::new(),
-        };
         let mut rules: Vec<SecurityGroupRule> = Vec::new();
         let mut add = |rule: SecurityGroupRule| {
             if !rules.contains(&rule) {
@@ -230,14 +204,14 @@ impl Builder<'_> {
         for service_port in &self.service.ports {
             let (protocol, port) = (service_port.protocol.to_ascii_lowercase(), i32::from(service_port.port));
             for block in &ranges {
-                add(rule(&protocol, port, port, Source::Ipv4(block.clone())));
+                add(security_groups::rule(&protocol, port, port, Source::Ipv4(block.clone())));
                 if path_mtu {
                     // Type 3, code 4: fragmentation needed.
-                    add(rule("icmp", 3, 4, Source::Ipv4(block.clone())));
+                    add(security_groups::rule("icmp", 3, 4, Source::Ipv4(block.clone())));
                 }
             }
             for list in prefix_lists.iter().flatten() {
-                add(rule(&protocol, port, port, Source::PrefixList(list.clone())));
+                add(security_groups::rule(&protocol, port, port, Source::PrefixList(list.clone())));
             }
         }
         Ok(rules)

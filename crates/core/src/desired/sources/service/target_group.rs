@@ -10,16 +10,18 @@ use crate::{
     api::annotations::{Key, registry::service as keys, values::parse_bool},
     desired::{
         diagnostic_sink::Failed,
-        sources::ingress::target_group::{NODE_PORT, port_after_apply},
+        shared::{
+            self,
+            target_groups::{self, CheckNumbers, NoNodePort, TRAFFIC_PORT},
+        },
     },
     diagnostics::Code,
     facts::FactQuery,
     model::{
-        Attributes, Binding, HealthCheck, HealthCheckProtocol, IpAddressType, Matcher, NetworkingPeer, NetworkingPort,
-        NetworkingRule, PortReference, ResourceId, Scheme, Tags, TargetGroup, TargetGroupProtocol, TargetType, Value,
-        names,
+        Attributes, Binding, HealthCheck, HealthCheckProtocol, InvalidName, IpAddressType, Matcher, NetworkingPeer,
+        NetworkingPort, NetworkingRule, PortReference, ResourceId, Scheme, Tags, TargetGroup, TargetGroupName,
+        TargetGroupProtocol, TargetType, Value, names,
     },
-    snapshot::Scope,
 };
 
 const CHECK_PORT: Key = keys::HEALTHCHECK_PORT;
@@ -28,7 +30,6 @@ const PROXY_PROTOCOL: Key = keys::PROXY_PROTOCOL;
 const PROXY_PORTS: Key = keys::PROXY_PROTOCOL_PER_TARGET_GROUP;
 const PROXY_ATTRIBUTE: &str = "proxy_protocol_v2.enabled";
 const PRESERVE_ATTRIBUTE: &str = "preserve_client_ip.enabled";
-const TRAFFIC_PORT: &str = "traffic-port";
 const CHECK_NODE_PORT: &str = "the port for health checks that the API server gives the Service";
 
 impl<'a> Builder<'a> {
@@ -51,51 +52,11 @@ impl<'a> Builder<'a> {
         families?;
         let (access, placement, user_tags) =
             (access.ok_or(Failed)?, placement.ok_or(Failed)?, user_tags.ok_or(Failed)?);
-        let traffic = match target_type {
-            TargetType::Instance => match &port {
-                Value::Known(port) => PortReference::Number(*port),
-                Value::AfterApply(why) => port_after_apply(why),
-            },
-            TargetType::Ip => listener_port.port.target_port.clone(),
-        };
+        let traffic = target_groups::opened_port(self.service, listener_port.port, target_type, &port);
         let networking =
             self.networking(listener_port, &traffic, target_type, &health_check, &attributes, access, placement)?;
-        let hashed = port.known().copied().unwrap_or_default();
-        let name = self.named(|cluster, service_uid| {
-            names::service_target_group(names::ServiceTargetGroupIdentity {
-                cluster,
-                service: &self.service.name,
-                service_uid,
-                port: hashed,
-                service_port: listener_port.port.port,
-                target_type,
-                protocol: listener_port.target_group,
-                check_protocol: health_check.protocol,
-                check_interval: health_check.interval_seconds,
-            })
-        });
-        let both = match name {
-            Value::Known(Ok(_)) if port.known().is_none() => {
-                let unknown = || Value::AfterApply("named after the Service's node port");
-                Ok((unknown(), unknown()))
-            }
-            Value::AfterApply(why) => Ok((Value::AfterApply(why), Value::AfterApply(why))),
-            Value::Known(name) => name.and_then(|first| {
-                let second = names::second_service_target_group(&first, placement.scheme)?;
-                Ok((Value::Known(first), Value::Known(second)))
-            }),
-        };
-        let (name, second_name) = match both {
-            Ok(both) => both,
-            Err(invalid) => {
-                return Err(self.error(
-                    Code::InvalidValue,
-                    "metadata.name",
-                    &invalid.to_string(),
-                    "rename the Service",
-                ));
-            }
-        };
+        let (name, second_name) =
+            self.group_names(listener_port, target_type, &port, &health_check, placement.scheme)?;
         Ok(TargetGroup {
             second_name,
             name,
@@ -121,9 +82,38 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// Returns whether a port without a node port gets one from the API server, which manifests have not seen yet.
-    fn gets_node_port(&self) -> bool {
-        self.scope != Scope::Cluster && self.service.gets_node_ports()
+    /// The name of the target group, and the one where another of the stack has that.
+    fn group_names(
+        &mut self,
+        listener_port: &ListenerPort<'a>,
+        target_type: TargetType,
+        port: &Value<u16>,
+        health_check: &HealthCheck,
+        scheme: Scheme,
+    ) -> Result<(Value<TargetGroupName>, Value<TargetGroupName>), Failed> {
+        let hashed = port.known().copied().unwrap_or_default();
+        let both = self.named(|cluster, service_uid| {
+            let first = names::service_target_group(names::ServiceTargetGroupIdentity {
+                cluster,
+                service: &self.service.name,
+                service_uid,
+                port: hashed,
+                service_port: listener_port.port.port,
+                target_type,
+                protocol: listener_port.target_group,
+                check_protocol: health_check.protocol,
+                check_interval: health_check.interval_seconds,
+            })?;
+            let second = names::second_service_target_group(&first, scheme)?;
+            Ok::<_, InvalidName>((first, second))
+        });
+        let both = shared::names::valid(both).map_err(|invalid| {
+            self.error(Code::InvalidValue, "metadata.name", &invalid.to_string(), "rename the Service")
+        })?;
+        Ok(shared::names::unzip(match both {
+            Value::Known(_) if port.known().is_none() => Value::AfterApply("named after the Service's node port"),
+            both => both,
+        }))
     }
 
     fn target_type(&mut self) -> TargetType {
@@ -156,37 +146,28 @@ impl<'a> Builder<'a> {
         listener_port: &ListenerPort<'_>,
         target_type: TargetType,
     ) -> Result<Value<u16>, Failed> {
-        match (target_type, &listener_port.port.target_port, listener_port.port.node_port) {
-            (TargetType::Ip, PortReference::Number(0), _) => {
-                let field = format!("{}.targetPort", listener_port.field());
-                Err(self.error(
-                    Code::InvalidValue,
-                    &field,
-                    "0 is not a valid port of a pod",
-                    "write 1 to 65535, or a port's name",
-                ))
-            }
-            (TargetType::Ip, PortReference::Number(number), _) => Ok(Value::Known(*number)),
-            (TargetType::Ip, PortReference::Name(_), _) => Ok(Value::Known(1)),
-            (TargetType::Instance, _, Some(node_port)) => Ok(Value::Known(node_port)),
-            (TargetType::Instance, _, None) if self.gets_node_port() => Ok(Value::AfterApply(NODE_PORT)),
-            (TargetType::Instance, _, None) => {
-                let field = format!("{}.nodePort", listener_port.field());
-                let message = format!(
-                    "port {} of the Service of type {} has no node port, but its targets are instances",
-                    listener_port.port.port, self.service.kind
-                );
-                let otherwise = if self.service.kind == "ClusterIP" || self.service.kind == "ExternalName" {
-                    "make the Service of type LoadBalancer"
-                } else if self.service.allocate_load_balancer_node_ports {
-                    "write the node port that the API server has given it"
-                } else {
-                    "set `spec.allocateLoadBalancerNodePorts: true`"
-                };
-                let fix = format!("write `{}: ip`, or {otherwise}", key(TARGET_TYPE));
-                Err(self.error(Code::Unsupported, &field, &message, &fix))
-            }
+        let port = listener_port.port;
+        if target_type == TargetType::Ip && port.target_port == PortReference::Number(0) {
+            let field = format!("{}.targetPort", listener_port.field());
+            let fix = "write 1 to 65535, or a port's name";
+            return Err(self.error(Code::InvalidValue, &field, "0 is not a valid port of a pod", fix));
         }
+        target_groups::traffic_port(self.scope, self.service, port, target_type).map_err(|NoNodePort| {
+            let field = format!("{}.nodePort", listener_port.field());
+            let message = format!(
+                "port {} of the Service of type {} has no node port, but its targets are instances",
+                port.port, self.service.kind
+            );
+            let otherwise = if self.service.kind == "ClusterIP" || self.service.kind == "ExternalName" {
+                "make the Service of type LoadBalancer"
+            } else if self.service.allocate_load_balancer_node_ports {
+                "write the node port that the API server has given it"
+            } else {
+                "set `spec.allocateLoadBalancerNodePorts: true`"
+            };
+            let fix = format!("write `{}: ip`, or {otherwise}", key(TARGET_TYPE));
+            self.error(Code::Unsupported, &field, &message, &fix)
+        })
     }
 
     fn health_check(&mut self, target_type: TargetType) -> Result<HealthCheck, Failed> {
@@ -195,24 +176,36 @@ impl<'a> Builder<'a> {
         let word = self.value(self.annotations.string(keys::HEALTHCHECK_PROTOCOL));
         let port = self.check_port(target_type, local);
         let path = self.value(self.annotations.string(keys::HEALTHCHECK_PATH));
-        let interval = self.value(self.annotations.i32(keys::HEALTHCHECK_INTERVAL));
-        let timeout = self.value(self.annotations.i32(keys::HEALTHCHECK_TIMEOUT));
-        let healthy = self.value(self.annotations.i32(keys::HEALTHCHECK_HEALTHY_THRESHOLD));
-        let unhealthy = self.value(self.annotations.i32(keys::HEALTHCHECK_UNHEALTHY_THRESHOLD));
+        let numbers = CheckNumbers {
+            interval_seconds: keys::HEALTHCHECK_INTERVAL,
+            timeout_seconds: keys::HEALTHCHECK_TIMEOUT,
+            healthy_threshold: keys::HEALTHCHECK_HEALTHY_THRESHOLD,
+            unhealthy_threshold: keys::HEALTHCHECK_UNHEALTHY_THRESHOLD,
+        };
+        let numbers = numbers.read(|key| self.value(self.annotations.i32(key)));
         let codes = self.value(self.annotations.string(keys::HEALTHCHECK_SUCCESS_CODES));
         let (path, codes) = (path?, codes?);
         let usual = if local { HealthCheckProtocol::Http } else { HealthCheckProtocol::Tcp };
         let word = word?.map(|word| word.to_ascii_uppercase());
         let protocol = word.and_then(|word| HealthCheckProtocol::from_word(&word)).unwrap_or(usual);
         let http = protocol != HealthCheckProtocol::Tcp;
+        let defaults = CheckNumbers {
+            interval_seconds: 10,
+            timeout_seconds: if local { 6 } else { 10 },
+            healthy_threshold: if local { 2 } else { 3 },
+            unhealthy_threshold: if local { 2 } else { 3 },
+        };
+        let port = port?;
+        let CheckNumbers { interval_seconds, timeout_seconds, healthy_threshold, unhealthy_threshold } =
+            numbers.or(defaults)?;
         Ok(HealthCheck {
-            port: port?,
+            port,
             protocol,
             path: http.then(|| path.unwrap_or_else(|| if local { "/healthz" } else { "/" }.to_owned())),
-            interval_seconds: interval?.unwrap_or(10),
-            timeout_seconds: timeout?.unwrap_or(if local { 6 } else { 10 }),
-            healthy_threshold: healthy?.unwrap_or(if local { 2 } else { 3 }),
-            unhealthy_threshold: unhealthy?.unwrap_or(if local { 2 } else { 3 }),
+            interval_seconds,
+            timeout_seconds,
+            healthy_threshold,
+            unhealthy_threshold,
             matcher: http.then(|| Matcher::Http(codes.unwrap_or_else(|| "200-399".to_owned()))),
         })
     }
@@ -223,7 +216,9 @@ impl<'a> Builder<'a> {
             return match (local, self.service.health_check_node_port) {
                 (false, _) => Ok(TRAFFIC_PORT.to_owned()),
                 (true, Some(port)) => Ok(port.to_string()),
-                (true, None) if self.gets_node_port() => Ok(Value::<u16>::AfterApply(CHECK_NODE_PORT).to_string()),
+                (true, None) if target_groups::gets_node_port(self.scope, self.service) => {
+                    Ok(Value::<u16>::AfterApply(CHECK_NODE_PORT).to_string())
+                }
                 (true, None) => {
                     let message = "the traffic policy is `Local`, and the Service has no port for health checks";
                     let fix = format!("write the port that the API server has given it, or one in `{field}`");
@@ -231,35 +226,10 @@ impl<'a> Builder<'a> {
                 }
             };
         };
-        if written == TRAFFIC_PORT {
-            return Ok(written);
-        }
-        // Written as AWS gives it back: without a sign and leading zeros.
-        if let Some(number) = written.parse::<u16>().ok().filter(|number| *number > 0) {
-            return Ok(number.to_string());
-        }
-        let fix = "write `traffic-port`, a port number, or the name of a port of the Service";
-        let Some(port) = self.service.ports.iter().find(|port| !port.name.is_empty() && port.name == written) else {
-            let message = format!("`{written}` is neither a port number nor the name of a port of the Service");
-            return Err(self.error(Code::InvalidValue, &field, &message, fix));
-        };
-        match (target_type, &port.target_port, port.node_port) {
-            (TargetType::Ip, PortReference::Number(number), _) => Ok(number.to_string()),
-            (TargetType::Instance, _, Some(node_port)) => Ok(node_port.to_string()),
-            (TargetType::Ip, PortReference::Name(name), _) => {
-                let message = format!(
-                    "the port `{written}` leads to the named port `{name}` of pods, which may be another number in each"
-                );
-                Err(self.error(Code::InvalidValue, &field, &message, "write the number of the port to check"))
-            }
-            (TargetType::Instance, _, None) if self.gets_node_port() => {
-                Ok(Value::<u16>::AfterApply(NODE_PORT).to_string())
-            }
-            (TargetType::Instance, _, None) => {
-                let message = format!("the port `{written}` has no node port");
-                Err(self.error(Code::InvalidValue, &field, &message, fix))
-            }
-        }
+        target_groups::check_port(self.scope, self.service, target_type, &written).map_err(|error| {
+            let (message, fix) = error.explain(&written, None);
+            self.error(Code::InvalidValue, &field, &message, fix)
+        })
     }
 
     /// The attributes of a port's target group. Proxy protocol is always among them, so that it is switched off again.
@@ -353,11 +323,9 @@ impl<'a> Builder<'a> {
         health_check: &HealthCheck,
     ) -> Vec<NetworkingPort> {
         if self.config.disable_restricted_rules {
-            let udp = protocol.has_udp().then(|| NetworkingPort::udp(None));
-            return std::iter::once(NetworkingPort::tcp(None)).chain(udp).collect();
+            return target_groups::unrestricted_ports(protocol.has_udp());
         }
-        let check = health_check.port.parse().ok().map(PortReference::Number);
-        let checked_apart = check.filter(|port| port != traffic);
+        let checked_apart = target_groups::numbered_check_port(health_check).filter(|port| port != traffic);
         let mut ports = Vec::new();
         if protocol.has_udp() {
             ports.push(NetworkingPort::udp(Some(traffic.clone())));
@@ -405,8 +373,7 @@ impl<'a> Builder<'a> {
                 }
             }
         };
-        let check = health_check.port.parse().ok().map(PortReference::Number);
-        let checked_apart = check.filter(|port| port != traffic);
+        let checked_apart = target_groups::numbered_check_port(health_check).filter(|port| port != traffic);
         let covered = !preserved || by_default || source.iter().any(|block| block == EVERYWHERE);
         let mut ports = Vec::new();
         if protocol != TargetGroupProtocol::Udp {

@@ -103,7 +103,7 @@ async fn a_target_that_aws_has_lost_is_registered_again() {
     lab.restart();
     lab.log();
     assert!(reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
-    // What was read counts more than the checkpoint.
+    // A read counts more than the checkpoint.
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(calls(&lab), ["health", "register 10.0.0.1:8080"]);
 }

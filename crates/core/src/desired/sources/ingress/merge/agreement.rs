@@ -1,0 +1,197 @@
+//! The rules by which a group merges the values of its members. Each function takes only keys with its own rule in the list of
+//! annotations ([`group`]), so that a key cannot be merged by another one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
+
+use super::{
+    super::{Builder, member_spec::MemberSpec},
+    Unmerged,
+};
+use crate::{
+    api::annotations::{
+        WrittenKey,
+        registry::group::{Exclusive, ExclusivePerPort, United, UnitedByKey},
+    },
+    diagnostics::{Code, Severity},
+    model::ObservedStack,
+};
+
+/// The field of a setting on an Ingress.
+#[derive(Clone, Copy)]
+enum Field<'s> {
+    Annotation(WrittenKey<'s>),
+    /// A field of the Ingress, by its path.
+    Path(&'static str),
+}
+
+/// A setting for which the whole group has only one value.
+struct Setting<'s> {
+    field: Field<'s>,
+    /// Its name in messages, with its article.
+    what: &'s str,
+}
+
+/// A key whose maps are united, perhaps with a parameter.
+#[derive(Clone, Copy)]
+pub(in super::super) struct UnitedKey<'p> {
+    key: UnitedByKey,
+    parameter: Option<&'p str>,
+}
+
+impl From<UnitedByKey> for UnitedKey<'_> {
+    fn from(key: UnitedByKey) -> Self {
+        Self { key, parameter: None }
+    }
+}
+
+impl<'p> UnitedKey<'p> {
+    pub(super) fn with(key: UnitedByKey, parameter: &'p str) -> Self {
+        Self { key, parameter: Some(parameter) }
+    }
+
+    /// Returns the key as it stands on an object.
+    pub(super) fn written(self) -> WrittenKey<'p> {
+        match self.parameter {
+            Some(parameter) => self.key.key().with(parameter),
+            None => self.key.key().into(),
+        }
+    }
+}
+
+impl<'a> Builder<'a> {
+    /// The value of a key on which all members that set it agree.
+    pub(in super::super) fn merge_exclusive<T: Clone + PartialEq>(
+        &mut self,
+        specs: &[MemberSpec<'a>],
+        key: Exclusive,
+        what: &str,
+        requested: impl Fn(&MemberSpec<'a>) -> Option<T>,
+        is_current: impl Fn(&ObservedStack, &T) -> bool,
+        show: impl Fn(&T) -> String,
+    ) -> Result<Option<T>, Unmerged> {
+        let setting = Setting { field: Field::Annotation(key.into()), what };
+        self.agree(specs, &setting, requested, is_current, show)
+    }
+
+    /// The value of a key for a port, on which all members agree that set it and listen there.
+    pub(super) fn merge_on_port<T: Clone + PartialEq>(
+        &mut self,
+        specs: &[MemberSpec<'a>],
+        key: ExclusivePerPort,
+        what: &str,
+        requested: impl Fn(&MemberSpec<'a>) -> Option<T>,
+        is_current: impl Fn(&ObservedStack, &T) -> bool,
+        show: impl Fn(&T) -> String,
+    ) -> Result<Option<T>, Unmerged> {
+        let setting = Setting { field: Field::Annotation(key.into()), what };
+        self.agree(specs, &setting, requested, is_current, show)
+    }
+
+    /// The value of a field of Ingresses, on which all members agree that have it.
+    pub(super) fn merge_field<T: Clone + PartialEq>(
+        &mut self,
+        specs: &[MemberSpec<'a>],
+        path: &'static str,
+        what: &str,
+        requested: impl Fn(&MemberSpec<'a>) -> Option<T>,
+        is_current: impl Fn(&ObservedStack, &T) -> bool,
+        show: impl Fn(&T) -> String,
+    ) -> Result<Option<T>, Unmerged> {
+        self.agree(specs, &Setting { field: Field::Path(path), what }, requested, is_current, show)
+    }
+
+    /// The maps of all members united. All that give an entry must agree on its value.
+    pub(super) fn merge_by_key<K: Clone + Ord, V: Clone + PartialEq + Display>(
+        &mut self,
+        specs: &[MemberSpec<'a>],
+        key: UnitedKey<'_>,
+        what: impl Fn(&K) -> String,
+        of: impl Fn(&MemberSpec<'a>) -> BTreeMap<K, V>,
+        is_current: impl Fn(&ObservedStack, &K, &V) -> bool,
+    ) -> Result<BTreeMap<K, V>, Unmerged> {
+        let maps: Vec<BTreeMap<K, V>> = specs.iter().map(of).collect();
+        let entries: BTreeSet<&K> = maps.iter().flat_map(BTreeMap::keys).collect();
+        let mut united = BTreeMap::new();
+        for entry in entries {
+            let what = what(entry);
+            let setting = Setting { field: Field::Annotation(key.written()), what: &what };
+            let given = specs.iter().zip(&maps);
+            let requested: Vec<(&MemberSpec<'a>, V)> =
+                given.filter_map(|(spec, map)| Some((spec, map.get(entry)?.clone()))).collect();
+            let value = self.agree_on(
+                &requested,
+                &setting,
+                |observed, value| is_current(observed, entry, value),
+                |value| format!("`{value}`"),
+            )?;
+            united.extend(value.map(|value| (entry.clone(), value)));
+        }
+        Ok(united)
+    }
+
+    fn agree<T: Clone + PartialEq>(
+        &mut self,
+        specs: &[MemberSpec<'a>],
+        setting: &Setting<'_>,
+        requested: impl Fn(&MemberSpec<'a>) -> Option<T>,
+        is_current: impl Fn(&ObservedStack, &T) -> bool,
+        show: impl Fn(&T) -> String,
+    ) -> Result<Option<T>, Unmerged> {
+        let all: Vec<(&MemberSpec<'a>, T)> = specs.iter().filter_map(|spec| Some((spec, requested(spec)?))).collect();
+        self.agree_on(&all, setting, is_current, show)
+    }
+
+    /// The value on which those who ask for one agree. Where they do not, those who lose are told.
+    fn agree_on<T: Clone + PartialEq>(
+        &mut self,
+        all: &[(&MemberSpec<'a>, T)],
+        setting: &Setting<'_>,
+        is_current: impl Fn(&ObservedStack, &T) -> bool,
+        show: impl Fn(&T) -> String,
+    ) -> Result<Option<T>, Unmerged> {
+        let Some(first) = all.first() else { return Ok(None) };
+        if all.iter().all(|(_, other)| *other == first.1) {
+            return Ok(Some(first.1.clone()));
+        }
+        let held = self.current()?.and_then(|observed| all.iter().find(|(_, value)| is_current(observed, value)));
+        let (winner, value) = held.unwrap_or(first);
+        let reason = match held {
+            Some(_) => {
+                format!("which the load balancer of the group has, and Ingress {} requests", winner.member.name())
+            }
+            None => format!("requested by Ingress {}, the first of the group", winner.member.name()),
+        };
+        let (field, key) = match setting.field {
+            Field::Annotation(written) => (written.to_string(), Some(written.key())),
+            Field::Path(path) => (path.to_owned(), None),
+        };
+        let mut to_freeze = BTreeSet::new();
+        for (spec, other) in all.iter().filter(|(_, other)| other != value) {
+            let place = key.and_then(|key| spec.member.place_in_class(key));
+            let message = format!(
+                "{} should be {}, but a group has only one: {}, {reason}",
+                setting.what,
+                show(other),
+                show(value)
+            );
+            let fix =
+                "make them agree, or put this Ingress in another group; until then nothing of this Ingress changes";
+            match place {
+                Some(place) => {
+                    self.wrong(spec.member.ingress, Code::Conflict, &place, Severity::Error, &message, fix);
+                }
+                None => drop(self.error(spec.member.name(), Code::Conflict, &field, &message, fix)),
+            }
+            to_freeze.insert(spec.member.name().clone());
+        }
+        Err(Unmerged::Freeze(to_freeze))
+    }
+}
+
+/// Returns the lists of all members united.
+pub(super) fn merge_lists<'s, T: Clone + Ord + 's>(_: United, lists: impl Iterator<Item = &'s [T]>) -> BTreeSet<T> {
+    lists.flatten().cloned().collect()
+}
