@@ -78,7 +78,7 @@ impl<'a> Builder<'a> {
         self.merge_on_port(
             specs,
             merged::MUTUAL_AUTHENTICATION,
-            &format!("what clients show on port {port}"),
+            &format!("the mutual authentication on port {port}"),
             |spec| spec.ports.get(&port)?.mutual_authentication.clone(),
             |observed, clients| {
                 let clients = clients.try_map(|arn| arn.known().cloned().ok_or(())).ok();
