@@ -7,7 +7,7 @@ use aws_sdk_elasticloadbalancingv2::types as elb;
 use super::{AwsError, AwsReader, AwsWriter};
 pub(crate) use albatross_core::{
     api::crd::target_group_binding::IpAddressType,
-    model::{Registration, Target, TargetGroupArn, TargetHealth, VpcId},
+    model::{HealthState, Registration, Target, TargetGroupArn, TargetHealth, VpcId},
     targets::{TargetGroupFacts, TargetGroupKey},
 };
 
@@ -102,7 +102,7 @@ fn health(answer: &elb::TargetHealthDescription) -> Option<(Target, TargetHealth
         Target { id: target_description.id()?.to_owned(), port: u16::try_from(target_description.port()?).ok()? };
     let health = answer.target_health();
     let health = TargetHealth {
-        state: health.and_then(|h| h.state()).map_or("unknown", elb::TargetHealthStateEnum::as_str).to_owned(),
+        state: health.and_then(|h| h.state()).map_or(HealthState::Unknown, |state| state.as_str().into()),
         reason: health.and_then(|h| h.reason()).map(|r| r.as_str().to_owned()),
         description: health.and_then(|h| h.description()).map(str::to_owned),
         zone: target_description.availability_zone().filter(|zone| !zone.is_empty()).map(str::to_owned),

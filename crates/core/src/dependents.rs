@@ -172,7 +172,9 @@ fn names_service(ingress: &Ingress, service: &str) -> bool {
         || ingress
             .annotations
             .iter()
-            .any(|(key, value)| registry::ingress::ACTIONS.matches(key) && value.contains(service))
+            .filter(|(key, _)| registry::ingress::ACTIONS.matches(key))
+            // Not parsed for each change of a Service: one pass too many does no harm. JSON may escape any letter of the name.
+            .any(|(_, value)| value.contains(service) || value.contains('\\'))
 }
 
 fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {
@@ -332,6 +334,17 @@ endpoints:
         assert_eq!(Service::keys(&change("shop", "front"), &snapshot), BTreeSet::from([group("shop"), binding()]));
         assert_eq!(Service::keys(&change("shop", "cart"), &snapshot), BTreeSet::from([group("shop")]));
         assert_eq!(Service::keys(&change("shop", "unused"), &snapshot), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_service_whose_name_is_escaped_in_an_action_concerns_the_ingress() {
+        let mut snapshot = snapshot();
+        let mut escaped = snapshot.ingresses[&ObjectName::new("shop", "web")].clone();
+        for value in escaped.annotations.values_mut() {
+            *value = value.replace("cart", r"c\u0061rt");
+        }
+        snapshot.apply(escaped);
+        assert_eq!(Service::keys(&change("shop", "cart"), &snapshot), BTreeSet::from([group("shop")]));
     }
 
     #[test]

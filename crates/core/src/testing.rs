@@ -102,7 +102,7 @@ pub fn pod(address: &str) -> Pod {
 /// Returns the health of a target in this state.
 #[must_use]
 pub fn health(state: &str) -> TargetHealth {
-    TargetHealth { state: state.to_owned(), reason: None, description: None, zone: None }
+    TargetHealth { state: state.into(), reason: None, description: None, zone: None }
 }
 
 /// Returns a plan that no planner has made.

@@ -46,7 +46,7 @@ pub use stack::{
 };
 pub use stack_id::{ResourceId, StackId, is_ingress_finalizer};
 pub use tag_keys::TagKeys;
-pub use targets::{EVERY_ZONE, Registration, Target, TargetHealth};
+pub use targets::{EVERY_ZONE, HealthState, Registration, Target, TargetHealth};
 pub use transform::{Rewrite, Transform};
 
 /// Attributes of a load balancer, listener or target group, by key, as AWS names and writes them.

@@ -44,11 +44,81 @@ impl fmt::Display for Registration {
     }
 }
 
-/// `TargetHealth` of DescribeTargetHealth, in AWS's words, and the zone of its target.
+/// The state of a target (`TargetHealthStateEnum` of DescribeTargetHealth).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub enum HealthState {
+    /// AWS registers the target or performs its first health checks.
+    Initial,
+    /// The target passes its health checks.
+    Healthy,
+    /// The target fails its health checks.
+    Unhealthy,
+    /// The target fails its health checks, and its connections are completed.
+    UnhealthyDraining,
+    /// The target group is in no listener, or the zone is not in use.
+    Unused,
+    /// The target is deregistered, and its connections are completed.
+    Draining,
+    /// The target group has no health checks.
+    Unavailable,
+    /// AWS reports no state.
+    Unknown,
+    /// A state that AWS has added since.
+    Other(String),
+}
+
+impl HealthState {
+    /// Returns the state in AWS's words.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Initial => "initial",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::UnhealthyDraining => "unhealthy.draining",
+            Self::Unused => "unused",
+            Self::Draining => "draining",
+            Self::Unavailable => "unavailable",
+            Self::Unknown => "unknown",
+            Self::Other(state) => state,
+        }
+    }
+}
+
+impl From<&str> for HealthState {
+    fn from(state: &str) -> Self {
+        match state {
+            "initial" => Self::Initial,
+            "healthy" => Self::Healthy,
+            "unhealthy" => Self::Unhealthy,
+            "unhealthy.draining" => Self::UnhealthyDraining,
+            "unused" => Self::Unused,
+            "draining" => Self::Draining,
+            "unavailable" => Self::Unavailable,
+            "unknown" => Self::Unknown,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+impl From<HealthState> for String {
+    fn from(state: HealthState) -> Self {
+        state.as_str().to_owned()
+    }
+}
+
+impl fmt::Display for HealthState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `TargetHealth` of DescribeTargetHealth, and the zone of its target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TargetHealth {
-    /// `initial`, `healthy`, `unhealthy`, `unused`, `draining`, `unavailable` and the like.
-    pub state: String,
+    /// The state.
+    pub state: HealthState,
     /// For example `Target.ResponseCodeMismatch`.
     pub reason: Option<String>,
     /// For people.
@@ -62,10 +132,34 @@ impl TargetHealth {
     #[must_use]
     pub fn registering() -> Self {
         Self {
-            state: "initial".to_owned(),
+            state: HealthState::Initial,
             reason: Some("Elb.RegistrationInProgress".to_owned()),
             description: Some("Target registration is in progress".to_owned()),
             zone: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_written_as_they_were_read() {
+        for state in [
+            "initial",
+            "healthy",
+            "unhealthy",
+            "unhealthy.draining",
+            "unused",
+            "draining",
+            "unavailable",
+            "unknown",
+            "new",
+        ] {
+            let read = HealthState::from(state);
+            assert_eq!(read.to_string(), state);
+            assert_eq!(matches!(read, HealthState::Other(_)), state == "new");
         }
     }
 }

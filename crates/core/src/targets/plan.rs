@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Target, TargetHealth};
+use crate::model::{HealthState, Target, TargetHealth};
 
 use super::endpoints::target;
 
@@ -32,7 +32,7 @@ impl TargetPlan {
 /// Returns true if a target is deregistered and completes its connections: registering it again brings it back.
 #[must_use]
 pub fn is_draining(health: &TargetHealth) -> bool {
-    matches!(health.state.as_str(), "draining" | "unhealthy.draining")
+    matches!(health.state, HealthState::Draining | HealthState::UnhealthyDraining)
 }
 
 /// The state of a target that is registered and not desired, in the order of what it can still serve, the least first.
@@ -123,8 +123,7 @@ mod tests {
     }
 
     fn present(names: &[(&str, &str)]) -> BTreeMap<Target, TargetHealth> {
-        let health =
-            |state: &str| TargetHealth { state: state.to_owned(), reason: None, description: None, zone: None };
+        let health = |state: &str| TargetHealth { state: state.into(), reason: None, description: None, zone: None };
         names.iter().map(|(name, state)| (Target { id: (*name).to_owned(), port: 80 }, health(state))).collect()
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     api::readiness::binding_of,
-    model::{ObjectName, Target, TargetHealth},
+    model::{HealthState, ObjectName, Target, TargetHealth},
     snapshot::{GateState, Readiness, ReadinessGate, Snapshot, in_namespace},
 };
 
@@ -20,8 +20,6 @@ use super::{
 const BINDING_DELETED: &str = "Target Group Binding is deleted";
 /// The message on a pod whose binding has nothing to register.
 const BACKEND_MISSING: &str = "the Service of the Target Group Binding is gone";
-/// The state of a target for which AWS has reported no health.
-const UNKNOWN: &str = "unknown";
 
 /// A pod with a readiness gate for a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,9 +98,9 @@ pub fn gated(snapshot: &Snapshot, binding: &ObjectName, targets: &BTreeMap<Targe
 }
 
 fn state(health: &TargetHealth) -> GateState {
-    let status = match health.state.as_str() {
-        "healthy" => Readiness::Ready,
-        UNKNOWN => Readiness::Unknown,
+    let status = match health.state {
+        HealthState::Healthy => Readiness::Ready,
+        HealthState::Unknown => Readiness::Unknown,
         _ => Readiness::NotReady,
     };
     let text = |text: &Option<String>| text.clone().unwrap_or_default();

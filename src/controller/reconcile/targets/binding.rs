@@ -28,7 +28,7 @@ use super::{
 };
 use albatross_core::targets::{
     binding_owners::{Bindings, Owner, key_of},
-    endpoints::{Resolution, port_reference, ready_pod, resolve, target_state},
+    endpoints::{Resolution, TargetOwner, port_reference, ready_pod, resolve, target_state},
     plan::{TargetPlan, TargetState, Unregistered, is_draining, plan, safe_to_deregister},
     readiness::OpenGateReason,
     status::{self, Report},
@@ -100,6 +100,14 @@ impl TargetTypeWrites {
         self.until = self.times.checked_sub(PROMPT_WRITES).map(|more| now + pause(more));
         true
     }
+}
+
+/// A binding whose target group and endpoints are known.
+struct Resolved {
+    /// With what AWS says where it leaves something out.
+    binding: TargetGroupBinding,
+    arn: TargetGroupArn,
+    resolution: Resolution,
 }
 
 /// The field of a spec that cannot be honoured yet.
@@ -221,25 +229,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(owner.map(|(stack, home)| Owner { stack, home }))
     }
 
+    /// Gives the target group of a binding its desired targets, and the pods their readiness gates.
     async fn sync_targets(&self, binding: &TargetGroupBinding) -> Result<BindingOutcome, Failure> {
-        if let Some(field) = unsupported(&binding.spec) {
-            return Err(Problem::Unsupported(field).into());
-        }
-        let written = binding;
-        let (binding, arn) = self.complete(binding).await?;
-        let owner = self.owner(&arn).await.map_err(Problem::from)?;
-        let resolution = {
-            let snapshot = self.snapshot();
-            let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
-            if let Some(denied) = bindings.denied(&binding, owner.as_ref()) {
-                return Err(denied.into());
-            }
-            resolve(&snapshot, &binding).map_err(Problem::from)?
-        };
-        self.note_network(&binding, &resolution);
-        if let (None, Some(target_type)) = (written.spec.target_type, binding.spec.target_type) {
-            self.write_target_type(written, target_type).await;
-        }
+        let Resolved { binding, arn, resolution } = self.resolved(binding).await?;
         let digest = match &resolution {
             Resolution::Targets { targets, .. } => Some(record::of_targets(&arn, targets.keys())),
             Resolution::BackendMissing { .. } => None,
@@ -247,8 +239,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let checkpoint = self.checkpoint(&binding);
         let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
         let counts = digest.as_ref().is_some_and(|digest| self.counts(checkpoint.as_deref(), digest));
-        let may_vouch = held && counts;
-        if may_vouch && self.cloud.checkpoint_is_trusted(&arn).await.map_err(Problem::from)? {
+        if held && counts && self.cloud.checkpoint_is_trusted(&arn).await.map_err(Problem::from)? {
             self.report(&binding, &Report::reconciled(), Some(&arn)).await?;
             let mut outcome = BindingOutcome::default();
             if let Resolution::Targets { targets, .. } = &resolution {
@@ -256,36 +247,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             }
             return Ok(outcome);
         }
-        let present = match self.cloud.targets(&arn).await {
-            Err(error) if error.is_not_found() => {
-                self.invalidate(&arn);
-                return Err(Problem::TargetGroupMissing(arn.to_string()).into());
-            }
-            present => present.map_err(Problem::from)?,
-        };
-        let mut outcome = BindingOutcome::default();
-        let mut report = Report::reconciled();
+        let present = self.present_targets(&arn).await?;
         let serves_none = !matches!(&resolution, Resolution::Targets { targets, .. } if !targets.is_empty());
         if serves_none && present.values().any(|health| !is_draining(health)) {
             self.prove_nothing(&binding, &resolution).await?;
         }
-        let mut backend_missing = false;
-        let owners = match resolution {
-            Resolution::Targets { targets, skipped } => {
-                for skipped in skipped {
-                    tracing::debug!(binding = %binding.name, what = skipped.what, why = skipped.why, "no target");
-                }
-                targets
-            }
-            Resolution::BackendMissing { what } => {
-                let message =
-                    format!("there is no {what}, so nothing is registered; create it, or correct spec.serviceRef");
-                outcome.notices.push(Notice { reason: "BackendNotFound", message: message.clone() });
-                report = Report { ready: false, reason: "BackendNotFound", message };
-                backend_missing = true;
-                BTreeMap::new()
-            }
-        };
+        let backend_missing = matches!(resolution, Resolution::BackendMissing { .. });
+        let (owners, missing) = desired_targets(&binding.name, resolution);
         let wanted: BTreeSet<Target> = owners.keys().cloned().collect();
         let plan = plan(&wanted, &present, self.settings.max_targets);
         if !held {
@@ -293,16 +261,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             let added = self.cluster.set_finalizer(&binding, true).await;
             added.map_err(|error| Failure(Some(Stage::AddFinalizer), error.into()))?;
         }
-        if !plan.left_out.is_empty() {
-            let message = format!(
-                "{} targets are left out: --max-targets-per-target-group allows {}",
-                plan.left_out.len(),
-                self.settings.max_targets.unwrap_or_default()
-            );
-            outcome.notices.push(Notice { reason: "FailedReconcile", message: message.clone() });
-            report = Report { ready: false, reason: "FailedReconcile", message };
-        }
         let (complete, changes) = (plan.left_out.is_empty(), !plan.is_empty());
+        let left_out = (!complete).then(|| left_out(plan.left_out.len(), self.settings.max_targets));
+        let mut outcome = BindingOutcome::default();
+        let problems = missing.iter().chain(&left_out);
+        outcome
+            .notices
+            .extend(problems.map(|report| Notice { reason: report.reason, message: report.message.clone() }));
+        let report = left_out.or(missing).unwrap_or_else(Report::reconciled);
         // Equal to what it says once more, the other controller's would keep it from looking.
         if changes && (checkpoint.is_some() || binding.foreign_checkpoint) {
             self.write_checkpoint(&binding, None).await?;
@@ -318,7 +284,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         carried?;
         gates?;
         self.report(&binding, &report, Some(&arn)).await?;
-        // While pods come and go, one word at the end is enough.
+        // While pods come and go, one checkpoint at the end is enough.
         outcome.checkpoint_pending |= changes;
         let stands = match &digest {
             Some(digest) => self.counts(checkpoint.as_deref(), digest),
@@ -329,6 +295,40 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             self.write_checkpoint(&binding, digest).await?;
         }
         Ok(outcome)
+    }
+
+    /// Returns the binding with what it leaves to AWS, its target group and its endpoints. Only the binding that owns the target
+    /// group is resolved.
+    async fn resolved(&self, written: &TargetGroupBinding) -> Result<Resolved, Failure> {
+        if let Some(field) = unsupported(&written.spec) {
+            return Err(Problem::Unsupported(field).into());
+        }
+        let (binding, arn) = self.complete(written).await?;
+        let owner = self.owner(&arn).await.map_err(Problem::from)?;
+        let resolution = {
+            let snapshot = self.snapshot();
+            let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
+            if let Some(denied) = bindings.denied(&binding, owner.as_ref()) {
+                return Err(denied.into());
+            }
+            resolve(&snapshot, &binding).map_err(Problem::from)?
+        };
+        self.note_network(&binding, &resolution);
+        if let (None, Some(target_type)) = (written.spec.target_type, binding.spec.target_type) {
+            self.write_target_type(written, target_type).await;
+        }
+        Ok(Resolved { binding, arn, resolution })
+    }
+
+    /// Returns the registered targets of a group.
+    async fn present_targets(&self, arn: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, Failure> {
+        match self.cloud.targets(arn).await {
+            Err(error) if error.is_not_found() => {
+                self.invalidate(arn);
+                Err(Problem::TargetGroupMissing(arn.to_string()).into())
+            }
+            present => Ok(present.map_err(Problem::from)?),
+        }
     }
 
     /// Writes the target type into a binding without one, as the webhook of aws-load-balancer-controller does: pods get
@@ -615,6 +615,32 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.memory().entry(binding.name.clone()).or_default().status = Some((binding.uid.clone(), status));
         Ok(())
     }
+}
+
+/// Returns the targets that a binding desires, and the report on a backend that does not exist.
+fn desired_targets(binding: &ObjectName, resolution: Resolution) -> (BTreeMap<Target, TargetOwner>, Option<Report>) {
+    match resolution {
+        Resolution::Targets { targets, skipped } => {
+            for skipped in skipped {
+                tracing::debug!(%binding, what = skipped.what, why = skipped.why, "no target");
+            }
+            (targets, None)
+        }
+        Resolution::BackendMissing { what } => {
+            let message =
+                format!("there is no {what}, so nothing is registered; create it, or correct spec.serviceRef");
+            (BTreeMap::new(), Some(Report { ready: false, reason: "BackendNotFound", message }))
+        }
+    }
+}
+
+/// Returns the report on targets that have no room.
+fn left_out(count: usize, max_targets: Option<usize>) -> Report {
+    let message = format!(
+        "{count} targets are left out: --max-targets-per-target-group allows {}",
+        max_targets.unwrap_or_default()
+    );
+    Report { ready: false, reason: "FailedReconcile", message }
 }
 
 /// Fills in what a binding leaves out.

@@ -44,13 +44,13 @@ fn healths(states: &[(&str, u16, &str)]) -> BTreeMap<Target, TargetHealth> {
 #[test]
 fn a_condition_says_what_aws_says() {
     let failing = TargetHealth {
-        state: "unhealthy".to_owned(),
+        state: HealthState::Unhealthy,
         reason: Some("Target.ResponseCodeMismatch".to_owned()),
         description: Some("Health checks failed with these codes: [500]".to_owned()),
         zone: None,
     };
     let unused = TargetHealth {
-        state: "unused".to_owned(),
+        state: HealthState::Unused,
         reason: Some("Target.NotInUse".to_owned()),
         description: Some("Target group is not configured".to_owned()),
         zone: None,

@@ -11,7 +11,7 @@ impl World {
     /// Returns the health that AWS reports of each target of a group.
     async fn health(&self, group: &TargetGroupArn) -> BTreeMap<String, String> {
         let health = self.aws.describe_target_health(group).await.unwrap();
-        health.into_iter().map(|(target, health)| (target.to_string(), health.state)).collect()
+        health.into_iter().map(|(target, health)| (target.to_string(), health.state.to_string())).collect()
     }
 }
 
