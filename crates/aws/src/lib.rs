@@ -1,6 +1,8 @@
 //! All traffic with AWS: clients, errors with their fixes, the conversion to [`albatross_core::model`], the answers to
 //! [`albatross_core::facts`], and the [`Inventory`] of AWS resources, which the controller's own writes keep current.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests hold no lease, and make plans of their own"))]
+
 mod acm;
 mod budget;
 mod calls;

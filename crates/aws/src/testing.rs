@@ -1,5 +1,7 @@
 //! Clients for tests, with made-up credentials.
 
+#![allow(clippy::disallowed_methods, reason = "tests hold no lease")]
+
 use std::{sync::Arc, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -35,7 +37,6 @@ pub fn writer(reader: AwsReader) -> AwsWriter {
 
 /// Returns a permit that says what `left` says.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "tests have no lease")]
 pub fn permit(left: impl Fn() -> Option<Duration> + Send + Sync + 'static) -> WritePermit {
     struct Term<F>(F);
     impl<F: Fn() -> Option<Duration> + Send + Sync + 'static> LeaderTerm for Term<F> {

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
-    api::annotations::registry,
+    api::annotations::{may_name_service, registry},
     desired::{
         self,
         sources::{
@@ -172,9 +172,7 @@ fn names_service(ingress: &Ingress, service: &str) -> bool {
         || ingress
             .annotations
             .iter()
-            .filter(|(key, _)| registry::ingress::ACTIONS.matches(key))
-            // Not parsed for each change of a Service: one pass too many does no harm. JSON may escape any letter of the name.
-            .any(|(_, value)| value.contains(service) || value.contains('\\'))
+            .any(|(key, value)| registry::ingress::ACTIONS.matches(key) && may_name_service(value, service))
 }
 
 fn bindings_of(snapshot: &Snapshot, service: &ObjectName) -> Vec<Key> {
@@ -344,6 +342,7 @@ endpoints:
             *value = value.replace("cart", r"c\u0061rt");
         }
         snapshot.apply(escaped);
+        assert_eq!(Service::keys(&change("shop", "unused"), &snapshot), BTreeSet::new());
         assert_eq!(Service::keys(&change("shop", "cart"), &snapshot), BTreeSet::from([group("shop")]));
     }
 

@@ -126,6 +126,12 @@ impl Controller {
         Ok((status, String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes()).into_owned()))
     }
 
+    /// Returns the path of its log.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        self.process.log()
+    }
+
     /// The process's id.
     #[must_use]
     pub fn id(&self) -> u32 {

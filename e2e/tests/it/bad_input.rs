@@ -71,7 +71,7 @@ fn what_aws_needs_is_asked_for_at_the_start() {
         let region = "--aws-region=us-west-2".to_owned();
 
         let without_credentials = [kubeconfig.clone(), vpc.clone(), region.clone()];
-        let expected = "error: no valid AWS credentials for the start: the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: AWS_EC2_METADATA_DISABLED turns it off; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and restart its pods, because EKS injects either when pods start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE\n";
+        let expected = "error: no valid AWS credentials for the start: the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: AWS_EC2_METADATA_DISABLED disables its metadata service; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and restart its pods, because EKS injects either when pods start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE\n";
         fails(&without_credentials, &[NO_METADATA], expected).await?;
 
         let taken = TcpListener::bind("127.0.0.1:0")?;

@@ -318,7 +318,7 @@ fn what_sts_does_not_take_is_told_with_its_cure() {
             (
                 "ValidationError",
                 "Request ARN is invalid",
-                format!("STS refuses {who} the role {ROLE}: Request ARN is invalid (ValidationError); check AWS_ROLE_ARN and the role's trust policy"),
+                format!("STS gives {who} no credentials for the role {ROLE}: Request ARN is invalid (ValidationError); check AWS_ROLE_ARN and the role's trust policy"),
             ),
             (
                 "RegionDisabledException",
@@ -458,8 +458,12 @@ fn an_instance_without_a_role_is_told_soon() {
                 "the pod has neither a role of its ServiceAccount (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE are not set) nor EKS Pod Identity (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set), there is neither AWS_ACCESS_KEY_ID nor a profile, and the instance gives none: {instance}; annotate the controller's ServiceAccount with `eks.amazonaws.com/role-arn`, or give it an association with `aws eks create-pod-identity-association`, and restart its pods, because EKS injects either when pods start; outside of EKS set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             )
         };
-        missing(&stage, &[("AWS_EC2_METADATA_DISABLED", "true")], &nothing("AWS_EC2_METADATA_DISABLED turns it off"))
-            .await?;
+        missing(
+            &stage,
+            &[("AWS_EC2_METADATA_DISABLED", "true")],
+            &nothing("AWS_EC2_METADATA_DISABLED disables its metadata service"),
+        )
+        .await?;
         let silent = StandIn::silent().await?;
         let environment = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent.url.as_str())];
         missing(&stage, &environment, &nothing("its metadata service does not answer")).await?;

@@ -74,7 +74,13 @@ fn a_leader_that_crashes_or_stops_is_followed_within_seconds_and_nothing_is_writ
             rules_are(&stage, &listener, &["/web", "/api"], AFTER_A_STOP).await?;
             Ok(edited.elapsed())
         };
+        let log_of_leader = leader.log().to_owned();
         let ((), took) = futures::future::try_join(leader.stop(), edit).await?;
+        let log_of_leader = std::fs::read_to_string(log_of_leader)?;
+        ensure!(
+            !log_of_leader.contains("stopping in the middle of work"),
+            "the leader did not end its work: {log_of_leader}"
+        );
         standby.idle(SOON).await?;
         let log = stage.proxy.log();
         nothing_is_written_twice(&log)?;

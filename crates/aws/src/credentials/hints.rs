@@ -122,7 +122,7 @@ impl Hints {
 /// The SDK's words on the instance's metadata, shorter where they are known.
 fn said_by_instance(said: &str) -> String {
     if said.contains("AWS_EC2_METADATA_DISABLED") {
-        "AWS_EC2_METADATA_DISABLED turns it off".to_owned()
+        "AWS_EC2_METADATA_DISABLED disables its metadata service".to_owned()
     } else if said.contains("could not communicate with IMDS") {
         "its metadata service does not answer".to_owned()
     } else if said.contains("404") {
@@ -162,7 +162,7 @@ mod tests {
         for (said, short) in [
             (
                 "x: IMDS disabled by AWS_EC2_METADATA_DISABLED env var set to `true`",
-                "AWS_EC2_METADATA_DISABLED turns it off",
+                "AWS_EC2_METADATA_DISABLED disables its metadata service",
             ),
             ("y: could not communicate with IMDS: z", "its metadata service does not answer"),
             ("received 404 from IMDS", "it has no role"),

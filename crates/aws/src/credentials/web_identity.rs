@@ -126,7 +126,7 @@ impl WebIdentity {
                 "switch it on in the account settings of IAM".to_owned(),
             ),
             _ => (
-                format!("STS refuses {who} the role {role}"),
+                format!("STS gives {who} no credentials for the role {role}"),
                 "check AWS_ROLE_ARN and the role's trust policy".to_owned(),
             ),
         };

@@ -266,6 +266,7 @@ impl<'a> RuleChange<'a> {
                 order.extend(wanted().filter(|(wanted, _)| wanted.rule.cause.object == *member));
             }
         }
+        debug_assert_eq!(order.len(), self.wanted.len(), "each wanted rule is a member's that is not frozen");
         self.stay(matches.iter().all(Option::is_some), &order, &mut kept);
         let mut kept = kept.into_iter().peekable();
         let mut places = Vec::new();

@@ -392,9 +392,10 @@ impl Inner {
     }
 }
 
-/// Waits, or goes on in the same moment: tokio's timers fire at whole milliseconds.
-async fn pause(duration: Duration) {
-    if !duration.is_zero() {
+/// Waits, or goes on in the same moment where everything is answered at once: tokio's timers fire at whole milliseconds, so that a
+/// wait of none is one.
+async fn pause(duration: Duration, at_once: bool) {
+    if !at_once {
         tokio::time::sleep(duration).await;
     }
 }
@@ -402,16 +403,19 @@ async fn pause(duration: Duration) {
 impl HttpConnector for SimulatedAws {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
-        let arrival = self.inner().arrive(&body);
+        let (arrival, at_once) = {
+            let mut inner = self.inner();
+            (inner.arrive(&body), inner.at_once)
+        };
         let aws = self.clone();
         HttpConnectorFuture::new(async move {
             let after = arrival.after;
-            pause(arrival.before).await;
+            pause(arrival.before, at_once).await;
             let reply = aws.inner().carry_out(arrival);
             if matches!(reply, Reply::Never) {
                 std::future::pending::<()>().await;
             }
-            pause(after).await;
+            pause(after, at_once).await;
             match reply {
                 Reply::Http(status, body) => {
                     let status = StatusCode::try_from(status).map_err(|error| ConnectorError::io(error.into()))?;

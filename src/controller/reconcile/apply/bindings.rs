@@ -14,25 +14,20 @@ use albatross_core::{
 };
 
 fn failed(verb: &str, error: kube::Error) -> StepError {
-    let (message, fix) = match &error {
-        kube::Error::Api(status) if status.is_conflict() => (status.message.clone(), None),
-        kube::Error::Api(status) if status.is_forbidden() => (
-            status.message.clone(),
-            Some(format!(
-                "allow the verb `{verb}` on `targetgroupbindings.elbv2.k8s.aws` in the controller's ClusterRole"
-            )),
-        ),
-        kube::Error::Api(status) if status.code == 404 => (
-            status.message.clone(),
-            Some("install the CustomResourceDefinitions of `elbv2.k8s.aws`, or create the namespace".to_owned()),
-        ),
-        kube::Error::Api(status) if status.is_invalid() || status.code == 400 => (
-            status.message.clone(),
-            Some("check why the API server or an admission webhook refuses the TargetGroupBinding".to_owned()),
-        ),
-        kube::Error::Api(status) => (status.message.clone(), None),
-        other => (other.to_string(), None),
+    let kube::Error::Api(status) = &error else {
+        // The write may have had its effect: the next pass sees.
+        return StepError::Kubernetes { message: format!("the request to the API server failed: {error}"), fix: None };
     };
+    let fix = if status.is_forbidden() {
+        Some(format!("allow the verb `{verb}` on `targetgroupbindings.elbv2.k8s.aws` in the controller's ClusterRole"))
+    } else if status.code == 404 {
+        Some("install the CustomResourceDefinitions of `elbv2.k8s.aws`, or create the namespace".to_owned())
+    } else if status.is_invalid() || status.code == 400 {
+        Some("check why the API server or an admission webhook refuses the TargetGroupBinding".to_owned())
+    } else {
+        None
+    };
+    let message = format!("the API server answers: {}", status.message);
     StepError::Kubernetes { message, fix }
 }
 

@@ -66,10 +66,10 @@ pub(crate) enum StepError {
         /// The names of those that carry its tags.
         names: Vec<String>,
     },
-    /// The API server did not do it.
-    #[error("the API server refuses: {message}")]
+    /// A TargetGroupBinding was not written, or it is not known if it was.
+    #[error("{message}")]
     Kubernetes {
-        /// Its words.
+        /// The reason: the API server's words, the lost answer, or the state of the object.
         message: String,
         /// The fix, where a user has to act.
         fix: Option<String>,

@@ -674,11 +674,11 @@ async fn bindings_are_replaced_only_where_they_are_the_groups() {
     room.bindings.0.lock().unwrap().get_mut(&path).unwrap()["metadata"]["labels"] = json!({});
     let foreign = reported(room.step(StepAction::CreateBinding(target_group)).await);
     insta::assert_snapshot!(format!("{changed}\n{foreign}"), @"
-    update TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the API server refuses: the TargetGroupBinding shop/k8s-shop-api-33b1a54ac0 has changed meanwhile
+    update TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the TargetGroupBinding shop/k8s-shop-api-33b1a54ac0 has changed meanwhile
     blame: Ingress shop/web generation 1, spec
     fix: -
     transient: true
-    create TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the API server refuses: the TargetGroupBinding `k8s-shop-api-33b1a54ac0` exists and is not this group's: it lacks its labels
+    create TargetGroupBinding shop/k8s-shop-api-33b1a54ac0: the TargetGroupBinding `k8s-shop-api-33b1a54ac0` exists and is not this group's: it lacks its labels
     blame: Ingress shop/web generation 1, spec
     fix: delete or rename the TargetGroupBinding `k8s-shop-api-33b1a54ac0`
     transient: false

@@ -125,12 +125,12 @@ pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
     let permit = term.permit();
     let writer = AwsWriter::new(Arc::clone(&aws), permit.clone());
     let events = Events::new(client.clone(), Arc::clone(&metrics));
-    let writes = WriteClient::new(client.clone(), permit.clone());
+    let writes = WriteClient::new(client, permit.clone());
     let records = Records::new(&writes, &settings.lease_namespace, &settings.lease, header);
     let inventory = Arc::new(Inventory::new(Arc::clone(&aws), config.cluster.clone(), vpc.clone()));
     Arc::new(Controller {
         snapshot: Arc::clone(&snapshot),
-        secrets: Secrets::new(client, Arc::clone(&queue), settings.secrets_label.clone()),
+        secrets: Secrets::new(writes.client(), Arc::clone(&queue), settings.secrets_label.clone()),
         queue,
         synced,
         kubernetes: Kubernetes::new(&writes),

@@ -28,6 +28,25 @@ pub enum Action {
     Forward { target_groups: Vec<ForwardTarget>, stickiness: Option<Stickiness> },
 }
 
+/// Returns true if the value of an action may name a Service. Values are not read as actions here, so that one that cannot be built
+/// counts too, and one too many may be found.
+#[must_use]
+pub fn may_name_service(value: &str, service: &str) -> bool {
+    // JSON may escape any letter of the name, also where the rest of the value is broken.
+    let unescaped =
+        || serde_json::from_str::<serde_json::Value>(value).map_or(true, |value| has_string(&value, service));
+    value.contains(service) || value.contains('\\') && unescaped()
+}
+
+fn has_string(value: &serde_json::Value, text: &str) -> bool {
+    match value {
+        serde_json::Value::String(string) => string == text,
+        serde_json::Value::Array(items) => items.iter().any(|item| has_string(item, text)),
+        serde_json::Value::Object(fields) => fields.values().any(|field| has_string(field, text)),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
+    }
+}
+
 /// The time for which a client stays with the target group it was first sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stickiness {
@@ -240,6 +259,20 @@ mod tests {
 
     fn service(name: &str, port: ServicePort) -> ForwardBackend {
         ForwardBackend::Service { name: name.into(), port }
+    }
+
+    #[test]
+    fn services_are_found_however_json_writes_them() {
+        let action = |name: &str| format!(r#"{{"forwardConfig": {{"targetGroups": [{{"serviceName": "{name}"}}]}}}}"#);
+        for (value, found) in [
+            (action("cart"), true),
+            (action(r"c\u0061rt"), true),
+            (action(r"c\u0061rd"), false),
+            (r#"{"messageBody": "a\nb"}"#.to_owned(), false),
+            (r#"{"serviceName": "c\u0061rt""#.to_owned(), true),
+        ] {
+            assert_eq!(may_name_service(&value, "cart"), found, "{value}");
+        }
     }
 
     #[test]

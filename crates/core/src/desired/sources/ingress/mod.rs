@@ -40,7 +40,7 @@ pub use self::{
     group::{groups_of, has_left, is_held, membership},
 };
 use crate::{
-    api::annotations::{AnnotationError, Annotations, Origin, registry::ingress as keys},
+    api::annotations::{AnnotationError, Annotations, Origin, may_name_service, registry::ingress as keys},
     facts::{FactQuery, Facts},
     model::{
         Cause, FrozenMembers, IpAddressType, MemberResources, ObjectName, ObjectReference, ResourceId, Scheme,
@@ -125,7 +125,7 @@ fn services_of(snapshot: &Snapshot, member: &ObjectName) -> BTreeSet<(ObjectRefe
     });
     let actions = |service: &ObjectName| {
         let mut values = ingress.annotations.iter().filter(|(key, _)| keys::ACTIONS.matches(key));
-        values.any(|(_, value)| value.contains(service.name.as_str()))
+        values.any(|(_, value)| may_name_service(value, &service.name))
     };
     let in_actions = snapshot.services.keys().filter(|name| name.namespace == member.namespace && actions(name));
     named

@@ -53,7 +53,7 @@ impl<'a> Builder<'a> {
         }
         let alone = specs.len() == 1;
         let whose = if alone { "this Ingress" } else { "this group" };
-        let message = format!("requests are redirected to port {port}, which is not an HTTPS listener of {whose}");
+        let message = format!("requests would be redirected to port {port}, which is not an HTTPS listener of {whose}");
         let fix = format!("add {{\"HTTPS\": {port}}} to `{}`, or name one of its HTTPS ports", keys::LISTEN_PORTS);
         let mut requesters = BTreeSet::new();
         for (spec, requested) in specs.iter().filter_map(|spec| Some((spec, spec.redirect.as_ref()?))) {

@@ -111,7 +111,7 @@ impl<'a> Builder<'a> {
         }
         let list = |items: Vec<String>| items.join(", ");
         let message = format!(
-            "port {port} also stays open to {}, which {} may ask for and which cannot be built at the moment",
+            "port {port} also stays open to {}, which {} may ask for; what that Ingress asks for cannot be built at the moment",
             list(other_sources.iter().map(|source| format!("`{source}`")).collect()),
             list(frozen.iter().map(|member| format!("Ingress {member}")).collect())
         );

@@ -187,7 +187,7 @@ fn among_newcomers_the_order_of_the_group_decides_and_the_loser_alone_is_told() 
         )
     };
     insta::assert_snapshot!(with(&passthrough), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/mutual-authentication: the mutual authentication on port 443 should be `passthrough`, but a group has only one: `off`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
-    insta::assert_snapshot!(conflict(&[], &[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/ssl-redirect: requests are redirected to port 443, which is not an HTTPS listener of this group; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
+    insta::assert_snapshot!(conflict(&[], &[("ssl-redirect", "443")]), @r#"Error invalid-value on Ingress shop/b: alb.ingress.kubernetes.io/ssl-redirect: requests would be redirected to port 443, which is not an HTTPS listener of this group; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports"#);
     insta::assert_snapshot!(conflict(&[], &[("scheme", "public")]), @"Error invalid-value on Ingress shop/b: annotation `alb.ingress.kubernetes.io/scheme` has the value `public`; allowed: `internal` or `internet-facing`");
     insta::assert_snapshot!(conflict(&[("load-balancer-attributes", "a=1")], &[("load-balancer-attributes", "a=2")]), @"Error conflict on Ingress shop/b: alb.ingress.kubernetes.io/load-balancer-attributes: `a` should be `2`, but a group has only one: `1`, requested by Ingress shop/a, the first of the group; make them agree, or put this Ingress in another group; until then nothing of this Ingress changes");
 }
@@ -671,7 +671,7 @@ fn who_says_who_may_come_in_is_followed_though_another_member_is_set_aside() {
     assert_eq!(opened(&asks), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
     let reported = messages(&asks);
     let warning = reported.lines().find(|line| line.starts_with("Warning")).unwrap();
-    insta::assert_snapshot!(warning, @"Warning conflict on Ingress shop/a: alb.ingress.kubernetes.io/security-group-prefix-lists: port 80 also stays open to `10.0.0.0/8`, which Ingress shop/b may ask for and which cannot be built at the moment; fix that Ingress; then the port is open only to the sources that a member asks for");
+    insta::assert_snapshot!(warning, @"Warning conflict on Ingress shop/a: alb.ingress.kubernetes.io/security-group-prefix-lists: port 80 also stays open to `10.0.0.0/8`, which Ingress shop/b may ask for; what that Ingress asks for cannot be built at the moment; fix that Ingress; then the port is open only to the sources that a member asks for");
     // Its settings cannot be read.
     let unreadable = built_of(&of(&[("inbound-cidrs", "10.0.0.0")]), &open(&[everywhere, ten]));
     assert_eq!(opened(&unreadable), ["tcp 80 from 10.0.0.0/8", "tcp 80 from pl-1"]);
@@ -822,4 +822,32 @@ fn a_new_listener_is_charged_to_the_member_that_brings_it() {
         ..of_host
     };
     assert_eq!(brings(&both), Vec::<String>::new());
+}
+
+#[test]
+fn a_frozen_member_keeps_the_service_whose_name_its_action_escapes() {
+    let snapshot = crate::testing::snapshot(
+        r#"
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  namespace: shop
+  name: web
+  annotations:
+    alb.ingress.kubernetes.io/actions.a: '{"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "c\u0061rt", "servicePort": 80}]}}'
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: cart}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: other}
+spec: {ports: [{port: 80}]}
+"#,
+    );
+    let web = ObjectName::new("shop", "web");
+    let expected = BTreeSet::from([(ObjectReference::ingress(&web), "cart".to_owned())]);
+    assert_eq!(super::super::services_of(&snapshot, &web), expected);
 }

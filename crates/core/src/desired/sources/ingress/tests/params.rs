@@ -187,8 +187,8 @@ fn mistakes_are_told_on_the_class_and_on_the_ingress() {
     Error invalid-value on IngressClassParams team: spec.sslRedirectPort: `https` is not a valid port; write the number of an HTTPS port, such as `443`
     ");
     insta::assert_snapshot!(reported("{sslRedirectPort: '443'}"), @r#"
-    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: requests are redirected to port 443, which is not an HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
-    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: requests are redirected to port 443, which is not an HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
+    Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.sslRedirectPort: requests would be redirected to port 443, which is not an HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
+    Error invalid-value on IngressClassParams team: spec.sslRedirectPort: requests would be redirected to port 443, which is not an HTTPS listener of this Ingress; add {"HTTPS": 443} to `alb.ingress.kubernetes.io/listen-ports`, or name one of its HTTPS ports
     "#);
     insta::assert_snapshot!(reported("{certificateArn: [mine]}"), @"
     Error invalid-value on Ingress shop/web: spec.ingressClassName: IngressClassParams team, spec.certificateArn: `mine` is not the ARN of a certificate; write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>
