@@ -1,5 +1,5 @@
 //! The program albatross: its commands and the controller. [`albatross_core`] decides, [`albatross_aws`] calls AWS.
-//! `ARCHITECTURE.md` describes the rooms.
+//! `ARCHITECTURE.md` describes the modules.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests hold no lease, and make plans of their own"))]
 

@@ -1,4 +1,4 @@
-//! `albatross plan`: the controller's road from manifests to a plan, without AWS.
+//! `albatross plan`: the controller's pipeline from manifests to a plan, without AWS.
 
 #[cfg(test)]
 mod tests;

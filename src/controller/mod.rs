@@ -1,4 +1,4 @@
-//! The controller: watches fill the snapshot, changes fill the queue, workers walk the road from snapshot to AWS.
+//! The controller: watches fill the snapshot, changes fill the queue, workers run the passes from snapshot to AWS.
 
 pub mod cluster;
 pub mod reconcile;

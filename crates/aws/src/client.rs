@@ -1,4 +1,4 @@
-//! The clients, and how calls take their turn and are repeated.
+//! The AWS clients, with budgets and retries for calls.
 
 use std::{
     collections::BTreeMap,
@@ -29,20 +29,20 @@ mod writer;
 
 pub use writer::AwsWriter;
 
-/// The way to reach AWS.
+/// The options of a connection to AWS.
 #[derive(Clone)]
 pub struct ConnectOptions {
-    /// The region: `--aws-region`, or that of another source.
+    /// The region, from `--aws-region` or another source.
     pub region: String,
     /// The proxies that connections go through.
     pub proxies: Arc<Proxies>,
-    /// `--aws-max-retries`: attempts at a read in all.
+    /// The maximum number of attempts at a read (`--aws-max-retries`).
     pub max_attempts: u32,
-    /// `--aws-api-endpoints`, by service id as [`parse_endpoints`] spells it.
+    /// The endpoints by service id, in the form of [`parse_endpoints`] (`--aws-api-endpoints`).
     pub endpoints: BTreeMap<String, String>,
-    /// `--aws-api-throttle`
+    /// The fixed limits of calls (`--aws-api-throttle`).
     pub fixed_limits: Vec<FixedLimit>,
-    /// The observer of every call.
+    /// The observer of all calls.
     pub observer: Option<Arc<dyn CallObserver>>,
 }
 
@@ -59,26 +59,26 @@ impl Default for ConnectOptions {
     }
 }
 
-/// The reason that there can be no clients.
+/// The reason why the clients cannot be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// AWS_CA_BUNDLE names no file of certificates.
+    /// AWS_CA_BUNDLE names a file that cannot be used.
     #[error(
         "AWS_CA_BUNDLE names `{path}`, which cannot be used: {reason}; it has to be a file of PEM certificates that can be read"
     )]
     Bundle {
-        /// The file.
+        /// The path of the file.
         path: String,
         /// The reason.
         reason: String,
     },
-    /// No HTTP client can be made.
+    /// No HTTP client can be created.
     #[error("no connection to AWS is possible: {reason}")]
     Client {
         /// The reason.
         reason: String,
     },
-    /// `--aws-api-endpoints` cannot be read.
+    /// `--aws-api-endpoints` has an entry that is not valid.
     #[error(
         "`{entry}` in `--aws-api-endpoints` is not of the form `ServiceID=URL`, for example `EC2=https://ec2.example`"
     )]
@@ -88,7 +88,8 @@ pub enum ConnectError {
     },
 }
 
-/// A service id without case and separators, so that `Elastic Load Balancing v2` may be written in any of the usual ways.
+/// Returns a service id in lower case without separators, so that users can write `Elastic Load Balancing v2` in any of
+/// the usual ways.
 pub(super) fn service_id(text: &str) -> String {
     let id: String = text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     match id.as_str() {
@@ -97,10 +98,10 @@ pub(super) fn service_id(text: &str) -> String {
     }
 }
 
-/// Reads `--aws-api-endpoints`: `ServiceID=URL`, separated by commas.
+/// Parses `--aws-api-endpoints`: `ServiceID=URL`, separated by commas.
 ///
 /// # Errors
-/// When an entry is not of that form.
+/// Returns an error if an entry does not have that form.
 pub fn parse_endpoints(text: &str) -> Result<BTreeMap<String, String>, ConnectError> {
     text.split(',')
         .map(str::trim)
@@ -116,16 +117,16 @@ pub fn parse_endpoints(text: &str) -> Result<BTreeMap<String, String>, ConnectEr
         .collect()
 }
 
-/// The way to AWS for calls that change nothing (Describe, List, Get); [`AwsWriter`] makes the others. The SDK repeats nothing:
-/// every attempt takes its turn from the budget of its class. Reads are repeated whenever that may help. Writes are repeated
-/// only where AWS says that it has not begun with them, because not all of them may be made twice.
+/// The AWS client for calls that change nothing (Describe, List, Get); [`AwsWriter`] makes the others. The SDK does not
+/// retry: every attempt takes its turn from the budget of its class. Reads are retried whenever that may help. Writes
+/// are retried only if AWS says that it has not begun with them, because not all of them are safe to repeat.
 pub struct AwsReader {
     pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) acm: aws_sdk_acm::Client,
     budgets: Arc<Budgets>,
     observer: Option<Arc<dyn CallObserver>>,
-    /// Attempts at a read in all.
+    /// The maximum number of attempts at a read.
     max_attempts: u32,
     region: String,
     endpoints: BTreeMap<String, String>,
@@ -139,7 +140,7 @@ impl std::fmt::Debug for AwsReader {
     }
 }
 
-/// The number of times that a throttled write is tried: about half a minute in all.
+/// The maximum number of attempts at a throttled write: about half a minute in all.
 pub(crate) const TRIES: u32 = 12;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -147,10 +148,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl AwsReader {
-    /// Makes the clients. AWS is not called; the environment and the profile files are read.
+    /// Creates the clients from the environment and the profile files, without calling AWS.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// Returns an error if no HTTP client can be created.
     pub async fn connect(options: &ConnectOptions, http: &AwsHttp) -> Result<Self, ConnectError> {
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .http_client(http.0.clone())
@@ -200,16 +201,16 @@ impl AwsReader {
         }
     }
 
-    /// The region.
+    /// Returns the region.
     #[must_use]
     pub fn region(&self) -> &str {
         &self.region
     }
 
-    /// Returns where a service's calls go, in words.
+    /// Returns a description of the endpoint of a service, for messages.
     fn endpoint(&self, service: &str) -> String {
         let named = self.endpoints.get(service);
-        // Any host name of AWS shows whether there is a proxy.
+        // Any AWS host name shows if a proxy applies.
         let proxy = self.proxies.for_url(named.map_or("https://amazonaws.com", String::as_str));
         let place = named.cloned().unwrap_or_else(|| format!("AWS in region {}", self.region));
         proxy.map_or_else(|| place.clone(), |proxy| format!("{place} through the proxy {proxy}"))
@@ -221,7 +222,8 @@ impl AwsReader {
         self.budgets.state()
     }
 
-    /// Makes a call that changes nothing. It is repeated where AWS throttles, gives no clear answer, or is not reached.
+    /// Makes a call that changes nothing. The call is retried if AWS throttles it, gives no clear answer, or cannot be
+    /// reached.
     pub async fn read<T, E, F>(&self, operation: &'static str, call: impl Fn() -> F) -> Result<T, AwsError>
     where
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
@@ -245,7 +247,8 @@ impl AwsReader {
         .await
     }
 
-    /// Makes a call up to `most` times, for as long as it `may` take, and as long as its failures are to be tried `again`.
+    /// Makes up to `most` attempts at a call, each no longer than the time that `may` returns, and retries errors for
+    /// which `again` is true.
     async fn attempts<T, E, F>(
         &self,
         operation: &'static str,
@@ -264,7 +267,7 @@ impl AwsReader {
         let mut attempt = 1;
         loop {
             budget.turn().await;
-            // Asked after the wait, in which a lot may have happened.
+            // Checked after the wait, during which the lease may have been lost.
             let Some(left) = may() else {
                 return Err(AwsError { operation, kind: AwsErrorKind::Withheld });
             };
@@ -286,7 +289,8 @@ impl AwsReader {
     }
 }
 
-/// Between half of `wait` and all of it, so that callers throttled together do not come back together.
+/// Returns a random duration between half of `wait` and all of it, so that callers that were throttled together do not
+/// retry together.
 fn jittered(wait: Duration) -> Duration {
     let share = RandomState::new().build_hasher().finish() % 1000;
     wait / 2 + wait.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 2000.0)

@@ -1,5 +1,5 @@
-//! EC2: the VPC, its subnets and route tables, zones, instances, network interfaces and security groups. Things are asked for by filter
-//! and not by id, because one id that is gone would fail the whole call.
+//! EC2: the VPC, its subnets and route tables, zones, instances, network interfaces and security groups. Resources are
+//! requested by filter instead of by id, because a single deleted id would fail the whole call.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +11,14 @@ use albatross_core::model::{
     SubnetInfo, Tags, VpcBlocks, VpcId, ZoneInfo,
 };
 
-/// The most values of one filter.
+/// The maximum number of values of one filter.
 const FILTER_VALUES: usize = 200;
 
 fn filter(name: &str, values: impl IntoIterator<Item = impl Into<String>>) -> Filter {
     Filter::builder().name(name).set_values(Some(values.into_iter().map(Into::into).collect())).build()
 }
 
-/// All `$items` of a paged Describe.
+/// Returns all `$items` of a paged Describe call.
 macro_rules! pages {
     ($aws:expr, $operation:literal, $call:expr, $items:ident) => {{
         let call = $call;
@@ -38,10 +38,10 @@ macro_rules! pages {
 }
 
 impl AwsReader {
-    /// DescribeSubnets of a VPC.
+    /// Returns the subnets of a VPC (DescribeSubnets).
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn describe_subnets(&self, vpc: &VpcId) -> Result<Vec<SubnetInfo>, AwsError> {
         let call = self.ec2.describe_subnets().filters(filter("vpc-id", [vpc.as_str()]));
         let subnets = pages!(self, "DescribeSubnets", call, subnets);
@@ -64,18 +64,18 @@ impl AwsReader {
             .collect())
     }
 
-    /// DescribeVpcs: the IPv4 blocks that are associated with a VPC, or nothing where there is no such VPC.
+    /// Returns the IPv4 CIDR blocks that are associated with a VPC (DescribeVpcs); `None` if the VPC does not exist.
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn vpc_ipv4_blocks(&self, vpc: &VpcId) -> Result<Option<Vec<String>>, AwsError> {
         Ok(self.vpc_blocks(vpc).await?.map(|blocks| blocks.ipv4))
     }
 
-    /// DescribeVpcs: the blocks that are associated with a VPC, or nothing where there is no such VPC.
+    /// Returns the CIDR blocks that are associated with a VPC (DescribeVpcs); `None` if the VPC does not exist.
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn vpc_blocks(&self, vpc: &VpcId) -> Result<Option<VpcBlocks>, AwsError> {
         let call = self.ec2.describe_vpcs().filters(filter("vpc-id", [vpc.as_str()]));
         let vpcs = pages!(self, "DescribeVpcs", call, vpcs);
@@ -96,10 +96,10 @@ impl AwsReader {
         }))
     }
 
-    /// DescribeRouteTables of a VPC.
+    /// Returns the route tables of a VPC (DescribeRouteTables).
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn describe_route_tables(&self, vpc: &VpcId) -> Result<Vec<RouteTableInfo>, AwsError> {
         let call = self.ec2.describe_route_tables().filters(filter("vpc-id", [vpc.as_str()]));
         let tables = pages!(self, "DescribeRouteTables", call, route_tables);
@@ -113,10 +113,10 @@ impl AwsReader {
             .collect())
     }
 
-    /// DescribeAvailabilityZones: those that the account may use.
+    /// Returns the zones that the account may use (DescribeAvailabilityZones).
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn describe_availability_zones(&self) -> Result<Vec<ZoneInfo>, AwsError> {
         let call = self.ec2.describe_availability_zones();
         let answer = self.read("DescribeAvailabilityZones", || call.clone().send()).await?;
@@ -130,10 +130,10 @@ impl AwsReader {
             .collect())
     }
 
-    /// DescribeInstances. Instances that are gone are not in the answer.
+    /// Returns the instances that exist (DescribeInstances).
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn describe_instances(&self, ids: &[String]) -> Result<Vec<InstanceInfo>, AwsError> {
         let mut found = Vec::new();
         for ids in ids.chunks(FILTER_VALUES) {
@@ -147,10 +147,10 @@ impl AwsReader {
         Ok(found)
     }
 
-    /// DescribeNetworkInterfaces of a VPC that have one of these addresses.
+    /// Returns the network interfaces of a VPC with one of these addresses (DescribeNetworkInterfaces).
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn describe_network_interfaces_by_ip(
         &self,
         vpc: &VpcId,
@@ -159,7 +159,7 @@ impl AwsReader {
         let (six, four): (Vec<&String>, Vec<&String>) = addresses.iter().partition(|a| a.contains(':'));
         let mut found = Vec::new();
         for (name, addresses) in [("addresses.private-ip-address", four), ("ipv6-addresses.ipv6-address", six)] {
-            // One value of the limit is the VPC's.
+            // The VPC filter takes one value of the limit.
             for addresses in addresses.chunks(FILTER_VALUES - 1) {
                 let call = self
                     .ec2
@@ -173,10 +173,10 @@ impl AwsReader {
         Ok(found)
     }
 
-    /// DescribeSecurityGroups. Groups that are gone are not in the answer.
+    /// Returns the security groups that exist (DescribeSecurityGroups).
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn describe_security_groups(
         &self,
         ids: &[SecurityGroupId],
@@ -195,11 +195,11 @@ impl AwsReader {
         Ok(found)
     }
 
-    /// DescribeSecurityGroups of a VPC by id and by `Name` tag. Those that are not there are not in the answer; names
-    /// with `*` or `?` bring others too, because EC2's filters take them for wildcards.
+    /// Returns the security groups of a VPC by id and by `Name` tag (DescribeSecurityGroups), without those that do not
+    /// exist. Names with `*` or `?` match other groups too, because EC2's filters treat them as wildcards.
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn security_groups_of_vpc(
         &self,
         vpc: &VpcId,
@@ -208,7 +208,7 @@ impl AwsReader {
     ) -> Result<Vec<ObservedSecurityGroup>, AwsError> {
         let mut found = Vec::new();
         for (key, values) in [("group-id", ids), ("tag:Name", names)] {
-            // One value of the limit is the VPC's.
+            // The VPC filter takes one value of the limit.
             for values in values.chunks(FILTER_VALUES - 1) {
                 let vpc = filter("vpc-id", [vpc.as_str()]);
                 let wanted = filter(key, values.iter().copied());
@@ -220,10 +220,11 @@ impl AwsReader {
         Ok(found)
     }
 
-    /// DescribeSecurityGroups of a VPC by a tag; without values, by the tag's key alone.
+    /// Returns the security groups of a VPC with a tag (DescribeSecurityGroups); without values, with any value of the
+    /// tag.
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn security_groups_tagged(
         &self,
         vpc: &VpcId,
@@ -243,30 +244,30 @@ impl AwsReader {
 }
 
 impl AwsWriter {
-    /// AuthorizeSecurityGroupIngress, all rules in one call: they are taken all or none.
+    /// Adds rules to a security group in one call (AuthorizeSecurityGroupIngress), which accepts all rules or none.
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn authorize_ingress(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
         let rules = Some(convert::to_permissions(rules));
         let call = self.ec2.authorize_security_group_ingress().group_id(id.as_str()).set_ip_permissions(rules);
         self.write("AuthorizeSecurityGroupIngress", || call.clone().send()).await.map(drop)
     }
 
-    /// RevokeSecurityGroupIngress, all rules in one call.
+    /// Removes rules from a security group in one call (RevokeSecurityGroupIngress).
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn revoke_ingress(&self, id: &SecurityGroupId, rules: &[SecurityGroupRule]) -> Result<(), AwsError> {
         let rules = Some(convert::to_permissions(rules));
         let call = self.ec2.revoke_security_group_ingress().group_id(id.as_str()).set_ip_permissions(rules);
         self.write("RevokeSecurityGroupIngress", || call.clone().send()).await.map(drop)
     }
 
-    /// CreateSecurityGroup with tags and without rules.
+    /// Creates a security group with tags and without rules (CreateSecurityGroup).
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn create_security_group(
         &self,
         name: &str,
@@ -290,25 +291,26 @@ impl AwsWriter {
         answer.group_id().map(SecurityGroupId::new).ok_or_else(|| AwsError::incomplete(operation, "GroupId"))
     }
 
-    /// DeleteSecurityGroup.
+    /// Deletes a security group (DeleteSecurityGroup).
     ///
     /// # Errors
-    /// AWS's; [`super::AwsErrorKind::Dependency`] while something is still in the group or names it.
+    /// Returns the error of AWS; [`super::AwsErrorKind::Dependency`] while a resource is still in the group or a rule
+    /// names it.
     pub async fn delete_security_group(&self, id: &SecurityGroupId) -> Result<(), AwsError> {
         let call = self.ec2.delete_security_group().group_id(id.as_str());
         self.write("DeleteSecurityGroup", || call.clone().send()).await.map(drop)
     }
 
-    /// EC2 CreateTags: adds tags, or changes their values.
+    /// Adds tags or changes their values (EC2 CreateTags).
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub async fn tag_security_group(&self, id: &SecurityGroupId, tags: &Tags) -> Result<(), AwsError> {
         let call = self.ec2.create_tags().resources(id.as_str()).set_tags(Some(convert::to_ec2_tags(tags)));
         self.write("CreateTags", || call.clone().send()).await.map(drop)
     }
 
-    /// EC2 DeleteTags, whatever their values; keys that the group does not have are no error.
+    /// Removes tags with any value (EC2 DeleteTags); AWS ignores keys that the group does not have.
     pub async fn untag_security_group(&self, id: &SecurityGroupId, keys: &BTreeSet<String>) -> Result<(), AwsError> {
         let tags = keys.iter().map(|key| aws_sdk_ec2::types::Tag::builder().key(key).build()).collect();
         let call = self.ec2.delete_tags().resources(id.as_str()).set_tags(Some(tags));
@@ -325,7 +327,7 @@ fn security_group(group: &aws_sdk_ec2::types::SecurityGroup) -> Option<ObservedS
     })
 }
 
-/// Reads a network interface. The SDK has two types for it, with the same fields.
+/// Converts a network interface. The SDK has two types for it with the same fields.
 macro_rules! interface_info {
     ($interface:expr) => {{
         let interface = $interface;

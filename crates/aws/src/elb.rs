@@ -16,11 +16,12 @@ use albatross_core::{
     },
 };
 
-/// The most resources of one DescribeTags.
+/// The maximum number of resources in one DescribeTags call.
 const TAGS: usize = 20;
-/// The most load balancers that DescribeLoadBalancers takes by ARN; of target groups AWS names no limit.
+/// The maximum number of load balancers that DescribeLoadBalancers accepts by ARN; AWS documents no limit for target
+/// groups.
 const BY_ARN: usize = 20;
-/// The most calls made at once where many are needed.
+/// The maximum number of concurrent calls when many are needed.
 const AT_ONCE: usize = 4;
 
 /// The parameters of CreateLoadBalancer.
@@ -39,7 +40,7 @@ pub struct NewLoadBalancer<'a> {
 pub struct NewRule<'a> {
     pub priority: u32,
     pub conditions: &'a [Condition],
-    /// The authentication before the action.
+    /// The authentication that precedes the action.
     pub before: Option<&'a Authentication>,
     pub action: &'a Action<TargetGroupArn>,
     pub transforms: &'a [Transform],
@@ -53,7 +54,7 @@ pub struct NewListener {
     pub default_certificate: Option<CertificateArn>,
     pub alpn_policy: Option<String>,
     pub default_action: Option<Action<TargetGroupArn>>,
-    /// Before the default action, where that is given.
+    /// The authentication that precedes the default action, if there is one.
     pub default_authentication: Option<Authentication>,
     pub mutual_authentication: Option<MutualAuthentication<TrustStoreArn>>,
 }
@@ -82,7 +83,7 @@ impl NewListener {
         self.mutual_authentication.as_ref().map(convert::to_mutual_authentication)
     }
 
-    /// Completes an answer with the values that were sent and that AWS does not return.
+    /// Adds the values that were sent and that AWS does not return to an answer.
     fn remembered(&self, mut answer: ObservedListener) -> ObservedListener {
         if self.default_action.is_some() {
             remember_secret(&mut answer.default_actions, self.default_authentication.as_ref());
@@ -99,7 +100,7 @@ fn actions(
     convert::to_actions(before, action).ok_or_else(|| AwsError::unsent(operation, "an action of unknown kind"))
 }
 
-/// Returns an error for a request that may contain a Secret's content: AWS's message, which may repeat it, is left out.
+/// Removes AWS's message, which may repeat a Secret's content, from the error of a request with such content.
 fn without_secret<T>(answer: Result<T, AwsError>, sent: Option<&Authentication>) -> Result<T, AwsError> {
     answer.map_err(|error| match sent.and_then(Authentication::secret) {
         Some(secret) => error.without(&[&secret.client_secret, &secret.client_id.0]),
@@ -107,7 +108,7 @@ fn without_secret<T>(answer: Result<T, AwsError>, sent: Option<&Authentication>)
     })
 }
 
-/// Transforms as AWS takes them; `None` for none.
+/// Returns transforms in the form of AWS; `None` for no transforms.
 fn rewriting(operation: &'static str, transforms: &[Transform]) -> Result<Option<Vec<elb::RuleTransform>>, AwsError> {
     if transforms.is_empty() {
         return Ok(None);
@@ -120,7 +121,7 @@ fn pair(key: Option<&str>, value: Option<&str>) -> Option<(String, String)> {
     Some((key?.to_owned(), value.unwrap_or_default().to_owned()))
 }
 
-/// All `$items` of a paged Describe.
+/// Returns all `$items` of a paged Describe call.
 macro_rules! pages {
     ($aws:expr, $operation:literal, $call:expr, $items:ident) => {{
         let call = $call;
@@ -139,7 +140,7 @@ macro_rules! pages {
     }};
 }
 
-/// Sets attributes by a call that names their resource, and returns all that the resource has then.
+/// Sets attributes by a call that names their resource, and returns all attributes that the resource has afterwards.
 macro_rules! modify_attributes {
     ($aws:expr, $operation:literal, $call:expr, $attribute:ty, $attributes:expr) => {{
         let attributes = $attributes.iter().map(|(key, value)| <$attribute>::builder().key(key).value(value).build());
@@ -149,18 +150,18 @@ macro_rules! modify_attributes {
     }};
 }
 
-/// Reads.
+/// Read calls.
 impl AwsReader {
-    /// DescribeLoadBalancers: all of the region, or these alone.
+    /// Returns all load balancers of the region, or those with these ARNs (DescribeLoadBalancers).
     pub(super) async fn load_balancers(&self, arns: Option<Vec<String>>) -> Result<Vec<elb::LoadBalancer>, AwsError> {
         let call = self.elb.describe_load_balancers().set_load_balancer_arns(arns);
         Ok(pages!(self, "DescribeLoadBalancers", call, load_balancers))
     }
 
-    /// DescribeLoadBalancers: these, at most 20 a call.
+    /// Returns load balancers by ARN, at most 20 in each call (DescribeLoadBalancers).
     ///
     /// # Errors
-    /// That it is not found, where one of them is not there.
+    /// Returns AWS's error that one of them is not found.
     pub(super) async fn load_balancers_of(&self, arns: &[LoadBalancerArn]) -> Result<Vec<elb::LoadBalancer>, AwsError> {
         let mut found = Vec::with_capacity(arns.len());
         for batch in arns.chunks(BY_ARN) {
@@ -169,7 +170,7 @@ impl AwsReader {
         Ok(found)
     }
 
-    /// DescribeLoadBalancers: the one of this name. `None` where there is none.
+    /// Returns the load balancer with a name (DescribeLoadBalancers); `None` if there is none.
     pub(super) async fn load_balancer_named(&self, name: &str) -> Result<Option<elb::LoadBalancer>, AwsError> {
         let call = self.elb.describe_load_balancers().names(name);
         match self.read("DescribeLoadBalancers", || call.clone().send()).await {
@@ -179,10 +180,10 @@ impl AwsReader {
         }
     }
 
-    /// DescribeTargetGroups: these, at most 20 a call.
+    /// Returns target groups by ARN, at most 20 in each call (DescribeTargetGroups).
     ///
     /// # Errors
-    /// That it is not found, where one of them is not there.
+    /// Returns AWS's error that one of them is not found.
     pub(super) async fn target_groups_of(&self, arns: &[TargetGroupArn]) -> Result<Vec<elb::TargetGroup>, AwsError> {
         let mut found = Vec::with_capacity(arns.len());
         for batch in arns.chunks(BY_ARN) {
@@ -193,7 +194,7 @@ impl AwsReader {
         Ok(found)
     }
 
-    /// DescribeTargetGroups: those of this name, which is one at most.
+    /// Returns the target groups with a name, at most one (DescribeTargetGroups).
     pub(super) async fn target_groups_named(&self, name: &str) -> Result<Vec<elb::TargetGroup>, AwsError> {
         let call = self.elb.describe_target_groups().names(name);
         match self.read("DescribeTargetGroups", || call.clone().send()).await {
@@ -203,18 +204,18 @@ impl AwsReader {
         }
     }
 
-    /// DescribeTargetGroups: all of the region.
+    /// Returns all target groups of the region (DescribeTargetGroups).
     pub(super) async fn target_groups(&self) -> Result<Vec<elb::TargetGroup>, AwsError> {
         Ok(pages!(self, "DescribeTargetGroups", self.elb.describe_target_groups(), target_groups))
     }
 
-    /// DescribeTargetGroups: the one of this name, of whatever VPC. `None` where there is none.
+    /// Returns the target group with a name in any VPC (DescribeTargetGroups); `None` if there is none.
     pub(crate) async fn target_group_named(&self, name: &str) -> Result<Option<TargetGroupArn>, AwsError> {
         let named = self.target_groups_named(name).await?;
         Ok(named.iter().find_map(|group| group.target_group_arn().map(TargetGroupArn::new)))
     }
 
-    /// DescribeTrustStores: the one of this name. `None` where there is none.
+    /// Returns the trust store with a name (DescribeTrustStores); `None` if there is none.
     pub(crate) async fn trust_store(&self, name: &str) -> Result<Option<TrustStoreArn>, AwsError> {
         let call = self.elb.describe_trust_stores().names(name);
         match self.read("DescribeTrustStores", || call.clone().send()).await {
@@ -224,7 +225,7 @@ impl AwsReader {
         }
     }
 
-    /// DescribeTags of any number of resources. Those that are gone are not in the answer.
+    /// Returns the tags of any number of resources (DescribeTags), without those of deleted resources.
     pub(super) async fn tags(&self, arns: &[String]) -> Result<BTreeMap<String, Tags>, AwsError> {
         let batches: Vec<Vec<String>> = arns.chunks(TAGS).map(<[String]>::to_vec).collect();
         let answers: Vec<_> = stream::iter(batches)
@@ -237,7 +238,7 @@ impl AwsReader {
 
     async fn tags_of_batch(&self, arns: Vec<String>) -> Result<Vec<(String, Tags)>, AwsError> {
         match self.tags_at_once(arns.clone()).await {
-            // One resource that is gone fails the call for all.
+            // A single deleted resource fails the call for all.
             Err(error) if error.is_not_found() && arns.len() > 1 => {
                 let mut found = Vec::new();
                 for arn in arns {
@@ -260,14 +261,14 @@ impl AwsReader {
         Ok(descriptions.filter_map(|d| Some((d.resource_arn()?.to_owned(), convert::elb_tags(d.tags())))).collect())
     }
 
-    /// DescribeLoadBalancerAttributes.
+    /// Returns the attributes of a load balancer (DescribeLoadBalancerAttributes).
     pub(super) async fn load_balancer_attributes(&self, arn: &LoadBalancerArn) -> Result<Attributes, AwsError> {
         let call = self.elb.describe_load_balancer_attributes().load_balancer_arn(arn.as_str());
         let answer = self.read("DescribeLoadBalancerAttributes", || call.clone().send()).await?;
         Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
     }
 
-    /// DescribeAccountLimits.
+    /// Returns the limits of the account (DescribeAccountLimits).
     pub(crate) async fn account_limits(&self) -> Result<Limits, AwsError> {
         let mut named: Vec<(String, usize)> = Vec::new();
         let mut marker = None;
@@ -283,21 +284,22 @@ impl AwsReader {
         }
     }
 
-    /// DescribeTargetGroupAttributes.
+    /// Returns the attributes of a target group (DescribeTargetGroupAttributes).
     pub(super) async fn target_group_attributes(&self, arn: &TargetGroupArn) -> Result<Attributes, AwsError> {
         let call = self.elb.describe_target_group_attributes().target_group_arn(arn.as_str());
         let answer = self.read("DescribeTargetGroupAttributes", || call.clone().send()).await?;
         Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
     }
 
-    /// DescribeListenerAttributes.
+    /// Returns the attributes of a listener (DescribeListenerAttributes).
     pub(super) async fn listener_attributes(&self, arn: &ListenerArn) -> Result<Attributes, AwsError> {
         let call = self.elb.describe_listener_attributes().listener_arn(arn.as_str());
         let answer = self.read("DescribeListenerAttributes", || call.clone().send()).await?;
         Ok(answer.attributes().iter().filter_map(|a| pair(a.key(), a.value())).collect())
     }
 
-    /// A load balancer's listeners with rules, certificates and tags. Those of a Network Load Balancer have no rules.
+    /// Returns a load balancer's listeners with rules, certificates and tags. Listeners of a Network Load Balancer have
+    /// no rules.
     pub(super) async fn listeners(
         &self,
         balancer: &LoadBalancerArn,
@@ -334,7 +336,7 @@ impl AwsReader {
         }
         if listener.protocol.is_none_or(ListenerProtocol::is_secure) {
             let certificates = self.elb.describe_listener_certificates().listener_arn(listener.arn.as_str());
-            // The default certificate is returned separately, and may be in the list a second time as one of the others.
+            // AWS returns the default certificate separately, and may repeat it in this list.
             listener.certificates = pages!(self, "DescribeListenerCertificates", certificates, certificates)
                 .iter()
                 .filter(|c| c.is_default() != Some(true))
@@ -346,9 +348,9 @@ impl AwsReader {
     }
 }
 
-/// Writes.
+/// Write calls.
 impl AwsWriter {
-    /// CreateLoadBalancer. Where one of that name has these settings already, AWS answers with it.
+    /// Creates a load balancer (CreateLoadBalancer). If one with that name and these settings exists, AWS returns it.
     pub async fn create_load_balancer(&self, new: &NewLoadBalancer<'_>) -> Result<ObservedLoadBalancer, AwsError> {
         let operation = "CreateLoadBalancer";
         let subnets = new.subnets.iter().map(convert::to_subnet_mapping);
@@ -373,7 +375,7 @@ impl AwsWriter {
         Ok(balancer)
     }
 
-    /// SetSecurityGroups.
+    /// Sets the security groups of a load balancer (SetSecurityGroups).
     pub async fn set_security_groups(
         &self,
         balancer: &LoadBalancerArn,
@@ -385,21 +387,21 @@ impl AwsWriter {
         self.write("SetSecurityGroups", || call.clone().send()).await.map(drop)
     }
 
-    /// SetSubnets: all subnets that the load balancer needs.
+    /// Sets all subnets of a load balancer (SetSubnets).
     pub async fn set_subnets(&self, arn: &LoadBalancerArn, subnets: &[SubnetMapping]) -> Result<(), AwsError> {
         let mappings = subnets.iter().map(convert::to_subnet_mapping).collect();
         let call = self.elb.set_subnets().load_balancer_arn(arn.as_str()).set_subnet_mappings(Some(mappings));
         self.write("SetSubnets", || call.clone().send()).await.map(drop)
     }
 
-    /// SetIpAddressType.
+    /// Sets the address type of a load balancer (SetIpAddressType).
     pub async fn set_ip_address_type(&self, arn: &LoadBalancerArn, kind: IpAddressType) -> Result<(), AwsError> {
         let kind = elb::IpAddressType::from(kind.as_str());
         let call = self.elb.set_ip_address_type().load_balancer_arn(arn.as_str()).ip_address_type(kind);
         self.write("SetIpAddressType", || call.clone().send()).await.map(drop)
     }
 
-    /// ModifyLoadBalancerAttributes; answers all attributes.
+    /// Changes attributes of a load balancer (ModifyLoadBalancerAttributes) and returns all of them.
     pub async fn modify_load_balancer_attributes(
         &self,
         arn: &LoadBalancerArn,
@@ -409,7 +411,7 @@ impl AwsWriter {
         modify_attributes!(self, "ModifyLoadBalancerAttributes", call, elb::LoadBalancerAttribute, attributes)
     }
 
-    /// ModifyTargetGroupAttributes; answers all attributes.
+    /// Changes attributes of a target group (ModifyTargetGroupAttributes) and returns all of them.
     pub async fn modify_target_group_attributes(
         &self,
         arn: &TargetGroupArn,
@@ -419,7 +421,7 @@ impl AwsWriter {
         modify_attributes!(self, "ModifyTargetGroupAttributes", call, elb::TargetGroupAttribute, attributes)
     }
 
-    /// ModifyListenerAttributes; answers all attributes.
+    /// Changes attributes of a listener (ModifyListenerAttributes) and returns all of them.
     pub async fn modify_listener_attributes(
         &self,
         arn: &ListenerArn,
@@ -429,13 +431,14 @@ impl AwsWriter {
         modify_attributes!(self, "ModifyListenerAttributes", call, elb::ListenerAttribute, attributes)
     }
 
-    /// DeleteLoadBalancer; its listeners and rules go with it. One that is gone is no error to AWS.
+    /// Deletes a load balancer with its listeners and rules (DeleteLoadBalancer). AWS accepts the call for a deleted
+    /// one.
     pub async fn delete_load_balancer(&self, arn: &LoadBalancerArn) -> Result<(), AwsError> {
         let call = self.elb.delete_load_balancer().load_balancer_arn(arn.as_str());
         self.write("DeleteLoadBalancer", || call.clone().send()).await.map(drop)
     }
 
-    /// CreateListener. Where the port has one with these settings already, AWS answers with it.
+    /// Creates a listener (CreateListener). If the port has one with these settings, AWS returns it.
     pub async fn create_listener(
         &self,
         balancer: &LoadBalancerArn,
@@ -467,7 +470,7 @@ impl AwsWriter {
         Ok(new.remembered(listener))
     }
 
-    /// ModifyListener: what is absent in `change` stays.
+    /// Changes a listener (ModifyListener); settings that `change` does not have stay.
     pub async fn modify_listener(&self, arn: &ListenerArn, change: &NewListener) -> Result<ObservedListener, AwsError> {
         let operation = "ModifyListener";
         let call = self
@@ -486,13 +489,13 @@ impl AwsWriter {
         listener.map(|l| change.remembered(l)).ok_or_else(|| AwsError::incomplete(operation, "listener"))
     }
 
-    /// DeleteListener.
+    /// Deletes a listener (DeleteListener).
     pub async fn delete_listener(&self, arn: &ListenerArn) -> Result<(), AwsError> {
         let call = self.elb.delete_listener().listener_arn(arn.as_str());
         self.write("DeleteListener", || call.clone().send()).await.map(drop)
     }
 
-    /// AddListenerCertificates.
+    /// Adds a certificate to a listener (AddListenerCertificates).
     pub async fn add_listener_certificate(
         &self,
         arn: &ListenerArn,
@@ -503,7 +506,7 @@ impl AwsWriter {
         self.write("AddListenerCertificates", || call.clone().send()).await.map(drop)
     }
 
-    /// RemoveListenerCertificates.
+    /// Removes a certificate from a listener (RemoveListenerCertificates).
     pub async fn remove_listener_certificate(
         &self,
         arn: &ListenerArn,
@@ -514,7 +517,7 @@ impl AwsWriter {
         self.write("RemoveListenerCertificates", || call.clone().send()).await.map(drop)
     }
 
-    /// CreateRule.
+    /// Creates a rule (CreateRule).
     pub async fn create_rule(
         &self,
         listener: &ListenerArn,
@@ -542,7 +545,8 @@ impl AwsWriter {
         Ok(rule)
     }
 
-    /// ModifyRule: actions and transforms. Without transforms, those that are there stay, unless they are to be reset.
+    /// Changes the actions and transforms of a rule (ModifyRule). Without transforms, existing ones stay, unless they
+    /// are to be reset.
     pub async fn modify_rule(
         &self,
         arn: &RuleArn,
@@ -567,7 +571,7 @@ impl AwsWriter {
         Ok(rule)
     }
 
-    /// SetRulePriorities: all at once.
+    /// Sets the priorities of rules in one call (SetRulePriorities).
     pub async fn set_rule_priorities(&self, priorities: &[(RuleArn, u32)]) -> Result<(), AwsError> {
         let pairs = priorities.iter().map(|(arn, priority)| {
             elb::RulePriorityPair::builder()
@@ -579,13 +583,13 @@ impl AwsWriter {
         self.write("SetRulePriorities", || call.clone().send()).await.map(drop)
     }
 
-    /// DeleteRule.
+    /// Deletes a rule (DeleteRule).
     pub async fn delete_rule(&self, arn: &RuleArn) -> Result<(), AwsError> {
         let call = self.elb.delete_rule().rule_arn(arn.as_str());
         self.write("DeleteRule", || call.clone().send()).await.map(drop)
     }
 
-    /// CreateTargetGroup. Where one of that name has these settings already, AWS answers with it.
+    /// Creates a target group (CreateTargetGroup). If one with that name and these settings exists, AWS returns it.
     pub async fn create_target_group(
         &self,
         new: &TargetGroup,
@@ -625,7 +629,7 @@ impl AwsWriter {
         Ok(group)
     }
 
-    /// ModifyTargetGroup: the whole health check.
+    /// Sets the whole health check of a target group (ModifyTargetGroup).
     pub async fn modify_target_group(&self, arn: &TargetGroupArn, check: &HealthCheck) -> Result<(), AwsError> {
         let call = self
             .elb
@@ -643,26 +647,26 @@ impl AwsWriter {
         self.write("ModifyTargetGroup", || call.clone().send()).await.map(drop)
     }
 
-    /// DeleteTargetGroup. One that is gone is no error to AWS.
+    /// Deletes a target group (DeleteTargetGroup). AWS accepts the call for a deleted one.
     pub async fn delete_target_group(&self, arn: &TargetGroupArn) -> Result<(), AwsError> {
         let call = self.elb.delete_target_group().target_group_arn(arn.as_str());
         self.write("DeleteTargetGroup", || call.clone().send()).await.map(drop)
     }
 
-    /// ELB v2 AddTags: adds tags, or changes their values.
+    /// Adds tags or changes their values (ELB v2 AddTags).
     pub async fn tag(&self, arn: &str, tags: &Tags) -> Result<(), AwsError> {
         let call = self.elb.add_tags().resource_arns(arn).set_tags(convert::to_elb_tags(tags));
         self.write("AddTags", || call.clone().send()).await.map(drop)
     }
 
-    /// ELB v2 RemoveTags; keys that the resource does not have are no error.
+    /// Removes tags (ELB v2 RemoveTags); AWS ignores keys that the resource does not have.
     pub async fn untag(&self, arn: &str, keys: &BTreeSet<String>) -> Result<(), AwsError> {
         let call = self.elb.remove_tags().resource_arns(arn).set_tag_keys(Some(keys.iter().cloned().collect()));
         self.write("RemoveTags", || call.clone().send()).await.map(drop)
     }
 }
 
-/// Returns the security groups that each load balancer has, by its ARN. AWS may have added some to those that were requested.
+/// Returns the security groups of each load balancer by its ARN. AWS may have added some to the requested ones.
 pub(super) fn security_groups_of(balancers: &[elb::LoadBalancer]) -> BTreeMap<String, BTreeSet<SecurityGroupId>> {
     balancers.iter().filter_map(|b| Some((b.load_balancer_arn()?.to_owned(), convert::security_groups(b)))).collect()
 }

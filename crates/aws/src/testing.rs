@@ -10,10 +10,10 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use crate::{AwsReader, AwsWriter, CallObserver, ConnectOptions, LeaderTerm, WritePermit};
 
-/// The number of attempts of a write that AWS throttles.
+/// The maximum number of attempts at a write that AWS throttles.
 pub const TRIES: usize = crate::client::TRIES as usize;
 
-/// Returns clients of a server on loopback.
+/// Returns clients that call a server on the loopback interface.
 #[must_use]
 pub fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> AwsReader {
     let config = config().into_builder().endpoint_url(endpoint).build();
@@ -21,7 +21,7 @@ pub fn at(endpoint: &str, observer: Option<Arc<dyn CallObserver>>) -> AwsReader 
     AwsReader::with_config(&config, &options)
 }
 
-/// Returns clients whose requests `client` answers, in this process. Reads are not repeated.
+/// Returns clients whose requests `client` answers in this process. Reads are not retried.
 #[must_use]
 pub fn over(client: SharedHttpClient) -> AwsReader {
     let config = config().into_builder().http_client(client).build();
@@ -29,13 +29,13 @@ pub fn over(client: SharedHttpClient) -> AwsReader {
     AwsReader::with_config(&config, &options)
 }
 
-/// Returns a writer through these clients whose permit never ends.
+/// Returns a writer with these clients and a permit that never ends.
 #[must_use]
 pub fn writer(reader: AwsReader) -> AwsWriter {
     AwsWriter::new(Arc::new(reader), WritePermit::without_election())
 }
 
-/// Returns a permit that says what `left` says.
+/// Returns a permit whose remaining time is the value that `left` returns.
 #[must_use]
 pub fn permit(left: impl Fn() -> Option<Duration> + Send + Sync + 'static) -> WritePermit {
     struct Term<F>(F);
@@ -47,13 +47,13 @@ pub fn permit(left: impl Fn() -> Option<Duration> + Send + Sync + 'static) -> Wr
     WritePermit::of_term(Arc::new(Term(left)))
 }
 
-/// Returns the SDK's own client of ELB v2, past the budget and the check of the permit.
+/// Returns the SDK's ELB v2 client, without the budget and the check of the permit.
 #[must_use]
 pub fn elb(aws: &AwsWriter) -> &aws_sdk_elasticloadbalancingv2::Client {
     &aws.elb
 }
 
-/// Returns the SDK's own client of EC2, past the budget and the check of the permit.
+/// Returns the SDK's EC2 client, without the budget and the check of the permit.
 #[must_use]
 pub fn ec2(aws: &AwsWriter) -> &aws_sdk_ec2::Client {
     &aws.ec2

@@ -1,4 +1,5 @@
-//! A server on loopback with the answers of a test, so that the SDK's own requests, retries and parsing are tested.
+//! A server on the loopback interface that gives a test's responses, so that the SDK's requests, retries and parsing
+//! are tested.
 
 use std::{
     collections::BTreeMap,
@@ -12,14 +13,14 @@ use axum::{
 
 use crate::form::form;
 
-/// A call as it arrived: of AWS's query protocols, or of the API server.
+/// A request to AWS's query protocols or to the API server.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// `Action` of AWS, or the method and path.
+    /// AWS's `Action`, or the method and path.
     pub action: String,
-    /// The form's fields.
+    /// The fields of the form.
     pub params: BTreeMap<String, String>,
-    /// The body as it came.
+    /// The unparsed body.
     pub body: String,
 }
 
@@ -28,20 +29,20 @@ impl Call {
         self.params.get(name).map_or("", String::as_str)
     }
 
-    /// The values of a list, for example `ResourceArns`.
+    /// Returns the values of a list, for example `ResourceArns`.
     pub fn list(&self, name: &str) -> Vec<&str> {
         (1..).map_while(|i| self.params.get(&format!("{name}.member.{i}"))).map(String::as_str).collect()
     }
 }
 
-/// The server, and what it was asked.
+/// The server and its recorded calls.
 pub struct Fake {
     pub endpoint: String,
     calls: Arc<Mutex<Vec<Call>>>,
 }
 
 impl Fake {
-    /// Starts a server that answers with `answer`: status and body.
+    /// Starts a server that responds with the status and body of `answer`.
     pub async fn start<F>(answer: impl Fn(Call) -> F + Clone + Send + Sync + 'static) -> Self
     where
         F: Future<Output = (u16, String)> + Send,
@@ -67,12 +68,12 @@ impl Fake {
         Self { endpoint, calls }
     }
 
-    /// Returns the calls made since the last time, in order.
+    /// Returns the calls since the last call of this function, in order.
     pub fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.calls.lock().expect("no panic while it is held"))
     }
 
-    /// The same by name only, sorted: concurrent calls come in any order.
+    /// Returns only the names of the calls, sorted, since concurrent calls come in any order.
     pub fn actions(&self) -> Vec<String> {
         let mut actions: Vec<_> = self.calls().into_iter().map(|call| call.action).collect();
         actions.sort();
@@ -80,7 +81,7 @@ impl Fake {
     }
 }
 
-/// An answer of ELB v2.
+/// Returns a response of ELB v2.
 pub fn elb(action: &str, result: &str) -> (u16, String) {
     let result = format!("<{action}Result>{result}</{action}Result>");
     (
@@ -91,18 +92,18 @@ pub fn elb(action: &str, result: &str) -> (u16, String) {
     )
 }
 
-/// An answer of EC2.
+/// Returns a response of EC2.
 pub fn ec2(action: &str, result: &str) -> (u16, String) {
     (200, format!("<{action}Response><requestId>1</requestId>{result}</{action}Response>"))
 }
 
-/// A refusal of ELB v2.
+/// Returns an error response of ELB v2.
 pub fn elb_error(status: u16, code: &str, message: &str) -> (u16, String) {
     let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
     (status, format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
 }
 
-/// A refusal of EC2.
+/// Returns an error response of EC2.
 pub fn ec2_error(status: u16, code: &str, message: &str) -> (u16, String) {
     let error = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
     (status, format!("<Response><Errors>{error}</Errors><RequestID>1</RequestID></Response>"))

@@ -1,4 +1,4 @@
-//! The body of a request of AWS's query protocol.
+//! The body of a request in AWS's query protocol.
 
 use std::collections::BTreeMap;
 

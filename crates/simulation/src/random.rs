@@ -1,8 +1,9 @@
-//! Numbers from a seed: the same ones every time, on every machine.
+//! Random numbers from a seed: the same on every run and machine.
 
 use std::time::Duration;
 
-/// SplitMix64, so that the seeds of worlds that failed once keep naming the same worlds.
+/// The generator SplitMix64. It must not change, since the seeds of worlds that have failed would then name other
+/// worlds.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -11,7 +12,7 @@ impl Random {
         Self(seed)
     }
 
-    /// Returns a separate generator for one part, so that the draws of one part change nothing for another.
+    /// Returns a separate generator for one part, so that the draws of one part do not affect another.
     pub fn fork(&self, part: u64) -> Self {
         let mut fork = Self(self.0 ^ part.wrapping_mul(0xA24B_AED4_963E_E407));
         fork.number();
@@ -23,22 +24,22 @@ impl Random {
         mixed(self.0)
     }
 
-    /// A number below `limit`, which is not 0.
+    /// Returns a number below `limit`, which must not be 0.
     pub fn below_u64(&mut self, limit: u64) -> u64 {
         self.number() % limit
     }
 
-    /// Less than `end`; 0 where that is 0.
+    /// Returns a number below `end`, or 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         if end == 0 { 0 } else { usize::try_from(self.number() % end as u64).expect("less than `end`") }
     }
 
     pub fn chance(&mut self, probability: f64) -> bool {
-        // Nothing is drawn where nothing can happen.
+        // An impossible event draws no number.
         probability > 0.0 && ((self.number() >> 11) as f64) < probability * (1_u64 << 53) as f64
     }
 
-    /// From 0, inclusive, to 1, exclusive.
+    /// Returns a number from 0, inclusive, to 1, exclusive.
     pub fn share(&mut self) -> f64 {
         f64::from((self.number() >> 32) as u32) / (f64::from(u32::MAX) + 1.0)
     }
@@ -53,7 +54,7 @@ impl Random {
     }
 }
 
-/// A number without visible relation to the one it comes from.
+/// Returns a number without a visible relation to the input.
 pub fn mixed(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

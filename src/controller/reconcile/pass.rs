@@ -1,9 +1,9 @@
-//! One pass over a stack as functions over small traits: resolve the facts and build, observe, plan, and carry the plan out. The
-//! controller implements the traits, and so can whatever takes the same road without a controller; one that stops before
-//! [`carry_out`] changes nothing, as long as its [`FactSource`] creates nothing.
+//! One pass over a stack, as functions over small traits: resolve the facts and build, observe, plan, and carry the
+//! plan out. The controller implements the traits, and so can a command that runs the same pass without a controller. A
+//! caller that stops before [`carry_out`] changes nothing, as long as its [`FactSource`] creates nothing.
 //!
-//! There is no clock here: what has become due is part of what a [`StackReader`] answers. Nor is there a permit: who implements
-//! [`PlanApplier`] holds one.
+//! This module has no clock: a [`StackReader`] returns which waits have expired. It has no permit either: an
+//! implementation of [`PlanApplier`] holds one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,27 +22,29 @@ use albatross_core::{
     snapshot::Snapshot,
 };
 
-/// Facts may ask for facts; more rounds than this mean that building never ends.
+/// The maximum number of rounds of building. Facts may lead to requests for further facts; more rounds mean that
+/// building does not end.
 const ROUNDS: usize = 8;
 
-/// The objects of the cluster, and how they are read.
+/// The objects of the cluster, and the settings with which they are read.
 pub(crate) trait ClusterView {
-    /// The settings of building.
+    /// Returns the settings of building.
     fn config(&self) -> &BuildConfig;
 
-    /// Reads the cluster at one instant.
+    /// Reads a consistent snapshot of the cluster.
     fn with_snapshot<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T;
 }
 
-/// The answers to the questions that building asks.
+/// The source of the facts that building requests.
 pub(crate) trait FactSource {
-    /// The reason that there is no answer.
+    /// The reason why there is no answer.
     type Error: From<AwsError>;
 
-    /// Answers a question that changes nothing, for a stack.
+    /// Answers a fact query for a stack without changing anything.
     fn answer(&self, stack: &StackId, want: &FactQuery, facts: &mut Facts) -> impl Future<Output = ()> + Send;
 
-    /// Returns the security group that all load balancers share. It may be created here, for the members that are not `frozen`.
+    /// Returns the security group that all load balancers share. It may be created here, for the members that are not
+    /// `frozen`.
     fn backend_security_group(
         &self,
         stack: &StackId,
@@ -50,57 +52,58 @@ pub(crate) trait FactSource {
         frozen: &BTreeSet<ObjectName>,
     ) -> impl Future<Output = Result<Fact<SecurityGroupId>, Self::Error>> + Send;
 
-    /// Takes note of all that building has asked for the stack.
+    /// Records all fact queries that building has made for the stack.
     fn resolved(&self, stack: &StackId, facts: &Facts, asked: &BTreeSet<FactQuery>);
 }
 
-/// The resources that AWS has of a stack.
+/// The reader of a stack's resources in AWS.
 pub(crate) trait StackReader {
-    /// Returns what AWS has of a stack; listeners as far as they are known.
+    /// Returns the resources of a stack in AWS; listeners as far as they are known.
     fn observe(&self, stack: &StackId) -> impl Future<Output = Result<ObservedStack, AwsError>> + Send;
 
-    /// Returns what AWS has of a stack, listeners included.
+    /// Returns the resources of a stack in AWS, including listeners.
     fn observe_whole(&self, stack: &StackId) -> impl Future<Output = Result<ObservedStack, AwsError>> + Send;
 
-    /// Adds what is known of a stack besides AWS: its bindings, its own tags, what has expired.
+    /// Adds the state of a stack that is not read from AWS: its bindings, its own tags, and the load balancers whose
+    /// hold has ended.
     fn complete(&self, _stack: &StackId, observed: ObservedStack) -> ObservedStack {
         observed
     }
 
-    /// Reads what a plan depends on.
+    /// Reads the state that a plan depends on.
     fn read(&self, stack: &StackId, reads: &Reads) -> impl Future<Output = Result<(), AwsError>> + Send;
 
-    /// Reads the states of the load balancers that do not serve yet.
+    /// Reads the states of the load balancers that are not active yet.
     fn read_states(&self, stack: &StackId) -> impl Future<Output = Result<(), AwsError>> + Send;
 
-    /// Takes AWS to have the client secrets of rules as they are.
+    /// Assumes that AWS has the current client secrets of these rules.
     fn assume_secrets(&self, stack: &StackId, assumed: &[AssumedSecret]);
 }
 
-/// A stack as it shall be and as it is, with the plan that leads from the one to the other.
+/// The desired and the observed state of a stack, with the plan from one to the other.
 pub(crate) struct Change<'a> {
     pub membership: &'a Membership,
     pub stack: &'a Stack,
-    /// The members whose part stays as it is.
+    /// The frozen members, whose resources stay as they are.
     pub frozen: &'a BTreeSet<ObjectName>,
-    /// The objects that building takes for gone.
+    /// The objects that building treats as deleted.
     pub absent: &'a BTreeSet<ObjectReference>,
     pub observed: &'a ObservedStack,
     pub plan: &'a Plan,
 }
 
-/// The way in which plans are carried out.
+/// The executor of plans.
 pub(crate) trait PlanApplier {
-    /// The reason that a plan is not carried out.
+    /// The reason why a plan is not carried out.
     type Error;
 
-    /// Returns whether the objects that the plan takes for gone are gone.
+    /// Returns true if the objects that the plan treats as deleted are deleted.
     fn prove(&self, change: &Change<'_>) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 
-    /// Makes sure that no member disappears before its resources.
+    /// Ensures that no member disappears before its resources.
     fn ensure_finalizer(&self, change: &Change<'_>) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Remembers, before the first write, that the stack is being changed.
+    /// Records, before the first write, that the stack is being changed.
     fn mark_dirty(&self, change: &Change<'_>) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Runs the steps.
@@ -112,16 +115,17 @@ pub(crate) trait PlanApplier {
 pub(crate) enum CarriedOut {
     /// The plan was empty.
     Nothing,
-    /// An object that the plan takes for gone is there: nothing was done.
+    /// An object that the plan treats as deleted exists: nothing was done.
     Unproved,
     /// Every step was run.
     Applied,
 }
 
-/// Builds until building asks for nothing more. `None` when that does not come to an end, and should be tried again.
+/// Builds until building requests no more facts. Returns `None` if that does not end within the maximum number of
+/// rounds; the caller tries again.
 ///
 /// # Errors
-/// AWS cannot be read, or the shared security group cannot be created.
+/// Returns an error if AWS cannot be read, or the shared security group cannot be created.
 pub(crate) async fn resolve<S>(
     source: &S,
     stack: &StackId,
@@ -139,15 +143,16 @@ where
     for _ in 0..ROUNDS {
         let built =
             source.with_snapshot(|snapshot| desired::build(snapshot, source.config(), &facts, stack, membership));
-        // In a group, a mistake concerns one member, and the others still want to know.
+        // In a group, an error concerns one member, and building continues for the others.
         let alone = membership.members.len() < 2;
         let broken = built.diagnostics.iter().any(|d| d.severity == Severity::Error);
         if built.wants.is_empty() || alone && (broken || !built.unavailable.is_empty()) {
-            // Also where nothing comes of it: an object that is edited again and again asks for something else each time.
+            // Also recorded if the build fails: an object that is edited repeatedly may request different facts each
+            // time.
             source.resolved(stack, &facts, &asked);
             return Ok(Some(built));
         }
-        // Facts that only have to be read come first: nothing is created for a stack that then turns out not to be possible.
+        // Facts that are only read come first, so that nothing is created for a stack that then cannot be built.
         let reads = built.wants.iter().any(FactQuery::is_read);
         for want in built.wants.iter().filter(|want| !reads || want.is_read()) {
             match want {
@@ -167,13 +172,14 @@ where
     Ok(None)
 }
 
-/// Adds the load balancers that the stack has to the facts.
+/// Adds the existing load balancers of the stack to the facts.
 async fn add_existing<S>(source: &S, stack: &StackId, facts: &mut Facts) -> Result<(), AwsError>
 where
     S: ClusterView + StackReader + Sync,
 {
     let mut observed = source.observe(stack).await?;
-    // While one replaces another, a Service without a scheme keeps that of the one that clients are sent to.
+    // While one load balancer replaces another, a Service without a scheme keeps the scheme of the one whose host name
+    // is published.
     let shown = source.with_snapshot(|snapshot| desired::shown_hosts(snapshot, stack));
     observed.load_balancers.sort_by_key(|balancer| !shown.contains(&balancer.dns_name.to_lowercase()));
     let mut all_existing = observed.load_balancers.iter().map(|balancer| ExistingLoadBalancer {
@@ -189,7 +195,7 @@ where
     Ok(())
 }
 
-/// Returns the names of the stack's load balancers that AWS says are protected from deletion (DescribeLoadBalancerAttributes).
+/// Returns the names of the stack's load balancers with deletion protection (DescribeLoadBalancerAttributes).
 async fn protected<R: StackReader>(reader: &R, stack: &StackId) -> Result<BTreeSet<String>, AwsError> {
     for balancer in reader.observe(stack).await?.load_balancers {
         let reads = Reads { load_balancer: Some(balancer.arn), ..Reads::default() };
@@ -200,7 +206,7 @@ async fn protected<R: StackReader>(reader: &R, stack: &StackId) -> Result<BTreeS
     Ok(protected.map(|balancer| balancer.name).collect())
 }
 
-/// Returns what there is of a stack, with the room that AWS has left for it.
+/// Returns the observed state of a stack with the known limits of this change.
 async fn observe_within<R: StackReader>(
     reader: &R,
     stack: &StackId,
@@ -210,11 +216,11 @@ async fn observe_within<R: StackReader>(
     Ok(ObservedStack { room, ..reader.complete(stack, observed) })
 }
 
-/// Returns what there is of a stack before it is planned: with the states of load balancers where one replaces another, and with
-/// the protection, as it is by now, of one that may go.
+/// Returns the observed state of a stack before planning: with the states of load balancers while one replaces another,
+/// and with the current deletion protection of one that may be deleted.
 ///
 /// # Errors
-/// AWS cannot be read.
+/// Returns an error if AWS cannot be read.
 pub(crate) async fn observe<R: StackReader>(
     reader: &R,
     stack: &StackId,
@@ -227,7 +233,7 @@ pub(crate) async fn observe<R: StackReader>(
     }
     let stays = |old: &&ObservedLoadBalancer| old.is_protected() && observed.expired.contains(&old.arn);
     if let Some(old) = observed.load_balancers.iter().find(stays) {
-        // The protection may be off by now.
+        // A user may have disabled the protection.
         let reads = Reads { load_balancer: Some(old.arn.clone()), ..Reads::default() };
         reader.read(stack, &reads).await?;
         observed = observe_within(reader, stack, room).await?;
@@ -235,10 +241,11 @@ pub(crate) async fn observe<R: StackReader>(
     Ok(observed)
 }
 
-/// Plans, and reads what the plan depends on until it depends on nothing unknown. Returns the plan with what it was made from.
+/// Returns the plan and the observed state that it was made from, after reading all unknown state that the plan depends
+/// on.
 ///
 /// # Errors
-/// AWS cannot be read.
+/// Returns an error if AWS cannot be read.
 pub(crate) async fn plan<R: StackReader>(
     reader: &R,
     stack: &Stack,
@@ -246,7 +253,8 @@ pub(crate) async fn plan<R: StackReader>(
 ) -> Result<(Plan, ObservedStack), AwsError> {
     let (id, room) = (&stack.id, observed.room);
     loop {
-        // The records of a takeover are trusted, once. For a stack that has a record, the content given to AWS is known, or in doubt.
+        // The resources of a takeover are trusted once. If the stack has a record, the secret that AWS was given is
+        // known, or known to be uncertain.
         if observed.tag_keys.is_none() {
             let assumed = plan::assumed_secrets(stack, &observed);
             if !assumed.is_empty() {
@@ -262,13 +270,13 @@ pub(crate) async fn plan<R: StackReader>(
     }
 }
 
-/// Carries a plan out, once everything that it takes for gone is proved to be.
+/// Carries a plan out, after proving that everything that it treats as deleted is deleted.
 ///
 /// # Errors
-/// The proof, a write to the API server, or a step has failed.
+/// Returns an error if the proof, a write to the API server, or a step fails.
 pub(crate) async fn carry_out<A: PlanApplier>(applier: &A, change: &Change<'_>) -> Result<CarriedOut, A::Error> {
     if change.plan.steps().is_empty() {
-        // A user may have removed the finalizer (`kubectl replace` does), and all this would be left behind.
+        // A user may have removed the finalizer (`kubectl replace` does), which would leave the resources behind.
         applier.ensure_finalizer(change).await?;
         return Ok(CarriedOut::Nothing);
     }

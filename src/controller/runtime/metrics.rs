@@ -1,7 +1,7 @@
 //! The metrics, for Prometheus.
 //!
-//! For a metric that aws-load-balancer-controller has with the same meaning, its name and labels are used, so that dashboards
-//! and alerts keep working. The names of the others begin with `albatross_`.
+//! A metric that aws-load-balancer-controller has with the same meaning has its name and labels, so that dashboards and
+//! alerts keep working. The names of the others begin with `albatross_`.
 
 use std::{
     collections::HashMap,
@@ -17,18 +17,18 @@ use prometheus_client::{
 
 use albatross_aws::{CallObserver, RequestResult};
 
-/// The content type of [`Metrics::encode`]'s text.
+/// The content type of the text of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds in seconds of a stage of a reconcile: from reading a cache to waiting for AWS.
+/// The upper bounds, in seconds, of the duration of a stage of a reconcile: from reading a cache to waiting for AWS.
 const STAGE_SECONDS: [f64; 12] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
-/// Upper bounds in seconds of one call of AWS. The Go client's default buckets, and one more.
+/// The upper bounds, in seconds, of the duration of one AWS call: the default buckets of the Go client, and one more.
 const CALL_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Upper bounds of how often a call is tried again.
+/// The upper bounds of the number of retries of a call.
 const RETRIES: [f64; 11] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
 
-/// All metrics of the process. Cheap to record to, from any thread.
+/// The metrics of the process. Recording is cheap and possible from any thread.
 pub struct Metrics {
     registry: Registry,
     reconcile_errors: Family<ReconcileError, Counter>,
@@ -65,14 +65,15 @@ pub struct Metrics {
     readiness_gates: Family<Binding, Histogram>,
 }
 
-/// A TargetGroupBinding, for `awslbc_readiness_gate_ready_seconds`.
+/// The labels of a TargetGroupBinding in `awslbc_readiness_gate_ready_seconds`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Binding {
     namespace: String,
     name: String,
 }
 
-/// Upper bounds in seconds of the time that a pod waits at a readiness gate: aws-load-balancer-controller's.
+/// The upper bounds, in seconds, of the time that a pod waits at a readiness gate, the same as in
+/// aws-load-balancer-controller.
 const GATE_SECONDS: [f64; 11] = [10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 420.0, 480.0, 600.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -120,10 +121,10 @@ struct Talker {
     name: String,
 }
 
-/// A target group that a binding feeds.
+/// A target group with a binding.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct TargetGroupInfo {
-    /// The Service's namespace.
+    /// The namespace of the Service.
     pub namespace: String,
     /// The Service.
     pub service: String,
@@ -131,14 +132,14 @@ pub struct TargetGroupInfo {
     pub target_group: String,
 }
 
-/// The number of times that each object was worked on since a moment.
+/// The number of passes over each object since a moment.
 #[derive(Debug)]
 struct Talks {
     since: Instant,
     counts: HashMap<Talker, i64>,
 }
 
-/// The time for which objects are counted to find those that are worked on most, and the number of those that are shown.
+/// The time for which passes over objects are counted, and the number of objects that are shown.
 const TALK_WINDOW: Duration = Duration::from_secs(180);
 const TOP: usize = 3;
 
@@ -164,7 +165,7 @@ struct PlanStep {
     action: String,
 }
 
-/// A call or request of an AWS API and its result, as [`CallObserver`] reports it; the error code is empty on success.
+/// An AWS call or request and its result, as [`CallObserver`] reports it; the error code is empty on success.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct AwsCall {
     service: String,
@@ -173,7 +174,7 @@ struct AwsCall {
     error_code: String,
 }
 
-/// The kinds of failed calls that have a metric of their own.
+/// The kinds of failed calls with a metric of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AwsErrorKind {
     Permission,
@@ -189,9 +190,9 @@ impl AwsCall {
         Self { service, operation, status_code, error_code }
     }
 
-    /// Returns the kind of failure that the call is, if it is one of those counted.
+    /// Returns the kind of a failed call, if it has a metric.
     ///
-    /// Throttling is looked for first: LBC counts EC2's `RequestLimitExceeded`, a throttle, as a service limit.
+    /// Throttling is checked first: LBC counts EC2's throttling code `RequestLimitExceeded` as a service limit.
     fn error_kind(&self) -> Option<AwsErrorKind> {
         let code = self.error_code.as_str();
         if matches!(self.status_code, 401 | 403)
@@ -210,8 +211,8 @@ impl AwsCall {
     }
 }
 
-/// The error codes that the AWS SDKs treat as throttling, without `LimitExceededException`, which of the services used
-/// here means a quota.
+/// The error codes that the AWS SDKs treat as throttling, except `LimitExceededException`, which means a quota in one
+/// of the services used here.
 const THROTTLING_CODES: [&str; 13] = [
     "BandwidthLimitExceeded",
     "EC2ThrottledException",
@@ -235,12 +236,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Returns metrics that are all zero or, with labels, absent.
+    /// Returns metrics in their initial state: zero, or absent if they have labels.
     pub fn new() -> Self {
         Self::of_lease("")
     }
 
-    /// Returns the same, with the name of the lease that the leader holds.
+    /// Returns metrics in their initial state, with the name of the leader election's lease.
     pub fn of_lease(lease: &str) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
@@ -307,7 +308,7 @@ impl Metrics {
             "Seconds that a pass over an object took",
             self.reconcile_seconds.clone(),
         );
-        // That its name ends in `_total` is what aws-load-balancer-controller has.
+        // The name ends in `_total` although the metric is a gauge, as in aws-load-balancer-controller.
         registry.register(
             "awslbc_controller_cache_object_total",
             "Objects of the cluster that are known",
@@ -382,7 +383,7 @@ impl Metrics {
         );
     }
 
-    /// Registers the metrics of the controller's own state, and of what it has done.
+    /// Registers the metrics of the controller's own state and actions.
     fn register_controller(&mut self) {
         let registry = &mut self.registry;
         registry.register("albatross_queue_depth", "Keys that are due and wait for a worker", self.queue_depth.clone());
@@ -435,7 +436,7 @@ impl Metrics {
         self.leader(false);
     }
 
-    /// Drops what was recorded of a TargetGroupBinding that is gone.
+    /// Removes the metrics of a deleted TargetGroupBinding.
     pub fn remove_binding(&self, namespace: &str, name: &str) {
         self.readiness_gates.remove(&Binding { namespace: namespace.to_owned(), name: name.to_owned() });
     }
@@ -453,14 +454,14 @@ impl Metrics {
             .inc();
     }
 
-    /// Records how long a stage (`build_model`, `deploy_model`, …) of a controller's reconcile took.
+    /// Records the duration of a stage (`build_model`, `deploy_model`, …) of a controller's reconcile.
     pub fn reconcile_stage(&self, controller: &str, stage: &str, took: Duration) {
         self.reconcile_stages
             .get_or_create(&ReconcileStage { controller: controller.to_owned(), reconcile_stage: stage.to_owned() })
             .observe(took.as_secs_f64());
     }
 
-    /// Counts a request to AWS, also by kind when it failed, and records how long it took.
+    /// Counts a request to AWS, a failed one also by kind, and records its duration.
     fn aws_request(&self, request: &AwsCall, seconds: f64) {
         self.aws_requests.get_or_create(request).inc();
         self.aws_request_durations
@@ -476,8 +477,8 @@ impl Metrics {
         errors.get_or_create(request).inc();
     }
 
-    /// Records one pass over a key of a controller: how long it took, and how it ended (`success`, `error`,
-    /// `requeue_after`). `object` is the namespace and name of what it is about, if it is about one.
+    /// Records one pass over a key of a controller: its duration and its result (`success`, `error`, `requeue_after`).
+    /// `object` is the namespace and name of its object, if it has one.
     pub fn reconciled(
         &self,
         controller: &'static str,
@@ -499,14 +500,14 @@ impl Metrics {
         *talks.counts.entry(talker).or_default() += 1;
     }
 
-    /// Shows who was worked on most, once the time is over in which that is counted.
+    /// Publishes the objects with the most passes, once the counting window has ended.
     fn end_window(&self, talks: &mut Talks, now: Instant) {
         let over = now.duration_since(talks.since);
         if over < TALK_WINDOW {
             return;
         }
         self.top_talkers.clear();
-        // After a longer time without a pass, no object was worked on in the last window.
+        // After a longer time without a pass, the last window has no passes.
         if over < TALK_WINDOW * 2 {
             let mut all: Vec<(&Talker, &i64)> = talks.counts.iter().collect();
             all.sort_by(|one, other| other.1.cmp(one.1).then_with(|| one.0.cmp(other.0)));
@@ -517,12 +518,12 @@ impl Metrics {
         *talks = Talks { since: now, counts: HashMap::new() };
     }
 
-    /// Sets how many objects of a kind are known (`ingress`, `service`, `targetgroupbinding`).
+    /// Sets the number of known objects of a kind (`ingress`, `service`, `targetgroupbinding`).
     pub fn cached(&self, resource: &'static str, objects: usize) {
         self.cached.get_or_create(&OfResource { resource }).set(i64::try_from(objects).unwrap_or(i64::MAX));
     }
 
-    /// Sets which target groups there are.
+    /// Sets the existing target groups.
     pub fn target_groups(&self, all: impl IntoIterator<Item = TargetGroupInfo>) {
         self.target_groups.clear();
         for info in all {
@@ -540,7 +541,7 @@ impl Metrics {
         self.events_dropped.inc_by(events);
     }
 
-    /// Sets how many seconds ago the API server last answered the watch of a kind.
+    /// Sets the time since the API server last answered the watch of a kind.
     pub fn watch_silent(&self, kind: &'static str, silent: Duration) {
         self.watch_silent.get_or_create(&OfKind { kind }).set(i64::try_from(silent.as_secs()).unwrap_or(i64::MAX));
     }
@@ -550,12 +551,12 @@ impl Metrics {
         self.plan_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
     }
 
-    /// Counts an object that a webhook has not admitted.
+    /// Counts an object that a webhook has rejected.
     pub fn webhook_denied(&self, webhook_name: &'static str) {
         self.webhook_denials.get_or_create(&WebhookFailure { webhook_name, error_category: "denied" }).inc();
     }
 
-    /// Counts a step that corrected a change made in AWS by others, by action.
+    /// Counts a step that corrected a change made in AWS by another party, by action.
     pub fn drift_step(&self, action: &str) {
         self.drift_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
     }
@@ -565,12 +566,12 @@ impl Metrics {
         self.repeated_steps.get_or_create(&PlanStep { action: action.to_owned() }).inc();
     }
 
-    /// Sets how many deletions AWS does not carry out.
+    /// Sets the number of deletions that AWS does not carry out.
     pub fn deletions_blocked(&self, count: usize) {
         self.deletions_blocked.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Sets whether this process is the leader.
+    /// Sets the gauge that is 1 while this process is the leader.
     pub fn leader(&self, leader: bool) {
         self.leader.set(i64::from(leader));
         if !self.lease.is_empty() {
@@ -578,7 +579,7 @@ impl Metrics {
         }
     }
 
-    /// All metrics in the OpenMetrics text format.
+    /// Returns all metrics in the OpenMetrics text format.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         self.end_window(&mut self.talks.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         let mut text = String::new();

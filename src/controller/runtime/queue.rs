@@ -1,11 +1,12 @@
-//! The work queue: keys, each at most once waiting and at most once running, with a backoff of its own for each.
+//! The work queue: each key waits at most once, runs at most once at a time, and has its own backoff.
 //!
-//! Load balancers and targets have lanes of their own, each with its workers, so neither can take the other's. In a lane
-//! changes come before resyncs and resyncs before audits; among equals the namespaces whose objects changed take turns.
-//! Changed rules of nodes come first, because every binding and many stacks wait for them, but at most once a second.
+//! Load balancers and targets have separate lanes, each with its own workers. In a lane, changes come before resyncs
+//! and resyncs before audits; among keys with the same reason, the namespaces whose objects changed take turns. A
+//! change of the rules of nodes comes first, because every binding and many stacks wait for it, but at most once a
+//! second.
 //!
-//! A change of a key while it runs brings it back afterwards. A failed key waits from one second to two minutes, twice
-//! as long each time; when an object on which it depends changes, it is tried after a second at the latest.
+//! A key that changes while it runs is queued again afterwards. A failed key waits from one second to two minutes,
+//! twice as long each time; if an object that it depends on changes, it runs again within a second.
 
 mod schedule;
 
@@ -22,33 +23,33 @@ use albatross_core::dependents::Key;
 
 use schedule::{Lane, RECENT, Schedule, Wanted, namespace_of};
 
-/// The end of work on a key.
+/// The result of a pass over a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing is left to do until something changes.
+    /// No work is left until an object changes.
     Done,
-    /// Nothing can be done until an object is corrected, which brings the key back; the text is the error.
+    /// No work is possible until a user fixes an object, which queues the key again; the text is the error.
     NeedsCorrection(String),
-    /// To be looked at again, without anything having failed.
+    /// The pass succeeded, and the key runs again after this time.
     Again(Duration),
-    /// AWS is not ready for the rest; tried again soon, without being an error.
+    /// AWS is not ready for the rest. The key runs again soon; this is not an error.
     NotYet,
-    /// Failed; tried again with growing pauses.
+    /// The pass failed. The key runs again after growing pauses.
     Failed(String),
 }
 
-/// The reason for which a key is worked on, the most urgent first; of several the most urgent counts.
+/// The reason why a key is queued, in descending urgency; the most urgent of several reasons counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QueueReason {
-    /// Something that concerns it has changed; it may be due to be looked at again as well.
+    /// An object that affects the key has changed; a resync or an audit may be due as well.
     Change,
-    /// It is looked at again, though nothing is known to have changed.
+    /// The key runs again, without a known change.
     Resync,
-    /// It is compared with AWS again, though nothing is known to have changed there either.
+    /// The key is compared with AWS again, without a known change in the cluster or in AWS.
     Audit,
 }
 
-/// The queue. Cheap to share behind an `Arc`.
+/// The queue. An `Arc` shares it cheaply.
 #[derive(Debug, Default)]
 pub struct Queue {
     schedule: Mutex<Schedule>,
@@ -58,19 +59,19 @@ pub struct Queue {
 /// The contents of the queue, for `/debug/state`.
 #[derive(Debug, Serialize)]
 pub struct QueueState {
-    /// Ready to be worked on.
+    /// The keys that are ready to run.
     pub waiting: Vec<String>,
-    /// Being worked on.
+    /// The keys that are running.
     pub running: Vec<String>,
-    /// Pausing, with the seconds that are left.
+    /// The keys that are delayed, with the remaining seconds.
     pub pausing: BTreeMap<String, f64>,
-    /// The last error of each key that failed last time.
+    /// The last error of each key whose last pass failed.
     pub errors: BTreeMap<String, String>,
 }
 
 impl Queue {
-    /// A queue that gives out so many keys of load balancers and so many of targets at once, and no more. With as many
-    /// workers as both together, neither waits for the other's, however long those take.
+    /// Returns a queue that limits the number of running keys of load balancers and of targets. With as many workers as
+    /// the sum of both, neither kind waits for the other, however long the passes take.
     #[must_use]
     pub fn with_max_concurrent(load_balancers: usize, targets: usize) -> Self {
         let most = BTreeMap::from([(Lane::Targets, targets.max(1)), (Lane::LoadBalancers, load_balancers.max(1))]);
@@ -78,11 +79,11 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule> {
-        // The schedule is consistent between any two statements that could panic, so a poisoned lock says nothing about it.
+        // The schedule is consistent at every statement that could panic, so a poisoned lock is safe to use.
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a key for work as soon as possible, because something that concerns it has changed.
+    /// Queues a key to run as soon as possible, because an object that affects it has changed.
     pub fn add(&self, key: Key) {
         self.add_for(QueueReason::Change, key);
     }
@@ -93,12 +94,12 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Queues many keys.
+    /// Queues several keys, as [`Self::add`] does.
     pub fn add_all(&self, keys: impl IntoIterator<Item = Key>) {
         keys.into_iter().for_each(|key| self.add(key));
     }
 
-    /// Queues keys because of an object of this namespace (empty for objects without one), which changed.
+    /// Queues keys because an object of this namespace (empty for cluster-scoped objects) has changed.
     pub fn changed(&self, namespace: &str, keys: impl IntoIterator<Item = Key>) {
         let (mut schedule, now) = (self.lock(), Instant::now());
         keys.into_iter().for_each(|key| schedule.add(key, namespace, QueueReason::Change, now));
@@ -106,18 +107,18 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Queues many keys to be looked at, though nothing has changed.
+    /// Queues several keys to run again, without a change.
     pub fn resync(&self, keys: impl IntoIterator<Item = Key>) {
         keys.into_iter().for_each(|key| self.add_for(QueueReason::Resync, key));
     }
 
-    /// Queues a key to be compared with AWS again, when nothing else is to do.
+    /// Queues a key to be compared with AWS again when there is no other work.
     pub fn audit(&self, key: Key) {
         self.add_for(QueueReason::Audit, key);
     }
 
-    /// Begins a term, after everything of the last has ended: only changes of the last minute are left, which may not yet
-    /// have been worked on.
+    /// Begins a term, after all work of the last one has ended. The queue keeps only changes of the last minute, which
+    /// may not have been processed.
     pub fn begin_term(&self) {
         let (mut schedule, now) = (self.lock(), Instant::now());
         let known = std::mem::take(&mut *schedule);
@@ -141,7 +142,7 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// The next key, and why it is to be worked on; it counts as running until [`Queue::done`].
+    /// Returns the next key and the reason why it is queued. The key counts as running until [`Queue::done`].
     pub async fn next(&self) -> (Key, QueueReason) {
         loop {
             let wake = self.wake.notified();
@@ -149,7 +150,7 @@ impl Queue {
                 let mut schedule = self.lock();
                 let taken = schedule.take(Instant::now());
                 if taken.is_ok() && !schedule.waiting.is_empty() {
-                    // One wake-up may stand for several keys; pass it on to the next worker.
+                    // One wake-up may stand for several keys, so the next worker is woken as well.
                     self.wake.notify_one();
                 }
                 taken
@@ -162,19 +163,19 @@ impl Queue {
         }
     }
 
-    /// Takes note of the way in which work on a key ended.
+    /// Records the result of a pass over a key.
     pub fn done(&self, key: &Key, outcome: &Outcome) {
         self.lock().done(key, outcome, Instant::now());
         self.wake.notify_one();
     }
 
-    /// Returns the number of keys that are due and wait for a worker.
+    /// Returns the number of keys that are ready and wait for a worker.
     #[must_use]
     pub fn due(&self) -> usize {
         self.lock().waiting.len()
     }
 
-    /// Returns the number of keys that wait, run or pause.
+    /// Returns the number of keys that wait, run or are delayed.
     #[must_use]
     pub fn depth(&self) -> usize {
         let state = self.lock();

@@ -1,4 +1,4 @@
-//! Starting and stopping: from flags to running workers, with a clear message about every missing prerequisite.
+//! Start and stop of the controller: from flags to running workers, with a clear message for each missing prerequisite.
 
 mod assembly;
 mod cluster;
@@ -42,23 +42,23 @@ use crate::controller::{
 use albatross_aws::{AwsHttp, AwsReader, ConnectOptions, parse_endpoints, proxies::Proxies};
 use albatross_core::model::VpcId;
 
-/// Everything that has been set up before anything is watched or led.
+/// The parts that are set up before the watches and the election start.
 struct Prepared {
     settings: Settings,
     parts: Parts,
     candidate: Candidate<KubernetesLease, TokioClock>,
-    /// Keeps the leadership of a process that takes no part in an election.
+    /// Keeps the channel of leadership open in a process without leader election.
     always: watch::Sender<Leadership>,
     controller: Arc<Controller>,
     present: Arc<RwLock<Arc<Controller>>>,
     serves_webhooks: bool,
 }
 
-/// Runs the controller until `stop` is ready, or something ends it. `stop` may be ready at any moment, also while the
+/// Runs the controller until `stop` is ready or a failure ends it. `stop` may be ready at any time, even while the
 /// controller still waits for the cluster or for AWS.
 ///
 /// # Errors
-/// When it cannot start.
+/// Returns an error if the controller cannot start, or must stop.
 pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), StartError> {
     let (stopping, mut stopped) = watch::channel(false);
     tokio::spawn(async move {
@@ -100,18 +100,18 @@ pub async fn run(flags: ControllerFlags, stop: impl Future<Output = ()> + Send +
     drop(always);
     release.send_replace(true);
     if let Some(election) = election.filter(|election| !election.is_finished()) {
-        // Gives the lease back, so that the next replica need not wait for it to run out.
+        // The candidate releases the lease, so that the next replica need not wait for it to expire.
         let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
     }
     if serves_webhooks {
-        // The API server learns a moment later that this replica is going.
+        // The API server learns only a moment later that this replica stops.
         tokio::time::sleep(webhooks::LINGER).await;
     }
     tracing::info!("albatross has stopped");
     result
 }
 
-/// Returns when the task has ended, or was ended by a panic; never without one.
+/// Returns when the task has ended or panicked; without a task, never returns.
 async fn ended(task: Option<&mut JoinHandle<()>>) {
     match task {
         Some(task) => {
@@ -121,20 +121,20 @@ async fn ended(task: Option<&mut JoinHandle<()>>) {
     }
 }
 
-/// Returns when one of the tasks has ended, or was ended by a panic; never without any.
+/// Returns when one of the tasks has ended or panicked; without tasks, never returns.
 async fn one_ended(tasks: &mut JoinSet<()>) {
     if tasks.join_next().await.is_none() {
         std::future::pending().await
     }
 }
 
-/// Sets everything up, from flags to the servers of metrics and webhooks.
+/// Sets up all parts, from flags to the servers of metrics and webhooks.
 async fn prepare(flags: &ControllerFlags) -> Result<Prepared, StartError> {
     let metrics = Arc::new(Metrics::of_lease(&flags.leader_election_id));
     for flag in flags.without_effect() {
         tracing::warn!("{flag} has no effect in albatross {}", env!("CARGO_PKG_VERSION"));
     }
-    // Mistakes in flags are reported before any wait.
+    // Errors in flags are reported before any wait.
     flags.build_config(VpcId::new(""))?;
     let settings = Settings::of(flags)?;
     let fixed_limits = flags.fixed_limits()?;
@@ -231,18 +231,19 @@ async fn serve_admin(
     Ok(())
 }
 
-/// Waits for a value, and holds no lock on it afterwards. The sender has to live as long.
+/// Waits until a value is wanted, or its sender is dropped; holds no lock on the value afterwards.
 async fn until<T>(receiver: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) {
     let _ = receiver.wait_for(wanted).await;
 }
 
-/// Returns the namespace in which the controller runs; outside of a cluster where it usually would.
+/// Returns the namespace in which the controller runs; outside a cluster, `kube-system`.
 fn own_namespace() -> String {
     std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
         .map_or_else(|_| "kube-system".to_owned(), |namespace| namespace.trim().to_owned())
 }
 
-/// Returns a name that is unique to this process: the pod's name, and a part that tells two processes of one name apart.
+/// Returns a name that is unique to this process: the host name, which is the pod's name, the process id and the start
+/// time.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "albatross".to_owned());
     let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

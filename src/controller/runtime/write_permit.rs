@@ -1,4 +1,5 @@
-//! The term of the lease, which gives the permit to write, and a client of the API server that sends no write without one.
+//! The term of the lease, which issues the permit to write, and a client of the API server that needs a permit for each
+//! write.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -15,11 +16,11 @@ use albatross_aws::{LeaderTerm, WritePermit};
 
 use super::lease::{Leadership, Moment, Tenure};
 
-/// One term of the lease, for as long as the lease is renewed. Work that goes on after the term's end, however late, has lost
-/// the right to change something for good, also where this process leads again.
+/// One term of the lease, which lasts as long as the lease is renewed. Work that outlives its term can never write
+/// again, even if this process leads again.
 pub(crate) struct Term {
     leadership: watch::Receiver<Leadership>,
-    /// Until when the lease is held by the clock; `None` without election.
+    /// The time until which the lease is held by the clock; `None` without leader election.
     tenure: Option<Arc<Tenure>>,
     /// The lease's epoch, once the term has begun.
     epoch: OnceLock<i32>,
@@ -30,17 +31,17 @@ impl Term {
         Arc::new(Self { leadership, tenure, epoch: OnceLock::new() })
     }
 
-    /// Returns the channel on which the present leadership is published.
+    /// Returns the channel that publishes the current leadership.
     pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
     }
 
-    /// Begins the term. Only the first call counts.
+    /// Begins the term. Only the first call has an effect.
     pub(crate) fn begin(&self, epoch: i32) {
         let _ = self.epoch.set(epoch);
     }
 
-    /// Returns the right to change something in this term.
+    /// Returns the permit to write in this term.
     #[expect(clippy::disallowed_methods, reason = "this is where the lease is held")]
     pub(crate) fn permit(self: &Arc<Self>) -> WritePermit {
         WritePermit::of_term(Arc::clone(self) as _)
@@ -60,7 +61,7 @@ impl LeaderTerm for Term {
     }
 }
 
-/// The reason that a write to the API server was not sent, or not waited for.
+/// The reason why a write to the API server was not sent, or its answer not awaited.
 #[derive(Debug, thiserror::Error)]
 enum FenceError {
     #[error("not sent: this process does not hold the lease, and another replica may lead")]
@@ -69,7 +70,7 @@ enum FenceError {
     Unanswered(Duration),
 }
 
-/// Sends through a client; writes only under a permit.
+/// A service that sends through a client, and writes only under a permit.
 #[derive(Clone)]
 struct Fenced {
     client: kube::Client,
@@ -100,20 +101,20 @@ impl tower::Service<Request<Body>> for Fenced {
     }
 }
 
-/// The way to the API server for what writes. There is none without a permit: no write is sent once the permit has ended, and none
-/// is waited for past the moment at which another process may take the lease.
+/// The client of the API server for writes. It cannot be created without a permit: no write is sent after the permit
+/// has ended, and no answer is awaited beyond the time at which another process may take the lease.
 #[derive(Clone)]
 pub struct WriteClient(kube::Client);
 
 impl WriteClient {
-    /// Sends through this client, for as long as the permit holds.
+    /// Creates a client that sends writes as long as the permit holds.
     #[must_use]
     pub fn new(client: kube::Client, permit: WritePermit) -> Self {
         let namespace = client.default_namespace().to_owned();
         Self(kube::Client::new(Fenced { client, permit }, namespace))
     }
 
-    /// Returns the client to send through.
+    /// Returns the underlying client.
     #[must_use]
     pub fn client(&self) -> kube::Client {
         self.0.clone()
@@ -169,12 +170,12 @@ mod tests {
         term.begin(3);
         tokio::time::advance(Duration::from_secs(9)).await;
         assert_eq!(write_permit.left(), Some(Duration::from_secs(6)));
-        // No task has run to say that it no longer leads.
+        // No task has run yet to publish the loss of the lease.
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(*term.leadership.borrow(), Leadership::Leader { epoch: 3 });
         assert_eq!(write_permit.left(), None);
         tenure.renew(3, Moment::now());
-        // The wall clock is not paused.
+        // The test does not pause the wall clock.
         let left = write_permit.left().expect("a permit");
         assert!(left > Duration::from_secs(14) && left <= Duration::from_secs(15), "{left:?}");
         tenure.renew(4, Moment::now());

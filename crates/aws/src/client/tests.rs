@@ -103,7 +103,7 @@ async fn a_write_that_may_have_taken_effect_or_was_refused_is_not_repeated() {
     }
 }
 
-/// Answers a read with each of these in turn, and with the last again and again.
+/// Answers a read with each of these answers in turn, and repeats the last one.
 async fn reads(answers: Vec<(u16, String)>) -> (Result<usize, AwsError>, usize, AwsReader) {
     let count = Arc::new(AtomicUsize::new(0));
     let fake = Fake::start(move |_| {
@@ -124,7 +124,7 @@ async fn a_read_is_repeated_where_that_may_help() {
         let (answer, calls, _) = reads(vec![ec2_error(status, code, "words"), found()]).await;
         assert_eq!((answer, calls), (Ok(0), 2), "{code}");
     }
-    // Only so often as `--aws-max-retries` says.
+    // No more attempts than `--aws-max-retries` allows.
     let (answer, calls, _) = reads(vec![ec2_error(503, "ServiceUnavailable", "words")]).await;
     let error = answer.unwrap_err();
     assert!(matches!(error.kind, AwsErrorKind::Unclear { .. }) && calls == 2, "{error:?} after {calls} calls");
@@ -184,7 +184,7 @@ async fn a_connection_that_is_dropped_leaves_the_outcome_unclear() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // Waits for the request, then hangs up.
+            // The server waits for the request and closes the connection.
             let _ = stream.readable().await;
             drop(stream);
         }
@@ -243,7 +243,7 @@ async fn targets_go_in_batches_of_200() {
 #[tokio::test]
 async fn credentials_that_are_missing_are_told_with_their_cure() {
     let fake = Fake::start(|call| async move { elb(&call.action, "") }).await;
-    // As with an IRSA annotation whose token is not mounted.
+    // The same happens with an IRSA annotation whose token is not mounted.
     let irsa = WebIdentityTokenCredentialsProvider::builder()
         .static_configuration(StaticConfiguration {
             web_identity_token_file: "does-not-exist".into(),

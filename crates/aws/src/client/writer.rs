@@ -1,4 +1,4 @@
-//! The client of calls that change something.
+//! The AWS client for calls that change something.
 
 use std::{error::Error, ops::Deref, sync::Arc};
 
@@ -8,14 +8,15 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use super::{AwsReader, TRIES};
 use crate::{AwsError, AwsErrorKind, WritePermit, calls::watched};
 
-/// The way to AWS for calls that change something. There is none without a permit, and each attempt at a call asks for it.
+/// The AWS client for calls that change something. It cannot be created without a permit, and it checks the permit
+/// before each attempt.
 #[derive(Clone, Debug)]
 pub struct AwsWriter {
     reader: Arc<AwsReader>,
     permit: WritePermit,
 }
 
-/// A writer reads, too.
+/// A writer can make all calls of a reader.
 impl Deref for AwsWriter {
     type Target = AwsReader;
 
@@ -25,26 +26,27 @@ impl Deref for AwsWriter {
 }
 
 impl AwsWriter {
-    /// Writes through the clients and the budgets of `reader`, for as long as the permit holds.
+    /// Creates a writer with the clients and the budgets of `reader` that writes as long as the permit holds.
     #[must_use]
     pub fn new(reader: Arc<AwsReader>, permit: WritePermit) -> Self {
         Self { reader, permit }
     }
 
-    /// The clients that it writes through.
+    /// Returns the clients that the writer uses.
     #[must_use]
     pub fn reader(&self) -> &Arc<AwsReader> {
         &self.reader
     }
 
-    /// The permit under which it writes.
+    /// Returns the permit that the writer checks.
     #[must_use]
     pub fn permit(&self) -> &WritePermit {
         &self.permit
     }
 
-    /// Makes a call that changes something. It is repeated only where AWS says that it has not begun with it. The permit is
-    /// asked before each attempt for how long the lease is certain: so long the attempt is waited for at most.
+    /// Makes a call that changes something. The call is retried only if AWS says that it has not begun with it. Before
+    /// each attempt the permit returns the time for which the lease is certain, and the answer is awaited no longer
+    /// than that.
     pub(crate) async fn write<T, E, F>(&self, operation: &'static str, call: impl Fn() -> F) -> Result<T, AwsError>
     where
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,

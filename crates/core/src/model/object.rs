@@ -1,4 +1,4 @@
-//! Kubernetes objects as causes and in messages.
+//! References to Kubernetes objects, as causes and in messages.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ObjectName;
 
-/// The kinds of Kubernetes object that cause something in AWS, or get a message.
+/// The kinds of Kubernetes object that cause AWS resources or receive messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ObjectKind {
     /// `networking.k8s.io/v1` Ingress
@@ -22,7 +22,7 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// The kind as manifests write it.
+    /// Returns the kind as manifests write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,23 +35,23 @@ impl ObjectKind {
     }
 }
 
-/// A Kubernetes object, as messages name it. A cluster-scoped one has an empty namespace.
+/// A reference to a Kubernetes object. The namespace of a cluster-scoped object is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectReference {
-    /// Its kind.
+    /// The kind of the object.
     pub kind: ObjectKind,
-    /// Its namespace and name.
+    /// The namespace and name of the object.
     pub name: ObjectName,
 }
 
 impl ObjectReference {
-    /// Names an Ingress.
+    /// Returns a reference to an Ingress.
     #[must_use]
     pub fn ingress(name: &ObjectName) -> Self {
         Self { kind: ObjectKind::Ingress, name: name.clone() }
     }
 
-    /// Returns the name of an Ingress, and `None` for all other kinds.
+    /// Returns the name of an Ingress; `None` for all other kinds.
     #[must_use]
     pub fn as_ingress(&self) -> Option<&ObjectName> {
         match self.kind {
@@ -63,13 +63,13 @@ impl ObjectReference {
         }
     }
 
-    /// Names an IngressClassParams.
+    /// Returns a reference to an IngressClassParams.
     #[must_use]
     pub fn ingress_class_params(name: &ObjectName) -> Self {
         Self { kind: ObjectKind::IngressClassParams, name: name.clone() }
     }
 
-    /// Names a Service.
+    /// Returns a reference to a Service.
     #[must_use]
     pub fn service(name: &ObjectName) -> Self {
         Self { kind: ObjectKind::Service, name: name.clone() }
@@ -86,14 +86,14 @@ impl fmt::Display for ObjectReference {
     }
 }
 
-/// The reason why a thing is as it is: the object, its generation and the field that asks for it.
+/// The cause of a resource or a setting: the object, its generation and the field that requests it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Cause {
     /// The object.
     pub object: ObjectReference,
-    /// `metadata.generation`; 0 where it is not known (files).
+    /// `metadata.generation`; 0 if it is unknown (objects from files).
     pub generation: i64,
-    /// Field path or annotation key.
+    /// The field path or annotation key.
     pub field: String,
 }
 
@@ -107,8 +107,8 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The form in which records hold the owner of a resource: its name, and its kind unless it is an Ingress. Records that
-/// knew no kinds have that form.
+/// The serialised form of a resource's owner in records: its name, and its kind unless it is an Ingress. Records
+/// written before kinds were stored have the same form.
 pub(super) mod as_owner {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -1,4 +1,4 @@
-//! The observed AWS resources and bindings, which carry one stack's tags and labels.
+//! The observed AWS resources and TargetGroupBindings of one stack, found by its tags and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,25 +11,26 @@ use super::{
     TargetGroupArn, Transform, TrustStoreArn, authentication::carry_over_secret,
 };
 
-/// All that AWS and the cluster have of one stack.
+/// The state of one stack in AWS and in the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ObservedStack {
-    /// The load balancers with the group's tags; more than one only while one is replaced, or after a user has copied the tags.
+    /// The load balancers with the stack's tags; more than one only while one is being replaced, or after a user has
+    /// copied the tags.
     pub load_balancers: Vec<ObservedLoadBalancer>,
-    /// Target groups with the group's tags, sorted by ARN.
+    /// The target groups with the stack's tags, sorted by ARN.
     pub target_groups: Vec<ObservedTargetGroup>,
-    /// Security groups with the group's tags, sorted by id.
+    /// The security groups with the stack's tags, sorted by id.
     pub security_groups: Vec<ObservedSecurityGroup>,
-    /// TargetGroupBindings with the group's labels.
+    /// The TargetGroupBindings with the stack's labels.
     pub bindings: Vec<ObservedBinding>,
-    /// The resources of each member of a group within its load balancer, as far as they are remembered.
+    /// The resources of each member of a group within its load balancer, from the stack's record.
     pub member_resources: Vec<MemberResources>,
-    /// The tags that are the controller's own, as far as that is remembered. `None` where there is no record of the stack: then
-    /// every tag counts as its own.
+    /// The keys of the tags that the controller has set, from the stack's record. `None` without a record: then every
+    /// tag counts as set by the controller.
     pub tag_keys: Option<TagKeys>,
-    /// The load balancers whose replacement has served for the whole hold: they may be deleted.
+    /// The replaced load balancers whose hold has ended: they may be deleted.
     pub expired: BTreeSet<LoadBalancerArn>,
-    /// The quotas that AWS has refused steps of this change for.
+    /// The quotas for which AWS has refused steps of this change.
     #[serde(skip)]
     pub room: KnownLimits,
 }
@@ -37,44 +38,46 @@ pub struct ObservedStack {
 /// The resources of one member of a group within its load balancer, as of the last time when no changes were left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberResources {
-    /// Their owner.
+    /// The member.
     #[serde(with = "super::object::as_owner")]
     pub member: ObjectReference,
-    /// Its rules.
+    /// The rules of the member.
     pub rules: BTreeSet<RuleArn>,
-    /// The listeners that it asks for, by port.
+    /// The resources of the member on the listeners that it requests, by port.
     pub ports: BTreeMap<u16, ListenerResources>,
 }
 
 /// The parts of a listener, other than rules, that belong to a member of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerResources {
-    /// Its certificates.
+    /// The member's certificates.
     pub certificates: BTreeSet<CertificateArn>,
-    /// True if the default action is its own.
+    /// True if the default action belongs to the member.
     pub default_action: bool,
 }
 
 impl ObservedStack {
-    /// The load balancer of a stack: the oldest-known that can become the wanted one. Others like it are copies.
+    /// Returns the load balancer of the stack: the first one that can become the wanted one in place. Others that can
+    /// are copies.
     #[must_use]
     pub fn current<'a>(&'a self, wanted: &LoadBalancer) -> Option<&'a ObservedLoadBalancer> {
         self.load_balancers.iter().find(|existing| wanted.can_be(existing))
     }
 
-    /// The load balancers that the wanted one replaces.
+    /// Returns the load balancers that the wanted one replaces.
     pub fn replaced<'a>(&'a self, wanted: &'a LoadBalancer) -> impl Iterator<Item = &'a ObservedLoadBalancer> {
         self.load_balancers.iter().filter(|existing| !wanted.can_be(existing))
     }
 
-    /// Returns the load balancer whose host name is published: the desired one, but not before it serves if another does.
+    /// Returns the load balancer whose host name is published: the desired one once it is active, and until then one
+    /// that it replaces, if there is any.
     #[must_use]
     pub fn published<'a>(&'a self, wanted: &'a LoadBalancer) -> Option<&'a ObservedLoadBalancer> {
         let current = self.current(wanted);
         current.filter(|current| current.is_active()).or_else(|| self.replaced(wanted).next()).or(current)
     }
 
-    /// Returns true if no resource is left.
+    /// Returns true if the stack has no resources.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.load_balancers.is_empty()
@@ -87,48 +90,48 @@ impl ObservedStack {
 /// `State.Code` of DescribeLoadBalancers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoadBalancerState {
-    /// Serves.
+    /// The load balancer serves traffic.
     Active,
-    /// Serves, without all the capacity that it needs.
+    /// The load balancer serves traffic, but lacks some of the capacity that it needs.
     ActiveImpaired,
-    /// Is being set up, for minutes.
+    /// The load balancer is being set up, which takes minutes.
     Provisioning,
-    /// Could not be set up.
+    /// The load balancer could not be set up.
     Failed,
 }
 
-/// A load balancer in AWS.
+/// An observed load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedLoadBalancer {
-    /// Its ARN.
+    /// The ARN.
     pub arn: LoadBalancerArn,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Application or Network.
+    /// The type: application or network.
     pub kind: LoadBalancerKind,
-    /// The name as AWS writes it, upper case included.
+    /// The DNS name as AWS writes it, including upper case.
     pub dns_name: String,
-    /// Internal or internet-facing.
+    /// The scheme: internal or internet-facing.
     pub scheme: Scheme,
-    /// Address families. A word that is not known here counts as `ipv4`.
+    /// The address families. A value that the controller does not know counts as `ipv4`.
     #[serde(default = "IpAddressType::unsaid")]
     pub ip_address_type: IpAddressType,
-    /// The state of the load balancer.
+    /// The state.
     pub state: LoadBalancerState,
     /// The subnets, one in each zone.
     pub subnets: BTreeSet<SubnetId>,
-    /// The groups it is in.
+    /// The security groups that the load balancer is in.
     pub security_groups: BTreeSet<SecurityGroupId>,
-    /// `None` while they have not been read.
+    /// The attributes; `None` if they have not been read.
     pub attributes: Option<Attributes>,
-    /// All its tags.
+    /// All tags.
     pub tags: Tags,
-    /// By port. `None` while they have not been read.
+    /// The listeners by port; `None` if they have not been read.
     pub listeners: Option<BTreeMap<u16, ObservedListener>>,
 }
 
 impl ObservedLoadBalancer {
-    /// Returns true if it is known to be protected from deletion.
+    /// Returns true if deletion protection is known to be enabled.
     #[must_use]
     pub fn is_protected(&self) -> bool {
         self.attributes
@@ -136,62 +139,62 @@ impl ObservedLoadBalancer {
             .is_some_and(|known| known.get(super::DELETION_PROTECTION).is_some_and(|value| value == "true"))
     }
 
-    /// The listeners that are known, by ascending port.
+    /// Returns the known listeners by ascending port.
     pub fn known_listeners(&self) -> impl Iterator<Item = &ObservedListener> {
         self.listeners.iter().flat_map(BTreeMap::values)
     }
 
-    /// Returns true if it serves traffic.
+    /// Returns true if the load balancer serves traffic.
     #[must_use]
     pub fn is_active(&self) -> bool {
         matches!(self.state, LoadBalancerState::Active | LoadBalancerState::ActiveImpaired)
     }
 
-    /// The target groups that its listeners and rules name, as far as they are known.
+    /// Returns the target groups that the known listeners and their rules name.
     pub fn target_groups(&self) -> impl Iterator<Item = &TargetGroupArn> {
         self.known_listeners()
             .flat_map(|listener| listener.default_actions.iter().chain(listener.rules.iter().flat_map(|r| &r.actions)))
             .flat_map(Action::target_groups)
     }
 
-    /// The listener on a port, where it is known.
+    /// Returns the listener on a port; `None` if it does not exist or has not been read.
     #[must_use]
     pub fn listener(&self, port: u16) -> Option<&ObservedListener> {
         self.listeners.as_ref()?.get(&port)
     }
 }
 
-/// A listener in AWS.
+/// An observed listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedListener {
-    /// Its ARN.
+    /// The ARN.
     pub arn: ListenerArn,
-    /// Its port.
+    /// The port.
     pub port: u16,
-    /// `None` for a protocol that is not known here.
+    /// The protocol; `None` if the controller does not know it.
     pub protocol: Option<ListenerProtocol>,
-    /// In order.
+    /// The default actions, in order.
     pub default_actions: Vec<Action<TargetGroupArn>>,
     /// The default certificate.
     pub default_certificate: Option<CertificateArn>,
-    /// The certificates besides the default (which may stand here a second time).
+    /// The certificates other than the default one (which AWS may list here as well).
     pub certificates: BTreeSet<CertificateArn>,
-    /// Name of the TLS policy.
+    /// The name of the TLS policy.
     pub ssl_policy: Option<String>,
-    /// `AlpnPolicy`, where it has one.
+    /// `AlpnPolicy`, if the listener has one.
     pub alpn_policy: Option<String>,
-    /// The treatment of clients' certificates; `None` where AWS reports none, which is off.
+    /// The treatment of client certificates; `None` if AWS reports none, which means off.
     pub mutual_authentication: Option<MutualAuthentication<TrustStoreArn>>,
-    /// `None` while they have not been read.
+    /// The attributes; `None` if they have not been read.
     pub attributes: Option<Attributes>,
-    /// All its tags.
+    /// All tags.
     pub tags: Tags,
-    /// All rules but the default one, by ascending priority.
+    /// All rules except the default one, by ascending priority.
     pub rules: Vec<ObservedRule>,
 }
 
 impl ObservedListener {
-    /// Takes over the known versions of Secrets that AWS was given: AWS does not return them.
+    /// Copies the versions of the Secrets that AWS was given from the known listener, since AWS does not return them.
     pub fn carry_over_secrets(&mut self, known: &Self) {
         if self.arn != known.arn {
             return;
@@ -205,93 +208,93 @@ impl ObservedListener {
     }
 }
 
-/// A rule in AWS.
+/// An observed rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedRule {
-    /// Its ARN.
+    /// The ARN.
     pub arn: RuleArn,
-    /// 1 to 50000; the lowest wins.
+    /// The priority, 1 to 50000; the lowest wins.
     pub priority: u32,
-    /// All must hold.
+    /// The conditions, all of which a request must meet.
     pub conditions: Vec<Condition>,
-    /// In order.
+    /// The actions, in order.
     pub actions: Vec<Action<TargetGroupArn>>,
-    /// The rewrites of requests on their way to targets.
+    /// The rewrites of requests on the way to targets.
     pub transforms: Vec<Transform>,
-    /// All its tags.
+    /// All tags.
     pub tags: Tags,
 }
 
-/// A target group in AWS. Words of AWS's that are not known here stay text.
+/// An observed target group. Values that the controller does not know stay text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedTargetGroup {
-    /// Its ARN.
+    /// The ARN.
     pub arn: TargetGroupArn,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// `instance`, `ip`, `lambda` or `alb`.
+    /// The target type: `instance`, `ip`, `lambda` or `alb`.
     pub target_type: String,
-    /// For example `HTTP`.
+    /// The protocol, for example `HTTP`.
     pub protocol: String,
-    /// For example `HTTP1`.
+    /// The protocol version, for example `HTTP1`.
     pub protocol_version: Option<String>,
-    /// `ipv4` or `ipv6`.
+    /// The address family: `ipv4` or `ipv6`.
     #[serde(default = "IpAddressType::unsaid")]
     pub ip_address_type: IpAddressType,
-    /// `None` where the check is of a kind that no group of ours has.
+    /// The health check; `None` if it is of a kind that no target group of the controller has.
     pub health_check: Option<HealthCheck>,
-    /// `None` while they have not been read.
+    /// The attributes; `None` if they have not been read.
     pub attributes: Option<Attributes>,
-    /// All its tags.
+    /// All tags.
     pub tags: Tags,
 }
 
-/// A security group in EC2.
+/// An observed security group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ObservedSecurityGroup {
-    /// Its id.
+    /// The id.
     pub id: SecurityGroupId,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// All its tags.
+    /// All tags.
     pub tags: Tags,
     /// The rules for incoming traffic.
     pub ingress: BTreeSet<SecurityGroupRule>,
 }
 
-/// A TargetGroupBinding that carries the group's labels.
+/// A TargetGroupBinding with the stack's labels.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ObservedBinding {
-    /// Its name.
+    /// The namespace and name.
     pub name: ObjectName,
-    /// Its target group.
+    /// The target group that it binds.
     pub target_group: TargetGroupArn,
-    /// `metadata.resourceVersion`, so that a change made meanwhile is noticed.
+    /// `metadata.resourceVersion`, so that a concurrent change is detected.
     pub resource_version: String,
-    /// All its labels.
+    /// All labels.
     pub labels: BTreeMap<String, String>,
-    /// Its spec.
+    /// The spec.
     pub spec: crate::api::crd::TargetGroupBindingSpec,
-    /// True if it is being deleted.
+    /// True if the binding is being deleted.
     pub deleting: bool,
-    /// True if its targets let in all sources of the spec.
+    /// True if the security groups of its targets allow all sources of the spec.
     #[serde(skip)]
     pub allows_sources: bool,
 }
 
 impl Eq for ObservedBinding {}
 
-/// The security group that all load balancers of the cluster share, where it exists.
+/// The security group that all load balancers of the cluster share, if it exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BackendSecurityGroup {
-    /// Its id.
+    /// The id.
     pub id: SecurityGroupId,
-    /// True if the controller may delete it (it was not given by flag).
+    /// True if the controller may delete the group (it is not given by a flag).
     pub managed: bool,
 }
 
 impl ObservedTargetGroup {
-    /// Returns the resource's id within its stack, by its tag.
+    /// Returns the id of the target group within its stack, from its tag.
     #[must_use]
     pub fn resource(&self) -> Option<ResourceId> {
         super::tags::resource_of(&self.tags)

@@ -1,4 +1,4 @@
-//! The desired AWS resources of one stack, which a group of Ingresses or a Service asks for.
+//! The desired AWS resources of one stack, requested by a group of Ingresses or by a Service.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,17 +15,17 @@ use super::{
     TargetType, Transform, TrustStoreArn, VpcId,
 };
 
-/// A value that may be known only once AWS or the cluster has answered.
+/// A value that may be unknown until AWS or the cluster has answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Value<T> {
     /// The value is known now.
     Known(T),
-    /// The value is known after apply; the text says what it depends on.
+    /// The value is known only after apply; the text says what it depends on.
     AfterApply(&'static str),
 }
 
 impl<T> Value<T> {
-    /// The value, where it is known.
+    /// Returns the value, if it is known.
     pub fn known(&self) -> Option<&T> {
         match self {
             Self::Known(value) => Some(value),
@@ -43,50 +43,51 @@ impl<T: fmt::Display> fmt::Display for Value<T> {
     }
 }
 
-/// The desired AWS resources of a group of Ingresses or a Service. Empty when no object asks for any: then everything is deleted.
+/// The desired AWS resources of a group of Ingresses or of a Service. An empty stack is one whose resources are all
+/// deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stack {
-    /// Its owner.
+    /// The id of the stack.
     pub id: StackId,
-    /// The security group in front, made and deleted with the load balancer.
+    /// The front-end security group, created and deleted with the load balancer.
     pub security_group: Option<ManagedSecurityGroup>,
     /// The load balancer.
     pub load_balancer: Option<LoadBalancer>,
-    /// Its target groups, in the order in which rules first name them.
+    /// The target groups, in the order in which rules first name them.
     pub target_groups: IndexMap<ResourceId, TargetGroup>,
-    /// Its listeners, by port.
+    /// The listeners by port.
     pub listeners: BTreeMap<u16, Listener>,
-    /// Members of a group that it says nothing of.
+    /// The frozen members of the group, whose resources the stack does not describe.
     pub frozen: FrozenMembers,
-    /// Keys of tags that others manage (`--external-managed-tags`): they are never removed. Not in plans that
-    /// are written down.
+    /// The keys of tags that other parties manage (`--external-managed-tags`): they are never removed. Left out of
+    /// serialised plans.
     #[serde(skip)]
     pub external_tags: BTreeSet<String>,
-    /// True if everything goes and an object that goes says `deletion_protection.enabled=false`: only then may the protection
-    /// that its load balancer has in AWS be switched off.
+    /// True if all resources are deleted and a deleted object sets `deletion_protection.enabled=false`: only then may
+    /// the deletion protection of the load balancer in AWS be disabled.
     pub unprotect: bool,
-    /// The members that ask for what the group shares. Left out of serialised plans.
+    /// The members that request what the group shares. Left out of serialised plans.
     #[serde(skip)]
     pub requesters: Requesters,
 }
 
-/// The members that ask for what the group shares, so that a refusal by AWS is reported on the right one. For anything not listed,
-/// the cause of the load balancer, the listener or the security group asks.
+/// The members that request what the group shares, so that a refusal by AWS is reported on the right one. A setting
+/// without an entry has the cause of its load balancer, listener or security group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requesters {
-    /// By port of the listener.
+    /// The TLS policy, by port of the listener.
     pub ssl_policy: BTreeMap<u16, Cause>,
-    /// By port of the listener.
+    /// The treatment of client certificates, by port of the listener.
     pub mutual_authentication: BTreeMap<u16, Cause>,
-    /// By port of the listener.
+    /// The default action, by port of the listener.
     pub default_action: BTreeMap<u16, Cause>,
-    /// By port of the listener.
+    /// The default certificate, by port of the listener.
     pub default_certificate: BTreeMap<u16, Cause>,
-    /// By port: the member that brings a listener which the others do not have yet, where that is known.
+    /// The member that adds a listener which the other members do not have yet, by port, if it is known.
     pub listeners: BTreeMap<u16, Cause>,
-    /// By port of the listener and identifier of the prefix list.
+    /// Prefix lists, by port of the listener and id of the prefix list.
     pub prefix_lists: BTreeMap<(u16, String), Cause>,
-    /// By key: the tags of the load balancer, its listeners and its security group.
+    /// The tags of the load balancer, its listeners and its security group, by key.
     pub tags: BTreeMap<String, Cause>,
     /// The subnets of the load balancer.
     pub subnets: Option<Cause>,
@@ -97,8 +98,9 @@ pub struct Requesters {
 }
 
 impl Requesters {
-    /// Returns the cause of a listener's setting that AWS refuses, by the code of AWS's error (ELB API: errors of CreateListener and
-    /// ModifyListener). `None` for a code that names no setting, or a setting that the listener's cause asks for.
+    /// Returns the cause of the listener setting that AWS refuses, by the code of its error (ELB API: errors of
+    /// CreateListener and ModifyListener). `None` for a code that names no setting, or a setting that the listener's
+    /// cause requests.
     #[must_use]
     pub fn of_refusal(&self, port: u16, code: &str) -> Option<&Cause> {
         let requesters = match code {
@@ -111,8 +113,8 @@ impl Requesters {
         requesters.get(&port)
     }
 
-    /// Returns the cause of a setting that AWS refuses in a new load balancer, by the code of AWS's error (ELB API: errors of
-    /// CreateLoadBalancer). `None` for a code that names no setting, or one that no member asks for.
+    /// Returns the cause of the setting that AWS refuses in a new load balancer, by the code of its error (ELB API:
+    /// errors of CreateLoadBalancer). `None` for a code that names no setting, or a setting that no member requests.
     #[must_use]
     pub fn of_refused_load_balancer(&self, code: &str) -> Option<&Cause> {
         match code {
@@ -124,7 +126,7 @@ impl Requesters {
         }
     }
 
-    /// Returns true if the cause is that of a member which asks for a setting of the load balancer.
+    /// Returns true if the cause belongs to a member that requests a setting of the load balancer.
     #[must_use]
     pub fn asks_for_setting(&self, cause: &Cause) -> bool {
         [&self.subnets, &self.security_groups, &self.ip_address_type]
@@ -134,14 +136,14 @@ impl Requesters {
     }
 }
 
-/// Members of a group that the stack says nothing of: what they have in AWS stays as it is.
+/// The members of a group that the stack does not describe: their resources in AWS stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrozenMembers {
-    /// The frozen members. If there are none, nothing is kept for them.
+    /// The frozen members. If there are none, no resources are kept for them.
     pub members: BTreeSet<ObjectReference>,
     /// All members in the group's order, both those of the stack and the frozen ones.
     pub order: Vec<ObjectReference>,
-    /// The Services that frozen members may lead to, with the member that owns their target groups.
+    /// The Services that frozen members may forward to, each with the member that owns the target groups.
     pub services: BTreeSet<(ObjectReference, String)>,
 }
 
@@ -171,16 +173,16 @@ impl Stack {
     }
 }
 
-/// A security group of the load balancer.
+/// A security group that the controller creates for the load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ManagedSecurityGroup {
-    /// Its name, hashed from cluster and group.
+    /// The name, hashed from cluster and stack.
     pub name: Value<String>,
-    /// Fixed text; EC2 cannot change it later.
+    /// The description, a fixed text: EC2 cannot change it later.
     pub description: &'static str,
     /// The rules for incoming traffic.
     pub ingress: Vec<SecurityGroupRule>,
-    /// All its tags.
+    /// All tags.
     pub tags: Tags,
     /// The cause.
     pub cause: Cause,
@@ -191,7 +193,7 @@ pub struct ManagedSecurityGroup {
 pub enum SecurityGroupReference {
     /// The stack's own [`ManagedSecurityGroup`].
     Managed,
-    /// The one that all load balancers of the cluster share, named as source in rules on nodes.
+    /// The security group that all load balancers of the cluster share, the source in rules for nodes.
     SharedBackend(Value<SecurityGroupId>),
     /// A group that the user manages, with the user's rules.
     Given(Value<SecurityGroupId>),
@@ -202,21 +204,21 @@ pub enum SecurityGroupReference {
 pub struct LoadBalancer {
     /// The type. It cannot be changed in place.
     pub kind: LoadBalancerKind,
-    /// Used only at creation; an existing one is found by its tags.
+    /// The name, used only at creation; an existing load balancer is found by its tags.
     pub name: Value<LoadBalancerName>,
     /// The scheme. It cannot be changed in place.
     pub scheme: Scheme,
-    /// Address families.
+    /// The address families.
     pub ip_address_type: IpAddressType,
     /// The subnets, one in each zone.
     pub subnets: Value<Vec<SubnetMapping>>,
-    /// In the order of the request. Empty for a Network Load Balancer without any, which can never be given one.
+    /// The security groups, in the requested order. A Network Load Balancer created without any can never be given one.
     pub security_groups: Vec<SecurityGroupReference>,
     /// The requested attributes; all others stay unchanged.
     pub attributes: Attributes,
     /// The causes of attributes, where they differ from the load balancer's cause.
     pub attribute_causes: BTreeMap<String, Cause>,
-    /// All its tags.
+    /// All tags.
     pub tags: Tags,
     /// The cause.
     pub cause: Cause,
@@ -230,19 +232,19 @@ impl LoadBalancer {
     }
 }
 
-/// A subnet of a load balancer, with the addresses that it needs there.
+/// A subnet of a load balancer, with the requested addresses in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct SubnetMapping {
     /// The subnet.
     pub subnet: SubnetId,
-    /// `AllocationId` of an Elastic IP address: internet-facing Network Load Balancers alone.
+    /// `AllocationId` of an Elastic IP address, only for internet-facing Network Load Balancers.
     pub allocation: Option<String>,
-    /// `PrivateIPv4Address`: internal Network Load Balancers alone.
+    /// `PrivateIPv4Address`, only for internal Network Load Balancers.
     pub private_ipv4: Option<String>,
 }
 
 impl SubnetMapping {
-    /// A subnet in which AWS chooses the address.
+    /// Returns a mapping without addresses: AWS chooses them.
     #[must_use]
     pub fn plain(subnet: SubnetId) -> Self {
         Self { subnet, allocation: None, private_ipv4: None }
@@ -252,23 +254,23 @@ impl SubnetMapping {
 /// A listener of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listener {
-    /// 1 to 65535
+    /// The port, 1 to 65535.
     pub port: u16,
-    /// HTTP or HTTPS; TCP, UDP, TCP_UDP or TLS on a Network Load Balancer.
+    /// The protocol: HTTP or HTTPS; TCP, UDP, TCP_UDP or TLS on a Network Load Balancer.
     pub protocol: ListenerProtocol,
     /// The action for a request that no rule matches.
     pub default_action: Action<TargetGroupReference>,
     /// The authentication that the default action requires.
     pub default_authentication: Option<Authentication>,
-    /// The certificate for clients without SNI; HTTPS needs it.
+    /// The certificate for clients without SNI. HTTPS requires one.
     pub default_certificate: Option<CertificateArn>,
-    /// The other certificates, sorted; the default is not among them.
+    /// The other certificates, sorted, without the default one.
     pub certificates: BTreeSet<CertificateArn>,
-    /// The reason why the certificates are known only after apply, where they are: in plans that may not ask AWS.
+    /// The reason why the certificates are known only after apply, if they are: in plans that may not query AWS.
     pub certificates_after_apply: Option<&'static str>,
-    /// The treatment of clients' certificates; absent leaves it unchanged.
+    /// The treatment of client certificates; `None` leaves it unchanged.
     pub mutual_authentication: Option<MutualAuthentication<Value<TrustStoreArn>>>,
-    /// Name of the TLS policy.
+    /// The name of the TLS policy.
     pub ssl_policy: Option<String>,
     /// `AlpnPolicy` of a TLS listener.
     pub alpn_policy: Option<String>,
@@ -276,12 +278,12 @@ pub struct Listener {
     pub attributes: Attributes,
     /// The causes of attributes, where they differ from the listener's cause.
     pub attribute_causes: BTreeMap<String, Cause>,
-    /// In order of precedence.
+    /// The rules in order of precedence.
     pub rules: Vec<Rule>,
     /// The parts that each member of a group contributes, other than rules. Left out of serialised plans.
     #[serde(skip)]
     pub shares: BTreeMap<ObjectReference, ListenerShare>,
-    /// All its tags.
+    /// All tags.
     pub tags: Tags,
     /// The cause.
     pub cause: Cause,
@@ -290,28 +292,28 @@ pub struct Listener {
 /// The parts of a listener, other than rules, that a member of a group contributes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListenerShare {
-    /// Its certificates.
+    /// The member's certificates.
     pub certificates: BTreeSet<CertificateArn>,
-    /// True if the default action is its own.
+    /// True if the default action belongs to the member.
     pub default_action: bool,
-    /// The member.
+    /// The cause within the member.
     pub cause: Cause,
 }
 
 /// A rule of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rule {
-    /// All must hold.
+    /// The conditions, all of which a request must meet.
     pub conditions: Vec<Condition>,
     /// The action for a request that the rule matches.
     pub action: Action<TargetGroupReference>,
-    /// The rewrites of requests on their way to targets; at most one of each kind.
+    /// The rewrites of requests on the way to targets; at most one of each kind.
     pub transforms: Vec<Transform>,
     /// The authentication that the rule requires.
     pub authentication: Option<Authentication>,
-    /// Its tags without `ingress.k8s.aws/resource`, which repeats the priority it is created with.
+    /// The tags without `ingress.k8s.aws/resource`, which repeats the priority that the rule is created with.
     pub tags: Tags,
-    /// The path of the Ingress that asks for it.
+    /// The path of the Ingress that requests the rule.
     pub cause: Cause,
 }
 
@@ -320,21 +322,21 @@ pub struct Rule {
 pub enum TargetGroupReference {
     /// A target group of this stack.
     Own(ResourceId),
-    /// Another owner's target group, left unchanged.
+    /// Another owner's target group. The controller does not change it.
     Foreign(TargetGroupArn),
-    /// Another owner's target group by its name, where AWS is not asked for the ARN: known after apply.
+    /// Another owner's target group by its name, if AWS is not queried for the ARN: known after apply.
     Named(String),
 }
 
 /// A target group with its binding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TargetGroup {
-    /// `<namespace>/<ingress>-<service>:<port>`, or `<namespace>/<service>:<port>` of a Service.
+    /// The id in the stack: `<namespace>/<ingress>-<service>:<port>`, or `<namespace>/<service>:<port>` for a Service.
     pub resource: ResourceId,
-    /// Used only at creation; hashed from the Service's UID among others.
+    /// The name, used only at creation; hashed from the Service's UID among others.
     pub name: Value<TargetGroupName>,
-    /// The name where another target group of the stack has the first: one that is replaced, or that serves a load balancer
-    /// that is.
+    /// The name if another target group of the stack has the first one: a target group that is being replaced, or one
+    /// that serves a load balancer that is being replaced.
     pub second_name: Value<TargetGroupName>,
     /// The target type. It cannot be changed in place.
     pub target_type: TargetType,
@@ -342,31 +344,31 @@ pub struct TargetGroup {
     pub protocol: TargetGroupProtocol,
     /// The protocol version. It cannot be changed in place.
     pub protocol_version: Option<ProtocolVersion>,
-    /// `ipv4` or `ipv6`; cannot be changed in place.
+    /// The address family: `ipv4` or `ipv6`. It cannot be changed in place.
     pub ip_address_type: IpAddressType,
-    /// The port of targets that are registered without one; never compared afterwards.
+    /// The port of targets that are registered without one; never compared after creation.
     pub port: Value<u16>,
     /// The VPC of the targets.
     pub vpc: Value<VpcId>,
-    /// Changed in place.
+    /// The health check. It is changed in place.
     pub health_check: HealthCheck,
     /// The requested attributes; all others stay unchanged.
     pub attributes: Attributes,
-    /// All its tags.
+    /// All tags.
     pub tags: Tags,
-    /// The TargetGroupBinding that feeds it.
+    /// The TargetGroupBinding that registers its targets.
     pub binding: Binding,
     /// The cause.
     pub cause: Cause,
 }
 
-/// A port by number or by name, as Services write it.
+/// A port by number or by name, as in Services.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(untagged)]
 pub enum PortReference {
-    /// 1 to 65535
+    /// The number, 1 to 65535.
     Number(u16),
-    /// A port's name.
+    /// The name.
     Name(String),
 }
 
@@ -379,58 +381,58 @@ impl fmt::Display for PortReference {
     }
 }
 
-/// The TargetGroupBinding of a target group of ours. It has the target group's name, type, protocol and VPC.
+/// The TargetGroupBinding of a managed target group. It has the target group's name, type, protocol and VPC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Binding {
-    /// The Service's namespace.
+    /// The namespace of the Service.
     pub namespace: String,
-    /// `ingress.k8s.aws/stack…`
+    /// The labels, `ingress.k8s.aws/stack…`.
     pub labels: BTreeMap<String, String>,
-    /// The Service.
+    /// The name of the Service.
     pub service: String,
-    /// Its port, as the Ingress writes it.
+    /// The port of the Service, as the Ingress writes it.
     pub service_port: PortReference,
-    /// The labels of the nodes that are targets: `spec.nodeSelector.matchLabels`. Empty selects all.
+    /// The labels that nodes need to be targets: `spec.nodeSelector.matchLabels`. Empty selects all nodes.
     pub node_labels: BTreeMap<String, String>,
-    /// The peers that can reach the targets; `None` where the controller does not manage the rules of nodes and pods.
+    /// The peers that can reach the targets; `None` if the controller does not manage the rules for nodes and pods.
     pub networking: Option<Vec<NetworkingRule>>,
 }
 
 /// The peers that can reach the targets of a binding, and the ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NetworkingRule {
-    /// Any of them.
+    /// The peers, any of which can reach the targets.
     pub from: Vec<NetworkingPeer>,
-    /// Any of them.
+    /// The ports, any of which the peers can reach.
     pub ports: Vec<NetworkingPort>,
 }
 
-/// The source of traffic to targets.
+/// A source of traffic to targets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum NetworkingPeer {
-    /// Members of a security group.
+    /// The members of a security group.
     SecurityGroup(SecurityGroupReference),
-    /// A block of addresses.
+    /// A CIDR block.
     Cidr(String),
 }
 
 /// A port of targets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NetworkingPort {
-    /// UDP, and not TCP.
+    /// True for UDP, false for TCP.
     pub udp: bool,
-    /// By number or by the pod's name for it; `None` is every port.
+    /// The port by number or by the pod's name for it; `None` means every port.
     pub port: Option<PortReference>,
 }
 
 impl NetworkingPort {
-    /// A port of TCP.
+    /// Returns a TCP port.
     #[must_use]
     pub fn tcp(port: Option<PortReference>) -> Self {
         Self { udp: false, port }
     }
 
-    /// A port of UDP.
+    /// Returns a UDP port.
     #[must_use]
     pub fn udp(port: Option<PortReference>) -> Self {
         Self { udp: true, port }

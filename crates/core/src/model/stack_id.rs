@@ -1,5 +1,5 @@
-//! The owner of a stack and the identity of its resources: the one place that makes and reads what tags, labels and
-//! finalizers say of them, exactly as aws-load-balancer-controller does.
+//! The id of a stack and of its resources. Tags, labels and finalizers with these ids are written and read only here,
+//! exactly as aws-load-balancer-controller does.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -10,26 +10,26 @@ use super::{ObjectName, ObjectReference, PortReference, Tags, tags};
 const IMPLICIT_FINALIZER: &str = "ingress.k8s.aws/resources";
 const EXPLICIT_FINALIZER: &str = "group.ingress.k8s.aws/";
 
-/// The labels that name an Ingress that is a group of its own: namespace and name.
+/// The labels that name an Ingress that forms its own group: namespace and name.
 const INGRESS_LABELS: [&str; 2] = ["ingress.k8s.aws/stack-namespace", "ingress.k8s.aws/stack-name"];
 /// The labels that name a Service.
 const SERVICE_LABELS: [&str; 2] = ["service.k8s.aws/stack-namespace", "service.k8s.aws/stack-name"];
 
-/// The owner of a stack: the Ingresses that share one load balancer (an explicit group by its name, or one Ingress alone), or a
-/// Service. Its text form is what the tags `ingress.k8s.aws/stack` and `service.k8s.aws/stack` carry, and what the names of an
-/// Ingress's resources are hashed from.
+/// The id of a stack: the Ingresses that share one load balancer (an explicit group by its name, or a single Ingress),
+/// or a Service. Its text form is the value of the tags `ingress.k8s.aws/stack` and `service.k8s.aws/stack`, and an
+/// input of the hashed names of an Ingress's resources.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum StackId {
     /// `alb.ingress.kubernetes.io/group.name`
     Group(String),
-    /// A single Ingress, as a group of its own.
+    /// An Ingress that forms its own group.
     Ingress(ObjectName),
     /// A Service with a load balancer of its own.
     Service(ObjectName),
 }
 
 impl StackId {
-    /// The group that the tag `ingress.k8s.aws/stack` names.
+    /// Returns the stack that a value of the tag `ingress.k8s.aws/stack` names.
     #[must_use]
     pub fn of_ingress_tag(text: &str) -> Self {
         match text.split_once('/') {
@@ -38,14 +38,14 @@ impl StackId {
         }
     }
 
-    /// The Service that the tag `service.k8s.aws/stack` names. `None` for a text that names none.
+    /// Returns the stack that a value of the tag `service.k8s.aws/stack` names; `None` if it is not a valid name.
     #[must_use]
     pub fn of_service_tag(text: &str) -> Option<Self> {
         let (namespace, name) = text.split_once('/')?;
         Some(Self::Service(ObjectName::new(namespace, name)))
     }
 
-    /// Returns the owner of the stack, as messages name it.
+    /// Returns the owner of the stack for messages.
     #[must_use]
     pub fn object(&self) -> ObjectReference {
         match self {
@@ -55,13 +55,13 @@ impl StackId {
         }
     }
 
-    /// Returns a member of the stack, as messages name it.
+    /// Returns a member of the stack for messages.
     #[must_use]
     pub fn member(&self, name: &ObjectName) -> ObjectReference {
         ObjectReference { kind: self.object().kind, name: name.clone() }
     }
 
-    /// Returns true if several objects may have a part in the stack.
+    /// Returns true if several objects can be members of the stack.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         match self {
@@ -70,7 +70,7 @@ impl StackId {
         }
     }
 
-    /// Returns the stack that tags name, of whatever cluster.
+    /// Returns the stack that tags name, in any cluster.
     #[must_use]
     pub fn of_tags(carried: &Tags) -> Option<Self> {
         match (carried.get(tags::INGRESS_STACK), carried.get(tags::SERVICE_STACK)) {
@@ -80,7 +80,7 @@ impl StackId {
         }
     }
 
-    /// Returns the stack whose labels an object carries. Any user can write labels.
+    /// Returns the stack that an object's labels name. Any user can write labels.
     #[must_use]
     pub fn of_labels(labels: &BTreeMap<String, String>) -> Option<Self> {
         let label = |key: &str| labels.get(key).cloned();
@@ -91,13 +91,13 @@ impl StackId {
             .or_else(|| named(SERVICE_LABELS).map(Self::Service))
     }
 
-    /// Returns the group of Ingresses whose finalizer it is.
+    /// Returns the explicit group that a finalizer of an Ingress belongs to.
     #[must_use]
     pub fn group_of_finalizer(finalizer: &str) -> Option<Self> {
         finalizer.strip_prefix(EXPLICIT_FINALIZER).map(|name| Self::Group(name.to_owned()))
     }
 
-    /// Returns the finalizer that holds a member until its stack has let go of it.
+    /// Returns the finalizer that holds a member until its stack has released it.
     #[must_use]
     pub fn finalizer(&self) -> String {
         match self {
@@ -107,7 +107,7 @@ impl StackId {
         }
     }
 
-    /// Returns the key of the tag that says which stack.
+    /// Returns the key of the tag that names the stack.
     #[must_use]
     pub fn stack_key(&self) -> &'static str {
         match self {
@@ -116,7 +116,7 @@ impl StackId {
         }
     }
 
-    /// Returns the key of the tag that says which resource of its stack.
+    /// Returns the key of the tag that names the resource within its stack.
     #[must_use]
     pub fn resource_key(&self) -> &'static str {
         match self {
@@ -138,13 +138,14 @@ impl StackId {
         }
     }
 
-    /// Returns true if labels are, among others, those of a TargetGroupBinding of the stack.
+    /// Returns true if the labels include those of a TargetGroupBinding of the stack.
     #[must_use]
     pub fn is_named_by(&self, labels: &BTreeMap<String, String>) -> bool {
         self.binding_labels().iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 
-    /// Returns all tags of a resource: tracking tags win over default tags, those over the user's (`user` is merged already).
+    /// Returns all tags of a resource: tracking tags win over default tags, and default tags over the user's (`user` is
+    /// already merged).
     #[must_use]
     pub fn resource_tags(&self, cluster: &str, resource: &ResourceId, default: &Tags, user: &Tags) -> Tags {
         let mut all = self.rule_tags(cluster, default, user);
@@ -152,7 +153,7 @@ impl StackId {
         all
     }
 
-    /// Returns the tags of a rule, as [`Self::resource_tags`] but without the one that would repeat its priority.
+    /// Returns the tags of a rule, like [`Self::resource_tags`] but without the tag that would repeat its priority.
     #[must_use]
     pub fn rule_tags(&self, cluster: &str, default: &Tags, user: &Tags) -> Tags {
         let mut all = user.clone();
@@ -162,7 +163,7 @@ impl StackId {
         all
     }
 
-    /// Returns the tag that says which resource of the stack.
+    /// Returns the tag that names the resource within the stack.
     #[must_use]
     pub fn resource_tag(&self, resource: &ResourceId) -> (String, String) {
         (self.resource_key().to_owned(), resource.0.clone())
@@ -178,48 +179,50 @@ impl fmt::Display for StackId {
     }
 }
 
-/// The identity of a resource within its stack: the tag `ingress.k8s.aws/resource` (`LoadBalancer`, `443`, `shop/web-api:80`).
+/// The id of a resource within its stack: the tag `ingress.k8s.aws/resource` (`LoadBalancer`, `443`,
+/// `shop/web-api:80`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ResourceId(pub(super) String);
 
 impl ResourceId {
-    /// Takes the value of the tag.
+    /// Creates the id from the value of the tag.
     pub fn of_tag(value: impl Into<String>) -> Self {
         Self(value.into())
     }
 
-    /// The load balancer.
+    /// Returns the id of the load balancer.
     #[must_use]
     pub fn load_balancer() -> Self {
         Self("LoadBalancer".to_owned())
     }
 
-    /// The security group in front.
+    /// Returns the id of the front-end security group.
     #[must_use]
     pub fn managed_security_group() -> Self {
         Self("ManagedLBSecurityGroup".to_owned())
     }
 
-    /// The listener on a port.
+    /// Returns the id of the listener on a port.
     #[must_use]
     pub fn listener(port: u16) -> Self {
         Self(port.to_string())
     }
 
-    /// A rule of the listener on a port, by the priority that it is created with.
+    /// Returns the id of a rule of the listener on a port, by the priority that the rule is created with.
     #[must_use]
     pub fn rule(port: u16, priority: u32) -> Self {
         Self(format!("{port}:{priority}"))
     }
 
-    /// The target group that leads from an Ingress to a Service, with the port as the Ingress writes it.
+    /// Returns the id of the target group that connects an Ingress to a Service, with the port as the Ingress writes
+    /// it.
     #[must_use]
     pub fn ingress_target_group(ingress: &ObjectName, service: &str, port: &PortReference) -> Self {
         Self(format!("{ingress}-{service}:{port}"))
     }
 
-    /// The target group of a Service's port.
+    /// Returns the id of the target group for a port of a Service.
     #[must_use]
     pub fn service_target_group(service: &ObjectName, port: u16) -> Self {
         Self(format!("{service}:{port}"))
@@ -231,14 +234,14 @@ impl ResourceId {
         &self.0
     }
 
-    /// Returns the namespace of a target group's TargetGroupBinding: target groups are named after the Ingress or Service, in
-    /// whose namespace the binding is. `None` for all other resources.
+    /// Returns the namespace of a target group's TargetGroupBinding: the id of a target group begins with the Ingress
+    /// or Service, in whose namespace the binding is. `None` for all other resources.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
         self.0.split_once('/').map(|(namespace, _)| namespace)
     }
 
-    /// Returns the Ingress of a target group that leads to a Service. `None` where it is no such id.
+    /// Returns the Ingress whose target group for the Service has this id; `None` for all other ids.
     #[must_use]
     pub fn ingress(&self, service: &str) -> Option<ObjectReference> {
         let (of, _port) = self.0.rsplit_once(':')?;
@@ -246,8 +249,8 @@ impl ResourceId {
         Some(ObjectReference::ingress(&ObjectName::new(namespace, name)))
     }
 
-    /// Returns true if a target group may be one that leads from this Ingress: where the Service is not known, it may be one of an Ingress
-    /// with a longer name.
+    /// Returns true if a target group with this id may belong to the owner. Without the Service's name, the target
+    /// group may also belong to an Ingress with a longer name.
     #[must_use]
     pub fn may_be_of(&self, owner: &ObjectReference) -> bool {
         let rest = owner.as_ingress().and_then(|ingress| self.0.strip_prefix(&ingress.to_string()));
@@ -261,7 +264,7 @@ impl fmt::Display for ResourceId {
     }
 }
 
-/// Returns whether a finalizer of an Ingress is one of a group's.
+/// Returns true if a finalizer of an Ingress belongs to a group.
 #[must_use]
 pub fn is_ingress_finalizer(finalizer: &str) -> bool {
     finalizer == IMPLICIT_FINALIZER || finalizer.starts_with(EXPLICIT_FINALIZER)
@@ -271,7 +274,7 @@ pub fn is_ingress_finalizer(finalizer: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// One of each kind, and names that are easily taken for another kind's.
+    /// Returns a stack of each kind, with names that are easily confused with another kind's.
     fn stacks() -> Vec<StackId> {
         let kinds: [fn(&str) -> StackId; 3] = [
             |name| StackId::Group(name.to_owned()),
@@ -279,7 +282,7 @@ mod tests {
             |name| StackId::Service(ObjectName::new("shop", name)),
         ];
         let stacks: Vec<_> = ["web", "shop", "a.b-c"].iter().flat_map(|name| kinds.map(|kind| kind(name))).collect();
-        // A further kind does not compile until it is in the list.
+        // A new kind does not compile until it is in the list.
         let number = |stack: &StackId| match stack {
             StackId::Group(_) => 0,
             StackId::Ingress(_) => 1,

@@ -1,30 +1,30 @@
-//! The keys of the tags that name the owner of a resource, exactly those of aws-load-balancer-controller.
-//! [`StackId`] makes and reads their values.
+//! The keys of the tags that name the owner of a resource, the same as those of aws-load-balancer-controller.
+//! [`StackId`] writes and reads their values.
 
 use super::{ResourceId, StackId, Tags};
 
-/// On every AWS resource: the cluster's name.
+/// The cluster's name, on every AWS resource.
 pub const CLUSTER: &str = "elbv2.k8s.aws/cluster";
-/// On every resource of an Ingress group: the group.
+/// The group, on every resource of an Ingress group.
 pub const INGRESS_STACK: &str = "ingress.k8s.aws/stack";
-/// On every resource of an Ingress group: which of its resources.
+/// The id of the resource within its stack, on every resource of an Ingress group.
 pub const INGRESS_RESOURCE: &str = "ingress.k8s.aws/resource";
-/// On every resource of a Service with a load balancer of its own: the Service.
+/// The Service, on every resource of a Service with its own load balancer.
 pub const SERVICE_STACK: &str = "service.k8s.aws/stack";
-/// On every resource of such a Service: which of its resources.
+/// The id of the resource within its stack, on every resource of a Service with its own load balancer.
 pub const SERVICE_RESOURCE: &str = "service.k8s.aws/resource";
-/// On the shared backend security group, which belongs to no stack.
+/// The kind of shared resource, on the shared backend security group, which belongs to no stack.
 pub const SHARED_RESOURCE: &str = "elbv2.k8s.aws/resource";
-/// The value of [`SHARED_RESOURCE`] there.
+/// The value of [`SHARED_RESOURCE`] on the shared backend security group.
 pub const BACKEND_GROUP: &str = "backend-sg";
 
 const GATEWAY_NLB_STACK: &str = "gateway.k8s.aws.nlb/stack";
 const GATEWAY_ALB_STACK: &str = "gateway.k8s.aws.alb/stack";
 
-/// The keys that name the stack of a resource, those of stacks that are not built here among them.
+/// The keys that name the stack of a resource, including those of stacks that this controller does not build.
 const STACKS: [&str; 4] = [INGRESS_STACK, SERVICE_STACK, GATEWAY_ALB_STACK, GATEWAY_NLB_STACK];
 
-/// Keys that no user's tag may have.
+/// The keys that user tags cannot have.
 pub const TRACKING: [&str; 10] = [
     CLUSTER,
     SHARED_RESOURCE,
@@ -38,8 +38,8 @@ pub const TRACKING: [&str; 10] = [
     "gateway.k8s.aws.alb/resource",
 ];
 
-/// Keys that earlier versions of aws-load-balancer-controller and the in-tree controller set, which it never removes; beside
-/// them those that begin with [`CLUSTER_PREFIX`].
+/// The keys that earlier versions of aws-load-balancer-controller and the in-tree controller set and that the
+/// controller never removes, in addition to those that begin with [`CLUSTER_PREFIX`].
 const LEGACY: [&str; 6] = [
     "kubernetes.io/cluster-name",
     "kubernetes.io/namespace",
@@ -50,38 +50,38 @@ const LEGACY: [&str; 6] = [
 ];
 const CLUSTER_PREFIX: &str = "kubernetes.io/cluster/";
 
-/// Returns true if the key is one of an earlier controller's.
+/// Returns true if the key belongs to an earlier controller.
 #[must_use]
 pub fn is_of_legacy(key: &str) -> bool {
     LEGACY.contains(&key) || key.starts_with(CLUSTER_PREFIX)
 }
 
-/// On a TargetGroupBinding: finalizer until its targets are deregistered.
+/// The finalizer of a TargetGroupBinding, held until its targets are deregistered.
 pub const BINDING_FINALIZER: &str = "elbv2.k8s.aws/resources";
-/// On a Service with a load balancer of its own.
+/// The finalizer of a Service with its own load balancer.
 pub const SERVICE_FINALIZER: &str = "service.k8s.aws/resources";
 
-/// Returns the stack that a target group with these tags was made for, and the namespace of its TargetGroupBinding; `None`
-/// where this cluster's controllers did not make the group for a stack.
+/// Returns the stack that a target group with these tags was created for, and the namespace of its TargetGroupBinding;
+/// `None` unless a controller of this cluster created the target group for a stack.
 #[must_use]
 pub fn made_for(cluster: &str, tags: &Tags) -> Option<(StackId, String)> {
     let stack = StackId::of_tags(tags).filter(|_| tags.get(CLUSTER).is_some_and(|of| of == cluster))?;
     Some((stack, resource_of(tags)?.namespace()?.to_owned()))
 }
 
-/// Returns which resource of its stack it is, by its tags.
+/// Returns the id of a resource within its stack, from its tags.
 #[must_use]
 pub fn resource_of(tags: &Tags) -> Option<ResourceId> {
     tags.get(INGRESS_RESOURCE).or_else(|| tags.get(SERVICE_RESOURCE)).map(ResourceId::of_tag)
 }
 
-/// Returns the name of the stack in tags, also of one that another controller of the same family has made.
+/// Returns the name of the stack from tags, including stacks of other controllers of the same family.
 #[must_use]
 pub fn stack_name(tags: &Tags) -> Option<&String> {
     STACKS.iter().find_map(|key| tags.get(*key))
 }
 
-/// The tags of the shared backend security group.
+/// Returns the tags of the shared backend security group.
 #[must_use]
 pub fn of_backend_group(cluster: &str, default: &Tags) -> Tags {
     let mut tags = default.clone();

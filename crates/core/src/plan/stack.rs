@@ -1,14 +1,14 @@
 //! The plan of one stack.
 //!
-//! Order: target group, binding, load balancer, new listeners with their rules, the sources of their ports, the security
-//! groups in front, then the listeners that change, those that redirect after those that they lead to. Deletion goes the
-//! other way round: rule or listener, sources, binding, and once the binding has released its targets, the target group;
-//! the security group last.
+//! Order: target group, binding, load balancer, new listeners with their rules, the sources of their ports, the
+//! security groups of the load balancer, then the changed listeners: the targets of redirects before the listeners that
+//! redirect to them. Deletion runs in the opposite order: rule or listener, sources, binding, and, once the binding has
+//! released its targets, the target group; the security group last.
 //!
 //! A load balancer that cannot become the desired one is replaced: the desired one is created in addition to it, with
 //! target groups of its own, since a group serves one load balancer. The old one is deleted when the new one serves and
-//! clients have had time to find it. Both generations carry the same tags, so target groups are distinguished by the load
-//! balancer that names them.
+//! clients have had time to find it. Both generations carry the same tags, so target groups are distinguished by the
+//! load balancer that names them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -37,7 +37,8 @@ mod target_group;
 
 pub use self::member_resources::member_resources;
 
-/// Returns the steps from the observed to the desired state, empty when they agree; or the reads that are needed first.
+/// Returns the steps from the observed to the desired state, none if they agree; or the reads that the plan needs
+/// first.
 #[must_use]
 pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
     let reads = reads::reads(stack, observed);
@@ -71,23 +72,23 @@ pub fn plan(stack: &Stack, observed: &ObservedStack) -> Planned {
 struct Planner<'a> {
     stack: &'a Stack,
     observed: &'a ObservedStack,
-    /// The existing target group of each wanted one.
+    /// The existing target group of each wanted one that has one.
     matched: BTreeMap<ResourceId, &'a ObservedTargetGroup>,
     frozen_resources: FrozenResources<'a>,
-    /// Target groups that what is kept leads to.
+    /// The target groups that the kept rules and default actions of frozen members forward to.
     frozen_target_groups: BTreeSet<TargetGroupArn>,
     plan: Plan,
-    /// TargetGroupBindings that are going although they are wanted.
+    /// The TargetGroupBindings that are being deleted although they are wanted.
     going: BTreeSet<ObjectName>,
-    /// TargetGroupBindings whose targets do not yet allow the sources that they must allow.
+    /// The TargetGroupBindings whose targets do not yet allow all sources that they must allow.
     closed: BTreeSet<ObjectName>,
-    /// Steps that allow traffic on new ports, or on ports that redirects lead to.
+    /// The steps that allow traffic on new ports, or on ports that redirects lead to.
     opening: Vec<Step>,
-    /// Rules and certificates for which others have to make room, in the order in which they are made.
+    /// The steps for which others must make room first, such as rules and certificates, in the order in which they run.
     later: VecDeque<Step>,
-    /// Steps that come after everything that serves is in place.
+    /// The steps that run after everything that serves traffic is in place.
     last: Vec<Step>,
-    /// Tags to remove: they serve no traffic, so they delay nothing.
+    /// The steps that remove tags. They affect no traffic and run last, so that they delay nothing.
     untagged: Vec<Step>,
 }
 
@@ -131,7 +132,8 @@ impl<'a> Planner<'a> {
             }
             let opening = std::mem::take(&mut self.opening);
             if !self.closed.is_empty() {
-                // In other security groups it would not reach its targets, and what follows may need those groups.
+                // With other security groups, the load balancer would not reach its targets, and the steps after may
+                // depend on those groups.
                 let is_safe = |step: &Step| !matches!(step.action, StepAction::SetSecurityGroups { .. });
                 self.plan.steps.extend(opening.into_iter().take_while(is_safe));
                 self.plan.wait = Some(Wait::LetIn(std::mem::take(&mut self.closed)));
@@ -183,7 +185,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Returns the cause for a field of the stack's members.
+    /// Returns a cause with the given field, on the object that causes the load balancer or, without one, on the
+    /// stack's owner.
     fn cause(&self, field: &str) -> Cause {
         match (&self.stack.load_balancer, &self.stack.id) {
             (Some(balancer), _) => Cause { field: field.to_owned(), ..balancer.cause.clone() },

@@ -1,4 +1,4 @@
-//! The resources of an account, and the view of them that a call gets.
+//! The resources of an account, and the state that a single call sees.
 
 use crate::random::{Random, mixed};
 use std::{
@@ -18,27 +18,27 @@ use albatross_core::model::{Action, Attributes, Condition, SecurityGroupRule, Ta
 pub(super) const VPC: &str = "vpc-1";
 pub(super) const REGION: &str = "us-west-2";
 pub(super) const ACCOUNT: &str = "123456789012";
-/// The code of a refusal that AWS does not know: what is asked for is not simulated.
+/// The error code, unknown to AWS, of a request that is not simulated.
 pub(super) const UNSUPPORTED: &str = "NotSimulated";
 
-/// The account's quotas: those that a load-balancer controller meets.
+/// The quotas of the account that affect a load balancer controller.
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub load_balancers: usize,
     pub target_groups: usize,
-    /// For each load balancer.
+    /// Listeners of each load balancer.
     pub listeners: usize,
-    /// For each load balancer.
+    /// Rules of each load balancer.
     pub rules: usize,
-    /// For each Application Load Balancer.
+    /// Target groups of each Application Load Balancer.
     pub unique_target_groups: usize,
-    /// For each listener, without the default one.
+    /// Certificates of each listener, without the default one.
     pub certificates: usize,
-    /// For each target group.
+    /// Targets of each target group.
     pub targets: usize,
-    /// For the VPC.
+    /// Security groups of the VPC.
     pub security_groups: usize,
-    /// For each security group.
+    /// Rules of each security group.
     pub security_group_rules: usize,
 }
 
@@ -62,14 +62,15 @@ impl Default for Limits {
 pub(super) struct Balancer {
     pub arn: String,
     pub name: String,
-    /// `application` or `network`.
+    /// The type: `application` or `network`.
     pub kind: String,
     pub scheme: String,
     pub ip_address_type: String,
-    /// Subnet, and the private address that was asked for there.
+    /// The subnets, each with the requested private address.
     pub subnets: BTreeMap<String, Option<String>>,
     pub security_groups: BTreeSet<String>,
-    /// True if it was created in security groups: a Network Load Balancer created without any can never be given one.
+    /// True if the load balancer was created with security groups. A Network Load Balancer created without any can
+    /// never be given one.
     pub made_in_groups: bool,
     pub attributes: Attributes,
     pub tags: Tags,
@@ -82,7 +83,7 @@ impl Balancer {
         self.kind == "application"
     }
 
-    /// The target groups that its listeners and rules name.
+    /// Returns the target groups that the listeners and rules name.
     pub(super) fn target_groups(&self) -> BTreeSet<&String> {
         let listeners = self.listeners.values();
         let actions = listeners.flat_map(|l| l.rules.values().map(|r| &r.action).chain([&l.default_action]));
@@ -97,7 +98,7 @@ pub(super) struct Listener {
     pub protocol: String,
     pub default_action: Action<String>,
     pub default_certificate: Option<String>,
-    /// The certificates other than the default, which may be among them.
+    /// The certificates other than the default one, which may be repeated here.
     pub certificates: BTreeSet<String>,
     pub ssl_policy: Option<String>,
     pub alpn_policy: Option<String>,
@@ -138,7 +139,7 @@ pub(super) struct Check {
 }
 
 impl Check {
-    /// Returns the check that AWS makes where a group of HTTP asks for none.
+    /// Returns the default health check of an HTTP target group.
     pub(super) fn of_http() -> Self {
         Self {
             enabled: true,
@@ -166,15 +167,15 @@ pub(super) struct TargetGroup {
     pub check: Check,
     pub attributes: Attributes,
     pub tags: Tags,
-    /// When each was registered.
+    /// The targets, with the time of their registration.
     pub targets: BTreeMap<(String, u16), Instant>,
-    /// In which zone each was registered, where the call named one.
+    /// The zones of the targets, if the registration named one.
     pub zones: BTreeMap<(String, u16), String>,
-    /// States that a test has set.
+    /// The states that a test has set.
     pub healths: BTreeMap<(String, u16), String>,
-    /// When each was deregistered; it serves the requests that it has for a while.
+    /// The deregistered targets, with the time of their deregistration; each serves its open requests for a while.
     pub draining: BTreeMap<(String, u16), Instant>,
-    /// When a listener or rule first named it.
+    /// The time at which a listener or rule first named the target group.
     pub used_since: Option<Instant>,
     pub made: Instant,
 }
@@ -199,13 +200,13 @@ pub(super) struct Account {
     pub balancers: BTreeMap<String, Balancer>,
     pub target_groups: BTreeMap<String, TargetGroup>,
     pub security_groups: BTreeMap<String, SecurityGroup>,
-    /// Security groups of load balancers that are deleted, and until when their network interfaces stay.
+    /// The security groups of deleted load balancers, each with the time at which the network interfaces disappear.
     pub lingering: Vec<(BTreeSet<String>, Instant)>,
-    /// Targets whose registration is refused.
+    /// The targets whose registration is refused.
     pub refused_targets: BTreeSet<String>,
-    /// True where that refusal names them.
+    /// True if the refusal names the targets.
     pub names_refused_targets: bool,
-    /// The requests for something that is not simulated.
+    /// The requests that are not simulated.
     pub not_simulated: Vec<String>,
 }
 
@@ -227,18 +228,18 @@ impl Account {
         }
     }
 
-    /// A new id. Ids say nothing about the order in which things were made.
+    /// Returns a new id. Ids do not reveal the order of creation.
     pub(super) fn id(&mut self) -> String {
         self.made += 1;
         format!("{:016x}", mixed(mixed(self.seed).wrapping_add(self.made)))
     }
 
-    /// The load balancers whose listeners or rules name a target group.
+    /// Returns the load balancers whose listeners or rules name a target group.
     pub(super) fn users<'a>(&'a self, group: &'a String) -> impl Iterator<Item = &'a Balancer> {
         self.balancers.values().filter(move |balancer| balancer.target_groups().contains(group))
     }
 
-    /// A listener's load balancer is in its ARN, and a rule's listener.
+    /// Returns a listener by its ARN, which contains its load balancer.
     pub(super) fn listener_mut(&mut self, arn: &str) -> Option<&mut Listener> {
         self.balancers.get_mut(&parent(arn)?)?.listeners.get_mut(arn)
     }
@@ -247,7 +248,7 @@ impl Account {
         self.listener_mut(&parent(arn)?)?.rules.get_mut(arn)
     }
 
-    /// The tags of anything, by ARN or id, and when it was made.
+    /// Returns the tags of a resource, by ARN or id, and the time of its creation.
     pub(super) fn tags_mut(&mut self, id: &str) -> Option<(&mut Tags, Instant)> {
         if id.starts_with("sg-") {
             return self.security_groups.get_mut(id).map(|group| (&mut group.tags, group.made));
@@ -262,12 +263,12 @@ impl Account {
     }
 }
 
-/// `loadbalancer`, `listener`, `listener-rule` or `targetgroup`.
+/// Returns the kind of an ARN: `loadbalancer`, `listener`, `listener-rule` or `targetgroup`.
 pub(super) fn kind_of(arn: &str) -> Option<&str> {
     arn.split(':').nth(5)?.split('/').next()
 }
 
-/// The ARN of a listener's load balancer, or of a rule's listener.
+/// Returns the ARN of a listener's load balancer, or of a rule's listener.
 pub(super) fn parent(arn: &str) -> Option<String> {
     let (above, _) = arn.rsplit_once('/')?;
     match kind_of(arn)? {
@@ -277,12 +278,12 @@ pub(super) fn parent(arn: &str) -> Option<String> {
     }
 }
 
-/// The refusal of a call that is not simulated; it is recorded in the state and in the log.
+/// Returns the refusal of a request that is not simulated; it is recorded in the state and in the log.
 pub(super) fn not_simulated(what: impl Into<String>) -> Refusal {
     refusal(UNSUPPORTED, what)
 }
 
-/// Returns the refusal for a resource of this kind that does not exist.
+/// Returns the refusal for a resource that does not exist, by the kind of its id.
 pub(super) fn not_found(id: &str) -> Refusal {
     if id.starts_with("sg-") {
         return refusal("InvalidGroup.NotFound", format!("The security group '{id}' does not exist"));
@@ -296,22 +297,22 @@ pub(super) fn not_found(id: &str) -> Refusal {
     }
 }
 
-/// A call on its way through the account.
+/// A single call to the account.
 pub(super) struct Session<'a> {
     pub account: &'a mut Account,
     pub request: &'a Request,
     pub faults: &'a Faults,
     pub page_size: usize,
     pub now: Instant,
-    /// True if this call does not see resources that have just been created.
+    /// True if the call does not see resources that have just been created.
     pub misses_fresh: bool,
-    /// True if this list lacks resources that have just been created.
+    /// True if a list omits resources that have just been created.
     pub lists_without_fresh: bool,
     pub random: Random,
 }
 
 impl Session<'_> {
-    /// Returns the answer to the call.
+    /// Returns the response to the call.
     pub(super) fn answer(&mut self) -> Answer {
         let answer = match self.request.operation.as_str() {
             "CreateLoadBalancer" => self.create_load_balancer(),
@@ -375,12 +376,13 @@ impl Session<'_> {
         answer
     }
 
-    /// Returns true if a resource created at that time exists for this call. AWS shows a new one not everywhere at once.
+    /// Returns true if the call sees a resource created at that time. AWS does not show a new resource everywhere at
+    /// once.
     pub(super) fn sees(&self, made: Instant) -> bool {
         !(self.misses_fresh && self.is_younger(made, self.faults.fresh_for))
     }
 
-    /// Returns true if a resource created at that time is in a list that does not ask for it by name.
+    /// Returns true if a list that does not name its resources contains one created at that time.
     pub(super) fn lists(&self, made: Instant) -> bool {
         !(self.lists_without_fresh && self.is_younger(made, self.faults.unlisted_for))
     }
@@ -419,7 +421,7 @@ impl Session<'_> {
         self.account.security_groups.get_mut(id).filter(|_| seen).ok_or_else(|| not_found(id))
     }
 
-    /// Returns a page of a list, which is sorted by the keys, and the element that asks for the next.
+    /// Returns a page of a list sorted by its keys, and the element with the token of the next page.
     pub(super) fn page(&self, items: BTreeMap<String, String>) -> Result<(Vec<String>, String), Refusal> {
         let (size, marker, next) = if self.request.is_ec2() {
             ("MaxResults", "NextToken", "nextToken")
@@ -427,7 +429,7 @@ impl Session<'_> {
             ("PageSize", "Marker", "NextMarker")
         };
         let size = self.request.number(size)?.unwrap_or(usize::MAX).min(self.page_size);
-        // The token is the last key of the page before, so what is made or deleted meanwhile displaces nothing.
+        // The token is the last key of the previous page, so that concurrent creations and deletions displace nothing.
         let after = self.request.text(marker).unwrap_or_default();
         let mut rest = items.into_iter().filter(|(key, _)| key.as_str() > after);
         let page: Vec<_> = rest.by_ref().take(size).collect();

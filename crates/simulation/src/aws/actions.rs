@@ -1,4 +1,4 @@
-//! Actions and conditions: read as requests have them, stored as AWS fills them in, written as answers have them.
+//! Actions and conditions: parsed from requests, completed as AWS does, and written in the form of responses.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,16 @@ use super::{
 };
 use albatross_core::model::{Action, Condition, QueryStringValue, Stickiness, WeightedTargetGroup};
 
-/// The most values that the conditions of a rule have together.
+/// The maximum number of values in the conditions of a rule.
 const VALUES: usize = 5;
-/// The most target groups that one action names.
+/// The maximum number of target groups in one action.
 const GROUPS: usize = 5;
 
 fn invalid(message: impl Into<String>) -> Refusal {
     refusal("ValidationError", message)
 }
 
-/// The one action of a listener or rule.
+/// Parses the single action of a listener or rule.
 pub(super) fn read_action(request: &Request, list: &str) -> Result<Option<Action<String>>, Refusal> {
     let items = request.items(list);
     let item = match items.as_slice() {
@@ -27,7 +27,7 @@ pub(super) fn read_action(request: &Request, list: &str) -> Result<Option<Action
         [item] => item,
         _ => return Err(not_simulated(format!("more than one of {list}"))),
     };
-    // With one action its place says nothing.
+    // The order of a single action has no meaning.
     let _: Option<i32> = request.within(&format!("{item}.Order"), 1..=50000)?;
     let part = |config: &str, name: &str| request.text(&format!("{item}.{config}.{name}")).map(str::to_owned);
     Ok(Some(match request.need(&format!("{item}.Type"))? {
@@ -101,7 +101,7 @@ fn forward(request: &Request, item: &str) -> Result<Action<String>, Refusal> {
     Ok(Action::Forward { target_groups, stickiness: Some(Stickiness { enabled, duration_seconds }) })
 }
 
-/// The actions as answers have them.
+/// Returns an action in the form of responses.
 pub(super) fn action_xml(action: &Action<String>) -> String {
     let (kind, config) = match action {
         Action::Forward { target_groups, stickiness } => {
@@ -128,7 +128,7 @@ pub(super) fn action_xml(action: &Action<String>) -> String {
                 [optional("ContentType", content_type.as_ref()), optional("MessageBody", message_body.as_ref())];
             ("fixed-response", element("FixedResponseConfig", &(parts.concat() + &text("StatusCode", status_code))))
         }
-        // This AWS knows no authentication: requests for it are refused.
+        // Authentication is not simulated: requests for it are refused.
         Action::AuthenticateCognito(_) | Action::AuthenticateOidc { .. } | Action::JwtValidation(_) => {
             ("unknown", String::new())
         }
@@ -137,7 +137,7 @@ pub(super) fn action_xml(action: &Action<String>) -> String {
     text("Type", kind) + &text("Order", 1) + &config
 }
 
-/// The conditions of a rule.
+/// Parses the conditions of a rule.
 pub(super) fn read_conditions(request: &Request) -> Result<Vec<Condition>, Refusal> {
     let mut conditions = Vec::new();
     let mut count = 0;
@@ -191,7 +191,7 @@ pub(super) fn read_conditions(request: &Request) -> Result<Vec<Condition>, Refus
     Ok(conditions)
 }
 
-/// Returns the number of values of a condition that AWS accepts.
+/// Returns the number of values of a valid condition.
 fn checked(condition: &Condition) -> Result<usize, Refusal> {
     let texts: Vec<&String> = match condition {
         Condition::HostHeader { values, regex_values }
@@ -214,7 +214,7 @@ fn checked(condition: &Condition) -> Result<usize, Refusal> {
     Ok(texts.len())
 }
 
-/// A condition as answers have it.
+/// Returns a condition in the form of responses.
 pub(super) fn condition_xml(condition: &Condition) -> String {
     let lists = |values: &Vec<String>, regex: &Vec<String>| {
         let regex = if regex.is_empty() { String::new() } else { texts("RegexValues", regex) };
@@ -239,12 +239,12 @@ pub(super) fn condition_xml(condition: &Condition) -> String {
         }
         Condition::Other(_) => ("Unknown", String::new(), None),
     };
-    // The two oldest fields have their values a second time.
+    // The two oldest fields repeat their values.
     let repeated = repeated.map(|values| texts("Values", values)).unwrap_or_default();
     text("Field", condition.field()) + &repeated + &element(config, &inner)
 }
 
-/// The protocols of target groups that a listener of this protocol forwards to.
+/// Returns the protocols of the target groups that a listener of this protocol can forward to.
 fn forwards_to(protocol: &str) -> &'static [&'static str] {
     match protocol {
         "HTTP" | "HTTPS" => &["HTTP", "HTTPS"],
@@ -289,7 +289,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Notes since when target groups are in use.
+    /// Records the time since which target groups are in use.
     pub(super) fn note_use(&mut self, action: &Action<String>) {
         for arn in action.target_groups() {
             let used = self.account.users(arn).next().is_some();

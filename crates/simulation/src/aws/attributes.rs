@@ -104,7 +104,7 @@ fn changed_to(all: &mut Attributes, wanted: Attributes, is_known: impl Fn(&str) 
     if let Some(key) = wanted.keys().find(|key| !is_known(key)) {
         return Err(refusal("InvalidConfigurationRequest", format!("Attribute key '{key}' is not recognized")));
     }
-    // A switch is shown in small letters, however it was written.
+    // AWS shows a boolean in lower case, however it was written.
     let shown = |value: String| match value.to_ascii_lowercase() {
         small if small == "true" || small == "false" => small,
         _ => value,

@@ -1,4 +1,4 @@
-//! ELB v2's load balancers.
+//! The load balancers of ELB v2.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,12 +13,12 @@ use super::{
     wire::{Answer, Refusal, element, members, optional, refusal, text, texts},
 };
 
-/// The time to provision a new load balancer.
+/// The provisioning time of a new load balancer.
 const PROVISIONING: Duration = Duration::from_secs(60);
-/// The most seconds for which the network interfaces of a deleted one stay.
+/// The maximum number of seconds for which the network interfaces of a deleted load balancer stay.
 const LINGERING: u64 = 20;
 
-/// Subnet, and the private address that is asked for there.
+/// Subnets, each with the requested private address.
 type Subnets = BTreeMap<String, Option<String>>;
 
 fn impossible(message: impl Into<String>) -> Refusal {
@@ -117,7 +117,7 @@ impl Session<'_> {
         Ok(answer)
     }
 
-    /// `Subnets` and `SubnetMappings`.
+    /// Parses `Subnets` and `SubnetMappings`.
     fn wanted_subnets(&self, is_application: bool, scheme: &str) -> Result<Subnets, Refusal> {
         let request = self.request;
         let mut wanted: Subnets = request.list("Subnets").into_iter().map(|id| (id.to_owned(), None)).collect();
@@ -159,7 +159,7 @@ impl Session<'_> {
         Ok(wanted)
     }
 
-    /// Checks a security group for a load balancer, with the refusal of ELB v2.
+    /// Checks a security group for a load balancer, with the error of ELB v2.
     fn elb_security_group(&mut self, id: &str) -> Result<(), Refusal> {
         match self.security_group(id) {
             Ok(_) => Ok(()),
@@ -186,7 +186,8 @@ impl Session<'_> {
 
     pub(super) fn delete_load_balancer(&mut self) -> Answer {
         let arn = self.request.need("LoadBalancerArn")?;
-        // One that is gone is deleted. A new one that is not visible yet is not treated as gone here, because it would stay.
+        // The deletion of a deleted load balancer succeeds. A new one that is not visible yet must not count as deleted
+        // here, because it would stay.
         let Some(balancer) = self.account.balancers.get(arn) else { return Ok(String::new()) };
         if balancer.attributes.get("deletion_protection.enabled").is_some_and(|value| value == "true") {
             let message = format!("Load balancer '{arn}' cannot be deleted because deletion protection is enabled");

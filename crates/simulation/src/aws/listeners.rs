@@ -1,4 +1,4 @@
-//! ELB v2's listeners and their certificates.
+//! The listeners of ELB v2 and their certificates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,14 +33,14 @@ impl Listener {
     }
 }
 
-/// A certificate that AWS has. Those whose ARN ends with `missing` it has not.
+/// Checks that AWS has a certificate. It has none whose ARN ends with `missing`.
 fn checked_certificate(arn: &str) -> Result<(), Refusal> {
     let good = (arn.starts_with("arn:aws:acm:") || arn.starts_with("arn:aws:iam:")) && !arn.ends_with("missing");
     let missing = || refusal("CertificateNotFound", format!("Certificate '{arn}' not found"));
     if good { Ok(()) } else { Err(missing()) }
 }
 
-/// A listener with the parameters of CreateListener or ModifyListener.
+/// The parameters of CreateListener or ModifyListener.
 #[derive(Default)]
 struct Wanted {
     port: Option<u16>,
@@ -202,7 +202,8 @@ impl Session<'_> {
         Ok(String::new())
     }
 
-    /// The certificates of a call on the list, which is separate from the default one.
+    /// Returns the certificates in a request about a listener's certificate list, which does not contain the default
+    /// one.
     fn wanted_certificates(&self) -> Result<Vec<String>, Refusal> {
         let items = self.request.items("Certificates");
         let arns = items.iter().map(|item| self.request.need(&format!("{item}.CertificateArn")).map(str::to_owned));
@@ -244,7 +245,7 @@ impl Session<'_> {
 
     pub(super) fn describe_listener_certificates(&mut self) -> Answer {
         let listener = self.listener(self.request.need("ListenerArn")?)?;
-        // The default one comes first, and may come a second time.
+        // The default certificate comes first, and may be repeated.
         let default = listener.default_certificate.iter().map(|arn| ("0".to_owned(), (arn, true)));
         let others = listener.certificates.iter().map(|arn| (format!("1{arn}"), (arn, false)));
         let xml = |(key, (arn, default))| (key, text("CertificateArn", arn) + &text("IsDefault", default));
@@ -253,7 +254,7 @@ impl Session<'_> {
         Ok(members("Certificates", page) + &next)
     }
 
-    /// The load balancer and the protocol of a listener.
+    /// Returns the load balancer and the protocol of a listener.
     pub(super) fn whereabouts(&mut self, listener: &str) -> Result<(String, String), Refusal> {
         let protocol = self.listener(listener)?.protocol.clone();
         let balancer = super::account::parent(listener).filter(|arn| kind_of(arn) == Some("loadbalancer"));
@@ -261,9 +262,9 @@ impl Session<'_> {
     }
 }
 
-/// Returns true if two listeners take the same traffic.
+/// Returns true if two listeners accept the same traffic.
 fn overlap(one: &Listener, other: &Listener) -> bool {
-    // A TCP and a UDP listener of one port would be two; AWS needs TCP_UDP instead.
+    // AWS does not allow a TCP and a UDP listener on one port; it requires TCP_UDP.
     one.port == other.port
 }
 
@@ -273,7 +274,7 @@ fn check_protocol(protocol: &str, is_application: bool) -> Result<(), Refusal> {
     if known.contains(&protocol) { Ok(()) } else { Err(invalid(message())) }
 }
 
-/// Fills in AWS's defaults and checks its requirements for listeners with TLS, and refuses TLS settings on others.
+/// Sets AWS's defaults, checks the requirements of TLS listeners, and refuses TLS settings on other listeners.
 fn settle(listener: &mut Listener) -> Result<(), Refusal> {
     let protocol = &listener.protocol;
     if listener.is_secure() {

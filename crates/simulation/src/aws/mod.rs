@@ -1,5 +1,5 @@
-//! AWS in this process, behind the HTTP boundary of the SDK: one account with its VPC, which answers ELB v2's and EC2's
-//! requests as AWS does, in tokio's time and without a socket. Faults, latencies and ids come from a seed.
+//! An in-process AWS behind the HTTP boundary of the SDK: one account with its VPC that answers the requests of ELB v2
+//! and EC2 as AWS does, in tokio's time and without a socket. Faults, latencies and ids come from a seed.
 
 mod account;
 mod actions;
@@ -48,59 +48,60 @@ use self::{
     wire::{Refusal, Request},
 };
 
-/// The longest that a call takes, in milliseconds.
+/// The maximum duration of a call, in milliseconds.
 const LONGEST: u64 = 30;
 /// The number of items on one page of a list.
 const PAGE: usize = 20;
 
-/// The faults. The first five are probabilities, each of a single call, together at most 1; so is the sixth, of deletions.
+/// The simulated faults. The first five are probabilities for a single call, with a sum of at most 1; the sixth is a
+/// probability for a deletion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
-    /// AWS takes no more calls for now.
+    /// AWS throttles the call.
     pub throttle: f64,
-    /// Status 500, without having done anything.
+    /// AWS responds with status 500 without having done anything.
     pub fails_before: f64,
-    /// Status 500, after the call has taken effect.
+    /// AWS responds with status 500 after the call has taken effect.
     pub fails_after: f64,
     /// The connection is lost before the call takes effect.
     pub lost_before: f64,
     /// The connection is lost after the call has taken effect.
     pub lost_after: f64,
-    /// A deletion is refused because something else uses the thing.
+    /// AWS refuses a deletion because another resource uses the resource.
     pub in_use: f64,
-    /// Resources younger than this are absent, with probability 1/2, for calls that name them, except for calls on their tags.
+    /// Younger resources are absent, with probability 1/2, for calls that name them, except for calls about their tags.
     pub fresh_for: Duration,
-    /// Resources younger than this are absent from lists, with probability 1/2.
+    /// Younger resources are absent from lists, with probability 1/2.
     pub unlisted_for: Duration,
 }
 
 /// The result of a call for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Outcome {
-    /// With success.
+    /// The call succeeded.
     Answered,
-    /// With AWS's code.
+    /// AWS refused the call with this code.
     Refused(String),
-    /// The connection was lost, or there never was an answer.
+    /// The connection was lost, or there was no response.
     Lost,
-    /// AWS took no more calls.
+    /// AWS throttled the call.
     Throttled,
-    /// Status 500.
+    /// AWS responded with status 500.
     ServerError,
 }
 
 /// A call that reached AWS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Call {
-    /// When it was carried out, or failed.
+    /// The time at which the call was carried out or failed.
     #[serde(skip)]
     pub at: Instant,
     pub operation: String,
-    /// The form's fields, without operation and version.
+    /// The fields of the form, without operation and version.
     pub params: BTreeMap<String, String>,
-    /// True if it is more than a Describe.
+    /// True if the call is not a Describe call.
     pub is_write: bool,
-    /// True if it was carried out. A write that was carried out and found nothing to do counts too.
+    /// True if the call was carried out, even if a write changed nothing.
     pub took_effect: bool,
     pub outcome: Outcome,
 }
@@ -120,25 +121,25 @@ struct Inner {
     random: Random,
     faults: Faults,
     page_size: usize,
-    /// Calls take no time.
+    /// True if calls take no time.
     at_once: bool,
     planned: Vec<Planned>,
     crash: Option<Crash>,
     calls: Vec<Call>,
 }
 
-/// Refusals of calls of one operation that a test has planned.
+/// Refusals of calls of one operation, planned by a test.
 struct Planned {
     operation: &'static str,
-    /// The number of calls that pass before.
+    /// The number of calls that succeed before.
     after: usize,
     times: usize,
     refusal: Refusal,
 }
 
-/// The caller's end is near.
+/// A planned crash of the caller.
 struct Crash {
-    /// The number of writes before it.
+    /// The number of writes before the crash.
     after: u64,
     takes_effect: bool,
     crashed: oneshot::Sender<()>,
@@ -150,7 +151,7 @@ enum Fate {
     Throttle,
     InUse,
     Refuse(Refusal),
-    /// `after` where it takes effect, `lost` where there is no answer at all.
+    /// A failure: `after` is true if the call takes effect, `lost` if there is no response.
     Fail {
         after: bool,
         lost: bool,
@@ -158,11 +159,11 @@ enum Fate {
     Crash(Crash),
 }
 
-/// A call that has arrived and has not been carried out yet.
+/// A call that has arrived but has not been carried out yet.
 struct Arrival {
     request: Request,
     fate: Fate,
-    /// The time until it is carried out, and then until it is answered.
+    /// The time until the call is carried out, and then the time until the response.
     before: Duration,
     after: Duration,
     random: Random,
@@ -178,9 +179,9 @@ enum Reply {
 }
 
 impl SimulatedAws {
-    /// An account with nothing in it but the network: VPC `vpc-1` with 10.0.0.0/16, in each of three zones a public and a
-    /// private subnet (`subnet-public-a`, …), a security group for nodes (`sg-node`, tagged as cluster `demo`'s), and three
-    /// instances (`i-node0`, …) in it.
+    /// Creates an account that contains only the network: VPC `vpc-1` with 10.0.0.0/16, in each of three zones a public
+    /// and a private subnet (`subnet-public-a`, …), a security group for nodes (`sg-node`, tagged for cluster `demo`),
+    /// and three instances (`i-node0`, …) in that group.
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             account: Account::new(seed),
@@ -194,40 +195,40 @@ impl SimulatedAws {
         })))
     }
 
-    /// For `albatross_aws::testing::over`.
+    /// Returns an HTTP client for `albatross_aws::testing::over`.
     pub fn client(&self) -> SharedHttpClient {
         SharedHttpClient::new(self.clone())
     }
 
-    /// Gives a pod's address to the network interface of a node, 0 to 2.
+    /// Assigns a pod's address to the network interface of a node, 0 to 2.
     pub fn add_pod_address(&self, address: &str, node: usize) {
         self.inner().account.network.add_address(address, node);
     }
 
-    /// From now on.
+    /// Sets the faults of the following calls.
     pub fn set_faults(&self, faults: Faults) {
         self.inner().faults = faults;
     }
 
-    /// Sets the most items on a page of a list.
+    /// Sets the maximum number of items on a page of a list.
     pub fn set_page_size(&self, size: usize) {
         self.inner().page_size = size.max(1);
     }
 
-    /// The account's quotas.
+    /// Sets the quotas of the account.
     pub fn set_limits(&self, limits: Limits) {
         self.inner().account.limits = limits;
     }
 
-    /// Lets the write that comes after so many others be carried out, or not, and never answered. The receiver is notified then.
-    /// Only the last that was asked for counts, and only once.
+    /// Plans a crash: the write after that many others is carried out or not, gets no response, and notifies the
+    /// receiver. Only the last planned crash counts, and it happens once.
     pub fn crash_at(&self, write: u64, takes_effect: bool) -> oneshot::Receiver<()> {
         let (crashed, reported) = oneshot::channel();
         self.inner().crash = Some(Crash { after: write, takes_effect, crashed });
         reported
     }
 
-    /// Lets the process that was to crash live on.
+    /// Cancels the planned crash.
     pub fn disarm(&self) {
         self.inner().crash = None;
     }
@@ -237,7 +238,7 @@ impl SimulatedAws {
         self.inner().account.state()
     }
 
-    /// The calls since the last time, in the order in which they were carried out, or failed.
+    /// Returns the calls since the last call of this function, in the order in which they were carried out or failed.
     pub fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.inner().calls)
     }
@@ -247,12 +248,14 @@ impl SimulatedAws {
         self.inner().account.add_foreign(load_balancers, target_groups)
     }
 
-    /// Changes a resource of the cluster by hand. Returns the change; `None` where there is nothing to change.
+    /// Changes a resource of the cluster as a user would by hand. Returns a description of the change; `None` if there
+    /// is nothing to change.
     pub fn tamper(&self, random: &mut Random) -> Option<String> {
         self.inner().account.tamper(random)
     }
 
-    /// Protects a load balancer from deletion by hand, or ends that. Returns true if there is one of that name.
+    /// Enables or disables the deletion protection of a load balancer, as a user would by hand. Returns true if the
+    /// load balancer exists.
     pub fn protect(&self, name: &str, on: bool) -> bool {
         self.inner().account.protect(name, on)
     }
@@ -263,8 +266,8 @@ impl SimulatedAws {
 }
 
 impl Inner {
-    /// Decides all that is left to chance about a call. Whatever happens to it, it takes one number of the account's
-    /// sequence, so that calls in the same order meet the same fates.
+    /// Draws all random decisions about a call. Every call consumes one number of the account's sequence, so that calls
+    /// in the same order get the same decisions.
     fn arrive(&mut self, body: &str) -> Arrival {
         let request = Request::parse(body);
         let mut random = Random::new(self.random.number());
@@ -306,7 +309,7 @@ impl Inner {
         Arrival { request, fate, before, after, random, misses_fresh, lists_without_fresh }
     }
 
-    /// Returns the planned refusal of this call.
+    /// Returns the planned refusal of this call, if there is one.
     fn planned_refusal(&mut self, operation: &str) -> Option<Refusal> {
         let number = self.planned.iter().position(|planned| planned.operation == operation)?;
         let planned = self.planned.get_mut(number)?;
@@ -381,7 +384,7 @@ impl Inner {
                 (Outcome::ServerError, failure(500, code, "An internal error has occurred"))
             }
             (Fate::Crash(crash), _) => {
-                // The caller may no longer listen.
+                // The receiver may have been dropped.
                 let _ = crash.crashed.send(());
                 (Outcome::Lost, Reply::Never)
             }
@@ -392,8 +395,8 @@ impl Inner {
     }
 }
 
-/// Waits, or goes on in the same moment where everything is answered at once: tokio's timers fire at whole milliseconds, so that a
-/// wait of none is one.
+/// Waits, or returns at once if calls take no time: tokio's timers fire only at whole milliseconds, so even a wait of
+/// zero takes one.
 async fn pause(duration: Duration, at_once: bool) {
     if !at_once {
         tokio::time::sleep(duration).await;
@@ -436,7 +439,7 @@ impl HttpClient for SimulatedAws {
 }
 
 impl State {
-    /// Returns true if no call was made that is not simulated.
+    /// Returns true if all calls are simulated.
     pub fn is_sound(&self) -> bool {
         self.not_simulated.is_empty()
     }

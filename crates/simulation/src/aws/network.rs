@@ -1,4 +1,4 @@
-//! The VPC: the resources that exist from the beginning, and EC2's answers about them.
+//! The VPC: the resources that exist from the start, and EC2's responses about them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,14 +37,14 @@ pub(super) struct Instance {
 
 #[derive(Debug)]
 pub(super) struct Network {
-    /// The address blocks, by VPC.
+    /// The CIDR blocks, by VPC.
     pub vpcs: BTreeMap<String, Vec<String>>,
-    /// Addresses of the VPC that are in a Local Zone.
+    /// The addresses of the VPC that are in a Local Zone.
     pub local_zones: BTreeSet<String>,
     pub subnets: BTreeMap<String, Subnet>,
-    /// By id, `i-node0` and so on.
+    /// The instances by id (`i-node0`, …).
     pub instances: BTreeMap<String, Instance>,
-    /// Network interfaces that belong to no instance.
+    /// The network interfaces without an instance.
     pub interfaces: Vec<InterfaceInfo>,
 }
 
@@ -52,7 +52,7 @@ fn tags(pairs: &[(&str, &str)]) -> Tags {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Returns the network before anything is created.
+/// Returns the network in its initial state.
 pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
     let mut subnets = BTreeMap::new();
     for (number, letter) in (0u8..).zip(["a", "b", "c"]) {
@@ -104,14 +104,14 @@ pub(super) fn start() -> (Network, BTreeMap<String, SecurityGroup>) {
 }
 
 impl Network {
-    /// Gives a node's interface a further address.
+    /// Adds an address to a node's network interface.
     pub(super) fn add_address(&mut self, address: &str, node: usize) {
         let instance = self.instances.get_mut(&format!("i-node{node}"));
         let interface = instance.and_then(|instance| instance.interfaces.first_mut());
         interface.expect("there are three nodes, 0 to 2").addresses.insert(address.to_owned());
     }
 
-    /// Returns true if the VPC has an address.
+    /// Returns true if a VPC contains an address.
     pub(super) fn holds(&self, vpc: &str, address: IpAddr) -> bool {
         let mut blocks = self.vpcs.get(vpc).into_iter().flatten();
         blocks.any(|block| block.parse::<IpNet>().is_ok_and(|block| block.contains(&address)))
@@ -151,11 +151,11 @@ fn interface_xml(interface: &InterfaceInfo, instance: Option<&String>) -> String
     .concat()
 }
 
-/// The values that EC2's filters are compared with, by filter.
+/// The values of a resource that EC2's filters are compared with, by filter.
 pub(super) type Filterable<'a> = BTreeMap<&'static str, Vec<&'a str>>;
 
 impl Session<'_> {
-    /// EC2's filters: each must hold, and one of its values suffices.
+    /// Parses EC2's filters: a resource must match each filter, and one value of a filter is enough.
     pub(super) fn filters(&self) -> Result<Vec<(String, Vec<String>)>, Refusal> {
         let mut filters = Vec::new();
         let mut values = 0;
@@ -309,7 +309,7 @@ pub(super) fn matches(
     Ok(all)
 }
 
-/// EC2's wildcards: `*` for any text, `?` for one character.
+/// Returns true if a text matches a pattern with EC2's wildcards: `*` for any text, `?` for one character.
 fn fits(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern, text) {
         ([], []) => true,

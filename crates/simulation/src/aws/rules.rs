@@ -1,4 +1,4 @@
-//! ELB v2's rules.
+//! The rules of ELB v2.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ impl Rule {
     }
 }
 
-/// Rules that rewrite requests are not made here.
+/// Refuses transforms, which are not simulated.
 fn without_transforms(request: &Request) -> Result<(), Refusal> {
     let asks = request.has("Transforms") || request.text("ResetTransforms").is_some();
     if asks { Err(not_simulated("transforms")) } else { Ok(()) }
@@ -136,7 +136,7 @@ impl Session<'_> {
         Ok(String::new())
     }
 
-    /// All at once: rules that the call names may swap their priorities.
+    /// Sets all priorities at once: the named rules may swap theirs.
     pub(super) fn set_rule_priorities(&mut self) -> Answer {
         let mut wanted = BTreeMap::new();
         for item in self.request.items("RulePriorities") {

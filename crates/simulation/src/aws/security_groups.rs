@@ -1,4 +1,4 @@
-//! EC2's security groups.
+//! The security groups of EC2.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ impl SecurityGroup {
     }
 }
 
-/// Returns the rules as EC2 lists them: those of the same protocol and ports are one permission.
+/// Returns rules in the form of EC2's responses: rules with the same protocol and ports are one permission.
 fn permissions(rules: &BTreeSet<SecurityGroupRule>) -> Vec<String> {
     let ports: BTreeSet<_> = rules.iter().map(|r| (&r.protocol, r.from_port, r.to_port)).collect();
     let permission = |(protocol, from, to): (&String, Option<i32>, Option<i32>)| {
@@ -180,7 +180,7 @@ impl Session<'_> {
         Ok(text("return", true))
     }
 
-    /// `IpPermissions`, taken apart to one source each.
+    /// Parses `IpPermissions` into one rule for each source.
     fn permissions(&self) -> Result<Vec<SecurityGroupRule>, Refusal> {
         let request = self.request;
         let mut rules: Vec<SecurityGroupRule> = Vec::new();
@@ -233,7 +233,7 @@ fn ports_are_valid(from: Option<i32>, to: Option<i32>) -> bool {
     matches!((from, to), (Some(from), Some(to)) if 0 <= from && from <= to && to <= 65535)
 }
 
-/// A source as EC2 keeps it: blocks begin at their first address.
+/// Returns a source in the form that EC2 stores: CIDR blocks begin with their first address.
 fn source_of(list: &str, value: &str) -> Result<Source, Refusal> {
     let bad_block = || invalid(format!("CIDR block {value} is malformed"));
     Ok(match list {

@@ -1,4 +1,4 @@
-//! What a test puts into the account and plans for its calls, without a call.
+//! The setup of an account by tests, without calls: resources, and plans for following calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,19 +15,19 @@ use albatross_core::model::{
     InstanceInfo, InterfaceInfo, ObservedSecurityGroup, Registration, Tags, Target, TargetGroupArn,
 };
 
-/// A target group that a test wants to be there.
+/// A target group that a test creates.
 #[derive(Clone, Debug)]
 pub struct GivenTargetGroup {
     pub arn: TargetGroupArn,
     pub name: String,
-    /// `ip`, `instance`, `lambda` or `alb`.
+    /// The target type: `ip`, `instance`, `lambda` or `alb`.
     pub target_type: String,
     pub vpc: String,
     pub tags: Tags,
 }
 
 impl GivenTargetGroup {
-    /// A group in the cluster's VPC without tags.
+    /// Returns a target group in the cluster's VPC, without tags.
     pub fn new(arn: &str, name: &str, target_type: &str) -> Self {
         Self {
             arn: TargetGroupArn::new(arn),
@@ -44,37 +44,36 @@ fn key(target: &Target) -> (String, u16) {
 }
 
 impl SimulatedAws {
-    /// From now on calls take no time.
+    /// Makes all following calls take no time.
     pub fn answer_at_once(&self) {
         self.inner().at_once = true;
     }
 
-    /// Refuses `times` calls of an operation, after as many as `after` have passed.
+    /// Refuses `times` calls of an operation, after the first `after` of them.
     pub fn refuse(&self, operation: &'static str, after: usize, times: usize, code: &str, message: &str) {
         let refusal = refusal(code, message);
         self.inner().planned.push(Planned { operation, after, times, refusal });
     }
 
-    /// Refuses registrations of these targets, and of no others any more. `names_them` decides between a message that names
-    /// them and one that says nothing.
+    /// Refuses registrations of these targets, and only of these. `names_them` decides if the message names them.
     pub fn refuse_targets<'a>(&self, ids: impl IntoIterator<Item = &'a str>, names_them: bool) {
         let account = &mut self.inner().account;
         account.refused_targets = ids.into_iter().map(str::to_owned).collect();
         account.names_refused_targets = names_them;
     }
 
-    /// Gives a VPC these address blocks. The cluster's is `vpc-1`.
+    /// Sets the CIDR blocks of a VPC. The cluster's VPC is `vpc-1`.
     pub fn put_vpc(&self, id: &str, blocks: &[&str]) {
         let blocks = blocks.iter().map(|block| (*block).to_owned()).collect();
         self.inner().account.network.vpcs.insert(id.to_owned(), blocks);
     }
 
-    /// Has AWS want a zone for an address of the VPC, as in a Local Zone.
+    /// Makes AWS require a zone for an address of the VPC, as in a Local Zone.
     pub fn put_into_local_zone(&self, address: &str) {
         self.inner().account.network.local_zones.insert(address.to_owned());
     }
 
-    /// Makes a target group, or gives one these settings; its targets stay.
+    /// Creates a target group, or changes its settings; its targets stay.
     pub fn put_target_group(&self, given: GivenTargetGroup) {
         let groups = &mut self.inner().account.target_groups;
         let arn = given.arn.to_string();
@@ -105,7 +104,7 @@ impl SimulatedAws {
         self.inner().account.target_groups.remove(arn);
     }
 
-    /// Makes these the registered targets of a group.
+    /// Sets the registered targets of a group.
     pub fn put_targets(&self, arn: &str, registrations: &[Registration]) {
         let now = Instant::now();
         if let Some(group) = self.inner().account.target_groups.get_mut(arn) {
@@ -133,7 +132,7 @@ impl SimulatedAws {
         group.into_iter().flat_map(|group| group.targets.keys().map(move |t| registration(group, t))).collect()
     }
 
-    /// Makes these the instances of the VPC.
+    /// Sets the instances of the VPC.
     pub fn set_instances(&self, instances: Vec<InstanceInfo>) {
         let instance = |info: InstanceInfo| {
             let primary = info.interfaces.first().and_then(|interface| interface.addresses.first());
@@ -143,12 +142,12 @@ impl SimulatedAws {
         self.inner().account.network.instances = instances.into_iter().map(instance).collect();
     }
 
-    /// Makes these the network interfaces that belong to no instance.
+    /// Sets the network interfaces without an instance.
     pub fn set_interfaces(&self, interfaces: Vec<InterfaceInfo>) {
         self.inner().account.network.interfaces = interfaces;
     }
 
-    /// Makes a security group, or gives one these rules and tags.
+    /// Creates a security group, or changes its rules and tags.
     pub fn put_security_group(&self, group: ObservedSecurityGroup) {
         let group = SecurityGroup {
             id: group.id.to_string(),

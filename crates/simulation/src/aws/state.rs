@@ -1,5 +1,5 @@
-//! The resources of the account, as plain data that can be compared with another account's: names instead of ARNs and ids,
-//! no times, and no trace of the order in which they were made.
+//! The resources of the account as plain data that can be compared with another account's: names instead of ARNs and
+//! ids, no times, and independent of the order of creation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub struct State {
     pub load_balancers: BTreeMap<String, LoadBalancerState>,
     pub target_groups: BTreeMap<String, TargetGroupState>,
     pub security_groups: BTreeMap<String, SecurityGroupState>,
-    /// The calls that are not simulated. Always a mistake, of the simulation or of the caller.
+    /// The calls that are not simulated, which is always an error of the simulation or of the caller.
     pub not_simulated: Vec<String>,
 }
 
@@ -29,14 +29,14 @@ pub struct LoadBalancerState {
     pub kind: String,
     pub scheme: String,
     pub ip_address_type: String,
-    /// Ids of subnets, which are the same in each simulation, and the private addresses that were asked for.
+    /// The ids of the subnets, which are the same in each simulation, and the requested private addresses.
     pub subnets: BTreeMap<String, Option<String>>,
-    /// Names.
+    /// The names of the security groups.
     pub security_groups: BTreeSet<String>,
     /// The attributes that differ from AWS's defaults.
     pub attributes: Attributes,
     pub tags: Tags,
-    /// By port.
+    /// The listeners by port.
     pub listeners: BTreeMap<u16, ListenerState>,
 }
 
@@ -50,17 +50,17 @@ pub struct ListenerState {
     pub alpn_policy: Option<String>,
     pub attributes: Attributes,
     pub tags: Tags,
-    /// In order of precedence.
+    /// The rules in order of precedence.
     pub rules: Vec<RuleState>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleState {
     pub conditions: Vec<Condition>,
-    /// Target groups by name.
+    /// The action, with target groups by name.
     pub action: Action<String>,
-    /// Without the priority in `ingress.k8s.aws/resource`: it is the one that the rule was made with, and stays when rules
-    /// are moved.
+    /// The tags, without the priority in `ingress.k8s.aws/resource`, which the rule was created with and keeps when it
+    /// is moved.
     pub tags: Tags,
 }
 
@@ -70,21 +70,21 @@ pub struct TargetGroupState {
     pub protocol: String,
     pub protocol_version: Option<String>,
     pub port: u16,
-    /// In words.
+    /// A description of the health check.
     pub health_check: String,
     /// The attributes that differ from AWS's defaults.
     pub attributes: Attributes,
     pub tags: Tags,
-    /// `id:port` of those that are registered, not of those that are draining.
+    /// The registered targets as `id:port`, without draining ones.
     pub targets: BTreeSet<String>,
-    /// Names of the load balancers whose listeners or rules name it.
+    /// The names of the load balancers whose listeners or rules name the target group.
     pub used_by: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SecurityGroupState {
     pub description: String,
-    /// In words, with names of security groups.
+    /// Descriptions of the rules, with names of security groups.
     pub ingress: BTreeSet<String>,
     pub tags: Tags,
 }
@@ -99,7 +99,7 @@ impl Account {
         }
     }
 
-    /// A target group that is gone keeps its ARN, which no comparison should meet.
+    /// Returns the name of a target group; the ARN of a deleted one, which no comparison should contain.
     fn target_group_name(&self, arn: &str) -> String {
         self.target_groups.get(arn).map_or(arn, |group| &group.name).to_owned()
     }
@@ -135,7 +135,7 @@ impl Account {
             protocol: listener.protocol.clone(),
             default_action: self.action_state(&listener.default_action),
             default_certificate: listener.default_certificate.clone(),
-            // One that became the default stays on the list, without effect, until it is removed.
+            // A certificate that became the default one stays on the list, without effect, until it is removed.
             certificates: listener
                 .certificates
                 .iter()

@@ -1,4 +1,4 @@
-//! Tags of both services.
+//! The tags of ELB v2 and EC2.
 
 use super::{
     account::{Session, not_found, not_simulated},
@@ -7,10 +7,10 @@ use super::{
 use albatross_core::model::Tags;
 
 const MOST: usize = 50;
-/// The most resources of one DescribeTags.
+/// The maximum number of resources in one DescribeTags call.
 const AT_ONCE: usize = 20;
 
-/// Refuses tags that AWS does not take.
+/// Refuses tags that AWS does not accept.
 pub(super) fn checked(tags: &Tags, ec2: bool) -> Result<(), Refusal> {
     let (invalid, many) =
         if ec2 { ("InvalidParameterValue", "TagLimitExceeded") } else { ("ValidationError", "TooManyTags") };
@@ -24,7 +24,7 @@ pub(super) fn checked(tags: &Tags, ec2: bool) -> Result<(), Refusal> {
 }
 
 impl Session<'_> {
-    /// The tags of a create.
+    /// Returns the tags in a request that creates a resource.
     pub(super) fn wanted_tags(&self) -> Result<Tags, Refusal> {
         let tags = self.request.pairs("Tags")?;
         checked(&tags, false)?;
@@ -81,7 +81,8 @@ impl Session<'_> {
         }
     }
 
-    /// All or none. What is fresh can be tagged.
+    /// Changes the tags of all resources or of none. New resources can be tagged even if other calls do not see them
+    /// yet.
     fn change_tags(&mut self, ids: &[String], ec2: bool, change: impl Fn(&mut Tags)) -> Answer {
         let mut changed = Vec::new();
         for id in ids {

@@ -1,4 +1,4 @@
-//! Other users of the account: their own resources, and their changes of the controller's.
+//! Other users of the account: their own resources, and their changes to the controller's.
 
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,8 @@ fn others() -> Tags {
 }
 
 impl Account {
-    /// Creates load balancers of other owners, each with a listener, and target groups; the first of those are in use.
+    /// Creates load balancers of other owners, each with a listener, and target groups; the first target groups are in
+    /// use.
     pub(super) fn add_foreign(&mut self, load_balancers: usize, target_groups: usize) -> Vec<String> {
         let now = Instant::now();
         let groups: Vec<_> = (0..target_groups).map(|_| self.add_foreign_target_group(now)).collect();
@@ -85,7 +86,7 @@ impl Account {
         groups
     }
 
-    /// Switches the protection of a load balancer from deletion on or off.
+    /// Enables or disables the deletion protection of a load balancer.
     pub(super) fn protect(&mut self, name: &str, on: bool) -> bool {
         let Some(balancer) = self.balancers.values_mut().find(|balancer| balancer.name == name) else { return false };
         balancer.attributes.insert(DELETION_PROTECTION.to_owned(), on.to_string());
@@ -117,13 +118,14 @@ impl Account {
         arn
     }
 
-    /// Changes a resource with a cluster's tag by hand. All of it can be corrected by a controller that knows what must
-    /// exist; so the tags by which resources are found again stay.
+    /// Changes a resource with a cluster's tag by hand. A controller that knows the desired state can undo every
+    /// change, so the tags by which it finds resources stay.
     pub(super) fn tamper(&mut self, random: &mut Random) -> Option<String> {
         let mut edits = self.edits_of_balancers();
         edits.extend(self.edits_of_target_groups());
         edits.extend(self.edits_of_security_groups());
-        // By what they do, so that ids do not matter. The kind first, so that the many rules do not crowd out the rest.
+        // Sorted by description, so that ids do not matter. The kind is drawn first, so that the many rules do not
+        // crowd out the rest.
         edits.sort_by(|(one, ..), (other, ..)| one.cmp(other));
         let kinds: BTreeSet<&str> = edits.iter().map(|(what, _)| kind(what)).collect();
         let kinds: Vec<String> = kinds.into_iter().map(str::to_owned).collect();
@@ -211,7 +213,7 @@ impl Account {
         let mut edits: Vec<(String, Edit)> = Vec::new();
         for group in self.security_groups.values() {
             let is_ours = group.tags.contains_key(CLUSTER);
-            // On the nodes' group, the rules that are described are the controller's.
+            // In the nodes' group, the rules with a description belong to the controller.
             let ours = group.ingress.iter().filter(|rule| is_ours || rule.description == NODE_RULE_DESCRIPTION);
             for rule in ours {
                 let (id, gone) = (group.id.clone(), rule.clone());
@@ -236,7 +238,7 @@ impl Account {
     }
 }
 
-/// The first words of what is done.
+/// Returns the kind of a change, the first words of its description.
 fn kind(what: &str) -> &str {
     what.split(':').next().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! ELB v2's target groups and their targets.
+//! The target groups of ELB v2 and their targets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,17 +17,17 @@ use albatross_core::model::EVERY_ZONE;
 
 /// The duration of a target's first health checks.
 const CHECKING: Duration = Duration::from_secs(20);
-/// The most targets of one call.
+/// The maximum number of targets in one call.
 const AT_ONCE: usize = 200;
 
-/// A state, and why, as a code and in words.
+/// A state, with the reason as a code and as a description.
 type Health<'a> = (&'a str, Option<(&'static str, &'static str)>);
 
 fn invalid(message: impl Into<String>) -> Refusal {
     refusal("ValidationError", message)
 }
 
-/// Refuses an address outside of the VPC or in a Local Zone without a zone, and one inside with `all`.
+/// Refuses an address outside the VPC or in a Local Zone without a zone, and an address inside with `all`.
 fn check_zone(address: IpAddr, zone: Option<&str>, inside: bool, in_local_zone: bool) -> Result<(), Refusal> {
     match zone {
         None if !inside => Err(invalid(format!(
@@ -72,7 +72,7 @@ impl Session<'_> {
         .concat()
     }
 
-    /// The health check that a call asks for, on top of what there is.
+    /// Returns the health check of a request, completed with the existing settings.
     fn wanted_check(&self, group: &str, old: Option<&Check>, version: Option<&str>) -> Result<Check, Refusal> {
         let request = self.request;
         let field = |name: &str| request.text(name).map(str::to_owned);
@@ -235,7 +235,8 @@ impl Session<'_> {
 
     pub(super) fn delete_target_group(&mut self) -> Answer {
         let arn = self.request.need("TargetGroupArn")?.to_owned();
-        // One that is gone is deleted. A new one that is not visible yet is not treated as gone here, because it would stay.
+        // The deletion of a deleted target group succeeds. A new one that is not visible yet must not count as deleted
+        // here, because it would stay.
         if self.account.users(&arn).next().is_some() {
             let message = format!("Target group '{arn}' is currently in use by a listener or a rule");
             return Err(refusal("ResourceInUse", message));
@@ -244,7 +245,7 @@ impl Session<'_> {
         Ok(String::new())
     }
 
-    /// The targets of a call, each with its port.
+    /// Returns the targets of a request, each with its port.
     fn wanted_targets(&self, port: u16) -> Result<Vec<(String, u16)>, Refusal> {
         let mut targets = Vec::new();
         for item in self.request.items("Targets") {
@@ -257,7 +258,7 @@ impl Session<'_> {
         Ok(targets)
     }
 
-    /// The zones of the targets of a call, in their order.
+    /// Returns the zones of the targets of a request, in order.
     fn wanted_zones(&self) -> Vec<Option<String>> {
         let zone = |item: String| self.request.text(&format!("{item}.AvailabilityZone")).map(str::to_owned);
         self.request.items("Targets").into_iter().map(zone).collect()
@@ -322,7 +323,7 @@ impl Session<'_> {
         let zones = self.wanted_zones();
         let is_used = self.account.users(&arn).next().is_some();
         let group = self.target_group(&arn)?;
-        // As with a registration, AWS wants the zone.
+        // AWS requires the zone, as for a registration.
         let unzoned =
             targets.iter().zip(&zones).find(|(target, zone)| zone.is_none() && group.zones.contains_key(target));
         if let Some(((id, _), _)) = unzoned {
@@ -330,7 +331,7 @@ impl Session<'_> {
         }
         for target in targets {
             group.healths.remove(&target);
-            // A target without a listener has no requests to end.
+            // A target of an unused group has no requests to drain.
             let registered = group.targets.remove(&target).is_some();
             if registered && is_used {
                 group.draining.insert(target, now);

@@ -15,7 +15,7 @@ use albatross_core::model::{
     WeightedTargetGroup, tags,
 };
 
-/// An account, and the way to it.
+/// A simulated account with a client.
 struct World {
     simulation: SimulatedAws,
     aws: Arc<AwsWriter>,
@@ -35,7 +35,7 @@ fn vpc() -> VpcId {
     VpcId::new("vpc-1")
 }
 
-/// The tags of something of the stack's.
+/// Returns the tags of a resource of the stack.
 fn tags_of(resource: &str) -> Tags {
     let pairs = [(tags::CLUSTER, "demo"), (tags::INGRESS_STACK, "shop/web"), (tags::INGRESS_RESOURCE, resource)];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
@@ -70,7 +70,7 @@ fn http(action: Action<TargetGroupArn>) -> NewListener {
     NewListener { protocol: Some(ListenerProtocol::Http), default_action: Some(action), ..NewListener::default() }
 }
 
-/// The settings of a target group for HTTP.
+/// Returns the settings of an HTTP target group.
 fn target_group(target_type: TargetType) -> TargetGroup {
     TargetGroup {
         resource: ResourceId::of_tag("shop/web-api:80"),
@@ -141,7 +141,7 @@ impl World {
         self.aws.create_load_balancer(&new).await
     }
 
-    /// An Application Load Balancer in the VPC's default security group.
+    /// Creates an Application Load Balancer in the VPC's default security group.
     async fn balancer(&self, name: &str) -> ObservedLoadBalancer {
         self.try_balancer(LoadBalancerKind::Application, name, &["a", "b"], &[]).await.unwrap()
     }
@@ -166,7 +166,7 @@ impl World {
             .await
     }
 
-    /// The operations since the last time.
+    /// Returns the operations since the last call of this function.
     fn operations(&self) -> Vec<String> {
         self.simulation.calls().into_iter().map(|call| call.operation).collect()
     }

@@ -1,4 +1,4 @@
-//! AWS's query protocol: a request is a form, an answer is XML.
+//! AWS's query protocol: a request is a form, a response is XML.
 
 use std::{
     cell::RefCell,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::form::form;
 
-/// The operations of EC2. Its lists have no `member` in their names, and its answers another shape.
+/// The operations of EC2. Its lists have no `member` in their names, and its responses have another form.
 const EC2: [&str; 13] = [
     "AuthorizeSecurityGroupIngress",
     "CreateSecurityGroup",
@@ -25,7 +25,7 @@ const EC2: [&str; 13] = [
     "RevokeSecurityGroupIngress",
 ];
 
-/// AWS's refusal.
+/// An error response of AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub status: u16,
@@ -33,15 +33,15 @@ pub(super) struct Refusal {
     pub message: String,
 }
 
-/// A refusal by which nothing has changed.
+/// Returns a refusal that has changed nothing.
 pub(super) fn refusal(code: &str, message: impl Into<String>) -> Refusal {
     Refusal { status: 400, code: code.to_owned(), message: message.into() }
 }
 
-/// The inside of an answer, or a refusal.
+/// The content of a response, or a refusal.
 pub(super) type Answer = Result<String, Refusal>;
 
-/// A request. It remembers what of it was looked at, so that nothing that it asks for is silently passed over.
+/// A request. It records which parameters were read, so that the simulation ignores none silently.
 #[derive(Debug)]
 pub(super) struct Request {
     pub operation: String,
@@ -50,7 +50,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Reads a form.
+    /// Parses a form.
     pub(super) fn parse(body: &str) -> Self {
         let mut params = form(body);
         let operation = params.remove("Action").unwrap_or_default();
@@ -66,26 +66,26 @@ impl Request {
         !self.operation.starts_with("Describe")
     }
 
-    /// A field.
+    /// Returns a field.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let (key, value) = self.params.get_key_value(name)?;
         self.read.borrow_mut().insert(key.clone());
         Some(value)
     }
 
-    /// A field that AWS insists on.
+    /// Returns a required field.
     pub(super) fn need(&self, name: &str) -> Result<&str, Refusal> {
         let code = if self.is_ec2() { "MissingParameter" } else { "ValidationError" };
         self.text(name).ok_or_else(|| refusal(code, format!("The request must contain the parameter {name}")))
     }
 
-    /// A number, where the field is there.
+    /// Returns a number, if the field exists.
     pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
         let bad = |text: &str| refusal("ValidationError", format!("'{text}' is not a valid value of {name}"));
         self.text(name).map(|text| text.parse().map_err(|_| bad(text))).transpose()
     }
 
-    /// A number within limits, where the field is there.
+    /// Returns a number within limits, if the field exists.
     pub(super) fn within(&self, name: &str, limits: std::ops::RangeInclusive<i32>) -> Result<Option<i32>, Refusal> {
         let number = self.number(name)?;
         match number {
@@ -101,9 +101,9 @@ impl Request {
         if self.is_ec2() { format!("{list}.{number}") } else { format!("{list}.member.{number}") }
     }
 
-    /// The values of a list.
+    /// Returns the values of a list.
     pub(super) fn list(&self, name: &str) -> Vec<&str> {
-        // An empty list is a field of its own.
+        // An empty list is a field with the name of the list.
         let _ = self.text(name);
         (1..).map_while(|number| self.text(&self.member(name, number))).collect()
     }
@@ -114,13 +114,13 @@ impl Request {
         (1..).map(|number| self.member(name, number)).take_while(|item| self.has(item)).collect()
     }
 
-    /// Returns true if there is a structure of this name.
+    /// Returns true if the request has a structure with this name.
     pub(super) fn has(&self, name: &str) -> bool {
         let inside = format!("{name}.");
         self.params.range(inside.clone()..).next().is_some_and(|(key, _)| key.starts_with(&inside))
     }
 
-    /// Pairs of `Key` and `Value`.
+    /// Returns pairs of `Key` and `Value`.
     pub(super) fn pairs(&self, name: &str) -> Result<BTreeMap<String, String>, Refusal> {
         let mut pairs = BTreeMap::new();
         for item in self.items(name) {
@@ -140,7 +140,7 @@ impl Request {
         self.params.keys().filter(|key| !read.contains(*key)).cloned().collect()
     }
 
-    /// Puts an answer into its envelope.
+    /// Wraps a response in its envelope.
     pub(super) fn wrapped(&self, answer: Answer) -> (u16, String) {
         let operation = &self.operation;
         match (answer, self.is_ec2()) {
@@ -167,43 +167,43 @@ impl Request {
     }
 }
 
-/// An element with elements in it.
+/// Returns an element that contains elements.
 pub(super) fn element(name: &str, inner: &str) -> String {
     format!("<{name}>{inner}</{name}>")
 }
 
-/// An element with text in it.
+/// Returns an element that contains text.
 pub(super) fn text(name: &str, value: impl Display) -> String {
     let escaped = value.to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     element(name, &escaped)
 }
 
-/// The same, where there is a value.
+/// Returns an element that contains text, if there is a value.
 pub(super) fn optional(name: &str, value: Option<impl Display>) -> String {
     value.map(|value| text(name, value)).unwrap_or_default()
 }
 
-/// A list of ELB v2's, of elements.
+/// Returns an ELB v2 list of elements.
 pub(super) fn members(name: &str, inner: impl IntoIterator<Item = String>) -> String {
     element(name, &inner.into_iter().map(|inner| element("member", &inner)).collect::<String>())
 }
 
-/// A list of ELB v2's, of texts.
+/// Returns an ELB v2 list of texts.
 pub(super) fn texts<T: Display>(name: &str, values: impl IntoIterator<Item = T>) -> String {
     element(name, &values.into_iter().map(|value| text("member", value)).collect::<String>())
 }
 
-/// A list of EC2's, of elements.
+/// Returns an EC2 list of elements.
 pub(super) fn set(name: &str, inner: impl IntoIterator<Item = String>) -> String {
     element(name, &inner.into_iter().map(|inner| element("item", &inner)).collect::<String>())
 }
 
-/// Pairs, as ELB v2 writes them.
+/// Returns pairs in the form of ELB v2.
 pub(super) fn pairs(name: &str, pairs: &BTreeMap<String, String>) -> String {
     members(name, pairs.iter().map(|(key, value)| text("Key", key) + &text("Value", value)))
 }
 
-/// Tags, as EC2 writes them.
+/// Returns tags in the form of EC2.
 pub(super) fn tag_set(tags: &BTreeMap<String, String>) -> String {
     set("tagSet", tags.iter().map(|(key, value)| text("key", key) + &text("value", value)))
 }

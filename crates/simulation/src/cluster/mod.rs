@@ -1,5 +1,6 @@
-//! The API server in this process, behind the HTTP boundary of kube. It knows no schemas and does not validate; all else that
-//! the controller can notice is as in a real one: versions, generations, finalizers, conflicts, pages, watches that end.
+//! An in-process API server behind the HTTP boundary of kube. It has no schemas and does not validate; everything else
+//! that the controller can observe is as in a real one: versions, generations, finalizers, conflicts, pages, watches
+//! that end.
 
 mod server;
 mod store;
@@ -24,34 +25,34 @@ use super::random::Random;
 use store::{Answer, Part, Store};
 pub use store::{Change, Kind, finalizers, is_deleting};
 
-/// The faults, as probabilities for each request or event.
+/// The simulated faults, as probabilities for each request or event.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// A request is answered with 500 and has no effect.
+    /// A request fails with status 500 and has no effect.
     pub fails_before: f64,
-    /// A write is answered with 500 and has its effect.
+    /// A write fails with status 500 but takes effect.
     pub fails_after: f64,
-    /// A request is never answered and has no effect.
+    /// A request gets no response and has no effect.
     pub lost_before: f64,
-    /// A write is never answered and has its effect.
+    /// A write gets no response but takes effect.
     pub lost_after: f64,
-    /// Another client writes an object just before a write.
+    /// Another client changes an object just before a write.
     pub contended: f64,
-    /// A list is in several pages, and expires in between.
+    /// A list has several pages and expires between them.
     pub torn_lists: f64,
-    /// Before an event the connection of its watch ends.
+    /// The connection of a watch ends before an event.
     pub breaks: f64,
-    /// An event and all that follow are lost, until the watch ends with 410 Gone.
+    /// An event and all following ones are lost until the watch ends with 410 Gone.
     pub expires: f64,
     /// An event is sent twice.
     pub duplicates: f64,
-    /// By how much an event is late at most, each watch by itself.
+    /// The maximum delay of an event, separate for each watch.
     pub latest: Duration,
-    /// The most time that a request takes.
+    /// The maximum duration of a request.
     pub slowest: Duration,
 }
 
-/// The lease's namespace and name.
+/// The namespace and name of the lease.
 pub const LEASE: (&str, &str) = ("kube-system", "aws-load-balancer-controller-leader");
 
 /// The kinds that the controller watches.
@@ -67,14 +68,14 @@ const WATCHED: [&str; 9] = [
     "targetgroupbindings",
 ];
 
-/// A request that was made, for the history.
+/// A request, for the history.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub at: Instant,
     pub method: String,
     pub path: String,
     pub body: Value,
-    /// The code of the answer, and what was done to it.
+    /// The status code, and the fault of the request.
     pub outcome: String,
 }
 
@@ -84,7 +85,7 @@ impl Request {
     }
 }
 
-/// A watch that is open.
+/// An open watch.
 struct Stream {
     life: Life,
     plural: &'static str,
@@ -96,22 +97,22 @@ struct State {
     store: Store,
     streams: BTreeMap<u64, Stream>,
     opened: u64,
-    /// Versions up to this one are forgotten: a watch from there is gone.
+    /// The history up to this version is dropped: a watch from there ends with 410 Gone.
     compacted: u64,
     /// The remaining pages of lists that are read in pages, with their versions.
     pages: BTreeMap<u64, (u64, Vec<Arc<Value>>)>,
     faults: Faults,
-    /// The kinds whose watches are silent before that time.
+    /// The kinds whose watches are silent, each until a time.
     stalled: BTreeMap<&'static str, Instant>,
     random: Random,
     requests: Vec<Request>,
-    /// True if each write is compared with the lease, and writes without it are recorded.
+    /// True if each write is compared with the lease, and writes without the lease are recorded.
     judges: bool,
     without_lease: Vec<String>,
 }
 
 impl State {
-    /// Takes note of a write that a process has sent, where another one may hold the lease.
+    /// Records a write of a process that does not hold the lease.
     fn judge(&mut self, life: &Life, what: &str) {
         let lease = Kind::of("leases").and_then(|kind| self.store.get(kind, LEASE.0, LEASE.1).ok());
         let holder = lease.and_then(|lease| lease.pointer("/spec/holderIdentity")?.as_str().map(str::to_owned));
@@ -130,7 +131,7 @@ impl State {
 struct Inner {
     started: Instant,
     state: Mutex<State>,
-    /// The version of the store.
+    /// The current version of the store.
     news: channel::Sender<u64>,
     connections: channel::Sender<u64>,
 }
@@ -144,7 +145,7 @@ impl Inner {
         i64::try_from(self.started.elapsed().as_secs()).expect("a world does not last for ages")
     }
 
-    /// Changes objects, and notifies the watches.
+    /// Changes objects and notifies the watches.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
         let changed = change(&mut state);
@@ -153,14 +154,14 @@ impl Inner {
     }
 }
 
-/// The life of a process of the controller. A dead one sends no request and hears no answer, and a frozen one hears no
-/// answer until it goes on.
+/// The life of a process of the controller. A dead process sends no requests and receives no responses; a frozen one
+/// receives no responses until it is unfrozen.
 #[derive(Clone, Debug)]
 pub struct Life(Arc<Vitals>);
 
 #[derive(Debug)]
 struct Vitals {
-    /// Its name in the lease.
+    /// The name of the process in the lease.
     identity: String,
     lives: AtomicBool,
     frozen: channel::Sender<bool>,
@@ -184,7 +185,7 @@ impl Life {
         !self.0.lives.load(Ordering::SeqCst)
     }
 
-    /// Freezes it, or lets it go on.
+    /// Freezes or unfreezes the process.
     pub fn freeze(&self, frozen: bool) {
         self.0.frozen.send_replace(frozen);
     }
@@ -193,13 +194,13 @@ impl Life {
         *self.0.frozen.borrow()
     }
 
-    /// Waits until it goes on.
+    /// Waits until the process is not frozen.
     pub async fn goes_on(&self) {
         let _ = self.0.frozen.subscribe().wait_for(|frozen| !frozen).await;
     }
 }
 
-/// The cluster.
+/// The simulated cluster; clones are the same cluster.
 #[derive(Clone)]
 pub struct SimulatedCluster(Arc<Inner>);
 
@@ -226,12 +227,12 @@ impl SimulatedCluster {
         }))
     }
 
-    /// A client for one process.
+    /// Returns a client for one process.
     pub fn client(&self, life: &Life) -> kube::Client {
         server::client(Arc::clone(&self.0), life.clone())
     }
 
-    /// From now on a policy engine changes each TargetGroupBinding that is written.
+    /// Starts a policy engine that changes each TargetGroupBinding that is written.
     pub fn enforce_policy(&self) {
         self.0.state().store.policy = true;
     }
@@ -240,7 +241,7 @@ impl SimulatedCluster {
         self.0.state().faults = faults;
     }
 
-    /// Creates an object of a user's.
+    /// Creates an object as a user does.
     pub fn create(&self, object: Value) -> Answer {
         let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let kind = Kind::named(text("/kind")).expect("a kind that the cluster knows");
@@ -249,7 +250,8 @@ impl SimulatedCluster {
         self.0.change(|state| state.store.create(kind, &namespace, object, now))
     }
 
-    /// Changes an object, or its status, as a user or another controller does. Nothing happens where there is none.
+    /// Changes an object or its status, as a user or another controller does. Does nothing if the object does not
+    /// exist.
     pub fn edit(&self, plural: &str, namespace: &str, name: &str, edit: impl FnOnce(&mut Value)) -> Option<Arc<Value>> {
         let kind = Kind::of(plural)?;
         self.0.change(|state| {
@@ -278,17 +280,17 @@ impl SimulatedCluster {
         self.0.state().store.get(Kind::of(plural)?, namespace, name).ok()
     }
 
-    /// All objects of a kind.
+    /// Returns all objects of a kind.
     pub fn list(&self, plural: &str) -> Vec<Arc<Value>> {
         Kind::of(plural).map(|kind| self.0.state().store.list(kind, "")).unwrap_or_default()
     }
 
-    /// All that has happened, oldest first.
+    /// Returns all events, oldest first.
     pub fn log(&self) -> Vec<Change> {
         self.0.state().store.log.clone()
     }
 
-    /// Returns true if a process has received every change of the kinds that the controller watches.
+    /// Returns true if a process has received every change of the watched kinds.
     pub fn has_heard(&self, life: &Life) -> bool {
         let state = self.0.state();
         let of_process = |stream: &&Stream| Arc::ptr_eq(&stream.life.0, &life.0);
@@ -301,12 +303,12 @@ impl SimulatedCluster {
         WATCHED.iter().all(|plural| heard.iter().any(|stream| stream.plural == *plural))
     }
 
-    /// From now on each write is compared with the lease.
+    /// Starts to compare each write with the lease.
     pub fn judge_leases(&self) {
         self.0.state().judges = true;
     }
 
-    /// Takes note of a write to AWS.
+    /// Records a write to AWS of a process that does not hold the lease.
     pub fn judge(&self, life: &Life, what: &str) {
         self.0.state().judge(life, what);
     }
@@ -316,14 +318,13 @@ impl SimulatedCluster {
         self.0.state().without_lease.clone()
     }
 
-    /// Grows with each change of any object but leases.
+    /// Returns a number that grows with each change of an object, except leases.
     pub fn version(&self) -> u64 {
         let store = &self.0.state().store;
         store.version - store.renewals
     }
 
-    /// Lets the watches of one of the kinds that the controller watches stay open and silent for a while. Returns its
-    /// plural.
+    /// Keeps the watches of one of the watched kinds open and silent for a while. Returns the plural of the kind.
     pub fn stall(&self, kind: usize, time: Duration) -> &'static str {
         let plural = WATCHED.get(kind % WATCHED.len()).expect("a remainder is less");
         self.0.change(|state| state.stalled.insert(plural, Instant::now() + time));
@@ -340,7 +341,7 @@ impl SimulatedCluster {
         self.0.connections.send_modify(|number| *number += 1);
     }
 
-    /// Ends the connections of all watches, and forgets what has happened: all begin with a list.
+    /// Ends the connections of all watches and drops the history, so that all watches start with a list.
     pub fn compact(&self) {
         {
             let mut state = self.0.state();
@@ -350,7 +351,7 @@ impl SimulatedCluster {
         self.disconnect();
     }
 
-    /// The requests since the last time, but for watches.
+    /// Returns the requests since the last call of this function, except watches.
     pub fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.0.state().requests)
     }

@@ -1,4 +1,4 @@
-//! From HTTP to the store and back, with the faults on the way.
+//! The way from HTTP to the store and back, with faults.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -24,10 +24,10 @@ pub(super) fn client(cluster: Arc<Inner>, life: Life) -> kube::Client {
     kube::Client::new(router, "default")
 }
 
-/// The time after which the real client closes a silent connection, as `start::SILENCE`.
+/// The time after which the real client closes a silent connection (`start::SILENCE`).
 const SILENCE: Duration = Duration::from_secs(320);
 
-/// The object or collection that a path names.
+/// The object or collection of a path.
 #[derive(Debug)]
 struct Target {
     kind: &'static Kind,
@@ -63,7 +63,7 @@ fn target(path: &str) -> Option<Target> {
     Some(Target { kind, namespace, name, part })
 }
 
-/// A parameter of a query. Only label selectors have anything that is written in another way in a URI.
+/// Returns a parameter of a query. Only label selectors contain characters that a URI escapes.
 fn parameter(uri: &Uri, key: &str) -> Option<String> {
     let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.into_iter().find(|(name, _)| *name == key).map(|(_, value)| {
@@ -123,11 +123,11 @@ async fn answer(cluster: Arc<Inner>, life: Life, request: HttpRequest<Body>) -> 
         (state.random.up_to(slowest), fate(&mut state, method != "GET"))
     };
     if life.is_frozen() {
-        // It would not have asked: what its timers send is lost with the connections that it had.
+        // A frozen process sends nothing; requests of its timers are lost with its connections.
         life.goes_on().await;
         return refused(&Refusal::new(500, "InternalError", "the connection was lost"));
     }
-    // A request on its way arrives, even if its sender is dead by then.
+    // A request that was sent arrives even if its sender has died in the meantime.
     tokio::time::sleep(Duration::from_micros(500) + latency / 2).await;
     if is_watch && fate == Fate::Answered {
         return watch(cluster, life, &target, &parts.uri);

@@ -1,4 +1,4 @@
-//! The objects, and the effect of creating, replacing, patching and deleting them.
+//! The objects, and the effects of creating, replacing, patching and deleting them.
 
 #![expect(
     clippy::indexing_slicing,
@@ -19,7 +19,7 @@ pub struct Kind {
     pub name: &'static str,
     /// True if changes of the spec increase `metadata.generation`.
     counts: bool,
-    /// True if the status is written by a request of its own.
+    /// True if the status is a subresource.
     status: bool,
 }
 
@@ -63,7 +63,7 @@ impl Kind {
     }
 }
 
-/// An error answer of the API server.
+/// An error response of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub code: u16,
@@ -86,14 +86,14 @@ impl Refusal {
 
 pub(super) type Answer = Result<Arc<Value>, Refusal>;
 
-/// The key of an object: plural of its kind, namespace, name.
+/// The key of an object: the plural of its kind, its namespace and its name.
 pub(super) type ObjectKey = (&'static str, String, String);
 
 /// An event of a watch.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub plural: &'static str,
-    /// `ADDED`, `MODIFIED`, `DELETED`
+    /// The type of the event: `ADDED`, `MODIFIED` or `DELETED`.
     pub verb: &'static str,
     pub object: Arc<Value>,
     pub version: u64,
@@ -106,21 +106,21 @@ impl Change {
     }
 }
 
-/// All objects, and all that has happened to them.
+/// All objects and their history.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     pub version: u64,
     objects: BTreeMap<ObjectKey, Arc<Value>>,
     pub log: Vec<Change>,
-    /// The number of times that a name has been used, so that the uid of an object depends on nothing else.
+    /// The number of objects that have had a name, the only input of an object's uid apart from its key.
     incarnations: BTreeMap<ObjectKey, u32>,
-    /// The number of changes of leases, which are renewed for ever.
+    /// The number of changes of leases, which do not end.
     pub renewals: u64,
-    /// True if a policy engine puts a label and an annotation of its own on each TargetGroupBinding that is written.
+    /// True if a policy engine adds a label and an annotation to each TargetGroupBinding that is written.
     pub policy: bool,
 }
 
-/// The part of an object that a write is for.
+/// The part of an object that a write changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Main,
@@ -140,7 +140,7 @@ fn conflict(kind: &Kind, name: &str, why: &str) -> Refusal {
     Refusal::new(409, "Conflict", message)
 }
 
-/// The API server knows no nulls, and no empty list of finalizers.
+/// Removes nulls and empty lists of finalizers, which the API server does not store.
 fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -152,7 +152,7 @@ fn without_nulls(value: &mut Value) {
     }
 }
 
-/// RFC 7386.
+/// Applies a merge patch (RFC 7386).
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -172,7 +172,7 @@ fn merge(target: &mut Value, patch: &Value) {
     *target = Value::Object(fields);
 }
 
-/// Returns the fields whose changes count as a generation.
+/// Returns the fields whose changes increase the generation.
 fn wanted(object: &Value) -> Map<String, Value> {
     let fields = object.as_object().into_iter().flatten();
     fields
@@ -195,7 +195,7 @@ pub fn is_deleting(object: &Value) -> bool {
 }
 
 impl Store {
-    /// Applies a mutating webhook to an object that is written: the annotation is another one each time.
+    /// Applies a mutating webhook to an object that is written; the annotation differs each time.
     fn enforce(&self, kind: &'static Kind, object: &mut Value) {
         if self.policy && kind.plural == "targetgroupbindings" {
             object["metadata"]["labels"]["policy.example.com/team"] = json!("shop");
@@ -207,7 +207,7 @@ impl Store {
         self.objects.get(&place(kind, namespace, name)).cloned().ok_or_else(|| not_found(kind, name))
     }
 
-    /// All objects of a kind, of one namespace where one is given.
+    /// Returns all objects of a kind, of one namespace if it is given.
     pub(super) fn list(&self, kind: &'static Kind, namespace: &str) -> Vec<Arc<Value>> {
         let all = (kind.plural, namespace.to_owned(), String::new())..;
         let here = |(place, _): &(&ObjectKey, &Arc<Value>)| {
@@ -226,7 +226,7 @@ impl Store {
         } else {
             self.objects.insert(place, Arc::clone(&object));
         }
-        // These are not watched, and there are many.
+        // These kinds are not watched, and have many objects.
         if !matches!(kind.plural, "events" | "leases" | "configmaps") {
             let at = tokio::time::Instant::now();
             let (plural, version) = (kind.plural, self.version);
@@ -235,7 +235,7 @@ impl Store {
         object
     }
 
-    /// Creates an object. A uid and a time of creation that it brings along are kept: so a world is copied.
+    /// Creates an object. Its uid and creation time are kept if it has them, so that a world can be copied.
     pub(super) fn create(&mut self, kind: &'static Kind, namespace: &str, mut object: Value, now: i64) -> Answer {
         without_nulls(&mut object);
         let no_metadata = || Refusal::new(400, "BadRequest", "metadata is missing");
@@ -280,7 +280,7 @@ impl Store {
         self.log.iter().skip(first).filter(move |change| change.plural == plural)
     }
 
-    /// Puts an object in another's place; of it only the part that the write is for.
+    /// Replaces the part of an object that the write changes.
     pub(super) fn replace(
         &mut self,
         kind: &'static Kind,
@@ -347,7 +347,7 @@ impl Store {
         Ok(self.keep(kind, place(kind, namespace, name), verb, next))
     }
 
-    /// A merge patch.
+    /// Applies a merge patch to an object.
     pub(super) fn patch(
         &mut self,
         kind: &'static Kind,
@@ -361,7 +361,7 @@ impl Store {
         self.replace(kind, namespace, name, new, part)
     }
 
-    /// Deletes an object, or marks it as being deleted while it has finalizers. `only` are the preconditions.
+    /// Deletes an object, or marks it as being deleted while it has finalizers. `only` has the preconditions.
     pub(super) fn delete(
         &mut self,
         kind: &'static Kind,
@@ -391,7 +391,7 @@ impl Store {
         Ok(self.keep(kind, place, "MODIFIED", next))
     }
 
-    /// Changes only the version of an object, as another controller does that writes something of its own.
+    /// Changes only the version of an object, as a write of another controller does.
     pub(super) fn touch(&mut self, kind: &'static Kind, namespace: &str, name: &str) {
         if let Ok(old) = self.get(kind, namespace, name) {
             self.keep(kind, place(kind, namespace, name), "MODIFIED", Value::clone(&old));

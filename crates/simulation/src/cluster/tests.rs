@@ -1,4 +1,4 @@
-//! The cluster itself, called as the controller calls it.
+//! The simulated cluster, called as the controller calls it.
 
 use std::pin::pin;
 
@@ -43,24 +43,24 @@ async fn writes_are_answered_as_an_api_server_does() {
     let first = api.get("cart").await.unwrap();
     let version = first.metadata.resource_version.clone().unwrap();
 
-    // The status is written by itself, and nothing else with it.
+    // A write of the status changes only the status.
     let status = json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": "a" }] } }, "spec": { "type": "X" } });
     let reported = api.patch_status("cart", &ours, &merge(status)).await.unwrap();
     assert_eq!((reported.status.load_balancer.ingress.len(), reported.spec.kind.as_deref()), (1, Some("ClusterIP")));
     let other = json!({ "status": null, "metadata": { "annotations": { "a": "b" } } });
     let patched = api.patch("cart", &ours, &merge(other.clone())).await.unwrap();
     assert_eq!((patched.status.load_balancer.ingress.len(), patched.metadata.uid), (1, first.metadata.uid));
-    // What changes nothing gives no new version.
+    // A write without a change does not create a new version.
     let before = cluster.version();
     api.patch("cart", &ours, &merge(other)).await.unwrap();
     assert_eq!(cluster.version(), before);
 
-    // A version that has passed, and another's UID.
+    // An old version, and the UID of another object.
     for metadata in [json!({ "resourceVersion": version, "finalizers": ["x/y"] }), json!({ "uid": "another" })] {
         assert_eq!(code(api.patch("cart", &ours, &merge(json!({ "metadata": metadata }))).await), 409);
     }
 
-    // A finalizer keeps a deleted object, no other can be added, and removing it deletes the object.
+    // A finalizer keeps a deleted object; no finalizer can be added to it, and removing the last one deletes it.
     let held = |finalizers: Value| merge(json!({ "metadata": { "finalizers": finalizers } }));
     api.patch("cart", &ours, &held(json!(["x/y"]))).await.unwrap();
     api.delete("cart", &DeleteParams::default()).await.unwrap();
@@ -70,7 +70,7 @@ async fn writes_are_answered_as_an_api_server_does() {
     assert_eq!(code(api.get("cart").await), 404);
     let verbs: Vec<&str> = cluster.log().iter().map(|change| change.verb).collect();
     assert_eq!(verbs, ["ADDED", "MODIFIED", "MODIFIED", "MODIFIED", "MODIFIED", "DELETED"]);
-    // The next of the name is another object.
+    // The next object with the name has another UID.
     let next = cluster.create(service("cart")).unwrap();
     assert_eq!(next["metadata"]["uid"], "services/shop/cart/2");
 }
@@ -144,7 +144,7 @@ async fn a_watch_brings_everything_however_it_is_broken() {
                 }
             }
             wanted = cluster.list("services").len();
-            // All may have come already.
+            // All events may have arrived already.
             while known.len() != wanted {
                 let Some(event) = stream.next().await else { break };
                 match event {

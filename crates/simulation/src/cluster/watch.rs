@@ -1,5 +1,5 @@
-//! The stream of one watch. As in a real cluster an event is never lost for ever: where one is, the connection ends and the
-//! next one begins with a list, or the error 410 does so.
+//! The stream of one watch. As in a real cluster, no event is lost permanently: after a loss, the connection ends and
+//! the next one starts with a list, or the error 410 causes one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,22 +13,22 @@ use super::{
     store::{Change, Kind, Refusal},
 };
 
-/// A watch as the API server sees it.
+/// A watch on the server's side.
 pub(super) struct Watch {
     pub cluster: Arc<Inner>,
-    /// Its number among the open ones.
+    /// The number of the watch among the open ones.
     pub number: u64,
     pub kind: &'static Kind,
     pub namespace: String,
-    /// When the API server ends it.
+    /// The time at which the API server ends the watch.
     pub until: Instant,
     pub random: Random,
-    /// The generation of its connections; all of them end when this changes.
+    /// The generation of connections; a change ends the connections of all watches.
     pub connections: u64,
     pub ended: bool,
 }
 
-/// The interval at which the version is sent when nothing happens.
+/// The interval at which the version is sent without an event.
 const BOOKMARK: Duration = Duration::from_secs(60);
 
 fn line(verb: &str, object: &Value) -> Bytes {
@@ -47,7 +47,7 @@ impl Watch {
         }))
     }
 
-    /// The last version that was sent.
+    /// Returns the last version that was sent.
     fn version(&self) -> u64 {
         self.cluster.state().streams.get(&self.number).map_or(0, |stream| stream.version)
     }
@@ -65,12 +65,12 @@ impl Watch {
         state.store.changes_after(self.kind.plural, version).find(here).cloned()
     }
 
-    /// The end of a stall that lasts.
+    /// Returns the end of a current stall.
     fn stalled_until(&self) -> Option<Instant> {
         self.cluster.state().stalled.get(self.kind.plural).copied().filter(|until| *until > Instant::now())
     }
 
-    /// The next lines, or the end of the connection.
+    /// Returns the next line, or `None` at the end of the connection.
     async fn next(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
@@ -83,13 +83,13 @@ impl Watch {
         let mut ends = self.cluster.connections.subscribe();
         let connections = self.connections;
         let bookmark = (Instant::now() + BOOKMARK).min(self.until);
-        // A stalled watch does not even get a bookmark.
+        // A stalled watch does not even send bookmarks.
         while let Some(until) = self.stalled_until() {
             tokio::select! {
                 biased;
                 _ = ends.wait_for(|now| *now != connections) => return None,
                 () = tokio::time::sleep_until(until.min(self.until)) => {}
-                // The stall may be over.
+                // The stall may have ended.
                 _ = news.changed() => {}
             }
             if Instant::now() >= self.until {
@@ -128,11 +128,11 @@ impl Watch {
             () = tokio::time::sleep_until(arrives) => {}
         }
         if self.random.chance(faults.breaks) {
-            // The event was on its way: the next connection begins after the last one that was sent.
+            // The event is lost: the next connection starts after the last one that was sent.
             return None;
         }
         if self.random.chance(faults.expires) {
-            // Silence for a while, in which everything is lost, and then the news that it was.
+            // The watch is silent while events are lost, and then ends with the error 410.
             tokio::time::sleep(self.random.up_to(Duration::from_secs(10))).await;
             self.ended = true;
             return Some(gone());

@@ -30,14 +30,14 @@ spec:
     http: {paths: [{path: /api, pathType: Prefix, backend: {service: {name: api, port: {number: 80}}}}]}
 ";
 
-/// Manifests against an account, as a command would compare them.
+/// Manifests and a simulated account, as a command would compare them.
 struct Account {
     aws: SimulatedAws,
     snapshot: Snapshot,
     config: BuildConfig,
     facts: FactStore,
     inventory: Inventory,
-    /// The questions that building has asked in all.
+    /// All fact queries that building has made.
     asked: Mutex<BTreeSet<FactQuery>>,
 }
 
@@ -137,7 +137,7 @@ async fn a_stack_is_planned_against_an_account_without_a_controller_and_without_
     assert!(!calls.is_empty() && calls.iter().all(|call| !call.is_write), "{:?}", calls.last().map(|c| &c.operation));
 }
 
-/// Notes what is asked of it, and finds the absent objects gone or not.
+/// Records its calls, and proves objects deleted or not.
 struct Applier {
     proved: bool,
     log: Mutex<Vec<&'static str>>,

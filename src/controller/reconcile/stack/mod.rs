@@ -1,5 +1,5 @@
-//! One pass over a group of Ingresses or a Service, along the one road: snapshot → desired → plan → apply → status, events,
-//! finalizers. The road itself is in [`pass`]; this is how the controller walks it, and what it tries when AWS refuses a step.
+//! One pass over a group of Ingresses or a Service: snapshot → desired → plan → apply → status, events, finalizers. The
+//! stages are in [`pass`]; this module runs them for the controller and retries when AWS refuses a step.
 
 mod proof;
 mod publish;
@@ -69,11 +69,12 @@ impl Controller {
         }
     }
 
-    /// One pass; a member whose part AWS refuses is reported and frozen, and the pass continues with the others at once.
+    /// Runs one pass. A member whose request AWS refuses is reported and frozen, and the pass continues with the others
+    /// at once.
     async fn pass(&self, stack: &StackId, membership: &mut Membership) -> Result<Outcome, PassError> {
-        // While a group is worked on, the shared security group that it may be about to use is not deleted.
+        // During a pass, the shared security group is not deleted, since the stack may be about to use it.
         let _in_use = self.backend_group_gate.read().await;
-        // Look-ups that are due are made in this pass.
+        // Look-ups that are due are part of this pass.
         self.inventory.uncertain_for(stack);
         self.freeze_unserved(stack, membership).await?;
         let mut refused = BTreeMap::new();
@@ -104,8 +105,8 @@ impl Controller {
         }
     }
 
-    /// Returns the room left since AWS has refused a step for a quota, and reports to the requesters that the change goes on in
-    /// smaller steps. `None` where those have been tried.
+    /// Returns the limits with the quota for which AWS has refused a step, and reports to the requesters that the
+    /// change continues in smaller steps. `None` if the smaller steps have been tried.
     async fn tightened_limits(
         &self,
         stack: &StackId,
@@ -129,7 +130,8 @@ impl Controller {
         Ok(Some(tightened_limits))
     }
 
-    /// Freezes the members that have gone to another group that does not serve them yet: they are still served by this one.
+    /// Freezes the members that have moved to another group but still show this stack's load balancer in their status:
+    /// the other group does not serve them yet.
     async fn freeze_unserved(&self, stack: &StackId, membership: &mut Membership) -> Result<(), PassError> {
         if membership.moving.is_empty() {
             return Ok(());
@@ -148,7 +150,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Returns whether a step failed for good, and only one of several members is to blame.
+    /// Returns true if a step failed permanently and the error belongs to one of several members.
     fn is_of_single_member(
         &self,
         stack: &StackId,
@@ -176,7 +178,7 @@ impl Controller {
             return Ok(Outcome::Again(Duration::from_secs(1)));
         };
         let reported = self.report_built(group, membership, &built);
-        // Without a stack, what there is stays as it is.
+        // Without a desired stack, the observed resources stay as they are.
         let Some(stack) = &built.stack else { return Ok(reported.unwrap_or(Outcome::Done)) };
         let observed = pass::observe(self, group, room).await?;
         if refused.is_empty() {
@@ -188,7 +190,7 @@ impl Controller {
         let (frozen, absent) = (&built.frozen, &built.absent);
         let change = Change { membership, stack, frozen, absent, observed: &observed, plan: &plan };
         match pass::carry_out(self, &change).await? {
-            // The watch is behind: it will bring the group back, this only makes sure.
+            // The watch lags behind and will queue the stack again; this retry is only a safeguard.
             CarriedOut::Unproved => return Ok(Outcome::Again(Duration::from_secs(1))),
             CarriedOut::Applied => self.queue_after(&plan),
             CarriedOut::Nothing => {}
@@ -203,7 +205,7 @@ impl Controller {
         })
     }
 
-    /// Takes note of what the plan waits for. Returns the outcome of the pass, which comes back when a wait has ended.
+    /// Records the plan's waits. Returns the outcome of the pass, with a retry at the time when a wait ends.
     fn after_waits(&self, group: &StackId, membership: &Membership, plan: &Plan, outcome: Outcome) -> Outcome {
         let due = self.waits.note(group, plan.wait(), self.replacement_hold);
         if due == Some(Due::Later(waits::DEADLINE)) && matches!(plan.wait(), Some(plan::Wait::LetIn(_))) {
@@ -226,7 +228,7 @@ impl Controller {
         }
     }
 
-    /// Runs a stage of a pass, named as aws-load-balancer-controller names it, and records how long it took.
+    /// Runs a stage of a pass, named as in aws-load-balancer-controller, and records its duration.
     pub(super) async fn timed<T>(&self, stack: &StackId, stage: &str, work: impl Future<Output = T>) -> T {
         let started = std::time::Instant::now();
         let done = Box::pin(work).await;
@@ -234,7 +236,7 @@ impl Controller {
         done
     }
 
-    /// Bindings that the plan made are worked on when their watch brings them; here only what no watch brings.
+    /// Queues the keys that depend on the plan but that no watch queues. A new binding is queued by its watch.
     fn queue_after(&self, plan: &Plan) {
         if plan.steps().iter().any(|step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. })) {
             self.queue.add(Key::NodeRules);
@@ -246,7 +248,7 @@ impl Controller {
     }
 }
 
-/// The controller of a stack, as metrics name it.
+/// Returns the controller label of a stack in metrics.
 fn label(stack: &StackId) -> &'static str {
     crate::controller::controller_label(&Key::Stack(stack.clone()))
 }

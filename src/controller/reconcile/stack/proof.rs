@@ -1,4 +1,4 @@
-//! The proofs that an object is gone, or still asks for the same, before a plan relies on it.
+//! The proofs, before a plan relies on it, that an object is deleted or its request unchanged.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,8 @@ use albatross_core::{
 };
 
 impl Controller {
-    /// Proves with the API server that objects that the plan treats as gone are gone, and that members that leave really leave.
+    /// Proves with the API server that the objects that the plan treats as deleted are deleted, and that leaving
+    /// members have left.
     pub(super) async fn proved(
         &self,
         stack: &StackId,
@@ -36,7 +37,7 @@ impl Controller {
         }
     }
 
-    /// Proves that a Service that leaves is not served any more.
+    /// Proves that a leaving Service is not managed by the controller any more.
     async fn proved_by_service(&self, name: &ObjectName, membership: &Membership) -> Result<bool, KubernetesError> {
         if membership.leaving.is_empty() {
             return Ok(true);
@@ -46,7 +47,7 @@ impl Controller {
         Ok(!fresh.is_some_and(|fresh| ours(&fresh)))
     }
 
-    /// Proves that Ingresses still ask for a load balancer that replaces another, and that those that leave really leave.
+    /// Proves that Ingresses still request the load balancer that replaces another, and that leaving members have left.
     async fn proved_by_ingresses(
         &self,
         stack: &StackId,
@@ -56,7 +57,7 @@ impl Controller {
     ) -> Result<bool, KubernetesError> {
         let replaces = |step: &plan::Step| matches!(step.action, plan::StepAction::DeleteLoadBalancer { .. });
         if !membership.members.is_empty() && plan.steps().iter().any(replaces) {
-            // The request for another load balancer has to be current still.
+            // The request for another load balancer must still be current.
             for name in &membership.members {
                 let fresh = self.kubernetes.ingress(name).await?;
                 let same = |known: &Ingress, fresh: &Ingress| {
@@ -79,7 +80,7 @@ impl Controller {
         Ok(true)
     }
 
-    /// Returns whether an Ingress that is not being deleted is of another class or group by now, judged by fresh objects.
+    /// Returns true if an Ingress that is not being deleted has another class or group now, judged by fresh objects.
     async fn left(&self, fresh: &Ingress, stack: &StackId) -> Result<bool, KubernetesError> {
         let mut snapshot = Snapshot::default();
         let classes: Vec<String> = match &fresh.class {

@@ -1,4 +1,4 @@
-//! The writes to the API server before and after a plan: finalizers and status; and the release of members that leave.
+//! The writes to the API server before and after a plan, finalizers and status, and the release of leaving members.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,7 +19,7 @@ use albatross_core::{
 };
 
 impl Controller {
-    /// Puts the group's finalizer on its members, before anything is made for them.
+    /// Adds the stack's finalizer to its members, before any resource is created for them.
     pub(super) async fn ensure_finalizer(
         &self,
         stack: &StackId,
@@ -80,7 +80,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Clears the status of a member that the stack releases, where the object stays and its kind asks for that.
+    /// Clears the status of a released member, if the object stays and its kind requires that.
     async fn clear_status(&self, stack: &StackId, name: &ObjectName) -> Result<(), KubernetesError> {
         if !self.with_snapshot(|snapshot| desired::clears_status(snapshot, stack, name)) {
             return Ok(());
@@ -91,8 +91,8 @@ impl Controller {
         }
     }
 
-    /// Publishes the load balancer's host name on a Service. Only one of type LoadBalancer has a field for it: the API server refuses
-    /// it on others, so they get an event.
+    /// Publishes the load balancer's host name on a Service. Only the type LoadBalancer has a status field for it, and
+    /// the API server rejects the field on other types; those get an event.
     async fn write_service_status(&self, name: &ObjectName, hostname: &str) -> Result<(), KubernetesError> {
         let Some(service) = self.with_snapshot(|s| s.services.get(name).cloned()) else { return Ok(()) };
         if service.kind != "LoadBalancer" {
@@ -111,7 +111,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Writes the status of the members, releases those who leave, and records the event that all is well.
+    /// Writes the status of the members, releases leaving members, and records the event of success.
     pub(super) async fn publish(
         &self,
         group: &StackId,
@@ -143,7 +143,7 @@ impl Controller {
             self.release(group, membership, stack, &observed).await?;
         } else if !membership.leaving.is_empty() {
             if !observed.is_empty() {
-                // A binding's watch brings the group back when the binding is gone; everything else is gone already.
+                // The watch queues the stack again when a binding is deleted; everything else is deleted already.
                 return Ok(if observed.bindings.is_empty() {
                     Outcome::Again(Duration::from_secs(1))
                 } else {
@@ -157,19 +157,21 @@ impl Controller {
                 return Ok(outcome);
             }
         }
-        // The result of a plan may be what another step waited for: a group in front is closed when a load balancer is gone.
+        // A step may have waited for the result of this plan: a front-end security group is deleted after its load
+        // balancer.
         let more = !plan.steps().is_empty() && !matches!(&next, Planned::Ready(next) if next.steps().is_empty());
         Ok(if more { Outcome::Again(Duration::from_secs(1)) } else { Outcome::Done })
     }
 
-    /// Releases the members of a stack of which AWS has nothing any more. Returns the outcome of the pass where it is too early.
+    /// Releases the members of a stack that has no resources in AWS any more. Returns the outcome of the pass if it is
+    /// too early.
     async fn release_stack(
         &self,
         group: &StackId,
         membership: &Membership,
         observed: &ObservedStack,
     ) -> Result<Option<Outcome>, PassError> {
-        // One that was created just now may not have been seen yet, and nothing would look after it from here on.
+        // A binding created just now may be missing from the cache, and no later pass would delete it.
         let labelled = self.kubernetes.labelled_bindings(group).await?;
         let (own, foreign): (Vec<_>, Vec<_>) = self.with_snapshot(|snapshot| {
             labelled.into_iter().partition(|binding| dependents::is_binding_of(group, binding, observed, snapshot))
@@ -197,7 +199,8 @@ impl Controller {
         Ok(None)
     }
 
-    /// Takes the finalizer off those who leave a group in which others stay, as soon as nothing of their own is left.
+    /// Removes the finalizer of members that leave a group with other members, as soon as they have no resources of
+    /// their own.
     pub(super) async fn release(
         &self,
         group: &StackId,

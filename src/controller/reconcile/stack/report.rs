@@ -1,4 +1,4 @@
-//! Events, log lines and metrics of a pass, and the outcome that a failure has.
+//! Events, log lines and metrics of a pass, and the outcomes of failures.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +19,13 @@ use albatross_core::{
 };
 
 impl Controller {
-    /// Reports what building has found. Returns the outcome of a pass that goes no further, where something is wrong.
+    /// Reports the diagnostics of building. Returns the outcome of the pass if there are errors or facts without an
+    /// answer.
     pub(super) fn report_built(&self, group: &StackId, membership: &Membership, built: &Built) -> Option<Outcome> {
         for diagnostic in &capped(&built.diagnostics) {
             self.report(diagnostic);
         }
-        // A correction in the cluster brings the stack back by itself; one in AWS does not.
+        // A fix in the cluster queues the stack again; a fix in AWS does not.
         let errors = capped(&built.diagnostics).into_iter().filter(|d| d.severity == Severity::Error);
         let mistakes = errors.map(|error| error.to_string()).collect::<Vec<_>>().join("; ");
         let unavailable = built.unavailable.join("; ");
@@ -50,7 +51,7 @@ impl Controller {
         }
     }
 
-    /// Reports steps that were carried out and are planned again, on the objects that ask for them.
+    /// Reports steps that are planned again after they were carried out, on the objects that request them.
     pub(super) fn report_repeats(
         &self,
         stack: &StackId,
@@ -74,7 +75,7 @@ impl Controller {
         (!messages.is_empty()).then(|| Outcome::Failed(messages.join("; ")))
     }
 
-    /// Reports to members that AWS refuses their part, and adds them to those whose part is refused.
+    /// Reports to members that AWS refuses their request, and adds them to the refused members.
     pub(super) fn failed_members(
         &self,
         stack: &StackId,
@@ -99,7 +100,7 @@ impl Controller {
         self.report_failure(stack, &names, error)
     }
 
-    /// Reports to those that wait for a deletion, or else to all that have a part in the stack, that AWS does not carry it out.
+    /// Reports a deletion that AWS does not carry out, to the leaving members, or to all members if none leaves.
     fn report_blocked_deletion(&self, stack: &StackId, membership: &Membership, error: &ApplyError) -> Outcome {
         let fix = error.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
         let message = format!("Deletion is blocked: {error}{fix}");
@@ -114,7 +115,7 @@ impl Controller {
 
     fn report_failure(&self, stack: &StackId, names: &[ObjectName], error: &PassError) -> Outcome {
         if !self.permit.holds() {
-            // That the lease is lost is said elsewhere, and is no fault of the objects.
+            // The loss of the lease is reported elsewhere, and is not the fault of the objects.
             tracing::info!(group = %stack, "{error}; the lease is no longer held");
             return Outcome::Failed(error.to_string());
         }
@@ -162,7 +163,7 @@ impl Controller {
         })
     }
 
-    /// Reports a diagnostic where its object's owner looks, and in the log.
+    /// Reports a diagnostic as an event on its object and in the log.
     pub(super) fn report(&self, diagnostic: &Diagnostic) {
         let object = &diagnostic.object;
         let uid = self.with_snapshot(|snapshot| match object.kind {
@@ -195,7 +196,7 @@ impl Controller {
     }
 }
 
-/// The event reason of a warning: one word a kind, so that they can be filtered.
+/// Returns the event reason of a warning, one for each kind, so that users can filter by it.
 fn warning_reason(code: Code) -> &'static str {
     match code {
         Code::UnknownAnnotation => "UnknownAnnotation",
@@ -206,8 +207,8 @@ fn warning_reason(code: Code) -> &'static str {
     }
 }
 
-/// Returns the message of the event on a binding that carries a stack's labels and is not the stack's, once the stack goes without
-/// it.
+/// Returns the message of the event on a binding with a stack's labels that the stack did not create, when the stack is
+/// deleted without it.
 pub(super) fn foreign_labels(binding: &ObjectName, stack: &StackId) -> String {
     format!(
         "TargetGroupBinding {binding} carries the labels of {}, which did not make it, so that its deletion did not wait for \

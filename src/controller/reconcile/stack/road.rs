@@ -1,4 +1,5 @@
-//! The controller on the road of [`pass`](super::super::pass): who answers facts, reads AWS and carries plans out.
+//! The controller as an implementation of the traits of [`pass`](super::super::pass): it answers facts, reads AWS and
+//! carries plans out.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +48,7 @@ impl FactSource for Controller {
         membership: &Membership,
         frozen: &BTreeSet<ObjectName>,
     ) -> Result<Fact<SecurityGroupId>, PassError> {
-        // It may be created here, and the stacks that need it have to be known first.
+        // The group may be created here, and members that need it must hold their finalizer first.
         self.ensure_finalizer(stack, membership, frozen).await?;
         Ok(Fact::Known(self.applier.ensure_backend_security_group(&self.config).await?))
     }
@@ -142,11 +143,12 @@ impl PlanApplier for Controller {
         }
         let Err(error) = applied else { return Ok(()) };
         if error.is_not_yet() {
-            // Only a deletion waits, perhaps for ever; all that serves is in place, and clients must find it.
+            // Only a deletion waits, perhaps for a long time. Everything that serves traffic is in place, so its host
+            // name is published.
             self.write_status(membership, stack, &self.observe_completely(group).await?).await?;
         }
         if error.is_not_yet() || !error.is_transient() {
-            // It may be so for long, and it concerns those who leave no more.
+            // The error may last for a long time, and it does not concern the leaving members.
             self.release(group, membership, stack, &self.observe_completely(group).await?).await?;
         }
         Err(error.into())
@@ -154,7 +156,7 @@ impl PlanApplier for Controller {
 }
 
 impl Controller {
-    /// Returns what there is of a stack, with what is known of it besides AWS.
+    /// Returns the observed state of a stack, including the state that is not read from AWS.
     pub(super) async fn observe_completely(&self, stack: &StackId) -> Result<ObservedStack, AwsError> {
         let observed = self.inventory.observe(stack).await?;
         Ok(self.complete(stack, observed))

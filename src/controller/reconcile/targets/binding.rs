@@ -1,4 +1,4 @@
-//! One binding at a time: its target group gets its desired targets.
+//! The reconciliation of one binding: its target group gets its desired targets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,7 @@ use albatross_core::targets::{
     status::{self, Report},
 };
 
-/// A notice about a binding that is no error: a Warning event.
+/// A notice about a binding that is not an error: a Warning event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// The event's reason.
@@ -46,37 +46,37 @@ pub struct Notice {
 /// The result of reconciling a binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindingOutcome {
-    /// Registered just now.
+    /// The targets registered in this pass.
     pub registered: Vec<Target>,
-    /// Deregistered just now.
+    /// The targets deregistered in this pass.
     pub deregistered: Vec<Target>,
     /// True if anything was registered, deregistered or released.
     pub changed: bool,
-    /// The notices for users.
+    /// The notices to users.
     pub notices: Vec<Notice>,
-    /// True if [`Targets::reconcile_node_rules`] has to look again.
+    /// True if [`Targets::reconcile_node_rules`] must run again.
     pub node_rules: bool,
-    /// Other bindings that may do more now than before.
+    /// The other bindings of the target group, which may make progress now.
     pub unblocked: Vec<ObjectName>,
-    /// True if the binding is gone, or released.
+    /// True if the binding is deleted or released.
     pub gone: bool,
-    /// True if the binding should be looked at again soon, so that it can get a checkpoint once its targets are stable.
+    /// True if the binding should be reconciled again soon, so that it gets a checkpoint once its targets are stable.
     pub checkpoint_pending: bool,
-    /// When to look again because a pod waits for AWS to find it healthy.
+    /// The time until the next pass, if a pod waits for AWS to report it healthy.
     pub again: Option<Duration>,
-    /// The times for which pods have waited that AWS reports healthy now.
+    /// The waiting times of the pods that AWS now reports healthy.
     pub became_ready: Vec<Duration>,
 }
 
 /// The number of times that the target type of one object is written without a pause.
 const PROMPT_WRITES: u32 = 2;
-/// The pause after that, doubled each time.
+/// The pause after that; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// When the target type of a binding was written: an operator that writes the whole spec, and removes it again, gets
-/// it ever more rarely.
+/// The writes of a binding's target type. If an operator writes the whole spec and so removes the type again and again,
+/// the pauses between the writes grow.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TargetTypeWrites {
     uid: String,
@@ -86,7 +86,7 @@ pub(crate) struct TargetTypeWrites {
 }
 
 impl TargetTypeWrites {
-    /// Returns whether to write it now, and counts it.
+    /// Returns true if the type may be written now, and counts the write.
     fn may_write(&mut self, binding: &TargetGroupBinding, now: tokio::time::Instant) -> bool {
         if self.uid != binding.uid {
             *self = Self { uid: binding.uid.clone(), ..Self::default() };
@@ -104,13 +104,13 @@ impl TargetTypeWrites {
 
 /// A binding whose target group and endpoints are known.
 struct Resolved {
-    /// With what AWS says where it leaves something out.
+    /// The binding, completed from its target group.
     binding: TargetGroupBinding,
     arn: TargetGroupArn,
     resolution: Resolution,
 }
 
-/// The field of a spec that cannot be honoured yet.
+/// Returns the field of a spec that is not supported yet.
 pub(crate) fn unsupported(spec: &TargetGroupBindingSpec) -> Option<&'static str> {
     if spec.iam_role_arn_to_assume.as_ref().is_some_and(|role| !role.is_empty()) {
         Some("iamRoleArnToAssume")
@@ -126,11 +126,12 @@ impl TargetsError {
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Brings a binding's target group to its desired targets, or releases them if the binding is deleted, and
-    /// keeps its finalizer and status. Where nothing has changed, AWS is not asked and nothing is written.
+    /// Registers and deregisters targets until a binding's target group has the desired ones, or releases all of them
+    /// if the binding is deleted; maintains its finalizer and status. If nothing has changed, the pass calls neither
+    /// AWS nor the API server.
     ///
     /// # Errors
-    /// When it could not be done, or not in full; what could be done is done.
+    /// Returns an error if a part of the work has failed; the other parts are done.
     pub async fn reconcile_binding(&self, name: &ObjectName) -> Result<BindingOutcome, TargetsError> {
         let binding = self.snapshot().target_group_bindings.get(name).cloned();
         let Some(binding) = binding else {
@@ -143,7 +144,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let stage = if binding.deleting { Stage::Cleanup } else { Stage::Reconcile };
         let result = if binding.deleting { self.clean_up(&binding).await } else { self.sync_targets(&binding).await };
         if matches!(&result, Err(Failure(_, problem)) if problem.needs_correction()) {
-            // The rules that it asked for are looked at now, and again when the binding is right.
+            // The node rules that the binding requested are reconciled now, and again when the binding is fixed.
             let mut memory = self.memory();
             let memory = memory.entry(name.clone()).or_default();
             let had_rules = memory.network.take().is_some();
@@ -162,7 +163,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 let error = TargetsError::of_binding(name, stage_of_error.unwrap_or(stage), problem);
                 if !error.is_transient() {
                     let report = Report { ready: false, reason: error.reason(), message: error.text() };
-                    // The reported error is the error itself, also where it could not be written.
+                    // The caller gets the original error, even if it could not be written.
                     let written = self.report(&binding, &report, None).await;
                     if let Err(Failure(_, status)) = &written {
                         tracing::warn!(binding = %name, error = %status, "the status could not be written");
@@ -174,7 +175,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
     }
 
-    /// Fills in what a binding leaves out, from its target group.
+    /// Fills in the fields that a binding leaves out, from its target group.
     async fn complete(&self, binding: &TargetGroupBinding) -> Result<(TargetGroupBinding, TargetGroupArn), Problem> {
         if let Some(completed) = self.completed(binding)? {
             return Ok(completed);
@@ -196,14 +197,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         completed
     }
 
-    /// As [`Self::complete`], but makes no call: `None` where AWS was not asked yet.
+    /// Fills in the fields as [`Self::complete`] does, but makes no call: `None` if AWS has not been queried yet.
     pub(crate) fn completed(
         &self,
         binding: &TargetGroupBinding,
     ) -> Result<Option<(TargetGroupBinding, TargetGroupArn)>, Problem> {
         let key = key_of(&binding.spec).ok_or(Problem::NoTargetGroup)?;
         let spec = &binding.spec;
-        // Bindings that were made by a controller, or went through a webhook, say it all.
+        // A binding that a controller created, or that went through a webhook, has all fields.
         let says_it_all = match spec.target_type {
             Some(TargetType::Instance) => true,
             Some(TargetType::Ip) => spec.ip_address_type.is_some(),
@@ -216,20 +217,20 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         known.map(|facts| with_facts(binding.clone(), &facts)).transpose()
     }
 
-    /// Invalidates the cached state of a target group that AWS says is gone.
+    /// Invalidates the cached state of a target group that AWS does not find any more.
     fn invalidate(&self, arn: &TargetGroupArn) {
         self.cloud.invalidate_targets(arn);
         self.groups().retain(|_, facts| facts.arn != *arn);
     }
 
-    /// Returns the stack that a target group was made for, and where the binding is that holds it.
+    /// Returns the stack that a target group was created for, and the namespace of the binding that holds it.
     pub(crate) async fn owner(&self, arn: &TargetGroupArn) -> Result<Option<Owner>, AwsError> {
         let tags = self.cloud.tags(arn).await?.unwrap_or_default();
         let owner = tags::made_for(&self.settings.cluster, &tags);
         Ok(owner.map(|(stack, home)| Owner { stack, home }))
     }
 
-    /// Gives the target group of a binding its desired targets, and the pods their readiness gates.
+    /// Registers and deregisters the targets of a binding's target group, and updates the readiness gates of its pods.
     async fn sync_targets(&self, binding: &TargetGroupBinding) -> Result<BindingOutcome, Failure> {
         let Resolved { binding, arn, resolution } = self.resolved(binding).await?;
         let digest = match &resolution {
@@ -269,13 +270,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             .notices
             .extend(problems.map(|report| Notice { reason: report.reason, message: report.message.clone() }));
         let report = left_out.or(missing).unwrap_or_else(Report::reconciled);
-        // Equal to what it says once more, the other controller's would keep it from looking.
+        // The foreign checkpoint must go: if the targets came to match it again, the other controller would skip its
+        // own check.
         if changes && (checkpoint.is_some() || binding.foreign_checkpoint) {
             self.write_checkpoint(&binding, None).await?;
         }
         let bound = BoundTargetGroup { binding: &binding, arn: &arn, owners: &owners };
         let carried = self.carry_out(bound, plan, &present, &mut outcome).await;
-        // A problem with some targets is no reason to leave the pods of the others waiting.
+        // A problem with some targets must not delay the pods of the others.
         let gates = match &carried {
             Err(Failure(_, Problem::TargetGroupMissing(_))) => Ok(()),
             _ if backend_missing => self.open_gates(&binding.name, OpenGateReason::BackendMissing, &mut outcome).await,
@@ -297,8 +299,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(outcome)
     }
 
-    /// Returns the binding with what it leaves to AWS, its target group and its endpoints. Only the binding that owns the target
-    /// group is resolved.
+    /// Returns the completed binding with its target group and its endpoints. Returns an error for a binding that does
+    /// not hold the target group.
     async fn resolved(&self, written: &TargetGroupBinding) -> Result<Resolved, Failure> {
         if let Some(field) = unsupported(&written.spec) {
             return Err(Problem::Unsupported(field).into());
@@ -331,8 +333,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
     }
 
-    /// Writes the target type into a binding without one, as the webhook of aws-load-balancer-controller does: pods get
-    /// readiness gates for it from then on, and aws-load-balancer-controller does not work without.
+    /// Writes the target type into a binding without one, as the webhook of aws-load-balancer-controller does: from
+    /// then on, pods get readiness gates for the binding. aws-load-balancer-controller requires the field.
     async fn write_target_type(&self, binding: &TargetGroupBinding, target_type: TargetType) {
         let now = tokio::time::Instant::now();
         if !self.permit.holds() || !self.memory().entry(binding.name.clone()).or_default().typed.may_write(binding, now)
@@ -351,7 +353,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         checkpoint.is_some_and(|checkpoint| record::counts(checkpoint, &self.terms(), digest))
     }
 
-    /// Returns the checkpoint of a binding: the watch may be behind the last write.
+    /// Returns the checkpoint of a binding. The watch may lag behind the last write.
     fn checkpoint(&self, binding: &TargetGroupBinding) -> Option<String> {
         let written = self.memory().get(&binding.name).and_then(|memory| memory.checkpoint.clone());
         let written = written.filter(|(uid, _)| *uid == binding.uid);
@@ -363,8 +365,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let remember = |checkpoint| {
             self.memory().entry(binding.name.clone()).or_default().checkpoint = Some((binding.uid.clone(), checkpoint));
         };
-        // Without an answer it may be the one or the other, and the watch may be behind. A checkpoint that is not valid is taken
-        // back before anything changes, and written again when nothing does.
+        // A write without an answer may have taken effect or not, and the watch may lag behind. The empty text stands
+        // for an unknown checkpoint, which is removed before any change and written again when there is none.
         remember(Some(String::new()));
         match self.cluster.write_checkpoint(binding, checkpoint.as_deref()).await {
             Ok(()) | Err(super::ClusterError::Gone) => {}
@@ -374,7 +376,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(())
     }
 
-    /// Makes the calls of a plan. [`safe_to_deregister`] says what is deregistered when not all could be registered.
+    /// Makes the calls of a plan. If some targets could not be registered, [`safe_to_deregister`] limits the
+    /// deregistrations.
     async fn carry_out(
         &self,
         bound: BoundTargetGroup<'_>,
@@ -415,8 +418,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Problem::TargetGroupMissing(arn.to_string()).into()
     }
 
-    /// Asks the API server itself before everything is taken away from a binding because of something that the watches do
-    /// not show.
+    /// Reads from the API server before a binding loses all targets or rules because the watches show none. Returns an
+    /// error if the API server does not confirm it.
     pub(crate) async fn prove_nothing(
         &self,
         binding: &TargetGroupBinding,
@@ -436,7 +439,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 let service = self.snapshot().services.get(&name).cloned();
                 let ready = service.and_then(|service| ready_pod(&slices, binding, &service));
                 let Some(pod) = ready.map(|pod| ObjectName::new(&name.namespace, pod)) else { return Ok(()) };
-                // Slices that another controller writes may name pods that never existed.
+                // EndpointSlices of another controller may name pods that never existed.
                 if self.cluster.has_pod(&pod).await? { Err(Problem::Behind(format!("Pod {pod}"))) } else { Ok(()) }
             }
             Resolution::Targets { .. } => {
@@ -461,7 +464,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         match self.complete(binding).await {
             Ok((binding, arn)) => {
                 let owner = self.owner(&arn).await.map_err(Problem::from)?;
-                // If another binding has the target group, that one decides over its targets.
+                // If another binding holds the target group, that one decides about the targets.
                 let holds = {
                     let snapshot = self.snapshot();
                     let bindings = Bindings::of(&arn, snapshot.target_group_bindings.values());
@@ -475,7 +478,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     self.release_targets(&binding, &arn, &mut outcome).await?;
                 }
             }
-            // Without a target group there is nothing to release.
+            // Without a target group, there are no targets to release.
             Err(Problem::NoTargetGroup | Problem::TargetGroupMissing(_) | Problem::TargetType { .. }) => {}
             Err(problem) => return Err(problem.into()),
         }
@@ -502,7 +505,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         outcome: &mut BindingOutcome,
     ) -> Result<(), Failure> {
         let trusted_targets = self.trusted_targets(binding, arn).await?;
-        // Only AWS knows the zone with which a target outside of the VPC was registered, and needs it when the target is deregistered.
+        // Only AWS knows the zone with which a target outside the VPC was registered, and deregistration requires that
+        // zone.
         let zoned = match &trusted_targets {
             Some(targets) if !targets.is_empty() => {
                 let blocks = self.blocks(binding, arn, ZoneSource::Binding).await.map_err(Problem::from)?;
@@ -521,7 +525,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 present => present.map_err(Problem::from)?,
             },
         };
-        // Other clusters' targets are in the same group; ours are those of our Service.
+        // Other clusters may have targets in the same group; those of the binding's Service belong to this cluster.
         if binding.spec.multi_cluster_target_group == Some(true) {
             let resolution = resolve(&self.snapshot(), binding).map_err(Problem::from)?;
             let ours = match resolution {
@@ -541,7 +545,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     self.invalidate(arn);
                     return Ok(());
                 }
-                // Targets that are gone themselves.
+                // The call names targets that do not exist any more.
                 Err(error) if names_targets(error.code()) && matches!(error.kind, AwsErrorKind::Refused { .. }) => {
                     tracing::warn!(binding = %binding.name, %error, "some targets could not be deregistered");
                 }
@@ -551,8 +555,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok(())
     }
 
-    /// The targets of a binding's checkpoint, where it is trusted and shows which they are: none at all, or those that the
-    /// Service has still.
+    /// Returns the targets of a binding's checkpoint, if the checkpoint is trusted and matches either no targets or the
+    /// current ones of the Service.
     async fn trusted_targets(
         &self,
         binding: &TargetGroupBinding,
@@ -570,11 +574,11 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Ok([BTreeSet::new(), of_service].into_iter().find(digest))
     }
 
-    /// Takes note when the node rules have to be computed again because of this binding.
+    /// Records that the node rules must be computed again, if the binding's input to them has changed.
     fn note_network(&self, binding: &TargetGroupBinding, resolution: &Resolution) {
         let network = binding.spec.networking.as_ref().map(|networking| {
             let mut hasher = DefaultHasher::new();
-            // Stacks wait until a generation is carried out, whatever it changes.
+            // Stacks wait until a generation is carried out, even if it changes no rules.
             binding.generation.hash(&mut hasher);
             serde_json::to_string(networking).unwrap_or_default().hash(&mut hasher);
             if let Resolution::Targets { targets, .. } = resolution {
@@ -599,13 +603,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let written = self.memory().get(&binding.name).and_then(|memory| memory.status.clone());
         let written = written.filter(|(uid, _)| *uid == binding.uid).map(|(_, status)| status);
         let next = |current| status::next(current, binding.generation, report, carried_out, Timestamp::now());
-        // Either what the watch shows says it already, or what was written last, which the watch will show.
+        // No write is needed if the watched status is current, or the last written one, which the watch will show.
         let Some(status) = next(binding.status.as_ref()) else { return Ok(()) };
         if written.as_ref().is_some_and(|written| next(Some(written)).is_none()) {
             return Ok(());
         }
         self.permit.check("UpdateStatus")?;
-        // Whether a write without an answer has taken effect, the watch will show.
+        // If a write has no answer, the watch will show if it has taken effect.
         self.memory().entry(binding.name.clone()).or_default().status = None;
         match self.cluster.write_status(binding, &status).await {
             Ok(()) => {}
@@ -634,7 +638,7 @@ fn desired_targets(binding: &ObjectName, resolution: Resolution) -> (BTreeMap<Ta
     }
 }
 
-/// Returns the report on targets that have no room.
+/// Returns the report on targets that exceed the maximum number.
 fn left_out(count: usize, max_targets: Option<usize>) -> Report {
     let message = format!(
         "{count} targets are left out: --max-targets-per-target-group allows {}",
@@ -643,7 +647,7 @@ fn left_out(count: usize, max_targets: Option<usize>) -> Report {
     Report { ready: false, reason: "FailedReconcile", message }
 }
 
-/// Fills in what a binding leaves out.
+/// Fills in the fields that a binding leaves out.
 fn with_facts(
     mut binding: TargetGroupBinding,
     facts: &TargetGroupFacts,
@@ -656,13 +660,13 @@ fn with_facts(
     Ok((binding, facts.arn.clone()))
 }
 
-/// Targets as they are named to AWS when they go: with the zone that they were registered in.
+/// Returns targets in the form in which AWS deregisters them: with the zone that they were registered in.
 fn as_registered(targets: &[Target], present: &BTreeMap<Target, TargetHealth>) -> Vec<Registration> {
     let zone = |target: &Target| present.get(target).and_then(|health| health.zone.clone());
     targets.iter().map(|target| Registration { target: target.clone(), zone: zone(target) }).collect()
 }
 
-/// A problem, and where it arose if that is not the stage of the whole.
+/// A problem, and its stage if it is not the stage of the whole pass.
 pub(crate) struct Failure(Option<Stage>, Problem);
 
 impl Failure {

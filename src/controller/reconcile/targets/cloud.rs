@@ -1,4 +1,4 @@
-//! The calls of this room to AWS, as a trait, so that tests can be AWS.
+//! The AWS calls of this module as a trait, so that tests can replace AWS.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,68 +11,69 @@ use albatross_core::{
     targets::{TargetGroupFacts, TargetGroupKey},
 };
 
-/// The calls to AWS that this room makes. What `targets` answers stays true by what is registered and deregistered here.
+/// The AWS calls of this module. The result of `targets` includes the effects of `register` and `deregister`.
 pub trait Cloud: Send + Sync + 'static {
-    /// The targets of a group.
+    /// Returns the known targets of a group.
     fn targets(
         &self,
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
-    /// The targets of a group as AWS has them at this moment, with their healths.
+    /// Reads the current targets of a group with their health from AWS.
     fn read_targets(
         &self,
         group: &TargetGroupArn,
     ) -> impl Future<Output = Result<BTreeMap<Target, TargetHealth>, AwsError>> + Send;
-    /// Returns whether a binding's checkpoint counts for the targets of its group: the group is there, and nothing about its targets
-    /// targets is known better or was invalidated.
+    /// Returns true if a binding's checkpoint can replace a read of the group's targets: the group exists, and its
+    /// targets are neither known from a read nor invalidated.
     fn checkpoint_is_trusted(&self, group: &TargetGroupArn) -> impl Future<Output = Result<bool, AwsError>> + Send;
-    /// Marks the targets of a group to be read again the next time.
+    /// Marks the targets of a group to be read again.
     fn invalidate_targets(&self, group: &TargetGroupArn);
-    /// DescribeTargetGroups of one group; `None` when there is none.
+    /// Returns a target group (DescribeTargetGroups); `None` if it does not exist.
     fn target_group(
         &self,
         key: &TargetGroupKey,
     ) -> impl Future<Output = Result<Option<TargetGroupFacts>, AwsError>> + Send;
-    /// RegisterTargets, one call.
+    /// Registers targets in one call (RegisterTargets).
     fn register(
         &self,
         group: &TargetGroupArn,
         targets: &[Registration],
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
-    /// DeregisterTargets, one call.
+    /// Deregisters targets in one call (DeregisterTargets).
     fn deregister(
         &self,
         group: &TargetGroupArn,
         targets: &[Registration],
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
-    /// The tags of a target group of this cluster's account and region; `None` where they are not known, as those of a group
-    /// in another VPC.
+    /// Returns the tags of a target group of this cluster's account and region; `None` if they are unknown, as for a
+    /// group in another VPC.
     fn tags(&self, group: &TargetGroupArn) -> impl Future<Output = Result<Option<Tags>, AwsError>> + Send;
-    /// The VPC of the cluster.
+    /// Returns the VPC of the cluster.
     fn vpc(&self) -> VpcId;
-    /// DescribeVpcs of one VPC; `None` when it is not there, or not for us to see.
+    /// Returns the CIDR blocks of a VPC (DescribeVpcs); `None` if the VPC does not exist or is not visible to the
+    /// controller.
     fn vpc_blocks(&self, vpc: &VpcId) -> impl Future<Output = Result<Option<VpcBlocks>, AwsError>> + Send;
-    /// DescribeInstances
+    /// Returns instances (DescribeInstances).
     fn instances(&self, ids: &[String]) -> impl Future<Output = Result<Vec<InstanceInfo>, AwsError>> + Send;
-    /// DescribeNetworkInterfaces of the VPC that have these addresses.
+    /// Returns the network interfaces of the VPC with these addresses (DescribeNetworkInterfaces).
     fn interfaces_by_address(
         &self,
         addresses: &[String],
     ) -> impl Future<Output = Result<Vec<InterfaceInfo>, AwsError>> + Send;
-    /// DescribeSecurityGroups
+    /// Returns security groups (DescribeSecurityGroups).
     fn security_groups(
         &self,
         ids: &[SecurityGroupId],
     ) -> impl Future<Output = Result<Vec<ObservedSecurityGroup>, AwsError>> + Send;
-    /// DescribeSecurityGroups of the VPC that carry the cluster's tag.
+    /// Returns the security groups of the VPC with the cluster's tag (DescribeSecurityGroups).
     fn cluster_security_groups(&self) -> impl Future<Output = Result<Vec<ObservedSecurityGroup>, AwsError>> + Send;
-    /// AuthorizeSecurityGroupIngress
+    /// Adds rules to a security group (AuthorizeSecurityGroupIngress).
     fn authorize(
         &self,
         group: &SecurityGroupId,
         rules: &[SecurityGroupRule],
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
-    /// RevokeSecurityGroupIngress
+    /// Removes rules from a security group (RevokeSecurityGroupIngress).
     fn revoke(
         &self,
         group: &SecurityGroupId,
@@ -80,20 +81,20 @@ pub trait Cloud: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
 }
 
-/// AWS itself.
+/// The implementation with AWS.
 pub struct LiveCloud {
     aws: AwsWriter,
     inventory: Arc<Inventory>,
 }
 
 impl LiveCloud {
-    /// Uses these clients, and keeps the inventory current.
+    /// Creates an implementation that uses these clients and keeps the inventory current.
     #[must_use]
     pub fn new(aws: AwsWriter, inventory: Arc<Inventory>) -> Self {
         Self { aws, inventory }
     }
 
-    /// Records the effect of a write of targets: known where there was an answer, to be read again where there was none.
+    /// Records the effect of a write of targets: known if there was an answer, to be read again if there was none.
     fn settle(
         &self,
         group: &TargetGroupArn,

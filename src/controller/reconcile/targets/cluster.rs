@@ -1,4 +1,4 @@
-//! The writes of this room to Kubernetes, and its few reads past the watches.
+//! The writes of this module to Kubernetes, and its few reads that bypass the watches.
 
 use std::collections::BTreeMap;
 
@@ -22,19 +22,19 @@ use albatross_core::{
 
 use albatross_core::targets::readiness::Change;
 
-/// The number of times that a write is tried again after another writer's change.
+/// The number of times that a write is retried after another client's change.
 const TRIES: u32 = 5;
 
 /// A request to the API server that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
-    /// The object is gone, or another of the same name has taken its place.
+    /// The object is deleted, or another one has its name.
     #[error("the object is gone")]
     Gone,
-    /// Others keep writing it.
+    /// Other clients keep changing the object.
     #[error("other clients keep changing the object")]
     Contended,
-    /// The API server did not answer, or not clearly: it may pass by itself.
+    /// The API server gave no answer, or no clear one: a later attempt may succeed.
     #[error("{0}")]
     Unavailable(String),
     /// Any other error.
@@ -56,21 +56,21 @@ impl From<kube::Error> for ClusterError {
     }
 }
 
-/// The requests to the API server that this room makes.
+/// The requests of this module to the API server.
 pub trait Cluster: Send + Sync + 'static {
-    /// Puts our finalizer on a binding, if it is not there; or takes it away, if it is.
+    /// Adds the controller's finalizer to a binding that lacks it, or removes it from one that has it.
     fn set_finalizer(
         &self,
         binding: &TargetGroupBinding,
         present: bool,
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
-    /// Writes a binding's checkpoint, or takes it away.
+    /// Writes a binding's checkpoint, or removes it.
     fn write_checkpoint(
         &self,
         binding: &TargetGroupBinding,
         checkpoint: Option<&str>,
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
-    /// Writes the target type of a binding that has none, which the webhook for readiness gates goes by.
+    /// Writes the target type of a binding without one, which the webhook for readiness gates reads.
     fn write_target_type(
         &self,
         binding: &TargetGroupBinding,
@@ -82,12 +82,12 @@ pub trait Cluster: Send + Sync + 'static {
         binding: &TargetGroupBinding,
         status: &TargetGroupBindingStatus,
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
-    /// Writes a condition into the status of a pod, at this time.
+    /// Writes a condition, with this time, to the status of a pod.
     fn write_condition(&self, change: &Change, now: Timestamp)
     -> impl Future<Output = Result<(), ClusterError>> + Send;
-    /// A Service, read from the API server itself: the proof that it is gone.
+    /// Reads a Service from the API server, which proves that it is deleted.
     fn service(&self, name: &ObjectName) -> impl Future<Output = Result<Option<Service>, ClusterError>> + Send;
-    /// The EndpointSlices of a Service, read from the API server itself: the proof that it has no endpoints.
+    /// Reads the EndpointSlices of a Service from the API server, which proves that it has no endpoints.
     fn endpoint_slices(
         &self,
         service: &ObjectName,
@@ -100,13 +100,13 @@ pub trait Cluster: Send + Sync + 'static {
     fn has_bindings(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
 }
 
-/// The API server itself.
+/// The implementation with the API server.
 pub struct LiveCluster {
     client: Client,
 }
 
 impl LiveCluster {
-    /// Returns a cluster that uses this client.
+    /// Creates an implementation that uses this client.
     #[must_use]
     pub fn new(client: &WriteClient) -> Self {
         Self { client: client.client() }
@@ -117,7 +117,7 @@ impl LiveCluster {
     }
 }
 
-/// Returns the desired finalizers; `None` when the object has them.
+/// Returns the desired finalizers; `None` if the object has them already.
 fn finalizers(current: &[String], present: bool) -> Option<Vec<String>> {
     let is_there = current.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
     (is_there != present).then(|| {
@@ -126,7 +126,7 @@ fn finalizers(current: &[String], present: bool) -> Option<Vec<String>> {
     })
 }
 
-/// A strategic merge patch, which changes this condition alone.
+/// Returns a strategic merge patch that changes only this condition.
 fn condition_patch(change: &Change, now: Timestamp) -> serde_json::Value {
     let Change { uid, condition, state, turns, .. } = change;
     let status = match state.status {
@@ -134,7 +134,7 @@ fn condition_patch(change: &Change, now: Timestamp) -> serde_json::Value {
         Readiness::NotReady => "False",
         Readiness::Unknown => "Unknown",
     };
-    // `null` takes away what it said before.
+    // `null` removes the previous text.
     let text = |text: &str| if text.is_empty() { serde_json::Value::Null } else { text.into() };
     let mut written = json!({
         "type": condition, "status": status, "reason": text(&state.reason), "message": text(&state.message),
@@ -151,7 +151,7 @@ impl Cluster for LiveCluster {
         let (mut current, mut version) = (binding.finalizers.clone(), binding.resource_version.clone());
         for _ in 0..TRIES {
             let Some(finalizers) = finalizers(&current, present) else { return Ok(()) };
-            // The version makes the API server refuse the patch when the list has changed meanwhile.
+            // The version makes the API server reject the patch if the list has changed in the meantime.
             let patch = json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } });
             match with_deadline(api.patch(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await {
                 Ok(_) => return Ok(()),
@@ -172,7 +172,7 @@ impl Cluster for LiveCluster {
         binding: &TargetGroupBinding,
         checkpoint: Option<&str>,
     ) -> Result<(), ClusterError> {
-        // The UID makes the API server refuse the patch for another object of the same name.
+        // The UID makes the API server reject the patch for another object with the same name.
         let mut annotations = BTreeMap::from([(CHECKPOINT, checkpoint)]);
         if binding.foreign_checkpoint && checkpoint.is_none() {
             annotations.extend(FOREIGN_CHECKPOINTS.map(|annotation| (annotation, None)));
@@ -188,7 +188,7 @@ impl Cluster for LiveCluster {
         binding: &TargetGroupBinding,
         target_type: TargetType,
     ) -> Result<(), ClusterError> {
-        // The version makes the API server refuse the patch when another client has written it meanwhile.
+        // The version makes the API server reject the patch if another client has changed the binding in the meantime.
         let metadata = json!({ "uid": binding.uid, "resourceVersion": binding.resource_version });
         let patch = json!({ "metadata": metadata, "spec": { "targetType": target_type } });
         let api = self.bindings(&binding.name);
@@ -201,7 +201,7 @@ impl Cluster for LiveCluster {
         binding: &TargetGroupBinding,
         status: &TargetGroupBindingStatus,
     ) -> Result<(), ClusterError> {
-        // The UID makes the API server refuse the patch for another object of the same name.
+        // The UID makes the API server reject the patch for another object with the same name.
         let patch = json!({ "metadata": { "uid": binding.uid }, "status": status });
         let api = self.bindings(&binding.name);
         with_deadline(api.patch_status(&binding.name.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
@@ -214,7 +214,7 @@ impl Cluster for LiveCluster {
         match with_deadline(api.patch_status(&change.pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await
         {
             Ok(_) => Ok(()),
-            // Another pod of this name.
+            // Another pod has the name.
             Err(kube::Error::Api(status)) if status.code == 409 => Err(ClusterError::Gone),
             Err(error) => Err(error.into()),
         }
@@ -268,7 +268,7 @@ mod tests {
         }
     }
 
-    /// A binding as the API server writes it.
+    /// Returns a binding in the form in which the API server returns it.
     fn wire(version: &str, uid: &str, finalizers: &[&str]) -> String {
         json!({
             "apiVersion": "elbv2.k8s.aws/v1beta1",
@@ -289,7 +289,7 @@ mod tests {
 
     async fn cluster(answer: impl Fn(&Call) -> (u16, String) + Clone + Send + Sync + 'static) -> (Fake, LiveCluster) {
         let fake = Fake::start(move |call| std::future::ready(answer(&call))).await;
-        // A TLS client needs a provider, also where no TLS is used.
+        // A client needs a TLS provider even without TLS.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::try_from(kube::Config::new(fake.endpoint.parse().unwrap())).unwrap();
         let client = WriteClient::new(client, albatross_aws::WritePermit::without_election());
@@ -318,7 +318,7 @@ mod tests {
             json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } }).to_string()
         };
         assert_eq!(patches(&fake), [patch("1", &[BINDING_FINALIZER]), patch("2", &["a/b", BINDING_FINALIZER])]);
-        // One that has it already is left alone.
+        // A binding that has the finalizer is not written.
         assert_eq!(cluster.set_finalizer(&binding("1", &[BINDING_FINALIZER]), true).await, Ok(()));
         assert_eq!(fake.calls().len(), 0);
     }

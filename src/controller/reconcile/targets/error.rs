@@ -8,27 +8,27 @@ use albatross_core::model::{ObjectName, SecurityGroupId, Target, TargetGroupArn,
 use super::{cluster::ClusterError, network_interfaces::NotLocated};
 use albatross_core::targets::{binding_owners::Denied, endpoints::UnresolvableBinding, node_rules::InvalidNetworking};
 
-/// The most targets that a message lists.
+/// The maximum number of targets that a message lists.
 const MAX_LISTED: usize = 5;
 
-/// The stage of the work on a binding.
+/// The stage of a pass over a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Putting on the finalizer.
+    /// Adding the finalizer.
     AddFinalizer,
-    /// Taking off the finalizer.
+    /// Removing the finalizer.
     RemoveFinalizer,
-    /// Registering and deregistering.
+    /// Registering and deregistering targets.
     Reconcile,
-    /// Letting the load balancer in to nodes and pods.
+    /// Allowing the load balancer's traffic to nodes and pods.
     Network,
-    /// Letting go of a deleted binding's targets.
+    /// Releasing the targets of a deleted binding.
     Cleanup,
     /// Writing the status.
     UpdateStatus,
-    /// Writing the checkpoint, or taking it away.
+    /// Writing or removing the checkpoint.
     WriteCheckpoint,
-    /// Writing the condition of a pod that waits for its load balancer.
+    /// Writing the condition of a pod that waits at a readiness gate.
     UpdatePodStatus,
 }
 
@@ -37,7 +37,7 @@ pub enum Stage {
 pub enum Subject {
     /// A binding.
     Binding(ObjectName),
-    /// A security group of nodes or pods, for no binding in particular.
+    /// A security group of nodes or pods, without a specific binding.
     SecurityGroup(SecurityGroupId),
     /// All rules on the security groups of nodes and pods.
     NodeRules,
@@ -57,9 +57,9 @@ impl fmt::Display for Subject {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{subject}: {problem}")]
 pub struct TargetsError {
-    /// With what.
+    /// The subject of the error.
     pub subject: Subject,
-    /// While doing what.
+    /// The stage in which the error occurred.
     pub stage: Stage,
     /// The problem.
     pub problem: Problem,
@@ -71,30 +71,30 @@ pub enum Problem {
     /// The binding names no target group.
     #[error("it names no target group")]
     NoTargetGroup,
-    /// Its target group is not there.
+    /// The target group of the binding does not exist.
     #[error("there is no target group `{0}` in this account and region")]
     TargetGroupMissing(String),
-    /// Its target group is of a type that takes neither pods nor nodes.
+    /// The target group has a type that accepts neither pods nor nodes.
     #[error("the target group {arn} is of type {target_type}, which takes neither pods nor nodes")]
     TargetType {
-        /// The group.
+        /// The target group.
         arn: TargetGroupArn,
-        /// Its type, in AWS's word.
+        /// The type as AWS writes it.
         target_type: String,
     },
     /// Another binding has the target group.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// A field that cannot be honoured yet.
+    /// A field of the spec is not supported yet.
     #[error("spec.{0} is not supported yet, so nothing is registered or deregistered")]
     Unsupported(&'static str),
-    /// The binding cannot mean any targets.
+    /// The binding cannot have any targets.
     #[error(transparent)]
     Unresolvable(#[from] UnresolvableBinding),
-    /// The watches and the API server do not say the same.
+    /// The API server has an object that the watches do not show yet.
     #[error("{0} has just appeared")]
     Behind(String),
-    /// AWS takes some targets and refuses others.
+    /// AWS accepts some targets and refuses others.
     #[error("{}", refused(.0))]
     RefusedTargets(Vec<(Target, AwsError)>),
     /// The location of a target cannot be determined.
@@ -105,16 +105,16 @@ pub enum Problem {
         /// The reason.
         problem: NotLocated,
     },
-    /// A security group that is to get rules is not there.
+    /// A security group that should get rules does not exist.
     #[error("the security group {0} is gone")]
     SecurityGroupGone(SecurityGroupId),
-    /// Its networking means nothing.
+    /// The networking of the binding is not valid.
     #[error(transparent)]
     Networking(#[from] InvalidNetworking),
-    /// AWS.
+    /// An AWS call failed.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// The API server.
+    /// A request to the API server failed.
     #[error("the API server: {0}")]
     Cluster(#[from] ClusterError),
 }
@@ -128,7 +128,7 @@ fn refused(targets: &[(Target, AwsError)]) -> String {
 }
 
 impl Problem {
-    /// Returns whether the error stays until a user corrects an object of the cluster, which brings the binding back.
+    /// Returns true if the error stays until a user fixes an object of the cluster, which queues the binding again.
     #[must_use]
     pub fn needs_correction(&self) -> bool {
         matches!(
@@ -139,7 +139,7 @@ impl Problem {
 }
 
 impl TargetsError {
-    /// The reason of the event, as aws-load-balancer-controller words it.
+    /// Returns the reason of the event, the same as in aws-load-balancer-controller.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self.stage {
@@ -154,7 +154,7 @@ impl TargetsError {
         }
     }
 
-    /// The binding of the event, where there is one.
+    /// Returns the binding of the event, if there is one.
     #[must_use]
     pub fn binding(&self) -> Option<&ObjectName> {
         match &self.subject {
@@ -163,7 +163,7 @@ impl TargetsError {
         }
     }
 
-    /// Returns true if the error may pass without a fix by a user: then it is not reported.
+    /// Returns true if the error may pass without a fix by a user. Such an error is not reported.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match &self.problem {
@@ -175,19 +175,20 @@ impl TargetsError {
         }
     }
 
-    /// A rule was refused on a group that has just been read, so it is its source that is not there.
+    /// Returns true if AWS refused a rule because its source does not exist: the group of the rule has just been read.
     fn names_a_group_that_is_gone(&self) -> bool {
         let gone = matches!(&self.problem, Problem::Aws(error) if error.code() == Some("InvalidGroup.NotFound"));
         gone && self.stage == Stage::Network && self.binding().is_some()
     }
 
-    /// Returns true if the lease was lost while the work ran.
+    /// Returns true if the lease was lost during the work.
     #[must_use]
     pub fn is_withheld(&self) -> bool {
         matches!(&self.problem, Problem::Aws(AwsError { kind: AwsErrorKind::Withheld, .. }))
     }
 
-    /// Returns the fix, as a sentence without a full stop; `None` where the only fix is to wait, or the message has it.
+    /// Returns the fix as a sentence without a full stop; `None` if the only fix is to wait, or the message contains
+    /// it.
     #[must_use]
     pub fn fix(&self) -> Option<String> {
         match &self.problem {
@@ -222,7 +223,7 @@ impl TargetsError {
         }
     }
 
-    /// Problem and fix in one text, for the status.
+    /// Returns the problem and the fix in one text, for the status.
     #[must_use]
     pub fn text(&self) -> String {
         match self.fix() {

@@ -1,4 +1,4 @@
-//! The simulated AWS behind the calls of this room, which are recorded, and an API server of the tests' own.
+//! The simulated AWS with recorded calls, and a fake API server for the tests of this module.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ use albatross_simulation::aws::{GivenTargetGroup, SimulatedAws};
 
 pub(super) const ARN: &str = "arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1";
 
-/// Returns the target group [`ARN`] with this name and of this type.
+/// Returns the target group [`ARN`] with this name and type.
 pub(super) fn group(name: &str, target_type: &str) -> GivenTargetGroup {
     GivenTargetGroup::new(ARN, name, target_type)
 }
@@ -50,14 +50,14 @@ pub(super) fn not_found(operation: &'static str, code: &str) -> AwsError {
 
 type Log = Arc<Mutex<Vec<String>>>;
 
-/// The calls of this room on their way to the simulated AWS.
+/// An implementation of [`Cloud`] that records its calls to the simulated AWS.
 pub(super) struct RecordingCloud {
     live: LiveCloud,
     log: Log,
 }
 
 impl RecordingCloud {
-    /// Returns one that knows nothing of this AWS yet.
+    /// Creates an implementation whose inventory is empty.
     fn new(aws: &SimulatedAws, permit: WritePermit, log: Log) -> Self {
         let reader = Arc::new(albatross_aws::testing::over(aws.client()));
         let inventory = Arc::new(Inventory::new(reader.clone(), "demo", VpcId::new("vpc-1")));
@@ -78,7 +78,7 @@ const NO_ARGUMENTS: [&str; 0] = [];
 
 impl Cloud for Arc<RecordingCloud> {
     async fn targets(&self, group: &TargetGroupArn) -> Result<BTreeMap<Target, TargetHealth>, AwsError> {
-        // Not recorded: the inventory knows them.
+        // Not recorded, since the inventory knows the targets.
         self.live.targets(group).await
     }
 
@@ -120,7 +120,7 @@ impl Cloud for Arc<RecordingCloud> {
     }
 
     async fn vpc_blocks(&self, vpc: &VpcId) -> Result<Option<VpcBlocks>, AwsError> {
-        // Not recorded: they are read once in a while, whatever else is asked.
+        // Not recorded, since the blocks are read rarely and independently of other calls.
         self.live.vpc_blocks(vpc).await
     }
 
@@ -158,19 +158,19 @@ impl Cloud for Arc<RecordingCloud> {
 #[derive(Clone, Default)]
 pub(super) struct FakeCluster {
     pub snapshot: Arc<RwLock<Snapshot>>,
-    /// The Services that the API server has, and the watches have not.
+    /// The Services that the API server has and the watches do not show.
     pub services: Arc<Mutex<Vec<Service>>>,
-    /// The same.
+    /// The EndpointSlices that the API server has and the watches do not show.
     pub slices: Arc<Mutex<Vec<EndpointSlice>>>,
-    /// The same: names of pods.
+    /// The names of the pods that the API server has and the watches do not show.
     pub pods: Arc<Mutex<BTreeSet<ObjectName>>>,
-    /// The same: whether there are nodes, and whether there are bindings.
+    /// Two flags: true if the API server has nodes, and true if it has bindings, that the watches do not show.
     pub others: Arc<Mutex<(bool, bool)>>,
     /// True if the watches show no writes.
     pub behind: bool,
-    /// The number of next writes of a status or checkpoint that take effect and are not answered.
+    /// The number of following writes of a status or checkpoint that take effect without an answer.
     pub unanswered: Arc<Mutex<usize>>,
-    /// Pods whose status cannot be written.
+    /// The pods whose status cannot be written.
     pub unwritable: Arc<Mutex<BTreeSet<ObjectName>>>,
     log: Log,
 }
@@ -205,7 +205,7 @@ impl Cluster for FakeCluster {
         binding: &TargetGroupBinding,
         checkpoint: Option<&str>,
     ) -> Result<(), ClusterError> {
-        // Only its removal is among the calls: it comes before the targets that it no longer covers.
+        // Only a removal is recorded: it precedes changes of the targets that the checkpoint does not cover any more.
         if checkpoint.is_none() {
             self.log.lock().unwrap().push("checkpoint off".to_owned());
         }
@@ -281,7 +281,7 @@ impl Cluster for FakeCluster {
     }
 }
 
-/// Both, with the room between them.
+/// The simulated AWS and the fake API server, with the tested [`Targets`] between them.
 pub(super) struct Lab {
     pub aws: SimulatedAws,
     pub cloud: Arc<RecordingCloud>,
@@ -291,7 +291,7 @@ pub(super) struct Lab {
     leads: Arc<AtomicBool>,
 }
 
-/// Returns the permit of a term that goes on as long as `leads` says so.
+/// Returns the permit of a term that lasts as long as `leads` is true.
 fn permit(leads: &Arc<AtomicBool>) -> WritePermit {
     let leads = Arc::clone(leads);
     albatross_aws::testing::permit(move || leads.load(Ordering::Acquire).then_some(Duration::MAX))
@@ -323,7 +323,7 @@ impl Lab {
         Self { aws, cloud, cluster, targets, log, leads }
     }
 
-    /// The same world before a process that knows nothing.
+    /// Starts a new process in the same world, without memory.
     pub(super) fn restart(&mut self) {
         let settings = self.targets.settings.clone();
         self.cloud = Arc::new(RecordingCloud::new(&self.aws, permit(&self.leads), self.log.clone()));
@@ -337,12 +337,12 @@ impl Lab {
         self.leads.store(false, Ordering::Release);
     }
 
-    /// Has the next call of an operation refused.
+    /// Makes AWS refuse the next call of an operation.
     pub(super) fn refuse(&self, operation: &'static str, code: &str) {
         self.aws.refuse(operation, 0, 1, code, "words");
     }
 
-    /// Has AWS throttle a registration until the client gives up, after `after` calls.
+    /// Makes AWS throttle a registration, after `after` calls, until the client gives up.
     pub(super) fn throttle(&self, after: usize) {
         self.aws.refuse("RegisterTargets", after, albatross_aws::testing::TRIES, "Throttling", "words");
     }
@@ -352,12 +352,12 @@ impl Lab {
         self.aws.registrations(ARN).iter().map(ToString::to_string).collect()
     }
 
-    /// Takes the tracked knowledge of the targets of [`ARN`] away.
+    /// Invalidates the cached targets of [`ARN`].
     pub(super) fn invalidate(&self) {
         self.cloud.live.invalidate_targets(&TargetGroupArn::new(ARN));
     }
 
-    /// Returns the calls since the last time.
+    /// Returns the calls since the last call of this function.
     pub(super) fn log(&self) -> Vec<String> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
@@ -366,7 +366,7 @@ impl Lab {
         change(&mut self.cluster.snapshot.write().unwrap());
     }
 
-    /// A Service `shop/cart`, port 80, with a ready pod at each of the addresses, on the node `n1`.
+    /// Creates a Service `shop/cart` with port 80 and a ready pod at each of the addresses, on the node `n1`.
     pub(super) fn serve(&self, addresses: &[&str]) {
         self.change(|snapshot| {
             snapshot.apply(service("cart"));
@@ -409,7 +409,7 @@ pub(super) fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
     }
 }
 
-/// A binding of `shop/cart` to [`ARN`], without networking.
+/// Returns a binding of `shop/cart` to [`ARN`], without networking.
 pub(super) fn binding(called: &str, target_type: Option<TargetType>) -> TargetGroupBinding {
     let spec = TargetGroupBindingSpec {
         target_group_arn: Some(ARN.into()),

@@ -1,4 +1,4 @@
-//! Pods that wait for their load balancer: the health of their targets in AWS is written into their status.
+//! The readiness gates of pods: the health of their targets in AWS is written to their status.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,12 +17,12 @@ use albatross_core::{
     snapshot::TargetGroupBinding,
 };
 
-/// The number of conditions written at the same time.
+/// The number of conditions written concurrently.
 const AT_ONCE: usize = 8;
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Writes the conditions of the pods that have a gate for the binding. AWS is asked only while one of them waits, and
-    /// then once in [`super::Settings::gate_pause`].
+    /// Writes the conditions of the pods that have a gate for the binding. AWS is queried only while one of them waits,
+    /// once in each [`super::Settings::gate_pause`].
     pub(crate) async fn update_readiness_gates(
         &self,
         binding: &TargetGroupBinding,
@@ -54,7 +54,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             },
             HealthQuery::Never | HealthQuery::In(_) => None,
         };
-        // Targets that AWS has lost are known by now, and registered by the next pass.
+        // Targets that AWS has lost are known by now; the next pass registers them.
         outcome.checkpoint_pending |= healths.as_ref().is_some_and(|healths| {
             let earlier: Vec<_> = pods
                 .iter()
@@ -67,7 +67,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.write_conditions(&binding.name, changes, outcome).await
     }
 
-    /// Lets every pod pass that waits for the binding.
+    /// Opens the gates of all pods that wait for the binding.
     pub(crate) async fn open_gates(
         &self,
         binding: &ObjectName,
@@ -106,7 +106,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     let written = &mut memory.entry(binding.clone()).or_default().conditions;
                     written.insert((change.uid, change.condition), change.state);
                 }
-                // Another pod has its name by now, or none.
+                // The pod was deleted; another one may have its name.
                 Err(ClusterError::Gone) => {}
                 Err(error) => drop(failure.get_or_insert(error)),
             }
@@ -114,7 +114,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         failure.map_or(Ok(()), |error| Err(Failure::at(Stage::UpdatePodStatus, error)))
     }
 
-    /// Leaves out what was written already: the watch may be behind. What it shows is remembered no longer.
+    /// Removes changes that were written already but that the watch does not show yet, and drops the memory of all
+    /// others.
     fn without_written(&self, binding: &ObjectName, changes: Vec<Change>) -> Vec<Change> {
         let mut memory = self.memory();
         let Some(memory) = memory.get_mut(binding).filter(|memory| !memory.conditions.is_empty()) else {

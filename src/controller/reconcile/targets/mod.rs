@@ -1,5 +1,5 @@
-//! TargetGroupBindings: the pods or nodes behind a Service become the targets of a target group, and the security groups
-//! of nodes and pods let the load balancer in.
+//! TargetGroupBindings: the pods or nodes behind a Service become the targets of a target group, and the security
+//! groups of nodes and pods allow the load balancer's traffic.
 
 mod binding;
 mod cloud;
@@ -42,49 +42,52 @@ use albatross_core::{
 /// The default of `--targetgroupbinding-requeue-duration`.
 pub const GATE_PAUSE: Duration = Duration::from_secs(15);
 
-/// The flags that matter here.
+/// The flags that affect targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `--cluster-name`
     pub cluster: String,
-    /// The opposite of `--disable-restricted-sg-rules`: one rule for all ports of a source, from the lowest to the highest.
+    /// The opposite of `--disable-restricted-sg-rules`: one rule for all ports of a source, from the lowest to the
+    /// highest.
     pub restricted_rules: bool,
     /// `--service-target-eni-security-group-tags`
     pub endpoint_group_tags: Tags,
-    /// `--max-targets-per-target-group`; `None` is no limit.
+    /// `--max-targets-per-target-group`; `None` means no limit.
     pub max_targets: Option<usize>,
-    /// `--targetgroupbinding-requeue-duration`: how long until AWS is asked again whether the pods that wait for it are healthy.
+    /// `--targetgroupbinding-requeue-duration`: the time between two queries of AWS for the health of pods that wait at
+    /// a readiness gate.
     pub gate_pause: Duration,
 }
 
-/// The memory of a binding from one time to the next.
+/// The state that is kept for a binding from one pass to the next.
 #[derive(Clone, Debug, Default)]
 struct Memory {
-    /// The hash of the input of its node rules when they were last computed.
+    /// The hash of the binding's input to the node rules when they were last computed.
     network: Option<u64>,
-    /// The generation that has to be corrected and for which the node rules were last made due.
+    /// The generation that needs a fix and for which the node rules were last queued.
     corrected: Option<i64>,
-    /// True while the status could not be written that says what is wrong.
+    /// True while the status that reports an error could not be written.
     unwritten: bool,
-    /// UID, and the status that was last written: the watch may be behind.
+    /// The UID, and the last written status: the watch may lag behind.
     status: Option<(String, TargetGroupBindingStatus)>,
-    /// UID, and the checkpoint that was last written or taken away.
+    /// The UID, and the last written or removed checkpoint.
     checkpoint: Option<(String, Option<String>)>,
-    /// When AWS is to be asked for the healths of its targets, while a pod waits for that.
+    /// The time of the next query for the health of targets, while a pod waits for it.
     look: Option<tokio::time::Instant>,
-    /// The conditions of pods that were written and that the watch does not show yet, by the pod's UID and the condition.
+    /// The written conditions of pods that the watch does not show yet, by the pod's UID and the condition.
     conditions: BTreeMap<(String, String), GateState>,
-    /// When the target type was written.
+    /// The writes of the target type.
     typed: binding::TargetTypeWrites,
     /// The targets that AWS refused.
     refusals: registering::Refusals,
 }
 
-/// Feeds the target groups of all bindings. Shared by all workers; one binding is never reconciled twice at the same time.
+/// The controller of the target groups of all bindings. All workers share it; a binding is never reconciled twice at
+/// the same time.
 pub struct Targets<C: Cloud = LiveCloud, K: Cluster = LiveCluster> {
     cloud: C,
     cluster: K,
-    /// Asked before everything that changes something.
+    /// The permit that is checked before every write.
     permit: WritePermit,
     snapshot: Arc<RwLock<Snapshot>>,
     settings: Settings,
@@ -93,15 +96,16 @@ pub struct Targets<C: Cloud = LiveCloud, K: Cluster = LiveCluster> {
     vpc_blocks: Mutex<BTreeMap<VpcId, (tokio::time::Instant, zones::Blocks)>>,
     node_rules: tokio::sync::Mutex<node_rule_state::State>,
     node_rules_due: AtomicBool,
-    /// The generation of each binding whose targets let in whom it lets in, or of whose targets none is known.
+    /// The generation of each binding whose targets allow all sources of its spec, or none of whose targets is known.
     opened: Mutex<BTreeMap<ObjectName, i64>>,
-    /// The terms of the lease, up to the present one, whose checkpoints count.
+    /// The terms of the lease, up to the current one, whose checkpoints count.
     terms: Mutex<RangeInclusive<i32>>,
 }
 
 impl Targets {
-    /// Uses AWS and the API server. `endpoint_group_tags` are those of
-    /// `--service-target-eni-security-group-tags`; `restricted_rules` is the opposite of `--disable-restricted-sg-rules`.
+    /// Creates an instance with AWS and the API server. `endpoint_group_tags` are those of
+    /// `--service-target-eni-security-group-tags`; `restricted_rules` is the opposite of
+    /// `--disable-restricted-sg-rules`.
     #[must_use]
     pub fn new(
         aws: AwsWriter,
@@ -118,14 +122,14 @@ impl Targets {
         Self::with(LiveCloud::new(aws, inventory), LiveCluster::new(client), permit, snapshot, settings)
     }
 
-    /// `--targetgroupbinding-requeue-duration`
+    /// Sets `--targetgroupbinding-requeue-duration`.
     #[must_use]
     pub fn with_gate_pause(mut self, pause: Duration) -> Self {
         self.settings.gate_pause = pause;
         self
     }
 
-    /// `--max-targets-per-target-group`: 0 is no limit.
+    /// Sets `--max-targets-per-target-group`; 0 means no limit.
     #[must_use]
     pub fn with_max_targets(mut self, most: usize) -> Self {
         self.settings.max_targets = (most > 0).then_some(most);
@@ -134,7 +138,7 @@ impl Targets {
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Uses the given stand-ins.
+    /// Creates an instance with the given implementations.
     #[must_use]
     pub fn with(
         cloud: C,
@@ -153,15 +157,15 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             groups: Mutex::default(),
             vpc_blocks: Mutex::default(),
             node_rules: tokio::sync::Mutex::default(),
-            // Rules from before the start may have to go.
+            // Rules from before the start may have to be removed.
             node_rules_due: AtomicBool::new(true),
             opened: Mutex::default(),
             terms: Mutex::new(0..=0),
         }
     }
 
-    /// Begins the last of these terms of the lease. Bindings get checkpoints in it, and those are trusted that were written in
-    /// any of them.
+    /// Begins the last of these terms of the lease. New checkpoints are written in that term; checkpoints of all these
+    /// terms are trusted.
     pub fn begin(&self, terms: RangeInclusive<i32>) {
         *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
     }
@@ -170,13 +174,13 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.terms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns whether the security groups of a binding's targets have the rules that it asks for. Targets that cannot be
-    /// determined, because the binding is wrong, are not waited for.
+    /// Returns true if the security groups of a binding's targets have the requested rules. Targets that cannot be
+    /// determined because the binding is not valid are not awaited.
     pub fn allows_sources(&self, binding: &albatross_core::snapshot::TargetGroupBinding) -> bool {
         binding.spec.networking.is_none() || self.opened().get(&binding.name) == Some(&binding.generation)
     }
 
-    /// Returns true if the status of a binding does not say yet what is wrong with it.
+    /// Returns true if the status of a binding does not report its current error yet.
     pub fn status_is_unwritten(&self, name: &ObjectName) -> bool {
         self.memory().get(name).is_some_and(|memory| memory.unwritten)
     }
@@ -185,14 +189,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns true if [`Self::reconcile_node_rules`] would see something that it has not seen yet.
+    /// Returns true if a change since the last [`Self::reconcile_node_rules`] may affect the node rules.
     #[must_use]
     pub fn node_rules_due(&self) -> bool {
         self.node_rules_due.load(Ordering::Acquire)
     }
 
     fn snapshot(&self) -> RwLockReadGuard<'_, Snapshot> {
-        // A task that panicked while writing has left an object as it was, or as it is.
+        // A task that panicked while writing has left each object in its old or its new state.
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,5 +1,5 @@
-//! The security group of a pod or a node: that of its network interface. Instances are read in batches and remembered;
-//! single addresses are asked for only where the instance does not have them.
+//! The security group of a pod or a node: that of its network interface. Instances are read in batches and cached;
+//! single addresses are queried only if the instance does not have them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,33 +20,34 @@ use albatross_core::targets::{
     node_rules::{UnclearGroup, endpoint_security_group},
 };
 
-/// The label of SageMaker HyperPod's nodes, whose instances are not the account's.
+/// The label of the nodes of SageMaker HyperPod, whose instances belong to another account.
 const HYPERPOD: &str = "sagemaker.amazonaws.com/compute-type";
 
-/// The place to look for a target's network interface.
+/// The place of a target's network interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum InterfaceLookup {
-    /// An instance: its primary interface.
+    /// The primary interface of an instance.
     Instance(String),
-    /// A pod on an instance: the interface with its address.
+    /// The interface of an instance with a pod's address.
     OnInstance {
-        /// `i-…`
+        /// The instance, `i-…`.
         instance: String,
-        /// The pod's UID, because addresses are given to other pods later.
+        /// The pod's UID, because its address may later belong to another pod.
         pod: String,
-        /// Its address.
+        /// The pod's address.
         address: String,
     },
-    /// A pod with its own network interface (Fargate, security groups for pods), or on a node that is not an instance here.
+    /// The interface with a pod's address: the pod has its own interface (Fargate, security groups for pods), or its
+    /// node is not an instance of this account.
     Address {
         /// The pod's UID.
         pod: String,
-        /// Its address.
+        /// The pod's address.
         address: String,
     },
 }
 
-/// Returns the place to look for a target. `None` for pods on hybrid nodes, which are behind no security group.
+/// Returns the place of a target's network interface. `None` for pods on hybrid nodes, which have no security group.
 #[must_use]
 pub(super) fn interface_lookup(snapshot: &Snapshot, id: &str, owner: &TargetOwner) -> Option<InterfaceLookup> {
     let pod = match owner {
@@ -70,16 +71,16 @@ pub(super) fn interface_lookup(snapshot: &Snapshot, id: &str, owner: &TargetOwne
     }
 }
 
-/// The reason why a target's security group is not known.
+/// The reason why a target's security group is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotLocated {
-    /// EC2 does not know the instance.
+    /// EC2 does not have the instance.
     #[error("EC2 has no instance {0} with a network interface")]
     NoInstance(String),
-    /// EC2 knows no such address in the VPC.
+    /// EC2 does not have the address in the VPC.
     #[error("no network interface of the VPC has the address {0}")]
     NoInterface(String),
-    /// It is not clear which of several groups is the right one.
+    /// The interface has several security groups, and it is unclear which one should get the rules.
     #[error(transparent)]
     Unclear(#[from] UnclearGroup),
 }
@@ -103,7 +104,7 @@ impl NotLocated {
 
 type Groups = BTreeSet<SecurityGroupId>;
 
-/// A network interface, as much of it as matters.
+/// The relevant fields of a network interface.
 #[derive(Clone, Debug)]
 struct Interface {
     primary: bool,
@@ -130,26 +131,27 @@ impl Interface {
     }
 }
 
-/// Security groups as they were last read, kept true by our own writes.
+/// The cached security groups, updated by the controller's own writes.
 pub(super) type KnownGroups = BTreeMap<SecurityGroupId, ObservedSecurityGroup>;
 
 /// The cached instances, interfaces and addresses.
 #[derive(Debug, Default)]
 pub(super) struct NetworkInterfaces {
     instances: BTreeMap<String, Vec<Interface>>,
-    /// The interfaces found apart from an instance's own answer.
+    /// The interfaces that were not found in the answer for an instance.
     found: BTreeMap<InterfaceLookup, Groups>,
 }
 
-/// The security group of each place that was asked for.
+/// The security group of each requested place.
 pub(super) type Located = BTreeMap<InterfaceLookup, Result<SecurityGroupId, NotLocated>>;
 
 impl NetworkInterfaces {
-    /// Finds the security group of each place. AWS is asked only for what is not known; what is not asked for any more is
-    /// forgotten. `groups` is read for the tags of groups where an interface is in several.
+    /// Returns the security group of each place. AWS is queried only for unknown places, and places that are not
+    /// requested any more are dropped from the cache. `groups` is filled with the groups whose tags decide for an
+    /// interface with several groups.
     ///
     /// # Errors
-    /// AWS's.
+    /// Returns the error of AWS.
     pub(super) async fn locate<C: Cloud>(
         &mut self,
         cloud: &C,
@@ -164,7 +166,7 @@ impl NetworkInterfaces {
         let unread: BTreeSet<String> =
             instances.into_iter().filter(|id| !self.instances.contains_key(*id)).cloned().collect();
         self.read_instances(cloud, &unread).await?;
-        // Interfaces come and go with the pods of a node, so an address that is not there may be there by now.
+        // The interfaces of a node change with its pods, so an instance that lacked an address is read again.
         let stale: BTreeSet<String> = wanted
             .iter()
             .filter(|place| self.groups_of(place).is_none())
@@ -193,7 +195,7 @@ impl NetworkInterfaces {
                 endpoint_security_group(&tagged, cluster, extra_tags)
             });
         }
-        // A user will tag them: they have to be read again then.
+        // Their groups are read again next time, since a user will tag them.
         for unclear in decided.values().filter_map(|decision| decision.as_ref().err()) {
             groups.retain(|id, _| !unclear.groups.contains(id));
         }
@@ -205,7 +207,7 @@ impl NetworkInterfaces {
         Ok(located.collect())
     }
 
-    /// The groups of a place's interface, as far as they are known.
+    /// Returns the groups of a place's interface, as far as they are known.
     fn groups_of(&self, place: &InterfaceLookup) -> Option<&Groups> {
         if let Some(groups) = self.found.get(place) {
             return Some(groups);
@@ -219,8 +221,8 @@ impl NetworkInterfaces {
             InterfaceLookup::OnInstance { instance, address, .. } => {
                 let interfaces = self.instances.get(instance)?;
                 let address: IpAddr = address.parse().ok()?;
-                // A single interface proves nothing for an address that it has not: with custom networking, pods are on
-                // others, in other groups, that come after the node.
+                // A single interface without the address proves nothing: with custom networking, pods are on other
+                // interfaces, with other groups, that are attached after the node has started.
                 interfaces.iter().find(|i| i.has(address)).map(|i| &i.groups).or_else(|| alike(interfaces, 2))
             }
         }
@@ -265,7 +267,7 @@ impl NetworkInterfaces {
         }
         for (place, address) in unknown {
             let found = address.parse().ok().and_then(|address: IpAddr| by_address.get(&address).copied());
-            // Better than nothing: the instance's only interface.
+            // The instance's only interface is the best guess.
             let found = found.or_else(|| alike(self.instances.get(instance(place)?)?, 1));
             if let Some(groups) = found.cloned() {
                 self.found.insert(place.clone(), groups);
@@ -282,16 +284,16 @@ fn instance(place: &InterfaceLookup) -> Option<&String> {
     }
 }
 
-/// The groups that all interfaces are in alike, if there are at least so many interfaces.
+/// Returns the groups that all interfaces have in common exactly, if there are at least `least` interfaces.
 fn alike(interfaces: &[Interface], least: usize) -> Option<&Groups> {
     let first = interfaces.first()?;
     (interfaces.len() >= least && interfaces.iter().all(|i| i.groups == first.groups)).then_some(&first.groups)
 }
 
-/// Reads the groups that are not known yet. Those that are gone are missing afterwards.
+/// Reads the groups that are not known yet. Deleted groups are missing afterwards.
 ///
 /// # Errors
-/// AWS's.
+/// Returns the error of AWS.
 pub(super) async fn read_groups<C: Cloud>(
     cloud: &C,
     known: &mut KnownGroups,

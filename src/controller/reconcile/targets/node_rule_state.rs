@@ -27,9 +27,9 @@ use albatross_core::targets::{
     node_rules::{RuleChange, RulesByGroup, TargetEndpoint, changes, combine, covers, of_binding, sources},
 };
 
-/// The number of questions that the API server is asked at once.
+/// The maximum number of concurrent reads from the API server.
 const PROOFS_AT_ONCE: usize = 16;
-/// The code of EC2's refusal of one rule too many.
+/// The code of EC2's error for one rule too many.
 const TOO_MANY_RULES: &str = "RulesPerSecurityGroupLimitExceeded";
 
 /// The cached security groups and network interfaces.
@@ -37,48 +37,50 @@ const TOO_MANY_RULES: &str = "RulesPerSecurityGroupLimitExceeded";
 pub(crate) struct State {
     interfaces: NetworkInterfaces,
     groups: KnownGroups,
-    /// All groups that may have rules of ours, also those that have to be read again.
+    /// All groups that may have rules of the controller, including those that must be read again.
     seen: BTreeSet<SecurityGroupId>,
-    /// True if the cluster's groups were read, which may have rules from before the start.
+    /// True if the groups with the cluster's tag were read, which may have rules from before the start.
     swept: bool,
-    /// The rules that each binding asked for when it was last understood: they stay while it is not.
+    /// The rules that each binding requested when it was last valid: they stay while the binding is not valid.
     understood: BTreeMap<ObjectName, RulesByGroup>,
 }
 
 /// The result of reconciling the node rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeRulesOutcome {
-    /// Added just now.
+    /// The rules added in this pass.
     pub authorized: Vec<(SecurityGroupId, SecurityGroupRule)>,
-    /// Taken away just now.
+    /// The rules removed in this pass.
     pub revoked: Vec<(SecurityGroupId, SecurityGroupRule)>,
 }
 
-/// A target of a binding: where it is, its named ports, and who it is.
+/// A target of a binding: its network interface, its named ports and its owner.
 type TargetLocation = (InterfaceLookup, Vec<PodPort>, TargetOwner);
 
-/// All rules are added on all groups before any rule is removed on any: targets may go from one group to another.
+/// The direction of a pass over all groups. All rules are added to all groups before any rule is removed, since targets
+/// may move from one group to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     Authorize,
     Revoke,
 }
 
-/// A group in one pass.
+/// A group in one pass, with its desired rules.
 struct Task<'a> {
     id: &'a SecurityGroupId,
     shall_have: &'a BTreeSet<SecurityGroupRule>,
     pass: Pass,
-    /// The rules that are not revoked.
+    /// The rules that stay.
     keep: Vec<Pin>,
 }
 
-/// Rules that are not revoked, because one of their source was not added, or they may be a binding's that is not understood.
+/// A set of rules that stay, because a rule of their source could not be added, or because they may belong to a binding
+/// whose rules are unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pin {
-    /// `None` is every source.
+    /// The source of the rules; `None` means every source.
     source: Option<Source>,
-    /// The groups that they may be on; `None` is every group.
+    /// The groups of the rules; `None` means every group.
     groups: Option<BTreeSet<SecurityGroupId>>,
 }
 
@@ -93,33 +95,34 @@ impl Pin {
     }
 }
 
-/// The rules that one binding asks for.
+/// A binding with networking, and its targets.
 struct Demand {
     binding: TargetGroupBinding,
     target_locations: Vec<TargetLocation>,
 }
 
-/// The demands of all bindings.
+/// The bindings with networking, by the state of their targets.
 #[derive(Default)]
 struct Demands {
-    /// The bindings that have targets.
+    /// The bindings with targets.
     clear: Vec<Demand>,
-    /// The bindings of which no target is known.
+    /// The bindings without known targets.
     empty: Vec<(TargetGroupBinding, Resolution)>,
-    /// The bindings that are not understood, or not yet, with the targets that they have all the same.
+    /// The bindings that are not valid or not complete yet, with the targets that are known nevertheless.
     obscure: Vec<Demand>,
-    /// The bindings among them of which AWS was not asked yet, or that wait for another binding to be made.
+    /// The bindings among `obscure` that wait for their own first pass or for the creation of another binding.
     waiting: BTreeSet<ObjectName>,
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Lets load balancers in to the nodes and pods behind all bindings with `spec.networking`, and takes away the rules that
-    /// no binding asks for any more, once every one of them is understood. Where nothing has changed, AWS is not asked.
+    /// Adds the rules that allow load balancers to reach the nodes and pods of all bindings with `spec.networking`, and
+    /// removes the rules that no binding requests, unless they may belong to a binding whose rules are unknown. If
+    /// nothing has changed, AWS is not called.
     ///
     /// # Errors
-    /// All that could not be done, never empty; what could be done is done. A binding that is not understood keeps the rules
-    /// that it had. Where those are not known, all rules of the sources that it lets in stay on the groups of its targets, or
-    /// on all groups where those are not known either and it has had targets. The caller tries again.
+    /// Returns all failures, at least one; everything else is done. A binding that is not valid keeps its last rules.
+    /// If those are unknown, all rules of its sources stay on the groups of its targets or, if those are unknown too
+    /// and it has had targets, on all groups. The caller tries again.
     pub async fn reconcile_node_rules(&self) -> Result<NodeRulesOutcome, Vec<TargetsError>> {
         let mut state = self.node_rules.lock().await;
         self.node_rules_due.store(false, Ordering::Release);
@@ -141,8 +144,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         Err(problems)
     }
 
-    /// Invalidates the cached state of security groups and network interfaces, so that drift is found the next time. What bindings
-    /// asked for when they were understood stays known.
+    /// Invalidates the cached security groups and network interfaces, so that the next pass finds drift. The last valid
+    /// rules of bindings stay known.
     pub async fn invalidate_node_rules(&self) {
         let mut state = self.node_rules.lock().await;
         let understood = std::mem::take(&mut state.understood);
@@ -187,7 +190,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         let unclear: BTreeSet<&ObjectName> = obscure.iter().map(|demand| &demand.binding.name).collect();
         understood.retain(|name, _| rules.contains_key(name) || unclear.contains(name));
         let mut failed: Vec<Pin> = refused.iter().flat_map(|demand| pins(demand, &located)).collect();
-        // Their rules stay where they are, so that their groups have to be known, also those that were invalidated.
+        // Their rules stay, so their groups must be known, including those that were invalidated.
         let had = obscure.iter().filter_map(|demand| understood.get(&demand.binding.name));
         seen.extend(had.flat_map(|rules| rules.keys().cloned()));
         read_groups(&self.cloud, groups, &*seen).await?;
@@ -210,7 +213,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         seen.retain(|id| groups.contains_key(id));
         for group in wanted.iter().filter(|(id, rules)| !rules.is_empty() && !seen.contains(*id)).map(|(id, _)| id) {
             fail(problems, &rule_requesters, group, None, &Problem::SecurityGroupGone(group.clone()));
-            // The new location of their targets is not known yet.
+            // The new groups of their targets are unknown, so the old rules stay.
             let sources = rule_requesters.get(group).into_iter().flatten().flat_map(|(_, sources)| sources);
             failed.extend(sources.cloned().map(Some).map(Pin::everywhere));
         }
@@ -225,14 +228,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         }
         for pass in [Pass::Authorize, Pass::Revoke] {
             for id in &*seen {
-                // A source that could not be allowed keeps its old rule.
+                // A source that could not be allowed keeps its old rules.
                 let task = Task { id, shall_have: wanted.get(id).unwrap_or(&none), pass, keep: failed.clone() };
                 if let Err(failure) = self.change_group(groups, &task, outcome).await {
                     if failure.error.kind == AwsErrorKind::Withheld {
                         return Err(failure.error);
                     }
                     fail(problems, &rule_requesters, id, failure.source.as_ref(), &Problem::Aws(failure.error));
-                    // A rule that could not be removed from one group is no reason to leave it on the others.
+                    // A rule that could not be removed from one group does not keep rules on other groups.
                     failed.extend((pass == Pass::Authorize).then(|| Pin::everywhere(failure.source)));
                 }
             }
@@ -248,8 +251,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         snapshot.target_group_bindings.values().map(|binding| (binding.name.clone(), binding.generation)).collect()
     }
 
-    /// Remembers that all that bindings of these generations ask for is let in, but for those with problems that may pass or that AWS
-    /// has with a rule. A security group that is full is no reason to wait: it has room when the old rules have gone.
+    /// Records the bindings of these generations whose sources are all allowed, except those with transient problems or
+    /// with a rule that AWS refused. A full security group does not count as a problem: it has room after the removal
+    /// of old rules.
     fn remember_opened(
         &self,
         asked: &BTreeMap<ObjectName, i64>,
@@ -266,8 +270,8 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         *self.opened() = complete.map(|(name, generation)| (name.clone(), *generation)).collect();
     }
 
-    /// Asks the API server itself before rules go because no binding asks for them: a watch that shows nothing may be wrong.
-    /// Answers whose rules stay because there is no proof.
+    /// Reads from the API server before rules are removed because no binding requests them, since a watch may wrongly
+    /// show nothing. Returns the rules that stay because the API server does not confirm it.
     async fn prove_unasked(
         &self,
         empty: Vec<(TargetGroupBinding, Resolution)>,
@@ -300,7 +304,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         unproved
     }
 
-    /// Returns the bindings that are refused as a whole: what another controller has set up for them stays as it is.
+    /// Returns the bindings with unsupported fields: their rules, which another controller has set, stay.
     fn refused(&self) -> Vec<Demand> {
         let snapshot = self.snapshot();
         let refused = snapshot.target_group_bindings.values().filter(|b| binding::unsupported(&b.spec).is_some());
@@ -311,14 +315,14 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         refused.filter(|binding| binding.spec.networking.is_some()).map(demand).collect()
     }
 
-    /// Returns what bindings ask for. AWS is not asked about them: what a binding leaves out, its own pass finds. Those that are
-    /// not understood are problems.
+    /// Returns the targets of bindings with networking, without AWS calls about the bindings: the pass over a binding
+    /// completes its spec. Bindings that are not valid become problems.
     async fn demands(&self, problems: &mut Vec<TargetsError>) -> Result<Demands, AwsError> {
         let asks = |binding: &&TargetGroupBinding| {
             let held = binding.finalizers.iter().any(|finalizer| finalizer == BINDING_FINALIZER);
             binding.spec.networking.is_some()
                 && binding::unsupported(&binding.spec).is_none()
-                // Until it is cleaned up, its targets are registered, and drain.
+                // The targets of a deleted binding stay registered, and then drain, until it is released.
                 && (!binding.deleting || held)
         };
         let bindings: Vec<_> = self.snapshot().target_group_bindings.values().filter(asks).cloned().collect();
@@ -359,12 +363,12 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
         task: &Task<'_>,
         outcome: &mut NodeRulesOutcome,
     ) -> Result<(), RuleFailure> {
-        // A second attempt, after reading again, for changes made by others meanwhile.
+        // A second attempt, after another read, covers changes by other clients in the meantime.
         for last in [false, true] {
             read_groups(&self.cloud, groups, [task.id]).await?;
             let Some(group) = groups.get_mut(task.id) else { return Ok(()) };
             let mut change = changes(task.shall_have, &group.ingress);
-            // A rule that another makes superfluous, as a wider range does, needs not stay.
+            // A rule that another rule covers, such as one with a wider range, may go.
             let stands = |rule: &SecurityGroupRule| {
                 task.pass == Pass::Authorize || group.ingress.iter().any(|there| there.identity() == rule.identity())
             };
@@ -373,7 +377,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                 !keeps(&task.keep, task.id, rule) || instead.iter().any(|instead| covers(instead, rule))
             });
             match task.pass {
-                // The rules to revoke are known here too: a full group needs it.
+                // The rules to remove are known in this pass too, since a full group needs them.
                 Pass::Authorize if change.authorize.is_empty() => return Ok(()),
                 Pass::Authorize => {}
                 Pass::Revoke => change.authorize.clear(),
@@ -405,9 +409,9 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
             self.permit.check("AuthorizeSecurityGroupIngress")?;
             match self.cloud.authorize(&group.id, &authorize).await {
                 Ok(()) => outcome.authorized(group, authorize),
-                // The group is full: what goes has to make room first.
+                // The group is full, so rules must be removed first.
                 Err(error) if error.code() == Some(TOO_MANY_RULES) && !revoke.is_empty() => late = authorize,
-                // One rule from a group that is gone fails the whole call.
+                // A single rule with a deleted source fails the whole call.
                 Err(AwsError { kind: AwsErrorKind::Refused { .. } | AwsErrorKind::NotFound { .. }, .. })
                     if authorize.len() > 1 =>
                 {
@@ -440,23 +444,23 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
     }
 }
 
-/// Returns the source of rules where they have the same.
+/// Returns the source that all rules have in common.
 fn only_source(rules: &[SecurityGroupRule]) -> Option<Source> {
     let source = &rules.first()?.source;
     rules.iter().all(|rule| rule.source == *source).then(|| source.clone())
 }
 
-/// The result of reading one binding.
+/// The targets of one binding.
 enum BindingDemand {
-    /// Another binding has its target group.
+    /// Another binding has the target group.
     Nothing,
     Clear(Demand),
     Empty(TargetGroupBinding, Resolution),
-    /// It is not known yet.
+    /// The targets are not known yet.
     Waits,
 }
 
-/// Returns what a binding comes to, which is completed where its target group is known.
+/// Returns the targets of a binding, which is complete if its target group is known.
 fn demand_of(
     snapshot: &Snapshot,
     by_group: &ByGroup<'_>,
@@ -466,7 +470,7 @@ fn demand_of(
     let Some((binding, arn)) = known? else { return Ok(BindingDemand::Waits) };
     let bindings = by_group.bindings(&arn);
     if bindings.denied(&binding, owner).is_some() {
-        // Until the stack has written the binding that takes over, this one's targets are those that serve.
+        // Until the stack has written the binding that takes over, the targets of this one serve.
         let has_holder = owner.is_none_or(|owner| bindings.holder(owner).is_some());
         return Ok(if has_holder { BindingDemand::Nothing } else { BindingDemand::Waits });
     }
@@ -478,7 +482,7 @@ fn demand_of(
     })
 }
 
-/// Returns where the targets of a binding are, as far as they are known.
+/// Returns the targets of a binding with their network interfaces, as far as they are known.
 fn target_locations(snapshot: &Snapshot, binding: &TargetGroupBinding) -> Vec<TargetLocation> {
     if binding.spec.target_type.is_none() {
         return Vec::new();
@@ -500,13 +504,13 @@ fn target_locations_of(snapshot: &Snapshot, targets: BTreeMap<Target, TargetOwne
     targets.into_iter().filter_map(spot).collect()
 }
 
-/// Returns whether a rule on a group stays.
+/// Returns true if a rule on a group stays.
 fn keeps(pins: &[Pin], group: &SecurityGroupId, rule: &SecurityGroupRule) -> bool {
     pins.iter().any(|pin| pin.holds(group, rule))
 }
 
-/// Returns the rules that may be a binding's of which it is not known what it asks for: those of its sources on the groups of
-/// its targets. Where those are not known, one that has never had targets has no rules either.
+/// Returns the rules that may belong to a binding whose rules are unknown: those of its sources on the groups of its
+/// targets. If the groups are unknown, a binding that has never had targets has no rules.
 fn pins(demand: &Demand, located: &Located) -> Vec<Pin> {
     let places = demand.target_locations.iter().map(|(place, ..)| located.get(place)?.as_ref().ok().cloned());
     let groups: Option<BTreeSet<SecurityGroupId>> = places.collect();
@@ -518,7 +522,7 @@ fn pins(demand: &Demand, located: &Located) -> Vec<Pin> {
     sources.map(|source| Pin { source: Some(source), groups: groups.clone() }).collect()
 }
 
-/// A change that AWS did not make, and the source of the rule that it is about, where it is about one.
+/// A change that AWS refused, and the source of its rules if they have only one.
 struct RuleFailure {
     source: Option<Source>,
     error: AwsError,
@@ -543,7 +547,7 @@ impl NodeRulesOutcome {
     }
 }
 
-/// The rules that one binding asks for. A target that is not located keeps no other from its rules.
+/// Returns the rules that one binding requests. A target without a known security group does not affect the others.
 fn rules_of(demand: &Demand, located: &Located, problems: &mut Vec<TargetsError>) -> RulesByGroup {
     let Demand { binding, target_locations } = demand;
     let mut places = Vec::new();
@@ -557,7 +561,7 @@ fn rules_of(demand: &Demand, located: &Located, problems: &mut Vec<TargetsError>
             Some(Err(_)) | None => {}
         }
     }
-    // Many pods on one node are one place, but for their ports.
+    // Pods on one node count once, unless their ports differ.
     places.sort_by(|a, b| (&a.security_group, a.ports.len()).cmp(&(&b.security_group, b.ports.len())));
     places.dedup();
     let to_pods = binding.spec.target_type == Some(TargetType::Ip);
@@ -570,7 +574,7 @@ fn rules_of(demand: &Demand, located: &Located, problems: &mut Vec<TargetsError>
     rules
 }
 
-/// The bindings that ask for rules on a security group, with the sources that they allow.
+/// The bindings that request rules on a security group, with the sources that they allow.
 type RuleRequesters = BTreeMap<SecurityGroupId, BTreeMap<ObjectName, BTreeSet<Source>>>;
 
 fn rule_requesters(rules: &BTreeMap<ObjectName, RulesByGroup>) -> RuleRequesters {
@@ -584,8 +588,8 @@ fn rule_requesters(rules: &BTreeMap<ObjectName, RulesByGroup>) -> RuleRequesters
     rule_requesters
 }
 
-/// Returns the bindings that ask for rules on a group, and allow the source where it is about one, or else no source in
-/// particular.
+/// Reports a problem on the bindings that request rules on a group and allow the source (any source if it is `None`),
+/// or on the group if there is no such binding.
 fn fail(
     problems: &mut Vec<TargetsError>,
     rule_requesters: &RuleRequesters,

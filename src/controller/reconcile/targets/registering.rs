@@ -1,4 +1,4 @@
-//! RegisterTargets: the zones of targets, and the retries of those that AWS refuses.
+//! RegisterTargets: the zones of targets, and the retries of targets that AWS refuses.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,27 +23,28 @@ use albatross_core::targets::{
     plan::{MAX_PER_CALL, Unregistered},
 };
 
-/// The most calls of one pass in addition to one for each batch, because AWS refuses some target of a batch. Eight find one of
-/// 200 that AWS does not name.
+/// The maximum number of additional calls in one pass because AWS refuses a target of a batch. Eight calls find one of
+/// 200 targets that AWS does not name.
 pub(crate) const MAX_SPLITS: usize = 16;
-/// The time until a refused target is tried again, doubled each time.
+/// The time after which a refused target is tried again; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
-/// The longest such wait.
+/// The longest such time.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// A target that AWS refused.
 #[derive(Clone, Debug)]
 struct Refusal {
     error: AwsError,
-    /// True if AWS refused the call as a whole, and not this target.
+    /// True if AWS refused the whole call instead of this target.
     of_group: bool,
-    /// The generation of the binding, and the pod or node: another is tried at once.
+    /// The generation of the binding, and the identity of the pod or node: after a change of either, the target is
+    /// tried at once.
     of: (i64, Option<String>),
     wait: Duration,
     until: Instant,
 }
 
-/// The refusals remembered from one pass to the next.
+/// The refusals that are remembered from one pass to the next.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Refusals {
     group: Option<TargetGroupArn>,
@@ -73,14 +74,14 @@ pub(crate) struct BoundTargetGroup<'a> {
     pub(crate) owners: &'a BTreeMap<Target, TargetOwner>,
 }
 
-/// The result of registering, other than the registered targets.
+/// The result of registering, except the registered targets.
 #[derive(Debug, Default)]
 pub(crate) struct Registering {
-    /// Refused now, or before and not tried again yet.
+    /// The targets that AWS refused in this pass, or in an earlier one without a retry yet.
     pub(crate) refused: Vec<(Target, AwsError)>,
-    /// The error that kept the others from being registered.
+    /// The error that stopped the registration of the other targets.
     pub(crate) failure: Option<AwsError>,
-    /// The number of targets that are missing now.
+    /// The numbers of targets that are still missing.
     pub(crate) unregistered: Unregistered,
 }
 
@@ -92,12 +93,12 @@ fn identity(snapshot: &Snapshot, owner: Option<&TargetOwner>) -> Option<String> 
     }
 }
 
-/// Returns whether AWS's code says that it is about the targets, and not about the group.
+/// Returns true if the code of AWS's error concerns the targets instead of the group.
 pub(crate) fn names_targets(code: Option<&str>) -> bool {
     matches!(code, Some("InvalidTarget" | "ValidationError" | "InvalidInstance"))
 }
 
-/// Returns whether AWS's words name a target.
+/// Returns true if AWS's error names a target.
 fn names(error: &AwsError, target: &Target) -> bool {
     let AwsErrorKind::Refused { message, .. } = &error.kind else { return false };
     let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-');
@@ -107,14 +108,14 @@ fn names(error: &AwsError, target: &Target) -> bool {
     })
 }
 
-/// The action after a call that AWS refused because of targets.
+/// The consequence of a call that AWS refused because of targets.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// These are refused; the others are tried again.
+    /// AWS refused the targets `meant`; the others are tried again.
     Refused { meant: Vec<Target>, others: Vec<Target> },
-    /// Some of them are refused: they are tried in two calls.
+    /// AWS refused some of the targets: they are tried in two calls.
     Halve(Vec<Target>, Vec<Target>),
-    /// The group takes none.
+    /// AWS refuses all targets of the group.
     Group,
 }
 
@@ -123,7 +124,7 @@ fn judge(error: &AwsError, batch: &[Target]) -> Verdict {
     if !meant.is_empty() {
         return Verdict::Refused { meant, others };
     }
-    // It may be about anything in the call: no part of it would fare better.
+    // The error may concern anything in the call, so a part of the call would fail as well.
     if error.code() == Some("ValidationError") {
         return Verdict::Group;
     }
@@ -135,8 +136,8 @@ fn judge(error: &AwsError, batch: &[Target]) -> Verdict {
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Registers what is missing, but for what AWS has refused lately. The calls are bounded: what is left then is tried by
-    /// the next pass.
+    /// Registers the missing targets except those that AWS has refused lately. The number of calls is limited; the next
+    /// pass continues.
     pub(crate) async fn register(
         &self,
         bound: BoundTargetGroup<'_>,
@@ -173,7 +174,7 @@ impl<C: Cloud, K: Cluster> Targets<C, K> {
                     done.unregistered.refused += 1;
                 }
                 Some(Refusal { error, .. }) => done.refused.push((target, error.clone())),
-                // Targets that were refused before do not delay the others.
+                // Targets that were refused before come last, so that they do not delay the others.
                 None if refusals.targets.contains_key(&target) => again.push(target),
                 None => fresh.push(target),
             }

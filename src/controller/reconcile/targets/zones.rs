@@ -1,4 +1,4 @@
-//! The Availability Zone in which an address is registered: AWS requires one for addresses outside of the target group's
+//! The Availability Zone in which an address is registered: AWS requires one for addresses outside the target group's
 //! VPC.
 
 use std::{net::IpAddr, time::Duration};
@@ -17,20 +17,20 @@ use albatross_core::targets::endpoints::TargetOwner;
 
 /// The time for which the CIDR blocks of a VPC are cached.
 const BLOCKS_KEPT: Duration = Duration::from_secs(600);
-/// The time for which a refusal over zones decides their source.
+/// The time for which the source of zones is kept after AWS has refused zones.
 pub(crate) const SOURCE_KEPT: Duration = Duration::from_secs(3600);
-/// The label of a node that names its zone.
+/// The label of a node with its zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// The source of the zones of a binding's addresses; the next is tried after AWS has refused those of the one before.
+/// The source of the zones of a binding's addresses. When AWS refuses the zones of one source, the next one is tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ZoneSource {
-    /// The blocks of `spec.vpcID`, or of the cluster's VPC, as far as they are known.
+    /// The CIDR blocks of `spec.vpcID` or of the cluster's VPC, cached.
     #[default]
     Binding,
-    /// The blocks of the target group's VPC, read again.
+    /// The CIDR blocks of the target group's VPC, read again.
     TargetGroup,
-    /// As before, and inside of the VPC the zones of the pods' nodes: Local Zones.
+    /// The same CIDR blocks and, inside the VPC, the zones of the pods' nodes (Local Zones).
     Nodes,
 }
 
@@ -50,14 +50,14 @@ pub(crate) fn is_about_zones(error: &AwsError) -> bool {
     code == "ValidationError" && message.contains("Availability Zone")
 }
 
-/// The blocks of a VPC as far as they can be seen.
+/// The CIDR blocks of a VPC, as far as they are visible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Blocks {
-    /// All of them.
+    /// All blocks.
     Known(Vec<IpNet>),
-    /// The VPC is not one of this account's: nothing of the cluster is in it.
+    /// The VPC belongs to another account: no address of the cluster is in it.
     Hidden,
-    /// The blocks may not be read.
+    /// The controller is not allowed to read the blocks.
     Unread,
 }
 
@@ -68,7 +68,7 @@ impl Blocks {
         })
     }
 
-    /// Returns whether the VPC has the address; one of which nothing is known counts as inside.
+    /// Returns true if the VPC contains the address, or if its blocks could not be read.
     fn contains(&self, address: IpAddr) -> bool {
         match self {
             Self::Known(blocks) => blocks.iter().any(|block| block.contains(&address)),
@@ -78,7 +78,7 @@ impl Blocks {
     }
 }
 
-/// The zone to register a target in; `None` for instances, and where AWS finds it by itself.
+/// Returns the zone to register a target in; `None` for instances, and for addresses whose zone AWS finds.
 pub(crate) fn zone(
     snapshot: &Snapshot,
     id: &str,
@@ -96,10 +96,10 @@ pub(crate) fn zone(
 }
 
 impl<C: Cloud, K: Cluster> Targets<C, K> {
-    /// Returns the blocks that show which of a binding's addresses are outside of its target group's VPC.
+    /// Returns the CIDR blocks that show which of a binding's addresses are outside its target group's VPC.
     ///
     /// # Errors
-    /// AWS's, but for a missing permission.
+    /// Returns the error of AWS, except for a missing permission.
     pub(crate) async fn blocks(
         &self,
         binding: &TargetGroupBinding,

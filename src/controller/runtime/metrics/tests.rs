@@ -39,7 +39,7 @@ fn exposition() {
     metrics.cached("ingress", 7);
     let [namespace, service, target_group] = ["shop", "web", "targetgroup/a/1"].map(str::to_owned);
     metrics.target_groups([TargetGroupInfo { namespace, service, target_group }]);
-    // Label sets come in any order, and a few of the buckets show enough.
+    // Label sets come in any order, and a few of the buckets are enough.
     let text = metrics.encode().unwrap();
     let mut lines: Vec<&str> = text
         .lines()
@@ -232,7 +232,7 @@ fn who_is_worked_on_most_is_shown_after_the_time_in_which_that_is_counted() {
     awslbc_controller_top_talkers{controller="ingress",namespace="shop",name="c"} 2
     awslbc_controller_top_talkers{controller="ingress",namespace="shop",name="d"} 2
     "#);
-    // Nothing happened for a whole window.
+    // No pass happened in a whole window.
     talk("next", 600);
     assert_eq!(shown(), [""; 0]);
 }

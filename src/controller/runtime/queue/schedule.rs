@@ -1,4 +1,4 @@
-//! The decisions of the queue: which key is next, and when.
+//! The decisions of the queue: the next key, and the time at which it runs.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -13,15 +13,15 @@ use albatross_core::{dependents::Key, model::StackId};
 pub(super) const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 pub(super) const LONGEST_NOT_YET: Duration = Duration::from_secs(15);
-/// Changes of this age still count as such when a term begins: they fell into the time without a leader.
+/// The age up to which changes are kept when a term begins: they may have happened while no replica led.
 pub(super) const RECENT: Duration = Duration::from_secs(60);
 
-/// Keys that share workers.
+/// The kinds of keys that share workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Lane {
     /// Bindings and the rules of nodes.
     Targets,
-    /// Load balancers: a pass may take minutes while AWS throttles.
+    /// Load balancers; a pass over one may take minutes while AWS throttles.
     LoadBalancers,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn lane(key: &Key) -> Lane {
     }
 }
 
-/// Returns whether one pass over the key covers all objects, so that it has no tenant's turn.
+/// Returns true if one pass over the key covers all objects, so that the key belongs to no tenant.
 pub(super) fn is_of_all(key: &Key) -> bool {
     matches!(key, Key::NodeRules | Key::BackendSecurityGroup)
 }
@@ -45,47 +45,49 @@ pub(super) fn namespace_of(key: &Key) -> &str {
     }
 }
 
-/// The reason for which a key is wanted, and the tenants that want it.
+/// The reason why a key is queued, and the tenants that queued it.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) cause: QueueReason,
-    /// The key's own namespace, or where it is of several those whose objects changed: it has the earliest of their turns.
+    /// The key's own namespace or, for a key of several namespaces, those whose objects changed: the key has the
+    /// earliest of their turns.
     pub(super) tenants: BTreeSet<String>,
     pub(super) since: Instant,
 }
 
 impl Wanted {
     fn new(key: &Key, tenant: &str, cause: QueueReason, since: Instant) -> Self {
-        // Changes by others of a key take no turn of theirs.
+        // A key with its own namespace takes a turn of that namespace, even if an object of another one changed.
         let own = Some(namespace_of(key)).filter(|own| !own.is_empty());
         Self { cause, tenants: [own.unwrap_or(tenant).to_owned()].into(), since }
     }
 }
 
-/// A key that is being worked on.
+/// A key that is running.
 #[derive(Debug)]
 pub(super) struct Running {
-    /// Set when it was wanted once more meanwhile.
+    /// True if the key was queued again while it runs.
     pub(super) again: bool,
     pub(super) wanted: Wanted,
 }
 
-/// The place of a key in its lane: by cause, then by its tenant's turn, then by arrival.
+/// The position of a key in its lane: by reason, then by the tenant's turn, then by arrival.
 pub(super) type QueuePosition = (QueueReason, u64, u64);
 
-/// Turns of the tenants among keys of one lane and cause: the n-th waiting key of a tenant has the n-th turn from now.
+/// The turns of the tenants among keys of one lane and reason: the n-th waiting key of a tenant has the n-th turn from
+/// now.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     pub(super) now: u64,
-    /// By tenant: its last turn, and how many keys of it wait.
+    /// The last turn of each tenant, and the number of its waiting keys.
     pub(super) last: HashMap<String, (u64, usize)>,
-    /// The last turn of all that wait.
+    /// The highest turn that has been given.
     pub(super) highest: u64,
 }
 
 impl Turns {
-    /// Returns the next turn of a key, and the tenant whose turn it is. Changed rules of nodes come first; anything else that
-    /// is of all objects comes after them.
+    /// Returns the turn of a key, and the tenant that has it. A change of the rules of nodes comes first; other keys
+    /// without a tenant come after all waiting keys.
     fn next(&self, key: &Key, wanted: &Wanted) -> (u64, Option<String>) {
         if is_of_all(key) {
             let is_first = *key == Key::NodeRules && wanted.cause == QueueReason::Change;
@@ -115,25 +117,25 @@ impl Turns {
     }
 }
 
-/// The queue's decisions, with the time given from outside.
+/// The state of the queue and its decisions; the caller provides the time.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     pub(super) ready: BTreeMap<Lane, BTreeMap<QueuePosition, Key>>,
-    /// The places of the keys in `ready`, and whose turns they use.
+    /// The positions of the keys in `ready`, and the tenants whose turns they use.
     pub(super) waiting: HashMap<Key, (QueuePosition, Option<String>)>,
     pub(super) turns: HashMap<(Lane, QueueReason), Turns>,
     pub(super) running: HashMap<Key, Running>,
-    /// The reason for which each key is wanted that waits, pauses, or is wanted again while it runs.
+    /// The reason for each key that waits, is delayed, or was queued again while it runs.
     pub(super) wanted: HashMap<Key, Wanted>,
     pub(super) delayed: BTreeMap<(Instant, u64), Key>,
     pub(super) delayed_until: HashMap<Key, (Instant, u64)>,
     pub(super) failures: HashMap<Key, (u32, String)>,
-    /// When a key that pauses after a failure, or the rules of nodes, may be worked on again at the earliest.
+    /// The earliest time at which a key may run again after a failure, or the rules of nodes after any pass.
     pub(super) resting: HashMap<Key, Instant>,
-    /// Keys whose pause an event has shortened: that they fail again does not make their pauses longer.
+    /// The keys whose delay a change has shortened: another failure does not make their delays longer.
     pub(super) hurried: HashSet<Key>,
     pub(super) arrivals: u64,
-    /// The number of keys of each lane that may run at once; a lane without a number has no limit.
+    /// The maximum number of running keys in each lane; a lane without an entry has no limit.
     pub(super) most: BTreeMap<Lane, usize>,
 }
 
@@ -148,7 +150,7 @@ impl Schedule {
         let cause = wanted.cause;
         let (turn, tenant) = self.turns.entry((lane, cause)).or_default().next(&key, &wanted);
         if let Some((place, _)) = self.waiting.get(&key) {
-            // Wanted for something more urgent, or by a tenant whose turn is earlier.
+            // The key moves only if the reason is more urgent or the turn is earlier.
             if (cause, turn) >= (place.0, place.1) {
                 return;
             }
@@ -161,7 +163,7 @@ impl Schedule {
         self.waiting.insert(key, (place, tenant));
     }
 
-    /// Takes a key out of its lane.
+    /// Removes a key from its lane.
     fn leave(&mut self, key: &Key) {
         let Some((place, tenant)) = self.waiting.remove(key) else { return };
         let lane = lane(key);
@@ -203,8 +205,8 @@ impl Schedule {
         }
     }
 
-    /// Something has happened to a key, so a long pause has lost its reason; but while AWS fails, and pods come and go, it
-    /// is tried no more often than after the shortest.
+    /// Runs a key earlier because an object has changed. After a failure, the shortest pause still applies, so that
+    /// frequent changes (pods come and go) do not multiply the calls while AWS fails.
     fn hurry(&mut self, key: Key, now: Instant) {
         match self.resting.get(&key).copied().filter(|until| *until > now) {
             Some(until) => {
@@ -220,7 +222,8 @@ impl Schedule {
         }
     }
 
-    /// Returns the first key of a lane for which there is a worker. One worker of several is kept for changes.
+    /// Returns the first key of a lane, if a worker is free for it. If there are several workers, one is reserved for
+    /// changes.
     fn first(&self, lane: Lane) -> Option<Key> {
         let (place, key) = self.ready.get(&lane)?.first_key_value()?;
         let running = || self.running.iter().filter(|(key, _)| self::lane(key) == lane);
@@ -234,7 +237,7 @@ impl Schedule {
         Some(key.clone())
     }
 
-    /// The next key and why it is to be worked on, or when the next pause ends.
+    /// Returns the next key and the reason why it is queued, or the time at which the next delay ends.
     pub(super) fn take(&mut self, now: Instant) -> Result<(Key, QueueReason), Option<Instant>> {
         while let Some((&at, _)) = self.delayed.first_key_value().filter(|((due, _), _)| *due <= now) {
             if let Some(key) = self.delayed.remove(&at) {
@@ -270,7 +273,7 @@ impl Schedule {
         let failures = self.failures.get(key).map_or(0, |(n, _)| if hurried { n.saturating_sub(1) } else { *n });
         self.resting.remove(key);
         if *key == Key::NodeRules {
-            // One run covers all bindings that ask for it meanwhile.
+            // One pass covers all bindings that queue it in the meantime.
             self.resting.insert(key.clone(), now + SHORTEST_PAUSE);
         }
         let after = match outcome {

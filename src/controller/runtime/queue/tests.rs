@@ -56,7 +56,7 @@ fn a_change_counts_until_a_pass_has_finished_with_it() {
     schedule.wants(group("a"), QueueReason::Resync, now);
     assert_eq!(schedule.take(now), Ok((group("a"), QueueReason::Resync)));
     assert_eq!(again(&mut schedule, &Outcome::Failed("no".into()), &mut now), Ok(QueueReason::Resync));
-    // Both, in whatever order, are a change; also when it happens while a resync is under way.
+    // A resync and a change, in any order, count as a change, even if the change happens during the resync.
     schedule.wants(group("a"), QueueReason::Change, now);
     schedule.wants(group("a"), QueueReason::Resync, now);
     for outcome in [Outcome::Done, Outcome::Failed("no".into()), Outcome::NotYet] {
@@ -118,7 +118,7 @@ fn namespaces_take_turns() {
     assert_eq!(schedule.take(now), Ok((service("flood", "1"), QueueReason::Change)));
     schedule.wants(service("shop", "a"), QueueReason::Change, now);
     schedule.wants(service("shop", "b"), QueueReason::Change, now);
-    // A group of several namespaces has the turn of the object that changed.
+    // A group of several namespaces has the turn of the namespace whose object changed.
     schedule.add(group("both"), "flood", QueueReason::Change, now);
     schedule.add(group("both"), "team", QueueReason::Change, now);
     schedule.wants(Key::BackendSecurityGroup, QueueReason::Change, now);
@@ -142,7 +142,8 @@ fn namespaces_take_turns() {
 #[test]
 fn who_touches_a_key_while_it_runs_puts_nobody_behind() {
     let now = Instant::now();
-    // A group of several namespaces has the earliest turn of all that changed it; a Service has that of its namespace, too.
+    // A group of several namespaces has the earliest turn of the namespaces whose objects changed; a Service has the
+    // turn of its own namespace.
     for (key, owner) in [(group("both"), "team"), (service("shop", "a"), "flood")] {
         let mut schedule = Schedule::default();
         schedule.add(key.clone(), owner, QueueReason::Change, now);
@@ -188,7 +189,7 @@ fn rules_of_nodes_come_before_a_backlog_of_bindings_and_rest_between_two_runs() 
         taken += 1;
         match key {
             Key::NodeRules => runs.push(taken),
-            // Each has another port, for example.
+            // Each binding has another port, for example.
             _ => schedule.wants(Key::NodeRules, QueueReason::Change, now),
         }
         now += Duration::from_millis(10);
@@ -211,7 +212,7 @@ fn a_flood_of_one_namespace_holds_no_other_up() {
         let mut before = Vec::new();
         loop {
             let (key, _) = schedule.take(now).unwrap();
-            // A key that was worked on is edited again at once, and goes to the end.
+            // The processed key is edited again at once and goes to the end.
             schedule.wants(key.clone(), QueueReason::Change, now);
             schedule.done(&key, &Outcome::Done, now);
             match key == service("shop", "a") {
@@ -248,7 +249,7 @@ fn resyncs_leave_a_worker_for_changes() {
     assert_eq!(take_all(&mut schedule, now), [group("edited")]);
     schedule.done(&group("a"), &Outcome::Done, now);
     assert_eq!(take_all(&mut schedule, now), [group("c")]);
-    // If there is one worker, resyncs are worked on as well.
+    // A single worker also runs resyncs.
     let mut schedule = Schedule { most: BTreeMap::from([(Lane::LoadBalancers, 1)]), ..Schedule::default() };
     schedule.wants(group("a"), QueueReason::Resync, now);
     assert_eq!(take_all(&mut schedule, now), [group("a")]);
@@ -281,7 +282,7 @@ fn events_shorten_a_pause_and_make_no_later_one_longer() {
     schedule.wants(binding("x"), QueueReason::Change, now);
     assert_eq!(schedule.take(now), Ok((binding("x"), QueueReason::Change)));
     let second = Duration::from_secs(1);
-    // Pods come and go all the time while AWS fails: some before the shortest pause is over, some during the attempt.
+    // Pods come and go while AWS fails: some during the shortest pause, some during the attempt.
     for _ in 0..20 {
         schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
         schedule.wants(binding("x"), QueueReason::Change, now + Duration::from_millis(10));
@@ -292,14 +293,14 @@ fn events_shorten_a_pause_and_make_no_later_one_longer() {
     }
     schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
     assert_eq!(schedule.take(now), Err(Some(now + second)));
-    // Left alone, the pauses grow from where they were.
+    // Without further changes, the pauses grow from their last length.
     now += second;
     for seconds in [1, 2, 4] {
         assert_eq!(schedule.take(now), Ok((binding("x"), QueueReason::Change)));
         schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
         now += Duration::from_secs(seconds);
     }
-    // A pause that was longer than the shortest ends at once.
+    // A change ends a pause that is longer than the shortest one.
     assert_eq!(schedule.take(now), Ok((binding("x"), QueueReason::Change)));
     schedule.done(&binding("x"), &Outcome::Failed("no".into()), now);
     schedule.wants(binding("x"), QueueReason::Change, now + second * 3);

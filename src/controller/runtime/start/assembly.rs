@@ -1,4 +1,4 @@
-//! A controller for one term of the lease, put together from its parts.
+//! The assembly of a controller for one term of the lease.
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +33,7 @@ use albatross_core::{
     snapshot::Snapshot,
 };
 
-/// The state that goes on from term to term: what the cluster is known to hold, and the keys that its changes bring.
+/// The state that outlives terms: the snapshot of the cluster, and the queue of the keys that its changes affect.
 #[derive(Clone)]
 pub struct Watched {
     pub snapshot: Arc<RwLock<Snapshot>>,
@@ -51,7 +51,7 @@ impl Watched {
     }
 }
 
-/// The parts of a controller.
+/// The parts from which a controller is assembled.
 #[derive(Clone)]
 pub struct Parts {
     pub watched: Watched,
@@ -61,13 +61,13 @@ pub struct Parts {
     pub vpc: VpcId,
     pub metrics: Arc<Metrics>,
     pub leadership: watch::Receiver<Leadership>,
-    /// Until when the lease is held; `None` without election.
+    /// The time until which the lease is held; `None` without leader election.
     pub tenure: Option<Arc<Tenure>>,
-    /// Names this process among those that take turns.
+    /// The name of this process in the leader election.
     pub identity: String,
 }
 
-/// The flags that say how work is done, and not what building makes of objects.
+/// The flags that configure how the controller works, and not the desired state.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub watch_namespace: String,
@@ -77,13 +77,13 @@ pub struct Settings {
     pub max_targets: usize,
     pub gate_pause: Duration,
     pub sync_period: Duration,
-    /// The time for which a load balancer that was replaced goes on serving.
+    /// The time for which a replaced load balancer stays.
     pub replacement_hold: Duration,
-    /// The certificate authorities whose certificates in ACM count; all where it is empty.
+    /// The certificate authorities whose ACM certificates are used; all if it is empty.
     pub certificate_authorities: BTreeSet<String>,
-    /// The label without which no Secret of an identity provider is used.
+    /// The label that a Secret of an identity provider must have to be used.
     pub secrets_label: Option<RequiredLabel>,
-    /// The namespace of the lease, and of the records beside it.
+    /// The namespace of the lease and of the records.
     pub lease_namespace: String,
     pub lease: String,
 }
@@ -107,8 +107,8 @@ impl Settings {
     }
 }
 
-/// Puts a controller together for one term of the lease, in which it trusts nothing that was learnt in another. It does
-/// nothing yet, and no write of it leaves for AWS before its term or after it.
+/// Assembles a controller for one term of the lease. It does not rely on state from another term, does nothing yet, and
+/// sends no write to AWS outside its term.
 pub fn assemble(parts: Parts, settings: &Settings) -> Arc<Controller> {
     let Parts { watched, client, aws, config, vpc, metrics, leadership, tenure, identity } = parts;
     let Watched { snapshot, queue, synced } = watched;

@@ -1,4 +1,4 @@
-//! The way to the API server.
+//! The connection to the API server.
 
 use std::{path::Path, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::controller::cluster::{
 };
 use albatross_aws::proxies::Proxies;
 
-/// The API server ends a watch after 290 s; longer silence, also on a list, is a connection that is no longer served.
+/// The API server ends a watch after 290 s; longer silence, also during a list, means a dead connection.
 const SILENCE: Duration = Duration::from_secs(320);
 const API_SERVER_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -54,7 +54,7 @@ pub(super) async fn connect_to_cluster(
     };
     (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
     let url = config.cluster_url.to_string();
-    // kube compares NO_PROXY with the proxy's own address, and not with the API server's.
+    // kube compares NO_PROXY with the proxy's own address instead of the API server's.
     let proxy = named.or_else(|| proxies.for_url(&url).map(|proxy| proxy.secret_url().to_owned()));
     config.proxy_url = proxy.and_then(|proxy| proxy.parse().ok());
     let failed = |reason: String| StartError::ApiServer { url: url.clone(), reason };
@@ -70,7 +70,7 @@ pub(super) async fn connect_to_cluster(
     }
 }
 
-/// Returns the proxy that a kubeconfig itself names for the cluster of its current context.
+/// Returns the proxy that a kubeconfig names for the cluster of its current context.
 fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
     let current = kubeconfig.current_context.as_ref()?;
     let context = kubeconfig.contexts.iter().find(|context| context.name == *current)?.context.as_ref()?;
@@ -81,7 +81,7 @@ fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
 fn describe_kubeconfig_error(error: &KubeconfigError) -> String {
     match error {
         KubeconfigError::ReadConfig(error, _) => error.to_string(),
-        // The text after the first line is the place in the file, with the secrets near it.
+        // The text after the first line is an excerpt of the file, which may contain secrets.
         error => with_causes(error).lines().next().unwrap_or_default().to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! The work of one term of the lease.
+//! The work during one term of the lease.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,14 +10,14 @@ use crate::controller::{
     runtime::{lease::Leadership, metrics::Metrics},
 };
 
-/// The time for the passes under way to end before the lease is given back, within the time that Kubernetes gives a pod to end.
+/// The time for running passes to end before the lease is released, within the termination grace period of a pod.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Works as long as this process leads and is not asked to stop.
+/// Works while this process leads and is not asked to stop.
 ///
 /// # Errors
-/// [`StartError::LeaseLost`] when the term ends, with which everything ends that the controller was made for.
+/// Returns [`StartError::LeaseLost`] when the term ends; the controller of that term must not be used again.
 pub async fn lead(
     controller: Arc<Controller>,
     settings: &Settings,
@@ -25,7 +25,7 @@ pub async fn lead(
 ) -> Result<(), StartError> {
     let mut leadership = controller.term.leadership();
     let until_stopped = stopped.clone();
-    // The senders live in `run` and in the candidate, for as long as this runs.
+    // The senders live in `run` and in the candidate, longer than this function runs.
     tokio::select! {
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
         () = async {
@@ -55,13 +55,14 @@ pub async fn lead(
     background.spawn(Arc::clone(&controller).audit(settings.sync_period));
     let keeper = Arc::clone(&controller);
     background.spawn(async move { keeper.records.keep_written().await });
-    // It ends by itself, and nothing depends on it.
+    // The report ends by itself, and nothing depends on it.
     let mut reporting = JoinSet::new();
     let reporter = Arc::clone(&controller);
     reporting.spawn(async move { reporter.report_leftovers().await });
     tokio::select! {
         () = until(&mut leadership, over) => {
-            // The next term begins with a queue that no other controller takes from. A pass that is under way changes nothing any more.
+            // No other controller may take keys from the queue in the next term. A running pass can change nothing any
+            // more.
             working.shutdown().await;
             background.shutdown().await;
             reporting.shutdown().await;
@@ -86,7 +87,7 @@ pub async fn lead(
     }
 }
 
-/// Shows that this process leads, for as long as it is there.
+/// Sets the metric of leadership while it exists.
 struct Leads<'a>(&'a Metrics);
 
 impl<'a> Leads<'a> {

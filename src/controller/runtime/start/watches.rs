@@ -24,7 +24,7 @@ pub(super) const KINDS: [&str; 9] = [
     "TargetGroupBinding",
 ];
 
-/// Starts a watch of each kind; they end when what is answered is dropped.
+/// Starts a watch of each kind; the watches end when the returned set is dropped.
 pub fn start_watches(client: &Client, namespace: &str, watched: &Watched) -> JoinSet<()> {
     fn api<W: Resource<Scope = kube::core::NamespaceResourceScope>>(client: &Client, namespace: &str) -> Api<W>
     where

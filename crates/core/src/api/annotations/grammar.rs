@@ -1,4 +1,4 @@
-//! The grammar of an annotation's value, in a form that checks a value and describes the allowed ones.
+//! The grammar of an annotation's value: it checks values and describes the allowed ones.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +13,15 @@ use crate::model::{Condition, ListenerProtocol, Transform};
 /// The grammar of an annotation's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grammar {
-    /// Any text, taken as it is.
+    /// Any text, unchanged.
     String,
-    /// Text of a limited length, in bytes.
+    /// A text of a limited length in bytes.
     Text { most_bytes: usize },
     /// A boolean as Go reads it; see [`values::parse_bool`].
     Bool,
-    /// A whole number of 32 bits within a range, both ends included.
+    /// A 32-bit integer within a range, both ends included.
     Int32 { min: i32, max: i32 },
-    /// A whole number of 64 bits.
+    /// A 64-bit integer.
     Int64,
     /// Texts separated by commas; see [`values::parse_string_list`].
     StringList,
@@ -31,15 +31,15 @@ pub enum Grammar {
     StringMap,
     /// One of these words, exactly.
     Enum(&'static [&'static str]),
-    /// One of these words, whatever their case.
+    /// One of these words in any case.
     EnumIgnoringCase(&'static [&'static str]),
-    /// `traffic-port`, a port number, or (where allowed) the name of a port of the Service.
+    /// `traffic-port`, a port number, or (if allowed) the name of a port of the Service.
     HealthCheckPort { service_port_names: bool },
     /// A JSON document; see [`super::json`].
     Json(JsonShape),
 }
 
-/// The content of a JSON annotation. Where nothing reads it yet, only the outermost JSON type is checked.
+/// The content of a JSON annotation. Of content that no code reads yet, only the outermost JSON type is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonShape {
     ListenPorts,
@@ -52,7 +52,7 @@ pub enum JsonShape {
     OidcProvider,
     JwtValidation,
     MutualAuthentication,
-    /// The plan that a dry run writes; an output.
+    /// The plan that a dry run writes, an output.
     Plan,
 }
 
@@ -95,7 +95,7 @@ impl JsonShape {
     }
 }
 
-/// A value that obeys its grammar.
+/// A parsed value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Parsed<'v> {
     Text(&'v str),
@@ -113,25 +113,25 @@ pub(super) enum Parsed<'v> {
     OidcProvider(OidcProvider),
     JwtValidation(JwtValidation),
     MutualAuthentication(BTreeMap<u16, MutualAuthentication>),
-    /// JSON that nothing reads yet.
+    /// JSON content that no code reads yet.
     Unread,
 }
 
 /// The fix for a value that is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fix {
-    /// To write an allowed value, perhaps with a hint about writing it.
+    /// The user writes an allowed value; the hint helps to write it.
     Allowed { hint: Option<&'static str> },
-    /// To write this word.
+    /// The user writes this word.
     Write(&'static str),
-    /// To write one of these words.
+    /// The user writes one of these words.
     Choose(&'static [&'static str]),
-    /// To remove the white space around the value.
+    /// The user removes the white space around the value.
     RemoveWhiteSpace,
 }
 
 impl Fix {
-    /// Returns the fix in words, where the allowed values have not been said: `allowed` describes them.
+    /// Returns the text of the fix for a message without the allowed values, which `allowed` describes.
     #[must_use]
     pub fn in_full(&self, allowed: &str) -> String {
         match self {
@@ -143,7 +143,7 @@ impl Fix {
         }
     }
 
-    /// Returns the fix in words, after the allowed values have been said: empty where they say all.
+    /// Returns the text of the fix for a message that lists the allowed values: empty if they say everything.
     #[must_use]
     pub fn after_allowed(&self) -> String {
         match self {
@@ -154,10 +154,10 @@ impl Fix {
 }
 
 impl Grammar {
-    /// A whole number of 32 bits, whichever.
+    /// Any 32-bit integer.
     pub const ANY_INT32: Self = Self::Int32 { min: i32::MIN, max: i32::MAX };
 
-    /// Returns the allowed values in words, to follow "allowed: " in a message.
+    /// Returns a description of the allowed values, to follow "allowed: " in a message.
     pub fn describe(&self) -> String {
         match self {
             Self::String => "any text".into(),
@@ -178,7 +178,7 @@ impl Grammar {
         }
     }
 
-    /// Checks a value. The error is the reason why it is not allowed.
+    /// Parses a value. The error is the reason why it is not allowed.
     pub(super) fn parse<'v>(&self, value: &'v str) -> Result<Parsed<'v>, String> {
         let require = |allowed: bool, reason: &str| {
             if allowed { Ok(Parsed::Text(value)) } else { Err(reason.to_string()) }
@@ -216,15 +216,15 @@ impl Grammar {
         }
     }
 
-    /// Checks that a value is allowed: that it can be read.
+    /// Checks that a value is allowed, which means that it can be parsed.
     ///
     /// # Errors
-    /// The reason why it is not allowed.
+    /// Returns the reason why the value is not allowed.
     pub fn check(&self, value: &str) -> Result<(), String> {
         self.parse(value).map(drop)
     }
 
-    /// Returns true if the reason that [`Self::parse`] gives says more than [`Self::describe`] does.
+    /// Returns true if the error of [`Self::parse`] says more than [`Self::describe`] does.
     pub(super) const fn reason_helps(&self) -> bool {
         matches!(self, Self::CidrList | Self::StringMap | Self::Json(_))
     }
@@ -241,7 +241,7 @@ impl Grammar {
                 "false" | "no" | "n" | "off" | "disable" | "disabled" => Some("false"),
                 _ => None,
             },
-            // The only word is what is allowed.
+            // A single allowed word is described already.
             Self::Enum([_]) => None,
             Self::Enum(words) => nearest_word(words, meant),
             Self::EnumIgnoringCase(words) => match nearest_word(words, meant) {

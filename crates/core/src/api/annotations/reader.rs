@@ -1,4 +1,4 @@
-//! Reading annotations: of an Ingress, of a Service, or of a Service over the Ingress that leads to it.
+//! The reader of annotations: those of an Ingress, of a Service, or of a Service that override those of an Ingress.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::{Condition, ListenerProtocol, Transform};
 
-/// The object that a value came from.
+/// The object that a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     Ingress,
@@ -26,25 +26,25 @@ impl Origin {
     }
 }
 
-/// An annotation whose value is not allowed.
+/// An annotation with a value that is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct AnnotationError {
-    /// The object that carries it.
+    /// The object that has the annotation.
     pub origin: Origin,
     /// The full key.
     pub key: String,
-    /// The value as it is written, in full.
+    /// The value as written, in full.
     pub value: String,
-    /// The reason why the value is wrong, where it says more than `allowed`.
+    /// The reason why the value is wrong, if it says more than `allowed`.
     pub reason: Option<Box<str>>,
-    /// The allowed values, in words.
+    /// A description of the allowed values.
     pub allowed: String,
     /// The fix.
     pub fix: Fix,
 }
 
 impl AnnotationError {
-    /// Returns the fix in full.
+    /// Returns the text of the fix, including the allowed values.
     #[must_use]
     pub fn fix(&self) -> String {
         self.fix.in_full(&self.allowed)
@@ -63,10 +63,11 @@ impl fmt::Display for AnnotationError {
     }
 }
 
-/// The annotations that apply at one place, in one layer or two.
+/// The annotations that apply together, in one layer or two.
 ///
-/// With two layers the annotation of the Service stands in place of the Ingress's, as a whole; only where the list of annotations says
-/// that it is read on Services, for the others the Ingress alone counts. An annotation with the value `""` is there.
+/// With two layers, an annotation of the Service replaces the Ingress's annotation as a whole, but only if the list of
+/// annotations says that it is read on Services; all other annotations are read only on the Ingress. An annotation with
+/// the value `""` counts as present.
 #[derive(Debug, Clone, Copy)]
 pub struct Annotations<'a> {
     ingress: Option<&'a BTreeMap<String, String>>,
@@ -79,7 +80,7 @@ impl<'a> Annotations<'a> {
         Self { ingress: Some(ingress), service: None }
     }
 
-    /// Returns the annotations of a Service over those of the Ingress that leads to it.
+    /// Returns the annotations of a Service, which override those of the Ingress that forwards to it.
     pub const fn of_service_over_ingress(
         service: &'a BTreeMap<String, String>,
         ingress: &'a BTreeMap<String, String>,
@@ -87,12 +88,12 @@ impl<'a> Annotations<'a> {
         Self { ingress: Some(ingress), service: Some(service) }
     }
 
-    /// Returns the annotations of a Service with a load balancer, under its own prefix.
+    /// Returns the annotations of a Service with its own load balancer, under their own prefix.
     pub const fn of_service(service: &'a BTreeMap<String, String>) -> Self {
         Self { ingress: None, service: Some(service) }
     }
 
-    /// The value of `kubernetes.io/ingress.class` on the Ingress.
+    /// Returns the value of `kubernetes.io/ingress.class` on the Ingress.
     pub fn ingress_class(&self) -> Option<&'a str> {
         self.ingress?.get(INGRESS_CLASS).map(String::as_str)
     }
@@ -102,13 +103,13 @@ impl<'a> Annotations<'a> {
         self.value(key).is_some()
     }
 
-    /// The value as it is written, and the object that it comes from.
+    /// Returns the value as written, and the object that it comes from.
     pub fn value<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Option<(Origin, &'a str)> {
         let (found, _) = self.layers(key);
         found.first().map(|found| (found.origin, found.value))
     }
 
-    /// The value as it is written, whatever else its grammar makes of it.
+    /// Returns the value as written, even if its grammar is not plain text.
     pub fn string<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<String>, AnnotationError> {
         let (found, listed) = self.layers(key);
         let Some(found) = found.first() else { return Ok(None) };
@@ -128,7 +129,7 @@ impl<'a> Annotations<'a> {
         self.read(key, Grammar::Int64, |parsed| if let Parsed::Int64(value) = parsed { Some(value) } else { None })
     }
 
-    /// A list; present and empty is not the same as absent.
+    /// Returns a list. An empty list is not the same as an absent annotation.
     pub fn string_list<'k>(&self, key: impl Into<WrittenKey<'k>>) -> Result<Option<Vec<String>>, AnnotationError> {
         self.read(key, Grammar::StringList, |parsed| if let Parsed::List(value) = parsed { Some(value) } else { None })
     }
@@ -140,7 +141,7 @@ impl<'a> Annotations<'a> {
         self.read(key, Grammar::StringMap, map)
     }
 
-    /// A map of both layers together, in which the Service wins key by key.
+    /// Returns the union of the maps of both layers; the Service's value of a key wins.
     pub fn merged_string_map<'k>(
         &self,
         key: impl Into<WrittenKey<'k>>,
@@ -154,7 +155,7 @@ impl<'a> Annotations<'a> {
         Ok(merged)
     }
 
-    /// Returns one of the allowed words, exactly.
+    /// Returns the value if it is exactly one of the allowed words.
     pub fn enumerated<'k>(
         &self,
         key: impl Into<WrittenKey<'k>>,
@@ -171,64 +172,64 @@ impl<'a> Annotations<'a> {
         )
     }
 
-    /// `listen-ports`.
+    /// Returns the value of `listen-ports`.
     pub fn listen_ports(&self) -> Result<Option<BTreeMap<u16, ListenerProtocol>>, AnnotationError> {
         self.read(ingress::LISTEN_PORTS, Grammar::Json(JsonShape::ListenPorts), |parsed| {
             if let Parsed::ListenPorts(value) = parsed { Some(value) } else { None }
         })
     }
 
-    /// `actions.<name>`.
+    /// Returns the value of `actions.<name>`.
     pub fn action(&self, name: &str) -> Result<Option<Action>, AnnotationError> {
         self.read(ingress::ACTIONS.with(name), Grammar::Json(JsonShape::Action), |parsed| {
             if let Parsed::Action(value) = parsed { Some(value) } else { None }
         })
     }
 
-    /// `conditions.<name>`.
+    /// Returns the value of `conditions.<name>`.
     pub fn conditions(&self, name: &str) -> Result<Option<Vec<Condition>>, AnnotationError> {
         self.read(ingress::CONDITIONS.with(name), Grammar::Json(JsonShape::Conditions), |parsed| {
             if let Parsed::Conditions(value) = parsed { Some(value) } else { None }
         })
     }
 
-    /// `transforms.<name>`.
+    /// Returns the value of `transforms.<name>`.
     pub fn transforms(&self, name: &str) -> Result<Option<Vec<Transform>>, AnnotationError> {
         self.read(ingress::TRANSFORMS.with(name), Grammar::Json(JsonShape::Transforms), |parsed| {
             if let Parsed::Transforms(value) = parsed { Some(value) } else { None }
         })
     }
 
-    /// `auth-idp-cognito`.
+    /// Returns the value of `auth-idp-cognito`.
     pub fn cognito_provider(&self) -> Result<Option<CognitoProvider>, AnnotationError> {
         self.read(ingress::AUTH_IDP_COGNITO, Grammar::Json(JsonShape::CognitoProvider), |parsed| {
             if let Parsed::CognitoProvider(value) = parsed { Some(value) } else { None }
         })
     }
 
-    /// `auth-idp-oidc`.
+    /// Returns the value of `auth-idp-oidc`.
     pub fn oidc_provider(&self) -> Result<Option<OidcProvider>, AnnotationError> {
         self.read(ingress::AUTH_IDP_OIDC, Grammar::Json(JsonShape::OidcProvider), |parsed| {
             if let Parsed::OidcProvider(value) = parsed { Some(value) } else { None }
         })
     }
 
-    /// `jwt-validation`.
+    /// Returns the value of `jwt-validation`.
     pub fn jwt_validation(&self) -> Result<Option<JwtValidation>, AnnotationError> {
         self.read(ingress::JWT_VALIDATION, Grammar::Json(JsonShape::JwtValidation), |parsed| {
             if let Parsed::JwtValidation(value) = parsed { Some(value) } else { None }
         })
     }
 
-    /// `mutual-authentication`, by port.
+    /// Returns the value of `mutual-authentication` by port.
     pub fn mutual_authentication(&self) -> Result<Option<BTreeMap<u16, MutualAuthentication>>, AnnotationError> {
         self.read(ingress::MUTUAL_AUTHENTICATION, Grammar::Json(JsonShape::MutualAuthentication), |parsed| {
             if let Parsed::MutualAuthentication(value) = parsed { Some(value) } else { None }
         })
     }
 
-    /// Reads the value that counts. It must obey the grammar in the list of annotations, or `own` where that one gives no value of
-    /// this type, or the annotation is not in the list.
+    /// Reads the value of the overriding layer. It must match the grammar in the list of annotations, or `own` if the
+    /// annotation is not in the list or its grammar gives no value of this type.
     fn read<'k, T>(
         &self,
         key: impl Into<WrittenKey<'k>>,
@@ -239,7 +240,7 @@ impl<'a> Annotations<'a> {
         found.first().map_or(Ok(None), |found| found.read(listed, own, take))
     }
 
-    /// The layers that have the annotation, the one that counts first, and its grammar in the list of annotations.
+    /// Returns the layers that have the annotation, the overriding one first, and the annotation's grammar in the list.
     fn layers<'k>(&self, key: impl Into<WrittenKey<'k>>) -> (Vec<Layer<'a>>, Option<Grammar>) {
         let key = key.into().to_string();
         let listed = find(&key);
@@ -285,7 +286,7 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// Returns the map that a value is, if it is one.
+/// Returns the map of a parsed value, if it is a map.
 fn map(parsed: Parsed<'_>) -> Option<BTreeMap<String, String>> {
     if let Parsed::Map(map) = parsed { Some(map) } else { None }
 }

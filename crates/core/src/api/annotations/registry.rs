@@ -1,4 +1,4 @@
-//! The list of every annotation that is known, built or not.
+//! The list of all known annotations, implemented or not.
 
 use std::fmt;
 
@@ -6,42 +6,44 @@ use super::Grammar;
 
 /// The prefix of the annotations of Application Load Balancers, on Ingresses and on the Services behind them.
 pub const INGRESS_PREFIX: &str = "alb.ingress.kubernetes.io/";
-/// The prefix of the annotations of Services that get a Network Load Balancer.
+/// The prefix of the annotations of Services that have a Network Load Balancer.
 pub const SERVICE_PREFIX: &str = "service.beta.kubernetes.io/";
-/// The annotation that chose an Ingress's controller before `spec.ingressClassName` existed, and that still decides alone where it is set.
+/// The annotation that selected an Ingress's controller before `spec.ingressClassName` existed. If it is set, it alone
+/// decides.
 pub const INGRESS_CLASS: &str = ingress::INGRESS_CLASS.as_str();
 
-/// An annotation: where it is read, what it may say, what it does, and whether that is built.
+/// An annotation: its objects, grammar, effect in a group and support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Annotation {
     pub key: Key,
-    /// The objects on which it is read. With both, the Service's annotation replaces the one of the Ingress for that Service.
+    /// The objects on which the annotation is read. With both kinds, the Service's annotation replaces the Ingress's
+    /// for that Service.
     pub objects: &'static [ObjectKind],
     pub grammar: Grammar,
-    /// The effect when several Ingresses of a group set it.
+    /// The effect if several Ingresses of a group set the annotation.
     pub group: Group,
-    /// The default, in words.
+    /// A description of the default.
     pub default: &'static str,
     pub status: Status,
     pub description: &'static str,
-    /// The document and section of the compatibility reference that describe its behaviour.
+    /// The document and section of the compatibility reference that describe the annotation.
     pub source: &'static str,
 }
 
-/// The name of an annotation, perhaps with a parameter at its end. Only the list makes one: [`ingress`] and [`service`] have a constant
-/// for each row.
+/// The key of an annotation, perhaps with a parameter at its end. Only the list creates keys: [`ingress`] and
+/// [`service`] have a constant for each row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
-    /// With the slash at its end.
+    /// The prefix, including the slash.
     prefix: &'static str,
     /// The name after the prefix, without a parameter and the dot before it.
     name: &'static str,
-    /// Prefix and name.
+    /// The prefix and the name.
     stem: &'static str,
     parameter: Option<Parameter>,
 }
 
-/// A key as it stands on an object: with what its parameter is there.
+/// A key as written on an object, with the value of its parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrittenKey<'p> {
     key: Key,
@@ -49,7 +51,7 @@ pub struct WrittenKey<'p> {
 }
 
 impl WrittenKey<'_> {
-    /// Returns the key without what its parameter is.
+    /// Returns the key without the value of its parameter.
     pub const fn key(&self) -> Key {
         self.key
     }
@@ -68,10 +70,10 @@ impl fmt::Display for WrittenKey<'_> {
     }
 }
 
-/// The end of an annotation's name that users choose, after a dot.
+/// The kind of parameter, chosen by users, that ends an annotation's name after a dot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parameter {
-    /// The name of an action, or of the Service that a path leads to.
+    /// The name of an action, or of the Service that a path forwards to.
     Name,
     /// A listener of an Application Load Balancer, such as `HTTPS-443`.
     Listener,
@@ -79,37 +81,37 @@ pub enum Parameter {
     NetworkListener,
     /// The number of a port of the Service.
     Port,
-    /// A Service and a port of it, by name or number as the backend writes it: `api.80`.
+    /// A Service and one of its ports, by name or number as in the backend: `api.80`.
     ServicePort,
 }
 
-/// The kinds of objects that carry annotations for us.
+/// The kinds of objects with annotations for the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
     Ingress,
     Service,
 }
 
-/// The way in which values of several Ingresses of one group are combined.
+/// The way in which the values of several Ingresses of a group are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// All that set it must agree, for the whole load balancer.
+    /// All Ingresses that set the annotation must agree, for the whole load balancer.
     Exclusive,
-    /// All that set it and listen on a port must agree there.
+    /// All Ingresses that set the annotation and listen on a port must agree for that port.
     ExclusivePerPort,
-    /// The values are maps, which are united. A key must not have two values. The ports of `listen-ports` are such keys, and their
-    /// protocols the values.
+    /// The values are maps, which are merged by key; two values for a key are a conflict. The ports of `listen-ports`
+    /// are such keys, and the protocols are their values.
     UnitedByKey,
-    /// The values are lists, which are united.
+    /// The values are lists, which are merged.
     United,
-    /// It affects only the Ingress (or the backend) that sets it.
+    /// The annotation affects only the Ingress (or the backend) that sets it.
     PerIngress,
-    /// Services have no groups.
+    /// The annotation is read only on Services, which have no groups.
     NotApplicable,
 }
 
-/// The rules of [`Group`] as types. A key of such a type has that rule in the list, and only the list makes one, so that a function
-/// that merges by a rule can take no key of another one.
+/// The rules of [`Group`] as types. A key of such a type has that rule in the list, and only the list creates such
+/// keys, so that a function that merges by a rule accepts no key of another one.
 pub mod group {
     use super::{Key, WrittenKey};
 
@@ -137,13 +139,13 @@ pub mod group {
     }
 
     rules! {
-        /// A key on which all must agree.
+        /// A key on whose value all members must agree.
         Exclusive,
-        /// A key on which all must agree on each port.
+        /// A key on whose value all members must agree for each port.
         ExclusivePerPort,
-        /// A key whose maps are united.
+        /// A key whose maps are merged by key.
         UnitedByKey,
-        /// A key whose lists are united.
+        /// A key whose lists are merged.
         United,
         /// A key that is not merged.
         PerIngress,
@@ -156,12 +158,12 @@ pub mod group {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Built,
-    /// Built for these values; with another one the object is refused.
+    /// Implemented for these values; an object with another value is refused.
     BuiltFor(&'static [&'static str]),
-    /// Known and not built; it is ignored with a warning.
+    /// Known and not implemented: ignored with a warning.
     Later,
-    /// Known and not built, and of a kind that must not be ignored: it concerns identity, access, exposure, membership of a group or what a
-    /// rule matches. The object is refused.
+    /// Known and not implemented, and too important to ignore: it concerns identity, access, exposure, membership of a
+    /// group or the requests that a rule matches. The object is refused.
     Refused,
 }
 
@@ -184,7 +186,7 @@ impl Annotation {
 }
 
 impl Key {
-    /// Returns the prefix, with the slash at its end.
+    /// Returns the prefix, including the slash.
     pub const fn prefix(&self) -> &'static str {
         self.prefix
     }
@@ -194,22 +196,22 @@ impl Key {
         self.name
     }
 
-    /// Returns what users choose at the end of the name, if they do.
+    /// Returns the kind of parameter at the end of the name, if there is one.
     pub const fn parameter(&self) -> Option<Parameter> {
         self.parameter
     }
 
-    /// Returns the prefix and the name: the whole key, where it has no parameter.
+    /// Returns the prefix and the name, which are the whole key if it has no parameter.
     pub const fn as_str(&self) -> &'static str {
         self.stem
     }
 
-    /// Returns the key with this parameter.
+    /// Returns the key with the value of its parameter.
     pub const fn with<'p>(self, parameter: &'p str) -> WrittenKey<'p> {
         WrittenKey { key: self, parameter: Some(parameter) }
     }
 
-    /// Returns true if this is the key, given in full with its prefix.
+    /// Returns true if a full key, including the prefix, is this key.
     pub fn matches(&self, key: &str) -> bool {
         let Some(rest) = key.strip_prefix(self.prefix).and_then(|name| name.strip_prefix(self.name)) else {
             return false;
@@ -239,7 +241,7 @@ impl Parameter {
         }
     }
 
-    /// Returns true if the value is valid as the parameter; an annotation with another value is never read.
+    /// Returns true if the value is valid for the parameter; annotations with other values are never read.
     pub fn accepts(self, value: &str) -> bool {
         let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0 && port.to_string() == text);
         let is_listener = |protocols: &[&str]| {
@@ -272,9 +274,10 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-/// Rows of the list, in sections that name their source. A row is: constant, name (and parameter), grammar, objects, group, status,
-/// default, description. The constant is the only way to the key, so that what is not in the list cannot be read; that of the same name
-/// in `merged` is the only way to merge it, so that it can only be merged by its rule.
+/// Creates the list from rows, in sections that name their source. A row has: constant, name (and parameter), grammar,
+/// objects, group, status, default, description. The constant is the only way to the key, so that an annotation that is
+/// not in the list cannot be read; the constant of the same name in `merged` is the only way to merge it, so that it
+/// can only be merged by its rule.
 macro_rules! annotations {
     ($($source:literal, $prefix:literal; {
         $($constant:ident = $name:literal $(. $parameter:ident)?, $grammar:expr, $objects:expr, $group:ident, $status:expr, $default:literal, $description:literal;)*
@@ -330,10 +333,10 @@ static ALL: [Annotation; COUNT] = {
     all
 };
 
-/// Every annotation that is known, in the order of the compatibility reference: those of Ingresses, then those of Services.
+/// All known annotations in the order of the compatibility reference: those of Ingresses, then those of Services.
 pub static ANNOTATIONS: &[Annotation] = &ALL;
 
-/// The annotation with this full key, prefix and parameter included.
+/// Returns the annotation with a full key, including prefix and parameter.
 pub fn find(key: &str) -> Option<&'static Annotation> {
     ANNOTATIONS.iter().find(|annotation| annotation.key.matches(key))
 }

@@ -1,4 +1,4 @@
-//! Certificates that users name.
+//! Certificates that users name by ARN.
 
 use crate::model::CertificateArn;
 
@@ -6,10 +6,10 @@ use crate::model::CertificateArn;
 pub(in crate::desired) const FIX: &str =
     "write ARNs of ACM or IAM certificates, separated by commas: arn:aws:acm:<region>:<account>:certificate/<id>";
 
-/// Returns the certificates of a list, each once and in its order.
+/// Returns the certificates of a list in order, without repetitions.
 ///
 /// # Errors
-/// A message for each entry that is not the ARN of a certificate, in the order of the list.
+/// Returns a message for each entry that is not the ARN of a certificate, in the order of the list.
 pub(in crate::desired) fn listed(written: Vec<String>) -> Result<Vec<CertificateArn>, Vec<String>> {
     let (mut certificates, mut mistakes) = (Vec::new(), Vec::new());
     for arn in written.into_iter().map(CertificateArn::new) {

@@ -1,5 +1,5 @@
-//! The parts of building that every source has in common: plain functions over plain data, with parameters where the sources
-//! differ. No function here knows a source: each source passes its keys, fields and words.
+//! The parts of building that all sources share: plain functions over plain data, with parameters where the sources
+//! differ. No function here depends on a source: each source passes its keys, fields and texts.
 
 pub(super) mod certificates;
 pub(super) mod names;

@@ -1,8 +1,8 @@
-//! Names that are hashed from others.
+//! The inputs and results of hashed names.
 
 use crate::model::Value;
 
-/// The name of a cluster, where it is known.
+/// Returns the name of the cluster, if it is known.
 pub(in crate::desired) fn of_cluster(cluster: &str) -> Value<&str> {
     if cluster.is_empty() {
         Value::AfterApply("named after the cluster, see --cluster-name")
@@ -11,15 +11,15 @@ pub(in crate::desired) fn of_cluster(cluster: &str) -> Value<&str> {
     }
 }
 
-/// The uid of a Service, where it is known; files do not have it.
+/// Returns the uid of a Service, if it is known; files do not have it.
 pub(in crate::desired) fn of_service(uid: &str) -> Value<&str> {
     if uid.is_empty() { Value::AfterApply("named after the Service's uid") } else { Value::Known(uid) }
 }
 
-/// Returns a name that is known and valid, or known after apply.
+/// Returns a name that is valid, or known only after apply.
 ///
 /// # Errors
-/// The name is known and not valid.
+/// Returns the error of a name that is known and not valid.
 pub(in crate::desired) fn valid<T, E>(name: Value<Result<T, E>>) -> Result<Value<T>, E> {
     match name {
         Value::Known(name) => name.map(Value::Known),
@@ -27,7 +27,7 @@ pub(in crate::desired) fn valid<T, E>(name: Value<Result<T, E>>) -> Result<Value
     }
 }
 
-/// Returns the first name and the second as values of their own.
+/// Returns a pair of names as two values.
 pub(in crate::desired) fn unzip<T, U>(names: Value<(T, U)>) -> (Value<T>, Value<U>) {
     match names {
         Value::Known((first, second)) => (Value::Known(first), Value::Known(second)),

@@ -1,4 +1,5 @@
-//! The security groups of a load balancer: the user's, or one of its own, with the one that all load balancers share.
+//! The security groups of a load balancer: those that the user names, or one that the controller creates, and the one
+//! that all load balancers of the cluster share.
 
 use crate::{
     desired::{
@@ -13,13 +14,14 @@ use crate::{
 /// The security groups of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::desired) struct SecurityGroups {
-    /// In the order of the request.
+    /// The security groups, in the requested order.
     pub(in crate::desired) all: Vec<SecurityGroupReference>,
-    /// The group that targets let in; `None` where their rules are the user's.
+    /// The group that the targets allow traffic from; `None` if the user manages their rules.
     pub(in crate::desired) source: Option<SecurityGroupReference>,
 }
 
-/// Returns the security group that all load balancers share: the one of the flag, else the controller's.
+/// Returns the security group that all load balancers share: the one given by the flag, or else the one that the
+/// controller manages.
 pub(in crate::desired) fn backend(
     sink: &mut DiagnosticSink,
     config: &BuildConfig,
@@ -32,7 +34,7 @@ pub(in crate::desired) fn backend(
     sink.resolve(facts.backend_security_group(), FactQuery::BackendSecurityGroup, object, Code::Unsupported, "spec")
 }
 
-/// Returns a group of the stack's own, and the shared one unless a flag turns it off.
+/// Returns the stack's own group, and the shared one unless a flag disables it.
 pub(in crate::desired) fn managed(
     sink: &mut DiagnosticSink,
     config: &BuildConfig,
@@ -47,23 +49,23 @@ pub(in crate::desired) fn managed(
     Ok(SecurityGroups { all, source })
 }
 
-/// A request for security groups of the user's.
+/// A request for security groups that the user manages.
 pub(in crate::desired) struct GivenGroups<'r> {
-    /// The object that asks for them.
+    /// The object that requests them.
     pub(in crate::desired) object: ObjectReference,
-    /// By identifier or `Name` tag.
+    /// The groups by id or `Name` tag.
     pub(in crate::desired) names: Vec<String>,
     /// The field that names them.
     pub(in crate::desired) field: &'r str,
-    /// True if the controller opens the way to the targets; `None` leaves it to the flag.
+    /// True if the controller manages the rules that allow traffic to the targets; `None` leaves it to the flag.
     pub(in crate::desired) manage: Option<bool>,
-    /// The diagnostic for rules to the targets that need the shared group, where a flag turns that off.
+    /// The diagnostic for a request for such rules, which need the shared group, while a flag disables that group.
     pub(in crate::desired) without_shared: WithoutShared<'r>,
-    /// The number of groups that stand for those whose identifiers are known after apply.
+    /// The number of placeholders for groups whose ids are known only after apply.
     pub(in crate::desired) placeholders: usize,
 }
 
-/// A diagnostic without its object.
+/// A diagnostic without its object and severity.
 pub(in crate::desired) struct WithoutShared<'r> {
     pub(in crate::desired) code: Code,
     pub(in crate::desired) field: &'r str,
@@ -71,16 +73,17 @@ pub(in crate::desired) struct WithoutShared<'r> {
     pub(in crate::desired) fix: &'r str,
 }
 
-/// The reason why given groups cannot be used.
+/// The reason why the requested groups cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::desired) enum Unusable {
-    /// The request is at fault, or its groups are not known.
+    /// The request is not valid, or its groups are not known.
     Request,
     /// The shared group is not known.
     Shared,
 }
 
-/// Returns the groups that the user names, and the shared one where the controller opens the way to the targets.
+/// Returns the groups that the user names, and the shared one if the controller manages the rules that allow traffic to
+/// the targets.
 pub(in crate::desired) fn given(
     sink: &mut DiagnosticSink,
     config: &BuildConfig,
@@ -113,7 +116,7 @@ pub(in crate::desired) fn given(
     Ok(SecurityGroups { all, source })
 }
 
-/// Returns a rule that lets in a source.
+/// Returns a rule that allows a source.
 pub(in crate::desired) fn rule(protocol: &str, from: i32, to: i32, source: Source) -> SecurityGroupRule {
     SecurityGroupRule {
         protocol: protocol.to_owned(),

@@ -7,34 +7,36 @@ use crate::{
     model::{LoadBalancerKind, Scheme, SubnetId},
 };
 
-/// Returns the load balancers of the stack, first the one that clients are sent to.
+/// Returns the load balancers of the stack, beginning with the one whose host name is published.
 pub(in crate::desired) fn all_existing(facts: &Facts) -> impl Iterator<Item = &ExistingLoadBalancer> {
     facts.existing.iter().chain(&facts.other_existing)
 }
 
-/// Returns the existing load balancer of a scheme. One of another scheme is replaced, since AWS cannot change it.
+/// Returns the existing load balancer with a scheme. One with another scheme is replaced, since AWS cannot change the
+/// scheme.
 pub(in crate::desired) fn existing_of_scheme(facts: &Facts, scheme: Scheme) -> Option<&ExistingLoadBalancer> {
     all_existing(facts).find(|existing| existing.scheme == scheme)
 }
 
-/// Returns the load balancer that one of this scheme is made to replace. `None` where none is made, or none is replaced.
+/// Returns the load balancer that a new one with this scheme replaces; `None` if no load balancer is created, or none
+/// is replaced.
 pub(in crate::desired) fn replaced_by(facts: &Facts, scheme: Scheme) -> Option<&ExistingLoadBalancer> {
     all_existing(facts).next().filter(|_| existing_of_scheme(facts, scheme).is_none())
 }
 
-/// The subnets where users choose none.
+/// The subnets of a load balancer for which users choose none.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::desired) enum Unchosen<'f> {
-    /// Those of the existing load balancer, which are not looked at.
+    /// The subnets of the existing load balancer, unchecked.
     Kept(&'f BTreeSet<SubnetId>),
-    /// Those of the existing load balancer, looked at.
+    /// The subnets of the existing load balancer, to be checked.
     Checked(SubnetQuery),
-    /// Those that their tags name for the scheme.
+    /// The subnets whose tags mark them for the scheme.
     Discovered(SubnetQuery),
 }
 
-/// Returns the subnets of a load balancer where users choose none. With `check`, those of an existing load balancer are looked
-/// at too.
+/// Returns the subnets of a load balancer for which users choose none. With `check`, the subnets of an existing load
+/// balancer are checked too.
 pub(in crate::desired) fn unchosen(
     facts: &Facts,
     kind: LoadBalancerKind,

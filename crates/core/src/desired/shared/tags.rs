@@ -5,10 +5,10 @@ use crate::{
     model::{ResourceId, StackId, Tags},
 };
 
-/// The fix for a tag of an annotation that is managed outside of the cluster.
+/// The fix for a tag in an annotation that is managed outside the cluster.
 pub(in crate::desired) const EXTERNAL_FIX: &str = "remove it from the annotation";
 
-/// Returns the tags of a resource of a stack: `user` with the defaults and the tracking tags over them.
+/// Returns the tags of a stack's resource: the default tags win over `user`, and the tracking tags over both.
 pub(in crate::desired) fn of_resource(
     config: &BuildConfig,
     stack: &StackId,
@@ -18,7 +18,7 @@ pub(in crate::desired) fn of_resource(
     stack.resource_tags(&config.cluster, resource, &config.default_tags, user)
 }
 
-/// Returns a message for each tag that users ask for and that is managed outside of the cluster, with its key.
+/// Returns a message for each requested tag that is managed outside the cluster, with its key.
 pub(in crate::desired) fn external<'t>(
     config: &'t BuildConfig,
     user: &'t Tags,
@@ -27,7 +27,7 @@ pub(in crate::desired) fn external<'t>(
     external.map(|key| (key, format!("the tag `{key}` is managed outside of the cluster (--external-managed-tags)")))
 }
 
-/// Returns the tags that users ask for, over those that hold where they ask for no other value.
+/// Returns the requested tags, completed with the default tags that users may override.
 pub(in crate::desired) fn over_defaults(config: &BuildConfig, user: Tags) -> Tags {
     let mut all = config.low_default_tags.clone();
     all.extend(user);

@@ -7,29 +7,29 @@ use crate::{
     snapshot::{Scope, Service, ServicePort},
 };
 
-/// The reason why a plan of files does not know a node port.
+/// The reason why a node port is unknown in a plan of files.
 pub(in crate::desired) const NODE_PORT: &str = "the node port that the API server gives the Service";
 const POD_PORT: &str = "the port of the Service's pods";
 const NAMED_PORT: &str = "the port of that name of the Service";
 
-/// Health checks go to the port of the traffic.
+/// The health check port that stands for the port of the traffic.
 pub(in crate::desired) const TRAFFIC_PORT: &str = "traffic-port";
 
-/// The stand-in for a port that a plan of files cannot know; such a stack is shown and never applied.
+/// Returns a placeholder for a port that is unknown in a plan of files. Such a stack is shown and never applied.
 fn port_after_apply(why: &'static str) -> PortReference {
     PortReference::Name(Value::<u16>::AfterApply(why).to_string())
 }
 
-/// No node port, though the targets are instances.
+/// The error of targets that are instances when the Service's port has no node port.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::desired) struct NoNodePort;
 
-/// Returns true if a port without a node port gets one from the API server, which manifests have not seen yet.
+/// Returns true if the API server will assign a node port that is not in the manifests.
 pub(in crate::desired) fn gets_node_port(scope: Scope, service: &Service) -> bool {
     scope != Scope::Cluster && (service.assumed || service.gets_node_ports())
 }
 
-/// Returns the port that targets get traffic on.
+/// Returns the port on which targets receive traffic.
 pub(in crate::desired) fn traffic_port(
     scope: Scope,
     service: &Service,
@@ -39,7 +39,7 @@ pub(in crate::desired) fn traffic_port(
     match (target_type, &port.target_port, port.node_port) {
         (TargetType::Ip, ..) if service.assumed => Ok(Value::AfterApply(POD_PORT)),
         (TargetType::Ip, PortReference::Number(number), _) => Ok(Value::Known(*number)),
-        // The pods decide what number the name means, each for itself; every target is registered with its own.
+        // Each pod decides which number the name means, and each target is registered with its own port.
         (TargetType::Ip, PortReference::Name(_), _) => Ok(Value::Known(1)),
         (TargetType::Instance, _, Some(node_port)) => Ok(Value::Known(node_port)),
         (TargetType::Instance, _, None) if gets_node_port(scope, service) => Ok(Value::AfterApply(NODE_PORT)),
@@ -47,7 +47,7 @@ pub(in crate::desired) fn traffic_port(
     }
 }
 
-/// Returns the port that rules on nodes and pods open for traffic: `port`, or the name that the pods give it.
+/// Returns the port that rules on nodes and pods open for traffic: `port`, or its name in the pods.
 pub(in crate::desired) fn opened_port(
     service: &Service,
     service_port: &ServicePort,
@@ -61,29 +61,29 @@ pub(in crate::desired) fn opened_port(
     }
 }
 
-/// Returns the port of health checks, where it is a number.
+/// Returns the port of health checks, if it is a number.
 pub(in crate::desired) fn numbered_check_port(health_check: &HealthCheck) -> Option<PortReference> {
     health_check.port.parse().ok().map(PortReference::Number)
 }
 
-/// Returns the ports that rules open where they are not restricted: all.
+/// Returns the ports that unrestricted rules open: all.
 pub(in crate::desired) fn unrestricted_ports(udp: bool) -> Vec<NetworkingPort> {
     std::iter::once(NetworkingPort::tcp(None)).chain(udp.then(|| NetworkingPort::udp(None))).collect()
 }
 
-/// The reason why the text of a health check's port means none.
+/// The reason why the text of a health check port is not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::desired) enum CheckPortError {
-    /// It is neither a number nor the name of a port.
+    /// The text is neither a number nor the name of a port.
     Unknown,
-    /// The port leads to a port of this name of pods.
+    /// The port maps to the pods' port of this name.
     NamedPodPort(String),
     /// The port has no node port.
     NoNodePort,
 }
 
 impl CheckPortError {
-    /// Returns the message and the fix. `named` is the Service, where the reader does not know it.
+    /// Returns the message and the fix. `named` is the Service, if the reader cannot know it from the context.
     pub(in crate::desired) fn explain(&self, written: &str, named: Option<&ObjectName>) -> (String, &'static str) {
         const FIX: &str = "write `traffic-port`, a port number, or the name of a port of the Service";
         let (of_service, of_pods) = match named {
@@ -108,7 +108,8 @@ impl CheckPortError {
     }
 }
 
-/// Returns the port of health checks as AWS shows it: `traffic-port`, or a number without a sign and leading zeros.
+/// Returns the port of health checks in the form that AWS returns: `traffic-port`, or a number without a sign and
+/// leading zeros.
 pub(in crate::desired) fn check_port(
     scope: Scope,
     service: &Service,
@@ -134,7 +135,7 @@ pub(in crate::desired) fn check_port(
     }
 }
 
-/// The numbers of a health check.
+/// The numeric settings of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::desired) struct CheckNumbers<T> {
     pub(in crate::desired) interval_seconds: T,
@@ -144,7 +145,7 @@ pub(in crate::desired) struct CheckNumbers<T> {
 }
 
 impl CheckNumbers<Key> {
-    /// Reads all four, so that each mistake is reported.
+    /// Reads all four settings, so that every error is reported.
     pub(in crate::desired) fn read(
         self,
         mut read: impl FnMut(Key) -> Result<Option<i32>, Failed>,
@@ -159,7 +160,7 @@ impl CheckNumbers<Key> {
 }
 
 impl CheckNumbers<Result<Option<i32>, Failed>> {
-    /// Returns the numbers, with defaults for those that nobody asks for.
+    /// Returns the numbers, with defaults for those that are not set.
     pub(in crate::desired) fn or(self, defaults: CheckNumbers<i32>) -> Result<CheckNumbers<i32>, Failed> {
         Ok(CheckNumbers {
             interval_seconds: self.interval_seconds?.unwrap_or(defaults.interval_seconds),

@@ -9,11 +9,11 @@ use crate::plan::{
     tags,
 };
 
-/// The askers for attributes.
+/// The causes of attributes.
 #[derive(Clone, Copy)]
 pub(super) struct Causes<'a> {
     of_all: &'a Cause,
-    /// The attributes with a cause of their own.
+    /// The causes of single attributes, where they differ.
     of_attributes: Option<&'a BTreeMap<String, Cause>>,
 }
 
@@ -27,14 +27,15 @@ impl<'a> Causes<'a> {
     }
 }
 
-/// Returns true if an attribute has the value that it shall have. AWS shows a switch as `true` or `false`, however it was written.
+/// Returns true if two attribute values mean the same. AWS returns a boolean in lower case, however it was written.
 fn same_value(wanted: &str, known: &str) -> bool {
     let switch = |value: &str| ["true", "false"].iter().any(|switch| value.eq_ignore_ascii_case(switch));
     wanted == known || switch(wanted) && wanted.eq_ignore_ascii_case(known)
 }
 
 impl Planner<'_> {
-    /// Changes the tags of a resource to the desired ones. `sources` are what the controller may have tagged it for.
+    /// Changes the tags of a resource to the desired ones. `sources` are the resources for which the controller may
+    /// have set tags on it.
     pub(super) fn tags(
         &mut self,
         resource: TaggedResource,
@@ -49,7 +50,7 @@ impl Planner<'_> {
         if !keys.is_empty() {
             let remove = StepAction::RemoveTags { resource: resource.clone(), name: name.clone(), keys };
             let remove = Step { action: remove, cause: cause.clone() };
-            // If there is no room for the new ones, the removed ones make it.
+            // If the new tags do not fit beside the removed ones, the removal runs first.
             match tags::have_room(&missing, existing) {
                 true => self.untagged.push(remove),
                 false => self.plan.steps.push(remove),
@@ -60,7 +61,8 @@ impl Planner<'_> {
         }
     }
 
-    /// As [`Self::tags`], for resources that all members share: the tags of frozen members stay.
+    /// Changes the tags of a resource that all members share, like [`Self::tags`], but keeps all existing tags while
+    /// members are frozen.
     pub(super) fn shared_tags(
         &mut self,
         resource: TaggedResource,
@@ -78,7 +80,7 @@ impl Planner<'_> {
         self.tags(resource, name, &[source], (&kept, existing), cause);
     }
 
-    /// The attributes that differ from what is known. What is not known is not guessed: it is read first.
+    /// Changes the attributes that differ from the known ones. Unknown attributes are read before a plan is made.
     pub(super) fn attributes(
         &mut self,
         of: AttributesOf,
@@ -87,8 +89,8 @@ impl Planner<'_> {
         known: &Attributes,
         causes: Causes<'_>,
     ) {
-        // A call for each requester, so that a refusal is reported to the right one; but AWS takes some only together (a log and its
-        // bucket): those whose keys differ in their last part alone.
+        // One call for each requester, so that a refusal is reported on the right one. AWS accepts some attributes only
+        // together (a log and its bucket): those whose keys differ only in the last part.
         let mut changes: BTreeMap<&Cause, Attributes> = BTreeMap::new();
         let mut families: BTreeMap<&str, &Cause> = BTreeMap::new();
         let differs = |key: &str, value: &str| known.get(key).is_none_or(|known| !same_value(value, known));

@@ -4,12 +4,12 @@ use super::Planner;
 use crate::model::{Cause, CertificateArn, Listener, ObservedListener};
 use crate::plan::step::{ListenerReference, Step, StepAction};
 
-/// Returns the wanted certificates that have to be added to an existing listener.
+/// Returns the wanted certificates that an existing listener lacks.
 pub(super) fn missing_certificates(wanted: &Listener, existing: &ObservedListener) -> Vec<CertificateArn> {
     let present =
         |c: &CertificateArn| existing.certificates.contains(c) || existing.default_certificate.as_ref() == Some(c);
     let mut missing: Vec<_> = wanted.certificates.iter().filter(|c| !present(c)).cloned().collect();
-    // The current default certificate that becomes one of the others has to be among them first.
+    // A default certificate that becomes an additional one must be added to the list first.
     missing.extend(
         existing
             .default_certificate
@@ -21,8 +21,8 @@ pub(super) fn missing_certificates(wanted: &Listener, existing: &ObservedListene
 }
 
 impl Planner<'_> {
-    /// Returns the certificates of an existing listener that nothing asks for, the one that is the default now at the end: it
-    /// can go when another is.
+    /// Returns the certificates of an existing listener that no member requests. The current default certificate comes
+    /// last: it can be removed only when the listener has another.
     pub(super) fn surplus_certificates(&self, wanted: &Listener, existing: &ObservedListener) -> Vec<CertificateArn> {
         let mut surplus: Vec<_> = existing
             .certificates
@@ -36,8 +36,8 @@ impl Planner<'_> {
         surplus
     }
 
-    /// Adds the missing certificates, after as many of the surplus ones have made room as are lacking. Returns the surplus ones
-    /// that are still there.
+    /// Adds the missing certificates, and removes surplus ones first where the quota leaves no room. Returns the
+    /// surplus ones that remain.
     pub(super) fn exchange_certificates<'c>(
         &mut self,
         wanted: &Listener,
@@ -58,12 +58,12 @@ impl Planner<'_> {
         self.remove_certificates(wanted, existing, first);
         let (now, later) = then.split_at(lacking);
         self.add_certificates(wanted, &reference, now.iter().cloned());
-        // Other listeners have to make room for the rest.
+        // The rest needs room that other listeners release.
         self.add_certificates_later(wanted, &reference, later);
         others
     }
 
-    /// Adds certificates one by one, as soon as others have made room.
+    /// Adds certificates one by one, each as soon as there is room for it.
     pub(super) fn add_certificates_later(
         &mut self,
         wanted: &Listener,
@@ -77,7 +77,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Adds certificates: a step for each member that asks for some, so that a refusal is reported to the right one.
+    /// Adds certificates, with a step for each member that requests some, so that a refusal is reported on the right
+    /// one.
     pub(super) fn add_certificates(
         &mut self,
         wanted: &Listener,

@@ -15,13 +15,13 @@ use crate::plan::{
     tags,
 };
 
-/// Returns true if clients show certificates as they shall.
+/// Returns true if a listener treats client certificates as wanted.
 fn same_mutual(wanted: &MutualAuthentication<Value<TrustStoreArn>>, existing: &ObservedListener) -> bool {
     let wanted = wanted.try_map(|arn| arn.known().cloned().ok_or(())).ok();
     wanted.as_ref() == Some(existing.mutual_authentication.as_ref().unwrap_or(&MutualAuthentication::Off))
 }
 
-/// The parts of a listener that change. `written` is true if the default action stays as it is.
+/// Returns the parts of a listener that change. `written` is true if the default action stays as it is.
 fn change_of(wanted: &Listener, existing: &ObservedListener, written: bool) -> ListenerChange {
     ListenerChange {
         protocol: Some(wanted.protocol).filter(|p| existing.protocol != Some(*p)),
@@ -70,7 +70,7 @@ impl Planner<'_> {
         if fits {
             self.plan.steps.extend(creates);
         } else {
-            // From the bottom, as those that another listener releases are deleted.
+            // In ascending precedence, since the rules that another listener releases are deleted in that order.
             self.later.extend(creates.into_iter().rev());
             self.make_what_fits();
         }
@@ -78,7 +78,7 @@ impl Planner<'_> {
         self.add_certificates_later(listener, &reference, &rest);
     }
 
-    /// A listener that only frozen members ask for: rules of those who have left go, and all else stays.
+    /// Plans a listener that only frozen members request: rules of former members are deleted, and all else stays.
     pub(super) fn frozen_listener(&mut self, existing: &ObservedListener, cause: &Cause) {
         let in_use = BTreeSet::new();
         let change = RuleChange {
@@ -113,7 +113,7 @@ impl Planner<'_> {
             &wanted.cause,
         );
 
-        // Certificates: add, change over, remove.
+        // Certificates: add, change the default, remove.
         let is_same_protocol = existing.protocol == Some(wanted.protocol);
         let missing = missing_certificates(wanted, existing);
         let surplus = self.surplus_certificates(wanted, existing);
@@ -154,7 +154,7 @@ impl Planner<'_> {
         self.later.extend(steps.later);
         self.frozen_target_groups.extend(frozen_target_groups);
         let mut listener_change = change_of(wanted, existing, written);
-        // AWS takes authentication on HTTPS listeners alone.
+        // AWS accepts authentication only on HTTPS listeners.
         let authenticates = match wanted.protocol {
             ListenerProtocol::Https => wanted.rules.iter().any(|rule| rule.authentication.is_some()),
             _ => order::authenticates(existing),
@@ -194,9 +194,9 @@ impl Planner<'_> {
         self.observed.load_balancers.iter().flat_map(ObservedLoadBalancer::target_groups).cloned().collect()
     }
 
-    /// Brings the attributes of an existing listener to what is wanted.
+    /// Changes the attributes of an existing listener to the wanted ones.
     fn listener_attributes(&mut self, wanted: &Listener, existing: &ObservedListener) {
-        // The attributes of a listener depend on its protocol; the existing ones are not known when that has changed.
+        // The attributes of a listener depend on its protocol, so none are known after a change of protocol.
         let unknown = Some(Attributes::new()).filter(|_| existing.protocol != Some(wanted.protocol));
         if let Some(known) = unknown.as_ref().or(existing.attributes.as_ref()) {
             let of = AttributesOf::Listener(ListenerReference::Existing(existing.arn.clone()));
@@ -206,7 +206,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Brings the tags of existing rules of the listener on a port to what is wanted.
+    /// Changes the tags of the existing rules of the listener on a port to the wanted ones.
     fn tag_rules(&mut self, port: u16, rules: &[(Rule, ObservedRule)]) {
         for (rule, existing) in rules {
             let name = format!("rule {} of listener {}", existing.priority, port);

@@ -1,4 +1,4 @@
-//! The load balancer with its security groups.
+//! The load balancer and its security groups.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ impl<'a> Planner<'a> {
         if existing.ip_address_type != wanted.ip_address_type {
             let action = StepAction::SetIpAddressType { arn: existing.arn.clone(), kind: wanted.ip_address_type };
             let set = Step { action, cause: wanted.cause.clone() };
-            // It has IPv6 addresses before it leads to targets that have them, and after.
+            // IPv6 is enabled before IPv6 targets are added, and disabled after they are removed.
             if wanted.ip_address_type.has_ipv6() { self.plan.steps.push(set) } else { self.last.push(set) }
         }
         if let Some(known) = &existing.attributes {
@@ -75,8 +75,9 @@ impl<'a> Planner<'a> {
                 action: StepAction::SetSecurityGroups { arn: existing.arn.clone(), groups },
                 cause: wanted.cause.clone(),
             };
-            // Once the stack's own group is open, since a new one allows no traffic, and before a redirect leads to a port that
-            // the groups before did not open. What is redirected now may lead to a port that only those opened.
+            // After the stack's own security group allows traffic, since a new one allows none, and before a redirect
+            // leads to a port that the previous groups do not allow. Existing redirects may lead to a port that only
+            // the previous groups allow.
             let redirected = existing.known_listeners().any(order::redirects_elsewhere);
             let before =
                 existing.security_groups.iter().map(|id| SecurityGroupReference::Given(Value::Known(id.clone())));
@@ -99,7 +100,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Returns the load balancer where it is to be put in other security groups than it is in.
+    /// Returns the existing load balancer if its security groups are about to change.
     pub(super) fn regrouped(&self) -> Option<&'a ObservedLoadBalancer> {
         let wanted = self.stack.load_balancer.as_ref()?;
         let existing = self.observed.current(wanted)?;
@@ -108,7 +109,7 @@ impl<'a> Planner<'a> {
         (groups.as_ref() != Some(&existing.security_groups)).then_some(existing)
     }
 
-    /// The stack's own security groups in front.
+    /// Returns the front-end security groups of the stack.
     pub(super) fn managed_security_groups(&self) -> impl Iterator<Item = &'a ObservedSecurityGroup> + use<'a> {
         let managed = |group: &&ObservedSecurityGroup| {
             known_tags::resource_of(&group.tags) == Some(ResourceId::managed_security_group())

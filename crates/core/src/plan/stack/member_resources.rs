@@ -1,11 +1,12 @@
-//! The resources of each member of a group, as records remember them.
+//! The resources of each member of a group, as records store them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{ListenerResources, MemberResources, ObjectReference, ObservedRule, ObservedStack, RuleArn, Stack};
 use crate::plan::rules::same_conditions;
 
-/// Returns the resources of each member of a group, where nothing is left to do. Of members that are set aside it is what it was.
+/// Returns the resources of each member of a group, once no changes are left. Frozen members keep their recorded
+/// resources.
 #[must_use]
 pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberResources> {
     let frozen = |resources: &&MemberResources| stack.frozen.members.contains(&resources.member);
@@ -30,7 +31,8 @@ pub fn member_resources(stack: &Stack, observed: &ObservedStack) -> Vec<MemberRe
     let balancer = stack.load_balancer.as_ref().and_then(|wanted| observed.current(wanted));
     let taken: BTreeSet<RuleArn> = member_resources.values().flat_map(|resources| resources.rules.clone()).collect();
     for listener in stack.listeners.values() {
-        // A rule that is kept in addition has an owner, or comes after the last desired rule that it equals in number.
+        // A rule that is kept in addition to the desired ones is recorded for a frozen member, or follows the desired
+        // rule with the same conditions.
         let existing = balancer.and_then(|b| b.listener(listener.port)).into_iter().flat_map(|l| &l.rules);
         let mut free = existing.filter(|rule| !taken.contains(&rule.arn)).collect::<Vec<_>>();
         for rule in &listener.rules {

@@ -1,11 +1,11 @@
-//! The state that a plan depends on and that has to be read first.
+//! The state that a plan depends on and that must be read first.
 
 use super::generations::can_update_in_place;
 use crate::model::{ObservedStack, ObservedTargetGroup, Stack};
 use crate::plan::step::Reads;
 
-/// Returns the state that the plan depends on and that is not known: the listeners of the load balancer, unless all of it goes, and attributes that the
-/// stack asks for on existing resources.
+/// Returns the unknown state that the plan depends on: the listeners of load balancers, unless all of the stack is
+/// deleted, and the attributes that the stack requests on existing resources.
 pub(super) fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
     let mut reads = Reads::default();
     if let Some(wanted) = &stack.load_balancer {
@@ -20,7 +20,7 @@ pub(super) fn reads(stack: &Stack, observed: &ObservedStack) -> Reads {
         reads.load_balancer = unread.then(|| existing.arn.clone()).or(reads.load_balancer);
         reads.listeners_of.extend(Some(existing.arn.clone()).filter(|_| existing.listeners.is_none()));
         let listeners = stack.listeners.values().filter(|listener| !listener.attributes.is_empty());
-        // The attributes of a listener whose protocol is about to change do not matter, and a TLS listener has none to read.
+        // The attributes of a listener whose protocol changes do not matter, and a TLS listener has none to read.
         reads.listeners = listeners
             .filter_map(|listener| existing.listener(listener.port).filter(|l| l.protocol == Some(listener.protocol)))
             .filter(|listener| listener.attributes.is_none())

@@ -1,4 +1,4 @@
-//! The resources that nothing asks for any more.
+//! The resources that no member requests any more.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use crate::model::{
 use crate::plan::step::{AttributesOf, StepAction, Wait};
 
 impl<'a> Planner<'a> {
-    /// Deletes a load balancer. Its protection is switched off only where an annotation says so; AWS refuses to delete a protected
-    /// one.
+    /// Deletes a load balancer. Deletion protection is disabled only if an annotation says so; AWS refuses to delete a
+    /// protected load balancer.
     pub(super) fn delete_load_balancer(&mut self, balancer: &ObservedLoadBalancer, unprotect: bool, cause: &Cause) {
         let (arn, name) = (balancer.arn.clone(), balancer.name.clone());
         if unprotect && balancer.is_protected() {
@@ -24,12 +24,11 @@ impl<'a> Planner<'a> {
         self.push(StepAction::DeleteLoadBalancer { arn, name }, cause);
     }
 
-    /// Releases the load balancers that the desired one has replaced, those whose time is over. Returns the target groups
-    /// of those that stay for now.
+    /// Deletes the replaced load balancers whose hold has ended. Returns the target groups of those that stay for now.
     pub(super) fn replaced(&mut self, wanted: &'a LoadBalancer) -> BTreeSet<&'a TargetGroupArn> {
         let observed = self.observed;
         let serves = observed.current(wanted).is_some_and(ObservedLoadBalancer::is_active);
-        // The new one does not have the resources of frozen members.
+        // The new load balancer does not have the resources of frozen members.
         let may_go = serves && self.frozen_resources.none_frozen();
         let unprotected = wanted.attributes.get(DELETION_PROTECTION).is_some_and(|value| value == "false");
         let due = |old: &ObservedLoadBalancer| may_go && observed.expired.contains(&old.arn);
@@ -50,7 +49,7 @@ impl<'a> Planner<'a> {
         kept.into_iter().flat_map(ObservedLoadBalancer::target_groups).collect()
     }
 
-    /// Removes all that nothing wants any more.
+    /// Deletes the resources that are not wanted any more.
     pub(super) fn removals(&mut self) {
         let gone = self.stack.load_balancer.is_none() && self.frozen_resources.none_frozen();
         let cause = self.cause(if gone { "metadata.deletionTimestamp" } else { "spec" });

@@ -1,4 +1,4 @@
-//! The order of steps where AWS has said that no more fits.
+//! The order of steps when AWS has reported that a quota is reached.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::plan::{
 };
 
 impl<'a> Planner<'a> {
-    /// Returns what the load balancer has after the steps so far, where AWS has said that not more fits.
+    /// Returns the quota usage of the load balancer after the steps so far; `None` if AWS has reported no quota.
     pub(super) fn used(&self) -> Option<QuotaUsage> {
         if self.observed.room == KnownLimits::default() {
             return None;
@@ -24,7 +24,7 @@ impl<'a> Planner<'a> {
         Some(used)
     }
 
-    /// Continues with steps that had no room, as far as there is room now.
+    /// Moves delayed steps to the plan, as far as there is room now.
     pub(super) fn make_what_fits(&mut self) {
         while let Some(next) = self.later.front() {
             let Some(used) = self.used() else { return };
@@ -33,7 +33,7 @@ impl<'a> Planner<'a> {
                 StepAction::AddListenerCertificates { certificates, .. } => {
                     used.certificates_free() >= certificates.len()
                 }
-                // A rule that stays as it is serves until everything else is done.
+                // An unchanged rule keeps serving until everything else is done.
                 StepAction::ModifyRule { .. } => false,
                 _ => true,
             };
@@ -44,8 +44,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Returns the listeners that no member asks for and that are still there, each with whether another one redirected to it
-    /// before; those to which none did come first.
+    /// Returns the listeners that no member requests and that no step deletes yet, each with true if another one
+    /// redirects to it. Those that no other redirects to come first.
     pub(super) fn listeners_to_delete(&self) -> Vec<(&'a ObservedListener, bool)> {
         let deletes = |port: u16| {
             let is_of = |step: &Step| matches!(step.action, StepAction::DeleteListener { port: of, .. } if of == port);
@@ -72,8 +72,8 @@ impl<'a> Planner<'a> {
         self.make_what_fits();
     }
 
-    /// Deletes a listener where AWS has said that no more fit, if one goes. Returns false where each that goes is one that
-    /// another redirects to, and these stay.
+    /// Deletes a listener to make room, if AWS has reported that no more fit. Returns false if every listener to delete
+    /// is one that another redirects to, and `may_be_led_to` is false.
     pub(super) fn make_room_for_listener(&mut self, cause: &Cause, may_be_led_to: bool) -> bool {
         if self.used().is_none_or(|used| used.has_room_for_listener()) {
             return true;
@@ -86,7 +86,8 @@ impl<'a> Planner<'a> {
         true
     }
 
-    /// Returns false if all wanted rules lead to more target groups than AWS has said that the load balancer may lead to.
+    /// Returns false if all wanted rules forward to more target groups than AWS has reported as the load balancer's
+    /// limit.
     pub(super) fn fits_in_the_end(&self) -> bool {
         let Some(most) = self.observed.room.target_groups else { return true };
         let of_listener = |listener: &'a Listener| {

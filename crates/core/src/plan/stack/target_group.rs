@@ -36,7 +36,7 @@ impl Planner<'_> {
     }
 
     fn new_target_group(&mut self, wanted: &TargetGroup) {
-        // The name of a group is that of its binding, and another group may have a binding of that name.
+        // A binding has the name of its target group, and another target group may have a binding of that name.
         let taken = |name: &TargetGroupName| {
             let groups = &self.observed.target_groups;
             let binds = |binding: &ObservedBinding| {
@@ -56,8 +56,8 @@ impl Planner<'_> {
             &defaults::target_group(wanted.protocol),
             Causes::one(&wanted.cause),
         );
-        // A binding of that name that leads to another target group, one that was deleted behind our back, has to go
-        // first: it is taken away at the end, and its going brings the next plan.
+        // A binding of that name for another target group, one that another party has deleted, must go first:
+        // `removals` deletes it, and its deletion triggers the next plan.
         let name = |binding: &ObservedBinding| {
             binding.name.namespace == wanted.binding.namespace
                 && wanted.name.known().is_some_and(|name| name.as_str() == binding.name.name)
@@ -67,15 +67,16 @@ impl Planner<'_> {
         }
     }
 
-    /// The binding of a target group that exists.
+    /// Plans the binding of an existing target group.
     fn binding(&mut self, wanted: &TargetGroup, existing: &ObservedTargetGroup) {
-        // Another of its labels may name the group too. One of another name is its own only where none has the group's:
-        // aws-load-balancer-controller finds a binding by the ARN, and calls it as the group that it would make.
+        // Another binding with the stack's labels may name the target group too. A binding with another name counts
+        // only if none has the target group's name: aws-load-balancer-controller finds a binding by the ARN and gives
+        // it the name of the target group that it would create.
         let is_its =
             |b: &&ObservedBinding| b.target_group == existing.arn && b.name.namespace == wanted.binding.namespace;
         let bindings = self.observed.bindings.iter().filter(is_its);
         match bindings.min_by_key(|binding| (binding.name.name != existing.name, binding.deleting)) {
-            // The new one has the same name, so it can be made only when the old one is gone.
+            // The new binding has the same name, so it can be created only when the old one is gone.
             Some(binding) if binding.deleting => {
                 self.going.insert(binding.name.clone());
             }
@@ -87,13 +88,13 @@ impl Planner<'_> {
             }
             Some(binding) => {
                 let spec = binding::spec(wanted, &existing.arn, &|source| self.security_group_id(source));
-                // Targets let the groups before in until the load balancer has left them.
+                // Targets keep allowing the previous security groups until the load balancer has left them.
                 let keeps_networking = self.regrouped().is_some();
                 let spec = match spec {
                     Some(spec) if keeps_networking => Some(binding::widened(spec, &binding.spec)),
                     spec => spec,
                 };
-                // Labels of others (a policy engine's, a team's) are theirs.
+                // Labels that other parties set (a policy engine, a team) stay unchanged.
                 let labelled = wanted.binding.labels.iter().all(|(key, value)| binding.labels.get(key) == Some(value));
                 if spec.as_ref() != Some(&binding.spec) || !labelled {
                     let update = StepAction::UpdateBinding {
@@ -112,8 +113,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns true if the load balancer is to be put in other security groups, and its requests come to the targets from one that
-    /// it is not in yet.
+    /// Returns true if the security groups of the load balancer are about to change, and the targets must allow one
+    /// that it is not in yet.
     pub(super) fn comes_from_elsewhere(&self, wanted: &TargetGroup) -> bool {
         let Some(existing) = self.regrouped() else { return false };
         let peers = wanted.binding.networking.iter().flatten().flat_map(|rule| &rule.from);

@@ -154,7 +154,7 @@ async fn a_security_group_stays_while_something_uses_it() {
     world.aws.revoke_ingress(&node, &from_back).await.unwrap();
     world.aws.delete_security_group(&back).await.unwrap();
     world.aws.delete_load_balancer(&balancer.arn).await.unwrap();
-    // Its network interfaces are gone after a while.
+    // The network interfaces disappear after a while.
     tokio::time::advance(Duration::from_secs(20)).await;
     world.aws.delete_security_group(&front).await.unwrap();
     assert_eq!(code(world.aws.delete_security_group(&front).await), "InvalidGroup.NotFound");

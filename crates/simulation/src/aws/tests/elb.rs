@@ -59,7 +59,7 @@ async fn an_application_load_balancer_is_read_as_it_was_made() {
         status_code: "HTTP_301".to_owned(),
     });
     let redirect = world.listener(&balancer.arn, 80, &plain).await;
-    // What AWS fills in.
+    // AWS fills in the parts that the request omits.
     let filled = |part: &str| Some(part.to_owned());
     let expected = Action::Redirect {
         host: filled("#{host}"),
@@ -79,7 +79,7 @@ async fn an_application_load_balancer_is_read_as_it_was_made() {
     assert_eq!(observed.target_groups, [api]);
     assert_eq!(observed.security_groups.iter().map(|group| &group.id).collect::<Vec<_>>(), [&front]);
 
-    // It is active after a while.
+    // The load balancer becomes active after a while.
     tokio::time::advance(Duration::from_secs(61)).await;
     let active = ObservedLoadBalancer { state: albatross_core::model::LoadBalancerState::Active, ..balancer };
     assert_eq!(world.observed().await.load_balancers, [active]);
@@ -505,7 +505,7 @@ async fn attributes_are_those_of_aws_and_those_that_were_set() {
     inventory.read(&stack(), &reads).await.unwrap();
     let observed = inventory.observe_whole(&stack()).await.unwrap();
     let read = observed.load_balancers[0].attributes.as_ref().unwrap();
-    // The planner's defaults are those of AWS.
+    // The planner's defaults equal those of AWS.
     let mut expected = albatross_core::plan::defaults::load_balancer(LoadBalancerKind::Application);
     expected.extend(idle.clone());
     assert_eq!(expected.iter().filter(|(key, value)| read.get(*key) != Some(value)).collect::<Vec<_>>(), []);

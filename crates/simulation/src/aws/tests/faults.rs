@@ -64,7 +64,7 @@ async fn a_crash_leaves_the_call_without_an_answer() {
             aws.create_target_group(&settings, &name("first"), &vpc()).await.unwrap();
             aws.describe_subnets(&vpc()).await.unwrap();
             let second = aws.create_target_group(&settings, &name("second"), &vpc()).await;
-            // Thirty seconds later the SDK's timeout ends the call.
+            // The SDK's timeout ends the call thirty seconds later.
             assert!(matches!(second.unwrap_err().kind, AwsErrorKind::Unclear { .. }));
             aws.create_target_group(&settings, &name("third"), &vpc()).await.unwrap();
         });
@@ -123,7 +123,7 @@ async fn what_is_fresh_is_not_there_for_every_call() {
         answers
     };
     assert_eq!(seen().await, ["TargetGroupNotFound".to_owned(), "found".to_owned()].into());
-    // But its tags can be changed.
+    // The tags of new resources can still be changed.
     for number in 0..20 {
         let tags = Tags::from([("number".to_owned(), number.to_string())]);
         world.aws.tag(group.arn.as_str(), &tags).await.unwrap();

@@ -8,7 +8,7 @@ fn target(id: &str, port: u16) -> Registration {
 }
 
 impl World {
-    /// Returns the health that AWS reports of each target of a group.
+    /// Returns the health of each target of a group.
     async fn health(&self, group: &TargetGroupArn) -> BTreeMap<String, String> {
         let health = self.aws.describe_target_health(group).await.unwrap();
         health.into_iter().map(|(target, health)| (target.to_string(), health.state.to_string())).collect()

@@ -14,7 +14,7 @@ async fn reconcile(lab: &Lab, called: &str) -> Result<BindingOutcome, TargetsErr
     lab.targets.reconcile_binding(&name(called)).await
 }
 
-/// A lab where `shop/cart` is served at the addresses and bound by `tgb`, without finalizer and status.
+/// Returns a lab where `shop/cart` has pods at the addresses and the binding `tgb`, without finalizer and status.
 fn lab(addresses: &[&str]) -> Lab {
     let lab = Lab::new();
     lab.serve(addresses);
@@ -60,7 +60,7 @@ async fn a_watch_that_is_behind_does_not_have_the_status_written_twice() {
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", "register 10.0.0.1:8080", READY]);
     reconcile(&lab, "tgb").await.unwrap();
-    // The real one sees then that the finalizer is there.
+    // The API server's answer shows that the finalizer is there.
     assert_eq!(lab.log(), ["finalizer on"]);
 }
 
@@ -103,7 +103,7 @@ async fn what_a_binding_leaves_out_comes_from_its_target_group_once() {
     transient: false
     ");
     lab.log();
-    // Another group of that name is created.
+    // Another target group with the name is created.
     lab.aws.put_target_group(group("cart", "ip"));
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["group Name(\"cart\")", "type Ip", "finalizer on", "register 10.0.0.1:8080", READY]);
@@ -122,7 +122,7 @@ async fn a_deleted_binding_is_let_go_when_nothing_of_it_is_registered() {
     let outcome = reconcile(&lab, "tgb").await.unwrap();
     assert!(outcome.gone && outcome.changed);
     assert_eq!(lab.log(), ["deregister 10.0.0.1:8080", "finalizer off"]);
-    // It stays a while, held by others' finalizers.
+    // The object stays for a while, held by finalizers of other controllers.
     assert!(reconcile(&lab, "tgb").await.unwrap().gone);
     assert_eq!(lab.log(), [""; 0]);
 }
@@ -167,7 +167,7 @@ async fn of_two_bindings_the_older_has_the_target_group() {
     insta::assert_snapshot!(lab.log().join("\n"), @"status - False FailedReconcile: the target group arn:aws:elasticloadbalancing:us-west-2:1:targetgroup/cart/1 already has the TargetGroupBinding shop/tgb, and each would deregister the targets of the other; delete one of the two, or give each a target group of its own");
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", "register 10.0.0.1:8080", READY]);
-    // When the older goes, the targets are the younger's to keep or to drop.
+    // When the older binding is deleted, the younger one decides about the targets.
     lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().deleting = true);
     let outcome = reconcile(&lab, "tgb").await.unwrap();
     assert_eq!((outcome.unblocked, lab.log()), (vec![name("a-younger")], vec!["finalizer off".to_owned()]));
@@ -283,7 +283,7 @@ async fn while_aws_throttles_old_targets_wait_for_the_new_ones() {
         let lab = lab(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         reconcile(&lab, "tgb").await.unwrap();
         lab.log();
-        // Two new ones are ready, and all old ones leave: three registered ones for two that are wanted.
+        // Two new pods are ready and all old ones leave: three registered targets for two that are wanted.
         lab.serve(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"]);
         for address in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
             leave(&lab, address);
@@ -311,7 +311,7 @@ async fn a_batch_that_is_throttled_holds_only_what_it_replaces() {
     lab.log();
     lab.serve(&all);
     old.iter().for_each(|address| terminate(&lab, address));
-    // The first batch passes, the second, of a single target, does not.
+    // The first batch succeeds; the second one, of a single target, fails.
     lab.throttle(1);
     reconcile(&lab, "tgb").await.unwrap_err();
     let sizes = |log: Vec<String>| -> Vec<(String, usize)> {
@@ -332,14 +332,14 @@ async fn what_is_refused_for_good_holds_only_what_lives() {
         lab.serve(&["10.0.0.1", "10.0.0.2", "10.0.0.8"]);
         match leave {
             Some(leave) => leave(&lab, "10.0.0.1"),
-            // The Service selects other pods now, and the old one lives on.
+            // The Service selects other pods now, and the old pod lives on.
             None => lab.serve(&["10.0.0.2", "10.0.0.8"]),
         }
         lab.aws.refuse_targets(["10.0.0.2"], false);
         lab.log();
         reconcile(&lab, "tgb").await.unwrap_err();
         assert_eq!(lab.log().contains(&"deregister 10.0.0.1:8080".to_owned()), goes);
-        // Once it is accepted, no old target stands in any more.
+        // Once AWS accepts the target, no old target replaces it any more.
         lab.aws.refuse_targets([], false);
         tokio::time::advance(Duration::from_secs(5)).await;
         reconcile(&lab, "tgb").await.unwrap();
@@ -393,7 +393,7 @@ async fn watches_that_show_no_endpoints_are_not_believed_at_once() {
     lab.cluster.pods.lock().unwrap().insert(name("10.0.0.1"));
     lab.log();
     let reads = ["read EndpointSlices of shop/cart", "read Pod shop/10.0.0.1"];
-    // Neither a list of EndpointSlices that is falsely empty, nor one of pods.
+    // A list of EndpointSlices or of pods may be empty by mistake.
     lab.change(|snapshot| drop(snapshot.remove::<EndpointSlice>(&name("cart-1"))));
     for _ in 0..2 {
         let error = reconcile(&lab, "tgb").await.unwrap_err();
@@ -402,11 +402,11 @@ async fn watches_that_show_no_endpoints_are_not_believed_at_once() {
         lab.serve(&["10.0.0.1"]);
         lab.change(|snapshot| drop(snapshot.remove::<Pod>(&name("10.0.0.1"))));
     }
-    // A pod that the slices name and that is not there is no target.
+    // A pod that the slices name and that does not exist is not a target.
     lab.cluster.pods.lock().unwrap().clear();
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), [reads[0], reads[1], "deregister 10.0.0.1:8080"]);
-    // With nothing registered, AWS is not asked.
+    // Without registered targets, AWS is not called.
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), [""; 0]);
 }
@@ -513,7 +513,7 @@ async fn a_binding_without_target_type_gets_it_so_that_pods_get_readiness_gates(
     let types = |lab: &Lab| lab.log().into_iter().filter(|line| line.starts_with("type")).collect::<Vec<_>>();
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(types(&lab), ["type Ip"]);
-    // While the watch shows the same, it is not written again.
+    // While the watch shows the old state, the type is not written again.
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(types(&lab), [""; 0]);
 }
@@ -536,7 +536,7 @@ async fn a_target_type_that_an_operator_takes_out_again_is_written_ever_more_rar
         tokio::time::advance(Duration::from_secs(6)).await;
     }
     assert!((4..=8).contains(&written), "{written} times within an hour");
-    // Another object of that name is another matter.
+    // A new object with the same name starts without pauses.
     lab.change(|snapshot| {
         let binding = snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap();
         (binding.spec.target_type, binding.uid) = (None, "new".into());

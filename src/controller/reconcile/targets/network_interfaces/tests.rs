@@ -10,7 +10,7 @@ fn alone(address: &str) -> InterfaceLookup {
     InterfaceLookup::Address { pod: format!("uid-{address}"), address: address.to_owned() }
 }
 
-/// Asks, and returns the groups in the order of the places, with the calls to AWS.
+/// Returns the groups in the order of the places, and the calls to AWS.
 async fn locate(
     lab: &Lab,
     known: &mut (NetworkInterfaces, KnownGroups),
@@ -86,14 +86,14 @@ async fn an_unknown_address_has_its_instance_read_again_once() {
     lab.aws.set_instances(vec![instance("n1", vec![primary()])]);
     let mut known = Default::default();
     locate(&lab, &mut known, &[on("10.0.0.1")]).await;
-    // The pods' interface came after the node, with another group.
+    // The pods' interface was attached later, with another group.
     let both = vec![primary(), interface(1, &["10.0.1.1"], &[], &["sg-pods"])];
     lab.aws.set_instances(vec![instance("n1", both)]);
     let groups = texts(&["sg-a", "sg-pods"]);
     let places = [on("10.0.0.1"), on("10.0.1.1")];
     assert_eq!(locate(&lab, &mut known, &places).await, (groups.clone(), texts(&["instances i-n1"])));
     assert_eq!(locate(&lab, &mut known, &places).await, (groups, vec![]));
-    // One that is nowhere is looked for each time, and harms no other.
+    // An address without an interface is searched for each time, and does not affect the others.
     let places = [on("10.0.1.1"), on("10.0.9.9")];
     let calls = texts(&["instances i-n1", "interfaces 10.0.9.9"]);
     let reported = texts(&["sg-pods", "no network interface of the VPC has the address 10.0.9.9"]);

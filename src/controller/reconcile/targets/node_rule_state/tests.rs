@@ -23,7 +23,7 @@ fn rule(from: i32, to: i32, source: &str) -> SecurityGroupRule {
     }
 }
 
-/// A binding of `shop/cart` to its own target group that allows `source` at `port`.
+/// Returns a binding of `shop/cart` to its own target group that allows `source` at `port`.
 fn binding(called: &str, source: &str, port: i32) -> TargetGroupBinding {
     let mut binding = bound(called, Some(TargetType::Ip));
     binding.spec.target_group_arn = Some(format!("{ARN}/{called}"));
@@ -36,13 +36,13 @@ fn binding(called: &str, source: &str, port: i32) -> TargetGroupBinding {
     binding
 }
 
-/// The same as one that has had targets.
+/// Returns the binding with the state of one that has had targets.
 fn held(binding: TargetGroupBinding) -> TargetGroupBinding {
     let status = albatross_core::api::crd::TargetGroupBindingStatus { observed_generation: Some(1), conditions: None };
     TargetGroupBinding { finalizers: vec![BINDING_FINALIZER.to_owned()], status: Some(status), ..binding }
 }
 
-/// A lab with a pod at 10.0.0.1 on an instance in `sg-n`, with these rules, and these bindings.
+/// Returns a lab with a pod at 10.0.0.1 on an instance in `sg-n`, with these rules and bindings.
 fn lab(rules: &[SecurityGroupRule], bindings: Vec<TargetGroupBinding>) -> Lab {
     let lab = Lab::new();
     lab.serve(&["10.0.0.1"]);
@@ -123,7 +123,7 @@ async fn what_may_be_a_bindings_stays_until_it_is_understood() {
         pod.node = "n1".into();
         snapshot.apply(pod);
     });
-    // Its interface is alone and may not be the pods': it is taken only because nothing else is found.
+    // The instance's only interface may not be that of the pods: it is used only because no other is found.
     lab.aws.set_instances(vec![]);
     let reported = reconcile(&lab).await;
     insta::assert_snapshot!(reported.join("\n"), @"
@@ -238,7 +238,7 @@ async fn a_binding_without_targets_is_proved_before_its_rules_go() {
     lab.cluster.services.lock().unwrap().clear();
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), ["read Service shop/cart", "revoke sg-n [tcp 8080 from sg-lb]"]);
-    // If nothing would be revoked, AWS is not asked.
+    // AWS is not called if no rule would be removed.
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), NOTHING);
 }
@@ -266,18 +266,19 @@ async fn a_broken_binding_keeps_its_own_rules_and_no_others() {
         lab.change(|snapshot| drop(snapshot.apply(albatross_core::snapshot::Service { kind, ..service("cart") })));
     };
     let no_node_ports = "TargetGroupBinding shop/broken: Service shop/cart is of type ClusterIP, which has no node ports for the target type instance";
-    // Never understood: all that its source has stays, and what another has goes.
+    // A binding that was never valid: all rules of its source stay, and rules of other sources are removed.
     let rules = [rule(1, 1, "sg-lb"), rule(2, 2, "sg-peer")];
     let lab = lab(&rules, vec![binding("a", "sg-lb", 8080), broken("sg-peer")]);
     of_cluster_ip(&lab);
     assert_eq!(reconcile(&lab).await, [no_node_ports]);
     assert_eq!(lab.log()[2..], ["authorize sg-n [tcp 8080 from sg-lb]", "revoke sg-n [tcp 1 from sg-lb]"]);
-    // It is no reason to look again as long as nothing changes.
+    // The error does not trigger another pass without a change.
     assert!(!lab.targets.node_rules_due());
     assert_eq!(reconcile(&lab).await, [no_node_ports]);
     assert_eq!(lab.log(), NOTHING);
 
-    // Understood once: it keeps what it asked for then, and no more, also where others let in the same source.
+    // A binding that was valid: it keeps the rules that it requested then and no others, even if another binding allows
+    // the same source.
     let rules = [rule(1, 1, "sg-lb")];
     let lab = self::lab(&rules, vec![binding("a", "sg-lb", 8080), broken("sg-lb")]);
     assert_eq!(reconcile(&lab).await, NOTHING);
@@ -287,7 +288,7 @@ async fn a_broken_binding_keeps_its_own_rules_and_no_others() {
     assert_eq!(reconcile(&lab).await, [no_node_ports]);
     let calls = ["authorize sg-n [tcp 9090 from sg-lb]", "revoke sg-n [tcp 8080-9090 from sg-lb]"];
     assert_eq!(lab.log(), calls);
-    // Once it is gone, so are they.
+    // When the binding is deleted, its rules are removed.
     lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("broken"))));
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log(), ["read a TargetGroupBinding", "revoke sg-n [tcp 9090 from sg-lb]"]);
@@ -351,7 +352,7 @@ async fn an_audit_does_not_forget_what_a_broken_binding_asked_for() {
     lab.log();
     assert_eq!(reconcile(&lab).await.len(), 1);
     assert_eq!(lab.log(), ["sweep", "instances i-n1"]);
-    // It keeps what it asked for, and not all of its source.
+    // The binding keeps the rules that it requested, and not all rules of its source.
     lab.change(|snapshot| drop(snapshot.remove::<TargetGroupBinding>(&name("a"))));
     assert_eq!(reconcile(&lab).await.len(), 1);
     assert_eq!(lab.log(), ["authorize sg-n [tcp 9090 from sg-lb]", "revoke sg-n [tcp 8080-9090 from sg-lb]"]);
@@ -406,7 +407,7 @@ async fn until_the_stacks_binding_is_there_the_one_before_keeps_its_rules() {
     lab.aws.put_target_group(GivenTargetGroup { tags, ..old_group });
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert_eq!(lab.log()[2..], ["authorize sg-n [tcp 7070 from sg-a]"]);
-    // One that took over is called as the group, which is `cart` by its ARN.
+    // A binding that takes over has the name of the target group, which is `cart` by its ARN.
     let new = TargetGroupBinding { name: name("cart"), ..binding("old", "sg-lb", 9090) };
     lab.change(|snapshot| drop(snapshot.apply(new)));
     assert_eq!(reconcile(&lab).await, NOTHING);
@@ -438,7 +439,7 @@ async fn rules_of_a_binding_that_is_not_understood_stay_also_in_groups_that_were
         assert!(!calls.iter().any(|call| call.starts_with("revoke")), "{case}: {calls:?}");
     };
 
-    // Two groups of an interface carry the cluster's tag, so that it is ambiguous which is meant.
+    // Two groups of an interface have the cluster's tag, so it is ambiguous which one should get the rules.
     let lab = lab(&[], both());
     assert_eq!(reconcile(&lab).await, NOTHING);
     let other = security_group("sg-other", &[TAG], &[]);
@@ -449,7 +450,7 @@ async fn rules_of_a_binding_that_is_not_understood_stay_also_in_groups_that_were
     assert!(!reconcile(&lab).await.is_empty());
     no_revoke(&lab, "two tagged groups");
 
-    // The group has no tag, so that nothing but the bindings leads to it.
+    // The group has no tag, so only the bindings lead to it.
     let lab = self::lab(&[], both());
     lab.aws.put_security_group(security_group("sg-n", &[], &[]));
     assert_eq!(reconcile(&lab).await, NOTHING);
@@ -479,7 +480,7 @@ async fn each_generation_of_a_binding_has_the_rules_looked_at_also_one_that_has_
     lab.targets.reconcile_binding(&name("a")).await.unwrap();
     assert_eq!(reconcile(&lab).await, NOTHING);
     assert!(lab.targets.allows_sources(&at(1)) && !lab.targets.allows_sources(&at(2)));
-    // Nothing that its rules are computed from has changed, and a stack may wait for it all the same.
+    // The input of the rules is unchanged, but a stack may wait for this generation.
     lab.change(|snapshot| drop(snapshot.apply(at(2))));
     lab.targets.reconcile_binding(&name("a")).await.unwrap();
     assert!(lab.targets.node_rules_due());

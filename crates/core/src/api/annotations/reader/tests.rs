@@ -151,7 +151,7 @@ fn messages() {
         "#);
 }
 
-/// A value that the grammar does not allow, where there is one.
+/// Returns a value that the grammar does not allow, if there is one.
 fn wrong_value(grammar: Grammar) -> Option<&'static str> {
     match grammar {
         Grammar::String | Grammar::StringList => None,
@@ -161,7 +161,7 @@ fn wrong_value(grammar: Grammar) -> Option<&'static str> {
     }
 }
 
-/// Reads an annotation as its grammar in the list says.
+/// Reads an annotation by its grammar in the list.
 fn read(annotations: &Annotations, suffix: &str, annotation: &Annotation) -> Result<(), AnnotationError> {
     let key = match suffix.strip_prefix(annotation.key.name()).and_then(|rest| rest.strip_prefix('.')) {
         Some(parameter) => annotation.key.with(parameter),
@@ -186,7 +186,7 @@ fn read(annotations: &Annotations, suffix: &str, annotation: &Annotation) -> Res
     }
 }
 
-/// The name of an annotation after its prefix, with a parameter where it has one.
+/// Returns the name of an annotation after its prefix, with its parameter if it has one.
 fn suffix(annotation: &Annotation) -> String {
     let parameter = annotation.key.parameter().map_or("", |parameter| match parameter {
         Parameter::Name => ".x",
@@ -198,8 +198,8 @@ fn suffix(annotation: &Annotation) -> String {
     format!("{}{parameter}", annotation.key.name())
 }
 
-/// The annotations of one object that is read in the way of its kind: an Ingress, a Service behind one, or a Service with a load
-/// balancer of its own.
+/// Returns the annotations of one object, read as its kind requires: an Ingress, a Service behind one, or a Service
+/// with its own load balancer.
 fn layers<'a>(
     annotation: &Annotation,
     kind: ObjectKind,
@@ -226,7 +226,7 @@ fn a_wrong_value_of_any_annotation_is_told_with_object_key_value_and_what_is_all
                 ObjectKind::Service => Origin::Service,
             };
             let Some(value) = wrong_value(annotation.grammar) else {
-                // Any text is allowed there.
+                // Services may have any text there.
                 let values = map([(&key, "?!")]);
                 let found = read(&layers(annotation, *kind, &values, &none), &suffix, annotation);
                 assert_eq!(found, Ok(()), "{key}");
@@ -248,7 +248,7 @@ fn a_wrong_value_of_any_annotation_is_told_with_object_key_value_and_what_is_all
     assert!(wrong >= 100, "{wrong}");
 }
 
-/// Texts that are near to what the grammars allow.
+/// Generates texts that are similar to allowed ones.
 fn near() -> impl Strategy<Value = String> {
     let words = [
         "[",

@@ -1,4 +1,4 @@
-//! The annotations of Services that get a Network Load Balancer.
+//! The annotations of Services that have a Network Load Balancer.
 
 use super::{Annotation, Key, ObjectKind, Parameter, Status::*};
 use crate::api::annotations::{

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-/// The names under `alb.ingress.kubernetes.io/`, written out a second time so that none can be lost.
+/// The names under `alb.ingress.kubernetes.io/`, repeated here so that a test fails if one is lost.
 const INGRESS_NAMES: &str = "
     group.name group.order load-balancer-name scheme ip-address-type subnets customer-owned-ipv4-pool ipam-ipv4-pool-id
     load-balancer-attributes minimum-load-balancer-capacity tags wafv2-acl-arn wafv2-acl-name waf-acl-id web-acl-id
@@ -18,7 +18,7 @@ const INGRESS_NAMES: &str = "
     frontend-nlb-healthcheck-interval-seconds frontend-nlb-healthcheck-timeout-seconds frontend-nlb-healthcheck-healthy-threshold-count
     frontend-nlb-healthcheck-unhealthy-threshold-count frontend-nlb-healthcheck-success-codes frontend-nlb-attributes frontend-nlb-tags";
 
-/// The names under `service.beta.kubernetes.io/`, likewise.
+/// The names under `service.beta.kubernetes.io/`, repeated for the same reason.
 const SERVICE_NAMES: &str = "
     aws-load-balancer-type aws-load-balancer-nlb-target-type aws-load-balancer-name aws-load-balancer-scheme aws-load-balancer-internal
     aws-load-balancer-ip-address-type aws-load-balancer-subnets aws-load-balancer-eip-allocations aws-load-balancer-private-ipv4-addresses
@@ -69,7 +69,7 @@ fn each_entry_is_whole() {
     }
 }
 
-/// The rules of built annotations, written out a second time.
+/// The rules of implemented annotations, repeated for the same reason.
 #[test]
 fn rules_of_groups() {
     use Group::*;

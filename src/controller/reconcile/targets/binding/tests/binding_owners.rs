@@ -9,7 +9,7 @@ fn tags(pairs: &[(&str, &str)]) -> Tags {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Gives the group the tags of Ingress `shop/web`, for its Service `cart`.
+/// Sets the group's tags to those of Ingress `shop/web`, for its Service `cart`.
 fn of_ingress(lab: &Lab) {
     let of_stack = tags(&[
         ("elbv2.k8s.aws/cluster", "demo"),
@@ -19,13 +19,13 @@ fn of_ingress(lab: &Lab) {
     lab.aws.put_target_group(GivenTargetGroup { tags: of_stack, ..group("cart", "ip") });
 }
 
-/// The stack's own binding, which is called as its group.
+/// Returns the stack's own binding, which has the name of its target group.
 fn own() -> TargetGroupBinding {
     let labels = tags(&[("ingress.k8s.aws/stack-namespace", "shop"), ("ingress.k8s.aws/stack-name", "web")]);
     TargetGroupBinding { labels, created: "2026-06-01T00:00:00Z".into(), ..binding("cart", Some(TargetType::Ip)) }
 }
 
-/// Returns a binding of another namespace, older, with the stack's labels.
+/// Returns an older binding in another namespace, with the stack's labels.
 fn foreign() -> TargetGroupBinding {
     TargetGroupBinding { name: ObjectName::new("evil", "cart"), created: "2025-01-01T00:00:00Z".into(), ..own() }
 }
@@ -61,12 +61,12 @@ async fn a_stacks_target_group_is_held_by_its_own_binding_alone() {
     lab.log();
     reconcile(&lab, "cart").await.unwrap();
     assert_eq!(lab.log()[..2], ["finalizer on", "register 10.0.0.1:8080"]);
-    // Nor does one of the others that goes take the targets with it, also with our finalizer written in.
+    // The deletion of another binding, even with the controller's finalizer, does not deregister the targets.
     let deleting = TargetGroupBinding { deleting: true, finalizers: vec![BINDING_FINALIZER.into()], ..foreign() };
     lab.change(|snapshot| drop(snapshot.apply(deleting)));
     lab.targets.reconcile_binding(&foreign().name).await.unwrap();
     assert_eq!(lab.log(), ["finalizer off"]);
-    // And while they are there, the stack's own releases its targets.
+    // The stack's own binding releases its targets even while others exist.
     lab.change(|snapshot| snapshot.target_group_bindings.get_mut(&name("cart")).unwrap().deleting = true);
     reconcile(&lab, "cart").await.unwrap();
     assert_eq!(lab.log(), ["deregister 10.0.0.1:8080", "finalizer off"]);
@@ -80,7 +80,8 @@ async fn the_binding_that_has_held_a_target_group_keeps_it() {
         ..binding(called, Some(TargetType::Ip))
     };
     reconcile(&lab, "tgb").await.unwrap();
-    // Older, with the controller's finalizer: a user who creates an object may write both, but not its status.
+    // The binding is older and has the controller's finalizer: a user who creates an object can write both, but not its
+    // status.
     let squatter = TargetGroupBinding { finalizers: vec![BINDING_FINALIZER.into()], ..of("a", "2020-01-01T00:00:00Z") };
     lab.change(|snapshot| drop(snapshot.apply(squatter)));
     lab.log();
@@ -111,7 +112,7 @@ fn who_comes_first_is_told_by_what_nobody_can_write_ahead() {
         }
         made
     };
-    // Both of an older release's: the older held it.
+    // Both were reconciled by an older release; the older one held the target group.
     let mut bindings = [
         made("name-young", false, 4, None),
         made("name-old", false, 1, None),
@@ -119,7 +120,7 @@ fn who_comes_first_is_told_by_what_nobody_can_write_ahead() {
         made("arn-old", true, 5, None),
         made("held-old", true, 7, Some(1)),
         made("held-young", true, 8, Some(1)),
-        // It was edited since, and may have meant another group.
+        // This one was edited afterwards, and may have named another target group before.
         made("held-by-name-edited", false, 2, Some(0)),
     ];
     let arn = TargetGroupArn::new(ARN);
@@ -129,7 +130,8 @@ fn who_comes_first_is_told_by_what_nobody_can_write_ahead() {
     assert_eq!(order, expected);
 }
 
-/// The stack's own as aws-load-balancer-controller calls it after the stack's target group, which has another name by now.
+/// Returns the stack's own binding with another name than its target group, as aws-load-balancer-controller names it
+/// after the current name of the stack's target group.
 fn renamed(called: &str, created: &str) -> TargetGroupBinding {
     let finalizers = vec![BINDING_FINALIZER.into()];
     TargetGroupBinding { name: name(called), uid: called.into(), created: created.into(), finalizers, ..own() }
@@ -156,7 +158,7 @@ async fn a_stacks_binding_of_another_name_than_its_group_holds_it() {
             "{error}"
         );
     }
-    // Of two the older holds it, and it deregisters the targets when it is deleted.
+    // The older of two holds the target group, and deregisters the targets when it is deleted.
     lab.change(|snapshot| drop(snapshot.apply(renamed("b", "2026-02-01T00:00:00Z"))));
     reconcile(&lab, "b").await.unwrap_err();
     lab.log();
@@ -189,7 +191,7 @@ async fn an_edit_of_an_older_binding_takes_no_target_group_from_its_holder() {
     edit(&lab, "a", ARN);
     let taken = |result: Result<BindingOutcome, TargetsError>| matches!(result.unwrap_err().problem, Problem::Denied(Denied::Taken { holder, .. }) if holder == name("tgb"));
     assert!(taken(reconcile(&lab, "a").await));
-    // Nor does an edit of the holder unseat it, nor a problem that it has.
+    // Neither an edit of the holder nor an error of the holder passes the target group on.
     edit(&lab, "tgb", ARN);
     assert!(taken(reconcile(&lab, "a").await));
     lab.serve(&["10.0.0.2"]);

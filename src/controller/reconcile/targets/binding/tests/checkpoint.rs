@@ -1,4 +1,4 @@
-//! A binding with a trusted checkpoint of its targets.
+//! A binding with a checkpoint of its targets.
 
 use super::*;
 
@@ -22,7 +22,7 @@ async fn it_vouches_once_its_targets_keep_still_and_takes_it_back_before_they_ch
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["checkpoint off", "register 10.0.0.2:8080", "deregister 10.0.0.1:8080"]);
     assert_eq!(checkpoint(&lab), None);
-    // While pods come and go, nothing more is written.
+    // While pods come and go, no more checkpoints are written.
     lab.serve(&["10.0.0.3"]);
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["register 10.0.0.3:8080", "deregister 10.0.0.2:8080"]);
@@ -33,7 +33,7 @@ async fn after_a_restart_it_is_believed_where_its_word_counts() {
     let mut lab = lab(&["10.0.0.1"]);
     reconcile(&lab, "tgb").await.unwrap();
     reconcile(&lab, "tgb").await.unwrap();
-    // The target was deregistered by others meanwhile.
+    // Another client has deregistered the target in the meantime.
     lab.aws.put_targets(ARN, &[]);
     lab.restart();
     lab.log();
@@ -71,7 +71,7 @@ async fn it_counts_for_as_long_as_only_controllers_that_write_it_have_led() {
     reconcile(&lab, "tgb").await.unwrap();
     let in_term = |term| Some(record::in_term(term, &record::of_targets(&TargetGroupArn::new(ARN), ["10.0.0.1:8080"])));
     assert_eq!(checkpoint(&lab), in_term(7));
-    // The target was deregistered by others meanwhile.
+    // Another client has deregistered the target in the meantime.
     lab.aws.put_targets(ARN, &[]);
     for term in [8, 9, 10] {
         lab.restart();
@@ -80,7 +80,7 @@ async fn it_counts_for_as_long_as_only_controllers_that_write_it_have_led() {
         reconcile(&lab, "tgb").await.unwrap();
         assert_eq!((lab.log(), checkpoint(&lab)), (vec![], in_term(7)));
     }
-    // In the term between, a controller that writes no checkpoints of ours may have led.
+    // In the term between, another controller without these checkpoints may have led.
     lab.restart();
     lab.targets.begin(11..=11);
     reconcile(&lab, "tgb").await.unwrap();
@@ -95,7 +95,7 @@ async fn the_checkpoint_of_the_other_controller_goes_before_targets_change() {
     lab.change(|snapshot| {
         snapshot.target_group_bindings.get_mut(&name("tgb")).unwrap().foreign_checkpoint = true;
     });
-    // Nothing changes, so that it is true still.
+    // Nothing changes, so the checkpoint is still true.
     reconcile(&lab, "tgb").await.unwrap();
     assert!(of_theirs(&lab));
     lab.log();

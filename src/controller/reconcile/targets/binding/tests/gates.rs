@@ -48,7 +48,7 @@ async fn they_wait_until_aws_finds_them_healthy_and_cost_a_call_in_fifteen_secon
             format!("condition shop/10.0.0.2 {REGISTERED}"),
         ]
     );
-    // However often something happens meanwhile, AWS is not asked.
+    // AWS is not called, however often the binding is reconciled in the meantime.
     for _ in 0..5 {
         tokio::time::advance(Duration::from_secs(2)).await;
         reconcile(&lab, "tgb").await.unwrap();
@@ -67,7 +67,7 @@ async fn they_wait_until_aws_finds_them_healthy_and_cost_a_call_in_fifteen_secon
     let outcome = reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(calls(&lab), ["health", "condition shop/10.0.0.2 Ready"]);
     assert_eq!(outcome.again, Some(Duration::from_secs(15)));
-    // The watch shows it, and no pod waits any more.
+    // The watch shows the conditions, and no pod waits any more.
     let outcome = reconcile(&lab, "tgb").await.unwrap();
     assert_eq!((outcome.again, calls(&lab)), (None, vec![]));
     tokio::time::advance(Duration::from_secs(3600)).await;
@@ -103,7 +103,7 @@ async fn a_target_that_aws_has_lost_is_registered_again() {
     lab.restart();
     lab.log();
     assert!(reconcile(&lab, "tgb").await.unwrap().checkpoint_pending);
-    // A read counts more than the checkpoint.
+    // A read takes precedence over the checkpoint.
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(calls(&lab), ["health", "register 10.0.0.1:8080"]);
 }

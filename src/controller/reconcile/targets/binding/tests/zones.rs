@@ -1,10 +1,10 @@
-//! Addresses outside of the target group's VPC.
+//! Addresses outside the target group's VPC.
 
 use super::*;
 use crate::controller::reconcile::targets::{fake::node, registering};
 use albatross_simulation::aws::GivenTargetGroup;
 
-/// Puts the target group into a VPC with 10.50.0.0/16.
+/// Moves the target group to a VPC with 10.50.0.0/16.
 fn peer(lab: &Lab) {
     lab.aws.put_vpc("vpc-peered", &["10.50.0.0/16"]);
     lab.aws.put_target_group(GivenTargetGroup { vpc: "vpc-peered".to_owned(), ..group("cart", "ip") });
@@ -44,7 +44,7 @@ async fn where_the_binding_names_no_vpc_aws_tells_the_target_groups() {
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.registered(), ["10.0.0.1:8080 in all"]);
     lab.log();
-    // It is remembered that the cluster's VPC is not the one.
+    // The next pass remembers that the cluster's VPC is not that of the target group.
     lab.serve(&["10.0.0.1", "10.0.0.2"]);
     reconcile(&lab, "tgb").await.unwrap();
     let calls = lab.log();
@@ -65,13 +65,13 @@ async fn where_aws_wants_a_zone_inside_of_the_vpc_it_gets_the_nodes() {
 #[tokio::test(start_paused = true)]
 async fn a_takeover_does_not_empty_a_group_of_pods_outside_of_the_vpc() {
     let lab = lab(&["192.168.77.10", "192.168.77.11"]);
-    // As aws-load-balancer-controller has registered them.
+    // aws-load-balancer-controller has registered these targets.
     let there = ["192.168.77.10", "192.168.77.11"]
         .map(|id| Registration { target: Target { id: id.to_owned(), port: 8080 }, zone: Some("all".to_owned()) });
     lab.aws.put_targets(ARN, &there);
     reconcile(&lab, "tgb").await.unwrap();
     assert_eq!(lab.log(), ["finalizer on", READY]);
-    // A rollout: each old pod goes as its successor is ready.
+    // A rollout: each old pod leaves when its successor is ready.
     for (old, new) in [("192.168.77.10", "192.168.77.12"), ("192.168.77.11", "192.168.77.13")] {
         lab.change(|snapshot| drop(snapshot.apply(crate::controller::reconcile::targets::fake::pod(new))));
         lab.change(|snapshot| {
@@ -86,7 +86,7 @@ async fn a_takeover_does_not_empty_a_group_of_pods_outside_of_the_vpc() {
     assert_eq!(lab.registered(), ["192.168.77.12:8080 in all", "192.168.77.13:8080 in all"]);
 }
 
-/// Returns the number of targets of each call that registered.
+/// Returns the number of targets in each call of RegisterTargets.
 fn calls(log: &[String]) -> Vec<usize> {
     log.iter().filter(|line| line.starts_with("register ")).map(|line| line.split(' ').count() - 1).collect()
 }
@@ -104,7 +104,7 @@ async fn an_error_that_names_no_target_is_the_groups_and_costs_one_call() {
     transient: false
     ");
     assert_eq!(calls(&lab.log()), [200]);
-    // The same says the next pass, without a call, until a while has gone by or something has changed.
+    // The next pass reports the same error without a call, until some time has passed or the binding has changed.
     assert_eq!(reconcile(&lab, "tgb").await.unwrap_err(), error);
     assert_eq!(calls(&lab.log()), [0; 0]);
     edit(&lab, |binding| binding.generation = 2);
@@ -130,7 +130,7 @@ async fn refused_targets_are_found_in_few_calls_and_not_tried_again_at_once() {
     }
     assert_eq!(lab.registered().len(), 199);
     lab.log();
-    // The rest is tried ever more rarely, and one by one.
+    // The last target is tried after growing pauses, in a call of its own.
     let mut tried = 0;
     for _ in 0..720 {
         tokio::time::advance(Duration::from_secs(5)).await;
@@ -141,7 +141,7 @@ async fn refused_targets_are_found_in_few_calls_and_not_tried_again_at_once() {
         tried += calls.len();
     }
     assert!((6..=12).contains(&tried), "{tried} times within an hour");
-    // Another pod at that address is another matter.
+    // Another pod at that address is tried at once.
     lab.aws.refuse_targets([], false);
     lab.change(|snapshot| {
         drop(snapshot.apply(Pod { uid: "new".into(), ..crate::controller::reconcile::targets::fake::pod("10.0.1.7") }));

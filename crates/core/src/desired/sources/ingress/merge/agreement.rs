@@ -1,5 +1,5 @@
-//! The rules by which a group merges the values of its members. Each function takes only keys with its own rule in the list of
-//! annotations ([`group`]), so that a key cannot be merged by another one.
+//! The rules by which a group merges the values of its members. Each function accepts only keys with its own rule in
+//! the list of annotations ([`group`]), so that no key can be merged by another rule.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use crate::{
     model::ObservedStack,
 };
 
-/// The field of a setting on an Ingress.
+/// The field of an Ingress with a setting.
 #[derive(Clone, Copy)]
 enum Field<'s> {
     Annotation(WrittenKey<'s>),
@@ -27,14 +27,14 @@ enum Field<'s> {
     Path(&'static str),
 }
 
-/// A setting for which the whole group has only one value.
+/// A setting that has one value for the whole group.
 struct Setting<'s> {
     field: Field<'s>,
-    /// Its name in messages, with its article.
+    /// The name of the setting in messages, with its article.
     what: &'s str,
 }
 
-/// A key whose maps are united, perhaps with a parameter.
+/// A key whose maps are merged by key, with its parameter if it has one.
 #[derive(Clone, Copy)]
 pub(in super::super) struct UnitedKey<'p> {
     key: UnitedByKey,
@@ -52,7 +52,7 @@ impl<'p> UnitedKey<'p> {
         Self { key, parameter: Some(parameter) }
     }
 
-    /// Returns the key as it stands on an object.
+    /// Returns the key as written on an object.
     pub(super) fn written(self) -> WrittenKey<'p> {
         match self.parameter {
             Some(parameter) => self.key.key().with(parameter),
@@ -62,7 +62,7 @@ impl<'p> UnitedKey<'p> {
 }
 
 impl<'a> Builder<'a> {
-    /// The value of a key on which all members that set it agree.
+    /// Returns the value of a key on which all members that set it must agree.
     pub(in super::super) fn merge_exclusive<T: Clone + PartialEq>(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -76,7 +76,7 @@ impl<'a> Builder<'a> {
         self.agree(specs, &setting, requested, is_current, show)
     }
 
-    /// The value of a key for a port, on which all members agree that set it and listen there.
+    /// Returns the value of a key for a port, on which all members must agree that set it and listen on the port.
     pub(super) fn merge_on_port<T: Clone + PartialEq>(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -90,7 +90,7 @@ impl<'a> Builder<'a> {
         self.agree(specs, &setting, requested, is_current, show)
     }
 
-    /// The value of a field of Ingresses, on which all members agree that have it.
+    /// Returns the value of a field of Ingresses, on which all members that have it must agree.
     pub(super) fn merge_field<T: Clone + PartialEq>(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -103,7 +103,7 @@ impl<'a> Builder<'a> {
         self.agree(specs, &Setting { field: Field::Path(path), what }, requested, is_current, show)
     }
 
-    /// The maps of all members united. All that give an entry must agree on its value.
+    /// Returns the union of the maps of all members. All members that set an entry must agree on its value.
     pub(super) fn merge_by_key<K: Clone + Ord, V: Clone + PartialEq + Display>(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -144,7 +144,8 @@ impl<'a> Builder<'a> {
         self.agree_on(&all, setting, is_current, show)
     }
 
-    /// The value on which those who ask for one agree. Where they do not, those who lose are told.
+    /// Returns the value on which the members that request one agree. If they disagree, an error is reported on each
+    /// member whose value is not used.
     fn agree_on<T: Clone + PartialEq>(
         &mut self,
         all: &[(&MemberSpec<'a>, T)],
@@ -191,7 +192,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Returns the lists of all members united.
+/// Returns the union of the lists of all members.
 pub(super) fn merge_lists<'s, T: Clone + Ord + 's>(_: United, lists: impl Iterator<Item = &'s [T]>) -> BTreeSet<T> {
     lists.flatten().cloned().collect()
 }

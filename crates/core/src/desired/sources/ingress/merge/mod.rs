@@ -1,6 +1,7 @@
-//! The merge of the members' specs. Where they differ, the current value of the load balancer wins as long as a member asks
-//! for it; among newcomers the group's order decides. A member that asks for another value gets a diagnostic and is frozen
-//! (reference: ingress §1.6, §2, §4.2, §4.3). The rule of each key is in the list of annotations ([`agreement`]).
+//! The merge of the members' specs. If they differ, the current value of the load balancer wins as long as a member
+//! requests it; otherwise the first member in the group's order decides. A member that requests another value gets a
+//! diagnostic and is frozen (reference: ingress §1.6, §2, §4.2, §4.3). The rule of each key is in the list of
+//! annotations ([`agreement`]).
 
 mod agreement;
 mod port;
@@ -27,14 +28,14 @@ use crate::{
     },
 };
 
-/// Values by key, with the requester of each.
+/// Values by key, and the cause of each.
 pub(super) type Attributed = (Attributes, BTreeMap<String, Cause>);
 
-/// The reason why members' specs cannot be merged.
+/// The reason why the members' specs cannot be merged.
 pub(super) enum Unmerged {
-    /// Because of these members, which have diagnostics.
+    /// These members have diagnostics and must be frozen.
     Freeze(BTreeSet<ObjectName>),
-    /// A value that concerns all members is not known, or does not exist.
+    /// A value that concerns all members is unknown or does not exist.
     Failed,
 }
 
@@ -44,12 +45,12 @@ impl From<Failed> for Unmerged {
     }
 }
 
-/// The group's request, without routes.
+/// The merged request of the group, without routes.
 pub(super) struct Merged {
     pub(super) name: Option<LoadBalancerName>,
     pub(super) scheme: Scheme,
     pub(super) subnets: Value<Vec<SubnetMapping>>,
-    /// `None` while the shared security group is still to be made.
+    /// `None` while the shared security group does not exist yet.
     pub(super) access: Option<Access>,
     pub(super) attributes: Attributed,
     /// The HTTPS port that all HTTP listeners redirect to.
@@ -57,7 +58,7 @@ pub(super) struct Merged {
     pub(super) ports: BTreeMap<u16, MergedPort>,
 }
 
-/// The group's request for one listener.
+/// The merged request of the group for one listener.
 pub(super) struct MergedPort {
     pub(super) protocol: ListenerProtocol,
     pub(super) default_certificate: Option<CertificateArn>,
@@ -67,21 +68,22 @@ pub(super) struct MergedPort {
     pub(super) ssl_policy: Option<String>,
     pub(super) sources: Option<Vec<Source>>,
     pub(super) attributes: Attributed,
-    /// The member whose default backend it has.
+    /// The member whose default backend the listener uses.
     pub(super) default_of: Option<ObjectName>,
     pub(super) cause: Cause,
 }
 
-/// Values that the class of the first member decides.
+/// The attributes that the class of the first member determines.
 #[derive(Default)]
 pub(super) struct Decided {
     values: BTreeMap<String, String>,
-    /// True if that member is frozen: the load balancer keeps its values for these keys, whichever other members ask for them.
+    /// True if the first member is frozen: the load balancer keeps its values for these keys, even if other members
+    /// request them.
     stays: bool,
 }
 
 impl<'a> Builder<'a> {
-    /// The observed state of the group, where there is a load balancer.
+    /// Returns the observed state of the group, if it has a load balancer.
     pub(super) fn current(&mut self) -> Result<Option<&'a ObservedStack>, Unmerged> {
         let facts = self.facts;
         if facts.existing.is_none() {
@@ -94,7 +96,7 @@ impl<'a> Builder<'a> {
         Ok(facts.current.as_deref())
     }
 
-    /// The observed state, where a member is frozen, whose requests are not known.
+    /// Returns the observed state if a member is frozen, since the requests of that member are unknown.
     pub(super) fn observed_if_frozen(
         &mut self,
         frozen: &BTreeSet<ObjectName>,
@@ -113,7 +115,7 @@ impl<'a> Builder<'a> {
             merged::SCHEME,
             "the scheme",
             |spec| spec.scheme,
-            // While one replaces the other, none is current.
+            // While one load balancer replaces another, neither scheme is the current one.
             |observed, scheme| {
                 let mut all = observed.load_balancers.iter().peekable();
                 all.peek().is_some() && all.all(|balancer| balancer.scheme == *scheme)
@@ -146,7 +148,7 @@ impl<'a> Builder<'a> {
         let scheme = scheme.or(retained_scheme).unwrap_or(self.config.default_scheme);
         self.scheme = scheme;
         self.check_replacement(specs, scheme, name.as_ref(), frozen)?;
-        // The first request is reported first; only the shared security group is created, and so asked for last.
+        // The first missing fact is reported first. Only the shared security group is created, so it is requested last.
         let access = self.merge_access(specs, frozen);
         let subnets = self.merge_subnets(specs, scheme);
         let of_class = self.first_member(specs, frozen, None)?.map(|first| Decided {
@@ -171,7 +173,7 @@ impl<'a> Builder<'a> {
         Ok(Merged { name, scheme, subnets: subnets?, access, attributes: attributes?, redirect, ports })
     }
 
-    /// Returns the frozen members, `None` for one whose class cannot be read.
+    /// Returns the frozen members; `None` for each one whose class cannot be read.
     fn frozen_members<'s>(
         &'s self,
         frozen: &'s BTreeSet<ObjectName>,
@@ -183,8 +185,8 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// Returns the first member of the group that has something of the load balancer, or of its listener on a port: its class gives
-    /// the attributes of it. It may be frozen.
+    /// Returns the first member of the group that contributes to the load balancer, or to its listener on a port: its
+    /// class determines the attributes there. The member may be frozen.
     fn first_member(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -208,7 +210,8 @@ impl<'a> Builder<'a> {
         Ok(self.members.iter().find(|member| asks(member) || has(member)).copied())
     }
 
-    /// Attributes of all, united key by key, with who asks for each. What is decided wins, and nobody has to agree on it.
+    /// Returns the attributes of all members, merged by key, and the cause of each. The decided values win, and the
+    /// members need not agree on them.
     fn merge_attributes(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -237,7 +240,7 @@ impl<'a> Builder<'a> {
         Ok((values, causes))
     }
 
-    /// The tags of all, united key by key.
+    /// Returns the tags of all members, merged by key.
     pub(super) fn merge_tags(&mut self, specs: &[MemberSpec<'a>]) -> Result<Tags, Unmerged> {
         self.merge_by_key(
             specs,
@@ -274,7 +277,7 @@ impl<'a> Builder<'a> {
         Ok((merged, redirect))
     }
 
-    /// An HTTPS listener needs a certificate, from any member.
+    /// Reports each HTTPS listener for which no member has a certificate.
     fn need_certificates(
         &mut self,
         specs: &[MemberSpec<'a>],

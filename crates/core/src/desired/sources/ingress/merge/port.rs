@@ -1,4 +1,4 @@
-//! One port of a group: the settings of its listener.
+//! The settings of a group's listener on one port.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ use crate::{
 /// The certificates of a listener.
 struct Certificates {
     default: Option<CertificateArn>,
-    /// Without the default.
+    /// The certificates other than the default one.
     others: BTreeSet<CertificateArn>,
     after_apply: Option<&'static str>,
 }
@@ -113,7 +113,7 @@ impl<'a> Builder<'a> {
         )
     }
 
-    /// The member whose default backend the listener has.
+    /// Returns the member whose default backend the listener uses.
     fn merge_default_backend(&mut self, specs: &[MemberSpec<'a>], port: u16) -> Result<Option<ObjectName>, Unmerged> {
         self.merge_field(
             specs,
@@ -142,8 +142,8 @@ fn on_port<'s, 'a>(
     specs.iter().filter_map(move |spec| Some((spec, spec.ports.get(&port)?)))
 }
 
-/// Returns the field that asks for a listener: that of the member that names its certificate, else of the first member. The
-/// field is the first member's.
+/// Returns the cause of a listener: the first member that names a certificate for it, or else the first member. The
+/// field is that of the first member.
 fn cause_of_listener(specs: &[MemberSpec<'_>], port: u16) -> Option<Cause> {
     let (first, _) = on_port(specs, port).next()?;
     let field = match first.member.ingress.annotations.contains_key(keys::LISTEN_PORTS.as_str()) {
@@ -154,8 +154,8 @@ fn cause_of_listener(specs: &[MemberSpec<'_>], port: u16) -> Option<Cause> {
     Some(cause(certified.map_or(first, |(spec, _)| spec).member.ingress, field))
 }
 
-/// Returns the certificates of all on a port. The default is the first that a member names; that of a frozen member stays the
-/// default.
+/// Returns the certificates of all members on a port. The default is the first one that a member names, unless the
+/// current default belongs to a frozen member: then it stays.
 fn merge_certificates(
     specs: &[MemberSpec<'_>],
     frozen: &BTreeSet<ObjectName>,

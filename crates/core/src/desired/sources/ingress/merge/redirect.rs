@@ -1,4 +1,4 @@
-//! The redirect of plain HTTP (reference: ingress §3.8).
+//! The redirect from HTTP to HTTPS (reference: ingress §3.8).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl<'a> Builder<'a> {
-    /// The HTTPS port that all HTTP listeners redirect to.
+    /// Returns the HTTPS port that all HTTP listeners redirect to.
     pub(super) fn merge_redirect(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -34,7 +34,7 @@ impl<'a> Builder<'a> {
             ToString::to_string,
         )?;
         let retained = self.observed_if_frozen(frozen)?;
-        // A listener that only a frozen member has is there as well.
+        // A listener that only a frozen member requests exists as well.
         let is_secure = |port: &u16| match ports.get(port) {
             Some(protocol) => *protocol == ListenerProtocol::Https,
             None => retained.is_some_and(|o| {
@@ -43,7 +43,7 @@ impl<'a> Builder<'a> {
             }),
         };
         let Some(port) = requested else {
-            // Plain requests are not served only because the member that redirects them is frozen.
+            // If the member that redirects HTTP requests is frozen, they are still redirected.
             let may_redirect = |member: &Member<'_>| member.ssl_redirect().map_or(true, |redirect| redirect.is_some());
             let somebody = self.frozen_members(frozen).any(|member| member.is_none_or(|member| may_redirect(&member)));
             return Ok(retained.and_then(current_redirect).filter(|port| somebody && is_secure(port)));
@@ -64,14 +64,16 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Returns true if the plan keeps a listener that no part asks for: a frozen member has it, or it is recorded for none.
+/// Returns true if the plan keeps a listener that no other member requests: it is recorded for a frozen member, or for
+/// no member.
 fn has_frozen_listener(observed: &ObservedStack, frozen: &BTreeSet<ObjectName>, port: u16) -> bool {
     let mut holders =
         observed.member_resources.iter().filter(|resources| resources.ports.contains_key(&port)).peekable();
     holders.peek().is_none() || holders.any(|resources| is_of(resources, frozen))
 }
 
-/// The port that all HTTP listeners of the load balancer redirect to, without serving anything, where it answers.
+/// Returns the HTTPS port that all HTTP listeners of the load balancer redirect to without other rules, if an HTTPS
+/// listener exists there.
 fn current_redirect(observed: &ObservedStack) -> Option<u16> {
     let listeners = observed.load_balancers.first()?.known_listeners();
     let mut plain = listeners.filter(|listener| listener.protocol == Some(ListenerProtocol::Http));

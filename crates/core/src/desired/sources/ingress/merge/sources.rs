@@ -1,4 +1,4 @@
-//! The sources that may reach a port of a group (reference: ingress §4.2).
+//! The sources that can reach a port of a group (reference: ingress §4.2).
 
 use std::collections::BTreeSet;
 
@@ -12,14 +12,15 @@ use crate::{
     model::{ObjectName, ObservedStack, Source},
 };
 
-/// The sources of a port that members name; `None` where no member names any.
+/// The sources of a port that members name, `None` if no member names any: address ranges and prefix lists.
 pub(super) struct NamedSources {
     ranges: Option<BTreeSet<Source>>,
     lists: Option<BTreeSet<Source>>,
 }
 
 impl<'a> Builder<'a> {
-    /// The sources of a port on which those who name any agree. Ranges and prefix lists are compared apart.
+    /// Returns the sources of a port, on which the members that name any must agree. Ranges and prefix lists are
+    /// compared separately.
     pub(super) fn merge_sources(&mut self, specs: &[MemberSpec<'a>], port: u16) -> Result<NamedSources, Unmerged> {
         let ranges = self.merge_sources_of(specs, port, merged::INBOUND_CIDRS, |source| !is_list(source))?;
         let lists = self.merge_sources_of(specs, port, merged::SECURITY_GROUP_PREFIX_LISTS, is_list)?;
@@ -49,11 +50,10 @@ impl<'a> Builder<'a> {
         )
     }
 
-    /// The sources of a port: those that members name, and those that AWS has and frozen members may ask for. `None` is
-    /// everywhere.
+    /// Returns the sources of a port: those that members name, and those that AWS allows and frozen members may
+    /// request. `None` means everywhere.
     ///
-    /// If a member that is served names sources, only sources that a frozen member may ask for are kept: neither one for which no
-    /// member asks, nor everywhere where no member says otherwise.
+    /// If a member that is not frozen names sources, only observed sources that a frozen member may request are kept.
     pub(super) fn with_retained_sources(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -98,7 +98,8 @@ impl<'a> Builder<'a> {
         Ok(Some(ordered))
     }
 
-    /// Warns members that restrict the sources of a port of further sources, as long as a frozen member may ask for those.
+    /// Warns members that restrict the sources of a port about other sources, which stay allowed as long as a frozen
+    /// member may request them.
     fn warn_of_retained_sources(
         &mut self,
         specs: &[MemberSpec<'a>],
@@ -127,12 +128,12 @@ fn is_list(source: &Source) -> bool {
     matches!(source, Source::PrefixList(_))
 }
 
-/// Returns true for a range of all addresses.
+/// Returns true if the source is a range of all addresses.
 fn is_everywhere(source: &Source) -> bool {
     matches!(source, Source::Ipv4(range) | Source::Ipv6(range) if range.ends_with("/0"))
 }
 
-/// Returns the sources that may reach a port of the load balancer, by the rules of its own security group.
+/// Returns the sources that can reach a port of the load balancer, by the rules of its own security group.
 fn open(observed: &ObservedStack, port: u16) -> BTreeSet<Source> {
     let rules = observed.security_groups.first().into_iter().flat_map(|group| &group.ingress);
     rules.filter(|rule| rule.from_port == Some(i32::from(port))).map(|rule| rule.source.clone()).collect()
