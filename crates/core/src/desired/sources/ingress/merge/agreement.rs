@@ -1,5 +1,5 @@
 //! The rules by which a group merges the values of its members. Each function accepts only keys with its own rule in
-//! the list of annotations ([`group`]), so that no key can be merged by another rule.
+//! the list of annotations (`registry::group`), so that no key can be merged by another rule.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
